@@ -1,0 +1,72 @@
+"""Images as batches that can be gone through twice, however they come and however large they are."""
+
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from circuitry.encoder import Encoder
+from circuitry.errors import InputError
+
+Images = Tensor | Iterable[Tensor]
+"""A tensor [B, 3, H, W] or an iterable of such batches."""
+
+
+class ImageBatches:
+    """Batches of at most ``rows`` images on the encoder's device; every pass gives the same ones.
+
+    A one-shot iterator is written to a temporary file on the first pass, since attribution needs the images
+    twice (nodes, then edges) and must not hold them all.
+    """
+
+    def __init__(self, images: Images, encoder: Encoder, rows: int) -> None:
+        self._images, self._encoder, self._rows = images, encoder, rows
+        self._spool = tempfile.TemporaryDirectory() if isinstance(images, Iterator) else None
+        self._spooled: int | None = None
+
+    def __iter__(self) -> Iterator[Float[Tensor, "batch 3 h w"]]:
+        for batch in self._source():
+            if batch.dim() != 4:
+                raise InputError(
+                    f"Images are a tensor [batch, 3, height, width] or an iterable of such batches, but a "
+                    f"tensor {list(batch.shape)} was given: stack the images along a first axis."
+                )
+            for part in batch.split(self._rows):
+                yield part.to(self._encoder.device, self._encoder.dtype)
+
+    def _source(self) -> Iterator[Tensor]:
+        if isinstance(self._images, Tensor):
+            yield self._images
+        elif self._spool is None:
+            yield from self._images
+        elif self._spooled is None:
+            count = 0
+            for batch in self._images:
+                torch.save(batch, Path(self._spool.name) / f"{count}.pt")
+                count += 1
+                yield batch
+            self._spooled = count
+        else:
+            for i in range(self._spooled):
+                yield torch.load(Path(self._spool.name) / f"{i}.pt", weights_only=True)
+
+
+def bytes_per_image(encoder: Encoder) -> int:
+    """Return the memory that one image takes in a run with gradients: what autograd keeps, and its gradients."""
+    kept: dict[int, int] = {}
+    weights = {p.untyped_storage().data_ptr() for p in encoder.tower.parameters()}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    image = torch.zeros(1, 3, *encoder.image_size, device=encoder.device, dtype=encoder.dtype)
+    alive: list[Tensor] = []  # so that no address is used twice while counting
+    with encoder.frozen(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        alive.append(encoder(image.requires_grad_()))
+    return 2 * sum(kept.values())

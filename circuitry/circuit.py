@@ -1,0 +1,211 @@
+"""What attribution leaves behind: `AttributionGraph`, plain arrays that are stored, and `Circuit`, cut out of it.
+
+No torch and no model: circuits are studied on any laptop.
+"""
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import networkx as nx
+import numpy as np
+from jaxtyping import Float, Int
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from circuitry.errors import InputError
+from circuitry.files import whole_file
+
+FORMAT = "circuitry attribution graph 1"
+"""Name and version of the file format."""
+
+INPUT = "input"
+"""The image itself: scored, but not a node of a circuit."""
+
+
+class Completeness(NamedTuple):
+    """How well a site's scores add up."""
+
+    effect_sum: float
+    """Sum of the effects of all units."""
+    metric_difference: float
+    """Mean metric with the whole site at the baseline minus the clean mean metric."""
+
+    @property
+    def gap(self) -> float:
+        """What the quadrature missed; 0 in the limit of many points."""
+        return self.effect_sum - self.metric_difference
+
+
+@dataclass(frozen=True)
+class NodeEffects:
+    """Node scores of one set of images, before units are kept."""
+
+    scores: dict[str, np.ndarray]
+    """Mean effect [units] by site, signed."""
+    completeness: dict[str, Completeness]
+    n_images: int
+
+    @staticmethod
+    def merge(parts: Sequence["NodeEffects"]) -> "NodeEffects":
+        """Return the effects over the union of disjoint sets of images."""
+        total = sum(part.n_images for part in parts)
+        share = [part.n_images / total for part in parts]
+
+        def mean(values: Sequence[Any]) -> Any:
+            return sum(s * v for s, v in zip(share, values, strict=True))
+
+        sites = parts[0].scores
+        return NodeEffects(
+            {site: mean([part.scores[site] for part in parts]) for site in sites},
+            {site: Completeness(*(mean([p.completeness[site][i] for p in parts]) for i in (0, 1))) for site in sites},
+            total,
+        )
+
+
+def keep_units(scores: Float[np.ndarray, " units"], fraction: float) -> Int[np.ndarray, " kept"]:
+    """Return the ceil(fraction * units) units with the largest absolute score, largest first.
+
+    Raises:
+        InputError: for a fraction outside (0, 1].
+    """
+    if not 0 < fraction <= 1:
+        raise InputError(f"The fraction of units to keep lies in (0, 1], but {fraction} was given.")
+    k = math.ceil(round(fraction * len(scores), 9))  # 0.07 * 100 is 7.000000000000001
+    return np.argsort(-np.abs(scores), kind="stable")[:k].astype(np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class AttributionGraph:
+    """All node scores, the kept units and the scores of the edges between them, for one set of images."""
+
+    sites: tuple[str, ...]
+    """Sites in order."""
+    node_scores: dict[str, np.ndarray]
+    """Signed effect [units] by site; negative means that removing the unit lowers the metric."""
+    kept_units: dict[str, np.ndarray]
+    """Indices [k] of the kept units by site, largest absolute score first."""
+    edge_scores: dict[tuple[str, str], np.ndarray]
+    """Scores [kept downstream, kept upstream] by (upstream, downstream) pair of consecutive sites."""
+    completeness: dict[str, Completeness]
+    """Sum of effects and metric difference by site."""
+    n_images: int
+    class_name: str | None = None
+    domain: str | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    """What was computed: fraction, rules, baseline."""
+    provenance: dict[str, Any] = field(default_factory=dict)
+    """What made it: versions, model digest, seed."""
+
+    def circuit(self, edges_per_node: int = 3) -> "Circuit":
+        """Cut out the circuit: for every kept unit, edges from the kept units upstream with the largest score.
+
+        Args:
+            edges_per_node: Most edges into a unit, by *signed* score; the study takes 3.
+        """
+        if edges_per_node < 1:
+            raise InputError(f"A circuit needs at least one edge per node, but {edges_per_node} were asked for.")
+        return Circuit(self, edges_per_node)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the graph as safetensors with a JSON header, whole or not at all."""
+        tensors = {f"node_scores/{site}": v for site, v in self.node_scores.items()}
+        tensors |= {f"kept_units/{site}": v for site, v in self.kept_units.items()}
+        tensors |= {f"edge_scores/{up}->{down}": v for (up, down), v in self.edge_scores.items()}
+        header = {
+            "sites": self.sites,
+            "completeness": self.completeness,
+            "n_images": self.n_images,
+            "class_name": self.class_name,
+            "domain": self.domain,
+            "settings": self.settings,
+            "provenance": self.provenance,
+        }
+        with whole_file(path) as temporary:
+            contiguous = {name: np.ascontiguousarray(v) for name, v in tensors.items()}
+            save_file(contiguous, temporary, {"format": FORMAT, "header": json.dumps(header, sort_keys=True)})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "AttributionGraph":
+        """Read a graph that `save` wrote.
+
+        Raises:
+            InputError: for a missing or damaged file, another format or version, or wrong shapes.
+        """
+        if not Path(path).is_file():
+            raise InputError(f"Expected an attribution graph at {path}, but there is no such file.")
+        try:
+            with safe_open(path, "numpy") as file:
+                metadata = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise InputError(f"{path} is not a readable attribution graph ({error}): make it again.") from error
+        if metadata.get("format") != FORMAT:
+            raise InputError(
+                f"{path} has format {metadata.get('format', 'unknown')!r}, but this version reads {FORMAT!r}: "
+                "make it again with this version."
+            )
+        header = json.loads(metadata["header"])
+        sites = tuple(header["sites"])
+        graph = cls(
+            sites,
+            {site: _entry(tensors, f"node_scores/{site}", path) for site in sites},
+            {site: _entry(tensors, f"kept_units/{site}", path) for site in sites},
+            {
+                (up, down): _entry(tensors, f"edge_scores/{up}->{down}", path)
+                for up, down in pairwise(site for site in sites if site != INPUT)
+            },
+            {site: Completeness(*value) for site, value in header["completeness"].items()},
+            header["n_images"],
+            header["class_name"],
+            header["domain"],
+            header["settings"],
+            header["provenance"],
+        )
+        for (up, down), scores in graph.edge_scores.items():
+            expected = (len(graph.kept_units[down]), len(graph.kept_units[up]))
+            if scores.shape != expected:
+                raise InputError(
+                    f"{path}: edge scores {up}->{down} have shape {scores.shape}, but the kept units say "
+                    f"{expected}: the file is damaged, make it again."
+                )
+        return graph
+
+
+def _entry(tensors: Mapping[str, np.ndarray], name: str, path: object) -> np.ndarray:
+    if name not in tensors:
+        raise InputError(f"{path} lacks {name!r}: the file is damaged, make it again.")
+    return tensors[name]
+
+
+@dataclass(frozen=True, eq=False)
+class Circuit:
+    """A circuit: the kept units of an attribution graph and the strongest edges between them."""
+
+    source: AttributionGraph
+    edges_per_node: int
+
+    @cached_property
+    def graph(self) -> nx.DiGraph:
+        """Directed acyclic graph; nodes ``site/unit`` (site, unit, score), edges (weight)."""
+        graph = nx.DiGraph()
+        kept = self.source.kept_units
+        for site in self.source.sites:
+            if site != INPUT:
+                for unit in kept[site]:
+                    score = float(self.source.node_scores[site][unit])
+                    graph.add_node(f"{site}/{unit}", site=site, unit=int(unit), score=score)
+        for (up, down), scores in self.source.edge_scores.items():
+            strongest = np.argsort(-scores, axis=1, kind="stable")[:, : self.edges_per_node]
+            for row, columns in enumerate(strongest):
+                head = f"{down}/{kept[down][row]}"
+                for column in columns:
+                    tail = f"{up}/{kept[up][column]}"
+                    graph.add_edge(tail, head, weight=float(scores[row, column]))
+        return graph

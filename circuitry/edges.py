@@ -1,0 +1,135 @@
+"""Edge scores: how far each kept unit moves when the kept units of the site before go to their baseline.
+
+The metric of an edge is the mean squared distance of a downstream unit d from its clean activation,
+
+    gap_d(x) = mean over images and positions of (stage(x)_d - a_down_d)^2
+
+and its integrated gradient by the upstream unit is the edge's score (the study, section 5). Only the stages
+between the two sites take part, so only they are run:
+
+1. one clean run per batch gives the activations at all sites;
+2. per point t of the rule, one forward of the narrowed stage (see `narrowing`) from a + t (b - a);
+3. the gradients of many downstream units at once: vector-Jacobian products with one-unit residuals,
+   vectorised in chunks that fit memory;
+4. contracted with (b - a) over images and positions.
+
+At t = 0 the residual is zero and so is the gradient: that point is never computed. Scores are divided by
+images x positions inside the gap and by images outside, as the study does, whatever the cut into batches.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from tqdm import tqdm
+
+from circuitry.baselines import Baseline
+from circuitry.batches import ImageBatches
+from circuitry.encoder import INPUT, Encoder, NarrowStage
+from circuitry.narrowing import narrowest
+from circuitry.nodes import clean_activations
+from circuitry.quadrature import QuadratureRule
+
+
+def edge_effects(
+    encoder: Encoder,
+    images: ImageBatches,
+    kept_units: Mapping[str, Int[np.ndarray, " kept"]],
+    *,
+    rule: QuadratureRule,
+    baseline: Baseline,
+    sites: Sequence[str],
+    memory: int,
+    progress: bool = False,
+) -> dict[tuple[str, str], np.ndarray]:
+    """Return the scores [kept downstream, kept upstream] of all edges between consecutive sites.
+
+    Args:
+        encoder: The encoder under study, frozen by the caller.
+        images: The images of one class in one domain.
+        kept_units: Units of the circuit by site.
+        rule: Quadrature rule of the path integral.
+        baseline: Where the path ends.
+        sites: Sites of the circuit in order; the image itself is left out.
+        memory: Bytes that the vector-Jacobian products may take.
+        progress: Show a bar over batches and pairs of sites.
+    """
+    inner = [site for site in sites if site != INPUT]
+    kept = {site: torch.from_numpy(kept_units[site]).to(encoder.device) for site in inner}
+    narrow = {
+        (up, down): narrowest(
+            encoder.stages[encoder.position(up) : encoder.position(down)],
+            kept[up],
+            kept[down],
+            encoder.unit_dim(up),
+        )
+        for up, down in pairwise(inner)
+    }
+    sums = {pair: np.zeros((len(kept[pair[1]]), len(kept[pair[0]]))) for pair in narrow}
+    positions: dict[tuple[str, str], int] = {}
+    count = 0
+    with tqdm(desc="edges", unit="pair", disable=not progress, leave=False) as bar:
+        for batch in images:
+            count += len(batch)
+            clean = clean_activations(encoder, batch, inner)
+            for (up, down), stage in narrow.items():
+                a = clean[up]
+                target = clean[down].index_select(encoder.unit_dim(down), kept[down])
+                positions[up, down] = target[0].numel() // len(kept[down])
+                scores = _pair_scores(
+                    stage,
+                    a,
+                    baseline.at(up, a) - a,
+                    target,
+                    kept[up],
+                    (encoder.unit_dim(up), encoder.unit_dim(down)),
+                    rule,
+                    units_at_once=max(1, memory // (4 * a.element_size() * max(a.numel(), clean[down].numel()))),
+                )
+                sums[up, down] += scores.double().cpu().numpy()
+                bar.update()
+    return {pair: 2 * total / (count**2 * positions[pair]) for pair, total in sums.items()}
+
+
+def _pair_scores(
+    stage: NarrowStage,
+    a: Tensor,
+    step: Tensor,
+    target: Tensor,
+    up: Tensor,
+    unit_dims: tuple[int, int],
+    rule: QuadratureRule,
+    units_at_once: int,
+) -> Tensor:
+    """Return sum_k w_k sum over images and positions of step_u * d/dx_u |stage(x)_d - target_d|^2 / 2 at t_k."""
+    up_dim, down_dim = unit_dims
+    kept_step = step.index_select(up_dim, up)
+    weight = _units_first(kept_step, up_dim)
+    total = torch.zeros(target.shape[down_dim], len(up), dtype=a.dtype, device=a.device)
+    for t, w in zip(rule.points, rule.weights, strict=True):
+        if t == 0.0:
+            continue
+        delta = torch.zeros_like(kept_step, requires_grad=True)
+        # The math kernel of attention is the one that vmap can batch.
+        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+            y = stage(a + t * step, delta)
+        residual = (y.detach() - target).movedim(down_dim, 1)
+        for chunk in torch.arange(residual.shape[1], device=a.device).split(units_at_once):
+            cotangent = torch.zeros(len(chunk), *residual.shape, dtype=a.dtype, device=a.device)
+            rows = torch.arange(len(chunk), device=a.device)
+            cotangent[rows, :, chunk] = residual[:, chunk].movedim(1, 0)
+            cotangent = cotangent.movedim(2, down_dim + 1 if down_dim >= 0 else down_dim)
+            (gradient,) = torch.autograd.grad(y, delta, cotangent, retain_graph=True, is_grads_batched=True)
+            flat = _units_first(gradient, up_dim + 1 if up_dim >= 0 else up_dim, lead=2)
+            total[chunk] += w * torch.einsum("nbup,bup->nu", flat, weight)
+    return total
+
+
+def _units_first(x: Tensor, unit_dim: int, lead: int = 1) -> Tensor:
+    """[lead..., units and positions in any order] -> [lead..., units, positions]."""
+    x = x.movedim(unit_dim, lead)
+    return x.flatten(lead + 1) if x.dim() > lead + 1 else x.unsqueeze(-1)

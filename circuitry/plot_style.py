@@ -1,0 +1,118 @@
+"""What every figure shares: one fixed mark per domain, one layout, one check of tables."""
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from circuitry.errors import InputError
+
+INK = "#22262b"
+GREY = "#7c858e"
+FAINT = "#e7e9ec"
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+
+
+class Mark(NamedTuple):
+    """How a domain looks in every figure: colour, plotly symbol, and the same symbol as a character."""
+
+    colour: str
+    symbol: str
+    glyph: str
+
+
+# Colours of Okabe & Ito and of Tol without those that vanish on white or pass for ink; the symbols repeat
+# the distinction for grey prints and for readers who see fewer colours.
+MARKS = (
+    Mark("#0072B2", "circle", "●"),
+    Mark("#D55E00", "square", "■"),
+    Mark("#009E73", "diamond", "◆"),
+    Mark("#CC79A7", "triangle-up", "▲"),
+    Mark("#E69F00", "triangle-down", "▼"),
+    Mark("#56B4E9", "star", "★"),
+    Mark("#882255", "circle-open", "○"),
+    Mark("#999933", "square-open", "□"),
+    Mark("#332288", "diamond-open", "◇"),
+    Mark("#8C6D4F", "triangle-up-open", "△"),
+)
+
+
+def domain_marks(domains: Iterable[str]) -> dict[str, Mark]:
+    """Give every domain its mark, by alphabetical order, so that one set of domains always looks the same.
+
+    Figures of a subset keep the looks of the whole when they are given the marks of the whole.
+
+    Raises:
+        InputError: more domains than marks that can be told apart.
+
+    Example:
+        >>> marks = domain_marks(["sketch", "photo", "clipart"])
+        >>> overlap_over_depth(depth.query("domain != 'clipart'"), sites, marks=marks)
+    """
+    names = sorted(set(domains))
+    if len(names) > len(MARKS):
+        raise InputError(
+            f"At most {len(MARKS)} domains can be told apart in one figure, {len(names)} were given; "
+            "draw fewer of them or pass your own marks."
+        )
+    return dict(zip(names, MARKS, strict=False))
+
+
+def marks_for(domains: Iterable[str], marks: Mapping[str, Mark] | None) -> Mapping[str, Mark]:
+    """The given marks, checked to cover ``domains``, or else those of ``domain_marks``."""
+    names = sorted(set(domains))
+    if marks is None:
+        return domain_marks(names)
+    if missing := [name for name in names if name not in marks]:
+        raise InputError(
+            f"marks has no entry for {', '.join(missing)}, only for {', '.join(marks)}; "
+            "make it with domain_marks(all domains)."
+        )
+    return marks
+
+
+def marked(domain: str, mark: Mark) -> str:
+    """A tick or legend label: the coloured symbol of the domain, then its name in ink."""
+    return f'<span style="color:{mark.colour}">{mark.glyph}</span> {domain}'
+
+
+def translucent(colour: str, opacity: float) -> str:
+    """``#rrggbb`` as a CSS colour with the given opacity in 0..1."""
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red},{green},{blue},{opacity:g})"
+
+
+def check_table(table: pd.DataFrame, name: str, columns: Iterable[str], key: Iterable[str]) -> None:
+    """Refuse a table that lacks a column, has no rows, or holds two rows for one key.
+
+    Raises:
+        InputError: with the name of the table and what is wrong with it.
+    """
+    if missing := [column for column in columns if column not in table.columns]:
+        raise InputError(
+            f"The {name} table lacks the column {', '.join(missing)}; "
+            f"it has {', '.join(map(str, table.columns)) or 'none'}."
+        )
+    if table.empty:
+        raise InputError(f"The {name} table has no rows; there is nothing to draw.")
+    by = list(key)
+    if (repeated := table.duplicated(by)).any():
+        row = ", ".join(str(value) for value in table.loc[repeated, by].iloc[0])
+        raise InputError(f"The {name} table has more than one row for {row}; average or select them first.")
+
+
+def style(figure: go.Figure, *, height: int, title: str | None = None) -> go.Figure:
+    """Apply the common layout in place and return the figure; ``height`` in pixels, the width is free."""
+    figure.update_layout(
+        template="plotly_white",
+        height=height,
+        font={"family": FONT, "size": 13, "color": INK},
+        title={"text": title, "x": 0, "xref": "paper", "xanchor": "left", "font": {"size": 16}} if title else None,
+        margin={"l": 70, "r": 20, "t": 60 if title else 24, "b": 60},
+        hoverlabel={"bgcolor": "white", "bordercolor": GREY, "font": {"family": FONT, "color": INK, "size": 12}},
+        legend={"title": None, "bgcolor": "rgba(255,255,255,0)"},
+    )
+    figure.update_xaxes(automargin=True, gridcolor=FAINT, linecolor=GREY, zeroline=False, title_standoff=12)
+    figure.update_yaxes(automargin=True, gridcolor=FAINT, linecolor=GREY, zeroline=False, title_standoff=12)
+    return figure

@@ -1,0 +1,302 @@
+"""Finished tables -> plotly figures.
+
+Drawing computes nothing: means, intervals, ceilings and chance levels come in as tables. Circuits are
+drawn by ``circuitry.circuit_plot``.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from circuitry.errors import InputError
+from circuitry.plot_style import GREY, INK, Mark, check_table, marked, marks_for, style, translucent
+
+PARTS = ("seen", "held-out")
+
+
+def accuracy_bars(
+    accuracy: pd.DataFrame, chance: float | None = None, *, marks: Mapping[str, Mark] | None = None
+) -> go.Figure:
+    """Draw the accuracy of every domain, seen classes (solid) beside held-out classes (hatched).
+
+    Args:
+        accuracy: columns ``domain``, ``part`` ("seen" or "held-out"), ``accuracy`` and ``balanced_accuracy``
+            (fractions in 0..1; the bars are the former, hovering tells both), ``n_images``, ``n_classes``.
+        chance: the accuracy of guessing, a fraction, drawn as a dotted line.
+        marks: the look of every domain; by default ``domain_marks`` of the table's.
+
+    Raises:
+        InputError: a missing column, a part of another name, two rows for one bar.
+    """
+    columns = ("domain", "part", "accuracy", "balanced_accuracy", "n_images", "n_classes")
+    check_table(accuracy, "accuracy", columns, key=("domain", "part"))
+    if other := sorted(set(accuracy["part"]) - set(PARTS)):
+        raise InputError(f'The part of an accuracy row is "seen" or "held-out", not "{other[0]}".')
+    domains = list(dict.fromkeys(accuracy["domain"]))
+    looks = marks_for(domains, marks)
+    figure = go.Figure()
+    for part in PARTS:
+        rows = accuracy[accuracy["part"] == part].set_index("domain")
+        if rows.empty:
+            continue
+        rows = rows.reindex(domains)
+        colours = [looks[domain].colour for domain in domains]
+        figure.add_bar(
+            name=f"{part} classes",
+            x=domains,
+            y=100 * rows["accuracy"],
+            text=[f"{100 * value:.0f}" if pd.notna(value) else "" for value in rows["accuracy"]],
+            textposition="outside",
+            cliponaxis=False,
+            customdata=rows[["balanced_accuracy", "n_images", "n_classes"]],
+            hovertemplate=f"<b>%{{x}}</b>, {part} classes<br>accuracy %{{y:.1f}} %"
+            "<br>balanced %{customdata[0]:.1%}<br>%{customdata[1]:,} images of %{customdata[2]:,} classes"
+            "<extra></extra>",
+            marker={
+                "color": colours if part == "seen" else "white",
+                "line": {"color": colours, "width": 1.5},
+                "pattern": {"shape": "" if part == "seen" else "/", "fgcolor": colours, "size": 6, "solidity": 0.35},
+            },
+            showlegend=False,
+        )
+        _legend_swatch(figure, part)
+    if chance is not None:
+        figure.add_hline(
+            y=100 * chance,
+            line={"color": INK, "dash": "dot", "width": 1.5},
+            annotation={"text": f"chance {100 * chance:.3g} %", "font": {"color": INK, "size": 12}, "yshift": 1},
+            annotation_position="top right",
+        )
+    style(figure, height=420)
+    figure.update_layout(
+        barmode="group",
+        bargap=0.25,
+        bargroupgap=0.06,
+        legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "itemclick": False},
+        margin_t=50,
+    )
+    figure.update_xaxes(type="category", tickvals=domains, ticktext=[marked(d, looks[d]) for d in domains])
+    figure.update_yaxes(title_text="accuracy (%)", range=[0, 105], tickvals=list(range(0, 101, 20)))
+    return figure
+
+
+def _legend_swatch(figure: go.Figure, part: str) -> None:
+    """Add a grey bar without data: the legend explains the filling, whose colour is the domain's."""
+    figure.add_bar(
+        name=f"{part} classes",
+        x=[None],
+        y=[None],
+        marker={
+            "color": GREY if part == "seen" else "white",
+            "line": {"color": GREY, "width": 1.5},
+            "pattern": {"shape": "" if part == "seen" else "/", "fgcolor": GREY, "size": 6, "solidity": 0.35},
+        },
+    )
+
+
+def overlap_over_depth(
+    depth: pd.DataFrame,
+    sites: Sequence[str],
+    ceiling: pd.DataFrame | None = None,
+    chance: pd.DataFrame | None = None,
+    *,
+    measure: str = "node overlap (Jaccard index)",
+    marks: Mapping[str, Mark] | None = None,
+) -> go.Figure:
+    """Draw one line per domain over the sites, in the order given, with its interval as a band.
+
+    Args:
+        depth: columns ``domain``, ``site``, ``value``, ``low``, ``high``; rows of other sites are left out.
+        sites: the sites to draw, from the image to the embedding.
+        ceiling: columns ``site``, ``value``: what two halves of one domain's images reach (dashed).
+        chance: columns ``site``, ``value``: what random units reach (dotted).
+        measure: what ``value`` is, with its unit: the title of the vertical axis.
+        marks: the look of every domain; by default ``domain_marks`` of the table's.
+
+    Raises:
+        InputError: a missing column, two rows for one point, a site that the depth table lacks.
+    """
+    check_table(depth, "depth", ("domain", "site", "value", "low", "high"), key=("domain", "site"))
+    if absent := [site for site in sites if site not in set(depth["site"])]:
+        raise InputError(
+            f"The depth table has no row for the site {', '.join(absent)}; it has {_listed(depth['site'])}."
+        )
+    looks = marks_for(depth["domain"], marks)
+    figure = go.Figure()
+    ends: list[tuple[float, str]] = []
+    references = {"ceiling": (ceiling, "dash", "split-half ceiling"), "chance": (chance, "dot", "chance")}
+    for name, (table, dash, label) in references.items():
+        if table is None:
+            continue
+        check_table(table, name, ("site", "value"), key=("site",))
+        values = table.set_index("site")["value"].reindex(list(sites))
+        figure.add_scatter(
+            name=label,
+            x=list(sites),
+            y=values,
+            mode="lines",
+            line={"color": GREY, "dash": dash, "width": 2},
+            hovertemplate=f"<b>{label}</b><br>%{{x}}: %{{y:.3f}}<extra></extra>",
+        )
+        ends.append((_last(values), f'<span style="color:{GREY}">{label}</span>'))
+    lines = {domain: rows.set_index("site").reindex(list(sites)) for domain, rows in depth.groupby("domain")}
+    for domain, rows in lines.items():
+        _band(figure, domain, rows.dropna(subset=["low", "high"]), looks[domain])
+    for domain, rows in lines.items():
+        _line(figure, domain, rows, looks[domain])
+        ends.append((_last(rows["value"]), marked(domain, looks[domain])))
+    style(figure, height=480)
+    figure.update_layout(showlegend=False, hovermode="closest", margin_r=30 + 8 * max(map(_length, ends)))
+    figure.update_xaxes(
+        title_text="site, from the image to the embedding",
+        type="category",
+        categoryorder="array",
+        categoryarray=list(sites),
+        range=[-0.25, len(sites) - 0.8],
+        showgrid=False,
+    )
+    low, high = _value_range(figure)
+    figure.update_yaxes(title_text=measure, range=[low, high])
+    _end_labels(figure, ends, last=sites[-1], gap=(high - low) / 21)
+    return figure
+
+
+def _band(figure: go.Figure, domain: str, rows: pd.DataFrame, mark: Mark) -> None:
+    figure.add_scatter(
+        name=f"{domain} interval",
+        x=[*rows.index, *rows.index[::-1]],
+        y=[*rows["high"], *rows["low"][::-1]],
+        mode="lines",
+        line={"width": 0},
+        fill="toself",
+        fillcolor=translucent(mark.colour, 0.13),
+        hoverinfo="skip",
+    )
+
+
+def _line(figure: go.Figure, domain: str, rows: pd.DataFrame, mark: Mark) -> None:
+    figure.add_scatter(
+        name=domain,
+        x=list(rows.index),
+        y=rows["value"],
+        mode="lines+markers",
+        line={"color": mark.colour, "width": 2.2},
+        marker={"symbol": mark.symbol, "size": 8, "line": {"color": "white", "width": 1}},
+        customdata=rows[["low", "high"]],
+        hovertemplate=f"<b>{domain}</b><br>%{{x}}: %{{y:.3f}}"
+        "<br>interval %{customdata[0]:.3f} to %{customdata[1]:.3f}<extra></extra>",
+    )
+
+
+def _value_range(figure: go.Figure) -> tuple[float, float]:
+    """Everything drawn, from zero, with room at the top."""
+    values = np.concatenate([np.asarray(trace.y, dtype=float) for trace in figure.data])
+    low, high = min(0.0, float(np.nanmin(values))), float(np.nanmax(values))
+    room = 0.06 * (high - low)
+    return low - (room if low < 0 else 0.0), high + room
+
+
+def _end_labels(figure: go.Figure, ends: list[tuple[float, str]], *, last: str, gap: float) -> None:
+    """Name every line at its right end, moved apart vertically where the ends are close."""
+    ordered = sorted(end for end in ends if np.isfinite(end[0]))
+    places = _apart([value for value, _ in ordered], gap)
+    for place, (_, label) in zip(places, ordered, strict=True):
+        figure.add_annotation(
+            x=last, y=place, text=label, xanchor="left", xshift=10, showarrow=False, align="left", font_size=13
+        )
+
+
+def _apart(values: Sequence[float], gap: float) -> list[float]:
+    """Ascending values moved as little as possible (least squares) until neighbours are ``gap`` apart.
+
+    Subtracting ``i * gap`` turns the task into isotonic regression: pool neighbours that are out of order.
+    """
+    blocks: list[tuple[float, int]] = []
+    for i, value in enumerate(values):
+        mean, size = value - i * gap, 1
+        while blocks and blocks[-1][0] > mean:
+            before, count = blocks.pop()
+            mean, size = (before * count + mean * size) / (count + size), count + size
+        blocks.append((mean, size))
+    flat = [mean for mean, size in blocks for _ in range(size)]
+    return [mean + i * gap for i, mean in enumerate(flat)]
+
+
+def _last(values: pd.Series) -> float:
+    known = values.dropna()
+    return float(known.iloc[-1]) if len(known) else float("nan")
+
+
+def _length(end: tuple[float, str]) -> int:
+    return len(end[1].split(">", 1)[1].replace("</span>", ""))
+
+
+def _listed(values: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(map(str, values)))
+
+
+def similarity_heatmap(
+    matrix: pd.DataFrame, *, title: str, measure: str, marks: Mapping[str, Mark] | None = None
+) -> go.Figure:
+    """Draw a square matrix over domains with its numbers; a framed diagonal is the split-half ceiling.
+
+    Args:
+        matrix: index = columns = domains; where the diagonal is empty, nothing is framed. The names of
+            index and columns, where given, become the axis titles (say "circuit of", "images of").
+        title: heading of the figure.
+        measure: what the numbers are, for the colour bar.
+        marks: the look of every domain; by default ``domain_marks`` of the matrix's.
+
+    Raises:
+        InputError: index and columns differ, or hold a domain twice, or there is none.
+    """
+    domains = list(matrix.index)
+    if not domains or domains != list(matrix.columns) or not matrix.index.is_unique:
+        raise InputError(
+            "The matrix needs the same domains, each once and in the same order, as rows and as columns; "
+            f"it has rows {_listed(domains) or 'none'} and columns {_listed(matrix.columns) or 'none'}."
+        )
+    looks = marks_for(domains, marks)
+    values = matrix.to_numpy(dtype=float)
+    top = float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 1.0
+    signed = bool((values < 0).any())
+    figure = go.Figure(
+        go.Heatmap(
+            x=domains,
+            y=domains,
+            z=values,
+            zmin=-top if signed else 0.0,
+            zmax=top,
+            colorscale="RdBu" if signed else "Blues",
+            texttemplate="%{z:.2f}",
+            textfont={"size": 13},
+            xgap=2,
+            ygap=2,
+            hoverongaps=False,
+            hovertemplate=f"%{{y}}, %{{x}}<br>{measure}: %{{z:.3f}}<extra></extra>",
+            colorbar={"title": {"text": measure, "side": "right"}, "thickness": 14, "outlinewidth": 0},
+        )
+    )
+    style(figure, title=title, height=170 + 56 * max(len(domains), 4))
+    ticks = {"tickvals": domains, "ticktext": [marked(d, looks[d]) for d in domains], "showgrid": False}
+    figure.update_xaxes(title_text=matrix.columns.name, constrain="domain", **ticks)
+    figure.update_yaxes(
+        title_text=matrix.index.name, autorange="reversed", scaleanchor="x", constrain="domain", **ticks
+    )
+    _frame_diagonal(figure, np.flatnonzero(np.isfinite(values.diagonal())))
+    return figure
+
+
+def _frame_diagonal(figure: go.Figure, cells: np.ndarray) -> None:
+    for i in map(int, cells):
+        figure.add_shape(
+            type="rect", x0=i - 0.47, x1=i + 0.47, y0=i - 0.47, y1=i + 0.47, line={"color": INK, "dash": "dot", "width": 2}
+        )
+    if len(cells):
+        note = "dotted frame: split-half ceiling, two halves of one domain's images"
+        figure.add_annotation(
+            text=note, x=0, y=1, xref="paper", yref="paper", xanchor="left", yanchor="bottom", yshift=6,
+            showarrow=False, font={"size": 12, "color": GREY},
+        )

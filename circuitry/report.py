@@ -1,0 +1,239 @@
+"""A finished analysis as one page: text, figures, images and tables in a single HTML file.
+
+The file needs no network and no other file: plotly.js is inlined once, images are embedded.
+"""
+
+import base64
+import html
+import importlib.util
+import io
+import math
+from collections.abc import Mapping
+from contextlib import ExitStack
+from importlib import resources
+from numbers import Integral, Real
+from os import PathLike
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+import plotly.graph_objects as go
+import plotly.io
+import plotly.offline
+from PIL import Image
+
+from circuitry.errors import InputError
+from circuitry.files import whole_file
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+class Report:
+    """A page that grows block by block and is written as one self-contained HTML file.
+
+    All text is plain and escaped; an empty line starts a new paragraph. Figures and tables are numbered in
+    the order in which they come.
+
+    Example:
+        >>> report = Report("Circuits of a small CLIP", "How much circuitry do the domains share?")
+        >>> report.section("Overlap over depth")
+        >>> report.text("The overlap falls with depth.")
+        >>> report.figure(overlap_over_depth(depth, sites), "Mean over classes, 95 % bootstrap interval.")
+        >>> report.table(accuracy, "Accuracy per domain.", formats={"accuracy": ".1%"})
+        >>> report.provenance({"checkpoint": "epoch_32.pt", "seed": 0})
+        >>> report.write("report.html")
+    """
+
+    def __init__(self, title: str, introduction: str = "") -> None:
+        if not title.strip():
+            raise InputError("A report needs a title, an empty one was given.")
+        self._title = title
+        self._introduction = introduction
+        self._sections: list[str] = []
+        self._blocks: list[str] = []
+        self._figures = 0
+        self._tables = 0
+        self._drawn = False
+        self._provenance = ""
+
+    def section(self, heading: str) -> None:
+        """Start a section, which the table of contents lists."""
+        self._sections.append(heading)
+        number = len(self._sections)
+        self._blocks.append(f'<h2 id="section-{number}">{html.escape(heading)}</h2>')
+
+    def text(self, text: str) -> None:
+        """Add plain text; empty lines separate paragraphs."""
+        self._blocks.append(_paragraphs(text))
+
+    def figure(self, figure: go.Figure, caption: str) -> None:
+        """Add an interactive plotly figure with its caption."""
+        self._drawn = True
+        self._figures += 1
+        drawing = plotly.io.to_html(
+            figure,
+            full_html=False,
+            include_plotlyjs=False,
+            div_id=f"figure-{self._figures}",
+            config={"responsive": True, "displaylogo": False},
+            default_height=f"{figure.layout.height or 450}px",
+        )
+        self._add_figure(drawing, caption)
+
+    def image(self, image: Image.Image | bytes, caption: str, *, alt: str) -> None:
+        """Embed a picture, a PIL image or the bytes of a PNG file; ``alt`` says what it shows.
+
+        Raises:
+            InputError: bytes of another format, or an empty ``alt``.
+        """
+        if not alt.strip():
+            raise InputError("An image needs an alternative text that says what it shows, an empty one was given.")
+        if isinstance(image, Image.Image):
+            buffer = io.BytesIO()
+            image.save(buffer, format="PNG")
+            image = buffer.getvalue()
+        if not image.startswith(PNG_SIGNATURE):
+            raise InputError("The bytes of an image must be those of a PNG file; open others with PIL first.")
+        self._figures += 1
+        encoded = base64.b64encode(image).decode("ascii")
+        self._add_figure(f'<img src="data:image/png;base64,{encoded}" alt="{html.escape(alt)}">', caption)
+
+    def _add_figure(self, content: str, caption: str) -> None:
+        label = f"<b>Figure {self._figures}.</b> {html.escape(caption)}"
+        self._blocks.append(f"<figure>{content}<figcaption>{label}</figcaption></figure>")
+
+    def table(self, table: pd.DataFrame, caption: str, *, formats: Mapping[str, str] | None = None) -> None:
+        """Add a table with readable numbers; its index is shown unless it merely counts the rows.
+
+        Args:
+            table: at most a few dozen rows read well.
+            caption: what the numbers are, with units.
+            formats: format specification by column, such as ``".1%"``; the others get three decimals.
+
+        Raises:
+            InputError: ``formats`` names a column that the table lacks.
+        """
+        formats = dict(formats or {})
+        if unknown := [column for column in formats if column not in table.columns]:
+            raise InputError(
+                f"formats names the column {', '.join(unknown)}, the table has {', '.join(map(str, table.columns))}."
+            )
+        self._tables += 1
+        label = f"<caption><b>Table {self._tables}.</b> {html.escape(caption)}</caption>"
+        self._blocks.append(f'<div class="table">{_table(table, label, formats)}</div>')
+
+    def provenance(self, facts: Mapping[str, object]) -> None:
+        """Say where the numbers come from: checkpoint, settings, versions, seeds. Stands at the end."""
+        rows = "".join(
+            f'<tr><th scope="row">{html.escape(str(name))}</th><td>{html.escape(_cell(value))}</td></tr>'
+            for name, value in facts.items()
+        )
+        self._provenance = f'<h2 id="provenance">Provenance</h2><div class="table"><table>{rows}</table></div>'
+
+    def write(self, path: str | PathLike[str]) -> Path:
+        """Write the page whole or not at all, and return its path."""
+        target = Path(path)
+        with whole_file(target) as temporary:
+            temporary.write_text(self._page(), encoding="utf-8")
+        return target
+
+    def _page(self) -> str:
+        title = html.escape(self._title)
+        style = resources.files("circuitry").joinpath("report.css").read_text(encoding="utf-8")
+        script = f"<script>{plotly.offline.get_plotlyjs()}</script>" if self._drawn else ""
+        links = [(f"section-{i}", heading) for i, heading in enumerate(self._sections, start=1)]
+        if self._provenance:
+            links.append(("provenance", "Provenance"))
+        items = "".join(f'<li><a href="#{name}">{html.escape(heading)}</a></li>' for name, heading in links)
+        contents = f'<nav aria-label="Contents"><ol>{items}</ol></nav>' if len(links) > 1 else ""
+        body = "\n".join([_paragraphs(self._introduction), contents, *self._blocks, self._provenance])
+        return (
+            f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+            f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{title}</title>\n'
+            f'<link rel="icon" href="data:,">\n<style>\n{style}</style>\n{script}\n</head>\n'
+            f"<body>\n<main>\n<h1>{title}</h1>\n{body}\n</main>\n</body>\n</html>\n"
+        )
+
+
+def _paragraphs(text: str) -> str:
+    return "\n".join(f"<p>{html.escape(part.strip())}</p>" for part in text.split("\n\n") if part.strip())
+
+
+def _table(table: pd.DataFrame, caption: str, formats: Mapping[str, str]) -> str:
+    if not isinstance(table.index, pd.RangeIndex):
+        table = table.reset_index()
+    numeric = [pd.api.types.is_numeric_dtype(table[column]) for column in table.columns]
+    kinds = [' class="number"' if is_number else "" for is_number in numeric]
+    head = "".join(
+        f'<th scope="col"{kind}>{html.escape(str(column))}</th>'
+        for column, kind in zip(table.columns, kinds, strict=True)
+    )
+    rows = []
+    for row in table.itertuples(index=False):
+        cells = zip(table.columns, row, kinds, strict=True)
+        rows.append("".join(f"<td{kind}>{html.escape(_cell(v, formats.get(c)))}</td>" for c, v, kind in cells))
+    body = "".join(f"<tr>{cells}</tr>" for cells in rows)
+    return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _cell(value: object, spec: str | None = None) -> str:
+    if value is None or value is pd.NA or value is pd.NaT or (isinstance(value, Real) and math.isnan(value)):
+        return "–"
+    if spec is not None:
+        return format(value, spec)
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return str(value)
+    if isinstance(value, Integral):
+        return f"{int(value):,}"
+    size = abs(float(value))
+    return f"{float(value):.2e}" if 0 < size < 0.001 or size >= 1e6 else f"{float(value):,.3f}"
+
+
+class StaticImages(NamedTuple):
+    """What ``write_static`` wrote, and if that is nothing, what was missing."""
+
+    paths: list[Path]
+    missing: str | None
+
+
+def write_static(
+    figures: Mapping[str, go.Figure], folder: str | PathLike[str], *, width: int = 1000, scale: float = 2.0
+) -> StaticImages:
+    """Write ``folder/<name>.png`` for every figure, all of them or none, where kaleido and a browser are there.
+
+    Args:
+        figures: the figures by the name of their file.
+        folder: made where it does not exist.
+        width: of figures that do not set their own, in pixels before scaling.
+        scale: image pixels per pixel of the figure.
+
+    Returns:
+        The paths; or none and the reason, where the extra ``static`` or a browser is not installed. Every other
+        failure is raised.
+    """
+    if importlib.util.find_spec("kaleido") is None:
+        return StaticImages([], "kaleido is not installed: pip install 'circuitry[static]'")
+    import kaleido
+    from kaleido.errors import ChromeNotFoundError
+
+    paths = [Path(folder) / f"{name}.png" for name in figures]
+    try:
+        with ExitStack() as stack:
+            jobs = [
+                {
+                    "fig": figure.to_dict(),
+                    "path": stack.enter_context(whole_file(path)),
+                    "opts": {
+                        "format": "png",
+                        "width": figure.layout.width or width,
+                        "height": figure.layout.height or 450,
+                        "scale": scale,
+                    },
+                }
+                for path, figure in zip(paths, figures.values(), strict=True)
+            ]
+            # Without mathjax=False kaleido's page asks the network for it.
+            kaleido.write_fig_from_object_sync(jobs, cancel_on_error=True, kopts={"mathjax": False})
+    except ChromeNotFoundError:
+        return StaticImages([], "no Chrome or Chromium was found: install one, or run plotly_get_chrome")
+    return StaticImages(paths, None)

@@ -1,0 +1,1 @@
+"""Thin drivers that make and judge the models which the core analyses."""

@@ -1,0 +1,194 @@
+"""A headless Chromium for tests: what a page shows once its scripts have run, and what it complained about.
+
+Speaks the DevTools protocol over a pair of pipes, so it needs nothing but the browser and POSIX.
+"""
+
+import base64
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+SWITCHES = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync --hide-scrollbars --remote-debugging-pipe"
+).split()
+QUIET = """new Promise(done => {
+    let timer = setTimeout(done, 300);
+    new MutationObserver(() => { clearTimeout(timer); timer = setTimeout(done, 300); }).observe(
+        document, {subtree: true, childList: true, attributes: true});
+})"""
+
+
+def find_browser() -> str | None:
+    """The path of a Chromium on this machine."""
+    return next((path for name in BROWSERS if (path := shutil.which(name))), None)
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page after its scripts ran."""
+
+    path: Path
+    dom: str
+    """The document as HTML, as it stands after loading."""
+    console_errors: tuple[str, ...]
+    """Uncaught exceptions, console.error and failed requests, in order."""
+    requests: tuple[str, ...]
+    """What the page asked for from outside itself: every URL but its own and those of data."""
+
+    def screenshot(self, path: Path, width: int = 1200, height: int | None = None) -> Path:
+        """Save a PNG of the page laid out ``width`` pixels wide; without ``height``, all of it."""
+        with _open(self.path, width, height or 900) as session:
+            picture = session.call("Page.captureScreenshot", captureBeyondViewport=height is None)
+            path.write_bytes(base64.b64decode(picture["data"]))
+        return path
+
+
+def load(path: Path, width: int = 1200, height: int = 900) -> Page:
+    """Open the HTML file, wait until it has stopped changing, and tell what it shows.
+
+    Raises:
+        RuntimeError: no browser, or none that answers within a minute.
+    """
+    with _open(path, width, height) as session:
+        dom = session.evaluate("document.documentElement.outerHTML")
+        return Page(path, dom, tuple(session.errors), tuple(session.requests))
+
+
+def drawn_marks(dom: str) -> dict[str, int]:
+    """Count what plotly drew inside the axes of every figure, by the id of its div.
+
+    A mark is a point, bar, line or area, the image of a heatmap, or a label; axes, grids and legends do not count.
+    """
+    counter = _MarkCounter()
+    counter.feed(dom)
+    return counter.marks
+
+
+class _MarkCounter(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.marks: dict[str, int] = {}
+        self._figure = ""
+        self._depth = 0  # of open <g> elements since the group that holds the marks of one pair of axes
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = {name: value or "" for name, value in attrs}
+        classes = values.get("class", "").split()
+        if "plotly-graph-div" in classes:
+            self._figure = values["id"]
+            self.marks[self._figure] = 0
+        elif tag == "g" and (self._depth or "plot" in classes):
+            self._depth += 1
+        elif self._depth and (tag in ("image", "text") or (tag == "path" and len(values.get("d", "")) > 5)):
+            self.marks[self._figure] += 1
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "g" and self._depth:
+            self._depth -= 1
+
+
+class _Session:
+    """One tab, driven by messages that end in a zero byte."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self._to, self._from = process.stdin, process.stdout
+        self._number = 0
+        self._session: str | None = None
+        self._loaded = False
+        self.errors: list[str] = []
+        self.requests: list[str] = []
+
+    def attach(self) -> None:
+        tab = next(t for t in self.call("Target.getTargets")["targetInfos"] if t["type"] == "page")
+        self._session = self.call("Target.attachToTarget", targetId=tab["targetId"], flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            self.call(f"{domain}.enable")
+
+    def open(self, url: str) -> None:
+        self.call("Page.navigate", url=url)
+        while not self._loaded:
+            self._read()
+        self.evaluate(QUIET)
+        self.requests = [r for r in self.requests if r != url and not r.startswith(("data:", "blob:"))]
+
+    def evaluate(self, expression: str) -> Any:
+        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        return answer["result"].get("value")
+
+    def call(self, method: str, **params: object) -> dict[str, Any]:
+        self._number += 1
+        message = {"id": self._number, "method": method, "params": params}
+        if self._session:
+            message["sessionId"] = self._session
+        self._to.write(json.dumps(message).encode() + b"\0")
+        self._to.flush()
+        while (answer := self._read()).get("id") != self._number:
+            pass
+        if "error" in answer:
+            raise RuntimeError(f"{method}: {answer['error']['message']}")
+        result: dict[str, Any] = answer["result"]
+        return result
+
+    def _read(self) -> dict[str, Any]:
+        data = bytearray()
+        while (byte := self._from.read(1)) != b"\0":
+            if not byte:
+                raise RuntimeError("The browser went away, or did not answer within a minute.")
+            data += byte
+        message: dict[str, Any] = json.loads(data)
+        self._note(message.get("method"), message.get("params", {}))
+        return message
+
+    def _note(self, event: str | None, params: dict[str, Any]) -> None:
+        if event == "Page.loadEventFired":
+            self._loaded = True
+        elif event == "Runtime.exceptionThrown":
+            details = params["exceptionDetails"]
+            self.errors.append(details.get("exception", {}).get("description", details["text"]))
+        elif event == "Runtime.consoleAPICalled" and params["type"] in ("error", "assert"):
+            self.errors.append(" ".join(str(a.get("value", a.get("description"))) for a in params["args"]))
+        elif event == "Log.entryAdded" and params["entry"]["level"] == "error":
+            self.errors.append(f"{params['entry']['text']} {params['entry'].get('url', '')}".strip())
+        elif event == "Network.requestWillBeSent":
+            self.requests.append(params["request"]["url"])
+
+
+@contextmanager
+def _open(path: Path, width: int, height: int) -> Iterator[_Session]:
+    browser = find_browser()
+    if browser is None:
+        raise RuntimeError(f"No browser was found, looked for {', '.join(BROWSERS)}.")
+    # DevTools reads from descriptor 3 and writes to 4; the shell puts our two pipes there.
+    shell = ["sh", "-c", 'exec "$0" "$@" 3<&0 4>&1 0</dev/null 1>/dev/null 2>/dev/null', browser, *SWITCHES]
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        process = subprocess.Popen(
+            [*shell, f"--user-data-dir={profile}", f"--window-size={width},{height}", "about:blank"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+        alarm = threading.Timer(60, os.killpg, (process.pid, signal.SIGKILL))
+        alarm.start()
+        try:
+            session = _Session(process)
+            session.attach()
+            session.open(path.resolve().as_uri())
+            yield session
+        finally:
+            alarm.cancel()
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
