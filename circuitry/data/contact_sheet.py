@@ -19,10 +19,10 @@ def contact_sheet(
     per_cell: int = 2,
     tile: int = 64,
 ) -> Image.Image:
-    """A grid with row labels left and column labels on top; cell (row, column) shows its first ``per_cell`` images.
+    """A grid with labels left and on top; cell (row, column) shows its first ``per_cell`` images.
 
-    Images are fitted into squares of ``tile`` pixels, keeping their shape.  A place without an image stays blank
-    with a dash.
+    Images are fitted into squares of ``tile`` pixels, keeping their shape.  A place without an image stays
+    blank with a dash.
 
     Raises InputError when there is nothing to show, or a cell belongs to no row or column.
 
@@ -30,9 +30,10 @@ def contact_sheet(
         >>> contact_sheet({("fish", "real"): ["a.png"]}, rows=["fish"], columns=["real", "sketch"])
     """
     _check(cells, rows, columns, per_cell, tile)
-    font = ImageFont.load_default(size=max(round(tile * 0.22), 10))
+    text = max(round(tile * 0.22), 10)
+    font = ImageFont.load_default(size=text)
     margin = round(max(font.getlength(label) for label in rows)) + 4 * GAP
-    header = round(font.size) + 4 * GAP
+    header = text + 4 * GAP
     wide, high = per_cell * (tile + GAP) + GAP, tile + 2 * GAP
     sheet = Image.new("RGB", (margin + len(columns) * wide, header + len(rows) * high), "white")
     pen = ImageDraw.Draw(sheet)
@@ -68,8 +69,8 @@ def _check(
     for row, column in cells:
         if row not in rows or column not in columns:
             raise InputError(
-                f"The cell ({row!r}, {column!r}) is in no row and column of the contact sheet; add its labels to "
-                "rows and columns or leave the cell out."
+                f"The cell ({row!r}, {column!r}) is in no row and column of the contact sheet; "
+                "add its labels to rows and columns or leave the cell out."
             )
 
 

@@ -224,7 +224,7 @@ def _draw_all(root: Path, settings: _Settings, workers: int | None, progress: bo
             for batch in batches:
                 bar.update(_draw_batch(root, batch, settings.size))
             return
-        # Spawned, not forked: the caller may hold threads (torch), whose locks a forked child would never see free.
+        # Spawned, not forked: a child forked while torch runs threads never sees their locks released.
         with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
             jobs = [pool.submit(_draw_batch, root, batch, settings.size) for batch in batches]
             for job in as_completed(jobs):

@@ -4,9 +4,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+from jaxtyping import Float
 
 from circuitry.data import toy_shapes_nature as nature
 from circuitry.data import toy_shapes_things as things
+from circuitry.data import toy_shapes_vehicles as vehicles
 from circuitry.data.toy_shapes_geometry import Part, Points, placed
 
 
@@ -21,9 +23,9 @@ class Shape:
 
 
 SHAPES: Mapping[str, Shape] = {
-    "bicycle": Shape(things.bicycle, 8),
+    "bicycle": Shape(vehicles.bicycle, 8),
     "butterfly": Shape(nature.butterfly, 35),
-    "car": Shape(things.car, 8),
+    "car": Shape(vehicles.car, 8),
     "clock": Shape(things.clock, 10),
     "cup": Shape(things.cup, 10),
     "fish": Shape(nature.fish, 25),
@@ -33,7 +35,7 @@ SHAPES: Mapping[str, Shape] = {
     "key": Shape(things.key, 60),
     "ladder": Shape(things.ladder, 25),
     "mushroom": Shape(nature.mushroom, 15),
-    "sailboat": Shape(things.sailboat, 10),
+    "sailboat": Shape(vehicles.sailboat, 10),
     "star": Shape(nature.star, 30),
     "tree": Shape(nature.tree, 6),
     "umbrella": Shape(things.umbrella, 30),
@@ -41,7 +43,7 @@ SHAPES: Mapping[str, Shape] = {
 
 
 def posed_drawing(class_name: str, rng: np.random.Generator) -> tuple[Part, ...]:
-    """A random drawing of the class: mirrored, stretched, bent, turned, scaled, somewhere inside the picture."""
+    """A random drawing of the class: mirrored, stretched, bent, turned, scaled and placed in the picture."""
     shape = SHAPES[class_name]
     parts = shape.parts(rng)
     angle = np.radians(rng.uniform(-shape.tilt, shape.tilt))
@@ -50,12 +52,12 @@ def posed_drawing(class_name: str, rng: np.random.Generator) -> tuple[Part, ...]
     matrix = np.array([[mirror * stretch, 0.0], [shear, 1 / stretch]]) @ turn
     bend, phase = rng.normal(0, 0.025, (2, 2)), rng.uniform(0, 2 * np.pi, (2, 2))
     parts = [replace(part, points=_bent(part.points, bend, phase) @ matrix) for part in parts]
-    half = rng.uniform(0.66, 0.9)
+    half = rng.uniform(0.6, 0.9)
     slack = 0.95 - half
     return placed(parts, rng.uniform(-slack, slack), rng.uniform(-slack, slack), half)
 
 
-def _bent(points: Points, bend: np.ndarray, phase: np.ndarray) -> Points:
+def _bent(points: Points, bend: Float[np.ndarray, "2 2"], phase: Float[np.ndarray, "2 2"]) -> Points:
     """The points shifted along slow waves, so that no two drawings of a class are the same up to a pose."""
     return (
         points

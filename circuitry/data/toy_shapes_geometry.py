@@ -15,6 +15,9 @@ Points = Float[np.ndarray, "points 2"]
 Colour = tuple[float, float, float]
 Role = Literal["body", "accent", "detail"]
 
+GLASS = ("b9d9e8", "9cc4da", "d3e6ec")
+STEEL = ("b4b8bf", "9a9fa8", "c6c2b8")
+
 
 @dataclass(frozen=True)
 class Part:
@@ -55,7 +58,7 @@ def closed(points: Points) -> Points:
 def ellipse(
     x: float, y: float, rx: float, ry: float, start: float = 0, stop: float = 360, n: int = 28
 ) -> Points:
-    """Points of an ellipse from ``start`` to ``stop`` degrees, clockwise on screen from the right, ends included."""
+    """Points of an ellipse from ``start`` to ``stop`` degrees, both included; 0 is right, 90 is down."""
     angle = np.radians(np.linspace(start, stop, n))
     return np.stack([x + rx * np.cos(angle), y + ry * np.sin(angle)], axis=1)
 
@@ -117,7 +120,7 @@ def length(points: Points) -> float:
 
 
 def placed(parts: Sequence[Part], x: float, y: float, half: float) -> tuple[Part, ...]:
-    """The parts moved and scaled so that their bounding box has centre (x, y) and ``half`` its longer side."""
+    """The parts moved and scaled: their bounding box has centre (x, y), its longer side is 2 ``half``."""
     corners = np.concatenate([part.area() for part in parts])
     low, high = corners.min(axis=0), corners.max(axis=0)
     scale = 2 * half / float((high - low).max())

@@ -116,8 +116,8 @@ def flower(rng: np.random.Generator) -> list[Part]:
         )
         parts.append(Part(leaf, "accent", shaded(green, 0.9)))
     first, wide = rng.uniform(0, 360), rng.uniform(0.75, 1.0) * np.pi * radius * 0.68 / n
-    for k in range(n):
-        parts.append(Part(_petal(x, y, radius, wide, first + 360 * k / n), "body", petal))
+    petals = [_petal(x, y, radius, wide, first + 360 * k / n) for k in range(n)]
+    parts += [Part(blade, "body", petal) for blade in petals]
     r = radius * rng.uniform(0.3, 0.42)
     parts.append(Part(ellipse(x, y, r, r, n=20), "accent", heart))
     return parts
@@ -126,7 +126,8 @@ def flower(rng: np.random.Generator) -> list[Part]:
 def _petal(x: float, y: float, reach: float, wide: float, angle: float) -> Points:
     blade = ellipse(0.6 * reach, 0, 0.42 * reach, wide, n=18)
     cos, sin = np.cos(np.radians(angle)), np.sin(np.radians(angle))
-    return blade @ np.array([[cos, sin], [-sin, cos]]) + np.array([x, y])
+    turned: Points = blade @ np.array([[cos, sin], [-sin, cos]]) + np.array([x, y])
+    return turned
 
 
 def ice_cream(rng: np.random.Generator) -> list[Part]:

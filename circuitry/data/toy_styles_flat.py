@@ -18,7 +18,7 @@ from circuitry.data.toy_shapes_geometry import (
     rgb,
     shaded,
 )
-from circuitry.data.toy_styles_raster import OVERSAMPLE, fill
+from circuitry.data.toy_styles_raster import OVERSAMPLE, fill, ink
 
 PAPER = ("ffffff", "f7f7f4", "eef3f7", "fbf4e4")
 INK = "23232b"
@@ -32,12 +32,12 @@ def clipart(parts: Sequence[Part], rng: np.random.Generator, side: int) -> Image
         if rng.random() < 0.6
         else pick(rng, "eaf4fb", "fdf3d8", "f7e6ec", "e6f5e3", spread=0.02)
     )
-    canvas = Image.new("RGB", (large, large), tuple(round(255 * c) for c in ground))
+    canvas = Image.new("RGB", (large, large), ink(ground))
     pen = ImageDraw.Draw(canvas)
     outline, dark = rng.uniform(0.035, 0.055), pick(rng, INK, "2b2018", "1f2a3a", spread=0.02)
     if rng.random() < 0.25:
         disc = shaded(pick(rng, "f2d64b", "8fc9e8", "f3a6bd", "a8d8a0"), 1.45)
-        fill(pen, ellipse(*rng.uniform(-0.1, 0.1, 2), 0.88, 0.88), disc, large)
+        fill(pen, ellipse(rng.uniform(-0.1, 0.1), rng.uniform(-0.1, 0.1), 0.88, 0.88), disc, large)
     for part in parts:
         thin = 0.6 * outline if part.role == "detail" else outline
         colour = _saturated(part.colour)
@@ -71,7 +71,7 @@ def infograph(parts: Sequence[Part], rng: np.random.Generator, side: int) -> Ima
     theme = pick(rng, "2f7fb5", "e0702a", "3fa07a", "b5475f", "6a5fb0", "e0a82a", "3a4a5f", spread=0.03)
     second = pick(rng, "f2c230", "e0605f", "5fc0c9", "8dbb4f", "f08a3c", "5a6f8f", spread=0.03)
     ground = pick(rng, *PAPER, spread=0.01) if rng.random() < 0.7 else shaded(theme, 1.75)
-    canvas = Image.new("RGB", (large, large), tuple(round(255 * c) for c in ground))
+    canvas = Image.new("RGB", (large, large), ink(ground))
     pen = ImageDraw.Draw(canvas)
     fill(pen, box(-1, -1, 1, -0.78), theme, large)
     _text(pen, rng, -0.9, -0.93, rng.uniform(0.9, 1.5), 1, shaded(theme, 1.85), large, height=0.09)
@@ -121,7 +121,8 @@ def _icon(pen: ImageDraw.ImageDraw, parts: Sequence[Part], theme: Colour, second
         if part.colour not in used:
             level = min(int(5 * float(np.dot(part.colour, (0.3, 0.59, 0.11)))), 4)
             free = [tone for tone in tones if tone not in used.values()] or list(tones)
-            used[part.colour] = min(free, key=lambda tone, at=level: abs(tones.index(tone) - at))
+            distance = {tone: abs(tones.index(tone) - level) for tone in free}
+            used[part.colour] = min(distance, key=distance.__getitem__)
         fill(pen, part.area(), used[part.colour], side)
 
 

@@ -1,27 +1,29 @@
 """The two styles with light in them: a photo and a painting."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFilter
 
-from circuitry.data.toy_shapes_geometry import Colour, Part, pick
+from circuitry.data.toy_shapes_geometry import Colour, Part, closed, pick, shaded
 from circuitry.data.toy_styles_raster import (
     OVERSAMPLE,
     Picture,
     Plane,
     blurred,
     coverage,
+    fill,
     ink,
     noise,
+    pixels,
     to_image,
     unit,
 )
 
 
 def real(parts: Sequence[Part], rng: np.random.Generator, side: int) -> Image.Image:
-    """Shaded volumes with a cast shadow on a textured natural ground, slightly soft and noisy like a photo."""
+    """Shaded volumes and a cast shadow on a textured natural ground, a little soft and noisy like a photo."""
     angle = rng.uniform(0, 2 * np.pi)
     light = (float(np.cos(angle)), -abs(float(np.sin(angle))))
     # The ground is drawn without looking at the class: it must not give the class away.
@@ -31,21 +33,33 @@ def real(parts: Sequence[Part], rng: np.random.Generator, side: int) -> Image.Im
     shadow = np.roll(shadow, (round(-light[1] * reach), round(-light[0] * reach)), axis=(0, 1))
     picture *= 1 - rng.uniform(0.45, 0.65) * shadow[:, :, None]
     roughness = rng.uniform(0.02, 0.06)
+    shade = np.ones((side, side), dtype=np.float32)
     for part in parts:
         mask = coverage([part], side)
-        shade = _relief(mask, light, side) * (1 + roughness * noise(rng, side, 20, 20))
-        surface = np.array(part.colour, dtype=np.float32) * 0.93 * shade[:, :, None]
-        picture += mask[:, :, None] * (surface - picture)
+        # A detail is a mark on the surface below and shares its light.
+        if part.role != "detail":
+            shade = _relief(mask, light, side) * (1 + roughness * noise(rng, side, 20, 20))
+        picture += mask[:, :, None] * (_lit(part.colour, shade) - picture)
     return _photographed(picture, rng, side)
 
 
 def _relief(mask: Plane, light: tuple[float, float], side: int) -> Plane:
     """Brightness of a bulging part: near its rim the surface turns towards or away from the light."""
-    size = float(np.sqrt(mask.mean()))
-    height = blurred(mask, max(0.16 * size * side, side / 64))
+    size = float(np.sqrt(mask.mean())) * side
+    reach = max(0.22 * size, side / 64)
+    height = blurred(mask, reach)
     down, across = np.gradient(height)
-    towards = -(across * light[0] + down * light[1]) * (0.3 * size * side + 1)
-    return np.clip(0.92 + 1.5 * towards + 0.25 * (height - 0.6), 0.3, 1.55)
+    towards = (across * light[0] + down * light[1]) * -reach
+    shade: Plane = np.clip(0.86 + 1.25 * towards + 0.16 * height, 0.4, 1.4)
+    return shade
+
+
+def _lit(colour: Colour, shade: Plane) -> Picture:
+    """A surface of this colour under this light: things are duller than paint, and bright spots shine."""
+    natural = np.array(colour, dtype=np.float32)
+    natural = 0.82 * natural + 0.12 * natural.mean()
+    shine = np.clip(shade - 1.1, 0, 1)
+    return (natural * shade[:, :, None] + 0.6 * shine[:, :, None]).astype(np.float32)
 
 
 def _photographed(picture: Picture, rng: np.random.Generator, side: int) -> Image.Image:
@@ -115,24 +129,24 @@ def _cloth(rng: np.random.Generator, side: int) -> Picture:
 def painting(parts: Sequence[Part], rng: np.random.Generator, side: int) -> Image.Image:
     """Many short oriented strokes of a broad and then a finer brush, over a painted ground."""
     subject = coverage(parts, side)
-    picture = _motif(parts, rng, side)
+    picture = _motif(parts, subject, rng, side)
     large = OVERSAMPLE * side
     canvas = to_image(picture).resize((large, large), Image.Resampling.BILINEAR)
     pen = ImageDraw.Draw(canvas)
-    flow = _flow(picture, rng, side)
-    everywhere = np.ones_like(subject)
-    for n, wide, long, where in (
-        (170, 0.13, 0.3, everywhere),
-        (260, 0.075, 0.17, 0.15 + subject),
-        (300, 0.045, 0.12, subject),
-    ):
-        _brush(pen, picture, flow, where, (n, wide, long), rng, large)
+    down, across = np.gradient(blurred(picture.mean(axis=2), side / 64))
+    contrast = np.hypot(down, across)
+    swirl = rng.uniform(0, np.pi) + 0.8 * noise(rng, side, 2, 2)
+    flow = np.where(contrast > 0.01 * 64 / side, np.arctan2(across, -down), swirl)
+    edges = 0.15 * subject + np.minimum(contrast * side / 5, 1) * (subject > 0)
+    _brush(pen, picture, flow, np.ones_like(subject), _Brush(150, 0.13, 0.3, 0.3), rng, large)
+    _brush(pen, picture, flow, 0.15 + subject, _Brush(200, 0.075, 0.16, 0.25), rng, large)
+    _brush(pen, picture, flow, edges, _Brush(330, 0.04, 0.085, 0.12), rng, large)
     painted = unit(canvas.reduce(OVERSAMPLE))
     weave = 1 + 0.025 * noise(rng, side, side // 2, side // 2)
     return to_image(painted * weave[:, :, None])
 
 
-def _motif(parts: Sequence[Part], rng: np.random.Generator, side: int) -> Picture:
+def _motif(parts: Sequence[Part], subject: Plane, rng: np.random.Generator, side: int) -> Picture:
     """What the painter sees: two broad areas of ground, and the drawing in lit flat colours."""
     above = pick(rng, "8fb0c9", "d9b88a", "b5a8c9", "7f9aa0", "d9c9a0", "55708f", spread=0.08)
     below = pick(rng, "7f8f5a", "a87a4f", "6a6f8f", "c9a25a", "5f7f70", "8a5f55", spread=0.08)
@@ -141,21 +155,32 @@ def _motif(parts: Sequence[Part], rng: np.random.Generator, side: int) -> Pictur
     mix = np.clip(2.5 * (rows - border) + 0.5, 0, 1)[:, :, None]
     patches = 1 + 0.1 * noise(rng, side, 5, 5)
     picture = _tinted(above, patches) * (1 - mix) + _tinted(below, patches) * mix
-    light = (rng.choice([-0.7, 0.7]), -0.7)
+    light = (float(rng.choice([-0.7, 0.7])), -0.7)
+    flat = Image.new("RGB", (OVERSAMPLE * side, OVERSAMPLE * side))
+    pen = ImageDraw.Draw(flat)
     for part in parts:
-        mask = coverage([part], side)
-        surface = np.array(part.colour, dtype=np.float32) * _relief(mask, light, side)[:, :, None]
-        picture += mask[:, :, None] * (surface - picture)
-    return picture
+        fill(pen, part.area(), part.colour, OVERSAMPLE * side)
+        if part.role != "detail" and part.width == 0:
+            contour = pixels(closed(part.points), OVERSAMPLE * side)
+            pen.line(contour, fill=ink(shaded(part.colour, 0.55)), width=round(0.04 * OVERSAMPLE * side / 2))
+    lit = unit(flat.reduce(OVERSAMPLE)) * _relief(subject, light, side)[:, :, None]
+    # A subject as bright as its ground would dissolve in it.
+    gap = (
+        float((picture * (1 - subject[:, :, None])).sum() / (1 - subject).sum() - lit.sum() / subject.sum())
+        / 3
+    )
+    picture *= 1 + np.copysign(max(0.22 - abs(gap), 0), gap) / 0.5
+    return (picture * (1 - subject[:, :, None]) + lit).astype(np.float32)
 
 
-def _flow(picture: Picture, rng: np.random.Generator, side: int) -> Plane:
-    """Direction of the brush at each pixel, radians: along edges, elsewhere along slow swirls."""
-    grey = blurred(picture.mean(axis=2), side / 40)
-    down, across = np.gradient(grey)
-    swirl = rng.uniform(0, np.pi) + 0.8 * noise(rng, side, 2, 2)
-    edge = np.arctan2(across, -down)
-    return np.where(np.hypot(down, across) > 0.012 * 64 / side, edge, swirl)
+@dataclass(frozen=True)
+class _Brush:
+    strokes: int
+    width: float
+    """Unit coordinates, like the length."""
+    length: float
+    turn: float
+    """Deviation of a stroke from the flow, radians."""
 
 
 def _brush(
@@ -163,25 +188,21 @@ def _brush(
     picture: Picture,
     flow: Plane,
     where: Plane,
-    brush: tuple[int, float, float],
+    brush: _Brush,
     rng: np.random.Generator,
     large: int,
 ) -> None:
-    """Strokes (number, width, length in unit coordinates) at random places, likelier where ``where`` is large."""
-    n, wide, long = brush
-    side = len(picture)
+    """Strokes along ``flow`` (radians) in the picture's colours, at random places in proportion to ``where``."""
+    n, side = brush.strokes, len(picture)
     cumulative = np.cumsum(where)
     at = np.searchsorted(cumulative, rng.uniform(0, cumulative[-1], n)).clip(0, side * side - 1)
     colours = picture.reshape(-1, 3)[at] * rng.normal(1, 0.07, (n, 1)) + rng.normal(0, 0.02, (n, 3))
-    angles = flow.ravel()[at] + rng.normal(0, 0.25, n)
+    angles = flow.ravel()[at] + rng.normal(0, brush.turn, n)
     middle = np.stack([at % side, at // side], axis=1) + rng.uniform(0, 1, (n, 2))
-    half = np.stack([np.cos(angles), np.sin(angles)], axis=1) * (
-        rng.uniform(0.6, 1.2, (n, 1)) * long * side / 4
-    )
-    ends: Float[np.ndarray, "strokes 4"] = np.concatenate([middle - half, middle + half], axis=1) * (
-        large / side
-    )
+    half = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    half *= rng.uniform(0.6, 1.2, (n, 1)) * brush.length * side / 4
+    ends = np.concatenate([middle - half, middle + half], axis=1) * (large / side)
     inks = (colours.clip(0, 1) * 255).astype(int).tolist()
-    width = max(round(wide * large / 2), 1)
+    width = max(round(brush.width * large / 2), 1)
     for line, colour in zip(ends.tolist(), inks, strict=True):
         pen.line(line, fill=tuple(colour), width=width)

@@ -1,0 +1,124 @@
+"""How far a similarity can be trusted: chance levels, bootstrap intervals, paired tests. scipy does the work."""
+
+from collections.abc import Mapping
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from scipy import stats
+
+from circuitry.circuit import INPUT, AttributionGraph
+from circuitry.errors import InputError
+
+
+def chance_overlap(units: int, kept_a: int, kept_b: int) -> float:
+    """Return the expected Jaccard index of two independent random subsets of ``units``.
+
+    The overlap i is hypergeometric; the Jaccard index of sizes a and b is i / (a + b - i).
+
+    Raises:
+        InputError: for subsets larger than the whole, or both empty.
+
+    Example:
+        >>> chance_overlap(units=512, kept_a=52, kept_b=52)
+        0.0538...
+    """
+    if not (0 <= kept_a <= units and 0 <= kept_b <= units and kept_a + kept_b > 0):
+        raise InputError(
+            f"Two subsets of {units} units have between 0 and {units} members and not both 0, "
+            f"but {kept_a} and {kept_b} were given."
+        )
+    i = np.arange(min(kept_a, kept_b) + 1)
+    return float(stats.hypergeom.pmf(i, units, kept_a, kept_b) @ (i / (kept_a + kept_b - i)))
+
+
+def chance_node_overlap(graph: AttributionGraph) -> pd.DataFrame:
+    """Return the expected node overlap of two random circuits of this one's sizes: columns site, value."""
+    rows = [
+        (site, chance_overlap(len(graph.node_scores[site]), len(kept), len(kept)))
+        for site, kept in graph.kept_units.items()
+        if site != INPUT
+    ]
+    return pd.DataFrame(rows, columns=["site", "value"])
+
+
+def bootstrap_mean(
+    values: Float[np.ndarray, " n"], *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
+) -> tuple[float, float, float]:
+    """Return mean, lower and upper end of the percentile bootstrap interval; NaN ends for fewer than two values."""
+    values = values[~np.isnan(values)]
+    if len(values) == 0:
+        return (float("nan"),) * 3
+    mean = float(values.mean())
+    if len(values) < 2:
+        return mean, float("nan"), float("nan")
+    interval = stats.bootstrap(
+        (values,),
+        np.mean,
+        n_resamples=resamples,
+        confidence_level=confidence,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return mean, float(interval.low), float(interval.high)
+
+
+def per_domain(table: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
+    """Return each domain's mean similarity with the other domains, bootstrapped over classes.
+
+    Args:
+        table: From `graph_similarity.compare`.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        Columns domain, site, value, low, high, n_classes; one row per domain and site.
+    """
+    long = both_directions(table)
+    rows = []
+    for (domain, site), part in long.groupby(["domain", "site"], dropna=False, sort=False):
+        by_class = part.groupby("class")["value"].mean().to_numpy(dtype=float)
+        rows.append((domain, None if pd.isna(site) else site, *bootstrap_mean(by_class, seed=seed), len(by_class)))
+    return pd.DataFrame(rows, columns=["domain", "site", "value", "low", "high", "n_classes"])
+
+
+def paired_tests(table: pd.DataFrame) -> pd.DataFrame:
+    """Test, for each two domains, whether one is more alike the others than the other is.
+
+    Per class, a domain's score is its mean similarity with the other domains; the two domains' scores are
+    paired by class (Wilcoxon signed-rank test), and p values are corrected for the number of pairs (Holm).
+
+    Returns:
+        Columns domain_a, domain_b, difference (mean of a minus b), n_classes, p, p_holm.
+    """
+    scores = both_directions(table).groupby(["class", "domain"])["value"].mean().unstack()
+    rows = []
+    for a, b in combinations(sorted(scores.columns), 2):
+        pair = scores[[a, b]].dropna()
+        difference = (pair[a] - pair[b]).to_numpy(dtype=float)
+        nothing = len(difference) < 2 or not difference.any()
+        p = float("nan") if nothing else float(stats.wilcoxon(difference).pvalue)
+        rows.append((a, b, float(difference.mean()) if len(difference) else float("nan"), len(difference), p))
+    out = pd.DataFrame(rows, columns=["domain_a", "domain_b", "difference", "n_classes", "p"])
+    return out.assign(p_holm=_holm(out["p"].to_numpy(dtype=float)))
+
+
+def both_directions(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a `compare` table with every pair in both orders: columns class, domain, other, site, value."""
+    columns: Mapping[str, str] = {"domain_a": "domain", "domain_b": "other"}
+    swapped: Mapping[str, str] = {"domain_b": "domain", "domain_a": "other"}
+    return pd.concat([table.rename(columns=columns), table.rename(columns=swapped)], ignore_index=True)[
+        ["class", "domain", "other", "site", "value"]
+    ]
+
+
+def _holm(p: np.ndarray) -> np.ndarray:
+    """Holm's step-down correction; NaN stays NaN and does not count."""
+    out = np.full_like(p, np.nan)
+    tested = np.flatnonzero(~np.isnan(p))
+    order = tested[np.argsort(p[tested])]
+    running = 0.0
+    for rank, index in enumerate(order):
+        running = max(running, min(1.0, p[index] * (len(tested) - rank)))
+        out[index] = running
+    return out
