@@ -11,6 +11,7 @@ In timm's hierarchical trunks a stage's down-sampling belongs to its first block
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import timm.models as timm_models
 from open_clip.modified_resnet import ModifiedResNet
@@ -72,8 +73,8 @@ def _resnet_stages(tower: ModifiedResNet) -> Iterator[Stage]:
         yield Stage(f"act{i}", _in_order(conv, norm, act), 1)
     yield Stage("avgpool", tower.avgpool, 1)
     for layer in ("layer1", "layer2", "layer3", "layer4"):
-        for i, block in enumerate(getattr(tower, layer)):
-            yield Stage(f"{layer}.{i}", block, 1, partial(narrow_bottleneck, block))
+        for j, block in enumerate(getattr(tower, layer)):
+            yield Stage(f"{layer}.{j}", block, 1, partial(narrow_bottleneck, block))
     yield Stage("attnpool", tower.attnpool, 1, partial(narrow_attention_pool, tower.attnpool))
 
 
@@ -116,7 +117,7 @@ def _timm_stages(tower: TimmModel) -> Iterator[Stage]:
     yield Stage("head", _in_order(norm, trunk.forward_head, tower.head), 1)
 
 
-def _hierarchical(path: str, levels: nn.Sequential, unit_dim: int) -> Iterator[Stage]:
+def _hierarchical(path: str, levels: Any, unit_dim: int) -> Iterator[Stage]:
     for i, level in enumerate(levels):
         for j, block in enumerate(level.blocks):
             run = _in_order(level.downsample, block) if j == 0 else block

@@ -9,11 +9,15 @@ ICML 2025) is the default: left rule with ten points, baseline zero, a tenth of 
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from jaxtyping import Float
+from torch import Tensor
 
 from circuitry.baselines import ZERO, Baseline
 from circuitry.batches import ImageBatches, Images, bytes_per_image
-from circuitry.circuit import AttributionGraph, keep_units
+from circuitry.circuit import AttributionGraph, NodeEffects, keep_units
 from circuitry.edges import edge_effects
 from circuitry.encoder import Encoder
 from circuitry.errors import InputError
@@ -22,6 +26,54 @@ from circuitry.nodes import node_effects
 from circuitry.quadrature import QuadratureRule, left_rule
 
 STUDY_RULE = left_rule(10)
+"""The study's quadrature rule."""
+
+
+@dataclass(frozen=True, eq=False)
+class AttributionSettings:
+    """How to attribute; the defaults are the study's."""
+
+    node_fraction: float = 0.1
+    """Share of the units of a site that is kept, in (0, 1]."""
+    rule: QuadratureRule = STUDY_RULE
+    """Quadrature rule of the path integrals."""
+    edge_rule: QuadratureRule | None = None
+    """Rule of the edges where it differs from that of the nodes."""
+    baseline: Literal["zero"] | Baseline = "zero"
+    """Where the paths end."""
+    sites: tuple[str, ...] | None = None
+    """Sites to score, in the encoder's order; all unless told."""
+    batch_size: int | None = None
+    """Images at a time; as many as fit the memory budget unless told."""
+    memory_gib: float = 2.0
+    """Budget for activations and gradients, in GiB; weights and scores come on top."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.node_fraction <= 1:
+            raise InputError(f"The fraction of units to keep lies in (0, 1], but {self.node_fraction} was given.")
+        if self.memory_gib <= 0:
+            raise InputError(f"The memory budget is a positive number of GiB, but {self.memory_gib} was given.")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise InputError(f"A batch has at least one image, but a batch size of {self.batch_size} was given.")
+        if not isinstance(self.baseline, Baseline) and self.baseline != "zero":
+            raise InputError(
+                "A baseline is 'zero' or a Baseline such as mean_baseline(encoder, images), "
+                f"but {self.baseline!r} was given."
+            )
+
+    @property
+    def resolved_baseline(self) -> Baseline:
+        """The baseline as activations."""
+        return self.baseline if isinstance(self.baseline, Baseline) else ZERO
+
+    def described(self) -> dict[str, Any]:
+        """Return what changes the scores, as plain values; what only changes the speed is left out."""
+        return {
+            "node_fraction": self.node_fraction,
+            "node_rule": self.rule.name,
+            "edge_rule": (self.edge_rule or self.rule).name,
+            "baseline": self.resolved_baseline.name,
+        }
 
 
 def attribute(
@@ -63,46 +115,95 @@ def attribute(
         >>> graph.node_scores["layer4.0"]        # signed effect of each channel
         >>> graph.completeness["layer4.0"].gap   # how far the effects miss the metric's change
     """
-    sites = checked_sites(encoder, sites)
-    if not 0 < node_fraction <= 1:
-        raise InputError(f"The fraction of units to keep lies in (0, 1], but {node_fraction} was given.")
-    baseline = checked_baseline(baseline)
-    rows = rows_in(memory_gib, encoder)
-    batches = ImageBatches(images, encoder, min(batch_size or rows, rows))
-    edge_rule = edge_rule or rule
+    settings = AttributionSettings(
+        node_fraction,
+        rule,
+        edge_rule,
+        baseline,
+        None if sites is None else tuple(sites),
+        batch_size,
+        memory_gib,
+    )
+    job = _Job(encoder, metric, settings, progress)
     with encoder.frozen():
-        nodes = node_effects(
-            encoder, batches, metric, rule=rule, baseline=baseline, sites=sites, rows=rows, progress=progress
+        batches = job.batches(images)
+        return job.graph(job.nodes(batches), batches)
+
+
+def attribute_halves(
+    encoder: Encoder,
+    images: Float[Tensor, "batch 3 h w"],
+    metric: Metric,
+    settings: AttributionSettings,
+    progress: bool = True,
+) -> tuple[AttributionGraph, tuple[AttributionGraph, AttributionGraph] | None]:
+    """Attribute all images and each of two disjoint halves of them, whose circuits give the noise ceiling.
+
+    The node scores of all images are the weighted mean of the halves', so only edges cost more than
+    `attribute` on all of them.
+
+    Returns:
+        The graph of all images, and those of every other image from the first and from the second on; no
+        halves for a single image.
+    """
+    job = _Job(encoder, metric, settings, progress)
+    with encoder.frozen():
+        parts = [job.batches(part) for part in (images[0::2], images[1::2]) if len(part)]
+        nodes = [job.nodes(part) for part in parts]
+        whole = job.graph(NodeEffects.merge(nodes), job.batches(images))
+        if len(parts) < 2:
+            return whole, None
+        return whole, (job.graph(nodes[0], parts[0]), job.graph(nodes[1], parts[1]))
+
+
+class _Job:
+    """The steps of an attribution with its settings checked once."""
+
+    def __init__(self, encoder: Encoder, metric: Metric, settings: AttributionSettings, progress: bool) -> None:
+        self.encoder, self.metric, self.settings, self.progress = encoder, metric, settings, progress
+        self.sites = _checked_sites(encoder, settings.sites)
+        self.memory = int(settings.memory_gib * 2**30)
+        self.rows = max(1, self.memory // bytes_per_image(encoder))
+
+    def batches(self, images: Images) -> ImageBatches:
+        return ImageBatches(images, self.encoder, min(self.settings.batch_size or self.rows, self.rows))
+
+    def nodes(self, batches: ImageBatches) -> NodeEffects:
+        return node_effects(
+            self.encoder,
+            batches,
+            self.metric,
+            rule=self.settings.rule,
+            baseline=self.settings.resolved_baseline,
+            sites=self.sites,
+            rows=self.rows,
+            progress=self.progress,
         )
-        kept = {site: keep_units(scores, node_fraction) for site, scores in nodes.scores.items()}
+
+    def graph(self, nodes: NodeEffects, batches: ImageBatches) -> AttributionGraph:
+        kept = {site: keep_units(scores, self.settings.node_fraction) for site, scores in nodes.scores.items()}
         edges = edge_effects(
-            encoder,
+            self.encoder,
             batches,
             kept,
-            rule=edge_rule,
-            baseline=baseline,
-            sites=sites,
-            memory=int(memory_gib * 2**30),
-            progress=progress,
+            rule=self.settings.edge_rule or self.settings.rule,
+            baseline=self.settings.resolved_baseline,
+            sites=self.sites,
+            memory=self.memory,
+            progress=self.progress,
         )
-    return AttributionGraph(
-        sites,
-        nodes.scores,
-        kept,
-        edges,
-        nodes.completeness,
-        nodes.n_images,
-        settings={
-            "node_fraction": node_fraction,
-            "node_rule": rule.name,
-            "edge_rule": edge_rule.name,
-            "baseline": baseline.name,
-        },
-    )
+        return AttributionGraph(
+            self.sites,
+            nodes.scores,
+            kept,
+            edges,
+            nodes.completeness,
+            nodes.n_images,
+            settings=self.settings.described(),
+        )
 
 
-def checked_sites(encoder: Encoder, sites: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the sites to score, all unless told, after checking that they exist and come in order."""
+def _checked_sites(encoder: Encoder, sites: Sequence[str] | None) -> tuple[str, ...]:
     if sites is None:
         return encoder.sites
     order = [encoder.position(site) for site in sites]
@@ -112,21 +213,3 @@ def checked_sites(encoder: Encoder, sites: Sequence[str] | None) -> tuple[str, .
             f"the order is {', '.join(encoder.sites)}."
         )
     return tuple(sites)
-
-
-def checked_baseline(baseline: str | Baseline) -> Baseline:
-    """Return the baseline meant."""
-    if isinstance(baseline, Baseline):
-        return baseline
-    if baseline != "zero":
-        raise InputError(
-            f"A baseline is 'zero' or a Baseline such as mean_baseline(encoder, images), but {baseline!r} was given."
-        )
-    return ZERO
-
-
-def rows_in(memory_gib: float, encoder: Encoder) -> int:
-    """Return how many images fit one run within the memory budget."""
-    if memory_gib <= 0:
-        raise InputError(f"The memory budget is a positive number of GiB, but {memory_gib} was given.")
-    return max(1, int(memory_gib * 2**30) // bytes_per_image(encoder))

@@ -34,7 +34,7 @@ class ImageBatches:
                     f"Images are a tensor [batch, 3, height, width] or an iterable of such batches, but a "
                     f"tensor {list(batch.shape)} was given: stack the images along a first axis."
                 )
-            for part in batch.split(self._rows):
+            for part in torch.split(batch, self._rows):
                 yield part.to(self._encoder.device, self._encoder.dtype)
 
     def _source(self) -> Iterator[Tensor]:

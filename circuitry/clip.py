@@ -16,6 +16,7 @@ from typing import Any
 import open_clip
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from jaxtyping import Float
 from PIL.Image import Image
 from platformdirs import user_cache_path
@@ -85,7 +86,8 @@ class Clip:
         folder = Path(cache_dir) if cache_dir is not None else user_cache_path("circuitry") / "text_weights"
         path = folder / f"{digest([self.digest, len(names), prompts])}.safetensors"
         try:
-            return load_file(path)["text_weights"].to(self.encoder.device)
+            stored: Tensor = load_file(path)["text_weights"]
+            return stored.to(self.encoder.device)
         except (OSError, SafetensorError, KeyError):
             weights = self._encode(prompts, len(names), batch_size)
         with whole_file(path) as temporary:
@@ -98,7 +100,7 @@ class Clip:
             for i in range(0, len(prompts), batch_size):
                 tokens = self.tokenizer(prompts[i : i + batch_size]).to(self.encoder.device)
                 rows.append(F.normalize(self.model.encode_text(tokens).float(), dim=-1))  # type: ignore[operator]
-        embedded = torch.cat(rows).unflatten(0, (classes, -1))
+        embedded = rearrange(torch.cat(rows), "(name template) d -> name template d", name=classes)
         return F.normalize(embedded.mean(1), dim=-1).to(self.encoder.dtype)
 
 
@@ -144,9 +146,7 @@ def load_clip(
     if state is not None:
         _load_state(model, state, f"{checkpoint}", model_name)
     model.to(device).eval().requires_grad_(False)
-    return Clip(
-        model_name, model, Encoder.from_tower(model.visual), preprocess, open_clip.get_tokenizer(model_name)
-    )
+    return Clip(model_name, model, Encoder.from_tower(model.visual), preprocess, open_clip.get_tokenizer(model_name))
 
 
 def register_model(name: str | os.PathLike[str]) -> str:

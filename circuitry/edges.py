@@ -118,7 +118,7 @@ def _pair_scores(
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
             y = stage(a + t * step, delta)
         residual = (y.detach() - target).movedim(down_dim, 1)
-        for chunk in torch.arange(residual.shape[1], device=a.device).split(units_at_once):
+        for chunk in torch.split(torch.arange(residual.shape[1], device=a.device), units_at_once):
             cotangent = torch.zeros(len(chunk), *residual.shape, dtype=a.dtype, device=a.device)
             rows = torch.arange(len(chunk), device=a.device)
             cotangent[rows, :, chunk] = residual[:, chunk].movedim(1, 0)

@@ -13,6 +13,7 @@ This is the only file that knows HookPoint; `adapters` turns architectures into 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -44,7 +45,7 @@ class Stage:
     """Optional faster route for edges: (kept upstream units, kept downstream units) -> `NarrowStage`."""
 
 
-class Encoder(HookedRootModule):
+class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships no types
     """A CLIP image tower as a chain of stages with a hook at every site.
 
     ``encoder(images)`` gives the tower's embeddings [B, D]. ``start`` and ``stop`` make it a partial run:
@@ -67,7 +68,7 @@ class Encoder(HookedRootModule):
         self._position = {site: i for i, site in enumerate(self.sites)}
         if len(self._position) != len(self.sites):
             raise InputError(f"Site names must differ from each other, but are {', '.join(self.sites)}.")
-        self._hook_points = nn.ModuleList(HookPoint() for _ in self.sites)
+        self._hook_points: Any = nn.ModuleList(HookPoint() for _ in self.sites)
         self.setup()
 
     @classmethod

@@ -25,7 +25,7 @@ Measure = Literal["node_overlap", "edge_jaccard", "wl_kernel", "spearman", "cosi
 MEASURES: tuple[str, ...] = get_args(Measure)
 """``node_overlap``, ``spearman`` and ``cosine`` are per site, the others per circuit."""
 
-PairValues = dict[str | None, float]
+PairValues = Mapping[str, float] | Mapping[None, float]
 """Similarity by site, or under None for the whole circuit."""
 
 
@@ -147,22 +147,24 @@ def domain_matrix(
     Raises:
         InputError: for ``normalise`` without ceilings.
     """
-    means = table.groupby(["domain_a", "domain_b"])["value"].mean()
-    domains = sorted(set(table["domain_a"]) | set(table["domain_b"]))
+    means = both_directions(table).groupby(["domain", "other"])["value"].mean().unstack()
+    domains = sorted({*means.index, *(() if ceilings is None else ceilings["domain"])})
+    matrix = means.reindex(index=domains, columns=domains).to_numpy(dtype=float, copy=True)
     if ceilings is not None:
-        domains = sorted(set(domains) | set(ceilings["domain"]))
-    matrix = pd.DataFrame(np.nan, index=domains, columns=domains)
-    for (a, b), value in means.items():  # type: ignore[misc]
-        matrix.loc[a, b] = matrix.loc[b, a] = value
-    if ceilings is not None:
-        for domain, value in ceilings.groupby("domain")["value"].mean().items():
-            matrix.loc[domain, domain] = value
-    if normalise:
-        if ceilings is None:
-            raise InputError("A normalised matrix is divided by noise ceilings, but none were given.")
-        diagonal = np.diag(matrix.to_numpy())
-        matrix = matrix / np.sqrt(np.outer(diagonal, diagonal))
-    return matrix
+        diagonal = ceilings.groupby("domain")["value"].mean().reindex(domains).to_numpy(dtype=float)
+        np.fill_diagonal(matrix, diagonal)
+        if normalise:
+            matrix /= np.sqrt(np.outer(diagonal, diagonal))
+    elif normalise:
+        raise InputError("A normalised matrix is divided by noise ceilings, but none were given.")
+    return pd.DataFrame(matrix, index=domains, columns=domains)
+
+
+def both_directions(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a `compare` table with every pair in both orders: columns class, domain, other, site, value."""
+    forth = table.rename(columns={"domain_a": "domain", "domain_b": "other"})
+    back = table.rename(columns={"domain_b": "domain", "domain_a": "other"})
+    return pd.concat([forth, back], ignore_index=True)[["class", "domain", "other", "site", "value"]]
 
 
 class _Similarity:
@@ -179,12 +181,12 @@ class _Similarity:
     def __call__(self, a: AttributionGraph, b: AttributionGraph) -> PairValues:
         _check_comparable(a, b)
         if self.measure == "node_overlap":
-            return dict(node_overlap(a, b))
+            return node_overlap(a, b)
         if self.measure == "edge_jaccard":
             return {None: _jaccard(self._edges(a), self._edges(b))}
         if self.measure == "wl_kernel":
             return {None: _kernel(self._histogram(a), self._histogram(b))}
-        return dict(rank_similarity(a, b, "spearman" if self.measure == "spearman" else "cosine"))
+        return rank_similarity(a, b, "spearman" if self.measure == "spearman" else "cosine")
 
     def _edges(self, graph: AttributionGraph) -> set[tuple[str, str]]:
         if id(graph) not in self.edges:
@@ -202,7 +204,9 @@ def _inner(graph: AttributionGraph) -> tuple[str, ...]:
     return tuple(site for site in graph.sites if site != INPUT)
 
 
-def _jaccard(a: set[Hashable] | set[int] | set[tuple[str, str]], b: set[Hashable] | set[int] | set[tuple[str, str]]) -> float:
+def _jaccard(
+    a: set[Hashable] | set[int] | set[tuple[str, str]], b: set[Hashable] | set[int] | set[tuple[str, str]]
+) -> float:
     union = len(a | b)
     return len(a & b) / union if union else float("nan")
 

@@ -25,9 +25,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from circuitry.encoder import NarrowStage, Stage
 
 
-def narrow_stage(
-    run: Callable[[Tensor], Tensor], up: Tensor, down: Tensor, up_dim: int, down_dim: int
-) -> NarrowStage:
+def narrow_stage(run: Callable[[Tensor], Tensor], up: Tensor, down: Tensor, up_dim: int, down_dim: int) -> NarrowStage:
     """Narrow any function between two sites: run it whole, then select."""
 
     def narrow(x: Tensor, delta: Tensor) -> Tensor:
@@ -75,7 +73,7 @@ def _sliced(conv: nn.Conv2d, rows: Tensor | None = None, columns: Tensor | None 
         weight.shape[1],
         weight.shape[0],
         kernel_size=(conv.kernel_size[0], conv.kernel_size[1]),
-        padding=conv.padding,
+        padding=(int(conv.padding[0]), int(conv.padding[1])),
         bias=False,
         device="meta",
     )

@@ -75,8 +75,7 @@ def node_effects(
         raise InputError("Attribution needs at least one image, but there were none.")
     scores = {site: total / count for site, total in sums.items()}
     completeness = {
-        site: Completeness(float(scores[site].sum()), baseline_metric[site] - clean_sum / count)
-        for site in sites
+        site: Completeness(float(scores[site].sum()), baseline_metric[site] - clean_sum / count) for site in sites
     }
     return NodeEffects(scores, completeness, count)
 

@@ -77,6 +77,11 @@ def marked(domain: str, mark: Mark) -> str:
     return f'<span style="color:{mark.colour}">{mark.glyph}</span> {domain}'
 
 
+def faint(text: str) -> str:
+    """The second line of a tick label: smaller and grey."""
+    return f'<span style="color:{GREY};font-size:11px">{text}</span>'
+
+
 def translucent(colour: str, opacity: float) -> str:
     """``#rrggbb`` as a CSS colour with the given opacity in 0..1."""
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
@@ -102,17 +107,26 @@ def check_table(table: pd.DataFrame, name: str, columns: Iterable[str], key: Ite
         raise InputError(f"The {name} table has more than one row for {row}; average or select them first.")
 
 
-def style(figure: go.Figure, *, height: int, title: str | None = None) -> go.Figure:
+def style(figure: go.Figure, *, height: int, title: str | None = None, subtitle: str | None = None) -> go.Figure:
     """Apply the common layout in place and return the figure; ``height`` in pixels, the width is free."""
+    heading = {
+        "text": title,
+        "x": 0,
+        "xref": "paper",
+        "xanchor": "left",
+        "font": {"size": 16},
+        "subtitle": {"text": subtitle, "font": {"size": 12, "color": GREY}},
+    }
     figure.update_layout(
         template="plotly_white",
         height=height,
         font={"family": FONT, "size": 13, "color": INK},
-        title={"text": title, "x": 0, "xref": "paper", "xanchor": "left", "font": {"size": 16}} if title else None,
-        margin={"l": 70, "r": 20, "t": 60 if title else 24, "b": 60},
+        title=heading if title else None,
+        margin={"l": 70, "r": 20, "t": (80 if subtitle else 60) if title else 30, "b": 60},
         hoverlabel={"bgcolor": "white", "bordercolor": GREY, "font": {"family": FONT, "color": INK, "size": 12}},
-        legend={"title": None, "bgcolor": "rgba(255,255,255,0)"},
+        legend={"bgcolor": "rgba(255,255,255,0)"},
     )
-    figure.update_xaxes(automargin=True, gridcolor=FAINT, linecolor=GREY, zeroline=False, title_standoff=12)
-    figure.update_yaxes(automargin=True, gridcolor=FAINT, linecolor=GREY, zeroline=False, title_standoff=12)
+    axis = {"automargin": True, "gridcolor": FAINT, "linecolor": GREY, "zeroline": False}
+    figure.update_xaxes(**axis, title={"standoff": 12, "font": {"size": 13}})
+    figure.update_yaxes(**axis, title={"standoff": 12, "font": {"size": 13}})
     return figure

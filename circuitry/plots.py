@@ -11,9 +11,10 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from circuitry.errors import InputError
-from circuitry.plot_style import GREY, INK, Mark, check_table, marked, marks_for, style, translucent
+from circuitry.plot_style import GREY, INK, Mark, check_table, faint, marked, marks_for, style, translucent
 
 PARTS = ("seen", "held-out")
+NEGATIVE, NEUTRAL, POSITIVE = "#eb9a6c", "#f7f9fb", "#5fabd9"  # ink stays readable on all of them
 
 
 def accuracy_bars(
@@ -37,14 +38,11 @@ def accuracy_bars(
     domains = list(dict.fromkeys(accuracy["domain"]))
     looks = marks_for(domains, marks)
     figure = go.Figure()
-    for part in PARTS:
-        rows = accuracy[accuracy["part"] == part].set_index("domain")
-        if rows.empty:
-            continue
-        rows = rows.reindex(domains)
-        colours = [looks[domain].colour for domain in domains]
+    for part in (part for part in PARTS if part in set(accuracy["part"])):
+        rows = accuracy[accuracy["part"] == part].set_index("domain").reindex(domains)
         figure.add_bar(
             name=f"{part} classes",
+            offsetgroup=part,
             x=domains,
             y=100 * rows["accuracy"],
             text=[f"{100 * value:.0f}" if pd.notna(value) else "" for value in rows["accuracy"]],
@@ -54,46 +52,52 @@ def accuracy_bars(
             hovertemplate=f"<b>%{{x}}</b>, {part} classes<br>accuracy %{{y:.1f}} %"
             "<br>balanced %{customdata[0]:.1%}<br>%{customdata[1]:,} images of %{customdata[2]:,} classes"
             "<extra></extra>",
-            marker={
-                "color": colours if part == "seen" else "white",
-                "line": {"color": colours, "width": 1.5},
-                "pattern": {"shape": "" if part == "seen" else "/", "fgcolor": colours, "size": 6, "solidity": 0.35},
-            },
+            marker=_filling(part, [looks[domain].colour for domain in domains]),
             showlegend=False,
         )
-        _legend_swatch(figure, part)
-    if chance is not None:
-        figure.add_hline(
-            y=100 * chance,
-            line={"color": INK, "dash": "dot", "width": 1.5},
-            annotation={"text": f"chance {100 * chance:.3g} %", "font": {"color": INK, "size": 12}, "yshift": 1},
-            annotation_position="top right",
-        )
+        # The colour of a bar is its domain's, so the legend explains the filling with a bar without data.
+        figure.add_bar(name=f"{part} classes", offsetgroup=part, x=domains[:1], y=[None], marker=_filling(part, GREY))
     style(figure, height=420)
     figure.update_layout(
         barmode="group",
-        bargap=0.25,
+        bargap=0.3,
         bargroupgap=0.06,
         legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "itemclick": False},
         margin_t=50,
     )
-    figure.update_xaxes(type="category", tickvals=domains, ticktext=[marked(d, looks[d]) for d in domains])
+    ticks = [f"{marked(domain, looks[domain])}<br>{faint(_sizes(accuracy, domain))}" for domain in domains]
+    figure.update_xaxes(type="category", tickvals=domains, ticktext=ticks, showgrid=False)
+    figure.update_xaxes(title_text="domain (number of images)")
     figure.update_yaxes(title_text="accuracy (%)", range=[0, 105], tickvals=list(range(0, 101, 20)))
+    if chance is not None:
+        figure.add_hline(y=100 * chance, line={"color": INK, "dash": "dot", "width": 1.5})
+        figure.add_annotation(
+            text=f"chance<br>{100 * chance:.2g} %",
+            x=1,
+            xref="paper",
+            y=100 * chance,
+            xanchor="left",
+            xshift=4,
+            align="left",
+            showarrow=False,
+            font_size=12,
+        )
+        figure.update_layout(margin_r=70)
     return figure
 
 
-def _legend_swatch(figure: go.Figure, part: str) -> None:
-    """Add a grey bar without data: the legend explains the filling, whose colour is the domain's."""
-    figure.add_bar(
-        name=f"{part} classes",
-        x=[None],
-        y=[None],
-        marker={
-            "color": GREY if part == "seen" else "white",
-            "line": {"color": GREY, "width": 1.5},
-            "pattern": {"shape": "" if part == "seen" else "/", "fgcolor": GREY, "size": 6, "solidity": 0.35},
-        },
-    )
+def _filling(part: str, colour: str | list[str]) -> dict[str, object]:
+    solid = part == "seen"
+    return {
+        "color": colour if solid else "white",
+        "line": {"color": colour, "width": 1.5},
+        "pattern": {"shape": "" if solid else "/", "fgcolor": colour, "size": 6, "solidity": 0.35},
+    }
+
+
+def _sizes(accuracy: pd.DataFrame, domain: str) -> str:
+    counts = accuracy[accuracy["domain"] == domain].set_index("part")["n_images"]
+    return " + ".join(f"{counts[part]:,}" for part in PARTS if part in counts.index)
 
 
 def overlap_over_depth(
@@ -148,7 +152,7 @@ def overlap_over_depth(
         _line(figure, domain, rows, looks[domain])
         ends.append((_last(rows["value"]), marked(domain, looks[domain])))
     style(figure, height=480)
-    figure.update_layout(showlegend=False, hovermode="closest", margin_r=30 + 8 * max(map(_length, ends)))
+    figure.update_layout(showlegend=False, hovermode="closest", margin_r=30 + 7 * max(map(_length, ends)))
     figure.update_xaxes(
         title_text="site, from the image to the embedding",
         type="category",
@@ -204,7 +208,14 @@ def _end_labels(figure: go.Figure, ends: list[tuple[float, str]], *, last: str, 
     places = _apart([value for value, _ in ordered], gap)
     for place, (_, label) in zip(places, ordered, strict=True):
         figure.add_annotation(
-            x=last, y=place, text=label, xanchor="left", xshift=10, showarrow=False, align="left", font_size=13
+            x=last,
+            y=place,
+            text=label,
+            xanchor="left",
+            xshift=10,
+            showarrow=False,
+            align="left",
+            font_size=13,
         )
 
 
@@ -240,13 +251,13 @@ def _listed(values: Iterable[str]) -> str:
 def similarity_heatmap(
     matrix: pd.DataFrame, *, title: str, measure: str, marks: Mapping[str, Mark] | None = None
 ) -> go.Figure:
-    """Draw a square matrix over domains with its numbers; a framed diagonal is the split-half ceiling.
+    """Draw a square matrix over domains with its numbers; the dotted diagonal is the split-half ceiling.
 
     Args:
-        matrix: index = columns = domains; where the diagonal is empty, nothing is framed. The names of
+        matrix: index = columns = domains; where the diagonal is empty, nothing is dotted. The names of
             index and columns, where given, become the axis titles (say "circuit of", "images of").
         title: heading of the figure.
-        measure: what the numbers are, for the colour bar.
+        measure: what the numbers are, for the line under the title.
         marks: the look of every domain; by default ``domain_marks`` of the matrix's.
 
     Raises:
@@ -269,34 +280,25 @@ def similarity_heatmap(
             z=values,
             zmin=-top if signed else 0.0,
             zmax=top,
-            colorscale="RdBu" if signed else "Blues",
+            colorscale=[*([(0.0, NEGATIVE), (0.5, NEUTRAL)] if signed else [(0.0, NEUTRAL)]), (1.0, POSITIVE)],
+            showscale=False,
             texttemplate="%{z:.2f}",
-            textfont={"size": 13},
+            textfont={"size": 13, "color": INK},
             xgap=2,
             ygap=2,
             hoverongaps=False,
-            hovertemplate=f"%{{y}}, %{{x}}<br>{measure}: %{{z:.3f}}<extra></extra>",
-            colorbar={"title": {"text": measure, "side": "right"}, "thickness": 14, "outlinewidth": 0},
+            hovertemplate=f"<b>%{{y}}, %{{x}}</b><br>{measure} %{{z:.3f}}<extra></extra>",
         )
     )
-    style(figure, title=title, height=170 + 56 * max(len(domains), 4))
+    ceilings = np.flatnonzero(np.isfinite(values.diagonal()))
+    for i in map(int, ceilings):
+        square = {"x0": i - 0.46, "x1": i + 0.46, "y0": i - 0.46, "y1": i + 0.46}
+        figure.add_shape(type="rect", **square, line={"color": INK, "dash": "dot", "width": 1.5})
+    note = "; dotted: split-half ceiling" if len(ceilings) else ""
+    style(figure, title=title, subtitle=measure + note, height=170 + 56 * max(len(domains), 4))
     ticks = {"tickvals": domains, "ticktext": [marked(d, looks[d]) for d in domains], "showgrid": False}
-    figure.update_xaxes(title_text=matrix.columns.name, constrain="domain", **ticks)
-    figure.update_yaxes(
-        title_text=matrix.index.name, autorange="reversed", scaleanchor="x", constrain="domain", **ticks
-    )
-    _frame_diagonal(figure, np.flatnonzero(np.isfinite(values.diagonal())))
+    square = {"constrain": "domain", "showline": False}
+    figure.update_xaxes(**ticks, **square, constraintoward="left", title_text=matrix.columns.name)
+    figure.update_yaxes(**ticks, **square, constraintoward="top", title_text=matrix.index.name)
+    figure.update_yaxes(autorange="reversed", scaleanchor="x")
     return figure
-
-
-def _frame_diagonal(figure: go.Figure, cells: np.ndarray) -> None:
-    for i in map(int, cells):
-        figure.add_shape(
-            type="rect", x0=i - 0.47, x1=i + 0.47, y0=i - 0.47, y1=i + 0.47, line={"color": INK, "dash": "dot", "width": 2}
-        )
-    if len(cells):
-        note = "dotted frame: split-half ceiling, two halves of one domain's images"
-        figure.add_annotation(
-            text=note, x=0, y=1, xref="paper", yref="paper", xanchor="left", yanchor="bottom", yshift=6,
-            showarrow=False, font={"size": 12, "color": GREY},
-        )

@@ -75,7 +75,11 @@ class Report:
             full_html=False,
             include_plotlyjs=False,
             div_id=f"figure-{self._figures}",
-            config={"responsive": True, "displaylogo": False},
+            config={
+                "responsive": True,
+                "displaylogo": False,
+                "modeBarButtonsToRemove": ["select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "autoScale2d"],
+            },
             default_height=f"{figure.layout.height or 450}px",
         )
         self._add_figure(drawing, caption)
@@ -165,7 +169,7 @@ def _table(table: pd.DataFrame, caption: str, formats: Mapping[str, str]) -> str
     numeric = [pd.api.types.is_numeric_dtype(table[column]) for column in table.columns]
     kinds = [' class="number"' if is_number else "" for is_number in numeric]
     head = "".join(
-        f'<th scope="col"{kind}>{html.escape(str(column))}</th>'
+        f'<th scope="col"{kind}>{html.escape(str(column).replace("_", " "))}</th>'
         for column, kind in zip(table.columns, kinds, strict=True)
     )
     rows = []
@@ -181,6 +185,10 @@ def _cell(value: object, spec: str | None = None) -> str:
         return "–"
     if spec is not None:
         return format(value, spec)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}: {_cell(item)}" for name, item in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_cell, value))
     if isinstance(value, bool) or not isinstance(value, Real):
         return str(value)
     if isinstance(value, Integral):

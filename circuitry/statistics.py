@@ -1,6 +1,5 @@
 """How far a similarity can be trusted: chance levels, bootstrap intervals, paired tests. scipy does the work."""
 
-from collections.abc import Mapping
 from itertools import combinations
 
 import numpy as np
@@ -10,6 +9,7 @@ from scipy import stats
 
 from circuitry.circuit import INPUT, AttributionGraph
 from circuitry.errors import InputError
+from circuitry.graph_similarity import both_directions
 
 
 def chance_overlap(units: int, kept_a: int, kept_b: int) -> float:
@@ -78,7 +78,9 @@ def per_domain(table: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     rows = []
     for (domain, site), part in long.groupby(["domain", "site"], dropna=False, sort=False):
         by_class = part.groupby("class")["value"].mean().to_numpy(dtype=float)
-        rows.append((domain, None if pd.isna(site) else site, *bootstrap_mean(by_class, seed=seed), len(by_class)))
+        rows.append(
+            (domain, site if isinstance(site, str) else None, *bootstrap_mean(by_class, seed=seed), len(by_class))
+        )
     return pd.DataFrame(rows, columns=["domain", "site", "value", "low", "high", "n_classes"])
 
 
@@ -101,15 +103,6 @@ def paired_tests(table: pd.DataFrame) -> pd.DataFrame:
         rows.append((a, b, float(difference.mean()) if len(difference) else float("nan"), len(difference), p))
     out = pd.DataFrame(rows, columns=["domain_a", "domain_b", "difference", "n_classes", "p"])
     return out.assign(p_holm=_holm(out["p"].to_numpy(dtype=float)))
-
-
-def both_directions(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a `compare` table with every pair in both orders: columns class, domain, other, site, value."""
-    columns: Mapping[str, str] = {"domain_a": "domain", "domain_b": "other"}
-    swapped: Mapping[str, str] = {"domain_b": "domain", "domain_a": "other"}
-    return pd.concat([table.rename(columns=columns), table.rename(columns=swapped)], ignore_index=True)[
-        ["class", "domain", "other", "site", "value"]
-    ]
 
 
 def _holm(p: np.ndarray) -> np.ndarray:
