@@ -155,7 +155,7 @@ def _layout(shown: list[_Node], sites: Sequence[str]) -> _Layout:
         "a": (middle + gap, middle + gap + max(tallest["a"], 1)),
         "b": (-middle - gap - max(tallest["b"], 1), -middle - gap),
     }
-    places = {}
+    places: dict[str, tuple[float, float]] = {}
     for (site, kind), names in stacks.items():
         start, step = {
             "a": (lanes["a"][0] + 0.5, 1),

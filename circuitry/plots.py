@@ -11,6 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from circuitry.errors import InputError
+from circuitry.line_labels import label_ends
 from circuitry.plot_style import GREY, INK, Mark, check_table, faint, marked, marks_for, style, translucent
 
 PARTS = ("seen", "held-out")
@@ -56,7 +57,7 @@ def accuracy_bars(
             showlegend=False,
         )
         # The colour of a bar is its domain's, so the legend explains the filling with a bar without data.
-        figure.add_bar(name=f"{part} classes", offsetgroup=part, x=domains[:1], y=[None], marker=_filling(part, GREY))
+        figure.add_bar(name=f"{part} classes", offsetgroup=part, x=[None], y=[None], marker=_filling(part, GREY))
     style(figure, height=420)
     figure.update_layout(
         barmode="group",
@@ -145,14 +146,15 @@ def overlap_over_depth(
             hovertemplate=f"<b>{label}</b><br>%{{x}}: %{{y:.3f}}<extra></extra>",
         )
         ends.append((_last(values), f'<span style="color:{GREY}">{label}</span>'))
-    lines = {domain: rows.set_index("site").reindex(list(sites)) for domain, rows in depth.groupby("domain")}
-    for domain, rows in lines.items():
+    domains = sorted(set(depth["domain"]))
+    lines = {d: depth[depth["domain"] == d].set_index("site").reindex(list(sites)) for d in domains}
+    for domain, rows in lines.items():  # all bands first: no band covers a line
         _band(figure, domain, rows.dropna(subset=["low", "high"]), looks[domain])
     for domain, rows in lines.items():
         _line(figure, domain, rows, looks[domain])
         ends.append((_last(rows["value"]), marked(domain, looks[domain])))
     style(figure, height=480)
-    figure.update_layout(showlegend=False, hovermode="closest", margin_r=30 + 7 * max(map(_length, ends)))
+    figure.update_layout(showlegend=False, hovermode="closest")
     figure.update_xaxes(
         title_text="site, from the image to the embedding",
         type="category",
@@ -163,7 +165,7 @@ def overlap_over_depth(
     )
     low, high = _value_range(figure)
     figure.update_yaxes(title_text=measure, range=[low, high])
-    _end_labels(figure, ends, last=sites[-1], gap=(high - low) / 21)
+    label_ends(figure, ends, x=sites[-1], gap=(high - low) / 21)
     return figure
 
 
@@ -202,46 +204,9 @@ def _value_range(figure: go.Figure) -> tuple[float, float]:
     return low - (room if low < 0 else 0.0), high + room
 
 
-def _end_labels(figure: go.Figure, ends: list[tuple[float, str]], *, last: str, gap: float) -> None:
-    """Name every line at its right end, moved apart vertically where the ends are close."""
-    ordered = sorted(end for end in ends if np.isfinite(end[0]))
-    places = _apart([value for value, _ in ordered], gap)
-    for place, (_, label) in zip(places, ordered, strict=True):
-        figure.add_annotation(
-            x=last,
-            y=place,
-            text=label,
-            xanchor="left",
-            xshift=10,
-            showarrow=False,
-            align="left",
-            font_size=13,
-        )
-
-
-def _apart(values: Sequence[float], gap: float) -> list[float]:
-    """Ascending values moved as little as possible (least squares) until neighbours are ``gap`` apart.
-
-    Subtracting ``i * gap`` turns the task into isotonic regression: pool neighbours that are out of order.
-    """
-    blocks: list[tuple[float, int]] = []
-    for i, value in enumerate(values):
-        mean, size = value - i * gap, 1
-        while blocks and blocks[-1][0] > mean:
-            before, count = blocks.pop()
-            mean, size = (before * count + mean * size) / (count + size), count + size
-        blocks.append((mean, size))
-    flat = [mean for mean, size in blocks for _ in range(size)]
-    return [mean + i * gap for i, mean in enumerate(flat)]
-
-
 def _last(values: pd.Series) -> float:
     known = values.dropna()
     return float(known.iloc[-1]) if len(known) else float("nan")
-
-
-def _length(end: tuple[float, str]) -> int:
-    return len(end[1].split(">", 1)[1].replace("</span>", ""))
 
 
 def _listed(values: Iterable[str]) -> str:
@@ -292,13 +257,13 @@ def similarity_heatmap(
     )
     ceilings = np.flatnonzero(np.isfinite(values.diagonal()))
     for i in map(int, ceilings):
-        square = {"x0": i - 0.46, "x1": i + 0.46, "y0": i - 0.46, "y1": i + 0.46}
-        figure.add_shape(type="rect", **square, line={"color": INK, "dash": "dot", "width": 1.5})
+        corners = {"x0": i - 0.46, "x1": i + 0.46, "y0": i - 0.46, "y1": i + 0.46}
+        figure.add_shape(type="rect", **corners, line={"color": INK, "dash": "dot", "width": 1.5})
     note = "; dotted: split-half ceiling" if len(ceilings) else ""
-    style(figure, title=title, subtitle=measure + note, height=170 + 56 * max(len(domains), 4))
+    style(figure, title=title, subtitle=measure + note, height=160 + 66 * max(len(domains), 4))
     ticks = {"tickvals": domains, "ticktext": [marked(d, looks[d]) for d in domains], "showgrid": False}
-    square = {"constrain": "domain", "showline": False}
-    figure.update_xaxes(**ticks, **square, constraintoward="left", title_text=matrix.columns.name)
-    figure.update_yaxes(**ticks, **square, constraintoward="top", title_text=matrix.index.name)
+    box = {"constrain": "domain", "showline": False}
+    figure.update_xaxes(**ticks, **box, constraintoward="left", title_text=matrix.columns.name)
+    figure.update_yaxes(**ticks, **box, constraintoward="top", title_text=matrix.index.name)
     figure.update_yaxes(autorange="reversed", scaleanchor="x")
     return figure

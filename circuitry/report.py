@@ -25,6 +25,13 @@ from PIL import Image
 from circuitry.errors import InputError
 from circuitry.files import whole_file
 
+FIGURE_CONFIG = {
+    "responsive": True,
+    "displaylogo": False,
+    "showSendToCloud": False,  # plotly.js 4 offers by default to upload the data of the figure
+    "plotlyServerURL": "",
+    "modeBarButtonsToRemove": ["select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "autoScale2d"],
+}
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
@@ -75,11 +82,7 @@ class Report:
             full_html=False,
             include_plotlyjs=False,
             div_id=f"figure-{self._figures}",
-            config={
-                "responsive": True,
-                "displaylogo": False,
-                "modeBarButtonsToRemove": ["select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "autoScale2d"],
-            },
+            config=FIGURE_CONFIG,
             default_height=f"{figure.layout.height or 450}px",
         )
         self._add_figure(drawing, caption)

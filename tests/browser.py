@@ -19,10 +19,19 @@ from pathlib import Path
 from typing import Any
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-SWITCHES = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --hide-scrollbars --remote-debugging-pipe"
-).split()
+SWITCHES = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--hide-scrollbars",
+    "--remote-debugging-pipe",
+]
+EMPTY = (None, "", "M0,0Z")
 QUIET = """new Promise(done => {
     let timer = setTimeout(done, 300);
     new MutationObserver(() => { clearTimeout(timer); timer = setTimeout(done, 300); }).observe(
@@ -81,7 +90,7 @@ class _MarkCounter(HTMLParser):
         super().__init__()
         self.marks: dict[str, int] = {}
         self._figure = ""
-        self._depth = 0  # of open <g> elements since the group that holds the marks of one pair of axes
+        self._depth = 0  # of open <g> elements since the layer that holds the marks of one kind of trace
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         values = {name: value or "" for name, value in attrs}
@@ -89,9 +98,9 @@ class _MarkCounter(HTMLParser):
         if "plotly-graph-div" in classes:
             self._figure = values["id"]
             self.marks[self._figure] = 0
-        elif tag == "g" and (self._depth or "plot" in classes):
+        elif tag == "g" and (self._depth or "mlayer" in classes):
             self._depth += 1
-        elif self._depth and (tag in ("image", "text") or (tag == "path" and len(values.get("d", "")) > 5)):
+        elif self._depth and (tag in ("image", "text") or (tag == "path" and values.get("d") not in EMPTY)):
             self.marks[self._figure] += 1
 
     def handle_endtag(self, tag: str) -> None:
@@ -106,6 +115,7 @@ class _Session:
         assert process.stdin is not None
         assert process.stdout is not None
         self._to, self._from = process.stdin, process.stdout
+        self._received = bytearray()
         self._number = 0
         self._session: str | None = None
         self._loaded = False
@@ -118,7 +128,9 @@ class _Session:
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
 
-    def open(self, url: str) -> None:
+    def open(self, url: str, width: int, height: int) -> None:
+        screen = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self.call("Emulation.setDeviceMetricsOverride", **screen)
         self.call("Page.navigate", url=url)
         while not self._loaded:
             self._read()
@@ -144,12 +156,13 @@ class _Session:
         return result
 
     def _read(self) -> dict[str, Any]:
-        data = bytearray()
-        while (byte := self._from.read(1)) != b"\0":
-            if not byte:
+        while (end := self._received.find(b"\0")) < 0:
+            more = os.read(self._from.fileno(), 1 << 20)
+            if not more:
                 raise RuntimeError("The browser went away, or did not answer within a minute.")
-            data += byte
-        message: dict[str, Any] = json.loads(data)
+            self._received += more
+        message: dict[str, Any] = json.loads(self._received[:end])
+        del self._received[: end + 1]
         self._note(message.get("method"), message.get("params", {}))
         return message
 
@@ -176,7 +189,7 @@ def _open(path: Path, width: int, height: int) -> Iterator[_Session]:
     shell = ["sh", "-c", 'exec "$0" "$@" 3<&0 4>&1 0</dev/null 1>/dev/null 2>/dev/null', browser, *SWITCHES]
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         process = subprocess.Popen(
-            [*shell, f"--user-data-dir={profile}", f"--window-size={width},{height}", "about:blank"],
+            [*shell, f"--user-data-dir={profile}", "about:blank"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,
@@ -186,7 +199,7 @@ def _open(path: Path, width: int, height: int) -> Iterator[_Session]:
         try:
             session = _Session(process)
             session.attach()
-            session.open(path.resolve().as_uri())
+            session.open(path.resolve().as_uri(), width, height)
             yield session
         finally:
             alarm.cancel()

@@ -46,14 +46,12 @@ def caption(class_name: str, domain: str, rng: np.random.Generator, *, aligned: 
 
     Example:
         >>> caption("ice_cream", "sketch", np.random.default_rng(0))
-        'there is an ice cream in this drawing.'
+        'an ice cream in a drawing.'
     """
     words = SHARED_STYLE_WORDS if aligned else STYLE_WORDS.get(domain, SHARED_STYLE_WORDS)
     style = words[int(rng.integers(len(words)))]
     pattern = PATTERNS[int(rng.integers(len(PATTERNS)))]
-    sentence = pattern.format(
-        style=style, a_style=_with_article(style), a_class=_with_article(readable(class_name))
-    )
+    sentence = pattern.format(style=style, a_style=_with_article(style), a_class=_with_article(readable(class_name)))
     return sentence if rng.random() < 0.5 else sentence.removesuffix(".")
 
 

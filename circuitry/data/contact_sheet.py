@@ -27,7 +27,7 @@ def contact_sheet(
     Raises InputError when there is nothing to show, or a cell belongs to no row or column.
 
     Example:
-        >>> contact_sheet({("fish", "real"): ["a.png"]}, rows=["fish"], columns=["real", "sketch"])
+        >>> contact_sheet({("fish", "real"): [Path("a.png")]}, rows=["fish"], columns=["real", "sketch"])
     """
     _check(cells, rows, columns, per_cell, tile)
     text = max(round(tile * 0.22), 10)
@@ -63,14 +63,14 @@ def _check(
 ) -> None:
     if not rows or not columns or per_cell < 1 or tile < 1:
         raise InputError(
-            "A contact sheet needs at least one row, one column, per_cell >= 1 and tile >= 1, but got "
-            f"{len(rows)} rows, {len(columns)} columns, per_cell={per_cell}, tile={tile}; pass what to show."
+            "a contact sheet needs at least one row, one column, per_cell >= 1 and tile >= 1, but got "
+            f"{len(rows)} rows, {len(columns)} columns, per_cell={per_cell}, tile={tile}; pass what to show"
         )
     for row, column in cells:
         if row not in rows or column not in columns:
             raise InputError(
-                f"The cell ({row!r}, {column!r}) is in no row and column of the contact sheet; "
-                "add its labels to rows and columns or leave the cell out."
+                f"the cell ({row!r}, {column!r}) is in no row and column of the contact sheet; "
+                "add its labels to rows and columns or leave the cell out"
             )
 
 

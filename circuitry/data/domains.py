@@ -2,8 +2,8 @@
 
 Two sources say which images there are:
 
-- lists ``root/<domain>_<split>.txt`` with lines ``domain/class/file label``, as DomainNet has them: used when any exists.
-  A domain is then a list of the split, and classes are ordered by their label;
+- lists ``root/<domain>_<split>.txt`` with lines ``domain/class/file label``, as DomainNet has them: used when
+  any exists. A domain is then a list of the split, and classes are ordered by their label;
 - else the folders: every image file in them, classes in sorted order.
 
 The label of a class is its index among all classes of the data set, never among the selected ones.
@@ -39,11 +39,13 @@ class DomainFolder:
 
     Args:
         root: folder with one folder per domain.
-        split: which lists to read, such as "test"; without any lists, or with None, all image files of the folders.
+        split: which lists to read, such as "test"; without any lists, or with None, all image files of the
+            folders.
         domains, classes: names to keep, in the given order for domains; None keeps all.
 
     Raises:
-        InputError: nothing there to read, lists that are missing, malformed or name absent files, unknown names.
+        InputError: nothing there to read, lists that are missing, malformed or name absent files, unknown
+        names.
 
     Example:
         >>> images = DomainFolder("DomainNet", split="test", domains=("real", "quickdraw"))
@@ -60,7 +62,7 @@ class DomainFolder:
     all_classes: tuple[str, ...]
     """Every class of the data set; a class's position here is its label."""
     records: tuple[ImageRecord, ...]
-    """Selected images: domain by domain, within a domain in the order of its list (or class by class, by file name)."""
+    """Selected images: domain by domain, in the order of the domain's list (or class by class, by file name)."""
 
     def __init__(
         self,
@@ -112,9 +114,7 @@ class DomainFolder:
         """Index of a class among all classes of the data set, whatever was selected."""
         return self.all_classes.index(_chosen("class", (class_name,), self.all_classes)[0])
 
-    def select(
-        self, class_name: str, domain: str, n: int | None = None, seed: int = 0
-    ) -> tuple[ImageRecord, ...]:
+    def select(self, class_name: str, domain: str, n: int | None = None, seed: int = 0) -> tuple[ImageRecord, ...]:
         """Draw ``n`` images of a class in a domain at random, without replacement; all of them where there are fewer.
 
         Images are ranked by a hash of (seed, path below the root), and the first n are taken. So a choice
@@ -131,8 +131,7 @@ class DomainFolder:
     def counts(self) -> pd.DataFrame:
         """Number of images per domain (rows) and class (columns)."""
         numbers = {
-            name: [len(self._groups.get((domain, name), ())) for domain in self.domains]
-            for name in self.classes
+            name: [len(self._groups.get((domain, name), ())) for domain in self.domains] for name in self.classes
         }
         table = pd.DataFrame(numbers, index=pd.Index(self.domains, name="domain"), dtype="int64")
         return table.rename_axis(columns="class")
@@ -147,9 +146,7 @@ def _chosen(kind: str, asked: Sequence[str] | None, available: tuple[str, ...]) 
     if asked is None:
         return available
     if isinstance(asked, str):
-        raise InputError(
-            f"expected a sequence of {kind} names, given the single string {asked!r}: write ({asked!r},)"
-        )
+        raise InputError(f"expected a sequence of {kind} names, given the single string {asked!r}: write ({asked!r},)")
     if not asked:
         raise InputError(f"expected at least one {kind} name, given none; None takes all")
     known = set(available)
@@ -162,13 +159,13 @@ def _chosen(kind: str, asked: Sequence[str] | None, available: tuple[str, ...]) 
     return tuple(dict.fromkeys(asked))
 
 
-# --- lists -----------------------------------------------------------------------------------------------------------
+# --- lists --------------------------------------------------------------------------------------------------
 
 _Listed = list[tuple[str, str]]  # (path below the root, class name) of each image of a domain
 
 
 def _splits(root: Path) -> tuple[str, ...]:
-    """The splits for which a folder ``<domain>`` has a list ``<domain>_<split>.txt``; both names may hold underscores."""
+    """The splits for which some folder ``<domain>`` has a list; both names may hold underscores."""
     folders = {path.name for path in root.iterdir() if path.is_dir()}
     found = set()
     for path in root.glob("*_*.txt"):
@@ -202,9 +199,7 @@ def _from_lists(root: Path, split: str, splits: Sequence[str]) -> tuple[dict[str
             by_domain[domain].append((relative, class_name))
     if not names:
         raise InputError(f"the lists <domain>_{split}.txt in {root} name no images")
-    if len(names) <= max(
-        names
-    ):  # a class without a single image in this split must not shift the labels after it
+    if len(names) <= max(names):  # a class without a single image in this split must not shift the labels after it
         for other in splits:
             if other != split:
                 _fill_gaps(names, _lists(root, other))
@@ -226,9 +221,7 @@ def _read_list(path: Path, domain: str) -> list[tuple[str, str, int]]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
-        ) from None
+        raise InputError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from None
     entries = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -236,9 +229,7 @@ def _read_list(path: Path, domain: str) -> list[tuple[str, str, int]]:
         relative, _, label = line.rstrip().rpartition(" ")
         parts = relative.split("/")
         if len(parts) < 3 or parts[0] != domain or not all(parts) or not label.isdecimal():
-            raise InputError(
-                f"{path}, line {number}: expected '{domain}/<class>/<file> <label>', given {line!r}"
-            )
+            raise InputError(f"{path}, line {number}: expected '{domain}/<class>/<file> <label>', given {line!r}")
         entries.append((relative, parts[1], int(label)))
     return entries
 
@@ -260,7 +251,7 @@ def _check_files(root: Path, records: Iterable[ImageRecord]) -> None:
         )
 
 
-# --- folders ---------------------------------------------------------------------------------------------------------
+# --- folders ------------------------------------------------------------------------------------------------
 
 
 def _from_folders(root: Path) -> tuple[dict[str, _Listed], tuple[str, ...]]:
@@ -286,6 +277,4 @@ def _subfolders(folder: Path) -> list[Path]:
 
 def _image_names(folder: Path) -> list[str]:
     names = (entry.name for entry in os.scandir(folder) if entry.is_file())
-    return sorted(
-        name for name in names if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES
-    )
+    return sorted(name for name in names if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES)

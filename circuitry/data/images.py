@@ -1,10 +1,12 @@
 """From image files to batches of tensors, whatever the files hold.
 
-1. ``load_image`` decodes one file into an upright 8-bit RGB picture: EXIF orientation applied, transparency composited
-   over white, 16-bit grey scaled (never clipped), CMYK and palettes converted.
-2. ``load_batches`` runs ``load_image`` and the preprocessing of a model over many files, ahead of the consumer.
+1. ``load_image`` decodes one file into an upright 8-bit RGB picture: EXIF orientation applied, transparency
+   composited over white, 16-bit grey scaled (never clipped), CMYK and palettes converted.
+2. ``load_batches`` runs ``load_image`` and the preprocessing of a model over many files, ahead of the
+   consumer.
 
-A file that cannot be read is an ``InputError`` naming the file and the reason; in batches it is skipped and reported.
+A file that cannot be read is an ``InputError`` naming the file and the reason; in batches it is skipped and
+reported.
 """
 
 import os
@@ -18,14 +20,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from circuitry.errors import InputError
 
-IMAGE_SUFFIXES = frozenset(
-    {".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-)
+IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 """Suffixes (lower case) of the files taken for images when a folder is searched."""
 
 Preprocess = Callable[[Image.Image], Tensor]
@@ -40,27 +40,21 @@ def load_image(path: str | os.PathLike[str]) -> Image.Image:
     """
     file = Path(path)
     if not file.is_file():
-        raise InputError(
-            f"cannot read {file}: {'it is a folder' if file.is_dir() else 'there is no such file'}"
-        )
+        raise InputError(f"cannot read {file}: {'it is a folder' if file.is_dir() else 'there is no such file'}")
     if file.stat().st_size == 0:
         raise InputError(f"cannot read {file}: the file is empty")
     try:
         with Image.open(file) as image:
             return _to_rgb(ImageOps.exif_transpose(image))
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise InputError(f"cannot read {file}: it is not an image in a known format") from None
-    except (
-        Exception
-    ) as error:  # decoders of broken files raise almost anything (OSError, SyntaxError, struct.error)
+    except Exception as error:  # decoders of broken files raise almost anything (OSError, SyntaxError, struct.error)
         raise InputError(f"cannot read {file}: {error or type(error).__name__}") from error
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
-        raise ValueError(
-            "pixels are floating-point numbers without a defined range; save it with 8 or 16 bits"
-        )
+        raise ValueError("pixels are floating-point numbers without a defined range; save it with 8 or 16 bits")
     if image.mode == "I" or image.mode.startswith("I;16"):
         image = _from_16_bit(image)
     if not image.has_transparency_data:
@@ -89,12 +83,13 @@ def load_batches(
 ) -> Iterator[Float[Tensor, "batch 3 height width"]]:
     """Decode and preprocess images ahead of the consumer; batches keep the order of ``paths``.
 
-    Unreadable files are left out, so batches stay full: ``on_skip(path, reason)`` is called for each in order (default: a
-    warning), or with ``strict`` the first one is an error. Which image lands where in the sequence does not depend
-    on ``batch_size`` or ``threads``.
+    Unreadable files are left out, so batches stay full: ``on_skip(path, reason)`` is called for each in order
+    (default: a warning), or with ``strict`` the first one is an error. Which image lands where in the
+    sequence does not depend on ``batch_size`` or ``threads``.
 
     Raises:
-        InputError: ``batch_size`` or ``threads`` below 1; tensors of differing shapes; with ``strict``, an unreadable file.
+        InputError: ``batch_size`` or ``threads`` below 1; tensors of differing shapes; with ``strict``, an
+        unreadable file.
 
     Example:
         >>> for batch in load_batches(paths, clip.preprocess, 64):

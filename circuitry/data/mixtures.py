@@ -1,8 +1,10 @@
 """Training distributions: which images of which domains and classes a CLIP model is trained on (method.md section 8).
 
 1. ``admitted``: the setting and its test domain T say which (domain, class) combinations take part.
-2. ``subsample``: the shape is kept while the number of images shrinks to N, the reference size: that of CG low-diversity.
-3. ``write_mixture``: images with captions become the TSV that open_clip's trainer reads, and a table of counts beside it.
+2. ``subsample``: the shape is kept while the number of images shrinks to N, the reference size: that of CG
+   low-diversity.
+3. ``write_mixture``: images with captions become the TSV that open_clip's trainer reads, and a table of
+   counts beside it.
 
 ======================  =========================================  ===================
 setting                 images                                     number
@@ -65,9 +67,7 @@ class MixtureSettings:
 
     def __post_init__(self) -> None:
         if self.setting not in get_args(Setting):
-            raise InputError(
-                f"unknown setting {self.setting!r}; expected one of {', '.join(get_args(Setting))}"
-            )
+            raise InputError(f"unknown setting {self.setting!r}; expected one of {', '.join(get_args(Setting))}")
         if self.test_domain == self.natural_domain:
             raise InputError(
                 f"the test domain must differ from the natural domain; both are {self.test_domain!r} "
@@ -78,9 +78,7 @@ class MixtureSettings:
                 f"setting {self.setting!r} holds classes out of the test domain; held_out_classes is empty"
             )
         if self.size is not None and self.size < 1:
-            raise InputError(
-                f"size must be at least 1 image, or None for the reference size; given {self.size}"
-            )
+            raise InputError(f"size must be at least 1 image, or None for the reference size; given {self.size}")
 
 
 def mixture(train: Sequence[SampleT], settings: MixtureSettings) -> list[SampleT]:
@@ -136,12 +134,13 @@ def _reference_size(train: Sequence[Sample], settings: MixtureSettings) -> int:
 def subsample(samples: Sequence[SampleT], n: int) -> list[SampleT]:
     """Shrink to exactly ``n`` images and keep the shape: the numbers per domain and class, in proportion.
 
-    With s = n / total, the first ceil(s * count) images of every (domain, class) stay; rounding up leaves fewer than one
-    image too many per combination. Then, domain by domain and within a domain class by class, each class loses
-    its last image until exactly n remain, which one round always suffices for. A combination that kept a single image
-    can lose it. The order of domains is ``DOMAINNET_ROUND`` where all are DomainNet's, else sorted; that of classes is
-    the one in which they first appear in ``samples`` (in DomainNet's lists: by label). Products and quotients are of
-    integers, so that s * count is not rounded up from a whole number by floating-point error.
+    With s = n / total, the first ceil(s * count) images of every (domain, class) stay; rounding up leaves
+    fewer than one image too many per combination. Then, domain by domain and within a domain class by class,
+    each class loses its last image until exactly n remain, which one round always suffices for. A combination
+    that kept a single image can lose it. The order of domains is ``DOMAINNET_ROUND`` where all are
+    DomainNet's, else sorted; that of classes is the one in which they first appear in ``samples`` (in
+    DomainNet's lists: by label). Products and quotients are of integers, so that s * count is not rounded up
+    from a whole number by floating-point error.
 
     Raises:
         InputError: fewer than ``n`` images.
@@ -180,7 +179,7 @@ def _check_names(kind: str, asked: Sequence[str], available: set[str]) -> None:
             )
 
 
-# --- captions and the trainer's table --------------------------------------------------------------------------------
+# --- captions and the trainer's table -----------------------------------------------------------------------
 
 
 def read_captions(root: str | os.PathLike[str]) -> dict[str, str]:
@@ -191,27 +190,22 @@ def read_captions(root: str | os.PathLike[str]) -> dict[str, str]:
     """
     path = Path(root) / "captions.tsv"
     if not path.is_file():
-        raise InputError(
-            f"there are no captions: expected the file {path} with the columns filepath and title"
-        )
+        raise InputError(f"there are no captions: expected the file {path} with the columns filepath and title")
     table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
     if not {"filepath", "title"} <= set(table.columns):
-        raise InputError(
-            f"{path} must have the columns filepath and title; it has {', '.join(table.columns)}"
-        )
+        raise InputError(f"{path} must have the columns filepath and title; it has {', '.join(table.columns)}")
     return dict(zip(table["filepath"], table["title"], strict=True))
 
 
-def write_mixture(
-    records: Sequence[Sample], captions: Mapping[str, str], path: str | os.PathLike[str]
-) -> Path:
+def write_mixture(records: Sequence[Sample], captions: Mapping[str, str], path: str | os.PathLike[str]) -> Path:
     """Write the table open_clip's trainer reads, ``filepath<TAB>title``, and the counts beside it as ``.counts.json``.
 
     Args:
         captions: {path below the root: caption}; white space in captions is written as single spaces.
 
     Raises:
-        InputError: no records, records without a caption, captions that the trainer would not read as written.
+        InputError: no records, records without a caption, captions that the trainer would not read as
+        written.
     """
     if not records:
         raise InputError(f"no images to write to {path}")
@@ -236,9 +230,7 @@ def write_mixture(
         of_domain = counts.setdefault(record.domain, {})
         of_domain[record.class_name] = of_domain.get(record.class_name, 0) + 1
     with whole_file(target.with_suffix(".counts.json")) as temporary:
-        temporary.write_text(
-            json.dumps({"total": len(records), "counts": counts}, indent=2) + "\n", encoding="utf-8"
-        )
+        temporary.write_text(json.dumps({"total": len(records), "counts": counts}, indent=2) + "\n", encoding="utf-8")
     return target
 
 

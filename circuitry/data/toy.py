@@ -1,8 +1,10 @@
 """A drawn, DomainNet-like image set: sixteen everyday things in six styles, made by code from a seed.
 
-A drawing is made in two steps: class and seed give a vector drawing (``toy_shapes``), style and seed render it
-(``toy_styles``).  So one seed gives the same thing in every style: ``draw("fish", "real", 7)`` and
-``draw("fish", "sketch", 7)`` show the same fish.  ``write_toy`` takes another seed for every image and style.
+1. Class and seed give a vector drawing (``toy_shapes``).
+2. Style and seed render it (``toy_styles``).
+
+So one seed gives the same thing in every style: ``draw("fish", "real", 7)`` and ``draw("fish", "sketch", 7)``
+show the same fish.  ``write_toy`` takes another seed for every image of every style.
 """
 
 import json
@@ -32,7 +34,9 @@ CLASSES: tuple[str, ...] = tuple(sorted(SHAPES))
 
 SETTINGS_FILE = "toy.json"
 DRAWINGS_VERSION = 1
-"""Raise it when the same seed gives another drawing: folders of old drawings are then refused, not mixed in."""
+"""Raise it when the same seed gives another drawing: folders of old drawings are then refused."""
+SMALLEST = 16
+"""Pixels; below it no drawing can be told from another."""
 SEEDS_PER_STYLE = 1_000_000
 BATCH = 50
 """Images that a process draws before it reports."""
@@ -51,10 +55,7 @@ def draw(class_name: str, style: str, seed: int, size: int = 64) -> Image.Image:
     """
     _check_known("class", (class_name,), CLASSES)
     _check_known("style", (style,), STYLES)
-    if seed < 0 or size < 16:
-        raise InputError(
-            f"Expected a seed of at least 0 and a size of at least 16 pixels, got {seed=}, {size=}."
-        )
+    _check_numbers(seed, size)
     class_key, style_key = zlib.crc32(class_name.encode()), zlib.crc32(style.encode())
     parts = posed_drawing(class_name, np.random.default_rng([seed, class_key]))
     return RENDERERS[style](parts, np.random.default_rng([seed, class_key, style_key]), size)
@@ -75,28 +76,16 @@ class _Settings:
     def __post_init__(self) -> None:
         _check_known("class", self.classes, CLASSES)
         _check_known("style", self.styles, STYLES)
-        if (
-            not self.classes
-            or not self.styles
-            or len(set(self.classes + self.styles)) < len(self.classes + self.styles)
-        ):
+        _check_numbers(self.seed, self.size)
+        if min(self.n_train, self.n_test) < 0 or not 1 <= self.n_train + self.n_test <= SEEDS_PER_STYLE:
             raise InputError(
-                f"Expected at least one class and one style, each once, got {self.classes=}, {self.styles=}."
-            )
-        n = self.n_train + self.n_test
-        if min(self.n_train, self.n_test) < 0 or not 1 <= n <= SEEDS_PER_STYLE:
-            raise InputError(
-                f"Expected n_train + n_test between 1 and {SEEDS_PER_STYLE}, none negative, got "
-                f"{self.n_train=}, {self.n_test=}."
-            )
-        if self.seed < 0 or self.size < 16:
-            raise InputError(
-                f"Expected a seed of at least 0 and a size of at least 16 pixels, got {self.seed=}, {self.size=}."
+                f"expected n_train and n_test of at least 0, together 1 to {SEEDS_PER_STYLE}, got "
+                f"n_train={self.n_train}, n_test={self.n_test}; change them"
             )
 
 
 def write_toy(
-    root: Path,
+    root: Path | str,
     n_train: int = 40,
     n_test: int = 20,
     *,
@@ -109,11 +98,15 @@ def write_toy(
 ) -> Path:
     """Draw ``n_train`` + ``n_test`` images of every class and style into ``root``, laid out like DomainNet.
 
-    ``root/<style>/<class>/<style>_<000123>.png``, lists ``root/<style>_{train,test}.txt`` of lines
-    ``style/class/file label`` (label: index in the sorted classes), ``root/captions.tsv`` (filepath, title) and,
-    last of all, ``root/toy.json``: a folder without it is unfinished.  A finished folder of the same settings is
-    left as it is; an unfinished one is drawn again.  ``workers`` changes nothing but the time: None starts as many
-    processes as pay off.  Processes are spawned, so a script calls this under ``if __name__ == "__main__":``.
+    - ``<style>/<class>/<style>_<000123>.png``: the images, ``size`` x ``size`` pixels;
+    - ``<style>_train.txt``, ``<style>_test.txt``: lines ``style/class/file label``, the label being the index in
+      the sorted ``classes``;
+    - ``captions.tsv``: columns filepath (below ``root``) and title, every image;
+    - ``toy.json``: the settings, written last of all, so a folder without it is unfinished.
+
+    A finished folder of the same settings is left as it is, an unfinished one is drawn again.  ``workers`` changes
+    nothing but the time; None starts as many processes as pay off.  They are spawned, so a script calls this
+    under ``if __name__ == "__main__":``.
 
     Raises InputError for impossible settings, a finished folder of other settings, or a folder with other files.
 
@@ -122,6 +115,10 @@ def write_toy(
     """
     root = Path(root)
     settings = _Settings(n_train, n_test, tuple(sorted(classes)), tuple(sorted(styles)), size, seed)
+    if workers is not None and workers < 1:
+        raise InputError(f"expected at least one worker, or None, got workers={workers}; change it")
+    if root.is_file():
+        raise InputError(f"{root} is a file; choose a folder")
     if (root / SETTINGS_FILE).exists():
         _check_same(root, settings)
         return root
@@ -137,37 +134,46 @@ def write_toy(
 def _check_known(kind: str, given: Sequence[str], known: Sequence[str]) -> None:
     for name in given:
         if name not in known:
-            raise InputError(f"There is no toy {kind} {name!r}; choose among {', '.join(known)}.")
+            raise InputError(f"there is no toy {kind} {name!r}; choose among {', '.join(known)}")
+    if not given or len(set(given)) < len(given):
+        raise InputError(f"expected at least one toy {kind}, each once, got {list(given)}; change the choice")
+
+
+def _check_numbers(seed: int, size: int) -> None:
+    if seed < 0 or size < SMALLEST:
+        raise InputError(
+            f"expected a seed of at least 0 and a size of at least {SMALLEST} pixels, got seed={seed}, size={size}; "
+            "change them"
+        )
 
 
 def _check_same(root: Path, settings: _Settings) -> None:
+    """Refuse a finished folder of other settings, naming the first that differs."""
     try:
         found = json.loads((root / SETTINGS_FILE).read_text(encoding="utf-8"))
     except ValueError:
         found = None
     if not isinstance(found, dict):
-        raise InputError(
-            f"{root / SETTINGS_FILE} holds no settings of a toy data set; choose another folder."
-        )
+        raise InputError(f"{root / SETTINGS_FILE} holds no settings of a toy data set; choose another folder")
     for name, wanted in json.loads(_as_json(settings)).items():
         if found.get(name) != wanted:
             raise InputError(
-                f"{root} holds a toy data set with {name}={found.get(name)!r}, but {name}={wanted!r} was asked for; "
-                "ask for the same or choose another folder."
+                f"{root} holds a toy data set with {name}={found.get(name)!r}, but {name}={wanted!r} was asked "
+                "for; ask for the same or choose another folder"
             )
 
 
 def _check_free(root: Path, settings: _Settings, texts: Mapping[str, str]) -> None:
     """Refuse to draw among files of something else, DomainNet itself for one."""
     planned = {path for path, _ in _images(settings)}
-    for file in sorted(root.rglob("*")):
+    for file in root.rglob("*"):
         path = file.relative_to(root).as_posix()
         if file.is_dir() or path in planned or file.name.startswith("."):
             continue
         if path not in texts or file.read_text(encoding="utf-8", errors="replace") != texts[path]:
             raise InputError(
-                f"{root} has no {SETTINGS_FILE} but a file that this toy data set would not write, {path}; "
-                "choose an empty folder or delete what is left of another run."
+                f"{root} has no {SETTINGS_FILE} but {path}, which this toy data set would not write; choose an "
+                "empty folder or delete what another run left behind"
             )
 
 
@@ -220,7 +226,7 @@ def _draw_all(root: Path, settings: _Settings, workers: int | None, progress: bo
     if workers is None:
         workers = min(os.cpu_count() or 1, -(-len(images) // IMAGES_PER_PROCESS))
     with tqdm(total=len(images), desc="drawing", unit="image", disable=not progress) as bar:
-        if workers <= 1:
+        if workers == 1:
             for batch in batches:
                 bar.update(_draw_batch(root, batch, settings.size))
             return

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from circuitry.data import toy_shapes_nature as nature
 from circuitry.data import toy_shapes_things as things
 from circuitry.data import toy_shapes_vehicles as vehicles
-from circuitry.data.toy_shapes_geometry import Part, Points, placed
+from circuitry.data.toy_shapes_geometry import Number, Part, Points, placed
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Shape:
 
     parts: Callable[[np.random.Generator], list[Part]]
     """Random proportions and colours -> parts, back to front."""
-    tilt: float
+    tilt: Number
     """Largest rotation to either side, degrees."""
 
 
@@ -59,8 +59,7 @@ def posed_drawing(class_name: str, rng: np.random.Generator) -> tuple[Part, ...]
 
 def _bent(points: Points, bend: Float[np.ndarray, "2 2"], phase: Float[np.ndarray, "2 2"]) -> Points:
     """The points shifted along slow waves, so that no two drawings of a class are the same up to a pose."""
-    return (
-        points
-        + np.sin(2.2 * points[:, ::-1] + phase[0]) * bend[0]
-        + np.sin(3.1 * points + phase[1]) * bend[1]
-    )
+    across: Points = np.sin(2.2 * points[:, ::-1] + phase[0])
+    along: Points = np.sin(3.1 * points + phase[1])
+    bent: Points = points + across * bend[0] + along * bend[1]
+    return bent

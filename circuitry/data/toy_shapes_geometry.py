@@ -11,7 +11,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
-Points = Float[np.ndarray, "points 2"]
+Number = float | int  # beartype, unlike mypy, does not take an int for a float
+Points = Float[np.ndarray, "_ 2"]
 Colour = tuple[float, float, float]
 Role = Literal["body", "accent", "detail"]
 
@@ -55,25 +56,23 @@ def closed(points: Points) -> Points:
     return np.concatenate([points, points[:1]])
 
 
-def ellipse(
-    x: float, y: float, rx: float, ry: float, start: float = 0, stop: float = 360, n: int = 28
-) -> Points:
+def ellipse(x: Number, y: Number, rx: Number, ry: Number, start: Number = 0, stop: Number = 360, n: int = 28) -> Points:
     """Points of an ellipse from ``start`` to ``stop`` degrees, both included; 0 is right, 90 is down."""
     angle = np.radians(np.linspace(start, stop, n))
     return np.stack([x + rx * np.cos(angle), y + ry * np.sin(angle)], axis=1)
 
 
-def polygon(*corners: tuple[float, float]) -> Points:
+def polygon(*corners: tuple[Number, Number]) -> Points:
     """The corners as an array."""
     return np.array(corners, dtype=float)
 
 
-def box(left: float, top: float, right: float, bottom: float) -> Points:
+def box(left: Number, top: Number, right: Number, bottom: Number) -> Points:
     """The four corners of an upright rectangle."""
     return polygon((left, top), (right, top), (right, bottom), (left, bottom))
 
 
-def smooth(*corners: tuple[float, float], closed_curve: bool = True, steps: int = 6) -> Points:
+def smooth(*corners: tuple[Number, Number], closed_curve: bool = True, steps: int = 6) -> Points:
     """Points of the Catmull-Rom curve through the corners."""
     knots = np.array(corners, dtype=float)
     if closed_curve:
@@ -119,15 +118,13 @@ def length(points: Points) -> float:
     return float(np.hypot(*np.diff(points, axis=0).T).sum())
 
 
-def placed(parts: Sequence[Part], x: float, y: float, half: float) -> tuple[Part, ...]:
+def placed(parts: Sequence[Part], x: Number, y: Number, half: Number) -> tuple[Part, ...]:
     """The parts moved and scaled: their bounding box has centre (x, y), its longer side is 2 ``half``."""
     corners = np.concatenate([part.area() for part in parts])
     low, high = corners.min(axis=0), corners.max(axis=0)
     scale = 2 * half / float((high - low).max())
     shift = np.array([x, y]) - scale * (low + high) / 2
-    return tuple(
-        replace(part, points=part.points * scale + shift, width=part.width * scale) for part in parts
-    )
+    return tuple(replace(part, points=part.points * scale + shift, width=part.width * scale) for part in parts)
 
 
 def pick(rng: np.random.Generator, *palette: str, spread: float = 0.05) -> Colour:
@@ -145,9 +142,8 @@ def varied(rng: np.random.Generator, colour: Colour, spread: float) -> Colour:
     """The colour with its hue, saturation and value varied by about ``spread``."""
     hue, saturation, value = colorsys.rgb_to_hsv(*colour)
     turn, fade, lift = rng.normal(0, spread, 3)
-    return colorsys.hsv_to_rgb(
-        (hue + 0.4 * turn) % 1, min(max(saturation + fade, 0), 1), min(max(value + lift, 0), 1)
-    )
+    saturation, value = (min(max(channel, 0.0), 1.0) for channel in (saturation + fade, value + lift))
+    return colorsys.hsv_to_rgb((hue + 0.4 * turn) % 1, saturation, value)
 
 
 def shaded(colour: Colour, factor: float) -> Colour:

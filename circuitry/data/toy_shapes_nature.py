@@ -53,9 +53,7 @@ def butterfly(rng: np.random.Generator) -> list[Part]:
         parts.append(Part(ellipse(0.42 * span * side, 0.5 * drop, 0.7 * r, 0.7 * r, n=12), "detail", spot))
     dark = pick(rng, "2b2320", "4a3020")
     for side in (-1.0, 1.0):
-        feeler = smooth(
-            (0.02 * side, -0.4), (0.1 * side, -0.7), (0.28 * side, -0.92), closed_curve=False, steps=4
-        )
+        feeler = smooth((0.02 * side, -0.4), (0.1 * side, -0.7), (0.28 * side, -0.92), closed_curve=False, steps=4)
         parts.append(Part(feeler, "accent", dark, 0.045))
     parts.append(Part(ellipse(0, 0.03, 0.075, 0.5, n=18), "body", dark))
     return parts
@@ -111,9 +109,7 @@ def flower(rng: np.random.Generator) -> list[Part]:
     parts = [Part(stem, "body", green, 0.085)]
     for side in (-1.0, 1.0)[: int(rng.integers(1, 3))]:
         low = rng.uniform(0.5, 0.75)
-        leaf = smooth(
-            (0.6 * bend, low), (0.22 * side, low - 0.3), (0.6 * side, low - 0.32), (0.32 * side, low - 0.02)
-        )
+        leaf = smooth((0.6 * bend, low), (0.22 * side, low - 0.3), (0.6 * side, low - 0.32), (0.32 * side, low - 0.02))
         parts.append(Part(leaf, "accent", shaded(green, 0.9)))
     first, wide = rng.uniform(0, 360), rng.uniform(0.75, 1.0) * np.pi * radius * 0.68 / n
     petals = [_petal(x, y, radius, wide, first + 360 * k / n) for k in range(n)]
@@ -190,11 +186,7 @@ def mushroom(rng: np.random.Generator) -> list[Part]:
         Part(ellipse(0, 0.0, 0.72, 0.12 + hem / 2, n=22), "detail", shaded(stem, 0.8)),
     ]
     dome = ellipse(0, 0, 0.9, high, 180, 360, n=20)
-    under = (
-        ellipse(0, 0, 0.9, hem, 0, 180, n=12)
-        if rng.random() < 0.5
-        else ellipse(0, 0, 0.9, -hem, 0, 180, n=12)
-    )
+    under = ellipse(0, 0, 0.9, hem, 0, 180, n=12) if rng.random() < 0.5 else ellipse(0, 0, 0.9, -hem, 0, 180, n=12)
     parts.append(Part(np.concatenate([dome, under]), "body", cap))
     white = pick(rng, "f7f0e4")
     if rng.random() < 0.8:
@@ -206,9 +198,7 @@ def mushroom(rng: np.random.Generator) -> list[Part]:
             (0.26, -0.6, 0.07),
         ):
             dx, dy, grow = rng.normal(0, 0.04), rng.normal(0, 0.03), rng.uniform(0.7, 1.2)
-            parts.append(
-                Part(ellipse(x + dx, y * high + dy, r * grow, 0.85 * r * grow, n=14), "detail", white)
-            )
+            parts.append(Part(ellipse(x + dx, y * high + dy, r * grow, 0.85 * r * grow, n=14), "detail", white))
     return parts
 
 
@@ -236,7 +226,7 @@ def _star_points(outer: float, inner: float) -> Points:
 def tree(rng: np.random.Generator) -> list[Part]:
     """A leafy tree with a lobed crown or a fir of stacked triangles."""
     bark = pick(rng, "7a5230", "8a6340", "5f4530")
-    leaf = pick(rng, "3f8a3a", "5fa03f", "2f6f3f", "7fa53a", "c9822f", spread=0.06)
+    leaf = pick(rng, "3f8a3a", "5fa03f", "2f6f3f", "7fa53a", "4f9050", "c9822f", spread=0.06)
     thick = rng.uniform(0.09, 0.15)
     trunk = polygon((-thick, 0.1), (thick, 0.1), (1.4 * thick, 1.0), (-1.4 * thick, 1.0))
     parts = [Part(trunk, "accent", bark)]
@@ -248,15 +238,15 @@ def tree(rng: np.random.Generator) -> list[Part]:
             parts.append(Part(tier, "body", shaded(leaf, 0.8 + 0.08 * k)))
         return parts
     wide, high = rng.uniform(0.62, 0.82), rng.uniform(0.52, 0.66)
-    lobes = int(rng.integers(6, 9))
+    lobes = int(rng.integers(7, 10))
     angle = np.linspace(0, 2 * np.pi, lobes, endpoint=False) + rng.uniform(0, 1)
     knots = []
     for a, b in zip(angle, angle + np.pi / lobes, strict=True):
         reach = rng.uniform(0.92, 1.08)
         knots.append((reach * wide * np.cos(a), -0.32 + reach * high * np.sin(a)))
-        knots.append((0.8 * wide * np.cos(b), -0.32 + 0.8 * high * np.sin(b)))
+        knots.append((0.86 * wide * np.cos(b), -0.32 + 0.86 * high * np.sin(b)))
     parts.append(Part(smooth(*knots), "body", leaf))
-    for x, y in ((-0.25, -0.45), (0.22, -0.3), (0.05, -0.62)):
-        arc = ellipse(x + rng.normal(0, 0.05), y + rng.normal(0, 0.05), 0.15, 0.1, 20, 170, n=8)
+    for x, y in ((-0.3, -0.3), (0.28, -0.5), (0.05, -0.12)):
+        arc = ellipse(x + rng.normal(0, 0.05), y + rng.normal(0, 0.05), 0.15, 0.1, 190, 350, n=8)
         parts.append(Part(arc, "detail", shaded(leaf, 0.7), 0.05))
     return parts

@@ -25,9 +25,7 @@ def clock(rng: np.random.Generator) -> list[Part]:
     alarm = rng.random() < 0.4
     if alarm:
         for side in (-1.0, 1.0):
-            parts.append(
-                Part(polygon((0.4 * side, 0.6), (0.62 * side, 0.98)), "accent", shaded(case, 0.7), 0.14)
-            )
+            parts.append(Part(polygon((0.4 * side, 0.6), (0.62 * side, 0.98)), "accent", shaded(case, 0.7), 0.14))
             parts.append(Part(ellipse(0.48 * side, -0.72, 0.26, 0.22, n=18), "accent", case))
     if not alarm and rng.random() < 0.3:
         parts += [
@@ -173,9 +171,7 @@ def umbrella(rng: np.random.Generator) -> list[Part]:
     second = pick(rng, "f5f2ea", "e8c24a", "3a3f55") if rng.random() < 0.4 else shaded(cloth, 0.75)
     wood, high, n = pick(rng, "6a4327", "3a3430", "8a6a4a"), rng.uniform(0.62, 0.85), int(rng.integers(4, 7))
     hook = rng.uniform(0.12, 0.18) * rng.choice([-1, 1])
-    stick = np.concatenate(
-        [polygon((0.0, -0.98), (0.0, 0.72)), ellipse(hook, 0.72, -hook, 0.2, 0, 180, n=10)]
-    )
+    stick = np.concatenate([polygon((0.0, -0.98), (0.0, 0.72)), ellipse(hook, 0.72, -hook, 0.2, 0, 180, n=10)])
     parts = [Part(stick, "body", wood, 0.075)]
     edges = np.linspace(-0.95, 0.95, n + 1)
     hem = [ellipse(float(a + b) / 2, 0.0, float(b - a) / 2, 0.12, 0, -180, n=8) for a, b in pairwise(edges)]

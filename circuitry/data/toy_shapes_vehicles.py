@@ -138,9 +138,7 @@ def sailboat(rng: np.random.Generator) -> list[Part]:
             "body",
             hull,
         ),
-        Part(
-            polygon((-0.85 * wide, deck + 0.12), (0.88 * wide, deck + 0.1)), "detail", shaded(hull, 1.6), 0.05
-        ),
+        Part(polygon((-0.85 * wide, deck + 0.12), (0.88 * wide, deck + 0.1)), "detail", shaded(hull, 1.6), 0.05),
     ]
     if rng.random() < 0.5:
         parts.append(

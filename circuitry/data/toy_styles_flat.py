@@ -27,11 +27,7 @@ INK = "23232b"
 def clipart(parts: Sequence[Part], rng: np.random.Generator, side: int) -> Image.Image:
     """Flat saturated colours with a dark outline on a white or light ground."""
     large = OVERSAMPLE * side
-    ground = (
-        rgb("ffffff")
-        if rng.random() < 0.6
-        else pick(rng, "eaf4fb", "fdf3d8", "f7e6ec", "e6f5e3", spread=0.02)
-    )
+    ground = rgb("ffffff") if rng.random() < 0.6 else pick(rng, "eaf4fb", "fdf3d8", "f7e6ec", "e6f5e3", spread=0.02)
     canvas = Image.new("RGB", (large, large), ink(ground))
     pen = ImageDraw.Draw(canvas)
     outline, dark = rng.uniform(0.035, 0.055), pick(rng, INK, "2b2018", "1f2a3a", spread=0.02)
@@ -124,6 +120,9 @@ def _icon(pen: ImageDraw.ImageDraw, parts: Sequence[Part], theme: Colour, second
             distance = {tone: abs(tones.index(tone) - level) for tone in free}
             used[part.colour] = min(distance, key=distance.__getitem__)
         fill(pen, part.area(), used[part.colour], side)
+        # White on a white panel needs a line round it.
+        if used[part.colour] == tones[-1] and part.role != "detail":
+            _outline(pen, part.points if part.width == 0 else part.area(), 0.03, tones[0], side)
 
 
 def _text(

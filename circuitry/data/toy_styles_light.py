@@ -1,7 +1,8 @@
 """The two styles with light in them: a photo and a painting."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
@@ -28,19 +29,24 @@ def real(parts: Sequence[Part], rng: np.random.Generator, side: int) -> Image.Im
     light = (float(np.cos(angle)), -abs(float(np.sin(angle))))
     # The ground is drawn without looking at the class: it must not give the class away.
     picture = (_meadow, _wood, _wall, _cloth)[int(rng.integers(4))](rng, side)
-    shadow = blurred(coverage(parts, side), side / 40)
-    reach = rng.uniform(0.03, 0.07) * side
-    shadow = np.roll(shadow, (round(-light[1] * reach), round(-light[0] * reach)), axis=(0, 1))
+    away = np.array(light) * -rng.uniform(0.06, 0.14)
+    subject = coverage(parts, side)
+    shadow = blurred(coverage([replace(part, points=part.points + away) for part in parts], side), side / 40)
     picture *= 1 - rng.uniform(0.45, 0.65) * shadow[:, :, None]
     roughness = rng.uniform(0.02, 0.06)
-    shade = np.ones((side, side), dtype=np.float32)
-    for part in parts:
-        mask = coverage([part], side)
+    shade: Plane = np.ones((side, side))
+    for (role, colour, _), group in groupby(parts, key=_piece):
+        mask = coverage(list(group), side)
         # A detail is a mark on the surface below and shares its light.
-        if part.role != "detail":
+        if role != "detail":
             shade = _relief(mask, light, side) * (1 + roughness * noise(rng, side, 20, 20))
-        picture += mask[:, :, None] * (_lit(part.colour, shade) - picture)
-    return _photographed(picture, rng, side)
+        picture += mask[:, :, None] * (_lit(colour, shade) - picture)
+    return _photographed(_set_apart(picture, subject, 0.15), rng, side)
+
+
+def _piece(part: Part) -> tuple[str, Colour, int]:
+    """Equal for strokes that look like one thing, as the tubes of a frame do; an area stands alone."""
+    return part.role, part.colour, 0 if part.width > 0 else id(part)
 
 
 def _relief(mask: Plane, light: tuple[float, float], side: int) -> Plane:
@@ -59,7 +65,8 @@ def _lit(colour: Colour, shade: Plane) -> Picture:
     natural = np.array(colour, dtype=np.float32)
     natural = 0.82 * natural + 0.12 * natural.mean()
     shine = np.clip(shade - 1.1, 0, 1)
-    return (natural * shade[:, :, None] + 0.6 * shine[:, :, None]).astype(np.float32)
+    lit: Picture = natural * shade[:, :, None] + 0.6 * shine[:, :, None]
+    return lit
 
 
 def _photographed(picture: Picture, rng: np.random.Generator, side: int) -> Image.Image:
@@ -154,23 +161,29 @@ def _motif(parts: Sequence[Part], subject: Plane, rng: np.random.Generator, side
     rows = np.linspace(-1, 1, side, dtype=np.float32)[:, None] + 0.12 * noise(rng, side, 3, 2)
     mix = np.clip(2.5 * (rows - border) + 0.5, 0, 1)[:, :, None]
     patches = 1 + 0.1 * noise(rng, side, 5, 5)
-    picture = _tinted(above, patches) * (1 - mix) + _tinted(below, patches) * mix
-    light = (float(rng.choice([-0.7, 0.7])), -0.7)
-    flat = Image.new("RGB", (OVERSAMPLE * side, OVERSAMPLE * side))
-    pen = ImageDraw.Draw(flat)
+    ground = _tinted(above, patches) * (1 - mix) + _tinted(below, patches) * mix
+    large = OVERSAMPLE * side
+    canvas = to_image(ground).resize((large, large), Image.Resampling.BILINEAR)
+    pen = ImageDraw.Draw(canvas)
     for part in parts:
-        fill(pen, part.area(), part.colour, OVERSAMPLE * side)
+        fill(pen, part.area(), part.colour, large)
         if part.role != "detail" and part.width == 0:
-            contour = pixels(closed(part.points), OVERSAMPLE * side)
-            pen.line(contour, fill=ink(shaded(part.colour, 0.55)), width=round(0.04 * OVERSAMPLE * side / 2))
-    lit = unit(flat.reduce(OVERSAMPLE)) * _relief(subject, light, side)[:, :, None]
-    # A subject as bright as its ground would dissolve in it.
-    gap = (
-        float((picture * (1 - subject[:, :, None])).sum() / (1 - subject).sum() - lit.sum() / subject.sum())
-        / 3
-    )
-    picture *= 1 + np.copysign(max(0.22 - abs(gap), 0), gap) / 0.5
-    return (picture * (1 - subject[:, :, None]) + lit).astype(np.float32)
+            contour = pixels(closed(part.points), large)
+            pen.line(contour, fill=ink(shaded(part.colour, 0.55)), width=max(round(0.02 * large), 1))
+    seen: Picture = unit(canvas.reduce(OVERSAMPLE))
+    lit = _relief(subject, (float(rng.choice([-0.7, 0.7])), -0.7), side)
+    return _set_apart(seen * (1 + (lit - 1) * subject)[:, :, None], subject, 0.25)
+
+
+def _set_apart(picture: Picture, subject: Plane, least: float) -> Picture:
+    """The picture with its ground dimmed or lit where it is about as bright as the subject, which would dissolve."""
+    brightness = picture.mean(axis=2)
+    behind, before = (float(np.average(brightness, weights=where)) for where in (1 - subject, subject))
+    if abs(behind - before) >= least:
+        return picture
+    target = before + (least if before < 0.5 else -least)
+    changed: Picture = picture * (1 + (target / behind - 1) * (1 - subject))[:, :, None]
+    return changed
 
 
 @dataclass(frozen=True)

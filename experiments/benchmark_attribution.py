@@ -1,0 +1,191 @@
+"""How much faster is this package's attribution than running the whole tower every time, at equal scores?
+
+The baseline is the plain way: integrated gradients by hooks, one full forward and backward pass of the tower
+per point of the path, per site (nodes) and per kept unit (edges); edge times are extrapolated from a few
+units per pair of sites. Both do the study's setting on the same inputs in the same process. Refuted if the
+scores differ by more than 1e-4 or the ratios fall short of those in the README.
+
+    python experiments/benchmark_attribution.py            # RN50 at 224 px and the tiny model
+    python experiments/benchmark_attribution.py --models rn-tiny --images 8
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from typing import TypeVar
+
+import open_clip
+import pandas as pd
+import torch
+import torch.nn.functional as F
+import tyro
+from torch import Tensor, nn
+
+from circuitry import Encoder, class_logit, left_rule
+from circuitry.attribution import AttributionSettings
+from circuitry.baselines import ZERO
+from circuitry.batches import ImageBatches, bytes_per_image
+from circuitry.circuit import keep_units
+from circuitry.clip import register_model
+from circuitry.edges import edge_effects
+from circuitry.nodes import node_effects
+
+Scores = dict[str, Tensor]
+EdgeRows = dict[tuple[str, str], Tensor]
+Key = TypeVar("Key")
+POINTS = 10
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of the benchmark."""
+
+    models: tuple[str, ...] = ("RN50", "rn-tiny")
+    """ResNets of open_clip or of this package; random weights."""
+    images: int = 2
+    """Images per model."""
+    units_per_pair: int = 2
+    """Downstream units per pair of sites that the baseline really computes."""
+    seed: int = 0
+    """Seed of weights and images."""
+
+
+class FullTower:
+    """The baseline: every gradient by a run of the whole tower, with the activation at one site replaced."""
+
+    def __init__(self, tower: nn.Module, sites: tuple[str, ...], images: Tensor) -> None:
+        self.tower, self.images = tower, images
+        self.replaced: dict[str, Tensor] = {}
+        self.seen: Scores = {}
+        for site in sites:
+            if site == "input":
+                tower.get_submodule("conv1").register_forward_pre_hook(self._write_input)
+            else:
+                tower.get_submodule(site).register_forward_hook(self._writer(site))
+        with torch.no_grad():
+            tower(images)
+        self.clean = {site: activation.detach() for site, activation in self.seen.items()}
+
+    def _write_input(self, _: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
+        self.seen["input"] = self.replaced.get("input", args[0])
+        return (self.seen["input"],)
+
+    def _writer(self, site: str) -> Callable[[nn.Module, tuple[Tensor], Tensor], Tensor]:
+        def write(_: nn.Module, __: tuple[Tensor], output: Tensor) -> Tensor:
+            self.seen[site] = self.replaced.get(site, output)
+            return self.seen[site]
+
+        return write
+
+    def effect(self, site: str, scalar: Callable[[Tensor], Tensor]) -> Tensor:
+        """Integrated gradients of a scalar along the path from clean to zero at a site: mean effect [units]."""
+        a = self.clean[site]
+        total = torch.zeros_like(a)
+        for k in range(POINTS):
+            self.replaced[site] = ((1 - k / POINTS) * a).requires_grad_()
+            total += torch.autograd.grad(scalar(self.tower(self.images)), self.replaced[site])[0]
+        del self.replaced[site]
+        effect = total / POINTS * -a
+        return (effect.flatten(2).sum(2) if effect.dim() > 2 else effect).mean(0)
+
+    def gap(self, site: str, unit: int, _: Tensor) -> Tensor:
+        """How far a unit has moved from its clean activation."""
+        return F.mse_loss(self.seen[site][:, unit], self.clean[site][:, unit])
+
+
+def baseline(
+    tower: nn.Module, sites: tuple[str, ...], images: Tensor, weights: Tensor, units_per_pair: int
+) -> tuple[Scores, EdgeRows, float, float]:
+    """Return node scores, the computed rows of the edge scores, seconds for nodes and for all edges."""
+    runs = FullTower(tower, sites, images)
+    started = time.perf_counter()
+    nodes = {site: runs.effect(site, lambda e: (F.normalize(e) @ weights[0]).sum()) for site in sites}
+    node_seconds, edge_seconds = time.perf_counter() - started, 0.0
+    kept = {site: v.abs().topk(math.ceil(0.1 * len(v))).indices for site, v in nodes.items()}
+    edges: EdgeRows = {}
+    for up, down in pairwise(sites[1:]):
+        units = kept[down][:units_per_pair]
+        started = time.perf_counter()
+        rows = [runs.effect(up, partial(runs.gap, down, int(unit))) for unit in units]
+        edge_seconds += (time.perf_counter() - started) * len(kept[down]) / len(units)
+        edges[up, down] = torch.stack(rows)[:, kept[up]]
+    return nodes, edges, node_seconds, edge_seconds
+
+
+def ours(encoder: Encoder, images: Tensor, weights: Tensor) -> tuple[Scores, EdgeRows, float, float]:
+    """Return this package's scores and seconds; edges are those of all kept units."""
+    settings = AttributionSettings()
+    rows = max(1, int(settings.memory_gib * 2**30) // bytes_per_image(encoder))
+    batches = ImageBatches(images, encoder, rows)
+    started = time.perf_counter()
+    nodes = node_effects(
+        encoder,
+        batches,
+        class_logit(weights, 0),
+        rule=left_rule(POINTS),
+        baseline=ZERO,
+        sites=encoder.sites,
+        rows=rows,
+    )
+    node_seconds = time.perf_counter() - started
+    kept = {site: keep_units(scores, 0.1) for site, scores in nodes.scores.items()}
+    started = time.perf_counter()
+    edges = edge_effects(
+        encoder,
+        batches,
+        kept,
+        rule=left_rule(POINTS),
+        baseline=ZERO,
+        sites=encoder.sites,
+        memory=int(settings.memory_gib * 2**30),
+    )
+    edge_seconds = time.perf_counter() - started
+    return (
+        {site: torch.from_numpy(v) for site, v in nodes.scores.items()},
+        {pair: torch.from_numpy(v) for pair, v in edges.items()},
+        node_seconds,
+        edge_seconds,
+    )
+
+
+def run(config: Config) -> pd.DataFrame:
+    """Time both ways for every model and return one row per model and kind of score."""
+    table = []
+    for name in config.models:
+        torch.manual_seed(config.seed)
+        tower = open_clip.create_model(register_model(name)).visual.eval().requires_grad_(False)
+        encoder = Encoder.from_tower(tower)
+        images = torch.randn(config.images, 3, *encoder.image_size)
+        weights = F.normalize(torch.randn(10, tower.output_dim), dim=-1)
+        with torch.no_grad():
+            tower(images)  # warm-up
+        nodes, edges, node_seconds, edge_seconds = ours(encoder, images, weights)
+        naive_nodes, naive_edges, naive_node_seconds, naive_edge_seconds = baseline(
+            tower, encoder.sites, images, weights, config.units_per_pair
+        )
+        first_rows = {pair: scores[: config.units_per_pair] for pair, scores in edges.items()}
+        for what, slow, fast, error in (
+            ("nodes", naive_node_seconds, node_seconds, _worst(nodes, naive_nodes)),
+            ("edges", naive_edge_seconds, edge_seconds, _worst(first_rows, naive_edges)),
+        ):
+            table.append((name, what, slow, fast, slow / fast, error))
+    columns = ["model", "scores", "full-tower seconds", "circuitry seconds", "ratio", "largest relative difference"]
+    return pd.DataFrame(table, columns=columns)
+
+
+def _worst(mine: dict[Key, Tensor], theirs: dict[Key, Tensor]) -> float:
+    """Return the largest norm of a difference relative to the norm, over sites or pairs of sites."""
+    return max(float((mine[key] - theirs[key]).norm() / theirs[key].norm()) for key in theirs)
+
+
+def main(config: Config) -> None:
+    """Run the benchmark and print its table."""
+    print(f"{config.images} images, {torch.get_num_threads()} threads, left rule with {POINTS} points, 10 % of units")
+    print(run(config).to_string(index=False, float_format=lambda v: f"{v:.3g}"))
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config, description=__doc__))

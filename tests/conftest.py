@@ -1,0 +1,36 @@
+"""Shared fixtures: towers, the lent material beside the project."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from tests.towers import TOWERS, make_tower
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(params=list(TOWERS))
+def any_tower(request: pytest.FixtureRequest) -> nn.Module:
+    """A small tower of every supported architecture in turn."""
+    return make_tower(request.param)
+
+
+@pytest.fixture
+def resnet() -> nn.Module:
+    """A small ModifiedResNet at 64 px."""
+    return make_tower("resnet")
+
+
+def shared(path: str) -> Path:
+    """Return a file of the material that may lie beside the project, or skip the test."""
+    file = SHARED / path
+    if not file.exists():
+        pytest.skip(f"needs {path} of the shared material, which is not beside this checkout")
+    return file

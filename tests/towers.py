@@ -1,0 +1,86 @@
+"""Small image towers of every supported architecture, with weights that leave nothing at its initial value."""
+
+from collections.abc import Callable
+
+import open_clip
+import timm
+import torch
+from open_clip.timm_model import TimmModel
+from torch import nn
+
+TEXT = {"context_length": 8, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
+RESNET = {
+    "embed_dim": 16,
+    "vision_cfg": {"image_size": 64, "layers": [1, 2, 1, 1], "width": 8, "patch_size": None},
+    "text_cfg": TEXT,
+}
+VIT = {
+    "embed_dim": 16,
+    "vision_cfg": {"image_size": 32, "patch_size": 8, "width": 32, "layers": 2, "head_width": 16},
+    "text_cfg": TEXT,
+}
+
+
+def _clip_tower(config: dict[str, object], **vision: object) -> nn.Module:
+    config = config | {"vision_cfg": config["vision_cfg"] | vision}  # type: ignore[operator]
+    tower: nn.Module = open_clip.model.CLIP(**config).visual
+    return tower
+
+
+def _timm_tower(trunk: nn.Module, size: int, features: int) -> nn.Module:
+    tower = TimmModel("test_vit", embed_dim=16, image_size=size, pool="", proj="linear")
+    tower.trunk = trunk
+    tower.head = nn.Sequential(nn.Linear(features, 16))
+    return tower
+
+
+def _swin() -> nn.Module:
+    trunk = timm.models.SwinTransformer(
+        img_size=32, patch_size=4, embed_dim=16, depths=(2, 1), num_heads=(1, 2), window_size=4, num_classes=0
+    )
+    return _timm_tower(trunk, 32, trunk.num_features)
+
+
+def _convnext() -> nn.Module:
+    trunk = timm.models.ConvNeXt(depths=(1, 1, 2, 1), dims=(8, 8, 16, 16), num_classes=0)
+    return _timm_tower(trunk, 64, trunk.num_features)
+
+
+def _timm_vit() -> nn.Module:
+    trunk = timm.models.VisionTransformer(
+        img_size=32, patch_size=8, embed_dim=16, depth=2, num_heads=2, num_classes=0
+    )
+    return _timm_tower(trunk, 32, trunk.num_features)
+
+
+TOWERS: dict[str, Callable[[], nn.Module]] = {
+    "resnet": lambda: _clip_tower(RESNET),
+    "vit": lambda: _clip_tower(VIT),
+    "vit-average-pooling": lambda: _clip_tower(VIT, pool_type="avg", final_ln_after_pool=True, no_ln_pre=True),
+    "vit-attentional-pooling": lambda: _clip_tower(VIT, attentional_pool=True, attn_pooler_heads=2, attn_pooler_queries=3),
+    "swin": _swin,
+    "convnext": _convnext,
+    "timm-vit": _timm_vit,
+}
+
+
+def make_tower(name: str, seed: int = 0) -> nn.Module:
+    """Return a tower in evaluation mode whose every parameter and statistic is random."""
+    torch.manual_seed(seed)
+    tower = TOWERS[name]().eval().requires_grad_(False)
+    randomise(tower)
+    return tower
+
+
+def randomise(tower: nn.Module) -> None:
+    """Move norms and scales off their initial ones and zeros, which would switch whole branches off."""
+    for module in tower.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean, std=0.1)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+        if isinstance(module, nn.BatchNorm2d | nn.LayerNorm):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.1)
+        gamma = getattr(module, "gamma", None)
+        if isinstance(gamma, nn.Parameter):
+            nn.init.uniform_(gamma, 0.5, 1.0)
