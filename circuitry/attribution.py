@@ -10,7 +10,7 @@ ICML 2025) is the default: left rule with ten points, baseline zero, a tenth of 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
@@ -39,7 +39,7 @@ class AttributionSettings:
     """Quadrature rule of the path integrals."""
     edge_rule: QuadratureRule | None = None
     """Rule of the edges where it differs from that of the nodes."""
-    baseline: Literal["zero"] | Baseline = "zero"
+    baseline: str | Baseline = "zero"
     """Where the paths end."""
     sites: tuple[str, ...] | None = None
     """Sites to score, in the encoder's order; all unless told."""
@@ -82,7 +82,7 @@ def attribute(
     metric: Metric,
     node_fraction: float = 0.1,
     rule: QuadratureRule = STUDY_RULE,
-    baseline: Literal["zero"] | Baseline = "zero",
+    baseline: str | Baseline = "zero",
     sites: Sequence[str] | None = None,
     batch_size: int | None = None,
     progress: bool = True,

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -35,8 +34,8 @@ ZERO = Baseline("zero", {})
 
 def mean_baseline(
     encoder: Encoder,
-    images: Iterable[Float[Tensor, "batch 3 h w"]],
-    per: Literal["position", "unit"] = "position",
+    images: Iterable[Float[Tensor, "_ 3 _ _"]],
+    per: str = "position",
 ) -> Baseline:
     """Return the mean activation at every site over a reference set of images.
 

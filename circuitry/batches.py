@@ -1,6 +1,8 @@
 """Images as batches that can be gone through twice, however they come and however large they are."""
 
+import shutil
 import tempfile
+import weakref
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -24,8 +26,10 @@ class ImageBatches:
 
     def __init__(self, images: Images, encoder: Encoder, rows: int) -> None:
         self._images, self._encoder, self._rows = images, encoder, rows
-        self._spool = tempfile.TemporaryDirectory() if isinstance(images, Iterator) else None
+        self._spool = Path(tempfile.mkdtemp(prefix="circuitry-")) if isinstance(images, Iterator) else None
         self._spooled: int | None = None
+        if self._spool is not None:
+            weakref.finalize(self, shutil.rmtree, self._spool, ignore_errors=True)
 
     def __iter__(self) -> Iterator[Float[Tensor, "batch 3 h w"]]:
         for batch in self._source():
@@ -45,13 +49,13 @@ class ImageBatches:
         elif self._spooled is None:
             count = 0
             for batch in self._images:
-                torch.save(batch, Path(self._spool.name) / f"{count}.pt")
+                torch.save(batch, self._spool / f"{count}.pt")
                 count += 1
                 yield batch
             self._spooled = count
         else:
             for i in range(self._spooled):
-                yield torch.load(Path(self._spool.name) / f"{i}.pt", weights_only=True)
+                yield torch.load(self._spool / f"{i}.pt", weights_only=True)
 
 
 def bytes_per_image(encoder: Encoder) -> int:

@@ -30,7 +30,11 @@ INPUT = "input"
 
 
 class Completeness(NamedTuple):
-    """How well a site's scores add up."""
+    """How well a site's scores add up.
+
+    At the embedding itself the cosine is constant on the path to zero and drops only at its very end, so with
+    baseline zero the gap of the last site is the whole logit.
+    """
 
     effect_sum: float
     """Sum of the effects of all units."""

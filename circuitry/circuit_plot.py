@@ -207,10 +207,13 @@ def _draw_edges(
 def _draw_nodes(
     figure: go.Figure, nodes: list[_Node], layout: _Layout, entry: dict[str, str], marker: dict[str, object]
 ) -> None:
+    # One empty point stands for none: a trace without any would take its count out of the legend.
+    points: list[tuple[float, float] | tuple[None, None]] = [layout.places[node.name] for node in nodes]
+    points = points or [(None, None)]
     figure.add_scatter(
         **entry,
-        x=[layout.places[node.name][0] for node in nodes],
-        y=[layout.places[node.name][1] for node in nodes],
+        x=[column for column, _ in points],
+        y=[row for _, row in points],
         mode="markers",
         showlegend=True,
         marker={**marker, "line": {"color": "white", "width": 0.5}},

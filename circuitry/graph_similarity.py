@@ -12,7 +12,7 @@ A pair that cannot be formed (a class absent in one domain) is absent from the t
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from itertools import combinations
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -21,8 +21,7 @@ from scipy.stats import spearmanr
 from circuitry.circuit import INPUT, AttributionGraph, Circuit
 from circuitry.errors import InputError
 
-Measure = Literal["node_overlap", "edge_jaccard", "wl_kernel", "spearman", "cosine"]
-MEASURES: tuple[str, ...] = get_args(Measure)
+MEASURES = ("node_overlap", "edge_jaccard", "wl_kernel", "spearman", "cosine")
 """``node_overlap``, ``spearman`` and ``cosine`` are per site, the others per circuit."""
 
 PairValues = Mapping[str, float] | Mapping[None, float]
@@ -75,7 +74,7 @@ def rank_similarity(a: AttributionGraph, b: AttributionGraph, kind: Literal["spe
 
 def compare(
     graphs: Iterable[AttributionGraph] | Mapping[tuple[str, str], AttributionGraph],
-    measure: Measure = "edge_jaccard",
+    measure: str = "edge_jaccard",
     *,
     classes: Sequence[str] | None = None,
     edges_per_node: int = 3,
@@ -113,7 +112,7 @@ def compare(
 
 def compare_halves(
     halves: Iterable[tuple[AttributionGraph, AttributionGraph]],
-    measure: Measure = "edge_jaccard",
+    measure: str = "edge_jaccard",
     *,
     classes: Sequence[str] | None = None,
     edges_per_node: int = 3,

@@ -189,7 +189,7 @@ def _line(figure: go.Figure, domain: str, rows: pd.DataFrame, mark: Mark) -> Non
         y=rows["value"],
         mode="lines+markers",
         line={"color": mark.colour, "width": 2.2},
-        marker={"symbol": mark.symbol, "size": 8, "line": {"color": "white", "width": 1}},
+        marker={"symbol": mark.symbol, "size": 9, "line": {"color": "white", "width": 1}},
         customdata=rows[["low", "high"]],
         hovertemplate=f"<b>{domain}</b><br>%{{x}}: %{{y:.3f}}"
         "<br>interval %{customdata[0]:.3f} to %{customdata[1]:.3f}<extra></extra>",
@@ -214,15 +214,21 @@ def _listed(values: Iterable[str]) -> str:
 
 
 def similarity_heatmap(
-    matrix: pd.DataFrame, *, title: str, measure: str, marks: Mapping[str, Mark] | None = None
+    matrix: pd.DataFrame,
+    *,
+    title: str,
+    measure: str,
+    diagonal: str = "split-half ceiling",
+    marks: Mapping[str, Mark] | None = None,
 ) -> go.Figure:
-    """Draw a square matrix over domains with its numbers; the dotted diagonal is the split-half ceiling.
+    """Draw a square matrix over domains with its numbers; a dotted diagonal, if any, is the split-half ceiling.
 
     Args:
         matrix: index = columns = domains; where the diagonal is empty, nothing is dotted. The names of
             index and columns, where given, become the axis titles (say "circuit of", "images of").
         title: heading of the figure.
         measure: what the numbers are, for the line under the title.
+        diagonal: what the numbers on the diagonal are, for the same line.
         marks: the look of every domain; by default ``domain_marks`` of the matrix's.
 
     Raises:
@@ -259,7 +265,7 @@ def similarity_heatmap(
     for i in map(int, ceilings):
         corners = {"x0": i - 0.46, "x1": i + 0.46, "y0": i - 0.46, "y1": i + 0.46}
         figure.add_shape(type="rect", **corners, line={"color": INK, "dash": "dot", "width": 1.5})
-    note = "; dotted: split-half ceiling" if len(ceilings) else ""
+    note = f"; dotted: {diagonal}" if len(ceilings) else ""
     style(figure, title=title, subtitle=measure + note, height=160 + 66 * max(len(domains), 4))
     ticks = {"tickvals": domains, "ticktext": [marked(d, looks[d]) for d in domains], "showgrid": False}
     box = {"constrain": "domain", "showline": False}

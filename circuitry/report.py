@@ -32,6 +32,16 @@ FIGURE_CONFIG = {
     "plotlyServerURL": "",
     "modeBarButtonsToRemove": ["select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "autoScale2d"],
 }
+# Browsers do not lay a drawing out again for paper; 680 pixels fit the width of A4 and of Letter.
+PRINT_SCRIPT = """
+const figures = () => document.querySelectorAll(".plotly-graph-div");
+addEventListener("beforeprint", () => figures().forEach(figure => {
+  figure.screenWidth = figure.layout.width;
+  Plotly.relayout(figure, {width: Math.min(680, figure.screenWidth ?? 680)});
+}));
+addEventListener("afterprint", () => figures().forEach(figure =>
+  Plotly.relayout(figure, {width: figure.screenWidth ?? null, autosize: !figure.screenWidth})));
+"""
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
@@ -147,7 +157,7 @@ class Report:
     def _page(self) -> str:
         title = html.escape(self._title)
         style = resources.files("circuitry").joinpath("report.css").read_text(encoding="utf-8")
-        script = f"<script>{plotly.offline.get_plotlyjs()}</script>" if self._drawn else ""
+        script = f"<script>{plotly.offline.get_plotlyjs()}\n{PRINT_SCRIPT}</script>" if self._drawn else ""
         links = [(f"section-{i}", heading) for i, heading in enumerate(self._sections, start=1)]
         if self._provenance:
             links.append(("provenance", "Provenance"))

@@ -8,6 +8,7 @@ from torch import nn
 
 from tests.towers import TOWERS, make_tower
 
+torch.set_num_threads(1)  # the towers are small, and test processes share the cores
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 

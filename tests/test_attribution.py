@@ -117,7 +117,7 @@ def brute_force_edges(
         _, cache = encoder.run_with_cache(images)
     a, dim_up, dim_down = cache[up], encoder.unit_dim(up), encoder.unit_dim(down)
     rows = []
-    for unit in kept[down]:
+    for unit in kept[down].tolist():
         total = 0
         for k in range(points):
             x = ((1 - k / points) * a).requires_grad_()
@@ -137,12 +137,14 @@ def test_nodes_equal_brute_force(any_tower: nn.Module) -> None:
 
 
 def test_edges_equal_brute_force(any_tower: nn.Module) -> None:
-    encoder, images, weights = setting(any_tower)
+    # Double precision: after a layer norm, which undoes the scale of its input, little but rounding is left of some gaps.
+    encoder, images, weights = setting(any_tower.double())
+    images, weights = images.double(), weights.double()
     graph = attribute(encoder, images, weights, rule=left_rule(3), node_fraction=0.12)
     pairs = list(graph.edge_scores)
     assert pairs == list(zip(encoder.sites[1:], encoder.sites[2:], strict=False))
     expected = {pair: brute_force_edges(encoder, images, pair, graph.kept_units, 3) for pair in pairs}
-    assert worst(graph.edge_scores, expected) < 1e-4
+    assert worst(graph.edge_scores, expected) < 1e-8
 
 
 @pytest.mark.parametrize("sites", [("layer1.0", "layer2.1", "attnpool"), ("input", "act2", "layer4.0")])
@@ -159,15 +161,13 @@ def test_nodes_equal_captum(resnet: nn.Module) -> None:
     encoder, images, weights = setting(resnet, n=1)
     graph = attribute(encoder, images, weights, rule=circuitry.gauss_legendre_rule(7))
     for site in ("act2", "layer2.1", "layer4.0"):
-        def logit(x: Tensor) -> Tensor:
-            return F.normalize(resnet(x)) @ weights[1]
-
-        captum = LayerIntegratedGradients(logit, resnet.get_submodule(site))
-        # captum's path goes from the baseline image's activation; a zero layer baseline needs the layer as input.
+        # captum's baseline is that of the model's input, so the input is the site and the layer its entry.
         _, cache = encoder.run_with_cache(images)
         tail = TailModule(encoder, site, weights)
         captum = LayerIntegratedGradients(tail, tail.entry)
-        effect = captum.attribute(cache[site], baselines=torch.zeros_like(cache[site]), n_steps=7, method="gausslegendre")
+        effect = captum.attribute(
+            cache[site], baselines=torch.zeros_like(cache[site]), n_steps=7, method="gausslegendre"
+        )
         assert -effect.sum((0, 2, 3)).detach().numpy() == pytest.approx(graph.node_scores[site], rel=1e-3, abs=1e-6)
 
 
@@ -222,7 +222,8 @@ def test_batches_are_cut_to_the_budget(resnet: nn.Module, monkeypatch: pytest.Mo
 def test_completeness_gap_vanishes_with_many_points(resnet: nn.Module) -> None:
     encoder, images, weights = setting(resnet)
     coarse, fine = (attribute(encoder, images, weights, rule=midpoint_rule(n)) for n in (2, 60))
-    for site in encoder.sites:
+    assert fine.completeness["attnpool"].effect_sum == pytest.approx(0, abs=1e-5)  # the cosine ignores scale
+    for site in encoder.sites[:-1]:
         with torch.no_grad():
             _, cache = encoder.run_with_cache(images)
             clean = class_logit(weights, 1)(encoder(images)).mean()
@@ -245,6 +246,7 @@ def test_mean_baseline(resnet: nn.Module) -> None:
     graph = attribute(encoder, images, weights, baseline=by_position, rule=midpoint_rule(40))
     assert graph.settings["baseline"] == "mean-position"
     assert max(abs(c.gap) for c in graph.completeness.values()) < 0.02
+    assert worst(graph.node_scores, attribute(encoder, images, weights).node_scores) > 0.1
     # An image set that is its own mean has nothing to attribute.
     same = mean_baseline(encoder, [images[:1]])
     assert np.abs(attribute(encoder, images[:1], weights, baseline=same).node_scores["layer3.0"]).max() < 1e-6
@@ -368,7 +370,7 @@ def test_metric_and_baseline_messages(resnet: nn.Module) -> None:
     with pytest.raises(InputError, match="at least one reference image"):
         mean_baseline(encoder, [])
     with pytest.raises(InputError, match="'position' or per 'unit', but 'pixel'"):
-        mean_baseline(encoder, [], per="pixel")  # type: ignore[arg-type]
+        mean_baseline(encoder, [], per="pixel")
 
 
 def test_gradient_times_activation_is_the_one_point_left_rule() -> None:

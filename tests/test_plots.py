@@ -206,7 +206,9 @@ def test_heatmap_shows_the_matrix_and_marks_the_ceilings(matrix: pd.DataFrame) -
     assert (figure.layout.yaxis.title.text, figure.layout.xaxis.title.text) == ("circuit of", "images of")
 
 
-def test_heatmap_without_diagonal_and_with_negative_values(matrix: pd.DataFrame) -> None:
+def test_heatmap_with_another_or_no_diagonal_and_with_negative_values(matrix: pd.DataFrame) -> None:
+    figure = similarity_heatmap(matrix, title="t", measure="faithfulness", diagonal="same domain")
+    assert figure.layout.title.subtitle.text == "faithfulness; dotted: same domain"
     matrix = matrix.mask(np.eye(2, dtype=bool))
     figure = similarity_heatmap(-matrix, title="t", measure="rank correlation")
     assert (figure.data[0].zmin, figure.data[0].zmax) == (-0.3, 0.3)
@@ -297,7 +299,7 @@ def test_too_many_nodes_leave_the_strongest_and_say_so() -> None:
     figure = circuit_pair(*circuits(), SITES, name_a="real", name_b="sketch", title="t", max_nodes=4)
     assert figure.layout.title.subtitle.text == "drawn: the 2 strongest units of every site, 4 of 6 nodes"
     assert [text.split("</b>")[0] for text in drawn(figure, "b")[1].text] == ["<b>layer1.0/5"]
-    assert len(drawn(figure, "a")[1].x) == 0
+    assert list(drawn(figure, "a")[1].x) == [None]
     assert drawn(figure, "a")[1].name == "only real: 1 node, 2 edges"
     assert len(drawn(figure, "a")[0].x) == 0
     whole = circuit_pair(*circuits(), SITES, name_a="real", name_b="sketch", title="t", max_nodes=6)

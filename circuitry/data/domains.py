@@ -176,7 +176,7 @@ def _splits(root: Path) -> tuple[str, ...]:
 
 
 def _lists(root: Path, split: str) -> dict[str, Path]:
-    return {path.stem.removesuffix(f"_{split}"): path for path in sorted(root.glob(f"*_{split}.txt"))}
+    return dict(sorted((path.stem.removesuffix(f"_{split}"), path) for path in root.glob(f"*_{split}.txt")))
 
 
 def _from_lists(root: Path, split: str, splits: Sequence[str]) -> tuple[dict[str, _Listed], tuple[str, ...]]:

@@ -23,10 +23,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, TypeVar, get_args
+from typing import Literal, get_args
 
 import pandas as pd
 
+from circuitry.data.domains import ImageRecord
 from circuitry.errors import InputError
 from circuitry.files import whole_file
 
@@ -34,22 +35,6 @@ Setting = Literal["natural-only", "cg-low", "cg-high", "leave-out"]
 
 DOMAINNET_ROUND = ("real", "quickdraw", "painting", "sketch", "infograph", "clipart")
 """The order in which the study goes round DomainNet's domains."""
-
-
-class Sample(Protocol):
-    """What a mixture needs to know of an image; ``domains.ImageRecord`` is one."""
-
-    @property
-    def path(self) -> Path: ...
-    @property
-    def relative(self) -> str: ...
-    @property
-    def domain(self) -> str: ...
-    @property
-    def class_name(self) -> str: ...
-
-
-SampleT = TypeVar("SampleT", bound=Sample)
 
 
 @dataclass(frozen=True)
@@ -81,7 +66,7 @@ class MixtureSettings:
             raise InputError(f"size must be at least 1 image, or None for the reference size; given {self.size}")
 
 
-def mixture(train: Sequence[SampleT], settings: MixtureSettings) -> list[SampleT]:
+def mixture(train: Sequence[ImageRecord], settings: MixtureSettings) -> list[ImageRecord]:
     """Choose the training images of a setting, in their order in ``train``; nothing about it is random.
 
     Raises:
@@ -97,14 +82,14 @@ def mixture(train: Sequence[SampleT], settings: MixtureSettings) -> list[SampleT
     return subsample(chosen, _reference_size(train, settings) if settings.size is None else settings.size)
 
 
-def admitted(samples: Sequence[SampleT], settings: MixtureSettings) -> list[SampleT]:
+def admitted(samples: Sequence[ImageRecord], settings: MixtureSettings) -> list[ImageRecord]:
     """Keep the images whose (domain, class) takes part in a setting: what validation lists need, and all of step 1."""
     _check_names("domain", (settings.test_domain, settings.natural_domain), {s.domain for s in samples})
     _check_names("held-out class", settings.held_out_classes, {s.class_name for s in samples})
     return [sample for sample in samples if _takes_part(sample, settings)]
 
 
-def _takes_part(sample: Sample, settings: MixtureSettings) -> bool:
+def _takes_part(sample: ImageRecord, settings: MixtureSettings) -> bool:
     natural = sample.domain == settings.natural_domain
     test = sample.domain == settings.test_domain
     seen = sample.class_name not in settings.held_out_classes
@@ -119,7 +104,7 @@ def _takes_part(sample: Sample, settings: MixtureSettings) -> bool:
             return not test
 
 
-def _reference_size(train: Sequence[Sample], settings: MixtureSettings) -> int:
+def _reference_size(train: Sequence[ImageRecord], settings: MixtureSettings) -> int:
     if not settings.held_out_classes:
         raise InputError(
             f"the size of setting {settings.setting!r} is that of 'cg-low', which needs held_out_classes; "
@@ -131,7 +116,7 @@ def _reference_size(train: Sequence[Sample], settings: MixtureSettings) -> int:
     return len(admitted(train, low))
 
 
-def subsample(samples: Sequence[SampleT], n: int) -> list[SampleT]:
+def subsample(samples: Sequence[ImageRecord], n: int) -> list[ImageRecord]:
     """Shrink to exactly ``n`` images and keep the shape: the numbers per domain and class, in proportion.
 
     With s = n / total, the first ceil(s * count) images of every (domain, class) stay; rounding up leaves
@@ -197,7 +182,7 @@ def read_captions(root: str | os.PathLike[str]) -> dict[str, str]:
     return dict(zip(table["filepath"], table["title"], strict=True))
 
 
-def write_mixture(records: Sequence[Sample], captions: Mapping[str, str], path: str | os.PathLike[str]) -> Path:
+def write_mixture(records: Sequence[ImageRecord], captions: Mapping[str, str], path: str | os.PathLike[str]) -> Path:
     """Write the table open_clip's trainer reads, ``filepath<TAB>title``, and the counts beside it as ``.counts.json``.
 
     Args:

@@ -4,6 +4,7 @@
 2. ``accuracy_table``: from those to accuracies, by sample and averaged over classes.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -69,7 +70,7 @@ def predictions(
 
     def skip(path: Path, reason: str) -> None:
         skipped.add(path)
-        tqdm.write(f"skipped an image: {reason}")
+        warnings.warn(f"skipped an image: {reason}", stacklevel=2)
 
     labels: list[int] = []
     batches = load_batches([record.path for record in images.records], preprocess, batch_size, on_skip=skip)
