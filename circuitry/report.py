@@ -70,7 +70,8 @@ class Report:
         self._blocks: list[str] = []
         self._figures = 0
         self._tables = 0
-        self._drawn = False
+        self.plotly_figures: dict[str, go.Figure] = {}
+        """The interactive figures by the id of their div, for ``write_static``."""
         self._provenance = ""
 
     def section(self, heading: str) -> None:
@@ -85,13 +86,14 @@ class Report:
 
     def figure(self, figure: go.Figure, caption: str) -> None:
         """Add an interactive plotly figure with its caption."""
-        self._drawn = True
         self._figures += 1
+        name = f"figure-{self._figures}"
+        self.plotly_figures[name] = figure
         drawing = plotly.io.to_html(
             figure,
             full_html=False,
             include_plotlyjs=False,
-            div_id=f"figure-{self._figures}",
+            div_id=name,
             config=FIGURE_CONFIG,
             default_height=f"{figure.layout.height or 450}px",
         )
@@ -157,7 +159,7 @@ class Report:
     def _page(self) -> str:
         title = html.escape(self._title)
         style = resources.files("circuitry").joinpath("report.css").read_text(encoding="utf-8")
-        script = f"<script>{plotly.offline.get_plotlyjs()}\n{PRINT_SCRIPT}</script>" if self._drawn else ""
+        script = f"<script>{plotly.offline.get_plotlyjs()}\n{PRINT_SCRIPT}</script>" if self.plotly_figures else ""
         links = [(f"section-{i}", heading) for i, heading in enumerate(self._sections, start=1)]
         if self._provenance:
             links.append(("provenance", "Provenance"))

@@ -1,0 +1,118 @@
+"""Are the circuits of a class the same in two domains? All the tables that answer it, from one set of graphs.
+
+1. every measure between all pairs of domains, class by class;
+2. what it is read against: the ceiling from halves of the images, the chance level of random units;
+3. per domain, the mean over the other domains with a bootstrap interval over classes, for all classes and for
+   groups of them (held out or seen in training); paired tests between domains.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from circuitry.circuit import INPUT, AttributionGraph
+from circuitry.errors import InputError
+from circuitry.graph_similarity import compare, compare_halves, domain_matrix
+from circuitry.statistics import chance_node_overlap, paired_tests, per_domain
+
+COMPARED = ("node_overlap", "edge_jaccard", "wl_kernel")
+"""Measures of a comparison; the kernel at depth 1."""
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Similarities of the circuits of many classes between domains, and what to read them against."""
+
+    sites: tuple[str, ...]
+    """Sites of the circuits in order, without the image itself."""
+    similarity: dict[str, pd.DataFrame]
+    """By measure: class, domain_a, domain_b, site, value."""
+    ceilings: dict[str, pd.DataFrame]
+    """By measure: class, domain, site, value; similarity of two halves of the same images."""
+    chance: pd.DataFrame
+    """Node overlap of random units: site, value."""
+    groups: dict[str, tuple[str, ...]]
+    """Classes by group; ``all`` always."""
+
+    def depth(self) -> pd.DataFrame:
+        """Return node overlap of each domain with the others: domain, site, value, low, high, n_classes."""
+        return per_domain(self.similarity["node_overlap"])
+
+    def ceiling_by_site(self) -> pd.DataFrame:
+        """Return the mean node overlap of two halves: site, value."""
+        return self.ceilings["node_overlap"].groupby("site", sort=False)["value"].mean().reset_index()
+
+    def matrix(self, measure: str, group: str = "all", *, normalise: bool = False) -> pd.DataFrame:
+        """Return the domain-by-domain means of a measure with the ceilings on the diagonal."""
+        classes = self.groups[group]
+        table, ceilings = self.similarity[measure], self.ceilings[measure]
+        return domain_matrix(
+            table[table["class"].isin(classes)], ceilings[ceilings["class"].isin(classes)], normalise=normalise
+        )
+
+    def summary(self, measure: str) -> pd.DataFrame:
+        """Return each domain's mean similarity with the others, per group of classes.
+
+        Columns group, domain, value, low, high (95 % bootstrap over classes), n_classes.
+        """
+        table = self.similarity[measure]
+        over_sites = table.groupby(["class", "domain_a", "domain_b"], as_index=False, sort=False)["value"].mean()
+        over_sites["site"] = None
+        parts = [
+            per_domain(over_sites[over_sites["class"].isin(classes)]).drop(columns="site").assign(group=name)
+            for name, classes in self.groups.items()
+        ]
+        return pd.concat(parts, ignore_index=True)[["group", "domain", "value", "low", "high", "n_classes"]]
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Return everything as tables by file name."""
+        found = {"node_overlap_over_depth": self.depth(), "chance_node_overlap": self.chance}
+        for measure in COMPARED:
+            found[measure] = self.similarity[measure]
+            found[f"{measure}_ceilings"] = self.ceilings[measure]
+            found[f"{measure}_matrix"] = self.matrix(measure).rename_axis("domain").reset_index()
+            found[f"{measure}_summary"] = self.summary(measure)
+            found[f"{measure}_paired_tests"] = paired_tests(self.similarity[measure])
+        return found
+
+
+def compare_domains(
+    graphs: Mapping[tuple[str, str], AttributionGraph],
+    halves: Iterable[tuple[AttributionGraph, AttributionGraph]],
+    groups: Mapping[str, Sequence[str]] | None = None,
+) -> Comparison:
+    """Compare the circuits of every class between all pairs of domains with every measure of `COMPARED`.
+
+    Args:
+        graphs: From `extract`.
+        halves: ``graphs.halves()``.
+        groups: Further groups of classes, e.g. those held out of training; empty ones are left out.
+
+    Raises:
+        InputError: when no class has circuits in two domains.
+
+    Example:
+        >>> graphs = extract(clip, images, "runs/x")
+        >>> comparison = compare_domains(graphs, graphs.halves(), {"held-out": ["fish", "key"]})
+        >>> comparison.matrix("edge_jaccard")
+    """
+    loaded, pairs = list(graphs.values()), list(halves)
+    similarity = {measure: compare(loaded, measure) for measure in COMPARED}
+    if similarity["edge_jaccard"].empty:
+        raise InputError(
+            "A comparison needs a class with circuits in at least two domains, but there is none: "
+            "give more domains, or classes that have images in them."
+        )
+    known = {graph.class_name for graph in loaded}
+    all_groups = {"all": tuple(sorted(str(name) for name in known))}
+    for name, classes in (groups or {}).items():
+        if present := tuple(c for c in classes if c in known):
+            all_groups[name] = present
+    return Comparison(
+        tuple(site for site in loaded[0].sites if site != INPUT),
+        similarity,
+        {measure: compare_halves(pairs, measure) for measure in COMPARED},
+        chance_node_overlap(loaded[0]),
+        all_groups,
+    )

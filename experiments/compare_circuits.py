@@ -1,0 +1,127 @@
+"""Are the circuits of my CLIP model shared between the domains of my images?
+
+For any open_clip model and any images laid out as root/<domain>/<class>/<file> (DomainNet's lists are used where
+they exist): finds the circuit of every class in every domain and of two halves of the images, compares them
+between domains, and writes tables and one HTML report. A second run with the same settings goes on where the
+first one stopped.
+
+    python experiments/compare_circuits.py --model RN50 --checkpoint epoch_32.pt --data DomainNet \
+        --classes axe lion pizza --n-images 50 --out runs/domainnet
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from circuitry import DomainFolder, extract, load_clip
+from circuitry.attribution import AttributionSettings
+from circuitry.command_line import run_script
+from circuitry.comparison import Comparison, compare_domains
+from circuitry.comparison_report import comparison_report, write_tables
+from circuitry.quadrature import parse_rule
+from circuitry.report import write_static
+from circuitry.training.evaluation import zero_shot_accuracy
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of a comparison."""
+
+    model: str
+    """open_clip model name, a name shipped here (rn-tiny), or the path of a model-config JSON."""
+    data: Path
+    """Folder of the images: <domain>/<class>/<file>."""
+    out: Path
+    """Folder for graphs, tables and the report."""
+    checkpoint: Path | None = None
+    """Local checkpoint; this or --pretrained."""
+    pretrained: str | None = None
+    """open_clip's tag of pretrained weights; this or --checkpoint."""
+    split: str | None = "test"
+    """Which of DomainNet's lists to use, where there are lists."""
+    classes: tuple[str, ...] | None = None
+    """Classes to compare; all unless told."""
+    domains: tuple[str, ...] | None = None
+    """Domains to compare; all unless told."""
+    held_out: tuple[str, ...] = ()
+    """Classes to report apart, e.g. those held out in training."""
+    pair: tuple[str, str, str] | None = None
+    """Class and two domains whose circuits are drawn; the first class in its two least similar domains unless told."""
+    n_images: int = 50
+    """Images per class and domain, at random by --seed; all where there are fewer."""
+    node_fraction: float = 0.1
+    """Share of the units of each site that is kept."""
+    rule: str = "left-10"
+    """Quadrature rule of node scores; the default is the study's. midpoint-6 is cheaper and more exact."""
+    edge_rule: str = "left-10"
+    """Quadrature rule of edge scores; the default is the study's. midpoint-4 is cheaper and more exact."""
+    accuracy: bool = True
+    """Measure zero-shot accuracy on all images of the chosen classes and domains, too."""
+    device: str = "cpu"
+    """Where the model runs."""
+    memory_gib: float = 2.0
+    """Memory for activations and gradients, in GiB."""
+    seed: int = 0
+    """Seed of the choice of images."""
+    strict: bool = False
+    """Stop at an image that cannot be read, instead of leaving it out with a line."""
+
+
+def main(config: Config) -> None:
+    """Extract, compare, write; print where the report is."""
+    images = DomainFolder(config.data, split=config.split, domains=config.domains, classes=config.classes)
+    clip = load_clip(config.model, config.checkpoint, config.pretrained, config.device)
+    settings = AttributionSettings(
+        node_fraction=config.node_fraction,
+        rule=parse_rule(config.rule),
+        edge_rule=parse_rule(config.edge_rule),
+        memory_gib=config.memory_gib,
+    )
+    graphs = extract(
+        clip,
+        images,
+        config.out / "circuits",
+        n_images=config.n_images,
+        seed=config.seed,
+        settings=settings,
+        strict=config.strict,
+    )
+    seen = [name for name in images.classes if name not in config.held_out] if config.held_out else []
+    comparison = compare_domains(graphs, graphs.halves(), {"held-out": config.held_out, "others": seen})
+    accuracy = None
+    if config.accuracy:
+        weights = clip.text_weights(images.all_classes)
+        accuracy = zero_shot_accuracy(clip.encoder, clip.preprocess, weights, images, config.held_out)
+    write_tables(comparison.tables() | ({} if accuracy is None else {"accuracy": accuracy}), config.out / "tables")
+    domains = sorted({domain for _, domain in graphs})
+    report = comparison_report(
+        f"Circuits of {clip.name} in {len(domains)} domains",
+        f"For each of {len(images.classes)} classes in {', '.join(domains)}, the circuit that recognises it was found "
+        f"by attribution on up to {config.n_images} images, and circuits were compared between domains.",
+        comparison,
+        graphs,
+        images,
+        config.pair or least_similar(comparison),
+        accuracy=accuracy,
+        provenance={
+            "model": clip.name,
+            "weights": config.checkpoint or config.pretrained,
+            "data": config.data,
+            **graphs.manifest["config"],
+            **graphs.manifest["versions"],
+        },
+    )
+    write_static(report.plotly_figures, config.out / "figures")
+    print(comparison.matrix("edge_jaccard").to_string(float_format=lambda v: f"{v:.3f}"))
+    print(f"report: {report.write(config.out / 'report.html')}")
+
+
+def least_similar(comparison: Comparison) -> tuple[str, str, str]:
+    """Return the first class and the two domains in which its circuits share the fewest edges."""
+    table = comparison.similarity["edge_jaccard"]
+    class_name = min(table["class"])
+    row = table[table["class"] == class_name].sort_values("value", kind="stable").iloc[0]
+    return str(class_name), str(row["domain_a"]), str(row["domain_b"])
+
+
+if __name__ == "__main__":
+    run_script(Config, main, __doc__)
