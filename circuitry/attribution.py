@@ -45,7 +45,7 @@ class AttributionSettings:
     """Sites to score, in the encoder's order; all unless told."""
     batch_size: int | None = None
     """Images at a time; as many as fit the memory budget unless told."""
-    memory_gib: float = 2.0
+    memory_gib: float = 1.0
     """Budget for activations and gradients, in GiB; weights and scores come on top."""
 
     def __post_init__(self) -> None:
@@ -88,7 +88,7 @@ def attribute(
     progress: bool = True,
     *,
     edge_rule: QuadratureRule | None = None,
-    memory_gib: float = 2.0,
+    memory_gib: float = 1.0,
 ) -> AttributionGraph:
     """Score the units of an encoder, keep the strongest, and score the edges between them.
 

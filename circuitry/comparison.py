@@ -67,7 +67,11 @@ class Comparison:
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """Return everything as tables by file name."""
-        found = {"node_overlap_over_depth": self.depth(), "chance_node_overlap": self.chance}
+        found = {
+            "node_overlap_over_depth": self.depth(),
+            "node_overlap_ceiling_by_site": self.ceiling_by_site(),
+            "chance_node_overlap": self.chance,
+        }
         for measure in COMPARED:
             found[measure] = self.similarity[measure]
             found[f"{measure}_ceilings"] = self.ceilings[measure]

@@ -231,10 +231,11 @@ def _matrix_words(comparison: Comparison, measure: str) -> str:
 def _summary_table(comparison: Comparison) -> pd.DataFrame:
     columns = {}
     for measure, name in MEASURE_NAMES.items():
-        for group, part in comparison.summary(measure).groupby("group", sort=False):
-            text = part.apply(lambda r: f"{r['value']:.3f} [{r['low']:.3f}, {r['high']:.3f}]", axis=1)
-            columns[f"{name}, {group}"] = pd.Series(text.to_numpy(), index=part["domain"].to_numpy())
-    return pd.DataFrame(columns).rename_axis("domain").reset_index()
+        part = comparison.summary(measure).set_index(["domain", "group"])
+        columns[name] = part.apply(lambda r: f"{r['value']:.3f} [{r['low']:.3f}, {r['high']:.3f}]", axis=1)
+        columns["classes"] = part["n_classes"]
+    table = pd.DataFrame(columns).reset_index().sort_values("domain", kind="stable", ignore_index=True)
+    return table[["domain", "group", "classes", *MEASURE_NAMES.values()]]
 
 
 def _domain_accuracy(accuracy: pd.DataFrame, pick: str) -> str:

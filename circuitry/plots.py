@@ -266,10 +266,11 @@ def similarity_heatmap(
         corners = {"x0": i - 0.46, "x1": i + 0.46, "y0": i - 0.46, "y1": i + 0.46}
         figure.add_shape(type="rect", **corners, line={"color": INK, "dash": "dot", "width": 1.5})
     note = f"; dotted: {diagonal}" if len(ceilings) else ""
-    style(figure, title=title, subtitle=measure + note, height=160 + 66 * max(len(domains), 4))
+    style(figure, title=title, subtitle=measure + note, height=160 + 52 * max(len(domains), 4))
     ticks = {"tickvals": domains, "ticktext": [marked(d, looks[d]) for d in domains], "showgrid": False}
     box = {"constrain": "domain", "showline": False}
     figure.update_xaxes(**ticks, **box, constraintoward="left", title_text=matrix.columns.name)
     figure.update_yaxes(**ticks, **box, constraintoward="top", title_text=matrix.index.name)
-    figure.update_yaxes(autorange="reversed", scaleanchor="x")
+    # Cells wider than high, so that the names below them fit unturned.
+    figure.update_yaxes(autorange="reversed", scaleanchor="x", scaleratio=0.55)
     return figure

@@ -260,3 +260,11 @@ def write_static(
     except ChromeNotFoundError:
         return StaticImages([], "no Chrome or Chromium was found: install one, or run plotly_get_chrome")
     return StaticImages(paths, None)
+
+
+def write_figure(figure: go.Figure, stem: str | PathLike[str]) -> list[Path]:
+    """Write ``stem.html``, self-contained, and ``stem.png`` where `write_static` can; return the paths."""
+    page = Path(f"{stem}.html")
+    with whole_file(page) as temporary:
+        figure.write_html(temporary, include_plotlyjs=True, config=FIGURE_CONFIG)
+    return [page, *write_static({page.stem: figure}, page.parent).paths]

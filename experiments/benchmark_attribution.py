@@ -157,6 +157,7 @@ def run(config: Config) -> pd.DataFrame:
     for name in config.models:
         torch.manual_seed(config.seed)
         tower = open_clip.create_model(register_model(name)).visual.eval().requires_grad_(False)
+        _randomise_norms(tower)
         encoder = Encoder.from_tower(tower)
         images = torch.randn(config.images, 3, *encoder.image_size)
         weights = F.normalize(torch.randn(10, tower.output_dim), dim=-1)
@@ -174,6 +175,14 @@ def run(config: Config) -> pd.DataFrame:
             table.append((name, what, slow, fast, slow / fast, error))
     columns = ["model", "scores", "full-tower seconds", "circuitry seconds", "ratio", "largest relative difference"]
     return pd.DataFrame(table, columns=columns)
+
+
+def _randomise_norms(tower: nn.Module) -> None:
+    """Give batch norms random statistics and scales: open_clip starts the last of each block at zero."""
+    for module in tower.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            module.running_mean = 0.1 * torch.randn(module.num_features)
 
 
 def _worst(mine: dict[Key, Tensor], theirs: dict[Key, Tensor]) -> float:

@@ -58,7 +58,7 @@ class Config:
     """Measure zero-shot accuracy on all images of the chosen classes and domains, too."""
     device: str = "cpu"
     """Where the model runs."""
-    memory_gib: float = 2.0
+    memory_gib: float = 1.0
     """Memory for activations and gradients, in GiB."""
     seed: int = 0
     """Seed of the choice of images."""

@@ -1,0 +1,23 @@
+"""Zero-shot accuracy of the quickstart's CLIP per style, seen classes beside those held out of quickdraw.
+
+python figures/accuracy.py
+"""
+
+from pathlib import Path
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from circuitry.plots import accuracy_bars
+from circuitry.report import write_figure
+
+RESULTS = Path(__file__).parents[1] / "experiments" / "results" / "quickstart"
+
+
+def figure(results: Path = RESULTS) -> go.Figure:
+    """Draw the committed table; 16 classes, so guessing reaches one in sixteen."""
+    return accuracy_bars(pd.read_csv(results / "accuracy.csv"), chance=1 / 16)
+
+
+if __name__ == "__main__":
+    print(*write_figure(figure(), Path(__file__).with_suffix("")), sep="\n")

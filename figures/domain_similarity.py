@@ -1,0 +1,24 @@
+"""Domain-by-domain edge similarity of the quickstart's circuits, with the split-half ceilings on the diagonal.
+
+python figures/domain_similarity.py
+"""
+
+from pathlib import Path
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from circuitry.plots import similarity_heatmap
+from circuitry.report import write_figure
+
+RESULTS = Path(__file__).parents[1] / "experiments" / "results" / "quickstart"
+
+
+def figure(results: Path = RESULTS) -> go.Figure:
+    """Draw the committed table."""
+    matrix = pd.read_csv(results / "edge_jaccard_matrix.csv", index_col="domain").rename_axis(index=None)
+    return similarity_heatmap(matrix, title="Which styles share their circuits?", measure="edge Jaccard index")
+
+
+if __name__ == "__main__":
+    print(*write_figure(figure(), Path(__file__).with_suffix("")), sep="\n")
