@@ -18,6 +18,7 @@ images x positions inside the gap and by images outside, as the study does, what
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -123,10 +124,14 @@ def _pair_scores(
             rows = torch.arange(len(chunk), device=a.device)
             cotangent[rows, :, chunk] = residual[:, chunk].movedim(1, 0)
             cotangent = cotangent.movedim(2, down_dim + 1 if down_dim >= 0 else down_dim)
-            (gradient,) = torch.autograd.grad(y, delta, cotangent, retain_graph=True, is_grads_batched=True)
+            gradient = torch.func.vmap(partial(_product, y, delta))(cotangent)
             flat = _units_first(gradient, up_dim + 1 if up_dim >= 0 else up_dim, lead=2)
             total[chunk] += w * torch.einsum("nbup,bup->nu", flat, weight)
     return total
+
+
+def _product(y: Tensor, delta: Tensor, cotangent: Tensor) -> Tensor:
+    return torch.autograd.grad(y, delta, cotangent, retain_graph=True)[0]
 
 
 def _units_first(x: Tensor, unit_dim: int, lead: int = 1) -> Tensor:

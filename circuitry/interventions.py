@@ -150,7 +150,7 @@ def _hook(writes: list[_Write]) -> Callable[..., Tensor]:
             if not isinstance(value, Tensor):
                 value = torch.full((), value, dtype=activation.dtype, device=activation.device)
             out = torch.where(one.mask(activation), value, out)
-        return out
+        return torch.empty_like(activation).copy_(out)  # the same memory layout: the next stage then rounds alike
 
     return write
 

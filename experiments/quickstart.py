@@ -60,9 +60,9 @@ class Config:
     """Drawn training images per class and style; all of the mixture is used, nothing is subsampled."""
     n_test: int = 20
     """Test images per class and style."""
-    n_circuit: int = 16
+    n_circuit: int = 14
     """Test images per class and style that circuits are found on."""
-    epochs: int = 18
+    epochs: int = 16
     """Passes over the training images."""
     seed: int = 0
     """Seed of drawings, training and choices."""

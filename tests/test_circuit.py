@@ -4,6 +4,7 @@ import json
 import math
 import os
 import pickle
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -143,7 +144,7 @@ def test_loading_a_truncated_file_says_so(tmp_path: Path) -> None:
         AttributionGraph.load(path)
 
 
-def changed(path: Path, format_name: str = FORMAT, **arrays: np.ndarray | None) -> Path:
+def changed(path: Path, arrays: Mapping[str, np.ndarray | None], format_name: str = FORMAT) -> Path:
     """Store the small graph with other arrays in it (None: without one)."""
     small_graph().save(path)
     tensors = load_file(path) | {name: a for name, a in arrays.items() if a is not None}
@@ -162,8 +163,8 @@ def changed(path: Path, format_name: str = FORMAT, **arrays: np.ndarray | None) 
 
 
 def test_loading_another_format_names_both(tmp_path: Path) -> None:
-    path = changed(tmp_path / "x", "circuitry attribution graph 0")
-    with pytest.raises(InputError, match="has format 'circuitry attribution graph 0', but this version reads '.* 1'"):
+    path = changed(tmp_path / "x", {}, "circuitry attribution graph 0")
+    with pytest.raises(InputError, match=r"has format 'circuitry attribution graph 0', but this version reads '.* 1'"):
         AttributionGraph.load(path)
     save_file({"a": np.zeros(1)}, path)
     with pytest.raises(InputError, match="has format 'unknown'"):
@@ -173,11 +174,11 @@ def test_loading_another_format_names_both(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["node_scores/conv", "kept_units/head", "edge_scores/conv->head"])
 def test_loading_names_the_array_that_is_missing(name: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=rf"x lacks '{name}': the file is damaged"):
-        AttributionGraph.load(changed(tmp_path / "x", **{name: None}))
+        AttributionGraph.load(changed(tmp_path / "x", {name: None}))
 
 
 def test_loading_edges_of_another_shape_is_refused(tmp_path: Path) -> None:
-    path = changed(tmp_path / "x", **{"edge_scores/conv->head": np.zeros((2, 3))})
+    path = changed(tmp_path / "x", {"edge_scores/conv->head": np.zeros((2, 3))})
     with pytest.raises(InputError, match=r"conv->head have shape \(2, 3\), but the kept units say \(3, 2\)"):
         AttributionGraph.load(path)
 
@@ -202,7 +203,7 @@ def test_a_failed_write_leaves_the_old_file_whole(tmp_path: Path, monkeypatch: p
 
 def test_hand_worked_circuit() -> None:
     circuit = small_graph().circuit(edges_per_node=1).graph
-    # head/1 takes the larger of (0.5, 0.25); head/2 of (-0.5, -0.25), by sign and not by size; head/0 the first of equals.
+    # head/1 takes the larger of (0.5, 0.25); head/2 of (-0.5, -0.25), by sign and not by size; head/0 has equals.
     assert {(a, b): d["weight"] for a, b, d in circuit.edges(data=True)} == {
         ("conv/1", "head/1"): 0.5,
         ("conv/3", "head/2"): -0.25,

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from circuitry import Clip, InputError, load_clip
 from circuitry.clip import read_checkpoint, register_model
-from circuitry.templates import STYLE_TEMPLATES, as_patterns, default_templates
+from circuitry.templates import as_patterns, default_templates
 from tests.towers import RESNET, TEXT, randomise
 
 CONFIG = RESNET | {"text_cfg": TEXT | {"context_length": 16}}
@@ -30,7 +30,6 @@ class Tiny:
 
     config: Path
     state: dict[str, Tensor]
-
 
     @classmethod
     def write(cls, folder: Path) -> "Tiny":
@@ -70,13 +69,18 @@ WRITERS: dict[str, Callable[[dict[str, Tensor], Path], Path]] = {
             "epoch": 3,
             "name": "run",
             "state_dict": {f"module.{key}": value for key, value in state.items()},
-            "optimizer": {"state": {0: {"step": torch.tensor(1.0)}}, "param_groups": [{"lr": 0.1, "betas": (0.9, 0.98)}]},
+            "optimizer": {
+                "state": {0: {"step": torch.tensor(1.0)}},
+                "param_groups": [{"lr": 0.1, "betas": (0.9, 0.98)}],
+            },
         },
         folder / "epoch_3.pt",
     ),
     "state dict": lambda state, folder: saved(state, folder / "model.pth"),
     "compiled": lambda state, folder: saved({f"_orig_mod.{k}": v for k, v in state.items()}, folder / "model.bin"),
-    "both wrappers": lambda state, folder: saved({f"module._orig_mod.{k}": v for k, v in state.items()}, folder / "m.pt"),
+    "both wrappers": lambda state, folder: saved(
+        {f"module._orig_mod.{k}": v for k, v in state.items()}, folder / "m.pt"
+    ),
     "half precision": lambda state, folder: saved(
         {key: value.half() if value.is_floating_point() else value for key, value in state.items()}, folder / "h.pt"
     ),
@@ -165,7 +169,7 @@ def test_a_truncated_checkpoint_is_refused(suffix: str, tiny: Tiny, tmp_path: Pa
 
 def test_an_empty_checkpoint_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.pt").touch()
-    with pytest.raises(InputError, match="x.pt is not a readable checkpoint"):
+    with pytest.raises(InputError, match=r"x\.pt is not a readable checkpoint"):
         read_checkpoint(tmp_path / "x.pt")
 
 
@@ -186,14 +190,17 @@ def test_a_state_dict_that_is_none_is_refused(content: object, tmp_path: Path) -
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_bytes_that_start_like_a_pickle_are_refused(tmp_path: Path) -> None:
     (tmp_path / "x.pt").write_bytes(b"\x80garb")
-    with pytest.raises(InputError, match="x.pt"):
+    with pytest.raises(InputError, match=r"x\.pt"):
         read_checkpoint(tmp_path / "x.pt")
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"visual.conv2.weight": torch.ones(2, 3)}, "visual.conv2.weight is [4, 4, 3, 3] in the model and [2, 3] in the"),
+        (
+            {"visual.conv2.weight": torch.ones(2, 3)},
+            "visual.conv2.weight is [4, 4, 3, 3] in the model and [2, 3] in the",
+        ),
         ({"visual.bn1.bias": None}, "visual.bn1.bias is [4] in the model and absent in the file"),
         ({"extra": torch.ones(5)}, "extra is absent in the model and [5] in the file"),
         # Of two differences the first in the model's order is named.
@@ -218,16 +225,20 @@ def test_weights_that_are_not_finite_are_named(bad: float, tiny: Tiny, tmp_path:
 
 
 def test_exactly_one_source_of_weights_is_asked_for(tiny: Tiny) -> None:
-    with pytest.raises(InputError, match="either a checkpoint file or a pretrained tag for 'RN50', but neither was given"):
+    with pytest.raises(
+        InputError, match="either a checkpoint file or a pretrained tag for 'RN50', but neither was given"
+    ):
         load_clip("RN50")
     with pytest.raises(InputError, match="but both was given"):
         load_clip("RN50", tiny.config, "openai")
 
 
 def test_unknown_names_and_tags_list_the_known(tiny: Tiny) -> None:
-    with pytest.raises(InputError, match=r"no model 'RN5O': .* one shipped here \(rn-tiny\), or the path of a model-conf"):
+    with pytest.raises(
+        InputError, match=r"no model 'RN5O': .* one shipped here \(rn-tiny\), or the path of a model-conf"
+    ):
         load_clip("RN5O", "x.pt")
-    with pytest.raises(InputError, match="no weights 'opneai' for RN50; its tags are: openai, .*. Give a local file"):
+    with pytest.raises(InputError, match=r"no weights 'opneai' for RN50; its tags are: openai, .*\. Give a local"):
         load_clip("RN50", pretrained="opneai")
     with pytest.raises(InputError, match=f"no weights 'openai' for {NAME}; its tags are: none"):
         load_clip(tiny.config, pretrained="openai")
@@ -351,7 +362,7 @@ def test_text_weights_need_names_and_templates(clip: Clip, tmp_path: Path) -> No
         clip.text_weights([], TEMPLATES, cache_dir=tmp_path)
     with pytest.raises(InputError, match="but an empty list was given"):
         clip.text_weights(["cat"], [], cache_dir=tmp_path)
-    with pytest.raises(InputError, match="templates with a {} for the name, but 'a photo' has none"):
+    with pytest.raises(InputError, match=r"templates with a \{\} for the name, but 'a photo' has none"):
         clip.text_weights(["cat"], ["a {}", "a photo"], cache_dir=tmp_path)
 
 
@@ -369,8 +380,7 @@ def test_the_default_templates_are_openais_and_six_more() -> None:
     assert len(templates) == len(set(templates)) == 86
     assert all(template.count("{}") == 1 for template in templates)
     assert templates[0] == "a bad photo of a {}."
-    assert templates[80:] == STYLE_TEMPLATES
-    assert STYLE_TEMPLATES == tuple(
+    assert templates[80:] == tuple(
         f"{article} {style} of {which} {{}}."
         for article, style in (("a", "clipart"), ("an", "infograph"), ("a", "quickdraw"))
         for which in ("a", "the")

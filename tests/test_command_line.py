@@ -3,7 +3,6 @@
 import logging
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,10 +21,9 @@ class Config:
 
 
 @pytest.fixture(autouse=True)
-def _one_handler(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _one_handler(monkeypatch: pytest.MonkeyPatch) -> None:
     """The filter of `run_script` goes to the root logger's handler; here it has one of its own."""
     monkeypatch.setattr(logging.getLogger(), "handlers", [logging.NullHandler()])
-    yield
 
 
 def run(main: object, *arguments: str) -> None:

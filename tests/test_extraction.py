@@ -23,7 +23,7 @@ from circuitry import (
     left_rule,
     load_clip,
 )
-from circuitry.attribution import AttributionSettings
+from circuitry.attribution import AttributionSettings, attribute_halves
 from circuitry.baselines import Baseline
 from tests.test_clip import Tiny, saved
 
@@ -116,7 +116,9 @@ def test_a_graph_is_what_attribute_says_of_the_same_images(
     metric = class_logit(weights, ["axe", "cat", "fish"].index(class_name))
     images = tensors(clip, root, class_name, domain)
     rule = left_rule(2)
-    assert_close(GraphFolder(made)[class_name, domain], attribute(clip.encoder, images, metric, rule=rule, progress=False))
+    assert_close(
+        GraphFolder(made)[class_name, domain], attribute(clip.encoder, images, metric, rule=rule, progress=False)
+    )
     halves = {(a.class_name, a.domain): (a, b) for a, b in GraphFolder(made).halves()}
     assert set(halves) == {(c, d) for d, c in COUNTS if c != "fish"}  # one image has no halves
     for i, half in enumerate(halves.get((class_name, domain), ())):
@@ -157,7 +159,7 @@ def test_what_is_left_out_is_said(clip: Clip, root: Path, tmp_path: Path, caplog
 
 
 def test_strict_stops_at_the_first_unreadable_image(clip: Clip, root: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot read .*1.png"):
+    with pytest.raises(InputError, match=r"cannot read .*1\.png"):
         run(clip, root, tmp_path / "x", classes=["cat"], strict=True)
 
 
@@ -175,8 +177,6 @@ def test_a_second_run_computes_nothing(clip: Clip, root: Path, made: Path, monke
 
 
 def test_an_interrupted_run_goes_on(clip: Clip, root: Path, made: Path, tmp_path: Path) -> None:
-    from circuitry.extraction import attribute_halves
-
     done: list[int] = []
 
     def interrupted(*args: object, **kwargs: object) -> object:
@@ -185,9 +185,10 @@ def test_an_interrupted_run_goes_on(clip: Clip, root: Path, made: Path, tmp_path
         done.append(1)
         return attribute_halves(*args, **kwargs)  # type: ignore[arg-type]
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr("circuitry.extraction.attribute_halves", interrupted)
-        run(clip, root, tmp_path / "x")
+        with pytest.raises(KeyboardInterrupt):
+            run(clip, root, tmp_path / "x")
     assert len(GraphFolder(tmp_path / "x")) == 2
     finished = run(clip, root, tmp_path / "x")
     assert set(finished) == set(GraphFolder(made))
@@ -218,7 +219,10 @@ def test_a_graph_is_there_only_once_its_halves_are(
         ({"classes": ["axe"]}, "images: "),
         ({"templates": ["the {}."]}, "templates: "),
         ({"settings": replace(SETTINGS, node_fraction=0.2)}, r"node_fraction: 0.1 -> 0.2\)"),
-        ({"settings": replace(SETTINGS, rule=left_rule(3))}, "edge_rule: 'left-2' -> 'left-3'; node_rule: 'left-2' -> 'left-3'"),
+        (
+            {"settings": replace(SETTINGS, rule=left_rule(3))},
+            "edge_rule: 'left-2' -> 'left-3'; node_rule: 'left-2' -> 'left-3'",
+        ),
         ({"settings": replace(SETTINGS, sites=("act1", "attnpool"))}, "sites: "),
         (
             {"settings": replace(SETTINGS, baseline=Baseline("zero", {"act1": torch.ones(1, 4, 32, 32)}))},
@@ -260,14 +264,14 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"is no folder of graphs \(it has no manifest.json\): make one with extract"):
         GraphFolder(tmp_path)
     (tmp_path / "manifest.json").write_text(json.dumps({"format": "circuitry extraction 0", "jobs": []}))
-    with pytest.raises(InputError, match="has format 'circuitry extraction 0', but this version reads '.* 1'"):
+    with pytest.raises(InputError, match=r"has format 'circuitry extraction 0', but this version reads '.* 1'"):
         GraphFolder(tmp_path)
 
 
 @pytest.mark.xfail(reason="extraction reads manifest.json without catching ValueError", raises=json.JSONDecodeError)
 def test_a_damaged_manifest_is_refused(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text("{")
-    with pytest.raises(InputError, match="manifest.json"):
+    with pytest.raises(InputError, match=r"manifest\.json"):
         GraphFolder(tmp_path)
 
 

@@ -25,9 +25,14 @@ def test_success_replaces_the_file_and_leaves_nothing_else(tmp_path: Path) -> No
 def test_failure_keeps_the_old_file_and_leaves_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     path.write_text("old")
-    with pytest.raises(RuntimeError, match="stop"), whole_file(path) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError("stop")
+
+    def write_half() -> None:
+        with whole_file(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        write_half()
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["table.csv"]
 

@@ -1,0 +1,221 @@
+"""Faithfulness: does a circuit alone do what the model does? (method.md, section 6.)
+
+For each batch of images, once for every circuit:
+
+1. every unit outside the circuit is replaced by its source, at all sites in one run, from the first site on: what
+   a site gets has already gone through the ablated sites before it;
+2. the embedding of that run is kept; the metric is averaged over images before any division:
+
+    faithfulness(C) = (m(C) - m(nothing kept)) / (m(M) - m(nothing kept))
+
+The image itself (`input`) is scored by attribution but is no node of a circuit, so it is never ablated. The
+embedding is a site like the others: pass ``sites`` to leave it alone.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm import tqdm
+
+from circuitry.baselines import ZERO, Baseline
+from circuitry.batches import ImageBatches, Images, bytes_per_image
+from circuitry.causal_results import RANKINGS, FaithfulnessCurve
+from circuitry.circuit import INPUT, AttributionGraph, keep_units
+from circuitry.encoder import Encoder
+from circuitry.errors import InputError
+from circuitry.interventions import Patch, patched
+from circuitry.metrics import Metric
+from circuitry.nodes import _checked_metric, clean_activations
+
+MIB_FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+"""The circuit sizes of the MIB benchmark (arXiv 2504.13151)."""
+
+KeptUnits = Mapping[str, Sequence[int] | np.ndarray]
+"""The units of a circuit by site; a site that is not there is left alone."""
+
+
+def kept_embeddings(
+    encoder: Encoder,
+    images: Images,
+    circuits: Sequence[KeptUnits],
+    *,
+    source: Baseline | Tensor = ZERO,
+    memory_gib: float = 2.0,
+    progress: bool = False,
+) -> Float[Tensor, "circuits images d"]:
+    """Return the embeddings of the images with only each circuit's units kept.
+
+    Args:
+        encoder: The encoder under study.
+        images: A tensor [B, 3, H, W] or an iterable of such batches.
+        circuits: Units to keep by site; ``graph.kept_units`` without ``input`` is one.
+        source: What stands in for the other units: a `Baseline`, or other images [B, 3, H, W], one for every image,
+            whose activations they take.
+        memory_gib: Budget for activations, in GiB.
+        progress: Show a bar over runs.
+
+    Raises:
+        InputError: for no images, unknown sites or units, a circuit with units of `input`, or other images of
+            another number or size.
+
+    Example:
+        >>> circuit = {site: units for site, units in graph.kept_units.items() if site != "input"}
+        >>> logit = metric(kept_embeddings(encoder, photos, [circuit])[0]).mean()
+    """
+    if any(INPUT in circuit for circuit in circuits):
+        raise InputError("The image itself is no node of a circuit and is never ablated: leave out 'input'.")
+    sites = [site for site in encoder.sites if any(site in circuit for circuit in circuits)]
+    for site in (site for circuit in circuits for site in circuit):
+        encoder.position(site)
+    with torch.enable_grad():  # it counts what autograd keeps, and the caller may have switched that off
+        rows = max(1, int(memory_gib * 2**30) // bytes_per_image(encoder))
+    found: list[list[Tensor]] = [[] for _ in circuits]
+    done = 0
+    bar = tqdm(desc="circuits", unit="run", disable=not progress)
+    with encoder.frozen(), torch.no_grad(), bar:
+        for batch in ImageBatches(images, encoder, rows):
+            clean = clean_activations(encoder, batch, sites)
+            values = _values(encoder, source, done, batch, clean)
+            done += len(batch)
+            for circuit, embeddings in zip(circuits, found, strict=True):
+                patches = [
+                    Patch(site, values[site], units=_others(circuit[site], clean[site].shape[encoder.unit_dim(site)]))
+                    for site in sites
+                    if site in circuit
+                ]
+                with patched(encoder, patches):
+                    embeddings.append(encoder(batch))
+                bar.update()
+    if not done or not circuits:
+        raise InputError("Keeping a circuit needs at least one image and one circuit, but there were none.")
+    if isinstance(source, Tensor) and len(source) != done:
+        raise InputError(f"Other images go with the images one by one, but there are {len(source)} for {done}.")
+    return torch.stack([torch.cat(embeddings) for embeddings in found])
+
+
+def _values(
+    encoder: Encoder, source: Baseline | Tensor, done: int, batch: Tensor, clean: Mapping[str, Tensor]
+) -> Mapping[str, Baseline | Tensor]:
+    """What stands in for the ablated units of one batch, by site."""
+    if isinstance(source, Baseline):
+        return dict.fromkeys(clean, source)
+    other = source[done : done + len(batch)].to(batch)
+    if other.shape != batch.shape:
+        raise InputError(
+            f"Other images go with the images one by one, but {list(source.shape)} were given for images up to "
+            f"number {done + len(batch)} of shape {list(batch.shape[1:])}."
+        )
+    return clean_activations(encoder, other, list(clean))
+
+
+def _others(kept: Sequence[int] | np.ndarray, size: int) -> np.ndarray:
+    inside = {int(unit) for unit in kept}
+    if outside := sorted(unit for unit in inside if not 0 <= unit < size):
+        raise InputError(f"A circuit's units at this site lie in 0 to {size - 1}, but {outside[0]} is among them.")
+    return np.array([unit for unit in range(size) if unit not in inside], dtype=np.int64)
+
+
+def complement(circuit: KeptUnits, graph: AttributionGraph) -> dict[str, np.ndarray]:
+    """Return the units that a circuit leaves out, at the circuit's sites."""
+    return {site: _others(units, len(graph.node_scores[site])) for site, units in circuit.items()}
+
+
+def circuit_of_size(graph: AttributionGraph, fraction: float, ranking: str = "absolute") -> dict[str, np.ndarray]:
+    """Return the ceil(fraction * units) first units of every site but `input`.
+
+    Args:
+        graph: The attribution that ranks the units.
+        fraction: Share to keep, in (0, 1].
+        ranking: ``absolute``: by |score|; ``signed``: by benefit, those first whose removal lowers the metric most.
+
+    Raises:
+        InputError: for a fraction outside (0, 1], or another ranking.
+    """
+    if ranking not in RANKINGS:
+        raise InputError(f"Units are ranked by 'absolute' or 'signed' score, but {ranking!r} was given.")
+    scores = {site: graph.node_scores[site] for site in graph.sites if site != INPUT}
+    if ranking == "signed":
+        scores = {site: score.max() - score for site, score in scores.items()}  # no longer signed: by benefit
+    return {site: keep_units(score, fraction) for site, score in scores.items()}
+
+
+def faithfulness_curve(
+    encoder: Encoder,
+    images: Images,
+    metric: Metric,
+    graph: AttributionGraph,
+    *,
+    ranking: str = "absolute",
+    source: Baseline | Tensor = ZERO,
+    fractions: Sequence[float] = MIB_FRACTIONS,
+    sites: Sequence[str] | None = None,
+    random_draws: int = 5,
+    seed: int = 0,
+    memory_gib: float = 2.0,
+    progress: bool = True,
+) -> FaithfulnessCurve:
+    """Measure the metric with circuits of growing size kept, with all but them, and with random units.
+
+    Args:
+        encoder: The encoder under study.
+        images: Images to measure on; not those of the attribution, if the circuit is to be tested on unseen ones.
+        metric: Embeddings [B, D] -> one number per image.
+        graph: The attribution that ranks the units.
+        ranking: See `circuit_of_size`; MIB takes ``signed`` for CPR and ``absolute`` for CMD.
+        source: See `kept_embeddings`.
+        fractions: Sizes of the circuits, ascending in (0, 1].
+        sites: Sites to ablate at; all of the graph but `input` unless told.
+        random_draws: Random circuits of every size, nested like the circuit itself.
+        seed: Seed of the draws.
+        memory_gib: Budget for activations, in GiB.
+        progress: Show a bar over runs.
+
+    Raises:
+        InputError: for fractions that do not ascend in (0, 1], sites the graph lacks, or what `kept_embeddings` raises.
+
+    Example:
+        >>> curve = faithfulness_curve(encoder, photos, metric, graph, ranking="signed")
+        >>> curve.table()    # faithfulness and completeness with bands, and the random control
+        >>> curve.areas()    # CPR and CMD
+    """
+    if not fractions or list(fractions) != sorted(set(fractions)) or random_draws < 0:
+        raise InputError(
+            f"A curve needs ascending fractions and zero or more random draws, but {tuple(fractions)} and "
+            f"{random_draws} were given."
+        )
+    chosen = _chosen_sites(graph, sites)
+    rng = np.random.default_rng(seed)
+    orders = [{site: rng.permutation(len(graph.node_scores[site])) for site in chosen} for _ in range(random_draws)]
+    everything = {site: np.arange(len(graph.node_scores[site])) for site in chosen}
+    sized = [circuit_of_size(graph, fraction, ranking) for fraction in fractions]
+    kept = [{site: circuit[site] for site in chosen} for circuit in sized]
+    draws = [{site: order[site][: len(units)] for site, units in c.items()} for order in orders for c in kept]
+    circuits = [everything, complement(everything, graph), *kept, *(complement(c, graph) for c in kept), *draws]
+    embeddings = kept_embeddings(encoder, images, circuits, source=source, memory_gib=memory_gib, progress=progress)
+    values = np.stack([_checked_metric(metric, e).double().cpu().numpy() for e in embeddings])
+    n = len(fractions)
+    return FaithfulnessCurve(
+        tuple(map(float, fractions)),
+        ranking,
+        tuple(sum(len(units) for units in circuit.values()) for circuit in kept),
+        values[0],
+        values[1],
+        values[2 : 2 + n],
+        values[2 + n : 2 + 2 * n],
+        values[2 + 2 * n :].reshape(random_draws, n, -1) if random_draws else np.zeros((0, n, values.shape[1])),
+        graph.class_name,
+        graph.domain,
+        {"source": source.name if isinstance(source, Baseline) else "images", "seed": seed},
+    )
+
+
+def _chosen_sites(graph: AttributionGraph, sites: Sequence[str] | None) -> list[str]:
+    inner = [site for site in graph.sites if site != INPUT]
+    if sites is None:
+        return inner
+    if missing := [site for site in sites if site not in inner]:
+        raise InputError(f"The graph has no circuit units at {', '.join(missing)}; its sites are {', '.join(inner)}.")
+    return list(sites)

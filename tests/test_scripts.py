@@ -1,0 +1,156 @@
+"""The scripts run from end to end on very little, and a browser draws their reports."""
+
+import csv
+import importlib.util
+import logging
+import runpy
+import sys
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+
+import pandas as pd
+import pytest
+
+from circuitry.data.toy import write_toy
+from circuitry.errors import InputError
+from circuitry.training.clip import train_clip
+from tests.browser import drawn_marks, find_browser, load
+
+EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
+CLASSES = ("car", "fish", "key", "star")
+STYLES = ("clipart", "quickdraw", "real")
+needs_browser = pytest.mark.skipif(find_browser() is None, reason="no Chromium or Chrome on this machine")
+
+
+def script(name: str) -> ModuleType:
+    """Load a script as a module, without running it."""
+    spec = importlib.util.spec_from_file_location(f"experiments_{name}", EXPERIMENTS / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def assert_drawn(report: Path, figures: int) -> None:
+    page = load(report)
+    assert page.console_errors == ()
+    assert page.requests == ()
+    marks = drawn_marks(page.dom)
+    assert len(marks) == figures
+    assert all(marks.values()), marks
+
+
+@pytest.fixture(scope="module")
+def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A finished quickstart on four classes in three styles, with a model trained for three steps."""
+    out = tmp_path_factory.mktemp("quickstart")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("circuitry.clip.user_cache_path", lambda name: out / "cache")
+        module = script("quickstart")
+        drawing = {"classes": CLASSES, "styles": STYLES, "workers": 1, "progress": False}
+        patch.setattr(module, "write_toy", partial(write_toy, **drawing))  # type: ignore[arg-type]
+
+        def short_training(*args: object, **settings: object) -> Path:
+            short = {"batch_size": 16, "warmup": 0, "workers": 0, "progress": False}
+            return train_clip(*args, **(settings | short))  # type: ignore[arg-type]
+
+        patch.setattr(module, "train_clip", short_training)
+        module.main(
+            module.Config(
+                out=out / "run", results=out / "results", held_out=("key",), n_train=5, n_test=2, n_circuit=2, epochs=1
+            )
+        )
+        yield out
+
+
+def test_the_quickstart_leaves_graphs_tables_and_a_report(quickstart: Path) -> None:
+    run = quickstart / "run"
+    graphs = [path.name for path in (run / "circuits" / "graphs").rglob("*.all.safetensors")]
+    assert len(graphs) == len(CLASSES) * len(STYLES)
+    similarity = pd.read_csv(run / "tables" / "edge_jaccard.csv")
+    assert len(similarity) == len(CLASSES) * 3
+    assert similarity["value"].between(0, 1).all()
+    accuracy = pd.read_csv(run / "tables" / "accuracy.csv")
+    assert set(accuracy["domain"]) == set(STYLES)
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "key were left out of its quickdraw images" in page
+    committed = {path.name for path in (quickstart / "results").iterdir()}
+    assert {"accuracy.csv", "edge_jaccard_summary.csv", "provenance.json"} <= committed
+
+
+def test_the_quickstart_trains_without_the_held_out_combination(quickstart: Path) -> None:
+    with open(quickstart / "run" / "train.tsv", encoding="utf-8", newline="") as file:
+        paths = [Path(row["filepath"]) for row in csv.DictReader(file, delimiter="\t")]
+    trained_on = {(path.parts[-3], path.parts[-2]) for path in paths}
+    assert trained_on == {(s, c) for s in STYLES for c in CLASSES} - {("quickdraw", "key")}
+
+
+@needs_browser
+def test_a_browser_draws_the_report_of_the_quickstart(quickstart: Path) -> None:
+    assert_drawn(quickstart / "run" / "report.html", figures=6)
+
+
+@pytest.fixture(scope="module")
+def compared(quickstart: Path) -> Path:
+    """The folder of a finished comparison of two classes in two styles."""
+    module = script("compare_circuits")
+    out = quickstart / "compared"
+    config = module.Config(
+        model="rn-tiny",
+        data=quickstart / "run" / "toy",
+        out=out,
+        checkpoint=quickstart / "run" / "clip" / "checkpoints" / "epoch_1.pt",
+        classes=("star", "fish"),
+        domains=("real", "clipart"),
+        n_images=2,
+        rule="left-2",
+        edge_rule="midpoint-1",
+    )
+    module.main(config)
+    return out
+
+
+def test_the_chosen_classes_and_domains_are_compared(compared: Path) -> None:
+    table = pd.read_csv(compared / "tables" / "edge_jaccard.csv")
+    assert table[["class", "domain_a", "domain_b"]].to_numpy().tolist() == [
+        ["fish", "clipart", "real"],
+        ["star", "clipart", "real"],
+    ]
+    assert "the circuit that recognises it was found" in (compared / "report.html").read_text(encoding="utf-8")
+
+
+@needs_browser
+def test_a_browser_draws_the_report_of_a_comparison(compared: Path) -> None:
+    assert_drawn(compared / "report.html", figures=6)
+
+
+def test_the_benchmark_finds_equal_scores() -> None:
+    module = script("benchmark_attribution")
+    table = module.run(module.Config(models=("rn-tiny",), images=1, units_per_pair=1))
+    assert table[["model", "scores"]].to_numpy().tolist() == [["rn-tiny", "nodes"], ["rn-tiny", "edges"]]
+    assert (table["largest relative difference"] < 1e-4).all()
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in EXPERIMENTS.glob("*.py")))
+def test_help_says_what_a_script_is_for(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", "--help"])
+    monkeypatch.setattr(logging.getLogger(), "handlers", [logging.NullHandler()])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(EXPERIMENTS / f"{name}.py"), run_name="__main__")
+    assert ended.value.code == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    first_line = (EXPERIMENTS / f"{name}.py").read_text().partition("\n")[0].lstrip('"')
+    assert first_line[:40] in shown
+    assert "--seed" in shown
+
+
+def test_a_script_refuses_bad_input_in_a_sentence(tmp_path: Path) -> None:
+    module = script("compare_circuits")
+    with pytest.raises(InputError, match="there is no folder"):
+        module.main(module.Config(model="rn-tiny", data=tmp_path / "none", out=tmp_path, checkpoint=tmp_path / "x.pt"))
