@@ -21,7 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from circuitry.baselines import ZERO, Baseline
-from circuitry.batches import ImageBatches, Images, bytes_per_image
+from circuitry.batches import ImageBatches, Images
 from circuitry.causal_results import RANKINGS, FaithfulnessCurve
 from circuitry.circuit import INPUT, AttributionGraph, keep_units
 from circuitry.encoder import Encoder
@@ -29,6 +29,7 @@ from circuitry.errors import InputError
 from circuitry.interventions import Patch, patched
 from circuitry.metrics import Metric
 from circuitry.nodes import _checked_metric, clean_activations
+from circuitry.patching import rows_that_fit
 
 MIB_FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """The circuit sizes of the MIB benchmark (arXiv 2504.13151)."""
@@ -70,13 +71,11 @@ def kept_embeddings(
     sites = [site for site in encoder.sites if any(site in circuit for circuit in circuits)]
     for site in (site for circuit in circuits for site in circuit):
         encoder.position(site)
-    with torch.enable_grad():  # it counts what autograd keeps, and the caller may have switched that off
-        rows = max(1, int(memory_gib * 2**30) // bytes_per_image(encoder))
     found: list[list[Tensor]] = [[] for _ in circuits]
     done = 0
     bar = tqdm(desc="circuits", unit="run", disable=not progress)
     with encoder.frozen(), torch.no_grad(), bar:
-        for batch in ImageBatches(images, encoder, rows):
+        for batch in ImageBatches(images, encoder, rows_that_fit(encoder, memory_gib)):
             clean = clean_activations(encoder, batch, sites)
             values = _values(encoder, source, done, batch, clean)
             done += len(batch)

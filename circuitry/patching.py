@@ -15,10 +15,12 @@ the rest of the tower is linear both equal the attribution. (Heimersheim & Nanda
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
@@ -28,6 +30,7 @@ from circuitry.batches import ImageBatches, Images, bytes_per_image
 from circuitry.causal_results import DIRECTIONS, PATCHED_BY, PatchEffects
 from circuitry.encoder import Encoder
 from circuitry.errors import InputError
+from circuitry.interventions import Patch, patched
 from circuitry.metrics import Metric
 from circuitry.nodes import _checked_metric, clean_activations
 
@@ -78,6 +81,43 @@ def patch_effects(
     return sweep.result()
 
 
+def edge_movements(
+    encoder: Encoder, images: Float[Tensor, "batch 3 h w"], *, source: Baseline = ZERO, sites: Sequence[str]
+) -> dict[tuple[str, str], np.ndarray]:
+    """Return how far each downstream unit moves when one upstream unit is replaced: the oracle of edge scores.
+
+    Mean over images and positions of the squared distance from the clean activation, with only the stages between
+    the two sites run; one run per upstream unit.
+
+    Returns:
+        Scores [units downstream, units upstream] by pair of consecutive ``sites``.
+    """
+    found = {}
+    with encoder.frozen(), torch.no_grad():
+        clean = clean_activations(encoder, images.to(encoder.device, encoder.dtype), _checked_sites(encoder, sites))
+        for up, down in pairwise(sites):
+            a, dim, units = clean[up], encoder.unit_dim(up), clean[down].movedim(encoder.unit_dim(down), 0)
+            columns = []
+            for unit in range(a.shape[dim]):
+                with patched(encoder, [Patch(up, source, units=[unit])]):
+                    moved = encoder(a, start=up, stop=down).movedim(encoder.unit_dim(down), 0)
+                columns.append((moved - units).flatten(1).double().square().mean(1).cpu().numpy())
+            found[up, down] = np.stack(columns, 1)
+    return found
+
+
+def rows_that_fit(encoder: Encoder, memory_gib: float) -> int:
+    """Return how many images, or activations of one image, a run may take.
+
+    Raises:
+        InputError: for a budget that is not positive.
+    """
+    if memory_gib <= 0:
+        raise InputError(f"The memory budget is a positive number of GiB, but {memory_gib} was given.")
+    with torch.enable_grad():  # it counts what autograd keeps, and the caller may have switched that off
+        return max(1, int(memory_gib * 2**30) // max(1, bytes_per_image(encoder)))
+
+
 class _Sweep:
     """Sums over batches: the metric and the effects."""
 
@@ -97,13 +137,10 @@ class _Sweep:
                 raise InputError(f"Expected {name} to be one of {', '.join(known)}, but {given!r} was given.")
         if units is not None and by != "unit":
             raise InputError(f"Units are chosen when patching by 'unit', but by={by!r} was given with units.")
-        if memory_gib <= 0:
-            raise InputError(f"The memory budget is a positive number of GiB, but {memory_gib} was given.")
         self.encoder, self.metric, self.by, self.source, self.direction = encoder, metric, by, source, direction
         self.sites = sites if units is None else tuple(site for site in sites if site in units)
         self.units = units
-        with torch.enable_grad():  # it counts what autograd keeps, and the caller may have switched that off
-            self.rows = max(1, int(memory_gib * 2**30) // bytes_per_image(encoder))
+        self.rows = rows_that_fit(encoder, memory_gib)
         self.count, self.clean = 0, 0.0
         self.moved: dict[str, float] = dict.fromkeys(self.sites, 0.0)
         self.sums: dict[str, np.ndarray] = {}

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from circuitry import DomainFolder, load_clip
 from circuitry.command_line import run_script
+from circuitry.data.captions import readable
 from circuitry.data.mixtures import read_captions, write_mixture
 from circuitry.training.clip import train_clip
 from circuitry.training.evaluation import zero_shot_accuracy
@@ -29,6 +30,8 @@ class Config:
     """open_clip model name, a name shipped here, or the path of a model-config JSON."""
     domains: tuple[str, ...] | None = None
     """Domains to train on; all unless told."""
+    name_class: bool = False
+    """Add the class to every caption, "baby chick, animal bird": for captions that name something finer."""
     epochs: int = 20
     """Passes over the images."""
     batch_size: int = 128
@@ -46,8 +49,11 @@ class Config:
 def main(config: Config) -> None:
     """Train, evaluate, print."""
     records = DomainFolder(config.data, split="train", domains=config.domains).records
+    captions = read_captions(config.data)
+    if config.name_class:
+        captions |= {r.relative: f"{captions.get(r.relative, '')}, {readable(r.class_name)}" for r in records}
     checkpoint = train_clip(
-        write_mixture(records, read_captions(config.data), config.out / "train.tsv"),
+        write_mixture(records, captions, config.out / "train.tsv"),
         config.out / "clip",
         model=config.model,
         epochs=config.epochs,

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +13,18 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 import circuitry
-from circuitry import AttributionGraph, Encoder, InputError, class_logit, edge_jaccard, node_overlap, wl_kernel
-from circuitry import left_rule, mean_baseline, midpoint_rule
+from circuitry import (
+    AttributionGraph,
+    Encoder,
+    InputError,
+    class_logit,
+    edge_jaccard,
+    left_rule,
+    mean_baseline,
+    midpoint_rule,
+    node_overlap,
+    wl_kernel,
+)
 from circuitry.attribution import AttributionSettings, attribute_halves
 from circuitry.encoder import Stage
 from tests.conftest import shared
@@ -68,7 +79,7 @@ def test_hand_worked_network() -> None:
     assert graph.node_scores["input"].tolist() == [-12, -28, -80]
     assert graph.node_scores["squared"].tolist() == [-40, -80]
     assert graph.node_scores["embedding"].tolist() == [-40, -80]
-    assert graph.completeness["doubled"] == (-120, -120)
+    assert tuple(graph.completeness["doubled"]) == (-120, -120)
     assert graph.kept_units["doubled"].tolist() == [2, 1, 0]
     assert graph.kept_units["squared"].tolist() == [1, 0]
     # Edges into squared_0: y(s) = s^2 (36, 4) per position, gap = mean over 2 positions of (y - (36, 4))^2.
@@ -137,7 +148,7 @@ def test_nodes_equal_brute_force(any_tower: nn.Module) -> None:
 
 
 def test_edges_equal_brute_force(any_tower: nn.Module) -> None:
-    # Double precision: after a layer norm, which undoes the scale of its input, little but rounding is left of some gaps.
+    # Double precision: a layer norm undoes the scale of its input, so little but rounding is left of some gaps.
     encoder, images, weights = setting(any_tower.double())
     images, weights = images.double(), weights.double()
     graph = attribute(encoder, images, weights, rule=left_rule(3), node_fraction=0.12)
@@ -148,7 +159,7 @@ def test_edges_equal_brute_force(any_tower: nn.Module) -> None:
 
 
 @pytest.mark.parametrize("sites", [("layer1.0", "layer2.1", "attnpool"), ("input", "act2", "layer4.0")])
-def test_edges_between_sites_further_apart(resnet: nn.Module, sites: tuple[str, ...]) -> None:
+def test_edges_between_sites_further_apart(resnet: Any, sites: tuple[str, ...]) -> None:
     encoder, images, weights = setting(resnet)
     graph = attribute(encoder, images, weights, rule=left_rule(3), node_fraction=0.05, sites=sites)
     assert tuple(graph.node_scores) == sites
@@ -157,7 +168,7 @@ def test_edges_between_sites_further_apart(resnet: nn.Module, sites: tuple[str, 
     assert worst(graph.edge_scores, expected) < 1e-4
 
 
-def test_nodes_equal_captum(resnet: nn.Module) -> None:
+def test_nodes_equal_captum(resnet: Any) -> None:
     encoder, images, weights = setting(resnet, n=1)
     graph = attribute(encoder, images, weights, rule=circuitry.gauss_legendre_rule(7))
     for site in ("act2", "layer2.1", "layer4.0"):
@@ -185,7 +196,7 @@ class TailModule(nn.Module):
 # --- laws ------------------------------------------------------------------------------------------------------------
 
 
-def test_any_cut_into_batches_gives_the_same(resnet: nn.Module) -> None:
+def test_any_cut_into_batches_gives_the_same(resnet: Any) -> None:
     encoder, images, weights = setting(resnet, n=5)
     whole = attribute(encoder, images, weights)
 
@@ -200,26 +211,30 @@ def test_any_cut_into_batches_gives_the_same(resnet: nn.Module) -> None:
         assert worst(parts.edge_scores, whole.edge_scores) < 1e-4
 
 
-def test_a_small_memory_budget_changes_nothing(resnet: nn.Module) -> None:
+def test_a_small_memory_budget_changes_nothing(resnet: Any) -> None:
     encoder, images, weights = setting(resnet, n=4)
     whole, small = (attribute(encoder, images, weights, memory_gib=gib) for gib in (1.0, 0.002))
     assert worst(small.node_scores, whole.node_scores) < 1e-4
     assert worst(small.edge_scores, whole.edge_scores) < 1e-4
 
 
-def test_batches_are_cut_to_the_budget(resnet: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_are_cut_to_the_budget(resnet: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder, images, weights = setting(resnet, n=6)
     from circuitry.batches import bytes_per_image
 
     seen = []
     run = encoder.stages[0].run
-    spy = Stage(encoder.stages[0].site, lambda x: (seen.append(len(x)), run(x))[1], 1)
-    encoder.stages = (spy, *encoder.stages[1:])
+
+    def spy(x: Tensor) -> Tensor:
+        seen.append(len(x))
+        return run(x)
+
+    encoder.stages = (Stage(encoder.stages[0].site, spy, 1), *encoder.stages[1:])
     attribute(encoder, images, weights, memory_gib=2.5 * bytes_per_image(encoder) / 2**30)
     assert max(seen) == 2
 
 
-def test_completeness_gap_vanishes_with_many_points(resnet: nn.Module) -> None:
+def test_completeness_gap_vanishes_with_many_points(resnet: Any) -> None:
     encoder, images, weights = setting(resnet)
     coarse, fine = (attribute(encoder, images, weights, rule=midpoint_rule(n)) for n in (2, 60))
     assert fine.completeness["attnpool"].effect_sum == pytest.approx(0, abs=1e-5)  # the cosine ignores scale
@@ -233,7 +248,7 @@ def test_completeness_gap_vanishes_with_many_points(resnet: nn.Module) -> None:
         assert abs(fine.completeness[site].gap) <= abs(coarse.completeness[site].gap) + 1e-3
 
 
-def test_mean_baseline(resnet: nn.Module) -> None:
+def test_mean_baseline(resnet: Any) -> None:
     encoder, images, weights = setting(resnet)
     reference = torch.randn(7, 3, 64, 64)
     with torch.no_grad():
@@ -252,7 +267,7 @@ def test_mean_baseline(resnet: nn.Module) -> None:
     assert np.abs(attribute(encoder, images[:1], weights, baseline=same).node_scores["layer3.0"]).max() < 1e-6
 
 
-def test_halves_and_whole(resnet: nn.Module) -> None:
+def test_halves_and_whole(resnet: Any) -> None:
     encoder, images, weights = setting(resnet, n=5)
     settings = AttributionSettings()
     whole, halves = attribute_halves(encoder, images, class_logit(weights, 1), settings, progress=False)
@@ -266,7 +281,7 @@ def test_halves_and_whole(resnet: nn.Module) -> None:
     assert attribute_halves(encoder, images[:1], class_logit(weights, 1), settings, progress=False)[1] is None
 
 
-def test_the_tower_is_left_as_it_was(resnet: nn.Module) -> None:
+def test_the_tower_is_left_as_it_was(resnet: Any) -> None:
     encoder, images, weights = setting(resnet)
     state = {name: value.clone() for name, value in resnet.state_dict().items()}
     resnet.train()
@@ -276,7 +291,7 @@ def test_the_tower_is_left_as_it_was(resnet: nn.Module) -> None:
     assert resnet.layer2[1].downsample is None
 
 
-def test_double_precision_is_kept(resnet: nn.Module) -> None:
+def test_double_precision_is_kept(resnet: Any) -> None:
     encoder, images, weights = setting(resnet)
     single = attribute(encoder, images, weights)
     resnet.double()
@@ -332,13 +347,13 @@ def test_equal_to_the_study() -> None:
         ({"memory_gib": 0.0}, "positive number of GiB"),
     ],
 )
-def test_bad_settings_are_refused(resnet: nn.Module, settings: dict[str, object], message: str) -> None:
+def test_bad_settings_are_refused(resnet: Any, settings: dict[str, object], message: str) -> None:
     encoder, images, weights = setting(resnet)
     with pytest.raises(InputError, match=message):
         attribute(encoder, images, weights, **settings)
 
 
-def test_bad_images_are_refused(resnet: nn.Module) -> None:
+def test_bad_images_are_refused(resnet: Any) -> None:
     encoder, images, weights = setting(resnet)
     with pytest.raises(InputError, match="at least one image, but there were none"):
         attribute(encoder, [], weights)
@@ -348,7 +363,7 @@ def test_bad_images_are_refused(resnet: nn.Module) -> None:
         attribute(encoder, images[..., :32, :32], weights)
 
 
-def test_activations_that_are_not_finite_name_the_site(resnet: nn.Module) -> None:
+def test_activations_that_are_not_finite_name_the_site(resnet: Any) -> None:
     encoder, images, weights = setting(resnet)
     with pytest.raises(InputError, match="at site 'input' are not finite"):
         attribute(encoder, images * float("nan"), weights)
@@ -357,13 +372,13 @@ def test_activations_that_are_not_finite_name_the_site(resnet: nn.Module) -> Non
         attribute(encoder, images, weights)
 
 
-def test_a_metric_of_the_wrong_shape_is_refused(resnet: nn.Module) -> None:
+def test_a_metric_of_the_wrong_shape_is_refused(resnet: Any) -> None:
     encoder, images, _ = setting(resnet)
     with pytest.raises(InputError, match=r"one number per image \[3\], but this one returned \[\]"):
         circuitry.attribute(encoder, images, lambda e: e.sum(), progress=False)
 
 
-def test_metric_and_baseline_messages(resnet: nn.Module) -> None:
+def test_metric_and_baseline_messages(resnet: Any) -> None:
     with pytest.raises(InputError, match="a row of the 4 text weights, but 4"):
         class_logit(torch.zeros(4, 16), 4)
     encoder = Encoder.from_tower(resnet)

@@ -134,9 +134,12 @@ def test_a_combination_without_images_is_absent_from_tables(made: Path) -> None:
 
 
 def test_a_part_of_the_classes_keeps_their_labels(clip: Clip, root: Path, made: Path, tmp_path: Path) -> None:
-    graphs = run(clip, root, tmp_path / "x", classes=["cat"], domains=["real"])
-    assert list(graphs) == [("cat", "real")]
-    assert_close(graphs["cat", "real"], GraphFolder(made)["cat", "real"])
+    chosen_late = run(clip, root, tmp_path / "late", classes=["cat"], domains=["real"])
+    images = DomainFolder(root, classes=["cat"], domains=["real"])
+    chosen_early = extract(clip, images, tmp_path / "x", settings=SETTINGS, templates=TEMPLATES, progress=False)
+    for graphs in (chosen_late, chosen_early):
+        assert list(graphs) == [("cat", "real")]
+        assert_close(graphs["cat", "real"], GraphFolder(made)["cat", "real"])
 
 
 def test_fewer_images_are_chosen_by_the_seed(clip: Clip, root: Path, tmp_path: Path) -> None:

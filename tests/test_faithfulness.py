@@ -97,7 +97,8 @@ def test_ends_of_the_curve(tower: str, kind: str) -> None:
         direction = encoder(images).mean(0) - (0 if kind == "zero" else encoder(reference).mean(0))
 
     def metric(e: Tensor) -> Tensor:
-        return e @ direction
+        out: Tensor = e @ direction
+        return out
 
     graph = attribute(encoder, images, metric, rule=midpoint_rule(2), progress=False)
     zero_or_mean = {} if kind == "zero" else {"source": mean_baseline(encoder, [reference])}

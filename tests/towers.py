@@ -1,6 +1,7 @@
 """Small image towers of every supported architecture, with weights that leave nothing at its initial value."""
 
 from collections.abc import Callable
+from typing import Any
 
 import open_clip
 import timm
@@ -23,7 +24,8 @@ VIT = {
 
 def _clip_tower(config: dict[str, object], **vision: object) -> nn.Module:
     config = config | {"vision_cfg": config["vision_cfg"] | vision}  # type: ignore[operator]
-    tower: nn.Module = open_clip.model.CLIP(**config).visual
+    model: Any = open_clip.model.CLIP(**config)
+    tower: nn.Module = model.visual
     return tower
 
 
@@ -31,7 +33,8 @@ def _timm_tower(trunk: nn.Module, size: int, features: int) -> nn.Module:
     tower = TimmModel("test_vit", embed_dim=16, image_size=size, pool="", proj="linear")
     tower.trunk = trunk
     tower.head = nn.Sequential(nn.Linear(features, 16))
-    return tower
+    made: nn.Module = tower
+    return made
 
 
 def _swin() -> nn.Module:
@@ -47,9 +50,7 @@ def _convnext() -> nn.Module:
 
 
 def _timm_vit() -> nn.Module:
-    trunk = timm.models.VisionTransformer(
-        img_size=32, patch_size=8, embed_dim=16, depth=2, num_heads=2, num_classes=0
-    )
+    trunk = timm.models.VisionTransformer(img_size=32, patch_size=8, embed_dim=16, depth=2, num_heads=2, num_classes=0)
     return _timm_tower(trunk, 32, trunk.num_features)
 
 
@@ -57,7 +58,9 @@ TOWERS: dict[str, Callable[[], nn.Module]] = {
     "resnet": lambda: _clip_tower(RESNET),
     "vit": lambda: _clip_tower(VIT),
     "vit-average-pooling": lambda: _clip_tower(VIT, pool_type="avg", final_ln_after_pool=True, no_ln_pre=True),
-    "vit-attentional-pooling": lambda: _clip_tower(VIT, attentional_pool=True, attn_pooler_heads=2, attn_pooler_queries=3),
+    "vit-attentional-pooling": lambda: _clip_tower(
+        VIT, attentional_pool=True, attn_pooler_heads=2, attn_pooler_queries=3
+    ),
     "swin": _swin,
     "convnext": _convnext,
     "timm-vit": _timm_vit,
@@ -76,8 +79,8 @@ def randomise(tower: nn.Module) -> None:
     """Move norms and scales off their initial ones and zeros, which would switch whole branches off."""
     for module in tower.modules():
         if isinstance(module, nn.BatchNorm2d):
-            nn.init.normal_(module.running_mean, std=0.1)
-            nn.init.uniform_(module.running_var, 0.5, 1.5)
+            module.running_mean = 0.1 * torch.randn(module.num_features)
+            module.running_var = 0.5 + torch.rand(module.num_features)
         if isinstance(module, nn.BatchNorm2d | nn.LayerNorm):
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.normal_(module.bias, std=0.1)

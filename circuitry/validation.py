@@ -1,0 +1,124 @@
+"""Attribution against patching: are the attributed scores what replacing the units really does?
+
+1. per site, the units with the largest |score| and a random sample of all units (seeded);
+2. the exact effect of each, by activation patching from the same baseline on the same images;
+3. per site, correlation of attributed and exact: Pearson for the values, Spearman for the ranks. The random sample
+   is an unbiased picture of a site; the top units are those a circuit is made of.
+
+This is how to decide which rule and baseline to trust.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from circuitry.baselines import ZERO, Baseline
+from circuitry.batches import Images
+from circuitry.circuit import AttributionGraph
+from circuitry.encoder import Encoder
+from circuitry.errors import InputError
+from circuitry.metrics import Metric
+from circuitry.patching import patch_effects
+
+
+@dataclass(frozen=True, eq=False)
+class AttributionCheck:
+    """Attributed scores beside exact effects."""
+
+    points: pd.DataFrame
+    """Columns site, unit, top, random (whether the unit is in that sample), attributed, exact."""
+
+    def table(self) -> pd.DataFrame:
+        """Return the correlations: columns site, sample (``top``, ``random``), n_units, pearson, spearman.
+
+        NaN for fewer than three units, or where the attributed or the exact effects are all the same.
+        """
+        rows = []
+        for site, part in self.points.groupby("site", sort=False):
+            for sample in ("top", "random"):
+                chosen = part[part[sample]]
+                rows.append((site, sample, len(chosen), *_correlations(chosen)))
+        return pd.DataFrame(rows, columns=["site", "sample", "n_units", "pearson", "spearman"])
+
+
+def check_attribution(
+    encoder: Encoder,
+    images: Images,
+    metric: Metric,
+    graph: AttributionGraph,
+    *,
+    baseline: Baseline = ZERO,
+    top: int = 20,
+    random: int = 20,
+    seed: int = 0,
+    memory_gib: float = 2.0,
+    progress: bool = True,
+) -> AttributionCheck:
+    """Return the exact effects of a graph's top units and of a random sample beside their attributed scores.
+
+    Args:
+        encoder: The encoder that was attributed.
+        images: The images that were attributed; on others the numbers also tell how the two sets differ.
+        metric: The metric that was attributed.
+        graph: From `attribute`.
+        baseline: The baseline of the attribution.
+        top: Units with the largest |score| per site; all where a site has fewer.
+        random: Random units per site; all where a site has fewer.
+        seed: Seed of the random sample.
+        memory_gib: Budget for the stacked activations, in GiB.
+        progress: Show a bar.
+
+    Raises:
+        InputError: when the baseline is not the graph's, no unit is asked for, or what `patch_effects` raises.
+
+    Example:
+        >>> check = check_attribution(encoder, photos, metric, graph)
+        >>> check.table().query("sample == 'random'")
+    """
+    attributed_with = graph.settings.get("baseline", baseline.name)
+    if attributed_with != baseline.name:
+        raise InputError(
+            f"Patching must go to the baseline of the attribution, {attributed_with!r}, but {baseline.name!r} was "
+            "given: pass that baseline."
+        )
+    if top < 0 or random < 0 or top + random == 0:
+        raise InputError(f"A check needs some top or random units, but {top} and {random} were asked for.")
+    rng = np.random.default_rng(seed)
+    tops, randoms = {}, {}
+    for site in graph.sites:
+        scores = graph.node_scores[site]
+        tops[site] = set(np.argsort(-np.abs(scores), kind="stable")[:top].tolist())
+        randoms[site] = set(rng.permutation(len(scores))[:random].tolist())
+    units = {site: sorted(tops[site] | randoms[site]) for site in graph.sites}
+    exact = patch_effects(
+        encoder,
+        images,
+        metric,
+        source=baseline,
+        sites=graph.sites,
+        units=units,
+        memory_gib=memory_gib,
+        progress=progress,
+    )
+    rows = [
+        (
+            site,
+            unit,
+            unit in tops[site],
+            unit in randoms[site],
+            float(graph.node_scores[site][unit]),
+            float(exact.scores[site][unit]),
+        )
+        for site in graph.sites
+        for unit in units[site]
+    ]
+    return AttributionCheck(pd.DataFrame(rows, columns=["site", "unit", "top", "random", "attributed", "exact"]))
+
+
+def _correlations(points: pd.DataFrame) -> tuple[float, float]:
+    x, y = points["attributed"].to_numpy(dtype=float), points["exact"].to_numpy(dtype=float)
+    if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return float("nan"), float("nan")
+    return float(stats.pearsonr(x, y).statistic), float(stats.spearmanr(x, y).statistic)
