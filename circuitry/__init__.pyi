@@ -1,6 +1,10 @@
 from .attribution import attribute as attribute
 from .baselines import Baseline as Baseline
 from .baselines import mean_baseline as mean_baseline
+from .causal_results import FaithfulnessCurve as FaithfulnessCurve
+from .causal_results import PatchEffects as PatchEffects
+from .causal_results import transfer_against_similarity as transfer_against_similarity
+from .causal_results import transfer_matrix as transfer_matrix
 from .circuit import AttributionGraph as AttributionGraph
 from .circuit import Circuit as Circuit
 from .clip import Clip as Clip
@@ -10,16 +14,25 @@ from .encoder import Encoder as Encoder
 from .errors import InputError as InputError
 from .extraction import GraphFolder as GraphFolder
 from .extraction import extract as extract
+from .faithfulness import faithfulness_curve as faithfulness_curve
+from .faithfulness import kept_embeddings as kept_embeddings
 from .graph_similarity import compare as compare
 from .graph_similarity import compare_halves as compare_halves
 from .graph_similarity import domain_matrix as domain_matrix
 from .graph_similarity import edge_jaccard as edge_jaccard
 from .graph_similarity import node_overlap as node_overlap
 from .graph_similarity import wl_kernel as wl_kernel
+from .interventions import OtherImages as OtherImages
+from .interventions import Patch as Patch
+from .interventions import patched as patched
 from .metrics import class_logit as class_logit
+from .patching import patch_effects as patch_effects
 from .quadrature import QuadratureRule as QuadratureRule
 from .quadrature import gauss_legendre_rule as gauss_legendre_rule
 from .quadrature import left_rule as left_rule
 from .quadrature import midpoint_rule as midpoint_rule
+from .transfer import interchange as interchange
+from .transfer import transfer_circuits as transfer_circuits
+from .validation import check_attribution as check_attribution
 
 __version__: str

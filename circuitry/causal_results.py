@@ -196,7 +196,7 @@ def transfer_matrix(table: pd.DataFrame, value: str = "faithfulness") -> pd.Data
     """Return the mean over classes of a transfer table: a row per circuit's domain, a column per images' domain.
 
     Args:
-        table: From `transfer.transfer` or `transfer.interchange`.
+        table: From `transfer.transfer_circuits` or `transfer.interchange`.
         value: The column to average; classes where it is NaN are left out of their cell.
 
     Raises:

@@ -74,6 +74,8 @@ class Clip:
         Example:
             >>> weights = clip.text_weights(["alarm clock", "cat"], templates=["a photo of a {}."])
         """
+        if isinstance(class_names, str):
+            raise InputError(f"Text weights need a list of class names, but the string {class_names!r} was given.")
         patterns = default_templates() if templates is None else as_patterns(templates)
         without = [p for p in patterns if "{}" not in p]
         if not class_names or not patterns or without:
@@ -140,9 +142,12 @@ def load_clip(
     if pretrained is not None:
         _check_tag(model_name, pretrained)
     state = None if checkpoint is None else read_checkpoint(checkpoint)
-    model, _, preprocess = open_clip.create_model_and_transforms(
-        model_name, pretrained=pretrained, pretrained_text=state is None
-    )
+    try:
+        model, _, preprocess = open_clip.create_model_and_transforms(
+            model_name, pretrained=pretrained, pretrained_text=state is None
+        )
+    except TypeError as error:
+        raise InputError(f"open_clip cannot build {name} ({error}): correct its model configuration.") from error
     if state is not None:
         _load_state(model, state, f"{checkpoint}", model_name)
     model.to(device).eval().requires_grad_(False)
@@ -198,9 +203,10 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
             f"{file} holds more than tensors and plain values, and reading it could run code: save its state "
             "dict alone (torch.save(model.state_dict(), ...)) or as safetensors."
         ) from error
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
+    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, LookupError) as error:
         raise InputError(f"{file} is not a readable checkpoint ({error}).") from error
     state = content.get("state_dict", content) if isinstance(content, Mapping) else {}
+    state = state if isinstance(state, Mapping) else {}
     tensors = {_without_prefix(key): value for key, value in state.items() if isinstance(value, Tensor)}
     if not tensors:
         raise InputError(
@@ -210,8 +216,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 
 
 def _without_prefix(key: str) -> str:
-    for prefix in ("module.", "_orig_mod."):
-        key = key.removeprefix(prefix)
+    while key.startswith(("module.", "_orig_mod.")):
+        key = key.partition(".")[2]
     return key
 
 

@@ -217,9 +217,8 @@ def _matrix_words(comparison: Comparison, measure: str) -> str:
     a, b = table.sort_values().index[-1]
     words = (
         f"Mean over {low['n_classes']} classes. The most alike are {a} and {b} ({table.max():.3f}). With the other "
-        f"domains, {high['domain']} is the most alike ({high['value']:.3f}, interval {high['low']:.3f} to "
-        f"{high['high']:.3f}) and {low['domain']} the least ({low['value']:.3f}, "
-        f"{low['low']:.3f} to {low['high']:.3f})."
+        f"domains, {high['domain']} is the most alike ({_with_interval(high, 'interval ')}) and "
+        f"{low['domain']} the least ({_with_interval(low)})."
     )
     if len(comparison.ceilings[measure]):
         normalised = comparison.matrix(measure, normalise=True)
@@ -232,10 +231,19 @@ def _summary_table(comparison: Comparison) -> pd.DataFrame:
     columns = {}
     for measure, name in MEASURE_NAMES.items():
         part = comparison.summary(measure).set_index(["domain", "group"])
-        columns[name] = part.apply(lambda r: f"{r['value']:.3f} [{r['low']:.3f}, {r['high']:.3f}]", axis=1)
+        columns[name] = part.apply(_with_brackets, axis=1)
         columns["classes"] = part["n_classes"]
     table = pd.DataFrame(columns).reset_index().sort_values("domain", kind="stable", ignore_index=True)
     return table[["domain", "group", "classes", *MEASURE_NAMES.values()]]
+
+
+def _with_interval(row: pd.Series, word: str = "") -> str:
+    known = not pd.isna(row["low"])
+    return f"{row['value']:.3f}" + (f", {word}{row['low']:.3f} to {row['high']:.3f}" if known else "")
+
+
+def _with_brackets(row: pd.Series) -> str:
+    return f"{row['value']:.3f}" + ("" if pd.isna(row["low"]) else f" [{row['low']:.3f}, {row['high']:.3f}]")
 
 
 def _domain_accuracy(accuracy: pd.DataFrame, pick: str) -> str:

@@ -48,7 +48,7 @@ class GraphFolder(Mapping[tuple[str, str], AttributionGraph]):
         manifest = self.path / "manifest.json"
         if not manifest.is_file():
             raise InputError(f"{self.path} is no folder of graphs (it has no manifest.json): make one with extract().")
-        self.manifest: dict[str, Any] = json.loads(manifest.read_text())
+        self.manifest = _read_manifest(manifest)
         if self.manifest.get("format") != FORMAT:
             raise InputError(
                 f"{self.path} has format {self.manifest.get('format')!r}, but this version reads {FORMAT!r}."
@@ -192,11 +192,19 @@ def _config(
     }
 
 
+def _read_manifest(path: Path) -> dict[str, Any]:
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(f"{path} is damaged ({error}): remove its folder and extract again.") from error
+    return manifest
+
+
 def _claim(out: Path, config: Mapping[str, Any], jobs: Mapping[tuple[str, str], object]) -> None:
     """Write the manifest, or check that the one there says the same."""
     path = out / "manifest.json"
     if path.is_file():
-        theirs = json.loads(path.read_text()).get("config", {})
+        theirs = _read_manifest(path).get("config", {})
         if theirs != config:
             raise InputError(
                 f"{out} was made with another configuration ({difference(config, theirs)}): choose another "

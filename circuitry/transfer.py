@@ -1,7 +1,7 @@
 """Transfer of circuits between domains: shared circuitry in the causal sense.
 
-1. `transfer`: only the circuit of (class, domain A) is kept while images of domain B of the same class run through
-   the encoder: faithfulness[A, B], and how often the class is still recognised;
+1. `transfer_circuits`: only the circuit of (class, domain A) is kept while images of domain B of the same class run
+   through the encoder: faithfulness[A, B], and how often the class is still recognised;
 2. `interchange`: the activations of A's circuit units, from images of A, are put into runs on images of B.
 
 `causal_results.transfer_matrix` makes a table a matrix; the more its off-diagonal keeps of the diagonal, the more
@@ -29,7 +29,7 @@ ByClassAndDomain = tuple[str, str]
 """A key (class, domain)."""
 
 
-def transfer(
+def transfer_circuits(
     encoder: Encoder,
     images: Mapping[ByClassAndDomain, Tensor],
     graphs: Mapping[ByClassAndDomain, AttributionGraph],
@@ -61,7 +61,7 @@ def transfer(
         InputError: when no class has both a circuit and images, or a class has no label.
 
     Example:
-        >>> table = transfer(clip.encoder, images, graphs, clip.text_weights(names), labels)
+        >>> table = transfer_circuits(clip.encoder, images, graphs, clip.text_weights(names), labels)
         >>> transfer_matrix(table)                    # faithfulness, rows: circuit of, columns: images of
         >>> transfer_matrix(table, "accuracy")
     """
@@ -95,7 +95,7 @@ def interchange(
     """Put the activations of A's circuit units, from images of A, into runs on images of B, class by class.
 
     Every image of B gets an image of A at random, another one where A is B. A control takes random units, as many at
-    every site: what any exchange of that size does. Arguments and errors are those of `transfer`.
+    every site: what any exchange of that size does. Arguments and errors are those of `transfer_circuits`.
 
     Args:
         encoder: The encoder under study.

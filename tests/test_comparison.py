@@ -204,7 +204,6 @@ def test_sentences_without_ceilings_do_not_speak_of_them(tmp_path: Path) -> None
     assert edges.endswith("clipart the least (0.325, 0.300 to 0.350).")
 
 
-@pytest.mark.xfail(reason="comparison_report prints intervals that are NaN")
 def test_sentences_on_a_single_class_speak_of_no_interval(tmp_path: Path) -> None:
     one = {m: t[t["class"] == "axe"] for m, t in hand_worked().similarity.items()}
     report = Report("t")

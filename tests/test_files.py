@@ -43,6 +43,15 @@ def test_the_file_is_not_there_before_it_is_whole(tmp_path: Path) -> None:
         assert not (tmp_path / "x").exists()
 
 
+def test_a_reader_keeps_the_old_file_that_it_has_open(tmp_path: Path) -> None:
+    (tmp_path / "x").write_text("old")
+    with open(tmp_path / "x") as reader:
+        with whole_file(tmp_path / "x") as temporary:
+            temporary.write_text("new")
+        assert reader.read() == "old"
+    assert (tmp_path / "x").read_text() == "new"
+
+
 def test_a_killed_writer_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.write_text("old")

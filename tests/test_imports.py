@@ -27,7 +27,7 @@ LAYERS = (
     *("data.toy_shapes", "data.toy_styles_raster", "data.toy_styles_flat", "data.toy_styles_light"),
     *("data.toy_styles_line", "data.toy_styles", "data.toy"),
     "extraction",
-    *("plots", "circuit_plot", "report", "comparison_report"),
+    *("plots", "circuit_plot", "causal_plots", "report", "comparison_report"),
     *("training", "training.clip", "training.evaluation", "training.open_clip_main"),
     "command_line",
 )

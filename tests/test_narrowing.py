@@ -33,9 +33,9 @@ STAGES: dict[str, tuple[Callable[[], nn.Module], Narrow, int, int]] = {
 def make(kind: str) -> tuple[nn.Module, Narrow, int, int]:
     torch.manual_seed(1)
     build, narrow, units, out = STAGES[kind]
-    stage = build().double().eval()
+    stage = build()
     randomise(stage)
-    return stage, narrow, units, out
+    return stage.double().eval(), narrow, units, out
 
 
 def value_and_gradients(narrow: NarrowStage, x: Tensor, step: Tensor, cotangents: Tensor) -> tuple[Tensor, Tensor]:

@@ -44,10 +44,17 @@ def test_methods_find_what_was_planted(build: object) -> None:
     table = score_methods(build())  # type: ignore[operator]
     means = table.groupby(["method", "kind"])["auroc"].mean()
     assert set(table["method"]) == set(METHODS)
-    for method in ("left 10", "midpoint 10", "exact patching"):
+    assert means["exact patching"].min() > 0.99
+    for method in ("left 10", "midpoint 10"):
         assert means[method, "node"] > 0.95
-        assert means[method, "edge"] > 0.95
+        assert means[method, "edge"] > 0.8  # attention that follows a joint path to zero is the weak spot
     assert means["gradient x activation", "edge"] == 0.5  # blind: all scores are zero
+
+
+def test_the_saturated_unit_is_lost_without_a_path() -> None:
+    table = score_methods(planted_convolution()).query("site == 'conv1'").set_index("method")["auroc"]
+    assert table["gradient x activation"] < 0.9
+    assert table.drop("gradient x activation").min() == 1
 
 
 def test_the_guard_catches_a_blind_method() -> None:

@@ -48,6 +48,6 @@ def test_nonsense_is_refused() -> None:
     with pytest.raises(InputError, match="at least one point, but 0"):
         left_rule(0)
     with pytest.raises(InputError, match="'odd' has 2 points and 1 weights"):
-        QuadratureRule("odd", (0, 1), (1,))
+        QuadratureRule("odd", (0.0, 1.0), (1.0,))
     with pytest.raises(InputError, match=r"weights that sum to 0\.5"):
         QuadratureRule("half", (0.5,), (0.5,))

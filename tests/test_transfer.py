@@ -10,7 +10,7 @@ from circuitry import AttributionGraph, Encoder, InputError
 from circuitry.baselines import Baseline
 from circuitry.causal_results import transfer_against_similarity, transfer_matrix
 from circuitry.encoder import Stage
-from circuitry.transfer import interchange, transfer
+from circuitry.transfer import interchange, transfer_circuits
 
 
 def encoder() -> Encoder:
@@ -47,7 +47,7 @@ def cells(table: pd.DataFrame, column: str) -> dict[tuple[str, str], object]:
 
 
 def test_hand_worked_transfer() -> None:
-    table = transfer(encoder(), IMAGES, GRAPHS, WEIGHTS, {"cat": 0}, progress=False)
+    table = transfer_circuits(encoder(), IMAGES, GRAPHS, WEIGHTS, {"cat": 0}, progress=False)
     # Cosines 4/5 in photos, (4/5 + 4/5 + 3/5) / 3 in sketches; with the other domain's circuit only u2 is left: 0.
     assert cells(table, "faithfulness") == {
         ("photo", "photo"): 1,
@@ -92,17 +92,17 @@ def test_hand_worked_interchange() -> None:
 def test_no_lead_and_missing_pairs() -> None:
     # A baseline that is better at the class than the images are.
     better = Baseline("better", {"u": torch.tensor([[1.0, 1, 0]]), "embedding": torch.tensor([[1.0, 0]])})
-    table = transfer(encoder(), IMAGES, GRAPHS, WEIGHTS, {"cat": 0}, source=better, progress=False)
+    table = transfer_circuits(encoder(), IMAGES, GRAPHS, WEIGHTS, {"cat": 0}, source=better, progress=False)
     assert table["faithfulness"].isna().all()
     assert table["reason"].str.startswith("the model does no better than the baseline: 0.8 against 1").iloc[0]
     only_photos = {("cat", "photo"): IMAGES["cat", "photo"]}
-    assert len(transfer(encoder(), only_photos, GRAPHS, WEIGHTS, {"cat": 0}, progress=False)) == 2
+    assert len(transfer_circuits(encoder(), only_photos, GRAPHS, WEIGHTS, {"cat": 0}, progress=False)) == 2
     pairs = interchange(encoder(), only_photos, GRAPHS, WEIGHTS, {"cat": 0}, progress=False)
     assert pairs["circuit_domain"].tolist() == ["photo"]
     with pytest.raises(InputError, match="a class with both circuits and images, but there is none"):
-        transfer(encoder(), {("dog", "photo"): pixels((1, 1, 1))}, GRAPHS, WEIGHTS, {"dog": 1}, progress=False)
+        transfer_circuits(encoder(), {("dog", "photo"): pixels((1, 1, 1))}, GRAPHS, WEIGHTS, {"dog": 1}, progress=False)
     with pytest.raises(InputError, match="row of the text weights, but labels lack cat"):
-        transfer(encoder(), IMAGES, GRAPHS, WEIGHTS, {}, progress=False)
+        transfer_circuits(encoder(), IMAGES, GRAPHS, WEIGHTS, {}, progress=False)
 
 
 def square(values: list[list[float]]) -> pd.DataFrame:
@@ -123,4 +123,4 @@ def test_rank_correlation_with_similarity() -> None:
     with pytest.raises(InputError, match="same domains, but are of a, b, c and of a, b"):
         transfer_against_similarity(flat, similarity.iloc[:2, :2])
     with pytest.raises(InputError, match="no numbers under 'reason'; choose one of faithfulness, metric"):
-        transfer_matrix(transfer(encoder(), IMAGES, GRAPHS, WEIGHTS, {"cat": 0}, progress=False), "reason")
+        transfer_matrix(transfer_circuits(encoder(), IMAGES, GRAPHS, WEIGHTS, {"cat": 0}, progress=False), "reason")
