@@ -163,7 +163,7 @@ class _Job:
         self.encoder, self.metric, self.settings, self.progress = encoder, metric, settings, progress
         self.sites = _checked_sites(encoder, settings.sites)
         self.memory = int(settings.memory_gib * 2**30)
-        self.rows = max(1, self.memory // bytes_per_image(encoder))
+        self.rows = max(1, self.memory // max(1, bytes_per_image(encoder)))  # 0 where nothing is saved
 
     def batches(self, images: Images) -> ImageBatches:
         return ImageBatches(images, self.encoder, min(self.settings.batch_size or self.rows, self.rows))
