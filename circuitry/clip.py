@@ -175,7 +175,9 @@ def register_model(name: str | os.PathLike[str]) -> str:
         config = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise InputError(f"{path} is not a readable model-config JSON ({error}).") from error
-    missing = [key for key in ("embed_dim", "vision_cfg", "text_cfg") if key not in config]
+    missing = [
+        key for key in ("embed_dim", "vision_cfg", "text_cfg") if not isinstance(config, dict) or key not in config
+    ]
     if missing:
         raise InputError(f"{path} is not an open_clip model configuration: it lacks {', '.join(missing)}.")
     if path.stem in open_clip.list_models() and open_clip.get_model_config(path.stem) != config:
@@ -204,7 +206,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
             "dict alone (torch.save(model.state_dict(), ...)) or as safetensors."
         ) from error
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, LookupError) as error:
-        raise InputError(f"{file} is not a readable checkpoint ({error}).") from error
+        raise InputError(f"{file} is not a readable checkpoint ({error or type(error).__name__}).") from error
     state = content.get("state_dict", content) if isinstance(content, Mapping) else {}
     state = state if isinstance(state, Mapping) else {}
     tensors = {_without_prefix(key): value for key, value in state.items() if isinstance(value, Tensor)}

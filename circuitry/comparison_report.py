@@ -216,8 +216,8 @@ def _matrix_words(comparison: Comparison, measure: str) -> str:
     table = comparison.similarity[measure].groupby(["domain_a", "domain_b"])["value"].mean()
     a, b = table.sort_values().index[-1]
     words = (
-        f"Mean over {low['n_classes']} classes. The most alike are {a} and {b} ({table.max():.3f}). With the other "
-        f"domains, {high['domain']} is the most alike ({_with_interval(high, 'interval ')}) and "
+        f"Mean over {whole['n_classes'].max()} classes. The most alike are {a} and {b} ({table.max():.3f}). "
+        f"With the other domains, {high['domain']} is the most alike ({_with_interval(high, 'interval ')}) and "
         f"{low['domain']} the least ({_with_interval(low)})."
     )
     if len(comparison.ceilings[measure]):
