@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuitry.baselines import ZERO, Baseline
-from circuitry.batches import ImageBatches, Images, bytes_per_image
+from circuitry.batches import ImageBatches, Images, rows_that_fit
 from circuitry.circuit import AttributionGraph, NodeEffects, keep_units
 from circuitry.edges import edge_effects
 from circuitry.encoder import Encoder
@@ -161,9 +161,9 @@ class _Job:
 
     def __init__(self, encoder: Encoder, metric: Metric, settings: AttributionSettings, progress: bool) -> None:
         self.encoder, self.metric, self.settings, self.progress = encoder, metric, settings, progress
-        self.sites = _checked_sites(encoder, settings.sites)
+        self.sites = checked_sites(encoder, settings.sites)
         self.memory = int(settings.memory_gib * 2**30)
-        self.rows = max(1, self.memory // max(1, bytes_per_image(encoder)))  # 0 where nothing is saved
+        self.rows = rows_that_fit(encoder, settings.memory_gib)
 
     def batches(self, images: Images) -> ImageBatches:
         return ImageBatches(images, self.encoder, min(self.settings.batch_size or self.rows, self.rows))
@@ -203,7 +203,8 @@ class _Job:
         )
 
 
-def _checked_sites(encoder: Encoder, sites: Sequence[str] | None) -> tuple[str, ...]:
+def checked_sites(encoder: Encoder, sites: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the sites to score, all unless told, after checking that they exist and come in order."""
     if sites is None:
         return encoder.sites
     order = [encoder.position(site) for site in sites]

@@ -74,3 +74,15 @@ def bytes_per_image(encoder: Encoder) -> int:
     with encoder.frozen(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         alive.append(encoder(image.requires_grad_()))
     return 2 * sum(kept.values())
+
+
+def rows_that_fit(encoder: Encoder, memory_gib: float) -> int:
+    """Return how many images, or activations of one image, a run may take.
+
+    Raises:
+        InputError: for a budget that is not positive.
+    """
+    if memory_gib <= 0:
+        raise InputError(f"The memory budget is a positive number of GiB, but {memory_gib} was given.")
+    with torch.enable_grad():  # it counts what autograd keeps, and the caller may have switched that off
+        return max(1, int(memory_gib * 2**30) // max(1, bytes_per_image(encoder)))

@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from circuitry.errors import InputError
-from circuitry.plot_style import GREY, INK, Mark, check_table, marks_for, style, translucent
+from circuitry.plot_style import GREY, INK, Mark, band, check_table, marks_for, style
 from circuitry.plots import NEGATIVE, NEUTRAL, POSITIVE, similarity_heatmap
 
 SIGNED = [(0.0, NEGATIVE), (0.5, NEUTRAL), (1.0, POSITIVE)]
@@ -186,7 +186,8 @@ def faithfulness_curves(
     looks = marks_for(curves["domain"], marks)
     figure = go.Figure()
     for domain, part in curves.groupby("domain"):
-        _band(figure, part[part["circuit"] == circuit].dropna(subset=["low", "high"]), looks[str(domain)])
+        rows = part[part["circuit"] == circuit].dropna(subset=["low", "high"]).sort_values("fraction")
+        band(figure, 100 * rows["fraction"], rows["low"], rows["high"], looks[str(domain)].colour, "interval")
     for domain, part in curves.groupby("domain"):
         mark = looks[str(domain)]
         for name, dash in (("random", "dot"), (circuit, "solid")):
@@ -217,22 +218,6 @@ def transfer_heatmap(
 ) -> go.Figure:
     """Draw a `transfer_matrix`: a row per domain of the circuit, a column per domain of the images."""
     return similarity_heatmap(matrix, title=title, measure=measure, diagonal="same domain", marks=marks)
-
-
-def _band(figure: go.Figure, rows: pd.DataFrame, mark: Mark) -> None:
-    rows = rows.sort_values("fraction")
-    x = 100 * rows["fraction"]
-    figure.add_scatter(
-        name="interval",
-        x=[*x, *x[::-1]],
-        y=[*rows["high"], *rows["low"][::-1]],
-        mode="lines",
-        line={"width": 0},
-        fill="toself",
-        fillcolor=translucent(mark.colour, 0.13),
-        hoverinfo="skip",
-        showlegend=False,
-    )
 
 
 def _notes(correlations: pd.DataFrame) -> dict[str, str]:

@@ -24,6 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from circuitry.data.captions import readable
 from circuitry.encoder import Encoder
 from circuitry.errors import InputError
 from circuitry.files import whole_file
@@ -83,7 +84,7 @@ class Clip:
                 "Text weights need class names and templates with a {} for the name, but "
                 + (f"{without[0]!r} has none." if without else "an empty list was given.")
             )
-        names = [name.replace("_", " ").replace("-", " ") for name in class_names]
+        names = [readable(name) for name in class_names]
         prompts = [pattern.replace("{}", name) for name in names for pattern in patterns]
         folder = Path(cache_dir) if cache_dir is not None else user_cache_path("circuitry") / "text_weights"
         path = folder / f"{digest([self.digest, len(names), prompts])}.safetensors"

@@ -21,15 +21,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from circuitry.baselines import ZERO, Baseline
-from circuitry.batches import ImageBatches, Images
+from circuitry.batches import ImageBatches, Images, rows_that_fit
 from circuitry.causal_results import RANKINGS, FaithfulnessCurve
 from circuitry.circuit import INPUT, AttributionGraph, keep_units
 from circuitry.encoder import Encoder
 from circuitry.errors import InputError
 from circuitry.interventions import Patch, patched
 from circuitry.metrics import Metric
-from circuitry.nodes import _checked_metric, clean_activations
-from circuitry.patching import rows_that_fit
+from circuitry.nodes import checked_metric, clean_activations
 
 MIB_FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """The circuit sizes of the MIB benchmark (arXiv 2504.13151)."""
@@ -44,7 +43,7 @@ def kept_embeddings(
     circuits: Sequence[KeptUnits],
     *,
     source: Baseline | Tensor = ZERO,
-    memory_gib: float = 2.0,
+    memory_gib: float = 1.0,
     progress: bool = False,
 ) -> Float[Tensor, "circuits images d"]:
     """Return the embeddings of the images with only each circuit's units kept.
@@ -153,7 +152,7 @@ def faithfulness_curve(
     sites: Sequence[str] | None = None,
     random_draws: int = 5,
     seed: int = 0,
-    memory_gib: float = 2.0,
+    memory_gib: float = 1.0,
     progress: bool = True,
 ) -> FaithfulnessCurve:
     """Measure the metric with circuits of growing size kept, with all but them, and with random units.
@@ -194,7 +193,7 @@ def faithfulness_curve(
     draws = [{site: order[site][: len(units)] for site, units in c.items()} for order in orders for c in kept]
     circuits = [everything, complement(everything, graph), *kept, *(complement(c, graph) for c in kept), *draws]
     embeddings = kept_embeddings(encoder, images, circuits, source=source, memory_gib=memory_gib, progress=progress)
-    values = np.stack([_checked_metric(metric, e).double().cpu().numpy() for e in embeddings])
+    values = np.stack([checked_metric(metric, e).double().cpu().numpy() for e in embeddings])
     n = len(fractions)
     return FaithfulnessCurve(
         tuple(map(float, fractions)),

@@ -102,7 +102,7 @@ def _clean_run(
         x = images.detach().requires_grad_(with_gradient)
         embedding = encoder.run_with_hooks(x, fwd_hooks=[(site, tap) for site in sites])
         _check_finite(taps, encoder)
-        value = _checked_metric(metric, embedding)
+        value = checked_metric(metric, embedding)
     gradients: dict[str, Tensor] = {}
     if with_gradient:
         found = torch.autograd.grad(value.sum(), list(taps.values()))
@@ -131,7 +131,7 @@ def _path_gradient(
         points, weights = zip(*todo[k : k + at_once], strict=True)
         x = torch.cat([a + t * (b - a) for t in points]).requires_grad_()
         with torch.enable_grad():
-            value = _checked_metric(metric, encoder(x, start=site))
+            value = checked_metric(metric, encoder(x, start=site))
         gradient = torch.autograd.grad(value.sum(), x)[0]
         parts = rearrange(gradient, "(point batch) ... -> point batch ...", point=len(points))
         for w, part in zip(weights, parts, strict=True):
@@ -141,10 +141,11 @@ def _path_gradient(
 
 def _metric_at(encoder: Encoder, metric: Metric, activation: Tensor, site: str) -> float:
     with torch.no_grad():
-        return float(_checked_metric(metric, encoder(activation, start=site)).double().mean())
+        return float(checked_metric(metric, encoder(activation, start=site)).double().mean())
 
 
-def _checked_metric(metric: Metric, embedding: Tensor) -> Tensor:
+def checked_metric(metric: Metric, embedding: Tensor) -> Tensor:
+    """Return the metric [B] of embeddings [B, D] after checking that it gives one number per image."""
     value = metric(embedding)
     if value.shape != embedding.shape[:1]:
         raise InputError(

@@ -24,15 +24,15 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from circuitry.attribution import _checked_sites
+from circuitry.attribution import checked_sites
 from circuitry.baselines import ZERO, Baseline
-from circuitry.batches import ImageBatches, Images, bytes_per_image
+from circuitry.batches import ImageBatches, Images, rows_that_fit
 from circuitry.causal_results import DIRECTIONS, PATCHED_BY, PatchEffects
 from circuitry.encoder import Encoder
 from circuitry.errors import InputError
 from circuitry.interventions import Patch, patched
 from circuitry.metrics import Metric
-from circuitry.nodes import _checked_metric, clean_activations
+from circuitry.nodes import checked_metric, clean_activations
 
 
 def patch_effects(
@@ -45,7 +45,7 @@ def patch_effects(
     direction: str = "noise",
     sites: Sequence[str] | None = None,
     units: Mapping[str, Sequence[int] | np.ndarray] | None = None,
-    memory_gib: float = 2.0,
+    memory_gib: float = 1.0,
     progress: bool = True,
 ) -> PatchEffects:
     """Return the exact effect on the metric of patching each unit, each site or each position.
@@ -73,7 +73,7 @@ def patch_effects(
         >>> effects = patch_effects(encoder, clean, metric, by="position", source=corrupted, direction="denoise")
         >>> effects.scores["layer2.0"]            # [height, width]
     """
-    sweep = _Sweep(encoder, metric, by, source, direction, _checked_sites(encoder, sites), units, memory_gib)
+    sweep = _Sweep(encoder, metric, by, source, direction, checked_sites(encoder, sites), units, memory_gib)
     batches = ImageBatches(images, encoder, sweep.rows)
     with encoder.frozen(), torch.no_grad(), tqdm(desc="patching", unit="site", disable=not progress) as bar:
         for batch in batches:
@@ -94,7 +94,7 @@ def edge_movements(
     """
     found = {}
     with encoder.frozen(), torch.no_grad():
-        clean = clean_activations(encoder, images.to(encoder.device, encoder.dtype), _checked_sites(encoder, sites))
+        clean = clean_activations(encoder, images.to(encoder.device, encoder.dtype), checked_sites(encoder, sites))
         for up, down in pairwise(sites):
             a, dim, units = clean[up], encoder.unit_dim(up), clean[down].movedim(encoder.unit_dim(down), 0)
             columns = []
@@ -104,18 +104,6 @@ def edge_movements(
                 columns.append((moved - units).flatten(1).double().square().mean(1).cpu().numpy())
             found[up, down] = np.stack(columns, 1)
     return found
-
-
-def rows_that_fit(encoder: Encoder, memory_gib: float) -> int:
-    """Return how many images, or activations of one image, a run may take.
-
-    Raises:
-        InputError: for a budget that is not positive.
-    """
-    if memory_gib <= 0:
-        raise InputError(f"The memory budget is a positive number of GiB, but {memory_gib} was given.")
-    with torch.enable_grad():  # it counts what autograd keeps, and the caller may have switched that off
-        return max(1, int(memory_gib * 2**30) // max(1, bytes_per_image(encoder)))
 
 
 class _Sweep:
@@ -172,7 +160,7 @@ class _Sweep:
         return clean_activations(self.encoder, corrupted, self.sites)
 
     def _run(self, activation: Tensor, site: str) -> Tensor:
-        return _checked_metric(self.metric, self.encoder(activation, start=site)).double()
+        return checked_metric(self.metric, self.encoder(activation, start=site)).double()
 
     def _effects(self, site: str, base: Tensor, written: Tensor) -> np.ndarray:
         """Return metric(patched) - metric(base), summed over images, for everything that is patched at a site."""

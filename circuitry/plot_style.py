@@ -130,3 +130,21 @@ def style(figure: go.Figure, *, height: int, title: str | None = None, subtitle:
     figure.update_xaxes(**axis, title={"standoff": 12, "font": {"size": 13}})
     figure.update_yaxes(**axis, title={"standoff": 12, "font": {"size": 13}})
     return figure
+
+
+def band(
+    figure: go.Figure, x: Iterable[object], low: Iterable[float], high: Iterable[float], colour: str, name: str
+) -> None:
+    """Add an interval over x as a translucent area behind its line."""
+    x, low, high = list(x), list(low), list(high)
+    figure.add_scatter(
+        name=name,
+        x=[*x, *x[::-1]],
+        y=[*high, *low[::-1]],
+        mode="lines",
+        line={"width": 0},
+        fill="toself",
+        fillcolor=translucent(colour, 0.13),
+        hoverinfo="skip",
+        showlegend=False,
+    )

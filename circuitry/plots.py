@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 
 from circuitry.errors import InputError
 from circuitry.line_labels import label_ends
-from circuitry.plot_style import GREY, INK, Mark, check_table, faint, marked, marks_for, style, translucent
+from circuitry.plot_style import GREY, INK, Mark, band, check_table, faint, marked, marks_for, style
 
 PARTS = ("seen", "held-out")
 NEGATIVE, NEUTRAL, POSITIVE = "#eb9a6c", "#f7f9fb", "#5fabd9"  # ink stays readable on all of them
@@ -149,7 +149,8 @@ def overlap_over_depth(
     domains = sorted(set(depth["domain"]))
     lines = {d: depth[depth["domain"] == d].set_index("site").reindex(list(sites)) for d in domains}
     for domain, rows in lines.items():  # all bands first: no band covers a line
-        _band(figure, domain, rows.dropna(subset=["low", "high"]), looks[domain])
+        known = rows.dropna(subset=["low", "high"])
+        band(figure, known.index, known["low"], known["high"], looks[domain].colour, f"{domain} interval")
     for domain, rows in lines.items():
         _line(figure, domain, rows, looks[domain])
         ends.append((_last(rows["value"]), marked(domain, looks[domain])))
@@ -167,19 +168,6 @@ def overlap_over_depth(
     figure.update_yaxes(title_text=measure, range=[low, high])
     label_ends(figure, ends, x=sites[-1], gap=(high - low) / 21)
     return figure
-
-
-def _band(figure: go.Figure, domain: str, rows: pd.DataFrame, mark: Mark) -> None:
-    figure.add_scatter(
-        name=f"{domain} interval",
-        x=[*rows.index, *rows.index[::-1]],
-        y=[*rows["high"], *rows["low"][::-1]],
-        mode="lines",
-        line={"width": 0},
-        fill="toself",
-        fillcolor=translucent(mark.colour, 0.13),
-        hoverinfo="skip",
-    )
 
 
 def _line(figure: go.Figure, domain: str, rows: pd.DataFrame, mark: Mark) -> None:

@@ -37,7 +37,7 @@ def transfer_circuits(
     labels: Mapping[str, int],
     *,
     source: Baseline = ZERO,
-    memory_gib: float = 2.0,
+    memory_gib: float = 1.0,
     progress: bool = True,
 ) -> pd.DataFrame:
     """Keep the circuit of each domain on the images of each domain, class by class.
@@ -89,7 +89,7 @@ def interchange(
     labels: Mapping[str, int],
     *,
     seed: int = 0,
-    memory_gib: float = 2.0,
+    memory_gib: float = 1.0,
     progress: bool = True,
 ) -> pd.DataFrame:
     """Put the activations of A's circuit units, from images of A, into runs on images of B, class by class.

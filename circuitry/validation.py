@@ -53,7 +53,7 @@ def check_attribution(
     top: int = 20,
     random: int = 20,
     seed: int = 0,
-    memory_gib: float = 2.0,
+    memory_gib: float = 1.0,
     progress: bool = True,
 ) -> AttributionCheck:
     """Return the exact effects of a graph's top units and of a random sample beside their attributed scores.

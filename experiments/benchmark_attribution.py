@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from circuitry import Encoder, class_logit, left_rule
 from circuitry.attribution import AttributionSettings
 from circuitry.baselines import ZERO
-from circuitry.batches import ImageBatches, bytes_per_image
+from circuitry.batches import ImageBatches, rows_that_fit
 from circuitry.circuit import keep_units
 from circuitry.clip import register_model
 from circuitry.edges import edge_effects
@@ -118,7 +118,7 @@ def baseline(
 def ours(encoder: Encoder, images: Tensor, weights: Tensor) -> tuple[Scores, EdgeRows, float, float]:
     """Return this package's scores and seconds; edges are those of all kept units."""
     settings = AttributionSettings()
-    rows = max(1, int(settings.memory_gib * 2**30) // bytes_per_image(encoder))
+    rows = rows_that_fit(encoder, settings.memory_gib)
     batches = ImageBatches(images, encoder, rows)
     started = time.perf_counter()
     nodes = node_effects(

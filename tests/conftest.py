@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from circuitry import Clip
+from tests.tiny_clip import Tiny
 from tests.towers import TOWERS, make_tower
 
 torch.set_num_threads(1)  # the towers are small, and test processes share the cores
@@ -35,3 +37,15 @@ def shared(path: str) -> Path:
     if not file.exists():
         pytest.skip(f"needs {path} of the shared material, which is not beside this checkout")
     return file
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    """A tiny CLIP model on disk."""
+    return Tiny.write(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def clip(tiny: Tiny) -> Clip:
+    """The tiny CLIP model, loaded."""
+    return tiny.load()

@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import open_clip
@@ -17,48 +16,9 @@ from torch import Tensor
 from circuitry import Clip, InputError, load_clip
 from circuitry.clip import read_checkpoint, register_model
 from circuitry.templates import as_patterns, default_templates
-from tests.towers import RESNET, TEXT, randomise
+from tests.tiny_clip import CONFIG, NAME, Tiny, saved
 
-CONFIG = RESNET | {"text_cfg": TEXT | {"context_length": 16}}
-NAME = "circuitry-test-tiny"
 TEMPLATES = ["a photo of a {}.", "the {}", "{} and {}"]
-
-
-@dataclass(frozen=True)
-class Tiny:
-    """A model on disk: its configuration, and its weights, of which none is at its initial value."""
-
-    config: Path
-    state: dict[str, Tensor]
-
-    @classmethod
-    def write(cls, folder: Path) -> "Tiny":
-        path = folder / f"{NAME}.json"
-        path.write_text(json.dumps(CONFIG))
-        torch.manual_seed(7)
-        model = open_clip.create_model(register_model(path))
-        randomise(model)
-        return cls(path, {key: value.clone() for key, value in model.state_dict().items()})
-
-    def load(self) -> Clip:
-        weights = self.config.with_suffix(".safetensors")
-        save_file(self.state, weights)
-        return load_clip(self.config, weights)
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    return Tiny.write(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(scope="module")
-def clip(tiny: Tiny) -> Clip:
-    return tiny.load()
-
-
-def saved(content: object, path: Path) -> Path:
-    torch.save(content, path)
-    return path
 
 
 # Checkpoints

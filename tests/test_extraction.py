@@ -25,7 +25,7 @@ from circuitry import (
 )
 from circuitry.attribution import AttributionSettings, attribute_halves
 from circuitry.baselines import Baseline
-from tests.test_clip import Tiny, saved
+from tests.tiny_clip import Tiny, saved
 
 SETTINGS = AttributionSettings(node_fraction=0.1, rule=left_rule(2))
 TEMPLATES = ["a {}."]
@@ -34,16 +34,6 @@ COUNTS = {("real", "axe"): 3, ("real", "cat"): 2, ("real", "fish"): 1, ("sketch"
 
 CUT = 2000
 """Bytes that are left of the broken image; no other has as many."""
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    return Tiny.write(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(scope="module")
-def clip(tiny: Tiny) -> Clip:
-    return tiny.load()
 
 
 @pytest.fixture(autouse=True)

@@ -18,11 +18,11 @@ PUBLIC = [alias.asname for node in STUB.body if isinstance(node, ast.ImportFrom)
 
 LAYERS = (
     *("errors", "files", "line_labels", "plot_style", "quadrature", "circuit", "provenance"),
-    *("encoder", "narrowing", "adapters", "metrics", "templates", "clip"),
+    *("encoder", "narrowing", "adapters", "metrics", "templates", "data", "data.captions", "clip"),
     *("baselines", "batches", "interventions", "nodes", "edges", "attribution"),
     *("graph_similarity", "statistics", "comparison"),
     *("causal_results", "patching", "faithfulness", "transfer", "validation", "planted"),
-    *("data", "data.images", "data.domains", "data.captions", "data.mixtures", "data.contact_sheet"),
+    *("data.images", "data.domains", "data.mixtures", "data.contact_sheet"),
     *("data.toy_shapes_geometry", "data.toy_shapes_nature", "data.toy_shapes_things", "data.toy_shapes_vehicles"),
     *("data.toy_shapes", "data.toy_styles_raster", "data.toy_styles_flat", "data.toy_styles_light"),
     *("data.toy_styles_line", "data.toy_styles", "data.toy"),

@@ -154,3 +154,11 @@ def test_a_script_refuses_bad_input_in_a_sentence(tmp_path: Path) -> None:
     module = script("compare_circuits")
     with pytest.raises(InputError, match="there is no folder"):
         module.main(module.Config(model="rn-tiny", data=tmp_path / "none", out=tmp_path, checkpoint=tmp_path / "x.pt"))
+
+
+def test_the_example_of_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    text = (EXPERIMENTS.parent / "README.md").read_text(encoding="utf-8")
+    example = text.split("```python\n")[1].split("```")[0]
+    assert len(example.splitlines()) <= 12
+    exec(compile(example, "README.md", "exec"), {})
+    assert "'layer4.2'" in capsys.readouterr().out
