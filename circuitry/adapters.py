@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from circuitry.encoder import Stage
 from circuitry.errors import InputError
-from circuitry.narrowing import narrow_attention_pool, narrow_bottleneck
+from circuitry.narrowing import light_attention_pool, narrow_attention_pool, narrow_bottleneck
 
 SUPPORTED = (
     "open_clip ModifiedResNet",
@@ -74,8 +74,9 @@ def _resnet_stages(tower: ModifiedResNet) -> Iterator[Stage]:
     yield Stage("avgpool", tower.avgpool, 1)
     for layer in ("layer1", "layer2", "layer3", "layer4"):
         for j, block in enumerate(getattr(tower, layer)):
-            yield Stage(f"{layer}.{j}", block, 1, partial(narrow_bottleneck, block))
-    yield Stage("attnpool", tower.attnpool, 1, partial(narrow_attention_pool, tower.attnpool))
+            yield Stage(f"{layer}.{j}", block, 1, narrow=partial(narrow_bottleneck, block))
+    pool = tower.attnpool
+    yield Stage("attnpool", pool, 1, partial(light_attention_pool, pool), partial(narrow_attention_pool, pool))
 
 
 def _vit_stages(tower: VisionTransformer) -> Iterator[Stage]:

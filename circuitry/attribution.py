@@ -125,7 +125,7 @@ def attribute(
         memory_gib,
     )
     job = _Job(encoder, metric, settings, progress)
-    with encoder.frozen():
+    with encoder.frozen(), encoder.light():
         batches = job.batches(images)
         return job.graph(job.nodes(batches), batches)
 
@@ -147,7 +147,7 @@ def attribute_halves(
         halves for a single image.
     """
     job = _Job(encoder, metric, settings, progress)
-    with encoder.frozen():
+    with encoder.frozen(), encoder.light():
         parts = [job.batches(part) for part in (images[0::2], images[1::2]) if len(part)]
         nodes = [job.nodes(part) for part in parts]
         whole = job.graph(NodeEffects.merge(nodes), job.batches(images))

@@ -130,7 +130,8 @@ def add_reading_guide(report: Report) -> None:
         "Node overlap and edge Jaccard index are shares: common units (edges) over all units (edges) of both circuits. "
         "The Weisfeiler-Lehman kernel also compares neighbourhoods. A bare number says little: read it against the "
         "ceiling, the similarity of circuits from two halves of the same images (with half as many images each, so a "
-        "cautious ceiling), and against chance, the overlap of random units.\n\n"
+        "cautious ceiling), and against chance, the overlap of random units. Where the domains show the very same "
+        "objects, two domains can be more alike than two halves with different objects, and the ceiling is none.\n\n"
         "An attribution is a claim about causes, not a proof of one; and units are compared by their index, so two "
         "domains that use different units for the same purpose count as different."
     )

@@ -12,7 +12,7 @@ This is the only file that knows HookPoint; `adapters` turns architectures into 
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -41,6 +41,8 @@ class Stage:
     """Activation of the site before -> activation of this site."""
     unit_dim: int
     """Axis of the units in the output: 1 for [B, C, H, W] and [B, C], -1 for [B, L, C] and [B, H, W, C]."""
+    light: Callable[[Tensor], Tensor] | None = None
+    """Optional: ``run`` without work that does not reach its output, equal but for rounding."""
     narrow: Callable[[Tensor, Tensor], NarrowStage] | None = None
     """Optional faster route for edges: (kept upstream units, kept downstream units) -> `NarrowStage`."""
 
@@ -141,6 +143,16 @@ class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships 
         for index in range(first, last):
             x = self._hook_points[index + 1](self.stages[index].run(x))
         return x
+
+    @contextmanager
+    def light(self) -> Iterator[None]:
+        """Within the block runs leave out work that reaches no output: equal but for rounding, and faster."""
+        stages = self.stages
+        try:
+            self.stages = tuple(s if s.light is None else replace(s, run=s.light) for s in stages)
+            yield
+        finally:
+            self.stages = stages
 
     def _enable_hook_with_name(self, name: str, hook: Callable[..., Tensor | None], dir: str) -> None:
         self.position(name)  # TransformerLens itself would say just KeyError

@@ -133,32 +133,40 @@ def narrow_bottleneck(block: Bottleneck, up: Tensor, down: Tensor) -> NarrowStag
     return run
 
 
+def _tokens(x: Tensor) -> Tensor:
+    """[B, C, H, W] -> the mean token and one token per position [B, 1 + H W, C]."""
+    sequence = rearrange(x, "batch unit h w -> batch (h w) unit")
+    return torch.cat([sequence.mean(1, keepdim=True), sequence], 1)
+
+
+def _attend(pool: AttentionPool2d, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Return the attention of one query [B, 1, C] over k and v [B, tokens, C]: [B, C]."""
+    q, k, v = (rearrange(t, "batch token (head d) -> batch head token d", head=pool.num_heads) for t in (q, k, v))
+    weight = ((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)).softmax(-1)
+    pooled: Tensor = rearrange(weight @ v, "batch head 1 d -> batch (head d)")
+    return pooled
+
+
+def light_attention_pool(pool: AttentionPool2d, x: Tensor) -> Tensor:
+    """CLIP's attention pooling for its one used query; the module also computes one per position."""
+    tokens = _tokens(x) + pool.positional_embedding
+    pooled = _attend(pool, pool.q_proj(tokens[:, :1]), pool.k_proj(tokens), pool.v_proj(tokens))
+    embedding: Tensor = pool.c_proj(pooled)
+    return embedding
+
+
 def narrow_attention_pool(pool: AttentionPool2d, up: Tensor, down: Tensor) -> NarrowStage:
     """Narrow CLIP's attention pooling: one query (the mean token), and only the changed columns of k and v."""
-    heads = pool.num_heads
     weights = {name: getattr(pool, f"{name}_proj").weight[:, up] for name in "qkv"}
     out_weight, out_bias = pool.c_proj.weight[down], pool.c_proj.bias[down]
 
-    def tokens(x: Tensor) -> Tensor:
-        sequence = rearrange(x, "batch unit h w -> batch (h w) unit")
-        return torch.cat([sequence.mean(1, keepdim=True), sequence], 1)
-
     def run(x: Tensor, delta: Tensor) -> Tensor:
         with torch.no_grad():
-            whole = tokens(x) + pool.positional_embedding
+            whole = _tokens(x) + pool.positional_embedding
             constant = {"q": pool.q_proj(whole[:, :1]), "k": pool.k_proj(whole), "v": pool.v_proj(whole)}
-        change = tokens(delta)
-        parts = (("q", change[:, :1]), ("k", change), ("v", change))
-        q, k, v = (
-            rearrange(
-                torch.add(constant[name], F.linear(token, weights[name])),
-                "batch token (head d) -> batch head token d",
-                head=heads,
-            )
-            for name, token in parts
-        )
-        weight = ((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)).softmax(-1)
-        pooled = rearrange(weight @ v, "batch head 1 d -> batch (head d)")
-        return F.linear(pooled, out_weight, out_bias)
+        change = _tokens(delta)
+        parts = {"q": change[:, :1], "k": change, "v": change}
+        qkv = (torch.add(constant[name], F.linear(part, weights[name])) for name, part in parts.items())
+        return F.linear(_attend(pool, *qkv), out_weight, out_bias)
 
     return run

@@ -163,7 +163,8 @@ def run(config: Config) -> pd.DataFrame:
         weights = F.normalize(torch.randn(10, tower.output_dim), dim=-1)
         with torch.no_grad():
             tower(images)  # warm-up
-        nodes, edges, node_seconds, edge_seconds = ours(encoder, images, weights)
+        with encoder.light():  # as `attribute` does
+            nodes, edges, node_seconds, edge_seconds = ours(encoder, images, weights)
         naive_nodes, naive_edges, naive_node_seconds, naive_edge_seconds = baseline(
             tower, encoder.sites, images, weights, config.units_per_pair
         )

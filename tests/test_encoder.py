@@ -107,6 +107,21 @@ def test_frozen_restores_mode_and_gradients_even_after_an_exception(resnet: Any)
     assert not resnet.conv2.weight.requires_grad
 
 
+def test_light_runs_are_equal_but_for_rounding_and_end_with_the_block(any_tower: nn.Module) -> None:
+    encoder = Encoder.from_tower(any_tower.double())
+    images = images_for(encoder).double()
+    with torch.no_grad():
+        plain, cache = encoder.run_with_cache(images)
+        with encoder.light():
+            light, light_cache = encoder.run_with_cache(images)
+        torch.testing.assert_close(light, plain, rtol=1e-10, atol=1e-12)
+        for site in encoder.sites:
+            torch.testing.assert_close(light_cache[site], cache[site], rtol=1e-10, atol=1e-12)
+        with pytest.raises(InputError), encoder.light():
+            encoder(torch.zeros(1))
+        assert torch.equal(encoder(images), plain)
+
+
 def test_the_tower_keeps_its_modules_and_names(resnet: Any) -> None:
     before = [(name, id(module)) for name, module in resnet.named_modules()]
     Encoder.from_tower(resnet)
