@@ -1,10 +1,10 @@
 """Faithfulness: does a circuit alone do what the model does? (method.md, section 6.)
 
-For each batch of images, once for every circuit:
+For each batch of images, as many circuits at a time as memory allows:
 
 1. every unit outside the circuit is replaced by its source, at all sites in one run, from the first site on: what
    a site gets has already gone through the ablated sites before it;
-2. the embedding of that run is kept; the metric is averaged over images before any division:
+2. the embeddings of that run are kept; the metric is averaged over images before any division:
 
     faithfulness(C) = (m(C) - m(nothing kept)) / (m(M) - m(nothing kept))
 
@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+from einops import repeat
 from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
@@ -67,46 +68,82 @@ def kept_embeddings(
     """
     if any(INPUT in circuit for circuit in circuits):
         raise InputError("The image itself is no node of a circuit and is never ablated: leave out 'input'.")
-    sites = [site for site in encoder.sites if any(site in circuit for circuit in circuits)]
     for site in (site for circuit in circuits for site in circuit):
         encoder.position(site)
-    found: list[list[Tensor]] = [[] for _ in circuits]
-    done = 0
+    sites = [site for site in encoder.sites if any(site in circuit for circuit in circuits)]
+    start = sites[0] if sites else INPUT
+    found: list[Tensor] = []
+    done, rows = 0, rows_that_fit(encoder, memory_gib)
     bar = tqdm(desc="circuits", unit="run", disable=not progress)
     with encoder.frozen(), torch.no_grad(), bar:
-        for batch in ImageBatches(images, encoder, rows_that_fit(encoder, memory_gib)):
-            clean = clean_activations(encoder, batch, sites)
-            values = _values(encoder, source, done, batch, clean)
+        for batch in ImageBatches(images, encoder, rows) if circuits else ():
+            clean = clean_activations(encoder, batch, [start, *sites])
+            masks = {site: _masks(circuits, site, clean[site].shape[encoder.unit_dim(site)]) for site in sites}
+            different, which = _different(masks, len(circuits))
+            values = _values(encoder, source, done, batch, sites)
             done += len(batch)
-            for circuit, embeddings in zip(circuits, found, strict=True):
-                patches = [
-                    Patch(site, values[site], units=_others(circuit[site], clean[site].shape[encoder.unit_dim(site)]))
-                    for site in sites
-                    if site in circuit
-                ]
+            parts = []
+            for chunk in torch.split(different, max(1, rows // len(batch))):
+                patches = [_keep(encoder, site, masks[site][chunk].to(batch.device), values[site]) for site in sites]
                 with patched(encoder, patches):
-                    embeddings.append(encoder(batch))
+                    stack = repeat(clean[start], "image ... -> (circuit image) ...", circuit=len(chunk))
+                    parts.append(encoder(stack, start=start).unflatten(0, (len(chunk), len(batch))))
                 bar.update()
-    if not done or not circuits:
+            found.append(torch.cat(parts)[which])
+    if not done:
         raise InputError("Keeping a circuit needs at least one image and one circuit, but there were none.")
     if isinstance(source, Tensor) and len(source) != done:
         raise InputError(f"Other images go with the images one by one, but there are {len(source)} for {done}.")
-    return torch.stack([torch.cat(embeddings) for embeddings in found])
+    return torch.cat(found, 1)
+
+
+def _masks(circuits: Sequence[KeptUnits], site: str, size: int) -> Tensor:
+    """Which units each circuit leaves alone at a site, [circuits, units]: all of them where it lacks the site."""
+    masks = torch.ones(len(circuits), size, dtype=torch.bool)
+    for mask, circuit in zip(masks, circuits, strict=True):
+        if site in circuit:
+            mask[torch.from_numpy(_others(circuit[site], size))] = False
+    return masks
+
+
+def _different(masks: Mapping[str, Tensor], n: int) -> tuple[Tensor, Tensor]:
+    """Return an index of every different circuit, and for each of n circuits which of those it is.
+
+    Equal ones, such as the whole and the largest of a curve, are run once, and so are equal to the last bit.
+    """
+    seen: dict[bytes, int] = {}
+    which = [
+        seen.setdefault(b"".join(mask[i].numpy().tobytes() for mask in masks.values()), len(seen)) for i in range(n)
+    ]
+    return torch.tensor([which.index(k) for k in range(len(seen))]), torch.tensor(which)
+
+
+def _keep(encoder: Encoder, site: str, mask: Tensor, value: Baseline | Tensor) -> Patch:
+    """Patch a stack of circuits by images: unit u of circuit c stays where mask[c, u], else it takes the value."""
+
+    def write(stack: Tensor) -> Tensor:
+        units = encoder.unit_dim(site) % stack.dim()
+        shape = [stack.shape[units] if axis == units else 1 for axis in range(1, stack.dim())]
+        by_circuit = stack.unflatten(0, (len(mask), -1))
+        other = value.at(site, stack).unflatten(0, (len(mask), -1)) if isinstance(value, Baseline) else value
+        return torch.where(mask.view(len(mask), 1, *shape), by_circuit, other).flatten(0, 1)
+
+    return Patch(site, write)
 
 
 def _values(
-    encoder: Encoder, source: Baseline | Tensor, done: int, batch: Tensor, clean: Mapping[str, Tensor]
+    encoder: Encoder, source: Baseline | Tensor, done: int, batch: Tensor, sites: Sequence[str]
 ) -> Mapping[str, Baseline | Tensor]:
     """What stands in for the ablated units of one batch, by site."""
     if isinstance(source, Baseline):
-        return dict.fromkeys(clean, source)
+        return dict.fromkeys(sites, source)
     other = source[done : done + len(batch)].to(batch)
     if other.shape != batch.shape:
         raise InputError(
             f"Other images go with the images one by one, but {list(source.shape)} were given for images up to "
             f"number {done + len(batch)} of shape {list(batch.shape[1:])}."
         )
-    return clean_activations(encoder, other, list(clean))
+    return clean_activations(encoder, other, sites)
 
 
 def _others(kept: Sequence[int] | np.ndarray, size: int) -> np.ndarray:
