@@ -2,24 +2,34 @@
 
 1. `PatchEffects`: the exact effect of patching each unit, site or position;
 2. `FaithfulnessCurve`: the metric of every image with circuits of growing size kept, and what is read off it;
+   `pool_curves` makes those of several classes one;
 3. `transfer_matrix`, `transfer_against_similarity`: what a table of transfer says about pairs of domains.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Bool, Float
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 from scipy import stats
 
 from circuitry.errors import InputError
+from circuitry.files import whole_file
+
+CURVE_FORMAT = "circuitry faithfulness curve 1"
+"""Name and version of the file format."""
 
 PATCHED_BY = ("unit", "site", "position")
 DIRECTIONS = ("noise", "denoise")
 RANKINGS = ("absolute", "signed")
+MEASURES = ("faithfulness", "selectivity")
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,15 +72,24 @@ def faithfulness_ratio(kept: float, full: float, empty: float) -> tuple[float, s
     All three are metrics averaged over the images (method.md, section 6).
     """
     if full - empty <= 1e-6 * max(abs(full), abs(empty)):
-        return float("nan"), f"the model does no better than the baseline: {full:.4g} against {empty:.4g}"
+        return float("nan"), no_lead(full, empty)
     return (kept - empty) / (full - empty), ""
+
+
+def no_lead(full: float, empty: float) -> str:
+    """Return why there is no faithfulness."""
+    return f"the model does no better than the baseline: {full:.4g} against {empty:.4g}"
 
 
 @dataclass(frozen=True, eq=False)
 class FaithfulnessCurve:
     """The metric of every image with circuits of growing size kept; the circuits are nested.
 
-    The metrics are kept image by image, so that intervals come from resampling images.
+    The metrics are kept image by image, so that intervals come from resampling images. Two measures are read off:
+
+    - faithfulness: (m(C) - m(nothing kept)) / (m(M) - m(nothing kept)), means over images of the class;
+    - selectivity: the same of the difference between the mean over images of the class and the mean over images of
+      other classes. A circuit that answers its class whatever it is shown may be faithful; its selectivity is 0.
     """
 
     fractions: tuple[float, ...]
@@ -88,36 +107,48 @@ class FaithfulnessCurve:
     """Metric with all but the circuit."""
     random: Float[np.ndarray, "draws fractions images"]
     """Metric with random units, as many at every site as the circuit has."""
+    own: Bool[np.ndarray, " images"]
+    """Whether an image is of the class; the others are of other classes, and count for selectivity alone."""
     class_name: str | None = None
     domain: str | None = None
     settings: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def reason(self) -> str:
-        """Why there is no faithfulness; empty where there is."""
-        return faithfulness_ratio(0.0, float(self.full.mean()), float(self.empty.mean()))[1]
-
-    @property
     def faithfulness(self) -> Float[np.ndarray, " fractions"]:
         """1 is the whole model, 0 the baseline."""
-        kept: np.ndarray = self._ratios(*self._weights())["kept"][0]
+        kept: np.ndarray = self._ratios(*self._weights("faithfulness"))["kept"][0]
         return kept
 
     @property
     def completeness(self) -> Float[np.ndarray, " fractions"]:
         """Faithfulness of the complement: near 0 when the circuit holds all that matters."""
-        complement: np.ndarray = self._ratios(*self._weights())["complement"][0]
+        complement: np.ndarray = self._ratios(*self._weights("faithfulness"))["complement"][0]
         return complement
 
-    def table(self, *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
+    @property
+    def selectivity(self) -> Float[np.ndarray, " fractions"]:
+        """1: the class is told from others as well as by the whole model; 0: not at all. NaN without other images."""
+        kept: np.ndarray = self._ratios(*self._weights("selectivity"))["kept"][0]
+        return kept
+
+    def table(
+        self, measure: str = "faithfulness", *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
+    ) -> pd.DataFrame:
         """Return the curves of the circuit, its complement and random units, with bootstrap bands over images.
 
-        Columns class, domain, circuit (``kept``, ``complement``, ``random``), ranking, fraction, n_units, value, low,
-        high, n_images, reason. Bands of random units resample the draws too. A band is NaN for a single image, and
-        where the lead of the model over the baseline is within the noise.
+        Columns class, domain, circuit (``kept``, ``complement``, ``random``), ranking, measure, fraction, n_units,
+        value, low, high, n_images, reason. Bands of random units resample the draws too. A band is NaN for a single
+        image, and where the lead of the model over the baseline is within the noise.
+
+        Raises:
+            InputError: for another measure than faithfulness or selectivity, a confidence outside (0, 1), or no
+                resamples.
         """
-        found = self._intervals(self._ratios, confidence, resamples, seed)
-        return self._tidy(found, {"fraction": self.fractions, "n_units": self.n_units})
+        if measure not in MEASURES:
+            raise InputError(f"A curve is read as {' or '.join(MEASURES)}, but {measure!r} was asked for.")
+        found = self._intervals(self._ratios, measure, confidence, resamples, seed)
+        columns = {"measure": measure, "fraction": self.fractions, "n_units": self.n_units}
+        return self._tidy(found, columns, measure)
 
     def areas(self, *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
         """Return CPR (area under faithfulness) and CMD (area of |1 - faithfulness|) of circuit and random units.
@@ -132,32 +163,78 @@ class FaithfulnessCurve:
             both = {name: (f, np.abs(1 - f)) for name, f in ratios.items() if name != "complement"}
             return {name: np.stack([np.trapezoid(y, x) for y in ys], -1) for name, ys in both.items()}
 
-        return self._tidy(self._intervals(areas, confidence, resamples, seed), {"measure": ("CPR", "CMD")})
+        found = self._intervals(areas, "faithfulness", confidence, resamples, seed)
+        return self._tidy(found, {"measure": ("CPR", "CMD")}, "faithfulness")
 
-    def _weights(self, resamples: int = 0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """Weights [resample, image] and [resample, draw]: bootstrap resamples, or once all alike for 0 of them."""
-        rng, sizes = np.random.default_rng(seed), (len(self.full), len(self.random))
-        uniform = [np.full(n, 1 / max(n, 1)) for n in sizes]
-        if not resamples:
-            return uniform[0][None], uniform[1][None]
-        images, draws = (
-            rng.multinomial(n, p, resamples) / n if n else np.zeros((resamples, 0))
-            for n, p in zip(sizes, uniform, strict=True)
-        )
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the curve as safetensors with a JSON header, whole or not at all."""
+        header = {name: getattr(self, name) for name in _CURVE_HEADER}
+        tensors = {name: np.ascontiguousarray(getattr(self, name)) for name in _CURVE_ARRAYS}
+        with whole_file(path) as temporary:
+            save_file(tensors, temporary, {"format": CURVE_FORMAT, "header": json.dumps(header, sort_keys=True)})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "FaithfulnessCurve":
+        """Read a curve that `save` wrote.
+
+        Raises:
+            InputError: for a missing or damaged file, or another format.
+        """
+        try:
+            with safe_open(path, "numpy") as file:
+                metadata = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise InputError(f"{path} is not a readable faithfulness curve ({error}): make it again.") from error
+        if metadata.get("format") != CURVE_FORMAT or set(tensors) != set(_CURVE_ARRAYS):
+            raise InputError(
+                f"{path} has format {metadata.get('format', 'unknown')!r}, but this version reads {CURVE_FORMAT!r}: "
+                "make it again with this version."
+            )
+        header = json.loads(metadata["header"])
+        header |= {name: tuple(header[name]) for name in ("fractions", "n_units")}
+        return cls(**header, **tensors)
+
+    def _weights(self, measure: str, resamples: int = 0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """Weights [resample, image] and [resample, draw]: bootstrap resamples, or once all alike for 0 of them.
+
+        For selectivity images of other classes have negative weights: all ratios are then of differences.
+        """
+        rng = np.random.default_rng(seed)
+
+        def one(n: int) -> np.ndarray:
+            if not resamples or not n:
+                return np.full((max(resamples, 1), n), 1 / max(n, 1))
+            return rng.multinomial(n, np.full(n, 1 / n), resamples) / n
+
+        images = np.zeros((max(resamples, 1), len(self.own)))
+        images[:, self.own] = one(int(self.own.sum()))
+        draws = one(len(self.random))
+        if measure == "selectivity":
+            others = one(int((~self.own).sum()))
+            images[:, ~self.own] = -others if others.size else np.nan
+            if not others.size:
+                images[:] = np.nan
         return images, draws
 
+    def _lead(self, images: np.ndarray) -> np.ndarray:
+        """m(M) - m(nothing kept) with images so weighted; NaN where there is none."""
+        lead = images @ (self.full - self.empty)
+        size = np.abs(images) @ np.maximum(np.abs(self.full), np.abs(self.empty))
+        return np.where(lead > 1e-6 * size, lead, np.nan)
+
     def _ratios(self, images: np.ndarray, draws: np.ndarray) -> dict[str, np.ndarray]:
-        """Faithfulness [resample, fraction] with images and draws so weighted; NaN where there is no lead."""
-        full, empty = images @ self.full, images @ self.empty
-        lead = np.where(full - empty > 1e-6 * np.maximum(np.abs(full), np.abs(empty)), full - empty, np.nan)
+        """The measure [resample, fraction] with images and draws so weighted; NaN where there is no lead."""
         found = {"kept": images @ self.kept.T, "complement": images @ self.complement.T}
         if len(self.random):
             found["random"] = np.einsum("dfi,ri,rd->rf", self.random, images, draws, optimize=True)
-        return {name: (value - empty[:, None]) / lead[:, None] for name, value in found.items()}
+        empty, lead = (images @ self.empty)[:, None], self._lead(images)[:, None]
+        return {name: (value - empty) / lead for name, value in found.items()}
 
     def _intervals(
         self,
         statistic: Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]],
+        measure: str,
         confidence: float,
         resamples: int,
         seed: int,
@@ -168,18 +245,18 @@ class FaithfulnessCurve:
                 "A band needs a confidence in (0, 1) and at least one resample, but "
                 f"confidence={confidence} and resamples={resamples} were given."
             )
-        values = statistic(*self._weights())
+        values = statistic(*self._weights(measure))
         tails = 50 * (1 - confidence), 50 * (1 + confidence)
         bands: dict[str, np.ndarray] = {}
-        for name, found in statistic(*self._weights(resamples, seed)).items():
+        for name, found in statistic(*self._weights(measure, resamples, seed)).items():
             without = np.isnan(found).mean(0)
             # Where more than a tail of the resamples has no lead, the ratio has no bounded interval.
-            usable = (without < (1 - confidence) / 2) & (len(self.full) > 1)
+            usable = (without < (1 - confidence) / 2) & (self.own.sum() > 1)
             ends = np.nanpercentile(found, tails, axis=0) if usable.any() else np.full((2, *usable.shape), np.nan)
             bands[name] = np.where(usable, ends, np.nan)
         return {name: np.concatenate([values[name], bands[name]]) for name in values}
 
-    def _tidy(self, found: dict[str, np.ndarray], columns: dict[str, Any]) -> pd.DataFrame:
+    def _tidy(self, found: dict[str, np.ndarray], columns: dict[str, Any], measure: str) -> pd.DataFrame:
         names = ("value", "low", "high")
         parts = [
             pd.DataFrame({"circuit": circuit, **columns, **dict(zip(names, values, strict=True))})
@@ -189,24 +266,80 @@ class FaithfulnessCurve:
         table.insert(0, "class", self.class_name)
         table.insert(1, "domain", self.domain)
         table.insert(3, "ranking", self.ranking)
-        return table.assign(n_images=len(self.full), reason=self.reason)
+        return table.assign(n_images=int(self.own.sum()), reason=self._reason(measure))
+
+    def _reason(self, measure: str) -> str:
+        """Why there is no value; empty where there is."""
+        if measure == "selectivity" and self.own.all():
+            return "no images of other classes"
+        images = self._weights(measure)[0]
+        if not np.isnan(self._lead(images)).any():
+            return ""
+        full, empty = (float((images @ values)[0]) for values in (self.full, self.empty))
+        return no_lead(full, empty)
+
+
+_CURVE_ARRAYS = ("full", "empty", "kept", "complement", "random", "own")
+_CURVE_HEADER = ("fractions", "ranking", "n_units", "class_name", "domain", "settings")
+
+
+def pool_curves(curves: Sequence[FaithfulnessCurve]) -> FaithfulnessCurve:
+    """Return one curve over the images of several, each image with its own class's circuit and metric.
+
+    The metric is averaged over all images before dividing (method.md, section 6), so that a class with a small lead
+    over the baseline cannot dominate; bands resample images of all classes together.
+
+    Raises:
+        InputError: for no curves, or curves of different fractions, rankings, sizes or numbers of draws.
+
+    Example:
+        >>> pool_curves([curve for curve in curves if curve.domain == "sketch"]).table()
+    """
+    if not curves:
+        raise InputError("Pooling needs at least one curve, but there were none.")
+    for name in ("fractions", "ranking", "n_units", "settings"):
+        if len(found := {str(getattr(curve, name)) for curve in curves}) > 1:
+            raise InputError(f"Curves are pooled when their {name} agree, but there are {' and '.join(sorted(found))}.")
+    first = curves[0]
+    classes, domains = {c.class_name for c in curves}, {c.domain for c in curves}
+    together: dict[str, Any] = {
+        name: np.concatenate([getattr(c, name) for c in curves], axis=-1) for name in _CURVE_ARRAYS
+    }
+    return replace(
+        first,
+        **together,
+        class_name=first.class_name if len(classes) == 1 else None,
+        domain=first.domain if len(domains) == 1 else None,
+    )
 
 
 def transfer_matrix(table: pd.DataFrame, value: str = "faithfulness") -> pd.DataFrame:
     """Return the mean over classes of a transfer table: a row per circuit's domain, a column per images' domain.
 
+    Faithfulness and selectivity are those of the metrics' means over classes, so that a class that the model hardly
+    recognises in a domain cannot dominate; NaN where the model does no better than the baseline.
+
     Args:
         table: From `transfer.transfer_circuits` or `transfer.interchange`.
-        value: The column to average; classes where it is NaN are left out of their cell.
+        value: ``faithfulness``, ``selectivity`` (of a table made with images of other classes), or the column to
+            average.
 
     Raises:
         InputError: when the table has no such column.
     """
-    if value not in table.columns or not pd.api.types.is_numeric_dtype(table[value]):
-        numeric = [c for c in table.columns if pd.api.types.is_numeric_dtype(table[c])]
+    numeric = [c for c in table.columns if pd.api.types.is_numeric_dtype(table[c])]
+    if "other_metric" in numeric:
+        numeric.append("selectivity")
+    if value not in numeric:
         raise InputError(f"The table has no numbers under {value!r}; choose one of {', '.join(numeric)}.")
     domains = sorted({*table["circuit_domain"], *table["image_domain"]})
-    means = table.groupby(["circuit_domain", "image_domain"])[value].mean().unstack()
+    cells = table.groupby(["circuit_domain", "image_domain"]).mean(numeric_only=True)
+    if value in MEASURES:
+        ends = cells[["metric", "full_metric", "empty_metric"]]
+        if value == "selectivity":
+            ends = ends - cells[["other_metric", "other_full_metric", "other_empty_metric"]].to_numpy()
+        cells[value] = [faithfulness_ratio(*metrics)[0] for metrics in ends.itertuples(index=False)]
+    means = cells[value].unstack()
     return means.reindex(index=domains, columns=domains).rename_axis(index="circuit of", columns="images of")
 
 

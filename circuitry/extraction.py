@@ -6,7 +6,6 @@
 3. a second run skips what is there; another configuration on the same folder is refused.
 """
 
-import json
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,9 +23,9 @@ from circuitry.clip import Clip
 from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.data.images import load_batches
 from circuitry.errors import InputError
-from circuitry.files import whole_file
+from circuitry.manifest import claim, read_manifest
 from circuitry.metrics import class_logit
-from circuitry.provenance import difference, digest, versions, weights_digest
+from circuitry.provenance import digest, versions, weights_digest
 from circuitry.templates import as_patterns, default_templates
 
 FORMAT = "circuitry extraction 1"
@@ -45,14 +44,9 @@ class GraphFolder(Mapping[tuple[str, str], AttributionGraph]):
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        manifest = self.path / "manifest.json"
-        if not manifest.is_file():
+        if not (self.path / "manifest.json").is_file():
             raise InputError(f"{self.path} is no folder of graphs (it has no manifest.json): make one with extract().")
-        self.manifest = _read_manifest(manifest)
-        if self.manifest.get("format") != FORMAT:
-            raise InputError(
-                f"{self.path} has format {self.manifest.get('format')!r}, but this version reads {FORMAT!r}."
-            )
+        self.manifest = read_manifest(self.path, FORMAT)
         self._keys = tuple(
             (class_name, domain)
             for class_name, domain in self.manifest["jobs"]
@@ -129,7 +123,8 @@ def extract(
         for domain in (images.domains if domains is None else domains)
     }
     patterns = default_templates() if templates is None else as_patterns(templates)
-    _claim(Path(out), _config(clip, images, selection, n_images, seed, settings, patterns), selection)
+    config = _config(clip, images, selection, n_images, seed, settings, patterns)
+    claim(Path(out), FORMAT, config, jobs=[list(key) for key in selection])
     graphs = GraphFolder(out)
     todo = [key for key in selection if key not in graphs]
     if not todo:
@@ -190,33 +185,3 @@ def _config(
         "sites": list(settings.sites or clip.encoder.sites),
         **settings.described(),
     }
-
-
-def _read_manifest(path: Path) -> dict[str, Any]:
-    try:
-        manifest: dict[str, Any] = json.loads(path.read_text())
-    except ValueError as error:
-        raise InputError(f"{path} is damaged ({error}): remove its folder and extract again.") from error
-    return manifest
-
-
-def _claim(out: Path, config: Mapping[str, Any], jobs: Mapping[tuple[str, str], object]) -> None:
-    """Write the manifest, or check that the one there says the same."""
-    path = out / "manifest.json"
-    if path.is_file():
-        theirs = _read_manifest(path).get("config", {})
-        if theirs != config:
-            raise InputError(
-                f"{out} was made with another configuration ({difference(config, theirs)}): choose another "
-                "folder, or remove this one."
-            )
-        return
-    manifest = {
-        "format": FORMAT,
-        "config": config,
-        "config_hash": digest(config),
-        "jobs": [list(key) for key in jobs],
-        "versions": versions(),
-    }
-    with whole_file(path) as temporary:
-        temporary.write_text(json.dumps(manifest, indent=1))

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from einops import repeat
+from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
@@ -87,7 +87,8 @@ def kept_embeddings(
                 patches = [_keep(encoder, site, masks[site][chunk].to(batch.device), values[site]) for site in sites]
                 with patched(encoder, patches):
                     stack = repeat(clean[start], "image ... -> (circuit image) ...", circuit=len(chunk))
-                    parts.append(encoder(stack, start=start).unflatten(0, (len(chunk), len(batch))))
+                    embeddings = encoder(stack, start=start)
+                parts.append(rearrange(embeddings, "(circuit image) d -> circuit image d", circuit=len(chunk)))
                 bar.update()
             found.append(torch.cat(parts)[which])
     if not done:
@@ -118,17 +119,43 @@ def _different(masks: Mapping[str, Tensor], n: int) -> tuple[Tensor, Tensor]:
     return torch.tensor([which.index(k) for k in range(len(seen))]), torch.tensor(which)
 
 
+def all_but(encoder: Encoder, circuit: KeptUnits, source: Baseline = ZERO) -> list[Patch]:
+    """Return the patches that put everything outside a circuit at the baseline, at the circuit's sites.
+
+    Example:
+        >>> with patched(encoder, all_but(encoder, circuit)):
+        ...     alone = encoder(images)
+    """
+
+    def patch(site: str) -> Patch:
+        def write(activation: Tensor) -> Tensor:
+            mask = _masks([circuit], site, activation.shape[encoder.unit_dim(site)])
+            return _written(activation, mask.to(activation.device), source.at(site, activation), encoder.unit_dim(site))
+
+        return Patch(site, write)
+
+    return [patch(site) for site in circuit]
+
+
 def _keep(encoder: Encoder, site: str, mask: Tensor, value: Baseline | Tensor) -> Patch:
     """Patch a stack of circuits by images: unit u of circuit c stays where mask[c, u], else it takes the value."""
 
     def write(stack: Tensor) -> Tensor:
-        units = encoder.unit_dim(site) % stack.dim()
-        shape = [stack.shape[units] if axis == units else 1 for axis in range(1, stack.dim())]
-        by_circuit = stack.unflatten(0, (len(mask), -1))
-        other = value.at(site, stack).unflatten(0, (len(mask), -1)) if isinstance(value, Baseline) else value
-        return torch.where(mask.view(len(mask), 1, *shape), by_circuit, other).flatten(0, 1)
+        if isinstance(value, Baseline):
+            other = value.at(site, stack)
+        else:
+            other = repeat(value, "image ... -> (circuit image) ...", circuit=len(mask))
+        return _written(stack, mask, other, encoder.unit_dim(site))
 
     return Patch(site, write)
+
+
+def _written(stack: Tensor, mask: Tensor, other: Tensor, unit_dim: int) -> Tensor:
+    """Return the stack [circuits * images, ...] with ``other`` wherever mask [circuits, units] is false."""
+    rows = repeat(mask, "circuit unit -> (circuit image) unit", image=len(stack) // len(mask))
+    units = unit_dim % stack.dim()
+    shape = [size if axis in (0, units) else 1 for axis, size in enumerate(stack.shape)]
+    return torch.where(rows.view(shape), stack, other)
 
 
 def _values(
@@ -183,6 +210,7 @@ def faithfulness_curve(
     metric: Metric,
     graph: AttributionGraph,
     *,
+    others: Images | None = None,
     ranking: str = "absolute",
     source: Baseline | Tensor = ZERO,
     fractions: Sequence[float] = MIB_FRACTIONS,
@@ -199,6 +227,7 @@ def faithfulness_curve(
         images: Images to measure on; not those of the attribution, if the circuit is to be tested on unseen ones.
         metric: Embeddings [B, D] -> one number per image.
         graph: The attribution that ranks the units.
+        others: Images of other classes: the circuit should not answer its class for them; see `FaithfulnessCurve`.
         ranking: See `circuit_of_size`; MIB takes ``signed`` for CPR and ``absolute`` for CMD.
         source: See `kept_embeddings`.
         fractions: Sizes of the circuits, ascending in (0, 1].
@@ -209,11 +238,13 @@ def faithfulness_curve(
         progress: Show a bar over runs.
 
     Raises:
-        InputError: for fractions that do not ascend in (0, 1], sites the graph lacks, or what `kept_embeddings` raises.
+        InputError: for fractions that do not ascend in (0, 1], sites the graph lacks, others together with images
+            as source, or what `kept_embeddings` raises.
 
     Example:
         >>> curve = faithfulness_curve(encoder, photos, metric, graph, ranking="signed")
         >>> curve.table()    # faithfulness and completeness with bands, and the random control
+        >>> curve.table("selectivity")    # with others=: does the circuit tell the class from other classes?
         >>> curve.areas()    # CPR and CMD
     """
     if not fractions or list(fractions) != sorted(set(fractions)) or random_draws < 0:
@@ -221,7 +252,9 @@ def faithfulness_curve(
             f"A curve needs ascending fractions and zero or more random draws, but {tuple(fractions)} and "
             f"{random_draws} were given."
         )
-    chosen = _chosen_sites(graph, sites)
+    if others is not None and not isinstance(source, Baseline):
+        raise InputError("Images of other classes are compared under a baseline, but the source was images.")
+    chosen = chosen_sites(graph, sites)
     rng = np.random.default_rng(seed)
     orders = [{site: rng.permutation(len(graph.node_scores[site])) for site in chosen} for _ in range(random_draws)]
     everything = {site: np.arange(len(graph.node_scores[site])) for site in chosen}
@@ -229,8 +262,11 @@ def faithfulness_curve(
     kept = [{site: circuit[site] for site in chosen} for circuit in sized]
     draws = [{site: order[site][: len(units)] for site, units in c.items()} for order in orders for c in kept]
     circuits = [everything, complement(everything, graph), *kept, *(complement(c, graph) for c in kept), *draws]
-    embeddings = kept_embeddings(encoder, images, circuits, source=source, memory_gib=memory_gib, progress=progress)
-    values = np.stack([checked_metric(metric, e).double().cpu().numpy() for e in embeddings])
+    sets = [images] if others is None else [images, others]
+    found = [
+        kept_embeddings(encoder, one, circuits, source=source, memory_gib=memory_gib, progress=progress) for one in sets
+    ]
+    values = np.stack([checked_metric(metric, e).double().cpu().numpy() for e in torch.cat(found, 1)])
     n = len(fractions)
     return FaithfulnessCurve(
         tuple(map(float, fractions)),
@@ -240,14 +276,16 @@ def faithfulness_curve(
         values[1],
         values[2 : 2 + n],
         values[2 + n : 2 + 2 * n],
-        values[2 + 2 * n :].reshape(random_draws, n, -1) if random_draws else np.zeros((0, n, values.shape[1])),
+        values[2 + 2 * n :].reshape(random_draws, n, values.shape[1]),
+        np.arange(values.shape[1]) < found[0].shape[1],
         graph.class_name,
         graph.domain,
-        {"source": source.name if isinstance(source, Baseline) else "images", "seed": seed},
+        {"source": source.name if isinstance(source, Baseline) else "images", "seed": seed, "sites": chosen},
     )
 
 
-def _chosen_sites(graph: AttributionGraph, sites: Sequence[str] | None) -> list[str]:
+def chosen_sites(graph: AttributionGraph, sites: Sequence[str] | None) -> list[str]:
+    """Return the sites of a graph's circuit, all of them or those asked for, checked to be there."""
     inner = [site for site in graph.sites if site != INPUT]
     if sites is None:
         return inner

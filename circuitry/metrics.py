@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
@@ -12,13 +13,16 @@ from circuitry.errors import InputError
 Metric = Callable[[Tensor], Tensor]
 """Embeddings [B, D] -> one number per image [B], each row by itself."""
 
+MetricOfClass = Callable[[Tensor, int], Metric]
+"""Text weights [K, D] and the row of a class -> the metric of that class."""
+
 
 @dataclass(frozen=True, eq=False)
 class ClassLogit:
     """The cosine logit of one class, ``normalize(embedding) @ weights[label]``, without logit scale."""
 
     weights: Tensor
-    """Text weights [K, D], normalised."""
+    """Text weights [K, D]; normalised ones make the logit a cosine."""
     label: int
 
     def __call__(self, embedding: Float[Tensor, "batch d"]) -> Float[Tensor, " batch"]:
@@ -42,3 +46,19 @@ def class_logit(weights: Float[Tensor, "classes d"], label: int) -> ClassLogit:
     if not 0 <= label < len(weights):
         raise InputError(f"A label is a row of the {len(weights)} text weights, but {label} was given.")
     return ClassLogit(weights, label)
+
+
+def class_margin(weights: Float[Tensor, "classes d"], label: int) -> ClassLogit:
+    """Return the cosine logit of a class minus the mean cosine logit of the other classes.
+
+    All images lie in one narrow cone (the modality gap), and what every image shares with every text is part of
+    each logit; the margin leaves it out, so that it measures which class is recognised, not that there is an image.
+
+    Raises:
+        InputError: when there is no such row, or no other.
+    """
+    class_logit(weights, label)
+    if len(weights) < 2:
+        raise InputError("A margin needs the text weights of at least two classes, but there is one.")
+    others = torch.cat([weights[:label], weights[label + 1 :]])
+    return ClassLogit((weights[label] - others.mean(0))[None], 0)

@@ -9,6 +9,8 @@ the domains share. (method.md, section 6; interchange: Geiger et al. 2021, arXiv
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,11 +21,12 @@ from tqdm import tqdm
 
 from circuitry.baselines import ZERO, Baseline
 from circuitry.causal_results import faithfulness_ratio
-from circuitry.circuit import INPUT, AttributionGraph
+from circuitry.circuit import AttributionGraph
 from circuitry.encoder import Encoder
 from circuitry.errors import InputError
-from circuitry.faithfulness import complement, kept_embeddings
-from circuitry.metrics import class_logit
+from circuitry.faithfulness import KeptUnits, chosen_sites, complement, kept_embeddings
+from circuitry.metrics import MetricOfClass, class_logit
+from circuitry.nodes import checked_metric
 
 ByClassAndDomain = tuple[str, str]
 """A key (class, domain)."""
@@ -36,6 +39,9 @@ def transfer_circuits(
     weights: Float[Tensor, "classes d"],
     labels: Mapping[str, int],
     *,
+    others: Mapping[ByClassAndDomain, Tensor] | None = None,
+    metric: MetricOfClass = class_logit,
+    sites: Sequence[str] | None = None,
     source: Baseline = ZERO,
     memory_gib: float = 1.0,
     progress: bool = True,
@@ -48,14 +54,19 @@ def transfer_circuits(
         graphs: Circuits by (class, domain), e.g. a `GraphFolder`; their kept units are the circuits.
         weights: Text weights [K, D] of all classes among which an image is classified.
         labels: Row of the weights by class.
+        others: For every key of the images, images of other classes in that domain: which share of them the circuit
+            alone takes for its class, and how well it tells its class from them (see `FaithfulnessCurve`).
+        metric: From text weights and a row of them to the metric.
+        sites: Sites to ablate at; all unless told.
         source: What stands in for the units outside the circuit.
         memory_gib: Budget for activations, in GiB.
         progress: Show a bar over (class, domain of the images).
 
     Returns:
         Columns class, circuit_domain, image_domain, faithfulness, reason, metric, full_metric, empty_metric,
-        accuracy (with the circuit alone), full_accuracy, n_images. Faithfulness is NaN, with the reason, where the
-        model does no better than the baseline.
+        accuracy (with the circuit alone), full_accuracy, n_images; with ``others`` also metric, full_metric,
+        empty_metric and accuracy of those, each with ``other_`` before it. Faithfulness is NaN, with the reason,
+        where the model does no better than the baseline.
 
     Raises:
         InputError: when no class has both a circuit and images, or a class has no label.
@@ -65,20 +76,27 @@ def transfer_circuits(
         >>> transfer_matrix(table)                    # faithfulness, rows: circuit of, columns: images of
         >>> transfer_matrix(table, "accuracy")
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     for class_name, domain, batch, circuits in _jobs(images, graphs, labels, progress):
-        first = next(iter(circuits.values()))
-        units = [_circuit(graph) for graph in circuits.values()]
+        score = partial(_score, metric=metric, weights=weights, label=labels[class_name])
+        units = [_circuit(graph, sites) for graph in circuits.values()]
         nothing: dict[str, Sequence[int]] = dict.fromkeys(units[0], ())
-        everything = complement(nothing, first)
-        found = kept_embeddings(encoder, batch, [everything, nothing, *units], source=source, memory_gib=memory_gib)
-        full, empty, *kept = (_score(e, weights, labels[class_name]) for e in found)
-        for circuit_domain, (metric, accuracy) in zip(circuits, kept, strict=True):
-            value, reason = faithfulness_ratio(metric, full[0], empty[0])
-            ends = (full[0], empty[0], accuracy, full[1], len(batch))
-            rows.append((class_name, circuit_domain, domain, value, reason, metric, *ends))
-    columns = "class circuit_domain image_domain faithfulness reason metric full_metric empty_metric accuracy"
-    return pd.DataFrame(rows, columns=[*columns.split(), "full_accuracy", "n_images"])
+        everything = complement(nothing, next(iter(circuits.values())))
+        runs: list[KeptUnits] = [everything, nothing, *units]
+        together = batch if others is None else torch.cat([batch, others[class_name, domain]])
+        found = kept_embeddings(encoder, together, runs, source=source, memory_gib=memory_gib)
+        parts = {"": found[:, : len(batch)]} | ({} if others is None else {"other_": found[:, len(batch) :]})
+        scores = {prefix: [score(embeddings) for embeddings in part] for prefix, part in parts.items()}
+        for i, circuit_domain in enumerate(circuits, start=2):
+            row: dict[str, Any] = {"class": class_name, "circuit_domain": circuit_domain, "image_domain": domain}
+            full, empty, kept = (scores[""][k][0] for k in (0, 1, i))
+            row["faithfulness"], row["reason"] = faithfulness_ratio(kept, full, empty)
+            for prefix, by_run in scores.items():
+                row[f"{prefix}metric"], row[f"{prefix}accuracy"] = by_run[i]
+                row[f"{prefix}full_metric"], row[f"{prefix}full_accuracy"] = by_run[0]
+                row[f"{prefix}empty_metric"] = by_run[1][0]
+            rows.append(row | {"n_images": len(batch)})
+    return pd.DataFrame(rows)
 
 
 def interchange(
@@ -88,6 +106,7 @@ def interchange(
     weights: Float[Tensor, "classes d"],
     labels: Mapping[str, int],
     *,
+    metric: MetricOfClass = class_logit,
     seed: int = 0,
     memory_gib: float = 1.0,
     progress: bool = True,
@@ -103,6 +122,7 @@ def interchange(
         graphs: Circuits by (class, domain).
         weights: Text weights [K, D].
         labels: Row of the weights by class.
+        metric: From text weights and a row of them to the metric.
         seed: Seed of the pairs of images and of the random units.
         memory_gib: Budget for activations, in GiB.
         progress: Show a bar over (class, domain of the images).
@@ -114,6 +134,7 @@ def interchange(
     rows = []
     rng = np.random.default_rng(seed)
     for class_name, domain, batch, circuits in _jobs(images, graphs, labels, progress):
+        score = partial(_score, metric=metric, weights=weights, label=labels[class_name])
         for circuit_domain, graph in circuits.items():
             donors = images.get((class_name, circuit_domain))
             if donors is None or len(donors) == 0:
@@ -124,7 +145,7 @@ def interchange(
             runs = [complement(nothing, graph), complement(circuit, graph), complement(control, graph)]
             chosen = donors[_partners(len(batch), len(donors), circuit_domain == domain, rng)]
             found = kept_embeddings(encoder, batch, runs, source=chosen, memory_gib=memory_gib)
-            full, mixed, random = (_score(e, weights, labels[class_name]) for e in found)
+            full, mixed, random = (score(e) for e in found)
             changes = (mixed[0] - full[0], random[0] - full[0])
             rows.append((class_name, circuit_domain, domain, *changes, mixed[1], full[1], len(batch)))
     columns = "class circuit_domain image_domain change random_change accuracy full_accuracy n_images"
@@ -137,30 +158,37 @@ def _jobs(
     labels: Mapping[str, int],
     progress: bool,
 ) -> Iterator[tuple[str, str, Tensor, dict[str, AttributionGraph]]]:
-    """Yield class, domain, its images, and the circuits of the class by domain."""
-    by_class: dict[str, dict[str, AttributionGraph]] = {}
-    for (class_name, domain), graph in graphs.items():
-        by_class.setdefault(class_name, {})[domain] = graph
-    keys = [key for key in images if key[0] in by_class and len(images[key])]
-    if not keys:
-        raise InputError("Transfer needs a class with both circuits and images, but there is none.")
-    if missing := sorted({class_name for class_name, _ in keys} - set(labels)):
+    """Yield class, domain, its images, and the circuits of the class by domain; one class in memory at a time."""
+    with_circuit = {class_name for class_name, _ in graphs}
+    classes = [name for name in dict.fromkeys(name for name, _ in images) if name in with_circuit]
+    if missing := sorted(set(classes) - set(labels)):
         raise InputError(f"Every class needs its row of the text weights, but labels lack {', '.join(missing)}.")
-    for class_name, domain in tqdm(keys, desc="transfer", unit="job", disable=not progress):
-        yield class_name, domain, images[class_name, domain], by_class[class_name]
+    bar = tqdm(desc="transfer", unit="job", disable=not progress, total=sum(name in with_circuit for name, _ in images))
+    found = False
+    with bar:
+        for class_name in classes:
+            circuits = {domain: graphs[name, domain] for name, domain in graphs if name == class_name}
+            for domain in [domain for name, domain in images if name == class_name]:
+                batch = images[class_name, domain]
+                if len(batch):
+                    found = True
+                    yield class_name, domain, batch, circuits
+                bar.update()
+    if not found:
+        raise InputError("Transfer needs a class with both circuits and images, but there is none.")
 
 
-def _circuit(graph: AttributionGraph) -> dict[str, np.ndarray]:
-    return {site: units for site, units in graph.kept_units.items() if site != INPUT}
+def _circuit(graph: AttributionGraph, sites: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    return {site: graph.kept_units[site] for site in chosen_sites(graph, sites)}
 
 
-def _score(embeddings: Tensor, weights: Tensor, label: int) -> tuple[float, float]:
-    """Return the mean cosine logit of the class and the share of images classified as it."""
-    metric = class_logit(weights, label)(embeddings)
+def _score(embeddings: Tensor, metric: MetricOfClass, weights: Tensor, label: int) -> tuple[float, float]:
+    """Return the mean metric of the class and the share of images classified as it."""
+    values = checked_metric(metric(weights, label), embeddings)
     # Nothing kept leaves a zero embedding, whose logits are all equal: that recognises no class.
     logits = embeddings @ weights.T
     right = (logits.argmax(-1) == label) & (logits.max(-1).values > logits.min(-1).values)
-    return float(metric.double().mean()), float(right.double().mean())
+    return float(values.double().mean()), float(right.double().mean())
 
 
 def _partners(n: int, donors: int, same: bool, rng: np.random.Generator) -> Tensor:

@@ -8,19 +8,23 @@
 This is how to decide which rule and baseline to trust.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
 from circuitry.baselines import ZERO, Baseline
-from circuitry.batches import Images
+from circuitry.batches import ImageBatches, Images, rows_that_fit
 from circuitry.circuit import AttributionGraph
 from circuitry.encoder import Encoder
 from circuitry.errors import InputError
 from circuitry.metrics import Metric
+from circuitry.nodes import node_effects
 from circuitry.patching import patch_effects
+from circuitry.quadrature import QuadratureRule
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +93,7 @@ def check_attribution(
     tops, randoms = {}, {}
     for site in graph.sites:
         scores = graph.node_scores[site]
-        tops[site] = set(np.argsort(-np.abs(scores), kind="stable")[:top].tolist())
+        tops[site] = set(_largest(scores, top).tolist())
         randoms[site] = set(rng.permutation(len(scores))[:random].tolist())
     units = {site: sorted(tops[site] | randoms[site]) for site in graph.sites}
     exact = patch_effects(
@@ -115,6 +119,63 @@ def check_attribution(
         for unit in units[site]
     ]
     return AttributionCheck(pd.DataFrame(rows, columns=["site", "unit", "top", "random", "attributed", "exact"]))
+
+
+def compare_rules(
+    encoder: Encoder,
+    images: Images,
+    metric: Metric,
+    rules: Mapping[str, QuadratureRule],
+    *,
+    baseline: Baseline = ZERO,
+    top: int = 20,
+    sites: Sequence[str] | None = None,
+    memory_gib: float = 1.0,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Return how node scores by several rules correlate with exact patching, which is run once, for all units.
+
+    Args:
+        encoder: The encoder under study.
+        images: A tensor [B, 3, H, W] or an iterable of such batches.
+        metric: Embeddings [B, D] -> one number per image.
+        rules: Quadrature rules by the name to show.
+        baseline: Of attribution and of patching.
+        top: Units with the largest |score| by the rule that are correlated apart.
+        sites: Sites to look at, all unless told.
+        memory_gib: Budget for the stacked activations, in GiB.
+        progress: Show a bar.
+
+    Returns:
+        Columns rule, site, sample (``all`` or ``top``), n_units, pearson, spearman; see `AttributionCheck.table`.
+
+    Example:
+        >>> rules = {"left 10": left_rule(10), "gradient x activation": left_rule(1)}
+        >>> compare_rules(encoder, photos, metric, rules).groupby(["rule", "sample"])["spearman"].mean()
+    """
+    rows = rows_that_fit(encoder, memory_gib)
+    batches = ImageBatches(images, encoder, rows)
+    settings: dict[str, Any] = {"memory_gib": memory_gib, "progress": progress}
+    exact = patch_effects(encoder, batches, metric, source=baseline, sites=sites, **settings)
+    tables = []
+    for name, rule in rules.items():
+        scores = node_effects(
+            encoder, batches, metric, rule=rule, baseline=baseline, sites=exact.sites, rows=rows
+        ).scores
+        points = [
+            pd.DataFrame(
+                {"site": site, "unit": range(len(v)), "top": np.isin(range(len(v)), _largest(v, top)), "random": True}
+                | {"attributed": v, "exact": exact.scores[site]}
+            )
+            for site, v in scores.items()
+        ]
+        tables.append(AttributionCheck(pd.concat(points, ignore_index=True)).table().assign(rule=name))
+    found = pd.concat(tables, ignore_index=True).replace({"sample": {"random": "all"}})
+    return found[["rule", "site", "sample", "n_units", "pearson", "spearman"]]
+
+
+def _largest(scores: np.ndarray, n: int) -> np.ndarray:
+    return np.argsort(-np.abs(scores), kind="stable")[:n]
 
 
 def _correlations(points: pd.DataFrame) -> tuple[float, float]:

@@ -69,7 +69,20 @@ def test_hand_worked_curve() -> None:
     assert np.array_equal(curve.random[:, 2], np.broadcast_to(curve.full, (3, 2)))
     table = curve.table()
     assert list(table.columns) == [
-        *("class", "domain", "circuit", "ranking", "fraction", "n_units", "value", "low", "high", "n_images", "reason"),
+        *(
+            "class",
+            "domain",
+            "circuit",
+            "ranking",
+            "measure",
+            "fraction",
+            "n_units",
+            "value",
+            "low",
+            "high",
+            "n_images",
+            "reason",
+        ),
     ]
     row = table[(table["circuit"] == "kept") & (table["fraction"] == 0.5)].iloc[0]
     assert row["class"] == "cat"
@@ -139,7 +152,7 @@ def curve_of(kept: np.ndarray, full: np.ndarray | None = None, empty: np.ndarray
     n = kept.shape[1]
     full, empty = np.ones(n) if full is None else full, np.zeros(n) if empty is None else empty
     none = np.zeros((0, *kept.shape))
-    return FaithfulnessCurve(MIB_FRACTIONS, "signed", (1,) * 10, full, empty, kept, 0 * kept, none)
+    return FaithfulnessCurve(MIB_FRACTIONS, "signed", (1,) * 10, full, empty, kept, 0 * kept, none, np.ones(n, bool))
 
 
 def test_areas_of_known_curves() -> None:

@@ -17,16 +17,16 @@ STUB = ast.parse((PACKAGE / "__init__.pyi").read_text())
 PUBLIC = [alias.asname for node in STUB.body if isinstance(node, ast.ImportFrom) for alias in node.names]
 
 LAYERS = (
-    *("errors", "files", "line_labels", "plot_style", "quadrature", "circuit", "provenance"),
+    *("errors", "files", "line_labels", "plot_style", "quadrature", "circuit", "provenance", "manifest"),
     *("encoder", "narrowing", "adapters", "metrics", "templates", "data", "data.captions", "clip"),
     *("baselines", "batches", "interventions", "nodes", "edges", "attribution"),
     *("graph_similarity", "statistics", "comparison"),
-    *("causal_results", "patching", "faithfulness", "transfer", "validation", "planted"),
+    *("causal_results", "patching", "faithfulness", "pixels", "transfer", "validation", "planted"),
     *("data.images", "data.domains", "data.mixtures", "data.contact_sheet"),
     *("data.toy_shapes_geometry", "data.toy_shapes_nature", "data.toy_shapes_things", "data.toy_shapes_vehicles"),
     *("data.toy_shapes", "data.toy_styles_raster", "data.toy_styles_flat", "data.toy_styles_light"),
     *("data.toy_styles_line", "data.toy_styles", "data.toy"),
-    "extraction",
+    *("extraction", "causal_study"),
     *("plots", "circuit_plot", "causal_plots", "report", "comparison_report"),
     *("training", "training.clip", "training.evaluation", "training.open_clip_main"),
     "command_line",
@@ -37,7 +37,7 @@ WHEN_CALLED = {("encoder", "adapters")}
 """The exception: `Encoder.from_tower` asks the adapters, which are made of its stages."""
 
 WITHOUT_TORCH = (
-    *("circuit", "files", "quadrature", "provenance", "graph_similarity", "statistics", "comparison"),
+    *("circuit", "files", "quadrature", "provenance", "manifest", "graph_similarity", "statistics", "comparison"),
     *("causal_results", "plots", "circuit_plot", "report", "templates", "command_line"),
 )
 """What circuits are studied with on a laptop."""
