@@ -3,8 +3,9 @@ from .baselines import Baseline as Baseline
 from .baselines import mean_baseline as mean_baseline
 from .causal_results import FaithfulnessCurve as FaithfulnessCurve
 from .causal_results import PatchEffects as PatchEffects
-from .causal_results import transfer_against_similarity as transfer_against_similarity
-from .causal_results import transfer_matrix as transfer_matrix
+from .causal_results import pool_curves as pool_curves
+from .causal_study import study_faithfulness as study_faithfulness
+from .causal_study import study_transfer as study_transfer
 from .circuit import AttributionGraph as AttributionGraph
 from .circuit import Circuit as Circuit
 from .clip import Clip as Clip
@@ -26,13 +27,20 @@ from .interventions import OtherImages as OtherImages
 from .interventions import Patch as Patch
 from .interventions import patched as patched
 from .metrics import class_logit as class_logit
+from .metrics import class_margin as class_margin
 from .patching import patch_effects as patch_effects
+from .pixels import logit_pixels as logit_pixels
+from .pixels import unit_pixels as unit_pixels
 from .quadrature import QuadratureRule as QuadratureRule
 from .quadrature import gauss_legendre_rule as gauss_legendre_rule
 from .quadrature import left_rule as left_rule
 from .quadrature import midpoint_rule as midpoint_rule
+from .subject import Subject as Subject
 from .transfer import interchange as interchange
 from .transfer import transfer_circuits as transfer_circuits
+from .transfer_results import transfer_against_similarity as transfer_against_similarity
+from .transfer_results import transfer_matrix as transfer_matrix
 from .validation import check_attribution as check_attribution
+from .validation import compare_rules as compare_rules
 
 __version__: str

@@ -58,6 +58,10 @@ class ImageBatches:
                 yield torch.load(self._spool / f"{i}.pt", weights_only=True)
 
 
+_measured: weakref.WeakKeyDictionary[Encoder, dict[tuple[torch.device, torch.dtype], int]] = weakref.WeakKeyDictionary()
+"""Bytes per image by encoder: measuring takes a run."""
+
+
 def bytes_per_image(encoder: Encoder) -> int:
     """Return the memory that one image takes in a run with gradients: what autograd keeps, and its gradients."""
     kept: dict[int, int] = {}
@@ -84,5 +88,9 @@ def rows_that_fit(encoder: Encoder, memory_gib: float) -> int:
     """
     if memory_gib <= 0:
         raise InputError(f"The memory budget is a positive number of GiB, but {memory_gib} was given.")
-    with torch.enable_grad():  # it counts what autograd keeps, and the caller may have switched that off
-        return max(1, int(memory_gib * 2**30) // max(1, bytes_per_image(encoder)))
+    known = _measured.setdefault(encoder, {})
+    setting = encoder.device, encoder.dtype
+    if setting not in known:
+        with torch.enable_grad():  # it counts what autograd keeps, and the caller may have switched that off
+            known[setting] = bytes_per_image(encoder)
+    return max(1, int(memory_gib * 2**30) // max(1, known[setting]))

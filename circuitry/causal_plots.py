@@ -3,7 +3,8 @@
 1. `effects_over_depth` and `position_heatmap` for `PatchEffects`;
 2. `attribution_against_patching` for an `AttributionCheck`;
 3. `faithfulness_curves` for tables of `FaithfulnessCurve`;
-4. `transfer_heatmap` for a `transfer_matrix`.
+4. `transfer_beside_similarity` for a `transfer_matrix`;
+5. `pixel_maps` for pixel attributions.
 """
 
 from collections.abc import Mapping, Sequence
@@ -164,14 +165,19 @@ def attribution_against_patching(
 
 
 def faithfulness_curves(
-    curves: pd.DataFrame, *, circuit: str = "kept", marks: Mapping[str, Mark] | None = None
+    curves: pd.DataFrame,
+    *,
+    circuit: str = "kept",
+    measure: str = "faithfulness",
+    marks: Mapping[str, Mark] | None = None,
 ) -> go.Figure:
-    """Draw faithfulness over circuit size, a line with its band per domain, random units dotted.
+    """Draw faithfulness or selectivity over circuit size, a line with its band per domain, random units dotted.
 
     Args:
         curves: columns ``domain``, ``circuit`` (``kept``, ``complement``, ``random``), ``fraction``, ``value``,
-            ``low``, ``high``: tables of ``FaithfulnessCurve`` of one class and ranking, or their mean.
+            ``low``, ``high``: tables of ``FaithfulnessCurve`` of one ranking and measure; see `curves_by_domain`.
         circuit: whose curve is drawn: ``kept``, or ``complement`` for completeness.
+        measure: what the values are.
         marks: the look of every domain; by default ``domain_marks`` of the table's.
 
     Raises:
@@ -208,16 +214,106 @@ def faithfulness_curves(
     for level in (0, 1):
         figure.add_hline(y=level, line={"color": GREY, "width": 1})
     figure.update_xaxes(title_text="units kept at every site (%)", type="log", tickvals=[0.1, 1, 10, 100])
-    named = "completeness (faithfulness of the complement)" if circuit == "complement" else "faithfulness"
+    named = f"{measure} of the complement" if circuit == "complement" else measure
     figure.update_yaxes(title_text=f"{named}; dotted: random units")
     return figure
 
 
-def transfer_heatmap(
-    matrix: pd.DataFrame, *, title: str, measure: str = "faithfulness", marks: Mapping[str, Mark] | None = None
+def transfer_beside_similarity(
+    transfer: pd.DataFrame,
+    similarity: pd.DataFrame,
+    *,
+    measure: str = "faithfulness",
+    similarity_measure: str = "edge Jaccard index",
+    marks: Mapping[str, Mark] | None = None,
 ) -> go.Figure:
-    """Draw a `transfer_matrix`: a row per domain of the circuit, a column per domain of the images."""
-    return similarity_heatmap(matrix, title=title, measure=measure, diagonal="same domain", marks=marks)
+    """Draw a `transfer_matrix` (rows: circuit of, columns: images of) beside the structural similarity of circuits.
+
+    Args:
+        transfer: from `transfer_matrix`.
+        similarity: from `domain_matrix`, of the same domains.
+        measure: what transfer is measured by.
+        similarity_measure: what similarity is measured by.
+        marks: the look of every domain; by default ``domain_marks`` of the matrix's.
+    """
+    domains = list(transfer.index)
+    left = similarity_heatmap(transfer, title="", measure=measure, marks=marks)
+    right = similarity_heatmap(similarity.loc[domains, domains], title="", measure=similarity_measure, marks=marks)
+    titles = (measure, similarity_measure)
+    figure = make_subplots(rows=1, cols=2, subplot_titles=titles, horizontal_spacing=0.16)
+    for column, one in enumerate((left, right), start=1):
+        figure.add_trace(one.data[0], row=1, col=column)
+        for shape in one.layout.shapes:
+            figure.add_shape(shape, row=1, col=column)
+    style(figure, height=190 + 42 * max(len(domains), 4))
+    for column, one in enumerate((left, right), start=1):
+        x, y = one.layout.xaxis, one.layout.yaxis
+        figure.update_xaxes(
+            tickvals=x.tickvals, ticktext=x.ticktext, tickangle=-35, title_text=x.title.text, row=1, col=column
+        )
+        figure.update_yaxes(
+            tickvals=y.tickvals, ticktext=y.ticktext, title_text=y.title.text, autorange="reversed", row=1, col=column
+        )
+    figure.update_xaxes(showgrid=False, showline=False)
+    figure.update_yaxes(showgrid=False, showline=False)
+    figure.update_layout(margin_t=50)
+    return figure
+
+
+def pixel_maps(images: np.ndarray, maps: Mapping[str, np.ndarray], *, names: Sequence[str]) -> go.Figure:
+    """Draw pixel attributions beside their images: a row per image, a column per map, each map on its own scale.
+
+    Args:
+        images: bytes [images, height, width, 3], drawn with at most 112 pixels a side.
+        maps: arrays [images, height, width] by the title of their column, drawn as means over blocks, at most 32 a
+            side: strides and kinks leave a grid that hides the picture.
+        names: names of the rows.
+
+    Raises:
+        InputError: images of another kind, or maps and names that do not fit them.
+    """
+    fits = images.ndim == 4 and images.shape[3] == 3 and images.dtype == np.uint8 and len(names) == len(images)
+    if not fits or any(values.shape != images.shape[:3] for values in maps.values()):
+        shapes = ", ".join(str(list(values.shape)) for values in maps.values())
+        raise InputError(
+            "Pixel maps need images of bytes [images, height, width, 3], a name for each and maps [images, height, "
+            f"width], but images {images.dtype} {list(images.shape)}, {len(names)} names and maps {shapes} were given."
+        )
+    figure = make_subplots(
+        rows=len(images),
+        cols=1 + len(maps),
+        column_titles=["image", *maps],
+        row_titles=list(names),
+        horizontal_spacing=0.02,
+        vertical_spacing=0.03,
+    )
+    for row, image in enumerate(images):
+        small = _small(image, 112)
+        figure.add_trace(go.Image(z=small.astype(np.uint8), hoverinfo="skip"), row=row + 1, col=1)
+        for column, values in enumerate(maps.values(), start=2):
+            found = _small(values[row], 32)
+            top = float(np.quantile(np.abs(found), 0.995)) or 1.0
+            heat = go.Heatmap(z=found, zmin=-top, zmax=top, colorscale=SIGNED, showscale=False)
+            heat.hovertemplate = "%{z:.2g}<extra></extra>"
+            figure.add_trace(heat, row=row + 1, col=column)
+    style(figure, height=60 + 190 * len(images))
+    for column in range(1, 2 + len(maps)):
+        height, width = (small if column == 1 else found).shape[:2]
+        figure.update_xaxes(visible=False, range=[-0.5, width - 0.5], constrain="domain", col=column)
+        figure.update_yaxes(visible=False, range=[height - 0.5, -0.5], constrain="domain", col=column)
+    for i in range(1, len(images) * (1 + len(maps)) + 1):
+        figure.layout[f"yaxis{i if i > 1 else ''}"].scaleanchor = f"x{i if i > 1 else ''}"
+    figure.update_layout(margin={"l": 10, "r": 30, "t": 40, "b": 10})
+    return figure
+
+
+def _small(picture: np.ndarray, most: int) -> np.ndarray:
+    """Means over square blocks, so that no side has more than ``most`` pixels; what does not fill a block is cut."""
+    step = -(-max(picture.shape[:2]) // most)
+    height, width = (size // step for size in picture.shape[:2])
+    blocks = picture[: height * step, : width * step].reshape(height, step, width, step, -1)
+    means: np.ndarray = blocks.mean((1, 3))
+    return means if picture.ndim == 3 else means[..., 0]
 
 
 def _notes(correlations: pd.DataFrame) -> dict[str, str]:

@@ -2,23 +2,20 @@
 
 1. `PatchEffects`: the exact effect of patching each unit, site or position;
 2. `FaithfulnessCurve`: the metric of every image with circuits of growing size kept, and what is read off it;
-   `pool_curves` makes those of several classes one;
-3. `transfer_matrix`, `transfer_against_similarity`: what a table of transfer says about pairs of domains.
+   `pool_curves` makes those of several classes one, `curves_by_domain` a table of each domain's.
 """
 
 import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import combinations
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
-from scipy import stats
 
 from circuitry.errors import InputError
 from circuitry.files import whole_file
@@ -109,6 +106,8 @@ class FaithfulnessCurve:
     """Metric with random units, as many at every site as the circuit has."""
     own: Bool[np.ndarray, " images"]
     """Whether an image is of the class; the others are of other classes, and count for selectivity alone."""
+    group: Int[np.ndarray, " images"]
+    """Images are resampled within their group; `pool_curves` makes each class one."""
     class_name: str | None = None
     domain: str | None = None
     settings: dict[str, Any] = field(default_factory=dict)
@@ -202,19 +201,18 @@ class FaithfulnessCurve:
         """
         rng = np.random.default_rng(seed)
 
-        def one(n: int) -> np.ndarray:
-            if not resamples or not n:
-                return np.full((max(resamples, 1), n), 1 / max(n, 1))
-            return rng.multinomial(n, np.full(n, 1 / n), resamples) / n
+        def drawn(n: int) -> np.ndarray:
+            return rng.multinomial(n, np.full(n, 1 / n), resamples) if resamples else np.ones((1, n))
 
         images = np.zeros((max(resamples, 1), len(self.own)))
-        images[:, self.own] = one(int(self.own.sum()))
-        draws = one(len(self.random))
-        if measure == "selectivity":
-            others = one(int((~self.own).sum()))
-            images[:, ~self.own] = -others if others.size else np.nan
-            if not others.size:
-                images[:] = np.nan
+        for sign, mine in ((1, self.own), (-1, ~self.own)):
+            if sign > 0 or measure == "selectivity":
+                for group in np.unique(self.group[mine]):
+                    members = np.flatnonzero(mine & (self.group == group))
+                    images[:, members] = sign * drawn(len(members)) / mine.sum()
+        if measure == "selectivity" and self.own.all():
+            images[:] = np.nan
+        draws = drawn(len(self.random)) / len(self.random) if len(self.random) else np.zeros((len(images), 0))
         return images, draws
 
     def _lead(self, images: np.ndarray) -> np.ndarray:
@@ -279,7 +277,7 @@ class FaithfulnessCurve:
         return no_lead(full, empty)
 
 
-_CURVE_ARRAYS = ("full", "empty", "kept", "complement", "random", "own")
+_CURVE_ARRAYS = ("full", "empty", "kept", "complement", "random", "own", "group")
 _CURVE_HEADER = ("fractions", "ranking", "n_units", "class_name", "domain", "settings")
 
 
@@ -287,7 +285,7 @@ def pool_curves(curves: Sequence[FaithfulnessCurve]) -> FaithfulnessCurve:
     """Return one curve over the images of several, each image with its own class's circuit and metric.
 
     The metric is averaged over all images before dividing (method.md, section 6), so that a class with a small lead
-    over the baseline cannot dominate; bands resample images of all classes together.
+    over the baseline cannot dominate; bands resample the images of each class.
 
     Raises:
         InputError: for no curves, or curves of different fractions, rankings, sizes or numbers of draws.
@@ -305,6 +303,7 @@ def pool_curves(curves: Sequence[FaithfulnessCurve]) -> FaithfulnessCurve:
     together: dict[str, Any] = {
         name: np.concatenate([getattr(c, name) for c in curves], axis=-1) for name in _CURVE_ARRAYS
     }
+    together["group"] = np.repeat(np.arange(len(curves)), [len(curve.own) for curve in curves])
     return replace(
         first,
         **together,
@@ -313,64 +312,17 @@ def pool_curves(curves: Sequence[FaithfulnessCurve]) -> FaithfulnessCurve:
     )
 
 
-def transfer_matrix(table: pd.DataFrame, value: str = "faithfulness") -> pd.DataFrame:
-    """Return the mean over classes of a transfer table: a row per circuit's domain, a column per images' domain.
+def curves_by_domain(curves: Sequence[FaithfulnessCurve], measure: str = "faithfulness") -> pd.DataFrame:
+    """Return the tables of all domains, classes pooled; for curves of one ranking.
 
-    Faithfulness and selectivity are those of the metrics' means over classes, so that a class that the model hardly
-    recognises in a domain cannot dominate; NaN where the model does no better than the baseline.
-
-    Args:
-        table: From `transfer.transfer_circuits` or `transfer.interchange`.
-        value: ``faithfulness``, ``selectivity`` (of a table made with images of other classes), or the column to
-            average.
-
-    Raises:
-        InputError: when the table has no such column.
+    Columns of `FaithfulnessCurve.table`, with ``sites`` after the domain: ``all``, or the one that was ablated.
     """
-    numeric = [c for c in table.columns if pd.api.types.is_numeric_dtype(table[c])]
-    if "other_metric" in numeric:
-        numeric.append("selectivity")
-    if value not in numeric:
-        raise InputError(f"The table has no numbers under {value!r}; choose one of {', '.join(numeric)}.")
-    domains = sorted({*table["circuit_domain"], *table["image_domain"]})
-    cells = table.groupby(["circuit_domain", "image_domain"]).mean(numeric_only=True)
-    if value in MEASURES:
-        ends = cells[["metric", "full_metric", "empty_metric"]]
-        if value == "selectivity":
-            ends = ends - cells[["other_metric", "other_full_metric", "other_empty_metric"]].to_numpy()
-        cells[value] = [faithfulness_ratio(*metrics)[0] for metrics in ends.itertuples(index=False)]
-    means = cells[value].unstack()
-    return means.reindex(index=domains, columns=domains).rename_axis(index="circuit of", columns="images of")
-
-
-def transfer_against_similarity(matrix: pd.DataFrame, similarity: pd.DataFrame) -> tuple[float, float, pd.DataFrame]:
-    """Return Spearman's rank correlation of transfer with structural similarity over pairs of domains.
-
-    Similarity has no direction, so transfer is averaged over both of a pair.
-
-    Args:
-        matrix: From `transfer_matrix`.
-        similarity: From `graph_similarity.domain_matrix`.
-
-    Returns:
-        The correlation, its p value, and the points: domain_a, domain_b, similarity, transfer. Correlation and p
-        are NaN for fewer than three pairs, or when one of the two is constant.
-
-    Raises:
-        InputError: when the matrices have different domains.
-    """
-    if set(matrix.index) != set(similarity.index):
-        raise InputError(
-            f"Transfer and similarity need the same domains, but are of {', '.join(sorted(matrix.index))} and of "
-            f"{', '.join(sorted(similarity.index))}."
-        )
-    rows = [
-        (a, b, similarity.loc[a, b], (matrix.loc[a, b] + matrix.loc[b, a]) / 2)
-        for a, b in combinations(sorted(matrix.index), 2)
-    ]
-    points = pd.DataFrame(rows, columns=["domain_a", "domain_b", "similarity", "transfer"])
-    known = points[["similarity", "transfer"]].dropna()
-    if len(known) < 3 or known.nunique().min() < 2:
-        return float("nan"), float("nan"), points
-    found = stats.spearmanr(known["similarity"], known["transfer"])
-    return float(found.statistic), float(found.pvalue), points
+    groups: dict[tuple[str, tuple[str, ...]], list[FaithfulnessCurve]] = {}
+    for curve in curves:
+        groups.setdefault((str(curve.domain), tuple(curve.settings["sites"])), []).append(curve)
+    parts = []
+    for (_, sites), group in groups.items():
+        table = pool_curves(group).table(measure)
+        table.insert(2, "sites", sites[0] if len(sites) == 1 else "all")
+        parts.append(table)
+    return pd.concat(parts, ignore_index=True)

@@ -1,143 +1,28 @@
 """The causal checks of a whole folder of circuits, each kept in a file as soon as it is done.
 
-1. `Subject`: the model, its circuits, and for every (class, domain) images that the circuit was not found on;
-2. `study_faithfulness`: one curve per (class, domain) and ranking; `study_transfer`: one table per class.
+1. `study_faithfulness`: one curve per (class, domain) and ranking; `study_transfer`: one table per class;
+2. `pixels_of_a_circuit`: what the pixels of a few images add.
 
 A second run with the same settings reads what is there and goes on; other settings on the same folder are refused.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property, partial
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
-import torch
-from torch import Tensor
 from tqdm import tqdm
 
-from circuitry.baselines import ZERO, Baseline
 from circuitry.causal_results import RANKINGS, FaithfulnessCurve
 from circuitry.circuit import AttributionGraph
-from circuitry.clip import Clip
-from circuitry.data.domains import DomainFolder, ImageRecord
-from circuitry.data.images import load_batches
-from circuitry.errors import InputError
-from circuitry.extraction import GraphFolder
 from circuitry.faithfulness import MIB_FRACTIONS, chosen_sites, faithfulness_curve
 from circuitry.files import whole_file
 from circuitry.manifest import claim
-from circuitry.metrics import Metric, MetricOfClass, class_logit, class_margin
-from circuitry.provenance import digest, weights_digest
+from circuitry.pixels import logit_pixels, unit_pixels
+from circuitry.subject import METRICS, Subject
 from circuitry.transfer import interchange, transfer_circuits
-
-METRICS: Mapping[str, MetricOfClass] = {"logit": class_logit, "margin": class_margin}
-"""What is asked of a circuit: the study's cosine logit, or its lead over the mean logit of the other classes."""
-
-Key = tuple[str, str]
-"""(class, domain)."""
-
-
-@dataclass(frozen=True, eq=False)
-class Subject:
-    """What causal checks are made on: a model, its circuits, and images that they were not found on.
-
-    Example:
-        >>> subject = Subject(clip, DomainFolder("DomainNet"), GraphFolder("runs/x/circuits"), n_images=10)
-        >>> curves = study_faithfulness(subject, "runs/x/faithfulness")
-    """
-
-    clip: Clip
-    images: DomainFolder
-    graphs: GraphFolder
-    n_images: int = 6
-    """Images per class and domain; fewer where there are fewer."""
-    n_others: int = 12
-    """Images of other classes in the domain, one each of the classes that follow in their order; 0 for none."""
-    metric: str = "logit"
-    """One of `METRICS`."""
-    baseline: Baseline = ZERO
-    """What stands for units outside a circuit."""
-    seen: bool = False
-    """Test on the images that the circuits were found on, where no others are left."""
-
-    def __post_init__(self) -> None:
-        made_with = self.graphs.manifest["config"]["model_digest"]
-        if made_with != self.clip.digest:
-            raise InputError(
-                f"The circuits in {self.graphs.path} are of the model with digest {made_with}, but {self.clip.name} "
-                f"with digest {self.clip.digest} was given: give the checkpoint that they were found in."
-            )
-        if self.metric not in METRICS:
-            raise InputError(f"Expected one of the metrics {', '.join(METRICS)}, but {self.metric!r} was given.")
-        if self.n_images < 1 or self.n_others < 0:
-            raise InputError(
-                "Causal checks need at least one image and zero or more of other classes, but "
-                f"n_images={self.n_images} and n_others={self.n_others} were given."
-            )
-
-    @cached_property
-    def weights(self) -> Tensor:
-        """Text weights of all classes of the data."""
-        return self.clip.text_weights(self.images.all_classes)
-
-    @property
-    def keys(self) -> list[Key]:
-        """Every (class, domain) that has a circuit and is selected."""
-        chosen = [(c, d) for c, d in self.graphs if c in self.images.classes and d in self.images.domains]
-        if not chosen:
-            raise InputError(f"No circuit in {self.graphs.path} is of a class and domain of {self.images!r}.")
-        return chosen
-
-    def of_class(self, class_name: str) -> Metric:
-        """Return the metric of a class."""
-        return METRICS[self.metric](self.weights, self.images.label(class_name))
-
-    def batch(self, class_name: str, domain: str) -> Tensor:
-        """Return images of a class and domain on which its circuit was not found [B, 3, H, W]."""
-        return self._loaded(self._unseen(class_name, domain)[: self.n_images])
-
-    def others(self, class_name: str, domain: str) -> Tensor | None:
-        """Return images of other classes in the domain on which no circuit was found, or None if none are wanted."""
-        classes = self.images.classes
-        place = classes.index(class_name) + 1
-        following = [name for name in (*classes[place:], *classes[: place - 1]) if (name, domain) in self.graphs]
-        wanted = following[: self.n_others]
-        return self._loaded([self._unseen(name, domain)[0] for name in wanted]) if wanted else None
-
-    def found_on(self, class_name: str, domain: str) -> Tensor:
-        """Return the images of a class and domain on which its circuit was found [B, 3, H, W]."""
-        return self._loaded(self._ranked(class_name, domain)[: self.graphs.manifest["config"]["n_images"]])
-
-    def _ranked(self, class_name: str, domain: str) -> tuple[ImageRecord, ...]:
-        return self.images.select(class_name, domain, None, self.graphs.manifest["config"]["seed"])
-
-    def _unseen(self, class_name: str, domain: str) -> tuple[ImageRecord, ...]:
-        ranked = self._ranked(class_name, domain)
-        chosen = ranked if self.seen else ranked[self.graphs.manifest["config"]["n_images"] :]
-        if not chosen:
-            raise InputError(
-                f"The circuit of {class_name!r} in {domain!r} was found on all of its {len(ranked)} images, so none "
-                "is left to test it on: extract with fewer images, or allow the same ones (seen=True, --seen)."
-            )
-        return chosen
-
-    def _loaded(self, records: Sequence[ImageRecord]) -> Tensor:
-        return torch.cat(list(load_batches([r.path for r in records], self.clip.preprocess, batch_size=64)))
-
-    def config(self) -> dict[str, Any]:
-        """Return everything of this that shapes a number."""
-        return {
-            "circuits": self.graphs.manifest["config_hash"],
-            "classes": digest(self.images.all_classes),
-            "n_images": self.n_images,
-            "n_others": self.n_others,
-            "metric": self.metric,
-            "baseline": self.baseline.name,
-            "baseline_digest": weights_digest(self.baseline.values),
-            "seen": self.seen,
-        }
 
 
 def study_faithfulness(
@@ -251,6 +136,34 @@ def study_transfer(
                 )
             )
     return {kind: pd.concat(tables, ignore_index=True) for kind, tables in made.items()}
+
+
+def pixels_of_a_circuit(
+    subject: Subject, class_name: str, domain: str, *, n_images: int = 3, memory_gib: float = 1.0
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Return a few images and what each pixel adds to the class's metric, through the model and through its circuit.
+
+    Returns:
+        The images as bytes [B, H, W, 3], and maps [B, H, W] by title: the whole model; the circuit kept at its last
+        site before the embedding, everything before as it is; the circuit alone at all sites; and that site's first
+        unit.
+    """
+    encoder, graph, metric = subject.clip.encoder, subject.graphs[class_name, domain], subject.of_class(class_name)
+    images = subject.batch(class_name, domain)[:n_images]
+    everywhere = {site: graph.kept_units[site] for site in chosen_sites(graph, None)}
+    last = list(everywhere)[-2:][0]
+    unit = int(everywhere[last][0])
+    through = {
+        "whole model": None,
+        f"circuit at {last}": {last: everywhere[last]},
+        "circuit at all sites": everywhere,
+    }
+    maps = {
+        title: logit_pixels(encoder, images, metric, circuit, source=subject.baseline, memory_gib=memory_gib)
+        for title, circuit in through.items()
+    }
+    maps[f"unit {last}/{unit}"] = unit_pixels(encoder, images, last, unit, memory_gib=memory_gib)
+    return subject.clip.shown(images), {title: found.cpu().numpy() for title, found in maps.items()}
 
 
 def _kept(path: Path, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:

@@ -13,6 +13,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
+import numpy as np
 import open_clip
 import torch
 import torch.nn.functional as F
@@ -51,6 +52,13 @@ class Clip:
     def digest(self) -> str:
         """Short digest of all weights: two models agree if and only if these do."""
         return weights_digest(self.model.state_dict())
+
+    def shown(self, images: Float[Tensor, "batch 3 h w"]) -> np.ndarray:
+        """Return preprocessed images as the bytes [B, H, W, 3] that they show: normalisation undone."""
+        config = open_clip.get_model_preprocess_cfg(self.model)
+        mean, std = (torch.tensor(config[name])[:, None, None] for name in ("mean", "std"))
+        pixels = (images.cpu().float() * std + mean).clamp(0, 1) * 255
+        return rearrange(pixels.round().byte(), "batch c h w -> batch h w c").numpy()
 
     def text_weights(
         self,

@@ -3,6 +3,7 @@
 Every sentence is computed from the tables it speaks of. Drawing and page layout live elsewhere.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from circuitry.data.domains import DomainFolder
 from circuitry.files import whole_file
 from circuitry.plot_style import Mark, domain_marks
 from circuitry.plots import accuracy_bars, overlap_over_depth, similarity_heatmap
-from circuitry.report import Report
+from circuitry.report import Report, write_static
 from circuitry.statistics import paired_tests
 
 SHEET_ROWS = 20
@@ -148,9 +149,8 @@ def comparison_report(
     accuracy: pd.DataFrame | None = None,
     test_domain: str | None = None,
     edges_per_node: int = 3,
-    provenance: Mapping[str, object],
 ) -> Report:
-    """Return the whole report of a comparison, ready to write.
+    """Return the report of a comparison; `add_reading_guide` ends it, `write_results` writes it.
 
     Args:
         title: Title of the page.
@@ -162,7 +162,6 @@ def comparison_report(
         accuracy: Zero-shot accuracies, where they were measured.
         test_domain: Domain from which classes were held out in training, if any.
         edges_per_node: Edges of the drawn circuits.
-        provenance: What made it.
     """
     domains = sorted({domain for _, domain in graphs})
     classes = sorted({class_name for class_name, _ in graphs})
@@ -176,8 +175,6 @@ def comparison_report(
     add_similarity(report, comparison, marks)
     a, b = (graphs[pair[0], domain].circuit(edges_per_node) for domain in pair[1:])
     add_circuit_pair(report, a, b, comparison.sites, marks)
-    add_reading_guide(report)
-    report.provenance({key: str(value) for key, value in provenance.items()})
     return report
 
 
@@ -186,6 +183,35 @@ def write_tables(tables: Mapping[str, pd.DataFrame], folder: Path) -> None:
     for name, table in tables.items():
         with whole_file(folder / f"{name}.csv") as temporary:
             table.to_csv(temporary, index=False, float_format="%.6g")
+
+
+def write_results(
+    report: Report,
+    tables: Mapping[str, pd.DataFrame],
+    out: Path,
+    results: Path | None,
+    provenance: Mapping[str, object],
+    small: Sequence[str] | None = None,
+) -> None:
+    """Write report, tables and PNG figures into a folder, and what is committed into another; say where.
+
+    Args:
+        report: The report, but for its provenance.
+        tables: Tables by name.
+        out: Folder for ``report.html``, ``tables`` and ``figures``.
+        results: Folder for the small tables and ``provenance.json``, if any.
+        provenance: What made it.
+        small: Names of the tables that are small enough to be committed; all unless told.
+    """
+    write_tables(tables, out / "tables")
+    if results is not None:
+        write_tables({name: tables[name] for name in (tables if small is None else small)}, results)
+        with whole_file(results / "provenance.json") as temporary:
+            temporary.write_text(json.dumps(provenance, indent=1, default=str) + "\n")
+    report.provenance({key: str(value) for key, value in provenance.items()})
+    static = write_static(report.plotly_figures, out / "figures")
+    print(f"PNG figures: {out / 'figures'}" if static.paths else f"no PNG figures: {static.missing}")
+    print(f"report: {report.write(out / 'report.html')}")
 
 
 def _depth_words(comparison: Comparison) -> str:

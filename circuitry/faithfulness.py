@@ -75,7 +75,7 @@ def kept_embeddings(
     found: list[Tensor] = []
     done, rows = 0, rows_that_fit(encoder, memory_gib)
     bar = tqdm(desc="circuits", unit="run", disable=not progress)
-    with encoder.frozen(), torch.no_grad(), bar:
+    with encoder.frozen(), encoder.light(), torch.no_grad(), bar:
         for batch in ImageBatches(images, encoder, rows) if circuits else ():
             clean = clean_activations(encoder, batch, [start, *sites])
             masks = {site: _masks(circuits, site, clean[site].shape[encoder.unit_dim(site)]) for site in sites}
@@ -278,6 +278,7 @@ def faithfulness_curve(
         values[2 + n : 2 + 2 * n],
         values[2 + 2 * n :].reshape(random_draws, n, values.shape[1]),
         np.arange(values.shape[1]) < found[0].shape[1],
+        np.zeros(values.shape[1], dtype=np.int64),
         graph.class_name,
         graph.domain,
         {"source": source.name if isinstance(source, Baseline) else "images", "seed": seed, "sites": chosen},

@@ -149,7 +149,8 @@ def _hook(writes: list[_Write]) -> Callable[..., Tensor]:
             value = one.written(activation)
             if not isinstance(value, Tensor):
                 value = torch.full((), value, dtype=activation.dtype, device=activation.device)
-            out = torch.where(one.mask(activation), value, out)
+            everywhere = one.patch.units is None and one.patch.positions is None
+            out = value.expand_as(activation) if everywhere else torch.where(one.mask(activation), value, out)
         return torch.empty_like(activation).copy_(out)  # the same memory layout: the next stage then rounds alike
 
     return write

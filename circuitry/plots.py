@@ -108,6 +108,7 @@ def overlap_over_depth(
     chance: pd.DataFrame | None = None,
     *,
     measure: str = "node overlap (Jaccard index)",
+    chance_label: str = "chance",
     marks: Mapping[str, Mark] | None = None,
 ) -> go.Figure:
     """Draw one line per domain over the sites, in the order given, with its interval as a band.
@@ -118,6 +119,7 @@ def overlap_over_depth(
         ceiling: columns ``site``, ``value``: what two halves of one domain's images reach (dashed).
         chance: columns ``site``, ``value``: what random units reach (dotted).
         measure: what ``value`` is, with its unit: the title of the vertical axis.
+        chance_label: the name of the dotted line.
         marks: the look of every domain; by default ``domain_marks`` of the table's.
 
     Raises:
@@ -131,7 +133,7 @@ def overlap_over_depth(
     looks = marks_for(depth["domain"], marks)
     figure = go.Figure()
     ends: list[tuple[float, str]] = []
-    references = {"ceiling": (ceiling, "dash", "split-half ceiling"), "chance": (chance, "dot", "chance")}
+    references = {"ceiling": (ceiling, "dash", "split-half ceiling"), "chance": (chance, "dot", chance_label)}
     for name, (table, dash, label) in references.items():
         if table is None:
             continue

@@ -4,7 +4,7 @@
    through the encoder: faithfulness[A, B], and how often the class is still recognised;
 2. `interchange`: the activations of A's circuit units, from images of A, are put into runs on images of B.
 
-`causal_results.transfer_matrix` makes a table a matrix; the more its off-diagonal keeps of the diagonal, the more
+`transfer_results.transfer_matrix` makes a table a matrix; the more its off-diagonal keeps of the diagonal, the more
 the domains share. (method.md, section 6; interchange: Geiger et al. 2021, arXiv 2106.02997.)
 """
 

@@ -16,9 +16,8 @@ from circuitry import DomainFolder, extract, load_clip
 from circuitry.attribution import AttributionSettings
 from circuitry.command_line import run_script
 from circuitry.comparison import Comparison, compare_domains
-from circuitry.comparison_report import comparison_report, write_tables
+from circuitry.comparison_report import add_reading_guide, comparison_report, write_results
 from circuitry.quadrature import parse_rule
-from circuitry.report import write_static
 from circuitry.training.evaluation import zero_shot_accuracy
 
 
@@ -91,7 +90,6 @@ def main(config: Config) -> None:
     if config.accuracy:
         weights = clip.text_weights(images.all_classes)
         accuracy = zero_shot_accuracy(clip.encoder, clip.preprocess, weights, images, config.held_out)
-    write_tables(comparison.tables() | ({} if accuracy is None else {"accuracy": accuracy}), config.out / "tables")
     domains = sorted({domain for _, domain in graphs})
     report = comparison_report(
         f"Circuits of {clip.name} in {len(domains)} domains",
@@ -102,17 +100,18 @@ def main(config: Config) -> None:
         images,
         config.pair or least_similar(comparison),
         accuracy=accuracy,
-        provenance={
-            "model": clip.name,
-            "weights": config.checkpoint or config.pretrained,
-            "data": config.data,
-            **graphs.manifest["config"],
-            **graphs.manifest["versions"],
-        },
     )
-    write_static(report.plotly_figures, config.out / "figures")
+    add_reading_guide(report)
     print(comparison.matrix("edge_jaccard").to_string(float_format=lambda v: f"{v:.3f}"))
-    print(f"report: {report.write(config.out / 'report.html')}")
+    tables = comparison.tables() | ({} if accuracy is None else {"accuracy": accuracy})
+    provenance = {
+        "model": clip.name,
+        "weights": config.checkpoint or config.pretrained,
+        "data": config.data,
+        **graphs.manifest["config"],
+        **graphs.manifest["versions"],
+    }
+    write_results(report, tables, config.out, None, provenance)
 
 
 def least_similar(comparison: Comparison) -> tuple[str, str, str]:

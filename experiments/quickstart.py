@@ -5,7 +5,8 @@
    classes left out of the quickdraws (compositional generalization, high diversity);
 3. measure its zero-shot accuracy per domain, held-out and seen classes apart;
 4. find the circuit of every class in every domain, and of two halves of the images;
-5. compare them between domains and write tables and one HTML report.
+5. test them: keep only the circuit, in its own domain and in others, on images that it was not found on;
+6. compare them between domains and write tables and one HTML report.
 
 The claim of the study, that quickdraw's circuits are the least similar to those of the other domains, would be
 refuted here by a domain whose circuits are significantly less similar than quickdraw's.
@@ -13,24 +14,29 @@ refuted here by a domain whose circuits are significantly less similar than quic
     python experiments/quickstart.py
 """
 
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
-from circuitry import Clip, DomainFolder, GraphFolder, extract, load_clip, midpoint_rule
+from circuitry import DomainFolder, extract, load_clip, midpoint_rule
 from circuitry.attribution import AttributionSettings
+from circuitry.causal_report import add_attribution_check, add_faithfulness, add_pixels, add_transfer
+from circuitry.causal_results import FaithfulnessCurve, curves_by_domain
+from circuitry.causal_study import pixels_of_a_circuit, study_faithfulness, study_transfer
 from circuitry.command_line import run_script
 from circuitry.comparison import COMPARED, compare_domains
-from circuitry.comparison_report import comparison_report, write_tables
+from circuitry.comparison_report import add_reading_guide, comparison_report, write_results
 from circuitry.data.mixtures import MixtureSettings, admitted, read_captions, write_mixture
 from circuitry.data.toy import CLASSES, write_toy
-from circuitry.files import whole_file
-from circuitry.report import write_static
+from circuitry.plot_style import domain_marks
+from circuitry.subject import Subject
 from circuitry.training.clip import train_clip
 from circuitry.training.evaluation import zero_shot_accuracy
+from circuitry.validation import AttributionCheck, check_attribution
 
 SETTINGS = AttributionSettings(rule=midpoint_rule(6), edge_rule=midpoint_rule(4))
 """Fewer points than the study's left rule with ten, and a smaller error."""
@@ -42,6 +48,20 @@ SMALL_TABLES = (
     *(f"{measure}_{what}" for measure in COMPARED for what in ("matrix", "summary", "paired_tests")),
 )
 """Tables that are small enough to be committed."""
+
+
+SHOWN = ("fish", "real")
+"""Class and style whose scores are set beside exact patching, and whose pixels are shown."""
+
+
+class Checks(NamedTuple):
+    """What the causal checks found."""
+
+    curves: list[FaithfulnessCurve]
+    transfer: pd.DataFrame
+    attribution: AttributionCheck
+    shown: np.ndarray
+    maps: dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -62,6 +82,10 @@ class Config:
     """Test images per class and style."""
     n_circuit: int = 14
     """Test images per class and style that circuits are found on."""
+    n_causal: int = 4
+    """Test images per class and style, other ones, that circuits are tested on."""
+    n_causal_others: int = 6
+    """Images of other classes that a circuit should not take for its own."""
     epochs: int = 16
     """Passes over the training images."""
     seed: int = 0
@@ -71,22 +95,25 @@ class Config:
 def main(config: Config) -> None:
     """Run all steps and print where the report is."""
     started = time.perf_counter()
-    step("1/5 draw the toy data set")
+    step("1/6 draw the toy data set")
     root = write_toy(config.out / "toy", config.n_train, config.n_test, seed=config.seed)
-    step("2/5 train a tiny CLIP")
+    step("2/6 train a tiny CLIP")
     clip = load_clip("rn-tiny", checkpoint=train(config, root))
     images = DomainFolder(root, split="test")
-    step("3/5 zero-shot accuracy")
+    step("3/6 zero-shot accuracy")
     accuracy = zero_shot_accuracy(
         clip.encoder, clip.preprocess, clip.text_weights(images.all_classes), images, config.held_out
     )
-    step("4/5 circuits of every class in every domain, and of halves of the images")
+    step("4/6 circuits of every class in every domain, and of halves of the images")
     graphs = extract(
         clip, images, config.out / "circuits", n_images=config.n_circuit, seed=config.seed, settings=SETTINGS
     )
-    step("5/5 comparison and report")
-    report = write_report(config, clip, images, graphs, accuracy)
-    print(f"report: {report}  ({time.perf_counter() - started:.0f} s in all)")
+    step("5/6 do the circuits do the work?")
+    subject = Subject(clip, images, graphs, config.n_causal, config.n_causal_others)
+    checks = causal_checks(config, subject)
+    step("6/6 comparison and report")
+    write_report(config, subject, accuracy, checks)
+    print(f"{time.perf_counter() - started:.0f} s in all")
 
 
 def train(config: Config, root: Path) -> Path:
@@ -107,33 +134,56 @@ def train(config: Config, root: Path) -> Path:
     )
 
 
-def write_report(config: Config, clip: Clip, images: DomainFolder, graphs: GraphFolder, accuracy: pd.DataFrame) -> Path:
-    """Compare the circuits, write tables, figures and the report; return the report's path."""
+def causal_checks(config: Config, subject: Subject) -> Checks:
+    """Test the circuits on images that they were not found on."""
+    absolute = ("absolute",)
+    curves = study_faithfulness(subject, config.out / "faithfulness", rankings=absolute, random_draws=2)
+    transfer = study_transfer(subject, config.out / "transfer", one_site=True, exchange=False)["transfer"]
+    class_name, domain = SHOWN
+    check = check_attribution(
+        subject.clip.encoder,
+        subject.found_on(class_name, domain),
+        subject.of_class(class_name),
+        subject.graphs[class_name, domain],
+        progress=False,
+    )
+    return Checks(curves, transfer, check, *pixels_of_a_circuit(subject, class_name, domain))
+
+
+def write_report(config: Config, subject: Subject, accuracy: pd.DataFrame, checks: Checks) -> None:
+    """Compare the circuits, write tables, figures and the report, and say where they are."""
+    clip, images, graphs = subject.clip, subject.images, subject.graphs
     seen = [name for name in images.classes if name not in config.held_out]
     comparison = compare_domains(graphs, graphs.halves(), {"held-out": config.held_out, "seen": seen})
-    tables = comparison.tables() | {"accuracy": accuracy}
-    provenance = {"model": clip.name, **graphs.manifest["config"], **graphs.manifest["versions"]}
-    write_tables(tables, config.out / "tables")
-    if config.results is not None:
-        write_tables({name: tables[name] for name in SMALL_TABLES}, config.results)
-        with whole_file(config.results / "provenance.json") as temporary:
-            temporary.write_text(json.dumps(provenance, indent=1) + "\n")
     report = comparison_report(
         "Are the circuits of a small CLIP shared between styles?",
         f"A tiny CLIP was trained on drawn images of {len(images.all_classes)} things in six styles; "
         f"{', '.join(config.held_out)} were left out of its {config.test_domain} images. For every class and style "
-        "the circuit that recognises it was found by attribution, and circuits were compared between styles.",
+        "the circuit that recognises it was found by attribution, circuits were compared between styles, and tested "
+        "by taking everything else out of the model.",
         comparison,
         graphs,
         images,
         (config.held_out[0], "real", config.test_domain),
         accuracy=accuracy,
         test_domain=config.test_domain,
-        provenance=provenance,
     )
-    static = write_static(report.plotly_figures, config.out / "figures")
-    print(f"PNG figures: {config.out / 'figures'}" if static.paths else f"no PNG figures: {static.missing}")
-    return report.write(config.out / "report.html")
+    marks = domain_marks(images.domains)
+    add_faithfulness(report, checks.curves, marks)
+    add_transfer(report, checks.transfer, comparison.matrix("edge_jaccard"), marks, comparison.sites)
+    add_attribution_check(report, checks.attribution, comparison.sites, " in ".join(SHOWN))
+    names = [f"{SHOWN[1]} {i + 1}" for i in range(len(checks.shown))]
+    add_pixels(report, checks.shown, checks.maps, names, SHOWN[0])
+    add_reading_guide(report)
+    tables = comparison.tables() | {
+        "accuracy": accuracy,
+        "faithfulness": curves_by_domain(checks.curves),
+        "selectivity": curves_by_domain(checks.curves, "selectivity"),
+        "transfer": checks.transfer,
+        "attribution_against_patching": checks.attribution.points,
+    }
+    provenance = {"model": clip.name, **graphs.manifest["config"], **graphs.manifest["versions"]}
+    write_results(report, tables, config.out, config.results, provenance, SMALL_TABLES)
 
 
 def step(text: str) -> None:

@@ -11,8 +11,9 @@ from circuitry.causal_plots import (
     attribution_against_patching,
     effects_over_depth,
     faithfulness_curves,
+    pixel_maps,
     position_heatmap,
-    transfer_heatmap,
+    transfer_beside_similarity,
 )
 from circuitry.errors import InputError
 from circuitry.plot_style import domain_marks
@@ -98,15 +99,40 @@ def test_faithfulness_curves() -> None:
         faithfulness_curves(pd.concat([CURVES, CURVES]))
 
 
-def test_transfer_heatmap_names_its_axes() -> None:
+def test_transfer_lies_beside_similarity() -> None:
     names = ["photo", "sketch"]
     matrix = pd.DataFrame([[1, 0.2], [0.4, 0.9]], index=names, columns=names)
-    figure = transfer_heatmap(matrix.rename_axis(index="circuit of", columns="images of"), title="Transfer")
+    similarity = pd.DataFrame([[0.5, 0.3], [0.3, float("nan")]], index=names, columns=names).iloc[::-1, ::-1]
+    figure = transfer_beside_similarity(matrix.rename_axis(index="circuit of", columns="images of"), similarity)
+    left, right = figure.data
+    assert left.z.tolist() == [[1, 0.2], [0.4, 0.9]]
+    assert right.z.tolist()[0] == [0.5, 0.3]  # in the order of the transfer matrix
+    assert (left.xaxis, right.xaxis) == ("x", "x2")
     assert figure.layout.yaxis.title.text == "circuit of"
     assert figure.layout.xaxis.title.text == "images of"
-    assert "dotted: same domain" in figure.layout.title.subtitle.text
+    assert [shape.xref for shape in figure.layout.shapes] == ["x", "x", "x2"]
+    assert [a.text for a in figure.layout.annotations] == ["faithfulness", "edge Jaccard index"]
+
+
+def test_pixel_maps_stand_beside_their_images() -> None:
+    images = np.zeros((2, 224, 100, 3), np.uint8)
+    images[0, :2, :2] = 200
+    values = np.zeros((2, 224, 100))
+    values[1, 7:14, 0:7] = -3
+    figure = pixel_maps(images, {"logit": values}, names=["a", "b"])
+    kinds = [trace.type for trace in figure.data]
+    assert kinds == ["image", "heatmap", "image", "heatmap"]
+    assert np.shape(figure.data[0].z) == (112, 50, 3)
+    assert figure.data[0].z[0][0].tolist() == [200, 200, 200]
+    assert figure.data[3].z[1][0] == -3
+    assert {a.text for a in figure.layout.annotations} == {"image", "logit", "a", "b"}
+    with pytest.raises(
+        InputError, match=r"images uint8 \[2, 224, 100, 3\], 1 names and maps \[2, 224, 100\] were given"
+    ):
+        pixel_maps(images, {"logit": values}, names=["a"])
 
 
 def test_figures_and_results_need_no_torch() -> None:
-    code = "import sys, circuitry.causal_plots, circuitry.causal_results; sys.exit('torch' in sys.modules)"
+    modules = "sys, circuitry.causal_plots, circuitry.causal_results, circuitry.transfer_results"
+    code = f"import {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -152,7 +152,9 @@ def curve_of(kept: np.ndarray, full: np.ndarray | None = None, empty: np.ndarray
     n = kept.shape[1]
     full, empty = np.ones(n) if full is None else full, np.zeros(n) if empty is None else empty
     none = np.zeros((0, *kept.shape))
-    return FaithfulnessCurve(MIB_FRACTIONS, "signed", (1,) * 10, full, empty, kept, 0 * kept, none, np.ones(n, bool))
+    return FaithfulnessCurve(
+        MIB_FRACTIONS, "signed", (1,) * 10, full, empty, kept, 0 * kept, none, np.ones(n, bool), np.zeros(n, int)
+    )
 
 
 def test_areas_of_known_curves() -> None:

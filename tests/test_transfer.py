@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from circuitry import AttributionGraph, Encoder, InputError
 from circuitry.baselines import Baseline
-from circuitry.causal_results import transfer_against_similarity, transfer_matrix
 from circuitry.encoder import Stage
 from circuitry.transfer import interchange, transfer_circuits
+from circuitry.transfer_results import transfer_against_similarity, transfer_matrix
 
 
 def encoder() -> Encoder:

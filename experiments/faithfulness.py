@@ -1,0 +1,130 @@
+"""Do the circuits do the work? Faithfulness of every circuit, and what exact patching says of the scores.
+
+On images that the circuits were not found on: the metric with only a circuit's units active (all sites at once, and
+one site at a time), with all but them, and with random units; and whether the circuit still tells its class from the
+others. Then, for a few circuits, the exact effect of every unit against its attributed score by several rules; and on
+networks with a planted circuit, how well each method finds it.
+
+A circuit does the work if faithfulness at a tenth of the units is near 1, far above random units, and selectivity is,
+too. It is refuted by random units that do as well, or by a selectivity near 0: then what is kept answers its class
+whatever it is shown.
+
+    python experiments/faithfulness.py      # the circuits of the quickstart
+    python experiments/faithfulness.py --model RN50 --checkpoint epoch_32.pt --data DomainNet \
+        --circuits runs/domainnet/circuits --out runs/domainnet/faithfulness
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+
+from circuitry.causal_report import (
+    add_attribution_check,
+    add_faithfulness,
+    add_methods,
+    add_pixels,
+    add_selectivity_over_depth,
+)
+from circuitry.causal_results import curves_by_domain
+from circuitry.causal_study import pixels_of_a_circuit, study_faithfulness
+from circuitry.command_line import run_script
+from circuitry.comparison_report import write_results
+from circuitry.faithfulness import chosen_sites
+from circuitry.planted import RULES, planted_attention, planted_convolution, score_methods
+from circuitry.plot_style import domain_marks
+from circuitry.report import Report
+from circuitry.subject import Subject, SubjectSettings
+from circuitry.validation import check_attribution, compare_rules
+
+
+@dataclass(frozen=True)
+class Config(SubjectSettings):
+    """Settings of the check; the defaults are the quickstart's model, images and circuits."""
+
+    out: Path = Path("runs/faithfulness")
+    """Folder for curves, tables and the report."""
+    results: Path | None = None
+    """Also write the small tables and their provenance here, where the figures read them."""
+    random_draws: int = 5
+    """Random circuits of every size."""
+    one_site_fraction: float = 0.1
+    """Share of the units kept where one site at a time is ablated."""
+    rule_circuits: int = 4
+    """How many circuits the rules are compared on: the first class in the first domain, the second in the second..."""
+    memory_gib: float = 1.0
+    """Memory for activations, in GiB."""
+    seed: int = 0
+    """Seed of the random units."""
+
+
+def main(config: Config) -> None:
+    """Measure, write, and print where the report is."""
+    subject = config.load()
+    study = partial(
+        study_faithfulness,
+        subject,
+        random_draws=config.random_draws,
+        seed=config.seed,
+        memory_gib=config.memory_gib,
+    )
+    curves = study(config.out / "all-sites")
+    alone = study(config.out / "one-site", rankings=("absolute",), fractions=(config.one_site_fraction,), one_site=True)
+    keys = rule_keys(subject, config.rule_circuits)
+    rules = pd.concat([rules_of(subject, key, config.memory_gib) for key in keys], ignore_index=True)
+    planted = pd.concat([score_methods(planted_convolution()), score_methods(planted_attention())], ignore_index=True)
+    tables = {
+        f"{measure}_{ranking}": curves_by_domain([curve for curve in curves if curve.ranking == ranking], measure)
+        for measure in ("faithfulness", "selectivity")
+        for ranking in ("absolute", "signed")
+    }
+    for measure in ("faithfulness", "selectivity"):
+        tables[f"{measure}_one_site"] = curves_by_domain(alone, measure)
+    tables |= {"rules_against_patching": rules, "planted": planted}
+
+    class_name, domain = keys[0]
+    graph = subject.graphs[class_name, domain]
+    sites = chosen_sites(graph, None)
+    check = check_attribution(
+        subject.clip.encoder,
+        subject.found_on(class_name, domain),
+        subject.of_class(class_name),
+        graph,
+        memory_gib=config.memory_gib,
+    )
+    tables["attribution_against_patching"] = check.points
+    marks = domain_marks(subject.images.domains)
+    report = Report(
+        f"Do the circuits of {subject.clip.name} do the work?",
+        f"Causal checks of {len(subject.keys)} circuits, on images that they were not found on.",
+    )
+    add_faithfulness(report, curves, marks)
+    add_selectivity_over_depth(report, alone, marks, sites)
+    add_attribution_check(report, check, sites, f"{class_name} in {domain}")
+    add_methods(report, rules, planted, len(keys))
+    images, maps = pixels_of_a_circuit(subject, class_name, domain, memory_gib=config.memory_gib)
+    add_pixels(report, images, maps, [f"{domain} {i + 1}" for i in range(len(images))], class_name)
+    write_results(report, tables, config.out, config.results, subject.provenance() | {"seed": config.seed})
+
+
+def rule_keys(subject: Subject, n: int) -> list[tuple[str, str]]:
+    """Return n circuits of different classes, going round the domains."""
+    classes = list(dict.fromkeys(name for name, _ in subject.keys))
+    domains = list(dict.fromkeys(domain for _, domain in subject.keys))
+    diagonal = [(name, domains[i % len(domains)]) for i, name in enumerate(classes)]
+    return [key for key in diagonal if key in subject.graphs][:n] or subject.keys[:1]
+
+
+def rules_of(subject: Subject, key: tuple[str, str], memory_gib: float) -> pd.DataFrame:
+    """Compare the rules on the images that a circuit was found on."""
+    table = compare_rules(
+        subject.clip.encoder, subject.found_on(*key), subject.of_class(key[0]), RULES, memory_gib=memory_gib
+    )
+    table.insert(0, "class", key[0])
+    table.insert(1, "domain", key[1])
+    return table
+
+
+if __name__ == "__main__":
+    run_script(Config, main, __doc__)

@@ -1,0 +1,82 @@
+"""Does one domain's circuit work in another? The causal sense of shared circuitry, beside the structural one.
+
+For every class, only the circuit of domain A is kept while images of domain B run through the encoder: all sites at
+once, and one site at a time. And the activations of A's circuit, from images of A, are put into runs on images of B.
+Both on images that the circuits were not found on.
+
+Circuits are shared if off the diagonal faithfulness and selectivity stay as high as on it; what circuits share by
+structure is meaningful if it predicts how they transfer. It is refuted by a rank correlation near 0 over the pairs of
+domains. Where circuits are kept at all sites at once, look at selectivity before faithfulness.
+
+    python experiments/transfer.py      # the circuits of the quickstart
+    python experiments/transfer.py --model RN50 --checkpoint epoch_32.pt --data DomainNet \
+        --circuits runs/domainnet/circuits --out runs/domainnet/transfer
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from circuitry import compare, compare_halves, domain_matrix
+from circuitry.causal_report import add_interchange, add_transfer, transfer_correlations
+from circuitry.causal_study import study_transfer
+from circuitry.command_line import run_script
+from circuitry.comparison_report import write_results
+from circuitry.faithfulness import chosen_sites
+from circuitry.plot_style import domain_marks
+from circuitry.report import Report
+from circuitry.subject import SubjectSettings
+from circuitry.transfer_results import transfer_matrix, transfer_over_depth
+
+
+@dataclass(frozen=True)
+class Config(SubjectSettings):
+    """Settings of the check; the defaults are the quickstart's model, images and circuits."""
+
+    out: Path = Path("runs/transfer")
+    """Folder for tables and the report."""
+    results: Path | None = None
+    """Also write the small tables and their provenance here, where the figures read them."""
+    one_site: bool = True
+    """Also keep circuits at one site at a time."""
+    memory_gib: float = 1.0
+    """Memory for activations, in GiB."""
+    seed: int = 0
+    """Seed of the pairs of images that are interchanged."""
+
+
+def main(config: Config) -> None:
+    """Measure, write, and print where the report is."""
+    subject = config.load()
+    found = study_transfer(
+        subject, config.out, one_site=config.one_site, seed=config.seed, memory_gib=config.memory_gib
+    )
+    transfer, exchanged = found["transfer"], found["interchange"]
+    chosen = {key: subject.graphs[key] for key in subject.keys}
+    halves = (pair for pair in subject.graphs.halves() if (pair[0].class_name, pair[0].domain) in chosen)
+    similarity = domain_matrix(compare(chosen.values(), "edge_jaccard"), compare_halves(halves, "edge_jaccard"))
+    everywhere = transfer[transfer["sites"] == "all"]
+    tables = {
+        **{
+            f"{value}_matrix": transfer_matrix(everywhere, value).rename_axis(index="domain").reset_index()
+            for value in ("faithfulness", "accuracy")
+        },
+        "edge_jaccard_matrix": similarity.rename_axis(index="domain").reset_index(),
+        "correlations": transfer_correlations(transfer, similarity),
+        "transfer": transfer,
+        "interchange": exchanged,
+    }
+    if config.one_site:
+        tables["selectivity_over_depth"] = transfer_over_depth(transfer)
+    marks = domain_marks(subject.images.domains)
+    report = Report(
+        f"Do the circuits of {subject.clip.name} work in other domains?",
+        f"{len(subject.keys)} circuits, each kept on images of every domain of its class, on images that they were "
+        "not found on.",
+    )
+    add_transfer(report, transfer, similarity, marks, chosen_sites(next(iter(chosen.values())), None))
+    add_interchange(report, exchanged, marks)
+    write_results(report, tables, config.out, config.results, subject.provenance() | {"seed": config.seed})
+
+
+if __name__ == "__main__":
+    run_script(Config, main, __doc__)
