@@ -28,42 +28,59 @@ def add_faithfulness(report: Report, curves: Sequence[FaithfulnessCurve], marks:
     by_size = [curve for curve in curves if curve.ranking == "absolute"]
     faithful = curves_by_domain(by_size)
     at = _middle(first.fractions)
-    report.figure(
-        faithfulness_curves(faithful, marks=marks),
-        f"Faithfulness: only a circuit's units are active, at all sites at once, the others are at the "
-        f"{first.settings['source']} baseline; 0 is nothing kept, 1 the whole model. Images are not those on which the "
+    setting = (
+        f"only a circuit's units are active, at all sites at once, the others are at the {first.settings['source']}"
+    )
+    _figure_or_reason(
+        report,
+        faithful,
+        "faithfulness",
+        marks,
+        f"Faithfulness: {setting} baseline; 0 is nothing kept, 1 the whole model. Images are not those on which the "
         f"circuits were found ({int(first.own.sum())} per class and domain; bands: 95 % bootstrap intervals over "
         f"images). With the {at:.0%} largest |scores| it is {_range(faithful, 'kept', at)} by domain, with as many "
         f"random units {_range(faithful, 'random', at)}, with all but them {_range(faithful, 'complement', at)}.",
     )
     if not first.own.all():
         selective = curves_by_domain(by_size, "selectivity")
-        low = selective[(selective["circuit"] == "kept") & (selective["fraction"] == at)]["value"].max()
+        best = selective[(selective["circuit"] == "kept") & (selective["fraction"] == at)]["value"].max()
         verdict = (
             "The circuits answer their class whatever they are shown: under this ablation what is kept of the later "
             "sites hardly hears the image any more, and faithfulness alone would not have said so."
-            if low < 0.1
+            if best < 0.1
             else "So the circuits still hear the image."
         )
-        report.figure(
-            faithfulness_curves(selective, measure="selectivity", marks=marks),
+        _figure_or_reason(
+            report,
+            selective,
+            "selectivity",
+            marks,
             f"Selectivity: the same of the difference between images of the class and images of other classes "
             f"({int((~first.own).sum())} per class and domain). With {at:.0%} of the units it is "
             f"{_range(selective, 'kept', at)}. {verdict}",
         )
-    areas = _areas(curves)
     report.table(
-        areas,
-        "Areas under the curves (MIB): CPR, of faithfulness, units ranked by signed score; CMD, of |1 - faithfulness|, "
-        "ranked by absolute score; with 95 % bootstrap intervals over images, and for random units.",
+        _areas(curves),
+        "Areas under the curves (MIB), with 95 % bootstrap intervals over images and for random units. CMD, the area "
+        "of |1 - faithfulness|: 0 is best; CPR, the area under faithfulness.",
     )
+
+
+def _figure_or_reason(
+    report: Report, curves: pd.DataFrame, measure: str, marks: Mapping[str, Mark], words: str
+) -> None:
+    """Draw the curves, or say why there are none."""
+    if curves["value"].notna().any():
+        report.figure(faithfulness_curves(curves, measure=measure, marks=marks), words)
+    else:
+        report.text(f"There is no {measure}: {curves['reason'].iloc[0]}.")
 
 
 def add_selectivity_over_depth(
     report: Report, curves: Sequence[FaithfulnessCurve], marks: Mapping[str, Mark], sites: Sequence[str]
 ) -> None:
-    """Add the figure on circuits kept at one site at a time; curves of one fraction and ranking."""
-    table = curves_by_domain(curves, "selectivity")
+    """Add the figure on circuits kept at one site at a time; curves of one ranking, drawn at their first fraction."""
+    table = curves_by_domain(curves, "selectivity").query(f"fraction == {curves[0].fractions[0]}")
     kept = table[table["circuit"] == "kept"].rename(columns={"sites": "site"})
     random = table[table["circuit"] == "random"].groupby("sites", sort=False)["value"].mean()
     mean = kept.groupby("site", sort=False)["value"].mean()
@@ -106,25 +123,31 @@ def add_transfer(
     alone = [site for site in sites if site in set(transfer["sites"])]
     if not alone:
         return
-    table = transfer_correlations(transfer, similarity)
-    best = table.sort_values("selectivity: rho", ascending=False).iloc[0]
-    over_depth = transfer_over_depth(transfer)
+    value = "selectivity" if "other_metric" in transfer else "faithfulness"
+    over_depth = transfer_over_depth(transfer, value)
+    if over_depth["value"].isna().all():
+        report.text(f"There is no {value}: the model does no better than the baseline.")
+        return
     means = over_depth.pivot(index="site", columns="domain", values="value").loc[alone]
     gap = (means[OWN] - means[OTHER]).sort_values()
     report.figure(
-        overlap_over_depth(over_depth, alone, measure="selectivity, one site ablated", marks=GROUP_MARKS),
-        f"Circuits kept at one site at a time: how well images of a domain are told from other classes with the "
-        f"domain's own circuits and with those of the other domains (bands: 95 % bootstrap intervals over classes). "
+        overlap_over_depth(over_depth, alone, measure=f"{value}, one site ablated", marks=GROUP_MARKS),
+        f"Circuits kept at one site at a time: {value} for images of a domain of the domain's own circuits and of "
+        f"those of the other domains (bands: 95 % bootstrap intervals over classes). "
         f"The own circuit is ahead most at {gap.index[-1]} ({gap.iloc[-1]:+.2f}), least at {gap.index[0]} "
         f"({gap.iloc[0]:+.2f}).",
     )
-    best_matrix = transfer_matrix(transfer[transfer["sites"] == best["sites"]], "selectivity")
-    report.figure(
-        transfer_beside_similarity(best_matrix, similarity, measure=f"selectivity at {best['sites']}", marks=marks),
-        f"Transfer at {best['sites']}, the site where it follows the structural similarity most closely: Spearman's "
-        f"rank correlation over {best['pairs']:.0f} pairs of domains {best['selectivity: rho']:+.2f} "
-        f"(p {best['selectivity: p']:.2g}, not corrected for the choice among {len(alone)} sites).",
-    )
+    table = transfer_correlations(transfer, similarity)
+    known = table[table["sites"].isin(alone)].dropna(subset=f"{value}: rho")
+    if len(known):
+        best = known.sort_values(f"{value}: rho", ascending=False).iloc[0]
+        matrix = transfer_matrix(transfer[transfer["sites"] == best["sites"]], value)
+        report.figure(
+            transfer_beside_similarity(matrix, similarity, measure=f"{value} at {best['sites']}", marks=marks),
+            f"Transfer at {best['sites']}, the site where it follows the structural similarity most closely: "
+            f"Spearman's rank correlation over {best['pairs']:.0f} pairs of domains {best[f'{value}: rho']:+.2f} "
+            f"(p {best[f'{value}: p']:.2g}, not corrected for the choice among {len(alone)} sites).",
+        )
     report.table(
         table,
         "Does what circuits share predict how they transfer? Spearman's rank correlation of transfer, averaged over "
@@ -170,7 +193,9 @@ def add_attribution_check(report: Report, check: AttributionCheck, sites: Sequen
     """Add the section that sets attributed scores beside exact effects."""
     report.section("Are the scores what removing a unit does?")
     table = check.table()
-    random = table[table["sample"] == "random"].dropna(subset="spearman").set_index("site")
+    random = (
+        table[(table["sample"] == "random") & table["site"].isin(sites)].dropna(subset="spearman").set_index("site")
+    )
     report.figure(
         attribution_against_patching(check.points, sites, table),
         f"{what}: attributed score and exact effect of putting a unit at the baseline, for the units with the largest "
@@ -254,4 +279,4 @@ def _middle(fractions: Sequence[float]) -> float:
 
 def _range(table: pd.DataFrame, circuit: str, fraction: float) -> str:
     found = table[(table["circuit"] == circuit) & (table["fraction"] == fraction)]["value"]
-    return f"{found.min():.2f} to {found.max():.2f}"
+    return f"{found.min():z.2f} to {found.max():z.2f}"

@@ -85,7 +85,8 @@ def transfer_over_depth(
         seed: Seed of the bootstrap.
 
     Returns:
-        Columns domain (`OWN` or `OTHER`), site, value, low, high (95 %), n_classes.
+        Columns domain (`OWN` or `OTHER`), site, value, low, high (95 %), n_classes. NaN where the model does no
+        better than the baseline; no interval for one class, or where the lead is within the noise.
     """
     kept, lead = (_difference(table, name, value) for name in ("metric", "full_metric"))
     cells = table.assign(kept=kept, lead=lead, group=np.where(table.circuit_domain == table.image_domain, OWN, OTHER))
@@ -95,9 +96,11 @@ def transfer_over_depth(
         by_class = part.groupby("class")[["kept", "lead"]].mean().to_numpy()
         n = len(by_class)
         drawn = rng.multinomial(n, np.full(n, 1 / n), resamples) @ by_class
-        low, high = np.percentile(drawn[:, 0] / drawn[:, 1], (2.5, 97.5)) if n > 1 else (np.nan, np.nan)
-        value_ = by_class[:, 0].sum() / by_class[:, 1].sum()
-        rows.append((group, site, value_, low, high, n))
+        with_lead = drawn[:, 1] > 0
+        bounded = n > 1 and with_lead.mean() > 0.975
+        low, high = np.percentile(drawn[with_lead, 0] / drawn[with_lead, 1], (2.5, 97.5)) if bounded else (np.nan,) * 2
+        kept, lead = by_class.mean(0)
+        rows.append((group, site, faithfulness_ratio(kept, lead, 0.0)[0], low, high, n))
     return pd.DataFrame(rows, columns=["domain", "site", "value", "low", "high", "n_classes"])
 
 

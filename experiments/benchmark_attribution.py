@@ -2,7 +2,8 @@
 
 The baseline is the plain way: integrated gradients by hooks, one full forward and backward pass of the tower
 per point of the path, per site (nodes) and per kept unit (edges); edge times are extrapolated from a few
-units per pair of sites. Both do the study's setting on the same inputs in the same process. Refuted if the
+units per pair of sites. Both do the study's setting on the same inputs in the same process. Exact patching of every
+unit at every site is set against one run of the whole tower per unit, in the same way. Refuted if the
 scores differ by more than 1e-4 or the ratios fall short of those in the README.
 
     python experiments/benchmark_attribution.py            # RN50 at 224 px and the tiny model
@@ -32,6 +33,7 @@ from circuitry.circuit import keep_units
 from circuitry.clip import register_model
 from circuitry.edges import edge_effects
 from circuitry.nodes import node_effects
+from circuitry.patching import patch_effects
 
 Scores = dict[str, Tensor]
 EdgeRows = dict[tuple[str, str], Tensor]
@@ -48,7 +50,11 @@ class Config:
     images: int = 2
     """Images per model."""
     units_per_pair: int = 2
-    """Downstream units per pair of sites that the baseline really computes."""
+    """Downstream units per pair of sites (units per site for patching) that the baseline really computes."""
+    sweep_models: tuple[str, ...] = ("rn-tiny",)
+    """Models whose every unit is patched."""
+    sweep_images: int = 16
+    """Images of the patching sweep."""
     seed: int = 0
     """Seed of weights and images."""
 
@@ -66,7 +72,7 @@ class FullTower:
             else:
                 tower.get_submodule(site).register_forward_hook(self._writer(site))
         with torch.no_grad():
-            tower(images)
+            self.embedding = tower(images)
         self.clean = {site: activation.detach() for site, activation in self.seen.items()}
 
     def _write_input(self, _: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
@@ -90,6 +96,15 @@ class FullTower:
         del self.replaced[site]
         effect = total / POINTS * -a
         return (effect.flatten(2).sum(2) if effect.dim() > 2 else effect).mean(0)
+
+    def without(self, site: str, unit: int, metric: Callable[[Tensor], Tensor]) -> float:
+        """Exact effect on the mean metric of putting a unit to zero."""
+        self.replaced[site] = self.clean[site].clone()
+        self.replaced[site][:, unit] = 0
+        with torch.no_grad():
+            effect = (metric(self.tower(self.images)) - metric(self.embedding)).mean()
+        del self.replaced[site]
+        return float(effect)
 
     def gap(self, site: str, unit: int, _: Tensor) -> Tensor:
         """How far a unit has moved from its clean activation."""
@@ -151,18 +166,39 @@ def ours(encoder: Encoder, images: Tensor, weights: Tensor) -> tuple[Scores, Edg
     )
 
 
+def full_tower_sweep(
+    runs: FullTower, metric: Callable[[Tensor], Tensor], units_per_site: int
+) -> tuple[dict[tuple[str, int], float], float]:
+    """Return exact effects by (site, unit) for some units of every site, and seconds for all of them, extrapolated."""
+    found: dict[tuple[str, int], float] = {}
+    seconds = 0.0
+    for site, activation in runs.clean.items():
+        n = activation.shape[1]
+        units = range(0, n, max(1, n // units_per_site))[:units_per_site]
+        started = time.perf_counter()
+        found |= {(site, unit): runs.without(site, unit, metric) for unit in units}
+        seconds += (time.perf_counter() - started) * n / len(units)
+    return found, seconds
+
+
+def _prepared(name: str, n_images: int, seed: int) -> tuple[nn.Module, Encoder, Tensor, Tensor]:
+    """Return tower, encoder, images and text weights, all random, after a first run."""
+    torch.manual_seed(seed)
+    tower = open_clip.create_model(register_model(name)).visual.eval().requires_grad_(False)
+    _randomise_norms(tower)
+    encoder = Encoder.from_tower(tower)
+    images = torch.randn(n_images, 3, *encoder.image_size)
+    weights = F.normalize(torch.randn(10, tower.output_dim), dim=-1)
+    with torch.no_grad():
+        tower(images)
+    return tower, encoder, images, weights
+
+
 def run(config: Config) -> pd.DataFrame:
     """Time both ways for every model and return one row per model and kind of score."""
     table = []
     for name in config.models:
-        torch.manual_seed(config.seed)
-        tower = open_clip.create_model(register_model(name)).visual.eval().requires_grad_(False)
-        _randomise_norms(tower)
-        encoder = Encoder.from_tower(tower)
-        images = torch.randn(config.images, 3, *encoder.image_size)
-        weights = F.normalize(torch.randn(10, tower.output_dim), dim=-1)
-        with torch.no_grad():
-            tower(images)  # warm-up
+        tower, encoder, images, weights = _prepared(name, config.images, config.seed)
         with encoder.light():  # as `attribute` does
             nodes, edges, node_seconds, edge_seconds = ours(encoder, images, weights)
         naive_nodes, naive_edges, naive_node_seconds, naive_edge_seconds = baseline(
@@ -174,6 +210,17 @@ def run(config: Config) -> pd.DataFrame:
             ("edges", naive_edge_seconds, edge_seconds, _worst(first_rows, naive_edges)),
         ):
             table.append((name, what, slow, fast, slow / fast, error))
+    for name in config.sweep_models:
+        tower, encoder, images, weights = _prepared(name, config.sweep_images, config.seed)
+        metric = class_logit(weights, 0)
+        started = time.perf_counter()
+        exact = patch_effects(encoder, images, metric, progress=False)
+        fast = time.perf_counter() - started
+        effects, slow = full_tower_sweep(FullTower(tower, encoder.sites, images), metric, config.units_per_pair)
+        mine = torch.tensor([exact.scores[site][unit] for site, unit in effects], dtype=torch.double)
+        theirs = torch.tensor([*effects.values()], dtype=torch.double)
+        error = _worst({"all": mine}, {"all": theirs})
+        table.append((name, "patching", slow, fast, slow / fast, error))
     columns = ["model", "scores", "full-tower seconds", "circuitry seconds", "ratio", "largest relative difference"]
     return pd.DataFrame(table, columns=columns)
 
@@ -193,7 +240,8 @@ def _worst(mine: dict[Key, Tensor], theirs: dict[Key, Tensor]) -> float:
 
 def main(config: Config) -> None:
     """Run the benchmark and print its table."""
-    print(f"{config.images} images, {torch.get_num_threads()} threads, left rule with {POINTS} points, 10 % of units")
+    print(f"{config.images} images ({config.sweep_images} for patching), {torch.get_num_threads()} threads")
+    print(f"left rule with {POINTS} points, 10 % of units")
     print(run(config).to_string(index=False, float_format=lambda v: f"{v:.3g}"))
 
 

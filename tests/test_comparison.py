@@ -1,6 +1,7 @@
 """All tables of a comparison, and the sentences of its report against numbers worked out on paper."""
 
 import html
+import json
 import math
 import re
 from dataclasses import replace
@@ -16,8 +17,10 @@ from circuitry.comparison import COMPARED, Comparison, compare_domains
 from circuitry.comparison_report import (
     add_accuracy,
     add_circuit_pair,
+    add_reading_guide,
     add_similarity,
     comparison_report,
+    write_results,
     write_tables,
 )
 from circuitry.plot_style import domain_marks
@@ -294,8 +297,8 @@ def test_the_whole_report_is_one_page_with_every_figure(tmp_path: Path) -> None:
         accuracy=accuracy(),
         test_domain="sketch",
         edges_per_node=2,
-        provenance={"model": "rn-tiny", "seed": 5},
     )
+    add_reading_guide(report)
     page = report.write(tmp_path / "report.html").read_text(encoding="utf-8")
     assert re.findall(r"<h2[^>]*>(.*?)</h2>", page)[:6] == [
         "The images",
@@ -310,7 +313,6 @@ def test_the_whole_report_is_one_page_with_every_figure(tmp_path: Path) -> None:
     assert page.count('class="plotly-graph-div"') == len(report.plotly_figures)
     assert "guessing would reach 33.3%" in page  # one of three classes
     assert "Two test images of every class in every domain." in page
-    assert "rn-tiny" in page
     edges = [set(graphs()["axe", d].circuit(2).graph.edges) for d in ("real", "sketch")]
     assert f"units and {len(edges[0] & edges[1])} of {len(edges[0] | edges[1])} edges" in page
 
@@ -320,8 +322,20 @@ def test_a_report_without_accuracies_has_no_section_on_them(tmp_path: Path) -> N
     for class_name, domain in graphs():
         (folder / domain / class_name).mkdir(parents=True)
         Image.new("RGB", (8, 8)).save(folder / domain / class_name / "0.png")
-    report = comparison_report(
-        "t", "i", comparison(), graphs(), DomainFolder(folder), ("axe", "real", "sketch"), provenance={"seed": 0}
-    )
+    report = comparison_report("t", "i", comparison(), graphs(), DomainFolder(folder), ("axe", "real", "sketch"))
     assert "recognise the classes" not in report.write(tmp_path / "report.html").read_text(encoding="utf-8")
     assert len(report.plotly_figures) == 5
+
+
+def test_results_are_written_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tables = {"small": pd.DataFrame({"a": [1]}), "large": pd.DataFrame({"a": [2]})}
+    made_by = {"model": "rn-tiny", "weights": Path("x.pt")}
+    write_results(Report("t"), tables, tmp_path / "run", tmp_path / "committed", made_by, ["small"])
+    assert sorted(path.name for path in (tmp_path / "run" / "tables").iterdir()) == ["large.csv", "small.csv"]
+    assert sorted(path.name for path in (tmp_path / "committed").iterdir()) == ["provenance.json", "small.csv"]
+    assert json.loads((tmp_path / "committed" / "provenance.json").read_text()) == {
+        "model": "rn-tiny",
+        "weights": "x.pt",
+    }
+    assert "rn-tiny" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert f"report: {tmp_path / 'run' / 'report.html'}" in capsys.readouterr().out

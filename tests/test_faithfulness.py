@@ -1,5 +1,8 @@
 """Faithfulness against paper, the ends of the curve, the areas of MIB, and the bootstrap over images."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,12 +10,21 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.numpy import save_file
 from torch import Tensor, nn
 
 from circuitry import AttributionGraph, Encoder, InputError, attribute, class_logit, mean_baseline, midpoint_rule
-from circuitry.causal_results import FaithfulnessCurve, faithfulness_ratio
+from circuitry.causal_results import FaithfulnessCurve, curves_by_domain, faithfulness_ratio, pool_curves
 from circuitry.encoder import Stage
-from circuitry.faithfulness import MIB_FRACTIONS, circuit_of_size, complement, faithfulness_curve, kept_embeddings
+from circuitry.faithfulness import (
+    MIB_FRACTIONS,
+    all_but,
+    circuit_of_size,
+    complement,
+    faithfulness_curve,
+    kept_embeddings,
+)
+from circuitry.interventions import patched
 from tests.towers import make_tower
 
 
@@ -245,3 +257,115 @@ def test_bad_input_is_refused() -> None:
         curve_of(np.ones((10, 2))).table(confidence=1.0)
     with pytest.raises(InputError, match="'absolute' or 'signed' score, but 'best' was given"):
         circuit_of_size(graph, 0.5, "best")
+
+
+# --- selectivity -----------------------------------------------------------------------------------------------------
+
+
+def test_hand_worked_selectivity() -> None:
+    # Metric u0 u1 + u2: 11 and 1 for the class, 2 * 1 + 6 = 8 for another class.
+    other = torch.tensor([2.0, 1, 6])[None, :, None, None]
+    settings = {"fractions": (0.5, 1.0), "random_draws": 2, "progress": False}
+    curve = faithfulness_curve(hand_worked(), IMAGES, first, graph_with(SCORES), others=other, **settings)  # type: ignore[arg-type]
+    # With u0, u1; v0 kept: 6 and 1 for the class, 2 for the other.
+    assert curve.own.tolist() == [True, True, False]
+    assert np.isnan(curve.selectivity).all()  # the model itself puts the other class first: 6 against 8
+    swapped = faithfulness_curve(hand_worked(), other, first, graph_with(SCORES), others=IMAGES, **settings)  # type: ignore[arg-type]
+    assert swapped.selectivity.tolist() == [pytest.approx((2 - 3.5) / (8 - 6)), 1]
+    assert swapped.faithfulness.tolist() == [pytest.approx(2 / 8), 1]
+    assert curve.table("selectivity")["reason"].str.startswith("the model does no better than the baseline: -2").all()
+    assert set(swapped.table("selectivity")["measure"]) == {"selectivity"}
+
+
+def test_a_deaf_circuit_is_faithful_but_not_selective() -> None:
+    n = 12
+    rng = np.random.default_rng(0)
+    own = np.arange(n) < 4
+    full = np.where(own, 0.8, 0.1) + rng.normal(0, 0.01, n)
+    deaf = np.full((10, n), 0.8)
+    group = np.repeat([0, 1, 2], 4)[rng.permutation(n)]
+    curve = FaithfulnessCurve(
+        MIB_FRACTIONS, "signed", (1,) * 10, full, np.zeros(n), deaf, 0 * deaf, np.zeros((0, 10, n)), own, group
+    )
+    assert curve.faithfulness == pytest.approx(np.full(10, 1), abs=0.05)
+    table = curve.table("selectivity")
+    for column in ("value", "low", "high"):
+        assert table[column].to_numpy() == pytest.approx(np.zeros(20), abs=1e-9)
+    without = curve_of(deaf).table("selectivity")
+    assert without["value"].isna().all()
+    assert set(without["reason"]) == {"no images of other classes"}
+    with pytest.raises(InputError, match="faithfulness or selectivity, but 'accuracy' was asked for"):
+        curve.table("accuracy")
+
+
+def test_images_are_resampled_within_their_group() -> None:
+    # Two classes whose metrics differ by 10 and do not vary inside: a band over images has no width.
+    values = np.array([1.0, 1, 11, 11])
+    args = (np.ones((10, 1)) * values, np.zeros((10, 4)), np.zeros((0, 10, 4)), np.ones(4, bool))
+    pooled = FaithfulnessCurve(
+        MIB_FRACTIONS, "signed", (1,) * 10, values, np.zeros(4), *args, np.array([0, 0, 1, 1])
+    ).table()
+    assert pooled["low"].to_numpy() == pytest.approx(pooled["high"].to_numpy())
+
+
+# --- many classes ----------------------------------------------------------------------------------------------------
+
+
+def two_curves() -> list[FaithfulnessCurve]:
+    graph = graph_with(SCORES)
+    other = torch.tensor([2.0, 1, 6])[None, :, None, None]
+    settings = {"others": other, "fractions": (0.5, 1.0), "random_draws": 1, "progress": False}
+    one = faithfulness_curve(hand_worked(), IMAGES[:1], first, graph, **settings)  # type: ignore[arg-type]
+    two = faithfulness_curve(hand_worked(), IMAGES[1:], first, graph, **settings)  # type: ignore[arg-type]
+    return [one, replace(two, class_name="dog")]
+
+
+def test_pooling_averages_before_dividing() -> None:
+    pooled = pool_curves(two_curves())
+    whole = faithfulness_curve(
+        hand_worked(), IMAGES, first, graph_with(SCORES), fractions=(0.5, 1.0), random_draws=1, progress=False
+    )
+    assert pooled.faithfulness.tolist() == whole.faithfulness.tolist() == [pytest.approx(3.5 / 6), 1]
+    assert (pooled.class_name, pooled.domain) == (None, "sketch")
+    assert pooled.group.tolist() == [0, 0, 1, 1]
+    assert pooled.own.tolist() == [True, False, True, False]
+    table = curves_by_domain(two_curves())
+    assert set(table["domain"]) == {"sketch"}
+    assert set(table["sites"]) == {"all"}
+    assert table["n_images"].unique().tolist() == [2]
+    with pytest.raises(InputError, match="their fractions agree, but there are"):
+        pool_curves([whole, replace(whole, fractions=(0.4, 1.0))])
+    with pytest.raises(InputError, match="at least one curve"):
+        pool_curves([])
+
+
+def test_curves_are_stored(tmp_path: Path) -> None:
+    curve = two_curves()[1]
+    curve.save(tmp_path / "x.safetensors")
+    back = FaithfulnessCurve.load(tmp_path / "x.safetensors")
+    for name in ("fractions", "ranking", "n_units", "class_name", "domain", "settings"):
+        assert getattr(back, name) == getattr(curve, name)
+    for name in ("full", "empty", "kept", "complement", "random", "own", "group"):
+        assert np.array_equal(getattr(back, name), getattr(curve, name))
+    pd.testing.assert_frame_equal(back.table("selectivity"), curve.table("selectivity"))
+    (tmp_path / "x.safetensors").write_bytes(b"no")
+    with pytest.raises(InputError, match="is not a readable faithfulness curve"):
+        FaithfulnessCurve.load(tmp_path / "x.safetensors")
+    save_file({"full": np.zeros(1)}, tmp_path / "y.safetensors", {"format": "circuitry faithfulness curve 0"})
+    with pytest.raises(InputError, match="format 'circuitry faithfulness curve 0', but this version reads"):
+        FaithfulnessCurve.load(tmp_path / "y.safetensors")
+
+
+def test_all_but_is_the_same_ablation() -> None:
+    encoder = hand_worked()
+    circuit = {"first": [0, 1], "second": [0]}
+    with patched(encoder, all_but(encoder, circuit)), torch.no_grad():
+        alone = encoder(IMAGES)
+    assert torch.equal(alone, kept_embeddings(encoder, IMAGES, [circuit])[0])
+
+
+def test_images_as_source_go_without_other_classes() -> None:
+    with pytest.raises(InputError, match="compared under a baseline, but the source was images"):
+        faithfulness_curve(
+            hand_worked(), IMAGES, first, graph_with(SCORES), others=IMAGES, source=IMAGES, progress=False
+        )

@@ -61,7 +61,15 @@ def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setattr(module, "train_clip", short_training)
         module.main(
             module.Config(
-                out=out / "run", results=out / "results", held_out=("key",), n_train=5, n_test=2, n_circuit=2, epochs=1
+                out=out / "run",
+                results=out / "results",
+                held_out=("key",),
+                n_train=5,
+                n_test=4,
+                n_circuit=2,
+                n_causal=1,
+                n_causal_others=2,
+                epochs=1,
             )
         )
         yield out
@@ -91,7 +99,11 @@ def test_the_quickstart_trains_without_the_held_out_combination(quickstart: Path
 
 @needs_browser
 def test_a_browser_draws_the_report_of_the_quickstart(quickstart: Path) -> None:
-    assert_drawn(quickstart / "run" / "report.html", figures=6)
+    # A model after three steps may tell nothing apart: sentences then stand for figures.
+    page = (quickstart / "run" / "report.html").read_text(encoding="utf-8")
+    for heading in ("Do the circuits do the work?", "circuit work in another?", "what removing a unit does?"):
+        assert heading in page
+    assert_drawn(quickstart / "run" / "report.html", figures=page.count('class="plotly-graph-div"'))
 
 
 @pytest.fixture(scope="module")
@@ -128,10 +140,43 @@ def test_a_browser_draws_the_report_of_a_comparison(compared: Path) -> None:
     assert_drawn(compared / "report.html", figures=6)
 
 
+@pytest.fixture(scope="module")
+def subject_of_the_quickstart(quickstart: Path) -> dict[str, object]:
+    run = quickstart / "run"
+    checkpoint = run / "clip" / "checkpoints" / "epoch_1.pt"
+    few = {"classes": ("fish", "star"), "domains": ("clipart", "real"), "n_images": 1, "n_others": 1}
+    return {"checkpoint": checkpoint, "data": run / "toy", "circuits": run / "circuits", **few}
+
+
+@needs_browser
+def test_faithfulness_is_checked_and_drawn(quickstart: Path, subject_of_the_quickstart: dict[str, object]) -> None:
+    module = script("faithfulness")
+    out = quickstart / "faithfulness"
+    module.main(
+        module.Config(**subject_of_the_quickstart, out=out, results=out / "results", random_draws=1, rule_circuits=1)
+    )
+    assert_drawn(out / "report.html", figures=5)
+    committed = {path.name for path in (out / "results").iterdir()}
+    assert {"faithfulness_absolute.csv", "selectivity_one_site.csv", "rules_against_patching.csv"} <= committed
+    rules = pd.read_csv(out / "results" / "rules_against_patching.csv")
+    assert set(rules["rule"]) == {"left 10", "midpoint 10", "gradient x activation"}
+
+
+@needs_browser
+def test_transfer_is_checked_and_drawn(quickstart: Path, subject_of_the_quickstart: dict[str, object]) -> None:
+    module = script("transfer")
+    out = quickstart / "transfer"
+    module.main(module.Config(**subject_of_the_quickstart, out=out, results=out / "results"))
+    assert_drawn(out / "report.html", figures=3)  # two domains have no rank correlation
+    matrix = pd.read_csv(out / "results" / "faithfulness_matrix.csv", index_col="domain")
+    assert matrix.shape == (2, 2)
+
+
 def test_the_benchmark_finds_equal_scores() -> None:
     module = script("benchmark_attribution")
-    table = module.run(module.Config(models=("rn-tiny",), images=1, units_per_pair=1))
-    assert table[["model", "scores"]].to_numpy().tolist() == [["rn-tiny", "nodes"], ["rn-tiny", "edges"]]
+    table = module.run(module.Config(models=("rn-tiny",), images=1, units_per_pair=1, sweep_images=2))
+    assert table["model"].unique().tolist() == ["rn-tiny"]
+    assert table["scores"].tolist() == ["nodes", "edges", "patching"]
     assert (table["largest relative difference"] < 1e-4).all()
 
 

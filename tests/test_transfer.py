@@ -9,8 +9,15 @@ from torch import Tensor, nn
 from circuitry import AttributionGraph, Encoder, InputError
 from circuitry.baselines import Baseline
 from circuitry.encoder import Stage
+from circuitry.metrics import class_margin
 from circuitry.transfer import interchange, transfer_circuits
-from circuitry.transfer_results import transfer_against_similarity, transfer_matrix
+from circuitry.transfer_results import (
+    OTHER,
+    OWN,
+    transfer_against_similarity,
+    transfer_matrix,
+    transfer_over_depth,
+)
 
 
 def encoder() -> Encoder:
@@ -124,3 +131,47 @@ def test_rank_correlation_with_similarity() -> None:
         transfer_against_similarity(flat, similarity.iloc[:2, :2])
     with pytest.raises(InputError, match="no numbers under 'reason'; choose one of faithfulness, metric"):
         transfer_matrix(transfer_circuits(encoder(), IMAGES, GRAPHS, WEIGHTS, {"cat": 0}, progress=False), "reason")
+
+
+def test_images_of_other_classes() -> None:
+    others = {("cat", "photo"): pixels((0.0, 0, 5)), ("cat", "sketch"): pixels((0.0, 4, 0), (0, 0, 5))}
+    table = transfer_circuits(encoder(), IMAGES, GRAPHS, WEIGHTS, {"cat": 0}, others=others, progress=False)
+    assert cells(table, "other_metric")["photo", "photo"] == 0
+    assert cells(table, "other_metric")["sketch", "sketch"] == pytest.approx(0.5)
+    assert cells(table, "other_accuracy")["sketch", "sketch"] == 0.5  # (0, 4, 0) is taken for the class
+    assert cells(table, "other_full_accuracy")["sketch", "photo"] == 0
+    selectivity = transfer_matrix(table, "selectivity")
+    assert selectivity.loc["photo", "photo"] == pytest.approx(0.8 / 0.8)
+    assert selectivity.loc["sketch", "sketch"] == pytest.approx(1)
+    assert selectivity.loc["sketch", "photo"] == 0
+    last = transfer_circuits(
+        encoder(), IMAGES, GRAPHS, WEIGHTS, {"cat": 0}, others=others, sites=["embedding"], progress=False
+    )
+    assert transfer_matrix(last).to_numpy().tolist() == [[1, 1], [1, 1]]  # both keep the whole embedding
+    both = pd.concat([table.assign(sites="u"), table.assign(sites="all")])
+    depth = transfer_over_depth(both)
+    assert depth[["domain", "site", "value"]].to_numpy().tolist() == [[OWN, "u", pytest.approx(1)], [OTHER, "u", 0]]
+    assert depth["n_classes"].tolist() == [1, 1]
+    assert depth["low"].isna().all()
+    two = pd.concat([both, both.assign(**{"class": "dog"}, metric=0.0, other_metric=0.0)])
+    assert transfer_over_depth(two)["value"].tolist() == pytest.approx([0.5, 0])
+    bands = transfer_over_depth(two).iloc[0]
+    assert (bands["low"], bands["high"]) == (0, pytest.approx(1))
+    with pytest.raises(InputError, match="no numbers under 'selectivity'"):
+        transfer_matrix(table.drop(columns="other_metric"), "selectivity")
+
+
+def test_a_weak_class_does_not_dominate() -> None:
+    row = {"circuit_domain": "a", "image_domain": "a", "empty_metric": 0.0, "reason": "", "faithfulness": 0.0}
+    table = pd.DataFrame(
+        [
+            row | {"class": "x", "metric": 0.8, "full_metric": 0.8},
+            row | {"class": "y", "metric": 0.1, "full_metric": 0.01},
+        ]
+    )
+    assert transfer_matrix(table).loc["a", "a"] == pytest.approx(0.9 / 0.81)  # not the mean of 1 and 10
+
+
+def test_another_metric() -> None:
+    table = transfer_circuits(encoder(), IMAGES, GRAPHS, WEIGHTS, {"cat": 0}, metric=class_margin, progress=False)
+    assert cells(table, "full_metric")["photo", "photo"] == pytest.approx(0.8 - 0.6)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from circuitry import Encoder, InputError, attribute, class_logit, left_rule, mean_baseline, midpoint_rule
 from circuitry.encoder import Stage
-from circuitry.validation import AttributionCheck, check_attribution
+from circuitry.validation import AttributionCheck, check_attribution, compare_rules
 from tests.test_patching import linear_encoder
 from tests.towers import make_tower
 
@@ -78,3 +78,21 @@ def test_correlation_of_known_points() -> None:
     # x - 1.5 = -1.5 -0.5 0.5 1.5 (sum of squares 5), y - 3.5 = -3.5 -2.5 0.5 5.5 (49): 15 / sqrt(245).
     assert table["pearson"][1] == pytest.approx(15 / 245**0.5)
     assert table["spearman"][1] == pytest.approx(1)
+
+
+def test_rules_are_compared_with_every_unit_patched() -> None:
+    encoder = linear_encoder()
+    images = torch.randn(3, 3, 6, 6)
+    rules = {"one": left_rule(1), "two": midpoint_rule(2)}
+    table = compare_rules(encoder, images, third, rules, top=3, progress=False)
+    assert table["rule"].unique().tolist() == ["one", "two"]
+    assert set(table["sample"]) == {"all", "top"}
+    assert table[table["n_units"] > 2]["pearson"].to_numpy() == pytest.approx(1)  # a linear network
+    tower = Encoder.from_tower(make_tower("resnet"))
+    images = torch.randn(2, 3, 64, 64)
+    metric = class_logit(F.normalize(torch.randn(3, 16), dim=-1), 1)
+    found = compare_rules(tower, images, metric, {"left 2": left_rule(2)}, sites=["layer4.0"], progress=False)
+    graph = attribute(tower, images, metric, rule=left_rule(2), sites=["layer4.0"], progress=False)
+    check = check_attribution(tower, images, metric, graph, top=20, random=256, progress=False).table()
+    for column in ("n_units", "pearson", "spearman"):
+        assert found[column].tolist() == pytest.approx(check[column].tolist()[::1])
