@@ -16,6 +16,8 @@ domains. Where circuits are kept at all sites at once, look at selectivity befor
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
+
 from circuitry import compare, compare_halves, domain_matrix
 from circuitry.causal_report import add_interchange, add_transfer, transfer_correlations
 from circuitry.causal_study import study_transfer
@@ -54,12 +56,8 @@ def main(config: Config) -> None:
     chosen = {key: subject.graphs[key] for key in subject.keys}
     halves = (pair for pair in subject.graphs.halves() if (pair[0].class_name, pair[0].domain) in chosen)
     similarity = domain_matrix(compare(chosen.values(), "edge_jaccard"), compare_halves(halves, "edge_jaccard"))
-    everywhere = transfer[transfer["sites"] == "all"]
     tables = {
-        **{
-            f"{value}_matrix": transfer_matrix(everywhere, value).rename_axis(index="domain").reset_index()
-            for value in ("faithfulness", "accuracy")
-        },
+        "matrices": matrices(transfer),
         "edge_jaccard_matrix": similarity.rename_axis(index="domain").reset_index(),
         "correlations": transfer_correlations(transfer, similarity),
         "transfer": transfer,
@@ -67,6 +65,7 @@ def main(config: Config) -> None:
     }
     if config.one_site:
         tables["selectivity_over_depth"] = transfer_over_depth(transfer)
+    small = [name for name in tables if name != "transfer"]
     marks = domain_marks(subject.images.domains)
     report = Report(
         f"Do the circuits of {subject.clip.name} work in other domains?",
@@ -75,7 +74,22 @@ def main(config: Config) -> None:
     )
     add_transfer(report, transfer, similarity, marks, chosen_sites(next(iter(chosen.values())), None))
     add_interchange(report, exchanged, marks)
-    write_results(report, tables, config.out, config.results, subject.provenance() | {"seed": config.seed})
+    write_results(report, tables, config.out, config.results, subject.provenance() | {"seed": config.seed}, small)
+
+
+def matrices(transfer: pd.DataFrame) -> pd.DataFrame:
+    """Return every transfer matrix, means over classes, in long form."""
+    values = [value for value in ("faithfulness", "selectivity", "accuracy", "other_accuracy") if has(transfer, value)]
+    parts = []
+    for sites, part in transfer.groupby("sites", sort=False):
+        long = pd.DataFrame({value: transfer_matrix(part, value).stack() for value in values}).reset_index()
+        parts.append(long.assign(sites=sites))
+    return pd.concat(parts, ignore_index=True)
+
+
+def has(transfer: pd.DataFrame, value: str) -> bool:
+    """Whether a transfer table holds a value; those of other classes are there only where such images were."""
+    return "other_metric" in transfer or value in ("faithfulness", "accuracy")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,32 @@
+"""How well a class is told from others with only its circuit kept at one site, over depth, per style.
+
+python figures/selectivity_over_depth.py
+"""
+
+from pathlib import Path
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from circuitry.plots import overlap_over_depth
+from circuitry.report import write_figure
+
+RESULTS = Path(__file__).parents[1] / "experiments" / "results" / "faithfulness"
+
+
+def figure(results: Path = RESULTS) -> go.Figure:
+    """Draw the committed table."""
+    table = pd.read_csv(results / "selectivity_one_site.csv").rename(columns={"sites": "site"})
+    kept = table[table["circuit"] == "kept"]
+    random = table[table["circuit"] == "random"].groupby("site", sort=False)["value"].mean().reset_index()
+    return overlap_over_depth(
+        kept,
+        list(dict.fromkeys(kept["site"])),
+        chance=random,
+        measure="selectivity, one site ablated",
+        chance_label="random units",
+    )
+
+
+if __name__ == "__main__":
+    print(*write_figure(figure(), Path(__file__).with_suffix("")), sep="\n")

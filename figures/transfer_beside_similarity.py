@@ -1,0 +1,31 @@
+"""Circuits of one style on images of another, beside what the circuits share, at the site where the two agree most.
+
+python figures/transfer_beside_similarity.py
+"""
+
+from pathlib import Path
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from circuitry.causal_plots import transfer_beside_similarity
+from circuitry.report import write_figure
+
+RESULTS = Path(__file__).parents[1] / "experiments" / "results" / "transfer"
+
+
+def figure(results: Path = RESULTS) -> go.Figure:
+    """Draw the committed tables."""
+    correlations = pd.read_csv(results / "correlations.csv").set_index("sites")["selectivity: rho"]
+    site = str(correlations.drop("all").idxmax())
+    table = pd.read_csv(results / "matrices.csv").query("sites == @site")
+    similarity = pd.read_csv(results / "edge_jaccard_matrix.csv", index_col="domain").rename_axis(index=None)
+    return transfer_beside_similarity(
+        table.pivot(index="circuit of", columns="images of", values="selectivity"),
+        similarity,
+        measure=f"selectivity at {site}",
+    )
+
+
+if __name__ == "__main__":
+    print(*write_figure(figure(), Path(__file__).with_suffix("")), sep="\n")
