@@ -5,7 +5,6 @@
    `pool_curves` makes those of several classes one, `curves_by_domain` a table of each domain's.
 """
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,11 +13,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
+from circuitry.arrays import read_arrays, write_arrays
 from circuitry.errors import InputError
-from circuitry.files import whole_file
 
 CURVE_FORMAT = "circuitry faithfulness curve 1"
 """Name and version of the file format."""
@@ -168,9 +165,8 @@ class FaithfulnessCurve:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the curve as safetensors with a JSON header, whole or not at all."""
         header = {name: getattr(self, name) for name in _CURVE_HEADER}
-        tensors = {name: np.ascontiguousarray(getattr(self, name)) for name in _CURVE_ARRAYS}
-        with whole_file(path) as temporary:
-            save_file(tensors, temporary, {"format": CURVE_FORMAT, "header": json.dumps(header, sort_keys=True)})
+        tensors = {name: getattr(self, name) for name in _CURVE_ARRAYS}
+        write_arrays(path, CURVE_FORMAT, header, tensors)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "FaithfulnessCurve":
@@ -179,20 +175,10 @@ class FaithfulnessCurve:
         Raises:
             InputError: for a missing or damaged file, or another format.
         """
-        try:
-            with safe_open(path, "numpy") as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError) as error:
-            raise InputError(f"{path} is not a readable faithfulness curve ({error}): make it again.") from error
-        if metadata.get("format") != CURVE_FORMAT or set(tensors) != set(_CURVE_ARRAYS):
-            raise InputError(
-                f"{path} has format {metadata.get('format', 'unknown')!r}, but this version reads {CURVE_FORMAT!r}: "
-                "make it again with this version."
-            )
-        header = json.loads(metadata["header"])
-        header |= {name: tuple(header[name]) for name in ("fractions", "n_units")}
-        return cls(**header, **tensors)
+        header, tensors = read_arrays(path, CURVE_FORMAT, "faithfulness curve")
+        sizes = {name: tuple(header.pop(name)) for name in ("fractions", "n_units")}
+        everything: dict[str, Any] = {**sizes, **header, **tensors}
+        return cls(**everything)
 
     def _weights(self, measure: str, resamples: int = 0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """Weights [resample, image] and [resample, draw]: bootstrap resamples, or once all alike for 0 of them.

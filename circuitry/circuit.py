@@ -3,26 +3,22 @@
 No torch and no model: circuits are studied on any laptop.
 """
 
-import json
 import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import networkx as nx
 import numpy as np
 from jaxtyping import Float, Int
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
+from circuitry.arrays import read_arrays, write_arrays
 from circuitry.errors import InputError
-from circuitry.files import whole_file
 
-FORMAT = "circuitry attribution graph 1"
+FORMAT = "circuitry attribution graph 2"
 """Name and version of the file format."""
 
 INPUT = "input"
@@ -131,9 +127,7 @@ class AttributionGraph:
             "settings": self.settings,
             "provenance": self.provenance,
         }
-        with whole_file(path) as temporary:
-            contiguous = {name: np.ascontiguousarray(v) for name, v in tensors.items()}
-            save_file(contiguous, temporary, {"format": FORMAT, "header": json.dumps(header, sort_keys=True)})
+        write_arrays(path, FORMAT, header, tensors)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "AttributionGraph":
@@ -142,20 +136,7 @@ class AttributionGraph:
         Raises:
             InputError: for a missing or damaged file, another format or version, or wrong shapes.
         """
-        if not Path(path).is_file():
-            raise InputError(f"Expected an attribution graph at {path}, but there is no such file.")
-        try:
-            with safe_open(path, "numpy") as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError) as error:
-            raise InputError(f"{path} is not a readable attribution graph ({error}): make it again.") from error
-        if metadata.get("format") != FORMAT:
-            raise InputError(
-                f"{path} has format {metadata.get('format', 'unknown')!r}, but this version reads {FORMAT!r}: "
-                "make it again with this version."
-            )
-        header = json.loads(metadata["header"])
+        header, tensors = read_arrays(path, FORMAT, "attribution graph")
         sites = tuple(header["sites"])
         graph = cls(
             sites,

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from circuitry import AttributionGraph, InputError
+from circuitry.arrays import write_arrays
 from circuitry.circuit import FORMAT, Completeness, NodeEffects, keep_units
 
 
@@ -125,7 +126,7 @@ def test_no_stored_graph_is_a_pickle(tmp_path: Path) -> None:
 
 
 def test_loading_a_missing_file_says_so(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"Expected an attribution graph at .*x, but there is no such file"):
+    with pytest.raises(InputError, match=r"There is no attribution graph at .*x: give the path of one"):
         AttributionGraph.load(tmp_path / "x")
 
 
@@ -144,6 +145,16 @@ def test_loading_a_truncated_file_says_so(tmp_path: Path) -> None:
         AttributionGraph.load(path)
 
 
+def test_loading_a_flipped_bit_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    small_graph().save(path)
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="x is damaged, its checksum does not fit: make it again"):
+        AttributionGraph.load(path)
+
+
 def changed(path: Path, arrays: Mapping[str, np.ndarray | None], format_name: str = FORMAT) -> Path:
     """Store the small graph with other arrays in it (None: without one)."""
     small_graph().save(path)
@@ -158,13 +169,13 @@ def changed(path: Path, arrays: Mapping[str, np.ndarray | None], format_name: st
         "settings": {},
         "provenance": {},
     }
-    save_file(kept, path, {"format": format_name, "header": json.dumps(header)})
+    write_arrays(path, format_name, header, kept)
     return path
 
 
 def test_loading_another_format_names_both(tmp_path: Path) -> None:
     path = changed(tmp_path / "x", {}, "circuitry attribution graph 0")
-    with pytest.raises(InputError, match=r"has format 'circuitry attribution graph 0', but this version reads '.* 1'"):
+    with pytest.raises(InputError, match=r"has format 'circuitry attribution graph 0', but this version reads '.* 2'"):
         AttributionGraph.load(path)
     save_file({"a": np.zeros(1)}, path)
     with pytest.raises(InputError, match="has format 'unknown'"):
@@ -191,7 +202,7 @@ def test_a_failed_write_leaves_the_old_file_whole(tmp_path: Path, monkeypatch: p
         Path(filename).write_bytes(b"half")
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("circuitry.circuit.save_file", half)
+    monkeypatch.setattr("circuitry.arrays.save_file", half)
     with pytest.raises(OSError, match="no space left"):
         small_graph(n_images=8).save(path)
     assert AttributionGraph.load(path).n_images == 7
