@@ -17,7 +17,9 @@ from .extraction import GraphFolder as GraphFolder
 from .extraction import extract as extract
 from .faithfulness import faithfulness_curve as faithfulness_curve
 from .faithfulness import kept_embeddings as kept_embeddings
+from .graph_similarity import Measure as Measure
 from .graph_similarity import compare as compare
+from .graph_similarity import compare_all as compare_all
 from .graph_similarity import compare_halves as compare_halves
 from .graph_similarity import domain_matrix as domain_matrix
 from .graph_similarity import edge_jaccard as edge_jaccard

@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from circuitry.errors import InputError
 from circuitry.files import whole_file
+
+_ENTRY = "circuitry"
 
 
 def write_arrays(
@@ -20,10 +22,12 @@ def write_arrays(
 ) -> None:
     """Write arrays and header; ``format_name`` holds the version of what is in them."""
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    text = json.dumps(header, sort_keys=True)
-    metadata = {"format": format_name, "header": text, "checksum": _checksum(format_name, text, contiguous)}
+    about = {"format": format_name, "header": header}
+    about["checksum"] = _checksum(about, contiguous)
+    # One entry: safetensors writes several in any order, and equal contents should be equal files.
+    content = save(contiguous, {_ENTRY: json.dumps(about, sort_keys=True)})
     with whole_file(path) as temporary:
-        save_file(contiguous, temporary, metadata)
+        temporary.write_bytes(content)  # not save_file: a full disk is then an OSError that says so
 
 
 def read_arrays(
@@ -45,22 +49,21 @@ def read_arrays(
         with safe_open(path, "numpy") as file:
             metadata = file.metadata() or {}
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+        about = json.loads(metadata.get(_ENTRY, "{}"))
+    except (SafetensorError, OSError, ValueError) as error:
         raise InputError(f"{path} is not a readable {what} ({error}): make it again.") from error
-    if metadata.get("format") != format_name:
+    if about.get("format") != format_name:
         raise InputError(
-            f"{path} has format {metadata.get('format', 'unknown')!r}, but this version reads {format_name!r}: "
+            f"{path} has format {about.get('format', 'unknown')!r}, but this version reads {format_name!r}: "
             "make it again with this version."
         )
-    text = metadata.get("header", "")
-    if metadata.get("checksum") != _checksum(format_name, text, arrays):
+    if about.pop("checksum", None) != _checksum(about, arrays):
         raise InputError(f"{path} is damaged, its checksum does not fit: make it again.")
-    header: dict[str, Any] = json.loads(text)
-    return header, arrays
+    return about["header"], arrays
 
 
-def _checksum(format_name: str, header: str, arrays: Mapping[str, np.ndarray]) -> str:
-    total = hashlib.sha256(f"{format_name}\0{header}".encode())
+def _checksum(about: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
+    total = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     for name in sorted(arrays):
         array = arrays[name]
         total.update(f"\0{name}\0{array.dtype.str}{array.shape}".encode())

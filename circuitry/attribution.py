@@ -8,10 +8,12 @@ The study's setting (method of "When and How Does CLIP Enable Domain and Composi
 ICML 2025) is the default: left rule with ten points, baseline zero, a tenth of the units.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -47,10 +49,14 @@ class AttributionSettings:
     """Images at a time; as many as fit the memory budget unless told."""
     memory_gib: float = 1.0
     """Budget for activations and gradients, in GiB; weights and scores come on top."""
+    autocast: str | None = None
+    """Lower precision where PyTorch deems it safe: ``bfloat16`` or ``float16``."""
 
     def __post_init__(self) -> None:
         if not 0 < self.node_fraction <= 1:
             raise InputError(f"The fraction of units to keep lies in (0, 1], but {self.node_fraction} was given.")
+        if self.autocast not in (None, "bfloat16", "float16"):
+            raise InputError(f"Autocast is to bfloat16 or float16, but {self.autocast!r} was given.")
         if self.memory_gib <= 0:
             raise InputError(f"The memory budget is a positive number of GiB, but {self.memory_gib} was given.")
         if self.batch_size is not None and self.batch_size < 1:
@@ -73,6 +79,7 @@ class AttributionSettings:
             "node_rule": self.rule.name,
             "edge_rule": (self.edge_rule or self.rule).name,
             "baseline": self.resolved_baseline.name,
+            "autocast": self.autocast,
         }
 
 
@@ -125,7 +132,7 @@ def attribute(
         memory_gib,
     )
     job = _Job(encoder, metric, settings, progress)
-    with encoder.frozen(), encoder.light():
+    with job.running():
         batches = job.batches(images)
         return job.graph(job.nodes(batches), batches)
 
@@ -147,7 +154,7 @@ def attribute_halves(
         halves for a single image.
     """
     job = _Job(encoder, metric, settings, progress)
-    with encoder.frozen(), encoder.light():
+    with job.running():
         parts = [job.batches(part) for part in (images[0::2], images[1::2]) if len(part)]
         nodes = [job.nodes(part) for part in parts]
         whole = job.graph(NodeEffects.merge(nodes), job.batches(images))
@@ -164,6 +171,15 @@ class _Job:
         self.sites = checked_sites(encoder, settings.sites)
         self.memory = int(settings.memory_gib * 2**30)
         self.rows = rows_that_fit(encoder, settings.memory_gib)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """The state of encoder and precision within which the steps run."""
+        wanted = self.settings.autocast
+        with self.encoder.frozen(), self.encoder.light(), ExitStack() as stack:
+            if wanted is not None:
+                stack.enter_context(torch.autocast(self.encoder.device.type, dtype=getattr(torch, wanted)))
+            yield
 
     def batches(self, images: Images) -> ImageBatches:
         return ImageBatches(images, self.encoder, min(self.settings.batch_size or self.rows, self.rows))

@@ -22,7 +22,7 @@ from jaxtyping import Float
 from PIL.Image import Image
 from platformdirs import user_cache_path
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from circuitry.data.captions import readable
@@ -102,7 +102,7 @@ class Clip:
         except (OSError, SafetensorError, KeyError):
             weights = self._encode(prompts, len(names), batch_size)
         with whole_file(path) as temporary:
-            save_file({"text_weights": weights.cpu()}, temporary)
+            temporary.write_bytes(save({"text_weights": weights.cpu()}))
         return weights
 
     def _encode(self, prompts: Sequence[str], classes: int, batch_size: int) -> Tensor:

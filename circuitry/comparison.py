@@ -13,7 +13,7 @@ import pandas as pd
 
 from circuitry.circuit import INPUT, AttributionGraph
 from circuitry.errors import InputError
-from circuitry.graph_similarity import compare, compare_halves, domain_matrix
+from circuitry.graph_similarity import Measure, compare_all, compare_all_halves, domain_matrix
 from circuitry.statistics import chance_node_overlap, paired_tests, per_domain
 
 COMPARED = ("node_overlap", "edge_jaccard", "wl_kernel")
@@ -101,22 +101,23 @@ def compare_domains(
         >>> comparison = compare_domains(graphs, graphs.halves(), {"held-out": ["fish", "key"]})
         >>> comparison.matrix("edge_jaccard")
     """
-    loaded, pairs = list(graphs.values()), list(halves)
-    similarity = {measure: compare(loaded, measure) for measure in COMPARED}
+    measures = [Measure(name) for name in COMPARED]
+    similarity = {measure.name: table for measure, table in compare_all(graphs, measures).items()}
     if similarity["edge_jaccard"].empty:
         raise InputError(
             "A comparison needs a class with circuits in at least two domains, but there is none: "
             "give more domains, or classes that have images in them."
         )
-    known = {graph.class_name for graph in loaded}
-    all_groups = {"all": tuple(sorted(str(name) for name in known))}
+    known = {class_name for class_name, _ in graphs}
+    first = next(iter(graphs.values()))
+    all_groups = {"all": tuple(sorted(known))}
     for name, classes in (groups or {}).items():
         if present := tuple(c for c in classes if c in known):
             all_groups[name] = present
     return Comparison(
-        tuple(site for site in loaded[0].sites if site != INPUT),
+        tuple(site for site in first.sites if site != INPUT),
         similarity,
-        {measure: compare_halves(pairs, measure) for measure in COMPARED},
-        chance_node_overlap(loaded[0]),
+        {measure.name: table for measure, table in compare_all_halves(halves, measures).items()},
+        chance_node_overlap(first),
         all_groups,
     )

@@ -7,18 +7,26 @@ first one stopped.
 
     python experiments/compare_circuits.py --model RN50 --checkpoint epoch_32.pt --data DomainNet \
         --classes axe lion pizza --n-images 50 --out runs/domainnet
+    torchrun --nproc-per-node 8 experiments/compare_circuits.py --device cuda ...      # eight GPUs
+    python experiments/compare_circuits.py --cluster slurm --jobs 32 --device cuda ... # an array of SLURM jobs
 """
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from circuitry import DomainFolder, extract, load_clip
+from circuitry import Clip, DomainFolder, GraphFolder, load_clip
 from circuitry.attribution import AttributionSettings
 from circuitry.command_line import run_script
 from circuitry.comparison import Comparison, compare_domains
 from circuitry.comparison_report import add_reading_guide, comparison_report, write_results
+from circuitry.extraction import Extraction, plan_extraction
 from circuitry.quadrature import parse_rule
 from circuitry.training.evaluation import zero_shot_accuracy
+from circuitry.workers import Rank, run_array, this_rank
+
+TIMED = 2
+"""Jobs that a dry run does."""
 
 
 @dataclass(frozen=True)
@@ -56,34 +64,44 @@ class Config:
     accuracy: bool = True
     """Measure zero-shot accuracy on all images of the chosen classes and domains, too."""
     device: str = "cpu"
-    """Where the model runs."""
+    """Where the model runs: cpu, cuda, mps; under torchrun cuda is each process's own GPU."""
+    autocast: str | None = None
+    """Lower precision where PyTorch deems it safe: bfloat16 or float16."""
     memory_gib: float = 1.0
     """Memory for activations and gradients, in GiB."""
     seed: int = 0
     """Seed of the choice of images."""
     strict: bool = False
     """Stop at an image that cannot be read, instead of leaving it out with a line."""
+    dry_run: bool = False
+    """Only count the jobs, do the first two, and estimate the time of the others."""
+    cluster: str | None = None
+    """Extract by an array of jobs: slurm, or local for processes on this machine (needs circuitry[cluster])."""
+    jobs: int = 8
+    """Size of the array."""
+    job_options: tuple[str, ...] = ()
+    """submitit's parameters as name=value, e.g. slurm_partition=gpu gpus_per_node=1 timeout_min=600."""
 
 
 def main(config: Config) -> None:
     """Extract, compare, write; print where the report is."""
-    images = DomainFolder(config.data, split=config.split, domains=config.domains, classes=config.classes)
-    clip = load_clip(config.model, config.checkpoint, config.pretrained, config.device)
-    settings = AttributionSettings(
-        node_fraction=config.node_fraction,
-        rule=parse_rule(config.rule),
-        edge_rule=parse_rule(config.edge_rule),
-        memory_gib=config.memory_gib,
-    )
-    graphs = extract(
-        clip,
-        images,
-        config.out / "circuits",
-        n_images=config.n_images,
-        seed=config.seed,
-        settings=settings,
-        strict=config.strict,
-    )
+    rank = this_rank()
+    if config.cluster is not None:
+        run_array(
+            partial(extract_share, config),
+            config.jobs,
+            config.out / "jobs",
+            cluster=config.cluster,
+            options=dict(option.split("=", 1) for option in config.job_options),
+        )
+    clip, images, plan = planned(config, rank)
+    if config.dry_run:
+        estimate(plan)
+        return
+    plan.run(*rank, progress=rank.worker == 0)
+    graphs = GraphFolder(plan.out)
+    if rank.worker:
+        return
     seen = [name for name in images.classes if name not in config.held_out] if config.held_out else []
     comparison = compare_domains(graphs, graphs.halves(), {"held-out": config.held_out, "others": seen})
     accuracy = None
@@ -112,6 +130,47 @@ def main(config: Config) -> None:
         **graphs.manifest["versions"],
     }
     write_results(report, tables, config.out, None, provenance)
+
+
+def planned(config: Config, rank: Rank) -> tuple[Clip, DomainFolder, Extraction]:
+    """Return model, images and the jobs of the extraction."""
+    images = DomainFolder(config.data, split=config.split, domains=config.domains, classes=config.classes)
+    clip = load_clip(config.model, config.checkpoint, config.pretrained, rank.device(config.device))
+    settings = AttributionSettings(
+        node_fraction=config.node_fraction,
+        rule=parse_rule(config.rule),
+        edge_rule=parse_rule(config.edge_rule),
+        memory_gib=config.memory_gib,
+        autocast=config.autocast,
+    )
+    plan = plan_extraction(
+        clip,
+        images,
+        config.out / "circuits",
+        n_images=config.n_images,
+        seed=config.seed,
+        settings=settings,
+        strict=config.strict,
+    )
+    return clip, images, plan
+
+
+def extract_share(config: Config, worker: int, workers: int) -> None:
+    """Do one worker's share of the extraction; what an array of jobs runs."""
+    *_, plan = planned(config, Rank(worker, workers))
+    plan.run(worker, workers, progress=False)
+
+
+def estimate(plan: Extraction) -> None:
+    """Do the first jobs, which stay done, and say how long the others will take."""
+    todo = plan.unfinished()
+    sizes = {key: len(records) for key, records in plan.selection.items() if records}
+    print(f"{len(sizes)} jobs with {sum(sizes.values())} images, {len(sizes) - len(todo)} jobs finished")
+    seconds = plan.run(most=min(TIMED, len(todo)), progress=False)
+    if seconds:
+        rate = sum(seconds.values()) / sum(sizes[key] for key in seconds)
+        left = rate * sum(sizes[key] for key in todo if key not in seconds)
+        print(f"{len(seconds)} jobs done now at {rate:.2f} s per image; the others: {left / 3600:.1f} h on this worker")
 
 
 def least_similar(comparison: Comparison) -> tuple[str, str, str]:

@@ -198,11 +198,12 @@ def test_a_failed_write_leaves_the_old_file_whole(tmp_path: Path, monkeypatch: p
     path = tmp_path / "graph.safetensors"
     small_graph().save(path)
 
-    def half(tensors: object, filename: Path, metadata: object) -> None:
-        Path(filename).write_bytes(b"half")
+    def half(path: Path, content: bytes) -> None:
+        with open(path, "wb") as file:
+            file.write(content[:4])
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("circuitry.arrays.save_file", half)
+    monkeypatch.setattr(Path, "write_bytes", half)
     with pytest.raises(OSError, match="no space left"):
         small_graph(n_images=8).save(path)
     assert AttributionGraph.load(path).n_images == 7

@@ -1,6 +1,12 @@
 """A folder of graphs from a tiny model and generated images."""
 
+import errno
 import json
+import shutil
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from torch import Tensor
 
 from circuitry import (
@@ -25,6 +32,8 @@ from circuitry import (
 )
 from circuitry.attribution import AttributionSettings, attribute_halves
 from circuitry.baselines import Baseline
+from circuitry.extraction import Extraction, plan_extraction
+from circuitry.locks import file_lock
 from tests.tiny_clip import Tiny, saved
 
 SETTINGS = AttributionSettings(node_fraction=0.1, rule=left_rule(2))
@@ -61,7 +70,7 @@ def made(clip: Clip, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     """A finished extraction, for tests that only read."""
     out = tmp_path_factory.mktemp("made") / "graphs"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("circuitry.clip.user_cache_path", lambda name: out / "cache")
+        patch.setattr("circuitry.clip.user_cache_path", lambda name: out.parent / "cache")
         run(clip, root, out)
     return out
 
@@ -146,9 +155,10 @@ def test_fewer_images_are_chosen_by_the_seed(clip: Clip, root: Path, tmp_path: P
 def test_what_is_left_out_is_said(clip: Clip, root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     run(clip, root, tmp_path / "x", classes=["cat", "fish"], domains=["sketch"])
     lines = [r.getMessage() for r in caplog.records if r.name == "circuitry.extraction"]
-    assert lines[0].startswith("cat in sketch: 1 images left out, first: cannot read ")
-    assert "1.png" in lines[0]
-    assert lines[1:] == ["fish in sketch: no images, so no circuit"]
+    assert lines[0] == "fish in sketch: no images, so no circuit"
+    assert lines[1].startswith("cat in sketch: 1 images left out, first: cannot read ")
+    assert "1.png" in lines[1]
+    assert len(lines) == 2
 
 
 def test_strict_stops_at_the_first_unreadable_image(clip: Clip, root: Path, tmp_path: Path) -> None:
@@ -272,3 +282,131 @@ def test_a_damaged_graph_says_so_when_it_is_read(clip: Clip, root: Path, tmp_pat
     graphs.file("axe", "real").write_bytes(b"")
     with pytest.raises(InputError, match=r"real.all.safetensors is not a readable attribution graph"):
         graphs["axe", "real"]
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped"])
+@pytest.mark.parametrize("part", ["all", "half-1"])
+def test_a_damaged_file_is_found_and_made_again(
+    damage: str, part: str, clip: Clip, root: Path, made: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(made, tmp_path / "x")
+    path = GraphFolder(tmp_path / "x").file("axe", "real", part)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-9] if damage == "cut" else whole[:-9] + bytes([whole[-9] ^ 4]) + whole[-8:])
+    run(clip, root, tmp_path / "x")
+    assert path.read_bytes() == whole
+    assert "axe in real is made again: " in caplog.text
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_workers_share_the_jobs_and_leave_one_folder(
+    tiny: Tiny, root: Path, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[tuple[str, str]] = []
+    do = Extraction._do
+
+    def counted(self: Extraction, key: tuple[str, str], *rest: object) -> None:
+        done.append(key)
+        do(self, key, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Extraction, "_do", counted)
+    plans = [
+        plan_extraction(tiny.load(), DomainFolder(root), tmp_path / "x", settings=SETTINGS, templates=TEMPLATES)
+        for _ in range(3)
+    ]
+    with ThreadPoolExecutor(3) as pool:  # a lock is held by an open file, so threads stand for processes
+        waiting = [pool.submit(plan.run, i, 3, progress=False) for i, plan in enumerate(plans)]
+        times = [one.result() for one in waiting]
+    assert sorted(done) == sorted(GraphFolder(made))
+    assert sorted(key for seconds in times for key in seconds) == sorted(done)
+    assert contents(tmp_path / "x") == contents(made)
+    with pytest.raises(InputError, match="Workers are numbered 0 to 2, but this one is number 3"):
+        plans[0].run(3, 3)
+
+
+def test_a_worker_waits_for_another_and_takes_over_what_it_left(clip: Clip, root: Path, tmp_path: Path) -> None:
+    arguments = {"classes": ["axe"], "domains": ["real"], "settings": SETTINGS, "templates": TEMPLATES}
+    plan = plan_extraction(clip, DomainFolder(root), tmp_path / "x", **arguments)  # type: ignore[arg-type]
+    with ThreadPoolExecutor(1) as pool:
+        with file_lock(tmp_path / "x", "axe-real"):
+            waiting = pool.submit(plan.run, progress=False)
+            time.sleep(0.3)
+            assert not waiting.done()
+            assert not (plan.out / "graphs" / "axe" / "real.all.safetensors").exists()
+        assert list(waiting.result()) == [("axe", "real")]
+    assert list(GraphFolder(plan.out)) == [("axe", "real")]
+    assert not (tmp_path / "x" / ".locks").exists()
+
+
+def test_some_jobs_are_done_to_see_how_long_they_take(clip: Clip, root: Path, tmp_path: Path) -> None:
+    plan = plan_extraction(clip, DomainFolder(root), tmp_path / "x", settings=SETTINGS, templates=TEMPLATES)
+    assert len(plan.unfinished()) == 5
+    seconds = plan.run(most=2, progress=False)
+    assert len(seconds) == 2
+    assert min(seconds.values()) > 0
+    assert len(plan.unfinished()) == 3
+
+
+KILLED = """
+import os, random, signal, sys, time
+import torch
+torch.set_num_threads(1)
+from circuitry import DomainFolder, load_clip, left_rule
+from circuitry.attribution import AttributionSettings
+from circuitry.extraction import plan_extraction
+
+config, weights, root, out, seed = sys.argv[1:]
+clip = load_clip(config, weights)
+clip.text_weights(DomainFolder(root).all_classes, ["a {}."], cache_dir=out + "-cache")
+import circuitry.clip
+circuitry.clip.user_cache_path = lambda name: __import__("pathlib").Path(out + "-cache")
+settings = AttributionSettings(node_fraction=0.1, rule=left_rule(2))
+random.seed(int(seed))
+
+def start():
+    child = os.fork()
+    if child == 0:
+        plan_extraction(clip, DomainFolder(root), out, settings=settings, templates=["a {}."]).run(progress=False)
+        os._exit(0)
+    return child
+
+killed = 0
+for _ in range(10):
+    child = start()
+    time.sleep(random.uniform(0.02, 0.3))
+    os.kill(child, signal.SIGKILL)
+    killed += os.waitpid(child, 0)[1] == signal.SIGKILL
+assert os.waitpid(start(), 0)[1] == 0
+print("killed", killed)
+"""
+
+
+def test_killed_ten_times_it_ends_the_same(tiny: Tiny, root: Path, made: Path, tmp_path: Path) -> None:
+    weights = tiny.config.with_suffix(".safetensors")
+    save_file(tiny.state, weights)
+    arguments = [str(tiny.config), str(weights), str(root), str(tmp_path / "x"), "0"]
+    done = subprocess.run([sys.executable, "-c", KILLED, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.split()[-1]) >= 3
+    assert contents(tmp_path / "x") == contents(made)
+
+
+def test_a_full_disk_leaves_no_half_file(clip: Clip, root: Path, tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=160k", "tmpfs", str(small)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("mounting a small tmpfs needs root")
+    try:
+        with pytest.raises(OSError, match="No space left") as caught:
+            run(clip, root, small / "x")
+        assert caught.value.errno == errno.ENOSPC
+        for path in (small / "x" / "graphs").rglob("*"):
+            if path.is_file():
+                AttributionGraph.load(path)
+        assert not [path for path in small.rglob(".*") if path.is_file()]
+    finally:
+        subprocess.run(["umount", str(small)], check=True)

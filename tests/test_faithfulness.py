@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.numpy import save_file
 from torch import Tensor, nn
 
 from circuitry import AttributionGraph, Encoder, InputError, attribute, class_logit, mean_baseline, midpoint_rule
+from circuitry.arrays import write_arrays
 from circuitry.causal_results import FaithfulnessCurve, curves_by_domain, faithfulness_ratio, pool_curves
 from circuitry.encoder import Stage
 from circuitry.faithfulness import (
@@ -351,7 +351,7 @@ def test_curves_are_stored(tmp_path: Path) -> None:
     (tmp_path / "x.safetensors").write_bytes(b"no")
     with pytest.raises(InputError, match="is not a readable faithfulness curve"):
         FaithfulnessCurve.load(tmp_path / "x.safetensors")
-    save_file({"full": np.zeros(1)}, tmp_path / "y.safetensors", {"format": "circuitry faithfulness curve 0"})
+    write_arrays(tmp_path / "y.safetensors", "circuitry faithfulness curve 0", {}, {"full": np.zeros(1)})
     with pytest.raises(InputError, match="format 'circuitry faithfulness curve 0', but this version reads"):
         FaithfulnessCurve.load(tmp_path / "y.safetensors")
 

@@ -17,7 +17,19 @@ STUB = ast.parse((PACKAGE / "__init__.pyi").read_text())
 PUBLIC = [alias.asname for node in STUB.body if isinstance(node, ast.ImportFrom) for alias in node.names]
 
 LAYERS = (
-    *("errors", "files", "arrays", "line_labels", "plot_style", "quadrature", "circuit", "provenance", "manifest"),
+    *(
+        "errors",
+        "files",
+        "locks",
+        "workers",
+        "arrays",
+        "line_labels",
+        "plot_style",
+        "quadrature",
+        "circuit",
+        "provenance",
+        "manifest",
+    ),
     *("encoder", "narrowing", "adapters", "metrics", "templates", "data", "data.captions", "clip"),
     *("baselines", "batches", "interventions", "nodes", "edges", "attribution"),
     *("graph_similarity", "statistics", "comparison"),

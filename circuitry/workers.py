@@ -1,0 +1,69 @@
+"""Several processes for one job list: torchrun's ranks, or an array of jobs by submitit (SLURM, or this machine).
+
+No scheduler of its own: the engines start the processes, and the folder they work on shares out the jobs (see
+`extraction`). Nothing here needs the processes to talk to each other.
+"""
+
+import importlib.util
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from circuitry.errors import InputError
+
+CLUSTERS = ("slurm", "local")
+
+
+class Rank(NamedTuple):
+    """Which of the processes this is."""
+
+    worker: int
+    workers: int
+
+    def device(self, wanted: str) -> str:
+        """Return the device of this process: of several on a machine each takes its own GPU."""
+        return f"cuda:{os.environ['LOCAL_RANK']}" if wanted == "cuda" and "LOCAL_RANK" in os.environ else wanted
+
+
+def this_rank() -> Rank:
+    """Return this process's rank among those that torchrun started; the only one without torchrun."""
+    return Rank(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
+
+
+def run_array(
+    task: Callable[[int, int], object],
+    workers: int,
+    logs: Path,
+    *,
+    cluster: str = "slurm",
+    options: Mapping[str, str | int] | None = None,
+) -> None:
+    """Run ``task(worker, workers)`` once for every worker as an array of jobs, and wait for all of them.
+
+    Args:
+        task: Something that can be pickled.
+        workers: Size of the array.
+        logs: Folder of the jobs' own logs.
+        cluster: ``slurm``, or ``local``: processes on this machine.
+        options: submitit's parameters, e.g. ``{"timeout_min": 600, "slurm_partition": "gpu", "gpus_per_node": 1}``.
+
+    Raises:
+        InputError: without submitit, for another cluster or no workers, or when a job failed, with its last words.
+    """
+    if importlib.util.find_spec("submitit") is None:
+        raise InputError("Arrays of jobs need submitit: pip install 'circuitry[cluster]'.")
+    if cluster not in CLUSTERS or workers < 1:
+        raise InputError(
+            f"An array has at least one worker on {' or '.join(CLUSTERS)}, but {workers} on {cluster!r} were asked for."
+        )
+    import submitit
+
+    executor = submitit.AutoExecutor(folder=logs, cluster=cluster)
+    executor.update_parameters(**(dict(options or {}) or {"timeout_min": 24 * 60}))
+    jobs = executor.map_array(task, range(workers), [workers] * workers)
+    for job in jobs:
+        failure = job.exception()
+        if failure is not None:
+            last = str(failure).strip().splitlines()[-1]
+            raise InputError(f"Job {job.job_id} failed ({last}): see its log {job.paths.stderr}, then run again.")
