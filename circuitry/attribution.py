@@ -8,8 +8,8 @@ The study's setting (method of "When and How Does CLIP Enable Domain and Composi
 ICML 2025) is the default: left rule with ten points, baseline zero, a tenth of the units.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,7 +50,8 @@ class AttributionSettings:
     memory_gib: float = 1.0
     """Budget for activations and gradients, in GiB; weights and scores come on top."""
     autocast: str | None = None
-    """Lower precision where PyTorch deems it safe: ``bfloat16`` or ``float16``."""
+    """Lower precision of node scores where PyTorch deems it safe: ``bfloat16`` or ``float16``. Edges keep theirs:
+    squared distances of nearly equal activations would lose their digits."""
 
     def __post_init__(self) -> None:
         if not 0 < self.node_fraction <= 1:
@@ -132,7 +133,7 @@ def attribute(
         memory_gib,
     )
     job = _Job(encoder, metric, settings, progress)
-    with job.running():
+    with encoder.frozen(), encoder.light():
         batches = job.batches(images)
         return job.graph(job.nodes(batches), batches)
 
@@ -154,7 +155,7 @@ def attribute_halves(
         halves for a single image.
     """
     job = _Job(encoder, metric, settings, progress)
-    with job.running():
+    with encoder.frozen(), encoder.light():
         parts = [job.batches(part) for part in (images[0::2], images[1::2]) if len(part)]
         nodes = [job.nodes(part) for part in parts]
         whole = job.graph(NodeEffects.merge(nodes), job.batches(images))
@@ -172,29 +173,23 @@ class _Job:
         self.memory = int(settings.memory_gib * 2**30)
         self.rows = rows_that_fit(encoder, settings.memory_gib)
 
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """The state of encoder and precision within which the steps run."""
-        wanted = self.settings.autocast
-        with self.encoder.frozen(), self.encoder.light(), ExitStack() as stack:
-            if wanted is not None:
-                stack.enter_context(torch.autocast(self.encoder.device.type, dtype=getattr(torch, wanted)))
-            yield
-
     def batches(self, images: Images) -> ImageBatches:
         return ImageBatches(images, self.encoder, min(self.settings.batch_size or self.rows, self.rows))
 
     def nodes(self, batches: ImageBatches) -> NodeEffects:
-        return node_effects(
-            self.encoder,
-            batches,
-            self.metric,
-            rule=self.settings.rule,
-            baseline=self.settings.resolved_baseline,
-            sites=self.sites,
-            rows=self.rows,
-            progress=self.progress,
-        )
+        wanted = self.settings.autocast
+        dtype = None if wanted is None else getattr(torch, wanted)
+        with nullcontext() if wanted is None else torch.autocast(self.encoder.device.type, dtype=dtype):
+            return node_effects(
+                self.encoder,
+                batches,
+                self.metric,
+                rule=self.settings.rule,
+                baseline=self.settings.resolved_baseline,
+                sites=self.sites,
+                rows=self.rows,
+                progress=self.progress,
+            )
 
     def graph(self, nodes: NodeEffects, batches: ImageBatches) -> AttributionGraph:
         kept = {site: keep_units(scores, self.settings.node_fraction) for site, scores in nodes.scores.items()}

@@ -105,7 +105,7 @@ def _clean_run(
         value = checked_metric(metric, embedding)
     gradients: dict[str, Tensor] = {}
     if with_gradient:
-        found = torch.autograd.grad(value.sum(), list(taps.values()))
+        found = _gradients(value, list(taps.values()))
         gradients = dict(zip(taps, found, strict=True))
     return {site: a.detach() for site, a in taps.items()}, gradients, float(value.detach().double().sum())
 
@@ -132,11 +132,16 @@ def _path_gradient(
         x = torch.cat([a + t * (b - a) for t in points]).requires_grad_()
         with torch.enable_grad():
             value = checked_metric(metric, encoder(x, start=site))
-        gradient = torch.autograd.grad(value.sum(), x)[0]
+        gradient = _gradients(value, [x])[0]
         parts = rearrange(gradient, "(point batch) ... -> point batch ...", point=len(points))
         for w, part in zip(weights, parts, strict=True):
             total.add_(part, alpha=w)
     return total
+
+
+def _gradients(value: Tensor, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    with torch.autocast(value.device.type, enabled=False):  # the forward chose the precision of each operation
+        return torch.autograd.grad(value.sum(), inputs)
 
 
 def _metric_at(encoder: Encoder, metric: Metric, activation: Tensor, site: str) -> float:

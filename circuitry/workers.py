@@ -6,7 +6,8 @@ No scheduler of its own: the engines start the processes, and the folder they wo
 
 import importlib.util
 import os
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -60,10 +61,29 @@ def run_array(
     import submitit
 
     executor = submitit.AutoExecutor(folder=logs, cluster=cluster)
-    executor.update_parameters(**(dict(options or {}) or {"timeout_min": 24 * 60}))
+    try:
+        executor.update_parameters(**({"timeout_min": 24 * 60} | dict(options or {})))
+    except (AssertionError, NameError) as error:  # what submitit raises for its parameters
+        raise InputError(f"submitit refuses these options of the jobs: {error}") from error
     jobs = executor.map_array(task, range(workers), [workers] * workers)
     for job in jobs:
         failure = job.exception()
         if failure is not None:
-            last = str(failure).strip().splitlines()[-1]
-            raise InputError(f"Job {job.job_id} failed ({last}): see its log {job.paths.stderr}, then run again.")
+            errors = re.findall(r"^[\w.]*(?:Error|Exception|Interrupt)\b.*$", str(failure), re.MULTILINE)
+            words = errors[-1] if errors else type(failure).__name__
+            raise InputError(f"Job {job.job_id} failed ({words}): see its log {job.paths.stderr}, then run again.")
+
+
+def job_options(texts: Sequence[str]) -> dict[str, str | int]:
+    """Return options given as ``name=value``, whole numbers as numbers.
+
+    Raises:
+        InputError: for one without ``=``.
+    """
+    found: dict[str, str | int] = {}
+    for text in texts:
+        name, sign, value = text.partition("=")
+        if not sign or not name:
+            raise InputError(f"An option of the jobs is written name=value, but {text!r} was given.")
+        found[name] = int(value) if value.isdecimal() else value
+    return found

@@ -23,7 +23,7 @@ from circuitry.comparison_report import add_reading_guide, comparison_report, wr
 from circuitry.extraction import Extraction, plan_extraction
 from circuitry.quadrature import parse_rule
 from circuitry.training.evaluation import zero_shot_accuracy
-from circuitry.workers import Rank, run_array, this_rank
+from circuitry.workers import Rank, job_options, run_array, this_rank
 
 TIMED = 2
 """Jobs that a dry run does."""
@@ -66,7 +66,7 @@ class Config:
     device: str = "cpu"
     """Where the model runs: cpu, cuda, mps; under torchrun cuda is each process's own GPU."""
     autocast: str | None = None
-    """Lower precision where PyTorch deems it safe: bfloat16 or float16."""
+    """Lower precision of node scores: bfloat16 or float16; edges keep full precision."""
     memory_gib: float = 1.0
     """Memory for activations and gradients, in GiB."""
     seed: int = 0
@@ -92,7 +92,7 @@ def main(config: Config) -> None:
             config.jobs,
             config.out / "jobs",
             cluster=config.cluster,
-            options=dict(option.split("=", 1) for option in config.job_options),
+            options=job_options(config.job_options),
         )
     clip, images, plan = planned(config, rank)
     if config.dry_run:

@@ -394,3 +394,21 @@ def test_gradient_times_activation_is_the_one_point_left_rule() -> None:
     x = images.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(class_logit(weights, 1)(encoder(x)).sum(), x)
     assert graph.node_scores["input"] == pytest.approx((-x * gradient).sum((2, 3)).mean(0).detach().numpy(), rel=1e-4)
+
+
+def test_autocast_ranks_alike_and_leaves_no_trace() -> None:
+    encoder = Encoder.from_tower(make_tower("resnet"))
+    images = torch.randn(4, 3, 64, 64)
+    metric = class_logit(F.normalize(torch.randn(3, 16), dim=-1), 1)
+    exact, half = (
+        attribute_halves(encoder, images, metric, AttributionSettings(rule=midpoint_rule(3), autocast=dtype), False)[0]
+        for dtype in (None, "bfloat16")
+    )
+    for site in encoder.sites[1:]:
+        a, b = exact.node_scores[site], half.node_scores[site]
+        assert not np.array_equal(a, b)
+        assert np.corrcoef(a, b)[0, 1] > 0.98, site
+    assert not torch.is_autocast_enabled("cpu")
+    assert half.settings["autocast"] == "bfloat16"
+    with pytest.raises(InputError, match="bfloat16 or float16, but 'half' was given"):
+        AttributionSettings(autocast="half")

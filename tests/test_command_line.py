@@ -1,5 +1,6 @@
 """Scripts end with a sentence, not with a traceback."""
 
+import errno
 import logging
 import subprocess
 import sys
@@ -57,6 +58,22 @@ def test_an_interrupt_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> N
         run(main)
     assert ended.value.code == 130
     assert "the same command goes on from what is finished" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_said_in_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    def main(config: Config) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "/data/x")
+
+    with pytest.raises(SystemExit) as ended:
+        run(main)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith("error: the disk of /data/x is full: free some space, and the same comm")
+
+    def denied(config: Config) -> None:
+        raise PermissionError("no")
+
+    with pytest.raises(PermissionError):
+        run(denied)
 
 
 def test_any_other_error_keeps_its_traceback() -> None:

@@ -3,7 +3,9 @@
 import csv
 import importlib.util
 import logging
+import os
 import runpy
+import subprocess
 import sys
 from collections.abc import Iterator
 from functools import partial
@@ -125,6 +127,72 @@ def compared(quickstart: Path) -> Path:
     )
     module.main(config)
     return out
+
+
+@pytest.fixture(scope="module")
+def arguments(quickstart: Path) -> list[str]:
+    """Arguments of a small extraction, as on a command line."""
+    run = quickstart / "run"
+    return [
+        *("--model", "rn-tiny", "--checkpoint", str(run / "clip" / "checkpoints" / "epoch_1.pt")),
+        *("--data", str(run / "toy"), "--classes", "star", "fish", "--domains", "real", "clipart", "--n-images", "2"),
+        *("--rule", "left-2", "--edge-rule", "midpoint-1", "--no-accuracy"),
+    ]
+
+
+def on_one_thread(command: list[str], cache: Path) -> str:
+    """Run a command with the project's python and return what it printed."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(cache)}
+    done = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def circuits(out: Path) -> dict[str, bytes]:
+    folder = out / "circuits"
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_torchrun_and_an_array_of_jobs_leave_the_folder_of_one_process(arguments: list[str], tmp_path: Path) -> None:
+    script_path = str(EXPERIMENTS / "compare_circuits.py")
+    ways = {
+        "one": [script_path],
+        "torchrun": ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", script_path],
+        "array": [script_path, "--cluster", "local", "--jobs", "2", "--job-options", "timeout_min=5"],
+    }
+    for name, command in ways.items():
+        printed = on_one_thread([*command, *arguments, "--out", str(tmp_path / name)], tmp_path / "cache")
+        assert printed.count("report: ") == 1
+    assert len(circuits(tmp_path / "one")) == 1 + 4 * 3
+    assert circuits(tmp_path / "torchrun") == circuits(tmp_path / "one")
+    assert circuits(tmp_path / "array") == circuits(tmp_path / "one")
+    logs = "".join(path.read_text() for path in (tmp_path / "array" / "jobs").glob("*.err"))
+    assert "Traceback" not in logs
+
+
+def test_a_dry_run_counts_and_estimates(
+    compared: Path, quickstart: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = sys.modules["experiments_compare_circuits"]
+    checkpoint = quickstart / "run" / "clip" / "checkpoints" / "epoch_1.pt"
+    settings = {"classes": ("star", "fish", "key"), "domains": ("real",), "n_images": 2, "rule": "left-1"}
+    config = module.Config(
+        model="rn-tiny",
+        data=quickstart / "run" / "toy",
+        out=tmp_path,
+        checkpoint=checkpoint,
+        edge_rule="left-2",
+        dry_run=True,
+        **settings,
+    )
+    module.main(config)
+    printed = capsys.readouterr().out
+    assert "3 jobs with 6 images, 0 jobs finished" in printed
+    assert "2 jobs done now at" in printed
+    assert "h on this worker" in printed
+    module.main(config)
+    assert "3 jobs with 6 images, 2 jobs finished" in capsys.readouterr().out
+    assert not (tmp_path / "report.html").exists()
 
 
 def test_the_chosen_classes_and_domains_are_compared(compared: Path) -> None:
