@@ -245,8 +245,17 @@ def test_the_benchmark_finds_equal_scores() -> None:
     module = script("benchmark_attribution")
     table = module.run(module.Config(models=("rn-tiny",), images=1, units_per_pair=1, sweep_images=2))
     assert table["model"].unique().tolist() == ["rn-tiny"]
-    assert table["scores"].tolist() == ["nodes", "edges", "patching"]
-    assert (table["largest relative difference"] < 1e-4).all()
+    assert table["scores"].tolist() == ["nodes", "edges", "nodes, midpoint-4", "edges, midpoint-3", "patching"]
+    assert (table["largest relative difference"].dropna() < 1e-4).all()
+    assert table["largest relative difference"].isna().sum() == 2
+
+
+def test_many_circuits_are_compared_in_one_pass(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    module = script("benchmark_similarity")
+    assert module.UNITS["layer1.0"] == 256
+    assert sum(-(-n // 10) for site, n in module.UNITS.items() if site != "input") == 1644
+    module.main(module.Config(out=tmp_path, classes=1))
+    assert "15 pairs of circuits by 5 measures: " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("path", sorted(FIGURES.glob("*.py")), ids=lambda path: path.stem)
