@@ -212,8 +212,7 @@ class Extraction:
         if not todo:
             self._tidy()
             return seconds
-        share = todo[worker::workers]
-        order = [*share, *(key for key in todo if key not in set(share))]
+        order = [key for i in range(workers) for key in todo[(worker + i) % workers :: workers]]
         weights = self.clip.text_weights(self.images.all_classes, self.patterns)
         size = sum(len(self.selection[key]) for key in todo)
         with tqdm(total=size, desc="circuits", unit="image", disable=not progress) as bar:
@@ -243,6 +242,7 @@ class Extraction:
                     if self._finished(key):
                         lock.close()
                         continue
+                    _file(self.out, key).unlink(missing_ok=True)  # a damaged one: others shall wait for the new one
                     waiting.append((key, lock, pool.submit(self._load, key)))
                 while len(waiting) > (key is not None):
                     one, held, future = waiting.popleft()

@@ -25,7 +25,11 @@ from circuitry.files import whole_file
 
 DOMAINS = ("clipart", "infograph", "painting", "quickdraw", "real", "sketch")
 UNITS = {
-    "input": 3, "act1": 32, "act2": 32, "act3": 64, "avgpool": 64,
+    "input": 3,
+    "act1": 32,
+    "act2": 32,
+    "act3": 64,
+    "avgpool": 64,
     **{f"layer{stage}.{i}": 128 * 2**stage for stage, n in enumerate((3, 4, 6, 3), start=1) for i in range(n)},
     "attnpool": 1024,
 }

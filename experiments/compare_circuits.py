@@ -86,7 +86,7 @@ class Config:
 def main(config: Config) -> None:
     """Extract, compare, write; print where the report is."""
     rank = this_rank()
-    if config.cluster is not None:
+    if config.cluster is not None and not config.dry_run:
         run_array(
             partial(extract_share, config),
             config.jobs,
