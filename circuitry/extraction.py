@@ -231,7 +231,7 @@ class Extraction:
     def _claimed(self, order: Sequence[Key]) -> Iterator[tuple[Key, Tensor | None]]:
         """Yield the jobs that no other worker has, with their images; those of the next are read meanwhile."""
         waiting: deque[tuple[Key, ExitStack, Future[Tensor | None]]] = deque()
-        with ThreadPoolExecutor(1) as pool, ExitStack() as locks:
+        with ExitStack() as locks:
             for key in [*order, None]:
                 if key is not None:
                     lock = locks.enter_context(ExitStack())
@@ -243,11 +243,18 @@ class Extraction:
                         lock.close()
                         continue
                     _file(self.out, key).unlink(missing_ok=True)  # a damaged one: others shall wait for the new one
-                    waiting.append((key, lock, pool.submit(self._load, key)))
+                    waiting.append((key, lock, self._read_ahead(key)))
                 while len(waiting) > (key is not None):
                     one, held, future = waiting.popleft()
                     yield one, future.result()
                     held.close()
+
+    def _read_ahead(self, key: Key) -> "Future[Tensor | None]":
+        """Read images in a thread that ends with them: its OpenMP team, if it stayed, would halve the speed of ours."""
+        pool = ThreadPoolExecutor(1)
+        future = pool.submit(self._load, key)
+        pool.shutdown(wait=False)
+        return future
 
     def _waited_for(self, order: Sequence[Key]) -> Iterator[tuple[Key, Tensor | None]]:
         """Wait for the jobs that other workers had, and yield those that they did not finish."""
