@@ -36,9 +36,9 @@ def add_faithfulness(report: Report, curves: Sequence[FaithfulnessCurve], marks:
         faithful,
         "faithfulness",
         marks,
-        f"Faithfulness: {setting} baseline; 0 is nothing kept, 1 the whole model. Images are not those on which the "
-        f"circuits were found ({int(first.own.sum())} per class and domain; bands: 95 % bootstrap intervals over "
-        f"images). With the {at:.0%} largest |scores| it is {_range(faithful, 'kept', at)} by domain, with as many "
+        f"Faithfulness: {setting} baseline; 0 is nothing kept, 1 the whole model ({int(first.own.sum())} images per "
+        "class and domain; bands: 95 % bootstrap intervals over images). With the "
+        f"{at:.0%} largest |scores| it is {_range(faithful, 'kept', at)} by domain, with as many "
         f"random units {_range(faithful, 'random', at)}, with all but them {_range(faithful, 'complement', at)}.",
     )
     if not first.own.all():

@@ -46,7 +46,7 @@ class Subject:
     baseline: Baseline = ZERO
     """What stands for units outside a circuit."""
     seen: bool = False
-    """Test on the images that the circuits were found on, where no others are left."""
+    """Test on the images that the circuits were found on, instead of others."""
 
     def __post_init__(self) -> None:
         made_with = self.graphs.manifest["config"]["model_digest"]
@@ -62,6 +62,11 @@ class Subject:
                 "Causal checks need at least one image and zero or more of other classes, but "
                 f"n_images={self.n_images} and n_others={self.n_others} were given."
             )
+
+    @property
+    def tested_on(self) -> str:
+        """Which images the checks take, in words."""
+        return "the images that they were found on" if self.seen else "images that they were not found on"
 
     @cached_property
     def weights(self) -> Tensor:
@@ -164,7 +169,7 @@ class SubjectSettings:
     baseline: str = "zero"
     """What units outside a circuit are put to: zero, mean-position or mean-unit (means over the images)."""
     seen: bool = False
-    """Allow the images that the circuits were found on."""
+    """Test on the images that the circuits were found on, instead of others."""
     device: str = "cpu"
     """Where the model runs."""
 

@@ -97,7 +97,7 @@ def main(config: Config) -> None:
     marks = domain_marks(subject.images.domains)
     report = Report(
         f"Do the circuits of {subject.clip.name} do the work?",
-        f"Causal checks of {len(subject.keys)} circuits, on images that they were not found on.",
+        f"Causal checks of {len(subject.keys)} circuits, on {subject.tested_on}.",
     )
     add_faithfulness(report, curves, marks)
     add_selectivity_over_depth(report, alone, marks, sites)

@@ -160,7 +160,7 @@ def write_report(config: Config, subject: Subject, accuracy: pd.DataFrame, check
         f"A tiny CLIP was trained on drawn images of {len(images.all_classes)} things in six styles; "
         f"{', '.join(config.held_out)} were left out of its {config.test_domain} images. For every class and style "
         "the circuit that recognises it was found by attribution, circuits were compared between styles, and tested "
-        "by taking everything else out of the model.",
+        "by taking everything else out of the model, on images that they were not found on.",
         comparison,
         graphs,
         images,

@@ -69,8 +69,7 @@ def main(config: Config) -> None:
     marks = domain_marks(subject.images.domains)
     report = Report(
         f"Do the circuits of {subject.clip.name} work in other domains?",
-        f"{len(subject.keys)} circuits, each kept on images of every domain of its class, on images that they were "
-        "not found on.",
+        f"{len(subject.keys)} circuits, each kept on images of every domain of its class, on {subject.tested_on}.",
     )
     add_transfer(report, transfer, similarity, marks, chosen_sites(next(iter(chosen.values())), None))
     add_interchange(report, exchanged, marks)
