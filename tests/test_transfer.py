@@ -175,3 +175,13 @@ def test_a_weak_class_does_not_dominate() -> None:
 def test_another_metric() -> None:
     table = transfer_circuits(encoder(), IMAGES, GRAPHS, WEIGHTS, {"cat": 0}, metric=class_margin, progress=False)
     assert cells(table, "full_metric")["photo", "photo"] == pytest.approx(0.8 - 0.6)
+
+
+def test_selectivity_takes_off_what_other_classes_get() -> None:
+    row = {"class": "x", "circuit_domain": "a", "image_domain": "a", "sites": "u", "reason": "", "faithfulness": 0.0}
+    ends = {"metric": 0.6, "full_metric": 0.9, "empty_metric": 0.1}
+    others = {"other_metric": 0.3, "other_full_metric": 0.3, "other_empty_metric": 0.1}
+    table = pd.DataFrame([row | ends | others])
+    # (0.6 - 0.1 - (0.3 - 0.1)) / (0.9 - 0.1 - (0.3 - 0.1))
+    assert transfer_matrix(table, "selectivity").loc["a", "a"] == pytest.approx(0.5)
+    assert transfer_over_depth(table)["value"].tolist() == [pytest.approx(0.5)]
