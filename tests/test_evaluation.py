@@ -1,6 +1,6 @@
 """Zero-shot predictions and the accuracies made of them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from circuitry.data.domains import DomainFolder
 from circuitry.errors import InputError
-from circuitry.training.evaluation import accuracy_table, predictions, zero_shot_accuracy
+from circuitry.training.evaluation import accuracy_table, predictions, text_head, tidy_accuracy, zero_shot_accuracy
 
 
 def table(*rows: tuple[str, str, str]) -> pd.DataFrame:
@@ -100,20 +100,35 @@ def images(tmp_path: Path) -> DomainFolder:
 
 
 WEIGHTS = torch.tensor([[0, 0, 1], [0, 1, 0], [1, 0, 0]]).double()  # blue, green, red
+HEADS = {"words": text_head(WEIGHTS)}
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 100])
 def test_predictions_by_hand(images: DomainFolder, batch_size: int) -> None:
-    found = predictions(mean_colour, preprocess, WEIGHTS, images, batch_size=batch_size, progress=False)
+    found = predictions(mean_colour, HEADS, preprocess, images, batch_size=batch_size, progress=False)
+    columns = ["relative", "domain", "class", "classifier", "predicted", "rank"]
+    assert found.columns.tolist() == columns
     assert list(found.itertuples(index=False, name=None)) == [
-        ("ink/blue/0.png", "ink", "blue", "blue"),
-        ("ink/blue/1.png", "ink", "blue", "blue"),
-        ("ink/red/0.png", "ink", "red", "red"),
-        ("ink/red/1.png", "ink", "red", "green"),
-        ("ink/red/2.png", "ink", "red", "red"),
-        ("photo/green/0.png", "photo", "green", "green"),
+        ("ink/blue/0.png", "ink", "blue", "words", "blue", 1),  # equal scores of green and red
+        ("ink/blue/1.png", "ink", "blue", "words", "blue", 1),
+        ("ink/red/0.png", "ink", "red", "words", "red", 1),
+        ("ink/red/1.png", "ink", "red", "words", "green", 3),  # red ties with blue, which comes first
+        ("ink/red/2.png", "ink", "red", "words", "red", 1),
+        ("photo/green/0.png", "photo", "green", "words", "green", 1),
     ]
-    assert found.columns.tolist() == ["relative", "domain", "class", "predicted"]
+
+
+def test_several_heads_share_one_pass(images: DomainFolder) -> None:
+    passes: list[int] = []
+
+    def embed(batch: Tensor) -> Tensor:
+        passes.append(len(batch))
+        return mean_colour(batch)
+
+    found = predictions(embed, HEADS | {"opposite": lambda e: -(e @ WEIGHTS.T)}, preprocess, images, progress=False)
+    assert passes == [6]
+    assert found["classifier"].tolist() == ["words"] * 6 + ["opposite"] * 6
+    assert found["rank"].tolist()[6:] == [3, 3, 3, 2, 3, 3]
 
 
 def test_accuracy_from_images_to_table(images: DomainFolder) -> None:
@@ -127,14 +142,14 @@ def test_accuracy_from_images_to_table(images: DomainFolder) -> None:
 
 def test_a_selection_competes_with_all_classes(images: DomainFolder) -> None:
     selected = DomainFolder(images.root, domains=["ink"], classes=["red"])
-    found = predictions(mean_colour, preprocess, WEIGHTS, selected, progress=False)
+    found = predictions(mean_colour, HEADS, preprocess, selected, progress=False)
     assert found["predicted"].tolist() == ["red", "green", "red"]
 
 
 def test_unreadable_images_do_not_shift_the_others(images: DomainFolder) -> None:
     (images.root / "ink/red/0.png").write_bytes(b"")
     with pytest.warns(UserWarning, match=r"skipped an image: .*red/0\.png: the file is empty"):
-        found = predictions(mean_colour, preprocess, WEIGHTS, images, batch_size=2, progress=False)
+        found = predictions(mean_colour, HEADS, preprocess, images, batch_size=2, progress=False)
     assert found["relative"].tolist()[2] == "ink/red/1.png"
     assert found["predicted"].tolist() == ["blue", "blue", "green", "red", "green"]
 
@@ -148,14 +163,64 @@ def test_no_gradients_are_kept(images: DomainFolder) -> None:
         seen.append(embeddings.requires_grad)
         return embeddings
 
-    predictions(embed, preprocess, WEIGHTS, images, progress=False)
+    predictions(embed, HEADS, preprocess, images, progress=False)
     assert seen == [False]
 
 
 def test_unusable_weights_and_embeddings(images: DomainFolder) -> None:
-    with pytest.raises(InputError, match=r"text weights for the 3 classes of images\.all_classes, given 2 rows"):
-        predictions(mean_colour, preprocess, WEIGHTS[:2], images, progress=False)
+    def classify(embed: Callable[[Tensor], Tensor], weights: Tensor) -> None:
+        predictions(embed, {"words": text_head(weights)}, preprocess, images, progress=False)
+
+    with pytest.raises(
+        InputError, match=r"head 'words' a score for each of the 3 classes of images\.all_classes, given"
+    ):
+        classify(mean_colour, WEIGHTS[:2])
     with pytest.raises(InputError, match=r"expected embeddings \[batch, 2\], as wide as the .*; given \[6, 3\]"):
-        predictions(mean_colour, preprocess, WEIGHTS[:, :2], images, progress=False)
+        classify(mean_colour, WEIGHTS[:, :2])
     with pytest.raises(InputError, match="the embeddings are not finite numbers"):
-        predictions(lambda x: mean_colour(x) * torch.nan, preprocess, WEIGHTS, images, progress=False)
+        classify(lambda x: mean_colour(x) * torch.nan, WEIGHTS)
+
+
+# --- everything that is reported -------------------------------------------------------------------------------------
+
+
+def test_tidy_accuracies_by_hand() -> None:
+    answers = pd.DataFrame(
+        [
+            ("a", "ink", "axe", 1),
+            ("a", "ink", "axe", 2),
+            ("a", "ink", "axe", 6),
+            ("a", "ink", "cat", 1),
+            ("b", "photo", "cat", 3),
+        ],
+        columns=["classifier", "domain", "class", "rank"],
+    )
+    table = tidy_accuracy(answers, held_out=["cat"], top=(1, 2))
+    values = table.set_index(["classifier", "domain", "part", "measure"])["value"].to_dict()
+    assert values == {
+        ("a", "ink", "all", "top-1"): 0.5,
+        ("a", "ink", "all", "balanced top-1"): pytest.approx((1 / 3 + 1) / 2),
+        ("a", "ink", "all", "top-2"): 0.75,
+        ("a", "ink", "all", "balanced top-2"): pytest.approx((2 / 3 + 1) / 2),
+        **{("a", "ink", "seen", f"{b}top-{k}"): pytest.approx(k / 3) for k in (1, 2) for b in ("", "balanced ")},
+        **{
+            ("a", "ink", part, f"{b}top-{k}"): 1
+            for part in ("held-out", "cat")
+            for k in (1, 2)
+            for b in ("", "balanced ")
+        },
+        **{
+            ("b", "photo", part, f"{b}top-{k}"): 0
+            for part in ("all", "held-out", "cat")
+            for k in (1, 2)
+            for b in ("", "balanced ")
+        },
+    }
+    sizes = table[(table["measure"] == "top-1") & (table["classifier"] == "a")].set_index("part")
+    assert sizes["n_images"].to_dict() == {"all": 4, "seen": 3, "held-out": 1, "cat": 1}
+    assert sizes["n_classes"].to_dict() == {"all": 2, "seen": 1, "held-out": 1, "cat": 1}
+
+
+def test_top_k_needs_positive_k() -> None:
+    with pytest.raises(InputError, match=r"top-k accuracy needs positive k, given \[0\]"):
+        tidy_accuracy(pd.DataFrame({"class": ["axe"]}), top=(0,))
