@@ -8,18 +8,22 @@ and its integrated gradient by the upstream unit is the edge's score (the study,
 between the two sites take part, so only they are run:
 
 1. one clean run per batch gives the activations at all sites;
-2. per point t of the rule, one forward of the narrowed stage (see `narrowing`) from a + t (b - a);
-3. the gradients of many downstream units at once: vector-Jacobian products with one-unit residuals,
-   vectorised in chunks that fit memory;
-4. contracted with (b - a) over images and positions.
+2. per point t of the rule, one forward of the narrowed stage (see `narrowing`) from a + t (b - a) gives the residual
+   of every downstream unit;
+3. with J the stage's Jacobian there, the score of an edge is residual_d . J (b - a)_u: vector-Jacobian products with
+   one residual each, or Jacobian-vector products with one upstream unit's step each, whichever side has fewer
+   units; vectorised in chunks that fit memory;
+4. contracted with the other side over images and positions.
 
 At t = 0 the residual is zero and so is the gradient: that point is never computed. Scores are divided by
 images x positions inside the gap and by images outside, as the study does, whatever the cut into batches.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -109,29 +113,82 @@ def _pair_scores(
     """Return sum_k w_k sum over images and positions of step_u * d/dx_u |stage(x)_d - target_d|^2 / 2 at t_k."""
     up_dim, down_dim = unit_dims
     kept_step = step.index_select(up_dim, up)
-    weight = _units_first(kept_step, up_dim)
     total = torch.zeros(target.shape[down_dim], len(up), dtype=a.dtype, device=a.device)
+    by_inputs = kept_step.shape[up_dim] < target.shape[down_dim]
+    route = _jacobian_times_steps if by_inputs else _residuals_times_jacobian
     for t, w in zip(rule.points, rule.weights, strict=True):
-        if t == 0.0:
-            continue
-        delta = torch.zeros_like(kept_step, requires_grad=True)
-        # The math kernel of attention is the one that vmap can batch.
-        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
-            y = stage(a + t * step, delta)
-        residual = (y.detach() - target).movedim(down_dim, 1)
-        for chunk in torch.split(torch.arange(residual.shape[1], device=a.device), units_at_once):
-            cotangent = torch.zeros(len(chunk), *residual.shape, dtype=a.dtype, device=a.device)
-            rows = torch.arange(len(chunk), device=a.device)
-            cotangent[rows, :, chunk] = residual[:, chunk].movedim(1, 0)
-            cotangent = cotangent.movedim(2, down_dim + 1 if down_dim >= 0 else down_dim)
-            gradient = torch.func.vmap(partial(_product, y, delta))(cotangent)
-            flat = _units_first(gradient, up_dim + 1 if up_dim >= 0 else up_dim, lead=2)
-            total[chunk] += w * torch.einsum("nbup,bup->nu", flat, weight)
+        if t != 0.0:
+            total += w * route(partial(stage, a + t * step), kept_step, target, unit_dims, units_at_once)
     return total
+
+
+def _residuals_times_jacobian(
+    stage: Callable[[Tensor], Tensor], step: Tensor, target: Tensor, unit_dims: tuple[int, int], units_at_once: int
+) -> Tensor:
+    """Return residual_d . J step_u [down, up] by one vector-Jacobian product per downstream unit."""
+    up_dim, down_dim = unit_dims
+    delta = torch.zeros_like(step, requires_grad=True)
+    with torch.enable_grad(), _batchable():
+        y = stage(delta)
+    residuals = _one_unit_each(y.detach() - target, down_dim)
+    weight = _units_first(step, up_dim)
+    rows = []
+    for chunk in _chunks(target.shape[down_dim], units_at_once):
+        gradient = torch.func.vmap(partial(_product, y, delta))(residuals(chunk))
+        flat = _units_first(gradient, up_dim + 1 if up_dim >= 0 else up_dim, lead=2)
+        rows.append(torch.einsum("nbup,bup->nu", flat, weight))
+    return torch.cat(rows)
 
 
 def _product(y: Tensor, delta: Tensor, cotangent: Tensor) -> Tensor:
     return torch.autograd.grad(y, delta, cotangent, retain_graph=True)[0]
+
+
+def _jacobian_times_steps(
+    stage: Callable[[Tensor], Tensor], step: Tensor, target: Tensor, unit_dims: tuple[int, int], units_at_once: int
+) -> Tensor:
+    """Return the same as `_residuals_times_jacobian` by one Jacobian-vector product per upstream unit."""
+    up_dim, down_dim = unit_dims
+    start = torch.zeros_like(step)
+    steps = _one_unit_each(step, up_dim)
+
+    def moved(tangent: Tensor) -> Any:
+        return torch.func.jvp(stage, (start,), (tangent,))
+
+    columns = []
+    with _batchable():
+        for chunk in _chunks(step.shape[up_dim], units_at_once):
+            y, movement = torch.func.vmap(moved, out_dims=(None, 0))(steps(chunk))  # type: ignore[arg-type]
+            flat = _units_first(movement, down_dim + 1 if down_dim >= 0 else down_dim, lead=2)
+            columns.append(torch.einsum("nbdp,bdp->dn", flat, _units_first(y - target, down_dim)))
+    return torch.cat(columns, 1)
+
+
+@contextmanager
+def _batchable() -> Iterator[None]:
+    """Within the block attention takes the kernels that vmap and forward differentiation know."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+def _chunks(units: int, at_once: int) -> tuple[Tensor, ...]:
+    return torch.split(torch.arange(units), at_once)
+
+
+def _one_unit_each(x: Tensor, unit_dim: int) -> Callable[[Tensor], Tensor]:
+    """Return the function from a chunk of units to copies of ``x``, each zero but for one of these units."""
+
+    def copies(chunk: Tensor) -> Tensor:
+        out = torch.zeros(len(chunk), *x.shape, dtype=x.dtype, device=x.device).movedim(unit_dim % x.dim() + 1, 1)
+        out[torch.arange(len(chunk)), chunk] = x.movedim(unit_dim, 0)[chunk.to(x.device)]
+        return out.movedim(1, unit_dim % x.dim() + 1)
+
+    return copies
 
 
 def _units_first(x: Tensor, unit_dim: int, lead: int = 1) -> Tensor:

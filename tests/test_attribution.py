@@ -19,6 +19,7 @@ from circuitry import (
     InputError,
     class_logit,
     edge_jaccard,
+    edges,
     left_rule,
     mean_baseline,
     midpoint_rule,
@@ -156,6 +157,21 @@ def test_edges_equal_brute_force(any_tower: nn.Module) -> None:
     assert pairs == list(zip(encoder.sites[1:], encoder.sites[2:], strict=False))
     expected = {pair: brute_force_edges(encoder, images, pair, graph.kept_units, 3) for pair in pairs}
     assert worst(graph.edge_scores, expected) < 1e-8
+
+
+def test_edges_are_the_same_from_either_side(any_tower: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder, images, weights = setting(any_tower.double())
+    images, weights = images.double(), weights.double()
+    routes = ("_residuals_times_jacobian", "_jacobian_times_steps")
+    found = []
+    for route in routes:
+        with monkeypatch.context() as patch:
+            for other in routes:
+                patch.setattr(edges, other, getattr(edges, route))
+            graph = attribute(encoder, images, weights, rule=midpoint_rule(2), node_fraction=0.2)
+        found.append(graph.edge_scores)
+    assert worst(*found) < 1e-8
+    assert torch.backends.mha.get_fastpath_enabled()
 
 
 @pytest.mark.parametrize("sites", [("layer1.0", "layer2.1", "attnpool"), ("input", "act2", "layer4.0")])
