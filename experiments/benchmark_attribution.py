@@ -7,8 +7,12 @@ of fewer points and no larger error. Exact patching of every
 unit at every site is set against one run of the whole tower per unit, in the same way. Refuted if the
 scores differ by more than 1e-4 or the ratios fall short of those in the README.
 
+With --scale instead: how the cost grows with images, kept units and sites; which fraction of this machine's
+matrix-product rate the edge pass reaches; and, by counted operations, how long the study's full setting takes on GPUs.
+
     python experiments/benchmark_attribution.py            # RN50 at 224 px and the tiny model
     python experiments/benchmark_attribution.py --models rn-tiny --images 8
+    python experiments/benchmark_attribution.py --scale
 """
 
 import math
@@ -19,6 +23,7 @@ from functools import partial
 from itertools import pairwise
 from typing import TypeVar
 
+import numpy as np
 import open_clip
 import pandas as pd
 import torch
@@ -30,8 +35,9 @@ from circuitry import Encoder, class_logit, left_rule
 from circuitry.attribution import AttributionSettings
 from circuitry.baselines import ZERO
 from circuitry.batches import ImageBatches, rows_that_fit
-from circuitry.circuit import keep_units
+from circuitry.circuit import NodeEffects, keep_units
 from circuitry.clip import register_model
+from circuitry.cost import count_operations, matrix_product_rate
 from circuitry.edges import edge_effects
 from circuitry.nodes import node_effects
 from circuitry.patching import patch_effects
@@ -41,6 +47,8 @@ Scores = dict[str, Tensor]
 EdgeRows = dict[tuple[str, str], Tensor]
 Key = TypeVar("Key")
 POINTS = 10
+STUDY_CLASSES, STUDY_DOMAINS, STUDY_IMAGES = 345, 6, 50
+"""The study's full setting: images of each class in each domain of DomainNet."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +71,12 @@ class Config:
     """Images of the patching sweep."""
     seed: int = 0
     """Seed of weights and images."""
+    scale: bool = False
+    """Measure how the cost of the first model grows, and estimate the study's full setting, instead."""
+    gpu_tflops: float = 19.5
+    """Peak of one GPU for the estimate, in 10^12 single-precision operations a second: an A100 without tensor cores."""
+    gpu_fraction: float | None = None
+    """Fraction of that peak that is assumed to be reached; the one measured here unless told."""
 
 
 class FullTower:
@@ -140,38 +154,41 @@ def ours(
     encoder: Encoder, images: Tensor, weights: Tensor, rule: QuadratureRule, edge_rule: QuadratureRule
 ) -> tuple[Scores, EdgeRows, float, float]:
     """Return this package's scores and seconds; edges are those of all kept units."""
-    settings = AttributionSettings()
-    rows = rows_that_fit(encoder, settings.memory_gib)
-    batches = ImageBatches(images, encoder, rows)
-    started = time.perf_counter()
-    nodes = node_effects(
-        encoder,
-        batches,
-        class_logit(weights, 0),
-        rule=rule,
-        baseline=ZERO,
-        sites=encoder.sites,
-        rows=rows,
+    nodes, edges, node_seconds, edge_seconds = timed(
+        encoder, images, weights, AttributionSettings(rule=rule, edge_rule=edge_rule)
     )
-    node_seconds = time.perf_counter() - started
-    kept = {site: keep_units(scores, 0.1) for site, scores in nodes.scores.items()}
-    started = time.perf_counter()
-    edges = edge_effects(
-        encoder,
-        batches,
-        kept,
-        rule=edge_rule,
-        baseline=ZERO,
-        sites=encoder.sites,
-        memory=int(settings.memory_gib * 2**30),
-    )
-    edge_seconds = time.perf_counter() - started
     return (
         {site: torch.from_numpy(v) for site, v in nodes.scores.items()},
         {pair: torch.from_numpy(v) for pair, v in edges.items()},
         node_seconds,
         edge_seconds,
     )
+
+
+def timed(
+    encoder: Encoder, images: Tensor, weights: Tensor, settings: AttributionSettings
+) -> tuple[NodeEffects, dict[tuple[str, str], np.ndarray], float, float]:
+    """Return node effects, edge scores and the seconds that each took."""
+    rows = rows_that_fit(encoder, settings.memory_gib)
+    batches = ImageBatches(images, encoder, rows)
+    sites = settings.sites or encoder.sites
+    started = time.perf_counter()
+    nodes = node_effects(
+        encoder, batches, class_logit(weights, 0), rule=settings.rule, baseline=ZERO, sites=sites, rows=rows
+    )
+    node_seconds = time.perf_counter() - started
+    kept = {site: keep_units(scores, settings.node_fraction) for site, scores in nodes.scores.items()}
+    started = time.perf_counter()
+    edges = edge_effects(
+        encoder,
+        batches,
+        kept,
+        rule=settings.edge_rule or settings.rule,
+        baseline=ZERO,
+        sites=sites,
+        memory=int(settings.memory_gib * 2**30),
+    )
+    return nodes, edges, node_seconds, time.perf_counter() - started
 
 
 def full_tower_sweep(
@@ -238,6 +255,59 @@ def run(config: Config) -> pd.DataFrame:
     return pd.DataFrame(table, columns=columns)
 
 
+def cost_table(encoder: Encoder, images: Tensor, weights: Tensor) -> pd.DataFrame:
+    """Return seconds with one point per rule, for growing numbers of images, kept units and sites."""
+    one = parse_rule("midpoint-1")
+    every, n = encoder.sites, len(images)
+    settings: list[tuple[str, float, int, float, tuple[str, ...]]]
+    settings = [("images", k, k, 0.1, every) for k in (n // 4, n // 2, n)]
+    settings += [("share of units", fraction, 1, fraction, every) for fraction in (0.05, 0.1, 0.2)]
+    settings += [("sites", len(sites), 1, 0.1, sites) for sites in (every[-6:], every[-11:], every)]
+    rows = []
+    for what, value, k, fraction, sites in settings:
+        chosen = AttributionSettings(node_fraction=fraction, rule=one, sites=sites)
+        nodes, _, node_seconds, edge_seconds = timed(encoder, images[:k], weights, chosen)
+        kept = sum(math.ceil(fraction * len(v)) for v in nodes.scores.values())
+        rows.append((what, value, k, kept, len(sites), node_seconds, edge_seconds))
+    columns = ["what grows", "value", "images", "kept units", "sites", "node seconds", "edge seconds"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def measure_scale(config: Config) -> None:
+    """Print how the cost grows, how much of the machine is used, and what the study's full setting would take."""
+    name = config.models[0]
+    _, encoder, images, weights = _prepared(name, max(4, config.images), config.seed)
+    rate = matrix_product_rate()
+    with encoder.light():
+        table = cost_table(encoder, images, weights)
+    print(f"{name}, {torch.get_num_threads()} threads, one point per rule:")
+    print(table.to_string(index=False, float_format=lambda v: f"{v:.3g}"))
+    one = parse_rule("midpoint-1")
+    operations = count_operations(encoder, class_logit(weights, 0), AttributionSettings(rule=one))
+    whole = table[(table["what grows"] == "images")].iloc[-1]
+    reached = {
+        "node": operations.nodes * whole["images"] / whole["node seconds"] / rate,
+        "edge": operations.edges * whole["images"] / whole["edge seconds"] / rate,
+    }
+    print(
+        f"matrix products here: {rate / 1e9:.0f} GFLOP/s; " + ", ".join(f"{k} pass {v:.0%}" for k, v in reached.items())
+    )
+    fraction = config.gpu_fraction or reached["edge"]
+    images_in_all = STUDY_CLASSES * STUDY_DOMAINS * STUDY_IMAGES
+    print(
+        f"the study's full setting, {images_in_all:,} images, at {fraction:.0%} of {config.gpu_tflops} TFLOP/s per GPU:"
+    )
+    for label, rule, edge_rule in (("left-10", "left-10", "left-10"), ("defaults", config.rule, config.edge_rule)):
+        chosen = AttributionSettings(rule=parse_rule(rule), edge_rule=parse_rule(edge_rule))
+        nodes, edges = count_operations(encoder, class_logit(weights, 0), chosen)
+        total = images_in_all * (nodes + 2 * edges)  # edges of all images and of two halves
+        hours = total / (fraction * config.gpu_tflops * 1e12) / 3600
+        print(
+            f"  {label} ({rule}, {edge_rule}): {nodes / 1e12:.3g} + 2 x {edges / 1e12:.3g} TFLOP per image, "
+            f"{hours:.3g} h on one GPU, {hours / 8:.3g} h on eight"
+        )
+
+
 def _randomise_norms(tower: nn.Module) -> None:
     """Give batch norms random statistics and scales: open_clip starts the last of each block at zero."""
     for module in tower.modules():
@@ -253,6 +323,9 @@ def _worst(mine: dict[Key, Tensor], theirs: dict[Key, Tensor]) -> float:
 
 def main(config: Config) -> None:
     """Run the benchmark and print its table."""
+    if config.scale:
+        measure_scale(config)
+        return
     print(f"{config.images} images ({config.sweep_images} for patching), {torch.get_num_threads()} threads")
     print(f"left rule with {POINTS} points, 10 % of units")
     print(run(config).to_string(index=False, float_format=lambda v: f"{v:.3g}"))
