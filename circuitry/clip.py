@@ -158,7 +158,8 @@ def load_clip(
     except TypeError as error:
         raise InputError(f"open_clip cannot build {name} ({error}): correct its model configuration.") from error
     if state is not None:
-        _load_state(model, state, f"{checkpoint}", model_name)
+        check_state(model, state, f"{checkpoint}", model_name)
+        model.load_state_dict(state)
     model.to(device).eval().requires_grad_(False)
     return Clip(model_name, model, Encoder.from_tower(model.visual), preprocess, open_clip.get_tokenizer(model_name))
 
@@ -232,7 +233,12 @@ def _without_prefix(key: str) -> str:
     return key
 
 
-def _load_state(model: nn.Module, state: dict[str, Tensor], source: str, name: str) -> None:
+def check_state(model: nn.Module, state: Mapping[str, Tensor], source: str, name: str) -> None:
+    """Check that a state dict is one of this model, whose tensors may be on the meta device.
+
+    Raises:
+        InputError: for the first key that only one of them has, another shape, or values that are not finite.
+    """
     expected = model.state_dict()
     for key in dict.fromkeys([*expected, *state]):
         ours, theirs = expected.get(key), state.get(key)
@@ -243,7 +249,6 @@ def _load_state(model: nn.Module, state: dict[str, Tensor], source: str, name: s
             )
         if theirs.is_floating_point() and not bool(theirs.isfinite().all()):
             raise InputError(f"{source} holds NaN or infinite values in {key}: take an earlier checkpoint.")
-    model.load_state_dict(state)
 
 
 def _shape(tensor: Tensor | None) -> str:

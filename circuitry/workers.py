@@ -1,13 +1,14 @@
 """Several processes for one job list: torchrun's ranks, or an array of jobs by submitit (SLURM, or this machine).
 
 No scheduler of its own: the engines start the processes, and the folder they work on shares out the jobs (see
-`extraction`). Nothing here needs the processes to talk to each other.
+`extraction`). Nothing here needs the processes to talk to each other. A training is an array of one job.
 """
 
 import importlib.util
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,8 +43,10 @@ def run_array(
 ) -> None:
     """Run ``task(worker, workers)`` once for every worker as an array of jobs, and wait for all of them.
 
+    A job that is preempted or runs out of time is put back into the queue, as often as submitit allows.
+
     Args:
-        task: Something that can be pickled.
+        task: Something that can be pickled, and goes on where it stopped when it is called again.
         workers: Size of the array.
         logs: Folder of the jobs' own logs.
         cluster: ``slurm``, or ``local``: processes on this machine.
@@ -65,13 +68,29 @@ def run_array(
         executor.update_parameters(**({"timeout_min": 24 * 60} | dict(options or {})))
     except (AssertionError, NameError) as error:  # what submitit raises for its parameters
         raise InputError(f"submitit refuses these options of the jobs: {error}") from error
-    jobs = executor.map_array(task, range(workers), [workers] * workers)
+    jobs = executor.map_array(Requeued(task), range(workers), [workers] * workers)
     for job in jobs:
         failure = job.exception()
         if failure is not None:
             errors = re.findall(r"^[\w.]*(?:Error|Exception|Interrupt)\b.*$", str(failure), re.MULTILINE)
             words = errors[-1] if errors else type(failure).__name__
             raise InputError(f"Job {job.job_id} failed ({words}): see its log {job.paths.stderr}, then run again.")
+
+
+@dataclass(frozen=True)
+class Requeued:
+    """A task of which submitit starts the rest as a new job when its time ends too early."""
+
+    task: Callable[[int, int], object]
+
+    def __call__(self, worker: int, workers: int) -> object:
+        return self.task(worker, workers)
+
+    def checkpoint(self, worker: int, workers: int) -> object:
+        """Return what submitit puts back into the queue; it calls this method by its name."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self, worker, workers)
 
 
 def job_options(texts: Sequence[str]) -> dict[str, str | int]:

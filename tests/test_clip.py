@@ -192,7 +192,8 @@ def test_exactly_one_source_of_weights_is_asked_for(tiny: Tiny) -> None:
 
 def test_unknown_names_and_tags_list_the_known(tiny: Tiny) -> None:
     with pytest.raises(
-        InputError, match=r"no model 'RN5O': .* one shipped here \(rn-tiny\), or the path of a model-conf"
+        InputError,
+        match=r"no model 'RN5O': .* one shipped here \(rn-tiny, swin-t, vit-tiny\), or the path",
     ):
         load_clip("RN5O", "x.pt")
     with pytest.raises(InputError, match=r"no weights 'opneai' for RN50; its tags are: openai, .*\. Give a local"):

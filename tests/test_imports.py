@@ -40,7 +40,8 @@ LAYERS = (
     *("data.toy_styles_line", "data.toy_styles", "data.toy"),
     *("extraction", "subject", "causal_study"),
     *("plots", "circuit_plot", "causal_plots", "report", "comparison_report", "causal_report"),
-    *("training", "training.clip", "training.evaluation", "training.open_clip_main"),
+    *("training", "training.devices", "training.run_folder", "training.table", "training.presets", "training.clip"),
+    *("training.evaluation", "training.open_clip_main"),
     "command_line",
 )
 """Every module; one imports only from those before it."""

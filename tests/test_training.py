@@ -3,9 +3,13 @@
 import importlib.util
 import json
 import re
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import psutil  # type: ignore[import-untyped]
 import pytest
 import torch
 from PIL import Image
@@ -14,6 +18,7 @@ from circuitry.clip import load_clip
 from circuitry.errors import InputError
 from circuitry.training import clip
 from circuitry.training.clip import train_clip
+from circuitry.training.run_folder import alone, checkpoints
 
 CONFIG = {
     "embed_dim": 16,
@@ -179,11 +184,12 @@ def test_missing_dependencies_of_the_trainer(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
+        ("{image}\ta\n", r"must have the header filepath<TAB>title .*; its first line is '.*0\.png<TAB>a'"),
         ("", r"cannot read .*train\.tsv \(No columns.*\); expected the header filepath<TAB>title and a line for each"),
         ("path\ttitle\nx\ty\n", r"must have the header filepath<TAB>title .*; its first line is 'path<TAB>title'"),
         ("filepath\ttitle\n", "has 0 images, fewer than one batch of 4; lower batch_size or add images"),
         ("filepath\ttitle\n/x/1.png\ta\n/x/2.png\tb\n", "names 2 files that do not exist, such as /x/1.png, /x/2.png"),
-        ("filepath\ttitle\n{image}\t\n", r"has 1 images without a caption, such as .*0\.png"),
+        ("filepath\ttitle\n{image}\t\n", r"has 1 images without a title, such as .*0\.png"),
         ("filepath\ttitle\n{image}\ta\n", "has 1 images, fewer than one batch of 4"),
     ],
 )
@@ -199,8 +205,11 @@ def test_unusable_tables(content: str, message: str, train: Path, model: Path, t
     [
         ({"epochs": 0}, "at least 1 epoch, 2 images per batch .* given epochs=0, batch_size=4"),
         ({"batch_size": 1}, "given epochs=2, batch_size=1"),
-        ({"lr": 0.0}, "a positive lr; .*lr=0.0"),
-        ({"lr": float("nan")}, "a positive lr; .*lr=nan"),
+        ({"lr": 0.0}, "a positive lr .* given .*lr=0.0"),
+        ({"lr": float("nan")}, "a positive lr .* given .*lr=nan"),
+        ({"keep_checkpoints": -1}, "0 or more epochs between checkpoints; given .*keep_checkpoints=-1"),
+        ({"processes": 0}, "at least one process to train with, given processes=0"),
+        ({"processes": 3}, "a multiple of their number; given batch_size=4 and processes=3"),
         ({"warmup": 4}, "warmup must be shorter than the run of 4 steps and not negative; given 4"),
         ({"warmup": -1}, "given -1"),
         ({"model": "rn-tinny"}, "There is no model 'rn-tinny'"),
@@ -213,6 +222,64 @@ def test_unusable_settings(change: dict[str, Any], message: str, train: Path, mo
         train_clip(train, tmp_path / "run", **{"model": model, **SETTINGS, **change})
 
 
+def test_images_are_counted_as_the_trainer_counts_them() -> None:
+    # open_clip pads 11 images to two shares of 6, of which each process takes whole batches of 3.
+    assert clip._steps(11, batch_size=6, processes=2) == 2
+    assert clip._steps(11, batch_size=6, processes=1) == 1
+    assert clip._steps(10, batch_size=6, processes=2) == 1
+
+
+def test_several_processes_are_started_by_torchrun() -> None:
+    command = clip._start(4)
+    assert command[1:5] == ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=4"]
+    assert command[-2:] == ["--local-loss", "--gather-with-grad"]
+    assert len(clip._start(1)) == 2
+
+
+def test_missing_files_are_left_out_when_asked(train: Path, model: Path, calls: Path, tmp_path: Path) -> None:
+    (tmp_path / "3.png").unlink()
+    with pytest.raises(InputError, match=r"names 1 files that do not exist, such as .*/3\.png"):
+        train_clip(train, tmp_path / "run", model=model, **SETTINGS)
+    train_clip(train, tmp_path / "run", model=model, **SETTINGS, skip_missing=True)
+    table = tmp_path / "run" / "without_missing.tsv"
+    assert f"--train-data={table}" in arguments(calls)[0]
+    lines = train.read_text().splitlines()
+    assert table.read_text().splitlines() == [line for line in lines if "3.png" not in line]
+    Image.new("RGB", (32, 32)).save(tmp_path / "3.png")
+    with pytest.raises(InputError, match="skipped was 1, now 0"):
+        train_clip(train, tmp_path / "run", model=model, **SETTINGS, skip_missing=True)
+
+
+def test_a_folder_with_the_checkpoint_of_another_model(train: Path, model: Path, calls: Path, tmp_path: Path) -> None:
+    latest = tmp_path / "run" / "checkpoints" / "epoch_latest.pt"
+    latest.parent.mkdir(parents=True)
+    torch.save({"epoch": 1, "state_dict": {"logit_scale": torch.ones(2)}}, latest)
+    with pytest.raises(InputError, match=r"epoch_latest\.pt is not a checkpoint of rn-smallest: .* in the file\.$"):
+        train_clip(train, tmp_path / "run", model=model, **SETTINGS)
+    assert not calls.exists()
+
+
+def test_two_trainings_never_share_a_folder(train: Path, model: Path, calls: Path, tmp_path: Path) -> None:
+    with (
+        alone(tmp_path / "run"),
+        pytest.raises(InputError, match=r"another process trains in .*run: wait for it, or choose another folder"),
+    ):
+        train_clip(train, tmp_path / "run", model=model, **SETTINGS)
+    train_clip(train, tmp_path / "run", model=model, **SETTINGS)
+    assert len(arguments(calls)) == 1
+
+
+def test_a_configuration_that_is_no_model(train: Path, tmp_path: Path) -> None:
+    wrong = tmp_path / "headless.json"
+    wrong.write_text(
+        json.dumps(CONFIG | {"vision_cfg": {"image_size": 32, "patch_size": 16, "width": 16, "layers": 1}})
+    )
+    with pytest.raises(
+        InputError, match=r"open_clip cannot build headless \(.*num_heads.*\): correct its model config"
+    ):
+        train_clip(train, tmp_path / "run", model=wrong, **SETTINGS)
+
+
 def test_missing_table(model: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"there is no training table .*none\.tsv; mixtures\.write_mixture makes one"):
         train_clip(tmp_path / "none.tsv", tmp_path / "run", model=model, **SETTINGS)
@@ -220,24 +287,61 @@ def test_missing_table(model: Path, tmp_path: Path) -> None:
 
 # --- the real trainer ------------------------------------------------------------------------------------------------
 
+WITHOUT_BATCH_NORM = CONFIG | {
+    "vision_cfg": {"image_size": 32, "patch_size": 16, "width": 16, "head_width": 8, "layers": 1}
+}
 
-def test_training_for_real_and_resuming(train: Path, model: Path, tmp_path: Path) -> None:
-    pytest.importorskip("webdataset", reason="open_clip's trainer needs open_clip_torch[training]")
-    pytest.importorskip("braceexpand", reason="open_clip's trainer needs open_clip_torch[training]")
+
+def needs_trainer() -> None:
+    for name in ("webdataset", "braceexpand"):
+        pytest.importorskip(name, reason="open_clip's trainer needs open_clip_torch[training]")
+
+
+def test_a_killed_run_goes_on_and_ends_with_the_same_number_of_steps(train: Path, model: Path, tmp_path: Path) -> None:
+    needs_trainer()
     out = tmp_path / "run"
-    checkpoint = train_clip(train, out, model=model, **SETTINGS)
-    assert "Train Epoch: 1 [8/9 (100%)]" in (out / "console.log").read_text()
-    loaded = load_clip(model, checkpoint=checkpoint)
-    assert loaded.encoder(torch.zeros(2, 3, 32, 32)).shape == (2, 16)
+    settings = {**SETTINGS, "epochs": 12, "keep_checkpoints": 5}
+    code = f"from circuitry.training.clip import *; train_clip({str(train)!r}, {str(out)!r}, "
+    code += f"model={str(model)!r}, **{settings!r})"
+    with subprocess.Popen([sys.executable, "-c", code]) as run:
+        while not (out / "checkpoints" / "epoch_latest.pt").is_file():
+            assert run.poll() is None
+            time.sleep(0.01)
+        started = psutil.Process(run.pid).children(recursive=True)
+        assert len(started) == 1
+        run.kill()
+    _, alive = psutil.wait_procs(started, timeout=20)
+    assert alive == []  # the trainer ends with the process that started it, though nobody could tell it to
+    assert not (out / "checkpoints" / "epoch_12.pt").exists()
 
-    # As if it had been interrupted in the second epoch, while that checkpoint was being written.
-    half = torch.load(checkpoint, weights_only=True)
-    torch.save({**half, "epoch": 1}, out / "checkpoints" / "epoch_latest.pt")
-    checkpoint.write_bytes(b"cut short")
-    state = json.loads((out / "settings.json").read_text())
-    (out / "settings.json").write_text(json.dumps({**state, "finished": False}))
-    train_clip(train, out, model=model, **SETTINGS)
-    again = torch.load(checkpoint, weights_only=True)
-    assert again["epoch"] == 2
-    steps = {name: int(entry["step"]) for name, entry in again["optimizer"]["state"].items()}
-    assert set(steps.values()) == {6}  # four steps of the first run, two more for the epoch that was repeated
+    checkpoint = train_clip(train, out, model=model, **settings)
+    assert "resuming checkpoint" in (out / "console.log").read_text()
+    content = torch.load(checkpoint, weights_only=True)
+    assert content["epoch"] == 12
+    steps = {int(entry["step"]) for entry in content["optimizer"]["state"].values()}
+    assert steps == {12 * 2}
+    assert load_clip(model, checkpoint=checkpoint).encoder(torch.zeros(2, 3, 32, 32)).shape == (2, 16)
+    assert checkpoints(out) == [(n, out / "checkpoints" / f"epoch_{n}.pt") for n in (5, 10, 12)]
+
+
+def test_two_processes_take_the_steps_of_one(train: Path, tmp_path: Path) -> None:
+    needs_trainer()
+    model = tmp_path / "vit-smallest.json"
+    model.write_text(json.dumps(WITHOUT_BATCH_NORM))
+    lines = train.read_text().splitlines(keepends=True)
+    train.write_text("".join(lines[:9]))  # eight images of one colour each, which no crop changes: one batch
+    settings = {**SETTINGS, "batch_size": 8, "warmup": 0}
+    states = []
+    for processes in (1, 2):
+        checkpoint = train_clip(train, tmp_path / f"{processes}", model=model, **settings, processes=processes)
+        loaded = load_clip(model, checkpoint=checkpoint)
+        assert loaded.encoder(torch.zeros(2, 3, 32, 32)).shape == (2, 16)
+        states.append(loaded.model.state_dict())
+    assert "[8/8 (100%)]" in (tmp_path / "2" / "console.log").read_text()
+    for name, one in states[0].items():
+        two = states[1][name]
+        if name.endswith(
+            "in_proj_bias"
+        ):  # keys' biases change no softmax: a gradient of rounding errors, in Adam's hands
+            one, two = (torch.cat([bias[:16], bias[32:]]) for bias in (one, two))
+        torch.testing.assert_close(two, one, rtol=0, atol=1e-6, msg=name)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from circuitry import InputError
-from circuitry.workers import Rank, job_options, run_array, this_rank
+from circuitry.workers import Rank, Requeued, job_options, run_array, this_rank
 
 
 def test_ranks_come_from_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,3 +51,9 @@ def test_arrays_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"need submitit: pip install 'circuitry\[cluster\]'"):
         run_array(fail_second, 1, tmp_path)
+
+
+def test_a_job_whose_time_ends_is_put_back_into_the_queue() -> None:
+    left = Requeued(fail_second).checkpoint(1, 2)
+    with pytest.raises(InputError, match="worker 1 of 2 has no images"):
+        left.function(*left.args, **left.kwargs)  # type: ignore[attr-defined]  # submitit ships no types

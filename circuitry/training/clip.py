@@ -1,34 +1,39 @@
-"""Train a CLIP model with open_clip's own trainer (method.md section 8).
+"""Train a CLIP model with open_clip's own trainer, on one device or several.
 
-The trainer runs in a process of its own, because it sets up logging, seeds and signal handling for the whole
-process, and because ``torchrun`` will want it so. This module
+The trainer runs in processes of its own, because it sets up logging, seeds and signal handling for the whole
+process, and because ``torchrun`` starts one for each device. This module
 
 1. checks the table of images and captions before anything slow starts;
 2. records the settings in ``out/settings.json``: a finished run is returned, an interrupted one goes on from
    its last epoch, a run with other settings is an error;
-3. starts the trainer and turns its log into a progress bar. All it prints goes to ``out/console.log``.
+3. starts the trainer and turns its log into a progress bar. All it prints goes to ``out/console.log``. It ends
+   when this process does, however that ends.
+
+With several processes each takes its share of the batch, and embeddings are gathered with their gradients, so that
+a step is the step of one process with the whole batch (but for batch norm, whose statistics are those of each
+process unless ``extra`` has ``--use-bn-sync``, which needs GPUs). Memory for logits is that of a share by the batch.
 """
 
-import hashlib
 import importlib.util
-import json
+import math
 import os
 import re
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import open_clip
-import pandas as pd
 import torch
+from torch import nn
 from tqdm import tqdm
 
-from circuitry.clip import register_model
+from circuitry.clip import check_state, read_checkpoint, register_model
 from circuitry.errors import InputError
-from circuitry.files import whole_file
+from circuitry.training.devices import training_device
+from circuitry.training.run_folder import alone, file_digest, is_finished, record, write_json
+from circuitry.training.table import CheckedTable, check_table
 
 _TRAINER = Path(__file__).with_name("open_clip_main.py")
 _NOT_COMPARED = ("workers", "device")  # how fast a run is, not what is computed
@@ -36,7 +41,7 @@ _PROGRESS = re.compile(r"Train Epoch: (\d+) \[ *(\d+)/\d+ .*\bLoss: ([\d.einfa+-
 
 
 def train_clip(
-    train_tsv: Path,
+    table: Path,
     out: Path,
     *,
     model: str | Path,
@@ -46,9 +51,12 @@ def train_clip(
     warmup: int,
     weight_decay: float = 0.2,
     seed: int = 0,
+    processes: int = 1,
     workers: int = 2,
     device: str | None = None,
     precision: str = "fp32",
+    keep_checkpoints: int = 0,
+    skip_missing: bool = False,
     progress: bool = True,
     extra: Sequence[str] = (),
 ) -> Path:
@@ -56,21 +64,27 @@ def train_clip(
 
     Calling it again with the same settings returns at once when the run is finished, and otherwise resumes
     after the last complete epoch (with other random numbers than an uninterrupted run: open_clip does not
-    store their state).
+    store their state). With several processes the order of the images is open_clip's, the same for every seed.
 
     Args:
-        train_tsv: table with the columns ``filepath`` and ``title``, as ``mixtures.write_mixture`` makes one.
+        table: table with the columns ``filepath`` and ``title``, as ``mixtures.write_mixture`` makes one.
         out: folder of the run: settings, model config, logs, checkpoints.
         model: name of an open_clip model or of a config of this package ("rn-tiny"), or a JSON file.
         epochs: passes over the table.
-        batch_size: images per step; what is left of the table after the last whole batch waits for the next epoch.
+        batch_size: images per step, of all processes together; what is left of the table after the last whole
+            batch waits for the next epoch.
         lr: peak learning rate, after ``warmup`` steps; from there a cosine to zero.
+        processes: how many train together, each on a GPU of its own, or on a share of this machine's cores.
+        workers: processes that read images, for each that trains.
         device: "cpu", "cuda", "cuda:1"; None takes a GPU where there is one.
         precision: as open_clip names it: "fp32", "amp", "amp_bf16", ...
+        keep_checkpoints: keep a checkpoint after every so many epochs, see `checkpoints`; 0 keeps only the last.
+        skip_missing: train without the images whose files do not exist, instead of refusing the table.
         extra: more arguments for open_clip's trainer, such as ``("--aug-cfg", "scale=(0.5, 1.0)")``.
 
     Raises:
-        InputError: a table, model or number that cannot be trained with; a run with other settings in ``out``.
+        InputError: a table, model, device or number that cannot be trained with; in ``out`` a run with other
+            settings, the checkpoint of another model, or a training that is going on.
         ImportError: the trainer's own dependencies are not installed.
         RuntimeError: the trainer failed; the message ends with the last lines it printed.
 
@@ -78,50 +92,72 @@ def train_clip(
         >>> checkpoint = train_clip(Path("train.tsv"), Path("runs/cg-high"), model="rn-tiny", epochs=15,
         ...                         batch_size=128, lr=1e-3, warmup=50)
         >>> clip = circuitry.load_clip("rn-tiny", checkpoint=checkpoint)
+        >>> settings = dataclasses.asdict(clip_preset("rn50-imagenet-captions"))
+        >>> train_clip(Path("train.tsv"), Path("runs/rn50"), **settings, processes=8, precision="amp", workers=8)
     """
-    train_tsv, out = Path(train_tsv).absolute(), Path(out).absolute()
-    n_images = _check_table(train_tsv, batch_size)
-    steps = n_images // batch_size
-    _check_numbers(epochs, batch_size, lr, warmup, steps * epochs)
-    settings = {
+    out = Path(out).absolute()
+    device = training_device(device, processes)
+    _check_numbers(epochs, batch_size, lr, processes, keep_checkpoints)
+    checked = check_table(Path(table).absolute(), ("filepath", "title"), batch_size, skip_missing=skip_missing)
+    steps = _steps(checked.n_images, batch_size, processes)
+    if not 0 <= warmup < steps * epochs:
+        raise InputError(
+            f"warmup must be shorter than the run of {steps * epochs} steps and not negative; given {warmup}"
+        )
+    options = {
         "epochs": epochs,
-        "batch-size": batch_size,
+        "batch-size": batch_size // processes,
         "lr": lr,
         "warmup": warmup,
         "wd": weight_decay,
         "seed": seed,
+        "save-frequency": keep_checkpoints,
         "workers": workers,
-        "device": device or ("cuda" if torch.cuda.is_available() else "cpu"),
+        "device": device,
         "precision": precision,
     }
     name = register_model(model)
-    files = _files(train_tsv, out, name)
-    _check_extra(extra, settings.keys() | files.keys())
+    built = _built(name)
+    files = _files(checked, out, name)
+    _check_extra(extra, options.keys() | files.keys())
     config = open_clip.get_model_config(name)
-    identity = {**settings, "model": {name: config}, "train-data": _sha256(train_tsv), "extra": list(extra)}
+    about_data = {"train-data": file_digest(checked.path), "skipped": checked.n_missing}
+    identity = {**options, "processes": processes, "model": {name: config}, **about_data, "extra": list(extra)}
 
     checkpoint = out / "checkpoints" / f"epoch_{epochs}.pt"
-    if _finished(out / "settings.json", identity) and checkpoint.is_file():
+    if is_finished(out, identity, _NOT_COMPARED) and checkpoint.is_file():
         return checkpoint
     _check_trainer()
-    _write_json(out / f"{name}.json", config)
-    _write_json(out / "settings.json", {"finished": False, "settings": identity})
-    command = [sys.executable, "-P", str(_TRAINER), "--save-frequency", "0", "--save-most-recent"]
-    command += [f"--log-every-n-steps={max(1, steps // 10)}"]
-    command += [f"--{key}={value}" for key, value in {**files, **settings}.items() if key != "model"]
-    command += ["--model", files["model"], *extra]
-    _run(command, out / "console.log", steps * batch_size, epochs, progress)
-    _write_json(out / "settings.json", {"finished": True, "settings": identity})
-    # Only now: epoch_latest.pt is what to resume from if the last checkpoint was cut short while being written.
-    (out / "checkpoints" / "epoch_latest.pt").unlink(missing_ok=True)
+    with alone(out):
+        _check_resumed(out / "checkpoints" / "epoch_latest.pt", built, name)
+        write_json(out / f"{name}.json", config)
+        record(out, identity, finished=False)
+        checked.without_missing(Path(files["train-data"]))
+        command = [*_start(processes), "--end-with-stdin", "--save-most-recent"]
+        command += [f"--log-every-n-steps={max(1, steps // 10)}"]
+        command += [f"--{key}={value}" for key, value in {**files, **options}.items() if key != "model"]
+        command += ["--model", files["model"], *extra]
+        _run(command, out / "console.log", processes, steps * batch_size, epochs, progress)
+        if not checkpoint.is_file():
+            raise RuntimeError(
+                f"open_clip's trainer ended without {checkpoint}; all it printed is in {out}/console.log"
+            )
+        record(out, identity, finished=True)
+        # Only now: epoch_latest.pt is what to resume from if the last checkpoint was cut short while being written.
+        (out / "checkpoints" / "epoch_latest.pt").unlink(missing_ok=True)
     return checkpoint
 
 
-def _files(train_tsv: Path, out: Path, name: str) -> dict[str, str]:
+def _steps(n_images: int, batch_size: int, processes: int) -> int:
+    """Steps per epoch: open_clip pads the table to equal shares, then drops what is left after whole batches."""
+    return math.ceil(n_images / processes) // (batch_size // processes)
+
+
+def _files(table: CheckedTable, out: Path, name: str) -> dict[str, str]:
     """Arguments that say what the trainer reads and where it writes."""
     return {
         "model": str(out / f"{name}.json"),
-        "train-data": str(train_tsv),
+        "train-data": str(out / "without_missing.tsv" if table.n_missing else table.path),
         "dataset-type": "csv",
         "csv-separator": "\t",
         "logs": str(out.parent),
@@ -130,20 +166,26 @@ def _files(train_tsv: Path, out: Path, name: str) -> dict[str, str]:
     }
 
 
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _start(processes: int) -> list[str]:
+    """The command that starts the trainer, without its arguments."""
+    if processes == 1:
+        return [sys.executable, str(_TRAINER)]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    # After the two dashes torchrun takes no argument of the trainer for one of its own, --logs for --logs-specs.
+    return [*torchrun, "--", str(_TRAINER), "--local-loss", "--gather-with-grad"]
 
 
-def _run(command: Sequence[str], console: Path, images_per_epoch: int, epochs: int, progress: bool) -> None:
-    last: deque[str] = deque(maxlen=15)
-    # Threads that spin while they wait slow a small model down several times where cores are shared.
-    environment = {"OMP_WAIT_POLICY": "passive", **os.environ}
+def _run(
+    command: Sequence[str], console: Path, processes: int, images_per_epoch: int, epochs: int, progress: bool
+) -> None:
+    last: deque[str] = deque(maxlen=15 if processes == 1 else 60)  # torchrun adds a summary to each failure
     with (
         open(console, "a", encoding="utf-8") as log,
         tqdm(total=images_per_epoch * epochs, unit="image", desc="training CLIP", disable=not progress) as bar,
         subprocess.Popen(
             command,
-            env=environment,
+            env=_environment(processes),
+            stdin=subprocess.PIPE,  # never written to: see --end-with-stdin
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -169,74 +211,34 @@ def _run(command: Sequence[str], console: Path, images_per_epoch: int, epochs: i
         )
 
 
-# --- settings of a run --------------------------------------------------------------------------------------
-
-
-def _finished(path: Path, identity: Mapping[str, Any]) -> bool:
-    """Whether the run recorded at ``path`` is complete; a run with other settings is an error."""
-    if not path.is_file():
-        return False
-    stored = json.loads(path.read_text(encoding="utf-8"))
-    now = json.loads(json.dumps(identity))
-    differences = [
-        f"{name} was {_short(stored['settings'].get(name))}, now {_short(now.get(name))}"
-        for name in sorted(stored["settings"].keys() | now.keys())
-        if name not in _NOT_COMPARED and stored["settings"].get(name) != now.get(name)
-    ]
-    if differences:
-        raise InputError(
-            f"{path.parent} holds a run with other settings: {'; '.join(differences)}; choose another folder"
-        )
-    return bool(stored["finished"])
-
-
-def _short(value: object) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 200 else f"{text[:200]}..."
-
-
-def _write_json(path: Path, content: object) -> None:
-    with whole_file(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+def _environment(processes: int) -> dict[str, str]:
+    # Threads that spin while they wait slow a small model down several times where cores are shared.
+    threads = {"OMP_WAIT_POLICY": "passive"}
+    if processes > 1:  # torchrun would give each just one
+        threads["OMP_NUM_THREADS"] = str(max(1, torch.get_num_threads() // processes))
+    return {
+        **threads,
+        **os.environ,
+        "PYTHONSAFEPATH": "1",  # the trainer's folder, this one, has modules with common names
+        "WORLD_SIZE": "1",  # this process may be one of several of torchrun or SLURM; the trainer is not one of those
+    }
 
 
 # --- checks at the door -------------------------------------------------------------------------------------
 
 
-def _check_table(path: Path, batch_size: int) -> int:
-    """Number of images of the training table, which is read as the trainer will read it."""
-    if not path.is_file():
-        raise InputError(f"there is no training table {path}; mixtures.write_mixture makes one")
-    expected = "the header filepath<TAB>title and a line for each image"
-    try:
-        table = pd.read_csv(path, sep="\t")
-    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {path} ({str(error).strip()}); expected {expected}") from error
-    if not {"filepath", "title"} <= set(table.columns):
-        raise InputError(f"{path} must have {expected}; its first line is {'<TAB>'.join(map(str, table.columns))!r}")
-    missing = [name for name in table["filepath"] if not Path(str(name)).is_file()]
-    if missing:
+def _check_numbers(epochs: int, batch_size: int, lr: float, processes: int, keep_checkpoints: int) -> None:
+    if epochs < 1 or batch_size < 2 or not lr > 0 or keep_checkpoints < 0:
         raise InputError(
-            f"{path} names {len(missing)} files that do not exist, such as {', '.join(map(str, missing[:5]))}"
+            f"expected at least 1 epoch, 2 images per batch (each is told from the others), a positive lr and 0 or "
+            f"more epochs between checkpoints; given epochs={epochs}, batch_size={batch_size}, lr={lr}, "
+            f"keep_checkpoints={keep_checkpoints}"
         )
-    blank = table["filepath"][table["title"].isna()]
-    if len(blank):
-        raise InputError(f"{path} has {len(blank)} images without a caption, such as {', '.join(blank[:5])}")
-    if len(table) < batch_size:
+    if batch_size % processes:
         raise InputError(
-            f"{path} has {len(table)} images, fewer than one batch of {batch_size}; lower batch_size or add images"
+            f"batch_size is that of all processes together and must be a multiple of their number; given "
+            f"batch_size={batch_size} and processes={processes}"
         )
-    return len(table)
-
-
-def _check_numbers(epochs: int, batch_size: int, lr: float, warmup: int, total_steps: int) -> None:
-    if epochs < 1 or batch_size < 2 or not lr > 0:
-        raise InputError(
-            f"expected at least 1 epoch, 2 images per batch (each is told from the others) and a positive lr; "
-            f"given epochs={epochs}, batch_size={batch_size}, lr={lr}"
-        )
-    if not 0 <= warmup < total_steps:
-        raise InputError(f"warmup must be shorter than the run of {total_steps} steps and not negative; given {warmup}")
 
 
 def _check_extra(extra: Sequence[str], taken: Iterable[str]) -> None:
@@ -244,6 +246,22 @@ def _check_extra(extra: Sequence[str], taken: Iterable[str]) -> None:
     for argument in extra:
         if argument.partition("=")[0] in options:
             raise InputError(f"{argument} is set by train_clip and cannot be in extra")
+
+
+def _built(name: str) -> nn.Module:
+    """The model on the meta device: names and shapes without values, in no time."""
+    try:
+        with torch.device("meta"):
+            model: nn.Module = open_clip.create_model(name, device="meta")
+    except (AssertionError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise InputError(f"open_clip cannot build {name} ({error}): correct its model configuration.") from error
+    return model
+
+
+def _check_resumed(latest: Path, model: nn.Module, name: str) -> None:
+    """What the trainer would go on from must be of this model; it would say so with hundreds of lines."""
+    if latest.is_file():
+        check_state(model, read_checkpoint(latest), f"the run's last checkpoint {latest}", name)
 
 
 def _check_trainer() -> None:

@@ -1,16 +1,35 @@
 """The process in which open_clip's trainer runs: makes a model config known, then hands its arguments on.
 
-Takes the arguments of ``open_clip_train.main``, and after ``--model`` also a JSON file. For several devices:
-``torchrun --nproc_per_node 8 circuitry/training/open_clip_main.py --model my-model.json --train-data ...``.
-It imports nothing of this package, so it runs as a plain file wherever the package lies.
+Takes the arguments of ``open_clip_train.main``, and
+
+- after ``--model`` also a JSON file;
+- ``--end-with-stdin``: end when the standard input is closed, as it is when the process that started this one dies.
+
+For several devices: ``torchrun --nproc-per-node 8 circuitry/training/open_clip_main.py --model my-model.json
+--train-data ...``. It imports nothing of this package, so it runs as a plain file wherever the package lies.
 """
 
+import os
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import open_clip
+import torch
 from open_clip_train.main import main
+from torch import nn
+
+END_WITH_STDIN = "--end-with-stdin"
+
+
+class OnAnyDevice(nn.parallel.DistributedDataParallel):
+    """open_clip names the device of every process to this class, which refuses the name of the CPU."""
+
+    def __init__(self, module: nn.Module, device_ids: Sequence[Any] | None = None, **settings: Any) -> None:
+        on_cpu = next(module.parameters()).device.type == "cpu"
+        super().__init__(module, device_ids=None if on_cpu else device_ids, **settings)
 
 
 def with_registered_model(arguments: Sequence[str]) -> list[str]:
@@ -23,5 +42,21 @@ def with_registered_model(arguments: Sequence[str]) -> list[str]:
     return known
 
 
+def end_with_stdin() -> None:
+    """End this process as soon as nobody holds the other end of its standard input any more."""
+
+    def watch() -> None:
+        while os.read(0, 1024):  # not sys.stdin: its lock would be held when the interpreter shuts down
+            pass
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 if __name__ == "__main__":
-    sys.exit(main(with_registered_model(sys.argv[1:])) or 0)
+    given = sys.argv[1:]
+    if END_WITH_STDIN in given:
+        given.remove(END_WITH_STDIN)
+        end_with_stdin()
+    torch.nn.parallel.DistributedDataParallel = OnAnyDevice  # type: ignore[assignment,misc]
+    sys.exit(main(with_registered_model(given)) or 0)

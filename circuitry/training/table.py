@@ -1,0 +1,144 @@
+"""The table of training images, checked before anything slow starts, in memory that does not grow with it.
+
+A table is tab-separated with a header: ``filepath`` and ``title`` for CLIP, ``filepath`` for a classifier. It is
+read in chunks with the parser of open_clip's trainer (pandas), so what is checked is what will be trained on; that
+the files exist is asked in several threads at once, because on network disks each answer takes its time.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool
+
+from circuitry.errors import InputError
+from circuitry.files import whole_file
+
+CHUNK = 100_000
+"""Lines that are held at a time."""
+_THREADS = 16
+_SLICE = 1000
+_SHOWN = 5
+
+
+@dataclass(frozen=True, eq=False)
+class CheckedTable:
+    """A table that can be trained on."""
+
+    path: Path
+    present: Bool[np.ndarray, " lines"]
+    """Which lines name a file that exists."""
+
+    @property
+    def n_images(self) -> int:
+        """Images that will be trained on."""
+        return int(self.present.sum())
+
+    @property
+    def n_missing(self) -> int:
+        """Lines left out because their file does not exist."""
+        return len(self.present) - self.n_images
+
+    def chunks(self) -> Iterator[pd.DataFrame]:
+        """Yield the lines whose files exist, some at a time."""
+        start = 0
+        for chunk in read_chunks(self.path, ("filepath",)):
+            yield chunk[self.present[start : start + len(chunk)]]
+            start += len(chunk)
+
+    def without_missing(self, target: Path) -> Path:
+        """Return a table of the files that exist: this one, or where some are missing a copy written to ``target``."""
+        if not self.n_missing:
+            return self.path
+        with whole_file(target) as temporary:
+            for i, chunk in enumerate(self.chunks()):
+                chunk.to_csv(temporary, sep="\t", index=False, lineterminator="\n", mode="a", header=i == 0)
+        return target
+
+
+def check_table(
+    path: Path, columns: Sequence[str], batch_size: int, *, skip_missing: bool = False, chunk: int = CHUNK
+) -> CheckedTable:
+    """Check a table of images from end to end.
+
+    Args:
+        path: tab-separated file with a header.
+        columns: what it must have, with a value in every line; the first is that of the files.
+        batch_size: images per step; fewer cannot be trained on.
+        skip_missing: leave out the lines of files that do not exist.
+        chunk: lines that are held at a time.
+
+    Raises:
+        InputError: no such table, not readable, without a column or header, values that are missing, files that
+            do not exist (without ``skip_missing``), or fewer images than a batch.
+
+    Example:
+        >>> check_table(Path("train.tsv"), ("filepath", "title"), 1024).n_images
+        459032
+    """
+    if not path.is_file():
+        raise InputError(f"there is no training table {path}; mixtures.write_mixture makes one")
+    present: list[np.ndarray] = []
+    missing, blank = _Named(), {name: _Named() for name in columns[1:]}
+    with ThreadPoolExecutor(_THREADS) as threads:
+        for lines in read_chunks(path, columns, chunk):
+            files = lines[columns[0]].fillna("").tolist()
+            slices = [files[i : i + _SLICE] for i in range(0, len(files), _SLICE)]
+            exist = np.array([there for part in threads.map(_exist, slices) for there in part], dtype=bool)
+            present.append(exist)
+            missing.add([file for file, there in zip(files, exist, strict=True) if not there])
+            for name, named in blank.items():
+                named.add([file for file, empty in zip(files, lines[name].isna(), strict=True) if empty])
+    checked = CheckedTable(path, np.concatenate([np.zeros(0, dtype=bool), *present]))
+    if missing.count and not skip_missing:
+        raise InputError(f"{path} names {missing.count} files that do not exist, such as {missing}")
+    for name, named in blank.items():
+        if named.count:
+            raise InputError(f"{path} has {named.count} images without a {name}, such as {named}")
+    if checked.n_images < batch_size:
+        raise InputError(
+            f"{path} has {checked.n_images} images, fewer than one batch of {batch_size}; lower batch_size or add "
+            "images"
+        )
+    return checked
+
+
+def read_chunks(path: Path, columns: Sequence[str], chunk: int = CHUNK) -> Iterator[pd.DataFrame]:
+    """Yield the lines of a table as text, ``chunk`` at a time.
+
+    Raises:
+        InputError: a table that cannot be read or lacks one of ``columns``.
+    """
+    expected = f"the header {'<TAB>'.join(columns)} and a line for each image"
+    try:
+        with pd.read_csv(path, sep="\t", dtype=str, chunksize=chunk) as reader:
+            for i, lines in enumerate(reader):
+                if i == 0 and not set(columns) <= set(lines.columns):
+                    header = "<TAB>".join(map(str, lines.columns))
+                    raise InputError(f"{path} must have {expected}; its first line is {header!r}")
+                yield lines
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read {path} ({str(error).strip()}); expected {expected}") from error
+
+
+def _exist(files: Sequence[str]) -> list[bool]:
+    return [os.path.isfile(file) for file in files]
+
+
+class _Named:
+    """How many files there are of a kind, and the first few by name."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._first: list[str] = []
+
+    def add(self, files: Sequence[str]) -> None:
+        self.count += len(files)
+        self._first += files[: _SHOWN - len(self._first)]
+
+    def __str__(self) -> str:
+        return ", ".join(self._first)

@@ -1,0 +1,78 @@
+"""Tables of training images: checked in chunks, with the answers of a whole reading."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from circuitry import InputError
+from circuitry.training import table as module
+from circuitry.training.table import check_table, read_chunks
+
+COLUMNS = ("filepath", "title")
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """Seven lines, of which the files of the third and the last do not exist; one caption has quotes and a tab."""
+    titles = ["a fish", 'a "fish"\tin ink', "7", "", "a star", "x", "y"]
+    files = [tmp_path / f"{i}.png" for i in range(7)]
+    for i in (0, 1, 3, 4, 5):
+        files[i].touch()
+    pd.DataFrame({"filepath": files, "more": range(7), "title": titles}).to_csv(
+        tmp_path / "train.tsv", sep="\t", index=False
+    )
+    return tmp_path / "train.tsv"
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 7, 100])
+def test_chunks_change_nothing(images: Path, chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CHUNK", chunk)
+    with pytest.raises(InputError, match=r"names 2 files that do not exist, such as .*/2\.png, .*/6\.png$"):
+        check_table(images, COLUMNS, 2, chunk=chunk)
+    with pytest.raises(InputError, match=r"has 1 images without a title, such as .*/3\.png$"):
+        check_table(images, COLUMNS, 2, skip_missing=True, chunk=chunk)
+    checked = check_table(images, ("filepath",), 2, skip_missing=True, chunk=chunk)
+    assert checked.present.tolist() == [True, True, False, True, True, True, False]
+    assert (checked.n_images, checked.n_missing) == (5, 2)
+    copy = checked.without_missing(tmp_path / "copy.tsv")
+    whole = pd.read_csv(images, sep="\t")
+    pd.testing.assert_frame_equal(pd.read_csv(copy, sep="\t"), whole[checked.present].reset_index(drop=True))
+
+
+def test_a_table_without_missing_files_is_used_itself(tmp_path: Path) -> None:
+    path = tmp_path / "train.tsv"
+    path.write_text(f"filepath\n{path}\n{path}\n")
+    checked = check_table(path, ("filepath",), 2, skip_missing=True)
+    assert checked.without_missing(tmp_path / "copy.tsv") == path
+    assert not (tmp_path / "copy.tsv").exists()
+
+
+def test_missing_files_are_counted_and_the_first_five_named(tmp_path: Path) -> None:
+    path = tmp_path / "train.tsv"
+    path.write_text("filepath\ttitle\n" + "".join(f"/none/{i}.png\ta\n" for i in range(2500)))
+    with pytest.raises(InputError, match=r"names 2500 files .* such as (/none/\d\.png, ){4}/none/4\.png$"):
+        check_table(path, COLUMNS, 2)
+
+
+def test_many_lines_are_read_a_few_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "train.tsv"
+    path.write_text("filepath\ttitle\n" + f"{path}\ta fish\n" * 5000)
+    assert [len(lines) for lines in read_chunks(path, COLUMNS, chunk=2000)] == [2000, 2000, 1000]
+    assert np.all(check_table(path, COLUMNS, 1024, chunk=2000).present)
+
+
+@pytest.mark.parametrize("content", ["filepath\ttitle\n", "title\tfilepath"])
+def test_a_header_alone(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "train.tsv"
+    path.write_text(content)
+    with pytest.raises(InputError, match="has 0 images, fewer than one batch of 2; lower batch_size or add images"):
+        check_table(path, COLUMNS, 2)
+
+
+def test_a_line_with_too_many_columns(tmp_path: Path) -> None:
+    path = tmp_path / "train.tsv"
+    path.write_text(f"filepath\ttitle\n{path}\ta\n{path}\ta\tb\tc\n")
+    with pytest.raises(InputError, match=r"cannot read .*train\.tsv \(.*line 3.*\); expected the header filepath<TAB>"):
+        check_table(path, COLUMNS, 1)
