@@ -35,6 +35,7 @@ from .pixels import logit_pixels as logit_pixels
 from .pixels import unit_pixels as unit_pixels
 from .quadrature import QuadratureRule as QuadratureRule
 from .quadrature import gauss_legendre_rule as gauss_legendre_rule
+from .quadrature import gauss_radau_rule as gauss_radau_rule
 from .quadrature import left_rule as left_rule
 from .quadrature import midpoint_rule as midpoint_rule
 from .subject import Subject as Subject

@@ -55,6 +55,7 @@ class Config:
         *(STUDY, "left-1", "midpoint-1", "midpoint-2", "midpoint-3", "midpoint-4", "midpoint-5"),
         *("midpoint-6", "midpoint-8", "midpoint-10"),
         *("gauss-legendre-3", "gauss-legendre-4", "gauss-legendre-6"),
+        *("gauss-radau-3", "gauss-radau-4", "gauss-radau-5", "gauss-radau-6", "gauss-radau-7"),
     )
     """Rules to compare."""
     reference: str = "midpoint-200"
