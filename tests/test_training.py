@@ -214,7 +214,7 @@ def test_unusable_settings(change: dict[str, Any], message: str, train: Path, mo
 
 
 def test_missing_table(model: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"there is no training table .*none\.tsv; mixtures\.write_mixture makes one"):
+    with pytest.raises(InputError, match=r"there is no training table .*none\.tsv; circuitry\.write_mixture makes one"):
         train_clip(tmp_path / "none.tsv", tmp_path / "run", model=model, **SETTINGS)
 
 

@@ -59,7 +59,7 @@ def train_clip(
     store their state).
 
     Args:
-        train_tsv: table with the columns ``filepath`` and ``title``, as ``mixtures.write_mixture`` makes one.
+        train_tsv: table with the columns ``filepath`` and ``title``, as ``write_mixture`` makes one.
         out: folder of the run: settings, model config, logs, checkpoints.
         model: name of an open_clip model or of a config of this package ("rn-tiny"), or a JSON file.
         epochs: passes over the table.
@@ -206,7 +206,7 @@ def _write_json(path: Path, content: object) -> None:
 def _check_table(path: Path, batch_size: int) -> int:
     """Number of images of the training table, which is read as the trainer will read it."""
     if not path.is_file():
-        raise InputError(f"there is no training table {path}; mixtures.write_mixture makes one")
+        raise InputError(f"there is no training table {path}; circuitry.write_mixture makes one")
     expected = "the header filepath<TAB>title and a line for each image"
     try:
         table = pd.read_csv(path, sep="\t")
