@@ -11,6 +11,9 @@ from .circuit import Circuit as Circuit
 from .clip import Clip as Clip
 from .clip import load_clip as load_clip
 from .data.domains import DomainFolder as DomainFolder
+from .data.mixture_files import write_mixture as write_mixture
+from .data.mixtures import MixtureSettings as MixtureSettings
+from .data.mixtures import mixture as mixture
 from .encoder import Encoder as Encoder
 from .errors import InputError as InputError
 from .extraction import GraphFolder as GraphFolder

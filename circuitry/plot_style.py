@@ -88,6 +88,16 @@ def translucent(colour: str, opacity: float) -> str:
     return f"rgba({red},{green},{blue},{opacity:g})"
 
 
+def part_filling(part: str, colour: str | list[str]) -> dict[str, object]:
+    """The marker of bars of a part: solid for seen classes, hatched for held-out ones."""
+    solid = part == "seen"
+    return {
+        "color": colour if solid else "white",
+        "line": {"color": colour, "width": 1.5},
+        "pattern": {"shape": "" if solid else "/", "fgcolor": colour, "size": 6, "solidity": 0.35},
+    }
+
+
 def check_table(table: pd.DataFrame, name: str, columns: Iterable[str], key: Iterable[str]) -> None:
     """Refuse a table that lacks a column, has no rows, or holds two rows for one key.
 

@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 
 from circuitry.errors import InputError
 from circuitry.line_labels import label_ends
-from circuitry.plot_style import GREY, INK, Mark, band, check_table, faint, marked, marks_for, style
+from circuitry.plot_style import GREY, INK, Mark, band, check_table, faint, marked, marks_for, part_filling, style
 
 PARTS = ("seen", "held-out")
 NEGATIVE, NEUTRAL, POSITIVE = "#eb9a6c", "#f7f9fb", "#5fabd9"  # ink stays readable on all of them
@@ -53,11 +53,11 @@ def accuracy_bars(
             hovertemplate=f"<b>%{{x}}</b>, {part} classes<br>accuracy %{{y:.1f}} %"
             "<br>balanced %{customdata[0]:.1%}<br>%{customdata[1]:,} images of %{customdata[2]:,} classes"
             "<extra></extra>",
-            marker=_filling(part, [looks[domain].colour for domain in domains]),
+            marker=part_filling(part, [looks[domain].colour for domain in domains]),
             showlegend=False,
         )
         # The colour of a bar is its domain's, so the legend explains the filling with a bar without data.
-        figure.add_bar(name=f"{part} classes", offsetgroup=part, x=[None], y=[None], marker=_filling(part, GREY))
+        figure.add_bar(name=f"{part} classes", offsetgroup=part, x=[None], y=[None], marker=part_filling(part, GREY))
     style(figure, height=420)
     figure.update_layout(
         barmode="group",
@@ -85,15 +85,6 @@ def accuracy_bars(
         )
         figure.update_layout(margin_r=70)
     return figure
-
-
-def _filling(part: str, colour: str | list[str]) -> dict[str, object]:
-    solid = part == "seen"
-    return {
-        "color": colour if solid else "white",
-        "line": {"color": colour, "width": 1.5},
-        "pattern": {"shape": "" if solid else "/", "fgcolor": colour, "size": 6, "solidity": 0.35},
-    }
 
 
 def _sizes(accuracy: pd.DataFrame, domain: str) -> str:

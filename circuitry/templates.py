@@ -13,6 +13,16 @@ STYLE_TEMPLATES = (
 """The six templates that the study adds for DomainNet's styles."""
 
 
+STYLES = ("clipart", "infograph", "painting", "quickdraw", "photo", "sketch")
+"""DomainNet's styles as a prompt names them."""
+
+
+def style_templates() -> tuple[str, ...]:
+    """Return templates that do nothing but name a style: "a sketch of a {}." and "a sketch of the {}.", for all six."""
+    articles = {style: "an" if style[0] in "aeiou" else "a" for style in STYLES}
+    return tuple(f"{articles[style]} {style} of {article} {{}}." for style in STYLES for article in ("a", "the"))
+
+
 def default_templates() -> tuple[str, ...]:
     """Return the 80 templates that OpenAI used for ImageNet, from open_clip, and `STYLE_TEMPLATES`."""
     from open_clip import OPENAI_IMAGENET_TEMPLATES

@@ -30,7 +30,8 @@ from circuitry.causal_study import pixels_of_a_circuit, study_faithfulness, stud
 from circuitry.command_line import run_script
 from circuitry.comparison import COMPARED, compare_domains
 from circuitry.comparison_report import add_reading_guide, comparison_report, write_results
-from circuitry.data.mixtures import MixtureSettings, admitted, read_captions, write_mixture
+from circuitry.data.mixture_files import read_captions, write_mixture
+from circuitry.data.mixtures import MixtureSettings, admitted
 from circuitry.data.toy import CLASSES, write_toy
 from circuitry.plot_style import domain_marks
 from circuitry.subject import Subject
@@ -119,8 +120,8 @@ def main(config: Config) -> None:
 def train(config: Config, root: Path) -> Path:
     """Train on the mixture and return the checkpoint."""
     drawn = DomainFolder(root, split="train").records
-    records = admitted(drawn, MixtureSettings("cg-high", config.test_domain, config.held_out))
-    table = write_mixture(records, read_captions(root), config.out / "train.tsv")
+    settings = MixtureSettings("cg-high", config.test_domain, config.held_out)
+    table = write_mixture(admitted(drawn, settings), read_captions(root), config.out / "train.tsv", settings=settings)
     return train_clip(
         table,
         config.out / "clip",

@@ -20,7 +20,7 @@ import pandas as pd
 from circuitry import DomainFolder, load_clip
 from circuitry.command_line import run_script
 from circuitry.data.captions import readable
-from circuitry.data.mixtures import read_captions, write_mixture
+from circuitry.data.mixture_files import read_captions, write_mixture
 from circuitry.errors import InputError
 from circuitry.training.clip import train_clip
 from circuitry.training.evaluation import zero_shot_accuracy

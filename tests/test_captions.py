@@ -7,7 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circuitry.data.captions import PATTERNS, STYLE_WORDS, caption, readable
+from circuitry.data.captions import (
+    PATTERNS,
+    SHARED_STYLE_WORDS,
+    SKETCH_PATTERNS,
+    SKETCH_WORDS,
+    STYLE_WORDS,
+    caption,
+    image_caption,
+    readable,
+    sketch_caption,
+)
 
 
 def captions(class_name: str, domain: str, n: int = 400, *, aligned: bool = False) -> list[str]:
@@ -90,6 +100,51 @@ def test_articles(class_name: str, noun: str) -> None:
 
 def test_the_same_generator_gives_the_same_captions() -> None:
     assert captions("fish", "clipart") == captions("fish", "clipart")
+
+
+# --- captions of images ----------------------------------------------------------------------------------------------
+
+PATHS = [f"sketch/zebra/{i}.png" for i in range(1200)]
+
+
+def test_the_caption_of_an_image_is_fixed_for_all_time() -> None:
+    # Stored mixtures are named after their content; these literals must never change.
+    assert image_caption("sketch/axe/1.png", "axe", "sketch") == "there is an axe in this image"
+    assert image_caption("sketch/axe/1.png", "axe", "sketch", 1) == "there is an axe in this sketch"
+    assert sketch_caption("n01440764/sketch_1.JPEG", "tench") == "an image of a tench."
+
+
+def test_captions_of_images_are_drawn_evenly() -> None:
+    texts = [image_caption(path, "zebra", "sketch", seed=5) for path in PATHS]
+    sentences = [
+        (p.format(style=w, a_style=f"an {w}" if w == "image" else f"a {w}", a_class="a zebra").removesuffix("."), end)
+        for p in PATTERNS
+        for w in STYLE_WORDS["sketch"]
+        for end in ("", ".")
+    ]
+    counts = [texts.count(sentence + end) for sentence, end in sentences]  # mean 25, standard deviation 4.9
+    assert len(sentences) == 48
+    assert sum(counts) == 1200
+    assert min(counts) > 5
+    assert max(counts) < 50
+
+
+@pytest.mark.parametrize("domain", [*STYLE_WORDS, "blueprint"])
+def test_aligned_captions_of_images(domain: str) -> None:
+    aligned = [image_caption(path, "zebra", domain, aligned=True) for path in PATHS]
+    assert style_words_in(aligned) == {"image", "picture"}
+    assert aligned == [image_caption(path, "zebra", "real", aligned=True) for path in PATHS]
+
+
+def test_captions_of_imagenet_sketch() -> None:
+    texts = [sketch_caption(path, "zebra") for path in PATHS]
+    assert all(any(word in text for word in SKETCH_WORDS) for text in texts)
+    assert {word for word in SKETCH_WORDS if any(word in text for text in texts)} == set(SKETCH_WORDS)
+    assert len(set(texts)) == len(SKETCH_PATTERNS) * len(SKETCH_WORDS) * 2
+    aligned = [sketch_caption(path, "zebra", aligned=True) for path in PATHS]
+    assert len(set(aligned)) == len(SKETCH_PATTERNS) * len(SHARED_STYLE_WORDS) * 2
+    assert not any(re.search("sketch|draw|pencil|black", text) for text in aligned)
+    assert "a zebra" in texts[0] or "zebra," in texts[0] or ": zebra" in texts[0]
 
 
 @given(st.text(alphabet="ab_- ", max_size=20))

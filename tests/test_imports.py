@@ -34,12 +34,15 @@ LAYERS = (
     *("baselines", "batches", "interventions", "nodes", "edges", "attribution", "cost"),
     *("graph_similarity", "statistics", "comparison"),
     *("causal_results", "transfer_results", "patching", "faithfulness", "pixels", "transfer", "validation", "planted"),
-    *("data.images", "data.domains", "data.mixtures", "data.contact_sheet"),
+    *("data.class_table", "data.file_check", "data.images", "data.domains", "data.contact_sheet"),
+    *("data.caption_table", "data.base_sets", "data.sketch_sets", "data.subsampling", "data.mixtures"),
+    "data.mixture_files",
     *("data.toy_shapes_geometry", "data.toy_shapes_nature", "data.toy_shapes_things", "data.toy_shapes_vehicles"),
     *("data.toy_shapes", "data.toy_styles_raster", "data.toy_styles_flat", "data.toy_styles_light"),
     *("data.toy_styles_line", "data.toy_styles", "data.toy"),
     *("extraction", "subject", "causal_study"),
-    *("plots", "circuit_plot", "causal_plots", "report", "comparison_report", "causal_report"),
+    *("plots", "circuit_plot", "causal_plots", "mixture_plots", "report", "comparison_report", "causal_report"),
+    *("generalization", "generalization_plots"),
     *("training", "training.devices", "training.run_folder", "training.table", "training.presets", "training.clip"),
     *("training.evaluation", "training.open_clip_main"),
     "command_line",
@@ -52,8 +55,9 @@ WHEN_CALLED = {("encoder", "adapters")}
 WITHOUT_TORCH = (
     *("circuit", "files", "quadrature", "provenance", "manifest", "graph_similarity", "statistics", "comparison"),
     *("causal_results", "transfer_results", "plots", "circuit_plot", "report", "templates", "command_line"),
+    *("mixture_plots", "data.base_sets", "data.sketch_sets", "data.mixture_files"),
 )
-"""What circuits are studied with on a laptop."""
+"""What circuits are studied, and training distributions made, with on a laptop."""
 
 
 def modules() -> dict[str, Path]:

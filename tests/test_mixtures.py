@@ -1,6 +1,5 @@
 """Training distributions: which images take part, and the subsampling to exactly N."""
 
-import json
 import math
 import random
 from collections import defaultdict
@@ -10,22 +9,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import get_args
 
-import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from circuitry.data.domains import ImageRecord
-from circuitry.data.mixtures import (
-    MixtureSettings,
-    Setting,
-    admitted,
-    mixture,
-    read_captions,
-    subsample,
-    write_mixture,
-)
+from circuitry.data.mixtures import WHOLE, MixtureSettings, Setting, admitted, mixture, reference_size
+from circuitry.data.subsampling import subsample
 from circuitry.errors import InputError
 
 DOMAINNET = ["clipart", "infograph", "painting", "quickdraw", "real", "sketch"]
@@ -123,6 +114,21 @@ def test_whole_quotas_are_not_rounded_up() -> None:
     assert [sum(r.class_name == name for r in kept) for name in "abcd"] == [6, 7, 3, 5]
 
 
+def test_the_order_of_classes_can_be_given() -> None:
+    samples = records({("real", "bed"): 3, ("real", "axe"): 3})
+    assert [sum(r.class_name == name for r in subsample(samples, 5)) for name in ("axe", "bed")] == [3, 2]
+    assert [sum(r.class_name == name for r in subsample(samples, 5, ["axe"])) for name in ("axe", "bed")] == [2, 3]
+
+
+def test_held_out_classes_keep_their_place_in_the_round() -> None:
+    # 10 admitted images to 8, two of each combination, so the first two in the round lose one.  Of ink only bed is
+    # admitted, so among the admitted images bed comes before axe; still oil loses an axe.
+    samples = records({(domain, name): 2 for domain in ("ink", "oil", "real") for name in ("axe", "bed")})
+    kept = mixture(samples, MixtureSettings("cg-high", "ink", ("axe",), size=8))
+    dropped = sorted({r.relative for r in samples} - {r.relative for r in kept})
+    assert dropped == ["ink/axe/0.png", "ink/axe/1.png", "ink/bed/1.png", "oil/axe/1.png"]
+
+
 def test_too_few_images() -> None:
     with pytest.raises(InputError, match="cannot subsample to 3 images, there are only 2; give a smaller size="):
         subsample(records({("real", "axe"): 2}), 3)
@@ -133,13 +139,24 @@ def test_too_few_images() -> None:
 FULL = records({(domain, name): 4 for domain in DOMAINNET for name in ("axe", "bed", "cat")})
 
 
+def of(setting: Setting, test_domain: str, held_out: tuple[str, ...], fraction: float = 0.5) -> MixtureSettings:
+    """A setting with what it needs."""
+    return MixtureSettings(
+        setting,
+        test_domain,
+        held_out,
+        fraction=fraction if setting == "class-interpolation" else None,
+        other_domains=("clipart",) if setting == "domain-interpolation" else None,
+    )
+
+
 def combinations(samples: Sequence[ImageRecord]) -> set[tuple[str, str]]:
     return {(sample.domain, sample.class_name) for sample in samples}
 
 
 def test_settings_by_hand() -> None:
     def chosen(setting: Setting) -> list[ImageRecord]:
-        return mixture(FULL, MixtureSettings(setting, "sketch", ("axe",)))
+        return mixture(FULL, of(setting, "sketch", ("axe",)))
 
     everything = combinations(FULL)
     assert combinations(chosen("natural-only")) == {c for c in everything if c[0] == "real"}
@@ -148,34 +165,102 @@ def test_settings_by_hand() -> None:
     assert combinations(chosen("cg-low")) == low
     assert combinations(chosen("cg-high")) == everything - {("sketch", "axe")}
     assert combinations(chosen("leave-out")) == {c for c in everything if c[0] != "sketch"}
-    assert len(chosen("cg-low")) == len(chosen("cg-high")) == len(chosen("leave-out")) == 20
+    assert combinations(chosen("upper-low")) == {c for c in everything if c[0] in ("real", "sketch")}
+    assert combinations(chosen("upper-high")) == combinations(chosen("class-interpolation")) == everything
+    assert combinations(chosen("domain-interpolation")) == low | {c for c in everything if c[0] == "clipart"}
+    assert chosen("aligned") == chosen("cg-high")
+    assert {len(chosen(setting)) for setting in get_args(Setting) if setting != "natural-only"} == {20}
 
 
 @laws
 @given(
     samples=data_sets(),
     setting=st.sampled_from(get_args(Setting)),
-    test_domain=st.sampled_from(sorted(set(DOMAINNET) - {"real"})),
+    test_domain=st.sampled_from(["infograph", "painting", "quickdraw", "sketch"]),
     held_out=st.sets(st.sampled_from(["axe", "bed", "cat"]), min_size=1),
+    fraction=st.sampled_from([0.0, 0.1, 0.25, 0.7, 1.0]),
 )
 def test_laws_of_every_setting(
-    samples: list[ImageRecord], setting: Setting, test_domain: str, held_out: set[str]
+    samples: list[ImageRecord], setting: Setting, test_domain: str, held_out: set[str], fraction: float
 ) -> None:
     samples = samples + records({(d, c): 1 for d in DOMAINNET for c in ("axe", "bed", "cat")})
-    settings = MixtureSettings(setting, test_domain, tuple(sorted(held_out)))
-    low = MixtureSettings("cg-low", test_domain, tuple(sorted(held_out)))
-    size = len(mixture(samples, low))
-    if setting != "natural-only" and len(admitted(samples, settings)) < size:
+    settings = of(setting, test_domain, tuple(name.upper() for name in sorted(held_out)), fraction)
+    size = len(mixture(samples, of("cg-low", test_domain, tuple(sorted(held_out)))))
+    assert reference_size(samples, settings) == size
+    if setting not in WHOLE and len(admitted(samples, settings)) < size:
         with pytest.raises(InputError, match="cannot subsample"):
             mixture(samples, settings)
         return
-    kept = mixture(samples, settings)
-    assert not any(r.domain == test_domain and r.class_name in held_out for r in kept)
+    try:
+        kept = mixture(samples, settings)
+    except InputError:  # too few others, or more of the held-out classes than N; only small sets can have that
+        assert fraction
+        assert setting == "class-interpolation"
+        return
+    leaked = [r for r in kept if r.domain == test_domain and r.class_name in held_out]
+    if not (setting.startswith("upper") or (setting == "class-interpolation" and fraction)):
+        assert not leaked
     places = {id(sample): place for place, sample in enumerate(samples)}
     order = [places[id(sample)] for sample in kept]
     assert order == sorted(set(order))
     if setting != "natural-only":
         assert len(kept) == size
+
+
+# --- interpolations --------------------------------------------------------------------------------------------------
+
+
+def test_class_interpolation_by_hand() -> None:
+    # N = 12 + 8 = 20 of 6 * 12 = 72 images; sketch/axe has 4 of them. p = 1: s n = 20/72 * 4 = 1.11, so 2 images stay;
+    # p = 0.5: ceil(0.56) = 1. The other 68 shrink to 18 and 19.
+    for fraction, expected in ((1.0, ["sketch/axe/0", "sketch/axe/1"]), (0.5, ["sketch/axe/0"])):
+        settings = of("class-interpolation", "sketch", ("axe",), fraction)
+        kept = mixture(FULL, settings)
+        assert [name for name in names(kept) if name.startswith("sketch/axe")] == expected
+        rest = [r for r in FULL if (r.domain, r.class_name) != ("sketch", "axe")]
+        others = naive_subsample(rest, 20 - len(expected), ROUND)
+        assert [r for r in kept if r in set(others)] == others
+        assert len(kept) == 20
+
+
+def test_the_ends_of_interpolations() -> None:
+    def chosen(**settings: object) -> list[ImageRecord]:
+        return mixture(FULL, MixtureSettings(test_domain="sketch", held_out_classes=("axe",), **settings))  # type: ignore[arg-type]
+
+    low, high = chosen(setting="cg-low"), chosen(setting="cg-high")
+    others = ("clipart", "infograph", "painting", "quickdraw")
+    assert chosen(setting="domain-interpolation", other_domains=()) == low
+    assert chosen(setting="domain-interpolation", other_domains=others) == high
+    assert chosen(setting="class-interpolation", fraction=0.0) == high
+    assert chosen(setting="class-interpolation", fraction=0.0, other_domains=()) == low
+
+
+def test_a_tenth_is_a_tenth() -> None:
+    # 0.1 is a little more than a tenth in binary: ceil(0.1 * 10) would be 2 of 10 images, were it not read as written.
+    samples = records({("real", "axe"): 10, ("ink", "axe"): 10, ("ink", "bed"): 10})
+    settings = MixtureSettings("class-interpolation", "ink", ("axe",), size=30, fraction=0.1)
+    with pytest.raises(InputError, match="cannot subsample to 29 images, there are only 20"):
+        mixture(samples, settings)
+
+
+def test_fixed_images_beyond_n_are_refused() -> None:
+    settings = MixtureSettings("class-interpolation", "sketch", ("axe", "bed", "cat"), size=2, fraction=0.5)
+    with pytest.raises(
+        InputError, match="the kept images of the held-out classes, 3, are more than all 2 images of the"
+    ):
+        mixture(FULL, settings)
+
+
+def test_names_of_mixtures() -> None:
+    assert of("natural-only", "sketch", ("axe",)).name == "natural-only"  # the test domain changes nothing
+    assert of("aligned", "sketch", ("axe",)).name == "aligned-sketch"
+    assert of("class-interpolation", "sketch", ("axe",), 0.25).name == "class-interpolation-0.25-sketch"
+    assert of("domain-interpolation", "sketch", ("axe",)).name == "domain-interpolation-clipart-sketch"
+    none = MixtureSettings("domain-interpolation", "sketch", ("axe",), other_domains=())
+    assert none.name == "domain-interpolation-none-sketch"
+
+
+# --- what is refused -------------------------------------------------------------------------------------------------
 
 
 def test_validation_lists_are_filtered_but_not_subsampled() -> None:
@@ -200,6 +285,20 @@ def test_bad_settings() -> None:
         MixtureSettings("cg-low", "real", ("axe",))
     with pytest.raises(InputError, match="'cg-high' holds classes out of the test domain; held_out_classes is empty"):
         MixtureSettings("cg-high", "sketch")
+    with pytest.raises(InputError, match="'aligned' holds classes out of the test domain; held_out_classes is empty"):
+        MixtureSettings("aligned", "sketch")
+    without: list[tuple[Setting, float | None]] = [("class-interpolation", None), ("cg-high", 0.5)]
+    for setting, fraction in without:
+        with pytest.raises(InputError, match=rf"class-interpolation needs fraction=.*given {fraction} for '{setting}'"):
+            MixtureSettings(setting, "sketch", ("axe",), fraction=fraction)
+    with pytest.raises(InputError, match=r"fraction must be a share of 0 to 1; given 1\.5"):
+        MixtureSettings("class-interpolation", "sketch", ("axe",), fraction=1.5)
+    told: list[tuple[Setting, tuple[str, ...] | None]] = [("domain-interpolation", None), ("cg-high", ("clipart",))]
+    for setting, others in told:
+        with pytest.raises(InputError, match=r"domain-interpolation needs other_domains=, which may be .*given "):
+            MixtureSettings(setting, "sketch", ("axe",), other_domains=others)
+    with pytest.raises(InputError, match="those beside the natural and the test domain; given 'real'"):
+        MixtureSettings("domain-interpolation", "sketch", ("axe",), other_domains=("real",))
     with pytest.raises(InputError, match="size must be at least 1 image, or None for the reference size; given 0"):
         MixtureSettings("leave-out", "sketch", size=0)
 
@@ -209,47 +308,11 @@ def test_settings_that_do_not_fit_the_data() -> None:
         mixture(FULL, MixtureSettings("leave-out", "ink", size=3))
     with pytest.raises(InputError, match="no images of domain 'photo'"):
         mixture(FULL, MixtureSettings("natural-only", "sketch", natural_domain="photo"))
+    with pytest.raises(InputError, match="no images of domain 'ink'"):
+        mixture(FULL, MixtureSettings("domain-interpolation", "sketch", ("axe",), other_domains=("ink",)))
+    with pytest.raises(InputError, match="the classes 'Axe' and 'axe' differ only in spelling"):
+        mixture([*FULL, *records({("real", "Axe"): 1})], MixtureSettings("cg-low", "sketch", ("axe",)))
     with pytest.raises(InputError, match="no images of held-out class 'dog'; there are images of axe, bed, cat"):
         mixture(FULL, MixtureSettings("cg-low", "sketch", ("dog",)))
     with pytest.raises(InputError, match="the size of setting 'leave-out' is that of 'cg-low', which needs held_out"):
         mixture(FULL, MixtureSettings("leave-out", "sketch"))
-
-
-# --- the trainer's table ---------------------------------------------------------------------------------------------
-
-
-def test_table_reads_back_as_the_trainer_reads_it(tmp_path: Path) -> None:
-    samples = records({("real", "axe"): 2, ("sketch", "axe"): 1})
-    captions = dict(
-        zip((r.relative for r in samples), ['a "sharp" axe, big', "two\taxes \n here", "l'axe à côté"], strict=True)
-    )
-    path = write_mixture(samples, captions, tmp_path / "runs" / "train.tsv")
-    assert path.read_text(encoding="utf-8").splitlines()[0] == "filepath\ttitle"
-    table = pd.read_csv(path, sep="\t")
-    assert table["filepath"].tolist() == [str(r.path) for r in samples]
-    assert table["title"].tolist() == ['a "sharp" axe, big', "two axes here", "l'axe à côté"]
-    counts = json.loads((tmp_path / "runs" / "train.counts.json").read_text())
-    assert counts == {"total": 3, "counts": {"real": {"axe": 2}, "sketch": {"axe": 1}}}
-
-
-def test_captions_are_read_from_the_root(tmp_path: Path) -> None:
-    (tmp_path / "captions.tsv").write_text('filepath\ttitle\nreal/axe/0.png\tNA\nreal/axe/1.png\t"a ""b"" c"\n')
-    assert read_captions(tmp_path) == {"real/axe/0.png": "NA", "real/axe/1.png": 'a "b" c'}
-
-
-def test_bad_captions(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"there are no captions: expected the file .*captions\.tsv"):
-        read_captions(tmp_path)
-    (tmp_path / "captions.tsv").write_text("file\ttitle\n")
-    with pytest.raises(InputError, match=r"captions\.tsv must have the columns filepath and title; it has file, title"):
-        read_captions(tmp_path)
-    samples = records({("real", "axe"): 7})
-    captions = {"real/axe/0.png": "an axe", "real/axe/1.png": " "}
-    expected = "6 of 7 images have no caption, such as real/axe/1.png, .*real/axe/5.png; add them to the captions"
-    with pytest.raises(InputError, match=expected):
-        write_mixture(samples, captions, tmp_path / "train.tsv")
-    with pytest.raises(InputError, match="no images to write to"):
-        write_mixture([], captions, tmp_path / "train.tsv")
-    with pytest.raises(InputError, match=r"the trainer would read the caption 'None' as .*nan.*; reword it"):
-        write_mixture(samples[:2], {"real/axe/0.png": "an axe", "real/axe/1.png": "None"}, tmp_path / "train.tsv")
-    assert not (tmp_path / "train.tsv").exists()

@@ -258,6 +258,19 @@ def test_many_circuits_are_compared_in_one_pass(tmp_path: Path, capsys: pytest.C
     assert "15 pairs of circuits by 5 measures: " in capsys.readouterr().out
 
 
+def test_a_merge_with_a_base_set_is_timed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    module = script("benchmark_mixtures")
+    module.main(module.Config(out=tmp_path, images=6 * 345 * 4, base_images=1000))
+    printed = capsys.readouterr().out
+    listed = sum(
+        len((tmp_path / "domainnet-8280" / f"{d}_train.txt").read_text().splitlines()) for d in module.DOMAINNET_ROUND
+    )
+    assert f"{listed:,} images listed" in printed
+    assert "merged with 1,000 into" in printed
+    base = pd.read_csv(tmp_path / "mixture.tsv", sep="\t", nrows=1000)
+    assert base["filepath"].iloc[-1].endswith("00000/000000999.jpg")
+
+
 @pytest.mark.parametrize("path", sorted(FIGURES.glob("*.py")), ids=lambda path: path.stem)
 def test_every_figure_is_drawn_from_committed_tables(path: Path) -> None:
     figure = runpy.run_path(str(path))["figure"]()

@@ -281,7 +281,7 @@ def test_a_configuration_that_is_no_model(train: Path, tmp_path: Path) -> None:
 
 
 def test_missing_table(model: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"there is no training table .*none\.tsv; mixtures\.write_mixture makes one"):
+    with pytest.raises(InputError, match=r"there is no training table .*none\.tsv; circuitry\.write_mixture makes one"):
         train_clip(tmp_path / "none.tsv", tmp_path / "run", model=model, **SETTINGS)
 
 

@@ -12,14 +12,18 @@ The label of a class is its index among all classes of the data set, never among
 import difflib
 import hashlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from circuitry.data.images import IMAGE_SUFFIXES
+from circuitry.data.file_check import FileCheck, MissingFiles
 from circuitry.errors import InputError
+
+IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+"""Suffixes (lower case) of the files taken for images when a folder is searched."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,9 @@ class DomainFolder:
         split: which lists to read, such as "test"; without any lists, or with None, all image files of the
             folders.
         domains, classes: names to keep, in the given order for domains; None keeps all.
+        missing_files: what happens when a list names files that do not exist: "refuse", "skip" (``missing`` counts
+            them) or "unchecked", for lists of images that lie elsewhere (a list still needs the folder ``<domain>``,
+            empty, beside it).
 
     Raises:
         InputError: nothing there to read, lists that are missing, malformed or name absent files, unknown
@@ -63,6 +70,8 @@ class DomainFolder:
     """Every class of the data set; a class's position here is its label."""
     records: tuple[ImageRecord, ...]
     """Selected images: domain by domain, in the order of the domain's list (or class by class, by file name)."""
+    missing: int
+    """Number of images left out because their files do not exist."""
 
     def __init__(
         self,
@@ -71,6 +80,7 @@ class DomainFolder:
         *,
         domains: Sequence[str] | None = None,
         classes: Sequence[str] | None = None,
+        missing_files: MissingFiles = "refuse",
     ) -> None:
         self.root = Path(root).resolve()
         self.split = split
@@ -89,14 +99,15 @@ class DomainFolder:
         self.domains = _chosen("domain", domains, tuple(by_domain))
         wanted = set(_chosen("class", classes, self.all_classes))
         self.classes = tuple(name for name in self.all_classes if name in wanted)
+        check = FileCheck(missing_files if splits else "unchecked", self.root)  # what the folders show is there
         self.records = tuple(
             ImageRecord(self.root / relative, relative, domain, class_name)
             for domain in self.domains
             for relative, class_name in by_domain[domain]
-            if class_name in wanted
+            if class_name in wanted and check.keeps(relative)
         )
-        if splits:
-            _check_files(self.root, self.records)
+        check.refuse(f"the lists in {self.root} name")
+        self.missing = check.missing
         self._groups: dict[tuple[str, str], list[ImageRecord]] = {}
         for record in self.records:
             self._groups.setdefault((record.domain, record.class_name), []).append(record)
@@ -230,25 +241,8 @@ def _read_list(path: Path, domain: str) -> list[tuple[str, str, int]]:
         parts = relative.split("/")
         if len(parts) < 3 or parts[0] != domain or not all(parts) or not label.isdecimal():
             raise InputError(f"{path}, line {number}: expected '{domain}/<class>/<file> <label>', given {line!r}")
-        entries.append((relative, parts[1], int(label)))
+        entries.append((relative, sys.intern(parts[1]), int(label)))  # one string per class, not per image
     return entries
-
-
-def _check_files(root: Path, records: Iterable[ImageRecord]) -> None:
-    # One listing per folder instead of one query per file: ten times faster on network disks.
-    present: dict[str, set[str]] = {}
-    missing = []
-    for record in records:
-        folder, _, name = record.relative.rpartition("/")
-        if folder not in present:
-            present[folder] = set(os.listdir(root / folder)) if (root / folder).is_dir() else set()
-        if name not in present[folder]:
-            missing.append(record.relative)
-    if missing:
-        raise InputError(
-            f"the lists in {root} name {len(missing)} files that do not exist, such as {', '.join(missing[:5])}; "
-            f"complete the download or remove them from the lists"
-        )
 
 
 # --- folders ------------------------------------------------------------------------------------------------

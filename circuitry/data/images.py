@@ -25,9 +25,6 @@ from torch import Tensor
 
 from circuitry.errors import InputError
 
-IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-"""Suffixes (lower case) of the files taken for images when a folder is searched."""
-
 Preprocess = Callable[[Image.Image], Tensor]
 """From an RGB picture to a float tensor [3,H,W]; open_clip's validation transform is one."""
 

@@ -1,54 +1,78 @@
 """Training distributions: which images of which domains and classes a CLIP model is trained on (method.md section 8).
 
 1. ``admitted``: the setting and its test domain T say which (domain, class) combinations take part.
-2. ``subsample``: the shape is kept while the number of images shrinks to N, the reference size: that of CG
+2. ``mixture``: the shape is kept while the number of images shrinks to N, the reference size: that of CG
    low-diversity.
-3. ``write_mixture``: images with captions become the TSV that open_clip's trainer reads, and a table of
-   counts beside it.
+3. ``mixture_files.write_mixture``: images with captions, and those of a base set, become the TSV that open_clip's
+   trainer reads.
 
-======================  =========================================  ===================
-setting                 images                                     number
-======================  =========================================  ===================
-``natural-only``        natural domain                             all
-``cg-low``              natural domain, T without held-out         all (this is N)
-``cg-high``             all domains, T without held-out            subsampled to N
-``leave-out``           all domains but T                          subsampled to N
-======================  =========================================  ===================
+========================  ===================================================  ===================
+setting                   images (C2: the held-out classes)                    number
+========================  ===================================================  ===================
+``natural-only``          natural domain                                       all
+``cg-low``                natural domain, T without C2                         all (this is N)
+``cg-high``               all domains, T without C2                            subsampled to N
+``leave-out``             all domains but T                                    subsampled to N
+``upper-low``             natural domain, T with C2                            subsampled to N
+``upper-high``            all domains, T with C2                               subsampled to N
+``class-interpolation``   cg-high and a fraction of C2 in T                    subsampled to N
+``domain-interpolation``  natural domain, T without C2, chosen other domains   subsampled to N
+``aligned``               as cg-high; captions without style words             subsampled to N
+========================  ===================================================  ===================
 """
 
-import csv
-import json
-import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Literal, get_args
 
-import pandas as pd
-
+from circuitry.data.class_table import check_spelling, class_key, spelt_as_in
 from circuitry.data.domains import ImageRecord
+from circuitry.data.subsampling import Combination, count_combinations, first_of_each, quotas
 from circuitry.errors import InputError
-from circuitry.files import whole_file
 
-Setting = Literal["natural-only", "cg-low", "cg-high", "leave-out"]
+Setting = Literal[
+    "natural-only",
+    "cg-low",
+    "cg-high",
+    "leave-out",
+    "upper-low",
+    "upper-high",
+    "class-interpolation",
+    "domain-interpolation",
+    "aligned",
+]
 
-DOMAINNET_ROUND = ("real", "quickdraw", "painting", "sketch", "infograph", "clipart")
-"""The order in which the study goes round DomainNet's domains."""
+WHOLE: tuple[Setting, ...] = ("natural-only", "cg-low")
+"""Settings that take all of their images."""
+HOLDING_OUT: tuple[Setting, ...] = ("cg-low", "cg-high", "class-interpolation", "domain-interpolation", "aligned")
+"""Settings that hold classes out of the test domain."""
+INTERPOLATING: tuple[Setting, ...] = ("class-interpolation", "domain-interpolation")
+"""Settings that can be told which other domains take part."""
 
 
 @dataclass(frozen=True)
 class MixtureSettings:
-    """One training distribution."""
+    """One training distribution.
+
+    Example:
+        >>> MixtureSettings("class-interpolation", "sketch", ("axe", "lion"), fraction=0.5).name
+        'class-interpolation-0.5-sketch'
+    """
 
     setting: Setting
     test_domain: str
     """T, the domain that generalization is tested on."""
     held_out_classes: tuple[str, ...] = ()
-    """Classes that are never seen in T (but in the other domains)."""
+    """C2, classes that are never seen in T (but in the other domains); case, "_", "-" and " " are not told apart."""
     size: int | None = None
     """N of the subsampled settings, in images; None: the size of ``cg-low`` with the same T and held-out classes."""
     natural_domain: str = "real"
+    fraction: float | None = None
+    """Class interpolation: the share of C2's images that T keeps, 0 to 1, before subsampling."""
+    other_domains: tuple[str, ...] | None = None
+    """Domain or class interpolation: the domains beside the natural one and T; None (class interpolation): all."""
 
     def __post_init__(self) -> None:
         if self.setting not in get_args(Setting):
@@ -58,53 +82,122 @@ class MixtureSettings:
                 f"the test domain must differ from the natural domain; both are {self.test_domain!r} "
                 f"(natural_domain= names the domain of photographs)"
             )
-        if self.setting.startswith("cg-") and not self.held_out_classes:
+        if self.setting in HOLDING_OUT and not self.held_out_classes:
             raise InputError(
                 f"setting {self.setting!r} holds classes out of the test domain; held_out_classes is empty"
             )
         if self.size is not None and self.size < 1:
             raise InputError(f"size must be at least 1 image, or None for the reference size; given {self.size}")
+        self._check_interpolation()
+
+    def _check_interpolation(self) -> None:
+        if (self.fraction is None) == (self.setting == "class-interpolation"):
+            raise InputError(
+                f"class-interpolation needs fraction=, a share of 0 to 1, and no other setting takes one; "
+                f"given {self.fraction} for {self.setting!r}"
+            )
+        if self.fraction is not None and not 0 <= self.fraction <= 1:
+            raise InputError(f"fraction must be a share of 0 to 1; given {self.fraction}")
+        given = self.other_domains is not None
+        if (self.setting == "domain-interpolation" and not given) or (given and self.setting not in INTERPOLATING):
+            raise InputError(
+                f"domain-interpolation needs other_domains=, which may be (), and only class-interpolation may have "
+                f"them, too; given {self.other_domains} for {self.setting!r}"
+            )
+        for name in self.other_domains or ():
+            if name in (self.test_domain, self.natural_domain):
+                raise InputError(f"other_domains are those beside the natural and the test domain; given {name!r}")
+
+    @property
+    def name(self) -> str:
+        """What tells this mixture from others of the same data, for file names and tables."""
+        if self.setting == "natural-only":
+            return self.setting
+        parts: list[str] = [self.setting]
+        if self.fraction is not None:
+            parts.append(f"{self.fraction:g}")
+        if self.other_domains is not None:
+            parts.append("+".join(self.other_domains) or "none")
+        return "-".join([*parts, self.test_domain])
+
+    @property
+    def aligned(self) -> bool:
+        """Whether captions go without style words."""
+        return self.setting == "aligned"
 
 
-def mixture(train: Sequence[ImageRecord], settings: MixtureSettings) -> list[ImageRecord]:
+def mixture(
+    train: Sequence[ImageRecord], settings: MixtureSettings, classes: Sequence[str] | None = None
+) -> list[ImageRecord]:
     """Choose the training images of a setting, in their order in ``train``; nothing about it is random.
 
+    All settings but ``WHOLE`` are subsampled to N by ``quotas``. In class interpolation with the fraction p and
+    s = N / (number of images with all of C2 in T), T keeps the first ceil(p * s * count) images of each class of C2;
+    all the others are subsampled to what is left of N. So p = 0 is ``cg-high``.
+
+    Args:
+        train: images of all domains, held-out classes included.
+        settings: the training distribution.
+        classes: the order in which ``quotas`` goes round the classes, such as ``DomainFolder.all_classes``; None: that
+            of their first images in ``train``, which for DomainNet's lists is the same.
+
     Raises:
-        InputError: a domain or class that ``train`` lacks; fewer images than the size to subsample to.
+        InputError: a domain or class that ``train`` lacks, or spells in two ways; fewer images than the size to
+        subsample to.
 
     Example:
         >>> train = DomainFolder("DomainNet", split="train").records
         >>> chosen = mixture(train, MixtureSettings("cg-high", "quickdraw", ("axe", "lion")))
     """
-    chosen = admitted(train, settings)
-    if settings.setting in ("natural-only", "cg-low"):
-        return chosen
-    return subsample(chosen, _reference_size(train, settings) if settings.size is None else settings.size)
+    part = admitted(train, settings)
+    if settings.setting in WHOLE:
+        return part
+    if classes is None:  # of all images: the admitted ones alone would put classes held out of the first domain last
+        classes = tuple(dict.fromkeys(sample.class_name for sample in train))
+    return shrink(part, settings, settings.size or reference_size(train, settings), classes)
 
 
 def admitted(samples: Sequence[ImageRecord], settings: MixtureSettings) -> list[ImageRecord]:
     """Keep the images whose (domain, class) takes part in a setting: what validation lists need, and all of step 1."""
-    _check_names("domain", (settings.test_domain, settings.natural_domain), {s.domain for s in samples})
-    _check_names("held-out class", settings.held_out_classes, {s.class_name for s in samples})
-    return [sample for sample in samples if _takes_part(sample, settings)]
+    counts = count_combinations(samples)
+    return first_of_each(samples, _taking_part(counts, _fitted(settings, counts)))
 
 
-def _takes_part(sample: ImageRecord, settings: MixtureSettings) -> bool:
-    natural = sample.domain == settings.natural_domain
-    test = sample.domain == settings.test_domain
-    seen = sample.class_name not in settings.held_out_classes
-    match settings.setting:
-        case "natural-only":
-            return natural
-        case "cg-low":
-            return natural or (test and seen)
-        case "cg-high":
-            return not test or seen
-        case "leave-out":
-            return not test
+def shrink(
+    part: Sequence[ImageRecord], settings: MixtureSettings, size: int, classes: Sequence[str]
+) -> list[ImageRecord]:
+    """Subsample the admitted images of a setting to ``size``, going round the classes in their order, as ``mixture``.
+
+    Raises:
+        InputError: fewer images than that, or, in class interpolation, more images of C2 in T that are to be kept.
+    """
+    counts = count_combinations(part)
+    fixed: dict[Combination, int] = {}
+    if settings.fraction:
+        # Through str: 0.1 means a tenth, not the binary number next to it.
+        share = Fraction(str(settings.fraction)) * size / len(part)
+        held_out = {class_key(name) for name in settings.held_out_classes}
+        fixed = {
+            pair: -(-share.numerator * count // share.denominator)
+            for pair, count in counts.items()
+            if pair[0] == settings.test_domain and class_key(pair[1]) in held_out
+        }
+    left = size - sum(fixed.values())
+    if left < 0:
+        raise InputError(
+            f"the kept images of the held-out classes, {size - left}, are more than all {size} images of the mixture; "
+            f"give a larger size= or a smaller fraction="
+        )
+    rest = {pair: count for pair, count in counts.items() if pair not in fixed}
+    return first_of_each(part, quotas(rest, left, classes) | fixed)
 
 
-def _reference_size(train: Sequence[ImageRecord], settings: MixtureSettings) -> int:
+def reference_size(train: Sequence[ImageRecord], settings: MixtureSettings) -> int:
+    """N, the number of images of ``cg-low`` with the same test domain and held-out classes.
+
+    Raises:
+        InputError: no held-out classes; a domain or class that ``train`` lacks.
+    """
     if not settings.held_out_classes:
         raise InputError(
             f"the size of setting {settings.setting!r} is that of 'cg-low', which needs held_out_classes; "
@@ -113,115 +206,48 @@ def _reference_size(train: Sequence[ImageRecord], settings: MixtureSettings) -> 
     low = MixtureSettings(
         "cg-low", settings.test_domain, settings.held_out_classes, natural_domain=settings.natural_domain
     )
-    return len(admitted(train, low))
+    counts = count_combinations(train)
+    return _taking_part(counts, _fitted(low, counts)).total()
 
 
-def subsample(samples: Sequence[ImageRecord], n: int) -> list[ImageRecord]:
-    """Shrink to exactly ``n`` images and keep the shape: the numbers per domain and class, in proportion.
-
-    With s = n / total, the first ceil(s * count) images of every (domain, class) stay; rounding up leaves
-    fewer than one image too many per combination. Then, domain by domain and within a domain class by class,
-    each class loses its last image until exactly n remain, which one round always suffices for. A combination
-    that kept a single image can lose it. The order of domains is ``DOMAINNET_ROUND`` where all are
-    DomainNet's, else sorted; that of classes is the one in which they first appear in ``samples`` (in
-    DomainNet's lists: by label). Products and quotients are of integers, so that s * count is not rounded up
-    from a whole number by floating-point error.
+def _fitted(settings: MixtureSettings, counts: Counter[Combination]) -> MixtureSettings:
+    """The settings in the spelling of the data.
 
     Raises:
-        InputError: fewer than ``n`` images.
+        InputError: a domain or class that the data lacks; a class that it spells in two ways.
     """
-    total = len(samples)
-    if total < n:
-        raise InputError(f"cannot subsample to {n} images, there are only {total}; give a smaller size=")
-    counts = Counter((sample.domain, sample.class_name) for sample in samples)
-    quota = {group: -(-n * count // total) for group, count in counts.items()}
-    surplus = sum(quota.values()) - n
-    for group in _round(counts)[:surplus]:
-        quota[group] -= 1
-    kept = []
-    taken: Counter[tuple[str, str]] = Counter()
-    for sample in samples:
-        group = (sample.domain, sample.class_name)
-        if taken[group] < quota[group]:
-            taken[group] += 1
-            kept.append(sample)
-    return kept
-
-
-def _round(groups: Mapping[tuple[str, str], int]) -> list[tuple[str, str]]:
-    domains = {domain for domain, _ in groups}
-    order = DOMAINNET_ROUND if domains <= set(DOMAINNET_ROUND) else sorted(domains)
-    classes = dict.fromkeys(class_name for _, class_name in groups)
-    return [(domain, name) for domain in order for name in classes if (domain, name) in groups]
-
-
-def _check_names(kind: str, asked: Sequence[str], available: set[str]) -> None:
-    for name in asked:
-        if name not in available:
+    domains, classes = ({pair[i] for pair in counts} for i in (0, 1))
+    check_spelling(classes)
+    for domain in (settings.test_domain, settings.natural_domain, *(settings.other_domains or ())):
+        if domain not in domains:
             raise InputError(
-                f"there are no images of {kind} {name!r}; there are images of "
-                f"{', '.join(sorted(available)[:20]) or 'nothing'}{', ...' if len(available) > 20 else ''}"
+                f"there are no images of domain {domain!r}; there are images of {', '.join(sorted(domains))}"
             )
+    held_out = spelt_as_in(settings.held_out_classes, classes, "held-out class")
+    return replace(settings, held_out_classes=held_out)
 
 
-# --- captions and the trainer's table -----------------------------------------------------------------------
+def _taking_part(counts: Counter[Combination], settings: MixtureSettings) -> Counter[Combination]:
+    return Counter({pair: count for pair, count in counts.items() if _takes_part(*pair, settings)})
 
 
-def read_captions(root: str | os.PathLike[str]) -> dict[str, str]:
-    """Read ``root/captions.tsv`` (columns ``filepath``, ``title``) as {path below the root: caption}.
-
-    Raises:
-        InputError: no such file, or other columns.
-    """
-    path = Path(root) / "captions.tsv"
-    if not path.is_file():
-        raise InputError(f"there are no captions: expected the file {path} with the columns filepath and title")
-    table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
-    if not {"filepath", "title"} <= set(table.columns):
-        raise InputError(f"{path} must have the columns filepath and title; it has {', '.join(table.columns)}")
-    return dict(zip(table["filepath"], table["title"], strict=True))
-
-
-def write_mixture(records: Sequence[ImageRecord], captions: Mapping[str, str], path: str | os.PathLike[str]) -> Path:
-    """Write the table open_clip's trainer reads, ``filepath<TAB>title``, and the counts beside it as ``.counts.json``.
-
-    Args:
-        captions: {path below the root: caption}; white space in captions is written as single spaces.
-
-    Raises:
-        InputError: no records, records without a caption, captions that the trainer would not read as
-        written.
-    """
-    if not records:
-        raise InputError(f"no images to write to {path}")
-    missing = [record.relative for record in records if not captions.get(record.relative, "").strip()]
-    if missing:
-        raise InputError(
-            f"{len(missing)} of {len(records)} images have no caption, such as {', '.join(missing[:5])}; "
-            f"add them to the captions"
-        )
-    table = pd.DataFrame(
-        {
-            "filepath": [str(record.path.absolute()) for record in records],
-            "title": [" ".join(captions[record.relative].split()) for record in records],
-        }
-    )
-    target = Path(path)
-    with whole_file(target) as temporary:
-        table.to_csv(temporary, sep="\t", index=False, quoting=csv.QUOTE_MINIMAL, lineterminator="\n")
-        _check_read_back(table, temporary)
-    counts: dict[str, dict[str, int]] = {}
-    for record in records:
-        of_domain = counts.setdefault(record.domain, {})
-        of_domain[record.class_name] = of_domain.get(record.class_name, 0) + 1
-    with whole_file(target.with_suffix(".counts.json")) as temporary:
-        temporary.write_text(json.dumps({"total": len(records), "counts": counts}, indent=2) + "\n", encoding="utf-8")
-    return target
-
-
-def _check_read_back(table: pd.DataFrame, path: Path) -> None:
-    # The trainer lets pandas guess: "None" and "NA" become missing values there, and then the caption "nan".
-    seen = pd.read_csv(path, sep="\t")["title"].astype(str)
-    for written, read in zip(table["title"], seen, strict=True):
-        if written != read:
-            raise InputError(f"the trainer would read the caption {written!r} as {read!r}; reword it")
+def _takes_part(domain: str, class_name: str, settings: MixtureSettings) -> bool:
+    natural = domain == settings.natural_domain
+    test = domain == settings.test_domain
+    seen = class_name not in settings.held_out_classes
+    other = not (natural or test) and (settings.other_domains is None or domain in settings.other_domains)
+    match settings.setting:
+        case "natural-only":
+            return natural
+        case "cg-low":
+            return natural or (test and seen)
+        case "cg-high" | "aligned" | "domain-interpolation":
+            return natural or (test and seen) or other
+        case "leave-out":
+            return not test
+        case "upper-low":
+            return natural or test
+        case "upper-high":
+            return True
+        case "class-interpolation":
+            return natural or (test and (seen or settings.fraction != 0)) or other

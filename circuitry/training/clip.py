@@ -67,7 +67,7 @@ def train_clip(
     store their state). With several processes the order of the images is open_clip's, the same for every seed.
 
     Args:
-        table: table with the columns ``filepath`` and ``title``, as ``mixtures.write_mixture`` makes one.
+        table: table with the columns ``filepath`` and ``title``, as ``write_mixture`` makes one.
         out: folder of the run: settings, model config, logs, checkpoints.
         model: name of an open_clip model or of a config of this package ("rn-tiny"), or a JSON file.
         epochs: passes over the table.

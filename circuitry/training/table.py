@@ -81,7 +81,7 @@ def check_table(
         459032
     """
     if not path.is_file():
-        raise InputError(f"there is no training table {path}; mixtures.write_mixture makes one")
+        raise InputError(f"there is no training table {path}; circuitry.write_mixture makes one")
     present: list[np.ndarray] = []
     missing, blank = _Named(), {name: _Named() for name in columns[1:]}
     with ThreadPoolExecutor(_THREADS) as threads:
