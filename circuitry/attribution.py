@@ -4,8 +4,10 @@
 2. the units with the largest absolute score are kept;
 3. `edges`: integrated gradients of each kept unit's movement score the edges between consecutive sites.
 
-The study's setting (method of "When and How Does CLIP Enable Domain and Compositional Generalization?",
-ICML 2025) is the default: left rule with ten points, baseline zero, a tenth of the units.
+`AttributionSettings`, which long runs take, has the rule of this package: Gauss-Radau with five points, whose measured
+error is smaller than that of the study's left rule with ten, at half of its cost (README). `attribute` alone keeps the
+setting of the study ("When and How Does CLIP Enable Domain and Compositional Generalization?", ICML 2025). Both have
+its baseline zero and its tenth of the units.
 """
 
 from collections.abc import Sequence
@@ -25,19 +27,21 @@ from circuitry.encoder import Encoder
 from circuitry.errors import InputError
 from circuitry.metrics import Metric
 from circuitry.nodes import node_effects
-from circuitry.quadrature import QuadratureRule, left_rule
+from circuitry.quadrature import QuadratureRule, gauss_radau_rule, left_rule
 
 STUDY_RULE = left_rule(10)
 """The study's quadrature rule."""
+DEFAULT_RULE = gauss_radau_rule(5)
+"""The rule of long runs: of all measured ones the cheapest that is no worse than the study's, for nodes and edges."""
 
 
 @dataclass(frozen=True, eq=False)
 class AttributionSettings:
-    """How to attribute; the defaults are the study's."""
+    """How to attribute; the defaults are the study's but for the rule, see `DEFAULT_RULE` and `STUDY_RULE`."""
 
     node_fraction: float = 0.1
     """Share of the units of a site that is kept, in (0, 1]."""
-    rule: QuadratureRule = STUDY_RULE
+    rule: QuadratureRule = DEFAULT_RULE
     """Quadrature rule of the path integrals."""
     edge_rule: QuadratureRule | None = None
     """Rule of the edges where it differs from that of the nodes."""
@@ -106,7 +110,7 @@ def attribute(
             changes nothing but rounding.
         metric: Embeddings [B, D] -> one number per image, e.g. `class_logit`.
         node_fraction: Share of the units of a site that is kept, in (0, 1].
-        rule: Quadrature rule of the path integrals.
+        rule: Quadrature rule of the path integrals; the study's unless told (long runs have `DEFAULT_RULE`).
         baseline: ``"zero"`` or a `Baseline`, e.g. from `mean_baseline`.
         sites: Sites to score, in the encoder's order; all unless told. Edges run between consecutive ones.
         batch_size: Images at a time; as many as fit the memory budget unless told.

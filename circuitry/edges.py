@@ -19,6 +19,7 @@ At t = 0 the residual is zero and so is the gradient: that point is never comput
 images x positions inside the gap and by images outside, as the study does, whatever the cut into batches.
 """
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -144,6 +145,10 @@ def _product(y: Tensor, delta: Tensor, cotangent: Tensor) -> Tensor:
     return torch.autograd.grad(y, delta, cotangent, retain_graph=True)[0]
 
 
+_ONE_AT_A_TIME = threading.Lock()
+"""PyTorch's levels of forward differentiation belong to the process, and threads would close each other's."""
+
+
 def _jacobian_times_steps(
     stage: Callable[[Tensor], Tensor], step: Tensor, target: Tensor, unit_dims: tuple[int, int], units_at_once: int
 ) -> Tensor:
@@ -156,7 +161,7 @@ def _jacobian_times_steps(
         return torch.func.jvp(stage, (start,), (tangent,))
 
     columns = []
-    with _batchable():
+    with _ONE_AT_A_TIME, _batchable():
         for chunk in _chunks(step.shape[up_dim], units_at_once):
             y, movement = torch.func.vmap(moved, out_dims=(None, 0))(steps(chunk))  # type: ignore[arg-type]
             flat = _units_first(movement, down_dim + 1 if down_dim >= 0 else down_dim, lead=2)

@@ -118,7 +118,7 @@ def extract(
         n_images: Images per (class, domain), chosen by ``seed``; all where there are fewer. They are held in
             memory for the length of one job.
         seed: Seed of the choice.
-        settings: How to attribute; the study's setting unless told.
+        settings: How to attribute; see `AttributionSettings`, and there for the study's rule.
         templates: Prompt templates of the text weights; see `Clip.text_weights`.
         strict: Stop at an image that cannot be read, instead of leaving it out with a line in the log.
         progress: Show a bar over images.

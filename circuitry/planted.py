@@ -27,10 +27,11 @@ from circuitry.circuit import INPUT
 from circuitry.encoder import Encoder, Stage
 from circuitry.errors import InputError
 from circuitry.patching import edge_movements, patch_effects
-from circuitry.quadrature import left_rule, midpoint_rule
+from circuitry.quadrature import gauss_radau_rule, left_rule, midpoint_rule
 
 RULES = {
     "left 10": left_rule(10),
+    "Gauss-Radau 5": gauss_radau_rule(5),
     "midpoint 10": midpoint_rule(10),
     "gradient x activation": left_rule(1),
 }

@@ -31,8 +31,8 @@ import torch.nn.functional as F
 import tyro
 from torch import Tensor, nn
 
-from circuitry import Encoder, class_logit, left_rule
-from circuitry.attribution import AttributionSettings
+from circuitry import Encoder, class_logit
+from circuitry.attribution import DEFAULT_RULE, STUDY_RULE, AttributionSettings
 from circuitry.baselines import ZERO
 from circuitry.batches import ImageBatches, rows_that_fit
 from circuitry.circuit import NodeEffects, keep_units
@@ -46,7 +46,7 @@ from circuitry.quadrature import QuadratureRule, parse_rule
 Scores = dict[str, Tensor]
 EdgeRows = dict[tuple[str, str], Tensor]
 Key = TypeVar("Key")
-POINTS = 10
+POINTS = len(STUDY_RULE.points)
 STUDY_CLASSES, STUDY_DOMAINS, STUDY_IMAGES = 345, 6, 50
 """The study's full setting: images of each class in each domain of DomainNet."""
 
@@ -61,9 +61,9 @@ class Config:
     """Images per model."""
     units_per_pair: int = 2
     """Downstream units per pair of sites (units per site for patching) that the baseline really computes."""
-    rule: str = "midpoint-4"
-    """Rule of node scores whose error is that of the study's left rule with ten points (see the README)."""
-    edge_rule: str = "midpoint-3"
+    rule: str = DEFAULT_RULE.name
+    """Rule of node scores of no larger error than the study's left rule with ten points (see the README)."""
+    edge_rule: str = "gauss-radau-4"
     """The same for edges."""
     sweep_models: tuple[str, ...] = ("rn-tiny",)
     """Models whose every unit is patched."""
@@ -225,8 +225,7 @@ def run(config: Config) -> pd.DataFrame:
     for name in config.models:
         tower, encoder, images, weights = _prepared(name, config.images, config.seed)
         with encoder.light():  # as `attribute` does
-            same = left_rule(POINTS)
-            nodes, edges, node_seconds, edge_seconds = ours(encoder, images, weights, same, same)
+            nodes, edges, node_seconds, edge_seconds = ours(encoder, images, weights, STUDY_RULE, STUDY_RULE)
             better = parse_rule(config.rule), parse_rule(config.edge_rule)
             *_, better_nodes, better_edges = ours(encoder, images, weights, *better)
         naive_nodes, naive_edges, naive_node_seconds, naive_edge_seconds = baseline(
@@ -297,13 +296,13 @@ def measure_scale(config: Config) -> None:
     print(
         f"the study's full setting, {images_in_all:,} images, at {fraction:.0%} of {config.gpu_tflops} TFLOP/s per GPU:"
     )
-    for label, rule, edge_rule in (("left-10", "left-10", "left-10"), ("defaults", config.rule, config.edge_rule)):
-        chosen = AttributionSettings(rule=parse_rule(rule), edge_rule=parse_rule(edge_rule))
+    for rule in (STUDY_RULE, DEFAULT_RULE):
+        chosen = AttributionSettings(rule=rule)
         nodes, edges = count_operations(encoder, class_logit(weights, 0), chosen)
         total = images_in_all * (nodes + 2 * edges)  # edges of all images and of two halves
         hours = total / (fraction * config.gpu_tflops * 1e12) / 3600
         print(
-            f"  {label} ({rule}, {edge_rule}): {nodes / 1e12:.3g} + 2 x {edges / 1e12:.3g} TFLOP per image, "
+            f"  {rule.name}: {nodes / 1e12:.3g} + 2 x {edges / 1e12:.3g} TFLOP per image, "
             f"{hours:.3g} h on one GPU, {hours / 8:.3g} h on eight"
         )
 

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from circuitry import Clip, DomainFolder, GraphFolder, load_clip
-from circuitry.attribution import AttributionSettings
+from circuitry.attribution import DEFAULT_RULE, AttributionSettings
 from circuitry.command_line import run_script
 from circuitry.comparison import Comparison, compare_domains
 from circuitry.comparison_report import add_reading_guide, comparison_report, write_results
@@ -57,10 +57,10 @@ class Config:
     """Images per class and domain, at random by --seed; all where there are fewer."""
     node_fraction: float = 0.1
     """Share of the units of each site that is kept."""
-    rule: str = "left-10"
-    """Quadrature rule of node scores; the default is the study's. midpoint-6 is cheaper and more exact."""
-    edge_rule: str = "left-10"
-    """Quadrature rule of edge scores; the default is the study's. midpoint-4 is cheaper and more exact."""
+    rule: str = DEFAULT_RULE.name
+    """Quadrature rule of node scores; left-10 is the study's, which costs more and is less exact."""
+    edge_rule: str | None = None
+    """Quadrature rule of edge scores where it differs."""
     accuracy: bool = True
     """Measure zero-shot accuracy on all images of the chosen classes and domains, too."""
     device: str = "cpu"
@@ -139,7 +139,7 @@ def planned(config: Config, rank: Rank) -> tuple[Clip, DomainFolder, Extraction]
     settings = AttributionSettings(
         node_fraction=config.node_fraction,
         rule=parse_rule(config.rule),
-        edge_rule=parse_rule(config.edge_rule),
+        edge_rule=None if config.edge_rule is None else parse_rule(config.edge_rule),
         memory_gib=config.memory_gib,
         autocast=config.autocast,
     )

@@ -22,8 +22,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from circuitry import DomainFolder, extract, load_clip, midpoint_rule
-from circuitry.attribution import AttributionSettings
+from circuitry import DomainFolder, extract, load_clip
 from circuitry.causal_report import add_attribution_check, add_faithfulness, add_pixels, add_transfer
 from circuitry.causal_results import FaithfulnessCurve, curves_by_domain
 from circuitry.causal_study import pixels_of_a_circuit, study_faithfulness, study_transfer
@@ -39,8 +38,6 @@ from circuitry.training.clip import train_clip
 from circuitry.training.evaluation import zero_shot_accuracy
 from circuitry.validation import AttributionCheck, check_attribution
 
-SETTINGS = AttributionSettings(rule=midpoint_rule(6), edge_rule=midpoint_rule(4))
-"""Fewer points than the study's left rule with ten, and a smaller error."""
 SMALL_TABLES = (
     "accuracy",
     "chance_node_overlap",
@@ -106,9 +103,7 @@ def main(config: Config) -> None:
         clip.encoder, clip.preprocess, clip.text_weights(images.all_classes), images, config.held_out
     )
     step("4/6 circuits of every class in every domain, and of halves of the images")
-    graphs = extract(
-        clip, images, config.out / "circuits", n_images=config.n_circuit, seed=config.seed, settings=SETTINGS
-    )
+    graphs = extract(clip, images, config.out / "circuits", n_images=config.n_circuit, seed=config.seed)
     step("5/6 do the circuits do the work?")
     subject = Subject(clip, images, graphs, config.n_causal, config.n_causal_others)
     checks = causal_checks(config, subject)
