@@ -37,6 +37,8 @@ from .quadrature import QuadratureRule as QuadratureRule
 from .quadrature import gauss_legendre_rule as gauss_legendre_rule
 from .quadrature import left_rule as left_rule
 from .quadrature import midpoint_rule as midpoint_rule
+from .sae import SparseAutoencoder as SparseAutoencoder
+from .sae import load_sae as load_sae
 from .subject import Subject as Subject
 from .transfer import interchange as interchange
 from .transfer import transfer_circuits as transfer_circuits

@@ -31,7 +31,7 @@ LAYERS = (
         "manifest",
     ),
     *("encoder", "narrowing", "adapters", "metrics", "templates", "data", "data.captions", "clip"),
-    *("baselines", "batches", "interventions", "nodes", "edges", "attribution"),
+    *("baselines", "batches", "interventions", "nodes", "edges", "attribution", "sae"),
     *("graph_similarity", "statistics", "comparison"),
     *("causal_results", "transfer_results", "patching", "faithfulness", "pixels", "transfer", "validation", "planted"),
     *("data.images", "data.domains", "data.mixtures", "data.contact_sheet"),
