@@ -17,6 +17,17 @@ from .extraction import GraphFolder as GraphFolder
 from .extraction import extract as extract
 from .faithfulness import faithfulness_curve as faithfulness_curve
 from .faithfulness import kept_embeddings as kept_embeddings
+from .feature_names import default_vocabulary as default_vocabulary
+from .feature_names import name_features as name_features
+from .feature_sharing import ImageFeatures as ImageFeatures
+from .feature_sharing import chance_share as chance_share
+from .feature_sharing import compare_feature_halves as compare_feature_halves
+from .feature_sharing import compare_features as compare_features
+from .feature_sharing import compare_other_classes as compare_other_classes
+from .feature_sharing import feature_frequency as feature_frequency
+from .feature_sharing import feature_share as feature_share
+from .feature_sharing import feature_summary as feature_summary
+from .feature_sharing import top_images as top_images
 from .graph_similarity import Measure as Measure
 from .graph_similarity import compare as compare
 from .graph_similarity import compare_all as compare_all
@@ -25,6 +36,7 @@ from .graph_similarity import domain_matrix as domain_matrix
 from .graph_similarity import edge_jaccard as edge_jaccard
 from .graph_similarity import node_overlap as node_overlap
 from .graph_similarity import wl_kernel as wl_kernel
+from .image_features import image_features as image_features
 from .interventions import OtherImages as OtherImages
 from .interventions import Patch as Patch
 from .interventions import patched as patched
@@ -40,6 +52,10 @@ from .quadrature import midpoint_rule as midpoint_rule
 from .sae import SparseAutoencoder as SparseAutoencoder
 from .sae import load_sae as load_sae
 from .subject import Subject as Subject
+from .training.sae import diagnose as diagnose
+from .training.sae import sample_activations as sample_activations
+from .training.sae import train_sae as train_sae
+from .training.sae import train_sae_on_images as train_sae_on_images
 from .transfer import interchange as interchange
 from .transfer import transfer_circuits as transfer_circuits
 from .transfer_results import transfer_against_similarity as transfer_against_similarity

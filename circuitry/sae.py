@@ -159,7 +159,8 @@ def load_sae(path: str | os.PathLike[str], device: torch.device | str = "cpu") -
     if place.is_dir():
         return _from_saelens(place).to(device)
     header, arrays = read_arrays(place, FORMAT, "sparse autoencoder")
-    return SparseAutoencoder(**header, **{name: torch.from_numpy(array) for name, array in arrays.items()}).to(device)
+    tensors: dict[str, Any] = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    return SparseAutoencoder(**header, **tensors).to(device)
 
 
 # --- SAELens' layout ----------------------------------------------------------------------------------------

@@ -32,15 +32,15 @@ LAYERS = (
     ),
     *("encoder", "narrowing", "adapters", "metrics", "templates", "data", "data.captions", "clip"),
     *("baselines", "batches", "interventions", "nodes", "edges", "attribution", "sae"),
-    *("graph_similarity", "statistics", "comparison"),
+    *("graph_similarity", "statistics", "comparison", "feature_sharing"),
     *("causal_results", "transfer_results", "patching", "faithfulness", "pixels", "transfer", "validation", "planted"),
     *("data.images", "data.domains", "data.mixtures", "data.contact_sheet"),
     *("data.toy_shapes_geometry", "data.toy_shapes_nature", "data.toy_shapes_things", "data.toy_shapes_vehicles"),
     *("data.toy_shapes", "data.toy_styles_raster", "data.toy_styles_flat", "data.toy_styles_light"),
     *("data.toy_styles_line", "data.toy_styles", "data.toy"),
-    *("extraction", "subject", "causal_study"),
-    *("plots", "circuit_plot", "causal_plots", "report", "comparison_report", "causal_report"),
-    *("training", "training.clip", "training.evaluation", "training.open_clip_main"),
+    *("extraction", "subject", "causal_study", "image_features", "feature_names"),
+    *("plots", "circuit_plot", "causal_plots", "report", "comparison_report", "causal_report", "feature_report"),
+    *("training", "training.clip", "training.evaluation", "training.open_clip_main", "training.sae"),
     "command_line",
 )
 """Every module; one imports only from those before it."""
@@ -50,7 +50,16 @@ WHEN_CALLED = {("encoder", "adapters")}
 
 WITHOUT_TORCH = (
     *("circuit", "files", "quadrature", "provenance", "manifest", "graph_similarity", "statistics", "comparison"),
-    *("causal_results", "transfer_results", "plots", "circuit_plot", "report", "templates", "command_line"),
+    *(
+        "feature_sharing",
+        "causal_results",
+        "transfer_results",
+        "plots",
+        "circuit_plot",
+        "report",
+        "templates",
+        "command_line",
+    ),
 )
 """What circuits are studied with on a laptop."""
 
