@@ -19,7 +19,7 @@ from itertools import combinations, groupby
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 from circuitry.errors import InputError
 
@@ -36,10 +36,10 @@ class ImageFeatures:
 
     images: pd.DataFrame
     """One row per image: relative (path below the root of the data), domain, class."""
-    strongest: Int[np.ndarray, "images top"]
-    """Each image's strongest positive features, the strongest first; -1 where fewer are positive."""
-    activation: Float[np.ndarray, "images top"]
-    """Their activations; 0 where there is none."""
+    strongest: np.ndarray
+    """[images, 20], integers: each image's strongest positive features in order; -1 where fewer are positive."""
+    activation: np.ndarray
+    """[images, 20]: their activations; 0 where there is none."""
     n_features: int
     """Features of the autoencoder."""
 

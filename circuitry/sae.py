@@ -41,14 +41,17 @@ class SparseAutoencoder:
         >>> sae.decode(features)  # close to the embeddings, normalised where sae.normalised
     """
 
-    w_enc: Float[Tensor, "d features"]
-    b_enc: Float[Tensor, " features"]
-    w_dec: Float[Tensor, "features d"]
-    """Row i is the direction of feature i."""
-    b_dec: Float[Tensor, " d"]
+    w_enc: Tensor
+    """[d, features]."""
+    b_enc: Tensor
+    """[features]."""
+    w_dec: Tensor
+    """[features, d]; row i is the direction of feature i."""
+    b_dec: Tensor
+    """[d]."""
     activation: Activation = "relu"
-    threshold: Float[Tensor, " features"] | None = None
-    """For jumprelu: pre-activations up to this are put to zero."""
+    threshold: Tensor | None = None
+    """[features], for jumprelu: pre-activations up to this are put to zero."""
     k: int | None = None
     """For topk: how many features may be active."""
     subtract_decoder_bias: bool = True

@@ -112,7 +112,7 @@ def main(config: Config) -> None:
 
 
 def autoencoder(config: Config, clip: Clip) -> SparseAutoencoder:
-    """Return the autoencoder that was asked for, the one that an earlier run trained, or a new one."""
+    """Return the autoencoder that was asked for, or train one and keep it."""
     if config.sae is not None:
         return load_sae(config.sae, config.device)
     images = DomainFolder(config.data, split=config.train_split, domains=config.domains, classes=config.classes)

@@ -51,7 +51,7 @@ class Diagnostics(NamedTuple):
 @torch.no_grad()
 def sample_activations(
     encoder: Encoder,
-    batches: Iterable[Float[Tensor, "batch 3 h w"]],
+    batches: Iterable[Tensor],
     site: str | None = None,
     *,
     positions_per_image: int | None = None,
@@ -61,10 +61,10 @@ def sample_activations(
 
     Args:
         encoder: The encoder, in evaluation mode.
-        batches: Preprocessed images, e.g. from `data.images.load_batches`.
+        batches: Preprocessed images [B, 3, H, W], e.g. from `data.images.load_batches`.
         site: Site to read; the embedding unless told.
         positions_per_image: How many positions of each image to keep, at random without replacement; all unless
-            told. It bounds memory: images times positions times units times four bytes.
+            told. It bounds memory: images times positions times units times four bytes, for a moment twice that.
         seed: Seed of the choice of positions.
 
     Raises:
@@ -174,7 +174,8 @@ def train_sae(
 
     Returns:
         The autoencoder. Its ``about`` holds ``training`` (the settings), ``diagnostics`` on all samples (dead, l0,
-        explained_variance) and ``history`` (the same on one batch at each check, with step, loss and resampled).
+        explained_variance) and ``history`` (at each check: step, loss, l0 and explained variance of one batch, features
+        that were dead since the check before, and how many of them were resampled).
 
     Raises:
         InputError: for settings that are not positive, or samples that are too few or not finite.
