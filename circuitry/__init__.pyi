@@ -52,7 +52,7 @@ from .quadrature import midpoint_rule as midpoint_rule
 from .sae import SparseAutoencoder as SparseAutoencoder
 from .sae import load_sae as load_sae
 from .subject import Subject as Subject
-from .training.sae import diagnose as diagnose
+from .training.sae import diagnose_sae as diagnose_sae
 from .training.sae import sample_activations as sample_activations
 from .training.sae import train_sae as train_sae
 from .training.sae import train_sae_on_images as train_sae_on_images

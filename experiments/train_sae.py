@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from circuitry import DomainFolder, diagnose, load_clip, sample_activations, train_sae_on_images
+from circuitry import DomainFolder, diagnose_sae, load_clip, sample_activations, train_sae_on_images
 from circuitry.command_line import run_script
 from circuitry.data.images import load_batches
 
@@ -87,7 +87,7 @@ def main(config: Config) -> None:
     samples = sample_activations(
         clip.encoder, batches, sae.site, positions_per_image=config.positions_per_image, seed=config.seed
     )
-    rows = {"training images": sae.about["diagnostics"], "test images": diagnose(sae, samples)._asdict()}
+    rows = {"training images": sae.about["diagnostics"], "test images": diagnose_sae(sae, samples)._asdict()}
     print(f"{sae.n_features} features of {sae.d} units at {sae.site}")
     print(pd.DataFrame(rows).T.to_string(float_format=lambda value: f"{value:.3f}"))
     print(f"sparse autoencoder: {path}")

@@ -187,6 +187,12 @@ def test_the_tables_and_the_page(clip: Clip, root: Path, tmp_path: Path) -> None
         add_features(Report("None"), found, tables, images, [absent])
 
 
+def test_one_domain_shares_nothing(clip: Clip, root: Path) -> None:
+    found = image_features(clip, sae_at(clip, "attnpool"), DomainFolder(root, domains=("real",)), progress=False)
+    with pytest.raises(InputError, match="no class has images in two of them"):
+        sharing_tables(found)
+
+
 def test_features_without_names_have_numbers(clip: Clip, root: Path, tmp_path: Path) -> None:
     found = image_features(clip, sae_at(clip, "layer3.0"), DomainFolder(root), progress=False)
     report = Report("Deep")

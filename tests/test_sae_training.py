@@ -16,7 +16,7 @@ from circuitry import (
     Encoder,
     InputError,
     SparseAutoencoder,
-    diagnose,
+    diagnose_sae,
     sample_activations,
     train_sae,
     train_sae_on_images,
@@ -59,7 +59,7 @@ def test_rows_stay_at_length_one_and_settings_are_stored() -> None:
     assert sae.about["training"] == settings | {"normalise": False, "seed": 3, "samples": 500}
     assert [row["step"] for row in sae.about["history"]] == [20, 40, 60]
     assert sae.about["history"][-1]["loss"] < sae.about["history"][0]["loss"]
-    assert sae.about["diagnostics"] == diagnose(sae, samples)._asdict()
+    assert sae.about["diagnostics"] == diagnose_sae(sae, samples)._asdict()
 
 
 def test_equal_seeds_give_equal_weights() -> None:
@@ -162,13 +162,13 @@ def test_diagnostics_worked_out_on_paper() -> None:
     x = torch.tensor([[2.0, 0, 0], [0, 2, 0], [2, 2, 2], [0, 0, -2]])
     # Errors: 0, 0, 4, 4. Means 1, 1, 0; squares 4 + 4 + 12 + 4 = 24, variance 24 - 4 * 2 = 16.
     for batch_size in (1, 3, 4):
-        assert diagnose(sae, x, batch_size=batch_size) == (1, 1.0, 0.5)
+        assert diagnose_sae(sae, x, batch_size=batch_size) == (1, 1.0, 0.5)
 
 
 def test_diagnostics_of_scaled_inputs() -> None:
     w_enc = torch.eye(2)
     sae = SparseAutoencoder(w_enc, torch.zeros(2), torch.eye(2), torch.zeros(2), normalised=True)
-    assert diagnose(sae, torch.tensor([[5.0, 0], [0, 3.0]])) == (0, 1.0, 1.0)
+    assert diagnose_sae(sae, torch.tensor([[5.0, 0], [0, 3.0]])) == (0, 1.0, 1.0)
 
 
 # Samples

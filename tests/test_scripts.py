@@ -268,9 +268,8 @@ def test_shared_features_are_found_and_drawn(quickstart: Path, model_of_the_quic
     module.main(module.Config(**model_of_the_quickstart, out=out, results=out / "results"))
     assert_drawn(out / "report.html", figures=1)
     names = set(pd.read_csv(out / "tables" / "features.csv")["name"])
-    assert names <= set(
-        module.words(module.Config(data=quickstart / "run" / "toy"), DomainFolder(quickstart / "run" / "toy"))
-    )
+    toy = DomainFolder(quickstart / "run" / "toy")
+    assert names <= set(module.words(module.Config(data=toy.root), toy))
     drawn = runpy.run_path(str(FIGURES / "feature_sharing.py"))["figure"](out / "results")
     assert "random features" in drawn.layout.title.subtitle.text
     words = quickstart / "words.txt"

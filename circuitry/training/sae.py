@@ -6,7 +6,7 @@
    kept at length one (or features would shrink and rows grow to evade the penalty);
 3. dead features are resampled: one that was active on no sample since the last check gets the direction of a
    sample drawn with probability ~ (its squared error)^2, a small encoder weight, and an optimiser without memory;
-4. ``diagnose``: dead features, active features per sample (L0), explained variance.
+4. ``diagnose_sae``: dead features, active features per sample (L0), explained variance.
 
 The loop is our own, since the Overcomplete package has neither a decoder bias nor resampling, prints while it
 trains, and would bring OpenCV and matplotlib for two matrices and Adam.
@@ -211,16 +211,18 @@ def train_sae(
         else:
             _resample(sae, optimiser, dead, torch.cat([next(batches) for _ in range(RESAMPLING_BATCHES)]), generator)
             resampled = len(dead)
-        now = diagnose(sae, x)._replace(dead=len(dead))
+        now = diagnose_sae(sae, x)._replace(dead=len(dead))
         history.append({"step": step, "loss": loss.item(), **now._asdict(), "resampled": resampled})
         active.zero_()
     about = {"training": settings | {"normalise": normalise, "seed": seed, "samples": len(samples)}}
     done = replace(_detached(sae), normalised=normalise, site=site)
-    return replace(done, about={**about, "diagnostics": diagnose(done, samples)._asdict(), "history": history})
+    return replace(done, about={**about, "diagnostics": diagnose_sae(done, samples)._asdict(), "history": history})
 
 
 @torch.no_grad()
-def diagnose(sae: SparseAutoencoder, activations: Float[Tensor, "samples d"], *, batch_size: int = 4096) -> Diagnostics:
+def diagnose_sae(
+    sae: SparseAutoencoder, activations: Float[Tensor, "samples d"], *, batch_size: int = 4096
+) -> Diagnostics:
     """Measure a sparse autoencoder on activations, which need not be those that it was trained on.
 
     Explained variance is that of the samples as they are encoded: of length one where ``sae.normalised``.
@@ -234,9 +236,9 @@ def diagnose(sae: SparseAutoencoder, activations: Float[Tensor, "samples d"], *,
         features = sae.encode(x)
         alive |= (features > 0).any(0)
         active += int((features > 0).sum())
-        error += float((x - sae.decode(features)).double().pow(2).sum())
-        square += float(x.double().pow(2).sum())
-        mean += x.double().sum(0).cpu() / len(activations)
+        error += float((x - sae.decode(features)).cpu().double().pow(2).sum())  # on the CPU: MPS has no doubles
+        square += float(x.cpu().double().pow(2).sum())
+        mean += x.cpu().double().sum(0) / len(activations)
     variance = square - len(activations) * float(mean @ mean)
     return Diagnostics(int((~alive).sum()), active / len(activations), 1 - error / variance if variance else 0.0)
 
