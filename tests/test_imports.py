@@ -31,8 +31,8 @@ LAYERS = (
         "manifest",
     ),
     *("encoder", "narrowing", "adapters", "metrics", "templates", "data", "data.captions", "clip"),
-    *("baselines", "batches", "interventions", "nodes", "edges", "attribution", "cost"),
-    *("graph_similarity", "statistics", "comparison"),
+    *("baselines", "batches", "interventions", "nodes", "edges", "attribution", "cost", "sae"),
+    *("graph_similarity", "statistics", "comparison", "feature_sharing"),
     *("causal_results", "transfer_results", "patching", "faithfulness", "pixels", "transfer", "validation", "planted"),
     *("data.class_table", "data.file_check", "data.images", "data.domains", "data.contact_sheet"),
     *("data.caption_table", "data.base_sets", "data.sketch_sets", "data.subsampling", "data.mixtures"),
@@ -40,11 +40,11 @@ LAYERS = (
     *("data.toy_shapes_geometry", "data.toy_shapes_nature", "data.toy_shapes_things", "data.toy_shapes_vehicles"),
     *("data.toy_shapes", "data.toy_styles_raster", "data.toy_styles_flat", "data.toy_styles_light"),
     *("data.toy_styles_line", "data.toy_styles", "data.toy"),
-    *("extraction", "subject", "causal_study"),
+    *("extraction", "subject", "causal_study", "image_features", "feature_names"),
     *("plots", "circuit_plot", "causal_plots", "mixture_plots", "report", "comparison_report", "causal_report"),
-    *("generalization", "generalization_plots"),
+    *("feature_report", "generalization", "generalization_plots"),
     *("training", "training.devices", "training.run_folder", "training.table", "training.presets", "training.clip"),
-    *("training.evaluation", "training.open_clip_main"),
+    *("training.evaluation", "training.open_clip_main", "training.sae"),
     "command_line",
 )
 """Every module; one imports only from those before it."""
@@ -55,7 +55,8 @@ WHEN_CALLED = {("encoder", "adapters")}
 WITHOUT_TORCH = (
     *("circuit", "files", "quadrature", "provenance", "manifest", "graph_similarity", "statistics", "comparison"),
     *("causal_results", "transfer_results", "plots", "circuit_plot", "report", "templates", "command_line"),
-    *("mixture_plots", "data.base_sets", "data.sketch_sets", "data.mixture_files"),
+    *("mixture_plots", "data.base_sets", "data.sketch_sets", "data.mixture_files", "feature_sharing"),
+    *("generalization", "generalization_plots"),
 )
 """What circuits are studied, and training distributions made, with on a laptop."""
 

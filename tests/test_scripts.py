@@ -15,6 +15,7 @@ from types import ModuleType
 import pandas as pd
 import pytest
 
+from circuitry import DomainFolder, load_sae
 from circuitry.data.toy import write_toy
 from circuitry.errors import InputError
 from circuitry.training.clip import train_clip
@@ -239,6 +240,46 @@ def test_transfer_is_checked_and_drawn(quickstart: Path, subject_of_the_quicksta
     assert_drawn(out / "report.html", figures=3)  # two domains have no rank correlation
     assert len(pd.read_csv(out / "results" / "matrices.csv").query("sites == 'all'")) == 4
     assert not (out / "results" / "transfer.csv").exists()
+
+
+@pytest.fixture(scope="module")
+def model_of_the_quickstart(quickstart: Path) -> dict[str, object]:
+    run = quickstart / "run"
+    return {"checkpoint": run / "clip" / "checkpoints" / "epoch_1.pt", "data": run / "toy", "steps": 5}
+
+
+def test_a_sparse_autoencoder_is_trained_and_measured(
+    quickstart: Path, model_of_the_quickstart: dict[str, object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = script("train_sae")
+    out = quickstart / "sae"
+    module.main(module.Config(**model_of_the_quickstart, out=out, site="layer3.0", positions_per_image=2))
+    printed = capsys.readouterr().out
+    assert "768 features of 192 units at layer3.0" in printed
+    assert "explained_variance" in printed
+    assert load_sae(out / "sae.safetensors").about["training"]["samples"] == 2 * 5 * len(CLASSES) * len(STYLES)
+    assert pd.read_csv(out / "history.csv")["step"].tolist() == [5]
+
+
+@needs_browser
+def test_shared_features_are_found_and_drawn(quickstart: Path, model_of_the_quickstart: dict[str, object]) -> None:
+    module = script("shared_features")
+    out = quickstart / "shared_features"
+    module.main(module.Config(**model_of_the_quickstart, out=out, results=out / "results"))
+    assert_drawn(out / "report.html", figures=1)
+    names = set(pd.read_csv(out / "tables" / "features.csv")["name"])
+    toy = DomainFolder(quickstart / "run" / "toy")
+    assert names <= set(module.words(module.Config(data=toy.root), toy))
+    drawn = runpy.run_path(str(FIGURES / "feature_sharing.py"))["figure"](out / "results")
+    assert "random features" in drawn.layout.title.subtitle.text
+    words = quickstart / "words.txt"
+    words.write_text("cat\n\n dog \n")
+    given = module.Config(**model_of_the_quickstart, sae=out / "sae.safetensors", vocabulary=words, out=out / "again")
+    module.main(given)
+    assert set(pd.read_csv(out / "again" / "tables" / "features.csv")["name"]) <= {"cat", "dog"}
+    assert not (out / "again" / "sae.safetensors").exists()
+    with pytest.raises(InputError, match="There is no vocabulary"):
+        module.words(module.Config(vocabulary=quickstart / "none.txt"), toy)
 
 
 def test_the_benchmark_finds_equal_scores() -> None:

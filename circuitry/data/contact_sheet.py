@@ -50,7 +50,7 @@ def contact_sheet(
                     sheet.paste(_fitted(images[k], tile), corner)
                 else:
                     centre = (corner[0] + tile / 2, corner[1] + tile / 2)
-                    pen.text(centre, "–", fill="grey", font=font, anchor="mm")
+                    pen.text(centre, "-", fill="grey", font=font, anchor="mm")
     return sheet
 
 

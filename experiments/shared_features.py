@@ -1,0 +1,137 @@
+"""Do domains share the features by which a CLIP model describes a class? With a sparse autoencoder on its embeddings.
+
+Trains a sparse autoencoder on the normalised embeddings of the training images (or loads one), takes the 20 strongest
+features of every test image, and compares, class by class, which features come up most in two domains. Features are
+named by the nearest word, and shown with the images that they are the most active in.
+
+The study's claim, that the domain in which classes were left out shares the fewest features with the others, is
+refuted by another domain that shares significantly fewer. Read it against the halves of the same images (what
+could be reached) and against other classes (what is shared whatever the class).
+
+    python experiments/shared_features.py      # the quickstart's model
+    python experiments/shared_features.py --model RN50 --checkpoint epoch_32.pt --data DomainNet --out runs/features
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from circuitry import (
+    Clip,
+    DomainFolder,
+    SparseAutoencoder,
+    default_vocabulary,
+    image_features,
+    load_clip,
+    load_sae,
+    name_features,
+    train_sae_on_images,
+)
+from circuitry.command_line import run_script
+from circuitry.comparison_report import write_results
+from circuitry.data.mixtures import read_captions
+from circuitry.errors import InputError
+from circuitry.feature_report import add_features, add_sharing, sharing_tables
+from circuitry.plot_style import domain_marks
+from circuitry.provenance import versions
+from circuitry.report import Report
+
+SMALL_TABLES = ("matrix", "levels", "summary", "paired_tests")
+"""Tables that are small enough to be committed."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings; the defaults are the quickstart's model and images."""
+
+    model: str = "rn-tiny"
+    """open_clip model name, a name shipped here (rn-tiny), or the path of a model-config JSON."""
+    checkpoint: Path | None = Path("runs/quickstart/clip/checkpoints/epoch_16.pt")
+    """Local checkpoint; this or --pretrained."""
+    pretrained: str | None = None
+    """open_clip's tag of pretrained weights; give --checkpoint None with it."""
+    data: Path = Path("runs/quickstart/toy")
+    """Folder of the images: <domain>/<class>/<file>."""
+    train_split: str | None = "train"
+    """Which of DomainNet's lists the autoencoder is trained on, where there are lists."""
+    split: str | None = "test"
+    """Which lists features are compared on."""
+    classes: tuple[str, ...] | None = None
+    """Classes to compare; all unless told."""
+    domains: tuple[str, ...] | None = None
+    """Domains to compare; all unless told."""
+    n_images: int | None = None
+    """Images per class and domain; all unless told."""
+    sae: Path | None = None
+    """A trained autoencoder of the embedding (experiments/train_sae.py); trained here with the study's settings unless
+    told, and kept in --out."""
+    steps: int = 5000
+    """Steps of that training."""
+    vocabulary: Path | None = None
+    """Text file of words, one a line, that name features. Unless told: the words of data/captions.tsv where that is
+    (a small model knows no others), else class names, styles and ImageNet's classes."""
+    features: tuple[int, ...] | None = None
+    """Features to show; the most and the least shared ones unless told."""
+    out: Path = Path("runs/shared_features")
+    """Folder for the autoencoder, tables and the page."""
+    results: Path | None = None
+    """Also write the small tables and their provenance here, where the figures read them."""
+    device: str = "cpu"
+    """Where the model runs."""
+    seed: int = 0
+    """Seed of training, choices and bootstrap."""
+
+
+def main(config: Config) -> None:
+    """Train or load, compare, name, write; print where the page is."""
+    clip = load_clip(config.model, config.checkpoint, config.pretrained, config.device)
+    images = DomainFolder(config.data, split=config.split, domains=config.domains, classes=config.classes)
+    sae = autoencoder(config, clip)
+    names = name_features(sae, clip, words(config, images))
+    found = image_features(clip, sae, images, n_images=config.n_images, seed=config.seed)
+    tables = sharing_tables(found, names, seed=config.seed)
+    quality = {name: f"{value:.3g}" for name, value in sae.about.get("diagnostics", {}).items()}
+    report = Report(
+        f"Which features do {len(found.domains)} domains share in {clip.name}?",
+        f"A sparse autoencoder describes image embeddings by {sae.n_features} features"
+        + (
+            f" ({quality['dead']} of them dead, {quality['l0']} active per image, {quality['explained_variance']} of "
+            "the variance explained, on its training images)"
+            if quality
+            else ""
+        )
+        + f". Features of {len(found.images)} images are compared between domains, class by class.",
+    )
+    add_sharing(report, tables, domain_marks(found.domains))
+    add_features(report, found, tables, images, config.features)
+    print(tables["matrix"].to_string(index=False, float_format=lambda value: f"{value:.3f}"))
+    print(tables["levels"].to_string(index=False, float_format=lambda value: f"{value:.3f}"))
+    about = {"autoencoder": {key: value for key, value in sae.about.items() if key != "history"}}
+    chosen = {"data": config.data, "split": config.split, "n_images": config.n_images, "seed": config.seed}
+    provenance = {"model": clip.name, "model_digest": clip.digest, **chosen, **about, **versions()}
+    write_results(report, tables, config.out, config.results, provenance, SMALL_TABLES)
+
+
+def autoencoder(config: Config, clip: Clip) -> SparseAutoencoder:
+    """Return the autoencoder that was asked for, or train one and keep it."""
+    if config.sae is not None:
+        return load_sae(config.sae, config.device)
+    images = DomainFolder(config.data, split=config.train_split, domains=config.domains, classes=config.classes)
+    sae = train_sae_on_images(clip, images, seed=config.seed, steps=config.steps)
+    sae.save(config.out / "sae.safetensors")
+    return sae
+
+
+def words(config: Config, images: DomainFolder) -> tuple[str, ...]:
+    """Return the vocabulary."""
+    if config.vocabulary is not None:
+        if not config.vocabulary.is_file():
+            raise InputError(f"There is no vocabulary {config.vocabulary}: give a text file with one word a line.")
+        return tuple(line.strip() for line in config.vocabulary.read_text("utf-8").splitlines() if line.strip())
+    if not (config.data / "captions.tsv").is_file():
+        return default_vocabulary(images.all_classes)
+    in_captions = {word.strip(".,") for caption in read_captions(config.data).values() for word in caption.split()}
+    return (*images.all_classes, *sorted(in_captions))
+
+
+if __name__ == "__main__":
+    run_script(Config, main, __doc__)

@@ -1,0 +1,97 @@
+"""Train a sparse autoencoder on one site of a CLIP image encoder, and say how well it describes it.
+
+Takes all images of the train lists of the chosen domains. The input is the normalised image embedding unless a site is
+named; there every position is a sample. Prints dead features, active features per sample (L0) and explained variance,
+on the training images and on the test images. An autoencoder that explains little variance, or whose features
+are mostly dead or mostly active, says little about the model.
+
+    python experiments/train_sae.py      # the quickstart's model
+    python experiments/train_sae.py --model RN50 --checkpoint epoch_32.pt --data DomainNet --site layer3.5 \
+        --positions-per-image 8 --out runs/sae-layer3.5
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from circuitry import DomainFolder, diagnose_sae, load_clip, sample_activations, train_sae_on_images
+from circuitry.command_line import run_script
+from circuitry.data.images import load_batches
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of a training run; the defaults are the quickstart's model and the study's numbers."""
+
+    model: str = "rn-tiny"
+    """open_clip model name, a name shipped here (rn-tiny), or the path of a model-config JSON."""
+    checkpoint: Path | None = Path("runs/quickstart/clip/checkpoints/epoch_16.pt")
+    """Local checkpoint; this or --pretrained."""
+    pretrained: str | None = None
+    """open_clip's tag of pretrained weights; give --checkpoint None with it."""
+    data: Path = Path("runs/quickstart/toy")
+    """Folder of the images: <domain>/<class>/<file>."""
+    train_split: str | None = "train"
+    """Which of DomainNet's lists to train on, where there are lists."""
+    split: str | None = "test"
+    """Which lists to measure on."""
+    domains: tuple[str, ...] | None = None
+    """Domains to train on; all unless told."""
+    site: str | None = None
+    """Site of the encoder; the normalised embedding unless told."""
+    positions_per_image: int | None = None
+    """Positions of each image that are samples, at random; all unless told. It bounds memory."""
+    out: Path = Path("runs/sae")
+    """Folder for sae.safetensors and history.csv."""
+    expansion: int = 4
+    """Features per unit."""
+    l1: float = 1e-4
+    """Weight of the sum of features against the mean squared error."""
+    lr: float = 1e-4
+    """Learning rate of Adam."""
+    batch_size: int = 2048
+    """Samples per step."""
+    steps: int = 5000
+    """Steps of the optimiser."""
+    resample_every: int = 1000
+    """Steps between two checks for dead features."""
+    device: str = "cpu"
+    """Where the model runs."""
+    seed: int = 0
+    """Seed of positions, weights and batches."""
+
+
+def main(config: Config) -> None:
+    """Train, measure, write, print."""
+    images = DomainFolder(config.data, split=config.train_split, domains=config.domains)
+    clip = load_clip(config.model, config.checkpoint, config.pretrained, config.device)
+    sae = train_sae_on_images(
+        clip,
+        images,
+        config.site,
+        positions_per_image=config.positions_per_image,
+        seed=config.seed,
+        expansion=config.expansion,
+        l1=config.l1,
+        lr=config.lr,
+        batch_size=config.batch_size,
+        steps=config.steps,
+        resample_every=config.resample_every,
+    )
+    path = config.out / "sae.safetensors"
+    sae.save(path)
+    pd.DataFrame(sae.about["history"]).to_csv(config.out / "history.csv", index=False)
+    test = DomainFolder(config.data, split=config.split, domains=config.domains)
+    batches = load_batches([record.path for record in test.records], clip.preprocess, 64)
+    samples = sample_activations(
+        clip.encoder, batches, sae.site, positions_per_image=config.positions_per_image, seed=config.seed
+    )
+    rows = {"training images": sae.about["diagnostics"], "test images": diagnose_sae(sae, samples)._asdict()}
+    print(f"{sae.n_features} features of {sae.d} units at {sae.site}")
+    print(pd.DataFrame(rows).T.to_string(float_format=lambda value: f"{value:.3f}"))
+    print(f"sparse autoencoder: {path}")
+
+
+if __name__ == "__main__":
+    run_script(Config, main, __doc__)

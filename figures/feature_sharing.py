@@ -1,0 +1,27 @@
+"""How many features of a sparse autoencoder domains share, with the split-half ceilings on the diagonal.
+
+python figures/feature_sharing.py
+"""
+
+from pathlib import Path
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from circuitry.plots import similarity_heatmap
+from circuitry.report import write_figure
+
+RESULTS = Path(__file__).parents[1] / "experiments" / "results" / "shared_features"
+
+
+def figure(results: Path = RESULTS) -> go.Figure:
+    """Draw the committed tables."""
+    matrix = pd.read_csv(results / "matrix.csv", index_col="domain").rename_axis(index=None)
+    levels = pd.read_csv(results / "levels.csv", index_col="what")["value"]
+    drawn = similarity_heatmap(matrix, title="Which styles share their features?", measure="feature sharing")
+    low = ", ".join(f"{what} {levels[what]:.2f}" for what in ("two classes in two domains", "random features"))
+    return drawn.update_layout(title_subtitle_text=f"{drawn.layout.title.subtitle.text}; {low}")
+
+
+if __name__ == "__main__":
+    print(*write_figure(figure(), Path(__file__).with_suffix("")), sep="\n")

@@ -1,0 +1,236 @@
+"""Training of sparse autoencoders: a planted dictionary is found, the dead come alive, and what is measured."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+
+from circuitry import (
+    Clip,
+    DomainFolder,
+    Encoder,
+    InputError,
+    SparseAutoencoder,
+    diagnose_sae,
+    sample_activations,
+    train_sae,
+    train_sae_on_images,
+)
+from circuitry.training import sae as training
+
+QUICK: dict[str, Any] = {"lr": 3e-3, "batch_size": 256, "steps": 60, "resample_every": 20, "progress": False}
+
+
+def planted(samples: int, d: int = 16, features: int = 32) -> tuple[Tensor, Tensor]:
+    """Directions [features, d], and samples that are sparse positive sums of them, about two each."""
+    generator = torch.Generator().manual_seed(0)
+    directions = F.normalize(torch.randn(features, d, generator=generator), dim=-1)
+    active = torch.rand(samples, features, generator=generator) < 0.06
+    return directions, (active * (0.5 + torch.rand(samples, features, generator=generator))) @ directions
+
+
+# Training
+
+
+def test_a_planted_dictionary_is_found() -> None:
+    directions, samples = planted(8192)
+    sae = train_sae(
+        samples, expansion=2, l1=0.03, **(QUICK | {"batch_size": 512, "steps": 1500, "resample_every": 300})
+    )
+    cosine = (directions @ sae.w_dec.T).max(dim=1).values
+    assert float(cosine.mean()) > 0.97
+    assert sae.about["diagnostics"]["dead"] == 0
+    assert sae.about["diagnostics"]["l0"] < 4
+    assert sae.about["diagnostics"]["explained_variance"] > 0.8
+
+
+def test_rows_stay_at_length_one_and_settings_are_stored() -> None:
+    samples = planted(500)[1]
+    sae = train_sae(samples, site="layer4", seed=3, **QUICK)
+    torch.testing.assert_close(sae.w_dec.norm(dim=1), torch.ones(64))
+    assert (sae.n_features, sae.site, sae.normalised, sae.activation) == (64, "layer4", False, "relu")
+    assert not sae.w_enc.requires_grad
+    settings = {"expansion": 4, "l1": 1e-4, "lr": 3e-3, "batch_size": 256, "steps": 60, "resample_every": 20}
+    assert sae.about["training"] == settings | {"normalise": False, "seed": 3, "samples": 500}
+    assert [row["step"] for row in sae.about["history"]] == [20, 40, 60]
+    assert sae.about["history"][-1]["loss"] < sae.about["history"][0]["loss"]
+    assert sae.about["diagnostics"] == diagnose_sae(sae, samples)._asdict()
+
+
+def test_equal_seeds_give_equal_weights() -> None:
+    samples = planted(500)[1]
+    a, b, c = (train_sae(samples, seed=seed, **QUICK) for seed in (1, 1, 2))
+    assert torch.equal(a.w_enc, b.w_enc)
+    assert not torch.equal(a.w_enc, c.w_enc)
+
+
+def test_a_heavier_penalty_is_sparser() -> None:
+    samples = planted(500)[1]
+    light, heavy = (train_sae(samples, l1=l1, **QUICK).about["diagnostics"] for l1 in (0.0, 0.1))
+    assert heavy["l0"] < light["l0"]
+    assert heavy["explained_variance"] < light["explained_variance"]
+
+
+def test_samples_are_scaled_to_length_one() -> None:
+    samples = planted(500)[1] + 0.1
+    scaled = train_sae(7 * samples, normalise=True, **QUICK)
+    plain = train_sae(F.normalize(samples, dim=-1), **QUICK)
+    assert scaled.normalised
+    torch.testing.assert_close(scaled.w_dec, plain.w_dec, atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        scaled.encode(3 * samples), plain.encode(F.normalize(samples, dim=-1)), atol=1e-3, rtol=0
+    )
+
+
+@pytest.mark.parametrize("resample_every", [20, 1000])
+def test_a_dead_feature_comes_alive(resample_every: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    initial = training._initial
+
+    def with_a_dead_feature(*args: Any) -> SparseAutoencoder:
+        sae = initial(*args)
+        sae.b_enc[5] = -100
+        return sae
+
+    monkeypatch.setattr(training, "_initial", with_a_dead_feature)
+    sae = train_sae(planted(500)[1], **(QUICK | {"resample_every": resample_every}))
+    first = sae.about["history"][0]
+    assert first["dead"] == 1
+    if resample_every == 20:
+        assert [row["resampled"] for row in sae.about["history"]] == [1, 0, 0]
+        assert sae.about["diagnostics"]["dead"] == 0
+        assert float(sae.b_enc[5]) > -1
+    else:
+        assert first["resampled"] == 0
+        assert sae.about["diagnostics"]["dead"] == 1
+
+
+def test_a_resampled_feature_points_at_what_is_described_badly() -> None:
+    generator = torch.Generator().manual_seed(0)
+    sae = training._initial(torch.ones(2, 4), 8, generator)  # so the decoder's bias is (1, 1, 1, 1)
+    optimiser = torch.optim.Adam([w.requires_grad_() for w in (sae.w_enc, sae.b_enc, sae.w_dec, sae.b_dec)], lr=0.0)
+    sae.decode(sae.encode(torch.randn(64, 4, generator=generator))).pow(2).sum().backward()  # type: ignore[no-untyped-call]
+    optimiser.step()
+    sae.b_enc.data[:] = -50  # nothing is active: the bias itself is described without error, the last sample badly
+    x = torch.tensor([[1.0, 1, 1, 1], [1, 1, 1, 1], [1, 1, 4, 1]])
+    dead, others = [2, 7], [0, 1, 3, 4, 5, 6]
+    training._resample(sae, optimiser, torch.tensor(dead), x, generator)
+    direction = torch.tensor([0.0, 0, 1, 0])
+    length = 0.2 * sae.w_enc[:, others].norm(dim=0).mean().item()
+    for feature in dead:
+        torch.testing.assert_close(sae.w_dec[feature].detach(), direction)
+        torch.testing.assert_close(sae.w_enc[:, feature].detach(), length * direction)
+    assert sae.b_enc.tolist() == [0 if i in dead else -50 for i in range(8)]
+    for moment in ("exp_avg", "exp_avg_sq"):
+        of = {weights: optimiser.state[weights][moment] for weights in (sae.w_enc, sae.b_enc, sae.w_dec)}
+        for by_feature in (of[sae.w_enc].T, of[sae.b_enc], of[sae.w_dec]):
+            assert not by_feature[dead].any()
+            assert by_feature[others].any()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"steps": 0}, "needs a positive steps, but 0 was given"),
+        ({"expansion": -1}, "needs a positive expansion"),
+        ({"l1": -0.1}, "needs a positive l1, but -0.1 was given"),
+    ],
+)
+def test_settings_without_sense_are_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        train_sae(torch.randn(5, 2), **(QUICK | change))
+
+
+def test_samples_without_sense_are_refused() -> None:
+    with pytest.raises(InputError, match=r"at least two samples, all finite, but 1 were given"):
+        train_sae(torch.ones(1, 2))
+    with pytest.raises(InputError, match=r"some hold NaN"):
+        train_sae(torch.tensor([[1.0, float("nan")], [1, 2]]))
+
+
+# Diagnostics
+
+
+def test_diagnostics_worked_out_on_paper() -> None:
+    # Feature 0 sees axis 0, feature 1 axis 1, feature 2 nothing; the third axis is not described.
+    w_enc = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 0]])
+    sae = SparseAutoencoder(w_enc, torch.zeros(3), w_enc.T.contiguous(), torch.zeros(3))
+    x = torch.tensor([[2.0, 0, 0], [0, 2, 0], [2, 2, 2], [0, 0, -2]])
+    # Errors: 0, 0, 4, 4. Means 1, 1, 0; squares 4 + 4 + 12 + 4 = 24, variance 24 - 4 * 2 = 16.
+    for batch_size in (1, 3, 4):
+        assert diagnose_sae(sae, x, batch_size=batch_size) == (1, 1.0, 0.5)
+
+
+def test_diagnostics_of_scaled_inputs() -> None:
+    w_enc = torch.eye(2)
+    sae = SparseAutoencoder(w_enc, torch.zeros(2), torch.eye(2), torch.zeros(2), normalised=True)
+    assert diagnose_sae(sae, torch.tensor([[5.0, 0], [0, 3.0]])) == (0, 1.0, 1.0)
+
+
+# Samples
+
+
+def test_every_position_is_a_sample(any_tower: nn.Module) -> None:
+    encoder = Encoder.from_tower(any_tower.eval())
+    images = torch.randn(3, 3, *encoder.image_size)
+    site = encoder.sites[len(encoder.sites) // 2]
+    with torch.no_grad():
+        expected = encoder(images, stop=site)
+        embeddings = encoder(images)
+    samples = sample_activations(encoder, [images[:2], images[2:]], site)
+    units = expected.shape[encoder.unit_dim(site)]
+    if encoder.unit_dim(site) == 1 and expected.dim() == 4:
+        rows = [
+            expected[i, :, y, x] for i in range(3) for y in range(expected.shape[2]) for x in range(expected.shape[3])
+        ]
+    else:
+        rows = list(expected.reshape(-1, units))
+    torch.testing.assert_close(samples, torch.stack(rows), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(sample_activations(encoder, [images]), embeddings, atol=1e-5, rtol=1e-4)
+
+
+def test_a_few_positions_of_every_image(resnet: nn.Module) -> None:
+    encoder = Encoder.from_tower(resnet.eval())
+    images = torch.randn(4, 3, *encoder.image_size)
+    everything = sample_activations(encoder, [images], "layer2.0").reshape(4, -1, 64)
+    few = sample_activations(encoder, [images], "layer2.0", positions_per_image=5, seed=1)
+    assert few.shape == (20, 64)
+    for image, chosen in zip(everything, few.reshape(4, 5, 64), strict=True):
+        same = (chosen[:, None] == image[None]).all(-1)
+        assert same.any(1).all()  # each is a position of its own image,
+        assert int(same.any(0).sum()) == 5  # and no two the same one
+    for cut in (1, 3):
+        again = sample_activations(encoder, images.split(cut), "layer2.0", positions_per_image=5, seed=1)  # type: ignore[no-untyped-call]
+        torch.testing.assert_close(again, few, atol=1e-5, rtol=1e-4)
+    assert not torch.equal(sample_activations(encoder, [images], "layer2.0", positions_per_image=5, seed=2), few)
+    assert len(sample_activations(encoder, [images], "attnpool", positions_per_image=5)) == 4
+
+
+def test_what_cannot_be_sampled_is_refused(resnet: nn.Module) -> None:
+    encoder = Encoder.from_tower(resnet)
+    with pytest.raises(InputError, match="at least one image, but there were none"):
+        sample_activations(encoder, [])
+    with pytest.raises(InputError, match="At least one position per image is needed, but 0 was given"):
+        sample_activations(encoder, [], positions_per_image=0)
+    with pytest.raises(InputError, match="There is no site 'layer9'"):
+        sample_activations(encoder, [], "layer9")
+
+
+def test_training_on_a_folder_of_images(clip: Clip, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for i in range(6):
+        path = tmp_path / "real" / "cat" / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(path)
+    images = DomainFolder(tmp_path)
+    sae = train_sae_on_images(clip, images, **QUICK)
+    assert (sae.site, sae.normalised, sae.d) == ("attnpool", True, 16)
+    assert sae.about["model_digest"] == clip.digest
+    assert sae.about["training"]["samples"] == 6
+    deep = train_sae_on_images(clip, images, "layer2.0", positions_per_image=3, **QUICK)
+    assert (deep.site, deep.normalised) == ("layer2.0", False)
+    assert deep.about["training"]["samples"] == 18
