@@ -38,6 +38,8 @@ from .quadrature import gauss_legendre_rule as gauss_legendre_rule
 from .quadrature import left_rule as left_rule
 from .quadrature import midpoint_rule as midpoint_rule
 from .subject import Subject as Subject
+from .training.supervised_model import SupervisedModel as SupervisedModel
+from .training.supervised_model import load_supervised as load_supervised
 from .transfer import interchange as interchange
 from .transfer import transfer_circuits as transfer_circuits
 from .transfer_results import transfer_against_similarity as transfer_against_similarity

@@ -41,7 +41,8 @@ LAYERS = (
     *("extraction", "subject", "causal_study"),
     *("plots", "circuit_plot", "causal_plots", "report", "comparison_report", "causal_report"),
     *("training", "training.devices", "training.run_folder", "training.table", "training.presets", "training.clip"),
-    *("training.evaluation", "training.open_clip_main"),
+    *("training.evaluation", "training.open_clip_main", "training.labels", "training.supervised_model"),
+    *("training.supervised_loop", "training.supervised"),
     "command_line",
 )
 """Every module; one imports only from those before it."""
