@@ -60,6 +60,8 @@ from .training.sae import diagnose_sae as diagnose_sae
 from .training.sae import sample_activations as sample_activations
 from .training.sae import train_sae as train_sae
 from .training.sae import train_sae_on_images as train_sae_on_images
+from .training.supervised_model import SupervisedModel as SupervisedModel
+from .training.supervised_model import load_supervised as load_supervised
 from .transfer import interchange as interchange
 from .transfer import transfer_circuits as transfer_circuits
 from .transfer_results import transfer_against_similarity as transfer_against_similarity

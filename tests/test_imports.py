@@ -44,7 +44,8 @@ LAYERS = (
     *("plots", "circuit_plot", "causal_plots", "mixture_plots", "report", "comparison_report", "causal_report"),
     *("feature_report", "generalization", "generalization_plots"),
     *("training", "training.devices", "training.run_folder", "training.table", "training.presets", "training.clip"),
-    *("training.evaluation", "training.open_clip_main", "training.sae"),
+    *("training.evaluation", "training.open_clip_main", "training.labels", "training.supervised_model"),
+    *("training.supervised_loop", "training.supervised", "training.sae", "training.study", "training.toy_study"),
     "command_line",
 )
 """Every module; one imports only from those before it."""

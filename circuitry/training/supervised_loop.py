@@ -1,0 +1,227 @@
+"""Epochs of a supervised training, each of which depends on seed, its number and the weights before it alone.
+
+1. SGD with Nesterov momentum 0.9; weight decay for all weights but those of norms and biases; from each milestone on
+   the learning rate is a tenth of what it was.
+2. The order of the images comes from (seed, epoch), the random crop of an image from (seed, epoch, image). So an
+   interrupted run goes on as if nothing had happened, and how many processes read images changes nothing.
+3. Each of several processes takes its share of every batch; accelerate averages their gradients.
+4. Weights, momenta and history are stored in one file.
+"""
+
+import math
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from jaxtyping import Int
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, default_collate
+from tqdm import tqdm
+
+from circuitry.arrays import read_arrays, write_arrays
+from circuitry.data.images import load_image
+from circuitry.errors import InputError
+from circuitry.training.supervised_model import Classifier, Transform, as_arrays, set_state
+
+STATE_FORMAT = "circuitry supervised training 1"
+_MOMENTUM = 0.9
+_NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)  # the first: batch, instance, sync
+
+
+class Schedule(NamedTuple):
+    """Numbers of a training, as `train_supervised` explains them."""
+
+    epochs: int
+    batch_size: int
+    lr: float
+    milestones: tuple[int, ...]
+    weight_decay: float
+
+
+def learning_rate(epoch: int, lr: float, milestones: Sequence[int]) -> float:
+    """Return the learning rate of an epoch, counted from 0: ``lr`` a tenth for every milestone that is reached.
+
+    Example:
+        >>> [learning_rate(epoch, 0.01, (30, 50, 70)) for epoch in (29, 30, 70)]
+        [0.01, 0.001, 1e-05]
+    """
+    reached = sum(epoch >= milestone for milestone in milestones)
+    return float(lr / 10**reached)
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Return the parameters as an optimizer takes them: weights decay, those of norms and biases do not.
+
+    A bias is what is named so, relative position biases and those of attention's projections included.
+    """
+    norms = {
+        id(parameter)
+        for module in model.modules()
+        if isinstance(module, _NORMS)
+        for parameter in module.parameters(recurse=False)
+    }
+    decaying: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        spared = id(parameter) in norms or "bias" in name.rpartition(".")[2]
+        (others if spared else decaying).append(parameter)
+    return [{"params": decaying, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+
+
+def seed_of(*numbers: int) -> int:
+    """Return one seed for several numbers, unrelated to that of any others."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
+
+
+class SeededImages(Dataset[Any]):
+    """Images of one epoch with their labels; unreadable ones are an InputError in their place."""
+
+    def __init__(
+        self, files: np.ndarray, targets: Int[np.ndarray, " images"], transform: Transform, seed: int, epoch: int
+    ) -> None:
+        self.files = files
+        self.targets = targets
+        self.transform = transform
+        self.seed = seed
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int] | InputError:
+        try:
+            image = load_image(os.fsdecode(self.files[index]))
+        except InputError as error:
+            return error
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed_of(self.seed, self.epoch, index))
+            return self.transform(image), int(self.targets[index])
+
+    def batches(self, batch_size: int, rank: int = 0, processes: int = 1) -> list[list[int]]:
+        """Return this process's share of every whole batch of the epoch, as places of images."""
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(len(self))
+        steps = len(self) // batch_size
+        shares = order[: steps * batch_size].reshape(steps, processes, batch_size // processes)
+        found: list[list[int]] = shares[:, rank].tolist()
+        return found
+
+
+class Training:
+    """A model in training: runs one epoch after another, and is stored and restored between two."""
+
+    def __init__(self, model: Classifier, name: str, schedule: Schedule, device: str, precision: str) -> None:
+        if device.startswith("cuda:"):
+            torch.cuda.set_device(device)
+        self.accelerator = Accelerator(cpu=device == "cpu")
+        if self.accelerator.device.type != device.partition(":")[0]:
+            raise InputError(
+                f"this process has already used accelerate on {self.accelerator.device.type}, and cannot train on "
+                f"{device}: start another"
+            )
+        self.name = name
+        self.schedule = schedule
+        self.precision = precision
+        self.model = model.to(self.accelerator.device)
+        groups = parameter_groups(model, schedule.weight_decay)
+        self.optimizer = torch.optim.SGD(groups, lr=schedule.lr, momentum=_MOMENTUM, nesterov=True)
+        self._parallel_model, self._parallel_optimizer = self.accelerator.prepare(model, self.optimizer)
+        self.history: list[dict[str, float]] = []
+        """One entry per finished epoch, with its number counted from 1."""
+
+    @property
+    def epochs_done(self) -> int:
+        """How many epochs are finished."""
+        return len(self.history)
+
+    def run_epoch(self, images: SeededImages, workers: int, progress: bool) -> None:
+        """Train on all images once, and add to the history.
+
+        Raises:
+            InputError: for an image that cannot be read, or a loss that is no finite number.
+        """
+        started = time.perf_counter()
+        schedule, epoch, accelerator = self.schedule, self.epochs_done, self.accelerator
+        lr = learning_rate(epoch, schedule.lr, schedule.milestones)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        torch.manual_seed(seed_of(images.seed, epoch, accelerator.process_index))  # of what is random in the tower
+        batches = images.batches(schedule.batch_size, accelerator.process_index, accelerator.num_processes)
+        on_gpu = accelerator.device.type == "cuda"
+        loader = DataLoader(images, batch_sampler=batches, num_workers=workers, collate_fn=_collate, pin_memory=on_gpu)
+        self._parallel_model.train()
+        loss_sum = torch.zeros((), device=accelerator.device)
+        correct = torch.zeros((), device=accelerator.device, dtype=torch.long)
+        hidden = not progress or not accelerator.is_main_process
+        label = f"epoch {epoch + 1}/{schedule.epochs}"
+        with tqdm(total=len(batches) * schedule.batch_size, unit="image", desc=label, disable=hidden) as bar:
+            for batch in loader:
+                if isinstance(batch, InputError):
+                    raise batch
+                step_loss, step_correct = self._step(*batch)
+                loss_sum += step_loss
+                correct += step_correct
+                bar.update(schedule.batch_size)
+        n_images = len(batches) * schedule.batch_size
+        loss = float(accelerator.reduce(loss_sum, "mean")) / len(batches)
+        if not math.isfinite(loss):
+            raise InputError(
+                f"the loss is no longer a finite number in epoch {epoch + 1}: train with a lower lr than {schedule.lr}"
+            )
+        self.history.append(
+            {
+                "epoch": epoch + 1,
+                "lr": lr,
+                "loss": loss,
+                "accuracy": int(accelerator.reduce(correct, "sum")) / n_images,
+                "images_per_second": round(n_images / (time.perf_counter() - started), 1),
+            }
+        )
+
+    def _step(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """One step of the optimizer; returns loss and number of right answers, of this process's share."""
+        device = self.accelerator.device
+        images, targets = images.to(device, non_blocking=True), targets.to(device, non_blocking=True)
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.precision == "amp_bf16"):
+            logits = self._parallel_model(images)
+            loss = F.cross_entropy(logits, targets)
+        self._parallel_optimizer.zero_grad()
+        self.accelerator.backward(loss)
+        self._parallel_optimizer.step()
+        return loss.detach(), (logits.argmax(dim=1) == targets).sum()
+
+    def save(self, path: Path) -> None:
+        """Write weights, momenta and history, whole or not at all."""
+        momenta = {
+            name: self.optimizer.state[parameter]["momentum_buffer"]
+            for name, parameter in self.model.named_parameters()
+            if "momentum_buffer" in self.optimizer.state[parameter]
+        }
+        tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        tensors |= {f"momentum.{name}": tensor for name, tensor in momenta.items()}
+        write_arrays(path, STATE_FORMAT, {"history": self.history}, as_arrays(tensors))
+
+    def restore(self, path: Path) -> None:
+        """Go on from what `save` has written.
+
+        Raises:
+            InputError: for a damaged file, or the state of another model.
+        """
+        header, arrays = read_arrays(path, STATE_FORMAT, "state of a supervised training")
+        weights = {key.removeprefix("model."): array for key, array in arrays.items() if key.startswith("model.")}
+        set_state(self.model, weights, str(path), self.name)
+        for name, parameter in self.model.named_parameters():
+            if f"momentum.{name}" in arrays:
+                momentum = torch.from_numpy(arrays[f"momentum.{name}"].copy()).to(parameter.device)
+                self.optimizer.state[parameter]["momentum_buffer"] = momentum.reshape(parameter.shape)
+        self.history = header["history"]
+
+
+def _collate(items: list[Any]) -> Any:
+    """A batch, or the reason why there is none: an exception from another process would come with its traceback."""
+    return next((item for item in items if isinstance(item, InputError)), None) or default_collate(items)

@@ -1,0 +1,163 @@
+"""A classifier on an open_clip image tower: tower, ReLU, linear head; stored, loaded, and ready for circuits.
+
+Its file is safetensors with a JSON header: the model's configuration, the names of the outputs, the labels.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from PIL.Image import Image
+from torch import Tensor, nn
+
+from circuitry.arrays import read_arrays, write_arrays
+from circuitry.clip import check_state, register_model
+from circuitry.encoder import Encoder
+from circuitry.errors import InputError
+from circuitry.training.labels import LabelTable
+
+FORMAT = "circuitry supervised model 1"
+Transform = Callable[[Image], Tensor]
+
+
+class Classifier(nn.Module):
+    """Images -> one logit per class: ``head(relu(tower(images)))``."""
+
+    def __init__(self, tower: nn.Module, head: nn.Linear) -> None:
+        super().__init__()
+        self.tower = tower
+        self.head = head
+
+    def forward(self, images: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch classes"]:
+        logits: Tensor = self.head(F.relu(self.tower(images)))
+        return logits
+
+
+@dataclass(frozen=True, eq=False)
+class SupervisedLogit:
+    """The logit of one class, ``relu(embedding) @ weight + bias``: a metric as `attribute` takes it."""
+
+    weight: Tensor
+    """The class's row of the head [D]."""
+    bias: Tensor
+    """The class's bias, one number."""
+
+    def __call__(self, embedding: Float[Tensor, "batch d"]) -> Float[Tensor, " batch"]:
+        return F.relu(embedding) @ self.weight + self.bias
+
+
+@dataclass(frozen=True, eq=False)
+class SupervisedModel:
+    """A trained classifier ready for analysis: evaluation mode, no gradients for weights."""
+
+    name: str
+    """open_clip's name of the architecture of the tower."""
+    encoder: Encoder
+    """The tower; its embeddings are what the ReLU and the head get."""
+    head: nn.Linear
+    table: LabelTable
+    preprocess: Transform
+    """PIL image -> tensor [3, H, W], open_clip's own transform for inference."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Name of every output."""
+        return self.table.classes
+
+    def logits(self, images: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch classes"]:
+        """Return one logit per class."""
+        found: Tensor = self.head(F.relu(self.encoder(images)))
+        return found
+
+    def metric(self, label: int) -> SupervisedLogit:
+        """Return the metric of an output, for circuits of the class.
+
+        Raises:
+            InputError: when there is no such output.
+
+        Example:
+            >>> label = model.table.labels["lion"]
+            >>> circuitry.attribute(model.encoder, images, model.metric(label))
+        """
+        if not 0 <= label < len(self.classes):
+            raise InputError(f"A label is one of the {len(self.classes)} outputs, but {label} was given.")
+        return SupervisedLogit(self.head.weight[label], self.head.bias[label])
+
+
+def build_classifier(name: str, n_classes: int, crop_scale: float) -> tuple[Classifier, Transform, Transform]:
+    """Return a classifier with random weights on a registered model's tower, and the transforms to train and to test.
+
+    The transforms are those that open_clip trains and tests the CLIP model of this name with.
+    """
+    model, train, test = open_clip.create_model_and_transforms(name, aug_cfg={"scale": (crop_scale, 1.0)})
+    width = open_clip.get_model_config(name)["embed_dim"]
+    return Classifier(model.visual, nn.Linear(width, n_classes)), train, test
+
+
+def write_classifier(path: Path, model: Classifier, name: str, table: LabelTable, epoch: int) -> None:
+    """Write a classifier after so many epochs, whole or not at all."""
+    header = {
+        "name": name,
+        "config": open_clip.get_model_config(name),
+        "classes": table.classes,
+        "labels": dict(table.labels),
+        "epoch": epoch,
+    }
+    write_arrays(path, FORMAT, header, as_arrays(model.state_dict()))
+
+
+def load_supervised(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> SupervisedModel:
+    """Load a classifier that `train_supervised` has trained.
+
+    Args:
+        path: one of its checkpoints, ``epoch_N.safetensors``.
+        device: where the model lives.
+
+    Raises:
+        InputError: a file that is missing, damaged or of another kind; another model of the same name here.
+
+    Example:
+        >>> model = load_supervised("runs/supervised/checkpoints/epoch_90.safetensors")
+        >>> model.classes[int(model.logits(images)[0].argmax())]
+        'lion'
+    """
+    header, arrays = read_arrays(path, FORMAT, "supervised model")
+    with tempfile.TemporaryDirectory() as folder:  # open_clip builds models by name, and knows names by files
+        config = Path(folder) / f"{header['name']}.json"
+        config.write_text(json.dumps(header["config"]), encoding="utf-8")
+        name = register_model(config)
+    table = LabelTable(tuple(header["classes"]), header["labels"])
+    model, _, preprocess = build_classifier(name, len(table.classes), crop_scale=1.0)
+    set_state(model, arrays, str(path), name)
+    model.to(device).eval().requires_grad_(False)
+    return SupervisedModel(name, Encoder.from_tower(model.tower), model.head, table, preprocess)
+
+
+def as_arrays(state: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    """Return tensors as arrays to store."""
+    return {name: tensor.detach().cpu().numpy() for name, tensor in state.items()}
+
+
+def set_state(model: nn.Module, arrays: Mapping[str, Any], source: str, name: str) -> None:
+    """Give a model the weights that were stored.
+
+    Raises:
+        InputError: weights of another model, or such that are not finite.
+    """
+    shapes = {key: tensor.shape for key, tensor in model.state_dict().items()}
+    # Stored arrays have at least one axis; counters of batch norms have none.
+    state = {
+        key: torch.from_numpy(array.copy()).reshape(shapes[key] if shapes.get(key) == () else array.shape)
+        for key, array in arrays.items()
+    }
+    check_state(model, state, source, name)
+    model.load_state_dict(state)

@@ -1,0 +1,127 @@
+"""Does `train_clip` train as fast as open_clip's trainer called by hand?
+
+Both train the same model on the same drawn images with the same arguments, in turns, ``repeats`` times; an entry is
+images per second over the whole call, from its start to its end, so that everything that `train_clip` adds (checking
+the table, recording the run, reading the log) counts. Refuted by a ratio of the medians below 0.9.
+
+    python experiments/benchmark_training.py
+"""
+
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+
+from circuitry import DomainFolder
+from circuitry.clip import SHIPPED_CONFIGS
+from circuitry.command_line import run_script
+from circuitry.data.mixtures import read_captions, write_mixture
+from circuitry.data.toy import write_toy
+from circuitry.training.clip import train_clip
+from circuitry.training.presets import ClipPreset, clip_preset
+
+BY_HAND = """
+import sys
+import open_clip
+from open_clip_train.main import main
+if __name__ == "__main__":
+    open_clip.add_model_config(sys.argv.pop(1))
+    main(sys.argv[1:])
+"""
+"""What a user of open_clip would run for a model with a configuration of its own."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of the benchmark."""
+
+    out: Path = Path("runs/benchmark_training")
+    """Folder of the drawn images and the runs; the runs are removed."""
+    n_train: int = 30
+    """Drawn images per class and style."""
+    epochs: int = 3
+    """Passes over the images in each run."""
+    repeats: int = 3
+    """Runs of each kind; the median counts."""
+    workers: int = 2
+    """Processes that read images."""
+    seed: int = 0
+    """Seed of drawings and training."""
+
+
+def main(config: Config) -> None:
+    """Measure and print."""
+    table = run(config)
+    print(table.to_string(index=False, float_format=lambda v: f"{v:.1f}"))
+    medians = table.groupby("trainer")["images_per_second"].median()
+    print(f"train_clip at {medians['train_clip'] / medians['by hand']:.2f} of the speed of open_clip's trainer by hand")
+
+
+def run(config: Config) -> pd.DataFrame:
+    """Return images per second of every run: columns trainer, repeat, images_per_second."""
+    root = write_toy(config.out / "toy", config.n_train, 1, seed=config.seed)
+    records = DomainFolder(root, split="train").records
+    table = write_mixture(records, read_captions(root), config.out / "train.tsv")
+    rows = []
+    for repeat in range(config.repeats):
+        for name, train in (("by hand", by_hand), ("train_clip", through_train_clip)):
+            folder = config.out / "run"
+            shutil.rmtree(folder, ignore_errors=True)
+            started = time.perf_counter()
+            train(config, table.absolute(), folder.absolute())
+            speed = len(records) * config.epochs / (time.perf_counter() - started)
+            rows.append({"trainer": name, "repeat": repeat + 1, "images_per_second": speed})
+            shutil.rmtree(folder)
+    return pd.DataFrame(rows)
+
+
+def settings(config: Config) -> ClipPreset:
+    """Return the tiny model's preset, for a run too short to warm up."""
+    return replace(clip_preset("rn-tiny"), epochs=config.epochs, warmup=0)
+
+
+def by_hand(config: Config, table: Path, folder: Path) -> None:
+    """Train as a user of open_clip would."""
+    preset = settings(config)
+    arguments = {
+        "model": preset.model,
+        "train-data": table,
+        "dataset-type": "csv",
+        "csv-separator": "\t",
+        "logs": folder.parent,
+        "name": folder.name,
+        "epochs": preset.epochs,
+        "batch-size": preset.batch_size,
+        "lr": preset.lr,
+        "warmup": preset.warmup,
+        "wd": preset.weight_decay,
+        "seed": config.seed,
+        "workers": config.workers,
+        "device": "cpu",
+        "precision": "fp32",
+        "save-frequency": 0,
+    }
+    command = [sys.executable, "-c", BY_HAND, str(SHIPPED_CONFIGS / f"{preset.model}.json")]
+    command += [f"--{name}={value}" for name, value in arguments.items()]
+    subprocess.run([*command, "--save-most-recent", *preset.extra], check=True, capture_output=True)
+
+
+def through_train_clip(config: Config, table: Path, folder: Path) -> None:
+    """Train as a user of this package would."""
+    train_clip(
+        table,
+        folder,
+        **asdict(settings(config)),
+        seed=config.seed,
+        workers=config.workers,
+        device="cpu",
+        progress=False,
+    )
+
+
+if __name__ == "__main__":
+    run_script(Config, main, __doc__)
