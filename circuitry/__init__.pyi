@@ -17,6 +17,8 @@ from .extraction import GraphFolder as GraphFolder
 from .extraction import extract as extract
 from .faithfulness import faithfulness_curve as faithfulness_curve
 from .faithfulness import kept_embeddings as kept_embeddings
+from .faithfulness import with_error as with_error
+from .feature_basis import in_feature_basis as in_feature_basis
 from .graph_similarity import Measure as Measure
 from .graph_similarity import compare as compare
 from .graph_similarity import compare_all as compare_all
