@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from circuitry.causal_results import RANKINGS, FaithfulnessCurve
 from circuitry.circuit import AttributionGraph
-from circuitry.faithfulness import MIB_FRACTIONS, chosen_sites, faithfulness_curve
+from circuitry.faithfulness import MIB_FRACTIONS, chosen_sites, faithfulness_curve, with_error
 from circuitry.files import whole_file
 from circuitry.manifest import claim
 from circuitry.pixels import logit_pixels, unit_pixels
@@ -74,6 +74,7 @@ def study_faithfulness(
                     source=subject.baseline,
                     fractions=fractions,
                     sites=sites,
+                    keep_error=subject.keep_error,
                     random_draws=random_draws,
                     seed=seed,
                     memory_gib=memory_gib,
@@ -116,6 +117,7 @@ def study_transfer(
     claim(folder, "circuitry transfer 1", subject.config() | {"seed": seed})
     labels = {name: i for i, name in enumerate(subject.images.all_classes)}
     settings: dict[str, Any] = {"metric": METRICS[subject.metric], "memory_gib": memory_gib, "progress": False}
+    ablation = {"source": subject.baseline, "keep_error": subject.keep_error}
     made: dict[str, list[pd.DataFrame]] = {kind: [] for kind in ("transfer", "interchange")[: 1 + exchange]}
     classes = list(dict.fromkeys(name for name, _ in keys))
     for class_name in tqdm(classes, desc="transfer", unit="class", disable=not progress):
@@ -124,9 +126,7 @@ def study_transfer(
         common = (subject.clip.encoder, {key: subject.batch(*key) for key in mine}, graphs, subject.weights, labels)
         others = {key: found for key in mine if (found := subject.others(*key)) is not None}
         for sites in [None, *(_site_sets(graphs[mine[0]], True) if one_site else [])]:
-            transfer = partial(
-                transfer_circuits, *common, others=others or None, source=subject.baseline, sites=sites, **settings
-            )
+            transfer = partial(transfer_circuits, *common, others=others or None, sites=sites, **ablation, **settings)
             table = _kept(folder / "transfer" / class_name / f"{_name(sites)}.csv", transfer)
             made["transfer"].append(table.assign(sites=_name(sites)))
         if exchange:
@@ -153,6 +153,8 @@ def pixels_of_a_circuit(
     everywhere = {site: graph.kept_units[site] for site in chosen_sites(graph, None)}
     last = list(everywhere)[-2:][0]
     unit = int(everywhere[last][0])
+    if subject.keep_error:
+        everywhere = with_error(encoder, everywhere)
     through = {
         "whole model": None,
         f"circuit at {last}": {last: everywhere[last]},
