@@ -117,7 +117,6 @@ def study_transfer(
     claim(folder, "circuitry transfer 1", subject.config() | {"seed": seed})
     labels = {name: i for i, name in enumerate(subject.images.all_classes)}
     settings: dict[str, Any] = {"metric": METRICS[subject.metric], "memory_gib": memory_gib, "progress": False}
-    ablation = {"source": subject.baseline, "keep_error": subject.keep_error}
     made: dict[str, list[pd.DataFrame]] = {kind: [] for kind in ("transfer", "interchange")[: 1 + exchange]}
     classes = list(dict.fromkeys(name for name, _ in keys))
     for class_name in tqdm(classes, desc="transfer", unit="class", disable=not progress):
@@ -126,7 +125,15 @@ def study_transfer(
         common = (subject.clip.encoder, {key: subject.batch(*key) for key in mine}, graphs, subject.weights, labels)
         others = {key: found for key in mine if (found := subject.others(*key)) is not None}
         for sites in [None, *(_site_sets(graphs[mine[0]], True) if one_site else [])]:
-            transfer = partial(transfer_circuits, *common, others=others or None, sites=sites, **ablation, **settings)
+            transfer = partial(
+                transfer_circuits,
+                *common,
+                others=others or None,
+                source=subject.baseline,
+                keep_error=subject.keep_error,
+                sites=sites,
+                **settings,
+            )
             table = _kept(folder / "transfer" / class_name / f"{_name(sites)}.csv", transfer)
             made["transfer"].append(table.assign(sites=_name(sites)))
         if exchange:
