@@ -20,6 +20,8 @@ from .extraction import GraphFolder as GraphFolder
 from .extraction import extract as extract
 from .faithfulness import faithfulness_curve as faithfulness_curve
 from .faithfulness import kept_embeddings as kept_embeddings
+from .faithfulness import with_error as with_error
+from .feature_basis import in_feature_basis as in_feature_basis
 from .feature_names import default_vocabulary as default_vocabulary
 from .feature_names import name_features as name_features
 from .feature_sharing import ImageFeatures as ImageFeatures

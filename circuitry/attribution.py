@@ -1,7 +1,7 @@
 """Attribution: from an encoder, images and a metric to an `AttributionGraph`.
 
 1. `nodes`: integrated gradients of the metric at every site score every unit;
-2. the units with the largest absolute score are kept;
+2. the units with the largest absolute score are kept; in a feature basis these are latents, never error units;
 3. `edges`: integrated gradients of each kept unit's movement score the edges between consecutive sites.
 
 `AttributionSettings`, which long runs take, has the rule of this package: Gauss-Radau with five points, whose measured
@@ -196,7 +196,9 @@ class _Job:
             )
 
     def graph(self, nodes: NodeEffects, batches: ImageBatches) -> AttributionGraph:
-        kept = {site: keep_units(scores, self.settings.node_fraction) for site, scores in nodes.scores.items()}
+        error = {site: units for site, units in self.encoder.error_units.items() if site in nodes.scores}
+        scores = nodes.scores | {site: nodes.scores[site][: units.start] for site, units in error.items()}
+        kept = {site: keep_units(score, self.settings.node_fraction) for site, score in scores.items()}
         edges = edge_effects(
             self.encoder,
             batches,
@@ -209,12 +211,13 @@ class _Job:
         )
         return AttributionGraph(
             self.sites,
-            nodes.scores,
+            scores,
             kept,
             edges,
             nodes.completeness,
             nodes.n_images,
             settings=self.settings.described(),
+            error_scores={site: nodes.scores[site][units.start :] for site, units in error.items()},
         )
 
 

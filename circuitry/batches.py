@@ -63,21 +63,27 @@ _measured: weakref.WeakKeyDictionary[Encoder, dict[tuple[torch.device, torch.dty
 
 
 def bytes_per_image(encoder: Encoder) -> int:
-    """Return the memory that one image takes in a run with gradients: what autograd keeps, and its gradients."""
+    """Return the memory that one image takes in a run with gradients: what autograd keeps, and its gradients.
+
+    What a second image adds: weights, wherever they lie, are kept once for all images.
+    """
+    return 2 * (_bytes_kept(encoder, 2) - _bytes_kept(encoder, 1))
+
+
+def _bytes_kept(encoder: Encoder, n_images: int) -> int:
+    """Return the size of all storages that autograd keeps in a run."""
     kept: dict[int, int] = {}
-    weights = {p.untyped_storage().data_ptr() for p in encoder.tower.parameters()}
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage.nbytes()
+        kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    image = torch.zeros(1, 3, *encoder.image_size, device=encoder.device, dtype=encoder.dtype)
+    images = torch.zeros(n_images, 3, *encoder.image_size, device=encoder.device, dtype=encoder.dtype)
     alive: list[Tensor] = []  # so that no address is used twice while counting
     with encoder.frozen(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        alive.append(encoder(image.requires_grad_()))
-    return 2 * sum(kept.values())
+        alive.append(encoder(images.requires_grad_()))
+    return sum(kept.values())
 
 
 def rows_that_fit(encoder: Encoder, memory_gib: float) -> int:

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from circuitry.causal_results import RANKINGS, FaithfulnessCurve
 from circuitry.circuit import AttributionGraph
-from circuitry.faithfulness import MIB_FRACTIONS, chosen_sites, faithfulness_curve
+from circuitry.faithfulness import MIB_FRACTIONS, chosen_sites, faithfulness_curve, with_error
 from circuitry.files import whole_file
 from circuitry.manifest import claim
 from circuitry.pixels import logit_pixels, unit_pixels
@@ -74,6 +74,7 @@ def study_faithfulness(
                     source=subject.baseline,
                     fractions=fractions,
                     sites=sites,
+                    keep_error=subject.keep_error,
                     random_draws=random_draws,
                     seed=seed,
                     memory_gib=memory_gib,
@@ -125,7 +126,13 @@ def study_transfer(
         others = {key: found for key in mine if (found := subject.others(*key)) is not None}
         for sites in [None, *(_site_sets(graphs[mine[0]], True) if one_site else [])]:
             transfer = partial(
-                transfer_circuits, *common, others=others or None, source=subject.baseline, sites=sites, **settings
+                transfer_circuits,
+                *common,
+                others=others or None,
+                source=subject.baseline,
+                keep_error=subject.keep_error,
+                sites=sites,
+                **settings,
             )
             table = _kept(folder / "transfer" / class_name / f"{_name(sites)}.csv", transfer)
             made["transfer"].append(table.assign(sites=_name(sites)))
@@ -153,6 +160,8 @@ def pixels_of_a_circuit(
     everywhere = {site: graph.kept_units[site] for site in chosen_sites(graph, None)}
     last = list(everywhere)[-2:][0]
     unit = int(everywhere[last][0])
+    if subject.keep_error:
+        everywhere = with_error(encoder, everywhere)
     through = {
         "whole model": None,
         f"circuit at {last}": {last: everywhere[last]},

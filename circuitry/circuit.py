@@ -88,7 +88,8 @@ class AttributionGraph:
     sites: tuple[str, ...]
     """Sites in order."""
     node_scores: dict[str, np.ndarray]
-    """Signed effect [units] by site; negative means that removing the unit lowers the metric."""
+    """Signed effect [units] by site; negative means that removing the unit lowers the metric. In a feature basis the
+    units are the latents."""
     kept_units: dict[str, np.ndarray]
     """Indices [k] of the kept units by site, largest absolute score first."""
     edge_scores: dict[tuple[str, str], np.ndarray]
@@ -102,6 +103,13 @@ class AttributionGraph:
     """What was computed: fraction, rules, baseline."""
     provenance: dict[str, Any] = field(default_factory=dict)
     """What made it: versions, model digest, seed."""
+    error_scores: dict[str, np.ndarray] = field(default_factory=dict)
+    """For sites in a feature basis, the effects of the error units, which follow the latents; they sum to the effect
+    of all that the latents miss. They are no nodes of circuits."""
+
+    def n_units(self, site: str) -> int:
+        """Return how many units the activation of a site has, nodes and error units."""
+        return len(self.node_scores[site]) + len(self.error_scores.get(site, ()))
 
     def circuit(self, edges_per_node: int = 3) -> "Circuit":
         """Cut out the circuit: for every kept unit, edges from the kept units upstream with the largest score.
@@ -118,6 +126,7 @@ class AttributionGraph:
         tensors = {f"node_scores/{site}": v for site, v in self.node_scores.items()}
         tensors |= {f"kept_units/{site}": v for site, v in self.kept_units.items()}
         tensors |= {f"edge_scores/{up}->{down}": v for (up, down), v in self.edge_scores.items()}
+        tensors |= {f"error_scores/{site}": v for site, v in self.error_scores.items()}
         header = {
             "sites": self.sites,
             "completeness": self.completeness,
@@ -152,6 +161,7 @@ class AttributionGraph:
             header["domain"],
             header["settings"],
             header["provenance"],
+            {site: tensors[name] for site in sites if (name := f"error_scores/{site}") in tensors},
         )
         for (up, down), scores in graph.edge_scores.items():
             expected = (len(graph.kept_units[down]), len(graph.kept_units[up]))

@@ -7,7 +7,7 @@ dict, safetensors) for a model name or a model-config JSON. Checkpoints are read
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from pickle import UnpicklingError
@@ -28,8 +28,10 @@ from torch import Tensor, nn
 from circuitry.data.captions import readable
 from circuitry.encoder import Encoder
 from circuitry.errors import InputError
+from circuitry.feature_basis import in_feature_basis, sae_digest
 from circuitry.files import whole_file
 from circuitry.provenance import digest, weights_digest
+from circuitry.sae import SparseAutoencoder
 from circuitry.templates import as_patterns, default_templates
 
 SHIPPED_CONFIGS = Path(__file__).parent / "training" / "model_configs"
@@ -47,11 +49,27 @@ class Clip:
     preprocess: Callable[[Image], Tensor]
     """PIL image -> tensor [3, H, W], open_clip's own transform for inference."""
     tokenizer: Callable[[Sequence[str]], Tensor]
+    saes: Mapping[str, SparseAutoencoder] = field(default_factory=dict)
+    """Autoencoders by site, where the encoder is in their basis."""
 
     @cached_property
     def digest(self) -> str:
-        """Short digest of all weights: two models agree if and only if these do."""
+        """Short digest of all weights, those of autoencoders too: two models agree if and only if these do."""
+        own = self._weights_digest
+        return digest([own, {site: sae_digest(sae) for site, sae in self.saes.items()}]) if self.saes else own
+
+    @cached_property
+    def _weights_digest(self) -> str:
         return weights_digest(self.model.state_dict())
+
+    def in_basis(self, saes: Mapping[str, SparseAutoencoder]) -> "Clip":
+        """Return the model with some sites of its encoder in the basis of autoencoders; see `in_feature_basis`.
+
+        Example:
+            >>> clip = clip.in_basis({"layer3.0": load_sae("runs/sae.safetensors")})
+            >>> graphs = extract(clip, images, "runs/features")    # circuits of latents at layer3.0
+        """
+        return replace(self, encoder=in_feature_basis(self.encoder, saes), saes={**self.saes, **saes})
 
     def shown(self, images: Float[Tensor, "batch 3 h w"]) -> np.ndarray:
         """Return preprocessed images as the bytes [B, H, W, 3] that they show: normalisation undone."""
@@ -95,7 +113,7 @@ class Clip:
         names = [readable(name) for name in class_names]
         prompts = [pattern.replace("{}", name) for name in names for pattern in patterns]
         folder = Path(cache_dir) if cache_dir is not None else user_cache_path("circuitry") / "text_weights"
-        path = folder / f"{digest([self.digest, len(names), prompts])}.safetensors"
+        path = folder / f"{digest([self._weights_digest, len(names), prompts])}.safetensors"
         try:
             stored: Tensor = load_file(path)["text_weights"]
             return stored.to(self.encoder.device)

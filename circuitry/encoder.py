@@ -45,6 +45,8 @@ class Stage:
     """Optional: ``run`` without work that does not reach its output, equal but for rounding."""
     narrow: Callable[[Tensor, Tensor], NarrowStage] | None = None
     """Optional faster route for edges: (kept upstream units, kept downstream units) -> `NarrowStage`."""
+    error_units: range = range(0)
+    """Where the output is in a feature basis: the units behind the latents, which hold what they miss."""
 
 
 class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships no types
@@ -111,6 +113,11 @@ class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships 
         if site not in self._position:
             raise InputError(f"There is no site {site!r}; this encoder's sites are {', '.join(self.sites)}.")
         return self._position[site]
+
+    @property
+    def error_units(self) -> dict[str, range]:
+        """The units behind the latents at every site that is in a feature basis; none but for `in_feature_basis`."""
+        return {stage.site: stage.error_units for stage in self.stages if stage.error_units}
 
     def unit_dim(self, site: str) -> int:
         """Return the axis of the units in a site's activation."""

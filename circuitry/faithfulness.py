@@ -182,7 +182,19 @@ def _others(kept: Sequence[int] | np.ndarray, size: int) -> np.ndarray:
 
 def complement(circuit: KeptUnits, graph: AttributionGraph) -> dict[str, np.ndarray]:
     """Return the units that a circuit leaves out, at the circuit's sites."""
-    return {site: _others(units, len(graph.node_scores[site])) for site, units in circuit.items()}
+    return {site: _others(units, graph.n_units(site)) for site, units in circuit.items()}
+
+
+def with_error(encoder: Encoder, circuit: KeptUnits) -> dict[str, np.ndarray]:
+    """Return a circuit with the error units of its sites in a feature basis added, so that they are kept.
+
+    Example:
+        >>> latents = {"layer3.0": graph.kept_units["layer3.0"]}
+        >>> circuits = [latents, with_error(features, latents)]
+        >>> without, with_it = kept_embeddings(features, photos, circuits)
+    """
+    error = encoder.error_units
+    return {site: np.array([*units, *error.get(site, ())], dtype=np.int64) for site, units in circuit.items()}
 
 
 def circuit_of_size(graph: AttributionGraph, fraction: float, ranking: str = "absolute") -> dict[str, np.ndarray]:
@@ -215,6 +227,7 @@ def faithfulness_curve(
     source: Baseline | Tensor = ZERO,
     fractions: Sequence[float] = MIB_FRACTIONS,
     sites: Sequence[str] | None = None,
+    keep_error: bool = False,
     random_draws: int = 5,
     seed: int = 0,
     memory_gib: float = 1.0,
@@ -232,6 +245,8 @@ def faithfulness_curve(
         source: See `kept_embeddings`.
         fractions: Sizes of the circuits, ascending in (0, 1].
         sites: Sites to ablate at; all of the graph but `input` unless told.
+        keep_error: Whether circuits, random ones too, keep the error units of sites in a feature basis; else they are
+            ablated. Marks et al. 2024 (arXiv 2403.19647) report both.
         random_draws: Random circuits of every size, nested like the circuit itself.
         seed: Seed of the draws.
         memory_gib: Budget for activations, in GiB.
@@ -257,10 +272,13 @@ def faithfulness_curve(
     chosen = chosen_sites(graph, sites)
     rng = np.random.default_rng(seed)
     orders = [{site: rng.permutation(len(graph.node_scores[site])) for site in chosen} for _ in range(random_draws)]
-    everything = {site: np.arange(len(graph.node_scores[site])) for site in chosen}
+    everything = {site: np.arange(graph.n_units(site)) for site in chosen}
     sized = [circuit_of_size(graph, fraction, ranking) for fraction in fractions]
     kept = [{site: circuit[site] for site in chosen} for circuit in sized]
     draws = [{site: order[site][: len(units)] for site, units in c.items()} for order in orders for c in kept]
+    n_units = tuple(sum(len(units) for units in circuit.values()) for circuit in kept)
+    if keep_error:
+        kept, draws = ([with_error(encoder, circuit) for circuit in part] for part in (kept, draws))
     circuits = [everything, complement(everything, graph), *kept, *(complement(c, graph) for c in kept), *draws]
     sets = [images] if others is None else [images, others]
     found = [
@@ -271,7 +289,7 @@ def faithfulness_curve(
     return FaithfulnessCurve(
         tuple(map(float, fractions)),
         ranking,
-        tuple(sum(len(units) for units in circuit.values()) for circuit in kept),
+        n_units,
         values[0],
         values[1],
         values[2 : 2 + n],
@@ -281,7 +299,12 @@ def faithfulness_curve(
         np.zeros(values.shape[1], dtype=np.int64),
         graph.class_name,
         graph.domain,
-        {"source": source.name if isinstance(source, Baseline) else "images", "seed": seed, "sites": chosen},
+        {
+            "source": source.name if isinstance(source, Baseline) else "images",
+            "seed": seed,
+            "sites": chosen,
+            "keep_error": keep_error,
+        },
     )
 
 

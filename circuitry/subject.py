@@ -15,6 +15,7 @@ from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.data.images import load_batches
 from circuitry.errors import InputError
 from circuitry.extraction import GraphFolder
+from circuitry.feature_basis import parse_saes
 from circuitry.metrics import Metric, MetricOfClass, class_logit, class_margin
 from circuitry.provenance import digest, versions, weights_digest
 
@@ -47,13 +48,16 @@ class Subject:
     """What stands for units outside a circuit."""
     seen: bool = False
     """Test on the images that the circuits were found on, instead of others."""
+    keep_error: bool = False
+    """Whether circuits keep the error units of sites in a feature basis; see `faithfulness_curve`."""
 
     def __post_init__(self) -> None:
         made_with = self.graphs.manifest["config"]["model_digest"]
         if made_with != self.clip.digest:
             raise InputError(
                 f"The circuits in {self.graphs.path} are of the model with digest {made_with}, but {self.clip.name} "
-                f"with digest {self.clip.digest} was given: give the checkpoint that they were found in."
+                f"with digest {self.clip.digest} was given: give the checkpoint that they were found in, in the same "
+                "feature basis, if any."
             )
         if self.metric not in METRICS:
             raise InputError(f"Expected one of the metrics {', '.join(METRICS)}, but {self.metric!r} was given.")
@@ -128,6 +132,7 @@ class Subject:
             "baseline": self.baseline.name,
             "baseline_digest": weights_digest(self.baseline.values),
             "seen": self.seen,
+            "keep_error": self.keep_error,
         }
 
     def provenance(self) -> dict[str, Any]:
@@ -170,6 +175,10 @@ class SubjectSettings:
     """What units outside a circuit are put to: zero, mean-position or mean-unit (means over the images)."""
     seen: bool = False
     """Test on the images that the circuits were found on, instead of others."""
+    sae: tuple[str, ...] = ()
+    """Sites whose units are features of a sparse autoencoder, as SITE=PATH; those that the circuits were found with."""
+    keep_error: bool = False
+    """Keep what autoencoders miss in every circuit, instead of putting it to the baseline, too."""
     device: str = "cpu"
     """Where the model runs."""
 
@@ -186,10 +195,17 @@ class SubjectSettings:
                 f"There are no circuits at {self.circuits}: run experiments/quickstart.py or compare_circuits.py "
                 "first, and give their folder with --circuits."
             )
-        clip = load_clip(self.model, self.checkpoint, self.pretrained, self.device)
+        clip = load_clip(self.model, self.checkpoint, self.pretrained, self.device).in_basis(parse_saes(self.sae))
         images = DomainFolder(self.data, split=self.split, domains=self.domains, classes=self.classes)
         subject = Subject(
-            clip, images, GraphFolder(self.circuits), self.n_images, self.n_others, self.metric, seen=self.seen
+            clip,
+            images,
+            GraphFolder(self.circuits),
+            self.n_images,
+            self.n_others,
+            self.metric,
+            seen=self.seen,
+            keep_error=self.keep_error,
         )
         if self.baseline == "zero":
             return subject

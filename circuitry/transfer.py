@@ -24,7 +24,7 @@ from circuitry.causal_results import faithfulness_ratio
 from circuitry.circuit import AttributionGraph
 from circuitry.encoder import Encoder
 from circuitry.errors import InputError
-from circuitry.faithfulness import KeptUnits, chosen_sites, complement, kept_embeddings
+from circuitry.faithfulness import KeptUnits, chosen_sites, complement, kept_embeddings, with_error
 from circuitry.metrics import MetricOfClass, class_logit
 from circuitry.nodes import checked_metric
 
@@ -43,6 +43,7 @@ def transfer_circuits(
     metric: MetricOfClass = class_logit,
     sites: Sequence[str] | None = None,
     source: Baseline = ZERO,
+    keep_error: bool = False,
     memory_gib: float = 1.0,
     progress: bool = True,
 ) -> pd.DataFrame:
@@ -59,6 +60,7 @@ def transfer_circuits(
         metric: From text weights and a row of them to the metric.
         sites: Sites to ablate at; all unless told.
         source: What stands in for the units outside the circuit.
+        keep_error: See `faithfulness_curve`.
         memory_gib: Budget for activations, in GiB.
         progress: Show a bar over (class, domain of the images).
 
@@ -82,7 +84,7 @@ def transfer_circuits(
         units = [_circuit(graph, sites) for graph in circuits.values()]
         nothing: dict[str, Sequence[int]] = dict.fromkeys(units[0], ())
         everything = complement(nothing, next(iter(circuits.values())))
-        runs: list[KeptUnits] = [everything, nothing, *units]
+        runs: list[KeptUnits] = [everything, nothing, *(with_error(encoder, u) if keep_error else u for u in units)]
         together = batch if others is None else torch.cat([batch, others[class_name, domain]])
         found = kept_embeddings(encoder, together, runs, source=source, memory_gib=memory_gib)
         parts = {"": found[:, : len(batch)]} | ({} if others is None else {"other_": found[:, len(batch) :]})

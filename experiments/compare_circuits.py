@@ -9,6 +9,7 @@ first one stopped.
         --classes axe lion pizza --n-images 50 --out runs/domainnet
     torchrun --nproc-per-node 8 experiments/compare_circuits.py --device cuda ...      # eight GPUs
     python experiments/compare_circuits.py --cluster slurm --jobs 32 --device cuda ... # an array of SLURM jobs
+    python experiments/compare_circuits.py --sae layer3.0=runs/sae.safetensors ...     # features in place of channels
 """
 
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from circuitry.command_line import run_script
 from circuitry.comparison import Comparison, compare_domains
 from circuitry.comparison_report import add_reading_guide, comparison_report, write_results
 from circuitry.extraction import Extraction, plan_extraction
+from circuitry.feature_basis import parse_saes
 from circuitry.quadrature import parse_rule
 from circuitry.training.evaluation import zero_shot_accuracy
 from circuitry.workers import Rank, job_options, run_array, this_rank
@@ -43,6 +45,8 @@ class Config:
     """Local checkpoint; this or --pretrained."""
     pretrained: str | None = None
     """open_clip's tag of pretrained weights; this or --checkpoint."""
+    sae: tuple[str, ...] = ()
+    """Sites whose units are features of a sparse autoencoder, as SITE=PATH, e.g. layer3.0=runs/sae.safetensors."""
     split: str | None = "test"
     """Which of DomainNet's lists to use, where there are lists."""
     classes: tuple[str, ...] | None = None
@@ -126,6 +130,7 @@ def main(config: Config) -> None:
         "model": clip.name,
         "weights": config.checkpoint or config.pretrained,
         "data": config.data,
+        "sae": list(config.sae),
         **graphs.manifest["config"],
         **graphs.manifest["versions"],
     }
@@ -136,6 +141,7 @@ def planned(config: Config, rank: Rank) -> tuple[Clip, DomainFolder, Extraction]
     """Return model, images and the jobs of the extraction."""
     images = DomainFolder(config.data, split=config.split, domains=config.domains, classes=config.classes)
     clip = load_clip(config.model, config.checkpoint, config.pretrained, rank.device(config.device))
+    clip = clip.in_basis(parse_saes(config.sae))
     settings = AttributionSettings(
         node_fraction=config.node_fraction,
         rule=parse_rule(config.rule),

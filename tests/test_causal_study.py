@@ -14,10 +14,12 @@ from circuitry import (
     DomainFolder,
     GraphFolder,
     InputError,
+    SparseAutoencoder,
     Subject,
     extract,
     left_rule,
     load_clip,
+    load_sae,
     study_faithfulness,
     study_transfer,
 )
@@ -183,6 +185,45 @@ def test_settings_load_a_subject(tiny: Tiny, clip: Clip, folder: Path, tmp_path:
         replace(settings, circuits=tmp_path / "none").load()
     with pytest.raises(InputError, match=r"No circuit in .* is of a class and domain of"):
         _ = replace(subject, graphs=GraphFolder(_empty(folder, tmp_path))).keys
+
+
+def test_circuits_of_features_with_and_without_what_they_miss(
+    tiny: Tiny, clip: Clip, folder: Path, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    w, b = torch.randn(256, 20) / 16, torch.randn(256) / 16
+    SparseAutoencoder(w, torch.zeros(20), w.T.contiguous(), b).save(tmp_path / "sae")
+    attribution = AttributionSettings(
+        node_fraction=1.0, rule=left_rule(1), edge_rule=left_rule(1), sites=("layer2.0", "layer4.0")
+    )
+    features = clip.in_basis({"layer4.0": load_sae(tmp_path / "sae")})
+    images = DomainFolder(folder / "images", classes=("cat",))
+    graphs = extract(
+        features, images, tmp_path / "graphs", n_images=2, settings=attribution, templates=["a {}."], progress=False
+    )
+    assert len(graphs["cat", "real"].node_scores["layer4.0"]) == 20
+    settings = SubjectSettings(
+        str(tiny.config),
+        checkpoint=tiny.config.with_suffix(".safetensors"),
+        data=folder / "images",
+        split=None,
+        circuits=tmp_path / "graphs",
+        classes=("cat",),
+        sae=(f"layer4.0={tmp_path / 'sae'}",),
+    )
+    with pytest.raises(InputError, match="give the checkpoint that they were found in, in the same feature basis, if"):
+        replace(settings, sae=()).load()
+    for keep_error in (False, True):
+        subject = replace(settings, keep_error=keep_error).load()
+        out = tmp_path / f"{keep_error}"
+        curve, *_ = study_faithfulness(subject, out / "f", rankings=("signed",), **FAST)  # type: ignore[arg-type]
+        assert np.array_equal(curve.kept[-1], curve.full) == keep_error
+        table = study_transfer(subject, out / "t", exchange=False, progress=False)["transfer"]
+        assert np.allclose(table["metric"], table["full_metric"], rtol=1e-6) == keep_error
+        _, maps = pixels_of_a_circuit(subject, "cat", "real", n_images=1)
+        assert np.array_equal(maps["circuit at all sites"], maps["whole model"]) == keep_error
+    with pytest.raises(InputError, match=r"another configuration \(keep_error: True -> False\)"):
+        study_faithfulness(replace(subject, keep_error=False), out / "f", rankings=("signed",), **FAST)  # type: ignore[arg-type]
 
 
 def _empty(folder: Path, tmp_path: Path) -> Path:

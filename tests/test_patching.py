@@ -151,9 +151,9 @@ def test_one_partial_run_per_unit_from_the_site_on() -> None:
     encoder.stages = tuple(counted(stage) for stage in encoder.stages)
     n = 4
     patch_effects(encoder, CLEAN.expand(n, -1, -1, -1), square_and_tenfold, sites=["mixed"], progress=False)
-    # Finding the memory budget takes one image; then two clean runs, all images each: for the activations and the
-    # metric. From the site on: the base, the source, and one run for each of two units.
-    assert rows == {"mixed": 1 + 2 * n, "embedding": 1 + 2 * n + (2 + 2) * n}
+    # Finding the memory of an image takes one and two; then two clean runs, all images each: for the activations and
+    # the metric. From the site on: the base, the source, and one run for each of two units.
+    assert rows == {"mixed": 3 + 2 * n, "embedding": 3 + 2 * n + (2 + 2) * n}
 
 
 def test_the_tower_is_left_as_it_was(resnet: nn.Module) -> None:

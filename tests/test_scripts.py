@@ -14,8 +14,9 @@ from types import ModuleType
 
 import pandas as pd
 import pytest
+import torch
 
-from circuitry import DomainFolder, load_sae
+from circuitry import DomainFolder, GraphFolder, SparseAutoencoder, load_sae
 from circuitry.data.toy import write_toy
 from circuitry.errors import InputError
 from circuitry.training.clip import train_clip
@@ -194,6 +195,32 @@ def test_a_dry_run_counts_and_estimates(
     module.main(config)
     assert "3 jobs with 6 images, 2 jobs finished" in capsys.readouterr().out
     assert not (tmp_path / "report.html").exists()
+
+
+def test_circuits_of_features(compared: Path, quickstart: Path, tmp_path: Path) -> None:
+    module = sys.modules["experiments_compare_circuits"]
+    torch.manual_seed(0)
+    w_enc, w_dec = torch.randn(384, 40) / 20, torch.randn(40, 384) / 6
+    SparseAutoencoder(w_enc, torch.zeros(40), w_dec, torch.zeros(384)).save(tmp_path / "sae")
+    config = module.Config(
+        model="rn-tiny",
+        data=quickstart / "run" / "toy",
+        out=tmp_path / "out",
+        checkpoint=quickstart / "run" / "clip" / "checkpoints" / "epoch_1.pt",
+        sae=(f"layer4.0={tmp_path / 'sae'}",),
+        classes=("star",),
+        domains=("real",),
+        n_images=1,
+        rule="left-1",
+        edge_rule="left-2",
+        dry_run=True,
+    )
+    module.main(config)
+    (graph,) = GraphFolder(tmp_path / "out" / "circuits").values()
+    assert {site: len(scores) for site, scores in graph.error_scores.items()} == {"layer4.0": 384}
+    assert len(graph.node_scores["layer4.0"]) == 40
+    made_with = graph.provenance["model_digest"]
+    assert made_with != GraphFolder(compared / "circuits")["star", "real"].provenance["model_digest"]
 
 
 def test_the_chosen_classes_and_domains_are_compared(compared: Path) -> None:
