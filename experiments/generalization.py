@@ -1,0 +1,141 @@
+"""How and when does CLIP generalize to unseen domains, and to unseen classes of a domain? Accuracies of many runs.
+
+From a folder of runs (models trained on mixtures, see `training.study`) to one table of accuracies at every checkpoint,
+a figure that sets the settings side by side per test domain, and the effective-robustness view. On the toy, the
+default, it first draws the images and trains what is missing: photographs alone, two domains (cg-low), all domains
+(cg-high), all but the test domain (leave-out), and with nothing held out (upper-high), for two test domains and seeds.
+
+The study finds that diversity helps (cg-high above cg-low and leave-out above natural-only on held-out classes), that
+quickdraw is the exception, and that upper bounds are far away. Each is refuted by accuracies in the other order, beyond
+the spread of the seeds.
+
+    python experiments/generalization.py                                      # the toy, about half an hour on 2 cores
+    torchrun --nproc-per-node 2 experiments/generalization.py                 # the same in two processes
+    python experiments/generalization.py --runs runs/study --data DomainNet   # your own runs
+"""
+
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import pandas as pd
+from filelock import Timeout
+
+from circuitry import DomainFolder
+from circuitry.command_line import run_script
+from circuitry.comparison_report import write_results
+from circuitry.data.mixtures import Setting
+from circuitry.errors import InputError
+from circuitry.generalization import MEASURE, effective_robustness, settings_table
+from circuitry.generalization_plots import robustness_scatter, settings_bars
+from circuitry.provenance import versions
+from circuitry.report import Report
+from circuitry.training.study import StudyRun, TestSet, evaluate_runs, find_runs, imagenet_validation
+from circuitry.training.toy_study import toy_images, toy_run
+from circuitry.workers import this_rank
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of the study of generalization; the defaults are those of the toy."""
+
+    runs: Path | None = None
+    """Folder of your own runs; those of the toy unless told."""
+    data: Path | None = None
+    """Your own test images, <domain>/<class>/<file>, with DomainNet's lists or without; needed with --runs."""
+    imagenet: Path | None = None
+    """ImageNet's validation images, <wnid>/<file>, to be classified, too."""
+    out: Path = Path("runs/generalization")
+    """Folder for tables and the report."""
+    results: Path | None = None
+    """Also write the small tables and their provenance here, where the figures read them."""
+    toy: Path = Path("runs/toy-study")
+    """Folder of the toy's images and models; what is there is reused."""
+    settings: tuple[Setting, ...] = ("natural-only", "leave-out", "cg-low", "cg-high", "upper-high")
+    """Settings of the toy's models."""
+    test_domains: tuple[str, ...] = ("quickdraw", "sketch")
+    """Test domains."""
+    seeds: tuple[int, ...] = (0, 1)
+    """Seeds of the toy's models."""
+    natural_domain: str = "real"
+    """Domain of photographs."""
+    device: str = "cpu"
+    """Where models run; under torchrun cuda is each process's own GPU."""
+
+
+def main(config: Config) -> None:
+    """Train what is missing, evaluate, write, and print where the report is."""
+    rank = this_rank()
+    device = rank.device(config.device)
+    runs = toy_runs(config, rank.worker, rank.workers) if config.runs is None else find_runs(config.runs)
+    if rank.worker:
+        return
+    domains = tuple(dict.fromkeys([config.natural_domain, *config.test_domains]))
+    if config.runs is None:
+        images = DomainFolder(toy_images(config.toy).root, domains=domains)
+    elif config.data is None:
+        raise InputError("Your own runs need your own test images, but --data was not given: add --data ROOT.")
+    else:
+        images = DomainFolder(config.data, domains=domains)
+    evaluated = evaluate_runs(runs, TestSet.of(images), device=device)
+    if config.imagenet is not None:
+        more = evaluate_runs(runs, imagenet_validation(config.imagenet), device=device)
+        evaluated = pd.concat([evaluated, more], ignore_index=True)
+    write(config, evaluated, chance=1 / len(images.all_classes))
+
+
+def toy_runs(config: Config, worker: int, workers: int) -> list[StudyRun]:
+    """Return the toy's models, this process's share trained first, then what others have left; equal ones once."""
+    wanted = list(product(config.settings, config.test_domains, config.seeds))
+    order = [job for i in range(workers) for job in wanted[(worker + i) % workers :: workers]]
+    for setting, domain, seed in order:
+        try:
+            print(f"[{setting}, {domain}, seed {seed}]", flush=True)
+            toy_run(config.toy, setting, domain, seed, wait=False)
+        except Timeout:  # another process has it
+            continue
+    runs = (toy_run(config.toy, *job) for job in wanted)
+    return list({run.folder: run for run in runs}.values())
+
+
+def write(config: Config, evaluated: pd.DataFrame, chance: float) -> None:
+    """Write tables, figures and the report, and say where they are."""
+    classifier = evaluated["classifier"].iloc[0]
+    table = settings_table(evaluated, classifier)
+    points = effective_robustness(evaluated, classifier, natural=config.natural_domain)
+    report = Report(
+        "Does CLIP generalize to unseen domains and unseen classes of a domain?",
+        f"{evaluated['run'].nunique()} models were trained on mixtures of domains that differ in what was held out, "
+        "all of the same size (photographs alone: smaller), and classify test images without having seen their classes "
+        "in that domain (held-out), or having seen them (other classes).",
+    )
+    report.section("Settings side by side")
+    report.figure(settings_bars(table, chance), in_words(table, chance))
+    shown = table[table["domain"] == table["test_domain"]].drop(columns=["domain", "values"])
+    report.table(
+        shown, f"Accuracy in the test domain ({MEASURE}, {classifier}), mean and standard deviation over seeds."
+    )
+    report.section("Effective robustness")
+    report.figure(
+        robustness_scatter(points, config.natural_domain),
+        f"Held-out classes: accuracy in the test domain against accuracy on {config.natural_domain}, every checkpoint "
+        "a point, both axes in logits. A model above the line of those trained on photographs alone is more robust "
+        "than its accuracy on photographs explains.",
+    )
+    tables = {"evaluation": evaluated, "settings": table, "robustness": points}
+    provenance = {"runs": sorted(set(evaluated["run"])), "classifier": classifier, "measure": MEASURE, **versions()}
+    write_results(report, tables, config.out, config.results, provenance, ("settings", "robustness"))
+
+
+def in_words(table: pd.DataFrame, chance: float) -> str:
+    """Say what the bars show: held-out classes, setting by setting."""
+    words = [f"Guessing would reach {chance:.1%}."]
+    held = table[(table["domain"] == table["test_domain"]) & (table["part"] == "held-out")]
+    for domain, rows in held.groupby("test_domain"):
+        values = ", ".join(f"{row.setting} {row.mean:.1%}" for row in rows.itertuples(index=False))
+        words.append(f"Held-out classes in {domain}: {values}.")
+    return " ".join(words)
+
+
+if __name__ == "__main__":
+    run_script(Config, main, __doc__)

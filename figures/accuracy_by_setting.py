@@ -1,0 +1,23 @@
+"""Accuracy on held-out and other classes of the test domain, by what a tiny CLIP was trained on; two seeds.
+
+python figures/accuracy_by_setting.py
+"""
+
+from pathlib import Path
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from circuitry.generalization_plots import settings_bars
+from circuitry.report import write_figure
+
+RESULTS = Path(__file__).parents[1] / "experiments" / "results" / "generalization"
+
+
+def figure(results: Path = RESULTS) -> go.Figure:
+    """Draw the committed table; 16 classes, so guessing reaches one in sixteen."""
+    return settings_bars(pd.read_csv(results / "settings.csv"), chance=1 / 16)
+
+
+if __name__ == "__main__":
+    print(*write_figure(figure(), Path(__file__).with_suffix("")), sep="\n")

@@ -1,0 +1,23 @@
+"""Accuracy on held-out classes in the test domain against that on photographs, every checkpoint of the toy's models.
+
+python figures/effective_robustness.py
+"""
+
+from pathlib import Path
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from circuitry.generalization_plots import robustness_scatter
+from circuitry.report import write_figure
+
+RESULTS = Path(__file__).parents[1] / "experiments" / "results" / "generalization"
+
+
+def figure(results: Path = RESULTS) -> go.Figure:
+    """Draw the committed table."""
+    return robustness_scatter(pd.read_csv(results / "robustness.csv"))
+
+
+if __name__ == "__main__":
+    print(*write_figure(figure(), Path(__file__).with_suffix("")), sep="\n")
