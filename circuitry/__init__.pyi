@@ -33,6 +33,8 @@ from .metrics import class_margin as class_margin
 from .patching import patch_effects as patch_effects
 from .pixels import logit_pixels as logit_pixels
 from .pixels import unit_pixels as unit_pixels
+from .probes import probe_accuracy as probe_accuracy
+from .probes import probe_left_out as probe_left_out
 from .quadrature import QuadratureRule as QuadratureRule
 from .quadrature import gauss_legendre_rule as gauss_legendre_rule
 from .quadrature import left_rule as left_rule
