@@ -11,6 +11,9 @@ from .circuit import Circuit as Circuit
 from .clip import Clip as Clip
 from .clip import load_clip as load_clip
 from .data.domains import DomainFolder as DomainFolder
+from .embedding_set import Embeddings as Embeddings
+from .embeddings import embed_images as embed_images
+from .embeddings import embed_texts as embed_texts
 from .encoder import Encoder as Encoder
 from .errors import InputError as InputError
 from .extraction import GraphFolder as GraphFolder

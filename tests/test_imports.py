@@ -23,6 +23,7 @@ LAYERS = (
         "locks",
         "workers",
         "arrays",
+        "embedding_set",
         "line_labels",
         "plot_style",
         "quadrature",
@@ -38,8 +39,9 @@ LAYERS = (
     *("data.toy_shapes_geometry", "data.toy_shapes_nature", "data.toy_shapes_things", "data.toy_shapes_vehicles"),
     *("data.toy_shapes", "data.toy_styles_raster", "data.toy_styles_flat", "data.toy_styles_light"),
     *("data.toy_styles_line", "data.toy_styles", "data.toy"),
-    *("extraction", "subject", "causal_study"),
-    *("plots", "circuit_plot", "causal_plots", "report", "comparison_report", "causal_report"),
+    *("embeddings", "extraction", "subject", "causal_study"),
+    *("plots", "circuit_plot", "causal_plots"),
+    *("report", "comparison_report", "causal_report"),
     *("training", "training.clip", "training.evaluation", "training.open_clip_main"),
     "command_line",
 )
@@ -51,6 +53,7 @@ WHEN_CALLED = {("encoder", "adapters")}
 WITHOUT_TORCH = (
     *("circuit", "files", "quadrature", "provenance", "manifest", "graph_similarity", "statistics", "comparison"),
     *("causal_results", "transfer_results", "plots", "circuit_plot", "report", "templates", "command_line"),
+    *("embedding_set",),
 )
 """What circuits are studied with on a laptop."""
 

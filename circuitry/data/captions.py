@@ -51,7 +51,7 @@ def caption(class_name: str, domain: str, rng: np.random.Generator, *, aligned: 
     words = SHARED_STYLE_WORDS if aligned else STYLE_WORDS.get(domain, SHARED_STYLE_WORDS)
     style = words[int(rng.integers(len(words)))]
     pattern = PATTERNS[int(rng.integers(len(PATTERNS)))]
-    sentence = pattern.format(style=style, a_style=_with_article(style), a_class=_with_article(readable(class_name)))
+    sentence = pattern.format(style=style, a_style=with_article(style), a_class=with_article(readable(class_name)))
     return sentence if rng.random() < 0.5 else sentence.removesuffix(".")
 
 
@@ -60,7 +60,7 @@ def readable(class_name: str) -> str:
     return " ".join(re.split(r"[\s_-]+", class_name.strip(" _-")))
 
 
-def _with_article(noun: str) -> str:
+def with_article(noun: str) -> str:
     """The noun with a or an before it; a name that brings its own article (the mona lisa) keeps that."""
     if noun.lower().startswith("the "):
         return noun
