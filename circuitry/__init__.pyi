@@ -42,6 +42,13 @@ from .quadrature import QuadratureRule as QuadratureRule
 from .quadrature import gauss_legendre_rule as gauss_legendre_rule
 from .quadrature import left_rule as left_rule
 from .quadrature import midpoint_rule as midpoint_rule
+from .separation import class_distances as class_distances
+from .separation import domain_probe as domain_probe
+from .separation import half_distances as half_distances
+from .separation import mean_distances as mean_distances
+from .separation import modality_gap as modality_gap
+from .separation import silhouettes as silhouettes
+from .separation_summary import separation_measures as separation_measures
 from .subject import Subject as Subject
 from .transfer import interchange as interchange
 from .transfer import transfer_circuits as transfer_circuits
