@@ -38,6 +38,7 @@ from .pixels import logit_pixels as logit_pixels
 from .pixels import unit_pixels as unit_pixels
 from .probes import probe_accuracy as probe_accuracy
 from .probes import probe_left_out as probe_left_out
+from .projection import embedding_map as embedding_map
 from .quadrature import QuadratureRule as QuadratureRule
 from .quadrature import gauss_legendre_rule as gauss_legendre_rule
 from .quadrature import left_rule as left_rule

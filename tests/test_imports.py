@@ -34,7 +34,7 @@ LAYERS = (
     *("encoder", "narrowing", "adapters", "metrics", "templates", "data", "data.captions", "clip"),
     *("baselines", "batches", "interventions", "nodes", "edges", "attribution"),
     *("graph_similarity", "statistics", "comparison", "probes"),
-    *("separation", "separation_summary"),
+    *("separation", "separation_summary", "projection"),
     *("causal_results", "transfer_results", "patching", "faithfulness", "pixels", "transfer", "validation", "planted"),
     *("data.images", "data.domains", "data.mixtures", "data.contact_sheet"),
     *("data.toy_shapes_geometry", "data.toy_shapes_nature", "data.toy_shapes_things", "data.toy_shapes_vehicles"),
@@ -54,7 +54,7 @@ WHEN_CALLED = {("encoder", "adapters")}
 WITHOUT_TORCH = (
     *("circuit", "files", "quadrature", "provenance", "manifest", "graph_similarity", "statistics", "comparison"),
     *("causal_results", "transfer_results", "plots", "circuit_plot", "report", "templates", "command_line"),
-    *("embedding_set",),
+    *("embedding_set", "projection"),
 )
 """What circuits are studied with on a laptop."""
 
