@@ -41,8 +41,8 @@ LAYERS = (
     *("data.toy_shapes", "data.toy_styles_raster", "data.toy_styles_flat", "data.toy_styles_light"),
     *("data.toy_styles_line", "data.toy_styles", "data.toy"),
     *("embeddings", "extraction", "subject", "causal_study"),
-    *("plots", "circuit_plot", "causal_plots"),
-    *("report", "comparison_report", "causal_report"),
+    *("plots", "circuit_plot", "causal_plots", "embedding_plots"),
+    *("report", "comparison_report", "causal_report", "separation_report"),
     *("training", "training.clip", "training.evaluation", "training.open_clip_main"),
     "command_line",
 )
@@ -54,7 +54,7 @@ WHEN_CALLED = {("encoder", "adapters")}
 WITHOUT_TORCH = (
     *("circuit", "files", "quadrature", "provenance", "manifest", "graph_similarity", "statistics", "comparison"),
     *("causal_results", "transfer_results", "plots", "circuit_plot", "report", "templates", "command_line"),
-    *("embedding_set", "projection"),
+    *("embedding_set", "separation_report", "projection"),
 )
 """What circuits are studied with on a laptop."""
 
