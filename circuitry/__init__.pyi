@@ -14,6 +14,9 @@ from .data.domains import DomainFolder as DomainFolder
 from .data.mixture_files import write_mixture as write_mixture
 from .data.mixtures import MixtureSettings as MixtureSettings
 from .data.mixtures import mixture as mixture
+from .embedding_set import Embeddings as Embeddings
+from .embeddings import embed_images as embed_images
+from .embeddings import embed_texts as embed_texts
 from .encoder import Encoder as Encoder
 from .errors import InputError as InputError
 from .extraction import GraphFolder as GraphFolder
@@ -50,6 +53,9 @@ from .metrics import class_margin as class_margin
 from .patching import patch_effects as patch_effects
 from .pixels import logit_pixels as logit_pixels
 from .pixels import unit_pixels as unit_pixels
+from .probes import probe_accuracy as probe_accuracy
+from .probes import probe_left_out as probe_left_out
+from .projection import embedding_map as embedding_map
 from .quadrature import QuadratureRule as QuadratureRule
 from .quadrature import gauss_legendre_rule as gauss_legendre_rule
 from .quadrature import gauss_radau_rule as gauss_radau_rule
@@ -57,6 +63,13 @@ from .quadrature import left_rule as left_rule
 from .quadrature import midpoint_rule as midpoint_rule
 from .sae import SparseAutoencoder as SparseAutoencoder
 from .sae import load_sae as load_sae
+from .separation import class_distances as class_distances
+from .separation import domain_probe as domain_probe
+from .separation import half_distances as half_distances
+from .separation import mean_distances as mean_distances
+from .separation import modality_gap as modality_gap
+from .separation import silhouettes as silhouettes
+from .separation_summary import separation_measures as separation_measures
 from .subject import Subject as Subject
 from .training.sae import diagnose_sae as diagnose_sae
 from .training.sae import sample_activations as sample_activations

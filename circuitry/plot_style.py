@@ -99,7 +99,7 @@ def part_filling(part: str, colour: str | list[str]) -> dict[str, object]:
 
 
 def check_table(table: pd.DataFrame, name: str, columns: Iterable[str], key: Iterable[str]) -> None:
-    """Refuse a table that lacks a column, has no rows, or holds two rows for one key.
+    """Refuse a table that lacks a column, has no rows, or holds two rows for one key (with columns in ``key``).
 
     Raises:
         InputError: with the name of the table and what is wrong with it.
@@ -112,7 +112,7 @@ def check_table(table: pd.DataFrame, name: str, columns: Iterable[str], key: Ite
     if table.empty:
         raise InputError(f"The {name} table has no rows; there is nothing to draw.")
     by = list(key)
-    if (repeated := table.duplicated(by)).any():
+    if by and (repeated := table.duplicated(by)).any():
         row = ", ".join(str(value) for value in table.loc[repeated, by].iloc[0])
         raise InputError(f"The {name} table has more than one row for {row}; average or select them first.")
 

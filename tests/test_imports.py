@@ -23,6 +23,7 @@ LAYERS = (
         "locks",
         "workers",
         "arrays",
+        "embedding_set",
         "line_labels",
         "plot_style",
         "quadrature",
@@ -34,6 +35,7 @@ LAYERS = (
     *("data", "data.captions", "clip"),
     *("baselines", "batches", "interventions", "nodes", "edges", "attribution", "cost"),
     *("graph_similarity", "statistics", "comparison", "feature_sharing"),
+    *("probes", "separation", "separation_summary", "projection"),
     *("causal_results", "transfer_results", "patching", "faithfulness", "pixels", "transfer", "validation", "planted"),
     *("data.class_table", "data.file_check", "data.images", "data.domains", "data.contact_sheet"),
     *("data.caption_table", "data.base_sets", "data.sketch_sets", "data.subsampling", "data.mixtures"),
@@ -41,9 +43,10 @@ LAYERS = (
     *("data.toy_shapes_geometry", "data.toy_shapes_nature", "data.toy_shapes_things", "data.toy_shapes_vehicles"),
     *("data.toy_shapes", "data.toy_styles_raster", "data.toy_styles_flat", "data.toy_styles_light"),
     *("data.toy_styles_line", "data.toy_styles", "data.toy"),
-    *("extraction", "subject", "causal_study", "image_features", "feature_names"),
-    *("plots", "circuit_plot", "causal_plots", "mixture_plots", "report", "comparison_report", "causal_report"),
-    *("feature_report", "generalization", "generalization_plots"),
+    *("embeddings", "extraction", "subject", "causal_study", "image_features", "feature_names"),
+    *("plots", "circuit_plot", "causal_plots", "mixture_plots", "embedding_plots", "report"),
+    *("comparison_report", "causal_report", "feature_report", "separation_report"),
+    *("generalization", "generalization_plots"),
     *("training", "training.devices", "training.run_folder", "training.table", "training.presets", "training.clip"),
     *("training.evaluation", "training.open_clip_main", "training.labels", "training.supervised_model"),
     *("training.supervised_loop", "training.supervised", "training.sae", "training.study", "training.toy_study"),
@@ -58,7 +61,7 @@ WITHOUT_TORCH = (
     *("circuit", "files", "quadrature", "provenance", "manifest", "graph_similarity", "statistics", "comparison"),
     *("causal_results", "transfer_results", "plots", "circuit_plot", "report", "templates", "command_line"),
     *("mixture_plots", "data.base_sets", "data.sketch_sets", "data.mixture_files", "feature_sharing"),
-    *("generalization", "generalization_plots"),
+    *("generalization", "generalization_plots", "embedding_set", "separation_report", "projection"),
 )
 """What circuits are studied, and training distributions made, with on a laptop."""
 

@@ -107,7 +107,7 @@ def _drawn_sentence(patterns: Sequence[str], words: Sequence[str], class_name: s
 
 def _sentence(pattern: str, style: str, class_name: str, *, full_stop: bool) -> str:
     name = readable(class_name)
-    sentence = pattern.format(style=style, a_style=_with_article(style), class_name=name, a_class=_with_article(name))
+    sentence = pattern.format(style=style, a_style=with_article(style), class_name=name, a_class=with_article(name))
     return sentence if full_stop else sentence.removesuffix(".")
 
 
@@ -116,7 +116,7 @@ def readable(class_name: str) -> str:
     return " ".join(re.split(r"[\s_-]+", class_name.strip(" _-")))
 
 
-def _with_article(noun: str) -> str:
+def with_article(noun: str) -> str:
     """The noun with a or an before it; a name that brings its own article (the mona lisa) keeps that."""
     if noun.lower().startswith("the "):
         return noun

@@ -1,0 +1,226 @@
+"""Do the images of a domain lie apart in the embedding space, and do captions without style words bring them together?
+
+Two kinds of small CLIP models are trained on the toy, several seeds each: with standard captions, which often name the
+style ("a sketch of a fish"), and with aligned captions, which never do ("a picture of a fish"). Classes are held out of
+quickdraw in both. All test images and class prompts are embedded; distances between domains, silhouettes, linear
+probes of the domain and the modality gap are measured, and zero-shot accuracy beside them.
+
+The study finds that quickdraw lies apart, that aligned captions bring it closer, and that accuracy on the held-out
+classes does not follow. The first is refuted by a domain that lies farther from the others than quickdraw does, the
+second by a distance that does not shrink, the third by an accuracy that rises with it.
+
+    python experiments/embedding_separation.py
+    python experiments/embedding_separation.py --models standard=a/epoch_32.pt aligned=b/epoch_32.pt \
+        --model RN50 --data DomainNet --n-images 20 --out runs/domainnet/separation
+
+The same name twice means two seeds of one kind of model.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from circuitry import DomainFolder, embed_images, embed_texts, load_clip
+from circuitry.command_line import run_script
+from circuitry.comparison_report import write_results
+from circuitry.data.mixtures import Setting
+from circuitry.errors import InputError
+from circuitry.plot_style import domain_marks
+from circuitry.projection import map_table
+from circuitry.provenance import versions
+from circuitry.report import Report
+from circuitry.separation import class_distances, half_distances, mean_distances
+from circuitry.separation_report import (
+    Distances,
+    add_distances,
+    add_maps,
+    add_separation,
+    add_separation_guide,
+    panel_references,
+)
+from circuitry.separation_summary import by_seed, differences, gather, separation_measures, summarise
+from circuitry.statistics import paired_tests, per_domain
+
+TOY_MODELS: dict[str, Setting] = {"standard captions": "cg-high", "aligned captions": "aligned"}
+"""Names in the report, and the settings that the toy's models are trained in."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of the measurement; the defaults train the toy's models where they are missing."""
+
+    out: Path = Path("runs/embedding-separation")
+    """Folder for embeddings, tables and the report."""
+    results: Path | None = None
+    """Also write the small tables and their provenance here, where the figures read them."""
+    toy: Path = Path("runs/toy-study")
+    """Folder of the toy's images and models; what is there is reused."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Seeds of the toy's models."""
+    models: tuple[str, ...] = ()
+    """Your own models as name=checkpoint, instead of the toy's; the first name is compared with the last."""
+    model: str = "rn-tiny"
+    """Architecture: open_clip model name, a name shipped here, or the path of a model-config JSON."""
+    data: Path | None = None
+    """Your own images, <domain>/<class>/<file>; needed with --models."""
+    split: str | None = "test"
+    """Which of DomainNet's lists to use, where there are lists."""
+    test_domain: str | None = None
+    """Domain that classes were held out of in training; quickdraw for the toy."""
+    held_out: tuple[str, ...] | None = None
+    """Classes whose accuracy is told apart; those of the toy unless told, none with --models."""
+    n_images: int = 50
+    """Images per class and domain, at random by --seed; all where there are fewer."""
+    method: str = "auto"
+    """Map: umap, pca, or auto for UMAP where umap-learn is installed."""
+    device: str = "cpu"
+    """Where the models run."""
+    seed: int = 0
+    """Seed of the choice of images, halves, folds and maps."""
+
+
+class Subject(NamedTuple):
+    """What is measured on: images, and checkpoints by name and seed."""
+
+    images: DomainFolder
+    checkpoints: dict[tuple[str, int], Path]
+    test_domain: str | None
+    held_out: tuple[str, ...]
+
+
+class Measured(NamedTuple):
+    """What was measured of one checkpoint."""
+
+    digest: str
+    measures: pd.DataFrame
+    distances: Distances
+    means: pd.DataFrame
+    points: pd.DataFrame | None
+
+
+def main(config: Config) -> None:
+    """Train where needed, measure, write, and print where the report is."""
+    subject = toy_subject(config) if not config.models else own_subject(config)
+    first_seeds = dict(reversed(subject.checkpoints))  # by name, the first one given
+    found = {}
+    for (name, seed), checkpoint in subject.checkpoints.items():
+        print(f"[{name}, seed {seed}]", flush=True)
+        found[name, seed] = measure(config, subject, checkpoint, with_map=seed == first_seeds[name])
+    write(config, subject, found)
+
+
+def toy_subject(config: Config) -> Subject:
+    """Return the toy's test images and models, drawn and trained where they are missing."""
+    from circuitry.training.toy_study import STANDARD, toy_checkpoint, toy_images  # slow to import
+
+    test_domain = config.test_domain or "quickdraw"
+    checkpoints = {
+        (name, seed): toy_checkpoint(config.toy, setting, test_domain, seed)
+        for name, setting in TOY_MODELS.items()
+        for seed in config.seeds
+    }
+    held_out = STANDARD.held_out if config.held_out is None else config.held_out
+    return Subject(toy_images(config.toy), checkpoints, test_domain, held_out)
+
+
+def own_subject(config: Config) -> Subject:
+    """Return the images and checkpoints that the command line names.
+
+    Raises:
+        InputError: for models without a name, or no images.
+    """
+    if config.data is None:
+        raise InputError("Your own models need your own images, but --data was not given: add --data ROOT.")
+    checkpoints: dict[tuple[str, int], Path] = {}
+    for entry in config.models:
+        name, is_named, checkpoint = entry.partition("=")
+        if not is_named or not name or not checkpoint:
+            raise InputError(f"Expected --models as name=checkpoint, but {entry!r} was given.")
+        checkpoints[name, sum(name == other for other, _ in checkpoints)] = Path(checkpoint)
+    images = DomainFolder(config.data, split=config.split)
+    return Subject(images, checkpoints, config.test_domain, config.held_out or ())
+
+
+def measure(config: Config, subject: Subject, checkpoint: Path, *, with_map: bool) -> Measured:
+    """Embed the images and class prompts by one model, and measure."""
+    clip = load_clip(config.model, checkpoint=checkpoint, device=config.device)
+    cache = config.out / "embeddings"
+    images = embed_images(clip, subject.images, config.n_images, config.seed, cache_dir=cache)
+    texts = embed_texts(clip, subject.images.all_classes, cache_dir=cache)
+    distances = Distances(
+        class_distances(images, "standardised"), half_distances(images, "standardised", seed=config.seed)
+    )
+    points = None
+    if with_map:
+        styled = embed_texts(clip, subject.images.classes, subject.images.domains, cache_dir=cache)
+        points = map_table(images, styled, config.method, seed=config.seed).round({"x": 4, "y": 4})
+    measures = separation_measures(images, texts, subject.held_out, seed=config.seed)
+    return Measured(clip.digest, measures, distances, mean_distances(images), points)
+
+
+def write(config: Config, subject: Subject, found: dict[tuple[str, int], Measured]) -> None:
+    """Write tables, figures and the report, and say where they are."""
+    measures = gather({key: one.measures for key, one in found.items()})
+    names = list(dict.fromkeys(name for name, _ in found))
+    distances = {name: over_seeds([one.distances for (n, _), one in found.items() if n == name]) for name in names}
+    points = pd.concat(one.points.assign(model=name) for (name, _), one in found.items() if one.points is not None)
+    tables = {
+        "measures": measures,
+        "summary": summarise(measures),
+        "by_seed": by_seed(measures),
+        "map": points[["model", "kind", "domain", "class", "x", "y", "method"]],
+        "distances": joined((name, one.between) for name, one in distances.items()),
+        "distances_per_domain": joined((name, per_domain(one.between)) for name, one in distances.items()),
+        "distance_tests": joined((name, paired_tests(one.between)) for name, one in distances.items()),
+        "mean_distances": pd.concat(one.means.assign(model=name, seed=seed) for (name, seed), one in found.items()),
+    }
+    if len(names) > 1:
+        tables["differences"] = differences(measures, names[0], names[-1])
+    n_classes = len(subject.images.all_classes)
+    marks = domain_marks(subject.images.domains)
+    report = Report(
+        "Do the domains lie apart in the embedding space?",
+        f"{len(found)} models ({', '.join(names)}) on images of {len(subject.images.classes)} classes in "
+        f"{', '.join(subject.images.domains)}: where the images lie, how far the domains lie apart, and how accurate "
+        "the models are there.",
+    )
+    add_maps(report, points, marks, "first seed of each")
+    add_separation(report, measures, marks, panel_references(measures, n_classes), subject.test_domain)
+    add_distances(report, distances, marks)
+    add_separation_guide(report)
+    provenance = {
+        "models": {f"{name}, seed {seed}": one.digest for (name, seed), one in found.items()},
+        "architecture": config.model,
+        "images": len(subject.images),
+        "classes": n_classes,
+        "held_out": subject.held_out,
+        "n_images": config.n_images,
+        "seed": config.seed,
+        **versions(),
+    }
+    small = [name for name in tables if name not in ("measures", "distances")]
+    write_results(report, tables, config.out, config.results, provenance, small)
+
+
+def over_seeds(distances: list[Distances]) -> Distances:
+    """Average the distances of several seeds, class by class."""
+    keys = (["class", "domain_a", "domain_b", "site"], ["class", "domain", "site"])
+    tables = zip(*distances, strict=True)
+    means = [
+        pd.concat(parts).groupby(key, dropna=False, sort=False)["value"].mean().reset_index()
+        for parts, key in zip(tables, keys, strict=True)
+    ]
+    return Distances(*means)
+
+
+def joined(tables: Iterator[tuple[str, pd.DataFrame]]) -> pd.DataFrame:
+    """Put tables of several models under each other, without the site: there is but one."""
+    parts = [table.drop(columns="site", errors="ignore").assign(model=name) for name, table in tables]
+    return pd.concat(parts, ignore_index=True)
+
+
+if __name__ == "__main__":
+    run_script(Config, main, __doc__)

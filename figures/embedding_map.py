@@ -1,0 +1,23 @@
+"""Images and class prompts of the toy's CLIP in the plane, with standard and with aligned captions.
+
+python figures/embedding_map.py
+"""
+
+from pathlib import Path
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from circuitry.embedding_plots import embedding_maps
+from circuitry.report import write_figure
+
+RESULTS = Path(__file__).parents[1] / "experiments" / "results" / "embedding_separation"
+
+
+def figure(results: Path = RESULTS) -> go.Figure:
+    """Draw the committed table."""
+    return embedding_maps(pd.read_csv(results / "map.csv"))
+
+
+if __name__ == "__main__":
+    print(*write_figure(figure(), Path(__file__).with_suffix("")), sep="\n")

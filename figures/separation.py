@@ -1,0 +1,29 @@
+"""How far the toy's domains lie apart with standard and with aligned captions, and accuracy beside it.
+
+python figures/separation.py
+"""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from circuitry.embedding_plots import separation_panels
+from circuitry.report import write_figure
+from circuitry.separation_report import PANELS, panel_references
+
+RESULTS = Path(__file__).parents[1] / "experiments" / "results" / "embedding_separation"
+
+
+def figure(results: Path = RESULTS) -> go.Figure:
+    """Draw the committed tables."""
+    summary = pd.read_csv(results / "summary.csv").query("domain != 'all'")
+    n_classes = json.loads((results / "provenance.json").read_text())["classes"]
+    return separation_panels(
+        summary, PANELS, pd.read_csv(results / "by_seed.csv"), panel_references(summary, n_classes)
+    )
+
+
+if __name__ == "__main__":
+    print(*write_figure(figure(), Path(__file__).with_suffix("")), sep="\n")

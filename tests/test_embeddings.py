@@ -1,0 +1,197 @@
+"""Embeddings equal those of the model, are stored and read, and made again when what they are of has changed."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from circuitry import Clip, DomainFolder, Embeddings, InputError, embed_images, embed_texts
+from circuitry.data.images import load_image
+
+FILES = ("ink/axe/0.png", "ink/axe/1.png", "ink/cat/0.png", "photo/axe/0.png", "photo/cat/0.png")
+
+
+def draw(root: Path, names: tuple[str, ...] = FILES) -> DomainFolder:
+    for seed, name in enumerate(names):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(seed).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(root / name)
+    return DomainFolder(root)
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> DomainFolder:
+    return draw(tmp_path / "data")
+
+
+@pytest.fixture
+def embed(clip: Clip, images: DomainFolder, tmp_path: Path) -> Callable[..., Embeddings]:
+    def call(n_images: int | None = None, **settings: object) -> Embeddings:
+        return embed_images(clip, images, n_images, cache_dir=tmp_path / "cache", progress=False, **settings)  # type: ignore[arg-type]
+
+    return call
+
+
+@pytest.fixture
+def encoded(clip: Clip, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Sizes of the batches that go through the encoder."""
+    sizes: list[int] = []
+    forward = type(clip.encoder).forward
+
+    def counting(self: object, x: torch.Tensor, *args: object, **kwargs: object) -> object:
+        sizes.append(len(x))
+        return forward(self, x, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(type(clip.encoder), "forward", counting)
+    return sizes
+
+
+def assert_equal(a: Embeddings, b: Embeddings) -> None:
+    for name in ("vectors", "source", "domain", "class_name"):
+        np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+
+
+def test_vectors_are_the_models_own_one_by_one(
+    embed: Callable[..., Embeddings], clip: Clip, images: DomainFolder
+) -> None:
+    found = embed(batch_size=2)
+    assert found.source.tolist() == list(FILES)
+    assert found.domain.tolist() == ["ink", "ink", "ink", "photo", "photo"]
+    assert found.class_name.tolist() == ["axe", "axe", "cat", "axe", "cat"]
+    for row, record in zip(found.vectors, images.records, strict=True):
+        with torch.no_grad():
+            own = clip.model.encode_image(clip.preprocess(load_image(record.path))[None])[0].double()  # type: ignore[operator]
+        assert row == pytest.approx((own / own.norm()).numpy(), abs=1e-5)
+    assert np.linalg.norm(found.vectors, axis=1) == pytest.approx(1, abs=1e-6)
+
+
+def test_a_second_run_reads_what_the_first_wrote(embed: Callable[..., Embeddings], encoded: list[int]) -> None:
+    first = embed(batch_size=2)
+    assert encoded == [2, 2, 1]
+    assert_equal(first, embed(batch_size=5))
+    assert encoded == [2, 2, 1]
+
+
+def test_what_has_changed_is_embedded_again(
+    embed: Callable[..., Embeddings], encoded: list[int], images: DomainFolder
+) -> None:
+    before = embed()
+    path = images.records[0].path
+    Image.new("RGB", (40, 40), "red").save(path)
+    os.utime(path, ns=(1, 1))
+    after = embed()
+    assert encoded == [5, 5]
+    assert np.abs(after.vectors[0] - before.vectors[0]).max() > 1e-3
+    np.testing.assert_allclose(after.vectors[1:], before.vectors[1:], atol=1e-6)
+
+
+def test_another_model_does_not_read_the_same_file(
+    embed: Callable[..., Embeddings], clip: Clip, encoded: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embed()
+    monkeypatch.setitem(clip.__dict__, "digest", "another")
+    embed()
+    assert encoded == [5, 5]
+
+
+def test_a_damaged_file_is_made_again(embed: Callable[..., Embeddings], tmp_path: Path, encoded: list[int]) -> None:
+    first = embed()
+    (file,) = (tmp_path / "cache").iterdir()
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.warns(UserWarning, match="embeddings are made again: .* is damaged"):
+        assert_equal(first, embed())
+    assert_equal(first, embed())
+    assert encoded == [5, 5]
+
+
+def test_few_images_are_those_that_select_chooses(embed: Callable[..., Embeddings], images: DomainFolder) -> None:
+    found = embed(1, seed=3)
+    cells = [(d, c) for d in ("ink", "photo") for c in ("axe", "cat")]
+    assert found.source.tolist() == [images.select(c, d, 1, seed=3)[0].relative for d, c in cells]
+
+
+def test_unreadable_images_are_left_out(embed: Callable[..., Embeddings], images: DomainFolder) -> None:
+    images.records[2].path.write_bytes(b"")
+    with pytest.warns(UserWarning, match=r"skipped an image: .*ink/cat/0\.png: the file is empty"):
+        found = embed(batch_size=2)
+    assert found.source.tolist() == [name for name in FILES if name != "ink/cat/0.png"]
+    for record in images.records:
+        record.path.write_bytes(b"")
+    with (
+        pytest.warns(UserWarning, match="the file is empty"),
+        pytest.raises(InputError, match="None of the 5 images to embed can be read"),
+    ):
+        embed()
+
+
+# Texts
+
+
+def test_texts_are_zero_shot_weights(clip: Clip, tmp_path: Path) -> None:
+    names = ["alarm_clock", "axe"]
+    found = embed_texts(clip, names, templates=["a {}."], cache_dir=tmp_path)
+    assert found.source.tolist() == ["alarm clock", "axe"]
+    assert found.class_name.tolist() == names
+    assert found.domain.tolist() == ["", ""]
+    weights = clip.text_weights(names, ["a {}."], cache_dir=tmp_path)
+    np.testing.assert_array_equal(found.vectors, weights.numpy())
+
+
+def test_texts_in_styles_use_the_words_of_the_domains(clip: Clip, tmp_path: Path) -> None:
+    found = embed_texts(clip, ["axe", "cat"], ["infograph", "real", "line_art"], cache_dir=tmp_path)
+    assert found.source.tolist() == [
+        *("an infograph of a axe.", "an infograph of a cat."),
+        *("a photo of a axe.", "a photo of a cat."),
+        *("a line art of a axe.", "a line art of a cat."),
+    ]
+    assert found.domain.tolist() == ["infograph"] * 2 + ["real"] * 2 + ["line_art"] * 2
+    with torch.no_grad():
+        own = clip.model.encode_text(clip.tokenizer(["a photo of a cat."]))[0]  # type: ignore[operator]
+    assert found.vectors[3] == pytest.approx((own / own.norm()).numpy(), abs=1e-5)
+
+
+def test_styles_and_templates_exclude_each_other(clip: Clip) -> None:
+    with pytest.raises(InputError, match="names of styles, each of which is its own template, but templates, too, wer"):
+        embed_texts(clip, ["axe"], ["real"], templates=["a {}."])
+    with pytest.raises(InputError, match="but an empty list was given"):
+        embed_texts(clip, ["axe"], [])
+
+
+# The value itself
+
+
+def small() -> Embeddings:
+    vectors = np.array([[1, 0], [0, 1], [0.6, 0.8], [-1, 0]], np.float32)
+    return Embeddings(
+        vectors, np.array(list("wxyz")), np.array(["b", "a", "b", "a"]), np.array(["dog", "dog", "cat", "dog"])
+    )
+
+
+def test_stored_embeddings_are_read_equal(tmp_path: Path) -> None:
+    small().save(tmp_path / "e.safetensors")
+    found = Embeddings.load(tmp_path / "e.safetensors")
+    assert_equal(found, small())
+    assert found.vectors.dtype == np.float32
+
+
+def test_groups_and_choice_by_hand() -> None:
+    groups = {key: rows.tolist() for key, rows in small().groups().items()}
+    assert groups == {("cat", "b"): [2], ("dog", "a"): [1, 3], ("dog", "b"): [0]}
+    assert small().take(small().domain == "a").source.tolist() == ["x", "z"]
+    assert small().take(np.array([2, 0])).source.tolist() == ["y", "w"]
+
+
+def test_unusable_embeddings_are_refused() -> None:
+    words = np.array(["a"])
+    with pytest.raises(InputError, match="1 vectors and 1 of source, 1 of domain, 2 of class_name were given"):
+        Embeddings(np.array([[1.0, 0.0]]), words, words, np.array(["a", "b"]))
+    with pytest.raises(InputError, match="the lengths lie between 2 and 2: divide each by its length"):
+        Embeddings(np.array([[2.0, 0.0]]), words, words, words)
+    with pytest.raises(InputError, match="finite vectors of length 1"):
+        Embeddings(np.array([[np.nan, 1.0]]), words, words, words)
