@@ -136,5 +136,4 @@ def effective_robustness(
 
 def _logit(accuracy: "pd.Series[float]", n: "pd.Series[int]") -> "pd.Series[float]":
     inside = accuracy.clip(0.5 / n, 1 - 0.5 / n)
-    found: pd.Series[float] = np.log(inside / (1 - inside))
-    return found
+    return (inside / (1 - inside)).map(np.log)

@@ -19,7 +19,7 @@ import pandas as pd
 from circuitry import DomainFolder
 from circuitry.clip import SHIPPED_CONFIGS
 from circuitry.command_line import run_script
-from circuitry.data.mixtures import read_captions, write_mixture
+from circuitry.data.mixture_files import read_captions, write_mixture
 from circuitry.data.toy import write_toy
 from circuitry.training.clip import train_clip
 from circuitry.training.presets import ClipPreset, clip_preset

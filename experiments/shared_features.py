@@ -28,7 +28,7 @@ from circuitry import (
 )
 from circuitry.command_line import run_script
 from circuitry.comparison_report import write_results
-from circuitry.data.mixtures import read_captions
+from circuitry.data.mixture_files import read_captions
 from circuitry.errors import InputError
 from circuitry.feature_report import add_features, add_sharing, sharing_tables
 from circuitry.plot_style import domain_marks

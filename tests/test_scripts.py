@@ -7,7 +7,7 @@ import os
 import runpy
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 import torch
 
-from circuitry import DomainFolder, GraphFolder, SparseAutoencoder, load_sae
+from circuitry import DomainFolder, GraphFolder, SparseAutoencoder, load_sae, load_supervised
 from circuitry.data.toy import write_toy
 from circuitry.errors import InputError
 from circuitry.training.clip import train_clip
@@ -337,6 +337,70 @@ def test_a_merge_with_a_base_set_is_timed(tmp_path: Path, capsys: pytest.Capture
     assert "merged with 1,000 into" in printed
     base = pd.read_csv(tmp_path / "mixture.tsv", sep="\t", nrows=1000)
     assert base["filepath"].iloc[-1].endswith("00000/000000999.jpg")
+
+
+def run_in_place(task: Callable[[int, int], object], workers: int, logs: Path, **options: object) -> None:
+    assert (workers, options) == (1, {"cluster": "slurm", "options": {"gpus_per_node": 2}})
+    task(0, workers)
+
+
+def test_a_clip_is_trained_from_a_folder_and_from_a_table(
+    quickstart: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("circuitry.clip.user_cache_path", lambda name: tmp_path / "cache")
+    module = script("train_clip")
+    monkeypatch.setattr(module, "run_array", run_in_place)
+    small = {"epochs": 1, "batch_size": 16, "warmup": 0, "workers": 0, "device": "cpu"}
+    folder = module.Config(
+        out=tmp_path / "folder", data=quickstart / "run" / "toy", domains=("real",), cluster="slurm",
+        job_options=("gpus_per_node=2",), **small,
+    )  # fmt: skip
+    module.main(folder)
+    printed = capsys.readouterr().out
+    assert "balanced_accuracy" in printed
+    assert f"checkpoint: {tmp_path / 'folder' / 'clip' / 'checkpoints' / 'epoch_1.pt'}" in printed
+    arguments: list[dict[str, object]] = []
+    monkeypatch.setattr(
+        module, "train_clip", lambda table, out, **settings: arguments.append({"table": table, **settings})
+    )
+    monkeypatch.setattr(module, "checkpoints", lambda folder: [(1, folder)])
+    table = module.Config(out=tmp_path / "table", table=tmp_path / "x.tsv", preset="rn50-cc3m", crop_scale=0.5)
+    module.main(table)
+    (given,) = arguments
+    assert given["table"] == tmp_path / "x.tsv"
+    assert (given["model"], given["batch_size"], given["warmup"]) == ("RN50", 2048, 2000)
+    assert given["extra"] == ("--aug-cfg", "scale=(0.5,1.0)")
+    with pytest.raises(InputError, match="a folder of images as --data, a table of them as --table, or both; given"):
+        module.main(module.Config(out=tmp_path))
+
+
+def test_a_supervised_baseline_is_trained(quickstart: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    module = script("train_supervised")
+    toy = quickstart / "run" / "toy"
+    small = {"epochs": 1, "batch_size": 16, "milestones": (), "workers": 0, "device": "cpu", "model": "rn-tiny"}
+    (tmp_path / "imagenet.txt").write_text("n1\nn2\n")
+    (tmp_path / "partners.json").write_text('{"fish": [1], "key": null}')
+    merged = {"imagenet_classes": tmp_path / "imagenet.txt", "partners": tmp_path / "partners.json"}
+    module.main(module.Config(out=tmp_path / "run", data=toy, **merged, **small))
+    printed = capsys.readouterr().out
+    assert "balanced_accuracy" in printed
+    model = load_supervised(tmp_path / "run" / "supervised" / "checkpoints" / "epoch_1.safetensors")
+    assert model.classes == ("n1", "n2", *CLASSES)
+    assert model.table.labels["n2"] == model.table.labels["fish"] == 3
+    with pytest.raises(InputError, match="need --imagenet-classes, --partners, and DomainNet as --data"):
+        module.main(module.Config(out=tmp_path, table=tmp_path / "x", partners=tmp_path / "partners.json"))
+    with pytest.raises(InputError, match="a folder of images as --data, a table of them as --table, or both; given"):
+        module.main(module.Config(out=tmp_path))
+
+
+def test_training_is_timed_against_the_trainer_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = script("benchmark_training")
+    drawing = {"classes": CLASSES, "styles": STYLES, "workers": 1, "progress": False}
+    monkeypatch.setattr(module, "write_toy", partial(write_toy, **drawing))  # type: ignore[arg-type]
+    table = module.run(module.Config(out=tmp_path, n_train=11, epochs=1, repeats=1, workers=0))
+    assert table["trainer"].tolist() == ["by hand", "train_clip"]
+    assert (table["images_per_second"] > 0).all()
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("path", sorted(FIGURES.glob("*.py")), ids=lambda path: path.stem)

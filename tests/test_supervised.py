@@ -198,6 +198,24 @@ def test_every_image_of_whole_batches_is_seen_once_and_shares_make_the_batch() -
     assert images.batches(6) == one
 
 
+def test_crops_depend_on_epoch_and_image_alone(train: Path, model: Path) -> None:
+    *_, preprocess = build_classifier(register_model(model), 3, crop_scale=0.5)
+    _, transform, _ = build_classifier(register_model(model), 3, crop_scale=0.5)
+    file = pd.read_csv(train, sep="\t")["filepath"][0]
+    files, targets = np.array([file.encode()] * 2), np.array([1, 2])
+
+    def crop(seed: int, epoch: int, index: int) -> torch.Tensor:
+        item = SeededImages(files, targets, transform, seed, epoch)[index]
+        assert isinstance(item, tuple)
+        assert item[1] == index + 1
+        return item[0]
+
+    crops = [crop(seed, epoch, index) for seed in (0, 1) for epoch in (0, 1) for index in (0, 1)]
+    crops.append(preprocess(load_image(file)))
+    assert all(not torch.equal(crops[a], crops[b]) for a in range(9) for b in range(a))
+    assert torch.equal(crop(1, 0, 1), crops[5])
+
+
 # --- loading --------------------------------------------------------------------------------------------------
 
 
