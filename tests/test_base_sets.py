@@ -148,6 +148,15 @@ def test_members_of_shards(tmp_path: Path) -> None:
     assert images[0].path == str(tmp_path / "00.tar/1.jpg")
 
 
+def test_headers_of_a_shard_are_forgotten(tmp_path: Path) -> None:
+    write_shard(tmp_path / "0.tar", {f"{i}.{kind}": b"x" for i in range(1_000) for kind in ("jpg", "txt")})
+    tracemalloc.start()
+    assert sum(1 for _ in shard_captions([tmp_path / "0.tar"], "cc3m")) == 1_000
+    used = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert used < 200_000
+
+
 def test_webdataset_finds_the_same_samples(tmp_path: Path) -> None:
     import webdataset
 

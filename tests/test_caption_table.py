@@ -185,6 +185,22 @@ def test_a_folder_is_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert listed == [os.path.join(tmp_path, "a")]
 
 
+def test_a_folder_that_was_forgotten_is_not_listed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file_check, "NAMES_HELD", 2)
+    listed: list[str] = []
+
+    def names_in(folder: str) -> set[str]:
+        listed.append(folder)
+        return {"0.png", "1.png"}
+
+    monkeypatch.setattr(file_check, "_names_in", names_in)
+    check = FileCheck("skip", tmp_path)
+    for _ in range(5):
+        for folder in "abc":
+            check.keeps(f"{folder}/0.png")
+    assert len(listed) == 3  # in turns, each would otherwise push out the one before
+
+
 # --- reading ---------------------------------------------------------------------------------------------------------
 
 
