@@ -28,6 +28,7 @@ from .graph_similarity import wl_kernel as wl_kernel
 from .interventions import OtherImages as OtherImages
 from .interventions import Patch as Patch
 from .interventions import patched as patched
+from .kernel_alignment import cka as cka
 from .metrics import class_logit as class_logit
 from .metrics import class_margin as class_margin
 from .patching import patch_effects as patch_effects
@@ -35,10 +36,14 @@ from .pixels import logit_pixels as logit_pixels
 from .pixels import unit_pixels as unit_pixels
 from .probes import probe_accuracy as probe_accuracy
 from .probes import probe_left_out as probe_left_out
+from .probes import probe_sites as probe_sites
 from .quadrature import QuadratureRule as QuadratureRule
 from .quadrature import gauss_legendre_rule as gauss_legendre_rule
 from .quadrature import left_rule as left_rule
 from .quadrature import midpoint_rule as midpoint_rule
+from .representation_similarity import compare_representation_halves as compare_representation_halves
+from .representation_similarity import compare_representations as compare_representations
+from .representation_study import study_representations as study_representations
 from .subject import Subject as Subject
 from .transfer import interchange as interchange
 from .transfer import transfer_circuits as transfer_circuits

@@ -33,12 +33,13 @@ LAYERS = (
     *("encoder", "narrowing", "adapters", "metrics", "templates", "data", "data.captions", "clip"),
     *("baselines", "batches", "interventions", "nodes", "edges", "attribution"),
     *("graph_similarity", "statistics", "comparison", "probes"),
+    *("gram_matrices", "kernel_alignment", "representations", "representation_similarity"),
     *("causal_results", "transfer_results", "patching", "faithfulness", "pixels", "transfer", "validation", "planted"),
     *("data.images", "data.domains", "data.mixtures", "data.contact_sheet"),
     *("data.toy_shapes_geometry", "data.toy_shapes_nature", "data.toy_shapes_things", "data.toy_shapes_vehicles"),
     *("data.toy_shapes", "data.toy_styles_raster", "data.toy_styles_flat", "data.toy_styles_light"),
     *("data.toy_styles_line", "data.toy_styles", "data.toy"),
-    *("extraction", "subject", "causal_study"),
+    *("extraction", "subject", "causal_study", "representation_study"),
     *("plots", "circuit_plot", "causal_plots", "report", "comparison_report", "causal_report"),
     *("training", "training.clip", "training.evaluation", "training.open_clip_main"),
     "command_line",
@@ -51,6 +52,7 @@ WHEN_CALLED = {("encoder", "adapters")}
 WITHOUT_TORCH = (
     *("circuit", "files", "quadrature", "provenance", "manifest", "graph_similarity", "statistics", "comparison"),
     *("causal_results", "transfer_results", "plots", "circuit_plot", "report", "templates", "command_line"),
+    *("probes", "representations", "representation_similarity"),
 )
 """What circuits are studied with on a laptop."""
 
