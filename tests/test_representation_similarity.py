@@ -114,6 +114,14 @@ def test_p_values_of_a_permuted_domain_are_uniform() -> None:
     assert [found.pairs["p"][0] for found in same] == [1 / 50] * 5
 
 
+def test_permutations_that_change_nothing_count() -> None:
+    # Of the 120 permutations of five classes one is the identity, so of 1200 about ten.
+    five = CLASSES[:5]
+    pair = [grams(name, rows(0, five), classes=five) for name in ("real", "sketch")]
+    p = compare_representations(pair, permutations=1200).pairs["p"]
+    assert ((p > 3 / 1201) & (p < 25 / 1201)).all()
+
+
 def test_the_null_is_near_zero_and_depends_on_the_seed_alone() -> None:
     first, again, other = (compare_representations(three(), permutations=300, seed=seed) for seed in (0, 0, 1))
     assert first.pairs.equals(again.pairs)
@@ -188,6 +196,18 @@ def test_a_class_that_one_pair_lacks_changes_the_others_alone() -> None:
     reach = stats.t.ppf(0.975, 6) * np.sqrt(6 / 7 * np.square(mean - mean.mean()).sum())
     assert found["high"]["clipart"] == pytest.approx(min(1, found["value"]["clipart"] + reach))
     assert found["low"]["clipart"] == pytest.approx(max(-1, found["value"]["clipart"] - reach))
+
+
+def test_a_class_that_no_batch_has_is_as_if_not_listed() -> None:
+    a, b, c = rows(0), rows(1), rows(2)
+    b[2] = math.nan
+    listed = compare_representations([grams("clipart", a), grams("real", b), grams("sketch", c)], permutations=9)
+    rest = tuple(name for name in CLASSES if name != "cat")
+    without = grams("real", np.delete(b, 2, 0), classes=rest)
+    unlisted = compare_representations([grams("clipart", a), without, grams("sketch", c)], permutations=9)
+    assert unlisted.domains.set_index("domain")["n_classes"].to_dict() == {"clipart": 7, "real": 6, "sketch": 7}
+    assert listed.pairs.equals(unlisted.pairs)
+    np.testing.assert_allclose(listed.domains[["low", "high"]], unlisted.domains[["low", "high"]])
 
 
 # Files
