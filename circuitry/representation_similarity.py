@@ -156,8 +156,9 @@ def _mean_row(pairs: Sequence[_ComparedPair], confidence: float) -> tuple[float,
 
 
 def _within_bounds(interval: tuple[float, float]) -> tuple[float, float]:
-    """The part of an interval that CKA can reach."""
-    return max(-1.0, interval[0]), min(1.0, interval[1])
+    """The part of an interval that CKA can reach; unknown ends stay unknown."""
+    low, high = np.clip(interval, -1, 1)
+    return float(low), float(high)
 
 
 def _common_sites(grams: Sequence[Grams]) -> tuple[str, ...]:

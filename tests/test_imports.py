@@ -41,6 +41,7 @@ LAYERS = (
     *("data.toy_styles_line", "data.toy_styles", "data.toy"),
     *("extraction", "subject", "causal_study", "representation_study"),
     *("plots", "circuit_plot", "causal_plots", "report", "comparison_report", "causal_report"),
+    *("representation_plots", "representation_report"),
     *("training", "training.clip", "training.evaluation", "training.open_clip_main"),
     "command_line",
 )
@@ -52,7 +53,7 @@ WHEN_CALLED = {("encoder", "adapters")}
 WITHOUT_TORCH = (
     *("circuit", "files", "quadrature", "provenance", "manifest", "graph_similarity", "statistics", "comparison"),
     *("causal_results", "transfer_results", "plots", "circuit_plot", "report", "templates", "command_line"),
-    *("probes", "representations", "representation_similarity"),
+    *("probes", "representations", "representation_similarity", "representation_plots", "representation_report"),
 )
 """What circuits are studied with on a laptop."""
 

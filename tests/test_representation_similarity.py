@@ -155,6 +155,16 @@ def test_intervals_end_at_one() -> None:
     assert (wide["low"] == -1).any()
 
 
+def test_four_classes_have_no_interval() -> None:
+    four = CLASSES[:4]
+    found = compare_representations(
+        [grams(str(seed), rows(seed, four), classes=four) for seed in range(3)], permutations=9
+    )
+    for table in found:
+        assert table["value"].notna().all()
+        assert table[["low", "high"]].isna().all(axis=None)
+
+
 def test_a_ceiling_is_the_cka_of_two_halves() -> None:
     halves = [(grams(d, rows(s)), grams(d, rows(s + 1))) for d, s in (("real", 0), ("sketch", 5))]
     found = compare_representation_halves(halves, ["linear"])
