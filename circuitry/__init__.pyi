@@ -48,6 +48,7 @@ from .image_features import image_features as image_features
 from .interventions import OtherImages as OtherImages
 from .interventions import Patch as Patch
 from .interventions import patched as patched
+from .kernel_alignment import cka as cka
 from .metrics import class_logit as class_logit
 from .metrics import class_margin as class_margin
 from .patching import patch_effects as patch_effects
@@ -55,12 +56,16 @@ from .pixels import logit_pixels as logit_pixels
 from .pixels import unit_pixels as unit_pixels
 from .probes import probe_accuracy as probe_accuracy
 from .probes import probe_left_out as probe_left_out
+from .probes import probe_sites as probe_sites
 from .projection import embedding_map as embedding_map
 from .quadrature import QuadratureRule as QuadratureRule
 from .quadrature import gauss_legendre_rule as gauss_legendre_rule
 from .quadrature import gauss_radau_rule as gauss_radau_rule
 from .quadrature import left_rule as left_rule
 from .quadrature import midpoint_rule as midpoint_rule
+from .representation_similarity import compare_representation_halves as compare_representation_halves
+from .representation_similarity import compare_representations as compare_representations
+from .representation_study import study_representations as study_representations
 from .sae import SparseAutoencoder as SparseAutoencoder
 from .sae import load_sae as load_sae
 from .separation import class_distances as class_distances

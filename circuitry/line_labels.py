@@ -16,6 +16,9 @@ def label_ends(figure: go.Figure, ends: Sequence[tuple[float, str]], *, x: str, 
     places = apart([value for value, _ in ordered], gap)
     for place, (_, label) in zip(places, ordered, strict=True):
         figure.add_annotation(x=x, y=place, text=label, xanchor="left", xshift=10, showarrow=False)
+    if places and (span := figure.layout.yaxis.range) is not None:
+        # plotly leaves out a label beyond the end of the axis
+        figure.update_yaxes(range=[min(span[0], places[0] - gap / 2), max(span[1], places[-1] + gap / 2)])
     longest = max((len(re.sub("<[^>]*>", "", label)) for _, label in ordered), default=0)
     figure.update_layout(margin_r=30 + 7 * longest)
 

@@ -7,13 +7,17 @@
 3. Its balanced accuracy, the mean over classes of the share of a class's images that are recognised, is taken on other
    images: in stratified folds, or on a group of images (a domain) that was left out of training.
 
-Guessing reaches one over the number of classes, however many images each has: `chance_accuracy`.
+Guessing reaches one over the number of classes, however many images each has: `chance_accuracy`. `probe_sites` asks at
+every site of an encoder: can class and domain be read off, and does the class by a classifier of the other domains?
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float
+from scipy import stats
 from sklearn.linear_model import RidgeClassifierCV
 from sklearn.metrics import recall_score
 from sklearn.model_selection import StratifiedKFold
@@ -21,9 +25,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from circuitry.errors import InputError
+from circuitry.statistics import bootstrap_mean
 
 PENALTIES = tuple(10.0**k for k in range(-1, 6))
 """Candidates for the ridge penalty, for standardised features and sums (not means) over images."""
+
+TARGETS = ("class", "domain", "class across domains")
+"""What `probe_sites` reads off."""
 
 
 def probe_accuracy(
@@ -106,6 +114,65 @@ def probe_left_out(
         if test.any():
             found[str(name)] = _balanced_accuracy(x[train], y[train], x[test], y[test], penalties)
     return found
+
+
+class SiteProbes(NamedTuple):
+    """Balanced accuracies of linear probes at every site, in 0..1."""
+
+    sites: pd.DataFrame
+    """Columns site, target (one of `TARGETS`), value, low, high, chance, n_images."""
+    left_out: pd.DataFrame
+    """The class by a classifier of the other domains: site, domain, value, chance, n_images."""
+
+
+def probe_sites(
+    features: Mapping[str, Float[np.ndarray, "_ _"]],
+    classes: Sequence[str],
+    domains: Sequence[str],
+    *,
+    folds: int = 5,
+    seed: int = 0,
+) -> SiteProbes:
+    """Read class and domain off the features of every site.
+
+    Intervals are of 95 %: for class and domain over folds, with Student's t and the variance of the mean raised by
+    1 / (folds - 1), since folds share images for training (Nadeau & Bengio 2003); for the class across domains by a
+    bootstrap over the domains that were left out.
+
+    Args:
+        features: By site, one row per image, e.g. unit means: each unit's activation averaged over positions.
+        classes, domains: Of every image.
+        folds, seed: See `probe_accuracy`.
+
+    Raises:
+        InputError: see `probe_accuracy` and `probe_left_out`.
+
+    Example:
+        >>> found = probe_sites(unit_means, classes, domains)
+        >>> found.sites.pivot(index="site", columns="target", values="value")
+    """
+    sites, left_out = [], []
+    for site, x in features.items():
+        for target, labels in zip(TARGETS, (classes, domains), strict=False):
+            interval = _over_folds(probe_accuracy(x, labels, folds=folds, seed=seed))
+            sites.append((site, target, *interval, chance_accuracy(labels), len(x)))
+        by_domain = probe_left_out(x, classes, domains)
+        chance = chance_accuracy(classes)
+        interval = bootstrap_mean(np.array(list(by_domain.values())), seed=seed)
+        sites.append((site, TARGETS[2], *interval, chance, len(x)))
+        left_out += [(site, name, value, chance, list(domains).count(name)) for name, value in by_domain.items()]
+    return SiteProbes(
+        pd.DataFrame(sites, columns=["site", "target", "value", "low", "high", "chance", "n_images"]),
+        pd.DataFrame(left_out, columns=["site", "domain", "value", "chance", "n_images"]),
+    )
+
+
+def _over_folds(values: np.ndarray) -> tuple[float, float, float]:
+    """Mean and its interval within 0..1."""
+    folds, mean = len(values), float(values.mean())
+    error = float(values.std(ddof=1)) * np.sqrt(1 / folds + 1 / (folds - 1))
+    reach = float(stats.t.ppf(0.975, folds - 1)) * error
+    return mean, max(0.0, mean - reach), min(1.0, mean + reach)
 
 
 def chance_accuracy(labels: Sequence[str]) -> float:

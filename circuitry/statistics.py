@@ -1,4 +1,7 @@
-"""How far a similarity can be trusted: chance levels, bootstrap intervals, paired tests. scipy does the work."""
+"""How far a similarity can be trusted: chance levels, bootstrap and jackknife intervals, paired tests.
+
+scipy does the work.
+"""
 
 from itertools import combinations
 
@@ -62,6 +65,32 @@ def bootstrap_mean(
         rng=np.random.default_rng(seed),
     ).confidence_interval
     return mean, float(interval.low), float(interval.high)
+
+
+def jackknife_interval(
+    value: float, without_each: Float[np.ndarray, " n"], *, confidence: float = 0.95
+) -> tuple[float, float]:
+    """Return the interval of a statistic from its values without each of n observations in turn (Tukey 1958).
+
+    The standard error is sqrt((n - 1) / n * sum of squared deviations of these values from their mean), the interval
+    the value plus and minus Student's quantile with n - 1 degrees of freedom times it. NaN for fewer than two
+    observations, or where a value is NaN.
+
+    Args:
+        value: The statistic of all observations.
+        without_each: The statistic without each.
+        confidence: Of the interval.
+
+    Example:
+        >>> jackknife_interval(2.0, np.array([2.5, 2.0, 1.5]))  # the mean of 1, 2 and 3
+        (-0.484..., 4.484...)
+    """
+    n = len(without_each)
+    if n < 2:
+        return float("nan"), float("nan")
+    error = float(np.sqrt((n - 1) / n * np.square(without_each - without_each.mean()).sum()))
+    reach = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * error
+    return value - reach, value + reach
 
 
 def per_domain(table: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:

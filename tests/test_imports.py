@@ -36,6 +36,7 @@ LAYERS = (
     *("baselines", "batches", "interventions", "nodes", "edges", "attribution", "cost"),
     *("graph_similarity", "statistics", "comparison", "feature_sharing"),
     *("probes", "separation", "separation_summary", "projection"),
+    *("gram_matrices", "kernel_alignment", "representations", "representation_similarity"),
     *("causal_results", "transfer_results", "patching", "faithfulness", "pixels", "transfer", "validation", "planted"),
     *("data.class_table", "data.file_check", "data.images", "data.domains", "data.contact_sheet"),
     *("data.caption_table", "data.base_sets", "data.sketch_sets", "data.subsampling", "data.mixtures"),
@@ -44,9 +45,9 @@ LAYERS = (
     *("data.toy_shapes", "data.toy_styles_raster", "data.toy_styles_flat", "data.toy_styles_light"),
     *("data.toy_styles_line", "data.toy_styles", "data.toy"),
     *("embeddings", "extraction", "subject", "causal_study", "image_features", "feature_names"),
-    *("plots", "circuit_plot", "causal_plots", "mixture_plots", "embedding_plots", "report"),
-    *("comparison_report", "causal_report", "feature_report", "separation_report"),
-    *("generalization", "generalization_plots"),
+    *("representation_study", "plots", "circuit_plot", "causal_plots", "mixture_plots", "embedding_plots"),
+    *("representation_plots", "report", "comparison_report", "causal_report", "feature_report"),
+    *("separation_report", "representation_report", "generalization", "generalization_plots"),
     *("training", "training.devices", "training.run_folder", "training.table", "training.presets", "training.clip"),
     *("training.evaluation", "training.open_clip_main", "training.labels", "training.supervised_model"),
     *("training.supervised_loop", "training.supervised", "training.sae", "training.study", "training.toy_study"),
@@ -62,6 +63,7 @@ WITHOUT_TORCH = (
     *("causal_results", "transfer_results", "plots", "circuit_plot", "report", "templates", "command_line"),
     *("mixture_plots", "data.base_sets", "data.sketch_sets", "data.mixture_files", "feature_sharing"),
     *("generalization", "generalization_plots", "embedding_set", "separation_report", "projection"),
+    *("probes", "representations", "representation_similarity", "representation_plots", "representation_report"),
 )
 """What circuits are studied, and training distributions made, with on a laptop."""
 

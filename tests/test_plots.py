@@ -181,6 +181,17 @@ def test_depth_refuses_what_it_cannot_draw(depth: pd.DataFrame) -> None:
         overlap_over_depth(depth, SITES, chance=pd.DataFrame({"value": [0.1]}))
 
 
+def test_labels_of_crowded_ends_stay_within_the_axis() -> None:
+    rows = [(domain, "a", 1 - 0.001 * i, 0.9, 1.0) for i, domain in enumerate("bcdefgh")]
+    depth = pd.DataFrame(rows, columns=["domain", "site", "value", "low", "high"])
+    chance = pd.DataFrame({"site": ["a"], "value": [0.0]})
+    figure = overlap_over_depth(depth, ["a"], depth[:1][["site", "value"]], chance)
+    low, high = figure.layout.yaxis.range
+    places = [annotation.y for annotation in figure.layout.annotations]
+    assert len(places) == 9
+    assert low < min(places) < max(places) < high
+
+
 @given(st.lists(st.floats(-5, 5), max_size=12).map(sorted), st.floats(0.01, 2))
 def test_labels_are_apart_and_keep_their_mean(values: list[float], gap: float) -> None:
     places = apart(values, gap)

@@ -5,7 +5,7 @@ import pytest
 from sklearn.model_selection import StratifiedKFold
 
 from circuitry.errors import InputError
-from circuitry.probes import PENALTIES, chance_accuracy, probe_accuracy, probe_left_out
+from circuitry.probes import PENALTIES, TARGETS, chance_accuracy, probe_accuracy, probe_left_out, probe_sites
 
 NAMES = ["axe", "cat", "fish"]
 
@@ -120,6 +120,42 @@ def test_classes_that_no_other_group_has_do_not_count() -> None:
     ]
     found = probe_left_out(x, labels, groups)
     assert found == {"a": 1.0, "b": 1.0}  # not c: nothing else has fish
+
+
+# All sites
+
+
+def test_every_site_is_probed_for_class_domain_and_transfer() -> None:
+    x, labels = clusters(20, 0.05)
+    domains = ["a", "a", "a", "b", "b", "b"] * 10
+    styled = np.hstack([x, np.array(domains)[:, None] == "a"]).astype(float)
+    noise = np.random.default_rng(5).normal(size=(60, 2))
+    found = probe_sites({"early": noise, "middle": styled, "late": x}, labels, domains, folds=4, seed=1)
+    assert found.sites["site"].tolist() == ["early"] * 3 + ["middle"] * 3 + ["late"] * 3
+    assert found.sites["target"].tolist() == list(TARGETS) * 3
+    value = found.sites.set_index(["site", "target"])["value"].to_dict()
+    assert [value["middle", target] for target in TARGETS] == [1, 1, 1]
+    assert value["late", "class"] == 1
+    assert value["late", "domain"] < 0.8
+    assert value["early", "domain"] == probe_accuracy(noise, domains, folds=4, seed=1).mean()
+    across = probe_left_out(noise, labels, domains)
+    assert value["early", "class across domains"] == pytest.approx(np.mean(list(across.values())))
+    early = found.left_out[found.left_out["site"] == "early"]
+    assert dict(zip(early["domain"], early["value"], strict=True)) == across
+    assert early["n_images"].tolist() == [30, 30]
+    chance = dict(zip(found.sites["target"], found.sites["chance"], strict=True))
+    assert chance == {"class": 1 / 3, "domain": 1 / 2, "class across domains": 1 / 3}
+
+
+def test_the_interval_over_folds_is_raised_for_their_common_images() -> None:
+    x, labels = clusters(10, 2.0)
+    values = probe_accuracy(x, labels, folds=3)
+    row = probe_sites({"a": x}, labels, ["a", "b"] * 15, folds=3).sites.iloc[0]
+    # Student's t with two degrees of freedom at 97.5 % is 4.3027; 1/3 + 1/2 = 5/6.
+    reach = 4.3027 * values.std(ddof=1) * np.sqrt(5 / 6)
+    assert reach > 0
+    assert row["low"] == pytest.approx(max(0, values.mean() - reach), abs=1e-4)
+    assert row["high"] == pytest.approx(min(1, values.mean() + reach), abs=1e-4)
 
 
 # Bad input

@@ -309,6 +309,32 @@ def test_shared_features_are_found_and_drawn(quickstart: Path, model_of_the_quic
         module.words(module.Config(vocabulary=quickstart / "none.txt"), toy)
 
 
+@needs_browser
+@pytest.mark.parametrize("rows", ["class-means", "images"])
+def test_representations_are_compared_and_drawn(quickstart: Path, rows: str) -> None:
+    module = script("representations")
+    run, out = quickstart / "run", quickstart / f"representations-{rows}"
+    config = module.Config(
+        checkpoint=run / "clip" / "checkpoints" / "epoch_1.pt",
+        data=run / "toy",
+        sites=("layer3.0", "attnpool"),
+        n_images=4,
+        rows=rows,
+        permutations=20,
+        folds=2,
+        out=out,
+        results=out / "results",
+    )
+    module.main(config)
+    assert_drawn(out / "report.html", figures=4)
+    committed = {path.name for path in (out / "results").iterdir()}
+    names = ("cka", "cka_over_depth", "cka_ceilings", "probes", "probes_left_out")
+    assert committed == {*(f"{name}.csv" for name in names), "provenance.json"}
+    for name in ("cka_over_depth", "probes_over_depth"):
+        figure = runpy.run_path(str(FIGURES / f"{name}.py"))["figure"](out / "results")
+        assert len(figure.data) > 0
+
+
 def test_the_benchmark_finds_equal_scores() -> None:
     module = script("benchmark_attribution")
     table = module.run(module.Config(models=("rn-tiny",), images=1, units_per_pair=1, sweep_images=2))

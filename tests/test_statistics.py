@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from circuitry import InputError
-from circuitry.statistics import bootstrap_mean, chance_node_overlap, chance_overlap, paired_tests, per_domain
+from circuitry.statistics import (
+    bootstrap_mean,
+    chance_node_overlap,
+    chance_overlap,
+    jackknife_interval,
+    paired_tests,
+    per_domain,
+)
 from tests.test_circuit import small_graph
 
 
@@ -80,6 +87,22 @@ def test_fewer_than_two_values_have_no_interval() -> None:
     assert mean == 0.5
     assert math.isnan(low)
     assert math.isnan(high)
+
+
+# Jackknife
+
+
+def test_the_jackknife_of_a_mean_is_student_s_interval() -> None:
+    values = np.random.default_rng(0).normal(size=12)
+    without_each = np.array([np.delete(values, i).mean() for i in range(12)])
+    expected = stats.t.interval(0.9, 11, values.mean(), stats.sem(values))
+    assert jackknife_interval(float(values.mean()), without_each, confidence=0.9) == pytest.approx(expected)
+    assert jackknife_interval(2.0, np.array([2.5, 2.0, 1.5])) == pytest.approx((-0.48414, 4.48414), abs=1e-5)
+
+
+def test_the_jackknife_of_one_observation_or_of_unknown_values_is_unknown() -> None:
+    assert np.isnan(jackknife_interval(1.0, np.array([1.0]))).all()
+    assert np.isnan(jackknife_interval(1.0, np.array([1.0, math.nan]))).all()
 
 
 # Tables

@@ -1,0 +1,23 @@
+"""CKA of each style's class means with those of the other styles, over the depth of the quickstart's CLIP.
+
+python figures/cka_over_depth.py
+"""
+
+from pathlib import Path
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from circuitry.report import write_figure
+from circuitry.representation_plots import cka_over_depth
+
+RESULTS = Path(__file__).parents[1] / "experiments" / "results" / "representations"
+
+
+def figure(results: Path = RESULTS) -> go.Figure:
+    """Draw the committed tables."""
+    return cka_over_depth(pd.read_csv(results / "cka_over_depth.csv"), pd.read_csv(results / "cka_ceilings.csv"))
+
+
+if __name__ == "__main__":
+    print(*write_figure(figure(), Path(__file__).with_suffix("")), sep="\n")

@@ -1,0 +1,23 @@
+"""What a linear probe reads off over the depth of the quickstart's CLIP: class, style, and class across styles.
+
+python figures/probes_over_depth.py
+"""
+
+from pathlib import Path
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from circuitry.report import write_figure
+from circuitry.representation_plots import probes_over_depth
+
+RESULTS = Path(__file__).parents[1] / "experiments" / "results" / "representations"
+
+
+def figure(results: Path = RESULTS) -> go.Figure:
+    """Draw the committed table."""
+    return probes_over_depth(pd.read_csv(results / "probes.csv"))
+
+
+if __name__ == "__main__":
+    print(*write_figure(figure(), Path(__file__).with_suffix("")), sep="\n")
