@@ -23,7 +23,7 @@ STYLE_WORDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         }.items()
     }
 )
-"""Domain -> its style words: the two shared ones, then two of its own (method.md, section 8)."""
+"""Domain -> its style words: the two shared ones, then two of its own, as in the study."""
 
 SKETCH_WORDS = (*SHARED_STYLE_WORDS, "black and white sketch", "pencil drawing")
 """Style words of ImageNet-Sketch: the shared ones and two that DomainNet's sketches do not have."""

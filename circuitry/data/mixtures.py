@@ -1,4 +1,4 @@
-"""Training distributions: which images of which domains and classes a CLIP model is trained on (method.md section 8).
+"""Training distributions: which images of which domains and classes a CLIP model is trained on, as in the study.
 
 1. ``admitted``: the setting and its test domain T say which (domain, class) combinations take part.
 2. ``mixture``: the shape is kept while the number of images shrinks to N, the reference size: that of CG
