@@ -58,6 +58,8 @@ class Config:
         *("gauss-radau-3", "gauss-radau-4", "gauss-radau-5", "gauss-radau-6", "gauss-radau-7"),
     )
     """Rules to compare."""
+    seed: int = 0
+    """Seed of the choice of images."""
     reference: str = "midpoint-200"
     """What is taken for exact."""
     out: Path | None = None
@@ -72,7 +74,7 @@ def main(config: Config) -> None:
     tables = []
     for i in range(config.circuits):
         class_name, domain = images.classes[i % len(images.classes)], images.domains[i % len(images.domains)]
-        records = images.select(class_name, domain, config.n_images)
+        records = images.select(class_name, domain, config.n_images, config.seed)
         if records:
             loaded = torch.cat(list(load_batches([r.path for r in records], clip.preprocess, 64)))
             tables.append(errors(clip, loaded, class_logit(weights, images.label(class_name)), config))

@@ -30,7 +30,7 @@ from circuitry.generalization import MEASURE, effective_robustness, settings_tab
 from circuitry.generalization_plots import robustness_scatter, settings_bars
 from circuitry.provenance import versions
 from circuitry.report import Report
-from circuitry.training.study import StudyRun, TestSet, evaluate_runs, find_runs, imagenet_validation
+from circuitry.training.study import EvaluationSet, StudyRun, evaluate_runs, find_runs, imagenet_validation
 from circuitry.training.toy_study import toy_images, toy_run
 from circuitry.workers import this_rank
 
@@ -77,7 +77,7 @@ def main(config: Config) -> None:
         raise InputError("Your own runs need your own test images, but --data was not given: add --data ROOT.")
     else:
         images = DomainFolder(config.data, domains=domains)
-    evaluated = evaluate_runs(runs, TestSet.of(images), device=device)
+    evaluated = evaluate_runs(runs, EvaluationSet.of(images), device=device)
     if config.imagenet is not None:
         more = evaluate_runs(runs, imagenet_validation(config.imagenet), device=device)
         evaluated = pd.concat([evaluated, more], ignore_index=True)

@@ -15,11 +15,13 @@ from types import ModuleType
 import pandas as pd
 import pytest
 import torch
+from filelock import Timeout
 
 from circuitry import DomainFolder, GraphFolder, SparseAutoencoder, load_sae, load_supervised
 from circuitry.data.toy import write_toy
 from circuitry.errors import InputError
 from circuitry.training.clip import train_clip
+from circuitry.training.study import StudyRun
 from tests.browser import drawn_marks, find_browser, load
 
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
@@ -267,6 +269,46 @@ def test_transfer_is_checked_and_drawn(quickstart: Path, subject_of_the_quicksta
     assert_drawn(out / "report.html", figures=3)  # two domains have no rank correlation
     assert len(pd.read_csv(out / "results" / "matrices.csv").query("sites == 'all'")) == 4
     assert not (out / "results" / "transfer.csv").exists()
+
+
+@needs_browser
+def test_runs_are_evaluated_and_drawn(quickstart: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = script("generalization")
+    for setting, seed in (("cg-high", 0), ("cg-high", 1), ("natural-only", 0)):
+        run = tmp_path / "runs" / f"{setting}-{seed}"
+        run.mkdir(parents=True)
+        (run / "checkpoints").symlink_to(quickstart / "run" / "clip" / "checkpoints")
+        test_domain = None if setting == "natural-only" else "quickdraw"
+        StudyRun(run, "rn-tiny", setting, test_domain, ("key",), seed).write()
+    monkeypatch.setattr("circuitry.clip.user_cache_path", lambda name: quickstart / "cache")
+    own = {"runs": tmp_path / "runs", "test_domains": ("quickdraw",), "out": tmp_path / "out"}
+    module.main(module.Config(**own, data=quickstart / "run" / "toy", results=tmp_path / "results"))
+    assert_drawn(tmp_path / "out" / "report.html", figures=2)
+    table = pd.read_csv(tmp_path / "results" / "settings.csv")
+    assert table.query("setting == 'cg-high' and domain == 'quickdraw'")["seeds"].eq(2).all()
+    for name in ("accuracy_by_setting", "effective_robustness"):
+        assert len(runpy.run_path(str(FIGURES / f"{name}.py"))["figure"](tmp_path / "results").data) >= 3
+    with pytest.raises(InputError, match="need your own test images, but --data was not given"):
+        module.main(module.Config(**own))
+
+
+def test_the_toy_is_trained_by_several_processes_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = script("generalization")
+    asked: list[tuple[object, ...]] = []
+
+    def train(out: Path, *job: object, wait: bool = True) -> StudyRun:
+        asked.append(job)
+        if not wait and len(asked) == 1:
+            raise Timeout("held by another process")
+        name = job[0] if job[0] == "natural-only" else "-".join(map(str, job))
+        return StudyRun(Path(str(name)), "rn-tiny", str(job[0]), str(job[1]))
+
+    monkeypatch.setattr(module, "toy_run", train)
+    config = module.Config(settings=("natural-only", "cg-low"), test_domains=("sketch", "quickdraw"), seeds=(0,))
+    runs = module.toy_runs(config, 1, 2)
+    assert len(asked) == 8  # each once in its own order, then each once more to be returned
+    assert asked[0] == ("natural-only", "quickdraw", 0)
+    assert [run.folder.name for run in runs] == ["natural-only", "cg-low-sketch-0", "cg-low-quickdraw-0"]
 
 
 @pytest.fixture(scope="module")

@@ -87,7 +87,7 @@ def find_runs(folder: Path) -> list[StudyRun]:
     return runs
 
 
-class TestSet(NamedTuple):
+class EvaluationSet(NamedTuple):
     """Images to be classified, and how their classes are called in a prompt."""
 
     images: DomainFolder
@@ -95,23 +95,21 @@ class TestSet(NamedTuple):
     """One per class of ``images.all_classes``."""
 
     @classmethod
-    def of(cls, images: DomainFolder) -> "TestSet":
+    def of(cls, images: DomainFolder) -> "EvaluationSet":
         """The classes are called what their folders are."""
         return cls(images, images.all_classes)
 
 
-def imagenet_validation(root: Path) -> TestSet:
+def imagenet_validation(root: Path) -> EvaluationSet:
     """Return ImageNet's validation images, ``root/<wnid>/<file>`` in its thousand folders, as the domain ``root.name``.
 
     Raises:
-        InputError: for other folders.
+        InputError: for other folders there, or beside it.
     """
     root = Path(root).resolve()
     images = DomainFolder(root.parent, split=None, domains=(root.name,))
-    index = imagenet_index(images.classes)
-    if images.classes != images.all_classes:
-        raise InputError(f"expected nothing but ImageNet beside {root}, but its parent has other folders of images")
-    return TestSet(images, [open_clip.IMAGENET_CLASSNAMES[index[wnid]] for wnid in images.classes])
+    index = imagenet_index(images.all_classes)
+    return EvaluationSet(images, [open_clip.IMAGENET_CLASSNAMES[index[wnid]] for wnid in images.all_classes])
 
 
 def template_sets() -> dict[str, Sequence[str]]:
@@ -121,7 +119,7 @@ def template_sets() -> dict[str, Sequence[str]]:
 
 def evaluate_run(
     run: StudyRun,
-    tests: TestSet,
+    tests: EvaluationSet,
     *,
     templates: Mapping[str, Sequence[str]] | None = None,
     top: Sequence[int] = TOP,
@@ -143,7 +141,7 @@ def evaluate_run(
             another configuration, and what loading a model raises.
 
     Example:
-        >>> tests = TestSet.of(DomainFolder("DomainNet", domains=("sketch", "real")))
+        >>> tests = EvaluationSet.of(DomainFolder("DomainNet", domains=("sketch", "real")))
         >>> evaluate_run(StudyRun.read("runs/cg-high-sketch"), tests).query("part == 'held-out'")
     """
     asked = {} if run.supervised else dict(template_sets() if templates is None else templates)
@@ -174,7 +172,7 @@ def evaluate_run(
 def _classified(
     run: StudyRun,
     checkpoint: Path,
-    tests: TestSet,
+    tests: EvaluationSet,
     templates: Mapping[str, Sequence[str]],
     device: str | torch.device,
     progress: bool,
@@ -204,7 +202,7 @@ def supervised_head(model: SupervisedModel, classes: Sequence[str]) -> Head:
     return lambda embeddings: model.head(F.relu(embeddings))[:, outputs.to(embeddings.device)]
 
 
-def evaluate_runs(runs: Iterable[StudyRun], tests: TestSet, **settings: object) -> pd.DataFrame:
+def evaluate_runs(runs: Iterable[StudyRun], tests: EvaluationSet, **settings: object) -> pd.DataFrame:
     """Return the accuracies of many runs, each on its test domain and on all others of ``tests``.
 
     Args:
