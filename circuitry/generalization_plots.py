@@ -78,6 +78,7 @@ def robustness_scatter(points: pd.DataFrame, natural: str = "real") -> go.Figure
     """
     columns = ("test_domain", "setting", "run", "epoch", "natural", "test", "expected")
     check_table(points, "robustness", columns, ("test_domain", "run", "epoch"))
+    points = points.astype({"natural": float, "test": float, "expected": float})
     domains = sorted(set(points["test_domain"]))
     settings = list(dict.fromkeys(points["setting"]))
     figure = make_subplots(1, len(domains), shared_yaxes=True, subplot_titles=domains, horizontal_spacing=0.04)

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from circuitry.baselines import ZERO, Baseline, mean_baseline
-from circuitry.clip import Clip, load_clip
+from circuitry.clip import Clip
 from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.data.images import load_batches
 from circuitry.errors import InputError
 from circuitry.extraction import GraphFolder
 from circuitry.feature_basis import parse_saes
 from circuitry.metrics import Metric, MetricOfClass, class_logit, class_margin
+from circuitry.model_settings import ModelSettings
 from circuitry.provenance import digest, versions, weights_digest
 
 METRICS: Mapping[str, MetricOfClass] = {"logit": class_logit, "margin": class_margin}
@@ -146,25 +147,11 @@ BASELINES = ("zero", "mean-position", "mean-unit")
 
 
 @dataclass(frozen=True)
-class SubjectSettings:
+class SubjectSettings(ModelSettings):
     """Which model, circuits and images; the defaults are those that the quickstart leaves behind."""
 
-    model: str = "rn-tiny"
-    """open_clip model name, a name shipped here (rn-tiny), or the path of a model-config JSON."""
-    checkpoint: Path | None = Path("runs/quickstart/clip/checkpoints/epoch_16.pt")
-    """Local checkpoint; this or --pretrained."""
-    pretrained: str | None = None
-    """open_clip's tag of pretrained weights; give --checkpoint None with it."""
-    data: Path = Path("runs/quickstart/toy")
-    """Folder of the images: <domain>/<class>/<file>."""
-    split: str | None = "test"
-    """Which of DomainNet's lists to use, where there are lists."""
     circuits: Path = Path("runs/quickstart/circuits")
     """Folder of graphs that `extract`, the quickstart or compare_circuits.py wrote."""
-    classes: tuple[str, ...] | None = None
-    """Classes to check; all unless told."""
-    domains: tuple[str, ...] | None = None
-    """Domains to check; all unless told."""
     n_images: int = 6
     """Images per class and domain, none of those that the circuits were found on."""
     n_others: int = 12
@@ -179,8 +166,6 @@ class SubjectSettings:
     """Sites whose units are features of a sparse autoencoder, as SITE=PATH; those that the circuits were found with."""
     keep_error: bool = False
     """Keep what autoencoders miss in every circuit, instead of putting it to the baseline, too."""
-    device: str = "cpu"
-    """Where the model runs."""
 
     def load(self) -> "Subject":
         """Read model, images and circuits.
@@ -195,11 +180,10 @@ class SubjectSettings:
                 f"There are no circuits at {self.circuits}: run experiments/quickstart.py or compare_circuits.py "
                 "first, and give their folder with --circuits."
             )
-        clip = load_clip(self.model, self.checkpoint, self.pretrained, self.device).in_basis(parse_saes(self.sae))
-        images = DomainFolder(self.data, split=self.split, domains=self.domains, classes=self.classes)
+        clip = self.clip().in_basis(parse_saes(self.sae))
         subject = Subject(
             clip,
-            images,
+            self.images(),
             GraphFolder(self.circuits),
             self.n_images,
             self.n_others,

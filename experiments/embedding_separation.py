@@ -58,7 +58,7 @@ class Config:
     """Also write the small tables and their provenance here, where the figures read them."""
     toy: Path = Path("runs/toy-study")
     """Folder of the toy's images and models; what is there is reused."""
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: tuple[int, ...] = (0, 1)
     """Seeds of the toy's models."""
     models: tuple[str, ...] = ()
     """Your own models as name=checkpoint, instead of the toy's; the first name is compared with the last."""

@@ -19,15 +19,14 @@ from pathlib import Path
 import numpy as np
 
 from circuitry import (
-    DomainFolder,
     compare_representation_halves,
     compare_representations,
-    load_clip,
     probe_sites,
     study_representations,
 )
 from circuitry.command_line import run_script
 from circuitry.comparison_report import write_results
+from circuitry.model_settings import ModelSettings
 from circuitry.plot_style import domain_marks
 from circuitry.provenance import versions
 from circuitry.report import Report
@@ -35,23 +34,9 @@ from circuitry.representation_report import add_cka, add_probes, add_reading_gui
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(ModelSettings):
     """Settings of the study; the defaults are the quickstart's model and images."""
 
-    model: str = "rn-tiny"
-    """open_clip model name, a name shipped here (rn-tiny), or the path of a model-config JSON."""
-    checkpoint: Path | None = Path("runs/quickstart/clip/checkpoints/epoch_16.pt")
-    """Local checkpoint; this or --pretrained."""
-    pretrained: str | None = None
-    """open_clip's tag of pretrained weights; give --checkpoint None with it."""
-    data: Path = Path("runs/quickstart/toy")
-    """Folder of the images: <domain>/<class>/<file>."""
-    split: str | None = "test"
-    """Which of DomainNet's lists to use, where there are lists."""
-    classes: tuple[str, ...] | None = None
-    """Classes to represent, at least four; all unless told."""
-    domains: tuple[str, ...] | None = None
-    """Domains to compare, at least two; all unless told."""
     sites: tuple[str, ...] | None = None
     """Sites of the encoder; all unless told."""
     n_images: int = 20
@@ -66,8 +51,6 @@ class Config:
     """Folder for representations, tables and the report; temporary files of 8 bytes per class and feature, too."""
     results: Path | None = None
     """Also write the small tables and their provenance here, where the figures read them."""
-    device: str = "cpu"
-    """Where the model runs."""
     memory_gib: float = 1.0
     """Memory for activations, in GiB."""
     seed: int = 0
@@ -76,8 +59,7 @@ class Config:
 
 def main(config: Config) -> None:
     """Represent, compare, probe, write; print where the report is."""
-    clip = load_clip(config.model, config.checkpoint, config.pretrained, config.device)
-    images = DomainFolder(config.data, config.split, domains=config.domains, classes=config.classes)
+    clip, images = config.clip(), config.images()
     found = study_representations(
         clip,
         images,

@@ -21,7 +21,6 @@ from circuitry import (
     SparseAutoencoder,
     default_vocabulary,
     image_features,
-    load_clip,
     load_sae,
     name_features,
     train_sae_on_images,
@@ -31,6 +30,7 @@ from circuitry.comparison_report import write_results
 from circuitry.data.mixture_files import read_captions
 from circuitry.errors import InputError
 from circuitry.feature_report import add_features, add_sharing, sharing_tables
+from circuitry.model_settings import ModelSettings
 from circuitry.plot_style import domain_marks
 from circuitry.provenance import versions
 from circuitry.report import Report
@@ -40,25 +40,11 @@ SMALL_TABLES = ("matrix", "levels", "summary", "paired_tests")
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(ModelSettings):
     """Settings; the defaults are the quickstart's model and images."""
 
-    model: str = "rn-tiny"
-    """open_clip model name, a name shipped here (rn-tiny), or the path of a model-config JSON."""
-    checkpoint: Path | None = Path("runs/quickstart/clip/checkpoints/epoch_16.pt")
-    """Local checkpoint; this or --pretrained."""
-    pretrained: str | None = None
-    """open_clip's tag of pretrained weights; give --checkpoint None with it."""
-    data: Path = Path("runs/quickstart/toy")
-    """Folder of the images: <domain>/<class>/<file>."""
     train_split: str | None = "train"
     """Which of DomainNet's lists the autoencoder is trained on, where there are lists."""
-    split: str | None = "test"
-    """Which lists features are compared on."""
-    classes: tuple[str, ...] | None = None
-    """Classes to compare; all unless told."""
-    domains: tuple[str, ...] | None = None
-    """Domains to compare; all unless told."""
     n_images: int | None = None
     """Images per class and domain; all unless told."""
     sae: Path | None = None
@@ -75,16 +61,13 @@ class Config:
     """Folder for the autoencoder, tables and the page."""
     results: Path | None = None
     """Also write the small tables and their provenance here, where the figures read them."""
-    device: str = "cpu"
-    """Where the model runs."""
     seed: int = 0
     """Seed of training, choices and bootstrap."""
 
 
 def main(config: Config) -> None:
     """Train or load, compare, name, write; print where the page is."""
-    clip = load_clip(config.model, config.checkpoint, config.pretrained, config.device)
-    images = DomainFolder(config.data, split=config.split, domains=config.domains, classes=config.classes)
+    clip, images = config.clip(), config.images()
     sae = autoencoder(config, clip)
     names = name_features(sae, clip, words(config, images))
     found = image_features(clip, sae, images, n_images=config.n_images, seed=config.seed)
@@ -115,8 +98,7 @@ def autoencoder(config: Config, clip: Clip) -> SparseAutoencoder:
     """Return the autoencoder that was asked for, or train one and keep it."""
     if config.sae is not None:
         return load_sae(config.sae, config.device)
-    images = DomainFolder(config.data, split=config.train_split, domains=config.domains, classes=config.classes)
-    sae = train_sae_on_images(clip, images, seed=config.seed, steps=config.steps)
+    sae = train_sae_on_images(clip, config.images_of(config.train_split), seed=config.seed, steps=config.steps)
     sae.save(config.out / "sae.safetensors")
     return sae
 

@@ -15,29 +15,18 @@ from pathlib import Path
 
 import pandas as pd
 
-from circuitry import DomainFolder, diagnose_sae, load_clip, sample_activations, train_sae_on_images
+from circuitry import diagnose_sae, sample_activations, train_sae_on_images
 from circuitry.command_line import run_script
 from circuitry.data.images import load_batches
+from circuitry.model_settings import ModelSettings
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(ModelSettings):
     """Settings of a training run; the defaults are the quickstart's model and the study's numbers."""
 
-    model: str = "rn-tiny"
-    """open_clip model name, a name shipped here (rn-tiny), or the path of a model-config JSON."""
-    checkpoint: Path | None = Path("runs/quickstart/clip/checkpoints/epoch_16.pt")
-    """Local checkpoint; this or --pretrained."""
-    pretrained: str | None = None
-    """open_clip's tag of pretrained weights; give --checkpoint None with it."""
-    data: Path = Path("runs/quickstart/toy")
-    """Folder of the images: <domain>/<class>/<file>."""
     train_split: str | None = "train"
     """Which of DomainNet's lists to train on, where there are lists."""
-    split: str | None = "test"
-    """Which lists to measure on."""
-    domains: tuple[str, ...] | None = None
-    """Domains to train on; all unless told."""
     site: str | None = None
     """Site of the encoder; the normalised embedding unless told."""
     positions_per_image: int | None = None
@@ -56,16 +45,13 @@ class Config:
     """Steps of the optimiser."""
     resample_every: int = 1000
     """Steps between two checks for dead features."""
-    device: str = "cpu"
-    """Where the model runs."""
     seed: int = 0
     """Seed of positions, weights and batches."""
 
 
 def main(config: Config) -> None:
     """Train, measure, write, print."""
-    images = DomainFolder(config.data, split=config.train_split, domains=config.domains)
-    clip = load_clip(config.model, config.checkpoint, config.pretrained, config.device)
+    clip, images = config.clip(), config.images_of(config.train_split)
     sae = train_sae_on_images(
         clip,
         images,
@@ -82,7 +68,7 @@ def main(config: Config) -> None:
     path = config.out / "sae.safetensors"
     sae.save(path)
     pd.DataFrame(sae.about["history"]).to_csv(config.out / "history.csv", index=False)
-    test = DomainFolder(config.data, split=config.split, domains=config.domains)
+    test = config.images()
     batches = load_batches([record.path for record in test.records], clip.preprocess, 64)
     samples = sample_activations(
         clip.encoder, batches, sae.site, positions_per_image=config.positions_per_image, seed=config.seed

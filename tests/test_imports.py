@@ -39,6 +39,7 @@ LAYERS = (
     *("gram_matrices", "kernel_alignment", "representations", "representation_similarity"),
     *("causal_results", "transfer_results", "patching", "faithfulness", "pixels", "transfer", "validation", "planted"),
     *("data.class_table", "data.file_check", "data.images", "data.domains", "data.contact_sheet"),
+    "model_settings",
     *("data.caption_table", "data.base_sets", "data.sketch_sets", "data.subsampling", "data.mixtures"),
     "data.mixture_files",
     *("data.toy_shapes_geometry", "data.toy_shapes_nature", "data.toy_shapes_things", "data.toy_shapes_vehicles"),
