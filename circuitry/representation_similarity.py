@@ -52,7 +52,8 @@ def compare_representations(
             domain whose classes do not differ at a site, an unknown kernel, or no permutations.
 
     Example:
-        >>> similarity = compare_representations(study_representations(clip, images, "runs/x").grams)
+        >>> found = study_representations(clip, images, "runs/x")
+        >>> similarity = compare_representations([one.grams for one in found])
         >>> similarity.domains.query("site == 'layer4.2' and kernel == 'linear'")
     """
     if len(grams) < 2 or permutations < 1:

@@ -258,7 +258,7 @@ def test_faithfulness_is_checked_and_drawn(quickstart: Path, subject_of_the_quic
     committed = {path.name for path in (out / "results").iterdir()}
     assert {"faithfulness_absolute.csv", "selectivity_one_site.csv", "rules_against_patching.csv"} <= committed
     rules = pd.read_csv(out / "results" / "rules_against_patching.csv")
-    assert set(rules["rule"]) == {"left 10", "midpoint 10", "gradient x activation"}
+    assert set(rules["rule"]) == {"left 10", "Gauss-Radau 5", "midpoint 10", "gradient x activation"}
 
 
 @needs_browser
@@ -381,7 +381,7 @@ def test_the_benchmark_finds_equal_scores() -> None:
     module = script("benchmark_attribution")
     table = module.run(module.Config(models=("rn-tiny",), images=1, units_per_pair=1, sweep_images=2))
     assert table["model"].unique().tolist() == ["rn-tiny"]
-    assert table["scores"].tolist() == ["nodes", "edges", "nodes, midpoint-4", "edges, midpoint-3", "patching"]
+    assert table["scores"].tolist() == ["nodes", "edges", "nodes, gauss-radau-5", "edges, gauss-radau-4", "patching"]
     assert (table["largest relative difference"].dropna() < 1e-4).all()
     assert table["largest relative difference"].isna().sum() == 2
 
