@@ -73,7 +73,7 @@ def settings_table(evaluated: pd.DataFrame, classifier: str, measure: str = MEAS
 
 
 def _rank(setting: str) -> int:
-    return SETTINGS.index(setting) if setting in SETTINGS else len(SETTINGS)
+    return next((i for i, known in enumerate(SETTINGS) if setting.startswith(known)), len(SETTINGS))
 
 
 def _chosen(evaluated: pd.DataFrame, classifier: str, measure: str) -> pd.DataFrame:

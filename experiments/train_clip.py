@@ -26,6 +26,7 @@ from circuitry.training.clip import train_clip
 from circuitry.training.evaluation import zero_shot_accuracy
 from circuitry.training.presets import ClipPreset, clip_preset, crop_arguments
 from circuitry.training.run_folder import checkpoints
+from circuitry.training.study import record_run
 from circuitry.workers import job_options, run_array
 
 
@@ -110,8 +111,9 @@ def settings(config: Config) -> ClipPreset:
 def train_and_evaluate(config: Config) -> None:
     """Train, and write the accuracy on the test lists beside the run."""
     chosen = settings(config)
+    table = config.table or mixture_of_folder(config)
     checkpoint = train_clip(
-        config.table or mixture_of_folder(config),
+        table,
         config.out / "clip",
         **asdict(chosen),
         seed=config.seed,
@@ -122,6 +124,7 @@ def train_and_evaluate(config: Config) -> None:
         keep_checkpoints=config.keep_checkpoints,
         skip_missing=config.skip_missing,
     )
+    record_run(config.out / "clip", table, str(chosen.model), config.seed)
     if config.data is not None:
         images = DomainFolder(config.data, split="test", domains=config.domains)
         clip = load_clip(chosen.model, checkpoint=checkpoint)

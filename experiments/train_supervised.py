@@ -2,29 +2,31 @@
 
 From a folder (``--data``) it takes the train lists (root/<domain>_train.txt) of the chosen domains; ``--table`` is a
 table of images (filepath, and class unless that is the name of an image's folder), a training mixture for one. The
-outputs of the head are the classes found; with ``--imagenet-classes`` and ``--partners`` those of ImageNet and
+outputs of the head are the classes found; with ``--imagenet-classes`` those of ImageNet and
 DomainNet together, where an ImageNet class with a partner in DomainNet counts as that class. Prints the accuracy on
 the test lists of ``--data``, among the classes there, and the path of the checkpoint. A killed run goes on after its
 last whole epoch.
 
     python experiments/train_supervised.py --data EmojiDomains --out runs/emoji-supervised --model rn-tiny --epochs 30
     torchrun --nproc-per-node 8 experiments/train_supervised.py --table mixture.tsv --data DomainNet --model RN50 \\
-        --imagenet-classes wnids.txt --partners domainnet_to_imagenet.json --out runs/rn50-supervised
+        --imagenet-classes wnids.txt --out runs/rn50-supervised
 """
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-import torch
 
 from circuitry import DomainFolder, load_supervised
 from circuitry.command_line import run_script
+from circuitry.data.class_table import imagenet_partners
 from circuitry.errors import InputError
 from circuitry.files import whole_file
-from circuitry.training.evaluation import zero_shot_accuracy
+from circuitry.training.evaluation import accuracy_table, predictions
 from circuitry.training.labels import LabelTable, merged_labels
+from circuitry.training.study import record_run, supervised_head
 from circuitry.training.supervised import train_supervised
 from circuitry.workers import this_rank
 
@@ -46,7 +48,7 @@ class Config:
     imagenet_classes: Path | None = None
     """ImageNet's classes by index, one a line, as the table or its folders name them."""
     partners: Path | None = None
-    """JSON file: DomainNet class -> indices of the ImageNet classes that count as it."""
+    """JSON file: DomainNet class -> indices of the ImageNet classes that count as it; DomainNet's own unless told."""
     epochs: int = 90
     """Passes over the images."""
     batch_size: int = 256
@@ -75,8 +77,9 @@ class Config:
 
 def main(config: Config) -> None:
     """Train, evaluate, print."""
+    table = config.table or table_of_folder(config)
     checkpoint = train_supervised(
-        config.table or table_of_folder(config),
+        table,
         config.out / "supervised",
         model=config.model,
         labels=label_table(config),
@@ -95,6 +98,7 @@ def main(config: Config) -> None:
     )
     if this_rank().worker:
         return
+    record_run(config.out / "supervised", table, config.model, config.seed, supervised=True)
     if config.data is not None:
         accuracy = accuracy_on(DomainFolder(config.data, split="test", domains=config.domains), checkpoint)
         print(accuracy.drop(columns="part").to_string(index=False, float_format=lambda v: f"{v:.3f}"))
@@ -117,19 +121,20 @@ def label_table(config: Config) -> LabelTable | None:
     """Return the outputs of ImageNet and DomainNet together, or None where they are the classes found."""
     if config.imagenet_classes is None and config.partners is None:
         return None
-    if config.imagenet_classes is None or config.partners is None or config.data is None:
-        raise InputError("the classes of both data sets need --imagenet-classes, --partners, and DomainNet as --data")
+    if config.imagenet_classes is None or config.data is None:
+        raise InputError("the classes of both data sets need --imagenet-classes, and DomainNet as --data")
     imagenet = config.imagenet_classes.read_text(encoding="utf-8").splitlines()
-    partners = json.loads(config.partners.read_text(encoding="utf-8"))
+    partners: Mapping[str, Sequence[int] | None] = imagenet_partners()
+    if config.partners is not None:
+        partners = json.loads(config.partners.read_text(encoding="utf-8"))
     return merged_labels(imagenet, DomainFolder(config.data, split="train").all_classes, partners)
 
 
 def accuracy_on(images: DomainFolder, checkpoint: Path) -> pd.DataFrame:
     """Return the accuracy by domain, every image taken for one of the classes of the folder."""
     model = load_supervised(checkpoint)
-    places = [model.table.labels[name] for name in images.all_classes]
-    nearest = torch.eye(len(places))  # the logits are their own scores, so the largest one wins
-    return zero_shot_accuracy(lambda batch: model.logits(batch)[:, places], model.preprocess, nearest, images)
+    heads = {"supervised": supervised_head(model, images.all_classes)}
+    return accuracy_table(predictions(model.encoder, heads, model.preprocess, images))
 
 
 if __name__ == "__main__":

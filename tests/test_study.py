@@ -15,6 +15,8 @@ from torch import nn
 
 from circuitry import Encoder, load_clip
 from circuitry.data.domains import DomainFolder
+from circuitry.data.mixture_files import write_mixture
+from circuitry.data.mixtures import MixtureSettings
 from circuitry.data.toy import write_toy
 from circuitry.encoder import Stage
 from circuitry.errors import InputError
@@ -28,6 +30,7 @@ from circuitry.training.study import (
     evaluate_runs,
     find_runs,
     imagenet_validation,
+    record_run,
     supervised_head,
     template_sets,
 )
@@ -98,6 +101,21 @@ def test_every_checkpoint_is_evaluated_once(
     assert set(both["seed"]) == {3}
     with pytest.raises(AssertionError, match="again"):  # other templates are another question
         evaluate_run(run, tests, templates={"two": ["the {}."]}, progress=False)
+
+
+def test_a_run_is_written_down_from_its_mixture(tmp_path: Path, tests: EvaluationSet) -> None:
+    def recorded(settings: MixtureSettings | None) -> StudyRun | None:
+        table = write_mixture(tests.images.records, lambda record: "a cat", tmp_path / "x.tsv", settings=settings)
+        return record_run(tmp_path / "run", table, "rn-tiny", 4, supervised=True)
+
+    half = MixtureSettings("class-interpolation", "quickdraw", ("key",), fraction=0.5)
+    expected = StudyRun(tmp_path / "run", "rn-tiny", "class-interpolation-0.5", "quickdraw", ("key",), 4, True)
+    assert recorded(half) == expected == StudyRun.read(tmp_path / "run")
+    photographs = recorded(MixtureSettings("natural-only", "quickdraw", ("key",)))
+    assert photographs is not None
+    assert photographs.test_domain is None
+    assert recorded(None) is None
+    assert record_run(tmp_path / "run", tmp_path / "other.tsv", "rn-tiny", 4) is None
 
 
 def test_runs_without_checkpoints_and_no_runs(run: StudyRun, tests: EvaluationSet) -> None:

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import open_clip
 import pandas as pd
@@ -21,6 +21,8 @@ from circuitry.clip import load_clip
 from circuitry.data.captions import readable
 from circuitry.data.class_table import imagenet_index
 from circuitry.data.domains import DomainFolder
+from circuitry.data.mixture_files import read_description
+from circuitry.data.mixtures import MixtureSettings
 from circuitry.errors import InputError
 from circuitry.files import whole_file
 from circuitry.manifest import claim
@@ -73,6 +75,35 @@ class StudyRun:
             raise InputError(f"there is no run in {folder}: it has no {_FILE}; train one first") from None
         except (ValueError, TypeError, KeyError) as error:
             raise InputError(f"{path} does not describe a run ({error}); train it again") from None
+
+
+def record_run(folder: Path, table: Path, model: str, seed: int, *, supervised: bool = False) -> StudyRun | None:
+    """Write down what a model was trained on, from the JSON beside its mixture; None where there is none.
+
+    Example:
+        >>> table = write_mixture(mixture(train, settings), captions, "runs/cg-high.tsv", settings=settings)
+        >>> train_clip(table, Path("runs/x"), **asdict(clip_preset("rn50-cc3m")))
+        >>> record_run(Path("runs/x"), table, "RN50", seed=0)
+    """
+    if not Path(table).with_suffix(".json").is_file():
+        return None
+    stored = read_description(table)["settings"]
+    if stored is None:
+        return None
+    settings: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in stored.items()}
+    chosen = MixtureSettings(**settings)
+    depends = chosen.setting != "natural-only"
+    run = StudyRun(
+        Path(folder),
+        model,
+        chosen.name.removesuffix(f"-{chosen.test_domain}"),
+        chosen.test_domain if depends else None,
+        chosen.held_out_classes,
+        seed,
+        supervised,
+    )
+    run.write()
+    return run
 
 
 def find_runs(folder: Path) -> list[StudyRun]:

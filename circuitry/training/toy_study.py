@@ -15,7 +15,7 @@ from circuitry.data.toy import CLASSES, write_toy
 from circuitry.locks import file_lock
 from circuitry.training.clip import train_clip
 from circuitry.training.run_folder import checkpoints
-from circuitry.training.study import StudyRun
+from circuitry.training.study import StudyRun, record_run
 
 
 @dataclass(frozen=True)
@@ -76,21 +76,14 @@ def toy_run(
         >>> run = toy_run(Path("runs/toy-study"), "cg-high", "quickdraw", seed=1)
     """
     chosen = MixtureSettings(setting, test_domain, settings.held_out)
-    run = StudyRun(
-        Path(out) / "runs" / f"{chosen.name}-seed{seed}",
-        settings.model,
-        setting,
-        None if setting == "natural-only" else test_domain,
-        settings.held_out,
-        seed,
-    )
-    with file_lock(Path(out), run.folder.name, wait=wait):
+    folder = Path(out) / "runs" / f"{chosen.name}-seed{seed}"
+    with file_lock(Path(out), folder.name, wait=wait):
         records = mixture(toy_images(out, settings, "train").records, chosen)
         captions = generated_captions(aligned=chosen.aligned)
         table = write_mixture(records, captions, Path(out) / "mixtures" / f"{chosen.name}.tsv", settings=chosen)
         train_clip(
             table,
-            run.folder,
+            folder,
             model=settings.model,
             epochs=settings.epochs,
             batch_size=settings.batch_size,
@@ -101,7 +94,8 @@ def toy_run(
             extra=("--aug-cfg", "scale=(0.6,1.0)"),
             **more,
         )
-        run.write()
+        run = record_run(folder, table, settings.model, seed)
+    assert run is not None  # the mixture says what it is
     return run
 
 
