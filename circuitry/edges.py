@@ -40,6 +40,9 @@ from circuitry.narrowing import narrowest
 from circuitry.nodes import clean_activations
 from circuitry.quadrature import QuadratureRule
 
+CACHED_BYTES = 2**27
+"""Most bytes of one chunk of products on a CPU: larger ones fall out of its caches (on RN50 1.6 times slower)."""
+
 
 def edge_effects(
     encoder: Encoder,
@@ -61,10 +64,11 @@ def edge_effects(
         rule: Quadrature rule of the path integral.
         baseline: Where the path ends.
         sites: Sites of the circuit in order; the image itself is left out.
-        memory: Bytes that the vector-Jacobian products may take.
+        memory: Bytes that the products with the Jacobian may take; on a CPU fewer are used, see `CACHED_BYTES`.
         progress: Show a bar over batches and pairs of sites.
     """
     inner = [site for site in sites if site != INPUT]
+    budget = min(memory, CACHED_BYTES) if encoder.device.type == "cpu" else memory
     kept = {site: torch.from_numpy(kept_units[site]).to(encoder.device) for site in inner}
     narrow = {
         (up, down): narrowest(
@@ -94,7 +98,7 @@ def edge_effects(
                     kept[up],
                     (encoder.unit_dim(up), encoder.unit_dim(down)),
                     rule,
-                    units_at_once=max(1, memory // (4 * a.element_size() * max(a.numel(), clean[down].numel()))),
+                    units_at_once=max(1, budget // (4 * a.element_size() * max(a.numel(), clean[down].numel()))),
                 )
                 sums[up, down] += scores.double().cpu().numpy()
                 bar.update()

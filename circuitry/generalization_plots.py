@@ -7,19 +7,22 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from circuitry.plot_style import GREY, INK, MARKS, check_table, marks_for, part_filling, style
+from circuitry.plot_style import GREY, INK, MARKS, Mark, check_table, marks_for, part_filling, style
 
 PARTS = {"seen": "other classes", "held-out": "held-out classes"}
 TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99)
 """Accuracies that are written on logit axes."""
 
 
-def settings_bars(table: pd.DataFrame, chance: float | None = None) -> go.Figure:
+def settings_bars(
+    table: pd.DataFrame, chance: float | None = None, *, marks: Mapping[str, Mark] | None = None
+) -> go.Figure:
     """Draw accuracy in the test domain by setting: other classes (solid) beside held-out ones (hatched).
 
     Args:
         table: as `generalization.settings_table` returns it; bars are ``mean``, whiskers ``sd``, dots the seeds.
         chance: accuracy of guessing, a fraction.
+        marks: the look of every test domain.
 
     Raises:
         InputError: a missing column, or two rows for one bar.
@@ -27,7 +30,7 @@ def settings_bars(table: pd.DataFrame, chance: float | None = None) -> go.Figure
     columns = ("test_domain", "setting", "domain", "part", "mean", "sd", "values")
     check_table(table, "settings", columns, ("test_domain", "setting", "domain", "part"))
     domains = sorted(set(table["test_domain"]))
-    looks = marks_for(domains, None)
+    looks = marks_for(domains, marks)
     titles = [f"test domain {domain}" for domain in domains]
     figure = make_subplots(1, len(domains), shared_yaxes=True, subplot_titles=titles, horizontal_spacing=0.03)
     for column, domain in enumerate(domains, start=1):
@@ -49,8 +52,7 @@ def settings_bars(table: pd.DataFrame, chance: float | None = None) -> go.Figure
                 col=column,
             )
         if chance is not None:
-            label = {"annotation_text": "chance", "annotation_position": "top right"} if column == len(domains) else {}
-            figure.add_hline(100 * chance, line={"color": INK, "dash": "dot", "width": 1}, row=1, col=column, **label)
+            figure.add_hline(100 * chance, line={"color": INK, "dash": "dot", "width": 1}, row=1, col=column)
     for part, name in PARTS.items():  # the colour of a bar is its domain's, so the legend explains the filling
         figure.add_bar(x=[None], y=[None], name=name, offsetgroup=part, marker=part_filling(part, GREY))
     style(figure, height=430)
@@ -60,6 +62,10 @@ def settings_bars(table: pd.DataFrame, chance: float | None = None) -> go.Figure
         legend={"orientation": "h", "x": 0, "y": 1.12, "yanchor": "bottom", "itemclick": False},
         margin_t=95,
     )
+    if chance is not None:
+        place = {"x": 1, "xref": "paper", "xanchor": "left", "xshift": 4, "y": 100 * chance, "showarrow": False}
+        figure.add_annotation(text=f"chance<br>{100 * chance:.2g} %", align="left", font_size=12, **place)
+        figure.update_layout(margin_r=70)
     figure.update_xaxes(type="category", tickangle=-35, showgrid=False)
     figure.update_yaxes(range=[0, 105])
     figure.update_yaxes(title_text="accuracy, mean over classes (%)", col=1)

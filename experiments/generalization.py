@@ -14,6 +14,7 @@ the spread of the seeds.
     python experiments/generalization.py --runs runs/study --data DomainNet   # your own runs
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -28,6 +29,7 @@ from circuitry.data.mixtures import Setting
 from circuitry.errors import InputError
 from circuitry.generalization import MEASURE, effective_robustness, settings_table
 from circuitry.generalization_plots import robustness_scatter, settings_bars
+from circuitry.plot_style import Mark, domain_marks
 from circuitry.provenance import versions
 from circuitry.report import Report
 from circuitry.training.study import EvaluationSet, StudyRun, evaluate_runs, find_runs, imagenet_validation
@@ -72,16 +74,17 @@ def main(config: Config) -> None:
         return
     domains = tuple(dict.fromkeys([config.natural_domain, *config.test_domains]))
     if config.runs is None:
-        images = DomainFolder(toy_images(config.toy).root, domains=domains)
+        everything = toy_images(config.toy)
     elif config.data is None:
         raise InputError("Your own runs need your own test images, but --data was not given: add --data ROOT.")
     else:
-        images = DomainFolder(config.data, domains=domains)
+        everything = DomainFolder(config.data)
+    images = DomainFolder(everything.root, domains=domains)
     evaluated = evaluate_runs(runs, EvaluationSet.of(images), device=device)
     if config.imagenet is not None:
         more = evaluate_runs(runs, imagenet_validation(config.imagenet), device=device)
         evaluated = pd.concat([evaluated, more], ignore_index=True)
-    write(config, evaluated, chance=1 / len(images.all_classes))
+    write(config, evaluated, 1 / len(images.all_classes), domain_marks(everything.domains))
 
 
 def toy_runs(config: Config, worker: int, workers: int) -> list[StudyRun]:
@@ -98,7 +101,7 @@ def toy_runs(config: Config, worker: int, workers: int) -> list[StudyRun]:
     return list({run.folder: run for run in runs}.values())
 
 
-def write(config: Config, evaluated: pd.DataFrame, chance: float) -> None:
+def write(config: Config, evaluated: pd.DataFrame, chance: float, marks: Mapping[str, Mark]) -> None:
     """Write tables, figures and the report, and say where they are."""
     classifier = evaluated["classifier"].iloc[0]
     table = settings_table(evaluated, classifier)
@@ -110,7 +113,7 @@ def write(config: Config, evaluated: pd.DataFrame, chance: float) -> None:
         "in that domain (held-out), or having seen them (other classes).",
     )
     report.section("Settings side by side")
-    report.figure(settings_bars(table, chance), in_words(table, chance))
+    report.figure(settings_bars(table, chance, marks=marks), in_words(table, chance))
     shown = table[table["domain"] == table["test_domain"]].drop(columns=["domain", "values"])
     report.table(
         shown, f"Accuracy in the test domain ({MEASURE}, {classifier}), mean and standard deviation over seeds."

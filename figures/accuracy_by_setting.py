@@ -8,7 +8,9 @@ from pathlib import Path
 import pandas as pd
 import plotly.graph_objects as go
 
+from circuitry.data.subsampling import DOMAINNET_ROUND
 from circuitry.generalization_plots import settings_bars
+from circuitry.plot_style import domain_marks
 from circuitry.report import write_figure
 
 RESULTS = Path(__file__).parents[1] / "experiments" / "results" / "generalization"
@@ -16,7 +18,7 @@ RESULTS = Path(__file__).parents[1] / "experiments" / "results" / "generalizatio
 
 def figure(results: Path = RESULTS) -> go.Figure:
     """Draw the committed table; 16 classes, so guessing reaches one in sixteen."""
-    return settings_bars(pd.read_csv(results / "settings.csv"), chance=1 / 16)
+    return settings_bars(pd.read_csv(results / "settings.csv"), chance=1 / 16, marks=domain_marks(DOMAINNET_ROUND))
 
 
 if __name__ == "__main__":

@@ -289,7 +289,7 @@ def test_halves_and_whole(resnet: Any) -> None:
     whole, halves = attribute_halves(encoder, images, class_logit(weights, 1), settings, progress=False)
     assert halves is not None
     for graph, part in zip((whole, *halves), (images, images[::2], images[1::2]), strict=True):
-        direct = attribute(encoder, part, weights)
+        direct = attribute(encoder, part, weights, rule=settings.rule)
         assert graph.n_images == len(part)
         assert worst(graph.node_scores, direct.node_scores) < 1e-4
         assert worst(graph.edge_scores, direct.edge_scores) < 1e-4
