@@ -114,10 +114,17 @@ def write(config: Config, evaluated: pd.DataFrame, chance: float, marks: Mapping
     )
     report.section("Settings side by side")
     report.figure(settings_bars(table, chance, marks=marks), in_words(table, chance))
-    shown = table[table["domain"] == table["test_domain"]].drop(columns=["domain", "values"])
+    tested = table[table["domain"] == table["test_domain"]].drop(columns=["domain", "values"])
+    parts = tested["part"].isin(["all", "seen", "held-out"])
     report.table(
-        shown, f"Accuracy in the test domain ({MEASURE}, {classifier}), mean and standard deviation over seeds."
+        tested[parts].reset_index(drop=True),
+        f"Accuracy in the test domain ({MEASURE}, {classifier}), mean and standard deviation over seeds.",
     )
+    if not parts.all():
+        classes = tested[~parts].pivot_table(
+            index=["test_domain", "setting"], columns="part", values="mean", sort=False
+        )
+        report.table(classes.reset_index(), "The held-out classes one by one, mean over seeds.")
     report.section("Effective robustness")
     report.figure(
         robustness_scatter(points, config.natural_domain),
