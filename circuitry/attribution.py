@@ -32,7 +32,7 @@ from circuitry.quadrature import QuadratureRule, gauss_radau_rule, left_rule
 STUDY_RULE = left_rule(10)
 """The study's quadrature rule."""
 DEFAULT_RULE = gauss_radau_rule(5)
-"""The rule of long runs: of all measured ones the cheapest that is no worse than the study's, for nodes and edges."""
+"""The rule of long runs: no worse than the study's for nodes and edges on each measured model, at half of its cost."""
 
 
 @dataclass(frozen=True, eq=False)
