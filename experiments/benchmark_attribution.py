@@ -32,16 +32,16 @@ import tyro
 from torch import Tensor, nn
 
 from circuitry import Encoder, class_logit
-from circuitry.attribution import DEFAULT_RULE, STUDY_RULE, AttributionSettings
-from circuitry.baselines import ZERO
-from circuitry.batches import ImageBatches, rows_that_fit
-from circuitry.circuit import NodeEffects, keep_units
-from circuitry.clip import register_model
-from circuitry.cost import count_operations, matrix_product_rate
-from circuitry.edges import edge_effects
-from circuitry.nodes import node_effects
-from circuitry.patching import patch_effects
-from circuitry.quadrature import QuadratureRule, parse_rule
+from circuitry.circuits.attribution import DEFAULT_RULE, STUDY_RULE, AttributionSettings
+from circuitry.circuits.cost import count_operations, matrix_product_rate
+from circuitry.circuits.edges import edge_effects
+from circuitry.circuits.graph import NodeEffects, keep_units
+from circuitry.circuits.nodes import node_effects
+from circuitry.circuits.quadrature import QuadratureRule, parse_rule
+from circuitry.interventions.patching import patch_effects
+from circuitry.models.baselines import ZERO
+from circuitry.models.batches import ImageBatches, rows_that_fit
+from circuitry.models.clip import register_model
 
 Scores = dict[str, Tensor]
 EdgeRows = dict[tuple[str, str], Tensor]

@@ -21,18 +21,18 @@ import torch
 from torch import Tensor
 
 from circuitry import Clip, DomainFolder, class_logit, load_clip
-from circuitry.attribution import AttributionSettings
-from circuitry.baselines import ZERO
-from circuitry.batches import ImageBatches, rows_that_fit
-from circuitry.circuit import keep_units
-from circuitry.command_line import run_script
-from circuitry.cost import count_operations
-from circuitry.data.images import load_batches
-from circuitry.edges import edge_effects
-from circuitry.files import whole_file
-from circuitry.metrics import Metric
-from circuitry.nodes import node_effects
-from circuitry.quadrature import parse_rule
+from circuitry.circuits.attribution import AttributionSettings
+from circuitry.circuits.cost import count_operations
+from circuitry.circuits.edges import edge_effects
+from circuitry.circuits.graph import keep_units
+from circuitry.circuits.nodes import node_effects
+from circuitry.circuits.quadrature import parse_rule
+from circuitry.data.batches import load_batches
+from circuitry.models.baselines import ZERO
+from circuitry.models.batches import ImageBatches, rows_that_fit
+from circuitry.models.metrics import Metric
+from circuitry.runs.command_line import run_script
+from circuitry.runs.files import whole_file
 
 STUDY = "left-10"
 

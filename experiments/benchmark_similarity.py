@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 
 from circuitry import AttributionGraph, GraphFolder, Measure, compare_all
-from circuitry.circuit import keep_units
-from circuitry.command_line import run_script
-from circuitry.extraction import FORMAT
-from circuitry.files import whole_file
+from circuitry.circuits.extraction import FORMAT
+from circuitry.circuits.graph import keep_units
+from circuitry.runs.command_line import run_script
+from circuitry.runs.files import whole_file
 
 DOMAINS = ("clipart", "infograph", "painting", "quickdraw", "real", "sketch")
 UNITS = {

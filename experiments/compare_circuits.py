@@ -17,15 +17,17 @@ from functools import partial
 from pathlib import Path
 
 from circuitry import Clip, DomainFolder, GraphFolder, load_clip
-from circuitry.attribution import DEFAULT_RULE, AttributionSettings
-from circuitry.command_line import run_script
-from circuitry.comparison import Comparison, compare_domains
-from circuitry.comparison_report import add_reading_guide, comparison_report, write_results
-from circuitry.extraction import Extraction, plan_extraction
-from circuitry.feature_basis import parse_saes
-from circuitry.quadrature import parse_rule
+from circuitry.circuits.attribution import DEFAULT_RULE, AttributionSettings
+from circuitry.circuits.extraction import Extraction, plan_extraction
+from circuitry.circuits.quadrature import parse_rule
+from circuitry.circuits.similarity import compare_domains
+from circuitry.comparison.comparison import Comparison
+from circuitry.models.feature_basis import parse_saes
+from circuitry.reports.page import write_results
+from circuitry.reports.sections.circuits import add_reading_guide, comparison_report
+from circuitry.runs.command_line import run_script
+from circuitry.runs.workers import Rank, job_options, run_array, this_rank
 from circuitry.training.evaluation import zero_shot_accuracy
-from circuitry.workers import Rank, job_options, run_array, this_rank
 
 TIMED = 2
 """Jobs that a dry run does."""

@@ -24,16 +24,11 @@ from typing import NamedTuple
 import pandas as pd
 
 from circuitry import DomainFolder, embed_images, embed_texts, load_clip
-from circuitry.command_line import run_script
-from circuitry.comparison_report import write_results
-from circuitry.data.mixtures import Setting
-from circuitry.errors import InputError
-from circuitry.plot_style import domain_marks
-from circuitry.projection import map_table
-from circuitry.provenance import versions
-from circuitry.report import Report
-from circuitry.separation import class_distances, half_distances, mean_distances
-from circuitry.separation_report import (
+from circuitry.comparison.statistics import paired_tests, per_domain
+from circuitry.data.mixtures.mixtures import Setting
+from circuitry.reports.figures.style import domain_marks
+from circuitry.reports.page import Report, write_results
+from circuitry.reports.sections.separation import (
     Distances,
     add_distances,
     add_maps,
@@ -41,8 +36,12 @@ from circuitry.separation_report import (
     add_separation_guide,
     panel_references,
 )
-from circuitry.separation_summary import by_seed, differences, gather, separation_measures, summarise
-from circuitry.statistics import paired_tests, per_domain
+from circuitry.representations.projection import map_table
+from circuitry.representations.separation import class_distances, half_distances, mean_distances
+from circuitry.representations.separation_summary import by_seed, differences, gather, separation_measures, summarise
+from circuitry.runs.command_line import run_script
+from circuitry.runs.errors import InputError
+from circuitry.runs.provenance import versions
 
 TOY_MODELS: dict[str, Setting] = {"standard captions": "cg-high", "aligned captions": "aligned"}
 """Names in the report, and the settings that the toy's models are trained in."""

@@ -20,23 +20,22 @@ from pathlib import Path
 
 import pandas as pd
 
-from circuitry.causal_report import (
+from circuitry.interventions.attribution_check import check_attribution, compare_rules
+from circuitry.interventions.curves import curves_by_domain
+from circuitry.interventions.faithfulness import chosen_sites
+from circuitry.interventions.planted import RULES, planted_attention, planted_convolution, score_methods
+from circuitry.interventions.study import pixels_of_a_circuit, study_faithfulness
+from circuitry.interventions.subject import Subject, SubjectSettings
+from circuitry.reports.figures.style import domain_marks
+from circuitry.reports.page import Report, write_results
+from circuitry.reports.sections.interventions import (
     add_attribution_check,
     add_faithfulness,
     add_methods,
     add_pixels,
     add_selectivity_over_depth,
 )
-from circuitry.causal_results import curves_by_domain
-from circuitry.causal_study import pixels_of_a_circuit, study_faithfulness
-from circuitry.command_line import run_script
-from circuitry.comparison_report import write_results
-from circuitry.faithfulness import chosen_sites
-from circuitry.planted import RULES, planted_attention, planted_convolution, score_methods
-from circuitry.plot_style import domain_marks
-from circuitry.report import Report
-from circuitry.subject import Subject, SubjectSettings
-from circuitry.validation import check_attribution, compare_rules
+from circuitry.runs.command_line import run_script
 
 
 @dataclass(frozen=True)

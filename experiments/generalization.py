@@ -23,18 +23,17 @@ import pandas as pd
 from filelock import Timeout
 
 from circuitry import DomainFolder
-from circuitry.command_line import run_script
-from circuitry.comparison_report import write_results
-from circuitry.data.mixtures import Setting
-from circuitry.errors import InputError
-from circuitry.generalization import MEASURE, effective_robustness, settings_table
-from circuitry.generalization_plots import robustness_scatter, settings_bars
-from circuitry.plot_style import Mark, domain_marks
-from circuitry.provenance import versions
-from circuitry.report import Report
+from circuitry.data.mixtures.mixtures import Setting
+from circuitry.reports.figures.generalization_plots import robustness_scatter, settings_bars
+from circuitry.reports.figures.style import Mark, domain_marks
+from circuitry.reports.page import Report, write_results
+from circuitry.runs.command_line import run_script
+from circuitry.runs.errors import InputError
+from circuitry.runs.provenance import versions
+from circuitry.runs.workers import this_rank
+from circuitry.training.generalization import MEASURE, effective_robustness, settings_table
 from circuitry.training.study import EvaluationSet, StudyRun, evaluate_runs, find_runs, imagenet_validation
 from circuitry.training.toy_study import toy_images, toy_run
-from circuitry.workers import this_rank
 
 
 @dataclass(frozen=True)

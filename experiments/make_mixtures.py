@@ -25,14 +25,13 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 from circuitry import DomainFolder
-from circuitry.command_line import run_script
-from circuitry.data.base_sets import caption_table, imagenet_captions, shard_captions, validation_part
-from circuitry.data.caption_table import CaptionedImage, NoCaption
 from circuitry.data.captions import sketch_caption
-from circuitry.data.class_table import study_held_out
 from circuitry.data.domains import ImageRecord
 from circuitry.data.file_check import MissingFiles
-from circuitry.data.mixture_files import (
+from circuitry.data.mixtures.base_sets import caption_table, imagenet_captions, shard_captions, validation_part
+from circuitry.data.mixtures.caption_table import CaptionedImage, NoCaption
+from circuitry.data.mixtures.class_table import study_held_out
+from circuitry.data.mixtures.mixture_files import (
     Captions,
     generated_captions,
     mixture_summary,
@@ -40,13 +39,20 @@ from circuitry.data.mixture_files import (
     read_captions,
     write_mixture,
 )
-from circuitry.data.mixtures import WHOLE, MixtureSettings, Setting, admitted, mixture, reference_size, shrink
-from circuitry.data.sketch_sets import CLASS_FRACTIONS, SketchSet, imagenet_sketch, keep_classes, replace_at_random
-from circuitry.data.subsampling import DOMAINNET_ROUND
-from circuitry.errors import InputError
-from circuitry.files import whole_file
-from circuitry.mixture_plots import mixture_bars
-from circuitry.report import write_figure
+from circuitry.data.mixtures.mixtures import WHOLE, MixtureSettings, Setting, admitted, mixture, reference_size, shrink
+from circuitry.data.mixtures.sketch_sets import (
+    CLASS_FRACTIONS,
+    SketchSet,
+    imagenet_sketch,
+    keep_classes,
+    replace_at_random,
+)
+from circuitry.data.mixtures.subsampling import DOMAINNET_ROUND
+from circuitry.reports.figures.mixture_plots import mixture_bars
+from circuitry.reports.page import write_figure
+from circuitry.runs.command_line import run_script
+from circuitry.runs.errors import InputError
+from circuitry.runs.files import whole_file
 
 BASIC: tuple[Setting, ...] = ("cg-low", "cg-high", "leave-out", "upper-low", "upper-high", "aligned")
 FRACTIONS = (0.25, 0.5, 0.75)

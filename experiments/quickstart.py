@@ -23,20 +23,23 @@ import numpy as np
 import pandas as pd
 
 from circuitry import DomainFolder, extract, load_clip
-from circuitry.causal_report import add_attribution_check, add_faithfulness, add_pixels, add_transfer
-from circuitry.causal_results import FaithfulnessCurve, curves_by_domain
-from circuitry.causal_study import pixels_of_a_circuit, study_faithfulness, study_transfer
-from circuitry.command_line import run_script
-from circuitry.comparison import COMPARED, compare_domains
-from circuitry.comparison_report import add_reading_guide, comparison_report, write_results
-from circuitry.data.mixture_files import read_captions, write_mixture
-from circuitry.data.mixtures import MixtureSettings, admitted
-from circuitry.data.toy import CLASSES, write_toy
-from circuitry.plot_style import domain_marks
-from circuitry.subject import Subject
+from circuitry.circuits.similarity import compare_domains
+from circuitry.comparison.comparison import COMPARED
+from circuitry.data.mixtures.mixture_files import read_captions, write_mixture
+from circuitry.data.mixtures.mixtures import MixtureSettings, admitted
+from circuitry.data.toy.write import CLASSES, write_toy
+from circuitry.interventions.attribution_check import check_attribution
+from circuitry.interventions.curves import FaithfulnessCurve, curves_by_domain
+from circuitry.interventions.effects import AttributionCheck
+from circuitry.interventions.study import pixels_of_a_circuit, study_faithfulness, study_transfer
+from circuitry.interventions.subject import Subject
+from circuitry.reports.figures.style import domain_marks
+from circuitry.reports.page import write_results
+from circuitry.reports.sections.circuits import add_reading_guide, comparison_report
+from circuitry.reports.sections.interventions import add_attribution_check, add_faithfulness, add_pixels, add_transfer
+from circuitry.runs.command_line import run_script
 from circuitry.training.clip import train_clip
 from circuitry.training.evaluation import zero_shot_accuracy
-from circuitry.validation import AttributionCheck, check_attribution
 
 SMALL_TABLES = (
     "accuracy",

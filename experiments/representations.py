@@ -24,13 +24,12 @@ from circuitry import (
     probe_sites,
     study_representations,
 )
-from circuitry.command_line import run_script
-from circuitry.comparison_report import write_results
-from circuitry.model_settings import ModelSettings
-from circuitry.plot_style import domain_marks
-from circuitry.provenance import versions
-from circuitry.report import Report
-from circuitry.representation_report import add_cka, add_probes, add_reading_guide
+from circuitry.models.settings import ModelSettings
+from circuitry.reports.figures.style import domain_marks
+from circuitry.reports.page import Report, write_results
+from circuitry.reports.sections.representations import add_cka, add_probes, add_reading_guide
+from circuitry.runs.command_line import run_script
+from circuitry.runs.provenance import versions
 
 
 @dataclass(frozen=True)

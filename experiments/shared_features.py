@@ -25,15 +25,14 @@ from circuitry import (
     name_features,
     train_sae_on_images,
 )
-from circuitry.command_line import run_script
-from circuitry.comparison_report import write_results
-from circuitry.data.mixture_files import read_captions
-from circuitry.errors import InputError
-from circuitry.feature_report import add_features, add_sharing, sharing_tables
-from circuitry.model_settings import ModelSettings
-from circuitry.plot_style import domain_marks
-from circuitry.provenance import versions
-from circuitry.report import Report
+from circuitry.data.mixtures.mixture_files import read_captions
+from circuitry.models.settings import ModelSettings
+from circuitry.reports.figures.style import domain_marks
+from circuitry.reports.page import Report, write_results
+from circuitry.reports.sections.features import add_features, add_sharing, sharing_tables
+from circuitry.runs.command_line import run_script
+from circuitry.runs.errors import InputError
+from circuitry.runs.provenance import versions
 
 SMALL_TABLES = ("matrix", "levels", "summary", "paired_tests")
 """Tables that are small enough to be committed."""

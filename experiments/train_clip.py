@@ -18,16 +18,16 @@ from pathlib import Path
 import pandas as pd
 
 from circuitry import DomainFolder, load_clip
-from circuitry.command_line import run_script
 from circuitry.data.captions import readable
-from circuitry.data.mixture_files import read_captions, write_mixture
-from circuitry.errors import InputError
+from circuitry.data.mixtures.mixture_files import read_captions, write_mixture
+from circuitry.runs.command_line import run_script
+from circuitry.runs.errors import InputError
+from circuitry.runs.workers import job_options, run_array
 from circuitry.training.clip import train_clip
 from circuitry.training.evaluation import zero_shot_accuracy
 from circuitry.training.presets import ClipPreset, clip_preset, crop_arguments
 from circuitry.training.run_folder import checkpoints
 from circuitry.training.study import record_run
-from circuitry.workers import job_options, run_array
 
 
 @dataclass(frozen=True)

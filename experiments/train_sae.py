@@ -16,9 +16,9 @@ from pathlib import Path
 import pandas as pd
 
 from circuitry import diagnose_sae, sample_activations, train_sae_on_images
-from circuitry.command_line import run_script
-from circuitry.data.images import load_batches
-from circuitry.model_settings import ModelSettings
+from circuitry.data.batches import load_batches
+from circuitry.models.settings import ModelSettings
+from circuitry.runs.command_line import run_script
 
 
 @dataclass(frozen=True)

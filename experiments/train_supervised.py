@@ -20,15 +20,15 @@ from pathlib import Path
 import pandas as pd
 
 from circuitry import DomainFolder, load_supervised
-from circuitry.command_line import run_script
-from circuitry.data.class_table import imagenet_partners
-from circuitry.errors import InputError
-from circuitry.files import whole_file
+from circuitry.data.mixtures.class_table import imagenet_partners
+from circuitry.runs.command_line import run_script
+from circuitry.runs.errors import InputError
+from circuitry.runs.files import whole_file
+from circuitry.runs.workers import this_rank
 from circuitry.training.evaluation import accuracy_table, predictions
 from circuitry.training.labels import LabelTable, merged_labels
 from circuitry.training.study import record_run, supervised_head
 from circuitry.training.supervised import train_supervised
-from circuitry.workers import this_rank
 
 
 @dataclass(frozen=True)

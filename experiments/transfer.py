@@ -19,15 +19,14 @@ from pathlib import Path
 import pandas as pd
 
 from circuitry import compare, compare_halves, domain_matrix
-from circuitry.causal_report import add_interchange, add_transfer, transfer_correlations
-from circuitry.causal_study import study_transfer
-from circuitry.command_line import run_script
-from circuitry.comparison_report import write_results
-from circuitry.faithfulness import chosen_sites
-from circuitry.plot_style import domain_marks
-from circuitry.report import Report
-from circuitry.subject import SubjectSettings
-from circuitry.transfer_results import transfer_matrix, transfer_over_depth
+from circuitry.interventions.faithfulness import chosen_sites
+from circuitry.interventions.study import study_transfer
+from circuitry.interventions.subject import SubjectSettings
+from circuitry.interventions.transfer_tables import transfer_matrix, transfer_over_depth
+from circuitry.reports.figures.style import domain_marks
+from circuitry.reports.page import Report, write_results
+from circuitry.reports.sections.interventions import add_interchange, add_transfer, transfer_correlations
+from circuitry.runs.command_line import run_script
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 import plotly.graph_objects as go
 
-from circuitry.plots import accuracy_bars
-from circuitry.report import write_figure
+from circuitry.reports.figures.plots import accuracy_bars
+from circuitry.reports.page import write_figure
 
 RESULTS = Path(__file__).parents[1] / "experiments" / "results" / "quickstart"
 

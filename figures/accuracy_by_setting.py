@@ -8,10 +8,10 @@ from pathlib import Path
 import pandas as pd
 import plotly.graph_objects as go
 
-from circuitry.data.subsampling import DOMAINNET_ROUND
-from circuitry.generalization_plots import settings_bars
-from circuitry.plot_style import domain_marks
-from circuitry.report import write_figure
+from circuitry.data.mixtures.subsampling import DOMAINNET_ROUND
+from circuitry.reports.figures.generalization_plots import settings_bars
+from circuitry.reports.figures.style import domain_marks
+from circuitry.reports.page import write_figure
 
 RESULTS = Path(__file__).parents[1] / "experiments" / "results" / "generalization"
 

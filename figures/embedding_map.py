@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 import plotly.graph_objects as go
 
-from circuitry.embedding_plots import embedding_maps
-from circuitry.report import write_figure
+from circuitry.reports.figures.embedding_plots import embedding_maps
+from circuitry.reports.page import write_figure
 
 RESULTS = Path(__file__).parents[1] / "experiments" / "results" / "embedding_separation"
 

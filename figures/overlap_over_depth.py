@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 import plotly.graph_objects as go
 
-from circuitry.plots import overlap_over_depth
-from circuitry.report import write_figure
+from circuitry.reports.figures.plots import overlap_over_depth
+from circuitry.reports.page import write_figure
 
 RESULTS = Path(__file__).parents[1] / "experiments" / "results" / "quickstart"
 

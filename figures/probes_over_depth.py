@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 import plotly.graph_objects as go
 
-from circuitry.report import write_figure
-from circuitry.representation_plots import probes_over_depth
+from circuitry.reports.figures.representation_plots import probes_over_depth
+from circuitry.reports.page import write_figure
 
 RESULTS = Path(__file__).parents[1] / "experiments" / "results" / "representations"
 

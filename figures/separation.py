@@ -9,9 +9,9 @@ from pathlib import Path
 import pandas as pd
 import plotly.graph_objects as go
 
-from circuitry.embedding_plots import separation_panels
-from circuitry.report import write_figure
-from circuitry.separation_report import PANELS, panel_references
+from circuitry.reports.figures.embedding_plots import separation_panels
+from circuitry.reports.page import write_figure
+from circuitry.reports.sections.separation import PANELS, panel_references
 
 RESULTS = Path(__file__).parents[1] / "experiments" / "results" / "embedding_separation"
 

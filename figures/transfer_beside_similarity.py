@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 import plotly.graph_objects as go
 
-from circuitry.causal_plots import transfer_beside_similarity
-from circuitry.report import write_figure
+from circuitry.reports.figures.causal_plots import transfer_beside_similarity
+from circuitry.reports.page import write_figure
 
 RESULTS = Path(__file__).parents[1] / "experiments" / "results" / "transfer"
 

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from circuitry import Clip
-from tests.tiny_clip import Tiny
-from tests.towers import TOWERS, make_tower
+from tests.support.tiny_clip import Tiny
+from tests.support.towers import TOWERS, make_tower
 
 torch.set_num_threads(1)  # the towers are small, and test processes share the cores
 SHARED = Path(__file__).resolve().parents[2] / "shared"

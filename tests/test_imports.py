@@ -1,4 +1,4 @@
-"""What importing loads, the public names, and the direction of imports."""
+"""What importing loads, the public names, and the direction of imports between the rooms of the house."""
 
 import ast
 import inspect
@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 import time
+from functools import cache
+from itertools import permutations
 from pathlib import Path
 
 import pytest
@@ -16,76 +18,45 @@ PACKAGE = Path(circuitry.__file__).parent
 STUB = ast.parse((PACKAGE / "__init__.pyi").read_text())
 PUBLIC = [alias.asname for node in STUB.body if isinstance(node, ast.ImportFrom) for alias in node.names]
 
-LAYERS = (
-    *(
-        "errors",
-        "files",
-        "locks",
-        "workers",
-        "arrays",
-        "embedding_set",
-        "line_labels",
-        "plot_style",
-        "quadrature",
-        "circuit",
-        "provenance",
-        "manifest",
-    ),
-    *("encoder", "narrowing", "adapters", "metrics", "templates", "sae", "feature_basis"),
-    *("data", "data.captions", "clip"),
-    *("baselines", "batches", "interventions", "nodes", "edges", "attribution", "cost"),
-    *("graph_similarity", "statistics", "comparison", "feature_sharing"),
-    *("probes", "separation", "separation_summary", "projection"),
-    *("gram_matrices", "kernel_alignment", "representations", "representation_similarity"),
-    *("causal_results", "transfer_results", "patching", "faithfulness", "pixels", "transfer", "validation", "planted"),
-    *("data.class_table", "data.file_check", "data.images", "data.domains", "data.contact_sheet"),
-    "model_settings",
-    *("data.caption_table", "data.base_sets", "data.sketch_sets", "data.subsampling", "data.mixtures"),
-    "data.mixture_files",
-    *("data.toy_shapes_geometry", "data.toy_shapes_nature", "data.toy_shapes_things", "data.toy_shapes_vehicles"),
-    *("data.toy_shapes", "data.toy_styles_raster", "data.toy_styles_flat", "data.toy_styles_light"),
-    *("data.toy_styles_line", "data.toy_styles", "data.toy"),
-    *("embeddings", "extraction", "subject", "causal_study", "image_features", "feature_names"),
-    *("representation_study", "plots", "circuit_plot", "causal_plots", "mixture_plots", "embedding_plots"),
-    *("representation_plots", "report", "comparison_report", "causal_report", "feature_report"),
-    *("separation_report", "representation_report", "generalization", "generalization_plots"),
-    *("training", "training.devices", "training.run_folder", "training.table", "training.presets", "training.clip"),
-    *("training.evaluation", "training.open_clip_main", "training.labels", "training.supervised_model"),
-    *("training.supervised_loop", "training.supervised", "training.sae", "training.study", "training.toy_study"),
-    "command_line",
+ROOMS = (
+    *("runs", "comparison", "data", "models", "training", "representations", "circuits", "interventions", "reports"),
 )
-"""Every module; one imports only from those before it."""
+"""The rooms; one imports only from itself and from those before it."""
 
-WHEN_CALLED = {("encoder", "adapters")}
-"""The exception: `Encoder.from_tower` asks the adapters, which are made of its stages."""
+STRANGERS = ("training", "representations", "circuits")
+"""Rooms that do not know each other."""
 
-WITHOUT_TORCH = (
-    *("circuit", "files", "quadrature", "provenance", "manifest", "graph_similarity", "statistics", "comparison"),
-    *("causal_results", "transfer_results", "plots", "circuit_plot", "report", "templates", "command_line"),
-    *("mixture_plots", "data.base_sets", "data.sketch_sets", "data.mixture_files", "feature_sharing"),
-    *("generalization", "generalization_plots", "embedding_set", "separation_report", "projection"),
-    *("probes", "representations", "representation_similarity", "representation_plots", "representation_report"),
-)
-"""What circuits are studied, and training distributions made, with on a laptop."""
+LIGHT_ROOMS = ("runs", "comparison", "reports")
+"""Rooms that work without torch; elsewhere a module whose docstring says "No torch." does."""
 
 
+@cache
 def modules() -> dict[str, Path]:
     found = {path: ".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in PACKAGE.rglob("*.py")}
     return {name.removesuffix(".__init__"): path for path, name in found.items() if name != "__init__"}
 
 
-def imported(path: Path) -> set[str]:
-    """Modules of this package that a file imports anywhere in it, by the name below the package."""
+def room(module: str) -> str:
+    return module.partition(".")[0]
+
+
+@cache
+def imported(module: str) -> set[str]:
+    """Modules of this package that one imports anywhere in it, by the name below the package."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(modules()[module].read_text())):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path.name} imports relatively"
+            assert node.level == 0, f"{module} imports relatively"
             names.add(str(node.module))
             names.update(f"{node.module}.{alias.name}" for alias in node.names)
     below = {name.removeprefix("circuitry.") for name in names if name.startswith("circuitry.")}
     return below & modules().keys()
+
+
+def says_no_torch(module: str) -> bool:
+    return "No torch." in (ast.get_docstring(ast.parse(modules()[module].read_text())) or "")
 
 
 def loaded(statement: str) -> tuple[set[str], float]:
@@ -107,14 +78,16 @@ def test_importing_the_package_is_light() -> None:
     assert seconds < 5  # the one time that the specification asks for
 
 
-def test_circuits_are_studied_without_torch() -> None:
-    names, _ = loaded("import " + ", ".join(f"circuitry.{module}" for module in WITHOUT_TORCH))
-    assert "networkx" in names
+def test_results_are_studied_without_torch() -> None:
+    light = [name for name in modules() if room(name) in LIGHT_ROOMS or says_no_torch(name)]
+    assert {room(name) for name in light} == set(ROOMS)
+    names, _ = loaded("import " + ", ".join(f"circuitry.{module}" for module in light))
+    assert {"networkx", "plotly"} <= names
     assert not names & {"torch", "open_clip", "transformer_lens", "captum", "timm"}
 
 
 def test_stored_circuits_are_compared_without_torch(tmp_path: Path) -> None:
-    from tests.test_circuit import small_graph
+    from tests.circuits.test_graph import small_graph
 
     small_graph().save(tmp_path / "a")
     small_graph(domain="real").save(tmp_path / "b")
@@ -153,20 +126,31 @@ def test_an_unknown_name_is_no_attribute() -> None:
 # Direction
 
 
-def test_every_module_has_its_place() -> None:
-    assert set(LAYERS) - modules().keys() == set()
-    assert modules().keys() - set(LAYERS) == set()  # a new module goes into LAYERS, after all that it imports
+def test_every_module_is_in_a_room() -> None:
+    assert {room(name) for name in modules()} == set(ROOMS)
 
 
-def test_no_module_imports_a_later_one() -> None:
-    place = {name: i for i, name in enumerate(LAYERS)}
-    edges = {(name, other) for name in LAYERS for other in imported(modules()[name]) & place.keys()}
-    assert len(edges) > 50
-    backwards = {(a, b) for a, b in edges if place[b] >= place[a]}
-    assert backwards == WHEN_CALLED
+def test_rooms_import_downwards_only() -> None:
+    arrows = {(room(name), room(other)) for name in modules() for other in imported(name)}
+    assert len(arrows) > 20
+    backwards = {(a, b) for a, b in arrows if ROOMS.index(b) > ROOMS.index(a)}
+    assert backwards == set()
+    assert arrows & set(permutations(STRANGERS, 2)) == set()
 
 
-def test_the_exception_is_inside_a_function() -> None:
-    for name, other in WHEN_CALLED:
-        top = ast.parse((PACKAGE / f"{name}.py").read_text()).body
-        assert not any(isinstance(node, ast.ImportFrom) and node.module == f"circuitry.{other}" for node in top)
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    left = dict.fromkeys(modules())
+    while left:
+        ground = [name for name in left if not imported(name) & (left.keys() - {name})]
+        assert ground, f"a circle among {', '.join(left)}"
+        for name in ground:
+            del left[name]
+
+
+def test_a_module_of_the_package_is_imported_at_the_top() -> None:
+    """No import is hidden in a function to break a circle."""
+    for name, path in modules().items():
+        tree = ast.parse(path.read_text())
+        functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+        inner = [n for f in functions for n in ast.walk(f) if isinstance(n, ast.ImportFrom)]
+        assert not [n.module for n in inner if str(n.module).startswith("circuitry")], name

@@ -18,11 +18,11 @@ import torch
 from filelock import Timeout
 
 from circuitry import DomainFolder, GraphFolder, SparseAutoencoder, load_sae, load_supervised
-from circuitry.data.toy import write_toy
-from circuitry.errors import InputError
+from circuitry.data.toy.write import write_toy
+from circuitry.runs.errors import InputError
 from circuitry.training.clip import train_clip
 from circuitry.training.study import StudyRun
-from tests.browser import drawn_marks, find_browser, load
+from tests.support.browser import drawn_marks, find_browser, load
 
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
 FIGURES = EXPERIMENTS.parent / "figures"
@@ -56,7 +56,7 @@ def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A finished quickstart on four classes in three styles, with a model trained for three steps."""
     out = tmp_path_factory.mktemp("quickstart")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("circuitry.clip.user_cache_path", lambda name: out / "cache")
+        patch.setattr("circuitry.models.clip.user_cache_path", lambda name: out / "cache")
         module = script("quickstart")
         drawing = {"classes": CLASSES, "styles": STYLES, "workers": 1, "progress": False}
         patch.setattr(module, "write_toy", partial(write_toy, **drawing))  # type: ignore[arg-type]
@@ -280,7 +280,7 @@ def test_runs_are_evaluated_and_drawn(quickstart: Path, tmp_path: Path, monkeypa
         (run / "checkpoints").symlink_to(quickstart / "run" / "clip" / "checkpoints")
         test_domain = None if setting == "natural-only" else "quickdraw"
         StudyRun(run, "rn-tiny", setting, test_domain, ("key",), seed).write()
-    monkeypatch.setattr("circuitry.clip.user_cache_path", lambda name: quickstart / "cache")
+    monkeypatch.setattr("circuitry.models.clip.user_cache_path", lambda name: quickstart / "cache")
     own = {"runs": tmp_path / "runs", "test_domains": ("quickdraw",), "out": tmp_path / "out"}
     module.main(module.Config(**own, data=quickstart / "run" / "toy", results=tmp_path / "results"))
     assert_drawn(tmp_path / "out" / "report.html", figures=2)
@@ -415,7 +415,7 @@ def run_in_place(task: Callable[[int, int], object], workers: int, logs: Path, *
 def test_a_clip_is_trained_from_a_folder_and_from_a_table(
     quickstart: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("circuitry.clip.user_cache_path", lambda name: tmp_path / "cache")
+    monkeypatch.setattr("circuitry.models.clip.user_cache_path", lambda name: tmp_path / "cache")
     module = script("train_clip")
     monkeypatch.setattr(module, "run_array", run_in_place)
     small = {"epochs": 1, "batch_size": 16, "warmup": 0, "workers": 0, "device": "cpu"}

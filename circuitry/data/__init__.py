@@ -1,1 +1,1 @@
-"""Images sorted by domain and class: readers, captions, mixtures, and the drawn toy data set."""
+"""Images by domain and class, their captions, and what a model is trained on."""

@@ -1,4 +1,4 @@
-"""Captions of images sorted by domain and class: a sentence round a style word and the class name."""
+"""Captions of images sorted by domain and class: a sentence round a style word and the class name. No torch."""
 
 import hashlib
 import re

@@ -1,4 +1,4 @@
-"""Images sorted by domain and class: ``root/<domain>/<class>/<file>``, DomainNet's layout.
+"""Images sorted by domain and class: ``root/<domain>/<class>/<file>``, DomainNet's layout. No torch.
 
 Two sources say which images there are:
 
@@ -20,7 +20,7 @@ from pathlib import Path
 import pandas as pd
 
 from circuitry.data.file_check import FileCheck, MissingFiles
-from circuitry.errors import InputError
+from circuitry.runs.errors import InputError
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 """Suffixes (lower case) of the files taken for images when a folder is searched."""

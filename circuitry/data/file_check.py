@@ -1,10 +1,10 @@
-"""Are the files that a list names there? One listing per folder instead of one query per file."""
+"""Are the files that a list names there? One listing per folder instead of one query per file. No torch."""
 
 import os
 from itertools import islice
 from typing import Literal
 
-from circuitry.errors import InputError
+from circuitry.runs.errors import InputError
 
 MissingFiles = Literal["refuse", "skip", "unchecked"]
 """What happens to images whose file is missing: an error, left out and counted, or nobody looks."""

@@ -1,1 +1,1 @@
-"""Thin drivers that make and judge the models which the core analyses."""
+"""Make the models, thinly: trainers, evaluation, runs of a study."""

@@ -29,8 +29,8 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from circuitry.clip import check_state, read_checkpoint, register_model
-from circuitry.errors import InputError
+from circuitry.models.clip import check_state, read_checkpoint, register_model
+from circuitry.runs.errors import InputError
 from circuitry.training.devices import training_device
 from circuitry.training.run_folder import alone, file_digest, is_finished, record, write_json
 from circuitry.training.table import CheckedTable, check_table

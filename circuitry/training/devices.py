@@ -2,7 +2,7 @@
 
 import torch
 
-from circuitry.errors import InputError
+from circuitry.runs.errors import InputError
 
 
 def training_device(wanted: str | None, processes: int = 1) -> str:

@@ -19,9 +19,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
+from circuitry.data.batches import Preprocess, load_batches
 from circuitry.data.domains import DomainFolder
-from circuitry.data.images import Preprocess, load_batches
-from circuitry.errors import InputError
+from circuitry.runs.errors import InputError
 
 Head = Callable[[Tensor], Tensor]
 """Embeddings [batch, dim] -> a score for every class [batch, classes], in the order of ``images.all_classes``."""

@@ -1,4 +1,4 @@
-"""Which output of a classifier an image belongs to: names of the outputs, and the label of every class.
+"""Which output of a classifier an image belongs to: names of the outputs, and the label of every class. No torch.
 
 The study trains on ImageNet and DomainNet at once: a head of 1345 outputs, the 1000 classes of ImageNet and then the
 345 of DomainNet, where an ImageNet class with a partner in DomainNet counts as that class. So the outputs of those
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from circuitry.data.captions import readable
-from circuitry.errors import InputError
+from circuitry.runs.errors import InputError
 
 
 @dataclass(frozen=True)

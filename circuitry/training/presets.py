@@ -1,4 +1,4 @@
-"""Hyper-parameters of CLIP trainings: the study's, and of models that train on a laptop.
+"""Hyper-parameters of CLIP trainings: the study's, and of models that train on a laptop. No torch.
 
 ========================================  ======  ======  =========  =======
 preset                                    epochs  lr      warm-up    batch
@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from circuitry.errors import InputError
+from circuitry.runs.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 ``settings.json`` holds ``{"finished": bool, "settings": {...}}``. The settings are everything that shapes the
 weights, so a finished run is returned, an interrupted one goes on, and another run never mixes with it.
+
+No torch.
 """
 
 import hashlib
@@ -15,9 +17,9 @@ from typing import Any
 
 from filelock import Timeout
 
-from circuitry.errors import InputError
-from circuitry.files import whole_file
-from circuitry.locks import file_lock, remove_locks
+from circuitry.runs.errors import InputError
+from circuitry.runs.files import whole_file
+from circuitry.runs.locks import file_lock, remove_locks
 
 SETTINGS_FILE = "settings.json"
 _CHECKPOINT = re.compile(r"epoch_(\d+)\.(?:pt|safetensors)")

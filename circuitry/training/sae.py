@@ -22,13 +22,13 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from circuitry.clip import Clip
+from circuitry.data.batches import load_batches
 from circuitry.data.domains import DomainFolder
-from circuitry.data.images import load_batches
-from circuitry.encoder import Encoder
-from circuitry.errors import InputError
-from circuitry.provenance import digest
-from circuitry.sae import SparseAutoencoder
+from circuitry.models.clip import Clip
+from circuitry.models.encoder import Encoder
+from circuitry.models.sae import SparseAutoencoder
+from circuitry.runs.errors import InputError
+from circuitry.runs.provenance import digest
 
 IMAGES_PER_RUN = 64
 RESAMPLED_ENCODER = 0.2

@@ -17,17 +17,17 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 
-from circuitry.clip import load_clip
 from circuitry.data.captions import readable
-from circuitry.data.class_table import imagenet_index
 from circuitry.data.domains import DomainFolder
-from circuitry.data.mixture_files import read_description
-from circuitry.data.mixtures import MixtureSettings
-from circuitry.errors import InputError
-from circuitry.files import whole_file
-from circuitry.manifest import claim
-from circuitry.provenance import digest
-from circuitry.templates import as_patterns, default_templates, style_templates
+from circuitry.data.mixtures.class_table import imagenet_index
+from circuitry.data.mixtures.mixture_files import read_description
+from circuitry.data.mixtures.mixtures import MixtureSettings
+from circuitry.models.clip import load_clip
+from circuitry.models.prompts import as_patterns, default_templates, style_templates
+from circuitry.runs.errors import InputError
+from circuitry.runs.files import whole_file
+from circuitry.runs.manifest import claim
+from circuitry.runs.provenance import digest
 from circuitry.training.evaluation import TOP, Head, predictions, text_head, tidy_accuracy
 from circuitry.training.run_folder import checkpoints
 from circuitry.training.supervised_model import SupervisedModel, load_supervised

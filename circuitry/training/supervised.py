@@ -18,17 +18,17 @@ import pandas as pd
 import torch
 from jaxtyping import Int
 
-from circuitry.clip import register_model
-from circuitry.errors import InputError
-from circuitry.files import whole_file
-from circuitry.provenance import digest
+from circuitry.models.clip import register_model
+from circuitry.runs.errors import InputError
+from circuitry.runs.files import whole_file
+from circuitry.runs.provenance import digest
+from circuitry.runs.workers import this_rank
 from circuitry.training.devices import training_device
 from circuitry.training.labels import LabelTable, found_labels
 from circuitry.training.run_folder import alone, file_digest, is_finished, record
 from circuitry.training.supervised_loop import Schedule, SeededImages, Training, seed_of
 from circuitry.training.supervised_model import build_classifier, write_classifier
 from circuitry.training.table import CheckedTable, check_table
-from circuitry.workers import this_rank
 
 _PRECISIONS = ("fp32", "amp_bf16")
 _NOT_COMPARED = ("workers", "device")

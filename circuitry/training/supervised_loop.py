@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, default_collate
 from tqdm import tqdm
 
-from circuitry.arrays import read_arrays, write_arrays
 from circuitry.data.images import load_image
-from circuitry.errors import InputError
+from circuitry.runs.arrays import read_arrays, write_arrays
+from circuitry.runs.errors import InputError
 from circuitry.training.supervised_model import Classifier, Transform, as_arrays, set_state
 
 STATE_FORMAT = "circuitry supervised training 1"

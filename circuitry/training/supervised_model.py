@@ -19,10 +19,10 @@ from jaxtyping import Float
 from PIL.Image import Image
 from torch import Tensor, nn
 
-from circuitry.arrays import read_arrays, write_arrays
-from circuitry.clip import check_state, register_model
-from circuitry.encoder import Encoder
-from circuitry.errors import InputError
+from circuitry.models.clip import check_state, register_model
+from circuitry.models.encoder import Encoder
+from circuitry.runs.arrays import read_arrays, write_arrays
+from circuitry.runs.errors import InputError
 from circuitry.training.labels import LabelTable
 
 FORMAT = "circuitry supervised model 1"

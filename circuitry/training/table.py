@@ -1,4 +1,4 @@
-"""The table of training images, checked before anything slow starts, in memory that does not grow with it.
+"""The table of training images, checked before anything slow starts, in memory that does not grow with it. No torch.
 
 A table is tab-separated with a header: ``filepath`` and ``title`` for CLIP, ``filepath`` for a classifier. It is
 read in chunks with the parser of open_clip's trainer (pandas), so what is checked is what will be trained on; that
@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool
 
-from circuitry.errors import InputError
-from circuitry.files import whole_file
+from circuitry.runs.errors import InputError
+from circuitry.runs.files import whole_file
 
 CHUNK = 100_000
 """Lines that are held at a time."""

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from circuitry.data.domains import DomainFolder
-from circuitry.data.mixture_files import generated_captions, write_mixture
-from circuitry.data.mixtures import MixtureSettings, Setting, mixture
-from circuitry.data.toy import CLASSES, write_toy
-from circuitry.locks import file_lock
+from circuitry.data.mixtures.mixture_files import generated_captions, write_mixture
+from circuitry.data.mixtures.mixtures import MixtureSettings, Setting, mixture
+from circuitry.data.toy.write import CLASSES, write_toy
+from circuitry.runs.locks import file_lock
 from circuitry.training.clip import train_clip
 from circuitry.training.run_folder import checkpoints
 from circuitry.training.study import StudyRun, record_run

@@ -1,0 +1,1 @@
+"""Find the circuit of a class by attribution, store it, compare it."""

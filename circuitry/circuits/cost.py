@@ -1,0 +1,103 @@
+"""What an attribution costs, in counted floating-point operations, and what a machine can do of them.
+
+1. `count_operations` runs an attribution while PyTorch counts the operations of convolutions and matrix products (two
+   per multiply-add, those on padding included), forward and backward; everything else is small beside them;
+2. `matrix_product_rate` times a large matrix product, as such and as a convolution with 1x1 kernels (which PyTorch
+   gives to another library, on some processors the faster one): what the machine reaches at best;
+3. operations / (rate x the fraction of it that is reached) is the time on a machine that is not at hand.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from circuitry.circuits.attribution import AttributionSettings
+from circuitry.circuits.edges import edge_effects
+from circuitry.circuits.graph import keep_units
+from circuitry.circuits.nodes import node_effects
+from circuitry.models.batches import ImageBatches, rows_that_fit
+from circuitry.models.encoder import Encoder, checked_sites
+from circuitry.models.metrics import Metric
+from circuitry.runs.errors import InputError
+
+
+class Operations(NamedTuple):
+    """Floating-point operations of a run on one image."""
+
+    nodes: int
+    edges: int
+
+
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Adds up PyTorch's formulas. Its own FlopCounterMode also follows modules, which fails inside `autograd.grad`."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.total = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Sequence[Any], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if (formula := flop_registry.get(func._overloadpacket)) is not None:
+            self.total += formula(*args, **(kwargs or {}), out_val=result)
+        return result
+
+
+def count_operations(encoder: Encoder, metric: Metric, settings: AttributionSettings) -> Operations:
+    """Return the operations that the node scores and the edge scores of one image take.
+
+    They depend on the architecture, the rules, the sites and the share of units, not on the image. The metric at every
+    site's baseline, which a run takes once however many images it has, is among those of the nodes.
+
+    Example:
+        >>> nodes, edges = count_operations(clip.encoder, class_logit(weights, 0), AttributionSettings())
+    """
+    image = torch.randn(1, 3, *encoder.image_size, device=encoder.device, dtype=encoder.dtype)
+    sites, baseline = checked_sites(encoder, settings.sites), settings.resolved_baseline
+    rows = rows_that_fit(encoder, settings.memory_gib)
+    batches = ImageBatches(image, encoder, rows)
+    with encoder.frozen(), encoder.light():
+        with _Counter() as nodes_counter:
+            nodes = node_effects(
+                encoder, batches, metric, rule=settings.rule, baseline=baseline, sites=sites, rows=rows
+            )
+        kept = {site: keep_units(scores, settings.node_fraction) for site, scores in nodes.scores.items()}
+        with _Counter() as edges_counter:
+            edge_effects(
+                encoder,
+                batches,
+                kept,
+                rule=settings.edge_rule or settings.rule,
+                baseline=baseline,
+                sites=sites,
+                memory=int(settings.memory_gib * 2**30),
+            )
+    return Operations(nodes_counter.total, edges_counter.total)
+
+
+def matrix_product_rate(device: torch.device | str = "cpu", size: int = 2048, seconds: float = 2.0) -> float:
+    """Return the floating-point operations per second that single-precision matrix products reach, at their best.
+
+    Raises:
+        InputError: for a size or a time that is not positive.
+    """
+    if size < 1 or seconds <= 0:
+        raise InputError(f"A rate is measured with a positive size and time, but {size} and {seconds} were given.")
+    a, b = (torch.randn(size, size, device=device) for _ in range(2))
+    image, kernels = b.view(1, size, size, 1), a.view(size, size, 1, 1)
+    products: tuple[Callable[[], Tensor], ...] = (lambda: a @ b, lambda: F.conv2d(image, kernels))
+    best = float("inf")
+    for product in products:
+        deadline, once = time.perf_counter() + seconds / 2, False
+        while time.perf_counter() < deadline or not once:
+            started, once = time.perf_counter(), True
+            product().flatten()[0].item()  # reading one number waits for a GPU to finish
+            best = min(best, time.perf_counter() - started)
+    return 2 * size**3 / best

@@ -1,0 +1,201 @@
+"""Base sets of captioned photos, read as streams of ``CaptionedImage``: millions of images in constant memory.
+
+- ``imagenet_captions``: ImageNet-Captions, its JSON beside an ImageNet folder;
+- ``caption_table``: CC3M, CC12M or any other table of paths and captions;
+- ``shard_captions``: the same as webdataset shards, where only the list is wanted;
+- ``validation_part``: any of them without its validation images, or only those.
+
+No torch.
+"""
+
+import hashlib
+import json
+import os
+import re
+import tarfile
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from circuitry.data.domains import IMAGE_SUFFIXES
+from circuitry.data.mixtures.caption_table import CaptionedImage, caption_rows
+from circuitry.runs.errors import InputError
+
+CHUNK = 1 << 20
+"""Characters of a JSON file that are read at a time."""
+LONGEST_ENTRY = 1 << 26
+"""Characters after which an entry of a JSON list is taken for damaged."""
+_BETWEEN = re.compile(r"[\s,]*")
+
+
+def imagenet_captions(
+    captions: str | os.PathLike[str], root: str | os.PathLike[str], name: str = "imagenet-captions"
+) -> Iterator[CaptionedImage]:
+    """Read ImageNet-Captions: a JSON list of entries with filename, wnid, title, tags and description.
+
+    The caption is the title, the tags and the description joined by "; ", each with single spaces; empty parts are
+    left out. Images are expected at ``root/<wnid>/<filename>``; the class is the WordNet id.
+
+    Raises:
+        InputError: no such file, not a JSON list, an entry without filename or wnid.
+    """
+    folder = os.path.abspath(root)
+    for number, entry in enumerate(_json_list(Path(captions)), start=1):
+        if not (isinstance(entry, dict) and entry.get("filename") and entry.get("wnid")):
+            raise InputError(f"{captions}, entry {number}: expected filename and wnid, given {str(entry)[:200]}")
+        wnid, relative = str(entry["wnid"]), f"{entry['wnid']}/{entry['filename']}"
+        yield CaptionedImage(f"{folder}/{relative}", relative, name, wnid, joined_caption(entry))
+
+
+def joined_caption(entry: Mapping[str, Any]) -> str:
+    """Title, tags and description of an entry joined by "; ", white space normalised, empty parts left out.
+
+    Example:
+        >>> joined_caption({"title": "My  cat", "tags": ["cat", "pet"], "description": ""})
+        'My cat; cat; pet'
+    """
+    tags = entry.get("tags") or ()
+    parts = (entry.get("title"), *((tags,) if isinstance(tags, str) else tags), entry.get("description"))
+    return "; ".join(text for part in parts if part is not None and (text := " ".join(str(part).split())))
+
+
+def caption_table(
+    table: str | os.PathLike[str], name: str, root: str | os.PathLike[str] | None = None
+) -> Iterator[CaptionedImage]:
+    """Read a table of paths and captions, as ``caption_rows`` does.
+
+    Args:
+        table: tab-separated, with or without a header.
+        name: name of the base set.
+        root: folder of the images, which relative paths start from; None: the folder of the table. Absolute paths
+            below it are digested relative to it, others as they are, so that a digest then depends on the machine.
+
+    Raises:
+        InputError: as ``caption_rows``.
+    """
+    folder = os.path.abspath(Path(table).parent if root is None else root)
+    prefix = os.path.join(folder, "")
+    for path, caption in caption_rows(table):
+        if os.path.isabs(path):
+            below = path.removeprefix(prefix)
+        else:
+            below, path = path, prefix + path
+        yield CaptionedImage(path, below if os.sep == "/" else below.replace(os.sep, "/"), name, "", caption)
+
+
+def shard_captions(shards: Iterable[str | os.PathLike[str]], name: str) -> Iterator[CaptionedImage]:
+    """List the images of webdataset shards: paths ``<shard>.tar/<key>.jpg``, captions from ``.txt`` or ``.json``.
+
+    Images are not read. The files of a sample lie side by side in its shard and share their name up to the first dot,
+    as webdataset demands; the caption is the text of ``<key>.txt``, else "caption" in ``<key>.json``, else empty.
+
+    open_clip's csv trainer opens paths as files, so it cannot train on members of a shard, and ``write_table`` checks
+    files only outside of shards (``missing_files="unchecked"``). Either train with ``--dataset-type webdataset`` on
+    the shards themselves, with the mixture's other images packed into shards, too; or extract the shards into folders
+    (``tar -xf``) and write the list of those with ``caption_table``.
+
+    Raises:
+        InputError: a shard that is missing or damaged.
+    """
+    for shard in shards:
+        path = Path(shard)
+        if not path.is_file():
+            raise InputError(f"there is no shard {path}; expected a webdataset .tar file")
+        try:
+            with tarfile.open(path, "r:") as tar:
+                yield from _shard_images(tar, path, name)
+        except (tarfile.TarError, EOFError, ValueError) as error:
+            raise InputError(f"cannot read the shard {path} ({error}); complete the download") from error
+
+
+def _shard_images(tar: tarfile.TarFile, shard: Path, name: str) -> Iterator[CaptionedImage]:
+    key, image, texts = "", "", dict[str, str]()
+
+    def finished() -> Iterator[CaptionedImage]:
+        if image:
+            member = f"{shard.name}/{image}"
+            yield CaptionedImage(f"{os.path.abspath(shard)}/{image}", member, name, "", _shard_caption(texts))
+
+    for member in tar:
+        tar.members = []  # type: ignore[attr-defined]  # tarfile keeps every header that it has seen
+        folder, _, file = member.name.rpartition("/")
+        stem, _, extension = file.partition(".")
+        if not member.isfile() or not stem:
+            continue
+        if (folder, stem) != (key.rpartition("/")[0], key.rpartition("/")[2]):
+            yield from finished()
+            key, image, texts = f"{folder}/{stem}", "", {}
+        suffix = f".{extension.lower()}"
+        if suffix in IMAGE_SUFFIXES:
+            image = member.name
+        elif suffix in (".txt", ".json") and (content := tar.extractfile(member)):
+            texts[suffix] = content.read().decode("utf-8")
+    yield from finished()
+
+
+def _shard_caption(texts: Mapping[str, str]) -> str:
+    if ".txt" in texts:
+        return texts[".txt"]
+    about = json.loads(texts.get(".json", "{}"))
+    return str(about.get("caption") or "") if isinstance(about, dict) else ""
+
+
+def validation_part(
+    images: Iterable[CaptionedImage],
+    part: Literal["train", "val"],
+    validation: float | Collection[str],
+    seed: int = 0,
+) -> Iterator[CaptionedImage]:
+    """Pass on the training or the validation images of a base set.
+
+    Args:
+        part: which of the two.
+        validation: the validation images: their relative paths or file names, or their share in 0..1. With a share, an
+            image's place is drawn by a hash of (seed, relative path) alone, so it holds for every subset and machine.
+        seed: seed of the draw.
+
+    Raises:
+        InputError: a share outside of 0..1.
+    """
+    if isinstance(validation, int | float):
+        if not 0 <= validation <= 1:
+            raise InputError(f"the share of validation images must lie in 0..1; given {validation}")
+        share = validation
+        return (image for image in images if _falls_below(share, seed, image.relative) == (part == "val"))
+    names = frozenset(validation)
+    return (
+        image
+        for image in images
+        if (image.relative in names or image.relative.rpartition("/")[2] in names) == (part == "val")
+    )
+
+
+def _falls_below(share: float, seed: int, relative: str) -> bool:
+    drawn = int.from_bytes(hashlib.sha256(f"{seed}\0{relative}".encode()).digest()[:8])
+    return drawn < share * 2**64
+
+
+def _json_list(path: Path) -> Iterator[Any]:
+    """The entries of a JSON list one by one; the file need not fit into memory."""
+    if not path.is_file():
+        raise InputError(f"there are no captions {path}; expected ImageNet-Captions' JSON file")
+    decoder = json.JSONDecoder()
+    with open(path, encoding="utf-8-sig") as file:
+        text = file.read(CHUNK).lstrip()
+        if not text.startswith("["):
+            raise InputError(f"{path} must be a JSON list of entries, but starts with {text[:20]!r}")
+        place = 1
+        while True:
+            place = _BETWEEN.match(text, place).end()  # type: ignore[union-attr]  # it matches nothing, too
+            if text.startswith("]", place):
+                return
+            try:
+                entry, place = decoder.raw_decode(text, place)
+            except json.JSONDecodeError as error:  # cut by the end of a chunk, or damaged
+                more = file.read(CHUNK)
+                if not more or len(text) - place > LONGEST_ENTRY:
+                    shown = text[place : place + 60]
+                    raise InputError(f"{path} is damaged at {shown!r} ({error.msg}); download it again") from None
+                text, place = text[place:] + more, 0
+                continue
+            yield entry

@@ -1,0 +1,298 @@
+"""The trainer's table of images and captions, ``filepath<TAB>title``, written and read as a stream. No torch.
+
+1. ``caption_rows`` reads such a table line by line, with or without a header.
+2. ``write_table`` writes one: captions cleaned, missing files and captions counted, refused or left out, duplicate
+   paths refused, and a digest of the content that does not depend on where the images lie.
+
+Memory does not grow with the images, except for 8 bytes each by which duplicates are found, so 12 million lines pass
+in a gigabyte.
+
+open_clip's trainer reads the table with ``pandas.read_csv(path, sep="\\t")``, which guesses: "NA" becomes a missing
+value and then the caption "nan", "007" may become 7. A caption is therefore written only if pandas can read it as
+nothing but the same text: see ``is_text``.
+"""
+
+import hashlib
+import os
+import re
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple, TextIO
+
+import numpy as np
+
+from circuitry.data.domains import IMAGE_SUFFIXES
+from circuitry.data.file_check import FileCheck, MissingFiles
+from circuitry.runs.errors import InputError
+from circuitry.runs.files import whole_file
+
+NoCaption = Literal["refuse", "skip"]
+"""What happens to images without a caption that the trainer reads as text: an error, or left out and counted."""
+
+PATH_COLUMNS = ("filepath", "path", "file", "filename", "image")
+CAPTION_COLUMNS = ("title", "caption", "text")
+BATCH = 10_000
+"""Lines that are written and digested at a time."""
+
+
+class CaptionedImage(NamedTuple):
+    """One image of a training set."""
+
+    path: str
+    """What the trainer opens: an absolute path."""
+    relative: str
+    """Path below the root of its data set, with forward slashes: what the digest sees."""
+    domain: str
+    """Visual domain, or the name of the base set."""
+    class_name: str
+    """Empty where images have no class."""
+    caption: str
+
+
+@dataclass(frozen=True)
+class WrittenTable:
+    """What ``write_table`` wrote."""
+
+    path: Path
+    images: int
+    counts: dict[tuple[str, str], int]
+    """(domain, class) -> number of images."""
+    missing_files: int
+    """Images left out because their file does not exist."""
+    no_caption: int
+    """Images left out because they have no caption."""
+    digest: str
+    """Digest of relative paths and captions, in their order."""
+
+
+# --- writing ------------------------------------------------------------------------------------------------
+
+
+def write_table(
+    images: Iterable[CaptionedImage],
+    path: str | os.PathLike[str],
+    *,
+    missing_files: MissingFiles = "refuse",
+    no_caption: NoCaption = "refuse",
+) -> WrittenTable:
+    """Write the table open_clip's trainer reads, whole or not at all; white space in captions becomes single spaces.
+
+    Raises:
+        InputError: no images; missing files or captions, where they are to be refused; an image twice; a path that no
+        line of a table can hold.
+
+    Example:
+        >>> write_table(caption_table("cc3m.tsv", "cc3m"), "runs/train.tsv", no_caption="skip").images
+        2905954
+    """
+    target = Path(path)
+    files = FileCheck(missing_files)
+    captions = _CaptionCheck(no_caption)
+    counts: Counter[tuple[str, str]] = Counter()
+    hashes = array("q")
+    digest = hashlib.sha256()
+    with whole_file(target) as temporary:
+        with open(temporary, "w", encoding="utf-8", newline="\n") as file:
+            file.write("filepath\ttitle\n")
+            for lines, digested in _batches(images, files, captions, counts, hashes):
+                file.write(lines)
+                digest.update(digested.encode())
+        total = len(hashes) + files.missing + captions.missing
+        files.refuse(f"the images for {target} include")
+        captions.refuse(total)
+        if not hashes:
+            raise InputError(f"no images to write to {target}")
+        _refuse_duplicates(temporary, hashes)
+    return WrittenTable(target, len(hashes), dict(counts), files.missing, captions.missing, digest.hexdigest()[:16])
+
+
+def _batches(
+    images: Iterable[CaptionedImage],
+    files: FileCheck,
+    captions: "_CaptionCheck",
+    counts: Counter[tuple[str, str]],
+    hashes: "array[int]",
+) -> Iterator[tuple[str, str]]:
+    """Pieces of the table and of the text whose digest is taken; written for speed, it runs millions of times."""
+    lines: list[str] = []
+    digested: list[str] = []
+    unchecked = files.policy == "unchecked"
+    for path, relative, domain, class_name, caption in images:
+        if not (unchecked or files.keeps(path)):
+            continue
+        title = clean(caption)
+        if not (title and is_text(title)):
+            captions.count(path, title)
+            continue
+        if not path.isprintable():
+            _check_path(path)
+        field = quoted(path)
+        hashes.append(hash(field))
+        lines.append(f"{field}\t{quoted(title)}\n")
+        digested.append(f"{relative}\t{title}\n")
+        counts[domain, class_name] += 1
+        if len(lines) == BATCH:
+            yield "".join(lines), "".join(digested)
+            lines.clear()
+            digested.clear()
+    yield "".join(lines), "".join(digested)
+
+
+class _CaptionCheck:
+    """Counts images without a caption, or with one that the trainer would change, and keeps the first five."""
+
+    def __init__(self, policy: NoCaption) -> None:
+        self._policy = policy
+        self.missing = 0
+        self._examples: list[str] = []
+
+    def count(self, path: str, caption: str) -> None:
+        self.missing += 1
+        if len(self._examples) < 5:
+            self._examples.append(f"{path} ({caption!r})" if caption else path)
+
+    def refuse(self, total: int) -> None:
+        if self._policy == "refuse" and self.missing:
+            raise InputError(
+                f"{self.missing} of {total} images have no caption that the trainer reads as text, such as "
+                f"{', '.join(self._examples)}; add them to the captions, or leave these images out "
+                f"(no_caption='skip', on the command line --no-caption skip)"
+            )
+
+
+def clean(caption: str) -> str:
+    """The caption on one line with single spaces, in characters that a file can hold."""
+    if "\0" in caption:  # ends a string in pandas' reader
+        caption = caption.replace("\0", " ")
+    text = " ".join(caption.split())
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")  # lone surrogates
+
+
+# What pandas takes for a missing value or a truth value, in lower case; a caption that equals one tells nothing anyway.
+_NOT_TEXT = frozenset(
+    {
+        *("#n/a", "#n/a n/a", "#na", "-1.#ind", "-1.#qnan", "-nan", "1.#ind", "1.#qnan", "<na>", "n/a", "na", "nan"),
+        *("none", "null", "true", "false"),
+    }
+)
+_NUMBER = re.compile(r"[-+]?(\.?\d[\d.e+-]*|inf(inity)?)", re.IGNORECASE)
+_LONGEST_WORD = max(map(len, _NOT_TEXT))
+
+
+def is_text(caption: str) -> bool:
+    """Whether pandas reads a clean caption as it is, whatever else the column holds: no number, truth or missing value.
+
+    Example:
+        >>> is_text("a cat"), is_text("None"), is_text("007")
+        (True, False, False)
+    """
+    if " " in caption and caption[0] != "#":  # numbers have no spaces
+        return True
+    return not ((len(caption) <= _LONGEST_WORD and caption.lower() in _NOT_TEXT) or _NUMBER.fullmatch(caption))
+
+
+def quoted(field: str) -> str:
+    """The field as csv writes it: in quotes, and its own quotes doubled, where it holds any."""
+    return '"' + field.replace('"', '""') + '"' if '"' in field else field
+
+
+def _check_path(path: str) -> None:
+    if any(mark in path for mark in "\t\n\r\0"):
+        raise InputError(f"a path in the table must not hold tabs or line breaks, given {path!r}; rename the file")
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"the path {path!r} is not UTF-8, as the table is; rename the file") from None
+
+
+def _refuse_duplicates(table: Path, hashes: "array[int]") -> None:
+    sortable = np.frombuffer(hashes, dtype=np.int64)
+    sortable.sort()
+    suspects = set(sortable[1:][sortable[1:] == sortable[:-1]].tolist())
+    if not suspects:
+        return
+    with open(table, encoding="utf-8", newline="\n") as file:
+        fields = (line.partition("\t")[0] for line in file)
+        times = Counter(field for field in fields if hash(field) in suspects)
+    twice = [field for field, n in times.items() if n > 1]  # two paths may share a hash
+    if twice:
+        raise InputError(
+            f"{len(twice)} images are named more than once, such as {', '.join(twice[:5])}; "
+            f"name each once, and no image of the base set again"
+        )
+
+
+# --- reading ------------------------------------------------------------------------------------------------
+
+
+def caption_rows(path: str | os.PathLike[str]) -> Iterator[tuple[str, str]]:
+    """Read (path, caption) of every line of a tab-separated table, in constant memory; empty lines are passed over.
+
+    The header may name the columns (``PATH_COLUMNS``, ``CAPTION_COLUMNS``) in any order and among others; a table of
+    two columns, path and caption, needs none. Fields in quotes are read as csv writes them, a quote elsewhere is a
+    character. In tables of two columns further tabs belong to the caption.
+
+    Raises:
+        InputError: no such file, not UTF-8, no header where one is needed, a line with another number of columns.
+    """
+    table = Path(path)
+    if not table.is_file():
+        raise InputError(f"there is no table of captions {table}; expected the columns filepath and title")
+    try:
+        with open(table, encoding="utf-8-sig", newline="\n") as file:
+            yield from _rows(table, file)
+    except UnicodeDecodeError as error:
+        raise InputError(f"{table} is not UTF-8 text ({error.reason}); save it as UTF-8") from None
+
+
+def _rows(table: Path, file: TextIO) -> Iterator[tuple[str, str]]:
+    first = file.readline().rstrip("\r\n")
+    names = [unquoted(name).strip().lower() for name in first.split("\t")]
+    place = {kind: next((names.index(name) for name in known if name in names), None) for kind, known in _KINDS}
+    path_at, caption_at = place["path"], place["caption"]
+    numbered = enumerate(file, start=2)
+    if path_at is None or caption_at is None:
+        if os.path.splitext(names[0])[1] not in IMAGE_SUFFIXES or len(names) < 2:
+            raise InputError(
+                f"the first line of {table} must be the header filepath<TAB>title, or the path of an image, a tab and "
+                f"its caption; it is {first[:200]!r}"
+            )
+        path_at, caption_at, columns = 0, 1, 2
+        yield _fields(table, 1, first, columns, path_at, caption_at)
+    else:
+        columns = len(names)
+    simple = (columns, path_at, caption_at) == (2, 0, 1)
+    for number, line in numbered:
+        line = line.rstrip("\r\n")
+        if simple and '"' not in line:
+            name, tab, caption = line.partition("\t")
+            if tab:
+                yield name, caption
+                continue
+        if line.strip():
+            yield _fields(table, number, line, columns, path_at, caption_at)
+
+
+_KINDS = (("path", PATH_COLUMNS), ("caption", CAPTION_COLUMNS))
+
+
+def _fields(table: Path, number: int, line: str, columns: int, path_at: int, caption_at: int) -> tuple[str, str]:
+    fields = line.split("\t", 1) if (columns, path_at, caption_at) == (2, 0, 1) else line.split("\t")
+    if len(fields) != columns:
+        raise InputError(
+            f"{table}, line {number}: expected {columns} columns with tabs between them, given {len(fields)}: "
+            f"{line[:200]!r}"
+        )
+    return unquoted(fields[path_at]), unquoted(fields[caption_at])
+
+
+def unquoted(field: str) -> str:
+    """The field without csv's quotes; one whose quotes csv did not write is left as it is."""
+    if len(field) >= 2 and field[0] == field[-1] == '"':
+        inner = field[1:-1].replace('""', "\0")
+        if '"' not in inner:
+            return inner.replace("\0", '"')
+    return field

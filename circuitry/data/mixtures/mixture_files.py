@@ -1,0 +1,166 @@
+"""Mixtures on disk: the trainer's table, a JSON beside it that says how it was made, and tables of many mixtures.
+
+1. ``write_mixture`` writes the images of a base set and of a mixture with their captions, and the JSON.
+2. ``name_by_content`` puts the digest of the content into the names of both files.
+3. ``mixture_summary`` reads the JSONs of many mixtures into one table of what went in.
+
+No torch.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from circuitry.data.captions import image_caption
+from circuitry.data.domains import ImageRecord
+from circuitry.data.file_check import MissingFiles
+from circuitry.data.mixtures.caption_table import CaptionedImage, NoCaption, caption_rows, write_table
+from circuitry.data.mixtures.class_table import class_key
+from circuitry.data.mixtures.mixtures import MixtureSettings
+from circuitry.runs.errors import InputError
+from circuitry.runs.files import whole_file
+from circuitry.runs.provenance import versions
+
+FORMAT = "circuitry mixture 1"
+
+Captions = Mapping[str, str] | Callable[[ImageRecord], str]
+"""The captions of images: {path below the root: caption}, as ``read_captions`` reads it, or a function."""
+
+
+def read_captions(root: str | os.PathLike[str]) -> dict[str, str]:
+    """Read ``root/captions.tsv`` (columns ``filepath``, ``title``) as {path below the root: caption}.
+
+    Raises:
+        InputError: no such file, or other columns.
+    """
+    return dict(caption_rows(Path(root) / "captions.tsv"))
+
+
+def generated_captions(seed: int = 0, *, aligned: bool = False) -> Callable[[ImageRecord], str]:
+    """Captions by ``image_caption``: sentences round a style word (``aligned``: a shared one) and the class name.
+
+    Example:
+        >>> write_mixture(records, generated_captions(seed=0, aligned=settings.aligned), "runs/train.tsv")
+    """
+    return lambda record: image_caption(record.relative, record.class_name, record.domain, seed, aligned=aligned)
+
+
+def with_captions(records: Iterable[ImageRecord], captions: Captions) -> Iterator[CaptionedImage]:
+    """Join images and captions; a caption that a mapping lacks is empty."""
+    caption = captions if callable(captions) else lambda record: captions.get(record.relative, "")
+    for record in records:
+        path = str(record.path.absolute())
+        yield CaptionedImage(path, record.relative, record.domain, record.class_name, caption(record))
+
+
+def write_mixture(
+    records: Sequence[ImageRecord],
+    captions: Captions,
+    path: str | os.PathLike[str],
+    *,
+    settings: MixtureSettings | None = None,
+    base: Iterable[CaptionedImage] = (),
+    about: Mapping[str, Any] | None = None,
+    missing_files: MissingFiles = "refuse",
+    no_caption: NoCaption = "refuse",
+) -> Path:
+    """Write the table open_clip's trainer reads, ``filepath<TAB>title``, and beside it ``.json``: how it was made.
+
+    The JSON holds the settings, the number of images per domain and class, of the base set and of those left out,
+    ``about``, the versions of the packages, and a digest of the content: relative paths and captions in their order, so
+    the same on every machine.
+
+    Args:
+        records: images of a mixture, from ``mixture`` or ``admitted``.
+        captions: see ``Captions``; white space in captions is written as single spaces.
+        path: of the table.
+        settings: what chose the records.
+        base: images of a base set, a stream from ``base_sets``; they come first.
+        about: more to be said in the JSON, such as the seed.
+        missing_files, no_caption: see ``write_table``.
+
+    Raises:
+        InputError: as ``write_table``.
+
+    Example:
+        >>> settings = MixtureSettings("cg-high", "sketch", ("axe", "lion"))
+        >>> write_mixture(mixture(train, settings), read_captions(root), "runs/train.tsv", settings=settings)
+    """
+    images = chain(base, with_captions(records, captions))
+    table = write_table(images, path, missing_files=missing_files, no_caption=no_caption)
+    counts: dict[str, dict[str, int]] = {}
+    for (domain, class_name), n in table.counts.items():
+        counts.setdefault(domain, {})[class_name] = n
+    ours = {record.domain for record in records}
+    made = {
+        "format": FORMAT,
+        "digest": table.digest,
+        "images": table.images,
+        "settings": asdict(settings) if settings else None,
+        **(about or {}),
+        "base": {domain: sum(by_class.values()) for domain, by_class in counts.items() if domain not in ours},
+        "left_out": {"missing_files": table.missing_files, "no_caption": table.no_caption},
+        "counts": counts,
+        "versions": versions(),
+    }
+    with whole_file(table.path.with_suffix(".json")) as temporary:
+        temporary.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
+    return table.path
+
+
+def name_by_content(table: Path) -> Path:
+    """Rename a table and its JSON from ``<name>`` to ``<name>-<first eight digits of the digest>``; the new path."""
+    digest = read_description(table)["digest"][:8]
+    named = table.with_name(f"{table.stem}-{digest}.tsv")
+    # The JSON first: where there is a table, there is what describes it.
+    os.replace(table.with_suffix(".json"), named.with_suffix(".json"))
+    os.replace(table, named)
+    return named
+
+
+def read_description(table: str | os.PathLike[str]) -> dict[str, Any]:
+    """The JSON beside a table.
+
+    Raises:
+        InputError: none there, or not one of a mixture.
+    """
+    path = Path(table).with_suffix(".json")
+    try:
+        described: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(
+            f"there is no {path}, which says how the mixture was made; make it with write_mixture"
+        ) from None
+    except ValueError as error:
+        raise InputError(f"{path} is damaged ({error}); make the mixture again") from None
+    if not isinstance(described, dict) or described.get("format") != FORMAT:
+        raise InputError(f"{path} does not describe a mixture (format {FORMAT!r}); make it with write_mixture")
+    return described
+
+
+def mixture_summary(tables: Sequence[str | os.PathLike[str]], held_out: Sequence[str]) -> pd.DataFrame:
+    """What went into mixtures: one row per mixture, domain and part, with columns mixture, domain, part, images.
+
+    Part "held-out" holds the images of the held-out classes, in whichever domain, "seen" those of the others, and
+    "base" those of a base set.
+
+    Raises:
+        InputError: as ``read_description``.
+    """
+    keys = {class_key(name) for name in held_out}
+    rows = []
+    for table in tables:
+        described = read_description(table)
+        for domain, by_class in described["counts"].items():
+            parts = dict.fromkeys(("base",) if domain in described["base"] else ("seen", "held-out"), 0)
+            for class_name, n in by_class.items():
+                part = "held-out" if class_key(class_name) in keys else "seen"
+                parts["base" if "base" in parts else part] += n
+            rows += [(Path(table).stem, domain, part, n) for part, n in parts.items()]
+    return pd.DataFrame(rows, columns=["mixture", "domain", "part", "images"])

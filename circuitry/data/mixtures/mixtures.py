@@ -1,0 +1,255 @@
+"""Training distributions: which images of which domains and classes a CLIP model is trained on, as in the study.
+
+1. ``admitted``: the setting and its test domain T say which (domain, class) combinations take part.
+2. ``mixture``: the shape is kept while the number of images shrinks to N, the reference size: that of CG
+   low-diversity.
+3. ``mixture_files.write_mixture``: images with captions, and those of a base set, become the TSV that open_clip's
+   trainer reads.
+
+========================  ===================================================  ===================
+setting                   images (C2: the held-out classes)                    number
+========================  ===================================================  ===================
+``natural-only``          natural domain                                       all
+``cg-low``                natural domain, T without C2                         all (this is N)
+``cg-high``               all domains, T without C2                            subsampled to N
+``leave-out``             all domains but T                                    subsampled to N
+``upper-low``             natural domain, T with C2                            subsampled to N
+``upper-high``            all domains, T with C2                               subsampled to N
+``class-interpolation``   cg-high and a fraction of C2 in T                    subsampled to N
+``domain-interpolation``  natural domain, T without C2, chosen other domains   subsampled to N
+``aligned``               as cg-high; captions without style words             subsampled to N
+========================  ===================================================  ===================
+
+No torch.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Literal, get_args
+
+from circuitry.data.domains import ImageRecord
+from circuitry.data.mixtures.class_table import check_spelling, class_key, spelt_as_in
+from circuitry.data.mixtures.subsampling import Combination, count_combinations, first_of_each, quotas
+from circuitry.runs.errors import InputError
+
+Setting = Literal[
+    "natural-only",
+    "cg-low",
+    "cg-high",
+    "leave-out",
+    "upper-low",
+    "upper-high",
+    "class-interpolation",
+    "domain-interpolation",
+    "aligned",
+]
+
+WHOLE: tuple[Setting, ...] = ("natural-only", "cg-low")
+"""Settings that take all of their images."""
+HOLDING_OUT: tuple[Setting, ...] = ("cg-low", "cg-high", "class-interpolation", "domain-interpolation", "aligned")
+"""Settings that hold classes out of the test domain."""
+INTERPOLATING: tuple[Setting, ...] = ("class-interpolation", "domain-interpolation")
+"""Settings that can be told which other domains take part."""
+
+
+@dataclass(frozen=True)
+class MixtureSettings:
+    """One training distribution.
+
+    Example:
+        >>> MixtureSettings("class-interpolation", "sketch", ("axe", "lion"), fraction=0.5).name
+        'class-interpolation-0.5-sketch'
+    """
+
+    setting: Setting
+    test_domain: str
+    """T, the domain that generalization is tested on."""
+    held_out_classes: tuple[str, ...] = ()
+    """C2, classes that are never seen in T (but in the other domains); case, "_", "-" and " " are not told apart."""
+    size: int | None = None
+    """N of the subsampled settings, in images; None: the size of ``cg-low`` with the same T and held-out classes."""
+    natural_domain: str = "real"
+    fraction: float | None = None
+    """Class interpolation: the share of C2's images that T keeps, 0 to 1, before subsampling."""
+    other_domains: tuple[str, ...] | None = None
+    """Domain or class interpolation: the domains beside the natural one and T; None (class interpolation): all."""
+
+    def __post_init__(self) -> None:
+        if self.setting not in get_args(Setting):
+            raise InputError(f"unknown setting {self.setting!r}; expected one of {', '.join(get_args(Setting))}")
+        if self.test_domain == self.natural_domain:
+            raise InputError(
+                f"the test domain must differ from the natural domain; both are {self.test_domain!r} "
+                f"(natural_domain= names the domain of photographs)"
+            )
+        if self.setting in HOLDING_OUT and not self.held_out_classes:
+            raise InputError(
+                f"setting {self.setting!r} holds classes out of the test domain; held_out_classes is empty"
+            )
+        if self.size is not None and self.size < 1:
+            raise InputError(f"size must be at least 1 image, or None for the reference size; given {self.size}")
+        self._check_interpolation()
+
+    def _check_interpolation(self) -> None:
+        if (self.fraction is None) == (self.setting == "class-interpolation"):
+            raise InputError(
+                f"class-interpolation needs fraction=, a share of 0 to 1, and no other setting takes one; "
+                f"given {self.fraction} for {self.setting!r}"
+            )
+        if self.fraction is not None and not 0 <= self.fraction <= 1:
+            raise InputError(f"fraction must be a share of 0 to 1; given {self.fraction}")
+        given = self.other_domains is not None
+        if (self.setting == "domain-interpolation" and not given) or (given and self.setting not in INTERPOLATING):
+            raise InputError(
+                f"domain-interpolation needs other_domains=, which may be (), and only class-interpolation may have "
+                f"them, too; given {self.other_domains} for {self.setting!r}"
+            )
+        for name in self.other_domains or ():
+            if name in (self.test_domain, self.natural_domain):
+                raise InputError(f"other_domains are those beside the natural and the test domain; given {name!r}")
+
+    @property
+    def name(self) -> str:
+        """What tells this mixture from others of the same data, for file names and tables."""
+        if self.setting == "natural-only":
+            return self.setting
+        parts: list[str] = [self.setting]
+        if self.fraction is not None:
+            parts.append(f"{self.fraction:g}")
+        if self.other_domains is not None:
+            parts.append("+".join(self.other_domains) or "none")
+        return "-".join([*parts, self.test_domain])
+
+    @property
+    def aligned(self) -> bool:
+        """Whether captions go without style words."""
+        return self.setting == "aligned"
+
+
+def mixture(
+    train: Sequence[ImageRecord], settings: MixtureSettings, classes: Sequence[str] | None = None
+) -> list[ImageRecord]:
+    """Choose the training images of a setting, in their order in ``train``; nothing about it is random.
+
+    All settings but ``WHOLE`` are subsampled to N by ``quotas``. In class interpolation with the fraction p and
+    s = N / (number of images with all of C2 in T), T keeps the first ceil(p * s * count) images of each class of C2;
+    all the others are subsampled to what is left of N. So p = 0 is ``cg-high``.
+
+    Args:
+        train: images of all domains, held-out classes included.
+        settings: the training distribution.
+        classes: the order in which ``quotas`` goes round the classes, such as ``DomainFolder.all_classes``; None: that
+            of their first images in ``train``, which for DomainNet's lists is the same.
+
+    Raises:
+        InputError: a domain or class that ``train`` lacks, or spells in two ways; fewer images than the size to
+        subsample to.
+
+    Example:
+        >>> train = DomainFolder("DomainNet", split="train").records
+        >>> chosen = mixture(train, MixtureSettings("cg-high", "quickdraw", ("axe", "lion")))
+    """
+    part = admitted(train, settings)
+    if settings.setting in WHOLE:
+        return part
+    if classes is None:  # of all images: the admitted ones alone would put classes held out of the first domain last
+        classes = tuple(dict.fromkeys(sample.class_name for sample in train))
+    return shrink(part, settings, settings.size or reference_size(train, settings), classes)
+
+
+def admitted(samples: Sequence[ImageRecord], settings: MixtureSettings) -> list[ImageRecord]:
+    """Keep the images whose (domain, class) takes part in a setting: what validation lists need, and all of step 1."""
+    counts = count_combinations(samples)
+    return first_of_each(samples, _taking_part(counts, _fitted(settings, counts)))
+
+
+def shrink(
+    part: Sequence[ImageRecord], settings: MixtureSettings, size: int, classes: Sequence[str]
+) -> list[ImageRecord]:
+    """Subsample the admitted images of a setting to ``size``, going round the classes in their order, as ``mixture``.
+
+    Raises:
+        InputError: fewer images than that, or, in class interpolation, more images of C2 in T that are to be kept.
+    """
+    counts = count_combinations(part)
+    fixed: dict[Combination, int] = {}
+    if settings.fraction:
+        # Through str: 0.1 means a tenth, not the binary number next to it.
+        share = Fraction(str(settings.fraction)) * size / len(part)
+        held_out = {class_key(name) for name in settings.held_out_classes}
+        fixed = {
+            pair: -(-share.numerator * count // share.denominator)
+            for pair, count in counts.items()
+            if pair[0] == settings.test_domain and class_key(pair[1]) in held_out
+        }
+    left = size - sum(fixed.values())
+    if left < 0:
+        raise InputError(
+            f"the kept images of the held-out classes, {size - left}, are more than all {size} images of the mixture; "
+            f"give a larger size= or a smaller fraction="
+        )
+    rest = {pair: count for pair, count in counts.items() if pair not in fixed}
+    return first_of_each(part, quotas(rest, left, classes) | fixed)
+
+
+def reference_size(train: Sequence[ImageRecord], settings: MixtureSettings) -> int:
+    """N, the number of images of ``cg-low`` with the same test domain and held-out classes.
+
+    Raises:
+        InputError: no held-out classes; a domain or class that ``train`` lacks.
+    """
+    if not settings.held_out_classes:
+        raise InputError(
+            f"the size of setting {settings.setting!r} is that of 'cg-low', which needs held_out_classes; "
+            f"give those or size="
+        )
+    low = MixtureSettings(
+        "cg-low", settings.test_domain, settings.held_out_classes, natural_domain=settings.natural_domain
+    )
+    counts = count_combinations(train)
+    return _taking_part(counts, _fitted(low, counts)).total()
+
+
+def _fitted(settings: MixtureSettings, counts: Counter[Combination]) -> MixtureSettings:
+    """The settings in the spelling of the data.
+
+    Raises:
+        InputError: a domain or class that the data lacks; a class that it spells in two ways.
+    """
+    domains, classes = ({pair[i] for pair in counts} for i in (0, 1))
+    check_spelling(classes)
+    for domain in (settings.test_domain, settings.natural_domain, *(settings.other_domains or ())):
+        if domain not in domains:
+            raise InputError(
+                f"there are no images of domain {domain!r}; there are images of {', '.join(sorted(domains))}"
+            )
+    held_out = spelt_as_in(settings.held_out_classes, classes, "held-out class")
+    return replace(settings, held_out_classes=held_out)
+
+
+def _taking_part(counts: Counter[Combination], settings: MixtureSettings) -> Counter[Combination]:
+    return Counter({pair: count for pair, count in counts.items() if _takes_part(*pair, settings)})
+
+
+def _takes_part(domain: str, class_name: str, settings: MixtureSettings) -> bool:
+    natural = domain == settings.natural_domain
+    test = domain == settings.test_domain
+    seen = class_name not in settings.held_out_classes
+    other = not (natural or test) and (settings.other_domains is None or domain in settings.other_domains)
+    match settings.setting:
+        case "natural-only":
+            return natural
+        case "cg-low":
+            return natural or (test and seen)
+        case "cg-high" | "aligned" | "domain-interpolation":
+            return natural or (test and seen) or other
+        case "leave-out":
+            return not test
+        case "upper-low":
+            return natural or test
+        case "upper-high":
+            return True
+        case "class-interpolation":
+            return natural or (test and (seen or settings.fraction != 0)) or other

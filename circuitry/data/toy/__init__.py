@@ -1,0 +1,1 @@
+"""The drawn toy data set: sixteen things in six styles."""

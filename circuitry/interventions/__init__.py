@@ -1,0 +1,1 @@
+"""Change activations and measure: patching, faithfulness, transfer, circuits with a known answer."""

@@ -1,0 +1,278 @@
+"""What causal checks leave behind: plain arrays and tables. No torch, no model.
+
+1. `PatchEffects`: the exact effect of patching each unit, site or position;
+2. `FaithfulnessCurve`: the metric of every image with circuits of growing size kept, and what is read off it;
+   `pool_curves` makes those of several classes one, `curves_by_domain` a table of each domain's.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float, Int
+
+from circuitry.runs.arrays import read_arrays, write_arrays
+from circuitry.runs.errors import InputError
+
+CURVE_FORMAT = "circuitry faithfulness curve 1"
+"""Name and version of the file format."""
+
+RANKINGS = ("absolute", "signed")
+MEASURES = ("faithfulness", "selectivity")
+
+
+def faithfulness_ratio(kept: float, full: float, empty: float) -> tuple[float, str]:
+    """Return (m(C) - m(nothing kept)) / (m(M) - m(nothing kept)), or NaN and the reason why there is none.
+
+    All three are metrics averaged over the images (method.md, section 6).
+    """
+    if full - empty <= 1e-6 * max(abs(full), abs(empty)):
+        return float("nan"), no_lead(full, empty)
+    return (kept - empty) / (full - empty), ""
+
+
+def no_lead(full: float, empty: float) -> str:
+    """Return why there is no faithfulness."""
+    return f"the model does no better than the baseline: {full:.4g} against {empty:.4g}"
+
+
+@dataclass(frozen=True, eq=False)
+class FaithfulnessCurve:
+    """The metric of every image with circuits of growing size kept; the circuits are nested.
+
+    The metrics are kept image by image, so that intervals come from resampling images. Two measures are read off:
+
+    - faithfulness: (m(C) - m(nothing kept)) / (m(M) - m(nothing kept)), means over images of the class;
+    - selectivity: the same of the difference between the mean over images of the class and the mean over images of
+      other classes. A circuit that answers its class whatever it is shown may be faithful; its selectivity is 0.
+    """
+
+    fractions: tuple[float, ...]
+    """Share of the units kept at every site, ascending."""
+    ranking: str
+    """Which units come first: ``absolute``: the largest |score| (MIB's choice for CMD); ``signed``: those whose
+    removal lowers the metric most (MIB's choice for CPR)."""
+    n_units: tuple[int, ...]
+    """Units kept over all sites, by fraction."""
+    full: Float[np.ndarray, " images"]
+    empty: Float[np.ndarray, " images"]
+    kept: Float[np.ndarray, "fractions images"]
+    """Metric with only the circuit."""
+    complement: Float[np.ndarray, "fractions images"]
+    """Metric with all but the circuit."""
+    random: Float[np.ndarray, "draws fractions images"]
+    """Metric with random units, as many at every site as the circuit has."""
+    own: Bool[np.ndarray, " images"]
+    """Whether an image is of the class; the others are of other classes, and count for selectivity alone."""
+    group: Int[np.ndarray, " images"]
+    """Images are resampled within their group; `pool_curves` makes each class one."""
+    class_name: str | None = None
+    domain: str | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def faithfulness(self) -> Float[np.ndarray, " fractions"]:
+        """1 is the whole model, 0 the baseline."""
+        kept: np.ndarray = self._ratios(*self._weights("faithfulness"))["kept"][0]
+        return kept
+
+    @property
+    def completeness(self) -> Float[np.ndarray, " fractions"]:
+        """Faithfulness of the complement: near 0 when the circuit holds all that matters."""
+        complement: np.ndarray = self._ratios(*self._weights("faithfulness"))["complement"][0]
+        return complement
+
+    @property
+    def selectivity(self) -> Float[np.ndarray, " fractions"]:
+        """1: the class is told from others as well as by the whole model; 0: not at all. NaN without other images."""
+        kept: np.ndarray = self._ratios(*self._weights("selectivity"))["kept"][0]
+        return kept
+
+    def table(
+        self, measure: str = "faithfulness", *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
+    ) -> pd.DataFrame:
+        """Return the curves of the circuit, its complement and random units, with bootstrap bands over images.
+
+        Columns class, domain, circuit (``kept``, ``complement``, ``random``), ranking, measure, fraction, n_units,
+        value, low, high, n_images, reason. Bands of random units resample the draws too. A band is NaN for a single
+        image, and where the lead of the model over the baseline is within the noise.
+
+        Raises:
+            InputError: for another measure than faithfulness or selectivity, a confidence outside (0, 1), or no
+                resamples.
+        """
+        if measure not in MEASURES:
+            raise InputError(f"A curve is read as {' or '.join(MEASURES)}, but {measure!r} was asked for.")
+        found = self._intervals(self._ratios, measure, confidence, resamples, seed)
+        columns = {"measure": measure, "fraction": self.fractions, "n_units": self.n_units}
+        return self._tidy(found, columns, measure)
+
+    def areas(self, *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
+        """Return CPR (area under faithfulness) and CMD (area of |1 - faithfulness|) of circuit and random units.
+
+        Trapezoid over the fractions (MIB, arXiv 2504.13151): with its ten, faithfulness 1 everywhere gives CPR 0.999.
+        MIB ranks by signed score for CPR and by absolute score for CMD. Columns class, domain, circuit, ranking,
+        measure, value, low, high, n_images, reason.
+        """
+
+        def areas(images: np.ndarray, draws: np.ndarray) -> dict[str, np.ndarray]:
+            x, ratios = np.asarray(self.fractions), self._ratios(images, draws)
+            both = {name: (f, np.abs(1 - f)) for name, f in ratios.items() if name != "complement"}
+            return {name: np.stack([np.trapezoid(y, x) for y in ys], -1) for name, ys in both.items()}
+
+        found = self._intervals(areas, "faithfulness", confidence, resamples, seed)
+        return self._tidy(found, {"measure": ("CPR", "CMD")}, "faithfulness")
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the curve as safetensors with a JSON header, whole or not at all."""
+        header = {name: getattr(self, name) for name in _CURVE_HEADER}
+        tensors = {name: getattr(self, name) for name in _CURVE_ARRAYS}
+        write_arrays(path, CURVE_FORMAT, header, tensors)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "FaithfulnessCurve":
+        """Read a curve that `save` wrote.
+
+        Raises:
+            InputError: for a missing or damaged file, or another format.
+        """
+        header, tensors = read_arrays(path, CURVE_FORMAT, "faithfulness curve")
+        sizes = {name: tuple(header.pop(name)) for name in ("fractions", "n_units")}
+        everything: dict[str, Any] = {**sizes, **header, **tensors}
+        return cls(**everything)
+
+    def _weights(self, measure: str, resamples: int = 0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """Weights [resample, image] and [resample, draw]: bootstrap resamples, or once all alike for 0 of them.
+
+        For selectivity images of other classes have negative weights: all ratios are then of differences.
+        """
+        rng = np.random.default_rng(seed)
+
+        def drawn(n: int) -> np.ndarray:
+            return rng.multinomial(n, np.full(n, 1 / n), resamples) if resamples else np.ones((1, n))
+
+        images = np.zeros((max(resamples, 1), len(self.own)))
+        for sign, mine in ((1, self.own), (-1, ~self.own)):
+            if sign > 0 or measure == "selectivity":
+                for group in np.unique(self.group[mine]):
+                    members = np.flatnonzero(mine & (self.group == group))
+                    images[:, members] = sign * drawn(len(members)) / mine.sum()
+        if measure == "selectivity" and self.own.all():
+            images[:] = np.nan
+        draws = drawn(len(self.random)) / len(self.random) if len(self.random) else np.zeros((len(images), 0))
+        return images, draws
+
+    def _lead(self, images: np.ndarray) -> np.ndarray:
+        """m(M) - m(nothing kept) with images so weighted; NaN where there is none."""
+        lead = images @ (self.full - self.empty)
+        size = np.abs(images) @ np.maximum(np.abs(self.full), np.abs(self.empty))
+        return np.where(lead > 1e-6 * size, lead, np.nan)
+
+    def _ratios(self, images: np.ndarray, draws: np.ndarray) -> dict[str, np.ndarray]:
+        """The measure [resample, fraction] with images and draws so weighted; NaN where there is no lead."""
+        found = {"kept": images @ self.kept.T, "complement": images @ self.complement.T}
+        if len(self.random):
+            found["random"] = np.einsum("dfi,ri,rd->rf", self.random, images, draws, optimize=True)
+        empty, lead = (images @ self.empty)[:, None], self._lead(images)[:, None]
+        return {name: (value - empty) / lead for name, value in found.items()}
+
+    def _intervals(
+        self,
+        statistic: Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]],
+        measure: str,
+        confidence: float,
+        resamples: int,
+        seed: int,
+    ) -> dict[str, np.ndarray]:
+        """Return [value, low, high] of a statistic by circuit: percentiles of the bootstrap."""
+        if not 0 < confidence < 1 or resamples < 1:
+            raise InputError(
+                "A band needs a confidence in (0, 1) and at least one resample, but "
+                f"confidence={confidence} and resamples={resamples} were given."
+            )
+        values = statistic(*self._weights(measure))
+        tails = 50 * (1 - confidence), 50 * (1 + confidence)
+        bands: dict[str, np.ndarray] = {}
+        for name, found in statistic(*self._weights(measure, resamples, seed)).items():
+            without = np.isnan(found).mean(0)
+            # Where more than a tail of the resamples has no lead, the ratio has no bounded interval.
+            usable = (without < (1 - confidence) / 2) & (self.own.sum() > 1)
+            ends = np.nanpercentile(found, tails, axis=0) if usable.any() else np.full((2, *usable.shape), np.nan)
+            bands[name] = np.where(usable, ends, np.nan)
+        return {name: np.concatenate([values[name], bands[name]]) for name in values}
+
+    def _tidy(self, found: dict[str, np.ndarray], columns: dict[str, Any], measure: str) -> pd.DataFrame:
+        names = ("value", "low", "high")
+        parts = [
+            pd.DataFrame({"circuit": circuit, **columns, **dict(zip(names, values, strict=True))})
+            for circuit, values in found.items()
+        ]
+        table = pd.concat(parts, ignore_index=True)
+        table.insert(0, "class", self.class_name)
+        table.insert(1, "domain", self.domain)
+        table.insert(3, "ranking", self.ranking)
+        return table.assign(n_images=int(self.own.sum()), reason=self._reason(measure))
+
+    def _reason(self, measure: str) -> str:
+        """Why there is no value; empty where there is."""
+        if measure == "selectivity" and self.own.all():
+            return "no images of other classes"
+        images = self._weights(measure)[0]
+        if not np.isnan(self._lead(images)).any():
+            return ""
+        full, empty = (float((images @ values)[0]) for values in (self.full, self.empty))
+        return no_lead(full, empty)
+
+
+_CURVE_ARRAYS = ("full", "empty", "kept", "complement", "random", "own", "group")
+_CURVE_HEADER = ("fractions", "ranking", "n_units", "class_name", "domain", "settings")
+
+
+def pool_curves(curves: Sequence[FaithfulnessCurve]) -> FaithfulnessCurve:
+    """Return one curve over the images of several, each image with its own class's circuit and metric.
+
+    The metric is averaged over all images before dividing (method.md, section 6), so that a class with a small lead
+    over the baseline cannot dominate; bands resample the images of each class.
+
+    Raises:
+        InputError: for no curves, or curves of different fractions, rankings, sizes or numbers of draws.
+
+    Example:
+        >>> pool_curves([curve for curve in curves if curve.domain == "sketch"]).table()
+    """
+    if not curves:
+        raise InputError("Pooling needs at least one curve, but there were none.")
+    for name in ("fractions", "ranking", "n_units", "settings"):
+        if len(found := {str(getattr(curve, name)) for curve in curves}) > 1:
+            raise InputError(f"Curves are pooled when their {name} agree, but there are {' and '.join(sorted(found))}.")
+    first = curves[0]
+    classes, domains = {c.class_name for c in curves}, {c.domain for c in curves}
+    together: dict[str, Any] = {
+        name: np.concatenate([getattr(c, name) for c in curves], axis=-1) for name in _CURVE_ARRAYS
+    }
+    together["group"] = np.repeat(np.arange(len(curves)), [len(curve.own) for curve in curves])
+    return replace(
+        first,
+        **together,
+        class_name=first.class_name if len(classes) == 1 else None,
+        domain=first.domain if len(domains) == 1 else None,
+    )
+
+
+def curves_by_domain(curves: Sequence[FaithfulnessCurve], measure: str = "faithfulness") -> pd.DataFrame:
+    """Return the tables of all domains, classes pooled; for curves of one ranking.
+
+    Columns of `FaithfulnessCurve.table`, with ``sites`` after the domain: ``all``, or the one that was ablated.
+    """
+    groups: dict[tuple[str, tuple[str, ...]], list[FaithfulnessCurve]] = {}
+    for curve in curves:
+        groups.setdefault((str(curve.domain), tuple(curve.settings["sites"])), []).append(curve)
+    parts = []
+    for (_, sites), group in groups.items():
+        table = pool_curves(group).table(measure)
+        table.insert(2, "sites", sites[0] if len(sites) == 1 else "all")
+        parts.append(table)
+    return pd.concat(parts, ignore_index=True)

@@ -1,0 +1,74 @@
+"""Effects of single units, sites and positions, measured and predicted: results of patching. No torch."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+PATCHED_BY = ("unit", "site", "position")
+
+
+DIRECTIONS = ("noise", "denoise")
+
+
+@dataclass(frozen=True, eq=False)
+class PatchEffects:
+    """Exact effects on the metric of moving one thing from its clean activation to its source.
+
+    The sign is that of `AttributionGraph.node_scores`: negative means that the thing helps the metric.
+    """
+
+    sites: tuple[str, ...]
+    """Sites in order."""
+    scores: dict[str, np.ndarray]
+    """Mean effect over images by site: [units], [] for whole sites, or [height, width] or [tokens] for positions.
+    NaN for units that were not asked for."""
+    by: str
+    """One of `PATCHED_BY`."""
+    direction: str
+    """``noise``: the clean run with the source written in; ``denoise``: the source's run with the clean
+    activation written back, effect = metric(source) - metric(written back)."""
+    clean_metric: float
+    """Mean metric of the clean images."""
+    source_metric: dict[str, float]
+    """Mean metric with the whole site at the source."""
+    n_images: int
+    settings: dict[str, Any] = field(default_factory=dict)
+    """What was computed: source."""
+
+    def table(self) -> pd.DataFrame:
+        """Return the effects as a tidy table: site, index (unit or position, row by row), value."""
+        parts = [
+            pd.DataFrame({"site": site, "index": np.arange(scores.size), "value": scores.reshape(-1)})
+            for site, scores in self.scores.items()
+        ]
+        return pd.concat(parts, ignore_index=True).dropna(subset="value", ignore_index=True)
+
+
+@dataclass(frozen=True, eq=False)
+class AttributionCheck:
+    """Attributed scores beside exact effects."""
+
+    points: pd.DataFrame
+    """Columns site, unit, top, random (whether the unit is in that sample), attributed, exact."""
+
+    def table(self) -> pd.DataFrame:
+        """Return the correlations: columns site, sample (``top``, ``random``), n_units, pearson, spearman.
+
+        NaN for fewer than three units, or where the attributed or the exact effects are all the same.
+        """
+        rows = []
+        for site, part in self.points.groupby("site", sort=False):
+            for sample in ("top", "random"):
+                chosen = part[part[sample]]
+                rows.append((site, sample, len(chosen), *_correlations(chosen)))
+        return pd.DataFrame(rows, columns=["site", "sample", "n_units", "pearson", "spearman"])
+
+
+def _correlations(points: pd.DataFrame) -> tuple[float, float]:
+    x, y = points["attributed"].to_numpy(dtype=float), points["exact"].to_numpy(dtype=float)
+    if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return float("nan"), float("nan")
+    return float(stats.pearsonr(x, y).statistic), float(stats.spearmanr(x, y).statistic)

@@ -1,0 +1,184 @@
+"""Interventions: frozen values that say where and what, and the context manager that writes them at the sites.
+
+1. a `Patch` names a site, units and positions there, and the value they take;
+2. `patched` checks that no two patches write the same place, and hooks one function per site that writes all
+   of that site's patches at once, each from the unpatched activation;
+3. when the block ends, however it ends, the hooks are gone.
+
+Whole runs and partial runs alike: a patch acts whenever a run passes its site, the start of the run included.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from circuitry.models.baselines import Baseline
+from circuitry.models.encoder import Encoder
+from circuitry.runs.errors import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class OtherImages:
+    """As the value of a patch: the same site's activation on other images, in a run without patches."""
+
+    images: Tensor
+    """Images [B, 3, H, W], one for every image of the patched run, or [1, 3, H, W], one for all."""
+
+
+PatchValue = int | float | Tensor | Baseline | OtherImages | Callable[[Tensor], Tensor]
+"""A constant; an activation of the site [B, ...] or [1, ...]; a `Baseline`; `OtherImages`; or a function of the
+site's whole activation that returns one of the same shape. Of all of them only the patched part is written."""
+
+
+@dataclass(frozen=True, eq=False)
+class Patch:
+    """What is written where.
+
+    Example:
+        >>> Patch("layer4.0", 0.0, units=[3, 7])                      # zero ablation of two channels
+        >>> Patch("layer2.0", mean_baseline(encoder, reference))      # mean ablation of a whole site
+        >>> Patch("act1", OtherImages(corrupted), positions=[0, 1])   # activation patching of two positions
+        >>> Patch("layer3.0", lambda a: 2 * a, units=[5])             # steering
+    """
+
+    site: str
+    value: PatchValue
+    units: Sequence[int] | np.ndarray | None = None
+    """Units to write, all unless told; kept as a tuple."""
+    positions: Sequence[int] | np.ndarray | None = None
+    """Positions to write, all unless told; counted row by row: row * width + column of a map, index of a token,
+    0 where a site has no positions."""
+
+    def __post_init__(self) -> None:
+        for name in ("units", "positions"):
+            given = getattr(self, name)
+            if given is not None:
+                object.__setattr__(self, name, tuple(int(i) for i in given))
+
+    def __str__(self) -> str:
+        return f"{self.site!r}, {_listed('units', self.units)}, {_listed('positions', self.positions)}"
+
+
+@contextmanager
+def patched(encoder: Encoder, patches: Sequence[Patch]) -> Iterator[Encoder]:
+    """Within the block every run of the encoder, whole or partial, has the patches written; then as before.
+
+    A block inside another one sees, and overwrites, what the outer one wrote.
+
+    Raises:
+        InputError: for an unknown site or two patches of the same place; and, from the run inside the block,
+            for units, positions or a value that do not fit the activation.
+
+    Example:
+        >>> with patched(encoder, [Patch("layer4.0", 0.0, units=[3]), Patch("attnpool", 0.0, units=[1])]):
+        ...     ablated = encoder(images)
+    """
+    _refuse_overlaps(patches)
+    by_site: dict[str, list[_Write]] = {}
+    for patch in patches:
+        by_site.setdefault(patch.site, []).append(_Write(encoder, patch))
+    with encoder.hooks(fwd_hooks=[(site, _hook(writes)) for site, writes in by_site.items()]):
+        yield encoder
+
+
+class _Write:
+    """A patch with its source activation computed and its mask made once per shape."""
+
+    def __init__(self, encoder: Encoder, patch: Patch) -> None:
+        self.patch, self.unit_dim = patch, encoder.unit_dim(patch.site)
+        self.value: int | float | Tensor | Baseline | Callable[[Tensor], Tensor]
+        if isinstance(patch.value, OtherImages):
+            with torch.no_grad():
+                images = patch.value.images.to(encoder.device, encoder.dtype)
+                self.value = encoder(images, stop=patch.site)
+        else:
+            self.value = patch.value
+        self._masks: dict[torch.Size, Tensor] = {}
+
+    def written(self, activation: Tensor) -> Tensor | int | float:
+        """Return what stands at the patched places, broadcastable to the activation."""
+        value = self.value
+        if isinstance(value, int | float):
+            return value
+        if isinstance(value, Baseline):
+            return value.at(self.patch.site, activation)
+        found = value.to(activation) if isinstance(value, Tensor) else value(activation)
+        if found.shape[1:] != activation.shape[1:] or len(found) not in (1, len(activation)):
+            raise InputError(
+                f"The value of the patch at {self.patch} has shape {list(found.shape)}, but the activation there is "
+                f"{list(activation.shape)}: give one of that shape, or with a batch of 1 for all images."
+            )
+        return found
+
+    def mask(self, activation: Tensor) -> Tensor:
+        """Return where to write, [1, ...] broadcastable to the activation."""
+        shape = activation.shape[1:]
+        if shape not in self._masks:
+            units = self.unit_dim % activation.dim()
+            axes = [axis for axis in range(1, activation.dim()) if axis != units]
+            wide = self._chosen("units", activation.shape[units])
+            spread = self._chosen("positions", int(np.prod([activation.shape[axis] for axis in axes])))
+            mask = wide[:, None] & spread
+            mask = mask.reshape(-1, *(activation.shape[axis] for axis in axes)).movedim(0, units - 1)
+            self._masks[shape] = mask.to(activation.device)[None]
+        return self._masks[shape]
+
+    def _chosen(self, what: str, size: int) -> Tensor:
+        wanted: tuple[int, ...] | None = getattr(self.patch, what)
+        if wanted is None:
+            return torch.ones(size, dtype=torch.bool)
+        if outside := [i for i in wanted if not 0 <= i < size]:
+            raise InputError(
+                f"Site {self.patch.site!r} has {what} 0 to {size - 1}, but a patch names {_some(outside)}: "
+                f"choose {what} within."
+            )
+        chosen = torch.zeros(size, dtype=torch.bool)
+        chosen[list(wanted)] = True
+        return chosen
+
+
+def _hook(writes: list[_Write]) -> Callable[..., Tensor]:
+    def write(activation: Tensor, hook: object) -> Tensor:
+        out = activation
+        for one in writes:
+            value = one.written(activation)
+            if not isinstance(value, Tensor):
+                value = torch.full((), value, dtype=activation.dtype, device=activation.device)
+            everywhere = one.patch.units is None and one.patch.positions is None
+            out = value.expand_as(activation) if everywhere else torch.where(one.mask(activation), value, out)
+        return torch.empty_like(activation).copy_(out)  # the same memory layout: the next stage then rounds alike
+
+    return write
+
+
+def _refuse_overlaps(patches: Sequence[Patch]) -> None:
+    for a, b in combinations(patches, 2):
+        if a.site == b.site and _meet(a.units, b.units) and _meet(a.positions, b.positions):
+            raise InputError(
+                f"Two patches must not write the same place, but the one at {a} and the one at {b} do: "
+                "separate their units or positions, or make them one."
+            )
+
+
+Indices = Sequence[int] | np.ndarray | None
+
+
+def _meet(a: Indices, b: Indices) -> bool:
+    """Whether two sets of indices share one, None being all of them; the empty set meets none."""
+    if a is None or b is None:
+        return all(c is None or len(c) > 0 for c in (a, b))
+    return not set(a).isdisjoint(b)
+
+
+def _listed(what: str, indices: Indices) -> str:
+    return f"all {what}" if indices is None else f"{what} {_some(indices)}"
+
+
+def _some(indices: Sequence[int] | np.ndarray) -> str:
+    shown = ", ".join(map(str, indices[:8])) or "none"
+    return f"{shown} and {len(indices) - 8} more" if len(indices) > 8 else shown

@@ -1,0 +1,94 @@
+"""Which pixels speak for a unit, or for the logit through a circuit's units: captum's integrated gradients.
+
+A circuit names units; these maps show what they look at. The path goes from a blank image (zero after preprocessing,
+the mean colour) to the image; the sum of a map is the change of the target along it.
+"""
+
+from collections.abc import Callable
+
+import torch
+from captum.attr import IntegratedGradients
+from jaxtyping import Float
+from torch import Tensor
+
+from circuitry.interventions.faithfulness import KeptUnits, all_but
+from circuitry.interventions.patches import patched
+from circuitry.models.baselines import ZERO, Baseline
+from circuitry.models.batches import rows_that_fit
+from circuitry.models.encoder import Encoder
+from circuitry.models.metrics import Metric, checked_metric
+from circuitry.runs.errors import InputError
+
+
+def logit_pixels(
+    encoder: Encoder,
+    images: Float[Tensor, "batch 3 h w"],
+    metric: Metric,
+    circuit: KeptUnits | None = None,
+    *,
+    source: Baseline = ZERO,
+    steps: int = 32,
+    memory_gib: float = 1.0,
+) -> Float[Tensor, "batch h w"]:
+    """Return what each pixel adds to the metric, of the whole encoder or with only a circuit's units active.
+
+    Args:
+        encoder: The encoder under study.
+        images: Images, preprocessed.
+        metric: Embeddings [B, D] -> one number per image.
+        circuit: Units to keep by site, the others at ``source``; the whole encoder unless given.
+        source: What stands in for the other units.
+        steps: Points of the Gauss-Legendre rule on the path.
+        memory_gib: Budget for activations, in GiB.
+
+    Raises:
+        InputError: for fewer than one step, or a metric of the wrong shape.
+
+    Example:
+        >>> circuit = {site: units for site, units in graph.kept_units.items() if site != "input"}
+        >>> maps = logit_pixels(encoder, photos, metric, circuit)    # summed over colours
+    """
+    with patched(encoder, [] if circuit is None else all_but(encoder, circuit, source)):
+        return _pixels(encoder, images, lambda x: checked_metric(metric, encoder(x)), steps, memory_gib)
+
+
+def unit_pixels(
+    encoder: Encoder,
+    images: Float[Tensor, "batch 3 h w"],
+    site: str,
+    unit: int,
+    *,
+    steps: int = 32,
+    memory_gib: float = 1.0,
+) -> Float[Tensor, "batch h w"]:
+    """Return what each pixel adds to a unit's activation, mean over its positions.
+
+    Raises:
+        InputError: for an unknown site, a unit outside it, or fewer than one step.
+
+    Example:
+        >>> maps = unit_pixels(encoder, photos, "layer4.0", graph.kept_units["layer4.0"][0])
+    """
+
+    def activation(x: Tensor) -> Tensor:
+        units = encoder(x, stop=site).movedim(encoder.unit_dim(site), 1)
+        if not 0 <= unit < units.shape[1]:
+            raise InputError(f"Site {site!r} has units 0 to {units.shape[1] - 1}, but {unit} was asked for.")
+        mean: Tensor = units[:, unit].reshape(len(x), -1).mean(1)
+        return mean
+
+    return _pixels(encoder, images, activation, steps, memory_gib)
+
+
+def _pixels(
+    encoder: Encoder, images: Tensor, target: Callable[[Tensor], Tensor], steps: int, memory_gib: float
+) -> Tensor:
+    if steps < 1:
+        raise InputError(f"A path needs at least one step, but steps={steps} was given.")
+    images = images.to(encoder.device, encoder.dtype)
+    rows = max(len(images), rows_that_fit(encoder, memory_gib))  # captum runs at least every image once
+    with encoder.frozen(), torch.enable_grad():
+        found: Tensor = IntegratedGradients(target).attribute(
+            images, n_steps=steps, method="gausslegendre", internal_batch_size=rows
+        )
+    return found.detach().sum(1)

@@ -1,0 +1,227 @@
+"""Planted circuits: small networks whose true circuit is known because it was built by hand.
+
+The guard against a method that looks fine and finds nothing: every method ranks the units and the edges, and the
+area under the ROC curve says how well the ranking finds what was planted (1 always first, 0.5 chance).
+
+1. `planted_convolution` and `planted_attention` build an encoder, images, a metric, and the truth. The networks hold
+   loud distractors that reach no metric, a unit that is saturated (so that its gradient is zero), and weak random
+   weights everywhere else;
+2. `score_methods` ranks units and edges by every method and returns the areas.
+
+An edge score says what moves a unit, not whether that unit matters: edges are ranked among those into planted units.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool
+from torch import Tensor, nn
+
+from circuitry.circuits.attribution import attribute
+from circuitry.circuits.quadrature import gauss_radau_rule, left_rule, midpoint_rule
+from circuitry.interventions.patching import edge_movements, patch_effects
+from circuitry.models.encoder import Encoder
+from circuitry.models.sites import INPUT
+from circuitry.models.stages import Stage
+from circuitry.runs.errors import InputError
+
+RULES = {
+    "left 10": left_rule(10),
+    "Gauss-Radau 5": gauss_radau_rule(5),
+    "midpoint 10": midpoint_rule(10),
+    "gradient x activation": left_rule(1),
+}
+EXACT = "exact patching"
+METHODS = (*RULES, EXACT)
+"""What is scored. One left point is blind to edges: at the clean activation the squared movement has no gradient."""
+
+SIZE = 8
+"""Height and width of the images, in pixels."""
+
+
+Edges = dict[tuple[str, str], tuple[tuple[int, int], ...]]
+"""(downstream unit, upstream unit) by pair of consecutive sites."""
+
+
+@dataclass(frozen=True, eq=False)
+class PlantedCircuit:
+    """A network and the circuit that was built into it."""
+
+    name: str
+    encoder: Encoder
+    images: Callable[[int, int], Tensor]
+    """(number, seed) -> images [B, 3, 8, 8]."""
+    nodes: dict[str, tuple[int, ...]]
+    """Planted units by site."""
+    edges: Edges
+
+    def metric(self, embedding: Tensor) -> Tensor:
+        """Return the first number of the embedding, the circuit's output [B]."""
+        return embedding[:, 0]
+
+
+def planted_convolution(noise: float = 0.02, seed: int = 0) -> PlantedCircuit:
+    """Build a convolutional network: red -> above a threshold, green -> saturated; the metric is their weighted sum.
+
+    Sites conv1 (units 0 red, 1 green), conv2 (clamped to [0, 1]: units 0 and 1), head. Loud distractors: blue and a
+    copy of red, which lead nowhere.
+
+    Args:
+        noise: Standard deviation of the weak weights between everything.
+        seed: Their seed.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    conv1, conv2, head = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1), nn.Linear(8, 4)
+    tower = nn.ModuleList([conv1, conv2, head]).requires_grad_(False)
+    _noisy(tower, noise, generator)
+    _centre(conv1, {(0, 0): 1.0, (1, 1): 1.0, (2, 2): 9.0, (3, 0): 9.0})
+    _centre(conv2, {(0, 0): 1.0, (1, 1): 1.0, (2, 2): 0.1, (3, 3): 0.1})
+    assert conv2.bias is not None
+    conv2.bias[0] -= 0.3
+    _add(head.weight, {(0, 0): 2.0, (0, 1): 1.0, (1, 2): 3.0, (2, 3): 3.0})
+    stages = (
+        Stage("conv1", lambda x: conv1(x).relu(), 1),
+        Stage("conv2", lambda x: conv2(x).clamp(0, 1), 1),
+        Stage("head", lambda x: head(x.mean((2, 3))), 1),
+    )
+
+    def images(n: int, seed: int) -> Tensor:
+        low = torch.tensor([0.0, 2.5, 0.0])[:, None, None]
+        return low + torch.rand(n, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(seed))
+
+    nodes = {"conv1": (0, 1), "conv2": (0, 1), "head": (0,)}
+    edges: Edges = {("conv1", "conv2"): ((0, 0), (1, 1)), ("conv2", "head"): ((0, 0), (0, 1))}
+    return PlantedCircuit("convolution", Encoder(tower, stages, (SIZE, SIZE)), images, nodes, edges)
+
+
+def planted_attention(noise: float = 0.02, seed: int = 0) -> PlantedCircuit:
+    """Build an attention block and an MLP: the class token reads red from the patch that is greenest.
+
+    Sites embed (four patches and a class token; units 0 red, 1 green, 7 one at the class token), attention (unit 4:
+    what was read), mlp (unit 5: that above a threshold), head. Loud distractors: blue and a copy of red.
+
+    Args:
+        noise: Standard deviation of the weak weights between everything.
+        seed: Their seed.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    names = ("query", "key", "value", "up", "down")
+    embed, head = nn.Linear(3, 8, bias=False), nn.Linear(8, 4)
+    block = nn.ModuleDict({name: nn.Linear(8, 8, bias=name == "up") for name in names})
+    tower = nn.ModuleList([embed, block, head]).requires_grad_(False)
+    _noisy(tower, noise, generator)
+    _add(embed.weight, {(0, 0): 1.0, (1, 1): 1.0, (2, 2): 3.0, (3, 0): 3.0})
+    entries = {"query": (0, 7), "key": (0, 1), "value": (4, 0), "up": (0, 4), "down": (5, 0)}
+    weights = {name: block.get_submodule(name).get_parameter("weight") for name in names}
+    for name, place in entries.items():
+        _add(weights[name], {place: 3.0 if name in ("query", "key") else 1.0})
+    block.get_submodule("up").get_parameter("bias")[0] -= 0.2
+    _add(head.weight, {(0, 5): 1.0, (1, 2): 3.0, (2, 3): 3.0})
+
+    def embedded(x: Tensor) -> Tensor:
+        patches = F.avg_pool2d(x, SIZE // 2).flatten(2).transpose(1, 2)
+        tokens: Tensor = embed(patches)
+        flag = F.one_hot(torch.tensor([7], device=x.device), 8).to(x).expand(len(x), 1, 8)
+        return torch.cat([flag, tokens], 1)
+
+    def attended(x: Tensor) -> Tensor:
+        q, k, v = (block[name](x) for name in ("query", "key", "value"))
+        out: Tensor = x + torch.softmax(q @ k.transpose(1, 2), -1) @ v
+        return out
+
+    stages = (
+        Stage("embed", embedded, -1),
+        Stage("attention", attended, -1),
+        Stage("mlp", lambda x: x + block["down"](block["up"](x).relu()), -1),
+        Stage("head", lambda x: head(x[:, 0]), 1),
+    )
+
+    def images(n: int, seed: int) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        x = torch.rand(n, 3, SIZE, SIZE, generator=generator)
+        x[:, 0] += 0.5
+        greenest = torch.randint(0, 4, (n,), generator=generator)
+        patches = F.one_hot(greenest, 4).view(n, 2, 2).to(x)
+        x[:, 1] = patches.repeat_interleave(SIZE // 2, 1).repeat_interleave(SIZE // 2, 2)
+        return x
+
+    nodes = {"embed": (0, 1, 7), "attention": (4,), "mlp": (5,), "head": (0,)}
+    edges: Edges = {
+        ("embed", "attention"): ((4, 0), (4, 1), (4, 7)),
+        ("attention", "mlp"): ((5, 4),),
+        ("mlp", "head"): ((0, 5),),
+    }
+    return PlantedCircuit("attention", Encoder(tower, stages, (SIZE, SIZE)), images, nodes, edges)
+
+
+def score_methods(planted: PlantedCircuit, n_images: int = 16, seed: int = 0) -> pd.DataFrame:
+    """Return how well every method finds the planted units and edges.
+
+    Columns network, method, kind (``node`` or ``edge``), site (the downstream one of an edge), auroc. Sites where
+    everything or nothing was planted are left out.
+
+    Example:
+        >>> table = pd.concat([score_methods(planted_convolution()), score_methods(planted_attention())])
+        >>> table.pivot_table(values="auroc", index="method", columns=["network", "kind"])
+    """
+    if n_images < 1:
+        raise InputError(f"Methods are scored on at least one image, but {n_images} were asked for.")
+    encoder, images = planted.encoder, planted.images(n_images, seed)
+    sites = [site for site in encoder.sites if site != INPUT]
+    rows: list[tuple[str, str, str, str, float]] = []
+
+    def score(method: str, nodes: Mapping[str, np.ndarray], edges: Mapping[tuple[str, str], np.ndarray]) -> None:
+        for site in sites:
+            truth = np.isin(np.arange(len(nodes[site])), planted.nodes[site])
+            rows.append((planted.name, method, "node", site, auroc(np.abs(nodes[site]), truth)))
+        for pair in pairwise(sites):
+            into = list(planted.nodes[pair[1]])
+            truth = np.zeros(edges[pair].shape, dtype=bool)
+            for place in planted.edges[pair]:
+                truth[place] = True
+            rows.append((planted.name, method, "edge", pair[1], auroc(np.abs(edges[pair][into]), truth[into])))
+
+    for method, rule in RULES.items():
+        graph = attribute(encoder, images, planted.metric, node_fraction=1.0, rule=rule, progress=False)
+        in_order = {
+            (up, down): scores[np.ix_(np.argsort(graph.kept_units[down]), np.argsort(graph.kept_units[up]))]
+            for (up, down), scores in graph.edge_scores.items()
+        }
+        score(method, graph.node_scores, in_order)
+    exact = patch_effects(encoder, images, planted.metric, progress=False)
+    score(EXACT, exact.scores, edge_movements(encoder, images, sites=sites))
+    table = pd.DataFrame(rows, columns=["network", "method", "kind", "site", "auroc"])
+    return table.dropna(subset="auroc", ignore_index=True)
+
+
+def auroc(scores: np.ndarray, truth: Bool[np.ndarray, "..."]) -> float:
+    """Return the area under the ROC curve, anchored at (0, 0) and (1, 1); ties are one slanted step.
+
+    NaN when everything or nothing is true.
+    """
+    flat, hits = scores.reshape(-1), truth.reshape(-1)
+    if hits.all() or not hits.any():
+        return float("nan")
+    thresholds = np.unique(flat)[::-1]
+    curve = [((flat[~hits] >= t).mean(), (flat[hits] >= t).mean()) for t in thresholds]
+    false_rate, true_rate = np.array([(0.0, 0.0), *curve, (1.0, 1.0)]).T
+    return float(np.trapezoid(true_rate, false_rate))
+
+
+def _noisy(tower: nn.Module, noise: float, generator: torch.Generator) -> None:
+    for parameter in tower.parameters():
+        parameter.copy_(noise * torch.randn(parameter.shape, generator=generator))
+
+
+def _add(weight: Tensor, entries: Mapping[tuple[int, int], float]) -> None:
+    for place, value in entries.items():
+        weight[place] += value
+
+
+def _centre(conv: nn.Conv2d, entries: Mapping[tuple[int, int], float]) -> None:
+    _add(conv.weight[:, :, 1, 1], entries)

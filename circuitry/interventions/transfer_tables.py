@@ -1,0 +1,112 @@
+"""What a table of transfer says: by domain, against structural similarity, and over depth. No torch, no model."""
+
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from circuitry.interventions.curves import MEASURES, faithfulness_ratio
+from circuitry.runs.errors import InputError
+
+OWN, OTHER = "own domain's circuit", "other domains' circuits"
+
+
+def transfer_matrix(table: pd.DataFrame, value: str = "faithfulness") -> pd.DataFrame:
+    """Return the mean over classes of a transfer table: a row per circuit's domain, a column per images' domain.
+
+    Faithfulness and selectivity are those of the metrics' means over classes, so that a class that the model hardly
+    recognises in a domain cannot dominate; NaN where the model does no better than the baseline.
+
+    Args:
+        table: From `transfer.transfer_circuits` or `transfer.interchange`.
+        value: ``faithfulness``, ``selectivity`` (of a table made with images of other classes), or the column to
+            average.
+
+    Raises:
+        InputError: when the table has no such column.
+    """
+    numeric = [c for c in table.columns if pd.api.types.is_numeric_dtype(table[c])]
+    if "other_metric" in numeric:
+        numeric.append("selectivity")
+    if value not in numeric:
+        raise InputError(f"The table has no numbers under {value!r}; choose one of {', '.join(numeric)}.")
+    domains = sorted({*table["circuit_domain"], *table["image_domain"]})
+    cells = table.groupby(["circuit_domain", "image_domain"]).mean(numeric_only=True)
+    if value in MEASURES:
+        kept, lead = (_difference(cells, name, value) for name in ("metric", "full_metric"))
+        cells[value] = [faithfulness_ratio(k, whole, 0.0)[0] for k, whole in zip(kept, lead, strict=True)]
+    means = cells[value].unstack()
+    return means.reindex(index=domains, columns=domains).rename_axis(index="circuit of", columns="images of")
+
+
+def transfer_against_similarity(matrix: pd.DataFrame, similarity: pd.DataFrame) -> tuple[float, float, pd.DataFrame]:
+    """Return Spearman's rank correlation of transfer with structural similarity over pairs of domains.
+
+    Similarity has no direction, so transfer is averaged over both of a pair.
+
+    Args:
+        matrix: From `transfer_matrix`.
+        similarity: From `graph_similarity.domain_matrix`.
+
+    Returns:
+        The correlation, its p value, and the points: domain_a, domain_b, similarity, transfer. Correlation and p
+        are NaN for fewer than three pairs, or when one of the two is constant.
+
+    Raises:
+        InputError: when the matrices have different domains.
+    """
+    if set(matrix.index) != set(similarity.index):
+        raise InputError(
+            f"Transfer and similarity need the same domains, but are of {', '.join(sorted(matrix.index))} and of "
+            f"{', '.join(sorted(similarity.index))}."
+        )
+    rows = [
+        (a, b, similarity.loc[a, b], (matrix.loc[a, b] + matrix.loc[b, a]) / 2)
+        for a, b in combinations(sorted(matrix.index), 2)
+    ]
+    points = pd.DataFrame(rows, columns=["domain_a", "domain_b", "similarity", "transfer"])
+    known = points[["similarity", "transfer"]].dropna()
+    if len(known) < 3 or known.nunique().min() < 2:
+        return float("nan"), float("nan"), points
+    found = stats.spearmanr(known["similarity"], known["transfer"])
+    return float(found.statistic), float(found.pvalue), points
+
+
+def transfer_over_depth(
+    table: pd.DataFrame, value: str = "selectivity", *, resamples: int = 2000, seed: int = 0
+) -> pd.DataFrame:
+    """Return how well a domain is served by its own circuits and by those of other domains, site by site.
+
+    Args:
+        table: From `causal_study.study_transfer`, with the column ``sites``; ``all`` is left out.
+        value: ``faithfulness`` or ``selectivity``.
+        resamples: Of the bootstrap over classes.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        Columns domain (`OWN` or `OTHER`), site, value, low, high (95 %), n_classes. NaN where the model does no
+        better than the baseline; no interval for one class, or where the lead is within the noise.
+    """
+    kept, lead = (_difference(table, name, value) for name in ("metric", "full_metric"))
+    cells = table.assign(kept=kept, lead=lead, group=np.where(table.circuit_domain == table.image_domain, OWN, OTHER))
+    rng = np.random.default_rng(seed)
+    rows = []
+    for (site, group), part in cells[cells["sites"] != "all"].groupby(["sites", "group"], sort=False):
+        by_class = part.groupby("class")[["kept", "lead"]].mean().to_numpy()
+        n = len(by_class)
+        drawn = rng.multinomial(n, np.full(n, 1 / n), resamples) @ by_class
+        with_lead = drawn[:, 1] > 0
+        bounded = n > 1 and with_lead.mean() > 0.975
+        low, high = np.percentile(drawn[with_lead, 0] / drawn[with_lead, 1], (2.5, 97.5)) if bounded else (np.nan,) * 2
+        kept, lead = by_class.mean(0)
+        rows.append((group, site, faithfulness_ratio(kept, lead, 0.0)[0], low, high, n))
+    return pd.DataFrame(rows, columns=["domain", "site", "value", "low", "high", "n_classes"])
+
+
+def _difference(table: pd.DataFrame, metric: str, value: str) -> pd.Series:
+    """What the circuit (or the whole) adds to the baseline; for selectivity less what it adds on other classes."""
+    found = table[metric] - table["empty_metric"]
+    if value == "selectivity":
+        found = found - (table[f"other_{metric}"] - table["other_empty_metric"])
+    return found

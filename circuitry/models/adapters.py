@@ -1,0 +1,125 @@
+"""Architectures as chains of stages. This and `narrowing` are the only files that name an architecture.
+
+A new architecture is one function here: it yields a `Stage` per site, built from the tower's own modules.
+
+ResNet (`ModifiedResNet`): act1 act2 act3 avgpool, each layerN.i, attnpool (the embedding)
+ViT (`VisionTransformer`): ln_pre, each transformer.resblocks.i, proj (pooled and projected: the embedding)
+timm (`TimmModel`):        trunk stem, every block, head (normalised, pooled, projected: the embedding)
+
+In timm's hierarchical trunks a stage's down-sampling belongs to its first block.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import timm.models as timm_models
+from open_clip.modified_resnet import ModifiedResNet
+from open_clip.timm_model import TimmModel
+from open_clip.transformer import VisionTransformer
+from torch import Tensor, nn
+
+from circuitry.models.narrowing import light_attention_pool, narrow_attention_pool, narrow_bottleneck
+from circuitry.models.stages import Stage
+from circuitry.runs.errors import InputError
+
+SUPPORTED = (
+    "open_clip ModifiedResNet",
+    "open_clip VisionTransformer",
+    "open_clip TimmModel with a Swin, Swin v2, ConvNeXt or VisionTransformer trunk",
+)
+"""What can be wrapped, in words."""
+
+
+def encoder_parts(tower: nn.Module) -> tuple[tuple[Stage, ...], tuple[int, int]]:
+    """Return the stages of an open_clip image tower and its image size (height, width).
+
+    Raises:
+        InputError: for any other module.
+    """
+    if isinstance(tower, ModifiedResNet):
+        stages = _resnet_stages(tower)
+    elif isinstance(tower, VisionTransformer):
+        stages = _vit_stages(tower)
+    elif isinstance(tower, TimmModel):
+        stages = _timm_stages(tower)
+    else:
+        raise _unsupported(type(tower).__name__)
+    size = tower.image_size
+    return tuple(stages), (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
+def _unsupported(name: str) -> InputError:
+    return InputError(
+        f"No adapter for a tower of type {name}; supported are: {'; '.join(SUPPORTED)}. "
+        "Pass the image tower of a CLIP model (model.visual), or add an adapter to circuitry/models/adapters.py."
+    )
+
+
+def _in_order(*functions: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """Compose functions, the first one first."""
+
+    def run(x: Tensor) -> Tensor:
+        for function in functions:
+            x = function(x)
+        return x
+
+    return run
+
+
+def _resnet_stages(tower: ModifiedResNet) -> Iterator[Stage]:
+    for i in "123":
+        conv, norm, act = (getattr(tower, f"{part}{i}") for part in ("conv", "bn", "act"))
+        yield Stage(f"act{i}", _in_order(conv, norm, act), 1)
+    yield Stage("avgpool", tower.avgpool, 1)
+    for layer in ("layer1", "layer2", "layer3", "layer4"):
+        for j, block in enumerate(getattr(tower, layer)):
+            yield Stage(f"{layer}.{j}", block, 1, narrow=partial(narrow_bottleneck, block))
+    pool = tower.attnpool
+    yield Stage("attnpool", pool, 1, partial(light_attention_pool, pool), partial(narrow_attention_pool, pool))
+
+
+def _vit_stages(tower: VisionTransformer) -> Iterator[Stage]:
+    yield Stage("ln_pre", tower._embeds, -1)
+    for i, block in enumerate(tower.transformer.resblocks):
+        run = block if tower.transformer.batch_first else partial(_sequence_first, block)
+        yield Stage(f"transformer.resblocks.{i}", run, -1)
+
+    def pooled(x: Tensor) -> Tensor:
+        features: Tensor = tower._pool(x)[0]
+        return features if tower.proj is None else features @ tower.proj
+
+    yield Stage("proj", pooled, 1)
+
+
+def _sequence_first(block: nn.Module, x: Tensor) -> Tensor:
+    y: Tensor = block(x.transpose(0, 1).contiguous())
+    return y.transpose(0, 1)
+
+
+def _timm_stages(tower: TimmModel) -> Iterator[Stage]:
+    trunk = tower.trunk
+    if isinstance(trunk, timm_models.VisionTransformer):
+        stem = _in_order(trunk.patch_embed, trunk._pos_embed, trunk.patch_drop, trunk.norm_pre)
+        yield Stage("trunk.norm_pre", stem, -1)
+        for i, block in enumerate(trunk.blocks):
+            yield Stage(f"trunk.blocks.{i}", block, -1)
+        norm = trunk.norm
+    elif isinstance(trunk, timm_models.ConvNeXt):
+        yield Stage("trunk.stem", trunk.stem, 1)
+        yield from _hierarchical("trunk.stages", trunk.stages, unit_dim=1)
+        norm = trunk.norm_pre
+    elif isinstance(trunk, timm_models.SwinTransformer | timm_models.SwinTransformerV2):
+        yield Stage("trunk.patch_embed", trunk.patch_embed, -1)
+        yield from _hierarchical("trunk.layers", trunk.layers, unit_dim=-1)
+        norm = trunk.norm
+    else:
+        raise _unsupported(f"TimmModel with a {type(trunk).__name__} trunk")
+    yield Stage("head", _in_order(norm, trunk.forward_head, tower.head), 1)
+
+
+def _hierarchical(path: str, levels: Any, unit_dim: int) -> Iterator[Stage]:
+    for i, level in enumerate(levels):
+        for j, block in enumerate(level.blocks):
+            run = _in_order(level.downsample, block) if j == 0 else block
+            yield Stage(f"{path}.{i}.blocks.{j}", run, unit_dim)

@@ -1,0 +1,102 @@
+"""Images as batches that can be gone through twice, however they come and however large they are."""
+
+import shutil
+import tempfile
+import weakref
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from circuitry.models.encoder import Encoder
+from circuitry.runs.errors import InputError
+
+Images = Tensor | Iterable[Tensor]
+"""A tensor [B, 3, H, W] or an iterable of such batches."""
+
+
+class ImageBatches:
+    """Batches of at most ``rows`` images on the encoder's device; every pass gives the same ones.
+
+    A one-shot iterator is written to a temporary file on the first pass, since attribution needs the images
+    twice (nodes, then edges) and must not hold them all.
+    """
+
+    def __init__(self, images: Images, encoder: Encoder, rows: int) -> None:
+        self._images, self._encoder, self._rows = images, encoder, rows
+        self._spool = Path(tempfile.mkdtemp(prefix="circuitry-")) if isinstance(images, Iterator) else None
+        self._spooled: int | None = None
+        if self._spool is not None:
+            weakref.finalize(self, shutil.rmtree, self._spool, ignore_errors=True)
+
+    def __iter__(self) -> Iterator[Float[Tensor, "batch 3 h w"]]:
+        for batch in self._source():
+            if batch.dim() != 4:
+                raise InputError(
+                    f"Images are a tensor [batch, 3, height, width] or an iterable of such batches, but a "
+                    f"tensor {list(batch.shape)} was given: stack the images along a first axis."
+                )
+            for part in torch.split(batch, self._rows):
+                yield part.to(self._encoder.device, self._encoder.dtype)
+
+    def _source(self) -> Iterator[Tensor]:
+        if isinstance(self._images, Tensor):
+            yield self._images
+        elif self._spool is None:
+            yield from self._images
+        elif self._spooled is None:
+            count = 0
+            for batch in self._images:
+                torch.save(batch, self._spool / f"{count}.pt")
+                count += 1
+                yield batch
+            self._spooled = count
+        else:
+            for i in range(self._spooled):
+                yield torch.load(self._spool / f"{i}.pt", weights_only=True)
+
+
+_measured: weakref.WeakKeyDictionary[Encoder, dict[tuple[torch.device, torch.dtype], int]] = weakref.WeakKeyDictionary()
+"""Bytes per image by encoder: measuring takes a run."""
+
+
+def bytes_per_image(encoder: Encoder) -> int:
+    """Return the memory that one image takes in a run with gradients: what autograd keeps, and its gradients.
+
+    What a second image adds: weights, wherever they lie, are kept once for all images.
+    """
+    return 2 * (_bytes_kept(encoder, 2) - _bytes_kept(encoder, 1))
+
+
+def _bytes_kept(encoder: Encoder, n_images: int) -> int:
+    """Return the size of all storages that autograd keeps in a run."""
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    images = torch.zeros(n_images, 3, *encoder.image_size, device=encoder.device, dtype=encoder.dtype)
+    alive: list[Tensor] = []  # so that no address is used twice while counting
+    with encoder.frozen(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        alive.append(encoder(images.requires_grad_()))
+    return sum(kept.values())
+
+
+def rows_that_fit(encoder: Encoder, memory_gib: float) -> int:
+    """Return how many images, or activations of one image, a run may take.
+
+    Raises:
+        InputError: for a budget that is not positive.
+    """
+    if memory_gib <= 0:
+        raise InputError(f"The memory budget is a positive number of GiB, but {memory_gib} was given.")
+    known = _measured.setdefault(encoder, {})
+    setting = encoder.device, encoder.dtype
+    if setting not in known:
+        with torch.enable_grad():  # it counts what autograd keeps, and the caller may have switched that off
+            known[setting] = bytes_per_image(encoder)
+    return max(1, int(memory_gib * 2**30) // max(1, known[setting]))

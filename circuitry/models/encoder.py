@@ -1,0 +1,190 @@
+"""An image encoder as a chain of stages; between the stages lie named sites.
+
+    image -> [stage] -site-> [stage] -site-> ... -> embedding
+
+1. A `Stage` maps the activation of the site before it to the activation of its own site.
+2. Every site carries a TransformerLens HookPoint, so anything can be read or written there.
+3. An `Encoder` runs from any site to any later one. Attribution, patching and causal checks are such runs.
+
+The tower's own modules do the work: with idle hooks the output is bit-equal to the tower's.
+This is the only file that knows HookPoint; `adapters` turns architectures into stages.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformer_lens import HookedRootModule
+from transformer_lens.hook_points import HookPoint
+
+from circuitry.models.adapters import encoder_parts
+from circuitry.models.sites import INPUT
+from circuitry.models.stages import Stage
+from circuitry.runs.errors import InputError
+
+
+class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships no types
+    """A CLIP image tower as a chain of stages with a hook at every site.
+
+    ``encoder(images)`` gives the tower's embeddings [B, D]. ``start`` and ``stop`` make it a partial run:
+    ``encoder(activation, start="layer3.2", stop="layer4.0")``. TransformerLens' ``run_with_cache``,
+    ``run_with_hooks`` and ``hooks`` take the same arguments and work for whole and partial runs.
+
+    Example:
+        >>> encoder = Encoder.from_tower(model.visual)
+        >>> embedding, cache = encoder.run_with_cache(images)
+        >>> torch.equal(encoder(cache["layer4.0"], start="layer4.0"), embedding)
+        True
+    """
+
+    def __init__(self, tower: nn.Module, stages: Sequence[Stage], image_size: tuple[int, int]) -> None:
+        super().__init__()
+        self.tower = tower
+        self.stages = tuple(stages)
+        self.image_size = image_size
+        self.sites = (INPUT, *(stage.site for stage in stages))
+        self._position = {site: i for i, site in enumerate(self.sites)}
+        if len(self._position) != len(self.sites):
+            raise InputError(f"Site names must differ from each other, but are {', '.join(self.sites)}.")
+        self._hook_points: Any = nn.ModuleList(HookPoint() for _ in self.sites)
+        self.setup()
+
+    @classmethod
+    def from_tower(cls, tower: nn.Module) -> "Encoder":
+        """Wrap an open_clip image tower (``model.visual``).
+
+        Raises:
+            InputError: for an architecture that has no adapter; the message lists those that have.
+        """
+        return cls(tower, *encoder_parts(tower))
+
+    def setup(self) -> None:
+        """Name the hook points after their sites; the tower's own modules are left as they are."""
+        self.hook_dict = {}
+        for site, hook_point in zip(self.sites, self._hook_points, strict=True):
+            hook_point.name = site
+            self.hook_dict[site] = hook_point
+        self.mod_dict = dict(self.hook_dict)
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the tower's weights."""
+        return next(self.tower.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating-point type of the tower's weights."""
+        return next(self.tower.parameters()).dtype
+
+    def position(self, site: str) -> int:
+        """Return the index of a site in the chain.
+
+        Raises:
+            InputError: for a site that is not there; the message lists the sites.
+        """
+        if site not in self._position:
+            raise InputError(f"There is no site {site!r}; this encoder's sites are {', '.join(self.sites)}.")
+        return self._position[site]
+
+    @property
+    def error_units(self) -> dict[str, range]:
+        """The units behind the latents at every site that is in a feature basis; none but for `in_feature_basis`."""
+        return {stage.site: stage.error_units for stage in self.stages if stage.error_units}
+
+    def unit_dim(self, site: str) -> int:
+        """Return the axis of the units in a site's activation."""
+        index = self.position(site)
+        return 1 if index == 0 else self.stages[index - 1].unit_dim
+
+    def forward(
+        self, x: Float[Tensor, "batch ..."], start: str = INPUT, stop: str | None = None
+    ) -> Float[Tensor, "batch ..."]:
+        """Run from the activation ``x`` of site ``start`` to the activation of site ``stop``.
+
+        Args:
+            x: Images [B, 3, H, W], or the activation of ``start``.
+            start: Site whose activation ``x`` is. Its hook runs too.
+            stop: Site whose activation is returned, the embedding unless told.
+
+        Raises:
+            InputError: for unknown sites, a stop before the start, or images of another size.
+        """
+        first = self.position(start)
+        last = len(self.stages) if stop is None else self.position(stop)
+        if last < first:
+            raise InputError(f"A run goes from a site to a later one, but {stop!r} lies before {start!r}.")
+        if first == 0 and (x.dim() != 4 or x.shape[1:] != (3, *self.image_size)):
+            raise InputError(
+                f"This encoder takes images [batch, 3, {self.image_size[0]}, {self.image_size[1]}], but was "
+                f"given {list(x.shape)}: preprocess the images with the model's own transform."
+            )
+        x = self._hook_points[first](x)
+        for index in range(first, last):
+            x = self._hook_points[index + 1](self.stages[index].run(x))
+        return x
+
+    @contextmanager
+    def light(self) -> Iterator[None]:
+        """Within the block runs leave out work that reaches no output: equal but for rounding, and faster."""
+        stages = self.stages
+        try:
+            self.stages = tuple(s if s.light is None else replace(s, run=s.light) for s in stages)
+            yield
+        finally:
+            self.stages = stages
+
+    def _enable_hook_with_name(self, name: str, hook: Callable[..., Tensor | None], dir: str) -> None:
+        self.position(name)  # TransformerLens itself would say just KeyError
+        super()._enable_hook_with_name(name, hook, dir)
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Within the block the tower is in evaluation mode and its weights take no gradients; then as before."""
+        was_training = [module for module in self.tower.modules() if module.training]
+        had_gradient = [p for p in self.tower.parameters() if p.requires_grad]
+        try:
+            self.tower.eval()
+            for parameter in had_gradient:
+                parameter.requires_grad_(False)
+            yield
+        finally:
+            for module in was_training:
+                module.training = True
+            for parameter in had_gradient:
+                parameter.requires_grad_(True)
+
+
+def clean_activations(encoder: Encoder, images: Tensor, sites: Sequence[str]) -> dict[str, Tensor]:
+    """Return the activations of ``images`` at ``sites``, checked to be finite."""
+    wanted = set(sites)
+    with torch.no_grad():
+        last = max(sites, key=encoder.position, default=None)
+        _, cache = encoder.run_with_cache(images, stop=last, names_filter=lambda name: name in wanted)
+    check_finite(cache, encoder)
+    return dict(cache)
+
+
+def check_finite(activations: dict[str, Tensor], encoder: Encoder) -> None:
+    for site in encoder.sites:
+        if site in activations and not bool(activations[site].isfinite().all()):
+            raise InputError(
+                f"Activations at site {site!r} are not finite (NaN or infinite): look at the images and at "
+                "the weights of the stages up to it."
+            )
+
+
+def checked_sites(encoder: Encoder, sites: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the sites to score, all unless told, after checking that they exist and come in order."""
+    if sites is None:
+        return encoder.sites
+    order = [encoder.position(site) for site in sites]
+    if not order or order != sorted(set(order)):
+        raise InputError(
+            f"Sites are given once each, in the encoder's order, but {', '.join(sites) or 'none'} was given; "
+            f"the order is {', '.join(encoder.sites)}."
+        )
+    return tuple(sites)

@@ -1,0 +1,226 @@
+"""Features of sparse autoencoders as units of circuits (Marks et al. 2024, arXiv 2403.19647).
+
+A tower is a chain of stages, so an encoder that is read in another basis at some sites is another chain:
+
+1. the stage that ends at such a site writes [latents f, error e] along the axis of the units, at every position:
+   f = encode(x), e = x - decode(f), with x the tower's own activation;
+2. the next stage first reads x = decode(f) + e, then does what it did;
+3. behind the last site of the tower a further stage does only step 2, so that the chain still ends in the embedding.
+
+With nothing changed, outputs are those of the tower but for rounding. Everything that reads or writes at sites works
+on latents as on channels. Reading is affine in f and e, so a straight path between two activations in the basis is a
+straight path of x: the effects of latents and error sum to the site's effect. Zero latents and zero error are
+x = b_dec; the mean of latents and error is the mean of x.
+
+Latents are the nodes of circuits. The error has one unit per channel, whose effects sum to that of the error as a
+whole; whether a circuit keeps it is said explicitly (`with_error`, ``keep_error``).
+
+An autoencoder of inputs scaled to length one is made linear by its input's length n = |x|: f = n encode(x), and
+x = f W_dec + n b_dec + e. The length is one more unit, the last of the error's; zero is then x = 0. Where the error is
+ablated the share of b_dec goes to the baseline, too: take a mean baseline to keep it about where it was.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from circuitry.models.encoder import Encoder
+from circuitry.models.narrowing import narrow_stage
+from circuitry.models.sae import SparseAutoencoder, load_sae
+from circuitry.models.sites import INPUT
+from circuitry.models.stages import NarrowStage, Stage
+from circuitry.runs.errors import InputError
+from circuitry.runs.provenance import digest, weights_digest
+
+Run = Callable[[Tensor], Tensor]
+
+
+def in_feature_basis(encoder: Encoder, saes: Mapping[str, SparseAutoencoder]) -> Encoder:
+    """Return an encoder on the same tower whose activations at some sites are latents and error of autoencoders.
+
+    Units 0 to F - 1 of such a site are the latents, the others the error: ``error_units[site]`` of the encoder.
+    The tower's units are the channels of [B, C, H, W], encoded at each position, or the features of [B, L, C] and
+    [B, C].
+
+    Args:
+        encoder: The encoder, on its device and in its precision, to which the autoencoders are moved.
+        saes: Autoencoders by site.
+
+    Raises:
+        InputError: for an unknown site or `input`, a site that is in a feature basis already, or an autoencoder of
+            another site or width.
+
+    Example:
+        >>> features = in_feature_basis(clip.encoder, {"layer3.0": sae})
+        >>> _, cache = features.run_with_cache(images)
+        >>> cache["layer3.0"][:, : sae.n_features]              # the latents [B, F, H, W]
+        >>> graph = attribute(features, images, metric)
+        >>> graph.node_scores["layer3.0"]                       # signed effect of every latent
+        >>> graph.error_scores["layer3.0"].sum()                # effect of what the autoencoder misses
+        >>> faithfulness_curve(features, images, metric, graph, keep_error=True)
+    """
+    bases = _checked(encoder, saes)
+    stages: list[Stage] = []
+    before: _Basis | None = None
+    for stage, previous in zip(encoder.stages, encoder.sites, strict=False):
+        after = bases.get(stage.site)
+        stages.append(_between(stage, before, after, encoder.unit_dim(previous)))
+        before = after
+    if before is not None:
+        stages.append(Stage(f"{encoder.sites[-1]}.decoded", before.read, before.unit_dim))
+    return Encoder(encoder.tower, stages, encoder.image_size)
+
+
+@dataclass(frozen=True, eq=False)
+class _Basis:
+    """The two directions of a change of basis."""
+
+    sae: SparseAutoencoder
+    unit_dim: int
+
+    @property
+    def error_units(self) -> range:
+        first = self.sae.n_features
+        return range(first, first + self.sae.d + self.sae.normalised)
+
+    def write(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """Tower's activation -> latents, error and, for inputs scaled to length one, length."""
+        x = x.movedim(self.unit_dim, -1)
+        latents = self._latents(x)
+        length = [x.norm(dim=-1, keepdim=True)] if self.sae.normalised else []
+        return torch.cat([latents, x - self._decoded(latents, *length), *length], -1).movedim(-1, self.unit_dim)
+
+    def read(self, units: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """Back to the tower's activation."""
+        sizes = [self.sae.n_features, self.sae.d, *([1] if self.sae.normalised else [])]
+        latents, error, *length = torch.split(units.movedim(self.unit_dim, -1), sizes, -1)
+        return (self._decoded(latents, *length) + error).movedim(-1, self.unit_dim)
+
+    def reads(self, units: Tensor) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """Return (activation, change of some units of it) -> the same of the tower; what the change costs is theirs."""
+        sae = self.sae
+        rows = [sae.w_dec, torch.eye(sae.d).to(sae.w_dec), *([sae.b_dec[None]] if sae.normalised else [])]
+        directions = torch.cat(rows)[units]
+
+        def read(activation: Tensor, change: Tensor) -> tuple[Tensor, Tensor]:
+            moved = change.movedim(self.unit_dim, -1) @ directions
+            return self.read(activation), moved.movedim(-1, self.unit_dim)
+
+        return read
+
+    def writes(self, units: Tensor) -> Run:
+        """Return `write` for some units alone: no error unless asked for, no other latents unless they compete."""
+        sae = self.sae
+        if bool((units >= sae.n_features).any()):
+            return lambda x: self.write(x).index_select(self.unit_dim, units)
+        if sae.k is not None:
+            return lambda x: (
+                self._latents(x.movedim(self.unit_dim, -1)).index_select(-1, units).movedim(-1, self.unit_dim)
+            )
+        threshold = None if sae.threshold is None else sae.threshold[units]
+        w_enc, b_enc, w_dec = sae.w_enc[:, units], sae.b_enc[units], sae.w_dec[units]
+        some = replace(self, sae=replace(sae, w_enc=w_enc, b_enc=b_enc, w_dec=w_dec, threshold=threshold))
+        return lambda x: some._latents(x.movedim(self.unit_dim, -1)).movedim(-1, self.unit_dim)
+
+    def _latents(self, x: Tensor) -> Tensor:
+        latents = self.sae.encode(x)
+        return latents * x.norm(dim=-1, keepdim=True) if self.sae.normalised else latents
+
+    def _decoded(self, latents: Tensor, length: Tensor | None = None) -> Tensor:
+        return self.sae.decode(latents) if length is None else latents @ self.sae.w_dec + length * self.sae.b_dec
+
+
+def _between(stage: Stage, before: _Basis | None, after: _Basis | None, up_dim: int) -> Stage:
+    """Return the stage with the basis of the site before it read, and that of its own site written."""
+    if before is None and after is None:
+        return stage
+
+    def changed(run: Run) -> Run:
+        def whole(x: Tensor) -> Tensor:
+            y = run(x if before is None else before.read(x))
+            return y if after is None else after.write(y)
+
+        return whole
+
+    def narrowed(up: Tensor, down: Tensor) -> NarrowStage:
+        columns = up if before is None else torch.arange(before.sae.d, device=up.device)
+        rows = down if after is None else torch.arange(after.sae.d, device=down.device)
+        read = None if before is None else before.reads(up)
+        write = None if after is None else after.writes(down)
+        if stage.narrow is None:
+            inner = narrow_stage(stage.light or stage.run, columns, rows, up_dim, stage.unit_dim)
+        else:
+            inner = stage.narrow(columns, rows)
+
+        def narrow(x: Tensor, delta: Tensor) -> Tensor:
+            y = inner(x, delta) if read is None else inner(*read(x, delta))
+            return y if write is None else write(y)
+
+        return narrow
+
+    return replace(
+        stage,
+        run=changed(stage.run),
+        light=None if stage.light is None else changed(stage.light),
+        narrow=narrowed,
+        error_units=stage.error_units if after is None else after.error_units,
+    )
+
+
+def _checked(encoder: Encoder, saes: Mapping[str, SparseAutoencoder]) -> dict[str, _Basis]:
+    for site, sae in saes.items():
+        if encoder.position(site) == 0:
+            raise InputError(
+                f"A feature basis is one of activations, but {INPUT!r} is the image itself: give a site after it."
+            )
+        if site in encoder.error_units:
+            raise InputError(f"Site {site!r} is in a feature basis already: start from the encoder without it.")
+        if sae.site not in (None, site):
+            raise InputError(
+                f"The sparse autoencoder given for site {site!r} is of {sae.site!r}: give one of {site!r}, or "
+                "dataclasses.replace(sae, site=None) where both names mean the same place."
+            )
+    blank = torch.zeros(1, 3, *encoder.image_size, device=encoder.device, dtype=encoder.dtype)
+    with torch.no_grad(), encoder.frozen():
+        _, cache = encoder.run_with_cache(blank, names_filter=list(saes))
+    for site, sae in saes.items():
+        units = cache[site].shape[encoder.unit_dim(site)]
+        if units != sae.d:
+            raise InputError(
+                f"Site {site!r} has {units} units, but its sparse autoencoder encodes vectors of width {sae.d}: "
+                "give one trained at this site of this model."
+            )
+    return {site: _Basis(sae.to(encoder.device, encoder.dtype), encoder.unit_dim(site)) for site, sae in saes.items()}
+
+
+def sae_digest(sae: SparseAutoencoder) -> str:
+    """Return a short digest of what an autoencoder computes: weights, activation, scaling."""
+    values = {f.name: getattr(sae, f.name) for f in fields(sae) if f.name not in ("site", "about")}
+    tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
+    plain = {name: value for name, value in values.items() if name not in tensors}
+    return digest([weights_digest(tensors), plain])
+
+
+def parse_saes(arguments: Sequence[str]) -> dict[str, SparseAutoencoder]:
+    """Read the autoencoders that a command line names.
+
+    Raises:
+        InputError: for an argument that is not SITE=PATH, a site named twice, and what `load_sae` raises.
+
+    Example:
+        >>> parse_saes(["layer3.0=runs/sae.safetensors"])["layer3.0"].n_features
+        4096
+    """
+    found: dict[str, SparseAutoencoder] = {}
+    for argument in arguments:
+        site, equals, path = argument.partition("=")
+        if not (site and equals and path) or site in found:
+            raise InputError(
+                f"Expected one autoencoder per site as SITE=PATH, such as layer3.0=sae.safetensors, but {argument!r} "
+                f"was given{' after another one of that site' if site in found else ''}."
+            )
+        found[site] = load_sae(path)
+    return found

@@ -1,0 +1,85 @@
+"""One pass of images through an encoder: records -> preprocessed batches -> activations at sites.
+
+1. `image_batches`: the images of records, on the encoder's device and in its type; files that cannot be read are left
+   out, named in one warning each, so every batch comes with the records that are in it;
+2. `activations`: what the encoder makes of them at some sites, in evaluation mode, without gradients.
+
+Everything that looks at many images goes through here.
+"""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from torch import Tensor
+from tqdm import tqdm
+
+from circuitry.data.batches import Preprocess, numbered_batches
+from circuitry.data.domains import ImageRecord
+from circuitry.models.encoder import Encoder, checked_sites, clean_activations
+
+BATCH_SIZE = 64
+"""Images in one run; it changes no number but for rounding."""
+
+
+def image_batches(
+    encoder: Encoder,
+    preprocess: Preprocess,
+    records: Sequence[ImageRecord],
+    *,
+    batch_size: int = BATCH_SIZE,
+    strict: bool = False,
+    progress: str | None = None,
+) -> Iterator[tuple[list[ImageRecord], Tensor]]:
+    """Yield (records, images [B, 3, H, W]) for the images that can be read, in the order of ``records``.
+
+    Args:
+        encoder: Its device and floating-point type are the images'.
+        preprocess: RGB picture -> tensor [3, H, W], `Clip.preprocess`.
+        records: Which images.
+        batch_size: Images in one batch.
+        strict: Whether an unreadable file is an error instead of left out with a warning.
+        progress: What a bar over images is called; none by default.
+
+    Raises:
+        InputError: with ``strict``, for an unreadable file.
+    """
+
+    def skip(path: Path, reason: str) -> None:
+        warnings.warn(f"skipped an image: {reason}", stacklevel=2)
+
+    paths = [record.path for record in records]
+    with tqdm(total=len(paths), unit="image", desc=progress, disable=progress is None) as bar:
+        for places, batch in numbered_batches(paths, preprocess, batch_size, strict=strict, on_skip=skip):
+            yield [records[place] for place in places], batch.to(encoder.device, encoder.dtype)
+            bar.update(len(batch))
+
+
+def activations(
+    encoder: Encoder,
+    preprocess: Preprocess,
+    records: Sequence[ImageRecord],
+    sites: Sequence[str],
+    *,
+    batch_size: int = BATCH_SIZE,
+    strict: bool = False,
+    progress: str | None = None,
+) -> Iterator[tuple[list[ImageRecord], dict[str, Tensor]]]:
+    """Yield (records, activations by site) for the images that can be read; see `image_batches`.
+
+    The tower runs in evaluation mode and is left as it was.
+
+    Raises:
+        InputError: for unknown sites, activations that are not finite, and what `image_batches` raises.
+
+    Example:
+        >>> for records, found in activations(clip.encoder, clip.preprocess, images.records, ["layer3.0"]):
+        ...     means = found["layer3.0"].mean((2, 3))
+    """
+    wanted = checked_sites(encoder, sites)
+    for there, batch in image_batches(
+        encoder, preprocess, records, batch_size=batch_size, strict=strict, progress=progress
+    ):
+        with encoder.frozen():
+            found = clean_activations(encoder, batch, wanted)
+        yield there, found

@@ -1,0 +1,75 @@
+"""Metrics: embeddings -> one number per image. Any such callable will do; here is the study's."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from circuitry.runs.errors import InputError
+
+Metric = Callable[[Tensor], Tensor]
+"""Embeddings [B, D] -> one number per image [B], each row by itself."""
+
+MetricOfClass = Callable[[Tensor, int], Metric]
+"""Text weights [K, D] and the row of a class -> the metric of that class."""
+
+
+@dataclass(frozen=True, eq=False)
+class ClassLogit:
+    """The cosine logit of one class, ``normalize(embedding) @ weights[label]``, without logit scale."""
+
+    weights: Tensor
+    """Text weights [K, D]; normalised ones make the logit a cosine."""
+    label: int
+
+    def __call__(self, embedding: Float[Tensor, "batch d"]) -> Float[Tensor, " batch"]:
+        return F.normalize(embedding, dim=-1) @ self.weights[self.label]
+
+
+def class_logit(weights: Float[Tensor, "classes d"], label: int) -> ClassLogit:
+    """Return the metric of the study: how much the encoder takes an image for class ``label``.
+
+    Args:
+        weights: Text weights [K, D], as `Clip.text_weights` makes them.
+        label: Row of the class.
+
+    Raises:
+        InputError: when there is no such row.
+
+    Example:
+        >>> metric = class_logit(clip.text_weights(["cat", "dog"]), label=0)
+        >>> metric(encoder(images))   # one number per image
+    """
+    if not 0 <= label < len(weights):
+        raise InputError(f"A label is a row of the {len(weights)} text weights, but {label} was given.")
+    return ClassLogit(weights, label)
+
+
+def class_margin(weights: Float[Tensor, "classes d"], label: int) -> ClassLogit:
+    """Return the cosine logit of a class minus the mean cosine logit of the other classes.
+
+    All images lie in one narrow cone (the modality gap), and what every image shares with every text is part of
+    each logit; the margin leaves it out, so that it measures which class is recognised, not that there is an image.
+
+    Raises:
+        InputError: when there is no such row, or no other.
+    """
+    class_logit(weights, label)
+    if len(weights) < 2:
+        raise InputError("A margin needs the text weights of at least two classes, but there is one.")
+    others = torch.cat([weights[:label], weights[label + 1 :]])
+    return ClassLogit((weights[label] - others.mean(0))[None], 0)
+
+
+def checked_metric(metric: Metric, embedding: Tensor) -> Tensor:
+    """Return the metric [B] of embeddings [B, D] after checking that it gives one number per image."""
+    value = metric(embedding)
+    if value.shape != embedding.shape[:1]:
+        raise InputError(
+            f"A metric maps embeddings {list(embedding.shape)} to one number per image "
+            f"[{len(embedding)}], but this one returned {list(value.shape)}."
+        )
+    return value

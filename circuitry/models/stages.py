@@ -1,0 +1,28 @@
+"""A stage: one link of the chain that an encoder is."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+NarrowStage = Callable[[Tensor, Tensor], Tensor]
+"""Maps (activation x, change ``delta`` of the kept upstream units) to the kept downstream units of
+``stage(x + delta)``, differentiable in ``delta`` only."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One link of the chain."""
+
+    site: str
+    """Name of the site at its output: the module path in the open_clip tower."""
+    run: Callable[[Tensor], Tensor]
+    """Activation of the site before -> activation of this site."""
+    unit_dim: int
+    """Axis of the units in the output: 1 for [B, C, H, W] and [B, C], -1 for [B, L, C] and [B, H, W, C]."""
+    light: Callable[[Tensor], Tensor] | None = None
+    """Optional: ``run`` without work that does not reach its output, equal but for rounding."""
+    narrow: Callable[[Tensor, Tensor], NarrowStage] | None = None
+    """Optional faster route for edges: (kept upstream units, kept downstream units) -> `NarrowStage`."""
+    error_units: range = range(0)
+    """Where the output is in a feature basis: the units behind the latents, which hold what they miss."""

@@ -1,0 +1,1 @@
+"""Finished results become figures, sections and one page; nothing is computed here."""

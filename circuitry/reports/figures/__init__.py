@@ -1,0 +1,1 @@
+"""Charts: tidy tables become plotly figures."""

@@ -1,0 +1,1 @@
+"""Sections of a report: tables, figures and sentences on one question."""

@@ -1,0 +1,258 @@
+"""The report of a comparison: what is seen, in plain words under every figure, and how far to trust it.
+
+Every sentence is computed from the tables it speaks of. Drawing and page layout live elsewhere.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import networkx as nx
+import pandas as pd
+from PIL.Image import Image
+
+from circuitry.circuits.graph import AttributionGraph, Circuit
+from circuitry.comparison.comparison import Comparison
+from circuitry.comparison.statistics import paired_tests
+from circuitry.data.domains import DomainFolder
+from circuitry.reports.contact_sheet import contact_sheet
+from circuitry.reports.figures.circuit_pair import circuit_pair
+from circuitry.reports.figures.plots import accuracy_bars, overlap_over_depth, similarity_heatmap
+from circuitry.reports.figures.style import Mark, domain_marks
+from circuitry.reports.page import Report
+
+SHEET_ROWS = 20
+"""Most classes on the contact sheet."""
+
+MEASURE_NAMES = {
+    "node_overlap": "node overlap",
+    "edge_jaccard": "edge Jaccard index",
+    "wl_kernel": "Weisfeiler-Lehman kernel, depth 1",
+}
+
+
+def add_contact_sheet(report: Report, sheet: Image, what: str) -> None:
+    """Add the section that shows the data."""
+    report.section("The images")
+    report.image(sheet, what, alt="Contact sheet of the images by class and domain")
+
+
+def add_accuracy(
+    report: Report,
+    accuracy: pd.DataFrame,
+    chance: float,
+    marks: Mapping[str, Mark],
+    *,
+    test_domain: str | None = None,
+) -> None:
+    """Add the section on zero-shot accuracy."""
+    report.section("Does the model recognise the classes?")
+    words = [f"Zero-shot accuracy on test images; guessing would reach {chance:.1%}."]
+    best, worst = (_domain_accuracy(accuracy, pick) for pick in ("max", "min"))
+    words.append(f"Best in {best}, worst in {worst}.")
+    if test_domain is not None and "held-out" in set(accuracy["part"]):
+        seen, held = (_cell(accuracy, test_domain, part) for part in ("seen", "held-out"))
+        others = accuracy[(accuracy["part"] == "held-out") & (accuracy["domain"] != test_domain)]["accuracy"].mean()
+        words.append(
+            f"In {test_domain}, the classes that were left out of it in training reach {held:.1%}, its other "
+            f"classes {seen:.1%}; in the other domains, where nothing was left out, the same classes reach "
+            f"{others:.1%} on average."
+        )
+    report.figure(accuracy_bars(accuracy, chance, marks=marks), " ".join(words))
+
+
+def add_similarity(report: Report, comparison: Comparison, marks: Mapping[str, Mark]) -> None:
+    """Add the sections on overlap over depth and on similarity between domains."""
+    report.section("How much of the circuit is shared, site by site?")
+    ceiling = comparison.ceiling_by_site()
+    figure = overlap_over_depth(
+        comparison.depth(), comparison.sites, ceiling if len(ceiling) else None, comparison.chance, marks=marks
+    )
+    report.figure(figure, _depth_words(comparison))
+    report.section("Which domains share their circuits?")
+    for measure, name in MEASURE_NAMES.items():
+        matrix = comparison.matrix(measure)
+        report.figure(
+            similarity_heatmap(matrix, title=f"Similarity of circuits: {name}", measure=name, marks=marks),
+            _matrix_words(comparison, measure),
+        )
+    report.table(
+        _summary_table(comparison),
+        "Each domain's mean similarity with the other domains, with 95 % bootstrap intervals over classes"
+        + (", for all classes and for groups of them." if len(comparison.groups) > 1 else "."),
+    )
+    tests = paired_tests(comparison.similarity["edge_jaccard"])
+    report.table(
+        tests.rename(
+            columns={"domain_a": "domain", "domain_b": "against", "n_classes": "classes", "p_holm": "p (Holm)"}
+        ),
+        "Is one domain's mean edge similarity with the others larger than another's? Wilcoxon signed-rank tests "
+        "paired by class, corrected for their number.",
+        formats={"difference": "+.3f", "p": ".3g", "p (Holm)": ".3g"},
+    )
+
+
+def add_circuit_pair(
+    report: Report, a: Circuit, b: Circuit, sites: Sequence[str], marks: Mapping[str, Mark] | None = None
+) -> None:
+    """Add the section that draws one class's circuit in two domains."""
+    name, domain_a, domain_b = a.source.class_name, str(a.source.domain), str(b.source.domain)
+    report.section(f"One circuit in two domains: {name}")
+    figure = circuit_pair(
+        a.graph,
+        b.graph,
+        sites,
+        name_a=domain_a,
+        name_b=domain_b,
+        title=f"{name}: {domain_a} and {domain_b}",
+        marks=marks,
+    )
+    nodes = _shared(set(a.graph.nodes), set(b.graph.nodes))
+    edges = _shared(set(a.graph.edges), set(b.graph.edges))
+    by_site = {site: _share(_units(a.graph, site), _units(b.graph, site)) for site in sites if _units(a.graph, site)}
+    most, least = max(by_site, key=lambda s: by_site[s]), min(by_site, key=lambda s: by_site[s])
+    report.figure(
+        figure,
+        f"The kept units of {name} at every site and the strongest edges into them, in {domain_a} and in {domain_b}. "
+        f"Shared: {nodes} units and {edges} edges. The share of common units is largest at {most} "
+        f"({by_site[most]:.0%}) and smallest at {least} ({by_site[least]:.0%}).",
+    )
+
+
+def add_reading_guide(report: Report) -> None:
+    """Add the section on what was computed and how to read it."""
+    report.section("How to read this")
+    report.text(
+        "A circuit is found for every class in every domain. Each unit (channel) of each site is scored by "
+        "integrated gradients of the class's cosine logit from its activation to the baseline; the tenth with the "
+        "largest absolute scores is kept. Kept units of neighbouring sites are joined by edges, scored by how far the "
+        "later unit moves when the earlier one goes to the baseline; each keeps its three strongest incoming edges.\n\n"
+        "Node overlap and edge Jaccard index are shares: common units (edges) over all units (edges) of both circuits. "
+        "The Weisfeiler-Lehman kernel also compares neighbourhoods. A bare number says little: read it against the "
+        "ceiling, the similarity of circuits from two halves of the same images (with half as many images each, so a "
+        "cautious ceiling), and against chance, the overlap of random units. Where the domains show the very same "
+        "objects, two domains can be more alike than two halves with different objects, and the ceiling is none.\n\n"
+        "An attribution is a claim about causes, not a proof of one; and units are compared by their index, so two "
+        "domains that use different units for the same purpose count as different."
+    )
+
+
+def comparison_report(
+    title: str,
+    introduction: str,
+    comparison: Comparison,
+    graphs: Mapping[tuple[str, str], AttributionGraph],
+    images: DomainFolder,
+    pair: tuple[str, str, str],
+    *,
+    accuracy: pd.DataFrame | None = None,
+    test_domain: str | None = None,
+    edges_per_node: int = 3,
+) -> Report:
+    """Return the report of a comparison; `add_reading_guide` ends it, `write_results` writes it.
+
+    Args:
+        title: Title of the page.
+        introduction: What was done, in a few sentences.
+        comparison: The tables.
+        graphs: Graphs by class and domain.
+        images: The images that the graphs are of.
+        pair: Class and two domains whose circuits are drawn.
+        accuracy: Zero-shot accuracies, where they were measured.
+        test_domain: Domain from which classes were held out in training, if any.
+        edges_per_node: Edges of the drawn circuits.
+    """
+    domains = sorted({domain for _, domain in graphs})
+    classes = sorted({class_name for class_name, _ in graphs})
+    marks = domain_marks(domains)
+    report = Report(title, introduction)
+    shown = {(c, d): [r.path for r in images.select(c, d, 2)] for c in classes[:SHEET_ROWS] for d in domains}
+    what = f"Two test images of {'every class' if len(classes) <= SHEET_ROWS else 'some classes'} in every domain."
+    add_contact_sheet(report, contact_sheet(shown, classes[:SHEET_ROWS], domains), what)
+    if accuracy is not None:
+        add_accuracy(report, accuracy, 1 / len(images.all_classes), marks, test_domain=test_domain)
+    add_similarity(report, comparison, marks)
+    a, b = (graphs[pair[0], domain].circuit(edges_per_node) for domain in pair[1:])
+    add_circuit_pair(report, a, b, comparison.sites, marks)
+    return report
+
+
+def _depth_words(comparison: Comparison) -> str:
+    depth = comparison.depth()
+    mean = depth.groupby("site", sort=False)["value"].mean()
+    last = depth.loc[depth.groupby("site", sort=False)["value"].idxmin()]
+    counts = last["domain"].value_counts()
+    domain, times = counts.index[0], int(counts.iloc[0])
+    highest, lowest = str(mean.idxmax()), str(mean.idxmin())
+    words = (
+        f"Mean overlap of each domain's kept units with those of the other domains, over classes (bands: 95 % "
+        f"bootstrap intervals). It is largest at {highest} ({mean[highest]:.2f}) and smallest at {lowest} "
+        f"({mean[lowest]:.2f}). {domain} has the lowest overlap at {times} of {len(mean)} sites."
+    )
+    ceiling = comparison.ceiling_by_site()
+    if len(ceiling):
+        words += (
+            f" Two halves of the same images overlap by {ceiling['value'].min():.2f} to {ceiling['value'].max():.2f} "
+            f"(dashed), random units by {comparison.chance['value'].min():.2f} to "
+            f"{comparison.chance['value'].max():.2f} (dotted)."
+        )
+    return words
+
+
+def _matrix_words(comparison: Comparison, measure: str) -> str:
+    summary = comparison.summary(measure)
+    whole = summary[summary["group"] == "all"].sort_values("value")
+    low, high = whole.iloc[0], whole.iloc[-1]
+    table = comparison.similarity[measure].groupby(["domain_a", "domain_b"])["value"].mean()
+    a, b = table.sort_values().index[-1]
+    words = (
+        f"Mean over {whole['n_classes'].max()} classes. The most alike are {a} and {b} ({table.max():.3f}). "
+        f"With the other domains, {high['domain']} is the most alike ({_with_interval(high, 'interval ')}) and "
+        f"{low['domain']} the least ({_with_interval(low)})."
+    )
+    if len(comparison.ceilings[measure]):
+        normalised = comparison.matrix(measure, normalise=True)
+        off = normalised.where(normalised.index.to_numpy()[:, None] != normalised.columns.to_numpy()[None, :])
+        words += f" Relative to the ceilings, pairs reach {off.min().min():.0%} to {off.max().max():.0%}."
+    return words
+
+
+def _summary_table(comparison: Comparison) -> pd.DataFrame:
+    columns = {}
+    for measure, name in MEASURE_NAMES.items():
+        part = comparison.summary(measure).set_index(["domain", "group"])
+        columns[name] = part.apply(_with_brackets, axis=1)
+        columns["classes"] = part["n_classes"]
+    table = pd.DataFrame(columns).reset_index().sort_values("domain", kind="stable", ignore_index=True)
+    return table[["domain", "group", "classes", *MEASURE_NAMES.values()]]
+
+
+def _with_interval(row: pd.Series, word: str = "") -> str:
+    known = not pd.isna(row["low"])
+    return f"{row['value']:.3f}" + (f", {word}{row['low']:.3f} to {row['high']:.3f}" if known else "")
+
+
+def _with_brackets(row: pd.Series) -> str:
+    return f"{row['value']:.3f}" + ("" if pd.isna(row["low"]) else f" [{row['low']:.3f}, {row['high']:.3f}]")
+
+
+def _domain_accuracy(accuracy: pd.DataFrame, pick: str) -> str:
+    totals = accuracy.assign(correct=accuracy["accuracy"] * accuracy["n_images"]).groupby("domain")
+    mean = totals["correct"].sum() / totals["n_images"].sum()
+    domain = str(mean.idxmax() if pick == "max" else mean.idxmin())
+    return f"{domain} ({mean[domain]:.1%})"
+
+
+def _cell(accuracy: pd.DataFrame, domain: str, part: str) -> float:
+    row = accuracy[(accuracy["domain"] == domain) & (accuracy["part"] == part)]
+    return float(row["accuracy"].iloc[0])
+
+
+def _units(graph: nx.DiGraph, site: str) -> set[str]:
+    return {node for node, data in graph.nodes(data=True) if data["site"] == site}
+
+
+def _share(a: set[str], b: set[str]) -> float:
+    return len(a & b) / len(a | b)
+
+
+def _shared(a: set[object], b: set[object]) -> str:
+    return f"{len(a & b)} of {len(a | b)}"

@@ -1,0 +1,195 @@
+"""The page on feature sharing: how much domains share, and which features, with the images that they are active in.
+
+Every sentence is computed from the tables it speaks of.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from circuitry.comparison.statistics import paired_tests, per_domain
+from circuitry.comparison.table import domain_matrix
+from circuitry.data.domains import DomainFolder
+from circuitry.data.images import load_image
+from circuitry.reports.contact_sheet import contact_sheet
+from circuitry.reports.figures.plots import similarity_heatmap
+from circuitry.reports.figures.style import Mark
+from circuitry.reports.page import Report
+from circuitry.representations.features import (
+    ImageFeatures,
+    chance_share,
+    compare_feature_halves,
+    compare_features,
+    compare_other_classes,
+    feature_frequency,
+    feature_summary,
+    least_shared,
+    most_shared,
+    top_images,
+)
+from circuitry.runs.errors import InputError
+
+MEASURE = "feature sharing"
+SHOWN = 8
+"""Features in each of the two tables."""
+PER_CELL = 3
+"""Images of each feature and domain."""
+
+
+def sharing_tables(
+    features: ImageFeatures, names: pd.DataFrame | None = None, *, seed: int = 0
+) -> dict[str, pd.DataFrame]:
+    """Return everything that `add_sharing` and `add_features` show, as tables by file name.
+
+    Args:
+        features: From `image_features`.
+        names: From `name_features`, where there are any.
+        seed: Seed of the bootstrap over classes.
+
+    Returns:
+        sharing and ceilings (class by class), matrix (domain by domain, ceilings on the diagonal), summary (a domain's
+        mean with the others and its interval), paired_tests, levels (means of what it is read against), features
+        (every feature in some top 20: how far it is shared, how often it is named in each domain).
+    """
+    sharing, ceilings = compare_features(features), compare_feature_halves(features)
+    others = compare_other_classes(features)
+    levels = {
+        "the same class in two domains": sharing["value"].mean(),
+        "two halves of the same images": ceilings["value"].mean(),
+        "two classes in two domains": others["value"].mean(),
+        "random features": chance_share(features.occurring),
+    }
+    table = feature_summary(features)
+    if names is not None:
+        table = names.merge(table, on="feature", validate="one_to_one")
+    return {
+        "sharing": sharing,
+        "ceilings": ceilings,
+        "matrix": domain_matrix(sharing, ceilings).rename_axis(index="domain").reset_index(),
+        "summary": per_domain(sharing, seed=seed).drop(columns="site"),
+        "paired_tests": paired_tests(sharing),
+        "levels": pd.DataFrame({"what": list(levels), "value": list(levels.values())}),
+        "features": table.merge(feature_frequency(features), left_on="feature", right_index=True),
+    }
+
+
+def add_sharing(report: Report, tables: Mapping[str, pd.DataFrame], marks: Mapping[str, Mark]) -> None:
+    """Add the section on how much domains share, from `sharing_tables`."""
+    report.section("How many features do domains share?")
+    report.text(
+        "Every image names its 20 strongest features; a class in a domain is the ranking of features by how many of "
+        "its images name them. Feature sharing of two domains is the mean over k in 5, 10, 15, 20 of the share of "
+        "their first k features that are the same, averaged over classes."
+    )
+    matrix = tables["matrix"].set_index("domain").rename_axis(index=None)
+    report.figure(similarity_heatmap(matrix, title="Shared features", measure=MEASURE, marks=marks), _words(tables))
+    report.table(tables["levels"], "What feature sharing is read against; means over classes and domains.")
+    report.table(
+        tables["summary"], "Each domain's mean sharing with the others, with its 95 % bootstrap interval over classes."
+    )
+
+
+def _words(tables: Mapping[str, pd.DataFrame]) -> str:
+    summary, sharing = tables["summary"].sort_values("value"), tables["sharing"]
+    low, high = summary.iloc[0], summary.iloc[-1]
+    pairs = sharing.groupby(["domain_a", "domain_b"])["value"].mean().sort_values()
+    a, b = pairs.index[-1]
+    words = (
+        f"Mean over {sharing['class'].nunique()} classes. The most is shared by {a} and {b} ({pairs.iloc[-1]:.2f}). "
+        f"With the other domains, {high['domain']} shares the most ({high['value']:.2f}) and {low['domain']} the least "
+        f"({low['value']:.2f})."
+    )
+    tests = tables["paired_tests"]
+    against = tests[(tests["domain_a"] == low["domain"]) | (tests["domain_b"] == low["domain"])]
+    known = against["p_holm"].dropna()
+    if len(known):
+        words += (
+            f" {low['domain']} differs from {int((known < 0.05).sum())} of {len(against)} other domains (paired over "
+            "classes, Holm-corrected p < 0.05)."
+        )
+    return words
+
+
+def add_features(
+    report: Report,
+    features: ImageFeatures,
+    tables: Mapping[str, pd.DataFrame],
+    images: DomainFolder,
+    chosen: Sequence[int] | None = None,
+    *,
+    shown: int = SHOWN,
+) -> None:
+    """Add the sections that show features: their names, how often each domain names them, their top images.
+
+    Args:
+        report: The report.
+        features: From `image_features`.
+        tables: From `sharing_tables`.
+        images: Where the image files are.
+        chosen: Features to show; the most and the least shared ones unless told.
+        shown: How many of these.
+
+    Raises:
+        InputError: for a feature that is in no top 20.
+    """
+    table = tables["features"]
+    enough = len(features.domains)  # features in fewer tops than there are domains say little either way
+    groups = {
+        "Features that domains share": (
+            most_shared(table, shown, min_tops=enough),
+            "Where one domain has such a feature among the first 20 of a class, the others have it, too; of equally "
+            "shared ones, those of the fewest classes.",
+        ),
+        "Features that domains do not share": (
+            least_shared(table, shown, min_tops=enough),
+            "Where one domain has such a feature among the first 20 of a class, the others have it not; of equally "
+            "unshared ones, those of the most classes.",
+        ),
+    }
+    if chosen is not None:
+        groups = {"The chosen features": (list(chosen), "")}
+    for heading, (group, words) in groups.items():
+        report.section(heading)
+        if group:
+            _add_group(report, features, table, images, group, words, alt=heading)
+        else:
+            report.text("There are none.")
+
+
+def _add_group(
+    report: Report,
+    features: ImageFeatures,
+    table: pd.DataFrame,
+    images: DomainFolder,
+    chosen: list[int],
+    words: str,
+    alt: str,
+) -> None:
+    known = table.set_index("feature")
+    if unknown := [feature for feature in chosen if feature not in known.index]:
+        raise InputError(
+            f"Feature {unknown[0]} is among the first 20 of no class in any domain: choose from the table of features."
+        )
+    names = known["name"] if "name" in known else pd.Series("feature", index=known.index)
+    labels = {feature: f"{names[feature]} ({feature})" for feature in chosen}
+    cells = {
+        (label, domain): [load_image(images.root / path) for path in top_images(features, feature, domain, PER_CELL)]
+        for feature, label in labels.items()
+        for domain in features.domains
+    }
+    sheet = contact_sheet(cells, list(labels.values()), list(features.domains), per_cell=PER_CELL)
+    caption = (
+        f"The {PER_CELL} images of each domain in which a feature is the most active; a dash where there are fewer."
+    )
+    report.image(sheet, f"{words} {caption}".strip(), alt=f"{alt}: top images by feature and domain")
+    shares = known.loc[chosen, list(features.domains)]
+    numbers = known.loc[chosen, ["shared", "n_classes"]].rename(columns={"n_classes": "classes"})
+    both = pd.concat([numbers, shares], axis=1).rename_axis(index=None)
+    both.insert(0, "feature", list(labels.values()))
+    report.table(
+        both.reset_index(drop=True),
+        "shared: the chance that another domain's first 20 features of a class hold it, given that one domain's do; "
+        "classes: of how many classes it is among the first 20 in some domain; then the share of each domain's "
+        "images that name it.",
+        formats={"shared": ".2f"} | dict.fromkeys(features.domains, ".0%"),
+    )

@@ -1,0 +1,197 @@
+"""The report on embedding separation, in plain words computed from the tables they speak of."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from circuitry.comparison.statistics import paired_tests
+from circuitry.comparison.table import domain_matrix
+from circuitry.reports.figures.embedding_plots import embedding_maps, measure_against_measure, separation_panels
+from circuitry.reports.figures.plots import similarity_heatmap
+from circuitry.reports.figures.style import Mark
+from circuitry.reports.page import Report
+from circuitry.representations.separation import ALL
+from circuitry.representations.separation_summary import by_seed, differences, summarise
+
+PANELS = (
+    "standardised distance",
+    "silhouette by domain",
+    "domain probe",
+    "modality gap",
+    "accuracy, seen classes",
+    "accuracy, held-out classes",
+)
+"""Measures that are drawn; those that a table lacks are left out."""
+
+
+class Distances(NamedTuple):
+    """Distances of one model, class by class."""
+
+    between: pd.DataFrame
+    """Of domains: class, domain_a, domain_b, site, value."""
+    halves: pd.DataFrame
+    """Of two halves of the same images: class, domain, site, value."""
+
+
+def panel_references(measures: pd.DataFrame, n_classes: int) -> dict[str, float]:
+    """Return what guessing reaches, by measure."""
+    accuracies = [name for name in dict.fromkeys(measures["measure"]) if name.startswith("accuracy")]
+    return {"domain probe": 0.5} | dict.fromkeys(accuracies, 1 / n_classes)
+
+
+def add_maps(report: Report, points: pd.DataFrame, marks: Mapping[str, Mark], what: str) -> None:
+    """Add the section with the maps; ``what`` says of which seed they are."""
+    report.section("Where do the images lie?")
+    report.figure(
+        embedding_maps(points, marks=marks),
+        f"Images (marks of their domain) and class prompts in every style (crosses) in one plane, {what}. On a map by "
+        "UMAP neighbours are neighbours, but the distance between far groups and their size mean little; principal "
+        "components keep large distances and may lay groups over each other. Numbers follow below.",
+    )
+
+
+def add_distances(report: Report, distances: Mapping[str, Distances], marks: Mapping[str, Mark]) -> None:
+    """Add the section on which domains lie apart from which, a heatmap per model, and tests between domains."""
+    report.section("Which domains lie apart?")
+    matrices = {model: domain_matrix(between, halves) for model, (between, halves) in distances.items()}
+    top = max(float(np.nanmax(matrix)) for matrix in matrices.values())
+    for model, (between, halves) in distances.items():
+        pairs = between.groupby(["domain_a", "domain_b"])["value"].mean().sort_values()
+        near, far = pairs.index[0], pairs.index[-1]
+        figure = similarity_heatmap(
+            matrices[model],
+            title=f"Distance between domains, {model}",
+            measure="standardised distance of class means",
+            diagonal="two halves of the same images",
+            marks=marks,
+        )
+        report.figure(
+            figure.update_traces(zmax=top),  # one scale of colours for all models
+            f"Distance between the mean of a class in one domain and in the other, in units of the images' own spread, "
+            f"mean over {between['class'].nunique()} classes. The nearest are {' and '.join(near)} "
+            f"({pairs.iloc[0]:.2f}), the farthest {' and '.join(far)} ({pairs.iloc[-1]:.2f}). Two halves of the same "
+            f"images lie {halves['value'].mean():.2f} apart (dotted), since their means are of few images.",
+        )
+        report.table(
+            paired_tests(between).rename(
+                columns={"domain_a": "domain", "domain_b": "against", "n_classes": "classes", "p_holm": "p (Holm)"}
+            ),
+            f"{model}: does one domain lie farther from the others than another does? Wilcoxon signed-rank tests "
+            "paired by class, corrected for their number.",
+            formats={"difference": "+.3f", "p": ".3g", "p (Holm)": ".3g"},
+        )
+
+
+def add_separation(
+    report: Report,
+    measures: pd.DataFrame,
+    marks: Mapping[str, Mark],
+    references: Mapping[str, float],
+    test_domain: str | None = None,
+) -> None:
+    """Add the section that sets the models side by side, and accuracy beside separation.
+
+    Args:
+        report: The report.
+        measures: From `gather`.
+        marks: The look of every domain.
+        references: From `panel_references`.
+        test_domain: Domain that sentences speak of; the one farthest from the others unless told.
+    """
+    summary = summarise(measures)
+    single = summary[summary["domain"] != ALL]
+    drawn = [name for name in PANELS if name in set(single["measure"])]
+    models = list(dict.fromkeys(measures["model"]))
+    n_seeds = int(summary["n_seeds"].max())
+    report.section("How far do the domains lie apart, and does accuracy follow?")
+    seeds = by_seed(measures) if n_seeds > 1 else None
+    report.figure(
+        separation_panels(single, drawn, seeds, references, marks=marks),
+        f"Each domain by {len(drawn)} measures, for {_listed(models)}. Bars: 95 % bootstrap intervals over classes; "
+        + (f"short strokes: the {n_seeds} seeds. " if n_seeds > 1 else "one seed. ")
+        + "Dotted: guessing. "
+        + _all_words(summary),
+    )
+    if len(models) < 2:
+        return
+    first, last = models[0], models[-1]
+    change = differences(measures, first, last)
+    domain = test_domain or _farthest(single, first)
+    accuracy = next(name for name in reversed(PANELS) if name in drawn and name.startswith("accuracy"))
+    report.figure(
+        measure_against_measure(single, "standardised distance", accuracy, marks=marks),
+        f"From {first} (filled) to {last} (hollow): distance to the other domains and {accuracy}. {domain}: distance "
+        f"{_said(change, 'standardised distance', domain)}, {accuracy} {_said(change, accuracy, domain)}; the other "
+        f"domains: distance {_others(change, 'standardised distance', domain)}, {accuracy} "
+        f"{_others(change, accuracy, domain)}.",
+    )
+    report.table(
+        _cells(change, drawn),
+        f"What changes from {first} to {last}: differences with 95 % bootstrap intervals over classes, paired by class "
+        "(none for probe and gap, which are not of a class).",
+    )
+
+
+def add_separation_guide(report: Report) -> None:
+    """Add the section on what was computed and how to read it."""
+    report.section("How to read this")
+    report.text(
+        "All embeddings are divided by their length. Distances are taken class by class between the mean of a class "
+        "in two domains, so that different things in the domains do not count, and averaged. Standardised: divided by "
+        "the spread of the images around their means; a space that shrinks as a whole keeps its standardised "
+        "distances. Halves of the same images show how far means lie apart by chance.\n\n"
+        "Silhouette: near 1 where an image is much nearer to its own domain (all classes) than to the next, near 0 "
+        "where domains mix, below 0 where an image is nearer to another domain. Domain probe: balanced accuracy of a "
+        "linear classifier that tells a domain from the others; it may find a small difference that no distance "
+        "shows. Modality gap: distance between the mean image of a domain and the mean class prompt.\n\n"
+        "Intervals are over classes and do not hold the differences between trainings; the seeds show those. Domains "
+        "that come together and classes that are recognised are two claims: accuracy can stay where it was."
+    )
+
+
+def _cells(change: pd.DataFrame, measures: Sequence[str]) -> pd.DataFrame:
+    """Differences in words, a row per measure and a column per domain."""
+    rows = change[change["measure"].isin(measures) & (change["domain"] != ALL)]
+    said = [
+        f"{value:+.2f}" + (f" [{low:+.2f}, {high:+.2f}]" if pd.notna(low) else "")
+        for value, low, high in zip(rows["difference"], rows["low"], rows["high"], strict=True)
+    ]
+    table = rows.assign(said=said).pivot(index="measure", columns="domain", values="said")
+    return table.loc[list(measures)].rename_axis(columns=None).reset_index()
+
+
+def _all_words(summary: pd.DataFrame) -> str:
+    """The modality gap of all images together, and the probe that names the domain."""
+    whole = summary[summary["domain"] == ALL].set_index(["measure", "model"])["value"]
+    said = {
+        "modality gap": "Modality gap of all images",
+        "domain probe": "Balanced accuracy of one probe that names the domain",
+    }
+    words = []
+    for measure, start in said.items():
+        values = whole[measure] if measure in whole.index.get_level_values(0) else {}
+        if len(values):
+            words.append(f"{start}: {', '.join(f'{value:.2f} ({model})' for model, value in values.items())}.")
+    return " ".join(words)
+
+
+def _said(change: pd.DataFrame, measure: str, domain: str) -> str:
+    row = change[(change["measure"] == measure) & (change["domain"] == domain)].iloc[0]
+    known = pd.notna(row["low"])
+    return f"{row['difference']:+.2f}" + (f" (interval {row['low']:+.2f} to {row['high']:+.2f})" if known else "")
+
+
+def _others(change: pd.DataFrame, measure: str, domain: str) -> str:
+    found = change[(change["measure"] == measure) & ~change["domain"].isin([domain, ALL])]["difference"]
+    return f"{found.min():+.2f} to {found.max():+.2f}" if len(found) else "–"
+
+
+def _farthest(summary: pd.DataFrame, model: str) -> str:
+    rows = summary[(summary["measure"] == "standardised distance") & (summary["model"] == model)]
+    return str(rows.set_index("domain")["value"].idxmax())
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

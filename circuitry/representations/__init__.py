@@ -1,0 +1,1 @@
+"""Compare domains by activations, features and embeddings."""

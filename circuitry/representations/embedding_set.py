@@ -1,0 +1,85 @@
+"""Embeddings of images or texts of one model, each with its domain and class; stored without pickle. No torch."""
+
+import os
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float
+
+from circuitry.runs.arrays import read_arrays, write_arrays
+from circuitry.runs.errors import InputError
+
+_FORMAT = "circuitry-embeddings/1"
+_LABELS = ("domain", "class_name")
+
+
+@dataclass(frozen=True, eq=False)
+class Embeddings:
+    """Vectors of length 1 in one embedding space, and what each is of.
+
+    Raises:
+        InputError: for vectors that are not finite or not of length 1, or labels that do not fit their number.
+
+    Example:
+        >>> images = embed_images(clip, DomainFolder("DomainNet"))
+        >>> images.vectors[images.domain == "quickdraw"].mean(0)
+    """
+
+    vectors: Float[np.ndarray, "n d"]
+    """A row of length 1 for each."""
+    source: np.ndarray
+    """Strings [n]: the image's path below its root, or the text."""
+    domain: np.ndarray
+    """Strings [n]: the domain; of a text its style, empty for a text without one."""
+    class_name: np.ndarray
+    """Strings [n]."""
+
+    def __post_init__(self) -> None:
+        n = len(self.vectors)
+        labels = {name: len(getattr(self, name)) for name in ("source", *_LABELS)}
+        if n == 0 or set(labels.values()) != {n}:
+            raise InputError(
+                f"Embeddings need at least one vector and a source, domain and class for each, but {n} vectors and "
+                f"{', '.join(f'{count} of {name}' for name, count in labels.items())} were given."
+            )
+        lengths = np.linalg.norm(self.vectors, axis=1)
+        if not np.isfinite(lengths).all() or np.abs(lengths - 1).max() > 1e-3:
+            raise InputError(
+                "Embeddings need finite vectors of length 1, but the lengths lie between "
+                f"{lengths.min():.3g} and {lengths.max():.3g}: divide each by its length."
+            )
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def take(self, which: np.ndarray) -> "Embeddings":
+        """Return those that an index or a mask chooses."""
+        chosen = {name: getattr(self, name)[which] for name in ("vectors", "source", *_LABELS)}
+        return replace(self, **chosen)
+
+    def groups(self) -> dict[tuple[str, str], np.ndarray]:
+        """Return the row numbers of every (class, domain), in sorted order."""
+        order = np.lexsort((self.domain, self.class_name))
+        keys = list(zip(self.class_name[order].tolist(), self.domain[order].tolist(), strict=True))
+        starts = [i for i, key in enumerate(keys) if i == 0 or key != keys[i - 1]]
+        return {keys[i]: rows for i, rows in zip(starts, np.split(order, starts[1:]), strict=True)}
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write to one safetensors file, whole or not at all."""
+        header: dict[str, object] = {"source": self.source.tolist()}
+        arrays = {"vectors": self.vectors}
+        for name in _LABELS:
+            names, arrays[name] = np.unique(getattr(self, name), return_inverse=True)
+            header[name] = names.tolist()
+        write_arrays(path, _FORMAT, header, arrays)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "Embeddings":
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: for a missing or damaged file, or one of another version.
+        """
+        header, arrays = read_arrays(path, _FORMAT, "file of embeddings")
+        labels = {name: np.array(header[name])[arrays[name]] for name in _LABELS}
+        return cls(arrays["vectors"], np.array(header["source"]), **labels)

@@ -1,0 +1,165 @@
+"""Images and texts as points in a CLIP model's embedding space.
+
+1. `embed_images`: every image of a `DomainFolder`, or a few per class and domain, through the image encoder;
+   stored, so that a second run reads them.
+2. `embed_texts`: class prompts through the text encoder, without a style or one set per style.
+
+All vectors are divided by their length, as CLIP does before it compares them.
+"""
+
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import torch
+import torch.nn.functional as F
+from platformdirs import user_cache_path
+from tqdm import tqdm
+
+from circuitry.data.batches import load_batches
+from circuitry.data.captions import SHARED_STYLE_WORDS, STYLE_WORDS, readable, with_article
+from circuitry.data.domains import DomainFolder, ImageRecord
+from circuitry.models.clip import Clip
+from circuitry.representations.embedding_set import Embeddings
+from circuitry.runs.errors import InputError
+from circuitry.runs.provenance import digest
+
+
+def embed_images(
+    clip: Clip,
+    images: DomainFolder,
+    n_images: int | None = None,
+    seed: int = 0,
+    *,
+    batch_size: int = 64,
+    cache_dir: str | os.PathLike[str] | None = None,
+    progress: bool = True,
+) -> Embeddings:
+    """Return the embeddings of images, in the order of ``images.records`` (with ``n_images``: by domain and class).
+
+    Args:
+        clip: The model.
+        images: What to embed. Files that cannot be read are left out, with a warning each.
+        n_images: Images per class and domain, as ``images.select`` chooses them by ``seed``; all unless told.
+        seed: Seed of the choice.
+        batch_size: Images in one run; it changes nothing else.
+        cache_dir: Where results are kept, keyed by weights, preprocessing and the list of files with their sizes
+            and times; the user's cache unless told.
+        progress: Show a bar over images.
+
+    Raises:
+        InputError: when no image can be read, or embeddings are not finite.
+
+    Example:
+        >>> embedded = embed_images(clip, DomainFolder("DomainNet"), n_images=20)
+        >>> embedded.vectors.shape
+        (41380, 1024)
+    """
+    records = _chosen(images, n_images, seed)
+    folder = Path(cache_dir) if cache_dir is not None else user_cache_path("circuitry") / "embeddings"
+    path = folder / f"{_key(clip, records)}.safetensors"
+    if path.is_file():
+        try:
+            return Embeddings.load(path)
+        except InputError as error:
+            warnings.warn(f"embeddings are made again: {error}", stacklevel=2)
+    vectors, read = _embedded(clip, records, batch_size, progress)
+    labels = [np.array([getattr(record, name) for record in read]) for name in ("relative", "domain", "class_name")]
+    embedded = Embeddings(vectors, *labels)
+    embedded.save(path)
+    return embedded
+
+
+def _chosen(images: DomainFolder, n_images: int | None, seed: int) -> Sequence[ImageRecord]:
+    if n_images is None:
+        return images.records
+    cells = [(class_name, domain) for domain in images.domains for class_name in images.classes]
+    return [record for cell in cells for record in images.select(*cell, n_images, seed)]
+
+
+def _key(clip: Clip, records: Sequence[ImageRecord]) -> str:
+    """Everything that shapes the vectors. Times are in it, since a data set may be drawn again in its place."""
+    states = [(record.relative, os.stat(record.path)) for record in records]
+    files = [(relative, state.st_size, state.st_mtime_ns) for relative, state in states]
+    return digest([clip.digest, open_clip.get_model_preprocess_cfg(clip.model), files])
+
+
+@torch.no_grad()
+def _embedded(
+    clip: Clip, records: Sequence[ImageRecord], batch_size: int, progress: bool
+) -> tuple[np.ndarray, list[ImageRecord]]:
+    skipped: set[Path] = set()
+
+    def skip(path: Path, reason: str) -> None:
+        skipped.add(path)
+        warnings.warn(f"skipped an image: {reason}", stacklevel=2)
+
+    rows: list[np.ndarray] = []
+    batches = load_batches([record.path for record in records], clip.preprocess, batch_size, on_skip=skip)
+    with tqdm(total=len(records), unit="image", desc="embedding", disable=not progress) as bar:
+        for batch in batches:
+            rows.append(F.normalize(clip.encoder(batch.to(clip.encoder.device)).float(), dim=-1).cpu().numpy())
+            bar.update(len(batch))
+    if not rows:
+        raise InputError(f"None of the {len(records)} images to embed can be read: give a folder with readable ones.")
+    return np.concatenate(rows), [record for record in records if record.path not in skipped]
+
+
+def embed_texts(
+    clip: Clip,
+    class_names: Sequence[str],
+    styles: Sequence[str] | None = None,
+    *,
+    templates: Sequence[str | Callable[[str], str]] | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> Embeddings:
+    """Return one embedding per class, or per style and class, as `Clip.text_weights` makes them.
+
+    Args:
+        clip: The model.
+        class_names: The classes.
+        styles: Names of domains: each class gets a prompt in each, "a sketch of a cat." The word is the first of the
+            domain's own in `STYLE_WORDS` ("photo" for real), or the domain's name.
+        templates: Of texts without a style; those of zero-shot classification unless told.
+        cache_dir: Where results are kept; the user's cache unless told.
+
+    Raises:
+        InputError: for no classes, no styles, or templates together with styles.
+
+    Example:
+        >>> embed_texts(clip, ["cat", "dog"], styles=["sketch", "real"]).source[:2].tolist()
+        ['a sketch of a cat.', 'a sketch of a dog.']
+    """
+    if styles is None:
+        return _texts(clip, class_names, "", "{}", templates, cache_dir)
+    if templates is not None or not styles:
+        given = "templates, too, were" if templates is not None else "an empty list was"
+        raise InputError(
+            f"Texts in styles need names of styles, each of which is its own template, but {given} given: "
+            "give one of the two."
+        )
+    prompts = {style: f"{with_article(_word(style))} of a {{}}." for style in styles}
+    parts = [_texts(clip, class_names, style, prompt, [prompt], cache_dir) for style, prompt in prompts.items()]
+    joined = [np.concatenate([getattr(part, name) for part in parts]) for name in ("source", "domain", "class_name")]
+    return Embeddings(np.concatenate([part.vectors for part in parts]), *joined)
+
+
+def _word(style: str) -> str:
+    own = [word for word in STYLE_WORDS.get(style, ()) if word not in SHARED_STYLE_WORDS]
+    return own[0] if own else readable(style)
+
+
+def _texts(
+    clip: Clip,
+    class_names: Sequence[str],
+    style: str,
+    pattern: str,
+    templates: Sequence[str | Callable[[str], str]] | None,
+    cache_dir: str | os.PathLike[str] | None,
+) -> Embeddings:
+    weights = clip.text_weights(class_names, templates, cache_dir=cache_dir).float().cpu().numpy()
+    sources = [pattern.replace("{}", readable(name)) for name in class_names]
+    return Embeddings(weights, np.array(sources), np.full(len(weights), style), np.array(class_names))

@@ -1,0 +1,240 @@
+"""Do images of a class in two domains have the same features of a sparse autoencoder? No torch.
+
+1. every image names its 20 strongest positive features (`ImageFeatures`, made by ``image_features``);
+2. a class in a domain is the histogram of these names over its images, its features ranked by count;
+3. ``feature_share``: mean over k in {5, 10, 15, 20} of |top-k(a) & top-k(b)| / k; `compare_features` for every
+   class and pair of domains, as a table for `graph_similarity.domain_matrix` and `statistics`;
+4. what it is read against: two halves of the same images (`compare_feature_halves`), other classes
+   (`compare_other_classes`), random features (`chance_share`);
+5. feature by feature: how often it is named in each domain, and whether domains agree on it.
+
+Ties in a histogram: of features named by equally many images, the one with the larger summed activation comes first,
+then the one with the smaller number. A feature that no image names is in no top-k, so where fewer than k
+are named even equal histograms share less than all.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations, groupby
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Int
+
+from circuitry.runs.errors import InputError
+
+STRONGEST = 20
+"""Features that an image names."""
+TOPS = (5, 10, 15, 20)
+"""Sizes of the tops of a histogram that are compared."""
+COLUMNS = ["class", "domain_a", "domain_b", "site", "value"]
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFeatures:
+    """The strongest features of many images, sorted by domain and class."""
+
+    images: pd.DataFrame
+    """One row per image: relative (path below the root of the data), domain, class."""
+    strongest: np.ndarray
+    """[images, 20], integers: each image's strongest positive features in order; -1 where fewer are positive."""
+    activation: np.ndarray
+    """[images, 20]: their activations; 0 where there is none."""
+    n_features: int
+    """Features of the autoencoder."""
+
+    def __post_init__(self) -> None:
+        if self.strongest.shape != self.activation.shape or len(self.strongest) != len(self.images):
+            raise InputError(
+                f"The features of {len(self.images)} images need as many rows of numbers and of activations, but "
+                f"these are {list(self.strongest.shape)} and {list(self.activation.shape)}."
+            )
+        if not len(self.images):
+            raise InputError("Features are compared on at least one image, but there were none.")
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """Domains with images, sorted."""
+        return tuple(sorted(set(self.images["domain"])))
+
+    @property
+    def occurring(self) -> int:
+        """How many different features are among the strongest of some image."""
+        return len(np.unique(self.strongest[self.strongest >= 0]))
+
+    def cells(self) -> dict[tuple[str, str], np.ndarray]:
+        """Return the rows of every (class, domain) that has images, in their order, sorted by class and domain."""
+        groups = self.images.reset_index(drop=True).groupby(["class", "domain"])
+        return {(str(class_name), str(domain)): part.index.to_numpy() for (class_name, domain), part in groups}
+
+    def ranked(self, rows: Int[np.ndarray, " rows"]) -> Int[np.ndarray, " top"]:
+        """Return the features that most of these images name, at most 20; ties as in the module's description."""
+        named = self.strongest[rows]
+        counts = np.bincount(named[named >= 0], minlength=self.n_features)
+        totals = np.bincount(named[named >= 0], self.activation[rows][named >= 0], minlength=self.n_features)
+        order = np.lexsort((-totals, -counts))[:STRONGEST]  # stable, so that smaller numbers come first
+        return order[counts[order] > 0]
+
+
+def feature_share(a: Int[np.ndarray, " top_a"], b: Int[np.ndarray, " top_b"]) -> float:
+    """Return the mean over k in {5, 10, 15, 20} of |first k of a & first k of b| / k, for two ranked lists of features.
+
+    Example:
+        >>> feature_share(np.arange(20), np.arange(20))
+        1.0
+    """
+    return float(np.mean([len(np.intersect1d(a[:k], b[:k])) / k for k in TOPS]))
+
+
+def compare_features(features: ImageFeatures) -> pd.DataFrame:
+    """Compare the features of each class between all pairs of domains: columns class, domain_a, domain_b, site, value.
+
+    Each pair of domains once, in sorted order; ``site`` is None; pairs of which one has no images are absent.
+
+    Example:
+        >>> table = compare_features(image_features(clip, sae, images))
+        >>> domain_matrix(table, compare_feature_halves(features))
+        >>> per_domain(table)
+    """
+    cells = features.cells()
+    tops = {key: features.ranked(rows) for key, rows in cells.items()}
+    rows = [(name, a, b, None, feature_share(tops[name, a], tops[name, b])) for name, a, b in _pairs(cells)]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def compare_feature_halves(features: ImageFeatures) -> pd.DataFrame:
+    """Compare two halves of the images of each class and domain, every other image: the noise ceiling.
+
+    Returns:
+        Columns class, domain, site, value. Each half has half the images, so it is a cautious ceiling.
+    """
+    rows = [
+        (*key, None, feature_share(features.ranked(rows[0::2]), features.ranked(rows[1::2])))
+        for key, rows in features.cells().items()
+        if len(rows) > 1
+    ]
+    return pd.DataFrame(rows, columns=["class", "domain", "site", "value"])
+
+
+def compare_other_classes(features: ImageFeatures) -> pd.DataFrame:
+    """Compare each class in one domain with all other classes in another: what is shared whatever the class.
+
+    Returns:
+        As `compare_features`; the value is the mean over the other classes, of either domain. There are no rows
+        for a single class.
+    """
+    cells = features.cells()
+    shares = _all_shares([features.ranked(rows) for rows in cells.values()], features.n_features)
+    classes, domains = (np.array(names) for names in zip(*cells, strict=True))
+    values = []
+    for name, domain_a, domain_b in _pairs(cells):
+        other, mine = classes != name, classes == name
+        in_a, in_b = domains == domain_a, domains == domain_b
+        both = np.concatenate([shares[mine & in_a][0, other & in_b], shares[mine & in_b][0, other & in_a]])
+        if len(both):
+            values.append((name, domain_a, domain_b, None, float(both.mean())))
+    return pd.DataFrame(values, columns=COLUMNS)
+
+
+def chance_share(n_features: int) -> float:
+    """Return the expected share of two independent random rankings of ``n_features``.
+
+    Two random subsets of size k have k^2 / n_features members in common on average (hypergeometric), so with at
+    least 20 features it is the mean of k / n_features.
+
+    Raises:
+        InputError: for no features.
+    """
+    if n_features < 1:
+        raise InputError(f"A ranking needs at least one feature, but there are {n_features}.")
+    return float(np.mean([min(k, n_features) ** 2 / (n_features * k) for k in TOPS]))
+
+
+def feature_frequency(features: ImageFeatures) -> pd.DataFrame:
+    """Return the share of each domain's images that name a feature: one row per feature, one column per domain."""
+    columns = {}
+    for domain in features.domains:
+        rows = np.flatnonzero(features.images["domain"] == domain)
+        named = features.strongest[rows]
+        columns[domain] = np.bincount(named[named >= 0], minlength=features.n_features) / len(rows)
+    return pd.DataFrame(columns).rename_axis(index="feature", columns="domain")
+
+
+def feature_summary(features: ImageFeatures) -> pd.DataFrame:
+    """Say of every feature how far domains agree on it: one row per feature that is in some top 20.
+
+    Returns:
+        Columns feature, n_images (that name it), n_tops (classes in domains whose top 20 hold it), n_classes (of
+        these), shared: the chance that another domain's top 20 of the same class holds it too, given
+        that one does. Features of classes that have images in one domain only are left out.
+    """
+    by_class: dict[str, list[np.ndarray]] = {}
+    for (name, _), rows in features.cells().items():
+        by_class.setdefault(name, []).append(_member(features.ranked(rows), features.n_features))
+    several = [members for members in by_class.values() if len(members) > 1]
+    if not several:
+        raise InputError("Features are shared between domains, but no class has images in two of them.")
+    counts = np.array([np.sum(members, axis=0) for members in several])
+    others = np.array([[len(members) - 1] for members in several])
+    tops = counts.sum(0)
+    table = pd.DataFrame(
+        {
+            "feature": np.arange(features.n_features),
+            "n_images": np.bincount(features.strongest[features.strongest >= 0], minlength=features.n_features),
+            "n_tops": tops,
+            "n_classes": (counts > 0).sum(0),
+            "shared": (counts * (counts - 1) / others).sum(0) / np.maximum(tops, 1),
+        }
+    )
+    return table.query("n_tops > 0").reset_index(drop=True)
+
+
+def most_shared(summary: pd.DataFrame, n: int, *, min_tops: int = 2) -> list[int]:
+    """Return the features that domains agree on most; of equal ones those of the fewest classes, then tops, first.
+
+    A feature of every class is shared, too, but says nothing about a class.
+    """
+    enough = summary[summary["n_tops"] >= min_tops]
+    order = enough.sort_values(["shared", "n_classes", "n_tops", "feature"], ascending=[False, True, False, True])
+    return [int(feature) for feature in order["feature"][:n]]
+
+
+def least_shared(summary: pd.DataFrame, n: int, *, min_tops: int = 2) -> list[int]:
+    """Return the features that domains agree on least; of equal ones those in the most tops first."""
+    enough = summary[summary["n_tops"] >= min_tops]
+    order = enough.sort_values(["shared", "n_tops", "feature"], ascending=[True, False, True])
+    return [int(feature) for feature in order["feature"][:n]]
+
+
+def top_images(features: ImageFeatures, feature: int, domain: str, n: int) -> list[str]:
+    """Return the images of a domain, as paths below the data's root, in which a feature is most active.
+
+    Only images that name the feature among their 20 strongest.
+    """
+    rows, columns = np.nonzero(features.strongest == feature)
+    inside = (features.images["domain"] == domain).to_numpy()[rows]
+    rows, columns = rows[inside], columns[inside]
+    order = np.argsort(-features.activation[rows, columns], kind="stable")[:n]
+    return [str(path) for path in features.images["relative"].iloc[rows[order]]]
+
+
+def _pairs(cells: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str, str]]:
+    """Yield every class with every two of its domains, in sorted order."""
+    for name, of_class in groupby(sorted(cells), key=lambda cell: cell[0]):
+        for (_, domain_a), (_, domain_b) in combinations(of_class, 2):
+            yield name, domain_a, domain_b
+
+
+def _member(top: np.ndarray, n_features: int) -> np.ndarray:
+    member = np.zeros(n_features, dtype=np.int64)
+    member[top] = 1
+    return member
+
+
+def _all_shares(tops: Sequence[np.ndarray], n_features: int) -> np.ndarray:
+    """Return the shares of all pairs of ranked lists [lists, lists]: products of the tops as 0-1 vectors."""
+    shares = np.zeros((len(tops), len(tops)))
+    for k in TOPS:
+        member = np.stack([_member(top[:k], n_features) for top in tops]).astype(np.float32)  # counts stay exact
+        shares += member @ member.T / (k * len(TOPS))
+    return shares

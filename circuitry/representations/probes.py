@@ -1,0 +1,205 @@
+"""Linear probes: what can be read off a representation by a linear classifier (Alain & Bengio 2017, arXiv 1610.01644).
+
+1. Features are standardised with the mean and deviation of the training images alone.
+2. A ridge classifier (least squares on targets of -1 and 1, one per class, classes weighted alike) is fitted in closed
+   form, so that it is deterministic, and fast also where features outnumber images; its penalty is the one of
+   `PENALTIES` with the smallest leave-one-out error on the training images.
+3. Its balanced accuracy, the mean over classes of the share of a class's images that are recognised, is taken on other
+   images: in stratified folds, or on a group of images (a domain) that was left out of training.
+
+Guessing reaches one over the number of classes, however many images each has: `chance_accuracy`. `probe_sites` asks at
+every site of an encoder: can class and domain be read off, and does the class by a classifier of the other domains?
+
+No torch.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from scipy import stats
+from sklearn.linear_model import RidgeClassifierCV
+from sklearn.metrics import recall_score
+from sklearn.model_selection import StratifiedKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from circuitry.comparison.statistics import bootstrap_mean
+from circuitry.runs.errors import InputError
+
+PENALTIES = tuple(10.0**k for k in range(-1, 6))
+"""Candidates for the ridge penalty, for standardised features and sums (not means) over images."""
+
+TARGETS = ("class", "domain", "class across domains")
+"""What `probe_sites` reads off."""
+
+
+def probe_accuracy(
+    features: Float[np.ndarray, "images features"],
+    labels: Sequence[str],
+    *,
+    folds: int = 5,
+    seed: int = 0,
+    penalties: Sequence[float] = PENALTIES,
+) -> Float[np.ndarray, " folds"]:
+    """Return the balanced accuracy of a linear classifier in every fold of a stratified cross-validation, in 0..1.
+
+    Args:
+        features: One row per image.
+        labels: What is to be read off, one per image.
+        folds: Parts of the images; each is tested on once, with the others for training.
+        seed: Seed of the parts.
+        penalties: Candidates for the ridge penalty; one value is taken as it is.
+
+    Raises:
+        InputError: for fewer than two folds or classes, a class with fewer images than folds, features that are not
+            finite, or another number of labels than of images.
+
+    Example:
+        >>> accuracy = probe_accuracy(embeddings, [record.domain for record in records])
+        >>> accuracy.mean(), chance_accuracy([record.domain for record in records])
+    """
+    x, y = _checked(features, labels)
+    if folds < 2:
+        raise InputError(f"Cross-validation needs at least two folds, but {folds} was given.")
+    names, counts = np.unique(y, return_counts=True)
+    if counts.min() < folds:
+        raise InputError(
+            f"Every class needs an image in each of the {folds} folds, but {str(names[counts.argmin()])!r} has "
+            f"{counts.min()}: give more images, leave the class out, or take fewer folds."
+        )
+    parts = StratifiedKFold(folds, shuffle=True, random_state=seed).split(x, y)
+    return np.array([_balanced_accuracy(x[a], y[a], x[b], y[b], penalties) for a, b in parts])
+
+
+def probe_left_out(
+    features: Float[np.ndarray, "images features"],
+    labels: Sequence[str],
+    groups: Sequence[str],
+    *,
+    penalties: Sequence[float] = PENALTIES,
+) -> dict[str, float]:
+    """Return, by group, the balanced accuracy on its images of a classifier that is fitted on all other groups.
+
+    A group's accuracy is over those of its classes that another group has, too; a group without any is left out.
+
+    Args:
+        features: One row per image.
+        labels: What is to be read off, one per image.
+        groups: What is left out of training in turn, one per image: the domain.
+        penalties: Candidates for the ridge penalty.
+
+    Raises:
+        InputError: for fewer than two classes or groups, a group whose others have fewer than two classes, features
+            that are not finite, or another number of labels or groups than of images.
+
+    Example:
+        >>> probe_left_out(embeddings, classes, domains)
+        {'quickdraw': 0.31, 'real': 0.78}
+    """
+    x, y = _checked(features, labels)
+    if len(groups) != len(y):
+        raise InputError(f"Probes need one group per image, but {len(groups)} groups for {len(y)} images were given.")
+    by_image = np.asarray(groups)
+    names = np.unique(by_image)
+    if len(names) < 2:
+        raise InputError(f"Leaving a group out needs at least two groups, but {len(names)} was given.")
+    found = {}
+    for name in names:
+        train = by_image != name
+        known = np.unique(y[train])
+        if len(known) < 2:
+            raise InputError(f"A probe needs at least two classes outside {str(name)!r}, but there is {len(known)}.")
+        test = ~train & np.isin(y, known)
+        if test.any():
+            found[str(name)] = _balanced_accuracy(x[train], y[train], x[test], y[test], penalties)
+    return found
+
+
+class SiteProbes(NamedTuple):
+    """Balanced accuracies of linear probes at every site, in 0..1."""
+
+    sites: pd.DataFrame
+    """Columns site, target (one of `TARGETS`), value, low, high, chance, n_images."""
+    left_out: pd.DataFrame
+    """The class by a classifier of the other domains: site, domain, value, chance, n_images."""
+
+
+def probe_sites(
+    features: Mapping[str, Float[np.ndarray, "_ _"]],
+    classes: Sequence[str],
+    domains: Sequence[str],
+    *,
+    folds: int = 5,
+    seed: int = 0,
+) -> SiteProbes:
+    """Read class and domain off the features of every site.
+
+    Intervals are of 95 %: for class and domain over folds, with Student's t and the variance of the mean raised by
+    1 / (folds - 1), since folds share images for training (Nadeau & Bengio 2003); for the class across domains by a
+    bootstrap over the domains that were left out.
+
+    Args:
+        features: By site, one row per image, e.g. unit means: each unit's activation averaged over positions.
+        classes, domains: Of every image.
+        folds, seed: See `probe_accuracy`.
+
+    Raises:
+        InputError: see `probe_accuracy` and `probe_left_out`.
+
+    Example:
+        >>> found = probe_sites(unit_means, classes, domains)
+        >>> found.sites.pivot(index="site", columns="target", values="value")
+    """
+    sites, left_out = [], []
+    for site, x in features.items():
+        for target, labels in zip(TARGETS, (classes, domains), strict=False):
+            interval = _over_folds(probe_accuracy(x, labels, folds=folds, seed=seed))
+            sites.append((site, target, *interval, chance_accuracy(labels), len(x)))
+        by_domain = probe_left_out(x, classes, domains)
+        chance = chance_accuracy(classes)
+        interval = bootstrap_mean(np.array(list(by_domain.values())), seed=seed)
+        sites.append((site, TARGETS[2], *interval, chance, len(x)))
+        left_out += [(site, name, value, chance, list(domains).count(name)) for name, value in by_domain.items()]
+    return SiteProbes(
+        pd.DataFrame(sites, columns=["site", "target", "value", "low", "high", "chance", "n_images"]),
+        pd.DataFrame(left_out, columns=["site", "domain", "value", "chance", "n_images"]),
+    )
+
+
+def _over_folds(values: np.ndarray) -> tuple[float, float, float]:
+    """Mean and its interval within 0..1."""
+    folds, mean = len(values), float(values.mean())
+    error = float(values.std(ddof=1)) * np.sqrt(1 / folds + 1 / (folds - 1))
+    reach = float(stats.t.ppf(0.975, folds - 1)) * error
+    return mean, max(0.0, mean - reach), min(1.0, mean + reach)
+
+
+def chance_accuracy(labels: Sequence[str]) -> float:
+    """Return the balanced accuracy of guessing: one over the number of different labels."""
+    return 1 / len(set(labels))
+
+
+def _checked(features: np.ndarray, labels: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    if len(labels) != len(features):
+        raise InputError(
+            f"Probes need one label per image, but {len(labels)} labels for {len(features)} images were given."
+        )
+    if len(set(labels)) < 2:
+        raise InputError(f"A probe needs at least two classes, but {len(set(labels))} was given.")
+    if not features.shape[1] or not np.isfinite(features).all():
+        raise InputError(
+            f"Probes need features that are finite, but those given {list(features.shape)} "
+            + ("hold NaN or infinite values." if features.shape[1] else "are none.")
+        )
+    return features.astype(np.float64), np.asarray(labels)
+
+
+def _balanced_accuracy(
+    x: np.ndarray, y: np.ndarray, x_test: np.ndarray, y_test: np.ndarray, penalties: Sequence[float]
+) -> float:
+    probe = make_pipeline(StandardScaler(), RidgeClassifierCV(penalties, class_weight="balanced"))
+    guesses = probe.fit(x, y).predict(x_test)
+    return float(recall_score(y_test, guesses, labels=np.unique(y_test), average="macro"))

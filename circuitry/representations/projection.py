@@ -1,0 +1,123 @@
+"""Two-dimensional maps of an embedding space: UMAP with density where it is installed, principal components else.
+
+1. `embedding_map`: vectors to points in the plane. UMAP (McInnes et al. 2018, arXiv 1802.03426) keeps neighbours
+   together; its densMAP variant (Narayan et al. 2021, doi 10.1038/s41587-020-00801-7) also keeps dense regions dense.
+   Distances between far groups mean little on it. Principal components are a linear view that keeps large distances
+   and may put groups on top of each other that lie apart.
+2. `map_table`: images and texts on one map, as a table to draw, thinned to what an eye can take in.
+
+No torch.
+"""
+
+import importlib.util
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from sklearn.decomposition import PCA
+
+from circuitry.representations.embedding_set import Embeddings
+from circuitry.runs.errors import InputError
+
+METHODS = ("auto", "umap", "pca")
+NEIGHBOURS = 15
+"""UMAP's own default; fewer where there are fewer points."""
+
+
+class EmbeddingMap(NamedTuple):
+    """Points in the plane, and how they came there."""
+
+    points: Float[np.ndarray, "n 2"]
+    method: str
+    """In words: "UMAP with density", or "principal components (41 % of the variance)"."""
+
+
+def embedding_map(vectors: Float[np.ndarray, "n d"], method: str = "auto", seed: int = 0) -> EmbeddingMap:
+    """Map vectors to the plane; the same arguments give the same points.
+
+    Args:
+        vectors: One row per image or text; Euclidean distances, which order vectors of length 1 as cosines do.
+        method: ``umap`` or ``pca``; ``auto`` takes UMAP where umap-learn is installed (importing and compiling it
+            takes half a minute).
+        seed: Seed of UMAP.
+
+    Raises:
+        InputError: for another method, UMAP where it is not installed, fewer than four vectors, one dimension, or
+            vectors that are not finite.
+
+    Example:
+        >>> points, method = embedding_map(images.vectors, "pca")
+    """
+    if method not in METHODS:
+        raise InputError(f"Unknown method {method!r} of a map: choose one of {', '.join(METHODS)}.")
+    installed = importlib.util.find_spec("umap") is not None
+    if method == "umap" and not installed:
+        raise InputError(
+            "A map by UMAP needs umap-learn, which is not installed: pip install 'circuitry[umap]', or choose pca."
+        )
+    if len(vectors) < 4 or vectors.shape[1] < 2 or not np.isfinite(vectors).all():
+        raise InputError(
+            f"A map needs at least four finite vectors of two dimensions or more, but {list(vectors.shape)} "
+            + ("with NaN or infinite values was given." if not np.isfinite(vectors).all() else "was given.")
+        )
+    if method == "pca" or not installed:
+        return _principal_components(vectors)
+    return EmbeddingMap(_umap(vectors, seed), "UMAP with density")
+
+
+def _principal_components(vectors: np.ndarray) -> EmbeddingMap:
+    pca = PCA(2, svd_solver="full")  # the one that is neither random nor squares the numbers
+    points = pca.fit_transform(vectors.astype(np.float64))
+    return EmbeddingMap(points, f"principal components ({pca.explained_variance_ratio_.sum():.0%} of the variance)")
+
+
+def _umap(vectors: np.ndarray, seed: int) -> np.ndarray:
+    import umap  # slow to import, and an extra
+
+    neighbours = min(NEIGHBOURS, len(vectors) - 1)
+    # n_jobs: with a seed UMAP runs on one thread, and warns where it is not told so.
+    mapper = umap.UMAP(n_neighbors=neighbours, densmap=True, random_state=seed, n_jobs=1)
+    points: np.ndarray = np.asarray(mapper.fit_transform(vectors), dtype=np.float64)
+    return points
+
+
+def map_table(
+    images: Embeddings,
+    texts: Embeddings,
+    method: str = "auto",
+    *,
+    seed: int = 0,
+    most_images: int = 600,
+    most_texts: int = 120,
+) -> pd.DataFrame:
+    """Map images and texts of one model together, and keep some of each for drawing, evenly over classes and domains.
+
+    Args:
+        images: All of them shape the map.
+        texts: Prompts, with or without styles.
+        method: See `embedding_map`.
+        seed: Seed of the map and of the choice.
+        most_images: Images that are kept.
+        most_texts: Texts that are kept.
+
+    Returns:
+        Columns kind ("image" or "text"), domain, class, x, y, method.
+    """
+    points, said = embedding_map(np.concatenate([images.vectors, texts.vectors]), method, seed)
+    tables = []
+    for kind, part, where, most in (
+        ("image", images, points[: len(images)], most_images),
+        ("text", texts, points[len(images) :], most_texts),
+    ):
+        table = pd.DataFrame({"kind": kind, "domain": part.domain, "class": part.class_name})
+        tables.append(_thinned(table.assign(x=where[:, 0], y=where[:, 1], method=said), most, seed))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _thinned(table: pd.DataFrame, most: int, seed: int) -> pd.DataFrame:
+    """Take one of every class and domain, then another of each, until there are enough."""
+    shuffled = table.sample(frac=1, random_state=seed)
+    turn = shuffled.groupby(["domain", "class"]).cumcount()
+    chosen = turn.sort_values(kind="stable").index[:most]
+    return table.loc[chosen.sort_values()]

@@ -1,0 +1,134 @@
+"""All measures of embedding separation in one table, over models and seeds, with intervals. No torch.
+
+1. `separation_measures`: one model, class by class;
+2. `gather`: several models and seeds under each other;
+3. `summarise`: means over seeds and classes with intervals; `by_seed`: each seed; `differences`: from one model to
+   another, paired by class.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from circuitry.comparison.statistics import bootstrap_mean
+from circuitry.comparison.table import both_directions
+from circuitry.representations.embedding_set import Embeddings
+from circuitry.representations.separation import (
+    class_accuracy,
+    class_distances,
+    domain_probe,
+    half_distances,
+    modality_gap,
+    silhouettes,
+    spread,
+)
+from circuitry.runs.errors import InputError
+
+
+def separation_measures(
+    images: Embeddings, texts: Embeddings, held_out: tuple[str, ...] = (), *, seed: int = 0
+) -> pd.DataFrame:
+    """Return all measures of one model, class by class where they are.
+
+    Args:
+        images: Images of at least two domains and two classes.
+        texts: One text per class.
+        held_out: Classes whose accuracy is told apart.
+        seed: Seed of halves and folds.
+
+    Returns:
+        Columns measure, class (None where the measure is not of a class), domain, value. Distances are means over
+        the other domains.
+    """
+    accuracy = class_accuracy(images, texts)
+    out = accuracy["class"].isin(held_out)
+    parts = {
+        "distance": _to_others(class_distances(images)),
+        "distance of halves": half_distances(images, seed=seed),
+        "standardised distance": _to_others(class_distances(images, "standardised")),
+        "standardised distance of halves": half_distances(images, "standardised", seed=seed),
+        "spread": spread(images).dropna(subset="class"),
+        "silhouette by domain": silhouettes(images, "domain"),
+        "silhouette by class": silhouettes(images, "class"),
+        "domain probe": domain_probe(images, seed=seed).groupby("domain")["value"].mean().reset_index(),
+        "modality gap": modality_gap(images, texts),
+        "accuracy, seen classes": accuracy[~out],
+        "accuracy, held-out classes": accuracy[out],
+    }
+    columns = ["measure", "class", "domain", "value"]
+    tables = [part.assign(measure=name).reindex(columns=columns) for name, part in parts.items() if len(part)]
+    table = pd.concat([part.astype({"class": object}) for part in tables], ignore_index=True)
+    return table.assign(**{"class": table["class"].where(table["class"].notna(), None)})
+
+
+def _to_others(table: pd.DataFrame) -> pd.DataFrame:
+    return both_directions(table).groupby(["class", "domain"])["value"].mean().reset_index()
+
+
+def gather(measures: Mapping[tuple[str, int], pd.DataFrame]) -> pd.DataFrame:
+    """Join tables of `separation_measures` by (model, seed): columns model, seed in front."""
+    parts = []
+    for (model, seed), table in measures.items():
+        parts.append(table.assign(model=model, seed=seed)[["model", "seed", *table.columns]])
+    return pd.concat(parts, ignore_index=True)
+
+
+def summarise(measures: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
+    """Average over seeds, then over classes, with 95 % bootstrap intervals over classes.
+
+    How much models of different seeds differ is not in the intervals: look at the seeds one by one, `by_seed`.
+
+    Args:
+        measures: From `gather`.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        Columns measure, model, domain, value, low, high (NaN where the measure is not of a class), n_classes, n_seeds.
+    """
+    rows = []
+    for key, part in measures.groupby(["measure", "model", "domain"], sort=False):
+        values = _class_means(part)
+        rows.append((*key, *bootstrap_mean(values, seed=seed), _n_classes(part), part["seed"].nunique()))
+    columns = ["measure", "model", "domain", "value", "low", "high", "n_classes", "n_seeds"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def by_seed(measures: pd.DataFrame) -> pd.DataFrame:
+    """Average over classes only: columns measure, model, domain, seed, value."""
+    return measures.groupby(["measure", "model", "domain", "seed"], sort=False)["value"].mean().reset_index()
+
+
+def differences(measures: pd.DataFrame, a: str, b: str, *, seed: int = 0) -> pd.DataFrame:
+    """Return what changes from model a to model b, paired by class, after averaging over seeds.
+
+    Args:
+        measures: From `gather`.
+        a: Name of a model.
+        b: Name of another.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        Columns measure, domain, difference (b - a), low, high (95 % bootstrap over classes), n_classes.
+
+    Raises:
+        InputError: for a model that the table lacks.
+    """
+    if absent := [name for name in (a, b) if name not in set(measures["model"])]:
+        known = ", ".join(dict.fromkeys(measures["model"]))
+        raise InputError(f"There are no measures of the model {absent[0]!r}; there are those of {known}.")
+    rows = []
+    for key, part in measures.groupby(["measure", "domain"], sort=False):
+        by_model = part.groupby(["class", "model"], dropna=False)["value"].mean().unstack()
+        if {a, b} <= set(by_model.columns):
+            change = (by_model[b] - by_model[a]).dropna().to_numpy(dtype=float)
+            rows.append((*key, *bootstrap_mean(change, seed=seed), _n_classes(part)))
+    return pd.DataFrame(rows, columns=["measure", "domain", "difference", "low", "high", "n_classes"])
+
+
+def _class_means(part: pd.DataFrame) -> np.ndarray:
+    return part.groupby("class", dropna=False)["value"].mean().to_numpy(dtype=float)
+
+
+def _n_classes(part: pd.DataFrame) -> int:
+    return int(part["class"].nunique())

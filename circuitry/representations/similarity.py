@@ -1,0 +1,175 @@
+"""Are classes arranged alike in two domains? CKA at every site of the encoder, and what to read it against.
+
+1. The rows of a domain are its classes: their mean activations at a site (the study's setting), or batches of one
+   image of each class. Domains are compared through the inner products of their own rows alone (`Grams`), over the
+   classes that both have; `kernel_alignment` has the formulas.
+2. For each two domains: the CKA, its mean and p value under permuted classes, and a jackknife interval over classes.
+3. For each domain: the mean over the other domains, with its interval.
+4. The ceiling: the CKA of two halves of the images of one domain.
+
+No torch.
+"""
+
+from collections.abc import Iterable, Sequence
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from circuitry.comparison.statistics import jackknife_interval
+from circuitry.representations.class_means import Grams
+from circuitry.representations.kernel_alignment import FEWEST, KERNELS, Alignment, kernel_matrices
+from circuitry.runs.errors import InputError
+
+
+class RepresentationSimilarity(NamedTuple):
+    """CKA between domains at every site; p values are one-sided and not corrected for their number."""
+
+    pairs: pd.DataFrame
+    """Columns site, domain_a, domain_b, kernel, value, low, high, null_mean, p, n_classes."""
+    domains: pd.DataFrame
+    """Each domain's mean over the others: site, domain, kernel, value, low, high, null_mean, n_classes."""
+
+
+def compare_representations(
+    grams: Sequence[Grams],
+    kernels: Sequence[str] = KERNELS,
+    *,
+    permutations: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> RepresentationSimilarity:
+    """Compare all pairs of domains at every site.
+
+    Args:
+        grams: One of each domain, with the same sites.
+        kernels: ``linear``, ``rbf`` or both.
+        permutations: Permutations of classes for the null; p is at least one over their number plus one.
+        confidence: Of the jackknife intervals over classes.
+        seed: Seed of the permutations.
+
+    Raises:
+        InputError: for fewer than two domains, different sites, two domains with fewer than four common classes, a
+            domain whose classes do not differ at a site, an unknown kernel, or no permutations.
+
+    Example:
+        >>> found = study_representations(clip, images, "runs/x")
+        >>> similarity = compare_representations([one.grams for one in found])
+        >>> similarity.domains.query("site == 'layer4.2' and kernel == 'linear'")
+    """
+    if len(grams) < 2 or permutations < 1:
+        raise InputError(
+            "A comparison of representations needs at least two domains and one permutation, but "
+            f"{len(grams)} domains and {permutations} permutations were given."
+        )
+    pairs, domains = [], []
+    for site in _common_sites(grams):
+        for kernel in kernels:
+            found = [_compare_pair(a, b, site, kernel, permutations, seed) for a, b in combinations(grams, 2)]
+            pairs += [(site, *pair.domains, kernel, *pair.row(confidence)) for pair in found]
+            for one in grams:
+                mine = [pair for pair in found if one.domain in pair.domains]
+                domains.append((site, one.domain, kernel, *_mean_row(mine, confidence)))
+    statistics = ["kernel", "value", "low", "high", "null_mean"]
+    return RepresentationSimilarity(
+        pd.DataFrame(pairs, columns=["site", "domain_a", "domain_b", *statistics, "p", "n_classes"]),
+        pd.DataFrame(domains, columns=["site", "domain", *statistics, "n_classes"]),
+    )
+
+
+def compare_representation_halves(
+    halves: Iterable[tuple[Grams, Grams]], kernels: Sequence[str] = KERNELS
+) -> pd.DataFrame:
+    """Return the CKA of two halves of each domain's images, the ceiling: columns site, domain, kernel, value.
+
+    Each half has half as many images, so it is a cautious ceiling.
+
+    Raises:
+        InputError: for two halves with fewer than four common classes, and as `compare_representations`.
+    """
+    rows = [
+        (site, a.domain, kernel, align(a, b, site, kernel)[1].value)
+        for a, b in halves
+        for site in _common_sites([a, b])
+        for kernel in kernels
+    ]
+    return pd.DataFrame(rows, columns=["site", "domain", "kernel", "value"])
+
+
+def align(a: Grams, b: Grams, site: str, kernel: str) -> tuple[tuple[str, ...], Alignment]:
+    """Return the classes that two domains have in common and their alignment over them at a site.
+
+    Batches with fewer than four common classes do not count, nor do those that only one domain has.
+
+    Raises:
+        InputError: when there is no other batch, for rows that do not differ, or an unknown kernel.
+    """
+    common = [name for name in a.classes if name in set(b.classes)]
+    sides = []
+    for one in (a, b):
+        index = [one.classes.index(name) for name in common]
+        sides.append([gram[np.ix_(index, index)] for gram in one.by_site[site]])
+    batches, most = [], 0
+    for k, l in zip(*sides, strict=False):  # noqa: E741
+        both = np.flatnonzero(np.isfinite(k.diagonal()) & np.isfinite(l.diagonal()))
+        most = max(most, len(both))
+        if len(both) >= FEWEST:
+            batches.append((both, k[np.ix_(both, both)], l[np.ix_(both, both)]))
+    if not batches:
+        raise InputError(
+            f"Unbiased CKA needs at least {FEWEST} classes with images in both domains, but {a.domain} and {b.domain} "
+            f"have {most} in common: give more classes, or leave one of the domains out."
+        )
+    members, ours, theirs = zip(*batches, strict=True)
+    used, numbers = np.unique(np.concatenate(members), return_inverse=True)
+    u, v = (kernel_matrices(side, kernel, f"{one.domain} at {site}") for one, side in ((a, ours), (b, theirs)))
+    parts = np.split(numbers, np.cumsum([len(part) for part in members])[:-1])
+    return tuple(common[i] for i in used), Alignment(u, v, parts)
+
+
+class _ComparedPair(NamedTuple):
+    domains: tuple[str, str]
+    value: float
+    null: np.ndarray
+    without_each: pd.Series
+    """CKA without each class, by class."""
+
+    def row(self, confidence: float) -> tuple[float, float, float, float, float, int]:
+        # The identity among the permutations must count, whatever the rounding.
+        p = (1 + int((self.null >= self.value - 1e-12).sum())) / (1 + len(self.null))
+        interval = jackknife_interval(self.value, self.without_each.to_numpy(), confidence=confidence)
+        return self.value, *_within_bounds(interval), float(self.null.mean()), p, len(self.without_each)
+
+
+def _compare_pair(a: Grams, b: Grams, site: str, kernel: str, permutations: int, seed: int) -> _ComparedPair:
+    classes, alignment = align(a, b, site, kernel)
+    without_each = pd.Series(alignment.without_each(), index=list(classes))
+    return _ComparedPair((a.domain, b.domain), alignment.value, alignment.null(permutations, seed), without_each)
+
+
+def _mean_row(pairs: Sequence[_ComparedPair], confidence: float) -> tuple[float, float, float, float, int]:
+    """Mean over pairs of one domain: value, low, high, mean under permuted classes, number of classes."""
+    classes = list(dict.fromkeys(name for pair in pairs for name in pair.without_each.index))
+    value = float(np.mean([pair.value for pair in pairs]))
+    # A pair without a class is not changed by leaving it out.
+    without_each = np.mean([p.without_each.reindex(classes, fill_value=p.value).to_numpy() for p in pairs], axis=0)
+    interval = jackknife_interval(value, without_each, confidence=confidence)
+    return value, *_within_bounds(interval), float(np.mean([pair.null.mean() for pair in pairs])), len(classes)
+
+
+def _within_bounds(interval: tuple[float, float]) -> tuple[float, float]:
+    """The part of an interval that CKA can reach; unknown ends stay unknown."""
+    low, high = np.clip(interval, -1, 1)
+    return float(low), float(high)
+
+
+def _common_sites(grams: Sequence[Grams]) -> tuple[str, ...]:
+    first = grams[0]
+    for other in grams[1:]:
+        if tuple(other.by_site) != tuple(first.by_site):
+            raise InputError(
+                f"Representations are compared at the same sites, but {first.domain} has {', '.join(first.by_site)} "
+                f"and {other.domain} has {', '.join(other.by_site)}: extract both alike."
+            )
+    return tuple(first.by_site)

@@ -1,0 +1,71 @@
+"""Named arrays with a JSON header in one safetensors file: no pickle, a checksum inside, whole or not at all."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from circuitry.runs.errors import InputError
+from circuitry.runs.files import whole_file
+
+_ENTRY = "circuitry"
+
+
+def write_arrays(
+    path: str | os.PathLike[str], format_name: str, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
+) -> None:
+    """Write arrays and header; ``format_name`` holds the version of what is in them."""
+    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    about = {"format": format_name, "header": header}
+    about["checksum"] = _checksum(about, contiguous)
+    # One entry: safetensors writes several in any order, and equal contents should be equal files.
+    content = save(contiguous, {_ENTRY: json.dumps(about, sort_keys=True)})
+    with whole_file(path) as temporary:
+        temporary.write_bytes(content)  # not save_file: a full disk is then an OSError that says so
+
+
+def read_arrays(
+    path: str | os.PathLike[str], format_name: str, what: str
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Return header and arrays of a file that `write_arrays` wrote.
+
+    Args:
+        path: The file.
+        format_name: Name and version that it must have.
+        what: What it is, for messages: "attribution graph".
+
+    Raises:
+        InputError: for a missing or damaged file, or another format or version.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"There is no {what} at {path}: give the path of one, or make it.")
+    try:
+        with safe_open(path, "numpy") as file:
+            metadata = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        about = json.loads(metadata.get(_ENTRY, "{}"))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(f"{path} is not a readable {what} ({error}): make it again.") from error
+    if about.get("format") != format_name:
+        raise InputError(
+            f"{path} has format {about.get('format', 'unknown')!r}, but this version reads {format_name!r}: "
+            "make it again with this version."
+        )
+    if about.pop("checksum", None) != _checksum(about, arrays):
+        raise InputError(f"{path} is damaged, its checksum does not fit: make it again.")
+    return about["header"], arrays
+
+
+def _checksum(about: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
+    total = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    for name in sorted(arrays):
+        array = arrays[name]
+        total.update(f"\0{name}\0{array.dtype.str}{array.shape}".encode())
+        total.update(array.tobytes())
+    return total.hexdigest()

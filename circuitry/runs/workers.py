@@ -1,0 +1,108 @@
+"""Several processes for one job list: torchrun's ranks, or an array of jobs by submitit (SLURM, or this machine).
+
+No scheduler of its own: the engines start the processes, and the folder they work on shares out the jobs (see
+`extraction`). Nothing here needs the processes to talk to each other. A training is an array of one job.
+"""
+
+import importlib.util
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from circuitry.runs.errors import InputError
+
+CLUSTERS = ("slurm", "local")
+
+
+class Rank(NamedTuple):
+    """Which of the processes this is."""
+
+    worker: int
+    workers: int
+
+    def device(self, wanted: str) -> str:
+        """Return the device of this process: of several on a machine each takes its own GPU."""
+        return f"cuda:{os.environ['LOCAL_RANK']}" if wanted == "cuda" and "LOCAL_RANK" in os.environ else wanted
+
+
+def this_rank() -> Rank:
+    """Return this process's rank among those that torchrun started; the only one without torchrun."""
+    return Rank(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
+
+
+def run_array(
+    task: Callable[[int, int], object],
+    workers: int,
+    logs: Path,
+    *,
+    cluster: str = "slurm",
+    options: Mapping[str, str | int] | None = None,
+) -> None:
+    """Run ``task(worker, workers)`` once for every worker as an array of jobs, and wait for all of them.
+
+    A job that is preempted or runs out of time is put back into the queue, as often as submitit allows.
+
+    Args:
+        task: Something that can be pickled, and goes on where it stopped when it is called again.
+        workers: Size of the array.
+        logs: Folder of the jobs' own logs.
+        cluster: ``slurm``, or ``local``: processes on this machine.
+        options: submitit's parameters, e.g. ``{"timeout_min": 600, "slurm_partition": "gpu", "gpus_per_node": 1}``.
+
+    Raises:
+        InputError: without submitit, for another cluster or no workers, or when a job failed, with its last words.
+    """
+    if importlib.util.find_spec("submitit") is None:
+        raise InputError("Arrays of jobs need submitit: pip install 'circuitry[cluster]'.")
+    if cluster not in CLUSTERS or workers < 1:
+        raise InputError(
+            f"An array has at least one worker on {' or '.join(CLUSTERS)}, but {workers} on {cluster!r} were asked for."
+        )
+    import submitit
+
+    executor = submitit.AutoExecutor(folder=logs, cluster=cluster)
+    try:
+        executor.update_parameters(**({"timeout_min": 24 * 60} | dict(options or {})))
+    except (AssertionError, NameError) as error:  # what submitit raises for its parameters
+        raise InputError(f"submitit refuses these options of the jobs: {error}") from error
+    jobs = executor.map_array(Requeued(task), range(workers), [workers] * workers)
+    for job in jobs:
+        failure = job.exception()
+        if failure is not None:
+            errors = re.findall(r"^[\w.]*(?:Error|Exception|Interrupt)\b.*$", str(failure), re.MULTILINE)
+            words = errors[-1] if errors else type(failure).__name__
+            raise InputError(f"Job {job.job_id} failed ({words}): see its log {job.paths.stderr}, then run again.")
+
+
+@dataclass(frozen=True)
+class Requeued:
+    """A task of which submitit starts the rest as a new job when its time ends too early."""
+
+    task: Callable[[int, int], object]
+
+    def __call__(self, worker: int, workers: int) -> object:
+        return self.task(worker, workers)
+
+    def checkpoint(self, worker: int, workers: int) -> object:
+        """Return what submitit puts back into the queue; it calls this method by its name."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self, worker, workers)
+
+
+def job_options(texts: Sequence[str]) -> dict[str, str | int]:
+    """Return options given as ``name=value``, whole numbers as numbers.
+
+    Raises:
+        InputError: for one without ``=``.
+    """
+    found: dict[str, str | int] = {}
+    for text in texts:
+        name, sign, value = text.partition("=")
+        if not sign or not name:
+            raise InputError(f"An option of the jobs is written name=value, but {text!r} was given.")
+        found[name] = int(value) if value.isdecimal() else value
+    return found

@@ -1,0 +1,139 @@
+"""Did a model generalize? Accuracies of many runs side by side, and effective robustness. No torch.
+
+1. `settings_table`: per test domain and setting, accuracy on held-out classes (never seen in that domain: compositional
+   generalization) and on the others, mean and standard deviation over seeds.
+2. `effective_robustness`: accuracy in the test domain against accuracy on photographs, in logits, one point per
+   checkpoint. Models trained on photographs alone lie on a line; how far a model lies above it is its effective
+   robustness (Taori et al. 2020, arXiv 2007.00644).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from circuitry.comparison.table import check_table
+from circuitry.runs.errors import InputError
+
+COLUMNS = ("run", "setting", "test_domain", "seed", "epoch", "classifier", "domain", "part", "measure", "value")
+"""What a table of evaluated runs has at least."""
+MEASURE = "balanced top-1"
+SETTINGS = (
+    *("natural-only", "leave-out", "cg-low", "cg-high", "aligned", "class-interpolation", "domain-interpolation"),
+    *("upper-low", "upper-high"),
+)
+"""Settings from little to much diversity, the order of figures; others come last."""
+
+
+def of_test_domains(evaluated: pd.DataFrame, test_domains: Sequence[str] | None = None) -> pd.DataFrame:
+    """Return the rows by test domain: those of models that do not depend on it (natural-only) once for each.
+
+    Raises:
+        InputError: a column is missing, there are two rows for one number, or there is no test domain.
+    """
+    key = ("run", "epoch", "classifier", "domain", "part", "measure")
+    check_table(evaluated, "evaluation", COLUMNS, key)
+    wanted = sorted(set(evaluated["test_domain"]) - {""}) if test_domains is None else list(test_domains)
+    if not wanted:
+        raise InputError("None of the runs was trained for a test domain; name some with test_domains=.")
+    parts = [evaluated[evaluated["test_domain"].isin(["", name])].assign(test_domain=name) for name in wanted]
+    return pd.concat(parts, ignore_index=True)
+
+
+def last_checkpoints(evaluated: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of every run's last epoch."""
+    return evaluated[evaluated["epoch"] == evaluated.groupby("run")["epoch"].transform("max")]
+
+
+def settings_table(evaluated: pd.DataFrame, classifier: str, measure: str = MEASURE) -> pd.DataFrame:
+    """Return the accuracies of the last checkpoints, by test domain and setting, over seeds.
+
+    Args:
+        evaluated: what ``training.study.evaluate_runs`` returns.
+        classifier: which of its classifiers, e.g. "all templates".
+        measure: which of its measures.
+
+    Returns:
+        ``test_domain``, ``setting``, ``domain``, ``part``, ``mean``, ``sd`` (NaN for one seed), ``seeds``, ``values``
+        (one per seed, as text). Rows of the test domain and of the other domains that were classified.
+
+    Raises:
+        InputError: nothing there of this classifier and measure.
+    """
+    rows = last_checkpoints(of_test_domains(_chosen(evaluated, classifier, measure)))
+    groups = rows.groupby(["test_domain", "setting", "domain", "part"], sort=False)["value"]
+    table = groups.agg(
+        mean="mean", sd="std", seeds="size", values=lambda v: " ".join(f"{x:.4f}" for x in v)
+    ).reset_index()
+    return table.sort_values(
+        ["test_domain", "setting", "domain", "part"],
+        key=lambda column: column.map(_rank) if column.name == "setting" else column,
+        ignore_index=True,
+    )
+
+
+def _rank(setting: str) -> int:
+    return next((i for i, known in enumerate(SETTINGS) if setting.startswith(known)), len(SETTINGS))
+
+
+def _chosen(evaluated: pd.DataFrame, classifier: str, measure: str) -> pd.DataFrame:
+    check_table(evaluated, "evaluation", COLUMNS, ("run", "epoch", "classifier", "domain", "part", "measure"))
+    rows = evaluated[(evaluated["classifier"] == classifier) & (evaluated["measure"] == measure)]
+    if rows.empty:
+        there = (", ".join(sorted(set(evaluated[column]))) for column in ("measure", "classifier"))
+        raise InputError(f"The evaluation has no {measure!r} of {classifier!r}; it has {' of '.join(there)}.")
+    return rows
+
+
+def effective_robustness(
+    evaluated: pd.DataFrame,
+    classifier: str,
+    *,
+    part: str = "held-out",
+    measure: str = MEASURE,
+    natural: str = "real",
+    reference: str = "natural-only",
+) -> pd.DataFrame:
+    """Return accuracy in the test domain against that in the natural one, for every checkpoint.
+
+    The line through the ``reference`` models is fitted by least squares to logits of accuracies. Accuracies of 0 and 1,
+    whose logits are infinite, are moved inwards by half an image.
+
+    Args:
+        evaluated: what ``training.study.evaluate_runs`` returns.
+        classifier, measure: which of its numbers.
+        part: "held-out", "seen" or "all".
+        natural: domain of photographs.
+        reference: setting whose models make the line.
+
+    Returns:
+        ``test_domain``, ``setting``, ``run``, ``seed``, ``epoch``, ``natural``, ``test``, and, where there are two
+        different reference points or more, ``expected`` on the line and ``effective`` = test - expected (else NaN).
+
+    Raises:
+        InputError: nothing there of this classifier, measure and part, or of the natural domain.
+    """
+    rows = of_test_domains(_chosen(evaluated, classifier, measure))
+    rows = rows[rows["part"] == part]
+    keys = ["test_domain", "setting", "run", "seed", "epoch"]
+    photographs = rows[rows["domain"] == natural].set_index(keys)[["value", "n_images"]].add_suffix("_natural")
+    tested = rows[rows["domain"] == rows["test_domain"]].set_index(keys)[["value", "n_images"]].add_suffix("_test")
+    table = photographs.join(tested, how="inner").reset_index()
+    if table.empty:
+        raise InputError(f"No run was classified both in its test domain and in {natural!r} for the part {part!r}.")
+    x = _logit(table["value_natural"], table["n_images_natural"])
+    y = _logit(table["value_test"], table["n_images_test"])
+    expected = pd.Series(np.nan, index=table.index)
+    for _, group in table.groupby("test_domain"):
+        line = group.index[group["setting"] == reference]
+        if x[line].nunique() > 1:
+            slope, offset = np.polyfit(x[line], y[line], 1)
+            expected[group.index] = 1 / (1 + np.exp(-(slope * x[group.index] + offset)))
+    table = table.rename(columns={"value_natural": "natural", "value_test": "test"})
+    table["expected"], table["effective"] = expected, table["test"] - expected
+    return table[[*keys, "natural", "test", "expected", "effective"]]
+
+
+def _logit(accuracy: "pd.Series[float]", n: "pd.Series[int]") -> "pd.Series[float]":
+    inside = accuracy.clip(0.5 / n, 1 - 0.5 / n)
+    return (inside / (1 - inside)).map(np.log)

@@ -1,0 +1,430 @@
+"""Node and edge scores against oracles that share no code: paper, brute force, captum, the study's numbers."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from captum.attr import LayerIntegratedGradients
+from safetensors import safe_open
+from torch import Tensor, nn
+
+import circuitry
+from circuitry import (
+    AttributionGraph,
+    Encoder,
+    InputError,
+    class_logit,
+    edge_jaccard,
+    left_rule,
+    mean_baseline,
+    midpoint_rule,
+    node_overlap,
+    wl_kernel,
+)
+from circuitry.circuits import edges
+from circuitry.circuits.attribution import AttributionSettings, attribute_halves
+from circuitry.models.stages import Stage
+from tests.conftest import shared
+from tests.support.towers import make_tower
+
+
+def setting(tower: nn.Module, n: int = 3) -> tuple[Encoder, Tensor, Tensor]:
+    encoder = Encoder.from_tower(tower)
+    return encoder, torch.randn(n, 3, *encoder.image_size), F.normalize(torch.randn(4, 16), dim=-1)
+
+
+def attribute(encoder: Encoder, images: object, weights: Tensor, **settings: object) -> AttributionGraph:
+    return circuitry.attribute(encoder, images, class_logit(weights, 1), progress=False, **settings)  # type: ignore[arg-type]
+
+
+def worst(a: dict, b: dict) -> float:  # type: ignore[type-arg]
+    return max(float(np.linalg.norm(a[k] - b[k]) / np.linalg.norm(b[k])) for k in b)
+
+
+# --- by hand ---------------------------------------------------------------------------------------------------------
+
+
+def hand_worked_encoder() -> Encoder:
+    """Input [B,3,1,2] -> doubled -> weighted sum of units and positions; every number fits on paper.
+
+    doubled: units 2 x;  squared: units (u0 + u1)^2, u2 per position;  embedding: [sum of squared_0, sum of squared_1].
+    """
+    tower = nn.Linear(1, 1)
+
+    def squared(x: Tensor) -> Tensor:
+        return torch.stack([(x[:, 0] + x[:, 1]) ** 2, x[:, 2]], 1)
+
+    stages = (
+        Stage("doubled", lambda x: 2 * x, 1),
+        Stage("squared", squared, 1),
+        Stage("embedding", lambda x: x.sum((2, 3)), 1),
+    )
+    return Encoder(tower, stages, (1, 2))
+
+
+def test_hand_worked_network() -> None:
+    encoder = hand_worked_encoder()
+    # One image: units x0 = (1, 0), x1 = (2, 1), x2 = (3, 1) over its two positions.
+    image = torch.tensor([[[[1.0, 0]], [[2, 1]], [[3, 1]]]])
+    graph = circuitry.attribute(
+        encoder, image, lambda e: e[:, 0] + 10 * e[:, 1], node_fraction=1.0, rule=midpoint_rule(2), progress=False
+    )
+    # doubled = (2,0), (4,2), (6,2). m = (6^2 + 2^2) + 10 * 8 = 120.
+    # On the path s * doubled the gradient by u0 and u1 is 2 s (6, 2), by u2 it is 10. The midpoint rule is exact for
+    # linear integrands: the mean of 2 s is 1. Effects: u0: -(2*6 + 0*2) = -12; u1: -(4*6 + 2*2) = -28; u2: -80.
+    assert graph.node_scores["doubled"].tolist() == [-12, -28, -80]
+    assert graph.node_scores["input"].tolist() == [-12, -28, -80]
+    assert graph.node_scores["squared"].tolist() == [-40, -80]
+    assert graph.node_scores["embedding"].tolist() == [-40, -80]
+    assert tuple(graph.completeness["doubled"]) == (-120, -120)
+    assert graph.kept_units["doubled"].tolist() == [2, 1, 0]
+    assert graph.kept_units["squared"].tolist() == [1, 0]
+    # Edges into squared_0: y(s) = s^2 (36, 4) per position, gap = mean over 2 positions of (y - (36, 4))^2.
+    # d gap / d u_p = (2/2) (s^2 - 1) y_p * 2 s * root_p with roots (6, 2): = 2 (s^3 - s) * (36*6, 4*2).
+    # Midpoints s = 3/4, 1/4: s^3 - s = -0.328125, -0.234375, mean -0.28125; x2: -0.5625 * (216, 8) = (-121.5, -4.5).
+    # Times -u: u0 = (2,0): 243; u1 = (4,2): 486 + 9 = 495; u2 does not reach it: 0. Rows and columns in kept order.
+    # Into squared_1: y = s (6, 2); d gap / d u2_p = (s - 1) y_p: mean of (s - 1) = -1/2: (-3, -1); times -(6, 2): 20.
+    assert graph.edge_scores["doubled", "squared"].tolist() == [[20, 0, 0], [0, 495, 243]]
+    # Into embedding_0 from squared_0 = (36, 4): one position; gap' = 2 (s - 1) 40, mean -40; times -(36 + 4): 1600.
+    # Into embedding_1 likewise 2 * (-1/2) * 8 * -8 = 64.
+    assert graph.edge_scores["squared", "embedding"].tolist() == [[64, 0], [0, 1600]]
+    edges = {(a, b): d["weight"] for a, b, d in graph.circuit(edges_per_node=1).graph.edges(data=True)}
+    assert edges == {
+        ("doubled/2", "squared/1"): 20,
+        ("doubled/1", "squared/0"): 495,
+        ("squared/1", "embedding/1"): 64,
+        ("squared/0", "embedding/0"): 1600,
+    }
+
+
+# --- brute force -----------------------------------------------------------------------------------------------------
+
+
+def brute_force_nodes(encoder: Encoder, images: Tensor, weights: Tensor, site: str, points: int) -> np.ndarray:
+    """Left rule by finite sums of full runs with the activation replaced by a hook, image by image."""
+    effects = []
+    for image in images:
+        with torch.no_grad():
+            _, cache = encoder.run_with_cache(image[None])
+        total = 0
+        for k in range(points):
+            x = ((1 - k / points) * cache[site]).requires_grad_()
+            y = encoder.run_with_hooks(image[None], fwd_hooks=[(site, lambda _, hook, x=x: x)])
+            total = total + torch.autograd.grad((F.normalize(y) @ weights[1]).sum(), x)[0]
+        effect = (-cache[site] * total / points)[0].movedim(encoder.unit_dim(site) % cache[site].dim() - 1, 0)
+        effects.append(effect.flatten(1).sum(1) if effect.dim() > 1 else effect)
+    return torch.stack(effects).mean(0).numpy()
+
+
+def brute_force_edges(
+    encoder: Encoder, images: Tensor, pair: tuple[str, str], kept: dict[str, np.ndarray], points: int
+) -> np.ndarray:
+    """Left rule over full runs, one downstream unit at a time, on all images at once."""
+    up, down = pair
+    with torch.no_grad():
+        _, cache = encoder.run_with_cache(images)
+    a, dim_up, dim_down = cache[up], encoder.unit_dim(up), encoder.unit_dim(down)
+    rows = []
+    for unit in kept[down].tolist():
+        total = 0
+        for k in range(points):
+            x = ((1 - k / points) * a).requires_grad_()
+            y = encoder.run_with_hooks(images, stop=down, fwd_hooks=[(up, lambda _, hook, x=x: x)])
+            gap = F.mse_loss(y.select(dim_down, unit), cache[down].select(dim_down, unit))
+            total = total + torch.autograd.grad(gap, x)[0]
+        effect = (-a * total / points).movedim(dim_up, 1)
+        rows.append((effect.flatten(2).sum(2) if effect.dim() > 2 else effect).mean(0)[torch.from_numpy(kept[up])])
+    return torch.stack(rows).numpy()
+
+
+def test_nodes_equal_brute_force(any_tower: nn.Module) -> None:
+    encoder, images, weights = setting(any_tower)
+    graph = attribute(encoder, images, weights, rule=left_rule(3))
+    expected = {site: brute_force_nodes(encoder, images, weights, site, 3) for site in encoder.sites}
+    assert worst(graph.node_scores, expected) < 1e-4
+
+
+def test_edges_equal_brute_force(any_tower: nn.Module) -> None:
+    # Double precision: a layer norm undoes the scale of its input, so little but rounding is left of some gaps.
+    encoder, images, weights = setting(any_tower.double())
+    images, weights = images.double(), weights.double()
+    graph = attribute(encoder, images, weights, rule=left_rule(3), node_fraction=0.12)
+    pairs = list(graph.edge_scores)
+    assert pairs == list(zip(encoder.sites[1:], encoder.sites[2:], strict=False))
+    expected = {pair: brute_force_edges(encoder, images, pair, graph.kept_units, 3) for pair in pairs}
+    assert worst(graph.edge_scores, expected) < 1e-8
+
+
+def test_edges_are_the_same_from_either_side(any_tower: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder, images, weights = setting(any_tower.double())
+    images, weights = images.double(), weights.double()
+    routes = ("_residuals_times_jacobian", "_jacobian_times_steps")
+    found = []
+    for route in routes:
+        with monkeypatch.context() as patch:
+            for other in routes:
+                patch.setattr(edges, other, getattr(edges, route))
+            graph = attribute(encoder, images, weights, rule=midpoint_rule(2), node_fraction=0.2)
+        found.append(graph.edge_scores)
+    assert worst(*found) < 1e-8
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
+@pytest.mark.parametrize("sites", [("layer1.0", "layer2.1", "attnpool"), ("input", "act2", "layer4.0")])
+def test_edges_between_sites_further_apart(resnet: Any, sites: tuple[str, ...]) -> None:
+    encoder, images, weights = setting(resnet)
+    graph = attribute(encoder, images, weights, rule=left_rule(3), node_fraction=0.05, sites=sites)
+    assert tuple(graph.node_scores) == sites
+    expected = {pair: brute_force_edges(encoder, images, pair, graph.kept_units, 3) for pair in graph.edge_scores}
+    assert len(expected) == (2 if "input" not in sites else 1)
+    assert worst(graph.edge_scores, expected) < 1e-4
+
+
+def test_nodes_equal_captum(resnet: Any) -> None:
+    encoder, images, weights = setting(resnet, n=1)
+    graph = attribute(encoder, images, weights, rule=circuitry.gauss_legendre_rule(7))
+    for site in ("act2", "layer2.1", "layer4.0"):
+        # captum's baseline is that of the model's input, so the input is the site and the layer its entry.
+        _, cache = encoder.run_with_cache(images)
+        tail = TailModule(encoder, site, weights)
+        captum = LayerIntegratedGradients(tail, tail.entry)
+        effect = captum.attribute(
+            cache[site], baselines=torch.zeros_like(cache[site]), n_steps=7, method="gausslegendre"
+        )
+        assert -effect.sum((0, 2, 3)).detach().numpy() == pytest.approx(graph.node_scores[site], rel=1e-3, abs=1e-6)
+
+
+class TailModule(nn.Module):
+    """The rest of a tower as a module with an entry layer, as captum wants it."""
+
+    def __init__(self, encoder: Encoder, site: str, weights: Tensor) -> None:
+        super().__init__()
+        self.entry, self.encoder, self.site, self.weights = nn.Identity(), encoder, site, weights
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.normalize(self.encoder(self.entry(x), start=self.site)) @ self.weights[1]
+
+
+# --- laws ------------------------------------------------------------------------------------------------------------
+
+
+def test_any_cut_into_batches_gives_the_same(resnet: Any) -> None:
+    encoder, images, weights = setting(resnet, n=5)
+    whole = attribute(encoder, images, weights)
+
+    def one_shot() -> Iterator[Tensor]:
+        yield images[:1]
+        yield images[1:]
+
+    for cut, size in ((images, 2), (images, 1), ([images[:4], images[4:]], None), (one_shot(), 3)):
+        parts = attribute(encoder, cut, weights, batch_size=size)
+        assert parts.n_images == 5
+        assert worst(parts.node_scores, whole.node_scores) < 1e-4
+        assert worst(parts.edge_scores, whole.edge_scores) < 1e-4
+
+
+def test_a_small_memory_budget_changes_nothing(resnet: Any) -> None:
+    encoder, images, weights = setting(resnet, n=4)
+    whole, small = (attribute(encoder, images, weights, memory_gib=gib) for gib in (1.0, 0.002))
+    assert worst(small.node_scores, whole.node_scores) < 1e-4
+    assert worst(small.edge_scores, whole.edge_scores) < 1e-4
+
+
+def test_batches_are_cut_to_the_budget(resnet: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder, images, weights = setting(resnet, n=6)
+    from circuitry.models.batches import bytes_per_image
+
+    seen = []
+    run = encoder.stages[0].run
+
+    def spy(x: Tensor) -> Tensor:
+        seen.append(len(x))
+        return run(x)
+
+    encoder.stages = (Stage(encoder.stages[0].site, spy, 1), *encoder.stages[1:])
+    attribute(encoder, images, weights, memory_gib=2.5 * bytes_per_image(encoder) / 2**30)
+    assert max(seen) == 2
+
+
+def test_completeness_gap_vanishes_with_many_points(resnet: Any) -> None:
+    encoder, images, weights = setting(resnet)
+    coarse, fine = (attribute(encoder, images, weights, rule=midpoint_rule(n)) for n in (2, 60))
+    assert fine.completeness["attnpool"].effect_sum == pytest.approx(0, abs=1e-5)  # the cosine ignores scale
+    for site in encoder.sites[:-1]:
+        with torch.no_grad():
+            _, cache = encoder.run_with_cache(images)
+            clean = class_logit(weights, 1)(encoder(images)).mean()
+            gone = class_logit(weights, 1)(encoder(torch.zeros_like(cache[site]), start=site)).mean()
+        assert fine.completeness[site].metric_difference == pytest.approx(float(gone - clean), abs=1e-5)
+        assert abs(fine.completeness[site].gap) < 0.02
+        assert abs(fine.completeness[site].gap) <= abs(coarse.completeness[site].gap) + 1e-3
+
+
+def test_mean_baseline(resnet: Any) -> None:
+    encoder, images, weights = setting(resnet)
+    reference = torch.randn(7, 3, 64, 64)
+    with torch.no_grad():
+        _, cache = encoder.run_with_cache(reference)
+    by_position = mean_baseline(encoder, [reference[:3], reference[3:]])
+    by_unit = mean_baseline(encoder, [reference], per="unit")
+    torch.testing.assert_close(by_position.values["layer2.0"], cache["layer2.0"].mean(0, keepdim=True))
+    expected = cache["layer2.0"].mean((0, 2, 3), keepdim=True).expand(1, -1, 8, 8)
+    torch.testing.assert_close(by_unit.values["layer2.0"], expected)
+    graph = attribute(encoder, images, weights, baseline=by_position, rule=midpoint_rule(40))
+    assert graph.settings["baseline"] == "mean-position"
+    assert max(abs(c.gap) for c in graph.completeness.values()) < 0.02
+    assert worst(graph.node_scores, attribute(encoder, images, weights).node_scores) > 0.1
+    # An image set that is its own mean has nothing to attribute.
+    same = mean_baseline(encoder, [images[:1]])
+    assert np.abs(attribute(encoder, images[:1], weights, baseline=same).node_scores["layer3.0"]).max() < 1e-6
+
+
+def test_halves_and_whole(resnet: Any) -> None:
+    encoder, images, weights = setting(resnet, n=5)
+    settings = AttributionSettings()
+    whole, halves = attribute_halves(encoder, images, class_logit(weights, 1), settings, progress=False)
+    assert halves is not None
+    for graph, part in zip((whole, *halves), (images, images[::2], images[1::2]), strict=True):
+        direct = attribute(encoder, part, weights, rule=settings.rule)
+        assert graph.n_images == len(part)
+        assert worst(graph.node_scores, direct.node_scores) < 1e-4
+        assert worst(graph.edge_scores, direct.edge_scores) < 1e-4
+        assert graph.completeness["act1"] == pytest.approx(direct.completeness["act1"], abs=1e-5)
+    assert attribute_halves(encoder, images[:1], class_logit(weights, 1), settings, progress=False)[1] is None
+
+
+def test_the_tower_is_left_as_it_was(resnet: Any) -> None:
+    encoder, images, weights = setting(resnet)
+    state = {name: value.clone() for name, value in resnet.state_dict().items()}
+    resnet.train()
+    attribute(encoder, images, weights)
+    assert resnet.training
+    assert all(torch.equal(value, state[name]) for name, value in resnet.state_dict().items())
+    assert resnet.layer2[1].downsample is None
+
+
+def test_double_precision_is_kept(resnet: Any) -> None:
+    encoder, images, weights = setting(resnet)
+    single = attribute(encoder, images, weights)
+    resnet.double()
+    double = attribute(encoder, images, weights.double())
+    assert worst(single.node_scores, double.node_scores) < 1e-4
+    assert worst(single.edge_scores, double.edge_scores) < 1e-4
+
+
+# --- the study's own numbers -----------------------------------------------------------------------------------------
+
+
+def test_equal_to_the_study() -> None:
+    import open_clip
+
+    with safe_open(shared("golden/rn_nano.safetensors"), "pt") as file:
+        meta = file.metadata()
+        data = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    tower = open_clip.model.CLIP(**json.loads(meta["model_config"])).visual.eval()
+    tower.load_state_dict({name[7:]: v for name, v in data.items() if name.startswith("visual.")})
+    encoder = Encoder.from_tower(tower)
+    graphs = {}
+    for key, label in json.loads(meta["labels"]).items():
+        metric = class_logit(data["text_weights"], label)
+        graph = graphs[key] = circuitry.attribute(encoder, data[f"images/{key}"], metric, progress=False)
+        nodes = {site: data[f"node_scores/{key}/{site}"].numpy() for site in encoder.sites}
+        edges = {pair: data[f"edge_scores/{key}/{'->'.join(pair)}"].numpy() for pair in graph.edge_scores}
+        assert worst(graph.node_scores, nodes) < 1e-4
+        assert worst(graph.edge_scores, edges) < 1e-4
+        for site in encoder.sites:
+            assert graph.kept_units[site].tolist() == data[f"kept_units/{key}/{site}"].tolist()
+    for pair, expected in json.loads(meta["similarity"]).items():
+        a, b = (graphs[key] for key in pair.split("|"))
+        assert node_overlap(a, b) == pytest.approx(expected["node_jaccard"], abs=1e-6)
+        circuits = a.circuit(edges_per_node=3), b.circuit(edges_per_node=3)
+        assert edge_jaccard(*circuits) == pytest.approx(expected["edge_jaccard"], abs=1e-6)
+        for depth in (1, 2, 3):
+            assert wl_kernel(*circuits, depth=depth) == pytest.approx(expected[f"wl_h{depth}"], abs=1e-6)
+
+
+# --- bad input -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"node_fraction": 0.0}, r"lies in \(0, 1\], but 0.0 was given"),
+        ({"node_fraction": 1.5}, r"lies in \(0, 1\], but 1.5 was given"),
+        ({"baseline": "mean"}, "mean_baseline\\(encoder, images\\), but 'mean' was given"),
+        ({"sites": ("act2", "act1")}, "in the encoder's order, but act2, act1 was given; the order is input, act1"),
+        ({"sites": ("act9",)}, "no site 'act9'"),
+        ({"sites": ()}, "but none was given"),
+        ({"batch_size": 0}, "batch size of 0"),
+        ({"memory_gib": 0.0}, "positive number of GiB"),
+    ],
+)
+def test_bad_settings_are_refused(resnet: Any, settings: dict[str, object], message: str) -> None:
+    encoder, images, weights = setting(resnet)
+    with pytest.raises(InputError, match=message):
+        attribute(encoder, images, weights, **settings)
+
+
+def test_bad_images_are_refused(resnet: Any) -> None:
+    encoder, images, weights = setting(resnet)
+    with pytest.raises(InputError, match="at least one image, but there were none"):
+        attribute(encoder, [], weights)
+    with pytest.raises(InputError, match=r"iterable of such batches, but a tensor \[3, 64, 64\]"):
+        attribute(encoder, images[0], weights)
+    with pytest.raises(InputError, match=r"given \[3, 3, 32, 32\]"):
+        attribute(encoder, images[..., :32, :32], weights)
+
+
+def test_activations_that_are_not_finite_name_the_site(resnet: Any) -> None:
+    encoder, images, weights = setting(resnet)
+    with pytest.raises(InputError, match="at site 'input' are not finite"):
+        attribute(encoder, images * float("nan"), weights)
+    resnet.layer2[0].conv2.weight[0, 0, 0, 0] = float("inf")
+    with pytest.raises(InputError, match=r"at site 'layer2.0' are not finite"):
+        attribute(encoder, images, weights)
+
+
+def test_a_metric_of_the_wrong_shape_is_refused(resnet: Any) -> None:
+    encoder, images, _ = setting(resnet)
+    with pytest.raises(InputError, match=r"one number per image \[3\], but this one returned \[\]"):
+        circuitry.attribute(encoder, images, lambda e: e.sum(), progress=False)
+
+
+def test_metric_and_baseline_messages(resnet: Any) -> None:
+    with pytest.raises(InputError, match="a row of the 4 text weights, but 4"):
+        class_logit(torch.zeros(4, 16), 4)
+    encoder = Encoder.from_tower(resnet)
+    with pytest.raises(InputError, match="at least one reference image"):
+        mean_baseline(encoder, [])
+    with pytest.raises(InputError, match="'position' or per 'unit', but 'pixel'"):
+        mean_baseline(encoder, [], per="pixel")
+
+
+def test_gradient_times_activation_is_the_one_point_left_rule() -> None:
+    encoder, images, weights = setting(make_tower("vit"))
+    graph = attribute(encoder, images, weights, rule=left_rule(1))
+    x = images.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(class_logit(weights, 1)(encoder(x)).sum(), x)
+    assert graph.node_scores["input"] == pytest.approx((-x * gradient).sum((2, 3)).mean(0).detach().numpy(), rel=1e-4)
+
+
+def test_autocast_ranks_alike_and_leaves_no_trace() -> None:
+    encoder = Encoder.from_tower(make_tower("resnet"))
+    images = torch.randn(4, 3, 64, 64)
+    metric = class_logit(F.normalize(torch.randn(3, 16), dim=-1), 1)
+    exact, half = (
+        attribute_halves(encoder, images, metric, AttributionSettings(rule=midpoint_rule(3), autocast=dtype), False)[0]
+        for dtype in (None, "bfloat16")
+    )
+    for site in encoder.sites[1:]:
+        a, b = exact.node_scores[site], half.node_scores[site]
+        assert not np.array_equal(a, b)
+        assert np.corrcoef(a, b)[0, 1] > 0.98, site
+    assert not torch.is_autocast_enabled("cpu")
+    assert half.settings["autocast"] == "bfloat16"
+    with pytest.raises(InputError, match="bfloat16 or float16, but 'half' was given"):
+        AttributionSettings(autocast="half")

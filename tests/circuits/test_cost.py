@@ -1,0 +1,37 @@
+"""Counted operations against a count on paper."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from circuitry import Encoder, InputError, midpoint_rule
+from circuitry.circuits.attribution import AttributionSettings
+from circuitry.circuits.cost import count_operations, matrix_product_rate
+from circuitry.models.stages import Stage
+
+
+def two_layers() -> Encoder:
+    """Input [B,3,1,2] -> 5 units -> 2: forward 2 (6 x 5) = 60, then 2 (5 x 2) = 20 operations an image."""
+    first, last = torch.randn(6, 5), torch.randn(5, 2)
+    stages = (Stage("hidden", lambda x: x.flatten(1) @ first, 1), Stage("out", lambda x: x @ last, 1))
+    return Encoder(nn.Linear(1, 1), stages, (1, 2))
+
+
+def total(embedding: Tensor) -> Tensor:
+    return embedding.sum(1)
+
+
+@pytest.mark.parametrize("points", [1, 3])
+def test_operations_by_hand(points: int) -> None:
+    settings = AttributionSettings(rule=midpoint_rule(points), node_fraction=0.4)
+    found = count_operations(two_layers(), total, settings)
+    # Nodes: one clean run, one run from the baseline of each site, and for each point forward and backward.
+    assert found.nodes == 80 + (80 + 20) + points * 2 * (80 + 20)
+    # Edges from 2 of 5 hidden units to 1 of 2: a clean run, then the last stage forward and once backward.
+    assert found.edges == 80 + points * (20 + 20)
+
+
+def test_a_rate_is_a_positive_number() -> None:
+    assert matrix_product_rate(size=64, seconds=1e-9) > 0
+    with pytest.raises(InputError, match=r"a positive size and time, but 0 and 1\.0 were given"):
+        matrix_product_rate(size=0, seconds=1.0)

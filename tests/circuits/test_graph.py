@@ -1,0 +1,252 @@
+"""Kept units, merged effects, stored graphs, and circuits cut out of them."""
+
+import json
+import math
+import os
+import pickle
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import networkx as nx
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
+
+from circuitry import AttributionGraph, InputError
+from circuitry.circuits.graph import FORMAT, Completeness, NodeEffects, keep_units
+from circuitry.runs.arrays import write_arrays
+
+
+def small_graph(**changes: object) -> AttributionGraph:
+    """Two sites of 4 and 3 units; two and three of them kept."""
+    graph = AttributionGraph(
+        sites=("input", "conv", "head"),
+        node_scores={
+            "input": np.array([0.5, -0.25, 0.125]),
+            "conv": np.array([0.0, -2.0, 0.5, 1.0]),
+            "head": np.array([-1.0, 3.0, 2.0]),
+        },
+        kept_units={"input": np.array([0]), "conv": np.array([1, 3]), "head": np.array([1, 2, 0])},
+        edge_scores={("conv", "head"): np.array([[0.5, 0.25], [-0.5, -0.25], [2.0, 2.0]])},
+        completeness={"input": Completeness(0.375, 0.5), "conv": Completeness(-0.5, -0.75), "head": Completeness(4, 4)},
+        n_images=7,
+        class_name="alarm clock",
+        domain="sketch",
+        settings={"node_fraction": 0.5, "baseline": "zero"},
+        provenance={"seed": 3, "versions": {"numpy": "2"}},
+    )
+    return replace(graph, **changes)  # type: ignore[arg-type]
+
+
+# Kept units
+
+
+def test_the_largest_absolute_scores_are_kept_largest_first() -> None:
+    kept = keep_units(np.array([0.1, -5.0, 3.0, 0.0, -4.0]), 0.5)
+    assert kept.tolist() == [1, 4, 2]  # ceil(2.5)
+    assert kept.dtype == np.int64
+
+
+def test_equal_scores_are_kept_in_order_of_their_index() -> None:
+    scores = np.zeros(40)
+    scores[[5, 30]] = 1, -1
+    assert keep_units(scores, 0.1).tolist() == [5, 30, 0, 1]
+
+
+def test_rounding_of_the_fraction_keeps_no_unit_more() -> None:
+    assert math.ceil(0.07 * 100) == 8  # what plain floating point says
+    assert len(keep_units(np.arange(100.0), 0.07)) == 7
+
+
+@given(st.integers(1, 400), st.integers(1, 100))
+def test_as_many_units_are_kept_as_exact_arithmetic_says(units: int, percent: int) -> None:
+    assert len(keep_units(np.arange(float(units)), percent / 100)) == -(-percent * units // 100)
+
+
+@pytest.mark.parametrize("fraction", [0.0, -0.1, 1.1, math.nan])
+def test_a_fraction_outside_the_unit_interval_is_refused(fraction: float) -> None:
+    with pytest.raises(InputError, match=rf"lies in \(0, 1\], but {fraction} was given"):
+        keep_units(np.zeros(3), fraction)
+
+
+# Effects
+
+
+def test_the_gap_is_what_the_effects_exceed_the_difference_by() -> None:
+    assert Completeness(effect_sum=-0.5, metric_difference=-0.75).gap == 0.25
+
+
+def test_merged_effects_are_means_weighted_by_the_number_of_images() -> None:
+    one = NodeEffects({"a": np.array([1.0, 2.0]), "b": np.array([0.0])}, {s: Completeness(1, 2) for s in "ab"}, 1)
+    three = NodeEffects({"a": np.array([5.0, -2.0]), "b": np.array([4.0])}, {s: Completeness(5, 6) for s in "ab"}, 3)
+    merged = NodeEffects.merge([one, three])
+    assert merged.n_images == 4
+    assert merged.scores["a"].tolist() == [4.0, -1.0]  # (1 + 3 * 5) / 4, (2 - 3 * 2) / 4
+    assert merged.scores["b"].tolist() == [3.0]
+    assert merged.completeness == {"a": Completeness(4, 5), "b": Completeness(4, 5)}
+
+
+# Stored graphs
+
+
+def assert_equal(a: AttributionGraph, b: AttributionGraph) -> None:
+    for arrays in ("node_scores", "kept_units", "edge_scores"):
+        mine, theirs = getattr(a, arrays), getattr(b, arrays)
+        assert list(mine) == list(theirs), arrays
+        for key in mine:
+            assert mine[key].dtype == theirs[key].dtype
+            np.testing.assert_array_equal(mine[key], theirs[key])
+    for field in ("sites", "completeness", "n_images", "class_name", "domain", "settings", "provenance"):
+        assert getattr(a, field) == getattr(b, field), field
+
+
+def test_a_stored_graph_comes_back_whole(tmp_path: Path) -> None:
+    small_graph().save(tmp_path / "deep" / "graph.safetensors")
+    loaded = AttributionGraph.load(tmp_path / "deep" / "graph.safetensors")
+    assert_equal(loaded, small_graph())
+    assert isinstance(loaded.completeness["conv"], Completeness)
+
+
+def test_a_graph_without_names_or_strides_comes_back_whole(tmp_path: Path) -> None:
+    edges = np.asfortranarray(small_graph().edge_scores["conv", "head"])
+    graph = small_graph(class_name=None, domain=None, edge_scores={("conv", "head"): edges})
+    graph.save(str(tmp_path / "graph"))
+    assert_equal(AttributionGraph.load(str(tmp_path / "graph")), graph)
+
+
+def test_no_stored_graph_is_a_pickle(tmp_path: Path) -> None:
+    path = tmp_path / "graph.safetensors"
+    small_graph().save(path)
+    with pytest.raises(pickle.UnpicklingError):
+        pickle.loads(path.read_bytes())
+    assert len(load_file(path)) == 3 + 3 + 1
+
+
+def test_loading_a_missing_file_says_so(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"There is no attribution graph at .*x: give the path of one"):
+        AttributionGraph.load(tmp_path / "x")
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", b"\xff" * 300])
+def test_loading_something_else_says_so(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(content)
+    with pytest.raises(InputError, match=r"x is not a readable attribution graph \(.+\): make it again"):
+        AttributionGraph.load(tmp_path / "x")
+
+
+def test_loading_a_truncated_file_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    small_graph().save(path)
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(InputError, match="not a readable attribution graph"):
+        AttributionGraph.load(path)
+
+
+def test_loading_a_flipped_bit_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    small_graph().save(path)
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="x is damaged, its checksum does not fit: make it again"):
+        AttributionGraph.load(path)
+
+
+def changed(path: Path, arrays: Mapping[str, np.ndarray | None], format_name: str = FORMAT) -> Path:
+    """Store the small graph with other arrays in it (None: without one)."""
+    small_graph().save(path)
+    tensors = load_file(path) | {name: a for name, a in arrays.items() if a is not None}
+    kept = {name: a for name, a in tensors.items() if arrays.get(name, a) is not None}
+    header = {
+        "sites": ["input", "conv", "head"],
+        "completeness": {},
+        "n_images": 7,
+        "class_name": None,
+        "domain": None,
+        "settings": {},
+        "provenance": {},
+    }
+    write_arrays(path, format_name, header, kept)
+    return path
+
+
+def test_loading_another_format_names_both(tmp_path: Path) -> None:
+    path = changed(tmp_path / "x", {}, "circuitry attribution graph 0")
+    with pytest.raises(InputError, match=r"has format 'circuitry attribution graph 0', but this version reads '.* 2'"):
+        AttributionGraph.load(path)
+    save_file({"a": np.zeros(1)}, path)
+    with pytest.raises(InputError, match="has format 'unknown'"):
+        AttributionGraph.load(path)
+
+
+@pytest.mark.parametrize("name", ["node_scores/conv", "kept_units/head", "edge_scores/conv->head"])
+def test_loading_names_the_array_that_is_missing(name: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=rf"x lacks '{name}': the file is damaged"):
+        AttributionGraph.load(changed(tmp_path / "x", {name: None}))
+
+
+def test_loading_edges_of_another_shape_is_refused(tmp_path: Path) -> None:
+    path = changed(tmp_path / "x", {"edge_scores/conv->head": np.zeros((2, 3))})
+    with pytest.raises(InputError, match=r"conv->head have shape \(2, 3\), but the kept units say \(3, 2\)"):
+        AttributionGraph.load(path)
+
+
+def test_a_failed_write_leaves_the_old_file_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "graph.safetensors"
+    small_graph().save(path)
+
+    def half(path: Path, content: bytes) -> None:
+        with open(path, "wb") as file:
+            file.write(content[:4])
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", half)
+    with pytest.raises(OSError, match="no space left"):
+        small_graph(n_images=8).save(path)
+    assert AttributionGraph.load(path).n_images == 7
+    assert os.listdir(tmp_path) == ["graph.safetensors"]
+
+
+# Circuits
+
+
+def test_hand_worked_circuit() -> None:
+    circuit = small_graph().circuit(edges_per_node=1).graph
+    # head/1 takes the larger of (0.5, 0.25); head/2 of (-0.5, -0.25), by sign and not by size; head/0 has equals.
+    assert {(a, b): d["weight"] for a, b, d in circuit.edges(data=True)} == {
+        ("conv/1", "head/1"): 0.5,
+        ("conv/3", "head/2"): -0.25,
+        ("conv/1", "head/0"): 2.0,
+    }
+    assert dict(circuit.nodes(data=True)) == {
+        "conv/1": {"site": "conv", "unit": 1, "score": -2.0},
+        "conv/3": {"site": "conv", "unit": 3, "score": 1.0},
+        "head/1": {"site": "head", "unit": 1, "score": 3.0},
+        "head/2": {"site": "head", "unit": 2, "score": 2.0},
+        "head/0": {"site": "head", "unit": 0, "score": -1.0},
+    }
+
+
+def test_three_edges_per_node_unless_told_and_no_more_than_there_are() -> None:
+    scores = np.array([[0.1, 0.4, 0.2, 0.3]])
+    graph = small_graph(
+        kept_units={"input": np.array([0]), "conv": np.array([3, 2, 1, 0]), "head": np.array([2])},
+        edge_scores={("conv", "head"): scores},
+    )
+    assert {tail for tail, _ in graph.circuit().graph.edges} == {"conv/2", "conv/1", "conv/0"}
+    assert graph.circuit(9).graph.number_of_edges() == 4
+
+
+def test_a_circuit_is_acyclic_and_plain() -> None:
+    circuit = small_graph().circuit().graph
+    assert isinstance(circuit, nx.DiGraph)
+    assert nx.is_directed_acyclic_graph(circuit)
+    assert json.dumps(nx.node_link_data(circuit, edges="edges"))  # numbers of Python, not of numpy
+
+
+def test_a_circuit_without_edges_is_refused() -> None:
+    with pytest.raises(InputError, match="at least one edge per node, but 0 were asked for"):
+        small_graph().circuit(0)

@@ -1,0 +1,240 @@
+"""Images sorted by domain and class, from lists and from folders."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from circuitry.data.domains import DomainFolder
+from circuitry.runs.errors import InputError
+from tests.conftest import shared
+
+
+def touch(root: Path, *relatives: str) -> None:
+    for relative in relatives:
+        (root / relative).parent.mkdir(parents=True, exist_ok=True)
+        (root / relative).touch()
+
+
+def write_lists(root: Path, split: str, lists: Mapping[str, Sequence[str]]) -> None:
+    for domain, lines in lists.items():
+        (root / f"{domain}_{split}.txt").write_text("".join(f"{line}\n" for line in lines))
+
+
+@pytest.fixture
+def listed(tmp_path: Path) -> Path:
+    """A tiny DomainNet: labels do not follow the alphabet, "t-shirt" lacks test images, "zebra" those of painting."""
+    test = {
+        "real": ["real/cello/c 1.png 0", "real/cell phone/p.png 1", "real/zebra/z.png 3"],
+        "painting": ["painting/cello/c.png 0"],
+    }
+    train = {"real": ["real/t-shirt/t.png 2", "real/cello/c2.png 0"], "painting": ["painting/cello/c3.png 0"]}
+    for split, lists in {"test": test, "train": train}.items():
+        write_lists(tmp_path, split, lists)
+        touch(tmp_path, *(line.rpartition(" ")[0] for lines in lists.values() for line in lines))
+    (tmp_path / "notes_old.txt").write_text("not a list\n")
+    return tmp_path
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Path:
+    touch(tmp_path, "sketch/owl/2.PNG", "sketch/owl/1.jpg", "sketch/owl/readme.txt", "sketch/owl/.3.png")
+    touch(tmp_path, "photo/owl/1.webp", "photo/ant hill/1.png", "docs/figures/a.pdf", ".cache/x/1.png", "photo/top.png")
+    return tmp_path
+
+
+def test_lists_give_classes_in_label_order(listed: Path) -> None:
+    images = DomainFolder(listed)
+    assert images.domains == ("painting", "real")
+    # "t-shirt" has no test image; without it, the label of "zebra" would be 2 here and 3 in training.
+    assert images.classes == images.all_classes == ("cello", "cell phone", "t-shirt", "zebra")
+    assert [record.relative for record in images.records] == [
+        "painting/cello/c.png",
+        "real/cello/c 1.png",
+        "real/cell phone/p.png",
+        "real/zebra/z.png",
+    ]
+    assert images.records[1].path == listed / "real/cello/c 1.png"
+    assert images.records[2].class_name == "cell phone"
+
+
+def test_splits_are_separate_and_none_reads_the_folders(listed: Path) -> None:
+    assert {record.relative for record in DomainFolder(listed, "train").records} == {
+        "real/t-shirt/t.png",
+        "real/cello/c2.png",
+        "painting/cello/c3.png",
+    }
+    everything = DomainFolder(listed, split=None)
+    assert len(everything) == 7
+    assert everything.classes == tuple(sorted(everything.classes))
+
+
+def test_selection_keeps_labels(listed: Path) -> None:
+    images = DomainFolder(listed, domains=["real"], classes=["zebra", "cello"])
+    assert images.domains == ("real",)
+    assert images.classes == ("cello", "zebra")
+    assert [record.class_name for record in images.records] == ["cello", "zebra"]
+    assert images.label("zebra") == 3
+    assert images.all_classes[images.label("cell phone")] == "cell phone"
+
+
+def test_only_the_selected_domains_must_be_complete(listed: Path) -> None:
+    write_lists(listed, "test", {"clipart": [f"clipart/cello/{i}.png 0" for i in range(7)]})
+    assert DomainFolder(listed, domains=["real"]).all_classes[0] == "cello"
+    expected = "name 7 files that do not exist, such as clipart/cello/0.png, .*clipart/cello/4.png; complete"
+    with pytest.raises(InputError, match=expected):
+        DomainFolder(listed)
+
+
+def test_folders_without_lists(folders: Path) -> None:
+    images = DomainFolder(folders)
+    assert images.domains == ("photo", "sketch")
+    assert images.classes == ("ant hill", "owl")
+    assert [record.relative for record in images.records] == [
+        "photo/ant hill/1.png",
+        "photo/owl/1.webp",
+        "sketch/owl/1.jpg",
+        "sketch/owl/2.PNG",
+    ]
+
+
+def test_counts(folders: Path) -> None:
+    counts = DomainFolder(folders).counts()
+    assert counts.loc["sketch"].to_dict() == {"ant hill": 0, "owl": 2}
+    assert counts.loc["photo"].to_dict() == {"ant hill": 1, "owl": 1}
+    assert (counts.index.name, counts.columns.name) == ("domain", "class")
+    assert DomainFolder(folders, classes=["owl"]).counts().columns.tolist() == ["owl"]
+    assert "4 images, 2 domains, 2 classes" in repr(DomainFolder(folders))
+
+
+# --- drawing images --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> DomainFolder:
+    root = tmp_path_factory.mktemp("many")
+    touch(root, *(f"{d}/{c}/{i}.png" for d in ("a", "b") for c in ("x", "y") for i in range(30)))
+    return DomainFolder(root)
+
+
+@settings(deadline=None, max_examples=50)
+@given(n=st.integers(1, 40), more=st.integers(0, 10), seed=st.integers(-5, 10**9))
+def test_select_draws_without_replacement_and_nested(many: DomainFolder, n: int, more: int, seed: int) -> None:
+    drawn = many.select("x", "a", n, seed)
+    assert len(set(drawn)) == len(drawn) == min(n, 30)
+    assert all((record.domain, record.class_name) == ("a", "x") for record in drawn)
+    assert many.select("x", "a", n + more, seed)[:n] == drawn
+
+
+def test_select_is_fixed_for_all_time(many: DomainFolder) -> None:
+    # Stored results name images by (seed, n); these literals must never change.
+    names = [record.relative for record in many.select("x", "a", 4, seed=0)]
+    assert names == ["a/x/26.png", "a/x/19.png", "a/x/3.png", "a/x/25.png"]
+    assert [record.relative for record in many.select("x", "a", 4, seed=1)] != names
+
+
+def test_select_depends_on_nothing_but_the_images_of_that_class_and_domain(many: DomainFolder) -> None:
+    alone = DomainFolder(many.root, domains=["b"], classes=["y"])
+    assert alone.select("y", "b", 5, seed=3) == many.select("y", "b", 5, seed=3)
+    numbers = [[Path(r.relative).name for r in many.select(c, d, 5)] for c in "xy" for d in "ab"]
+    assert len({tuple(chosen) for chosen in numbers}) == 4
+
+
+def test_select_is_uniform(many: DomainFolder) -> None:
+    drawn = [record.relative for seed in range(300) for record in many.select("x", "a", 3, seed)]
+    counts = [drawn.count(f"a/x/{i}.png") for i in range(30)]  # mean 30, standard deviation 5.2
+    assert sum(counts) == 900
+    assert min(counts) > 10
+    assert max(counts) < 55
+
+
+def test_select_all_and_none(folders: Path) -> None:
+    images = DomainFolder(folders)
+    assert {record.relative for record in images.select("owl", "sketch")} == {"sketch/owl/1.jpg", "sketch/owl/2.PNG"}
+    assert images.select("ant hill", "sketch", 5) == ()
+    with pytest.raises(InputError, match="n must be at least 1, or None for all images; given 0"):
+        images.select("owl", "sketch", 0)
+    with pytest.raises(InputError, match="there is no class 'owls' here; did you mean owl"):
+        images.select("owls", "sketch")
+    with pytest.raises(InputError, match="there is no domain 'clipart' here; available: photo, sketch"):
+        images.select("owl", "clipart")
+
+
+# --- bad input -------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_to_read(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"there is no folder {re.escape(str(tmp_path / 'none'))}"):
+        DomainFolder(tmp_path / "none")
+    expected = "found no images in .*; expected files .*/<domain>/<class>/<file>"
+    with pytest.raises(InputError, match=expected):
+        DomainFolder(tmp_path)
+    touch(tmp_path, "owl/1.png")  # one level short
+    with pytest.raises(InputError, match=expected):
+        DomainFolder(tmp_path)
+
+
+def test_unknown_names(listed: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"there is no list <domain>_val\.txt in .* the splits test, train \(split=None"
+    ):
+        DomainFolder(listed, split="val")
+    with pytest.raises(InputError, match="there is no domain 'paintings' here; did you mean painting"):
+        DomainFolder(listed, domains=["paintings"])
+    with pytest.raises(InputError, match="there is no class 'dog' here; available: cello, cell phone, t-shirt, zebra"):
+        DomainFolder(listed, classes=["dog"])
+    with pytest.raises(
+        InputError, match=r"sequence of class names, given the single string 'zebra': write \('zebra',\)"
+    ):
+        DomainFolder(listed, classes="zebra")
+    with pytest.raises(InputError, match="at least one domain name, given none"):
+        DomainFolder(listed, domains=[])
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["real/cello/c.png", "real/cello/c.png one", "real/c.png 0", "sketch/cello/c.png 0", "real//c.png 0", "0"],
+)
+def test_malformed_lines_are_named(line: str, listed: Path) -> None:
+    write_lists(listed, "test", {"real": ["real/cello/c 1.png 0", "", line]})
+    expected = rf"real_test\.txt, line 3: expected 'real/<class>/<file> <label>', given {re.escape(repr(line))}"
+    with pytest.raises(InputError, match=expected):
+        DomainFolder(listed)
+
+
+def test_contradicting_labels_are_refused(listed: Path) -> None:
+    write_lists(listed, "test", {"painting": ["painting/cello/c.png 1"]})
+    with pytest.raises(InputError, match="class 'cello' the label 0, elsewhere it has 1; a class must have one label"):
+        DomainFolder(listed)
+    write_lists(listed, "test", {"painting": ["painting/harp/c.png 0"]})
+    with pytest.raises(
+        InputError, match="label 0 to class 'cello', elsewhere it is 'harp'; a label must mean one class"
+    ):
+        DomainFolder(listed)
+
+
+def test_empty_and_undecodable_lists(listed: Path) -> None:
+    write_lists(listed, "test", {"real": [], "painting": [" "]})
+    with pytest.raises(InputError, match=r"the lists <domain>_test\.txt in .* name no images"):
+        DomainFolder(listed)
+    (listed / "real_test.txt").write_bytes(b"real/caf\xe9/1.png 0\n")
+    with pytest.raises(InputError, match=r"real_test\.txt is not UTF-8 text \(.* at byte 8\); save it as UTF-8"):
+        DomainFolder(listed)
+
+
+def test_names_with_underscores(tmp_path: Path) -> None:
+    touch(tmp_path, "oil/owl/1.png", "oil_dark/owl/1.png")
+    write_lists(tmp_path, "test_small", {"oil": ["oil/owl/1.png 0"], "oil_dark": ["oil_dark/owl/1.png 0"]})
+    assert DomainFolder(tmp_path, "test_small").domains == ("oil", "oil_dark")
+    with pytest.raises(InputError, match="there are lists for the splits test_small "):
+        DomainFolder(tmp_path, "test")
+
+
+def test_emoji_domains() -> None:
+    images = DomainFolder(shared("data/EmojiDomains"))
+    assert images.counts().shape == (7, 36)
+    assert set(images.counts().sum(axis=1)) == {221}
+    assert images.label("animal-bug") == 1

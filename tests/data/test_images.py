@@ -1,0 +1,216 @@
+"""Reading image files of every kind, and reading many of them ahead of the consumer."""
+
+import io
+import re
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from circuitry.data.batches import load_batches
+from circuitry.data.images import load_image
+from circuitry.runs.errors import InputError
+
+
+def pixel(image: Image.Image, x: int = 0, y: int = 0) -> tuple[int, ...]:
+    value = image.getpixel((x, y))
+    assert isinstance(value, tuple)
+    return tuple(int(v) for v in value)
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float()
+
+
+def make_images(folder: Path, n: int) -> list[Path]:
+    """n flat pictures, the i-th of grey level i."""
+    paths = [folder / f"{i:03d}.png" for i in range(n)]
+    for i, path in enumerate(paths):
+        Image.new("RGB", (4, 3), (i, i, i)).save(path)
+    return paths
+
+
+# --- one file --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("mode", "colour", "suffix", "expected"),
+    [
+        ("RGB", (200, 100, 50), "png", (200, 100, 50)),
+        ("L", 77, "png", (77, 77, 77)),
+        ("1", 1, "png", (255, 255, 255)),
+        ("CMYK", (0, 255, 255, 0), "tif", (255, 0, 0)),
+        ("RGBA", (200, 100, 50, 255), "png", (200, 100, 50)),
+        ("RGBA", (0, 0, 0, 0), "png", (255, 255, 255)),
+        ("RGBA", (0, 0, 0, 51), "png", (204, 204, 204)),
+        ("LA", (0, 0), "png", (255, 255, 255)),
+        ("LA", (90, 255), "png", (90, 90, 90)),
+        ("I;16", 65535, "png", (255, 255, 255)),
+        ("I;16", 257 * 100, "png", (100, 100, 100)),
+        ("I;16", 257 * 100, "tif", (100, 100, 100)),
+        ("I", 257 * 3, "tif", (3, 3, 3)),
+    ],
+)
+def test_every_mode_becomes_rgb_over_white(
+    mode: str, colour: int | tuple[int, ...], suffix: str, expected: tuple[int, ...], tmp_path: Path
+) -> None:
+    path = tmp_path / f"image.{suffix}"
+    Image.new(mode, (5, 4), colour).save(path)
+    image = load_image(path)
+    assert (image.mode, image.size, pixel(image)) == ("RGB", (5, 4), expected)
+
+
+def test_transparent_palette_colour_is_white(tmp_path: Path) -> None:
+    palette = Image.new("P", (2, 1))
+    palette.putpalette([10, 20, 30, 40, 50, 60])
+    palette.putpixel((1, 0), 1)
+    palette.save(tmp_path / "p.png", transparency=1)
+    image = load_image(tmp_path / "p.png")
+    assert pixel(image) == (10, 20, 30)
+    assert pixel(image, 1) == (255, 255, 255)
+
+
+def test_cmyk_jpeg(tmp_path: Path) -> None:
+    Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(tmp_path / "c.jpg", quality=100)
+    red, green, blue = pixel(load_image(tmp_path / "c.jpg"))
+    assert red > 245
+    assert max(green, blue) < 10
+
+
+def test_exif_orientation_is_applied(tmp_path: Path) -> None:
+    upright = Image.new("RGB", (16, 8), "black")
+    upright.paste((255, 255, 255), (0, 0, 8, 8))  # left half white
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned a quarter; left becomes top
+    upright.save(tmp_path / "turned.jpg", exif=exif, quality=100)
+    image = load_image(tmp_path / "turned.jpg")
+    assert image.size == (8, 16)
+    assert min(pixel(image, 4, 2)) > 240
+    assert max(pixel(image, 4, 13)) < 15
+
+
+def jpeg_bytes() -> bytes:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(noise).save(buffer, "jpeg")
+    return buffer.getvalue()
+
+
+def broken_png() -> bytes:
+    header = struct.pack(">IIBBBBB", 4, 4, 8, 2, 0, 0, 0)
+    chunk = b"IHDR" + header
+    ihdr = struct.pack(">I", len(header)) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    return b"\x89PNG\r\n\x1a\n" + ihdr + struct.pack(">I", 8) + b"IDATgarbage!" + b"\0" * 4
+
+
+def float_tiff() -> bytes:
+    buffer = io.BytesIO()
+    Image.new("F", (2, 2), 0.5).save(buffer, "tiff")
+    return buffer.getvalue()
+
+
+def integer_tiff() -> bytes:
+    buffer = io.BytesIO()
+    Image.new("I", (2, 2), 1 << 20).save(buffer, "tiff")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (lambda: b"", "the file is empty"),
+        (lambda: b"<html>404</html>", "it is not an image in a known format"),
+        (lambda: jpeg_bytes()[:1500], "truncated"),
+        (broken_png, "broken"),
+        (float_tiff, "floating-point numbers without a defined range"),
+        (integer_tiff, "32-bit integers"),
+    ],
+)
+def test_unreadable_files_are_named_with_the_reason(content: Callable[[], bytes], why: str, tmp_path: Path) -> None:
+    path = tmp_path / "bad.jpg"
+    path.write_bytes(content())
+    with pytest.raises(InputError, match=f"^cannot read {re.escape(str(path))}: .*{why}"):
+        load_image(path)
+
+
+def test_missing_file_and_folder(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none\.png: there is no such file"):
+        load_image(tmp_path / "none.png")
+    with pytest.raises(InputError, match="it is a folder"):
+        load_image(tmp_path)
+
+
+# --- many files ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 7, 20])
+@pytest.mark.parametrize("threads", [1, 4])
+def test_batches_hold_all_images_in_order(batch_size: int, threads: int, tmp_path: Path) -> None:
+    paths = make_images(tmp_path, 7)
+    batches = list(load_batches(paths, to_tensor, batch_size, threads=threads))
+    assert [len(batch) for batch in batches[:-1]] == [batch_size] * (len(batches) - 1)
+    assert torch.cat(batches)[:, 0, 0, 0].tolist() == list(range(7))
+    assert batches[0].shape[1:] == (3, 3, 4)
+
+
+def test_unreadable_images_are_skipped_and_reported_in_order(tmp_path: Path) -> None:
+    paths = make_images(tmp_path, 6)
+    paths[1].write_bytes(b"")
+    paths[4].unlink()
+    reported: list[tuple[Path, str]] = []
+    batches = list(load_batches(paths, to_tensor, 2, on_skip=lambda path, why: reported.append((path, why))))
+    assert [batch[:, 0, 0, 0].tolist() for batch in batches] == [[0, 2], [3, 5]]
+    assert [path for path, _ in reported] == [paths[1], paths[4]]
+    assert reported[0][1] == f"cannot read {paths[1]}: the file is empty"
+
+
+def test_skipping_warns_unless_told_otherwise(tmp_path: Path) -> None:
+    paths = make_images(tmp_path, 2)
+    paths[0].write_bytes(b"")
+    with pytest.warns(UserWarning, match=r"skipped an image: cannot read .*000\.png: the file is empty"):
+        assert len(list(load_batches(paths, to_tensor, 2))) == 1
+
+
+def test_strict_stops_at_the_first_unreadable_image(tmp_path: Path) -> None:
+    paths = make_images(tmp_path, 4)
+    paths[2].write_bytes(b"")
+    batches = load_batches(paths, to_tensor, 1, strict=True)
+    assert [next(batches).max().item() for _ in range(2)] == [0, 1]
+    with pytest.raises(InputError, match=r"002\.png: the file is empty"):
+        next(batches)
+
+
+def test_at_most_a_batch_is_decoded_in_advance(tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    def recording(image: Image.Image) -> Tensor:
+        seen.append(pixel(image)[0])
+        return to_tensor(image)
+
+    batches = load_batches(make_images(tmp_path, 40), recording, 4, threads=1)
+    next(batches)
+    batches.close()  # type: ignore[attr-defined]
+    assert len(seen) <= 4 + 4 + 1
+
+
+def test_errors_of_the_preprocessing_are_not_swallowed(tmp_path: Path) -> None:
+    def failing(image: Image.Image) -> Tensor:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        list(load_batches(make_images(tmp_path, 3), failing, 2))
+
+
+def test_differing_shapes_and_bad_numbers_are_refused(tmp_path: Path) -> None:
+    paths = make_images(tmp_path, 2)
+    Image.new("RGB", (9, 9)).save(paths[1])
+    with pytest.raises(InputError, match=r"one shape; .*001\.png became \(3, 9, 9\) after \(3, 3, 4\)"):
+        list(load_batches(paths, to_tensor, 2))
+    with pytest.raises(InputError, match="batch_size and threads must be at least 1; given 0 and 2"):
+        load_batches(paths, to_tensor, 0)

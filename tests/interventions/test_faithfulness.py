@@ -1,0 +1,371 @@
+"""Faithfulness against paper, the ends of the curve, the areas of MIB, and the bootstrap over images."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from circuitry import AttributionGraph, Encoder, InputError, attribute, class_logit, mean_baseline, midpoint_rule
+from circuitry.interventions.curves import FaithfulnessCurve, curves_by_domain, faithfulness_ratio, pool_curves
+from circuitry.interventions.faithfulness import (
+    MIB_FRACTIONS,
+    all_but,
+    circuit_of_size,
+    complement,
+    faithfulness_curve,
+    kept_embeddings,
+)
+from circuitry.interventions.patches import patched
+from circuitry.models.stages import Stage
+from circuitry.runs.arrays import write_arrays
+from tests.support.towers import make_tower
+
+
+def hand_worked() -> Encoder:
+    """Input [B,3,1,1] -> first: (x0, x1, x2) -> second: (u0 u1, u2) -> embedding: (v0 + v1, 1)."""
+    stages = (
+        Stage("first", lambda x: x.flatten(1), 1),
+        Stage("second", lambda u: torch.stack([u[:, 0] * u[:, 1], u[:, 2]], 1), 1),
+        Stage("embedding", lambda v: torch.stack([v.sum(1), torch.ones(len(v))], 1), 1),
+    )
+    return Encoder(nn.Linear(1, 1), stages, (1, 1))
+
+
+def graph_with(scores: dict[str, list[float]]) -> AttributionGraph:
+    arrays = {site: np.array(s) for site, s in scores.items()}
+    return AttributionGraph(tuple(scores), arrays, {}, {}, {}, 1, "cat", "sketch")
+
+
+IMAGES = torch.tensor([[2.0, 3, 5], [1, 1, 0]])[:, :, None, None]  # metric: 6 + 5 = 11 and 1 + 0 = 1, mean 6
+SCORES = {"input": [0.0, 0, 0], "first": [-3.0, -2, 1], "second": [-5.0, -4]}
+
+
+def first(e: Tensor) -> Tensor:
+    return e[:, 0]
+
+
+def test_hand_worked_circuits() -> None:
+    def kept(**circuit: list[int]) -> list[float]:
+        values: list[float] = kept_embeddings(hand_worked(), IMAGES, [circuit])[0, :, 0].tolist()
+        return values
+
+    assert kept(first=[0, 1], second=[0]) == [6, 1]
+    assert kept(first=[2], second=[1]) == [5, 0]
+    # Ablation goes through the chain: without u1 the product is gone, kept or not.
+    assert kept(first=[0], second=[0, 1]) == [0, 0]
+    assert kept(first=[0, 1, 2]) == [11, 1]
+    assert kept(first=[0, 1, 2], embedding=[1]) == [0, 0]
+    others = IMAGES.flip(0)  # the two images stand in for each other
+    values = kept_embeddings(hand_worked(), IMAGES, [{"first": [0, 2]}], source=others)[0, :, 0]
+    assert values.tolist() == [2 * 1 + 5, 1 * 3 + 0]
+
+
+def test_hand_worked_curve() -> None:
+    curve = faithfulness_curve(
+        hand_worked(), IMAGES, first, graph_with(SCORES), fractions=(0.1, 0.5, 1.0), random_draws=3, progress=False
+    )
+    # 0.1: u0; v0: the product misses u1. 0.5: u0, u1; v0: 6 and 1; the means first, then 3.5 / 6.
+    assert curve.n_units == (2, 3, 5)
+    assert curve.kept.tolist() == [[0, 0], [6, 1], [11, 1]]
+    assert curve.faithfulness.tolist() == [0, pytest.approx(3.5 / 6), 1]
+    # All but them: u1, u2; v1: 5 and 0. u2; v1: the same. Nothing.
+    assert curve.completeness.tolist() == [pytest.approx(2.5 / 6), pytest.approx(2.5 / 6), 0]
+    assert curve.random.shape == (3, 3, 2)
+    assert np.array_equal(curve.random[:, 2], np.broadcast_to(curve.full, (3, 2)))
+    table = curve.table()
+    assert list(table.columns) == [
+        *(
+            "class",
+            "domain",
+            "circuit",
+            "ranking",
+            "measure",
+            "fraction",
+            "n_units",
+            "value",
+            "low",
+            "high",
+            "n_images",
+            "reason",
+        ),
+    ]
+    row = table[(table["circuit"] == "kept") & (table["fraction"] == 0.5)].iloc[0]
+    assert row["class"] == "cat"
+    assert (row["n_units"], row["n_images"], row["reason"], row["ranking"]) == (3, 2, "", "absolute")
+    # Images drawn twice, once each or mixed: 6/11, 3.5/6 or 1.
+    assert (row["low"], row["high"]) == (pytest.approx(6 / 11), 1)
+    assert set(table["circuit"]) == {"kept", "complement", "random"}
+
+
+def test_rankings() -> None:
+    graph = graph_with({"input": [1.0], "a": [-1.0, 5, -2, 0.5]})
+    assert circuit_of_size(graph, 0.5)["a"].tolist() == [1, 2]
+    assert circuit_of_size(graph, 0.5, "signed")["a"].tolist() == [2, 0]
+    assert "input" not in circuit_of_size(graph, 1.0)
+    assert complement({"a": np.array([1, 2])}, graph)["a"].tolist() == [0, 3]
+
+
+@pytest.mark.parametrize("tower", ["resnet", "vit", "convnext"])
+@pytest.mark.parametrize("kind", ["zero", "mean", "images"])
+def test_ends_of_the_curve(tower: str, kind: str) -> None:
+    encoder = Encoder.from_tower(make_tower(tower).double())  # stacking many circuits only rounds otherwise
+    images = torch.randn(4, 3, *encoder.image_size, dtype=torch.double)
+    reference = torch.randn(4, 3, *encoder.image_size, dtype=torch.double)
+    with torch.no_grad():  # the model does better on its images than on the baseline
+        direction = encoder(images).mean(0) - (0 if kind == "zero" else encoder(reference).mean(0))
+
+    def metric(e: Tensor) -> Tensor:
+        out: Tensor = e @ direction
+        return out
+
+    graph = attribute(encoder, images, metric, rule=midpoint_rule(2), progress=False)
+    zero_or_mean = {} if kind == "zero" else {"source": mean_baseline(encoder, [reference])}
+    source = {"source": reference} if kind == "images" else zero_or_mean
+    curve = faithfulness_curve(
+        encoder, images, metric, graph, fractions=(0.2, 1.0), random_draws=1, progress=False, **source
+    )
+    with torch.no_grad():
+        assert curve.full == pytest.approx(metric(encoder(images)).numpy(), rel=1e-9)
+        if kind == "images":
+            assert curve.empty == pytest.approx(metric(encoder(reference)).numpy(), rel=1e-9)
+    assert (curve.faithfulness[-1], curve.completeness[-1]) == pytest.approx((1, 0), abs=1e-12)
+    assert np.array_equal(curve.kept[-1], curve.full)
+    assert np.array_equal(curve.complement[-1], curve.empty)
+    assert curve.settings["source"] == {"zero": "zero", "mean": "mean-position", "images": "images"}[kind]
+
+
+def test_chosen_sites_only_and_any_cut() -> None:
+    encoder = Encoder.from_tower(make_tower("resnet"))
+    images = torch.randn(5, 3, 64, 64)
+    metric = class_logit(F.normalize(torch.randn(3, 16), dim=-1), 1)
+    graph = attribute(encoder, images, metric, rule=midpoint_rule(1), progress=False)
+    others = torch.randn_like(images)
+    settings = {"sites": ["layer2.0", "layer4.0"], "fractions": (0.1,), "source": others, "progress": False}
+    whole = faithfulness_curve(encoder, images, metric, graph, **settings)  # type: ignore[arg-type]
+    parts = faithfulness_curve(encoder, [images[:2], images[2:]], metric, graph, **settings)  # type: ignore[arg-type]
+    assert parts.kept == pytest.approx(whole.kept, abs=1e-6)
+    assert parts.random == pytest.approx(whole.random, abs=1e-6)
+    assert whole.n_units == (7 + 26,)  # of 64 and 256
+    again = faithfulness_curve(encoder, images, metric, graph, seed=1, **settings)  # type: ignore[arg-type]
+    assert not np.array_equal(again.random, whole.random)
+
+
+# --- what is read off a curve ----------------------------------------------------------------------------------------
+
+
+def curve_of(kept: np.ndarray, full: np.ndarray | None = None, empty: np.ndarray | None = None) -> FaithfulnessCurve:
+    n = kept.shape[1]
+    full, empty = np.ones(n) if full is None else full, np.zeros(n) if empty is None else empty
+    none = np.zeros((0, *kept.shape))
+    return FaithfulnessCurve(
+        MIB_FRACTIONS, "signed", (1,) * 10, full, empty, kept, 0 * kept, none, np.ones(n, bool), np.zeros(n, int)
+    )
+
+
+def test_areas_of_known_curves() -> None:
+    def areas(level: float) -> dict[str, float]:
+        table = curve_of(np.full((10, 3), level)).areas(resamples=10)
+        assert set(table["ranking"]) == {"signed"}
+        return dict(zip(table["measure"], table["value"], strict=True))
+
+    assert areas(1.0) == {"CPR": pytest.approx(0.999), "CMD": 0}
+    assert areas(0.0) == {"CPR": 0, "CMD": pytest.approx(0.999)}
+    assert areas(1.5) == {"CPR": pytest.approx(1.5 * 0.999), "CMD": pytest.approx(0.5 * 0.999)}
+    # Faithfulness equal to the fraction: the trapezoid of a straight line is exact, (1 - 0.001^2) / 2.
+    line = np.repeat(np.array(MIB_FRACTIONS)[:, None], 2, 1)
+    assert curve_of(line).areas(resamples=10)["value"].iloc[0] == pytest.approx((1 - 1e-6) / 2)
+
+
+def test_bands_resample_images() -> None:
+    rng = np.random.default_rng(0)
+    noisy = rng.normal(0.5, 1, (10, 400))
+    table = curve_of(noisy).table()
+    kept = table[table["circuit"] == "kept"]
+    half_width = (kept["high"] - kept["low"]) / 2
+    assert half_width.to_numpy() == pytest.approx(np.full(10, 1.96 / 20), rel=0.2)  # 1.96 sd / sqrt(n)
+    assert ((kept["low"] < kept["value"]) & (kept["value"] < kept["high"])).all()
+    # What all images share has no spread, whatever they differ in besides.
+    shift = rng.normal(0, 5, 400)
+    shared = curve_of(np.full((10, 400), 0.25) + shift, 1 + shift, shift).table()
+    shared = shared[shared["circuit"] == "kept"]
+    for column in ("value", "low", "high"):
+        assert shared[column].to_numpy() == pytest.approx(0.25)
+    pd.testing.assert_frame_equal(curve_of(noisy).table(seed=3), curve_of(noisy).table(seed=3))
+    assert curve_of(noisy[:, :1]).table()["low"].isna().all()
+
+
+def test_no_lead_is_nan_with_the_reason() -> None:
+    curve = curve_of(np.ones((10, 3)), full=np.array([1.0, 0, 2]), empty=np.array([2.0, 1, 0]))
+    table = curve.table(resamples=50)
+    assert table[["value", "low", "high"]].isna().all(axis=None)
+    assert set(table["reason"]) == {"the model does no better than the baseline: 1 against 1"}
+    assert curve.areas(resamples=50)["value"].isna().all()
+    # A lead within the noise: a value, but no bounded interval.
+    close = curve_of(np.ones((10, 3)), full=np.array([1.0, 0, 2.1]), empty=np.array([2.0, 1, 0])).table()
+    assert close["value"].notna().all()
+    assert close["low"].isna().all()
+    assert set(close["reason"]) == {""}
+
+
+@given(st.floats(-5, 5), st.floats(-5, 5), st.floats(-5, 5), st.floats(0.1, 10), st.floats(-10, 10))
+def test_a_ratio_knows_no_scale(kept: float, full: float, empty: float, scale: float, shift: float) -> None:
+    value, reason = faithfulness_ratio(kept, full, empty)
+    assert np.isnan(value) == bool(reason)
+    if full - empty > 1e-2:
+        moved, _ = faithfulness_ratio(*(scale * x + shift for x in (kept, full, empty)))
+        assert moved == pytest.approx(value, abs=1e-6)
+        assert faithfulness_ratio(full, full, empty) == (1, "")
+        assert faithfulness_ratio(empty, full, empty) == (0, "")
+
+
+def test_bad_input_is_refused() -> None:
+    encoder, graph = hand_worked(), graph_with(SCORES)
+
+    def curve(images: Tensor | list[Tensor] = IMAGES, **settings: object) -> None:
+        faithfulness_curve(encoder, images, first, graph, progress=False, **settings)  # type: ignore[arg-type]
+
+    with pytest.raises(
+        InputError, match=r"ascending fractions and zero or more random draws, but \(0\.5, 0\.1\) and 5"
+    ):
+        curve(fractions=(0.5, 0.1))
+    with pytest.raises(InputError, match=r"lies in \(0, 1\], but 1.5 was given"):
+        curve(fractions=(0.5, 1.5))
+    with pytest.raises(InputError, match="and -1 were given"):
+        curve(random_draws=-1)
+    with pytest.raises(InputError, match="no circuit units at third; its sites are first, second"):
+        curve(sites=["third"])
+    with pytest.raises(InputError, match="one by one, but there are 2 for 1"):
+        curve(IMAGES[:1], source=IMAGES)
+    with pytest.raises(InputError, match=r"\[1, 3, 1, 1\] were given for images up to number 2 of shape \[3, 1, 1\]"):
+        curve(source=IMAGES[:1])
+    with pytest.raises(InputError, match="at least one image and one circuit, but there were none"):
+        curve([])
+    with pytest.raises(InputError, match="never ablated: leave out 'input'"):
+        kept_embeddings(encoder, IMAGES, [{"input": [0]}])
+    with pytest.raises(InputError, match="no site 'third'"):
+        kept_embeddings(encoder, IMAGES, [{"third": [0]}])
+    with pytest.raises(InputError, match="lie in 0 to 2, but 3 is among them"):
+        kept_embeddings(encoder, IMAGES, [{"first": [0, 3]}])
+    with pytest.raises(InputError, match=r"confidence in \(0, 1\).*confidence=1.0 and resamples=2000 were given"):
+        curve_of(np.ones((10, 2))).table(confidence=1.0)
+    with pytest.raises(InputError, match="'absolute' or 'signed' score, but 'best' was given"):
+        circuit_of_size(graph, 0.5, "best")
+
+
+# --- selectivity -----------------------------------------------------------------------------------------------------
+
+
+def test_hand_worked_selectivity() -> None:
+    # Metric u0 u1 + u2: 11 and 1 for the class, 2 * 1 + 6 = 8 for another class.
+    other = torch.tensor([2.0, 1, 6])[None, :, None, None]
+    settings = {"fractions": (0.5, 1.0), "random_draws": 2, "progress": False}
+    curve = faithfulness_curve(hand_worked(), IMAGES, first, graph_with(SCORES), others=other, **settings)  # type: ignore[arg-type]
+    # With u0, u1; v0 kept: 6 and 1 for the class, 2 for the other.
+    assert curve.own.tolist() == [True, True, False]
+    assert np.isnan(curve.selectivity).all()  # the model itself puts the other class first: 6 against 8
+    swapped = faithfulness_curve(hand_worked(), other, first, graph_with(SCORES), others=IMAGES, **settings)  # type: ignore[arg-type]
+    assert swapped.selectivity.tolist() == [pytest.approx((2 - 3.5) / (8 - 6)), 1]
+    assert swapped.faithfulness.tolist() == [pytest.approx(2 / 8), 1]
+    assert curve.table("selectivity")["reason"].str.startswith("the model does no better than the baseline: -2").all()
+    assert set(swapped.table("selectivity")["measure"]) == {"selectivity"}
+
+
+def test_a_deaf_circuit_is_faithful_but_not_selective() -> None:
+    n = 12
+    rng = np.random.default_rng(0)
+    own = np.arange(n) < 4
+    full = np.where(own, 0.8, 0.1) + rng.normal(0, 0.01, n)
+    deaf = np.full((10, n), 0.8)
+    group = np.repeat([0, 1, 2], 4)[rng.permutation(n)]
+    curve = FaithfulnessCurve(
+        MIB_FRACTIONS, "signed", (1,) * 10, full, np.zeros(n), deaf, 0 * deaf, np.zeros((0, 10, n)), own, group
+    )
+    assert curve.faithfulness == pytest.approx(np.full(10, 1), abs=0.05)
+    table = curve.table("selectivity")
+    for column in ("value", "low", "high"):
+        assert table[column].to_numpy() == pytest.approx(np.zeros(20), abs=1e-9)
+    without = curve_of(deaf).table("selectivity")
+    assert without["value"].isna().all()
+    assert set(without["reason"]) == {"no images of other classes"}
+    with pytest.raises(InputError, match="faithfulness or selectivity, but 'accuracy' was asked for"):
+        curve.table("accuracy")
+
+
+def test_images_are_resampled_within_their_group() -> None:
+    # Two classes whose metrics differ by 10 and do not vary inside: a band over images has no width.
+    values = np.array([1.0, 1, 11, 11])
+    args = (np.ones((10, 1)) * values, np.zeros((10, 4)), np.zeros((0, 10, 4)), np.ones(4, bool))
+    pooled = FaithfulnessCurve(
+        MIB_FRACTIONS, "signed", (1,) * 10, values, np.zeros(4), *args, np.array([0, 0, 1, 1])
+    ).table()
+    assert pooled["low"].to_numpy() == pytest.approx(pooled["high"].to_numpy())
+
+
+# --- many classes ----------------------------------------------------------------------------------------------------
+
+
+def two_curves() -> list[FaithfulnessCurve]:
+    graph = graph_with(SCORES)
+    other = torch.tensor([2.0, 1, 6])[None, :, None, None]
+    settings = {"others": other, "fractions": (0.5, 1.0), "random_draws": 1, "progress": False}
+    one = faithfulness_curve(hand_worked(), IMAGES[:1], first, graph, **settings)  # type: ignore[arg-type]
+    two = faithfulness_curve(hand_worked(), IMAGES[1:], first, graph, **settings)  # type: ignore[arg-type]
+    return [one, replace(two, class_name="dog")]
+
+
+def test_pooling_averages_before_dividing() -> None:
+    pooled = pool_curves(two_curves())
+    whole = faithfulness_curve(
+        hand_worked(), IMAGES, first, graph_with(SCORES), fractions=(0.5, 1.0), random_draws=1, progress=False
+    )
+    assert pooled.faithfulness.tolist() == whole.faithfulness.tolist() == [pytest.approx(3.5 / 6), 1]
+    assert (pooled.class_name, pooled.domain) == (None, "sketch")
+    assert pooled.group.tolist() == [0, 0, 1, 1]
+    assert pooled.own.tolist() == [True, False, True, False]
+    table = curves_by_domain(two_curves())
+    assert set(table["domain"]) == {"sketch"}
+    assert set(table["sites"]) == {"all"}
+    assert table["n_images"].unique().tolist() == [2]
+    with pytest.raises(InputError, match="their fractions agree, but there are"):
+        pool_curves([whole, replace(whole, fractions=(0.4, 1.0))])
+    with pytest.raises(InputError, match="at least one curve"):
+        pool_curves([])
+
+
+def test_curves_are_stored(tmp_path: Path) -> None:
+    curve = two_curves()[1]
+    curve.save(tmp_path / "x.safetensors")
+    back = FaithfulnessCurve.load(tmp_path / "x.safetensors")
+    for name in ("fractions", "ranking", "n_units", "class_name", "domain", "settings"):
+        assert getattr(back, name) == getattr(curve, name)
+    for name in ("full", "empty", "kept", "complement", "random", "own", "group"):
+        assert np.array_equal(getattr(back, name), getattr(curve, name))
+    pd.testing.assert_frame_equal(back.table("selectivity"), curve.table("selectivity"))
+    (tmp_path / "x.safetensors").write_bytes(b"no")
+    with pytest.raises(InputError, match="is not a readable faithfulness curve"):
+        FaithfulnessCurve.load(tmp_path / "x.safetensors")
+    write_arrays(tmp_path / "y.safetensors", "circuitry faithfulness curve 0", {}, {"full": np.zeros(1)})
+    with pytest.raises(InputError, match="format 'circuitry faithfulness curve 0', but this version reads"):
+        FaithfulnessCurve.load(tmp_path / "y.safetensors")
+
+
+def test_all_but_is_the_same_ablation() -> None:
+    encoder = hand_worked()
+    circuit = {"first": [0, 1], "second": [0]}
+    with patched(encoder, all_but(encoder, circuit)), torch.no_grad():
+        alone = encoder(IMAGES)
+    assert torch.equal(alone, kept_embeddings(encoder, IMAGES, [circuit])[0])
+
+
+def test_images_as_source_go_without_other_classes() -> None:
+    with pytest.raises(InputError, match="compared under a baseline, but the source was images"):
+        faithfulness_curve(
+            hand_worked(), IMAGES, first, graph_with(SCORES), others=IMAGES, source=IMAGES, progress=False
+        )

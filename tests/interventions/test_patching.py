@@ -1,0 +1,207 @@
+"""Patching sweeps against paper, against patches one by one, and against attribution where it must be exact."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from circuitry import Encoder, InputError, attribute, class_logit, left_rule, mean_baseline
+from circuitry.interventions.patches import OtherImages, Patch, patched
+from circuitry.interventions.patching import patch_effects
+from circuitry.models.baselines import ZERO, Baseline
+from circuitry.models.stages import Stage
+from tests.support.towers import make_tower
+
+
+def setting(tower: nn.Module, n: int = 3) -> tuple[Encoder, Tensor, Tensor]:
+    encoder = Encoder.from_tower(tower)
+    return encoder, torch.randn(n, 3, *encoder.image_size), F.normalize(torch.randn(4, 16), dim=-1)
+
+
+def hand_worked() -> Encoder:
+    """Input [B,3,1,2] -> units (x0 + x1, x1 x2) per position -> embedding: sums over positions."""
+    stages = (
+        Stage("mixed", lambda x: torch.stack([x[:, 0] + x[:, 1], x[:, 1] * x[:, 2]], 1), 1),
+        Stage("embedding", lambda x: x.sum((2, 3)), 1),
+    )
+    return Encoder(nn.Linear(1, 1), stages, (1, 2))
+
+
+def square_and_tenfold(e: Tensor) -> Tensor:
+    return e[:, 0] ** 2 + 10 * e[:, 1]
+
+
+CLEAN = torch.tensor([[[[1.0, 0]], [[2, 1]], [[3, 1]]]])
+CORRUPTED = torch.tensor([[[[0.0, 1]], [[1, 1]], [[2, 0]]]])
+# Clean:     mixed = (3, 1), (6, 1);  embedding = 4, 7;  metric = 16 + 70 = 86.
+# Corrupted: mixed = (1, 2), (2, 0);  embedding = 3, 2;  metric =  9 + 20 = 29.
+
+
+@pytest.mark.parametrize(
+    ("by", "direction", "mixed", "image"),
+    [
+        # mixed: u0 -> (1, 2): 9 + 70 = 79; u1 -> (2, 0): 16 + 20 = 36.
+        # image: x0 -> (0, 1): (2, 2): 86, no change; x1 -> (1, 1): (2, 1), (3, 1): 9 + 40 = 49; x2 -> (2, 0): (4, 0):
+        # 16 + 40 = 56.
+        ("unit", "noise", [-7, -50], [0, -37, -30]),
+        # mixed: u0 <- (3, 1): 16 + 20 = 36, 29 - 36; u1 <- (6, 1): 9 + 70 = 79, 29 - 79.
+        # image: x0 <- (1, 0): (2, 1): 9 + 20 = 29; x1 <- (2, 1): (2, 2), (4, 0): 16 + 40 = 56; x2 <- (3, 1): (3, 1):
+        # 9 + 40 = 49.
+        ("unit", "denoise", [-7, -50], [0, -27, -20]),
+        # mixed: position 0 -> (1, 2): 2^2 + 10 * 3 = 34; position 1 -> (2, 0): 25 + 60 = 85. The same from the image:
+        # positions do not mix before the embedding.
+        ("position", "noise", [[-52, -1]], [[-52, -1]]),
+        # mixed: position 0 <- (3, 6): 25 + 60 = 85; position 1 <- (1, 1): 4 + 30 = 34.
+        ("position", "denoise", [[-56, -5]], [[-56, -5]]),
+        ("site", "noise", -57, -57),
+        ("site", "denoise", -57, -57),
+    ],
+)
+def test_hand_worked_pair(by: str, direction: str, mixed: object, image: object) -> None:
+    effects = patch_effects(
+        hand_worked(), CLEAN, square_and_tenfold, by=by, source=CORRUPTED, direction=direction, progress=False
+    )
+    assert effects.scores["mixed"].tolist() == mixed
+    assert effects.scores["input"].tolist() == image
+    assert (effects.clean_metric, effects.source_metric["mixed"], effects.n_images) == (86, 29, 1)
+    assert (effects.by, effects.direction, effects.settings) == (by, direction, {"source": "images"})
+
+
+def test_hand_worked_zero_baseline_and_table() -> None:
+    effects = patch_effects(
+        hand_worked(), CLEAN, square_and_tenfold, sites=["mixed", "embedding"], units={"mixed": [1]}, progress=False
+    )
+    assert effects.sites == ("mixed",)
+    assert effects.table().to_dict("records") == [{"site": "mixed", "index": 1, "value": -70}]
+    assert np.isnan(effects.scores["mixed"][0])
+    # In a run of nothing but zeros u1 = (6, 1) alone gives 70, so removing it from there costs 70; u0 gives 16.
+    back = patch_effects(hand_worked(), CLEAN, square_and_tenfold, direction="denoise", progress=False)
+    assert back.scores["mixed"].tolist() == [-16, -70]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("direction", ["noise", "denoise"])
+@pytest.mark.parametrize("by", ["unit", "position", "site"])
+def test_a_sweep_equals_patches_one_by_one(any_tower: nn.Module, by: str, direction: str) -> None:
+    encoder, images, weights = setting(any_tower)
+    metric, corrupted = class_logit(weights, 1), torch.randn_like(images)
+    sites = (encoder.sites[-3], encoder.sites[-1])
+    effects = patch_effects(
+        encoder, images, metric, by=by, source=corrupted, direction=direction, sites=sites, progress=False
+    )
+    base, other = (images, corrupted) if direction == "noise" else (corrupted, images)
+    for site in sites:
+        for index in range(0, effects.scores[site].size, 7):
+            only = {"unit": {"units": [index]}, "position": {"positions": [index]}, "site": {}}[by]
+            with patched(encoder, [Patch(site, OtherImages(other), **only)]):
+                change = float((metric(encoder(base))).mean())
+            change -= float(metric(encoder(base)).mean())
+            expected = change if direction == "noise" else -change
+            assert effects.scores[site].reshape(-1)[index] == pytest.approx(expected, abs=1e-6)
+
+
+def linear_encoder() -> Encoder:
+    torch.manual_seed(1)
+    tower = nn.Sequential(nn.Conv2d(3, 5, 3, padding=1), nn.Conv2d(5, 4, 3), nn.Flatten(), nn.Linear(4 * 4 * 4, 6))
+    first, second, *rest = tower.double().requires_grad_(False)
+    last = nn.Sequential(*rest)
+    return Encoder(tower, (Stage("first", first, 1), Stage("second", second, 1), Stage("embedding", last, 1)), (6, 6))
+
+
+@pytest.mark.parametrize("direction", ["noise", "denoise"])
+def test_in_a_linear_network_attribution_equals_patching(direction: str) -> None:
+    encoder = linear_encoder()
+    images = torch.randn(4, 3, 6, 6, dtype=torch.float64)
+    for baseline in (ZERO, mean_baseline(encoder, [torch.randn(5, 3, 6, 6)])):
+        graph = attribute(
+            encoder, images, lambda e: e[:, 2], rule=left_rule(1), baseline=baseline, progress=False, node_fraction=1.0
+        )
+        effects = patch_effects(
+            encoder, images, lambda e: e[:, 2], source=baseline, direction=direction, progress=False
+        )
+        for site in encoder.sites:
+            np.testing.assert_allclose(effects.scores[site], graph.node_scores[site], rtol=1e-9, atol=1e-12)
+            total = effects.source_metric[site] - effects.clean_metric
+            assert effects.scores[site].sum() == pytest.approx(total)  # in a linear network effects add up
+
+
+def test_cut_and_memory_change_nothing(resnet: nn.Module) -> None:
+    encoder, images, weights = setting(resnet, n=5)
+    metric, corrupted = class_logit(weights, 1), torch.randn_like(images)
+    whole = patch_effects(encoder, images, metric, source=corrupted, progress=False)
+    parts = patch_effects(encoder, [images[:2], images[2:]], metric, source=corrupted, progress=False)
+    small = patch_effects(encoder, images, metric, source=corrupted, memory_gib=0.003, progress=False)
+    for site in encoder.sites:
+        assert parts.scores[site] == pytest.approx(whole.scores[site], abs=1e-6)
+        assert small.scores[site] == pytest.approx(whole.scores[site], abs=1e-6)
+
+
+def test_one_partial_run_per_unit_from_the_site_on() -> None:
+    encoder = hand_worked()
+    rows: dict[str, int] = {"mixed": 0, "embedding": 0}
+
+    def counted(stage: Stage) -> Stage:
+        def run(x: Tensor) -> Tensor:
+            rows[stage.site] += len(x)
+            return stage.run(x)
+
+        return Stage(stage.site, run, stage.unit_dim)
+
+    encoder.stages = tuple(counted(stage) for stage in encoder.stages)
+    n = 4
+    patch_effects(encoder, CLEAN.expand(n, -1, -1, -1), square_and_tenfold, sites=["mixed"], progress=False)
+    # Finding the memory of an image takes one and two; then one clean run to the site and one to the end, for
+    # the metric. From the site on: the base, the source, and one run for each of two units.
+    assert rows == {"mixed": 3 + 2 * n, "embedding": 3 + n + (2 + 2) * n}
+
+
+def test_the_tower_is_left_as_it_was(resnet: nn.Module) -> None:
+    encoder, images, weights = setting(resnet)
+    resnet.train()
+    patch_effects(encoder, images, class_logit(weights, 1), sites=["attnpool"], progress=False)
+    assert resnet.training
+
+
+def test_bad_input_is_refused(resnet: nn.Module) -> None:
+    encoder, images, weights = setting(resnet)
+    metric = class_logit(weights, 1)
+
+    def sweep(images: object = images, metric: object = metric, **settings: object) -> None:
+        patch_effects(encoder, images, metric, progress=False, **settings)  # type: ignore[arg-type]
+
+    with pytest.raises(
+        InputError, match=r"\[2, 3, 64, 64\] were given for clean images up to number 3 of shape \[3, 64"
+    ):
+        sweep(source=images[:2])
+    with pytest.raises(InputError, match="one by one, but there are 3 for 2"):
+        sweep(images[:2], source=images, sites=["attnpool"])
+    with pytest.raises(InputError, match=r"\[3, 3, 32, 32\] were given for clean images"):
+        sweep(source=images[..., :32, :32])
+    with pytest.raises(InputError, match="'attnpool' has units 0 to 15, but 16 was to be patched"):
+        sweep(units={"attnpool": [3, 16]})
+    with pytest.raises(InputError, match="patching by 'unit', but by='site' was given with units"):
+        sweep(units={"attnpool": [3]}, by="site")
+    with pytest.raises(InputError, match="by to be one of unit, site, position, but 'head' was given"):
+        sweep(by="head")
+    with pytest.raises(InputError, match="direction to be one of noise, denoise, but 'both' was given"):
+        sweep(direction="both")
+    with pytest.raises(InputError, match="no site 'act9'"):
+        sweep(sites=["act9"])
+    with pytest.raises(InputError, match=r"positive number of GiB, but 0\.0 was given"):
+        sweep(memory_gib=0.0)
+    with pytest.raises(InputError, match="at least one image, but there were none"):
+        sweep([])
+    with pytest.raises(InputError, match=r"one number per image \[3\], but this one returned \[3, 16\]"):
+        sweep(metric=lambda e: e)
+
+
+def test_a_baseline_by_hand_is_named() -> None:
+    encoder, images, weights = setting(make_tower("vit"))
+    baseline = Baseline("ones", {site: torch.ones(1) for site in encoder.sites})
+    effects = patch_effects(
+        encoder, images, class_logit(weights, 0), source=baseline, sites=["proj"], by="site", progress=False
+    )
+    assert effects.settings == {"source": "ones"}
+    ones = float(class_logit(weights, 0)(torch.ones(1, 16)))
+    assert effects.scores["proj"] == pytest.approx(ones - effects.clean_metric, abs=1e-6)

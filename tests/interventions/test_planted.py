@@ -1,0 +1,99 @@
+"""Planted circuits: the truth is true, the methods find it, and the guard catches one that does not."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy import stats
+
+from circuitry import InputError, attribute, left_rule
+from circuitry.interventions.patching import edge_movements, patch_effects
+from circuitry.interventions.planted import (
+    METHODS,
+    PlantedCircuit,
+    auroc,
+    planted_attention,
+    planted_convolution,
+    score_methods,
+)
+
+BUILDERS = (planted_convolution, planted_attention)
+
+
+@pytest.mark.parametrize("build", BUILDERS)
+def test_without_noise_exactly_the_planted_units_matter(build: object) -> None:
+    planted: PlantedCircuit = build(noise=0.0)  # type: ignore[operator]
+    images = planted.images(8, 0)
+    effects = patch_effects(planted.encoder, images, planted.metric, progress=False)
+    for site, units in planted.nodes.items():
+        assert np.flatnonzero(np.abs(effects.scores[site]) > 1e-3).tolist() == list(units)
+    movements = edge_movements(planted.encoder, images, sites=list(planted.nodes))
+    for pair, edges in planted.edges.items():
+        moved = zip(*np.nonzero(movements[pair] > 1e-6), strict=True)
+        into = {(d, u) for d, u in moved if d in planted.nodes[pair[1]]}
+        # In the residual stream the planted unit also carries on itself.
+        assert {edge for edge in into if edge[0] != edge[1] or edge in edges} == set(edges)
+
+
+def test_the_saturated_unit_has_no_gradient() -> None:
+    planted = planted_convolution(noise=0.0)
+    graph = attribute(planted.encoder, planted.images(4, 0), planted.metric, rule=left_rule(1), progress=False)
+    exact = patch_effects(planted.encoder, planted.images(4, 0), planted.metric, sites=["conv1"], progress=False)
+    assert exact.scores["conv1"][1] == pytest.approx(-1, abs=1e-5)
+    assert graph.node_scores["conv1"][1] == 0
+    assert graph.node_scores["conv1"][0] < 0
+
+
+@pytest.mark.parametrize("build", BUILDERS)
+def test_methods_find_what_was_planted(build: object) -> None:
+    table = score_methods(build())  # type: ignore[operator]
+    means = table.groupby(["method", "kind"])["auroc"].mean()
+    assert set(table["method"]) == set(METHODS)
+    assert means["exact patching"].min() > 0.99
+    for method, least in (("left 10", 0.95), ("midpoint 10", 0.95), ("Gauss-Radau 5", 0.9)):  # the last has 0.95
+        assert means[method, "node"] > least
+        assert means[method, "edge"] > 0.8  # attention that follows a joint path to zero is the weak spot
+    assert means["gradient x activation", "edge"] == 0.5  # blind: all scores are zero
+
+
+def test_the_saturated_unit_is_lost_without_a_path() -> None:
+    table = score_methods(planted_convolution()).query("site == 'conv1'").set_index("method")["auroc"]
+    assert table["gradient x activation"] < 0.9
+    assert table.drop("gradient x activation").min() == 1
+
+
+def test_the_guard_catches_a_blind_method() -> None:
+    planted = planted_convolution(noise=0.02, seed=1)
+    images = planted.images(8, 0)
+    activity = {}
+    _, cache = planted.encoder.run_with_cache(images)
+    for site in ("conv1", "conv2"):
+        activity[site] = cache[site].mean((0, 2, 3)).abs().detach().numpy()
+    areas = [auroc(a, np.isin(np.arange(8), planted.nodes[site])) for site, a in activity.items()]
+    assert min(areas) < 0.9  # how loud a unit is does not say whether it matters
+    assert score_methods(planted)["auroc"].notna().all()
+    pd.testing.assert_frame_equal(score_methods(planted, seed=3), score_methods(planted, seed=3))
+    with pytest.raises(InputError, match="at least one image, but 0 were asked for"):
+        score_methods(planted, n_images=0)
+
+
+def test_areas_by_hand() -> None:
+    def area(scores: list[float], truth: list[int]) -> float:
+        return auroc(np.array(scores), np.array(truth, dtype=bool))
+
+    assert area([3, 2, 1, 0], [1, 1, 0, 0]) == 1
+    assert area([3, 2, 1, 0], [0, 0, 1, 1]) == 0
+    assert area([3, 2, 1, 0], [1, 0, 1, 0]) == 0.75
+    assert area([1, 1, 1, 1], [1, 0, 1, 0]) == 0.5
+    assert area([2, 2, 1, 0], [1, 0, 1, 0]) == pytest.approx((0.5 + 1 + 0 + 1) / 4)
+    assert np.isnan(area([1, 2], [1, 1]))
+    assert np.isnan(area([1, 2], [0, 0]))
+
+
+@given(hnp.arrays(float, 12, elements=st.integers(0, 5)), hnp.arrays(bool, 12))
+def test_areas_are_mann_whitney(scores: np.ndarray, truth: np.ndarray) -> None:
+    if truth.any() and not truth.all():
+        u = stats.mannwhitneyu(scores[truth], scores[~truth]).statistic
+        assert auroc(scores, truth) == pytest.approx(u / (truth.sum() * (~truth).sum()))

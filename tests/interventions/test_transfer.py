@@ -1,0 +1,187 @@
+"""Transfer and interchange on a network whose circuits are known, and what is read off their tables."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor, nn
+
+from circuitry import AttributionGraph, Encoder, InputError
+from circuitry.interventions.transfer import interchange, transfer_circuits
+from circuitry.interventions.transfer_tables import (
+    OTHER,
+    OWN,
+    transfer_against_similarity,
+    transfer_matrix,
+    transfer_over_depth,
+)
+from circuitry.models.baselines import Baseline
+from circuitry.models.metrics import class_margin
+from circuitry.models.stages import Stage
+
+
+def encoder() -> Encoder:
+    """Input [B,3,1,1] = units of site `u`; embedding (u0 + u1, u2): class 0 is the first axis, class 1 the second."""
+    stages = (
+        Stage("u", lambda x: x.flatten(1), 1),
+        Stage("embedding", lambda u: torch.stack([u[:, 0] + u[:, 1], u[:, 2]], 1), 1),
+    )
+    return Encoder(nn.Linear(1, 1), stages, (1, 1))
+
+
+def graph(units: list[int]) -> AttributionGraph:
+    scores = {"input": np.zeros(3), "u": np.zeros(3), "embedding": np.zeros(2)}
+    kept = {"input": np.array([0]), "u": np.array(units), "embedding": np.array([0, 1])}
+    return AttributionGraph(tuple(scores), scores, kept, {}, {}, 1)
+
+
+def pixels(*values: tuple[float, float, float]) -> Tensor:
+    return torch.tensor(values)[:, :, None, None]
+
+
+WEIGHTS = torch.eye(2)
+# The class shows as u0 in photos and as u1 in sketches; u2 speaks for the other class.
+IMAGES = {
+    ("cat", "photo"): pixels((4.0, 0, 3), (4, 0, 3)),
+    ("cat", "sketch"): pixels((0.0, 4, 3), (0, 4, 3), (0, 3, 4)),
+}
+GRAPHS = {("cat", "photo"): graph([0, 2]), ("cat", "sketch"): graph([1, 2])}
+
+
+def cells(table: pd.DataFrame, column: str) -> dict[tuple[str, str], object]:
+    keys = zip(table["circuit_domain"], table["image_domain"], strict=True)
+    return dict(zip(keys, table[column], strict=True))
+
+
+def test_hand_worked_transfer() -> None:
+    table = transfer_circuits(encoder(), IMAGES, GRAPHS, WEIGHTS, {"cat": 0}, progress=False)
+    # Cosines 4/5 in photos, (4/5 + 4/5 + 3/5) / 3 in sketches; with the other domain's circuit only u2 is left: 0.
+    assert cells(table, "faithfulness") == {
+        ("photo", "photo"): 1,
+        ("sketch", "photo"): 0,
+        ("photo", "sketch"): 0,
+        ("sketch", "sketch"): 1,
+    }
+    assert cells(table, "accuracy")["sketch", "sketch"] == pytest.approx(2 / 3)
+    assert cells(table, "accuracy")["photo", "photo"] == 1
+    assert cells(table, "accuracy")["photo", "sketch"] == 0
+    assert cells(table, "full_metric")["photo", "sketch"] == pytest.approx(11 / 15)
+    assert set(table["empty_metric"]) == {0}
+    assert table["n_images"].tolist() == [2, 2, 3, 3]
+    matrix = transfer_matrix(table)
+    assert matrix.to_numpy().tolist() == [[1, 0], [0, 1]]
+    assert (matrix.index.name, matrix.columns.name) == ("circuit of", "images of")
+    assert transfer_matrix(table, "n_images").loc["photo", "sketch"] == 3
+
+
+def test_hand_worked_interchange() -> None:
+    images = {("cat", "photo"): pixels((3.0, 0, 4)), ("cat", "sketch"): pixels((0.0, 4, 3), (0, 4, 3))}
+    alone = {("cat", "photo"): graph([0]), ("cat", "sketch"): graph([1])}
+    for one in alone.values():
+        one.kept_units["embedding"] = np.array([], dtype=np.int64)
+    table = interchange(encoder(), images, alone, WEIGHTS, {"cat": 0}, progress=False)
+    change = cells(table, "change")
+    assert change["photo", "photo"] == 0  # a single image has no other partner
+    assert change["sketch", "sketch"] == pytest.approx(0)
+    # u1 = 4 put into the photo (3, 0, 4): cosine 7 / sqrt(65) for 3/5; u0 = 3 into the sketch: 7 / sqrt(58) for 4/5.
+    assert change["sketch", "photo"] == pytest.approx(7 / 65**0.5 - 0.6)
+    assert change["photo", "sketch"] == pytest.approx(7 / 58**0.5 - 0.8)
+    assert cells(table, "full_accuracy")["sketch", "photo"] == 0
+    assert cells(table, "accuracy")["sketch", "photo"] == 1
+    pd.testing.assert_frame_equal(table, interchange(encoder(), images, alone, WEIGHTS, {"cat": 0}, progress=False))
+    controls = [
+        interchange(encoder(), images, alone, WEIGHTS, {"cat": 0}, progress=False, seed=seed)["random_change"]
+        for seed in range(8)
+    ]
+    assert len({tuple(c.round(6)) for c in controls}) > 1
+
+
+def test_no_lead_and_missing_pairs() -> None:
+    # A baseline that is better at the class than the images are.
+    better = Baseline("better", {"u": torch.tensor([[1.0, 1, 0]]), "embedding": torch.tensor([[1.0, 0]])})
+    table = transfer_circuits(encoder(), IMAGES, GRAPHS, WEIGHTS, {"cat": 0}, source=better, progress=False)
+    assert table["faithfulness"].isna().all()
+    assert table["reason"].str.startswith("the model does no better than the baseline: 0.8 against 1").iloc[0]
+    only_photos = {("cat", "photo"): IMAGES["cat", "photo"]}
+    assert len(transfer_circuits(encoder(), only_photos, GRAPHS, WEIGHTS, {"cat": 0}, progress=False)) == 2
+    pairs = interchange(encoder(), only_photos, GRAPHS, WEIGHTS, {"cat": 0}, progress=False)
+    assert pairs["circuit_domain"].tolist() == ["photo"]
+    with pytest.raises(InputError, match="a class with both circuits and images, but there is none"):
+        transfer_circuits(encoder(), {("dog", "photo"): pixels((1, 1, 1))}, GRAPHS, WEIGHTS, {"dog": 1}, progress=False)
+    with pytest.raises(InputError, match="row of the text weights, but labels lack cat"):
+        transfer_circuits(encoder(), IMAGES, GRAPHS, WEIGHTS, {}, progress=False)
+
+
+def square(values: list[list[float]]) -> pd.DataFrame:
+    names = ["a", "b", "c"]
+    return pd.DataFrame(values, index=names, columns=names)
+
+
+def test_rank_correlation_with_similarity() -> None:
+    nan = float("nan")
+    similarity = square([[nan, 0.1, 0.2], [0.1, nan, 0.3], [0.2, 0.3, nan]])
+    one_way = square([[1, 0.0, 0.9], [0.6, 1, 0.9], [0.1, 0.9, 1]])  # both ways: ab 0.3, ac 0.5, bc 0.9
+    rho, _, points = transfer_against_similarity(one_way, similarity)
+    assert rho == pytest.approx(1)
+    assert points["transfer"].tolist() == pytest.approx([0.3, 0.5, 0.9])
+    assert points["similarity"].tolist() == [0.1, 0.2, 0.3]
+    flat = square([[1, 0.5, 0.5], [0.5, 1, 0.5], [0.5, 0.5, 1]])
+    assert np.isnan(transfer_against_similarity(flat, similarity)[0])
+    with pytest.raises(InputError, match="same domains, but are of a, b, c and of a, b"):
+        transfer_against_similarity(flat, similarity.iloc[:2, :2])
+    with pytest.raises(InputError, match="no numbers under 'reason'; choose one of faithfulness, metric"):
+        transfer_matrix(transfer_circuits(encoder(), IMAGES, GRAPHS, WEIGHTS, {"cat": 0}, progress=False), "reason")
+
+
+def test_images_of_other_classes() -> None:
+    others = {("cat", "photo"): pixels((0.0, 0, 5)), ("cat", "sketch"): pixels((0.0, 4, 0), (0, 0, 5))}
+    table = transfer_circuits(encoder(), IMAGES, GRAPHS, WEIGHTS, {"cat": 0}, others=others, progress=False)
+    assert cells(table, "other_metric")["photo", "photo"] == 0
+    assert cells(table, "other_metric")["sketch", "sketch"] == pytest.approx(0.5)
+    assert cells(table, "other_accuracy")["sketch", "sketch"] == 0.5  # (0, 4, 0) is taken for the class
+    assert cells(table, "other_full_accuracy")["sketch", "photo"] == 0
+    selectivity = transfer_matrix(table, "selectivity")
+    assert selectivity.loc["photo", "photo"] == pytest.approx(0.8 / 0.8)
+    assert selectivity.loc["sketch", "sketch"] == pytest.approx(1)
+    assert selectivity.loc["sketch", "photo"] == 0
+    last = transfer_circuits(
+        encoder(), IMAGES, GRAPHS, WEIGHTS, {"cat": 0}, others=others, sites=["embedding"], progress=False
+    )
+    assert transfer_matrix(last).to_numpy().tolist() == [[1, 1], [1, 1]]  # both keep the whole embedding
+    both = pd.concat([table.assign(sites="u"), table.assign(sites="all")])
+    depth = transfer_over_depth(both)
+    assert depth[["domain", "site", "value"]].to_numpy().tolist() == [[OWN, "u", pytest.approx(1)], [OTHER, "u", 0]]
+    assert depth["n_classes"].tolist() == [1, 1]
+    assert depth["low"].isna().all()
+    two = pd.concat([both, both.assign(**{"class": "dog"}, metric=0.0, other_metric=0.0)])
+    assert transfer_over_depth(two)["value"].tolist() == pytest.approx([0.5, 0])
+    bands = transfer_over_depth(two).iloc[0]
+    assert (bands["low"], bands["high"]) == (0, pytest.approx(1))
+    with pytest.raises(InputError, match="no numbers under 'selectivity'"):
+        transfer_matrix(table.drop(columns="other_metric"), "selectivity")
+
+
+def test_a_weak_class_does_not_dominate() -> None:
+    row = {"circuit_domain": "a", "image_domain": "a", "empty_metric": 0.0, "reason": "", "faithfulness": 0.0}
+    table = pd.DataFrame(
+        [
+            row | {"class": "x", "metric": 0.8, "full_metric": 0.8},
+            row | {"class": "y", "metric": 0.1, "full_metric": 0.01},
+        ]
+    )
+    assert transfer_matrix(table).loc["a", "a"] == pytest.approx(0.9 / 0.81)  # not the mean of 1 and 10
+
+
+def test_another_metric() -> None:
+    table = transfer_circuits(encoder(), IMAGES, GRAPHS, WEIGHTS, {"cat": 0}, metric=class_margin, progress=False)
+    assert cells(table, "full_metric")["photo", "photo"] == pytest.approx(0.8 - 0.6)
+
+
+def test_selectivity_takes_off_what_other_classes_get() -> None:
+    row = {"class": "x", "circuit_domain": "a", "image_domain": "a", "sites": "u", "reason": "", "faithfulness": 0.0}
+    ends = {"metric": 0.6, "full_metric": 0.9, "empty_metric": 0.1}
+    others = {"other_metric": 0.3, "other_full_metric": 0.3, "other_empty_metric": 0.1}
+    table = pd.DataFrame([row | ends | others])
+    # (0.6 - 0.1 - (0.3 - 0.1)) / (0.9 - 0.1 - (0.3 - 0.1))
+    assert transfer_matrix(table, "selectivity").loc["a", "a"] == pytest.approx(0.5)
+    assert transfer_over_depth(table)["value"].tolist() == [pytest.approx(0.5)]

@@ -1,0 +1,359 @@
+"""Checkpoints of every kind, text weights against a direct computation, and the refusals."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors.torch import save_file
+from torch import Tensor
+
+from circuitry import Clip, InputError, load_clip
+from circuitry.models.clip import read_checkpoint, register_model
+from circuitry.models.prompts import as_patterns, default_templates
+from tests.support.tiny_clip import CONFIG, NAME, Tiny, saved
+
+TEMPLATES = ["a photo of a {}.", "the {}", "{} and {}"]
+
+
+# Checkpoints
+
+WRITERS: dict[str, Callable[[dict[str, Tensor], Path], Path]] = {
+    "training checkpoint": lambda state, folder: saved(
+        {
+            "epoch": 3,
+            "name": "run",
+            "state_dict": {f"module.{key}": value for key, value in state.items()},
+            "optimizer": {
+                "state": {0: {"step": torch.tensor(1.0)}},
+                "param_groups": [{"lr": 0.1, "betas": (0.9, 0.98)}],
+            },
+        },
+        folder / "epoch_3.pt",
+    ),
+    "state dict": lambda state, folder: saved(state, folder / "model.pth"),
+    "compiled": lambda state, folder: saved({f"_orig_mod.{k}": v for k, v in state.items()}, folder / "model.bin"),
+    "both wrappers": lambda state, folder: saved(
+        {f"module._orig_mod.{k}": v for k, v in state.items()}, folder / "m.pt"
+    ),
+    "half precision": lambda state, folder: saved(
+        {key: value.half() if value.is_floating_point() else value for key, value in state.items()}, folder / "h.pt"
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", list(WRITERS))
+def test_checkpoints_of_every_kind_are_loaded(kind: str, tiny: Tiny, tmp_path: Path) -> None:
+    loaded = load_clip(tiny.config, WRITERS[kind](tiny.state, tmp_path)).model.state_dict()
+    assert loaded.keys() == tiny.state.keys()
+    tolerance = 1e-3 if kind == "half precision" else 0
+    for key, value in tiny.state.items():
+        torch.testing.assert_close(loaded[key], value, rtol=tolerance, atol=tolerance)
+
+
+def test_safetensors_are_loaded(clip: Clip, tiny: Tiny) -> None:
+    assert all(torch.equal(value, tiny.state[key]) for key, value in clip.model.state_dict().items())
+
+
+def test_wrappers_are_taken_off_in_any_order(tmp_path: Path) -> None:
+    path = saved({"_orig_mod.module.weight": torch.ones(1)}, tmp_path / "x.pt")
+    assert list(read_checkpoint(path)) == ["weight"]
+
+
+def test_the_encoder_is_the_models_own_tower(clip: Clip, tiny: Tiny) -> None:
+    images = torch.randn(2, 3, 64, 64)
+    own = open_clip.create_model(NAME).eval()
+    own.load_state_dict(tiny.state)
+    with torch.no_grad():
+        assert torch.equal(clip.encoder(images), own.encode_image(images))
+    assert clip.name == NAME
+    assert clip.encoder.tower is clip.model.visual
+
+
+def test_a_loaded_model_is_ready_for_analysis(clip: Clip) -> None:
+    assert not any(module.training for module in clip.model.modules())
+    assert not any(p.requires_grad for p in clip.model.parameters())
+    pixels = clip.preprocess(Image.new("RGB", (90, 70), "white"))
+    white = (1 - torch.tensor(open_clip.OPENAI_DATASET_MEAN)) / torch.tensor(open_clip.OPENAI_DATASET_STD)
+    torch.testing.assert_close(pixels, white[:, None, None].expand(3, 64, 64))
+
+
+def test_a_shipped_model_is_loaded_by_name(tmp_path: Path) -> None:
+    state = open_clip.create_model(register_model("rn-tiny")).state_dict()
+    loaded = load_clip("rn-tiny", saved(state, tmp_path / "x.pt"))
+    assert loaded.name == "rn-tiny"
+    assert all(torch.equal(v, state[k]) for k, v in loaded.model.state_dict().items())
+
+
+def test_two_models_have_one_digest_if_their_weights_agree(clip: Clip, tiny: Tiny, tmp_path: Path) -> None:
+    same = load_clip(tiny.config, saved(tiny.state, tmp_path / "same.pt"))
+    other = load_clip(tiny.config, saved(tiny.state | {"logit_scale": torch.tensor(1.0)}, tmp_path / "other.pt"))
+    assert same.digest == clip.digest != other.digest
+
+
+# Refusals
+
+
+class Custom:
+    """What a pickle must not be able to bring along."""
+
+
+def test_a_missing_checkpoint_says_so(tiny: Tiny, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"Expected a checkpoint at .*epoch_1.pt, but there is no such file"):
+        load_clip(tiny.config, tmp_path / "epoch_1.pt")
+
+
+def test_a_pickle_that_needs_code_is_refused(tiny: Tiny, tmp_path: Path) -> None:
+    path = saved({"state_dict": tiny.state, "extra": Custom()}, tmp_path / "x.pt")
+    with pytest.raises(InputError, match="more than tensors and plain values, and reading it could run code: save its"):
+        load_clip(tiny.config, path)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_a_truncated_checkpoint_is_refused(suffix: str, tiny: Tiny, tmp_path: Path) -> None:
+    path = tmp_path / f"x{suffix}"
+    if suffix == ".pt":
+        torch.save(tiny.state, path)
+    else:
+        save_file(tiny.state, path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(InputError, match=r"x\.\w+ is not a readable checkpoint \(.+\)"):
+        load_clip(tiny.config, path)
+
+
+def test_an_empty_checkpoint_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.pt").touch()
+    with pytest.raises(InputError, match=r"x\.pt is not a readable checkpoint"):
+        read_checkpoint(tmp_path / "x.pt")
+
+
+@pytest.mark.parametrize("content", [{"epoch": 1}, [torch.ones(1)], {"state_dict": {"a": 1}}, {}])
+def test_a_file_without_weights_is_refused(content: object, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no state dict: expected names and tensors"):
+        read_checkpoint(saved(content, tmp_path / "x.pt"))
+
+
+@pytest.mark.parametrize("content", [None, [1, 2]])
+def test_a_state_dict_that_is_none_is_refused(content: object, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no state dict"):
+        read_checkpoint(saved({"state_dict": content}, tmp_path / "x.pt"))
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_bytes_that_start_like_a_pickle_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.pt").write_bytes(b"\x80garb")
+    with pytest.raises(InputError, match=r"x\.pt"):
+        read_checkpoint(tmp_path / "x.pt")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            {"visual.conv2.weight": torch.ones(2, 3)},
+            "visual.conv2.weight is [4, 4, 3, 3] in the model and [2, 3] in the",
+        ),
+        ({"visual.bn1.bias": None}, "visual.bn1.bias is [4] in the model and absent in the file"),
+        ({"extra": torch.ones(5)}, "extra is absent in the model and [5] in the file"),
+        # Of two differences the first in the model's order is named.
+        ({"visual.bn1.bias": None, "logit_scale": torch.ones(2)}, "logit_scale is [] in the model and [2] in the file"),
+    ],
+)
+def test_the_first_difference_is_named(
+    change: dict[str, Tensor | None], words: str, tiny: Tiny, tmp_path: Path
+) -> None:
+    state = {key: value for key, value in (tiny.state | change).items() if value is not None}
+    with pytest.raises(InputError, match=re.escape(f"x.pt is not a checkpoint of {NAME}: {words}")):
+        load_clip(tiny.config, saved(state, tmp_path / "x.pt"))
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_weights_that_are_not_finite_are_named(bad: float, tiny: Tiny, tmp_path: Path) -> None:
+    weight = tiny.state["visual.layer2.1.conv1.weight"].clone()
+    weight[3, 0] = bad
+    path = saved(tiny.state | {"visual.layer2.1.conv1.weight": weight}, tmp_path / "x.pt")
+    with pytest.raises(InputError, match=r"NaN or infinite values in visual.layer2.1.conv1.weight: take an earlier"):
+        load_clip(tiny.config, path)
+
+
+def test_exactly_one_source_of_weights_is_asked_for(tiny: Tiny) -> None:
+    with pytest.raises(
+        InputError, match="either a checkpoint file or a pretrained tag for 'RN50', but neither was given"
+    ):
+        load_clip("RN50")
+    with pytest.raises(InputError, match="but both was given"):
+        load_clip("RN50", tiny.config, "openai")
+
+
+def test_unknown_names_and_tags_list_the_known(tiny: Tiny) -> None:
+    with pytest.raises(
+        InputError,
+        match=r"no model 'RN5O': .* one shipped here \(rn-tiny, swin-t, vit-tiny\), or the path",
+    ):
+        load_clip("RN5O", "x.pt")
+    with pytest.raises(InputError, match=r"no weights 'opneai' for RN50; its tags are: openai, .*\. Give a local"):
+        load_clip("RN50", pretrained="opneai")
+    with pytest.raises(InputError, match=f"no weights 'openai' for {NAME}; its tags are: none"):
+        load_clip(tiny.config, pretrained="openai")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.json", "{", r"a.json is not a readable model-config JSON \(Expecting"),
+        ("b.json", None, r"b.json is not a readable model-config JSON \(.*No such file"),
+        ("c.json", json.dumps({"embed_dim": 4}), "not an open_clip model configuration: it lacks vision_cfg, text_cfg"),
+        ("RN50.json", json.dumps(CONFIG), r"open_clip has another model named 'RN50': rename .*RN50.json"),
+    ],
+)
+def test_model_configurations_that_are_none(name: str, content: str | None, words: str, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(InputError, match=words):
+        load_clip(tmp_path / name, "x.pt")
+
+
+@pytest.mark.parametrize("change", [{"colour": 1}, {"vision_cfg": {"colour": 1}}])
+def test_keys_that_open_clip_does_not_know_are_named(change: dict[str, object], tiny: Tiny, tmp_path: Path) -> None:
+    path = tmp_path / f"circuitry-test-{'-'.join(change)}.json"
+    path.write_text(json.dumps(CONFIG | change))
+    with pytest.raises(InputError, match="colour"):
+        load_clip(path, saved(tiny.state, tmp_path / "x.pt"))
+
+
+def test_the_same_configuration_may_lie_in_two_places(tiny: Tiny, tmp_path: Path) -> None:
+    copy = tmp_path / tiny.config.name
+    copy.write_text(tiny.config.read_text())
+    assert register_model(copy) == NAME
+    copy.write_text(json.dumps(CONFIG | {"embed_dim": 8}))
+    with pytest.raises(InputError, match=f"another model named '{NAME}'"):
+        register_model(copy)
+
+
+# Text weights
+
+
+def direct_weights(clip: Clip, names: list[str], patterns: list[str]) -> Tensor:
+    """Prompt by prompt."""
+    rows = []
+    for name in names:
+        with torch.no_grad():
+            prompts = [clip.model.encode_text(clip.tokenizer([p.replace("{}", name)]))[0] for p in patterns]  # type: ignore[operator]
+        rows.append(sum(prompt / prompt.norm() for prompt in prompts) / len(prompts))
+    return torch.stack([row / row.norm() for row in rows])
+
+
+def test_text_weights_equal_a_direct_computation(clip: Clip, tmp_path: Path) -> None:
+    weights = clip.text_weights(["alarm_clock", "t-shirt", "cat"], TEMPLATES, cache_dir=tmp_path)
+    expected = direct_weights(clip, ["alarm clock", "t shirt", "cat"], TEMPLATES)
+    torch.testing.assert_close(weights, expected, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(weights[0], weights[1], atol=1e-3)
+    # The mean of normalised rows is not the normalised mean of rows: the test can tell them apart.
+    with torch.no_grad():
+        raw = clip.model.encode_text(clip.tokenizer([t.replace("{}", "cat") for t in TEMPLATES])).mean(0)  # type: ignore[operator]
+    assert not torch.allclose(F.normalize(raw, dim=0), expected[2], rtol=1e-4, atol=1e-5)
+
+
+def test_templates_may_be_functions(clip: Clip, tmp_path: Path) -> None:
+    functions = [lambda name, t=t: t.replace("{}", name) for t in TEMPLATES]
+    by_function = clip.text_weights(["cat"], functions, cache_dir=tmp_path / "a")
+    assert torch.equal(by_function, clip.text_weights(["cat"], TEMPLATES, cache_dir=tmp_path / "b"))
+
+
+@pytest.mark.parametrize("size", [1, 4, 100])
+def test_the_batch_size_changes_nothing(size: int, clip: Clip, tmp_path: Path) -> None:
+    names = ["cat", "dog", "axe"]
+    whole = clip.text_weights(names, TEMPLATES, cache_dir=tmp_path / "a")
+    parts = clip.text_weights(names, TEMPLATES, batch_size=size, cache_dir=tmp_path / "b")
+    torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-5)
+
+
+def test_a_second_call_reads_the_cache(clip: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = clip.text_weights(["cat", "dog"], TEMPLATES, cache_dir=tmp_path)
+    (file,) = tmp_path.iterdir()
+
+    def encode(*_: object) -> None:
+        raise AssertionError("encoded again")
+
+    monkeypatch.setattr(Clip, "_encode", encode)
+    assert torch.equal(clip.text_weights(["cat", "dog"], TEMPLATES, batch_size=1, cache_dir=tmp_path), first)
+    for names, templates in ((["dog", "cat"], TEMPLATES), (["cat", "dog"], TEMPLATES[:2]), (["cat"], TEMPLATES)):
+        with pytest.raises(AssertionError, match="encoded again"):
+            clip.text_weights(names, templates, cache_dir=tmp_path)
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_models_do_not_share_cached_weights(clip: Clip, tiny: Tiny, tmp_path: Path) -> None:
+    state = tiny.state | {"text_projection": tiny.state["text_projection"].flip(0)}
+    other = load_clip(tiny.config, saved(state, tmp_path / "x.pt"))
+    a, b = (model.text_weights(["cat"], TEMPLATES, cache_dir=tmp_path / "cache") for model in (clip, other))
+    assert not torch.allclose(a, b)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "other"])
+def test_a_damaged_cache_file_is_made_again(damage: str, clip: Clip, tmp_path: Path) -> None:
+    first = clip.text_weights(["cat"], TEMPLATES, cache_dir=tmp_path)
+    (file,) = tmp_path.iterdir()
+    whole = file.read_bytes()
+    if damage == "truncated":
+        file.write_bytes(whole[:-4])
+    else:
+        save_file({"something else": torch.ones(2)}, file)
+    assert torch.equal(clip.text_weights(["cat"], TEMPLATES, cache_dir=tmp_path), first)
+    assert file.read_bytes() == whole
+
+
+def test_the_cache_is_the_users_unless_told(clip: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("circuitry.models.clip.user_cache_path", lambda name: tmp_path / name)
+    clip.text_weights(["cat"], TEMPLATES)
+    assert len(list((tmp_path / "circuitry" / "text_weights").glob("*.safetensors"))) == 1
+
+
+def test_text_weights_need_names_and_templates(clip: Clip, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="but an empty list was given"):
+        clip.text_weights([], TEMPLATES, cache_dir=tmp_path)
+    with pytest.raises(InputError, match="but an empty list was given"):
+        clip.text_weights(["cat"], [], cache_dir=tmp_path)
+    with pytest.raises(InputError, match=r"templates with a \{\} for the name, but 'a photo' has none"):
+        clip.text_weights(["cat"], ["a {}", "a photo"], cache_dir=tmp_path)
+
+
+def test_a_single_name_is_no_list_of_names(clip: Clip, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cat"):
+        clip.text_weights("cat", TEMPLATES, cache_dir=tmp_path)
+
+
+# Templates
+
+
+def test_the_default_templates_are_openais_and_six_more() -> None:
+    templates = default_templates()
+    assert len(templates) == len(set(templates)) == 86
+    assert all(template.count("{}") == 1 for template in templates)
+    assert templates[0] == "a bad photo of a {}."
+    assert templates[80:] == tuple(
+        f"{article} {style} of {which} {{}}."
+        for article, style in (("a", "clipart"), ("an", "infograph"), ("a", "quickdraw"))
+        for which in ("a", "the")
+    )
+
+
+def test_functions_become_patterns() -> None:
+    assert as_patterns([lambda c: f"a {c}!", "the {}"]) == ("a {}!", "the {}")
+
+
+def test_the_default_templates_are_used(clip: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    def encode(_: Clip, prompts: list[str], classes: int, batch_size: int) -> Tensor:
+        seen.extend(prompts)
+        return torch.ones(classes, 16)
+
+    monkeypatch.setattr(Clip, "_encode", encode)
+    clip.text_weights(["alarm_clock"], cache_dir=tmp_path)
+    assert seen == [t.replace("{}", "alarm clock") for t in default_templates()]

@@ -1,0 +1,135 @@
+"""Figures and sentences on representations hold the numbers of their tables."""
+
+import html
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+
+from circuitry.reports.figures.representation_plots import cka_over_depth, probes_over_depth
+from circuitry.reports.figures.style import domain_marks
+from circuitry.reports.page import Report
+from circuitry.reports.sections.representations import add_cka, add_probes, add_reading_guide
+from circuitry.representations.probes import TARGETS, SiteProbes
+from circuitry.representations.similarity import RepresentationSimilarity
+from circuitry.runs.errors import InputError
+
+SITES = ("layer1.0", "act1")  # in the encoder's order, which is not that of the alphabet
+DOMAINS = ("clipart", "real", "sketch")
+
+
+def similarity() -> RepresentationSimilarity:
+    # Pairs: clipart-real, clipart-sketch, real-sketch.
+    pair_values = {"layer1.0": (0.2, 0.4, 0.1), "act1": (0.5, 0.9, 0.3)}
+    pairs, domains = [], []
+    for site, (cr, cs, rs) in pair_values.items():
+        for kernel, shift in (("linear", 0.0), ("rbf", 0.05)):
+            for a, b, value in (("clipart", "real", cr), ("clipart", "sketch", cs), ("real", "sketch", rs)):
+                p = 0.01 if value > 0.15 else 0.2
+                pairs.append((site, a, b, kernel, value + shift, 0.0, 1.0, 0.0, p, 7))
+            means = {"clipart": (cr + cs) / 2, "real": (cr + rs) / 2, "sketch": (cs + rs) / 2}
+            domains += [(site, d, kernel, v + shift, v - 0.1, v + 0.1, 0.01, 7) for d, v in means.items()]
+    statistics = ["kernel", "value", "low", "high", "null_mean"]
+    return RepresentationSimilarity(
+        pd.DataFrame(pairs, columns=["site", "domain_a", "domain_b", *statistics, "p", "n_classes"]),
+        pd.DataFrame(domains, columns=["site", "domain", *statistics, "n_classes"]),
+    )
+
+
+def ceilings() -> pd.DataFrame:
+    rows = [(s, d, k, v) for s, v in zip(SITES, (0.6, 0.8), strict=True) for d in DOMAINS for k in ("linear", "rbf")]
+    return pd.DataFrame(rows, columns=["site", "domain", "kernel", "value"])
+
+
+def probes() -> SiteProbes:
+    values = {"layer1.0": (0.25, 0.875, 0.125), "act1": (0.75, 0.5, 0.625)}
+    sites = [
+        (site, target, value, value - 0.05, value + 0.05, 1 / 3 if target == "domain" else 0.1, 60)
+        for site, found in values.items()
+        for target, value in zip(TARGETS, found, strict=True)
+    ]
+    left_out = [(site, domain, 0.1 * i, 0.1, 20) for site in SITES for i, domain in enumerate(DOMAINS)]
+    return SiteProbes(
+        pd.DataFrame(sites, columns=["site", "target", "value", "low", "high", "chance", "n_images"]),
+        pd.DataFrame(left_out, columns=["site", "domain", "value", "chance", "n_images"]),
+    )
+
+
+def line(figure: go.Figure, name: str) -> list[float]:
+    return [float(y) for y in next(trace for trace in figure.data if trace.name == name).y]
+
+
+def sentences(report: Report, path: Path) -> str:
+    page = report.write(path / "report.html").read_text(encoding="utf-8")
+    body = page.partition("<body>")[2]
+    return html.unescape(re.sub("<[^>]*>", "", re.sub("<script.*?</script>", "", body, flags=re.S)))
+
+
+# Figures
+
+
+def test_lines_of_cka_are_the_domains_with_ceiling_and_null() -> None:
+    figure = cka_over_depth(similarity().domains, ceilings(), kernel="rbf")
+    assert line(figure, "clipart") == pytest.approx([0.35, 0.75])
+    assert line(figure, "split-half ceiling") == pytest.approx([0.6, 0.8])
+    assert line(figure, "permuted classes") == pytest.approx([0.01, 0.01])
+    assert list(figure.layout.xaxis.categoryarray) == list(SITES)
+    assert line(cka_over_depth(similarity().domains), "clipart") == pytest.approx([0.3, 0.7])
+
+
+def test_lines_of_probes_are_the_targets_with_guessing() -> None:
+    figure = probes_over_depth(probes().sites)
+    assert line(figure, "class") == [0.25, 0.75]
+    assert line(figure, "domain") == [0.875, 0.5]
+    assert line(figure, "class across domains") == [0.125, 0.625]
+    guessing = {shape.y0 for shape in figure.layout.shapes}
+    assert guessing == {1 / 3, 0.1}
+    labels = {a.text: a.y for a in figure.layout.annotations if a.text.startswith("guessing")}
+    assert labels == {"guessing the domain": 1 / 3, "guessing the class": 0.1}
+
+
+def test_as_many_classes_as_domains_are_guessed_alike() -> None:
+    sites = probes().sites.assign(chance=0.25)
+    labels = [a.text for a in probes_over_depth(sites).layout.annotations if a.text.startswith("guessing")]
+    assert labels == ["guessing the class and the domain"]
+
+
+def test_tables_that_cannot_be_drawn_are_refused() -> None:
+    with pytest.raises(InputError, match="no rows of the kernel 'cosine', only of linear, rbf"):
+        cka_over_depth(similarity().domains, kernel="cosine")
+    with pytest.raises(InputError, match="The domains table lacks the column null_mean"):
+        cka_over_depth(similarity().domains.drop(columns="null_mean"))
+    with pytest.raises(InputError, match="The sites table lacks the column chance"):
+        probes_over_depth(probes().sites.drop(columns="chance"))
+
+
+# Sentences
+
+
+def test_the_section_on_cka_says_what_its_tables_say(tmp_path: Path) -> None:
+    report = Report("title")
+    add_cka(report, similarity(), ceilings(), domain_marks(DOMAINS))
+    text = sentences(report, tmp_path)
+    # Linear means over domains: (0.3 + 0.15 + 0.25) / 3 and (0.7 + 0.4 + 0.6) / 3.
+    assert "of class means, linear kernel, up to 7 classes" in text
+    assert "largest at act1 (0.57) and smallest at layer1.0 (0.23). real has the lowest at 2 of 2 sites" in text
+    assert "halves of a domain's images reach 0.60 to 0.80 (dashed), permuted classes 0.01 to 0.01 (dotted)" in text
+    assert "83% of all pairs and sites have p of at most 0.05" in text
+    assert "The most alike are clipart and sketch (0.90), the least real and sketch (0.30)" in text
+    heatmap = np.array(report.plotly_figures["figure-3"].data[0].z, dtype=float)
+    np.testing.assert_allclose(heatmap, [[0.8, 0.5, 0.9], [0.5, 0.8, 0.3], [0.9, 0.3, 0.8]])
+
+
+def test_the_section_on_probes_says_what_its_tables_say(tmp_path: Path) -> None:
+    report = Report("title")
+    add_probes(report, probes())
+    add_reading_guide(report)
+    text = sentences(report, tmp_path)
+    assert "The class is read off best at act1 (75%) and worst at layer1.0 (25%; guessing: 10.0%)" in text
+    assert "The domain is read off best at layer1.0 (88%) and worst at act1 (50%; guessing: 33.3%)" in text
+    assert "The class across domains is read off best at act1 (62%)" in text
+    assert text.index("layer1.00%10%20%") < text.index("act10%10%20%")
+    assert "How to read this" in text

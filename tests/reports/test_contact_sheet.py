@@ -1,0 +1,80 @@
+"""The contact sheet: where tiles go, what an empty place looks like, what is refused."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from circuitry.reports.contact_sheet import contact_sheet
+from circuitry.runs.errors import InputError
+
+RED, BLUE = (255, 0, 0), (0, 0, 255)
+
+
+def filled(colour: tuple[int, int, int], size: tuple[int, int] = (20, 20)) -> Image.Image:
+    return Image.new("RGB", size, colour)
+
+
+def count(sheet: Image.Image, colour: tuple[int, int, int]) -> int:
+    return int((np.asarray(sheet) == colour).all(axis=2).sum())
+
+
+def box_of(sheet: Image.Image, colour: tuple[int, int, int]) -> tuple[int, int, int, int]:
+    """left, top, right, bottom of the pixels of this colour."""
+    y, x = np.nonzero((np.asarray(sheet) == colour).all(axis=2))
+    return int(x.min()), int(y.min()), int(x.max()) + 1, int(y.max()) + 1
+
+
+def test_images_and_files_are_shown_at_their_row_and_column(tmp_path: Path) -> None:
+    filled(BLUE).save(tmp_path / "blue.png")
+    cells: dict[tuple[str, str], list[Path | Image.Image]] = {
+        ("fish", "real"): [filled(RED)],
+        ("house", "sketch"): [tmp_path / "blue.png"],
+    }
+    sheet = contact_sheet(cells, ["fish", "house"], ["real", "sketch"], per_cell=1, tile=30)
+    assert sheet.mode == "RGB"
+    assert count(sheet, RED) == count(sheet, BLUE) == 30 * 30
+    red, blue = box_of(sheet, RED), box_of(sheet, BLUE)
+    assert red[2] <= blue[0]
+    assert red[3] <= blue[1]
+
+
+def test_a_cell_shows_its_first_images_side_by_side() -> None:
+    cells = {("fish", "real"): [filled(RED), filled(BLUE), filled(BLUE)]}
+    sheet = contact_sheet(cells, ["fish"], ["real"], per_cell=2, tile=16)
+    assert count(sheet, RED) == count(sheet, BLUE) == 16 * 16
+    assert box_of(sheet, RED)[2] <= box_of(sheet, BLUE)[0]
+
+
+def test_an_image_keeps_its_shape() -> None:
+    sheet = contact_sheet({("fish", "real"): [filled(RED, (40, 20))]}, ["fish"], ["real"], per_cell=1, tile=32)
+    left, top, right, bottom = box_of(sheet, RED)
+    assert (right - left, bottom - top) == (32, 16)
+
+
+def test_a_missing_image_leaves_a_dash_and_labels_are_written() -> None:
+    full = contact_sheet({("r", "c"): [filled((255, 255, 255))]}, ["r"], ["c"], per_cell=1, tile=64)
+    empty = contact_sheet({}, ["r"], ["c"], per_cell=1, tile=64)
+    assert full.size == empty.size
+    difference = np.asarray(full) != np.asarray(empty)
+    y, x = np.nonzero(difference.any(axis=2))
+    assert 0 < len(x) < 0.05 * 64 * 64
+    assert np.ptp(x) > np.ptp(y)  # a dash, not the box of a character that the font lacks
+    assert (np.asarray(full) < 128).any()
+    assert contact_sheet({}, ["a much longer label"], ["c"], per_cell=1).width > empty.width
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "per_cell", "tile"),
+    [([], ["c"], 1, 64), (["r"], [], 1, 64), (["r"], ["c"], 0, 64), (["r"], ["c"], 1, 0)],
+)
+def test_nothing_to_show_is_refused(rows: list[str], columns: list[str], per_cell: int, tile: int) -> None:
+    message = rf"got {len(rows)} rows, {len(columns)} columns, per_cell={per_cell}, tile={tile}; pass what to show"
+    with pytest.raises(InputError, match=message):
+        contact_sheet({}, rows, columns, per_cell=per_cell, tile=tile)
+
+
+def test_a_cell_outside_the_grid_is_refused() -> None:
+    with pytest.raises(InputError, match=r"the cell \('fish', 'oil'\) is in no row and column .* add its labels"):
+        contact_sheet({("fish", "oil"): [filled(RED)]}, ["fish"], ["real"])

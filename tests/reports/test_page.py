@@ -1,0 +1,284 @@
+"""One self-contained page; what it holds, and that a browser draws it."""
+
+import base64
+import io
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+from PIL import Image
+
+from circuitry.reports.figures.circuit_pair import circuit_pair
+from circuitry.reports.figures.plots import accuracy_bars, overlap_over_depth, similarity_heatmap
+from circuitry.reports.page import Report, write_static
+from circuitry.runs.errors import InputError
+from tests.reports.figures.test_plots import SITES, circuits
+from tests.support.browser import drawn_marks, find_browser, load
+
+needs_browser = pytest.mark.skipif(find_browser() is None, reason="no Chromium or Chrome on this machine")
+
+
+def written(report: Report, folder: Path) -> str:
+    return report.write(folder / "report.html").read_text(encoding="utf-8")
+
+
+def opened(path: Path) -> Image.Image:
+    return Image.open(io.BytesIO(path.read_bytes()))
+
+
+def outside_scripts(page: str) -> str:
+    return re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
+
+
+def figures() -> dict[str, go.Figure]:
+    """One of every kind."""
+    domains = ["real", "sketch"]
+    accuracy = pd.DataFrame(
+        [
+            {"domain": d, "part": p, "accuracy": 0.5, "balanced_accuracy": 0.4, "n_images": 9, "n_classes": 3}
+            for d in domains
+            for p in ("seen", "held-out")
+        ]
+    )
+    depth = pd.DataFrame(
+        [{"domain": d, "site": s, "value": 0.5, "low": 0.4, "high": 0.6} for d in domains for s in SITES]
+    )
+    matrix = pd.DataFrame([[0.9, 0.3], [0.3, 0.8]], index=domains, columns=domains)
+    return {
+        "accuracy": accuracy_bars(accuracy, chance=0.1),
+        "depth": overlap_over_depth(depth, SITES),
+        "similarity": similarity_heatmap(matrix, title="Edges", measure="Jaccard"),
+        "circuit": circuit_pair(*circuits(), SITES, name_a="real", name_b="sketch", title="axe"),
+    }
+
+
+def test_text_is_escaped_and_split_into_paragraphs(tmp_path: Path) -> None:
+    bad = "<script>alert('x')</script> & more"
+    report = Report(bad, bad)
+    report.section(bad)
+    report.text(f"one\n\n{bad}\n\n\n")
+    report.image(Image.new("RGB", (2, 2)), bad, alt='a "quoted" <alt>')
+    report.table(pd.DataFrame({bad: [bad]}), bad)
+    report.provenance({bad: bad})
+    page = written(report, tmp_path)
+    assert "<script" not in page
+    assert page.count("&lt;script&gt;") == 12  # title and section stand twice, the rest once
+    assert "<p>one</p>\n<p>&lt;script&gt;" in page
+    assert 'alt="a &quot;quoted&quot; &lt;alt&gt;"' in page
+
+
+def test_names_in_figures_cannot_end_the_script(tmp_path: Path) -> None:
+    report = Report("t")
+    report.figure(go.Figure(go.Bar(x=["</script><b>"], y=[1])), "c")
+    assert "</script><b>" not in written(report, tmp_path)
+
+
+def test_plotly_is_inlined_exactly_once_and_only_where_needed(tmp_path: Path) -> None:
+    report = Report("t")
+    assert "plotly" not in outside_scripts(written(report, tmp_path))
+    assert "<script" not in written(report, tmp_path)
+    for figure in figures().values():
+        report.figure(figure, "caption")
+    page = written(report, tmp_path)
+    assert len(re.findall(r"\* plotly\.js v", page)) == 1
+    assert re.findall(r'id="(figure-\d)"', page) == ["figure-1", "figure-2", "figure-3", "figure-4"]
+
+
+def test_the_page_asks_for_nothing_from_the_network(tmp_path: Path) -> None:
+    report = Report("t", "See https://example.org")
+    report.image(Image.new("RGB", (2, 2)), "c", alt="a")
+    for figure in figures().values():
+        report.figure(figure, "c")
+    page = outside_scripts(written(report, tmp_path))
+    targets = re.findall(r'(?:src|href|action|data)="([^"]*)"', page)
+    assert targets
+    assert all(target.startswith(("#", "data:")) for target in targets)
+    assert not re.search(r"@import|url\(", page)
+
+
+def test_no_figure_offers_to_upload_its_data(tmp_path: Path) -> None:
+    report = Report("t")
+    report.figure(go.Figure(), "c")
+    config = written(report, tmp_path).rsplit('"showSendToCloud"', 1)[1]
+    assert config.startswith((":false", ": false"))
+
+
+def test_sections_are_listed_and_numbering_follows_the_order(tmp_path: Path) -> None:
+    report = Report("t")
+    report.section("First")
+    report.image(Image.new("RGB", (2, 2)), "an image", alt="a")
+    report.section("Second")
+    report.figure(go.Figure(), "a figure")
+    report.table(pd.DataFrame({"a": [1]}), "a table")
+    report.provenance({"seed": 0})
+    page = written(report, tmp_path)
+    assert re.findall(r'<a href="#([\w-]+)">(\w+)</a>', page) == [
+        ("section-1", "First"),
+        ("section-2", "Second"),
+        ("provenance", "Provenance"),
+    ]
+    for anchor in ("section-1", "section-2", "provenance"):
+        assert page.count(f'id="{anchor}"') == 1
+    assert "<b>Figure 1.</b> an image" in page
+    assert "<b>Figure 2.</b> a figure" in page
+    assert "<b>Table 1.</b> a table" in page
+    assert page.index("a table") < page.index('id="provenance"')
+
+
+def test_table_formats_its_numbers(tmp_path: Path) -> None:
+    table = pd.DataFrame(
+        {
+            "n_images": [12345, 7],
+            "share": [0.5, np.nan],
+            "value": [0.12345, 1234.5],
+            "tiny": [0.00012, 0.0],
+            "huge": [2.5e7, -1.0],
+            "note": [None, "x"],
+            "kept": [True, False],
+        },
+        index=pd.Index(["cat", "dog"], name="class"),
+    )
+    report = Report("t")
+    report.table(table, "c", formats={"share": ".1%"})
+    page = written(report, tmp_path)
+    rows = [re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row) for row in re.findall(r"<tr>(.*?)</tr>", page)]
+    assert rows == [
+        ["class", "n images", "share", "value", "tiny", "huge", "note", "kept"],
+        ["cat", "12,345", "50.0%", "0.123", "1.20e-04", "2.50e+07", "–", "True"],
+        ["dog", "7", "–", "1,234.500", "0.000", "-1.000", "x", "False"],
+    ]
+    assert '<td class="number">12,345</td>' in page
+
+
+def test_a_counting_index_is_not_shown(tmp_path: Path) -> None:
+    report = Report("t")
+    report.table(pd.DataFrame({"a": [1]}), "c")
+    assert "index" not in written(report, tmp_path).split("<table>")[1]
+
+
+def test_provenance_shows_nested_facts(tmp_path: Path) -> None:
+    report = Report("t")
+    report.provenance({"versions": {"torch": "2.13"}, "sites": ["act1", "act2"], "fraction": 0.1, "path": Path("a")})
+    cells = re.findall(r"<td>(.*?)</td>", written(report, tmp_path))
+    assert cells == ["torch: 2.13", "act1, act2", "0.100", "a"]
+
+
+def test_images_are_embedded_as_they_are(tmp_path: Path) -> None:
+    picture = Image.fromarray(np.arange(12, dtype=np.uint8).reshape(2, 2, 3))
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG")
+    report = Report("t")
+    report.image(picture, "from PIL", alt="a")
+    report.image(buffer.getvalue(), "from bytes", alt="b")
+    embedded = re.findall(r'src="data:image/png;base64,([^"]+)"', written(report, tmp_path))
+    assert len(embedded) == 2
+    for data in embedded:
+        np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))), np.asarray(picture))
+
+
+def test_what_a_report_refuses() -> None:
+    with pytest.raises(InputError, match="A report needs a title, an empty one was given"):
+        Report(" ")
+    report = Report("t")
+    with pytest.raises(InputError, match="needs an alternative text that says what it shows, an empty one"):
+        report.image(Image.new("RGB", (2, 2)), "c", alt="")
+    with pytest.raises(InputError, match="must be those of a PNG file; open others with PIL first"):
+        report.image(b"GIF89a", "c", alt="a")
+    with pytest.raises(InputError, match="formats names the column b, the table has a"):
+        report.table(pd.DataFrame({"a": [1]}), "c", formats={"b": ".1%"})
+
+
+# In a browser
+
+
+@needs_browser
+def test_every_kind_of_figure_is_drawn(tmp_path: Path) -> None:
+    report = Report("t")
+    report.section("s")
+    for figure in figures().values():
+        report.figure(figure, "c")
+    report.figure(go.Figure(go.Bar(x=[], y=[])), "nothing")
+    alike = circuits()[0]
+    report.figure(circuit_pair(alike, alike, SITES, name_a="real", name_b="sketch", title="t"), "c")
+    page = load(report.write(tmp_path / "report.html"))
+    assert page.console_errors == ()
+    assert page.requests == ()
+    marks = drawn_marks(page.dom)
+    assert marks == {
+        "figure-1": 4 + 4,  # bars and the numbers on them
+        "figure-2": 2 * (2 + 1 + 3),  # a band with its outline, a line and three points each
+        "figure-3": 1 + 4,  # the cells are one image; their numbers
+        "figure-4": 6 + 4,  # nodes and edges
+        "figure-5": 0,
+        "figure-6": 4 + 3,
+    }
+    assert "only sketch: 0 nodes, 0 edges" in re.findall(r'<text class="legendtext"[^>]*>([^<]*)', page.dom)
+    assert 'data-title="Share chart' not in page.dom
+    assert 'data-title="Pan' in page.dom
+    picture = opened(page.screenshot(tmp_path / "page.png", width=800))
+    assert picture.width == 800
+    assert picture.height > 1500
+    assert len(picture.convert("RGB").getcolors(1 << 24) or []) > 50
+
+
+@needs_browser
+def test_the_browser_tells_what_went_wrong(tmp_path: Path) -> None:
+    path = tmp_path / "page.html"
+    path.write_text(
+        "<!doctype html><body><script>console.error('boom', 3); console.log('fine'); setTimeout(() => {"
+        "document.body.append('late'); throw new Error('thrown')}, 50)</script><img src='missing.png'>"
+    )
+    page = load(path)
+    assert "late" in page.dom
+    errors = "\n".join(page.console_errors)
+    assert "boom 3" in errors
+    assert "thrown" in errors
+    assert "missing.png" in errors
+    assert "fine" not in errors
+    assert page.requests == ((tmp_path / "missing.png").as_uri(),)
+
+
+# Static images
+
+
+@needs_browser
+def test_static_images_are_written(tmp_path: Path) -> None:
+    pytest.importorskip("kaleido")
+    every = {name: figures()[name] for name in ("accuracy", "circuit")}
+    result = write_static(every, tmp_path / "png", width=600, scale=1.0)
+    assert result.missing is None
+    assert result.paths == [tmp_path / "png" / "accuracy.png", tmp_path / "png" / "circuit.png"]
+    assert [opened(path).size for path in result.paths] == [(600, 420), (600, 760)]
+
+
+def test_static_images_without_kaleido(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    result = write_static(figures(), tmp_path)
+    assert result.paths == []
+    assert result.missing == "kaleido is not installed: pip install 'circuitry[static]'"
+    assert not list(tmp_path.iterdir())
+
+
+def test_static_images_without_a_browser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chromium = pytest.importorskip("choreographer.browsers.chromium")
+    monkeypatch.setattr(chromium.Chromium, "find_browser", lambda **_: None)
+    result = write_static({"a": go.Figure()}, tmp_path)
+    assert result.paths == []
+    assert result.missing is not None
+    assert "no Chrome or Chromium was found" in result.missing
+    assert not list(tmp_path.iterdir())
+
+
+def test_other_failures_of_static_images_are_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kaleido = pytest.importorskip("kaleido")
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("the browser crashed")
+
+    monkeypatch.setattr(kaleido, "write_fig_from_object_sync", fail)
+    with pytest.raises(RuntimeError, match="the browser crashed"):
+        write_static({"a": go.Figure()}, tmp_path)
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,276 @@
+"""Feature sharing against examples worked out on paper, brute force and laws."""
+
+from collections.abc import Sequence
+from itertools import combinations, permutations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import hypergeom
+
+from circuitry import (
+    ImageFeatures,
+    InputError,
+    chance_share,
+    compare_feature_halves,
+    compare_features,
+    compare_other_classes,
+    domain_matrix,
+    feature_frequency,
+    feature_share,
+    feature_summary,
+    top_images,
+)
+from circuitry.comparison.statistics import paired_tests, per_domain
+from circuitry.representations.features import TOPS, least_shared, most_shared
+
+Named = tuple[str, str, Sequence[int], Sequence[float]]
+
+
+def features_of(images: Sequence[Named], n_features: int = 30, width: int = 20) -> ImageFeatures:
+    """Images as (class, domain, features, activations)."""
+    strongest = np.full((len(images), width), -1)
+    activation = np.zeros((len(images), width), dtype=np.float32)
+    for i, (_, _, numbers, values) in enumerate(images):
+        strongest[i, : len(numbers)] = numbers
+        activation[i, : len(values)] = values
+    table = pd.DataFrame(
+        {
+            "relative": [f"{domain}/{name}/{i}.png" for i, (name, domain, _, _) in enumerate(images)],
+            "domain": [domain for _, domain, _, _ in images],
+            "class": [name for name, _, _, _ in images],
+        }
+    )
+    return ImageFeatures(table, strongest, activation, n_features)
+
+
+def random_features(seed: int = 0, classes: int = 3, domains: int = 3, images: int = 5) -> ImageFeatures:
+    """Every class in every domain, but the last class in the last domain; images name 8 of 15 features."""
+    rng = np.random.default_rng(seed)
+    named: list[Named] = []
+    for c in range(classes):
+        for d in range(domains):
+            if (c, d) != (classes - 1, domains - 1):
+                for _ in range(images):
+                    numbers = rng.choice(15, 8, replace=False).tolist()
+                    named.append((f"c{c}", f"d{d}", numbers, sorted(rng.random(8).tolist(), reverse=True)))
+    return features_of([named[i] for i in rng.permutation(len(named))], n_features=15)
+
+
+# Ranking and share
+
+
+def test_features_are_ranked_by_images_then_activation_then_number() -> None:
+    features = features_of(
+        [
+            ("cat", "real", [7, 4, 2], [0.9, 0.5, 0.1]),
+            ("cat", "real", [4, 9, 2], [0.8, 0.3, 0.2]),
+            ("cat", "real", [3, 1], [0.3, 0.3]),
+            ("cat", "sketch", [25], [5.0]),
+        ]
+    )
+    # 4 (2 images, 1.3), 2 (2 images, 0.3), then one image each: 7 (0.9), and 1, 3, 9 with 0.3 each.
+    assert features.ranked(np.array([0, 1, 2])).tolist() == [4, 2, 7, 1, 3, 9]
+    assert features.ranked(np.array([3])).tolist() == [25]
+    assert features.occurring == 7
+
+
+def test_no_more_than_twenty_are_ranked() -> None:
+    features = features_of([("c", "d", list(range(20)), [1.0] * 20), ("c", "d", list(range(20, 30)), [2.0] * 10)])
+    assert features.ranked(np.array([0, 1])).tolist() == [*range(20, 30), *range(10)]
+
+
+def test_a_share_worked_out_on_paper() -> None:
+    a, b = np.arange(20), np.arange(10, 30)
+    # The first 5 and 10 have nothing in common, the first 15 have 10..14, the first 20 have 10..19.
+    assert feature_share(a, b) == pytest.approx((0 + 0 + 5 / 15 + 10 / 20) / 4)
+    # 5 of the first 5, 5 of 10, 5 of 15, 5 of 20: no more than five features are named.
+    assert feature_share(np.arange(5), np.arange(5)) == pytest.approx((1 + 1 / 2 + 1 / 3 + 1 / 4) / 4)
+    assert feature_share(np.arange(0), a) == 0
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.permutations(range(25)), st.permutations(range(25)))
+def test_laws_of_the_share(p: list[int], q: list[int]) -> None:
+    a, b = np.array(p[:20]), np.array(q[:20])
+    assert feature_share(a, a) == 1
+    assert feature_share(a, b) == feature_share(b, a)
+    assert 0 <= feature_share(a, b) <= 1
+    for k in (5, 10, 15, 20):  # the order within a step of five says nothing
+        a = np.concatenate([a[: k - 5], a[k - 5 : k][::-1], a[k:]])
+    assert feature_share(a, b) == feature_share(np.array(p[:20]), b)
+
+
+@pytest.mark.parametrize("n", [7, 20, 64, 4096])
+def test_the_chance_level_is_the_mean_of_the_hypergeometric(n: int) -> None:
+    i = np.arange(21)
+    expected = [i @ hypergeom.pmf(i, n, min(k, n), min(k, n)) / k for k in TOPS]
+    assert chance_share(n) == pytest.approx(np.mean(expected))
+
+
+def test_random_rankings_share_by_chance() -> None:
+    rng = np.random.default_rng(0)
+    drawn = [feature_share(rng.permutation(40)[:20], rng.permutation(40)[:20]) for _ in range(2000)]
+    assert np.mean(drawn) == pytest.approx(chance_share(40), abs=4 * np.std(drawn) / np.sqrt(2000))
+
+
+# Tables
+
+
+def test_classes_are_compared_between_all_domains() -> None:
+    features = features_of(
+        [
+            ("cat", "sketch", [0, 1, 2, 3, 4], [1] * 5),
+            ("cat", "real", [0, 1, 2, 8, 9], [1] * 5),
+            ("dog", "real", [5], [1]),
+            ("cat", "clipart", [5], [1]),
+        ]
+    )
+    table = compare_features(features)
+    assert table[["class", "domain_a", "domain_b"]].to_numpy().tolist() == [
+        ["cat", "clipart", "real"],
+        ["cat", "clipart", "sketch"],
+        ["cat", "real", "sketch"],
+    ]
+    assert table["value"].tolist() == pytest.approx([0, 0, (3 / 5 + 3 / 10 + 3 / 15 + 3 / 20) / 4])
+    assert table["site"].isna().all()
+
+
+def test_the_tables_are_those_of_statistics() -> None:
+    features = random_features()
+    table, halves = compare_features(features), compare_feature_halves(features)
+    assert len(table) == 3 + 3 + 1
+    matrix = domain_matrix(table, halves)
+    pair = table.query("domain_a == 'd0' and domain_b == 'd1'")["value"].mean()
+    assert matrix.loc["d0", "d1"] == pytest.approx(pair)
+    assert matrix.loc["d0", "d0"] == pytest.approx(halves[halves["domain"] == "d0"]["value"].mean())
+    summary = per_domain(table).set_index("domain")
+    assert summary.loc["d0", "n_classes"] == 3
+    assert (summary["low"] <= summary["value"]).all()
+    assert len(paired_tests(table)) == 3
+
+
+def test_halves_are_every_other_image() -> None:
+    features = random_features()
+    table = compare_feature_halves(features).set_index(["class", "domain"])["value"]
+    rows = np.flatnonzero((features.images["class"] == "c1") & (features.images["domain"] == "d2"))
+    assert len(rows) == 5
+    expected = feature_share(features.ranked(rows[[0, 2, 4]]), features.ranked(rows[[1, 3]]))
+    assert table["c1", "d2"] == expected
+    assert len(table) == 8
+    assert compare_feature_halves(features_of([("cat", "real", [1], [1])])).empty
+
+
+def test_other_classes_by_brute_force() -> None:
+    features = random_features()
+    cells = features.cells()
+    found = compare_other_classes(features).set_index(["class", "domain_a", "domain_b"])["value"]
+    assert len(found) == 7
+    for name, a, b in found.index:
+        shares = [
+            feature_share(features.ranked(cells[name, mine]), features.ranked(cells[other, domain]))
+            for mine, theirs in ((a, b), (b, a))
+            for other, domain in cells
+            if other != name and domain == theirs
+        ]
+        assert found[name, a, b] == pytest.approx(np.mean(shares))
+    one = features_of([("cat", "real", [1], [1]), ("cat", "sketch", [1], [1])])
+    assert compare_other_classes(one).empty
+
+
+def test_a_table_does_not_depend_on_the_order_of_images_of_other_cells() -> None:
+    features = random_features()
+    order = np.argsort(features.images["domain"].to_numpy(dtype=str), kind="stable")
+    again = ImageFeatures(
+        features.images.iloc[order], features.strongest[order], features.activation[order], features.n_features
+    )
+    for compared in (compare_features, compare_feature_halves, compare_other_classes):
+        pd.testing.assert_frame_equal(compared(features), compared(again))
+
+
+# Feature by feature
+
+
+def test_frequencies_are_shares_of_images() -> None:
+    features = features_of(
+        [("a", "real", [1, 2], [1, 1]), ("b", "real", [1], [1]), ("a", "sketch", [2, 3], [1, 1])], n_features=4
+    )
+    table = feature_frequency(features)
+    assert table["real"].tolist() == [0, 1, 0.5, 0]
+    assert table["sketch"].tolist() == [0, 0, 1, 1]
+
+
+def test_sharing_by_feature_by_brute_force() -> None:
+    features = random_features(domains=3, images=1)
+    cells = features.cells()
+    tops = {key: set(features.ranked(rows).tolist()) for key, rows in cells.items()}
+    table = feature_summary(features).set_index("feature")
+    for feature in table.index:
+        given_one, weight = 0.0, 0
+        for name in ("c0", "c1", "c2"):
+            domains = [domain for other, domain in cells if other == name]
+            holding = [feature in tops[name, b] for a, b in permutations(domains, 2) if feature in tops[name, a]]
+            given_one += sum(holding) / (len(domains) - 1)
+            weight += sum(feature in tops[name, domain] for domain in domains)
+        assert table.loc[feature, "shared"] == pytest.approx(given_one / weight)
+        assert table.loc[feature, "n_tops"] == weight
+        assert table.loc[feature, "n_images"] == (features.strongest == feature).sum()
+    assert set(table.index) == set().union(*tops.values())
+
+
+def test_the_mean_share_of_the_largest_top_is_that_of_its_features() -> None:
+    # With tops of 20 everywhere: sum of n_tops * shared = 20 * share at k = 20, over ordered pairs per other domain.
+    rng = np.random.default_rng(4)
+    cells = [("c", f"d{i}") for i in range(4)]
+    features = features_of([(*key, rng.choice(30, 20, replace=False).tolist(), [1.0] * 20) for key in cells])
+    table = feature_summary(features)
+    tops = [set(row.tolist()) for row in features.strongest]
+    pairs = np.mean([len(a & b) / 20 for a, b in combinations(tops, 2)])
+    assert (table["n_tops"] * table["shared"]).sum() == pytest.approx(4 * 20 * pairs)
+
+
+def test_the_most_and_the_least_shared_are_chosen() -> None:
+    summary = pd.DataFrame(
+        {
+            "feature": [0, 1, 2, 3, 4, 5],
+            "n_tops": [30, 6, 3, 12, 1, 5],
+            "n_classes": [5, 1, 1, 12, 1, 5],
+            "shared": [1.0, 1.0, 0.5, 0.0, 0.0, 0.0],
+        }
+    )
+    assert most_shared(summary, 3) == [1, 0, 2]
+    assert least_shared(summary, 3) == [3, 5, 2]
+    assert least_shared(summary, 3, min_tops=1) == [3, 5, 4]
+    assert most_shared(summary, 9, min_tops=6) == [1, 0, 3]
+
+
+def test_top_images_are_the_most_active() -> None:
+    features = features_of(
+        [
+            ("a", "real", [1, 2], [0.5, 0.1]),
+            ("a", "real", [2, 1], [0.9, 0.8]),
+            ("b", "real", [1], [0.6]),
+            ("b", "sketch", [1], [0.7]),
+            ("b", "real", [3], [0.7]),
+        ]
+    )
+    assert top_images(features, 1, "real", 2) == ["real/a/1.png", "real/b/2.png"]
+    assert top_images(features, 1, "real", 9) == ["real/a/1.png", "real/b/2.png", "real/a/0.png"]
+    assert top_images(features, 9, "real", 2) == []
+
+
+# Refusals
+
+
+def test_what_cannot_be_compared_is_refused() -> None:
+    table = pd.DataFrame({"relative": ["a"], "domain": ["d"], "class": ["c"]})
+    with pytest.raises(InputError, match=r"features of 1 images need as many rows.*\[2, 20\] and \[2, 20\]"):
+        ImageFeatures(table, np.zeros((2, 20), dtype=int), np.zeros((2, 20)), 30)
+    with pytest.raises(InputError, match=r"at least one image, but there were none"):
+        ImageFeatures(table[:0], np.zeros((0, 20), dtype=int), np.zeros((0, 20)), 30)
+    with pytest.raises(InputError, match=r"no class has images in two of them"):
+        feature_summary(features_of([("cat", "real", [1], [1]), ("dog", "sketch", [1], [1])]))
+    with pytest.raises(InputError, match=r"at least one feature, but there are 0"):
+        chance_share(0)

@@ -1,0 +1,191 @@
+"""Linear probes against closed forms, and least squares written out with leave-one-out by brute force."""
+
+import numpy as np
+import pytest
+from sklearn.model_selection import StratifiedKFold
+
+from circuitry.representations.probes import (
+    PENALTIES,
+    TARGETS,
+    chance_accuracy,
+    probe_accuracy,
+    probe_left_out,
+    probe_sites,
+)
+from circuitry.runs.errors import InputError
+
+NAMES = ["axe", "cat", "fish"]
+
+
+def clusters(n: int, spread: float, seed: int = 0, width: int = 4) -> tuple[np.ndarray, list[str]]:
+    """n images of each of three classes around three points, the classes in turn."""
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(3, width))
+    labels = NAMES * n
+    return np.tile(centres, (n, 1)) + spread * rng.normal(size=(3 * n, width)), labels
+
+
+# The classifier itself
+
+
+def by_hand(x: np.ndarray, y: np.ndarray, x_test: np.ndarray, penalties: list[float]) -> np.ndarray:
+    """Predictions of the ridge classifier: normal equations, and one refit per image left out for the penalty."""
+    mean, deviation = x.mean(0), x.std(0)
+    x, x_test = (x - mean) / deviation, (x_test - mean) / deviation
+    names = np.unique(y)
+    targets = np.where(y[:, None] == names, 1.0, -1.0)
+
+    def fit(x: np.ndarray, t: np.ndarray, penalty: float) -> tuple[np.ndarray, np.ndarray]:
+        centred, offset = x - x.mean(0), t.mean(0)
+        w = np.linalg.solve(centred.T @ centred + penalty * np.eye(x.shape[1]), centred.T @ (t - offset))
+        return w, offset - x.mean(0) @ w
+
+    errors = []
+    for penalty in penalties:
+        error = 0.0
+        for i in range(len(x)):
+            others = np.arange(len(x)) != i
+            w, b = fit(x[others], targets[others], penalty)
+            error += float(((x[i] @ w + b - targets[i]) ** 2).sum())
+        errors.append(error)
+    w, b = fit(x, targets, penalties[int(np.argmin(errors))])
+    return np.asarray(names[(x_test @ w + b).argmax(1)])
+
+
+@pytest.mark.parametrize(("width", "spread"), [(3, 1.2), (30, 5.0)])
+def test_each_fold_is_least_squares_with_the_best_penalty_by_leaving_one_out(width: int, spread: float) -> None:
+    x, labels = clusters(8, spread, width=width)
+    y, penalties = np.array(labels), [0.3, 30.0, 3000.0]
+    expected = []
+    for train, test in StratifiedKFold(4, shuffle=True, random_state=3).split(x, y):
+        guesses = by_hand(x[train], y[train], x[test], penalties)
+        expected.append(np.mean([(guesses == y[test])[y[test] == name].mean() for name in NAMES]))
+    assert probe_accuracy(x, labels, folds=4, seed=3, penalties=penalties) == pytest.approx(expected)
+    assert 0.4 < np.mean(expected) < 1
+
+
+def test_classes_apart_are_read_off_and_noise_is_not() -> None:
+    x, labels = clusters(20, 0.05)
+    assert probe_accuracy(x, labels).tolist() == [1.0] * 5
+    noise = np.random.default_rng(1).normal(size=(600, 5))
+    assert probe_accuracy(noise, NAMES * 200).mean() == pytest.approx(chance_accuracy(labels), abs=0.05)
+    assert chance_accuracy(labels) == pytest.approx(1 / 3)
+
+
+def test_a_frequent_class_does_not_decide() -> None:
+    # Two overlapping normal distributions: with the threshold in the middle each is right in 69 % of the cases.
+    rng = np.random.default_rng(2)
+    x = np.concatenate([rng.normal(-0.5, 1, (1800, 1)), rng.normal(0.5, 1, (200, 1))])
+    assert probe_accuracy(x, ["cat"] * 1800 + ["dog"] * 200).mean() == pytest.approx(0.691, abs=0.03)
+
+
+def test_accuracy_is_the_mean_over_classes_of_their_shares() -> None:
+    # The others put the threshold at 0; of nine cats three lie on the wrong side, and the one dog is right.
+    x = np.array([[-1.0], [1.0]] * 5 + [[-1.0]] * 6 + [[1.0]] * 3 + [[1.0]])
+    labels = ["cat", "dog"] * 5 + ["cat"] * 9 + ["dog"]
+    assert probe_left_out(x, labels, ["a"] * 10 + ["b"] * 10)["b"] == pytest.approx((6 / 9 + 1) / 2)
+
+
+def test_only_the_direction_of_classes_counts_not_offset_and_scale_of_a_feature() -> None:
+    x, labels = clusters(10, 1.5)
+    expected = probe_accuracy(x, labels)
+    assert probe_accuracy(x * [1e-3, 1, 50, 1e4] + [7, 0, -3, 100], labels).tolist() == expected.tolist()
+    constant = np.full((len(x), 1), 0.1)
+    assert probe_accuracy(np.hstack([x, constant]), labels).tolist() == expected.tolist()
+
+
+def test_folds_depend_on_the_seed_alone() -> None:
+    x, labels = clusters(10, 2.0)
+    assert probe_accuracy(x, labels, seed=1).tolist() == probe_accuracy(x, labels, seed=1).tolist()
+    assert probe_accuracy(x, labels, seed=1).tolist() != probe_accuracy(x, labels, seed=2).tolist()
+    assert probe_accuracy(x.astype(np.float32), labels, folds=3).shape == (3,)
+
+
+# Leaving a group out
+
+
+def test_a_group_is_tested_by_the_others_alone() -> None:
+    # In the group "mirror" every class lies where another one lies elsewhere.
+    x, labels = clusters(12, 0.05)
+    groups = ["a", "a", "a", "b", "b", "b"] * 6
+    assert probe_left_out(x, labels, groups) == {"a": 1.0, "b": 1.0}
+    moved = [
+        NAMES[(NAMES.index(name) + 1) % 3] if group == "b" else name for name, group in zip(labels, groups, strict=True)
+    ]
+    assert probe_left_out(x, moved, groups) == {"a": 0.0, "b": 0.0}
+    y, part = np.array(labels), np.array(groups)
+    far, _ = clusters(12, 1.5)
+    guesses = by_hand(far[part == "a"], y[part == "a"], far[part == "b"], list(PENALTIES))
+    expected = np.mean([(guesses == y[part == "b"])[y[part == "b"] == name].mean() for name in NAMES])
+    assert probe_left_out(far, labels, groups)["b"] == pytest.approx(expected)
+
+
+def test_classes_that_no_other_group_has_do_not_count() -> None:
+    x, labels = clusters(8, 0.05)
+    groups = [
+        "c" if name == "fish" else group for name, group in zip(labels, ["a", "b", "b", "b", "a", "a"] * 4, strict=True)
+    ]
+    found = probe_left_out(x, labels, groups)
+    assert found == {"a": 1.0, "b": 1.0}  # not c: nothing else has fish
+
+
+# All sites
+
+
+def test_every_site_is_probed_for_class_domain_and_transfer() -> None:
+    x, labels = clusters(20, 0.05)
+    domains = ["a", "a", "a", "b", "b", "b"] * 10
+    styled = np.hstack([x, np.array(domains)[:, None] == "a"]).astype(float)
+    noise = np.random.default_rng(5).normal(size=(60, 2))
+    found = probe_sites({"early": noise, "middle": styled, "late": x}, labels, domains, folds=4, seed=1)
+    assert found.sites["site"].tolist() == ["early"] * 3 + ["middle"] * 3 + ["late"] * 3
+    assert found.sites["target"].tolist() == list(TARGETS) * 3
+    value = found.sites.set_index(["site", "target"])["value"].to_dict()
+    assert [value["middle", target] for target in TARGETS] == [1, 1, 1]
+    assert value["late", "class"] == 1
+    assert value["late", "domain"] < 0.8
+    assert value["early", "domain"] == probe_accuracy(noise, domains, folds=4, seed=1).mean()
+    across = probe_left_out(noise, labels, domains)
+    assert value["early", "class across domains"] == pytest.approx(np.mean(list(across.values())))
+    early = found.left_out[found.left_out["site"] == "early"]
+    assert dict(zip(early["domain"], early["value"], strict=True)) == across
+    assert early["n_images"].tolist() == [30, 30]
+    chance = dict(zip(found.sites["target"], found.sites["chance"], strict=True))
+    assert chance == {"class": 1 / 3, "domain": 1 / 2, "class across domains": 1 / 3}
+
+
+def test_the_interval_over_folds_is_raised_for_their_common_images() -> None:
+    x, labels = clusters(10, 2.0)
+    values = probe_accuracy(x, labels, folds=3)
+    row = probe_sites({"a": x}, labels, ["a", "b"] * 15, folds=3).sites.iloc[0]
+    # Student's t with two degrees of freedom at 97.5 % is 4.3027; 1/3 + 1/2 = 5/6.
+    reach = 4.3027 * values.std(ddof=1) * np.sqrt(5 / 6)
+    assert reach > 0
+    assert row["low"] == pytest.approx(max(0, values.mean() - reach), abs=1e-4)
+    assert row["high"] == pytest.approx(min(1, values.mean() + reach), abs=1e-4)
+
+
+# Bad input
+
+
+def test_bad_input_is_named_in_a_sentence() -> None:
+    x, labels = clusters(4, 1.0)
+    with pytest.raises(InputError, match=r"^A probe needs at least two classes, but 1 was given\.$"):
+        probe_accuracy(x, ["cat"] * len(x))
+    with pytest.raises(InputError, match=r"in each of the 5 folds, but 'axe' has 4: give more images, leave"):
+        probe_accuracy(x, labels)
+    with pytest.raises(InputError, match="at least two folds, but 1 was given"):
+        probe_accuracy(x, labels, folds=1)
+    with pytest.raises(InputError, match="one label per image, but 11 labels for 12 images were given"):
+        probe_accuracy(x, labels[:-1], folds=2)
+    with pytest.raises(InputError, match="one group per image, but 1 groups for 12 images were given"):
+        probe_left_out(x, labels, ["a"])
+    with pytest.raises(InputError, match="at least two groups, but 1 was given"):
+        probe_left_out(x, labels, ["a"] * 12)
+    with pytest.raises(InputError, match="at least two classes outside 'a', but there is 1"):
+        probe_left_out(x, labels, ["b", "a", "a"] * 4)
+    with pytest.raises(InputError, match=r"finite, but those given \[12, 0\] are none"):
+        probe_accuracy(x[:, :0], labels, folds=2)
+    x[3, 1] = np.nan
+    with pytest.raises(InputError, match=r"finite, but those given \[12, 4\] hold NaN or infinite values"):
+        probe_accuracy(x, labels, folds=2)

@@ -1,0 +1,94 @@
+"""Maps: principal components against numpy, UMAP deterministic, what is drawn chosen evenly."""
+
+import importlib.util
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from circuitry import Embeddings, InputError, embedding_map
+from circuitry.representations.projection import map_table
+from tests.representations.test_separation import random_embeddings
+
+needs_umap = pytest.mark.skipif(
+    importlib.util.find_spec("umap") is None, reason="needs umap-learn: pip install 'circuitry[umap]'"
+)
+
+
+def without_umap(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "umap" else found(name))
+
+
+@pytest.mark.parametrize("shape", [(30, 5), (6, 40)])
+def test_principal_components_are_numpys_up_to_sign(shape: tuple[int, int]) -> None:
+    vectors = np.random.default_rng(0).normal(size=shape) * np.arange(1, shape[1] + 1) + 3
+    points, method = embedding_map(vectors, "pca")
+    u, s, _ = np.linalg.svd(vectors - vectors.mean(0), full_matrices=False)
+    expected = u[:, :2] * s[:2]
+    for found, own in zip(points.T, expected.T, strict=True):
+        assert found == pytest.approx(own * np.sign(own @ found), abs=1e-9)
+    assert method == f"principal components ({(s[:2] ** 2).sum() / (s**2).sum():.0%} of the variance)"
+    np.testing.assert_array_equal(points, embedding_map(vectors, "pca").points)
+
+
+def test_auto_is_principal_components_without_umap(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_umap(monkeypatch)
+    vectors = np.random.default_rng(0).normal(size=(9, 4))
+    np.testing.assert_array_equal(embedding_map(vectors).points, embedding_map(vectors, "pca").points)
+    with pytest.raises(InputError, match=r"not installed: pip install 'circuitry\[umap\]', or choose pca"):
+        embedding_map(vectors, "umap")
+
+
+@needs_umap
+@pytest.mark.filterwarnings("ignore::ImportWarning")  # importing umap says that it found no Tensorflow
+def test_umap_is_slow_to_import_but_deterministic_and_keeps_neighbours() -> None:
+    """The only test that imports umap: that and compiling take 10 to 30 s."""
+    rng = np.random.default_rng(0)
+    vectors = np.concatenate([rng.normal(size=(12, 5)), rng.normal(size=(12, 5)) + 20])
+    points, method = embedding_map(vectors, seed=1)
+    assert method == "UMAP with density"
+    assert points.shape == (24, 2)
+    np.testing.assert_array_equal(points, embedding_map(vectors, "umap", seed=1).points)
+    assert not np.allclose(points, embedding_map(vectors, "umap", seed=2).points)
+    distances = np.linalg.norm(points[:, None] - points[None], axis=2) + 1e9 * np.eye(24)
+    assert ((distances.argmin(1) < 12) == (np.arange(24) < 12)).all()
+
+
+def test_unusable_input_is_refused() -> None:
+    with pytest.raises(InputError, match="Unknown method 'tsne' of a map: choose one of auto, umap, pca"):
+        embedding_map(np.eye(5), "tsne")
+    with pytest.raises(InputError, match=r"at least four finite vectors of two dimensions or more, but \[3, 3\] was"):
+        embedding_map(np.eye(3), "pca")
+    with pytest.raises(InputError, match=r"but \[4, 2\] with NaN or infinite values was given"):
+        embedding_map(np.full((4, 2), np.nan), "pca")
+
+
+def table(images: Embeddings, texts: Embeddings, **most: int) -> pd.DataFrame:
+    return map_table(images, texts, "pca", **most)
+
+
+def test_images_and_texts_share_one_map() -> None:
+    images, texts = random_embeddings(0, n=30), random_embeddings(1, n=4, domains=2)
+    found = table(images, texts)
+    assert found["kind"].tolist() == ["image"] * 30 + ["text"] * 4
+    assert found["domain"].tolist() == [*images.domain, *texts.domain]
+    assert found["class"].tolist() == [*images.class_name, *texts.class_name]
+    joint = embedding_map(np.concatenate([images.vectors, texts.vectors]), "pca")
+    np.testing.assert_array_equal(found[["x", "y"]].to_numpy(), joint.points)
+    assert set(found["method"]) == {joint.method}
+
+
+def test_thinning_is_even_and_moves_no_point() -> None:
+    images, texts = random_embeddings(0, n=60), random_embeddings(1, n=4, domains=2)
+    whole = table(images, texts)
+    thin = table(images, texts, most_images=14, most_texts=3)
+    assert thin.groupby("kind").size().to_dict() == {"image": 14, "text": 3}
+    counts = thin[thin["kind"] == "image"].groupby(["domain", "class"]).size()
+    assert len(counts) == 6
+    assert set(counts) == {2, 3}
+    rare = images.take(np.flatnonzero((images.domain != "d0") | (images.class_name != "c0") | (images.source == "0")))
+    kept = table(rare, texts, most_images=6).query("kind == 'image'")
+    assert len(kept.groupby(["domain", "class"])) == 6  # a single image of its kind goes before a second of others
+    joined = thin.merge(whole, on=["kind", "domain", "class", "x", "y"])
+    assert len(joined) == len(thin)

@@ -1,0 +1,335 @@
+"""Measures of separation against hand-worked numbers and brute force, on rotated spaces, and on blobs."""
+
+import math
+from collections.abc import Callable
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from circuitry import Embeddings, InputError, domain_matrix
+from circuitry.comparison.statistics import per_domain
+from circuitry.representations.separation import (
+    ALL,
+    class_accuracy,
+    class_distances,
+    distance,
+    domain_probe,
+    half_distances,
+    mean_distances,
+    modality_gap,
+    silhouettes,
+    spread,
+)
+from circuitry.representations.separation_summary import by_seed, differences, gather, separation_measures, summarise
+
+ROOT = math.sqrt(2)
+
+
+def embeddings(*rows: tuple[str, str, list[float]]) -> Embeddings:
+    """From (domain, class, vector)."""
+    domain, class_name, vectors = zip(*rows, strict=True)
+    sources = np.array([str(i) for i in range(len(rows))])
+    return Embeddings(np.array(vectors, float), sources, np.array(domain), np.array(class_name))
+
+
+X, Y, Z = [1.0, 0, 0], [0, 1.0, 0], [0, 0, 1.0]
+HAND = embeddings(
+    *(("ink", "axe", X), ("ink", "axe", Y), ("ink", "cat", Z), ("ink", "cat", Z)),
+    *(("photo", "axe", X), ("photo", "axe", X), ("photo", "cat", Y)),
+)
+
+
+def random_embeddings(seed: int, n: int = 40, d: int = 6, domains: int = 3, classes: int = 2) -> Embeddings:
+    rng = np.random.default_rng(seed)
+    vectors = rng.normal(size=(n, d))
+    labels = np.arange(n)  # every class in every domain, evenly
+    return Embeddings(
+        vectors / np.linalg.norm(vectors, axis=1, keepdims=True),
+        labels.astype(str),
+        np.array([f"d{i % domains}" for i in labels]),
+        np.array([f"c{i // domains % classes}" for i in labels]),
+    )
+
+
+def blobs(gap: float, seed: int = 0, n: int = 30) -> Embeddings:
+    """Two domains and two classes on a sphere; domains lie ``gap`` apart along an axis of their own."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for i, domain in enumerate(("ink", "photo")):
+        for j, class_name in enumerate(("axe", "cat")):
+            centre = np.eye(8)[0] + gap * np.eye(8)[2 + i] + 0.01 * np.eye(8)[4 + j]
+            vectors = centre + 0.05 * rng.normal(size=(n, 8))
+            rows += [(domain, class_name, (v / np.linalg.norm(v)).tolist()) for v in vectors]
+    return embeddings(*rows)
+
+
+# Distances
+
+
+def test_distances_by_hand() -> None:
+    # axe in ink has the mean (1/2, 1/2, 0), in photo X: cosine 1/sqrt(2), and (1/2, -1/2) apart.
+    found = {m: class_distances(HAND, m).set_index("class")["value"].to_dict() for m in ("cosine", "euclidean")}
+    assert found["cosine"] == pytest.approx({"axe": 1 - 1 / ROOT, "cat": 1})
+    assert found["euclidean"] == pytest.approx({"axe": 1 / ROOT, "cat": ROOT})
+    # X and Y vary by (1/4 + 1/4) * 2 / (2 - 1) = 1 in all, two times X by 0: 1/sqrt(2) / sqrt((1 + 0) / 2).
+    standardised = class_distances(HAND, "standardised").set_index("class")["value"]
+    assert standardised["axe"] == pytest.approx(1)
+    assert math.isnan(standardised["cat"])  # one photo
+    assert class_distances(HAND)[["domain_a", "domain_b"]].to_numpy().tolist() == [["ink", "photo"]] * 2
+
+
+def test_whole_domains_by_hand() -> None:
+    # ink: (X + Y + 2 Z) / 4, photo: (2 X + Y) / 3.
+    row = mean_distances(HAND).iloc[0]
+    ink, photo = np.array([1, 1, 2]) / 4, np.array([2, 1, 0]) / 3
+    assert row["cosine"] == pytest.approx(1 - 3 / 12 / (math.sqrt(6) / 4 * math.sqrt(5) / 3))
+    assert row["euclidean"] == pytest.approx(math.dist(ink, photo))
+    variances = (1 - ink @ ink) * 4 / 3, (1 - photo @ photo) * 3 / 2  # mean square 1 minus square of the mean
+    assert row["standardised"] == pytest.approx(math.dist(ink, photo) / math.sqrt(sum(variances) / 2))
+
+
+def test_spread_by_hand() -> None:
+    found = spread(HAND)
+    by_class = found.dropna(subset="class").set_index(["class", "domain"])["value"].to_dict()
+    assert by_class == pytest.approx(
+        {("axe", "ink"): 1 / ROOT, ("cat", "ink"): 0, ("axe", "photo"): 0, ("cat", "photo"): 0}
+    )
+    whole = found[found["class"].isna()].set_index("domain")["value"].to_dict()
+    # photo's mean is (2/3, 1/3): X lies sqrt(2)/3 from it (twice), Y 2 sqrt(2)/3.
+    assert whole["photo"] == pytest.approx((2 * ROOT / 3 + 2 * ROOT / 3) / 3)
+
+
+def test_distance_of_zero_mean_is_unknown_and_measures_are_checked() -> None:
+    opposite = np.array([[1.0, 0], [-1.0, 0]])
+    assert math.isnan(distance(opposite, np.array([[0, 1.0]])))
+    assert math.isnan(distance(np.array([X, X]), np.array([Y, Y]), "standardised"))
+    with pytest.raises(InputError, match="Unknown measure 'manhattan' of distance: choose one of cosine, euclid"):
+        distance(opposite, opposite, "manhattan")
+
+
+def test_standardised_distance_is_that_of_one_dimension() -> None:
+    # Along a line it is Cohen's d with the mean variance: means 1 and 4, variances 1 and 3.
+    a, b = np.array([[0.0], [1.0], [2.0]]), np.array([[3.0], [3.0], [6.0]])
+    assert distance(a, b, "standardised") == pytest.approx(3 / math.sqrt((1 + 3) / 2))
+    assert distance(a * 5, b * 5, "standardised") == pytest.approx(3 / math.sqrt(2))
+
+
+def test_halves_by_enumeration() -> None:
+    # Four unit vectors have three ways to be halved; their mean distance is what many random halves approach.
+    angles = np.array([0, 0.5, 1.5, 2.0])
+    points = np.stack([np.cos(angles), np.sin(angles)], 1)
+    rows = [("ink", "axe", p.tolist()) for p in points]
+    ways = [(list(c), [i for i in range(4) if i not in c]) for c in combinations(range(4), 2)]
+    values = [math.dist(points[a].mean(0), points[b].mean(0)) for a, b in ways]
+    found = half_distances(embeddings(*rows), "euclidean", splits=2000)
+    assert found["value"].item() == pytest.approx(np.mean(values), abs=float(4 * np.std(values) / math.sqrt(2000)))
+    single = half_distances(embeddings(*rows), "euclidean", splits=1)["value"].item()
+    assert min(abs(single - value) for value in values) < 1e-12
+
+
+def test_halves_depend_on_their_group_and_seed_alone() -> None:
+    data = random_embeddings(1)
+    whole = half_distances(data).set_index(["class", "domain"])["value"]
+    part = half_distances(data.take(data.domain == "d1")).set_index(["class", "domain"])["value"]
+    assert part.to_dict() == {key: whole[key] for key in part.index}
+    assert not np.allclose(half_distances(data, seed=1)["value"], whole)
+    assert len(half_distances(embeddings(("ink", "axe", X)))) == 0
+
+
+def test_the_floor_falls_as_one_over_the_root_of_the_images() -> None:
+    # Without any difference two halves of n images lie sqrt(4 v / n) apart (root mean square).
+    floors = [
+        half_distances(random_embeddings(2, n, 50, 1, 1), "euclidean", splits=40)["value"].item() for n in (20, 80)
+    ]
+    assert floors[0] / floors[1] == pytest.approx(2, rel=0.1)
+    assert floors[1] == pytest.approx(math.sqrt(4 / 80), rel=0.1)
+
+
+def test_tables_fit_the_statistics_of_circuits() -> None:
+    data = random_embeddings(3)
+    table = class_distances(data)
+    matrix = domain_matrix(table, half_distances(data))
+    assert matrix.loc["d0", "d1"] == pytest.approx(table.query("domain_a == 'd0' and domain_b == 'd1'")["value"].mean())
+    assert per_domain(table)["n_classes"].tolist() == [2, 2, 2]
+
+
+# Silhouettes
+
+
+def brute_force_silhouettes(vectors: np.ndarray, labels: np.ndarray) -> list[float]:
+    found = []
+    for i, x in enumerate(vectors):
+        means = {}
+        for label in set(labels):
+            others = [j for j in range(len(labels)) if labels[j] == label and j != i]
+            means[label] = np.mean([1 - x @ vectors[j] for j in others])
+        a = means.pop(labels[i])
+        b = min(means.values())
+        found.append((b - a) / max(a, b))
+    return found
+
+
+@pytest.mark.parametrize("by", ["domain", "class"])
+def test_silhouettes_equal_brute_force(by: str) -> None:
+    data = random_embeddings(4, n=24)
+    values = np.array(brute_force_silhouettes(data.vectors, data.domain if by == "domain" else data.class_name))
+    found = silhouettes(data, by)  # type: ignore[arg-type]
+    for row in found.itertuples():
+        group = (data.class_name == row[1]) & (data.domain == row.domain)
+        assert row.value == pytest.approx(values[group].mean())
+    assert len(found) == 6
+
+
+def test_silhouettes_need_groups() -> None:
+    with pytest.raises(InputError, match=r"by domain need at least two groups .*, but 1 images in 1 were given"):
+        silhouettes(embeddings(("ink", "axe", X)))
+    with pytest.raises(InputError, match=r"by class need at least two groups .*, but 2 images in 2 were given"):
+        silhouettes(embeddings(("ink", "axe", X), ("ink", "cat", Y)), "class")
+
+
+# Probe, gap, accuracy
+
+
+def test_blobs_apart_are_told_and_mixed_ones_are_not() -> None:
+    apart, mixed = blobs(3.0), blobs(0.0)
+    assert domain_probe(apart)["value"].min() == 1
+    assert silhouettes(apart)["value"].min() > 0.9
+    chance = domain_probe(mixed).groupby("domain")["value"].mean()
+    assert chance.to_dict() == pytest.approx(dict.fromkeys((ALL, "ink", "photo"), 0.5), abs=0.14)
+    assert abs(silhouettes(mixed)["value"].mean()) < 0.05  # the wider domain is below 0, the other above
+    assert domain_probe(mixed).groupby("domain").size().to_dict() == {ALL: 5, "ink": 5, "photo": 5}
+
+
+def test_one_domain_among_many_is_found_and_the_others_are_at_chance() -> None:
+    data = random_embeddings(5, n=240, d=8)
+    vectors = data.vectors.copy()
+    vectors[:, 0] = 3 * (data.domain == "d1")
+    data = Embeddings(
+        vectors / np.linalg.norm(vectors, axis=1, keepdims=True), data.source, data.domain, data.class_name
+    )
+    found = domain_probe(data).groupby("domain")["value"].mean()
+    assert found["d1"] == 1
+    assert found[ALL] == pytest.approx((1 + 0.5 + 0.5) / 3, abs=0.1)
+
+
+def test_modality_gap_by_hand() -> None:
+    texts = embeddings(("", "axe", X), ("", "cat", Y))
+    images = embeddings(("ink", "axe", Z), ("ink", "cat", Z), ("photo", "axe", X), ("photo", "cat", X))
+    found = modality_gap(images, texts).set_index("domain")["value"].to_dict()
+    # Texts have the mean (1/2, 1/2, 0), ink Z, photo X, all images (1/2, 0, 1/2).
+    assert found == pytest.approx({ALL: 1 / ROOT, "ink": math.sqrt(1.5), "photo": 1 / ROOT})
+
+
+def test_accuracy_by_hand() -> None:
+    texts = embeddings(("", "cat", Z), ("", "axe", X), ("", "bed", Y))
+    found = class_accuracy(HAND, texts).set_index(["class", "domain"])["value"].to_dict()
+    assert found == {("axe", "ink"): 0.5, ("axe", "photo"): 1, ("cat", "ink"): 1, ("cat", "photo"): 0}
+
+
+def test_accuracy_needs_one_text_per_class() -> None:
+    with pytest.raises(InputError, match="needs one text per class, but there are 0 of 'cat'"):
+        class_accuracy(HAND, embeddings(("", "axe", X)))
+    with pytest.raises(InputError, match="needs one text per class, but there are 2 of 'axe'"):
+        class_accuracy(HAND, embeddings(("", "axe", X), ("ink", "axe", Y), ("", "cat", Z)))
+
+
+# Laws
+
+
+def turned(data: Embeddings, rotation: np.ndarray) -> Embeddings:
+    return Embeddings(data.vectors @ rotation, data.source, data.domain, data.class_name)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_a_rotation_changes_no_distance_spread_silhouette_gap_or_accuracy(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    rotation, _ = np.linalg.qr(rng.normal(size=(6, 6)))
+    images, texts = random_embeddings(seed, n=30), random_embeddings(seed + 1, n=2, domains=1)
+    before, after = (
+        pd.concat(
+            [
+                *(class_distances(i, measure)["value"] for measure in ("cosine", "euclidean", "standardised")),
+                *(mean_distances(i)[measure] for measure in ("cosine", "euclidean", "standardised")),
+                half_distances(i, "standardised")["value"],
+                spread(i)["value"],
+                *(silhouettes(i, by)["value"] for by in ("domain", "class")),
+                modality_gap(i, t)["value"],
+                class_accuracy(i, t)["value"],
+            ]
+        ).to_numpy()
+        for i, t in ((images, texts), (turned(images, rotation), turned(texts, rotation)))
+    )
+    assert after == pytest.approx(before, abs=1e-9, nan_ok=True)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_the_order_of_images_changes_nothing(seed: int) -> None:
+    data = random_embeddings(seed, n=30)
+    shuffled = data.take(np.random.default_rng(seed).permutation(len(data)))
+    measures: list[Callable[[Embeddings], pd.DataFrame]] = [class_distances, mean_distances, spread, silhouettes]
+    for measure in measures:
+        pd.testing.assert_frame_equal(measure(data), measure(shuffled))
+
+
+# One table of all
+
+
+def test_all_measures_of_one_model() -> None:
+    images = random_embeddings(6, n=60)
+    texts = random_embeddings(7, n=2, domains=1)
+    table = separation_measures(images, texts, held_out=("c1",))
+    sizes = table.groupby("measure", sort=False).size().to_dict()
+    by_class = ("distance", "standardised distance", "spread", "silhouette by domain", "silhouette by class")
+    assert {sizes[name] for name in (*by_class, "distance of halves", "standardised distance of halves")} == {6}
+    assert (sizes["domain probe"], sizes["modality gap"]) == (4, 4)
+    assert set(table[table["measure"] == "accuracy, held-out classes"]["class"]) == {"c1"}
+    assert set(table[table["measure"] == "accuracy, seen classes"]["class"]) == {"c0"}
+    distances = class_distances(images).set_index(["class", "domain_a", "domain_b"])["value"]
+    found = table.set_index(["measure", "class", "domain"])["value"]
+    expected = (distances["c0", "d0", "d1"] + distances["c0", "d1", "d2"]) / 2
+    assert found["distance", "c0", "d1"] == pytest.approx(expected)
+    assert table[table["measure"] == "modality gap"]["class"].isna().all()
+    without = separation_measures(images, texts)
+    assert "accuracy, held-out classes" not in set(without["measure"])
+
+
+def measured(values: dict[str | None, float], measure: str = "distance") -> pd.DataFrame:
+    rows = [(measure, class_name, "ink", value) for class_name, value in values.items()]
+    return pd.DataFrame(rows, columns=["measure", "class", "domain", "value"])
+
+
+def test_seeds_are_averaged_before_classes_and_differences_are_paired() -> None:
+    table = gather(
+        {
+            ("a", 0): measured({"axe": 1.0, "cat": 2.0}),
+            ("a", 1): measured({"axe": 3.0, "cat": 2.0}),
+            ("b", 0): measured({"axe": 1.0, "cat": 0.5}),
+        }
+    )
+    found = summarise(table)
+    assert found["model"].tolist() == ["a", "b"]
+    assert found[["value", "low", "high", "n_classes", "n_seeds"]].to_numpy().tolist() == [
+        [2, 2, 2, 2, 2],
+        [0.75, 0.5, 1, 2, 1],
+    ]
+    assert by_seed(table)["value"].tolist() == [1.5, 2.5, 0.75]
+    change = differences(table, "a", "b").iloc[0]
+    assert change[["difference", "low", "high"]].tolist() == [-1.25, -1.5, -1]
+    assert change["n_classes"] == 2
+
+
+def test_what_is_not_of_a_class_has_no_interval() -> None:
+    table = gather({("a", 0): measured({None: 0.5}), ("a", 1): measured({None: 0.7}), ("b", 0): measured({None: 0.1})})
+    row = summarise(table).iloc[0]
+    assert row["value"] == pytest.approx(0.6)
+    assert row[["low", "high"]].isna().all()
+    assert (row["n_classes"], row["n_seeds"]) == (0, 2)
+    assert differences(table, "a", "b")["difference"].item() == pytest.approx(-0.5)
+    with pytest.raises(InputError, match="There are no measures of the model 'c'; there are those of a, b"):
+        differences(table, "a", "c")

@@ -1,0 +1,263 @@
+"""CKA tables of domains: against `cka` on the rows themselves, sampling distributions, and the null's own p values."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from circuitry.representations.class_means import DomainRepresentation, Grams
+from circuitry.representations.grams import gram_matrix
+from circuitry.representations.kernel_alignment import cka, hsic
+from circuitry.representations.similarity import compare_representation_halves, compare_representations
+from circuitry.runs.errors import InputError
+
+CLASSES = ("axe", "bed", "cat", "fish", "key", "lion", "pizza")
+
+
+def rows(seed: int, classes: tuple[str, ...] = CLASSES) -> np.ndarray:
+    """Class means of a domain: what all domains share, by class, and the domain's own."""
+    shared = dict(zip(CLASSES, np.random.default_rng(99).normal(size=(7, 5)), strict=True))
+    own = np.random.default_rng(seed).normal(size=(len(classes), 5))
+    return np.stack([shared[name] for name in classes]) + own
+
+
+def grams(domain: str, *batches: np.ndarray, classes: tuple[str, ...] = CLASSES, site: str = "a") -> Grams:
+    """Rows that are NaN are absent."""
+    found = []
+    for x in batches:
+        there = np.isfinite(x).all(1)
+        full = np.full((len(x), len(x)), np.nan)
+        full[np.ix_(there, there)] = gram_matrix(x[there])
+        found.append(full)
+    return Grams(domain, classes, {site: np.stack(found)})
+
+
+def three() -> list[Grams]:
+    return [grams(domain, rows(seed)) for seed, domain in enumerate(("clipart", "real", "sketch"))]
+
+
+# Pairs
+
+
+def test_every_pair_has_its_cka_at_every_site_by_every_kernel() -> None:
+    a, b, c = (rows(seed) for seed in range(3))
+    both = [
+        Grams(name, CLASSES, {"early": gram_matrix(x)[None], "late": gram_matrix(x[::-1] ** 2)[None]})
+        for name, x in (("clipart", a), ("real", b), ("sketch", c))
+    ]
+    pairs = compare_representations(both, permutations=9).pairs
+    assert pairs["site"].tolist() == ["early"] * 6 + ["late"] * 6
+    assert pairs["kernel"].tolist() == (["linear"] * 3 + ["rbf"] * 3) * 2
+    value = pairs.set_index(["site", "kernel", "domain_a", "domain_b"])["value"].to_dict()
+    for kernel in ("linear", "rbf"):
+        assert value["early", kernel, "clipart", "sketch"] == pytest.approx(cka(a, c, kernel))
+        assert value["late", kernel, "real", "sketch"] == pytest.approx(cka(b[::-1] ** 2, c[::-1] ** 2, kernel))
+    assert (pairs["n_classes"] == 7).all()
+    assert ((pairs["low"] < pairs["value"]) & (pairs["value"] < pairs["high"])).all()
+
+
+def test_classes_that_only_one_domain_has_do_not_count() -> None:
+    other = ("key", "dog", "fish", "axe", "cat", "bed")  # in another order, and without lions and pizzas
+    b = rows(1, tuple(name for name in other if name != "dog"))
+    dog = np.insert(b, 1, 50.0, axis=0)
+    pairs = compare_representations([grams("real", rows(0)), grams("sketch", dog, classes=other)], permutations=9).pairs
+    common = ["axe", "bed", "cat", "fish", "key"]
+    a, b = rows(0)[:5], np.stack([dog[other.index(name)] for name in common])
+    for kernel, value in zip(pairs["kernel"], pairs["value"], strict=True):
+        assert value == pytest.approx(cka(a, b, kernel))
+    assert pairs["n_classes"].tolist() == [5, 5]
+
+
+def test_batches_without_an_image_of_a_class_are_compared_without_it() -> None:
+    a, b = rows(0), rows(1)
+    a2, b2 = rows(2), rows(3)
+    a2[1], b2[4] = math.nan, math.nan
+    pairs = compare_representations([grams("real", a, a2), grams("sketch", b, b2)], ["linear"], permutations=9).pairs
+    kept = [0, 2, 3, 5, 6]
+
+    def sums(x: np.ndarray, y: np.ndarray, x2: np.ndarray, y2: np.ndarray) -> float:
+        return hsic(x @ x.T, y @ y.T) + hsic(x2[kept] @ x2[kept].T, y2[kept] @ y2[kept].T)
+
+    expected = sums(a, b, a2, b2) / np.sqrt(sums(a, a, a2, a2) * sums(b, b, b2, b2))
+    assert pairs["value"].tolist() == pytest.approx([expected])
+    assert pairs["n_classes"].tolist() == [7]
+
+
+def test_batches_that_only_one_domain_has_do_not_count() -> None:
+    more = compare_representations([grams("real", rows(0), rows(2)), grams("sketch", rows(1))], permutations=9)
+    once = compare_representations([grams("real", rows(0)), grams("sketch", rows(1))], permutations=9)
+    assert more.pairs.equals(once.pairs)
+
+
+# What it is read against
+
+
+def test_p_values_of_a_permuted_domain_are_uniform() -> None:
+    rng = np.random.default_rng(1)
+    p = []
+    for i in range(200):
+        a, b = rows(2 * i), rows(2 * i + 1)
+        permuted = grams("sketch", b[rng.permutation(7)])
+        p += (
+            compare_representations([grams("real", a), permuted], ["linear"], permutations=49, seed=i)
+            .pairs["p"]
+            .tolist()
+        )
+    assert stats.kstest(p, stats.uniform(1 / 100, 1).cdf).pvalue > 0.01
+    assert min(p) >= 1 / 50
+    same = [
+        compare_representations([grams("real", rows(i)), grams("x", rows(i))], ["linear"], permutations=49)
+        for i in range(5)
+    ]
+    assert [found.pairs["p"][0] for found in same] == [1 / 50] * 5
+
+
+def test_permutations_that_change_nothing_count() -> None:
+    # Of the 120 permutations of five classes one is the identity, so of 1200 about ten.
+    five = CLASSES[:5]
+    pair = [grams(name, rows(0, five), classes=five) for name in ("real", "sketch")]
+    p = compare_representations(pair, permutations=1200).pairs["p"]
+    assert ((p > 3 / 1201) & (p < 25 / 1201)).all()
+
+
+def test_the_null_is_near_zero_and_depends_on_the_seed_alone() -> None:
+    first, again, other = (compare_representations(three(), permutations=300, seed=seed) for seed in (0, 0, 1))
+    assert first.pairs.equals(again.pairs)
+    assert first.domains.equals(again.domains)
+    assert not first.pairs["null_mean"].equals(other.pairs["null_mean"])
+    assert (first.pairs["null_mean"].abs() < 0.1).all()
+    assert first.pairs["value"].equals(other.pairs["value"])
+    assert first.domains["null_mean"][0] == pytest.approx(first.pairs["null_mean"][:2].mean())
+
+
+@pytest.mark.parametrize("kernel", ["linear", "rbf"])
+def test_intervals_are_as_wide_as_cka_varies_between_samples_of_classes(kernel: str) -> None:
+    rng = np.random.default_rng(2)
+    values, widths, names = [], [], tuple(map(str, range(40)))
+    for _ in range(150):
+        a = rng.normal(size=(40, 4))
+        b = a + rng.normal(size=(40, 4))
+        pair = [grams("a", a, classes=names), grams("b", b, classes=names)]
+        row = compare_representations(pair, [kernel], permutations=1).pairs.iloc[0]
+        values.append(row["value"])
+        widths.append(row["high"] - row["low"])
+    expected = 2 * stats.t.ppf(0.975, 39) * np.std(values)
+    assert np.mean(widths) == pytest.approx(expected, rel=0.2)
+
+
+def test_intervals_end_at_one() -> None:
+    a = rows(0)
+    pairs = compare_representations([grams("a", a), grams("b", a + 0.05 * rows(1))], permutations=9).pairs
+    assert (pairs["high"] == 1).all()
+    wide = compare_representations([grams("a", a), grams("b", rows(1))], permutations=9, confidence=0.99).pairs
+    assert (wide["low"] == -1).any()
+
+
+def test_four_classes_have_no_interval() -> None:
+    four = CLASSES[:4]
+    found = compare_representations(
+        [grams(str(seed), rows(seed, four), classes=four) for seed in range(3)], permutations=9
+    )
+    for table in found:
+        assert table["value"].notna().all()
+        assert table[["low", "high"]].isna().all(axis=None)
+
+
+def test_a_ceiling_is_the_cka_of_two_halves() -> None:
+    halves = [(grams(d, rows(s)), grams(d, rows(s + 1))) for d, s in (("real", 0), ("sketch", 5))]
+    found = compare_representation_halves(halves, ["linear"])
+    assert found["domain"].tolist() == ["real", "sketch"]
+    assert found["value"].tolist() == pytest.approx([cka(rows(0), rows(1)), cka(rows(5), rows(6))])
+
+
+# Domains against the rest
+
+
+def test_a_domain_s_row_is_the_mean_over_the_others() -> None:
+    found = compare_representations(three(), permutations=9)
+    value = found.pairs.query("kernel == 'rbf'").set_index(["domain_a", "domain_b"])["value"]
+    row = found.domains.query("kernel == 'rbf' and domain == 'real'").iloc[0]
+    assert row["value"] == pytest.approx((value["clipart", "real"] + value["real", "sketch"]) / 2)
+    assert row["n_classes"] == 7
+    # Leaving out each class changes both pairs at once.
+    a, b, c = (rows(seed) for seed in range(3))
+    linear = found.domains.query("kernel == 'linear' and domain == 'real'").iloc[0]
+    without = [
+        (cka(np.delete(a, i, 0), np.delete(b, i, 0)) + cka(np.delete(b, i, 0), np.delete(c, i, 0))) / 2
+        for i in range(7)
+    ]
+    error = np.sqrt(6 / 7 * np.square(np.array(without) - np.mean(without)).sum())
+    reach = stats.t.ppf(0.975, 6) * error
+    assert linear["low"] == pytest.approx(max(-1, linear["value"] - reach))
+    assert linear["high"] == pytest.approx(min(1, linear["value"] + reach))
+
+
+def test_a_class_that_one_pair_lacks_changes_the_others_alone() -> None:
+    few = CLASSES[:6]
+    table = [grams("clipart", rows(0)), grams("real", rows(1)), grams("sketch", rows(2, few), classes=few)]
+    found = compare_representations(table, ["linear"], permutations=9).domains.set_index("domain")
+    assert found["n_classes"].to_dict() == {"clipart": 7, "real": 7, "sketch": 6}
+    a, b, c = rows(0), rows(1), rows(2, few)
+    without = [cka(np.delete(a, i, 0), np.delete(b, i, 0)) for i in range(7)]
+    others = [cka(np.delete(a[:6], i, 0), np.delete(c, i, 0)) for i in range(6)] + [cka(a[:6], c)]
+    mean = (np.array(without) + np.array(others)) / 2
+    reach = stats.t.ppf(0.975, 6) * np.sqrt(6 / 7 * np.square(mean - mean.mean()).sum())
+    assert found["high"]["clipart"] == pytest.approx(min(1, found["value"]["clipart"] + reach))
+    assert found["low"]["clipart"] == pytest.approx(max(-1, found["value"]["clipart"] - reach))
+
+
+def test_a_class_that_no_batch_has_is_as_if_not_listed() -> None:
+    a, b, c = rows(0), rows(1), rows(2)
+    b[2] = math.nan
+    listed = compare_representations([grams("clipart", a), grams("real", b), grams("sketch", c)], permutations=9)
+    rest = tuple(name for name in CLASSES if name != "cat")
+    without = grams("real", np.delete(b, 2, 0), classes=rest)
+    unlisted = compare_representations([grams("clipart", a), without, grams("sketch", c)], permutations=9)
+    assert unlisted.domains.set_index("domain")["n_classes"].to_dict() == {"clipart": 7, "real": 6, "sketch": 7}
+    assert listed.pairs.equals(unlisted.pairs)
+    np.testing.assert_allclose(listed.domains[["low", "high"]], unlisted.domains[["low", "high"]])
+
+
+# Files
+
+
+def test_a_representation_comes_back_from_its_file(tmp_path: Path) -> None:
+    a, b = rows(0), rows(1)
+    b[2] = math.nan
+    units = {"a": np.arange(6, dtype=np.float32).reshape(3, 2)}
+    made = DomainRepresentation(
+        grams("real", a, b), (grams("real", a), grams("real", b)), units, ("cat", "cat", "fish")
+    )
+    made.save(tmp_path / "real.safetensors")
+    found = DomainRepresentation.load(tmp_path / "real.safetensors")
+    assert found.image_classes == ("cat", "cat", "fish")
+    for mine, theirs in zip((made.grams, *made.halves), (found.grams, *found.halves), strict=True):
+        assert (theirs.domain, theirs.classes) == ("real", CLASSES)
+        np.testing.assert_array_equal(theirs.by_site["a"], mine.by_site["a"])
+    np.testing.assert_array_equal(found.unit_means["a"], units["a"])
+
+
+# Bad input
+
+
+def test_bad_input_is_named_in_a_sentence() -> None:
+    real = grams("real", rows(0))
+    with pytest.raises(InputError, match="two domains and one permutation, but 1 domains and 1000 perm"):
+        compare_representations([real])
+    with pytest.raises(InputError, match="two domains and one permutation, but 2 domains and 0 perm"):
+        compare_representations([real, real], permutations=0)
+    with pytest.raises(InputError, match="the same sites, but real has a and sketch has b: extract both alike"):
+        compare_representations([real, grams("sketch", rows(1), site="b")])
+    with pytest.raises(InputError, match="one of the kernels linear, rbf, but 'cosine' was given"):
+        compare_representations([real, grams("sketch", rows(1))], ["cosine"])
+    for few, n in ((CLASSES[:3], 3), (("dog", "emu", "fox", "gnu"), 0)):
+        other = Grams("sketch", few, {"a": np.ones((1, len(few), len(few)))})
+        with pytest.raises(
+            InputError, match=f"least 4 classes with images in both domains, but real and sketch have {n} in"
+        ):
+            compare_representations([real, other])
+    flat = grams("sketch", np.ones((7, 5)))
+    with pytest.raises(InputError, match="those of sketch at a are all equal, or all equally far apart: leave it out"):
+        compare_representations([real, flat])

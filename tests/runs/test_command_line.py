@@ -1,0 +1,120 @@
+"""Scripts end with a sentence, not with a traceback."""
+
+import errno
+import logging
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from circuitry.runs.command_line import run_script
+from circuitry.runs.errors import InputError
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of the script."""
+
+    count: int = 1
+    """How many."""
+
+
+@pytest.fixture(autouse=True)
+def _one_handler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The filter of `run_script` goes to the root logger's handler; here it has one of its own."""
+    monkeypatch.setattr(logging.getLogger(), "handlers", [logging.NullHandler()])
+
+
+def run(main: object, *arguments: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["script", *arguments])
+        run_script(Config, main, "What it is for.")  # type: ignore[arg-type]
+
+
+def test_settings_come_from_the_command_line() -> None:
+    seen: list[Config] = []
+    run(seen.append, "--count", "3")
+    run(seen.append)
+    assert seen == [Config(3), Config(1)]
+
+
+def test_an_input_error_is_one_sentence_and_status_two(capsys: pytest.CaptureFixture[str]) -> None:
+    def main(config: Config) -> None:
+        raise InputError("There are no images.")
+
+    with pytest.raises(SystemExit) as ended:
+        run(main)
+    assert ended.value.code == 2
+    assert capsys.readouterr() == ("", "error: There are no images.\n")
+
+
+def test_an_interrupt_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
+    def main(config: Config) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as ended:
+        run(main)
+    assert ended.value.code == 130
+    assert "the same command goes on from what is finished" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_said_in_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    def main(config: Config) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "/data/x")
+
+    with pytest.raises(SystemExit) as ended:
+        run(main)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith("error: the disk of /data/x is full: free some space, and the same comm")
+
+    def denied(config: Config) -> None:
+        raise PermissionError("no")
+
+    with pytest.raises(PermissionError):
+        run(denied)
+
+
+def test_any_other_error_keeps_its_traceback() -> None:
+    def main(config: Config) -> None:
+        raise ValueError("a bug")
+
+    with pytest.raises(ValueError, match="a bug"):
+        run(main)
+
+
+def test_help_shows_what_it_is_for_and_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run(lambda config: None, "--help")
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    assert "What it is for." in shown
+    assert "How many." in shown
+
+
+SCRIPT = """
+import logging
+from dataclasses import dataclass
+from circuitry.runs.command_line import run_script
+from circuitry.runs.errors import InputError
+
+@dataclass
+class Config:
+    '''Settings.'''
+
+def main(config):
+    logging.warning("No pretrained weights loaded for x.")
+    logging.warning("3 images left out")
+    raise InputError("Give more images.")
+
+run_script(Config, main, None)
+"""
+
+
+def test_a_process_shows_warnings_and_the_sentence_and_no_more(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT)
+    done = subprocess.run([sys.executable, tmp_path / "script.py"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.splitlines() == ["3 images left out", "error: Give more images."]

@@ -1,0 +1,78 @@
+"""A file is there whole or not at all."""
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from circuitry.runs.files import whole_file
+
+
+def test_success_replaces_the_file_and_leaves_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "table.csv"
+    for text in ("old", "new"):
+        with whole_file(path) as temporary:
+            assert temporary.parent == path.parent  # else the rename would not be atomic
+            assert temporary.suffix == ".csv"
+            temporary.write_text(text)
+    assert path.read_text() == "new"
+    assert os.listdir(path.parent) == ["table.csv"]
+
+
+def test_failure_keeps_the_old_file_and_leaves_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("old")
+
+    def write_half() -> None:
+        with whole_file(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        write_half()
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["table.csv"]
+
+
+def test_the_file_is_not_there_before_it_is_whole(tmp_path: Path) -> None:
+    with whole_file(tmp_path / "x") as temporary:
+        temporary.write_text("half")
+        assert not (tmp_path / "x").exists()
+
+
+def test_a_reader_keeps_the_old_file_that_it_has_open(tmp_path: Path) -> None:
+    (tmp_path / "x").write_text("old")
+    with open(tmp_path / "x") as reader:
+        with whole_file(tmp_path / "x") as temporary:
+            temporary.write_text("new")
+        assert reader.read() == "old"
+    assert (tmp_path / "x").read_text() == "new"
+
+
+def test_a_killed_writer_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_text("old")
+    script = (
+        "import os, signal, sys\n"
+        "from circuitry.runs.files import whole_file\n"
+        "with whole_file(sys.argv[1]) as temporary:\n"
+        "    temporary.write_text('half')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", script, str(path)], check=False)
+    assert killed.returncode < 0
+    assert path.read_text() == "old"
+
+
+def test_permissions_are_those_of_an_ordinary_file(tmp_path: Path) -> None:
+    mask = os.umask(0o027)
+    try:
+        with whole_file(tmp_path / "x") as temporary:
+            temporary.write_text("")
+        assert os.umask(0o027) == 0o027  # and the mask of the process is left alone
+    finally:
+        os.umask(mask)
+    assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == 0o640

@@ -1,0 +1,88 @@
+"""What made a number."""
+
+import subprocess
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from circuitry.runs import provenance
+from circuitry.runs.provenance import difference, digest, versions, weights_digest
+
+
+def test_a_digest_does_not_depend_on_the_order_of_keys() -> None:
+    assert digest({"a": 1, "b": {"c": 2, "d": 3}}) == digest({"b": {"d": 3, "c": 2}, "a": 1})
+    assert len(digest({})) == 16
+
+
+def test_a_digest_depends_on_everything_else() -> None:
+    values = [{"a": 1}, {"a": "1"}, {"a": 2}, {"b": 1}, {"a": 1, "b": 1}, [1, 2], [2, 1], [12], ["a"], None]
+    assert len({digest(value) for value in values}) == len(values)
+
+
+def test_a_digest_takes_tuples_for_lists_and_paths_for_their_names() -> None:
+    assert digest({"a": (1, 2), "b": Path("x")}) == digest({"a": [1, 2], "b": "x"})
+
+
+def state() -> dict[str, torch.Tensor]:
+    return {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(3), "c": torch.zeros(0)}
+
+
+def test_weights_have_one_digest_in_any_order_and_layout() -> None:
+    other = dict(reversed(state().items()))
+    other["a"] = other["a"].T.contiguous().T.requires_grad_()  # other strides, same values
+    assert weights_digest(other) == weights_digest(state())
+
+
+def test_one_bit_changes_the_digest_of_weights() -> None:
+    flipped = state()
+    flipped["a"].view(torch.int32)[1, 2] ^= 1
+    assert torch.allclose(flipped["a"], state()["a"])
+    assert weights_digest(flipped) != weights_digest(state())
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"a": torch.arange(6.0).reshape(3, 2)},
+        {"a": torch.arange(6.0).reshape(2, 3).view(torch.int32)},  # the same bytes
+        {"d": torch.zeros(0)},
+        {"b": torch.tensor(-3)},
+    ],
+)
+def test_names_shapes_and_types_change_the_digest_of_weights(changed: dict[str, torch.Tensor]) -> None:
+    assert weights_digest(state() | changed) != weights_digest(state())
+
+
+def test_bfloat16_has_a_digest_though_numpy_lacks_it() -> None:
+    assert weights_digest({"a": torch.ones(2).bfloat16()}) != weights_digest({"a": torch.ones(2)})
+
+
+def test_a_difference_is_told_in_words() -> None:
+    ours = {"rule": "left-10", "seed": 0, "same": [1]}
+    theirs = {"rule": "midpoint-6", "same": [1], "old": True}
+    assert difference(ours, theirs) == "old: True -> None; rule: 'midpoint-6' -> 'left-10'; seed: None -> 0"
+    assert difference(ours, dict(ours)) == ""
+
+
+def test_versions_name_what_can_change_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = versions()
+    assert found["torch"] == torch.__version__
+    assert found["numpy"] == np.__version__
+    assert {"python", "circuitry", "open_clip_torch", "timm", "transformer-lens", "commit"} <= found.keys()
+
+    def absent(package: str) -> str:
+        raise PackageNotFoundError(package)
+
+    monkeypatch.setattr(provenance, "version", absent)
+    assert versions()["timm"] == "not installed"
+
+
+def test_the_commit_is_unknown_where_there_is_no_git(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(*_: object, **__: object) -> None:
+        raise FileNotFoundError("git")
+
+    monkeypatch.setattr(subprocess, "run", absent)
+    assert versions()["commit"] == "unknown"

@@ -1,0 +1,59 @@
+"""Ranks from torchrun's variables, and arrays of jobs that fail in words."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from circuitry import InputError
+from circuitry.runs.workers import Rank, Requeued, job_options, run_array, this_rank
+
+
+def test_ranks_come_from_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    assert this_rank() == Rank(0, 1)
+    assert this_rank().device("cuda") == "cuda"
+    monkeypatch.setenv("RANK", "5")
+    monkeypatch.setenv("WORLD_SIZE", "16")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert this_rank() == (5, 16)
+    assert [this_rank().device(wanted) for wanted in ("cuda", "cpu", "mps", "cuda:3")] == [
+        "cuda:1",
+        "cpu",
+        "mps",
+        "cuda:3",
+    ]
+
+
+def fail_second(worker: int, workers: int) -> None:
+    if worker == 1:
+        raise InputError(f"worker {worker} of {workers} has no images")
+
+
+def test_a_failed_job_is_named_with_its_last_words(tmp_path: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"Job .* failed \(.*worker 1 of 2 has no images\): see its log .*err, then run"
+    ):
+        run_array(fail_second, 2, tmp_path, cluster="local", options={"timeout_min": 1})
+
+
+def test_arrays_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="at least one worker on slurm or local, but 2 on 'cloud' were asked for"):
+        run_array(fail_second, 2, tmp_path, cluster="cloud")
+    with pytest.raises(InputError, match="but 0 on 'local' were asked for"):
+        run_array(fail_second, 0, tmp_path, cluster="local")
+    with pytest.raises(InputError, match=r"submitit refuses these options of the jobs: .*timeout_min"):
+        run_array(fail_second, 1, tmp_path, cluster="local", options={"timeout_min": "long"})
+    assert job_options(["a=1", "slurm_partition=gpu=x"]) == {"a": 1, "slurm_partition": "gpu=x"}
+    with pytest.raises(InputError, match="is written name=value, but 'gpu' was given"):
+        job_options(["gpu"])
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"need submitit: pip install 'circuitry\[cluster\]'"):
+        run_array(fail_second, 1, tmp_path)
+
+
+def test_a_job_whose_time_ends_is_put_back_into_the_queue() -> None:
+    left = Requeued(fail_second).checkpoint(1, 2)
+    with pytest.raises(InputError, match="worker 1 of 2 has no images"):
+        left.function(*left.args, **left.kwargs)  # type: ignore[attr-defined]  # submitit ships no types

@@ -1,0 +1,237 @@
+"""Runs of a study: found again, evaluated once per checkpoint; the toy's models are trained on what they should be."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from circuitry import Encoder, load_clip
+from circuitry.data.domains import DomainFolder
+from circuitry.data.mixtures.mixture_files import write_mixture
+from circuitry.data.mixtures.mixtures import MixtureSettings
+from circuitry.data.toy.write import write_toy
+from circuitry.models.prompts import style_templates
+from circuitry.models.stages import Stage
+from circuitry.runs.errors import InputError
+from circuitry.training import study, toy_study
+from circuitry.training.labels import LabelTable
+from circuitry.training.study import (
+    EvaluationSet,
+    StudyRun,
+    evaluate_run,
+    evaluate_runs,
+    find_runs,
+    imagenet_validation,
+    record_run,
+    supervised_head,
+    template_sets,
+)
+from circuitry.training.supervised_model import Classifier, SupervisedModel, write_classifier
+from circuitry.training.toy_study import ToySettings, toy_checkpoint, toy_images, toy_run
+from tests.support.tiny_clip import Tiny, saved
+
+TEMPLATES = {"one": ["a {}."], "style": ["a sketch of a {}."]}
+
+
+@pytest.fixture(scope="module")
+def tests(tmp_path_factory: pytest.TempPathFactory) -> EvaluationSet:
+    root = write_toy(
+        tmp_path_factory.mktemp("toy"), 0, 2, classes=("car", "key"), styles=("quickdraw", "real"), workers=1,
+        progress=False,
+    )  # fmt: skip
+    return EvaluationSet.of(DomainFolder(root))
+
+
+@pytest.fixture
+def run(tiny: Tiny, tmp_path: Path) -> StudyRun:
+    """A run with two checkpoints, the second with another projection of the image."""
+    folder = tmp_path / "runs" / "cg-high-seed0"
+    (folder / "checkpoints").mkdir(parents=True)
+    other = {key: torch.randn_like(value) if key == "text_projection" else value for key, value in tiny.state.items()}
+    for epoch, state in ((1, tiny.state), (2, other)):
+        saved({"state_dict": state}, folder / "checkpoints" / f"epoch_{epoch}.pt")
+    made = StudyRun(folder, str(tiny.config), "cg-high", "quickdraw", ("key",), seed=3)
+    made.write()
+    return made
+
+
+def test_runs_are_found_again(run: StudyRun, tmp_path: Path) -> None:
+    assert find_runs(tmp_path) == [run]
+    with pytest.raises(InputError, match=r"there are no runs below .*: none of its folders has a run\.json"):
+        find_runs(tmp_path / "none")
+    with pytest.raises(InputError, match=r"there is no run in .*: it has no run\.json"):
+        StudyRun.read(tmp_path)
+    (run.folder / "run.json").write_text(json.dumps({"colour": "red", "held_out": []}))
+    with pytest.raises(InputError, match=r"run\.json does not describe a run \(.*; train it again"):
+        find_runs(tmp_path)
+
+
+def test_every_checkpoint_is_evaluated_once(
+    run: StudyRun, tests: EvaluationSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("circuitry.models.clip.user_cache_path", lambda name: tmp_path / "cache")
+    table = evaluate_run(run, tests, templates=TEMPLATES, progress=False)
+    assert set(table["epoch"]) == {1, 2}
+    assert set(table["classifier"]) == {"one", "style"}
+    assert set(table["part"]) == {"all", "seen", "held-out", "key"}
+    clip = load_clip(run.model, checkpoint=run.folder / "checkpoints" / "epoch_2.pt")
+    weights = clip.text_weights(["car", "key"], TEMPLATES["one"])
+    right = []
+    for record in tests.images.select("key", "quickdraw", None):
+        image = clip.preprocess(Image.open(record.path).convert("RGB"))[None]
+        right.append(int((clip.encoder(image) @ weights.T).argmax()) == 1)
+    chosen = table.query("epoch == 2 and classifier == 'one' and domain == 'quickdraw' and measure == 'top-1'")
+    assert chosen.set_index("part")["value"]["key"] == pytest.approx(np.mean(right))
+
+    def refuse(*args: object, **settings: object) -> None:
+        raise AssertionError("it was loaded again")
+
+    monkeypatch.setattr(study, "load_clip", refuse)
+    pd.testing.assert_frame_equal(evaluate_run(run, tests, templates=TEMPLATES, progress=False), table)
+    both = evaluate_runs([run], tests, templates=TEMPLATES, progress=False)
+    assert set(both["run"]) == {"cg-high-seed0"}
+    assert set(both["seed"]) == {3}
+    with pytest.raises(AssertionError, match="again"):  # other templates are another question
+        evaluate_run(run, tests, templates={"two": ["the {}."]}, progress=False)
+
+
+def test_a_run_is_written_down_from_its_mixture(tmp_path: Path, tests: EvaluationSet) -> None:
+    def recorded(settings: MixtureSettings | None) -> StudyRun | None:
+        table = write_mixture(tests.images.records, lambda record: "a cat", tmp_path / "x.tsv", settings=settings)
+        return record_run(tmp_path / "run", table, "rn-tiny", 4, supervised=True)
+
+    half = MixtureSettings("class-interpolation", "quickdraw", ("key",), fraction=0.5)
+    expected = StudyRun(tmp_path / "run", "rn-tiny", "class-interpolation-0.5", "quickdraw", ("key",), 4, True)
+    assert recorded(half) == expected == StudyRun.read(tmp_path / "run")
+    photographs = recorded(MixtureSettings("natural-only", "quickdraw", ("key",)))
+    assert photographs is not None
+    assert photographs.test_domain is None
+    assert recorded(None) is None
+    assert record_run(tmp_path / "run", tmp_path / "other.tsv", "rn-tiny", 4) is None
+
+
+def test_runs_without_checkpoints_and_no_runs(run: StudyRun, tests: EvaluationSet) -> None:
+    for path in (run.folder / "checkpoints").iterdir():
+        path.unlink()
+    with pytest.raises(InputError, match="holds no checkpoints; finish its training first"):
+        evaluate_run(run, tests, templates=TEMPLATES)
+    with pytest.raises(InputError, match="at least one run to evaluate"):
+        evaluate_runs([], tests)
+
+
+def test_a_supervised_run_is_evaluated_by_its_own_head(tests: EvaluationSet, tiny: Tiny, tmp_path: Path) -> None:
+    name = tiny.load().name
+    tower: Any = open_clip.create_model(name).visual
+    labels = LabelTable(("x", "car", "key"), {"car": 1, "key": 2})
+    path = tmp_path / "run" / "checkpoints" / "epoch_1.safetensors"
+    write_classifier(path, Classifier(tower, nn.Linear(16, 3)), name, labels, 1)
+    run = StudyRun(tmp_path / "run", name, "cg-low", "quickdraw", supervised=True)
+    table = evaluate_run(run, tests, progress=False)
+    assert set(table["classifier"]) == {"supervised"}
+    assert table["value"].between(0, 1).all()
+
+
+def test_the_supervised_head_picks_the_outputs_of_the_classes() -> None:
+    head = nn.Linear(2, 3)
+    with torch.no_grad():
+        head.weight.copy_(torch.tensor([[1.0, 0], [0, 1], [2, 2]]))
+        head.bias.copy_(torch.tensor([10.0, 20, 30]))
+    labels = LabelTable(("n1", "ice cream", "axe"), {"n1": 0, "ice cream": 1, "axe": 2, "hatchet": 2})
+    encoder = Encoder(nn.Linear(1, 1), [Stage("same", nn.Identity(), 1)], (1, 1))
+    model = SupervisedModel("none", encoder, head, labels, lambda image: torch.empty(0))
+    found = supervised_head(model, ["hatchet", "ice_cream"])(torch.tensor([[3.0, -1.0]]))
+    assert found.tolist() == [[36.0, 20.0]]  # the ReLU comes before the head
+    with pytest.raises(InputError, match="knows no class 'dog'"):
+        supervised_head(model, ["dog"])
+
+
+def test_style_templates_name_every_style() -> None:
+    templates = style_templates()
+    assert len(templates) == 12
+    assert "an infograph of a {}." in templates
+    assert "a photo of the {}." in templates
+    assert set(template_sets()) == {"all templates", "style words"}
+
+
+def test_imagenet_is_called_by_its_class_names(tmp_path: Path) -> None:
+    Image.new("RGB", (2, 2)).save(folder(tmp_path / "few" / "val" / "n01440764") / "a.png")
+    with pytest.raises(InputError, match="1000"):
+        imagenet_validation(tmp_path / "few" / "val")
+    for i in range(1000):
+        (folder(tmp_path / "all" / "val" / f"n{i:08d}") / "a.png").write_bytes(b"")
+    tests = imagenet_validation(tmp_path / "all" / "val")
+    assert tests.images.domains == ("val",)
+    assert tests.names[0] == open_clip.IMAGENET_CLASSNAMES[0] == "tench"
+    assert len(tests.names) == 1000
+    (folder(tmp_path / "all" / "other" / "x") / "a.png").write_bytes(b"")
+    with pytest.raises(InputError, match="given 1001"):
+        imagenet_validation(tmp_path / "all" / "val")
+
+
+def folder(path: Path) -> Path:
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+# --- the toy ---------------------------------------------------------------------------------------------------------
+
+
+SMALL = ToySettings(n_train=2, n_test=1, held_out=("key",), epochs=1)
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What the trainer was asked for; it leaves an empty archive as its checkpoint."""
+    asked: list[dict[str, Any]] = []
+
+    def train(table: Path, out: Path, **settings: Any) -> Path:
+        with open(table, encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file, delimiter="\t"))
+        asked.append({"rows": rows, **settings})
+        (out / "checkpoints").mkdir(parents=True, exist_ok=True)
+        return saved({}, out / "checkpoints" / "epoch_1.pt")
+
+    monkeypatch.setattr(toy_study, "train_clip", train)
+    drawing = {"classes": ("car", "fish", "key"), "styles": ("clipart", "quickdraw", "real"), "workers": 1}
+    monkeypatch.setattr(
+        toy_study,
+        "write_toy",
+        lambda root, *numbers, seed: write_toy(root, *numbers, seed=seed, progress=False, **drawing),  # type: ignore[arg-type]
+    )
+    return asked
+
+
+def test_the_toy_is_trained_on_its_mixture(tmp_path: Path, trained: list[dict[str, Any]]) -> None:
+    run = toy_run(tmp_path, "cg-low", "quickdraw", 5, SMALL)
+    (asked,) = trained
+    shown = {tuple(Path(row["filepath"]).parts[-3:-1]) for row in asked["rows"]}
+    assert shown == {("real", c) for c in ("car", "fish", "key")} | {("quickdraw", c) for c in ("car", "fish")}
+    assert len(asked["rows"]) == 2 * 5
+    assert (asked["seed"], asked["epochs"], asked["model"]) == (5, 1, "rn-tiny")
+    assert find_runs(tmp_path) == [run]
+    assert (run.setting, run.test_domain, run.held_out) == ("cg-low", "quickdraw", ("key",))
+    assert toy_images(tmp_path, SMALL).domains == ("clipart", "quickdraw", "real")
+
+
+def test_aligned_captions_name_no_style(tmp_path: Path, trained: list[dict[str, Any]]) -> None:
+    toy_checkpoint(tmp_path, "aligned", "quickdraw", settings=SMALL)
+    toy_checkpoint(tmp_path, "cg-high", "quickdraw", settings=SMALL)
+    aligned, standard = (" ".join(row["title"] for row in asked["rows"]) for asked in trained)
+    words = ("quickdraw", "doodle", "photo", "snapshot", "clipart", "illustration")
+    assert not any(word in aligned for word in words)
+    assert any(word in standard for word in words)
+    assert [row["filepath"] for row in trained[0]["rows"]] == [row["filepath"] for row in trained[1]["rows"]]
+
+
+def test_photographs_alone_are_one_model_for_all_test_domains(tmp_path: Path, trained: list[dict[str, Any]]) -> None:
+    runs = {toy_run(tmp_path, "natural-only", domain, settings=SMALL) for domain in ("quickdraw", "clipart")}
+    assert len(runs) == 1
+    assert runs.pop().test_domain is None

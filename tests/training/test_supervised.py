@@ -1,0 +1,337 @@
+"""Training a classifier on a tower: learned toys, an undisturbed twin, a plain loop as oracle, bad input."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import nn
+
+import circuitry
+from circuitry import InputError, load_supervised
+from circuitry.data.images import load_image
+from circuitry.models.clip import register_model
+from circuitry.training.labels import LabelTable
+from circuitry.training.run_folder import alone, checkpoints
+from circuitry.training.supervised import read_samples, train_supervised
+from circuitry.training.supervised_loop import SeededImages, Training, learning_rate, parameter_groups, seed_of
+from circuitry.training.supervised_model import build_classifier
+from circuitry.training.table import check_table
+from tests.support.towers import make_tower
+from tests.training.test_clip import CONFIG
+
+COLOURS = {"blue": (0, 0, 255), "green": (0, 255, 0), "red": (255, 0, 0)}
+SETTINGS: dict[str, Any] = {
+    "epochs": 3,
+    "batch_size": 6,
+    "lr": 0.01,
+    "milestones": (2,),
+    "workers": 0,
+    "device": "cpu",
+    "progress": False,
+}
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    path = tmp_path / "rn-smallest.json"
+    path.write_text(json.dumps(CONFIG))
+    return path
+
+
+@pytest.fixture
+def train(tmp_path: Path) -> Path:
+    """Four images of each of three colours, half of it one colour and half of it random dots."""
+    rng = np.random.default_rng(0)
+    files = []
+    for name, colour in COLOURS.items():
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for i in range(4):
+            pixels = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+            pixels[rng.random((32, 32)) < 0.5] = colour
+            files.append(tmp_path / "data" / name / f"{i}.png")
+            Image.fromarray(pixels).save(files[-1])
+    table = tmp_path / "train.tsv"
+    table.write_text("filepath\n" + "".join(f"{file}\n" for file in files))
+    return table
+
+
+def test_a_separable_toy_is_learned(train: Path, model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    settings = {**SETTINGS, "epochs": 20, "milestones": (15, 18), "lr": 0.03, "keep_checkpoints": 8}
+    checkpoint = train_supervised(train, out, model=model, **settings)
+    metrics = pd.read_csv(out / "metrics.csv")
+    assert metrics["epoch"].tolist() == list(range(1, 21))
+    np.testing.assert_allclose(metrics["lr"], [0.03] * 15 + [0.003] * 3 + [0.0003] * 2)
+    assert metrics["accuracy"].iloc[-1] == 1
+    assert metrics["loss"].iloc[-1] < metrics["loss"].iloc[0]
+
+    loaded = load_supervised(checkpoint)
+    assert loaded.classes == ("blue", "green", "red")
+    files = pd.read_csv(train, sep="\t")["filepath"]
+    images = torch.stack([loaded.preprocess(load_image(file)) for file in files])
+    assert loaded.logits(images).argmax(dim=1).tolist() == [0] * 4 + [1] * 4 + [2] * 4
+    assert checkpoints(out) == [(n, out / "checkpoints" / f"epoch_{n}.safetensors") for n in (8, 16, 20)]
+    assert sorted(path.name for path in out.iterdir()) == ["checkpoints", "metrics.csv", "settings.json"]
+
+
+def test_a_killed_run_ends_with_the_weights_of_an_undisturbed_one(
+    train: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_epoch = Training.run_epoch
+    undisturbed = train_supervised(train, tmp_path / "a", model=model, **SETTINGS)
+
+    def killed_in_the_second(self: Training, *arguments: Any) -> None:
+        if self.epochs_done == 1:
+            raise KeyboardInterrupt
+        run_epoch(self, *arguments)
+
+    monkeypatch.setattr(Training, "run_epoch", killed_in_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        train_supervised(train, tmp_path / "b", model=model, **SETTINGS)
+    assert (tmp_path / "b" / "state.safetensors").is_file()
+    monkeypatch.undo()
+    before = torch.get_rng_state()
+    # Other processes read the images now: the crops are the same.
+    again = train_supervised(train, tmp_path / "b", model=model, **{**SETTINGS, "workers": 1})
+    assert again.read_bytes() == undisturbed.read_bytes()
+    assert torch.equal(torch.get_rng_state(), before)
+    columns = ["epoch", "lr", "loss", "accuracy"]
+    one, two = (pd.read_csv(tmp_path / run / "metrics.csv")[columns] for run in "ab")
+    pd.testing.assert_frame_equal(one, two)
+
+    other = train_supervised(train, tmp_path / "c", model=model, **SETTINGS, seed=1)
+    assert other.read_bytes() != undisturbed.read_bytes()
+    monkeypatch.setattr(Training, "run_epoch", killed_in_the_second)  # never called: finished runs are returned
+    assert train_supervised(train, tmp_path / "c", model=model, **SETTINGS, seed=1) == other
+    with pytest.raises(InputError, match=r"c holds a run with other settings: seed was 1, now 2; choose another"):
+        train_supervised(train, tmp_path / "c", model=model, **SETTINGS, seed=2)
+
+
+def test_equal_to_a_plain_loop(train: Path, model: Path, tmp_path: Path) -> None:
+    settings = {**SETTINGS, "epochs": 4, "batch_size": 12, "milestones": (1, 3), "weight_decay": 0.1, "seed": 3}
+    for name, colour in COLOURS.items():  # of one colour each, which no crop changes; one batch, so in any order
+        for i in range(4):
+            shade = tuple(value // (i + 1) for value in colour)
+            Image.new("RGB", (32, 32), shade).save(tmp_path / "data" / name / f"{i}.png")
+    checkpoint = train_supervised(train, tmp_path / "run", model=model, **settings)
+
+    torch.manual_seed(seed_of(3))
+    plain, _, preprocess = build_classifier(register_model(model), 3, crop_scale=0.9)
+    rest = [p for p in plain.parameters() if p.ndim > 1]
+    without_decay = [p for p in plain.parameters() if p.ndim == 1]  # of a ResNet: norms and biases
+    groups: list[dict[str, Any]] = [{"params": rest, "weight_decay": 0.1}, {"params": without_decay}]
+    optimizer = torch.optim.SGD(groups, lr=0.01, momentum=0.9, nesterov=True)
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [1, 3])
+    files = pd.read_csv(train, sep="\t")["filepath"]
+    images = torch.stack([preprocess(load_image(file)) for file in files])
+    for _ in range(4):
+        optimizer.zero_grad()
+        embeddings = plain.tower(images)
+        loss = F.cross_entropy(plain.head(embeddings.clamp(min=0)), torch.arange(12) // 4)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        schedule.step()
+    loaded = load_supervised(checkpoint)
+    trained = {**loaded.encoder.tower.state_dict(prefix="tower."), **loaded.head.state_dict(prefix="head.")}
+    assert trained.keys() == plain.state_dict().keys()
+    for name, tensor in plain.state_dict().items():
+        torch.testing.assert_close(trained[name], tensor, rtol=1e-4, atol=1e-6, msg=name)
+
+
+# --- steps ----------------------------------------------------------------------------------------------------
+
+
+def test_learning_rates_of_the_study() -> None:
+    rates = [learning_rate(epoch, 0.01, (30, 50, 70)) for epoch in range(90)]
+    np.testing.assert_allclose(rates, [1e-2] * 30 + [1e-3] * 20 + [1e-4] * 20 + [1e-5] * 20, rtol=1e-12)
+
+
+def decaying(tower: nn.Module) -> set[str]:
+    """Names of the parameters that a step without gradients shrinks."""
+    tower.requires_grad_(True)
+    before = {name: parameter.detach().clone() for name, parameter in tower.named_parameters()}
+    optimizer = torch.optim.SGD(parameter_groups(tower, weight_decay=0.5), lr=0.1)
+    for parameter in tower.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    shrunk = set()
+    for name, parameter in tower.named_parameters():
+        if not torch.equal(parameter, before[name]):
+            torch.testing.assert_close(parameter.detach(), 0.95 * before[name])
+            shrunk.add(name)
+    return shrunk
+
+
+def test_no_decay_of_norms_and_biases_by_name() -> None:
+    block = "transformer.resblocks.{}."
+    names = ("attn.in_proj_weight", "attn.out_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
+    expected = {block.format(i) + name for name in names for i in range(2)}
+    assert decaying(make_tower("vit")) == expected | {"class_embedding", "positional_embedding", "conv1.weight", "proj"}
+
+
+def test_no_decay_of_norms_and_biases_in_any_tower(any_tower: nn.Module) -> None:
+    found = decaying(any_tower)
+    assert found
+    for name, _ in any_tower.named_parameters():
+        module, _, own = name.rpartition(".")
+        spared = "bias" in own or "Norm" in type(any_tower.get_submodule(module)).__name__
+        assert (name in found) != spared, name
+
+
+def test_every_image_of_whole_batches_is_seen_once_and_shares_make_the_batch() -> None:
+    files = np.array([b"x"] * 23)
+    images = SeededImages(files, np.zeros(23, dtype=np.int64), lambda image: torch.zeros(1), seed=0, epoch=0)
+    one = images.batches(6)
+    assert [len(batch) for batch in one] == [6, 6, 6]
+    assert len({place for batch in one for place in batch}) == 18
+    shares = [images.batches(6, rank, processes=3) for rank in range(3)]
+    assert [[place for share in shares for place in share[step]] for step in range(3)] == one
+    later = SeededImages(files, images.targets, images.transform, seed=0, epoch=1)
+    assert later.batches(6) != one
+    assert images.batches(6) == one
+
+
+def test_crops_depend_on_epoch_and_image_alone(train: Path, model: Path) -> None:
+    *_, preprocess = build_classifier(register_model(model), 3, crop_scale=0.5)
+    _, transform, _ = build_classifier(register_model(model), 3, crop_scale=0.5)
+    file = pd.read_csv(train, sep="\t")["filepath"][0]
+    files, targets = np.array([file.encode()] * 2), np.array([1, 2])
+
+    def crop(seed: int, epoch: int, index: int) -> torch.Tensor:
+        item = SeededImages(files, targets, transform, seed, epoch)[index]
+        assert isinstance(item, tuple)
+        assert item[1] == index + 1
+        return item[0]
+
+    crops = [crop(seed, epoch, index) for seed in (0, 1) for epoch in (0, 1) for index in (0, 1)]
+    crops.append(preprocess(load_image(file)))
+    assert all(not torch.equal(crops[a], crops[b]) for a in range(9) for b in range(a))
+    assert torch.equal(crop(1, 0, 1), crops[5])
+
+
+# --- loading --------------------------------------------------------------------------------------------------
+
+
+def test_what_is_loaded_is_what_was_trained(train: Path, model: Path, tmp_path: Path) -> None:
+    table = LabelTable(("none", "cold", "warm"), {"blue": 1, "green": 1, "red": 2})
+    checkpoint = train_supervised(train, tmp_path / "run", model=model, labels=table, **{**SETTINGS, "epochs": 1})
+    loaded = load_supervised(checkpoint)
+    assert loaded.table == table
+    assert loaded.name == "rn-smallest"
+    assert not any(p.requires_grad for p in loaded.encoder.tower.parameters())
+    images = torch.randn(2, 3, 32, 32)
+    tower = loaded.encoder.tower
+    embeddings = loaded.encoder(images)
+    assert torch.equal(embeddings, tower(images))
+    logits = loaded.logits(images)
+    assert torch.equal(logits, F.linear(embeddings.clamp(min=0), loaded.head.weight, loaded.head.bias))
+    for label in range(3):
+        torch.testing.assert_close(loaded.metric(label)(embeddings), logits[:, label])
+    with pytest.raises(InputError, match="A label is one of the 3 outputs, but 3 was given"):
+        loaded.metric(3)
+    with pytest.raises(InputError, match="but -1 was given"):
+        loaded.metric(-1)
+
+    rule = circuitry.midpoint_rule(2)
+    sites = loaded.encoder.sites[-3:]
+    graph = circuitry.attribute(loaded.encoder, images, loaded.metric(2), rule=rule, sites=sites, progress=False)
+    assert set(graph.node_scores) == set(sites)
+    assert all(np.isfinite(scores).all() for scores in graph.node_scores.values())
+
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-8] + b"damaged.")
+    with pytest.raises(InputError, match=r"epoch_1\.safetensors is damaged, its checksum does not fit"):
+        load_supervised(checkpoint)
+    with pytest.raises(InputError, match="There is no supervised model at"):
+        load_supervised(tmp_path / "none.safetensors")
+
+
+# --- labels of tables ---------------------------------------------------------------------------------------------
+
+
+def samples(table: Path, lines: Sequence[str], labels: LabelTable | None = None) -> tuple[list[int], LabelTable]:
+    table.write_text("".join(f"{line}\n" for line in lines))
+    files, targets, found = read_samples(check_table(table, ("filepath",), 1), labels)
+    assert [file.decode() for file in files] == [line.split("\t")[0] for line in lines[1:]]
+    return targets.tolist(), found
+
+
+def test_classes_come_from_the_column_or_the_folder(train: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    files = [str(data / "red" / "0.png"), str(data / "blue" / "0.png"), str(data / "red" / "1.png")]
+    targets, labels = samples(train, ["filepath", *files])
+    assert (targets, labels.classes) == ([1, 0, 1], ("blue", "red"))
+    named = ["filepath\tclass", *(f"{file}\t{name}" for file, name in zip(files, "bca", strict=True))]
+    targets, labels = samples(train, named)
+    assert (targets, labels.classes) == ([1, 2, 0], ("a", "b", "c"))
+    with pytest.raises(InputError, match="of 2 classes that are not in the label table, such as 'b', 'c'; add them to"):
+        samples(train, named, LabelTable(("a",), {"a": 0}))
+
+
+# --- bad input ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epochs": 0}, "at least 1 epoch, 2 images per batch, .* given epochs=0, batch_size=6"),
+        ({"batch_size": 1}, "given epochs=3, batch_size=1"),
+        ({"batch_size": 13}, "has 12 images, fewer than one batch of 13"),
+        ({"lr": 0.0}, "a positive lr, .*lr=0.0"),
+        ({"lr": float("nan")}, "a positive lr, .*lr=nan"),
+        ({"weight_decay": -1.0}, "weight_decay=-1.0"),
+        ({"seed": -1}, "seed=-1"),
+        ({"keep_checkpoints": -1}, "keep_checkpoints=-1"),
+        ({"milestones": (2, 1)}, r"milestones are epochs above 0 in rising order; given \(2, 1\)"),
+        ({"milestones": (0,)}, r"given \(0,\)"),
+        ({"crop_scale": 0.0}, "crop_scale is a share of an image's area, above 0 and up to 1; given 0.0"),
+        ({"precision": "amp"}, "expected the precision fp32 or amp_bf16, given 'amp'"),
+        ({"device": "cuda:99"}, "the device 'cuda:99' with 1 process was asked for"),
+        ({"model": "rn-tinny"}, "There is no model 'rn-tinny'"),
+        ({"lr": 1e30}, "the loss is no longer a finite number in epoch 1: train with a lower lr than 1e\\+30"),
+    ],
+)
+def test_unusable_settings(change: dict[str, Any], message: str, train: Path, model: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=message):
+        train_supervised(train, tmp_path / "run", **{"model": model, **SETTINGS, **change})
+
+
+def test_batches_that_cannot_be_shared(
+    train: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(InputError, match="a multiple of their number; given batch_size=6 and 4 processes"):
+        train_supervised(train, tmp_path / "run", model=model, **SETTINGS)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_that_cannot_be_read(train: Path, model: Path, tmp_path: Path, workers: int) -> None:
+    (tmp_path / "data" / "red" / "1.png").write_bytes(b"")
+    with pytest.raises(InputError, match=r"^cannot read .*red/1\.png: the file is empty$"):
+        train_supervised(train, tmp_path / "run", model=model, **{**SETTINGS, "batch_size": 12, "workers": workers})
+
+
+def test_missing_images_are_left_out_when_asked(train: Path, model: Path, tmp_path: Path) -> None:
+    (tmp_path / "data" / "red" / "1.png").unlink()
+    with pytest.raises(InputError, match=r"names 1 files that do not exist, such as .*red/1\.png"):
+        train_supervised(train, tmp_path / "run", model=model, **SETTINGS)
+    settings = {**SETTINGS, "epochs": 1, "batch_size": 11}
+    train_supervised(train, tmp_path / "run", model=model, **settings, skip_missing=True)
+    assert json.loads((tmp_path / "run" / "settings.json").read_text())["settings"]["skipped"] == 1
+
+
+def test_a_folder_that_is_in_use_or_holds_another_state(train: Path, model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with alone(out), pytest.raises(InputError, match="another process trains in"):
+        train_supervised(train, out, model=model, **SETTINGS)
+    (out / "settings.json").unlink(missing_ok=True)
+    out.mkdir(exist_ok=True)
+    (out / "state.safetensors").write_bytes(b"cut")
+    with pytest.raises(InputError, match=r"state\.safetensors is not a readable state of a supervised training"):
+        train_supervised(train, out, model=model, **SETTINGS)
