@@ -32,7 +32,7 @@ from circuitry.models.clip import Clip
 from circuitry.models.metrics import class_logit
 from circuitry.models.prompts import as_patterns, default_templates
 from circuitry.runs.errors import InputError
-from circuitry.runs.locks import file_lock, remove_locks
+from circuitry.runs.files import file_lock, remove_locks
 from circuitry.runs.manifest import claim, read_manifest
 from circuitry.runs.provenance import digest, versions, weights_digest
 

@@ -4,12 +4,16 @@ EXIF orientation is applied, transparency composited over white, 16-bit grey sca
 are converted. A file that cannot be read is an `InputError` that names the file and the reason.
 """
 
+import hashlib
 import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from circuitry.data.domains import ImageRecord
 from circuitry.runs.errors import InputError
 
 
@@ -51,3 +55,28 @@ def _from_16_bit(image: Image.Image) -> Image.Image:
     if values.min() < 0 or values.max() > 65535:
         raise ValueError("pixels are 32-bit integers; save it with 8 or 16 bits")
     return Image.fromarray(np.round(values / 257).astype(np.uint8))
+
+
+def image_listing(records: Iterable[ImageRecord]) -> dict[str, str]:
+    """Return what identifies the file of each image: path below the root -> its size in bytes and its checksum.
+
+    For `runs.manifest.claim`, so that results notice replaced, repaired and other images. A file that is not there is
+    ``absent``.
+
+    Example:
+        >>> image_listing(images.select("cat", "sketch"))
+        {'sketch/cat/1.png': '2301 9f86d081884c7d65', ...}
+    """
+    chosen = list(records)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(_identified, [record.path for record in chosen]))
+    return {record.relative: one for record, one in zip(chosen, found, strict=True)}
+
+
+def _identified(path: Path) -> str:
+    try:
+        with open(path, "rb") as file:
+            checksum = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+            return f"{file.tell()} {checksum}"
+    except OSError:
+        return "absent"

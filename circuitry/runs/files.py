@@ -1,10 +1,17 @@
-"""Files are written whole or not at all."""
+"""Files that are written whole or not at all, and locks that processes hold on the parts of a folder."""
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock
+
+LOCKS = ".locks"
+TORN = ".torn-"
+"""How the name of a file begins while it is written; a killed process leaves it behind."""
 
 
 @contextmanager
@@ -19,7 +26,7 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=target.suffix)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f"{TORN}{target.stem[:40]}-", suffix=target.suffix)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -36,3 +43,36 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+@contextmanager
+def file_lock(folder: Path, name: str, *, wait: bool = True) -> Iterator[None]:
+    """Hold the lock of a name in a folder, on any file system that has locks; the system frees it with the process.
+
+    Raises:
+        filelock.Timeout: when another process holds it and ``wait`` is off.
+    """
+    place = folder / LOCKS
+    lock = FileLock(place / f"{name}.lock", timeout=-1 if wait else 0)
+    while True:
+        place.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire()
+            break
+        except FileNotFoundError:  # another process has just removed the locks
+            continue
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def remove_locks(folder: Path) -> None:
+    """Remove the files of the locks; for when there is nothing left to be held."""
+    shutil.rmtree(folder / LOCKS, ignore_errors=True)
+
+
+def remove_torn(folder: Path) -> None:
+    """Remove what killed processes left of files that they were writing; for when nobody writes there."""
+    for path in folder.rglob(f"{TORN}*"):
+        path.unlink(missing_ok=True)

@@ -4,7 +4,7 @@ import hashlib
 import json
 import platform
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -42,14 +42,33 @@ def weights_digest(state: Mapping[str, Any]) -> str:
 
 
 def difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
-    """Return in words where two configurations differ, theirs -> ours; empty when they agree."""
+    """Return in words where two configurations differ, theirs -> ours; empty when they agree.
 
-    def lines() -> Iterable[str]:
-        for key in sorted(ours.keys() | theirs.keys()):
-            if ours.get(key) != theirs.get(key):
-                yield f"{key}: {theirs.get(key)!r} -> {ours.get(key)!r}"
+    Example:
+        >>> difference({"seed": 1, "classes": ["cat", "dog"]}, {"seed": 0, "classes": ["cat"]})
+        "classes: 'dog' is new; seed: 0 -> 1"
+    """
+    words = []
+    for key in sorted(ours.keys() | theirs.keys()):
+        mine, other = ours.get(key), theirs.get(key)
+        if mine != other:
+            words.append(f"{key}: {_changed(mine, other)}")
+    return "; ".join(words)
 
-    return "; ".join(lines())
+
+def _changed(mine: Any, other: Any) -> str:
+    if isinstance(mine, dict) and isinstance(other, dict):
+        return f"({difference(mine, other)})"
+    if isinstance(mine, list) and isinstance(other, list):
+        new, gone = ([repr(x) for x in a if x not in b] for a, b in ((mine, other), (other, mine)))
+        parts = [f"{_some(items)} {word}" for items, word in ((new, "new"), (gone, "gone")) if items]
+        return ", ".join(parts) or "another order"
+    return f"{other!r} -> {mine!r}"
+
+
+def _some(items: Sequence[str]) -> str:
+    shown = ", ".join(items[:3]) + (f" and {len(items) - 3} more" if len(items) > 3 else "")
+    return f"{shown} {'is' if len(items) == 1 else 'are'}"
 
 
 def _commit() -> str:

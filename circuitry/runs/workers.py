@@ -28,6 +28,10 @@ class Rank(NamedTuple):
         return f"cuda:{os.environ['LOCAL_RANK']}" if wanted == "cuda" and "LOCAL_RANK" in os.environ else wanted
 
 
+ALONE = Rank(0, 1)
+"""The only process."""
+
+
 def this_rank() -> Rank:
     """Return this process's rank among those that torchrun started; the only one without torchrun."""
     return Rank(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
@@ -106,3 +110,77 @@ def job_options(texts: Sequence[str]) -> dict[str, str | int]:
             raise InputError(f"An option of the jobs is written name=value, but {text!r} was given.")
         found[name] = int(value) if value.isdecimal() else value
     return found
+
+
+@dataclass(frozen=True)
+class Work:
+    """How work is carried out; nothing of it changes a number but for rounding."""
+
+    rank: Rank = ALONE
+    """Which of the processes that work on the same folder this is."""
+    memory_gib: float = 1.0
+    """Budget for activations and gradients, in GiB; weights and results come on top."""
+    strict: bool = False
+    """Whether an image that cannot be read is an error instead of left out with a warning."""
+    progress: bool = True
+    """Whether to show progress bars."""
+
+    def __post_init__(self) -> None:
+        if self.memory_gib <= 0:
+            raise InputError(f"The memory budget is a positive number of GiB, but {self.memory_gib} was given.")
+
+    def bar(self, name: str) -> str | None:
+        """Return the name of a progress bar, or None where none is to be shown."""
+        return name if self.progress and self.rank.worker == 0 else None
+
+
+@dataclass(frozen=True)
+class WorkSettings:
+    """How a script's work is carried out: alone, by torchrun's ranks, or by an array of jobs."""
+
+    memory_gib: float = 1.0
+    """Memory for activations and gradients, in GiB."""
+    strict: bool = False
+    """Stop at an image that cannot be read, instead of leaving it out with a line."""
+    progress: bool = True
+    """Show progress bars."""
+    cluster: str | None = None
+    """Work by an array of jobs: slurm, or local for processes on this machine (needs submitit)."""
+    jobs: int = 8
+    """Size of the array."""
+    job_options: tuple[str, ...] = ()
+    """submitit's parameters as name=value, e.g. slurm_partition=gpu gpus_per_node=1 timeout_min=600."""
+
+    def work(self, rank: Rank = ALONE) -> Work:
+        """Return these settings for one process."""
+        return Work(rank, self.memory_gib, self.strict, self.progress)
+
+    def share_out(self, share: Callable[[Work], object], logs: Path) -> bool:
+        """Have the work done, and return whether this process goes on with the results: of torchrun's ranks, the first.
+
+        Args:
+            share: Does one process's share; it goes on where it stopped, and can be pickled for an array of jobs.
+            logs: Folder of the logs of an array.
+
+        Raises:
+            InputError: what `run_array` and ``share`` raise.
+        """
+        if self.cluster is not None:
+            task = _Share(share, self)
+            run_array(task, self.jobs, logs, cluster=self.cluster, options=job_options(self.job_options))
+            share(self.work())
+            return True
+        rank = this_rank()
+        share(self.work(rank))
+        return rank.worker == 0
+
+
+@dataclass(frozen=True)
+class _Share:
+    """A worker's share of a script's work, as an array of jobs calls it."""
+
+    share: Callable[[Work], object]
+    settings: WorkSettings
+
+    def __call__(self, worker: int, workers: int) -> None:
+        self.share(self.settings.work(Rank(worker, workers)))

@@ -18,8 +18,7 @@ from typing import Any
 from filelock import Timeout
 
 from circuitry.runs.errors import InputError
-from circuitry.runs.files import whole_file
-from circuitry.runs.locks import file_lock, remove_locks
+from circuitry.runs.files import file_lock, remove_locks, whole_file
 
 SETTINGS_FILE = "settings.json"
 _CHECKPOINT = re.compile(r"epoch_(\d+)\.(?:pt|safetensors)")

@@ -12,7 +12,7 @@ from circuitry.data.domains import DomainFolder
 from circuitry.data.mixtures.mixture_files import generated_captions, write_mixture
 from circuitry.data.mixtures.mixtures import MixtureSettings, Setting, mixture
 from circuitry.data.toy.write import CLASSES, write_toy
-from circuitry.runs.locks import file_lock
+from circuitry.runs.files import file_lock
 from circuitry.training.clip import train_clip
 from circuitry.training.run_folder import checkpoints
 from circuitry.training.study import StudyRun, record_run

@@ -33,7 +33,7 @@ from circuitry import (
 from circuitry.circuits.attribution import AttributionSettings, attribute_halves
 from circuitry.circuits.extraction import Extraction, plan_extraction
 from circuitry.models.baselines import Baseline
-from circuitry.runs.locks import file_lock
+from circuitry.runs.files import file_lock
 from tests.support.tiny_clip import Tiny, saved
 
 SETTINGS = AttributionSettings(node_fraction=0.1, rule=left_rule(2))

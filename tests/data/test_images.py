@@ -1,5 +1,6 @@
 """Reading image files of every kind, and reading many of them ahead of the consumer."""
 
+import hashlib
 import io
 import re
 import struct
@@ -14,7 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 from circuitry.data.batches import load_batches
-from circuitry.data.images import load_image
+from circuitry.data.domains import ImageRecord
+from circuitry.data.images import image_listing, load_image
 from circuitry.runs.errors import InputError
 
 
@@ -214,3 +216,19 @@ def test_differing_shapes_and_bad_numbers_are_refused(tmp_path: Path) -> None:
         list(load_batches(paths, to_tensor, 2))
     with pytest.raises(InputError, match="batch_size and threads must be at least 1; given 0 and 2"):
         load_batches(paths, to_tensor, 0)
+
+
+# What identifies a file
+
+
+def test_a_listing_knows_each_file_by_size_and_content(tmp_path: Path) -> None:
+    records = []
+    for name, content in (("1.png", b"abc"), ("2.png", b"abd"), ("3.png", b"abc")):
+        (tmp_path / name).write_bytes(content)
+        records.append(ImageRecord(tmp_path / name, f"photo/cat/{name}", "photo", "cat"))
+    records.append(ImageRecord(tmp_path / "4.png", "photo/cat/4.png", "photo", "cat"))
+    found = image_listing(records)
+    assert list(found) == [record.relative for record in records]
+    assert found["photo/cat/1.png"] == found["photo/cat/3.png"] == f"3 {hashlib.sha256(b'abc').hexdigest()[:16]}"
+    assert found["photo/cat/2.png"] != found["photo/cat/1.png"]
+    assert found["photo/cat/4.png"] == "absent"

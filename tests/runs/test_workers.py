@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from circuitry import InputError
-from circuitry.runs.workers import Rank, Requeued, job_options, run_array, this_rank
+from circuitry.runs.workers import Rank, Requeued, Work, WorkSettings, job_options, run_array, this_rank
 
 
 def test_ranks_come_from_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,3 +57,23 @@ def test_a_job_whose_time_ends_is_put_back_into_the_queue() -> None:
     left = Requeued(fail_second).checkpoint(1, 2)
     with pytest.raises(InputError, match="worker 1 of 2 has no images"):
         left.function(*left.args, **left.kwargs)  # type: ignore[attr-defined]  # submitit ships no types
+
+
+def test_settings_share_work_out_among_the_ranks_of_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[Work] = []
+    settings = WorkSettings(memory_gib=2.0, progress=False)
+    assert settings.share_out(done.append, Path("logs"))
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert not settings.share_out(done.append, Path("logs"))
+    assert done == [Work(memory_gib=2.0, progress=False), Work(Rank(1, 2), memory_gib=2.0, progress=False)]
+
+
+def test_only_the_first_worker_shows_bars() -> None:
+    assert [Work(Rank(worker, 2)).bar("nodes") for worker in (0, 1)] == ["nodes", None]
+    assert Work(progress=False).bar("nodes") is None
+
+
+def test_a_memory_budget_is_positive() -> None:
+    with pytest.raises(InputError, match="a positive number of GiB, but 0.0 was given"):
+        Work(memory_gib=0.0)
