@@ -31,12 +31,18 @@ from circuitry import (
     load_clip,
 )
 from circuitry.circuits.attribution import AttributionSettings, attribute_halves
-from circuitry.circuits.extraction import Extraction, plan_extraction
+from circuitry.circuits.extraction import Extraction
 from circuitry.models.baselines import Baseline
+from circuitry.models.named_baselines import NamedBaseline
+from circuitry.models.prompts import style_templates
 from circuitry.runs.files import file_lock
+from circuitry.runs.workers import Rank, Work
 from tests.support.tiny_clip import Tiny, saved
 
+pytestmark = pytest.mark.filterwarnings("ignore:skipped an image")
+
 SETTINGS = AttributionSettings(node_fraction=0.1, rule=left_rule(2))
+QUIET = Work(progress=False)
 TEMPLATES = ["a {}."]
 COUNTS = {("real", "axe"): 3, ("real", "cat"): 2, ("real", "fish"): 1, ("sketch", "axe"): 3, ("sketch", "cat"): 4}
 """Images of class in domain; there is no sketch of a fish, and one sketch of a cat is cut short."""
@@ -76,8 +82,13 @@ def made(clip: Clip, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 def run(clip: Clip, root: Path, out: Path, **changes: object) -> GraphFolder:
-    arguments: dict[str, object] = {"settings": SETTINGS, "templates": TEMPLATES, "progress": False}
+    arguments: dict[str, object] = {"settings": SETTINGS, "texts": TEMPLATES, "work": QUIET}
     return extract(clip, DomainFolder(root), out, **(arguments | changes))  # type: ignore[arg-type]
+
+
+def planned(clip: Clip, root: Path, out: Path, **changes: object) -> Extraction:
+    arguments: dict[str, object] = {"settings": SETTINGS, "texts": TEMPLATES}
+    return Extraction(clip, DomainFolder(root), out, **(arguments | changes))  # type: ignore[arg-type]
 
 
 def tensors(clip: Clip, root: Path, class_name: str, domain: str, n: int = 50, seed: int = 0) -> Tensor:
@@ -99,12 +110,33 @@ def test_every_combination_that_has_images_becomes_a_graph(clip: Clip, root: Pat
     graph = graphs["cat", "sketch"]
     assert (graph.class_name, graph.domain, graph.n_images) == ("cat", "sketch", 3)
     assert graph.sites == clip.encoder.sites
-    assert graph.settings == SETTINGS.described()
+    assert graph.settings == SETTINGS.described() | {"metric": "logit", "texts": TEMPLATES}
     assert graph.provenance["model_digest"] == clip.digest
     assert graph.provenance["seed"] == 0
     assert ("fish", "sketch") not in graphs
-    with pytest.raises(KeyError):
+    with pytest.raises(KeyError, match=r"no circuit of \('fish', 'sketch'\) .* classes \['axe', 'cat', 'fish'\] and the"):
         graphs["fish", "sketch"]
+    assert repr(graphs) == (
+        f"GraphFolder({str(made)!r}: 5 of 5 circuits, 3 classes, 2 domains, model {clip.name})"
+    )
+
+
+def test_the_folder_says_which_images_a_circuit_was_found_on(root: Path, made: Path) -> None:
+    graphs = GraphFolder(made)
+    chosen = [record.relative for record in DomainFolder(root).select("cat", "sketch", 50, 0)]
+    read = [name for name in chosen if name != "sketch/cat/1.png"]
+    assert graphs.image_names("cat", "sketch") == tuple(read)
+    halves = {(a.class_name, a.domain): (a, b) for a, b in graphs.halves()}["cat", "sketch"]
+    assert [half.provenance["images"] for half in halves] == [read[0::2], read[1::2]]
+    listed = json.loads((made / "images.json").read_text())
+    assert set(listed) == {f"{d}/{c}/{i}.png" for (d, c), count in COUNTS.items() for i in range(count)}
+
+
+def test_the_manifest_is_readable(made: Path) -> None:
+    config = GraphFolder(made).manifest["config"]
+    assert config["classes"] == ["axe", "cat", "fish"]
+    assert config["templates"] == config["texts"] == TEMPLATES
+    assert (config["baseline"], config["metric"], config["node_rule"]) == ("zero", "logit", "left-2")
 
 
 @pytest.mark.parametrize(("class_name", "domain"), [("axe", "real"), ("cat", "sketch"), ("fish", "real")])
@@ -135,7 +167,7 @@ def test_a_combination_without_images_is_absent_from_tables(made: Path) -> None:
 def test_a_part_of_the_classes_keeps_their_labels(clip: Clip, root: Path, made: Path, tmp_path: Path) -> None:
     chosen_late = run(clip, root, tmp_path / "late", classes=["cat"], domains=["real"])
     images = DomainFolder(root, classes=["cat"], domains=["real"])
-    chosen_early = extract(clip, images, tmp_path / "x", settings=SETTINGS, templates=TEMPLATES, progress=False)
+    chosen_early = extract(clip, images, tmp_path / "x", settings=SETTINGS, texts=TEMPLATES, work=QUIET)
     for graphs in (chosen_late, chosen_early):
         assert list(graphs) == [("cat", "real")]
         assert_close(graphs["cat", "real"], GraphFolder(made)["cat", "real"])
@@ -152,18 +184,84 @@ def test_fewer_images_are_chosen_by_the_seed(clip: Clip, root: Path, tmp_path: P
     assert not np.allclose(first.node_scores["input"], second.node_scores["input"])
 
 
+@pytest.mark.filterwarnings("default:skipped an image")
 def test_what_is_left_out_is_said(clip: Clip, root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    run(clip, root, tmp_path / "x", classes=["cat", "fish"], domains=["sketch"])
+    with pytest.warns(UserWarning, match=r"skipped an image: cannot read .*1\.png"):
+        run(clip, root, tmp_path / "x", classes=["cat", "fish"], domains=["sketch"])
     lines = [r.getMessage() for r in caplog.records if r.name == "circuitry.circuits.extraction"]
-    assert lines[0] == "fish in sketch: no images, so no circuit"
-    assert lines[1].startswith("cat in sketch: 1 images left out, first: cannot read ")
-    assert "1.png" in lines[1]
-    assert len(lines) == 2
+    assert lines == ["fish in sketch: no images, so no circuit", "cat in sketch: 1 of 4 images cannot be read"]
 
 
 def test_strict_stops_at_the_first_unreadable_image(clip: Clip, root: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"cannot read .*1\.png"):
-        run(clip, root, tmp_path / "x", classes=["cat"], strict=True)
+    with pytest.raises(InputError, match=r"annot read .*1\.png"):
+        run(clip, root, tmp_path / "x", classes=["cat"], work=Work(strict=True, progress=False))
+
+
+# What a class is asked by
+
+
+def own_lead(weights: Tensor, label: int) -> ClassLogit:
+    return class_logit(2 * weights, label)
+
+
+@pytest.mark.parametrize("metric", ["margin", own_lead])
+def test_the_metric_is_a_name_or_a_function(metric: str | MetricOfClass, clip: Clip, root: Path, tmp_path: Path) -> None:
+    graphs = run(clip, root, tmp_path / "x", classes=["axe"], domains=["real"], metric=metric)
+    weights = clip.text_weights(["axe", "cat", "fish"], TEMPLATES, cache_dir=tmp_path)
+    by_hand = {"margin": class_margin, own_lead: own_lead}[metric](weights, 0)
+    images = tensors(clip, root, "axe", "real")
+    assert_close(graphs["axe", "real"], attribute(clip.encoder, images, by_hand, rule=left_rule(2), progress=False))
+    assert graphs["axe", "real"].settings["metric"] == ("margin" if metric == "margin" else "own_lead")
+
+
+def test_texts_in_the_images_own_style_differ_by_domain(clip: Clip, root: Path, tmp_path: Path) -> None:
+    graphs = run(clip, root, tmp_path / "x", classes=["axe"], texts="own-style")
+    scores = []
+    for domain, templates in (
+        ("real", ["a photo of a {}.", "a photo of the {}."]),
+        ("sketch", ["a sketch of a {}.", "a sketch of the {}."]),
+    ):
+        weights = clip.text_weights(["axe", "cat", "fish"], templates, cache_dir=tmp_path)
+        images, metric = tensors(clip, root, "axe", domain), class_logit(weights, 0)
+        by_hand = attribute(clip.encoder, images, metric, rule=left_rule(2), progress=False)
+        assert_close(graphs["axe", domain], by_hand)
+        scores.append(by_hand.completeness["attnpool"].metric_difference)
+    assert graphs.manifest["config"]["templates"]["sketch"] == list(style_templates("sketch"))
+    assert scores[0] != pytest.approx(scores[1], abs=1e-4)
+
+
+@pytest.mark.parametrize("name", BASELINE_NAMES)
+def test_baselines_by_name_are_those_made_by_hand(name: str, clip: Clip, root: Path, tmp_path: Path) -> None:
+    domains, count = {"real": 3, "sketch": 3}, 2
+    settings = replace(SETTINGS, baseline=name)
+    graphs = run(clip, root, tmp_path / "x", classes=["axe"], n_images=count, settings=settings, seed=4)
+    data = DomainFolder(root)
+    weights = clip.text_weights(data.all_classes, TEMPLATES, cache_dir=tmp_path)
+    for domain in domains:
+        images = tensors(clip, root, "axe", domain, count, 4)
+        other = "real" if domain == "sketch" else "sketch"
+        everything = [tensors(clip, root, c, d, count, 4) for d, c in COUNTS]
+        baseline: AnyBaseline = {
+            "zero": lambda: "zero",
+            "mean-position": lambda: mean_baseline(clip.encoder, everything),
+            "mean-unit": lambda: mean_baseline(clip.encoder, everything, "unit"),
+            "other-domains": lambda: mean_baseline(clip.encoder, [tensors(clip, root, "axe", other, count, 4)]),
+            "counterfactual": lambda: Counterfactual(
+                torch.stack([clip.preprocess(Image.open(root / n)) for n in drawn(root, "axe", domain, count, 4)])
+            ),
+        }[name]()
+        by_hand = attribute(
+            clip.encoder, images, class_logit(weights, 0), rule=left_rule(2), baseline=baseline, progress=False
+        )
+        assert_close(graphs["axe", domain], by_hand)
+        assert graphs["axe", domain].settings["baseline"] == name
+    assert graphs.manifest["config"]["baseline"] == name
+
+
+def drawn(root: Path, class_name: str, domain: str, count: int, seed: int) -> list[str]:
+    """The readable counterfactual images in their order, over and over."""
+    names = [r.relative for r in NamedBaseline_records(root, class_name, domain, count, seed)]
+    return names
 
 
 # Going on
