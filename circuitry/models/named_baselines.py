@@ -19,10 +19,12 @@ import torch
 from torch import Tensor
 
 from circuitry.data.domains import DomainFolder, ImageRecord
-from circuitry.models.baselines import BASELINE_NAMES, ZERO, Baseline, Counterfactual, mean_baseline
+from circuitry.models.baselines import NAMES_OF_DATA, ZERO, Baseline, Counterfactual, mean_baseline
 from circuitry.models.clip import Clip
 from circuitry.models.image_pass import image_batches
 from circuitry.runs.errors import InputError
+
+BASELINE_NAMES = (ZERO.name, *NAMES_OF_DATA)
 
 
 @dataclass(frozen=True, eq=False)
