@@ -65,6 +65,7 @@ from .representations.features import feature_frequency as feature_frequency
 from .representations.features import feature_share as feature_share
 from .representations.features import feature_summary as feature_summary
 from .representations.features import top_images as top_images
+from .representations.grams import read_representations as read_representations
 from .representations.image_features import image_features as image_features
 from .representations.kernel_alignment import cka as cka
 from .representations.probes import probe_accuracy as probe_accuracy
@@ -80,7 +81,8 @@ from .representations.separation import silhouettes as silhouettes
 from .representations.separation_summary import separation_measures as separation_measures
 from .representations.similarity import compare_representation_halves as compare_representation_halves
 from .representations.similarity import compare_representations as compare_representations
-from .representations.study import study_representations as study_representations
+from .representations.study import RepresentationSettings as RepresentationSettings
+from .representations.study import extract_representations as extract_representations
 from .runs.errors import InputError as InputError
 from .training.sae import diagnose_sae as diagnose_sae
 from .training.sae import sample_activations as sample_activations

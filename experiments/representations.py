@@ -11,37 +11,43 @@ class probes that fail on the domain that was left out.
     python experiments/representations.py      # the model and images of the quickstart
     python experiments/representations.py --model RN50 --checkpoint epoch_32.pt --data DomainNet --n-images 50 \
         --out runs/domainnet/representations
+    torchrun --nproc-per-node 2 experiments/representations.py      # two processes share the domains
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from circuitry import (
+    RepresentationSettings,
     compare_representation_halves,
     compare_representations,
+    extract_representations,
     probe_sites,
-    study_representations,
+    read_representations,
 )
 from circuitry.models.settings import ModelSettings
 from circuitry.reports.figures.style import domain_marks
 from circuitry.reports.page import Report, write_results
 from circuitry.reports.sections.representations import add_cka, add_probes, add_reading_guide
+from circuitry.representations.grams import FORMAT
+from circuitry.representations.study import check_comparable
 from circuitry.runs.command_line import run_script
+from circuitry.runs.manifest import read_manifest
 from circuitry.runs.provenance import versions
+from circuitry.runs.workers import Work, WorkSettings
 
 
 @dataclass(frozen=True)
-class Config(ModelSettings):
+class Config(ModelSettings, WorkSettings):
     """Settings of the study; the defaults are the quickstart's model and images."""
 
     sites: tuple[str, ...] | None = None
-    """Sites of the encoder; all unless told."""
+    """Sites of the encoder; default: all."""
     n_images: int = 20
     """Images per class and domain, at random by --seed; all where there are fewer."""
-    rows: str = "class-means"
-    """What CKA compares: class-means (the study's setting) or images, image i of every class for each i."""
     permutations: int = 1000
     """Permutations of classes for CKA's null."""
     folds: int = 5
@@ -50,25 +56,23 @@ class Config(ModelSettings):
     """Folder for representations, tables and the report; temporary files of 8 bytes per class and feature, too."""
     results: Path | None = None
     """Also write the small tables and their provenance here, where the figures read them."""
-    memory_gib: float = 1.0
-    """Memory for activations, in GiB."""
     seed: int = 0
     """Seed of the choice of images, of permutations and folds."""
+
+    @property
+    def representations(self) -> Path:
+        """Folder of the representations."""
+        return self.out / "domains"
 
 
 def main(config: Config) -> None:
     """Represent, compare, probe, write; print where the report is."""
-    clip, images = config.clip(), config.images()
-    found = study_representations(
-        clip,
-        images,
-        config.out / config.rows,
-        rows=config.rows,
-        n_images=config.n_images,
-        sites=config.sites,
-        seed=config.seed,
-        memory_gib=config.memory_gib,
-    )
+    images = config.images()
+    check_comparable(images)
+    if not config.share_out(partial(represent, config), config.out / "jobs"):
+        return
+    found = read_representations(config.representations)
+    made = read_manifest(config.representations, FORMAT)["config"]
     similarity = compare_representations(
         [one.grams for one in found], permutations=config.permutations, seed=config.seed
     )
@@ -88,17 +92,25 @@ def main(config: Config) -> None:
         "probes_left_out": probes.left_out,
     }
     report = Report(
-        f"Do domains share the representations of {clip.name}?",
+        f"Do domains share the representations of {made['model']}?",
         f"CKA and linear probes at {len(found[0].unit_means)} sites, on "
         f"{sum(len(one.image_classes) for one in found):,} images of {len(images.classes)} classes in "
         f"{len(found)} domains.",
     )
-    add_cka(report, similarity, ceilings, domain_marks(images.domains), config.rows)
+    add_cka(report, similarity, ceilings, domain_marks(images.domains))
     add_probes(report, probes)
     add_reading_guide(report)
-    settings = {name: value for name, value in asdict(config).items() if name not in ("out", "results", "memory_gib")}
-    provenance = {**settings, "model_digest": clip.digest, **versions()}
+    unimportant = {"out", "results", *(field.name for field in fields(WorkSettings))}
+    settings = {name: value for name, value in asdict(config).items() if name not in unimportant}
+    provenance = {**settings, "model_digest": made["model_digest"], **versions()}
     write_results(report, tables, config.out, config.results, provenance)
+
+
+def represent(config: Config, work: Work) -> None:
+    """Do one process's share of representing the domains."""
+    clip = replace(config, device=work.rank.device(config.device)).clip()
+    settings = RepresentationSettings(config.n_images, config.sites, config.seed)
+    extract_representations(clip, config.images(), config.representations, settings, work)
 
 
 if __name__ == "__main__":

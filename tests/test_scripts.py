@@ -352,16 +352,14 @@ def test_shared_features_are_found_and_drawn(quickstart: Path, model_of_the_quic
 
 
 @needs_browser
-@pytest.mark.parametrize("rows", ["class-means", "images"])
-def test_representations_are_compared_and_drawn(quickstart: Path, rows: str) -> None:
+def test_representations_are_compared_and_drawn(quickstart: Path) -> None:
     module = script("representations")
-    run, out = quickstart / "run", quickstart / f"representations-{rows}"
+    run, out = quickstart / "run", quickstart / "representations"
     config = module.Config(
         checkpoint=run / "clip" / "checkpoints" / "epoch_1.pt",
         data=run / "toy",
         sites=("layer3.0", "attnpool"),
         n_images=4,
-        rows=rows,
         permutations=20,
         folds=2,
         out=out,

@@ -14,15 +14,14 @@ from pathlib import Path
 
 import numpy as np
 import open_clip
-import torch
 import torch.nn.functional as F
 from platformdirs import user_cache_path
-from tqdm import tqdm
 
-from circuitry.data.batches import load_batches
 from circuitry.data.captions import SHARED_STYLE_WORDS, STYLE_WORDS, readable, with_article
 from circuitry.data.domains import DomainFolder, ImageRecord
+from circuitry.data.images import image_listing
 from circuitry.models.clip import Clip
+from circuitry.models.image_pass import BATCH_SIZE, activations
 from circuitry.representations.embedding_set import Embeddings
 from circuitry.runs.errors import InputError
 from circuitry.runs.provenance import digest
@@ -34,7 +33,7 @@ def embed_images(
     n_images: int | None = None,
     seed: int = 0,
     *,
-    batch_size: int = 64,
+    batch_size: int = BATCH_SIZE,
     cache_dir: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> Embeddings:
@@ -43,12 +42,12 @@ def embed_images(
     Args:
         clip: The model.
         images: What to embed. Files that cannot be read are left out, with a warning each.
-        n_images: Images per class and domain, as ``images.select`` chooses them by ``seed``; all unless told.
+        n_images: Images per class and domain, as ``images.select`` chooses them by ``seed``; default: all.
         seed: Seed of the choice.
-        batch_size: Images in one run; it changes nothing else.
-        cache_dir: Where results are kept, keyed by weights, preprocessing and the list of files with their sizes
-            and times; the user's cache unless told.
-        progress: Show a bar over images.
+        batch_size: Images in one run; it changes no number but for rounding.
+        cache_dir: Folder where results are kept, keyed by the model, its preprocessing and the contents of the files;
+            default: the user's cache. One that cannot be written to is no error.
+        progress: Whether to show a bar over images.
 
     Raises:
         InputError: when no image can be read, or embeddings are not finite.
@@ -66,10 +65,11 @@ def embed_images(
             return Embeddings.load(path)
         except InputError as error:
             warnings.warn(f"embeddings are made again: {error}", stacklevel=2)
-    vectors, read = _embedded(clip, records, batch_size, progress)
-    labels = [np.array([getattr(record, name) for record in read]) for name in ("relative", "domain", "class_name")]
-    embedded = Embeddings(vectors, *labels)
-    embedded.save(path)
+    embedded = _embedded(clip, records, batch_size, progress)
+    try:
+        embedded.save(path)
+    except OSError as error:
+        warnings.warn(f"embeddings are not kept for the next run: {error}", stacklevel=2)
     return embedded
 
 
@@ -81,31 +81,29 @@ def _chosen(images: DomainFolder, n_images: int | None, seed: int) -> Sequence[I
 
 
 def _key(clip: Clip, records: Sequence[ImageRecord]) -> str:
-    """Everything that shapes the vectors. Times are in it, since a data set may be drawn again in its place."""
-    states = [(record.relative, os.stat(record.path)) for record in records]
-    files = [(relative, state.st_size, state.st_mtime_ns) for relative, state in states]
+    """Return a digest of everything that shapes the vectors: model, preprocessing, the files' contents and order."""
+    files = list(image_listing(records).items())
     return digest([clip.digest, open_clip.get_model_preprocess_cfg(clip.model), files])
 
 
-@torch.no_grad()
-def _embedded(
-    clip: Clip, records: Sequence[ImageRecord], batch_size: int, progress: bool
-) -> tuple[np.ndarray, list[ImageRecord]]:
-    skipped: set[Path] = set()
-
-    def skip(path: Path, reason: str) -> None:
-        skipped.add(path)
-        warnings.warn(f"skipped an image: {reason}", stacklevel=2)
-
+def _embedded(clip: Clip, records: Sequence[ImageRecord], batch_size: int, progress: bool) -> Embeddings:
+    site = clip.encoder.sites[-1]
+    read: list[ImageRecord] = []
     rows: list[np.ndarray] = []
-    batches = load_batches([record.path for record in records], clip.preprocess, batch_size, on_skip=skip)
-    with tqdm(total=len(records), unit="image", desc="embedding", disable=not progress) as bar:
-        for batch in batches:
-            rows.append(F.normalize(clip.encoder(batch.to(clip.encoder.device)).float(), dim=-1).cpu().numpy())
-            bar.update(len(batch))
-    if not rows:
+    for there, found in activations(
+        clip.encoder,
+        clip.preprocess,
+        records,
+        [site],
+        batch_size=batch_size,
+        progress="embedding" if progress else None,
+    ):
+        read += there
+        rows.append(F.normalize(found[site].float(), dim=-1).cpu().numpy())
+    if not read:
         raise InputError(f"None of the {len(records)} images to embed can be read: give a folder with readable ones.")
-    return np.concatenate(rows), [record for record in records if record.path not in skipped]
+    labels = [np.array([getattr(record, name) for record in read]) for name in ("relative", "domain", "class_name")]
+    return Embeddings(np.concatenate(rows), *labels)
 
 
 def embed_texts(
@@ -122,9 +120,9 @@ def embed_texts(
         clip: The model.
         class_names: The classes.
         styles: Names of domains: each class gets a prompt in each, "a sketch of a cat." The word is the first of the
-            domain's own in `STYLE_WORDS` ("photo" for real), or the domain's name.
-        templates: Of texts without a style; those of zero-shot classification unless told.
-        cache_dir: Where results are kept; the user's cache unless told.
+            domain's own in `STYLE_WORDS` ("photo" for real), or the domain's name. Default: no styles.
+        templates: Templates of texts without a style; default: those of zero-shot classification.
+        cache_dir: Folder where results are kept; default: the user's cache.
 
     Raises:
         InputError: for no classes, no styles, or templates together with styles.

@@ -1,30 +1,130 @@
-"""Inner products of rows that do not fit into memory: class means of all features of a site, at every site.
+"""Domains by the inner products of their class means: enough to compare them, small enough to keep for every site.
 
 RN50's earliest sites have 802,816 features per image, so 345 class means of one site take 1.1 GB, and all sites 10 GB.
 
-1. Rows come one at a time and are appended to a temporary file per site, as single-precision differences from the
-   site's first row, which is kept in double precision: what is common to all rows costs no digits.
+1. Class means come one at a time and are appended to a temporary file per site, as single-precision differences from
+   the site's first row, which is kept in double precision: what is common to all rows costs no digits.
 2. The Gram matrix is a sum over features, so it is added up over blocks of features that fit a budget, in double
    precision, each feature centred over the rows.
+3. A `DomainRepresentation` holds them, and the unit means of every image for linear probes, in one file.
 
 Centring changes neither distances nor unbiased HSIC, and keeps small differences of large numbers out of both.
 
 No torch.
 """
 
+import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 from jaxtyping import Float
 
+from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError
+from circuitry.runs.files import TORN
+from circuitry.runs.manifest import read_manifest
 
+FORMAT = "circuitry representations 2"
+"""Of a folder of representations, and of each file in it."""
+_HALVES = ("half-0", "half-1")
 _BYTES = 4 + 8
 """Per number in a block: as read, and in double precision."""
+
+
+@dataclass(frozen=True, eq=False)
+class Grams:
+    """Inner products of a domain's classes at every site."""
+
+    domain: str
+    classes: tuple[str, ...]
+    """What the rows are, in order."""
+    by_site: Mapping[str, Float[np.ndarray, "_ _"]]
+    """Gram matrices [classes, classes] of centred class means; NaN in the row and column of a class without images."""
+
+    def present(self, site: str) -> tuple[str, ...]:
+        """Return the classes that have images."""
+        there = np.isfinite(self.by_site[site].diagonal())
+        return tuple(name for name, is_there in zip(self.classes, there, strict=True) if is_there)
+
+    def among(self, classes: Sequence[str], site: str) -> Float[np.ndarray, "rows rows"]:
+        """Return the inner products of some classes, in their order."""
+        rows = [self.classes.index(name) for name in classes]
+        return self.by_site[site][np.ix_(rows, rows)]
+
+
+@dataclass(frozen=True, eq=False)
+class DomainRepresentation:
+    """A domain's images at every site."""
+
+    grams: Grams
+    """Of all images."""
+    halves: tuple[Grams, Grams]
+    """Of two halves of the images."""
+    unit_means: Mapping[str, Float[np.ndarray, "_ _"]]
+    """By site, each image's activation averaged over positions [images, units]."""
+    image_classes: tuple[str, ...]
+    """Class of every image."""
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything into one file, whole or not at all."""
+        parts = {"all": self.grams, **dict(zip(_HALVES, self.halves, strict=True))}
+        arrays = {f"{part}/{site}": gram for part, grams in parts.items() for site, gram in grams.by_site.items()}
+        arrays |= {f"units/{site}": means for site, means in self.unit_means.items()}
+        header = {
+            "domain": self.grams.domain,
+            "classes": self.grams.classes,
+            "sites": list(self.grams.by_site),
+            "image_classes": self.image_classes,
+        }
+        write_arrays(path, FORMAT, header, arrays)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "DomainRepresentation":
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: for a missing or damaged file, or one of another version.
+        """
+        header, arrays = read_arrays(path, FORMAT, "representation of a domain")
+        sites = header["sites"]
+
+        def grams(part: str) -> Grams:
+            by_site = {site: arrays[f"{part}/{site}"] for site in sites}
+            return Grams(header["domain"], tuple(header["classes"]), by_site)
+
+        first, second = map(grams, _HALVES)
+        units = {site: arrays[f"units/{site}"] for site in sites}
+        return cls(grams("all"), (first, second), units, tuple(header["image_classes"]))
+
+
+def read_representations(folder: str | os.PathLike[str]) -> list[DomainRepresentation]:
+    """Return the representations of all domains that `extract_representations` left in a folder.
+
+    Raises:
+        InputError: for another folder, an unfinished one, or damaged files.
+
+    Example:
+        >>> domains = read_representations("runs/x")
+        >>> compare_representations([one.grams for one in domains])
+    """
+    place = Path(folder)
+    if not (place / "manifest.json").is_file():
+        raise InputError(
+            f"{place} is no folder of representations (it has no manifest.json): make one with "
+            "extract_representations()."
+        )
+    jobs = read_manifest(place, FORMAT)["jobs"]
+    return [DomainRepresentation.load(representation_file(place, domain)) for (domain,) in jobs]
+
+
+def representation_file(folder: Path, domain: str) -> Path:
+    """Return the path of a domain's file in a folder of representations."""
+    return folder / f"{domain}.safetensors"
 
 
 def gram_matrix(features: Float[np.ndarray, "rows features"]) -> Float[np.ndarray, "rows rows"]:
@@ -47,8 +147,8 @@ class RowFiles:
     """Rows of features by site in temporary files, which vanish with the process, however it ends.
 
     Args:
-        folder: where the files lie; they take 4 bytes per row and feature. The system's folder for temporary files
-            unless told.
+        folder: Where the files lie; they take 4 bytes per row and feature. Default: the system's folder for
+            temporary files.
 
     Example:
         >>> with RowFiles("runs/x") as rows:
@@ -86,7 +186,7 @@ class RowFiles:
         """
         if not self._rows:
             for site, features in row.items():
-                file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115  # closed with the stack
+                file = tempfile.TemporaryFile(dir=self._folder, prefix=TORN)  # noqa: SIM115  # closed with the stack
                 self._files[site] = self._stack.enter_context(file)
                 self._first[site] = features.astype(np.float64)
         ours = {site: len(first) for site, first in self._first.items()}
@@ -94,7 +194,6 @@ class RowFiles:
         if ours != theirs:
             raise InputError(f"Every row needs the features of the first one, {ours}, but one with {theirs} was given.")
         for site, features in row.items():
-            self._files[site].seek(0, 2)
             self._files[site].write((features - self._first[site]).astype(np.float32).data)
         self._rows += 1
 
@@ -106,17 +205,13 @@ class RowFiles:
         """
         if memory_gib <= 0:
             raise InputError(f"The memory budget is a positive number of GiB, but {memory_gib} was given.")
+        file, features = self._files[site], len(self._first[site])
+        file.flush()
         width = max(1, int(memory_gib * 2**30) // (_BYTES * self._rows))
         total = np.zeros((self._rows, self._rows))
-        for block in self._blocks(site, width):
-            total += gram_matrix(block)
-        return total
-
-    def _blocks(self, site: str, width: int) -> Iterator[np.ndarray]:
-        file, features = self._files[site], len(self._first[site])
         for start in range(0, features, width):
-            block = np.empty((self._rows, min(width, features - start)), np.float32)
-            for i, row in enumerate(block):
-                file.seek(4 * (i * features + start))
-                file.readinto(row.data)  # type: ignore[attr-defined]  # every binary file has it
-            yield block
+            # Mapped anew for each block, so that what has been read does not stay in this process's memory.
+            rows = np.memmap(file, np.float32, "r", shape=(self._rows, features))
+            total += gram_matrix(np.asarray(rows[:, start : start + width]))
+            del rows
+        return total

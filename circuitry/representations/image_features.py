@@ -5,18 +5,14 @@
 3. keep each image's 20 strongest positive features: memory does not grow with the number of features.
 """
 
-import warnings
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from circuitry.data.batches import load_batches
-from circuitry.data.domains import DomainFolder
+from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.models.clip import Clip
+from circuitry.models.image_pass import BATCH_SIZE, activations
 from circuitry.models.sae import SparseAutoencoder
 from circuitry.representations.features import STRONGEST, ImageFeatures
 from circuitry.runs.errors import InputError
@@ -30,7 +26,7 @@ def image_features(
     *,
     n_images: int | None = None,
     seed: int = 0,
-    batch_size: int = 64,
+    batch_size: int = BATCH_SIZE,
     progress: bool = True,
 ) -> ImageFeatures:
     """Return the 20 strongest features of the images of every class and domain.
@@ -39,13 +35,13 @@ def image_features(
         clip: The model that the autoencoder was trained on.
         sae: An autoencoder of one of its sites.
         images: What to look at; files that cannot be read are left out, with a warning each.
-        n_images: Images per class and domain, as `DomainFolder.select` draws them; all unless told.
+        n_images: Images per class and domain, as `DomainFolder.select` draws them; default: all.
         seed: Seed of that choice.
-        batch_size: Images in one run.
-        progress: Show a bar.
+        batch_size: Images in one run; it changes no number but for rounding.
+        progress: Whether to show a bar over images.
 
     Raises:
-        InputError: for an autoencoder of another model, of no site or another width; for no images.
+        InputError: for an autoencoder of another model, of no site or another width; for no readable images.
 
     Example:
         >>> features = image_features(clip, load_sae("runs/shared_features/sae.safetensors"), images)
@@ -53,30 +49,23 @@ def image_features(
     """
     site = site_of(sae, clip)
     records = [r for name in images.classes for d in images.domains for r in images.select(name, d, n_images, seed)]
-    skipped: set[Path] = set()
-
-    def skip(path: Path, reason: str) -> None:
-        skipped.add(path)
-        warnings.warn(f"skipped an image: {reason}", stacklevel=2)
-
     sae = sae.to(clip.encoder.device, clip.encoder.dtype)
+    read: list[ImageRecord] = []
     strongest, activation = [], []
-    batches = load_batches([record.path for record in records], clip.preprocess, batch_size, on_skip=skip)
-    with tqdm(total=len(records), unit="image", desc="features", disable=not progress, leave=False) as bar:
-        for batch in batches:
-            at_site = clip.encoder(batch.to(clip.encoder.device, clip.encoder.dtype), stop=site)
-            found = _strongest(sae.encode(at_site.movedim(clip.encoder.unit_dim(site), -1)))
-            strongest.append(found[0])
-            activation.append(found[1])
-            bar.update(len(batch))
-    kept = [record for record in records if record.path not in skipped]
-    if not kept:
-        raise InputError("Features are compared on at least one image, but there were none.")
+    for there, found in activations(
+        clip.encoder, clip.preprocess, records, [site], batch_size=batch_size, progress="features" if progress else None
+    ):
+        numbers, values = _strongest(sae.encode(found[site].movedim(clip.encoder.unit_dim(site), -1)))
+        read += there
+        strongest.append(numbers)
+        activation.append(values)
+    if not read:
+        raise InputError(f"None of the {len(records)} images to look at can be read: give a folder with readable ones.")
     table = pd.DataFrame(
         {
-            "relative": [record.relative for record in kept],
-            "domain": [record.domain for record in kept],
-            "class": [record.class_name for record in kept],
+            "relative": [record.relative for record in read],
+            "domain": [record.domain for record in read],
+            "class": [record.class_name for record in read],
         }
     )
     return ImageFeatures(table, np.concatenate(strongest), np.concatenate(activation), sae.n_features)

@@ -1,8 +1,7 @@
 """Are classes arranged alike in two domains? CKA at every site of the encoder, and what to read it against.
 
-1. The rows of a domain are its classes: their mean activations at a site (the study's setting), or batches of one
-   image of each class. Domains are compared through the inner products of their own rows alone (`Grams`), over the
-   classes that both have; `kernel_alignment` has the formulas.
+1. The rows of a domain are its classes: their mean activations at a site. Domains are compared through the inner
+   products of their own rows alone (`Grams`), over the classes that both have; `kernel_alignment` has the formulas.
 2. For each two domains: the CKA, its mean and p value under permuted classes, and a jackknife interval over classes.
 3. For each domain: the mean over the other domains, with its interval.
 4. The ceiling: the CKA of two halves of the images of one domain.
@@ -18,8 +17,8 @@ import numpy as np
 import pandas as pd
 
 from circuitry.comparison.statistics import jackknife_interval
-from circuitry.representations.class_means import Grams
-from circuitry.representations.kernel_alignment import FEWEST, KERNELS, Alignment, kernel_matrices
+from circuitry.representations.grams import Grams
+from circuitry.representations.kernel_alignment import FEWEST, KERNELS, Alignment, kernel_matrix
 from circuitry.runs.errors import InputError
 
 
@@ -54,7 +53,7 @@ def compare_representations(
             domain whose classes do not differ at a site, an unknown kernel, or no permutations.
 
     Example:
-        >>> found = study_representations(clip, images, "runs/x")
+        >>> found = extract_representations(clip, images, "runs/x")
         >>> similarity = compare_representations([one.grams for one in found])
         >>> similarity.domains.query("site == 'layer4.2' and kernel == 'linear'")
     """
@@ -100,32 +99,18 @@ def compare_representation_halves(
 def align(a: Grams, b: Grams, site: str, kernel: str) -> tuple[tuple[str, ...], Alignment]:
     """Return the classes that two domains have in common and their alignment over them at a site.
 
-    Batches with fewer than four common classes do not count, nor do those that only one domain has.
-
     Raises:
-        InputError: when there is no other batch, for rows that do not differ, or an unknown kernel.
+        InputError: for fewer than four common classes, rows that do not differ, or an unknown kernel.
     """
-    common = [name for name in a.classes if name in set(b.classes)]
-    sides = []
-    for one in (a, b):
-        index = [one.classes.index(name) for name in common]
-        sides.append([gram[np.ix_(index, index)] for gram in one.by_site[site]])
-    batches, most = [], 0
-    for k, l in zip(*sides, strict=False):  # noqa: E741
-        both = np.flatnonzero(np.isfinite(k.diagonal()) & np.isfinite(l.diagonal()))
-        most = max(most, len(both))
-        if len(both) >= FEWEST:
-            batches.append((both, k[np.ix_(both, both)], l[np.ix_(both, both)]))
-    if not batches:
+    theirs = set(b.present(site))
+    common = tuple(name for name in a.present(site) if name in theirs)
+    if len(common) < FEWEST:
         raise InputError(
             f"Unbiased CKA needs at least {FEWEST} classes with images in both domains, but {a.domain} and {b.domain} "
-            f"have {most} in common: give more classes, or leave one of the domains out."
+            f"have {len(common)} in common: give more classes, or leave one of the domains out."
         )
-    members, ours, theirs = zip(*batches, strict=True)
-    used, numbers = np.unique(np.concatenate(members), return_inverse=True)
-    u, v = (kernel_matrices(side, kernel, f"{one.domain} at {site}") for one, side in ((a, ours), (b, theirs)))
-    parts = np.split(numbers, np.cumsum([len(part) for part in members])[:-1])
-    return tuple(common[i] for i in used), Alignment(u, v, parts)
+    u, v = (kernel_matrix(one.among(common, site), kernel, f"{one.domain} at {site}") for one in (a, b))
+    return common, Alignment(u, v)
 
 
 class _ComparedPair(NamedTuple):

@@ -2,232 +2,218 @@
 
 1. The images of a class in a domain run through the encoder, as many at once as memory allows; each image's activation
    averaged over positions is kept for probes.
-2. Rows for CKA are class means (the study's setting) or single images, of all features, positions kept apart. They go
-   to temporary files, since all classes' activations at all sites fit no memory, and come back as inner products:
-   - ``class-means``: one batch. A row is the mean of half of a class's images, every other one; the inner products
-     of the means of all images follow from those of the halves, whose own CKA is the ceiling;
-   - ``images``: batch i holds image i of every class; every other batch is a half.
+2. The rows for CKA are means of all features, positions kept apart, over half of a class's images, every other one.
+   They go to temporary files, since all classes' activations at all sites fit no memory, and come back as inner
+   products. Those of the means of all images follow from those of the halves, whose own CKA is the ceiling.
 
-A second run with the same settings reads what is there and goes on; other settings on the same folder are refused.
+A domain is a job of a `JobFolder`: several processes share the domains, a second run goes on where the first stopped,
+and what is damaged is made again.
 """
 
-import logging
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
-from typing import Never
 
 import numpy as np
+import open_clip
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from circuitry.data.batches import load_batches
 from circuitry.data.domains import DomainFolder, ImageRecord
+from circuitry.data.images import image_listing
 from circuitry.models.batches import rows_that_fit
 from circuitry.models.clip import Clip
-from circuitry.models.encoder import Encoder
-from circuitry.representations.class_means import DomainRepresentation, Grams
-from circuitry.representations.grams import RowFiles
+from circuitry.models.encoder import checked_sites
+from circuitry.models.image_pass import BATCH_SIZE, activations
+from circuitry.representations.grams import (
+    FORMAT,
+    DomainRepresentation,
+    Grams,
+    RowFiles,
+    read_representations,
+    representation_file,
+)
+from circuitry.representations.kernel_alignment import FEWEST
 from circuitry.runs.errors import InputError
-from circuitry.runs.manifest import claim
-from circuitry.runs.provenance import digest
-
-ROWS = ("class-means", "images")
-LARGEST_BATCH = 64
-"""Most images in one run."""
-
-log = logging.getLogger(__name__)
+from circuitry.runs.jobs import Job, JobFolder
+from circuitry.runs.workers import Work
 
 
-def study_representations(
+@dataclass(frozen=True)
+class RepresentationSettings:
+    """What shapes the representations of a model's images.
+
+    Raises:
+        InputError: for fewer than two images.
+    """
+
+    n_images: int = 50
+    """Images per class and domain, chosen by ``seed``; all where there are fewer."""
+    sites: tuple[str, ...] | None = None
+    """Sites to represent; default: all."""
+    seed: int = 0
+    """Seed of the choice of images."""
+
+    def __post_init__(self) -> None:
+        if self.n_images < 2:
+            raise InputError(f"Halves of images need at least two of them, but n_images={self.n_images} was given.")
+
+
+def extract_representations(
     clip: Clip,
     images: DomainFolder,
     out: str | Path,
-    *,
-    rows: str = "class-means",
-    n_images: int = 50,
-    sites: Sequence[str] | None = None,
-    seed: int = 0,
-    memory_gib: float = 1.0,
-    progress: bool = True,
+    settings: RepresentationSettings | None = None,
+    work: Work | None = None,
 ) -> list[DomainRepresentation]:
     """Represent every domain at every site, for `compare_representations` and `probe_sites`.
 
     Args:
         clip: The model; see `load_clip`.
         images: The images, sorted by domain and class.
-        out: Folder of the files, one per domain; while a domain is worked on, it also holds temporary files of 4 bytes
-            per row and feature: 8 bytes per class and feature for class means (RN50, all sites: 60 MB per class), 4
-            for images.
-        rows: One of `ROWS`.
-        n_images: Images per class and domain, chosen by ``seed``; all where there are fewer.
-        sites: Sites to represent; all unless told.
-        seed: Seed of the choice.
-        memory_gib: Budget, in GiB, for the activations of a run and for blocks of features, one after the other;
-            means of one class at all sites in double precision come on top (RN50: 0.2 GB).
-        progress: Show a bar over images.
+        out: Folder of the files, one per domain; while a domain is worked on, it also holds temporary files of 8 bytes
+            per class and feature (RN50, all sites: 60 MB per class).
+        settings: Which images and sites; default: `RepresentationSettings`.
+        work: How the work is carried out; default: by this process alone. The memory budget is for the activations of
+            a run and for blocks of features, one after the other; means of one class at all sites in double precision
+            come on top (RN50: 0.2 GB).
 
     Raises:
-        InputError: for other rows, fewer than two images, unknown sites, a folder made with other settings, or
-            activations that are not finite.
+        InputError: for unknown sites, a folder made with another configuration or other images, a domain of which no
+            image can be read, activations that are not finite, or with ``strict`` an unreadable image.
 
     Example:
-        >>> domains = study_representations(clip, DomainFolder("DomainNet"), "runs/x", n_images=50)
+        >>> domains = extract_representations(clip, DomainFolder("DomainNet"), "runs/x")
         >>> compare_representations([one.grams for one in domains])
     """
-    if rows not in ROWS:
-        raise InputError(f"Expected rows that are one of {', '.join(ROWS)}, but {rows!r} was given.")
-    if n_images < 2:
-        raise InputError(f"Halves of images need at least two of them, but n_images={n_images} was given.")
-    chosen = _in_order(clip.encoder, sites)
-    selections = {
-        domain: {name: images.select(name, domain, n_images, seed) for name in images.classes}
+    settings, work = settings or RepresentationSettings(), work or Work()
+    in_order = None if settings.sites is None else sorted(set(settings.sites), key=clip.encoder.position)
+    sites = checked_sites(clip.encoder, in_order)
+    chosen = {
+        domain: {name: images.select(name, domain, settings.n_images, settings.seed) for name in images.classes}
         for domain in images.domains
     }
-    listing = [[d, c, [r.relative for r in records]] for d, s in selections.items() for c, records in s.items()]
-    config = {"model": clip.name, "model_digest": clip.digest, "rows": rows, "sites": list(chosen)}
-    folder = Path(out)
-    claim(folder, "circuitry representations 1", config | {"images": digest(listing), "n": n_images, "seed": seed})
-    found = []
-    for domain, selection in selections.items():
-        path = folder / f"{domain}.safetensors"
-        stored = _stored(path)
-        if stored is None:
-            with tqdm(total=sum(map(len, selection.values())), desc=domain, unit="image", disable=not progress) as bar:
-                stored = _represent(_Activations(clip, chosen, memory_gib, bar), domain, selection, rows, folder)
-            stored.save(path)
-        found.append(stored)
-    return found
+    config = {
+        "model": clip.name,
+        "model_digest": clip.digest,
+        "preprocessing": open_clip.get_model_preprocess_cfg(clip.model),
+        "sites": list(sites),
+        "classes": list(images.classes),
+        "n_images": settings.n_images,
+        "seed": settings.seed,
+    }
+    listing = image_listing(record for classes in chosen.values() for records in classes.values() for record in records)
+    folder = JobFolder(Path(out), FORMAT, config, [(domain,) for domain in images.domains], {"images": listing})
+
+    def represent(job: Job, _: object) -> list[Path]:
+        path = representation_file(folder.path, job[0])
+        _represented(clip, job[0], chosen[job[0]], sites, folder.path, work).save(path)
+        return [path]
+
+    folder.run(represent, rank=work.rank)
+    return read_representations(folder.path)
 
 
-def _in_order(encoder: Encoder, sites: Sequence[str] | None) -> tuple[str, ...]:
-    return encoder.sites if sites is None else tuple(sorted(set(sites), key=encoder.position))
+def check_comparable(images: DomainFolder) -> None:
+    """Check that CKA has the classes that it needs, in every two domains and in two halves of each.
 
+    To be asked before images are run; what cannot be read is not known by then.
 
-def _stored(path: Path) -> DomainRepresentation | None:
-    if not path.is_file():
-        return None
-    try:
-        return DomainRepresentation.load(path)
-    except InputError as error:
-        log.warning("%s is made again: %s", path.stem, error)
-        return None
-
-
-def _represent(
-    activations: "_Activations", domain: str, selection: Mapping[str, Sequence[ImageRecord]], rows: str, folder: Path
-) -> DomainRepresentation:
-    make = _class_means if rows == "class-means" else _single_images
-    whole, *halves = (
-        Grams(domain, tuple(selection), by_site) for by_site in make(activations, list(selection.values()), folder)
-    )
-    if not activations.records:
-        raise InputError(f"None of the images of {domain} can be read: give others, or leave the domain out.")
-    means = {site: np.concatenate(found) for site, found in activations.unit_means.items()}
-    classes = tuple(record.class_name for record in activations.records)
-    return DomainRepresentation(whole, (halves[0], halves[1]), means, classes)
-
-
-class _Activations:
-    """Activations of images at all sites, a batch at a time; keeps the unit means of all that have gone through."""
-
-    def __init__(self, clip: Clip, sites: Sequence[str], memory_gib: float, bar: "tqdm[Never]") -> None:
-        self.sites, self.memory_gib = sites, memory_gib
-        self.records: list[ImageRecord] = []
-        self.unit_means: dict[str, list[np.ndarray]] = {site: [] for site in sites}
-        self._clip, self._bar = clip, bar
-        self._batch_size = min(LARGEST_BATCH, rows_that_fit(clip.encoder, memory_gib))
-
-    def of(self, records: Sequence[ImageRecord]) -> Iterator[tuple[list[ImageRecord], dict[str, Tensor]]]:
-        """Yield readable images, in order, with their activations [B, ...] by site."""
-        skipped: dict[Path, str] = {}
-        remaining = iter(records)
-        batches = load_batches(
-            [record.path for record in records],
-            self._clip.preprocess,
-            self._batch_size,
-            on_skip=skipped.__setitem__,
-        )
-        for batch in batches:
-            # Those skipped before or in this batch are known by now.
-            read = list(islice((record for record in remaining if record.path not in skipped), len(batch)))
-            yield read, self._run(batch, read)
-        self._bar.update(len(records))
-        for reason in skipped.values():
-            log.warning("left out an image: %s", reason)
-
-    def _run(self, batch: Tensor, read: Sequence[ImageRecord]) -> dict[str, Tensor]:
-        encoder = self._clip.encoder
-        with torch.no_grad(), encoder.frozen():
-            _, cache = encoder.run_with_cache(
-                batch.to(encoder.device, encoder.dtype), stop=self.sites[-1], names_filter=list(self.sites)
+    Raises:
+        InputError: for two domains with too few classes in common, or a domain with too few classes of two images.
+    """
+    counts = images.counts()
+    for a, b in combinations(images.domains, 2):
+        common = int(((counts.loc[a] > 0) & (counts.loc[b] > 0)).sum())
+        if common < FEWEST:
+            raise InputError(
+                f"Unbiased CKA needs at least {FEWEST} classes with images in both domains, but {a} and {b} have "
+                f"{common} in common: give more classes, or leave one of the domains out."
             )
-        found = {site: cache[site] for site in self.sites}
-        for site, activation in found.items():
-            means = _unit_means(activation, encoder.unit_dim(site)).float().cpu().numpy()
-            if not np.isfinite(means).all():
-                raise InputError(
-                    f"Representations need finite activations, but {site} has NaN or infinite ones on "
-                    f"{read[0].path} or the images after it: check the weights and the image."
-                )
-            self.unit_means[site].append(means)
-        self.records += read
-        return found
+    for domain in images.domains:
+        halved = int((counts.loc[domain] > 1).sum())
+        if halved < FEWEST:
+            raise InputError(
+                f"The CKA of two halves needs at least {FEWEST} classes with two images, but {domain} has {halved}: "
+                "give more images, or leave the domain out."
+            )
 
 
-def _unit_means(activation: Tensor, unit_dim: int) -> Float[Tensor, "_ _"]:
-    """Average over positions: [B, ...] -> [B, units]."""
-    units_first = activation.movedim(unit_dim, 1)
-    return units_first.flatten(2).mean(2) if units_first.dim() > 2 else units_first
-
-
-_Parts = tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, np.ndarray]]
-"""Gram matrices [batches, classes, classes] by site: of all images, and of two halves."""
-
-
-def _class_means(activations: _Activations, selection: Sequence[Sequence[ImageRecord]], folder: Path) -> _Parts:
-    owners: list[tuple[int, int, int]] = []
-    """Of every row: class, half, number of images."""
+def _represented(
+    clip: Clip,
+    domain: str,
+    selection: Mapping[str, Sequence[ImageRecord]],
+    sites: Sequence[str],
+    folder: Path,
+    work: Work,
+) -> DomainRepresentation:
+    bar = work.bar(domain)
     with RowFiles(folder) as rows:
-        for owner, records in enumerate(selection):
+        seen = _Images(clip, sites, rows, work)
+        for name in tqdm(selection, desc=bar, unit="class", disable=bar is None):
             for half in range(2):
-                count, sums = 0, dict[str, Tensor]()
-                for read, batch in activations.of(records[half::2]):
-                    count += len(read)
-                    for site, activation in batch.items():
-                        total = activation.sum(0, dtype=torch.float64).flatten()
-                        sums[site] = sums[site] + total if site in sums else total
-                if count:
-                    rows.add({site: (total / count).cpu().numpy() for site, total in sums.items()})
-                    owners.append((owner, half, count))
-        grams = {site: rows.gram(site, activations.memory_gib) for site in rows.sites}
-    weights = np.zeros((3, len(selection), len(owners)))
-    for row, (owner, half, count) in enumerate(owners):
-        weights[0, owner, row] = count
-        weights[1 + half, owner, row] = 1
-    with np.errstate(invalid="ignore"):  # a class without images becomes NaN
-        weights /= weights.sum(2, keepdims=True)
-        whole, first, second = ({site: (w @ gram @ w.T)[None] for site, gram in grams.items()} for w in weights)
-    return whole, first, second
+                seen.add(selection[name][half::2], name, half)
+        if not seen.classes:
+            raise InputError(f"None of the images of {domain} can be read: give others, or leave the domain out.")
+        grams = {site: rows.gram(site, work.memory_gib) for site in sites}
+    names = tuple(selection)
+    whole, first, second = (
+        Grams(domain, names, {site: weights @ gram @ weights.T for site, gram in grams.items()})
+        for weights in seen.weights(names)
+    )
+    means = {site: np.concatenate(found) for site, found in seen.unit_means.items()}
+    return DomainRepresentation(whole, (first, second), means, tuple(seen.classes))
 
 
-def _single_images(activations: _Activations, selection: Sequence[Sequence[ImageRecord]], folder: Path) -> _Parts:
-    place = {records[0].class_name: i for i, records in enumerate(selection) if records}
-    grams: dict[str, list[np.ndarray]] = {site: [] for site in activations.sites}
-    for i in range(max(map(len, selection), default=0)):
-        present = []
-        with RowFiles(folder) as rows:
-            for read, batch in activations.of([records[i] for records in selection if i < len(records)]):
-                flat = {site: activation.flatten(1).cpu().numpy() for site, activation in batch.items()}
-                for row, record in enumerate(read):
-                    rows.add({site: features[row] for site, features in flat.items()})
-                    present.append(place[record.class_name])
-            for site in rows.sites:
-                full = np.full((len(selection), len(selection)), np.nan)
-                full[np.ix_(present, present)] = rows.gram(site, activations.memory_gib)
-                grams[site].append(full)
-    batches = {site: np.stack(found) for site, found in grams.items() if found}
-    first, second = ({site: found[half::2] for site, found in batches.items()} for half in range(2))
-    return batches, first, second
+class _Images:
+    """A domain's images as they go through the encoder: keeps their unit means, and a row for each half of a class."""
+
+    def __init__(self, clip: Clip, sites: Sequence[str], rows: RowFiles, work: Work) -> None:
+        self._clip, self._sites, self._rows, self._work = clip, sites, rows, work
+        self._batch_size = min(BATCH_SIZE, rows_that_fit(clip.encoder, work.memory_gib))
+        self._owners: list[tuple[str, int, int]] = []
+        """Class, half and number of images of every row."""
+        self.unit_means: dict[str, list[np.ndarray]] = {site: [] for site in sites}
+        self.classes: list[str] = []
+        """Class of every image."""
+
+    def add(self, records: Sequence[ImageRecord], class_name: str, half: int) -> None:
+        """Run the images of half of a class; add the row of their mean, if any can be read."""
+        encoder, count, sums = self._clip.encoder, 0, dict[str, Tensor]()
+        for there, found in activations(
+            encoder,
+            self._clip.preprocess,
+            records,
+            self._sites,
+            batch_size=self._batch_size,
+            strict=self._work.strict,
+        ):
+            count += len(there)
+            for site, activation in found.items():
+                total = activation.sum(0, dtype=torch.float64).flatten()
+                sums[site] = sums[site] + total if site in sums else total
+                self.unit_means[site].append(_unit_means(activation, encoder.unit_dim(site)).cpu().numpy())
+        if count:
+            self._rows.add({site: (total / count).cpu().numpy() for site, total in sums.items()})
+            self._owners.append((class_name, half, count))
+            self.classes += [class_name] * count
+
+    def weights(self, names: Sequence[str]) -> Float[np.ndarray, "3 classes rows"]:
+        """Return what makes class means of rows: of all images, and of each half; NaN for a class without images."""
+        weights = np.zeros((3, len(names), len(self._owners)))
+        for row, (name, half, count) in enumerate(self._owners):
+            weights[0, names.index(name), row] = count
+            weights[1 + half, names.index(name), row] = 1
+        with np.errstate(invalid="ignore"):
+            return np.asarray(weights / weights.sum(2, keepdims=True))
+
+
+def _unit_means(activation: Float[Tensor, "images ..."], unit_dim: int) -> Float[Tensor, "images units"]:
+    """Return the average over positions, in single precision: of [images, ...] one number per image and unit."""
+    units_first = activation.movedim(unit_dim, 1)
+    exact = torch.promote_types(activation.dtype, torch.float32)
+    means = units_first.flatten(2).mean(2, dtype=exact) if units_first.dim() > 2 else units_first
+    return means.float()

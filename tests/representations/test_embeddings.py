@@ -11,6 +11,7 @@ from PIL import Image
 
 from circuitry import Clip, DomainFolder, Embeddings, InputError, embed_images, embed_texts
 from circuitry.data.images import load_image
+from tests.support.tiny_clip import Tiny
 
 FILES = ("ink/axe/0.png", "ink/axe/1.png", "ink/cat/0.png", "photo/axe/0.png", "photo/cat/0.png")
 
@@ -76,17 +77,38 @@ def test_a_second_run_reads_what_the_first_wrote(embed: Callable[..., Embeddings
     assert encoded == [2, 2, 1]
 
 
-def test_what_has_changed_is_embedded_again(
+def test_an_image_replaced_within_its_size_and_time_is_embedded_again(
     embed: Callable[..., Embeddings], encoded: list[int], images: DomainFolder
 ) -> None:
-    before = embed()
     path = images.records[0].path
-    Image.new("RGB", (40, 40), "red").save(path)
-    os.utime(path, ns=(1, 1))
+
+    def paint(colour: str) -> None:
+        Image.new("RGB", (40, 40), colour).save(path, "BMP")  # without compression every picture has one size
+        os.utime(path, ns=(1, 1))
+
+    paint("blue")
+    before, size = embed(), path.stat().st_size
+    paint("red")
+    assert path.stat().st_size == size
     after = embed()
     assert encoded == [5, 5]
     assert np.abs(after.vectors[0] - before.vectors[0]).max() > 1e-3
     np.testing.assert_allclose(after.vectors[1:], before.vectors[1:], atol=1e-6)
+    os.utime(path, ns=(2, 2))
+    assert_equal(embed(), after)
+    assert encoded == [5, 5]
+
+
+def test_the_same_images_in_another_order_are_other_results(
+    embed: Callable[..., Embeddings], images: DomainFolder
+) -> None:
+    order = [
+        [r.relative for d in images.domains for c in images.classes for r in images.select(c, d, 9, seed)]
+        for seed in range(9)
+    ]
+    seed = next(i for i in range(9) if order[i] != list(FILES))
+    assert embed().source.tolist() == list(FILES)
+    assert embed(9, seed=seed).source.tolist() == order[seed]
 
 
 def test_another_model_does_not_read_the_same_file(
@@ -108,6 +130,47 @@ def test_a_damaged_file_is_made_again(embed: Callable[..., Embeddings], tmp_path
         assert_equal(first, embed())
     assert_equal(first, embed())
     assert encoded == [5, 5]
+
+
+def test_another_preprocessing_is_another_result(
+    embed: Callable[..., Embeddings], clip: Clip, encoded: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embed()
+    monkeypatch.setitem(clip.model.visual.preprocess_cfg, "resize_mode", "squash")
+    embed()
+    assert encoded == [5, 5]
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(clip: Clip, images: DomainFolder, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.warns(UserWarning, match="embeddings are not kept for the next run: "):
+        found = embed_images(clip, images, cache_dir=tmp_path / "file" / "cache", progress=False)
+    assert found.source.tolist() == list(FILES)
+
+
+def test_a_tower_in_training_mode_is_looked_at_and_left_as_it_was(
+    tiny: Tiny, clip: Clip, images: DomainFolder, tmp_path: Path
+) -> None:
+    training = tiny.load()
+    training.model.train()
+    before = {name: buffer.clone() for name, buffer in training.model.named_buffers()}
+    found = embed_images(training, images, cache_dir=tmp_path / "training", progress=False)
+    assert_equal(found, embed_images(clip, images, cache_dir=tmp_path / "evaluation", progress=False))
+    assert all(module.training for module in training.model.modules())
+    for name, buffer in training.model.named_buffers():
+        torch.testing.assert_close(buffer, before[name], rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_an_encoder_of_half_precision(
+    dtype: torch.dtype, tiny: Tiny, clip: Clip, images: DomainFolder, tmp_path: Path
+) -> None:
+    half = tiny.load()
+    half.model.to(dtype)
+    found = embed_images(half, images, cache_dir=tmp_path / "half", progress=False)
+    full = embed_images(clip, images, cache_dir=tmp_path / "full", progress=False)
+    assert found.vectors.dtype == np.float32
+    assert (found.vectors * full.vectors).sum(1) == pytest.approx(1, abs=0.01)
 
 
 def test_few_images_are_those_that_select_chooses(embed: Callable[..., Embeddings], images: DomainFolder) -> None:

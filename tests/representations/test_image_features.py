@@ -23,6 +23,7 @@ from circuitry.reports.figures.style import domain_marks
 from circuitry.reports.page import Report
 from circuitry.reports.sections.features import add_features, add_sharing, sharing_tables
 from circuitry.representations.features import top_images
+from tests.support.tiny_clip import Tiny
 
 CELLS = [(name, domain) for name in ("cat", "dog") for domain in ("clipart", "real", "sketch")]
 
@@ -97,9 +98,28 @@ def test_images_are_chosen_as_elsewhere_and_unreadable_ones_left_out(clip: Clip,
     broken.with_name("1.png").unlink()
     with (
         pytest.warns(UserWarning, match="skipped"),
-        pytest.raises(InputError, match="at least one image, but there were none"),
+        pytest.raises(InputError, match="None of the 1 images to look at can be read"),
     ):
         image_features(clip, sae_at(clip, "attnpool"), DomainFolder(tmp_path), progress=False)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_tower_in_training_mode_and_of_any_precision_is_left_as_it_was(
+    dtype: torch.dtype, tiny: Tiny, clip: Clip, root: Path
+) -> None:
+    images = DomainFolder(root)
+    expected = image_features(clip, sae_at(clip, "layer3.0"), images, progress=False)
+    training = tiny.load()
+    training.model.to(dtype).train()
+    before = {name: buffer.clone() for name, buffer in training.model.named_buffers()}
+    found = image_features(training, sae_at(clip, "layer3.0"), images, progress=False)
+    if dtype == torch.float32:
+        np.testing.assert_array_equal(found.activation, expected.activation)
+    else:
+        np.testing.assert_allclose(found.activation[:, 0], expected.activation[:, 0], rtol=0.05)
+    assert all(module.training for module in training.model.modules())
+    for name, buffer in training.model.named_buffers():
+        torch.testing.assert_close(buffer, before[name], rtol=0, atol=0, equal_nan=True)
 
 
 def test_autoencoders_of_something_else_are_refused(clip: Clip, root: Path) -> None:

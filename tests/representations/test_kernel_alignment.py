@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import pdist, squareform
 
 from circuitry.representations.grams import gram_matrix
-from circuitry.representations.kernel_alignment import KERNELS, Alignment, cka, hsic, kernel_matrices
+from circuitry.representations.kernel_alignment import KERNELS, Alignment, cka, hsic, kernel_matrix
 from circuitry.runs.errors import InputError
 
 
@@ -101,23 +101,14 @@ def test_sigma_is_the_root_of_the_median_squared_distance() -> None:
     # Squared distances of 0, 1, 3, 7: 1, 9, 49, 4, 36, 16; their median is 12.5, so the kernel is exp(-d^2 / 25).
     x = np.array([[0.0], [1.0], [3.0], [7.0]])
     squared = np.array([[0, 1, 9, 49], [1, 0, 4, 36], [9, 4, 0, 16], [49, 36, 16, 0]])
-    (found,) = kernel_matrices([gram_matrix(x)], "rbf", "x")
+    found = kernel_matrix(gram_matrix(x), "rbf", "x")
     other = symmetric(4, 8)
     assert hsic(found, other) == pytest.approx(direct(np.exp(-squared / 25), other))
     # Of 0, 0, 1, 3 the non-zero ones are 1, 1, 4, 9, 9: the median is 4.
     twice = np.array([[0.0], [0.0], [1.0], [3.0]])
     squared = np.array([[0, 0, 1, 9], [0, 0, 1, 9], [1, 1, 0, 4], [9, 9, 4, 0]])
-    (found,) = kernel_matrices([gram_matrix(twice)], "rbf", "x")
+    found = kernel_matrix(gram_matrix(twice), "rbf", "x")
     assert hsic(found, other) == pytest.approx(direct(np.exp(-squared / 8), other))
-
-
-def test_batches_have_one_sigma() -> None:
-    x = np.array([[0.0], [1.0], [3.0], [7.0]])
-    # Together with ten times the rows: 1, 4, 9, 16, 36, 49 and 100 times as much; the median is (49 + 100) / 2.
-    found = kernel_matrices([gram_matrix(x), gram_matrix(10 * x)], "rbf", "x")
-    other = symmetric(4, 9)
-    for rows, kernel in zip((x, 10 * x), found, strict=True):
-        assert hsic(kernel, other) == pytest.approx(direct(np.exp(-((rows - rows.T) ** 2) / 149), other))
 
 
 # CKA
@@ -158,74 +149,40 @@ def test_independent_representations_have_no_cka_in_the_mean(kernel: str) -> Non
     assert np.std(values) < 0.2
 
 
-# Batches, rows left out, permutations
-
-
-def batches(kernel: str = "linear") -> tuple[Alignment, list[np.ndarray], list[np.ndarray]]:
-    """Seven rows in three batches, two of which lack rows."""
-    members = [np.arange(7), np.array([0, 1, 2, 4, 5, 6]), np.array([0, 2, 3, 5, 6])]
-    x = [features(len(own), 3, 20 + i) for i, own in enumerate(members)]
-    y = [a[:, :2] + 0.7 * features(len(a), 2, 30 + i) for i, a in enumerate(x)]
-    u, v = (kernel_matrices([gram_matrix(a) for a in side], kernel, "x") for side in (x, y))
-    return Alignment(u, v, members), x, y
-
-
-def of_batches(x: list[np.ndarray], y: list[np.ndarray]) -> float:
-    kl, kk, ll = (
-        np.mean([direct(a @ a.T, b @ b.T) for a, b in zip(*s, strict=True)]) for s in ((x, y), (x, x), (y, y))
-    )
-    return float(kl / np.sqrt(kk * ll))
-
-
-def test_of_batches_hsic_is_averaged_before_the_ratio() -> None:
-    alignment, x, y = batches()
-    assert alignment.value == pytest.approx(of_batches(x, y))
-    assert alignment.value != pytest.approx(np.mean([cka(a, b) for a, b in zip(x, y, strict=True)]), abs=1e-3)
+# Rows left out, permutations
 
 
 def test_without_each_row_is_computed_anew() -> None:
-    alignment, x, y = batches()
-    expected = []
-    for row in range(7):
-        kept = [own != row for own in alignment.members]
-        expected.append(
-            of_batches([a[k] for a, k in zip(x, kept, strict=True)], [b[k] for b, k in zip(y, kept, strict=True)])
-        )
-    np.testing.assert_allclose(alignment.without_each(), expected)
+    x, y = features(7, 3, 20), features(7, 2, 30)
+    u, v = (kernel_matrix(gram_matrix(a), "linear", "x") for a in (x, y))
+    expected = [direct_cka(np.delete(x, row, 0), np.delete(y, row, 0), "linear") for row in range(7)]
+    np.testing.assert_allclose(Alignment(u, v).without_each(), expected)
 
 
 def test_without_each_row_the_kernel_stays() -> None:
     k, l = rbf(features(6, 3, 40)), rbf(features(6, 3, 41))  # noqa: E741
-    x, y = (kernel_matrices([gram_matrix(features(6, 3, seed))], "rbf", "x") for seed in (40, 41))
-    found = Alignment(x, y, [np.arange(6)]).without_each()
+    x, y = (kernel_matrix(gram_matrix(features(6, 3, seed)), "rbf", "x") for seed in (40, 41))
+    found = Alignment(x, y).without_each()
     for i in range(6):
         a, b = (np.delete(np.delete(m, i, 0), i, 1) for m in (k, l))
         assert found[i] == pytest.approx(direct(a, b) / np.sqrt(direct(a, a) * direct(b, b)))
 
 
 def test_of_four_rows_none_can_be_left_out() -> None:
-    u, v = (kernel_matrices([gram_matrix(features(4, 3, seed))], "linear", "x") for seed in (42, 43))
-    assert np.isnan(Alignment(u, v, [np.arange(4)]).without_each()).all()
+    u, v = (kernel_matrix(gram_matrix(features(4, 3, seed)), "linear", "x") for seed in (42, 43))
+    assert np.isnan(Alignment(u, v).without_each()).all()
 
 
 def test_the_null_is_cka_of_permuted_rows() -> None:
     x, y = features(6, 4, 50), features(6, 4, 51)
-    u, v = (kernel_matrices([gram_matrix(a)], "rbf", "x") for a in (x, y))
-    alignment = Alignment(u, v, [np.arange(6)])
+    u, v = (kernel_matrix(gram_matrix(a), "rbf", "x") for a in (x, y))
+    alignment = Alignment(u, v)
     found = alignment.null(40, seed=3)
     possible = [cka(x, y[list(order)], "rbf") for order in permutations(range(6))]
     assert all(min(abs(value - p) for p in possible) < 1e-9 for value in found)
     assert len(np.unique(found.round(9))) > 30
     assert alignment.null(40, seed=3).tolist() == found.tolist()
     assert alignment.null(40, seed=4).tolist() != found.tolist()
-
-
-def test_rows_are_permuted_alike_in_all_batches() -> None:
-    x, y = features(6, 4, 52), features(6, 4, 53)
-    u, v = (kernel_matrices([gram_matrix(a)] * 2, "linear", "x") for a in (x, y))
-    once = Alignment(u[:1], v[:1], [np.arange(6)])
-    twice = Alignment(u, v, [np.arange(6)] * 2)
-    np.testing.assert_allclose(twice.null(20, 0), once.null(20, 0))
 
 
 # Bad input

@@ -1,6 +1,11 @@
 """Representations of whole domains against activations held in memory."""
 
 import logging
+import multiprocessing
+import os
+import shutil
+import signal
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 
 import numpy as np
@@ -10,17 +15,25 @@ from PIL import Image
 from torch import nn
 
 from circuitry import Clip, DomainFolder, Encoder
-from circuitry.representations.class_means import DomainRepresentation
-from circuitry.representations.grams import gram_matrix
+from circuitry.models.image_pass import activations as activations_of_images
+from circuitry.representations import study
+from circuitry.representations.grams import DomainRepresentation, gram_matrix, read_representations
 from circuitry.representations.kernel_alignment import cka
 from circuitry.representations.similarity import compare_representation_halves, compare_representations
-from circuitry.representations.study import _unit_means, study_representations
+from circuitry.representations.study import (
+    RepresentationSettings,
+    _unit_means,
+    check_comparable,
+    extract_representations,
+)
 from circuitry.runs.errors import InputError
+from circuitry.runs.workers import ALONE, Rank, Work
 from tests.support.tiny_clip import Tiny
 
 CLASSES = ("axe", "cat", "fish", "key", "lion", "pizza")
 CUT = 200
 """Bytes that are left of a broken file."""
+pytestmark = pytest.mark.filterwarnings("ignore:skipped an image")
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +61,14 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def represent(clip: Clip, root: Path, out: Path, **changes: object) -> dict[str, DomainRepresentation]:
-    arguments = {"n_images": 3, "progress": False} | changes
-    found = study_representations(clip, DomainFolder(root), out, **arguments)  # type: ignore[arg-type]
+QUIET = Work(progress=False)
+
+
+def represent(
+    clip: Clip, root: Path, out: Path, work: Work = QUIET, **settings: object
+) -> dict[str, DomainRepresentation]:
+    chosen = RepresentationSettings(**{"n_images": 3} | settings)  # type: ignore[arg-type]
+    found = extract_representations(clip, DomainFolder(root), out, chosen, work)
     return {one.grams.domain: one for one in found}
 
 
@@ -109,8 +127,7 @@ def test_class_means_are_those_of_activations_in_memory(clip: Clip, root: Path, 
             (found.halves[0], slice(0, 3, 2)),
             (found.halves[1], slice(1, 3, 2)),
         ):
-            assert grams.by_site[site].shape == (1, 6, 6)
-            assert_rows(grams.by_site[site][0], *expected_means(clip, root, domain, site, part))
+            assert_rows(grams.by_site[site], *expected_means(clip, root, domain, site, part))
 
 
 def test_similarity_of_domains_is_that_of_their_class_means(clip: Clip, root: Path, made: Path) -> None:
@@ -150,14 +167,13 @@ def test_unit_means_average_over_positions_wherever_units_are(any_tower: nn.Modu
         assert means[1, 1].item() == pytest.approx(unit.mean().item(), abs=1e-5)
 
 
-@pytest.mark.parametrize("rows", ["class-means", "images"])
 def test_batches_and_budget_do_not_change_the_result(
-    rows: str, clip: Clip, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    clip: Clip, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sites = ["layer1.0", "layer2.0"]
-    large = represent(clip, root, tmp_path / "large", rows=rows, sites=sites)
-    monkeypatch.setattr("circuitry.representations.study.LARGEST_BATCH", 2)
-    small = represent(clip, root, tmp_path / "small", rows=rows, sites=sites[::-1], memory_gib=1e-6)
+    sites = ("layer1.0", "layer2.0")
+    large = represent(clip, root, tmp_path / "large", sites=sites)
+    monkeypatch.setattr("circuitry.representations.study.BATCH_SIZE", 1)
+    small = represent(clip, root, tmp_path / "small", Work(memory_gib=1e-6, progress=False), sites=sites[::-1])
     for domain, expected in large.items():
         found = small[domain]
         assert tuple(found.grams.by_site) == ("layer1.0", "layer2.0")
@@ -168,70 +184,123 @@ def test_batches_and_budget_do_not_change_the_result(
                 np.testing.assert_allclose(mine.by_site[site], theirs.by_site[site], atol=1e-6 * scale)
 
 
-# Single images
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_an_encoder_of_half_precision(dtype: torch.dtype, tiny: Tiny, root: Path, tmp_path: Path) -> None:
+    half = tiny.load()
+    half.model.to(dtype)
+    site = half.encoder.sites[-1]
+    found = represent(half, root, tmp_path / "half", sites=(site,))["real"]
+    full = represent(tiny.load(), root, tmp_path / "full", sites=(site,))["real"]
+    assert found.unit_means[site].dtype == np.float32
+    np.testing.assert_allclose(found.unit_means[site], full.unit_means[site], atol=0.05 * full.unit_means[site].std())
 
 
-def test_a_batch_holds_one_image_of_every_class(clip: Clip, root: Path, tmp_path: Path) -> None:
-    found = represent(clip, root, tmp_path, rows="images", sites=["layer1.0", "layer3.0"])["sketch"]
-    assert found.grams.by_site["layer1.0"].shape == (3, 6, 6)
-    by_class = {name: activations(clip, root, "sketch", name) for name in CLASSES}
-    for i, gram in enumerate(found.grams.by_site["layer3.0"]):
-        rows = {name: images[i]["layer3.0"] for name, images in by_class.items() if len(images) > i and images[i]}
-        assert_rows(gram, list(rows), np.stack(list(rows.values())))
-    np.testing.assert_array_equal(found.halves[0].by_site["layer1.0"], found.grams.by_site["layer1.0"][::2])
-    np.testing.assert_array_equal(found.halves[1].by_site["layer1.0"], found.grams.by_site["layer1.0"][1::2])
-    # The first image of all but pizza, then the second without the key, then the third; one of the cats is broken.
-    assert len(found.image_classes) == 12
-    assert found.image_classes[-3:] in {("axe", "fish", "lion"), ("cat", "fish", "lion")}
+def test_a_tower_in_training_mode_is_looked_at_and_left_as_it_was(tiny: Tiny, root: Path, tmp_path: Path) -> None:
+    training, site = tiny.load(), "layer4.0"
+    training.model.train()
+    before = {name: buffer.clone() for name, buffer in training.model.named_buffers()}
+    found = represent(training, root, tmp_path / "training", sites=(site,))["real"]
+    expected = represent(tiny.load(), root, tmp_path / "evaluation", sites=(site,))["real"]
+    np.testing.assert_array_equal(found.unit_means[site], expected.unit_means[site])
+    assert all(module.training for module in training.model.modules())
+    for name, buffer in training.model.named_buffers():
+        torch.testing.assert_close(buffer, before[name], rtol=0, atol=0, equal_nan=True)
 
 
 # Folders
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(f.relative_to(folder)): f.read_bytes() for f in sorted(folder.rglob("*")) if f.is_file()}
+
+
 def test_a_second_run_reads_and_a_damaged_file_is_made_again(
-    clip: Clip, root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings = {"sites": ["layer4.0"]}
-    first = represent(clip, root, tmp_path, **settings)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "manifest.json",
-        "real.safetensors",
-        "sketch.safetensors",
-    ]
-    damaged = tmp_path / "sketch.safetensors"
-    whole = damaged.read_bytes()
-    damaged.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    before = (tmp_path / "real.safetensors").stat().st_mtime_ns
-    with caplog.at_level(logging.WARNING):
-        again = represent(clip, root, tmp_path, **settings)
-    assert "sketch is made again" in caplog.text
-    assert damaged.read_bytes() == whole
-    assert (tmp_path / "real.safetensors").stat().st_mtime_ns == before
-    np.testing.assert_array_equal(again["real"].grams.by_site["layer4.0"], first["real"].grams.by_site["layer4.0"])
-    with pytest.raises(InputError, match="another configuration"):
-        represent(clip, root, tmp_path, **settings, n_images=2)
-
-
-def test_an_image_that_cannot_be_read_is_left_out_with_a_line(
     clip: Clip, root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    represent(clip, root, tmp_path, sites=("layer4.0",))
+    before = contents(tmp_path)
+    assert [name for name in before if "/" not in name] == [
+        *("images.json", "manifest.json", "real.safetensors", "sketch.safetensors")
+    ]
+    damaged, kept = tmp_path / "sketch.safetensors", (tmp_path / "real.safetensors").stat().st_mtime_ns
+    damaged.write_bytes(before["sketch.safetensors"][:-1] + bytes([before["sketch.safetensors"][-1] ^ 1]))
+    with pytest.raises(InputError, match=r"sketch\.safetensors is damaged, its checksum does not fit: make it again"):
+        read_representations(tmp_path)
     with caplog.at_level(logging.WARNING):
-        represent(clip, root, tmp_path, sites=["layer4.0"])
-    lines = [record.getMessage() for record in caplog.records if "left out" in record.getMessage()]
-    assert len(lines) == 1
-    assert lines[0].startswith("left out an image: cannot read ")
+        again = represent(clip, root, tmp_path, sites=("layer4.0",))
+    assert "sketch is made again" in caplog.text
+    assert contents(tmp_path) == before
+    assert (tmp_path / "real.safetensors").stat().st_mtime_ns == kept
+    assert [one.grams.domain for one in read_representations(tmp_path)] == list(again) == ["real", "sketch"]
+
+
+def test_another_configuration_and_other_images_are_refused_by_name(clip: Clip, root: Path, tmp_path: Path) -> None:
+    data, out = tmp_path / "data", tmp_path / "out"
+    shutil.copytree(root, data)
+    represent(clip, data, out, sites=("layer4.0",))
+    with pytest.raises(InputError, match=r"another configuration \(n_images: 3 -> 2; images: 10 gone, first real/axe/"):
+        represent(clip, data, out, sites=("layer4.0",), n_images=2)
+    with pytest.raises(InputError, match=r"configuration \(sites: 'layer3\.0' is new, 'layer4\.0' is gone\)"):
+        represent(clip, data, out, sites=("layer3.0",))
+    replaced = data / "sketch" / "fish" / "0.png"
+    Image.new("RGB", (64, 64)).save(replaced)
+    with pytest.raises(InputError, match=r"configuration \(images: 1 replaced, first sketch/fish/0\.png\): choose"):
+        represent(clip, data, out, sites=("layer4.0",))
+    with pytest.raises(InputError, match=r"out/none is no folder of representations \(it has no manifest\.json\)"):
+        read_representations(out / "none")
+
+
+def started(tiny: Tiny, root: Path, out: Path, rank: Rank, killed_after: int | None = None) -> ForkProcess:
+    """A process that does a rank's share, and kills itself when it is about to run images for the n-th time."""
+
+    def share() -> None:
+        runs = iter(range(1000))
+
+        def counted(*args: object, **settings: object) -> object:
+            if next(runs) == killed_after:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return activations_of_images(*args, **settings)  # type: ignore[arg-type]
+
+        study.activations = counted  # type: ignore[attr-defined]
+        represent(tiny.load(), root, out, Work(rank, progress=False))
+
+    process = multiprocessing.get_context("fork").Process(target=share)
+    process.start()
+    return process
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of forking a process that has threads
+def test_killed_processes_and_two_ranks_leave_the_folder_of_one(tiny: Tiny, root: Path, tmp_path: Path) -> None:
+    represent(tiny.load(), root, tmp_path / "one")
+    for killed_after in (3, 15):  # in the first domain, then in the second
+        victim = started(tiny, root, tmp_path / "many", ALONE, killed_after)
+        victim.join()
+        assert victim.exitcode == -signal.SIGKILL
+    workers = [started(tiny, root, tmp_path / "many", Rank(i, 2)) for i in range(2)]
+    for worker in workers:
+        worker.join()
+        assert worker.exitcode == 0
+    assert contents(tmp_path / "many") == contents(tmp_path / "one")
+
+
+def test_an_image_that_cannot_be_read_is_left_out_with_a_warning_or_refused(
+    clip: Clip, root: Path, tmp_path: Path
+) -> None:
+    with pytest.warns(UserWarning, match="skipped an image: cannot read ") as caught:
+        represent(clip, root, tmp_path / "left out", sites=("layer4.0",))
+    assert len(caught) == 1
+    with pytest.raises(InputError, match=r"cannot read .*sketch/cat/1\.png"):
+        represent(clip, root, tmp_path / "refused", Work(strict=True, progress=False), sites=("layer4.0",))
 
 
 # Bad input
 
 
 def test_bad_input_is_named_in_a_sentence(clip: Clip, root: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="rows that are one of class-means, images, but 'pixels' was given"):
-        represent(clip, root, tmp_path, rows="pixels")
     with pytest.raises(InputError, match="at least two of them, but n_images=1 was given"):
         represent(clip, root, tmp_path, n_images=1)
     with pytest.raises(InputError, match="no site 'layer9'"):
-        represent(clip, root, tmp_path, sites=["layer9"])
+        represent(clip, root, tmp_path, sites=("layer9",))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -241,15 +310,21 @@ def test_activations_that_are_not_finite_are_refused(clip: Clip, root: Path, tmp
 
     with (
         clip.encoder.hooks(fwd_hooks=[("layer2.0", spoil)]),
-        pytest.raises(
-            InputError, match=r"finite activations, but layer2\.0 has NaN or infinite ones on .*0?\.png or the"
-        ),
+        pytest.raises(InputError, match=r"site 'layer2\.0' are not finite .*: look at the images and"),
     ):
-        represent(clip, root, tmp_path, sites=["layer1.0", "layer2.0"])
+        represent(clip, root, tmp_path, sites=("layer1.0", "layer2.0"))
 
 
 def test_a_domain_without_a_readable_image_is_refused(clip: Clip, tmp_path: Path) -> None:
     (tmp_path / "real" / "cat").mkdir(parents=True)
     (tmp_path / "real" / "cat" / "0.png").write_bytes(b"no image")
     with pytest.raises(InputError, match="None of the images of real can be read: give others, or leave"):
-        represent(clip, tmp_path, tmp_path / "out", sites=["layer4.0"])
+        represent(clip, tmp_path, tmp_path / "out", sites=("layer4.0",))
+
+
+def test_too_few_classes_for_cka_are_known_from_the_folder(root: Path) -> None:
+    check_comparable(DomainFolder(root, domains=("real",)))
+    with pytest.raises(InputError, match="two halves needs at least 4 classes with two images, but sketch has 3"):
+        check_comparable(DomainFolder(root, classes=("axe", "fish", "lion", "key")))
+    with pytest.raises(InputError, match="with images in both domains, but real and sketch have 3 in common: give"):
+        check_comparable(DomainFolder(root, classes=("axe", "cat", "pizza", "key")))

@@ -12,15 +12,12 @@ from circuitry.reports.page import Report
 from circuitry.representations.probes import TARGETS, SiteProbes
 from circuitry.representations.similarity import RepresentationSimilarity
 
-ROWS_IN_WORDS = {"class-means": "class means", "images": "single images of the classes"}
-
 
 def add_cka(
     report: Report,
     similarity: RepresentationSimilarity,
     ceilings: pd.DataFrame,
     marks: Mapping[str, Mark],
-    rows: str = "class-means",
 ) -> None:
     """Add the section on CKA: over depth by every kernel, and between all domains at the last site.
 
@@ -29,13 +26,12 @@ def add_cka(
         similarity: From `compare_representations`.
         ceilings: From `compare_representation_halves`.
         marks: The looks of the domains.
-        rows: What the rows are, one of the study's `ROWS`.
     """
     report.section("Are classes arranged alike in every domain?")
     kernels = list(dict.fromkeys(similarity.domains["kernel"]))
     for kernel in kernels:
         figure = cka_over_depth(similarity.domains, ceilings, kernel=kernel, marks=marks)
-        report.figure(figure, _cka_words(similarity, ceilings, kernel, ROWS_IN_WORDS[rows]))
+        report.figure(figure, _cka_words(similarity, ceilings, kernel))
     last, kernel = str(similarity.pairs["site"].iloc[-1]), kernels[0]
     at_last = similarity.pairs.query("site == @last and kernel == @kernel")
     matrix = domain_matrix(at_last.assign(**{"class": "all"}), ceilings.query("site == @last and kernel == @kernel"))
@@ -43,7 +39,7 @@ def add_cka(
     least, most = ranked.iloc[0], ranked.iloc[-1]
     report.figure(
         similarity_heatmap(matrix, title=f"CKA at {last}", measure=f"CKA, {kernel} kernel", marks=marks),
-        f"CKA of {ROWS_IN_WORDS[rows]} between domains at the last site. The most alike are "
+        "CKA of class means between domains at the last site. The most alike are "
         f"{most['domain_a']} and {most['domain_b']} ({most['value']:.2f}), the least "
         f"{least['domain_a']} and {least['domain_b']} ({least['value']:.2f}).",
     )
@@ -87,7 +83,7 @@ def add_reading_guide(report: Report) -> None:
     )
 
 
-def _cka_words(similarity: RepresentationSimilarity, ceilings: pd.DataFrame, kernel: str, rows: str) -> str:
+def _cka_words(similarity: RepresentationSimilarity, ceilings: pd.DataFrame, kernel: str) -> str:
     domains = similarity.domains[similarity.domains["kernel"] == kernel]
     pairs = similarity.pairs[similarity.pairs["kernel"] == kernel]
     mean = domains.groupby("site", sort=False)["value"].mean()
@@ -95,8 +91,9 @@ def _cka_words(similarity: RepresentationSimilarity, ceilings: pd.DataFrame, ker
     least = domains.loc[domains.groupby("site", sort=False)["value"].idxmin(), "domain"].value_counts()
     halves = ceilings[ceilings["kernel"] == kernel].groupby("site", sort=False)["value"].mean()
     return (
-        f"Mean CKA of each domain with the other domains, of {rows}, {kernel} kernel, up to {pairs['n_classes'].max()} "
-        "classes (bands: 95 % jackknife intervals over classes). On average over domains it is "
+        f"Mean CKA of each domain with the other domains, of class means, {kernel} kernel, up to "
+        f"{pairs['n_classes'].max()} classes (bands: 95 % jackknife intervals over classes). On average over domains "
+        "it is "
         f"largest at {highest} ({mean[highest]:.2f}) and smallest at {lowest} ({mean[lowest]:.2f}). {least.index[0]} "
         f"has the lowest at {least.iloc[0]} of {len(mean)} sites. Two halves of a domain's images reach "
         f"{halves.min():.2f} to {halves.max():.2f} (dashed), permuted classes "
