@@ -156,13 +156,13 @@ def test_what_is_left_out_is_said(clip: Clip, root: Path, tmp_path: Path, caplog
     run(clip, root, tmp_path / "x", classes=["cat", "fish"], domains=["sketch"])
     lines = [r.getMessage() for r in caplog.records if r.name == "circuitry.circuits.extraction"]
     assert lines[0] == "fish in sketch: no images, so no circuit"
-    assert lines[1].startswith("cat in sketch: 1 images left out, first: cannot read ")
+    assert lines[1].startswith("cat in sketch: 1 images left out, first: Cannot read ")
     assert "1.png" in lines[1]
     assert len(lines) == 2
 
 
 def test_strict_stops_at_the_first_unreadable_image(clip: Clip, root: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"cannot read .*1\.png"):
+    with pytest.raises(InputError, match=r"Cannot read .*1\.png"):
         run(clip, root, tmp_path / "x", classes=["cat"], strict=True)
 
 
@@ -255,7 +255,7 @@ def test_what_only_changes_the_speed_is_not_compared(clip: Clip, root: Path, mad
 def test_no_images_at_all_cannot_be_asked_for(clip: Clip, root: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="at least one image, but n_images=0 was given"):
         run(clip, root, tmp_path / "x", n_images=0)
-    with pytest.raises(InputError, match="there is no class 'dog' here"):
+    with pytest.raises(InputError, match="There is no class 'dog' here"):
         run(clip, root, tmp_path / "x", classes=["dog"])
     assert not (tmp_path / "x").exists()
 

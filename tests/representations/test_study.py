@@ -219,7 +219,7 @@ def test_an_image_that_cannot_be_read_is_left_out_with_a_line(
         represent(clip, root, tmp_path, sites=["layer4.0"])
     lines = [record.getMessage() for record in caplog.records if "left out" in record.getMessage()]
     assert len(lines) == 1
-    assert lines[0].startswith("left out an image: cannot read ")
+    assert lines[0].startswith("left out an image: Cannot read ")
 
 
 # Bad input
