@@ -27,10 +27,10 @@ from typing import Any, Literal, NamedTuple, get_args
 from circuitry import DomainFolder
 from circuitry.data.captions import sketch_caption
 from circuitry.data.domains import ImageRecord
-from circuitry.data.file_check import MissingFiles
+from circuitry.data.file_check import MissingFiles, read_text
 from circuitry.data.mixtures.base_sets import caption_table, imagenet_captions, shard_captions, validation_part
 from circuitry.data.mixtures.caption_table import CaptionedImage, NoCaption
-from circuitry.data.mixtures.class_table import study_held_out
+from circuitry.data.mixtures.class_table import spelt_as_in, study_held_out
 from circuitry.data.mixtures.mixture_files import (
     Captions,
     generated_captions,
@@ -70,11 +70,11 @@ class Config:
     setting: Setting = "cg-high"
     """What takes part."""
     test_domain: str | None = None
-    """Domain that generalization is tested on; all but the natural one unless told (with --all)."""
+    """Domain that generalization is tested on; default with --all: all but the natural one."""
     all: bool = False
     """Make the whole set of the study, see above."""
     held_out: tuple[str, ...] | None = None
-    """Classes held out of the test domain; the study's 15 unless told, those of them that the data has."""
+    """Classes held out of the test domain (default: those of the study's 15 that the data has)."""
     natural_domain: str = "real"
     """Domain of photographs."""
     fraction: float | None = None
@@ -82,13 +82,13 @@ class Config:
     other_domains: tuple[str, ...] | None = None
     """Domain interpolation: domains beside the natural and the test domain."""
     size: int | None = None
-    """Images of a subsampled mixture, without the base; as many as cg-low has unless told."""
+    """Images of a subsampled mixture, without the base (default: as many as cg-low has)."""
     split: str = "train"
     """Which lists to read."""
     validation_split: str | None = None
     """Also write a validation table from these lists, filtered alike but not subsampled."""
     captions: Literal["file", "generated"] | None = None
-    """From captions.tsv, or sentences round style word and class; file unless told, where there is one."""
+    """From captions.tsv, or sentences round style word and class (default: file, where there is one)."""
     imagenet_sketch: Path | None = None
     """Folder of ImageNet-Sketch, <wnid>/<file>: its classes without a DomainNet partner join the domain sketch."""
     sketches: Sketches = "replace"
@@ -100,7 +100,7 @@ class Config:
     base_path: Path | None = None
     """ImageNet-Captions: its JSON; CC3M, CC12M: table of paths and captions, or (folder of) webdataset shards."""
     base_images: Path | None = None
-    """Folder that paths of the base set start from; the folder of a table unless told."""
+    """Folder that paths of the base set start from (default: that of the table)."""
     base_validation: float | Path | None = None
     """Images of the base set for validation: their share, or a file with one name per line."""
     missing_files: MissingFiles = "refuse"
@@ -130,7 +130,8 @@ class Job(NamedTuple):
 def main(config: Config) -> None:
     """Make the mixtures, their table and their figure."""
     images = read_images(config, config.split)
-    held_out = config.held_out or study_held_out(images.all_classes)
+    classes = images.all_classes
+    held_out = spelt_as_in(config.held_out, classes, "held-out class") if config.held_out else study_held_out(classes)
     jobs = whole_set(config, images.domains, held_out) if config.all else [one_job(config, held_out)]
     sketches = imagenet_sketch(config.imagenet_sketch) if config.imagenet_sketch else SketchSet([], {})
     tables = []
@@ -147,7 +148,7 @@ def main(config: Config) -> None:
         if config.validation_split or config.base_validation is not None:
             print(write_validation(config, job, sketches), flush=True)
     if not tables:
-        raise InputError("none of the mixtures can be made of these images; see the reasons above")
+        raise InputError("None of the mixtures can be made of these images; see the reasons above.")
     summary = mixture_summary(tables, held_out)
     with whole_file(config.out / "mixtures.csv") as temporary:
         summary.to_csv(temporary, index=False)
@@ -156,14 +157,14 @@ def main(config: Config) -> None:
 
 
 def read_images(config: Config, split: str) -> DomainFolder:
-    """The images of a split."""
+    """Return the images of a split."""
     return DomainFolder(config.domainnet, split=split, missing_files=config.missing_files)
 
 
 def one_job(config: Config, held_out: Sequence[str]) -> Job:
-    """The mixture that the command line describes."""
+    """Return the mixture that the command line describes."""
     if config.test_domain is None:
-        raise InputError("name the test domain (--test-domain sketch), or make all mixtures (--all)")
+        raise InputError("Name the test domain (--test-domain sketch), or make all mixtures (--all).")
     settings = MixtureSettings(
         config.setting,
         config.test_domain,
@@ -177,7 +178,7 @@ def one_job(config: Config, held_out: Sequence[str]) -> Job:
 
 
 def whole_set(config: Config, domains: Sequence[str], held_out: Sequence[str]) -> list[Job]:
-    """The study's mixtures for every test domain, or for the one asked for."""
+    """Return the study's mixtures for every test domain, or for the one asked for."""
     order = [name for name in DOMAINNET_ROUND if name in domains] if set(domains) <= set(DOMAINNET_ROUND) else domains
     tested = [name for name in domains if name != config.natural_domain and config.test_domain in (None, name)]
     jobs: list[Job] = []
@@ -202,7 +203,7 @@ def whole_set(config: Config, domains: Sequence[str], held_out: Sequence[str]) -
 
 
 def choose(images: DomainFolder, job: Job, sketches: SketchSet) -> list[ImageRecord]:
-    """The training images of a mixture; N is that of DomainNet alone, whatever happens to its sketches."""
+    """Return the training images of a mixture; N is that of DomainNet alone, whatever happens to its sketches."""
     settings = job.settings
     if job.sketches is None and job.sketch_classes is None:
         return mixture(images.records, settings, images.all_classes)
@@ -213,9 +214,9 @@ def choose(images: DomainFolder, job: Job, sketches: SketchSet) -> list[ImageRec
 
 
 def with_sketches(part: Sequence[ImageRecord], job: Job, sketches: SketchSet) -> list[ImageRecord]:
-    """The admitted images after the sketches of fewer classes, and those of ImageNet-Sketch, came in."""
+    """Return the admitted images after the sketches of fewer classes, and those of ImageNet-Sketch, came in."""
     if "sketch" not in {record.domain for record in part}:
-        raise InputError(f"the mixture {job.settings.name} has no domain 'sketch' that could be changed")
+        raise InputError(f"The mixture {job.settings.name} has no domain 'sketch' that could be changed.")
     kept = list(part) if job.sketch_classes is None else keep_classes(part, job.sketch_classes)
     if job.sketches == "replace":
         return replace_at_random(kept, sketches.records)
@@ -271,18 +272,18 @@ def _write(
 
 
 def captions_are_generated(config: Config) -> bool:
-    """Whether captions are sentences round style word and class."""
+    """Return whether captions are sentences round style word and class."""
     return config.captions == "generated" if config.captions else not (config.domainnet / "captions.tsv").is_file()
 
 
 def captions_of(config: Config, job: Job, sketches: SketchSet) -> Captions:
-    """The captions of a mixture's images."""
+    """Return the captions of a mixture's images."""
     aligned = job.settings.aligned
     if captions_are_generated(config):
         generated = generated_captions(config.seed, aligned=aligned)
     elif aligned:
         raise InputError(
-            "aligned captions are generated ones; pass --captions generated, for the mixtures to compare with, too"
+            "Aligned captions are generated ones; pass --captions generated, for the mixtures to compare with, too."
         )
     else:
         from_file = read_captions(config.domainnet)
@@ -299,7 +300,7 @@ def captions_of(config: Config, job: Job, sketches: SketchSet) -> Captions:
 
 
 def shards(config: Config) -> list[Path]:
-    """The webdataset shards that hold the base set, if it comes in any."""
+    """Return the webdataset shards that hold the base set, if it comes in any."""
     path = config.base_path
     if config.base == "none" or path is None:
         return []
@@ -307,14 +308,14 @@ def shards(config: Config) -> list[Path]:
 
 
 def base_images(config: Config, part: Literal["train", "val"]) -> Iterator[CaptionedImage]:
-    """The training or validation images of the base set, as a stream."""
+    """Return the training or validation images of the base set, as a stream."""
     if config.base == "none":
         return iter(())
     if config.base_path is None:
-        raise InputError(f"--base {config.base} needs --base-path, where its captions are")
+        raise InputError(f"--base {config.base} needs --base-path, where its captions are.")
     if config.base == "imagenet-captions":
         if config.base_images is None:
-            raise InputError("--base imagenet-captions needs --base-images, the folder <wnid>/<file> of ImageNet")
+            raise InputError("--base imagenet-captions needs --base-images, the folder <wnid>/<file> of ImageNet.")
         images = imagenet_captions(config.base_path, config.base_images)
     elif tars := shards(config):
         images = shard_captions(tars, config.base)
@@ -324,7 +325,7 @@ def base_images(config: Config, part: Literal["train", "val"]) -> Iterator[Capti
     if chosen is None:
         return images if part == "train" else iter(())
     if isinstance(chosen, Path):
-        return validation_part(images, part, chosen.read_text(encoding="utf-8").split("\n"), config.seed)
+        return validation_part(images, part, read_text(chosen).split("\n"), config.seed)
     return validation_part(images, part, chosen, config.seed)
 
 

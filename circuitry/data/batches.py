@@ -1,8 +1,9 @@
 """From many image files to batches of tensors: decoded and preprocessed ahead of the consumer.
 
-A file that cannot be read is left out and reported, or with ``strict`` an `InputError` that names it.
+A file that cannot be read or preprocessed is left out and reported, or with ``strict`` an `InputError` that names it.
 """
 
+import os
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -15,7 +16,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from circuitry.data.images import load_image
+from circuitry.data.images import load_image, reason_of
 from circuitry.runs.errors import InputError
 
 Preprocess = Callable[[Image.Image], Tensor]
@@ -33,13 +34,20 @@ def load_batches(
 ) -> Iterator[Float[Tensor, "batch 3 height width"]]:
     """Decode and preprocess images ahead of the consumer; batches keep the order of ``paths``.
 
-    Unreadable files are left out, so batches stay full: ``on_skip(path, reason)`` is called for each in order
-    (default: a warning), or with ``strict`` the first one is an error. Which image lands where in the
+    Images that cannot be read or preprocessed are left out, so batches stay full. Which image lands where in the
     sequence does not depend on ``batch_size`` or ``threads``.
 
+    Args:
+        paths: Image files.
+        preprocess: RGB picture -> float tensor [3, H, W], such as `Clip.preprocess`.
+        batch_size: Images in one batch.
+        strict: Whether the first image that is left out is an error.
+        on_skip: What is called with path and reason of each image that is left out, in order (default: a warning).
+        threads: Images that are decoded at a time.
+
     Raises:
-        InputError: ``batch_size`` or ``threads`` below 1; tensors of differing shapes; with ``strict``, an
-        unreadable file.
+        InputError: For ``batch_size`` or ``threads`` below 1, anything else than paths, what is no tensor of real
+            numbers, tensors of differing shapes, and with ``strict`` an image that cannot be read or preprocessed.
 
     Example:
         >>> for batch in load_batches(paths, clip.preprocess, 64):
@@ -60,7 +68,9 @@ def numbered_batches(
 ) -> Iterator[tuple[list[int], Float[Tensor, "batch 3 height width"]]]:
     """Yield batches as `load_batches` does, each with the places of its images among ``paths``."""
     if batch_size < 1 or threads < 1:
-        raise InputError(f"batch_size and threads must be at least 1; given {batch_size} and {threads}")
+        raise InputError(f"batch_size and threads must be at least 1, but {batch_size} and {threads} were given.")
+    if isinstance(paths, str | os.PathLike):
+        raise InputError(f"Expected a sequence of paths, but the path {os.fspath(paths)!r} was given: write [path].")
     return _batches(paths, preprocess, batch_size, strict, on_skip or _warn, threads)
 
 
@@ -81,10 +91,13 @@ def _batches(
                 raise tensor
             on_skip(path, str(tensor))
             continue
+        if not isinstance(tensor, Tensor) or tensor.is_complex():
+            kind = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
+            raise InputError(f"preprocess must give a tensor of real numbers, but {path} became {kind}.")
         if batch and tensor.shape != batch[0].shape:
             raise InputError(
-                f"preprocess must give every image one shape; {path} became {tuple(tensor.shape)} "
-                f"after {tuple(batch[0].shape)}"
+                f"preprocess must give every image one shape, but {path} became {tuple(tensor.shape)} "
+                f"after {tuple(batch[0].shape)}."
             )
         places.append(place)
         batch.append(tensor)
@@ -101,11 +114,17 @@ def _decoded_ahead(
     """Yield (path, tensor or the reason why not) in order, with at most ``ahead`` images decoded in advance."""
 
     def decode(path: Path) -> Tensor | InputError:
+        if not isinstance(path, str | os.PathLike):
+            kind = type(path).__name__
+            raise InputError(f"Expected paths of images, but {kind} was given; of an image record pass its .path.")
         try:
-            image = load_image(path)
+            return preprocess(load_image(path))
         except InputError as error:
             return error
-        return preprocess(image)
+        except Exception as error:  # MemoryError, too: one image is no reason to end a long run
+            reason = InputError(f"Cannot preprocess {path}: {reason_of(error)}.")
+            reason.__cause__ = error
+            return reason
 
     remaining = iter(paths)
     pool = ThreadPoolExecutor(threads)
@@ -123,4 +142,4 @@ def _decoded_ahead(
 
 
 def _warn(path: Path, reason: str) -> None:
-    warnings.warn(f"skipped an image: {reason}", stacklevel=2)
+    warnings.warn(f"Skipped an image: {reason}", stacklevel=2)

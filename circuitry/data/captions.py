@@ -54,10 +54,10 @@ _TAKES_AN = re.compile(r"(?!eu|ewe|one\b|once|uni|uk|us[ae]|ute|uto)[aeiou]|hour
 
 
 def caption(class_name: str, domain: str, rng: np.random.Generator, *, aligned: bool = False) -> str:
-    """A random caption of an image of this class and domain; its final full stop is dropped half of the time.
+    """Return a random caption of an image of this class and domain; its full stop is dropped half of the time.
 
-    ``aligned=True`` uses only the style words that all domains share, so that the caption does not tell the
-    domain.  A domain without words of its own in ``STYLE_WORDS`` gets only the shared ones too.
+    With ``aligned`` only the style words that all domains share are used, so that the caption does not tell the
+    domain. A domain without words of its own in `STYLE_WORDS` gets only the shared ones, too.
 
     Example:
         >>> caption("ice_cream", "sketch", np.random.default_rng(0))
@@ -70,7 +70,7 @@ def caption(class_name: str, domain: str, rng: np.random.Generator, *, aligned: 
 
 
 def image_caption(relative: str, class_name: str, domain: str, seed: int = 0, *, aligned: bool = False) -> str:
-    """The caption of one image: as ``caption``, but drawn by a hash of (seed, path below the root) and nothing else.
+    """Return the caption of one image: as `caption`, but drawn by a hash of (seed, path below the root) alone.
 
     So it is the same in every subset, run, library version and platform. The aligned caption of an image is its
     other caption with, where necessary, another style word.
@@ -83,7 +83,7 @@ def image_caption(relative: str, class_name: str, domain: str, seed: int = 0, *,
 
 
 def sketch_caption(relative: str, class_name: str, seed: int = 0, *, aligned: bool = False) -> str:
-    """The caption of an image of ImageNet-Sketch, as ``image_caption`` with ``SKETCH_PATTERNS`` and ``SKETCH_WORDS``.
+    """Return the caption of an image of ImageNet-Sketch, as `image_caption` with `SKETCH_PATTERNS` and `SKETCH_WORDS`.
 
     Example:
         >>> sketch_caption("n01440764/sketch_1.JPEG", "tench")
@@ -112,12 +112,12 @@ def _sentence(pattern: str, style: str, class_name: str, *, full_stop: bool) -> 
 
 
 def readable(class_name: str) -> str:
-    """The class name as words: underscores and hyphens become spaces, runs of them one space."""
+    """Return the class name as words: underscores and hyphens become spaces, runs of them one space."""
     return " ".join(re.split(r"[\s_-]+", class_name.strip(" _-")))
 
 
 def with_article(noun: str) -> str:
-    """The noun with a or an before it; a name that brings its own article (the mona lisa) keeps that."""
+    """Return the noun with a or an before it; a name that brings its own article (the mona lisa) keeps that."""
     if noun.lower().startswith("the "):
         return noun
     return f"{'an' if _TAKES_AN.match(noun) else 'a'} {noun}"

@@ -9,17 +9,18 @@ Two sources say which images there are:
 The label of a class is its index among all classes of the data set, never among the selected ones.
 """
 
-import difflib
 import hashlib
 import os
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from circuitry.data.file_check import FileCheck, MissingFiles
+from circuitry.data.file_check import FileCheck, MissingFiles, check_word, read_text
+from circuitry.data.names import chosen_names
 from circuitry.runs.errors import InputError
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
@@ -42,17 +43,21 @@ class DomainFolder:
     """The images below ``root``, sorted by domain and class.
 
     Args:
-        root: folder with one folder per domain.
-        split: which lists to read, such as "test"; without any lists, or with None, all image files of the
+        root: Folder with one folder per domain.
+        split: Which lists to read, such as "test"; without any lists, or with None, all image files of the
             folders.
-        domains, classes: names to keep, in the given order for domains; None keeps all.
-        missing_files: what happens when a list names files that do not exist: "refuse", "skip" (``missing`` counts
+        domains: Domains to keep, in this order (default: all).
+        classes: Classes to keep (default: all).
+        missing_files: What happens when a list names files that do not exist: "refuse", "skip" (`missing` counts
             them) or "unchecked", for lists of images that lie elsewhere (a list still needs the folder ``<domain>``,
             empty, beside it).
 
+    Warns:
+        UserWarning: For files and folders whose names are not UTF-8, which are left out.
+
     Raises:
-        InputError: nothing there to read, lists that are missing, malformed or name absent files, unknown
-        names.
+        InputError: For nothing there to read, lists that are missing, malformed, name absent files or files outside
+            of their domain's folder, and unknown names.
 
     Example:
         >>> images = DomainFolder("DomainNet", split="test", domains=("real", "quickdraw"))
@@ -82,10 +87,12 @@ class DomainFolder:
         classes: Sequence[str] | None = None,
         missing_files: MissingFiles = "refuse",
     ) -> None:
+        check_word("missing_files", missing_files, MissingFiles)
         self.root = Path(root).resolve()
         self.split = split
         if not self.root.is_dir():
-            raise InputError(f"expected a folder of domains, but there is no folder {self.root}")
+            why = "is a file" if self.root.exists() else "does not exist"
+            raise InputError(f"Expected a folder of domains, but {self.root} {why}.")
         splits = () if split is None else _splits(self.root)
         if not splits:
             by_domain, self.all_classes = _from_folders(self.root)
@@ -93,11 +100,11 @@ class DomainFolder:
             by_domain, self.all_classes = _from_lists(self.root, split, splits)
         else:
             raise InputError(
-                f"there is no list <domain>_{split}.txt in {self.root}; there are lists for the splits "
-                f"{', '.join(splits)} (split=None takes all files of the folders)"
+                f"There is no list <domain>_{split}.txt in {self.root}; there are lists for the splits "
+                f"{', '.join(splits)} (split=None takes all files of the folders)."
             )
-        self.domains = _chosen("domain", domains, tuple(by_domain))
-        wanted = set(_chosen("class", classes, self.all_classes))
+        self.domains = chosen_names("domain", domains, tuple(by_domain))
+        wanted = set(chosen_names("class", classes, self.all_classes))
         self.classes = tuple(name for name in self.all_classes if name in wanted)
         check = FileCheck(missing_files if splits else "unchecked", self.root)  # what the folders show is there
         self.records = tuple(
@@ -106,7 +113,7 @@ class DomainFolder:
             for relative, class_name in by_domain[domain]
             if class_name in wanted and check.keeps(relative)
         )
-        check.refuse(f"the lists in {self.root} name")
+        check.refuse(f"The lists in {self.root} name")
         self.missing = check.missing
         self._groups: dict[tuple[str, str], list[ImageRecord]] = {}
         for record in self.records:
@@ -122,25 +129,25 @@ class DomainFolder:
         )
 
     def label(self, class_name: str) -> int:
-        """Index of a class among all classes of the data set, whatever was selected."""
-        return self.all_classes.index(_chosen("class", (class_name,), self.all_classes)[0])
+        """Return the index of a class among all classes of the data set, whatever was selected."""
+        return self.all_classes.index(chosen_names("class", (class_name,), self.all_classes)[0])
 
     def select(self, class_name: str, domain: str, n: int | None = None, seed: int = 0) -> tuple[ImageRecord, ...]:
         """Draw ``n`` images of a class in a domain at random, without replacement; all of them where there are fewer.
 
-        Images are ranked by a hash of (seed, path below the root), and the first n are taken. So a choice
-        depends on nothing else (no other class, platform or library version), and n = 10 is part of n = 50.
-        With ``n=None`` all images, in that order. A class without images in the domain gives ().
+        Images are ranked by a hash of (seed, path below the root), and the first ``n`` are taken. So a choice
+        depends on nothing else (no other class, platform or library version), and ``n=10`` is part of ``n=50``.
+        With ``n=None`` all images, in that order. A class without images in the domain gives ``()``.
         """
-        _chosen("class", (class_name,), self.classes)
-        _chosen("domain", (domain,), self.domains)
+        chosen_names("class", (class_name,), self.classes)
+        chosen_names("domain", (domain,), self.domains)
         if n is not None and n < 1:
-            raise InputError(f"n must be at least 1, or None for all images; given {n}")
+            raise InputError(f"n must be at least 1, or None for all images, but {n} was given.")
         group = self._groups.get((domain, class_name), [])
         return tuple(sorted(group, key=lambda record: _rank(seed, record.relative))[:n])
 
     def counts(self) -> pd.DataFrame:
-        """Number of images per domain (rows) and class (columns)."""
+        """Return the number of images per domain (rows) and class (columns)."""
         numbers = {
             name: [len(self._groups.get((domain, name), ())) for domain in self.domains] for name in self.classes
         }
@@ -152,32 +159,35 @@ def _rank(seed: int, relative: str) -> bytes:
     return hashlib.sha256(f"{seed}\0{relative}".encode()).digest()
 
 
-def _chosen(kind: str, asked: Sequence[str] | None, available: tuple[str, ...]) -> tuple[str, ...]:
-    """The names asked for, without repetition; an unknown one is an error that shows what comes close."""
-    if asked is None:
-        return available
-    if isinstance(asked, str):
-        raise InputError(f"expected a sequence of {kind} names, given the single string {asked!r}: write ({asked!r},)")
-    if not asked:
-        raise InputError(f"expected at least one {kind} name, given none; None takes all")
-    known = set(available)
-    for name in asked:
-        if name not in known:
-            near = difflib.get_close_matches(name, available, n=5, cutoff=0.5)
-            shown = list(available[:20]) + (["..."] if len(available) > 20 else [])
-            hint = f"did you mean {' or '.join(near)}" if near else f"available: {', '.join(shown)}"
-            raise InputError(f"there is no {kind} {name!r} here; {hint}")
-    return tuple(dict.fromkeys(asked))
+def check_records(records: object) -> None:
+    """Refuse what is not a sequence of images.
+
+    Raises:
+        InputError: For a path, a `DomainFolder` or anything else; the message says how to get the records.
+    """
+    if isinstance(records, DomainFolder):
+        raise InputError("Expected a sequence of image records, but a DomainFolder was given: pass its .records.")
+    if isinstance(records, str | os.PathLike):
+        raise InputError(
+            f"Expected a sequence of image records, but the path {os.fspath(records)!r} was given: "
+            "DomainFolder(path).records holds the images of a folder."
+        )
+    if not isinstance(records, Sequence) or not all(isinstance(record, ImageRecord) for record in records):
+        raise InputError(
+            f"Expected a sequence of image records, as DomainFolder(path).records, but {type(records).__name__} "
+            "with other content was given."
+        )
 
 
 # --- lists --------------------------------------------------------------------------------------------------
 
 _Listed = list[tuple[str, str]]  # (path below the root, class name) of each image of a domain
+_UPWARDS = frozenset({".", ".."})
 
 
 def _splits(root: Path) -> tuple[str, ...]:
     """The splits for which some folder ``<domain>`` has a list; both names may hold underscores."""
-    folders = {path.name for path in root.iterdir() if path.is_dir()}
+    folders = {entry.name for entry in os.scandir(root) if entry.is_dir()}
     found = set()
     for path in root.glob("*_*.txt"):
         domains = [name for name in folders if path.stem.startswith(f"{name}_")]
@@ -200,16 +210,16 @@ def _from_lists(root: Path, split: str, splits: Sequence[str]) -> tuple[dict[str
             if labels.setdefault(class_name, label) != label:
                 raise InputError(
                     f"{path} gives class {class_name!r} the label {label}, elsewhere it has {labels[class_name]}; "
-                    f"a class must have one label"
+                    f"a class must have one label."
                 )
             if names.setdefault(label, class_name) != class_name:
                 raise InputError(
                     f"{path} gives label {label} to class {class_name!r}, elsewhere it is {names[label]!r}; "
-                    f"a label must mean one class"
+                    f"a label must mean one class."
                 )
             by_domain[domain].append((relative, class_name))
     if not names:
-        raise InputError(f"the lists <domain>_{split}.txt in {root} name no images")
+        raise InputError(f"The lists <domain>_{split}.txt in {root} name no images.")
     if len(names) <= max(names):  # a class without a single image in this split must not shift the labels after it
         for other in splits:
             if other != split:
@@ -228,19 +238,20 @@ def _fill_gaps(names: dict[int, str], lists: Mapping[str, Path]) -> None:
 
 
 def _read_list(path: Path, domain: str) -> list[tuple[str, str, int]]:
-    """(path below the root, class, label) of every line; spaces in paths are kept, the label is the last word."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from None
+    """Return (path below the root, class, label) of every line; paths may hold spaces, the label is the last word."""
     entries = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         if not line.strip():
             continue
         relative, _, label = line.rstrip().rpartition(" ")
         parts = relative.split("/")
         if len(parts) < 3 or parts[0] != domain or not all(parts) or not label.isdecimal():
-            raise InputError(f"{path}, line {number}: expected '{domain}/<class>/<file> <label>', given {line!r}")
+            raise InputError(f"{path}, line {number}: expected '{domain}/<class>/<file> <label>', given {line!r}.")
+        if "\\" in relative or not _UPWARDS.isdisjoint(parts):
+            raise InputError(
+                f"{path}, line {number}: expected a file in the folder {domain}, named with forward slashes and "
+                f"without '.' and '..', given {line!r}."
+            )
         entries.append((relative, sys.intern(parts[1]), int(label)))  # one string per class, not per image
     return entries
 
@@ -251,24 +262,45 @@ def _read_list(path: Path, domain: str) -> list[tuple[str, str, int]]:
 def _from_folders(root: Path) -> tuple[dict[str, _Listed], tuple[str, ...]]:
     by_domain: dict[str, _Listed] = {}
     classes: set[str] = set()
-    for domain in _subfolders(root):
+    strange: list[str] = []
+    for domain in _subfolders(root, strange):
         listed = []
-        for folder in _subfolders(domain):
-            names = _image_names(folder)
+        for folder in _subfolders(domain, strange):
+            names = _image_names(folder, strange)
             if names:
                 classes.add(folder.name)
                 listed += [(f"{domain.name}/{folder.name}/{name}", folder.name) for name in names]
         if listed:
             by_domain[domain.name] = listed
+    if strange:
+        warnings.warn(
+            f"Left out {len(strange)} files or folders whose names are not UTF-8, such as {strange[0]!r} in {root}; "
+            "rename them.",
+            stacklevel=3,
+        )
     if not by_domain:
-        raise InputError(f"found no images in {root}; expected files {root}/<domain>/<class>/<file>")
+        raise InputError(f"Found no images in {root}; expected files {root}/<domain>/<class>/<file>.")
     return by_domain, tuple(sorted(classes))
 
 
-def _subfolders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+def _subfolders(folder: Path, strange: list[str]) -> list[Path]:
+    names = [entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith(".")]
+    return [folder / name for name in sorted(_in_utf8(names, strange))]
 
 
-def _image_names(folder: Path) -> list[str]:
-    names = (entry.name for entry in os.scandir(folder) if entry.is_file())
-    return sorted(name for name in names if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES)
+def _image_names(folder: Path, strange: list[str]) -> list[str]:
+    names = [entry.name for entry in os.scandir(folder) if entry.is_file() and not entry.name.startswith(".")]
+    return sorted(_in_utf8([name for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES], strange))
+
+
+def _in_utf8(names: Sequence[str], strange: list[str]) -> list[str]:
+    """Return the names that no table, digest or manifest refuses; the others are added to ``strange``."""
+    good = []
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError:  # bytes of another encoding, which Python keeps as lone surrogates
+            strange.append(name)
+        else:
+            good.append(name)
+    return good

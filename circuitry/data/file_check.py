@@ -2,7 +2,8 @@
 
 import os
 from itertools import islice
-from typing import Literal
+from pathlib import Path
+from typing import Literal, get_args
 
 from circuitry.runs.errors import InputError
 
@@ -13,15 +14,65 @@ NAMES_HELD = 1_000_000
 """File names held in memory at a time, about 0.1 GiB."""
 
 
+def check_file(path: Path, what: str, advice: str) -> None:
+    """Refuse a path that is no file.
+
+    Args:
+        path: Where the file should be.
+        what: What was expected there, such as "a table of captions".
+        advice: What to do about it, as the end of a sentence.
+
+    Raises:
+        InputError: For a path where there is nothing, or a folder.
+    """
+    if not path.is_file():
+        why = "is a folder" if path.is_dir() else "does not exist"
+        raise InputError(f"Expected {what}, but {path} {why}; {advice}.")
+
+
+def read_text(path: Path) -> str:
+    """Return the UTF-8 text of a file.
+
+    Raises:
+        InputError: For a path that is no file, and for bytes that are not UTF-8.
+    """
+    check_file(path, "a text file", "check the path")
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8."
+        ) from None
+
+
+def check_word(name: str, given: object, words: object) -> None:
+    """Refuse a setting that is none of the words of a ``Literal``.
+
+    Raises:
+        InputError: Naming the words.
+    """
+    known = get_args(words)
+    if given not in known:
+        raise InputError(f"{name} must be one of {', '.join(map(repr, known))}, but {given!r} was given.")
+
+
 class FileCheck:
     """Looks for files below ``root``, counts those that are missing, and keeps the first five names.
 
     A folder is listed once, which on network disks is ten times faster than a query per file. Listings are forgotten
-    when they hold more than ``NAMES_HELD`` names; files of a folder that comes again after that, or that is larger,
+    when they hold more than `NAMES_HELD` names; files of a folder that comes again after that, or that is larger,
     are queried one by one, so memory is bounded whatever the order of the list.
+
+    Args:
+        policy: What happens to missing files.
+        root: Folder that relative paths start from.
+
+    Raises:
+        InputError: For an unknown policy.
     """
 
     def __init__(self, policy: MissingFiles, root: str | os.PathLike[str] = "") -> None:
+        check_word("missing_files", policy, MissingFiles)
         self.policy = policy
         self._root = root
         self.missing = 0
@@ -31,7 +82,7 @@ class FileCheck:
         self._queried: set[str] = set()
 
     def keeps(self, path: str) -> bool:
-        """Whether the image at ``path``, absolute or below the root, takes part."""
+        """Return whether the image at ``path``, absolute or below the root, takes part."""
         if self.policy == "unchecked" or self._is_there(os.path.join(self._root, path)):
             return True
         self.missing += 1
@@ -40,12 +91,19 @@ class FileCheck:
         return False
 
     def refuse(self, source: str) -> None:
-        """Raise InputError where files were missing and the policy is to refuse them."""
+        """Refuse missing files where the policy says so.
+
+        Args:
+            source: Beginning of the sentence that says who names the files.
+
+        Raises:
+            InputError: Naming how many there are and the first five.
+        """
         if self.policy == "refuse" and self.missing:
             raise InputError(
                 f"{source} {self.missing} files that do not exist, such as {', '.join(self.examples)}; "
                 f"complete the download, or leave them out (missing_files='skip', on the command line "
-                f"--missing-files skip)"
+                f"--missing-files skip)."
             )
 
     def _is_there(self, path: str) -> bool:
@@ -54,7 +112,7 @@ class FileCheck:
             return os.path.isfile(path)
         names = self._listings.get(folder)
         if names is None:
-            names = _names_in(folder)
+            names = _files_in(folder)
             if self._names_held + len(names) > NAMES_HELD:
                 self._queried.update(self._listings, [folder])
                 self._listings.clear()
@@ -65,9 +123,10 @@ class FileCheck:
         return name in names
 
 
-def _names_in(folder: str) -> set[str]:
+def _files_in(folder: str) -> set[str]:
+    """Return the names of files in a folder, none for no folder, and at most one more than may be held."""
     try:
         with os.scandir(folder or ".") as entries:
-            return {entry.name for entry in islice(entries, NAMES_HELD + 1)}
+            return set(islice((entry.name for entry in entries if entry.is_file()), NAMES_HELD + 1))
     except (FileNotFoundError, NotADirectoryError):
         return set()

@@ -13,28 +13,39 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from circuitry.data.domains import ImageRecord
+from circuitry.data.domains import ImageRecord, check_records
 from circuitry.runs.errors import InputError
+
+MOST_STRETCHED = 1000
+"""How many times as long as wide an image may be: a model's transform enlarges its short side to 224 pixels."""
 
 
 def load_image(path: str | os.PathLike[str]) -> Image.Image:
     """Read an image file as an upright 8-bit RGB picture; animations give their first frame.
 
     Raises:
-        InputError: no such file, empty, truncated, not an image, or of a kind without a defined 8-bit range.
+        InputError: For no such file, one that is empty, truncated, not an image, of a kind without a defined 8-bit
+            range, or more than `MOST_STRETCHED` times as long as wide.
     """
     file = Path(path)
     if not file.is_file():
-        raise InputError(f"cannot read {file}: {'it is a folder' if file.is_dir() else 'there is no such file'}")
+        raise InputError(f"Cannot read {file}: {'it is a folder' if file.is_dir() else 'there is no such file'}.")
     if file.stat().st_size == 0:
-        raise InputError(f"cannot read {file}: the file is empty")
+        raise InputError(f"Cannot read {file}: the file is empty.")
     try:
         with Image.open(file) as image:
+            if max(image.size) > MOST_STRETCHED * min(image.size):
+                raise ValueError(f"it has {image.width} x {image.height} pixels, too long and thin to be resized")
             return _to_rgb(ImageOps.exif_transpose(image))
     except UnidentifiedImageError:
-        raise InputError(f"cannot read {file}: it is not an image in a known format") from None
+        raise InputError(f"Cannot read {file}: it is not an image in a known format.") from None
     except Exception as error:  # decoders of broken files raise almost anything (OSError, SyntaxError, struct.error)
-        raise InputError(f"cannot read {file}: {error or type(error).__name__}") from error
+        raise InputError(f"Cannot read {file}: {reason_of(error)}.") from error
+
+
+def reason_of(error: Exception) -> str:
+    """Return what an error says, or its kind where it says nothing, without a full stop."""
+    return str(error).strip().rstrip(".") or type(error).__name__
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -63,11 +74,15 @@ def image_listing(records: Iterable[ImageRecord]) -> dict[str, str]:
     For `runs.manifest.claim`, so that results notice replaced, repaired and other images. A file that is not there is
     ``absent``.
 
+    Raises:
+        InputError: For anything else than image records.
+
     Example:
         >>> image_listing(images.select("cat", "sketch"))
         {'sketch/cat/1.png': '2301 9f86d081884c7d65', ...}
     """
     chosen = list(records)
+    check_records(chosen)
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(_identified, [record.path for record in chosen]))
     return {record.relative: one for record, one in zip(chosen, found, strict=True)}

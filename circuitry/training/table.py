@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool
 
+from circuitry.data.file_check import check_file
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
 
@@ -66,22 +67,21 @@ def check_table(
     """Check a table of images from end to end.
 
     Args:
-        path: tab-separated file with a header.
-        columns: what it must have, with a value in every line; the first is that of the files.
-        batch_size: images per step; fewer cannot be trained on.
-        skip_missing: leave out the lines of files that do not exist.
-        chunk: lines that are held at a time.
+        path: Tab-separated file with a header.
+        columns: What it must have, with a value in every line; the first is that of the files.
+        batch_size: Images per step; fewer cannot be trained on.
+        skip_missing: Whether the lines of files that do not exist are left out.
+        chunk: Lines that are held at a time.
 
     Raises:
-        InputError: no such table, not readable, without a column or header, values that are missing, files that
-            do not exist (without ``skip_missing``), or fewer images than a batch.
+        InputError: For no such table, one that is not readable or lacks a column or its header, values that are
+            missing, files that do not exist (without ``skip_missing``), and fewer images than a batch.
 
     Example:
         >>> check_table(Path("train.tsv"), ("filepath", "title"), 1024).n_images
         459032
     """
-    if not path.is_file():
-        raise InputError(f"there is no training table {path}; circuitry.write_mixture makes one")
+    check_file(path, "a training table", "write_mixture makes one")
     present: list[np.ndarray] = []
     missing, blank = _Named(), {name: _Named() for name in columns[1:]}
     with ThreadPoolExecutor(_THREADS) as threads:
@@ -95,14 +95,14 @@ def check_table(
                 named.add([file for file, empty in zip(files, lines[name].isna(), strict=True) if empty])
     checked = CheckedTable(path, np.concatenate([np.zeros(0, dtype=bool), *present]))
     if missing.count and not skip_missing:
-        raise InputError(f"{path} names {missing.count} files that do not exist, such as {missing}")
+        raise InputError(f"{path} names {missing.count} files that do not exist, such as {missing}.")
     for name, named in blank.items():
         if named.count:
-            raise InputError(f"{path} has {named.count} images without a {name}, such as {named}")
+            raise InputError(f"{path} has {named.count} images without a {name}, such as {named}.")
     if checked.n_images < batch_size:
         raise InputError(
             f"{path} has {checked.n_images} images, fewer than one batch of {batch_size}; lower batch_size or add "
-            "images"
+            "images."
         )
     return checked
 
@@ -111,7 +111,7 @@ def read_chunks(path: Path, columns: Sequence[str], chunk: int = CHUNK) -> Itera
     """Yield the lines of a table as text, ``chunk`` at a time.
 
     Raises:
-        InputError: a table that cannot be read or lacks one of ``columns``.
+        InputError: For a table that cannot be read or lacks one of ``columns``.
     """
     expected = f"the header {'<TAB>'.join(columns)} and a line for each image"
     try:
@@ -119,10 +119,10 @@ def read_chunks(path: Path, columns: Sequence[str], chunk: int = CHUNK) -> Itera
             for i, lines in enumerate(reader):
                 if i == 0 and not set(columns) <= set(lines.columns):
                     header = "<TAB>".join(map(str, lines.columns))
-                    raise InputError(f"{path} must have {expected}; its first line is {header!r}")
+                    raise InputError(f"{path} must have {expected}; its first line is {header!r}.")
                 yield lines
     except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {path} ({str(error).strip()}); expected {expected}") from error
+        raise InputError(f"Cannot read {path} ({str(error).strip()}); expected {expected}.") from error
 
 
 def _exist(files: Sequence[str]) -> list[bool]:

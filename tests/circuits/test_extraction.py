@@ -190,7 +190,7 @@ def test_fewer_images_are_chosen_by_the_seed(clip: Clip, root: Path, tmp_path: P
 
 @pytest.mark.filterwarnings("default:skipped an image")
 def test_what_is_left_out_is_said(clip: Clip, root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with pytest.warns(UserWarning, match=r"skipped an image: cannot read .*1\.png"):
+    with pytest.warns(UserWarning, match=r"skipped an image: Cannot read .*1\.png"):
         run(clip, root, tmp_path / "x", classes=["cat", "fish"], domains=["sketch"])
     lines = [r.getMessage() for r in caplog.records if r.name == "circuitry.circuits.extraction"]
     assert lines == ["fish in sketch: no images, so no circuit", "cat in sketch: 1 of 4 images cannot be read"]
@@ -428,7 +428,7 @@ def test_what_only_changes_the_speed_is_not_compared(clip: Clip, root: Path, mad
 def test_no_images_at_all_cannot_be_asked_for(clip: Clip, root: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="at least one image, but n_images=0 was given"):
         run(clip, root, tmp_path / "x", n_images=0)
-    with pytest.raises(InputError, match="there is no class 'dog' here"):
+    with pytest.raises(InputError, match="There is no class 'dog' here"):
         run(clip, root, tmp_path / "x", classes=["dog"])
     with pytest.raises(InputError, match=r"list of domains, but the string 'real' was given: write \['real'\]"):
         run(clip, root, tmp_path / "x", domains="real")

@@ -1,5 +1,6 @@
 """Images sorted by domain and class, from lists and from folders."""
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -155,11 +156,11 @@ def test_select_all_and_none(folders: Path) -> None:
     images = DomainFolder(folders)
     assert {record.relative for record in images.select("owl", "sketch")} == {"sketch/owl/1.jpg", "sketch/owl/2.PNG"}
     assert images.select("ant hill", "sketch", 5) == ()
-    with pytest.raises(InputError, match="n must be at least 1, or None for all images; given 0"):
+    with pytest.raises(InputError, match="n must be at least 1, or None for all images, but 0 was given"):
         images.select("owl", "sketch", 0)
-    with pytest.raises(InputError, match="there is no class 'owls' here; did you mean owl"):
+    with pytest.raises(InputError, match="There is no class 'owls' here; perhaps you meant owl"):
         images.select("owls", "sketch")
-    with pytest.raises(InputError, match="there is no domain 'clipart' here; available: photo, sketch"):
+    with pytest.raises(InputError, match="There is no domain 'clipart' here; available: photo, sketch"):
         images.select("owl", "clipart")
 
 
@@ -167,9 +168,9 @@ def test_select_all_and_none(folders: Path) -> None:
 
 
 def test_nothing_to_read(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=f"there is no folder {re.escape(str(tmp_path / 'none'))}"):
+    with pytest.raises(InputError, match=r"Expected a folder of domains, but .*none does not exist"):
         DomainFolder(tmp_path / "none")
-    expected = "found no images in .*; expected files .*/<domain>/<class>/<file>"
+    expected = "Found no images in .*; expected files .*/<domain>/<class>/<file>"
     with pytest.raises(InputError, match=expected):
         DomainFolder(tmp_path)
     touch(tmp_path, "owl/1.png")  # one level short
@@ -179,30 +180,70 @@ def test_nothing_to_read(tmp_path: Path) -> None:
 
 def test_unknown_names(listed: Path) -> None:
     with pytest.raises(
-        InputError, match=r"there is no list <domain>_val\.txt in .* the splits test, train \(split=None"
+        InputError, match=r"There is no list <domain>_val\.txt in .* the splits test, train \(split=None"
     ):
         DomainFolder(listed, split="val")
-    with pytest.raises(InputError, match="there is no domain 'paintings' here; did you mean painting"):
+    with pytest.raises(InputError, match="There is no domain 'paintings' here; perhaps you meant painting"):
         DomainFolder(listed, domains=["paintings"])
-    with pytest.raises(InputError, match="there is no class 'dog' here; available: cello, cell phone, t-shirt, zebra"):
+    with pytest.raises(InputError, match="There is no class 'dog' here; available: cello, cell phone, t-shirt, zebra"):
         DomainFolder(listed, classes=["dog"])
     with pytest.raises(
-        InputError, match=r"sequence of class names, given the single string 'zebra': write \('zebra',\)"
+        InputError, match=r"sequence of class names, but the single string 'zebra' was given: write \('zebra',\)"
     ):
         DomainFolder(listed, classes="zebra")
-    with pytest.raises(InputError, match="at least one domain name, given none"):
+    with pytest.raises(InputError, match="at least one domain name, but none was given"):
         DomainFolder(listed, domains=[])
 
 
 @pytest.mark.parametrize(
     "line",
-    ["real/cello/c.png", "real/cello/c.png one", "real/c.png 0", "sketch/cello/c.png 0", "real//c.png 0", "0"],
+    [
+        *("real/cello/c.png", "real/cello/c.png one", "real/c.png 0", "sketch/cello/c.png 0", "real//c.png 0", "0"),
+        *("/real/cello/c.png 0", "../real/cello/c.png 0"),
+    ],
 )
 def test_malformed_lines_are_named(line: str, listed: Path) -> None:
     write_lists(listed, "test", {"real": ["real/cello/c 1.png 0", "", line]})
     expected = rf"real_test\.txt, line 3: expected 'real/<class>/<file> <label>', given {re.escape(repr(line))}"
     with pytest.raises(InputError, match=expected):
         DomainFolder(listed)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("real/../../secret.png 0", "real/cello/../../../secret.png 0", "real/./c.png 0", "real/../c.png 0"),
+        *(r"real/cello/..\..\secret.png 0", r"real/cello/\\host\c.png 0"),
+    ],
+)
+def test_files_outside_of_the_folder_of_the_domain_are_refused(line: str, listed: Path) -> None:
+    write_lists(listed, "test", {"real": ["real/cello/c 1.png 0", line]})
+    expected = rf"real_test\.txt, line 2: expected a file in the folder real, .*, given {re.escape(repr(line))}\."
+    for missing in ("refuse", "unchecked"):
+        with pytest.raises(InputError, match=expected):
+            DomainFolder(listed, missing_files=missing)
+
+
+def test_names_that_are_not_utf8_are_left_out_by_name(folders: Path) -> None:
+    (folders / "photo/owl" / os.fsdecode(b"caf\xe9.png")).touch()
+    touch(folders, *(os.fsdecode(name) for name in (b"photo/h\xf6hle/1.png", b"br\xfbl\xe9/owl/1.png")))
+    with pytest.warns(UserWarning, match=r"Left out 3 files or folders whose names are not UTF-8, such as 'br\\udcfb"):
+        images = DomainFolder(folders)
+    assert len(images) == 4
+    assert len([record for domain in images.domains for record in images.select("owl", domain, 5)]) == 3
+
+
+def test_folders_where_files_should_be(listed: Path) -> None:
+    (listed / "real/cello/c 1.png").unlink()
+    (listed / "real/cello/c 1.png").mkdir()
+    with pytest.raises(InputError, match=r"name 1 files that do not exist, such as real/cello/c 1\.png"):
+        DomainFolder(listed)
+    (listed / "real_test.txt").unlink()
+    (listed / "real_test.txt").mkdir()
+    with pytest.raises(InputError, match=r"Expected a text file, but .*real_test\.txt is a folder"):
+        DomainFolder(listed)
+    with pytest.raises(InputError, match=r"Expected a folder of domains, but .*painting_test\.txt is a file"):
+        DomainFolder(listed / "painting_test.txt")
 
 
 def test_contradicting_labels_are_refused(listed: Path) -> None:
@@ -218,7 +259,7 @@ def test_contradicting_labels_are_refused(listed: Path) -> None:
 
 def test_empty_and_undecodable_lists(listed: Path) -> None:
     write_lists(listed, "test", {"real": [], "painting": [" "]})
-    with pytest.raises(InputError, match=r"the lists <domain>_test\.txt in .* name no images"):
+    with pytest.raises(InputError, match=r"The lists <domain>_test\.txt in .* name no images"):
         DomainFolder(listed)
     (listed / "real_test.txt").write_bytes(b"real/caf\xe9/1.png 0\n")
     with pytest.raises(InputError, match=r"real_test\.txt is not UTF-8 text \(.* at byte 8\); save it as UTF-8"):

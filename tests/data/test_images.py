@@ -137,7 +137,7 @@ def integer_tiff() -> bytes:
 def test_unreadable_files_are_named_with_the_reason(content: Callable[[], bytes], why: str, tmp_path: Path) -> None:
     path = tmp_path / "bad.jpg"
     path.write_bytes(content())
-    with pytest.raises(InputError, match=f"^cannot read {re.escape(str(path))}: .*{why}"):
+    with pytest.raises(InputError, match=f"^Cannot read {re.escape(str(path))}: .*{why}"):
         load_image(path)
 
 
@@ -169,13 +169,13 @@ def test_unreadable_images_are_skipped_and_reported_in_order(tmp_path: Path) -> 
     batches = list(load_batches(paths, to_tensor, 2, on_skip=lambda path, why: reported.append((path, why))))
     assert [batch[:, 0, 0, 0].tolist() for batch in batches] == [[0, 2], [3, 5]]
     assert [path for path, _ in reported] == [paths[1], paths[4]]
-    assert reported[0][1] == f"cannot read {paths[1]}: the file is empty"
+    assert reported[0][1] == f"Cannot read {paths[1]}: the file is empty."
 
 
 def test_skipping_warns_unless_told_otherwise(tmp_path: Path) -> None:
     paths = make_images(tmp_path, 2)
     paths[0].write_bytes(b"")
-    with pytest.warns(UserWarning, match=r"skipped an image: cannot read .*000\.png: the file is empty"):
+    with pytest.warns(UserWarning, match=r"Skipped an image: Cannot read .*000\.png: the file is empty"):
         assert len(list(load_batches(paths, to_tensor, 2))) == 1
 
 
@@ -201,20 +201,52 @@ def test_at_most_a_batch_is_decoded_in_advance(tmp_path: Path) -> None:
     assert len(seen) <= 4 + 4 + 1
 
 
-def test_errors_of_the_preprocessing_are_not_swallowed(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("error", "why"), [(MemoryError(), "MemoryError"), (RuntimeError("no room."), "no room")])
+def test_images_that_cannot_be_preprocessed_are_left_out(error: Exception, why: str, tmp_path: Path) -> None:
     def failing(image: Image.Image) -> Tensor:
-        raise ZeroDivisionError
+        if pixel(image)[0] == 1:
+            raise error
+        return to_tensor(image)
 
-    with pytest.raises(ZeroDivisionError):
-        list(load_batches(make_images(tmp_path, 3), failing, 2))
+    paths = make_images(tmp_path, 3)
+    reported: list[str] = []
+    batches = list(load_batches(paths, failing, 2, on_skip=lambda path, why: reported.append(why)))
+    assert [batch[:, 0, 0, 0].tolist() for batch in batches] == [[0, 2]]
+    assert reported == [f"Cannot preprocess {paths[1]}: {why}."]
+    with pytest.raises(InputError, match="Cannot preprocess") as refused:
+        list(load_batches(paths, failing, 2, strict=True))
+    assert refused.value.__cause__ is error
+
+
+def test_images_too_long_and_thin_to_be_resized_are_left_out(tmp_path: Path) -> None:
+    """Shortest side to 224 pixels, as open_clip's transform does it, makes gigabytes of 65,000 x 1."""
+    paths = make_images(tmp_path, 3)
+    for path, size in zip(paths, ((65000, 1), (1, 65000), (1000, 1)), strict=True):
+        Image.new("RGB", size).save(path)
+    reported: list[str] = []
+
+    def resized(image: Image.Image) -> Tensor:
+        assert max(image.size) <= 1000 * min(image.size)
+        return to_tensor(image.resize((4, 4)))
+
+    batches = list(load_batches(paths, resized, 2, on_skip=lambda path, why: reported.append(why)))
+    assert [len(batch) for batch in batches] == [1]
+    assert reported[0] == f"Cannot read {paths[0]}: it has 65000 x 1 pixels, too long and thin to be resized."
+    assert "1 x 65000 pixels" in reported[1]
+
+
+def test_what_is_no_real_tensor_is_refused(tmp_path: Path) -> None:
+    paths = make_images(tmp_path, 2)
+    with pytest.raises(InputError, match=r"a tensor of real numbers, but .*000\.png became torch\.complex64\."):
+        list(load_batches(paths, lambda image: to_tensor(image).to(torch.complex64), 2))
 
 
 def test_differing_shapes_and_bad_numbers_are_refused(tmp_path: Path) -> None:
     paths = make_images(tmp_path, 2)
     Image.new("RGB", (9, 9)).save(paths[1])
-    with pytest.raises(InputError, match=r"one shape; .*001\.png became \(3, 9, 9\) after \(3, 3, 4\)"):
+    with pytest.raises(InputError, match=r"one shape, but .*001\.png became \(3, 9, 9\) after \(3, 3, 4\)"):
         list(load_batches(paths, to_tensor, 2))
-    with pytest.raises(InputError, match="batch_size and threads must be at least 1; given 0 and 2"):
+    with pytest.raises(InputError, match="batch_size and threads must be at least 1, but 0 and 2"):
         load_batches(paths, to_tensor, 0)
 
 

@@ -286,10 +286,10 @@ def test_killed_processes_and_two_ranks_leave_the_folder_of_one(tiny: Tiny, root
 def test_an_image_that_cannot_be_read_is_left_out_with_a_warning_or_refused(
     clip: Clip, root: Path, tmp_path: Path
 ) -> None:
-    with pytest.warns(UserWarning, match="skipped an image: cannot read ") as caught:
+    with pytest.warns(UserWarning, match="skipped an image: Cannot read ") as caught:
         represent(clip, root, tmp_path / "left out", sites=("layer4.0",))
     assert len(caught) == 1
-    with pytest.raises(InputError, match=r"cannot read .*sketch/cat/1\.png"):
+    with pytest.raises(InputError, match=r"Cannot read .*sketch/cat/1\.png"):
         represent(clip, root, tmp_path / "refused", Work(strict=True, progress=False), sites=("layer4.0",))
 
 

@@ -185,7 +185,7 @@ def test_missing_dependencies_of_the_trainer(
     ("content", "message"),
     [
         ("{image}\ta\n", r"must have the header filepath<TAB>title .*; its first line is '.*0\.png<TAB>a'"),
-        ("", r"cannot read .*train\.tsv \(No columns.*\); expected the header filepath<TAB>title and a line for each"),
+        ("", r"Cannot read .*train\.tsv \(No columns.*\); expected the header filepath<TAB>title and a line for each"),
         ("path\ttitle\nx\ty\n", r"must have the header filepath<TAB>title .*; its first line is 'path<TAB>title'"),
         ("filepath\ttitle\n", "has 0 images, fewer than one batch of 4; lower batch_size or add images"),
         ("filepath\ttitle\n/x/1.png\ta\n/x/2.png\tb\n", "names 2 files that do not exist, such as /x/1.png, /x/2.png"),
@@ -281,7 +281,7 @@ def test_a_configuration_that_is_no_model(train: Path, tmp_path: Path) -> None:
 
 
 def test_missing_table(model: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"there is no training table .*none\.tsv; circuitry\.write_mixture makes one"):
+    with pytest.raises(InputError, match=r"Expected a training table, but .*none\.tsv does not exist; write"):
         train_clip(tmp_path / "none.tsv", tmp_path / "run", model=model, **SETTINGS)
 
 

@@ -313,7 +313,7 @@ def test_batches_that_cannot_be_shared(
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_image_that_cannot_be_read(train: Path, model: Path, tmp_path: Path, workers: int) -> None:
     (tmp_path / "data" / "red" / "1.png").write_bytes(b"")
-    with pytest.raises(InputError, match=r"^cannot read .*red/1\.png: the file is empty$"):
+    with pytest.raises(InputError, match=r"^Cannot read .*red/1\.png: the file is empty\.$"):
         train_supervised(train, tmp_path / "run", model=model, **{**SETTINGS, "batch_size": 12, "workers": workers})
 
 

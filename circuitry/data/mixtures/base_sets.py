@@ -1,9 +1,9 @@
-"""Base sets of captioned photos, read as streams of ``CaptionedImage``: millions of images in constant memory.
+"""Base sets of captioned photos, read as streams of `CaptionedImage`: millions of images in constant memory.
 
-- ``imagenet_captions``: ImageNet-Captions, its JSON beside an ImageNet folder;
-- ``caption_table``: CC3M, CC12M or any other table of paths and captions;
-- ``shard_captions``: the same as webdataset shards, where only the list is wanted;
-- ``validation_part``: any of them without its validation images, or only those.
+- `imagenet_captions`: ImageNet-Captions, its JSON beside an ImageNet folder;
+- `caption_table`: CC3M, CC12M or any other table of paths and captions;
+- `shard_captions`: the same as webdataset shards, where only the list is wanted;
+- `validation_part`: any of them without its validation images, or only those.
 
 No torch.
 """
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from circuitry.data.domains import IMAGE_SUFFIXES
+from circuitry.data.file_check import check_file
 from circuitry.data.mixtures.caption_table import CaptionedImage, caption_rows
 from circuitry.runs.errors import InputError
 
@@ -36,19 +37,24 @@ def imagenet_captions(
     The caption is the title, the tags and the description joined by "; ", each with single spaces; empty parts are
     left out. Images are expected at ``root/<wnid>/<filename>``; the class is the WordNet id.
 
+    Args:
+        captions: The JSON file.
+        root: Folder of ImageNet's class folders.
+        name: What the base set is called.
+
     Raises:
-        InputError: no such file, not a JSON list, an entry without filename or wnid.
+        InputError: For no such file, one that is no JSON list, and an entry without filename or wnid.
     """
     folder = os.path.abspath(root)
     for number, entry in enumerate(_json_list(Path(captions)), start=1):
         if not (isinstance(entry, dict) and entry.get("filename") and entry.get("wnid")):
-            raise InputError(f"{captions}, entry {number}: expected filename and wnid, given {str(entry)[:200]}")
+            raise InputError(f"{captions}, entry {number}: expected filename and wnid, given {str(entry)[:200]}.")
         wnid, relative = str(entry["wnid"]), f"{entry['wnid']}/{entry['filename']}"
         yield CaptionedImage(f"{folder}/{relative}", relative, name, wnid, joined_caption(entry))
 
 
 def joined_caption(entry: Mapping[str, Any]) -> str:
-    """Title, tags and description of an entry joined by "; ", white space normalised, empty parts left out.
+    """Return title, tags and description of an entry joined by "; ", white space normalised, empty parts left out.
 
     Example:
         >>> joined_caption({"title": "My  cat", "tags": ["cat", "pet"], "description": ""})
@@ -62,16 +68,16 @@ def joined_caption(entry: Mapping[str, Any]) -> str:
 def caption_table(
     table: str | os.PathLike[str], name: str, root: str | os.PathLike[str] | None = None
 ) -> Iterator[CaptionedImage]:
-    """Read a table of paths and captions, as ``caption_rows`` does.
+    """Read a table of paths and captions, as `caption_rows` does.
 
     Args:
-        table: tab-separated, with or without a header.
-        name: name of the base set.
-        root: folder of the images, which relative paths start from; None: the folder of the table. Absolute paths
-            below it are digested relative to it, others as they are, so that a digest then depends on the machine.
+        table: Tab-separated, with or without a header.
+        name: What the base set is called.
+        root: Folder that relative paths start from (default: that of the table). Absolute paths below it are digested
+            relative to it, others as they are, so that a digest then depends on the machine.
 
     Raises:
-        InputError: as ``caption_rows``.
+        InputError: As `caption_rows`.
     """
     folder = os.path.abspath(Path(table).parent if root is None else root)
     prefix = os.path.join(folder, "")
@@ -89,23 +95,22 @@ def shard_captions(shards: Iterable[str | os.PathLike[str]], name: str) -> Itera
     Images are not read. The files of a sample lie side by side in its shard and share their name up to the first dot,
     as webdataset demands; the caption is the text of ``<key>.txt``, else "caption" in ``<key>.json``, else empty.
 
-    open_clip's csv trainer opens paths as files, so it cannot train on members of a shard, and ``write_table`` checks
+    open_clip's csv trainer opens paths as files, so it cannot train on members of a shard, and `write_table` checks
     files only outside of shards (``missing_files="unchecked"``). Either train with ``--dataset-type webdataset`` on
     the shards themselves, with the mixture's other images packed into shards, too; or extract the shards into folders
-    (``tar -xf``) and write the list of those with ``caption_table``.
+    (``tar -xf``) and write the list of those with `caption_table`.
 
     Raises:
-        InputError: a shard that is missing or damaged.
+        InputError: For a shard that is missing or damaged.
     """
     for shard in shards:
         path = Path(shard)
-        if not path.is_file():
-            raise InputError(f"there is no shard {path}; expected a webdataset .tar file")
+        check_file(path, "a webdataset shard", "shards are .tar files")
         try:
             with tarfile.open(path, "r:") as tar:
                 yield from _shard_images(tar, path, name)
         except (tarfile.TarError, EOFError, ValueError) as error:
-            raise InputError(f"cannot read the shard {path} ({error}); complete the download") from error
+            raise InputError(f"Cannot read the shard {path} ({error}); complete the download.") from error
 
 
 def _shard_images(tar: tarfile.TarFile, shard: Path, name: str) -> Iterator[CaptionedImage]:
@@ -149,17 +154,18 @@ def validation_part(
     """Pass on the training or the validation images of a base set.
 
     Args:
-        part: which of the two.
-        validation: the validation images: their relative paths or file names, or their share in 0..1. With a share, an
+        images: All images of the base set.
+        part: Which of the two.
+        validation: The validation images: their relative paths or file names, or their share in 0..1. With a share, an
             image's place is drawn by a hash of (seed, relative path) alone, so it holds for every subset and machine.
-        seed: seed of the draw.
+        seed: Seed of the draw.
 
     Raises:
-        InputError: a share outside of 0..1.
+        InputError: For a share outside of 0..1.
     """
     if isinstance(validation, int | float):
         if not 0 <= validation <= 1:
-            raise InputError(f"the share of validation images must lie in 0..1; given {validation}")
+            raise InputError(f"The share of validation images must lie in 0..1, but {validation} was given.")
         share = validation
         return (image for image in images if _falls_below(share, seed, image.relative) == (part == "val"))
     names = frozenset(validation)
@@ -176,14 +182,13 @@ def _falls_below(share: float, seed: int, relative: str) -> bool:
 
 
 def _json_list(path: Path) -> Iterator[Any]:
-    """The entries of a JSON list one by one; the file need not fit into memory."""
-    if not path.is_file():
-        raise InputError(f"there are no captions {path}; expected ImageNet-Captions' JSON file")
+    """Yield the entries of a JSON list; the file need not fit into memory."""
+    check_file(path, "ImageNet-Captions' JSON file", "download it")
     decoder = json.JSONDecoder()
     with open(path, encoding="utf-8-sig") as file:
         text = file.read(CHUNK).lstrip()
         if not text.startswith("["):
-            raise InputError(f"{path} must be a JSON list of entries, but starts with {text[:20]!r}")
+            raise InputError(f"{path} must be a JSON list of entries, but starts with {text[:20]!r}.")
         place = 1
         while True:
             place = _BETWEEN.match(text, place).end()  # type: ignore[union-attr]  # it matches nothing, too
@@ -195,7 +200,7 @@ def _json_list(path: Path) -> Iterator[Any]:
                 more = file.read(CHUNK)
                 if not more or len(text) - place > LONGEST_ENTRY:
                     shown = text[place : place + 60]
-                    raise InputError(f"{path} is damaged at {shown!r} ({error.msg}); download it again") from None
+                    raise InputError(f"{path} is damaged at {shown!r} ({error.msg}); download it again.") from None
                 text, place = text[place:] + more, 0
                 continue
             yield entry

@@ -1,7 +1,7 @@
 """The trainer's table of images and captions, ``filepath<TAB>title``, written and read as a stream. No torch.
 
-1. ``caption_rows`` reads such a table line by line, with or without a header.
-2. ``write_table`` writes one: captions cleaned, missing files and captions counted, refused or left out, duplicate
+1. `caption_rows` reads such a table line by line, with or without a header.
+2. `write_table` writes one: captions cleaned, missing files and captions counted, refused or left out, duplicate
    paths refused, and a digest of the content that does not depend on where the images lie.
 
 Memory does not grow with the images, except for 8 bytes each by which duplicates are found, so 12 million lines pass
@@ -9,7 +9,7 @@ in a gigabyte.
 
 open_clip's trainer reads the table with ``pandas.read_csv(path, sep="\\t")``, which guesses: "NA" becomes a missing
 value and then the caption "nan", "007" may become 7. A caption is therefore written only if pandas can read it as
-nothing but the same text: see ``is_text``.
+nothing but the same text: see `is_text`.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from typing import Literal, NamedTuple, TextIO
 import numpy as np
 
 from circuitry.data.domains import IMAGE_SUFFIXES
-from circuitry.data.file_check import FileCheck, MissingFiles
+from circuitry.data.file_check import FileCheck, MissingFiles, check_file, check_word
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
 
@@ -54,7 +54,7 @@ class CaptionedImage(NamedTuple):
 
 @dataclass(frozen=True)
 class WrittenTable:
-    """What ``write_table`` wrote."""
+    """What `write_table` wrote."""
 
     path: Path
     images: int
@@ -80,9 +80,15 @@ def write_table(
 ) -> WrittenTable:
     """Write the table open_clip's trainer reads, whole or not at all; white space in captions becomes single spaces.
 
+    Args:
+        images: A stream of images.
+        path: Where the table is written.
+        missing_files: What happens to images whose file does not exist.
+        no_caption: What happens to images without a caption that the trainer reads as text.
+
     Raises:
-        InputError: no images; missing files or captions, where they are to be refused; an image twice; a path that no
-        line of a table can hold.
+        InputError: For no images; missing files or captions, where they are to be refused; an image twice; a path
+            that no line of a table can hold.
 
     Example:
         >>> write_table(caption_table("cc3m.tsv", "cc3m"), "runs/train.tsv", no_caption="skip").images
@@ -101,10 +107,10 @@ def write_table(
                 file.write(lines)
                 digest.update(digested.encode())
         total = len(hashes) + files.missing + captions.missing
-        files.refuse(f"the images for {target} include")
+        files.refuse(f"The images for {target} include")
         captions.refuse(total)
         if not hashes:
-            raise InputError(f"no images to write to {target}")
+            raise InputError(f"There are no images to write to {target}.")
         _refuse_duplicates(temporary, hashes)
     return WrittenTable(target, len(hashes), dict(counts), files.missing, captions.missing, digest.hexdigest()[:16])
 
@@ -116,7 +122,7 @@ def _batches(
     counts: Counter[tuple[str, str]],
     hashes: "array[int]",
 ) -> Iterator[tuple[str, str]]:
-    """Pieces of the table and of the text whose digest is taken; written for speed, it runs millions of times."""
+    """Yield pieces of the table and of the text whose digest is taken, in one loop that runs millions of times."""
     lines: list[str] = []
     digested: list[str] = []
     unchecked = files.policy == "unchecked"
@@ -145,6 +151,7 @@ class _CaptionCheck:
     """Counts images without a caption, or with one that the trainer would change, and keeps the first five."""
 
     def __init__(self, policy: NoCaption) -> None:
+        check_word("no_caption", policy, NoCaption)
         self._policy = policy
         self.missing = 0
         self._examples: list[str] = []
@@ -159,12 +166,12 @@ class _CaptionCheck:
             raise InputError(
                 f"{self.missing} of {total} images have no caption that the trainer reads as text, such as "
                 f"{', '.join(self._examples)}; add them to the captions, or leave these images out "
-                f"(no_caption='skip', on the command line --no-caption skip)"
+                f"(no_caption='skip', on the command line --no-caption skip)."
             )
 
 
 def clean(caption: str) -> str:
-    """The caption on one line with single spaces, in characters that a file can hold."""
+    """Return the caption on one line with single spaces, in characters that a file can hold."""
     if "\0" in caption:  # ends a string in pandas' reader
         caption = caption.replace("\0", " ")
     text = " ".join(caption.split())
@@ -183,7 +190,7 @@ _LONGEST_WORD = max(map(len, _NOT_TEXT))
 
 
 def is_text(caption: str) -> bool:
-    """Whether pandas reads a clean caption as it is, whatever else the column holds: no number, truth or missing value.
+    """Return whether pandas reads a clean caption as it is, whatever else is in the column: no number or missing value.
 
     Example:
         >>> is_text("a cat"), is_text("None"), is_text("007")
@@ -195,17 +202,17 @@ def is_text(caption: str) -> bool:
 
 
 def quoted(field: str) -> str:
-    """The field as csv writes it: in quotes, and its own quotes doubled, where it holds any."""
+    """Return the field as csv writes it: in quotes, and its own quotes doubled, where it holds any."""
     return '"' + field.replace('"', '""') + '"' if '"' in field else field
 
 
 def _check_path(path: str) -> None:
     if any(mark in path for mark in "\t\n\r\0"):
-        raise InputError(f"a path in the table must not hold tabs or line breaks, given {path!r}; rename the file")
+        raise InputError(f"A path in the table must not hold tabs or line breaks, but {path!r} does; rename the file.")
     try:
         path.encode()
     except UnicodeEncodeError:
-        raise InputError(f"the path {path!r} is not UTF-8, as the table is; rename the file") from None
+        raise InputError(f"The path {path!r} is not UTF-8, as the table is; rename the file.") from None
 
 
 def _refuse_duplicates(table: Path, hashes: "array[int]") -> None:
@@ -221,7 +228,7 @@ def _refuse_duplicates(table: Path, hashes: "array[int]") -> None:
     if twice:
         raise InputError(
             f"{len(twice)} images are named more than once, such as {', '.join(twice[:5])}; "
-            f"name each once, and no image of the base set again"
+            f"name each once, and no image of the base set again."
         )
 
 
@@ -231,21 +238,21 @@ def _refuse_duplicates(table: Path, hashes: "array[int]") -> None:
 def caption_rows(path: str | os.PathLike[str]) -> Iterator[tuple[str, str]]:
     """Read (path, caption) of every line of a tab-separated table, in constant memory; empty lines are passed over.
 
-    The header may name the columns (``PATH_COLUMNS``, ``CAPTION_COLUMNS``) in any order and among others; a table of
+    The header may name the columns (`PATH_COLUMNS`, `CAPTION_COLUMNS`) in any order and among others; a table of
     two columns, path and caption, needs none. Fields in quotes are read as csv writes them, a quote elsewhere is a
     character. In tables of two columns further tabs belong to the caption.
 
     Raises:
-        InputError: no such file, not UTF-8, no header where one is needed, a line with another number of columns.
+        InputError: For no such file, one that is not UTF-8, no header where one is needed, and a line with another
+            number of columns.
     """
     table = Path(path)
-    if not table.is_file():
-        raise InputError(f"there is no table of captions {table}; expected the columns filepath and title")
+    check_file(table, "a table of captions", "it has the columns filepath and title")
     try:
         with open(table, encoding="utf-8-sig", newline="\n") as file:
             yield from _rows(table, file)
     except UnicodeDecodeError as error:
-        raise InputError(f"{table} is not UTF-8 text ({error.reason}); save it as UTF-8") from None
+        raise InputError(f"{table} is not UTF-8 text ({error.reason}); save it as UTF-8.") from None
 
 
 def _rows(table: Path, file: TextIO) -> Iterator[tuple[str, str]]:
@@ -257,8 +264,8 @@ def _rows(table: Path, file: TextIO) -> Iterator[tuple[str, str]]:
     if path_at is None or caption_at is None:
         if os.path.splitext(names[0])[1] not in IMAGE_SUFFIXES or len(names) < 2:
             raise InputError(
-                f"the first line of {table} must be the header filepath<TAB>title, or the path of an image, a tab and "
-                f"its caption; it is {first[:200]!r}"
+                f"The first line of {table} must be the header filepath<TAB>title, or the path of an image, a tab and "
+                f"its caption; it is {first[:200]!r}."
             )
         path_at, caption_at, columns = 0, 1, 2
         yield _fields(table, 1, first, columns, path_at, caption_at)
@@ -284,13 +291,13 @@ def _fields(table: Path, number: int, line: str, columns: int, path_at: int, cap
     if len(fields) != columns:
         raise InputError(
             f"{table}, line {number}: expected {columns} columns with tabs between them, given {len(fields)}: "
-            f"{line[:200]!r}"
+            f"{line[:200]!r}."
         )
     return unquoted(fields[path_at]), unquoted(fields[caption_at])
 
 
 def unquoted(field: str) -> str:
-    """The field without csv's quotes; one whose quotes csv did not write is left as it is."""
+    """Return the field without csv's quotes; one whose quotes csv did not write is left as it is."""
     if len(field) >= 2 and field[0] == field[-1] == '"':
         inner = field[1:-1].replace('""', "\0")
         if '"' not in inner:

@@ -1,9 +1,9 @@
 """DomainNet's classes, which ImageNet classes show the same things, and how spellings of a class are compared.
 
-1. ``imagenet_partners``: the 345 DomainNet classes in the order of their labels, each with its ImageNet classes.
-2. ``imagenet_index``: ImageNet folders are named by WordNet id; the index of a class is its place among all sorted.
-3. ``class_key``: "aircraft_carrier", "Aircraft carrier" and "aircraft-carrier" name one class. Names that a user gives
-   are looked up by it (``spelt_as_in``); data that spells one class in two ways is refused (``check_spelling``), since
+1. `imagenet_partners`: the 345 DomainNet classes in the order of their labels, each with its ImageNet classes.
+2. `imagenet_index`: ImageNet folders are named by WordNet id; the index of a class is its place among all sorted.
+3. `class_key`: "aircraft_carrier", "Aircraft carrier" and "aircraft-carrier" name one class. Names that a user gives
+   are looked up by it (`spelt_as_in`); data that spells one class in two ways is refused (`check_spelling`), since
    a class held out under one spelling would be seen under the other.
 
 No torch.
@@ -16,6 +16,7 @@ from importlib.resources import files
 from types import MappingProxyType
 
 from circuitry.data.captions import readable
+from circuitry.data.names import checked_names, unknown_name
 from circuitry.runs.errors import InputError
 
 STUDY_HELD_OUT = (
@@ -29,7 +30,7 @@ N_IMAGENET = 1000
 
 @cache
 def imagenet_partners() -> Mapping[str, tuple[int, ...]]:
-    """DomainNet class -> indices of the ImageNet classes that show the same, () for none; in the order of labels.
+    """Return DomainNet class -> indices of the ImageNet classes that show the same, in the order of labels.
 
     Example:
         >>> imagenet_partners()["bear"], imagenet_partners()["angel"]
@@ -42,22 +43,22 @@ def imagenet_partners() -> Mapping[str, tuple[int, ...]]:
 
 
 def imagenet_index(wnids: Iterable[str]) -> dict[str, int]:
-    """WordNet id -> index of the ImageNet class, from the names of all 1000 folders.
+    """Return WordNet id -> index of the ImageNet class, from the names of all 1000 folders.
 
     Raises:
-        InputError: another number of folders: then places in the sorted list are no indices.
+        InputError: For another number of folders: then places in the sorted list are no indices.
     """
     names = sorted(set(wnids))
     if len(names) != N_IMAGENET:
         raise InputError(
-            f"expected the {N_IMAGENET} class folders of ImageNet, named by WordNet id, given {len(names)}; "
-            f"complete the download"
+            f"Expected the {N_IMAGENET} class folders of ImageNet, named by WordNet id, but found {len(names)}; "
+            f"complete the download."
         )
     return {wnid: index for index, wnid in enumerate(names)}
 
 
 def class_key(name: str) -> str:
-    """What all spellings of a class share: case, and spaces, underscores and hyphens are not told apart."""
+    """Return what all spellings of a class share: case, and spaces, underscores and hyphens are not told apart."""
     return readable(name).casefold()
 
 
@@ -65,47 +66,49 @@ def check_spelling(class_names: Iterable[str]) -> None:
     """Refuse data in which one class is spelt in two ways.
 
     Raises:
-        InputError: naming both spellings.
+        InputError: Naming both spellings.
     """
     spellings: dict[str, str] = {}
     for name in sorted(set(class_names)):
         other = spellings.setdefault(class_key(name), name)
         if other != name:
-            raise InputError(f"the classes {other!r} and {name!r} differ only in spelling; rename one to the other")
+            raise InputError(f"The classes {other!r} and {name!r} differ only in spelling; rename one to the other.")
 
 
 def spelt_as_in(asked: Iterable[str], available: Iterable[str], kind: str = "class") -> tuple[str, ...]:
-    """The names asked for in the spelling of the data.
+    """Return the names asked for, each once, in the spelling of the data.
+
+    Args:
+        asked: The names, in any spelling.
+        available: The names of the data.
+        kind: What the names are of, for the error.
 
     Raises:
-        InputError: a name that the data lacks in any spelling.
+        InputError: For a name that the data lacks in any spelling; the message shows those that come close.
 
     Example:
         >>> spelt_as_in(["aircraft carrier"], ["aircraft_carrier", "axe"])
         ('aircraft_carrier',)
     """
     spellings = {class_key(name): name for name in available}
-    for name in asked:
+    names = checked_names(kind, asked)
+    for name in names:
         if class_key(name) not in spellings:
-            shown = sorted(spellings.values())
-            raise InputError(
-                f"there are no images of {kind} {name!r}; there are images of "
-                f"{', '.join(shown[:20]) or 'nothing'}{', ...' if len(shown) > 20 else ''}"
-            )
-    return tuple(dict.fromkeys(spellings[class_key(name)] for name in asked))
+            raise unknown_name(kind, name, sorted(spellings.values()))
+    return tuple(dict.fromkeys(spellings[class_key(name)] for name in names))
 
 
 def study_held_out(available: Sequence[str]) -> tuple[str, ...]:
-    """Those of ``STUDY_HELD_OUT`` that the data has, in its spelling.
+    """Return those of `STUDY_HELD_OUT` that the data has, in its spelling.
 
     Raises:
-        InputError: it has none of them.
+        InputError: For data that has none of them.
     """
     keys = {class_key(name) for name in available}
     found = [name for name in STUDY_HELD_OUT if name in keys]
     if not found:
         raise InputError(
-            "the data has none of the 15 classes that the study holds out (aircraft carrier, axe, ...); "
-            "name the classes to hold out (--held-out)"
+            "The data has none of the 15 classes that the study holds out (aircraft carrier, axe, ...); "
+            "name the classes to hold out (--held-out)."
         )
     return spelt_as_in(found, available)

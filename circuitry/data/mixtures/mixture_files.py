@@ -1,8 +1,8 @@
 """Mixtures on disk: the trainer's table, a JSON beside it that says how it was made, and tables of many mixtures.
 
-1. ``write_mixture`` writes the images of a base set and of a mixture with their captions, and the JSON.
-2. ``name_by_content`` puts the digest of the content into the names of both files.
-3. ``mixture_summary`` reads the JSONs of many mixtures into one table of what went in.
+1. `write_mixture` writes the images of a base set and of a mixture with their captions, and the JSON.
+2. `name_by_content` puts the digest of the content into the names of both files.
+3. `mixture_summary` reads the JSONs of many mixtures into one table of what went in.
 
 No torch.
 """
@@ -18,8 +18,8 @@ from typing import Any
 import pandas as pd
 
 from circuitry.data.captions import image_caption
-from circuitry.data.domains import ImageRecord
-from circuitry.data.file_check import MissingFiles
+from circuitry.data.domains import ImageRecord, check_records
+from circuitry.data.file_check import MissingFiles, check_file
 from circuitry.data.mixtures.caption_table import CaptionedImage, NoCaption, caption_rows, write_table
 from circuitry.data.mixtures.class_table import class_key
 from circuitry.data.mixtures.mixtures import MixtureSettings
@@ -30,20 +30,20 @@ from circuitry.runs.provenance import versions
 FORMAT = "circuitry mixture 1"
 
 Captions = Mapping[str, str] | Callable[[ImageRecord], str]
-"""The captions of images: {path below the root: caption}, as ``read_captions`` reads it, or a function."""
+"""The captions of images: {path below the root: caption}, as `read_captions` reads it, or a function."""
 
 
 def read_captions(root: str | os.PathLike[str]) -> dict[str, str]:
     """Read ``root/captions.tsv`` (columns ``filepath``, ``title``) as {path below the root: caption}.
 
     Raises:
-        InputError: no such file, or other columns.
+        InputError: For no such file, and for other columns.
     """
     return dict(caption_rows(Path(root) / "captions.tsv"))
 
 
 def generated_captions(seed: int = 0, *, aligned: bool = False) -> Callable[[ImageRecord], str]:
-    """Captions by ``image_caption``: sentences round a style word (``aligned``: a shared one) and the class name.
+    """Return captions by `image_caption`: sentences round a style word (``aligned``: a shared one) and the class name.
 
     Example:
         >>> write_mixture(records, generated_captions(seed=0, aligned=settings.aligned), "runs/train.tsv")
@@ -77,21 +77,26 @@ def write_mixture(
     the same on every machine.
 
     Args:
-        records: images of a mixture, from ``mixture`` or ``admitted``.
-        captions: see ``Captions``; white space in captions is written as single spaces.
-        path: of the table.
-        settings: what chose the records.
-        base: images of a base set, a stream from ``base_sets``; they come first.
-        about: more to be said in the JSON, such as the seed.
-        missing_files, no_caption: see ``write_table``.
+        records: Images of a mixture, from `mixture` or `admitted`.
+        captions: See `Captions`; white space in captions is written as single spaces.
+        path: Where the table is written.
+        settings: What chose the records.
+        base: Images of a base set, a stream from `base_sets`; they come first.
+        about: More to be said in the JSON, such as the seed.
+        missing_files: What happens to images without a file, see `write_table`.
+        no_caption: What happens to images without a caption, see `write_table`.
+
+    Returns:
+        The path of the table.
 
     Raises:
-        InputError: as ``write_table``.
+        InputError: As `write_table`, and for anything else than image records.
 
     Example:
         >>> settings = MixtureSettings("cg-high", "sketch", ("axe", "lion"))
         >>> write_mixture(mixture(train, settings), read_captions(root), "runs/train.tsv", settings=settings)
     """
+    check_records(records)
     images = chain(base, with_captions(records, captions))
     table = write_table(images, path, missing_files=missing_files, no_caption=no_caption)
     counts: dict[str, dict[str, int]] = {}
@@ -115,7 +120,7 @@ def write_mixture(
 
 
 def name_by_content(table: Path) -> Path:
-    """Rename a table and its JSON from ``<name>`` to ``<name>-<first eight digits of the digest>``; the new path."""
+    """Rename a table and its JSON from ``<name>`` to ``<name>-<first eight digits of the digest>``; return the path."""
     digest = read_description(table)["digest"][:8]
     named = table.with_name(f"{table.stem}-{digest}.tsv")
     # The JSON first: where there is a table, there is what describes it.
@@ -125,33 +130,30 @@ def name_by_content(table: Path) -> Path:
 
 
 def read_description(table: str | os.PathLike[str]) -> dict[str, Any]:
-    """The JSON beside a table.
+    """Return the JSON beside a table.
 
     Raises:
-        InputError: none there, or not one of a mixture.
+        InputError: For none there, and for one that describes no mixture.
     """
     path = Path(table).with_suffix(".json")
+    check_file(path, "a mixture's description", "make it with write_mixture")
     try:
         described: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(
-            f"there is no {path}, which says how the mixture was made; make it with write_mixture"
-        ) from None
-    except ValueError as error:
-        raise InputError(f"{path} is damaged ({error}); make the mixture again") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is damaged ({error}); make the mixture again.") from None
     if not isinstance(described, dict) or described.get("format") != FORMAT:
-        raise InputError(f"{path} does not describe a mixture (format {FORMAT!r}); make it with write_mixture")
+        raise InputError(f"{path} does not describe a mixture (format {FORMAT!r}); make it with write_mixture.")
     return described
 
 
 def mixture_summary(tables: Sequence[str | os.PathLike[str]], held_out: Sequence[str]) -> pd.DataFrame:
-    """What went into mixtures: one row per mixture, domain and part, with columns mixture, domain, part, images.
+    """Return what went into mixtures: one row per mixture, domain and part; columns mixture, domain, part, images.
 
     Part "held-out" holds the images of the held-out classes, in whichever domain, "seen" those of the others, and
     "base" those of a base set.
 
     Raises:
-        InputError: as ``read_description``.
+        InputError: As `read_description`.
     """
     keys = {class_key(name) for name in held_out}
     rows = []

@@ -1,9 +1,9 @@
 """Training distributions: which images of which domains and classes a CLIP model is trained on, as in the study.
 
-1. ``admitted``: the setting and its test domain T say which (domain, class) combinations take part.
-2. ``mixture``: the shape is kept while the number of images shrinks to N, the reference size: that of CG
+1. `admitted`: the setting and its test domain T say which (domain, class) combinations take part.
+2. `mixture`: the shape is kept while the number of images shrinks to N, the reference size: that of CG
    low-diversity.
-3. ``mixture_files.write_mixture``: images with captions, and those of a base set, become the TSV that open_clip's
+3. `write_mixture`: images with captions, and those of a base set, become the TSV that open_clip's
    trainer reads.
 
 ========================  ===================================================  ===================
@@ -27,11 +27,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Literal, get_args
+from typing import Literal
 
-from circuitry.data.domains import ImageRecord
+from circuitry.data.domains import ImageRecord, check_records
+from circuitry.data.file_check import check_word
 from circuitry.data.mixtures.class_table import check_spelling, class_key, spelt_as_in
 from circuitry.data.mixtures.subsampling import Combination, count_combinations, first_of_each, quotas
+from circuitry.data.names import checked_names, chosen_names
 from circuitry.runs.errors import InputError
 
 Setting = Literal[
@@ -69,7 +71,7 @@ class MixtureSettings:
     held_out_classes: tuple[str, ...] = ()
     """C2, classes that are never seen in T (but in the other domains); case, "_", "-" and " " are not told apart."""
     size: int | None = None
-    """N of the subsampled settings, in images; None: the size of ``cg-low`` with the same T and held-out classes."""
+    """N of the subsampled settings, in images (default: that of ``cg-low`` with the same T and held-out classes)."""
     natural_domain: str = "real"
     fraction: float | None = None
     """Class interpolation: the share of C2's images that T keeps, 0 to 1, before subsampling."""
@@ -77,42 +79,47 @@ class MixtureSettings:
     """Domain or class interpolation: the domains beside the natural one and T; None (class interpolation): all."""
 
     def __post_init__(self) -> None:
-        if self.setting not in get_args(Setting):
-            raise InputError(f"unknown setting {self.setting!r}; expected one of {', '.join(get_args(Setting))}")
+        check_word("setting", self.setting, Setting)
+        checked_names("held-out class", self.held_out_classes)
+        checked_names("domain", self.other_domains or ())
         if self.test_domain == self.natural_domain:
             raise InputError(
-                f"the test domain must differ from the natural domain; both are {self.test_domain!r} "
-                f"(natural_domain= names the domain of photographs)"
+                f"The test domain must differ from the natural domain, but both are {self.test_domain!r} "
+                f"(natural_domain= names the domain of photographs)."
             )
         if self.setting in HOLDING_OUT and not self.held_out_classes:
             raise InputError(
-                f"setting {self.setting!r} holds classes out of the test domain; held_out_classes is empty"
+                f"Setting {self.setting!r} holds classes out of the test domain, but held_out_classes is empty."
             )
         if self.size is not None and self.size < 1:
-            raise InputError(f"size must be at least 1 image, or None for the reference size; given {self.size}")
+            raise InputError(
+                f"size must be at least 1 image, or None for the reference size, but {self.size} was given."
+            )
         self._check_interpolation()
 
     def _check_interpolation(self) -> None:
         if (self.fraction is None) == (self.setting == "class-interpolation"):
             raise InputError(
-                f"class-interpolation needs fraction=, a share of 0 to 1, and no other setting takes one; "
-                f"given {self.fraction} for {self.setting!r}"
+                f"class-interpolation needs fraction=, a share of 0 to 1, and no other setting takes one, but "
+                f"{self.fraction} was given for {self.setting!r}."
             )
         if self.fraction is not None and not 0 <= self.fraction <= 1:
-            raise InputError(f"fraction must be a share of 0 to 1; given {self.fraction}")
+            raise InputError(f"fraction must be a share of 0 to 1, but {self.fraction} was given.")
         given = self.other_domains is not None
         if (self.setting == "domain-interpolation" and not given) or (given and self.setting not in INTERPOLATING):
             raise InputError(
                 f"domain-interpolation needs other_domains=, which may be (), and only class-interpolation may have "
-                f"them, too; given {self.other_domains} for {self.setting!r}"
+                f"them, too, but {self.other_domains} was given for {self.setting!r}."
             )
         for name in self.other_domains or ():
             if name in (self.test_domain, self.natural_domain):
-                raise InputError(f"other_domains are those beside the natural and the test domain; given {name!r}")
+                raise InputError(
+                    f"other_domains are those beside the natural and the test domain, but {name!r} was given."
+                )
 
     @property
     def name(self) -> str:
-        """What tells this mixture from others of the same data, for file names and tables."""
+        """Return what tells this mixture from others of the same data, for file names and tables."""
         if self.setting == "natural-only":
             return self.setting
         parts: list[str] = [self.setting]
@@ -124,7 +131,7 @@ class MixtureSettings:
 
     @property
     def aligned(self) -> bool:
-        """Whether captions go without style words."""
+        """Return whether captions go without style words."""
         return self.setting == "aligned"
 
 
@@ -133,19 +140,19 @@ def mixture(
 ) -> list[ImageRecord]:
     """Choose the training images of a setting, in their order in ``train``; nothing about it is random.
 
-    All settings but ``WHOLE`` are subsampled to N by ``quotas``. In class interpolation with the fraction p and
+    All settings but `WHOLE` are subsampled to N by `quotas`. In class interpolation with the fraction p and
     s = N / (number of images with all of C2 in T), T keeps the first ceil(p * s * count) images of each class of C2;
     all the others are subsampled to what is left of N. So p = 0 is ``cg-high``.
 
     Args:
-        train: images of all domains, held-out classes included.
-        settings: the training distribution.
-        classes: the order in which ``quotas`` goes round the classes, such as ``DomainFolder.all_classes``; None: that
-            of their first images in ``train``, which for DomainNet's lists is the same.
+        train: Images of all domains, held-out classes included.
+        settings: The training distribution.
+        classes: The order in which `quotas` goes round the classes, such as `DomainFolder.all_classes` (default: that
+            of their first images in ``train``, which for DomainNet's lists is the same).
 
     Raises:
-        InputError: a domain or class that ``train`` lacks, or spells in two ways; fewer images than the size to
-        subsample to.
+        InputError: For a domain or class that ``train`` lacks, or spells in two ways, and for fewer images than the
+            size to subsample to.
 
     Example:
         >>> train = DomainFolder("DomainNet", split="train").records
@@ -160,7 +167,12 @@ def mixture(
 
 
 def admitted(samples: Sequence[ImageRecord], settings: MixtureSettings) -> list[ImageRecord]:
-    """Keep the images whose (domain, class) takes part in a setting: what validation lists need, and all of step 1."""
+    """Keep the images whose (domain, class) takes part in a setting: what validation lists need, and all of step 1.
+
+    Raises:
+        InputError: For anything else than image records, and a domain or class that they lack, or spell in two ways.
+    """
+    check_records(samples)
     counts = count_combinations(samples)
     return first_of_each(samples, _taking_part(counts, _fitted(settings, counts)))
 
@@ -168,10 +180,10 @@ def admitted(samples: Sequence[ImageRecord], settings: MixtureSettings) -> list[
 def shrink(
     part: Sequence[ImageRecord], settings: MixtureSettings, size: int, classes: Sequence[str]
 ) -> list[ImageRecord]:
-    """Subsample the admitted images of a setting to ``size``, going round the classes in their order, as ``mixture``.
+    """Subsample the admitted images of a setting to ``size``, going round the classes in their order, as `mixture`.
 
     Raises:
-        InputError: fewer images than that, or, in class interpolation, more images of C2 in T that are to be kept.
+        InputError: For fewer images than that, and in class interpolation more images of C2 in T that are to be kept.
     """
     counts = count_combinations(part)
     fixed: dict[Combination, int] = {}
@@ -187,23 +199,23 @@ def shrink(
     left = size - sum(fixed.values())
     if left < 0:
         raise InputError(
-            f"the kept images of the held-out classes, {size - left}, are more than all {size} images of the mixture; "
-            f"give a larger size= or a smaller fraction="
+            f"The kept images of the held-out classes, {size - left}, are more than all {size} images of the mixture; "
+            f"give a larger size or a smaller fraction."
         )
     rest = {pair: count for pair, count in counts.items() if pair not in fixed}
     return first_of_each(part, quotas(rest, left, classes) | fixed)
 
 
 def reference_size(train: Sequence[ImageRecord], settings: MixtureSettings) -> int:
-    """N, the number of images of ``cg-low`` with the same test domain and held-out classes.
+    """Return N, the number of images of ``cg-low`` with the same test domain and held-out classes.
 
     Raises:
-        InputError: no held-out classes; a domain or class that ``train`` lacks.
+        InputError: For no held-out classes, and a domain or class that ``train`` lacks.
     """
     if not settings.held_out_classes:
         raise InputError(
-            f"the size of setting {settings.setting!r} is that of 'cg-low', which needs held_out_classes; "
-            f"give those or size="
+            f"The size of setting {settings.setting!r} is that of 'cg-low', which needs held_out_classes; "
+            f"give those or a size."
         )
     low = MixtureSettings(
         "cg-low", settings.test_domain, settings.held_out_classes, natural_domain=settings.natural_domain
@@ -213,18 +225,14 @@ def reference_size(train: Sequence[ImageRecord], settings: MixtureSettings) -> i
 
 
 def _fitted(settings: MixtureSettings, counts: Counter[Combination]) -> MixtureSettings:
-    """The settings in the spelling of the data.
+    """Return the settings in the spelling of the data.
 
     Raises:
-        InputError: a domain or class that the data lacks; a class that it spells in two ways.
+        InputError: For a domain or class that the data lacks, and a class that it spells in two ways.
     """
-    domains, classes = ({pair[i] for pair in counts} for i in (0, 1))
+    domains, classes = (sorted({pair[i] for pair in counts}) for i in (0, 1))
     check_spelling(classes)
-    for domain in (settings.test_domain, settings.natural_domain, *(settings.other_domains or ())):
-        if domain not in domains:
-            raise InputError(
-                f"there are no images of domain {domain!r}; there are images of {', '.join(sorted(domains))}"
-            )
+    chosen_names("domain", (settings.test_domain, settings.natural_domain, *(settings.other_domains or ())), domains)
     held_out = spelt_as_in(settings.held_out_classes, classes, "held-out class")
     return replace(settings, held_out_classes=held_out)
 

@@ -1,8 +1,8 @@
 """ImageNet-Sketch in place of, or beside, the sketches of DomainNet, and DomainNet sketches of fewer classes.
 
-1. ``imagenet_sketch``: its images of classes without a DomainNet partner, as a part of the domain "sketch".
-2. ``replace_at_random``: they come in, and as many DomainNet sketches go, drawn at random.
-3. ``keep_classes``: of the DomainNet sketches only those of some classes stay; smaller choices are part of larger ones.
+1. `imagenet_sketch`: its images of classes without a DomainNet partner, as a part of the domain "sketch".
+2. `replace_at_random`: they come in, and as many DomainNet sketches go, drawn at random.
+3. `keep_classes`: of the DomainNet sketches only those of some classes stay; smaller choices are part of larger ones.
 
 All choices are ranked by a hash of a seed and a name, so they do not depend on the platform or on library versions.
 
@@ -38,7 +38,7 @@ def imagenet_sketch(root: str | os.PathLike[str], domain: str = "sketch") -> Ske
     """Read ``root/<wnid>/<file>``, only the ImageNet classes that no DomainNet class shows, too.
 
     Raises:
-        InputError: no such folder, or not all 1000 classes.
+        InputError: For no such folder, and for fewer than all 1000 classes.
 
     Example:
         >>> sketches = imagenet_sketch("ImageNet-Sketch/sketch")
@@ -48,7 +48,7 @@ def imagenet_sketch(root: str | os.PathLike[str], domain: str = "sketch") -> Ske
 
     folder = Path(root).resolve()
     if not folder.is_dir():
-        raise InputError(f"expected ImageNet-Sketch, <wnid>/<file>, but there is no folder {folder}")
+        raise InputError(f"Expected ImageNet-Sketch, <wnid>/<file>, but there is no folder {folder}.")
     index = imagenet_index(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     partnered = {i for indices in imagenet_partners().values() for i in indices}
     names = {wnid: IMAGENET_CLASSNAMES[i] for wnid, i in index.items() if i not in partnered}
@@ -67,13 +67,13 @@ def replace_at_random(
     """Drop as many images of a domain, drawn at random, as there are ``others``, and append those.
 
     Raises:
-        InputError: more others than images of the domain.
+        InputError: For more others than images of the domain.
     """
     ours = [record.relative for record in records if record.domain == domain]
     if len(others) > len(ours):
         raise InputError(
             f"{len(others)} images are to replace as many of domain {domain!r}, but it has only {len(ours)}; "
-            f"extend it instead, or give fewer"
+            f"extend it instead, or give fewer."
         )
     dropped = set(sorted(ours, key=lambda relative: _rank(seed, relative))[: len(others)])
     return [*(record for record in records if record.domain != domain or record.relative not in dropped), *others]
@@ -85,25 +85,25 @@ def keep_classes(
     """Keep a domain's images of only some classes; other domains are left as they are.
 
     Args:
-        records: images of all domains.
-        kept: a share of the domain's classes, ceil(share * number) of them, drawn at random so that a smaller share's
+        records: Images of all domains.
+        kept: A share of the domain's classes, ceil(share * number) of them, drawn at random so that a smaller share's
             classes are among a larger one's; or the name of the only class.
-        domain: the domain that loses classes.
-        seed: seed of the draw.
+        domain: The domain that loses classes.
+        seed: Seed of the draw.
 
     Raises:
-        InputError: a share outside of 0..1, a domain without images, a class that the domain lacks.
+        InputError: For a share outside of 0..1, a domain without images, and a class that the domain lacks.
     """
     classes = sorted({record.class_name for record in records if record.domain == domain})
     if not classes:
-        raise InputError(f"there are no images of domain {domain!r} whose classes could be reduced")
+        raise InputError(f"There are no images of domain {domain!r} whose classes could be reduced.")
     if isinstance(kept, str):
         chosen = set(spelt_as_in([kept], classes))
     elif 0 < kept <= 1:
         ranked = sorted(classes, key=lambda name: _rank(seed, name))
         chosen = set(ranked[: math.ceil(Fraction(str(kept)) * len(classes))])  # through str: 0.1 means a tenth
     else:
-        raise InputError(f"the share of classes to keep must lie above 0 and up to 1; given {kept}")
+        raise InputError(f"The share of classes to keep must lie above 0 and up to 1, but {kept} was given.")
     return [record for record in records if record.domain != domain or record.class_name in chosen]
 
 

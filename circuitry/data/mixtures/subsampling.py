@@ -1,7 +1,7 @@
 """Shrinking a set of images to exactly N while its shape, the numbers per domain and class, stays in proportion.
 
-1. ``quotas``: how many images each (domain, class) keeps.
-2. ``first_of_each``: that many, the first of each, in their order.
+1. `quotas`: how many images each (domain, class) keeps.
+2. `first_of_each`: that many, the first of each, in their order.
 
 Products and quotients are of integers, so that no share is rounded up from a whole number by floating-point error.
 
@@ -22,35 +22,35 @@ Combination = tuple[str, str]
 
 
 def subsample(samples: Sequence[ImageRecord], n: int, classes: Iterable[str] = ()) -> list[ImageRecord]:
-    """Shrink to exactly ``n`` images and keep the shape: ``quotas``, then ``first_of_each``.
+    """Shrink to exactly ``n`` images and keep the shape: `quotas`, then `first_of_each`.
 
     Raises:
-        InputError: fewer than ``n`` images.
+        InputError: For fewer than ``n`` images.
     """
     return first_of_each(samples, quotas(count_combinations(samples), n, classes))
 
 
 def count_combinations(samples: Iterable[ImageRecord]) -> Counter[Combination]:
-    """Number of images of every (domain, class) that has any, in the order of first appearance."""
+    """Return the number of images of every (domain, class) that has any, in the order of first appearance."""
     return Counter((sample.domain, sample.class_name) for sample in samples)
 
 
 def quotas(counts: Mapping[Combination, int], n: int, classes: Iterable[str] = ()) -> dict[Combination, int]:
-    """How many images of every (domain, class) stay, ``n`` in all.
+    """Return how many images of every (domain, class) stay, ``n`` in all.
 
     With s = n / total, the first ceil(s * count) images of every (domain, class) stay; rounding up leaves
     fewer than one image too many per combination. Then, domain by domain and within a domain class by class,
     each class loses its last image until exactly n remain, which one round always suffices for. A combination
-    that kept a single image can lose it. The order of domains is ``DOMAINNET_ROUND`` where all are
+    that kept a single image can lose it. The order of domains is `DOMAINNET_ROUND` where all are
     DomainNet's, else sorted; that of classes is ``classes``, and for those not in it the one in which they first
     appear in ``counts``.
 
     Raises:
-        InputError: fewer than ``n`` images.
+        InputError: For fewer than ``n`` images.
     """
     total = sum(counts.values())
     if total < n:
-        raise InputError(f"cannot subsample to {n} images, there are only {total}; give a smaller size=")
+        raise InputError(f"Cannot subsample to {n} images, there are only {total}; give a smaller size.")
     quota = {group: -(-n * count // total) for group, count in counts.items()}
     surplus = sum(quota.values()) - n
     for group in _round(counts, classes)[:surplus]:
@@ -59,7 +59,7 @@ def quotas(counts: Mapping[Combination, int], n: int, classes: Iterable[str] = (
 
 
 def first_of_each(samples: Iterable[ImageRecord], quota: Mapping[Combination, int]) -> list[ImageRecord]:
-    """The first images of every (domain, class), as many as its quota says, none without one, in their order."""
+    """Return the first images of every (domain, class), as many as its quota says, none without one, in their order."""
     left = Counter(quota)
     kept = []
     for sample in samples:

@@ -93,7 +93,7 @@ def test_the_list_is_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_bad_lists(tmp_path: Path) -> None:
     path = tmp_path / "list.json"
-    with pytest.raises(InputError, match=r"there are no captions .*list\.json; expected ImageNet-Captions' JSON file"):
+    with pytest.raises(InputError, match=r"Expected ImageNet-Captions' JSON file, but .*list\.json does not exist"):
         list(imagenet_captions(path, tmp_path))
     path.write_text('{"filename": "a"}')
     with pytest.raises(InputError, match=r"must be a JSON list of entries, but starts with '\{\"filename"):
@@ -178,13 +178,13 @@ def test_webdataset_finds_the_same_samples(tmp_path: Path) -> None:
 
 
 def test_bad_shards(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"there is no shard .*none\.tar; expected a webdataset \.tar file"):
+    with pytest.raises(InputError, match=r"Expected a webdataset shard, but .*none\.tar does not exist"):
         list(shard_captions([tmp_path / "none.tar"], "cc3m"))
     (tmp_path / "bad.tar").write_bytes(b"<html>" * 200)
-    with pytest.raises(InputError, match=r"cannot read the shard .*bad\.tar \(.*\); complete the download"):
+    with pytest.raises(InputError, match=r"Cannot read the shard .*bad\.tar \(.*\); complete the download"):
         list(shard_captions([tmp_path / "bad.tar"], "cc3m"))
     write_shard(tmp_path / "json.tar", {"1.jpg": b"x", "1.json": b"{"})
-    with pytest.raises(InputError, match=r"cannot read the shard .*json\.tar"):
+    with pytest.raises(InputError, match=r"Cannot read the shard .*json\.tar"):
         list(shard_captions([tmp_path / "json.tar"], "cc3m"))
 
 
@@ -213,5 +213,5 @@ def test_validation_images_by_name() -> None:
     val = list(validation_part(IMAGES, "val", ["n1/1.jpg", "5.jpg", "n0/2.jpg", ""]))
     assert [image.relative for image in val] == ["n1/1.jpg", "n2/5.jpg"]
     assert len(list(validation_part(IMAGES, "train", {"n1/1.jpg"}))) == 1999
-    with pytest.raises(InputError, match=r"the share of validation images must lie in 0\.\.1; given 2.0"):
+    with pytest.raises(InputError, match=r"The share of validation images must lie in 0\.\.1, but 2\.0 was given"):
         validation_part(IMAGES, "val", 2.0)

@@ -106,7 +106,7 @@ def test_missing_files_are_counted_and_refused_or_skipped(tmp_path: Path) -> Non
     (tmp_path / "3.png").touch()
     images = [image(f"{i}.png", folder=str(tmp_path)) for i in range(9)]
     expected = (
-        rf"the images for .*t\.tsv include 8 files that do not exist, such as {tmp_path}/0\.png, .*5\.png; complete the"
+        rf"The images for .*t\.tsv include 8 files that do not exist, such as {tmp_path}/0\.png, .*5\.png; complete the"
     )
     with pytest.raises(InputError, match=expected) as refused:
         write_table(images, tmp_path / "t.tsv")
@@ -149,10 +149,10 @@ def test_two_paths_with_one_hash_are_no_duplicates(tmp_path: Path, monkeypatch: 
 
 
 def test_nothing_and_paths_that_no_line_holds(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no images to write to .*t\.tsv"):
+    with pytest.raises(InputError, match=r"There are no images to write to .*t\.tsv"):
         write_table([], tmp_path / "t.tsv")
     with pytest.raises(
-        InputError, match=r"must not hold tabs or line breaks, given '/data/a\\tb.png'; rename the file"
+        InputError, match=r"must not hold tabs or line breaks, but '/data/a\\tb.png' does; rename the file"
     ):
         write_table([image("a\tb.png")], tmp_path / "t.tsv", missing_files="unchecked")
     with pytest.raises(InputError, match="is not UTF-8, as the table is; rename the file"):
@@ -183,11 +183,11 @@ def test_files_are_found_whatever_memory_holds(held: int, tmp_path: Path, monkey
 def test_a_folder_is_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     listed: list[str] = []
 
-    def names_in(folder: str) -> set[str]:
+    def files_in(folder: str) -> set[str]:
         listed.append(folder)
         return {"1.png"}
 
-    monkeypatch.setattr(file_check, "_names_in", names_in)
+    monkeypatch.setattr(file_check, "_files_in", files_in)
     check = FileCheck("refuse", tmp_path)
     assert [check.keeps(f"a/{i}.png") for i in (1, 2, 1)] == [True, False, True]
     assert listed == [os.path.join(tmp_path, "a")]
@@ -197,11 +197,11 @@ def test_a_folder_that_was_forgotten_is_not_listed_again(tmp_path: Path, monkeyp
     monkeypatch.setattr(file_check, "NAMES_HELD", 2)
     listed: list[str] = []
 
-    def names_in(folder: str) -> set[str]:
+    def files_in(folder: str) -> set[str]:
         listed.append(folder)
         return {"0.png", "1.png"}
 
-    monkeypatch.setattr(file_check, "_names_in", names_in)
+    monkeypatch.setattr(file_check, "_files_in", files_in)
     check = FileCheck("skip", tmp_path)
     for _ in range(5):
         for folder in "abc":
@@ -243,14 +243,14 @@ def test_quoting_is_undone(field: str) -> None:
 @pytest.mark.parametrize("first", ["a cat\thttp://x.org/a.jpg", "a.jpg", "filepath", "", "a cat"])
 def test_a_table_without_a_header_where_one_is_needed(first: str, tmp_path: Path) -> None:
     expected = (
-        r"the first line of .*t\.tsv must be the header filepath<TAB>title, or the path of an image, a tab and its"
+        r"The first line of .*t\.tsv must be the header filepath<TAB>title, or the path of an image, a tab and its"
     )
     with pytest.raises(InputError, match=expected):
         rows(tmp_path / "t.tsv", f"{first}\nb.jpg\ta dog\n")
 
 
 def test_bad_tables(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"there is no table of captions .*none\.tsv"):
+    with pytest.raises(InputError, match=r"Expected a table of captions, but .*none\.tsv does not exist"):
         list(caption_rows(tmp_path / "none.tsv"))
     with pytest.raises(
         InputError, match=r"t\.tsv, line 3: expected 2 columns with tabs between them, given 1: 'b\.jpg'"

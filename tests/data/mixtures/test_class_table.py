@@ -43,7 +43,7 @@ def test_the_table_is_the_lent_one() -> None:
 def test_the_index_is_the_place_among_the_sorted_folders() -> None:
     wnids = [f"n{7 * i:08d}" for i in range(1000)]
     assert imagenet_index(reversed(wnids)) == {wnid: i for i, wnid in enumerate(wnids)}
-    with pytest.raises(InputError, match=r"expected the 1000 class folders of ImageNet.*given 999; complete the"):
+    with pytest.raises(InputError, match=r"Expected the 1000 class folders of ImageNet.*found 999; complete the"):
         imagenet_index(wnids[1:])
 
 
@@ -60,14 +60,14 @@ def test_different_names_do_not() -> None:
 def test_two_spellings_in_the_data_are_refused() -> None:
     check_spelling(["axe", "axes", "axe"])
     with pytest.raises(
-        InputError, match="the classes 'T-shirt' and 't_shirt' differ only in spelling; rename one to the other"
+        InputError, match="The classes 'T-shirt' and 't_shirt' differ only in spelling; rename one to the other"
     ):
         check_spelling(["axe", "t_shirt", "T-shirt"])
 
 
 def test_names_are_found_in_any_spelling() -> None:
     assert spelt_as_in(["Traffic light", "axe", "traffic_light"], ["axe", "traffic-light"]) == ("traffic-light", "axe")
-    with pytest.raises(InputError, match="there are no images of held-out class 'dog'; there are images of axe, bed"):
+    with pytest.raises(InputError, match="There is no held-out class 'dog' here; available: axe, bed"):
         spelt_as_in(["dog"], ["bed", "axe"], "held-out class")
 
 

@@ -75,7 +75,7 @@ def test_mixtures_that_cannot_be_made_are_named(
 ) -> None:
     both = sum(path.startswith(("real/", "sketch/")) for path in naive_lists(root))
     module.main(module.Config(root, tmp_path, test_domain="sketch", all=True, size=both + 1))
-    assert f"left out upper-low-sketch: cannot subsample to {both + 1} images, there are only {both}" in (
+    assert f"left out upper-low-sketch: Cannot subsample to {both + 1} images, there are only {both}" in (
         capsys.readouterr().out
     )
     assert not list(tmp_path.glob("upper-low*"))
@@ -207,7 +207,7 @@ def test_sketches_replace_and_extend(module: ModuleType, root: Path, sketch_root
     assert read_description(table_of(tmp_path, "cg-low-sketch-sketch-classes-zebra"))["counts"]["sketch"].keys() == {
         "zebra"
     }
-    with pytest.raises(InputError, match="the mixture leave-out-sketch has no domain 'sketch' that could be changed"):
+    with pytest.raises(InputError, match="The mixture leave-out-sketch has no domain 'sketch' that could be changed"):
         module.main(module.Config(root, tmp_path, "leave-out", "sketch", **sketches))
 
 
@@ -228,8 +228,8 @@ def test_the_whole_set_with_sketches(module: ModuleType, root: Path, sketch_root
 
 def test_what_the_command_line_lacks(module: ModuleType, root: Path, tmp_path: Path) -> None:
     refused: dict[str, dict[str, object]] = {
-        r"name the test domain \(--test-domain sketch\), or make all mixtures \(--all\)": {},
-        "aligned captions are generated ones; pass --captions generated": {
+        r"Name the test domain \(--test-domain sketch\), or make all mixtures \(--all\)": {},
+        "Aligned captions are generated ones; pass --captions generated": {
             "setting": "aligned",
             "test_domain": "sketch",
         },
@@ -239,13 +239,17 @@ def test_what_the_command_line_lacks(module: ModuleType, root: Path, tmp_path: P
             "base": "imagenet-captions",
             "base_path": root / "x.json",
         },
-        "there are no images of domain 'ink'; there are images of clipart": {"test_domain": "ink"},
-        "none of the mixtures can be made of these images": {"all": True, "natural_domain": "ink"},
-        r"there are no images of held-out class 'dog'; there are images of aircraft_carrier": {
+        "There is no domain 'ink' here; available: clipart": {"test_domain": "ink"},
+        "None of the mixtures can be made of these images": {"all": True, "natural_domain": "ink"},
+        r"There is no held-out class 'dog' here; available: aircraft_carrier": {
             "test_domain": "sketch",
             "held_out": ("dog",),
         },
-        r"cannot subsample to 9000 images, there are only \d+": {"test_domain": "sketch", "size": 9000},
+        "There is no held-out class 'aircraft' here; perhaps you meant aircraft_carrier": {
+            "all": True,
+            "held_out": ("aircraft",),
+        },
+        r"Cannot subsample to 9000 images, there are only \d+": {"test_domain": "sketch", "size": 9000},
     }
     for expected, settings in refused.items():
         with pytest.raises(InputError, match=expected):

@@ -226,7 +226,7 @@ def test_names_hold_the_digest(root: Path, tmp_path: Path) -> None:
 
 
 def test_descriptions_that_are_none(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"there is no .*t\.json, which says how the mixture was made; make it with"):
+    with pytest.raises(InputError, match=r"Expected a mixture's description, but .*t\.json does not exist; make"):
         read_description(tmp_path / "t.tsv")
     (tmp_path / "t.json").write_text("{")
     with pytest.raises(InputError, match=r"t\.json is damaged \(.*\); make the mixture again"):
@@ -254,7 +254,7 @@ def test_the_summary_adds_up(root: Path, tmp_path: Path) -> None:
 def test_captions_are_read_from_the_root(tmp_path: Path) -> None:
     (tmp_path / "captions.tsv").write_text('filepath\ttitle\nreal/axe/0.png\tNA\nreal/axe/1.png\t"a ""b"" c"\n')
     assert read_captions(tmp_path) == {"real/axe/0.png": "NA", "real/axe/1.png": 'a "b" c'}
-    with pytest.raises(InputError, match=r"there is no table of captions .*none/captions\.tsv"):
+    with pytest.raises(InputError, match=r"Expected a table of captions, but .*none/captions\.tsv"):
         read_captions(tmp_path / "none")
 
 
@@ -290,7 +290,7 @@ def test_missing_files_are_skipped_before_subsampling(root: Path, tmp_path: Path
     for file in lost:
         file.unlink()
     with pytest.raises(
-        InputError, match=rf"the lists in .* name {len(lost)} files that do not exist, such as clipart/"
+        InputError, match=rf"The lists in .* name {len(lost)} files that do not exist, such as clipart/"
     ):
         DomainFolder(damaged, split="train")
     images = DomainFolder(damaged, split="train", missing_files="skip")

@@ -42,9 +42,9 @@ def test_only_classes_without_a_partner(root: Path) -> None:
 
 
 def test_folders_that_are_not_imagenet_sketch(root: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"expected ImageNet-Sketch, <wnid>/<file>, but there is no folder .*none"):
+    with pytest.raises(InputError, match=r"Expected ImageNet-Sketch, <wnid>/<file>, but there is no folder .*none"):
         imagenet_sketch(tmp_path / "none")
-    with pytest.raises(InputError, match=r"expected the 1000 class folders of ImageNet, .* given 0"):
+    with pytest.raises(InputError, match=r"Expected the 1000 class folders of ImageNet, .* found 0"):
         imagenet_sketch(tmp_path)
 
 
@@ -94,9 +94,9 @@ def test_one_class() -> None:
     kept = keep_classes(TRAIN, "Class_07")
     assert [record for record in kept if record.domain == "real"] == [r for r in TRAIN if r.domain == "real"]
     assert {record.class_name for record in kept if record.domain == "sketch"} == {"class 07"}
-    with pytest.raises(InputError, match="there are no images of class 'dog'; there are images of class 00"):
+    with pytest.raises(InputError, match="There is no class 'dog' here; available: class 00"):
         keep_classes(TRAIN, "dog")
-    with pytest.raises(InputError, match=r"the share of classes to keep must lie above 0 and up to 1; given 0.0"):
+    with pytest.raises(InputError, match=r"The share of classes to keep must lie above 0 and up to 1, but 0\.0"):
         keep_classes(TRAIN, 0.0)
-    with pytest.raises(InputError, match="there are no images of domain 'ink' whose classes could be reduced"):
+    with pytest.raises(InputError, match="There are no images of domain 'ink' whose classes could be reduced"):
         keep_classes(TRAIN, 0.5, domain="ink")

@@ -1,0 +1,64 @@
+"""Names that users give, looked up among those that there are. No torch."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+from circuitry.runs.errors import InputError
+
+SHOWN = 20
+"""Names that an error lists at most."""
+
+
+def chosen_names(kind: str, asked: Iterable[str] | None, available: Sequence[str]) -> tuple[str, ...]:
+    """Return the names asked for, each once, after checking that they exist; None asks for all.
+
+    Args:
+        kind: What the names are of, for the errors: "class" or "domain".
+        asked: The names, in any iterable but a string.
+        available: All names that there are.
+
+    Raises:
+        InputError: For no names, something else than names, or a name that does not exist; the message shows the
+            names that come close.
+
+    Example:
+        >>> chosen_names("class", ["axe", "axe"], ("axe", "lion"))
+        ('axe',)
+    """
+    if asked is None:
+        return tuple(available)
+    names = checked_names(kind, asked)
+    if not names:
+        raise InputError(f"Expected at least one {kind} name, but none was given; None takes all.")
+    known = set(available)
+    for name in names:
+        if name not in known:
+            raise unknown_name(kind, name, available)
+    return tuple(dict.fromkeys(names))
+
+
+def checked_names(kind: str, asked: Iterable[str]) -> tuple[str, ...]:
+    """Return the names as a tuple.
+
+    Raises:
+        InputError: For a single string, whose letters would be taken for names, and for what holds no strings.
+    """
+    if isinstance(asked, str):
+        raise InputError(
+            f"Expected a sequence of {kind} names, but the single string {asked!r} was given: write ({asked!r},)."
+        )
+    names = tuple(asked) if isinstance(asked, Iterable) else (asked,)
+    for name in names:
+        if not isinstance(name, str):
+            raise InputError(f"Expected {kind} names as text, but {name!r} ({type(name).__name__}) was given.")
+    return names
+
+
+def unknown_name(kind: str, name: str, available: Iterable[str]) -> InputError:
+    """Return the error for a name that does not exist: it shows the names that come close, or else what there is."""
+    names = list(available)
+    near = difflib.get_close_matches(name, names, n=5, cutoff=0.5)
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    shown = f"available: {', '.join(names[:SHOWN]) or 'none'}{more}"
+    hint = f"perhaps you meant {' or '.join(near)}" if near else shown
+    return InputError(f"There is no {kind} {name!r} here; {hint}.")
