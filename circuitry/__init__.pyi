@@ -1,3 +1,6 @@
+from .circuits.across_domains import compare as compare
+from .circuits.across_domains import compare_domains as compare_domains
+from .circuits.across_domains import compare_halves as compare_halves
 from .circuits.attribution import attribute as attribute
 from .circuits.extraction import extract as extract
 from .circuits.graph import AttributionGraph as AttributionGraph
@@ -9,12 +12,10 @@ from .circuits.quadrature import gauss_radau_rule as gauss_radau_rule
 from .circuits.quadrature import left_rule as left_rule
 from .circuits.quadrature import midpoint_rule as midpoint_rule
 from .circuits.similarity import Measure as Measure
-from .circuits.similarity import compare as compare
-from .circuits.similarity import compare_all as compare_all
-from .circuits.similarity import compare_halves as compare_halves
 from .circuits.similarity import edge_jaccard as edge_jaccard
 from .circuits.similarity import node_overlap as node_overlap
 from .circuits.similarity import wl_kernel as wl_kernel
+from .comparison.comparison import Comparison as Comparison
 from .comparison.table import domain_matrix as domain_matrix
 from .data.domains import DomainFolder as DomainFolder
 from .data.mixtures.mixture_files import write_mixture as write_mixture

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from circuitry import AttributionGraph, GraphFolder, Measure, compare_all
+from circuitry import AttributionGraph, GraphFolder, Measure, compare_domains
 from circuitry.circuits.graph import keep_units
 from circuitry.circuits.graph_folder import FORMAT
 from circuitry.runs.command_line import run_script
@@ -55,10 +55,10 @@ def main(config: Config) -> None:
         write_graphs(folder, config)
     started = time.perf_counter()
     measures = [Measure("node_overlap"), Measure("edge_jaccard"), *(Measure("wl_kernel", d) for d in (1, 2, 3))]
-    tables = compare_all(GraphFolder(folder), measures)
+    comparisons = compare_domains(GraphFolder(folder), measures=measures)
     seconds = time.perf_counter() - started
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
-    pairs = len(tables[Measure("edge_jaccard")])
+    pairs = len(comparisons["edge_jaccard"].values)
     print(f"{pairs} pairs of circuits by {len(measures)} measures: {seconds:.1f} s, peak memory {peak:.2f} GiB")
 
 

@@ -17,10 +17,10 @@ from functools import partial
 from pathlib import Path
 
 from circuitry import Clip, DomainFolder, GraphFolder, load_clip
+from circuitry.circuits.across_domains import compare_domains
 from circuitry.circuits.attribution import DEFAULT_RULE, AttributionSettings
 from circuitry.circuits.extraction import Extraction, plan_extraction
 from circuitry.circuits.quadrature import parse_rule
-from circuitry.circuits.similarity import compare_domains
 from circuitry.comparison.comparison import Comparison
 from circuitry.models.feature_basis import parse_saes
 from circuitry.reports.page import write_results
@@ -109,7 +109,7 @@ def main(config: Config) -> None:
     if rank.worker:
         return
     seen = [name for name in images.classes if name not in config.held_out] if config.held_out else []
-    comparison = compare_domains(graphs, graphs.halves(), {"held-out": config.held_out, "others": seen})
+    comparisons = compare_domains(graphs, graphs.halves(), {"held-out": config.held_out, "others": seen})
     accuracy = None
     if config.accuracy:
         weights = clip.text_weights(images.all_classes)
@@ -119,15 +119,16 @@ def main(config: Config) -> None:
         f"Circuits of {clip.name} in {len(domains)} domains",
         f"For each of {len(images.classes)} classes in {', '.join(domains)}, the circuit that recognises it was found "
         f"by attribution on up to {config.n_images} images, and circuits were compared between domains.",
-        comparison,
+        comparisons,
         graphs,
         images,
-        config.pair or least_similar(comparison),
+        config.pair or least_similar(comparisons["edge_jaccard"]),
         accuracy=accuracy,
     )
     add_reading_guide(report)
-    print(comparison.matrix("edge_jaccard").to_string(float_format=lambda v: f"{v:.3f}"))
-    tables = comparison.tables() | ({} if accuracy is None else {"accuracy": accuracy})
+    print(comparisons["edge_jaccard"].matrix().to_string(float_format=lambda v: f"{v:.3f}"))
+    tables = {name: table for comparison in comparisons.values() for name, table in comparison.tables().items()}
+    tables |= {} if accuracy is None else {"accuracy": accuracy}
     provenance = {
         "model": clip.name,
         "weights": config.checkpoint or config.pretrained,
@@ -183,7 +184,7 @@ def estimate(plan: Extraction) -> None:
 
 def least_similar(comparison: Comparison) -> tuple[str, str, str]:
     """Return the first class and the two domains in which its circuits share the fewest edges."""
-    table = comparison.similarity["edge_jaccard"]
+    table = comparison.values
     class_name = min(table["class"])
     row = table[table["class"] == class_name].sort_values("value", kind="stable").iloc[0]
     return str(class_name), str(row["domain_a"]), str(row["domain_b"])

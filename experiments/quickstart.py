@@ -23,8 +23,7 @@ import numpy as np
 import pandas as pd
 
 from circuitry import DomainFolder, extract, load_clip
-from circuitry.circuits.similarity import compare_domains
-from circuitry.comparison.comparison import COMPARED
+from circuitry.circuits.across_domains import COMPARED, compare_domains
 from circuitry.data.mixtures.mixture_files import read_captions, write_mixture
 from circuitry.data.mixtures.mixtures import MixtureSettings, admitted
 from circuitry.data.toy.write import CLASSES, write_toy
@@ -153,14 +152,14 @@ def write_report(config: Config, subject: Subject, accuracy: pd.DataFrame, check
     """Compare the circuits, write tables, figures and the report, and say where they are."""
     clip, images, graphs = subject.clip, subject.images, subject.graphs
     seen = [name for name in images.classes if name not in config.held_out]
-    comparison = compare_domains(graphs, graphs.halves(), {"held-out": config.held_out, "seen": seen})
+    comparisons = compare_domains(graphs, graphs.halves(), {"held-out": config.held_out, "seen": seen})
     report = comparison_report(
         "Are the circuits of a small CLIP shared between styles?",
         f"A tiny CLIP was trained on drawn images of {len(images.all_classes)} things in six styles; "
         f"{', '.join(config.held_out)} were left out of its {config.test_domain} images. For every class and style "
         "the circuit that recognises it was found by attribution, circuits were compared between styles, and tested "
         "by taking everything else out of the model, on images that they were not found on.",
-        comparison,
+        comparisons,
         graphs,
         images,
         (config.held_out[0], "real", config.test_domain),
@@ -169,12 +168,13 @@ def write_report(config: Config, subject: Subject, accuracy: pd.DataFrame, check
     )
     marks = domain_marks(images.domains)
     add_faithfulness(report, checks.curves, marks)
-    add_transfer(report, checks.transfer, comparison.matrix("edge_jaccard"), marks, comparison.sites)
-    add_attribution_check(report, checks.attribution, comparison.sites, " in ".join(SHOWN))
+    sites = comparisons["node_overlap"].sites
+    add_transfer(report, checks.transfer, comparisons["edge_jaccard"].matrix(), marks, sites)
+    add_attribution_check(report, checks.attribution, sites, " in ".join(SHOWN))
     names = [f"{SHOWN[1]} {i + 1}" for i in range(len(checks.shown))]
     add_pixels(report, checks.shown, checks.maps, names, SHOWN[0])
     add_reading_guide(report)
-    tables = comparison.tables() | {
+    tables = {name: table for comparison in comparisons.values() for name, table in comparison.tables().items()} | {
         "accuracy": accuracy,
         "faithfulness": curves_by_domain(checks.curves),
         "selectivity": curves_by_domain(checks.curves, "selectivity"),

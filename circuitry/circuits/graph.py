@@ -3,9 +3,10 @@
 No torch and no model: circuits are studied on any laptop.
 """
 
+import html
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 
 import networkx as nx
 import numpy as np
+import pandas as pd
 from jaxtyping import Float, Int, Shaped
 
 from circuitry.models.sites import INPUT
@@ -79,9 +81,17 @@ def keep_units(scores: Float[np.ndarray, " units"], fraction: float) -> Int[np.n
     return np.argsort(-np.abs(scores), kind="stable")[:k].astype(np.int64)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class AttributionGraph:
-    """All node scores, the kept units and the scores of the edges between them, for one set of images."""
+    """All node scores, the kept units and the scores of the edges between them, for one set of images.
+
+    Example:
+        >>> graph = AttributionGraph.load("runs/x/graphs/cat/sketch.all.safetensors")
+        >>> graph
+        AttributionGraph of cat in sketch: 21 sites, 1644 of 16424 units kept, 50 images, rule left-10, ...
+        >>> graph.top(5)  # the strongest units, as a table
+        >>> graph.circuit(edges_per_node=3).graph  # networkx.DiGraph
+    """
 
     sites: tuple[str, ...]
     """Sites in order."""
@@ -105,9 +115,114 @@ class AttributionGraph:
     """For sites in a feature basis, the effects of the error units, which follow the latents; they sum to the effect
     of all that the latents miss. They are no nodes of circuits."""
 
+    @property
+    def title(self) -> str:
+        """Class and domain, for messages."""
+        known = [name for name in (self.class_name, self.domain) if name is not None]
+        return " in ".join(known) or "a graph without a name"
+
+    @property
+    def inner_sites(self) -> tuple[str, ...]:
+        """Sites that circuits have nodes at: all but the image itself."""
+        return tuple(site for site in self.sites if site != INPUT)
+
+    @cached_property
+    def sites_without_effect(self) -> frozenset[str]:
+        """Sites whose scores are all zero: which of their units are kept is arbitrary."""
+        return frozenset(site for site in self.inner_sites if not self.node_scores[site].any())
+
     def n_units(self, site: str) -> int:
         """Return how many units the activation of a site has, nodes and error units."""
         return len(self.node_scores[site]) + len(self.error_scores.get(site, ()))
+
+    def check_finite(self) -> None:
+        """Refuse scores that are NaN or infinite: units cannot be ranked by them.
+
+        Raises:
+            InputError: with the name of the site.
+        """
+        arrays = {"node": self.node_scores, "error": self.error_scores, "edge": self.edge_scores}
+        for kind, by_site in arrays.items():
+            for site, scores in by_site.items():
+                if not np.isfinite(scores).all():
+                    where = site if isinstance(site, str) else "->".join(site)
+                    raise InputError(
+                        f"The {kind} scores of {self.title} at {where} are not all finite numbers: look for NaN or "
+                        "infinite values in the metric, the text weights, the baseline and the images."
+                    )
+
+    def to_pandas(self, kind: str = "nodes") -> pd.DataFrame:
+        """Return the graph as a table.
+
+        Args:
+            kind: ``nodes``: site, unit, score, kept, one row per unit. ``edges``: upstream_site, upstream_unit,
+                downstream_site, downstream_unit, score, one row per edge between kept units. ``sites``: site, units,
+                kept, effect_sum, metric_difference, gap, see `Completeness`.
+
+        Raises:
+            InputError: for another kind.
+        """
+        tables = {"nodes": self._nodes, "edges": self._edges, "sites": self._by_site}
+        if kind not in tables:
+            raise InputError(f"A graph has tables of {', '.join(tables)}, but {kind!r} was asked for.")
+        return tables[kind]()
+
+    def top(self, n: int = 10) -> pd.DataFrame:
+        """Return the n units with the largest absolute score over all sites but the image: site, unit, score."""
+        if n < 1:
+            raise InputError(f"At least one unit is shown, but {n} were asked for.")
+        table = self._nodes().query("site != @INPUT")
+        order = np.argsort(-table["score"].abs().to_numpy(), kind="stable")[:n]
+        return table.iloc[order][["site", "unit", "score"]].reset_index(drop=True)
+
+    def _nodes(self) -> pd.DataFrame:
+        parts = [
+            pd.DataFrame({"site": site, "unit": np.arange(len(scores)), "score": scores})
+            for site, scores in self.node_scores.items()
+        ]
+        kept = [np.isin(np.arange(len(self.node_scores[site])), self.kept_units[site]) for site in self.node_scores]
+        return pd.concat(parts, ignore_index=True).assign(kept=np.concatenate(kept))
+
+    def _edges(self) -> pd.DataFrame:
+        parts = [
+            pd.DataFrame(
+                {
+                    "upstream_site": up,
+                    "upstream_unit": np.tile(self.kept_units[up], len(scores)),
+                    "downstream_site": down,
+                    "downstream_unit": np.repeat(self.kept_units[down], scores.shape[1]),
+                    "score": scores.ravel(),
+                }
+            )
+            for (up, down), scores in self.edge_scores.items()
+        ]
+        columns = ["upstream_site", "upstream_unit", "downstream_site", "downstream_unit", "score"]
+        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+
+    def _by_site(self) -> pd.DataFrame:
+        unknown = Completeness(math.nan, math.nan)
+        sums = [self.completeness.get(site, unknown) for site in self.sites]
+        return pd.DataFrame(
+            {
+                "site": self.sites,
+                "units": [len(self.node_scores[site]) for site in self.sites],
+                "kept": [len(self.kept_units[site]) for site in self.sites],
+                "effect_sum": [value.effect_sum for value in sums],
+                "metric_difference": [value.metric_difference for value in sums],
+                "gap": [value.gap for value in sums],
+            }
+        )
+
+    def __repr__(self) -> str:
+        kept, units = (sum(len(by[site]) for site in self.inner_sites) for by in (self.kept_units, self.node_scores))
+        return (
+            f"AttributionGraph of {self.title}: {len(self.inner_sites)} sites, {kept} of {units} units kept, "
+            f"{_made(self)}"
+        )
+
+    def _repr_html_(self) -> str:
+        """Show the sites as a table in a notebook."""
+        return f"<p>{html.escape(repr(self))}</p>{self._by_site().to_html(index=False, float_format='{:.3g}'.format)}"
 
     def circuit(self, edges_per_node: int = 3) -> "Circuit":
         """Cut out the circuit: for every kept unit, edges from the kept units upstream with the largest score.
@@ -120,7 +235,12 @@ class AttributionGraph:
         return Circuit(self, edges_per_node)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the graph as safetensors with a JSON header, whole or not at all."""
+        """Write the graph as safetensors with a JSON header, whole or not at all.
+
+        Raises:
+            InputError: for scores that are not finite.
+        """
+        self.check_finite()
         tensors = {f"node_scores/{site}": v for site, v in self.node_scores.items()}
         tensors |= {f"kept_units/{site}": v for site, v in self.kept_units.items()}
         tensors |= {f"edge_scores/{up}->{down}": v for (up, down), v in self.edge_scores.items()}
@@ -141,7 +261,8 @@ class AttributionGraph:
         """Read a graph that `save` wrote.
 
         Raises:
-            InputError: for a missing or damaged file, another format or version, or wrong shapes.
+            InputError: for a missing or damaged file, another format or version, wrong shapes, units that are not
+                there, or scores that are not finite.
         """
         header, tensors = read_arrays(path, FORMAT, "attribution graph")
         sites = tuple(header["sites"])
@@ -161,14 +282,24 @@ class AttributionGraph:
             header["provenance"],
             {site: tensors[name] for site in sites if (name := f"error_scores/{site}") in tensors},
         )
-        for (up, down), scores in graph.edge_scores.items():
-            expected = (len(graph.kept_units[down]), len(graph.kept_units[up]))
+        graph._check_shapes(path)
+        graph.check_finite()
+        return graph
+
+    def _check_shapes(self, path: object) -> None:
+        for site, kept in self.kept_units.items():
+            if len(kept) and not 0 <= kept.min() <= kept.max() < len(self.node_scores[site]):
+                raise InputError(
+                    f"{path}: kept units of {site} are not among its {len(self.node_scores[site])} units: the file is "
+                    "damaged, make it again."
+                )
+        for (up, down), scores in self.edge_scores.items():
+            expected = (len(self.kept_units[down]), len(self.kept_units[up]))
             if scores.shape != expected:
                 raise InputError(
                     f"{path}: edge scores {up}->{down} have shape {scores.shape}, but the kept units say "
                     f"{expected}: the file is damaged, make it again."
                 )
-        return graph
 
 
 def _entry(tensors: Mapping[str, np.ndarray], name: str, path: object) -> np.ndarray:
@@ -177,7 +308,7 @@ def _entry(tensors: Mapping[str, np.ndarray], name: str, path: object) -> np.nda
     return tensors[name]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Circuit:
     """A circuit: the kept units of an attribution graph and the strongest edges between them."""
 
@@ -189,11 +320,10 @@ class Circuit:
         """Directed acyclic graph; nodes ``site/unit`` (site, unit, score), edges (weight)."""
         graph = nx.DiGraph()
         kept = self.source.kept_units
-        for site in self.source.sites:
-            if site != INPUT:
-                for unit in kept[site]:
-                    score = float(self.source.node_scores[site][unit])
-                    graph.add_node(f"{site}/{unit}", site=site, unit=int(unit), score=score)
+        for site in self.source.inner_sites:
+            for unit in kept[site]:
+                score = float(self.source.node_scores[site][unit])
+                graph.add_node(f"{site}/{unit}", site=site, unit=int(unit), score=score)
         for (up, down), scores in self.source.edge_scores.items():
             for row, columns in enumerate(strongest_columns(scores, self.edges_per_node)):
                 head = f"{down}/{kept[down][row]}"
@@ -203,28 +333,73 @@ class Circuit:
         return graph
 
     @cached_property
-    def numbered(self) -> "NumberedCircuit":
-        """Return the same nodes and edges as numbers, for comparing many circuits fast."""
+    def arrays(self) -> "CircuitArrays":
+        """The same nodes and edges as numbers, for comparing many circuits fast."""
         source = self.source
-        inner = [site for site in source.sites if site != INPUT]
-        sizes = [len(source.node_scores[site]) for site in inner]
-        first = dict(zip(inner, np.cumsum([0, *sizes])[:-1].tolist(), strict=True))
-        numbers = {site: first[site] + source.kept_units[site] for site in inner}
+        first, total = self._first_numbers()
+        numbers = {site: first[site] + source.kept_units[site] for site in source.inner_sites}
         tails, heads = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
         for (up, down), scores in source.edge_scores.items():
             columns = strongest_columns(scores, self.edges_per_node)
             tails.append(numbers[up][columns].ravel())
             heads.append(numbers[down].repeat(columns.shape[1]))
         nodes = np.concatenate([np.empty(0, np.int64), *numbers.values()])
-        return NumberedCircuit(nodes, np.concatenate(tails), np.concatenate(heads))
+        return CircuitArrays(nodes, np.concatenate(tails), np.concatenate(heads), total)
+
+    def arrays_without(self, sites: Iterable[str]) -> "CircuitArrays":
+        """Return `arrays` without the nodes of some sites and the edges that begin or end there."""
+        arrays, left_out = self.arrays, list(sites)
+        if not left_out:
+            return arrays
+        first, total = self._first_numbers()
+        inside = np.ones(total, dtype=bool)
+        for site in left_out:
+            inside[first[site] : first[site] + len(self.source.node_scores[site])] = False
+        edges = inside[arrays.tails] & inside[arrays.heads]
+        return CircuitArrays(arrays.nodes[inside[arrays.nodes]], arrays.tails[edges], arrays.heads[edges], total)
+
+    def _first_numbers(self) -> tuple[dict[str, int], int]:
+        """Return the number of each site's first unit, and of all units."""
+        sites = self.source.inner_sites
+        ends = np.cumsum([0, *(len(self.source.node_scores[site]) for site in sites)]).tolist()
+        return dict(zip(sites, ends, strict=False)), ends[-1]
+
+    def __repr__(self) -> str:
+        return (
+            f"Circuit of {self.source.title}: {len(self.source.inner_sites)} sites, {len(self.arrays.nodes)} units, "
+            f"{len(self.arrays.tails)} edges (at most {self.edges_per_node} into a unit), {_made(self.source)}"
+        )
+
+    def _repr_html_(self) -> str:
+        """Show the sites as a table in a notebook."""
+        table = self.source.to_pandas("sites").to_html(index=False, float_format="{:.3g}".format)
+        return f"<p>{html.escape(repr(self))}</p>{table}"
 
 
-class NumberedCircuit(NamedTuple):
-    """Nodes and edges of a circuit; a node's number is its place among all units of all sites in order."""
+class CircuitArrays(NamedTuple):
+    """Nodes and edges of a circuit; a node's number is its place among all units of all sites in order.
+
+    Numbers of two circuits mean the same units only where their sites have equally many units.
+    """
 
     nodes: Int[np.ndarray, " nodes"]
     tails: Int[np.ndarray, " edges"]
     heads: Int[np.ndarray, " edges"]
+    n_units: int
+    """Of all sites together."""
+
+
+def _made(graph: AttributionGraph) -> str:
+    """Say how a graph was made and how well its scores add up."""
+    facts = [f"{graph.n_images} images"]
+    facts += [f"{word} {graph.settings[name]}" for name, word in _MADE_BY.items() if name in graph.settings]
+    if graph.completeness:
+        site = max(graph.completeness, key=lambda one: abs(graph.completeness[one].gap))
+        facts.append(f"largest completeness gap {graph.completeness[site].gap:.3g} at {site}")
+    return ", ".join(facts)
+
+
+_MADE_BY = {"node_rule": "rule", "baseline": "baseline", "metric": "metric"}
 
 
 def strongest_columns(scores: Shaped[np.ndarray, "down up"], n: int) -> Int[np.ndarray, "down strongest"]:

@@ -36,7 +36,12 @@ def domain_matrix(
 
 
 def both_directions(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a `compare` table with every pair in both orders: columns class, domain, other, site, value."""
+    """Return a `compare` table with every pair in both orders: columns class, domain, other, site, value.
+
+    A table that has these columns already is returned as it is.
+    """
+    if "other" in table:
+        return table
     forth = table.rename(columns={"domain_a": "domain", "domain_b": "other"})
     back = table.rename(columns={"domain_b": "domain", "domain_a": "other"})
     return pd.concat([forth, back], ignore_index=True)[["class", "domain", "other", "site", "value"]]

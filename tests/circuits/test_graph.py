@@ -31,7 +31,11 @@ def small_graph(**changes: object) -> AttributionGraph:
         },
         kept_units={"input": np.array([0]), "conv": np.array([1, 3]), "head": np.array([1, 2, 0])},
         edge_scores={("conv", "head"): np.array([[0.5, 0.25], [-0.5, -0.25], [2.0, 2.0]])},
-        completeness={"input": Completeness(0.375, 0.5), "conv": Completeness(-0.5, -0.75), "head": Completeness(4, 4)},
+        completeness={
+            "input": Completeness(0.375, 0.5),
+            "conv": Completeness(-0.5, -0.75),
+            "head": Completeness(4.0, 4.0),
+        },
         n_images=7,
         class_name="alarm clock",
         domain="sketch",
@@ -250,3 +254,82 @@ def test_a_circuit_is_acyclic_and_plain() -> None:
 def test_a_circuit_without_edges_is_refused() -> None:
     with pytest.raises(InputError, match="at least one edge per node, but 0 were asked for"):
         small_graph().circuit(0)
+
+
+# What people see
+
+
+def test_a_graph_prints_in_a_line() -> None:
+    settings = {"node_rule": "left-10", "baseline": "zero"}
+    assert repr(small_graph(settings=settings)) == (
+        "AttributionGraph of alarm clock in sketch: 2 sites, 5 of 7 units kept, 7 images, rule left-10, baseline zero, "
+        "largest completeness gap 0.25 at conv"
+    )
+    nameless = small_graph(class_name=None, domain=None, settings={}, completeness={})
+    assert repr(nameless) == "AttributionGraph of a graph without a name: 2 sites, 5 of 7 units kept, 7 images"
+
+
+def test_a_circuit_prints_in_a_line() -> None:
+    assert repr(small_graph().circuit(1)) == (
+        "Circuit of alarm clock in sketch: 2 sites, 5 units, 3 edges (at most 1 into a unit), 7 images, baseline zero, "
+        "largest completeness gap 0.25 at conv"
+    )
+
+
+def test_notebooks_show_the_sites_as_a_table() -> None:
+    for shown in (small_graph(class_name="<b>"), small_graph(class_name="<b>").circuit()):
+        page = shown._repr_html_()
+        assert "&lt;b&gt;" in page
+        assert "<b>" not in page
+        assert page.count("<tr") == 1 + 3
+
+
+def test_the_strongest_units_in_a_table() -> None:
+    table = small_graph().top(3)
+    assert table.to_numpy().tolist() == [["head", 1, 3.0], ["conv", 1, -2.0], ["head", 2, 2.0]]  # of equals the first
+    assert list(table.columns) == ["site", "unit", "score"]
+    assert len(small_graph().top(99)) == 7  # not those of the image
+    with pytest.raises(InputError, match="At least one unit is shown, but 0"):
+        small_graph().top(0)
+
+
+def test_nodes_and_edges_as_tables() -> None:
+    nodes = small_graph().to_pandas()
+    assert nodes.query("site == 'conv'").to_numpy().tolist() == [
+        ["conv", 0, 0.0, False],
+        ["conv", 1, -2.0, True],
+        ["conv", 2, 0.5, False],
+        ["conv", 3, 1.0, True],
+    ]
+    assert len(nodes) == 3 + 4 + 3
+    edges = small_graph().to_pandas("edges")
+    assert edges.to_numpy().tolist()[:3] == [
+        ["conv", 1, "head", 1, 0.5],
+        ["conv", 3, "head", 1, 0.25],
+        ["conv", 1, "head", 2, -0.5],
+    ]
+    circuit = small_graph().circuit(9).graph
+    assert {
+        (f"{row.upstream_site}/{row.upstream_unit}", f"{row.downstream_site}/{row.downstream_unit}"): row.score
+        for row in edges.itertuples()
+    } == {(a, b): weight for a, b, weight in circuit.edges(data="weight")}
+    assert small_graph(edge_scores={}).to_pandas("edges").empty
+    with pytest.raises(InputError, match="tables of nodes, edges, sites, but 'units' was asked for"):
+        small_graph().to_pandas("units")
+
+
+def test_the_sites_as_a_table() -> None:
+    table = small_graph().to_pandas("sites").set_index("site")
+    assert table["units"].to_dict() == {"input": 3, "conv": 4, "head": 3}
+    assert table["kept"].to_dict() == {"input": 1, "conv": 2, "head": 3}
+    assert table["gap"].to_dict() == {"input": -0.125, "conv": 0.25, "head": 0}
+
+
+def test_arrays_without_a_site_have_neither_its_nodes_nor_its_edges() -> None:
+    # Numbers: conv 0..3, head 4..6.
+    arrays = small_graph().circuit(1).arrays
+    assert arrays.nodes.tolist() == [1, 3, 5, 6, 4]
+    assert list(zip(arrays.tails.tolist(), arrays.heads.tolist(), strict=True)) == [(1, 5), (3, 6), (1, 4)]
+    assert arrays.n_units == 7
+    left = small_graph().circuit(1).arrays_without(["head"])
+    assert (left.nodes.tolist(), left.tails.tolist(), left.n_units) == ([1, 3], [], 7)

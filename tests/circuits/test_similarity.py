@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import networkx as nx
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,10 +13,7 @@ from scipy.stats import spearmanr
 
 from circuitry import (
     AttributionGraph,
-    InputError,
-    compare,
     compare_halves,
-    domain_matrix,
     edge_jaccard,
     node_overlap,
     wl_kernel,
@@ -189,154 +185,3 @@ def test_every_measure_is_symmetric_and_one_for_the_same(drawn: tuple[int, int, 
         assert values(a, b) == pytest.approx(values(b, a), abs=1e-12)
         assert values(a, a) == pytest.approx([1] * len(values(a, a)))
         assert all(least - 1e-12 <= value <= 1 + 1e-12 for value in values(a, b))
-
-
-# Tables
-
-
-def graphs() -> list[AttributionGraph]:
-    """Two classes in three domains; the second class is absent in one of them."""
-    present = [("axe", d) for d in ("sketch", "real", "clipart")] + [("fish", "real"), ("fish", "sketch")]
-    return [random_graph(i, *key) for i, key in enumerate(present)]
-
-
-def test_each_pair_of_domains_once_in_order_and_no_absent_pair() -> None:
-    table = compare(graphs(), "edge_jaccard")
-    assert list(table.columns) == ["class", "domain_a", "domain_b", "site", "value"]
-    assert table[["class", "domain_a", "domain_b"]].to_numpy().tolist() == [
-        ["axe", "clipart", "real"],
-        ["axe", "clipart", "sketch"],
-        ["axe", "real", "sketch"],
-        ["fish", "real", "sketch"],
-    ]
-    assert table["site"].isna().all()
-    by_key = {(g.class_name, g.domain): g for g in graphs()}
-    expected = [
-        edge_jaccard(by_key[c, a].circuit(), by_key[c, b].circuit())
-        for c, a, b in table[["class", "domain_a", "domain_b"]].itertuples(index=False)
-    ]
-    assert table["value"].tolist() == expected
-    assert len(set(expected)) > 1
-
-
-@pytest.mark.parametrize("measure", MEASURES)
-def test_a_table_holds_the_values_of_its_measure(measure: str) -> None:
-    a, b = random_graph(0, "axe", "a"), random_graph(1, "axe", "b")
-    table = compare([b, a], measure, edges_per_node=2, depth=3)
-    direct: dict[str, dict[str, float] | float] = {
-        "node_overlap": node_overlap(a, b),
-        "edge_jaccard": edge_jaccard(a.circuit(2), b.circuit(2)),
-        "wl_kernel": wl_kernel(a.circuit(2), b.circuit(2), 3),
-        "spearman": rank_similarity(a, b, "spearman"),
-        "cosine": rank_similarity(a, b, "cosine"),
-    }
-    value = direct[measure]
-    if isinstance(value, dict):
-        assert dict(zip(table["site"], table["value"], strict=True)) == pytest.approx(value)
-    else:
-        assert table["value"].tolist() == pytest.approx([value])
-
-
-def test_a_mapping_and_a_list_of_graphs_are_the_same() -> None:
-    mapping = {(str(g.class_name), str(g.domain)): g for g in graphs()}
-    pd.testing.assert_frame_equal(compare(mapping), compare(graphs()))
-    pd.testing.assert_frame_equal(compare(iter(graphs())), compare(graphs()))
-
-
-def test_a_subset_of_classes() -> None:
-    table = compare(graphs(), "node_overlap", classes=["fish"])
-    assert table[["class", "site"]].to_numpy().tolist() == [["fish", s] for s in "abc"]
-
-
-def test_what_cannot_be_compared_says_why() -> None:
-    with pytest.raises(InputError, match="Unknown measure 'jaccard': choose one of node_overlap, edge_jaccard, wl"):
-        compare(graphs(), "jaccard")
-    with pytest.raises(InputError, match="no graph of class cat; the classes are axe, fish"):
-        compare(graphs(), classes=["axe", "cat"])
-    with pytest.raises(InputError, match="Two graphs of class 'axe' in domain 'sketch'"):
-        compare([*graphs(), graphs()[0]])
-    for nameless in (random_graph(0, None), random_graph(0, "axe", None)):
-        with pytest.raises(InputError, match="need a class and a domain, but one has none: set class_name and domain"):
-            compare([nameless])
-    with pytest.raises(InputError, match="depth of a Weisfeiler-Lehman kernel is 0 or more, but -1"):
-        wl_kernel(FIRST.circuit(), FIRST.circuit(), -1)
-    with pytest.raises(InputError, match="at least one edge per node, but 0"):
-        compare(graphs(), edges_per_node=0)
-
-
-@pytest.mark.parametrize(
-    ("sites", "words"),
-    [(("input", "a", "b", "d"), "c and d"), (("input", "a", "b"), "4 and 3 in number")],
-)
-def test_circuits_at_different_sites_are_refused(sites: tuple[str, ...], words: str) -> None:
-    graph = random_graph(0)
-    other = replace(random_graph(1, domain="sketch"), sites=sites)
-    for use in (
-        lambda: node_overlap(graph, other),
-        lambda: edge_jaccard(graph.circuit(), other.circuit()),
-        lambda: wl_kernel(graph.circuit(), other.circuit()),
-        lambda: rank_similarity(graph, other, "cosine"),
-        lambda: compare([graph, other]),
-    ):
-        with pytest.raises(InputError, match=rf"different ones \({words}\): attribute both with the same encoder"):
-            use()
-
-
-def test_halves_are_compared_class_by_class() -> None:
-    halves = [
-        (random_graph(i, c, d), random_graph(i + 9, c, d)) for i, (c, d) in enumerate([("axe", "p"), ("fox", "q")])
-    ]
-    table = compare_halves(halves, "edge_jaccard", edges_per_node=2)
-    assert list(table.columns) == ["class", "domain", "site", "value"]
-    assert table[["class", "domain"]].to_numpy().tolist() == [["axe", "p"], ["fox", "q"]]
-    assert table["value"].tolist() == [edge_jaccard(a.circuit(2), b.circuit(2)) for a, b in halves]
-    assert compare_halves(halves, classes=["fox"])["class"].tolist() == ["fox"]
-    with pytest.raises(InputError, match="Unknown measure 'x'"):
-        compare_halves(halves, "x")
-
-
-# Domain by domain
-
-TABLE = pd.DataFrame(
-    [
-        ("axe", "clipart", "real", None, 0.2),
-        ("axe", "clipart", "sketch", None, 0.4),
-        ("axe", "real", "sketch", None, 0.6),
-        ("fish", "real", "sketch", None, 0.1),
-    ],
-    columns=["class", "domain_a", "domain_b", "site", "value"],
-)
-CEILINGS = pd.DataFrame(
-    [
-        ("axe", "clipart", None, 0.5),
-        ("axe", "real", None, 0.7),
-        ("fish", "real", None, 0.9),
-        ("axe", "sketch", None, 0.2),
-    ],
-    columns=["class", "domain", "site", "value"],
-)
-
-
-def test_hand_worked_matrix() -> None:
-    matrix = domain_matrix(TABLE)
-    assert list(matrix.index) == list(matrix.columns) == ["clipart", "real", "sketch"]
-    nan = math.nan
-    np.testing.assert_allclose(matrix, [[nan, 0.2, 0.4], [0.2, nan, 0.35], [0.4, 0.35, nan]])
-
-
-def test_ceilings_go_onto_the_diagonal_and_normalise() -> None:
-    np.testing.assert_allclose(np.diag(domain_matrix(TABLE, CEILINGS)), [0.5, 0.8, 0.2])
-    normalised = domain_matrix(TABLE, CEILINGS, normalise=True)
-    np.testing.assert_allclose(np.diag(normalised), 1)
-    assert normalised.loc["clipart", "real"] == pytest.approx(0.2 / math.sqrt(0.5 * 0.8))
-    assert normalised.loc["sketch", "real"] == pytest.approx(0.35 / math.sqrt(0.2 * 0.8))
-
-
-def test_a_domain_that_shares_no_class_stays_in_the_matrix() -> None:
-    matrix = domain_matrix(TABLE.iloc[[0]], CEILINGS)
-    assert matrix.isna().to_numpy().tolist()[2] == [True, True, False]  # that of sketch
-
-
-def test_normalising_needs_ceilings() -> None:
-    with pytest.raises(InputError, match="divided by noise ceilings, but none were given"):
-        domain_matrix(TABLE, normalise=True)

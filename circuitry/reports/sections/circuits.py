@@ -11,22 +11,16 @@ from PIL.Image import Image
 
 from circuitry.circuits.graph import AttributionGraph, Circuit
 from circuitry.comparison.comparison import Comparison
-from circuitry.comparison.statistics import paired_tests
 from circuitry.data.domains import DomainFolder
 from circuitry.reports.contact_sheet import contact_sheet
 from circuitry.reports.figures.circuit_pair import circuit_pair
-from circuitry.reports.figures.plots import accuracy_bars, overlap_over_depth, similarity_heatmap
+from circuitry.reports.figures.plots import accuracy_bars
 from circuitry.reports.figures.style import Mark, domain_marks
 from circuitry.reports.page import Report
+from circuitry.reports.sections.compared import add_matrix, add_over_depth, add_summary, add_tests, measure_name
 
 SHEET_ROWS = 20
 """Most classes on the contact sheet."""
-
-MEASURE_NAMES = {
-    "node_overlap": "node overlap",
-    "edge_jaccard": "edge Jaccard index",
-    "wl_kernel": "Weisfeiler-Lehman kernel, depth 1",
-}
 
 
 def add_contact_sheet(report: Report, sheet: Image, what: str) -> None:
@@ -59,35 +53,16 @@ def add_accuracy(
     report.figure(accuracy_bars(accuracy, chance, marks=marks), " ".join(words))
 
 
-def add_similarity(report: Report, comparison: Comparison, marks: Mapping[str, Mark]) -> None:
-    """Add the sections on overlap over depth and on similarity between domains."""
+def add_similarity(report: Report, comparisons: Mapping[str, Comparison], marks: Mapping[str, Mark]) -> None:
+    """Add the sections on overlap over depth and on similarity between domains, from `compare_domains`."""
     report.section("How much of the circuit is shared, site by site?")
-    ceiling = comparison.ceiling_by_site()
-    figure = overlap_over_depth(
-        comparison.depth(), comparison.sites, ceiling if len(ceiling) else None, comparison.chance, marks=marks
-    )
-    report.figure(figure, _depth_words(comparison))
+    add_over_depth(report, comparisons["node_overlap"], marks)
     report.section("Which domains share their circuits?")
-    for measure, name in MEASURE_NAMES.items():
-        matrix = comparison.matrix(measure)
-        report.figure(
-            similarity_heatmap(matrix, title=f"Similarity of circuits: {name}", measure=name, marks=marks),
-            _matrix_words(comparison, measure),
-        )
-    report.table(
-        _summary_table(comparison),
-        "Each domain's mean similarity with the other domains, with 95 % bootstrap intervals over classes"
-        + (", for all classes and for groups of them." if len(comparison.groups) > 1 else "."),
-    )
-    tests = paired_tests(comparison.similarity["edge_jaccard"])
-    report.table(
-        tests.rename(
-            columns={"domain_a": "domain", "domain_b": "against", "n_classes": "classes", "p_holm": "p (Holm)"}
-        ),
-        "Is one domain's mean edge similarity with the others larger than another's? Wilcoxon signed-rank tests "
-        "paired by class, corrected for their number.",
-        formats={"difference": "+.3f", "p": ".3g", "p (Holm)": ".3g"},
-    )
+    for comparison in comparisons.values():
+        title = f"Similarity of circuits: {measure_name(comparison.measure)}"
+        add_matrix(report, comparison, marks, title=title)
+    add_summary(report, list(comparisons.values()))
+    add_tests(report, comparisons["edge_jaccard"])
 
 
 def add_circuit_pair(
@@ -138,27 +113,25 @@ def add_reading_guide(report: Report) -> None:
 def comparison_report(
     title: str,
     introduction: str,
-    comparison: Comparison,
+    comparisons: Mapping[str, Comparison],
     graphs: Mapping[tuple[str, str], AttributionGraph],
     images: DomainFolder,
     pair: tuple[str, str, str],
     *,
     accuracy: pd.DataFrame | None = None,
     test_domain: str | None = None,
-    edges_per_node: int = 3,
 ) -> Report:
-    """Return the report of a comparison; `add_reading_guide` ends it, `write_results` writes it.
+    """Return the report of a comparison of circuits; `add_reading_guide` ends it, `write_results` writes it.
 
     Args:
         title: Title of the page.
         introduction: What was done, in a few sentences.
-        comparison: The tables.
+        comparisons: From `compare_domains`.
         graphs: Graphs by class and domain.
         images: The images that the graphs are of.
         pair: Class and two domains whose circuits are drawn.
         accuracy: Zero-shot accuracies, where they were measured.
         test_domain: Domain from which classes were held out in training, if any.
-        edges_per_node: Edges of the drawn circuits.
     """
     domains = sorted({domain for _, domain in graphs})
     classes = sorted({class_name for class_name, _ in graphs})
@@ -169,69 +142,11 @@ def comparison_report(
     add_contact_sheet(report, contact_sheet(shown, classes[:SHEET_ROWS], domains), what)
     if accuracy is not None:
         add_accuracy(report, accuracy, 1 / len(images.all_classes), marks, test_domain=test_domain)
-    add_similarity(report, comparison, marks)
-    a, b = (graphs[pair[0], domain].circuit(edges_per_node) for domain in pair[1:])
-    add_circuit_pair(report, a, b, comparison.sites, marks)
+    add_similarity(report, comparisons, marks)
+    overlap = comparisons["node_overlap"]
+    a, b = (graphs[pair[0], domain].circuit(overlap.about["edges_per_node"]) for domain in pair[1:])
+    add_circuit_pair(report, a, b, overlap.sites, marks)
     return report
-
-
-def _depth_words(comparison: Comparison) -> str:
-    depth = comparison.depth()
-    mean = depth.groupby("site", sort=False)["value"].mean()
-    last = depth.loc[depth.groupby("site", sort=False)["value"].idxmin()]
-    counts = last["domain"].value_counts()
-    domain, times = counts.index[0], int(counts.iloc[0])
-    highest, lowest = str(mean.idxmax()), str(mean.idxmin())
-    words = (
-        f"Mean overlap of each domain's kept units with those of the other domains, over classes (bands: 95 % "
-        f"bootstrap intervals). It is largest at {highest} ({mean[highest]:.2f}) and smallest at {lowest} "
-        f"({mean[lowest]:.2f}). {domain} has the lowest overlap at {times} of {len(mean)} sites."
-    )
-    ceiling = comparison.ceiling_by_site()
-    if len(ceiling):
-        words += (
-            f" Two halves of the same images overlap by {ceiling['value'].min():.2f} to {ceiling['value'].max():.2f} "
-            f"(dashed), random units by {comparison.chance['value'].min():.2f} to "
-            f"{comparison.chance['value'].max():.2f} (dotted)."
-        )
-    return words
-
-
-def _matrix_words(comparison: Comparison, measure: str) -> str:
-    summary = comparison.summary(measure)
-    whole = summary[summary["group"] == "all"].sort_values("value")
-    low, high = whole.iloc[0], whole.iloc[-1]
-    table = comparison.similarity[measure].groupby(["domain_a", "domain_b"])["value"].mean()
-    a, b = table.sort_values().index[-1]
-    words = (
-        f"Mean over {whole['n_classes'].max()} classes. The most alike are {a} and {b} ({table.max():.3f}). "
-        f"With the other domains, {high['domain']} is the most alike ({_with_interval(high, 'interval ')}) and "
-        f"{low['domain']} the least ({_with_interval(low)})."
-    )
-    if len(comparison.ceilings[measure]):
-        normalised = comparison.matrix(measure, normalise=True)
-        off = normalised.where(normalised.index.to_numpy()[:, None] != normalised.columns.to_numpy()[None, :])
-        words += f" Relative to the ceilings, pairs reach {off.min().min():.0%} to {off.max().max():.0%}."
-    return words
-
-
-def _summary_table(comparison: Comparison) -> pd.DataFrame:
-    columns = {}
-    for measure, name in MEASURE_NAMES.items():
-        part = comparison.summary(measure).set_index(["domain", "group"])
-        columns[name] = part.apply(_with_brackets, axis=1)
-        columns["classes"] = part["n_classes"]
-    table = pd.DataFrame(columns).reset_index().sort_values("domain", kind="stable", ignore_index=True)
-    return table[["domain", "group", "classes", *MEASURE_NAMES.values()]]
-
-
-def _with_interval(row: pd.Series, word: str = "") -> str:
-    known = not pd.isna(row["low"])
-    return f"{row['value']:.3f}" + (f", {word}{row['low']:.3f} to {row['high']:.3f}" if known else "")
-
-
-def _with_brackets(row: pd.Series) -> str:
-    return f"{row['value']:.3f}" + ("" if pd.isna(row["low"]) else f" [{row['low']:.3f}, {row['high']:.3f}]")
 
 
 def _domain_accuracy(accuracy: pd.DataFrame, pick: str) -> str:

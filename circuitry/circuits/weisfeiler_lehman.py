@@ -1,0 +1,67 @@
+"""The Weisfeiler-Lehman subtree kernel of circuits (Shervashidze et al. 2011, JMLR 12). No torch.
+
+1. labels start as the nodes' numbers, so only the same unit has the same label in two circuits;
+2. ``depth`` times each becomes (label, labels of its successors without order), hashed to 64 bits;
+3. a circuit is the histogram of its labels at each depth; the kernel sums the inner products of the histograms of two
+   circuits over depths, divided by the geometric mean of each with itself.
+
+Two different labels are taken for the same with a chance of about 1e-12 in a pair of circuits of RN50.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from circuitry.circuits.graph import CircuitArrays
+from circuitry.runs.errors import InputError
+
+Histogram = tuple[np.ndarray, np.ndarray]
+"""Labels, sorted, and how often each occurs."""
+
+
+def check_depth(depth: int) -> None:
+    """Refuse a negative depth."""
+    if depth < 0:
+        raise InputError(f"The depth of a Weisfeiler-Lehman kernel is 0 or more, but {depth} was given.")
+
+
+def label_histograms(circuit: CircuitArrays, depth: int) -> list[Histogram]:
+    """Return the histogram of labels at each depth; equal labels have equal hashes in all circuits.
+
+    A multiset of labels is hashed by the sum of its members' hashes, so that successors need no sorting.
+    """
+    order = np.argsort(circuit.nodes)
+    numbers = circuit.nodes[order]
+    tail, head = (np.searchsorted(numbers, ends) for ends in (circuit.tails, circuit.heads))
+    labels = _scrambled(numbers.astype(np.uint64))
+    histograms = [np.unique(labels, return_counts=True)]
+    for level in range(1, depth + 1):
+        successors = np.zeros_like(labels)
+        np.add.at(successors, tail, _scrambled(labels + np.uint64(level))[head])
+        labels = _scrambled(labels * np.uint64(3) + successors)
+        histograms.append(np.unique(labels, return_counts=True))
+    return histograms
+
+
+def histogram_kernel(a: Sequence[Histogram], b: Sequence[Histogram]) -> float:
+    """Return the normalised kernel of two circuits' histograms, in [0, 1]; NaN where a circuit has no nodes."""
+    norms = [sum(int(counts @ counts) for _, counts in histograms) for histograms in (a, b)]
+    both = float(np.sqrt(norms[0] * norms[1]))
+    return _inner(a, b) / both if both else float("nan")
+
+
+def _inner(a: Sequence[Histogram], b: Sequence[Histogram]) -> int:
+    total = 0
+    for (labels_a, counts_a), (labels_b, counts_b) in zip(a, b, strict=True):
+        _, in_a, in_b = np.intersect1d(labels_a, labels_b, assume_unique=True, return_indices=True)
+        total += int(counts_a[in_a] @ counts_b[in_b])
+    return total
+
+
+def _scrambled(x: np.ndarray) -> np.ndarray:
+    """SplitMix64's finaliser, a bijection that looks random (Steele et al. 2014)."""
+    x = x + np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    scrambled: np.ndarray = x ^ (x >> np.uint64(31))
+    return scrambled

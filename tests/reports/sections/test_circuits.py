@@ -1,0 +1,132 @@
+"""The report of a comparison of circuits: its sections and sentences against numbers worked out on paper."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from circuitry import Comparison, DomainFolder, compare_domains
+from circuitry.reports.figures.style import domain_marks
+from circuitry.reports.page import Report, write_results
+from circuitry.reports.sections.circuits import add_accuracy, add_circuit_pair, add_reading_guide, comparison_report
+from tests.circuits.test_across_domains import halves, three_domains
+from tests.circuits.test_graph import small_graph
+from tests.reports.sections.test_compared import DOMAINS, captions
+
+
+def comparisons(edges_per_node: int = 3) -> dict[str, Comparison]:
+    return compare_domains(three_domains(), halves(), {"held-out": ["fish"]}, edges_per_node=edges_per_node)
+
+
+def accuracy() -> pd.DataFrame:
+    rows = [
+        ("clipart", "held-out", 0.6, 10),
+        ("clipart", "seen", 0.9, 30),
+        ("real", "held-out", 0.8, 50),
+        ("real", "seen", 0.5, 10),
+        ("sketch", "held-out", 0.25, 40),
+        ("sketch", "seen", 0.75, 40),
+    ]
+    found = pd.DataFrame(rows, columns=["domain", "part", "accuracy", "n_images"])
+    return found.assign(balanced_accuracy=found["accuracy"], n_classes=2)
+
+
+def test_sentences_on_accuracy(tmp_path: Path) -> None:
+    report = Report("t")
+    add_accuracy(report, accuracy(), 0.125, domain_marks(DOMAINS), test_domain="sketch")
+    (caption,) = captions(report, tmp_path)
+    # By image: clipart (6 + 27) / 40, real (40 + 5) / 60, sketch (10 + 30) / 80.
+    assert caption.endswith(
+        "guessing would reach 12.5%. Best in clipart (82.5%), worst in sketch (50.0%). In sketch, the classes that "
+        "were left out of it in training reach 25.0%, its other classes 75.0%; in the other domains, where nothing was "
+        "left out, the same classes reach 70.0% on average."
+    )
+
+
+def test_sentences_on_accuracy_without_held_out_classes(tmp_path: Path) -> None:
+    report = Report("t")
+    seen = accuracy()[accuracy()["part"] == "seen"]
+    add_accuracy(report, seen, 0.125, domain_marks(DOMAINS), test_domain="sketch")
+    add_accuracy(report, accuracy(), 0.125, domain_marks(DOMAINS))
+    for caption in captions(report, tmp_path):
+        assert "Best in clipart" in caption
+        assert "left out" not in caption
+
+
+def test_sentences_on_a_pair_of_circuits(tmp_path: Path) -> None:
+    # b keeps conv 1, 2 where a keeps 1, 3; the edges of a: 1->1, 3->2, 1->0 (one per node), of b: 1->1, 2->2, 1->0.
+    a = small_graph()
+    b = small_graph(domain="real", kept_units=a.kept_units | {"conv": np.array([1, 2])})
+    report = Report("t")
+    add_circuit_pair(report, a.circuit(1), b.circuit(1), ["conv", "head"])
+    (caption,) = captions(report, tmp_path)
+    assert "The kept units of alarm clock" in caption
+    assert "in sketch and in real. Shared: 4 of 6 units and 2 of 4 edges." in caption
+    assert caption.endswith("largest at head (100%) and smallest at conv (33%).")
+
+
+# The whole report
+
+
+def test_the_whole_report_is_one_page_with_every_figure(tmp_path: Path) -> None:
+    for class_name, domain in three_domains():
+        folder = tmp_path / "images" / domain / class_name
+        folder.mkdir(parents=True)
+        Image.new("RGB", (8, 8), "red").save(folder / "0.png")
+    report = comparison_report(
+        "A title",
+        "An introduction.",
+        comparisons(2),
+        three_domains(),
+        DomainFolder(tmp_path / "images"),
+        ("axe", "real", "sketch"),
+        accuracy=accuracy(),
+        test_domain="sketch",
+    )
+    add_reading_guide(report)
+    page = report.write(tmp_path / "report.html").read_text(encoding="utf-8")
+    assert re.findall(r"<h2[^>]*>(.*?)</h2>", page)[:6] == [
+        "The images",
+        "Does the model recognise the classes?",
+        "How much of the circuit is shared, site by site?",
+        "Which domains share their circuits?",
+        "One circuit in two domains: axe",
+        "How to read this",
+    ]
+    assert page.count("<img ") == 1
+    assert len(report.plotly_figures) == 1 + 1 + 3 + 1
+    assert page.count('class="plotly-graph-div"') == len(report.plotly_figures)
+    assert "guessing would reach 33.3%" in page  # one of three classes
+    assert "Two test images of every class in every domain." in page
+    edges = [set(three_domains()["axe", d].circuit(2).graph.edges) for d in ("real", "sketch")]
+    assert f"units and {len(edges[0] & edges[1])} of {len(edges[0] | edges[1])} edges" in page
+
+
+def test_a_report_without_accuracies_has_no_section_on_them(tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    for class_name, domain in three_domains():
+        (folder / domain / class_name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(folder / domain / class_name / "0.png")
+    report = comparison_report(
+        "t", "i", comparisons(), three_domains(), DomainFolder(folder), ("axe", "real", "sketch")
+    )
+    assert "recognise the classes" not in report.write(tmp_path / "report.html").read_text(encoding="utf-8")
+    assert len(report.plotly_figures) == 5
+
+
+def test_results_are_written_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tables = {"small": pd.DataFrame({"a": [1]}), "large": pd.DataFrame({"a": [2]})}
+    made_by = {"model": "rn-tiny", "weights": Path("x.pt")}
+    write_results(Report("t"), tables, tmp_path / "run", tmp_path / "committed", made_by, ["small"])
+    assert sorted(path.name for path in (tmp_path / "run" / "tables").iterdir()) == ["large.csv", "small.csv"]
+    assert sorted(path.name for path in (tmp_path / "committed").iterdir()) == ["provenance.json", "small.csv"]
+    assert json.loads((tmp_path / "committed" / "provenance.json").read_text()) == {
+        "model": "rn-tiny",
+        "weights": "x.pt",
+    }
+    assert "rn-tiny" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert f"report: {tmp_path / 'run' / 'report.html'}" in capsys.readouterr().out
