@@ -13,17 +13,22 @@ from circuitry.runs.errors import InputError
 Config = TypeVar("Config")
 
 
-def run_script(config_type: type[Config], main: Callable[[Config], None], description: str | None) -> None:
-    """Read ``config_type`` from the command line and run ``main`` with it.
+def run_script(
+    config_type: type[Config],
+    main: Callable[[Config], None],
+    description: str | None,
+    default: Callable[[], Config] | None = None,
+) -> None:
+    """Read ``config_type`` from the command line, with defaults of its own or those made here, and run ``main`` with it.
 
     Input errors end the process with status 2 and their message, as does a full disk; an interrupt with status 130
     and a word on how to go on.
     """
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger().handlers[0].addFilter(lambda record: "No pretrained weights loaded" not in record.getMessage())
-    config = tyro.cli(config_type, description=description)
     try:
-        main(config)
+        defaults = {} if default is None else {"default": default()}
+        main(tyro.cli(config_type, description=description, **defaults))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
