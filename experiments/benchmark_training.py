@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -22,7 +22,8 @@ from circuitry.data.toy.write import write_toy
 from circuitry.models.architectures import SHIPPED_CONFIGS
 from circuitry.runs.command_line import run_script
 from circuitry.training.clip import train_clip
-from circuitry.training.presets import ClipPreset, clip_preset
+from circuitry.training.presets import clip_preset
+from circuitry.training.settings import ClipTraining, TrainingWork
 
 BY_HAND = """
 import sys
@@ -79,9 +80,9 @@ def run(config: Config) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def settings(config: Config) -> ClipPreset:
+def settings(config: Config) -> ClipTraining:
     """Return the tiny model's preset, for a run too short to warm up."""
-    return replace(clip_preset("rn-tiny"), epochs=config.epochs, warmup=0)
+    return replace(clip_preset("rn-tiny"), epochs=config.epochs, warmup=0, seed=config.seed)
 
 
 def by_hand(config: Config, table: Path, folder: Path) -> None:
@@ -107,20 +108,13 @@ def by_hand(config: Config, table: Path, folder: Path) -> None:
     }
     command = [sys.executable, "-c", BY_HAND, str(SHIPPED_CONFIGS / f"{preset.model}.json")]
     command += [f"--{name}={value}" for name, value in arguments.items()]
-    subprocess.run([*command, "--save-most-recent", *preset.extra], check=True, capture_output=True)
+    command += ["--save-most-recent", "--aug-cfg", f"scale=({preset.crop_scale},1.0)"]
+    subprocess.run(command, check=True, capture_output=True)
 
 
 def through_train_clip(config: Config, table: Path, folder: Path) -> None:
     """Train as a user of this package would."""
-    train_clip(
-        table,
-        folder,
-        **asdict(settings(config)),
-        seed=config.seed,
-        workers=config.workers,
-        device="cpu",
-        progress=False,
-    )
+    train_clip(table, folder, settings(config), TrainingWork("cpu", config.workers, progress=False))
 
 
 if __name__ == "__main__":

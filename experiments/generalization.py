@@ -11,15 +11,18 @@ the spread of the seeds.
 
     python experiments/generalization.py                                      # the toy, about half an hour on 2 cores
     torchrun --nproc-per-node 2 experiments/generalization.py                 # the same in two processes
+    python experiments/generalization.py --cluster slurm --jobs 20            # the same by an array of jobs
     python experiments/generalization.py --runs runs/study --data DomainNet   # your own runs
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 
 import pandas as pd
+import tyro
 from filelock import Timeout
 
 from circuitry import DomainFolder
@@ -30,10 +33,14 @@ from circuitry.reports.page import Report, write_results
 from circuitry.runs.command_line import run_script
 from circuitry.runs.errors import InputError
 from circuitry.runs.provenance import versions
-from circuitry.runs.workers import this_rank
+from circuitry.runs.workers import Work, WorkSettings
+from circuitry.training.devices import available_device
 from circuitry.training.generalization import MEASURE, effective_robustness, settings_table
-from circuitry.training.study import EvaluationSet, StudyRun, evaluate_runs, find_runs, imagenet_validation
+from circuitry.training.settings import TrainingWork
+from circuitry.training.study import EvaluationSet, StudyRun, extract_accuracies, find_runs, imagenet_validation
 from circuitry.training.toy_study import toy_images, toy_run
+
+ALONE_HERE = WorkSettings()
 
 
 @dataclass(frozen=True)
@@ -41,7 +48,7 @@ class Config:
     """Settings of the study of generalization; the defaults are those of the toy."""
 
     runs: Path | None = None
-    """Folder of your own runs; those of the toy unless told."""
+    """Folder of your own runs (default: those of the toy)."""
     data: Path | None = None
     """Your own test images, <domain>/<class>/<file>, with DomainNet's lists or without; needed with --runs."""
     imagenet: Path | None = None
@@ -61,42 +68,62 @@ class Config:
     natural_domain: str = "real"
     """Domain of photographs."""
     device: str = "cpu"
-    """Where models run; under torchrun cuda is each process's own GPU."""
+    """Where models are evaluated; under torchrun cuda is each process's own GPU."""
+    work: tyro.conf.OmitArgPrefixes[WorkSettings] = ALONE_HERE
+    """How the work is shared out."""
 
 
 def main(config: Config) -> None:
     """Train what is missing, evaluate, write, and print where the report is."""
-    rank = this_rank()
-    device = rank.device(config.device)
-    runs = toy_runs(config, rank.worker, rank.workers) if config.runs is None else find_runs(config.runs)
-    if rank.worker:
+    if not config.work.share_out(partial(evaluated, config), config.out / "jobs"):
         return
-    domains = tuple(dict.fromkeys([config.natural_domain, *config.test_domains]))
-    if config.runs is None:
-        everything = toy_images(config.toy)
-    elif config.data is None:
-        raise InputError("Your own runs need your own test images, but --data was not given: add --data ROOT.")
-    else:
-        everything = DomainFolder(config.data)
-    images = DomainFolder(everything.root, domains=domains)
-    evaluated = evaluate_runs(runs, EvaluationSet.of(images), device=device)
+    table = evaluated(config, config.work.work())
+    write(config, table, 1 / len(test_images(config).all_classes), domain_marks(everything(config).domains))
+
+
+def evaluated(config: Config, work: Work) -> pd.DataFrame:
+    """Return the accuracies of all runs, after this process's share of training and evaluating; done work is read."""
+    device = work.rank.device(available_device(config.device))
+    runs = toy_runs(config, work) if config.runs is None else find_runs(config.runs)
+    sets = [EvaluationSet.of(test_images(config))]
     if config.imagenet is not None:
-        more = evaluate_runs(runs, imagenet_validation(config.imagenet), device=device)
-        evaluated = pd.concat([evaluated, more], ignore_index=True)
-    write(config, evaluated, 1 / len(images.all_classes), domain_marks(everything.domains))
+        sets.append(imagenet_validation(config.imagenet))
+    tables = [extract_accuracies(runs, tests, device=device, work=work) for tests in sets]
+    return pd.concat(tables, ignore_index=True)
 
 
-def toy_runs(config: Config, worker: int, workers: int) -> list[StudyRun]:
+def everything(config: Config) -> DomainFolder:
+    """Return the test images of all domains.
+
+    Raises:
+        InputError: For runs of one's own without test images of one's own.
+    """
+    if config.runs is None:
+        return toy_images(config.toy)
+    if config.data is None:
+        raise InputError("Your own runs need your own test images, but --data was not given: add --data ROOT.")
+    return DomainFolder(config.data)
+
+
+def test_images(config: Config) -> DomainFolder:
+    """Return the test images of the domains that are tested on, and of photographs."""
+    domains = tuple(dict.fromkeys([config.natural_domain, *config.test_domains]))
+    return DomainFolder(everything(config).root, domains=domains)
+
+
+def toy_runs(config: Config, work: Work) -> list[StudyRun]:
     """Return the toy's models, this process's share trained first, then what others have left; equal ones once."""
     wanted = list(product(config.settings, config.test_domains, config.seeds))
+    worker, workers = work.rank
     order = [job for i in range(workers) for job in wanted[(worker + i) % workers :: workers]]
+    training = TrainingWork(progress=work.progress)
     for setting, domain, seed in order:
         try:
             print(f"[{setting}, {domain}, seed {seed}]", flush=True)
-            toy_run(config.toy, setting, domain, seed, wait=False)
+            toy_run(config.toy, setting, domain, seed, wait=False, work=training)
         except Timeout:  # another process has it
             continue
-    runs = (toy_run(config.toy, *job) for job in wanted)
+    runs = (toy_run(config.toy, *job, work=training) for job in wanted)
     return list({run.folder: run for run in runs}.values())
 
 

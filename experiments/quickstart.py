@@ -15,7 +15,7 @@ refuted here by a domain whose circuits are significantly less similar than quic
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,6 +39,7 @@ from circuitry.reports.sections.interventions import add_attribution_check, add_
 from circuitry.runs.command_line import run_script
 from circuitry.training.clip import train_clip
 from circuitry.training.evaluation import zero_shot_accuracy
+from circuitry.training.presets import clip_preset
 
 SMALL_TABLES = (
     "accuracy",
@@ -119,17 +120,8 @@ def train(config: Config, root: Path) -> Path:
     drawn = DomainFolder(root, split="train").records
     settings = MixtureSettings("cg-high", config.test_domain, config.held_out)
     table = write_mixture(admitted(drawn, settings), read_captions(root), config.out / "train.tsv", settings=settings)
-    return train_clip(
-        table,
-        config.out / "clip",
-        model="rn-tiny",
-        epochs=config.epochs,
-        batch_size=128,
-        lr=3e-3,
-        warmup=50,
-        seed=config.seed,
-        extra=("--aug-cfg", "scale=(0.6,1.0)"),
-    )
+    training = replace(clip_preset("rn-tiny"), epochs=config.epochs, seed=config.seed)
+    return train_clip(table, config.out / "clip", training)
 
 
 def causal_checks(config: Config, subject: Subject) -> Checks:

@@ -33,6 +33,7 @@ from circuitry.reports.sections.features import add_features, add_sharing, shari
 from circuitry.runs.command_line import run_script
 from circuitry.runs.errors import InputError
 from circuitry.runs.provenance import versions
+from circuitry.training.settings import SaeTraining
 
 SMALL_TABLES = ("matrix", "levels", "summary", "paired_tests")
 """Tables that are small enough to be committed."""
@@ -97,7 +98,8 @@ def autoencoder(config: Config, clip: Clip) -> SparseAutoencoder:
     """Return the autoencoder that was asked for, or train one and keep it."""
     if config.sae is not None:
         return load_sae(config.sae, config.device)
-    sae = train_sae_on_images(clip, config.images_of(config.train_split), seed=config.seed, steps=config.steps)
+    training = SaeTraining(seed=config.seed, steps=config.steps)
+    sae = train_sae_on_images(clip, config.images_of(config.train_split), training)
     sae.save(config.out / "sae.safetensors")
     return sae
 

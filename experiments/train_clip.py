@@ -11,11 +11,14 @@ and the path of the checkpoint. A killed run goes on after its last whole epoch.
     python experiments/train_clip.py ... --cluster slurm --job-options slurm_partition=gpu gpus_per_node=8  # as a job
 """
 
-from dataclasses import asdict, dataclass, replace
+import argparse
+import sys
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import pandas as pd
+import tyro
 
 from circuitry import DomainFolder, load_clip
 from circuitry.data.captions import readable
@@ -25,9 +28,13 @@ from circuitry.runs.errors import InputError
 from circuitry.runs.workers import job_options, run_array
 from circuitry.training.clip import train_clip
 from circuitry.training.evaluation import zero_shot_accuracy
-from circuitry.training.presets import ClipPreset, clip_preset, crop_arguments
+from circuitry.training.presets import clip_preset
 from circuitry.training.run_folder import checkpoints
+from circuitry.training.settings import DEFAULT_WORK, ClipTraining, TrainingWork
 from circuitry.training.study import record_run
+
+PRESET = "rn-tiny"
+TRAINING = clip_preset(PRESET)
 
 
 @dataclass(frozen=True)
@@ -40,49 +47,40 @@ class Config:
     """Folder of the images, with train and test lists and captions.tsv; with --table only its test lists are used."""
     table: Path | None = None
     """Table of training images with the columns filepath and title."""
-    preset: str = "rn-tiny"
-    """Model and hyper-parameters: <rn50|vit-s-32|swin-t>-<imagenet-captions|cc3m|cc12m>, rn-tiny, vit-tiny."""
-    model: str | None = None
-    """Instead of the preset's: open_clip model name, a name shipped here, or the path of a model-config JSON."""
     domains: tuple[str, ...] | None = None
-    """Domains of the folder; all unless told."""
+    """Domains of the folder (default: all)."""
     name_class: bool = False
     """Add the class to every caption, "baby chick, animal bird": for captions that name something finer."""
-    epochs: int | None = None
-    """Passes over the images, instead of the preset's."""
-    batch_size: int | None = None
-    """Images per step of all processes together, instead of the preset's."""
-    lr: float | None = None
-    """Peak learning rate, instead of the preset's."""
-    warmup: int | None = None
-    """Steps until the peak learning rate, instead of the preset's."""
-    crop_scale: float | None = None
-    """Least share of an image's area that a random crop keeps, instead of the preset's."""
-    keep_checkpoints: int = 0
-    """Keep a checkpoint after every so many epochs; 0 keeps only the last."""
-    skip_missing: bool = False
-    """Train without the images whose files do not exist, instead of refusing the table."""
-    device: str | None = None
-    """cpu, cuda or cuda:1; a GPU where there is one unless told."""
-    processes: int = 1
-    """How many train together, each on a GPU of its own or a share of the cores."""
-    workers: int = 2
-    """Processes that read images, for each that trains."""
-    precision: str = "fp32"
-    """open_clip's name of the precision: fp32, amp, amp_bf16, ..."""
-    seed: int = 0
-    """Seed of training."""
+    training: tyro.conf.OmitArgPrefixes[ClipTraining] = TRAINING
+    """What to train, and with what; the defaults are the preset's."""
+    work: tyro.conf.OmitArgPrefixes[TrainingWork] = DEFAULT_WORK
+    """How the training is carried out."""
     cluster: str | None = None
     """Run as a job: on slurm, or local for a process on this machine (needs circuitry[cluster])."""
     job_options: tuple[str, ...] = ()
     """submitit's parameters as name=value, e.g. slurm_partition=gpu gpus_per_node=8 cpus_per_task=64."""
 
 
+@dataclass(frozen=True)
+class CommandLine(Config):
+    """Settings of a training run, from those of a preset."""
+
+    preset: str = PRESET
+    """Defaults of the training's options: rn-tiny, vit-tiny, <rn50|vit-s-32|swin-t>-<imagenet-captions|cc3m|cc12m>."""
+
+
+def command_line() -> CommandLine:
+    """Return the defaults of the command line, which are those of the preset that it names."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--preset", default=PRESET)
+    preset = parser.parse_known_args(sys.argv[1:])[0].preset
+    return CommandLine(out=tyro.MISSING, preset=preset, training=clip_preset(preset))
+
+
 def main(config: Config) -> None:
     """Train and evaluate, here or in a job; print."""
     if config.data is None and config.table is None:
-        raise InputError("expected a folder of images as --data, a table of them as --table, or both; given neither")
-    settings(config)  # a wrong one is told before a job waits in a queue
+        raise InputError("Give a folder of images as --data, a table of them as --table, or both.")
     if config.cluster is None:
         train_and_evaluate(config)
     else:
@@ -95,39 +93,19 @@ def main(config: Config) -> None:
 
 
 def job(config: Config, worker: int, workers: int) -> None:
-    """What the job runs, the only one of its array."""
+    """Do what the job runs, the only one of its array."""
     train_and_evaluate(config)
-
-
-def settings(config: Config) -> ClipPreset:
-    """Return the preset with what the command line says instead."""
-    names = ("model", "epochs", "batch_size", "lr", "warmup")
-    changes = {name: value for name in names if (value := getattr(config, name)) is not None}
-    if config.crop_scale is not None:
-        changes["extra"] = crop_arguments(config.crop_scale)
-    return replace(clip_preset(config.preset), **changes)
 
 
 def train_and_evaluate(config: Config) -> None:
     """Train, and write the accuracy on the test lists beside the run."""
-    chosen = settings(config)
     table = config.table or mixture_of_folder(config)
-    checkpoint = train_clip(
-        table,
-        config.out / "clip",
-        **asdict(chosen),
-        seed=config.seed,
-        processes=config.processes,
-        workers=config.workers,
-        device=config.device,
-        precision=config.precision,
-        keep_checkpoints=config.keep_checkpoints,
-        skip_missing=config.skip_missing,
-    )
-    record_run(config.out / "clip", table, str(chosen.model), config.seed)
+    model = config.training.model
+    checkpoint = train_clip(table, config.out / "clip", config.training, config.work)
+    record_run(config.out / "clip", table, str(model), config.training.seed)
     if config.data is not None:
         images = DomainFolder(config.data, split="test", domains=config.domains)
-        clip = load_clip(chosen.model, checkpoint=checkpoint)
+        clip = load_clip(model, checkpoint=checkpoint)
         accuracy = zero_shot_accuracy(clip.encoder, clip.preprocess, clip.text_weights(images.all_classes), images)
         accuracy.to_csv(config.out / "accuracy.csv", index=False)
 
@@ -143,4 +121,4 @@ def mixture_of_folder(config: Config) -> Path:
 
 
 if __name__ == "__main__":
-    run_script(Config, main, __doc__)
+    run_script(CommandLine, main, __doc__, command_line)

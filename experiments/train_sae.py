@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+import tyro
 
 from circuitry import diagnose_sae, sample_activations, train_sae_on_images
-from circuitry.data.batches import load_batches
 from circuitry.models.settings import ModelSettings
 from circuitry.runs.command_line import run_script
+from circuitry.training.sae import STUDY
+from circuitry.training.settings import SaeTraining
 
 
 @dataclass(frozen=True)
@@ -28,51 +30,29 @@ class Config(ModelSettings):
     train_split: str | None = "train"
     """Which of DomainNet's lists to train on, where there are lists."""
     site: str | None = None
-    """Site of the encoder; the normalised embedding unless told."""
+    """Site of the encoder (default: the embedding, normalised)."""
     positions_per_image: int | None = None
-    """Positions of each image that are samples, at random; all unless told. It bounds memory."""
+    """Positions of each image that are samples, at random (default: all). It bounds memory."""
     out: Path = Path("runs/sae")
     """Folder for sae.safetensors and history.csv."""
-    expansion: int = 4
-    """Features per unit."""
-    l1: float = 1e-4
-    """Weight of the sum of features against the mean squared error."""
-    lr: float = 1e-4
-    """Learning rate of Adam."""
-    batch_size: int = 2048
-    """Samples per step."""
-    steps: int = 5000
-    """Steps of the optimiser."""
-    resample_every: int = 1000
-    """Steps between two checks for dead features."""
-    seed: int = 0
-    """Seed of positions, weights and batches."""
+    training: tyro.conf.OmitArgPrefixes[SaeTraining] = STUDY
+    """What to train with; the defaults are the study's."""
 
 
 def main(config: Config) -> None:
     """Train, measure, write, print."""
     clip, images = config.clip(), config.images_of(config.train_split)
     sae = train_sae_on_images(
-        clip,
-        images,
-        config.site,
-        positions_per_image=config.positions_per_image,
-        seed=config.seed,
-        expansion=config.expansion,
-        l1=config.l1,
-        lr=config.lr,
-        batch_size=config.batch_size,
-        steps=config.steps,
-        resample_every=config.resample_every,
+        clip, images, config.training, site=config.site, positions_per_image=config.positions_per_image
     )
     path = config.out / "sae.safetensors"
     sae.save(path)
     pd.DataFrame(sae.about["history"]).to_csv(config.out / "history.csv", index=False)
     test = config.images()
-    batches = load_batches([record.path for record in test.records], clip.preprocess, 64)
     samples = sample_activations(
-        clip.encoder, batches, sae.site, positions_per_image=config.positions_per_image, seed=config.seed
-    )
+        clip.encoder, clip.preprocess, test.records, sae.site,
+        positions_per_image=config.positions_per_image, seed=config.training.seed,
+    )  # fmt: skip
     rows = {"training images": sae.about["diagnostics"], "test images": diagnose_sae(sae, samples)._asdict()}
     print(f"{sae.n_features} features of {sae.d} units at {sae.site}")
     print(pd.DataFrame(rows).T.to_string(float_format=lambda value: f"{value:.3f}"))

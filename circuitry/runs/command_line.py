@@ -29,16 +29,21 @@ SENTENCES = {
 """What to tell of an error of the operating system that a user can mend, with the path it is about."""
 
 
-def run_script(config_type: type[Config], main: Callable[[Config], None], description: str | None) -> None:
-    """Read ``config_type`` from the command line and run ``main`` with it.
+def run_script(
+    config_type: type[Config],
+    main: Callable[[Config], None],
+    description: str | None,
+    default: Callable[[], Config] | None = None,
+) -> None:
+    """Read ``config_type`` from the command line, with defaults of its own or those made here, and run ``main`` with it.
 
     Errors that a user can mend (of input, and those in `SENTENCES`) end the process with status 2 and their message;
     an interrupt ends it with status 130 and a word on how to go on.
     """
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    config = tyro.cli(config_type, description=description)
     try:
-        main(config)
+        defaults = {} if default is None else {"default": default()}
+        main(tyro.cli(config_type, description=description, **defaults))
     except InputError as error:
         _end(str(error))
     except OSError as error:

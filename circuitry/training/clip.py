@@ -1,13 +1,17 @@
 """Train a CLIP model with open_clip's own trainer, on one device or several.
 
-The trainer runs in processes of its own, because it sets up logging, seeds and signal handling for the whole
-process, and because ``torchrun`` starts one for each device. This module
+open_clip offers no other way to its trainer than a command line, and no other way to its progress than a log: so the
+trainer is started with arguments and its log is read by a regular expression. It runs in processes of its own, because
+it sets up logging, seeds and signal handling for the whole process, and ``torchrun`` starts one for each device. This
+module
 
-1. checks the table of images and captions before anything slow starts;
-2. records the settings in ``out/settings.json``: a finished run is returned, an interrupted one goes on from
-   its last epoch, a run with other settings is an error;
+1. checks the settings and the table of images and captions before anything slow starts;
+2. claims the run's folder: a finished run is returned, an interrupted one goes on from its last epoch, a run with other
+   settings is an error;
 3. starts the trainer and turns its log into a progress bar. All it prints goes to ``out/console.log``. It ends
-   when this process does, however that ends.
+   when this process does, however that ends;
+4. refuses what has diverged: a loss that is no finite number ends the trainer, weights that are not finite are never
+   a finished run.
 
 With several processes each takes its share of the batch, and embeddings are gathered with their gradients, so that
 a step is the step of one process with the whole batch (but for batch norm, whose statistics are those of each
@@ -21,46 +25,31 @@ import re
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from circuitry.models.architectures import register_model
 from circuitry.models.checkpoints import check_state, read_checkpoint
 from circuitry.runs.errors import InputError
-from circuitry.training.devices import training_device
-from circuitry.training.run_folder import alone, file_digest, is_finished, record, write_json
+from circuitry.runs.jobs import Job
+from circuitry.runs.manifest import write_json
+from circuitry.training.devices import available_device
+from circuitry.training.run_folder import TRAINING, alone, claim_run
+from circuitry.training.settings import DEFAULT_WORK, ClipTraining, TrainingWork
 from circuitry.training.table import CheckedTable, check_table
 
 _TRAINER = Path(__file__).with_name("open_clip_main.py")
-_NOT_COMPARED = ("workers", "device")  # how fast a run is, not what is computed
 _PROGRESS = re.compile(r"Train Epoch: (\d+) \[ *(\d+)/\d+ .*\bLoss: ([\d.einfa+-]+)")
+_LATEST = "epoch_latest.pt"  # open_clip's name of what it resumes from
 
 
-def train_clip(
-    table: Path,
-    out: Path,
-    *,
-    model: str | Path,
-    epochs: int,
-    batch_size: int,
-    lr: float,
-    warmup: int,
-    weight_decay: float = 0.2,
-    seed: int = 0,
-    processes: int = 1,
-    workers: int = 2,
-    device: str | None = None,
-    precision: str = "fp32",
-    keep_checkpoints: int = 0,
-    skip_missing: bool = False,
-    progress: bool = True,
-    extra: Sequence[str] = (),
-) -> Path:
+def train_clip(table: Path, out: Path, settings: ClipTraining, work: TrainingWork = DEFAULT_WORK) -> Path:
     """Train a CLIP model on captioned images; return its last checkpoint, ``out/checkpoints/epoch_N.pt``.
 
     Calling it again with the same settings returns at once when the run is finished, and otherwise resumes
@@ -68,94 +57,88 @@ def train_clip(
     store their state). With several processes the order of the images is open_clip's, the same for every seed.
 
     Args:
-        table: table with the columns ``filepath`` and ``title``, as ``write_mixture`` makes one.
-        out: folder of the run: settings, model config, logs, checkpoints.
-        model: name of an open_clip model or of a config of this package ("rn-tiny"), or a JSON file.
-        epochs: passes over the table.
-        batch_size: images per step, of all processes together; what is left of the table after the last whole
-            batch waits for the next epoch.
-        lr: peak learning rate, after ``warmup`` steps; from there a cosine to zero.
-        processes: how many train together, each on a GPU of its own, or on a share of this machine's cores.
-        workers: processes that read images, for each that trains.
-        device: "cpu", "cuda", "cuda:1"; None takes a GPU where there is one.
-        precision: as open_clip names it: "fp32", "amp", "amp_bf16", ...
-        keep_checkpoints: keep a checkpoint after every so many epochs, see `checkpoints`; 0 keeps only the last.
-        skip_missing: train without the images whose files do not exist, instead of refusing the table.
-        extra: more arguments for open_clip's trainer, such as ``("--aug-cfg", "scale=(0.5, 1.0)")``.
+        table: Table with the columns ``filepath`` and ``title``, as ``write_mixture`` makes one.
+        out: Folder of the run: settings, model config, logs, checkpoints.
+        settings: What to train, and with what; `clip_preset` has the study's.
+        work: Device, reading processes, progress bar.
 
     Raises:
-        InputError: a table, model, device or number that cannot be trained with; in ``out`` a run with other
-            settings, the checkpoint of another model, or a training that is going on.
-        ImportError: the trainer's own dependencies are not installed.
-        RuntimeError: the trainer failed; the message ends with the last lines it printed.
+        InputError: For a table, model or device that cannot be trained with; a training that diverges; when ``out``
+            holds a run with other settings, the checkpoint of another model, or a training that is going on.
+        ImportError: When the trainer's own dependencies are not installed.
+        RuntimeError: When the trainer failed; the message ends with the last lines it printed.
 
     Example:
-        >>> checkpoint = train_clip(Path("train.tsv"), Path("runs/cg-high"), model="rn-tiny", epochs=15,
-        ...                         batch_size=128, lr=1e-3, warmup=50)
+        >>> checkpoint = train_clip(Path("train.tsv"), Path("runs/cg-high"), clip_preset("rn-tiny"))
         >>> clip = circuitry.load_clip("rn-tiny", checkpoint=checkpoint)
-        >>> settings = dataclasses.asdict(clip_preset("rn50-imagenet-captions"))
-        >>> train_clip(Path("train.tsv"), Path("runs/rn50"), **settings, processes=8, precision="amp", workers=8)
+        >>> eight = dataclasses.replace(clip_preset("rn50-imagenet-captions"), processes=8, precision="amp")
+        >>> train_clip(Path("train.tsv"), Path("runs/rn50"), eight, TrainingWork(workers=8))
     """
     out = Path(out).absolute()
-    device = training_device(device, processes)
-    _check_numbers(epochs, batch_size, lr, processes, keep_checkpoints)
-    checked = check_table(Path(table).absolute(), ("filepath", "title"), batch_size, skip_missing=skip_missing)
-    steps = _steps(checked.n_images, batch_size, processes)
-    if not 0 <= warmup < steps * epochs:
+    device = available_device(work.device, settings.processes)
+    checked = check_table(
+        Path(table).absolute(), ("filepath", "title"), settings.batch_size, skip_missing=settings.skip_missing
+    )
+    steps = _steps(checked.n_images, settings.batch_size, settings.processes)
+    if settings.warmup >= steps * settings.epochs:
         raise InputError(
-            f"warmup must be shorter than the run of {steps * epochs} steps and not negative; given {warmup}"
+            f"The warmup must be shorter than the run of {steps * settings.epochs} steps, but {settings.warmup} was "
+            "given: lower it, or train for more epochs."
         )
-    options = {
-        "epochs": epochs,
-        "batch-size": batch_size // processes,
-        "lr": lr,
-        "warmup": warmup,
-        "wd": weight_decay,
-        "seed": seed,
-        "save-frequency": keep_checkpoints,
-        "workers": workers,
-        "device": device,
-        "precision": precision,
-    }
-    name = register_model(model)
+    name = register_model(settings.model)
     built = _built(name)
-    files = _files(checked, out, name)
-    _check_extra(extra, options.keys() | files.keys())
     config = open_clip.get_model_config(name)
-    about_data = {"train-data": file_digest(checked.path), "skipped": checked.n_missing}
-    identity = {**options, "processes": processes, "model": {name: config}, **about_data, "extra": list(extra)}
+    arguments = _arguments(settings, work, device, steps) | _files(checked, out, name)
+    _check_extra(settings.extra, arguments)
+    folder = claim_run(out, settings, {name: config}, checked)
+    checkpoint = out / "checkpoints" / f"epoch_{settings.epochs}.pt"
 
-    checkpoint = out / "checkpoints" / f"epoch_{epochs}.pt"
-    if is_finished(out, identity, _NOT_COMPARED) and checkpoint.is_file():
-        return checkpoint
-    _check_trainer()
-    with alone(out):
-        _check_resumed(out / "checkpoints" / "epoch_latest.pt", built, name)
+    def train(job: Job, nothing: Any) -> list[Path]:
+        _check_resumed(checkpoint.with_name(_LATEST), built, name, settings)
         write_json(out / f"{name}.json", config)
-        record(out, identity, finished=False)
-        checked.without_missing(Path(files["train-data"]))
-        command = [*_start(processes), "--end-with-stdin", "--save-most-recent"]
-        command += [f"--log-every-n-steps={max(1, steps // 10)}"]
-        command += [f"--{key}={value}" for key, value in {**files, **options}.items() if key != "model"]
-        command += ["--model", files["model"], *extra]
-        _run(command, out / "console.log", processes, steps * batch_size, epochs, progress)
+        checked.without_missing(Path(arguments["train-data"]))
+        _run(arguments, out / "console.log", settings, steps * settings.batch_size, work.progress)
         if not checkpoint.is_file():
             raise RuntimeError(
                 f"open_clip's trainer ended without {checkpoint}; all it printed is in {out}/console.log"
             )
-        record(out, identity, finished=True)
-        # Only now: epoch_latest.pt is what to resume from if the last checkpoint was cut short while being written.
-        (out / "checkpoints" / "epoch_latest.pt").unlink(missing_ok=True)
+        _check_converged(read_checkpoint(checkpoint), settings, settings.epochs)
+        return [checkpoint]
+
+    if not folder.is_done(TRAINING):
+        _check_trainer()
+        with alone(out):
+            folder.run(train)
+            # Only now: it is what to resume from if the last checkpoint was cut short while being written.
+            checkpoint.with_name(_LATEST).unlink(missing_ok=True)
     return checkpoint
 
 
 def _steps(n_images: int, batch_size: int, processes: int) -> int:
-    """Steps per epoch: open_clip pads the table to equal shares, then drops what is left after whole batches."""
+    """Return the steps of an epoch: open_clip pads the table to equal shares, then drops what whole batches leave."""
     return math.ceil(n_images / processes) // (batch_size // processes)
 
 
+def _arguments(settings: ClipTraining, work: TrainingWork, device: str, steps: int) -> dict[str, str]:
+    """Return the trainer's arguments that say how it trains."""
+    numbers = {
+        "epochs": settings.epochs,
+        "batch-size": settings.batch_size // settings.processes,
+        "lr": settings.lr,
+        "warmup": settings.warmup,
+        "wd": settings.weight_decay,
+        "seed": settings.seed,
+        "save-frequency": settings.keep_checkpoints,
+        "workers": work.workers,
+        "device": device,
+        "precision": settings.precision,
+        "log-every-n-steps": max(1, steps // 10),
+    }
+    return {name: str(value) for name, value in numbers.items()}
+
+
 def _files(table: CheckedTable, out: Path, name: str) -> dict[str, str]:
-    """Arguments that say what the trainer reads and where it writes."""
+    """Return the trainer's arguments that say what it reads and where it writes."""
     return {
         "model": str(out / f"{name}.json"),
         "train-data": str(out / "without_missing.tsv" if table.n_missing else table.path),
@@ -168,7 +151,7 @@ def _files(table: CheckedTable, out: Path, name: str) -> dict[str, str]:
 
 
 def _start(processes: int) -> list[str]:
-    """The command that starts the trainer, without its arguments."""
+    """Return the command that starts the trainer, without its arguments."""
     if processes == 1:
         return [sys.executable, str(_TRAINER)]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
@@ -176,16 +159,26 @@ def _start(processes: int) -> list[str]:
     return [*torchrun, "--", str(_TRAINER), "--local-loss", "--gather-with-grad"]
 
 
+def _command(arguments: Mapping[str, str], settings: ClipTraining) -> list[str]:
+    """Return the command that trains; the trainer takes a model and crops in two words, the rest in one."""
+    given = [f"--{name}={value}" for name, value in arguments.items() if name != "model"]
+    crops = ["--aug-cfg", f"scale=({settings.crop_scale},1.0)"]
+    last = ["--model", arguments["model"], *crops, *settings.extra]
+    return [*_start(settings.processes), "--end-with-stdin", "--save-most-recent", *given, *last]
+
+
 def _run(
-    command: Sequence[str], console: Path, processes: int, images_per_epoch: int, epochs: int, progress: bool
+    arguments: Mapping[str, str], console: Path, settings: ClipTraining, images_per_epoch: int, progress: bool
 ) -> None:
-    last: deque[str] = deque(maxlen=15 if processes == 1 else 60)  # torchrun adds a summary to each failure
+    """Run the trainer to its end, and follow its log."""
+    last: deque[str] = deque(maxlen=15 if settings.processes == 1 else 60)  # torchrun adds a summary to each failure
+    total = images_per_epoch * settings.epochs
     with (
-        open(console, "a", encoding="utf-8") as log,
-        tqdm(total=images_per_epoch * epochs, unit="image", desc="training CLIP", disable=not progress) as bar,
+        open(console, "a", encoding="utf-8", buffering=1) as log,  # line by line: a killed run leaves all it printed
+        tqdm(total=total, unit="image", desc="training CLIP", disable=not progress) as bar,
         subprocess.Popen(
-            command,
-            env=_environment(processes),
+            _command(arguments, settings),
+            env=_environment(settings.processes),
             stdin=subprocess.PIPE,  # never written to: see --end-with-stdin
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -200,8 +193,11 @@ def _run(
                 log.write(line)
                 last.append(line)
                 if found := _PROGRESS.search(line):
-                    bar.update(int(found[1]) * images_per_epoch + int(found[2]) - bar.n)
-                    bar.set_postfix_str(f"epoch {int(found[1]) + 1}/{epochs}, loss {found[3]}")
+                    epoch = int(found[1])
+                    bar.update(epoch * images_per_epoch + int(found[2]) - bar.n)
+                    bar.set_postfix_str(f"epoch {epoch + 1}/{settings.epochs}, loss {found[3]}")
+                    if not math.isfinite(float(found[3])):
+                        raise _diverged(settings, epoch + 1, f"the loss is {found[3]}")
         except BaseException:  # Ctrl-C included: never leave the trainer running
             process.terminate()
             raise
@@ -225,32 +221,18 @@ def _environment(processes: int) -> dict[str, str]:
     }
 
 
-# --- checks at the door -------------------------------------------------------------------------------------
-
-
-def _check_numbers(epochs: int, batch_size: int, lr: float, processes: int, keep_checkpoints: int) -> None:
-    if epochs < 1 or batch_size < 2 or not lr > 0 or keep_checkpoints < 0:
-        raise InputError(
-            f"expected at least 1 epoch, 2 images per batch (each is told from the others), a positive lr and 0 or "
-            f"more epochs between checkpoints; given epochs={epochs}, batch_size={batch_size}, lr={lr}, "
-            f"keep_checkpoints={keep_checkpoints}"
-        )
-    if batch_size % processes:
-        raise InputError(
-            f"batch_size is that of all processes together and must be a multiple of their number; given "
-            f"batch_size={batch_size} and processes={processes}"
-        )
+# --- checks ---------------------------------------------------------------------------------------------------
 
 
 def _check_extra(extra: Sequence[str], taken: Iterable[str]) -> None:
     options = {f"--{name}" for name in taken}
     for argument in extra:
         if argument.partition("=")[0] in options:
-            raise InputError(f"{argument} is set by train_clip and cannot be in extra")
+            raise InputError(f"{argument} is set by the other settings of the training and cannot be in extra.")
 
 
 def _built(name: str) -> nn.Module:
-    """The model on the meta device: names and shapes without values, in no time."""
+    """Return the model on the meta device: names and shapes without values, in no time."""
     try:
         with torch.device("meta"):
             model: nn.Module = open_clip.create_model(name, device="meta")
@@ -259,10 +241,26 @@ def _built(name: str) -> nn.Module:
     return model
 
 
-def _check_resumed(latest: Path, model: nn.Module, name: str) -> None:
-    """What the trainer would go on from must be of this model; it would say so with hundreds of lines."""
+def _check_resumed(latest: Path, model: nn.Module, name: str, settings: ClipTraining) -> None:
+    """Check that what the trainer would go on from is of this model; it would say so with hundreds of lines."""
     if latest.is_file():
-        check_state(model, read_checkpoint(latest), f"the run's last checkpoint {latest}", name)
+        state = read_checkpoint(latest)
+        _check_converged(state, settings)
+        check_state(model, state, f"The run's last checkpoint {latest}", name)
+
+
+def _check_converged(state: Mapping[str, Tensor], settings: ClipTraining, epoch: int | None = None) -> None:
+    for name, tensor in state.items():
+        if not bool(tensor.isfinite().all()):
+            raise _diverged(settings, epoch, f"the weights {name} hold NaN or infinite values")
+
+
+def _diverged(settings: ClipTraining, epoch: int | None, how: str) -> InputError:
+    when = "" if epoch is None else f" in epoch {epoch}"
+    return InputError(
+        f"The training diverged{when}, {how}: train into another folder with a lr lower than {settings.lr}, or with a "
+        "longer warmup."
+    )
 
 
 def _check_trainer() -> None:

@@ -1,123 +1,115 @@
 """Accuracy of a classifier by domain, apart for held-out and seen classes: what generalization is judged by.
 
-1. ``predictions``: for every image the class with the highest score, and the rank of the true one. Several heads
+1. `predictions`: for every image the class with the highest score, and the rank of the true one. Several heads
    (zero-shot with all templates, with style words only, a supervised head) share one pass over the images.
-2. ``accuracy_table``: accuracies per domain and part, by sample and averaged over classes (balanced).
-3. ``tidy_accuracy``: everything that is reported, one number a row: also top-k, and every held-out class alone.
+2. `accuracy_table`: accuracies per domain and part, by sample and averaged over classes (balanced).
+3. `tidy_accuracy`: everything that is reported, one number a row: also top-k, and every held-out class alone.
 
 Held-out classes are reported in every domain: only in the test domain were they unseen in training, elsewhere they show
 how hard these classes are.
 """
 
-import warnings
+import difflib
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 import pandas as pd
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm import tqdm
 
-from circuitry.data.batches import Preprocess, load_batches
-from circuitry.data.domains import DomainFolder
+from circuitry.data.batches import Preprocess
+from circuitry.data.domains import DomainFolder, ImageRecord
+from circuitry.models.encoder import Encoder
+from circuitry.models.image_pass import activations
 from circuitry.runs.errors import InputError
+from circuitry.runs.workers import Work
 
 Head = Callable[[Tensor], Tensor]
 """Embeddings [batch, dim] -> a score for every class [batch, classes], in the order of ``images.all_classes``."""
 
 TOP = (1, 5)
 """The k of top-k accuracy."""
+BATCH_SIZE = 256
+WORK = Work()
 
 
 def text_head(weights: Float[Tensor, "classes dim"]) -> Head:
     """Return the zero-shot head of text weights: the class whose text is nearest scores highest."""
+    rows = weights.to(torch.promote_types(weights.dtype, torch.float32))
 
     def scores(embeddings: Tensor) -> Tensor:
-        if embeddings.ndim != 2 or embeddings.shape[1] != weights.shape[1]:
+        if embeddings.ndim != 2 or embeddings.shape[1] != rows.shape[1]:
             raise InputError(
-                f"expected embeddings [batch, {weights.shape[1]}], as wide as the text weights; "
-                f"given {list(embeddings.shape)}"
+                f"Text weights of width {rows.shape[1]} score embeddings [batch, {rows.shape[1]}], but "
+                f"{list(embeddings.shape)} was given: take the weights of the same model."
             )
         # The length of an embedding scales all its logits alike, so the nearest class needs no normalisation.
-        return embeddings.to(weights.dtype) @ weights.T
+        return embeddings.to(rows) @ rows.T
 
     return scores
 
 
 def zero_shot_accuracy(
-    embed: Callable[[Tensor], Tensor],
+    encoder: Encoder,
     preprocess: Preprocess,
     text_weights: Float[Tensor, "classes dim"],
     images: DomainFolder,
     held_out: Sequence[str] = (),
     *,
-    batch_size: int = 256,
-    progress: bool = True,
+    batch_size: int = BATCH_SIZE,
+    work: Work = WORK,
 ) -> pd.DataFrame:
-    """Classify every image of ``images`` and return accuracies: see ``predictions`` and ``accuracy_table``.
+    """Classify every image of ``images`` and return accuracies: see `predictions` and `accuracy_table`.
 
     Example:
         >>> weights = clip.text_weights(images.all_classes)
         >>> zero_shot_accuracy(clip.encoder, clip.preprocess, weights, images, held_out=("axe", "lion"))
     """
     heads = {"zero-shot": text_head(text_weights)}
-    device = text_weights.device
-    found = predictions(embed, heads, preprocess, images, device=device, batch_size=batch_size, progress=progress)
-    return accuracy_table(found, held_out)
+    return accuracy_table(predictions(encoder, heads, preprocess, images, batch_size=batch_size, work=work), held_out)
 
 
-@torch.no_grad()
 def predictions(
-    embed: Callable[[Tensor], Tensor],
+    encoder: Encoder,
     heads: Mapping[str, Head],
     preprocess: Preprocess,
     images: DomainFolder,
     *,
-    device: torch.device | str = "cpu",
-    batch_size: int = 256,
-    progress: bool = True,
+    batch_size: int = BATCH_SIZE,
+    work: Work = WORK,
 ) -> pd.DataFrame:
-    """Classify images by each head, in one pass.
+    """Classify images by each head, in one pass; the encoder is left as it was.
 
     Args:
-        embed: [batch,3,H,W] to embeddings [batch,dim]; they need not be normalised. Put a model in eval mode
-            first.
-        heads: by name; each gives one score per class of ``images.all_classes``.
-        images: what to classify. Files that cannot be read are left out, with a warning each.
-        device: where batches go.
+        encoder: From images to embeddings, which need not be normalised.
+        heads: By name; each gives one score per class of ``images.all_classes``.
+        preprocess: RGB picture -> tensor [3, H, W], `Clip.preprocess`.
+        images: What to classify. Files that cannot be read are left out, with a warning each.
+        batch_size: Images in one run.
+        work: Whether unreadable images are an error, and progress bars.
 
     Returns:
         A row per head and image: ``classifier``, ``relative``, ``domain``, ``class``, ``predicted``, and ``rank`` of
         the true class, 1 being the highest score (of equal scores the earlier class is the higher).
 
     Raises:
-        InputError: scores for another number of classes; embeddings that are not finite or too wide or narrow.
+        InputError: For scores of another number of classes, or embeddings that are not finite, too wide or too narrow.
     """
-    skipped: set[Path] = set()
-
-    def skip(path: Path, reason: str) -> None:
-        skipped.add(path)
-        warnings.warn(f"skipped an image: {reason}", stacklevel=2)
-
+    last = encoder.sites[-1]
+    records: list[ImageRecord] = []
     scores: dict[str, list[Tensor]] = {name: [] for name in heads}
-    batches = load_batches([record.path for record in images.records], preprocess, batch_size, on_skip=skip)
-    with tqdm(total=len(images), unit="image", desc="classifying", disable=not progress) as bar:
-        for batch in batches:
-            embeddings = embed(batch.to(device))
-            if not torch.isfinite(embeddings).all():
-                raise InputError("the embeddings are not finite numbers; the model may have diverged or overflowed")
+    with torch.no_grad():
+        for there, found in activations(
+            encoder, preprocess, images.records, [last],
+            batch_size=batch_size, strict=work.strict, progress=work.bar("classifying"),
+        ):  # fmt: skip
+            records += there
             for name, head in heads.items():
-                scores[name].append(_checked_scores(head(embeddings), images, name))
-            bar.update(len(batch))
-    records = [record for record in images.records if record.path not in skipped]
-    labels = torch.tensor([images.label(record.class_name) for record in records])
+                scores[name].append(_checked_scores(head(found[last]), images, name))
+    labels = torch.tensor([images.label(record.class_name) for record in records], dtype=torch.long)
     about = pd.DataFrame(
-        {
-            "relative": [record.relative for record in records],
-            "domain": [record.domain for record in records],
-            "class": [record.class_name for record in records],
-        }
+        [(record.relative, record.domain, record.class_name) for record in records],
+        columns=["relative", "domain", "class"],
     )
     tables = []
     for name, parts in scores.items():
@@ -130,8 +122,8 @@ def predictions(
 def _checked_scores(scores: Tensor, images: DomainFolder, name: str) -> Tensor:
     if scores.ndim != 2 or scores.shape[1] != len(images.all_classes):
         raise InputError(
-            f"expected of head {name!r} a score for each of the {len(images.all_classes)} classes of "
-            f"images.all_classes, given {list(scores.shape)}"
+            f"The head {name!r} must give a score for each of the {len(images.all_classes)} classes of "
+            f"images.all_classes, but gave {list(scores.shape)}."
         )
     return scores.double().cpu()
 
@@ -143,17 +135,18 @@ def _ranks(scores: Float[Tensor, "images classes"], labels: Int[Tensor, " images
 
 
 def accuracy_table(predictions: pd.DataFrame, held_out: Sequence[str] = ()) -> pd.DataFrame:
-    """Accuracies per domain and part ("held-out" or "seen" classes), of one classifier.
+    """Return the accuracies of one classifier per domain and part ("held-out" or "seen" classes).
 
     Args:
-        predictions: columns ``domain``, ``class``, ``predicted``, as ``predictions`` returns them.
+        predictions: Columns ``domain``, ``class``, ``predicted``, as `predictions` returns them.
+        held_out: Classes that are a part of their own.
 
     Returns:
         One row per domain and part with images: ``accuracy`` (share of images), ``balanced_accuracy`` (mean over
         classes of the share of each), ``n_images``, ``n_classes``.
 
     Raises:
-        InputError: a held-out class without an image in the table.
+        InputError: For a held-out class without an image in the table.
     """
     images = predictions.assign(
         part=_part(predictions, held_out), correct=predictions["class"] == predictions["predicted"]
@@ -164,14 +157,16 @@ def accuracy_table(predictions: pd.DataFrame, held_out: Sequence[str] = ()) -> p
 
 
 def _part(predictions: pd.DataFrame, held_out: Sequence[str]) -> "pd.Series[str]":
-    unknown = sorted(set(held_out) - set(predictions["class"]))
-    if unknown:
-        raise InputError(f"there are no images of the held-out class {unknown[0]!r} among those classified")
+    classes = set(predictions["class"])
+    if unknown := sorted(set(held_out) - classes):
+        near = difflib.get_close_matches(unknown[0], sorted(classes), n=5, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else "take classes of the images."
+        raise InputError(f"No image of the held-out class {unknown[0]!r} is among those classified: {hint}")
     return predictions["class"].isin(list(held_out)).map({True: "held-out", False: "seen"})
 
 
 def _averages(images: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """Mean of ``correct`` by sample and by class in each group."""
+    """Return the mean of ``correct`` by sample and by class in each group."""
     classes = images.groupby([*by, "class"], sort=False)["correct"].agg(["mean", "sum", "size"])
     parts = classes.groupby(by, sort=False).agg(
         correct=("sum", "sum"),
@@ -184,21 +179,26 @@ def _averages(images: pd.DataFrame, by: list[str]) -> pd.DataFrame:
 
 
 def tidy_accuracy(predictions: pd.DataFrame, held_out: Sequence[str] = (), top: Sequence[int] = TOP) -> pd.DataFrame:
-    """All accuracies of all classifiers, one a row.
+    """Return all accuracies of all classifiers, one a row.
+
+    Args:
+        predictions: As `predictions` returns them.
+        held_out: Classes that are a part of their own, and each alone.
+        top: The k of top-k accuracy.
 
     Returns:
         ``classifier``, ``domain``, ``part`` ("all", "seen", "held-out", or the name of a held-out class), ``measure``
         ("top-1", "balanced top-1", ...), ``value``, ``n_images``, ``n_classes``.
 
     Raises:
-        InputError: a held-out class without an image in the table, or no positive k.
+        InputError: For a held-out class without an image in the table, or a k that is not positive.
 
     Example:
         >>> table = tidy_accuracy(predictions(...), held_out=("axe", "lion"))
         >>> table.query("part == 'held-out' and measure == 'balanced top-1'")
     """
     if not top or min(top) < 1:
-        raise InputError(f"top-k accuracy needs positive k, given {list(top)}")
+        raise InputError(f"Top-k accuracy needs positive k, but {list(top)} was given.")
     part = _part(predictions, held_out)
     named = predictions[part == "held-out"]
     parts = [predictions.assign(part="all")]

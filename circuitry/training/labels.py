@@ -27,8 +27,8 @@ class LabelTable:
         wrong = [name for name, label in self.labels.items() if not 0 <= label < len(self.classes)]
         if wrong:
             raise InputError(
-                f"a label is the place of an output, 0 to {len(self.classes) - 1}, but the class {wrong[0]!r} was "
-                f"given {self.labels[wrong[0]]}"
+                f"A label is the place of an output, 0 to {len(self.classes) - 1}, but the class {wrong[0]!r} was "
+                f"given {self.labels[wrong[0]]}."
             )
 
 
@@ -55,7 +55,7 @@ def merged_labels(
             Underscores and hyphens in its names count as spaces.
 
     Raises:
-        InputError: a name that occurs twice, a partner of a class that is not there, an index that ImageNet does
+        InputError: For a name that occurs twice, a partner of a class that is not there, an index that ImageNet does
             not have, or one that is the partner of two classes.
 
     Example:
@@ -68,14 +68,14 @@ def merged_labels(
     taken: dict[int, str] = {}
     for name, indices in partners.items():
         if readable(name) not in by_words:
-            raise InputError(f"the class {name!r} has partners in ImageNet but is not among DomainNet's classes")
+            raise InputError(f"The class {name!r} has partners in ImageNet but is not among DomainNet's classes.")
         for index in indices or ():
             if not 0 <= index < len(imagenet):
                 raise InputError(
-                    f"{name!r} has the partner {index}, but ImageNet's indices are 0 to {len(imagenet) - 1}"
+                    f"The class {name!r} has the partner {index}, but ImageNet's indices are 0 to {len(imagenet) - 1}."
                 )
             if index in taken:
-                raise InputError(f"the ImageNet class {index} is the partner of both {taken[index]!r} and {name!r}")
+                raise InputError(f"The ImageNet class {index} is the partner of both {taken[index]!r} and {name!r}.")
             taken[index] = name
             labels[imagenet[index]] = labels[by_words[readable(name)]]
     return LabelTable((*imagenet, *domainnet), labels)
@@ -84,4 +84,4 @@ def merged_labels(
 def _check_once(kind: str, names: Sequence[str]) -> None:
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise InputError(f"every {kind} needs a name of its own, but {twice[0]!r} occurs more than once")
+        raise InputError(f"Every {kind} needs a name of its own, but {twice[0]!r} occurs more than once.")

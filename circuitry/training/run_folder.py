@@ -1,62 +1,73 @@
 """The folder of a training run: what is trained there, whether it is finished, who works on it, its checkpoints.
 
-``settings.json`` holds ``{"finished": bool, "settings": {...}}``. The settings are everything that shapes the
-weights, so a finished run is returned, an interrupted one goes on, and another run never mixes with it.
+The folder is a `JobFolder` of one job, the training. Its configuration is everything that shapes the weights, so a
+finished run is returned, an interrupted one goes on, and another run is refused with what differs.
 
 No torch.
 """
 
 import hashlib
-import json
+import os
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from filelock import Timeout
 
 from circuitry.runs.errors import InputError
-from circuitry.runs.files import file_lock, remove_locks, whole_file
+from circuitry.runs.files import file_lock, remove_locks
+from circuitry.runs.jobs import Job, JobFolder
+from circuitry.training.settings import ClipTraining, SupervisedTraining
+from circuitry.training.table import CheckedTable
 
-SETTINGS_FILE = "settings.json"
+FORMAT = "circuitry training 1"
+TRAINING: Job = ("training",)
+"""The one job of the folder."""
 _CHECKPOINT = re.compile(r"epoch_(\d+)\.(?:pt|safetensors)")
+_BLOCK = 1 << 24  # bytes of a table that are held at a time
 
 
-def is_finished(out: Path, settings: Mapping[str, Any], not_compared: tuple[str, ...] = ()) -> bool:
-    """Return whether the run with these settings is complete in ``out``; False where there is none.
+def claim_run(
+    out: Path,
+    settings: ClipTraining | SupervisedTraining,
+    model: Mapping[str, Any],
+    table: CheckedTable,
+    **more: object,
+) -> JobFolder:
+    """Return the folder of a run, after checking that it is new or holds a run with the same settings.
 
     Args:
-        out: folder of the run.
-        settings: everything that shapes the weights, in values that JSON can hold.
-        not_compared: settings that only say how fast a run is.
+        out: Folder of the run.
+        settings: What is trained with.
+        model: Configuration of the model, by its name; the name in ``settings`` may be that of a file.
+        table: What is trained on.
+        more: What else shapes the weights.
 
     Raises:
-        InputError: ``out`` holds a run with other settings; the message names each that differs.
+        InputError: When ``out`` holds a run with other settings; the message names each with both values.
     """
-    path = out / SETTINGS_FILE
-    if not path.is_file():
-        return False
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        theirs, finished = stored["settings"], bool(stored["finished"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is damaged ({error}): remove it, or choose another folder") from error
-    ours = json.loads(json.dumps(settings))  # as it is read back: tuples become lists
-    differences = [
-        f"{name} was {_short(theirs.get(name))}, now {_short(ours.get(name))}"
-        for name in sorted(theirs.keys() | ours.keys())
-        if name not in not_compared and theirs.get(name) != ours.get(name)
-    ]
-    if differences:
-        raise InputError(f"{out} holds a run with other settings: {'; '.join(differences)}; choose another folder")
-    return finished
+    about = {"model": dict(model), "table": described(table.path), "skipped": table.n_missing}
+    return JobFolder(out, FORMAT, asdict(settings) | about | more, [TRAINING])
 
 
-def record(out: Path, settings: Mapping[str, Any], *, finished: bool) -> None:
-    """Write what is trained in ``out`` and whether it is complete."""
-    write_json(out / SETTINGS_FILE, {"finished": finished, "settings": settings})
+def described(table: Path) -> dict[str, Any]:
+    """Return what identifies a table: its digest and its first line of content.
+
+    The path of the table's own folder is taken out of both, so that they stay the same where the table and the images
+    below it are moved or copied together. Where the images alone are moved, the first line shows it.
+    """
+    own_folder = os.fsencode(table.parent) + b"/"
+    total, first = hashlib.sha256(), b""
+    with open(table, "rb") as file:
+        while lines := file.readlines(_BLOCK):
+            total.update(b"".join(lines).replace(own_folder, b""))
+            first = first or (lines[1] if len(lines) > 1 else lines[0])
+    shown = first.replace(own_folder, b"").decode(errors="replace").strip()
+    return {"sha256": total.hexdigest(), "first image": shown.partition("\t")[0]}
 
 
 @contextmanager
@@ -64,13 +75,13 @@ def alone(out: Path) -> Iterator[None]:
     """Be the only process that trains in ``out``; the system frees the lock of a process that is killed.
 
     Raises:
-        InputError: another process trains there.
+        InputError: When another process trains there.
     """
     with ExitStack() as stack:
         try:
-            stack.enter_context(file_lock(out, "training", wait=False))
+            stack.enter_context(file_lock(out, "alone", wait=False))
         except Timeout:
-            raise InputError(f"another process trains in {out}: wait for it, or choose another folder") from None
+            raise InputError(f"Another process trains in {out}: wait for it, or choose another folder.") from None
         yield
     remove_locks(out)
 
@@ -78,11 +89,11 @@ def alone(out: Path) -> Iterator[None]:
 def checkpoints(run_folder: Path) -> list[tuple[int, Path]]:
     """Return (epoch, file) of every kept checkpoint of a run, in order of epochs.
 
-    For runs of `train_clip` and `train_supervised`, finished or not; how many there are is their
-    ``keep_checkpoints``. A file that the trainer is still writing, or was killed at, is left out.
+    For runs of `train_clip` and `train_supervised`, finished or not; how many there are is said by
+    ``keep_checkpoints`` of their settings. A file that the trainer is still writing, or was killed at, is left out.
 
     Raises:
-        InputError: the folder is not one of a run.
+        InputError: For a folder that is not one of a run.
 
     Example:
         >>> for epoch, path in checkpoints(Path("runs/cg-high")):
@@ -90,7 +101,7 @@ def checkpoints(run_folder: Path) -> list[tuple[int, Path]]:
     """
     folder = Path(run_folder) / "checkpoints"
     if not folder.is_dir():
-        raise InputError(f"expected the folder of a training run, but there is no folder {folder}")
+        raise InputError(f"{run_folder} is not the folder of a training run: there is no folder {folder}.")
     found = [(int(name[1]), path) for path in folder.iterdir() if (name := _CHECKPOINT.fullmatch(path.name))]
     return sorted((epoch, path) for epoch, path in found if _is_whole(path))
 
@@ -98,20 +109,3 @@ def checkpoints(run_folder: Path) -> list[tuple[int, Path]]:
 def _is_whole(path: Path) -> bool:
     # open_clip writes its checkpoints in place; they are zip archives, whose table of contents comes last.
     return path.suffix != ".pt" or zipfile.is_zipfile(path)
-
-
-def file_digest(path: Path) -> str:
-    """Return the SHA-256 of a file of any size."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_json(path: Path, content: object) -> None:
-    """Write a JSON file, whole or not at all."""
-    with whole_file(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
-def _short(value: object) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 200 else f"{text[:200]}..."

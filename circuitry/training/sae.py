@@ -5,16 +5,16 @@
 2. ``train_sae``: Adam on mean over samples of |x - decode(encode(x))|^2 / d + l1 sum(features), the decoder's rows
    kept at length one (or features would shrink and rows grow to evade the penalty);
 3. dead features are resampled: one that was active on no sample since the last check gets the direction of a
-   sample drawn with probability ~ (its squared error)^2, a small encoder weight, and an optimiser without memory;
+   sample drawn with probability ~ (its squared error)^2, a small encoder weight, and an optimizer without memory;
 4. ``diagnose_sae``: dead features, active features per sample (L0), explained variance.
 
 The loop is our own, since the Overcomplete package has neither a decoder bias nor resampling, prints while it
 trains, and would bring OpenCV and matplotlib for two matrices and Adam.
 """
 
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -22,15 +22,20 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from circuitry.data.batches import load_batches
-from circuitry.data.domains import DomainFolder
+from circuitry.data.batches import Preprocess
+from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.models.clip import Clip
 from circuitry.models.encoder import Encoder
+from circuitry.models.image_pass import activations
 from circuitry.models.sae import SparseAutoencoder
 from circuitry.runs.errors import InputError
 from circuitry.runs.provenance import digest
+from circuitry.runs.workers import Work
+from circuitry.training.settings import SaeTraining
 
-IMAGES_PER_RUN = 64
+STUDY = SaeTraining()
+"""The study's numbers."""
+WORK = Work()
 RESAMPLED_ENCODER = 0.2
 """Length of a resampled feature's encoder weights, relative to the mean of those that are alive."""
 RESAMPLING_BATCHES = 8
@@ -48,31 +53,33 @@ class Diagnostics(NamedTuple):
     """1 - sum of squared errors / sum of squared distances from the mean; 1 is perfect."""
 
 
-@torch.no_grad()
 def sample_activations(
     encoder: Encoder,
-    batches: Iterable[Tensor],
+    preprocess: Preprocess,
+    records: Sequence[ImageRecord],
     site: str | None = None,
     *,
     positions_per_image: int | None = None,
     seed: int = 0,
+    work: Work = WORK,
 ) -> Float[Tensor, "samples units"]:
     """Return the activations of a site as samples of its units, on the CPU.
 
     Args:
-        encoder: The encoder, in evaluation mode.
-        batches: Preprocessed images [B, 3, H, W], e.g. from `data.images.load_batches`.
-        site: Site to read; the embedding unless told.
-        positions_per_image: How many positions of each image to keep, at random without replacement; all unless
-            told. It bounds memory: images times positions times units times four bytes, for a moment twice that.
+        encoder: The encoder.
+        preprocess: RGB picture -> tensor [3, H, W], `Clip.preprocess`.
+        records: Which images.
+        site: Site to read (default: the embedding).
+        positions_per_image: How many positions of each image to keep, at random without replacement (default: all).
+            It bounds memory: images times positions times units times four bytes, for a moment twice that.
         seed: Seed of the choice of positions.
+        work: Whether unreadable images are an error, and progress bars.
 
     Raises:
-        InputError: for an unknown site, no images, or fewer than one position.
+        InputError: For an unknown site, no images, fewer than one position, or activations that are not finite.
 
     Example:
-        >>> batches = load_batches(paths, clip.preprocess, 64)
-        >>> sample_activations(clip.encoder, batches, "layer3.2", positions_per_image=4).shape
+        >>> sample_activations(clip.encoder, clip.preprocess, images.records, "layer3.2", positions_per_image=4).shape
         torch.Size([8000, 1024])
     """
     site = encoder.sites[-1] if site is None else site
@@ -81,94 +88,73 @@ def sample_activations(
         raise InputError(f"At least one position per image is needed, but {positions_per_image} was given.")
     generator = torch.Generator().manual_seed(seed)
     samples = []
-    for batch in batches:
-        activation = encoder(batch.to(encoder.device, encoder.dtype), stop=site).movedim(unit_dim, -1)
-        flat = activation.reshape(len(batch), -1, activation.shape[-1]).float().cpu()
+    bar = work.bar(f"activations at {site}")
+    for _, found in activations(encoder, preprocess, records, [site], strict=work.strict, progress=bar):
+        activation = found[site].movedim(unit_dim, -1)
+        flat = activation.reshape(len(activation), -1, activation.shape[-1]).float().cpu()
         if positions_per_image is not None and positions_per_image < flat.shape[1]:
             # Image by image, so that the choice does not depend on how images are cut into batches.
             chosen = [torch.randperm(flat.shape[1], generator=generator)[:positions_per_image] for _ in flat]
             flat = flat.gather(1, torch.stack(chosen)[:, :, None].expand(-1, -1, flat.shape[2]))
         samples.append(flat.flatten(0, 1))
     if not samples:
-        raise InputError("Activations are sampled from at least one image, but there were none.")
+        raise InputError("Activations are sampled from at least one image that can be read, but there was none.")
     return torch.cat(samples)
 
 
 def train_sae_on_images(
     clip: Clip,
     images: DomainFolder,
-    site: str | None = None,
+    settings: SaeTraining = STUDY,
     *,
+    site: str | None = None,
     positions_per_image: int | None = None,
-    seed: int = 0,
-    progress: bool = True,
-    **settings: Any,
+    work: Work = WORK,
 ) -> SparseAutoencoder:
     """Train a sparse autoencoder on one site of a model, on all images of a folder.
 
     Args:
         clip: The model.
         images: The images; files that cannot be read are left out, with a warning each.
-        site: Site whose units are the input. Unless told the embedding, normalised as CLIP compares it.
+        settings: What to train with; its seed is that of the positions, too.
+        site: Site whose units are the input (default: the embedding, normalised as CLIP compares it).
         positions_per_image: See `sample_activations`.
-        seed: Seed of positions and training.
-        progress: Show bars.
-        **settings: The other settings of `train_sae`.
+        work: Whether unreadable images are an error, and progress bars.
 
     Raises:
-        InputError: for what `sample_activations` and `train_sae` refuse.
+        InputError: For what `sample_activations` and `train_sae` refuse.
 
     Example:
         >>> sae = train_sae_on_images(clip, DomainFolder("DomainNet", split="train"))
         >>> sae.save("runs/sae.safetensors")
     """
     place = clip.encoder.sites[-1] if site is None else site
-    paths = [record.path for record in images.records]
-    bar = tqdm(paths, desc=f"activations at {place}", unit="image", disable=not progress, leave=False)
-    batches = load_batches(bar, clip.preprocess, IMAGES_PER_RUN)
-    samples = sample_activations(clip.encoder, batches, place, positions_per_image=positions_per_image, seed=seed)
-    sae = train_sae(
-        samples,
-        normalise=site is None,
-        site=place,
-        seed=seed,
-        device=clip.encoder.device,
-        progress=progress,
-        **settings,
-    )
+    samples = sample_activations(
+        clip.encoder, clip.preprocess, images.records, place,
+        positions_per_image=positions_per_image, seed=settings.seed, work=work,
+    )  # fmt: skip
+    device = clip.encoder.device
+    sae = train_sae(samples, settings, normalise=site is None, site=place, device=device, progress=work.progress)
     model = {"model": clip.name, "model_digest": clip.digest, "positions_per_image": positions_per_image}
     return replace(sae, about=sae.about | model | {"images": digest([r.relative for r in images.records])})
 
 
 def train_sae(
-    activations: Float[Tensor, "samples d"],
+    samples: Float[Tensor, "samples d"],
+    settings: SaeTraining = STUDY,
     *,
-    expansion: int = 4,
-    l1: float = 1e-4,
-    lr: float = 1e-4,
-    batch_size: int = 2048,
-    steps: int = 5000,
-    resample_every: int = 1000,
     normalise: bool = False,
     site: str | None = None,
-    seed: int = 0,
     device: str | torch.device = "cpu",
     progress: bool = True,
 ) -> SparseAutoencoder:
-    """Train a sparse autoencoder with ReLU; expansion, penalty, rate and batch are the study's unless told.
+    """Train a sparse autoencoder with ReLU. Equal seeds give equal results on one machine.
 
     Args:
-        activations: One sample per row, e.g. from `sample_activations`.
-        expansion: Features per unit.
-        l1: Weight of the features' sum against the squared error, a mean over units.
-        lr: Learning rate of Adam.
-        batch_size: Samples per step; all where there are fewer.
-        steps: Steps of the optimiser; samples come in shuffled passes.
-        resample_every: Steps between two checks for dead features; there is none after the last whole interval,
-            so that a resampled feature has time to learn.
+        samples: One sample per row, e.g. from `sample_activations`.
+        settings: What to train with (default: the study's numbers).
         normalise: Scale samples to length one; the autoencoder then does so itself (the study: image embeddings).
         site: Where the activations come from; stored.
-        seed: Seed of weights, batches and resampling: equal seeds give equal results on one machine.
         device: Where to train; the result stays there.
         progress: Show a bar.
 
@@ -178,59 +164,57 @@ def train_sae(
         that were dead since the check before, and how many of them were resampled).
 
     Raises:
-        InputError: for settings that are not positive, or samples that are too few or not finite.
+        InputError: For samples that are too few or not finite, or a training that diverges.
 
     Example:
-        >>> sae = train_sae(sample_activations(clip.encoder, batches), normalise=True, site=clip.encoder.sites[-1])
+        >>> sae = train_sae(samples, SaeTraining(steps=20_000), normalise=True, site=clip.encoder.sites[-1])
         >>> sae.about["diagnostics"]
         {'dead': 3, 'l0': 21.4, 'explained_variance': 0.91}
     """
-    settings: dict[str, Any] = {"expansion": expansion, "l1": l1, "lr": lr, "batch_size": batch_size, "steps": steps}
-    settings |= {"resample_every": resample_every}
-    _check(activations, settings)
-    generator = torch.Generator().manual_seed(seed)
-    samples = F.normalize(activations.detach().float(), dim=-1) if normalise else activations.detach().float()
-    sae = _initial(samples, expansion * samples.shape[1], generator).to(device)
-    optimiser = torch.optim.Adam([w.requires_grad_() for w in (sae.w_enc, sae.b_enc, sae.w_dec, sae.b_dec)], lr=lr)
-    batches = _batches(samples, batch_size, device, generator)
+    _check_samples(samples)
+    generator = torch.Generator().manual_seed(settings.seed)
+    inputs = F.normalize(samples.detach().float(), dim=-1) if normalise else samples.detach().float()
+    sae = _initial(inputs, settings.expansion * inputs.shape[1], generator).to(device)
+    weights = [w.requires_grad_() for w in (sae.w_enc, sae.b_enc, sae.w_dec, sae.b_dec)]
+    optimizer = torch.optim.Adam(weights, lr=settings.lr)
+    batches = _batches(inputs, settings.batch_size, device, generator)
     active = torch.zeros(sae.n_features, dtype=torch.bool, device=device)
     history: list[dict[str, float]] = []
+    steps, every = settings.steps, settings.resample_every
     for step in tqdm(range(1, steps + 1), desc="sparse autoencoder", unit="step", disable=not progress, leave=False):
         x = next(batches)
         features = sae.encode(x)
-        loss = (x - sae.decode(features)).pow(2).mean() + l1 * features.sum(-1).mean()
-        optimiser.zero_grad()
+        loss = (x - sae.decode(features)).pow(2).mean() + settings.l1 * features.sum(-1).mean()
+        optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        _step_with_unit_rows(optimiser, sae.w_dec)
+        _step_with_unit_rows(optimizer, sae.w_dec)
         active |= (features > 0).any(0)
-        if step % resample_every and step < steps:
+        if step % every and step < steps:
             continue
+        _check_converged([loss, *weights], settings, step)
         dead = (~active).nonzero()[:, 0]
-        if step > steps - resample_every:
-            resampled = 0
-        else:
-            _resample(sae, optimiser, dead, torch.cat([next(batches) for _ in range(RESAMPLING_BATCHES)]), generator)
+        resampled = 0
+        if step <= steps - every:
+            _resample(sae, optimizer, dead, torch.cat([next(batches) for _ in range(RESAMPLING_BATCHES)]), generator)
             resampled = len(dead)
         now = diagnose_sae(sae, x)._replace(dead=len(dead))
         history.append({"step": step, "loss": loss.item(), **now._asdict(), "resampled": resampled})
         active.zero_()
-    about = {"training": settings | {"normalise": normalise, "seed": seed, "samples": len(samples)}}
+    about = {"training": asdict(settings) | {"normalise": normalise, "samples": len(inputs)}}
     done = replace(_detached(sae), normalised=normalise, site=site)
-    return replace(done, about={**about, "diagnostics": diagnose_sae(done, samples)._asdict(), "history": history})
+    return replace(done, about={**about, "diagnostics": diagnose_sae(done, inputs)._asdict(), "history": history})
 
 
 @torch.no_grad()
-def diagnose_sae(
-    sae: SparseAutoencoder, activations: Float[Tensor, "samples d"], *, batch_size: int = 4096
-) -> Diagnostics:
-    """Measure a sparse autoencoder on activations, which need not be those that it was trained on.
+def diagnose_sae(sae: SparseAutoencoder, samples: Float[Tensor, "samples d"], *, batch_size: int = 4096) -> Diagnostics:
+    """Measure a sparse autoencoder on samples, which need not be those that it was trained on.
 
     Explained variance is that of the samples as they are encoded: of length one where ``sae.normalised``.
     """
     alive = torch.zeros(sae.n_features, dtype=torch.bool, device=sae.w_enc.device)
     mean = torch.zeros(sae.d, dtype=torch.float64)
     active, error, square = 0, 0.0, 0.0
-    for batch in torch.split(activations, batch_size):
+    for batch in torch.split(samples, batch_size):
         x = batch.to(sae.w_enc)
         x = F.normalize(x, dim=-1) if sae.normalised else x
         features = sae.encode(x)
@@ -238,24 +222,29 @@ def diagnose_sae(
         active += int((features > 0).sum())
         error += float((x - sae.decode(features)).cpu().double().pow(2).sum())  # on the CPU: MPS has no doubles
         square += float(x.cpu().double().pow(2).sum())
-        mean += x.cpu().double().sum(0) / len(activations)
-    variance = square - len(activations) * float(mean @ mean)
-    return Diagnostics(int((~alive).sum()), active / len(activations), 1 - error / variance if variance else 0.0)
+        mean += x.cpu().double().sum(0) / len(samples)
+    variance = square - len(samples) * float(mean @ mean)
+    return Diagnostics(int((~alive).sum()), active / len(samples), 1 - error / variance if variance else 0.0)
 
 
-def _check(activations: Tensor, settings: dict[str, Any]) -> None:
-    for name, value in settings.items():
-        if not value > 0 and not (name == "l1" and value == 0):
-            raise InputError(f"Training a sparse autoencoder needs a positive {name}, but {value} was given.")
-    if len(activations) < 2 or not bool(activations.isfinite().all()):
+def _check_samples(samples: Tensor) -> None:
+    if len(samples) < 2 or not bool(samples.isfinite().all()):
         raise InputError(
             "A sparse autoencoder is trained on at least two samples, all finite, but "
-            + (f"{len(activations)} were given." if len(activations) < 2 else "some hold NaN or infinite values.")
+            + (f"{len(samples)} were given." if len(samples) < 2 else "some hold NaN or infinite values.")
+        )
+
+
+def _check_converged(tensors: Sequence[Tensor], settings: SaeTraining, step: int) -> None:
+    if not all(bool(tensor.isfinite().all()) for tensor in tensors):
+        raise InputError(
+            f"The training of the sparse autoencoder diverged by step {step}, its loss or weights are no finite "
+            f"numbers: train with a lr lower than {settings.lr}, or a l1 lower than {settings.l1}."
         )
 
 
 def _initial(samples: Tensor, features: int, generator: torch.Generator) -> SparseAutoencoder:
-    """Random directions, the encoder the decoder's transpose; the decoder's bias starts at the samples' mean."""
+    """Return random directions, the encoder the decoder's transpose; the decoder's bias starts at the samples' mean."""
     directions = F.normalize(torch.randn(features, samples.shape[1], generator=generator), dim=-1)
     mean = samples.mean(0).cpu()
     return SparseAutoencoder(directions.T.clone(), torch.zeros(features), directions, mean)
@@ -279,17 +268,17 @@ def _detached(sae: SparseAutoencoder) -> SparseAutoencoder:
 
 
 @torch.no_grad()
-def _step_with_unit_rows(optimiser: torch.optim.Optimizer, w_dec: Tensor) -> None:
+def _step_with_unit_rows(optimizer: torch.optim.Optimizer, w_dec: Tensor) -> None:
     """Step along the sphere of rows of length one: no gradient along a row, and lengths restored after it."""
     assert w_dec.grad is not None
     w_dec.grad -= (w_dec.grad * w_dec).sum(1, keepdim=True) * w_dec
-    optimiser.step()
+    optimizer.step()
     w_dec.copy_(F.normalize(w_dec, dim=-1))
 
 
 @torch.no_grad()
 def _resample(
-    sae: SparseAutoencoder, optimiser: torch.optim.Optimizer, dead: Tensor, x: Tensor, generator: torch.Generator
+    sae: SparseAutoencoder, optimizer: torch.optim.Optimizer, dead: Tensor, x: Tensor, generator: torch.Generator
 ) -> None:
     """Point dead features at samples that are described badly, in place."""
     if not len(dead):
@@ -306,4 +295,4 @@ def _resample(
     sae.b_enc[dead] = 0
     for tensor, index in ((sae.w_dec, (dead,)), (sae.w_enc, (slice(None), dead)), (sae.b_enc, (dead,))):
         for name in ("exp_avg", "exp_avg_sq"):
-            optimiser.state[tensor][name][index] = 0
+            optimizer.state[tensor][name][index] = 0

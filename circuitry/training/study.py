@@ -1,24 +1,24 @@
 """Runs of a study: models trained on mixtures, found again from their folders, and evaluated at every checkpoint.
 
 1. A `StudyRun` says what a model was trained on; it is kept as ``run.json`` in the folder of its training.
-2. `evaluate_run` classifies the test images with every checkpoint, all heads in one pass, and keeps one table per
-   checkpoint, written whole; what is there is not done again.
-3. `evaluate_runs` puts the tables of many runs together, with what each was trained on.
+2. `extract_accuracies` classifies the test images with every checkpoint of many runs, all heads in one pass, and puts
+   the tables together, with what each model was trained on. The tables lie in the folders of the runs, a job for each
+   checkpoint: any number of processes share them, and what is there and undamaged is not done again.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import open_clip
 import pandas as pd
 import torch
-import torch.nn.functional as F
 
-from circuitry.data.captions import readable
 from circuitry.data.domains import DomainFolder
+from circuitry.data.images import image_listing
 from circuitry.data.mixtures.class_table import imagenet_index
 from circuitry.data.mixtures.mixture_files import read_description
 from circuitry.data.mixtures.mixtures import MixtureSettings
@@ -26,13 +26,16 @@ from circuitry.models.clip import load_clip
 from circuitry.models.prompts import all_style_templates, as_patterns, default_templates
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
-from circuitry.runs.manifest import claim
+from circuitry.runs.jobs import Job, JobFolder
+from circuitry.runs.manifest import write_json
 from circuitry.runs.provenance import digest
+from circuitry.runs.workers import Work
 from circuitry.training.evaluation import TOP, Head, predictions, text_head, tidy_accuracy
 from circuitry.training.run_folder import checkpoints
-from circuitry.training.supervised_model import SupervisedModel, load_supervised
+from circuitry.training.supervised_model import load_supervised
 
-FORMAT = "circuitry evaluation 1"
+FORMAT = "circuitry evaluation 2"
+WORK = Work()
 _FILE = "run.json"
 
 
@@ -56,25 +59,23 @@ class StudyRun:
 
     def write(self) -> None:
         """Keep it as ``run.json`` in its folder."""
-        content = {name: value for name, value in asdict(self).items() if name != "folder"}
-        with whole_file(self.folder / _FILE) as temporary:
-            temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        write_json(self.folder / _FILE, {name: value for name, value in asdict(self).items() if name != "folder"})
 
     @classmethod
     def read(cls, folder: Path) -> "StudyRun":
         """Return the run in a folder.
 
         Raises:
-            InputError: none there, or not one of this version.
+            InputError: When there is none, or not one of this version.
         """
         path = Path(folder) / _FILE
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             return cls(Path(folder), **{**content, "held_out": tuple(content["held_out"])})
         except FileNotFoundError:
-            raise InputError(f"there is no run in {folder}: it has no {_FILE}; train one first") from None
+            raise InputError(f"There is no run in {folder}, which has no {_FILE}: train one first.") from None
         except (ValueError, TypeError, KeyError) as error:
-            raise InputError(f"{path} does not describe a run ({error}); train it again") from None
+            raise InputError(f"{path} does not describe a run ({error}): train it again.") from None
 
 
 def record_run(folder: Path, table: Path, model: str, seed: int, *, supervised: bool = False) -> StudyRun | None:
@@ -82,7 +83,7 @@ def record_run(folder: Path, table: Path, model: str, seed: int, *, supervised: 
 
     Example:
         >>> table = write_mixture(mixture(train, settings), captions, "runs/cg-high.tsv", settings=settings)
-        >>> train_clip(table, Path("runs/x"), **asdict(clip_preset("rn50-cc3m")))
+        >>> train_clip(table, Path("runs/x"), clip_preset("rn50-cc3m"))
         >>> record_run(Path("runs/x"), table, "RN50", seed=0)
     """
     if not Path(table).with_suffix(".json").is_file():
@@ -110,16 +111,17 @@ def find_runs(folder: Path) -> list[StudyRun]:
     """Return all runs below a folder, in the order of their paths.
 
     Raises:
-        InputError: there is none.
+        InputError: When there is none.
     """
     runs = [StudyRun.read(path.parent) for path in sorted(Path(folder).rglob(_FILE))]
     if not runs:
-        raise InputError(f"there are no runs below {folder}: none of its folders has a {_FILE}; train some first")
+        raise InputError(f"There are no runs below {folder}, none of whose folders has a {_FILE}: train some first.")
     return runs
 
 
-class EvaluationSet(NamedTuple):
-    """Images to be classified, and how their classes are called in a prompt."""
+@dataclass(frozen=True, eq=False)
+class EvaluationSet:
+    """Images to be classified, and what their classes are called in a prompt."""
 
     images: DomainFolder
     names: Sequence[str]
@@ -127,15 +129,20 @@ class EvaluationSet(NamedTuple):
 
     @classmethod
     def of(cls, images: DomainFolder) -> "EvaluationSet":
-        """The classes are called what their folders are."""
+        """Return the set of all images of a folder, whose classes have the names of their folders."""
         return cls(images, images.all_classes)
+
+    @cached_property
+    def listing(self) -> dict[str, str]:
+        """What identifies the file of each image; see `image_listing`."""
+        return image_listing(self.images.records)
 
 
 def imagenet_validation(root: Path) -> EvaluationSet:
     """Return ImageNet's validation images, ``root/<wnid>/<file>`` in its thousand folders, as the domain ``root.name``.
 
     Raises:
-        InputError: for other folders there, or beside it.
+        InputError: For other folders there, or beside it.
     """
     root = Path(root).resolve()
     images = DomainFolder(root.parent, split=None, domains=(root.name,))
@@ -148,56 +155,102 @@ def template_sets() -> dict[str, Sequence[str]]:
     return {"all templates": default_templates(), "style words": all_style_templates()}
 
 
-def evaluate_run(
-    run: StudyRun,
+def extract_accuracies(
+    runs: Sequence[StudyRun],
     tests: EvaluationSet,
     *,
     templates: Mapping[str, Sequence[str]] | None = None,
     top: Sequence[int] = TOP,
     device: str | torch.device = "cpu",
-    progress: bool = True,
+    work: Work = WORK,
 ) -> pd.DataFrame:
-    """Return the accuracies of every checkpoint of a run; see `tidy_accuracy` for the columns, and ``epoch``.
+    """Return the accuracies of every checkpoint of many runs; what is finished in their folders is only read.
 
     Args:
-        run: A CLIP or a supervised model.
+        runs: CLIP and supervised models; see `find_runs`.
         tests: What to classify; all of its domains.
-        templates: Prompt templates by the name to show; `template_sets` unless told. Not used by supervised models.
+        templates: Prompt templates by the name to show (default: `template_sets`). Not used by supervised models.
         top: The k of top-k accuracy.
-        device: Where the model runs.
-        progress: Show a bar.
+        device: Where the models run.
+        work: Which of the processes this is, whether unreadable images are an error, progress bars.
+
+    Returns:
+        The columns of `tidy_accuracy`, ``epoch``, ``run`` (the name of its folder), ``model``, ``setting``,
+        ``test_domain`` ("" where there is none) and ``seed``.
 
     Raises:
-        InputError: a run without checkpoints, held-out classes that the images lack, tables in the run's folder of
-            another configuration, and what loading a model raises.
+        InputError: For no runs, a run without checkpoints, images that were replaced since the tables in a run's folder
+            were made (by name), and what loading a model raises.
 
     Example:
         >>> tests = EvaluationSet.of(DomainFolder("DomainNet", domains=("sketch", "real")))
-        >>> evaluate_run(StudyRun.read("runs/cg-high-sketch"), tests).query("part == 'held-out'")
+        >>> extract_accuracies(find_runs(Path("runs/study")), tests).query("part == 'held-out'")
     """
-    asked = {} if run.supervised else dict(template_sets() if templates is None else templates)
-    images = tests.images
-    held_out = tuple(name for name in run.held_out if name in images.classes)
-    config = {
-        "images": digest([record.relative for record in images.records]),
-        "names": digest(list(tests.names)),
-        "held_out": held_out,
-        "templates": {name: digest(as_patterns(patterns)) for name, patterns in asked.items()},
-        "top": list(top),
-    }
-    folder = run.folder / "evaluation" / digest(config)
-    claim(folder, FORMAT, config)
-    tables = []
-    for epoch, checkpoint in checkpoints(run.folder):
-        path = folder / f"epoch_{epoch}.csv"
-        if not path.is_file():
-            found = tidy_accuracy(_classified(run, checkpoint, tests, asked, device, progress), held_out, top)
+    if not runs:
+        raise InputError("At least one run is needed to extract accuracies from, but none was given.")
+    asked = dict(template_sets() if templates is None else templates)
+    evaluations = [_Evaluation(run, tests, {} if run.supervised else asked, tuple(top), device) for run in runs]
+    worker, workers = work.rank
+    # Every worker begins with other runs, since the end of one is waited for.
+    for evaluation in [e for i in range(workers) for e in evaluations[(worker + i) % workers :: workers]]:
+        evaluation.run_jobs(work)
+    return pd.concat([evaluation.table() for evaluation in evaluations], ignore_index=True)
+
+
+class _Evaluation:
+    """The accuracies of one run as a `JobFolder` in its folder, a job for every checkpoint.
+
+    Its name is a digest of what is asked, so that other images, classes or prompts have a folder of their own.
+    """
+
+    def __init__(
+        self,
+        run: StudyRun,
+        tests: EvaluationSet,
+        templates: Mapping[str, Sequence[str]],
+        top: tuple[int, ...],
+        device: str | torch.device,
+    ) -> None:
+        self.run, self.tests, self.templates, self.top, self.device = run, tests, templates, top, device
+        self.checkpoints = {(f"epoch_{epoch}",): (epoch, path) for epoch, path in checkpoints(run.folder)}
+        if not self.checkpoints:
+            raise InputError(f"{run.folder} holds no checkpoints: finish its training first.")
+        self.held_out = tuple(name for name in run.held_out if name in tests.images.classes)
+        config = {
+            "names": list(tests.names),
+            "held_out": self.held_out,
+            "templates": {name: as_patterns(patterns) for name, patterns in templates.items()},
+            "top": top,
+        }
+        path = run.folder / "evaluation" / digest([config, list(tests.listing)])
+        self.folder = JobFolder(path, FORMAT, config, list(self.checkpoints), {"images": tests.listing})
+
+    def run_jobs(self, work: Work) -> None:
+        """Do this process's share, and what others leave."""
+
+        def do(job: Job, nothing: Any) -> list[Path]:
+            found = _classified(self.run, self.checkpoints[job][1], self.tests, self.templates, self.device, work)
+            path = self.folder.path / f"{job[0]}.csv"
             with whole_file(path) as temporary:
-                found.to_csv(temporary, index=False)
-        tables.append(pd.read_csv(path, keep_default_na=False).assign(epoch=epoch))
-    if not tables:
-        raise InputError(f"{run.folder} holds no checkpoints; finish its training first")
-    return pd.concat(tables, ignore_index=True)
+                tidy_accuracy(found, self.held_out, self.top).to_csv(temporary, index=False)
+            return [path]
+
+        self.folder.run(do, rank=work.rank)
+
+    def table(self) -> pd.DataFrame:
+        """Return the finished tables of all checkpoints, with what the model was trained on."""
+        run = self.run
+        tables = [
+            pd.read_csv(self.folder.path / f"{job[0]}.csv", keep_default_na=False).assign(epoch=epoch)
+            for job, (epoch, _) in self.checkpoints.items()
+        ]
+        return pd.concat(tables, ignore_index=True).assign(
+            run=run.folder.name,
+            model=run.model,
+            setting=run.setting,
+            test_domain=run.test_domain or "",
+            seed=run.seed,
+        )
 
 
 def _classified(
@@ -206,55 +259,14 @@ def _classified(
     tests: EvaluationSet,
     templates: Mapping[str, Sequence[str]],
     device: str | torch.device,
-    progress: bool,
+    work: Work,
 ) -> pd.DataFrame:
+    """Return the predictions of one checkpoint."""
     heads: dict[str, Head]
     if run.supervised:
         model = load_supervised(checkpoint, device=device)
-        encoder, preprocess = model.encoder, model.preprocess
-        heads = {"supervised": supervised_head(model, tests.images.all_classes)}
-    else:
-        clip = load_clip(run.model, checkpoint=checkpoint, device=device)
-        encoder, preprocess = clip.encoder, clip.preprocess
-        heads = {name: text_head(clip.text_weights(tests.names, patterns)) for name, patterns in templates.items()}
-    return predictions(encoder, heads, preprocess, tests.images, device=device, progress=progress)
-
-
-def supervised_head(model: SupervisedModel, classes: Sequence[str]) -> Head:
-    """Return the head of a supervised model for these classes alone, by the outputs that they count as.
-
-    Raises:
-        InputError: for a class that it was not trained on.
-    """
-    labels = {readable(name): label for name, label in model.table.labels.items()}
-    if missing := [name for name in classes if readable(name) not in labels]:
-        raise InputError(f"the supervised model knows no class {missing[0]!r}; test it on classes it was trained on")
-    outputs = torch.tensor([labels[readable(name)] for name in classes])
-    return lambda embeddings: model.head(F.relu(embeddings))[:, outputs.to(embeddings.device)]
-
-
-def evaluate_runs(runs: Iterable[StudyRun], tests: EvaluationSet, **settings: object) -> pd.DataFrame:
-    """Return the accuracies of many runs, each on its test domain and on all others of ``tests``.
-
-    Args:
-        runs: See `find_runs`.
-        tests: What to classify.
-        settings: See `evaluate_run`.
-
-    Returns:
-        The columns of `evaluate_run` and ``run`` (its folder's name), ``model``, ``setting``, ``test_domain`` ("" where
-        there is none), ``seed``.
-    """
-    tables = [
-        evaluate_run(run, tests, **settings).assign(  # type: ignore[arg-type]
-            run=run.folder.name,
-            model=run.model,
-            setting=run.setting,
-            test_domain=run.test_domain or "",
-            seed=run.seed,
-        )
-        for run in runs
-    ]
-    if not tables:
-        raise InputError("expected at least one run to evaluate, given none")
-    return pd.concat(tables, ignore_index=True)
+        heads = {"supervised": model.head_for(tests.images.all_classes)}
+        return predictions(model.encoder, heads, model.preprocess, tests.images, work=work)
+    clip = load_clip(run.model, checkpoint=checkpoint, device=device)
+    heads = {name: text_head(clip.text_weights(tests.names, patterns)) for name, patterns in templates.items()}
+    return predictions(clip.encoder, heads, clip.preprocess, tests.images, work=work)

@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,21 +27,12 @@ from tqdm import tqdm
 from circuitry.data.images import load_image
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError
+from circuitry.training.settings import SupervisedTraining, TrainingWork
 from circuitry.training.supervised_model import Classifier, Transform, as_arrays, set_state
 
 STATE_FORMAT = "circuitry supervised training 1"
 _MOMENTUM = 0.9
 _NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)  # the first: batch, instance, sync
-
-
-class Schedule(NamedTuple):
-    """Numbers of a training, as `train_supervised` explains them."""
-
-    epochs: int
-    batch_size: int
-    lr: float
-    milestones: tuple[int, ...]
-    weight_decay: float
 
 
 def learning_rate(epoch: int, lr: float, milestones: Sequence[int]) -> float:
@@ -112,24 +103,23 @@ class SeededImages(Dataset[Any]):
         return found
 
 
-class Training:
+class TrainingLoop:
     """A model in training: runs one epoch after another, and is stored and restored between two."""
 
-    def __init__(self, model: Classifier, name: str, schedule: Schedule, device: str, precision: str) -> None:
+    def __init__(self, model: Classifier, name: str, settings: SupervisedTraining, device: str) -> None:
         if device.startswith("cuda:"):
             torch.cuda.set_device(device)
         self.accelerator = Accelerator(cpu=device == "cpu")
         if self.accelerator.device.type != device.partition(":")[0]:
             raise InputError(
-                f"this process has already used accelerate on {self.accelerator.device.type}, and cannot train on "
-                f"{device}: start another"
+                f"This process has already used accelerate on {self.accelerator.device.type} and cannot train on "
+                f"{device}: start another."
             )
         self.name = name
-        self.schedule = schedule
-        self.precision = precision
+        self.settings = settings
         self.model = model.to(self.accelerator.device)
-        groups = parameter_groups(model, schedule.weight_decay)
-        self.optimizer = torch.optim.SGD(groups, lr=schedule.lr, momentum=_MOMENTUM, nesterov=True)
+        groups = parameter_groups(model, settings.weight_decay)
+        self.optimizer = torch.optim.SGD(groups, lr=settings.lr, momentum=_MOMENTUM, nesterov=True)
         self._parallel_model, self._parallel_optimizer = self.accelerator.prepare(model, self.optimizer)
         self.history: list[dict[str, float]] = []
         """One entry per finished epoch, with its number counted from 1."""
@@ -139,39 +129,27 @@ class Training:
         """How many epochs are finished."""
         return len(self.history)
 
-    def run_epoch(self, images: SeededImages, workers: int, progress: bool) -> None:
+    def run_epoch(self, images: SeededImages, work: TrainingWork) -> None:
         """Train on all images once, and add to the history.
 
         Raises:
-            InputError: for an image that cannot be read, or a loss that is no finite number.
+            InputError: For an image that cannot be read, or a training that diverges.
         """
         started = time.perf_counter()
-        schedule, epoch, accelerator = self.schedule, self.epochs_done, self.accelerator
-        lr = learning_rate(epoch, schedule.lr, schedule.milestones)
+        settings, epoch, accelerator = self.settings, self.epochs_done, self.accelerator
+        lr = learning_rate(epoch, settings.lr, settings.milestones)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         torch.manual_seed(seed_of(images.seed, epoch, accelerator.process_index))  # of what is random in the tower
-        batches = images.batches(schedule.batch_size, accelerator.process_index, accelerator.num_processes)
-        on_gpu = accelerator.device.type == "cuda"
-        loader = DataLoader(images, batch_sampler=batches, num_workers=workers, collate_fn=_collate, pin_memory=on_gpu)
-        self._parallel_model.train()
-        loss_sum = torch.zeros((), device=accelerator.device)
-        correct = torch.zeros((), device=accelerator.device, dtype=torch.long)
-        hidden = not progress or not accelerator.is_main_process
-        label = f"epoch {epoch + 1}/{schedule.epochs}"
-        with tqdm(total=len(batches) * schedule.batch_size, unit="image", desc=label, disable=hidden) as bar:
-            for batch in loader:
-                if isinstance(batch, InputError):
-                    raise batch
-                step_loss, step_correct = self._step(*batch)
-                loss_sum += step_loss
-                correct += step_correct
-                bar.update(schedule.batch_size)
-        n_images = len(batches) * schedule.batch_size
+        batches = images.batches(settings.batch_size, accelerator.process_index, accelerator.num_processes)
+        n_images = len(batches) * settings.batch_size
+        loss_sum, correct = self._run_batches(images, batches, work)
         loss = float(accelerator.reduce(loss_sum, "mean")) / len(batches)
-        if not math.isfinite(loss):
+        weights = (tensor for tensor in self.model.state_dict().values() if tensor.is_floating_point())
+        if not math.isfinite(loss) or not all(bool(tensor.isfinite().all()) for tensor in weights):
             raise InputError(
-                f"the loss is no longer a finite number in epoch {epoch + 1}: train with a lower lr than {schedule.lr}"
+                f"The training diverged in epoch {epoch + 1}, where the mean loss is {loss:g} or weights are no finite "
+                f"numbers: train into another folder with a lr lower than {settings.lr}."
             )
         self.history.append(
             {
@@ -183,11 +161,33 @@ class Training:
             }
         )
 
+    def _run_batches(self, images: SeededImages, batches: list[list[int]], work: TrainingWork) -> tuple[Tensor, Tensor]:
+        """Take the steps of an epoch; return the sum of losses and the number of right answers, of this process."""
+        accelerator, settings = self.accelerator, self.settings
+        on_gpu = accelerator.device.type == "cuda"
+        loader = DataLoader(
+            images, batch_sampler=batches, num_workers=work.workers, collate_fn=_collate, pin_memory=on_gpu
+        )
+        self._parallel_model.train()
+        loss = torch.zeros((), device=accelerator.device)
+        correct = torch.zeros((), device=accelerator.device, dtype=torch.long)
+        hidden = not work.progress or not accelerator.is_main_process
+        label = f"epoch {self.epochs_done + 1}/{settings.epochs}"
+        with tqdm(total=len(batches) * settings.batch_size, unit="image", desc=label, disable=hidden) as bar:
+            for batch in loader:
+                if isinstance(batch, InputError):
+                    raise batch
+                step_loss, step_correct = self._step(*batch)
+                loss += step_loss
+                correct += step_correct
+                bar.update(settings.batch_size)
+        return loss, correct
+
     def _step(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """One step of the optimizer; returns loss and number of right answers, of this process's share."""
+        """Take a step of the optimizer; return loss and number of right answers, of this process's share."""
         device = self.accelerator.device
         images, targets = images.to(device, non_blocking=True), targets.to(device, non_blocking=True)
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.precision == "amp_bf16"):
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.settings.precision == "amp_bf16"):
             logits = self._parallel_model(images)
             loss = F.cross_entropy(logits, targets)
         self._parallel_optimizer.zero_grad()
@@ -210,7 +210,7 @@ class Training:
         """Go on from what `save` has written.
 
         Raises:
-            InputError: for a damaged file, or the state of another model.
+            InputError: For a damaged file, or the state of another model.
         """
         header, arrays = read_arrays(path, STATE_FORMAT, "state of a supervised training")
         weights = {key.removeprefix("model."): array for key, array in arrays.items() if key.startswith("model.")}
@@ -223,5 +223,5 @@ class Training:
 
 
 def _collate(items: list[Any]) -> Any:
-    """A batch, or the reason why there is none: an exception from another process would come with its traceback."""
+    """Return a batch, or the reason why there is none: an exception of another process would bring its traceback."""
     return next((item for item in items if isinstance(item, InputError)), None) or default_collate(items)

@@ -6,7 +6,7 @@ Its file is safetensors with a JSON header: the model's configuration, the names
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from jaxtyping import Float
 from PIL.Image import Image
 from torch import Tensor, nn
 
+from circuitry.data.captions import readable
 from circuitry.models.architectures import register_model
 from circuitry.models.checkpoints import check_state
 from circuitry.models.encoder import Encoder
@@ -79,11 +80,25 @@ class SupervisedModel:
         found: Tensor = self.head(F.relu(self.encoder(images)))
         return found
 
+    def head_for(self, classes: Sequence[str]) -> Callable[[Tensor], Tensor]:
+        """Return the function from embeddings to the logits of these classes alone, by the outputs they count as.
+
+        Raises:
+            InputError: For a class that the model was not trained on.
+        """
+        labels = {readable(name): label for name, label in self.table.labels.items()}
+        if missing := [name for name in classes if readable(name) not in labels]:
+            raise InputError(
+                f"The supervised model knows no class {missing[0]!r}: test it on classes that it was trained on."
+            )
+        outputs = torch.tensor([labels[readable(name)] for name in classes])
+        return lambda embeddings: self.head(F.relu(embeddings))[:, outputs.to(embeddings.device)]
+
     def metric(self, label: int) -> SupervisedLogit:
         """Return the metric of an output, for circuits of the class.
 
         Raises:
-            InputError: when there is no such output.
+            InputError: When there is no such output.
 
         Example:
             >>> label = model.table.labels["lion"]
@@ -120,11 +135,11 @@ def load_supervised(path: str | os.PathLike[str], device: str | torch.device = "
     """Load a classifier that `train_supervised` has trained.
 
     Args:
-        path: one of its checkpoints, ``epoch_N.safetensors``.
-        device: where the model lives.
+        path: One of its checkpoints, ``epoch_N.safetensors``.
+        device: Where the model lives.
 
     Raises:
-        InputError: a file that is missing, damaged or of another kind; another model of the same name here.
+        InputError: For a file that is missing, damaged or of another kind, or another model of the same name here.
 
     Example:
         >>> model = load_supervised("runs/supervised/checkpoints/epoch_90.safetensors")
@@ -152,7 +167,7 @@ def set_state(model: nn.Module, arrays: Mapping[str, Any], source: str, name: st
     """Give a model the weights that were stored.
 
     Raises:
-        InputError: weights of another model, or such that are not finite.
+        InputError: For weights of another model, or such that are not finite.
     """
     shapes = {key: tensor.shape for key, tensor in model.state_dict().items()}
     # Stored arrays have at least one axis; counters of batch norms have none.

@@ -4,9 +4,8 @@ Settings, test domains and seeds as in the study; N is the size of CG low-divers
 may ask for models in one folder: each is trained once, by the process that holds its lock.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from circuitry.data.domains import DomainFolder
 from circuitry.data.mixtures.mixture_files import generated_captions, write_mixture
@@ -14,8 +13,13 @@ from circuitry.data.mixtures.mixtures import MixtureSettings, Setting, mixture
 from circuitry.data.toy.write import CLASSES, write_toy
 from circuitry.runs.files import file_lock
 from circuitry.training.clip import train_clip
+from circuitry.training.presets import clip_preset
 from circuitry.training.run_folder import checkpoints
+from circuitry.training.settings import DEFAULT_WORK, ClipTraining, TrainingWork
 from circuitry.training.study import StudyRun, record_run
+
+TRAINING = replace(clip_preset("rn-tiny"), epochs=24, keep_checkpoints=6)
+"""What the toy's models are trained with."""
 
 
 @dataclass(frozen=True)
@@ -28,18 +32,8 @@ class ToySettings:
     """Test images per class and style."""
     held_out: tuple[str, ...] = CLASSES[1::4]
     """Classes held out of the test domain."""
-    model: str = "rn-tiny"
-    """open_clip model name, or one shipped here."""
-    epochs: int = 24
-    """Passes over the mixture."""
-    batch_size: int = 128
-    """Images per step."""
-    lr: float = 3e-3
-    """Peak learning rate."""
-    warmup: int = 50
-    """Steps until the peak learning rate."""
-    keep_checkpoints: int = 6
-    """Epochs between checkpoints that are kept."""
+    training: ClipTraining = TRAINING
+    """What they are trained with; each model has a seed of its own."""
 
 
 STANDARD = ToySettings()
@@ -60,7 +54,7 @@ def toy_run(
     settings: ToySettings = STANDARD,
     *,
     wait: bool = True,
-    **more: Any,
+    work: TrainingWork = DEFAULT_WORK,
 ) -> StudyRun:
     """Return the model of a setting, trained under ``out`` when it is missing.
 
@@ -70,7 +64,7 @@ def toy_run(
         seed: Of the training; captions and images are the same for all seeds.
         settings: Sizes and hyper-parameters.
         wait: Wait where another process is training this very model; else raise `filelock.Timeout`.
-        more: Further arguments of `train_clip`.
+        work: Device, reading processes, progress bar.
 
     Example:
         >>> run = toy_run(Path("runs/toy-study"), "cg-high", "quickdraw", seed=1)
@@ -81,20 +75,8 @@ def toy_run(
         records = mixture(toy_images(out, settings, "train").records, chosen)
         captions = generated_captions(aligned=chosen.aligned)
         table = write_mixture(records, captions, Path(out) / "mixtures" / f"{chosen.name}.tsv", settings=chosen)
-        train_clip(
-            table,
-            folder,
-            model=settings.model,
-            epochs=settings.epochs,
-            batch_size=settings.batch_size,
-            lr=settings.lr,
-            warmup=settings.warmup,
-            keep_checkpoints=settings.keep_checkpoints,
-            seed=seed,
-            extra=("--aug-cfg", "scale=(0.6,1.0)"),
-            **more,
-        )
-        run = record_run(folder, table, settings.model, seed)
+        train_clip(table, folder, replace(settings.training, seed=seed), work)
+        run = record_run(folder, table, str(settings.training.model), seed)
     assert run is not None  # the mixture says what it is
     return run
 

@@ -3,9 +3,11 @@
 import importlib.util
 import json
 import re
+import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,28 +21,25 @@ from circuitry.runs.errors import InputError
 from circuitry.training import clip
 from circuitry.training.clip import train_clip
 from circuitry.training.run_folder import alone, checkpoints
+from circuitry.training.settings import ClipTraining, TrainingWork
 
 CONFIG = {
     "embed_dim": 16,
     "vision_cfg": {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8, "patch_size": None},
     "text_cfg": {"context_length": 8, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
 }
-SETTINGS: dict[str, Any] = {
-    "epochs": 2,
-    "batch_size": 4,
-    "lr": 1e-3,
-    "warmup": 1,
-    "workers": 0,
-    "device": "cpu",
-    "progress": False,
-}
+WORK = TrainingWork("cpu", workers=0, progress=False)
+
+
+def written(config: dict[str, Any], path: Path) -> ClipTraining:
+    """Write a model's configuration, and return settings to train it."""
+    path.write_text(json.dumps(config))
+    return ClipTraining(model=path, epochs=2, batch_size=4, lr=1e-3, warmup=1)
 
 
 @pytest.fixture
-def model(tmp_path: Path) -> Path:
-    path = tmp_path / "rn-smallest.json"
-    path.write_text(json.dumps(CONFIG))
-    return path
+def settings(tmp_path: Path) -> ClipTraining:
+    return written(CONFIG, tmp_path / "rn-smallest.json")
 
 
 @pytest.fixture
@@ -58,16 +57,21 @@ def train(tmp_path: Path) -> Path:
 @pytest.fixture
 def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Replace open_clip's trainer by a script that notes its arguments here and pretends to train."""
-    script, calls = tmp_path / "trainer.py", tmp_path / "calls.jsonl"
+    script, calls, state = tmp_path / "trainer.py", tmp_path / "calls.jsonl", tmp_path / "state"
+    for name, value in (("finite", 1.0), ("diverged", float("inf"))):
+        torch.save({"state_dict": {"weight": torch.tensor([1, value]), "count": torch.tensor(3)}}, f"{state}-{name}.pt")
     script.write_text(
         f"""
-import json, pathlib, sys
+import json, pathlib, shutil, sys, time
 with open({str(calls)!r}, "a") as file:
     file.write(json.dumps(sys.argv[1:]) + "\\n")
 options = dict(argument[2:].split("=", 1) for argument in sys.argv[1:] if "=" in argument)
 if options["seed"] == "13":
     print("loss went through the roof", file=sys.stderr)
     sys.exit(3)
+if options["seed"] == "14":
+    print("12:00 | INFO | Train Epoch: 1 [4/9 (50%)] Data (t): 0.1 LR: 0.1 Loss: nan (nan)", flush=True)
+    time.sleep(60)
 checkpoints = pathlib.Path(options["logs"], options["name"], "checkpoints")
 checkpoints.mkdir(exist_ok=True)
 for epoch in range(int(options["epochs"])):
@@ -75,7 +79,8 @@ for epoch in range(int(options["epochs"])):
           "Loss: 2.5000 (2.7)", flush=True)
     print(f"12:00 | INFO | Train Epoch: {{epoch}} [8/9 (100%)] Data (t): 0.1 Loss: 1.2500 (2.7)", flush=True)
 (checkpoints / "epoch_latest.pt").touch()
-(checkpoints / f"epoch_{{options['epochs']}}.pt").touch()
+finite = "diverged" if options["seed"] == "15" else "finite"
+shutil.copy(f"{state}-{{finite}}.pt", checkpoints / f"epoch_{{options['epochs']}}.pt")
 """
     )
     monkeypatch.setattr(clip, "_TRAINER", script)
@@ -87,9 +92,9 @@ def arguments(calls: Path) -> list[list[str]]:
     return [json.loads(line) for line in calls.read_text().splitlines()]
 
 
-def test_arguments_of_the_trainer(train: Path, model: Path, calls: Path, tmp_path: Path) -> None:
+def test_arguments_of_the_trainer(train: Path, settings: ClipTraining, calls: Path, tmp_path: Path) -> None:
     out = tmp_path / "runs" / "a"
-    checkpoint = train_clip(train, out, model=model, **SETTINGS, extra=["--aug-cfg", "scale=(0.6,1.0)"])
+    checkpoint = train_clip(train, out, replace(settings, crop_scale=0.6, extra=("--siglip",)), WORK)
     assert checkpoint == out / "checkpoints" / "epoch_2.pt"
     (given,) = arguments(calls)
     expected = {
@@ -112,47 +117,84 @@ def test_arguments_of_the_trainer(train: Path, model: Path, calls: Path, tmp_pat
         "--log-every-n-steps=1",
     }
     assert expected <= set(given)
-    assert given[-4:] == ["--model", str(out / "rn-smallest.json"), "--aug-cfg", "scale=(0.6,1.0)"]
+    assert given[-5:] == ["--model", str(out / "rn-smallest.json"), "--aug-cfg", "scale=(0.6,1.0)", "--siglip"]
     assert json.loads((out / "rn-smallest.json").read_text()) == CONFIG
     assert [path.name for path in (out / "checkpoints").iterdir()] == ["epoch_2.pt"]
 
 
 def test_finished_runs_are_returned_and_unfinished_ones_resumed(
-    train: Path, model: Path, calls: Path, tmp_path: Path
+    train: Path, settings: ClipTraining, calls: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    first = train_clip(train, out, model=model, **SETTINGS)
-    assert train_clip(train, out, model=model, **{**SETTINGS, "workers": 1, "progress": True}) == first
+    first = train_clip(train, out, settings, WORK)
+    assert train_clip(train, out, settings, TrainingWork("cpu", workers=1)) == first
     assert len(arguments(calls)) == 1
     first.unlink()
-    assert train_clip(train, out, model=model, **SETTINGS) == first
+    assert train_clip(train, out, settings, WORK) == first
     assert len(arguments(calls)) == 2
     # Killed while the last checkpoint was being written: the file is there, the run is not finished.
-    state = json.loads((out / "settings.json").read_text())
-    (out / "settings.json").write_text(json.dumps({**state, "finished": False}))
-    train_clip(train, out, model=model, **SETTINGS)
+    shutil.rmtree(out / "checksums")
+    train_clip(train, out, settings, WORK)
+    assert len(arguments(calls)) == 3
+    first.write_bytes(first.read_bytes()[:-1])  # damaged on disk
+    train_clip(train, out, settings, WORK)
+    assert len(arguments(calls)) == 4
+
+
+def test_other_settings_in_the_same_folder_are_refused(
+    train: Path, settings: ClipTraining, calls: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    train_clip(train, out, settings, WORK)
+    with pytest.raises(InputError, match=r"made with another configuration \(lr: 0\.001 -> 0\.01\): choose another"):
+        train_clip(train, out, replace(settings, lr=0.01), WORK)
+    with pytest.raises(InputError, match=r"\(extra: '--siglip' is new; seed: 0 -> 1\)"):
+        train_clip(train, out, replace(settings, seed=1, extra=("--siglip",)), WORK)
+    train.write_text(train.read_text().replace("picture", "photo"))
+    with pytest.raises(InputError, match=r"\(table: \(sha256: '[0-9a-f]{64}' -> '[0-9a-f]{64}'\)\)"):
+        train_clip(train, out, settings, WORK)
+    assert len(arguments(calls)) == 1
+
+
+def test_a_copied_run_with_its_images_goes_on(train: Path, settings: ClipTraining, calls: Path, tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        for i in range(9):
+            shutil.copy(tmp_path / f"{i}.png", tmp_path / folder)
+        (tmp_path / folder / "train.tsv").write_text(train.read_text().replace(f"{tmp_path}/", f"{tmp_path / folder}/"))
+    train_clip(tmp_path / "a" / "train.tsv", tmp_path / "a" / "run", settings, WORK)
+    shutil.copytree(tmp_path / "a" / "run", tmp_path / "b" / "run")
+    train_clip(tmp_path / "b" / "train.tsv", tmp_path / "b" / "run", settings, WORK)
+    assert len(arguments(calls)) == 1
+    train.write_text((tmp_path / "a" / "train.tsv").read_text())
+    with pytest.raises(
+        InputError, match=r"\(table: \(first image: '0\.png' -> 'a/0\.png'; sha256: "
+    ):  # why they differ
+        train_clip(train, tmp_path / "b" / "run", settings, WORK)
+
+
+def test_what_diverges_is_an_error_and_never_finished(
+    train: Path, settings: ClipTraining, calls: Path, tmp_path: Path
+) -> None:
+    started = time.perf_counter()
+    with pytest.raises(InputError, match=r"diverged in epoch 2, the loss is nan: .* a lr lower than 0\.001, or"):
+        train_clip(train, tmp_path / "loss", replace(settings, seed=14), WORK)
+    assert time.perf_counter() - started < 30  # the trainer was ended
+    latest = tmp_path / "weights" / "checkpoints" / "epoch_latest.pt"
+    for _ in range(2):
+        with pytest.raises(InputError, match=r"diverged in epoch 2, the weights weight hold NaN .* than 0\.001"):
+            train_clip(train, tmp_path / "weights", replace(settings, seed=15), WORK)
+        latest.unlink()
+    torch.save({"state_dict": {"logit_scale": torch.tensor(torch.nan)}}, latest)
+    with pytest.raises(InputError, match=r"diverged, the weights logit_scale hold"):
+        train_clip(train, tmp_path / "weights", replace(settings, seed=15), WORK)
     assert len(arguments(calls)) == 3
 
 
-def test_other_settings_in_the_same_folder_are_refused(train: Path, model: Path, calls: Path, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    train_clip(train, out, model=model, **SETTINGS)
-    with pytest.raises(
-        InputError, match=r"run holds a run with other settings: lr was 0\.001, now 0\.01; choose another"
-    ):
-        train_clip(train, out, model=model, **{**SETTINGS, "lr": 0.01})
-    with pytest.raises(InputError, match=r'extra was \[\], now \["--siglip"\]; seed was 0, now 1;'):
-        train_clip(train, out, model=model, **{**SETTINGS, "seed": 1}, extra=["--siglip"])
-    train.write_text(train.read_text().replace("picture", "photo"))
-    with pytest.raises(InputError, match=r'other settings: train-data was "[0-9a-f]{64}", now "[0-9a-f]{64}";'):
-        train_clip(train, out, model=model, **SETTINGS)
-    assert len(arguments(calls)) == 1
-
-
 def test_progress_bar(
-    train: Path, model: Path, calls: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    train: Path, settings: ClipTraining, calls: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train_clip(train, tmp_path / "run", model=model, **{**SETTINGS, "progress": True})
+    train_clip(train, tmp_path / "run", settings, replace(WORK, progress=True))
     shown = capsys.readouterr()
     assert shown.out == ""
     assert "16/16" in shown.err
@@ -161,21 +203,22 @@ def test_progress_bar(
 
 
 def test_failure_shows_the_end_of_what_the_trainer_printed(
-    train: Path, model: Path, calls: Path, tmp_path: Path
+    train: Path, settings: ClipTraining, calls: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
     expected = rf"failed with exit status 3; .* {re.escape(str(out / 'console.log'))}.*\nloss went through the roof"
     with pytest.raises(RuntimeError, match=expected):
-        train_clip(train, out, model=model, **{**SETTINGS, "seed": 13})
-    assert json.loads((out / "settings.json").read_text())["finished"] is False
+        train_clip(train, out, replace(settings, seed=13), WORK)
+    with pytest.raises(RuntimeError, match=expected):
+        train_clip(train, out, replace(settings, seed=13), WORK)
 
 
 def test_missing_dependencies_of_the_trainer(
-    train: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    train: Path, settings: ClipTraining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "webdataset" else object())
     with pytest.raises(ImportError, match=r"needs webdataset: pip install 'open_clip_torch\[training\]'"):
-        train_clip(train, tmp_path / "run", model=model, **SETTINGS)
+        train_clip(train, tmp_path / "run", settings, WORK)
 
 
 # --- bad input -------------------------------------------------------------------------------------------------------
@@ -193,33 +236,50 @@ def test_missing_dependencies_of_the_trainer(
         ("filepath\ttitle\n{image}\ta\n", "has 1 images, fewer than one batch of 4"),
     ],
 )
-def test_unusable_tables(content: str, message: str, train: Path, model: Path, tmp_path: Path) -> None:
+def test_unusable_tables(content: str, message: str, train: Path, settings: ClipTraining, tmp_path: Path) -> None:
     train.write_text(content.replace("{image}", str(tmp_path / "0.png")))
     with pytest.raises(InputError, match=message):
-        train_clip(train, tmp_path / "run", model=model, **SETTINGS)
+        train_clip(train, tmp_path / "run", settings, WORK)
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"epochs": 0}, "at least 1 epoch, 2 images per batch .* given epochs=0, batch_size=4"),
-        ({"batch_size": 1}, "given epochs=2, batch_size=1"),
-        ({"lr": 0.0}, "a positive lr .* given .*lr=0.0"),
-        ({"lr": float("nan")}, "a positive lr .* given .*lr=nan"),
-        ({"keep_checkpoints": -1}, "0 or more epochs between checkpoints; given .*keep_checkpoints=-1"),
-        ({"processes": 0}, "at least one process to train with, given processes=0"),
-        ({"processes": 3}, "a multiple of their number; given batch_size=4 and processes=3"),
-        ({"warmup": 4}, "warmup must be shorter than the run of 4 steps and not negative; given 4"),
-        ({"warmup": -1}, "given -1"),
-        ({"model": "rn-tinny"}, "There is no model 'rn-tinny'"),
-        ({"extra": ["--lr=3"]}, "--lr=3 is set by train_clip and cannot be in extra"),
-        ({"extra": ["--name", "b"]}, "--name is set by train_clip"),
+        ({"epochs": 0}, "The epochs of a training must be at least 1, but 0 was given"),
+        ({"batch_size": 1}, "The batch_size of a training must be at least 2 images, .* but 1 was given"),
+        ({"lr": 0.0}, "The lr of a training must be positive and finite, but 0.0 was given"),
+        ({"lr": float("nan")}, "The lr .* but nan was given"),
+        ({"lr": float("inf")}, "The lr .* but inf was given"),
+        ({"weight_decay": -1.0}, "The weight_decay .* at least 0 and finite, but -1.0 was given"),
+        ({"crop_scale": 0.0}, "The crop_scale .* a share of an image's area, above 0 and up to 1, but 0.0 was given"),
+        ({"keep_checkpoints": -1}, "The keep_checkpoints .* a number of epochs, or 0 for none, but -1 was given"),
+        ({"seed": -1}, "The seed .* but -1 was given"),
+        ({"processes": 0}, "The processes .* at least 1, but 0 was given"),
+        ({"processes": 3}, "The batch_size .* a multiple of their number 3, but 4 was given"),
+        ({"precision": "fp9"}, "The precision .* one of fp32, amp, .*, but 'fp9' was given"),
+        ({"warmup": -1}, "The warmup .* but -1 was given"),
     ],
 )
-def test_unusable_settings(change: dict[str, Any], message: str, train: Path, model: Path, tmp_path: Path) -> None:
+def test_unusable_settings(change: dict[str, Any], message: str, settings: ClipTraining) -> None:
     with pytest.raises(InputError, match=message):
-        train_clip(train, tmp_path / "run", **{"model": model, **SETTINGS, **change})
+        replace(settings, **change)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"warmup": 4}, "The warmup must be shorter than the run of 4 steps, but 4 was given"),
+        ({"model": "rn-tinny"}, "There is no model 'rn-tinny'"),
+        ({"extra": ("--lr=3",)}, "--lr=3 is set by the other settings of the training and cannot be in extra"),
+        ({"extra": ("--name", "b")}, "--name is set by the other settings"),
+    ],
+)
+def test_settings_that_do_not_fit_the_data(
+    change: dict[str, Any], message: str, train: Path, settings: ClipTraining, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=message):
+        train_clip(train, tmp_path / "run", replace(settings, **change), WORK)
 
 
 def test_images_are_counted_as_the_trainer_counts_them() -> None:
@@ -236,53 +296,55 @@ def test_several_processes_are_started_by_torchrun() -> None:
     assert len(clip._start(1)) == 2
 
 
-def test_missing_files_are_left_out_when_asked(train: Path, model: Path, calls: Path, tmp_path: Path) -> None:
+def test_missing_files_are_left_out_when_asked(
+    train: Path, settings: ClipTraining, calls: Path, tmp_path: Path
+) -> None:
     (tmp_path / "3.png").unlink()
     with pytest.raises(InputError, match=r"names 1 files that do not exist, such as .*/3\.png"):
-        train_clip(train, tmp_path / "run", model=model, **SETTINGS)
-    train_clip(train, tmp_path / "run", model=model, **SETTINGS, skip_missing=True)
+        train_clip(train, tmp_path / "run", settings, WORK)
+    train_clip(train, tmp_path / "run", replace(settings, skip_missing=True), WORK)
     table = tmp_path / "run" / "without_missing.tsv"
     assert f"--train-data={table}" in arguments(calls)[0]
     lines = train.read_text().splitlines()
     assert table.read_text().splitlines() == [line for line in lines if "3.png" not in line]
     Image.new("RGB", (32, 32)).save(tmp_path / "3.png")
-    with pytest.raises(InputError, match="skipped was 1, now 0"):
-        train_clip(train, tmp_path / "run", model=model, **SETTINGS, skip_missing=True)
+    with pytest.raises(InputError, match="skipped: 1 -> 0"):
+        train_clip(train, tmp_path / "run", replace(settings, skip_missing=True), WORK)
 
 
-def test_a_folder_with_the_checkpoint_of_another_model(train: Path, model: Path, calls: Path, tmp_path: Path) -> None:
+def test_a_folder_with_the_checkpoint_of_another_model(
+    train: Path, settings: ClipTraining, calls: Path, tmp_path: Path
+) -> None:
     latest = tmp_path / "run" / "checkpoints" / "epoch_latest.pt"
     latest.parent.mkdir(parents=True)
     torch.save({"epoch": 1, "state_dict": {"logit_scale": torch.ones(2)}}, latest)
     with pytest.raises(InputError, match=r"epoch_latest\.pt is not a checkpoint of rn-smallest: .* in the file\.$"):
-        train_clip(train, tmp_path / "run", model=model, **SETTINGS)
+        train_clip(train, tmp_path / "run", settings, WORK)
     assert not calls.exists()
 
 
-def test_two_trainings_never_share_a_folder(train: Path, model: Path, calls: Path, tmp_path: Path) -> None:
+def test_two_trainings_never_share_a_folder(train: Path, settings: ClipTraining, calls: Path, tmp_path: Path) -> None:
     with (
         alone(tmp_path / "run"),
-        pytest.raises(InputError, match=r"another process trains in .*run: wait for it, or choose another folder"),
+        pytest.raises(InputError, match=r"Another process trains in .*run: wait for it, or choose another folder\."),
     ):
-        train_clip(train, tmp_path / "run", model=model, **SETTINGS)
-    train_clip(train, tmp_path / "run", model=model, **SETTINGS)
+        train_clip(train, tmp_path / "run", settings, WORK)
+    train_clip(train, tmp_path / "run", settings, WORK)
     assert len(arguments(calls)) == 1
 
 
 def test_a_configuration_that_is_no_model(train: Path, tmp_path: Path) -> None:
-    wrong = tmp_path / "headless.json"
-    wrong.write_text(
-        json.dumps(CONFIG | {"vision_cfg": {"image_size": 32, "patch_size": 16, "width": 16, "layers": 1}})
-    )
+    config = CONFIG | {"vision_cfg": {"image_size": 32, "patch_size": 16, "width": 16, "layers": 1}}
+    wrong = written(config, tmp_path / "headless.json")
     with pytest.raises(
         InputError, match=r"open_clip cannot build headless \(.*num_heads.*\): correct its model config"
     ):
-        train_clip(train, tmp_path / "run", model=wrong, **SETTINGS)
+        train_clip(train, tmp_path / "run", wrong, WORK)
 
 
-def test_missing_table(model: Path, tmp_path: Path) -> None:
+def test_missing_table(settings: ClipTraining, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"Expected a training table, but .*none\.tsv does not exist; write"):
-        train_clip(tmp_path / "none.tsv", tmp_path / "run", model=model, **SETTINGS)
+        train_clip(tmp_path / "none.tsv", tmp_path / "run", settings, WORK)
 
 
 # --- the real trainer ------------------------------------------------------------------------------------------------
@@ -297,12 +359,11 @@ def needs_trainer() -> None:
         pytest.importorskip(name, reason="open_clip's trainer needs open_clip_torch[training]")
 
 
-def test_a_killed_run_goes_on_and_ends_with_the_same_number_of_steps(train: Path, model: Path, tmp_path: Path) -> None:
+def test_a_killed_run_goes_on_for_the_same_number_of_steps(train: Path, settings: ClipTraining, tmp_path: Path) -> None:
     needs_trainer()
     out = tmp_path / "run"
-    settings = {**SETTINGS, "epochs": 12, "keep_checkpoints": 5}
-    code = f"from circuitry.training.clip import *; train_clip({str(train)!r}, {str(out)!r}, "
-    code += f"model={str(model)!r}, **{settings!r})"
+    settings = replace(settings, model=str(settings.model), epochs=12, keep_checkpoints=5)
+    code = f"from circuitry.training.clip import *; train_clip({str(train)!r}, {str(out)!r}, {settings!r}, {WORK!r})"
     with subprocess.Popen([sys.executable, "-c", code]) as run:
         while not (out / "checkpoints" / "epoch_latest.pt").is_file():
             assert run.poll() is None
@@ -314,27 +375,31 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_number_of_steps(train: Path
     assert alive == []  # the trainer ends with the process that started it, though nobody could tell it to
     assert not (out / "checkpoints" / "epoch_12.pt").exists()
 
-    checkpoint = train_clip(train, out, model=model, **settings)
+    checkpoint = train_clip(train, out, settings, WORK)
     assert "resuming checkpoint" in (out / "console.log").read_text()
     content = torch.load(checkpoint, weights_only=True)
     assert content["epoch"] == 12
     steps = {int(entry["step"]) for entry in content["optimizer"]["state"].values()}
     assert steps == {12 * 2}
-    assert load_clip(model, checkpoint=checkpoint).encoder(torch.zeros(2, 3, 32, 32)).shape == (2, 16)
+    assert load_clip(settings.model, checkpoint=checkpoint).encoder(torch.zeros(2, 3, 32, 32)).shape == (2, 16)
     assert checkpoints(out) == [(n, out / "checkpoints" / f"epoch_{n}.pt") for n in (5, 10, 12)]
+
+
+def test_a_learning_rate_that_is_much_too_high(train: Path, settings: ClipTraining, tmp_path: Path) -> None:
+    needs_trainer()
+    with pytest.raises(InputError, match=r"The training diverged in epoch \d, .* a lr lower than 1000000000\.0, or"):
+        train_clip(train, tmp_path / "run", replace(settings, lr=1e9, warmup=0), WORK)
 
 
 def test_two_processes_take_the_steps_of_one(train: Path, tmp_path: Path) -> None:
     needs_trainer()
-    model = tmp_path / "vit-smallest.json"
-    model.write_text(json.dumps(WITHOUT_BATCH_NORM))
+    settings = replace(written(WITHOUT_BATCH_NORM, tmp_path / "vit-smallest.json"), batch_size=8, warmup=0)
     lines = train.read_text().splitlines(keepends=True)
     train.write_text("".join(lines[:9]))  # eight images of one colour each, which no crop changes: one batch
-    settings = {**SETTINGS, "batch_size": 8, "warmup": 0}
     states = []
     for processes in (1, 2):
-        checkpoint = train_clip(train, tmp_path / f"{processes}", model=model, **settings, processes=processes)
-        loaded = load_clip(model, checkpoint=checkpoint)
+        checkpoint = train_clip(train, tmp_path / f"{processes}", replace(settings, processes=processes), WORK)
+        loaded = load_clip(settings.model, checkpoint=checkpoint)
         assert loaded.encoder(torch.zeros(2, 3, 32, 32)).shape == (2, 16)
         states.append(loaded.model.state_dict())
     assert "[8/8 (100%)]" in (tmp_path / "2" / "console.log").read_text()

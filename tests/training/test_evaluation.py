@@ -8,11 +8,16 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from circuitry.data.domains import DomainFolder
+from circuitry.models.encoder import Encoder
+from circuitry.models.stages import Stage
 from circuitry.runs.errors import InputError
+from circuitry.runs.workers import Work
 from circuitry.training.evaluation import accuracy_table, predictions, text_head, tidy_accuracy, zero_shot_accuracy
+
+QUIET = Work(progress=False)
 
 
 def table(*rows: tuple[str, str, str]) -> pd.DataFrame:
@@ -63,8 +68,13 @@ def test_row_order_does_not_matter() -> None:
 
 
 def test_held_out_classes_must_occur() -> None:
-    with pytest.raises(InputError, match="there are no images of the held-out class 'dog' among those classified"):
-        accuracy_table(table(("ink", "axe", "axe")), held_out=["axe", "dog"])
+    answers = table(("ink", "axe", "axe"), ("ink", "lion", "axe"))
+    with pytest.raises(
+        InputError, match="the held-out class 'dog' is among those classified: take classes of the imag"
+    ):
+        accuracy_table(answers, held_out=["axe", "dog"])
+    with pytest.raises(InputError, match=r"the held-out class 'lino' is among .*: did you mean lion\?"):
+        accuracy_table(answers, held_out=["lino"])
 
 
 # --- from images -----------------------------------------------------------------------------------------------------
@@ -82,8 +92,22 @@ def preprocess(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
 
 
-def mean_colour(images: Tensor) -> Tensor:
-    return images.mean(dim=(2, 3)).double()
+class MeanColour(nn.Module):
+    """A tower whose embedding is the mean colour of an image; it notes how many images it was given at a time."""
+
+    def __init__(self, dtype: torch.dtype = torch.double, scale: float = 1.0) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.full((3,), scale, dtype=dtype))
+        self.passes: list[int] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.passes.append(len(images))
+        return images.mean(dim=(2, 3)) * self.scale
+
+
+def mean_colour(tower: MeanColour | None = None) -> Encoder:
+    tower = tower or MeanColour()
+    return Encoder(tower, [Stage("mean", tower, 1)], (2, 2))
 
 
 @pytest.fixture
@@ -105,7 +129,7 @@ HEADS = {"words": text_head(WEIGHTS)}
 
 @pytest.mark.parametrize("batch_size", [1, 4, 100])
 def test_predictions_by_hand(images: DomainFolder, batch_size: int) -> None:
-    found = predictions(mean_colour, HEADS, preprocess, images, batch_size=batch_size, progress=False)
+    found = predictions(mean_colour(), HEADS, preprocess, images, batch_size=batch_size, work=QUIET)
     columns = ["relative", "domain", "class", "classifier", "predicted", "rank"]
     assert found.columns.tolist() == columns
     assert list(found.itertuples(index=False, name=None)) == [
@@ -119,20 +143,16 @@ def test_predictions_by_hand(images: DomainFolder, batch_size: int) -> None:
 
 
 def test_several_heads_share_one_pass(images: DomainFolder) -> None:
-    passes: list[int] = []
-
-    def embed(batch: Tensor) -> Tensor:
-        passes.append(len(batch))
-        return mean_colour(batch)
-
-    found = predictions(embed, HEADS | {"opposite": lambda e: -(e @ WEIGHTS.T)}, preprocess, images, progress=False)
-    assert passes == [6]
+    tower = MeanColour()
+    heads = HEADS | {"opposite": lambda e: -(e @ WEIGHTS.T)}
+    found = predictions(mean_colour(tower), heads, preprocess, images, work=QUIET)
+    assert tower.passes == [6]
     assert found["classifier"].tolist() == ["words"] * 6 + ["opposite"] * 6
     assert found["rank"].tolist()[6:] == [3, 3, 3, 2, 3, 3]
 
 
 def test_accuracy_from_images_to_table(images: DomainFolder) -> None:
-    accuracies = zero_shot_accuracy(mean_colour, preprocess, WEIGHTS, images, held_out=["red"], progress=False)
+    accuracies = zero_shot_accuracy(mean_colour(), preprocess, WEIGHTS, images, held_out=["red"], work=QUIET)
     assert rows(accuracies) == [
         ("ink", "seen", 1.0, 1.0, 2, 1),
         ("ink", "held-out", pytest.approx(2 / 3), pytest.approx(2 / 3), 3, 1),
@@ -142,43 +162,76 @@ def test_accuracy_from_images_to_table(images: DomainFolder) -> None:
 
 def test_a_selection_competes_with_all_classes(images: DomainFolder) -> None:
     selected = DomainFolder(images.root, domains=["ink"], classes=["red"])
-    found = predictions(mean_colour, HEADS, preprocess, selected, progress=False)
+    found = predictions(mean_colour(), HEADS, preprocess, selected, work=QUIET)
     assert found["predicted"].tolist() == ["red", "green", "red"]
 
 
 def test_unreadable_images_do_not_shift_the_others(images: DomainFolder) -> None:
     (images.root / "ink/red/0.png").write_bytes(b"")
     with pytest.warns(UserWarning, match=r"skipped an image: .*red/0\.png: the file is empty"):
-        found = predictions(mean_colour, HEADS, preprocess, images, batch_size=2, progress=False)
+        found = predictions(mean_colour(), HEADS, preprocess, images, batch_size=2, work=QUIET)
     assert found["relative"].tolist()[2] == "ink/red/1.png"
     assert found["predicted"].tolist() == ["blue", "blue", "green", "red", "green"]
+    with pytest.raises(InputError, match=r"red/0\.png: the file is empty"):
+        predictions(mean_colour(), HEADS, preprocess, images, work=Work(strict=True, progress=False))
 
 
 def test_no_gradients_are_kept(images: DomainFolder) -> None:
-    scale = torch.ones(3, dtype=torch.double, requires_grad=True)
     seen: list[bool] = []
 
-    def embed(batch: Tensor) -> Tensor:
-        embeddings = mean_colour(batch) * scale
-        seen.append(embeddings.requires_grad)
-        return embeddings
+    def head(embeddings: Tensor) -> Tensor:
+        scores = embeddings @ nn.Parameter(WEIGHTS).T
+        seen.append(embeddings.requires_grad or scores.requires_grad)
+        return scores
 
-    predictions(embed, HEADS, preprocess, images, progress=False)
+    predictions(mean_colour(), {"words": head}, preprocess, images, work=QUIET)
     assert seen == [False]
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.half])
+def test_encoders_in_half_precision(images: DomainFolder, dtype: torch.dtype) -> None:
+    expected = zero_shot_accuracy(mean_colour(), preprocess, WEIGHTS, images, work=QUIET)
+    for weights in (WEIGHTS.to(dtype), WEIGHTS.float()):
+        found = zero_shot_accuracy(mean_colour(MeanColour(dtype)), preprocess, weights, images, work=QUIET)
+        pd.testing.assert_frame_equal(found, expected)
+
+
+def test_a_tower_in_train_mode_is_left_as_it_was(resnet: nn.Module, images: DomainFolder) -> None:
+    resnet.train()
+    encoder = Encoder.from_tower(resnet)
+    before = {name: buffer.clone() for name, buffer in resnet.named_buffers()}
+    width = encoder(torch.zeros(2, 3, *encoder.image_size)).shape[1]
+    resnet.load_state_dict(before, strict=False)
+    found = [
+        predictions(
+            encoder, {"words": text_head(torch.eye(3, width))}, large(encoder), images, work=QUIET, batch_size=size
+        )
+        for size in (1, 6)
+    ]
+    pd.testing.assert_frame_equal(*found)  # in evaluation mode, where batches do not matter
+    assert resnet.training
+    for name, buffer in resnet.named_buffers():
+        assert torch.equal(buffer, before[name]), name
+
+
+def large(encoder: Encoder) -> Callable[[Image.Image], Tensor]:
+    return lambda image: preprocess(image.resize(encoder.image_size))
+
+
 def test_unusable_weights_and_embeddings(images: DomainFolder) -> None:
-    def classify(embed: Callable[[Tensor], Tensor], weights: Tensor) -> None:
-        predictions(embed, {"words": text_head(weights)}, preprocess, images, progress=False)
+    def classify(weights: Tensor, tower: MeanColour | None = None) -> None:
+        predictions(mean_colour(tower), {"words": text_head(weights)}, preprocess, images, work=QUIET)
 
     with pytest.raises(
-        InputError, match=r"head 'words' a score for each of the 3 classes of images\.all_classes, given"
+        InputError, match=r"head 'words' must give a score for each of the 3 classes of images\.all_classes"
     ):
-        classify(mean_colour, WEIGHTS[:2])
-    with pytest.raises(InputError, match=r"expected embeddings \[batch, 2\], as wide as the .*; given \[6, 3\]"):
-        classify(mean_colour, WEIGHTS[:, :2])
-    with pytest.raises(InputError, match="the embeddings are not finite numbers"):
-        classify(lambda x: mean_colour(x) * torch.nan, WEIGHTS)
+        classify(WEIGHTS[:2])
+    with pytest.raises(
+        InputError, match=r"Text weights of width 2 score embeddings \[batch, 2\], but \[6, 3\] was given"
+    ):
+        classify(WEIGHTS[:, :2])
+    with pytest.raises(InputError, match="Activations at site 'mean' are not finite"):
+        classify(WEIGHTS, MeanColour(scale=torch.nan))
 
 
 # --- everything that is reported -------------------------------------------------------------------------------------
@@ -222,5 +275,5 @@ def test_tidy_accuracies_by_hand() -> None:
 
 
 def test_top_k_needs_positive_k() -> None:
-    with pytest.raises(InputError, match=r"top-k accuracy needs positive k, given \[0\]"):
+    with pytest.raises(InputError, match=r"Top-k accuracy needs positive k, but \[0\] was given"):
         tidy_accuracy(pd.DataFrame({"class": ["axe"]}), top=(0,))

@@ -1,34 +1,47 @@
 """What a training run leaves in its folder: settings that are compared, checkpoints that are whole."""
 
-import hashlib
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from circuitry import InputError
-from circuitry.training.run_folder import checkpoints, file_digest, is_finished, record
+from circuitry.training.run_folder import TRAINING, checkpoints, claim_run, described
+from circuitry.training.settings import SupervisedTraining
+from circuitry.training.table import CheckedTable
 
 
 def test_settings_are_compared(tmp_path: Path) -> None:
-    assert not is_finished(tmp_path, {"lr": 1})
-    record(tmp_path, {"lr": 1, "sizes": (1, 2), "workers": 2}, finished=False)
-    assert not is_finished(tmp_path, {"lr": 1, "sizes": (1, 2), "workers": 4}, ("workers",))
-    record(tmp_path, {"lr": 1, "sizes": (1, 2), "workers": 2}, finished=True)
-    assert is_finished(tmp_path, {"lr": 1, "sizes": [1, 2], "workers": 2})
-    with pytest.raises(InputError, match=r"other settings: lr was 1, now 2; seed was null, now 0; choose another"):
-        is_finished(tmp_path, {"lr": 2, "sizes": (1, 2), "workers": 2, "seed": 0})
+    (tmp_path / "x.tsv").write_text("filepath\n/a\n")
+    table = CheckedTable(tmp_path / "x.tsv", np.array([True]))
+    settings, model = SupervisedTraining(model="anywhere/x.json", epochs=4), {"x": {"width": 8}}
+    assert not claim_run(tmp_path / "run", settings, model, table, labels="a").is_done(TRAINING)
+    claim_run(tmp_path / "run", replace(settings, model="elsewhere/x.json"), model, table, labels="a")
+    with pytest.raises(
+        InputError, match=r"run was made with another .* \(epochs: 4 -> 16; labels: 'a' -> 'b'\): choose"
+    ):
+        claim_run(tmp_path / "run", replace(settings, epochs=16), model, table, labels="b")
+    with pytest.raises(InputError, match=r"\(model: \(x: \(width: 8 -> 9\)\)\)"):
+        claim_run(tmp_path / "run", settings, {"x": {"width": 9}}, table, labels="a")
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "{}", ""])
-def test_damaged_settings(tmp_path: Path, content: str) -> None:
-    (tmp_path / "settings.json").write_text(content)
-    with pytest.raises(InputError, match=r"settings\.json is damaged \(.*\): remove it, or choose another folder"):
-        is_finished(tmp_path, {})
+def test_a_table_is_the_same_wherever_its_folder_lies(tmp_path: Path) -> None:
+    for name, root in (("a", tmp_path / "a"), ("b", tmp_path / "b"), ("c", tmp_path / "a")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.tsv").write_text(f"filepath\ttitle\n{root}/1.png\tone\n/elsewhere/2.png\ttwo\n")
+    a, b, c = (described(tmp_path / name / "x.tsv") for name in "abc")
+    assert a == b
+    assert a["first image"] == "1.png"
+    assert c["first image"] == f"{tmp_path}/a/1.png"
+    assert c["sha256"] != a["sha256"]
+    (tmp_path / "b" / "x.tsv").write_text((tmp_path / "b" / "x.tsv").read_text().replace("two", "three"))
+    assert described(tmp_path / "b" / "x.tsv")["sha256"] != a["sha256"]
 
 
 def test_checkpoints_in_order_of_epochs_without_those_cut_short(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"the folder of a training run, but there is no folder .*checkpoints"):
+    with pytest.raises(InputError, match=r"is not the folder of a training run: there is no folder .*checkpoints\."):
         checkpoints(tmp_path)
     folder = tmp_path / "checkpoints"
     folder.mkdir()
@@ -38,8 +51,3 @@ def test_checkpoints_in_order_of_epochs_without_those_cut_short(tmp_path: Path) 
     cut = (folder / "epoch_11.pt").read_bytes()
     (folder / "epoch_11.pt").write_bytes(cut[: len(cut) // 2])
     assert checkpoints(tmp_path) == [(9, folder / "epoch_9.pt"), (10, folder / "epoch_10.pt")]
-
-
-def test_the_digest_of_a_file(tmp_path: Path) -> None:
-    (tmp_path / "x").write_bytes(b"abc" * 100_000)
-    assert file_digest(tmp_path / "x") == hashlib.sha256(b"abc" * 100_000).hexdigest()

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,30 +20,23 @@ from circuitry.data.images import load_image
 from circuitry.models.architectures import register_model
 from circuitry.training.labels import LabelTable
 from circuitry.training.run_folder import alone, checkpoints
+from circuitry.training.settings import SupervisedTraining, TrainingWork
 from circuitry.training.supervised import read_samples, train_supervised
-from circuitry.training.supervised_loop import SeededImages, Training, learning_rate, parameter_groups, seed_of
+from circuitry.training.supervised_loop import SeededImages, TrainingLoop, learning_rate, parameter_groups, seed_of
 from circuitry.training.supervised_model import build_classifier
 from circuitry.training.table import check_table
 from tests.support.towers import make_tower
 from tests.training.test_clip import CONFIG
 
 COLOURS = {"blue": (0, 0, 255), "green": (0, 255, 0), "red": (255, 0, 0)}
-SETTINGS: dict[str, Any] = {
-    "epochs": 3,
-    "batch_size": 6,
-    "lr": 0.01,
-    "milestones": (2,),
-    "workers": 0,
-    "device": "cpu",
-    "progress": False,
-}
+WORK = TrainingWork("cpu", workers=0, progress=False)
 
 
 @pytest.fixture
-def model(tmp_path: Path) -> Path:
+def settings(tmp_path: Path) -> SupervisedTraining:
     path = tmp_path / "rn-smallest.json"
     path.write_text(json.dumps(CONFIG))
-    return path
+    return SupervisedTraining(model=path, epochs=3, batch_size=6, lr=0.01, milestones=(2,))
 
 
 @pytest.fixture
@@ -62,10 +56,10 @@ def train(tmp_path: Path) -> Path:
     return table
 
 
-def test_a_separable_toy_is_learned(train: Path, model: Path, tmp_path: Path) -> None:
+def test_a_separable_toy_is_learned(train: Path, settings: SupervisedTraining, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    settings = {**SETTINGS, "epochs": 20, "milestones": (15, 18), "lr": 0.03, "keep_checkpoints": 8}
-    checkpoint = train_supervised(train, out, model=model, **settings)
+    settings = replace(settings, epochs=20, milestones=(15, 18), lr=0.03, keep_checkpoints=8)
+    checkpoint = train_supervised(train, out, settings, work=WORK)
     metrics = pd.read_csv(out / "metrics.csv")
     assert metrics["epoch"].tolist() == list(range(1, 21))
     np.testing.assert_allclose(metrics["lr"], [0.03] * 15 + [0.003] * 3 + [0.0003] * 2)
@@ -78,52 +72,52 @@ def test_a_separable_toy_is_learned(train: Path, model: Path, tmp_path: Path) ->
     images = torch.stack([loaded.preprocess(load_image(file)) for file in files])
     assert loaded.logits(images).argmax(dim=1).tolist() == [0] * 4 + [1] * 4 + [2] * 4
     assert checkpoints(out) == [(n, out / "checkpoints" / f"epoch_{n}.safetensors") for n in (8, 16, 20)]
-    assert sorted(path.name for path in out.iterdir()) == ["checkpoints", "metrics.csv", "settings.json"]
+    assert sorted(path.name for path in out.iterdir()) == ["checkpoints", "checksums", "manifest.json", "metrics.csv"]
 
 
 def test_a_killed_run_ends_with_the_weights_of_an_undisturbed_one(
-    train: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    train: Path, settings: SupervisedTraining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_epoch = Training.run_epoch
-    undisturbed = train_supervised(train, tmp_path / "a", model=model, **SETTINGS)
+    run_epoch = TrainingLoop.run_epoch
+    undisturbed = train_supervised(train, tmp_path / "a", settings, work=WORK)
 
-    def killed_in_the_second(self: Training, *arguments: Any) -> None:
+    def killed_in_the_second(self: TrainingLoop, *arguments: Any) -> None:
         if self.epochs_done == 1:
             raise KeyboardInterrupt
         run_epoch(self, *arguments)
 
-    monkeypatch.setattr(Training, "run_epoch", killed_in_the_second)
+    monkeypatch.setattr(TrainingLoop, "run_epoch", killed_in_the_second)
     with pytest.raises(KeyboardInterrupt):
-        train_supervised(train, tmp_path / "b", model=model, **SETTINGS)
+        train_supervised(train, tmp_path / "b", settings, work=WORK)
     assert (tmp_path / "b" / "state.safetensors").is_file()
     monkeypatch.undo()
     before = torch.get_rng_state()
     # Other processes read the images now: the crops are the same.
-    again = train_supervised(train, tmp_path / "b", model=model, **{**SETTINGS, "workers": 1})
+    again = train_supervised(train, tmp_path / "b", settings, work=replace(WORK, workers=1))
     assert again.read_bytes() == undisturbed.read_bytes()
     assert torch.equal(torch.get_rng_state(), before)
-    columns = ["epoch", "lr", "loss", "accuracy"]
-    one, two = (pd.read_csv(tmp_path / run / "metrics.csv")[columns] for run in "ab")
-    pd.testing.assert_frame_equal(one, two)
+    one, two = (pd.read_csv(tmp_path / run / "metrics.csv") for run in "ab")
+    assert two.columns.tolist() == ["epoch", "lr", "loss", "accuracy", "images_per_second"]
+    pd.testing.assert_frame_equal(one.drop(columns="images_per_second"), two.drop(columns="images_per_second"))
 
-    other = train_supervised(train, tmp_path / "c", model=model, **SETTINGS, seed=1)
+    other = train_supervised(train, tmp_path / "c", replace(settings, seed=1), work=WORK)
     assert other.read_bytes() != undisturbed.read_bytes()
-    monkeypatch.setattr(Training, "run_epoch", killed_in_the_second)  # never called: finished runs are returned
-    assert train_supervised(train, tmp_path / "c", model=model, **SETTINGS, seed=1) == other
-    with pytest.raises(InputError, match=r"c holds a run with other settings: seed was 1, now 2; choose another"):
-        train_supervised(train, tmp_path / "c", model=model, **SETTINGS, seed=2)
+    monkeypatch.setattr(TrainingLoop, "run_epoch", killed_in_the_second)  # never called: finished runs are returned
+    assert train_supervised(train, tmp_path / "c", replace(settings, seed=1), work=WORK) == other
+    with pytest.raises(InputError, match=r"c was made with another configuration \(seed: 1 -> 2\): choose another"):
+        train_supervised(train, tmp_path / "c", replace(settings, seed=2), work=WORK)
 
 
-def test_equal_to_a_plain_loop(train: Path, model: Path, tmp_path: Path) -> None:
-    settings = {**SETTINGS, "epochs": 4, "batch_size": 12, "milestones": (1, 3), "weight_decay": 0.1, "seed": 3}
+def test_equal_to_a_plain_loop(train: Path, settings: SupervisedTraining, tmp_path: Path) -> None:
+    settings = replace(settings, epochs=4, batch_size=12, milestones=(1, 3), weight_decay=0.1, seed=3)
     for name, colour in COLOURS.items():  # of one colour each, which no crop changes; one batch, so in any order
         for i in range(4):
             shade = tuple(value // (i + 1) for value in colour)
             Image.new("RGB", (32, 32), shade).save(tmp_path / "data" / name / f"{i}.png")
-    checkpoint = train_supervised(train, tmp_path / "run", model=model, **settings)
+    checkpoint = train_supervised(train, tmp_path / "run", settings, work=WORK)
 
     torch.manual_seed(seed_of(3))
-    plain, _, preprocess = build_classifier(register_model(model), 3, crop_scale=0.9)
+    plain, _, preprocess = build_classifier(register_model(settings.model), 3, crop_scale=0.9)
     rest = [p for p in plain.parameters() if p.ndim > 1]
     without_decay = [p for p in plain.parameters() if p.ndim == 1]  # of a ResNet: norms and biases
     groups: list[dict[str, Any]] = [{"params": rest, "weight_decay": 0.1}, {"params": without_decay}]
@@ -198,9 +192,9 @@ def test_every_image_of_whole_batches_is_seen_once_and_shares_make_the_batch() -
     assert images.batches(6) == one
 
 
-def test_crops_depend_on_epoch_and_image_alone(train: Path, model: Path) -> None:
-    *_, preprocess = build_classifier(register_model(model), 3, crop_scale=0.5)
-    _, transform, _ = build_classifier(register_model(model), 3, crop_scale=0.5)
+def test_crops_depend_on_epoch_and_image_alone(train: Path, settings: SupervisedTraining) -> None:
+    *_, preprocess = build_classifier(register_model(settings.model), 3, crop_scale=0.5)
+    _, transform, _ = build_classifier(register_model(settings.model), 3, crop_scale=0.5)
     file = pd.read_csv(train, sep="\t")["filepath"][0]
     files, targets = np.array([file.encode()] * 2), np.array([1, 2])
 
@@ -219,9 +213,9 @@ def test_crops_depend_on_epoch_and_image_alone(train: Path, model: Path) -> None
 # --- loading --------------------------------------------------------------------------------------------------
 
 
-def test_what_is_loaded_is_what_was_trained(train: Path, model: Path, tmp_path: Path) -> None:
+def test_what_is_loaded_is_what_was_trained(train: Path, settings: SupervisedTraining, tmp_path: Path) -> None:
     table = LabelTable(("none", "cold", "warm"), {"blue": 1, "green": 1, "red": 2})
-    checkpoint = train_supervised(train, tmp_path / "run", model=model, labels=table, **{**SETTINGS, "epochs": 1})
+    checkpoint = train_supervised(train, tmp_path / "run", replace(settings, epochs=1), table, WORK)
     loaded = load_supervised(checkpoint)
     assert loaded.table == table
     assert loaded.name == "rn-smallest"
@@ -270,7 +264,7 @@ def test_classes_come_from_the_column_or_the_folder(train: Path, tmp_path: Path)
     named = ["filepath\tclass", *(f"{file}\t{name}" for file, name in zip(files, "bca", strict=True))]
     targets, labels = samples(train, named)
     assert (targets, labels.classes) == ([1, 2, 0], ("a", "b", "c"))
-    with pytest.raises(InputError, match="of 2 classes that are not in the label table, such as 'b', 'c'; add them to"):
+    with pytest.raises(InputError, match="of 2 classes that are not in the label table, such as 'b', 'c': add them to"):
         samples(train, named, LabelTable(("a",), {"a": 0}))
 
 
@@ -280,58 +274,84 @@ def test_classes_come_from_the_column_or_the_folder(train: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"epochs": 0}, "at least 1 epoch, 2 images per batch, .* given epochs=0, batch_size=6"),
-        ({"batch_size": 1}, "given epochs=3, batch_size=1"),
-        ({"batch_size": 13}, "has 12 images, fewer than one batch of 13"),
-        ({"lr": 0.0}, "a positive lr, .*lr=0.0"),
-        ({"lr": float("nan")}, "a positive lr, .*lr=nan"),
-        ({"weight_decay": -1.0}, "weight_decay=-1.0"),
-        ({"seed": -1}, "seed=-1"),
-        ({"keep_checkpoints": -1}, "keep_checkpoints=-1"),
-        ({"milestones": (2, 1)}, r"milestones are epochs above 0 in rising order; given \(2, 1\)"),
-        ({"milestones": (0,)}, r"given \(0,\)"),
-        ({"crop_scale": 0.0}, "crop_scale is a share of an image's area, above 0 and up to 1; given 0.0"),
-        ({"precision": "amp"}, "expected the precision fp32 or amp_bf16, given 'amp'"),
-        ({"device": "cuda:99"}, "the device 'cuda:99' with 1 process was asked for"),
-        ({"model": "rn-tinny"}, "There is no model 'rn-tinny'"),
-        ({"lr": 1e30}, "the loss is no longer a finite number in epoch 1: train with a lower lr than 1e\\+30"),
+        ({"epochs": 0}, "The epochs of a training must be at least 1, but 0 was given"),
+        ({"lr": float("nan")}, "The lr .* but nan was given"),
+        ({"milestones": (2, 1)}, r"The milestones .* epochs above 0 in rising order, but \(2, 1\) was given"),
+        ({"milestones": (0,)}, r"but \(0,\) was given"),
+        ({"precision": "amp"}, "The precision .* fp32 or amp_bf16, but 'amp' was given"),
     ],
 )
-def test_unusable_settings(change: dict[str, Any], message: str, train: Path, model: Path, tmp_path: Path) -> None:
+def test_unusable_settings(change: dict[str, Any], message: str, settings: SupervisedTraining) -> None:
     with pytest.raises(InputError, match=message):
-        train_supervised(train, tmp_path / "run", **{"model": model, **SETTINGS, **change})
+        replace(settings, **change)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"batch_size": 13}, "has 12 images, fewer than one batch of 13"),
+        ({"model": "rn-tinny"}, "There is no model 'rn-tinny'"),
+        ({"lr": 1e30}, "The training diverged in epoch 1, .* with a lr lower than 1e\\+30"),
+    ],
+)
+def test_settings_that_do_not_fit(
+    change: dict[str, Any], message: str, train: Path, settings: SupervisedTraining, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=message):
+        train_supervised(train, tmp_path / "run", replace(settings, **change), work=WORK)
+
+
+def test_weights_that_diverge_in_the_last_step(
+    train: Path, settings: SupervisedTraining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_batches = TrainingLoop._run_batches
+
+    def diverging(self: TrainingLoop, *arguments: Any) -> Any:
+        found = run_batches(self, *arguments)
+        self.model.head.bias.data[0] = torch.inf
+        return found
+
+    monkeypatch.setattr(TrainingLoop, "_run_batches", diverging)
+    for _ in range(2):
+        with pytest.raises(InputError, match=r"diverged in epoch 1, .* a lr lower than 0\.01\."):
+            train_supervised(train, tmp_path / "run", settings, work=WORK)
+
+
+def test_a_device_that_is_not_there(train: Path, settings: SupervisedTraining, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="The device 'cuda:99' for 1 process was asked for"):
+        train_supervised(train, tmp_path / "run", settings, work=TrainingWork("cuda:99"))
 
 
 def test_batches_that_cannot_be_shared(
-    train: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    train: Path, settings: SupervisedTraining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "4")
-    with pytest.raises(InputError, match="a multiple of their number; given batch_size=6 and 4 processes"):
-        train_supervised(train, tmp_path / "run", model=model, **SETTINGS)
+    with pytest.raises(InputError, match="a multiple of their number, but 6 for 4 processes was given"):
+        train_supervised(train, tmp_path / "run", settings, work=WORK)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_an_image_that_cannot_be_read(train: Path, model: Path, tmp_path: Path, workers: int) -> None:
+def test_an_image_that_cannot_be_read(train: Path, settings: SupervisedTraining, tmp_path: Path, workers: int) -> None:
     (tmp_path / "data" / "red" / "1.png").write_bytes(b"")
     with pytest.raises(InputError, match=r"^Cannot read .*red/1\.png: the file is empty\.$"):
-        train_supervised(train, tmp_path / "run", model=model, **{**SETTINGS, "batch_size": 12, "workers": workers})
+        train_supervised(train, tmp_path / "run", replace(settings, batch_size=12), work=replace(WORK, workers=workers))
 
 
-def test_missing_images_are_left_out_when_asked(train: Path, model: Path, tmp_path: Path) -> None:
+def test_missing_images_are_left_out_when_asked(train: Path, settings: SupervisedTraining, tmp_path: Path) -> None:
     (tmp_path / "data" / "red" / "1.png").unlink()
     with pytest.raises(InputError, match=r"names 1 files that do not exist, such as .*red/1\.png"):
-        train_supervised(train, tmp_path / "run", model=model, **SETTINGS)
-    settings = {**SETTINGS, "epochs": 1, "batch_size": 11}
-    train_supervised(train, tmp_path / "run", model=model, **settings, skip_missing=True)
-    assert json.loads((tmp_path / "run" / "settings.json").read_text())["settings"]["skipped"] == 1
+        train_supervised(train, tmp_path / "run", settings, work=WORK)
+    fewer = replace(settings, epochs=1, batch_size=11, skip_missing=True)
+    train_supervised(train, tmp_path / "run", fewer, work=WORK)
+    assert json.loads((tmp_path / "run" / "manifest.json").read_text())["config"]["skipped"] == 1
 
 
-def test_a_folder_that_is_in_use_or_holds_another_state(train: Path, model: Path, tmp_path: Path) -> None:
+def test_a_folder_that_is_in_use_or_holds_another_state(
+    train: Path, settings: SupervisedTraining, tmp_path: Path
+) -> None:
     out = tmp_path / "run"
-    with alone(out), pytest.raises(InputError, match="another process trains in"):
-        train_supervised(train, out, model=model, **SETTINGS)
-    (out / "settings.json").unlink(missing_ok=True)
-    out.mkdir(exist_ok=True)
+    with alone(out), pytest.raises(InputError, match="Another process trains in"):
+        train_supervised(train, out, settings, work=WORK)
     (out / "state.safetensors").write_bytes(b"cut")
     with pytest.raises(InputError, match=r"state\.safetensors is not a readable state of a supervised training"):
-        train_supervised(train, out, model=model, **SETTINGS)
+        train_supervised(train, out, settings, work=WORK)

@@ -1,0 +1,166 @@
+"""Settings of trainings: everything that shapes the weights, checked when it is written down. No torch.
+
+`ClipTraining`, `SupervisedTraining` and `SaeTraining` are what `train_clip`, `train_supervised` and `train_sae` take,
+what scripts offer as options, and what a run folder is compared by. `TrainingWork` is how a training is carried out.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from circuitry.runs.errors import InputError
+
+CLIP_PRECISIONS = ("fp32", "amp", "amp_bf16", "amp_bfloat16", "bf16", "fp16", "pure_bf16", "pure_fp16")
+SUPERVISED_PRECISIONS = ("fp32", "amp_bf16")
+
+
+def _check(settings: object, rules: Mapping[str, tuple[bool, str]]) -> None:
+    """Raise an InputError for the first setting that does not hold what it must, with its name and value."""
+    for name, (holds, words) in rules.items():
+        if not holds:
+            value = getattr(settings, name)
+            raise InputError(f"The {name} of a training must be {words}, but {value!r} was given.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ModelTraining:
+    """What trainings of a model on a table of images have in common."""
+
+    model: str | Path
+    """open_clip model name, a name shipped here (rn-tiny), or the path of a model-config JSON."""
+    epochs: int
+    """Passes over the images."""
+    batch_size: int
+    """Images per step of all processes together; what is left after the last whole batch waits for the next epoch."""
+    lr: float
+    """Learning rate at its highest."""
+    weight_decay: float
+    """Weight decay, of all weights but those of norms and biases."""
+    crop_scale: float = 0.9
+    """Least share of an image's area that a random crop keeps."""
+    keep_checkpoints: int = 0
+    """Keep a checkpoint after every so many epochs; 0 keeps only the last."""
+    skip_missing: bool = False
+    """Train without the images whose files do not exist, instead of refusing the table."""
+    seed: int = 0
+    """Seed of the weights, the order of the images and the crops."""
+
+    def __post_init__(self) -> None:
+        _check(
+            self,
+            {
+                "epochs": (self.epochs >= 1, "at least 1"),
+                "batch_size": (self.batch_size >= 2, "at least 2 images, each of which is told from the others"),
+                "lr": (self.lr > 0 and math.isfinite(self.lr), "positive and finite"),
+                "weight_decay": (0 <= self.weight_decay < math.inf, "at least 0 and finite"),
+                "crop_scale": (0 < self.crop_scale <= 1, "a share of an image's area, above 0 and up to 1"),
+                "keep_checkpoints": (self.keep_checkpoints >= 0, "a number of epochs, or 0 for none"),
+                "seed": (self.seed >= 0, "at least 0"),
+            },
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipTraining(_ModelTraining):
+    """What a CLIP model is trained with by `train_clip`; `clip_preset` has the study's.
+
+    Example:
+        >>> settings = ClipTraining(model="rn-tiny", epochs=15, batch_size=128, lr=1e-3, warmup=50)
+        >>> dataclasses.replace(settings, seed=1)
+    """
+
+    warmup: int
+    """Steps until the learning rate is at its highest; from there it falls to zero along a cosine."""
+    weight_decay: float = 0.2
+    precision: str = "fp32"
+    """Precision, as open_clip names it: fp32, amp, amp_bf16, bf16, fp16, pure_bf16, pure_fp16."""
+    processes: int = 1
+    """How many train together, each on a GPU of its own or on a share of the cores; batch norms see one's share."""
+    extra: tuple[str, ...] = ()
+    """More arguments of open_clip's trainer; an --aug-cfg here takes the place of the crop scale."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        processes = self.processes
+        _check(
+            self,
+            {
+                "warmup": (self.warmup >= 0, "at least 0 steps"),
+                "precision": (self.precision in CLIP_PRECISIONS, f"one of {', '.join(CLIP_PRECISIONS)}"),
+                "processes": (processes >= 1, "at least 1"),
+                "batch_size": (
+                    not self.batch_size % max(1, processes),
+                    f"that of all processes together, a multiple of their number {processes}",
+                ),
+            },
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SupervisedTraining(_ModelTraining):
+    """What a classifier is trained with by `train_supervised`; the defaults are the study's."""
+
+    epochs: int = 90
+    batch_size: int = 256
+    lr: float = 0.01
+    milestones: tuple[int, ...] = (30, 50, 70)
+    """Epochs, counted from 0, from which on the learning rate is a tenth of what it was."""
+    weight_decay: float = 1e-4
+    precision: str = "fp32"
+    """fp32, or amp_bf16: forward passes in bfloat16 where PyTorch finds it safe."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        rising = list(self.milestones) == sorted(set(self.milestones)) and min(self.milestones, default=1) >= 1
+        _check(
+            self,
+            {
+                "milestones": (rising, "epochs above 0 in rising order"),
+                "precision": (self.precision in SUPERVISED_PRECISIONS, " or ".join(SUPERVISED_PRECISIONS)),
+            },
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class SaeTraining:
+    """What a sparse autoencoder is trained with by `train_sae`; expansion, penalty, rate and batch are the study's."""
+
+    expansion: int = 4
+    """Features per unit."""
+    l1: float = 1e-4
+    """Weight of the sum of the features against the squared error, a mean over units."""
+    lr: float = 1e-4
+    """Learning rate of Adam."""
+    batch_size: int = 2048
+    """Samples per step; all where there are fewer."""
+    steps: int = 5000
+    """Steps of the optimizer; samples come in shuffled passes."""
+    resample_every: int = 1000
+    """Steps between two checks for dead features; none come after the last whole interval, so that all can learn."""
+    seed: int = 0
+    """Seed of positions, weights, batches and resampling."""
+
+    def __post_init__(self) -> None:
+        positive = ("expansion", "lr", "batch_size", "steps", "resample_every")
+        rules = {name: (0 < getattr(self, name) < math.inf, "positive and finite") for name in positive}
+        _check(self, rules | {"l1": (0 <= self.l1 < math.inf, "at least 0 and finite")})
+
+
+@dataclass(frozen=True)
+class TrainingWork:
+    """How a training is carried out; nothing of it changes a number but for rounding."""
+
+    device: str | None = None
+    """cpu, cuda, cuda:1 or mps (default: a GPU where there is one, for several processes one for each)."""
+    workers: int = 2
+    """Processes that read images, for each that trains."""
+    progress: bool = True
+    """Show progress bars."""
+
+    def __post_init__(self) -> None:
+        _check(self, {"workers": (self.workers >= 0, "at least 0")})
+
+
+DEFAULT_WORK = TrainingWork()
+"""A GPU where there is one, two processes that read images, progress bars."""
