@@ -108,7 +108,8 @@ def effective_robustness(
 
     Returns:
         ``test_domain``, ``setting``, ``run``, ``seed``, ``epoch``, ``natural``, ``test``, and, where there are two
-        different reference points or more, ``expected`` on the line and ``effective`` = test - expected (else NaN).
+        different reference points or more, ``expected`` on the line and ``effective`` = test - expected (else NaN);
+        then ``n_images_natural`` and ``n_images_test``, of how many images the accuracies are.
 
     Raises:
         InputError: nothing there of this classifier, measure and part, or of the natural domain.
@@ -121,8 +122,8 @@ def effective_robustness(
     table = photographs.join(tested, how="inner").reset_index()
     if table.empty:
         raise InputError(f"No run was classified both in its test domain and in {natural!r} for the part {part!r}.")
-    x = _logit(table["value_natural"], table["n_images_natural"])
-    y = _logit(table["value_test"], table["n_images_test"])
+    x = logit(table["value_natural"], table["n_images_natural"])
+    y = logit(table["value_test"], table["n_images_test"])
     expected = pd.Series(np.nan, index=table.index)
     for _, group in table.groupby("test_domain"):
         line = group.index[group["setting"] == reference]
@@ -131,9 +132,10 @@ def effective_robustness(
             expected[group.index] = 1 / (1 + np.exp(-(slope * x[group.index] + offset)))
     table = table.rename(columns={"value_natural": "natural", "value_test": "test"})
     table["expected"], table["effective"] = expected, table["test"] - expected
-    return table[[*keys, "natural", "test", "expected", "effective"]]
+    return table[[*keys, "natural", "test", "expected", "effective", "n_images_natural", "n_images_test"]]
 
 
-def _logit(accuracy: "pd.Series[float]", n: "pd.Series[int]") -> "pd.Series[float]":
+def logit(accuracy: "pd.Series[float]", n: "pd.Series[int] | float") -> "pd.Series[float]":
+    """Return the logits of accuracies over ``n`` images; 0 and 1 are moved inwards by half an image."""
     inside = accuracy.clip(0.5 / n, 1 - 0.5 / n)
     return (inside / (1 - inside)).map(np.log)

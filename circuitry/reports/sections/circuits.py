@@ -14,8 +14,10 @@ from circuitry.comparison.comparison import Comparison
 from circuitry.comparison.statistics import paired_tests
 from circuitry.data.domains import DomainFolder
 from circuitry.reports.contact_sheet import contact_sheet
-from circuitry.reports.figures.circuit_pair import circuit_pair
-from circuitry.reports.figures.plots import accuracy_bars, overlap_over_depth, similarity_heatmap
+from circuitry.reports.figures.bars import accuracy_bars
+from circuitry.reports.figures.circuit_graphs import circuit_pair
+from circuitry.reports.figures.heatmaps import similarity_heatmap
+from circuitry.reports.figures.over_depth import overlap_over_depth
 from circuitry.reports.figures.style import Mark, domain_marks
 from circuitry.reports.page import Report
 
@@ -183,7 +185,7 @@ def _depth_words(comparison: Comparison) -> str:
     domain, times = counts.index[0], int(counts.iloc[0])
     highest, lowest = str(mean.idxmax()), str(mean.idxmin())
     words = (
-        f"Mean overlap of each domain's kept units with those of the other domains, over classes (bands: 95 % "
+        f"Mean overlap of each domain's kept units with those of the other domains, over classes (bars: 95 % "
         f"bootstrap intervals). It is largest at {highest} ({mean[highest]:.2f}) and smallest at {lowest} "
         f"({mean[lowest]:.2f}). {domain} has the lowest overlap at {times} of {len(mean)} sites."
     )
