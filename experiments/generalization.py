@@ -27,7 +27,8 @@ from filelock import Timeout
 
 from circuitry import DomainFolder
 from circuitry.data.mixtures.mixtures import Setting
-from circuitry.reports.figures.generalization_plots import robustness_scatter, settings_bars
+from circuitry.reports.figures.bars import settings_bars
+from circuitry.reports.figures.scatters import robustness_scatter
 from circuitry.reports.figures.style import Mark, domain_marks
 from circuitry.reports.page import Report, write_results
 from circuitry.runs.command_line import run_script

@@ -48,7 +48,7 @@ from circuitry.data.mixtures.sketch_sets import (
     replace_at_random,
 )
 from circuitry.data.mixtures.subsampling import DOMAINNET_ROUND
-from circuitry.reports.figures.mixture_plots import mixture_bars
+from circuitry.reports.figures.bars import mixture_bars
 from circuitry.reports.page import write_figure
 from circuitry.runs.command_line import run_script
 from circuitry.runs.errors import InputError

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import plotly.graph_objects as go
 
-from circuitry.reports.figures.plots import accuracy_bars
+from circuitry.reports.figures.bars import accuracy_bars
 from circuitry.reports.page import write_figure
 
 RESULTS = Path(__file__).parents[1] / "experiments" / "results" / "quickstart"
@@ -16,7 +16,9 @@ RESULTS = Path(__file__).parents[1] / "experiments" / "results" / "quickstart"
 
 def figure(results: Path = RESULTS) -> go.Figure:
     """Draw the committed table; 16 classes, so guessing reaches one in sixteen."""
-    return accuracy_bars(pd.read_csv(results / "accuracy.csv"), chance=1 / 16)
+    return accuracy_bars(
+        pd.read_csv(results / "accuracy.csv"), chance=1 / 16, title="Which styles does the model recognise?"
+    )
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from circuitry.data.mixtures.subsampling import DOMAINNET_ROUND
-from circuitry.reports.figures.generalization_plots import settings_bars
+from circuitry.reports.figures.bars import settings_bars
 from circuitry.reports.figures.style import domain_marks
 from circuitry.reports.page import write_figure
 
@@ -18,7 +18,9 @@ RESULTS = Path(__file__).parents[1] / "experiments" / "results" / "generalizatio
 
 def figure(results: Path = RESULTS) -> go.Figure:
     """Draw the committed table; 16 classes, so guessing reaches one in sixteen."""
-    return settings_bars(pd.read_csv(results / "settings.csv"), chance=1 / 16, marks=domain_marks(DOMAINNET_ROUND))
+    marks = domain_marks(DOMAINNET_ROUND)
+    title = "What must a model have seen to recognise new classes of a style?"
+    return settings_bars(pd.read_csv(results / "settings.csv"), chance=1 / 16, title=title, marks=marks)
 
 
 if __name__ == "__main__":

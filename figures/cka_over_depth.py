@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import plotly.graph_objects as go
 
-from circuitry.reports.figures.representation_plots import cka_over_depth
+from circuitry.reports.figures.over_depth import cka_over_depth
 from circuitry.reports.page import write_figure
 
 RESULTS = Path(__file__).parents[1] / "experiments" / "results" / "representations"
@@ -16,7 +16,11 @@ RESULTS = Path(__file__).parents[1] / "experiments" / "results" / "representatio
 
 def figure(results: Path = RESULTS) -> go.Figure:
     """Draw the committed tables."""
-    return cka_over_depth(pd.read_csv(results / "cka_over_depth.csv"), pd.read_csv(results / "cka_ceilings.csv"))
+    return cka_over_depth(
+        pd.read_csv(results / "cka_over_depth.csv"),
+        pd.read_csv(results / "cka_ceilings.csv"),
+        title="Where do the styles look alike to the model?",
+    )
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import plotly.graph_objects as go
 
-from circuitry.reports.figures.plots import similarity_heatmap
+from circuitry.reports.figures.heatmaps import similarity_heatmap
 from circuitry.reports.page import write_figure
 
 RESULTS = Path(__file__).parents[1] / "experiments" / "results" / "quickstart"
@@ -17,7 +17,8 @@ RESULTS = Path(__file__).parents[1] / "experiments" / "results" / "quickstart"
 def figure(results: Path = RESULTS) -> go.Figure:
     """Draw the committed table."""
     matrix = pd.read_csv(results / "edge_jaccard_matrix.csv", index_col="domain").rename_axis(index=None)
-    return similarity_heatmap(matrix, title="Which styles share their circuits?", measure="edge Jaccard index")
+    title = "Which styles share their circuits?"
+    return similarity_heatmap(matrix, title=title, measure="edge Jaccard index", clustered=True)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import plotly.graph_objects as go
 
-from circuitry.reports.figures.generalization_plots import robustness_scatter
+from circuitry.reports.figures.scatters import robustness_scatter
 from circuitry.reports.page import write_figure
 
 RESULTS = Path(__file__).parents[1] / "experiments" / "results" / "generalization"
@@ -16,7 +16,9 @@ RESULTS = Path(__file__).parents[1] / "experiments" / "results" / "generalizatio
 
 def figure(results: Path = RESULTS) -> go.Figure:
     """Draw the committed table."""
-    return robustness_scatter(pd.read_csv(results / "robustness.csv"))
+    return robustness_scatter(
+        pd.read_csv(results / "robustness.csv"), title="Does accuracy on photographs foretell accuracy on drawings?"
+    )
 
 
 if __name__ == "__main__":

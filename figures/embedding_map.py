@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import plotly.graph_objects as go
 
-from circuitry.reports.figures.embedding_plots import embedding_maps
+from circuitry.reports.figures.scatters import embedding_maps
 from circuitry.reports.page import write_figure
 
 RESULTS = Path(__file__).parents[1] / "experiments" / "results" / "embedding_separation"
@@ -16,7 +16,9 @@ RESULTS = Path(__file__).parents[1] / "experiments" / "results" / "embedding_sep
 
 def figure(results: Path = RESULTS) -> go.Figure:
     """Draw the committed table."""
-    return embedding_maps(pd.read_csv(results / "map.csv"))
+    return embedding_maps(
+        pd.read_csv(results / "map.csv"), title="Do captions that name no style bring the styles together?"
+    )
 
 
 if __name__ == "__main__":

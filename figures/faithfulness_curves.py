@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import plotly.graph_objects as go
 
-from circuitry.reports.figures.causal_plots import faithfulness_curves
+from circuitry.reports.figures.curves import faithfulness_curves
 from circuitry.reports.page import write_figure
 
 RESULTS = Path(__file__).parents[1] / "experiments" / "results" / "faithfulness"
@@ -16,7 +16,9 @@ RESULTS = Path(__file__).parents[1] / "experiments" / "results" / "faithfulness"
 
 def figure(results: Path = RESULTS) -> go.Figure:
     """Draw the committed table."""
-    return faithfulness_curves(pd.read_csv(results / "faithfulness_absolute.csv"))
+    return faithfulness_curves(
+        pd.read_csv(results / "faithfulness_absolute.csv"), title="How much of a model does a circuit need?"
+    )
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import plotly.graph_objects as go
 
-from circuitry.reports.figures.plots import similarity_heatmap
+from circuitry.reports.figures.heatmaps import similarity_heatmap
 from circuitry.reports.page import write_figure
 
 RESULTS = Path(__file__).parents[1] / "experiments" / "results" / "shared_features"
@@ -18,7 +18,8 @@ def figure(results: Path = RESULTS) -> go.Figure:
     """Draw the committed tables."""
     matrix = pd.read_csv(results / "matrix.csv", index_col="domain").rename_axis(index=None)
     levels = pd.read_csv(results / "levels.csv", index_col="what")["value"]
-    drawn = similarity_heatmap(matrix, title="Which styles share their features?", measure="feature sharing")
+    title = "Which styles share their features?"
+    drawn = similarity_heatmap(matrix, title=title, measure="feature sharing", clustered=True)
     low = ", ".join(f"{what} {levels[what]:.2f}" for what in ("two classes in two domains", "random features"))
     return drawn.update_layout(title_subtitle_text=f"{drawn.layout.title.subtitle.text}; {low}")
 

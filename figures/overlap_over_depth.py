@@ -8,10 +8,13 @@ from pathlib import Path
 import pandas as pd
 import plotly.graph_objects as go
 
-from circuitry.reports.figures.plots import overlap_over_depth
+from circuitry.reports.figures.over_depth import overlap_over_depth
 from circuitry.reports.page import write_figure
 
 RESULTS = Path(__file__).parents[1] / "experiments" / "results" / "quickstart"
+
+KEPT = {"act1": 1, "act2": 1}
+"""The first sites have 6 channels, of which a circuit of a tenth keeps one: overlaps there are means of 0 and 1."""
 
 
 def figure(results: Path = RESULTS) -> go.Figure:
@@ -19,7 +22,8 @@ def figure(results: Path = RESULTS) -> go.Figure:
     depth = pd.read_csv(results / "node_overlap_over_depth.csv")
     ceiling = pd.read_csv(results / "node_overlap_ceiling_by_site.csv")
     chance = pd.read_csv(results / "chance_node_overlap.csv")
-    return overlap_over_depth(depth, list(chance["site"]), ceiling, chance)
+    title = "Do styles use the same units of the model?"
+    return overlap_over_depth(depth, list(chance["site"]), ceiling, chance, title=title, kept=KEPT)
 
 
 if __name__ == "__main__":

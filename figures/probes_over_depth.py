@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import plotly.graph_objects as go
 
-from circuitry.reports.figures.representation_plots import probes_over_depth
+from circuitry.reports.figures.over_depth import probes_over_depth
 from circuitry.reports.page import write_figure
 
 RESULTS = Path(__file__).parents[1] / "experiments" / "results" / "representations"
@@ -16,7 +16,7 @@ RESULTS = Path(__file__).parents[1] / "experiments" / "results" / "representatio
 
 def figure(results: Path = RESULTS) -> go.Figure:
     """Draw the committed table."""
-    return probes_over_depth(pd.read_csv(results / "probes.csv"))
+    return probes_over_depth(pd.read_csv(results / "probes.csv"), title="What can be read off the activations?")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import plotly.graph_objects as go
 
-from circuitry.reports.figures.plots import overlap_over_depth
+from circuitry.reports.figures.over_depth import overlap_over_depth
 from circuitry.reports.page import write_figure
 
 RESULTS = Path(__file__).parents[1] / "experiments" / "results" / "faithfulness"
@@ -25,6 +25,7 @@ def figure(results: Path = RESULTS) -> go.Figure:
         chance=random,
         measure="selectivity, one site ablated",
         chance_label="random units",
+        title="Where is the circuit of a class enough to tell it from others?",
     )
 
 

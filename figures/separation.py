@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import plotly.graph_objects as go
 
-from circuitry.reports.figures.embedding_plots import separation_panels
+from circuitry.reports.figures.scatters import separation_panels
 from circuitry.reports.page import write_figure
 from circuitry.reports.sections.separation import PANELS, panel_references
 
@@ -20,9 +20,9 @@ def figure(results: Path = RESULTS) -> go.Figure:
     """Draw the committed tables."""
     summary = pd.read_csv(results / "summary.csv").query("domain != 'all'")
     n_classes = json.loads((results / "provenance.json").read_text())["classes"]
-    return separation_panels(
-        summary, PANELS, pd.read_csv(results / "by_seed.csv"), panel_references(summary, n_classes)
-    )
+    references = panel_references(summary, n_classes)
+    title = "How far do the styles lie apart, and does accuracy follow?"
+    return separation_panels(summary, PANELS, pd.read_csv(results / "by_seed.csv"), references, title=title)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import plotly.graph_objects as go
 
-from circuitry.reports.figures.causal_plots import transfer_beside_similarity
+from circuitry.reports.figures.heatmaps import transfer_beside_similarity
 from circuitry.reports.page import write_figure
 
 RESULTS = Path(__file__).parents[1] / "experiments" / "results" / "transfer"
@@ -24,6 +24,7 @@ def figure(results: Path = RESULTS) -> go.Figure:
         table.pivot(index="circuit of", columns="images of", values="selectivity"),
         similarity,
         measure=f"selectivity at {site}",
+        clustered=True,
     )
 
 

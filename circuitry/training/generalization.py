@@ -85,7 +85,7 @@ def _chosen(evaluated: pd.DataFrame, classifier: str, measure: str) -> pd.DataFr
     return rows
 
 
-def logit(accuracy: "pd.Series[float]", n_images: "pd.Series[int]") -> "pd.Series[float]":
+def logit(accuracy: "pd.Series[float]", n_images: "pd.Series[int] | float") -> "pd.Series[float]":
     """Return the log odds of accuracies; those of 0 and 1, whose logits are infinite, are moved in by half an image.
 
     Args:

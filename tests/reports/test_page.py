@@ -11,11 +11,14 @@ import plotly.graph_objects as go
 import pytest
 from PIL import Image
 
-from circuitry.reports.figures.circuit_pair import circuit_pair
-from circuitry.reports.figures.plots import accuracy_bars, overlap_over_depth, similarity_heatmap
+from circuitry.reports.figures.bars import accuracy_bars
+from circuitry.reports.figures.circuit_graphs import circuit_pair
+from circuitry.reports.figures.heatmaps import similarity_heatmap
+from circuitry.reports.figures.over_depth import overlap_over_depth
 from circuitry.reports.page import Report, write_static
 from circuitry.runs.errors import InputError
-from tests.reports.figures.test_plots import SITES, circuits
+from tests.reports.figures.conftest import SITES
+from tests.reports.figures.test_circuit_graphs import circuits
 from tests.support.browser import drawn_marks, find_browser, load
 
 needs_browser = pytest.mark.skipif(find_browser() is None, reason="no Chromium or Chrome on this machine")
@@ -209,7 +212,7 @@ def test_every_kind_of_figure_is_drawn(tmp_path: Path) -> None:
     marks = drawn_marks(page.dom)
     assert marks == {
         "figure-1": 4 + 4,  # bars and the numbers on them
-        "figure-2": 2 * (2 + 1 + 3),  # a band with its outline, a line and three points each
+        "figure-2": 2 * (3 + 1 + 3),  # three intervals, a line and three points each
         "figure-3": 1 + 4,  # the cells are one image; their numbers
         "figure-4": 6 + 4,  # nodes and edges
         "figure-5": 0,
@@ -251,7 +254,7 @@ def test_static_images_are_written(tmp_path: Path) -> None:
     result = write_static(every, tmp_path / "png", width=600, scale=1.0)
     assert result.missing is None
     assert result.paths == [tmp_path / "png" / "accuracy.png", tmp_path / "png" / "circuit.png"]
-    assert [opened(path).size for path in result.paths] == [(600, 420), (600, 760)]
+    assert [opened(path).size for path in result.paths] == [(600, 452), (600, 760)]
 
 
 def test_static_images_without_kaleido(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from circuitry.reports.figures.generalization_plots import robustness_scatter, settings_bars
+from circuitry.reports.figures.bars import settings_bars
+from circuitry.reports.figures.scatters import robustness_scatter
+from circuitry.reports.figures.style import MARKS
 from circuitry.runs.errors import InputError
 from circuitry.training.generalization import effective_robustness, settings_table
 
@@ -99,3 +101,20 @@ def test_scatter_shows_every_checkpoint_and_the_line() -> None:
     lines = [trace for trace in figure.data if trace.mode == "lines"]
     assert len(lines) == 1
     assert logit(points["natural"].max()) == pytest.approx(max(lines[0].x))
+
+
+def test_scatter_moves_nothing_and_everything_inwards_as_the_line_was_fitted() -> None:
+    table = evaluated()
+    table.loc[(table["domain"] == "ink") & (table["setting"] == "natural-only"), "value"] = 0.0
+    figure = robustness_scatter(effective_robustness(table, "all"))
+    drawn = next(trace for trace in figure.data if trace.mode == "markers" and trace.name == "natural-only")
+    assert list(drawn.y) == pytest.approx([logit(0.5 / 10)] * 4)
+    line = next(trace for trace in figure.data if trace.mode == "lines")
+    assert list(line.y) == pytest.approx([logit(0.5 / 10)] * len(line.y))
+
+
+def test_settings_look_like_no_domain() -> None:
+    figure = robustness_scatter(effective_robustness(evaluated(), "all"))
+    looks = {(t.marker.color, t.marker.symbol) for t in figure.data if t.mode == "markers"}
+    assert len(looks) == 2
+    assert not {mark.symbol for mark in MARKS} & {symbol for _, symbol in looks}

@@ -1,15 +1,18 @@
-"""What every figure shares: one fixed mark per domain, one layout, one check of tables."""
+"""What every figure shares: a fixed mark per domain, one layout, one way for panels, legends and checks of tables."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+import pandas as pd
 import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 
 from circuitry.runs.errors import InputError
 
 INK = "#22262b"
 GREY = "#7c858e"
 FAINT = "#e7e9ec"
+NEGATIVE, NEUTRAL, POSITIVE = "#eb9a6c", "#f7f9fb", "#5fabd9"  # ink stays readable on all of them
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
 
@@ -38,12 +41,12 @@ MARKS = (
 
 
 def domain_marks(domains: Iterable[str]) -> dict[str, Mark]:
-    """Give every domain its mark, by alphabetical order, so that one set of domains always looks the same.
+    """Return a mark for every domain, by alphabetical order, so that one set of domains always looks the same.
 
     Figures of a subset keep the looks of the whole when they are given the marks of the whole.
 
     Raises:
-        InputError: more domains than marks that can be told apart.
+        InputError: for more domains than marks that can be told apart.
 
     Example:
         >>> marks = domain_marks(["sketch", "photo", "clipart"])
@@ -59,7 +62,7 @@ def domain_marks(domains: Iterable[str]) -> dict[str, Mark]:
 
 
 def marks_for(domains: Iterable[str], marks: Mapping[str, Mark] | None) -> Mapping[str, Mark]:
-    """The given marks, checked to cover ``domains``, or else those of ``domain_marks``."""
+    """Return the given marks, checked to cover ``domains``, or else those of `domain_marks`."""
     names = sorted(set(domains))
     if marks is None:
         return domain_marks(names)
@@ -72,23 +75,23 @@ def marks_for(domains: Iterable[str], marks: Mapping[str, Mark] | None) -> Mappi
 
 
 def marked(domain: str, mark: Mark) -> str:
-    """A tick or legend label: the coloured symbol of the domain, then its name in ink."""
+    """Return a tick or legend label: the coloured symbol of the domain, then its name in ink."""
     return f'<span style="color:{mark.colour}">{mark.glyph}</span> {domain}'
 
 
 def faint(text: str) -> str:
-    """The second line of a tick label: smaller and grey."""
+    """Return the second line of a tick label: smaller and grey."""
     return f'<span style="color:{GREY};font-size:11px">{text}</span>'
 
 
 def translucent(colour: str, opacity: float) -> str:
-    """``#rrggbb`` as a CSS colour with the given opacity in 0..1."""
+    """Return ``#rrggbb`` as a CSS colour with the given opacity in 0..1."""
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     return f"rgba({red},{green},{blue},{opacity:g})"
 
 
 def part_filling(part: str, colour: str | list[str]) -> dict[str, object]:
-    """The marker of bars of a part: solid for seen classes, hatched for held-out ones."""
+    """Return the marker of bars of a part: solid for seen classes, hatched for held-out ones."""
     solid = part == "seen"
     return {
         "color": colour if solid else "white",
@@ -97,44 +100,97 @@ def part_filling(part: str, colour: str | list[str]) -> dict[str, object]:
     }
 
 
-def style(figure: go.Figure, *, height: int, title: str | None = None, subtitle: str | None = None) -> go.Figure:
-    """Apply the common layout in place and return the figure; ``height`` in pixels, the width is free."""
-    heading = {
-        "text": title,
-        "x": 0,
-        "xref": "paper",
-        "xanchor": "left",
-        "font": {"size": 16},
-        "subtitle": {"text": subtitle, "font": {"size": 12, "color": GREY}},
-    }
+def whiskers(rows: pd.DataFrame, colour: str) -> dict[str, object]:
+    """Return the error bar from ``low`` to ``high`` around ``value``; there is none where they are not numbers."""
+    above, below = rows["high"] - rows["value"], rows["value"] - rows["low"]
+    return {"type": "data", "array": above, "arrayminus": below, "color": colour, "thickness": 1.3, "width": 0}
+
+
+def interval_note(rows: pd.DataFrame) -> str | None:
+    """Return what the whiskers are, where there is any."""
+    return "bars: 95 % intervals" if rows[["low", "high"]].notna().any(axis=None) else None
+
+
+def need_values(table: pd.DataFrame, name: str, column: str, wanted: Iterable[str]) -> None:
+    """Refuse a table that lacks a value to be drawn.
+
+    Raises:
+        InputError: with the values that it has.
+    """
+    there = list(dict.fromkeys(map(str, table[column])))
+    if absent := [value for value in wanted if value not in there]:
+        raise InputError(
+            f"The {name} table has no row for the {column} {', '.join(absent)}; it has {', '.join(there)}."
+        )
+
+
+class Panels(NamedTuple):
+    """A figure of panels, still empty."""
+
+    figure: go.Figure
+    places: list[dict[str, int]]
+    """Row and column of every panel, as ``add_trace`` takes them."""
+
+
+def small_multiples(titles: Sequence[str], *, columns: int, height: int, gap: int = 0, **options: object) -> Panels:
+    """Return a figure with a panel per title, row by row.
+
+    Args:
+        titles: Headings of the panels, with ``<br>`` between lines.
+        columns: Panels in a row, at most.
+        height: Height of a panel in pixels.
+        gap: Pixels between rows, for ticks and titles.
+        **options: More options of plotly's ``make_subplots``.
+    """
+    wide = min(columns, len(titles))
+    rows = -(-len(titles) // wide)
+    drawn = rows * height + (rows - 1) * gap
+    figure = make_subplots(rows, wide, subplot_titles=titles, vertical_spacing=gap / drawn, **options)
+    figure.update_annotations(font_size=13)
+    lines = max(1 + title.count("<br>") for title in titles) if any(titles) else 0
+    figure.update_layout(height=drawn, margin_t=20 * lines)
+    return Panels(figure, [{"row": i // wide + 1, "col": i % wide + 1} for i in range(len(titles))])
+
+
+def add_key(figure: go.Figure, name: str, kind: str = "scatter", **looks: object) -> None:
+    """Add an entry of the legend without data, where no trace shows alone what the entry explains."""
+    figure.add_trace({"type": kind, "name": name, "x": [None], "y": [None], "showlegend": True, **looks})
+
+
+def style(
+    figure: go.Figure, *, title: str, height: int | None = None, subtitle: str | None = None, legend: bool = False
+) -> go.Figure:
+    """Apply the common layout in place and return the figure.
+
+    Args:
+        figure: The figure; what `small_multiples` made room for is kept.
+        title: Heading.
+        height: In pixels; the width is free. By default that of the panels, with room for what surrounds them.
+        subtitle: Second line of the heading.
+        legend: Whether there is a legend; it lies below the axes.
+    """
+    top = (74 if subtitle else 52) + (figure.layout.margin.t or 0)
+    bottom = 90 if legend else 60
+    at_the_top = {"y": 1, "yref": "container", "yanchor": "top", "pad": {"t": 14}}
+    heading = {"text": title, "x": 0, "xref": "paper", "xanchor": "left", "font": {"size": 16}, **at_the_top}
+    below = {"orientation": "h", "x": 0, "y": 0, "yref": "container", "yanchor": "bottom", "traceorder": "normal"}
     figure.update_layout(
         template="plotly_white",
-        height=height,
+        height=height or figure.layout.height + top + bottom,
         font={"family": FONT, "size": 13, "color": INK},
-        title=heading if title else None,
-        margin={"l": 70, "r": 20, "t": (80 if subtitle else 60) if title else 30, "b": 60},
+        title=heading | {"subtitle": {"text": subtitle, "font": {"size": 12, "color": GREY}}},
+        margin={"l": 70, "r": 20, "t": top, "b": bottom},
         hoverlabel={"bgcolor": "white", "bordercolor": GREY, "font": {"family": FONT, "color": INK, "size": 12}},
-        legend={"bgcolor": "rgba(255,255,255,0)"},
+        hovermode="closest",
+        showlegend=legend,
+        legend={"bgcolor": "rgba(255,255,255,0)", "itemsizing": "trace", **below},
     )
     axis = {"automargin": True, "gridcolor": FAINT, "linecolor": GREY, "zeroline": False}
     figure.update_xaxes(**axis, title={"standoff": 12, "font": {"size": 13}})
-    figure.update_yaxes(**axis, title={"standoff": 12, "font": {"size": 13}})
+    figure.update_yaxes(**axis, title={"standoff": 12, "font": {"size": 13}}, ticklabelstandoff=4)
     return figure
 
 
-def band(
-    figure: go.Figure, x: Iterable[object], low: Iterable[float], high: Iterable[float], colour: str, name: str
-) -> None:
-    """Add an interval over x as a translucent area behind its line."""
-    x, low, high = list(x), list(low), list(high)
-    figure.add_scatter(
-        name=name,
-        x=[*x, *x[::-1]],
-        y=[*high, *low[::-1]],
-        mode="lines",
-        line={"width": 0},
-        fill="toself",
-        fillcolor=translucent(colour, 0.13),
-        hoverinfo="skip",
-        showlegend=False,
-    )
+def capitalised(text: str) -> str:
+    """Return the text with a large first letter, as headings have it."""
+    return text[:1].upper() + text[1:]

@@ -13,8 +13,8 @@ from circuitry.circuits.graph import AttributionGraph, Circuit
 from circuitry.comparison.comparison import Comparison
 from circuitry.data.domains import DomainFolder
 from circuitry.reports.contact_sheet import contact_sheet
-from circuitry.reports.figures.circuit_pair import circuit_pair
-from circuitry.reports.figures.plots import accuracy_bars
+from circuitry.reports.figures.bars import accuracy_bars
+from circuitry.reports.figures.circuit_graphs import circuit_pair
 from circuitry.reports.figures.style import Mark, domain_marks
 from circuitry.reports.page import Report
 from circuitry.reports.sections.compared import add_matrix, add_over_depth, add_summary, add_tests, measure_name

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from circuitry.comparison.comparison import Comparison
-from circuitry.reports.figures.plots import overlap_over_depth, similarity_heatmap
+from circuitry.reports.figures.heatmaps import similarity_heatmap
+from circuitry.reports.figures.over_depth import overlap_over_depth
 from circuitry.reports.figures.style import Mark
 from circuitry.reports.page import Report
 

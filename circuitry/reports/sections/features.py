@@ -12,7 +12,7 @@ from circuitry.comparison.table import domain_matrix
 from circuitry.data.domains import DomainFolder
 from circuitry.data.images import load_image
 from circuitry.reports.contact_sheet import contact_sheet
-from circuitry.reports.figures.plots import similarity_heatmap
+from circuitry.reports.figures.heatmaps import similarity_heatmap
 from circuitry.reports.figures.style import Mark
 from circuitry.reports.page import Report
 from circuitry.representations.features import (

@@ -14,13 +14,10 @@ from circuitry.interventions.transfer_tables import (
     transfer_matrix,
     transfer_over_depth,
 )
-from circuitry.reports.figures.causal_plots import (
-    attribution_against_patching,
-    faithfulness_curves,
-    pixel_maps,
-    transfer_beside_similarity,
-)
-from circuitry.reports.figures.plots import overlap_over_depth
+from circuitry.reports.figures.curves import faithfulness_curves
+from circuitry.reports.figures.heatmaps import pixel_maps, transfer_beside_similarity
+from circuitry.reports.figures.over_depth import overlap_over_depth
+from circuitry.reports.figures.scatters import attribution_against_patching
 from circuitry.reports.figures.style import MARKS, Mark
 from circuitry.reports.page import Report
 
@@ -43,7 +40,7 @@ def add_faithfulness(report: Report, curves: Sequence[FaithfulnessCurve], marks:
         "faithfulness",
         marks,
         f"Faithfulness: {setting} baseline; 0 is nothing kept, 1 the whole model ({int(first.own.sum())} images per "
-        "class and domain; bands: 95 % bootstrap intervals over images). With the "
+        "class and domain; bars: 95 % bootstrap intervals over images). With the "
         f"{at:.0%} largest |scores| it is {_range(faithful, 'kept', at)} by domain, with as many "
         f"random units {_range(faithful, 'random', at)}, with all but them {_range(faithful, 'complement', at)}.",
     )
@@ -139,7 +136,7 @@ def add_transfer(
     report.figure(
         overlap_over_depth(over_depth, alone, measure=f"{value}, one site ablated", marks=GROUP_MARKS),
         f"Circuits kept at one site at a time: {value} for images of a domain of the domain's own circuits and of "
-        f"those of the other domains (bands: 95 % bootstrap intervals over classes). "
+        f"those of the other domains (bars: 95 % bootstrap intervals over classes). "
         f"The own circuit is ahead most at {gap.index[-1]} ({gap.iloc[-1]:+.2f}), least at {gap.index[0]} "
         f"({gap.iloc[0]:+.2f}).",
     )

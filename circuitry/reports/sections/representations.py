@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import pandas as pd
 
 from circuitry.comparison.table import domain_matrix
-from circuitry.reports.figures.plots import similarity_heatmap
-from circuitry.reports.figures.representation_plots import cka_over_depth, probes_over_depth
+from circuitry.reports.figures.heatmaps import similarity_heatmap
+from circuitry.reports.figures.over_depth import cka_over_depth, probes_over_depth
 from circuitry.reports.figures.style import Mark
 from circuitry.reports.page import Report
 from circuitry.representations.probes import TARGETS, SiteProbes
@@ -49,7 +49,7 @@ def add_probes(report: Report, probes: SiteProbes) -> None:
     """Add the section on linear probes."""
     report.section("What can be read off, and where?")
     words = [
-        "Balanced accuracy of linear classifiers on each unit's activation averaged over positions (bands: 95 % "
+        "Balanced accuracy of linear classifiers on each unit's activation averaged over positions (bars: 95 % "
         "intervals over folds, and over domains where one is left out)."
     ]
     for target in TARGETS:
@@ -92,7 +92,7 @@ def _cka_words(similarity: RepresentationSimilarity, ceilings: pd.DataFrame, ker
     halves = ceilings[ceilings["kernel"] == kernel].groupby("site", sort=False)["value"].mean()
     return (
         f"Mean CKA of each domain with the other domains, of class means, {kernel} kernel, up to "
-        f"{pairs['n_classes'].max()} classes (bands: 95 % jackknife intervals over classes). On average over domains "
+        f"{pairs['n_classes'].max()} classes (bars: 95 % jackknife intervals over classes). On average over domains "
         "it is "
         f"largest at {highest} ({mean[highest]:.2f}) and smallest at {lowest} ({mean[lowest]:.2f}). {least.index[0]} "
         f"has the lowest at {least.iloc[0]} of {len(mean)} sites. Two halves of a domain's images reach "

@@ -8,8 +8,8 @@ import pandas as pd
 
 from circuitry.comparison.statistics import paired_tests
 from circuitry.comparison.table import domain_matrix
-from circuitry.reports.figures.embedding_plots import embedding_maps, measure_against_measure, separation_panels
-from circuitry.reports.figures.plots import similarity_heatmap
+from circuitry.reports.figures.heatmaps import similarity_heatmap
+from circuitry.reports.figures.scatters import embedding_maps, measure_against_measure, separation_panels
 from circuitry.reports.figures.style import Mark
 from circuitry.reports.page import Report
 from circuitry.representations.separation import ALL

@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from circuitry.reports.figures.representation_plots import cka_over_depth, probes_over_depth
+from circuitry.reports.figures.over_depth import cka_over_depth, probes_over_depth
 from circuitry.reports.figures.style import domain_marks
 from circuitry.reports.page import Report
 from circuitry.reports.sections.representations import add_cka, add_probes, add_reading_guide
@@ -76,7 +76,7 @@ def test_lines_of_cka_are_the_domains_with_ceiling_and_null() -> None:
     assert line(figure, "clipart") == pytest.approx([0.35, 0.75])
     assert line(figure, "split-half ceiling") == pytest.approx([0.6, 0.8])
     assert line(figure, "permuted classes") == pytest.approx([0.01, 0.01])
-    assert list(figure.layout.xaxis.categoryarray) == list(SITES)
+    assert list(figure.layout.xaxis.ticktext) == list(SITES)
     assert line(cka_over_depth(similarity().domains), "clipart") == pytest.approx([0.3, 0.7])
 
 
@@ -98,7 +98,7 @@ def test_as_many_classes_as_domains_are_guessed_alike() -> None:
 
 
 def test_tables_that_cannot_be_drawn_are_refused() -> None:
-    with pytest.raises(InputError, match="no rows of the kernel 'cosine', only of linear, rbf"):
+    with pytest.raises(InputError, match="no row for the kernel cosine; it has linear, rbf"):
         cka_over_depth(similarity().domains, kernel="cosine")
     with pytest.raises(InputError, match="The domains table lacks the column null_mean"):
         cka_over_depth(similarity().domains.drop(columns="null_mean"))

@@ -1,11 +1,16 @@
-"""Figures of embedding spaces hold the numbers they are given."""
+"""Scatter plots hold the numbers that they are given."""
 
 import pandas as pd
 import pytest
 
-from circuitry import InputError
-from circuitry.reports.figures.embedding_plots import embedding_maps, measure_against_measure, separation_panels
+from circuitry.reports.figures.scatters import (
+    attribution_against_patching,
+    embedding_maps,
+    measure_against_measure,
+    separation_panels,
+)
 from circuitry.reports.figures.style import domain_marks
+from circuitry.runs.errors import InputError
 
 MARKS = domain_marks(["ink", "photo", "sketch"])
 POINTS = pd.DataFrame(
@@ -37,7 +42,7 @@ def test_maps_hold_every_point_once_per_model() -> None:
     figure = embedding_maps(POINTS, marks=MARKS)
     drawn = [trace for trace in figure.data if trace.x[0] is not None]
     keys = [trace for trace in figure.data if trace.x[0] is None]
-    assert [trace.name for trace in keys] == ["ink", "photo", "texts"]
+    assert [trace.name for trace in keys] == ["ink", "photo", "texts (colour: style)"]
     assert [trace.name for trace in drawn] == ["ink", "photo", "texts", "texts, ink"] * 2
     assert [list(trace.x) for trace in drawn[:4]] == [[1, 2], [3], [5], [4]]
     assert [list(trace.x) for trace in drawn[4:]] == [[11, 12], [13], [15], [14]]
@@ -84,11 +89,11 @@ def test_panels_hold_values_intervals_seeds_and_references() -> None:
     assert [list(t.x) for t in by_panel["x2"] if t.name == "reference"] == [[0.5, 0.5]]
     assert not [t for t in by_panel["x"] if t.name == "reference"]
     assert "ink" in figure.layout.yaxis.ticktext[0]
-    assert [t.name for t in keys] == ["standard", "aligned"]
+    assert [t.name for t in keys] == ["standard", "aligned", "95 % interval", "one seed", "guessing"]
 
 
 def test_panels_refuse_what_they_cannot_draw() -> None:
-    with pytest.raises(InputError, match="no row for silhouette; it has distance, domain probe"):
+    with pytest.raises(InputError, match="no row for the measure silhouette; it has distance, domain probe"):
         separation_panels(SUMMARY, ["distance", "silhouette"])
     many = pd.concat([SUMMARY.assign(model=str(i)) for i in range(7)]).drop_duplicates(["measure", "model", "domain"])
     with pytest.raises(InputError, match="At most 6 models can be told apart in one figure, 7 were given"):
@@ -106,3 +111,28 @@ def test_one_measure_over_another_from_the_first_model_to_the_last() -> None:
     lacking = SUMMARY[(SUMMARY["domain"] != "photo") | (SUMMARY["measure"] != "distance")]
     names = [trace.name for trace in measure_against_measure(lacking, "distance", "domain probe").data]
     assert names == ["ink", "standard", "aligned"]
+
+
+UNITS = pd.DataFrame(
+    {"site": ["a", "a", "b"], "unit": [3, 1, 0], "top": [True, False, True]}
+    | {"attributed": [-1.0, 0.5, 2.0], "exact": [-2.0, 0.25, 1.0]}
+)
+
+
+def test_attribution_against_patching() -> None:
+    correlations = pd.DataFrame(
+        {"site": ["a", "a"], "sample": ["random", "top"], "pearson": [0.5, 1.0], "spearman": [0.25, 1.0]}
+    )
+    figure = attribution_against_patching(UNITS, ["a", "b"], correlations)
+    line, points = figure.data[:2]
+    assert (list(points.x), list(points.y)) == ([-1, 0.5], [-2, 0.25])
+    assert list(points.marker.symbol) == ["circle", "circle-open"]
+    assert list(line.x) == list(line.y) == [-2, 0.5]
+    titles = [a.text for a in figure.layout.annotations]
+    assert titles[0].startswith("a<br>")
+    assert "r 0.50, ρ 0.25" in titles[0]
+    assert titles[1] == "b<br>"
+    with pytest.raises(InputError, match="points table has no row for the site c; it has a, b"):
+        attribution_against_patching(UNITS, ["a", "c"])
+    with pytest.raises(InputError, match="points table lacks the column exact"):
+        attribution_against_patching(UNITS.drop(columns="exact"), ["a"])

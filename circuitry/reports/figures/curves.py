@@ -1,0 +1,83 @@
+"""Charts over the size of a circuit, from finished tables."""
+
+from collections.abc import Mapping
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from circuitry.comparison.table import check_table
+from circuitry.reports.figures.style import (
+    GREY,
+    Mark,
+    add_key,
+    capitalised,
+    interval_note,
+    marks_for,
+    need_values,
+    style,
+    whiskers,
+)
+
+RANDOM_LINE = {"color": GREY, "width": 1.2, "dash": "dot"}
+
+
+def faithfulness_curves(
+    curves: pd.DataFrame,
+    *,
+    circuit: str = "kept",
+    measure: str = "faithfulness",
+    title: str | None = None,
+    marks: Mapping[str, Mark] | None = None,
+) -> go.Figure:
+    """Draw faithfulness or selectivity over circuit size: a line with intervals per domain, random units dotted.
+
+    Args:
+        curves: Columns ``domain``, ``circuit`` (``kept``, ``complement``, ``random``), ``fraction``, ``value``,
+            ``low``, ``high``: tables of `FaithfulnessCurve` of one ranking and measure; see `curves_by_domain`.
+        circuit: Whose curve is drawn: ``kept``, or ``complement`` for completeness.
+        measure: What the values are.
+        title: Heading; default: the measure.
+        marks: Look of every domain; default: `domain_marks` of the table's.
+
+    Raises:
+        InputError: for a missing column, two rows for one point, or no rows of that circuit.
+    """
+    columns = ("domain", "circuit", "fraction", "value", "low", "high")
+    check_table(curves, "curves", columns, key=("domain", "circuit", "fraction"))
+    need_values(curves, "curves", "circuit", [circuit])
+    looks = marks_for(curves["domain"], marks)
+    figure = go.Figure()
+    for name in ("random", circuit):  # random units first: they cover no circuit
+        for domain, part in curves[curves["circuit"] == name].groupby("domain"):
+            rows = part.sort_values("fraction")
+            _add_curve(figure, str(domain), name, rows, None if name == "random" else looks[str(domain)])
+    if "random" in set(curves["circuit"]):
+        add_key(figure, "random units", mode="lines", line=RANDOM_LINE)
+    named = f"{measure} of the complement" if circuit == "complement" else measure
+    heading = title or f"{capitalised(named)} by size of the circuit"
+    style(figure, title=heading, subtitle=interval_note(curves), height=500, legend=True)
+    for level in (0, 1):
+        figure.add_hline(y=level, line={"color": GREY, "width": 1})
+    figure.update_xaxes(title_text="units kept at every site (%)", type="log", tickvals=[0.1, 1, 10, 100])
+    figure.update_yaxes(title_text=named)
+    return figure
+
+
+def _add_curve(figure: go.Figure, domain: str, circuit: str, rows: pd.DataFrame, mark: Mark | None) -> None:
+    """Draw a line with the domain's mark, or without one that of random units."""
+    if mark is None:
+        looks = {"name": f"{domain}, random units", "mode": "lines", "line": RANDOM_LINE, "showlegend": False}
+    else:
+        looks = {
+            "name": domain,
+            "mode": "lines+markers",
+            "line": {"color": mark.colour, "width": 2.2},
+            "marker": {"symbol": mark.symbol, "size": 9, "line": {"color": "white", "width": 1}},
+            "error_y": whiskers(rows, mark.colour),
+        }
+    figure.add_scatter(
+        x=100 * rows["fraction"],
+        y=rows["value"],
+        hovertemplate=f"<b>{domain}</b>, {circuit}<br>%{{x:.3g}} % of units: %{{y:.3f}}<extra></extra>",
+        **looks,
+    )

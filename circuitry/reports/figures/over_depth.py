@@ -1,0 +1,303 @@
+"""Charts over the depth of a model, from finished tables: a line per domain over the sites, or a point per unit.
+
+Drawing computes nothing: means, intervals, ceilings and chance levels come in as tables.
+"""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from circuitry.comparison.table import check_table
+from circuitry.reports.figures.style import (
+    GREY,
+    INK,
+    MARKS,
+    Mark,
+    capitalised,
+    faint,
+    interval_note,
+    marked,
+    marks_for,
+    need_values,
+    style,
+    whiskers,
+)
+from circuitry.representations.probes import TARGETS
+
+TARGET_MARKS = dict(zip(TARGETS, MARKS[6:9], strict=True))
+"""Marks that few sets of domains reach, so that no target looks like a domain."""
+
+LINES_SHARE, UNITS_SHARE = 0.3, 0.8
+"""Share of a site's room on the axis over which its lines or units are spread, so that intervals do not overlap."""
+
+LABELS_BELOW_EACH_OTHER = 21
+"""Labels that fit beside the axis; ends of lines that are closer are moved apart."""
+
+
+class _Reference(NamedTuple):
+    label: str
+    table: pd.DataFrame
+    """Columns site, value."""
+    dash: str
+
+
+def overlap_over_depth(
+    depth: pd.DataFrame,
+    sites: Sequence[str],
+    ceiling: pd.DataFrame | None = None,
+    chance: pd.DataFrame | None = None,
+    *,
+    measure: str = "node overlap (Jaccard index)",
+    chance_label: str = "chance",
+    title: str | None = None,
+    kept: Mapping[str, int] | None = None,
+    marks: Mapping[str, Mark] | None = None,
+) -> go.Figure:
+    """Draw one line per domain over the sites, in the order given, with its intervals as bars.
+
+    Args:
+        depth: Columns ``domain``, ``site``, ``value``, ``low``, ``high`` (95 % interval); rows of other sites are
+            left out.
+        sites: The sites to draw, from the image to the embedding.
+        ceiling: Columns ``site``, ``value``: what two halves of one domain's images reach (dashed).
+        chance: Columns ``site``, ``value``: what random units reach (dotted).
+        measure: What ``value`` is, with its unit: the title of the vertical axis.
+        chance_label: Name of the dotted line.
+        title: Heading; default: the measure.
+        kept: Number of units that a circuit keeps, by site, written below the name of the site.
+        marks: Look of every domain; default: `domain_marks` of the table's.
+
+    Raises:
+        InputError: for a missing column, two rows for one point, or a site that the depth table lacks.
+    """
+    check_table(depth, "depth", ("domain", "site", "value", "low", "high"), key=("domain", "site"))
+    need_values(depth, "depth", "site", sites)
+    references = []
+    for label, name, table, dash in (
+        ("split-half ceiling", "ceiling", ceiling, "dash"),
+        (chance_label, "chance", chance, "dot"),
+    ):
+        if table is not None:
+            check_table(table, name, ("site", "value"), key=("site",))
+            references.append(_Reference(label, table, dash))
+    looks = marks_for(depth["domain"], marks)
+    figure = go.Figure()
+    ends = [_add_reference(figure, reference, sites) for reference in references]
+    domains = sorted(set(depth["domain"]))
+    for i, domain in enumerate(domains):
+        rows = depth[depth["domain"] == domain].set_index("site").reindex(list(sites))
+        shift = LINES_SHARE * ((i + 0.5) / len(domains) - 0.5)
+        _add_line(figure, domain, rows, shift, looks[domain])
+        ends.append((_last(rows["value"]), marked(domain, looks[domain])))
+    style(figure, title=title or f"{capitalised(measure)} by site", subtitle=interval_note(depth), height=500)
+    counts = {site: f"{kept[site]} unit{'s' if kept[site] > 1 else ''}" for site in sites if kept and site in kept}
+    _site_axis(figure, sites, counts, _repeats(depth, sites))
+    low, high = _value_range(depth[depth["site"].isin(sites)], references)
+    figure.update_yaxes(title_text=measure, range=[low, high])
+    label_ends(figure, ends, x=len(sites) - 1 + LINES_SHARE / 2, gap=(high - low) / LABELS_BELOW_EACH_OTHER)
+    return figure
+
+
+def _add_reference(figure: go.Figure, reference: _Reference, sites: Sequence[str]) -> tuple[float, str]:
+    """Draw the line and return its end and its label."""
+    values = reference.table.set_index("site")["value"].reindex(list(sites))
+    figure.add_scatter(
+        name=reference.label,
+        x=list(range(len(sites))),
+        y=values,
+        mode="lines",
+        line={"color": GREY, "dash": reference.dash, "width": 2},
+        text=list(sites),
+        hovertemplate=f"<b>{reference.label}</b><br>%{{text}}: %{{y:.3f}}<extra></extra>",
+    )
+    return _last(values), f'<span style="color:{GREY}">{reference.label}</span>'
+
+
+def _add_line(figure: go.Figure, domain: str, rows: pd.DataFrame, shift: float, mark: Mark) -> None:
+    figure.add_scatter(
+        name=domain,
+        x=[place + shift for place in range(len(rows))],
+        y=rows["value"],
+        error_y=whiskers(rows, mark.colour),
+        mode="lines+markers",
+        line={"color": mark.colour, "width": 2.2},
+        marker={"symbol": mark.symbol, "size": 9, "line": {"color": "white", "width": 1}},
+        text=list(rows.index),
+        customdata=rows[["low", "high"]],
+        hovertemplate=f"<b>{domain}</b><br>%{{text}}: %{{y:.3f}}"
+        "<br>interval %{customdata[0]:.3f} to %{customdata[1]:.3f}<extra></extra>",
+    )
+
+
+def _site_axis(figure: go.Figure, sites: Sequence[str], *notes: Mapping[str, str]) -> None:
+    """Name the sites at 0, 1, 2 ..., with the notes on a site below its name."""
+    figure.update_xaxes(
+        title_text="site, from the image to the embedding",
+        tickvals=list(range(len(sites))),
+        ticktext=["<br>".join([site, *(faint(note[site]) for note in notes if site in note)]) for site in sites],
+        range=[-0.6, len(sites) - 0.4],
+        showgrid=False,
+    )
+
+
+def _repeats(depth: pd.DataFrame, sites: Sequence[str]) -> dict[str, str]:
+    """Return a note for each site whose numbers are those of the site before: pooling, say, that keeps all units."""
+    wide = depth.pivot(index="site", columns="domain", values=["value", "low", "high"]).reindex(list(sites))
+    same = (wide.eq(wide.shift()) | (wide.isna() & wide.shift().isna())).all(axis=1)
+    return {site: f"repeats {before}" for before, site in pairwise(sites) if same[site]}
+
+
+def _value_range(depth: pd.DataFrame, references: Sequence[_Reference]) -> tuple[float, float]:
+    """Return the ends of an axis that holds everything drawn, from zero, with room at the top."""
+    tables = [depth[["value", "low", "high"]], *(reference.table[["value"]] for reference in references)]
+    values = np.concatenate([table.to_numpy(dtype=float).ravel() for table in tables])
+    low, high = min(0.0, float(np.nanmin(values))), float(np.nanmax(values))
+    room = 0.06 * (high - low)
+    return low - (room if low < 0 else 0.0), high + room
+
+
+def _last(values: pd.Series) -> float:
+    known = values.dropna()
+    return float(known.iloc[-1]) if len(known) else float("nan")
+
+
+def label_ends(figure: go.Figure, ends: Sequence[tuple[float, str]], *, x: float, gap: float) -> None:
+    """Write every label right of ``x`` at its value, at least ``gap`` from the next, and make room for it.
+
+    Ends without a value (not a number) get no label.
+    """
+    ordered = sorted(end for end in ends if math.isfinite(end[0]))
+    places = apart([value for value, _ in ordered], gap)
+    for place, (_, label) in zip(places, ordered, strict=True):
+        figure.add_annotation(x=x, y=place, text=label, xanchor="left", xshift=8, showarrow=False)
+    if places and (span := figure.layout.yaxis.range) is not None:
+        # plotly leaves out a label beyond the end of the axis
+        figure.update_yaxes(range=[min(span[0], places[0] - gap / 2), max(span[1], places[-1] + gap / 2)])
+    longest = max((len(re.sub("<[^>]*>", "", label)) for _, label in ordered), default=0)
+    figure.update_layout(margin_r=7 * longest)
+
+
+def apart(values: Sequence[float], gap: float) -> list[float]:
+    """Return ascending values moved as little as possible (least squares) until neighbours are ``gap`` apart.
+
+    Subtracting ``i * gap`` turns the task into isotonic regression: pool neighbours that are out of order.
+
+    Example:
+        >>> apart([0.0, 0.5, 9.0], gap=1.0)
+        [-0.25, 0.75, 9.0]
+    """
+    blocks: list[tuple[float, int]] = []
+    for i, value in enumerate(values):
+        mean, size = value - i * gap, 1
+        while blocks and blocks[-1][0] > mean:
+            before, count = blocks.pop()
+            mean, size = (before * count + mean * size) / (count + size), count + size
+        blocks.append((mean, size))
+    level = [mean for mean, size in blocks for _ in range(size)]
+    return [mean + i * gap for i, mean in enumerate(level)]
+
+
+def cka_over_depth(
+    domains: pd.DataFrame,
+    ceilings: pd.DataFrame | None = None,
+    *,
+    kernel: str = "linear",
+    title: str | None = None,
+    marks: Mapping[str, Mark] | None = None,
+) -> go.Figure:
+    """Draw each domain's mean CKA with the other domains over the sites, with its interval.
+
+    Args:
+        domains: ``domains`` of `compare_representations`, sites in order.
+        ceilings: From `compare_representation_halves`; the mean over domains is drawn dashed.
+        kernel: Which of the table's kernels is drawn.
+        title: Heading; default: the measure.
+        marks: Look of every domain; default: `domain_marks` of the table's.
+
+    Raises:
+        InputError: for a missing column, or a kernel that the table lacks.
+    """
+    check_table(domains, "domains", ("site", "domain", "kernel", "null_mean"), key=("site", "domain", "kernel"))
+    need_values(domains, "domains", "kernel", [kernel])
+    mine = domains[domains["kernel"] == kernel]
+    null = mine.groupby("site", sort=False)["null_mean"].mean().rename("value").reset_index()
+    ceiling = None
+    if ceilings is not None:
+        ceiling = ceilings[ceilings["kernel"] == kernel].groupby("site", sort=False)["value"].mean().reset_index()
+    return overlap_over_depth(
+        mine,
+        list(null["site"]),
+        ceiling,
+        null,
+        measure=f"CKA with the other domains, {kernel} kernel",
+        chance_label="permuted classes",
+        title=title,
+        marks=marks,
+    )
+
+
+def probes_over_depth(sites: pd.DataFrame, *, title: str | None = None) -> go.Figure:
+    """Draw the balanced accuracy of each target's probe over the sites, with its interval and what guessing reaches.
+
+    Args:
+        sites: ``sites`` of `probe_sites`, in order.
+        title: Heading; default: the measure.
+
+    Raises:
+        InputError: for a missing column, or two rows for one point.
+    """
+    check_table(sites, "sites", ("site", "target", "chance"), key=("site", "target"))
+    table = sites.rename(columns={"target": "domain"})
+    order = list(dict.fromkeys(sites["site"]))
+    measure = "balanced accuracy of a linear probe"
+    figure = overlap_over_depth(table, order, measure=measure, title=title, marks=TARGET_MARKS)
+    for chance, targets in sites.groupby("chance")["target"].unique().items():
+        guessed = " and ".join(f"the {target}" for target in ("class", "domain") if target in targets)
+        figure.add_hline(
+            y=float(chance),  # type: ignore[arg-type]
+            line={"color": GREY, "dash": "dot", "width": 1.5},
+            annotation={"text": f"guessing {guessed}", "font": {"size": 11, "color": GREY}},
+            annotation_position="top right",
+        )
+    return figure
+
+
+def effects_over_depth(
+    effects: pd.DataFrame, sites: Sequence[str], *, measure: str, title: str | None = None
+) -> go.Figure:
+    """Draw every unit's effect over the sites; within a site units lie side by side in their order.
+
+    Args:
+        effects: Columns ``site``, ``index``, ``value``, from `PatchEffects.table`.
+        sites: The sites to draw, from the image to the embedding.
+        measure: What ``value`` is, with its unit: the title of the vertical axis.
+        title: Heading; default: the measure.
+
+    Raises:
+        InputError: for a missing column, two rows for one unit, or a site that the table lacks.
+    """
+    check_table(effects, "effects", ("site", "index", "value"), key=("site", "index"))
+    need_values(effects, "effects", "site", sites)
+    figure = go.Figure()
+    for place, site in enumerate(sites):
+        rows = effects[effects["site"] == site]
+        figure.add_scatter(
+            name=site,
+            x=place + UNITS_SHARE * ((rows["index"] + 0.5) / (rows["index"].max() + 1) - 0.5),
+            y=rows["value"],
+            mode="markers",
+            marker={"color": INK, "size": 5, "opacity": 0.55},
+            customdata=rows[["index"]],
+            hovertemplate=f"<b>{site}</b>, unit %{{customdata[0]}}<br>{measure} %{{y:.4f}}<extra></extra>",
+        )
+    style(figure, title=title or f"{capitalised(measure)} by unit", height=460)
+    figure.add_hline(y=0, line={"color": GREY, "width": 1})
+    _site_axis(figure, sites)
+    figure.update_yaxes(title_text=measure)
+    return figure

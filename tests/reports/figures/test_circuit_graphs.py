@@ -1,0 +1,150 @@
+"""Drawings of circuits hold the nodes and edges of their graphs."""
+
+import networkx as nx
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+
+from circuitry.circuits.graph import AttributionGraph, Circuit
+from circuitry.reports.figures.circuit_graphs import circuit_drawing, circuit_pair
+from circuitry.runs.errors import InputError
+from tests.reports.figures.conftest import SITES
+
+
+def circuit(scores: dict[str, float], edges: dict[tuple[str, str], float]) -> nx.DiGraph:
+    graph = nx.DiGraph()
+    for name, score in scores.items():
+        graph.add_node(name, score=score)
+    for (upper, lower), weight in edges.items():
+        graph.add_edge(upper, lower, weight=weight)
+    return graph
+
+
+def circuits() -> tuple[nx.DiGraph, nx.DiGraph]:
+    """Shared: three nodes and one edge. Only in A: one node, two edges. Only in B: two nodes, one edge."""
+    a = circuit(
+        {"act1/0": -0.5, "layer1.0/3": 0.2, "layer1.0/4": 0.1, "attnpool/7": 0.3},
+        {("act1/0", "layer1.0/3"): 0.01, ("act1/0", "layer1.0/4"): 0.02, ("layer1.0/4", "attnpool/7"): 0.03},
+    )
+    b = circuit(
+        {"act1/0": -0.4, "layer1.0/3": 0.25, "layer1.0/5": 0.9, "layer1.0/6": 0.05, "attnpool/7": 0.1},
+        {("act1/0", "layer1.0/3"): 0.04, ("layer1.0/5", "attnpool/7"): 0.05},
+    )
+    return a, b
+
+
+def drawn(figure: go.Figure, kind: str) -> tuple[go.Scatter, go.Scatter]:
+    edges, nodes = (trace for trace in figure.data if trace.legendgroup == kind)
+    return edges, nodes
+
+
+def ends(edges: go.Scatter) -> set[tuple[float, float]]:
+    return {(edges.x[i], edges.x[i + 10]) for i in range(0, len(edges.x), 12)}
+
+
+def test_circuit_pair_sorts_nodes_and_edges_into_shared_and_not() -> None:
+    figure = circuit_pair(*circuits(), SITES, name_a="real", name_b="sketch", title="axe")
+    labels = [drawn(figure, kind)[1].name for kind in ("a", "b", "shared")]
+    assert labels == [
+        "only real: 1 node, 2 edges",
+        "only sketch: 2 nodes, 1 edge",
+        "shared: 3 nodes, 1 edge",
+    ]
+    edges, nodes = drawn(figure, "shared")
+    assert set(nodes.text) == {
+        "<b>act1/0</b><br>score -0.5 in real<br>score -0.4 in sketch",
+        "<b>layer1.0/3</b><br>score 0.2 in real<br>score 0.25 in sketch",
+        "<b>attnpool/7</b><br>score 0.3 in real<br>score 0.1 in sketch",
+    }
+    assert edges.text[1] == "act1/0 → layer1.0/3<br>weight 0.01 in real<br>weight 0.04 in sketch"
+    assert ends(edges) == {(0.0, 1.0)}
+    assert ends(drawn(figure, "a")[0]) == {(0.0, 1.0), (1.0, 2.0)}
+    assert figure.layout.title.text == "axe"
+    assert [tick.split(">")[-2].removesuffix("</span") for tick in figure.layout.xaxis.ticktext] == [
+        "1 / 1",
+        "1 / 4",
+        "1 / 1",
+    ]
+
+
+def test_circuit_lanes_do_not_mix_and_the_strongest_is_next_to_the_middle() -> None:
+    figure = circuit_pair(*circuits(), SITES, name_a="real", name_b="sketch", title="t")
+    rows = {kind: drawn(figure, kind)[1].y for kind in ("a", "b", "shared")}
+    assert min(rows["a"]) > max(rows["shared"])
+    assert min(rows["shared"]) > max(rows["b"])
+    strong, weak = rows["b"]
+    assert "layer1.0/5" in drawn(figure, "b")[1].text[0]
+    assert strong > weak
+
+
+def test_too_many_nodes_leave_the_strongest_and_say_so() -> None:
+    figure = circuit_pair(*circuits(), SITES, name_a="real", name_b="sketch", title="t", max_nodes=4)
+    assert figure.layout.title.subtitle.text == "drawn: the 2 strongest units of every site, 4 of 6 nodes"
+    assert [text.split("</b>")[0] for text in drawn(figure, "b")[1].text] == ["<b>layer1.0/5"]
+    assert list(drawn(figure, "a")[1].x) == [None]
+    assert drawn(figure, "a")[1].name == "only real: 1 node, 2 edges"
+    assert len(drawn(figure, "a")[0].x) == 0
+    whole = circuit_pair(*circuits(), SITES, name_a="real", name_b="sketch", title="t", max_nodes=6)
+    assert whole.layout.title.subtitle.text is None
+
+
+def test_circuit_pair_refuses_what_it_cannot_draw() -> None:
+    a, b = circuits()
+
+    def draw(first: nx.DiGraph, second: nx.DiGraph = b, name_b: str = "sketch") -> go.Figure:
+        return circuit_pair(first, second, SITES, name_a="real", name_b=name_b, title="t")
+
+    with pytest.raises(InputError, match='need different names, both are "real"'):
+        draw(a, name_b="real")
+    with pytest.raises(InputError, match=r'"layer9/0" is of no listed site; the sites are act1, layer1\.0, attn'):
+        draw(circuit({"layer9/0": 1.0}, {}))
+    with pytest.raises(InputError, match="Both circuits are empty"):
+        draw(nx.DiGraph(), nx.DiGraph())
+    a.add_edge("act1/0", "attnpool/7")
+    with pytest.raises(InputError, match='edge "act1/0" -> "attnpool/7" has no attribute "weight"'):
+        draw(a)
+    a.add_node("act1/9")
+    with pytest.raises(InputError, match='node "act1/9" has no attribute "score"'):
+        draw(a)
+
+
+def test_one_circuit_has_what_works_for_the_metric_above_what_works_against_it() -> None:
+    graph = circuit(
+        {"act1/0": -0.5, "layer1.0/3": -0.2, "layer1.0/4": 0.1, "layer1.0/5": -0.3},
+        {("act1/0", "layer1.0/3"): 0.01, ("act1/0", "layer1.0/5"): 0.01, ("act1/0", "layer1.0/4"): -0.02},
+    )
+    figure = circuit_drawing(graph, SITES, title="axe", name="real")
+    labels = {trace.legendgroup: trace.name for trace in figure.data if trace.name}
+    assert labels == {"a": "for the metric: 3 nodes, 2 edges", "b": "against it: 1 node, 1 edge"}
+    edges, nodes = drawn(figure, "a")
+    assert {text.split("<br>")[1] for text in nodes.text} == {
+        "score -0.5 in real",
+        "score -0.2 in real",
+        "score -0.3 in real",
+    }
+    assert min(nodes.y) > max(drawn(figure, "b")[1].y)
+    by_name = {text.split("</b>")[0]: y for text, y in zip(nodes.text, nodes.y, strict=True)}
+    assert by_name["<b>layer1.0/5"] < by_name["<b>layer1.0/3"]  # the stronger is nearer to the middle
+    assert ends(edges) == {(0.0, 1.0)}
+    assert "1 / 1" in figure.layout.xaxis.ticktext[0]
+    assert "2 / 3" in figure.layout.xaxis.ticktext[1]
+    few = circuit_drawing(graph, SITES, title="axe", max_nodes=2)
+    assert few.layout.title.subtitle.text == "drawn: the 1 strongest units of every site, 2 of 4 nodes"
+    with pytest.raises(InputError, match="The circuit is empty; there is nothing to draw"):
+        circuit_drawing(nx.DiGraph(), SITES, title="t")
+
+
+def test_circuits_are_drawn_as_their_graphs() -> None:
+    scores = {"act1": np.array([-1.0, 0.5]), "layer1.0": np.array([2.0, -3, 0])}
+    source = AttributionGraph(
+        tuple(scores),
+        scores,
+        {"act1": np.array([0, 1]), "layer1.0": np.array([1])},
+        {("act1", "layer1.0"): np.array([[0.5, 0.25]])},
+        {},
+        1,
+    )
+    one = Circuit(source, 2)
+    assert circuit_drawing(one, SITES, title="t") == circuit_drawing(one.graph, SITES, title="t")
+    names = {"name_a": "real", "name_b": "sketch", "title": "t"}
+    assert circuit_pair(one, one, SITES, **names) == circuit_pair(one.graph, one.graph, SITES, **names)

@@ -1,0 +1,124 @@
+"""Heatmaps hold the numbers that they are given, and say what does not fit."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from circuitry.reports.figures.heatmaps import (
+    cluster_order,
+    pixel_maps,
+    position_heatmap,
+    similarity_heatmap,
+    transfer_beside_similarity,
+)
+from circuitry.runs.errors import InputError
+
+
+def test_heatmap_shows_the_matrix_and_marks_the_ceilings(matrix: pd.DataFrame) -> None:
+    matrix.index.name, matrix.columns.name = "circuit of", "images of"
+    figure = similarity_heatmap(matrix, title="Edges", measure="Jaccard")
+    (cells,) = figure.data
+    np.testing.assert_array_equal(cells.z, matrix.to_numpy())
+    assert list(cells.x) == list(cells.y) == ["real", "sketch"]
+    assert (cells.zmin, cells.zmax) == (0, 0.9)
+    assert [(shape.x0 + shape.x1) / 2 for shape in figure.layout.shapes] == [0]
+    assert figure.layout.title.text == "Edges"
+    assert figure.layout.title.subtitle.text == "Jaccard; dotted: split-half ceiling"
+    assert (figure.layout.yaxis.title.text, figure.layout.xaxis.title.text) == ("circuit of", "images of")
+
+
+def test_heatmap_with_another_or_no_diagonal_and_with_negative_values(matrix: pd.DataFrame) -> None:
+    figure = similarity_heatmap(matrix, title="t", measure="faithfulness", diagonal="same domain")
+    assert figure.layout.title.subtitle.text == "faithfulness; dotted: same domain"
+    matrix = matrix.mask(np.eye(2, dtype=bool))
+    figure = similarity_heatmap(-matrix, title="t", measure="rank correlation")
+    assert (figure.data[0].zmin, figure.data[0].zmax) == (-0.3, 0.3)
+    assert not figure.layout.shapes
+    assert figure.layout.title.subtitle.text == "rank correlation"
+
+
+def test_heatmap_refuses_other_shapes(matrix: pd.DataFrame) -> None:
+    for wrong in (matrix.iloc[::-1], matrix.iloc[:1], matrix.iloc[[0, 0], [0, 0]]):
+        with pytest.raises(
+            InputError, match=r"the same domains, each once and in the same order, .*; it has rows (real|sketch)"
+        ):
+            similarity_heatmap(wrong, title="t", measure="m")
+    with pytest.raises(InputError, match="it has rows none and columns none"):
+        similarity_heatmap(pd.DataFrame(), title="t", measure="m")
+
+
+def test_position_heatmap_lies_over_the_image() -> None:
+    effects, image = np.array([[1.0, -3], [0, 2]]), np.zeros((64, 32, 3), np.uint8)
+    figure = position_heatmap(effects, image, title="cat", measure="effect")
+    heat = figure.data[-1]
+    assert np.array_equal(heat.z, effects)
+    assert (heat.zmin, heat.zmax) == (-3, 3)
+    # Two columns over 32 pixels, whose centres lie at -0.5 + 8 and -0.5 + 24.
+    assert (heat.x0, heat.dx, heat.y0, heat.dy) == (7.5, 16, 15.5, 32)
+    assert sum(trace.type == "image" for trace in figure.data) == 2
+    with pytest.raises(InputError, match=r"a grid \[height, width\], but have shape \[5\]: drop the class token"):
+        position_heatmap(np.zeros(5), image, title="", measure="")
+    with pytest.raises(InputError, match=r"bytes \[height, width, 3\], but float64 \[64, 32, 3\]"):
+        position_heatmap(effects, image.astype(float), title="", measure="")
+
+
+def test_transfer_lies_beside_similarity() -> None:
+    names = ["photo", "sketch"]
+    matrix = pd.DataFrame([[1, 0.2], [0.4, 0.9]], index=names, columns=names)
+    similarity = pd.DataFrame([[0.5, 0.3], [0.3, float("nan")]], index=names, columns=names).iloc[::-1, ::-1]
+    figure = transfer_beside_similarity(matrix.rename_axis(index="circuit of", columns="images of"), similarity)
+    left, right = figure.data
+    assert left.z.tolist() == [[1, 0.2], [0.4, 0.9]]
+    assert right.z.tolist()[0] == [0.5, 0.3]  # in the order of the transfer matrix
+    assert (left.xaxis, right.xaxis) == ("x", "x2")
+    assert figure.layout.yaxis.title.text == "circuit of"
+    assert figure.layout.xaxis.title.text == "images of"
+    assert [shape.xref for shape in figure.layout.shapes] == ["x", "x", "x2"]
+    titles = [a.text.split("<br>")[0] for a in figure.layout.annotations]
+    assert titles == ["faithfulness", "edge Jaccard index"]
+    assert "dotted: own domain's circuit" in figure.layout.annotations[0].text
+    assert "dotted: split-half ceiling" in figure.layout.annotations[1].text
+
+
+def test_pixel_maps_stand_beside_their_images() -> None:
+    images = np.zeros((2, 224, 100, 3), np.uint8)
+    images[0, :2, :2] = 200
+    values = np.zeros((2, 224, 100))
+    values[1, 7:14, 0:7] = -3
+    figure = pixel_maps(images, {"logit": values}, names=["a", "b"])
+    kinds = [trace.type for trace in figure.data]
+    assert kinds == ["image", "heatmap", "image", "heatmap"]
+    assert np.shape(figure.data[0].z) == (112, 50, 3)
+    assert figure.data[0].z[0][0].tolist() == [200, 200, 200]
+    assert figure.data[3].z[1][0] == -3
+    assert {a.text for a in figure.layout.annotations} == {"image", "logit", "a", "b"}
+    with pytest.raises(
+        InputError, match=r"images uint8 \[2, 224, 100, 3\], 1 names and maps \[2, 224, 100\] were given"
+    ):
+        pixel_maps(images, {"logit": values}, names=["a"])
+
+
+def test_domains_that_relate_alike_stand_side_by_side() -> None:
+    names = ["clipart", "painting", "quickdraw", "real", "sketch"]
+    near = {"clipart": 0, "quickdraw": 0.2, "sketch": 0.1, "painting": 5, "real": 5.1}
+    far = pd.DataFrame([[abs(near[a] - near[b]) for a in names] for b in names], index=names, columns=names)
+    order = cluster_order(far)
+    assert {*order[:3]} == {"clipart", "quickdraw", "sketch"}
+    assert cluster_order(1 - far) == order  # whether large means far or alike
+    drawn = similarity_heatmap(far, title="t", measure="m", clustered=True).data[0]
+    assert list(drawn.x) == list(drawn.y) == order
+    np.testing.assert_array_equal(drawn.z, far.loc[order, order])
+    both = transfer_beside_similarity(far, 1 - far, clustered=True)
+    assert [list(trace.x) for trace in both.data] == [order, order]
+    unknown = far.mask(far == far.loc["clipart", "real"])
+    assert cluster_order(unknown) == names
+    assert cluster_order(far.loc[["real", "clipart"], ["real", "clipart"]]) == ["real", "clipart"]
+
+
+def test_symbols_of_domains_are_never_turned_and_names_are_left_out_where_they_do_not_fit() -> None:
+    names = [f"a long domain name {i}" for i in range(6)]
+    figure = similarity_heatmap(pd.DataFrame(np.eye(6), index=names, columns=names), title="t", measure="m")
+    assert figure.layout.xaxis.tickangle == 0
+    assert not any("domain" in tick for tick in figure.layout.xaxis.ticktext)
+    assert all("domain" in tick for tick in figure.layout.yaxis.ticktext)
+    assert len(set(figure.layout.xaxis.ticktext)) == 6

@@ -1,0 +1,124 @@
+"""Figures over depth hold the numbers of the tables they are given."""
+
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from circuitry.reports.figures.over_depth import apart, effects_over_depth, overlap_over_depth
+from circuitry.runs.errors import InputError
+from tests.reports.figures.conftest import SITES
+
+EFFECTS = pd.DataFrame({"site": ["a", "a", "b"], "index": [0, 1, 0], "value": [-1.0, 0.5, 2.0]})
+
+
+def named(figure: go.Figure, name: str) -> go.Scatter:
+    return next(trace for trace in figure.data if trace.name == name)
+
+
+def texts(figure: go.Figure) -> list[str]:
+    return [annotation.text for annotation in figure.layout.annotations]
+
+
+def test_depth_lines_follow_the_sites(depth: pd.DataFrame) -> None:
+    ceiling = pd.DataFrame({"site": SITES, "value": [0.95, 0.9, 0.85]})
+    chance = pd.DataFrame({"site": SITES[:2], "value": [0.1, 0.05]})
+    figure = overlap_over_depth(depth, SITES, ceiling, chance, measure="cosine")
+    line = named(figure, "real")
+    assert [figure.layout.xaxis.ticktext[round(x)] for x in line.x] == list(line.text) == SITES
+    assert line.y == pytest.approx([0.8, 0.7, 0.6])
+    assert list(line.error_y.array) == pytest.approx([0.1] * 3)
+    assert list(line.error_y.arrayminus) == pytest.approx([0.1] * 3)
+    assert list(named(figure, "split-half ceiling").y) == [0.95, 0.9, 0.85]
+    assert list(named(figure, "chance").y)[:2] == [0.1, 0.05]
+    assert figure.layout.yaxis.title.text == "cosine"
+    low, high = figure.layout.yaxis.range
+    assert low == 0
+    assert high > 0.95
+    assert [text.split(">")[-1].strip() or text for text in texts(figure)][1:3] == ["sketch", "real"]
+    assert len(texts(figure)) == 4
+
+
+def test_depth_shows_negative_values(depth: pd.DataFrame) -> None:
+    moved = depth.assign(value=depth["value"] - 1, low=depth["low"] - 1, high=depth["high"] - 1)
+    low, high = overlap_over_depth(moved, SITES).layout.yaxis.range
+    assert low < -0.7
+    assert high > -0.1
+
+
+def test_depth_leaves_a_gap_where_a_domain_lacks_a_site(depth: pd.DataFrame) -> None:
+    figure = overlap_over_depth(depth.drop(index=1), SITES)
+    assert np.isnan(named(figure, "sketch").y[1])
+    assert np.isnan(named(figure, "sketch").error_y.array[1])
+
+
+def test_depth_refuses_what_it_cannot_draw(depth: pd.DataFrame) -> None:
+    with pytest.raises(InputError, match="The depth table lacks the column high; it has domain, site, value, low"):
+        overlap_over_depth(depth.drop(columns="high"), SITES)
+    with pytest.raises(InputError, match=r"no row for the site layer9; it has attnpool, layer1\.0, act1"):
+        overlap_over_depth(depth, [*SITES, "layer9"])
+    with pytest.raises(InputError, match="depth table has more than one row for sketch, attnpool"):
+        overlap_over_depth(pd.concat([depth, depth]), SITES)
+    with pytest.raises(InputError, match="The ceiling table lacks the column value"):
+        overlap_over_depth(depth, SITES, ceiling=pd.DataFrame({"site": SITES}))
+    with pytest.raises(InputError, match="The chance table lacks the column site"):
+        overlap_over_depth(depth, SITES, chance=pd.DataFrame({"value": [0.1]}))
+
+
+def test_labels_of_crowded_ends_stay_within_the_axis() -> None:
+    rows = [(domain, "a", 1 - 0.001 * i, 0.9, 1.0) for i, domain in enumerate("bcdefgh")]
+    depth = pd.DataFrame(rows, columns=["domain", "site", "value", "low", "high"])
+    chance = pd.DataFrame({"site": ["a"], "value": [0.0]})
+    figure = overlap_over_depth(depth, ["a"], depth[:1][["site", "value"]], chance)
+    low, high = figure.layout.yaxis.range
+    places = [annotation.y for annotation in figure.layout.annotations]
+    assert len(places) == 9
+    assert low < min(places) < max(places) < high
+
+
+@given(st.lists(st.floats(-5, 5), max_size=12).map(sorted), st.floats(0.01, 2))
+def test_labels_are_apart_and_keep_their_mean(values: list[float], gap: float) -> None:
+    places = apart(values, gap)
+    assert all(b - a >= gap - 1e-9 for a, b in pairwise(places))
+    assert sum(places) == pytest.approx(sum(values), abs=1e-9)
+    if all(b - a >= gap for a, b in pairwise(values)):
+        assert places == pytest.approx(values)
+
+
+def test_effects_over_depth() -> None:
+    figure = effects_over_depth(EFFECTS, ["a", "b"], measure="effect on the logit")
+    first, second = figure.data
+    assert list(first.y) == [-1, 0.5]
+    assert list(second.y) == [2]
+    assert all(-0.5 < x < 0.5 for x in first.x)  # in the order of the units, around the tick of their site
+    assert list(second.x) == [1]
+    assert first.x[0] < first.x[1]
+    assert list(figure.layout.xaxis.ticktext) == ["a", "b"]
+    assert figure.layout.yaxis.title.text == "effect on the logit"
+
+
+def test_a_site_that_repeats_the_one_before_says_so_and_kept_units_are_told(depth: pd.DataFrame) -> None:
+    again = depth[depth["site"] == "layer1.0"].assign(site="avgpool")
+    sites = [*SITES[:2], "avgpool", SITES[2]]
+    figure = overlap_over_depth(pd.concat([depth, again]), sites, kept={"act1": 1, "avgpool": 26})
+    notes = [
+        tick.split(">", 1)[1].replace("</span>", " ") if "<" in tick else "" for tick in figure.layout.xaxis.ticktext
+    ]
+    told = [[word for word in ("1 unit ", "26 units", "repeats layer1.0") if word in note] for note in notes]
+    assert told == [["1 unit "], [], ["26 units", "repeats layer1.0"], []]
+
+
+def test_lines_stand_apart_so_that_no_interval_covers_another(depth: pd.DataFrame) -> None:
+    figure = overlap_over_depth(depth, SITES)
+    shifts = {name: [x - round(x) for x in named(figure, name).x] for name in ("real", "sketch")}
+    assert all(real < 0 < sketch for real, sketch in zip(*shifts.values(), strict=True))
+
+
+def test_the_heading_says_what_bars_are_only_where_there_are_any(depth: pd.DataFrame) -> None:
+    assert overlap_over_depth(depth, SITES).layout.title.subtitle.text == "bars: 95 % intervals"
+    without = depth.assign(low=np.nan, high=np.nan)
+    assert overlap_over_depth(without, SITES).layout.title.subtitle.text is None

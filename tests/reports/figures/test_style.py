@@ -1,0 +1,77 @@
+"""A domain looks the same in every figure, and marks can be told apart."""
+
+import inspect
+
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+
+from circuitry.reports import figures
+from circuitry.reports.figures.bars import accuracy_bars
+from circuitry.reports.figures.circuit_graphs import circuit_pair
+from circuitry.reports.figures.heatmaps import similarity_heatmap
+from circuitry.reports.figures.over_depth import overlap_over_depth
+from circuitry.reports.figures.style import MARKS, domain_marks, small_multiples, style, translucent
+from circuitry.runs.errors import InputError
+from tests.reports.figures.conftest import SITES
+from tests.reports.figures.test_circuit_graphs import circuits
+
+
+def named(figure: go.Figure, name: str) -> go.Scatter:
+    return next(trace for trace in figure.data if trace.name == name)
+
+
+def test_a_domain_looks_the_same_in_every_figure(
+    accuracy: pd.DataFrame, depth: pd.DataFrame, matrix: pd.DataFrame
+) -> None:
+    colour = domain_marks(["sketch", "real"])["sketch"].colour
+    bars = next(bar for bar in accuracy_bars(accuracy).data if bar.name == "seen classes")
+    assert bars.marker.color[list(bars.x).index("sketch")] == colour
+    assert named(overlap_over_depth(depth, SITES), "sketch").line.color == colour
+    assert colour in similarity_heatmap(matrix, title="t", measure="m").layout.xaxis.ticktext[1]
+    pair = circuit_pair(*circuits(), SITES, name_a="sketch", name_b="real", title="t")
+    assert next(t for t in pair.data if (t.name or "").startswith("only sketch")).marker.color == colour
+
+
+def test_marks_of_the_whole_are_kept_for_a_part(depth: pd.DataFrame) -> None:
+    marks = domain_marks(["clipart", "real", "sketch"])
+    figure = overlap_over_depth(depth[depth["domain"] == "sketch"], SITES, marks=marks)
+    assert named(figure, "sketch").line.color == marks["sketch"].colour != domain_marks(["sketch"])["sketch"].colour
+
+
+def test_marks_differ_and_run_out() -> None:
+    assert len({mark.colour for mark in MARKS}) == len({mark.symbol for mark in MARKS}) == 10
+    with pytest.raises(InputError, match=r"At most 10 domains .* 11 were given; draw fewer"):
+        domain_marks([str(i) for i in range(11)])
+
+
+def test_marks_that_miss_a_domain_are_refused(depth: pd.DataFrame) -> None:
+    with pytest.raises(InputError, match="marks has no entry for real, only for sketch; make it with"):
+        overlap_over_depth(depth, SITES, marks=domain_marks(["sketch"]))
+
+
+def test_translucent_keeps_the_colour() -> None:
+    assert translucent("#0072B2", 0.5) == "rgba(0,114,178,0.5)"
+
+
+def test_charts_are_public() -> None:
+    assert figures.circuit_pair is circuit_pair
+    assert figures.overlap_over_depth is overlap_over_depth
+    for name in figures.__all__:
+        assert inspect.getdoc(getattr(figures, name)), name
+
+
+def test_every_figure_has_a_heading(accuracy: pd.DataFrame, depth: pd.DataFrame, matrix: pd.DataFrame) -> None:
+    assert accuracy_bars(accuracy).layout.title.text == "Accuracy by domain"
+    assert overlap_over_depth(depth, SITES, measure="node overlap").layout.title.text == "Node overlap by site"
+    assert overlap_over_depth(depth, SITES, title="Which?").layout.title.text == "Which?"
+
+
+def test_panels_fill_their_rows_and_keep_their_gaps() -> None:
+    figure, places = small_multiples(["a", "b<br>c", "d"], columns=2, height=100, gap=50)
+    assert places == [{"row": 1, "col": 1}, {"row": 1, "col": 2}, {"row": 2, "col": 1}]
+    low, high = figure.layout.yaxis.domain
+    assert figure.layout.height == 250
+    assert (high - low) * 250 == pytest.approx(100)
+    assert style(figure, title="t").layout.height == 250 + figure.layout.margin.t + figure.layout.margin.b
+    assert figure.layout.margin.t > style(small_multiples(["a"], columns=1, height=30)[0], title="t").layout.margin.t
