@@ -1,0 +1,1 @@
+"""How work is started, shared out, resumed and written down."""

@@ -1,0 +1,229 @@
+"""A folder of results that any number of processes make together, and that is gone on with wherever it stopped.
+
+1. The folder is claimed: ``manifest.json`` says what made it, and another configuration is refused with the difference.
+2. A job is a tuple of names, such as (class, domain). It is done by the process that holds its lock; the system frees
+   the lock of a process that ends, however it ends. Each worker does its own share first, then what others have left,
+   then waits for theirs.
+3. A job's files are written whole or not at all. When all of them are there, ``checksums/`` gets a file for the job, in
+   the format of ``sha256sum --check``; a job counts as done while its files agree with it.
+4. What is missing or damaged is made again. When nothing is left to do, locks and torn files are removed.
+"""
+
+import hashlib
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from filelock import Timeout
+from tqdm import tqdm
+
+from circuitry.runs.errors import InputError
+from circuitry.runs.files import file_lock, remove_locks, remove_torn, whole_file
+from circuitry.runs.manifest import claim
+from circuitry.runs.provenance import digest
+from circuitry.runs.workers import ALONE, Rank
+
+Job = tuple[str, ...]
+"""Names that tell a job from the others."""
+
+CHECKSUMS = "checksums"
+
+log = logging.getLogger(__name__)
+
+
+class JobFolder:
+    """Results of many jobs in one folder, shared out among processes, resumed, checked and repaired.
+
+    Args:
+        path: The folder.
+        format_name: Name and version of what lies in it.
+        config: Everything that shapes a number, in values that JSON can hold.
+        jobs: All jobs, in the order in which one process does them.
+        listings: Long lists that shape a number, by name: item -> what identifies it; see `manifest.claim`.
+
+    Raises:
+        InputError: for a folder of another format or configuration; the message names what differs.
+
+    Example:
+        >>> def do(job: Job, images: Tensor) -> list[Path]:
+        ...     path = folder.path / f"{job[0]}.csv"
+        ...     with whole_file(path) as temporary:
+        ...         measure(images).to_csv(temporary)
+        ...     return [path]
+        >>> folder = JobFolder(Path("runs/x"), "my measure 1", {"seed": 0}, [("cat",), ("dog",)])
+        >>> folder.run(do, prepare=lambda job: read_images(job[0]))
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        format_name: str,
+        config: Mapping[str, Any],
+        jobs: Sequence[Job],
+        listings: Mapping[str, Mapping[str, str]] | None = None,
+    ) -> None:
+        self.path, self.jobs = Path(path), tuple(jobs)
+        claim(self.path, format_name, config, listings, jobs=[list(job) for job in self.jobs])
+
+    def unfinished(self) -> list[Job]:
+        """Return the jobs whose files are missing or damaged; damaged ones are named in the log."""
+        return [job for job in self.jobs if not self.is_done(job)]
+
+    def is_done(self, job: Job) -> bool:
+        """Return whether a job's files are there and agree with their checksums."""
+        record = self._record(job)
+        if not record.is_file():
+            return False
+        if damage := self._damage(record):
+            log.warning("%s is made again: %s", " in ".join(job), damage)
+            return False
+        return True
+
+    def files(self, job: Job) -> list[Path]:
+        """Return the files that a finished job left, in the order in which it wrote them."""
+        return [self.path / name for _, name in _entries(self._record(job))]
+
+    def run(
+        self,
+        do: Callable[[Job, Any], Sequence[Path]],
+        *,
+        prepare: Callable[[Job], Any] = lambda job: (),
+        rank: Rank = ALONE,
+        most: int | None = None,
+        sizes: Mapping[Job, int] | None = None,
+        progress: str | None = None,
+        unit: str = "job",
+    ) -> dict[Job, float]:
+        """Do what is unfinished: first this worker's share, then what others have left, then wait for theirs.
+
+        Args:
+            do: Does a job with what ``prepare`` returned, writes its files with `whole_file` and returns their paths.
+            prepare: Reads what a job needs, in a thread, while the job before runs. None means that there is nothing
+                to do: the job leaves no files, and is asked again by the next run.
+            rank: Which of the workers this is.
+            most: Stop after so many jobs, to see how long they take.
+            sizes: How much of the bar a job is; 1 by default.
+            progress: What the bar is called; no bar by default.
+            unit: What the bar counts.
+
+        Returns:
+            Seconds by job, of the jobs that this call did.
+
+        Raises:
+            InputError: when there is no such worker, and what ``do`` and ``prepare`` raise.
+        """
+        if not 0 <= rank.worker < rank.workers:
+            raise InputError(f"Workers are numbered 0 to {rank.workers - 1}, but this one is number {rank.worker}.")
+        seconds: dict[Job, float] = {}
+        todo = self.unfinished()
+        if not todo:
+            self._tidy()
+            return seconds
+        order = [job for i in range(rank.workers) for job in todo[(rank.worker + i) % rank.workers :: rank.workers]]
+        size = sizes or dict.fromkeys(todo, 1)
+        with tqdm(total=sum(size[job] for job in todo), desc=progress, unit=unit, disable=progress is None) as bar:
+            for job, inputs in chain(self._claimed(order, prepare), self._waited_for(order, prepare)):
+                started = time.perf_counter()
+                if inputs is not None:
+                    self._keep(job, do(job, inputs))
+                seconds[job] = time.perf_counter() - started
+                bar.update(size[job])
+                bar.set_postfix_str(f"{len(seconds)} of {len(todo)} jobs, {' in '.join(job)}")
+                if len(seconds) == most:
+                    return seconds
+        self._tidy()
+        return seconds
+
+    def _claimed(self, order: Sequence[Job], prepare: Callable[[Job], Any]) -> Iterator[tuple[Job, Any]]:
+        """Yield the jobs that no other worker has, with their inputs; those of the next are read meanwhile."""
+        waiting: deque[tuple[Job, ExitStack, Future[Any]]] = deque()
+        with ExitStack() as locks:
+            for job in [*order, None]:
+                if job is not None:
+                    lock = locks.enter_context(ExitStack())
+                    try:
+                        lock.enter_context(file_lock(self.path, self._name(job), wait=False))
+                    except Timeout:
+                        continue
+                    if self.is_done(job):
+                        lock.close()
+                        continue
+                    self._record(job).unlink(missing_ok=True)  # of damaged files: others shall wait for the new ones
+                    waiting.append((job, lock, _in_a_thread(prepare, job)))
+                while len(waiting) > (job is not None):
+                    one, held, future = waiting.popleft()
+                    yield one, future.result()
+                    held.close()
+
+    def _waited_for(self, order: Sequence[Job], prepare: Callable[[Job], Any]) -> Iterator[tuple[Job, Any]]:
+        """Wait for the jobs that other workers had, and yield those that they did not finish."""
+        for job in order:
+            if not self._record(job).is_file():
+                with file_lock(self.path, self._name(job)):
+                    if not self._record(job).is_file() and (inputs := prepare(job)) is not None:
+                        yield job, inputs
+
+    def _keep(self, job: Job, paths: Sequence[Path]) -> None:
+        lines = [f"{_sha256(path)}  {path.relative_to(self.path).as_posix()}\n" for path in paths]
+        with whole_file(self._record(job)) as temporary:
+            temporary.write_text("".join(lines), encoding="utf-8")
+
+    def _damage(self, record: Path) -> str:
+        """Return what is wrong with the files of a record; empty when nothing is."""
+        try:
+            entries = _entries(record)
+        except ValueError as error:
+            return f"{record} is damaged ({error})"
+        for checksum, name in entries:
+            path = self.path / name
+            if not path.is_file():
+                return f"{path} is missing"
+            if _sha256(path) != checksum:
+                return f"{path} is damaged, its checksum does not fit"
+        return ""
+
+    def _record(self, job: Job) -> Path:
+        return self.path / CHECKSUMS / f"{self._name(job)}.sha256"
+
+    @staticmethod
+    def _name(job: Job) -> str:
+        """Return a file name for a job: readable, of bounded length, another one for every job."""
+        readable = "".join(c if c.isalnum() and c.isascii() else "_" for c in "-".join(job))
+        return f"{readable[:60]}-{digest(list(job))[:8]}"
+
+    def _tidy(self) -> None:
+        """Remove locks and the torn files of killed processes, when nothing is left to do."""
+        if all(self._record(job).is_file() for job in self.jobs):
+            remove_locks(self.path)
+            remove_torn(self.path)
+
+
+def _in_a_thread(prepare: Callable[[Job], Any], job: Job) -> "Future[Any]":
+    """Prepare in a thread that ends with the job: its OpenMP team, if it stayed, would halve the speed of ours."""
+    pool = ThreadPoolExecutor(1)
+    future = pool.submit(prepare, job)
+    pool.shutdown(wait=False)
+    return future
+
+
+def _entries(record: Path) -> list[tuple[str, str]]:
+    """Return (checksum, file name) of a record; ValueError for one that is damaged."""
+    lines = record.read_text(encoding="utf-8").splitlines()
+    return [(line[:64], line[66:]) for line in lines if _checked(line)]
+
+
+def _checked(line: str) -> bool:
+    if len(line) < 67 or line[64:66] != "  ":
+        raise ValueError(f"line {line!r}")
+    return True
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

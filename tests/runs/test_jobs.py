@@ -1,0 +1,215 @@
+"""Folders of jobs: claimed, shared out, resumed, checked, repaired, tidied."""
+
+import logging
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from circuitry import InputError
+from circuitry.runs.files import file_lock, whole_file
+from circuitry.runs.jobs import Job, JobFolder
+from circuitry.runs.workers import Rank
+
+JOBS: list[Job] = [("cat", "photo"), ("cat", "sketch"), ("dog", "photo"), ("dog-photo",)]
+FORMAT = "circuitry test 1"
+
+
+class Work:
+    """Writes a file per job and counts what it did."""
+
+    def __init__(self, path: Path, config: dict[str, object] | None = None, **settings: object) -> None:
+        self.folder = JobFolder(path, FORMAT, config or {"seed": 0}, JOBS, **settings)  # type: ignore[arg-type]
+        self.done: list[Job] = []
+
+    def __call__(self, job: Job, inputs: object) -> list[Path]:
+        self.done.append(job)
+        paths = [self.folder.path / f"{'.'.join(job)}.{part}.txt" for part in "ab"]
+        for path in paths:
+            with whole_file(path) as temporary:
+                temporary.write_text(f"{job} {inputs}")
+        return paths
+
+    def run(self, **settings: object) -> dict[Job, float]:
+        return self.folder.run(self, **settings)  # type: ignore[arg-type]
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    return {str(f.relative_to(path)): f.read_bytes() for f in sorted(path.rglob("*")) if f.is_file()}
+
+
+def test_jobs_are_done_once_in_order_and_leave_no_litter(tmp_path: Path) -> None:
+    first = Work(tmp_path)
+    assert set(first.run(prepare=lambda job: job[0])) == set(JOBS)
+    assert first.done == JOBS
+    assert (tmp_path / "cat.photo.a.txt").read_text() == "('cat', 'photo') cat"
+    assert first.folder.files(JOBS[0]) == [tmp_path / "cat.photo.a.txt", tmp_path / "cat.photo.b.txt"]
+    assert not list(tmp_path.rglob(".*"))
+    second = Work(tmp_path)
+    assert second.run() == {}
+    assert second.done == []
+
+
+def test_checksums_are_those_of_sha256sum(tmp_path: Path) -> None:
+    Work(tmp_path).run()
+    records = [str(path.relative_to(tmp_path)) for path in (tmp_path / "checksums").iterdir()]
+    assert len(records) == len(JOBS)
+    subprocess.run(["sha256sum", "--check", "--strict", *records], cwd=tmp_path, check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("damage", ["flip", "empty", "remove", "record", "no record"])
+def test_what_is_damaged_is_made_again(tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
+    Work(tmp_path).run()
+    before = contents(tmp_path)
+    path = tmp_path / "dog.photo.b.txt"
+    record = next(r for r in (tmp_path / "checksums").iterdir() if "dog.photo.b" in r.read_text())
+    if damage == "flip":
+        found = bytearray(path.read_bytes())
+        found[3] ^= 1
+        path.write_bytes(bytes(found))
+    elif damage == "empty":
+        path.write_bytes(b"")
+    elif damage == "remove":
+        path.unlink()
+    elif damage == "record":
+        record.write_text("nonsense\n")
+    else:
+        record.unlink()
+    again = Work(tmp_path)
+    with caplog.at_level(logging.WARNING):
+        again.run()
+    assert again.done == [("dog", "photo")]
+    assert contents(tmp_path) == before
+    assert ("dog in photo is made again" in caplog.text) == (damage != "no record")
+
+
+def test_another_configuration_is_refused_with_names_and_values(tmp_path: Path) -> None:
+    images = {"photo/cat/1.png": "10 abc", "photo/cat/2.png": "11 def"}
+    Work(tmp_path, {"seed": 0, "rule": "left-10", "classes": ["cat"]}, listings={"images": images})
+    changed = {"photo/cat/1.png": "10 abd", "photo/cat/3.png": "11 def"}
+    with pytest.raises(InputError) as error:
+        Work(tmp_path, {"seed": 1, "rule": "left-10", "classes": ["cat", "dog"]}, listings={"images": changed})
+    assert str(error.value) == (
+        f"{tmp_path} was made with another configuration (classes: 'dog' is new; seed: 0 -> 1; images: 1 new, first "
+        "photo/cat/3.png, 1 gone, first photo/cat/2.png, 1 replaced, first photo/cat/1.png): choose another folder, or "
+        "remove this one."
+    )
+
+
+def test_another_format_and_a_damaged_manifest_are_refused(tmp_path: Path) -> None:
+    Work(tmp_path)
+    with pytest.raises(InputError, match="has format 'circuitry test 1', but this version reads 'other'"):
+        JobFolder(tmp_path, "other", {"seed": 0}, JOBS)
+    (tmp_path / "manifest.json").write_text("[" * 200_000)
+    with pytest.raises(InputError, match="manifest.json is damaged"):
+        Work(tmp_path)
+
+
+def test_a_job_without_inputs_leaves_nothing_and_is_asked_again(tmp_path: Path) -> None:
+    for _ in range(2):
+        work = Work(tmp_path)
+        work.run(prepare=lambda job: None if job == ("dog", "photo") else 1)
+        assert not work.folder.is_done(("dog", "photo"))
+    assert work.done == []  # the other ones were done the first time
+
+
+def test_workers_start_with_their_own_share(tmp_path: Path) -> None:
+    work = Work(tmp_path)
+    work.run(rank=Rank(1, 2))
+    assert work.done == [JOBS[1], JOBS[3], JOBS[0], JOBS[2]]
+
+
+def test_there_is_no_such_worker(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="numbered 0 to 1, but this one is number 2"):
+        Work(tmp_path).run(rank=Rank(2, 2))
+
+
+def test_a_run_stops_after_as_many_jobs_as_asked(tmp_path: Path) -> None:
+    assert len(Work(tmp_path).run(most=2)) == 2
+    assert len(Work(tmp_path).run()) == 2
+
+
+def test_an_error_keeps_what_is_done(tmp_path: Path) -> None:
+    work = Work(tmp_path)
+
+    def fail(job: Job, inputs: object) -> list[Path]:
+        if job == JOBS[2]:
+            raise RuntimeError("stop")
+        return work(job, inputs)
+
+    with pytest.raises(RuntimeError, match="stop"):
+        work.folder.run(fail)
+    assert work.folder.unfinished() == JOBS[2:]
+    assert list(Work(tmp_path).run(prepare=lambda job: ())) == JOBS[2:]
+
+
+def test_a_finished_folder_is_opened_on_a_read_only_disk(tmp_path: Path) -> None:
+    Work(tmp_path).run()
+    before = contents(tmp_path)
+    tmp_path.chmod(0o555)
+    try:
+        again = Work(tmp_path)
+        assert again.run() == {}
+    finally:
+        tmp_path.chmod(0o755)
+    assert contents(tmp_path) == before
+
+
+SCRIPT = """
+import sys, time
+from pathlib import Path
+from circuitry.runs.files import whole_file
+from circuitry.runs.jobs import JobFolder
+from circuitry.runs.workers import Rank
+folder = JobFolder(Path(sys.argv[1]), "circuitry test 1", {"seed": 0}, [(f"job{i}",) for i in range(24)])
+def do(job, inputs):
+    path = folder.path / f"{job[0]}.txt"
+    with whole_file(path) as temporary:
+        temporary.write_text(job[0] * 1000)
+        time.sleep(0.02)
+    return [path]
+folder.run(do, rank=Rank(int(sys.argv[2]), int(sys.argv[3])))
+"""
+
+
+def started(path: Path, worker: int, workers: int) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen([sys.executable, "-c", SCRIPT, str(path), str(worker), str(workers)])
+
+
+def test_processes_and_kills_leave_the_folder_of_one_undisturbed_process(tmp_path: Path) -> None:
+    assert started(tmp_path / "one", 0, 1).wait() == 0
+    for i in range(10):
+        victim = started(tmp_path / "many", 0, 1)
+        deadline = time.monotonic() + 20
+        while len(list((tmp_path / "many").glob("*.txt"))) < 2 * i + 1 and time.monotonic() < deadline:
+            time.sleep(0.005)
+        victim.kill()
+        victim.wait()
+    workers = [started(tmp_path / "many", i, 2) for i in range(2)]
+    assert [worker.wait() for worker in workers] == [0, 0]
+    assert contents(tmp_path / "many") == contents(tmp_path / "one")
+    assert not list((tmp_path / "many").rglob(".*"))
+
+
+def test_a_worker_waits_for_jobs_of_others_and_takes_over_what_they_leave(tmp_path: Path) -> None:
+    work = Work(tmp_path)
+    name = JobFolder._name(JOBS[0])
+    other = subprocess.Popen(
+        [
+            *(sys.executable, "-c"),
+            "import sys, time; from pathlib import Path; from circuitry.runs.files import file_lock\n"
+            "with file_lock(Path(sys.argv[1]), sys.argv[2]):\n    print('held', flush=True); time.sleep(1)",
+            *(str(tmp_path), name),
+        ],
+        stdout=subprocess.PIPE,
+    )
+    assert other.stdout is not None
+    other.stdout.readline()
+    work.run()
+    assert work.done == [*JOBS[1:], JOBS[0]]
+    other.wait()
+    other.stdout.close()
+    with file_lock(tmp_path, name, wait=False):
+        pass
