@@ -24,6 +24,7 @@ from tqdm import tqdm
 from circuitry.circuits.graph import AttributionGraph, keep_units
 from circuitry.interventions.curves import RANKINGS, FaithfulnessCurve
 from circuitry.interventions.patches import Patch, patched
+from circuitry.interventions.places import Chosen, Places
 from circuitry.models.baselines import ZERO, Baseline
 from circuitry.models.batches import ImageBatches, Images, rows_that_fit
 from circuitry.models.encoder import Encoder, clean_activations
@@ -34,7 +35,7 @@ from circuitry.runs.errors import InputError
 MIB_FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """The circuit sizes of the MIB benchmark (arXiv 2504.13151)."""
 
-KeptUnits = Mapping[str, Sequence[int] | np.ndarray]
+KeptUnits = Mapping[str, Chosen]
 """The units of a circuit by site; a site that is not there is left alone."""
 
 
@@ -103,7 +104,7 @@ def _masks(circuits: Sequence[KeptUnits], site: str, size: int) -> Tensor:
     masks = torch.ones(len(circuits), size, dtype=torch.bool)
     for mask, circuit in zip(masks, circuits, strict=True):
         if site in circuit:
-            mask[torch.from_numpy(_others(circuit[site], size))] = False
+            mask[:] = torch.from_numpy(_kept(circuit[site], size, site))
     return masks
 
 
@@ -173,16 +174,13 @@ def _values(
     return clean_activations(encoder, other, sites)
 
 
-def _others(kept: Sequence[int] | np.ndarray, size: int) -> np.ndarray:
-    inside = {int(unit) for unit in kept}
-    if outside := sorted(unit for unit in inside if not 0 <= unit < size):
-        raise InputError(f"A circuit's units at this site lie in 0 to {size - 1}, but {outside[0]} is among them.")
-    return np.array([unit for unit in range(size) if unit not in inside], dtype=np.int64)
+def _kept(units: Chosen, size: int, site: str) -> np.ndarray:
+    return Places.read(units, "units").mask(size, site, "units")
 
 
 def complement(circuit: KeptUnits, graph: AttributionGraph) -> dict[str, np.ndarray]:
     """Return the units that a circuit leaves out, at the circuit's sites."""
-    return {site: _others(units, graph.n_units(site)) for site, units in circuit.items()}
+    return {site: np.flatnonzero(~_kept(units, graph.n_units(site), site)) for site, units in circuit.items()}
 
 
 def with_error(encoder: Encoder, circuit: KeptUnits) -> dict[str, np.ndarray]:
@@ -194,7 +192,10 @@ def with_error(encoder: Encoder, circuit: KeptUnits) -> dict[str, np.ndarray]:
         >>> without, with_it = kept_embeddings(features, photos, circuits)
     """
     error = encoder.error_units
-    return {site: np.array([*units, *error.get(site, ())], dtype=np.int64) for site, units in circuit.items()}
+    return {
+        site: np.array([*Places.read(units, "units").indices, *error.get(site, ())], dtype=np.int64)
+        for site, units in circuit.items()
+    }
 
 
 def circuit_of_size(graph: AttributionGraph, fraction: float, ranking: str = "absolute") -> dict[str, np.ndarray]:

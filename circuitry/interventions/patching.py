@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from circuitry.interventions.effects import DIRECTIONS, PATCHED_BY, PatchEffects
 from circuitry.interventions.patches import Patch, patched
+from circuitry.interventions.places import Chosen, Places
 from circuitry.models.baselines import ZERO, Baseline
 from circuitry.models.batches import ImageBatches, Images, rows_that_fit
 from circuitry.models.encoder import Encoder, checked_sites, clean_activations
@@ -42,7 +43,7 @@ def patch_effects(
     source: Baseline | Tensor = ZERO,
     direction: str = "noise",
     sites: Sequence[str] | None = None,
-    units: Mapping[str, Sequence[int] | np.ndarray] | None = None,
+    units: Mapping[str, Chosen] | None = None,
     memory_gib: float = 1.0,
     progress: bool = True,
 ) -> PatchEffects:
@@ -97,7 +98,7 @@ def edge_movements(
             a, dim, units = clean[up], encoder.unit_dim(up), clean[down].movedim(encoder.unit_dim(down), 0)
             columns = []
             for unit in range(a.shape[dim]):
-                with patched(encoder, [Patch(up, source, units=[unit])]):
+                with patched(encoder, Patch(up, source, units=unit)):
                     moved = encoder(a, start=up, stop=down).movedim(encoder.unit_dim(down), 0)
                 columns.append((moved - units).flatten(1).double().square().mean(1).cpu().numpy())
             found[up, down] = np.stack(columns, 1)
@@ -115,7 +116,7 @@ class _Sweep:
         source: Baseline | Tensor,
         direction: str,
         sites: tuple[str, ...],
-        units: Mapping[str, Sequence[int] | np.ndarray] | None,
+        units: Mapping[str, Chosen] | None,
         memory_gib: float,
     ) -> None:
         for name, given, known in (("by", by, PATCHED_BY), ("direction", direction, DIRECTIONS)):
@@ -123,6 +124,8 @@ class _Sweep:
                 raise InputError(f"Expected {name} to be one of {', '.join(known)}, but {given!r} was given.")
         if units is not None and by != "unit":
             raise InputError(f"Units are chosen when patching by 'unit', but by={by!r} was given with units.")
+        for site in units or ():
+            encoder.position(site)
         self.encoder, self.metric, self.by, self.source, self.direction = encoder, metric, by, source, direction
         self.sites = sites if units is None else tuple(site for site in sites if site in units)
         self.units = units
@@ -183,10 +186,7 @@ class _Sweep:
     def _wanted(self, site: str, size: int) -> Tensor:
         if self.units is None:
             return torch.arange(size)
-        wanted = torch.tensor([int(unit) for unit in self.units[site]], dtype=torch.long)
-        if outside := [unit for unit in wanted.tolist() if not 0 <= unit < size]:
-            raise InputError(f"Site {site!r} has units 0 to {size - 1}, but {outside[0]} was to be patched.")
-        return wanted
+        return torch.from_numpy(np.flatnonzero(Places.read(self.units[site], "units").mask(size, site, "units")))
 
     def result(self) -> PatchEffects:
         if not self.count:

@@ -61,6 +61,9 @@ def test_hand_worked_circuits() -> None:
     # Ablation goes through the chain: without u1 the product is gone, kept or not.
     assert kept(first=[0], second=[0, 1]) == [0, 0]
     assert kept(first=[0, 1, 2]) == [11, 1]
+    assert kept(first=[True, True, False], second=0) == [6, 1]  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="'first' has 3 units, but the boolean mask has 2"):
+        kept(first=[True, True])  # type: ignore[list-item]
     assert kept(first=[0, 1, 2], embedding=[1]) == [0, 0]
     others = IMAGES.flip(0)  # the two images stand in for each other
     values = kept_embeddings(hand_worked(), IMAGES, [{"first": [0, 2]}], source=others)[0, :, 0]
@@ -110,6 +113,7 @@ def test_rankings() -> None:
     assert circuit_of_size(graph, 0.5, "signed")["a"].tolist() == [2, 0]
     assert "input" not in circuit_of_size(graph, 1.0)
     assert complement({"a": np.array([1, 2])}, graph)["a"].tolist() == [0, 3]
+    assert complement({"a": [False, True, True, False]}, graph)["a"].tolist() == [0, 3]
 
 
 @pytest.mark.parametrize("tower", ["resnet", "vit", "convnext"])
@@ -251,7 +255,7 @@ def test_bad_input_is_refused() -> None:
         kept_embeddings(encoder, IMAGES, [{"input": [0]}])
     with pytest.raises(InputError, match="no site 'third'"):
         kept_embeddings(encoder, IMAGES, [{"third": [0]}])
-    with pytest.raises(InputError, match="lie in 0 to 2, but 3 is among them"):
+    with pytest.raises(InputError, match="'first' has units 0 to 2, but 3 was asked for"):
         kept_embeddings(encoder, IMAGES, [{"first": [0, 3]}])
     with pytest.raises(InputError, match=r"confidence in \(0, 1\).*confidence=1.0 and resamples=2000 were given"):
         curve_of(np.ones((10, 2))).table(confidence=1.0)

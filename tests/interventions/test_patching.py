@@ -178,8 +178,12 @@ def test_bad_input_is_refused(resnet: nn.Module) -> None:
         sweep(images[:2], source=images, sites=["attnpool"])
     with pytest.raises(InputError, match=r"\[3, 3, 32, 32\] were given for clean images"):
         sweep(source=images[..., :32, :32])
-    with pytest.raises(InputError, match="'attnpool' has units 0 to 15, but 16 was to be patched"):
+    with pytest.raises(InputError, match="'attnpool' has units 0 to 15, but 16 was asked for"):
         sweep(units={"attnpool": [3, 16]})
+    with pytest.raises(InputError, match="'attnpool' has 16 units, but the boolean mask has 2"):
+        sweep(units={"attnpool": [True, False]})
+    with pytest.raises(InputError, match="no site 'act9'"):
+        sweep(units={"act9": [3]})
     with pytest.raises(InputError, match="patching by 'unit', but by='site' was given with units"):
         sweep(units={"attnpool": [3]}, by="site")
     with pytest.raises(InputError, match="by to be one of unit, site, position, but 'head' was given"):
