@@ -20,7 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from circuitry.circuits.graph import AttributionGraph
-from circuitry.interventions.curves import faithfulness_ratio
+from circuitry.interventions.curve_reading import faithfulness_ratio
 from circuitry.interventions.faithfulness import KeptUnits, chosen_sites, complement, kept_embeddings, with_error
 from circuitry.models.baselines import ZERO, Baseline
 from circuitry.models.encoder import Encoder

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from circuitry import AttributionGraph, Encoder, InputError, attribute, class_logit, mean_baseline, midpoint_rule
-from circuitry.interventions.curves import FaithfulnessCurve, curves_by_domain, faithfulness_ratio, pool_curves
+from circuitry.interventions.curve_reading import faithfulness_ratio
+from circuitry.interventions.curves import FaithfulnessCurve, curves_by_domain, pool_curves
 from circuitry.interventions.faithfulness import (
     MIB_FRACTIONS,
     all_but,
