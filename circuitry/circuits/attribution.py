@@ -12,6 +12,7 @@ its baseline zero and its tenth of the units.
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +24,7 @@ from circuitry.circuits.edges import edge_effects
 from circuitry.circuits.graph import AttributionGraph, NodeEffects, keep_units
 from circuitry.circuits.nodes import node_effects
 from circuitry.circuits.quadrature import QuadratureRule, gauss_radau_rule, left_rule
-from circuitry.models.baselines import ZERO, Baseline
+from circuitry.models.baselines import AnyBaseline, Baseline, Counterfactual, as_baseline, check_count
 from circuitry.models.batches import ImageBatches, Images, rows_that_fit
 from circuitry.models.encoder import Encoder, checked_sites
 from circuitry.models.metrics import Metric
@@ -45,8 +46,8 @@ class AttributionSettings:
     """Quadrature rule of the path integrals."""
     edge_rule: QuadratureRule | None = None
     """Rule of the edges where it differs from that of the nodes."""
-    baseline: str | Baseline = "zero"
-    """Where the paths end."""
+    baseline: AnyBaseline = "zero"
+    """Where the paths end: ``"zero"``, a `Baseline`, or counterfactual images; see `circuitry.models.baselines`."""
     sites: tuple[str, ...] | None = None
     """Sites to score, in the encoder's order; all unless told."""
     batch_size: int | None = None
@@ -66,16 +67,12 @@ class AttributionSettings:
             raise InputError(f"The memory budget is a positive number of GiB, but {self.memory_gib} was given.")
         if self.batch_size is not None and self.batch_size < 1:
             raise InputError(f"A batch has at least one image, but a batch size of {self.batch_size} was given.")
-        if not isinstance(self.baseline, Baseline) and self.baseline != "zero":
-            raise InputError(
-                "A baseline is 'zero' or a Baseline such as mean_baseline(encoder, images), "
-                f"but {self.baseline!r} was given."
-            )
+        object.__setattr__(self, "baseline", as_baseline(self.baseline))
 
     @property
-    def resolved_baseline(self) -> Baseline:
-        """The baseline as activations."""
-        return self.baseline if isinstance(self.baseline, Baseline) else ZERO
+    def resolved_baseline(self) -> Baseline | Counterfactual:
+        """The baseline as an object."""
+        return as_baseline(self.baseline)
 
     def described(self) -> dict[str, Any]:
         """Return what changes the scores, as plain values; what only changes the speed is left out."""
@@ -94,7 +91,7 @@ def attribute(
     metric: Metric,
     node_fraction: float = 0.1,
     rule: QuadratureRule = STUDY_RULE,
-    baseline: str | Baseline = "zero",
+    baseline: AnyBaseline = "zero",
     sites: Sequence[str] | None = None,
     batch_size: int | None = None,
     progress: bool = True,
@@ -111,7 +108,8 @@ def attribute(
         metric: Embeddings [B, D] -> one number per image, e.g. `class_logit`.
         node_fraction: Share of the units of a site that is kept, in (0, 1].
         rule: Quadrature rule of the path integrals; the study's unless told (long runs have `DEFAULT_RULE`).
-        baseline: ``"zero"`` or a `Baseline`, e.g. from `mean_baseline`.
+        baseline: Where the paths end: ``"zero"``, a `Baseline` such as `mean_baseline` makes, or counterfactual images
+            [1, 3, H, W] or [B, 3, H, W], one for all images or one for every image.
         sites: Sites to score, in the encoder's order; all unless told. Edges run between consecutive ones.
         batch_size: Images at a time; as many as fit the memory budget unless told.
         progress: Show progress bars.
@@ -120,7 +118,7 @@ def attribute(
 
     Raises:
         InputError: for a fraction outside (0, 1], unknown or unordered sites, images of another size or none,
-            a metric of the wrong shape, or activations that are not finite.
+            a metric of the wrong shape, activations that are not finite, or a baseline that does not fit.
 
     Example:
         >>> graph = attribute(encoder, images, class_logit(weights, label=3), rule=midpoint_rule(6))
@@ -158,14 +156,18 @@ def attribute_halves(
         The graph of all images, and those of every other image from the first and from the second on; no
         halves for a single image.
     """
+    check_count(settings.resolved_baseline, len(images))
     job = _Job(encoder, metric, settings, progress)
+    every_other = (slice(0, None, 2), slice(1, None, 2))[: max(1, len(images))]
+    halves = [job.of_some(chosen) for chosen in every_other]
     with encoder.frozen(), encoder.light():
-        parts = [job.batches(part) for part in (images[0::2], images[1::2]) if len(part)]
-        nodes = [job.nodes(part) for part in parts]
+        parts = [half.batches(images[chosen]) for half, chosen in zip(halves, every_other, strict=True)]
+        nodes = [half.nodes(part) for half, part in zip(halves, parts, strict=True)]
         whole = job.graph(NodeEffects.merge(nodes), job.batches(images))
         if len(parts) < 2:
             return whole, None
-        return whole, (job.graph(nodes[0], parts[0]), job.graph(nodes[1], parts[1]))
+        graphs = [half.graph(of_half, part) for half, of_half, part in zip(halves, nodes, parts, strict=True)]
+        return whole, (graphs[0], graphs[1])
 
 
 class _Job:
@@ -176,6 +178,13 @@ class _Job:
         self.sites = checked_sites(encoder, settings.sites)
         self.memory = int(settings.memory_gib * 2**30)
         self.rows = rows_that_fit(encoder, settings.memory_gib)
+        self.baseline = settings.resolved_baseline
+
+    def of_some(self, images: slice) -> "_Job":
+        """Return the same job for some of the images, which take their own part of the baseline."""
+        job = copy(self)
+        job.baseline = self.baseline.select(images)
+        return job
 
     def batches(self, images: Images) -> ImageBatches:
         return ImageBatches(images, self.encoder, min(self.settings.batch_size or self.rows, self.rows))
@@ -189,7 +198,7 @@ class _Job:
                 batches,
                 self.metric,
                 rule=self.settings.rule,
-                baseline=self.settings.resolved_baseline,
+                baseline=self.baseline,
                 sites=self.sites,
                 rows=self.rows,
                 progress=self.progress,
@@ -204,7 +213,7 @@ class _Job:
             batches,
             kept,
             rule=self.settings.edge_rule or self.settings.rule,
-            baseline=self.settings.resolved_baseline,
+            baseline=self.baseline,
             sites=self.sites,
             memory=self.memory,
             progress=self.progress,

@@ -34,7 +34,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
 from circuitry.circuits.quadrature import QuadratureRule
-from circuitry.models.baselines import Baseline
+from circuitry.models.baselines import AnyBaseline, as_baseline
 from circuitry.models.batches import ImageBatches
 from circuitry.models.encoder import Encoder, clean_activations
 from circuitry.models.narrowing import narrowest
@@ -51,7 +51,7 @@ def edge_effects(
     kept_units: Mapping[str, Int[np.ndarray, " kept"]],
     *,
     rule: QuadratureRule,
-    baseline: Baseline,
+    baseline: AnyBaseline,
     sites: Sequence[str],
     memory: int,
     progress: bool = False,
@@ -63,11 +63,12 @@ def edge_effects(
         images: The images of one class in one domain.
         kept_units: Units of the circuit by site.
         rule: Quadrature rule of the path integral.
-        baseline: Where the path ends.
+        baseline: Where the path ends, see `circuitry.models.baselines`.
         sites: Sites of the circuit in order; the image itself is left out.
         memory: Bytes that the products with the Jacobian may take; on a CPU fewer are used, see `CACHED_BYTES`.
         progress: Show a bar over batches and pairs of sites.
     """
+    baseline = as_baseline(baseline)
     inner = [site for site in sites if site != INPUT]
     budget = min(memory, CACHED_BYTES) if encoder.device.type == "cpu" else memory
     kept = {site: torch.from_numpy(kept_units[site]).to(encoder.device) for site in inner}
@@ -85,8 +86,8 @@ def edge_effects(
     count = 0
     with tqdm(desc="edges", unit="pair", disable=not progress, leave=False) as bar:
         for batch in images:
-            count += len(batch)
             clean = clean_activations(encoder, batch, inner)
+            ends = baseline.activations(encoder, {up: clean[up] for up, _ in narrow}, count)
             for (up, down), stage in narrow.items():
                 a = clean[up]
                 target = clean[down].index_select(encoder.unit_dim(down), kept[down])
@@ -94,7 +95,7 @@ def edge_effects(
                 scores = _pair_scores(
                     stage,
                     a,
-                    baseline.at(up, a) - a,
+                    ends[up] - a,
                     target,
                     kept[up],
                     (encoder.unit_dim(up), encoder.unit_dim(down)),
@@ -103,6 +104,7 @@ def edge_effects(
                 )
                 sums[up, down] += scores.double().cpu().numpy()
                 bar.update()
+            count += len(batch)
     return {pair: 2 * total / (count**2 * positions[pair]) for pair, total in sums.items()}
 
 

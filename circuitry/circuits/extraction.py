@@ -34,7 +34,7 @@ from circuitry.models.prompts import as_patterns, default_templates
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import file_lock, remove_locks
 from circuitry.runs.manifest import claim, read_manifest
-from circuitry.runs.provenance import digest, versions, weights_digest
+from circuitry.runs.provenance import digest, versions
 
 FORMAT = "circuitry extraction 1"
 _WHOLE, _HALVES = "all", ("half-0", "half-1")
@@ -343,7 +343,7 @@ def _config(
         "n_images": n_images,
         "seed": seed,
         "templates": digest(patterns),
-        "baseline_digest": weights_digest(settings.resolved_baseline.values),
+        "baseline_digest": settings.resolved_baseline.digest,
         "sites": list(settings.sites or clip.encoder.sites),
         **settings.described(),
     }

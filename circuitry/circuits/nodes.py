@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from circuitry.circuits.graph import Completeness, NodeEffects
 from circuitry.circuits.quadrature import QuadratureRule
-from circuitry.models.baselines import Baseline
+from circuitry.models.baselines import AnyBaseline, as_baseline, check_count
 from circuitry.models.batches import ImageBatches
 from circuitry.models.encoder import Encoder, check_finite
 from circuitry.models.metrics import Metric, checked_metric
@@ -35,7 +35,7 @@ def node_effects(
     metric: Metric,
     *,
     rule: QuadratureRule,
-    baseline: Baseline,
+    baseline: AnyBaseline,
     sites: Sequence[str],
     rows: int,
     progress: bool = False,
@@ -47,35 +47,41 @@ def node_effects(
         images: The images of one class in one domain.
         metric: Embeddings [B, D] -> one number per image, row by row.
         rule: Quadrature rule of the path integral.
-        baseline: Where the path ends.
+        baseline: Where the path ends, see `circuitry.models.baselines`.
         sites: Sites to score.
         rows: Most images in one run.
         progress: Show a bar over batches and sites.
 
     Raises:
-        InputError: for no images, a metric of the wrong shape, or activations that are not finite.
+        InputError: for no images, a metric of the wrong shape, activations that are not finite, or a baseline that
+            does not fit.
     """
+    baseline = as_baseline(baseline)
     sums = {site: np.zeros(0) for site in sites}
     clean_sum, count = 0.0, 0
-    baseline_metric: dict[str, float] = {}
+    baseline_sums = dict.fromkeys(sites, 0.0)
     with tqdm(desc="nodes", unit="site", disable=not progress, leave=False) as bar:
         for batch in images:
             clean, first, value = _clean_run(encoder, batch, metric, sites, with_gradient=0.0 in rule.points)
-            clean_sum, count = clean_sum + value, count + len(batch)
+            ends = baseline.activations(encoder, clean, count)
             for site in sites:
-                a = clean[site]
-                b = baseline.at(site, a)
-                if site not in baseline_metric:
-                    baseline_metric[site] = _metric_at(encoder, metric, b[:1], site)
+                a, b = clean[site], ends[site]
+                if baseline.n_images is not None:
+                    baseline_sums[site] += _metric_sum(encoder, metric, b, site)
+                elif not count:  # the same for all images, so once will do
+                    baseline_sums[site] = _metric_sum(encoder, metric, b[:1], site)
                 gradient = _path_gradient(encoder, metric, a, b, site, rule, rows, first.get(site))
                 effect = _per_unit((b - a) * gradient, encoder.unit_dim(site)).sum(0).double().cpu().numpy()
                 sums[site] = effect + (sums[site] if sums[site].size else 0)
                 bar.update()
+            clean_sum, count = clean_sum + value, count + len(batch)
     if not count:
         raise InputError("Attribution needs at least one image, but there were none.")
+    check_count(baseline, count)
     scores = {site: total / count for site, total in sums.items()}
+    at_baseline = {site: total / (baseline.n_images or 1) for site, total in baseline_sums.items()}
     completeness = {
-        site: Completeness(float(scores[site].sum()), baseline_metric[site] - clean_sum / count) for site in sites
+        site: Completeness(float(scores[site].sum()), at_baseline[site] - clean_sum / count) for site in sites
     }
     return NodeEffects(scores, completeness, count)
 
@@ -92,7 +98,7 @@ def _clean_run(
     with torch.set_grad_enabled(with_gradient):
         x = images.detach().requires_grad_(with_gradient)
         embedding = encoder.run_with_hooks(x, fwd_hooks=[(site, tap) for site in sites])
-        check_finite(taps, encoder)
+        check_finite(taps)
         value = checked_metric(metric, embedding)
     gradients: dict[str, Tensor] = {}
     if with_gradient:
@@ -135,9 +141,9 @@ def _gradients(value: Tensor, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         return torch.autograd.grad(value.sum(), inputs)
 
 
-def _metric_at(encoder: Encoder, metric: Metric, activation: Tensor, site: str) -> float:
+def _metric_sum(encoder: Encoder, metric: Metric, activation: Tensor, site: str) -> float:
     with torch.no_grad():
-        return float(checked_metric(metric, encoder(activation, start=site)).double().mean())
+        return float(checked_metric(metric, encoder(activation, start=site)).double().sum())
 
 
 def _per_unit(x: Tensor, unit_dim: int) -> Tensor:

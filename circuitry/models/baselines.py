@@ -1,35 +1,207 @@
-"""Baselines: the activation that stands for 'this unit says nothing'."""
+"""Baselines: the activation that stands for 'this unit says nothing'.
 
-from collections.abc import Iterable
+A baseline is given as one of
+
+- the word ``"zero"``;
+- a `Baseline`: activations by site, one for all images or one for every image, such as `mean_baseline` makes;
+- a `Counterfactual`: what the same site does on other images, one for all or one for every image; a tensor of images
+  means the same.
+
+`as_baseline` turns all of them into an object with a ``name``, a ``digest`` and ``activations``, which gives what
+stands in for the activations of a batch. Where there is one for every image, they go by their place in the whole run,
+so that its cut into batches changes nothing.
+"""
+
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuitry.models.encoder import Encoder
+from circuitry.models.encoder import Encoder, check_finite
+from circuitry.models.sites import INPUT
 from circuitry.runs.errors import InputError
+from circuitry.runs.provenance import weights_digest
 
 
 @dataclass(frozen=True, eq=False)
 class Baseline:
-    """An activation per site that does not depend on the image."""
+    """Activations by site.
+
+    Example:
+        >>> Baseline("median", {"layer4.0": median})    # [1, C, H, W]: the same for every image
+    """
 
     name: str
-    """For tables and provenance: ``zero``, ``mean-position`` or ``mean-unit``."""
-    values: dict[str, Tensor]
-    """Activation [1, ...] by site, broadcast over the batch; a site that is not there has baseline zero."""
+    """For tables and provenance, such as ``mean-position``; graphs are compared where it is the same."""
+    values: Mapping[str, Tensor]
+    """Activation [1, ...] by site for all images, or [B, ...] with one for every image of a run, in their order; sizes
+    of 1 are broadcast. A site that is not there has baseline zero."""
 
-    def at(self, site: str, like: Tensor) -> Tensor:
-        """Return the baseline of a site, expanded to the shape of the activation ``like`` [B, ...]."""
+    def __post_init__(self) -> None:
+        counts = {site: len(v) if isinstance(v, Tensor) and v.dim() else 0 for site, v in self.values.items()}
+        for site, count in counts.items():
+            if count < 1 or count not in (1, max(counts.values())):
+                raise InputError(
+                    f"A baseline has a tensor at every site, [1, ...] for all images or [B, ...] with one entry for "
+                    f"every image, but {self.name!r} has {count} activations at site {site!r} and up to "
+                    f"{max(counts.values())} at others: give the same number everywhere."
+                )
+        check_finite(self.values, f"Activations of the baseline {self.name!r}")
+
+    @property
+    def n_images(self) -> int | None:
+        """How many images it has activations for, one by one; None where all images share one."""
+        return _several(max((len(value) for value in self.values.values()), default=1))
+
+    @cached_property
+    def digest(self) -> str:
+        """Digest of everything that shapes a number."""
+        return weights_digest(self.values)
+
+    def activations(self, encoder: Encoder, clean: Mapping[str, Tensor], start: int = 0) -> dict[str, Tensor]:
+        """Return what stands in for the activations ``clean`` of the images ``start``, ``start`` + 1, ... of a run.
+
+        Args:
+            encoder: The encoder under study.
+            clean: Activations [B, ...] by site of a batch; the answer has their sites, shapes, types and devices.
+            start: Place of the batch's first image in the whole run.
+
+        Raises:
+            InputError: for activations of another shape, or of fewer images than the run has.
+        """
+        return {site: self.at(site, like, start) for site, like in clean.items()}
+
+    def at(self, site: str, like: Tensor, start: int = 0) -> Tensor:
+        """Return `activations` at one site, in place of the activation ``like`` [B, ...]."""
         value = self.values.get(site)
         if value is None:
-            return torch.zeros_like(like)
+            return like.new_zeros(()).expand_as(like)
+        if len(value) > 1:
+            _check_rows(self, start + len(like))
+            value = value[start : start + len(like)]
+        sizes = zip(value.shape[1:], like.shape[1:], strict=False)
+        if value.dim() != like.dim() or any(size not in (1, wanted) for size, wanted in sizes):
+            raise InputError(
+                f"The baseline {self.name!r} has activations {list(value.shape)} at site {site!r}, where the encoder's "
+                f"are {list(like.shape)}: give a baseline of this encoder, with a first axis of 1 or one per image."
+            )
         return value.to(like).expand_as(like)
 
+    def select(self, images: slice) -> "Baseline":
+        """Return the baseline of some of the images of a run."""
+        return Baseline(self.name, {site: v[images] if len(v) > 1 else v for site, v in self.values.items()})
+
+
+@dataclass(frozen=True, eq=False)
+class Counterfactual:
+    """The same site's activation on other images, in a run without hooks and in evaluation mode.
+
+    Example:
+        >>> attribute(encoder, photos, metric, baseline=Counterfactual(photos_without_the_dog))
+    """
+
+    images: Tensor
+    """Images [1, 3, H, W] for all images of a run, or [B, 3, H, W] with one for every image, in their order."""
+
+    def __post_init__(self) -> None:
+        if self.images.dim() != 4 or self.images.shape[1] != 3 or not len(self.images):
+            raise InputError(
+                "Counterfactual images are a tensor [1, 3, height, width] for all images, or one with as many as there "
+                f"are images, but a tensor {list(self.images.shape)} was given."
+            )
+        check_finite({INPUT: self.images}, "Counterfactual images")
+
+    @property
+    def name(self) -> str:
+        """For tables and provenance."""
+        return "counterfactual"
+
+    @property
+    def n_images(self) -> int | None:
+        """How many images it has activations for, one by one; None where all images share one."""
+        return _several(len(self.images))
+
+    @cached_property
+    def digest(self) -> str:
+        """Digest of everything that shapes a number."""
+        return weights_digest({"counterfactual images": self.images})
+
+    def activations(self, encoder: Encoder, clean: Mapping[str, Tensor], start: int = 0) -> dict[str, Tensor]:
+        """Return what stands in for the activations ``clean``; see `Baseline.activations`.
+
+        Raises:
+            InputError: for fewer images than the run has, images of another size, or activations that are not finite.
+        """
+        stop = start + max(map(len, clean.values()), default=0)
+        _check_rows(self, stop)
+        found = self.run(encoder, clean, slice(start, stop))
+        return {site: found[site].to(like).expand_as(like) for site, like in clean.items()}
+
+    def run(self, encoder: Encoder, sites: Iterable[str], images: slice = slice(None)) -> dict[str, Tensor]:
+        """Return the activations at ``sites`` of the one image, or of those of the images that are chosen."""
+        chosen = self.images[images] if self.n_images else self.images
+        found = encoder.read_unhooked(chosen.to(encoder.device, encoder.dtype), sites)
+        check_finite(found, "Activations of the counterfactual images")
+        return found
+
+    def select(self, images: slice) -> "Counterfactual":
+        """Return the counterfactual images of some of the images of a run."""
+        return Counterfactual(self.images[images]) if self.n_images else self
+
+
+AnyBaseline = str | Baseline | Counterfactual | Tensor
+"""What a parameter ``baseline`` takes; see the module."""
 
 ZERO = Baseline("zero", {})
 """The study's baseline."""
+
+
+def as_baseline(value: object) -> Baseline | Counterfactual:
+    """Return the baseline that is meant, see the module.
+
+    Raises:
+        InputError: for anything else.
+    """
+    if isinstance(value, Baseline | Counterfactual):
+        return value
+    if isinstance(value, Tensor):
+        return Counterfactual(value)
+    if isinstance(value, str) and value == ZERO.name:
+        return ZERO
+    raise InputError(
+        "A baseline is 'zero', counterfactual images [1 or as many as there are images, 3, height, width], or a "
+        f"Baseline such as mean_baseline(encoder, images), but {value!r} was given."
+    )
+
+
+def check_count(baseline: Baseline | Counterfactual, n_images: int) -> None:
+    """Check that a baseline with one activation for every image has one for each of a run's images.
+
+    Raises:
+        InputError: for another number.
+    """
+    if baseline.n_images not in (None, n_images):
+        raise _wrong_count(baseline, f"{n_images} images")
+
+
+def _several(n: int) -> int | None:
+    return n if n > 1 else None
+
+
+def _check_rows(baseline: Baseline | Counterfactual, stop: int) -> None:
+    if baseline.n_images is not None and stop > baseline.n_images:
+        raise _wrong_count(baseline, f"at least {stop} images")
+
+
+def _wrong_count(baseline: Baseline | Counterfactual, images: str) -> InputError:
+    many = INPUT if isinstance(baseline, Counterfactual) else next(s for s, v in baseline.values.items() if len(v) > 1)
+    return InputError(
+        f"The baseline {baseline.name!r} has {baseline.n_images} activations at site {many!r} for {images}: "
+        "give one for every image, in the images' order, or one for all."
+    )
 
 
 def mean_baseline(

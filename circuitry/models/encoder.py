@@ -10,7 +10,7 @@ The tower's own modules do the work: with idle hooks the output is bit-equal to 
 This is the only file that knows HookPoint; `adapters` turns architectures into stages.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -117,15 +117,39 @@ class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships 
         last = len(self.stages) if stop is None else self.position(stop)
         if last < first:
             raise InputError(f"A run goes from a site to a later one, but {stop!r} lies before {start!r}.")
-        if first == 0 and (x.dim() != 4 or x.shape[1:] != (3, *self.image_size)):
-            raise InputError(
-                f"This encoder takes images [batch, 3, {self.image_size[0]}, {self.image_size[1]}], but was "
-                f"given {list(x.shape)}: preprocess the images with the model's own transform."
-            )
+        if first == 0:
+            self._check_images(x)
         x = self._hook_points[first](x)
         for index in range(first, last):
             x = self._hook_points[index + 1](self.stages[index].run(x))
         return x
+
+    def read_unhooked(
+        self, images: Float[Tensor, "batch ..."], sites: Iterable[str]
+    ) -> dict[str, Float[Tensor, "batch ..."]]:
+        """Return the activations of images at sites in a run of their own, which no hook takes part in.
+
+        The tower runs in evaluation mode, without gradients, and is left as it was.
+
+        Raises:
+            InputError: for unknown sites, or images of another size.
+        """
+        places = {self.position(site): site for site in sites}
+        self._check_images(images)
+        found, x = {}, images
+        with torch.no_grad(), self.frozen():
+            for index in range(max(places, default=-1) + 1):
+                x = self.stages[index - 1].run(x) if index else x
+                if index in places:
+                    found[places[index]] = x
+        return found
+
+    def _check_images(self, images: Tensor) -> None:
+        if images.dim() != 4 or images.shape[1:] != (3, *self.image_size):
+            raise InputError(
+                f"This encoder takes images [batch, 3, {self.image_size[0]}, {self.image_size[1]}], but was "
+                f"given {list(images.shape)}: preprocess the images with the model's own transform."
+            )
 
     @contextmanager
     def light(self) -> Iterator[None]:
@@ -164,15 +188,20 @@ def clean_activations(encoder: Encoder, images: Tensor, sites: Sequence[str]) ->
     with torch.no_grad():
         last = max(sites, key=encoder.position, default=None)
         _, cache = encoder.run_with_cache(images, stop=last, names_filter=lambda name: name in wanted)
-    check_finite(cache, encoder)
+    check_finite(cache)
     return dict(cache)
 
 
-def check_finite(activations: dict[str, Tensor], encoder: Encoder) -> None:
-    for site in encoder.sites:
-        if site in activations and not bool(activations[site].isfinite().all()):
+def check_finite(activations: Mapping[str, Tensor], what: str = "Activations") -> None:
+    """Check activations by site.
+
+    Raises:
+        InputError: for the first site with a value that is NaN or infinite; ``what`` begins the sentence.
+    """
+    for site, activation in activations.items():
+        if not bool(activation.isfinite().all()):
             raise InputError(
-                f"Activations at site {site!r} are not finite (NaN or infinite): look at the images and at "
+                f"{what} at site {site!r} are not finite (NaN or infinite): look at the images and at "
                 "the weights of the stages up to it."
             )
 

@@ -29,20 +29,12 @@ from circuitry.circuits import edges
 from circuitry.circuits.attribution import AttributionSettings, attribute_halves
 from circuitry.models.stages import Stage
 from tests.conftest import shared
+from tests.support.oracles import TailModule, brute_force_edges, brute_force_nodes, setting, worst
 from tests.support.towers import make_tower
-
-
-def setting(tower: nn.Module, n: int = 3) -> tuple[Encoder, Tensor, Tensor]:
-    encoder = Encoder.from_tower(tower)
-    return encoder, torch.randn(n, 3, *encoder.image_size), F.normalize(torch.randn(4, 16), dim=-1)
 
 
 def attribute(encoder: Encoder, images: object, weights: Tensor, **settings: object) -> AttributionGraph:
     return circuitry.attribute(encoder, images, class_logit(weights, 1), progress=False, **settings)  # type: ignore[arg-type]
-
-
-def worst(a: dict, b: dict) -> float:  # type: ignore[type-arg]
-    return max(float(np.linalg.norm(a[k] - b[k]) / np.linalg.norm(b[k])) for k in b)
 
 
 # --- by hand ---------------------------------------------------------------------------------------------------------
@@ -104,43 +96,6 @@ def test_hand_worked_network() -> None:
 # --- brute force -----------------------------------------------------------------------------------------------------
 
 
-def brute_force_nodes(encoder: Encoder, images: Tensor, weights: Tensor, site: str, points: int) -> np.ndarray:
-    """Left rule by finite sums of full runs with the activation replaced by a hook, image by image."""
-    effects = []
-    for image in images:
-        with torch.no_grad():
-            _, cache = encoder.run_with_cache(image[None])
-        total = 0
-        for k in range(points):
-            x = ((1 - k / points) * cache[site]).requires_grad_()
-            y = encoder.run_with_hooks(image[None], fwd_hooks=[(site, lambda _, hook, x=x: x)])
-            total = total + torch.autograd.grad((F.normalize(y) @ weights[1]).sum(), x)[0]
-        effect = (-cache[site] * total / points)[0].movedim(encoder.unit_dim(site) % cache[site].dim() - 1, 0)
-        effects.append(effect.flatten(1).sum(1) if effect.dim() > 1 else effect)
-    return torch.stack(effects).mean(0).numpy()
-
-
-def brute_force_edges(
-    encoder: Encoder, images: Tensor, pair: tuple[str, str], kept: dict[str, np.ndarray], points: int
-) -> np.ndarray:
-    """Left rule over full runs, one downstream unit at a time, on all images at once."""
-    up, down = pair
-    with torch.no_grad():
-        _, cache = encoder.run_with_cache(images)
-    a, dim_up, dim_down = cache[up], encoder.unit_dim(up), encoder.unit_dim(down)
-    rows = []
-    for unit in kept[down].tolist():
-        total = 0
-        for k in range(points):
-            x = ((1 - k / points) * a).requires_grad_()
-            y = encoder.run_with_hooks(images, stop=down, fwd_hooks=[(up, lambda _, hook, x=x: x)])
-            gap = F.mse_loss(y.select(dim_down, unit), cache[down].select(dim_down, unit))
-            total = total + torch.autograd.grad(gap, x)[0]
-        effect = (-a * total / points).movedim(dim_up, 1)
-        rows.append((effect.flatten(2).sum(2) if effect.dim() > 2 else effect).mean(0)[torch.from_numpy(kept[up])])
-    return torch.stack(rows).numpy()
-
-
 def test_nodes_equal_brute_force(any_tower: nn.Module) -> None:
     encoder, images, weights = setting(any_tower)
     graph = attribute(encoder, images, weights, rule=left_rule(3))
@@ -196,17 +151,6 @@ def test_nodes_equal_captum(resnet: Any) -> None:
             cache[site], baselines=torch.zeros_like(cache[site]), n_steps=7, method="gausslegendre"
         )
         assert -effect.sum((0, 2, 3)).detach().numpy() == pytest.approx(graph.node_scores[site], rel=1e-3, abs=1e-6)
-
-
-class TailModule(nn.Module):
-    """The rest of a tower as a module with an entry layer, as captum wants it."""
-
-    def __init__(self, encoder: Encoder, site: str, weights: Tensor) -> None:
-        super().__init__()
-        self.entry, self.encoder, self.site, self.weights = nn.Identity(), encoder, site, weights
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.normalize(self.encoder(self.entry(x), start=self.site)) @ self.weights[1]
 
 
 # --- laws ------------------------------------------------------------------------------------------------------------

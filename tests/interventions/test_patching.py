@@ -202,7 +202,7 @@ def test_bad_input_is_refused(resnet: nn.Module) -> None:
 
 def test_a_baseline_by_hand_is_named() -> None:
     encoder, images, weights = setting(make_tower("vit"))
-    baseline = Baseline("ones", {site: torch.ones(1) for site in encoder.sites})
+    baseline = Baseline("ones", {"proj": torch.ones(1, 1)})
     effects = patch_effects(
         encoder, images, class_logit(weights, 0), source=baseline, sites=["proj"], by="site", progress=False
     )

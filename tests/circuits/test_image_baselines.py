@@ -1,0 +1,181 @@
+"""Baselines that depend on the image: counterfactual images and one activation per image, against oracles."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from captum.attr import LayerIntegratedGradients
+from torch import Tensor
+
+from circuitry import AttributionGraph, Encoder, InputError, class_logit, gauss_legendre_rule, left_rule, midpoint_rule
+from circuitry.circuits import attribution
+from circuitry.circuits.attribution import AttributionSettings, attribute_halves
+from circuitry.models.baselines import AnyBaseline, Baseline, Counterfactual
+from tests.support.oracles import TailModule, brute_force_edges, brute_force_nodes, setting, worst
+from tests.support.towers import make_tower
+
+
+def attribute(encoder: Encoder, images: Any, weights: Tensor, baseline: AnyBaseline, **more: Any) -> AttributionGraph:
+    return attribution.attribute(encoder, images, class_logit(weights, 1), baseline=baseline, progress=False, **more)
+
+
+def activations(encoder: Encoder, images: Tensor) -> dict[str, Tensor]:
+    with torch.no_grad():
+        return dict(encoder.run_with_cache(images)[1])
+
+
+def random_activations(encoder: Encoder, images: Tensor) -> dict[str, Tensor]:
+    return {site: torch.randn_like(a) for site, a in activations(encoder, images).items()}
+
+
+def precise(tower: Any, n: int = 3) -> tuple[Encoder, Tensor, Tensor]:
+    """Double precision: a random tower makes nearly the same of all images, and effects are small beside rounding."""
+    encoder, images, weights = setting(tower.double(), n)
+    return encoder, images.double(), weights.double()
+
+
+KINDS = ("one per image", "one for all", "a tensor", "activations")
+
+
+@pytest.mark.parametrize(
+    ("tower", "kind"), [*(("resnet", kind) for kind in KINDS), ("vit", KINDS[0]), ("swin", KINDS[-1])]
+)
+def test_nodes_and_edges_equal_brute_force(tower: str, kind: str) -> None:
+    encoder, images, weights = precise(make_tower(tower))
+    others = torch.randn_like(images)
+    ends = activations(encoder, others)
+    baseline: AnyBaseline = Counterfactual(others)
+    if kind == "one for all":
+        baseline, ends = Counterfactual(others[:1]), {site: a[:1].expand_as(a) for site, a in ends.items()}
+    elif kind == "a tensor":
+        baseline = others
+    elif kind == "activations":
+        ends = random_activations(encoder, images)
+        baseline = Baseline("random", ends)
+    graph = attribute(encoder, images, weights, baseline, rule=left_rule(3), node_fraction=0.1)
+    nodes = {site: brute_force_nodes(encoder, images, weights, site, 3, ends[site]) for site in encoder.sites}
+    assert worst(graph.node_scores, nodes) < 1e-8
+    kept = graph.kept_units
+    edges = {pair: brute_force_edges(encoder, images, pair, kept, 3, ends[pair[0]]) for pair in graph.edge_scores}
+    assert worst(graph.edge_scores, edges) < 1e-8
+    assert graph.settings["baseline"] == ("random" if kind == "activations" else "counterfactual")
+
+
+def test_nodes_equal_captum(resnet: Any) -> None:
+    encoder, images, weights = setting(resnet)
+    others = torch.randn_like(images)
+    graph = attribute(encoder, images, weights, others, rule=gauss_legendre_rule(7))
+    clean, ends = activations(encoder, images), activations(encoder, others)
+    for site in ("act2", "layer2.1", "layer4.0"):
+        tail = TailModule(encoder, site, weights)
+        effect = LayerIntegratedGradients(tail, tail.entry).attribute(
+            clean[site], baselines=ends[site], n_steps=7, method="gausslegendre"
+        )
+        expected = -effect.sum((2, 3)).mean(0).detach().numpy()
+        assert expected == pytest.approx(graph.node_scores[site], rel=1e-3, abs=1e-6)
+
+
+def test_the_metric_difference_is_that_of_each_image_to_its_own_baseline(resnet: Any) -> None:
+    encoder, images, weights = setting(resnet)
+    ends = random_activations(encoder, images)
+    graph = attribute(encoder, images, weights, Baseline("random", ends), rule=midpoint_rule(60))
+    metric = class_logit(weights, 1)
+    for site in encoder.sites:
+        with torch.no_grad():
+            moved = encoder.run_with_hooks(images, fwd_hooks=[(site, lambda a, hook, site=site: ends[site])])
+            expected = float((metric(moved) - metric(encoder(images))).mean())
+        assert graph.completeness[site].metric_difference == pytest.approx(expected, abs=1e-6)
+        assert abs(graph.completeness[site].gap) < 0.02
+
+
+@pytest.mark.parametrize("kind", ["images", "activations"])
+def test_any_cut_into_batches_gives_the_same(resnet: Any, kind: str) -> None:
+    encoder, images, weights = precise(resnet, n=5)
+    others = torch.randn_like(images)
+    baseline: AnyBaseline = others if kind == "images" else Baseline("random", random_activations(encoder, others))
+    whole = attribute(encoder, images, weights, baseline, rule=midpoint_rule(2))
+
+    def one_shot() -> Iterator[Tensor]:
+        yield images[:1]
+        yield images[1:]
+
+    for cut, size in ((images, 2), ([images[:4], images[4:]], None), (one_shot(), 3)):
+        parts = attribute(encoder, cut, weights, baseline, rule=midpoint_rule(2), batch_size=size)
+        assert worst(parts.node_scores, whole.node_scores) < 1e-8
+        assert worst(parts.edge_scores, whole.edge_scores) < 1e-8
+        for site, expected in whole.completeness.items():
+            assert parts.completeness[site] == pytest.approx(expected, abs=1e-10)
+
+
+@pytest.mark.parametrize("kind", ["images", "activations"])
+def test_halves_take_their_own_part_of_the_baseline(resnet: Any, kind: str) -> None:
+    encoder, images, weights = precise(resnet, n=5)
+    others = torch.randn_like(images)
+    values = random_activations(encoder, others)
+    baseline: AnyBaseline = others if kind == "images" else Baseline("random", values)
+    settings = AttributionSettings(baseline=baseline)
+    whole, halves = attribute_halves(encoder, images, class_logit(weights, 1), settings, progress=False)
+    assert halves is not None
+    for graph, part in zip((whole, *halves), (slice(None), slice(0, None, 2), slice(1, None, 2)), strict=True):
+        own = others[part] if kind == "images" else Baseline("random", {s: v[part] for s, v in values.items()})
+        direct = attribute(encoder, images[part], weights, own, rule=settings.rule)
+        assert worst(graph.node_scores, direct.node_scores) < 1e-8
+        assert worst(graph.edge_scores, direct.edge_scores) < 1e-8
+        for site, expected in direct.completeness.items():
+            assert graph.completeness[site] == pytest.approx(expected, abs=1e-10)
+
+
+def test_images_that_are_their_own_counterfactual_have_no_effects(resnet: Any) -> None:
+    encoder, images, weights = setting(resnet)
+    graph = attribute(encoder, images, weights, images)
+    assert all(abs(scores).max() == 0 for scores in graph.node_scores.values())
+    assert all(abs(scores).max() == 0 for scores in graph.edge_scores.values())
+
+
+def test_counterfactual_images_run_without_hooks_and_in_evaluation_mode(resnet: Any) -> None:
+    encoder, images, _ = setting(resnet)
+    clean = activations(encoder, images)
+    expected = activations(encoder, others := torch.randn_like(images))
+    resnet.train()
+    before = {name: value.clone() for name, value in resnet.state_dict().items()}
+    with encoder.hooks(fwd_hooks=[("act1", lambda a, hook: 0 * a)]):
+        found = Counterfactual(others).activations(encoder, clean)
+    assert all(torch.equal(found[site], expected[site]) for site in encoder.sites)
+    assert resnet.training
+    assert all(torch.equal(value, before[name]) for name, value in resnet.state_dict().items())
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_a_baseline_has_one_activation_per_image(resnet: Any, count: int) -> None:
+    encoder, images, weights = setting(resnet)
+    values = {"act1": torch.zeros(1, 4, 32, 32), "layer4.0": torch.zeros(count, 256, 2, 2)}
+    given: list[tuple[AnyBaseline, str]] = [
+        (Baseline("mine", values), f"'mine' has {count} activations at site 'layer4.0' for (3|at least 3) images"),
+        (torch.zeros(count, 3, 64, 64), f"'counterfactual' has {count} activations at site 'input' for"),
+    ]
+    for baseline, message in given:
+        for cut in (images, [images[:2], images[2:]]):
+            with pytest.raises(InputError, match=message):
+                attribute(encoder, cut, weights, baseline)
+        settings = AttributionSettings(baseline=baseline)
+        with pytest.raises(InputError, match=f"has {count} activations at site .* for 3 images: give one for every"):
+            attribute_halves(encoder, images, class_logit(weights, 1), settings, progress=False)
+
+
+def test_a_baseline_of_another_shape_names_the_site(resnet: Any) -> None:
+    encoder, images, weights = setting(resnet)
+    for shape in ([1, 4, 16, 16], [1, 4], [3, 5, 32, 32]):
+        with pytest.raises(InputError, match=r"at site 'act2', where the encoder's are \[3, 4, 32, 32\]"):
+            attribute(encoder, images, weights, Baseline("mine", {"act2": torch.zeros(shape)}))
+    with pytest.raises(InputError, match=r"takes images \[batch, 3, 64, 64\], but was given \[3, 3, 32, 32\]"):
+        attribute(encoder, images, weights, torch.zeros(3, 3, 32, 32))
+
+
+def test_sizes_of_one_are_broadcast(resnet: Any) -> None:
+    encoder, images, weights = setting(resnet)
+    wide = Baseline("unit", {"act2": torch.randn(1, 4, 1, 1)})
+    full = Baseline("unit", {"act2": wide.values["act2"].expand(3, 4, 32, 32).clone()})
+    found, expected = (attribute(encoder, images, weights, b, rule=midpoint_rule(2)) for b in (wide, full))
+    assert worst(found.node_scores, expected.node_scores) < 1e-5
+    assert worst(found.edge_scores, expected.edge_scores) < 1e-5

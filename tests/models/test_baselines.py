@@ -1,0 +1,79 @@
+"""What a baseline may be, its name and digest; what is made of images is tested in tests/circuits."""
+
+import pytest
+import torch
+
+from circuitry import InputError
+from circuitry.models.baselines import ZERO, Baseline, Counterfactual, as_baseline, check_count
+
+IMAGES = torch.randn(3, 3, 4, 4)
+
+
+def test_every_way_to_give_a_baseline() -> None:
+    assert as_baseline("zero") is ZERO
+    mean = Baseline("mean", {"a": torch.ones(1, 2)})
+    assert as_baseline(mean) is mean
+    one_each = as_baseline(IMAGES)
+    assert isinstance(one_each, Counterfactual)
+    assert one_each.images is IMAGES
+    assert as_baseline(one_each) is one_each
+
+
+@pytest.mark.parametrize("value", ["mean", None, 0, {"a": torch.ones(1, 2)}])
+def test_other_values_are_refused(value: object) -> None:
+    with pytest.raises(InputError, match=r"'zero', counterfactual images \[1 or .*\], or a Baseline such as"):
+        as_baseline(value)
+
+
+@pytest.mark.parametrize("shape", [[3, 4, 4], [2, 1, 4, 4], [0, 3, 4, 4]])
+def test_counterfactual_images_are_images(shape: list[int]) -> None:
+    with pytest.raises(InputError, match=r"Counterfactual images are a tensor \[1, 3, height, width\] for all"):
+        as_baseline(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_values_that_are_not_finite_name_the_site(value: float) -> None:
+    with pytest.raises(InputError, match="Activations of the baseline 'mine' at site 'b' are not finite"):
+        Baseline("mine", {"a": torch.zeros(1, 2), "b": torch.tensor([[value, 0]])})
+    with pytest.raises(InputError, match="Counterfactual images at site 'input' are not finite"):
+        Counterfactual(torch.full((1, 3, 4, 4), value))
+
+
+@pytest.mark.parametrize("values", [{"a": torch.zeros(2, 3), "b": torch.zeros(4, 3)}, {"a": torch.tensor(1.0)}])
+def test_counts_differ_in_no_baseline(values: dict[str, torch.Tensor]) -> None:
+    with pytest.raises(InputError, match=r"'mine' has \d activations at site 'a' and up to \d at others"):
+        Baseline("mine", values)
+
+
+def test_digests_tell_what_shapes_a_number() -> None:
+    different: list[Baseline | Counterfactual] = [
+        ZERO,
+        Baseline("zero", {"a": torch.zeros(1, 2)}),
+        Baseline("zero", {"b": torch.zeros(1, 2)}),
+        Baseline("zero", {"a": torch.ones(1, 2)}),
+        Counterfactual(IMAGES),
+        Counterfactual(IMAGES[:1]),
+        Baseline("zero", {"input": IMAGES}),
+    ]
+    assert len({baseline.digest for baseline in different}) == len(different)
+    assert Counterfactual(IMAGES.clone()).digest == Counterfactual(IMAGES).digest
+    assert Baseline("other", {}).digest == ZERO.digest
+
+
+def test_selection_keeps_what_is_for_all_images() -> None:
+    every_other = slice(0, None, 2)
+    one_each = Baseline("mine", {"a": torch.arange(3.0)[:, None], "b": torch.zeros(1, 2)}).select(every_other)
+    assert one_each.values["a"].tolist() == [[0], [2]]
+    assert one_each.values["b"].shape == (1, 2)
+    assert torch.equal(Counterfactual(IMAGES).select(every_other).images, IMAGES[[0, 2]])
+    assert Counterfactual(IMAGES[:1]).select(slice(1, None, 2)).images.shape == (1, 3, 4, 4)
+    # A part with a single image takes that one, whatever the others have.
+    assert Counterfactual(IMAGES).select(slice(2, None)).n_images is None
+
+
+def test_counts() -> None:
+    for baseline in (ZERO, Counterfactual(IMAGES[:1]), Counterfactual(IMAGES)):
+        check_count(baseline, 3)
+    check_count(ZERO, 7)
+    with pytest.raises(InputError, match="has 3 activations at site 'input' for 2 images: give one for every image"):
+        check_count(Counterfactual(IMAGES), 2)
