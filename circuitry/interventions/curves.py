@@ -19,10 +19,8 @@ from circuitry.interventions.resampling import Bootstrap
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError
 
-CURVE_FORMAT = "circuitry faithfulness curve 1"
+CURVE_FORMAT = "circuitry faithfulness curve 2"
 """Name and version of the file format."""
-
-RANKINGS = ("absolute", "signed")
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,22 +18,13 @@ import torch
 from torch import Tensor
 
 from circuitry.interventions.places import Chosen, Places, listed
-from circuitry.models.baselines import Baseline
+from circuitry.models.baselines import Baseline, Counterfactual, check_count
 from circuitry.models.encoder import Encoder
 from circuitry.runs.errors import InputError
 
-
-@dataclass(frozen=True, eq=False)
-class OtherImages:
-    """As the value of a patch: the same site's activation on other images, in a run without patches."""
-
-    images: Tensor
-    """Images [B, 3, H, W], one for every image of the patched run, or [1, 3, H, W], one for all."""
-
-
-PatchValue = int | float | Tensor | Baseline | OtherImages | Callable[[Tensor], Tensor]
-"""A constant; an activation of the site [B, ...] or [1, ...]; a `Baseline`; `OtherImages`; or a function of the
-site's whole activation that returns one of the same shape. Of all of them only the patched part is written."""
+PatchValue = int | float | Tensor | Baseline | Counterfactual | Callable[[Tensor], Tensor]
+"""A constant; an activation of the site [B, ...] or [1, ...]; a `Baseline`; `Counterfactual` images; or a function of
+the site's whole activation that returns one of the same shape. Of all of them only the patched part is written."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +35,7 @@ class Patch:
         >>> Patch("layer4.0", 0.0, units=5)                           # zero ablation of one channel
         >>> Patch("layer4.0", 0.0, units=scores > 0)                  # of the channels where a mask is true
         >>> Patch("layer2.0", mean_baseline(encoder, reference))      # mean ablation of a whole site
-        >>> Patch("act1", OtherImages(corrupted), positions=[0, 1])   # activation patching of two positions
+        >>> Patch("act1", Counterfactual(corrupted), positions=[0, 1])    # activation patching of two positions
         >>> Patch("layer3.0", lambda a: 2 * a, units=[5])             # steering
     """
 
@@ -99,15 +90,13 @@ def patched(encoder: Encoder, patches: Patch | Sequence[Patch]) -> Iterator[Enco
 
 
 class _Write:
-    """A patch with its source activation computed and its mask made once per shape."""
+    """A patch with what it writes computed and its mask made once per shape."""
 
     def __init__(self, encoder: Encoder, patch: Patch) -> None:
         self.patch, self.unit_dim = patch, encoder.unit_dim(patch.site)
         self.value: int | float | Tensor | Baseline | Callable[[Tensor], Tensor]
-        if isinstance(patch.value, OtherImages):
-            with torch.no_grad(), encoder.frozen():
-                images = patch.value.images.to(encoder.device, encoder.dtype)
-                self.value = encoder(images, stop=patch.site)
+        if isinstance(patch.value, Counterfactual):
+            self.value = patch.value.run(encoder, [patch.site])[patch.site]
         else:
             self.value = patch.value
         self._masks: dict[torch.Size, Tensor] = {}
@@ -118,6 +107,7 @@ class _Write:
         if isinstance(value, int | float):
             return value
         if isinstance(value, Baseline):
+            check_count(value, len(activation))
             return value.at(self.patch.site, activation)
         found = value.to(activation) if isinstance(value, Tensor) else value(activation)
         if found.shape[1:] != activation.shape[1:] or len(found) not in (1, len(activation)):

@@ -20,7 +20,7 @@ def transfer_matrix(table: pd.DataFrame, value: str = "faithfulness") -> pd.Data
     recognises in a domain cannot dominate; NaN where the model does no better than the baseline.
 
     Args:
-        table: From `transfer.transfer_circuits` or `transfer.interchange`.
+        table: From `transfer_circuits` or `interchange`.
         value: ``faithfulness``, ``selectivity`` (of a table made with images of other classes), or the column to
             average.
 
@@ -48,7 +48,7 @@ def transfer_against_similarity(matrix: pd.DataFrame, similarity: pd.DataFrame) 
 
     Args:
         matrix: From `transfer_matrix`.
-        similarity: From `graph_similarity.domain_matrix`.
+        similarity: From `domain_matrix`.
 
     Returns:
         The correlation, its p value, and the points: domain_a, domain_b, similarity, transfer. Correlation and p
@@ -80,7 +80,7 @@ def transfer_over_depth(
     """Return how well a domain is served by its own circuits and by those of other domains, site by site.
 
     Args:
-        table: From `causal_study.study_transfer`, with the column ``sites``; ``all`` is left out.
+        table: From `CausalStudy.extract_transfer`, with the column ``sites``; ``all`` is left out.
         value: ``faithfulness`` or ``selectivity``.
         resamples: Of the bootstrap over classes.
         seed: Seed of the bootstrap.

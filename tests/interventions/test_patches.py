@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from circuitry import Encoder, InputError, mean_baseline
-from circuitry.interventions.patches import OtherImages, Patch, PatchValue, patched
+from circuitry.interventions.patches import Patch, PatchValue, patched
+from circuitry.models.baselines import Counterfactual
 from tests.support.towers import make_tower
 
 
@@ -39,8 +40,8 @@ def test_a_patch_equals_a_hook_written_by_hand(any_tower: nn.Module) -> None:
             (0, torch.zeros_like),
             (1.5, partial(torch.full_like, fill_value=1.5)),
             (means, mean.expand_as),
-            (OtherImages(others), there.expand_as),
-            (OtherImages(others[1:2]), cache_of_one[site].expand_as),
+            (Counterfactual(others), there.expand_as),
+            (Counterfactual(others[1:2]), cache_of_one[site].expand_as),
             (there.roll(1, 0), there.roll(1, 0).expand_as),
             (lambda a: 2 * a + 1, lambda a: 2 * a + 1),
         ]
@@ -124,7 +125,7 @@ def test_a_null_patch_changes_nothing_bit_for_bit(any_tower: nn.Module) -> None:
     for patches in (
         [],
         [Patch(site, 3.0, units=[]) for site in encoder.sites],
-        [Patch(site, OtherImages(images)) for site in encoder.sites],
+        [Patch(site, Counterfactual(images)) for site in encoder.sites],
         [Patch(site, cache[site], units=[1]) for site in encoder.sites],
     ):
         with patched(encoder, patches):
@@ -198,7 +199,7 @@ def test_hooks_of_others_stay(resnet: nn.Module) -> None:
         ([Patch("act1", 0.0, positions=[1024])], "'act1' has positions 0 to 1023, but 1024 was asked for: choose pos"),
         ([Patch("attnpool", 0.0, positions=[1])], "'attnpool' has positions 0 to 0, but 1 was asked for"),
         (
-            [Patch("act1", OtherImages(torch.zeros(2, 3, 64, 64)), units=[0])],
+            [Patch("act1", Counterfactual(torch.zeros(2, 3, 64, 64)), units=[0])],
             r"'act1', units 0, all positions has shape \[2, 4, 32, 32\], but the activation there is \[3, 4, 32, 32\]",
         ),
         ([Patch("act1", torch.zeros(3, 4, 8, 8))], r"has shape \[3, 4, 8, 8\].*or with a batch of 1 for all images"),
@@ -262,7 +263,7 @@ def test_other_images_run_in_evaluation_mode(resnet: nn.Module) -> None:
     expected = encoder.eval()(images, stop="act1")
     resnet.train()
     before = {name: buffer.clone() for name, buffer in resnet.named_buffers()}
-    with patched(encoder, Patch("act1", OtherImages(images))):
+    with patched(encoder, Patch("act1", Counterfactual(images))):
         assert resnet.training
         written = encoder(torch.zeros(3, 4, 32, 32), start="act1", stop="act1")
     assert torch.equal(written, expected)
