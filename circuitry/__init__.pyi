@@ -1,8 +1,8 @@
 from .circuits.attribution import attribute as attribute
-from .circuits.extraction import GraphFolder as GraphFolder
 from .circuits.extraction import extract as extract
 from .circuits.graph import AttributionGraph as AttributionGraph
 from .circuits.graph import Circuit as Circuit
+from .circuits.graph_folder import GraphFolder as GraphFolder
 from .circuits.quadrature import QuadratureRule as QuadratureRule
 from .circuits.quadrature import gauss_legendre_rule as gauss_legendre_rule
 from .circuits.quadrature import gauss_radau_rule as gauss_radau_rule

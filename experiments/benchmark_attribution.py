@@ -39,9 +39,9 @@ from circuitry.circuits.graph import NodeEffects, keep_units
 from circuitry.circuits.nodes import node_effects
 from circuitry.circuits.quadrature import QuadratureRule, parse_rule
 from circuitry.interventions.patching import patch_effects
+from circuitry.models.architectures import register_model
 from circuitry.models.baselines import ZERO
 from circuitry.models.batches import ImageBatches, rows_that_fit
-from circuitry.models.clip import register_model
 
 Scores = dict[str, Tensor]
 EdgeRows = dict[tuple[str, str], Tensor]

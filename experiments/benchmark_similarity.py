@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from circuitry import AttributionGraph, GraphFolder, Measure, compare_all
-from circuitry.circuits.extraction import FORMAT
 from circuitry.circuits.graph import keep_units
+from circuitry.circuits.graph_folder import FORMAT
 from circuitry.runs.command_line import run_script
 from circuitry.runs.files import whole_file
 

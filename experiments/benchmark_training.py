@@ -19,7 +19,7 @@ import pandas as pd
 from circuitry import DomainFolder
 from circuitry.data.mixtures.mixture_files import read_captions, write_mixture
 from circuitry.data.toy.write import write_toy
-from circuitry.models.clip import SHIPPED_CONFIGS
+from circuitry.models.architectures import SHIPPED_CONFIGS
 from circuitry.runs.command_line import run_script
 from circuitry.training.clip import train_clip
 from circuitry.training.presets import ClipPreset, clip_preset

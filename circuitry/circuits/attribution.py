@@ -24,7 +24,7 @@ from circuitry.circuits.edges import edge_effects
 from circuitry.circuits.graph import AttributionGraph, NodeEffects, keep_units
 from circuitry.circuits.nodes import node_effects
 from circuitry.circuits.quadrature import QuadratureRule, gauss_radau_rule, left_rule
-from circuitry.models.baselines import AnyBaseline, Baseline, Counterfactual, as_baseline, check_count
+from circuitry.models.baselines import NAMES_OF_DATA, AnyBaseline, Baseline, Counterfactual, as_baseline, check_count
 from circuitry.models.batches import ImageBatches, Images, rows_that_fit
 from circuitry.models.encoder import Encoder, checked_sites
 from circuitry.models.metrics import Metric
@@ -47,7 +47,8 @@ class AttributionSettings:
     edge_rule: QuadratureRule | None = None
     """Rule of the edges where it differs from that of the nodes."""
     baseline: AnyBaseline = "zero"
-    """Where the paths end: ``"zero"``, a `Baseline`, or counterfactual images; see `circuitry.models.baselines`."""
+    """Where the paths end: ``"zero"``, a `Baseline`, or counterfactual images, see `circuitry.models.baselines`; for
+    `extract` also a name of `circuitry.models.named_baselines`."""
     sites: tuple[str, ...] | None = None
     """Sites to score, in the encoder's order; all unless told."""
     batch_size: int | None = None
@@ -67,7 +68,8 @@ class AttributionSettings:
             raise InputError(f"The memory budget is a positive number of GiB, but {self.memory_gib} was given.")
         if self.batch_size is not None and self.batch_size < 1:
             raise InputError(f"A batch has at least one image, but a batch size of {self.batch_size} was given.")
-        object.__setattr__(self, "baseline", as_baseline(self.baseline))
+        if not (isinstance(self.baseline, str) and self.baseline in NAMES_OF_DATA):
+            object.__setattr__(self, "baseline", as_baseline(self.baseline))
 
     @property
     def resolved_baseline(self) -> Baseline | Counterfactual:
@@ -80,7 +82,7 @@ class AttributionSettings:
             "node_fraction": self.node_fraction,
             "node_rule": self.rule.name,
             "edge_rule": (self.edge_rule or self.rule).name,
-            "baseline": self.resolved_baseline.name,
+            "baseline": self.baseline if isinstance(self.baseline, str) else self.resolved_baseline.name,
             "autocast": self.autocast,
         }
 

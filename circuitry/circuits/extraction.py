@@ -1,94 +1,41 @@
 """Circuits of every (class, domain) of a data set, as a folder of graph files.
 
-1. the selection of images and everything else that shapes a number go into ``manifest.json``;
+1. the images and everything else that shapes a number go into the manifest of a `JobFolder`; another configuration on
+   the same folder, or other images, are refused with the difference;
 2. each (class, domain) is one job: load its images, attribute all of them and each of two halves (the halves'
-   circuits give the noise ceiling), write three graph files, each whole or not at all;
-3. a second run skips what is there and sound; another configuration on the same folder is refused;
-4. several processes work on one folder: each job is done by the one that holds its lock.
+   circuits give the noise ceiling), write three graph files;
+3. what is there and sound is kept, what is damaged is made again, and several processes share the jobs.
 """
 
 import logging
 import os
-import time
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from itertools import chain
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import Timeout
 from torch import Tensor
-from tqdm import tqdm
 
 from circuitry.circuits.attribution import AttributionSettings, attribute_halves
-from circuitry.circuits.graph import AttributionGraph
-from circuitry.data.batches import load_batches
+from circuitry.circuits.graph_folder import FORMAT, HALVES, WHOLE, GraphFolder, Key, graph_file
 from circuitry.data.domains import DomainFolder, ImageRecord
+from circuitry.data.images import image_listing
 from circuitry.models.clip import Clip
-from circuitry.models.metrics import class_logit
-from circuitry.models.prompts import as_patterns, default_templates
+from circuitry.models.image_pass import image_batches
+from circuitry.models.metrics import Metric, MetricOfClass, metric_name, metric_of_class
+from circuitry.models.named_baselines import NamedBaseline
+from circuitry.models.prompts import Template, as_patterns, templates_of
 from circuitry.runs.errors import InputError
-from circuitry.runs.files import file_lock, remove_locks
-from circuitry.runs.manifest import claim, read_manifest
-from circuitry.runs.provenance import digest, versions
+from circuitry.runs.jobs import Job, JobFolder
+from circuitry.runs.provenance import versions
+from circuitry.runs.workers import Work
 
-FORMAT = "circuitry extraction 1"
-_WHOLE, _HALVES = "all", ("half-0", "half-1")
-
-Key = tuple[str, str]
-"""(class, domain)."""
+Loaded = tuple[list[ImageRecord], Tensor]
+"""The images of a job that can be read: their records, and their pixels [B, 3, H, W]."""
 
 log = logging.getLogger(__name__)
-
-
-class GraphFolder(Mapping[tuple[str, str], AttributionGraph]):
-    """The graphs of a finished or unfinished extraction: (class, domain) -> graph, read when asked for.
-
-    Example:
-        >>> graphs = GraphFolder("runs/x")
-        >>> graphs["cat", "sketch"].kept_units["layer4.0"]
-    """
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
-        if not (self.path / "manifest.json").is_file():
-            raise InputError(f"{self.path} is no folder of graphs (it has no manifest.json): make one with extract().")
-        self.manifest = read_manifest(self.path, FORMAT)
-        self._keys = tuple(
-            (class_name, domain)
-            for class_name, domain in self.manifest["jobs"]
-            if self.file(class_name, domain).is_file()
-        )
-
-    def file(self, class_name: str, domain: str, part: str = _WHOLE) -> Path:
-        """Return the path of a graph file."""
-        return _file(self.path, (class_name, domain), part)
-
-    def __getitem__(self, key: tuple[str, str]) -> AttributionGraph:
-        if key not in self._keys:
-            raise KeyError(key)
-        return AttributionGraph.load(self.file(*key))
-
-    def __iter__(self) -> Iterator[tuple[str, str]]:
-        return iter(self._keys)
-
-    def __len__(self) -> int:
-        return len(self._keys)
-
-    def halves(self) -> Iterator[tuple[AttributionGraph, AttributionGraph]]:
-        """Yield the pair of half-graphs of every (class, domain) that has at least two images."""
-        for class_name, domain in self._keys:
-            first, second = (self.file(class_name, domain, part) for part in _HALVES)
-            if first.is_file() and second.is_file():
-                yield AttributionGraph.load(first), AttributionGraph.load(second)
-
-
-def _file(folder: Path, key: Key, part: str = _WHOLE) -> Path:
-    return folder / "graphs" / key[0] / f"{key[1]}.{part}.safetensors"
 
 
 def extract(
@@ -101,11 +48,9 @@ def extract(
     seed: int = 0,
     *,
     settings: AttributionSettings | None = None,
-    templates: Sequence[str] | None = None,
-    strict: bool = False,
-    progress: bool = True,
-    worker: int = 0,
-    workers: int = 1,
+    metric: str | MetricOfClass = "logit",
+    texts: str | Sequence[Template] = "pooled",
+    work: Work | None = None,
 ) -> GraphFolder:
     """Attribute every (class, domain) and write the graphs into a folder; what is there and sound is kept.
 
@@ -118,232 +63,183 @@ def extract(
         n_images: Images per (class, domain), chosen by ``seed``; all where there are fewer. They are held in
             memory for the length of one job.
         seed: Seed of the choice.
-        settings: How to attribute; see `AttributionSettings`, and there for the study's rule.
-        templates: Prompt templates of the text weights; see `Clip.text_weights`.
-        strict: Stop at an image that cannot be read, instead of leaving it out with a line in the log.
-        progress: Show a bar over images.
-        worker: Which of the workers this is, 0 to workers - 1: it starts with its own share of the jobs.
-        workers: Processes that work on the folder at the same time.
+        settings: How to attribute (default: `AttributionSettings`, and there for the study's rule). Its baseline may
+            be a name, too; see `named_baselines`.
+        metric: What a class is recognised by: ``"logit"``, ``"margin"`` (see `class_margin`), or a function of the
+            text weights and a label that returns a metric.
+        texts: What describes a class: ``"pooled"``, all default templates averaged; ``"own-style"``, the prompts of
+            the images' own domain style; or templates of your own.
+        work: Which process this is, memory, and what to do with images that cannot be read; it changes no number.
 
     Raises:
-        InputError: for unknown classes or domains, a folder made with another configuration (with the
+        InputError: for unknown classes or domains, a folder made with another configuration or other images (with the
             difference), and what `attribute` raises.
 
     Example:
-        >>> graphs = extract(clip, DomainFolder("DomainNet"), "runs/rn50", n_images=50)
+        >>> graphs = extract(clip, DomainFolder("DomainNet"), "runs/rn50", n_images=50, texts="own-style")
         >>> compare(graphs, measure="node_overlap")
     """
-    plan = plan_extraction(clip, images, out, classes, domains, n_images, seed, settings, templates, strict)
-    plan.run(worker, workers, progress=progress)
-    return GraphFolder(out)
-
-
-def plan_extraction(
-    clip: Clip,
-    images: DomainFolder,
-    out: str | os.PathLike[str],
-    classes: Sequence[str] | None = None,
-    domains: Sequence[str] | None = None,
-    n_images: int = 50,
-    seed: int = 0,
-    settings: AttributionSettings | None = None,
-    templates: Sequence[str] | None = None,
-    strict: bool = False,
-) -> "Extraction":
-    """Claim the folder and return the jobs of `extract`, whose arguments and errors these are, without running any."""
     settings = settings or AttributionSettings()
-    if n_images < 1:
-        raise InputError(f"A circuit needs at least one image, but n_images={n_images} was given.")
-    selection = {
-        (class_name, domain): images.select(class_name, domain, n_images, seed)
-        for class_name in (images.classes if classes is None else classes)
-        for domain in (images.domains if domains is None else domains)
-    }
-    patterns = default_templates() if templates is None else as_patterns(templates)
-    config = _config(clip, images, selection, n_images, seed, settings, patterns)
-    with file_lock(Path(out), "manifest"):
-        claim(Path(out), FORMAT, config, jobs=[list(key) for key in selection])
-    return Extraction(clip, images, Path(out), selection, settings, patterns, seed, strict)
+    work = work or Work(memory_gib=settings.memory_gib)
+    Extraction(clip, images, Path(out), classes, domains, n_images, seed, settings, metric, texts).run(work)
+    return GraphFolder(out)
 
 
 @dataclass(frozen=True, eq=False)
 class Extraction:
-    """The jobs of a folder, which any number of processes may work off at the same time.
+    """The jobs of `extract`, whose arguments and errors these are, before and while they are done.
 
-    A job is claimed by a lock that its process holds; the system frees it when the process ends, however it ends.
+    Example:
+        >>> extraction = Extraction(clip, images, Path("runs/x"))
+        >>> len(extraction.folder.jobs), len(extraction.folder.unfinished())
+        >>> extraction.run(most=2)    # seconds by (class, domain)
     """
 
     clip: Clip
     images: DomainFolder
     out: Path
-    selection: Mapping[Key, Sequence[ImageRecord]]
-    settings: AttributionSettings
-    patterns: Sequence[str]
-    seed: int
-    strict: bool
+    classes: Sequence[str] | None = None
+    domains: Sequence[str] | None = None
+    n_images: int = 50
+    seed: int = 0
+    settings: AttributionSettings = field(default_factory=AttributionSettings)
+    metric: str | MetricOfClass = "logit"
+    texts: str | Sequence[Template] = "pooled"
 
-    def unfinished(self) -> list[Key]:
-        """Return the jobs whose files are missing or damaged; those without images are no jobs."""
-        return [key for key, records in self.selection.items() if records and not self._finished(key)]
+    def __post_init__(self) -> None:
+        wanted = {"clip": (Clip, "load_clip(name, ...)"), "images": (DomainFolder, "DomainFolder(path)")}
+        for name, (kind, how) in wanted.items():
+            if not isinstance(given := getattr(self, name), kind):
+                raise InputError(
+                    f"Expected a {kind.__name__} as {name}, but {type(given).__name__} was given: make one with {how}."
+                )
+        for name, names in (("classes", self.classes), ("domains", self.domains)):
+            if isinstance(names, str):
+                raise InputError(f"Expected a list of {name}, but the string {names!r} was given: write [{names!r}].")
+        if self.n_images < 1:
+            raise InputError(f"A circuit needs at least one image, but n_images={self.n_images} was given.")
+        metric_of_class(self.metric)
 
-    def run(
-        self, worker: int = 0, workers: int = 1, *, most: int | None = None, progress: bool = True
-    ) -> dict[Key, float]:
-        """Do what is unfinished: first this worker's share, then what others have left, then wait for theirs.
+    @cached_property
+    def selection(self) -> dict[Key, tuple[ImageRecord, ...]]:
+        """The chosen images by (class, domain); none where the class has none in the domain."""
+        return {
+            (class_name, domain): self.images.select(class_name, domain, self.n_images, self.seed)
+            for class_name in (self.images.classes if self.classes is None else self.classes)
+            for domain in (self.images.domains if self.domains is None else self.domains)
+        }
+
+    @cached_property
+    def folder(self) -> JobFolder:
+        """The folder of results, claimed for this configuration."""
+        jobs = [key for key, records in self.selection.items() if records]
+        chosen = [record for records in self.selection.values() for record in records]
+        listings = {"images": image_listing(chosen)}
+        if self._named is not None and (reference := {r for job in jobs for r in self._named.records(*job)}):
+            listings["baseline_images"] = image_listing(sorted(reference, key=lambda record: record.relative))
+        return JobFolder(self.out, FORMAT, self._config, jobs, listings)
+
+    def run(self, work: Work | None = None, most: int | None = None) -> dict[Job, float]:
+        """Do what is unfinished, together with other processes that do the same.
 
         Args:
-            worker, workers: See `extract`.
+            work: How; see `extract`.
             most: Stop after so many jobs, to see how long they take.
-            progress: Show a bar over images.
 
         Returns:
             Seconds by job, of the jobs that this call did.
-
-        Raises:
-            InputError: when ``worker`` is not one of the workers, and what `attribute` raises.
         """
-        if not 0 <= worker < workers:
-            raise InputError(f"Workers are numbered 0 to {workers - 1}, but this one is number {worker}.")
+        work = work or Work(memory_gib=self.settings.memory_gib)
         for key, records in self.selection.items():
             if not records:
                 log.warning("%s in %s: no images, so no circuit", *key)
-        todo = self.unfinished()
-        seconds: dict[Key, float] = {}
-        if not todo:
-            self._tidy()
-            return seconds
-        order = [key for i in range(workers) for key in todo[(worker + i) % workers :: workers]]
-        weights = self.clip.text_weights(self.images.all_classes, self.patterns)
-        size = sum(len(self.selection[key]) for key in todo)
-        with tqdm(total=size, desc="circuits", unit="image", disable=not progress) as bar:
-            for key, loaded in chain(self._claimed(order), self._waited_for(order)):
-                started = time.perf_counter()
-                if loaded is not None:
-                    self._do(key, loaded, weights)
-                seconds[key] = time.perf_counter() - started
-                bar.update(len(self.selection[key]))
-                bar.set_postfix_str(f"{len(seconds)} of {len(todo)} jobs, {key[0]} in {key[1]}")
-                if len(seconds) == most:
-                    return seconds
-        self._tidy()
-        return seconds
+        return self.folder.run(
+            partial(self._attribute, work),
+            prepare=partial(self._load, work),
+            rank=work.rank,
+            most=most,
+            sizes={job: len(records) for job, records in self.selection.items()},
+            progress=work.bar("circuits"),
+            unit="image",
+        )
 
-    def _claimed(self, order: Sequence[Key]) -> Iterator[tuple[Key, Tensor | None]]:
-        """Yield the jobs that no other worker has, with their images; those of the next are read meanwhile."""
-        waiting: deque[tuple[Key, ExitStack, Future[Tensor | None]]] = deque()
-        with ExitStack() as locks:
-            for key in [*order, None]:
-                if key is not None:
-                    lock = locks.enter_context(ExitStack())
-                    try:
-                        lock.enter_context(file_lock(self.out, "-".join(key), wait=False))
-                    except Timeout:
-                        continue
-                    if self._finished(key):
-                        lock.close()
-                        continue
-                    _file(self.out, key).unlink(missing_ok=True)  # a damaged one: others shall wait for the new one
-                    waiting.append((key, lock, self._read_ahead(key)))
-                while len(waiting) > (key is not None):
-                    one, held, future = waiting.popleft()
-                    yield one, future.result()
-                    held.close()
+    @cached_property
+    def _named(self) -> NamedBaseline | None:
+        """The baseline where it is given by name."""
+        name = self.settings.baseline
+        return NamedBaseline(name, self.clip, self.images, self.n_images, self.seed) if isinstance(name, str) else None
 
-    def _read_ahead(self, key: Key) -> "Future[Tensor | None]":
-        """Read images in a thread that ends with them: its OpenMP team, if it stayed, would halve the speed of ours."""
-        pool = ThreadPoolExecutor(1)
-        future = pool.submit(self._load, key)
-        pool.shutdown(wait=False)
-        return future
+    @cached_property
+    def _templates(self) -> dict[str, tuple[str, ...]]:
+        """Prompt templates by domain."""
+        return {domain: templates_of(self.texts, domain) for _, domain in self.selection}
 
-    def _waited_for(self, order: Sequence[Key]) -> Iterator[tuple[Key, Tensor | None]]:
-        """Wait for the jobs that other workers had, and yield those that they did not finish."""
-        for key in order:
-            if not self._there(key):
-                with file_lock(self.out, "-".join(key)):
-                    if not self._there(key) and (loaded := self._load(key)) is not None:
-                        yield key, loaded
+    @cached_property
+    def _weights(self) -> dict[str, Tensor]:
+        """Text weights of all classes of the data by domain."""
+        made = {t: self.clip.text_weights(self.images.all_classes, t) for t in set(self._templates.values())}
+        return {domain: made[templates] for domain, templates in self._templates.items()}
 
-    def _do(self, key: Key, loaded: Tensor, weights: Tensor) -> None:
-        metric = class_logit(weights, self.images.label(key[0]))
-        whole, halves = attribute_halves(self.clip.encoder, loaded, metric, self.settings, progress=False)
-        made = {**dict(zip(_HALVES, halves or (), strict=False)), _WHOLE: whole}
-        provenance = {
-            "model": self.clip.name,
-            "model_digest": self.clip.digest,
-            "seed": self.seed,
-            "versions": versions(),
-        }
+    def _metric(self, class_name: str, domain: str) -> Metric:
+        return metric_of_class(self.metric)(self._weights[domain], self.images.label(class_name))
+
+    def _load(self, work: Work, job: Job) -> Loaded | None:
+        records = self.selection[job[0], job[1]]
+        read = list(image_batches(self.clip.encoder, self.clip.preprocess, records, strict=work.strict))
+        there = [record for part, _ in read for record in part]
+        if len(there) < len(records):
+            log.warning("%s in %s: %d of %d images cannot be read", *job, len(records) - len(there), len(records))
+        if not there:
+            log.warning("%s in %s: no image can be read, so no circuit", *job)
+            return None
+        return there, torch.cat([batch for _, batch in read])
+
+    def _attribute(self, work: Work, job: Job, loaded: Loaded) -> list[Path]:
+        class_name, domain = job
+        records, batch = loaded
+        named = self.settings.baseline if self._named is None else self._named.of(class_name, domain, len(batch))
+        settings = replace(self.settings, baseline=named, memory_gib=work.memory_gib)
+        metric = self._metric(class_name, domain)
+        whole, halves = attribute_halves(self.clip.encoder, batch, metric, settings, progress=False)
+        made = dict(zip(HALVES, halves or (), strict=False)) | {WHOLE: whole}
+        names = [record.relative for record in records]
+        used = {HALVES[0]: names[0::2], HALVES[1]: names[1::2], WHOLE: names}
+        paths = []
         for part, graph in made.items():  # the whole comes last: where it is, the halves are
-            path = _file(self.out, key, part)
-            for left_behind in path.parent.glob(f".{path.name}.*"):  # by a process that was killed while writing
-                left_behind.unlink()
-            named = replace(graph, class_name=key[0], domain=key[1], provenance=provenance)
-            named.save(path)
+            path = graph_file(self.out, class_name, domain, part)
+            provenance = self._made_by | {"images": used[part], "versions": self._versions}
+            asked = graph.settings | self._asked
+            replace(graph, class_name=class_name, domain=domain, settings=asked, provenance=provenance).save(path)
+            paths.append(path)
+        return paths
 
-    def _load(self, key: Key) -> Tensor | None:
-        return _load(self.clip, self.selection[key], f"{key[0]} in {key[1]}", self.strict)
+    @cached_property
+    def _asked(self) -> dict[str, Any]:
+        """What the circuits are asked for, in plain values."""
+        texts = self.texts if isinstance(self.texts, str) else list(as_patterns(self.texts))
+        return {"metric": metric_name(self.metric), "texts": texts}
 
-    def _there(self, key: Key) -> bool:
-        return _file(self.out, key).is_file()
+    @cached_property
+    def _made_by(self) -> dict[str, Any]:
+        """The model, the seed, and the digest of a baseline that is given as an object."""
+        given = {} if self._named is not None else {"baseline_digest": self.settings.resolved_baseline.digest}
+        return {"model": self.clip.name, "model_digest": self.clip.digest, "seed": self.seed, **given}
 
-    def _finished(self, key: Key) -> bool:
-        """Whether a job's files are there and sound; halves are there whenever there is more than one image."""
-        if not self._there(key):
-            return False
-        try:
-            whole = AttributionGraph.load(_file(self.out, key))
-            for part in _HALVES if whole.n_images > 1 else ():
-                AttributionGraph.load(_file(self.out, key, part))
-        except InputError as error:
-            log.warning("%s in %s is made again: %s", *key, error)
-            return False
-        return True
+    @cached_property
+    def _versions(self) -> dict[str, str]:
+        return versions()
 
-    def _tidy(self) -> None:
-        """Remove the locks when nothing is left to do."""
-        if all(self._there(key) for key, records in self.selection.items() if records):
-            remove_locks(self.out)
-
-
-def _load(clip: Clip, records: Sequence[ImageRecord], what: str, strict: bool) -> Tensor | None:
-    skipped: list[str] = []
-    batches = load_batches(
-        [record.path for record in records],
-        clip.preprocess,
-        batch_size=64,
-        strict=strict,
-        on_skip=lambda _, reason: skipped.append(reason),
-    )
-    loaded = list(batches)
-    if skipped:
-        log.warning("%s: %d images left out, first: %s", what, len(skipped), skipped[0])
-    if not loaded:
-        log.warning("%s: no image can be read, so no circuit", what)
-        return None
-    return torch.cat(loaded)
-
-
-def _config(
-    clip: Clip,
-    images: DomainFolder,
-    selection: Mapping[tuple[str, str], Sequence[ImageRecord]],
-    n_images: int,
-    seed: int,
-    settings: AttributionSettings,
-    patterns: Sequence[str],
-) -> dict[str, Any]:
-    """Everything that shapes a number, in plain values."""
-    listing = [[*key, [record.relative for record in records]] for key, records in selection.items()]
-    return {
-        "model": clip.name,
-        "model_digest": clip.digest,
-        "classes": digest(images.all_classes),
-        "images": digest(listing),
-        "n_images": n_images,
-        "seed": seed,
-        "templates": digest(patterns),
-        "baseline_digest": settings.resolved_baseline.digest,
-        "sites": list(settings.sites or clip.encoder.sites),
-        **settings.described(),
-    }
+    @cached_property
+    def _config(self) -> dict[str, Any]:
+        """Everything but images that shapes a number, in plain values."""
+        different = set(self._templates.values())
+        templates = {domain: list(found) for domain, found in self._templates.items()}
+        return {
+            **self._made_by,
+            "classes": list(self.images.all_classes),
+            "n_images": self.n_images,
+            "templates": list(*different) if len(different) == 1 else templates,
+            "sites": list(self.settings.sites or self.clip.encoder.sites),
+            **self._asked,
+            **self.settings.described(),
+        }

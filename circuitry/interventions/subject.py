@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from circuitry.circuits.extraction import GraphFolder
+from circuitry.circuits.graph_folder import GraphFolder
 from circuitry.data.batches import load_batches
 from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.models.baselines import ZERO, Baseline, mean_baseline

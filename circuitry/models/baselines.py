@@ -158,6 +158,9 @@ AnyBaseline = str | Baseline | Counterfactual | Tensor
 ZERO = Baseline("zero", {})
 """The study's baseline."""
 
+NAMES_OF_DATA = ("mean-position", "mean-unit", "other-domains", "counterfactual")
+"""Names of baselines that are made of a data set; see `named_baselines`, which makes them."""
+
 
 def as_baseline(value: object) -> Baseline | Counterfactual:
     """Return the baseline that is meant, see the module.
@@ -171,6 +174,11 @@ def as_baseline(value: object) -> Baseline | Counterfactual:
         return Counterfactual(value)
     if isinstance(value, str) and value == ZERO.name:
         return ZERO
+    if isinstance(value, str) and value in NAMES_OF_DATA:
+        raise InputError(
+            f"The baseline {value!r} is made of a data set, which is not known here: give NamedBaseline({value!r}, "
+            "clip, images).of(class_name, domain, n), or find the circuits with extract()."
+        )
     raise InputError(
         "A baseline is 'zero', counterfactual images [1 or as many as there are images, 3, height, width], or a "
         f"Baseline such as mean_baseline(encoder, images), but {value!r} was given."

@@ -1,6 +1,6 @@
 """Metrics: embeddings -> one number per image. Any such callable will do; here is the study's."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -62,6 +62,31 @@ def class_margin(weights: Float[Tensor, "classes d"], label: int) -> ClassLogit:
         raise InputError("A margin needs the text weights of at least two classes, but there is one.")
     others = torch.cat([weights[:label], weights[label + 1 :]])
     return ClassLogit((weights[label] - others.mean(0))[None], 0)
+
+
+METRICS: Mapping[str, MetricOfClass] = {"logit": class_logit, "margin": class_margin}
+"""Metrics of a class by name: the study's cosine logit, or its lead over the mean logit of the other classes."""
+
+
+def metric_of_class(metric: str | MetricOfClass) -> MetricOfClass:
+    """Return the metric of a class that is meant: by one of the names `METRICS`, or by itself.
+
+    Raises:
+        InputError: for another name, or what is no function.
+    """
+    if isinstance(metric, str) and metric in METRICS:
+        return METRICS[metric]
+    if isinstance(metric, str) or not callable(metric):
+        raise InputError(
+            f"Expected one of the metrics {', '.join(METRICS)}, or a function of the text weights [K, D] and a label "
+            f"that returns a metric, but {metric!r} was given."
+        )
+    return metric
+
+
+def metric_name(metric: str | MetricOfClass) -> str:
+    """Return what a metric is called in tables and provenance: its name, or that of its function."""
+    return metric if isinstance(metric, str) else getattr(metric, "__qualname__", type(metric).__qualname__)
 
 
 def checked_metric(metric: Metric, embedding: Tensor) -> Tensor:

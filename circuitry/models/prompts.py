@@ -1,6 +1,15 @@
-"""Prompt templates of zero-shot classification. No torch."""
+"""Prompt templates of zero-shot classification, and those that a name stands for. No torch."""
 
 from collections.abc import Callable, Sequence
+
+from circuitry.data.captions import SHARED_STYLE_WORDS, STYLE_WORDS, readable, with_article
+from circuitry.runs.errors import InputError
+
+Template = str | Callable[[str], str]
+"""A string with ``{}`` for the class name, or a function of the name, as open_clip writes templates."""
+
+TEXTS = ("pooled", "own-style")
+"""Class texts by name: the default templates, averaged; or the prompts of the images' own style."""
 
 STYLE_TEMPLATES = (
     "a clipart of a {}.",
@@ -13,14 +22,51 @@ STYLE_TEMPLATES = (
 """The six templates that the study adds for DomainNet's styles."""
 
 
-STYLES = ("clipart", "infograph", "painting", "quickdraw", "photo", "sketch")
-"""DomainNet's styles as a prompt names them."""
+def templates_of(texts: str | Sequence[Template], domain: str) -> tuple[str, ...]:
+    """Return the templates that describe a class of a domain.
+
+    Args:
+        texts: ``"pooled"``: the default templates, the same for every domain; ``"own-style"``: the prompts of the
+            domain's style; or templates of your own.
+        domain: The domain of the images.
+
+    Raises:
+        InputError: for another name.
+
+    Example:
+        >>> templates_of("own-style", "real")
+        ('a photo of a {}.', 'a photo of the {}.')
+    """
+    if not isinstance(texts, str):
+        return as_patterns(texts)
+    if texts not in TEXTS:
+        raise InputError(
+            f"Expected class texts {' or '.join(map(repr, TEXTS))}, or a list of templates such as ['a photo of a "
+            f"{{}}.'], but the string {texts!r} was given."
+        )
+    return default_templates() if texts == "pooled" else style_templates(domain)
 
 
-def style_templates() -> tuple[str, ...]:
-    """Return templates that do nothing but name a style: "a sketch of a {}." and "a sketch of the {}.", for all six."""
-    articles = {style: "an" if style[0] in "aeiou" else "a" for style in STYLES}
-    return tuple(f"{articles[style]} {style} of {article} {{}}." for style in STYLES for article in ("a", "the"))
+def style_templates(domain: str) -> tuple[str, ...]:
+    """Return templates that do nothing but name a domain's style: "a sketch of a {}." and "a sketch of the {}."."""
+    style = with_article(style_word(domain))
+    return f"{style} of a {{}}.", f"{style} of the {{}}."
+
+
+def style_word(domain: str) -> str:
+    """Return the word for a domain's style: its first own style word in captions, or the domain's name.
+
+    Example:
+        >>> style_word("real"), style_word("pencil_drawings")
+        ('photo', 'pencil drawings')
+    """
+    own = [word for word in STYLE_WORDS.get(domain, ()) if word not in SHARED_STYLE_WORDS]
+    return own[0] if own else readable(domain)
+
+
+def all_style_templates() -> tuple[str, ...]:
+    """Return `style_templates` of DomainNet's six domains."""
+    return tuple(template for domain in STYLE_WORDS for template in style_templates(domain))
 
 
 def default_templates() -> tuple[str, ...]:
@@ -30,6 +76,6 @@ def default_templates() -> tuple[str, ...]:
     return (*as_patterns(OPENAI_IMAGENET_TEMPLATES), *STYLE_TEMPLATES)
 
 
-def as_patterns(templates: Sequence[str | Callable[[str], str]]) -> tuple[str, ...]:
+def as_patterns(templates: Sequence[Template]) -> tuple[str, ...]:
     """Return templates as strings with one ``{}`` for the class name; open_clip writes them as functions."""
     return tuple(t if isinstance(t, str) else t("{}") for t in templates)

@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
 
 _ENTRY = "circuitry"
+
+log = logging.getLogger(__name__)
 
 
 def write_arrays(
@@ -60,6 +63,43 @@ def read_arrays(
     if about.pop("checksum", None) != _checksum(about, arrays):
         raise InputError(f"{path} is damaged, its checksum does not fit: make it again.")
     return about["header"], arrays
+
+
+def cached_arrays(
+    path: Path,
+    format_name: str,
+    what: str,
+    shape: Mapping[str, Sequence[int]],
+    make: Callable[[], Mapping[str, np.ndarray]],
+) -> Mapping[str, np.ndarray]:
+    """Return the arrays of a file in a cache; make them, and keep them there, where it is missing or damaged.
+
+    A cache is no place that must work: a folder that cannot be read or written costs time and a line in the log.
+
+    Args:
+        path: The file, named by a digest of everything that shapes the arrays.
+        format_name: Name and version of what lies in it.
+        what: What the arrays are, for messages: "text weights".
+        shape: The shape that each array must have.
+        make: Computes the arrays.
+
+    Raises:
+        InputError: what ``make`` raises.
+    """
+    try:
+        if path.is_file():
+            _, found = read_arrays(path, format_name, what)
+            if {name: list(array.shape) for name, array in found.items()} == {n: list(s) for n, s in shape.items()}:
+                return found
+            log.warning("%s are made again: %s holds arrays of other shapes", what, path)
+    except (InputError, OSError) as error:
+        log.warning("%s are made again: %s", what, error)
+    made = make()
+    try:
+        write_arrays(path, format_name, {}, made)
+    except OSError as error:
+        log.warning("%s are not kept for another time: %s", what, error)
+    return made
 
 
 def _checksum(about: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:

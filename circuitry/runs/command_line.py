@@ -12,30 +12,44 @@ from circuitry.runs.errors import InputError
 
 Config = TypeVar("Config")
 
+_FULL = "The disk of {} is full: free some space, and the same command goes on from what is finished."
+_NOT_ALLOWED = "{} may not be read or written by this user: change its permissions, or give another folder."
+_NO_FOLDER = "{} is needed as a folder, but there is a file on the way: remove it, or give another folder."
+SENTENCES = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EROFS: "{} lies on a disk that can only be read: give a folder that can be written.",
+    errno.EACCES: _NOT_ALLOWED,
+    errno.EPERM: _NOT_ALLOWED,
+    errno.ENOTDIR: _NO_FOLDER,
+    errno.EEXIST: _NO_FOLDER,
+    errno.EISDIR: "{} is a folder, but a file is needed there: remove it, or give another path.",
+    errno.ENAMETOOLONG: "The name {} is too long for this disk: shorten the names of classes, domains or folders.",
+}
+"""What to tell of an error of the operating system that a user can mend, with the path it is about."""
+
 
 def run_script(config_type: type[Config], main: Callable[[Config], None], description: str | None) -> None:
     """Read ``config_type`` from the command line and run ``main`` with it.
 
-    Input errors end the process with status 2 and their message, as does a full disk; an interrupt with status 130
-    and a word on how to go on.
+    Errors that a user can mend (of input, and those in `SENTENCES`) end the process with status 2 and their message;
+    an interrupt ends it with status 130 and a word on how to go on.
     """
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    logging.getLogger().handlers[0].addFilter(lambda record: "No pretrained weights loaded" not in record.getMessage())
     config = tyro.cli(config_type, description=description)
     try:
         main(config)
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        _end(str(error))
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in SENTENCES:
             raise
-        where = f" of {error.filename}" if error.filename else ""
-        print(
-            f"error: the disk{where} is full: free some space, and the same command goes on from what is finished",
-            file=sys.stderr,
-        )
-        sys.exit(2)
+        _end(SENTENCES[error.errno].format(error.filename or "the results"))
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from what is finished", file=sys.stderr)
         sys.exit(130)
+
+
+def _end(sentence: str) -> None:
+    print(f"error: {sentence}", file=sys.stderr)
+    sys.exit(2)

@@ -29,7 +29,8 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from circuitry.models.clip import check_state, read_checkpoint, register_model
+from circuitry.models.architectures import register_model
+from circuitry.models.checkpoints import check_state, read_checkpoint
 from circuitry.runs.errors import InputError
 from circuitry.training.devices import training_device
 from circuitry.training.run_folder import alone, file_digest, is_finished, record, write_json

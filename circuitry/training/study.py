@@ -23,7 +23,7 @@ from circuitry.data.mixtures.class_table import imagenet_index
 from circuitry.data.mixtures.mixture_files import read_description
 from circuitry.data.mixtures.mixtures import MixtureSettings
 from circuitry.models.clip import load_clip
-from circuitry.models.prompts import as_patterns, default_templates, style_templates
+from circuitry.models.prompts import all_style_templates, as_patterns, default_templates
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
 from circuitry.runs.manifest import claim
@@ -145,7 +145,7 @@ def imagenet_validation(root: Path) -> EvaluationSet:
 
 def template_sets() -> dict[str, Sequence[str]]:
     """Return the study's two ways to ask: all templates, and those with style words alone."""
-    return {"all templates": default_templates(), "style words": style_templates()}
+    return {"all templates": default_templates(), "style words": all_style_templates()}
 
 
 def evaluate_run(

@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 from jaxtyping import Int
 
-from circuitry.models.clip import register_model
+from circuitry.models.architectures import register_model
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
 from circuitry.runs.provenance import digest

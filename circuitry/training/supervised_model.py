@@ -19,7 +19,8 @@ from jaxtyping import Float
 from PIL.Image import Image
 from torch import Tensor, nn
 
-from circuitry.models.clip import check_state, register_model
+from circuitry.models.architectures import register_model
+from circuitry.models.checkpoints import check_state
 from circuitry.models.encoder import Encoder
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -25,18 +26,27 @@ from circuitry import (
     InputError,
     attribute,
     class_logit,
+    class_margin,
     compare,
     extract,
     left_rule,
     load_clip,
 )
 from circuitry.circuits.attribution import AttributionSettings, attribute_halves
-from circuitry.circuits.extraction import Extraction, plan_extraction
-from circuitry.models.baselines import Baseline
+from circuitry.circuits.extraction import Extraction
+from circuitry.models.baselines import AnyBaseline, Baseline, Counterfactual, mean_baseline
+from circuitry.models.metrics import ClassLogit, MetricOfClass
+from circuitry.models.named_baselines import BASELINE_NAMES, NamedBaseline
+from circuitry.models.prompts import style_templates
 from circuitry.runs.files import file_lock
+from circuitry.runs.jobs import JobFolder
+from circuitry.runs.workers import Rank, Work
 from tests.support.tiny_clip import Tiny, saved
 
+pytestmark = pytest.mark.filterwarnings("ignore:skipped an image")
+
 SETTINGS = AttributionSettings(node_fraction=0.1, rule=left_rule(2))
+QUIET = Work(progress=False)
 TEMPLATES = ["a {}."]
 COUNTS = {("real", "axe"): 3, ("real", "cat"): 2, ("real", "fish"): 1, ("sketch", "axe"): 3, ("sketch", "cat"): 4}
 """Images of class in domain; there is no sketch of a fish, and one sketch of a cat is cut short."""
@@ -76,8 +86,13 @@ def made(clip: Clip, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 def run(clip: Clip, root: Path, out: Path, **changes: object) -> GraphFolder:
-    arguments: dict[str, object] = {"settings": SETTINGS, "templates": TEMPLATES, "progress": False}
+    arguments: dict[str, object] = {"settings": SETTINGS, "texts": TEMPLATES, "work": QUIET}
     return extract(clip, DomainFolder(root), out, **(arguments | changes))  # type: ignore[arg-type]
+
+
+def planned(clip: Clip, root: Path, out: Path, **changes: object) -> Extraction:
+    arguments: dict[str, object] = {"settings": SETTINGS, "texts": TEMPLATES}
+    return Extraction(clip, DomainFolder(root), out, **(arguments | changes))  # type: ignore[arg-type]
 
 
 def tensors(clip: Clip, root: Path, class_name: str, domain: str, n: int = 50, seed: int = 0) -> Tensor:
@@ -99,12 +114,33 @@ def test_every_combination_that_has_images_becomes_a_graph(clip: Clip, root: Pat
     graph = graphs["cat", "sketch"]
     assert (graph.class_name, graph.domain, graph.n_images) == ("cat", "sketch", 3)
     assert graph.sites == clip.encoder.sites
-    assert graph.settings == SETTINGS.described()
+    assert graph.settings == SETTINGS.described() | {"metric": "logit", "texts": TEMPLATES}
     assert graph.provenance["model_digest"] == clip.digest
     assert graph.provenance["seed"] == 0
     assert ("fish", "sketch") not in graphs
-    with pytest.raises(KeyError):
+    with pytest.raises(
+        KeyError, match=r"no circuit of \('fish', 'sketch'\) .* classes \['axe', 'cat', 'fish'\] and the"
+    ):
         graphs["fish", "sketch"]
+    assert repr(graphs) == (f"GraphFolder({str(made)!r}: 5 of 5 circuits, 3 classes, 2 domains, model {clip.name})")
+
+
+def test_the_folder_says_which_images_a_circuit_was_found_on(root: Path, made: Path) -> None:
+    graphs = GraphFolder(made)
+    chosen = [record.relative for record in DomainFolder(root).select("cat", "sketch", 50, 0)]
+    read = [name for name in chosen if name != "sketch/cat/1.png"]
+    assert graphs.image_names("cat", "sketch") == tuple(read)
+    halves = {(a.class_name, a.domain): (a, b) for a, b in graphs.halves()}["cat", "sketch"]
+    assert [half.provenance["images"] for half in halves] == [read[0::2], read[1::2]]
+    listed = json.loads((made / "images.json").read_text())
+    assert set(listed) == {f"{d}/{c}/{i}.png" for (d, c), count in COUNTS.items() for i in range(count)}
+
+
+def test_the_manifest_is_readable(made: Path) -> None:
+    config = GraphFolder(made).manifest["config"]
+    assert config["classes"] == ["axe", "cat", "fish"]
+    assert config["templates"] == config["texts"] == TEMPLATES
+    assert (config["baseline"], config["metric"], config["node_rule"]) == ("zero", "logit", "left-2")
 
 
 @pytest.mark.parametrize(("class_name", "domain"), [("axe", "real"), ("cat", "sketch"), ("fish", "real")])
@@ -135,7 +171,7 @@ def test_a_combination_without_images_is_absent_from_tables(made: Path) -> None:
 def test_a_part_of_the_classes_keeps_their_labels(clip: Clip, root: Path, made: Path, tmp_path: Path) -> None:
     chosen_late = run(clip, root, tmp_path / "late", classes=["cat"], domains=["real"])
     images = DomainFolder(root, classes=["cat"], domains=["real"])
-    chosen_early = extract(clip, images, tmp_path / "x", settings=SETTINGS, templates=TEMPLATES, progress=False)
+    chosen_early = extract(clip, images, tmp_path / "x", settings=SETTINGS, texts=TEMPLATES, work=QUIET)
     for graphs in (chosen_late, chosen_early):
         assert list(graphs) == [("cat", "real")]
         assert_close(graphs["cat", "real"], GraphFolder(made)["cat", "real"])
@@ -152,18 +188,118 @@ def test_fewer_images_are_chosen_by_the_seed(clip: Clip, root: Path, tmp_path: P
     assert not np.allclose(first.node_scores["input"], second.node_scores["input"])
 
 
+@pytest.mark.filterwarnings("default:skipped an image")
 def test_what_is_left_out_is_said(clip: Clip, root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    run(clip, root, tmp_path / "x", classes=["cat", "fish"], domains=["sketch"])
+    with pytest.warns(UserWarning, match=r"skipped an image: cannot read .*1\.png"):
+        run(clip, root, tmp_path / "x", classes=["cat", "fish"], domains=["sketch"])
     lines = [r.getMessage() for r in caplog.records if r.name == "circuitry.circuits.extraction"]
-    assert lines[0] == "fish in sketch: no images, so no circuit"
-    assert lines[1].startswith("cat in sketch: 1 images left out, first: cannot read ")
-    assert "1.png" in lines[1]
-    assert len(lines) == 2
+    assert lines == ["fish in sketch: no images, so no circuit", "cat in sketch: 1 of 4 images cannot be read"]
 
 
 def test_strict_stops_at_the_first_unreadable_image(clip: Clip, root: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"cannot read .*1\.png"):
-        run(clip, root, tmp_path / "x", classes=["cat"], strict=True)
+    with pytest.raises(InputError, match=r"annot read .*1\.png"):
+        run(clip, root, tmp_path / "x", classes=["cat"], work=Work(strict=True, progress=False))
+
+
+# What a class is asked by
+
+
+def own_lead(weights: Tensor, label: int) -> ClassLogit:
+    return class_logit(2 * weights, label)
+
+
+@pytest.mark.parametrize("metric", ["margin", own_lead])
+def test_the_metric_is_a_name_or_a_function(
+    metric: str | MetricOfClass, clip: Clip, root: Path, tmp_path: Path
+) -> None:
+    graphs = run(clip, root, tmp_path / "x", classes=["axe"], domains=["real"], metric=metric)
+    weights = clip.text_weights(["axe", "cat", "fish"], TEMPLATES, cache_dir=tmp_path)
+    by_hand = {"margin": class_margin, own_lead: own_lead}[metric](weights, 0)
+    images = tensors(clip, root, "axe", "real")
+    assert_close(graphs["axe", "real"], attribute(clip.encoder, images, by_hand, rule=left_rule(2), progress=False))
+    assert graphs["axe", "real"].settings["metric"] == ("margin" if metric == "margin" else "own_lead")
+
+
+def test_texts_in_the_images_own_style_differ_by_domain(clip: Clip, root: Path, tmp_path: Path) -> None:
+    graphs = run(clip, root, tmp_path / "x", classes=["axe"], texts="own-style")
+    scores = []
+    for domain, templates in (
+        ("real", ["a photo of a {}.", "a photo of the {}."]),
+        ("sketch", ["a sketch of a {}.", "a sketch of the {}."]),
+    ):
+        weights = clip.text_weights(["axe", "cat", "fish"], templates, cache_dir=tmp_path)
+        images, metric = tensors(clip, root, "axe", domain), class_logit(weights, 0)
+        by_hand = attribute(clip.encoder, images, metric, rule=left_rule(2), progress=False)
+        assert_close(graphs["axe", domain], by_hand)
+        scores.append(by_hand.completeness["attnpool"].metric_difference)
+    assert graphs.manifest["config"]["templates"]["sketch"] == list(style_templates("sketch"))
+    assert scores[0] != pytest.approx(scores[1], abs=1e-4)
+
+
+# Baselines by name
+
+
+def pixels(clip: Clip, root: Path, names: Sequence[str]) -> Tensor:
+    return torch.stack([clip.preprocess(Image.open(root / name)) for name in names])
+
+
+@pytest.mark.parametrize("name", BASELINE_NAMES)
+def test_a_baseline_by_name_is_the_one_made_by_hand(name: str, clip: Clip, root: Path, tmp_path: Path) -> None:
+    chosen = {"n_images": 2, "seed": 4}
+    graphs = run(clip, root, tmp_path / "x", classes=["axe"], settings=replace(SETTINGS, baseline=name), **chosen)
+    data = DomainFolder(root)
+    weights = clip.text_weights(data.all_classes, TEMPLATES, cache_dir=tmp_path)
+    for domain, other in (("real", "sketch"), ("sketch", "real")):
+        baseline: AnyBaseline = "zero"
+        if name.startswith("mean-"):
+            everything = torch.cat([tensors(clip, root, c, d, 2, 4) for d, c in COUNTS])
+            baseline = mean_baseline(clip.encoder, [everything], name.removeprefix("mean-"))
+        elif name == "other-domains":
+            baseline = mean_baseline(clip.encoder, [tensors(clip, root, "axe", other, 2, 4)])
+        elif name == "counterfactual":
+            records = NamedBaseline(name, clip, data, 2, 4).records("axe", domain)
+            drawn = [r.relative for r in records if r.path.stat().st_size != CUT]
+            baseline = Counterfactual(pixels(clip, root, (drawn * 2)[:2]))
+        images = tensors(clip, root, "axe", domain, 2, 4)
+        settings = replace(SETTINGS, baseline=baseline)
+        by_hand, _ = attribute_halves(clip.encoder, images, class_logit(weights, 0), settings, progress=False)
+        assert_close(graphs["axe", domain], by_hand)
+        assert graphs["axe", domain].settings["baseline"] == name
+    assert graphs.manifest["config"]["baseline"] == name
+
+
+def test_counterfactual_images_are_of_other_classes_and_drawn_by_the_seed(clip: Clip, root: Path) -> None:
+    data = DomainFolder(root)
+    draws = {seed: NamedBaseline("counterfactual", clip, data, 3, seed).records("cat", "real") for seed in range(5)}
+    for records in draws.values():
+        assert len(set(records)) == 3
+        assert {record.domain for record in records} == {"real"}
+        assert {record.class_name for record in records} <= {"axe", "fish"}
+    assert len(set(draws.values())) > 1
+    assert draws[0] == NamedBaseline("counterfactual", clip, data, 3, 0).records("cat", "real")
+    more = NamedBaseline("counterfactual", clip, data, 50, 0).of("cat", "real", 6)
+    assert torch.equal(more.images[:2], more.images[4:])  # there are four, and then they come again
+
+
+def test_a_baseline_of_images_that_are_not_there_is_refused_before_the_work(
+    clip: Clip, root: Path, tmp_path: Path
+) -> None:
+    settings = replace(SETTINGS, baseline="other-domains")
+    with pytest.raises(InputError, match="'other-domains' of fish in real is made of images of its class in other dom"):
+        run(clip, root, tmp_path / "x", classes=["fish"], settings=settings)
+    one = DomainFolder(root, classes=["cat"])
+    with pytest.raises(InputError, match="'counterfactual' of cat in real is made of images of other classes in its"):
+        extract(clip, one, tmp_path / "x", settings=replace(SETTINGS, baseline="counterfactual"), work=QUIET)
+    assert not (tmp_path / "x").exists()
+
+
+def test_names_of_baselines_are_known_and_need_data(clip: Clip, root: Path) -> None:
+    with pytest.raises(
+        InputError, match="zero, mean-position, mean-unit, other-domains, counterfactual, but 'mean' was"
+    ):
+        NamedBaseline("mean", clip, DomainFolder(root))
+    with pytest.raises(InputError, match="'mean-unit' is made of a data set, which is not known here"):
+        attribute(clip.encoder, torch.zeros(1, 3, 64, 64), class_logit(torch.ones(2, 16), 0), baseline="mean-unit")
 
 
 # Going on
@@ -217,10 +353,11 @@ def test_a_graph_is_there_only_once_its_halves_are(
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"n_images": 2}, "images: '[0-9a-f]{16}' -> '[0-9a-f]{16}'; n_images: 50 -> 2"),
-        ({"seed": 1}, "images: .* -> .*; seed: 0 -> 1"),
-        ({"classes": ["axe"]}, "images: "),
-        ({"templates": ["the {}."]}, "templates: "),
+        ({"n_images": 2}, "n_images: 50 -> 2; images: 4 gone, first "),
+        ({"seed": 1}, "seed: 0 -> 1"),
+        ({"classes": ["axe"]}, "images: 7 gone, first real/cat/"),
+        ({"texts": ["the {}."]}, r"templates: 'the \{\}.' is new, 'a \{\}.' is gone; texts: "),
+        ({"metric": "margin"}, r"metric: 'logit' -> 'margin'\)"),
         ({"settings": replace(SETTINGS, node_fraction=0.2)}, r"node_fraction: 0.1 -> 0.2\)"),
         (
             {"settings": replace(SETTINGS, rule=left_rule(3))},
@@ -229,7 +366,11 @@ def test_a_graph_is_there_only_once_its_halves_are(
         ({"settings": replace(SETTINGS, sites=("act1", "attnpool"))}, "sites: "),
         (
             {"settings": replace(SETTINGS, baseline=Baseline("zero", {"act1": torch.ones(1, 4, 32, 32)}))},
-            "baseline_digest: ",
+            "baseline_digest: .* -> ",
+        ),
+        (
+            {"settings": replace(SETTINGS, baseline="counterfactual")},
+            "baseline: 'zero' -> 'counterfactual'; baseline_digest: ",
         ),
     ],
 )
@@ -248,8 +389,40 @@ def test_another_model_is_refused(tiny: Tiny, root: Path, made: Path, tmp_path: 
         run(other, root, made)
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("replace", r"\(images: 1 replaced, first real/axe/0.png\)"),
+        ("repair", r"\(images: 1 replaced, first sketch/cat/1.png\)"),
+        ("add", r"\(images: 1 new, first real/axe/9.png\)"),
+        ("remove", r"\(images: 1 gone, first real/axe/0.png\)"),
+    ],
+)
+def test_other_images_are_noticed(change: str, words: str, clip: Clip, root: Path, made: Path, tmp_path: Path) -> None:
+    shutil.copytree(root, tmp_path / "images")
+    shutil.copytree(made, tmp_path / "graphs")
+    assert len(run(clip, tmp_path / "images", tmp_path / "graphs")) == 5  # the same images in another place
+    image = tmp_path / "images" / {"repair": "sketch/cat/1.png", "add": "real/axe/9.png"}.get(change, "real/axe/0.png")
+    if change == "remove":
+        image.unlink()
+    else:
+        shutil.copy(root / "sketch" / "axe" / "2.png", image)
+    with pytest.raises(InputError, match=words):
+        run(clip, tmp_path / "images", tmp_path / "graphs")
+
+
+def test_other_images_of_a_baseline_are_noticed(clip: Clip, root: Path, tmp_path: Path) -> None:
+    shutil.copytree(root, tmp_path / "images")
+    settings = replace(SETTINGS, baseline="other-domains")
+    some = {"classes": ["axe"], "domains": ["real"], "settings": settings}
+    run(clip, tmp_path / "images", tmp_path / "graphs", **some)
+    shutil.copy(root / "real" / "axe" / "2.png", tmp_path / "images" / "sketch" / "axe" / "0.png")
+    with pytest.raises(InputError, match=r"\(baseline_images: 1 replaced, first sketch/axe/0.png\)"):
+        run(clip, tmp_path / "images", tmp_path / "graphs", **some)
+
+
 def test_what_only_changes_the_speed_is_not_compared(clip: Clip, root: Path, made: Path) -> None:
-    assert len(run(clip, root, made, settings=replace(SETTINGS, batch_size=1, memory_gib=1.0))) == 5
+    assert len(run(clip, root, made, settings=replace(SETTINGS, batch_size=1), work=Work(memory_gib=0.5))) == 5
 
 
 def test_no_images_at_all_cannot_be_asked_for(clip: Clip, root: Path, tmp_path: Path) -> None:
@@ -257,7 +430,37 @@ def test_no_images_at_all_cannot_be_asked_for(clip: Clip, root: Path, tmp_path: 
         run(clip, root, tmp_path / "x", n_images=0)
     with pytest.raises(InputError, match="there is no class 'dog' here"):
         run(clip, root, tmp_path / "x", classes=["dog"])
+    with pytest.raises(InputError, match=r"list of domains, but the string 'real' was given: write \['real'\]"):
+        run(clip, root, tmp_path / "x", domains="real")
+    with pytest.raises(InputError, match=r"logit, margin, or a function of the text weights .* 'lead' was given"):
+        run(clip, root, tmp_path / "x", metric="lead")
     assert not (tmp_path / "x").exists()
+
+
+WRONG_TYPES = """
+import sys
+from circuitry import DomainFolder, InputError, extract
+for clip, images in ((None, DomainFolder(sys.argv[1])), ("RN50", sys.argv[1])):
+    try:
+        extract(clip, images, "x")
+    except InputError as error:
+        print(error)
+from circuitry.circuits.extraction import Extraction
+from circuitry.models.clip import Clip
+try:
+    Extraction(Clip("x", *[None] * 4), sys.argv[1], "x")
+except InputError as error:
+    print(error)
+"""
+
+
+def test_wrong_types_are_a_sentence(root: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", WRONG_TYPES, str(root)], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [
+        "Expected a Clip as clip, but NoneType was given: make one with load_clip(name, ...).",
+        "Expected a Clip as clip, but str was given: make one with load_clip(name, ...).",
+        "Expected a DomainFolder as images, but str was given: make one with DomainFolder(path).",
+    ]
 
 
 # Folders
@@ -267,8 +470,34 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"is no folder of graphs \(it has no manifest.json\): make one with extract"):
         GraphFolder(tmp_path)
     (tmp_path / "manifest.json").write_text(json.dumps({"format": "circuitry extraction 0", "jobs": []}))
-    with pytest.raises(InputError, match=r"has format 'circuitry extraction 0', but this version reads '.* 1'"):
+    with pytest.raises(InputError, match=r"has format 'circuitry extraction 0', but this version reads '.* 2'"):
         GraphFolder(tmp_path)
+
+
+def test_the_folder_above_the_right_one_names_it(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made, tmp_path / "run" / "circuits")
+    with pytest.raises(InputError, match=r"run has no manifest.json, but .*run/circuits has: give that folder"):
+        GraphFolder(tmp_path / "run")
+    with pytest.raises(InputError, match=r"There is no folder of graphs at .*none: make one with extract"):
+        GraphFolder(tmp_path / "none")
+
+
+def test_a_finished_folder_is_opened_on_a_disk_that_can_only_be_read(
+    clip: Clip, root: Path, made: Path, tmp_path: Path
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    shutil.copytree(made, tmp_path / "graphs")
+    mounted = subprocess.run(["mount", "--bind", str(tmp_path / "graphs"), str(disk)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("mounting needs root")
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", str(disk)], check=True)
+        with pytest.raises(OSError, match="Read-only"):
+            (disk / "x").touch()
+        assert len(run(clip, root, disk)) == 5
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_a_damaged_manifest_is_refused(tmp_path: Path) -> None:
@@ -302,37 +531,22 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_workers_share_the_jobs_and_leave_one_folder(
-    tiny: Tiny, root: Path, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    done: list[tuple[str, str]] = []
-    do = Extraction._do
-
-    def counted(self: Extraction, key: tuple[str, str], *rest: object) -> None:
-        done.append(key)
-        do(self, key, *rest)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(Extraction, "_do", counted)
-    plans = [
-        plan_extraction(tiny.load(), DomainFolder(root), tmp_path / "x", settings=SETTINGS, templates=TEMPLATES)
-        for _ in range(3)
-    ]
+def test_workers_share_the_jobs_and_leave_one_folder(tiny: Tiny, root: Path, made: Path, tmp_path: Path) -> None:
+    plans = [planned(tiny.load(), root, tmp_path / "x") for _ in range(3)]
     with ThreadPoolExecutor(3) as pool:  # a lock is held by an open file, so threads stand for processes
-        waiting = [pool.submit(plan.run, i, 3, progress=False) for i, plan in enumerate(plans)]
+        waiting = [pool.submit(plan.run, Work(Rank(i, 3), progress=False)) for i, plan in enumerate(plans)]
         times = [one.result() for one in waiting]
-    assert sorted(done) == sorted(GraphFolder(made))
-    assert sorted(key for seconds in times for key in seconds) == sorted(done)
+    assert sorted(key for seconds in times for key in seconds) == sorted(GraphFolder(made))
     assert contents(tmp_path / "x") == contents(made)
     with pytest.raises(InputError, match="Workers are numbered 0 to 2, but this one is number 3"):
-        plans[0].run(3, 3)
+        plans[0].run(Work(Rank(3, 3)))
 
 
 def test_a_worker_waits_for_another_and_takes_over_what_it_left(clip: Clip, root: Path, tmp_path: Path) -> None:
-    arguments = {"classes": ["axe"], "domains": ["real"], "settings": SETTINGS, "templates": TEMPLATES}
-    plan = plan_extraction(clip, DomainFolder(root), tmp_path / "x", **arguments)  # type: ignore[arg-type]
+    plan = planned(clip, root, tmp_path / "x", classes=["axe"], domains=["real"])
     with ThreadPoolExecutor(1) as pool:
-        with file_lock(tmp_path / "x", "axe-real"):
-            waiting = pool.submit(plan.run, progress=False)
+        with file_lock(tmp_path / "x", JobFolder._name(("axe", "real"))):
+            waiting = pool.submit(plan.run, QUIET)
             time.sleep(0.3)
             assert not waiting.done()
             assert not (plan.out / "graphs" / "axe" / "real.all.safetensors").exists()
@@ -342,34 +556,37 @@ def test_a_worker_waits_for_another_and_takes_over_what_it_left(clip: Clip, root
 
 
 def test_some_jobs_are_done_to_see_how_long_they_take(clip: Clip, root: Path, tmp_path: Path) -> None:
-    plan = plan_extraction(clip, DomainFolder(root), tmp_path / "x", settings=SETTINGS, templates=TEMPLATES)
-    assert len(plan.unfinished()) == 5
-    seconds = plan.run(most=2, progress=False)
+    plan = planned(clip, root, tmp_path / "x")
+    assert len(plan.folder.unfinished()) == 5
+    seconds = plan.run(QUIET, most=2)
     assert len(seconds) == 2
     assert min(seconds.values()) > 0
-    assert len(plan.unfinished()) == 3
+    assert len(plan.folder.unfinished()) == 3
 
 
 KILLED = """
 import os, random, signal, sys, time
+from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from circuitry import DomainFolder, load_clip, left_rule
 from circuitry.circuits.attribution import AttributionSettings
-from circuitry.circuits.extraction import plan_extraction
+from circuitry.circuits.extraction import Extraction
+from circuitry.runs.workers import Work
 
 config, weights, root, out, seed = sys.argv[1:]
 clip = load_clip(config, weights)
 clip.text_weights(DomainFolder(root).all_classes, ["a {}."], cache_dir=out + "-cache")
 import circuitry.models.clip
-circuitry.models.clip.user_cache_path = lambda name: __import__("pathlib").Path(out + "-cache")
+circuitry.models.clip.user_cache_path = lambda name: Path(out + "-cache")
 settings = AttributionSettings(node_fraction=0.1, rule=left_rule(2))
 random.seed(int(seed))
 
 def start():
     child = os.fork()
     if child == 0:
-        plan_extraction(clip, DomainFolder(root), out, settings=settings, templates=["a {}."]).run(progress=False)
+        jobs = Extraction(clip, DomainFolder(root), Path(out), settings=settings, texts=["a {}."])
+        jobs.run(Work(progress=False))
         os._exit(0)
     return child
 

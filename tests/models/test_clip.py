@@ -1,10 +1,12 @@
 """Checkpoints of every kind, text weights against a direct computation, and the refusals."""
 
 import json
+import logging
 import re
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import open_clip
 import pytest
 import torch
@@ -14,8 +16,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from circuitry import Clip, InputError, load_clip
-from circuitry.models.clip import read_checkpoint, register_model
-from circuitry.models.prompts import as_patterns, default_templates
+from circuitry.models.architectures import register_model
+from circuitry.models.checkpoints import read_checkpoint
+from circuitry.models.clip import TEXT_FORMAT
+from circuitry.models.prompts import as_patterns, default_templates, templates_of
+from circuitry.runs.arrays import write_arrays
 from tests.support.tiny_clip import CONFIG, NAME, Tiny, saved
 
 TEMPLATES = ["a photo of a {}.", "the {}", "{} and {}"]
@@ -96,6 +101,47 @@ def test_two_models_have_one_digest_if_their_weights_agree(clip: Clip, tiny: Tin
     assert same.digest == clip.digest != other.digest
 
 
+@pytest.fixture(scope="module")
+def twin(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Clip:
+    """A model with the weights of the tiny one and another activation function, which has no weights."""
+    folder = tmp_path_factory.mktemp("twin")
+    config = folder / f"{NAME}-twin.json"
+    config.write_text(json.dumps(CONFIG | {"quick_gelu": True}))
+    return load_clip(config, saved(tiny.state, folder / "x.pt"))
+
+
+def test_a_model_of_another_configuration_has_another_digest_and_other_text_weights(
+    clip: Clip, twin: Clip, tmp_path: Path
+) -> None:
+    assert all(torch.equal(weight, twin.model.state_dict()[name]) for name, weight in clip.model.state_dict().items())
+    assert twin.digest != clip.digest
+    ours, theirs = (model.text_weights(["cat"], TEMPLATES, cache_dir=tmp_path / "one") for model in (clip, twin))
+    assert not torch.equal(ours, theirs)
+    assert torch.equal(theirs, twin.text_weights(["cat"], TEMPLATES, cache_dir=tmp_path / "another"))
+
+
+def test_other_preprocessing_is_another_digest(clip: Clip, tiny: Tiny) -> None:
+    other = tiny.load()
+    half = open_clip.get_model_preprocess_cfg(other.model) | {"mean": (0.5, 0.5, 0.5)}
+    open_clip.factory.set_model_preprocess_cfg(other.model, half)
+    assert other.digest != clip.digest
+
+
+def test_a_model_prints_in_a_line(clip: Clip) -> None:
+    assert repr(clip) == f"Clip('{NAME}': 11 sites, 64 x 64 px, on cpu)"
+
+
+def test_loading_a_checkpoint_says_nothing_of_random_weights(
+    tiny: Tiny, tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = list(logging.getLogger().handlers)
+    load_clip(tiny.config, saved(tiny.state, tmp_path / "x.pt"))
+    assert caplog.records == []
+    assert capsys.readouterr() == ("", "")
+    assert logging.getLogger().handlers == before
+    assert logging.getLogger().filters == []
+
+
 # Refusals
 
 
@@ -126,10 +172,24 @@ def test_a_truncated_checkpoint_is_refused(suffix: str, tiny: Tiny, tmp_path: Pa
         load_clip(tiny.config, path)
 
 
-def test_an_empty_checkpoint_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "x.pt").touch()
-    with pytest.raises(InputError, match=r"x\.pt is not a readable checkpoint"):
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "not a checkpoint but an empty file: download or save it again"),
+        (b"\n<!DOCTYPE html><html>404</html>", r"not a checkpoint but a web page \(HTML or XML\)"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4", "not a checkpoint but a pointer of Git LFS"),
+        (b"eeny meeny", r"not a checkpoint but a file that begins with the bytes b'eeny mee'"),
+    ],
+)
+def test_files_that_are_no_checkpoints_are_called_what_they_are(content: bytes, words: str, tmp_path: Path) -> None:
+    (tmp_path / "x.pt").write_bytes(content)
+    with pytest.raises(InputError, match=rf"x\.pt is {words}"):
         read_checkpoint(tmp_path / "x.pt")
+
+
+def test_a_folder_is_no_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="but there is a folder"):
+        read_checkpoint(tmp_path)
 
 
 @pytest.mark.parametrize("content", [{"epoch": 1}, [torch.ones(1)], {"state_dict": {"a": 1}}, {}])
@@ -200,6 +260,41 @@ def test_unknown_names_and_tags_list_the_known(tiny: Tiny) -> None:
         load_clip("RN50", pretrained="opneai")
     with pytest.raises(InputError, match=f"no weights 'openai' for {NAME}; its tags are: none"):
         load_clip(tiny.config, pretrained="openai")
+    with pytest.raises(InputError, match=r"did you mean ViT-B-32.*\?"):
+        load_clip("ViT-B/32", pretrained="openai")
+    with pytest.raises(InputError, match="hub is written hf-hub:openai/clip-vit-base-patch32"):
+        load_clip("openai/clip-vit-base-patch32")
+
+
+@pytest.mark.parametrize(("name", "tag"), [("RN50", "openai"), ("hf-hub:org/model", None)])
+def test_weights_that_cannot_be_downloaded_are_told_in_a_sentence(
+    name: str, tag: str | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def no_network(*_: object, **__: object) -> str:
+        raise OSError("no route to host")
+
+    for download in ("download_pretrained", "download_pretrained_from_hf"):
+        monkeypatch.setattr(f"open_clip.factory.{download}", no_network)
+    with pytest.raises(InputError, match=rf"could not load .*{name}.*no route to host.*network once.*local file"):
+        load_clip(name, pretrained=tag)
+    assert caplog.records == []
+
+
+def test_a_hub_model_whose_weights_cannot_be_downloaded_is_not_a_random_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def only_the_configuration(*_: object, **__: object) -> str:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("open_clip.factory._get_hf_config", lambda *_, **__: {"model_cfg": CONFIG})
+    monkeypatch.setattr("open_clip.factory.download_pretrained_from_hf", only_the_configuration)
+    with pytest.raises(InputError, match=r"could not load model, weights or tokenizer of hf-hub:org/model"):
+        load_clip("hf-hub:org/model")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+@pytest.mark.parametrize("device", ["cuda", "tpu", "cuda:7"])
+def test_a_device_that_is_not_there_is_named(device: str, tiny: Tiny, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=rf"Device '{device}' cannot be used here \(.+\): give cpu, or cuda"):
+        load_clip(tiny.config, saved(tiny.state, tmp_path / "x.pt"), device=device)
 
 
 @pytest.mark.parametrize(
@@ -295,17 +390,49 @@ def test_models_do_not_share_cached_weights(clip: Clip, tiny: Tiny, tmp_path: Pa
     assert not torch.allclose(a, b)
 
 
-@pytest.mark.parametrize("damage", ["truncated", "other"])
-def test_a_damaged_cache_file_is_made_again(damage: str, clip: Clip, tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "shape", "other"])
+def test_a_damaged_cache_file_is_made_again(
+    damage: str, clip: Clip, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     first = clip.text_weights(["cat"], TEMPLATES, cache_dir=tmp_path)
     (file,) = tmp_path.iterdir()
     whole = file.read_bytes()
     if damage == "truncated":
         file.write_bytes(whole[:-4])
+    elif damage == "flipped":
+        file.write_bytes(whole[:-4] + bytes([whole[-4] ^ 1]) + whole[-3:])
+    elif damage == "shape":
+        write_arrays(file, TEXT_FORMAT, {}, {"text_weights": np.ones((7, 3), np.float32)})
     else:
         save_file({"something else": torch.ones(2)}, file)
     assert torch.equal(clip.text_weights(["cat"], TEMPLATES, cache_dir=tmp_path), first)
     assert file.read_bytes() == whole
+    assert "text weights are made again: " in caplog.text
+
+
+def test_a_cache_that_cannot_be_used_costs_a_line_and_no_more(
+    clip: Clip, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    weights = clip.text_weights(["cat"], TEMPLATES, cache_dir=tmp_path / "file" / "below")
+    assert torch.equal(weights, clip.text_weights(["cat"], TEMPLATES, cache_dir=tmp_path))
+    assert [r.getMessage().partition(":")[0] for r in caplog.records] == ["text weights are not kept for another time"]
+
+
+def test_text_weights_that_are_not_finite_are_refused(tiny: Tiny, tmp_path: Path) -> None:
+    broken = tiny.load()
+    broken.model.state_dict()["text_projection"].fill_(torch.inf)
+    with pytest.raises(InputError, match=r"text weights of 'cat' hold NaN or infinite values"):
+        broken.text_weights(["cat"], TEMPLATES, cache_dir=tmp_path)
+
+
+def test_text_weights_have_the_precision_of_the_encoder(tiny: Tiny, tmp_path: Path) -> None:
+    half = tiny.load()
+    exact = half.text_weights(["cat"], TEMPLATES, cache_dir=tmp_path)
+    half.model.visual.bfloat16()
+    for _ in range(2):  # computed, then read
+        weights = half.text_weights(["cat"], TEMPLATES, cache_dir=tmp_path)
+        assert torch.equal(weights, exact.bfloat16())
 
 
 def test_the_cache_is_the_users_unless_told(clip: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -324,8 +451,10 @@ def test_text_weights_need_names_and_templates(clip: Clip, tmp_path: Path) -> No
 
 
 def test_a_single_name_is_no_list_of_names(clip: Clip, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cat"):
+    with pytest.raises(InputError, match=r"list of class names, but the string 'cat' was given: write \['cat'\]"):
         clip.text_weights("cat", TEMPLATES, cache_dir=tmp_path)
+    with pytest.raises(InputError, match=r"list of templates, but the string 'a \{\}\.' was given"):
+        clip.text_weights(["cat"], "a {}.", cache_dir=tmp_path)
 
 
 # Templates
@@ -348,12 +477,22 @@ def test_functions_become_patterns() -> None:
 
 
 def test_the_default_templates_are_used(clip: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[str] = []
+    seen: list[Tensor] = []
 
-    def encode(_: Clip, prompts: list[str], classes: int, batch_size: int) -> Tensor:
-        seen.extend(prompts)
+    def encode(_: Clip, tokens: Tensor, classes: int, batch_size: int) -> Tensor:
+        seen.append(tokens)
         return torch.ones(classes, 16)
 
     monkeypatch.setattr(Clip, "_encode", encode)
     clip.text_weights(["alarm_clock"], cache_dir=tmp_path)
-    assert seen == [t.replace("{}", "alarm clock") for t in default_templates()]
+    assert torch.equal(seen[-1], clip.tokenizer([t.replace("{}", "alarm clock") for t in default_templates()]))
+
+
+def test_class_texts_have_names() -> None:
+    assert templates_of("pooled", "sketch") == default_templates()
+    assert templates_of("own-style", "real") == ("a photo of a {}.", "a photo of the {}.")
+    assert templates_of("own-style", "infograph")[0] == "an infograph of a {}."
+    assert templates_of("own-style", "pencil_art")[0] == "a pencil art of a {}."
+    assert templates_of(["the {}"], "real") == ("the {}",)
+    with pytest.raises(InputError, match=r"'pooled' or 'own-style', or a list of templates .* the string 'own' was"):
+        templates_of("own", "real")

@@ -23,7 +23,7 @@ class Config:
 
 @pytest.fixture(autouse=True)
 def _one_handler(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The filter of `run_script` goes to the root logger's handler; here it has one of its own."""
+    """`run_script` gives the root logger a handler where it has none."""
     monkeypatch.setattr(logging.getLogger(), "handlers", [logging.NullHandler()])
 
 
@@ -60,20 +60,42 @@ def test_an_interrupt_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> N
     assert "the same command goes on from what is finished" in capsys.readouterr().err
 
 
-def test_a_full_disk_is_said_in_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ENOSPC, "The disk of /data/x is full: free some space, and the same command goes on"),
+        (errno.EDQUOT, "The disk of /data/x is full"),
+        (errno.EROFS, "/data/x lies on a disk that can only be read: give a folder"),
+        (errno.EACCES, "/data/x may not be read or written by this user"),
+        (errno.ENAMETOOLONG, "The name /data/x is too long for this disk"),
+    ],
+)
+def test_errors_of_the_disk_that_a_user_can_mend_are_a_sentence(
+    number: int, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     def main(config: Config) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device", "/data/x")
+        raise OSError(number, "", "/data/x")
 
     with pytest.raises(SystemExit) as ended:
         run(main)
     assert ended.value.code == 2
-    assert capsys.readouterr().err.startswith("error: the disk of /data/x is full: free some space, and the same comm")
+    assert capsys.readouterr().err.startswith(f"error: {words}")
 
-    def denied(config: Config) -> None:
-        raise PermissionError("no")
 
-    with pytest.raises(PermissionError):
-        run(denied)
+def test_results_into_a_file_are_refused_in_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "out").touch()
+    for path in (tmp_path / "out" / "x", tmp_path / "out"):
+        with pytest.raises(SystemExit):
+            run(lambda config, path=path: path.mkdir(parents=True, exist_ok=True))  # type: ignore[misc]
+        assert f"{path} is needed as a folder, but there is a file on the way" in capsys.readouterr().err
+
+
+def test_any_other_error_of_the_system_keeps_its_traceback() -> None:
+    def main(config: Config) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with pytest.raises(OSError, match="Input/output"):
+        run(main)
 
 
 def test_any_other_error_keeps_its_traceback() -> None:
@@ -104,7 +126,6 @@ class Config:
     '''Settings.'''
 
 def main(config):
-    logging.warning("No pretrained weights loaded for x.")
     logging.warning("3 images left out")
     raise InputError("Give more images.")
 

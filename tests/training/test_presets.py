@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from circuitry import Encoder, InputError
-from circuitry.models.clip import register_model
+from circuitry.models.architectures import register_model
 from circuitry.training.clip import train_clip
 from circuitry.training.devices import training_device
 from circuitry.training.presets import CLIP_PRESETS, ClipPreset, clip_preset, crop_arguments

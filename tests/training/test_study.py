@@ -18,7 +18,7 @@ from circuitry.data.domains import DomainFolder
 from circuitry.data.mixtures.mixture_files import write_mixture
 from circuitry.data.mixtures.mixtures import MixtureSettings
 from circuitry.data.toy.write import write_toy
-from circuitry.models.prompts import style_templates
+from circuitry.models.prompts import all_style_templates
 from circuitry.models.stages import Stage
 from circuitry.runs.errors import InputError
 from circuitry.training import study, toy_study
@@ -154,7 +154,7 @@ def test_the_supervised_head_picks_the_outputs_of_the_classes() -> None:
 
 
 def test_style_templates_name_every_style() -> None:
-    templates = style_templates()
+    templates = all_style_templates()
     assert len(templates) == 12
     assert "an infograph of a {}." in templates
     assert "a photo of the {}." in templates

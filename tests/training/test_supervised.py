@@ -16,7 +16,7 @@ from torch import nn
 import circuitry
 from circuitry import InputError, load_supervised
 from circuitry.data.images import load_image
-from circuitry.models.clip import register_model
+from circuitry.models.architectures import register_model
 from circuitry.training.labels import LabelTable
 from circuitry.training.run_folder import alone, checkpoints
 from circuitry.training.supervised import read_samples, train_supervised

@@ -1,0 +1,119 @@
+"""The folder of graphs that an extraction leaves: circuits by (class, domain). No torch."""
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from circuitry.circuits.graph import AttributionGraph
+from circuitry.runs.errors import InputError
+from circuitry.runs.manifest import NAME, read_manifest
+
+FORMAT = "circuitry extraction 2"
+"""Name and version of the folder's format."""
+
+WHOLE, HALVES = "all", ("half-0", "half-1")
+"""Parts of the images of a job: each has a graph."""
+
+Key = tuple[str, str]
+"""(class, domain)."""
+
+_FEW = 12
+
+
+class GraphFolder(Mapping[Key, AttributionGraph]):
+    """The graphs of a finished or unfinished extraction: (class, domain) -> graph, read when asked for.
+
+    Args:
+        path: The folder that was given to `extract`.
+
+    Raises:
+        InputError: for a folder of something else, or one of another version.
+
+    Example:
+        >>> graphs = GraphFolder("runs/x")
+        >>> graphs["cat", "sketch"].kept_units["layer4.0"]
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        if not (self.path / NAME).is_file():
+            raise InputError(_no_folder(self.path))
+        self.manifest = read_manifest(self.path, FORMAT)
+        jobs = [(str(class_name), str(domain)) for class_name, domain in self.manifest["jobs"]]
+        self._keys = dict.fromkeys(job for job in jobs if self.file(*job).is_file())
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Classes that have a circuit, in the order of the extraction."""
+        return tuple(dict.fromkeys(class_name for class_name, _ in self._keys))
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """Domains that have a circuit, in the order of the extraction."""
+        return tuple(dict.fromkeys(domain for _, domain in self._keys))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What made the graphs, in a few words: the manifest's configuration with long lists cut short."""
+        return {name: _shortened(value) for name, value in self.manifest["config"].items()}
+
+    def file(self, class_name: str, domain: str, part: str = WHOLE) -> Path:
+        """Return the path of a graph file; ``part`` is ``all``, ``half-0`` or ``half-1``."""
+        return graph_file(self.path, class_name, domain, part)
+
+    def image_names(self, class_name: str, domain: str) -> tuple[str, ...]:
+        """Return the images that a circuit was found on, as paths below the root of the data."""
+        return tuple(self[class_name, domain].provenance["images"])
+
+    def halves(self) -> Iterator[tuple[AttributionGraph, AttributionGraph]]:
+        """Yield the pair of half-graphs of every (class, domain) that has at least two images."""
+        for key in self._keys:
+            first, second = (self.file(*key, part) for part in HALVES)
+            if first.is_file() and second.is_file():
+                yield AttributionGraph.load(first), AttributionGraph.load(second)
+
+    def __getitem__(self, key: Key) -> AttributionGraph:
+        if key not in self._keys:
+            raise KeyError(
+                f"no circuit of {key!r} in {self.path}: keys are (class, domain), with the classes "
+                f"{_shortened(list(self.classes))} and the domains {_shortened(list(self.domains))}"
+            )
+        return AttributionGraph.load(self.file(*key))
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._keys
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def __repr__(self) -> str:
+        return (
+            f"GraphFolder({str(self.path)!r}: {len(self)} of {len(self.manifest['jobs'])} circuits, "
+            f"{len(self.classes)} classes, {len(self.domains)} domains, model {self.manifest['config'].get('model')})"
+        )
+
+
+def graph_file(folder: Path, class_name: str, domain: str, part: str) -> Path:
+    """Return where an extraction keeps the graph of a part of a job's images."""
+    return folder / "graphs" / class_name / f"{domain}.{part}.safetensors"
+
+
+def _no_folder(path: Path) -> str:
+    if not path.is_dir():
+        return f"There is no folder of graphs at {path}: make one with extract()."
+    below = sorted(child for child in path.iterdir() if (child / "graphs").is_dir() and (child / NAME).is_file())
+    if below:
+        return f"{path} has no {NAME}, but {below[0]} has: give that folder."
+    return f"{path} is no folder of graphs (it has no {NAME}): make one with extract()."
+
+
+def _shortened(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _shortened(inner) for name, inner in value.items()}
+    if isinstance(value, list) and len(value) > _FEW:
+        return f"{', '.join(map(str, value[:3]))}, ... ({len(value)})"
+    return value

@@ -1,0 +1,104 @@
+"""Read checkpoint files as state dicts, tensors only, and check that they are of a model.
+
+Files of torch.save (.pt, .pth, .bin) are read with ``weights_only``, so that no code in them runs; safetensors hold
+none.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from circuitry.runs.errors import InputError
+
+WRAPPERS = ("module.", "_orig_mod.")
+"""What DistributedDataParallel and torch.compile put before the names of weights."""
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """Return the state dict of a checkpoint file without prefixes of wrappers.
+
+    Args:
+        path: An open_clip training checkpoint, a state dict (.pt, .pth, .bin) or safetensors.
+
+    Raises:
+        InputError: for a missing or unreadable file, one that needs more than tensors, or no tensors in it.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise InputError(
+            f"Expected a checkpoint at {file}, but there is {'a folder' if file.is_dir() else 'no such file'}."
+        )
+    try:
+        content: Any = _read(file)
+    except InputError:
+        raise
+    except UnpicklingError as error:
+        raise InputError(
+            f"{file} holds more than tensors and plain values, and reading it could run code: save its state "
+            "dict alone (torch.save(model.state_dict(), ...)) or as safetensors."
+        ) from error
+    except Exception as error:  # readers of broken files raise almost anything
+        raise InputError(f"{file} is not a readable checkpoint ({str(error) or type(error).__name__}).") from error
+    state = content.get("state_dict", content) if isinstance(content, Mapping) else {}
+    state = state if isinstance(state, Mapping) else {}
+    tensors = {_without_prefix(key): value for key, value in state.items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise InputError(
+            f"{file} holds no state dict: expected names and tensors, or an open_clip training checkpoint."
+        )
+    return tensors
+
+
+def check_state(model: nn.Module, state: Mapping[str, Tensor], source: str, name: str) -> None:
+    """Check that a state dict is one of this model, whose tensors may be on the meta device.
+
+    Raises:
+        InputError: for the first key that only one of them has, another shape, or values that are not finite.
+    """
+    expected = model.state_dict()
+    for key in dict.fromkeys([*expected, *state]):
+        ours, theirs = expected.get(key), state.get(key)
+        if ours is None or theirs is None or ours.shape != theirs.shape:
+            raise InputError(
+                f"{source} is not a checkpoint of {name}: {key} is {_shape(ours)} in the model and "
+                f"{_shape(theirs)} in the file."
+            )
+        if theirs.is_floating_point() and not bool(theirs.isfinite().all()):
+            raise InputError(f"{source} holds NaN or infinite values in {key}: take an earlier checkpoint.")
+
+
+def _read(file: Path) -> Any:
+    if file.suffix == ".safetensors":
+        return load_file(file)
+    with open(file, "rb") as opened:
+        start = opened.read(64)
+    if not start.startswith((b"PK", b"\x80")):  # a zip archive, or a pickle of PyTorch before 1.6
+        raise InputError(f"{file} is not a checkpoint but {_what(start)}: download or save it again.")
+    return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def _what(start: bytes) -> str:
+    """Say what a file is that begins like no file of torch.save."""
+    if not start:
+        return "an empty file"
+    if start.lstrip().startswith(b"<"):
+        return "a web page (HTML or XML)"
+    if start.startswith(b"version https://git-lfs"):
+        return "a pointer of Git LFS, which stands for a file that was not fetched"
+    return f"a file that begins with the bytes {start[:8]!r}"
+
+
+def _without_prefix(key: str) -> str:
+    while key.startswith(WRAPPERS):
+        key = key.partition(".")[2]
+    return key
+
+
+def _shape(tensor: Tensor | None) -> str:
+    return "absent" if tensor is None else str(list(tensor.shape))

@@ -1,0 +1,124 @@
+"""Baselines by name, which are made of the data: means over images, and counterfactual images.
+
+- ``zero``: zero;
+- ``mean-position``, ``mean-unit``: the mean activation over the chosen images of all classes and domains, at each
+  position or over all positions;
+- ``other-domains``: the mean activation at each position over the chosen images of the same class in the other domains;
+- ``counterfactual``: for every image one of another class in the same domain, drawn by the seed.
+
+The last two differ by class and domain. "The chosen images" of a class in a domain are those that
+`DomainFolder.select` gives for ``n_images`` and ``seed``.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from circuitry.data.domains import DomainFolder, ImageRecord
+from circuitry.models.baselines import NAMES_OF_DATA, ZERO, Baseline, Counterfactual, mean_baseline
+from circuitry.models.clip import Clip
+from circuitry.models.image_pass import image_batches
+from circuitry.runs.errors import InputError
+
+BASELINE_NAMES = (ZERO.name, *NAMES_OF_DATA)
+
+
+@dataclass(frozen=True, eq=False)
+class NamedBaseline:
+    """A baseline by name for every class and domain of a data set.
+
+    Raises:
+        InputError: for another name.
+
+    Example:
+        >>> named = NamedBaseline("counterfactual", clip, images, n_images=10)
+        >>> attribute(clip.encoder, batch, metric, baseline=named.of("cat", "sketch", len(batch)))
+    """
+
+    name: str
+    """One of `BASELINE_NAMES`."""
+    clip: Clip
+    images: DomainFolder
+    """The data; means and draws are over its selected classes and domains."""
+    n_images: int = 50
+    """Images per class and domain."""
+    seed: int = 0
+    """Seed of the choice of images."""
+    strict: bool = False
+    """Whether an image that cannot be read is an error instead of left out with a warning."""
+
+    def __post_init__(self) -> None:
+        if self.name not in BASELINE_NAMES:
+            raise InputError(f"Expected one of the baselines {', '.join(BASELINE_NAMES)}, but {self.name!r} was given.")
+
+    def records(self, class_name: str, domain: str) -> tuple[ImageRecord, ...]:
+        """Return the images that shape the baseline of a class in a domain; for provenance.
+
+        Raises:
+            InputError: when there are none, but the baseline is made of some.
+        """
+        if self.name == "zero":
+            return ()
+        if self.name == "counterfactual":
+            found = self._drawn(class_name, domain)
+        elif self.name == "other-domains":
+            others = [other for other in self.images.domains if other != domain]
+            found = [record for other in others for record in self._chosen(class_name, other)]
+        else:
+            found = self._everything
+        if not found:
+            lacking = "other classes in its domain" if self.name == "counterfactual" else "its class in other domains"
+            raise InputError(
+                f"The baseline {self.name!r} of {class_name} in {domain} is made of images of {lacking}, but there are "
+                "none: take another baseline, or more classes and domains."
+            )
+        return tuple(found)
+
+    def of(self, class_name: str, domain: str, count: int) -> Baseline | Counterfactual:
+        """Return the baseline for ``count`` images of a class in a domain.
+
+        Raises:
+            InputError: when there are no images to make it of, or none of them can be read.
+        """
+        if self.name == "zero":
+            return ZERO
+        if self.name.startswith("mean-"):
+            return self._mean
+        records = self.records(class_name, domain)
+        if self.name == "other-domains":
+            return replace(mean_baseline(self.clip.encoder, self._batches(records)), name=self.name)
+        images = list(self._batches(records))
+        if not images:
+            raise InputError(
+                f"No counterfactual image of {class_name} in {domain} can be read, first {records[0].path}."
+            )
+        read = torch.cat(images)
+        return Counterfactual(read[torch.arange(count) % len(read)])
+
+    @cached_property
+    def _mean(self) -> Baseline:
+        return mean_baseline(self.clip.encoder, self._batches(self._everything), self.name.removeprefix("mean-"))
+
+    @cached_property
+    def _everything(self) -> list[ImageRecord]:
+        return [r for d in self.images.domains for c in self.images.classes for r in self._chosen(c, d)]
+
+    def _chosen(self, class_name: str, domain: str) -> tuple[ImageRecord, ...]:
+        return self.images.select(class_name, domain, self.n_images, self.seed)
+
+    def _drawn(self, class_name: str, domain: str) -> list[ImageRecord]:
+        """Return images of other classes in a domain, ranked by a hash of seed, class and path."""
+
+        def rank(record: ImageRecord) -> bytes:
+            return hashlib.sha256(f"{self.seed}\0{class_name}\0{record.relative}".encode()).digest()
+
+        others = [r for r in self.images.records if r.domain == domain and r.class_name != class_name]
+        return sorted(others, key=rank)[: self.n_images]
+
+    def _batches(self, records: Sequence[ImageRecord]) -> Iterator[Tensor]:
+        encoder, preprocess = self.clip.encoder, self.clip.preprocess
+        return (batch for _, batch in image_batches(encoder, preprocess, records, strict=self.strict))
