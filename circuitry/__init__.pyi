@@ -21,15 +21,14 @@ from .data.domains import DomainFolder as DomainFolder
 from .data.mixtures.mixture_files import write_mixture as write_mixture
 from .data.mixtures.mixtures import MixtureSettings as MixtureSettings
 from .data.mixtures.mixtures import mixture as mixture
+from .interventions.ablation import ablated_embeddings as ablated_embeddings
 from .interventions.attribution_check import check_attribution as check_attribution
 from .interventions.attribution_check import compare_rules as compare_rules
 from .interventions.curves import FaithfulnessCurve as FaithfulnessCurve
 from .interventions.curves import pool_curves as pool_curves
 from .interventions.effects import PatchEffects as PatchEffects
+from .interventions.faithfulness import AblationSettings as AblationSettings
 from .interventions.faithfulness import faithfulness_curve as faithfulness_curve
-from .interventions.faithfulness import kept_embeddings as kept_embeddings
-from .interventions.faithfulness import with_error as with_error
-from .interventions.patches import OtherImages as OtherImages
 from .interventions.patches import Patch as Patch
 from .interventions.patches import patched as patched
 from .interventions.patching import patch_effects as patch_effects

@@ -9,7 +9,7 @@ This is how to decide which rule and baseline to trust.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -19,11 +19,30 @@ from circuitry.circuits.nodes import node_effects
 from circuitry.circuits.quadrature import QuadratureRule
 from circuitry.interventions.effects import AttributionCheck
 from circuitry.interventions.patching import patch_effects
-from circuitry.models.baselines import ZERO, Baseline
+from circuitry.models.baselines import AnyBaseline, as_baseline
 from circuitry.models.batches import ImageBatches, Images, rows_that_fit
 from circuitry.models.encoder import Encoder
 from circuitry.models.metrics import Metric
 from circuitry.runs.errors import InputError
+from circuitry.runs.workers import Work
+
+
+@dataclass(frozen=True)
+class UnitSample:
+    """Which units of every site are patched to check their scores."""
+
+    top: int = 20
+    """Units with the largest |score|; all where a site has fewer."""
+    random: int = 20
+    """Random units; all where a site has fewer."""
+    seed: int = 0
+    """Seed of the random units."""
+
+    def __post_init__(self) -> None:
+        if self.top < 0 or self.random < 0 or self.top + self.random == 0:
+            raise InputError(
+                f"A check needs some top or random units, but {self.top} and {self.random} were asked for."
+            )
 
 
 def check_attribution(
@@ -32,12 +51,9 @@ def check_attribution(
     metric: Metric,
     graph: AttributionGraph,
     *,
-    baseline: Baseline = ZERO,
-    top: int = 20,
-    random: int = 20,
-    seed: int = 0,
-    memory_gib: float = 1.0,
-    progress: bool = True,
+    baseline: AnyBaseline = "zero",
+    sample: UnitSample = UnitSample(),
+    work: Work = Work(),
 ) -> AttributionCheck:
     """Return the exact effects of a graph's top units and of a random sample beside their attributed scores.
 
@@ -47,57 +63,39 @@ def check_attribution(
         metric: The metric that was attributed.
         graph: From `attribute`.
         baseline: The baseline of the attribution.
-        top: Units with the largest |score| per site; all where a site has fewer.
-        random: Random units per site; all where a site has fewer.
-        seed: Seed of the random sample.
-        memory_gib: Budget for the stacked activations, in GiB.
-        progress: Show a bar.
+        sample: How many units of each kind.
+        work: Memory and progress.
 
     Raises:
-        InputError: when the baseline is not the graph's, no unit is asked for, or what `patch_effects` raises.
+        InputError: when the baseline is not the graph's, or what `patch_effects` raises.
 
     Example:
         >>> check = check_attribution(encoder, photos, metric, graph)
         >>> check.table().query("sample == 'random'")
     """
-    attributed_with = graph.settings.get("baseline", baseline.name)
-    if attributed_with != baseline.name:
+    ends = as_baseline(baseline)
+    attributed_with = graph.settings.get("baseline", ends.name)
+    if attributed_with != ends.name:
         raise InputError(
-            f"Patching must go to the baseline of the attribution, {attributed_with!r}, but {baseline.name!r} was "
+            f"Patching must go to the baseline of the attribution, {attributed_with!r}, but {ends.name!r} was "
             "given: pass that baseline."
         )
-    if top < 0 or random < 0 or top + random == 0:
-        raise InputError(f"A check needs some top or random units, but {top} and {random} were asked for.")
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(sample.seed)
     tops, randoms = {}, {}
     for site in graph.sites:
         scores = graph.node_scores[site]
-        tops[site] = set(_largest(scores, top).tolist())
-        randoms[site] = set(rng.permutation(len(scores))[:random].tolist())
-    units = {site: sorted(tops[site] | randoms[site]) for site in graph.sites}
-    exact = patch_effects(
-        encoder,
-        images,
-        metric,
-        source=baseline,
-        sites=graph.sites,
-        units=units,
-        memory_gib=memory_gib,
-        progress=progress,
-    )
-    rows = [
-        (
-            site,
-            unit,
-            unit in tops[site],
-            unit in randoms[site],
-            float(graph.node_scores[site][unit]),
-            float(exact.scores[site][unit]),
+        tops[site] = _is_among(len(scores), _largest(scores, sample.top))
+        randoms[site] = _is_among(len(scores), rng.permutation(len(scores))[: sample.random])
+    chosen = {site: np.flatnonzero(tops[site] | randoms[site]) for site in graph.sites}
+    exact = patch_effects(encoder, images, metric, baseline=ends, sites=chosen, work=work)
+    parts = [
+        pd.DataFrame(
+            {"site": site, "unit": units, "top": tops[site][units], "random": randoms[site][units]}
+            | {"attributed": graph.node_scores[site][units], "exact": exact.scores[site][units]}
         )
-        for site in graph.sites
-        for unit in units[site]
+        for site, units in chosen.items()
     ]
-    return AttributionCheck(pd.DataFrame(rows, columns=["site", "unit", "top", "random", "attributed", "exact"]))
+    return AttributionCheck(pd.concat(parts, ignore_index=True))
 
 
 def compare_rules(
@@ -106,11 +104,10 @@ def compare_rules(
     metric: Metric,
     rules: Mapping[str, QuadratureRule],
     *,
-    baseline: Baseline = ZERO,
+    baseline: AnyBaseline = "zero",
     top: int = 20,
     sites: Sequence[str] | None = None,
-    memory_gib: float = 1.0,
-    progress: bool = True,
+    work: Work = Work(),
 ) -> pd.DataFrame:
     """Return how node scores by several rules correlate with exact patching, which is run once, for all units.
 
@@ -121,9 +118,8 @@ def compare_rules(
         rules: Quadrature rules by the name to show.
         baseline: Of attribution and of patching.
         top: Units with the largest |score| by the rule that are correlated apart.
-        sites: Sites to look at, all unless told.
-        memory_gib: Budget for the stacked activations, in GiB.
-        progress: Show a bar.
+        sites: Sites to look at (default: all).
+        work: Memory and progress.
 
     Returns:
         Columns rule, site, sample (``all`` or ``top``), n_units, pearson, spearman; see `AttributionCheck.table`.
@@ -132,10 +128,9 @@ def compare_rules(
         >>> rules = {"left 10": left_rule(10), "gradient x activation": left_rule(1)}
         >>> compare_rules(encoder, photos, metric, rules).groupby(["rule", "sample"])["spearman"].mean()
     """
-    rows = rows_that_fit(encoder, memory_gib)
+    rows = rows_that_fit(encoder, work.memory_gib)
     batches = ImageBatches(images, encoder, rows)
-    settings: dict[str, Any] = {"memory_gib": memory_gib, "progress": progress}
-    exact = patch_effects(encoder, batches, metric, source=baseline, sites=sites, **settings)
+    exact = patch_effects(encoder, batches, metric, baseline=baseline, sites=sites, work=work)
     tables = []
     for name, rule in rules.items():
         scores = node_effects(
@@ -143,7 +138,7 @@ def compare_rules(
         ).scores
         points = [
             pd.DataFrame(
-                {"site": site, "unit": range(len(v)), "top": np.isin(range(len(v)), _largest(v, top)), "random": True}
+                {"site": site, "unit": range(len(v)), "top": _is_among(len(v), _largest(v, top)), "random": True}
                 | {"attributed": v, "exact": exact.scores[site]}
             )
             for site, v in scores.items()
@@ -155,3 +150,7 @@ def compare_rules(
 
 def _largest(scores: np.ndarray, n: int) -> np.ndarray:
     return np.argsort(-np.abs(scores), kind="stable")[:n]
+
+
+def _is_among(size: int, places: np.ndarray) -> np.ndarray:
+    return np.isin(np.arange(size), places)

@@ -1,42 +1,26 @@
-"""What causal checks leave behind: plain arrays and tables. No torch, no model.
+"""Faithfulness curves as they are stored: the metric of every image with circuits of growing size kept. No torch.
 
-1. `PatchEffects`: the exact effect of patching each unit, site or position;
-2. `FaithfulnessCurve`: the metric of every image with circuits of growing size kept, and what is read off it;
-   `pool_curves` makes those of several classes one, `curves_by_domain` a table of each domain's.
+`pool_curves` makes the curves of several classes one, `curves_by_domain` a table of each domain's; what is read off a
+curve is in `curve_reading`.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
+from circuitry.interventions.curve_reading import MEASURES, CurveReading, Weights
+from circuitry.interventions.resampling import Bootstrap
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError
 
-CURVE_FORMAT = "circuitry faithfulness curve 1"
+CURVE_FORMAT = "circuitry faithfulness curve 2"
 """Name and version of the file format."""
-
-RANKINGS = ("absolute", "signed")
-MEASURES = ("faithfulness", "selectivity")
-
-
-def faithfulness_ratio(kept: float, full: float, empty: float) -> tuple[float, str]:
-    """Return (m(C) - m(nothing kept)) / (m(M) - m(nothing kept)), or NaN and the reason why there is none.
-
-    All three are metrics averaged over the images (method.md, section 6).
-    """
-    if full - empty <= 1e-6 * max(abs(full), abs(empty)):
-        return float("nan"), no_lead(full, empty)
-    return (kept - empty) / (full - empty), ""
-
-
-def no_lead(full: float, empty: float) -> str:
-    """Return why there is no faithfulness."""
-    return f"the model does no better than the baseline: {full:.4g} against {empty:.4g}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,20 +60,17 @@ class FaithfulnessCurve:
     @property
     def faithfulness(self) -> Float[np.ndarray, " fractions"]:
         """1 is the whole model, 0 the baseline."""
-        kept: np.ndarray = self._ratios(*self._weights("faithfulness"))["kept"][0]
-        return kept
+        return self._ratio("faithfulness", "kept")
 
     @property
     def completeness(self) -> Float[np.ndarray, " fractions"]:
         """Faithfulness of the complement: near 0 when the circuit holds all that matters."""
-        complement: np.ndarray = self._ratios(*self._weights("faithfulness"))["complement"][0]
-        return complement
+        return self._ratio("faithfulness", "complement")
 
     @property
     def selectivity(self) -> Float[np.ndarray, " fractions"]:
         """1: the class is told from others as well as by the whole model; 0: not at all. NaN without other images."""
-        kept: np.ndarray = self._ratios(*self._weights("selectivity"))["kept"][0]
-        return kept
+        return self._ratio("selectivity", "kept")
 
     def table(
         self, measure: str = "faithfulness", *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
@@ -106,9 +87,10 @@ class FaithfulnessCurve:
         """
         if measure not in MEASURES:
             raise InputError(f"A curve is read as {' or '.join(MEASURES)}, but {measure!r} was asked for.")
-        found = self._intervals(self._ratios, measure, confidence, resamples, seed)
+        reading = self._readings[measure]
+        found = reading.intervals(reading.ratios, Bootstrap(confidence, resamples, seed))
         columns = {"measure": measure, "fraction": self.fractions, "n_units": self.n_units}
-        return self._tidy(found, columns, measure)
+        return self._tidy(found, columns, reading.reason)
 
     def areas(self, *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
         """Return CPR (area under faithfulness) and CMD (area of |1 - faithfulness|) of circuit and random units.
@@ -117,14 +99,15 @@ class FaithfulnessCurve:
         MIB ranks by signed score for CPR and by absolute score for CMD. Columns class, domain, circuit, ranking,
         measure, value, low, high, n_images, reason.
         """
+        reading, x = self._readings["faithfulness"], np.asarray(self.fractions)
 
-        def areas(images: np.ndarray, draws: np.ndarray) -> dict[str, np.ndarray]:
-            x, ratios = np.asarray(self.fractions), self._ratios(images, draws)
-            both = {name: (f, np.abs(1 - f)) for name, f in ratios.items() if name != "complement"}
+        def areas(weights: Weights) -> dict[str, np.ndarray]:
+            ratios = {name: f for name, f in reading.ratios(weights).items() if name != "complement"}
+            both = {name: (f, np.abs(1 - f)) for name, f in ratios.items()}
             return {name: np.stack([np.trapezoid(y, x) for y in ys], -1) for name, ys in both.items()}
 
-        found = self._intervals(areas, "faithfulness", confidence, resamples, seed)
-        return self._tidy(found, {"measure": ("CPR", "CMD")}, "faithfulness")
+        found = reading.intervals(areas, Bootstrap(confidence, resamples, seed))
+        return self._tidy(found, {"measure": ("CPR", "CMD")}, reading.reason)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the curve as safetensors with a JSON header, whole or not at all."""
@@ -144,67 +127,17 @@ class FaithfulnessCurve:
         everything: dict[str, Any] = {**sizes, **header, **tensors}
         return cls(**everything)
 
-    def _weights(self, measure: str, resamples: int = 0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """Weights [resample, image] and [resample, draw]: bootstrap resamples, or once all alike for 0 of them.
+    @cached_property
+    def _readings(self) -> dict[str, CurveReading]:
+        arrays = {name: getattr(self, name) for name in _CURVE_ARRAYS}
+        return {measure: CurveReading(measure, **arrays) for measure in MEASURES}
 
-        For selectivity images of other classes have negative weights: all ratios are then of differences.
-        """
-        rng = np.random.default_rng(seed)
+    def _ratio(self, measure: str, circuit: str) -> np.ndarray:
+        reading = self._readings[measure]
+        ratio: np.ndarray = reading.ratios(reading.weights)[circuit][0]
+        return ratio
 
-        def drawn(n: int) -> np.ndarray:
-            return rng.multinomial(n, np.full(n, 1 / n), resamples) if resamples else np.ones((1, n))
-
-        images = np.zeros((max(resamples, 1), len(self.own)))
-        for sign, mine in ((1, self.own), (-1, ~self.own)):
-            if sign > 0 or measure == "selectivity":
-                for group in np.unique(self.group[mine]):
-                    members = np.flatnonzero(mine & (self.group == group))
-                    images[:, members] = sign * drawn(len(members)) / mine.sum()
-        if measure == "selectivity" and self.own.all():
-            images[:] = np.nan
-        draws = drawn(len(self.random)) / len(self.random) if len(self.random) else np.zeros((len(images), 0))
-        return images, draws
-
-    def _lead(self, images: np.ndarray) -> np.ndarray:
-        """m(M) - m(nothing kept) with images so weighted; NaN where there is none."""
-        lead = images @ (self.full - self.empty)
-        size = np.abs(images) @ np.maximum(np.abs(self.full), np.abs(self.empty))
-        return np.where(lead > 1e-6 * size, lead, np.nan)
-
-    def _ratios(self, images: np.ndarray, draws: np.ndarray) -> dict[str, np.ndarray]:
-        """The measure [resample, fraction] with images and draws so weighted; NaN where there is no lead."""
-        found = {"kept": images @ self.kept.T, "complement": images @ self.complement.T}
-        if len(self.random):
-            found["random"] = np.einsum("dfi,ri,rd->rf", self.random, images, draws, optimize=True)
-        empty, lead = (images @ self.empty)[:, None], self._lead(images)[:, None]
-        return {name: (value - empty) / lead for name, value in found.items()}
-
-    def _intervals(
-        self,
-        statistic: Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]],
-        measure: str,
-        confidence: float,
-        resamples: int,
-        seed: int,
-    ) -> dict[str, np.ndarray]:
-        """Return [value, low, high] of a statistic by circuit: percentiles of the bootstrap."""
-        if not 0 < confidence < 1 or resamples < 1:
-            raise InputError(
-                "A band needs a confidence in (0, 1) and at least one resample, but "
-                f"confidence={confidence} and resamples={resamples} were given."
-            )
-        values = statistic(*self._weights(measure))
-        tails = 50 * (1 - confidence), 50 * (1 + confidence)
-        bands: dict[str, np.ndarray] = {}
-        for name, found in statistic(*self._weights(measure, resamples, seed)).items():
-            without = np.isnan(found).mean(0)
-            # Where more than a tail of the resamples has no lead, the ratio has no bounded interval.
-            usable = (without < (1 - confidence) / 2) & (self.own.sum() > 1)
-            ends = np.nanpercentile(found, tails, axis=0) if usable.any() else np.full((2, *usable.shape), np.nan)
-            bands[name] = np.where(usable, ends, np.nan)
-        return {name: np.concatenate([values[name], bands[name]]) for name in values}
-
-    def _tidy(self, found: dict[str, np.ndarray], columns: dict[str, Any], measure: str) -> pd.DataFrame:
+    def _tidy(self, found: dict[str, np.ndarray], columns: dict[str, Any], reason: str) -> pd.DataFrame:
         names = ("value", "low", "high")
         parts = [
             pd.DataFrame({"circuit": circuit, **columns, **dict(zip(names, values, strict=True))})
@@ -214,17 +147,7 @@ class FaithfulnessCurve:
         table.insert(0, "class", self.class_name)
         table.insert(1, "domain", self.domain)
         table.insert(3, "ranking", self.ranking)
-        return table.assign(n_images=int(self.own.sum()), reason=self._reason(measure))
-
-    def _reason(self, measure: str) -> str:
-        """Why there is no value; empty where there is."""
-        if measure == "selectivity" and self.own.all():
-            return "no images of other classes"
-        images = self._weights(measure)[0]
-        if not np.isnan(self._lead(images)).any():
-            return ""
-        full, empty = (float((images @ values)[0]) for values in (self.full, self.empty))
-        return no_lead(full, empty)
+        return table.assign(n_images=int(self.own.sum()), reason=reason)
 
 
 _CURVE_ARRAYS = ("full", "empty", "kept", "complement", "random", "own", "group")

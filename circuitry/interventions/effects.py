@@ -8,14 +8,12 @@ import pandas as pd
 from scipy import stats
 
 PATCHED_BY = ("unit", "site", "position")
-
-
 DIRECTIONS = ("noise", "denoise")
 
 
 @dataclass(frozen=True, eq=False)
 class PatchEffects:
-    """Exact effects on the metric of moving one thing from its clean activation to its source.
+    """Exact effects on the metric of moving one thing from its clean activation to the baseline.
 
     The sign is that of `AttributionGraph.node_scores`: negative means that the thing helps the metric.
     """
@@ -28,15 +26,15 @@ class PatchEffects:
     by: str
     """One of `PATCHED_BY`."""
     direction: str
-    """``noise``: the clean run with the source written in; ``denoise``: the source's run with the clean
-    activation written back, effect = metric(source) - metric(written back)."""
+    """``noise``: the clean run with the baseline written in; ``denoise``: the baseline's run with the clean
+    activation written back, effect = metric(baseline) - metric(written back)."""
     clean_metric: float
     """Mean metric of the clean images."""
-    source_metric: dict[str, float]
-    """Mean metric with the whole site at the source."""
+    baseline_metric: dict[str, float]
+    """Mean metric with the whole site at the baseline."""
     n_images: int
     settings: dict[str, Any] = field(default_factory=dict)
-    """What was computed: source."""
+    """What was computed: baseline."""
 
     def table(self) -> pd.DataFrame:
         """Return the effects as a tidy table: site, index (unit or position, row by row), value."""

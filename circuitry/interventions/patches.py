@@ -17,22 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from circuitry.models.baselines import Baseline
+from circuitry.interventions.places import Chosen, Places, listed
+from circuitry.models.baselines import Baseline, Counterfactual, check_count
 from circuitry.models.encoder import Encoder
 from circuitry.runs.errors import InputError
 
-
-@dataclass(frozen=True, eq=False)
-class OtherImages:
-    """As the value of a patch: the same site's activation on other images, in a run without patches."""
-
-    images: Tensor
-    """Images [B, 3, H, W], one for every image of the patched run, or [1, 3, H, W], one for all."""
-
-
-PatchValue = int | float | Tensor | Baseline | OtherImages | Callable[[Tensor], Tensor]
-"""A constant; an activation of the site [B, ...] or [1, ...]; a `Baseline`; `OtherImages`; or a function of the
-site's whole activation that returns one of the same shape. Of all of them only the patched part is written."""
+PatchValue = int | float | Tensor | Baseline | Counterfactual | Callable[[Tensor], Tensor]
+"""A constant; an activation of the site [B, ...] or [1, ...]; a `Baseline`; `Counterfactual` images; or a function of
+the site's whole activation that returns one of the same shape. Of all of them only the patched part is written."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,33 +32,43 @@ class Patch:
     """What is written where.
 
     Example:
-        >>> Patch("layer4.0", 0.0, units=[3, 7])                      # zero ablation of two channels
+        >>> Patch("layer4.0", 0.0, units=5)                           # zero ablation of one channel
+        >>> Patch("layer4.0", 0.0, units=scores > 0)                  # of the channels where a mask is true
         >>> Patch("layer2.0", mean_baseline(encoder, reference))      # mean ablation of a whole site
-        >>> Patch("act1", OtherImages(corrupted), positions=[0, 1])   # activation patching of two positions
+        >>> Patch("act1", Counterfactual(corrupted), positions=[0, 1])    # activation patching of two positions
         >>> Patch("layer3.0", lambda a: 2 * a, units=[5])             # steering
     """
 
     site: str
     value: PatchValue
-    units: Sequence[int] | np.ndarray | None = None
-    """Units to write, all unless told; kept as a tuple."""
-    positions: Sequence[int] | np.ndarray | None = None
-    """Positions to write, all unless told; counted row by row: row * width + column of a map, index of a token,
-    0 where a site has no positions."""
+    units: Chosen | None = None
+    """Units to write: one, several, or a boolean mask over all of them (default: all); kept as a tuple."""
+    positions: Chosen | None = None
+    """Positions to write, likewise; counted row by row: row * width + column of a map, index of a token, 0 where a
+    site has no positions."""
 
     def __post_init__(self) -> None:
         for name in ("units", "positions"):
-            given = getattr(self, name)
-            if given is not None:
-                object.__setattr__(self, name, tuple(int(i) for i in given))
+            places = self.places(name)
+            if places is not None:
+                is_mask = places.mask_length is not None
+                kept = tuple(np.ravel(getattr(self, name)).tolist()) if is_mask else places.indices
+                object.__setattr__(self, name, kept)
+
+    def places(self, what: str) -> Places | None:
+        """Return the ``units`` or ``positions`` that are written; None for all."""
+        given = getattr(self, what)
+        return None if given is None else Places.read(given, what)
 
     def __str__(self) -> str:
-        return f"{self.site!r}, {_listed('units', self.units)}, {_listed('positions', self.positions)}"
+        chosen = {what: self.places(what) for what in ("units", "positions")}
+        words = [f"all {what}" if p is None else f"{what} {listed(p.indices)}" for what, p in chosen.items()]
+        return ", ".join([repr(self.site), *words])
 
 
 @contextmanager
-def patched(encoder: Encoder, patches: Sequence[Patch]) -> Iterator[Encoder]:
-    """Within the block every run of the encoder, whole or partial, has the patches written; then as before.
+def patched(encoder: Encoder, patches: Patch | Sequence[Patch]) -> Iterator[Encoder]:
+    """Have one patch, or several, written in every run of the encoder within the block, whole or partial.
 
     A block inside another one sees, and overwrites, what the outer one wrote.
 
@@ -75,27 +77,26 @@ def patched(encoder: Encoder, patches: Sequence[Patch]) -> Iterator[Encoder]:
             for units, positions or a value that do not fit the activation.
 
     Example:
-        >>> with patched(encoder, [Patch("layer4.0", 0.0, units=[3]), Patch("attnpool", 0.0, units=[1])]):
+        >>> with patched(encoder, Patch("layer4.0", 0.0, units=3)):
         ...     ablated = encoder(images)
     """
-    _refuse_overlaps(patches)
+    several = [patches] if isinstance(patches, Patch) else patches
+    _refuse_overlaps(several)
     by_site: dict[str, list[_Write]] = {}
-    for patch in patches:
+    for patch in several:
         by_site.setdefault(patch.site, []).append(_Write(encoder, patch))
     with encoder.hooks(fwd_hooks=[(site, _hook(writes)) for site, writes in by_site.items()]):
         yield encoder
 
 
 class _Write:
-    """A patch with its source activation computed and its mask made once per shape."""
+    """A patch with what it writes computed and its mask made once per shape."""
 
     def __init__(self, encoder: Encoder, patch: Patch) -> None:
         self.patch, self.unit_dim = patch, encoder.unit_dim(patch.site)
         self.value: int | float | Tensor | Baseline | Callable[[Tensor], Tensor]
-        if isinstance(patch.value, OtherImages):
-            with torch.no_grad():
-                images = patch.value.images.to(encoder.device, encoder.dtype)
-                self.value = encoder(images, stop=patch.site)
+        if isinstance(patch.value, Counterfactual):
+            self.value = patch.value.run(encoder, [patch.site])[patch.site]
         else:
             self.value = patch.value
         self._masks: dict[torch.Size, Tensor] = {}
@@ -106,6 +107,7 @@ class _Write:
         if isinstance(value, int | float):
             return value
         if isinstance(value, Baseline):
+            check_count(value, len(activation))
             return value.at(self.patch.site, activation)
         found = value.to(activation) if isinstance(value, Tensor) else value(activation)
         if found.shape[1:] != activation.shape[1:] or len(found) not in (1, len(activation)):
@@ -129,17 +131,10 @@ class _Write:
         return self._masks[shape]
 
     def _chosen(self, what: str, size: int) -> Tensor:
-        wanted: tuple[int, ...] | None = getattr(self.patch, what)
-        if wanted is None:
+        places = self.patch.places(what)
+        if places is None:
             return torch.ones(size, dtype=torch.bool)
-        if outside := [i for i in wanted if not 0 <= i < size]:
-            raise InputError(
-                f"Site {self.patch.site!r} has {what} 0 to {size - 1}, but a patch names {_some(outside)}: "
-                f"choose {what} within."
-            )
-        chosen = torch.zeros(size, dtype=torch.bool)
-        chosen[list(wanted)] = True
-        return chosen
+        return torch.from_numpy(places.mask(size, self.patch.site, what))
 
 
 def _hook(writes: list[_Write]) -> Callable[..., Tensor]:
@@ -158,27 +153,15 @@ def _hook(writes: list[_Write]) -> Callable[..., Tensor]:
 
 def _refuse_overlaps(patches: Sequence[Patch]) -> None:
     for a, b in combinations(patches, 2):
-        if a.site == b.site and _meet(a.units, b.units) and _meet(a.positions, b.positions):
+        if a.site == b.site and all(_meet(a.places(what), b.places(what)) for what in ("units", "positions")):
             raise InputError(
                 f"Two patches must not write the same place, but the one at {a} and the one at {b} do: "
                 "separate their units or positions, or make them one."
             )
 
 
-Indices = Sequence[int] | np.ndarray | None
-
-
-def _meet(a: Indices, b: Indices) -> bool:
-    """Whether two sets of indices share one, None being all of them; the empty set meets none."""
+def _meet(a: Places | None, b: Places | None) -> bool:
+    """Whether two sets of places share one, None being all of them; the empty set meets none."""
     if a is None or b is None:
-        return all(c is None or len(c) > 0 for c in (a, b))
-    return not set(a).isdisjoint(b)
-
-
-def _listed(what: str, indices: Indices) -> str:
-    return f"all {what}" if indices is None else f"{what} {_some(indices)}"
-
-
-def _some(indices: Sequence[int] | np.ndarray) -> str:
-    shown = ", ".join(map(str, indices[:8])) or "none"
-    return f"{shown} and {len(indices) - 8} more" if len(indices) > 8 else shown
+        return all(places is None or len(places.indices) > 0 for places in (a, b))
+    return not set(a.indices).isdisjoint(b.indices)

@@ -2,14 +2,14 @@
 
 For each batch of images:
 
-1. one clean run gives the activations a at all sites; the source gives the activations o: a baseline, or the
-   same sites on corrupted images, image by image;
+1. one clean run gives the activations a at all sites; the baseline gives the activations o, for counterfactual images
+   those of the same sites, image by image;
 2. for each site, copies of the base activation are stacked, each with one unit (or position) taken from the
    other side, and the rest of the tower runs on the stack, as many copies at a time as memory allows;
 3. ``noise``: base a, o written in, effect = metric(patched) - metric(a);
    ``denoise``: base o, a written in, effect = metric(o) - metric(patched).
 
-Both are the effect of moving to the source, with the sign of node scores, which they are the oracle for. Where
+Both are the effect of moving to the baseline, with the sign of node scores, which they are the oracle for. Where
 the rest of the tower is linear both equal the attribution. (Heimersheim & Nanda 2024, arXiv 2404.15255.)
 """
 
@@ -26,11 +26,13 @@ from tqdm import tqdm
 
 from circuitry.interventions.effects import DIRECTIONS, PATCHED_BY, PatchEffects
 from circuitry.interventions.patches import Patch, patched
-from circuitry.models.baselines import ZERO, Baseline
+from circuitry.interventions.places import Chosen, Places
+from circuitry.models.baselines import ZERO, AnyBaseline, Baseline, Counterfactual, as_baseline, check_count
 from circuitry.models.batches import ImageBatches, Images, rows_that_fit
 from circuitry.models.encoder import Encoder, checked_sites, clean_activations
 from circuitry.models.metrics import Metric, checked_metric
 from circuitry.runs.errors import InputError
+from circuitry.runs.workers import Work
 
 
 def patch_effects(
@@ -39,12 +41,10 @@ def patch_effects(
     metric: Metric,
     *,
     by: str = "unit",
-    source: Baseline | Tensor = ZERO,
+    baseline: AnyBaseline = "zero",
     direction: str = "noise",
-    sites: Sequence[str] | None = None,
-    units: Mapping[str, Sequence[int] | np.ndarray] | None = None,
-    memory_gib: float = 1.0,
-    progress: bool = True,
+    sites: Sequence[str] | Mapping[str, Chosen] | None = None,
+    work: Work = Work(),
 ) -> PatchEffects:
     """Return the exact effect on the metric of patching each unit, each site or each position.
 
@@ -54,33 +54,31 @@ def patch_effects(
         metric: Embeddings [B, D] -> one number per image, e.g. `class_logit`.
         by: What is patched at a time: ``"unit"`` at all its positions, ``"position"`` with all its units, or the
             whole ``"site"``.
-        source: A `Baseline`, or corrupted images [B, 3, H, W], one for every clean one in the same order.
+        baseline: What is patched in; see `circuitry.models.baselines`.
         direction: ``"noise"`` or ``"denoise"``; see the module.
-        sites: Sites to patch, in the encoder's order; all unless told.
-        units: For ``by="unit"``, the units to patch by site; all unless told.
-        memory_gib: Budget for the stacked activations, in GiB.
-        progress: Show a bar over batches and sites.
+        sites: Sites to patch, in the encoder's order (default: all); for ``by="unit"`` also the units to patch by site.
+        work: Memory and progress.
 
     Raises:
-        InputError: for no images, corrupted images of another number or size, unknown sites or units, or a metric
-            of the wrong shape.
+        InputError: for no images, a baseline that does not fit them, unknown sites or units, or a metric of the wrong
+            shape.
 
     Example:
         >>> effects = patch_effects(encoder, photos, class_logit(weights, 3))
         >>> effects.scores["layer4.0"]            # [units], comparable to graph.node_scores["layer4.0"]
-        >>> effects = patch_effects(encoder, clean, metric, by="position", source=corrupted, direction="denoise")
+        >>> effects = patch_effects(encoder, clean, metric, by="position", baseline=corrupted, direction="denoise")
         >>> effects.scores["layer2.0"]            # [height, width]
     """
-    sweep = _Sweep(encoder, metric, by, source, direction, checked_sites(encoder, sites), units, memory_gib)
+    sweep = _Sweep(encoder, metric, by, as_baseline(baseline), direction, sites, work.memory_gib)
     batches = ImageBatches(images, encoder, sweep.rows)
-    with encoder.frozen(), torch.no_grad(), tqdm(desc="patching", unit="site", disable=not progress) as bar:
+    with encoder.frozen(), torch.no_grad(), tqdm(desc="patching", unit="site", disable=not work.progress) as bar:
         for batch in batches:
             sweep.add(batch, bar)
     return sweep.result()
 
 
 def edge_movements(
-    encoder: Encoder, images: Float[Tensor, "batch 3 h w"], *, source: Baseline = ZERO, sites: Sequence[str]
+    encoder: Encoder, images: Float[Tensor, "batch 3 h w"], *, baseline: Baseline = ZERO, sites: Sequence[str]
 ) -> dict[tuple[str, str], np.ndarray]:
     """Return how far each downstream unit moves when one upstream unit is replaced: the oracle of edge scores.
 
@@ -97,7 +95,7 @@ def edge_movements(
             a, dim, units = clean[up], encoder.unit_dim(up), clean[down].movedim(encoder.unit_dim(down), 0)
             columns = []
             for unit in range(a.shape[dim]):
-                with patched(encoder, [Patch(up, source, units=[unit])]):
+                with patched(encoder, Patch(up, baseline, units=unit)):
                     moved = encoder(a, start=up, stop=down).movedim(encoder.unit_dim(down), 0)
                 columns.append((moved - units).flatten(1).double().square().mean(1).cpu().numpy())
             found[up, down] = np.stack(columns, 1)
@@ -112,20 +110,20 @@ class _Sweep:
         encoder: Encoder,
         metric: Metric,
         by: str,
-        source: Baseline | Tensor,
+        baseline: Baseline | Counterfactual,
         direction: str,
-        sites: tuple[str, ...],
-        units: Mapping[str, Sequence[int] | np.ndarray] | None,
+        sites: Sequence[str] | Mapping[str, Chosen] | None,
         memory_gib: float,
     ) -> None:
         for name, given, known in (("by", by, PATCHED_BY), ("direction", direction, DIRECTIONS)):
             if given not in known:
                 raise InputError(f"Expected {name} to be one of {', '.join(known)}, but {given!r} was given.")
-        if units is not None and by != "unit":
+        self.units = sites if isinstance(sites, Mapping) else {}
+        names = sorted(sites, key=encoder.position) if isinstance(sites, Mapping) else sites
+        if self.units and by != "unit":
             raise InputError(f"Units are chosen when patching by 'unit', but by={by!r} was given with units.")
-        self.encoder, self.metric, self.by, self.source, self.direction = encoder, metric, by, source, direction
-        self.sites = sites if units is None else tuple(site for site in sites if site in units)
-        self.units = units
+        self.encoder, self.metric, self.by, self.baseline, self.direction = encoder, metric, by, baseline, direction
+        self.sites = checked_sites(encoder, names)
         self.rows = rows_that_fit(encoder, memory_gib)
         self.count, self.clean = 0, 0.0
         self.moved: dict[str, float] = dict.fromkeys(self.sites, 0.0)
@@ -134,7 +132,7 @@ class _Sweep:
     def add(self, batch: Tensor, bar: "tqdm[Any]") -> None:
         """Patch everything on one batch."""
         clean = clean_activations(self.encoder, batch, self.sites)
-        other = self._sources(batch, clean)
+        other = self.baseline.activations(self.encoder, clean, self.count)
         self.clean += float(self._run(batch, self.encoder.sites[0]).sum())
         self.count += len(batch)
         for site in self.sites:
@@ -145,17 +143,6 @@ class _Sweep:
             signed = effects if self.direction == "noise" else -effects
             self.sums[site] = signed + self.sums.get(site, 0.0)
             bar.update()
-
-    def _sources(self, batch: Tensor, clean: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        if isinstance(self.source, Baseline):
-            return {site: self.source.at(site, a) for site, a in clean.items()}
-        corrupted = self.source[self.count : self.count + len(batch)].to(batch)
-        if corrupted.shape != batch.shape:
-            raise InputError(
-                f"Corrupted images go with the clean ones one by one, but {list(self.source.shape)} were given "
-                f"for clean images up to number {self.count + len(batch)} of shape {list(batch.shape[1:])}."
-            )
-        return clean_activations(self.encoder, corrupted, self.sites)
 
     def _run(self, activation: Tensor, site: str) -> Tensor:
         return checked_metric(self.metric, self.encoder(activation, start=site)).double()
@@ -181,21 +168,14 @@ class _Sweep:
         return out.reshape([base.shape[axis] for axis in sorted(patched_axes)])
 
     def _wanted(self, site: str, size: int) -> Tensor:
-        if self.units is None:
+        if site not in self.units:
             return torch.arange(size)
-        wanted = torch.tensor([int(unit) for unit in self.units[site]], dtype=torch.long)
-        if outside := [unit for unit in wanted.tolist() if not 0 <= unit < size]:
-            raise InputError(f"Site {site!r} has units 0 to {size - 1}, but {outside[0]} was to be patched.")
-        return wanted
+        return torch.from_numpy(np.flatnonzero(Places.read(self.units[site], "units").mask(size, site, "units")))
 
     def result(self) -> PatchEffects:
         if not self.count:
             raise InputError("Activation patching needs at least one image, but there were none.")
-        if isinstance(self.source, Tensor) and len(self.source) != self.count:
-            raise InputError(
-                f"Corrupted images go with the clean ones one by one, but there are {len(self.source)} "
-                f"for {self.count}."
-            )
+        check_count(self.baseline, self.count)
         return PatchEffects(
             self.sites,
             {site: np.asarray(total / self.count) for site, total in self.sums.items()},
@@ -204,5 +184,5 @@ class _Sweep:
             self.clean / self.count,
             {site: total / self.count for site, total in self.moved.items()},
             self.count,
-            {"source": self.source.name if isinstance(self.source, Baseline) else "images"},
+            {"baseline": self.baseline.name},
         )

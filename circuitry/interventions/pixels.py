@@ -11,9 +11,10 @@ from captum.attr import IntegratedGradients
 from jaxtyping import Float
 from torch import Tensor
 
-from circuitry.interventions.faithfulness import KeptUnits, all_but
+from circuitry.interventions.ablation import ablate_all_but
+from circuitry.interventions.circuit_sets import KeptUnits
 from circuitry.interventions.patches import patched
-from circuitry.models.baselines import ZERO, Baseline
+from circuitry.models.baselines import AnyBaseline, as_baseline, check_count
 from circuitry.models.batches import rows_that_fit
 from circuitry.models.encoder import Encoder
 from circuitry.models.metrics import Metric, checked_metric
@@ -26,7 +27,7 @@ def logit_pixels(
     metric: Metric,
     circuit: KeptUnits | None = None,
     *,
-    source: Baseline = ZERO,
+    baseline: AnyBaseline = "zero",
     steps: int = 32,
     memory_gib: float = 1.0,
 ) -> Float[Tensor, "batch h w"]:
@@ -36,20 +37,31 @@ def logit_pixels(
         encoder: The encoder under study.
         images: Images, preprocessed.
         metric: Embeddings [B, D] -> one number per image.
-        circuit: Units to keep by site, the others at ``source``; the whole encoder unless given.
-        source: What stands in for the other units.
+        circuit: Units to keep by site (default: the whole encoder).
+        baseline: What stands in for the other units; see `circuitry.models.baselines`.
         steps: Points of the Gauss-Legendre rule on the path.
         memory_gib: Budget for activations, in GiB.
 
     Raises:
-        InputError: for fewer than one step, or a metric of the wrong shape.
+        InputError: for fewer than one step, a metric of the wrong shape, or a baseline that does not fit the images.
 
     Example:
-        >>> circuit = {site: units for site, units in graph.kept_units.items() if site != "input"}
-        >>> maps = logit_pixels(encoder, photos, metric, circuit)    # summed over colours
+        >>> maps = logit_pixels(encoder, photos, metric, take_kept_units(graph))    # summed over colours
     """
-    with patched(encoder, [] if circuit is None else all_but(encoder, circuit, source)):
-        return _pixels(encoder, images, lambda x: checked_metric(metric, encoder(x)), steps, memory_gib)
+
+    def target(x: Tensor) -> Tensor:
+        return checked_metric(metric, encoder(x))
+
+    ends = as_baseline(baseline)
+    check_count(ends, len(images))
+    if circuit is None or ends.n_images is None:
+        with patched(encoder, [] if circuit is None else ablate_all_but(encoder, circuit, ends)):
+            return _pixels(encoder, images, target, steps, memory_gib)
+    maps = []
+    for place in (slice(i, i + 1) for i in range(len(images))):  # a path's points are many rows of one image
+        with patched(encoder, ablate_all_but(encoder, circuit, ends.select(place))):
+            maps.append(_pixels(encoder, images[place], target, steps, memory_gib))
+    return torch.cat(maps)
 
 
 def unit_pixels(

@@ -20,6 +20,7 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool
+from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
 from circuitry.circuits.attribution import attribute
@@ -29,6 +30,7 @@ from circuitry.models.encoder import Encoder
 from circuitry.models.sites import INPUT
 from circuitry.models.stages import Stage
 from circuitry.runs.errors import InputError
+from circuitry.runs.workers import Work
 
 RULES = {
     "left 10": left_rule(10),
@@ -193,24 +195,17 @@ def score_methods(planted: PlantedCircuit, n_images: int = 16, seed: int = 0) ->
             for (up, down), scores in graph.edge_scores.items()
         }
         score(method, graph.node_scores, in_order)
-    exact = patch_effects(encoder, images, planted.metric, progress=False)
+    exact = patch_effects(encoder, images, planted.metric, work=Work(progress=False))
     score(EXACT, exact.scores, edge_movements(encoder, images, sites=sites))
     table = pd.DataFrame(rows, columns=["network", "method", "kind", "site", "auroc"])
     return table.dropna(subset="auroc", ignore_index=True)
 
 
 def auroc(scores: np.ndarray, truth: Bool[np.ndarray, "..."]) -> float:
-    """Return the area under the ROC curve, anchored at (0, 0) and (1, 1); ties are one slanted step.
-
-    NaN when everything or nothing is true.
-    """
-    flat, hits = scores.reshape(-1), truth.reshape(-1)
-    if hits.all() or not hits.any():
+    """Return the area under the ROC curve, or NaN when everything or nothing is true."""
+    if truth.all() or not truth.any():
         return float("nan")
-    thresholds = np.unique(flat)[::-1]
-    curve = [((flat[~hits] >= t).mean(), (flat[hits] >= t).mean()) for t in thresholds]
-    false_rate, true_rate = np.array([(0.0, 0.0), *curve, (1.0, 1.0)]).T
-    return float(np.trapezoid(true_rate, false_rate))
+    return float(roc_auc_score(truth.reshape(-1), scores.reshape(-1)))
 
 
 def _noisy(tower: nn.Module, noise: float, generator: torch.Generator) -> None:

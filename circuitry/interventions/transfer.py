@@ -2,14 +2,14 @@
 
 1. `transfer_circuits`: only the circuit of (class, domain A) is kept while images of domain B of the same class run
    through the encoder: faithfulness[A, B], and how often the class is still recognised;
-2. `interchange`: the activations of A's circuit units, from images of A, are put into runs on images of B.
+2. `interchange`: the activations of A's circuit units, from images of A, are put into runs on images of B
+   (Geiger et al. 2021, arXiv 2106.02997).
 
-`transfer_results.transfer_matrix` makes a table a matrix; the more its off-diagonal keeps of the diagonal, the more
-the domains share. (method.md, section 6; interchange: Geiger et al. 2021, arXiv 2106.02997.)
+`transfer_matrix` makes a table a matrix; the more its off-diagonal keeps of the diagonal, the more the domains share.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,31 +20,50 @@ from torch import Tensor
 from tqdm import tqdm
 
 from circuitry.circuits.graph import AttributionGraph
-from circuitry.interventions.curves import faithfulness_ratio
-from circuitry.interventions.faithfulness import KeptUnits, chosen_sites, complement, kept_embeddings, with_error
-from circuitry.models.baselines import ZERO, Baseline
+from circuitry.interventions.ablation import ablated_embeddings
+from circuitry.interventions.circuit_sets import KeptUnits, add_error_units, take_complement, take_kept_units
+from circuitry.interventions.curve_reading import faithfulness_ratio
+from circuitry.interventions.faithfulness import AblationSettings
+from circuitry.models.baselines import Counterfactual, as_baseline
 from circuitry.models.encoder import Encoder
 from circuitry.models.metrics import MetricOfClass, checked_metric, class_logit
 from circuitry.runs.errors import InputError
+from circuitry.runs.workers import Work
 
 ByClassAndDomain = tuple[str, str]
 """A key (class, domain)."""
+
+
+@dataclass(frozen=True, eq=False)
+class ClassScorer:
+    """How embeddings are scored for a class: by its metric, and by whether they are taken for it."""
+
+    weights: Float[Tensor, "classes d"]
+    """Text weights of all classes among which an image is classified."""
+    labels: Mapping[str, int]
+    """Row of the weights by class."""
+    metric: MetricOfClass = class_logit
+    """From text weights and a row of them to the metric."""
+
+    def score(self, embeddings: Float[Tensor, "images d"], class_name: str) -> tuple[float, float]:
+        """Return the mean metric of a class and the share of images classified as it; NaN for no images."""
+        label = self.labels[class_name]
+        values = checked_metric(self.metric(self.weights, label), embeddings)
+        # Nothing kept leaves a zero embedding, whose logits are all equal: that recognises no class.
+        logits = embeddings @ self.weights.T
+        right = (logits.argmax(-1) == label) & (logits.max(-1).values > logits.min(-1).values)
+        return float(values.double().mean()), float(right.double().mean())
 
 
 def transfer_circuits(
     encoder: Encoder,
     images: Mapping[ByClassAndDomain, Tensor],
     graphs: Mapping[ByClassAndDomain, AttributionGraph],
-    weights: Float[Tensor, "classes d"],
-    labels: Mapping[str, int],
+    scorer: ClassScorer,
+    settings: AblationSettings = AblationSettings(),
     *,
     others: Mapping[ByClassAndDomain, Tensor] | None = None,
-    metric: MetricOfClass = class_logit,
-    sites: Sequence[str] | None = None,
-    source: Baseline = ZERO,
-    keep_error: bool = False,
-    memory_gib: float = 1.0,
-    progress: bool = True,
+    work: Work = Work(),
 ) -> pd.DataFrame:
     """Keep the circuit of each domain on the images of each domain, class by class.
 
@@ -52,16 +71,11 @@ def transfer_circuits(
         encoder: The encoder under study.
         images: Images [B, 3, H, W] by (class, domain).
         graphs: Circuits by (class, domain), e.g. a `GraphFolder`; their kept units are the circuits.
-        weights: Text weights [K, D] of all classes among which an image is classified.
-        labels: Row of the weights by class.
+        scorer: The metric of a class, and the classes among which an image is classified.
+        settings: Of these, baseline, sites and keep_error.
         others: For every key of the images, images of other classes in that domain: which share of them the circuit
             alone takes for its class, and how well it tells its class from them (see `FaithfulnessCurve`).
-        metric: From text weights and a row of them to the metric.
-        sites: Sites to ablate at; all unless told.
-        source: What stands in for the units outside the circuit.
-        keep_error: See `faithfulness_curve`.
-        memory_gib: Budget for activations, in GiB.
-        progress: Show a bar over (class, domain of the images).
+        work: Memory and progress.
 
     Returns:
         Columns class, circuit_domain, image_domain, faithfulness, reason, metric, full_metric, empty_metric,
@@ -70,33 +84,49 @@ def transfer_circuits(
         where the model does no better than the baseline.
 
     Raises:
-        InputError: when no class has both a circuit and images, or a class has no label.
+        InputError: when no class has both a circuit and images, a class has no label, or the baseline has one
+            activation for every image.
 
     Example:
-        >>> table = transfer_circuits(clip.encoder, images, graphs, clip.text_weights(names), labels)
+        >>> scorer = ClassScorer(clip.text_weights(names), {name: i for i, name in enumerate(names)})
+        >>> table = transfer_circuits(clip.encoder, images, graphs, scorer)
         >>> transfer_matrix(table)                    # faithfulness, rows: circuit of, columns: images of
         >>> transfer_matrix(table, "accuracy")
     """
+    if (baseline := as_baseline(settings.baseline)).n_images is not None:
+        raise InputError(
+            f"Transfer goes over many images under one baseline, but {baseline.name!r} has one for every image."
+        )
     rows: list[dict[str, Any]] = []
-    for class_name, domain, batch, circuits in _jobs(images, graphs, labels, progress):
-        score = partial(_score, metric=metric, weights=weights, label=labels[class_name])
-        units = [_circuit(graph, sites) for graph in circuits.values()]
+    for job in _jobs(images, graphs, scorer, work):
+        units: list[KeptUnits] = [take_kept_units(graph, settings.sites) for graph in job.circuits.values()]
+        if settings.keep_error:
+            units = [add_error_units(encoder, circuit) for circuit in units]
         nothing: dict[str, Sequence[int]] = dict.fromkeys(units[0], ())
-        everything = complement(nothing, next(iter(circuits.values())))
-        runs: list[KeptUnits] = [everything, nothing, *(with_error(encoder, u) if keep_error else u for u in units)]
-        together = batch if others is None else torch.cat([batch, others[class_name, domain]])
-        found = kept_embeddings(encoder, together, runs, source=source, memory_gib=memory_gib)
-        parts = {"": found[:, : len(batch)]} | ({} if others is None else {"other_": found[:, len(batch) :]})
-        scores = {prefix: [score(embeddings) for embeddings in part] for prefix, part in parts.items()}
-        for i, circuit_domain in enumerate(circuits, start=2):
-            row: dict[str, Any] = {"class": class_name, "circuit_domain": circuit_domain, "image_domain": domain}
-            full, empty, kept = (scores[""][k][0] for k in (0, 1, i))
-            row["faithfulness"], row["reason"] = faithfulness_ratio(kept, full, empty)
-            for prefix, by_run in scores.items():
-                row[f"{prefix}metric"], row[f"{prefix}accuracy"] = by_run[i]
-                row[f"{prefix}full_metric"], row[f"{prefix}full_accuracy"] = by_run[0]
+        everything = take_complement(nothing, next(iter(job.circuits.values())))
+        sets = {"": job.batch} | ({} if others is None else {"other_": others[job.class_name, job.domain]})
+        found = ablated_embeddings(
+            encoder,
+            torch.cat(list(sets.values())),
+            [everything, nothing, *units],
+            baseline=baseline,
+            work=replace(work, progress=False),
+        )
+        parts = dict(zip(sets, found.split([len(part) for part in sets.values()], dim=1), strict=True))
+        scores = {prefix: [scorer.score(one, job.class_name) for one in part] for prefix, part in parts.items()}
+        for circuit_domain, *of_set in zip(job.circuits, *(by_run[2:] for by_run in scores.values()), strict=True):
+            row: dict[str, Any] = {
+                "class": job.class_name,
+                "circuit_domain": circuit_domain,
+                "image_domain": job.domain,
+            }
+            (full, _), (empty, _) = scores[""][:2]
+            row["faithfulness"], row["reason"] = faithfulness_ratio(of_set[0][0], full, empty)
+            for (prefix, by_run), (metric, accuracy) in zip(scores.items(), of_set, strict=True):
+                row |= {f"{prefix}metric": metric, f"{prefix}accuracy": accuracy}
+                row |= {f"{prefix}full_metric": by_run[0][0], f"{prefix}full_accuracy": by_run[0][1]}
                 row[f"{prefix}empty_metric"] = by_run[1][0]
-            rows.append(row | {"n_images": len(batch)})
+            rows.append(row | {"n_images": len(job.batch)})
     return pd.DataFrame(rows)
 
 
@@ -104,13 +134,10 @@ def interchange(
     encoder: Encoder,
     images: Mapping[ByClassAndDomain, Tensor],
     graphs: Mapping[ByClassAndDomain, AttributionGraph],
-    weights: Float[Tensor, "classes d"],
-    labels: Mapping[str, int],
+    scorer: ClassScorer,
     *,
-    metric: MetricOfClass = class_logit,
     seed: int = 0,
-    memory_gib: float = 1.0,
-    progress: bool = True,
+    work: Work = Work(),
 ) -> pd.DataFrame:
     """Put the activations of A's circuit units, from images of A, into runs on images of B, class by class.
 
@@ -121,12 +148,9 @@ def interchange(
         encoder: The encoder under study.
         images: Images [B, 3, H, W] by (class, domain).
         graphs: Circuits by (class, domain).
-        weights: Text weights [K, D].
-        labels: Row of the weights by class.
-        metric: From text weights and a row of them to the metric.
+        scorer: The metric of a class, and the classes among which an image is classified.
         seed: Seed of the pairs of images and of the random units.
-        memory_gib: Budget for activations, in GiB.
-        progress: Show a bar over (class, domain of the images).
+        work: Memory and progress.
 
     Returns:
         Columns class, circuit_domain, image_domain, change (of the metric, mean over images of B), random_change (by
@@ -134,62 +158,59 @@ def interchange(
     """
     rows = []
     rng = np.random.default_rng(seed)
-    for class_name, domain, batch, circuits in _jobs(images, graphs, labels, progress):
-        score = partial(_score, metric=metric, weights=weights, label=labels[class_name])
-        for circuit_domain, graph in circuits.items():
-            donors = images.get((class_name, circuit_domain))
+    quiet = replace(work, progress=False)
+    for job in _jobs(images, graphs, scorer, work):
+        for circuit_domain, graph in job.circuits.items():
+            donors = images.get((job.class_name, circuit_domain))
             if donors is None or len(donors) == 0:
                 continue
-            circuit = _circuit(graph)
+            circuit = take_kept_units(graph)
             control = {s: rng.permutation(len(graph.node_scores[s]))[: len(u)] for s, u in circuit.items()}
             nothing: dict[str, Sequence[int]] = dict.fromkeys(circuit, ())
-            runs = [complement(nothing, graph), complement(circuit, graph), complement(control, graph)]
-            chosen = donors[_partners(len(batch), len(donors), circuit_domain == domain, rng)]
-            found = kept_embeddings(encoder, batch, runs, source=chosen, memory_gib=memory_gib)
-            full, mixed, random = (score(e) for e in found)
+            runs = [take_complement(exchanged, graph) for exchanged in (nothing, circuit, control)]
+            chosen = donors[_partners(len(job.batch), len(donors), circuit_domain == job.domain, rng)]
+            found = ablated_embeddings(encoder, job.batch, runs, baseline=Counterfactual(chosen), work=quiet)
+            full, mixed, random = (scorer.score(e, job.class_name) for e in found)
             changes = (mixed[0] - full[0], random[0] - full[0])
-            rows.append((class_name, circuit_domain, domain, *changes, mixed[1], full[1], len(batch)))
+            rows.append((job.class_name, circuit_domain, job.domain, *changes, mixed[1], full[1], len(job.batch)))
     columns = "class circuit_domain image_domain change random_change accuracy full_accuracy n_images"
     return pd.DataFrame(rows, columns=columns.split())
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """The images of a class in a domain, and the circuits of the class by domain."""
+
+    class_name: str
+    domain: str
+    batch: Tensor
+    circuits: dict[str, AttributionGraph]
 
 
 def _jobs(
     images: Mapping[ByClassAndDomain, Tensor],
     graphs: Mapping[ByClassAndDomain, AttributionGraph],
-    labels: Mapping[str, int],
-    progress: bool,
-) -> Iterator[tuple[str, str, Tensor, dict[str, AttributionGraph]]]:
-    """Yield class, domain, its images, and the circuits of the class by domain; one class in memory at a time."""
+    scorer: ClassScorer,
+    work: Work,
+) -> Iterator[_Job]:
+    """Yield the jobs of every class that has circuits and images; the circuits of one class in memory at a time."""
     with_circuit = {class_name for class_name, _ in graphs}
     classes = [name for name in dict.fromkeys(name for name, _ in images) if name in with_circuit]
-    if missing := sorted(set(classes) - set(labels)):
+    if missing := sorted(set(classes) - set(scorer.labels)):
         raise InputError(f"Every class needs its row of the text weights, but labels lack {', '.join(missing)}.")
-    bar = tqdm(desc="transfer", unit="job", disable=not progress, total=sum(name in with_circuit for name, _ in images))
+    total = sum(name in with_circuit for name, _ in images)
     found = False
-    with bar:
+    with tqdm(desc="transfer", unit="job", disable=not work.progress, total=total) as bar:
         for class_name in classes:
             circuits = {domain: graphs[name, domain] for name, domain in graphs if name == class_name}
             for domain in [domain for name, domain in images if name == class_name]:
                 batch = images[class_name, domain]
                 if len(batch):
                     found = True
-                    yield class_name, domain, batch, circuits
+                    yield _Job(class_name, domain, batch, circuits)
                 bar.update()
     if not found:
         raise InputError("Transfer needs a class with both circuits and images, but there is none.")
-
-
-def _circuit(graph: AttributionGraph, sites: Sequence[str] | None = None) -> dict[str, np.ndarray]:
-    return {site: graph.kept_units[site] for site in chosen_sites(graph, sites)}
-
-
-def _score(embeddings: Tensor, metric: MetricOfClass, weights: Tensor, label: int) -> tuple[float, float]:
-    """Return the mean metric of the class and the share of images classified as it."""
-    values = checked_metric(metric(weights, label), embeddings)
-    # Nothing kept leaves a zero embedding, whose logits are all equal: that recognises no class.
-    logits = embeddings @ weights.T
-    right = (logits.argmax(-1) == label) & (logits.max(-1).values > logits.min(-1).values)
-    return float(values.double().mean()), float(right.double().mean())
 
 
 def _partners(n: int, donors: int, same: bool, rng: np.random.Generator) -> Tensor:

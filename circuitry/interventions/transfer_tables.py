@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from circuitry.interventions.curves import MEASURES, faithfulness_ratio
+from circuitry.interventions.curve_reading import MEASURES, faithfulness_ratio
+from circuitry.interventions.resampling import Bootstrap, draw_counts
 from circuitry.runs.errors import InputError
 
 OWN, OTHER = "own domain's circuit", "other domains' circuits"
@@ -19,7 +20,7 @@ def transfer_matrix(table: pd.DataFrame, value: str = "faithfulness") -> pd.Data
     recognises in a domain cannot dominate; NaN where the model does no better than the baseline.
 
     Args:
-        table: From `transfer.transfer_circuits` or `transfer.interchange`.
+        table: From `transfer_circuits` or `interchange`.
         value: ``faithfulness``, ``selectivity`` (of a table made with images of other classes), or the column to
             average.
 
@@ -47,7 +48,7 @@ def transfer_against_similarity(matrix: pd.DataFrame, similarity: pd.DataFrame) 
 
     Args:
         matrix: From `transfer_matrix`.
-        similarity: From `graph_similarity.domain_matrix`.
+        similarity: From `domain_matrix`.
 
     Returns:
         The correlation, its p value, and the points: domain_a, domain_b, similarity, transfer. Correlation and p
@@ -79,7 +80,7 @@ def transfer_over_depth(
     """Return how well a domain is served by its own circuits and by those of other domains, site by site.
 
     Args:
-        table: From `causal_study.study_transfer`, with the column ``sites``; ``all`` is left out.
+        table: From `CausalStudy.extract_transfer`, with the column ``sites``; ``all`` is left out.
         value: ``faithfulness`` or ``selectivity``.
         resamples: Of the bootstrap over classes.
         seed: Seed of the bootstrap.
@@ -90,15 +91,14 @@ def transfer_over_depth(
     """
     kept, lead = (_difference(table, name, value) for name in ("metric", "full_metric"))
     cells = table.assign(kept=kept, lead=lead, group=np.where(table.circuit_domain == table.image_domain, OWN, OTHER))
-    rng = np.random.default_rng(seed)
+    bootstrap, rng = Bootstrap(resamples=resamples, seed=seed), np.random.default_rng(seed)
     rows = []
     for (site, group), part in cells[cells["sites"] != "all"].groupby(["sites", "group"], sort=False):
         by_class = part.groupby("class")[["kept", "lead"]].mean().to_numpy()
         n = len(by_class)
-        drawn = rng.multinomial(n, np.full(n, 1 / n), resamples) @ by_class
-        with_lead = drawn[:, 1] > 0
-        bounded = n > 1 and with_lead.mean() > 0.975
-        low, high = np.percentile(drawn[with_lead, 0] / drawn[with_lead, 1], (2.5, 97.5)) if bounded else (np.nan,) * 2
+        drawn_kept, drawn_lead = (draw_counts(rng, n, resamples) @ by_class).T
+        band = bootstrap.band(drawn_kept / np.where(drawn_lead > 0, drawn_lead, np.nan))
+        low, high = band if n > 1 else (np.nan, np.nan)
         kept, lead = by_class.mean(0)
         rows.append((group, site, faithfulness_ratio(kept, lead, 0.0)[0], low, high, n))
     return pd.DataFrame(rows, columns=["domain", "site", "value", "low", "high", "n_classes"])

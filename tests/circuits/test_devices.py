@@ -13,11 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from circuitry import Encoder, OtherImages, Patch, attribute, class_logit, midpoint_rule, patch_effects, patched
-from circuitry.interventions.faithfulness import kept_embeddings
+from circuitry import Encoder, Patch, attribute, class_logit, midpoint_rule, patch_effects, patched
+from circuitry.interventions.ablation import ablated_embeddings
 from circuitry.interventions.patches import PatchValue
-from circuitry.models.baselines import Baseline
+from circuitry.models.baselines import Baseline, Counterfactual
 from tests.support.towers import make_tower
+from tests.support.work import QUIET
 
 META = torch.device("meta")
 
@@ -67,22 +68,22 @@ def test_attribution_stays_on_its_device(on_meta: Encoder) -> None:
 @pytest.mark.parametrize("by", ["unit", "position", "site"])
 def test_patching_stays_on_its_device(on_meta: Encoder, by: str) -> None:
     sites = on_meta.sites[-2:]
-    for source in (mean(on_meta), images(on_meta)):
-        found = patch_effects(on_meta, images(on_meta), metric(), by=by, source=source, sites=sites, progress=False)
+    for baseline in (mean(on_meta), images(on_meta)):
+        found = patch_effects(on_meta, images(on_meta), metric(), by=by, baseline=baseline, sites=sites, work=QUIET)
         assert tuple(found.scores) == sites
 
 
 def test_circuits_stay_on_their_device(on_meta: Encoder) -> None:
     circuits = [{site: np.arange(2) for site in on_meta.sites[1:]}, {on_meta.sites[-1]: np.arange(3)}]
-    for source in (mean(on_meta), images(on_meta)):
-        embeddings = kept_embeddings(on_meta, images(on_meta), circuits, source=source)
+    for baseline in (mean(on_meta), images(on_meta)):
+        embeddings = ablated_embeddings(on_meta, images(on_meta), circuits, baseline=baseline)
         assert embeddings.device == META
         assert embeddings.shape == (2, 3, 16)
 
 
-@pytest.mark.parametrize("kind", ["constant", "stored", "other images"])
+@pytest.mark.parametrize("kind", ["constant", "stored", "counterfactual"])
 def test_patches_stay_on_their_device(on_meta: Encoder, kind: str) -> None:
     site, batch = on_meta.sites[-2], images(on_meta)
-    values: dict[str, PatchValue] = {"constant": 0.5, "stored": mean(on_meta), "other images": OtherImages(batch)}
+    values: dict[str, PatchValue] = {"constant": 0.5, "stored": mean(on_meta), "counterfactual": Counterfactual(batch)}
     with patched(on_meta, [Patch(site, values[kind], units=[0, 2])]):
         assert on_meta(batch.to(META)).device == META

@@ -13,19 +13,16 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from circuitry import AttributionGraph, Encoder, InputError, attribute, class_logit, mean_baseline, midpoint_rule
-from circuitry.interventions.curves import FaithfulnessCurve, curves_by_domain, faithfulness_ratio, pool_curves
-from circuitry.interventions.faithfulness import (
-    MIB_FRACTIONS,
-    all_but,
-    circuit_of_size,
-    complement,
-    faithfulness_curve,
-    kept_embeddings,
-)
+from circuitry.interventions.ablation import ablate_all_but, ablated_embeddings
+from circuitry.interventions.circuit_sets import take_complement, take_top_units
+from circuitry.interventions.curve_reading import faithfulness_ratio
+from circuitry.interventions.curves import FaithfulnessCurve, curves_by_domain, pool_curves
+from circuitry.interventions.faithfulness import MIB_FRACTIONS, AblationSettings, faithfulness_curve
 from circuitry.interventions.patches import patched
 from circuitry.models.stages import Stage
 from circuitry.runs.arrays import write_arrays
 from tests.support.towers import make_tower
+from tests.support.work import QUIET
 
 
 def hand_worked() -> Encoder:
@@ -53,7 +50,7 @@ def first(e: Tensor) -> Tensor:
 
 def test_hand_worked_circuits() -> None:
     def kept(**circuit: list[int]) -> list[float]:
-        values: list[float] = kept_embeddings(hand_worked(), IMAGES, [circuit])[0, :, 0].tolist()
+        values: list[float] = ablated_embeddings(hand_worked(), IMAGES, [circuit])[0, :, 0].tolist()
         return values
 
     assert kept(first=[0, 1], second=[0]) == [6, 1]
@@ -61,15 +58,23 @@ def test_hand_worked_circuits() -> None:
     # Ablation goes through the chain: without u1 the product is gone, kept or not.
     assert kept(first=[0], second=[0, 1]) == [0, 0]
     assert kept(first=[0, 1, 2]) == [11, 1]
+    assert kept(first=[True, True, False], second=0) == [6, 1]  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="'first' has 3 units, but the boolean mask has 2"):
+        kept(first=[True, True])  # type: ignore[list-item]
     assert kept(first=[0, 1, 2], embedding=[1]) == [0, 0]
     others = IMAGES.flip(0)  # the two images stand in for each other
-    values = kept_embeddings(hand_worked(), IMAGES, [{"first": [0, 2]}], source=others)[0, :, 0]
+    values = ablated_embeddings(hand_worked(), IMAGES, [{"first": [0, 2]}], baseline=others)[0, :, 0]
     assert values.tolist() == [2 * 1 + 5, 1 * 3 + 0]
 
 
 def test_hand_worked_curve() -> None:
     curve = faithfulness_curve(
-        hand_worked(), IMAGES, first, graph_with(SCORES), fractions=(0.1, 0.5, 1.0), random_draws=3, progress=False
+        hand_worked(),
+        IMAGES,
+        first,
+        graph_with(SCORES),
+        AblationSettings(fractions=(0.1, 0.5, 1.0), random_draws=3),
+        work=QUIET,
     )
     # 0.1: u0; v0: the product misses u1. 0.5: u0, u1; v0: 6 and 1; the means first, then 3.5 / 6.
     assert curve.n_units == (2, 3, 5)
@@ -106,10 +111,11 @@ def test_hand_worked_curve() -> None:
 
 def test_rankings() -> None:
     graph = graph_with({"input": [1.0], "a": [-1.0, 5, -2, 0.5]})
-    assert circuit_of_size(graph, 0.5)["a"].tolist() == [1, 2]
-    assert circuit_of_size(graph, 0.5, "signed")["a"].tolist() == [2, 0]
-    assert "input" not in circuit_of_size(graph, 1.0)
-    assert complement({"a": np.array([1, 2])}, graph)["a"].tolist() == [0, 3]
+    assert take_top_units(graph, 0.5)["a"].tolist() == [1, 2]
+    assert take_top_units(graph, 0.5, "signed")["a"].tolist() == [2, 0]
+    assert "input" not in take_top_units(graph, 1.0)
+    assert take_complement({"a": np.array([1, 2])}, graph)["a"].tolist() == [0, 3]
+    assert take_complement({"a": [False, True, True, False]}, graph)["a"].tolist() == [0, 3]
 
 
 @pytest.mark.parametrize("tower", ["resnet", "vit", "convnext"])
@@ -126,11 +132,9 @@ def test_ends_of_the_curve(tower: str, kind: str) -> None:
         return out
 
     graph = attribute(encoder, images, metric, rule=midpoint_rule(2), progress=False)
-    zero_or_mean = {} if kind == "zero" else {"source": mean_baseline(encoder, [reference])}
-    source = {"source": reference} if kind == "images" else zero_or_mean
-    curve = faithfulness_curve(
-        encoder, images, metric, graph, fractions=(0.2, 1.0), random_draws=1, progress=False, **source
-    )
+    baselines = {"zero": "zero", "mean": mean_baseline(encoder, [reference]), "images": reference}
+    settings = AblationSettings(baselines[kind], fractions=(0.2, 1.0), random_draws=1)
+    curve = faithfulness_curve(encoder, images, metric, graph, settings, work=QUIET)
     with torch.no_grad():
         assert curve.full == pytest.approx(metric(encoder(images)).numpy(), rel=1e-9)
         if kind == "images":
@@ -138,7 +142,7 @@ def test_ends_of_the_curve(tower: str, kind: str) -> None:
     assert (curve.faithfulness[-1], curve.completeness[-1]) == pytest.approx((1, 0), abs=1e-12)
     assert np.array_equal(curve.kept[-1], curve.full)
     assert np.array_equal(curve.complement[-1], curve.empty)
-    assert curve.settings["source"] == {"zero": "zero", "mean": "mean-position", "images": "images"}[kind]
+    assert curve.settings["baseline"] == {"zero": "zero", "mean": "mean-position", "images": "counterfactual"}[kind]
 
 
 def test_chosen_sites_only_and_any_cut() -> None:
@@ -147,13 +151,13 @@ def test_chosen_sites_only_and_any_cut() -> None:
     metric = class_logit(F.normalize(torch.randn(3, 16), dim=-1), 1)
     graph = attribute(encoder, images, metric, rule=midpoint_rule(1), progress=False)
     others = torch.randn_like(images)
-    settings = {"sites": ["layer2.0", "layer4.0"], "fractions": (0.1,), "source": others, "progress": False}
-    whole = faithfulness_curve(encoder, images, metric, graph, **settings)  # type: ignore[arg-type]
-    parts = faithfulness_curve(encoder, [images[:2], images[2:]], metric, graph, **settings)  # type: ignore[arg-type]
+    settings = AblationSettings(others, ["layer2.0", "layer4.0"], fractions=(0.1,))
+    whole = faithfulness_curve(encoder, images, metric, graph, settings, work=QUIET)
+    parts = faithfulness_curve(encoder, [images[:2], images[2:]], metric, graph, settings, work=QUIET)
     assert parts.kept == pytest.approx(whole.kept, abs=1e-6)
     assert parts.random == pytest.approx(whole.random, abs=1e-6)
     assert whole.n_units == (7 + 26,)  # of 64 and 256
-    again = faithfulness_curve(encoder, images, metric, graph, seed=1, **settings)  # type: ignore[arg-type]
+    again = faithfulness_curve(encoder, images, metric, graph, replace(settings, seed=1), work=QUIET)
     assert not np.array_equal(again.random, whole.random)
 
 
@@ -229,7 +233,7 @@ def test_bad_input_is_refused() -> None:
     encoder, graph = hand_worked(), graph_with(SCORES)
 
     def curve(images: Tensor | list[Tensor] = IMAGES, **settings: object) -> None:
-        faithfulness_curve(encoder, images, first, graph, progress=False, **settings)  # type: ignore[arg-type]
+        faithfulness_curve(encoder, images, first, graph, AblationSettings(**settings), work=QUIET)  # type: ignore[arg-type]
 
     with pytest.raises(
         InputError, match=r"ascending fractions and zero or more random draws, but \(0\.5, 0\.1\) and 5"
@@ -241,22 +245,24 @@ def test_bad_input_is_refused() -> None:
         curve(random_draws=-1)
     with pytest.raises(InputError, match="no circuit units at third; its sites are first, second"):
         curve(sites=["third"])
-    with pytest.raises(InputError, match="one by one, but there are 2 for 1"):
-        curve(IMAGES[:1], source=IMAGES)
-    with pytest.raises(InputError, match=r"\[1, 3, 1, 1\] were given for images up to number 2 of shape \[3, 1, 1\]"):
-        curve(source=IMAGES[:1])
+    with pytest.raises(InputError, match="'counterfactual' has 2 activations at site 'input' for 1 images: give one"):
+        curve(IMAGES[:1], baseline=IMAGES)
+    with pytest.raises(InputError, match="'counterfactual' has 2 activations at site 'input' for at least 3 images"):
+        curve(torch.cat([IMAGES, IMAGES[:1]]), baseline=IMAGES)
+    with pytest.raises(InputError, match="A baseline is 'zero', counterfactual images"):
+        curve(baseline="one")
     with pytest.raises(InputError, match="at least one image and one circuit, but there were none"):
         curve([])
     with pytest.raises(InputError, match="never ablated: leave out 'input'"):
-        kept_embeddings(encoder, IMAGES, [{"input": [0]}])
+        ablated_embeddings(encoder, IMAGES, [{"input": [0]}])
     with pytest.raises(InputError, match="no site 'third'"):
-        kept_embeddings(encoder, IMAGES, [{"third": [0]}])
-    with pytest.raises(InputError, match="lie in 0 to 2, but 3 is among them"):
-        kept_embeddings(encoder, IMAGES, [{"first": [0, 3]}])
+        ablated_embeddings(encoder, IMAGES, [{"third": [0]}])
+    with pytest.raises(InputError, match="'first' has units 0 to 2, but 3 was asked for"):
+        ablated_embeddings(encoder, IMAGES, [{"first": [0, 3]}])
     with pytest.raises(InputError, match=r"confidence in \(0, 1\).*confidence=1.0 and resamples=2000 were given"):
         curve_of(np.ones((10, 2))).table(confidence=1.0)
     with pytest.raises(InputError, match="'absolute' or 'signed' score, but 'best' was given"):
-        circuit_of_size(graph, 0.5, "best")
+        take_top_units(graph, 0.5, "best")
 
 
 # --- selectivity -----------------------------------------------------------------------------------------------------
@@ -265,12 +271,12 @@ def test_bad_input_is_refused() -> None:
 def test_hand_worked_selectivity() -> None:
     # Metric u0 u1 + u2: 11 and 1 for the class, 2 * 1 + 6 = 8 for another class.
     other = torch.tensor([2.0, 1, 6])[None, :, None, None]
-    settings = {"fractions": (0.5, 1.0), "random_draws": 2, "progress": False}
-    curve = faithfulness_curve(hand_worked(), IMAGES, first, graph_with(SCORES), others=other, **settings)  # type: ignore[arg-type]
+    settings = AblationSettings(fractions=(0.5, 1.0), random_draws=2)
+    curve = faithfulness_curve(hand_worked(), IMAGES, first, graph_with(SCORES), settings, others=other, work=QUIET)
     # With u0, u1; v0 kept: 6 and 1 for the class, 2 for the other.
     assert curve.own.tolist() == [True, True, False]
     assert np.isnan(curve.selectivity).all()  # the model itself puts the other class first: 6 against 8
-    swapped = faithfulness_curve(hand_worked(), other, first, graph_with(SCORES), others=IMAGES, **settings)  # type: ignore[arg-type]
+    swapped = faithfulness_curve(hand_worked(), other, first, graph_with(SCORES), settings, others=IMAGES, work=QUIET)
     assert swapped.selectivity.tolist() == [pytest.approx((2 - 3.5) / (8 - 6)), 1]
     assert swapped.faithfulness.tolist() == [pytest.approx(2 / 8), 1]
     assert curve.table("selectivity")["reason"].str.startswith("the model does no better than the baseline: -2").all()
@@ -314,16 +320,21 @@ def test_images_are_resampled_within_their_group() -> None:
 def two_curves() -> list[FaithfulnessCurve]:
     graph = graph_with(SCORES)
     other = torch.tensor([2.0, 1, 6])[None, :, None, None]
-    settings = {"others": other, "fractions": (0.5, 1.0), "random_draws": 1, "progress": False}
-    one = faithfulness_curve(hand_worked(), IMAGES[:1], first, graph, **settings)  # type: ignore[arg-type]
-    two = faithfulness_curve(hand_worked(), IMAGES[1:], first, graph, **settings)  # type: ignore[arg-type]
+    settings = AblationSettings(fractions=(0.5, 1.0), random_draws=1)
+    one = faithfulness_curve(hand_worked(), IMAGES[:1], first, graph, settings, others=other, work=QUIET)
+    two = faithfulness_curve(hand_worked(), IMAGES[1:], first, graph, settings, others=other, work=QUIET)
     return [one, replace(two, class_name="dog")]
 
 
 def test_pooling_averages_before_dividing() -> None:
     pooled = pool_curves(two_curves())
     whole = faithfulness_curve(
-        hand_worked(), IMAGES, first, graph_with(SCORES), fractions=(0.5, 1.0), random_draws=1, progress=False
+        hand_worked(),
+        IMAGES,
+        first,
+        graph_with(SCORES),
+        AblationSettings(fractions=(0.5, 1.0), random_draws=1),
+        work=QUIET,
     )
     assert pooled.faithfulness.tolist() == whole.faithfulness.tolist() == [pytest.approx(3.5 / 6), 1]
     assert (pooled.class_name, pooled.domain) == (None, "sketch")
@@ -359,13 +370,19 @@ def test_curves_are_stored(tmp_path: Path) -> None:
 def test_all_but_is_the_same_ablation() -> None:
     encoder = hand_worked()
     circuit = {"first": [0, 1], "second": [0]}
-    with patched(encoder, all_but(encoder, circuit)), torch.no_grad():
+    with patched(encoder, ablate_all_but(encoder, circuit)), torch.no_grad():
         alone = encoder(IMAGES)
-    assert torch.equal(alone, kept_embeddings(encoder, IMAGES, [circuit])[0])
+    assert torch.equal(alone, ablated_embeddings(encoder, IMAGES, [circuit])[0])
 
 
-def test_images_as_source_go_without_other_classes() -> None:
-    with pytest.raises(InputError, match="compared under a baseline, but the source was images"):
+def test_one_baseline_per_image_goes_without_other_classes() -> None:
+    with pytest.raises(InputError, match="one baseline for all images, but 'counterfactual' has one for every"):
         faithfulness_curve(
-            hand_worked(), IMAGES, first, graph_with(SCORES), others=IMAGES, source=IMAGES, progress=False
+            hand_worked(),
+            IMAGES,
+            first,
+            graph_with(SCORES),
+            AblationSettings(baseline=IMAGES),
+            others=IMAGES,
+            work=QUIET,
         )

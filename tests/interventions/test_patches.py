@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from circuitry import Encoder, InputError, mean_baseline
-from circuitry.interventions.patches import OtherImages, Patch, PatchValue, patched
+from circuitry.interventions.patches import Patch, PatchValue, patched
+from circuitry.models.baselines import Counterfactual
 from tests.support.towers import make_tower
 
 
@@ -39,8 +40,8 @@ def test_a_patch_equals_a_hook_written_by_hand(any_tower: nn.Module) -> None:
             (0, torch.zeros_like),
             (1.5, partial(torch.full_like, fill_value=1.5)),
             (means, mean.expand_as),
-            (OtherImages(others), there.expand_as),
-            (OtherImages(others[1:2]), cache_of_one[site].expand_as),
+            (Counterfactual(others), there.expand_as),
+            (Counterfactual(others[1:2]), cache_of_one[site].expand_as),
             (there.roll(1, 0), there.roll(1, 0).expand_as),
             (lambda a: 2 * a + 1, lambda a: 2 * a + 1),
         ]
@@ -124,7 +125,7 @@ def test_a_null_patch_changes_nothing_bit_for_bit(any_tower: nn.Module) -> None:
     for patches in (
         [],
         [Patch(site, 3.0, units=[]) for site in encoder.sites],
-        [Patch(site, OtherImages(images)) for site in encoder.sites],
+        [Patch(site, Counterfactual(images)) for site in encoder.sites],
         [Patch(site, cache[site], units=[1]) for site in encoder.sites],
     ):
         with patched(encoder, patches):
@@ -194,11 +195,11 @@ def test_hooks_of_others_stay(resnet: nn.Module) -> None:
         ([Patch("act1", 0.0), Patch("act1", 0.0)], r"at 'act1', all units, all positions and the one at 'act1'"),
         ([Patch("act1", 0.0), Patch("act1", 0.0, units=range(12))], "units 0, 1, 2, 3, 4, 5, 6, 7 and 4 more"),
         ([Patch("act9", 0.0)], "no site 'act9'"),
-        ([Patch("act1", 0.0, units=[1, 4, -1])], "has units 0 to 3, but a patch names 4, -1: choose units within"),
-        ([Patch("act1", 0.0, positions=[1024])], "'act1' has positions 0 to 1023, but a patch names 1024: choose pos"),
-        ([Patch("attnpool", 0.0, positions=[1])], "'attnpool' has positions 0 to 0, but a patch names 1"),
+        ([Patch("act1", 0.0, units=[1, 4, -1])], "has units 0 to 3, but 4, -1 was asked for: choose units within"),
+        ([Patch("act1", 0.0, positions=[1024])], "'act1' has positions 0 to 1023, but 1024 was asked for: choose pos"),
+        ([Patch("attnpool", 0.0, positions=[1])], "'attnpool' has positions 0 to 0, but 1 was asked for"),
         (
-            [Patch("act1", OtherImages(torch.zeros(2, 3, 64, 64)), units=[0])],
+            [Patch("act1", Counterfactual(torch.zeros(2, 3, 64, 64)), units=[0])],
             r"'act1', units 0, all positions has shape \[2, 4, 32, 32\], but the activation there is \[3, 4, 32, 32\]",
         ),
         ([Patch("act1", torch.zeros(3, 4, 8, 8))], r"has shape \[3, 4, 8, 8\].*or with a batch of 1 for all images"),
@@ -216,3 +217,54 @@ def test_patches_side_by_side_are_no_overlap(resnet: nn.Module) -> None:
     encoder, images = setting(resnet)
     with patched(encoder, [Patch("act1", 0.0, [0]), Patch("act1", 0.0, [1]), Patch("act1", 1.0, [2], [3])]):
         encoder(images)
+
+
+def mask_of(places: list[int], size: int) -> np.ndarray:
+    mask = np.zeros(size, dtype=bool)
+    mask[places] = True
+    return mask
+
+
+@torch.no_grad()
+def test_masks_and_single_numbers_mean_what_they_say(resnet: nn.Module) -> None:
+    encoder, images = setting(resnet)
+
+    def run(units: object = None, positions: object = None) -> Tensor:
+        with patched(encoder, Patch("layer4.0", 3.0, units, positions)):  # type: ignore[arg-type]
+            out: Tensor = encoder(images, stop="layer4.0")
+            return out
+
+    expected = run([5, 9])
+    assert not torch.equal(expected, run([0, 1]))  # what a mask was once read as
+    mask = mask_of([5, 9], 256)
+    for units in (mask, mask.tolist(), torch.from_numpy(mask), torch.tensor([5, 9]), [5.0, 9.0], np.array([9, 5])):
+        assert torch.equal(run(units), expected)
+    assert torch.equal(run(5), run([5]))
+    assert Patch("layer4.0", 0.0, units=5).units == (5,)
+    assert torch.equal(run(positions=mask_of([3], 4).reshape(2, 2)), run(positions=3))
+    assert not torch.equal(run(np.zeros(256, dtype=bool)), run())
+    with pytest.raises(InputError, match=r"'layer4\.0' has 256 units, but the boolean mask has 3: give one per place"):
+        run([True, False, True])
+    two_masks = [Patch("act1", 0.0, mask_of([0], 4)), Patch("act1", 0.0, mask_of([0, 1], 4))]
+    with pytest.raises(InputError, match="'act1', units 0, all positions and the one at 'act1', units 0, 1,"):
+        patched(encoder, two_masks).__enter__()
+    with patched(encoder, [two_masks[0], Patch("act1", 0.0, mask_of([1], 4))]):
+        encoder(images)
+
+
+@pytest.mark.parametrize("units", [[1.7], float("nan"), [[1, 2]], ["a"], True, [None]])
+def test_what_is_no_place_is_refused(units: object) -> None:
+    with pytest.raises(InputError, match="Expected units as whole numbers or as a boolean mask, but"):
+        Patch("act1", 0.0, units=units)  # type: ignore[arg-type]
+
+
+def test_other_images_run_in_evaluation_mode(resnet: nn.Module) -> None:
+    encoder, images = setting(resnet)
+    expected = encoder.eval()(images, stop="act1")
+    resnet.train()
+    before = {name: buffer.clone() for name, buffer in resnet.named_buffers()}
+    with patched(encoder, Patch("act1", Counterfactual(images))):
+        assert resnet.training
+        written = encoder(torch.zeros(3, 4, 32, 32), start="act1", stop="act1")
+    assert torch.equal(written, expected)
+    assert all(torch.equal(buffer, before[name]) for name, buffer in resnet.named_buffers())

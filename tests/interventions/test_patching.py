@@ -7,11 +7,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from circuitry import Encoder, InputError, attribute, class_logit, left_rule, mean_baseline
-from circuitry.interventions.patches import OtherImages, Patch, patched
+from circuitry.interventions.patches import Patch, patched
 from circuitry.interventions.patching import patch_effects
-from circuitry.models.baselines import ZERO, Baseline
+from circuitry.models.baselines import ZERO, Baseline, Counterfactual
 from circuitry.models.stages import Stage
+from circuitry.runs.workers import Work
 from tests.support.towers import make_tower
+from tests.support.work import QUIET
 
 
 def setting(tower: nn.Module, n: int = 3) -> tuple[Encoder, Tensor, Tensor]:
@@ -60,23 +62,21 @@ CORRUPTED = torch.tensor([[[[0.0, 1]], [[1, 1]], [[2, 0]]]])
 )
 def test_hand_worked_pair(by: str, direction: str, mixed: object, image: object) -> None:
     effects = patch_effects(
-        hand_worked(), CLEAN, square_and_tenfold, by=by, source=CORRUPTED, direction=direction, progress=False
+        hand_worked(), CLEAN, square_and_tenfold, by=by, baseline=CORRUPTED, direction=direction, work=QUIET
     )
     assert effects.scores["mixed"].tolist() == mixed
     assert effects.scores["input"].tolist() == image
-    assert (effects.clean_metric, effects.source_metric["mixed"], effects.n_images) == (86, 29, 1)
-    assert (effects.by, effects.direction, effects.settings) == (by, direction, {"source": "images"})
+    assert (effects.clean_metric, effects.baseline_metric["mixed"], effects.n_images) == (86, 29, 1)
+    assert (effects.by, effects.direction, effects.settings) == (by, direction, {"baseline": "counterfactual"})
 
 
 def test_hand_worked_zero_baseline_and_table() -> None:
-    effects = patch_effects(
-        hand_worked(), CLEAN, square_and_tenfold, sites=["mixed", "embedding"], units={"mixed": [1]}, progress=False
-    )
+    effects = patch_effects(hand_worked(), CLEAN, square_and_tenfold, sites={"mixed": [1]}, work=QUIET)
     assert effects.sites == ("mixed",)
     assert effects.table().to_dict("records") == [{"site": "mixed", "index": 1, "value": -70}]
     assert np.isnan(effects.scores["mixed"][0])
     # In a run of nothing but zeros u1 = (6, 1) alone gives 70, so removing it from there costs 70; u0 gives 16.
-    back = patch_effects(hand_worked(), CLEAN, square_and_tenfold, direction="denoise", progress=False)
+    back = patch_effects(hand_worked(), CLEAN, square_and_tenfold, direction="denoise", work=QUIET)
     assert back.scores["mixed"].tolist() == [-16, -70]
 
 
@@ -88,13 +88,13 @@ def test_a_sweep_equals_patches_one_by_one(any_tower: nn.Module, by: str, direct
     metric, corrupted = class_logit(weights, 1), torch.randn_like(images)
     sites = (encoder.sites[-3], encoder.sites[-1])
     effects = patch_effects(
-        encoder, images, metric, by=by, source=corrupted, direction=direction, sites=sites, progress=False
+        encoder, images, metric, by=by, baseline=corrupted, direction=direction, sites=sites, work=QUIET
     )
     base, other = (images, corrupted) if direction == "noise" else (corrupted, images)
     for site in sites:
         for index in range(0, effects.scores[site].size, 7):
             only = {"unit": {"units": [index]}, "position": {"positions": [index]}, "site": {}}[by]
-            with patched(encoder, [Patch(site, OtherImages(other), **only)]):
+            with patched(encoder, [Patch(site, Counterfactual(other), **only)]):
                 change = float((metric(encoder(base))).mean())
             change -= float(metric(encoder(base)).mean())
             expected = change if direction == "noise" else -change
@@ -117,21 +117,19 @@ def test_in_a_linear_network_attribution_equals_patching(direction: str) -> None
         graph = attribute(
             encoder, images, lambda e: e[:, 2], rule=left_rule(1), baseline=baseline, progress=False, node_fraction=1.0
         )
-        effects = patch_effects(
-            encoder, images, lambda e: e[:, 2], source=baseline, direction=direction, progress=False
-        )
+        effects = patch_effects(encoder, images, lambda e: e[:, 2], baseline=baseline, direction=direction, work=QUIET)
         for site in encoder.sites:
             np.testing.assert_allclose(effects.scores[site], graph.node_scores[site], rtol=1e-9, atol=1e-12)
-            total = effects.source_metric[site] - effects.clean_metric
+            total = effects.baseline_metric[site] - effects.clean_metric
             assert effects.scores[site].sum() == pytest.approx(total)  # in a linear network effects add up
 
 
 def test_cut_and_memory_change_nothing(resnet: nn.Module) -> None:
     encoder, images, weights = setting(resnet, n=5)
     metric, corrupted = class_logit(weights, 1), torch.randn_like(images)
-    whole = patch_effects(encoder, images, metric, source=corrupted, progress=False)
-    parts = patch_effects(encoder, [images[:2], images[2:]], metric, source=corrupted, progress=False)
-    small = patch_effects(encoder, images, metric, source=corrupted, memory_gib=0.003, progress=False)
+    whole = patch_effects(encoder, images, metric, baseline=corrupted, work=QUIET)
+    parts = patch_effects(encoder, [images[:2], images[2:]], metric, baseline=corrupted, work=QUIET)
+    small = patch_effects(encoder, images, metric, baseline=corrupted, work=Work(memory_gib=0.003, progress=False))
     for site in encoder.sites:
         assert parts.scores[site] == pytest.approx(whole.scores[site], abs=1e-6)
         assert small.scores[site] == pytest.approx(whole.scores[site], abs=1e-6)
@@ -150,7 +148,7 @@ def test_one_partial_run_per_unit_from_the_site_on() -> None:
 
     encoder.stages = tuple(counted(stage) for stage in encoder.stages)
     n = 4
-    patch_effects(encoder, CLEAN.expand(n, -1, -1, -1), square_and_tenfold, sites=["mixed"], progress=False)
+    patch_effects(encoder, CLEAN.expand(n, -1, -1, -1), square_and_tenfold, sites=["mixed"], work=QUIET)
     # Finding the memory of an image takes one and two; then one clean run to the site and one to the end, for
     # the metric. From the site on: the base, the source, and one run for each of two units.
     assert rows == {"mixed": 3 + 2 * n, "embedding": 3 + n + (2 + 2) * n}
@@ -159,7 +157,7 @@ def test_one_partial_run_per_unit_from_the_site_on() -> None:
 def test_the_tower_is_left_as_it_was(resnet: nn.Module) -> None:
     encoder, images, weights = setting(resnet)
     resnet.train()
-    patch_effects(encoder, images, class_logit(weights, 1), sites=["attnpool"], progress=False)
+    patch_effects(encoder, images, class_logit(weights, 1), sites=["attnpool"], work=QUIET)
     assert resnet.training
 
 
@@ -168,20 +166,22 @@ def test_bad_input_is_refused(resnet: nn.Module) -> None:
     metric = class_logit(weights, 1)
 
     def sweep(images: object = images, metric: object = metric, **settings: object) -> None:
-        patch_effects(encoder, images, metric, progress=False, **settings)  # type: ignore[arg-type]
+        patch_effects(encoder, images, metric, **({"work": QUIET} | settings))  # type: ignore[arg-type]
 
-    with pytest.raises(
-        InputError, match=r"\[2, 3, 64, 64\] were given for clean images up to number 3 of shape \[3, 64"
-    ):
-        sweep(source=images[:2])
-    with pytest.raises(InputError, match="one by one, but there are 3 for 2"):
-        sweep(images[:2], source=images, sites=["attnpool"])
-    with pytest.raises(InputError, match=r"\[3, 3, 32, 32\] were given for clean images"):
-        sweep(source=images[..., :32, :32])
-    with pytest.raises(InputError, match="'attnpool' has units 0 to 15, but 16 was to be patched"):
-        sweep(units={"attnpool": [3, 16]})
+    with pytest.raises(InputError, match="'counterfactual' has 2 activations at site 'input' for at least 3 images"):
+        sweep(baseline=images[:2])
+    with pytest.raises(InputError, match="'counterfactual' has 3 activations at site 'input' for 2 images"):
+        sweep(images[:2], baseline=images, sites=["attnpool"])
+    with pytest.raises(InputError, match=r"takes images \[batch, 3, 64, 64\], but was given \[3, 3, 32, 32\]"):
+        sweep(baseline=images[..., :32, :32])
+    with pytest.raises(InputError, match="'attnpool' has units 0 to 15, but 16 was asked for"):
+        sweep(sites={"attnpool": [3, 16]})
+    with pytest.raises(InputError, match="'attnpool' has 16 units, but the boolean mask has 2"):
+        sweep(sites={"attnpool": [True, False]})
+    with pytest.raises(InputError, match="no site 'act9'"):
+        sweep(sites={"act9": [3]})
     with pytest.raises(InputError, match="patching by 'unit', but by='site' was given with units"):
-        sweep(units={"attnpool": [3]}, by="site")
+        sweep(sites={"attnpool": [3]}, by="site")
     with pytest.raises(InputError, match="by to be one of unit, site, position, but 'head' was given"):
         sweep(by="head")
     with pytest.raises(InputError, match="direction to be one of noise, denoise, but 'both' was given"):
@@ -189,7 +189,7 @@ def test_bad_input_is_refused(resnet: nn.Module) -> None:
     with pytest.raises(InputError, match="no site 'act9'"):
         sweep(sites=["act9"])
     with pytest.raises(InputError, match=r"positive number of GiB, but 0\.0 was given"):
-        sweep(memory_gib=0.0)
+        sweep(work=Work(memory_gib=0.0))
     with pytest.raises(InputError, match="at least one image, but there were none"):
         sweep([])
     with pytest.raises(InputError, match=r"one number per image \[3\], but this one returned \[3, 16\]"):
@@ -200,8 +200,8 @@ def test_a_baseline_by_hand_is_named() -> None:
     encoder, images, weights = setting(make_tower("vit"))
     baseline = Baseline("ones", {"proj": torch.ones(1, 1)})
     effects = patch_effects(
-        encoder, images, class_logit(weights, 0), source=baseline, sites=["proj"], by="site", progress=False
+        encoder, images, class_logit(weights, 0), baseline=baseline, sites=["proj"], by="site", work=QUIET
     )
-    assert effects.settings == {"source": "ones"}
+    assert effects.settings == {"baseline": "ones"}
     ones = float(class_logit(weights, 0)(torch.ones(1, 16)))
     assert effects.scores["proj"] == pytest.approx(ones - effects.clean_metric, abs=1e-6)

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from circuitry import Encoder, InputError, class_logit, logit_pixels, patched, unit_pixels
-from circuitry.interventions.faithfulness import all_but
+from circuitry.interventions.ablation import ablate_all_but
 from tests.interventions.test_patching import linear_encoder
 from tests.support.towers import make_tower
 
@@ -29,7 +29,7 @@ def test_maps_sum_to_what_the_path_changes(tower: str) -> None:
     circuit = {site: list(range(3))}
     for kept in (None, circuit):
         found = logit_pixels(encoder, images, metric, kept, steps=200)
-        with torch.no_grad(), patched(encoder, [] if kept is None else all_but(encoder, kept)):
+        with torch.no_grad(), patched(encoder, [] if kept is None else ablate_all_but(encoder, kept)):
             change = metric(encoder(images)) - metric(encoder(torch.zeros_like(images)))
         assert found.shape == (2, *encoder.image_size)
         assert found.sum((1, 2)).tolist() == pytest.approx(change.tolist(), abs=5e-3)

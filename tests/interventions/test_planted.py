@@ -18,6 +18,7 @@ from circuitry.interventions.planted import (
     planted_convolution,
     score_methods,
 )
+from tests.support.work import QUIET
 
 BUILDERS = (planted_convolution, planted_attention)
 
@@ -26,7 +27,7 @@ BUILDERS = (planted_convolution, planted_attention)
 def test_without_noise_exactly_the_planted_units_matter(build: object) -> None:
     planted: PlantedCircuit = build(noise=0.0)  # type: ignore[operator]
     images = planted.images(8, 0)
-    effects = patch_effects(planted.encoder, images, planted.metric, progress=False)
+    effects = patch_effects(planted.encoder, images, planted.metric, work=QUIET)
     for site, units in planted.nodes.items():
         assert np.flatnonzero(np.abs(effects.scores[site]) > 1e-3).tolist() == list(units)
     movements = edge_movements(planted.encoder, images, sites=list(planted.nodes))
@@ -40,7 +41,7 @@ def test_without_noise_exactly_the_planted_units_matter(build: object) -> None:
 def test_the_saturated_unit_has_no_gradient() -> None:
     planted = planted_convolution(noise=0.0)
     graph = attribute(planted.encoder, planted.images(4, 0), planted.metric, rule=left_rule(1), progress=False)
-    exact = patch_effects(planted.encoder, planted.images(4, 0), planted.metric, sites=["conv1"], progress=False)
+    exact = patch_effects(planted.encoder, planted.images(4, 0), planted.metric, sites=["conv1"], work=QUIET)
     assert exact.scores["conv1"][1] == pytest.approx(-1, abs=1e-5)
     assert graph.node_scores["conv1"][1] == 0
     assert graph.node_scores["conv1"][0] < 0

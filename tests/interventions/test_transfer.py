@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from circuitry import AttributionGraph, Encoder, InputError
-from circuitry.interventions.transfer import interchange, transfer_circuits
+from circuitry.interventions.faithfulness import AblationSettings
+from circuitry.interventions.transfer import ClassScorer, interchange, transfer_circuits
 from circuitry.interventions.transfer_tables import (
     OTHER,
     OWN,
@@ -18,6 +19,7 @@ from circuitry.interventions.transfer_tables import (
 from circuitry.models.baselines import Baseline
 from circuitry.models.metrics import class_margin
 from circuitry.models.stages import Stage
+from tests.support.work import QUIET
 
 
 def encoder() -> Encoder:
@@ -40,6 +42,7 @@ def pixels(*values: tuple[float, float, float]) -> Tensor:
 
 
 WEIGHTS = torch.eye(2)
+SCORER = ClassScorer(WEIGHTS, {"cat": 0})
 # The class shows as u0 in photos and as u1 in sketches; u2 speaks for the other class.
 IMAGES = {
     ("cat", "photo"): pixels((4.0, 0, 3), (4, 0, 3)),
@@ -54,7 +57,7 @@ def cells(table: pd.DataFrame, column: str) -> dict[tuple[str, str], object]:
 
 
 def test_hand_worked_transfer() -> None:
-    table = transfer_circuits(encoder(), IMAGES, GRAPHS, WEIGHTS, {"cat": 0}, progress=False)
+    table = transfer_circuits(encoder(), IMAGES, GRAPHS, SCORER, work=QUIET)
     # Cosines 4/5 in photos, (4/5 + 4/5 + 3/5) / 3 in sketches; with the other domain's circuit only u2 is left: 0.
     assert cells(table, "faithfulness") == {
         ("photo", "photo"): 1,
@@ -79,7 +82,7 @@ def test_hand_worked_interchange() -> None:
     alone = {("cat", "photo"): graph([0]), ("cat", "sketch"): graph([1])}
     for one in alone.values():
         one.kept_units["embedding"] = np.array([], dtype=np.int64)
-    table = interchange(encoder(), images, alone, WEIGHTS, {"cat": 0}, progress=False)
+    table = interchange(encoder(), images, alone, SCORER, work=QUIET)
     change = cells(table, "change")
     assert change["photo", "photo"] == 0  # a single image has no other partner
     assert change["sketch", "sketch"] == pytest.approx(0)
@@ -88,10 +91,9 @@ def test_hand_worked_interchange() -> None:
     assert change["photo", "sketch"] == pytest.approx(7 / 58**0.5 - 0.8)
     assert cells(table, "full_accuracy")["sketch", "photo"] == 0
     assert cells(table, "accuracy")["sketch", "photo"] == 1
-    pd.testing.assert_frame_equal(table, interchange(encoder(), images, alone, WEIGHTS, {"cat": 0}, progress=False))
+    pd.testing.assert_frame_equal(table, interchange(encoder(), images, alone, SCORER, work=QUIET))
     controls = [
-        interchange(encoder(), images, alone, WEIGHTS, {"cat": 0}, progress=False, seed=seed)["random_change"]
-        for seed in range(8)
+        interchange(encoder(), images, alone, SCORER, seed=seed, work=QUIET)["random_change"] for seed in range(8)
     ]
     assert len({tuple(c.round(6)) for c in controls}) > 1
 
@@ -99,17 +101,18 @@ def test_hand_worked_interchange() -> None:
 def test_no_lead_and_missing_pairs() -> None:
     # A baseline that is better at the class than the images are.
     better = Baseline("better", {"u": torch.tensor([[1.0, 1, 0]]), "embedding": torch.tensor([[1.0, 0]])})
-    table = transfer_circuits(encoder(), IMAGES, GRAPHS, WEIGHTS, {"cat": 0}, source=better, progress=False)
+    table = transfer_circuits(encoder(), IMAGES, GRAPHS, SCORER, AblationSettings(baseline=better), work=QUIET)
     assert table["faithfulness"].isna().all()
     assert table["reason"].str.startswith("the model does no better than the baseline: 0.8 against 1").iloc[0]
     only_photos = {("cat", "photo"): IMAGES["cat", "photo"]}
-    assert len(transfer_circuits(encoder(), only_photos, GRAPHS, WEIGHTS, {"cat": 0}, progress=False)) == 2
-    pairs = interchange(encoder(), only_photos, GRAPHS, WEIGHTS, {"cat": 0}, progress=False)
+    assert len(transfer_circuits(encoder(), only_photos, GRAPHS, SCORER, work=QUIET)) == 2
+    pairs = interchange(encoder(), only_photos, GRAPHS, SCORER, work=QUIET)
     assert pairs["circuit_domain"].tolist() == ["photo"]
     with pytest.raises(InputError, match="a class with both circuits and images, but there is none"):
-        transfer_circuits(encoder(), {("dog", "photo"): pixels((1, 1, 1))}, GRAPHS, WEIGHTS, {"dog": 1}, progress=False)
+        dogs = {("dog", "photo"): pixels((1, 1, 1))}
+        transfer_circuits(encoder(), dogs, GRAPHS, ClassScorer(WEIGHTS, {"dog": 1}), work=QUIET)
     with pytest.raises(InputError, match="row of the text weights, but labels lack cat"):
-        transfer_circuits(encoder(), IMAGES, GRAPHS, WEIGHTS, {}, progress=False)
+        transfer_circuits(encoder(), IMAGES, GRAPHS, ClassScorer(WEIGHTS, {}), work=QUIET)
 
 
 def square(values: list[list[float]]) -> pd.DataFrame:
@@ -130,12 +133,12 @@ def test_rank_correlation_with_similarity() -> None:
     with pytest.raises(InputError, match="same domains, but are of a, b, c and of a, b"):
         transfer_against_similarity(flat, similarity.iloc[:2, :2])
     with pytest.raises(InputError, match="no numbers under 'reason'; choose one of faithfulness, metric"):
-        transfer_matrix(transfer_circuits(encoder(), IMAGES, GRAPHS, WEIGHTS, {"cat": 0}, progress=False), "reason")
+        transfer_matrix(transfer_circuits(encoder(), IMAGES, GRAPHS, SCORER, work=QUIET), "reason")
 
 
 def test_images_of_other_classes() -> None:
     others = {("cat", "photo"): pixels((0.0, 0, 5)), ("cat", "sketch"): pixels((0.0, 4, 0), (0, 0, 5))}
-    table = transfer_circuits(encoder(), IMAGES, GRAPHS, WEIGHTS, {"cat": 0}, others=others, progress=False)
+    table = transfer_circuits(encoder(), IMAGES, GRAPHS, SCORER, others=others, work=QUIET)
     assert cells(table, "other_metric")["photo", "photo"] == 0
     assert cells(table, "other_metric")["sketch", "sketch"] == pytest.approx(0.5)
     assert cells(table, "other_accuracy")["sketch", "sketch"] == 0.5  # (0, 4, 0) is taken for the class
@@ -145,7 +148,7 @@ def test_images_of_other_classes() -> None:
     assert selectivity.loc["sketch", "sketch"] == pytest.approx(1)
     assert selectivity.loc["sketch", "photo"] == 0
     last = transfer_circuits(
-        encoder(), IMAGES, GRAPHS, WEIGHTS, {"cat": 0}, others=others, sites=["embedding"], progress=False
+        encoder(), IMAGES, GRAPHS, SCORER, AblationSettings(sites=["embedding"]), others=others, work=QUIET
     )
     assert transfer_matrix(last).to_numpy().tolist() == [[1, 1], [1, 1]]  # both keep the whole embedding
     both = pd.concat([table.assign(sites="u"), table.assign(sites="all")])
@@ -172,8 +175,19 @@ def test_a_weak_class_does_not_dominate() -> None:
     assert transfer_matrix(table).loc["a", "a"] == pytest.approx(0.9 / 0.81)  # not the mean of 1 and 10
 
 
+def test_a_baseline_of_one_activation_per_image_is_refused() -> None:
+    settings = AblationSettings(pixels((1, 1, 1), (2, 2, 2)))
+    with pytest.raises(
+        InputError, match="many images under one baseline, but 'counterfactual' has one for every image"
+    ):
+        transfer_circuits(encoder(), IMAGES, GRAPHS, SCORER, settings, work=QUIET)
+    one = AblationSettings(pixels((0, 0, 0)))
+    table = transfer_circuits(encoder(), IMAGES, GRAPHS, SCORER, one, work=QUIET)
+    pd.testing.assert_frame_equal(table, transfer_circuits(encoder(), IMAGES, GRAPHS, SCORER, work=QUIET))
+
+
 def test_another_metric() -> None:
-    table = transfer_circuits(encoder(), IMAGES, GRAPHS, WEIGHTS, {"cat": 0}, metric=class_margin, progress=False)
+    table = transfer_circuits(encoder(), IMAGES, GRAPHS, ClassScorer(WEIGHTS, {"cat": 0}, class_margin), work=QUIET)
     assert cells(table, "full_metric")["photo", "photo"] == pytest.approx(0.8 - 0.6)
 
 

@@ -22,22 +22,24 @@ from circuitry import (
     faithfulness_curve,
     gauss_legendre_rule,
     in_feature_basis,
-    kept_embeddings,
     left_rule,
     mean_baseline,
     midpoint_rule,
     patch_effects,
-    with_error,
 )
 from circuitry.circuits.attribution import AttributionSettings, attribute_halves
 from circuitry.circuits.quadrature import QuadratureRule
-from circuitry.interventions.transfer import transfer_circuits
+from circuitry.interventions.ablation import ablated_embeddings
+from circuitry.interventions.circuit_sets import add_error_units
+from circuitry.interventions.faithfulness import AblationSettings
+from circuitry.interventions.transfer import ClassScorer, transfer_circuits
 from circuitry.models.baselines import Baseline
 from circuitry.models.batches import bytes_per_image
 from circuitry.models.feature_basis import parse_saes, sae_digest
 from circuitry.models.narrowing import narrow_stage
 from circuitry.models.stages import Stage
 from tests.support.towers import make_tower
+from tests.support.work import QUIET
 
 KINDS = ("relu", "jumprelu", "topk", "normalised")
 """Activations, and relu on inputs scaled to length one."""
@@ -319,9 +321,14 @@ def test_patching_a_latent_equals_a_run_with_a_hook(kind: str, corrupted: bool) 
     others = torch.randn_like(images)
     unit = int(clean_by_hand(plain, sae, images, site)[0].sum((0, 1, 2)).argmax())
     other = clean_by_hand(plain, sae, others, site)[0][..., unit] if corrupted else 0.0
-    source: dict[str, Any] = {"source": others} if corrupted else {}
+    baseline = others if corrupted else "zero"
     found = patch_effects(
-        in_feature_basis(plain, saes), images, class_logit(weights, 1), units={site: [unit]}, progress=False, **source
+        in_feature_basis(plain, saes),
+        images,
+        class_logit(weights, 1),
+        baseline=baseline,
+        sites={site: [unit]},
+        work=QUIET,
     ).scores[site][unit]
 
     def patch(x: Tensor, hook: object) -> Tensor:
@@ -462,12 +469,12 @@ def test_circuits_with_and_without_error(name: str) -> None:
         return embedding
 
     circuit = {site: kept}
-    found = kept_embeddings(features, images, [circuit, with_error(features, circuit), {}])
+    found = ablated_embeddings(features, images, [circuit, add_error_units(features, circuit), {}])
     expected = [embedded(decode_by_hand(sae, alone)), embedded(decode_by_hand(sae, alone) + error), plain(images)]
     for mine, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-9)
     channels = plain.sites[-2]
-    assert with_error(features, {channels: [2]})[channels].tolist() == [2]
+    assert add_error_units(features, {channels: [2]})[channels].tolist() == [2]
 
 
 @pytest.mark.parametrize("keep_error", [False, True])
@@ -484,17 +491,15 @@ def test_ends_of_the_curve(keep_error: bool) -> None:
         return out
 
     graph = circuitry.attribute(features, images, metric, rule=midpoint_rule(1), baseline=baseline, progress=False)
-    curve = faithfulness_curve(
-        features, images, metric, graph, fractions=(0.1, 1.0), random_draws=2, source=baseline,
-        keep_error=keep_error, progress=False,
-    )  # fmt: skip
+    settings = AblationSettings(baseline, fractions=(0.1, 1.0), random_draws=2, keep_error=keep_error)
+    curve = faithfulness_curve(features, images, metric, graph, settings, work=QUIET)
     with torch.no_grad():
         assert curve.full == pytest.approx(metric(plain(images)).numpy(), rel=1e-9)
     nothing: dict[str, list[int]] = {site: [] for site in graph.sites if site != "input"}
     everything = {site: range(len(graph.node_scores[site])) for site in nothing}
-    all_nodes = with_error(features, everything) if keep_error else everything
-    kept = metric(kept_embeddings(features, images, [all_nodes], source=baseline)[0]).numpy()
-    empty = metric(kept_embeddings(features, images, [nothing], source=baseline)[0]).numpy()
+    all_nodes = add_error_units(features, everything) if keep_error else everything
+    kept = metric(ablated_embeddings(features, images, [all_nodes], baseline=baseline)[0]).numpy()
+    empty = metric(ablated_embeddings(features, images, [nothing], baseline=baseline)[0]).numpy()
     assert curve.empty == pytest.approx(empty, rel=1e-9)
     assert curve.kept[-1] == pytest.approx(kept, rel=1e-9)
     assert curve.random[:, -1] == pytest.approx(np.stack([kept, kept]), rel=1e-9)
@@ -505,7 +510,7 @@ def test_ends_of_the_curve(keep_error: bool) -> None:
     else:  # what the latents explain, and what is left to the error
         assert not np.isclose(curve.faithfulness[-1], 1)
         error_units = {site: features.error_units.get(site, ()) for site in nothing}
-        left = metric(kept_embeddings(features, images, [error_units], source=baseline)[0]).numpy()
+        left = metric(ablated_embeddings(features, images, [error_units], baseline=baseline)[0]).numpy()
         assert curve.complement[-1] == pytest.approx(left, rel=1e-9)
 
 
@@ -519,7 +524,12 @@ def test_transfer_keeps_the_error_where_told() -> None:
 
     def row(keep_error: bool) -> Any:
         return transfer_circuits(
-            features, {key: images}, {key: graph}, weights, {"a": 1}, keep_error=keep_error, progress=False
+            features,
+            {key: images},
+            {key: graph},
+            ClassScorer(weights, {"a": 1}),
+            AblationSettings(keep_error=keep_error),
+            work=QUIET,
         ).iloc[0]
 
     assert row(True)["metric"] == row(True)["full_metric"] == pytest.approx(row(False)["full_metric"])

@@ -1,0 +1,98 @@
+"""Circuits as sets of units: which units are kept at which sites, and sets made from others.
+
+The image itself (`input`) is scored by attribution but is no node of a circuit.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from circuitry.circuits.graph import AttributionGraph, keep_units
+from circuitry.interventions.places import Chosen, Places
+from circuitry.models.encoder import Encoder
+from circuitry.models.sites import INPUT
+from circuitry.runs.errors import InputError
+
+KeptUnits = Mapping[str, Chosen]
+"""The units of a circuit by site: numbers, or a boolean mask; a site that is not there is left alone."""
+
+RANKINGS = ("absolute", "signed")
+"""Which units come first: those with the largest |score| (MIB's choice for CMD), or those whose removal lowers the
+metric most (MIB's choice for CPR)."""
+
+
+def choose_sites(graph: AttributionGraph, sites: Sequence[str] | None = None) -> list[str]:
+    """Return the sites of a graph's circuit, all of them or those asked for, checked to be there."""
+    inner = [site for site in graph.sites if site != INPUT]
+    if sites is None:
+        return inner
+    if missing := [site for site in sites if site not in inner]:
+        raise InputError(f"The graph has no circuit units at {', '.join(missing)}; its sites are {', '.join(inner)}.")
+    return list(sites)
+
+
+def take_kept_units(graph: AttributionGraph, sites: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    """Return the circuit that a graph holds, at all its sites but `input` or at those asked for.
+
+    Example:
+        >>> alone = ablated_embeddings(encoder, photos, [take_kept_units(graph)])[0]
+    """
+    return {site: graph.kept_units[site] for site in choose_sites(graph, sites)}
+
+
+def take_top_units(
+    graph: AttributionGraph, fraction: float, ranking: str = "absolute", sites: Sequence[str] | None = None
+) -> dict[str, np.ndarray]:
+    """Return the ceil(fraction * units) first units of every site.
+
+    Args:
+        graph: The attribution that ranks the units.
+        fraction: Share to keep, in (0, 1].
+        ranking: One of `RANKINGS`.
+        sites: Sites of the circuit (default: all but `input`).
+
+    Raises:
+        InputError: for a fraction outside (0, 1], another ranking, or sites that the graph lacks.
+    """
+    check_ranking(ranking)
+    found = {}
+    for site in choose_sites(graph, sites):
+        scores = graph.node_scores[site]
+        by_benefit = scores.max() - scores  # all positive, so that the largest are the most negative scores
+        found[site] = keep_units(by_benefit if ranking == "signed" else scores, fraction)
+    return found
+
+
+def check_ranking(ranking: str) -> None:
+    """Check that units can be ranked so."""
+    if ranking not in RANKINGS:
+        raise InputError(f"Units are ranked by 'absolute' or 'signed' score, but {ranking!r} was given.")
+
+
+def take_complement(circuit: KeptUnits, graph: AttributionGraph) -> dict[str, np.ndarray]:
+    """Return the units that a circuit leaves out, at the circuit's sites."""
+    return {site: np.flatnonzero(~mark_kept(units, graph.n_units(site), site)) for site, units in circuit.items()}
+
+
+def add_error_units(encoder: Encoder, circuit: KeptUnits) -> dict[str, np.ndarray]:
+    """Return a circuit with the error units of its sites in a feature basis added, so that they are kept.
+
+    Example:
+        >>> latents = {"layer3.0": graph.kept_units["layer3.0"]}
+        >>> circuits = [latents, add_error_units(features, latents)]
+        >>> without, with_errors = ablated_embeddings(features, photos, circuits)
+    """
+    error = encoder.error_units
+    return {
+        site: np.array([*Places.read(units, "units").indices, *error.get(site, ())], dtype=np.int64)
+        for site, units in circuit.items()
+    }
+
+
+def mark_kept(units: Chosen, size: int, site: str) -> np.ndarray:
+    """Return which of a site's units are kept, as a boolean mask.
+
+    Raises:
+        InputError: for units outside, or a mask of another length.
+    """
+    return Places.read(units, "units").mask(size, site, "units")

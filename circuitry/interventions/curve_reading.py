@@ -1,0 +1,121 @@
+"""What a faithfulness curve says: ratios of contrasts between images, with bootstrap bands. No torch.
+
+1. A measure is a contrast, a weighted sum of the metric over images: for faithfulness the mean over images of the
+   class; for selectivity that mean less the mean over images of other classes. Weights are 1/n in the class and -1/n
+   outside.
+2. The measure of a circuit is the share of the whole model's lead over the baseline that it keeps:
+   (contrast of the circuit - contrast of nothing kept) / (contrast of the whole model - contrast of nothing kept).
+3. A band resamples the images within their group, and the draws of random circuits.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from circuitry.interventions.resampling import Bootstrap, draw_counts
+
+MEASURES = ("faithfulness", "selectivity")
+
+
+def faithfulness_ratio(kept: float, full: float, empty: float) -> tuple[float, str]:
+    """Return (m(C) - m(nothing kept)) / (m(M) - m(nothing kept)), or NaN and the reason why there is none.
+
+    All three are metrics averaged over the images, before any division.
+    """
+    if full - empty <= 1e-6 * max(abs(full), abs(empty)):
+        return float("nan"), describe_missing_lead(full, empty)
+    return (kept - empty) / (full - empty), ""
+
+
+def describe_missing_lead(full: float, empty: float) -> str:
+    """Say that a ratio is undefined because the whole model has no lead over the baseline."""
+    return f"the model does no better than the baseline: {full:.4g} against {empty:.4g}"
+
+
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """Weights of sums over images and over random circuits: a row for all of them alike, or one per resample."""
+
+    images: Float[np.ndarray, "rows images"]
+    """Contrast weights; NaN where there is no contrast."""
+    draws: Float[np.ndarray, "rows draws"]
+
+
+Statistic = Callable[[Weights], dict[str, np.ndarray]]
+"""Something read off a curve under some weights: values [rows, ...] by circuit."""
+
+
+@dataclass(frozen=True, eq=False)
+class CurveReading:
+    """A curve read as one measure; for the arrays see `FaithfulnessCurve`."""
+
+    measure: str
+    full: Float[np.ndarray, " images"]
+    empty: Float[np.ndarray, " images"]
+    kept: Float[np.ndarray, "fractions images"]
+    complement: Float[np.ndarray, "fractions images"]
+    random: Float[np.ndarray, "draws fractions images"]
+    own: Bool[np.ndarray, " images"]
+    group: Int[np.ndarray, " images"]
+
+    @cached_property
+    def weights(self) -> Weights:
+        """The weights of the measure itself."""
+        return self._weights(lambda n: np.ones((1, n)), rows=1)
+
+    def ratios(self, weights: Weights) -> dict[str, np.ndarray]:
+        """Return the measure [rows, fractions] by circuit; NaN where the whole model has no lead."""
+        images = weights.images
+        found = {"kept": images @ self.kept.T, "complement": images @ self.complement.T}
+        if len(self.random):
+            found["random"] = np.einsum("dfi,ri,rd->rf", self.random, images, weights.draws, optimize=True)
+        empty, lead = (images @ self.empty)[:, None], self._lead(images)[:, None]
+        return {name: (value - empty) / lead for name, value in found.items()}
+
+    def intervals(self, statistic: Statistic, bootstrap: Bootstrap) -> dict[str, np.ndarray]:
+        """Return [value, low, high] of a statistic by circuit; no band for a single image."""
+        values, resampled = statistic(self.weights), statistic(self._resampled(bootstrap))
+        bands = {name: bootstrap.band(found) for name, found in resampled.items()}
+        if self.own.sum() <= 1:
+            bands = {name: np.full_like(band, np.nan) for name, band in bands.items()}
+        return {name: np.concatenate([values[name], bands[name]]) for name in values}
+
+    @property
+    def reason(self) -> str:
+        """Why there is no value; empty where there is."""
+        if self._lacks_others:
+            return "no images of other classes"
+        images = self.weights.images
+        if not np.isnan(self._lead(images)).any():
+            return ""
+        return describe_missing_lead(*(float((images @ values)[0]) for values in (self.full, self.empty)))
+
+    @property
+    def _lacks_others(self) -> bool:
+        return self.measure == "selectivity" and bool(self.own.all())
+
+    def _resampled(self, bootstrap: Bootstrap) -> Weights:
+        rng = np.random.default_rng(bootstrap.seed)
+        return self._weights(lambda n: draw_counts(rng, n, bootstrap.resamples), rows=bootstrap.resamples)
+
+    def _weights(self, count: Callable[[int], np.ndarray], rows: int) -> Weights:
+        """Return weights from a function that says how often each of n things counts, [rows, n]."""
+        images = np.zeros((rows, len(self.own)))
+        sides = [(1, self.own), (-1, ~self.own)] if self.measure == "selectivity" else [(1, self.own)]
+        for sign, side in sides:
+            for group in np.unique(self.group[side]):
+                members = np.flatnonzero(side & (self.group == group))
+                images[:, members] = sign * count(len(members)) / side.sum()
+        if self._lacks_others:
+            images[:] = np.nan
+        draws = count(len(self.random)) / len(self.random) if len(self.random) else np.zeros((rows, 0))
+        return Weights(images, draws)
+
+    def _lead(self, images: np.ndarray) -> np.ndarray:
+        """Return the contrast of the whole model less that of nothing kept; NaN where it is not above rounding."""
+        lead = images @ (self.full - self.empty)
+        size = np.abs(images) @ np.maximum(np.abs(self.full), np.abs(self.empty))
+        return np.where(lead > 1e-6 * size, lead, np.nan)
