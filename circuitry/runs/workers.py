@@ -60,7 +60,9 @@ def run_array(
         InputError: without submitit, for another cluster or no workers, or when a job failed, with its last words.
     """
     if importlib.util.find_spec("submitit") is None:
-        raise InputError("Arrays of jobs need submitit: pip install 'clip-circuitry[cluster]' (in a checkout '.[cluster]').")
+        raise InputError(
+            "Arrays of jobs need submitit: pip install 'clip-circuitry[cluster]' (in a checkout '.[cluster]')."
+        )
     if cluster not in CLUSTERS or workers < 1:
         raise InputError(
             f"An array has at least one worker on {' or '.join(CLUSTERS)}, but {workers} on {cluster!r} were asked for."
