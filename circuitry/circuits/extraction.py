@@ -345,5 +345,5 @@ def _config(
         "templates": digest(patterns),
         "baseline_digest": settings.resolved_baseline.digest,
         "sites": list(settings.sites or clip.encoder.sites),
-        **settings.described(),
+        **settings.as_dict(),
     }
