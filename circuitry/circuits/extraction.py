@@ -241,5 +241,5 @@ class Extraction:
             "templates": list(*different) if len(different) == 1 else templates,
             "sites": list(self.settings.sites or self.clip.encoder.sites),
             **self._asked,
-            **self.settings.described(),
+            **self.settings.as_dict(),
         }

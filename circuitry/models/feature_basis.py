@@ -151,7 +151,7 @@ def _between(stage: Stage, before: _Basis | None, after: _Basis | None, up_dim: 
         read = None if before is None else before.reads(up)
         write = None if after is None else after.writes(down)
         if stage.narrow is None:
-            inner = narrow_stage(stage.light or stage.run, columns, rows, up_dim, stage.unit_dim)
+            inner = narrow_stage(stage.fast or stage.run, columns, rows, up_dim, stage.unit_dim)
         else:
             inner = stage.narrow(columns, rows)
 
@@ -164,9 +164,10 @@ def _between(stage: Stage, before: _Basis | None, after: _Basis | None, up_dim: 
     return replace(
         stage,
         run=changed(stage.run),
-        light=None if stage.light is None else changed(stage.light),
+        fast=None if stage.fast is None else changed(stage.fast),
         narrow=narrowed,
         error_units=stage.error_units if after is None else after.error_units,
+        basis=stage.basis if after is None else sae_digest(after.sae),
     )
 
 
