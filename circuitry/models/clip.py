@@ -145,7 +145,7 @@ class Clip:
     def _encode(self, tokens: Tensor, classes: int, batch_size: int) -> Tensor:
         rows = []
         with torch.no_grad():
-            for part in tokens.split(batch_size):
+            for part in torch.split(tokens, batch_size):
                 embedded = self.model.encode_text(part.to(self.encoder.device))  # type: ignore[operator]
                 rows.append(F.normalize(embedded.float(), dim=-1))
         by_name = rearrange(torch.cat(rows), "(name template) d -> name template d", name=classes)
