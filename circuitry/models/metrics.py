@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -63,6 +64,8 @@ def class_margin(weights: Float[Tensor, "classes d"], label: int) -> ClassLogit:
     others = torch.cat([weights[:label], weights[label + 1 :]])
     return ClassLogit((weights[label] - others.mean(0))[None], 0)
 
+
+MetricName = Literal["logit", "margin"]
 
 METRICS: Mapping[str, MetricOfClass] = {"logit": class_logit, "margin": class_margin}
 """Metrics of a class by name: the study's cosine logit, or its lead over the mean logit of the other classes."""

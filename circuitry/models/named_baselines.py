@@ -16,17 +16,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice, zip_longest
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from circuitry.data.domains import DomainFolder, ImageRecord
-from circuitry.models.baselines import NAMES_OF_DATA, ZERO, Baseline, Counterfactual, mean_baseline
+from circuitry.models.baselines import ZERO, Baseline, BaselineName, Counterfactual, mean_baseline
 from circuitry.models.clip import Clip
 from circuitry.models.image_pass import image_batches
 from circuitry.runs.errors import InputError
 
-BASELINE_NAMES = (ZERO.name, *NAMES_OF_DATA)
+BASELINE_NAMES = get_args(BaselineName)
 """All names of baselines."""
 
 
