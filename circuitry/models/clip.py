@@ -127,8 +127,7 @@ class Clip:
         def make() -> dict[str, np.ndarray]:
             return {"text_weights": self._encode(tokens, len(names), batch_size).cpu().numpy()}
 
-        path = folder / f"{key}.safetensors"
-        found = cached_arrays(path, TEXT_FORMAT, "text weights", {"text_weights": [len(names), self._width]}, make)
+        found = cached_arrays(folder / f"{key}.safetensors", TEXT_FORMAT, "text weights", make)
         weights = torch.from_numpy(found["text_weights"])
         if len(bad := (~weights.isfinite().all(1)).nonzero()):
             raise InputError(
@@ -136,11 +135,6 @@ class Clip:
                 f"{self.name} is broken, or its precision is too low."
             )
         return weights.to(self.encoder.device, self.encoder.dtype)
-
-    @cached_property
-    def _width(self) -> int:
-        """Length of a text embedding."""
-        return int(self._encode(self.tokenizer(["a"]), 1, 1).shape[1])
 
     def _encode(self, tokens: Tensor, classes: int, batch_size: int) -> Tensor:
         rows = []
