@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
-from circuitry.data.toy.shapes_geometry import (
+from circuitry.data.toy.geometry import (
     Colour,
     Part,
     Points,

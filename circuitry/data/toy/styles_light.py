@@ -7,7 +7,7 @@ from itertools import groupby
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from circuitry.data.toy.shapes_geometry import Colour, Part, closed, pick, shaded
+from circuitry.data.toy.geometry import Colour, Part, closed, pick, shaded
 from circuitry.data.toy.styles_raster import (
     OVERSAMPLE,
     Picture,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
-from circuitry.data.toy.shapes_geometry import Part, Points, closed, length, resample
+from circuitry.data.toy.geometry import Part, Points, closed, length, resample
 from circuitry.data.toy.styles_raster import OVERSAMPLE, mask_of, noise, pixels, to_image, unit
 
 THIN = 0.085

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFilter
 
-from circuitry.data.toy.shapes_geometry import Colour, Part, Points
+from circuitry.data.toy.geometry import Colour, Part, Points
 
 OVERSAMPLE = 3
 """Shapes are drawn this many times larger and averaged down, since Pillow draws hard edges."""

@@ -22,14 +22,14 @@ from PIL import Image
 from tqdm import tqdm
 
 from circuitry.data.captions import caption
-from circuitry.data.toy.shapes import SHAPES, posed_drawing
+from circuitry.data.toy.shapes import posed_drawing, shapes
 from circuitry.data.toy.styles import RENDERERS
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
 
 STYLES: tuple[str, ...] = tuple(sorted(RENDERERS))
 """The styles, by DomainNet's names."""
-CLASSES: tuple[str, ...] = tuple(sorted(SHAPES))
+CLASSES: tuple[str, ...] = tuple(sorted(shapes()))
 """The things that are drawn."""
 
 SETTINGS_FILE = "toy.json"

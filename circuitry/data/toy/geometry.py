@@ -56,7 +56,9 @@ def closed(points: Points) -> Points:
     return np.concatenate([points, points[:1]])
 
 
-def ellipse(x: Number, y: Number, rx: Number, ry: Number, start: Number = 0, stop: Number = 360, n: int = 28) -> Points:
+def ellipse(
+    x: Number, y: Number, rx: Number, ry: Number, start: Number = 0, stop: Number = 360, *, n: int = 28
+) -> Points:
     """Points of an ellipse from ``start`` to ``stop`` degrees, both included; 0 is right, 90 is down."""
     angle = np.radians(np.linspace(start, stop, n))
     return np.stack([x + rx * np.cos(angle), y + ry * np.sin(angle)], axis=1)
