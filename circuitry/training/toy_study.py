@@ -11,7 +11,7 @@ from typing import Any
 from circuitry.data.domains import DomainFolder
 from circuitry.data.mixtures.mixture_files import generated_captions, write_mixture
 from circuitry.data.mixtures.mixtures import MixtureSettings, Setting, mixture
-from circuitry.data.toy.write import CLASSES, write_toy
+from circuitry.data.toy.write import CLASSES, DrawingSettings, write_toy
 from circuitry.runs.files import file_lock
 from circuitry.training.clip import train_clip
 from circuitry.training.run_folder import checkpoints
@@ -48,7 +48,7 @@ STANDARD = ToySettings()
 def toy_images(out: Path, settings: ToySettings = STANDARD, split: str = "test") -> DomainFolder:
     """Return images of the toy under ``out``, drawn when missing."""
     with file_lock(Path(out), "toy"):
-        root = write_toy(Path(out) / "toy", settings.n_train, settings.n_test, seed=0)
+        root = write_toy(Path(out) / "toy", DrawingSettings(settings.n_train, settings.n_test))
     return DomainFolder(root, split=split)
 
 
