@@ -114,7 +114,7 @@ class DomainFolder:
             if class_name in wanted and check.keeps(relative)
         )
         check.refuse(f"The lists in {self.root} name")
-        self.missing = check.missing
+        self.missing = check.missing.count
         self._groups: dict[tuple[str, str], list[ImageRecord]] = {}
         for record in self.records:
             self._groups.setdefault((record.domain, record.class_name), []).append(record)
