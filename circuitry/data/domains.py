@@ -186,7 +186,7 @@ _UPWARDS = frozenset({".", ".."})
 
 
 def _splits(root: Path) -> tuple[str, ...]:
-    """The splits for which some folder ``<domain>`` has a list; both names may hold underscores."""
+    """Return the splits for which some folder ``<domain>`` has a list; both names may hold underscores."""
     folders = {entry.name for entry in os.scandir(root) if entry.is_dir()}
     found = set()
     for path in root.glob("*_*.txt"):

@@ -30,12 +30,12 @@ class CheckedTable:
 
     @property
     def n_images(self) -> int:
-        """Images that will be trained on."""
+        """Return how many images will be trained on."""
         return int(self.present.sum())
 
     @property
     def n_missing(self) -> int:
-        """Lines left out because their file does not exist."""
+        """Return how many lines are left out because their file does not exist."""
         return len(self.present) - self.n_images
 
     def chunks(self) -> Iterator[pd.DataFrame]:
