@@ -18,7 +18,7 @@ import pandas as pd
 
 from circuitry import DomainFolder
 from circuitry.data.mixtures.mixture_files import read_captions, write_mixture
-from circuitry.data.toy.write import write_toy
+from circuitry.data.toy.write import DrawingSettings, write_toy
 from circuitry.models.architectures import SHIPPED_CONFIGS
 from circuitry.runs.command_line import run_script
 from circuitry.training.clip import train_clip
@@ -64,7 +64,7 @@ def main(config: Config) -> None:
 
 def run(config: Config) -> pd.DataFrame:
     """Return images per second of every run: columns trainer, repeat, images_per_second."""
-    root = write_toy(config.out / "toy", config.n_train, 1, seed=config.seed)
+    root = write_toy(config.out / "toy", DrawingSettings(config.n_train, 1, seed=config.seed))
     records = DomainFolder(root, split="train").records
     table = write_mixture(records, read_captions(root), config.out / "train.tsv")
     rows = []

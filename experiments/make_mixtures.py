@@ -121,7 +121,7 @@ class Job(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Human-readable, without base and digest."""
+        """Return what the mixture is called, without base and digest."""
         kept = [] if self.sketch_classes is None else [f"sketch-classes-{self.sketch_classes}".replace(" ", "_")]
         joined = [] if self.sketches is None else [f"imagenet-sketch-{self.sketches}"]
         return "-".join([self.settings.name, *joined, *kept])

@@ -26,7 +26,7 @@ from circuitry import DomainFolder, extract, load_clip
 from circuitry.circuits.across_domains import COMPARED, compare_domains
 from circuitry.data.mixtures.mixture_files import read_captions, write_mixture
 from circuitry.data.mixtures.mixtures import MixtureSettings, admitted
-from circuitry.data.toy.write import CLASSES, write_toy
+from circuitry.data.toy.write import CLASSES, DrawingSettings, write_toy
 from circuitry.interventions.attribution_check import check_attribution
 from circuitry.interventions.curves import FaithfulnessCurve, curves_by_domain
 from circuitry.interventions.effects import AttributionCheck
@@ -97,7 +97,7 @@ def main(config: Config) -> None:
     """Run all steps and print where the report is."""
     started = time.perf_counter()
     step("1/6 draw the toy data set")
-    root = write_toy(config.out / "toy", config.n_train, config.n_test, seed=config.seed)
+    root = write_toy(config.out / "toy", DrawingSettings(config.n_train, config.n_test, seed=config.seed))
     step("2/6 train a tiny CLIP")
     clip = load_clip("rn-tiny", checkpoint=train(config, root))
     images = DomainFolder(root, split="test")

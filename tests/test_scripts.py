@@ -19,7 +19,7 @@ import torch
 from filelock import Timeout
 
 from circuitry import DomainFolder, GraphFolder, SparseAutoencoder, load_sae, load_supervised
-from circuitry.data.toy.write import write_toy
+from circuitry.data.toy.write import DrawingSettings, write_toy
 from circuitry.runs.errors import InputError
 from circuitry.training.clip import train_clip
 from circuitry.training.study import StudyRun
@@ -59,8 +59,8 @@ def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("circuitry.models.clip.user_cache_path", lambda name: out / "cache")
         module = script("quickstart")
-        drawing = {"classes": CLASSES, "styles": STYLES, "workers": 1, "progress": False}
-        patch.setattr(module, "write_toy", partial(write_toy, **drawing))  # type: ignore[arg-type]
+        patch.setattr(module, "DrawingSettings", partial(DrawingSettings, classes=CLASSES, styles=STYLES))
+        patch.setattr(module, "write_toy", partial(write_toy, workers=1, progress=False))
 
         def short_training(*args: object, **settings: object) -> Path:
             short = {"batch_size": 16, "warmup": 0, "workers": 0, "progress": False}
@@ -513,8 +513,8 @@ def test_a_supervised_baseline_is_trained(quickstart: Path, tmp_path: Path, caps
 
 def test_training_is_timed_against_the_trainer_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = script("benchmark_training")
-    drawing = {"classes": CLASSES, "styles": STYLES, "workers": 1, "progress": False}
-    monkeypatch.setattr(module, "write_toy", partial(write_toy, **drawing))  # type: ignore[arg-type]
+    monkeypatch.setattr(module, "DrawingSettings", partial(DrawingSettings, classes=CLASSES, styles=STYLES))
+    monkeypatch.setattr(module, "write_toy", partial(write_toy, workers=1, progress=False))
     table = module.run(module.Config(out=tmp_path, n_train=11, epochs=1, repeats=1, workers=0))
     assert table["trainer"].tolist() == ["by hand", "train_clip"]
     assert (table["images_per_second"] > 0).all()

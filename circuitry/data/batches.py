@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -113,7 +114,7 @@ def _decoded_ahead(
 ) -> Iterator[tuple[Path, Tensor | InputError]]:
     """Yield (path, tensor or the reason why not) in order, with at most ``ahead`` images decoded in advance."""
 
-    def decode(path: Path) -> Tensor | InputError:
+    def decode(path: Any) -> Tensor | InputError:
         if not isinstance(path, str | os.PathLike):
             kind = type(path).__name__
             raise InputError(f"Expected paths of images, but {kind} was given; of an image record pass its .path.")

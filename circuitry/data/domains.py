@@ -114,7 +114,7 @@ class DomainFolder:
             if class_name in wanted and check.keeps(relative)
         )
         check.refuse(f"The lists in {self.root} name")
-        self.missing = check.missing
+        self.missing = check.missing.count
         self._groups: dict[tuple[str, str], list[ImageRecord]] = {}
         for record in self.records:
             self._groups.setdefault((record.domain, record.class_name), []).append(record)
@@ -186,7 +186,7 @@ _UPWARDS = frozenset({".", ".."})
 
 
 def _splits(root: Path) -> tuple[str, ...]:
-    """The splits for which some folder ``<domain>`` has a list; both names may hold underscores."""
+    """Return the splits for which some folder ``<domain>`` has a list; both names may hold underscores."""
     folders = {entry.name for entry in os.scandir(root) if entry.is_dir()}
     found = set()
     for path in root.glob("*_*.txt"):

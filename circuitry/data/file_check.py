@@ -56,8 +56,25 @@ def check_word(name: str, given: object, words: object) -> None:
         raise InputError(f"{name} must be one of {', '.join(map(repr, known))}, but {given!r} was given.")
 
 
+class Tally:
+    """Counts what is wrong with a list, and keeps the first five by name."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._first: list[str] = []
+
+    def add(self, name: str) -> None:
+        """Count one more."""
+        self.count += 1
+        if len(self._first) < 5:
+            self._first.append(name)
+
+    def __str__(self) -> str:
+        return ", ".join(self._first)
+
+
 class FileCheck:
-    """Looks for files below ``root``, counts those that are missing, and keeps the first five names.
+    """Looks for files below ``root``, and counts those that are missing.
 
     A folder is listed once, which on network disks is ten times faster than a query per file. Listings are forgotten
     when they hold more than `NAMES_HELD` names; files of a folder that comes again after that, or that is larger,
@@ -75,8 +92,7 @@ class FileCheck:
         check_word("missing_files", policy, MissingFiles)
         self.policy = policy
         self._root = root
-        self.missing = 0
-        self.examples: list[str] = []
+        self.missing = Tally()
         self._listings: dict[str, set[str]] = {}
         self._names_held = 0
         self._queried: set[str] = set()
@@ -85,9 +101,7 @@ class FileCheck:
         """Return whether the image at ``path``, absolute or below the root, takes part."""
         if self.policy == "unchecked" or self._is_there(os.path.join(self._root, path)):
             return True
-        self.missing += 1
-        if len(self.examples) < 5:
-            self.examples.append(path)
+        self.missing.add(path)
         return False
 
     def refuse(self, source: str) -> None:
@@ -99,9 +113,9 @@ class FileCheck:
         Raises:
             InputError: Naming how many there are and the first five.
         """
-        if self.policy == "refuse" and self.missing:
+        if self.policy == "refuse" and self.missing.count:
             raise InputError(
-                f"{source} {self.missing} files that do not exist, such as {', '.join(self.examples)}; "
+                f"{source} {self.missing.count} files that do not exist, such as {self.missing}; "
                 f"complete the download, or leave them out (missing_files='skip', on the command line "
                 f"--missing-files skip)."
             )
@@ -113,6 +127,9 @@ class FileCheck:
         names = self._listings.get(folder)
         if names is None:
             names = _files_in(folder)
+            if names is None:
+                self._queried.add(folder)
+                return os.path.isfile(path)
             if self._names_held + len(names) > NAMES_HELD:
                 self._queried.update(self._listings, [folder])
                 self._listings.clear()
@@ -123,10 +140,12 @@ class FileCheck:
         return name in names
 
 
-def _files_in(folder: str) -> set[str]:
-    """Return the names of files in a folder, none for no folder, and at most one more than may be held."""
+def _files_in(folder: str) -> set[str] | None:
+    """Return the names of files in a folder, at most one more than may be held; None where it cannot be listed."""
     try:
         with os.scandir(folder or ".") as entries:
             return set(islice((entry.name for entry in entries if entry.is_file()), NAMES_HELD + 1))
     except (FileNotFoundError, NotADirectoryError):
         return set()
+    except (OSError, ValueError):  # no right to list it, or no name of a folder
+        return None

@@ -1,13 +1,10 @@
 """The table of training images, checked before anything slow starts, in memory that does not grow with it. No torch.
 
 A table is tab-separated with a header: ``filepath`` and ``title`` for CLIP, ``filepath`` for a classifier. It is
-read in chunks with the parser of open_clip's trainer (pandas), so what is checked is what will be trained on; that
-the files exist is asked in several threads at once, because on network disks each answer takes its time.
+read in chunks with the parser of open_clip's trainer (pandas), so what is checked is what will be trained on.
 """
 
-import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,15 +12,12 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool
 
-from circuitry.data.file_check import check_file
+from circuitry.data.file_check import FileCheck, Tally, check_file
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
 
 CHUNK = 100_000
 """Lines that are held at a time."""
-_THREADS = 16
-_SLICE = 1000
-_SHOWN = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,12 +30,12 @@ class CheckedTable:
 
     @property
     def n_images(self) -> int:
-        """Images that will be trained on."""
+        """Return how many images will be trained on."""
         return int(self.present.sum())
 
     @property
     def n_missing(self) -> int:
-        """Lines left out because their file does not exist."""
+        """Return how many lines are left out because their file does not exist."""
         return len(self.present) - self.n_images
 
     def chunks(self) -> Iterator[pd.DataFrame]:
@@ -83,22 +77,19 @@ def check_table(
     """
     check_file(path, "a training table", "write_mixture makes one")
     present: list[np.ndarray] = []
-    missing, blank = _Named(), {name: _Named() for name in columns[1:]}
-    with ThreadPoolExecutor(_THREADS) as threads:
-        for lines in read_chunks(path, columns, chunk):
-            files = lines[columns[0]].fillna("").tolist()
-            slices = [files[i : i + _SLICE] for i in range(0, len(files), _SLICE)]
-            exist = np.array([there for part in threads.map(_exist, slices) for there in part], dtype=bool)
-            present.append(exist)
-            missing.add([file for file, there in zip(files, exist, strict=True) if not there])
-            for name, named in blank.items():
-                named.add([file for file, empty in zip(files, lines[name].isna(), strict=True) if empty])
+    files, blank = FileCheck("skip"), {name: Tally() for name in columns[1:]}
+    for lines in read_chunks(path, columns, chunk):
+        paths = lines[columns[0]].fillna("")
+        present.append(np.array([files.keeps(file) for file in paths], dtype=bool))
+        for name, without in blank.items():
+            for file in paths[lines[name].isna()]:
+                without.add(file)
     checked = CheckedTable(path, np.concatenate([np.zeros(0, dtype=bool), *present]))
-    if missing.count and not skip_missing:
-        raise InputError(f"{path} names {missing.count} files that do not exist, such as {missing}.")
-    for name, named in blank.items():
-        if named.count:
-            raise InputError(f"{path} has {named.count} images without a {name}, such as {named}.")
+    if checked.n_missing and not skip_missing:
+        raise InputError(f"{path} names {checked.n_missing} files that do not exist, such as {files.missing}.")
+    for name, without in blank.items():
+        if without.count:
+            raise InputError(f"{path} has {without.count} images without a {name}, such as {without}.")
     if checked.n_images < batch_size:
         raise InputError(
             f"{path} has {checked.n_images} images, fewer than one batch of {batch_size}; lower batch_size or add "
@@ -123,22 +114,3 @@ def read_chunks(path: Path, columns: Sequence[str], chunk: int = CHUNK) -> Itera
                 yield lines
     except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
         raise InputError(f"Cannot read {path} ({str(error).strip()}); expected {expected}.") from error
-
-
-def _exist(files: Sequence[str]) -> list[bool]:
-    return [os.path.isfile(file) for file in files]
-
-
-class _Named:
-    """How many files there are of a kind, and the first few by name."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._first: list[str] = []
-
-    def add(self, files: Sequence[str]) -> None:
-        self.count += len(files)
-        self._first += files[: _SHOWN - len(self._first)]
-
-    def __str__(self) -> str:
-        return ", ".join(self._first)

@@ -10,7 +10,7 @@ from pathlib import Path
 from circuitry.data.domains import DomainFolder
 from circuitry.data.mixtures.mixture_files import generated_captions, write_mixture
 from circuitry.data.mixtures.mixtures import MixtureSettings, Setting, mixture
-from circuitry.data.toy.write import CLASSES, write_toy
+from circuitry.data.toy.write import CLASSES, DrawingSettings, write_toy
 from circuitry.runs.files import file_lock
 from circuitry.training.clip import train_clip
 from circuitry.training.presets import clip_preset
@@ -42,7 +42,7 @@ STANDARD = ToySettings()
 def toy_images(out: Path, settings: ToySettings = STANDARD, split: str = "test") -> DomainFolder:
     """Return images of the toy under ``out``, drawn when missing."""
     with file_lock(Path(out), "toy"):
-        root = write_toy(Path(out) / "toy", settings.n_train, settings.n_test, seed=0)
+        root = write_toy(Path(out) / "toy", DrawingSettings(settings.n_train, settings.n_test))
     return DomainFolder(root, split=split)
 
 

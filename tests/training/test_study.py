@@ -2,6 +2,7 @@
 
 import csv
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from circuitry import Encoder, load_clip
 from circuitry.data.domains import DomainFolder
 from circuitry.data.mixtures.mixture_files import write_mixture
 from circuitry.data.mixtures.mixtures import MixtureSettings
-from circuitry.data.toy.write import write_toy
+from circuitry.data.toy.write import DrawingSettings, write_toy
 from circuitry.models.prompts import all_style_templates
 from circuitry.models.stages import Stage
 from circuitry.runs.errors import InputError
@@ -43,10 +44,8 @@ TEMPLATES = {"one": ["a {}."], "style": ["a sketch of a {}."]}
 
 @pytest.fixture(scope="module")
 def tests(tmp_path_factory: pytest.TempPathFactory) -> EvaluationSet:
-    root = write_toy(
-        tmp_path_factory.mktemp("toy"), 0, 2, classes=("car", "key"), styles=("quickdraw", "real"), workers=1,
-        progress=False,
-    )  # fmt: skip
+    drawn = DrawingSettings(0, 2, classes=("car", "key"), styles=("quickdraw", "real"))
+    root = write_toy(tmp_path_factory.mktemp("toy"), drawn, workers=1, progress=False)
     return EvaluationSet.of(DomainFolder(root))
 
 
@@ -172,7 +171,7 @@ def test_imagenet_is_called_by_its_class_names(tmp_path: Path) -> None:
     assert tests.names[0] == open_clip.IMAGENET_CLASSNAMES[0] == "tench"
     assert len(tests.names) == 1000
     (folder(tmp_path / "all" / "other" / "x") / "a.png").write_bytes(b"")
-    with pytest.raises(InputError, match="given 1001"):
+    with pytest.raises(InputError, match="found 1001"):
         imagenet_validation(tmp_path / "all" / "val")
 
 
@@ -200,12 +199,9 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         return saved({}, out / "checkpoints" / "epoch_1.pt")
 
     monkeypatch.setattr(toy_study, "train_clip", train)
-    drawing = {"classes": ("car", "fish", "key"), "styles": ("clipart", "quickdraw", "real"), "workers": 1}
-    monkeypatch.setattr(
-        toy_study,
-        "write_toy",
-        lambda root, *numbers, seed: write_toy(root, *numbers, seed=seed, progress=False, **drawing),  # type: ignore[arg-type]
-    )
+    fewer = partial(DrawingSettings, classes=("car", "fish", "key"), styles=("clipart", "quickdraw", "real"))
+    monkeypatch.setattr(toy_study, "DrawingSettings", fewer)
+    monkeypatch.setattr(toy_study, "write_toy", partial(write_toy, workers=1, progress=False))
     return asked
 
 

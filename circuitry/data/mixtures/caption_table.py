@@ -25,7 +25,7 @@ from typing import Literal, NamedTuple, TextIO
 import numpy as np
 
 from circuitry.data.domains import IMAGE_SUFFIXES
-from circuitry.data.file_check import FileCheck, MissingFiles, check_file, check_word
+from circuitry.data.file_check import FileCheck, MissingFiles, Tally, check_file, check_word
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
 
@@ -106,13 +106,14 @@ def write_table(
             for lines, digested in _batches(images, files, captions, counts, hashes):
                 file.write(lines)
                 digest.update(digested.encode())
-        total = len(hashes) + files.missing + captions.missing
+        total = len(hashes) + files.missing.count + captions.missing.count
         files.refuse(f"The images for {target} include")
         captions.refuse(total)
         if not hashes:
             raise InputError(f"There are no images to write to {target}.")
         _refuse_duplicates(temporary, hashes)
-    return WrittenTable(target, len(hashes), dict(counts), files.missing, captions.missing, digest.hexdigest()[:16])
+    left_out = files.missing.count, captions.missing.count
+    return WrittenTable(target, len(hashes), dict(counts), *left_out, digest.hexdigest()[:16])
 
 
 def _batches(
@@ -148,24 +149,21 @@ def _batches(
 
 
 class _CaptionCheck:
-    """Counts images without a caption, or with one that the trainer would change, and keeps the first five."""
+    """Counts images without a caption, or with one that the trainer would change."""
 
     def __init__(self, policy: NoCaption) -> None:
         check_word("no_caption", policy, NoCaption)
         self._policy = policy
-        self.missing = 0
-        self._examples: list[str] = []
+        self.missing = Tally()
 
     def count(self, path: str, caption: str) -> None:
-        self.missing += 1
-        if len(self._examples) < 5:
-            self._examples.append(f"{path} ({caption!r})" if caption else path)
+        self.missing.add(f"{path} ({caption!r})" if caption else path)
 
     def refuse(self, total: int) -> None:
-        if self._policy == "refuse" and self.missing:
+        if self._policy == "refuse" and self.missing.count:
             raise InputError(
-                f"{self.missing} of {total} images have no caption that the trainer reads as text, such as "
-                f"{', '.join(self._examples)}; add them to the captions, or leave these images out "
+                f"{self.missing.count} of {total} images have no caption that the trainer reads as text, such as "
+                f"{self.missing}; add them to the captions, or leave these images out "
                 f"(no_caption='skip', on the command line --no-caption skip)."
             )
 

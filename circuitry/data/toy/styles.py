@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from PIL import Image
 
-from circuitry.data.toy.shapes_geometry import Part
+from circuitry.data.toy.geometry import Part
 from circuitry.data.toy.styles_flat import clipart, infograph
 from circuitry.data.toy.styles_light import painting, real
 from circuitry.data.toy.styles_line import quickdraw, sketch

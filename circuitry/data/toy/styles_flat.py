@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
-from circuitry.data.toy.shapes_geometry import (
+from circuitry.data.toy.geometry import (
     Colour,
     Part,
     Points,
@@ -25,7 +25,7 @@ INK = "23232b"
 
 
 def clipart(parts: Sequence[Part], rng: np.random.Generator, side: int) -> Image.Image:
-    """Flat saturated colours with a dark outline on a white or light ground."""
+    """Draw flat saturated colours with a dark outline on a white or light ground."""
     large = OVERSAMPLE * side
     ground = rgb("ffffff") if rng.random() < 0.6 else pick(rng, "eaf4fb", "fdf3d8", "f7e6ec", "e6f5e3", spread=0.02)
     canvas = Image.new("RGB", (large, large), ink(ground))
@@ -54,7 +54,7 @@ def _outline(pen: ImageDraw.ImageDraw, area: Points, width: float, colour: Colou
 
 
 def _saturated(colour: Colour) -> Colour:
-    """The colour as a paint program would offer it: fuller and brighter, greys left grey."""
+    """Return the colour as a paint program would offer it: fuller and brighter, greys left grey."""
     hue, saturation, value = colorsys.rgb_to_hsv(*colour)
     if saturation < 0.15:
         return colour
@@ -62,7 +62,7 @@ def _saturated(colour: Colour) -> Colour:
 
 
 def infograph(parts: Sequence[Part], rng: np.random.Generator, side: int) -> Image.Image:
-    """A flat icon of few colours on a panel, among bars, charts and lines of text."""
+    """Draw a flat icon of few colours on a panel, among bars, charts and lines of text."""
     large = OVERSAMPLE * side
     theme = pick(rng, "2f7fb5", "e0702a", "3fa07a", "b5475f", "6a5fb0", "e0a82a", "3a4a5f", spread=0.03)
     second = pick(rng, "f2c230", "e0605f", "5fc0c9", "8dbb4f", "f08a3c", "5a6f8f", spread=0.03)
@@ -70,7 +70,7 @@ def infograph(parts: Sequence[Part], rng: np.random.Generator, side: int) -> Ima
     canvas = Image.new("RGB", (large, large), ink(ground))
     pen = ImageDraw.Draw(canvas)
     fill(pen, box(-1, -1, 1, -0.78), theme, large)
-    _text(pen, rng, -0.9, -0.93, rng.uniform(0.9, 1.5), 1, shaded(theme, 1.85), large, height=0.09)
+    _text(pen, rng, (-0.9, -0.93, rng.uniform(0.9, 1.5)), 1, shaded(theme, 1.85), large, height=0.09)
     right, low = rng.random() < 0.5, rng.random() < 0.35
     if low:
         x, y, half = rng.uniform(-0.35, 0.35), -0.17, 0.5
@@ -85,7 +85,7 @@ def infograph(parts: Sequence[Part], rng: np.random.Generator, side: int) -> Ima
         block = (_bars, _pie, _column)[int(rng.integers(3))]
         block(pen, rng, left, top, (theme, second), large)
     if not low:
-        _text(pen, rng, -0.9, 0.9, 1.7, 1, (0.72, 0.72, 0.74), large)
+        _text(pen, rng, (-0.9, 0.9, 1.7), 1, (0.72, 0.72, 0.74), large)
     return canvas.reduce(OVERSAMPLE)
 
 
@@ -99,7 +99,7 @@ def _panel(
     theme: Colour,
     side: int,
 ) -> None:
-    """What the icon stands on: a disc, a framed box, or nothing."""
+    """Draw what the icon stands on: a disc, a framed box, or nothing."""
     kind = rng.random()
     if kind < 0.4:
         fill(pen, ellipse(x, y, half, half), shaded(theme, 1.72), side)
@@ -110,7 +110,7 @@ def _panel(
 
 
 def _icon(pen: ImageDraw.ImageDraw, parts: Sequence[Part], theme: Colour, second: Colour, side: int) -> None:
-    """The drawing in the colours of the chart: each natural tone takes the nearest of five."""
+    """Draw the thing in the colours of the chart: each natural tone takes the nearest of five."""
     tones = (shaded(theme, 0.45), shaded(theme, 0.8), second, shaded(theme, 1.4), (1.0, 1.0, 1.0))
     used: dict[Colour, Colour] = {}
     for part in parts:
@@ -128,15 +128,14 @@ def _icon(pen: ImageDraw.ImageDraw, parts: Sequence[Part], theme: Colour, second
 def _text(
     pen: ImageDraw.ImageDraw,
     rng: np.random.Generator,
-    left: float,
-    top: float,
-    wide: float,
+    place: tuple[float, float, float],
     lines: int,
     colour: Colour,
     side: int,
     height: float = 0.05,
 ) -> None:
-    """Lines of text too small to read: words as short bars."""
+    """Draw lines of text too small to read, words as short bars, from left and top in this width."""
+    left, top, wide = place
     for k in range(lines):
         x, y, end = left, top + 2 * k * height, left + wide * rng.uniform(0.7, 1.0)
         while x < end - 0.05:
@@ -153,7 +152,7 @@ def _bars(
     colours: tuple[Colour, Colour],
     side: int,
 ) -> None:
-    """A small bar chart, 0.66 x 0.5."""
+    """Draw a small bar chart, 0.66 x 0.5."""
     n = int(rng.integers(3, 6))
     step = 0.62 / n
     for k in range(n):
@@ -171,7 +170,7 @@ def _pie(
     colours: tuple[Colour, Colour],
     side: int,
 ) -> None:
-    """A small pie chart, half of them rings."""
+    """Draw a small pie chart, half of them rings."""
     x, y, start = left + 0.33, top + 0.25, rng.uniform(0, 360)
     for k, share in enumerate((360.0, rng.uniform(150, 260), rng.uniform(40, 120))):
         slice_ = np.concatenate([[[x, y]], ellipse(x, y, 0.25, 0.25, start, start + share)])
@@ -188,6 +187,6 @@ def _column(
     colours: tuple[Colour, Colour],
     side: int,
 ) -> None:
-    """A heading and a few lines of text."""
-    _text(pen, rng, left, top + 0.02, 0.5, 1, colours[0], side, height=0.08)
-    _text(pen, rng, left, top + 0.17, 0.66, int(rng.integers(3, 5)), (0.6, 0.6, 0.64), side)
+    """Draw a heading and a few lines of text."""
+    _text(pen, rng, (left, top + 0.02, 0.5), 1, colours[0], side, height=0.08)
+    _text(pen, rng, (left, top + 0.17, 0.66), int(rng.integers(3, 5)), (0.6, 0.6, 0.64), side)

@@ -7,7 +7,7 @@ from itertools import groupby
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from circuitry.data.toy.shapes_geometry import Colour, Part, closed, pick, shaded
+from circuitry.data.toy.geometry import Colour, Part, closed, pick, shaded
 from circuitry.data.toy.styles_raster import (
     OVERSAMPLE,
     Picture,
@@ -24,7 +24,7 @@ from circuitry.data.toy.styles_raster import (
 
 
 def real(parts: Sequence[Part], rng: np.random.Generator, side: int) -> Image.Image:
-    """Shaded volumes and a cast shadow on a textured natural ground, a little soft and noisy like a photo."""
+    """Draw shaded volumes and a cast shadow on a textured natural ground, a little soft and noisy like a photo."""
     angle = rng.uniform(0, 2 * np.pi)
     light = (float(np.cos(angle)), -abs(float(np.sin(angle))))
     # The ground is drawn without looking at the class: it must not give the class away.
@@ -45,12 +45,12 @@ def real(parts: Sequence[Part], rng: np.random.Generator, side: int) -> Image.Im
 
 
 def _piece(part: Part) -> tuple[str, Colour, int]:
-    """Equal for strokes that look like one thing, as the tubes of a frame do; an area stands alone."""
+    """Return a key that is equal for strokes that look like one thing, as the tubes of a frame do."""
     return part.role, part.colour, 0 if part.width > 0 else id(part)
 
 
 def _relief(mask: Plane, light: tuple[float, float], side: int) -> Plane:
-    """Brightness of a bulging part: near its rim the surface turns towards or away from the light."""
+    """Return the brightness of a bulging part: near its rim the surface turns towards or away from the light."""
     size = float(np.sqrt(mask.mean())) * side
     reach = max(0.22 * size, side / 64)
     height = blurred(mask, reach)
@@ -61,7 +61,7 @@ def _relief(mask: Plane, light: tuple[float, float], side: int) -> Plane:
 
 
 def _lit(colour: Colour, shade: Plane) -> Picture:
-    """A surface of this colour under this light: things are duller than paint, and bright spots shine."""
+    """Return a surface of this colour under this light: things are duller than paint, and bright spots shine."""
     natural = np.array(colour, dtype=np.float32)
     natural = 0.82 * natural + 0.12 * natural.mean()
     shine = np.clip(shade - 1.1, 0, 1)
@@ -70,7 +70,7 @@ def _lit(colour: Colour, shade: Plane) -> Picture:
 
 
 def _photographed(picture: Picture, rng: np.random.Generator, side: int) -> Image.Image:
-    """Exposure, white balance, darker corners, a soft lens and a noisy sensor."""
+    """Return the picture as a camera sees it: exposure, white balance, dark corners, a soft lens, a noisy sensor."""
     y, x = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j].astype(np.float32)
     corners = 1 - rng.uniform(0.1, 0.25) * (x**2 + y**2) / 2
     slope = 1 + 0.12 * (rng.uniform(-1, 1) * x + rng.uniform(-1, 1) * y)
@@ -85,7 +85,7 @@ def _tinted(colour: Colour, brightness: Plane) -> Picture:
 
 
 def _meadow(rng: np.random.Generator, side: int) -> Picture:
-    """Grass or sand below a sky with clouds; the horizon is out of focus."""
+    """Draw grass or sand below a sky with clouds; the horizon is out of focus."""
     sky = _tinted(pick(rng, "7fb0de", "a8c4dc", "b9c2cc", "d9c0a8"), np.ones((side, side)))
     clouds = np.clip(0.5 * noise(rng, side, 3, 5) + 0.25 * noise(rng, side, 8, 10), 0, 1)
     sky += clouds[:, :, None] * (0.95 - sky)
@@ -98,7 +98,7 @@ def _meadow(rng: np.random.Generator, side: int) -> Picture:
 
 
 def _wood(rng: np.random.Generator, side: int) -> Picture:
-    """Planks with grain along them."""
+    """Draw planks with grain along them."""
     wood = pick(rng, "a8794f", "8a5f3c", "c9a070", "6f4f38", "b08a68")
     planks = int(rng.integers(2, 6))
     at = np.linspace(0, planks, side, endpoint=False) + rng.uniform(0, 1)
@@ -111,7 +111,7 @@ def _wood(rng: np.random.Generator, side: int) -> Picture:
 
 
 def _wall(rng: np.random.Generator, side: int) -> Picture:
-    """A plastered wall above a table or floor."""
+    """Draw a plastered wall above a table or floor."""
     wall = _tinted(
         pick(rng, "b8b0a0", "a0a8b0", "c0a890", "90a090", "9a8f9f"),
         1 + 0.05 * noise(rng, side, 14, 14) + 0.06 * noise(rng, side, 3, 3),
@@ -124,7 +124,7 @@ def _wall(rng: np.random.Generator, side: int) -> Picture:
 
 
 def _cloth(rng: np.random.Generator, side: int) -> Picture:
-    """Cloth, stone or leaves out of focus: patches of a colour and its neighbours."""
+    """Draw cloth, stone or leaves out of focus: patches of a colour and its neighbours."""
     base = pick(rng, "8f8f8a", "6f7f8f", "9f7f6f", "6f8a60", "b0a48f", "7f6f8a")
     other = pick(rng, "7f8a8f", "a09070", "5f6f55", "a8988a")
     mix = np.clip(0.5 + 0.35 * noise(rng, side, 5, 5), 0, 1)[:, :, None]
@@ -134,7 +134,7 @@ def _cloth(rng: np.random.Generator, side: int) -> Picture:
 
 
 def painting(parts: Sequence[Part], rng: np.random.Generator, side: int) -> Image.Image:
-    """Many short oriented strokes of a broad and then a finer brush, over a painted ground."""
+    """Draw many short oriented strokes of a broad and then a finer brush, over a painted ground."""
     subject = coverage(parts, side)
     picture = _motif(parts, subject, rng, side)
     large = OVERSAMPLE * side
@@ -154,7 +154,7 @@ def painting(parts: Sequence[Part], rng: np.random.Generator, side: int) -> Imag
 
 
 def _motif(parts: Sequence[Part], subject: Plane, rng: np.random.Generator, side: int) -> Picture:
-    """What the painter sees: two broad areas of ground, and the drawing in lit flat colours."""
+    """Draw what the painter sees: two broad areas of ground, and the drawing in lit flat colours."""
     above = pick(rng, "8fb0c9", "d9b88a", "b5a8c9", "7f9aa0", "d9c9a0", "55708f", spread=0.08)
     below = pick(rng, "7f8f5a", "a87a4f", "6a6f8f", "c9a25a", "5f7f70", "8a5f55", spread=0.08)
     border = rng.uniform(-0.2, 0.6)
@@ -176,7 +176,7 @@ def _motif(parts: Sequence[Part], subject: Plane, rng: np.random.Generator, side
 
 
 def _set_apart(picture: Picture, subject: Plane, least: float) -> Picture:
-    """The picture with its ground dimmed or lit where it is about as bright as the subject, which would dissolve."""
+    """Return the picture, its ground dimmed or lit where it is about as bright as the subject and would hide it."""
     brightness = picture.mean(axis=2)
     behind, before = (float(np.average(brightness, weights=where)) for where in (1 - subject, subject))
     if abs(behind - before) >= least:
@@ -205,7 +205,7 @@ def _brush(
     rng: np.random.Generator,
     large: int,
 ) -> None:
-    """Strokes along ``flow`` (radians) in the picture's colours, at random places in proportion to ``where``."""
+    """Draw strokes along ``flow`` (radians) in the picture's colours, at random places in proportion to ``where``."""
     n, side = brush.strokes, len(picture)
     cumulative = np.cumsum(where)
     at = np.searchsorted(cumulative, rng.uniform(0, cumulative[-1], n)).clip(0, side * side - 1)

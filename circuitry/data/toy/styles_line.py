@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
-from circuitry.data.toy.shapes_geometry import Part, Points, closed, length, resample
+from circuitry.data.toy.geometry import Part, Points, closed, length, resample
 from circuitry.data.toy.styles_raster import OVERSAMPLE, mask_of, noise, pixels, to_image, unit
 
 THIN = 0.085
@@ -13,7 +13,7 @@ THIN = 0.085
 
 
 def quickdraw(parts: Sequence[Part], rng: np.random.Generator, side: int) -> Image.Image:
-    """A few wobbly thick black strokes on white: details missing, ends that do not meet."""
+    """Draw a few wobbly thick black strokes on white: details missing, ends that do not meet."""
     large = OVERSAMPLE * side
     canvas = Image.new("L", (large, large), 255)
     pen = ImageDraw.Draw(canvas)
@@ -29,7 +29,7 @@ def quickdraw(parts: Sequence[Part], rng: np.random.Generator, side: int) -> Ima
 
 
 def _reopened(points: Points, rng: np.random.Generator) -> Points:
-    """The outline from a random start, stopping short of it or running past it."""
+    """Return the outline from a random start, stopping short of it or running past it."""
     start = int(rng.integers(len(points)))
     n = max(int(length(closed(points)) / 0.06), 12)
     dense = resample(closed(np.roll(points, -start, axis=0)), n)
@@ -38,7 +38,7 @@ def _reopened(points: Points, rng: np.random.Generator) -> Points:
 
 
 def _wobbly(points: Points, shake: float, rng: np.random.Generator) -> Points:
-    """The line redrawn by an unsteady hand, which also rounds its corners a little."""
+    """Return the line redrawn by an unsteady hand, which also rounds its corners a little."""
     reach = length(points)
     line = resample(points, max(int(reach / 0.09), 4))
     knots = max(int(reach / 0.35), 2)
@@ -48,7 +48,7 @@ def _wobbly(points: Points, shake: float, rng: np.random.Generator) -> Points:
 
 
 def _stroke(pen: ImageDraw.ImageDraw, line: Points, width: float, side: int) -> None:
-    """A black line with round ends."""
+    """Draw a black line with round ends."""
     flat, r = pixels(line, side), width * side / 4
     pen.line(flat, fill=0, width=round(2 * r), joint="curve")
     for x, y in (flat[:2], flat[-2:]):
@@ -56,7 +56,7 @@ def _stroke(pen: ImageDraw.ImageDraw, line: Points, width: float, side: int) -> 
 
 
 def sketch(parts: Sequence[Part], rng: np.random.Generator, side: int) -> Image.Image:
-    """Thin repeated pencil lines and hatching on paper white."""
+    """Draw thin repeated pencil lines and hatching on paper white."""
     large = OVERSAMPLE * side
     paper = 246
     canvas = Image.new("L", (large, large), paper)
@@ -79,14 +79,14 @@ def sketch(parts: Sequence[Part], rng: np.random.Generator, side: int) -> Image.
 def _pencil(
     pen: ImageDraw.ImageDraw, line: Points, shake: float, times: int, rng: np.random.Generator, side: int
 ) -> None:
-    """The same line several times, each a little off."""
+    """Draw the same line several times, each a little off."""
     for _ in range(times):
         off = _wobbly(line, shake, rng) + rng.normal(0, 0.7 * shake, 2)
         pen.line(pixels(off, side), fill=int(rng.integers(40, 125)), width=max(round(0.011 * side), 1))
 
 
 def _hatching(rng: np.random.Generator, side: int, paper: int, layers: int) -> Image.Image:
-    """A sheet of paper covered with this many layers of parallel pencil lines."""
+    """Return a sheet of paper covered with this many layers of parallel pencil lines."""
     sheet = Image.new("L", (side, side), paper)
     pen = ImageDraw.Draw(sheet)
     first = rng.uniform(20, 70) * rng.choice([-1, 1])

@@ -1,18 +1,17 @@
 """A drawn, DomainNet-like image set: sixteen everyday things in six styles, made by code from a seed. No torch.
 
-1. Class and seed give a vector drawing (``toy_shapes``).
-2. Style and seed render it (``toy_styles``).
+1. Class and seed give a vector drawing (`shapes`).
+2. Style and seed render it (`styles`).
 
 So one seed gives the same thing in every style: ``draw("fish", "real", 7)`` and ``draw("fish", "sketch", 7)``
-show the same fish.  ``write_toy`` takes another seed for every image of every style.
+show the same fish. `write_toy` takes another seed for every image of every style.
 """
 
-import json
 import multiprocessing
 import os
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
@@ -22,39 +21,44 @@ from PIL import Image
 from tqdm import tqdm
 
 from circuitry.data.captions import caption
-from circuitry.data.toy.shapes import SHAPES, posed_drawing
+from circuitry.data.names import chosen_names
+from circuitry.data.toy.shapes import posed_drawing, shapes
 from circuitry.data.toy.styles import RENDERERS
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
+from circuitry.runs.jobs import CHECKSUMS, Job, JobFolder
+from circuitry.runs.manifest import NAME
+from circuitry.runs.workers import ALONE, Rank
 
 STYLES: tuple[str, ...] = tuple(sorted(RENDERERS))
 """The styles, by DomainNet's names."""
-CLASSES: tuple[str, ...] = tuple(sorted(SHAPES))
+CLASSES: tuple[str, ...] = tuple(sorted(shapes()))
 """The things that are drawn."""
 
-SETTINGS_FILE = "toy.json"
 DRAWINGS_VERSION = 1
 """Raise it when the same seed gives another drawing: folders of old drawings are then refused."""
+FORMAT = "circuitry toy 2"
 SMALLEST = 16
 """Pixels; below it no drawing can be told from another."""
 SEEDS_PER_STYLE = 1_000_000
-BATCH = 50
-"""Images that a process draws before it reports."""
 IMAGES_PER_PROCESS = 400
 """Fewer are drawn faster than a further process starts."""
+LISTS: Job = ("lists",)
+"""The job that writes lists and captions; the others draw a class in a style."""
 
 
 def draw(class_name: str, style: str, seed: int, size: int = 64) -> Image.Image:
-    """One RGB drawing of ``size`` x ``size`` pixels; the same arguments give the same pixels.
+    """Draw one RGB picture of ``size`` x ``size`` pixels; the same arguments give the same pixels.
 
-    Raises InputError for an unknown class or style, a negative seed, or a size below 16.
+    Raises:
+        InputError: For an unknown class or style, a negative seed, and a size below `SMALLEST`.
 
     Example:
         >>> draw("ice_cream", "sketch", seed=3).size
         (64, 64)
     """
-    _check_known("class", (class_name,), CLASSES)
-    _check_known("style", (style,), STYLES)
+    chosen_names("toy class", (class_name,), CLASSES)
+    chosen_names("toy style", (style,), STYLES)
     _check_numbers(seed, size)
     class_key, style_key = zlib.crc32(class_name.encode()), zlib.crc32(style.encode())
     parts = posed_drawing(class_name, np.random.default_rng([seed, class_key]))
@@ -62,135 +66,153 @@ def draw(class_name: str, style: str, seed: int, size: int = 64) -> Image.Image:
 
 
 @dataclass(frozen=True)
-class _Settings:
-    """What the contents of a folder depend on; ``toy.json`` holds it."""
+class DrawingSettings:
+    """Everything that shapes a drawn image set.
 
-    n_train: int
-    n_test: int
-    classes: tuple[str, ...]
-    styles: tuple[str, ...]
-    size: int
-    seed: int
-    drawings_version: int = DRAWINGS_VERSION
+    Raises:
+        InputError: For impossible numbers, and unknown or repeated names.
+    """
+
+    n_train: int = 40
+    """Training images of every class in every style."""
+    n_test: int = 20
+    """Test images of every class in every style."""
+    classes: tuple[str, ...] = CLASSES
+    """The things, sorted; a class's place is its label."""
+    styles: tuple[str, ...] = STYLES
+    size: int = 64
+    """Pixels of a side."""
+    seed: int = 0
 
     def __post_init__(self) -> None:
-        _check_known("class", self.classes, CLASSES)
-        _check_known("style", self.styles, STYLES)
+        for kind, given, known in (("class", self.classes, CLASSES), ("style", self.styles, STYLES)):
+            if len(chosen_names(f"toy {kind}", given, known)) < len(given):
+                raise InputError(f"Expected every toy {kind} once, but {list(given)} was given.")
+        object.__setattr__(self, "classes", tuple(sorted(self.classes)))
+        object.__setattr__(self, "styles", tuple(sorted(self.styles)))
         _check_numbers(self.seed, self.size)
         if min(self.n_train, self.n_test) < 0 or not 1 <= self.n_train + self.n_test <= SEEDS_PER_STYLE:
             raise InputError(
-                f"expected n_train and n_test of at least 0, together 1 to {SEEDS_PER_STYLE}, got "
-                f"n_train={self.n_train}, n_test={self.n_test}; change them"
+                f"Expected n_train and n_test of at least 0, together 1 to {SEEDS_PER_STYLE}, but "
+                f"n_train={self.n_train}, n_test={self.n_test} was given."
             )
 
 
 def write_toy(
-    root: Path | str,
-    n_train: int = 40,
-    n_test: int = 20,
-    *,
-    classes: Sequence[str] = CLASSES,
-    styles: Sequence[str] = STYLES,
-    size: int = 64,
-    seed: int = 0,
-    workers: int | None = None,
-    progress: bool = True,
+    root: Path | str, settings: DrawingSettings | None = None, *, workers: int | None = None, progress: bool = True
 ) -> Path:
-    """Draw ``n_train`` + ``n_test`` images of every class and style into ``root``, laid out like DomainNet.
+    """Draw an image set into ``root``, laid out like DomainNet.
 
-    - ``<style>/<class>/<style>_<000123>.png``: the images, ``size`` x ``size`` pixels;
+    - ``<style>/<class>/<style>_<000123>.png``: the images;
     - ``<style>_train.txt``, ``<style>_test.txt``: lines ``style/class/file label``, the label being the index in
-      the sorted ``classes``;
+      the sorted classes;
     - ``captions.tsv``: columns filepath (below ``root``) and title, every image;
-    - ``toy.json``: the settings, written last of all, so a folder without it is unfinished.
+    - ``manifest.json`` and ``checksums/``: the settings, and what every file must be.
 
-    A finished folder of the same settings is left as it is, an unfinished one is drawn again.  ``workers`` changes
-    nothing but the time; None starts as many processes as pay off.  They are spawned, so a script calls this
-    under ``if __name__ == "__main__":``.
+    What is missing or damaged is drawn, so a call goes on where another stopped. Processes are spawned: a script calls
+    this under ``if __name__ == "__main__":``.
 
-    Raises InputError for impossible settings, a finished folder of other settings, or a folder with other files.
+    Args:
+        root: Folder of the images; new, empty, or one of the same settings.
+        settings: What is drawn (default: 40 training and 20 test images of everything).
+        workers: Processes, which change nothing but the time (default: as many as pay off).
+        progress: Whether to show a bar over classes and styles.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: For fewer than one worker, a folder of other settings, and a folder with other files.
 
     Example:
-        >>> write_toy(Path("data/toy"), n_train=400, n_test=100)
+        >>> write_toy(Path("data/toy"), DrawingSettings(n_train=400, n_test=100))
     """
-    root = Path(root)
-    settings = _Settings(n_train, n_test, tuple(sorted(classes)), tuple(sorted(styles)), size, seed)
+    root, settings = Path(root), settings or DrawingSettings()
     if workers is not None and workers < 1:
-        raise InputError(f"expected at least one worker, or None, got workers={workers}; change it")
-    if root.is_file():
-        raise InputError(f"{root} is a file; choose a folder")
-    if (root / SETTINGS_FILE).exists():
-        _check_same(root, settings)
+        raise InputError(f"Expected at least one worker, or None, but workers={workers} was given.")
+    _check_free(root)
+    folder = _folder(root, settings)
+    left = folder.unfinished()
+    if not left:
         return root
-    texts = _lists(settings) | {"captions.tsv": _captions(settings)}
-    _check_free(root, settings, texts)
-    _draw_all(root, settings, workers, progress)
-    for name, text in (texts | {SETTINGS_FILE: _as_json(settings)}).items():
-        with whole_file(root / name) as temporary:
-            temporary.write_text(text, encoding="utf-8", newline="\n")
+    images = len(left) * (settings.n_train + settings.n_test)
+    n_workers = workers or min(os.cpu_count() or 1, -(-images // IMAGES_PER_PROCESS))
+    if n_workers == 1:
+        _draw_share(root, settings, ALONE, "drawing" if progress else None)
+        return root
+    # Spawned, not forked: a child forked while torch runs threads never sees their locks released.
+    with ProcessPoolExecutor(n_workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        drawn = [pool.submit(_draw_share, root, settings, Rank(i, n_workers), None) for i in range(n_workers)]
+        with tqdm(total=len(folder.jobs), desc="drawing", unit="job", disable=not progress) as bar:
+            while wait(drawn, timeout=0.5).not_done:
+                bar.update(sum(1 for _ in (root / CHECKSUMS).glob("*.sha256")) - bar.n)
+    for share in drawn:
+        share.result()
     return root
-
-
-def _check_known(kind: str, given: Sequence[str], known: Sequence[str]) -> None:
-    for name in given:
-        if name not in known:
-            raise InputError(f"there is no toy {kind} {name!r}; choose among {', '.join(known)}")
-    if not given or len(set(given)) < len(given):
-        raise InputError(f"expected at least one toy {kind}, each once, got {list(given)}; change the choice")
 
 
 def _check_numbers(seed: int, size: int) -> None:
     if seed < 0 or size < SMALLEST:
         raise InputError(
-            f"expected a seed of at least 0 and a size of at least {SMALLEST} pixels, got seed={seed}, size={size}; "
-            "change them"
+            f"Expected a seed of at least 0 and a size of at least {SMALLEST} pixels, but seed={seed}, size={size} "
+            "was given."
         )
 
 
-def _check_same(root: Path, settings: _Settings) -> None:
-    """Refuse a finished folder of other settings, naming the first that differs."""
-    try:
-        found = json.loads((root / SETTINGS_FILE).read_text(encoding="utf-8"))
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise InputError(f"{root / SETTINGS_FILE} holds no settings of a toy data set; choose another folder")
-    for name, wanted in json.loads(_as_json(settings)).items():
-        if found.get(name) != wanted:
-            raise InputError(
-                f"{root} holds a toy data set with {name}={found.get(name)!r}, but {name}={wanted!r} was asked "
-                "for; ask for the same or choose another folder"
-            )
-
-
-def _check_free(root: Path, settings: _Settings, texts: Mapping[str, str]) -> None:
-    """Refuse to draw among files of something else, DomainNet itself for one."""
-    planned = {path for path, _ in _images(settings)}
+def _check_free(root: Path) -> None:
+    """Refuse to draw into a file, and among files of something else, DomainNet itself for one."""
+    if root.is_file():
+        raise InputError(f"{root} is a file; choose a folder.")
+    if (root / NAME).is_file():
+        return
     for file in root.rglob("*"):
-        path = file.relative_to(root).as_posix()
-        if file.is_dir() or path in planned or file.name.startswith("."):
-            continue
-        if path not in texts or file.read_text(encoding="utf-8", errors="replace") != texts[path]:
-            raise InputError(
-                f"{root} has no {SETTINGS_FILE} but {path}, which this toy data set would not write; choose an "
-                "empty folder or delete what another run left behind"
-            )
+        path = file.relative_to(root)
+        if file.is_file() and not any(part.startswith(".") for part in path.parts):
+            raise InputError(f"{root} has no {NAME} but {path}, so it is no toy data set; choose an empty folder.")
 
 
-def _images(settings: _Settings) -> Iterator[tuple[str, int]]:
-    """Path below the root and seed of every image; no two images share a seed and a style."""
+def _folder(root: Path, settings: DrawingSettings) -> JobFolder:
+    config = {**asdict(settings), "drawings_version": DRAWINGS_VERSION}
+    return JobFolder(root, FORMAT, config, [LISTS, *product(settings.styles, settings.classes)])
+
+
+def _draw_share(root: Path, settings: DrawingSettings, rank: Rank, progress: str | None) -> None:
+    """Draw this process's share of what is missing, and what the others leave."""
+    _folder(root, settings).run(lambda job, _: _write(root, settings, job), rank=rank, progress=progress, unit="job")
+
+
+def _write(root: Path, settings: DrawingSettings, job: Job) -> list[Path]:
+    """Write the files of a job: lists and captions, or all images of a class in a style."""
+    if job == LISTS:
+        texts = _lists(settings) | {"captions.tsv": _captions(settings)}
+        for name, text in texts.items():
+            with whole_file(root / name) as temporary:
+                temporary.write_text(text, encoding="utf-8", newline="\n")
+        return [root / name for name in texts]
+    style, class_name = job
+    (root / style / class_name).mkdir(parents=True, exist_ok=True)
+    paths = []
+    for number in range(settings.n_train + settings.n_test):
+        path, seed = _image(settings, style, class_name, number)
+        draw(class_name, style, seed, settings.size).save(root / path)
+        paths.append(root / path)
+    return paths
+
+
+def _images(settings: DrawingSettings) -> Iterator[tuple[str, int]]:
+    """Yield path below the root and seed of every image; no two images share a seed and a style."""
     for style, class_name in product(settings.styles, settings.classes):
         for number in range(settings.n_train + settings.n_test):
             yield _image(settings, style, class_name, number)
 
 
-def _image(settings: _Settings, style: str, class_name: str, number: int) -> tuple[str, int]:
+def _image(settings: DrawingSettings, style: str, class_name: str, number: int) -> tuple[str, int]:
     first = (settings.seed * len(STYLES) + STYLES.index(style)) * SEEDS_PER_STYLE
     return f"{style}/{class_name}/{style}_{number:06d}.png", first + number
 
 
-def _lists(settings: _Settings) -> dict[str, str]:
-    """DomainNet's lists, by file name: the first ``n_train`` images of a class train, the others test."""
+def _lists(settings: DrawingSettings) -> dict[str, str]:
+    """Return DomainNet's lists, by file name: the first ``n_train`` images of a class train, the others test."""
     numbers = {
         "train": range(settings.n_train),
         "test": range(settings.n_train, settings.n_train + settings.n_test),
@@ -205,41 +227,10 @@ def _lists(settings: _Settings) -> dict[str, str]:
     }
 
 
-def _captions(settings: _Settings) -> str:
+def _captions(settings: DrawingSettings) -> str:
     lines = ["filepath\ttitle\n"]
     for path, seed in _images(settings):
         style, class_name, _ = path.split("/")
         rng = np.random.default_rng([seed, zlib.crc32(class_name.encode()), zlib.crc32(b"caption")])
         lines.append(f"{path}\t{caption(class_name, style, rng)}\n")
     return "".join(lines)
-
-
-def _as_json(settings: _Settings) -> str:
-    return json.dumps(asdict(settings), indent=2) + "\n"
-
-
-def _draw_all(root: Path, settings: _Settings, workers: int | None, progress: bool) -> None:
-    for style, class_name in product(settings.styles, settings.classes):
-        (root / style / class_name).mkdir(parents=True, exist_ok=True)
-    images = list(_images(settings))
-    batches = [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
-    if workers is None:
-        workers = min(os.cpu_count() or 1, -(-len(images) // IMAGES_PER_PROCESS))
-    with tqdm(total=len(images), desc="drawing", unit="image", disable=not progress) as bar:
-        if workers == 1:
-            for batch in batches:
-                bar.update(_draw_batch(root, batch, settings.size))
-            return
-        # Spawned, not forked: a child forked while torch runs threads never sees their locks released.
-        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-            jobs = [pool.submit(_draw_batch, root, batch, settings.size) for batch in batches]
-            for job in as_completed(jobs):
-                bar.update(job.result())
-
-
-def _draw_batch(root: Path, images: Sequence[tuple[str, int]], size: int) -> int:
-    """Draw and write these images; returns how many."""
-    for path, seed in images:
-        style, class_name, _ = path.split("/")
-        draw(class_name, style, seed, size).save(root / path)
-    return len(images)

@@ -5,13 +5,14 @@ import os
 import re
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from jaxtyping import Float
 from PIL import Image
 
-from circuitry.data.toy.write import CLASSES, STYLES, draw, write_toy
+from circuitry.data.toy.write import CLASSES, STYLES, DrawingSettings, draw, write_toy
 from circuitry.runs.errors import InputError
 
 
@@ -23,17 +24,16 @@ def contents(root: Path) -> dict[str, bytes]:
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
-def write(root: Path, **changes: object) -> Path:
-    settings: dict[str, object] = {
+def write(root: Path, workers: int = 1, **changes: Any) -> Path:
+    settings: dict[str, Any] = {
         "n_train": 2,
         "n_test": 1,
         "classes": ("fish", "car"),
         "styles": ("sketch", "clipart"),
         "size": 24,
-        "workers": 1,
-        "progress": False,
     }
-    return write_toy(root, **(settings | changes))  # type: ignore[arg-type]
+    drawn = DrawingSettings(**(settings | changes))
+    return write_toy(root, drawn, workers=workers, progress=False)
 
 
 def test_names() -> None:
@@ -105,10 +105,10 @@ def test_styles_differ_the_way_their_names_say() -> None:
 @pytest.mark.parametrize(
     ("class_name", "style", "seed", "size", "message"),
     [
-        ("lion", "real", 0, 64, "no toy class 'lion'; choose among bicycle, butterfly"),
-        ("fish", "oil", 0, 64, "no toy style 'oil'; choose among clipart, infograph"),
-        ("fish", "real", -1, 64, "seed of at least 0 and a size of at least 16 pixels, got seed=-1, size=64"),
-        ("fish", "real", 0, 15, "seed of at least 0 and a size of at least 16 pixels, got seed=0, size=15"),
+        ("lion", "real", 0, 64, "There is no toy class 'lion' here; available: bicycle, butterfly"),
+        ("fish", "oil", 0, 64, "There is no toy style 'oil' here; available: clipart, infograph"),
+        ("fish", "real", -1, 64, "seed of at least 0 and a size of at least 16 pixels, but seed=-1, size=64 was given"),
+        ("fish", "real", 0, 15, "seed of at least 0 and a size of at least 16 pixels, but seed=0, size=15 was given"),
     ],
 )
 def test_draw_refuses(class_name: str, style: str, seed: int, size: int, message: str) -> None:
@@ -121,7 +121,9 @@ def test_folder_layout(tmp_path: Path) -> None:
     names = [f"{number:06d}.png" for number in range(3)]
     images = {f"{s}/{c}/{s}_{n}" for s, c, n in product(("clipart", "sketch"), ("car", "fish"), names)}
     lists = {f"{style}_{split}.txt" for style, split in product(("clipart", "sketch"), ("train", "test"))}
-    assert set(contents(root)) == images | lists | {"captions.tsv", "toy.json"}
+    assert {name for name in contents(root) if not name.startswith("checksums/")} == (
+        images | lists | {"captions.tsv", "manifest.json"}
+    )
     assert (root / "sketch_train.txt").read_text() == (
         "sketch/car/sketch_000000.png 0\nsketch/car/sketch_000001.png 0\n"
         "sketch/fish/sketch_000000.png 1\nsketch/fish/sketch_000001.png 1\n"
@@ -160,40 +162,47 @@ def test_a_subset_has_the_same_images(tmp_path: Path) -> None:
 
 
 def test_a_finished_folder_is_left_alone(tmp_path: Path) -> None:
-    root = write(tmp_path)
-    (root / "sketch_train.txt").unlink()
     write(tmp_path)
-    assert not (root / "sketch_train.txt").exists()
+    (tmp_path / "notes.txt").write_text("mine")
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    write(tmp_path)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()} == times
 
 
-def test_an_unfinished_folder_is_drawn_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_is_missing_or_damaged_is_drawn_again(tmp_path: Path, workers: int) -> None:
     complete = contents(write(tmp_path))
-    (tmp_path / "toy.json").unlink()
+    image = tmp_path / "clipart/car/clipart_000001.png"
     (tmp_path / "clipart_test.txt").unlink()
-    (tmp_path / "clipart/car/clipart_000001.png").write_bytes(b"half an ima")
-    assert contents(write(tmp_path)) == complete
+    image.write_bytes(image.read_bytes()[:-1] + b"?")  # of the right size
+    (tmp_path / "sketch/fish/sketch_000000.png").unlink()
+    assert contents(write(tmp_path, workers)) == complete
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"n_train": 5}, "holds a toy data set with n_train=2, but n_train=5 was asked for; ask for the same or"),
-        ({"seed": 7}, "with seed=0, but seed=7"),
-        ({"styles": ("real",)}, r"with styles=\['clipart', 'sketch'\], but styles=\['real'\]"),
+        ({"n_train": 5}, r"was made with another configuration \(n_train: 2 -> 5\): choose another folder, or remove"),
+        ({"seed": 7}, r"\(seed: 0 -> 7\)"),
+        ({"styles": ("real",)}, r"\(styles: 'real' is new, 'clipart', 'sketch' are gone\)"),
     ],
 )
-def test_a_finished_folder_of_other_settings_is_refused(
-    tmp_path: Path, changes: dict[str, object], message: str
-) -> None:
+def test_a_folder_of_other_settings_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     write(tmp_path)
     with pytest.raises(InputError, match=message):
         write(tmp_path, **changes)
 
 
-@pytest.mark.parametrize("text", ["not json", "[]"])
-def test_a_strange_settings_file_is_refused(tmp_path: Path, text: str) -> None:
-    (tmp_path / "toy.json").write_text(text)
-    with pytest.raises(InputError, match=r"toy\.json holds no settings of a toy data set; choose another folder"):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("not json", r"manifest\.json is damaged \(.*\): remove its folder and make it again"),
+        ('{"format": "circuitry graphs 1"}', "has format 'circuitry graphs 1', but this version reads 'circuitry toy"),
+    ],
+)
+def test_a_folder_of_something_else_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(InputError, match=message):
         write(tmp_path)
 
 
@@ -202,7 +211,7 @@ def test_a_folder_with_other_files_is_refused_and_untouched(tmp_path: Path, path
     """DomainNet's own folder above all."""
     (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / path).write_text("precious")
-    with pytest.raises(InputError, match=rf"has no toy.json but {path}, which this toy data set would not write"):
+    with pytest.raises(InputError, match=rf"has no manifest\.json but {re.escape(path)}, so it is no toy data set"):
         write(tmp_path)
     assert contents(tmp_path) == {path: b"precious"}
 
@@ -218,22 +227,22 @@ def test_a_root_that_is_a_file_is_refused(tmp_path: Path) -> None:
     [
         ({"classes": ("fish", "lion")}, "no toy class 'lion'"),
         ({"styles": ("oil",)}, "no toy style 'oil'"),
-        ({"classes": ()}, r"at least one toy class, each once, got \[\]"),
-        ({"styles": ("real", "real")}, r"at least one toy style, each once, got \['real', 'real'\]"),
-        ({"n_train": -1}, "n_train and n_test of at least 0, together 1 to 1000000, got n_train=-1, n_test=1"),
-        ({"n_train": 0, "n_test": 0}, "got n_train=0, n_test=0; change them"),
+        ({"classes": ()}, "at least one toy class name, but none was given"),
+        ({"styles": ("real", "real")}, r"every toy style once, but \['real', 'real'\] was given"),
+        ({"n_train": -1}, "n_train and n_test of at least 0, together 1 to 1000000, but n_train=-1, n_test=1"),
+        ({"n_train": 0, "n_test": 0}, "but n_train=0, n_test=0 was given"),
         ({"n_train": 1_000_000}, "together 1 to 1000000"),
-        ({"size": 8}, "size of at least 16 pixels, got seed=0, size=8"),
-        ({"workers": 0}, "expected at least one worker, or None, got workers=0"),
+        ({"size": 8}, "size of at least 16 pixels, but seed=0, size=8"),
+        ({"workers": 0}, "at least one worker, or None, but workers=0"),
     ],
 )
-def test_impossible_settings_are_refused(tmp_path: Path, changes: dict[str, object], message: str) -> None:
+def test_impossible_settings_are_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         write(tmp_path, **changes)
     assert not os.listdir(tmp_path)
 
 
-def test_settings_file_holds_the_settings(tmp_path: Path) -> None:
-    settings = json.loads((write(tmp_path, seed=4) / "toy.json").read_text())
+def test_the_manifest_holds_the_settings(tmp_path: Path) -> None:
+    settings = json.loads((write(tmp_path, seed=4) / "manifest.json").read_text())["config"]
     assert settings.items() >= {"n_train": 2, "n_test": 1, "size": 24, "seed": 4}.items()
     assert settings["classes"] == ["car", "fish"]

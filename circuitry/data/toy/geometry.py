@@ -35,15 +35,15 @@ class Part:
 
     @property
     def is_ring(self) -> bool:
-        """Whether this is a stroke that ends where it begins."""
+        """Return whether this is a stroke that ends where it begins."""
         return self.width > 0 and bool(np.allclose(self.points[0], self.points[-1]))
 
     def area(self) -> Points:
-        """Corners of the filled area, [points, 2]; of a ring, both rims joined by a cut of no width."""
+        """Return the corners of the filled area, [points, 2]; of a ring, both rims joined by a cut of no width."""
         return band(self.points, self.width) if self.width > 0 else self.points
 
     def rims(self) -> tuple[Points, ...]:
-        """The closed outlines of the area: two for a ring, else one; first and last point are equal."""
+        """Return the closed outlines of the area: two for a ring, else one; first and last point are equal."""
         area = self.area()
         if not self.is_ring:
             return (closed(area),)
@@ -52,28 +52,30 @@ class Part:
 
 
 def closed(points: Points) -> Points:
-    """The outline that returns to its first point."""
+    """Return the outline with its first point again at the end."""
     return np.concatenate([points, points[:1]])
 
 
-def ellipse(x: Number, y: Number, rx: Number, ry: Number, start: Number = 0, stop: Number = 360, n: int = 28) -> Points:
-    """Points of an ellipse from ``start`` to ``stop`` degrees, both included; 0 is right, 90 is down."""
+def ellipse(
+    x: Number, y: Number, rx: Number, ry: Number, start: Number = 0, stop: Number = 360, *, n: int = 28
+) -> Points:
+    """Return points of an ellipse from ``start`` to ``stop`` degrees, both included; 0 is right, 90 is down."""
     angle = np.radians(np.linspace(start, stop, n))
     return np.stack([x + rx * np.cos(angle), y + ry * np.sin(angle)], axis=1)
 
 
 def polygon(*corners: tuple[Number, Number]) -> Points:
-    """The corners as an array."""
+    """Return the corners as an array."""
     return np.array(corners, dtype=float)
 
 
 def box(left: Number, top: Number, right: Number, bottom: Number) -> Points:
-    """The four corners of an upright rectangle."""
+    """Return the four corners of an upright rectangle."""
     return polygon((left, top), (right, top), (right, bottom), (left, bottom))
 
 
 def smooth(*corners: tuple[Number, Number], closed_curve: bool = True, steps: int = 6) -> Points:
-    """Points of the Catmull-Rom curve through the corners."""
+    """Return points of the Catmull-Rom curve through the corners."""
     knots = np.array(corners, dtype=float)
     if closed_curve:
         knots = np.concatenate([knots[-1:], knots, knots[:2]])
@@ -91,7 +93,7 @@ def smooth(*corners: tuple[Number, Number], closed_curve: bool = True, steps: in
 
 
 def band(points: Points, width: float) -> Points:
-    """Corners of the stroke of this width along ``points``: one side forth, the other back."""
+    """Return the corners of the stroke of this width along ``points``: one side forth, the other back."""
     ring = bool(np.allclose(points[0], points[-1]))
     steps = np.diff(points, axis=0)
     lengths = np.maximum(np.hypot(steps[:, 0], steps[:, 1]), 1e-9)
@@ -106,7 +108,7 @@ def band(points: Points, width: float) -> Points:
 
 
 def resample(points: Points, n: int) -> Points:
-    """``n`` points equally spaced along the line through ``points``, ends included."""
+    """Return ``n`` points equally spaced along the line through ``points``, ends included."""
     steps = np.hypot(*np.diff(points, axis=0).T)
     travelled = np.concatenate([[0.0], np.cumsum(steps)])
     at = np.linspace(0, travelled[-1], n)
@@ -114,12 +116,12 @@ def resample(points: Points, n: int) -> Points:
 
 
 def length(points: Points) -> float:
-    """Length of the line through ``points``, in unit coordinates."""
+    """Return the length of the line through ``points``, in unit coordinates."""
     return float(np.hypot(*np.diff(points, axis=0).T).sum())
 
 
 def placed(parts: Sequence[Part], x: Number, y: Number, half: Number) -> tuple[Part, ...]:
-    """The parts moved and scaled: their bounding box has centre (x, y), its longer side is 2 ``half``."""
+    """Return the parts moved and scaled: their bounding box has centre (x, y), its longer side is 2 ``half``."""
     corners = np.concatenate([part.area() for part in parts])
     low, high = corners.min(axis=0), corners.max(axis=0)
     scale = 2 * half / float((high - low).max())
@@ -128,18 +130,18 @@ def placed(parts: Sequence[Part], x: Number, y: Number, half: Number) -> tuple[P
 
 
 def pick(rng: np.random.Generator, *palette: str, spread: float = 0.05) -> Colour:
-    """One colour (``rrggbb``) of the palette, its hue, saturation and value varied by about ``spread``."""
+    """Draw one colour (``rrggbb``) of the palette, its hue, saturation and value varied by about ``spread``."""
     return varied(rng, rgb(palette[int(rng.integers(len(palette)))]), spread)
 
 
 def rgb(code: str) -> Colour:
-    """The colour written ``rrggbb``."""
+    """Return the colour written ``rrggbb``."""
     red, green, blue = (int(code[i : i + 2], 16) / 255 for i in (0, 2, 4))
     return red, green, blue
 
 
 def varied(rng: np.random.Generator, colour: Colour, spread: float) -> Colour:
-    """The colour with its hue, saturation and value varied by about ``spread``."""
+    """Return the colour with its hue, saturation and value varied by about ``spread``."""
     hue, saturation, value = colorsys.rgb_to_hsv(*colour)
     turn, fade, lift = rng.normal(0, spread, 3)
     saturation, value = (min(max(channel, 0.0), 1.0) for channel in (saturation + fade, value + lift))
@@ -147,7 +149,7 @@ def varied(rng: np.random.Generator, colour: Colour, spread: float) -> Colour:
 
 
 def shaded(colour: Colour, factor: float) -> Colour:
-    """The colour made darker (factor below 1) or lighter towards white (above 1, up to 2)."""
+    """Return the colour made darker (factor below 1) or lighter towards white (above 1, up to 2)."""
     if factor <= 1:
         red, green, blue = (channel * factor for channel in colour)
     else:
