@@ -451,9 +451,9 @@ def test_a_clip_is_trained_from_a_folder_and_from_a_table(
         monkeypatch.setattr(sys, "argv", ["train_clip.py", *call, *wrong])
         with pytest.raises(SystemExit, match="2"):
             run_script(module.CommandLine, module.main, "", module.command_line)
-        printed = capsys.readouterr()
-        assert message in printed.out + printed.err
-        assert "Traceback" not in printed.err
+        shown = capsys.readouterr()
+        assert message in shown.out + shown.err
+        assert "Traceback" not in shown.err
     with pytest.raises(InputError, match="Give a folder of images as --data, a table of them as --table, or both"):
         module.main(module.Config(out=tmp_path))
 

@@ -19,7 +19,7 @@ def run_script(
     description: str | None,
     default: Callable[[], Config] | None = None,
 ) -> None:
-    """Read ``config_type`` from the command line, with defaults of its own or those made here, and run ``main`` with it.
+    """Read ``config_type`` from the command line, with its own defaults or those made here, and run ``main`` with it.
 
     Input errors end the process with status 2 and their message, as does a full disk; an interrupt with status 130
     and a word on how to go on.
@@ -27,8 +27,8 @@ def run_script(
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger().handlers[0].addFilter(lambda record: "No pretrained weights loaded" not in record.getMessage())
     try:
-        defaults = {} if default is None else {"default": default()}
-        main(tyro.cli(config_type, description=description, **defaults))
+        given = tyro.MISSING_NONPROP if default is None else default()
+        main(tyro.cli(config_type, description=description, default=given))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

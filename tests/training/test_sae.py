@@ -23,6 +23,7 @@ from circuitry import (
     train_sae,
     train_sae_on_images,
 )
+from circuitry.models.image_pass import activations
 from circuitry.runs.workers import Work
 from circuitry.training import sae as training
 from circuitry.training.settings import SaeTraining
@@ -244,7 +245,7 @@ def test_a_few_positions_of_every_image(resnet: nn.Module, tmp_path: Path, monke
     assert not torch.equal(sampled("layer2.0", 5, seed=2), few)
     assert len(sampled("attnpool", 5)) == 4
     for cut in (1, 3):
-        monkeypatch.setattr(training, "activations", partial(training.activations, batch_size=cut))
+        monkeypatch.setattr(training, "activations", partial(activations, batch_size=cut))
         torch.testing.assert_close(sampled("layer2.0", 5), few, atol=1e-5, rtol=1e-4)
 
 
