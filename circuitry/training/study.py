@@ -36,6 +36,7 @@ from circuitry.training.supervised_model import load_supervised
 
 FORMAT = "circuitry evaluation 2"
 WORK = Work()
+"""Alone, with progress bars."""
 _FILE = "run.json"
 
 
