@@ -20,8 +20,12 @@ from filelock import Timeout
 
 from circuitry import DomainFolder, GraphFolder, SparseAutoencoder, load_sae, load_supervised
 from circuitry.data.toy.write import DrawingSettings, write_toy
+from circuitry.runs.command_line import run_script
 from circuitry.runs.errors import InputError
+from circuitry.runs.workers import Rank, Work
 from circuitry.training.clip import train_clip
+from circuitry.training.presets import clip_preset
+from circuitry.training.settings import ClipTraining, SaeTraining, SupervisedTraining, TrainingWork
 from circuitry.training.study import StudyRun
 from tests.support.browser import drawn_marks, find_browser, load
 
@@ -30,6 +34,9 @@ FIGURES = EXPERIMENTS.parent / "figures"
 CLASSES = ("car", "fish", "key", "star")
 STYLES = ("clipart", "quickdraw", "real")
 needs_browser = pytest.mark.skipif(find_browser() is None, reason="no Chromium or Chrome on this machine")
+
+
+IN_PLACE = TrainingWork("cpu", workers=0, progress=False)
 
 
 def script(name: str) -> ModuleType:
@@ -62,9 +69,8 @@ def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setattr(module, "DrawingSettings", partial(DrawingSettings, classes=CLASSES, styles=STYLES))
         patch.setattr(module, "write_toy", partial(write_toy, workers=1, progress=False))
 
-        def short_training(*args: object, **settings: object) -> Path:
-            short = {"batch_size": 16, "warmup": 0, "workers": 0, "progress": False}
-            return train_clip(*args, **(settings | short))  # type: ignore[arg-type]
+        def short_training(table: Path, out: Path, settings: ClipTraining) -> Path:
+            return train_clip(table, out, replace(settings, batch_size=16, warmup=0), IN_PLACE)
 
         patch.setattr(module, "train_clip", short_training)
         module.main(
@@ -348,7 +354,7 @@ def test_the_toy_is_trained_by_several_processes_once(monkeypatch: pytest.Monkey
     module = script("generalization")
     asked: list[tuple[object, ...]] = []
 
-    def train(out: Path, *job: object, wait: bool = True) -> StudyRun:
+    def train(out: Path, *job: object, wait: bool = True, work: TrainingWork) -> StudyRun:
         asked.append(job)
         if not wait and len(asked) == 1:
             raise Timeout("held by another process")
@@ -357,7 +363,7 @@ def test_the_toy_is_trained_by_several_processes_once(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(module, "toy_run", train)
     config = module.Config(settings=("natural-only", "cg-low"), test_domains=("sketch", "quickdraw"), seeds=(0,))
-    runs = module.toy_runs(config, 1, 2)
+    runs = module.toy_runs(config, Work(Rank(1, 2)))
     assert len(asked) == 8  # each once in its own order, then each once more to be returned
     assert asked[0] == ("natural-only", "quickdraw", 0)
     assert [run.folder.name for run in runs] == ["natural-only", "cg-low-sketch-0", "cg-low-quickdraw-0"]
@@ -366,7 +372,7 @@ def test_the_toy_is_trained_by_several_processes_once(monkeypatch: pytest.Monkey
 @pytest.fixture(scope="module")
 def model_of_the_quickstart(quickstart: Path) -> dict[str, object]:
     run = quickstart / "run"
-    return {"checkpoint": run / "clip" / "checkpoints" / "epoch_1.pt", "data": run / "toy", "steps": 5}
+    return {"checkpoint": run / "clip" / "checkpoints" / "epoch_1.pt", "data": run / "toy"}
 
 
 def test_a_sparse_autoencoder_is_trained_and_measured(
@@ -374,7 +380,9 @@ def test_a_sparse_autoencoder_is_trained_and_measured(
 ) -> None:
     module = script("train_sae")
     out = quickstart / "sae"
-    module.main(module.Config(**model_of_the_quickstart, out=out, site="layer3.0", positions_per_image=2))
+    short = SaeTraining(steps=5)
+    config = module.Config(**model_of_the_quickstart, out=out, site="layer3.0", positions_per_image=2, training=short)
+    module.main(config)
     printed = capsys.readouterr().out
     assert "768 features of 192 units at layer3.0" in printed
     assert "explained_variance" in printed
@@ -386,7 +394,7 @@ def test_a_sparse_autoencoder_is_trained_and_measured(
 def test_shared_features_are_found_and_drawn(quickstart: Path, model_of_the_quickstart: dict[str, object]) -> None:
     module = script("shared_features")
     out = quickstart / "shared_features"
-    module.main(module.Config(**model_of_the_quickstart, out=out, results=out / "results"))
+    module.main(module.Config(**model_of_the_quickstart, steps=5, out=out, results=out / "results"))
     assert_drawn(out / "report.html", figures=1)
     names = set(pd.read_csv(out / "tables" / "features.csv")["name"])
     toy = DomainFolder(quickstart / "run" / "toy")
@@ -468,38 +476,45 @@ def test_a_clip_is_trained_from_a_folder_and_from_a_table(
     monkeypatch.setattr("circuitry.models.clip.user_cache_path", lambda name: tmp_path / "cache")
     module = script("train_clip")
     monkeypatch.setattr(module, "run_array", run_in_place)
-    small = {"epochs": 1, "batch_size": 16, "warmup": 0, "workers": 0, "device": "cpu"}
+    small = replace(clip_preset("rn-tiny"), epochs=1, batch_size=16, warmup=0)
     folder = module.Config(
         out=tmp_path / "folder", data=quickstart / "run" / "toy", domains=("real",), cluster="slurm",
-        job_options=("gpus_per_node=2",), **small,
+        job_options=("gpus_per_node=2",), training=small, work=IN_PLACE,
     )  # fmt: skip
     module.main(folder)
     printed = capsys.readouterr().out
     assert "balanced_accuracy" in printed
     assert f"checkpoint: {tmp_path / 'folder' / 'clip' / 'checkpoints' / 'epoch_1.pt'}" in printed
-    arguments: list[dict[str, object]] = []
-    monkeypatch.setattr(
-        module, "train_clip", lambda table, out, **settings: arguments.append({"table": table, **settings})
-    )
+    given: list[tuple[Path, ClipTraining]] = []
+    monkeypatch.setattr(module, "train_clip", lambda table, out, settings, work: given.append((table, settings)))
     monkeypatch.setattr(module, "checkpoints", lambda folder: [(1, folder)])
-    table = module.Config(out=tmp_path / "table", table=tmp_path / "x.tsv", preset="rn50-cc3m", crop_scale=0.5)
-    module.main(table)
-    (given,) = arguments
-    assert given["table"] == tmp_path / "x.tsv"
-    assert (given["model"], given["batch_size"], given["warmup"]) == ("RN50", 2048, 2000)
-    assert given["extra"] == ("--aug-cfg", "scale=(0.5,1.0)")
-    with pytest.raises(InputError, match="a folder of images as --data, a table of them as --table, or both; given"):
+    numbers = ["--epochs", "3", "--crop-scale", "0.5", "--device", "cpu"]
+    call = ["--out", f"{tmp_path}", "--table", f"{tmp_path / 'x.tsv'}", "--preset", "rn50-cc3m", *numbers]
+    monkeypatch.setattr(sys, "argv", ["train_clip.py", *call])
+    run_script(module.CommandLine, module.main, "", module.command_line)
+    assert given == [(tmp_path / "x.tsv", replace(clip_preset("rn50-cc3m"), epochs=3, crop_scale=0.5))]
+    for wrong, message in (
+        (["--preset", "rn50-cc3"], "no preset 'rn50-cc3', did"),
+        (["--precision", "fp9"], "one of fp32"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["train_clip.py", *call, *wrong])
+        with pytest.raises(SystemExit, match="2"):
+            run_script(module.CommandLine, module.main, "", module.command_line)
+        shown = capsys.readouterr()
+        assert message in shown.out + shown.err
+        assert "Traceback" not in shown.err
+    with pytest.raises(InputError, match="Give a folder of images as --data, a table of them as --table, or both"):
         module.main(module.Config(out=tmp_path))
 
 
 def test_a_supervised_baseline_is_trained(quickstart: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     module = script("train_supervised")
     toy = quickstart / "run" / "toy"
-    small = {"epochs": 1, "batch_size": 16, "milestones": (), "workers": 0, "device": "cpu", "model": "rn-tiny"}
+    small = SupervisedTraining(model="rn-tiny", epochs=1, batch_size=16, milestones=())
     (tmp_path / "imagenet.txt").write_text("n1\nn2\n")
     (tmp_path / "partners.json").write_text('{"fish": [1], "key": null}')
     merged = {"imagenet_classes": tmp_path / "imagenet.txt", "partners": tmp_path / "partners.json"}
-    module.main(module.Config(out=tmp_path / "run", data=toy, **merged, **small))
+    module.main(module.Config(out=tmp_path / "run", data=toy, training=small, work=IN_PLACE, **merged))
     printed = capsys.readouterr().out
     assert "balanced_accuracy" in printed
     model = load_supervised(tmp_path / "run" / "supervised" / "checkpoints" / "epoch_1.safetensors")
@@ -507,7 +522,7 @@ def test_a_supervised_baseline_is_trained(quickstart: Path, tmp_path: Path, caps
     assert model.table.labels["n2"] == model.table.labels["fish"] == 3
     with pytest.raises(InputError, match="need --imagenet-classes, and DomainNet as --data"):
         module.main(module.Config(out=tmp_path, table=tmp_path / "x", partners=tmp_path / "partners.json"))
-    with pytest.raises(InputError, match="a folder of images as --data, a table of them as --table, or both; given"):
+    with pytest.raises(InputError, match="Give a folder of images as --data, a table of them as --table, or both"):
         module.main(module.Config(out=tmp_path))
 
 

@@ -35,15 +35,15 @@ def run_script(
     description: str | None,
     default: Callable[[], Config] | None = None,
 ) -> None:
-    """Read ``config_type`` from the command line, with defaults of its own or those made here, and run ``main`` with it.
+    """Read ``config_type`` from the command line, with its own defaults or those made here, and run ``main`` with it.
 
     Errors that a user can mend (of input, and those in `SENTENCES`) end the process with status 2 and their message;
     an interrupt ends it with status 130 and a word on how to go on.
     """
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     try:
-        defaults = {} if default is None else {"default": default()}
-        main(tyro.cli(config_type, description=description, **defaults))
+        given = tyro.MISSING_NONPROP if default is None else default()
+        main(tyro.cli(config_type, description=description, default=given))
     except InputError as error:
         _end(str(error))
     except OSError as error:

@@ -57,7 +57,7 @@ def train_clip(table: Path, out: Path, settings: ClipTraining, work: TrainingWor
     store their state). With several processes the order of the images is open_clip's, the same for every seed.
 
     Args:
-        table: Table with the columns ``filepath`` and ``title``, as ``write_mixture`` makes one.
+        table: Table with the columns ``filepath`` and ``title``, as `write_mixture` makes one.
         out: Folder of the run: settings, model config, logs, checkpoints.
         settings: What to train, and with what; `clip_preset` has the study's.
         work: Device, reading processes, progress bar.

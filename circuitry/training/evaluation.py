@@ -30,7 +30,9 @@ Head = Callable[[Tensor], Tensor]
 TOP = (1, 5)
 """The k of top-k accuracy."""
 BATCH_SIZE = 256
+"""Images in one run; it changes no number but for rounding."""
 WORK = Work()
+"""Alone, with progress bars."""
 
 
 def text_head(weights: Float[Tensor, "classes dim"]) -> Head:

@@ -1,12 +1,12 @@
 """Train a sparse autoencoder on the activations of a site (Bricken et al. 2023, Towards Monosemanticity).
 
-1. ``sample_activations``: stream images through the encoder up to a site; every position is a sample of its
+1. `sample_activations`: stream images through the encoder up to a site; every position is a sample of its
    units, or a few positions per image, drawn at random;
-2. ``train_sae``: Adam on mean over samples of |x - decode(encode(x))|^2 / d + l1 sum(features), the decoder's rows
+2. `train_sae`: Adam on mean over samples of |x - decode(encode(x))|^2 / d + l1 sum(features), the decoder's rows
    kept at length one (or features would shrink and rows grow to evade the penalty);
 3. dead features are resampled: one that was active on no sample since the last check gets the direction of a
    sample drawn with probability ~ (its squared error)^2, a small encoder weight, and an optimizer without memory;
-4. ``diagnose_sae``: dead features, active features per sample (L0), explained variance.
+4. `diagnose_sae`: dead features, active features per sample (L0), explained variance.
 
 The loop is our own, since the Overcomplete package has neither a decoder bias nor resampling, prints while it
 trains, and would bring OpenCV and matplotlib for two matrices and Adam.
@@ -36,6 +36,7 @@ from circuitry.training.settings import SaeTraining
 STUDY = SaeTraining()
 """The study's numbers."""
 WORK = Work()
+"""Alone, with progress bars."""
 RESAMPLED_ENCODER = 0.2
 """Length of a resampled feature's encoder weights, relative to the mean of those that are alive."""
 RESAMPLING_BATCHES = 8

@@ -36,6 +36,7 @@ from circuitry.training.supervised_model import load_supervised
 
 FORMAT = "circuitry evaluation 2"
 WORK = Work()
+"""Alone, with progress bars."""
 _FILE = "run.json"
 
 
@@ -212,7 +213,9 @@ class _Evaluation:
         device: str | torch.device,
     ) -> None:
         self.run, self.tests, self.templates, self.top, self.device = run, tests, templates, top, device
-        self.checkpoints = {(f"epoch_{epoch}",): (epoch, path) for epoch, path in checkpoints(run.folder)}
+        self.checkpoints: dict[Job, tuple[int, Path]] = {
+            (f"epoch_{epoch}",): (epoch, path) for epoch, path in checkpoints(run.folder)
+        }
         if not self.checkpoints:
             raise InputError(f"{run.folder} holds no checkpoints: finish its training first.")
         self.held_out = tuple(name for name in run.held_out if name in tests.images.classes)

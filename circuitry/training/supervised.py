@@ -16,6 +16,7 @@ import numpy as np
 import open_clip
 import pandas as pd
 import torch
+from accelerate import PartialState
 from jaxtyping import Int
 
 from circuitry.models.architectures import register_model
@@ -107,10 +108,11 @@ def train_supervised(
     with torch.random.fork_rng(devices=[]):
         if rank:
             train(TRAINING, None)
-            return last
-        with alone(out):
-            folder.run(train)
-            (out / "state.safetensors").unlink(missing_ok=True)
+        else:
+            with alone(out):
+                folder.run(train)
+                (out / "state.safetensors").unlink(missing_ok=True)
+        PartialState().wait_for_everyone()  # all processes see a finished run from here on
     return last
 
 

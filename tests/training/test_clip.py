@@ -374,6 +374,7 @@ def test_a_killed_run_goes_on_for_the_same_number_of_steps(train: Path, settings
     _, alive = psutil.wait_procs(started, timeout=20)
     assert alive == []  # the trainer ends with the process that started it, though nobody could tell it to
     assert not (out / "checkpoints" / "epoch_12.pt").exists()
+    assert "Start epoch 0" in (out / "console.log").read_text()
 
     checkpoint = train_clip(train, out, settings, WORK)
     assert "resuming checkpoint" in (out / "console.log").read_text()

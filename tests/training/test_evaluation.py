@@ -202,13 +202,13 @@ def test_a_tower_in_train_mode_is_left_as_it_was(resnet: nn.Module, images: Doma
     before = {name: buffer.clone() for name, buffer in resnet.named_buffers()}
     width = encoder(torch.zeros(2, 3, *encoder.image_size)).shape[1]
     resnet.load_state_dict(before, strict=False)
-    found = [
+    one, all_at_once = (
         predictions(
             encoder, {"words": text_head(torch.eye(3, width))}, large(encoder), images, work=QUIET, batch_size=size
         )
         for size in (1, 6)
-    ]
-    pd.testing.assert_frame_equal(*found)  # in evaluation mode, where batches do not matter
+    )
+    pd.testing.assert_frame_equal(one, all_at_once)  # in evaluation mode, where batches do not matter
     assert resnet.training
     for name, buffer in resnet.named_buffers():
         assert torch.equal(buffer, before[name]), name

@@ -12,6 +12,7 @@ from circuitry.reports.figures.scatters import robustness_scatter
 from circuitry.reports.figures.style import MARKS
 from circuitry.runs.errors import InputError
 from circuitry.training.generalization import effective_robustness, settings_table
+from circuitry.training.generalization import logit as training_logit
 
 
 def evaluated() -> pd.DataFrame:
@@ -47,6 +48,11 @@ def logit(p: float) -> float:
     return math.log(p / (1 - p))
 
 
+def test_logits_by_hand() -> None:
+    found = training_logit(pd.Series([0.25, 0.0, 1.0]), pd.Series([10, 10, 4]))
+    assert found.tolist() == pytest.approx([-math.log(3), math.log(0.05 / 0.95), math.log(0.875 / 0.125)])
+
+
 def test_robustness_against_a_line_on_paper() -> None:
     table = evaluated()
     # natural-only models: choose test accuracies on logit y = 2 logit x - 1, with the same x as before.
@@ -54,6 +60,8 @@ def test_robustness_against_a_line_on_paper() -> None:
     table.loc[at, "value"] = [1 / (1 + math.exp(1 - 2 * logit(v + 0.3))) for v in table.loc[at, "value"]]
     points = effective_robustness(table, "all").set_index(["run", "epoch"])
     assert len(points) == 8
+    assert points["n_natural"].eq(10).all()
+    assert points["n_test"].eq(10).all()
     for run, epoch in points.index:
         point = points.loc[(run, epoch)]
         expected = 1 / (1 + math.exp(1 - 2 * logit(point["natural"])))

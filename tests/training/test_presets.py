@@ -1,5 +1,7 @@
 """Presets of CLIP trainings, and devices that are there."""
 
+from dataclasses import replace
+
 import open_clip
 import pytest
 import torch
@@ -12,11 +14,13 @@ from circuitry.training.settings import ClipTraining
 
 
 def test_the_studys_settings() -> None:
-    numbers = {"epochs": 32, "batch_size": 2048, "lr": 5e-4, "warmup": 2000, "weight_decay": 0.2, "crop_scale": 0.9}
-    assert clip_preset("vit-s-32-cc3m") == ClipTraining(model="ViT-S-32", **numbers)
-    assert clip_preset("swin-t-cc12m") == ClipTraining(model="swin-t", **numbers)
-    numbers |= {"batch_size": 1024, "lr": 1e-3, "warmup": 500}
-    assert clip_preset("rn50-imagenet-captions") == ClipTraining(model="RN50", **numbers)
+    study = ClipTraining(
+        model="ViT-S-32", epochs=32, batch_size=2048, lr=5e-4, warmup=2000, weight_decay=0.2, crop_scale=0.9
+    )
+    assert clip_preset("vit-s-32-cc3m") == study
+    assert clip_preset("swin-t-cc12m") == replace(study, model="swin-t")
+    captions = replace(study, model="RN50", batch_size=1024, lr=1e-3, warmup=500)
+    assert clip_preset("rn50-imagenet-captions") == captions
     assert len(CLIP_PRESETS) == 3 * 3 + 2
 
 

@@ -1,5 +1,7 @@
 """Training of sparse autoencoders: a planted dictionary is found, the dead come alive, and what is measured."""
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +23,14 @@ from circuitry import (
     train_sae,
     train_sae_on_images,
 )
+from circuitry.models.image_pass import activations
+from circuitry.runs.workers import Work
 from circuitry.training import sae as training
+from circuitry.training.settings import SaeTraining
 
-QUICK: dict[str, Any] = {"lr": 3e-3, "batch_size": 256, "steps": 60, "resample_every": 20, "progress": False}
+QUICK = SaeTraining(lr=3e-3, batch_size=256, steps=60, resample_every=20)
+quick_sae = partial(train_sae, progress=False)
+QUIET = Work(progress=False)
 
 
 def planted(samples: int, d: int = 16, features: int = 32) -> tuple[Tensor, Tensor]:
@@ -39,9 +46,8 @@ def planted(samples: int, d: int = 16, features: int = 32) -> tuple[Tensor, Tens
 
 def test_a_planted_dictionary_is_found() -> None:
     directions, samples = planted(8192)
-    sae = train_sae(
-        samples, expansion=2, l1=0.03, **(QUICK | {"batch_size": 512, "steps": 1500, "resample_every": 300})
-    )
+    settings = SaeTraining(expansion=2, l1=0.03, lr=3e-3, batch_size=512, steps=1500, resample_every=300)
+    sae = quick_sae(samples, settings)
     cosine = (directions @ sae.w_dec.T).max(dim=1).values
     assert float(cosine.mean()) > 0.97
     assert sae.about["diagnostics"]["dead"] == 0
@@ -51,7 +57,7 @@ def test_a_planted_dictionary_is_found() -> None:
 
 def test_rows_stay_at_length_one_and_settings_are_stored() -> None:
     samples = planted(500)[1]
-    sae = train_sae(samples, site="layer4", seed=3, **QUICK)
+    sae = quick_sae(samples, replace(QUICK, seed=3), site="layer4")
     torch.testing.assert_close(sae.w_dec.norm(dim=1), torch.ones(64))
     assert (sae.n_features, sae.site, sae.normalised, sae.activation) == (64, "layer4", False, "relu")
     assert not sae.w_enc.requires_grad
@@ -64,22 +70,22 @@ def test_rows_stay_at_length_one_and_settings_are_stored() -> None:
 
 def test_equal_seeds_give_equal_weights() -> None:
     samples = planted(500)[1]
-    a, b, c = (train_sae(samples, seed=seed, **QUICK) for seed in (1, 1, 2))
+    a, b, c = (quick_sae(samples, replace(QUICK, seed=seed)) for seed in (1, 1, 2))
     assert torch.equal(a.w_enc, b.w_enc)
     assert not torch.equal(a.w_enc, c.w_enc)
 
 
 def test_a_heavier_penalty_is_sparser() -> None:
     samples = planted(500)[1]
-    light, heavy = (train_sae(samples, l1=l1, **QUICK).about["diagnostics"] for l1 in (0.0, 0.1))
+    light, heavy = (quick_sae(samples, replace(QUICK, l1=l1)).about["diagnostics"] for l1 in (0.0, 0.1))
     assert heavy["l0"] < light["l0"]
     assert heavy["explained_variance"] < light["explained_variance"]
 
 
 def test_samples_are_scaled_to_length_one() -> None:
     samples = planted(500)[1] + 0.1
-    scaled = train_sae(7 * samples, normalise=True, **QUICK)
-    plain = train_sae(F.normalize(samples, dim=-1), **QUICK)
+    scaled = quick_sae(7 * samples, QUICK, normalise=True)
+    plain = quick_sae(F.normalize(samples, dim=-1), QUICK)
     assert scaled.normalised
     torch.testing.assert_close(scaled.w_dec, plain.w_dec, atol=1e-4, rtol=0)
     torch.testing.assert_close(
@@ -97,7 +103,7 @@ def test_a_dead_feature_comes_alive(resample_every: int, monkeypatch: pytest.Mon
         return sae
 
     monkeypatch.setattr(training, "_initial", with_a_dead_feature)
-    sae = train_sae(planted(500)[1], **(QUICK | {"resample_every": resample_every}))
+    sae = quick_sae(planted(500)[1], replace(QUICK, resample_every=resample_every))
     first = sae.about["history"][0]
     assert first["dead"] == 1
     if resample_every == 20:
@@ -135,14 +141,24 @@ def test_a_resampled_feature_points_at_what_is_described_badly() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"steps": 0}, "needs a positive steps, but 0 was given"),
-        ({"expansion": -1}, "needs a positive expansion"),
-        ({"l1": -0.1}, "needs a positive l1, but -0.1 was given"),
+        ({"steps": 0}, "The steps of a training must be positive and finite, but 0 was given"),
+        ({"expansion": -1}, "The expansion .* but -1 was given"),
+        ({"l1": -0.1}, "The l1 .* at least 0 and finite, but -0.1 was given"),
+        ({"l1": float("inf")}, "The l1 .* but inf was given"),
+        ({"lr": float("nan")}, "The lr .* but nan was given"),
     ],
 )
 def test_settings_without_sense_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        train_sae(torch.randn(5, 2), **(QUICK | change))
+        replace(QUICK, **change)
+
+
+@pytest.mark.parametrize("change", [{"steps": 3, "resample_every": 9}, {"steps": 8, "resample_every": 2}])
+def test_what_diverges_is_an_error(change: dict[str, int]) -> None:
+    with pytest.raises(
+        InputError, match=r"diverged by step [23], .* a lr lower than 1e\+30, or a l1 lower than 0\.0001"
+    ):
+        quick_sae(planted(50)[1], replace(QUICK, lr=1e30, **change))
 
 
 def test_samples_without_sense_are_refused() -> None:
@@ -174,14 +190,30 @@ def test_diagnostics_of_scaled_inputs() -> None:
 # Samples
 
 
-def test_every_position_is_a_sample(any_tower: nn.Module) -> None:
+class Shown:
+    """Image files of which each stands for one tensor; their preprocessing looks it up."""
+
+    def __init__(self, folder: Path, images: Tensor) -> None:
+        self.images = images
+        for i in range(len(images)):
+            path = folder / "real" / "cat" / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (1, 1), (i, 0, 0)).save(path)
+        self.records = list(DomainFolder(folder).records)
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        return self.images[image.getpixel((0, 0))[0]]  # type: ignore[index]
+
+
+def test_every_position_is_a_sample(any_tower: nn.Module, tmp_path: Path) -> None:
     encoder = Encoder.from_tower(any_tower.eval())
     images = torch.randn(3, 3, *encoder.image_size)
     site = encoder.sites[len(encoder.sites) // 2]
     with torch.no_grad():
         expected = encoder(images, stop=site)
         embeddings = encoder(images)
-    samples = sample_activations(encoder, [images[:2], images[2:]], site)
+    shown = Shown(tmp_path, images)
+    samples = sample_activations(encoder, shown, shown.records, site, work=QUIET)
     units = expected.shape[encoder.unit_dim(site)]
     if encoder.unit_dim(site) == 1 and expected.dim() == 4:
         rows = [
@@ -190,34 +222,58 @@ def test_every_position_is_a_sample(any_tower: nn.Module) -> None:
     else:
         rows = list(expected.reshape(-1, units))
     torch.testing.assert_close(samples, torch.stack(rows), atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(sample_activations(encoder, [images]), embeddings, atol=1e-5, rtol=1e-4)
+    found = sample_activations(encoder, shown, shown.records, work=QUIET)
+    torch.testing.assert_close(found, embeddings, atol=1e-5, rtol=1e-4)
 
 
-def test_a_few_positions_of_every_image(resnet: nn.Module) -> None:
+def test_a_few_positions_of_every_image(resnet: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = Encoder.from_tower(resnet.eval())
-    images = torch.randn(4, 3, *encoder.image_size)
-    everything = sample_activations(encoder, [images], "layer2.0").reshape(4, -1, 64)
-    few = sample_activations(encoder, [images], "layer2.0", positions_per_image=5, seed=1)
+    shown = Shown(tmp_path, torch.randn(4, 3, *encoder.image_size))
+
+    def sampled(site: str, positions: int | None = None, seed: int = 1) -> Tensor:
+        return sample_activations(
+            encoder, shown, shown.records, site, positions_per_image=positions, seed=seed, work=QUIET
+        )
+
+    everything = sampled("layer2.0").reshape(4, -1, 64)
+    few = sampled("layer2.0", 5)
     assert few.shape == (20, 64)
     for image, chosen in zip(everything, few.reshape(4, 5, 64), strict=True):
         same = (chosen[:, None] == image[None]).all(-1)
         assert same.any(1).all()  # each is a position of its own image,
         assert int(same.any(0).sum()) == 5  # and no two the same one
+    assert not torch.equal(sampled("layer2.0", 5, seed=2), few)
+    assert len(sampled("attnpool", 5)) == 4
     for cut in (1, 3):
-        again = sample_activations(encoder, images.split(cut), "layer2.0", positions_per_image=5, seed=1)  # type: ignore[no-untyped-call]
-        torch.testing.assert_close(again, few, atol=1e-5, rtol=1e-4)
-    assert not torch.equal(sample_activations(encoder, [images], "layer2.0", positions_per_image=5, seed=2), few)
-    assert len(sample_activations(encoder, [images], "attnpool", positions_per_image=5)) == 4
+        monkeypatch.setattr(training, "activations", partial(activations, batch_size=cut))
+        torch.testing.assert_close(sampled("layer2.0", 5), few, atol=1e-5, rtol=1e-4)
 
 
-def test_what_cannot_be_sampled_is_refused(resnet: nn.Module) -> None:
+def test_a_tower_in_train_mode_is_left_as_it_was(resnet: nn.Module, tmp_path: Path) -> None:
+    encoder = Encoder.from_tower(resnet.train())
+    shown = Shown(tmp_path, torch.randn(3, 3, *encoder.image_size))
+    before = {name: buffer.clone() for name, buffer in resnet.named_buffers()}
+    sample_activations(encoder, shown, shown.records, "layer2.0", work=QUIET)
+    assert resnet.training
+    for name, buffer in resnet.named_buffers():
+        assert torch.equal(buffer, before[name]), name
+
+
+def test_samples_of_an_encoder_in_bfloat16(resnet: nn.Module, tmp_path: Path) -> None:
+    encoder = Encoder.from_tower(resnet.eval().bfloat16())
+    shown = Shown(tmp_path, torch.randn(2, 3, *encoder.image_size))
+    assert sample_activations(encoder, shown, shown.records, work=QUIET).dtype == torch.float32
+
+
+def test_what_cannot_be_sampled_is_refused(resnet: nn.Module, tmp_path: Path) -> None:
     encoder = Encoder.from_tower(resnet)
-    with pytest.raises(InputError, match="at least one image, but there were none"):
-        sample_activations(encoder, [])
+    shown = Shown(tmp_path, torch.zeros(1, 3, 8, 8))
+    with pytest.raises(InputError, match="at least one image that can be read, but there was none"):
+        sample_activations(encoder, shown, [])
     with pytest.raises(InputError, match="At least one position per image is needed, but 0 was given"):
-        sample_activations(encoder, [], positions_per_image=0)
+        sample_activations(encoder, shown, shown.records, positions_per_image=0)
     with pytest.raises(InputError, match="There is no site 'layer9'"):
-        sample_activations(encoder, [], "layer9")
+        sample_activations(encoder, shown, shown.records, "layer9")
 
 
 def test_training_on_a_folder_of_images(clip: Clip, tmp_path: Path) -> None:
@@ -227,10 +283,10 @@ def test_training_on_a_folder_of_images(clip: Clip, tmp_path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(path)
     images = DomainFolder(tmp_path)
-    sae = train_sae_on_images(clip, images, **QUICK)
+    sae = train_sae_on_images(clip, images, QUICK, work=QUIET)
     assert (sae.site, sae.normalised, sae.d) == ("attnpool", True, 16)
     assert sae.about["model_digest"] == clip.digest
     assert sae.about["training"]["samples"] == 6
-    deep = train_sae_on_images(clip, images, "layer2.0", positions_per_image=3, **QUICK)
+    deep = train_sae_on_images(clip, images, QUICK, site="layer2.0", positions_per_image=3, work=QUIET)
     assert (deep.site, deep.normalised) == ("layer2.0", False)
     assert deep.about["training"]["samples"] == 18

@@ -2,6 +2,10 @@
 
 import csv
 import json
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +18,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from circuitry import Encoder, load_clip
+from circuitry import Clip, Encoder, load_clip
 from circuitry.data.domains import DomainFolder
 from circuitry.data.mixtures.mixture_files import write_mixture
 from circuitry.data.mixtures.mixtures import MixtureSettings
@@ -22,23 +26,24 @@ from circuitry.data.toy.write import DrawingSettings, write_toy
 from circuitry.models.prompts import all_style_templates
 from circuitry.models.stages import Stage
 from circuitry.runs.errors import InputError
+from circuitry.runs.workers import ALONE, Rank, Work
 from circuitry.training import study, toy_study
 from circuitry.training.labels import LabelTable
+from circuitry.training.settings import ClipTraining, TrainingWork
 from circuitry.training.study import (
     EvaluationSet,
     StudyRun,
-    evaluate_run,
-    evaluate_runs,
+    extract_accuracies,
     find_runs,
     imagenet_validation,
     record_run,
-    supervised_head,
     template_sets,
 )
 from circuitry.training.supervised_model import Classifier, SupervisedModel, write_classifier
-from circuitry.training.toy_study import ToySettings, toy_checkpoint, toy_images, toy_run
+from circuitry.training.toy_study import TRAINING, ToySettings, toy_checkpoint, toy_images, toy_run
 from tests.support.tiny_clip import Tiny, saved
 
+QUIET = Work(progress=False)
 TEMPLATES = {"one": ["a {}."], "style": ["a sketch of a {}."]}
 
 
@@ -64,12 +69,12 @@ def run(tiny: Tiny, tmp_path: Path) -> StudyRun:
 
 def test_runs_are_found_again(run: StudyRun, tmp_path: Path) -> None:
     assert find_runs(tmp_path) == [run]
-    with pytest.raises(InputError, match=r"there are no runs below .*: none of its folders has a run\.json"):
+    with pytest.raises(InputError, match=r"There are no runs below .*, none of whose folders has a run\.json: train"):
         find_runs(tmp_path / "none")
-    with pytest.raises(InputError, match=r"there is no run in .*: it has no run\.json"):
+    with pytest.raises(InputError, match=r"There is no run in .*, which has no run\.json: train one first"):
         StudyRun.read(tmp_path)
     (run.folder / "run.json").write_text(json.dumps({"colour": "red", "held_out": []}))
-    with pytest.raises(InputError, match=r"run\.json does not describe a run \(.*; train it again"):
+    with pytest.raises(InputError, match=r"run\.json does not describe a run \(.*: train it again"):
         find_runs(tmp_path)
 
 
@@ -77,8 +82,10 @@ def test_every_checkpoint_is_evaluated_once(
     run: StudyRun, tests: EvaluationSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("circuitry.models.clip.user_cache_path", lambda name: tmp_path / "cache")
-    table = evaluate_run(run, tests, templates=TEMPLATES, progress=False)
+    table = extract_accuracies([run], tests, templates=TEMPLATES, work=QUIET)
     assert set(table["epoch"]) == {1, 2}
+    assert set(table["run"]) == {"cg-high-seed0"}
+    assert set(table["seed"]) == {3}
     assert set(table["classifier"]) == {"one", "style"}
     assert set(table["part"]) == {"all", "seen", "held-out", "key"}
     clip = load_clip(run.model, checkpoint=run.folder / "checkpoints" / "epoch_2.pt")
@@ -94,12 +101,69 @@ def test_every_checkpoint_is_evaluated_once(
         raise AssertionError("it was loaded again")
 
     monkeypatch.setattr(study, "load_clip", refuse)
-    pd.testing.assert_frame_equal(evaluate_run(run, tests, templates=TEMPLATES, progress=False), table)
-    both = evaluate_runs([run], tests, templates=TEMPLATES, progress=False)
-    assert set(both["run"]) == {"cg-high-seed0"}
-    assert set(both["seed"]) == {3}
+    pd.testing.assert_frame_equal(extract_accuracies([run], tests, templates=TEMPLATES, work=QUIET), table)
     with pytest.raises(AssertionError, match="again"):  # other templates are another question
-        evaluate_run(run, tests, templates={"two": ["the {}."]}, progress=False)
+        extract_accuracies([run], tests, templates={"two": ["the {}."]}, work=QUIET)
+
+
+@pytest.fixture
+def extracted(
+    run: StudyRun, tests: EvaluationSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Rank], dict[str, bytes]]:
+    """Extract the accuracies of two equal runs as one of several processes; return the files that are there."""
+    monkeypatch.setattr("circuitry.models.clip.user_cache_path", lambda name: tmp_path / "cache")
+    again = replace(run, folder=tmp_path / "runs" / "again")
+    shutil.copytree(run.folder / "checkpoints", again.folder / "checkpoints")
+
+    def extract(rank: Rank = ALONE) -> dict[str, bytes]:
+        extract_accuracies([run, again], tests, templates=TEMPLATES, work=Work(rank, progress=False))
+        tables = sorted((tmp_path / "runs").rglob("evaluation/*/*.csv"))
+        return {str(path): path.read_bytes() for path in tables}
+
+    return extract
+
+
+def test_a_damaged_table_is_made_again(
+    extracted: Callable[[Rank], dict[str, bytes]], caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = extracted(ALONE)
+    assert len(whole) == 4
+    first, second, third, _ = whole
+    Path(first).write_bytes(whole[first].replace(b"0.", b"1.", 1))
+    Path(second).unlink()
+    Path(third).write_bytes(b"")
+    assert extracted(ALONE) == whole
+    assert "epoch_1 is made again: " in caplog.text
+
+
+def test_two_processes_leave_what_one_leaves(
+    extracted: Callable[[Rank], dict[str, bytes]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = extracted(ALONE)
+    for folder in (tmp_path / "runs").rglob("evaluation"):
+        shutil.rmtree(folder)
+    loaded: list[object] = []
+
+    def load(name: str, checkpoint: Path, device: str) -> Clip:
+        loaded.append(checkpoint)
+        return load_clip(name, checkpoint=checkpoint, device=device)
+
+    monkeypatch.setattr(study, "load_clip", load)
+    with ThreadPoolExecutor(2) as pool:  # a lock is held by an open file, so threads stand for processes
+        found = list(pool.map(extracted, [Rank(0, 2), Rank(1, 2)]))
+    assert found == [whole, whole]
+    assert len(loaded) == len(set(loaded)) == 4
+
+
+def test_replaced_images_are_refused_by_name(run: StudyRun, tests: EvaluationSet, tmp_path: Path) -> None:
+    root = tmp_path / "images"
+    shutil.copytree(tests.images.root, root)
+    chosen = {"templates": TEMPLATES, "work": QUIET}
+    extract_accuracies([run], EvaluationSet.of(DomainFolder(root)), **chosen)  # type: ignore[arg-type]
+    record = DomainFolder(root).records[0]
+    Image.new("RGB", (64, 64)).save(record.path)
+    with pytest.raises(InputError, match=rf"images: 1 replaced, first {record.relative}\): choose another folder"):
+        extract_accuracies([run], EvaluationSet.of(DomainFolder(root)), **chosen)  # type: ignore[arg-type]
 
 
 def test_a_run_is_written_down_from_its_mixture(tmp_path: Path, tests: EvaluationSet) -> None:
@@ -120,10 +184,10 @@ def test_a_run_is_written_down_from_its_mixture(tmp_path: Path, tests: Evaluatio
 def test_runs_without_checkpoints_and_no_runs(run: StudyRun, tests: EvaluationSet) -> None:
     for path in (run.folder / "checkpoints").iterdir():
         path.unlink()
-    with pytest.raises(InputError, match="holds no checkpoints; finish its training first"):
-        evaluate_run(run, tests, templates=TEMPLATES)
-    with pytest.raises(InputError, match="at least one run to evaluate"):
-        evaluate_runs([], tests)
+    with pytest.raises(InputError, match="holds no checkpoints: finish its training first"):
+        extract_accuracies([run], tests, templates=TEMPLATES)
+    with pytest.raises(InputError, match="At least one run is needed"):
+        extract_accuracies([], tests)
 
 
 def test_a_supervised_run_is_evaluated_by_its_own_head(tests: EvaluationSet, tiny: Tiny, tmp_path: Path) -> None:
@@ -133,7 +197,7 @@ def test_a_supervised_run_is_evaluated_by_its_own_head(tests: EvaluationSet, tin
     path = tmp_path / "run" / "checkpoints" / "epoch_1.safetensors"
     write_classifier(path, Classifier(tower, nn.Linear(16, 3)), name, labels, 1)
     run = StudyRun(tmp_path / "run", name, "cg-low", "quickdraw", supervised=True)
-    table = evaluate_run(run, tests, progress=False)
+    table = extract_accuracies([run], tests, work=QUIET)
     assert set(table["classifier"]) == {"supervised"}
     assert table["value"].between(0, 1).all()
 
@@ -146,10 +210,10 @@ def test_the_supervised_head_picks_the_outputs_of_the_classes() -> None:
     labels = LabelTable(("n1", "ice cream", "axe"), {"n1": 0, "ice cream": 1, "axe": 2, "hatchet": 2})
     encoder = Encoder(nn.Linear(1, 1), [Stage("same", nn.Identity(), 1)], (1, 1))
     model = SupervisedModel("none", encoder, head, labels, lambda image: torch.empty(0))
-    found = supervised_head(model, ["hatchet", "ice_cream"])(torch.tensor([[3.0, -1.0]]))
+    found = model.head_for(["hatchet", "ice_cream"])(torch.tensor([[3.0, -1.0]]))
     assert found.tolist() == [[36.0, 20.0]]  # the ReLU comes before the head
     with pytest.raises(InputError, match="knows no class 'dog'"):
-        supervised_head(model, ["dog"])
+        model.head_for(["dog"])
 
 
 def test_style_templates_name_every_style() -> None:
@@ -183,7 +247,7 @@ def folder(path: Path) -> Path:
 # --- the toy ---------------------------------------------------------------------------------------------------------
 
 
-SMALL = ToySettings(n_train=2, n_test=1, held_out=("key",), epochs=1)
+SMALL = ToySettings(n_train=2, n_test=1, held_out=("key",), training=replace(TRAINING, epochs=1))
 
 
 @pytest.fixture
@@ -191,10 +255,10 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """What the trainer was asked for; it leaves an empty archive as its checkpoint."""
     asked: list[dict[str, Any]] = []
 
-    def train(table: Path, out: Path, **settings: Any) -> Path:
+    def train(table: Path, out: Path, settings: ClipTraining, work: TrainingWork) -> Path:
         with open(table, encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file, delimiter="\t"))
-        asked.append({"rows": rows, **settings})
+        asked.append({"rows": rows, **asdict(settings)})
         (out / "checkpoints").mkdir(parents=True, exist_ok=True)
         return saved({}, out / "checkpoints" / "epoch_1.pt")
 
