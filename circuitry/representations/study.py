@@ -16,7 +16,6 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-import open_clip
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -99,7 +98,6 @@ def extract_representations(
     config = {
         "model": clip.name,
         "model_digest": clip.digest,
-        "preprocessing": open_clip.get_model_preprocess_cfg(clip.model),
         "sites": list(sites),
         "classes": list(images.classes),
         "n_images": settings.n_images,
