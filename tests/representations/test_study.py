@@ -14,7 +14,7 @@ from PIL import Image
 from torch import nn
 
 from circuitry import Clip, DomainFolder, Encoder, load_clip
-from circuitry.representations import study
+from circuitry.models.image_pass import activations as activations_of_images
 from circuitry.representations.grams import DomainRepresentation, gram_matrix, read_representations
 from circuitry.representations.kernel_alignment import cka
 from circuitry.representations.similarity import compare_representation_halves, compare_representations
@@ -251,14 +251,14 @@ def test_another_configuration_and_other_images_are_refused_by_name(clip: Clip, 
 def share(tiny: Tiny, root: Path, out: Path, rank: Rank, killed_after: int) -> None:
     """Do a rank's share; kill this process when it is about to run images for the n-th time."""
     torch.set_num_threads(1)
-    runs, run = iter(range(1000)), study.activations
+    runs = iter(range(1000))
 
     def counted(*args: object, **settings: object) -> object:
         if next(runs) == killed_after:
             os.kill(os.getpid(), signal.SIGKILL)
-        return run(*args, **settings)  # type: ignore[arg-type]
+        return activations_of_images(*args, **settings)  # type: ignore[arg-type]
 
-    study.activations = counted  # type: ignore[assignment]
+    pytest.MonkeyPatch().setattr("circuitry.representations.study.activations", counted)
     weights = tiny.config.with_suffix(".safetensors")
     represent(load_clip(tiny.config, weights), root, out, Work(rank, progress=False))
 
@@ -313,7 +313,7 @@ def test_activations_that_are_not_finite_are_refused(clip: Clip, root: Path, tmp
 
     with (
         clip.encoder.hooks(fwd_hooks=[("layer2.0", spoil)]),
-        pytest.raises(InputError, match=r"site 'layer2\.0' are not finite .*: look at the images and"),
+        pytest.raises(InputError, match=r"'layer2\.0' are not finite.*The first of these \d images is .*/axe/\d\.png\."),
     ):
         represent(clip, root, tmp_path, sites=("layer1.0", "layer2.0"))
 
