@@ -17,6 +17,7 @@ from tqdm import tqdm
 from circuitry.data.batches import Preprocess, numbered_batches
 from circuitry.data.domains import ImageRecord
 from circuitry.models.encoder import Encoder, checked_sites, clean_activations
+from circuitry.runs.errors import InputError
 
 BATCH_SIZE = 64
 """Images in one run; it changes no number but for rounding."""
@@ -80,6 +81,9 @@ def activations(
     for there, batch in image_batches(
         encoder, preprocess, records, batch_size=batch_size, strict=strict, progress=progress
     ):
-        with encoder.frozen():
-            found = clean_activations(encoder, batch, wanted)
+        try:
+            with encoder.frozen():
+                found = clean_activations(encoder, batch, wanted)
+        except InputError as error:
+            raise InputError(f"{error} The first of these {len(there)} images is {there[0].path}.") from error
         yield there, found

@@ -7,24 +7,26 @@
 All vectors are divided by their length, as CLIP does before it compares them.
 """
 
+import logging
 import os
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import open_clip
 import torch.nn.functional as F
 from platformdirs import user_cache_path
 
-from circuitry.data.captions import SHARED_STYLE_WORDS, STYLE_WORDS, readable, with_article
+from circuitry.data.captions import readable
 from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.data.images import image_listing
 from circuitry.models.clip import Clip
 from circuitry.models.image_pass import BATCH_SIZE, activations
+from circuitry.models.prompts import Template, style_templates
 from circuitry.representations.embedding_set import Embeddings
 from circuitry.runs.errors import InputError
 from circuitry.runs.provenance import digest
+
+log = logging.getLogger(__name__)
 
 
 def embed_images(
@@ -45,7 +47,7 @@ def embed_images(
         n_images: Images per class and domain, as ``images.select`` chooses them by ``seed``; default: all.
         seed: Seed of the choice.
         batch_size: Images in one run; it changes no number but for rounding.
-        cache_dir: Folder where results are kept, keyed by the model, its preprocessing and the contents of the files;
+        cache_dir: Folder where results are kept, keyed by the model and the contents of the files;
             default: the user's cache. One that cannot be written to is no error.
         progress: Whether to show a bar over images.
 
@@ -60,16 +62,16 @@ def embed_images(
     records = _chosen(images, n_images, seed)
     folder = Path(cache_dir) if cache_dir is not None else user_cache_path("circuitry") / "embeddings"
     path = folder / f"{_key(clip, records)}.safetensors"
-    if path.is_file():
-        try:
+    try:
+        if path.is_file():
             return Embeddings.load(path)
-        except InputError as error:
-            warnings.warn(f"embeddings are made again: {error}", stacklevel=2)
+    except (InputError, OSError) as error:
+        log.warning("embeddings are made again: %s", error)
     embedded = _embedded(clip, records, batch_size, progress)
     try:
         embedded.save(path)
     except OSError as error:
-        warnings.warn(f"embeddings are not kept for the next run: {error}", stacklevel=2)
+        log.warning("embeddings are not kept for another time: %s", error)
     return embedded
 
 
@@ -81,9 +83,8 @@ def _chosen(images: DomainFolder, n_images: int | None, seed: int) -> Sequence[I
 
 
 def _key(clip: Clip, records: Sequence[ImageRecord]) -> str:
-    """Return a digest of everything that shapes the vectors: model, preprocessing, the files' contents and order."""
-    files = list(image_listing(records).items())
-    return digest([clip.digest, open_clip.get_model_preprocess_cfg(clip.model), files])
+    """Return a digest of everything that shapes the vectors: the model, and the files' contents and order."""
+    return digest([clip.digest, list(image_listing(records).items())])
 
 
 def _embedded(clip: Clip, records: Sequence[ImageRecord], batch_size: int, progress: bool) -> Embeddings:
@@ -111,7 +112,7 @@ def embed_texts(
     class_names: Sequence[str],
     styles: Sequence[str] | None = None,
     *,
-    templates: Sequence[str | Callable[[str], str]] | None = None,
+    templates: Sequence[Template] | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> Embeddings:
     """Return one embedding per class, or per style and class, as `Clip.text_weights` makes them.
@@ -139,15 +140,10 @@ def embed_texts(
             f"Texts in styles need names of styles, each of which is its own template, but {given} given: "
             "give one of the two."
         )
-    prompts = {style: f"{with_article(_word(style))} of a {{}}." for style in styles}
+    prompts = {style: style_templates(style)[0] for style in styles}
     parts = [_texts(clip, class_names, style, prompt, [prompt], cache_dir) for style, prompt in prompts.items()]
     joined = [np.concatenate([getattr(part, name) for part in parts]) for name in ("source", "domain", "class_name")]
     return Embeddings(np.concatenate([part.vectors for part in parts]), *joined)
-
-
-def _word(style: str) -> str:
-    own = [word for word in STYLE_WORDS.get(style, ()) if word not in SHARED_STYLE_WORDS]
-    return own[0] if own else readable(style)
 
 
 def _texts(
@@ -155,7 +151,7 @@ def _texts(
     class_names: Sequence[str],
     style: str,
     pattern: str,
-    templates: Sequence[str | Callable[[str], str]] | None,
+    templates: Sequence[Template] | None,
     cache_dir: str | os.PathLike[str] | None,
 ) -> Embeddings:
     weights = clip.text_weights(class_names, templates, cache_dir=cache_dir).float().cpu().numpy()

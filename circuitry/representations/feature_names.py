@@ -4,13 +4,14 @@ A feature's direction and the embeddings of texts lie in one space, so a feature
 vocabulary whose text embedding has the largest cosine with it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import pandas as pd
 import torch.nn.functional as F
 
 from circuitry.data.captions import STYLE_WORDS, readable
 from circuitry.models.clip import Clip
+from circuitry.models.prompts import Template
 from circuitry.models.sae import SparseAutoencoder
 from circuitry.representations.image_features import site_of
 from circuitry.runs.errors import InputError
@@ -32,16 +33,16 @@ def name_features(
     sae: SparseAutoencoder,
     clip: Clip,
     vocabulary: Sequence[str] | None = None,
-    templates: Sequence[str | Callable[[str], str]] = ("{}",),
+    templates: Sequence[Template] = ("{}",),
 ) -> pd.DataFrame:
     """Name every feature by the word whose text embedding is nearest to its decoder row.
 
     Args:
         sae: An autoencoder of the model's embedding.
         clip: The model, whose text encoder embeds the words.
-        vocabulary: Words and phrases; `default_vocabulary` unless told. For a small model give the words that it
-            was trained on: others have arbitrary embeddings.
-        templates: Prompts, averaged as in `Clip.text_weights`; the bare word unless told.
+        vocabulary: Words and phrases; default: `default_vocabulary`. For a small model give the words that it was
+            trained on: others have arbitrary embeddings.
+        templates: Prompts, averaged as in `Clip.text_weights`; default: the bare word.
 
     Returns:
         Columns feature, name, cosine. Images and texts lie apart in CLIP's space, so cosines are small; what counts

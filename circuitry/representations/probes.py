@@ -1,4 +1,4 @@
-"""Linear probes: what can be read off a representation by a linear classifier (Alain & Bengio 2017, arXiv 1610.01644).
+"""Linear probes: what a linear classifier can read off a representation (Alain & Bengio 2017, arXiv 1610.01644).
 
 1. Features are standardised with the mean and deviation of the training images alone.
 2. A ridge classifier (least squares on targets of -1 and 1, one per class, classes weighted alike) is fitted in closed
@@ -13,7 +13,8 @@ every site of an encoder: can class and domain be read off, and does the class b
 No torch.
 """
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -21,8 +22,7 @@ import pandas as pd
 from jaxtyping import Float
 from scipy import stats
 from sklearn.linear_model import RidgeClassifierCV
-from sklearn.metrics import recall_score
-from sklearn.model_selection import StratifiedKFold
+from sklearn.model_selection import LeaveOneGroupOut, StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -70,8 +70,8 @@ def probe_accuracy(
             f"Every class needs an image in each of the {folds} folds, but {str(names[counts.argmin()])!r} has "
             f"{counts.min()}: give more images, leave the class out, or take fewer folds."
         )
-    parts = StratifiedKFold(folds, shuffle=True, random_state=seed).split(x, y)
-    return np.array([_balanced_accuracy(x[a], y[a], x[b], y[b], penalties) for a, b in parts])
+    parts = StratifiedKFold(folds, shuffle=True, random_state=seed)
+    return _balanced_accuracies(x, y, parts, penalties)
 
 
 def probe_left_out(
@@ -92,8 +92,9 @@ def probe_left_out(
         penalties: Candidates for the ridge penalty.
 
     Raises:
-        InputError: for fewer than two classes or groups, a group whose others have fewer than two classes, features
-            that are not finite, or another number of labels or groups than of images.
+        InputError: for fewer than two classes or groups, a group whose others have fewer than two classes, groups
+            without a class in common, features that are not finite, or another number of labels or groups than of
+            images.
 
     Example:
         >>> probe_left_out(embeddings, classes, domains)
@@ -102,20 +103,21 @@ def probe_left_out(
     x, y = _checked(features, labels)
     if len(groups) != len(y):
         raise InputError(f"Probes need one group per image, but {len(groups)} groups for {len(y)} images were given.")
-    by_image = np.asarray(groups)
-    names = np.unique(by_image)
+    names = [str(name) for name in np.unique(groups)]
     if len(names) < 2:
         raise InputError(f"Leaving a group out needs at least two groups, but {len(names)} was given.")
-    found = {}
-    for name in names:
-        train = by_image != name
+    parts = {}
+    for name, (train, test) in zip(names, LeaveOneGroupOut().split(x, y, groups), strict=True):
         known = np.unique(y[train])
         if len(known) < 2:
-            raise InputError(f"A probe needs at least two classes outside {str(name)!r}, but there is {len(known)}.")
-        test = ~train & np.isin(y, known)
-        if test.any():
-            found[str(name)] = _balanced_accuracy(x[train], y[train], x[test], y[test], penalties)
-    return found
+            raise InputError(f"A probe needs at least two classes outside {name!r}, but there is {len(known)}.")
+        test = test[np.isin(y[test], known)]
+        if len(test):
+            parts[name] = train, test
+    if not parts:
+        raise InputError("A group is tested on classes that another one has, but no two groups have one in common.")
+    accuracies = _balanced_accuracies(x, y, parts.values(), penalties)
+    return dict(zip(parts, accuracies.tolist(), strict=True))
 
 
 class SiteProbes(NamedTuple):
@@ -197,9 +199,16 @@ def _checked(features: np.ndarray, labels: Sequence[str]) -> tuple[np.ndarray, n
     return features.astype(np.float64), np.asarray(labels)
 
 
-def _balanced_accuracy(
-    x: np.ndarray, y: np.ndarray, x_test: np.ndarray, y_test: np.ndarray, penalties: Sequence[float]
-) -> float:
+def _balanced_accuracies(
+    x: np.ndarray,
+    y: np.ndarray,
+    parts: StratifiedKFold | Iterable[tuple[np.ndarray, np.ndarray]],
+    penalties: Sequence[float],
+) -> np.ndarray:
+    """Return the balanced accuracy on each part's test images of a classifier that is fitted on its training images."""
     probe = make_pipeline(StandardScaler(), RidgeClassifierCV(penalties, class_weight="balanced"))
-    guesses = probe.fit(x, y).predict(x_test)
-    return float(recall_score(y_test, guesses, labels=np.unique(y_test), average="macro"))
+    with warnings.catch_warnings():
+        # A group may lack a class that is guessed; the mean is over the classes that it has.
+        warnings.filterwarnings("ignore", "y_pred contains classes not in y_true")
+        found = cross_val_score(probe, x, y, scoring="balanced_accuracy", cv=parts, error_score="raise")
+    return np.asarray(found)

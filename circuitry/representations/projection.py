@@ -54,7 +54,7 @@ def embedding_map(vectors: Float[np.ndarray, "n d"], method: str = "auto", seed:
     installed = importlib.util.find_spec("umap") is not None
     if method == "umap" and not installed:
         raise InputError(
-            "A map by UMAP needs umap-learn, which is not installed: pip install 'circuitry[umap]', or choose pca."
+            "A map by UMAP needs umap-learn, which is not installed: pip install 'clip-circuitry[umap]', or choose pca."
         )
     if len(vectors) < 4 or vectors.shape[1] < 2 or not np.isfinite(vectors).all():
         raise InputError(

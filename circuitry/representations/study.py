@@ -16,7 +16,6 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-import open_clip
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -99,7 +98,6 @@ def extract_representations(
     config = {
         "model": clip.name,
         "model_digest": clip.digest,
-        "preprocessing": open_clip.get_model_preprocess_cfg(clip.model),
         "sites": list(sites),
         "classes": list(images.classes),
         "n_images": settings.n_images,
@@ -125,16 +123,17 @@ def check_comparable(images: DomainFolder) -> None:
     Raises:
         InputError: for two domains with too few classes in common, or a domain with too few classes of two images.
     """
-    counts = images.counts()
+    table = images.counts()
+    counts = {domain: table.loc[domain].to_numpy() for domain in images.domains}
     for a, b in combinations(images.domains, 2):
-        common = int(((counts.loc[a] > 0) & (counts.loc[b] > 0)).sum())
+        common = np.count_nonzero((counts[a] > 0) & (counts[b] > 0))
         if common < FEWEST:
             raise InputError(
                 f"Unbiased CKA needs at least {FEWEST} classes with images in both domains, but {a} and {b} have "
                 f"{common} in common: give more classes, or leave one of the domains out."
             )
     for domain in images.domains:
-        halved = int((counts.loc[domain] > 1).sum())
+        halved = np.count_nonzero(counts[domain] > 1)
         if halved < FEWEST:
             raise InputError(
                 f"The CKA of two halves needs at least {FEWEST} classes with two images, but {domain} has {halved}: "

@@ -101,6 +101,22 @@ def test_folds_depend_on_the_seed_alone() -> None:
     assert probe_accuracy(x.astype(np.float32), labels, folds=3).shape == (3,)
 
 
+def test_accuracies_are_those_of_the_code_before_scikit_learn_did_the_folds() -> None:
+    # Stored from the loop over folds with recall_score, bit for bit; the groups' classes are not all alike.
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(120, 12)).astype(np.float32)
+    labels = np.array(["a", "b", "c"])[rng.integers(0, 3, 120)].tolist()
+    x[:, 0] += np.array(labels) == "a"
+    x[:, 1] += 0.5 * (np.array(labels) == "b")
+    groups = np.array(["u", "v", "w", "z"])[rng.integers(0, 4, 120)].tolist()
+    assert probe_accuracy(x, labels, seed=2).tolist() == [
+        *(0.3703703703703704, 0.35185185185185186, 0.43716931216931226, 0.5945767195767196, 0.47420634920634924)
+    ]
+    found = probe_left_out(x, labels, groups)
+    assert list(found) == ["u", "v", "w", "z"]
+    assert list(found.values()) == [0.5438311688311689, 0.48148148148148145, 0.44523809523809527, 0.5079365079365079]
+
+
 # Leaving a group out
 
 
@@ -184,6 +200,8 @@ def test_bad_input_is_named_in_a_sentence() -> None:
         probe_left_out(x, labels, ["a"] * 12)
     with pytest.raises(InputError, match="at least two classes outside 'a', but there is 1"):
         probe_left_out(x, labels, ["b", "a", "a"] * 4)
+    with pytest.raises(InputError, match="classes that another one has, but no two groups have one in common"):
+        probe_left_out(x, ["cat", "dog"] * 3 + ["axe", "bed"] * 3, ["a"] * 6 + ["b"] * 6)
     with pytest.raises(InputError, match=r"finite, but those given \[12, 0\] are none"):
         probe_accuracy(x[:, :0], labels, folds=2)
     x[3, 1] = np.nan

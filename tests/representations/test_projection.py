@@ -11,7 +11,7 @@ from circuitry.representations.projection import map_table
 from tests.representations.test_separation import random_embeddings
 
 needs_umap = pytest.mark.skipif(
-    importlib.util.find_spec("umap") is None, reason="needs umap-learn: pip install 'circuitry[umap]'"
+    importlib.util.find_spec("umap") is None, reason="needs umap-learn: pip install 'clip-circuitry[umap]'"
 )
 
 
@@ -36,7 +36,7 @@ def test_auto_is_principal_components_without_umap(monkeypatch: pytest.MonkeyPat
     without_umap(monkeypatch)
     vectors = np.random.default_rng(0).normal(size=(9, 4))
     np.testing.assert_array_equal(embedding_map(vectors).points, embedding_map(vectors, "pca").points)
-    with pytest.raises(InputError, match=r"not installed: pip install 'circuitry\[umap\]', or choose pca"):
+    with pytest.raises(InputError, match=r"not installed: pip install 'clip-circuitry\[umap\]', or choose pca"):
         embedding_map(vectors, "umap")
 
 
