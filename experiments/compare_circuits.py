@@ -136,7 +136,7 @@ def main(config: Config) -> None:
         **graphs.manifest["config"],
         **graphs.manifest["versions"],
     }
-    write_results(report, tables, config.out, None, provenance)
+    print(write_results(report, tables, config.out, None, provenance))
 
 
 def planned(config: Config, rank: Rank) -> tuple[Clip, DomainFolder, Extraction]:

@@ -104,7 +104,7 @@ def main(config: Config) -> None:
     add_methods(report, rules, planted, len(keys))
     images, maps = pixels_of_a_circuit(subject, class_name, domain, memory_gib=config.memory_gib)
     add_pixels(report, images, maps, [f"{domain} {i + 1}" for i in range(len(images))], class_name)
-    write_results(report, tables, config.out, config.results, subject.provenance() | {"seed": config.seed})
+    print(write_results(report, tables, config.out, config.results, subject.provenance() | {"seed": config.seed}))
 
 
 def rule_keys(subject: Subject, n: int) -> list[tuple[str, str]]:

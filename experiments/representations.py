@@ -98,7 +98,7 @@ def main(config: Config) -> None:
     add_reading_guide(report)
     settings = {name: value for name, value in asdict(config).items() if name not in ("out", "results", "memory_gib")}
     provenance = {**settings, "model_digest": clip.digest, **versions()}
-    write_results(report, tables, config.out, config.results, provenance)
+    print(write_results(report, tables, config.out, config.results, provenance))
 
 
 if __name__ == "__main__":

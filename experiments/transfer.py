@@ -72,7 +72,9 @@ def main(config: Config) -> None:
     )
     add_transfer(report, transfer, similarity, marks, chosen_sites(next(iter(chosen.values())), None))
     add_interchange(report, exchanged, marks)
-    write_results(report, tables, config.out, config.results, subject.provenance() | {"seed": config.seed}, small)
+    print(
+        write_results(report, tables, config.out, config.results, subject.provenance() | {"seed": config.seed}, small)
+    )
 
 
 def matrices(transfer: pd.DataFrame) -> pd.DataFrame:
