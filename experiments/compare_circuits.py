@@ -88,7 +88,7 @@ def main(config: Config) -> None:
         **graphs.settings,
         **graphs.manifest["versions"],
     }
-    write_results(report, tables, config.out, None, provenance)
+    print(write_results(report, tables, config.out, None, provenance))
 
 
 def check_names(config: Config, images: DomainFolder) -> None:

@@ -201,7 +201,7 @@ def write(config: Config, subject: Subject, found: dict[tuple[str, int], Measure
         **versions(),
     }
     small = [name for name in tables if name not in ("measures", "distances")]
-    write_results(report, tables, config.out, config.results, provenance, small)
+    print(write_results(report, tables, config.out, config.results, provenance, small))
 
 
 def over_seeds(distances: list[Distances]) -> Distances:

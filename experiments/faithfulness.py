@@ -14,6 +14,8 @@ whatever it is shown.
         --circuits runs/domainnet/circuits --out runs/domainnet/faithfulness
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,11 +23,12 @@ from pathlib import Path
 import pandas as pd
 
 from circuitry.interventions.attribution_check import check_attribution, compare_rules
-from circuitry.interventions.curves import curves_by_domain
+from circuitry.interventions.curves import FaithfulnessCurve, curves_by_domain
 from circuitry.interventions.faithfulness import chosen_sites
 from circuitry.interventions.planted import RULES, planted_attention, planted_convolution, score_methods
 from circuitry.interventions.study import pixels_of_a_circuit, study_faithfulness
 from circuitry.interventions.subject import Subject, SubjectSettings
+from circuitry.interventions.summaries import nearest_to_a_tenth, span
 from circuitry.reports.figures.style import domain_marks
 from circuitry.reports.page import Report, write_results
 from circuitry.reports.sections.interventions import (
@@ -36,6 +39,9 @@ from circuitry.reports.sections.interventions import (
     add_selectivity_over_depth,
 )
 from circuitry.runs.command_line import run_script
+
+DEAF_BELOW = 0.1
+"""Selectivity below which circuits are said to answer their class whatever they are shown."""
 
 
 @dataclass(frozen=True)
@@ -99,12 +105,29 @@ def main(config: Config) -> None:
         f"Causal checks of {len(subject.keys)} circuits, on {subject.tested_on}.",
     )
     add_faithfulness(report, curves, marks)
+    report.text(listening_verdict(curves))
     add_selectivity_over_depth(report, alone, marks, sites)
     add_attribution_check(report, check, sites, f"{class_name} in {domain}")
     add_methods(report, rules, planted, len(keys))
     images, maps = pixels_of_a_circuit(subject, class_name, domain, memory_gib=config.memory_gib)
     add_pixels(report, images, maps, [f"{domain} {i + 1}" for i in range(len(images))], class_name)
-    write_results(report, tables, config.out, config.results, subject.provenance() | {"seed": config.seed})
+    print(write_results(report, tables, config.out, config.results, subject.provenance() | {"seed": config.seed}))
+
+
+def listening_verdict(curves: Sequence[FaithfulnessCurve]) -> str:
+    """Say whether what the circuits answer depends on the image; nothing where selectivity was not measured."""
+    selective = curves_by_domain([curve for curve in curves if curve.ranking == "absolute"], "selectivity")
+    size = nearest_to_a_tenth(curves[0].fractions)
+    best = span(selective, "kept", size).high
+    if math.isnan(best):
+        return ""
+    words = f"With {size:.0%} of the units the most selective domain's circuits reach {best:z.2f}: "
+    if best < DEAF_BELOW:
+        return words + (
+            f"below {DEAF_BELOW}, so the circuits answer their class whatever they are shown. Under this ablation what "
+            "is kept of the later sites hardly depends on the image any more, and faithfulness alone would not show it."
+        )
+    return words + f"{DEAF_BELOW} or more, so what the circuits answer still depends on the image."
 
 
 def rule_keys(subject: Subject, n: int) -> list[tuple[str, str]]:

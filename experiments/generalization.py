@@ -161,7 +161,7 @@ def write(config: Config, evaluated: pd.DataFrame, chance: float, marks: Mapping
     )
     tables = {"evaluation": evaluated, "settings": table, "robustness": points}
     provenance = {"runs": sorted(set(evaluated["run"])), "classifier": classifier, "measure": MEASURE, **versions()}
-    write_results(report, tables, config.out, config.results, provenance, ("settings", "robustness"))
+    print(write_results(report, tables, config.out, config.results, provenance, ("settings", "robustness")))
 
 
 def in_words(table: pd.DataFrame, chance: float) -> str:

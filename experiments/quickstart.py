@@ -174,7 +174,7 @@ def write_report(config: Config, subject: Subject, accuracy: pd.DataFrame, check
         "attribution_against_patching": checks.attribution.points,
     }
     provenance = {"model": clip.name, **graphs.settings, **graphs.manifest["versions"]}
-    write_results(report, tables, config.out, config.results, provenance, SMALL_TABLES)
+    print(write_results(report, tables, config.out, config.results, provenance, SMALL_TABLES))
 
 
 def step(text: str) -> None:

@@ -103,7 +103,7 @@ def main(config: Config) -> None:
     unimportant = {"out", "results", *(field.name for field in fields(WorkSettings))}
     settings = {name: value for name, value in asdict(config).items() if name not in unimportant}
     provenance = {**settings, "model_digest": made["model_digest"], **versions()}
-    write_results(report, tables, config.out, config.results, provenance)
+    print(write_results(report, tables, config.out, config.results, provenance))
 
 
 def represent(config: Config, work: Work) -> None:

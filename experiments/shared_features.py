@@ -91,7 +91,7 @@ def main(config: Config) -> None:
     about = {"autoencoder": {key: value for key, value in sae.about.items() if key != "history"}}
     chosen = {"data": config.data, "split": config.split, "n_images": config.n_images, "seed": config.seed}
     provenance = {"model": clip.name, "model_digest": clip.digest, **chosen, **about, **versions()}
-    write_results(report, tables, config.out, config.results, provenance, SMALL_TABLES)
+    print(write_results(report, tables, config.out, config.results, provenance, SMALL_TABLES))
 
 
 def autoencoder(config: Config, clip: Clip) -> SparseAutoencoder:

@@ -22,10 +22,11 @@ from circuitry import compare, compare_halves, domain_matrix
 from circuitry.interventions.faithfulness import chosen_sites
 from circuitry.interventions.study import study_transfer
 from circuitry.interventions.subject import SubjectSettings
+from circuitry.interventions.summaries import transfer_correlations
 from circuitry.interventions.transfer_tables import transfer_matrix, transfer_over_depth
 from circuitry.reports.figures.style import domain_marks
 from circuitry.reports.page import Report, write_results
-from circuitry.reports.sections.interventions import add_interchange, add_transfer, transfer_correlations
+from circuitry.reports.sections.interventions import add_interchange, add_transfer
 from circuitry.runs.command_line import run_script
 
 
@@ -72,7 +73,9 @@ def main(config: Config) -> None:
     )
     add_transfer(report, transfer, similarity, marks, chosen_sites(next(iter(chosen.values())), None))
     add_interchange(report, exchanged, marks)
-    write_results(report, tables, config.out, config.results, subject.provenance() | {"seed": config.seed}, small)
+    print(
+        write_results(report, tables, config.out, config.results, subject.provenance() | {"seed": config.seed}, small)
+    )
 
 
 def matrices(transfer: pd.DataFrame) -> pd.DataFrame:

@@ -19,12 +19,13 @@ def contact_sheet(
     per_cell: int = 2,
     tile: int = 64,
 ) -> Image.Image:
-    """A grid with labels left and on top; cell (row, column) shows its first ``per_cell`` images.
+    """Return a grid with labels left and on top; cell (row, column) shows its first ``per_cell`` images.
 
-    Images are fitted into squares of ``tile`` pixels, keeping their shape.  A place without an image stays
-    blank with a dash.
+    Images are fitted into squares of ``tile`` pixels, keeping their shape. A place without an image stays blank with a
+    dash.
 
-    Raises InputError when there is nothing to show, or a cell belongs to no row or column.
+    Raises:
+        InputError: for nothing to show, or a cell that belongs to no row or column.
 
     Example:
         >>> contact_sheet({("fish", "real"): [Path("a.png")]}, rows=["fish"], columns=["real", "sketch"])
@@ -63,14 +64,14 @@ def _check(
 ) -> None:
     if not rows or not columns or per_cell < 1 or tile < 1:
         raise InputError(
-            "a contact sheet needs at least one row, one column, per_cell >= 1 and tile >= 1, but got "
-            f"{len(rows)} rows, {len(columns)} columns, per_cell={per_cell}, tile={tile}; pass what to show"
+            "A contact sheet needs at least one row, one column, per_cell >= 1 and tile >= 1, but got "
+            f"{len(rows)} rows, {len(columns)} columns, per_cell={per_cell}, tile={tile}; pass what to show."
         )
     for row, column in cells:
         if row not in rows or column not in columns:
             raise InputError(
-                f"the cell ({row!r}, {column!r}) is in no row and column of the contact sheet; "
-                "add its labels to rows and columns or leave the cell out"
+                f"The cell ({row!r}, {column!r}) is in no row and column of the contact sheet; "
+                "add its labels to rows and columns or leave the cell out."
             )
 
 

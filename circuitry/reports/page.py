@@ -4,19 +4,18 @@ The file needs no network and no other file: plotly.js is inlined once, images a
 """
 
 import base64
-import html
 import importlib.util
 import io
 import json
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from importlib import resources
 from numbers import Integral, Real
 from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
 
+import jinja2
 import pandas as pd
 import plotly.graph_objects as go
 import plotly.io
@@ -33,16 +32,8 @@ FIGURE_CONFIG = {
     "plotlyServerURL": "",
     "modeBarButtonsToRemove": ["select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "autoScale2d"],
 }
-# Browsers do not lay a drawing out again for paper; 680 pixels fit the width of A4 and of Letter.
-PRINT_SCRIPT = """
-const figures = () => document.querySelectorAll(".plotly-graph-div");
-addEventListener("beforeprint", () => figures().forEach(figure => {
-  figure.screenWidth = figure.layout.width;
-  Plotly.relayout(figure, {width: Math.min(680, figure.screenWidth ?? 680)});
-}));
-addEventListener("afterprint", () => figures().forEach(figure =>
-  Plotly.relayout(figure, {width: figure.screenWidth ?? null, autosize: !figure.screenWidth})));
-"""
+TEMPLATES = jinja2.Environment(loader=jinja2.PackageLoader("circuitry.reports", ""), autoescape=True)
+NEEDS_KALEIDO = "they need kaleido, pip install 'clip-circuitry[static]' (from a checkout: pip install '.[static]')"
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
@@ -67,28 +58,27 @@ class Report:
             raise InputError("A report needs a title, an empty one was given.")
         self._title = title
         self._introduction = introduction
-        self._sections: list[str] = []
-        self._blocks: list[str] = []
+        self._blocks: list[tuple[str, object]] = []
+        self._links: list[tuple[str, str]] = []
+        self._provenance: dict[str, str] = {}
         self._figures = 0
         self._tables = 0
         self.plotly_figures: dict[str, go.Figure] = {}
-        """The interactive figures by the id of their div, for ``write_static``."""
-        self._provenance = ""
+        """The interactive figures by the id of their div, for `write_static`."""
 
     def section(self, heading: str) -> None:
         """Start a section, which the table of contents lists."""
-        self._sections.append(heading)
-        number = len(self._sections)
-        self._blocks.append(f'<h2 id="section-{number}">{html.escape(heading)}</h2>')
+        name = f"section-{len(self._links) + 1}"
+        self._links.append((name, heading))
+        self._blocks.append(("section", {"name": name, "heading": heading}))
 
     def text(self, text: str) -> None:
         """Add plain text; empty lines separate paragraphs."""
-        self._blocks.append(_paragraphs(text))
+        self._blocks.append(("text", text))
 
     def figure(self, figure: go.Figure, caption: str) -> None:
         """Add an interactive plotly figure with its caption."""
-        self._figures += 1
-        name = f"figure-{self._figures}"
+        name = f"figure-{self._figures + 1}"
         self.plotly_figures[name] = figure
         drawing = plotly.io.to_html(
             figure,
@@ -98,13 +88,13 @@ class Report:
             config=FIGURE_CONFIG,
             default_height=f"{figure.layout.height or 450}px",
         )
-        self._add_figure(drawing, caption)
+        self._add_figure(caption, drawing=drawing)
 
     def image(self, image: Image.Image | bytes, caption: str, *, alt: str) -> None:
         """Embed a picture, a PIL image or the bytes of a PNG file; ``alt`` says what it shows.
 
         Raises:
-            InputError: bytes of another format, or an empty ``alt``.
+            InputError: for bytes of another format, or an empty ``alt``.
         """
         if not alt.strip():
             raise InputError("An image needs an alternative text that says what it shows, an empty one was given.")
@@ -114,89 +104,66 @@ class Report:
             image = buffer.getvalue()
         if not image.startswith(PNG_SIGNATURE):
             raise InputError("The bytes of an image must be those of a PNG file; open others with PIL first.")
-        self._figures += 1
-        encoded = base64.b64encode(image).decode("ascii")
-        self._add_figure(f'<img src="data:image/png;base64,{encoded}" alt="{html.escape(alt)}">', caption)
+        self._add_figure(caption, png=base64.b64encode(image).decode("ascii"), alt=alt)
 
-    def _add_figure(self, content: str, caption: str) -> None:
-        label = f"<b>Figure {self._figures}.</b> {html.escape(caption)}"
-        self._blocks.append(f"<figure>{content}<figcaption>{label}</figcaption></figure>")
+    def _add_figure(self, caption: str, **content: str) -> None:
+        self._figures += 1
+        self._blocks.append(("figure", {"label": f"Figure {self._figures}.", "caption": caption, **content}))
 
     def table(self, table: pd.DataFrame, caption: str, *, formats: Mapping[str, str] | None = None) -> None:
         """Add a table with readable numbers; its index is shown unless it merely counts the rows.
 
         Args:
-            table: at most a few dozen rows read well.
-            caption: what the numbers are, with units.
-            formats: format specification by column, such as ``".1%"``; the others get three decimals.
+            table: At most a few dozen rows read well.
+            caption: What the numbers are, with units.
+            formats: Format specification by column, such as ``".1%"``; the others get three decimals.
 
         Raises:
-            InputError: ``formats`` names a column that the table lacks.
+            InputError: for ``formats`` of a column that the table lacks.
         """
         formats = dict(formats or {})
         if unknown := [column for column in formats if column not in table.columns]:
             raise InputError(
                 f"formats names the column {', '.join(unknown)}, the table has {', '.join(map(str, table.columns))}."
             )
+        shown = table if isinstance(table.index, pd.RangeIndex) else table.reset_index()
         self._tables += 1
-        label = f"<caption><b>Table {self._tables}.</b> {html.escape(caption)}</caption>"
-        self._blocks.append(f'<div class="table">{_table(table, label, formats)}</div>')
+        block = {
+            "label": f"Table {self._tables}.",
+            "caption": caption,
+            "columns": [
+                {"name": str(column).replace("_", " "), "numeric": pd.api.types.is_numeric_dtype(shown[column])}
+                for column in shown
+            ],
+            "rows": [
+                [_cell(value, formats.get(str(column))) for column, value in zip(shown, row, strict=True)]
+                for row in shown.itertuples(index=False)
+            ],
+        }
+        self._blocks.append(("table", block))
 
     def provenance(self, facts: Mapping[str, object]) -> None:
         """Say where the numbers come from: checkpoint, settings, versions, seeds. Stands at the end."""
-        rows = "".join(
-            f'<tr><th scope="row">{html.escape(str(name))}</th><td>{html.escape(_cell(value))}</td></tr>'
-            for name, value in facts.items()
-        )
-        self._provenance = f'<h2 id="provenance">Provenance</h2><div class="table"><table>{rows}</table></div>'
+        self._provenance = {name: _cell(value) for name, value in facts.items()}
 
     def write(self, path: str | PathLike[str]) -> Path:
         """Write the page whole or not at all, and return its path."""
         target = Path(path)
-        with whole_file(target) as temporary:
-            temporary.write_text(self._page(), encoding="utf-8")
-        return target
-
-    def _page(self) -> str:
-        title = html.escape(self._title)
-        style = resources.files("circuitry.reports").joinpath("page.css").read_text(encoding="utf-8")
-        script = f"<script>{plotly.offline.get_plotlyjs()}\n{PRINT_SCRIPT}</script>" if self.plotly_figures else ""
-        links = [(f"section-{i}", heading) for i, heading in enumerate(self._sections, start=1)]
-        if self._provenance:
-            links.append(("provenance", "Provenance"))
-        items = "".join(f'<li><a href="#{name}">{html.escape(heading)}</a></li>' for name, heading in links)
-        contents = f'<nav aria-label="Contents"><ol>{items}</ol></nav>' if len(links) > 1 else ""
-        body = "\n".join([_paragraphs(self._introduction), contents, *self._blocks, self._provenance])
-        return (
-            f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-            f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{title}</title>\n'
-            f'<link rel="icon" href="data:,">\n<style>\n{style}</style>\n{script}\n</head>\n'
-            f"<body>\n<main>\n<h1>{title}</h1>\n{body}\n</main>\n</body>\n</html>\n"
+        page = TEMPLATES.get_template("page.html.jinja").render(
+            title=self._title,
+            introduction=self._introduction,
+            links=[*self._links, *([("provenance", "Provenance")] if self._provenance else [])],
+            blocks=self._blocks,
+            provenance=self._provenance,
+            plotly_js=plotly.offline.get_plotlyjs() if self.plotly_figures else "",
         )
-
-
-def _paragraphs(text: str) -> str:
-    return "\n".join(f"<p>{html.escape(part.strip())}</p>" for part in text.split("\n\n") if part.strip())
-
-
-def _table(table: pd.DataFrame, caption: str, formats: Mapping[str, str]) -> str:
-    if not isinstance(table.index, pd.RangeIndex):
-        table = table.reset_index()
-    numeric = [pd.api.types.is_numeric_dtype(table[column]) for column in table.columns]
-    kinds = [' class="number"' if is_number else "" for is_number in numeric]
-    head = "".join(
-        f'<th scope="col"{kind}>{html.escape(str(column).replace("_", " "))}</th>'
-        for column, kind in zip(table.columns, kinds, strict=True)
-    )
-    rows = []
-    for row in table.itertuples(index=False):
-        cells = zip(table.columns, row, kinds, strict=True)
-        rows.append("".join(f"<td{kind}>{html.escape(_cell(v, formats.get(c)))}</td>" for c, v, kind in cells))
-    body = "".join(f"<tr>{cells}</tr>" for cells in rows)
-    return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        with whole_file(target) as temporary:
+            temporary.write_text(page, encoding="utf-8")
+        return target
 
 
 def _cell(value: object, spec: str | None = None) -> str:
+    """Return a value as text: a dash for what is missing; for a number three decimals, or what ``spec`` says."""
     if value is None or value is pd.NA or value is pd.NaT or (isinstance(value, Real) and math.isnan(value)):
         return "–"
     if spec is not None:
@@ -214,7 +181,7 @@ def _cell(value: object, spec: str | None = None) -> str:
 
 
 class StaticImages(NamedTuple):
-    """What ``write_static`` wrote, and if that is nothing, what was missing."""
+    """The PNG files that `write_static` wrote; where it wrote none, what they need."""
 
     paths: list[Path]
     missing: str | None
@@ -226,17 +193,17 @@ def write_static(
     """Write ``folder/<name>.png`` for every figure, all of them or none, where kaleido and a browser are there.
 
     Args:
-        figures: the figures by the name of their file.
-        folder: made where it does not exist.
-        width: of figures that do not set their own, in pixels before scaling.
-        scale: image pixels per pixel of the figure.
+        figures: Figures by the name of their file.
+        folder: Made where it does not exist.
+        width: Width of figures that do not set their own, in pixels before scaling.
+        scale: Pixels of the image per pixel of the figure.
 
     Returns:
-        The paths; or none and the reason, where the extra ``static`` or a browser is not installed. Every other
+        The paths; or none and what they need, where the extra ``static`` or a browser is not installed. Every other
         failure is raised.
     """
     if importlib.util.find_spec("kaleido") is None:
-        return StaticImages([], "kaleido is not installed: pip install 'circuitry[static]'")
+        return StaticImages([], NEEDS_KALEIDO)
     import kaleido
     from kaleido.errors import ChromeNotFoundError
 
@@ -259,7 +226,9 @@ def write_static(
             # Without mathjax=False kaleido's page asks the network for it.
             kaleido.write_fig_from_object_sync(jobs, cancel_on_error=True, kopts={"mathjax": False})
     except ChromeNotFoundError:
-        return StaticImages([], "no Chrome or Chromium was found: install one, or run plotly_get_chrome")
+        return StaticImages(
+            [], "they need Chrome or Chromium, and none was found: install one, or run plotly_get_chrome"
+        )
     return StaticImages(paths, None)
 
 
@@ -271,11 +240,29 @@ def write_figure(figure: go.Figure, stem: str | PathLike[str]) -> list[Path]:
     return [page, *write_static({page.stem: figure}, page.parent).paths]
 
 
-def write_tables(tables: Mapping[str, pd.DataFrame], folder: Path) -> None:
-    """Write tables as CSV files, each whole or not at all."""
-    for name, table in tables.items():
-        with whole_file(folder / f"{name}.csv") as temporary:
+def write_tables(tables: Mapping[str, pd.DataFrame], folder: Path) -> list[Path]:
+    """Write tables as CSV files, each whole or not at all, and return their paths."""
+    paths = [folder / f"{name}.csv" for name in tables]
+    for path, table in zip(paths, tables.values(), strict=True):
+        with whole_file(path) as temporary:
             table.to_csv(temporary, index=False, float_format="%.6g")
+    return paths
+
+
+class Written(NamedTuple):
+    """What `write_results` wrote; as text, what a script tells its user."""
+
+    report: Path
+    tables: list[Path]
+    figures: StaticImages
+
+    def __str__(self) -> str:
+        lines = [f"report: {self.report}"]
+        if self.figures.paths:
+            lines.append(f"PNG figures: {self.figures.paths[0].parent}")
+        elif self.figures.missing is not None:
+            lines.append(f"no PNG figures: {self.figures.missing}")
+        return "\n".join(lines)
 
 
 def write_results(
@@ -285,8 +272,8 @@ def write_results(
     results: Path | None,
     provenance: Mapping[str, object],
     small: Sequence[str] | None = None,
-) -> None:
-    """Write report, tables and PNG figures into a folder, and what is committed into another; say where.
+) -> Written:
+    """Write report, tables and PNG figures into a folder, and what is committed into another; return the paths.
 
     Args:
         report: The report, but for its provenance.
@@ -294,14 +281,13 @@ def write_results(
         out: Folder for ``report.html``, ``tables`` and ``figures``.
         results: Folder for the small tables and ``provenance.json``, if any.
         provenance: What made it.
-        small: Names of the tables that are small enough to be committed; all unless told.
+        small: Names of the tables that are small enough to be committed; default: all.
     """
-    write_tables(tables, out / "tables")
+    paths = write_tables(tables, out / "tables")
     if results is not None:
-        write_tables({name: tables[name] for name in (tables if small is None else small)}, results)
+        paths += write_tables({name: tables[name] for name in (tables if small is None else small)}, results)
         with whole_file(results / "provenance.json") as temporary:
             temporary.write_text(json.dumps(provenance, indent=1, default=str) + "\n")
     report.provenance({key: str(value) for key, value in provenance.items()})
-    static = write_static(report.plotly_figures, out / "figures")
-    print(f"PNG figures: {out / 'figures'}" if static.paths else f"no PNG figures: {static.missing}")
-    print(f"report: {report.write(out / 'report.html')}")
+    figures = write_static(report.plotly_figures, out / "figures")
+    return Written(report.write(out / "report.html"), paths, figures)

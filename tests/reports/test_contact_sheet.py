@@ -76,5 +76,5 @@ def test_nothing_to_show_is_refused(rows: list[str], columns: list[str], per_cel
 
 
 def test_a_cell_outside_the_grid_is_refused() -> None:
-    with pytest.raises(InputError, match=r"the cell \('fish', 'oil'\) is in no row and column .* add its labels"):
+    with pytest.raises(InputError, match=r"The cell \('fish', 'oil'\) is in no row and column .* add its labels"):
         contact_sheet({("fish", "oil"): [filled(RED)]}, ["fish"], ["real"])

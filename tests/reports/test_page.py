@@ -1,8 +1,10 @@
 """One self-contained page; what it holds, and that a browser draws it."""
 
 import base64
+import html
 import io
 import re
+from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ from circuitry.reports.figures.bars import accuracy_bars
 from circuitry.reports.figures.circuit_graphs import circuit_pair
 from circuitry.reports.figures.heatmaps import similarity_heatmap
 from circuitry.reports.figures.over_depth import overlap_over_depth
-from circuitry.reports.page import Report, write_static
+from circuitry.reports.page import Report, StaticImages, Written, write_static
 from circuitry.runs.errors import InputError
 from tests.reports.figures.conftest import SITES
 from tests.reports.figures.test_circuit_graphs import circuits
@@ -70,7 +72,7 @@ def test_text_is_escaped_and_split_into_paragraphs(tmp_path: Path) -> None:
     assert "<script" not in page
     assert page.count("&lt;script&gt;") == 12  # title and section stand twice, the rest once
     assert "<p>one</p>\n<p>&lt;script&gt;" in page
-    assert 'alt="a &quot;quoted&quot; &lt;alt&gt;"' in page
+    assert 'alt="a &#34;quoted&#34; &lt;alt&gt;"' in page
 
 
 def test_names_in_figures_cannot_end_the_script(tmp_path: Path) -> None:
@@ -227,6 +229,50 @@ def test_every_kind_of_figure_is_drawn(tmp_path: Path) -> None:
     assert len(picture.convert("RGB").getcolors(1 << 24) or []) > 50
 
 
+HARMFUL = (
+    "<script>console.error('ran')</script>",
+    "<img src=x onerror=\"console.error('ran')\">",
+    "'\"></h2></caption></script><svg onload=console.error('ran')>",
+    "<a href=\"javascript:console.error('ran')\">name</a>",
+    "{{ 7 * 7 }}{% include 'page.css' %}",
+)
+
+
+class _Attributes(HTMLParser):
+    """The attributes of all elements of a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[str, str | None]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found += attrs
+
+
+@needs_browser
+def test_no_name_of_a_class_domain_or_file_is_run(tmp_path: Path) -> None:
+    report = Report("t")
+    for name in HARMFUL:
+        report.section(name)
+        report.text(name)
+        report.table(pd.DataFrame({name: [name], "list": [[name]], "facts": [{name: name}]}, index=[name]), name)
+        report.image(Image.new("RGB", (2, 2)), name, alt=name)
+        depth = pd.DataFrame([{"domain": name, "site": s, "value": 0.5, "low": 0.4, "high": 0.6} for s in SITES])
+        report.figure(overlap_over_depth(depth, SITES, title=name, measure=name), name)
+        matrix = pd.DataFrame([[0.5]], index=[name], columns=[name])
+        report.figure(similarity_heatmap(matrix, title=name, measure=name), name)
+    report.provenance({name: {name: [name]} for name in HARMFUL})
+    page = load(report.write(tmp_path / "report.html"))
+    assert page.console_errors == ()
+    assert page.requests == ()
+    attributes = _Attributes()
+    attributes.feed(page.dom)
+    assert not [key for key, _ in attributes.found if key.startswith("on")]
+    assert not [value for _, value in attributes.found if (value or "").strip().lower().startswith("javascript")]
+    headings = re.findall(r'<h2 id="section-\d">(.*?)</h2>', page.dom)
+    assert [html.unescape(heading) for heading in headings] == list(HARMFUL)
+
+
 @needs_browser
 def test_the_browser_tells_what_went_wrong(tmp_path: Path) -> None:
     path = tmp_path / "page.html"
@@ -261,8 +307,21 @@ def test_static_images_without_kaleido(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     result = write_static(figures(), tmp_path)
     assert result.paths == []
-    assert result.missing == "kaleido is not installed: pip install 'circuitry[static]'"
+    assert (
+        result.missing
+        == "they need kaleido, pip install 'clip-circuitry[static]' (from a checkout: pip install '.[static]')"
+    )
     assert not list(tmp_path.iterdir())
+
+
+def test_what_was_written_is_told_with_what_pictures_need(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    report = tmp_path / "report.html"
+    assert str(Written(report, [], StaticImages([], "they need kaleido"))) == (
+        f"report: {report}\nno PNG figures: they need kaleido"
+    )
+    pictures = StaticImages([tmp_path / "figures" / "figure-1.png"], None)
+    assert str(Written(report, [], pictures)) == f"report: {report}\nPNG figures: {tmp_path / 'figures'}"
+    assert str(Written(report, [], StaticImages([], None))) == f"report: {report}"
 
 
 def test_static_images_without_a_browser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,7 +330,7 @@ def test_static_images_without_a_browser(tmp_path: Path, monkeypatch: pytest.Mon
     result = write_static({"a": go.Figure()}, tmp_path)
     assert result.paths == []
     assert result.missing is not None
-    assert "no Chrome or Chromium was found" in result.missing
+    assert "need Chrome or Chromium, and none was found" in result.missing
     assert not list(tmp_path.iterdir())
 
 

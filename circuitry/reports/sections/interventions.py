@@ -1,19 +1,21 @@
-"""The sections of a report on causal checks, in plain words computed from the tables they speak of."""
+"""The sections of a report on causal checks: figures, tables, and sentences that state numbers computed from them."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
-from circuitry.interventions.curves import FaithfulnessCurve, curves_by_domain, pool_curves
+from circuitry.interventions.curves import FaithfulnessCurve, curves_by_domain
 from circuitry.interventions.effects import AttributionCheck
-from circuitry.interventions.transfer_tables import (
-    OTHER,
-    OWN,
-    transfer_against_similarity,
-    transfer_matrix,
-    transfer_over_depth,
+from circuitry.interventions.summaries import (
+    areas_by_domain,
+    lead_of_own_circuits,
+    mean_over_depth,
+    nearest_to_a_tenth,
+    span,
+    transfer_correlations,
 )
+from circuitry.interventions.transfer_tables import OTHER, OWN, transfer_matrix, transfer_over_depth
 from circuitry.reports.figures.curves import faithfulness_curves
 from circuitry.reports.figures.heatmaps import pixel_maps, transfer_beside_similarity
 from circuitry.reports.figures.over_depth import overlap_over_depth
@@ -21,7 +23,8 @@ from circuitry.reports.figures.scatters import attribution_against_patching
 from circuitry.reports.figures.style import MARKS, Mark
 from circuitry.reports.page import Report
 
-GROUP_MARKS = {OWN: MARKS[0], OTHER: MARKS[1]}
+GROUP_MARKS = {OWN: MARKS[8], OTHER: MARKS[9]}
+"""Marks that few sets of domains reach, so that no group looks like a domain."""
 
 
 def add_faithfulness(report: Report, curves: Sequence[FaithfulnessCurve], marks: Mapping[str, Mark]) -> None:
@@ -29,49 +32,33 @@ def add_faithfulness(report: Report, curves: Sequence[FaithfulnessCurve], marks:
     report.section("Do the circuits do the work?")
     first = curves[0]
     by_size = [curve for curve in curves if curve.ranking == "absolute"]
+    size = nearest_to_a_tenth(first.fractions)
     faithful = curves_by_domain(by_size)
-    at = _middle(first.fractions)
-    setting = (
-        f"only a circuit's units are active, at all sites at once, the others are at the {first.settings['source']}"
+    words = (
+        f"Faithfulness: only a circuit's units are active, at all sites at once; the others are at the "
+        f"{first.settings['source']} baseline. 0 is nothing kept, 1 the whole model ({int(first.own.sum())} images per "
+        f"class and domain; bars: 95 % bootstrap intervals over images). With the {size:.0%} largest |scores| it is "
+        f"{span(faithful, 'kept', size)} by domain, with as many random units {span(faithful, 'random', size)}, with "
+        f"all but the circuit {span(faithful, 'complement', size)}."
     )
-    _figure_or_reason(
-        report,
-        faithful,
-        "faithfulness",
-        marks,
-        f"Faithfulness: {setting} baseline; 0 is nothing kept, 1 the whole model ({int(first.own.sum())} images per "
-        "class and domain; bars: 95 % bootstrap intervals over images). With the "
-        f"{at:.0%} largest |scores| it is {_range(faithful, 'kept', at)} by domain, with as many "
-        f"random units {_range(faithful, 'random', at)}, with all but them {_range(faithful, 'complement', at)}.",
-    )
+    _add_curves(report, faithful, "faithfulness", marks, words)
     if not first.own.all():
         selective = curves_by_domain(by_size, "selectivity")
-        best = selective[(selective["circuit"] == "kept") & (selective["fraction"] == at)]["value"].max()
-        verdict = (
-            "The circuits answer their class whatever they are shown: under this ablation what is kept of the later "
-            "sites hardly hears the image any more, and faithfulness alone would not have said so."
-            if best < 0.1
-            else "So the circuits still hear the image."
+        words = (
+            "Selectivity: how far the circuit keeps images of the class ahead of images of other classes "
+            f"({int((~first.own).sum())} per class and domain). 0 is a circuit that answers alike whatever it is "
+            f"shown, 1 the lead in the whole model. With the {size:.0%} largest |scores| it is "
+            f"{span(selective, 'kept', size)} by domain, with as many random units {span(selective, 'random', size)}."
         )
-        _figure_or_reason(
-            report,
-            selective,
-            "selectivity",
-            marks,
-            f"Selectivity: the same of the difference between images of the class and images of other classes "
-            f"({int((~first.own).sum())} per class and domain). With {at:.0%} of the units it is "
-            f"{_range(selective, 'kept', at)}. {verdict}",
-        )
+        _add_curves(report, selective, "selectivity", marks, words)
     report.table(
-        _areas(curves),
-        "Areas under the curves (MIB), with 95 % bootstrap intervals over images and for random units. CMD, the area "
-        "of |1 - faithfulness|: 0 is best; CPR, the area under faithfulness.",
+        _areas_in_words(areas_by_domain(curves)),
+        "Areas under the curves (MIB), with 95 % bootstrap intervals over images, and those of random units. CMD, the "
+        "area of |1 - faithfulness|: 0 is best; CPR: the area under faithfulness.",
     )
 
 
-def _figure_or_reason(
-    report: Report, curves: pd.DataFrame, measure: str, marks: Mapping[str, Mark], words: str
-) -> None:
+def _add_curves(report: Report, curves: pd.DataFrame, measure: str, marks: Mapping[str, Mark], words: str) -> None:
     """Draw the curves, or say why there are none."""
     if curves["value"].notna().any():
         report.figure(faithfulness_curves(curves, measure=measure, marks=marks), words)
@@ -79,28 +66,41 @@ def _figure_or_reason(
         report.text(f"There is no {measure}: {curves['reason'].iloc[0]}.")
 
 
+def _areas_in_words(areas: pd.DataFrame) -> pd.DataFrame:
+    """Return a row per domain, with the interval behind the area of the circuit."""
+    kept = areas["circuit"] == "kept"
+    columns = areas["measure"] + np.where(kept, " (" + areas["ranking"] + ")", ", random")
+    cells = [
+        f"{row.value:.3f}" + (f" [{row.low:.3f}, {row.high:.3f}]" if row.circuit == "kept" else "")
+        for row in areas.itertuples()
+    ]
+    named = areas.assign(column=columns, cell=cells)
+    wide = named.pivot(index="domain", columns="column", values="cell")
+    return wide[list(dict.fromkeys(columns))].rename_axis(columns=None).reset_index()
+
+
 def add_selectivity_over_depth(
     report: Report, curves: Sequence[FaithfulnessCurve], marks: Mapping[str, Mark], sites: Sequence[str]
 ) -> None:
     """Add the figure on circuits kept at one site at a time; curves of one ranking, drawn at their first fraction."""
-    table = curves_by_domain(curves, "selectivity").query(f"fraction == {curves[0].fractions[0]}")
-    kept = table[table["circuit"] == "kept"].rename(columns={"sites": "site"})
-    random = table[table["circuit"] == "random"].groupby("sites", sort=False)["value"].mean()
-    mean = kept.groupby("site", sort=False)["value"].mean()
-    best = str(mean.idxmax())
+    size = curves[0].fractions[0]
+    table = curves_by_domain(curves, "selectivity").query("fraction == @size")
+    means = mean_over_depth(table)
     figure = overlap_over_depth(
-        kept,
+        table[table["circuit"] == "kept"].rename(columns={"sites": "site"}),
         sites,
-        chance=random.rename_axis("site").reset_index(),
+        chance=means["random"].rename("value").reset_index(),
         measure="selectivity, one site ablated",
         chance_label="random units",
+        title="Selectivity with the circuit kept at one site",
         marks=marks,
     )
+    best, least = str(means["kept"].idxmax()), str(means["kept"].idxmin())
     report.figure(
         figure,
-        f"Only the circuit's {curves[0].fractions[0]:.0%} of the units kept at one site, everything else left as it "
-        f"is. On average over domains selectivity is highest at {best} ({mean.max():.2f}; random units "
-        f"{random[best]:.2f}) and lowest at {mean.idxmin()} ({mean.min():.2f}).",
+        f"Only the circuit's {size:.0%} of the units kept at one site, everything else left as it is. On average over "
+        f"domains selectivity is highest at {best} ({means['kept'][best]:.2f}; random units "
+        f"{means['random'][best]:.2f}) and lowest at {least} ({means['kept'][least]:.2f}).",
     )
 
 
@@ -111,9 +111,9 @@ def add_transfer(
 
     Args:
         report: The report.
-        transfer: From `study_transfer`; with ``one_site`` also site by site.
-        similarity: Structural similarity of the domains, e.g. ``comparison.matrix("edge_jaccard")``.
-        marks: The looks of the domains.
+        transfer: A transfer table with the column ``sites``: ``all``, and those ablated one at a time, if any.
+        similarity: Structural similarity of the domains, from `domain_matrix`.
+        marks: Looks of the domains.
         sites: Sites in order.
     """
     report.section("Does one domain's circuit work in another?")
@@ -121,7 +121,7 @@ def add_transfer(
     report.figure(
         transfer_beside_similarity(transfer_matrix(everywhere), similarity, marks=marks),
         f"Faithfulness of the circuits of one domain (rows) on images of another (columns), all sites ablated, over "
-        f"{everywhere['class'].nunique()} classes. " + _deaf_words(everywhere),
+        f"{everywhere['class'].nunique()} classes. {_accuracy_words(everywhere)}",
     )
     alone = [site for site in sites if site in set(transfer["sites"])]
     if not alone:
@@ -131,25 +131,51 @@ def add_transfer(
     if over_depth["value"].isna().all():
         report.text(f"There is no {value}: the model does no better than the baseline.")
         return
-    means = over_depth.pivot(index="site", columns="domain", values="value").loc[alone]
-    gap = (means[OWN] - means[OTHER]).sort_values()
+    _add_transfer_over_depth(report, over_depth, value, alone)
+    _add_transfer_against_similarity(report, transfer, similarity, marks, value, alone)
+
+
+def _accuracy_words(transfer: pd.DataFrame) -> str:
+    """Say how many images are given the class with the circuit alone, of the class and of others."""
+    words = f"With the circuit alone {transfer['accuracy'].mean():.0%} of the images are given their class"
+    whole = f"{transfer['full_accuracy'].mean():.0%}"
+    if "other_accuracy" in transfer:
+        words += f", and {transfer['other_accuracy'].mean():.0%} of the images of other classes are given it, too"
+        whole += f" and {transfer['other_full_accuracy'].mean():.0%}"
+    return f"{words} (whole model: {whole})."
+
+
+def _add_transfer_over_depth(report: Report, over_depth: pd.DataFrame, value: str, sites: Sequence[str]) -> None:
+    lead = lead_of_own_circuits(over_depth)
+    title = "Circuits of the images' own domain and of others"
     report.figure(
-        overlap_over_depth(over_depth, alone, measure=f"{value}, one site ablated", marks=GROUP_MARKS),
-        f"Circuits kept at one site at a time: {value} for images of a domain of the domain's own circuits and of "
-        f"those of the other domains (bars: 95 % bootstrap intervals over classes). "
-        f"The own circuit is ahead most at {gap.index[-1]} ({gap.iloc[-1]:+.2f}), least at {gap.index[0]} "
-        f"({gap.iloc[0]:+.2f}).",
+        overlap_over_depth(over_depth, sites, measure=f"{value}, one site ablated", title=title, marks=GROUP_MARKS),
+        f"Circuits kept at one site at a time: {value} for images of a domain with the domain's own circuits and with "
+        f"those of the other domains (bars: 95 % bootstrap intervals over classes). Own circuits reach most more at "
+        f"{lead.index[0]} ({lead.iloc[0]:+.2f}) and least at {lead.index[-1]} ({lead.iloc[-1]:+.2f}).",
     )
+
+
+def _add_transfer_against_similarity(
+    report: Report,
+    transfer: pd.DataFrame,
+    similarity: pd.DataFrame,
+    marks: Mapping[str, Mark],
+    value: str,
+    sites: Sequence[str],
+) -> None:
+    """Add the matrix at the site where transfer follows similarity most closely, and the table of all sites."""
     table = transfer_correlations(transfer, similarity)
-    known = table[table["sites"].isin(alone)].dropna(subset=f"{value}: rho")
+    rho, p = f"{value}: rho", f"{value}: p"
+    known = table[table["sites"].isin(sites)].dropna(subset=rho)
     if len(known):
-        best = known.sort_values(f"{value}: rho", ascending=False).iloc[0]
+        best = known.sort_values(rho, ascending=False).iloc[0]
         matrix = transfer_matrix(transfer[transfer["sites"] == best["sites"]], value)
         report.figure(
             transfer_beside_similarity(matrix, similarity, measure=f"{value} at {best['sites']}", marks=marks),
             f"Transfer at {best['sites']}, the site where it follows the structural similarity most closely: "
-            f"Spearman's rank correlation over {best['pairs']:.0f} pairs of domains {best[f'{value}: rho']:+.2f} "
-            f"(p {best[f'{value}: p']:.2g}, not corrected for the choice among {len(alone)} sites).",
+            f"Spearman's rank correlation over {best['pairs']:.0f} pairs of domains {best[rho]:+.2f} "
+            f"(p {best[p]:.2g}, not corrected for the choice among {len(sites)} sites).",
         )
     report.table(
         table,
@@ -167,7 +193,13 @@ def add_interchange(report: Report, exchanged: pd.DataFrame, marks: Mapping[str,
     off = ~np.eye(len(change), dtype=bool)
     report.figure(
         transfer_beside_similarity(
-            change, random, measure="change of the metric", similarity_measure="with random units", marks=marks
+            change,
+            random,
+            measure="change of the metric",
+            similarity_measure="with random units",
+            similarity_diagonal="own domain's images",
+            title="What exchanged activations change",
+            marks=marks,
         ),
         "Change of the class's metric on images of one domain (columns) when the circuit's units take the activations "
         "they have on images of another (rows); right: random units, as many at every site. Between different domains "
@@ -177,34 +209,17 @@ def add_interchange(report: Report, exchanged: pd.DataFrame, marks: Mapping[str,
     )
 
 
-def transfer_correlations(transfer: pd.DataFrame, similarity: pd.DataFrame) -> pd.DataFrame:
-    """Return the rank correlation of transfer with similarity per ablated site.
-
-    Columns sites, then rho and p of faithfulness and of selectivity, pairs.
-    """
-    rows = []
-    for sites, part in transfer.groupby("sites", sort=False):
-        row: dict[str, object] = {"sites": sites}
-        for value in ("faithfulness", "selectivity") if "other_metric" in part else ("faithfulness",):
-            rho, p, points = transfer_against_similarity(transfer_matrix(part, value), similarity)
-            row |= {f"{value}: rho": rho, f"{value}: p": p}
-        rows.append(row | {"pairs": len(points)})
-    return pd.DataFrame(rows)
-
-
 def add_attribution_check(report: Report, check: AttributionCheck, sites: Sequence[str], what: str) -> None:
-    """Add the section that sets attributed scores beside exact effects."""
+    """Add the section that sets attributed scores beside exact effects; ``what`` says of which circuit."""
     report.section("Are the scores what removing a unit does?")
     table = check.table()
-    random = (
-        table[(table["sample"] == "random") & table["site"].isin(sites)].dropna(subset="spearman").set_index("site")
-    )
+    drawn = table[(table["sample"] == "random") & table["site"].isin(sites)]
+    rho = drawn.dropna(subset="spearman").set_index("site")["spearman"]
     report.figure(
         attribution_against_patching(check.points, sites, table),
         f"{what}: attributed score and exact effect of putting a unit at the baseline, for the units with the largest "
         f"scores (filled) and a random sample (hollow); on the line they agree. Rank correlation in the random sample: "
-        f"{random['spearman'].min():.2f} ({random['spearman'].idxmin()}) to {random['spearman'].max():.2f} "
-        f"({random['spearman'].idxmax()}).",
+        f"{rho.min():.2f} ({rho.idxmin()}) to {rho.max():.2f} ({rho.idxmax()}).",
     )
 
 
@@ -223,7 +238,8 @@ def add_methods(report: Report, rules: pd.DataFrame, planted: pd.DataFrame, n_ci
     correlations.columns = [" of ".join(filter(None, column)) for column in correlations.columns]
     report.table(
         correlations,
-        f"Correlation of node scores with exact patching of every unit, mean over sites and {n_circuits} circuits.",
+        "Correlation of node scores with exact patching of every unit, mean over the sites of "
+        f"{n_circuits} circuit{'' if n_circuits == 1 else 's'}.",
     )
     areas = planted.assign(what=planted["network"] + ": " + planted["kind"] + "s")
     report.table(
@@ -236,50 +252,12 @@ def add_methods(report: Report, rules: pd.DataFrame, planted: pd.DataFrame, n_ci
 def add_pixels(
     report: Report, images: np.ndarray, maps: Mapping[str, np.ndarray], names: Sequence[str], class_name: str
 ) -> None:
-    """Add the section that shows which pixels speak for the class."""
+    """Add the section that shows which pixels speak for the class; the first map is the whole model's."""
     report.section(f"What do the circuits look at? {class_name}")
-    whole, *rest = maps.values()
-    agree = [float(np.corrcoef(whole.ravel(), one.ravel())[0, 1]) for one in rest]
-    listed = ", ".join(f"{title} {r:+.2f}" for title, r in zip(list(maps)[1:], agree, strict=True))
+    (_, whole), *others = maps.items()
+    agreement = ", ".join(f"{title} {np.corrcoef(whole.ravel(), one.ravel())[0, 1]:+.2f}" for title, one in others)
     report.figure(
         pixel_maps(images, maps, names=names),
         f"Pixel attributions (captum's integrated gradients from a blank image), blue: for the class or unit, orange: "
-        f"against, each map on its own scale. Correlation with the whole model's map: {listed}.",
+        f"against, each map on its own scale. Correlation with the whole model's map: {agreement}.",
     )
-
-
-def _areas(curves: Sequence[FaithfulnessCurve]) -> pd.DataFrame:
-    rows = []
-    for domain in dict.fromkeys(str(curve.domain) for curve in curves):
-        row = {"domain": domain}
-        for measure, ranking in (("CPR", "signed"), ("CMD", "absolute")):
-            mine = [curve for curve in curves if curve.domain == domain and curve.ranking == ranking]
-            if not mine:
-                continue
-            areas = pool_curves(mine).areas()
-            for found in areas[areas["measure"] == measure].itertuples():
-                if found.circuit == "kept":
-                    row[f"{measure} ({ranking})"] = f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
-                else:
-                    row[f"{measure}, random"] = f"{found.value:.3f}"
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def _deaf_words(transfer: pd.DataFrame) -> str:
-    words = f"With the circuit alone {transfer['accuracy'].mean():.0%} of the images are given their class"
-    if "other_accuracy" in transfer:
-        words += f"; but so are {transfer['other_accuracy'].mean():.0%} of the images of other classes"
-    return f"{words} (whole model: {transfer['full_accuracy'].mean():.0%}" + (
-        f" and {transfer['other_full_accuracy'].mean():.0%})." if "other_accuracy" in transfer else ")."
-    )
-
-
-def _middle(fractions: Sequence[float]) -> float:
-    """The size that sentences speak of: a tenth, the study's, or what comes closest."""
-    return min(fractions, key=lambda fraction: abs(np.log(fraction / 0.1)))
-
-
-def _range(table: pd.DataFrame, circuit: str, fraction: float) -> str:
-    found = table[(table["circuit"] == circuit) & (table["fraction"] == fraction)]["value"]
-    return f"{found.min():z.2f} to {found.max():z.2f}"

@@ -146,5 +146,5 @@ def test_circuits_are_drawn_as_their_graphs() -> None:
     )
     one = Circuit(source, 2)
     assert circuit_drawing(one, SITES, title="t") == circuit_drawing(one.graph, SITES, title="t")
-    names = {"name_a": "real", "name_b": "sketch", "title": "t"}
-    assert circuit_pair(one, one, SITES, **names) == circuit_pair(one.graph, one.graph, SITES, **names)
+    pairs = [circuit_pair(c, c, SITES, name_a="real", name_b="sketch", title="t") for c in (one, one.graph)]
+    assert pairs[0] == pairs[1]

@@ -57,7 +57,7 @@ def test_translucent_keeps_the_colour() -> None:
 def test_charts_are_public() -> None:
     assert figures.circuit_pair is circuit_pair
     assert figures.overlap_over_depth is overlap_over_depth
-    for name in figures.__all__:
+    for name in dir(figures):
         assert inspect.getdoc(getattr(figures, name)), name
 
 

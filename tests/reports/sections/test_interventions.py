@@ -20,8 +20,8 @@ from circuitry.reports.sections.interventions import (
     add_pixels,
     add_selectivity_over_depth,
     add_transfer,
-    transfer_correlations,
 )
+from tests.test_scripts import script
 
 DOMAINS = ("clipart", "real", "sketch")
 MARKS = domain_marks(DOMAINS)
@@ -56,21 +56,30 @@ def page(report: Report, tmp_path: Path) -> str:
     return html.unescape(report.write(tmp_path / "report.html").read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize(
-    ("on_others", "words"),
-    [(0.7, "The circuits answer their class whatever they are shown"), (0.2, "So the circuits still hear the image")],
-)
-def test_faithfulness_in_words(on_others: float, words: str, tmp_path: Path) -> None:
-    curves = [
+def curves_of(on_others: float) -> list[FaithfulnessCurve]:
+    return [
         curve(domain, kept, on_others if on_others < 0.5 else kept, ranking)
         for domain, kept in (("real", 0.75), ("sketch", 0.5))
         for ranking in ("absolute", "signed")
     ]
+
+
+@pytest.mark.parametrize(
+    ("on_others", "selectivity", "verdict"),
+    [
+        (0.7, "it is 0.00 to 0.00 by domain", "so the circuits answer their class whatever they are shown"),
+        (0.2, "it is 0.30 to 0.55 by domain", "so what the circuits answer still depends on the image"),
+    ],
+)
+def test_faithfulness_in_words(on_others: float, selectivity: str, verdict: str, tmp_path: Path) -> None:
+    curves = curves_of(on_others)
     report = Report("t")
     add_faithfulness(report, curves, MARKS)
     text = page(report, tmp_path)
     assert "With the 10% largest |scores| it is 0.50 to 0.75 by domain, with as many random units 0.00 to 0.00" in text
-    assert words in text
+    assert f"With the 10% largest |scores| {selectivity}, with as many random units 0.00 to 0.00" in text
+    assert verdict not in text  # the page states numbers; what they mean is for the experiment that asks
+    assert verdict in script("faithfulness").listening_verdict(curves)
     # CPR: (0.75 + 1) / 2 * 0.9; CMD: 0.25 / 2 * 0.9.
     assert "0.787 [0.787, 0.787]" in text
     assert "0.113 [0.113, 0.113]" in text
@@ -125,14 +134,14 @@ def test_transfer_in_words(tmp_path: Path) -> None:
     report = Report("t")
     add_transfer(report, table, SIMILARITY, MARKS, ["a", "b"])
     text = page(report, tmp_path)
-    assert "With the circuit alone 100% of the images are given their class; but so are 75% of the images of" in text
+    assert (
+        "With the circuit alone 100% of the images are given their class, and 75% of the images of other classes"
+        in text
+    )
     assert "(whole model: 50% and 25%)" in text
-    assert "The own circuit is ahead most at" in text
+    assert "Own circuits reach most more at" in text
     assert "rank correlation over 3 pairs of domains +1.00" in text
     assert len(report.plotly_figures) == 3
-    correlations = transfer_correlations(table, SIMILARITY)
-    assert correlations["sites"].tolist() == ["all", "a", "b"]
-    assert correlations["selectivity: rho"].tolist() == pytest.approx([1, 1, 1])
     short = Report("t")
     add_transfer(short, transfers("all", 0.0), SIMILARITY, MARKS, ["a"])
     assert len(short.plotly_figures) == 1
@@ -168,3 +177,11 @@ def test_methods_pixels_and_scores_in_words(tmp_path: Path) -> None:
         assert words in text
     assert "Rank correlation in the random sample: 0.80 (a) to 0.80 (a)" in text
     assert "Correlation with the whole model's map: circuit -1.00" in text
+
+
+def test_one_circuit_is_no_circuits(tmp_path: Path) -> None:
+    rules = pd.DataFrame({"rule": ["left 10"], "site": "a", "sample": ["all"], "pearson": [0.5], "spearman": [0.75]})
+    planted = pd.DataFrame({"network": ["conv"], "method": ["x"], "kind": ["edge"], "site": "a", "auroc": [0.5]})
+    report = Report("t")
+    add_methods(report, rules, planted, 1)
+    assert "mean over the sites of 1 circuit." in page(report, tmp_path)

@@ -1,0 +1,66 @@
+"""Numbers that reports state, against tables worked out on paper."""
+
+import math
+
+import pandas as pd
+import pytest
+
+from circuitry.interventions.summaries import (
+    areas_by_domain,
+    lead_of_own_circuits,
+    mean_over_depth,
+    nearest_to_a_tenth,
+    span,
+    transfer_correlations,
+)
+from circuitry.interventions.transfer_tables import OTHER, OWN
+from tests.reports.sections.test_interventions import SIMILARITY, curves_of, transfers
+
+
+def test_the_size_that_is_spoken_of() -> None:
+    assert nearest_to_a_tenth((0.001, 0.05, 0.2, 1.0)) == 0.05  # by ratio, the first among equals
+    assert nearest_to_a_tenth((0.01, 0.12, 0.5)) == 0.12
+
+
+def test_areas_are_of_their_ranking() -> None:
+    table = areas_by_domain(curves_of(0.2)).set_index(["domain", "measure", "circuit"])
+    # Between a tenth and all: CPR (0.75 + 1) / 2 * 0.9; CMD 0.25 / 2 * 0.9.
+    assert table.loc[("real", "CPR", "kept"), "value"] == pytest.approx(1.75 / 2 * 0.9)
+    assert table.loc[("real", "CMD", "kept"), "value"] == pytest.approx(0.25 / 2 * 0.9)
+    assert set(zip(table.index.get_level_values("measure"), table["ranking"], strict=True)) == {
+        ("CPR", "signed"),
+        ("CMD", "absolute"),
+    }
+    signed = [curve for curve in curves_of(0.2) if curve.ranking == "signed"]
+    assert set(areas_by_domain(signed)["measure"]) == {"CPR"}
+    assert areas_by_domain([]).empty
+
+
+def test_spans_over_domains() -> None:
+    rows = [("a", "kept", 0.1, 0.5), ("b", "kept", 0.1, 0.25), ("b", "kept", 1.0, 1.0), ("a", "random", 0.1, -0.001)]
+    curves = pd.DataFrame(rows, columns=["domain", "circuit", "fraction", "value"])
+    assert span(curves, "kept", 0.1) == (0.25, 0.5)
+    assert str(span(curves, "random", 0.1)) == "0.00 to 0.00"  # no minus before zero
+    assert math.isnan(span(curves, "complement", 0.1).low)
+
+
+def test_means_and_leads_by_site() -> None:
+    rows = [(d, s, c, v) for d, shift in (("a", 0), ("b", 0.2)) for s, c, v in (("y", "kept", shift), ("x", "kept", 1))]
+    rows += [("a", "y", "random", 0.5), ("a", "x", "random", 0.0), ("a", "x", "complement", 9.0)]
+    means = mean_over_depth(pd.DataFrame(rows, columns=["domain", "sites", "circuit", "value"]))
+    assert means.index.tolist() == ["y", "x"]  # the order of the table
+    assert means["kept"].tolist() == pytest.approx([0.1, 1])
+    assert means["random"].tolist() == [0.5, 0]
+    depth = [(OWN, "x", 0.5), (OTHER, "x", 0.75), (OWN, "y", 0.5), (OTHER, "y", 0.25), (OWN, "z", 0.5)]
+    lead = lead_of_own_circuits(pd.DataFrame(depth, columns=["domain", "site", "value"]))
+    assert lead.to_dict() == {"y": 0.25, "x": -0.25}
+    assert lead.index.tolist() == ["y", "x"]
+
+
+def test_correlations_site_by_site() -> None:
+    table = pd.concat([transfers("all", 0.0), transfers("a", 0.0), transfers("b", 0.1)])
+    correlations = transfer_correlations(table, SIMILARITY)
+    assert correlations["sites"].tolist() == ["all", "a", "b"]
+    assert correlations["selectivity: rho"].tolist() == pytest.approx([1, 1, 1])
+    plain = transfer_correlations(table.drop(columns="other_metric"), SIMILARITY)
+    assert list(plain) == ["sites", "faithfulness: rho", "faithfulness: p", "pairs"]
