@@ -59,9 +59,7 @@ from .representations.feature_names import default_vocabulary as default_vocabul
 from .representations.feature_names import name_features as name_features
 from .representations.features import ImageFeatures as ImageFeatures
 from .representations.features import chance_share as chance_share
-from .representations.features import compare_feature_halves as compare_feature_halves
 from .representations.features import compare_features as compare_features
-from .representations.features import compare_other_classes as compare_other_classes
 from .representations.features import feature_frequency as feature_frequency
 from .representations.features import feature_share as feature_share
 from .representations.features import feature_summary as feature_summary

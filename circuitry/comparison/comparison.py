@@ -42,7 +42,7 @@ _TABLES = {
     "other_classes": VALUES,
     "intervals": INTERVALS,
 }
-_HEADER = ("measure", "groups", "alike", "directions", "chance_of", "about")
+_HEADER = ("measure", "groups", "alike", "directions", "chance_of", "about", "seed")
 _NAMES = ("class", "domain_a", "domain_b", "domain", "site")
 """Columns of text; ``site`` is None for what is not of a site."""
 
@@ -85,6 +85,8 @@ class Comparison:
     """What ``chance`` is the level of."""
     about: Mapping[str, Any] = field(default_factory=dict)
     """What made the values, as plain values: settings, models, numbers of images."""
+    seed: int = 0
+    """Seed of the bootstraps."""
 
     def __post_init__(self) -> None:
         for name, columns in _TABLES.items():
@@ -153,7 +155,9 @@ class Comparison:
 
     def over_depth(self) -> pd.DataFrame:
         """Return each domain's mean with the other domains: domain, site, value, low, high (95 %), n_classes."""
-        return self.intervals if len(self.intervals) else per_domain(self._with_others(self.values))
+        if len(self.intervals):
+            return self.intervals
+        return per_domain(self._with_others(self.values), seed=self.seed)
 
     def ceiling_by_site(self) -> pd.DataFrame:
         """Return the mean of two halves over classes and domains: site, value."""
@@ -170,7 +174,7 @@ class Comparison:
         over_sites = self.values.groupby(["class", "domain_a", "domain_b"], as_index=False, sort=False)["value"].mean()
         long = self._with_others(over_sites.assign(site=None))
         parts = [
-            per_domain(long[long["class"].isin(classes)]).drop(columns="site").assign(group=name)
+            per_domain(long[long["class"].isin(classes)], seed=self.seed).drop(columns="site").assign(group=name)
             for name, classes in self.groups.items()
         ]
         return pd.concat(parts, ignore_index=True)[columns]

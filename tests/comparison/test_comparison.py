@@ -99,6 +99,12 @@ def test_a_summary_has_every_domain_of_every_group() -> None:
     assert math.isnan(low["held-out", "real"])
 
 
+def test_the_seed_is_that_of_the_bootstraps() -> None:
+    other = replace(comparison(), seed=5)
+    pd.testing.assert_frame_equal(other.over_depth(), per_domain(values(), seed=5))
+    assert other.summary()["low"].tolist() != comparison().summary()["low"].tolist()
+
+
 def test_intervals_of_its_own_are_those_of_the_measure() -> None:
     own = pd.DataFrame(
         [("clipart", "a", 0.5, 0.4, 0.6, 9), ("real", "a", 0.3, 0.1, 0.4, 8)],
@@ -161,13 +167,13 @@ def assert_same(a: Comparison, b: Comparison) -> None:
         assert list(x.columns) == list(y.columns)
         assert x.to_numpy().tolist() == y.to_numpy().tolist() or x.isna().to_numpy().any()
         pd.testing.assert_frame_equal(x.reset_index(drop=True), y, check_dtype=False, rtol=0, atol=0)
-    for name in ("measure", "groups", "alike", "directions", "chance_of", "about"):
+    for name in ("measure", "groups", "alike", "directions", "chance_of", "about", "seed"):
         assert getattr(a, name) == getattr(b, name), name
 
 
 @pytest.mark.parametrize("sites", [("a", "b"), (None,)])
 def test_a_stored_comparison_comes_back_whole(sites: tuple[str | None, ...], tmp_path: Path) -> None:
-    made = replace(comparison(sites), alike=False, chance_of="random features", other_classes=values(sites))
+    made = replace(comparison(sites), alike=False, chance_of="random features", other_classes=values(sites), seed=3)
     made.save(tmp_path / "deep" / "x")
     assert_same(made, Comparison.load(tmp_path / "deep" / "x"))
     directed().save(tmp_path / "y")

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import networkx as nx
 import plotly.graph_objects as go
 
+from circuitry.circuits.graph import Circuit
 from circuitry.reports.figures.style import FAINT, INK, Mark, faint, marks_for, style, translucent
 from circuitry.runs.errors import InputError
 
@@ -39,8 +40,8 @@ class _Layout(NamedTuple):
 
 
 def circuit_pair(
-    circuit_a: nx.DiGraph,
-    circuit_b: nx.DiGraph,
+    circuit_a: nx.DiGraph | Circuit,
+    circuit_b: nx.DiGraph | Circuit,
     sites: Sequence[str],
     *,
     name_a: str,
@@ -52,7 +53,8 @@ def circuit_pair(
     """Draw the circuits of one class in two domains on top of each other: what is shared, what is not.
 
     Args:
-        circuit_a, circuit_b: nodes ``site/unit`` with the attribute ``score``, edges with ``weight``.
+        circuit_a, circuit_b: a `Circuit`, or its graph: nodes ``site/unit`` with the attribute ``score``, edges with
+            ``weight``.
         sites: the columns, from the image to the embedding.
         name_a, name_b: the two domains, in the colours of ``marks``.
         title: heading of the figure.
@@ -66,7 +68,10 @@ def circuit_pair(
     if name_a == name_b:
         raise InputError(f'The two circuits need different names, both are "{name_a}".')
     looks = marks_for((name_a, name_b), marks)
-    circuits = {name_a: circuit_a, name_b: circuit_b}
+    circuits = {
+        name: circuit.graph if isinstance(circuit, Circuit) else circuit
+        for name, circuit in ((name_a, circuit_a), (name_b, circuit_b))
+    }
     names = {"a": f"only {name_a}", "b": f"only {name_b}", SHARED: "shared"}
     colours = {"a": looks[name_a].colour, "b": looks[name_b].colour, SHARED: INK}
     nodes = _nodes(circuits, sites)
