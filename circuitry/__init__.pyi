@@ -70,9 +70,8 @@ from .representations.probes import probe_accuracy as probe_accuracy
 from .representations.probes import probe_left_out as probe_left_out
 from .representations.probes import probe_sites as probe_sites
 from .representations.projection import embedding_map as embedding_map
-from .representations.separation import class_distances as class_distances
+from .representations.separation import compare_distances as compare_distances
 from .representations.separation import domain_probe as domain_probe
-from .representations.separation import half_distances as half_distances
 from .representations.separation import mean_distances as mean_distances
 from .representations.separation import modality_gap as modality_gap
 from .representations.separation import silhouettes as silhouettes
