@@ -93,7 +93,7 @@ def main(config: Config) -> None:
         f"{sum(len(one.image_classes) for one in found):,} images of {len(images.classes)} classes in "
         f"{len(found)} domains.",
     )
-    add_cka(report, similarity, ceilings, domain_marks(images.domains), config.rows)
+    add_cka(report, similarity, ceilings, domain_marks(images.domains))
     add_probes(report, probes)
     add_reading_guide(report)
     settings = {name: value for name, value in asdict(config).items() if name not in ("out", "results", "memory_gib")}
