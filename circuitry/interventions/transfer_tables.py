@@ -62,8 +62,8 @@ def compare_transfer(table: pd.DataFrame, value: str = "faithfulness") -> Compar
     parts = alone.groupby("sites", sort=False) if len(alone) else [(None, table)]
     rows = []
     for site, part in parts:
-        long = transfer_matrix(part, value).rename_axis(index="domain_a", columns="domain_b").stack()
-        rows.append(long.dropna().rename("value").reset_index().assign(site=site))
+        matrix = transfer_matrix(part, value).rename_axis(index="domain_a", columns="domain_b").reset_index()
+        rows.append(matrix.melt("domain_a", value_name="value").dropna().assign(site=site))
     values = pd.concat(rows, ignore_index=True).assign(**{"class": "all"})
     return Comparison(
         f"transfer_{value}",

@@ -71,7 +71,7 @@ def test_matrices_of_a_group_are_of_its_classes_alone(normalise: bool) -> None:
     expected = domain_matrix(fish, own, normalise=normalise)
     pd.testing.assert_frame_equal(comparison().matrix("held-out", normalise=normalise), expected)
     whole = comparison().matrix(normalise=normalise)
-    assert not np.isclose(whole.loc["real", "clipart"], expected.loc["real", "clipart"])
+    assert not np.isclose(whole["clipart"].to_dict()["real"], expected["clipart"].to_dict()["real"])
 
 
 def test_a_part_at_one_site() -> None:
@@ -206,12 +206,12 @@ def test_damage_and_other_versions_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"values\.csv is missing or damaged"):
         Comparison.load(tmp_path)
     path.write_bytes(content)
-    header = tmp_path / "comparison.json"
+    header = tmp_path / "header.json"
     header.write_text(json.dumps(json.loads(header.read_text()) | {"format": "circuitry comparison 0"}))
     with pytest.raises(InputError, match="has format 'circuitry comparison 0', but this version reads"):
         Comparison.load(tmp_path)
     header.write_text("{")
-    with pytest.raises(InputError, match=r"comparison\.json is damaged"):
+    with pytest.raises(InputError, match=r"header\.json is damaged"):
         Comparison.load(tmp_path)
 
 
@@ -227,7 +227,7 @@ def test_a_comparison_prints_in_a_line() -> None:
     assert text.endswith("random units 0.05")
     page = comparison()._repr_html_()
     assert "<table" in page
-    assert f"{comparison().matrix().loc['real', 'sketch']:.3f}" in page
+    assert f"{comparison().matrix()['sketch'].to_dict()['real']:.3f}" in page
 
 
 # Refusals

@@ -72,8 +72,10 @@ def test_sentences_on_a_pair_of_circuits(tmp_path: Path) -> None:
 
 def test_a_circuit_is_drawn_like_its_graph() -> None:
     a, b = small_graph().circuit(1), small_graph(domain="real").circuit(2)
-    names = {"name_a": "sketch", "name_b": "real", "title": "t"}
-    drawn = [circuit_pair(*pair, ["conv", "head"], **names) for pair in ((a, b), (a.graph, b.graph))]
+    drawn = [
+        circuit_pair(one, other, ["conv", "head"], name_a="sketch", name_b="real", title="t")
+        for one, other in ((a, b), (a.graph, b.graph))
+    ]
     assert drawn[0].to_json() == drawn[1].to_json()
 
 
