@@ -58,9 +58,7 @@ from .representations.feature_names import default_vocabulary as default_vocabul
 from .representations.feature_names import name_features as name_features
 from .representations.features import ImageFeatures as ImageFeatures
 from .representations.features import chance_share as chance_share
-from .representations.features import compare_feature_halves as compare_feature_halves
 from .representations.features import compare_features as compare_features
-from .representations.features import compare_other_classes as compare_other_classes
 from .representations.features import feature_frequency as feature_frequency
 from .representations.features import feature_share as feature_share
 from .representations.features import feature_summary as feature_summary
@@ -72,9 +70,8 @@ from .representations.probes import probe_accuracy as probe_accuracy
 from .representations.probes import probe_left_out as probe_left_out
 from .representations.probes import probe_sites as probe_sites
 from .representations.projection import embedding_map as embedding_map
-from .representations.separation import class_distances as class_distances
+from .representations.separation import compare_distances as compare_distances
 from .representations.separation import domain_probe as domain_probe
-from .representations.separation import half_distances as half_distances
 from .representations.separation import mean_distances as mean_distances
 from .representations.separation import modality_gap as modality_gap
 from .representations.separation import silhouettes as silhouettes

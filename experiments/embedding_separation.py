@@ -17,19 +17,18 @@ The same name twice means two seeds of one kind of model.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 
 from circuitry import DomainFolder, embed_images, embed_texts, load_clip
-from circuitry.comparison.statistics import paired_tests, per_domain
+from circuitry.comparison.comparison import Comparison
 from circuitry.data.mixtures.mixtures import Setting
 from circuitry.reports.figures.style import domain_marks
 from circuitry.reports.page import Report, write_results
 from circuitry.reports.sections.separation import (
-    Distances,
     add_distances,
     add_maps,
     add_separation,
@@ -37,7 +36,7 @@ from circuitry.reports.sections.separation import (
     panel_references,
 )
 from circuitry.representations.projection import map_table
-from circuitry.representations.separation import class_distances, half_distances, mean_distances
+from circuitry.representations.separation import compare_distances, mean_distances
 from circuitry.representations.separation_summary import by_seed, differences, gather, separation_measures, summarise
 from circuitry.runs.command_line import run_script
 from circuitry.runs.errors import InputError
@@ -95,7 +94,7 @@ class Measured(NamedTuple):
 
     digest: str
     measures: pd.DataFrame
-    distances: Distances
+    distances: Comparison
     means: pd.DataFrame
     points: pd.DataFrame | None
 
@@ -149,9 +148,7 @@ def measure(config: Config, subject: Subject, checkpoint: Path, *, with_map: boo
     cache = config.out / "embeddings"
     images = embed_images(clip, subject.images, config.n_images, config.seed, cache_dir=cache)
     texts = embed_texts(clip, subject.images.all_classes, cache_dir=cache)
-    distances = Distances(
-        class_distances(images, "standardised"), half_distances(images, "standardised", seed=config.seed)
-    )
+    distances = compare_distances(images, "standardised", seed=config.seed)
     points = None
     if with_map:
         styled = embed_texts(clip, subject.images.classes, subject.images.domains, cache_dir=cache)
@@ -171,9 +168,9 @@ def write(config: Config, subject: Subject, found: dict[tuple[str, int], Measure
         "summary": summarise(measures),
         "by_seed": by_seed(measures),
         "map": points[["model", "kind", "domain", "class", "x", "y", "method"]],
-        "distances": joined((name, one.between) for name, one in distances.items()),
-        "distances_per_domain": joined((name, per_domain(one.between)) for name, one in distances.items()),
-        "distance_tests": joined((name, paired_tests(one.between)) for name, one in distances.items()),
+        "distances": joined((name, one.values) for name, one in distances.items()),
+        "distances_per_domain": joined((name, one.over_depth()) for name, one in distances.items()),
+        "distance_tests": joined((name, one.tests()) for name, one in distances.items()),
         "mean_distances": pd.concat(one.means.assign(model=name, seed=seed) for (name, seed), one in found.items()),
     }
     if len(names) > 1:
@@ -204,15 +201,17 @@ def write(config: Config, subject: Subject, found: dict[tuple[str, int], Measure
     print(write_results(report, tables, config.out, config.results, provenance, small))
 
 
-def over_seeds(distances: list[Distances]) -> Distances:
+def over_seeds(distances: list[Comparison]) -> Comparison:
     """Average the distances of several seeds, class by class."""
-    keys = (["class", "domain_a", "domain_b", "site"], ["class", "domain", "site"])
-    tables = zip(*distances, strict=True)
-    means = [
-        pd.concat(parts).groupby(key, dropna=False, sort=False)["value"].mean().reset_index()
-        for parts, key in zip(tables, keys, strict=True)
-    ]
-    return Distances(*means)
+    keys = {"values": ["class", "domain_a", "domain_b", "site"], "ceilings": ["class", "domain", "site"]}
+    means = {
+        name: pd.concat([getattr(one, name) for one in distances])
+        .groupby(key, dropna=False, sort=False)["value"]
+        .mean()
+        .reset_index()
+        for name, key in keys.items()
+    }
+    return replace(distances[0], **means)
 
 
 def joined(tables: Iterator[tuple[str, pd.DataFrame]]) -> pd.DataFrame:

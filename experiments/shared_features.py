@@ -19,6 +19,7 @@ from circuitry import (
     Clip,
     DomainFolder,
     SparseAutoencoder,
+    compare_features,
     default_vocabulary,
     image_features,
     load_sae,
@@ -29,13 +30,13 @@ from circuitry.data.mixtures.mixture_files import read_captions
 from circuitry.models.settings import ModelSettings
 from circuitry.reports.figures.style import domain_marks
 from circuitry.reports.page import Report, write_results
-from circuitry.reports.sections.features import add_features, add_sharing, sharing_tables
+from circuitry.reports.sections.features import add_features, add_sharing, feature_table
 from circuitry.runs.command_line import run_script
 from circuitry.runs.errors import InputError
 from circuitry.runs.provenance import versions
 from circuitry.training.settings import SaeTraining
 
-SMALL_TABLES = ("matrix", "levels", "summary", "paired_tests")
+SMALL_TABLES = tuple(f"feature_sharing_{name}" for name in ("matrix", "levels", "summary", "paired_tests"))
 """Tables that are small enough to be committed."""
 
 
@@ -71,7 +72,8 @@ def main(config: Config) -> None:
     sae = autoencoder(config, clip)
     names = name_features(sae, clip, words(config, images))
     found = image_features(clip, sae, images, n_images=config.n_images, seed=config.seed)
-    tables = sharing_tables(found, names, seed=config.seed)
+    comparison = compare_features(found, seed=config.seed)
+    tables = comparison.tables() | {"features": feature_table(found, names)}
     quality = {name: f"{value:.3g}" for name, value in sae.about.get("diagnostics", {}).items()}
     report = Report(
         f"Which features do {len(found.domains)} domains share in {clip.name}?",
@@ -84,10 +86,10 @@ def main(config: Config) -> None:
         )
         + f". Features of {len(found.images)} images are compared between domains, class by class.",
     )
-    add_sharing(report, tables, domain_marks(found.domains))
-    add_features(report, found, tables, images, config.features)
-    print(tables["matrix"].to_string(index=False, float_format=lambda value: f"{value:.3f}"))
-    print(tables["levels"].to_string(index=False, float_format=lambda value: f"{value:.3f}"))
+    add_sharing(report, comparison, domain_marks(found.domains))
+    add_features(report, found, tables["features"], images, config.features)
+    for table in (comparison.matrix(), comparison.levels().set_index("what")):
+        print(table.to_string(float_format=lambda value: f"{value:.3f}"))
     about = {"autoencoder": {key: value for key, value in sae.about.items() if key != "history"}}
     chosen = {"data": config.data, "split": config.split, "n_images": config.n_images, "seed": config.seed}
     provenance = {"model": clip.name, "model_digest": clip.digest, **chosen, **about, **versions()}

@@ -16,8 +16,8 @@ RESULTS = Path(__file__).parents[1] / "experiments" / "results" / "shared_featur
 
 def figure(results: Path = RESULTS) -> go.Figure:
     """Draw the committed tables."""
-    matrix = pd.read_csv(results / "matrix.csv", index_col="domain").rename_axis(index=None)
-    levels = pd.read_csv(results / "levels.csv", index_col="what")["value"]
+    matrix = pd.read_csv(results / "feature_sharing_matrix.csv", index_col="domain").rename_axis(index=None)
+    levels = pd.read_csv(results / "feature_sharing_levels.csv", index_col="what")["value"]
     title = "Which styles share their features?"
     drawn = similarity_heatmap(matrix, title=title, measure="feature sharing", clustered=True)
     low = ", ".join(f"{what} {levels[what]:.2f}" for what in ("two classes in two domains", "random features"))

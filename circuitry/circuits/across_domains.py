@@ -10,6 +10,7 @@ class at a time, and each is checked once against those before it.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import combinations, zip_longest
 
 import pandas as pd
@@ -122,18 +123,20 @@ def compare_domains(
     values = _compare_pairs(graphs, wanted, checked, None, edges_per_node)
     ceilings = _compare_halves(halves, wanted, checked, None, edges_per_node)
     all_groups = class_groups((class_name for class_name, _ in graphs), groups)
-    by_chance = {"chance": chance_node_overlap(next(iter(graphs.values())))} if len(graphs) else {}
-    return {
+    found = {
         measure.label: Comparison(
             measure.label,
             values[measure],
             ceilings[measure],
             groups=all_groups,
             about={"edges_per_node": edges_per_node},
-            **(by_chance if measure.name == "node_overlap" else {}),
         )
         for measure in wanted
     }
+    if "node_overlap" in found:
+        chance = chance_node_overlap(next(iter(graphs.values())))
+        found["node_overlap"] = replace(found["node_overlap"], chance=chance)
+    return found
 
 
 def _compare_pairs(

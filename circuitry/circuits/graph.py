@@ -141,15 +141,15 @@ class AttributionGraph:
         Raises:
             InputError: with the name of the site.
         """
-        arrays = {"node": self.node_scores, "error": self.error_scores, "edge": self.edge_scores}
-        for kind, by_site in arrays.items():
-            for site, scores in by_site.items():
-                if not np.isfinite(scores).all():
-                    where = site if isinstance(site, str) else "->".join(site)
-                    raise InputError(
-                        f"The {kind} scores of {self.title} at {where} are not all finite numbers: look for NaN or "
-                        "infinite values in the metric, the text weights, the baseline and the images."
-                    )
+        arrays: dict[tuple[str, str], np.ndarray] = {("node", site): v for site, v in self.node_scores.items()}
+        arrays |= {("error", site): v for site, v in self.error_scores.items()}
+        arrays |= {("edge", f"{up}->{down}"): v for (up, down), v in self.edge_scores.items()}
+        for (kind, where), scores in arrays.items():
+            if not np.isfinite(scores).all():
+                raise InputError(
+                    f"The {kind} scores of {self.title} at {where} are not all finite numbers: look for NaN or "
+                    "infinite values in the metric, the text weights, the baseline and the images."
+                )
 
     def to_pandas(self, kind: str = "nodes") -> pd.DataFrame:
         """Return the graph as a table.

@@ -9,9 +9,7 @@ Circuits, features, representations, embeddings and transfer all end in one: val
 4. `Comparison.tables` for people, `Comparison.save` and `Comparison.load` for programs.
 """
 
-import hashlib
 import html
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
@@ -23,9 +21,8 @@ import pandas as pd
 
 from circuitry.comparison.statistics import paired_tests, per_domain
 from circuitry.comparison.table import both_directions, domain_matrix
+from circuitry.comparison.table_files import read_table_files, write_table_files
 from circuitry.runs.errors import InputError
-from circuitry.runs.files import whole_file
-from circuitry.runs.manifest import write_json
 
 FORMAT = "circuitry comparison 1"
 """Name and version of the file format."""
@@ -42,7 +39,7 @@ _TABLES = {
     "other_classes": VALUES,
     "intervals": INTERVALS,
 }
-_HEADER = ("measure", "groups", "alike", "directions", "chance_of", "about")
+_HEADER = ("measure", "groups", "alike", "directions", "chance_of", "about", "seed")
 _NAMES = ("class", "domain_a", "domain_b", "domain", "site")
 """Columns of text; ``site`` is None for what is not of a site."""
 
@@ -85,6 +82,8 @@ class Comparison:
     """What ``chance`` is the level of."""
     about: Mapping[str, Any] = field(default_factory=dict)
     """What made the values, as plain values: settings, models, numbers of images."""
+    seed: int = 0
+    """Seed of the bootstraps."""
 
     def __post_init__(self) -> None:
         for name, columns in _TABLES.items():
@@ -149,11 +148,13 @@ class Comparison:
         means = values.groupby(["domain_a", "domain_b"])["value"].mean().unstack()
         rows, columns = self.directions
         matrix = means.reindex(index=self.domains, columns=self.domains).rename_axis(index=rows, columns=columns)
-        return matrix / np.diag(matrix) if normalise else matrix
+        return matrix.div(np.diag(matrix), axis="columns") if normalise else matrix
 
     def over_depth(self) -> pd.DataFrame:
         """Return each domain's mean with the other domains: domain, site, value, low, high (95 %), n_classes."""
-        return self.intervals if len(self.intervals) else per_domain(self._with_others(self.values))
+        if len(self.intervals):
+            return self.intervals
+        return per_domain(self._with_others(self.values), seed=self.seed)
 
     def ceiling_by_site(self) -> pd.DataFrame:
         """Return the mean of two halves over classes and domains: site, value."""
@@ -170,7 +171,7 @@ class Comparison:
         over_sites = self.values.groupby(["class", "domain_a", "domain_b"], as_index=False, sort=False)["value"].mean()
         long = self._with_others(over_sites.assign(site=None))
         parts = [
-            per_domain(long[long["class"].isin(classes)]).drop(columns="site").assign(group=name)
+            per_domain(long[long["class"].isin(classes)], seed=self.seed).drop(columns="site").assign(group=name)
             for name, classes in self.groups.items()
         ]
         return pd.concat(parts, ignore_index=True)[columns]
@@ -208,15 +209,9 @@ class Comparison:
         return {file: table for file, table in found.items() if len(table)}
 
     def save(self, folder: str | PathLike[str]) -> None:
-        """Write the tables as CSV files and, when they are whole, ``comparison.json`` with their checksums."""
-        checksums = {}
-        for name in _TABLES:
-            content = getattr(self, name).to_csv(index=False).encode()
-            checksums[name] = hashlib.sha256(content).hexdigest()
-            with whole_file(Path(folder) / f"{name}.csv") as temporary:
-                temporary.write_bytes(content)
+        """Write the tables as CSV files with a JSON header, each whole or not at all."""
         header = {name: getattr(self, name) for name in _HEADER}
-        write_json(Path(folder) / "comparison.json", {"format": FORMAT, "checksums": checksums, **header})
+        write_table_files(Path(folder), FORMAT, header, {name: getattr(self, name) for name in _TABLES})
 
     @classmethod
     def load(cls, folder: str | PathLike[str]) -> "Comparison":
@@ -225,21 +220,14 @@ class Comparison:
         Raises:
             InputError: for a missing or damaged file, or another format or version.
         """
-        path = Path(folder) / "comparison.json"
-        if not path.is_file():
-            raise InputError(f"There is no comparison in {folder} (no comparison.json): give the folder of one.")
-        try:
-            header = json.loads(path.read_text(encoding="utf-8"))
-            found = header.get("format")
-        except (ValueError, AttributeError) as error:
-            raise InputError(f"{path} is damaged ({error}): make it again.") from error
-        if found != FORMAT:
-            raise InputError(f"{path} has format {found!r}, but this version reads {FORMAT!r}: make it again.")
-        tables = {name: _read(Path(folder) / f"{name}.csv", header["checksums"][name]) for name in _TABLES}
-        facts = {name: header[name] for name in _HEADER}
-        facts["groups"] = {name: tuple(classes) for name, classes in facts["groups"].items()}
-        facts["directions"] = None if facts["directions"] is None else tuple(facts["directions"])
-        return cls(**tables, **facts)
+        header, tables = read_table_files(Path(folder), FORMAT, "comparison", _TABLES, _NAMES)
+        for table in tables.values():
+            if "site" in table:
+                table["site"] = table["site"].astype(object).replace("", None)
+        groups = {name: tuple(classes) for name, classes in header["groups"].items()}
+        directions = None if header["directions"] is None else tuple(header["directions"])
+        facts: dict[str, Any] = {**header, **tables, "groups": groups, "directions": directions}
+        return cls(**facts)
 
     def _with_others(self, values: pd.DataFrame) -> pd.DataFrame:
         """Return each domain with each other one: class, domain, other, site, value; ``domain_a`` of directed ones."""
@@ -271,20 +259,3 @@ def class_groups(
         if present := tuple(member for member in members if member in known):
             found[name] = present
     return found
-
-
-def _read(path: Path, checksum: str) -> pd.DataFrame:
-    """Read a table as it was written: names as text, whatever they are, and numbers to the last digit."""
-    content = path.read_bytes() if path.is_file() else b""
-    if hashlib.sha256(content).hexdigest() != checksum:
-        raise InputError(f"{path} is missing or damaged, its checksum does not fit: make it again.")
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    numbers = {name: [_number(text) for text in table[name]] for name in table if name not in _NAMES}
-    if "site" in table:
-        table["site"] = table["site"].astype(object).replace("", None)
-    return table.assign(**numbers)
-
-
-def _number(text: str) -> float:
-    """Read what ``to_csv`` wrote, to the last digit."""
-    return int(text) if text.lstrip("-").isdigit() else float(text or "nan")

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from circuitry.comparison.comparison import VALUES, Comparison
 from circuitry.interventions.curve_reading import MEASURES, faithfulness_ratio
 from circuitry.interventions.resampling import Bootstrap, draw_counts
 from circuitry.runs.errors import InputError
@@ -39,6 +40,38 @@ def transfer_matrix(table: pd.DataFrame, value: str = "faithfulness") -> pd.Data
         cells[value] = [faithfulness_ratio(k, whole, 0.0)[0] for k, whole in zip(kept, lead, strict=True)]
     means = cells[value].unstack()
     return means.reindex(index=domains, columns=domains).rename_axis(index="circuit of", columns="images of")
+
+
+def compare_transfer(table: pd.DataFrame, value: str = "faithfulness") -> Comparison:
+    """Return a transfer table as a `Comparison`: circuits of one domain on images of another.
+
+    Values are those of `transfer_matrix`, so classes are pooled and there are no intervals; each domain's own circuits
+    are on the diagonal. Where the table has rows of single sites, these are compared; rows of all sites at once
+    (``table[table["sites"] == "all"]``) are a comparison of their own.
+
+    Args:
+        table: From `transfer.transfer_circuits`, or from `study.study_transfer` with the column ``sites``.
+        value: As for `transfer_matrix`.
+
+    Raises:
+        InputError: when the table has no such column.
+
+    Example:
+        >>> compare_transfer(table, "selectivity").at("layer3.0").matrix(normalise=True)
+    """
+    alone = table[table["sites"] != "all"] if "sites" in table else table.iloc[:0]
+    parts = alone.groupby("sites", sort=False) if len(alone) else [(None, table)]
+    rows = []
+    for site, part in parts:
+        matrix = transfer_matrix(part, value).rename_axis(index="domain_a", columns="domain_b").reset_index()
+        rows.append(matrix.melt("domain_a", value_name="value").dropna().assign(site=site))
+    values = pd.concat(rows, ignore_index=True).assign(**{"class": "all"})
+    return Comparison(
+        f"transfer_{value}",
+        values[list(VALUES)],
+        directions=("circuit of", "images of"),
+        about={"n_classes": table["class"].nunique()},
+    )
 
 
 def transfer_against_similarity(matrix: pd.DataFrame, similarity: pd.DataFrame) -> tuple[float, float, pd.DataFrame]:

@@ -2,10 +2,9 @@
 
 1. every image names its 20 strongest positive features (`ImageFeatures`, made by ``image_features``);
 2. a class in a domain is the histogram of these names over its images, its features ranked by count;
-3. ``feature_share``: mean over k in {5, 10, 15, 20} of |top-k(a) & top-k(b)| / k; `compare_features` for every
-   class and pair of domains, as a table for `graph_similarity.domain_matrix` and `statistics`;
-4. what it is read against: two halves of the same images (`compare_feature_halves`), other classes
-   (`compare_other_classes`), random features (`chance_share`);
+3. `feature_share`: mean over k in {5, 10, 15, 20} of |top-k(a) & top-k(b)| / k;
+4. `compare_features`: a `Comparison` of every class in all pairs of domains, and what it is read against: two halves of
+   the same images, other classes, random features (`chance_share`);
 5. feature by feature: how often it is named in each domain, and whether domains agree on it.
 
 Ties in a histogram: of features named by equally many images, the one with the larger summed activation comes first,
@@ -13,7 +12,7 @@ then the one with the smaller number. A feature that no image names is in no top
 are named even equal histograms share less than all.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, groupby
 
@@ -21,13 +20,13 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int
 
+from circuitry.comparison.comparison import CEILINGS, CHANCE, VALUES, Comparison, class_groups
 from circuitry.runs.errors import InputError
 
 STRONGEST = 20
 """Features that an image names."""
 TOPS = (5, 10, 15, 20)
 """Sizes of the tops of a histogram that are compared."""
-COLUMNS = ["class", "domain_a", "domain_b", "site", "value"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,54 +85,64 @@ def feature_share(a: Int[np.ndarray, " top_a"], b: Int[np.ndarray, " top_b"]) ->
     return float(np.mean([len(np.intersect1d(a[:k], b[:k])) / k for k in TOPS]))
 
 
-def compare_features(features: ImageFeatures) -> pd.DataFrame:
-    """Compare the features of each class between all pairs of domains: columns class, domain_a, domain_b, site, value.
+def compare_features(
+    features: ImageFeatures, groups: Mapping[str, Sequence[str]] | None = None, *, seed: int = 0
+) -> Comparison:
+    """Compare the features of each class between all pairs of domains.
 
-    Each pair of domains once, in sorted order; ``site`` is None; pairs of which one has no images are absent.
+    Args:
+        features: From `image_features`.
+        groups: Further groups of classes; see `class_groups`.
+        seed: Seed of the bootstraps.
+
+    Returns:
+        Values without sites: `feature_share` of the whole histograms. Ceilings: of every other image from the first
+        and from the second on; each half has half the images, so it is a cautious ceiling. Other classes: each class
+        in one domain with all other classes in the other, the mean over both directions. Chance: random features.
+
+    Raises:
+        InputError: when no class has images in two domains.
 
     Example:
-        >>> table = compare_features(image_features(clip, sae, images))
-        >>> domain_matrix(table, compare_feature_halves(features))
-        >>> per_domain(table)
+        >>> comparison = compare_features(image_features(clip, sae, images))
+        >>> comparison.matrix()
     """
     cells = features.cells()
     tops = {key: features.ranked(rows) for key, rows in cells.items()}
-    rows = [(name, a, b, None, feature_share(tops[name, a], tops[name, b])) for name, a, b in _pairs(cells)]
-    return pd.DataFrame(rows, columns=COLUMNS)
-
-
-def compare_feature_halves(features: ImageFeatures) -> pd.DataFrame:
-    """Compare two halves of the images of each class and domain, every other image: the noise ceiling.
-
-    Returns:
-        Columns class, domain, site, value. Each half has half the images, so it is a cautious ceiling.
-    """
-    rows = [
+    values = [(name, a, b, None, feature_share(tops[name, a], tops[name, b])) for name, a, b in _pairs(cells)]
+    halves = [
         (*key, None, feature_share(features.ranked(rows[0::2]), features.ranked(rows[1::2])))
-        for key, rows in features.cells().items()
+        for key, rows in cells.items()
         if len(rows) > 1
     ]
-    return pd.DataFrame(rows, columns=["class", "domain", "site", "value"])
+    chance = [(None, chance_share(features.occurring))]
+    return Comparison(
+        "feature_sharing",
+        pd.DataFrame(values, columns=list(VALUES)),
+        pd.DataFrame(halves, columns=list(CEILINGS)),
+        pd.DataFrame(chance, columns=list(CHANCE)),
+        pd.DataFrame(_other_classes(tops, features.n_features), columns=list(VALUES)),
+        groups=class_groups((name for name, _ in cells), groups),
+        chance_of="random features",
+        about={"n_images": len(features.images), "n_features": features.n_features},
+        seed=seed,
+    )
 
 
-def compare_other_classes(features: ImageFeatures) -> pd.DataFrame:
-    """Compare each class in one domain with all other classes in another: what is shared whatever the class.
-
-    Returns:
-        As `compare_features`; the value is the mean over the other classes, of either domain. There are no rows
-        for a single class.
-    """
-    cells = features.cells()
-    shares = _all_shares([features.ranked(rows) for rows in cells.values()], features.n_features)
-    classes, domains = (np.array(names) for names in zip(*cells, strict=True))
+def _other_classes(
+    tops: Mapping[tuple[str, str], np.ndarray], n_features: int
+) -> list[tuple[str, str, str, None, float]]:
+    """Return each class in one domain with all other classes in another; nothing for a single class."""
+    shares = _all_shares(list(tops.values()), n_features)
+    classes, domains = (np.array(names) for names in zip(*tops, strict=True))
     values = []
-    for name, domain_a, domain_b in _pairs(cells):
+    for name, domain_a, domain_b in _pairs(tops):
         other, mine = classes != name, classes == name
         in_a, in_b = domains == domain_a, domains == domain_b
         both = np.concatenate([shares[mine & in_a][0, other & in_b], shares[mine & in_b][0, other & in_a]])
         if len(both):
             values.append((name, domain_a, domain_b, None, float(both.mean())))
-    return pd.DataFrame(values, columns=COLUMNS)
+    return values
 
 
 def chance_share(n_features: int) -> float:

@@ -2,9 +2,8 @@
 
 All vectors have length 1. For images of class c in domain A with mean m(A, c):
 
-1. `class_distances`: from m(A, c) to m(B, c), class by class, as a table like `graph_similarity.compare` returns, so
-   that `statistics.per_domain`, `paired_tests` and `domain_matrix` work on it; `mean_distances`: between the means of
-   whole domains.
+1. `compare_distances`: from m(A, c) to m(B, c), class by class, as a `Comparison`; `mean_distances`: between the means
+   of whole domains.
 2. What they are read against: `half_distances`, between the means of two halves of the same images, which a finite
    number of images puts apart by itself; `spread`, how far images lie from their own mean.
 3. `silhouettes` (Rousseeuw 1987) by domain or by class: is an image nearer to its own group than to the next one?
@@ -16,6 +15,7 @@ Distances, spread, silhouettes and gap do not change when the space is rotated.
 """
 
 import zlib
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Literal
 
@@ -24,6 +24,7 @@ import pandas as pd
 from jaxtyping import Float
 from sklearn.metrics import silhouette_samples
 
+from circuitry.comparison.comparison import CEILINGS, VALUES, Comparison, class_groups
 from circuitry.representations.embedding_set import Embeddings
 from circuitry.representations.probes import probe_accuracy
 from circuitry.runs.errors import InputError
@@ -67,15 +68,52 @@ def distance(a: Float[np.ndarray, "n d"], b: Float[np.ndarray, "m d"], measure: 
     return apart / float(np.sqrt(variance)) if variance > 0 else float("nan")
 
 
+def compare_distances(
+    images: Embeddings,
+    measure: str = "cosine",
+    groups: Mapping[str, Sequence[str]] | None = None,
+    *,
+    splits: int = 10,
+    seed: int = 0,
+) -> Comparison:
+    """Compare each class between all pairs of domains by the distance of its means; near is small.
+
+    Args:
+        images: The images.
+        measure: See `distance`.
+        groups: Further groups of classes; see `class_groups`.
+        splits: How many times each group is halved.
+        seed: Seed of the halves and of the bootstraps.
+
+    Returns:
+        `class_distances` with `half_distances` in the place of ceilings: what lies no farther apart cannot be told
+        apart.
+
+    Raises:
+        InputError: for another measure, or when no class has images in two domains.
+
+    Example:
+        >>> comparison = compare_distances(images, "standardised")
+        >>> comparison.matrix()
+    """
+    values = class_distances(images, measure)
+    return Comparison(
+        f"{measure}_distance",
+        values,
+        half_distances(images, measure, splits=splits, seed=seed),
+        groups=class_groups(images.class_name.tolist(), groups),
+        alike=False,
+        about={"n_images": len(images), "splits": splits, "seed": seed},
+        seed=seed,
+    )
+
+
 def class_distances(images: Embeddings, measure: str = "cosine") -> pd.DataFrame:
     """Return, for every class, the distance between its means in each two domains; no difference in classes enters.
 
     Returns:
         Columns class, domain_a, domain_b, site (None: there is but one), value; pairs of which one is missing are
         absent.
-
-    Example:
-        >>> domain_matrix(class_distances(images), half_distances(images))
     """
     groups, rows = images.groups(), []
     for class_name in dict.fromkeys(name for name, _ in groups):
@@ -83,7 +121,7 @@ def class_distances(images: Embeddings, measure: str = "cosine") -> pd.DataFrame
         for a, b in combinations(domains, 2):
             x, y = (images.vectors[groups[class_name, domain]] for domain in (a, b))
             rows.append((class_name, a, b, None, distance(x, y, measure)))
-    return pd.DataFrame(rows, columns=["class", "domain_a", "domain_b", "site", "value"])
+    return pd.DataFrame(rows, columns=list(VALUES))
 
 
 def half_distances(images: Embeddings, measure: str = "cosine", *, splits: int = 10, seed: int = 0) -> pd.DataFrame:
@@ -108,7 +146,7 @@ def half_distances(images: Embeddings, measure: str = "cosine", *, splits: int =
         shuffled = (images.vectors[rng.permutation(group)] for _ in range(splits))
         values = [distance(x[: len(x) // 2], x[len(x) // 2 :], measure) for x in shuffled]
         rows.append((class_name, domain, None, float(np.mean(values))))
-    return pd.DataFrame(rows, columns=["class", "domain", "site", "value"])
+    return pd.DataFrame(rows, columns=list(CEILINGS))
 
 
 def mean_distances(images: Embeddings) -> pd.DataFrame:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from circuitry.comparison.comparison import CEILINGS, Comparison
 from circuitry.comparison.statistics import jackknife_interval
 from circuitry.representations.grams import Grams
 from circuitry.representations.kernel_alignment import FEWEST, KERNELS, Alignment, kernel_matrix
@@ -29,6 +30,27 @@ class RepresentationSimilarity(NamedTuple):
     """Columns site, domain_a, domain_b, kernel, value, low, high, null_mean, p, n_classes."""
     domains: pd.DataFrame
     """Each domain's mean over the others: site, domain, kernel, value, low, high, null_mean, n_classes."""
+
+    def comparisons(self, ceilings: pd.DataFrame | None = None) -> dict[str, Comparison]:
+        """Return a `Comparison` of each kernel, with the jackknife's intervals; all classes are one, ``all``.
+
+        Args:
+            ceilings: From `compare_representation_halves`.
+        """
+        return {kernel: self._comparison(kernel, ceilings) for kernel in dict.fromkeys(self.pairs["kernel"])}
+
+    def _comparison(self, kernel: str, ceilings: pd.DataFrame | None) -> Comparison:
+        tables = (self.pairs, self.domains) if ceilings is None else (self.pairs, self.domains, ceilings)
+        mine = [table[table["kernel"] == kernel].drop(columns="kernel").assign(**{"class": "all"}) for table in tables]
+        null = mine[1].groupby("site", sort=False)["null_mean"].mean().rename("value").reset_index()
+        return Comparison(
+            f"cka_{kernel}",
+            mine[0],
+            mine[2] if ceilings is not None else pd.DataFrame(columns=list(CEILINGS)),
+            null,
+            intervals=mine[1].drop(columns="class"),
+            chance_of="permuted classes",
+        )
 
 
 def compare_representations(
@@ -56,6 +78,7 @@ def compare_representations(
         >>> found = extract_representations(clip, images, "runs/x")
         >>> similarity = compare_representations([one.grams for one in found])
         >>> similarity.domains.query("site == 'layer4.2' and kernel == 'linear'")
+        >>> similarity.comparisons()["linear"].at("layer4.2").matrix()
     """
     if len(grams) < 2 or permutations < 1:
         raise InputError(

@@ -238,7 +238,7 @@ def test_a_site_without_effect_is_left_out_of_both_circuits() -> None:
     for one, other in ((half, b), (b, half)):
         assert edge_jaccard(one.circuit(), other.circuit()) == edge_jaccard(*(g.circuit() for g in short))
         for depth in (0, 1, 2):
-            expected = wl_kernel(*(g.circuit() for g in short), depth)
+            expected = wl_kernel(short[0].circuit(), short[1].circuit(), depth)
             assert wl_kernel(one.circuit(), other.circuit(), depth) == pytest.approx(expected, abs=1e-12)
     overlap = node_overlap(half, b)
     assert math.isnan(overlap["c"])

@@ -71,7 +71,7 @@ def test_matrices_of_a_group_are_of_its_classes_alone(normalise: bool) -> None:
     expected = domain_matrix(fish, own, normalise=normalise)
     pd.testing.assert_frame_equal(comparison().matrix("held-out", normalise=normalise), expected)
     whole = comparison().matrix(normalise=normalise)
-    assert not np.isclose(whole.loc["real", "clipart"], expected.loc["real", "clipart"])
+    assert not np.isclose(whole["clipart"].to_dict()["real"], expected["clipart"].to_dict()["real"])
 
 
 def test_a_part_at_one_site() -> None:
@@ -97,6 +97,12 @@ def test_a_summary_has_every_domain_of_every_group() -> None:
     assert classes["all", "sketch"] == 2
     assert low["all", "sketch"] < value["all", "sketch"] < high["all", "sketch"]
     assert math.isnan(low["held-out", "real"])
+
+
+def test_the_seed_is_that_of_the_bootstraps() -> None:
+    other = replace(comparison(), seed=5)
+    pd.testing.assert_frame_equal(other.over_depth(), per_domain(values(), seed=5))
+    assert other.summary()["low"].tolist() != comparison().summary()["low"].tolist()
 
 
 def test_intervals_of_its_own_are_those_of_the_measure() -> None:
@@ -161,13 +167,13 @@ def assert_same(a: Comparison, b: Comparison) -> None:
         assert list(x.columns) == list(y.columns)
         assert x.to_numpy().tolist() == y.to_numpy().tolist() or x.isna().to_numpy().any()
         pd.testing.assert_frame_equal(x.reset_index(drop=True), y, check_dtype=False, rtol=0, atol=0)
-    for name in ("measure", "groups", "alike", "directions", "chance_of", "about"):
+    for name in ("measure", "groups", "alike", "directions", "chance_of", "about", "seed"):
         assert getattr(a, name) == getattr(b, name), name
 
 
 @pytest.mark.parametrize("sites", [("a", "b"), (None,)])
 def test_a_stored_comparison_comes_back_whole(sites: tuple[str | None, ...], tmp_path: Path) -> None:
-    made = replace(comparison(sites), alike=False, chance_of="random features", other_classes=values(sites))
+    made = replace(comparison(sites), alike=False, chance_of="random features", other_classes=values(sites), seed=3)
     made.save(tmp_path / "deep" / "x")
     assert_same(made, Comparison.load(tmp_path / "deep" / "x"))
     directed().save(tmp_path / "y")
@@ -200,12 +206,12 @@ def test_damage_and_other_versions_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"values\.csv is missing or damaged"):
         Comparison.load(tmp_path)
     path.write_bytes(content)
-    header = tmp_path / "comparison.json"
+    header = tmp_path / "header.json"
     header.write_text(json.dumps(json.loads(header.read_text()) | {"format": "circuitry comparison 0"}))
     with pytest.raises(InputError, match="has format 'circuitry comparison 0', but this version reads"):
         Comparison.load(tmp_path)
     header.write_text("{")
-    with pytest.raises(InputError, match=r"comparison\.json is damaged"):
+    with pytest.raises(InputError, match=r"header\.json is damaged"):
         Comparison.load(tmp_path)
 
 
@@ -221,7 +227,7 @@ def test_a_comparison_prints_in_a_line() -> None:
     assert text.endswith("random units 0.05")
     page = comparison()._repr_html_()
     assert "<table" in page
-    assert f"{comparison().matrix().loc['real', 'sketch']:.3f}" in page
+    assert f"{comparison().matrix()['sketch'].to_dict()['real']:.3f}" in page
 
 
 # Refusals

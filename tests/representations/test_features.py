@@ -14,9 +14,7 @@ from circuitry import (
     ImageFeatures,
     InputError,
     chance_share,
-    compare_feature_halves,
     compare_features,
-    compare_other_classes,
     domain_matrix,
     feature_frequency,
     feature_share,
@@ -128,7 +126,7 @@ def test_classes_are_compared_between_all_domains() -> None:
             ("cat", "clipart", [5], [1]),
         ]
     )
-    table = compare_features(features)
+    table = compare_features(features).values
     assert table[["class", "domain_a", "domain_b"]].to_numpy().tolist() == [
         ["cat", "clipart", "real"],
         ["cat", "clipart", "sketch"],
@@ -140,9 +138,12 @@ def test_classes_are_compared_between_all_domains() -> None:
 
 def test_the_tables_are_those_of_statistics() -> None:
     features = random_features()
-    table, halves = compare_features(features), compare_feature_halves(features)
+    comparison = compare_features(features, {"one": ["c1"]})
+    table, halves = comparison.values, comparison.ceilings
     assert len(table) == 3 + 3 + 1
-    matrix = domain_matrix(table, halves)
+    assert comparison.groups == {"all": ("c0", "c1", "c2"), "one": ("c1",)}
+    matrix = comparison.matrix()
+    pd.testing.assert_frame_equal(matrix, domain_matrix(table, halves))
     pair = table.query("domain_a == 'd0' and domain_b == 'd1'")["value"].mean()
     assert matrix.loc["d0", "d1"] == pytest.approx(pair)
     assert matrix.loc["d0", "d0"] == pytest.approx(halves[halves["domain"] == "d0"]["value"].mean())
@@ -150,23 +151,26 @@ def test_the_tables_are_those_of_statistics() -> None:
     assert summary.loc["d0", "n_classes"] == 3
     assert (summary["low"] <= summary["value"]).all()
     assert len(paired_tests(table)) == 3
+    levels = comparison.levels().set_index("what")["value"]
+    assert levels["random features"] == pytest.approx(chance_share(features.occurring))
+    assert levels["two classes in two domains"] == pytest.approx(comparison.other_classes["value"].mean())
 
 
 def test_halves_are_every_other_image() -> None:
     features = random_features()
-    table = compare_feature_halves(features).set_index(["class", "domain"])["value"]
+    table = compare_features(features).ceilings.set_index(["class", "domain"])["value"]
     rows = np.flatnonzero((features.images["class"] == "c1") & (features.images["domain"] == "d2"))
     assert len(rows) == 5
     expected = feature_share(features.ranked(rows[[0, 2, 4]]), features.ranked(rows[[1, 3]]))
     assert table["c1", "d2"] == expected
     assert len(table) == 8
-    assert compare_feature_halves(features_of([("cat", "real", [1], [1])])).empty
+    assert compare_features(features_of([("cat", "real", [1], [1]), ("cat", "ink", [1], [1])])).ceilings.empty
 
 
 def test_other_classes_by_brute_force() -> None:
     features = random_features()
     cells = features.cells()
-    found = compare_other_classes(features).set_index(["class", "domain_a", "domain_b"])["value"]
+    found = compare_features(features).other_classes.set_index(["class", "domain_a", "domain_b"])["value"]
     assert len(found) == 7
     for name, a, b in found.index:
         shares = [
@@ -177,7 +181,7 @@ def test_other_classes_by_brute_force() -> None:
         ]
         assert found[name, a, b] == pytest.approx(np.mean(shares))
     one = features_of([("cat", "real", [1], [1]), ("cat", "sketch", [1], [1])])
-    assert compare_other_classes(one).empty
+    assert compare_features(one).other_classes.empty
 
 
 def test_a_table_does_not_depend_on_the_order_of_images_of_other_cells() -> None:
@@ -186,8 +190,10 @@ def test_a_table_does_not_depend_on_the_order_of_images_of_other_cells() -> None
     again = ImageFeatures(
         features.images.iloc[order], features.strongest[order], features.activation[order], features.n_features
     )
-    for compared in (compare_features, compare_feature_halves, compare_other_classes):
-        pd.testing.assert_frame_equal(compared(features), compared(again))
+    for table in ("values", "ceilings", "other_classes", "chance"):
+        pd.testing.assert_frame_equal(
+            getattr(compare_features(features), table), getattr(compare_features(again), table)
+        )
 
 
 # Feature by feature
@@ -272,5 +278,7 @@ def test_what_cannot_be_compared_is_refused() -> None:
         ImageFeatures(table[:0], np.zeros((0, 20), dtype=int), np.zeros((0, 20)), 30)
     with pytest.raises(InputError, match=r"no class has images in two of them"):
         feature_summary(features_of([("cat", "real", [1], [1]), ("dog", "sketch", [1], [1])]))
+    with pytest.raises(InputError, match="feature_sharing needs a class in at least two domains"):
+        compare_features(features_of([("cat", "real", [1], [1]), ("dog", "sketch", [1], [1])]))
     with pytest.raises(InputError, match=r"at least one feature, but there are 0"):
         chance_share(0)

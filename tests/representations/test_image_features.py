@@ -21,8 +21,8 @@ from circuitry import (
 from circuitry.data.images import load_image
 from circuitry.reports.figures.style import domain_marks
 from circuitry.reports.page import Report
-from circuitry.reports.sections.features import add_features, add_sharing, sharing_tables
-from circuitry.representations.features import top_images
+from circuitry.reports.sections.features import add_features, add_sharing, feature_table
+from circuitry.representations.features import compare_features, top_images
 from tests.support.tiny_clip import Tiny
 
 CELLS = [(name, domain) for name in ("cat", "dog") for domain in ("clipart", "real", "sketch")]
@@ -177,44 +177,42 @@ def test_the_tables_and_the_page(clip: Clip, root: Path, tmp_path: Path) -> None
     sae, images = sae_at(clip, "attnpool"), DomainFolder(root)
     found = image_features(clip, sae, images, progress=False)
     names = name_features(sae, clip, ["cat", "dog", "line"])
-    tables = sharing_tables(found, names)
-    levels = tables["levels"].set_index("what")["value"]
-    assert levels["the same class in two domains"] == pytest.approx(tables["sharing"]["value"].mean())
-    assert levels["random features"] == pytest.approx(12.5 / found.occurring)
-    features = tables["features"].set_index("feature")
-    feature = int(tables["features"].sort_values("n_images").iloc[-1]["feature"])
+    comparison, table = compare_features(found), feature_table(found, names)
+    assert comparison.chance["value"].tolist() == pytest.approx([12.5 / found.occurring])
+    features = table.set_index("feature")
+    feature = int(table.sort_values("n_images").iloc[-1]["feature"])
     assert features.loc[feature, "name"] == names["name"][feature]
     in_real = [feature in row for row in found.strongest[found.images["domain"] == "real"]]
     assert features.loc[feature, "real"] == np.mean(in_real)
 
     report = Report("Shared features")
-    add_sharing(report, tables, domain_marks(found.domains))
-    add_features(report, found, tables, images)
+    add_sharing(report, comparison, domain_marks(found.domains))
+    add_features(report, found, table, images)
     page = report.write(tmp_path / "page.html").read_text(encoding="utf-8")
-    low = tables["summary"].sort_values("value").iloc[0]
-    assert f"{low['domain']} the least ({low['value']:.2f})" in page
+    low = comparison.summary().sort_values("value", ascending=False, kind="stable").iloc[-1]
+    assert f"{low['domain']} the least ({low['value']:.3f} [" in page
     assert "Features that domains share" in page
     assert "Features that domains do not share" in page
     assert page.count('<img src="data:image/png') == 2
 
     chosen = Report("One")
-    add_features(chosen, found, tables, images, [feature])
+    add_features(chosen, found, table, images, [feature])
     page = chosen.write(tmp_path / "one.html").read_text(encoding="utf-8")
     assert f"{names['name'].tolist()[feature]} ({feature})" in page
     assert top_images(found, feature, "real", 1)
     absent = next(i for i in range(64) if i not in features.index) if len(features) < 64 else 64
     with pytest.raises(InputError, match=f"Feature {absent} is among the first 20 of no class"):
-        add_features(Report("None"), found, tables, images, [absent])
+        add_features(Report("None"), found, table, images, [absent])
 
 
 def test_one_domain_shares_nothing(clip: Clip, root: Path) -> None:
     found = image_features(clip, sae_at(clip, "attnpool"), DomainFolder(root, domains=("real",)), progress=False)
     with pytest.raises(InputError, match="no class has images in two of them"):
-        sharing_tables(found)
+        feature_table(found)
 
 
 def test_features_without_names_have_numbers(clip: Clip, root: Path, tmp_path: Path) -> None:
     found = image_features(clip, sae_at(clip, "layer3.0"), DomainFolder(root), progress=False)
     report = Report("Deep")
-    add_features(report, found, sharing_tables(found), DomainFolder(root), shown=1)
+    add_features(report, found, feature_table(found), DomainFolder(root), shown=1)
     assert "feature (" in report.write(tmp_path / "page.html").read_text(encoding="utf-8")

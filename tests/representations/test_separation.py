@@ -16,6 +16,7 @@ from circuitry.representations.separation import (
     ALL,
     class_accuracy,
     class_distances,
+    compare_distances,
     distance,
     domain_probe,
     half_distances,
@@ -149,12 +150,17 @@ def test_the_floor_falls_as_one_over_the_root_of_the_images() -> None:
     assert floors[1] == pytest.approx(math.sqrt(4 / 80), rel=0.1)
 
 
-def test_tables_fit_the_statistics_of_circuits() -> None:
+@pytest.mark.parametrize("measure", ["cosine", "standardised"])
+def test_distances_are_compared_with_those_of_halves(measure: str) -> None:
     data = random_embeddings(3)
-    table = class_distances(data)
-    matrix = domain_matrix(table, half_distances(data))
-    assert matrix.loc["d0", "d1"] == pytest.approx(table.query("domain_a == 'd0' and domain_b == 'd1'")["value"].mean())
-    assert per_domain(table)["n_classes"].tolist() == [2, 2, 2]
+    found = compare_distances(data, measure, {"one": ["c1"]}, splits=4, seed=5)
+    assert (found.measure, found.alike, found.sites) == (f"{measure}_distance", False, ())
+    pd.testing.assert_frame_equal(found.values, class_distances(data, measure))
+    halves = half_distances(data, measure, splits=4, seed=5)
+    pd.testing.assert_frame_equal(found.ceilings, halves)
+    pd.testing.assert_frame_equal(found.matrix(), domain_matrix(class_distances(data, measure), halves))
+    pd.testing.assert_frame_equal(found.over_depth(), per_domain(class_distances(data, measure), seed=5))
+    assert found.groups == {"all": ("c0", "c1"), "one": ("c1",)}
 
 
 # Silhouettes

@@ -72,8 +72,8 @@ def add_circuit_pair(
     name, domain_a, domain_b = a.source.class_name, str(a.source.domain), str(b.source.domain)
     report.section(f"One circuit in two domains: {name}")
     figure = circuit_pair(
-        a.graph,
-        b.graph,
+        a,
+        b,
         sites,
         name_a=domain_a,
         name_b=domain_b,

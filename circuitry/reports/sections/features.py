@@ -7,20 +7,15 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from circuitry.comparison.statistics import paired_tests, per_domain
-from circuitry.comparison.table import domain_matrix
+from circuitry.comparison.comparison import Comparison
 from circuitry.data.domains import DomainFolder
 from circuitry.data.images import load_image
 from circuitry.reports.contact_sheet import contact_sheet
-from circuitry.reports.figures.heatmaps import similarity_heatmap
 from circuitry.reports.figures.style import Mark
 from circuitry.reports.page import Report
+from circuitry.reports.sections.compared import add_comparison
 from circuitry.representations.features import (
     ImageFeatures,
-    chance_share,
-    compare_feature_halves,
-    compare_features,
-    compare_other_classes,
     feature_frequency,
     feature_summary,
     least_shared,
@@ -29,91 +24,40 @@ from circuitry.representations.features import (
 )
 from circuitry.runs.errors import InputError
 
-MEASURE = "feature sharing"
 SHOWN = 8
 """Features in each of the two tables."""
 PER_CELL = 3
 """Images of each feature and domain."""
 
 
-def sharing_tables(
-    features: ImageFeatures, names: pd.DataFrame | None = None, *, seed: int = 0
-) -> dict[str, pd.DataFrame]:
-    """Return everything that `add_sharing` and `add_features` show, as tables by file name.
+def feature_table(features: ImageFeatures, names: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Return every feature in some top 20: how far it is shared, and how often it is named in each domain.
 
     Args:
         features: From `image_features`.
         names: From `name_features`, where there are any.
-        seed: Seed of the bootstrap over classes.
-
-    Returns:
-        sharing and ceilings (class by class), matrix (domain by domain, ceilings on the diagonal), summary (a domain's
-        mean with the others and its interval), paired_tests, levels (means of what it is read against), features
-        (every feature in some top 20: how far it is shared, how often it is named in each domain).
     """
-    sharing, ceilings = compare_features(features), compare_feature_halves(features)
-    others = compare_other_classes(features)
-    levels = {
-        "the same class in two domains": sharing["value"].mean(),
-        "two halves of the same images": ceilings["value"].mean(),
-        "two classes in two domains": others["value"].mean(),
-        "random features": chance_share(features.occurring),
-    }
     table = feature_summary(features)
     if names is not None:
         table = names.merge(table, on="feature", validate="one_to_one")
-    return {
-        "sharing": sharing,
-        "ceilings": ceilings,
-        "matrix": domain_matrix(sharing, ceilings).rename_axis(index="domain").reset_index(),
-        "summary": per_domain(sharing, seed=seed).drop(columns="site"),
-        "paired_tests": paired_tests(sharing),
-        "levels": pd.DataFrame({"what": list(levels), "value": list(levels.values())}),
-        "features": table.merge(feature_frequency(features), left_on="feature", right_index=True),
-    }
+    return table.merge(feature_frequency(features), left_on="feature", right_index=True)
 
 
-def add_sharing(report: Report, tables: Mapping[str, pd.DataFrame], marks: Mapping[str, Mark]) -> None:
-    """Add the section on how much domains share, from `sharing_tables`."""
+def add_sharing(report: Report, comparison: Comparison, marks: Mapping[str, Mark]) -> None:
+    """Add the section on how much domains share, from `compare_features`."""
     report.section("How many features do domains share?")
     report.text(
         "Every image names its 20 strongest features; a class in a domain is the ranking of features by how many of "
         "its images name them. Feature sharing of two domains is the mean over k in 5, 10, 15, 20 of the share of "
         "their first k features that are the same, averaged over classes."
     )
-    matrix = tables["matrix"].set_index("domain").rename_axis(index=None)
-    report.figure(similarity_heatmap(matrix, title="Shared features", measure=MEASURE, marks=marks), _words(tables))
-    report.table(tables["levels"], "What feature sharing is read against; means over classes and domains.")
-    report.table(
-        tables["summary"], "Each domain's mean sharing with the others, with its 95 % bootstrap interval over classes."
-    )
-
-
-def _words(tables: Mapping[str, pd.DataFrame]) -> str:
-    summary, sharing = tables["summary"].sort_values("value"), tables["sharing"]
-    low, high = summary.iloc[0], summary.iloc[-1]
-    pairs = sharing.groupby(["domain_a", "domain_b"])["value"].mean().sort_values()
-    a, b = pairs.index[-1]
-    words = (
-        f"Mean over {sharing['class'].nunique()} classes. The most is shared by {a} and {b} ({pairs.iloc[-1]:.2f}). "
-        f"With the other domains, {high['domain']} shares the most ({high['value']:.2f}) and {low['domain']} the least "
-        f"({low['value']:.2f})."
-    )
-    tests = tables["paired_tests"]
-    against = tests[(tests["domain_a"] == low["domain"]) | (tests["domain_b"] == low["domain"])]
-    known = against["p_holm"].dropna()
-    if len(known):
-        words += (
-            f" {low['domain']} differs from {int((known < 0.05).sum())} of {len(against)} other domains (paired over "
-            "classes, Holm-corrected p < 0.05)."
-        )
-    return words
+    add_comparison(report, comparison, marks, title="Shared features")
 
 
 def add_features(
     report: Report,
     features: ImageFeatures,
-    tables: Mapping[str, pd.DataFrame],
+    table: pd.DataFrame,
     images: DomainFolder,
     chosen: Sequence[int] | None = None,
     *,
@@ -124,15 +68,14 @@ def add_features(
     Args:
         report: The report.
         features: From `image_features`.
-        tables: From `sharing_tables`.
+        table: From `feature_table`.
         images: Where the image files are.
-        chosen: Features to show; the most and the least shared ones unless told.
+        chosen: Features to show (default: the most and the least shared ones).
         shown: How many of these.
 
     Raises:
         InputError: for a feature that is in no top 20.
     """
-    table = tables["features"]
     enough = len(features.domains)  # features in fewer tops than there are domains say little either way
     groups = {
         "Features that domains share": (

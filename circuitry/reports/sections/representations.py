@@ -4,20 +4,16 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from circuitry.comparison.table import domain_matrix
-from circuitry.reports.figures.heatmaps import similarity_heatmap
-from circuitry.reports.figures.over_depth import cka_over_depth, probes_over_depth
+from circuitry.reports.figures.over_depth import probes_over_depth
 from circuitry.reports.figures.style import Mark
 from circuitry.reports.page import Report
+from circuitry.reports.sections.compared import add_matrix, add_over_depth
 from circuitry.representations.probes import TARGETS, SiteProbes
 from circuitry.representations.similarity import RepresentationSimilarity
 
 
 def add_cka(
-    report: Report,
-    similarity: RepresentationSimilarity,
-    ceilings: pd.DataFrame,
-    marks: Mapping[str, Mark],
+    report: Report, similarity: RepresentationSimilarity, ceilings: pd.DataFrame, marks: Mapping[str, Mark]
 ) -> None:
     """Add the section on CKA: over depth by every kernel, and between all domains at the last site.
 
@@ -28,21 +24,14 @@ def add_cka(
         marks: The looks of the domains.
     """
     report.section("Are classes arranged alike in every domain?")
-    kernels = list(dict.fromkeys(similarity.domains["kernel"]))
-    for kernel in kernels:
-        figure = cka_over_depth(similarity.domains, ceilings, kernel=kernel, marks=marks)
-        report.figure(figure, _cka_words(similarity, ceilings, kernel))
-    last, kernel = str(similarity.pairs["site"].iloc[-1]), kernels[0]
-    at_last = similarity.pairs.query("site == @last and kernel == @kernel")
-    matrix = domain_matrix(at_last.assign(**{"class": "all"}), ceilings.query("site == @last and kernel == @kernel"))
-    ranked = at_last.sort_values("value")
-    least, most = ranked.iloc[0], ranked.iloc[-1]
-    report.figure(
-        similarity_heatmap(matrix, title=f"CKA at {last}", measure=f"CKA, {kernel} kernel", marks=marks),
-        "CKA of class means between domains at the last site. The most alike are "
-        f"{most['domain_a']} and {most['domain_b']} ({most['value']:.2f}), the least "
-        f"{least['domain_a']} and {least['domain_b']} ({least['value']:.2f}).",
-    )
+    comparisons = list(similarity.comparisons(ceilings).values())
+    for comparison in comparisons:
+        share = (comparison.values["p"] <= 0.05).mean()
+        more = f"Of class means; {share:.0%} of all pairs and sites have p of at most 0.05, uncorrected."
+        add_over_depth(report, comparison, marks, more)
+    last = comparisons[0].at(comparisons[0].sites[-1])
+    site = last.sites[0]
+    add_matrix(report, last, marks, title=f"CKA at {site}", more=f"Of class means at {site}, the last site.")
 
 
 def add_probes(report: Report, probes: SiteProbes) -> None:
@@ -80,23 +69,4 @@ def add_reading_guide(report: Report) -> None:
         "A probe shows what a linear classifier can find in a representation, not what the model makes of it. "
         "Averages over positions hold what is there, not where; a class that is read off within domains and not "
         "across them is written in each domain in another way."
-    )
-
-
-def _cka_words(similarity: RepresentationSimilarity, ceilings: pd.DataFrame, kernel: str) -> str:
-    domains = similarity.domains[similarity.domains["kernel"] == kernel]
-    pairs = similarity.pairs[similarity.pairs["kernel"] == kernel]
-    mean = domains.groupby("site", sort=False)["value"].mean()
-    highest, lowest = str(mean.idxmax()), str(mean.idxmin())
-    least = domains.loc[domains.groupby("site", sort=False)["value"].idxmin(), "domain"].value_counts()
-    halves = ceilings[ceilings["kernel"] == kernel].groupby("site", sort=False)["value"].mean()
-    return (
-        f"Mean CKA of each domain with the other domains, of class means, {kernel} kernel, up to "
-        f"{pairs['n_classes'].max()} classes (bars: 95 % jackknife intervals over classes). On average over domains "
-        "it is "
-        f"largest at {highest} ({mean[highest]:.2f}) and smallest at {lowest} ({mean[lowest]:.2f}). {least.index[0]} "
-        f"has the lowest at {least.iloc[0]} of {len(mean)} sites. Two halves of a domain's images reach "
-        f"{halves.min():.2f} to {halves.max():.2f} (dashed), permuted classes "
-        f"{domains['null_mean'].min():z.2f} to {domains['null_mean'].max():z.2f} (dotted); "
-        f"{(pairs['p'] <= 0.05).mean():.0%} of all pairs and sites have p of at most 0.05, uncorrected."
     )

@@ -1,17 +1,15 @@
 """The report on embedding separation, in plain words computed from the tables they speak of."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from circuitry.comparison.statistics import paired_tests
-from circuitry.comparison.table import domain_matrix
-from circuitry.reports.figures.heatmaps import similarity_heatmap
+from circuitry.comparison.comparison import Comparison
 from circuitry.reports.figures.scatters import embedding_maps, measure_against_measure, separation_panels
 from circuitry.reports.figures.style import Mark
 from circuitry.reports.page import Report
+from circuitry.reports.sections.compared import add_matrix, add_tests, with_interval
 from circuitry.representations.separation import ALL
 from circuitry.representations.separation_summary import by_seed, differences, summarise
 
@@ -24,15 +22,6 @@ PANELS = (
     "accuracy, held-out classes",
 )
 """Measures that are drawn; those that a table lacks are left out."""
-
-
-class Distances(NamedTuple):
-    """Distances of one model, class by class."""
-
-    between: pd.DataFrame
-    """Of domains: class, domain_a, domain_b, site, value."""
-    halves: pd.DataFrame
-    """Of two halves of the same images: class, domain, site, value."""
 
 
 def panel_references(measures: pd.DataFrame, n_classes: int) -> dict[str, float]:
@@ -52,36 +41,16 @@ def add_maps(report: Report, points: pd.DataFrame, marks: Mapping[str, Mark], wh
     )
 
 
-def add_distances(report: Report, distances: Mapping[str, Distances], marks: Mapping[str, Mark]) -> None:
-    """Add the section on which domains lie apart from which, a heatmap per model, and tests between domains."""
+def add_distances(report: Report, distances: Mapping[str, Comparison], marks: Mapping[str, Mark]) -> None:
+    """Add the section on which domains lie apart from which, from `compare_distances` of each model.
+
+    A heat map per model, in one scale of colours, and tests between domains.
+    """
     report.section("Which domains lie apart?")
-    matrices = {model: domain_matrix(between, halves) for model, (between, halves) in distances.items()}
-    top = max(float(np.nanmax(matrix)) for matrix in matrices.values())
-    for model, (between, halves) in distances.items():
-        pairs = between.groupby(["domain_a", "domain_b"])["value"].mean().sort_values()
-        near, far = pairs.index[0], pairs.index[-1]
-        figure = similarity_heatmap(
-            matrices[model],
-            title=f"Distance between domains, {model}",
-            measure="standardised distance of class means",
-            diagonal="two halves of the same images",
-            marks=marks,
-        )
-        report.figure(
-            figure.update_traces(zmax=top),  # one scale of colours for all models
-            f"Distance between the mean of a class in one domain and in the other, in units of the images' own spread, "
-            f"mean over {between['class'].nunique()} classes. The nearest are {' and '.join(near)} "
-            f"({pairs.iloc[0]:.2f}), the farthest {' and '.join(far)} ({pairs.iloc[-1]:.2f}). Two halves of the same "
-            f"images lie {halves['value'].mean():.2f} apart (dotted), since their means are of few images.",
-        )
-        report.table(
-            paired_tests(between).rename(
-                columns={"domain_a": "domain", "domain_b": "against", "n_classes": "classes", "p_holm": "p (Holm)"}
-            ),
-            f"{model}: does one domain lie farther from the others than another does? Wilcoxon signed-rank tests "
-            "paired by class, corrected for their number.",
-            formats={"difference": "+.3f", "p": ".3g", "p (Holm)": ".3g"},
-        )
+    top = max(float(np.nanmax(comparison.matrix())) for comparison in distances.values())
+    for model, comparison in distances.items():
+        add_matrix(report, comparison, marks, title=f"Distance between domains, {model}", top=top)
+        add_tests(report, comparison)
 
 
 def add_separation(
@@ -98,7 +67,7 @@ def add_separation(
         measures: From `gather`.
         marks: The look of every domain.
         references: From `panel_references`.
-        test_domain: Domain that sentences speak of; the one farthest from the others unless told.
+        test_domain: Domain that sentences speak of (default: the one farthest from the others).
     """
     summary = summarise(measures)
     single = summary[summary["domain"] != ALL]
@@ -154,10 +123,8 @@ def add_separation_guide(report: Report) -> None:
 def _cells(change: pd.DataFrame, measures: Sequence[str]) -> pd.DataFrame:
     """Differences in words, a row per measure and a column per domain."""
     rows = change[change["measure"].isin(measures) & (change["domain"] != ALL)]
-    said = [
-        f"{value:+.2f}" + (f" [{low:+.2f}, {high:+.2f}]" if pd.notna(low) else "")
-        for value, low, high in zip(rows["difference"], rows["low"], rows["high"], strict=True)
-    ]
+    numbers = zip(rows["difference"], rows["low"], rows["high"], strict=True)
+    said = [with_interval(*number, spec="+.2f") for number in numbers]
     table = rows.assign(said=said).pivot(index="measure", columns="domain", values="said")
     return table.loc[list(measures)].rename_axis(columns=None).reset_index()
 
@@ -179,8 +146,7 @@ def _all_words(summary: pd.DataFrame) -> str:
 
 def _said(change: pd.DataFrame, measure: str, domain: str) -> str:
     row = change[(change["measure"] == measure) & (change["domain"] == domain)].iloc[0]
-    known = pd.notna(row["low"])
-    return f"{row['difference']:+.2f}" + (f" (interval {row['low']:+.2f} to {row['high']:+.2f})" if known else "")
+    return with_interval(row["difference"], row["low"], row["high"], "+.2f")
 
 
 def _others(change: pd.DataFrame, measure: str, domain: str) -> str:

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from circuitry import Comparison, DomainFolder, compare_domains
+from circuitry.reports.figures.circuit_pair import circuit_pair
 from circuitry.reports.figures.style import domain_marks
 from circuitry.reports.page import Report, write_results
 from circuitry.reports.sections.circuits import add_accuracy, add_circuit_pair, add_reading_guide, comparison_report
@@ -67,6 +68,15 @@ def test_sentences_on_a_pair_of_circuits(tmp_path: Path) -> None:
     assert "The kept units of alarm clock" in caption
     assert "in sketch and in real. Shared: 4 of 6 units and 2 of 4 edges." in caption
     assert caption.endswith("largest at head (100%) and smallest at conv (33%).")
+
+
+def test_a_circuit_is_drawn_like_its_graph() -> None:
+    a, b = small_graph().circuit(1), small_graph(domain="real").circuit(2)
+    drawn = [
+        circuit_pair(one, other, ["conv", "head"], name_a="sketch", name_b="real", title="t")
+        for one, other in ((a, b), (a.graph, b.graph))
+    ]
+    assert drawn[0].to_json() == drawn[1].to_json()
 
 
 # The whole report

@@ -46,7 +46,7 @@ def test_sentences_speak_of_the_farthest_domain(tmp_path: Path) -> None:
     found = page(measures, tmp_path)
     assert "for plain and aligned. Bars" in found
     assert "one seed." in found
-    assert "ink: distance -0.90 (interval -0.90 to -0.90), accuracy, seen classes +0.18" in found
+    assert "ink: distance -0.90 [-0.90, -0.90], accuracy, seen classes +0.18" in found
     assert "the other domains: distance -0.60 to -0.60, accuracy, seen classes +0.20 to +0.20" in found
     assert "Modality gap of all images: 0.50 (plain), 0.50 (aligned)." in found
     assert "<td>+0.20 [+0.20, +0.20]</td>" in found
@@ -109,6 +109,11 @@ def test_tables_of_all_models_are_written(measured: Path) -> None:
     assert set(tables["summary"].query("measure == 'accuracy, held-out classes'")["n_classes"]) == {1}
     assert len(list((measured / "run" / "embeddings").iterdir())) > 1
     assert (results / "provenance.json").is_file()
+    # The report shows the means over the seeds of a model; these are of the same weights, but for their halves.
+    page = (measured / "run" / "report.html").read_text(encoding="utf-8")
+    assert page.count("apart (dotted)") == 2
+    plain = tables["distances_per_domain"].query("model == 'plain'").sort_values("value", kind="stable")
+    assert f"{plain['domain'].iloc[0]} is the nearest ({plain['value'].iloc[0]:.3f} [" in page
 
 
 @pytest.mark.skipif(find_browser() is None, reason="no Chromium or Chrome on this machine")

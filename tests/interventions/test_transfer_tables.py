@@ -1,0 +1,48 @@
+"""A transfer table as a comparison: directed, pooled over classes, site by site."""
+
+import pandas as pd
+import pytest
+
+from circuitry.interventions.transfer_tables import compare_transfer, transfer_matrix
+
+
+def table() -> pd.DataFrame:
+    """Two classes in two domains, at a site and at all; a circuit's metric depends on both domains and the class."""
+    rows = []
+    for sites, shift in (("all", 0.0), ("u", 0.25)):
+        for i, circuit in enumerate("ab"):
+            for j, images in enumerate("ab"):
+                for class_name, lead in (("x", 0.8), ("y", 0.01)):
+                    metric = lead * (1 - 0.5 * abs(i - j) - 0.1 * i + shift)
+                    rows.append((class_name, circuit, images, sites, metric, lead, 0.0, metric / lead))
+    metrics = ["metric", "full_metric", "empty_metric", "faithfulness"]
+    columns = ["class", "circuit_domain", "image_domain", "sites", *metrics]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def test_a_comparison_of_transfer_is_its_matrix_at_each_site() -> None:
+    found = compare_transfer(table())
+    assert (found.measure, found.sites, found.alike) == ("transfer_faithfulness", ("u",), True)
+    pd.testing.assert_frame_equal(found.matrix(), transfer_matrix(table().query("sites == 'u'")))
+    there, back = found.matrix().to_numpy()[[0, 1], [1, 0]]
+    assert there != back
+    assert found.about == {"n_classes": 2}
+
+
+def test_all_sites_at_once_are_a_comparison_of_their_own() -> None:
+    whole = table().query("sites == 'all'")
+    found = compare_transfer(whole)
+    assert found.sites == ()
+    pd.testing.assert_frame_equal(found.matrix(), transfer_matrix(whole))
+    pd.testing.assert_frame_equal(compare_transfer(whole.drop(columns="sites")).matrix(), found.matrix())
+    own = found.matrix(normalise=True)
+    assert own.loc["a", "b"] == pytest.approx(0.5 / 0.9)  # of what b's own circuits reach on images of b
+    assert (own.loc["a", "a"], own.loc["b", "b"]) == (1, 1)
+
+
+def test_a_pair_without_lead_is_absent() -> None:
+    whole = table().query("sites == 'all'")
+    weak = whole.assign(full_metric=whole["full_metric"].where(whole["image_domain"] == "a", 0.0))
+    found = compare_transfer(weak)
+    assert set(found.values["domain_b"]) == {"a"}
+    assert found.matrix()["b"].isna().all()
