@@ -65,6 +65,11 @@ class CircuitsUnderTest:
         """Every (class, domain) that has a circuit and is selected."""
         return self.tested.keys()
 
+    @property
+    def tested_on(self) -> str:
+        """Which images the checks take, in words."""
+        return "the images that they were found on" if self.settings.seen else "images that they were not found on"
+
     @cached_property
     def tested(self) -> TestedImages:
         """Which images are taken."""
@@ -87,6 +92,14 @@ class CircuitsUnderTest:
         if self._named_baseline is None:
             return as_baseline(self.settings.baseline)
         return self._named_baseline.of(*key, n_images)
+
+    def baseline_found_with(self, key: Key, n_images: int) -> Baseline | Counterfactual:
+        """Return the baseline that a circuit was found with, on a number of images.
+
+        Raises:
+            InputError: for one that was not given to `extract` by name, and is not known here.
+        """
+        return self._baseline_called(self.graphs[key].settings["baseline"]).of(*key, n_images)
 
     def read(self, key: Key, work: Work) -> ReadImages:
         """Return the images of a circuit's test, those that can be read."""
@@ -176,8 +189,9 @@ class CircuitsUnderTest:
 
     @cached_property
     def _named_baseline(self) -> NamedBaseline | None:
-        """The baseline where it is given by name: made of the images that circuits were found on."""
-        name, found_with = self.settings.baseline, self._found_with
-        if not isinstance(name, str):
-            return None
-        return NamedBaseline(name, self.clip, self.images, found_with["n_images"], found_with["seed"])
+        """The baseline where it is given by name, made of the images that circuits were found on."""
+        name = self.settings.baseline
+        return self._baseline_called(name) if isinstance(name, str) else None
+
+    def _baseline_called(self, name: str) -> NamedBaseline:
+        return NamedBaseline(name, self.clip, self.images, self._found_with["n_images"], self._found_with["seed"])

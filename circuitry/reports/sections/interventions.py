@@ -35,7 +35,7 @@ def add_faithfulness(report: Report, curves: Sequence[FaithfulnessCurve], marks:
     faithful = curves_by_domain(by_size)
     at = _middle(first.fractions)
     setting = (
-        f"only a circuit's units are active, at all sites at once, the others are at the {first.settings['source']}"
+        f"only a circuit's units are active, at all sites at once, the others are at the {first.settings['baseline']}"
     )
     _figure_or_reason(
         report,
@@ -114,7 +114,7 @@ def add_transfer(
 
     Args:
         report: The report.
-        transfer: From `study_transfer`; with ``one_site`` also site by site.
+        transfer: From `CausalStudy.extract_transfer`; with ``one_site`` also site by site.
         similarity: Structural similarity of the domains, e.g. ``comparison.matrix("edge_jaccard")``.
         marks: The looks of the domains.
         sites: Sites in order.
