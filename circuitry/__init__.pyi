@@ -24,6 +24,7 @@ from .data.mixtures.mixtures import mixture as mixture
 from .interventions.ablation import ablated_embeddings as ablated_embeddings
 from .interventions.attribution_check import check_attribution as check_attribution
 from .interventions.attribution_check import compare_rules as compare_rules
+from .interventions.causal_settings import CausalSettings as CausalSettings
 from .interventions.curves import FaithfulnessCurve as FaithfulnessCurve
 from .interventions.curves import pool_curves as pool_curves
 from .interventions.effects import PatchEffects as PatchEffects
@@ -34,9 +35,7 @@ from .interventions.patches import patched as patched
 from .interventions.patching import patch_effects as patch_effects
 from .interventions.pixels import logit_pixels as logit_pixels
 from .interventions.pixels import unit_pixels as unit_pixels
-from .interventions.study import study_faithfulness as study_faithfulness
-from .interventions.study import study_transfer as study_transfer
-from .interventions.subject import Subject as Subject
+from .interventions.study import CausalStudy as CausalStudy
 from .interventions.transfer import interchange as interchange
 from .interventions.transfer import transfer_circuits as transfer_circuits
 from .interventions.transfer_tables import transfer_against_similarity as transfer_against_similarity

@@ -12,6 +12,7 @@ whatever it is shown.
     python experiments/faithfulness.py      # the circuits of the quickstart
     python experiments/faithfulness.py --model RN50 --checkpoint epoch_32.pt --data DomainNet \
         --circuits runs/domainnet/circuits --out runs/domainnet/faithfulness
+    torchrun --nproc-per-node 8 experiments/faithfulness.py --device cuda ...    # the curves on eight GPUs
 """
 
 import math
@@ -23,11 +24,11 @@ from pathlib import Path
 import pandas as pd
 
 from circuitry.interventions.attribution_check import check_attribution, compare_rules
+from circuitry.interventions.circuit_sets import choose_sites
 from circuitry.interventions.curves import FaithfulnessCurve, curves_by_domain
-from circuitry.interventions.faithfulness import chosen_sites
 from circuitry.interventions.planted import RULES, planted_attention, planted_convolution, score_methods
-from circuitry.interventions.study import pixels_of_a_circuit, study_faithfulness
-from circuitry.interventions.subject import Subject, SubjectSettings
+from circuitry.interventions.study import CausalStudy
+from circuitry.interventions.study_options import StudyOptions
 from circuitry.interventions.summaries import nearest_to_a_tenth, span
 from circuitry.reports.figures.style import domain_marks
 from circuitry.reports.page import Report, write_results
@@ -39,13 +40,14 @@ from circuitry.reports.sections.interventions import (
     add_selectivity_over_depth,
 )
 from circuitry.runs.command_line import run_script
+from circuitry.runs.workers import Work
 
 DEAF_BELOW = 0.1
 """Selectivity below which circuits are said to answer their class whatever they are shown."""
 
 
 @dataclass(frozen=True)
-class Config(SubjectSettings):
+class Config(StudyOptions):
     """Settings of the check; the defaults are the quickstart's model, images and circuits."""
 
     out: Path = Path("runs/faithfulness")
@@ -58,27 +60,43 @@ class Config(SubjectSettings):
     """Share of the units kept where one site at a time is ablated."""
     rule_circuits: int = 4
     """How many circuits the rules are compared on: the first class in the first domain, the second in the second..."""
-    memory_gib: float = 1.0
-    """Memory for activations, in GiB."""
     seed: int = 0
     """Seed of the random units."""
 
 
 def main(config: Config) -> None:
-    """Measure, write, and print where the report is."""
-    subject = config.load()
-    study = partial(
-        study_faithfulness,
-        subject,
-        random_draws=config.random_draws,
-        seed=config.seed,
-        memory_gib=config.memory_gib,
-    )
-    curves = study(config.out / "all-sites")
-    alone = study(config.out / "one-site", rankings=("absolute",), fractions=(config.one_site_fraction,), one_site=True)
-    keys = rule_keys(subject, config.rule_circuits)
-    rules = pd.concat([rules_of(subject, key, config.memory_gib) for key in keys], ignore_index=True)
+    """Measure, write, and say where the report is."""
+    if config.share_out(partial(measure_share, config), config.out / "jobs"):
+        write_report(config, config.study())
+
+
+def measure_share(config: Config, work: Work) -> None:
+    """Measure one process's share of the curves."""
+    measure_curves(config, config.study(work.rank), work)
+
+
+def measure_curves(
+    config: Config, study: CausalStudy, work: Work
+) -> tuple[list[FaithfulnessCurve], list[FaithfulnessCurve]]:
+    """Return the curves with all sites ablated at once, and with one site at a time; what is there is read."""
+    extract = partial(study.extract_faithfulness, random_draws=config.random_draws, seed=config.seed, work=work)
+    alone = {"rankings": ("absolute",), "fractions": (config.one_site_fraction,), "one_site": True}
+    return extract(config.out / "all-sites"), extract(config.out / "one-site", **alone)
+
+
+def write_report(config: Config, study: CausalStudy) -> None:
+    """Compare the rules, and write the report with its tables."""
+    work = config.work()
+    curves, alone = measure_curves(config, study, work)
+    keys = rule_keys(study, config.rule_circuits)
+    rules = pd.concat([rules_of(study, key, work) for key in keys], ignore_index=True)
     planted = pd.concat([score_methods(planted_convolution()), score_methods(planted_attention())], ignore_index=True)
+    shown = class_name, domain = keys[0]
+    graph = study.graphs[shown]
+    sites = choose_sites(graph)
+    found_on, metric = study.found_on(*shown), study.metric_of(*shown)
+    baseline = study.baseline_found_with(shown, len(found_on))
+    check = check_attribution(study.clip.encoder, found_on, metric, graph, baseline=baseline, work=work)
     tables = {
         f"{measure}_{ranking}": curves_by_domain([curve for curve in curves if curve.ranking == ranking], measure)
         for measure in ("faithfulness", "selectivity")
@@ -86,32 +104,20 @@ def main(config: Config) -> None:
     }
     for measure in ("faithfulness", "selectivity"):
         tables[f"{measure}_one_site"] = curves_by_domain(alone, measure)
-    tables |= {"rules_against_patching": rules, "planted": planted}
-
-    class_name, domain = keys[0]
-    graph = subject.graphs[class_name, domain]
-    sites = chosen_sites(graph, None)
-    check = check_attribution(
-        subject.clip.encoder,
-        subject.found_on(class_name, domain),
-        subject.of_class(class_name),
-        graph,
-        memory_gib=config.memory_gib,
-    )
-    tables["attribution_against_patching"] = check.points
-    marks = domain_marks(subject.images.domains)
+    tables |= {"rules_against_patching": rules, "planted": planted, "attribution_against_patching": check.points}
+    marks = domain_marks(study.images.domains)
     report = Report(
-        f"Do the circuits of {subject.clip.name} do the work?",
-        f"Causal checks of {len(subject.keys)} circuits, on {subject.tested_on}.",
+        f"Do the circuits of {study.clip.name} do the work?",
+        f"Causal checks of {len(study.keys)} circuits, on {study.tested_on}.",
     )
     add_faithfulness(report, curves, marks)
     report.text(listening_verdict(curves))
     add_selectivity_over_depth(report, alone, marks, sites)
     add_attribution_check(report, check, sites, f"{class_name} in {domain}")
     add_methods(report, rules, planted, len(keys))
-    images, maps = pixels_of_a_circuit(subject, class_name, domain, memory_gib=config.memory_gib)
+    images, maps = study.pixels(*shown, work=work)
     add_pixels(report, images, maps, [f"{domain} {i + 1}" for i in range(len(images))], class_name)
-    print(write_results(report, tables, config.out, config.results, subject.provenance() | {"seed": config.seed}))
+    print(write_results(report, tables, config.out, config.results, study.provenance() | {"seed": config.seed}))
 
 
 def listening_verdict(curves: Sequence[FaithfulnessCurve]) -> str:
@@ -130,19 +136,19 @@ def listening_verdict(curves: Sequence[FaithfulnessCurve]) -> str:
     return words + f"{DEAF_BELOW} or more, so what the circuits answer still depends on the image."
 
 
-def rule_keys(subject: Subject, n: int) -> list[tuple[str, str]]:
+def rule_keys(study: CausalStudy, n: int) -> list[tuple[str, str]]:
     """Return n circuits of different classes, going round the domains."""
-    classes = list(dict.fromkeys(name for name, _ in subject.keys))
-    domains = list(dict.fromkeys(domain for _, domain in subject.keys))
+    classes = list(dict.fromkeys(name for name, _ in study.keys))
+    domains = list(dict.fromkeys(domain for _, domain in study.keys))
     diagonal = [(name, domains[i % len(domains)]) for i, name in enumerate(classes)]
-    return [key for key in diagonal if key in subject.graphs][:n] or subject.keys[:1]
+    return [key for key in diagonal if key in study.graphs][:n] or study.keys[:1]
 
 
-def rules_of(subject: Subject, key: tuple[str, str], memory_gib: float) -> pd.DataFrame:
+def rules_of(study: CausalStudy, key: tuple[str, str], work: Work) -> pd.DataFrame:
     """Compare the rules on the images that a circuit was found on."""
-    table = compare_rules(
-        subject.clip.encoder, subject.found_on(*key), subject.of_class(key[0]), RULES, memory_gib=memory_gib
-    )
+    images, metric = study.found_on(*key), study.metric_of(*key)
+    baseline = study.baseline_found_with(key, len(images))
+    table = compare_rules(study.clip.encoder, images, metric, RULES, baseline=baseline, work=work)
     table.insert(0, "class", key[0])
     table.insert(1, "domain", key[1])
     return table

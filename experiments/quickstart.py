@@ -28,15 +28,16 @@ from circuitry.data.mixtures.mixture_files import read_captions, write_mixture
 from circuitry.data.mixtures.mixtures import MixtureSettings, admitted
 from circuitry.data.toy.write import CLASSES, DrawingSettings, write_toy
 from circuitry.interventions.attribution_check import check_attribution
+from circuitry.interventions.causal_settings import CausalSettings
 from circuitry.interventions.curves import FaithfulnessCurve, curves_by_domain
 from circuitry.interventions.effects import AttributionCheck
-from circuitry.interventions.study import pixels_of_a_circuit, study_faithfulness, study_transfer
-from circuitry.interventions.subject import Subject
+from circuitry.interventions.study import CausalStudy
 from circuitry.reports.figures.style import domain_marks
 from circuitry.reports.page import write_results
 from circuitry.reports.sections.circuits import add_reading_guide, comparison_report
 from circuitry.reports.sections.interventions import add_attribution_check, add_faithfulness, add_pixels, add_transfer
 from circuitry.runs.command_line import run_script
+from circuitry.runs.workers import Work
 from circuitry.training.clip import train_clip
 from circuitry.training.evaluation import zero_shot_accuracy
 from circuitry.training.presets import clip_preset
@@ -108,10 +109,10 @@ def main(config: Config) -> None:
     step("4/6 circuits of every class in every domain, and of halves of the images")
     graphs = extract(clip, images, config.out / "circuits", n_images=config.n_circuit, seed=config.seed)
     step("5/6 do the circuits do the work?")
-    subject = Subject(clip, images, graphs, config.n_causal, config.n_causal_others)
-    checks = causal_checks(config, subject)
+    study = CausalStudy(clip, images, graphs, CausalSettings(config.n_causal, config.n_causal_others))
+    checks = causal_checks(config, study)
     step("6/6 comparison and report")
-    write_report(config, subject, accuracy, checks)
+    write_report(config, study, accuracy, checks)
     print(f"{time.perf_counter() - started:.0f} s in all")
 
 
@@ -124,25 +125,23 @@ def train(config: Config, root: Path) -> Path:
     return train_clip(table, config.out / "clip", training)
 
 
-def causal_checks(config: Config, subject: Subject) -> Checks:
+def causal_checks(config: Config, study: CausalStudy) -> Checks:
     """Test the circuits on images that they were not found on."""
-    absolute = ("absolute",)
-    curves = study_faithfulness(subject, config.out / "faithfulness", rankings=absolute, random_draws=2)
-    transfer = study_transfer(subject, config.out / "transfer", one_site=True, exchange=False)["transfer"]
-    class_name, domain = SHOWN
+    curves = study.extract_faithfulness(config.out / "faithfulness", rankings=("absolute",), random_draws=2)
+    transfer = study.extract_transfer(config.out / "transfer", one_site=True, exchange=False)["transfer"]
     check = check_attribution(
-        subject.clip.encoder,
-        subject.found_on(class_name, domain),
-        subject.of_class(class_name),
-        subject.graphs[class_name, domain],
-        progress=False,
+        study.clip.encoder,
+        study.found_on(*SHOWN),
+        study.metric_of(*SHOWN),
+        study.graphs[SHOWN],
+        work=Work(progress=False),
     )
-    return Checks(curves, transfer, check, *pixels_of_a_circuit(subject, class_name, domain))
+    return Checks(curves, transfer, check, *study.pixels(*SHOWN))
 
 
-def write_report(config: Config, subject: Subject, accuracy: pd.DataFrame, checks: Checks) -> None:
+def write_report(config: Config, study: CausalStudy, accuracy: pd.DataFrame, checks: Checks) -> None:
     """Compare the circuits, write tables, figures and the report, and say where they are."""
-    clip, images, graphs = subject.clip, subject.images, subject.graphs
+    clip, images, graphs = study.clip, study.images, study.graphs
     seen = [name for name in images.classes if name not in config.held_out]
     comparisons = compare_domains(graphs, graphs.halves(), {"held-out": config.held_out, "seen": seen})
     report = comparison_report(

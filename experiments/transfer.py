@@ -11,27 +11,31 @@ domains. Where circuits are kept at all sites at once, look at selectivity befor
     python experiments/transfer.py      # the circuits of the quickstart
     python experiments/transfer.py --model RN50 --checkpoint epoch_32.pt --data DomainNet \
         --circuits runs/domainnet/circuits --out runs/domainnet/transfer
+    torchrun --nproc-per-node 8 experiments/transfer.py --device cuda ...    # the tables on eight GPUs
 """
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
 from circuitry import compare, compare_halves, domain_matrix
-from circuitry.interventions.faithfulness import chosen_sites
-from circuitry.interventions.study import study_transfer
-from circuitry.interventions.subject import SubjectSettings
+from circuitry.interventions.circuit_sets import choose_sites
+from circuitry.interventions.study import CausalStudy
+from circuitry.interventions.study_options import StudyOptions
 from circuitry.interventions.summaries import transfer_correlations
 from circuitry.interventions.transfer_tables import transfer_matrix, transfer_over_depth
 from circuitry.reports.figures.style import domain_marks
 from circuitry.reports.page import Report, write_results
 from circuitry.reports.sections.interventions import add_interchange, add_transfer
 from circuitry.runs.command_line import run_script
+from circuitry.runs.errors import InputError
+from circuitry.runs.workers import Work
 
 
 @dataclass(frozen=True)
-class Config(SubjectSettings):
+class Config(StudyOptions):
     """Settings of the check; the defaults are the quickstart's model, images and circuits."""
 
     out: Path = Path("runs/transfer")
@@ -40,21 +44,42 @@ class Config(SubjectSettings):
     """Also write the small tables and their provenance here, where the figures read them."""
     one_site: bool = True
     """Also keep circuits at one site at a time."""
-    memory_gib: float = 1.0
-    """Memory for activations, in GiB."""
     seed: int = 0
     """Seed of the pairs of images that are interchanged."""
 
 
 def main(config: Config) -> None:
-    """Measure, write, and print where the report is."""
-    subject = config.load()
-    found = study_transfer(
-        subject, config.out, one_site=config.one_site, seed=config.seed, memory_gib=config.memory_gib
-    )
+    """Measure, write, and say where the report is."""
+    if config.share_out(partial(measure_share, config), config.out / "jobs"):
+        write_report(config, config.study())
+
+
+def measure_share(config: Config, work: Work) -> None:
+    """Measure one process's share of the tables."""
+    measure(config, config.study(work.rank), work)
+
+
+def measure(config: Config, study: CausalStudy, work: Work) -> dict[str, pd.DataFrame]:
+    """Return the tables of transfer and interchange; what is there is read.
+
+    Raises:
+        InputError: for circuits of a single domain.
+    """
+    domains = list(dict.fromkeys(domain for _, domain in study.keys))
+    if len(domains) < 2:
+        raise InputError(
+            f"Transfer is between domains, but the circuits in {config.circuits} that are looked at are of "
+            f"{domains[0]} alone: give more with --domains, or extract more."
+        )
+    return study.extract_transfer(config.out, one_site=config.one_site, seed=config.seed, work=work)
+
+
+def write_report(config: Config, study: CausalStudy) -> None:
+    """Set transfer beside structural similarity, and write the report with its tables."""
+    found = measure(config, study, config.work())
     transfer, exchanged = found["transfer"], found["interchange"]
-    chosen = {key: subject.graphs[key] for key in subject.keys}
-    halves = (pair for pair in subject.graphs.halves() if (pair[0].class_name, pair[0].domain) in chosen)
+    chosen = {key: study.graphs[key] for key in study.keys}
+    halves = (pair for pair in study.graphs.halves() if (pair[0].class_name, pair[0].domain) in chosen)
     similarity = domain_matrix(compare(chosen.values(), "edge_jaccard"), compare_halves(halves, "edge_jaccard"))
     tables = {
         "matrices": matrices(transfer),
@@ -66,15 +91,15 @@ def main(config: Config) -> None:
     if config.one_site:
         tables["selectivity_over_depth"] = transfer_over_depth(transfer)
     small = [name for name in tables if name != "transfer"]
-    marks = domain_marks(subject.images.domains)
+    marks = domain_marks(study.images.domains)
     report = Report(
-        f"Do the circuits of {subject.clip.name} work in other domains?",
-        f"{len(subject.keys)} circuits, each kept on images of every domain of its class, on {subject.tested_on}.",
+        f"Do the circuits of {study.clip.name} work in other domains?",
+        f"{len(study.keys)} circuits, each kept on images of every domain of its class, on {study.tested_on}.",
     )
-    add_transfer(report, transfer, similarity, marks, chosen_sites(next(iter(chosen.values())), None))
+    add_transfer(report, transfer, similarity, marks, choose_sites(next(iter(chosen.values()))))
     add_interchange(report, exchanged, marks)
     print(
-        write_results(report, tables, config.out, config.results, subject.provenance() | {"seed": config.seed}, small)
+        write_results(report, tables, config.out, config.results, study.provenance() | {"seed": config.seed}, small)
     )
 
 

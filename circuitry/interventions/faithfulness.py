@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.interventions.ablation import ablated_embeddings
@@ -25,7 +26,7 @@ from circuitry.interventions.circuit_sets import (
     take_top_units,
 )
 from circuitry.interventions.curves import FaithfulnessCurve
-from circuitry.models.baselines import AnyBaseline, as_baseline
+from circuitry.models.baselines import AnyBaseline, Baseline, Counterfactual, as_baseline, check_count
 from circuitry.models.batches import Images
 from circuitry.models.encoder import Encoder
 from circuitry.models.metrics import Metric, checked_metric
@@ -83,13 +84,14 @@ def faithfulness_curve(
         images: Images to measure on; not those of the attribution, if the circuit is to be tested on unseen ones.
         metric: Embeddings [B, D] -> one number per image.
         graph: The attribution that ranks the units.
-        settings: Sizes, ranking, baseline; see `AblationSettings`.
+        settings: Sizes, ranking, baseline; see `AblationSettings`. A baseline with an activation for every image has
+            them for the images and then for the others.
         others: Images of other classes: the circuit should not answer its class for them; see `FaithfulnessCurve`.
         work: Memory and progress.
 
     Raises:
-        InputError: for sites that the graph lacks, images of other classes together with a baseline that has one
-            activation for every image, or what `ablated_embeddings` raises.
+        InputError: for sites that the graph lacks, a baseline that does not fit the images, or what
+            `ablated_embeddings` raises.
 
     Example:
         >>> curve = faithfulness_curve(encoder, photos, metric, graph, AblationSettings(ranking="signed"))
@@ -97,16 +99,14 @@ def faithfulness_curve(
         >>> curve.table("selectivity")    # with others=: does the circuit tell the class from other classes?
         >>> curve.areas()    # CPR and CMD
     """
-    baseline = as_baseline(settings.baseline)
-    if others is not None and baseline.n_images is not None:
-        raise InputError(
-            f"Images of other classes are compared under one baseline for all images, but {baseline.name!r} has one "
-            "for every image: leave out the others."
-        )
+    sets = [images] if others is None else [images, others]
+    baselines = _baselines_of_sets(as_baseline(settings.baseline), sets)
     sized = _sized_circuits(encoder, graph, settings)
     circuits = [circuit for group in sized.circuits.values() for circuit in group]
-    sets = [images] if others is None else [images, others]
-    found = [ablated_embeddings(encoder, one, circuits, baseline=baseline, work=work) for one in sets]
+    found = [
+        ablated_embeddings(encoder, one, circuits, baseline=baseline, work=work)
+        for one, baseline in zip(sets, baselines, strict=True)
+    ]
     values = np.stack([checked_metric(metric, e).double().cpu().numpy() for e in torch.cat(found, 1)])
     ends = np.cumsum([len(group) for group in sized.circuits.values()])[:-1]
     measured = dict(zip(sized.circuits, np.split(values, ends), strict=True))
@@ -125,12 +125,27 @@ def faithfulness_curve(
         class_name=graph.class_name,
         domain=graph.domain,
         settings={
-            "baseline": baseline.name,
+            "baseline": baselines[0].name,
             "seed": settings.seed,
             "sites": choose_sites(graph, settings.sites),
             "keep_error": settings.keep_error,
         },
     )
+
+
+def _baselines_of_sets(baseline: Baseline | Counterfactual, sets: Sequence[Images]) -> list[Baseline | Counterfactual]:
+    """Return each set's part of a baseline: where it has an activation for every image, they go from set to set."""
+    if baseline.n_images is None or len(sets) == 1:
+        return [baseline] * len(sets)
+    sizes = [len(one) for one in sets if isinstance(one, Tensor)]
+    if len(sizes) < len(sets):
+        raise InputError(
+            f"The baseline {baseline.name!r} has an activation for every image, which goes with images and others "
+            "given as tensors: stack their batches, or give a baseline for all images."
+        )
+    check_count(baseline, sum(sizes))
+    ends = np.cumsum(sizes).tolist()
+    return [baseline.select(slice(end - size, end)) for size, end in zip(sizes, ends, strict=True)]
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,191 +1,258 @@
-"""The causal checks of a whole folder of circuits, each kept in a file as soon as it is done.
+"""The causal checks of a whole folder of circuits, on images that they were not found on.
 
-1. `study_faithfulness`: one curve per (class, domain) and ranking; `study_transfer`: one table per class;
-2. `pixels_of_a_circuit`: what the pixels of a few images add.
+1. `CausalStudy.extract_faithfulness`: the curves of every (class, domain);
+2. `CausalStudy.extract_transfer`: tables of every class, circuits kept and interchanged between domains;
+3. `CausalStudy.pixels`: what the pixels of a few images add.
 
-A second run with the same settings reads what is there and goes on; other settings on the same folder are refused.
+The first two leave a `JobFolder`: shared among processes, gone on with wherever it stopped, checked and repaired.
 """
 
-from collections.abc import Callable, Sequence
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from circuitry.circuits.graph import AttributionGraph
-from circuitry.interventions.curves import RANKINGS, FaithfulnessCurve
-from circuitry.interventions.faithfulness import MIB_FRACTIONS, chosen_sites, faithfulness_curve, with_error
+from circuitry.circuits.graph_folder import Key
+from circuitry.interventions.circuit_sets import RANKINGS, add_error_units, choose_sites, take_kept_units
+from circuitry.interventions.circuits_under_test import CircuitsUnderTest, ReadImages
+from circuitry.interventions.curves import FaithfulnessCurve
+from circuitry.interventions.faithfulness import MIB_FRACTIONS, AblationSettings, faithfulness_curve
 from circuitry.interventions.pixels import logit_pixels, unit_pixels
-from circuitry.interventions.subject import METRICS, Subject
 from circuitry.interventions.transfer import interchange, transfer_circuits
+from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
-from circuitry.runs.manifest import claim
+from circuitry.runs.jobs import Job, JobFolder
+from circuitry.runs.workers import Work
+
+FAITHFULNESS_FORMAT = "circuitry faithfulness 2"
+TRANSFER_FORMAT = "circuitry transfer 2"
+
+log = logging.getLogger(__name__)
 
 
-def study_faithfulness(
-    subject: Subject,
-    out: str | Path,
-    *,
-    rankings: Sequence[str] = RANKINGS,
-    fractions: Sequence[float] = MIB_FRACTIONS,
-    random_draws: int = 5,
-    one_site: bool = False,
-    seed: int = 0,
-    memory_gib: float = 1.0,
-    progress: bool = True,
-) -> list[FaithfulnessCurve]:
-    """Measure the faithfulness curve of every (class, domain) by every ranking.
+@dataclass(frozen=True, eq=False)
+class CausalStudy(CircuitsUnderTest):
+    """The causal checks of a model's circuits, on images that they were not found on.
 
-    Args:
-        subject: What is studied.
-        out: Folder where the curves are kept.
-        rankings, fractions, random_draws, seed, memory_gib: See `faithfulness_curve`.
-        one_site: Ablate at one site at a time, a curve for each, instead of at all sites together.
-        progress: Show a bar over curves.
-
-    Raises:
-        InputError: for a folder made with other settings, and what `faithfulness_curve` and `Subject.batch` raise.
+    Example:
+        >>> study = CausalStudy(clip, DomainFolder("DomainNet"), GraphFolder("runs/x"), CausalSettings(n_images=10))
+        >>> curves = study.extract_faithfulness("runs/x-faithfulness")
+        >>> table = study.extract_transfer("runs/x-transfer")["transfer"]
     """
-    folder = Path(out)
-    settings = {"fractions": list(fractions), "random_draws": random_draws, "seed": seed, "one_site": one_site}
-    claim(folder, "circuitry faithfulness 1", subject.config() | settings)
-    curves = []
-    for key in tqdm(subject.keys, desc="faithfulness", unit="circuit", disable=not progress):
-        graph = subject.graphs[key]
-        jobs = {
-            folder / key[0] / f"{key[1]}.{ranking}.{_name(sites)}.safetensors": (ranking, sites)
-            for ranking in rankings
-            for sites in _site_sets(graph, one_site)
+
+    def extract_faithfulness(
+        self,
+        out: str | os.PathLike[str],
+        *,
+        rankings: Sequence[str] = RANKINGS,
+        fractions: Sequence[float] = MIB_FRACTIONS,
+        random_draws: int = 5,
+        one_site: bool = False,
+        seed: int = 0,
+        work: Work = Work(),
+    ) -> list[FaithfulnessCurve]:
+        """Measure the faithfulness curve of every (class, domain) by every ranking into a folder.
+
+        Args:
+            out: Folder of the curves.
+            rankings: See `AblationSettings`, as for fractions, random_draws and seed.
+            fractions: Sizes of the circuits.
+            random_draws: Random circuits of every size.
+            one_site: Ablate at one site at a time, a curve for each, instead of at all sites together.
+            seed: Seed of the draws.
+            work: Which process this is, memory, and what to do with images that cannot be read; it changes no number.
+
+        Returns:
+            The curves, class by class; a class and domain of which no image can be read is left out with a warning.
+
+        Raises:
+            InputError: for a folder made with other settings or images, with the difference; when no image at all can
+                be read; and what `faithfulness_curve` raises.
+        """
+        settings = AblationSettings(
+            keep_error=self.settings.keep_error, fractions=fractions, random_draws=random_draws, seed=seed
+        )
+        asked = {"rankings": list(rankings), "fractions": list(fractions), "random_draws": random_draws, "seed": seed}
+        config = self.config | asked | {"one_site": one_site}
+        folder = JobFolder(Path(out), FAITHFULNESS_FORMAT, config, self.keys, self.listings())
+
+        def measure(job: Job, images: ReadImages) -> list[Path]:
+            class_name, domain = job
+            graph, paths = self.graphs[class_name, domain], []
+            baselined = replace(settings, baseline=self.baseline_of((class_name, domain), len(images)))
+            for ranking in rankings if len(images.own) else ():
+                for sites in _site_sets(graph, one_site):
+                    curve = faithfulness_curve(
+                        self.clip.encoder,
+                        images.own,
+                        self.metric_of(class_name, domain),
+                        graph,
+                        replace(baselined, ranking=ranking, sites=sites),
+                        others=images.others,
+                        work=replace(work, progress=False),
+                    )
+                    paths.append(folder.path / class_name / f"{domain}.{ranking}.{_name(sites)}.safetensors")
+                    curve.save(paths[-1])
+            return paths
+
+        def read(job: Job) -> ReadImages:
+            return self.read((job[0], job[1]), work)
+
+        folder.run(measure, prepare=read, rank=work.rank, progress=work.bar("faithfulness"), unit="circuit")
+        return [FaithfulnessCurve.load(path) for path in self._results(folder)]
+
+    def extract_transfer(
+        self,
+        out: str | os.PathLike[str],
+        *,
+        one_site: bool = False,
+        exchange: bool = True,
+        seed: int = 0,
+        work: Work = Work(),
+    ) -> dict[str, pd.DataFrame]:
+        """Keep and interchange circuits between all domains, class by class, into a folder.
+
+        Args:
+            out: Folder of the tables.
+            one_site: Keep circuits at one site at a time, too, with everything else as it is.
+            exchange: Whether activations are interchanged, too.
+            seed: See `interchange`.
+            work: Which process this is, memory, and what to do with images that cannot be read; it changes no number.
+
+        Returns:
+            ``transfer``: table of `transfer_circuits` with the column ``sites``: ``all`` or the one site; with
+            ``exchange`` also ``interchange``: table of `interchange`. A class of which no image can be read is left
+            out with a warning.
+
+        Raises:
+            InputError: for a folder made with other settings or images, with the difference; when no image at all can
+                be read; and what those functions raise.
+        """
+        by_class: dict[str, list[Key]] = {}
+        for key in self.keys:
+            by_class.setdefault(key[0], []).append(key)
+        config = self.config | {"seed": seed, "one_site": one_site, "exchange": exchange}
+        jobs = [(class_name,) for class_name in by_class]
+        folder = JobFolder(Path(out), TRANSFER_FORMAT, config, jobs, self.listings())
+        quiet = replace(work, progress=False)
+
+        def measure(job: Job, images: Mapping[Key, ReadImages]) -> list[Path]:
+            (class_name,) = job
+            if not images:
+                return []
+            graphs = {key: self.graphs[key] for key in by_class[class_name]}
+            tables: dict[str, Callable[[], pd.DataFrame]] = {
+                f"transfer/{class_name}/{_name(sites)}.csv": partial(self._transfer, images, graphs, sites, quiet)
+                for sites in [None, *(_site_sets(next(iter(graphs.values())), True) if one_site else [])]
+            }
+            if exchange:
+                tables[f"interchange/{class_name}.csv"] = partial(self._interchange, images, graphs, seed, quiet)
+            for name, make in tables.items():
+                with whole_file(folder.path / name) as temporary:
+                    make().to_csv(temporary, index=False)
+            return [folder.path / name for name in tables]
+
+        def read(job: Job) -> dict[Key, ReadImages]:
+            found = {key: self.read(key, work) for key in by_class[job[0]]}
+            return {key: images for key, images in found.items() if len(images.own)}
+
+        folder.run(measure, prepare=read, rank=work.rank, progress=work.bar("transfer"), unit="class")
+        made: dict[str, list[pd.DataFrame]] = {"transfer": [], "interchange": []}
+        for path in self._results(folder):
+            kind, table = path.relative_to(folder.path).parts[0], _read_table(path)
+            made[kind].append(table.assign(sites=path.stem) if kind == "transfer" else table)
+        return {kind: pd.concat(tables, ignore_index=True) for kind, tables in made.items() if tables}
+
+    def pixels(
+        self, class_name: str, domain: str, *, n_images: int = 3, work: Work = Work()
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Return a few images and what each pixel adds to the class's metric, through the model and its circuit.
+
+        Args:
+            class_name: Class of the circuit and of the images.
+            domain: Their domain.
+            n_images: How many images.
+            work: Memory.
+
+        Returns:
+            The images as bytes [B, H, W, 3], and maps [B, H, W] by title: the whole model; the circuit kept at its last
+            site before the embedding, everything before as it is; the circuit alone at all sites; and that site's first
+            unit.
+
+        Raises:
+            InputError: when none of the images can be read.
+        """
+        key = class_name, domain
+        encoder, graph, metric = self.clip.encoder, self.graphs[key], self.metric_of(*key)
+        images = self.read_some(self.tested.own(key))[:n_images]
+        everywhere = take_kept_units(graph)
+        last = list(everywhere)[-2:][0]
+        unit = int(everywhere[last][0])
+        if self.settings.keep_error:
+            everywhere = add_error_units(encoder, everywhere)
+        through = {
+            "whole model": None,
+            f"circuit at {last}": {last: everywhere[last]},
+            "circuit at all sites": everywhere,
         }
-        if not all(path.is_file() for path in jobs):
-            images, others = subject.batch(*key), subject.others(*key)
-        for path, (ranking, sites) in jobs.items():
-            if not path.is_file():
-                curve = faithfulness_curve(
-                    subject.clip.encoder,
-                    images,
-                    subject.of_class(key[0]),
-                    graph,
-                    others=others,
-                    ranking=ranking,
-                    source=subject.baseline,
-                    fractions=fractions,
-                    sites=sites,
-                    keep_error=subject.keep_error,
-                    random_draws=random_draws,
-                    seed=seed,
-                    memory_gib=memory_gib,
-                    progress=False,
-                )
-                curve.save(path)
-            curves.append(FaithfulnessCurve.load(path))
-    return curves
+        baseline = self.baseline_of(key, len(images))
+        maps = {
+            title: logit_pixels(encoder, images, metric, circuit, baseline=baseline, memory_gib=work.memory_gib)
+            for title, circuit in through.items()
+        }
+        maps[f"unit {last}/{unit}"] = unit_pixels(encoder, images, last, unit, memory_gib=work.memory_gib)
+        return self.clip.shown(images), {title: found.cpu().numpy() for title, found in maps.items()}
 
+    def _transfer(
+        self,
+        images: Mapping[Key, ReadImages],
+        graphs: Mapping[Key, AttributionGraph],
+        sites: Sequence[str] | None,
+        work: Work,
+    ) -> pd.DataFrame:
+        """Keep the circuits of a class on its images of every domain, each with its own baseline."""
+        encoder, parts = self.clip.encoder, []
+        for key, found in images.items():
+            baseline = self.baseline_of(key, len(found))
+            settings = AblationSettings(baseline, sites, keep_error=self.settings.keep_error)
+            one, others = {key: found.own}, None if found.others is None else {key: found.others}
+            parts.append(transfer_circuits(encoder, one, graphs, self.scorer, settings, others=others, work=work))
+        return pd.concat(parts, ignore_index=True)
 
-def study_transfer(
-    subject: Subject,
-    out: str | Path,
-    *,
-    one_site: bool = False,
-    exchange: bool = True,
-    seed: int = 0,
-    memory_gib: float = 1.0,
-    progress: bool = True,
-) -> dict[str, pd.DataFrame]:
-    """Keep and interchange circuits between all domains, class by class.
+    def _interchange(
+        self, images: Mapping[Key, ReadImages], graphs: Mapping[Key, AttributionGraph], seed: int, work: Work
+    ) -> pd.DataFrame:
+        own = {key: found.own for key, found in images.items()}
+        return interchange(self.clip.encoder, own, graphs, self.scorer, seed=seed, work=work)
 
-    Args:
-        subject: What is studied.
-        out: Folder where the tables are kept.
-        one_site: Keep circuits at one site at a time, too, with everything else as it is.
-        exchange: Whether activations are interchanged, too.
-        seed: See `interchange`.
-        memory_gib: Budget for activations, in GiB.
-        progress: Show a bar over classes.
-
-    Returns:
-        ``transfer``: table of `transfer_circuits` with the column ``sites``: ``all`` or the one site; with
-        ``exchange`` also ``interchange``: table of `interchange`.
-
-    Raises:
-        InputError: for a folder made with other settings, and what those functions raise.
-    """
-    folder, keys = Path(out), subject.keys
-    claim(folder, "circuitry transfer 1", subject.config() | {"seed": seed})
-    labels = {name: i for i, name in enumerate(subject.images.all_classes)}
-    settings: dict[str, Any] = {"metric": METRICS[subject.metric], "memory_gib": memory_gib, "progress": False}
-    made: dict[str, list[pd.DataFrame]] = {kind: [] for kind in ("transfer", "interchange")[: 1 + exchange]}
-    classes = list(dict.fromkeys(name for name, _ in keys))
-    for class_name in tqdm(classes, desc="transfer", unit="class", disable=not progress):
-        mine = [key for key in keys if key[0] == class_name]
-        graphs = {key: subject.graphs[key] for key in mine}
-        common = (subject.clip.encoder, {key: subject.batch(*key) for key in mine}, graphs, subject.weights, labels)
-        others = {key: found for key in mine if (found := subject.others(*key)) is not None}
-        for sites in [None, *(_site_sets(graphs[mine[0]], True) if one_site else [])]:
-            transfer = partial(
-                transfer_circuits,
-                *common,
-                others=others or None,
-                source=subject.baseline,
-                keep_error=subject.keep_error,
-                sites=sites,
-                **settings,
+    def _results(self, folder: JobFolder) -> list[Path]:
+        """Return the files of all jobs in order; jobs that left none, for want of images, are named."""
+        files = {job: folder.files(job) for job in folder.jobs}
+        if not any(files.values()):
+            raise InputError(
+                f"None of the images that the circuits in {self.graphs.path} are to be tested on can be read: look at "
+                f"the files in {self.images.root}."
             )
-            table = _kept(folder / "transfer" / class_name / f"{_name(sites)}.csv", transfer)
-            made["transfer"].append(table.assign(sites=_name(sites)))
-        if exchange:
-            made["interchange"].append(
-                _kept(
-                    folder / "interchange" / f"{class_name}.csv", partial(interchange, *common, seed=seed, **settings)
-                )
-            )
-    return {kind: pd.concat(tables, ignore_index=True) for kind, tables in made.items()}
+        for job in (job for job, paths in files.items() if not paths):
+            log.warning("%s is left out: none of the images can be read", " in ".join(job))
+        return [path for paths in files.values() for path in paths]
 
 
-def pixels_of_a_circuit(
-    subject: Subject, class_name: str, domain: str, *, n_images: int = 3, memory_gib: float = 1.0
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Return a few images and what each pixel adds to the class's metric, through the model and through its circuit.
-
-    Returns:
-        The images as bytes [B, H, W, 3], and maps [B, H, W] by title: the whole model; the circuit kept at its last
-        site before the embedding, everything before as it is; the circuit alone at all sites; and that site's first
-        unit.
-    """
-    encoder, graph, metric = subject.clip.encoder, subject.graphs[class_name, domain], subject.of_class(class_name)
-    images = subject.batch(class_name, domain)[:n_images]
-    everywhere = {site: graph.kept_units[site] for site in chosen_sites(graph, None)}
-    last = list(everywhere)[-2:][0]
-    unit = int(everywhere[last][0])
-    if subject.keep_error:
-        everywhere = with_error(encoder, everywhere)
-    through = {
-        "whole model": None,
-        f"circuit at {last}": {last: everywhere[last]},
-        "circuit at all sites": everywhere,
-    }
-    maps = {
-        title: logit_pixels(encoder, images, metric, circuit, source=subject.baseline, memory_gib=memory_gib)
-        for title, circuit in through.items()
-    }
-    maps[f"unit {last}/{unit}"] = unit_pixels(encoder, images, last, unit, memory_gib=memory_gib)
-    return subject.clip.shown(images), {title: found.cpu().numpy() for title, found in maps.items()}
-
-
-def _kept(path: Path, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
-    """Return the table that lies at a path, after making it where there is none."""
-    if not path.is_file():
-        with whole_file(path) as temporary:
-            make().to_csv(temporary, index=False)
-    # Only faithfulness can be missing; a class may be called NA.
-    return pd.read_csv(path, keep_default_na=False, na_values={"faithfulness": [""]})
+def _read_table(path: Path) -> pd.DataFrame:
+    # A class may be called NA; only what is measured can be missing.
+    columns = pd.read_csv(path, nrows=0).columns
+    measured = {name: [""] for name in columns if name == "faithfulness" or name.startswith("other_")}
+    return pd.read_csv(path, keep_default_na=False, na_values=measured)
 
 
 def _site_sets(graph: AttributionGraph, one_site: bool) -> list[list[str] | None]:
-    return [[site] for site in chosen_sites(graph, None)] if one_site else [None]
+    return [[site] for site in choose_sites(graph)] if one_site else [None]
 
 
 def _name(sites: Sequence[str] | None) -> str:

@@ -24,9 +24,9 @@ from circuitry.interventions.ablation import ablated_embeddings
 from circuitry.interventions.circuit_sets import KeptUnits, add_error_units, take_complement, take_kept_units
 from circuitry.interventions.curve_reading import faithfulness_ratio
 from circuitry.interventions.faithfulness import AblationSettings
-from circuitry.models.baselines import Counterfactual, as_baseline
+from circuitry.models.baselines import Counterfactual
 from circuitry.models.encoder import Encoder
-from circuitry.models.metrics import MetricOfClass, checked_metric, class_logit
+from circuitry.models.metrics import Metric, MetricOfClass, checked_metric, class_logit
 from circuitry.runs.errors import InputError
 from circuitry.runs.workers import Work
 
@@ -38,21 +38,28 @@ ByClassAndDomain = tuple[str, str]
 class ClassScorer:
     """How embeddings are scored for a class: by its metric, and by whether they are taken for it."""
 
-    weights: Float[Tensor, "classes d"]
-    """Text weights of all classes among which an image is classified."""
+    weights: Float[Tensor, "classes d"] | Mapping[str, Tensor]
+    """Text weights [K, D] of all classes among which an image is classified; or those by the image's domain."""
     labels: Mapping[str, int]
     """Row of the weights by class."""
     metric: MetricOfClass = class_logit
     """From text weights and a row of them to the metric."""
 
-    def score(self, embeddings: Float[Tensor, "images d"], class_name: str) -> tuple[float, float]:
-        """Return the mean metric of a class and the share of images classified as it; NaN for no images."""
-        label = self.labels[class_name]
-        values = checked_metric(self.metric(self.weights, label), embeddings)
+    def metric_of(self, class_name: str, domain: str) -> Metric:
+        """Return the metric of a class on images of a domain."""
+        return self.metric(self._weights_of(domain), self.labels[class_name])
+
+    def score(self, embeddings: Float[Tensor, "images d"], class_name: str, domain: str) -> tuple[float, float]:
+        """Return the mean metric of a class on images of a domain, and the share of them classified as it."""
+        label, weights = self.labels[class_name], self._weights_of(domain)
+        values = checked_metric(self.metric(weights, label), embeddings)
         # Nothing kept leaves a zero embedding, whose logits are all equal: that recognises no class.
-        logits = embeddings @ self.weights.T
+        logits = embeddings @ weights.T
         right = (logits.argmax(-1) == label) & (logits.max(-1).values > logits.min(-1).values)
         return float(values.double().mean()), float(right.double().mean())
+
+    def _weights_of(self, domain: str) -> Tensor:
+        return self.weights if isinstance(self.weights, Tensor) else self.weights[domain]
 
 
 def transfer_circuits(
@@ -72,7 +79,8 @@ def transfer_circuits(
         images: Images [B, 3, H, W] by (class, domain).
         graphs: Circuits by (class, domain), e.g. a `GraphFolder`; their kept units are the circuits.
         scorer: The metric of a class, and the classes among which an image is classified.
-        settings: Of these, baseline, sites and keep_error.
+        settings: Of these, baseline, sites and keep_error. A baseline with an activation for every image has them for
+            the images of a key and then for its others.
         others: For every key of the images, images of other classes in that domain: which share of them the circuit
             alone takes for its class, and how well it tells its class from them (see `FaithfulnessCurve`).
         work: Memory and progress.
@@ -84,8 +92,8 @@ def transfer_circuits(
         where the model does no better than the baseline.
 
     Raises:
-        InputError: when no class has both a circuit and images, a class has no label, or the baseline has one
-            activation for every image.
+        InputError: when no class has both a circuit and images, a class has no label, or the baseline does not fit
+            the images.
 
     Example:
         >>> scorer = ClassScorer(clip.text_weights(names), {name: i for i, name in enumerate(names)})
@@ -93,10 +101,6 @@ def transfer_circuits(
         >>> transfer_matrix(table)                    # faithfulness, rows: circuit of, columns: images of
         >>> transfer_matrix(table, "accuracy")
     """
-    if (baseline := as_baseline(settings.baseline)).n_images is not None:
-        raise InputError(
-            f"Transfer goes over many images under one baseline, but {baseline.name!r} has one for every image."
-        )
     rows: list[dict[str, Any]] = []
     for job in _jobs(images, graphs, scorer, work):
         units: list[KeptUnits] = [take_kept_units(graph, settings.sites) for graph in job.circuits.values()]
@@ -109,11 +113,13 @@ def transfer_circuits(
             encoder,
             torch.cat(list(sets.values())),
             [everything, nothing, *units],
-            baseline=baseline,
+            baseline=settings.baseline,
             work=replace(work, progress=False),
         )
         parts = dict(zip(sets, found.split([len(part) for part in sets.values()], dim=1), strict=True))
-        scores = {prefix: [scorer.score(one, job.class_name) for one in part] for prefix, part in parts.items()}
+        scores = {
+            prefix: [scorer.score(one, job.class_name, job.domain) for one in part] for prefix, part in parts.items()
+        }
         for circuit_domain, *of_set in zip(job.circuits, *(by_run[2:] for by_run in scores.values()), strict=True):
             row: dict[str, Any] = {
                 "class": job.class_name,
@@ -170,7 +176,7 @@ def interchange(
             runs = [take_complement(exchanged, graph) for exchanged in (nothing, circuit, control)]
             chosen = donors[_partners(len(job.batch), len(donors), circuit_domain == job.domain, rng)]
             found = ablated_embeddings(encoder, job.batch, runs, baseline=Counterfactual(chosen), work=quiet)
-            full, mixed, random = (scorer.score(e, job.class_name) for e in found)
+            full, mixed, random = (scorer.score(e, job.class_name, job.domain) for e in found)
             changes = (mixed[0] - full[0], random[0] - full[0])
             rows.append((job.class_name, circuit_domain, job.domain, *changes, mixed[1], full[1], len(job.batch)))
     columns = "class circuit_domain image_domain change random_change accuracy full_accuracy n_images"

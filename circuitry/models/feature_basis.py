@@ -13,7 +13,7 @@ straight path of x: the effects of latents and error sum to the site's effect. Z
 x = b_dec; the mean of latents and error is the mean of x.
 
 Latents are the nodes of circuits. The error has one unit per channel, whose effects sum to that of the error as a
-whole; whether a circuit keeps it is said explicitly (`with_error`, ``keep_error``).
+whole; whether a circuit keeps it is said explicitly (`add_error_units`, ``keep_error``).
 
 An autoencoder of inputs scaled to length one is made linear by its input's length n = |x|: f = n encode(x), and
 x = f W_dec + n b_dec + e. The length is one more unit, the last of the error's; zero is then x = 0. Where the error is

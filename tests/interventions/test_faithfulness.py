@@ -375,14 +375,18 @@ def test_all_but_is_the_same_ablation() -> None:
     assert torch.equal(alone, ablated_embeddings(encoder, IMAGES, [circuit])[0])
 
 
-def test_one_baseline_per_image_goes_without_other_classes() -> None:
-    with pytest.raises(InputError, match="one baseline for all images, but 'counterfactual' has one for every"):
-        faithfulness_curve(
-            hand_worked(),
-            IMAGES,
-            first,
-            graph_with(SCORES),
-            AblationSettings(baseline=IMAGES),
-            others=IMAGES,
-            work=QUIET,
-        )
+def test_a_baseline_for_every_image_goes_on_with_the_others() -> None:
+    other = torch.tensor([2.0, 1, 6])[None, :, None, None]
+    baseline = torch.cat([IMAGES.flip(0), IMAGES[:1]])
+    settings = AblationSettings(baseline, fractions=(0.5, 1.0), random_draws=1)
+    curve = faithfulness_curve(hand_worked(), IMAGES, first, graph_with(SCORES), settings, others=other, work=QUIET)
+    assert curve.empty.tolist() == first(hand_worked()(baseline)).tolist() == [1, 11, 11]
+    circuit = take_top_units(graph_with(SCORES), 0.5)
+    for images, ends, found in ((IMAGES, baseline[:2], curve.kept[0, :2]), (other, baseline[2:], curve.kept[0, 2:])):
+        alone = ablated_embeddings(hand_worked(), images, [circuit], baseline=ends)[0]
+        assert first(alone).tolist() == found.tolist()
+    short = replace(settings, baseline=IMAGES)
+    with pytest.raises(InputError, match="has 2 activations at site 'input' for 3 images"):
+        faithfulness_curve(hand_worked(), IMAGES, first, graph_with(SCORES), short, others=other, work=QUIET)
+    with pytest.raises(InputError, match="which goes with images and others given as tensors"):
+        faithfulness_curve(hand_worked(), [IMAGES], first, graph_with(SCORES), settings, others=other, work=QUIET)

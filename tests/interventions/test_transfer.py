@@ -108,8 +108,8 @@ def test_no_lead_and_missing_pairs() -> None:
     assert len(transfer_circuits(encoder(), only_photos, GRAPHS, SCORER, work=QUIET)) == 2
     pairs = interchange(encoder(), only_photos, GRAPHS, SCORER, work=QUIET)
     assert pairs["circuit_domain"].tolist() == ["photo"]
+    dogs = {("dog", "photo"): pixels((1, 1, 1))}
     with pytest.raises(InputError, match="a class with both circuits and images, but there is none"):
-        dogs = {("dog", "photo"): pixels((1, 1, 1))}
         transfer_circuits(encoder(), dogs, GRAPHS, ClassScorer(WEIGHTS, {"dog": 1}), work=QUIET)
     with pytest.raises(InputError, match="row of the text weights, but labels lack cat"):
         transfer_circuits(encoder(), IMAGES, GRAPHS, ClassScorer(WEIGHTS, {}), work=QUIET)
@@ -175,15 +175,28 @@ def test_a_weak_class_does_not_dominate() -> None:
     assert transfer_matrix(table).loc["a", "a"] == pytest.approx(0.9 / 0.81)  # not the mean of 1 and 10
 
 
-def test_a_baseline_of_one_activation_per_image_is_refused() -> None:
-    settings = AblationSettings(pixels((1, 1, 1), (2, 2, 2)))
-    with pytest.raises(
-        InputError, match="many images under one baseline, but 'counterfactual' has one for every image"
-    ):
-        transfer_circuits(encoder(), IMAGES, GRAPHS, SCORER, settings, work=QUIET)
+def test_a_baseline_has_one_image_for_all_or_one_for_every_image_and_other() -> None:
+    expected = transfer_circuits(encoder(), IMAGES, GRAPHS, SCORER, work=QUIET)
     one = AblationSettings(pixels((0, 0, 0)))
-    table = transfer_circuits(encoder(), IMAGES, GRAPHS, SCORER, one, work=QUIET)
-    pd.testing.assert_frame_equal(table, transfer_circuits(encoder(), IMAGES, GRAPHS, SCORER, work=QUIET))
+    pd.testing.assert_frame_equal(transfer_circuits(encoder(), IMAGES, GRAPHS, SCORER, one, work=QUIET), expected)
+    key = ("cat", "photo")
+    settings = AblationSettings(pixels((0, 1, 0), (0, 0, 0), (4, 0, 3)))
+    others = {key: pixels((0, 4, 3))}
+    table = transfer_circuits(encoder(), {key: IMAGES[key]}, GRAPHS, SCORER, settings, others=others, work=QUIET)
+    # Of the photos (4, 0, 3) with u0 and u2 kept: u0 + u1 is 5 and 4, of the other (0, 4, 3) it is 0; then
+    # all of the embedding is kept.
+    assert table["metric"][0] == pytest.approx((5 / 34**0.5 + 4 / 5) / 2)
+    assert table["other_metric"][0] == 0
+    with pytest.raises(InputError, match="has 3 activations at site 'input' for 2 images"):
+        transfer_circuits(encoder(), {key: IMAGES[key]}, GRAPHS, SCORER, settings, work=QUIET)
+
+
+def test_texts_go_by_the_domain_of_the_images() -> None:
+    scorer = ClassScorer({"photo": WEIGHTS, "sketch": WEIGHTS.flip(0)}, {"cat": 0})
+    plain = cells(transfer_circuits(encoder(), IMAGES, GRAPHS, SCORER, work=QUIET), "full_metric")
+    found = cells(transfer_circuits(encoder(), IMAGES, GRAPHS, scorer, work=QUIET), "full_metric")
+    assert found["sketch", "photo"] == plain["sketch", "photo"] == pytest.approx(4 / 5)
+    assert found["photo", "sketch"] == pytest.approx(10 / 15)
 
 
 def test_another_metric() -> None:

@@ -36,7 +36,7 @@ def add_faithfulness(report: Report, curves: Sequence[FaithfulnessCurve], marks:
     faithful = curves_by_domain(by_size)
     words = (
         f"Faithfulness: only a circuit's units are active, at all sites at once; the others are at the "
-        f"{first.settings['source']} baseline. 0 is nothing kept, 1 the whole model ({int(first.own.sum())} images per "
+        f"{first.settings['baseline']} baseline. 0 is nothing kept, 1 the whole model ({int(first.own.sum())} images per "
         f"class and domain; bars: 95 % bootstrap intervals over images). With the {size:.0%} largest |scores| it is "
         f"{span(faithful, 'kept', size)} by domain, with as many random units {span(faithful, 'random', size)}, with "
         f"all but the circuit {span(faithful, 'complement', size)}."
@@ -111,9 +111,9 @@ def add_transfer(
 
     Args:
         report: The report.
-        transfer: A transfer table with the column ``sites``: ``all``, and those ablated one at a time, if any.
-        similarity: Structural similarity of the domains, from `domain_matrix`.
-        marks: Looks of the domains.
+        transfer: From `CausalStudy.extract_transfer`; with ``one_site`` also site by site.
+        similarity: Structural similarity of the domains, e.g. ``comparison.matrix("edge_jaccard")``.
+        marks: The looks of the domains.
         sites: Sites in order.
     """
     report.section("Does one domain's circuit work in another?")

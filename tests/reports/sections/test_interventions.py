@@ -48,7 +48,7 @@ def curve(
         np.zeros(4, int),
         "cat",
         domain,
-        {"source": "zero", "sites": [site] if site else ["a", "b"]},
+        {"baseline": "zero", "sites": [site] if site else ["a", "b"]},
     )
 
 
