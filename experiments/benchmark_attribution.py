@@ -42,6 +42,7 @@ from circuitry.interventions.patching import patch_effects
 from circuitry.models.architectures import register_model
 from circuitry.models.baselines import ZERO
 from circuitry.models.batches import ImageBatches, rows_that_fit
+from circuitry.runs.workers import Work
 
 Scores = dict[str, Tensor]
 EdgeRows = dict[tuple[str, str], Tensor]
@@ -243,7 +244,7 @@ def run(config: Config) -> pd.DataFrame:
         tower, encoder, images, weights = _prepared(name, config.sweep_images, config.seed)
         metric = class_logit(weights, 0)
         started = time.perf_counter()
-        exact = patch_effects(encoder, images, metric, progress=False)
+        exact = patch_effects(encoder, images, metric, work=Work(progress=False))
         fast = time.perf_counter() - started
         effects, slow = full_tower_sweep(FullTower(tower, encoder.sites, images), metric, config.units_per_pair)
         mine = torch.tensor([exact.scores[site][unit] for site, unit in effects], dtype=torch.double)

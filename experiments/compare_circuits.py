@@ -20,9 +20,9 @@ from pathlib import Path
 import pandas as pd
 
 from circuitry import DomainFolder, GraphFolder
+from circuitry.circuits.across_domains import compare_domains
 from circuitry.circuits.extraction import Extraction
 from circuitry.circuits.settings import CircuitSettings
-from circuitry.circuits.across_domains import compare_domains
 from circuitry.comparison.comparison import Comparison
 from circuitry.models.settings import BasisSettings, MetricSettings
 from circuitry.reports.figures.style import domain_marks
@@ -151,7 +151,7 @@ def measured_accuracy(config: Config, images: DomainFolder) -> pd.DataFrame:
         clip.text_weights(images.all_classes),
         images,
         config.held_out,
-        progress=config.progress,
+        work=config.work(),
     )
 
 
@@ -161,7 +161,7 @@ def compared(
     """Compare the circuits, print the domain-by-domain similarity, and return the report and its tables."""
     seen = [name for name in images.classes if name not in config.held_out] if config.held_out else []
     groups = {"held-out": config.held_out, "others": seen}
-    comparison = compare_domains(graphs, graphs.halves(), groups, edges_per_node=config.edges_per_node)
+    comparisons = compare_domains(graphs, graphs.halves(), groups, edges_per_node=config.edges_per_node)
     domains = sorted(graphs.domains)
     report = comparison_report(
         f"Circuits of {graphs.manifest['config']['model']} in {len(domains)} domains",
@@ -172,11 +172,10 @@ def compared(
         images,
         config.pair or least_similar(comparisons["edge_jaccard"]),
         accuracy=accuracy,
-        edges_per_node=config.edges_per_node,
     )
     add_reading_guide(report)
-    print(comparison.matrix("edge_jaccard").to_string(float_format=lambda v: f"{v:.3f}"))
-    return report, comparison.tables()
+    print(comparisons["edge_jaccard"].matrix().to_string(float_format=lambda v: f"{v:.3f}"))
+    return report, {name: table for one in comparisons.values() for name, table in one.tables().items()}
 
 
 def nothing_compared(graphs: GraphFolder, images: DomainFolder, accuracy: pd.DataFrame | None) -> Report:

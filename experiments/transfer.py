@@ -98,9 +98,7 @@ def write_report(config: Config, study: CausalStudy) -> None:
     )
     add_transfer(report, transfer, similarity, marks, choose_sites(next(iter(chosen.values()))))
     add_interchange(report, exchanged, marks)
-    print(
-        write_results(report, tables, config.out, config.results, study.provenance() | {"seed": config.seed}, small)
-    )
+    print(write_results(report, tables, config.out, config.results, study.provenance() | {"seed": config.seed}, small))
 
 
 def matrices(transfer: pd.DataFrame) -> pd.DataFrame:

@@ -122,11 +122,6 @@ def metric_of_class(metric: str | MetricOfClass) -> MetricOfClass:
     return metric
 
 
-def metric_name(metric: str | MetricOfClass) -> str:
-    """Return what a metric is called in tables and provenance: its name, or that of its function."""
-    return metric if isinstance(metric, str) else getattr(metric, "__qualname__", type(metric).__qualname__)
-
-
 def checked_metric(metric: Metric, embedding: Tensor) -> Tensor:
     """Return the metric [B] of embeddings [B, D] after checking that it gives one finite number per image.
 

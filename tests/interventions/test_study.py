@@ -221,7 +221,7 @@ def test_other_and_replaced_images_are_refused_by_name(clip: Clip, folder: Path,
         name = "t" if run.__name__ == "extract_transfer" else "f"
         settings = {"work": QUIET} if name == "t" else FAST | {"rankings": ("signed",)}
         with pytest.raises(InputError, match=rf"\(images: 1 replaced, first {tested.relative}\)"):
-            run(tmp_path / name, **settings)  # type: ignore[arg-type]
+            run(tmp_path / name, **settings)
     with pytest.raises(InputError, match=r"\(n_images: 2 -> 1; images: 6 gone, first real/axe"):
         study_of(clip, folder, n_images=1).extract_transfer(tmp_path / "t", work=QUIET)
 

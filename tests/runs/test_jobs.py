@@ -103,7 +103,7 @@ def test_another_format_and_a_damaged_manifest_are_refused(tmp_path: Path) -> No
     with pytest.raises(InputError, match="has format 'circuitry test 1', but this version reads 'other'"):
         JobFolder(tmp_path, "other", {"seed": 0}, JOBS)
     (tmp_path / "manifest.json").write_text("[" * 200_000)
-    with pytest.raises(InputError, match="manifest.json is damaged"):
+    with pytest.raises(InputError, match=r"manifest\.json is damaged"):
         Work(tmp_path)
 
 

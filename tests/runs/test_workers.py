@@ -75,5 +75,5 @@ def test_only_the_first_worker_shows_bars() -> None:
 
 
 def test_a_memory_budget_is_positive() -> None:
-    with pytest.raises(InputError, match="a positive number of GiB, but 0.0 was given"):
+    with pytest.raises(InputError, match=r"a positive number of GiB, but 0\.0 was given"):
         Work(memory_gib=0.0)

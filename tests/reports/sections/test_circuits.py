@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from circuitry import Comparison, DomainFolder, compare_domains
-from circuitry.reports.figures.circuit_pair import circuit_pair
+from circuitry.reports.figures.circuit_graphs import circuit_pair
 from circuitry.reports.figures.style import domain_marks
 from circuitry.reports.page import Report, write_results
 from circuitry.reports.sections.circuits import add_accuracy, add_circuit_pair, add_reading_guide, comparison_report
