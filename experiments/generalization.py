@@ -23,7 +23,7 @@ import pandas as pd
 from filelock import Timeout
 
 from circuitry import DomainFolder
-from circuitry.data.mixtures.mixtures import Setting
+from circuitry.data.mixtures.selection import Setting
 from circuitry.reports.figures.generalization_plots import robustness_scatter, settings_bars
 from circuitry.reports.figures.style import Mark, domain_marks
 from circuitry.reports.page import Report, write_results

@@ -10,7 +10,7 @@ from circuitry.data.domains import ImageRecord
 from circuitry.data.mixtures.class_table import imagenet_partners
 from circuitry.data.mixtures.sketch_sets import CLASS_FRACTIONS, imagenet_sketch, keep_classes, replace_at_random
 from circuitry.runs.errors import InputError
-from tests.data.mixtures.test_mixtures import records
+from tests.data.mixtures.test_selection import records
 
 TRAIN = records({(domain, f"class {i:02d}"): 3 for domain in ("real", "sketch") for i in range(40)})
 
