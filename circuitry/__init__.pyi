@@ -18,9 +18,9 @@ from .circuits.similarity import wl_kernel as wl_kernel
 from .comparison.comparison import Comparison as Comparison
 from .comparison.table import domain_matrix as domain_matrix
 from .data.domains import DomainFolder as DomainFolder
-from .data.mixtures.mixture_files import write_mixture as write_mixture
-from .data.mixtures.mixtures import MixtureSettings as MixtureSettings
-from .data.mixtures.mixtures import mixture as mixture
+from .data.mixtures.files import write_mixture as write_mixture
+from .data.mixtures.selection import MixtureSettings as MixtureSettings
+from .data.mixtures.selection import mixture as mixture
 from .interventions.ablation import ablated_embeddings as ablated_embeddings
 from .interventions.attribution_check import check_attribution as check_attribution
 from .interventions.attribution_check import compare_rules as compare_rules

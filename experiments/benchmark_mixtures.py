@@ -17,7 +17,7 @@ from pathlib import Path
 from circuitry import DomainFolder, MixtureSettings, mixture, write_mixture
 from circuitry.data.mixtures.base_sets import caption_table
 from circuitry.data.mixtures.class_table import STUDY_HELD_OUT, imagenet_partners
-from circuitry.data.mixtures.mixture_files import generated_captions
+from circuitry.data.mixtures.files import generated_captions
 from circuitry.data.mixtures.subsampling import DOMAINNET_ROUND
 from circuitry.runs.command_line import run_script
 from circuitry.runs.files import whole_file

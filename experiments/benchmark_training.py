@@ -17,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 
 from circuitry import DomainFolder
-from circuitry.data.mixtures.mixture_files import read_captions, write_mixture
+from circuitry.data.mixtures.files import read_captions, write_mixture
 from circuitry.data.toy.write import DrawingSettings, write_toy
 from circuitry.models.architectures import SHIPPED_CONFIGS
 from circuitry.runs.command_line import run_script

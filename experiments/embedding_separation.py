@@ -25,7 +25,7 @@ import pandas as pd
 
 from circuitry import DomainFolder, embed_images, embed_texts, load_clip
 from circuitry.comparison.comparison import Comparison
-from circuitry.data.mixtures.mixtures import Setting
+from circuitry.data.mixtures.selection import Setting
 from circuitry.reports.figures.style import domain_marks
 from circuitry.reports.page import Report, write_results
 from circuitry.reports.sections.separation import (

@@ -26,7 +26,7 @@ import tyro
 from filelock import Timeout
 
 from circuitry import DomainFolder
-from circuitry.data.mixtures.mixtures import Setting
+from circuitry.data.mixtures.selection import Setting
 from circuitry.reports.figures.bars import settings_bars
 from circuitry.reports.figures.scatters import robustness_scatter
 from circuitry.reports.figures.style import Mark, domain_marks

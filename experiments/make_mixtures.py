@@ -31,7 +31,7 @@ from circuitry.data.file_check import MissingFiles, read_text
 from circuitry.data.mixtures.base_sets import caption_table, imagenet_captions, shard_captions, validation_part
 from circuitry.data.mixtures.caption_table import CaptionedImage, NoCaption
 from circuitry.data.mixtures.class_table import spelt_as_in, study_held_out
-from circuitry.data.mixtures.mixture_files import (
+from circuitry.data.mixtures.files import (
     Captions,
     generated_captions,
     mixture_summary,
@@ -39,7 +39,7 @@ from circuitry.data.mixtures.mixture_files import (
     read_captions,
     write_mixture,
 )
-from circuitry.data.mixtures.mixtures import WHOLE, MixtureSettings, Setting, admitted, mixture, reference_size, shrink
+from circuitry.data.mixtures.selection import WHOLE, MixtureSettings, Setting, admitted, mixture, reference_size, shrink
 from circuitry.data.mixtures.sketch_sets import (
     CLASS_FRACTIONS,
     SketchSet,

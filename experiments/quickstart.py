@@ -24,8 +24,8 @@ import pandas as pd
 
 from circuitry import DomainFolder, extract, load_clip
 from circuitry.circuits.across_domains import COMPARED, compare_domains
-from circuitry.data.mixtures.mixture_files import read_captions, write_mixture
-from circuitry.data.mixtures.mixtures import MixtureSettings, admitted
+from circuitry.data.mixtures.files import read_captions, write_mixture
+from circuitry.data.mixtures.selection import MixtureSettings, admitted
 from circuitry.data.toy.write import CLASSES, DrawingSettings, write_toy
 from circuitry.interventions.attribution_check import check_attribution
 from circuitry.interventions.causal_settings import CausalSettings

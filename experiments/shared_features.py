@@ -26,7 +26,7 @@ from circuitry import (
     name_features,
     train_sae_on_images,
 )
-from circuitry.data.mixtures.mixture_files import read_captions
+from circuitry.data.mixtures.files import read_captions
 from circuitry.models.settings import ModelSettings
 from circuitry.reports.figures.style import domain_marks
 from circuitry.reports.page import Report, write_results

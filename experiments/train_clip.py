@@ -22,7 +22,7 @@ import tyro
 
 from circuitry import DomainFolder, load_clip
 from circuitry.data.captions import readable
-from circuitry.data.mixtures.mixture_files import read_captions, write_mixture
+from circuitry.data.mixtures.files import read_captions, write_mixture
 from circuitry.runs.command_line import run_script
 from circuitry.runs.errors import InputError
 from circuitry.runs.workers import job_options, run_array

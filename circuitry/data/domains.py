@@ -266,18 +266,13 @@ def _from_folders(root: Path) -> tuple[dict[str, _Listed], tuple[str, ...]]:
     for domain in _subfolders(root, strange):
         listed = []
         for folder in _subfolders(domain, strange):
-            names = _image_names(folder, strange)
+            names = image_names(folder, strange)
             if names:
                 classes.add(folder.name)
                 listed += [(f"{domain.name}/{folder.name}/{name}", folder.name) for name in names]
         if listed:
             by_domain[domain.name] = listed
-    if strange:
-        warnings.warn(
-            f"Left out {len(strange)} files or folders whose names are not UTF-8, such as {strange[0]!r} in {root}; "
-            "rename them.",
-            stacklevel=3,
-        )
+    warn_of_names(strange, root)
     if not by_domain:
         raise InputError(f"Found no images in {root}; expected files {root}/<domain>/<class>/<file>.")
     return by_domain, tuple(sorted(classes))
@@ -288,9 +283,20 @@ def _subfolders(folder: Path, strange: list[str]) -> list[Path]:
     return [folder / name for name in sorted(_in_utf8(names, strange))]
 
 
-def _image_names(folder: Path, strange: list[str]) -> list[str]:
+def image_names(folder: Path, strange: list[str]) -> list[str]:
+    """Return the names of the image files in a folder, sorted; those that are not UTF-8 are added to ``strange``."""
     names = [entry.name for entry in os.scandir(folder) if entry.is_file() and not entry.name.startswith(".")]
     return sorted(_in_utf8([name for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES], strange))
+
+
+def warn_of_names(strange: Sequence[str], root: Path) -> None:
+    """Warn that files or folders somewhere below ``root`` are left out since their names are not UTF-8."""
+    if strange:
+        warnings.warn(
+            f"Left out {len(strange)} files or folders whose names are not UTF-8, such as {strange[0]!r} in {root}; "
+            "rename them.",
+            stacklevel=3,
+        )
 
 
 def _in_utf8(names: Sequence[str], strange: list[str]) -> list[str]:

@@ -20,8 +20,8 @@ import torch
 from circuitry.data.domains import DomainFolder
 from circuitry.data.images import image_listing
 from circuitry.data.mixtures.class_table import imagenet_index
-from circuitry.data.mixtures.mixture_files import read_description
-from circuitry.data.mixtures.mixtures import MixtureSettings
+from circuitry.data.mixtures.files import read_description
+from circuitry.data.mixtures.selection import MixtureSettings
 from circuitry.models.clip import load_clip
 from circuitry.models.prompts import all_style_templates, as_patterns, default_templates
 from circuitry.runs.errors import InputError

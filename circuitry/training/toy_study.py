@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from circuitry.data.domains import DomainFolder
-from circuitry.data.mixtures.mixture_files import generated_captions, write_mixture
-from circuitry.data.mixtures.mixtures import MixtureSettings, Setting, mixture
+from circuitry.data.mixtures.files import generated_captions, write_mixture
+from circuitry.data.mixtures.selection import MixtureSettings, Setting, mixture
 from circuitry.data.toy.write import CLASSES, DrawingSettings, write_toy
 from circuitry.runs.files import file_lock
 from circuitry.training.clip import train_clip

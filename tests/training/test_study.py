@@ -20,8 +20,8 @@ from torch import nn
 
 from circuitry import Clip, Encoder, load_clip
 from circuitry.data.domains import DomainFolder
-from circuitry.data.mixtures.mixture_files import write_mixture
-from circuitry.data.mixtures.mixtures import MixtureSettings
+from circuitry.data.mixtures.files import write_mixture
+from circuitry.data.mixtures.selection import MixtureSettings
 from circuitry.data.toy.write import DrawingSettings, write_toy
 from circuitry.models.prompts import all_style_templates
 from circuitry.models.stages import Stage

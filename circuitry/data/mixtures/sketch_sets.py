@@ -17,7 +17,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
-from circuitry.data.domains import IMAGE_SUFFIXES, ImageRecord
+from circuitry.data.domains import ImageRecord, image_names, warn_of_names
 from circuitry.data.mixtures.class_table import imagenet_index, imagenet_partners, spelt_as_in
 from circuitry.runs.errors import InputError
 
@@ -52,12 +52,13 @@ def imagenet_sketch(root: str | os.PathLike[str], domain: str = "sketch") -> Ske
     index = imagenet_index(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     partnered = {i for indices in imagenet_partners().values() for i in indices}
     names = {wnid: IMAGENET_CLASSNAMES[i] for wnid, i in index.items() if i not in partnered}
+    strange: list[str] = []
     records = [
         ImageRecord(folder / wnid / file, f"{wnid}/{file}", domain, wnid)
         for wnid in names
-        for file in sorted(os.listdir(folder / wnid))
-        if Path(file).suffix.lower() in IMAGE_SUFFIXES
+        for file in image_names(folder / wnid, strange)
     ]
+    warn_of_names(strange, folder)
     return SketchSet(records, names)
 
 

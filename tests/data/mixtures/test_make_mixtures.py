@@ -10,10 +10,10 @@ from types import ModuleType
 import pandas as pd
 import pytest
 
-from circuitry.data.mixtures.mixture_files import read_description
+from circuitry.data.mixtures.files import read_description
 from circuitry.runs.errors import InputError
-from tests.data.mixtures.test_mixture_files import DOMAINS, naive_lists, naive_mixture
-from tests.data.mixtures.test_mixture_files import root as root
+from tests.data.mixtures.test_files import DOMAINS, naive_lists, naive_mixture
+from tests.data.mixtures.test_files import root as root
 from tests.test_scripts import script
 
 TESTED = [domain for domain in DOMAINS if domain != "real"]

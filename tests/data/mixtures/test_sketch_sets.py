@@ -1,5 +1,6 @@
 """ImageNet-Sketch beside DomainNet's sketches, and sketches of fewer classes."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from circuitry.data.domains import ImageRecord
 from circuitry.data.mixtures.class_table import imagenet_partners
 from circuitry.data.mixtures.sketch_sets import CLASS_FRACTIONS, imagenet_sketch, keep_classes, replace_at_random
 from circuitry.runs.errors import InputError
-from tests.data.mixtures.test_mixtures import records
+from tests.data.mixtures.test_selection import records
 
 TRAIN = records({(domain, f"class {i:02d}"): 3 for domain in ("real", "sketch") for i in range(40)})
 
@@ -39,6 +40,15 @@ def test_only_classes_without_a_partner(root: Path) -> None:
     )
     assert len(sketches.names) == 550
     assert sketches.names["n00000025"] == "fire salamander"
+
+
+def test_names_that_are_not_utf8_are_left_out(root: Path) -> None:
+    complete = imagenet_sketch(root)
+    strange = root / "n00000025" / os.fsdecode(b"caf\xe9.JPEG")
+    strange.touch()
+    with pytest.warns(UserWarning, match="Left out 1 files or folders whose names are not UTF-8"):
+        assert imagenet_sketch(root) == complete
+    strange.unlink()
 
 
 def test_folders_that_are_not_imagenet_sketch(root: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from circuitry.data.captions import PATTERNS, SHARED_STYLE_WORDS
 from circuitry.data.domains import DomainFolder
 from circuitry.data.mixtures.base_sets import caption_table
-from circuitry.data.mixtures.mixture_files import (
+from circuitry.data.mixtures.files import (
     generated_captions,
     mixture_summary,
     name_by_content,
@@ -22,7 +22,7 @@ from circuitry.data.mixtures.mixture_files import (
     read_description,
     write_mixture,
 )
-from circuitry.data.mixtures.mixtures import MixtureSettings, Setting, admitted, mixture
+from circuitry.data.mixtures.selection import MixtureSettings, Setting, admitted, mixture
 from circuitry.runs.errors import InputError
 
 DOMAINS = ["clipart", "infograph", "painting", "quickdraw", "real", "sketch"]

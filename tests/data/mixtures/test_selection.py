@@ -15,7 +15,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from circuitry.data.domains import ImageRecord
-from circuitry.data.mixtures.mixtures import WHOLE, MixtureSettings, Setting, admitted, mixture, reference_size
+from circuitry.data.mixtures.selection import WHOLE, MixtureSettings, Setting, admitted, mixture, reference_size
 from circuitry.data.mixtures.subsampling import subsample
 from circuitry.runs.errors import InputError
 
