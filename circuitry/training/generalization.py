@@ -29,7 +29,7 @@ def of_test_domains(evaluated: pd.DataFrame, test_domains: Sequence[str] | None 
     """Return the rows by test domain: those of models that do not depend on it (natural-only) once for each.
 
     Raises:
-        InputError: a column is missing, there are two rows for one number, or there is no test domain.
+        InputError: For a missing column, two rows for one number, or no test domain.
     """
     key = ("run", "epoch", "classifier", "domain", "part", "measure")
     check_table(evaluated, "evaluation", COLUMNS, key)
@@ -49,16 +49,16 @@ def settings_table(evaluated: pd.DataFrame, classifier: str, measure: str = MEAS
     """Return the accuracies of the last checkpoints, by test domain and setting, over seeds.
 
     Args:
-        evaluated: what ``training.study.evaluate_runs`` returns.
-        classifier: which of its classifiers, e.g. "all templates".
-        measure: which of its measures.
+        evaluated: What `extract_accuracies` returns.
+        classifier: Which of its classifiers, e.g. ``all templates``.
+        measure: Which of its measures.
 
     Returns:
         ``test_domain``, ``setting``, ``domain``, ``part``, ``mean``, ``sd`` (NaN for one seed), ``seeds``, ``values``
-        (one per seed, as text). Rows of the test domain and of the other domains that were classified.
+        (one per seed, as text), for the test domain and the other domains that were classified.
 
     Raises:
-        InputError: nothing there of this classifier and measure.
+        InputError: When there is nothing of this classifier and measure.
     """
     rows = last_checkpoints(of_test_domains(_chosen(evaluated, classifier, measure)))
     groups = rows.groupby(["test_domain", "setting", "domain", "part"], sort=False)["value"]
@@ -85,6 +85,21 @@ def _chosen(evaluated: pd.DataFrame, classifier: str, measure: str) -> pd.DataFr
     return rows
 
 
+def logit(accuracy: "pd.Series[float]", n_images: "pd.Series[int]") -> "pd.Series[float]":
+    """Return the log odds of accuracies; those of 0 and 1, whose logits are infinite, are moved in by half an image.
+
+    Args:
+        accuracy: Shares of images, 0 to 1.
+        n_images: Of how many images each is the share.
+
+    Example:
+        >>> logit(pd.Series([0.5, 1.0]), pd.Series([10, 10])).round(2).tolist()
+        [0.0, 2.94]
+    """
+    inside = accuracy.clip(0.5 / n_images, 1 - 0.5 / n_images)
+    return (inside / (1 - inside)).map(np.log)
+
+
 def effective_robustness(
     evaluated: pd.DataFrame,
     classifier: str,
@@ -96,23 +111,22 @@ def effective_robustness(
 ) -> pd.DataFrame:
     """Return accuracy in the test domain against that in the natural one, for every checkpoint.
 
-    The line through the ``reference`` models is fitted by least squares to logits of accuracies. Accuracies of 0 and 1,
-    whose logits are infinite, are moved inwards by half an image.
+    The line through the ``reference`` models is fitted by least squares to `logit` of accuracies.
 
     Args:
-        evaluated: what ``training.study.evaluate_runs`` returns.
-        classifier, measure: which of its numbers.
-        part: "held-out", "seen" or "all".
-        natural: domain of photographs.
-        reference: setting whose models make the line.
+        evaluated: What `extract_accuracies` returns.
+        classifier, measure: Which of its numbers.
+        part: ``held-out``, ``seen`` or ``all``.
+        natural: Domain of photographs.
+        reference: Setting whose models make the line.
 
     Returns:
-        ``test_domain``, ``setting``, ``run``, ``seed``, ``epoch``, ``natural``, ``test``, and, where there are two
-        different reference points or more, ``expected`` on the line and ``effective`` = test - expected (else NaN);
-        then ``n_images_natural`` and ``n_images_test``, of how many images the accuracies are.
+        ``test_domain``, ``setting``, ``run``, ``seed``, ``epoch``; the accuracies ``natural`` and ``test``, and of how
+        many images they are (``n_natural``, ``n_test``); ``expected`` on the line and ``effective`` = test - expected,
+        NaN where there are not two different reference points.
 
     Raises:
-        InputError: nothing there of this classifier, measure and part, or of the natural domain.
+        InputError: When there is nothing of this classifier, measure and part, or of the natural domain.
     """
     rows = of_test_domains(_chosen(evaluated, classifier, measure))
     rows = rows[rows["part"] == part]
@@ -130,12 +144,12 @@ def effective_robustness(
         if x[line].nunique() > 1:
             slope, offset = np.polyfit(x[line], y[line], 1)
             expected[group.index] = 1 / (1 + np.exp(-(slope * x[group.index] + offset)))
-    table = table.rename(columns={"value_natural": "natural", "value_test": "test"})
+    short = {
+        "value_natural": "natural",
+        "value_test": "test",
+        "n_images_natural": "n_natural",
+        "n_images_test": "n_test",
+    }
+    table = table.rename(columns=short)
     table["expected"], table["effective"] = expected, table["test"] - expected
-    return table[[*keys, "natural", "test", "expected", "effective", "n_images_natural", "n_images_test"]]
-
-
-def logit(accuracy: "pd.Series[float]", n: "pd.Series[int] | float") -> "pd.Series[float]":
-    """Return the logits of accuracies over ``n`` images; 0 and 1 are moved inwards by half an image."""
-    inside = accuracy.clip(0.5 / n, 1 - 0.5 / n)
-    return (inside / (1 - inside)).map(np.log)
+    return table[[*keys, "natural", "test", "expected", "effective", "n_natural", "n_test"]]

@@ -379,14 +379,14 @@ def robustness_scatter(
     Raises:
         InputError: for a missing column, two rows for one point, or more settings than symbols.
     """
-    counts = ("n_images_natural", "n_images_test")
+    counts = ("n_natural", "n_test")
     columns = ("test_domain", "setting", "run", "epoch", "natural", "test", "expected", *counts)
     check_table(points, "robustness", columns, ("test_domain", "run", "epoch"))
     points = points.astype({"natural": float, "test": float, "expected": float})
     points = points.assign(
-        at=logit(points["natural"], points["n_images_natural"]),
-        height=logit(points["test"], points["n_images_test"]),
-        line=logit(points["expected"], points["n_images_test"]),
+        at=logit(points["natural"], points["n_natural"]),
+        height=logit(points["test"], points["n_test"]),
+        line=logit(points["expected"], points["n_test"]),
     )
     domains = sorted(set(points["test_domain"]))
     looks = _setting_looks(list(dict.fromkeys(points["setting"])))
@@ -417,8 +417,8 @@ def robustness_scatter(
                 **place,
             )
     style(figure, title=title, subtitle="logit axes; none or all right: drawn half an image inwards", legend=True)
-    ticks = pd.Series(TICKS)
-    written = {"tickvals": logit(ticks, float("inf")), "ticktext": [f"{100 * tick:g}" for tick in TICKS]}
+    ticks, many = pd.Series(TICKS), pd.Series([10**6] * len(TICKS))  # so many images that no tick is moved
+    written = {"tickvals": logit(ticks, many), "ticktext": [f"{100 * tick:g}" for tick in TICKS]}
     figure.update_xaxes(**written, title_text=f"accuracy on {natural} (%)")
     figure.update_yaxes(**written)
     figure.update_yaxes(title_text="accuracy in the test domain (%)", col=1)
