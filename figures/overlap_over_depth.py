@@ -22,8 +22,9 @@ def figure(results: Path = RESULTS) -> go.Figure:
     depth = pd.read_csv(results / "node_overlap_over_depth.csv")
     ceiling = pd.read_csv(results / "node_overlap_ceiling_by_site.csv")
     chance = pd.read_csv(results / "chance_node_overlap.csv")
+    chance["kept"] = chance["site"].map(KEPT)
     title = "Do styles use the same units of the model?"
-    return overlap_over_depth(depth, list(chance["site"]), ceiling, chance, title=title, kept=KEPT)
+    return overlap_over_depth(depth, list(chance["site"]), ceiling, chance, title=title)
 
 
 if __name__ == "__main__":

@@ -56,7 +56,6 @@ def overlap_over_depth(
     measure: str = "node overlap (Jaccard index)",
     chance_label: str = "chance",
     title: str | None = None,
-    kept: Mapping[str, int] | None = None,
     marks: Mapping[str, Mark] | None = None,
 ) -> go.Figure:
     """Draw one line per domain over the sites, in the order given, with its intervals as bars.
@@ -66,11 +65,11 @@ def overlap_over_depth(
             left out.
         sites: The sites to draw, from the image to the embedding.
         ceiling: Columns ``site``, ``value``: what two halves of one domain's images reach (dashed).
-        chance: Columns ``site``, ``value``: what random units reach (dotted).
+        chance: Columns ``site``, ``value``: what random units reach (dotted). And, if it is to be written below the
+            name of the site, ``kept``: how many units a circuit keeps there.
         measure: What ``value`` is, with its unit: the title of the vertical axis.
         chance_label: Name of the dotted line.
         title: Heading; default: the measure.
-        kept: Number of units that a circuit keeps, by site, written below the name of the site.
         marks: Look of every domain; default: `domain_marks` of the table's.
 
     Raises:
@@ -96,8 +95,7 @@ def overlap_over_depth(
         _add_line(figure, domain, rows, shift, looks[domain])
         ends.append((_last(rows["value"]), marked(domain, looks[domain])))
     style(figure, title=title or f"{capitalised(measure)} by site", subtitle=interval_note(depth), height=500)
-    counts = {site: f"{kept[site]} unit{'s' if kept[site] > 1 else ''}" for site in sites if kept and site in kept}
-    _site_axis(figure, sites, counts, _repeats(depth, sites))
+    _site_axis(figure, sites, _kept_units(chance), _repeats(depth, sites))
     low, high = _value_range(depth[depth["site"].isin(sites)], references)
     figure.update_yaxes(title_text=measure, range=[low, high])
     label_ends(figure, ends, x=len(sites) - 1 + LINES_SHARE / 2, gap=(high - low) / LABELS_BELOW_EACH_OTHER)
@@ -144,6 +142,14 @@ def _site_axis(figure: go.Figure, sites: Sequence[str], *notes: Mapping[str, str
         range=[-0.6, len(sites) - 0.4],
         showgrid=False,
     )
+
+
+def _kept_units(chance: pd.DataFrame | None) -> dict[str, str]:
+    """Return a note for each site of which the table tells how many units are kept: few of them overlap by jumps."""
+    if chance is None or "kept" not in chance:
+        return {}
+    known = chance.dropna(subset="kept")
+    return {site: f"{n:.0f} unit{'' if n == 1 else 's'}" for site, n in zip(known["site"], known["kept"], strict=True)}
 
 
 def _repeats(depth: pd.DataFrame, sites: Sequence[str]) -> dict[str, str]:

@@ -75,10 +75,12 @@ def embedding_maps(
     for model, place in zip(models, places, strict=True):
         for domain in domains:
             rows = images[(images["model"] == model) & (images["domain"] == domain)]
-            figure.add_trace(_image_points(rows, domain, looks[domain]), **place)
-        for domain, rows in texts[texts["model"] == model].groupby("domain"):
-            colour = looks[str(domain)].colour if domain in looks else INK
-            figure.add_trace(_text_points(rows, str(domain), colour), **place)
+            marker = {"symbol": looks[domain].symbol, "color": looks[domain].colour, "size": 6, "opacity": 0.7}
+            figure.add_trace(_cloud(rows, domain, domain, marker), **place)
+        for said, rows in texts[texts["model"] == model].groupby("domain"):
+            colour = looks[str(said)].colour if said in looks else INK
+            marker = {"symbol": TEXT_SYMBOL, "color": colour, "size": 8, "line": {"color": "white", "width": 1}}
+            figure.add_trace(_cloud(rows, f"texts, {said}" if said else "texts", "texts", marker), **place)
     for domain in domains:  # small, faint points would be hard to see as keys
         marker = {"symbol": looks[domain].symbol, "color": looks[domain].colour, "size": 9}
         add_key(figure, domain, mode="markers", marker=marker, legendgroup=domain)
@@ -105,31 +107,18 @@ def _around(values: pd.Series) -> tuple[float, float]:
     return (low + high) / 2, 0.54 * (high - low) or 1.0
 
 
-def _image_points(rows: pd.DataFrame, domain: str, mark: Mark) -> go.Scatter:
+def _cloud(rows: pd.DataFrame, name: str, group: str, marker: Mapping[str, object]) -> go.Scatter:
+    """Return the rows as points that the legend's entry of that group can hide."""
     return go.Scatter(
-        name=domain,
-        legendgroup=domain,
+        name=name,
+        legendgroup=group,
         showlegend=False,
         x=rows["x"],
         y=rows["y"],
         mode="markers",
-        marker={"symbol": mark.symbol, "color": mark.colour, "size": 6, "opacity": 0.7},
+        marker=marker,
         customdata=rows[["class"]],
-        hovertemplate=f"<b>%{{customdata[0]}}</b>, {domain}<extra></extra>",
-    )
-
-
-def _text_points(rows: pd.DataFrame, domain: str, colour: str) -> go.Scatter:
-    return go.Scatter(
-        name=f"texts, {domain}" if domain else "texts",
-        legendgroup="texts",
-        showlegend=False,
-        x=rows["x"],
-        y=rows["y"],
-        mode="markers",
-        marker={"symbol": TEXT_SYMBOL, "color": colour, "size": 8, "line": {"color": "white", "width": 1}},
-        customdata=rows[["class"]],
-        hovertemplate=f"text: <b>%{{customdata[0]}}</b>{f', {domain}' if domain else ''}<extra></extra>",
+        hovertemplate=f"<b>%{{customdata[0]}}</b>, {name}<extra></extra>",
     )
 
 
@@ -428,8 +417,8 @@ def robustness_scatter(
                 **place,
             )
     style(figure, title=title, subtitle="logit axes; none or all right: drawn half an image inwards", legend=True)
-    ticks = pd.Series(TICKS)
-    written = {"tickvals": logit(ticks, float("inf")), "ticktext": [f"{100 * tick:g}" for tick in TICKS]}
+    ticks, many = pd.Series(TICKS), pd.Series([10**6] * len(TICKS))  # so many images that no tick is moved
+    written = {"tickvals": logit(ticks, many), "ticktext": [f"{100 * tick:g}" for tick in TICKS]}
     figure.update_xaxes(**written, title_text=f"accuracy on {natural} (%)")
     figure.update_yaxes(**written)
     figure.update_yaxes(title_text="accuracy in the test domain (%)", col=1)

@@ -104,7 +104,8 @@ def test_effects_over_depth() -> None:
 def test_a_site_that_repeats_the_one_before_says_so_and_kept_units_are_told(depth: pd.DataFrame) -> None:
     again = depth[depth["site"] == "layer1.0"].assign(site="avgpool")
     sites = [*SITES[:2], "avgpool", SITES[2]]
-    figure = overlap_over_depth(pd.concat([depth, again]), sites, kept={"act1": 1, "avgpool": 26})
+    chance = pd.DataFrame({"site": ["act1", "attnpool", "avgpool"], "value": 0.1, "kept": [1, None, 26]})
+    figure = overlap_over_depth(pd.concat([depth, again]), sites, chance=chance)
     notes = [
         tick.split(">", 1)[1].replace("</span>", " ") if "<" in tick else "" for tick in figure.layout.xaxis.ticktext
     ]
