@@ -38,26 +38,34 @@ DEFAULT_RULE = gauss_radau_rule(5)
 
 @dataclass(frozen=True, eq=False)
 class AttributionSettings:
-    """How to attribute; the defaults are the study's but for the rule, see `DEFAULT_RULE` and `STUDY_RULE`."""
+    """How to attribute; the defaults are the study's but for the rule, see `DEFAULT_RULE` and `STUDY_RULE`.
+
+    Raises:
+        InputError: for a value outside its range, which is named.
+
+    Example:
+        >>> settings = AttributionSettings(rule=left_rule(10), baseline=mean_baseline(encoder, reference))
+        >>> whole, halves = attribute_halves(encoder, images, metric, settings)
+    """
 
     node_fraction: float = 0.1
-    """Share of the units of a site that is kept, in (0, 1]."""
+    """Share of the units of a site that is kept, in (0, 1] (default: a tenth)."""
     rule: QuadratureRule = DEFAULT_RULE
-    """Quadrature rule of the path integrals."""
+    """Quadrature rule of the path integrals (default: `DEFAULT_RULE`)."""
     edge_rule: QuadratureRule | None = None
-    """Rule of the edges where it differs from that of the nodes."""
+    """Quadrature rule of the edges (default: that of the nodes)."""
     baseline: AnyBaseline = "zero"
     """Where the paths end: ``"zero"``, a `Baseline`, or counterfactual images, see `circuitry.models.baselines`; for
-    `extract` also a name of `circuitry.models.named_baselines`."""
+    `extract` also a name of `circuitry.models.named_baselines` (default: zero)."""
     sites: tuple[str, ...] | None = None
-    """Sites to score, in the encoder's order; all unless told."""
+    """Sites to score, in the encoder's order; edges run between consecutive ones (default: all)."""
     batch_size: int | None = None
-    """Images at a time; as many as fit the memory budget unless told."""
+    """Images at a time (default: as many as fit the memory budget, which also bounds a given number)."""
     memory_gib: float = 1.0
-    """Budget for activations and gradients, in GiB; weights and scores come on top."""
+    """Budget for activations and gradients, in GiB; weights and scores come on top (default: 1)."""
     autocast: str | None = None
-    """Lower precision of node scores where PyTorch deems it safe: ``bfloat16`` or ``float16``. Edges keep theirs:
-    squared distances of nearly equal activations would lose their digits."""
+    """Lower precision of node scores where PyTorch deems it safe: ``bfloat16`` or ``float16`` (default: that of the
+    weights). Edges keep theirs: squared distances of nearly equal activations would lose their digits."""
 
     def __post_init__(self) -> None:
         if not 0 < self.node_fraction <= 1:
@@ -77,7 +85,11 @@ class AttributionSettings:
         return as_baseline(self.baseline)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what changes the scores, as plain values; what only changes the speed is left out."""
+        """Return what changes the scores, as plain values; what only changes the speed is left out.
+
+        The ``settings`` of a graph add what `attribute` was given: metric, digests of the baseline and of the model,
+        feature bases, and sites where hooks of the caller acted.
+        """
         return {
             "node_fraction": self.node_fraction,
             "node_rule": self.rule.name,
@@ -103,27 +115,32 @@ def attribute(
 ) -> AttributionGraph:
     """Score the units of an encoder, keep the strongest, and score the edges between them.
 
+    The modes of the caller (``no_grad``, ``inference_mode``, ``autocast``) change nothing. Parameters that
+    `AttributionSettings` has, too, mean the same and are explained there; only the default of ``rule`` differs.
+
     Args:
         encoder: The encoder under study; its device and dtype are used.
         images: Tensor [B, 3, H, W] or an iterable of such batches, of one class in one domain. How it is cut
             changes nothing but rounding.
         metric: Embeddings [B, D] -> one number per image, e.g. `class_logit`.
         node_fraction: Share of the units of a site that is kept, in (0, 1].
-        rule: Quadrature rule of the path integrals; the study's unless told (long runs have `DEFAULT_RULE`).
+        rule: Quadrature rule of the path integrals (default: the study's).
         baseline: Where the paths end: ``"zero"``, a `Baseline` such as `mean_baseline` makes, or counterfactual images
             [1, 3, H, W] or [B, 3, H, W], one for all images or one for every image.
-        sites: Sites to score, in the encoder's order; all unless told. Edges run between consecutive ones.
-        batch_size: Images at a time; as many as fit the memory budget unless told.
+        sites: Sites to score, in the encoder's order (default: all).
+        batch_size: Images at a time (default: as many as fit the memory budget).
         progress: Show progress bars.
-        edge_rule: Rule of the edges where it differs from that of the nodes.
-        memory_gib: Budget for activations and gradients, in GiB; weights and scores come on top.
+        edge_rule: Quadrature rule of the edges (default: that of the nodes).
+        memory_gib: Budget for activations and gradients, in GiB.
 
     Raises:
-        InputError: for a fraction outside (0, 1], unknown or unordered sites, images of another size or none,
-            a metric of the wrong shape, activations that are not finite, or a baseline that does not fit.
+        InputError: for settings out of range, unknown or unordered sites, images of another size or none, a metric of
+            the wrong shape, activations, a metric, a gradient or scores that are not finite, or a baseline that does
+            not fit.
 
     Example:
         >>> graph = attribute(encoder, images, class_logit(weights, label=3), rule=midpoint_rule(6))
+        >>> attribute(encoder, images, metric, baseline=images_without_the_object)    # one for every image
         >>> graph.node_scores["layer4.0"]        # signed effect of each channel
         >>> graph.completeness["layer4.0"].gap   # how far the effects miss the metric's change
     """
@@ -183,7 +200,7 @@ def _check_types(encoder: object, metric: object) -> None:
 
 
 class _Job:
-    """The steps of an attribution with its settings checked once."""
+    """The steps of an attribution with its settings checked once and what made its graphs written down."""
 
     def __init__(self, encoder: Encoder, metric: Metric, settings: AttributionSettings, progress: bool) -> None:
         self.encoder, self.metric, self.settings, self.progress = encoder, metric, settings, progress

@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from circuitry.models.batches import checked_batch
 from circuitry.models.encoder import Encoder, check_finite
 from circuitry.models.sites import INPUT
 from circuitry.runs.errors import InputError
@@ -228,7 +229,8 @@ def mean_baseline(
         per: ``"position"`` keeps the positions apart; ``"unit"`` averages over them too.
 
     Raises:
-        InputError: when there are no images, or ``per`` is something else.
+        InputError: when there are no images, or other things than batches of them, a mean is not finite, or ``per`` is
+            something else.
 
     Example:
         >>> baseline = mean_baseline(encoder, [images])
@@ -238,7 +240,9 @@ def mean_baseline(
         raise InputError(f"A mean baseline is taken per 'position' or per 'unit', but {per!r} was given.")
     count, sums = 0, dict[str, Tensor]()
     with torch.no_grad(), encoder.frozen():
-        for batch in images:
+        for batch in map(checked_batch, images):
+            if not len(batch):
+                continue
             _, cache = encoder.run_with_cache(batch.to(encoder.device, encoder.dtype))
             count += len(batch)
             for site, activation in cache.items():

@@ -35,11 +35,6 @@ class ImageBatches:
 
     def __iter__(self) -> Iterator[Float[Tensor, "batch 3 h w"]]:
         for batch in self._source():
-            if batch.dim() != 4:
-                raise InputError(
-                    f"Images are a tensor [batch, 3, height, width] or an iterable of such batches, but a "
-                    f"tensor {list(batch.shape)} was given: stack the images along a first axis."
-                )
             for part in torch.split(batch, self._rows) if len(batch) else ():
                 yield self._prepared(part)
 
@@ -50,12 +45,12 @@ class ImageBatches:
 
     def _source(self) -> Iterator[Tensor]:
         if isinstance(self._images, Tensor):
-            yield self._images
+            yield checked_batch(self._images)
         elif self._spool is None:
-            yield from map(_checked, self._images)
+            yield from map(checked_batch, self._images)
         elif self._spooled is None:
             count = 0
-            for batch in map(_checked, self._images):
+            for batch in map(checked_batch, self._images):
                 torch.save(batch, self._spool / f"{count}.pt")
                 count += 1
                 yield batch
@@ -65,9 +60,19 @@ class ImageBatches:
                 yield torch.load(self._spool / f"{i}.pt", weights_only=True)
 
 
-def _checked(batch: object) -> Tensor:
+def checked_batch(batch: object) -> Tensor:
+    """Return what is given after checking that it is a batch of images, which may be empty.
+
+    Raises:
+        InputError: for anything but a tensor of four dimensions.
+    """
     if not isinstance(batch, Tensor):
         raise _no_images(batch)
+    if batch.dim() != 4:
+        raise InputError(
+            f"Images are a tensor [batch, 3, height, width] or an iterable of such batches, but a "
+            f"tensor {list(batch.shape)} was given: stack the images along a first axis."
+        )
     return batch
 
 

@@ -40,7 +40,7 @@ def image_batches(
         records: Which images.
         batch_size: Images in one batch.
         strict: Whether an unreadable file is an error instead of left out with a warning.
-        progress: What a bar over images is called; none by default.
+        progress: What a bar over images is called (default: no bar).
 
     Raises:
         InputError: with ``strict``, for an unreadable file.

@@ -10,6 +10,9 @@ and leaves the graph: of a bottleneck only the middle 3x3 convolution keeps its 
 
 Stages without a shortcut of their own take `narrow_stage`, which is right for all. Tests hold every one
 against it.
+
+A `NarrowStage` is made for one attribution and belongs to its thread: that of a bottleneck keeps the change of a call
+in its copy of the block, whose ``forward`` has no place for it. The tower's own modules are never written to.
 """
 
 import copy
@@ -48,7 +51,7 @@ def narrowest(stages: tuple[Stage, ...], up: Tensor, down: Tensor, up_dim: int) 
 
 
 class _Affine(nn.Module):
-    """An affine map of the constant x plus its linear part on ``delta``, which is set before each call."""
+    """An affine map of the constant x plus its linear part on ``delta``, which the owner sets before each call."""
 
     def __init__(self, whole: nn.Module, linear: nn.Module) -> None:
         super().__init__()

@@ -1,10 +1,13 @@
 """What a baseline may be, its name and digest; what is made of images is tested in tests/circuits."""
 
+from typing import Any
+
 import pytest
 import torch
+from torch.utils.data import DataLoader, TensorDataset
 
-from circuitry import InputError
-from circuitry.models.baselines import ZERO, Baseline, Counterfactual, as_baseline, check_count
+from circuitry import Encoder, InputError
+from circuitry.models.baselines import ZERO, Baseline, Counterfactual, as_baseline, check_count, mean_baseline
 
 IMAGES = torch.randn(3, 3, 4, 4)
 
@@ -69,6 +72,19 @@ def test_selection_keeps_what_is_for_all_images() -> None:
     assert Counterfactual(IMAGES[:1]).select(slice(1, None, 2)).images.shape == (1, 3, 4, 4)
     # A part with a single image takes that one, whatever the others have.
     assert Counterfactual(IMAGES).select(slice(2, None)).n_images is None
+
+
+def test_means_are_over_batches_of_images(resnet: Any) -> None:
+    encoder, images = Encoder.from_tower(resnet), torch.randn(3, 3, 64, 64)
+    expected = mean_baseline(encoder, [images])
+    found = mean_baseline(encoder, [images[:0], images, images[:0]])
+    assert found.digest == expected.digest
+    with pytest.raises(InputError, match="an iterable of such batches, but list was given"):
+        mean_baseline(encoder, DataLoader(TensorDataset(images, torch.zeros(3))))
+    with pytest.raises(InputError, match=r"but a tensor \[3, 64, 64\] was given: stack the images"):
+        mean_baseline(encoder, iter(images))
+    with pytest.raises(InputError, match="Activations of the baseline 'mean-position' at site 'input' are not finite"):
+        mean_baseline(encoder, [images / 0])
 
 
 def test_counts() -> None:

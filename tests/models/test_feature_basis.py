@@ -434,6 +434,19 @@ def test_weights_of_autoencoders_are_not_memory_of_an_image() -> None:
 # --- circuits --------------------------------------------------------------------------------------------------------
 
 
+def test_a_graph_knows_its_basis(tmp_path: Path) -> None:
+    plain, saes, images, weights = setting("vit", "relu")
+    site, *others = saes
+    features = in_feature_basis(plain, {site: saes[site]})
+    graphs = [attribute(encoder, images, weights, rule=left_rule(1)) for encoder in (plain, features)]
+    assert [graph.settings["basis"] for graph in graphs] == [{}, {site: sae_digest(saes[site])}]
+    assert graphs[0].settings["model_digest"] == graphs[1].settings["model_digest"]  # the same tower
+    graphs[1].save(tmp_path / "graph.safetensors")
+    assert AttributionGraph.load(tmp_path / "graph.safetensors").settings == graphs[1].settings
+    both = in_feature_basis(features, {other: saes[other] for other in others})
+    assert both.basis == {site: sae_digest(sae) for site, sae in saes.items()}
+
+
 def test_only_latents_are_nodes(tmp_path: Path) -> None:
     plain, saes, images, weights = setting("resnet", "relu")
     features = in_feature_basis(plain, saes)
