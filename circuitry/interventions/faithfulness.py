@@ -75,7 +75,7 @@ def kept_embeddings(
     found: list[Tensor] = []
     done, rows = 0, rows_that_fit(encoder, memory_gib)
     bar = tqdm(desc="circuits", unit="run", disable=not progress)
-    with encoder.frozen(), encoder.light(), torch.no_grad(), bar:
+    with encoder.frozen(), encoder.fast(), torch.no_grad(), bar:
         for batch in ImageBatches(images, encoder, rows) if circuits else ():
             clean = clean_activations(encoder, batch, [start, *sites])
             masks = {site: _masks(circuits, site, clean[site].shape[encoder.unit_dim(site)]) for site in sites}

@@ -194,15 +194,16 @@ def _between(stage: Stage, before: _Basis | None, after: _Basis | None, up_dim: 
         if stage.narrow is not None:
             inner = stage.narrow(columns, rows)
         else:
-            inner = narrow_stage(stage.light or stage.run, columns, rows, up_dim, stage.unit_dim)
+            inner = narrow_stage(stage.fast or stage.run, columns, rows, up_dim, stage.unit_dim)
         return _NarrowInBasis(inner, before, after, up, down)
 
     return replace(
         stage,
         run=_InBasis(stage.run, before, after),
-        light=None if stage.light is None else _InBasis(stage.light, before, after),
+        fast=None if stage.fast is None else _InBasis(stage.fast, before, after),
         narrow=narrowed,
         error_units=stage.error_units if after is None else after.error_units,
+        basis=stage.basis if after is None else sae_digest(after.sae),
     )
 
 

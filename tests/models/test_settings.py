@@ -32,7 +32,7 @@ def test_texts_are_a_name_or_templates() -> None:
 
 def test_circuit_settings_are_those_of_an_attribution() -> None:
     made = CircuitSettings(node_fraction=0.2, rule="left-3", sites=("act1", "act2")).attribution("mean-unit")
-    assert made.described() == {
+    assert made.as_dict() == {
         "node_fraction": 0.2,
         "node_rule": "left-3",
         "edge_rule": "left-3",
@@ -40,4 +40,4 @@ def test_circuit_settings_are_those_of_an_attribution() -> None:
         "autocast": None,
     }
     assert made.sites == ("act1", "act2")
-    assert CircuitSettings(edge_rule="midpoint-1").attribution().described()["edge_rule"] == "midpoint-1"
+    assert CircuitSettings(edge_rule="midpoint-1").attribution().as_dict()["edge_rule"] == "midpoint-1"
