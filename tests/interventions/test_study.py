@@ -29,9 +29,11 @@ from circuitry.interventions.study import pixels_of_a_circuit
 from circuitry.interventions.subject import SubjectSettings
 from circuitry.interventions.transfer import transfer_circuits
 from circuitry.models.metrics import class_margin
+from circuitry.runs.workers import Work
 from tests.support.tiny_clip import Tiny, saved
 
 CLASSES, DOMAINS = ("axe", "cat", "fish"), ("real", "sketch")
+QUIET = Work(progress=False)
 FAST = {"fractions": (0.1, 1.0), "random_draws": 1, "progress": False}
 
 
@@ -54,7 +56,7 @@ def folder(clip: Clip, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("circuitry.models.clip.user_cache_path", lambda name: root / "cache")
         settings = AttributionSettings(rule=left_rule(1), edge_rule=left_rule(2))
-        extract(clip, DomainFolder(root / "images"), root / "graphs", n_images=2, settings=settings, progress=False)
+        extract(clip, DomainFolder(root / "images"), root / "graphs", n_images=2, settings=settings, work=QUIET)
     return root
 
 
@@ -152,7 +154,7 @@ def test_subjects_that_do_not_fit(subject: Subject, tiny: Tiny, folder: Path, tm
         tmp_path / "all",
         n_images=5,
         settings=AttributionSettings(rule=left_rule(1), edge_rule=left_rule(1), sites=("layer4.0", "attnpool")),
-        progress=False,
+        work=QUIET,
     )
     with pytest.raises(InputError, match="'axe' in 'real' was found on all of its 5 images, so none is left"):
         replace(subject, graphs=used_up).batch("axe", "real")
@@ -199,7 +201,7 @@ def test_circuits_of_features_with_and_without_what_they_miss(
     features = clip.in_basis({"layer4.0": load_sae(tmp_path / "sae")})
     images = DomainFolder(folder / "images", classes=("cat",))
     graphs = extract(
-        features, images, tmp_path / "graphs", n_images=2, settings=attribution, templates=["a {}."], progress=False
+        features, images, tmp_path / "graphs", n_images=2, settings=attribution, texts=["a {}."], work=QUIET
     )
     assert len(graphs["cat", "real"].node_scores["layer4.0"]) == 20
     settings = SubjectSettings(

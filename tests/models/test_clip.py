@@ -404,7 +404,7 @@ def test_a_damaged_cache_file_is_made_again(
         file.write_bytes(whole[:-4] + bytes([whole[-4] ^ 1]) + whole[-3:])
     elif damage == "another's":
         clip.text_weights(["dog", "axe"], TEMPLATES, cache_dir=tmp_path / "other")
-        shutil.copy(*(tmp_path / "other").iterdir(), file)
+        shutil.copy(next((tmp_path / "other").iterdir()), file)
     elif damage == "shape":
         write_arrays(file, TEXT_FORMAT, {}, {"text_weights": np.ones((7, 3), np.float32)})
     else:

@@ -86,7 +86,7 @@ def test_results_into_a_file_are_refused_in_a_sentence(tmp_path: Path, capsys: p
     (tmp_path / "out").touch()
     for path in (tmp_path / "out" / "x", tmp_path / "out"):
         with pytest.raises(SystemExit):
-            run(lambda config, path=path: path.mkdir(parents=True, exist_ok=True))  # type: ignore[misc]
+            run(lambda config, path=path: path.mkdir(parents=True, exist_ok=True))
         assert f"{path} is needed as a folder, but there is a file on the way" in capsys.readouterr().err
 
 
