@@ -210,6 +210,8 @@ class Extraction:
             path = graph_file(self.out, class_name, domain, part)
             provenance = self._made_by | {"images": used[part], "versions": self._versions}
             asked = graph.settings | self._asked
+            if named is not None:  # its name says it all, whatever rounding did to its values on another machine
+                asked.pop("baseline_digest")
             replace(graph, class_name=class_name, domain=domain, settings=asked, provenance=provenance).save(path)
             paths.append(path)
         return paths
@@ -241,6 +243,7 @@ class Extraction:
             "n_images": self.n_images,
             "templates": list(*different) if len(different) == 1 else templates,
             "sites": list(self.settings.sites or self.clip.encoder.sites),
+            **({"hooked_sites": list(self.clip.encoder.hooked_sites)} if self.clip.encoder.hooked_sites else {}),
             **self._asked,
             **self.settings.as_dict(),
         }

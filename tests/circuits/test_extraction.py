@@ -422,6 +422,14 @@ def test_other_images_of_a_baseline_are_noticed(clip: Clip, root: Path, tmp_path
         run(clip, tmp_path / "images", tmp_path / "graphs", **some)
 
 
+def test_a_hook_on_the_encoder_is_another_configuration(clip: Clip, root: Path, made: Path) -> None:
+    with (
+        clip.encoder.hooks(fwd_hooks=[("act1", lambda activation, hook: 0 * activation)]),
+        pytest.raises(InputError, match=r"\(hooked_sites: None -> \['act1'\]\)"),
+    ):
+        run(clip, root, made)
+
+
 def test_what_only_changes_the_speed_is_not_compared(clip: Clip, root: Path, made: Path) -> None:
     assert len(run(clip, root, made, settings=replace(SETTINGS, batch_size=1), work=Work(memory_gib=0.5))) == 5
 
