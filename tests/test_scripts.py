@@ -435,6 +435,17 @@ def test_representations_are_compared_and_drawn(quickstart: Path) -> None:
         assert len(figure.data) > 0
 
 
+def test_too_few_classes_for_cka_are_told_before_the_model_is_loaded(tmp_path: Path) -> None:
+    module = script("representations")
+    for name in ("car/a.png", "fish/a.png", "key/a.png"):
+        for style in ("clipart", "real"):
+            (tmp_path / style / name).parent.mkdir(parents=True)
+            (tmp_path / style / name).touch()
+    with pytest.raises(InputError, match="at least 4 classes with images in both domains, but clipart and real have 3"):
+        module.main(module.Config(checkpoint=tmp_path / "none.pt", data=tmp_path, split=None, out=tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_benchmark_finds_equal_scores() -> None:
     module = script("benchmark_attribution")
     table = module.run(module.Config(models=("rn-tiny",), images=1, units_per_pair=1, sweep_images=2))

@@ -205,13 +205,17 @@ class RowFiles:
         """
         if memory_gib <= 0:
             raise InputError(f"The memory budget is a positive number of GiB, but {memory_gib} was given.")
-        file, features = self._files[site], len(self._first[site])
-        file.flush()
+        features = len(self._first[site])
         width = max(1, int(memory_gib * 2**30) // (_BYTES * self._rows))
         total = np.zeros((self._rows, self._rows))
         for start in range(0, features, width):
-            # Mapped anew for each block, so that what has been read does not stay in this process's memory.
-            rows = np.memmap(file, np.float32, "r", shape=(self._rows, features))
-            total += gram_matrix(np.asarray(rows[:, start : start + width]))
-            del rows
+            total += gram_matrix(self._block(site, start, min(start + width, features)))
         return total
+
+    def _block(self, site: str, start: int, stop: int) -> np.ndarray:
+        """Return some features of all rows."""
+        file, rows = self._files[site], []  # read, not mapped: mapped pages take memory outside the budget
+        for i in range(self._rows):
+            file.seek(4 * (i * len(self._first[site]) + start))
+            rows.append(np.fromfile(file, np.float32, stop - start))
+        return np.stack(rows)

@@ -32,7 +32,6 @@ from circuitry.interventions.faithfulness import AblationSettings, faithfulness_
 from circuitry.interventions.study_options import StudyOptions
 from circuitry.interventions.transfer import transfer_circuits
 from circuitry.models.metrics import class_margin
-from circuitry.runs.workers import Work
 from tests.support.tiny_clip import Tiny, saved
 from tests.support.work import QUIET
 

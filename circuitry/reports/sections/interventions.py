@@ -35,11 +35,11 @@ def add_faithfulness(report: Report, curves: Sequence[FaithfulnessCurve], marks:
     size = nearest_to_a_tenth(first.fractions)
     faithful = curves_by_domain(by_size)
     words = (
-        f"Faithfulness: only a circuit's units are active, at all sites at once; the others are at the "
+        "Faithfulness: only a circuit's units are active, at all sites at once; the others are at the "
         f"{first.settings['baseline']} baseline. 0 is nothing kept, 1 the whole model ({int(first.own.sum())} images "
-        f"per class and domain; bars: 95 % bootstrap intervals over images). With the {size:.0%} largest |scores| it "
-        f"is {span(faithful, 'kept', size)} by domain, with as many random units {span(faithful, 'random', size)}, with "
-        f"all but the circuit {span(faithful, 'complement', size)}."
+        "per class and domain; bars: 95 % bootstrap intervals over images). With the "
+        f"{size:.0%} largest |scores| it is {span(faithful, 'kept', size)} by domain, with as many random units "
+        f"{span(faithful, 'random', size)}, with all but the circuit {span(faithful, 'complement', size)}."
     )
     _add_curves(report, faithful, "faithfulness", marks, words)
     if not first.own.all():
