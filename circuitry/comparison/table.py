@@ -17,7 +17,7 @@ def domain_matrix(
         table: From `compare`.
         ceilings: From `compare_halves`; their means go onto the diagonal, which is NaN otherwise.
         normalise: Divide each cell by the geometric mean of its two domains' ceilings: 1 then means as alike
-            as two halves of the same images.
+            as two halves of the same images. NaN where a ceiling is zero or less: nothing can be read against it.
 
     Raises:
         InputError: for ``normalise`` without ceilings.
@@ -29,7 +29,8 @@ def domain_matrix(
         diagonal = ceilings.groupby("domain")["value"].mean().reindex(domains).to_numpy(dtype=float)
         np.fill_diagonal(matrix, diagonal)
         if normalise:
-            matrix /= np.sqrt(np.outer(diagonal, diagonal))
+            positive = np.where(diagonal > 0, diagonal, np.nan)
+            matrix /= np.sqrt(np.outer(positive, positive))
     elif normalise:
         raise InputError("A normalised matrix is divided by noise ceilings, but none were given.")
     return pd.DataFrame(matrix, index=domains, columns=domains)

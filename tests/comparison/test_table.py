@@ -51,3 +51,10 @@ def test_a_domain_that_shares_no_class_stays_in_the_matrix() -> None:
 def test_normalising_needs_ceilings() -> None:
     with pytest.raises(InputError, match="divided by noise ceilings, but none were given"):
         domain_matrix(TABLE, normalise=True)
+
+
+def test_nothing_is_read_against_a_ceiling_of_zero_or_less() -> None:
+    low = CEILINGS.assign(value=CEILINGS["value"].where(CEILINGS["domain"] != "sketch", -0.1))
+    normalised = domain_matrix(TABLE, low, normalise=True)
+    assert normalised["sketch"].isna().all()
+    assert normalised.loc["clipart", "real"] == pytest.approx(0.2 / math.sqrt(0.5 * 0.8))

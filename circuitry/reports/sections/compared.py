@@ -194,6 +194,8 @@ def _domain_words(comparison: Comparison) -> str:
         return f"{words} Two halves of the same images lie {comparison.ceilings['value'].mean():.3f} apart (dotted)."
     normalised = comparison.matrix(normalise=True).to_numpy(copy=True)
     np.fill_diagonal(normalised, np.nan)
+    if np.isnan(normalised).all():
+        return words
     return f"{words} Relative to the ceilings, pairs reach {np.nanmin(normalised):.0%} to {np.nanmax(normalised):.0%}."
 
 

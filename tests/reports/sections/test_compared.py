@@ -127,6 +127,8 @@ def test_sentences_without_ceilings_do_not_speak_of_them(tmp_path: Path) -> None
     depth, pairs = captions(report, tmp_path)
     assert depth.endswith("at 2 of 3 sites. Random units reach 0.05 to 0.08 (dotted).")
     assert pairs.endswith("clipart the least (0.325 [0.300, 0.350]).")
+    add_matrix(report, replace(edges(), ceilings=ceilings([0.5, -0.1, 0.0])), MARKS, title="x")
+    assert captions(report, tmp_path)[-1].endswith("clipart the least (0.325 [0.300, 0.350]).")
 
 
 def test_a_single_class_and_missing_values_leave_no_nan_in_the_words(tmp_path: Path) -> None:
