@@ -137,7 +137,7 @@ def _keep(encoder: Encoder, site: str, mask: Tensor, value: Tensor) -> Patch:
 
 def _written(stack: Tensor, mask: Tensor, value: Tensor, unit_dim: int) -> Tensor:
     """Return a stack [circuits * images, ...] with ``value`` [images, ...] where mask [circuits, units] is false."""
-    by_circuit = stack.unflatten(0, (len(mask), len(value)))
+    by_circuit = rearrange(stack, "(circuit image) ... -> circuit image ...", circuit=len(mask))
     units = unit_dim % stack.dim() + 1
     shape = [size if axis in (0, units) else 1 for axis, size in enumerate(by_circuit.shape)]
     return torch.where(mask.view(shape), by_circuit, value).flatten(0, 1)

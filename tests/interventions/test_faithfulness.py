@@ -19,6 +19,7 @@ from circuitry.interventions.curve_reading import faithfulness_ratio
 from circuitry.interventions.curves import FaithfulnessCurve, curves_by_domain, pool_curves
 from circuitry.interventions.faithfulness import MIB_FRACTIONS, AblationSettings, faithfulness_curve
 from circuitry.interventions.patches import patched
+from circuitry.models.baselines import AnyBaseline
 from circuitry.models.stages import Stage
 from circuitry.runs.arrays import write_arrays
 from tests.support.towers import make_tower
@@ -60,7 +61,7 @@ def test_hand_worked_circuits() -> None:
     assert kept(first=[0, 1, 2]) == [11, 1]
     assert kept(first=[True, True, False], second=0) == [6, 1]  # type: ignore[arg-type]
     with pytest.raises(InputError, match="'first' has 3 units, but the boolean mask has 2"):
-        kept(first=[True, True])  # type: ignore[list-item]
+        kept(first=[True, True])
     assert kept(first=[0, 1, 2], embedding=[1]) == [0, 0]
     others = IMAGES.flip(0)  # the two images stand in for each other
     values = ablated_embeddings(hand_worked(), IMAGES, [{"first": [0, 2]}], baseline=others)[0, :, 0]
@@ -132,7 +133,11 @@ def test_ends_of_the_curve(tower: str, kind: str) -> None:
         return out
 
     graph = attribute(encoder, images, metric, rule=midpoint_rule(2), progress=False)
-    baselines = {"zero": "zero", "mean": mean_baseline(encoder, [reference]), "images": reference}
+    baselines: dict[str, AnyBaseline] = {
+        "zero": "zero",
+        "mean": mean_baseline(encoder, [reference]),
+        "images": reference,
+    }
     settings = AblationSettings(baselines[kind], fractions=(0.2, 1.0), random_draws=1)
     curve = faithfulness_curve(encoder, images, metric, graph, settings, work=QUIET)
     with torch.no_grad():
