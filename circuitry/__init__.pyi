@@ -48,7 +48,7 @@ from .models.feature_basis import in_feature_basis as in_feature_basis
 from .models.metrics import class_logit as class_logit
 from .models.metrics import class_margin as class_margin
 from .models.sae import SparseAutoencoder as SparseAutoencoder
-from .models.sae import load_sae as load_sae
+from .models.sae_files import load_sae as load_sae
 from .representations.embedding_set import Embeddings as Embeddings
 from .representations.embeddings import embed_images as embed_images
 from .representations.embeddings import embed_texts as embed_texts

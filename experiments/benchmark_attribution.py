@@ -224,7 +224,7 @@ def run(config: Config) -> pd.DataFrame:
     table = []
     for name in config.models:
         tower, encoder, images, weights = _prepared(name, config.images, config.seed)
-        with encoder.light():  # as `attribute` does
+        with encoder.fast():  # as `attribute` does
             nodes, edges, node_seconds, edge_seconds = ours(encoder, images, weights, STUDY_RULE, STUDY_RULE)
             better = parse_rule(config.rule), parse_rule(config.edge_rule)
             *_, better_nodes, better_edges = ours(encoder, images, weights, *better)
@@ -277,7 +277,7 @@ def measure_scale(config: Config) -> None:
     name = config.models[0]
     _, encoder, images, weights = _prepared(name, max(4, config.images), config.seed)
     rate = matrix_product_rate()
-    with encoder.light():
+    with encoder.fast():
         table = cost_table(encoder, images, weights)
     print(f"{name}, {torch.get_num_threads()} threads, one point per rule:")
     print(table.to_string(index=False, float_format=lambda v: f"{v:.3g}"))

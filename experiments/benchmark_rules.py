@@ -105,7 +105,7 @@ def errors(clip: Clip, images: Tensor, metric: Metric, config: Config) -> pd.Dat
         )
 
     found = []
-    with encoder.frozen(), encoder.light():
+    with encoder.frozen(), encoder.fast():
         exact_nodes = nodes(config.reference)
         kept = {site: keep_units(scores, 0.1) for site, scores in exact_nodes.items()}
         exact_edges = edges(config.reference)

@@ -10,113 +10,161 @@ first one stopped.
     torchrun --nproc-per-node 8 experiments/compare_circuits.py --device cuda ...      # eight GPUs
     python experiments/compare_circuits.py --cluster slurm --jobs 32 --device cuda ... # an array of SLURM jobs
     python experiments/compare_circuits.py --sae layer3.0=runs/sae.safetensors ...     # features in place of channels
+    python experiments/compare_circuits.py --baseline counterfactual --texts own-style ...
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from circuitry import Clip, DomainFolder, GraphFolder, load_clip
-from circuitry.circuits.attribution import DEFAULT_RULE, AttributionSettings
-from circuitry.circuits.extraction import Extraction, plan_extraction
-from circuitry.circuits.quadrature import parse_rule
+import pandas as pd
+
+from circuitry import DomainFolder, GraphFolder
+from circuitry.circuits.extraction import Extraction
+from circuitry.circuits.settings import CircuitSettings
 from circuitry.circuits.similarity import compare_domains
 from circuitry.comparison.comparison import Comparison
-from circuitry.models.feature_basis import parse_saes
-from circuitry.reports.page import write_results
-from circuitry.reports.sections.circuits import add_reading_guide, comparison_report
+from circuitry.models.settings import BasisSettings, MetricSettings
+from circuitry.reports.figures.style import domain_marks
+from circuitry.reports.page import Report, write_results
+from circuitry.reports.sections.circuits import add_accuracy, add_reading_guide, comparison_report
 from circuitry.runs.command_line import run_script
-from circuitry.runs.workers import Rank, job_options, run_array, this_rank
+from circuitry.runs.errors import InputError
+from circuitry.runs.workers import ALONE, Work, WorkSettings
 from circuitry.training.evaluation import zero_shot_accuracy
 
 TIMED = 2
 """Jobs that a dry run does."""
 
 
-@dataclass(frozen=True)
-class Config:
+@dataclass(frozen=True, kw_only=True)
+class Config(CircuitSettings, MetricSettings, WorkSettings, BasisSettings):
     """Settings of a comparison."""
 
-    model: str
-    """open_clip model name, a name shipped here (rn-tiny), or the path of a model-config JSON."""
-    data: Path
+    model: str = field()
+    """open_clip model name, a name shipped here (rn-tiny), hf-hub:org/model, or the path of a model-config JSON."""
+    data: Path = field()
     """Folder of the images: <domain>/<class>/<file>."""
     out: Path
     """Folder for graphs, tables and the report."""
     checkpoint: Path | None = None
     """Local checkpoint; this or --pretrained."""
-    pretrained: str | None = None
-    """open_clip's tag of pretrained weights; this or --checkpoint."""
-    sae: tuple[str, ...] = ()
-    """Sites whose units are features of a sparse autoencoder, as SITE=PATH, e.g. layer3.0=runs/sae.safetensors."""
-    split: str | None = "test"
-    """Which of DomainNet's lists to use, where there are lists."""
-    classes: tuple[str, ...] | None = None
-    """Classes to compare; all unless told."""
-    domains: tuple[str, ...] | None = None
-    """Domains to compare; all unless told."""
     held_out: tuple[str, ...] = ()
     """Classes to report apart, e.g. those held out in training."""
     pair: tuple[str, str, str] | None = None
-    """Class and two domains whose circuits are drawn; the first class in its two least similar domains unless told."""
+    """Class and two domains whose circuits are drawn (default: the first class in its two least similar domains)."""
     n_images: int = 50
     """Images per class and domain, at random by --seed; all where there are fewer."""
-    node_fraction: float = 0.1
-    """Share of the units of each site that is kept."""
-    rule: str = DEFAULT_RULE.name
-    """Quadrature rule of node scores; left-10 is the study's, which costs more and is less exact."""
-    edge_rule: str | None = None
-    """Quadrature rule of edge scores where it differs."""
     accuracy: bool = True
     """Measure zero-shot accuracy on all images of the chosen classes and domains, too."""
-    device: str = "cpu"
-    """Where the model runs: cpu, cuda, mps; under torchrun cuda is each process's own GPU."""
-    autocast: str | None = None
-    """Lower precision of node scores: bfloat16 or float16; edges keep full precision."""
-    memory_gib: float = 1.0
-    """Memory for activations and gradients, in GiB."""
     seed: int = 0
     """Seed of the choice of images."""
-    strict: bool = False
-    """Stop at an image that cannot be read, instead of leaving it out with a line."""
     dry_run: bool = False
     """Only count the jobs, do the first two, and estimate the time of the others."""
-    cluster: str | None = None
-    """Extract by an array of jobs: slurm, or local for processes on this machine (needs circuitry[cluster])."""
-    jobs: int = 8
-    """Size of the array."""
-    job_options: tuple[str, ...] = ()
-    """submitit's parameters as name=value, e.g. slurm_partition=gpu gpus_per_node=1 timeout_min=600."""
 
 
 def main(config: Config) -> None:
     """Extract, compare, write; print where the report is."""
-    rank = this_rank()
-    if config.cluster is not None and not config.dry_run:
-        run_array(
-            partial(extract_share, config),
-            config.jobs,
-            config.out / "jobs",
-            cluster=config.cluster,
-            options=job_options(config.job_options),
-        )
-    clip, images, plan = planned(config, rank)
+    images = config.images()
+    check_names(config, images)
     if config.dry_run:
-        estimate(plan)
+        estimate(planned(config, config.work()), config.work())
         return
-    plan.run(*rank, progress=rank.worker == 0)
-    graphs = GraphFolder(plan.out)
-    if rank.worker:
+    if not config.share_out(partial(extract_share, config), config.out / "jobs"):
         return
+    graphs = GraphFolder(config.out / "circuits")
+    if not graphs:
+        raise InputError(f"No circuit was found: none of the {len(images)} images in {images.root} can be read.")
+    accuracy = measured_accuracy(config, images) if config.accuracy else None
+    if any(len({d for c, d in graphs if c == name}) > 1 for name in graphs.classes):
+        report, tables = compared(config, graphs, images, accuracy)
+    else:
+        report, tables = nothing_compared(graphs, images, accuracy), {}
+    tables |= {} if accuracy is None else {"accuracy": accuracy}
+    provenance = {
+        "weights": config.weights_file or config.pretrained,
+        "data": config.data,
+        "sae": list(config.sae),
+        **graphs.settings,
+        **graphs.manifest["versions"],
+    }
+    write_results(report, tables, config.out, None, provenance)
+
+
+def check_names(config: Config, images: DomainFolder) -> None:
+    """Refuse unknown names before the work begins, and a pair that cannot be drawn."""
+    try:
+        for name in config.held_out:
+            images.label(name)
+    except InputError as error:
+        raise InputError(f"--held-out: {error}") from error
+    if config.pair is None:
+        return
+    class_name, *domains = config.pair
+    try:
+        empty = [domain for domain in domains if not images.select(class_name, domain, 1)]
+    except InputError as error:
+        raise InputError(f"--pair: {error}") from error
+    if empty or len(set(domains)) < 2:
+        wrong = f"there are no images of {class_name} in {empty[0]}" if empty else f"{domains[0]} was given twice"
+        raise InputError(f"--pair is a class and two domains in which it has images, but {wrong}.")
+
+
+def planned(config: Config, work: Work) -> Extraction:
+    """Return the jobs of the extraction."""
+    return Extraction(
+        config.clip(work.rank),
+        config.images(),
+        config.out / "circuits",
+        n_images=config.n_images,
+        seed=config.seed,
+        settings=config.attribution(config.baseline),
+        metric=config.metric,
+        texts=config.class_texts,
+    )
+
+
+def extract_share(config: Config, work: Work) -> None:
+    """Do one process's share of the extraction."""
+    planned(config, work).run(work)
+
+
+def estimate(plan: Extraction, work: Work) -> None:
+    """Do the first jobs, which stay done, and say how long the others will take."""
+    sizes = {job: len(records) for job, records in plan.selection.items() if records}
+    todo = plan.folder.unfinished()
+    print(f"{len(sizes)} jobs with {sum(sizes.values())} images, {len(sizes) - len(todo)} jobs finished")
+    seconds = plan.run(work, most=min(TIMED, len(todo))) if todo else {}
+    if seconds:
+        rate = sum(seconds.values()) / sum(sizes[job[0], job[1]] for job in seconds)
+        left = rate * sum(sizes[job[0], job[1]] for job in todo if job not in seconds)
+        time = f"{left / 3600:.1f} h" if left > 3600 else f"{left / 60:.1f} min"
+        print(f"{len(seconds)} jobs done now at {rate:.2f} s per image; the others: {time} on this worker")
+
+
+def measured_accuracy(config: Config, images: DomainFolder) -> pd.DataFrame:
+    """Return the zero-shot accuracy on all images, with all default templates."""
+    clip = config.clip(ALONE)
+    return zero_shot_accuracy(
+        clip.encoder,
+        clip.preprocess,
+        clip.text_weights(images.all_classes),
+        images,
+        config.held_out,
+        progress=config.progress,
+    )
+
+
+def compared(
+    config: Config, graphs: GraphFolder, images: DomainFolder, accuracy: pd.DataFrame | None
+) -> tuple[Report, dict[str, pd.DataFrame]]:
+    """Compare the circuits, print the domain-by-domain similarity, and return the report and its tables."""
     seen = [name for name in images.classes if name not in config.held_out] if config.held_out else []
-    comparison = compare_domains(graphs, graphs.halves(), {"held-out": config.held_out, "others": seen})
-    accuracy = None
-    if config.accuracy:
-        weights = clip.text_weights(images.all_classes)
-        accuracy = zero_shot_accuracy(clip.encoder, clip.preprocess, weights, images, config.held_out)
-    domains = sorted({domain for _, domain in graphs})
+    groups = {"held-out": config.held_out, "others": seen}
+    comparison = compare_domains(graphs, graphs.halves(), groups, edges_per_node=config.edges_per_node)
+    domains = sorted(graphs.domains)
     report = comparison_report(
-        f"Circuits of {clip.name} in {len(domains)} domains",
+        f"Circuits of {graphs.manifest['config']['model']} in {len(domains)} domains",
         f"For each of {len(images.classes)} classes in {', '.join(domains)}, the circuit that recognises it was found "
         f"by attribution on up to {config.n_images} images, and circuits were compared between domains.",
         comparison,
@@ -124,61 +172,26 @@ def main(config: Config) -> None:
         images,
         config.pair or least_similar(comparison),
         accuracy=accuracy,
+        edges_per_node=config.edges_per_node,
     )
     add_reading_guide(report)
     print(comparison.matrix("edge_jaccard").to_string(float_format=lambda v: f"{v:.3f}"))
-    tables = comparison.tables() | ({} if accuracy is None else {"accuracy": accuracy})
-    provenance = {
-        "model": clip.name,
-        "weights": config.checkpoint or config.pretrained,
-        "data": config.data,
-        "sae": list(config.sae),
-        **graphs.manifest["config"],
-        **graphs.manifest["versions"],
-    }
-    write_results(report, tables, config.out, None, provenance)
+    return report, comparison.tables()
 
 
-def planned(config: Config, rank: Rank) -> tuple[Clip, DomainFolder, Extraction]:
-    """Return model, images and the jobs of the extraction."""
-    images = DomainFolder(config.data, split=config.split, domains=config.domains, classes=config.classes)
-    clip = load_clip(config.model, config.checkpoint, config.pretrained, rank.device(config.device))
-    clip = clip.in_basis(parse_saes(config.sae))
-    settings = AttributionSettings(
-        node_fraction=config.node_fraction,
-        rule=parse_rule(config.rule),
-        edge_rule=None if config.edge_rule is None else parse_rule(config.edge_rule),
-        memory_gib=config.memory_gib,
-        autocast=config.autocast,
+def nothing_compared(graphs: GraphFolder, images: DomainFolder, accuracy: pd.DataFrame | None) -> Report:
+    """Return a report that says which circuits there are, and why none were compared."""
+    domains = sorted(graphs.domains)
+    reason = (
+        f"Nothing was compared: that takes a class with circuits in at least two domains, and each of the "
+        f"{len(graphs.classes)} classes has one in only one of {', '.join(domains)}. Give more domains, or classes "
+        f"that have images in them. The {len(graphs)} circuits are in {graphs.path}: read them with GraphFolder."
     )
-    plan = plan_extraction(
-        clip,
-        images,
-        config.out / "circuits",
-        n_images=config.n_images,
-        seed=config.seed,
-        settings=settings,
-        strict=config.strict,
-    )
-    return clip, images, plan
-
-
-def extract_share(config: Config, worker: int, workers: int) -> None:
-    """Do one worker's share of the extraction; what an array of jobs runs."""
-    *_, plan = planned(config, Rank(worker, workers))
-    plan.run(worker, workers, progress=False)
-
-
-def estimate(plan: Extraction) -> None:
-    """Do the first jobs, which stay done, and say how long the others will take."""
-    todo = plan.unfinished()
-    sizes = {key: len(records) for key, records in plan.selection.items() if records}
-    print(f"{len(sizes)} jobs with {sum(sizes.values())} images, {len(sizes) - len(todo)} jobs finished")
-    seconds = plan.run(most=min(TIMED, len(todo)), progress=False)
-    if seconds:
-        rate = sum(seconds.values()) / sum(sizes[key] for key in seconds)
-        left = rate * sum(sizes[key] for key in todo if key not in seconds)
-        print(f"{len(seconds)} jobs done now at {rate:.2f} s per image; the others: {left / 3600:.1f} h on this worker")
+    print(reason)
+    report = Report(f"Circuits of {graphs.manifest['config']['model']}", reason)
+    if accuracy is not None:
+        add_accuracy(report, accuracy, 1 / len(images.all_classes), domain_marks(images.domains))
+    return report
 
 
 def least_similar(comparison: Comparison) -> tuple[str, str, str]:

@@ -180,7 +180,7 @@ def write_report(config: Config, study: CausalStudy, accuracy: pd.DataFrame, che
         "transfer": checks.transfer,
         "attribution_against_patching": checks.attribution.points,
     }
-    provenance = {"model": clip.name, **graphs.manifest["config"], **graphs.manifest["versions"]}
+    provenance = {"model": clip.name, **graphs.settings, **graphs.manifest["versions"]}
     write_results(report, tables, config.out, config.results, provenance, SMALL_TABLES)
 
 

@@ -8,6 +8,7 @@ import runpy
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -167,7 +168,7 @@ def test_torchrun_and_an_array_of_jobs_leave_the_folder_of_one_process(arguments
     for name, command in ways.items():
         printed = on_one_thread([*command, *arguments, "--out", str(tmp_path / name)], tmp_path / "cache")
         assert printed.count("report: ") == 1
-    assert len(circuits(tmp_path / "one")) == 1 + 4 * 3
+    assert len(circuits(tmp_path / "one")) == 2 + 4 * (1 + 3)  # the manifest and the list of images, then the jobs
     assert circuits(tmp_path / "torchrun") == circuits(tmp_path / "one")
     assert circuits(tmp_path / "array") == circuits(tmp_path / "one")
     logs = "".join(path.read_text() for path in (tmp_path / "array" / "jobs").glob("*.err"))
@@ -193,10 +194,61 @@ def test_a_dry_run_counts_and_estimates(
     printed = capsys.readouterr().out
     assert "3 jobs with 6 images, 0 jobs finished" in printed
     assert "2 jobs done now at" in printed
-    assert "h on this worker" in printed
+    assert "min on this worker" in printed
     module.main(config)
     assert "3 jobs with 6 images, 2 jobs finished" in capsys.readouterr().out
     assert not (tmp_path / "report.html").exists()
+
+
+def test_names_are_checked_before_the_extraction(compared: Path, quickstart: Path, tmp_path: Path) -> None:
+    module = sys.modules["experiments_compare_circuits"]
+    own = {
+        "model": "rn-tiny",
+        "data": quickstart / "run" / "toy",
+        "out": tmp_path / "out",
+        "checkpoint": tmp_path / "x",
+    }
+    for wrong, words in (
+        ({"held_out": ("fisch",)}, r"--held-out: .*fisch.* did you mean fish"),
+        ({"pair": ("fihs", "real", "clipart")}, r"--pair: .*fihs.* did you mean fish"),
+        ({"pair": ("fish", "real", "clip-art")}, r"--pair: .*clip-art.* did you mean clipart"),
+        ({"pair": ("fish", "real", "real")}, r"two domains in which it has images, but real was given twice"),
+    ):
+        with pytest.raises(InputError, match=words):
+            module.main(module.Config(**own, **wrong))
+    assert not (tmp_path / "out").exists()
+
+
+def test_circuits_of_one_domain_are_reported_without_a_comparison(
+    compared: Path, quickstart: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = sys.modules["experiments_compare_circuits"]
+    config = module.Config(
+        model="rn-tiny",
+        data=quickstart / "run" / "toy",
+        out=tmp_path,
+        checkpoint=quickstart / "run" / "clip" / "checkpoints" / "epoch_1.pt",
+        classes=("star",),
+        domains=("real",),
+        n_images=1,
+        rule="left-1",
+        edge_rule="left-2",
+        metric="margin",
+        texts=("a {}.",),
+        baseline="counterfactual",
+        sites=("layer3.0", "attnpool"),
+        progress=False,
+    )
+    with pytest.raises(InputError, match=r"'counterfactual' of star in real is made of images of other classes"):
+        module.main(config)
+    module.main(replace(config, baseline="mean-unit"))
+    assert "Nothing was compared: that takes a class with circuits in at least two domains" in capsys.readouterr().out
+    assert "Nothing was compared" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert (tmp_path / "tables" / "accuracy.csv").is_file()
+    ((key, graph),) = GraphFolder(tmp_path / "circuits").items()
+    assert (key, graph.sites) == (("star", "real"), ("layer3.0", "attnpool"))
+    asked = [graph.settings[name] for name in ("metric", "texts", "baseline")]
+    assert asked == ["margin", ["a {}."], "mean-unit"]
 
 
 def test_circuits_of_features(compared: Path, quickstart: Path, tmp_path: Path) -> None:

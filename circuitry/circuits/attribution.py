@@ -10,8 +10,8 @@ setting of the study ("When and How Does CLIP Enable Domain and Compositional Ge
 its baseline zero and its tenth of the units.
 """
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from copy import copy
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +27,7 @@ from circuitry.circuits.quadrature import QuadratureRule, gauss_radau_rule, left
 from circuitry.models.baselines import NAMES_OF_DATA, AnyBaseline, Baseline, Counterfactual, as_baseline, check_count
 from circuitry.models.batches import ImageBatches, Images, rows_that_fit
 from circuitry.models.encoder import Encoder, checked_sites
-from circuitry.models.metrics import Metric
+from circuitry.models.metrics import Metric, metric_name
 from circuitry.runs.errors import InputError
 
 STUDY_RULE = left_rule(10)
@@ -76,7 +76,7 @@ class AttributionSettings:
         """The baseline as an object."""
         return as_baseline(self.baseline)
 
-    def described(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """Return what changes the scores, as plain values; what only changes the speed is left out."""
         return {
             "node_fraction": self.node_fraction,
@@ -127,6 +127,7 @@ def attribute(
         >>> graph.node_scores["layer4.0"]        # signed effect of each channel
         >>> graph.completeness["layer4.0"].gap   # how far the effects miss the metric's change
     """
+    _check_types(encoder, metric)
     settings = AttributionSettings(
         node_fraction,
         rule,
@@ -137,7 +138,7 @@ def attribute(
         memory_gib,
     )
     job = _Job(encoder, metric, settings, progress)
-    with encoder.frozen(), encoder.light():
+    with job.modes():
         batches = job.batches(images)
         return job.graph(job.nodes(batches), batches)
 
@@ -158,11 +159,12 @@ def attribute_halves(
         The graph of all images, and those of every other image from the first and from the second on; no
         halves for a single image.
     """
-    check_count(settings.resolved_baseline, len(images))
+    _check_types(encoder, metric)
     job = _Job(encoder, metric, settings, progress)
+    check_count(job.baseline, len(images))
     every_other = (slice(0, None, 2), slice(1, None, 2))[: max(1, len(images))]
     halves = [job.of_some(chosen) for chosen in every_other]
-    with encoder.frozen(), encoder.light():
+    with job.modes():
         parts = [half.batches(images[chosen]) for half, chosen in zip(halves, every_other, strict=True)]
         nodes = [half.nodes(part) for half, part in zip(halves, parts, strict=True)]
         whole = job.graph(NodeEffects.merge(nodes), job.batches(images))
@@ -170,6 +172,14 @@ def attribute_halves(
             return whole, None
         graphs = [half.graph(of_half, part) for half, of_half, part in zip(halves, nodes, parts, strict=True)]
         return whole, (graphs[0], graphs[1])
+
+
+def _check_types(encoder: object, metric: object) -> None:
+    if not isinstance(encoder, Encoder) or not callable(metric):
+        raise InputError(
+            "Attribution takes an Encoder, such as clip.encoder, and a metric, such as class_logit(weights, label), "
+            f"but {type(encoder).__name__} and {type(metric).__name__} were given."
+        )
 
 
 class _Job:
@@ -181,6 +191,19 @@ class _Job:
         self.memory = int(settings.memory_gib * 2**30)
         self.rows = rows_that_fit(encoder, settings.memory_gib)
         self.baseline = settings.resolved_baseline
+        self.made_with = settings.as_dict() | {
+            "baseline_digest": self.baseline.digest,
+            "metric": metric_name(metric),
+            "model_digest": encoder.digest,
+            "basis": encoder.basis,
+            "hooked_sites": list(encoder.hooked_sites),
+        }
+
+    @contextmanager
+    def modes(self) -> Iterator[None]:
+        """Within the block the encoder is the thread's own, frozen and fast, and gradients are taken."""
+        with self.encoder.frozen(), self.encoder.fast(), self.encoder.differentiable():
+            yield
 
     def of_some(self, images: slice) -> "_Job":
         """Return the same job for some of the images, which take their own part of the baseline."""
@@ -227,6 +250,6 @@ class _Job:
             edges,
             nodes.completeness,
             nodes.n_images,
-            settings=self.settings.described(),
+            settings=dict(self.made_with),
             error_scores={site: nodes.scores[site][units.start :] for site, units in error.items()},
         )

@@ -63,7 +63,7 @@ def count_operations(encoder: Encoder, metric: Metric, settings: AttributionSett
     sites, baseline = checked_sites(encoder, settings.sites), settings.resolved_baseline
     rows = rows_that_fit(encoder, settings.memory_gib)
     batches = ImageBatches(image, encoder, rows)
-    with encoder.frozen(), encoder.light():
+    with encoder.frozen(), encoder.fast():
         with _Counter() as nodes_counter:
             nodes = node_effects(
                 encoder, batches, metric, rule=settings.rule, baseline=baseline, sites=sites, rows=rows

@@ -40,6 +40,7 @@ from circuitry.models.encoder import Encoder, clean_activations
 from circuitry.models.narrowing import narrowest
 from circuitry.models.sites import INPUT
 from circuitry.models.stages import NarrowStage
+from circuitry.runs.errors import InputError
 
 CACHED_BYTES = 2**27
 """Most bytes of one chunk of products on a CPU: larger ones fall out of its caches (on RN50 1.6 times slower)."""
@@ -67,6 +68,9 @@ def edge_effects(
         sites: Sites of the circuit in order; the image itself is left out.
         memory: Bytes that the products with the Jacobian may take; on a CPU fewer are used, see `CACHED_BYTES`.
         progress: Show a bar over batches and pairs of sites.
+
+    Raises:
+        InputError: for activations or scores that are not finite, or a baseline that does not fit.
     """
     baseline = as_baseline(baseline)
     inner = [site for site in sites if site != INPUT]
@@ -103,9 +107,18 @@ def edge_effects(
                     units_at_once=max(1, budget // (4 * a.element_size() * max(a.numel(), clean[down].numel()))),
                 )
                 sums[up, down] += scores.double().cpu().numpy()
+                _check_scores(sums[up, down], up, down)
                 bar.update()
             count += len(batch)
     return {pair: 2 * total / (count**2 * positions[pair]) for pair, total in sums.items()}
+
+
+def _check_scores(scores: np.ndarray, up: str, down: str) -> None:
+    if not np.isfinite(scores).all():
+        raise InputError(
+            f"Scores of edges from {up!r} to {down!r} are NaN or infinite, although both activations are finite: give "
+            "an encoder of higher precision, or look at the stage between them."
+        )
 
 
 def _pair_scores(
@@ -119,9 +132,9 @@ def _pair_scores(
     units_at_once: int,
 ) -> Tensor:
     """Return sum_k w_k sum over images and positions of step_u * d/dx_u |stage(x)_d - target_d|^2 / 2 at t_k."""
-    up_dim, down_dim = unit_dims
+    up_dim, down_dim = unit_dims = unit_dims[0] % step.dim(), unit_dims[1] % target.dim()
     kept_step = step.index_select(up_dim, up)
-    total = torch.zeros(target.shape[down_dim], len(up), dtype=a.dtype, device=a.device)
+    total = torch.zeros(target.shape[down_dim], len(up), dtype=_at_least_single(a.dtype), device=a.device)
     by_inputs = kept_step.shape[up_dim] < target.shape[down_dim]
     route = _jacobian_times_steps if by_inputs else _residuals_times_jacobian
     for t, w in zip(rule.points, rule.weights, strict=True):
@@ -143,17 +156,13 @@ def _residuals_times_jacobian(
     rows = []
     for chunk in _chunks(target.shape[down_dim], units_at_once):
         gradient = torch.func.vmap(partial(_product, y, delta))(residuals(chunk))
-        flat = _units_first(gradient, up_dim + 1 if up_dim >= 0 else up_dim, lead=2)
+        flat = _units_first(gradient, up_dim + 1, lead=2)
         rows.append(torch.einsum("nbup,bup->nu", flat, weight))
     return torch.cat(rows)
 
 
 def _product(y: Tensor, delta: Tensor, cotangent: Tensor) -> Tensor:
     return torch.autograd.grad(y, delta, cotangent, retain_graph=True)[0]
-
-
-_ONE_AT_A_TIME = threading.Lock()
-"""PyTorch's levels of forward differentiation belong to the process, and threads would close each other's."""
 
 
 def _jacobian_times_steps(
@@ -168,24 +177,29 @@ def _jacobian_times_steps(
         return torch.func.jvp(stage, (start,), (tangent,))
 
     columns = []
-    with _ONE_AT_A_TIME, _batchable():
+    with _batchable():
         for chunk in _chunks(step.shape[up_dim], units_at_once):
             y, movement = torch.func.vmap(moved, out_dims=(None, 0))(steps(chunk))  # type: ignore[arg-type]
-            flat = _units_first(movement, down_dim + 1 if down_dim >= 0 else down_dim, lead=2)
+            flat = _units_first(movement, down_dim + 1, lead=2)
             columns.append(torch.einsum("nbdp,bdp->dn", flat, _units_first(y - target, down_dim)))
     return torch.cat(columns, 1)
+
+
+_ONE_AT_A_TIME = threading.Lock()
+"""PyTorch's choice of kernels and its levels of forward differentiation belong to the process, not to a thread."""
 
 
 @contextmanager
 def _batchable() -> Iterator[None]:
     """Within the block attention takes the kernels that vmap and forward differentiation know."""
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
+    with _ONE_AT_A_TIME:
+        fast = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            with sdpa_kernel(SDPBackend.MATH):
+                yield
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fast)
 
 
 def _chunks(units: int, at_once: int) -> tuple[Tensor, ...]:
@@ -196,14 +210,18 @@ def _one_unit_each(x: Tensor, unit_dim: int) -> Callable[[Tensor], Tensor]:
     """Return the function from a chunk of units to copies of ``x``, each zero but for one of these units."""
 
     def copies(chunk: Tensor) -> Tensor:
-        out = torch.zeros(len(chunk), *x.shape, dtype=x.dtype, device=x.device).movedim(unit_dim % x.dim() + 1, 1)
+        out = torch.zeros(len(chunk), *x.shape, dtype=x.dtype, device=x.device).movedim(unit_dim + 1, 1)
         out[torch.arange(len(chunk)), chunk] = x.movedim(unit_dim, 0)[chunk.to(x.device)]
-        return out.movedim(1, unit_dim % x.dim() + 1)
+        return out.movedim(1, unit_dim + 1)
 
     return copies
 
 
 def _units_first(x: Tensor, unit_dim: int, lead: int = 1) -> Tensor:
-    """[lead..., units and positions in any order] -> [lead..., units, positions]."""
-    x = x.movedim(unit_dim, lead)
+    """Return [lead..., units and positions in any order] as [lead..., units, positions], to be summed."""
+    x = x.to(_at_least_single(x.dtype)).movedim(unit_dim, lead)
     return x.flatten(lead + 1) if x.dim() > lead + 1 else x.unsqueeze(-1)
+
+
+def _at_least_single(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)

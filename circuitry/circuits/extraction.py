@@ -135,8 +135,8 @@ class Extraction:
         jobs = [key for key, records in self.selection.items() if records]
         chosen = [record for records in self.selection.values() for record in records]
         listings = {"images": image_listing(chosen)}
-        if self._named is not None and (reference := {r for job in jobs for r in self._named.records(*job)}):
-            listings["baseline_images"] = image_listing(sorted(reference, key=lambda record: record.relative))
+        if self._named is not None:
+            listings["baseline_images"] = image_listing(self._named.records_of(jobs))
         return JobFolder(self.out, FORMAT, self._config, jobs, listings)
 
     def run(self, work: Work | None = None, most: int | None = None) -> dict[Job, float]:
@@ -153,8 +153,9 @@ class Extraction:
         for key, records in self.selection.items():
             if not records:
                 log.warning("%s in %s: no images, so no circuit", *key)
+        named = None if self._named is None else replace(self._named, strict=work.strict)
         return self.folder.run(
-            partial(self._attribute, work),
+            partial(self._attribute, work, named),
             prepare=partial(self._load, work),
             rank=work.rank,
             most=most,
@@ -194,11 +195,11 @@ class Extraction:
             return None
         return there, torch.cat([batch for _, batch in read])
 
-    def _attribute(self, work: Work, job: Job, loaded: Loaded) -> list[Path]:
+    def _attribute(self, work: Work, named: NamedBaseline | None, job: Job, loaded: Loaded) -> list[Path]:
         class_name, domain = job
         records, batch = loaded
-        named = self.settings.baseline if self._named is None else self._named.of(class_name, domain, len(batch))
-        settings = replace(self.settings, baseline=named, memory_gib=work.memory_gib)
+        baseline = self.settings.baseline if named is None else named.of(class_name, domain, len(batch))
+        settings = replace(self.settings, baseline=baseline, memory_gib=work.memory_gib)
         metric = self._metric(class_name, domain)
         whole, halves = attribute_halves(self.clip.encoder, batch, metric, settings, progress=False)
         made = dict(zip(HALVES, halves or (), strict=False)) | {WHOLE: whole}
@@ -209,6 +210,8 @@ class Extraction:
             path = graph_file(self.out, class_name, domain, part)
             provenance = self._made_by | {"images": used[part], "versions": self._versions}
             asked = graph.settings | self._asked
+            if named is not None:  # its name says it all, whatever rounding did to its values on another machine
+                asked.pop("baseline_digest")
             replace(graph, class_name=class_name, domain=domain, settings=asked, provenance=provenance).save(path)
             paths.append(path)
         return paths
@@ -240,6 +243,7 @@ class Extraction:
             "n_images": self.n_images,
             "templates": list(*different) if len(different) == 1 else templates,
             "sites": list(self.settings.sites or self.clip.encoder.sites),
+            **({"hooked_sites": list(self.clip.encoder.hooked_sites)} if self.clip.encoder.hooked_sites else {}),
             **self._asked,
-            **self.settings.described(),
+            **self.settings.as_dict(),
         }

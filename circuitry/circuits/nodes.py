@@ -25,7 +25,7 @@ from circuitry.circuits.quadrature import QuadratureRule
 from circuitry.models.baselines import AnyBaseline, as_baseline, check_count
 from circuitry.models.batches import ImageBatches
 from circuitry.models.encoder import Encoder, check_finite
-from circuitry.models.metrics import Metric, checked_metric
+from circuitry.models.metrics import Metric, checked_metric, metric_name
 from circuitry.runs.errors import InputError
 
 
@@ -53,8 +53,8 @@ def node_effects(
         progress: Show a bar over batches and sites.
 
     Raises:
-        InputError: for no images, a metric of the wrong shape, activations that are not finite, or a baseline that
-            does not fit.
+        InputError: for no images, a metric of the wrong shape, activations, a metric or a gradient of it that are not
+            finite, or a baseline that does not fit.
     """
     baseline = as_baseline(baseline)
     sums = {site: np.zeros(0) for site in sites}
@@ -72,6 +72,7 @@ def node_effects(
                     baseline_sums[site] = _metric_sum(encoder, metric, b[:1], site)
                 gradient = _path_gradient(encoder, metric, a, b, site, rule, rows, first.get(site))
                 effect = _per_unit((b - a) * gradient, encoder.unit_dim(site)).sum(0).double().cpu().numpy()
+                _check_effect(effect, metric, site)
                 sums[site] = effect + (sums[site] if sums[site].size else 0)
                 bar.update()
             clean_sum, count = clean_sum + value, count + len(batch)
@@ -136,8 +137,17 @@ def _path_gradient(
     return total
 
 
+def _check_effect(effect: np.ndarray, metric: Metric, site: str) -> None:
+    if not np.isfinite(effect).all():
+        raise InputError(
+            f"The gradient of the metric {metric_name(metric)!r} by the activation at site {site!r} is NaN or infinite "
+            "on the path to the baseline, although the metric itself is finite: look at its derivative there."
+        )
+
+
 def _gradients(value: Tensor, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    with torch.autocast(value.device.type, enabled=False):  # the forward chose the precision of each operation
+    # Without autocast: the forward run chose the precision of each operation.
+    with torch.enable_grad(), torch.autocast(value.device.type, enabled=False):
         return torch.autograd.grad(value.sum(), inputs)
 
 
@@ -147,6 +157,6 @@ def _metric_sum(encoder: Encoder, metric: Metric, activation: Tensor, site: str)
 
 
 def _per_unit(x: Tensor, unit_dim: int) -> Tensor:
-    """Sum over positions: [B, ...] -> [B, units]."""
-    x = x.movedim(unit_dim, 1)
+    """Sum over positions, in single precision at least: [B, ...] -> [B, units]."""
+    x = x.to(torch.promote_types(x.dtype, torch.float32)).movedim(unit_dim, 1)
     return x.flatten(2).sum(2) if x.dim() > 2 else x

@@ -12,6 +12,9 @@ from scipy.special import roots_jacobi
 
 from circuitry.runs.errors import InputError
 
+MOST_POINTS = 1000
+"""Most points of a rule that is made here: more are a slip of the pen, for each is a run at every site."""
+
 
 @dataclass(frozen=True)
 class QuadratureRule:
@@ -20,7 +23,9 @@ class QuadratureRule:
     name: str
     """For tables and provenance, e.g. ``left-10``."""
     points: tuple[float, ...]
+    """Where the gradient is taken: 0 is the clean activation, 1 the baseline."""
     weights: tuple[float, ...]
+    """What each point counts."""
 
     def __post_init__(self) -> None:
         if len(self.points) != len(self.weights) or not self.points:
@@ -28,7 +33,8 @@ class QuadratureRule:
                 f"A quadrature rule needs as many weights as points and at least one of each, but "
                 f"{self.name!r} has {len(self.points)} points and {len(self.weights)} weights."
             )
-        if min(self.points) < 0 or max(self.points) > 1 or abs(sum(self.weights) - 1) > 1e-9:
+        within = all(0 <= point <= 1 for point in self.points)
+        if not within or not abs(sum(self.weights) - 1) <= 1e-9:  # NaN is neither within nor near
             raise InputError(
                 f"A quadrature rule needs points within [0, 1] and weights that sum to 1, but {self.name!r} "
                 f"has points {self.points} and weights that sum to {sum(self.weights):.6g}."
@@ -83,7 +89,7 @@ _RULES = {
 def parse_rule(name: str) -> QuadratureRule:
     """Return the rule written as ``kind-points``, e.g. ``left-10``, ``midpoint-4`` or ``gauss-legendre-8``."""
     kind, _, points = name.rpartition("-")
-    if kind not in _RULES or not points.isdigit():
+    if kind not in _RULES or not points.isdecimal():
         raise InputError(
             f"Unknown quadrature rule {name!r}: write a kind and a number of points, such as "
             + ", ".join(f"{k}-10" for k in _RULES)
@@ -93,6 +99,6 @@ def parse_rule(name: str) -> QuadratureRule:
 
 
 def _checked(points: int) -> int:
-    if points < 1:
-        raise InputError(f"A quadrature rule needs at least one point, but {points} were asked for.")
+    if not 1 <= points <= MOST_POINTS:
+        raise InputError(f"A quadrature rule needs 1 to {MOST_POINTS} points, but {points} were asked for.")
     return points

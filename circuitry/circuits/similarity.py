@@ -376,6 +376,8 @@ def compare_domains(
     graphs: Mapping[tuple[str, str], AttributionGraph],
     halves: Iterable[tuple[AttributionGraph, AttributionGraph]],
     groups: Mapping[str, Sequence[str]] | None = None,
+    *,
+    edges_per_node: int = 3,
 ) -> Comparison:
     """Compare the circuits of every class between all pairs of domains with every measure of `COMPARED`.
 
@@ -383,6 +385,7 @@ def compare_domains(
         graphs: From `extract`.
         halves: ``graphs.halves()``.
         groups: Further groups of classes, e.g. those held out of training; empty ones are left out.
+        edges_per_node: Edges of the circuits; see `AttributionGraph.circuit`.
 
     Raises:
         InputError: when no class has circuits in two domains.
@@ -393,7 +396,8 @@ def compare_domains(
         >>> comparison.matrix("edge_jaccard")
     """
     measures = [Measure(name) for name in COMPARED]
-    similarity = {measure.name: table for measure, table in compare_all(graphs, measures).items()}
+    tables = compare_all(graphs, measures, edges_per_node=edges_per_node)
+    similarity = {measure.name: table for measure, table in tables.items()}
     if similarity["edge_jaccard"].empty:
         raise InputError(
             "A comparison needs a class with circuits in at least two domains, but there is none: "
@@ -408,7 +412,7 @@ def compare_domains(
     return Comparison(
         tuple(site for site in first.sites if site != INPUT),
         similarity,
-        {measure.name: table for measure, table in compare_all_halves(halves, measures).items()},
+        {m.name: t for m, t in compare_all_halves(halves, measures, edges_per_node=edges_per_node).items()},
         chance_node_overlap(first),
         all_groups,
     )

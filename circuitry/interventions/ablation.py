@@ -53,7 +53,7 @@ def ablated_embeddings(
     found: list[Tensor] = []
     done, rows = 0, rows_that_fit(encoder, work.memory_gib)
     bar = tqdm(desc="circuits", unit="run", disable=not work.progress)
-    with encoder.frozen(), encoder.light(), torch.no_grad(), bar:
+    with encoder.frozen(), encoder.fast(), torch.no_grad(), bar:
         for batch in ImageBatches(images, encoder, rows) if circuits else ():
             clean = clean_activations(encoder, batch, [start, *sites])
             masks = {site: _masks(circuits, site, clean[site].shape[encoder.unit_dim(site)]) for site in sites}

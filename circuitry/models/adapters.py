@@ -19,7 +19,7 @@ from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
-from circuitry.models.narrowing import light_attention_pool, narrow_attention_pool, narrow_bottleneck
+from circuitry.models.narrowing import fast_attention_pool, narrow_attention_pool, narrow_bottleneck
 from circuitry.models.stages import Stage
 from circuitry.runs.errors import InputError
 
@@ -76,7 +76,7 @@ def _resnet_stages(tower: ModifiedResNet) -> Iterator[Stage]:
         for j, block in enumerate(getattr(tower, layer)):
             yield Stage(f"{layer}.{j}", block, 1, narrow=partial(narrow_bottleneck, block))
     pool = tower.attnpool
-    yield Stage("attnpool", pool, 1, partial(light_attention_pool, pool), partial(narrow_attention_pool, pool))
+    yield Stage("attnpool", pool, 1, partial(fast_attention_pool, pool), partial(narrow_attention_pool, pool))
 
 
 def _vit_stages(tower: VisionTransformer) -> Iterator[Stage]:

@@ -15,6 +15,7 @@ so that its cut into batches changes nothing.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -157,6 +158,8 @@ AnyBaseline = str | Baseline | Counterfactual | Tensor
 
 ZERO = Baseline("zero", {})
 """The study's baseline."""
+
+BaselineName = Literal["zero", "mean-position", "mean-unit", "other-domains", "counterfactual"]
 
 NAMES_OF_DATA = ("mean-position", "mean-unit", "other-domains", "counterfactual")
 """Names of baselines that are made of a data set; see `named_baselines`, which makes them."""

@@ -25,6 +25,8 @@ class ImageBatches:
     """
 
     def __init__(self, images: Images, encoder: Encoder, rows: int) -> None:
+        if not isinstance(images, Iterable):
+            raise _no_images(images)
         self._images, self._encoder, self._rows = images, encoder, rows
         self._spool = Path(tempfile.mkdtemp(prefix="circuitry-")) if isinstance(images, Iterator) else None
         self._spooled: int | None = None
@@ -38,17 +40,22 @@ class ImageBatches:
                     f"Images are a tensor [batch, 3, height, width] or an iterable of such batches, but a "
                     f"tensor {list(batch.shape)} was given: stack the images along a first axis."
                 )
-            for part in torch.split(batch, self._rows):
-                yield part.to(self._encoder.device, self._encoder.dtype)
+            for part in torch.split(batch, self._rows) if len(batch) else ():
+                yield self._prepared(part)
+
+    def _prepared(self, part: Tensor) -> Tensor:
+        part = part.to(self._encoder.device, self._encoder.dtype)
+        made_without_gradients = part.is_inference() and not torch.is_inference_mode_enabled()
+        return part.clone() if made_without_gradients else part
 
     def _source(self) -> Iterator[Tensor]:
         if isinstance(self._images, Tensor):
             yield self._images
         elif self._spool is None:
-            yield from self._images
+            yield from map(_checked, self._images)
         elif self._spooled is None:
             count = 0
-            for batch in self._images:
+            for batch in map(_checked, self._images):
                 torch.save(batch, self._spool / f"{count}.pt")
                 count += 1
                 yield batch
@@ -56,6 +63,19 @@ class ImageBatches:
         else:
             for i in range(self._spooled):
                 yield torch.load(self._spool / f"{i}.pt", weights_only=True)
+
+
+def _checked(batch: object) -> Tensor:
+    if not isinstance(batch, Tensor):
+        raise _no_images(batch)
+    return batch
+
+
+def _no_images(given: object) -> InputError:
+    return InputError(
+        f"Images are a tensor [batch, 3, height, width] or an iterable of such batches, but {type(given).__name__} was "
+        "given: of (image, label) pairs take the images alone, and make other arrays tensors by torch.as_tensor."
+    )
 
 
 _measured: weakref.WeakKeyDictionary[Encoder, dict[tuple[torch.device, torch.dtype], int]] = weakref.WeakKeyDictionary()
@@ -97,6 +117,6 @@ def rows_that_fit(encoder: Encoder, memory_gib: float) -> int:
     known = _measured.setdefault(encoder, {})
     setting = encoder.device, encoder.dtype
     if setting not in known:
-        with torch.enable_grad():  # it counts what autograd keeps, and the caller may have switched that off
+        with encoder.differentiable():  # it counts what autograd keeps, and the caller may have switched that off
             known[setting] = bytes_per_image(encoder)
     return max(1, int(memory_gib * 2**30) // max(1, known[setting]))

@@ -127,8 +127,7 @@ class Clip:
         def make() -> dict[str, np.ndarray]:
             return {"text_weights": self._encode(tokens, len(names), batch_size).cpu().numpy()}
 
-        path = folder / f"{key}.safetensors"
-        found = cached_arrays(path, TEXT_FORMAT, "text weights", {"text_weights": [len(names), self._width]}, make)
+        found = cached_arrays(folder / f"{key}.safetensors", TEXT_FORMAT, "text weights", make)
         weights = torch.from_numpy(found["text_weights"])
         if len(bad := (~weights.isfinite().all(1)).nonzero()):
             raise InputError(
@@ -137,15 +136,10 @@ class Clip:
             )
         return weights.to(self.encoder.device, self.encoder.dtype)
 
-    @cached_property
-    def _width(self) -> int:
-        """Length of a text embedding."""
-        return int(self._encode(self.tokenizer(["a"]), 1, 1).shape[1])
-
     def _encode(self, tokens: Tensor, classes: int, batch_size: int) -> Tensor:
         rows = []
         with torch.no_grad():
-            for part in tokens.split(batch_size):
+            for part in torch.split(tokens, batch_size):
                 embedded = self.model.encode_text(part.to(self.encoder.device))  # type: ignore[operator]
                 rows.append(F.normalize(embedded.float(), dim=-1))
         by_name = rearrange(torch.cat(rows), "(name template) d -> name template d", name=classes)

@@ -7,9 +7,12 @@
 3. An `Encoder` runs from any site to any later one. Attribution, patching and causal checks are such runs.
 
 The tower's own modules do the work: with idle hooks the output is bit-equal to the tower's.
+Threads take turns: whatever runs an encoder or changes it for a while holds the lock of its tower.
 This is the only file that knows HookPoint; `adapters` turns architectures into stages.
 """
 
+import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -24,7 +27,11 @@ from transformer_lens.hook_points import HookPoint
 from circuitry.models.adapters import encoder_parts
 from circuitry.models.sites import INPUT
 from circuitry.models.stages import Stage
+from circuitry.models.tower_digest import tower_digest, tower_version
 from circuitry.runs.errors import InputError
+
+_LOCKS: weakref.WeakKeyDictionary[nn.Module, Any] = weakref.WeakKeyDictionary()
+"""A re-entrant lock by tower, so that encoders on the same tower, such as one in a feature basis, share it."""
 
 
 class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships no types
@@ -33,6 +40,12 @@ class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships 
     ``encoder(images)`` gives the tower's embeddings [B, D]. ``start`` and ``stop`` make it a partial run:
     ``encoder(activation, start="layer3.2", stop="layer4.0")``. TransformerLens' ``run_with_cache``,
     ``run_with_hooks`` and ``hooks`` take the same arguments and work for whole and partial runs.
+
+    Hooks at sites act in everything that is run meanwhile, attribution included, whose graph then names the sites.
+    PyTorch's own hooks act on modules that a stage runs; modules that hold several stages (``layer4``, ``transformer``,
+    the tower itself) are never called as such, so that hooks on them are bypassed.
+
+    Threads may share an encoder: runs and ``with`` blocks of one wait for those of the others.
 
     Example:
         >>> encoder = Encoder.from_tower(model.visual)
@@ -46,6 +59,8 @@ class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships 
         self.tower = tower
         self.stages = tuple(stages)
         self.image_size = image_size
+        self._lock = _LOCKS.setdefault(tower, threading.RLock())
+        self._digest: tuple[object, str] = None, ""
         self.sites = (INPUT, *(stage.site for stage in stages))
         self._position = {site: i for i, site in enumerate(self.sites)}
         if len(self._position) != len(self.sites):
@@ -91,6 +106,26 @@ class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships 
         return self._position[site]
 
     @property
+    def digest(self) -> str:
+        """Digest of what the tower computes; made anew only when its weights or settings change."""
+        with self._lock:
+            version = tower_version(self.tower)
+            if self._digest[0] != version:
+                self._digest = version, tower_digest(self.tower)
+            return self._digest[1]
+
+    @property
+    def hooked_sites(self) -> tuple[str, ...]:
+        """The sites where hooks act now, this thread's and permanent ones."""
+        with self._lock:
+            return tuple(site for site, point in self.hook_dict.items() if point.fwd_hooks or point.bwd_hooks)
+
+    @property
+    def basis(self) -> dict[str, str]:
+        """Digest of the autoencoder by site, where the units are features; see `in_feature_basis`."""
+        return {stage.site: stage.basis for stage in self.stages if stage.basis is not None}
+
+    @property
     def error_units(self) -> dict[str, range]:
         """The units behind the latents at every site that is in a feature basis; none but for `in_feature_basis`."""
         return {stage.site: stage.error_units for stage in self.stages if stage.error_units}
@@ -108,7 +143,7 @@ class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships 
         Args:
             x: Images [B, 3, H, W], or the activation of ``start``.
             start: Site whose activation ``x`` is. Its hook runs too.
-            stop: Site whose activation is returned, the embedding unless told.
+            stop: Site whose activation is returned (default: the last, the embedding).
 
         Raises:
             InputError: for unknown sites, a stop before the start, or images of another size.
@@ -119,10 +154,23 @@ class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships 
             raise InputError(f"A run goes from a site to a later one, but {stop!r} lies before {start!r}.")
         if first == 0:
             self._check_images(x)
-        x = self._hook_points[first](x)
-        for index in range(first, last):
-            x = self._hook_points[index + 1](self.stages[index].run(x))
+        with self._lock:
+            x = self._hook_points[first](x)
+            for index in range(first, last):
+                x = self._hook_points[index + 1](self.stages[index].run(x))
         return x
+
+    @contextmanager
+    def hooks(self, *args: Any, **kwargs: Any) -> Iterator["Encoder"]:
+        """TransformerLens' ``hooks``: within the block they act in every run; other threads' runs wait."""
+        with self._lock, super().hooks(*args, **kwargs):
+            yield self
+
+    def run_with_cache(self, *args: Any, **kwargs: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """TransformerLens' ``run_with_cache``, in evaluation mode, so that looking at a tower in training leaves it."""
+        with self.evaluating():
+            found: tuple[Tensor, dict[str, Tensor]] = super().run_with_cache(*args, **kwargs)
+        return found
 
     def read_unhooked(
         self, images: Float[Tensor, "batch ..."], sites: Iterable[str]
@@ -152,34 +200,62 @@ class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships 
             )
 
     @contextmanager
-    def light(self) -> Iterator[None]:
+    def fast(self) -> Iterator[None]:
         """Within the block runs leave out work that reaches no output: equal but for rounding, and faster."""
-        stages = self.stages
-        try:
-            self.stages = tuple(s if s.light is None else replace(s, run=s.light) for s in stages)
-            yield
-        finally:
-            self.stages = stages
+        with self._lock:
+            stages = self.stages
+            try:
+                self.stages = tuple(s if s.fast is None else replace(s, run=s.fast) for s in stages)
+                yield
+            finally:
+                self.stages = stages
 
     def _enable_hook_with_name(self, name: str, hook: Callable[..., Tensor | None], dir: str) -> None:
         self.position(name)  # TransformerLens itself would say just KeyError
         super()._enable_hook_with_name(name, hook, dir)
 
     @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Within the block the tower is in evaluation mode; then every module is in the mode it was in before."""
+        with self._lock:
+            was_training = [module for module in self.tower.modules() if module.training]
+            try:
+                if was_training:
+                    self.tower.eval()
+                yield
+            finally:
+                for module in was_training:
+                    module.training = True
+
+    @contextmanager
     def frozen(self) -> Iterator[None]:
         """Within the block the tower is in evaluation mode and its weights take no gradients; then as before."""
-        was_training = [module for module in self.tower.modules() if module.training]
-        had_gradient = [p for p in self.tower.parameters() if p.requires_grad]
-        try:
-            self.tower.eval()
-            for parameter in had_gradient:
-                parameter.requires_grad_(False)
+        with self.evaluating():
+            had_gradient = [p for p in self.tower.parameters() if p.requires_grad]
+            try:
+                for parameter in had_gradient:
+                    parameter.requires_grad_(False)
+                yield
+            finally:
+                for parameter in had_gradient:
+                    parameter.requires_grad_(True)
+
+    @contextmanager
+    def differentiable(self) -> Iterator[None]:
+        """Within the block gradients are taken, in the weights' precision, whatever modes the caller has set.
+
+        These are PyTorch's ``no_grad``, ``inference_mode`` and ``autocast``.
+
+        Raises:
+            InputError: when the weights themselves were made in inference mode, where PyTorch follows no gradient.
+        """
+        if any(parameter.is_inference() for parameter in self.tower.parameters()):
+            raise InputError(
+                "Gradients need weights that PyTorch follows, but these were made under torch.inference_mode(): load "
+                "the model outside of it."
+            )
+        with torch.inference_mode(False), torch.enable_grad(), torch.autocast(self.device.type, enabled=False):
             yield
-        finally:
-            for module in was_training:
-                module.training = True
-            for parameter in had_gradient:
-                parameter.requires_grad_(True)
 
 
 def clean_activations(encoder: Encoder, images: Tensor, sites: Sequence[str]) -> dict[str, Tensor]:
@@ -207,7 +283,7 @@ def check_finite(activations: Mapping[str, Tensor], what: str = "Activations") -
 
 
 def checked_sites(encoder: Encoder, sites: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the sites to score, all unless told, after checking that they exist and come in order."""
+    """Return the sites to score (default: all) after checking that they exist and come in order."""
     if sites is None:
         return encoder.sites
     order = [encoder.position(site) for site in sites]

@@ -22,20 +22,20 @@ ablated the share of b_dec goes to the baseline, too: take a mean baseline to ke
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuitry.models.encoder import Encoder
 from circuitry.models.narrowing import narrow_stage
-from circuitry.models.sae import SparseAutoencoder, load_sae
+from circuitry.models.sae import SparseAutoencoder
+from circuitry.models.sae_files import load_sae
 from circuitry.models.sites import INPUT
 from circuitry.models.stages import NarrowStage, Stage
 from circuitry.runs.errors import InputError
 from circuitry.runs.provenance import digest, weights_digest
-
-Run = Callable[[Tensor], Tensor]
 
 
 def in_feature_basis(encoder: Encoder, saes: Mapping[str, SparseAutoencoder]) -> Encoder:
@@ -70,62 +70,56 @@ def in_feature_basis(encoder: Encoder, saes: Mapping[str, SparseAutoencoder]) ->
         stages.append(_between(stage, before, after, encoder.unit_dim(previous)))
         before = after
     if before is not None:
-        stages.append(Stage(f"{encoder.sites[-1]}.decoded", before.read, before.unit_dim))
+        stages.append(Stage(f"{encoder.sites[-1]}.decoded", before.from_features, before.unit_dim))
     return Encoder(encoder.tower, stages, encoder.image_size)
 
 
 @dataclass(frozen=True, eq=False)
 class _Basis:
-    """The two directions of a change of basis."""
+    """A change of basis at a site: from the tower's activation to latents and error, and back."""
 
     sae: SparseAutoencoder
     unit_dim: int
+    """Axis of the units."""
 
     @property
     def error_units(self) -> range:
+        """The units behind the latents: error and, for inputs scaled to length one, length."""
         first = self.sae.n_features
         return range(first, first + self.sae.d + self.sae.normalised)
 
-    def write(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        """Tower's activation -> latents, error and, for inputs scaled to length one, length."""
+    def to_features(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """Return latents, error and, for inputs scaled to length one, length of the tower's activation."""
         x = x.movedim(self.unit_dim, -1)
-        latents = self._latents(x)
+        latents = self._encoded(x)
         length = [x.norm(dim=-1, keepdim=True)] if self.sae.normalised else []
         return torch.cat([latents, x - self._decoded(latents, *length), *length], -1).movedim(-1, self.unit_dim)
 
-    def read(self, units: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        """Back to the tower's activation."""
+    def to_latents(self, x: Float[Tensor, "..."], units: Int[Tensor, " some"] | None = None) -> Float[Tensor, "..."]:
+        """Return the latents alone, or some of them."""
+        latents = self._encoded(x.movedim(self.unit_dim, -1))
+        return (latents if units is None else latents.index_select(-1, units)).movedim(-1, self.unit_dim)
+
+    def from_features(self, units: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """Return the tower's activation of latents, error and length."""
         sizes = [self.sae.n_features, self.sae.d, *([1] if self.sae.normalised else [])]
         latents, error, *length = torch.split(units.movedim(self.unit_dim, -1), sizes, -1)
         return (self._decoded(latents, *length) + error).movedim(-1, self.unit_dim)
 
-    def reads(self, units: Tensor) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """Return (activation, change of some units of it) -> the same of the tower; what the change costs is theirs."""
+    def directions(self, units: Int[Tensor, " some"]) -> Float[Tensor, "some d"]:
+        """Return what one more of each of these units adds to the tower's activation."""
         sae = self.sae
         rows = [sae.w_dec, torch.eye(sae.d).to(sae.w_dec), *([sae.b_dec[None]] if sae.normalised else [])]
-        directions = torch.cat(rows)[units]
+        return torch.cat(rows)[units]
 
-        def read(activation: Tensor, change: Tensor) -> tuple[Tensor, Tensor]:
-            moved = change.movedim(self.unit_dim, -1) @ directions
-            return self.read(activation), moved.movedim(-1, self.unit_dim)
-
-        return read
-
-    def writes(self, units: Tensor) -> Run:
-        """Return `write` for some units alone: no error unless asked for, no other latents unless they compete."""
+    def some_latents(self, units: Int[Tensor, " some"]) -> "_Basis":
+        """Return the basis of these latents alone, which must not compete with the others, as those of TopK do."""
         sae = self.sae
-        if bool((units >= sae.n_features).any()):
-            return lambda x: self.write(x).index_select(self.unit_dim, units)
-        if sae.k is not None:
-            return lambda x: (
-                self._latents(x.movedim(self.unit_dim, -1)).index_select(-1, units).movedim(-1, self.unit_dim)
-            )
         threshold = None if sae.threshold is None else sae.threshold[units]
         w_enc, b_enc, w_dec = sae.w_enc[:, units], sae.b_enc[units], sae.w_dec[units]
-        some = replace(self, sae=replace(sae, w_enc=w_enc, b_enc=b_enc, w_dec=w_dec, threshold=threshold))
-        return lambda x: some._latents(x.movedim(self.unit_dim, -1)).movedim(-1, self.unit_dim)
+        return replace(self, sae=replace(sae, w_enc=w_enc, b_enc=b_enc, w_dec=w_dec, threshold=threshold))
 
-    def _latents(self, x: Tensor) -> Tensor:
+    def _encoded(self, x: Tensor) -> Tensor:
         latents = self.sae.encode(x)
         return latents * x.norm(dim=-1, keepdim=True) if self.sae.normalised else latents
 
@@ -133,40 +127,83 @@ class _Basis:
         return self.sae.decode(latents) if length is None else latents @ self.sae.w_dec + length * self.sae.b_dec
 
 
+@dataclass(frozen=True, eq=False)
+class _InBasis:
+    """What a stage does, where the site before it, its own, or both are in a feature basis."""
+
+    run: Callable[[Tensor], Tensor]
+    before: _Basis | None
+    after: _Basis | None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        y = self.run(x if self.before is None else self.before.from_features(x))
+        return y if self.after is None else self.after.to_features(y)
+
+
+@dataclass(frozen=True, eq=False)
+class _NarrowInBasis:
+    """The same for kept units: a change of upstream units goes in, only downstream units come out."""
+
+    run: NarrowStage
+    """The stage in the tower's own units: the change of all of them, or of the kept ones where the site before is in no
+    basis; all of its output, or the kept units where its site is in none."""
+    before: _Basis | None
+    after: _Basis | None
+    up: Tensor
+    """Kept units upstream."""
+    down: Tensor
+    """Kept units downstream."""
+
+    def __call__(self, x: Tensor, change: Tensor) -> Tensor:
+        if self.before is not None:
+            x, axis = self.before.from_features(x), self.before.unit_dim
+            change = (change.movedim(axis, -1) @ self._directions).movedim(-1, axis)
+        y = self.run(x, change)
+        return y if self.after is None else self._kept(self.after, y)
+
+    @cached_property
+    def _directions(self) -> Tensor:
+        assert self.before is not None
+        return self.before.directions(self.up)
+
+    def _kept(self, basis: _Basis, y: Tensor) -> Tensor:
+        """Return the kept units of an activation, with as little of the autoencoder as they need."""
+        if self._with_error:
+            return basis.to_features(y).index_select(basis.unit_dim, self.down)
+        return basis.to_latents(y, self.down) if self._latents is None else self._latents.to_latents(y)
+
+    @cached_property
+    def _with_error(self) -> bool:
+        """Whether units of the error are kept."""
+        return self.after is not None and bool((self.down >= self.after.sae.n_features).any())
+
+    @cached_property
+    def _latents(self) -> _Basis | None:
+        """The basis of the kept latents alone; None where latents compete, so that all are needed."""
+        return None if self.after is None or self.after.sae.k is not None else self.after.some_latents(self.down)
+
+
 def _between(stage: Stage, before: _Basis | None, after: _Basis | None, up_dim: int) -> Stage:
-    """Return the stage with the basis of the site before it read, and that of its own site written."""
+    """Return the stage that reads the basis of the site before it, and writes that of its own."""
     if before is None and after is None:
         return stage
-
-    def changed(run: Run) -> Run:
-        def whole(x: Tensor) -> Tensor:
-            y = run(x if before is None else before.read(x))
-            return y if after is None else after.write(y)
-
-        return whole
 
     def narrowed(up: Tensor, down: Tensor) -> NarrowStage:
         columns = up if before is None else torch.arange(before.sae.d, device=up.device)
         rows = down if after is None else torch.arange(after.sae.d, device=down.device)
-        read = None if before is None else before.reads(up)
-        write = None if after is None else after.writes(down)
-        if stage.narrow is None:
-            inner = narrow_stage(stage.light or stage.run, columns, rows, up_dim, stage.unit_dim)
-        else:
+        if stage.narrow is not None:
             inner = stage.narrow(columns, rows)
-
-        def narrow(x: Tensor, delta: Tensor) -> Tensor:
-            y = inner(x, delta) if read is None else inner(*read(x, delta))
-            return y if write is None else write(y)
-
-        return narrow
+        else:
+            inner = narrow_stage(stage.fast or stage.run, columns, rows, up_dim, stage.unit_dim)
+        return _NarrowInBasis(inner, before, after, up, down)
 
     return replace(
         stage,
-        run=changed(stage.run),
-        light=None if stage.light is None else changed(stage.light),
+        run=_InBasis(stage.run, before, after),
+        fast=None if stage.fast is None else _InBasis(stage.fast, before, after),
         narrow=narrowed,
         error_units=stage.error_units if after is None else after.error_units,
+        basis=stage.basis if after is None else sae_digest(after.sae),
     )
 
 

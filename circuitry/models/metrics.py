@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from numbers import Integral
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -24,28 +26,34 @@ class ClassLogit:
     weights: Tensor
     """Text weights [K, D]; normalised ones make the logit a cosine."""
     label: int
+    name: str = "logit"
+    """For provenance: what of the embedding it is."""
 
     def __call__(self, embedding: Float[Tensor, "batch d"]) -> Float[Tensor, " batch"]:
-        return F.normalize(embedding, dim=-1) @ self.weights[self.label]
+        smallest = torch.finfo(embedding.dtype).tiny  # float16 has no 1e-12, which keeps a zero embedding at zero
+        direction, row = F.normalize(embedding, dim=-1, eps=max(1e-12, smallest)), self.weights[self.label]
+        if row.is_inference() and not torch.is_inference_mode_enabled():
+            row = row.clone()  # gradients do not flow past what was made in inference mode
+        return direction @ row.to(direction)
 
 
 def class_logit(weights: Float[Tensor, "classes d"], label: int) -> ClassLogit:
     """Return the metric of the study: how much the encoder takes an image for class ``label``.
 
     Args:
-        weights: Text weights [K, D], as `Clip.text_weights` makes them.
+        weights: Text weights [K, D], as `Clip.text_weights` makes them; they are computed with in the precision and
+            on the device of the embedding.
         label: Row of the class.
 
     Raises:
-        InputError: when there is no such row.
+        InputError: when there is no such row, or a weight is NaN or infinite.
 
     Example:
         >>> metric = class_logit(clip.text_weights(["cat", "dog"]), label=0)
         >>> metric(encoder(images))   # one number per image
     """
-    if not 0 <= label < len(weights):
-        raise InputError(f"A label is a row of the {len(weights)} text weights, but {label} was given.")
-    return ClassLogit(weights, label)
+    _check(weights, label)
+    return ClassLogit(weights, int(label))
 
 
 def class_margin(weights: Float[Tensor, "classes d"], label: int) -> ClassLogit:
@@ -55,14 +63,44 @@ def class_margin(weights: Float[Tensor, "classes d"], label: int) -> ClassLogit:
     each logit; the margin leaves it out, so that it measures which class is recognised, not that there is an image.
 
     Raises:
-        InputError: when there is no such row, or no other.
+        InputError: when there is no such row, or no other, or a weight is NaN or infinite.
     """
-    class_logit(weights, label)
+    _check(weights, label)
     if len(weights) < 2:
         raise InputError("A margin needs the text weights of at least two classes, but there is one.")
     others = torch.cat([weights[:label], weights[label + 1 :]])
-    return ClassLogit((weights[label] - others.mean(0))[None], 0)
+    return ClassLogit((weights[label] - others.mean(0))[None], 0, "margin")
 
+
+def _check(weights: object, label: object) -> None:
+    """Check that weights are finite and a label is one of their rows."""
+    if not isinstance(weights, Tensor) or weights.dim() != 2:
+        given = list(weights.shape) if isinstance(weights, Tensor) else type(weights).__name__
+        raise InputError(
+            f"Text weights are a tensor [classes, width] as Clip.text_weights makes it, but {given} was given."
+        )
+    if isinstance(label, bool) or not isinstance(label, Integral) or not 0 <= int(label) < len(weights):
+        raise InputError(
+            f"A label is a row of the {len(weights)} text weights, but {label!r} was given: give a whole number "
+            "from 0, the place of the class among their classes."
+        )
+    if not bool(weights.isfinite().all()):
+        row = weights.isfinite().all(1).tolist().index(False)
+        raise InputError(
+            f"Text weights are finite, but row {row} of these has a value that is NaN or infinite: look at the text "
+            "encoder, or give others."
+        )
+
+
+def metric_name(metric: object) -> str:
+    """Return what a metric is called in tables and provenance: its name, or that of its function or class."""
+    if isinstance(metric, str):
+        return metric
+    name = getattr(metric, "name", None) or getattr(metric, "__qualname__", None)
+    return name if isinstance(name, str) else type(metric).__qualname__
+
+
+MetricName = Literal["logit", "margin"]
 
 METRICS: Mapping[str, MetricOfClass] = {"logit": class_logit, "margin": class_margin}
 """Metrics of a class by name: the study's cosine logit, or its lead over the mean logit of the other classes."""
@@ -84,17 +122,21 @@ def metric_of_class(metric: str | MetricOfClass) -> MetricOfClass:
     return metric
 
 
-def metric_name(metric: str | MetricOfClass) -> str:
-    """Return what a metric is called in tables and provenance: its name, or that of its function."""
-    return metric if isinstance(metric, str) else getattr(metric, "__qualname__", type(metric).__qualname__)
-
-
 def checked_metric(metric: Metric, embedding: Tensor) -> Tensor:
-    """Return the metric [B] of embeddings [B, D] after checking that it gives one number per image."""
+    """Return the metric [B] of embeddings [B, D] after checking that it gives one finite number per image.
+
+    Raises:
+        InputError: for another shape, or a number that is NaN or infinite.
+    """
     value = metric(embedding)
     if value.shape != embedding.shape[:1]:
         raise InputError(
             f"A metric maps embeddings {list(embedding.shape)} to one number per image "
             f"[{len(embedding)}], but this one returned {list(value.shape)}."
+        )
+    if not bool(value.isfinite().all()):
+        raise InputError(
+            f"A metric gives finite numbers, but the metric {metric_name(metric)!r} is NaN or infinite for one of "
+            f"{len(embedding)} embeddings: look at the metric and at the activations that the embeddings are made from."
         )
     return value

@@ -4,7 +4,8 @@
 - ``mean-position``, ``mean-unit``: the mean activation over the chosen images of all classes and domains, at each
   position or over all positions;
 - ``other-domains``: the mean activation at each position over the chosen images of the same class in the other domains;
-- ``counterfactual``: for every image one of another class in the same domain, drawn by the seed.
+- ``counterfactual``: for every image one of another class in the same domain. The other classes are drawn by the seed,
+  each gives its first image, then each its second, and so on.
 
 The last two differ by class and domain. "The chosen images" of a class in a domain are those that
 `DomainFolder.select` gives for ``n_images`` and ``seed``.
@@ -14,17 +15,20 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice, zip_longest
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from circuitry.data.domains import DomainFolder, ImageRecord
-from circuitry.models.baselines import NAMES_OF_DATA, ZERO, Baseline, Counterfactual, mean_baseline
+from circuitry.models.baselines import ZERO, Baseline, BaselineName, Counterfactual, mean_baseline
 from circuitry.models.clip import Clip
 from circuitry.models.image_pass import image_batches
 from circuitry.runs.errors import InputError
 
-BASELINE_NAMES = (ZERO.name, *NAMES_OF_DATA)
+BASELINE_NAMES = get_args(BaselineName)
+"""All names of baselines."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +58,11 @@ class NamedBaseline:
     def __post_init__(self) -> None:
         if self.name not in BASELINE_NAMES:
             raise InputError(f"Expected one of the baselines {', '.join(BASELINE_NAMES)}, but {self.name!r} was given.")
+
+    def records_of(self, keys: Sequence[tuple[str, str]]) -> list[ImageRecord]:
+        """Return the images that shape the baselines of several (class, domain), each once; see `records`."""
+        asked = keys[:1] if self.name.startswith("mean-") else keys
+        return list(dict.fromkeys(record for key in asked for record in self.records(*key)))
 
     def records(self, class_name: str, domain: str) -> tuple[ImageRecord, ...]:
         """Return the images that shape the baseline of a class in a domain; for provenance.
@@ -111,13 +120,20 @@ class NamedBaseline:
         return self.images.select(class_name, domain, self.n_images, self.seed)
 
     def _drawn(self, class_name: str, domain: str) -> list[ImageRecord]:
-        """Return images of other classes in a domain, ranked by a hash of seed, class and path."""
+        """Return images of other classes in a domain, going round the classes in an order drawn by the seed."""
 
-        def rank(record: ImageRecord) -> bytes:
-            return hashlib.sha256(f"{self.seed}\0{class_name}\0{record.relative}".encode()).digest()
+        def rank(other: str) -> bytes:
+            return hashlib.sha256(f"{self.seed}\0{class_name}\0{other}".encode()).digest()
 
-        others = [r for r in self.images.records if r.domain == domain and r.class_name != class_name]
-        return sorted(others, key=rank)[: self.n_images]
+        others = sorted((name for name in self.images.classes if name != class_name), key=rank)
+        rounds = zip_longest(*(self._ranked[other, domain] for other in others))
+        return list(islice((record for one in rounds for record in one if record is not None), self.n_images))
+
+    @cached_property
+    def _ranked(self) -> dict[tuple[str, str], tuple[ImageRecord, ...]]:
+        """All images by (class, domain), as the seed ranks them."""
+        pairs = [(c, d) for c in self.images.classes for d in self.images.domains]
+        return {(c, d): self.images.select(c, d, None, self.seed) for c, d in pairs}
 
     def _batches(self, records: Sequence[ImageRecord]) -> Iterator[Tensor]:
         encoder, preprocess = self.clip.encoder, self.clip.preprocess

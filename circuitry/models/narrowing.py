@@ -147,7 +147,7 @@ def _attend(pool: AttentionPool2d, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return pooled
 
 
-def light_attention_pool(pool: AttentionPool2d, x: Tensor) -> Tensor:
+def fast_attention_pool(pool: AttentionPool2d, x: Tensor) -> Tensor:
     """CLIP's attention pooling for its one used query; the module also computes one per position."""
     tokens = _tokens(x) + pool.positional_embedding
     pooled = _attend(pool, pool.q_proj(tokens[:, :1]), pool.k_proj(tokens), pool.v_proj(tokens))

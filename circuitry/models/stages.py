@@ -20,9 +20,11 @@ class Stage:
     """Activation of the site before -> activation of this site."""
     unit_dim: int
     """Axis of the units in the output: 1 for [B, C, H, W] and [B, C], -1 for [B, L, C] and [B, H, W, C]."""
-    light: Callable[[Tensor], Tensor] | None = None
+    fast: Callable[[Tensor], Tensor] | None = None
     """Optional: ``run`` without work that does not reach its output, equal but for rounding."""
     narrow: Callable[[Tensor, Tensor], NarrowStage] | None = None
     """Optional faster route for edges: (kept upstream units, kept downstream units) -> `NarrowStage`."""
     error_units: range = range(0)
     """Where the output is in a feature basis: the units behind the latents, which hold what they miss."""
+    basis: str | None = None
+    """Where the output is in a feature basis: digest of the autoencoder."""

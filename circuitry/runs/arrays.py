@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,37 +66,33 @@ def read_arrays(
 
 
 def cached_arrays(
-    path: Path,
-    format_name: str,
-    what: str,
-    shape: Mapping[str, Sequence[int]],
-    make: Callable[[], Mapping[str, np.ndarray]],
+    path: Path, format_name: str, what: str, make: Callable[[], Mapping[str, np.ndarray]]
 ) -> Mapping[str, np.ndarray]:
     """Return the arrays of a file in a cache; make them, and keep them there, where it is missing or damaged.
 
     A cache is no place that must work: a folder that cannot be read or written costs time and a line in the log.
 
     Args:
-        path: The file, named by a digest of everything that shapes the arrays.
+        path: The file. Its name is a digest of everything that shapes the arrays, and is written into it.
         format_name: Name and version of what lies in it.
         what: What the arrays are, for messages: "text weights".
-        shape: The shape that each array must have.
         make: Computes the arrays.
 
     Raises:
         InputError: what ``make`` raises.
     """
+    header = {"key": path.stem}
     try:
         if path.is_file():
-            _, found = read_arrays(path, format_name, what)
-            if {name: list(array.shape) for name, array in found.items()} == {n: list(s) for n, s in shape.items()}:
+            found_header, found = read_arrays(path, format_name, what)
+            if found_header == header:
                 return found
-            log.warning("%s are made again: %s holds arrays of other shapes", what, path)
+            log.warning("%s are made again: %s was made for something else", what, path)
     except (InputError, OSError) as error:
         log.warning("%s are made again: %s", what, error)
     made = make()
     try:
-        write_arrays(path, format_name, {}, made)
+        write_arrays(path, format_name, header, made)
     except OSError as error:
         log.warning("%s are not kept for another time: %s", what, error)
     return made

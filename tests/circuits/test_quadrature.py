@@ -69,9 +69,18 @@ def test_unknown_rule_shows_how_to_write_one(name: str) -> None:
 
 
 def test_nonsense_is_refused() -> None:
-    with pytest.raises(InputError, match="at least one point, but 0"):
+    with pytest.raises(InputError, match="needs 1 to 1000 points, but 0"):
         left_rule(0)
     with pytest.raises(InputError, match="'odd' has 2 points and 1 weights"):
         QuadratureRule("odd", (0.0, 1.0), (1.0,))
     with pytest.raises(InputError, match=r"weights that sum to 0\.5"):
         QuadratureRule("half", (0.5,), (0.5,))
+    for points, weights in (((0.0, float("nan")), (0.5, 0.5)), ((0.0, 1.0), (float("nan"), 0.5)), ((-0.1,), (1.0,))):
+        with pytest.raises(InputError, match=r"points within \[0, 1\] and weights that sum to 1, but 'odd' has"):
+            QuadratureRule("odd", points, weights)
+
+
+@pytest.mark.parametrize("kind", ["left", "midpoint", "gauss-legendre", "gauss-radau"])
+def test_absurdly_many_points_are_refused_at_once(kind: str) -> None:
+    with pytest.raises(InputError, match="needs 1 to 1000 points, but 99999999999 were asked for"):
+        parse_rule(f"{kind}-99999999999")

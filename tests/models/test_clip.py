@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -390,17 +391,20 @@ def test_models_do_not_share_cached_weights(clip: Clip, tiny: Tiny, tmp_path: Pa
     assert not torch.allclose(a, b)
 
 
-@pytest.mark.parametrize("damage", ["truncated", "flipped", "shape", "other"])
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "shape", "another's", "other"])
 def test_a_damaged_cache_file_is_made_again(
     damage: str, clip: Clip, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     first = clip.text_weights(["cat"], TEMPLATES, cache_dir=tmp_path)
-    (file,) = tmp_path.iterdir()
+    (file,) = tmp_path.glob("*.safetensors")
     whole = file.read_bytes()
     if damage == "truncated":
         file.write_bytes(whole[:-4])
     elif damage == "flipped":
         file.write_bytes(whole[:-4] + bytes([whole[-4] ^ 1]) + whole[-3:])
+    elif damage == "another's":
+        clip.text_weights(["dog", "axe"], TEMPLATES, cache_dir=tmp_path / "other")
+        shutil.copy(*(tmp_path / "other").iterdir(), file)
     elif damage == "shape":
         write_arrays(file, TEXT_FORMAT, {}, {"text_weights": np.ones((7, 3), np.float32)})
     else:

@@ -2,9 +2,13 @@ from typing import Any
 
 import pytest
 import torch
+from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
 
-from circuitry import Encoder, InputError
+from circuitry import Encoder, InputError, mean_baseline
+from circuitry.models import encoder as encoders
+from circuitry.models.baselines import Counterfactual
+from circuitry.models.batches import rows_that_fit
 from circuitry.models.sites import INPUT
 from circuitry.models.stages import Stage
 from tests.support.towers import make_tower
@@ -108,17 +112,17 @@ def test_frozen_restores_mode_and_gradients_even_after_an_exception(resnet: Any)
     assert not resnet.conv2.weight.requires_grad
 
 
-def test_light_runs_are_equal_but_for_rounding_and_end_with_the_block(any_tower: nn.Module) -> None:
+def test_fast_runs_are_equal_but_for_rounding_and_end_with_the_block(any_tower: nn.Module) -> None:
     encoder = Encoder.from_tower(any_tower.double())
     images = images_for(encoder).double()
     with torch.no_grad():
         plain, cache = encoder.run_with_cache(images)
-        with encoder.light():
-            light, light_cache = encoder.run_with_cache(images)
-        torch.testing.assert_close(light, plain, rtol=1e-10, atol=1e-12)
+        with encoder.fast():
+            fast, fast_cache = encoder.run_with_cache(images)
+        torch.testing.assert_close(fast, plain, rtol=1e-10, atol=1e-12)
         for site in encoder.sites:
-            torch.testing.assert_close(light_cache[site], cache[site], rtol=1e-10, atol=1e-12)
-        with pytest.raises(InputError), encoder.light():
+            torch.testing.assert_close(fast_cache[site], cache[site], rtol=1e-10, atol=1e-12)
+        with pytest.raises(InputError), encoder.fast():
             encoder(torch.zeros(1))
         assert torch.equal(encoder(images), plain)
 
@@ -159,3 +163,100 @@ def test_equal_site_names_are_refused() -> None:
     stage = Stage(INPUT, nn.Identity(), 1)
     with pytest.raises(InputError, match="must differ"):
         Encoder(nn.Linear(1, 1), [stage], (1, 1))
+
+
+def buffers(tower: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in tower.named_buffers()}
+
+
+def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_looking_at_a_tower_in_training_changes_nothing_in_it(resnet: Any) -> None:
+    encoder = Encoder.from_tower(resnet)
+    images = images_for(encoder, 4)
+    embedding, cache = encoder.run_with_cache(images)
+    resnet.train()
+    resnet.layer1.eval()
+    modes, before = [m.training for m in resnet.modules()], buffers(resnet)
+    again, cache_again = encoder.run_with_cache(images)
+    means = mean_baseline(encoder, [images])
+    others = Counterfactual(images).run(encoder, ["layer2.0"])
+    assert equal(buffers(resnet), before)
+    assert [m.training for m in resnet.modules()] == modes
+    assert torch.equal(again, embedding)
+    assert torch.equal(cache_again["layer2.0"], cache["layer2.0"])
+    assert torch.equal(others["layer2.0"], cache["layer2.0"])
+    torch.testing.assert_close(means.values["layer2.0"], cache["layer2.0"].mean(0, keepdim=True))
+    encoder(images)  # a plain run is the tower's own: it trains
+    assert not equal(buffers(resnet), before)
+
+
+def test_a_cache_still_lets_gradients_reach_the_weights(resnet: Any) -> None:
+    encoder = Encoder.from_tower(resnet.requires_grad_(True))
+    embedding, _ = encoder.run_with_cache(images_for(encoder))
+    assert torch.autograd.grad(embedding.sum(), resnet.conv1.weight)[0].abs().max() > 0
+
+
+def test_the_digest_is_of_what_the_tower_computes() -> None:
+    towers: dict[str, Any] = {
+        "plain": make_tower("vit"),
+        "same": make_tower("vit"),
+        "other weights": make_tower("vit", seed=1),
+        "half": make_tower("vit").half(),
+        "no pooling": make_tower("vit"),
+        "other activation": make_tower("vit"),
+        "other heads": make_tower("vit"),
+    }
+    towers["no pooling"].pool_type = "none"
+    towers["other activation"].transformer.resblocks[0].mlp.gelu = QuickGELU()
+    towers["other heads"].transformer.resblocks[1].attn.num_heads = 4
+    digests = {name: Encoder.from_tower(tower).digest for name, tower in towers.items()}
+    assert digests.pop("same") == digests["plain"]
+    assert len(set(digests.values())) == len(digests)
+    tower: Any = make_tower("resnet")
+    encoder = Encoder.from_tower(tower)
+    found = [encoder.digest]
+    for tensor in (tower.bn1.running_mean, tower.conv1.weight):
+        tensor.mul_(2)
+        found.append(encoder.digest)
+    assert len(set(found)) == 3
+
+
+def test_the_digest_is_made_once(resnet: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = Encoder.from_tower(resnet)
+    first = encoder.digest
+    with monkeypatch.context() as patch:
+        patch.setattr(encoders, "tower_digest", lambda tower: pytest.fail("made again"))
+        resnet.train()
+        assert encoder.digest == first
+        with encoder.frozen(), encoder.fast():
+            assert encoder.digest == first
+
+
+def test_sites_with_hooks_are_known_while_these_act(resnet: Any) -> None:
+    encoder = Encoder.from_tower(resnet)
+    assert not encoder.hooked_sites
+    with encoder.hooks(fwd_hooks=[("layer4.0", lambda a, hook: None), ("act1", lambda a, hook: None)]):
+        assert list(encoder.hooked_sites) == ["act1", "layer4.0"]
+    assert not encoder.hooked_sites
+
+
+def test_hooks_of_pytorch_act_on_what_a_stage_runs_and_not_above(resnet: Any) -> None:
+    encoder = Encoder.from_tower(resnet)
+    images = images_for(encoder)
+    plain = encoder(images)
+    with_hook = []
+    for module in (resnet.layer4, resnet, resnet.layer4[0], resnet.layer4[0].conv1):
+        handle = module.register_forward_hook(lambda module, inputs, output: 2 * output)
+        with_hook.append(not torch.equal(encoder(images), plain))
+        handle.remove()
+    assert with_hook == [False, False, True, True]
+
+
+def test_weights_of_inference_mode_are_refused_where_gradients_are_needed() -> None:
+    with torch.inference_mode():
+        tower = make_tower("vit")
+    with pytest.raises(InputError, match=r"made under torch.inference_mode\(\): load the model outside of it"):
+        rows_that_fit(Encoder.from_tower(tower), 1.0)

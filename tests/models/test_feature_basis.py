@@ -134,7 +134,7 @@ def test_outputs_are_those_of_the_tower(name: str, kind: str, dtype: torch.dtype
         torch.testing.assert_close(
             features(cache[first], start=first, stop=second), cache[second], rtol=tolerance, atol=10 * tolerance
         )
-        with features.light():
+        with features.fast():
             torch.testing.assert_close(features(images), embedding, rtol=tolerance, atol=tolerance)
     assert features.tower is plain.tower
     assert list(features.error_units) == list(saes)
@@ -171,12 +171,12 @@ def test_narrow_stages_equal_whole_ones(name: str, kind: str) -> None:
             torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-9)
 
 
-def test_light_stages_stay_light() -> None:
+def test_fast_stages_stay_fast() -> None:
     plain = Encoder.from_tower(make_tower("resnet"))
     features = in_feature_basis(plain, {"layer4.0": make_sae(256), "attnpool": make_sae(16)})
-    was, light = (encoder.stages[plain.position("attnpool") - 1] for encoder in (plain, features))
-    assert was.light is not None
-    assert light.light is not None
+    was, fast = (encoder.stages[plain.position("attnpool") - 1] for encoder in (plain, features))
+    assert was.fast is not None
+    assert fast.fast is not None
     assert features.stages[0] is plain.stages[0]
     assert [stage.narrow for stage in features.stages[:2]] == [stage.narrow for stage in plain.stages[:2]]
 

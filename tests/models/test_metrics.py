@@ -1,9 +1,15 @@
 """The study's logit and its lead over the other classes, on paper."""
 
+from functools import partial
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from circuitry import InputError, class_logit, class_margin
+from circuitry.models.metrics import MetricOfClass, checked_metric, metric_name
 
 WEIGHTS = torch.tensor([[1.0, 0], [0, 1], [-1, 0]])
 EMBEDDINGS = torch.tensor([[3.0, 4], [0, -2]])
@@ -27,3 +33,63 @@ def test_labels_are_rows() -> None:
         class_margin(WEIGHTS, 3)
     with pytest.raises(InputError, match="at least two classes, but there is one"):
         class_margin(WEIGHTS[:1], 0)
+
+
+def test_what_is_no_row_is_refused() -> None:
+    for label in (True, -1, 3):
+        with pytest.raises(InputError, match=f"of the 3 text weights, but {label} was given: give a whole number"):
+            class_logit(WEIGHTS, label)
+    unchecked: Any = class_logit.__wrapped__  # type: ignore[attr-defined]  # as users have it, without beartype
+    wrong: tuple[tuple[object, str], ...] = (("cat", "'cat'"), (1.0, r"1\.0"), (None, "None"))
+    for given, shown in wrong:
+        with pytest.raises(InputError, match=f"3 text weights, but {shown} was given: give a whole number from 0"):
+            unchecked(WEIGHTS, given)
+    assert unchecked(WEIGHTS, np.int64(1))(EMBEDDINGS).tolist() == pytest.approx([0.8, -1])
+    for weights, shown in ((WEIGHTS.numpy(), "ndarray"), (WEIGHTS[0], r"\[2\]"), (None, "NoneType")):
+        with pytest.raises(InputError, match=rf"a tensor \[classes, width\] .* but {shown} was given"):
+            unchecked(weights, 0)
+
+
+@pytest.mark.parametrize("make", [class_logit, class_margin])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_name_the_row(make: MetricOfClass, value: float) -> None:
+    weights = WEIGHTS.clone()
+    weights[2, 1] = value
+    with pytest.raises(InputError, match="row 2 of these has a value that is NaN or infinite"):
+        make(weights, 0)
+
+
+@pytest.mark.parametrize("make", [class_logit, class_margin])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_the_precision_is_that_of_the_embedding(make: MetricOfClass, dtype: torch.dtype) -> None:
+    value = make(WEIGHTS, 1)(EMBEDDINGS.to(dtype))
+    assert value.dtype == dtype
+    assert value.tolist() == pytest.approx(make(WEIGHTS, 1)(EMBEDDINGS).tolist(), rel=1e-2)
+    assert make(WEIGHTS, 1)(torch.zeros(1, 2, dtype=dtype)).tolist() == [0]  # the study's baseline at the embedding
+
+
+def test_the_device_is_that_of_the_embedding() -> None:
+    assert class_logit(WEIGHTS, 1)(EMBEDDINGS.to("meta")).device.type == "meta"
+
+
+def test_weights_of_inference_mode_let_gradients_through() -> None:
+    with torch.inference_mode():
+        metric = class_margin(WEIGHTS * 1, 1)
+    x = EMBEDDINGS.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(metric(x).sum(), x)
+    assert gradient.abs().max() > 0
+
+
+def test_names() -> None:
+    assert [metric_name(make(WEIGHTS, 0)) for make in (class_logit, class_margin)] == ["logit", "margin"]
+    assert metric_name(test_names) == "test_names"
+    assert metric_name(partial(test_names)) == "partial"
+    assert metric_name("logit") == "logit"
+
+
+def test_metrics_that_are_not_finite_are_named() -> None:
+    def half_way(e: Tensor) -> Tensor:
+        return e[:, 0].log()
+
+    with pytest.raises(InputError, match=r"the metric '.*half_way' is NaN or infinite for one of 2 embeddings"):
+        checked_metric(half_way, EMBEDDINGS)

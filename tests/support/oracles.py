@@ -1,5 +1,7 @@
 """Oracles that share no code with attribution: full runs with an activation replaced by a hook, captum's tail."""
 
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -29,7 +31,7 @@ def brute_force_nodes(
         with torch.no_grad():
             _, cache = encoder.run_with_cache(image[None])
         end = torch.zeros_like(cache[site]) if ends is None else ends[i : i + 1]
-        total = 0
+        total: Any = 0
         for k in range(points):
             x = ((1 - k / points) * cache[site] + k / points * end).requires_grad_()
             y = encoder.run_with_hooks(image[None], fwd_hooks=[(site, lambda _, hook, x=x: x)])
@@ -55,7 +57,7 @@ def brute_force_edges(
     a, dim_up, dim_down = cache[up], encoder.unit_dim(up), encoder.unit_dim(down)
     rows = []
     for unit in kept[down].tolist():
-        total = 0
+        total: Any = 0
         for k in range(points):
             x = ((1 - k / points) * a + k / points * end).requires_grad_()
             y = encoder.run_with_hooks(images, stop=down, fwd_hooks=[(up, lambda _, hook, x=x: x)])

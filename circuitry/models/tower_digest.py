@@ -1,0 +1,38 @@
+"""What a tower computes, as a digest: its modules, their settings, weights and buffers."""
+
+from typing import Any
+
+from torch import nn
+
+from circuitry.runs.provenance import digest, weights_digest
+
+_CHANGE_NO_NUMBER = {"training", "grad_checkpointing", "fused_attn", "inplace"}
+"""Settings of modules that change how it is computed, not what."""
+
+
+def tower_version(tower: nn.Module) -> tuple[Any, ...]:
+    """Return what changes whenever `tower_digest` may, without reading weights; changes of ``.data`` are not seen."""
+    tensors = (*tower.named_parameters(), *tower.named_buffers())
+    counts = [(name, id(t), t.data_ptr(), 0 if t.is_inference() else t._version) for name, t in tensors]
+    return repr(_modules(tower)), *counts
+
+
+def tower_digest(tower: nn.Module) -> str:
+    """Return a short digest of a tower: two that agree have the same modules, settings, weights and buffers."""
+    tensors = {**dict(tower.named_parameters()), **dict(tower.named_buffers())}
+    return digest([_modules(tower), weights_digest(tensors)])
+
+
+def _modules(tower: nn.Module) -> list[Any]:
+    return [
+        [name, type(module).__name__, {k: v for k, v in vars(module).items() if _is_setting(k, v)}]
+        for name, module in tower.named_modules()
+    ]
+
+
+def _is_setting(name: str, value: object) -> bool:
+    return not name.startswith("_") and name not in _CHANGE_NO_NUMBER and _is_plain(value)
+
+
+def _is_plain(value: object) -> bool:
+    return isinstance(value, int | float | str) or (isinstance(value, tuple) and all(map(_is_plain, value)))

@@ -1,0 +1,143 @@
+"""Attribution gives the same whatever modes the caller has set, in every precision, and for every thread."""
+
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import circuitry
+from circuitry import AttributionGraph, Encoder, Patch, class_logit, left_rule, midpoint_rule, patched
+from circuitry.circuits.attribution import AttributionSettings, attribute_halves
+from circuitry.models import batches
+from circuitry.models.baselines import Counterfactual
+from tests.support.oracles import setting
+from tests.support.towers import TOWERS, make_tower
+
+CALLERS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
+    "no_grad": torch.no_grad,
+    "inference_mode": torch.inference_mode,
+    "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
+}
+
+
+def attribute(encoder: Encoder, images: Any, weights: Tensor, **more: Any) -> AttributionGraph:
+    return circuitry.attribute(encoder, images, class_logit(weights, 1), progress=False, **more)
+
+
+def same(a: AttributionGraph, b: AttributionGraph) -> bool:
+    parts = ((a.node_scores, b.node_scores), (a.kept_units, b.kept_units), (a.edge_scores, b.edge_scores))
+    return all(np.array_equal(x[key], y[key]) for x, y in parts for key in (*x, *y)) and a.settings == b.settings
+
+
+@pytest.mark.parametrize("caller", list(CALLERS))
+@pytest.mark.parametrize("rule", [left_rule(2), midpoint_rule(2)], ids=lambda rule: rule.name)
+def test_the_modes_of_the_caller_change_nothing(caller: str, rule: circuitry.QuadratureRule) -> None:
+    encoder, images, weights = setting(make_tower("resnet"))
+    others = torch.randn_like(images)
+    settings = AttributionSettings(rule=rule, baseline=Counterfactual(others))
+    expected = attribute(encoder, images, weights, rule=rule)
+    expected_halves = attribute_halves(encoder, images, class_logit(weights, 1), settings, progress=False)
+    batches._measured.clear()  # so that memory is measured in the caller's mode, too
+    with CALLERS[caller]():
+        found = attribute(encoder, images * 1, weights * 1, rule=rule)
+        own = AttributionSettings(rule=rule, baseline=Counterfactual(others * 1))
+        found_halves = attribute_halves(encoder, images * 1, class_logit(weights * 1, 1), own, progress=False)
+        measured = dict(batches._measured[encoder])
+    assert same(found, expected)
+    assert expected_halves[1] is not None
+    assert found_halves[1] is not None
+    pairs = zip((found_halves[0], *found_halves[1]), (expected_halves[0], *expected_halves[1]), strict=True)
+    assert all(same(a, b) for a, b in pairs)
+    batches._measured.clear()
+    batches.rows_that_fit(encoder, 1.0)
+    assert measured == batches._measured[encoder]
+
+
+HALVES = [(tower, dtype) for tower in TOWERS for dtype in (torch.bfloat16, torch.float16)]
+HALVES.remove(("convnext", torch.float16))  # a derivative of its layer norm exceeds 65504, which is refused by name
+
+
+@pytest.mark.parametrize(("name", "dtype"), HALVES)
+def test_encoders_of_half_precision_are_attributed(name: str, dtype: torch.dtype) -> None:
+    encoder, images, weights = setting(make_tower(name))
+    exact = attribute(encoder, images, weights, rule=midpoint_rule(2), node_fraction=0.1)
+    encoder.tower.to(dtype)
+    half = attribute(encoder, images, weights, rule=midpoint_rule(2), node_fraction=0.1)
+    assert half.settings["model_digest"] != exact.settings["model_digest"]
+    scores = [np.concatenate([graph.node_scores[site] for site in encoder.sites]) for graph in (exact, half)]
+    assert np.corrcoef(scores[0], scores[1])[0, 1] > 0.9
+    assert len(half.edge_scores) == len(encoder.sites) - 2
+
+
+def test_threads_take_turns() -> None:
+    encoder, images, weights = setting(make_tower("resnet"))
+    twin = Encoder.from_tower(encoder.tower)  # as one in a feature basis, on the same tower
+
+    def cached() -> Tensor:
+        return torch.cat([a.flatten() for a in encoder.run_with_cache(images)[1].values()])
+
+    def ablated() -> Tensor:
+        with encoder.frozen(), patched(encoder, [Patch("layer1.0", 0.0)]):
+            embedding: Tensor = encoder(images)
+        return embedding
+
+    def attributed(which: Encoder) -> Tensor:
+        graph = attribute(which, images, weights, rule=left_rule(1), sites=("act1", "layer4.0", "attnpool"))
+        return torch.from_numpy(np.concatenate([graph.node_scores[site] for site in graph.sites]))
+
+    works: list[Callable[[], Tensor]] = [cached, ablated, lambda: attributed(encoder), lambda: attributed(twin)]
+    encoder.tower.train()
+    expected = [work() for work in works]
+    stages, wrong = encoder.stages, list[str]()
+
+    def repeat(k: int) -> None:
+        try:
+            wrong.extend(f"{k} differs" for _ in range(6) if not torch.equal(works[k](), expected[k]))
+        except Exception as error:
+            wrong.append(f"{k}: {error}")
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        threads = [threading.Thread(target=repeat, args=(k,)) for k in range(len(works))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert not wrong
+    assert encoder.stages is stages
+    assert encoder.tower.training
+    assert encoder.hooked_sites == ()
+
+
+def test_hooks_of_the_user_act_and_are_recorded() -> None:
+    encoder, images, weights = setting(make_tower("vit"))
+    plain = attribute(encoder, images, weights)
+    with patched(encoder, [Patch("ln_pre", 0.0, units=[1])]):
+        hooked = attribute(encoder, images, weights)
+    assert plain.settings["hooked_sites"] == []
+    assert hooked.settings["hooked_sites"] == ["ln_pre"]
+    assert not np.array_equal(plain.node_scores["proj"], hooked.node_scores["proj"])
+
+
+def test_empty_batches_are_left_out() -> None:
+    encoder, images, weights = setting(make_tower("vit"))
+    whole = attribute(encoder, images, weights)
+
+    def with_gaps() -> Iterator[Tensor]:
+        yield images[:0]
+        yield images
+        yield images[:0]
+
+    for cut in ([images[:0], images], with_gaps()):
+        found = attribute(encoder, cut, weights)
+        assert found.n_images == len(images)
+        assert same(found, whole)
