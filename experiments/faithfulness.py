@@ -80,8 +80,8 @@ def measure_curves(
 ) -> tuple[list[FaithfulnessCurve], list[FaithfulnessCurve]]:
     """Return the curves with all sites ablated at once, and with one site at a time; what is there is read."""
     extract = partial(study.extract_faithfulness, random_draws=config.random_draws, seed=config.seed, work=work)
-    alone = partial(extract, rankings=("absolute",), fractions=(config.one_site_fraction,), one_site=True)
-    return extract(config.out / "all-sites"), alone(config.out / "one-site")
+    one_by_one = partial(extract, rankings=("absolute",), fractions=(config.one_site_fraction,), one_site=True)
+    return extract(config.out / "all-sites"), one_by_one(config.out / "one-site")
 
 
 def write_report(config: Config, study: CausalStudy) -> None:

@@ -116,7 +116,7 @@ def transfer_circuits(
             baseline=settings.baseline,
             work=replace(work, progress=False),
         )
-        parts = dict(zip(sets, torch.split(found, [len(part) for part in sets.values()], dim=1), strict=True))
+        parts = dict(zip(sets, torch.split(found, [len(part) for part in sets.values()], 1), strict=True))
         scores = {
             prefix: [scorer.score(one, job.class_name, job.domain) for one in part] for prefix, part in parts.items()
         }
