@@ -80,7 +80,7 @@ def transfer_against_similarity(matrix: pd.DataFrame, similarity: pd.DataFrame) 
 
     Args:
         matrix: From `transfer_matrix`.
-        similarity: From `graph_similarity.domain_matrix`.
+        similarity: From `domain_matrix`.
 
     Returns:
         The correlation, its p value, and the points: domain_a, domain_b, similarity, transfer. Correlation and p
