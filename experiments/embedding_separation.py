@@ -69,7 +69,7 @@ class Config:
     test_domain: str | None = None
     """Domain that classes were held out of in training; quickdraw for the toy."""
     held_out: tuple[str, ...] | None = None
-    """Classes whose accuracy is told apart; those of the toy unless told, none with --models."""
+    """Classes whose accuracy is told apart (default: those of the toy, none with --models)."""
     n_images: int = 50
     """Images per class and domain, at random by --seed; all where there are fewer."""
     method: str = "auto"

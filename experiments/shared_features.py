@@ -47,7 +47,7 @@ class Config(ModelSettings):
     train_split: str | None = "train"
     """Which of DomainNet's lists the autoencoder is trained on, where there are lists."""
     n_images: int | None = None
-    """Images per class and domain; all unless told."""
+    """Images per class and domain (default: all)."""
     sae: Path | None = None
     """A trained autoencoder of the embedding (experiments/train_sae.py); trained here with the study's settings unless
     told, and kept in --out."""
@@ -57,7 +57,7 @@ class Config(ModelSettings):
     """Text file of words, one a line, that name features. Unless told: the words of data/captions.tsv where that is
     (a small model knows no others), else class names, styles and ImageNet's classes."""
     features: tuple[int, ...] | None = None
-    """Features to show; the most and the least shared ones unless told."""
+    """Features to show (default: the most and the least shared ones)."""
     out: Path = Path("runs/shared_features")
     """Folder for the autoencoder, tables and the page."""
     results: Path | None = None

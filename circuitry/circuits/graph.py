@@ -108,7 +108,7 @@ class AttributionGraph:
     class_name: str | None = None
     domain: str | None = None
     settings: dict[str, Any] = field(default_factory=dict)
-    """What was computed: fraction, rules, baseline."""
+    """What was computed: fraction, rules, baseline; graphs are compared where it is the same, see `comparable`."""
     provenance: dict[str, Any] = field(default_factory=dict)
     """What made it: versions, model digest, seed."""
     error_scores: dict[str, np.ndarray] = field(default_factory=dict)

@@ -64,7 +64,7 @@ def per_domain(table: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     """Return each domain's mean similarity with the other domains, bootstrapped over classes.
 
     Args:
-        table: From `graph_similarity.compare`.
+        table: From `compare`.
         seed: Seed of the bootstrap.
 
     Returns:
