@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from torch import Tensor
 
 from circuitry import Clip, DomainFolder, class_logit, load_clip
@@ -27,7 +26,7 @@ from circuitry.circuits.edges import edge_effects
 from circuitry.circuits.graph import keep_units
 from circuitry.circuits.nodes import node_effects
 from circuitry.circuits.quadrature import parse_rule
-from circuitry.data.batches import load_batches
+from circuitry.interventions.tested_images import read_images
 from circuitry.models.baselines import ZERO
 from circuitry.models.batches import ImageBatches, rows_that_fit
 from circuitry.models.metrics import Metric
@@ -76,7 +75,7 @@ def main(config: Config) -> None:
         class_name, domain = images.classes[i % len(images.classes)], images.domains[i % len(images.domains)]
         records = images.select(class_name, domain, config.n_images, config.seed)
         if records:
-            loaded = torch.cat(list(load_batches([r.path for r in records], clip.preprocess, 64)))
+            loaded = read_images(clip, records, strict=True)
             tables.append(errors(clip, loaded, class_logit(weights, images.label(class_name)), config))
     table = pd.concat(tables).groupby("rule", sort=False).mean()
     table = table.join(relative_costs(clip, class_logit(weights, 0), config.rules))

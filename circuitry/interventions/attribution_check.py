@@ -133,19 +133,18 @@ def compare_rules(
     exact = patch_effects(encoder, batches, metric, baseline=baseline, sites=sites, work=work)
     tables = []
     for name, rule in rules.items():
-        scores = node_effects(
-            encoder, batches, metric, rule=rule, baseline=baseline, sites=exact.sites, rows=rows
-        ).scores
+        with encoder.frozen():
+            found = node_effects(encoder, batches, metric, rule=rule, baseline=baseline, sites=exact.sites, rows=rows)
         points = [
             pd.DataFrame(
                 {"site": site, "unit": range(len(v)), "top": _is_among(len(v), _largest(v, top)), "random": True}
                 | {"attributed": v, "exact": exact.scores[site]}
             )
-            for site, v in scores.items()
+            for site, v in found.scores.items()
         ]
         tables.append(AttributionCheck(pd.concat(points, ignore_index=True)).table().assign(rule=name))
-    found = pd.concat(tables, ignore_index=True).replace({"sample": {"random": "all"}})
-    return found[["rule", "site", "sample", "n_units", "pearson", "spearman"]]
+    together = pd.concat(tables, ignore_index=True).replace({"sample": {"random": "all"}})
+    return together[["rule", "site", "sample", "n_units", "pearson", "spearman"]]
 
 
 def _largest(scores: np.ndarray, n: int) -> np.ndarray:

@@ -100,3 +100,15 @@ def test_rules_are_compared_with_every_unit_patched() -> None:
     check = check_attribution(tower, images, metric, graph, sample=UnitSample(top=20, random=256), work=QUIET).table()
     for column in ("n_units", "pearson", "spearman"):
         assert found[column].tolist() == pytest.approx(check[column].tolist()[::1])
+
+
+def test_a_tower_in_train_mode_is_left_as_it_was(resnet: nn.Module) -> None:
+    encoder, images = Encoder.from_tower(resnet), torch.randn(2, 3, 64, 64)
+    metric = class_logit(F.normalize(torch.randn(3, 16), dim=-1), 1)
+    expected = compare_rules(encoder, images, metric, {"left 2": left_rule(2)}, sites=["layer4.0"], work=QUIET)
+    resnet.train()
+    before = {name: buffer.clone() for name, buffer in resnet.named_buffers()}
+    found = compare_rules(encoder, images, metric, {"left 2": left_rule(2)}, sites=["layer4.0"], work=QUIET)
+    assert all(torch.equal(buffer, before[name]) for name, buffer in resnet.named_buffers())
+    assert resnet.training
+    pd.testing.assert_frame_equal(found, expected)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from circuitry import Encoder, InputError, mean_baseline
 from circuitry.interventions.patches import Patch, PatchValue, patched
-from circuitry.models.baselines import Counterfactual
+from circuitry.models.baselines import Baseline, Counterfactual
 from tests.support.towers import make_tower
 
 
@@ -201,6 +201,10 @@ def test_hooks_of_others_stay(resnet: nn.Module) -> None:
         (
             [Patch("act1", Counterfactual(torch.zeros(2, 3, 64, 64)), units=[0])],
             r"'act1', units 0, all positions has shape \[2, 4, 32, 32\], but the activation there is \[3, 4, 32, 32\]",
+        ),
+        (
+            [Patch("act1", Baseline("two", {"act1": torch.zeros(2, 4, 32, 32)}))],
+            "'two' has 2 activations at site 'act1' for 3 images",
         ),
         ([Patch("act1", torch.zeros(3, 4, 8, 8))], r"has shape \[3, 4, 8, 8\].*or with a batch of 1 for all images"),
         ([Patch("act1", lambda a: a.sum(1))], r"has shape \[3, 32, 32\]"),
