@@ -13,7 +13,7 @@ import hashlib
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from itertools import chain
@@ -125,10 +125,11 @@ class JobFolder:
         if not todo:
             self._tidy()
             return seconds
+        damaged = {job for job in todo if self._record(job).is_file()}
         order = [job for i in range(rank.workers) for job in todo[(rank.worker + i) % rank.workers :: rank.workers]]
         size = sizes or dict.fromkeys(todo, 1)
         with tqdm(total=sum(size[job] for job in todo), desc=progress, unit=unit, disable=progress is None) as bar:
-            for job, inputs in chain(self._claimed(order, prepare), self._waited_for(order, prepare)):
+            for job, inputs in chain(self._claimed(order, prepare), self._waited_for(order, damaged, prepare)):
                 started = time.perf_counter()
                 if inputs is not None:
                     self._keep(job, do(job, inputs))
@@ -161,12 +162,17 @@ class JobFolder:
                     yield one, future.result()
                     held.close()
 
-    def _waited_for(self, order: Sequence[Job], prepare: Callable[[Job], Any]) -> Iterator[tuple[Job, Any]]:
-        """Wait for the jobs that other workers had, and yield those that they did not finish."""
+    def _waited_for(
+        self, order: Sequence[Job], damaged: Set[Job], prepare: Callable[[Job], Any]
+    ) -> Iterator[tuple[Job, Any]]:
+        """Wait for the jobs that other workers had, and yield those that they did not finish.
+
+        The record of a damaged job may still be the old one, when the worker that has it is about to begin.
+        """
         for job in order:
-            if not self._record(job).is_file():
+            if job in damaged or not self._record(job).is_file():
                 with file_lock(self.path, self._name(job)):
-                    if not self._record(job).is_file() and (inputs := prepare(job)) is not None:
+                    if not self.is_done(job) and (inputs := prepare(job)) is not None:
                         yield job, inputs
 
     def _keep(self, job: Job, paths: Sequence[Path]) -> None:

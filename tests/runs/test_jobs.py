@@ -4,6 +4,7 @@ import logging
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -191,6 +192,20 @@ def test_processes_and_kills_leave_the_folder_of_one_undisturbed_process(tmp_pat
     assert [worker.wait() for worker in workers] == [0, 0]
     assert contents(tmp_path / "many") == contents(tmp_path / "one")
     assert not list((tmp_path / "many").rglob(".*"))
+
+
+def test_a_worker_waits_for_the_one_that_is_about_to_make_a_damaged_file_again(tmp_path: Path) -> None:
+    Work(tmp_path).run()
+    (tmp_path / "cat.photo.a.txt").unlink()
+    work, record = Work(tmp_path), JobFolder(tmp_path, FORMAT, {"seed": 0}, JOBS)._record(JOBS[0])
+    with ThreadPoolExecutor(1) as other, file_lock(tmp_path, JobFolder._name(JOBS[0])):
+        waiting = other.submit(work.run)  # the record of the damaged file is still there
+        time.sleep(0.2)
+        assert not waiting.done()
+        record.unlink()
+    waiting.result()
+    assert work.done == [JOBS[0]]
+    assert work.folder.unfinished() == []
 
 
 def test_a_worker_waits_for_jobs_of_others_and_takes_over_what_they_leave(tmp_path: Path) -> None:
