@@ -14,7 +14,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from circuitry import DomainFolder, MixtureSettings, mixture, write_mixture
+from circuitry import DomainFolder
+from circuitry.data.mixtures import MixtureSettings, mixture, write_mixture
 from circuitry.data.mixtures.base_sets import caption_table
 from circuitry.data.mixtures.class_table import STUDY_HELD_OUT, imagenet_partners
 from circuitry.data.mixtures.files import generated_captions

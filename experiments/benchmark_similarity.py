@@ -17,7 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from circuitry import AttributionGraph, GraphFolder, Measure, compare_domains
+from circuitry import AttributionGraph, GraphFolder, compare_domains
+from circuitry.circuits import Measure
 from circuitry.circuits.graph import keep_units
 from circuitry.circuits.graph_folder import FORMAT
 from circuitry.runs.command_line import run_script

@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from circuitry import DomainFolder, embed_images, embed_texts, load_clip
+from circuitry import DomainFolder, load_clip
 from circuitry.comparison.comparison import Comparison
 from circuitry.data.mixtures.selection import Setting
 from circuitry.reports.figures.style import domain_marks
@@ -35,6 +35,7 @@ from circuitry.reports.sections.separation import (
     add_separation_guide,
     panel_references,
 )
+from circuitry.representations import embed_images, embed_texts
 from circuitry.representations.projection import map_table
 from circuitry.representations.separation import compare_distances, mean_distances
 from circuitry.representations.separation_summary import by_seed, differences, gather, separation_measures, summarise

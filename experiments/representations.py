@@ -20,7 +20,11 @@ from pathlib import Path
 
 import numpy as np
 
-from circuitry import (
+from circuitry.models.settings import ModelSettings
+from circuitry.reports.figures.style import domain_marks
+from circuitry.reports.page import Report, write_results
+from circuitry.reports.sections.representations import add_cka, add_probes, add_reading_guide
+from circuitry.representations import (
     RepresentationSettings,
     compare_representation_halves,
     compare_representations,
@@ -28,10 +32,6 @@ from circuitry import (
     probe_sites,
     read_representations,
 )
-from circuitry.models.settings import ModelSettings
-from circuitry.reports.figures.style import domain_marks
-from circuitry.reports.page import Report, write_results
-from circuitry.reports.sections.representations import add_cka, add_probes, add_reading_guide
 from circuitry.representations.grams import FORMAT
 from circuitry.representations.study import check_comparable
 from circuitry.runs.command_line import run_script

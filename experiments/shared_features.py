@@ -15,25 +15,18 @@ could be reached) and against other classes (what is shared whatever the class).
 from dataclasses import dataclass
 from pathlib import Path
 
-from circuitry import (
-    Clip,
-    DomainFolder,
-    SparseAutoencoder,
-    compare_features,
-    default_vocabulary,
-    image_features,
-    load_sae,
-    name_features,
-    train_sae_on_images,
-)
+from circuitry import Clip, DomainFolder
 from circuitry.data.mixtures.files import read_captions
+from circuitry.models import SparseAutoencoder, load_sae
 from circuitry.models.settings import ModelSettings
 from circuitry.reports.figures.style import domain_marks
 from circuitry.reports.page import Report, write_results
 from circuitry.reports.sections.features import add_features, add_sharing, feature_table
+from circuitry.representations import compare_features, default_vocabulary, image_features, name_features
 from circuitry.runs.command_line import run_script
 from circuitry.runs.errors import InputError
 from circuitry.runs.provenance import versions
+from circuitry.training import train_sae_on_images
 from circuitry.training.settings import SaeTraining
 
 SMALL_TABLES = tuple(f"feature_sharing_{name}" for name in ("matrix", "levels", "summary", "paired_tests"))

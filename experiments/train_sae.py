@@ -16,9 +16,9 @@ from pathlib import Path
 import pandas as pd
 import tyro
 
-from circuitry import diagnose_sae, sample_activations, train_sae_on_images
 from circuitry.models.settings import ModelSettings
 from circuitry.runs.command_line import run_script
+from circuitry.training import diagnose_sae, sample_activations, train_sae_on_images
 from circuitry.training.sae import STUDY
 from circuitry.training.settings import SaeTraining
 

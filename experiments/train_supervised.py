@@ -20,12 +20,13 @@ from pathlib import Path
 import pandas as pd
 import tyro
 
-from circuitry import DomainFolder, load_supervised
+from circuitry import DomainFolder
 from circuitry.data.mixtures.class_table import imagenet_partners
 from circuitry.runs.command_line import run_script
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
 from circuitry.runs.workers import this_rank
+from circuitry.training import load_supervised
 from circuitry.training.evaluation import accuracy_table, predictions
 from circuitry.training.labels import LabelTable, merged_labels
 from circuitry.training.settings import DEFAULT_WORK, SupervisedTraining, TrainingWork

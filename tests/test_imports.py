@@ -1,6 +1,7 @@
 """What importing loads, the public names, and the direction of imports between the rooms of the house."""
 
 import ast
+import importlib
 import inspect
 import json
 import subprocess
@@ -9,14 +10,24 @@ import time
 from functools import cache
 from itertools import permutations
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 import circuitry
 
 PACKAGE = Path(circuitry.__file__).parent
-STUB = ast.parse((PACKAGE / "__init__.pyi").read_text())
-PUBLIC = [alias.asname for node in STUB.body if isinstance(node, ast.ImportFrom) for alias in node.names]
+STUBS = {".".join(path.relative_to(PACKAGE.parent).parent.parts): path for path in PACKAGE.rglob("__init__.pyi")}
+"""The tables of contents: of the package, and of each of its rooms."""
+
+
+def listed(package: str) -> list[str]:
+    """Public names of a package, by its stub."""
+    body = ast.parse(STUBS[package].read_text()).body
+    return [str(alias.asname) for node in body if isinstance(node, ast.ImportFrom) for alias in node.names]
+
+
+PUBLIC = [(package, name) for package in sorted(STUBS) for name in listed(package)]
 
 ROOMS = (
     *("runs", "comparison", "data", "models", "training", "representations", "circuits", "interventions", "reports"),
@@ -103,19 +114,32 @@ def test_stored_circuits_are_compared_without_torch(tmp_path: Path) -> None:
 # Public names
 
 
-@pytest.mark.parametrize("name", PUBLIC)
-def test_public_names_resolve_and_are_described(name: str) -> None:
-    value = getattr(circuitry, name)
-    assert value.__name__ == name
-    assert value.__module__.startswith("circuitry.")
-    assert inspect.getdoc(value)
-    assert not str(value.__doc__).startswith(f"{name}(")  # what a dataclass without one is given
+@pytest.mark.parametrize(("package", "name"), PUBLIC)
+def test_public_names_resolve_and_are_described(package: str, name: str) -> None:
+    value = getattr(importlib.import_module(package), name)
+    if isinstance(value, ModuleType):
+        assert value.__name__ == f"{package}.{name}"
+        assert name in ROOMS
+    elif isinstance(value, type) or inspect.isfunction(value):
+        assert value.__name__ == name
+        assert value.__module__.startswith("circuitry.")
+        assert inspect.getdoc(value)
+        assert not str(value.__doc__).startswith(f"{name}(")  # what a dataclass without one is given
 
 
-def test_the_package_lists_its_public_names() -> None:
-    assert len(PUBLIC) == len(set(PUBLIC)) > 20
-    assert set(PUBLIC) <= set(dir(circuitry))
-    assert set(vars(circuitry)["__all__"]) == set(PUBLIC)
+def test_every_room_has_a_table_of_contents() -> None:
+    assert STUBS.keys() >= {f"circuitry.{room}" for room in ROOMS}
+    for package in STUBS:
+        names = listed(package)
+        assert len(names) == len(set(names)) > 2, package
+        assert set(importlib.import_module(package).__all__) == set(names), package
+
+
+def test_the_top_level_fits_one_glance() -> None:
+    names = [name for name in listed("circuitry") if name not in ROOMS]
+    assert len(names) <= 36
+    below = {name for package, name in PUBLIC if package != "circuitry"}
+    assert set(names) <= below  # each has its room, too
 
 
 def test_an_unknown_name_is_no_attribute() -> None:

@@ -18,11 +18,13 @@ import pytest
 import torch
 from filelock import Timeout
 
-from circuitry import DomainFolder, GraphFolder, SparseAutoencoder, load_sae, load_supervised
+from circuitry import DomainFolder, GraphFolder
 from circuitry.data.toy.write import DrawingSettings, write_toy
+from circuitry.models import SparseAutoencoder, load_sae
 from circuitry.runs.command_line import run_script
 from circuitry.runs.errors import InputError
 from circuitry.runs.workers import Rank, Work
+from circuitry.training import load_supervised
 from circuitry.training.clip import train_clip
 from circuitry.training.presets import clip_preset
 from circuitry.training.settings import ClipTraining, SaeTraining, SupervisedTraining, TrainingWork

@@ -1,1 +1,5 @@
 """Images by domain and class, their captions, and what a model is trained on."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,1 +1,5 @@
 """Change activations and measure: patching, faithfulness, transfer, circuits with a known answer."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,1 +1,5 @@
 """Compare domains by activations, features and embeddings."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

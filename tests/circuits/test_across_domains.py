@@ -9,7 +9,6 @@ from circuitry import (
     AttributionGraph,
     Comparison,
     InputError,
-    Measure,
     compare,
     compare_domains,
     compare_halves,
@@ -17,6 +16,7 @@ from circuitry import (
     node_overlap,
     wl_kernel,
 )
+from circuitry.circuits import Measure
 from circuitry.circuits.across_domains import COMPARED
 from circuitry.circuits.similarity import MEASURES, rank_similarity
 from tests.circuits.test_similarity import FIRST, random_graph

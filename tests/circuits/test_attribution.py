@@ -141,7 +141,7 @@ def test_edges_between_sites_further_apart(resnet: Any, sites: tuple[str, ...]) 
 
 def test_nodes_equal_captum(resnet: Any) -> None:
     encoder, images, weights = setting(resnet, n=1)
-    graph = attribute(encoder, images, weights, rule=circuitry.gauss_legendre_rule(7))
+    graph = attribute(encoder, images, weights, rule=circuitry.circuits.gauss_legendre_rule(7))
     for site in ("act2", "layer2.1", "layer4.0"):
         # captum's baseline is that of the model's input, so the input is the site and the layer its entry.
         _, cache = encoder.run_with_cache(images)

@@ -37,7 +37,7 @@ def same(a: AttributionGraph, b: AttributionGraph) -> bool:
 
 @pytest.mark.parametrize("caller", list(CALLERS))
 @pytest.mark.parametrize("rule", [left_rule(2), midpoint_rule(2)], ids=lambda rule: rule.name)
-def test_the_modes_of_the_caller_change_nothing(caller: str, rule: circuitry.QuadratureRule) -> None:
+def test_the_modes_of_the_caller_change_nothing(caller: str, rule: circuitry.circuits.QuadratureRule) -> None:
     encoder, images, weights = setting(make_tower("resnet"))
     others = torch.randn_like(images)
     settings = AttributionSettings(rule=rule, baseline=Counterfactual(others))

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import torch
 
-from circuitry import CausalSettings, CausalStudy, DomainFolder, GraphFolder, load_clip
+from circuitry import CausalStudy, DomainFolder, GraphFolder, load_clip
+from circuitry.interventions import CausalSettings
 from circuitry.runs.workers import Work, WorkSettings
 
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from circuitry import Encoder, InputError, class_logit, logit_pixels, patched, unit_pixels
+from circuitry import Encoder, InputError, class_logit, patched
+from circuitry.interventions import logit_pixels, unit_pixels
 from circuitry.interventions.ablation import ablate_all_but
 from tests.interventions.test_patching import linear_encoder
 from tests.support.towers import make_tower

@@ -13,24 +13,23 @@ import torch
 from PIL import Image
 
 from circuitry import (
-    CausalSettings,
     CausalStudy,
     Clip,
     DomainFolder,
     GraphFolder,
     InputError,
-    SparseAutoencoder,
     class_logit,
     extract,
     left_rule,
     load_clip,
-    load_sae,
     mean_baseline,
 )
 from circuitry.circuits.attribution import AttributionSettings
+from circuitry.interventions import CausalSettings
 from circuitry.interventions.faithfulness import AblationSettings, faithfulness_curve
 from circuitry.interventions.study_options import StudyOptions
 from circuitry.interventions.transfer import transfer_circuits
+from circuitry.models import SparseAutoencoder, load_sae
 from circuitry.models.metrics import class_margin
 from tests.support.tiny_clip import Tiny, saved
 from tests.support.work import QUIET

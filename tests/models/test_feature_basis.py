@@ -17,22 +17,22 @@ from circuitry import (
     Clip,
     Encoder,
     InputError,
-    SparseAutoencoder,
     class_logit,
     faithfulness_curve,
-    gauss_legendre_rule,
     in_feature_basis,
     left_rule,
     mean_baseline,
     midpoint_rule,
     patch_effects,
 )
+from circuitry.circuits import gauss_legendre_rule
 from circuitry.circuits.attribution import AttributionSettings, attribute_halves
 from circuitry.circuits.quadrature import QuadratureRule
 from circuitry.interventions.ablation import ablated_embeddings
 from circuitry.interventions.circuit_sets import add_error_units
 from circuitry.interventions.faithfulness import AblationSettings
 from circuitry.interventions.transfer import ClassScorer, transfer_circuits
+from circuitry.models import SparseAutoencoder
 from circuitry.models.baselines import Baseline
 from circuitry.models.batches import bytes_per_image
 from circuitry.models.feature_basis import parse_saes, sae_digest

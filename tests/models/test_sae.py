@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 from torch import Tensor
 
-from circuitry import InputError, SparseAutoencoder, load_sae
+from circuitry import InputError
+from circuitry.models import SparseAutoencoder, load_sae
 
 D, FEATURES = 6, 10
 KINDS: dict[str, dict[str, Any]] = {

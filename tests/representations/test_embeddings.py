@@ -10,8 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from circuitry import Clip, DomainFolder, Embeddings, InputError, embed_images, embed_texts
+from circuitry import Clip, DomainFolder, InputError
 from circuitry.data.images import load_image
+from circuitry.representations import Embeddings, embed_images, embed_texts
 from tests.support.tiny_clip import Tiny
 
 FILES = ("ink/axe/0.png", "ink/axe/1.png", "ink/cat/0.png", "photo/axe/0.png", "photo/cat/0.png")

@@ -10,18 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import hypergeom
 
-from circuitry import (
+from circuitry import InputError, domain_matrix
+from circuitry.comparison.statistics import paired_tests, per_domain
+from circuitry.representations import (
     ImageFeatures,
-    InputError,
     chance_share,
     compare_features,
-    domain_matrix,
     feature_frequency,
     feature_share,
     feature_summary,
     top_images,
 )
-from circuitry.comparison.statistics import paired_tests, per_domain
 from circuitry.representations.features import TOPS, least_shared, most_shared
 
 Named = tuple[str, str, Sequence[int], Sequence[float]]

@@ -9,19 +9,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from circuitry import (
-    Clip,
-    DomainFolder,
-    InputError,
-    SparseAutoencoder,
-    default_vocabulary,
-    image_features,
-    name_features,
-)
+from circuitry import Clip, DomainFolder, InputError
 from circuitry.data.images import load_image
+from circuitry.models import SparseAutoencoder
 from circuitry.reports.figures.style import domain_marks
 from circuitry.reports.page import Report
 from circuitry.reports.sections.features import add_features, add_sharing, feature_table
+from circuitry.representations import default_vocabulary, image_features, name_features
 from circuitry.representations.features import compare_features, top_images
 from tests.support.tiny_clip import Tiny
 

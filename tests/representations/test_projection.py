@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from circuitry import Embeddings, InputError, embedding_map
+from circuitry import InputError
+from circuitry.representations import Embeddings, embedding_map
 from circuitry.representations.projection import map_table
 from tests.representations.test_separation import random_embeddings
 

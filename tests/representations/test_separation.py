@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from circuitry import Embeddings, InputError, domain_matrix
+from circuitry import InputError, domain_matrix
 from circuitry.comparison.statistics import per_domain
+from circuitry.representations import Embeddings
 from circuitry.representations.separation import (
     ALL,
     class_accuracy,

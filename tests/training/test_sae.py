@@ -12,19 +12,11 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from circuitry import (
-    Clip,
-    DomainFolder,
-    Encoder,
-    InputError,
-    SparseAutoencoder,
-    diagnose_sae,
-    sample_activations,
-    train_sae,
-    train_sae_on_images,
-)
+from circuitry import Clip, DomainFolder, Encoder, InputError
+from circuitry.models import SparseAutoencoder
 from circuitry.models.image_pass import activations
 from circuitry.runs.workers import Work
+from circuitry.training import diagnose_sae, sample_activations, train_sae, train_sae_on_images
 from circuitry.training import sae as training
 from circuitry.training.settings import SaeTraining
 

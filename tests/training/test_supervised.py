@@ -15,9 +15,10 @@ from PIL import Image
 from torch import nn
 
 import circuitry
-from circuitry import InputError, load_supervised
+from circuitry import InputError
 from circuitry.data.images import load_image
 from circuitry.models.architectures import register_model
+from circuitry.training import load_supervised
 from circuitry.training.labels import LabelTable
 from circuitry.training.run_folder import alone, checkpoints
 from circuitry.training.settings import SupervisedTraining, TrainingWork

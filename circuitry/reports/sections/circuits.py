@@ -12,7 +12,7 @@ from PIL.Image import Image
 from circuitry.circuits.graph import AttributionGraph, Circuit
 from circuitry.comparison.comparison import Comparison
 from circuitry.data.domains import DomainFolder
-from circuitry.reports.contact_sheet import contact_sheet
+from circuitry.reports.contact_sheets import contact_sheet
 from circuitry.reports.figures.bars import accuracy_bars
 from circuitry.reports.figures.circuit_graphs import circuit_pair
 from circuitry.reports.figures.style import Mark, domain_marks

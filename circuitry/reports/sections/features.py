@@ -10,7 +10,7 @@ import pandas as pd
 from circuitry.comparison.comparison import Comparison
 from circuitry.data.domains import DomainFolder
 from circuitry.data.images import load_image
-from circuitry.reports.contact_sheet import contact_sheet
+from circuitry.reports.contact_sheets import contact_sheet
 from circuitry.reports.figures.style import Mark
 from circuitry.reports.page import Report
 from circuitry.reports.sections.compared import add_comparison

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from circuitry.reports.contact_sheet import contact_sheet
+from circuitry.reports.contact_sheets import contact_sheet
 from circuitry.runs.errors import InputError
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)

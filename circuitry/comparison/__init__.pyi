@@ -1,0 +1,9 @@
+from .comparison import Comparison as Comparison
+from .comparison import class_groups as class_groups
+from .statistics import bootstrap_mean as bootstrap_mean
+from .statistics import jackknife_interval as jackknife_interval
+from .statistics import paired_tests as paired_tests
+from .statistics import per_domain as per_domain
+from .table import both_directions as both_directions
+from .table import check_table as check_table
+from .table import domain_matrix as domain_matrix

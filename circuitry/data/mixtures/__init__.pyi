@@ -1,0 +1,16 @@
+from .base_sets import caption_table as caption_table
+from .base_sets import imagenet_captions as imagenet_captions
+from .base_sets import shard_captions as shard_captions
+from .class_table import imagenet_partners as imagenet_partners
+from .files import generated_captions as generated_captions
+from .files import mixture_summary as mixture_summary
+from .files import read_captions as read_captions
+from .files import with_captions as with_captions
+from .files import write_mixture as write_mixture
+from .selection import MixtureSettings as MixtureSettings
+from .selection import mixture as mixture
+from .sketch_sets import SketchSet as SketchSet
+from .sketch_sets import imagenet_sketch as imagenet_sketch
+from .sketch_sets import keep_classes as keep_classes
+from .sketch_sets import replace_at_random as replace_at_random
+from .subsampling import subsample as subsample
