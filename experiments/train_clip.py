@@ -56,7 +56,7 @@ class Config:
     work: tyro.conf.OmitArgPrefixes[TrainingWork] = DEFAULT_WORK
     """How the training is carried out."""
     cluster: str | None = None
-    """Run as a job: on slurm, or local for a process on this machine (needs circuitry[cluster])."""
+    """Run as a job: on slurm, or local for a process on this machine (needs submitit)."""
     job_options: tuple[str, ...] = ()
     """submitit's parameters as name=value, e.g. slurm_partition=gpu gpus_per_node=8 cpus_per_task=64."""
 

@@ -3,6 +3,7 @@
 import errno
 import logging
 import sys
+import warnings
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -41,6 +42,7 @@ def run_script(
     an interrupt ends it with status 130 and a word on how to go on.
     """
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    warnings.formatwarning = lambda message, *_, **__: f"{message}\n"  # without the line of code that gave it
     try:
         given = tyro.MISSING_NONPROP if default is None else default()
         main(tyro.cli(config_type, description=description, default=given))

@@ -9,7 +9,16 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("circuitry", "torch", "open_clip_torch", "timm", "transformer-lens", "numpy", "scikit-learn", "umap-learn")
+PACKAGES = (
+    "clip-circuitry",
+    "torch",
+    "open_clip_torch",
+    "timm",
+    "transformer-lens",
+    "numpy",
+    "scikit-learn",
+    "umap-learn",
+)
 
 
 def versions() -> dict[str, str]:

@@ -244,7 +244,7 @@ def test_classes_of_which_no_image_can_be_read_are_left_out(
     # The first of the empty images was one of the two others of each class.
     assert all((~curve.own).sum() == 1 for curve in curves)
     assert set(tables["transfer"]["class"]) == set(tables["interchange"]["class"]) == {"axe", "fish"}
-    with pytest.raises(InputError, match=r"cannot read .*the file is empty"):
+    with pytest.raises(InputError, match=r"Cannot read .*the file is empty"):
         study.extract_transfer(tmp_path / "strict", work=replace(QUIET, strict=True))
     with pytest.warns(UserWarning, match="the file is empty"), pytest.raises(InputError, match="No image of 'cat' in"):
         study.pixels("cat", "real")

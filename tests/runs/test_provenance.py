@@ -71,7 +71,7 @@ def test_versions_name_what_can_change_a_number(monkeypatch: pytest.MonkeyPatch)
     found = versions()
     assert found["torch"] == torch.__version__
     assert found["numpy"] == np.__version__
-    assert {"python", "circuitry", "open_clip_torch", "timm", "transformer-lens", "commit"} <= found.keys()
+    assert {"python", "clip-circuitry", "open_clip_torch", "timm", "transformer-lens", "commit"} <= found.keys()
 
     def absent(package: str) -> str:
         raise PackageNotFoundError(package)

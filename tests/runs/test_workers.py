@@ -49,7 +49,7 @@ def test_arrays_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(InputError, match="is written name=value, but 'gpu' was given"):
         job_options(["gpu"])
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"need submitit: pip install 'circuitry\[cluster\]'"):
+    with pytest.raises(InputError, match=r"need submitit: pip install 'clip-circuitry\[cluster\]'"):
         run_array(fail_second, 1, tmp_path)
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pytest
 from PIL import Image
 
 from circuitry import Comparison, DomainFolder, compare_domains
@@ -128,10 +127,10 @@ def test_a_report_without_accuracies_has_no_section_on_them(tmp_path: Path) -> N
     assert len(report.plotly_figures) == 5
 
 
-def test_results_are_written_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_results_are_written_together(tmp_path: Path) -> None:
     tables = {"small": pd.DataFrame({"a": [1]}), "large": pd.DataFrame({"a": [2]})}
     made_by = {"model": "rn-tiny", "weights": Path("x.pt")}
-    write_results(Report("t"), tables, tmp_path / "run", tmp_path / "committed", made_by, ["small"])
+    written = write_results(Report("t"), tables, tmp_path / "run", tmp_path / "committed", made_by, ["small"])
     assert sorted(path.name for path in (tmp_path / "run" / "tables").iterdir()) == ["large.csv", "small.csv"]
     assert sorted(path.name for path in (tmp_path / "committed").iterdir()) == ["provenance.json", "small.csv"]
     assert json.loads((tmp_path / "committed" / "provenance.json").read_text()) == {
@@ -139,4 +138,4 @@ def test_results_are_written_together(tmp_path: Path, capsys: pytest.CaptureFixt
         "weights": "x.pt",
     }
     assert "rn-tiny" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
-    assert f"report: {tmp_path / 'run' / 'report.html'}" in capsys.readouterr().out
+    assert f"report: {tmp_path / 'run' / 'report.html'}" in str(written)
