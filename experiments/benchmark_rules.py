@@ -26,7 +26,7 @@ from circuitry.circuits.edges import edge_effects
 from circuitry.circuits.graph import keep_units
 from circuitry.circuits.nodes import node_effects
 from circuitry.circuits.quadrature import parse_rule
-from circuitry.interventions.tested_images import read_images
+from circuitry.interventions.circuits_under_test import read_images
 from circuitry.models.baselines import ZERO
 from circuitry.models.batches import ImageBatches, rows_that_fit
 from circuitry.models.metrics import Metric

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from circuitry.circuits.graph import AttributionGraph, keep_units
-from circuitry.interventions.places import Chosen, Places
+from circuitry.interventions.patches import Chosen, Places
 from circuitry.models.encoder import Encoder
 from circuitry.models.sites import INPUT
 from circuitry.runs.errors import InputError

@@ -25,8 +25,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from circuitry.interventions.effects import DIRECTIONS, PATCHED_BY, PatchEffects
-from circuitry.interventions.patches import Patch, patched
-from circuitry.interventions.places import Chosen, Places
+from circuitry.interventions.patches import Chosen, Patch, Places, patched
 from circuitry.models.baselines import ZERO, AnyBaseline, Baseline, Counterfactual, as_baseline, check_count
 from circuitry.models.batches import ImageBatches, Images, rows_that_fit
 from circuitry.models.encoder import Encoder, checked_sites, clean_activations
