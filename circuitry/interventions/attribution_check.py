@@ -81,21 +81,11 @@ def check_attribution(
             "given: pass that baseline."
         )
     rng = np.random.default_rng(sample.seed)
-    tops, randoms = {}, {}
-    for site in graph.sites:
-        scores = graph.node_scores[site]
-        tops[site] = _is_among(len(scores), _largest(scores, sample.top))
-        randoms[site] = _is_among(len(scores), rng.permutation(len(scores))[: sample.random])
-    chosen = {site: np.flatnonzero(tops[site] | randoms[site]) for site in graph.sites}
+    scores = graph.node_scores
+    drawn = {site: rng.permutation(len(scores[site]))[: sample.random] for site in graph.sites}
+    chosen = {site: np.union1d(_largest(scores[site], sample.top), units) for site, units in drawn.items()}
     exact = patch_effects(encoder, images, metric, baseline=ends, sites=chosen, work=work)
-    parts = [
-        pd.DataFrame(
-            {"site": site, "unit": units, "top": tops[site][units], "random": randoms[site][units]}
-            | {"attributed": graph.node_scores[site][units], "exact": exact.scores[site][units]}
-        )
-        for site, units in chosen.items()
-    ]
-    return AttributionCheck(pd.concat(parts, ignore_index=True))
+    return _check(scores, exact.scores, sample.top, drawn)
 
 
 def compare_rules(
@@ -135,21 +125,25 @@ def compare_rules(
     for name, rule in rules.items():
         with encoder.frozen():
             found = node_effects(encoder, batches, metric, rule=rule, baseline=baseline, sites=exact.sites, rows=rows)
-        points = [
-            pd.DataFrame(
-                {"site": site, "unit": range(len(v)), "top": _is_among(len(v), _largest(v, top)), "random": True}
-                | {"attributed": v, "exact": exact.scores[site]}
-            )
-            for site, v in found.scores.items()
-        ]
-        tables.append(AttributionCheck(pd.concat(points, ignore_index=True)).table().assign(rule=name))
+        everything = {site: np.arange(len(values)) for site, values in found.scores.items()}
+        tables.append(_check(found.scores, exact.scores, top, everything).table().assign(rule=name))
     together = pd.concat(tables, ignore_index=True).replace({"sample": {"random": "all"}})
     return together[["rule", "site", "sample", "n_units", "pearson", "spearman"]]
 
 
+def _check(
+    attributed: Mapping[str, np.ndarray], exact: Mapping[str, np.ndarray], top: int, drawn: Mapping[str, np.ndarray]
+) -> AttributionCheck:
+    """Return the scores of the top units and of those that were drawn, site by site."""
+    parts = []
+    for site, random in drawn.items():
+        scores = attributed[site]
+        units = np.arange(len(scores))
+        samples = {"top": np.isin(units, _largest(scores, top)), "random": np.isin(units, random)}
+        parts.append(pd.DataFrame({"site": site, "unit": units, **samples, "attributed": scores, "exact": exact[site]}))
+    points = pd.concat(parts)
+    return AttributionCheck(points[points["top"] | points["random"]].reset_index(drop=True))
+
+
 def _largest(scores: np.ndarray, n: int) -> np.ndarray:
     return np.argsort(-np.abs(scores), kind="stable")[:n]
-
-
-def _is_among(size: int, places: np.ndarray) -> np.ndarray:
-    return np.isin(np.arange(size), places)

@@ -24,8 +24,9 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
+from circuitry.interventions.circuit_sets import mark_kept
 from circuitry.interventions.effects import DIRECTIONS, PATCHED_BY, PatchEffects
-from circuitry.interventions.patches import Chosen, Patch, Places, patched
+from circuitry.interventions.patches import Chosen, Patch, patched
 from circuitry.models.baselines import ZERO, AnyBaseline, Baseline, Counterfactual, as_baseline, check_count
 from circuitry.models.batches import ImageBatches, Images, rows_that_fit
 from circuitry.models.encoder import Encoder, checked_sites, clean_activations
@@ -169,7 +170,7 @@ class _Sweep:
     def _wanted(self, site: str, size: int) -> Tensor:
         if site not in self.units:
             return torch.arange(size)
-        return torch.from_numpy(np.flatnonzero(Places.read(self.units[site], "units").mask(size, site, "units")))
+        return torch.from_numpy(np.flatnonzero(mark_kept(self.units[site], size, site)))
 
     def result(self) -> PatchEffects:
         if not self.count:

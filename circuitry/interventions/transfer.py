@@ -20,6 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from circuitry.circuits.graph import AttributionGraph
+from circuitry.circuits.graph_folder import Key
 from circuitry.interventions.ablation import ablated_embeddings
 from circuitry.interventions.circuit_sets import KeptUnits, add_error_units, take_complement, take_kept_units
 from circuitry.interventions.curve_reading import faithfulness_ratio
@@ -29,9 +30,6 @@ from circuitry.models.encoder import Encoder
 from circuitry.models.metrics import Metric, MetricOfClass, checked_metric, class_logit
 from circuitry.runs.errors import InputError
 from circuitry.runs.workers import Work
-
-ByClassAndDomain = tuple[str, str]
-"""A key (class, domain)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,12 +62,12 @@ class ClassScorer:
 
 def transfer_circuits(
     encoder: Encoder,
-    images: Mapping[ByClassAndDomain, Tensor],
-    graphs: Mapping[ByClassAndDomain, AttributionGraph],
+    images: Mapping[Key, Tensor],
+    graphs: Mapping[Key, AttributionGraph],
     scorer: ClassScorer,
     settings: AblationSettings = AblationSettings(),
     *,
-    others: Mapping[ByClassAndDomain, Tensor] | None = None,
+    others: Mapping[Key, Tensor] | None = None,
     work: Work = Work(),
 ) -> pd.DataFrame:
     """Keep the circuit of each domain on the images of each domain, class by class.
@@ -120,16 +118,16 @@ def transfer_circuits(
         scores = {
             prefix: [scorer.score(one, job.class_name, job.domain) for one in part] for prefix, part in parts.items()
         }
-        for circuit_domain, *of_set in zip(job.circuits, *(by_run[2:] for by_run in scores.values()), strict=True):
+        (full, _), (empty, _) = scores[""][:2]
+        for run, circuit_domain in enumerate(job.circuits, start=2):
             row: dict[str, Any] = {
                 "class": job.class_name,
                 "circuit_domain": circuit_domain,
                 "image_domain": job.domain,
             }
-            (full, _), (empty, _) = scores[""][:2]
-            row["faithfulness"], row["reason"] = faithfulness_ratio(of_set[0][0], full, empty)
-            for (prefix, by_run), (metric, accuracy) in zip(scores.items(), of_set, strict=True):
-                row |= {f"{prefix}metric": metric, f"{prefix}accuracy": accuracy}
+            row["faithfulness"], row["reason"] = faithfulness_ratio(scores[""][run][0], full, empty)
+            for prefix, by_run in scores.items():
+                row |= {f"{prefix}metric": by_run[run][0], f"{prefix}accuracy": by_run[run][1]}
                 row |= {f"{prefix}full_metric": by_run[0][0], f"{prefix}full_accuracy": by_run[0][1]}
                 row[f"{prefix}empty_metric"] = by_run[1][0]
             rows.append(row | {"n_images": len(job.batch)})
@@ -138,8 +136,8 @@ def transfer_circuits(
 
 def interchange(
     encoder: Encoder,
-    images: Mapping[ByClassAndDomain, Tensor],
-    graphs: Mapping[ByClassAndDomain, AttributionGraph],
+    images: Mapping[Key, Tensor],
+    graphs: Mapping[Key, AttributionGraph],
     scorer: ClassScorer,
     *,
     seed: int = 0,
@@ -194,8 +192,8 @@ class _Job:
 
 
 def _jobs(
-    images: Mapping[ByClassAndDomain, Tensor],
-    graphs: Mapping[ByClassAndDomain, AttributionGraph],
+    images: Mapping[Key, Tensor],
+    graphs: Mapping[Key, AttributionGraph],
     scorer: ClassScorer,
     work: Work,
 ) -> Iterator[_Job]:
