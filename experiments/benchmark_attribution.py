@@ -35,8 +35,7 @@ from circuitry import Encoder, class_logit
 from circuitry.circuits.attribution import DEFAULT_RULE, STUDY_RULE, AttributionSettings
 from circuitry.circuits.cost import count_operations, matrix_product_rate
 from circuitry.circuits.edges import edge_effects
-from circuitry.circuits.graph import NodeEffects, keep_units
-from circuitry.circuits.nodes import node_effects
+from circuitry.circuits.nodes import NodeEffects, keep_units, node_effects
 from circuitry.circuits.quadrature import QuadratureRule, parse_rule
 from circuitry.interventions.patching import patch_effects
 from circuitry.models.architectures import register_model

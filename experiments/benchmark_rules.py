@@ -23,8 +23,7 @@ from circuitry import Clip, DomainFolder, class_logit, load_clip
 from circuitry.circuits.attribution import AttributionSettings
 from circuitry.circuits.cost import count_operations
 from circuitry.circuits.edges import edge_effects
-from circuitry.circuits.graph import keep_units
-from circuitry.circuits.nodes import node_effects
+from circuitry.circuits.nodes import keep_units, node_effects
 from circuitry.circuits.quadrature import parse_rule
 from circuitry.interventions.circuits_under_test import read_images
 from circuitry.models.baselines import ZERO

@@ -21,8 +21,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuitry.circuits.edges import edge_effects
-from circuitry.circuits.graph import AttributionGraph, NodeEffects, keep_units
-from circuitry.circuits.nodes import node_effects
+from circuitry.circuits.graph import AttributionGraph
+from circuitry.circuits.nodes import NodeEffects, keep_units, node_effects
 from circuitry.circuits.quadrature import QuadratureRule, gauss_radau_rule, left_rule
 from circuitry.models.baselines import NAMES_OF_DATA, AnyBaseline, Baseline, Counterfactual, as_baseline, check_count
 from circuitry.models.batches import ImageBatches, Images, rows_that_fit

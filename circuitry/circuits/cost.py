@@ -19,8 +19,7 @@ from torch.utils.flop_counter import flop_registry
 
 from circuitry.circuits.attribution import AttributionSettings
 from circuitry.circuits.edges import edge_effects
-from circuitry.circuits.graph import keep_units
-from circuitry.circuits.nodes import node_effects
+from circuitry.circuits.nodes import keep_units, node_effects
 from circuitry.models.batches import ImageBatches, rows_that_fit
 from circuitry.models.encoder import Encoder, checked_sites
 from circuitry.models.metrics import Metric

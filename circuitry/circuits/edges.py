@@ -154,7 +154,7 @@ def _residuals_times_jacobian(
     residuals = _one_unit_each(y.detach() - target, down_dim)
     weight = _units_first(step, up_dim)
     rows = []
-    for chunk in _chunks(target.shape[down_dim], units_at_once):
+    for chunk in torch.split(torch.arange(target.shape[down_dim]), units_at_once):
         gradient = torch.func.vmap(partial(_product, y, delta))(residuals(chunk))
         flat = _units_first(gradient, up_dim + 1, lead=2)
         rows.append(torch.einsum("nbup,bup->nu", flat, weight))
@@ -178,7 +178,7 @@ def _jacobian_times_steps(
 
     columns = []
     with _batchable():
-        for chunk in _chunks(step.shape[up_dim], units_at_once):
+        for chunk in torch.split(torch.arange(step.shape[up_dim]), units_at_once):
             y, movement = torch.func.vmap(moved, out_dims=(None, 0))(steps(chunk))  # type: ignore[arg-type]
             flat = _units_first(movement, down_dim + 1, lead=2)
             columns.append(torch.einsum("nbdp,bdp->dn", flat, _units_first(y - target, down_dim)))
@@ -200,10 +200,6 @@ def _batchable() -> Iterator[None]:
                 yield
         finally:
             torch.backends.mha.set_fastpath_enabled(fast)
-
-
-def _chunks(units: int, at_once: int) -> tuple[Tensor, ...]:
-    return torch.split(torch.arange(units), at_once)
 
 
 def _one_unit_each(x: Tensor, unit_dim: int) -> Callable[[Tensor], Tensor]:

@@ -12,21 +12,51 @@ Negative means: removing the unit lowers the metric. The effects of a site sum t
 metric(baseline at the site) - metric(clean); both numbers are returned.
 """
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from einops import rearrange
+from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
-from circuitry.circuits.graph import Completeness, NodeEffects
+from circuitry.circuits.graph import Completeness
 from circuitry.circuits.quadrature import QuadratureRule
 from circuitry.models.baselines import AnyBaseline, as_baseline, check_count
 from circuitry.models.batches import ImageBatches
 from circuitry.models.encoder import Encoder, check_finite
 from circuitry.models.metrics import Metric, checked_metric, metric_name
 from circuitry.runs.errors import InputError
+
+
+@dataclass(frozen=True)
+class NodeEffects:
+    """Node scores of one set of images, before units are kept."""
+
+    scores: dict[str, np.ndarray]
+    """Mean effect [units] by site, signed."""
+    completeness: dict[str, Completeness]
+    n_images: int
+
+    @staticmethod
+    def merge(parts: Sequence["NodeEffects"]) -> "NodeEffects":
+        """Return the effects over the union of disjoint sets of images."""
+        total = sum(part.n_images for part in parts)
+        share = [part.n_images / total for part in parts]
+
+        def mean(values: Sequence[Any]) -> Any:
+            return sum(s * v for s, v in zip(share, values, strict=True))
+
+        sites = parts[0].scores
+        return NodeEffects(
+            {site: mean([part.scores[site] for part in parts]) for site in sites},
+            {site: Completeness(*(mean([p.completeness[site][i] for p in parts]) for i in (0, 1))) for site in sites},
+            total,
+        )
 
 
 def node_effects(
@@ -85,6 +115,18 @@ def node_effects(
         site: Completeness(float(scores[site].sum()), at_baseline[site] - clean_sum / count) for site in sites
     }
     return NodeEffects(scores, completeness, count)
+
+
+def keep_units(scores: Float[np.ndarray, " units"], fraction: float) -> Int[np.ndarray, " kept"]:
+    """Return the ceil(fraction * units) units with the largest absolute score, largest first.
+
+    Raises:
+        InputError: for a fraction outside (0, 1].
+    """
+    if not 0 < fraction <= 1:
+        raise InputError(f"The fraction of units to keep lies in (0, 1], but {fraction} was given.")
+    k = math.ceil(round(fraction * len(scores), 9))  # 0.07 * 100 is 7.000000000000001
+    return np.argsort(-np.abs(scores), kind="stable")[:k].astype(np.int64)
 
 
 def _clean_run(

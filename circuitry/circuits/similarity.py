@@ -9,16 +9,16 @@ Sets of graphs are compared by `across_domains`; what random circuits reach is `
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 from scipy import stats
-from scipy.stats import spearmanr
 
+from circuitry.circuits.circuit_arrays import check_depth, circuit_arrays, histogram_kernel, label_histograms
 from circuitry.circuits.comparable import check_comparable
-from circuitry.circuits.graph import AttributionGraph, Circuit, CircuitArrays
-from circuitry.circuits.weisfeiler_lehman import Histogram, check_depth, histogram_kernel, label_histograms
+from circuitry.circuits.graph import AttributionGraph, Circuit
 from circuitry.models.sites import INPUT
 from circuitry.runs.errors import InputError
 
@@ -73,7 +73,7 @@ def edge_jaccard(a: Circuit, b: Circuit) -> float:
     """
     _check_circuits(a, b)
     left_out = _without_effect(a.source, b.source)
-    return _jaccard(_edge_numbers(a.arrays_without(left_out)), _edge_numbers(b.arrays_without(left_out)))
+    return _jaccard(*(circuit_arrays(circuit, left_out).edges for circuit in (a, b)))
 
 
 def wl_kernel(a: Circuit, b: Circuit, depth: int = 1) -> float:
@@ -89,7 +89,7 @@ def wl_kernel(a: Circuit, b: Circuit, depth: int = 1) -> float:
     _check_circuits(a, b)
     check_depth(depth)
     left_out = _without_effect(a.source, b.source)
-    return histogram_kernel(*(label_histograms(circuit.arrays_without(left_out), depth) for circuit in (a, b)))
+    return histogram_kernel(*(label_histograms(circuit_arrays(circuit, left_out), depth) for circuit in (a, b)))
 
 
 def rank_similarity(a: AttributionGraph, b: AttributionGraph, kind: Literal["spearman", "cosine"]) -> dict[str, float]:
@@ -108,11 +108,10 @@ class PairSimilarity:
     """Several measures for many pairs of comparable graphs: what belongs to a single circuit is computed once."""
 
     def __init__(self, measures: Sequence[Measure], edges_per_node: int) -> None:
-        self.measures, self.edges_per_node = measures, edges_per_node
-        self.deepest = max((m.depth for m in measures if m.name == "wl_kernel"), default=0)
-        self._circuits: dict[int, Circuit] = {}
-        self._edges: dict[tuple[int, frozenset[str]], np.ndarray] = {}
-        self._histograms: dict[tuple[int, frozenset[str]], list[Histogram]] = {}
+        self.measures = measures
+        deepest = max((m.depth for m in measures if m.name == "wl_kernel"), default=0)
+        self._arrays = cache(lambda graph, left_out: circuit_arrays(graph.circuit(edges_per_node), left_out))
+        self._histograms = cache(lambda graph, left_out: label_histograms(self._arrays(graph, left_out), deepest))
 
     def __call__(self, a: AttributionGraph, b: AttributionGraph) -> dict[Measure, PairValues]:
         """Return the values of all measures for two graphs that `Comparable` has seen."""
@@ -123,29 +122,11 @@ class PairSimilarity:
         if measure.name == "node_overlap":
             return _node_overlap(a, b)
         if measure.name == "edge_jaccard":
-            return {None: _jaccard(self._edges_of(a, left_out), self._edges_of(b, left_out))}
+            return {None: _jaccard(*(self._arrays(graph, left_out).edges for graph in (a, b)))}
         if measure.name == "wl_kernel":
             upto = slice(measure.depth + 1)
-            ours, theirs = (self._histograms_of(graph, left_out)[upto] for graph in (a, b))
-            return {None: histogram_kernel(ours, theirs)}
+            return {None: histogram_kernel(*(self._histograms(graph, left_out)[upto] for graph in (a, b)))}
         return _rank_similarity(a, b, "spearman" if measure.name == "spearman" else "cosine")
-
-    def _arrays_of(self, graph: AttributionGraph, left_out: frozenset[str]) -> CircuitArrays:
-        if id(graph) not in self._circuits:
-            self._circuits[id(graph)] = graph.circuit(self.edges_per_node)
-        return self._circuits[id(graph)].arrays_without(left_out)
-
-    def _edges_of(self, graph: AttributionGraph, left_out: frozenset[str]) -> np.ndarray:
-        key = id(graph), left_out
-        if key not in self._edges:
-            self._edges[key] = _edge_numbers(self._arrays_of(graph, left_out))
-        return self._edges[key]
-
-    def _histograms_of(self, graph: AttributionGraph, left_out: frozenset[str]) -> list[Histogram]:
-        key = id(graph), left_out
-        if key not in self._histograms:
-            self._histograms[key] = label_histograms(self._arrays_of(graph, left_out), self.deepest)
-        return self._histograms[key]
 
 
 def chance_overlap(units: int, kept_a: int, kept_b: int) -> float:
@@ -211,14 +192,9 @@ def _jaccard(a: np.ndarray, b: np.ndarray) -> float:
     return common / union if union else float("nan")
 
 
-def _edge_numbers(circuit: CircuitArrays) -> np.ndarray:
-    numbers: np.ndarray = circuit.tails * circuit.n_units + circuit.heads
-    return numbers
-
-
 def _vector_similarity(x: np.ndarray, y: np.ndarray, kind: str) -> float:
     if kind == "spearman":
         constant = np.ptp(x) == 0 or np.ptp(y) == 0
-        return float("nan") if constant else float(spearmanr(x, y).statistic)
+        return float("nan") if constant else float(stats.spearmanr(x, y).statistic)
     norms = float(np.linalg.norm(x) * np.linalg.norm(y))
     return float(x @ y) / norms if norms else float("nan")

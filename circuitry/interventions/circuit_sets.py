@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from circuitry.circuits.graph import AttributionGraph, keep_units
+from circuitry.circuits.graph import AttributionGraph
+from circuitry.circuits.nodes import keep_units
 from circuitry.interventions.patches import Chosen, Places
 from circuitry.models.encoder import Encoder
 from circuitry.runs.errors import InputError
