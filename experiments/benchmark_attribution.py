@@ -32,14 +32,13 @@ import tyro
 from torch import Tensor, nn
 
 from circuitry import Encoder, class_logit
-from circuitry.circuits.attribution import DEFAULT_RULE, STUDY_RULE, AttributionSettings
 from circuitry.circuits.cost import count_operations, matrix_product_rate
 from circuitry.circuits.edges import edge_effects
 from circuitry.circuits.nodes import NodeEffects, keep_units, node_effects
 from circuitry.circuits.quadrature import QuadratureRule, parse_rule
+from circuitry.circuits.settings import DEFAULT_RULE, STUDY_RULE, AttributionSettings
 from circuitry.interventions.patching import patch_effects
 from circuitry.models.architectures import register_model
-from circuitry.models.baselines import ZERO
 from circuitry.models.batches import ImageBatches, rows_that_fit
 from circuitry.runs.workers import Work
 
@@ -169,25 +168,13 @@ def timed(
     encoder: Encoder, images: Tensor, weights: Tensor, settings: AttributionSettings
 ) -> tuple[NodeEffects, dict[tuple[str, str], np.ndarray], float, float]:
     """Return node effects, edge scores and the seconds that each took."""
-    rows = rows_that_fit(encoder, settings.memory_gib)
-    batches = ImageBatches(images, encoder, rows)
-    sites = settings.sites or encoder.sites
+    batches = ImageBatches(images, encoder, rows_that_fit(encoder, settings.memory_gib))
     started = time.perf_counter()
-    nodes = node_effects(
-        encoder, batches, class_logit(weights, 0), rule=settings.rule, baseline=ZERO, sites=sites, rows=rows
-    )
+    nodes = node_effects(encoder, batches, class_logit(weights, 0), settings)
     node_seconds = time.perf_counter() - started
     kept = {site: keep_units(scores, settings.node_fraction) for site, scores in nodes.scores.items()}
     started = time.perf_counter()
-    edges = edge_effects(
-        encoder,
-        batches,
-        kept,
-        rule=settings.edge_rule or settings.rule,
-        baseline=ZERO,
-        sites=sites,
-        memory=int(settings.memory_gib * 2**30),
-    )
+    edges = edge_effects(encoder, batches, kept, settings)
     return nodes, edges, node_seconds, time.perf_counter() - started
 
 

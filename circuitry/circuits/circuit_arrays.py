@@ -36,7 +36,8 @@ class CircuitArrays(NamedTuple):
     @property
     def edges(self) -> Int[np.ndarray, " edges"]:
         """A number for each edge."""
-        return self.tails * self.n_units + self.heads
+        numbers: np.ndarray = self.tails * self.n_units + self.heads
+        return numbers
 
 
 def circuit_arrays(circuit: Circuit, without: Collection[str] = ()) -> CircuitArrays:
@@ -51,8 +52,8 @@ def circuit_arrays(circuit: Circuit, without: Collection[str] = ()) -> CircuitAr
             columns = strongest_columns(scores, circuit.edges_per_node)
             tails.append(numbers[up][columns].ravel())
             heads.append(numbers[down].repeat(columns.shape[1]))
-    none = np.empty(0, np.int64)
-    return CircuitArrays(*(np.concatenate([none, *parts]) for parts in (nodes, tails, heads)), n_units)
+    joined = (np.concatenate([np.empty(0, np.int64), *parts]) for parts in (nodes, tails, heads))
+    return CircuitArrays(*joined, n_units=n_units)
 
 
 def check_depth(depth: int) -> None:

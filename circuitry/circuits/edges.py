@@ -20,7 +20,7 @@ images x positions inside the gap and by images outside, as the study does, what
 """
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
@@ -34,9 +34,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
 from circuitry.circuits.quadrature import QuadratureRule
-from circuitry.models.baselines import AnyBaseline, as_baseline
+from circuitry.circuits.settings import AttributionSettings
 from circuitry.models.batches import ImageBatches
-from circuitry.models.encoder import Encoder, clean_activations
+from circuitry.models.encoder import Encoder, checked_sites, clean_activations
 from circuitry.models.narrowing import narrowest
 from circuitry.models.sites import INPUT
 from circuitry.models.stages import NarrowStage
@@ -50,11 +50,7 @@ def edge_effects(
     encoder: Encoder,
     images: ImageBatches,
     kept_units: Mapping[str, Int[np.ndarray, " kept"]],
-    *,
-    rule: QuadratureRule,
-    baseline: AnyBaseline,
-    sites: Sequence[str],
-    memory: int,
+    settings: AttributionSettings,
     progress: bool = False,
 ) -> dict[tuple[str, str], np.ndarray]:
     """Return the scores [kept downstream, kept upstream] of all edges between consecutive sites.
@@ -63,17 +59,16 @@ def edge_effects(
         encoder: The encoder under study, frozen by the caller.
         images: The images of one class in one domain.
         kept_units: Units of the circuit by site.
-        rule: Quadrature rule of the path integral.
-        baseline: Where the path ends, see `circuitry.models.baselines`.
-        sites: Sites of the circuit in order; the image itself is left out.
-        memory: Bytes that the products with the Jacobian may take; on a CPU fewer are used, see `CACHED_BYTES`.
+        settings: Of these, the rule of edges, baseline, sites without the image itself, and the memory that products
+            with the Jacobian may take; on a CPU less is used, see `CACHED_BYTES`.
         progress: Show a bar over batches and pairs of sites.
 
     Raises:
         InputError: for activations or scores that are not finite, or a baseline that does not fit.
     """
-    baseline = as_baseline(baseline)
-    inner = [site for site in sites if site != INPUT]
+    baseline, rule = settings.resolved_baseline, settings.edge_rule or settings.rule
+    inner = [site for site in checked_sites(encoder, settings.sites) if site != INPUT]
+    memory = int(settings.memory_gib * 2**30)
     budget = min(memory, CACHED_BYTES) if encoder.device.type == "cpu" else memory
     kept = {site: torch.from_numpy(kept_units[site]).to(encoder.device) for site in inner}
     narrow = {

@@ -18,8 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from circuitry.circuits.attribution import AttributionSettings, attribute_halves
+from circuitry.circuits.attribution import attribute_halves
 from circuitry.circuits.graph_folder import FORMAT, HALVES, WHOLE, GraphFolder, Key, graph_file
+from circuitry.circuits.settings import AttributionSettings
 from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.data.images import image_listing
 from circuitry.models.clip import Clip

@@ -204,8 +204,8 @@ class AttributionGraph:
                 {site: tensors[f"kept_units/{site}"] for site in sites},
                 {(up, down): tensors[f"edge_scores/{up}->{down}"] for up, down in pairs},
                 {site: Completeness(*value) for site, value in header["completeness"].items()},
-                *(header[name] for name in _HEADER[2:]),
-                {site: tensors[name] for site in sites if (name := f"error_scores/{site}") in tensors},
+                **{name: header[name] for name in _HEADER[2:]},
+                error_scores={site: tensors[name] for site in sites if (name := f"error_scores/{site}") in tensors},
             )
         except KeyError as error:
             raise InputError(f"{path} lacks {error}: the file is damaged, make it again.") from error

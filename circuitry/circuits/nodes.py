@@ -14,6 +14,7 @@ metric(baseline at the site) - metric(clean); both numbers are returned.
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,9 +27,10 @@ from tqdm import tqdm
 
 from circuitry.circuits.graph import Completeness
 from circuitry.circuits.quadrature import QuadratureRule
-from circuitry.models.baselines import AnyBaseline, as_baseline, check_count
-from circuitry.models.batches import ImageBatches
-from circuitry.models.encoder import Encoder, check_finite
+from circuitry.circuits.settings import AttributionSettings
+from circuitry.models.baselines import check_count
+from circuitry.models.batches import ImageBatches, rows_that_fit
+from circuitry.models.encoder import Encoder, check_finite, checked_sites
 from circuitry.models.metrics import Metric, checked_metric, metric_name
 from circuitry.runs.errors import InputError
 
@@ -63,11 +65,7 @@ def node_effects(
     encoder: Encoder,
     images: ImageBatches,
     metric: Metric,
-    *,
-    rule: QuadratureRule,
-    baseline: AnyBaseline,
-    sites: Sequence[str],
-    rows: int,
+    settings: AttributionSettings,
     progress: bool = False,
 ) -> NodeEffects:
     """Return every unit's mean effect on the metric at every site.
@@ -76,23 +74,23 @@ def node_effects(
         encoder: The encoder under study, frozen by the caller.
         images: The images of one class in one domain.
         metric: Embeddings [B, D] -> one number per image, row by row.
-        rule: Quadrature rule of the path integral.
-        baseline: Where the path ends, see `circuitry.models.baselines`.
-        sites: Sites to score.
-        rows: Most images in one run.
+        settings: Of these, rule, baseline, sites, autocast and the memory for a run.
         progress: Show a bar over batches and sites.
 
     Raises:
         InputError: for no images, a metric of the wrong shape, activations, a metric or a gradient of it that are not
             finite, or a baseline that does not fit.
     """
-    baseline = as_baseline(baseline)
+    baseline, sites = settings.resolved_baseline, checked_sites(encoder, settings.sites)
+    rows = rows_that_fit(encoder, settings.memory_gib)
+    dtype = settings.autocast and getattr(torch, settings.autocast)
+    precision = torch.autocast(encoder.device.type, dtype=dtype) if dtype else nullcontext()
     sums = {site: np.zeros(0) for site in sites}
     clean_sum, count = 0.0, 0
     baseline_sums = dict.fromkeys(sites, 0.0)
-    with tqdm(desc="nodes", unit="site", disable=not progress, leave=False) as bar:
+    with precision, tqdm(desc="nodes", unit="site", disable=not progress, leave=False) as bar:
         for batch in images:
-            clean, first, value = _clean_run(encoder, batch, metric, sites, with_gradient=0.0 in rule.points)
+            clean, first, value = _clean_run(encoder, batch, metric, sites, with_gradient=0.0 in settings.rule.points)
             ends = baseline.activations(encoder, clean, count)
             for site in sites:
                 a, b = clean[site], ends[site]
@@ -100,7 +98,7 @@ def node_effects(
                     baseline_sums[site] += _metric_sum(encoder, metric, b, site)
                 elif not count:  # the same for all images, so once will do
                     baseline_sums[site] = _metric_sum(encoder, metric, b[:1], site)
-                gradient = _path_gradient(encoder, metric, a, b, site, rule, rows, first.get(site))
+                gradient = _path_gradient(encoder, metric, a, b, site, settings.rule, rows, first.get(site))
                 effect = _per_unit((b - a) * gradient, encoder.unit_dim(site)).sum(0).double().cpu().numpy()
                 _check_effect(effect, metric, site)
                 sums[site] = effect + (sums[site] if sums[site].size else 0)

@@ -17,6 +17,7 @@ import pandas as pd
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.nodes import node_effects
 from circuitry.circuits.quadrature import QuadratureRule
+from circuitry.circuits.settings import AttributionSettings
 from circuitry.interventions.effects import AttributionCheck
 from circuitry.interventions.patching import patch_effects
 from circuitry.models.baselines import AnyBaseline, as_baseline
@@ -118,13 +119,13 @@ def compare_rules(
         >>> rules = {"left 10": left_rule(10), "gradient x activation": left_rule(1)}
         >>> compare_rules(encoder, photos, metric, rules).groupby(["rule", "sample"])["spearman"].mean()
     """
-    rows = rows_that_fit(encoder, work.memory_gib)
-    batches = ImageBatches(images, encoder, rows)
+    batches = ImageBatches(images, encoder, rows_that_fit(encoder, work.memory_gib))
     exact = patch_effects(encoder, batches, metric, baseline=baseline, sites=sites, work=work)
     tables = []
     for name, rule in rules.items():
+        settings = AttributionSettings(rule=rule, baseline=baseline, sites=exact.sites, memory_gib=work.memory_gib)
         with encoder.frozen():
-            found = node_effects(encoder, batches, metric, rule=rule, baseline=baseline, sites=exact.sites, rows=rows)
+            found = node_effects(encoder, batches, metric, settings)
         everything = {site: np.arange(len(values)) for site, values in found.scores.items()}
         tables.append(_check(found.scores, exact.scores, top, everything).table().assign(rule=name))
     together = pd.concat(tables, ignore_index=True).replace({"sample": {"random": "all"}})

@@ -24,7 +24,7 @@ from circuitry import (
     load_clip,
     mean_baseline,
 )
-from circuitry.circuits.attribution import AttributionSettings
+from circuitry.circuits.settings import AttributionSettings
 from circuitry.interventions import CausalSettings
 from circuitry.interventions.faithfulness import AblationSettings, faithfulness_curve
 from circuitry.interventions.study import StudyOptions
