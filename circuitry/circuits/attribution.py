@@ -44,23 +44,17 @@ def attribute(
 ) -> AttributionGraph:
     """Score the units of an encoder, keep the strongest, and score the edges between them.
 
-    The modes of the caller (``no_grad``, ``inference_mode``, ``autocast``) change nothing. Parameters that
-    `AttributionSettings` has, too, mean the same and are explained there; only the default of ``rule`` differs.
+    The modes of the caller (``no_grad``, ``inference_mode``, ``autocast``) change nothing. Parameters that are not
+    among the following are explained at `AttributionSettings`; only the default of ``rule``, the study's, differs.
 
     Args:
         encoder: The encoder under study; its device and dtype are used.
         images: Tensor [B, 3, H, W] or an iterable of such batches, of one class in one domain. How it is cut
             changes nothing but rounding.
         metric: Embeddings [B, D] -> one number per image, e.g. `class_logit`.
-        node_fraction: Share of the units of a site that is kept, in (0, 1].
-        rule: Quadrature rule of the path integrals (default: the study's).
         baseline: Where the paths end: ``"zero"``, a `Baseline` such as `mean_baseline` makes, or counterfactual images
             [1, 3, H, W] or [B, 3, H, W], one for all images or one for every image.
-        sites: Sites to score, in the encoder's order (default: all).
-        batch_size: Images at a time (default: as many as fit the memory budget).
         progress: Show progress bars.
-        edge_rule: Quadrature rule of the edges (default: that of the nodes).
-        memory_gib: Budget for activations and gradients, in GiB.
 
     Raises:
         InputError: for settings out of range, unknown or unordered sites, images of another size or none, a metric of

@@ -81,7 +81,6 @@ def extract(
         >>> compare(graphs, measure="node_overlap")
     """
     settings = settings or AttributionSettings()
-    work = work or Work(memory_gib=settings.memory_gib)
     Extraction(clip, images, Path(out), classes, domains, n_images, seed, settings, metric, texts).run(work)
     return GraphFolder(out)
 
@@ -141,14 +140,9 @@ class Extraction:
         return JobFolder(self.out, FORMAT, self._config, jobs, listings)
 
     def run(self, work: Work | None = None, most: int | None = None) -> dict[Job, float]:
-        """Do what is unfinished, together with other processes that do the same.
+        """Do what is unfinished, together with other processes that do the same, and return the seconds by job done.
 
-        Args:
-            work: How; see `extract`.
-            most: Stop after so many jobs, to see how long they take.
-
-        Returns:
-            Seconds by job, of the jobs that this call did.
+        Stop after the ``most`` jobs, to see how long they take.
         """
         work = work or Work(memory_gib=self.settings.memory_gib)
         for key, records in self.selection.items():

@@ -59,11 +59,9 @@ def check_attribution(
     """Return the exact effects of a graph's top units and of a random sample beside their attributed scores.
 
     Args:
-        encoder: The encoder that was attributed.
+        encoder: As for metric and baseline, that of the attribution.
         images: The images that were attributed; on others the numbers also tell how the two sets differ.
-        metric: The metric that was attributed.
         graph: From `attribute`.
-        baseline: The baseline of the attribution.
         sample: How many units of each kind.
         work: Memory and progress.
 
@@ -103,14 +101,10 @@ def compare_rules(
     """Return how node scores by several rules correlate with exact patching, which is run once, for all units.
 
     Args:
-        encoder: The encoder under study.
-        images: A tensor [B, 3, H, W] or an iterable of such batches.
-        metric: Embeddings [B, D] -> one number per image.
+        encoder: As for images, metric, sites, work and errors, see `patch_effects`.
         rules: Quadrature rules by the name to show.
         baseline: Of attribution and of patching.
         top: Units with the largest |score| by the rule that are correlated apart.
-        sites: Sites to look at (default: all).
-        work: Memory and progress.
 
     Returns:
         Columns rule, site, sample (``all`` or ``top``), n_units, pearson, spearman; see `AttributionCheck.table`.

@@ -146,15 +146,8 @@ def interchange(
     """Put the activations of A's circuit units, from images of A, into runs on images of B, class by class.
 
     Every image of B gets an image of A at random, another one where A is B. A control takes random units, as many at
-    every site: what any exchange of that size does. Arguments and errors are those of `transfer_circuits`.
-
-    Args:
-        encoder: The encoder under study.
-        images: Images [B, 3, H, W] by (class, domain).
-        graphs: Circuits by (class, domain).
-        scorer: The metric of a class, and the classes among which an image is classified.
-        seed: Seed of the pairs of images and of the random units.
-        work: Memory and progress.
+    every site: what any exchange of that size does. Pairs of images and random units are drawn by ``seed``; the other
+    arguments and the errors are those of `transfer_circuits`.
 
     Returns:
         Columns class, circuit_domain, image_domain, change (of the metric, mean over images of B), random_change (by
