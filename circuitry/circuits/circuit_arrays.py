@@ -52,8 +52,9 @@ def circuit_arrays(circuit: Circuit, without: Collection[str] = ()) -> CircuitAr
             columns = strongest_columns(scores, circuit.edges_per_node)
             tails.append(numbers[up][columns].ravel())
             heads.append(numbers[down].repeat(columns.shape[1]))
-    joined = (np.concatenate([np.empty(0, np.int64), *parts]) for parts in (nodes, tails, heads))
-    return CircuitArrays(*joined, n_units=n_units)
+    none = np.empty(0, np.int64)
+    joined = [np.concatenate([none, *parts]) for parts in (nodes, tails, heads)]
+    return CircuitArrays(joined[0], joined[1], joined[2], n_units)
 
 
 def check_depth(depth: int) -> None:

@@ -146,18 +146,18 @@ def _residuals_times_jacobian(
     delta = torch.zeros_like(step, requires_grad=True)
     with torch.enable_grad(), _batchable():
         y = stage(delta)
+
+    def product(cotangent: Tensor) -> Tensor:
+        return torch.autograd.grad(y, delta, cotangent, retain_graph=True)[0]
+
     residuals = _one_unit_each(y.detach() - target, down_dim)
     weight = _units_first(step, up_dim)
     rows = []
     for chunk in torch.split(torch.arange(target.shape[down_dim]), units_at_once):
-        gradient = torch.func.vmap(partial(_product, y, delta))(residuals(chunk))
+        gradient = torch.func.vmap(product)(residuals(chunk))
         flat = _units_first(gradient, up_dim + 1, lead=2)
         rows.append(torch.einsum("nbup,bup->nu", flat, weight))
     return torch.cat(rows)
-
-
-def _product(y: Tensor, delta: Tensor, cotangent: Tensor) -> Tensor:
-    return torch.autograd.grad(y, delta, cotangent, retain_graph=True)[0]
 
 
 def _jacobian_times_steps(

@@ -203,7 +203,7 @@ class Extraction:
         paths = []
         for part, graph in made.items():  # the whole comes last: where it is, the halves are
             path = graph_file(self.out, class_name, domain, part)
-            provenance = self._made_by | {"images": used[part], "versions": self._versions}
+            provenance = self._made_by | {"images": used[part], "versions": versions()}
             asked = graph.settings | self._asked
             if named is not None:  # its name says it all, whatever rounding did to its values on another machine
                 asked.pop("baseline_digest")
@@ -222,10 +222,6 @@ class Extraction:
         """The model, the seed, and the digest of a baseline that is given as an object."""
         given = {} if self._named is not None else {"baseline_digest": self.settings.resolved_baseline.digest}
         return {"model": self.clip.name, "model_digest": self.clip.digest, "seed": self.seed, **given}
-
-    @cached_property
-    def _versions(self) -> dict[str, str]:
-        return versions()
 
     @cached_property
     def _config(self) -> dict[str, Any]:

@@ -19,7 +19,6 @@ from scipy import stats
 from circuitry.circuits.circuit_arrays import check_depth, circuit_arrays, histogram_kernel, label_histograms
 from circuitry.circuits.comparable import check_comparable
 from circuitry.circuits.graph import AttributionGraph, Circuit
-from circuitry.models.sites import INPUT
 from circuitry.runs.errors import InputError
 
 MEASURES = ("node_overlap", "edge_jaccard", "wl_kernel", "spearman", "cosine")
@@ -79,9 +78,7 @@ def edge_jaccard(a: Circuit, b: Circuit) -> float:
 def wl_kernel(a: Circuit, b: Circuit, depth: int = 1) -> float:
     """Return the normalised Weisfeiler-Lehman subtree kernel of two circuits, in [0, 1].
 
-    Labels start as the node names; ``depth`` times each becomes (label, sorted labels of its successors).
-    k sums, over depths 0..depth, the inner products of the label histograms, and is divided by
-    sqrt(k(a, a) k(b, b)). Sites where one of the two has no effect are left out; NaN when nothing is left.
+    See `circuit_arrays`. Sites where one of the two has no effect are left out; NaN when nothing is left.
 
     Raises:
         InputError: for a negative depth, and as `edge_jaccard`.
@@ -126,7 +123,7 @@ class PairSimilarity:
         if measure.name == "wl_kernel":
             upto = slice(measure.depth + 1)
             return {None: histogram_kernel(*(self._histograms(graph, left_out)[upto] for graph in (a, b)))}
-        return _rank_similarity(a, b, "spearman" if measure.name == "spearman" else "cosine")
+        return _rank_similarity(a, b, measure.name)
 
 
 def chance_overlap(units: int, kept_a: int, kept_b: int) -> float:
@@ -152,12 +149,8 @@ def chance_overlap(units: int, kept_a: int, kept_b: int) -> float:
 
 def chance_node_overlap(graph: AttributionGraph) -> pd.DataFrame:
     """Return the expected node overlap of two random circuits of this one's sizes: columns site, value."""
-    rows = [
-        (site, chance_overlap(len(graph.node_scores[site]), len(kept), len(kept)))
-        for site, kept in graph.kept_units.items()
-        if site != INPUT
-    ]
-    return pd.DataFrame(rows, columns=["site", "value"])
+    sizes = [(site, len(graph.node_scores[site]), len(graph.kept_units[site])) for site in graph.inner_sites]
+    return pd.DataFrame([(site, chance_overlap(n, k, k)) for site, n, k in sizes], columns=["site", "value"])
 
 
 def _check_circuits(a: Circuit, b: Circuit) -> None:
@@ -182,7 +175,8 @@ def _node_overlap(a: AttributionGraph, b: AttributionGraph) -> dict[str, float]:
 
 
 def _rank_similarity(a: AttributionGraph, b: AttributionGraph, kind: str) -> dict[str, float]:
-    return {site: _vector_similarity(a.node_scores[site], b.node_scores[site], kind) for site in a.inner_sites}
+    compare = _spearman if kind == "spearman" else _cosine
+    return {site: compare(a.node_scores[site], b.node_scores[site]) for site in a.inner_sites}
 
 
 def _jaccard(a: np.ndarray, b: np.ndarray) -> float:
@@ -192,9 +186,11 @@ def _jaccard(a: np.ndarray, b: np.ndarray) -> float:
     return common / union if union else float("nan")
 
 
-def _vector_similarity(x: np.ndarray, y: np.ndarray, kind: str) -> float:
-    if kind == "spearman":
-        constant = np.ptp(x) == 0 or np.ptp(y) == 0
-        return float("nan") if constant else float(stats.spearmanr(x, y).statistic)
+def _spearman(x: np.ndarray, y: np.ndarray) -> float:
+    constant = np.ptp(x) == 0 or np.ptp(y) == 0
+    return float("nan") if constant else float(stats.spearmanr(x, y).statistic)
+
+
+def _cosine(x: np.ndarray, y: np.ndarray) -> float:
     norms = float(np.linalg.norm(x) * np.linalg.norm(y))
     return float(x @ y) / norms if norms else float("nan")

@@ -161,11 +161,7 @@ class CircuitsUnderTest:
         return ReadImages(own, others if len(others) else None)
 
     def found_on(self, class_name: str, domain: str) -> Tensor:
-        """Return the images of a class and domain on which its circuit was found [B, 3, H, W].
-
-        Raises:
-            InputError: when none of them can be read.
-        """
+        """Return the images of a class and domain on which its circuit was found; see `read_some`."""
         return self.read_some(self._ranked((class_name, domain))[: self._found_with["n_images"]])
 
     def read_some(self, records: Sequence[ImageRecord]) -> Tensor:

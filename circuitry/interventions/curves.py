@@ -209,8 +209,7 @@ def curves_by_domain(curves: Sequence[FaithfulnessCurve], measure: str = "faithf
 def areas_by_domain(curves: Sequence[FaithfulnessCurve]) -> pd.DataFrame:
     """Return the areas under the curves of each domain, classes pooled; each area of its ranking, where there is one.
 
-    Returns:
-        Columns domain, ranking, measure (``CPR``, ``CMD``), circuit (``kept``, ``random``), value, low, high.
+    Columns domain, ranking, measure (``CPR``, ``CMD``), circuit (``kept``, ``random``), value, low, high.
     """
     parts = []
     for domain in dict.fromkeys(curve.domain for curve in curves):
@@ -239,25 +238,15 @@ class Span(NamedTuple):
 
 
 def span(curves: pd.DataFrame, circuit: str, fraction: float) -> Span:
-    """Return the span over domains of a curve's values at one size.
-
-    Args:
-        curves: From `curves_by_domain`.
-        circuit: ``kept``, ``complement`` or ``random``.
-        fraction: The size, one of the table's.
-    """
+    """Return the span over domains of a circuit's values at one size, both of the table of `curves_by_domain`."""
     found = curves[(curves["circuit"] == circuit) & (curves["fraction"] == fraction)]["value"]
     return Span(float(found.min()), float(found.max()))
 
 
 def mean_over_depth(one_site: pd.DataFrame) -> pd.DataFrame:
-    """Return means over domains by site of curves whose circuits are kept at one site at a time.
+    """Return means over domains of ``kept`` and ``random`` circuits of one size, kept at one site at a time.
 
-    Args:
-        one_site: From `curves_by_domain`, of one size.
-
-    Returns:
-        Index site, in order; columns ``kept`` and ``random``.
+    Takes a table of `curves_by_domain`; the index is the site, in order.
     """
     rows = one_site[one_site["circuit"].isin(["kept", "random"])]
     means = rows.pivot_table("value", "sites", "circuit", sort=False)

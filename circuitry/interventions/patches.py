@@ -1,11 +1,7 @@
 """Interventions: frozen values that say where and what, and the context manager that writes them at the sites.
 
-1. a `Patch` names a site, units and positions there, and the value they take;
-2. `patched` checks that no two patches write the same place, and hooks one function per site that writes all
-   of that site's patches at once, each from the unpatched activation;
-3. when the block ends, however it ends, the hooks are gone.
-
-Whole runs and partial runs alike: a patch acts whenever a run passes its site, the start of the run included.
+A patch acts whenever a run, whole or partial, passes its site, the start of the run included. All patches of a site are
+written at once, each from the unpatched activation.
 """
 
 from collections.abc import Callable, Iterator, Sequence

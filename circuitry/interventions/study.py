@@ -1,11 +1,6 @@
-"""The causal checks of a whole folder of circuits, on images that they were not found on.
+"""The causal checks of a whole folder of circuits, on images that they were not found on, and scripts' options.
 
-1. `CausalStudy.extract_faithfulness`: the curves of every (class, domain);
-2. `CausalStudy.extract_transfer`: tables of every class, circuits kept and interchanged between domains;
-3. `CausalStudy.pixels`: what the pixels of a few images add;
-4. `StudyOptions`: the same as options of scripts.
-
-The first two leave a `JobFolder`: shared among processes, gone on with wherever it stopped, checked and repaired.
+Faithfulness and transfer leave a `JobFolder`: shared among processes, gone on with where it stopped, and repaired.
 """
 
 import logging
@@ -67,7 +62,7 @@ class CausalStudy(CircuitsUnderTest):
             rankings: Which units come first, a curve for each; see `AblationSettings`, as for fractions, random_draws
                 and seed.
             one_site: Ablate at one site at a time, a curve for each, instead of at all sites together.
-            work: Which process this is, memory, and what to do with images that cannot be read; it changes no number.
+            work: See `extract`.
 
         Returns:
             The curves, class by class; a class and domain of which no image can be read is left out with a warning.
@@ -127,7 +122,7 @@ class CausalStudy(CircuitsUnderTest):
             one_site: Keep circuits at one site at a time, too, with everything else as it is.
             exchange: Whether activations are interchanged, too.
             seed: See `interchange`.
-            work: Which process this is, memory, and what to do with images that cannot be read; it changes no number.
+            work: See `extract`.
 
         Returns:
             ``transfer``: table of `transfer_circuits` with the column ``sites``: ``all`` or the one site; with
@@ -179,12 +174,6 @@ class CausalStudy(CircuitsUnderTest):
         self, class_name: str, domain: str, *, n_images: int = 3, work: Work = Work()
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Return a few images and what each pixel adds to the class's metric, through the model and its circuit.
-
-        Args:
-            class_name: Class of the circuit and of the images.
-            domain: Their domain.
-            n_images: How many images.
-            work: Memory.
 
         Returns:
             The images as bytes [B, H, W, 3], and maps [B, H, W] by title: the whole model; the circuit kept at its last

@@ -137,24 +137,15 @@ def transfer_over_depth(
 
 
 def lead_of_own_circuits(over_depth: pd.DataFrame) -> "pd.Series[float]":
-    """Return by how much a domain's own circuits are ahead of the other domains', by site, the largest lead first.
-
-    Args:
-        over_depth: From `transfer_over_depth`.
-    """
+    """Return by how much own circuits lead in a table of `transfer_over_depth`, by site, the largest lead first."""
     means = over_depth.pivot(index="site", columns="domain", values="value")
     return (means[OWN] - means[OTHER]).dropna().sort_values(ascending=False, kind="stable")
 
 
 def transfer_correlations(transfer: pd.DataFrame, similarity: pd.DataFrame) -> pd.DataFrame:
-    """Return the rank correlation of transfer with structural similarity for each ablated site.
+    """Return the correlation of transfer with similarity (`transfer_against_similarity`) for each ablated site.
 
-    Args:
-        transfer: A transfer table with the column ``sites``.
-        similarity: Structural similarity of the domains, from `domain_matrix`.
-
-    Returns:
-        Columns sites, then rho and p of faithfulness and, where it was measured, of selectivity, then pairs.
+    Columns sites, then rho and p of faithfulness and, where it was measured, of selectivity, then pairs.
     """
     rows = []
     for sites, part in transfer.groupby("sites", sort=False):
