@@ -80,8 +80,8 @@ def planted_convolution(noise: float = 0.02, seed: int = 0) -> PlantedCircuit:
     conv1, conv2, head = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1), nn.Linear(8, 4)
     tower = nn.ModuleList([conv1, conv2, head]).requires_grad_(False)
     _noisy(tower, noise, generator)
-    _centre(conv1, {(0, 0): 1.0, (1, 1): 1.0, (2, 2): 9.0, (3, 0): 9.0})
-    _centre(conv2, {(0, 0): 1.0, (1, 1): 1.0, (2, 2): 0.1, (3, 3): 0.1})
+    _add(conv1.weight[:, :, 1, 1], {(0, 0): 1.0, (1, 1): 1.0, (2, 2): 9.0, (3, 0): 9.0})
+    _add(conv2.weight[:, :, 1, 1], {(0, 0): 1.0, (1, 1): 1.0, (2, 2): 0.1, (3, 3): 0.1})
     assert conv2.bias is not None
     conv2.bias[0] -= 0.3
     _add(head.weight, {(0, 0): 2.0, (0, 1): 1.0, (1, 2): 3.0, (2, 3): 3.0})
@@ -210,7 +210,3 @@ def _noisy(tower: nn.Module, noise: float, generator: torch.Generator) -> None:
 def _add(weight: Tensor, entries: Mapping[tuple[int, int], float]) -> None:
     for place, value in entries.items():
         weight[place] += value
-
-
-def _centre(conv: nn.Conv2d, entries: Mapping[tuple[int, int], float]) -> None:
-    _add(conv.weight[:, :, 1, 1], entries)
