@@ -102,18 +102,14 @@ def edge_effects(
                     units_at_once=max(1, budget // (4 * a.element_size() * max(a.numel(), clean[down].numel()))),
                 )
                 sums[up, down] += scores.double().cpu().numpy()
-                _check_scores(sums[up, down], up, down)
+                if not np.isfinite(sums[up, down]).all():
+                    raise InputError(
+                        f"Scores of edges from {up!r} to {down!r} are NaN or infinite, although both activations are "
+                        "finite: give an encoder of higher precision, or look at the stage between them."
+                    )
                 bar.update()
             count += len(batch)
     return {pair: 2 * total / (count**2 * positions[pair]) for pair, total in sums.items()}
-
-
-def _check_scores(scores: np.ndarray, up: str, down: str) -> None:
-    if not np.isfinite(scores).all():
-        raise InputError(
-            f"Scores of edges from {up!r} to {down!r} are NaN or infinite, although both activations are finite: give "
-            "an encoder of higher precision, or look at the stage between them."
-        )
 
 
 def _pair_scores(

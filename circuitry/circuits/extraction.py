@@ -1,10 +1,7 @@
 """Circuits of every (class, domain) of a data set, as a folder of graph files.
 
-1. the images and everything else that shapes a number go into the manifest of a `JobFolder`; another configuration on
-   the same folder, or other images, are refused with the difference;
-2. each (class, domain) is one job: load its images, attribute all of them and each of two halves (the halves'
-   circuits give the noise ceiling), write three graph files;
-3. what is there and sound is kept, what is damaged is made again, and several processes share the jobs.
+Each (class, domain) is one job of a `JobFolder`: load its images, attribute all of them and each of two halves (the
+halves' circuits give the noise ceiling), write three graph files.
 """
 
 import logging

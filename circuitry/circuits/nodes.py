@@ -100,7 +100,12 @@ def node_effects(
                     baseline_sums[site] = _metric_sum(encoder, metric, b[:1], site)
                 gradient = _path_gradient(encoder, metric, a, b, site, settings.rule, rows, first.get(site))
                 effect = _per_unit((b - a) * gradient, encoder.unit_dim(site)).sum(0).double().cpu().numpy()
-                _check_effect(effect, metric, site)
+                if not np.isfinite(effect).all():
+                    raise InputError(
+                        f"The gradient of the metric {metric_name(metric)!r} by the activation at site {site!r} is NaN "
+                        "or infinite on the path to the baseline, although the metric itself is finite: look at its "
+                        "derivative there."
+                    )
                 sums[site] = effect + (sums[site] if sums[site].size else 0)
                 bar.update()
             clean_sum, count = clean_sum + value, count + len(batch)
@@ -175,14 +180,6 @@ def _path_gradient(
         for w, part in zip(weights, parts, strict=True):
             total.add_(part, alpha=w)
     return total
-
-
-def _check_effect(effect: np.ndarray, metric: Metric, site: str) -> None:
-    if not np.isfinite(effect).all():
-        raise InputError(
-            f"The gradient of the metric {metric_name(metric)!r} by the activation at site {site!r} is NaN or infinite "
-            "on the path to the baseline, although the metric itself is finite: look at its derivative there."
-        )
 
 
 def _gradients(value: Tensor, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:

@@ -17,8 +17,8 @@ KeptUnits = Mapping[str, Chosen]
 """The units of a circuit by site: numbers, or a boolean mask; a site that is not there is left alone."""
 
 RANKINGS = ("absolute", "signed")
-"""Which units come first: those with the largest |score| (MIB's choice for CMD), or those whose removal lowers the
-metric most (MIB's choice for CPR)."""
+"""Which units come first: ``absolute``: those with the largest |score| (MIB's choice for CMD); ``signed``: those whose
+removal lowers the metric most (MIB's choice for CPR)."""
 
 
 def choose_sites(graph: AttributionGraph, sites: Sequence[str] | None = None) -> list[str]:

@@ -42,8 +42,7 @@ class FaithfulnessCurve:
     fractions: tuple[float, ...]
     """Share of the units kept at every site, ascending."""
     ranking: str
-    """Which units come first: ``absolute``: the largest |score| (MIB's choice for CMD); ``signed``: those whose
-    removal lowers the metric most (MIB's choice for CPR)."""
+    """Which units come first, see `circuit_sets.RANKINGS`."""
     n_units: tuple[int, ...]
     """Units kept over all sites, by fraction."""
     full: Float[np.ndarray, " images"]

@@ -1,11 +1,7 @@
 """Faithfulness: does a circuit alone do what the model does?
 
-The metric is measured in ablated runs, and averaged over the images before any division:
-
-    faithfulness(C) = (m(C) - m(nothing kept)) / (m(M) - m(nothing kept))
-
-Curves are over the sizes of the MIB benchmark (Mueller et al. 2025, arXiv 2504.13151), beside the complement of every
-circuit and random circuits of its size.
+The metric is measured in ablated runs, over the sizes of the MIB benchmark (Mueller et al. 2025, arXiv 2504.13151),
+beside the complement of every circuit and random circuits of its size; see `FaithfulnessCurve`.
 """
 
 from collections.abc import Sequence
@@ -46,7 +42,7 @@ class AblationSettings:
     sites: Sequence[str] | None = None
     """Sites to ablate at (default: all of the graph but `input`)."""
     ranking: str = "absolute"
-    """Which units come first: ``absolute``: by |score|, or ``signed``: those whose removal lowers the metric most."""
+    """Which units come first, see `circuit_sets.RANKINGS`."""
     fractions: Sequence[float] = MIB_FRACTIONS
     """Sizes of the circuits of a curve as shares of the units of every site, ascending in (0, 1]."""
     keep_error: bool = False
