@@ -10,7 +10,6 @@ from . import training as training
 from .circuits.across_domains import compare as compare
 from .circuits.across_domains import compare_domains as compare_domains
 from .circuits.across_domains import compare_halves as compare_halves
-from .circuits.attribution import AttributionSettings as AttributionSettings
 from .circuits.attribution import attribute as attribute
 from .circuits.extraction import extract as extract
 from .circuits.graph import AttributionGraph as AttributionGraph
@@ -19,6 +18,7 @@ from .circuits.graph_folder import GraphFolder as GraphFolder
 from .circuits.quadrature import gauss_radau_rule as gauss_radau_rule
 from .circuits.quadrature import left_rule as left_rule
 from .circuits.quadrature import midpoint_rule as midpoint_rule
+from .circuits.settings import AttributionSettings as AttributionSettings
 from .circuits.similarity import edge_jaccard as edge_jaccard
 from .circuits.similarity import node_overlap as node_overlap
 from .circuits.similarity import wl_kernel as wl_kernel

@@ -23,7 +23,6 @@ from functools import partial
 from itertools import pairwise
 from typing import TypeVar
 
-import numpy as np
 import open_clip
 import pandas as pd
 import torch
@@ -32,15 +31,13 @@ import tyro
 from torch import Tensor, nn
 
 from circuitry import Encoder, class_logit
-from circuitry.circuits.attribution import DEFAULT_RULE, STUDY_RULE, AttributionSettings
 from circuitry.circuits.cost import count_operations, matrix_product_rate
 from circuitry.circuits.edges import edge_effects
-from circuitry.circuits.graph import NodeEffects, keep_units
-from circuitry.circuits.nodes import node_effects
-from circuitry.circuits.quadrature import QuadratureRule, parse_rule
+from circuitry.circuits.nodes import keep_units, node_effects
+from circuitry.circuits.quadrature import parse_rule
+from circuitry.circuits.settings import DEFAULT_RULE, STUDY_RULE, AttributionSettings
 from circuitry.interventions.patching import patch_effects
 from circuitry.models.architectures import register_model
-from circuitry.models.baselines import ZERO
 from circuitry.models.batches import ImageBatches, rows_that_fit
 from circuitry.runs.workers import Work
 
@@ -151,45 +148,20 @@ def baseline(
     return nodes, edges, node_seconds, edge_seconds
 
 
-def ours(
-    encoder: Encoder, images: Tensor, weights: Tensor, rule: QuadratureRule, edge_rule: QuadratureRule
-) -> tuple[Scores, EdgeRows, float, float]:
-    """Return this package's scores and seconds; edges are those of all kept units."""
-    nodes, edges, node_seconds, edge_seconds = timed(
-        encoder, images, weights, AttributionSettings(rule=rule, edge_rule=edge_rule)
-    )
-    return (
-        {site: torch.from_numpy(v) for site, v in nodes.scores.items()},
-        {pair: torch.from_numpy(v) for pair, v in edges.items()},
-        node_seconds,
-        edge_seconds,
-    )
-
-
 def timed(
     encoder: Encoder, images: Tensor, weights: Tensor, settings: AttributionSettings
-) -> tuple[NodeEffects, dict[tuple[str, str], np.ndarray], float, float]:
-    """Return node effects, edge scores and the seconds that each took."""
-    rows = rows_that_fit(encoder, settings.memory_gib)
-    batches = ImageBatches(images, encoder, rows)
-    sites = settings.sites or encoder.sites
+) -> tuple[Scores, EdgeRows, float, float]:
+    """Return this package's node scores, scores of all edges between kept units, and the seconds that each took."""
+    batches = ImageBatches(images, encoder, rows_that_fit(encoder, settings.memory_gib))
     started = time.perf_counter()
-    nodes = node_effects(
-        encoder, batches, class_logit(weights, 0), rule=settings.rule, baseline=ZERO, sites=sites, rows=rows
-    )
+    nodes = node_effects(encoder, batches, class_logit(weights, 0), settings)
     node_seconds = time.perf_counter() - started
     kept = {site: keep_units(scores, settings.node_fraction) for site, scores in nodes.scores.items()}
     started = time.perf_counter()
-    edges = edge_effects(
-        encoder,
-        batches,
-        kept,
-        rule=settings.edge_rule or settings.rule,
-        baseline=ZERO,
-        sites=sites,
-        memory=int(settings.memory_gib * 2**30),
-    )
-    return nodes, edges, node_seconds, time.perf_counter() - started
+    edges = edge_effects(encoder, batches, kept, settings)
+    edge_seconds = time.perf_counter() - started
+    node_scores = {site: torch.from_numpy(v) for site, v in nodes.scores.items()}
+    return node_scores, {pair: torch.from_numpy(v) for pair, v in edges.items()}, node_seconds, edge_seconds
 
 
 def full_tower_sweep(
@@ -226,9 +198,10 @@ def run(config: Config) -> pd.DataFrame:
     for name in config.models:
         tower, encoder, images, weights = _prepared(name, config.images, config.seed)
         with encoder.fast():  # as `attribute` does
-            nodes, edges, node_seconds, edge_seconds = ours(encoder, images, weights, STUDY_RULE, STUDY_RULE)
-            better = parse_rule(config.rule), parse_rule(config.edge_rule)
-            *_, better_nodes, better_edges = ours(encoder, images, weights, *better)
+            study = AttributionSettings(rule=STUDY_RULE)
+            nodes, edges, node_seconds, edge_seconds = timed(encoder, images, weights, study)
+            better = AttributionSettings(rule=parse_rule(config.rule), edge_rule=parse_rule(config.edge_rule))
+            *_, better_nodes, better_edges = timed(encoder, images, weights, better)
         naive_nodes, naive_edges, naive_node_seconds, naive_edge_seconds = baseline(
             tower, encoder.sites, images, weights, config.units_per_pair
         )
@@ -267,7 +240,7 @@ def cost_table(encoder: Encoder, images: Tensor, weights: Tensor) -> pd.DataFram
     for what, value, k, fraction, sites in settings:
         chosen = AttributionSettings(node_fraction=fraction, rule=one, sites=sites)
         nodes, _, node_seconds, edge_seconds = timed(encoder, images[:k], weights, chosen)
-        kept = sum(math.ceil(fraction * len(v)) for v in nodes.scores.values())
+        kept = sum(math.ceil(fraction * len(v)) for v in nodes.values())
         rows.append((what, value, k, kept, len(sites), node_seconds, edge_seconds))
     columns = ["what grows", "value", "images", "kept units", "sites", "node seconds", "edge seconds"]
     return pd.DataFrame(rows, columns=columns)

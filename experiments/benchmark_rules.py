@@ -11,7 +11,7 @@ cheaper and no worse.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,12 @@ import pandas as pd
 from torch import Tensor
 
 from circuitry import Clip, DomainFolder, class_logit, load_clip
-from circuitry.circuits.attribution import AttributionSettings
 from circuitry.circuits.cost import count_operations
 from circuitry.circuits.edges import edge_effects
-from circuitry.circuits.graph import keep_units
-from circuitry.circuits.nodes import node_effects
+from circuitry.circuits.nodes import keep_units, node_effects
 from circuitry.circuits.quadrature import parse_rule
-from circuitry.interventions.tested_images import read_images
-from circuitry.models.baselines import ZERO
+from circuitry.circuits.settings import AttributionSettings
+from circuitry.interventions.circuits_under_test import read_images
 from circuitry.models.batches import ImageBatches, rows_that_fit
 from circuitry.models.metrics import Metric
 from circuitry.runs.command_line import run_script
@@ -89,19 +87,13 @@ def main(config: Config) -> None:
 def errors(clip: Clip, images: Tensor, metric: Metric, config: Config) -> pd.DataFrame:
     """Return the errors of every rule for one circuit: columns rule, node error, edge error, kept units."""
     encoder = clip.encoder
-    rows = rows_that_fit(encoder, 1.0)
-    batches = ImageBatches(images, encoder, rows)
-    sites = encoder.sites
+    batches = ImageBatches(images, encoder, rows_that_fit(encoder, 1.0))
 
     def nodes(rule: str) -> dict[str, np.ndarray]:
-        return node_effects(
-            encoder, batches, metric, rule=parse_rule(rule), baseline=ZERO, sites=sites, rows=rows
-        ).scores
+        return node_effects(encoder, batches, metric, AttributionSettings(rule=parse_rule(rule))).scores
 
     def edges(rule: str) -> dict[tuple[str, str], np.ndarray]:
-        return edge_effects(
-            encoder, batches, kept, rule=parse_rule(rule), baseline=ZERO, sites=sites, memory=rows * 2**20
-        )
+        return edge_effects(encoder, batches, kept, AttributionSettings(rule=parse_rule(rule)))
 
     found = []
     with encoder.frozen(), encoder.fast():
@@ -125,7 +117,7 @@ def _relative(scores: Mapping[Any, np.ndarray], exact: Mapping[Any, np.ndarray])
 def relative_costs(clip: Clip, metric: Metric, rules: tuple[str, ...]) -> pd.DataFrame:
     """Return the counted operations of nodes and edges by rule, relative to the study's rule."""
     counts = {
-        rule: count_operations(clip.encoder, metric, replace(AttributionSettings(), rule=parse_rule(rule)))
+        rule: count_operations(clip.encoder, metric, AttributionSettings(rule=parse_rule(rule)))
         for rule in dict.fromkeys([STUDY, *rules])
     }
     rows = [(r, n / counts[STUDY].nodes, e / counts[STUDY].edges) for r, (n, e) in counts.items()]

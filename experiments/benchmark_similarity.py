@@ -19,8 +19,8 @@ import numpy as np
 
 from circuitry import AttributionGraph, GraphFolder, compare_domains
 from circuitry.circuits import Measure
-from circuitry.circuits.graph import keep_units
 from circuitry.circuits.graph_folder import FORMAT
+from circuitry.circuits.nodes import keep_units
 from circuitry.runs.command_line import run_script
 from circuitry.runs.files import whole_file
 

@@ -25,11 +25,9 @@ import pandas as pd
 
 from circuitry.interventions.attribution_check import check_attribution, compare_rules
 from circuitry.interventions.circuit_sets import choose_sites
-from circuitry.interventions.curves import FaithfulnessCurve, curves_by_domain
+from circuitry.interventions.curves import FaithfulnessCurve, curves_by_domain, nearest_to_a_tenth, span
 from circuitry.interventions.planted import RULES, planted_attention, planted_convolution, score_methods
-from circuitry.interventions.study import CausalStudy
-from circuitry.interventions.study_options import StudyOptions
-from circuitry.interventions.summaries import nearest_to_a_tenth, span
+from circuitry.interventions.study import CausalStudy, StudyOptions
 from circuitry.reports.figures.style import domain_marks
 from circuitry.reports.page import Report, write_results
 from circuitry.reports.sections.interventions import (

@@ -28,7 +28,7 @@ from circuitry.data.mixtures.files import read_captions, write_mixture
 from circuitry.data.mixtures.selection import MixtureSettings, admitted
 from circuitry.data.toy.write import CLASSES, DrawingSettings, write_toy
 from circuitry.interventions.attribution_check import check_attribution
-from circuitry.interventions.causal_settings import CausalSettings
+from circuitry.interventions.circuits_under_test import CausalSettings
 from circuitry.interventions.curves import FaithfulnessCurve, curves_by_domain
 from circuitry.interventions.effects import AttributionCheck
 from circuitry.interventions.study import CausalStudy

@@ -22,10 +22,8 @@ import pandas as pd
 
 from circuitry import compare, compare_halves, domain_matrix
 from circuitry.interventions.circuit_sets import choose_sites
-from circuitry.interventions.study import CausalStudy
-from circuitry.interventions.study_options import StudyOptions
-from circuitry.interventions.summaries import transfer_correlations
-from circuitry.interventions.transfer_tables import transfer_matrix, transfer_over_depth
+from circuitry.interventions.study import CausalStudy, StudyOptions
+from circuitry.interventions.transfer_tables import transfer_correlations, transfer_matrix, transfer_over_depth
 from circuitry.reports.figures.style import domain_marks
 from circuitry.reports.page import Report, write_results
 from circuitry.reports.sections.interventions import add_interchange, add_transfer

@@ -1,7 +1,6 @@
 from .across_domains import compare as compare
 from .across_domains import compare_domains as compare_domains
 from .across_domains import compare_halves as compare_halves
-from .attribution import AttributionSettings as AttributionSettings
 from .attribution import attribute as attribute
 from .attribution import attribute_halves as attribute_halves
 from .cost import count_operations as count_operations
@@ -17,6 +16,7 @@ from .quadrature import gauss_radau_rule as gauss_radau_rule
 from .quadrature import left_rule as left_rule
 from .quadrature import midpoint_rule as midpoint_rule
 from .quadrature import parse_rule as parse_rule
+from .settings import AttributionSettings as AttributionSettings
 from .settings import CircuitSettings as CircuitSettings
 from .similarity import Measure as Measure
 from .similarity import chance_node_overlap as chance_node_overlap

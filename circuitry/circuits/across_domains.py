@@ -72,19 +72,11 @@ def compare_halves(
 ) -> pd.DataFrame:
     """Compare circuits from two disjoint halves of the images of the same class and domain: the noise ceiling.
 
-    Args:
-        halves: Pairs of graphs, e.g. ``graphs.halves()``.
-        measure: One of `MEASURES`.
-        classes: A subset of the classes.
-        edges_per_node: Edges of the circuits; see `AttributionGraph.circuit`.
-        depth: Depth of the Weisfeiler-Lehman kernel.
+    Takes pairs of graphs, e.g. ``graphs.halves()``; the other arguments and errors are those of `compare`.
 
     Returns:
         Tidy table: class, domain, site, value. Each half has half the images, so it is a cautious ceiling for
         circuits from all of them.
-
-    Raises:
-        InputError: as `compare`.
     """
     wanted = Measure(measure, depth)
     return _compare_halves(halves, [wanted], Comparable(), classes, edges_per_node)[wanted]
@@ -111,7 +103,7 @@ def compare_domains(
         A `Comparison` by name of the measure.
 
     Raises:
-        InputError: when no class has circuits in two domains, and as `compare`.
+        InputError: as `compare`, and when no class has circuits in two domains.
 
     Example:
         >>> graphs = extract(clip, images, "runs/x")

@@ -17,12 +17,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from circuitry.circuits.attribution import AttributionSettings
 from circuitry.circuits.edges import edge_effects
-from circuitry.circuits.graph import keep_units
-from circuitry.circuits.nodes import node_effects
+from circuitry.circuits.nodes import keep_units, node_effects
+from circuitry.circuits.settings import AttributionSettings
 from circuitry.models.batches import ImageBatches, rows_that_fit
-from circuitry.models.encoder import Encoder, checked_sites
+from circuitry.models.encoder import Encoder
 from circuitry.models.metrics import Metric
 from circuitry.runs.errors import InputError
 
@@ -60,25 +59,13 @@ def count_operations(encoder: Encoder, metric: Metric, settings: AttributionSett
         >>> nodes, edges = count_operations(clip.encoder, class_logit(weights, 0), AttributionSettings())
     """
     image = torch.randn(1, 3, *encoder.image_size, device=encoder.device, dtype=encoder.dtype)
-    sites, baseline = checked_sites(encoder, settings.sites), settings.resolved_baseline
-    rows = rows_that_fit(encoder, settings.memory_gib)
-    batches = ImageBatches(image, encoder, rows)
+    batches = ImageBatches(image, encoder, rows_that_fit(encoder, settings.memory_gib))  # measured before it counts
     with encoder.frozen(), encoder.fast():
         with _Counter() as nodes_counter:
-            nodes = node_effects(
-                encoder, batches, metric, rule=settings.rule, baseline=baseline, sites=sites, rows=rows
-            )
+            nodes = node_effects(encoder, batches, metric, settings)
         kept = {site: keep_units(scores, settings.node_fraction) for site, scores in nodes.scores.items()}
         with _Counter() as edges_counter:
-            edge_effects(
-                encoder,
-                batches,
-                kept,
-                rule=settings.edge_rule or settings.rule,
-                baseline=baseline,
-                sites=sites,
-                memory=int(settings.memory_gib * 2**30),
-            )
+            edge_effects(encoder, batches, kept, settings)
     return Operations(nodes_counter.total, edges_counter.total)
 
 

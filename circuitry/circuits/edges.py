@@ -20,7 +20,7 @@ images x positions inside the gap and by images outside, as the study does, what
 """
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
@@ -34,9 +34,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
 from circuitry.circuits.quadrature import QuadratureRule
-from circuitry.models.baselines import AnyBaseline, as_baseline
+from circuitry.circuits.settings import AttributionSettings
 from circuitry.models.batches import ImageBatches
-from circuitry.models.encoder import Encoder, clean_activations
+from circuitry.models.encoder import Encoder, checked_sites, clean_activations
 from circuitry.models.narrowing import narrowest
 from circuitry.models.sites import INPUT
 from circuitry.models.stages import NarrowStage
@@ -50,11 +50,7 @@ def edge_effects(
     encoder: Encoder,
     images: ImageBatches,
     kept_units: Mapping[str, Int[np.ndarray, " kept"]],
-    *,
-    rule: QuadratureRule,
-    baseline: AnyBaseline,
-    sites: Sequence[str],
-    memory: int,
+    settings: AttributionSettings,
     progress: bool = False,
 ) -> dict[tuple[str, str], np.ndarray]:
     """Return the scores [kept downstream, kept upstream] of all edges between consecutive sites.
@@ -63,17 +59,16 @@ def edge_effects(
         encoder: The encoder under study, frozen by the caller.
         images: The images of one class in one domain.
         kept_units: Units of the circuit by site.
-        rule: Quadrature rule of the path integral.
-        baseline: Where the path ends, see `circuitry.models.baselines`.
-        sites: Sites of the circuit in order; the image itself is left out.
-        memory: Bytes that the products with the Jacobian may take; on a CPU fewer are used, see `CACHED_BYTES`.
+        settings: Of these, the rule of edges, baseline, sites without the image itself, and the memory that products
+            with the Jacobian may take; on a CPU less is used, see `CACHED_BYTES`.
         progress: Show a bar over batches and pairs of sites.
 
     Raises:
         InputError: for activations or scores that are not finite, or a baseline that does not fit.
     """
-    baseline = as_baseline(baseline)
-    inner = [site for site in sites if site != INPUT]
+    baseline, rule = settings.resolved_baseline, settings.edge_rule or settings.rule
+    inner = [site for site in checked_sites(encoder, settings.sites) if site != INPUT]
+    memory = int(settings.memory_gib * 2**30)
     budget = min(memory, CACHED_BYTES) if encoder.device.type == "cpu" else memory
     kept = {site: torch.from_numpy(kept_units[site]).to(encoder.device) for site in inner}
     narrow = {
@@ -107,18 +102,14 @@ def edge_effects(
                     units_at_once=max(1, budget // (4 * a.element_size() * max(a.numel(), clean[down].numel()))),
                 )
                 sums[up, down] += scores.double().cpu().numpy()
-                _check_scores(sums[up, down], up, down)
+                if not np.isfinite(sums[up, down]).all():
+                    raise InputError(
+                        f"Scores of edges from {up!r} to {down!r} are NaN or infinite, although both activations are "
+                        "finite: give an encoder of higher precision, or look at the stage between them."
+                    )
                 bar.update()
             count += len(batch)
     return {pair: 2 * total / (count**2 * positions[pair]) for pair, total in sums.items()}
-
-
-def _check_scores(scores: np.ndarray, up: str, down: str) -> None:
-    if not np.isfinite(scores).all():
-        raise InputError(
-            f"Scores of edges from {up!r} to {down!r} are NaN or infinite, although both activations are finite: give "
-            "an encoder of higher precision, or look at the stage between them."
-        )
 
 
 def _pair_scores(
@@ -151,18 +142,18 @@ def _residuals_times_jacobian(
     delta = torch.zeros_like(step, requires_grad=True)
     with torch.enable_grad(), _batchable():
         y = stage(delta)
+
+    def product(cotangent: Tensor) -> Tensor:
+        return torch.autograd.grad(y, delta, cotangent, retain_graph=True)[0]
+
     residuals = _one_unit_each(y.detach() - target, down_dim)
     weight = _units_first(step, up_dim)
     rows = []
-    for chunk in _chunks(target.shape[down_dim], units_at_once):
-        gradient = torch.func.vmap(partial(_product, y, delta))(residuals(chunk))
+    for chunk in torch.split(torch.arange(target.shape[down_dim]), units_at_once):
+        gradient = torch.func.vmap(product)(residuals(chunk))
         flat = _units_first(gradient, up_dim + 1, lead=2)
         rows.append(torch.einsum("nbup,bup->nu", flat, weight))
     return torch.cat(rows)
-
-
-def _product(y: Tensor, delta: Tensor, cotangent: Tensor) -> Tensor:
-    return torch.autograd.grad(y, delta, cotangent, retain_graph=True)[0]
 
 
 def _jacobian_times_steps(
@@ -178,7 +169,7 @@ def _jacobian_times_steps(
 
     columns = []
     with _batchable():
-        for chunk in _chunks(step.shape[up_dim], units_at_once):
+        for chunk in torch.split(torch.arange(step.shape[up_dim]), units_at_once):
             y, movement = torch.func.vmap(moved, out_dims=(None, 0))(steps(chunk))  # type: ignore[arg-type]
             flat = _units_first(movement, down_dim + 1, lead=2)
             columns.append(torch.einsum("nbdp,bdp->dn", flat, _units_first(y - target, down_dim)))
@@ -200,10 +191,6 @@ def _batchable() -> Iterator[None]:
                 yield
         finally:
             torch.backends.mha.set_fastpath_enabled(fast)
-
-
-def _chunks(units: int, at_once: int) -> tuple[Tensor, ...]:
-    return torch.split(torch.arange(units), at_once)
 
 
 def _one_unit_each(x: Tensor, unit_dim: int) -> Callable[[Tensor], Tensor]:

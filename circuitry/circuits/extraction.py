@@ -1,10 +1,7 @@
 """Circuits of every (class, domain) of a data set, as a folder of graph files.
 
-1. the images and everything else that shapes a number go into the manifest of a `JobFolder`; another configuration on
-   the same folder, or other images, are refused with the difference;
-2. each (class, domain) is one job: load its images, attribute all of them and each of two halves (the halves'
-   circuits give the noise ceiling), write three graph files;
-3. what is there and sound is kept, what is damaged is made again, and several processes share the jobs.
+Each (class, domain) is one job of a `JobFolder`: load its images, attribute all of them and each of two halves (the
+halves' circuits give the noise ceiling), write three graph files.
 """
 
 import logging
@@ -18,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from circuitry.circuits.attribution import AttributionSettings, attribute_halves
+from circuitry.circuits.attribution import attribute_halves
 from circuitry.circuits.graph_folder import FORMAT, HALVES, WHOLE, GraphFolder, Key, graph_file
+from circuitry.circuits.settings import AttributionSettings
 from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.data.images import image_listing
 from circuitry.models.clip import Clip
@@ -80,7 +78,6 @@ def extract(
         >>> compare(graphs, measure="node_overlap")
     """
     settings = settings or AttributionSettings()
-    work = work or Work(memory_gib=settings.memory_gib)
     Extraction(clip, images, Path(out), classes, domains, n_images, seed, settings, metric, texts).run(work)
     return GraphFolder(out)
 
@@ -140,14 +137,9 @@ class Extraction:
         return JobFolder(self.out, FORMAT, self._config, jobs, listings)
 
     def run(self, work: Work | None = None, most: int | None = None) -> dict[Job, float]:
-        """Do what is unfinished, together with other processes that do the same.
+        """Do what is unfinished, together with other processes that do the same, and return the seconds by job done.
 
-        Args:
-            work: How; see `extract`.
-            most: Stop after so many jobs, to see how long they take.
-
-        Returns:
-            Seconds by job, of the jobs that this call did.
+        Stop after the ``most`` jobs, to see how long they take.
         """
         work = work or Work(memory_gib=self.settings.memory_gib)
         for key, records in self.selection.items():
@@ -208,7 +200,7 @@ class Extraction:
         paths = []
         for part, graph in made.items():  # the whole comes last: where it is, the halves are
             path = graph_file(self.out, class_name, domain, part)
-            provenance = self._made_by | {"images": used[part], "versions": self._versions}
+            provenance = self._made_by | {"images": used[part], "versions": versions()}
             asked = graph.settings | self._asked
             if named is not None:  # its name says it all, whatever rounding did to its values on another machine
                 asked.pop("baseline_digest")
@@ -227,10 +219,6 @@ class Extraction:
         """The model, the seed, and the digest of a baseline that is given as an object."""
         given = {} if self._named is not None else {"baseline_digest": self.settings.resolved_baseline.digest}
         return {"model": self.clip.name, "model_digest": self.clip.digest, "seed": self.seed, **given}
-
-    @cached_property
-    def _versions(self) -> dict[str, str]:
-        return versions()
 
     @cached_property
     def _config(self) -> dict[str, Any]:

@@ -6,7 +6,6 @@ No torch and no model: circuits are studied on any laptop.
 import html
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -15,7 +14,7 @@ from typing import Any, NamedTuple
 import networkx as nx
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Int, Shaped
 
 from circuitry.models.sites import INPUT
 from circuitry.runs.arrays import read_arrays, write_arrays
@@ -41,44 +40,6 @@ class Completeness(NamedTuple):
     def gap(self) -> float:
         """What the quadrature missed; 0 in the limit of many points."""
         return self.effect_sum - self.metric_difference
-
-
-@dataclass(frozen=True)
-class NodeEffects:
-    """Node scores of one set of images, before units are kept."""
-
-    scores: dict[str, np.ndarray]
-    """Mean effect [units] by site, signed."""
-    completeness: dict[str, Completeness]
-    n_images: int
-
-    @staticmethod
-    def merge(parts: Sequence["NodeEffects"]) -> "NodeEffects":
-        """Return the effects over the union of disjoint sets of images."""
-        total = sum(part.n_images for part in parts)
-        share = [part.n_images / total for part in parts]
-
-        def mean(values: Sequence[Any]) -> Any:
-            return sum(s * v for s, v in zip(share, values, strict=True))
-
-        sites = parts[0].scores
-        return NodeEffects(
-            {site: mean([part.scores[site] for part in parts]) for site in sites},
-            {site: Completeness(*(mean([p.completeness[site][i] for p in parts]) for i in (0, 1))) for site in sites},
-            total,
-        )
-
-
-def keep_units(scores: Float[np.ndarray, " units"], fraction: float) -> Int[np.ndarray, " kept"]:
-    """Return the ceil(fraction * units) units with the largest absolute score, largest first.
-
-    Raises:
-        InputError: for a fraction outside (0, 1].
-    """
-    if not 0 < fraction <= 1:
-        raise InputError(f"The fraction of units to keep lies in (0, 1], but {fraction} was given.")
-    k = math.ceil(round(fraction * len(scores), 9))  # 0.07 * 100 is 7.000000000000001
-    return np.argsort(-np.abs(scores), kind="stable")[:k].astype(np.int64)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -136,20 +97,21 @@ class AttributionGraph:
         return len(self.node_scores[site]) + len(self.error_scores.get(site, ()))
 
     def check_finite(self) -> None:
-        """Refuse scores that are NaN or infinite: units cannot be ranked by them.
-
-        Raises:
-            InputError: with the name of the site.
-        """
-        arrays: dict[tuple[str, str], np.ndarray] = {("node", site): v for site, v in self.node_scores.items()}
-        arrays |= {("error", site): v for site, v in self.error_scores.items()}
-        arrays |= {("edge", f"{up}->{down}"): v for (up, down), v in self.edge_scores.items()}
-        for (kind, where), scores in arrays.items():
+        """Raise an `InputError` for scores that are NaN or infinite: units cannot be ranked by them."""
+        for (kind, where), scores in self._scores().items():
             if not np.isfinite(scores).all():
                 raise InputError(
                     f"The {kind} scores of {self.title} at {where} are not all finite numbers: look for NaN or "
                     "infinite values in the metric, the text weights, the baseline and the images."
                 )
+
+    def _scores(self) -> dict[tuple[str, str], np.ndarray]:
+        """Return all scores by kind and place."""
+        return (
+            {("node", site): scores for site, scores in self.node_scores.items()}
+            | {("error", site): scores for site, scores in self.error_scores.items()}
+            | {("edge", f"{up}->{down}"): scores for (up, down), scores in self.edge_scores.items()}
+        )
 
     def to_pandas(self, kind: str = "nodes") -> pd.DataFrame:
         """Return the graph as a table.
@@ -176,42 +138,29 @@ class AttributionGraph:
         return table.iloc[order][["site", "unit", "score"]].reset_index(drop=True)
 
     def _nodes(self) -> pd.DataFrame:
-        parts = [
-            pd.DataFrame({"site": site, "unit": np.arange(len(scores)), "score": scores})
-            for site, scores in self.node_scores.items()
-        ]
-        kept = [np.isin(np.arange(len(self.node_scores[site])), self.kept_units[site]) for site in self.node_scores]
-        return pd.concat(parts, ignore_index=True).assign(kept=np.concatenate(kept))
+        parts = []
+        for site, scores in self.node_scores.items():
+            units = np.arange(len(scores))
+            kept = np.isin(units, self.kept_units[site])
+            parts.append(pd.DataFrame({"site": site, "unit": units, "score": scores, "kept": kept}))
+        return pd.concat(parts, ignore_index=True)
 
     def _edges(self) -> pd.DataFrame:
-        parts = [
-            pd.DataFrame(
-                {
-                    "upstream_site": up,
-                    "upstream_unit": np.tile(self.kept_units[up], len(scores)),
-                    "downstream_site": down,
-                    "downstream_unit": np.repeat(self.kept_units[down], scores.shape[1]),
-                    "score": scores.ravel(),
-                }
-            )
-            for (up, down), scores in self.edge_scores.items()
-        ]
         columns = ["upstream_site", "upstream_unit", "downstream_site", "downstream_unit", "score"]
+        parts = []
+        for (up, down), scores in self.edge_scores.items():
+            tails, heads = np.tile(self.kept_units[up], len(scores)), np.repeat(self.kept_units[down], scores.shape[1])
+            values = (up, tails, down, heads, scores.ravel())
+            parts.append(pd.DataFrame(dict(zip(columns, values, strict=True))))
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
 
     def _by_site(self) -> pd.DataFrame:
         unknown = Completeness(math.nan, math.nan)
-        sums = [self.completeness.get(site, unknown) for site in self.sites]
-        return pd.DataFrame(
-            {
-                "site": self.sites,
-                "units": [len(self.node_scores[site]) for site in self.sites],
-                "kept": [len(self.kept_units[site]) for site in self.sites],
-                "effect_sum": [value.effect_sum for value in sums],
-                "metric_difference": [value.metric_difference for value in sums],
-                "gap": [value.gap for value in sums],
-            }
-        )
+        rows = []
+        for site in self.sites:
+            sums = self.completeness.get(site, unknown)
+            rows.append((site, len(self.node_scores[site]), len(self.kept_units[site]), *sums, sums.gap))
+        return pd.DataFrame(rows, columns=["site", "units", "kept", "effect_sum", "metric_difference", "gap"])
 
     def __repr__(self) -> str:
         kept, units = (sum(len(by[site]) for site in self.inner_sites) for by in (self.kept_units, self.node_scores))
@@ -222,39 +171,20 @@ class AttributionGraph:
 
     def _repr_html_(self) -> str:
         """Show the sites as a table in a notebook."""
-        return f"<p>{html.escape(repr(self))}</p>{self._by_site().to_html(index=False, float_format='{:.3g}'.format)}"
+        return _as_html(repr(self), self)
 
     def circuit(self, edges_per_node: int = 3) -> "Circuit":
-        """Cut out the circuit: for every kept unit, edges from the kept units upstream with the largest score.
-
-        Args:
-            edges_per_node: Most edges into a unit, by *signed* score; the study takes 3.
-        """
+        """Cut out the circuit: into every kept unit, the edges with the largest *signed* score; the study takes 3."""
         if edges_per_node < 1:
             raise InputError(f"A circuit needs at least one edge per node, but {edges_per_node} were asked for.")
         return Circuit(self, edges_per_node)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the graph as safetensors with a JSON header, whole or not at all.
-
-        Raises:
-            InputError: for scores that are not finite.
-        """
+        """Write the graph as safetensors with a JSON header, whole or not at all; refuse scores that are not finite."""
         self.check_finite()
-        tensors = {f"node_scores/{site}": v for site, v in self.node_scores.items()}
-        tensors |= {f"kept_units/{site}": v for site, v in self.kept_units.items()}
-        tensors |= {f"edge_scores/{up}->{down}": v for (up, down), v in self.edge_scores.items()}
-        tensors |= {f"error_scores/{site}": v for site, v in self.error_scores.items()}
-        header = {
-            "sites": self.sites,
-            "completeness": self.completeness,
-            "n_images": self.n_images,
-            "class_name": self.class_name,
-            "domain": self.domain,
-            "settings": self.settings,
-            "provenance": self.provenance,
-        }
-        write_arrays(path, FORMAT, header, tensors)
+        tensors = {f"{kind}_scores/{where}": scores for (kind, where), scores in self._scores().items()}
+        tensors |= {f"kept_units/{site}": units for site, units in self.kept_units.items()}
+        write_arrays(path, FORMAT, {name: getattr(self, name) for name in _HEADER}, tensors)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "AttributionGraph":
@@ -265,23 +195,20 @@ class AttributionGraph:
                 there, or scores that are not finite.
         """
         header, tensors = read_arrays(path, FORMAT, "attribution graph")
-        sites = tuple(header["sites"])
-        graph = cls(
-            sites,
-            {site: _entry(tensors, f"node_scores/{site}", path) for site in sites},
-            {site: _entry(tensors, f"kept_units/{site}", path) for site in sites},
-            {
-                (up, down): _entry(tensors, f"edge_scores/{up}->{down}", path)
-                for up, down in pairwise(site for site in sites if site != INPUT)
-            },
-            {site: Completeness(*value) for site, value in header["completeness"].items()},
-            header["n_images"],
-            header["class_name"],
-            header["domain"],
-            header["settings"],
-            header["provenance"],
-            {site: tensors[name] for site in sites if (name := f"error_scores/{site}") in tensors},
-        )
+        try:
+            sites = tuple(header["sites"])
+            pairs = pairwise(site for site in sites if site != INPUT)
+            graph = cls(
+                sites,
+                {site: tensors[f"node_scores/{site}"] for site in sites},
+                {site: tensors[f"kept_units/{site}"] for site in sites},
+                {(up, down): tensors[f"edge_scores/{up}->{down}"] for up, down in pairs},
+                {site: Completeness(*value) for site, value in header["completeness"].items()},
+                **{name: header[name] for name in _HEADER[2:]},
+                error_scores={site: tensors[name] for site in sites if (name := f"error_scores/{site}") in tensors},
+            )
+        except KeyError as error:
+            raise InputError(f"{path} lacks {error}: the file is damaged, make it again.") from error
         graph._check_shapes(path)
         graph.check_finite()
         return graph
@@ -302,10 +229,7 @@ class AttributionGraph:
                 )
 
 
-def _entry(tensors: Mapping[str, np.ndarray], name: str, path: object) -> np.ndarray:
-    if name not in tensors:
-        raise InputError(f"{path} lacks {name!r}: the file is damaged, make it again.")
-    return tensors[name]
+_HEADER = ("sites", "completeness", "n_images", "class_name", "domain", "settings", "provenance")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -332,61 +256,21 @@ class Circuit:
                     graph.add_edge(tail, head, weight=float(scores[row, column]))
         return graph
 
-    @cached_property
-    def arrays(self) -> "CircuitArrays":
-        """The same nodes and edges as numbers, for comparing many circuits fast."""
-        source = self.source
-        first, total = self._first_numbers()
-        numbers = {site: first[site] + source.kept_units[site] for site in source.inner_sites}
-        tails, heads = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-        for (up, down), scores in source.edge_scores.items():
-            columns = strongest_columns(scores, self.edges_per_node)
-            tails.append(numbers[up][columns].ravel())
-            heads.append(numbers[down].repeat(columns.shape[1]))
-        nodes = np.concatenate([np.empty(0, np.int64), *numbers.values()])
-        return CircuitArrays(nodes, np.concatenate(tails), np.concatenate(heads), total)
-
-    def arrays_without(self, sites: Iterable[str]) -> "CircuitArrays":
-        """Return `arrays` without the nodes of some sites and the edges that begin or end there."""
-        arrays, left_out = self.arrays, list(sites)
-        if not left_out:
-            return arrays
-        first, total = self._first_numbers()
-        inside = np.ones(total, dtype=bool)
-        for site in left_out:
-            inside[first[site] : first[site] + len(self.source.node_scores[site])] = False
-        edges = inside[arrays.tails] & inside[arrays.heads]
-        return CircuitArrays(arrays.nodes[inside[arrays.nodes]], arrays.tails[edges], arrays.heads[edges], total)
-
-    def _first_numbers(self) -> tuple[dict[str, int], int]:
-        """Return the number of each site's first unit, and of all units."""
-        sites = self.source.inner_sites
-        ends = np.cumsum([0, *(len(self.source.node_scores[site]) for site in sites)]).tolist()
-        return dict(zip(sites, ends, strict=False)), ends[-1]
-
     def __repr__(self) -> str:
+        source = self.source
+        units = sum(len(source.kept_units[site]) for site in source.inner_sites)
+        edges = sum(down * min(up, self.edges_per_node) for down, up in (s.shape for s in source.edge_scores.values()))
         return (
-            f"Circuit of {self.source.title}: {len(self.source.inner_sites)} sites, {len(self.arrays.nodes)} units, "
-            f"{len(self.arrays.tails)} edges (at most {self.edges_per_node} into a unit), {_made(self.source)}"
+            f"Circuit of {source.title}: {len(source.inner_sites)} sites, {units} units, {edges} edges (at most "
+            f"{self.edges_per_node} into a unit), {_made(source)}"
         )
 
     def _repr_html_(self) -> str:
         """Show the sites as a table in a notebook."""
-        table = self.source.to_pandas("sites").to_html(index=False, float_format="{:.3g}".format)
-        return f"<p>{html.escape(repr(self))}</p>{table}"
+        return _as_html(repr(self), self.source)
 
 
-class CircuitArrays(NamedTuple):
-    """Nodes and edges of a circuit; a node's number is its place among all units of all sites in order.
-
-    Numbers of two circuits mean the same units only where their sites have equally many units.
-    """
-
-    nodes: Int[np.ndarray, " nodes"]
-    tails: Int[np.ndarray, " edges"]
-    heads: Int[np.ndarray, " edges"]
-    n_units: int
-    """Of all sites together."""
+_MADE_BY = {"node_rule": "rule", "baseline": "baseline", "metric": "metric"}
 
 
 def _made(graph: AttributionGraph) -> str:
@@ -399,7 +283,9 @@ def _made(graph: AttributionGraph) -> str:
     return ", ".join(facts)
 
 
-_MADE_BY = {"node_rule": "rule", "baseline": "baseline", "metric": "metric"}
+def _as_html(title: str, graph: AttributionGraph) -> str:
+    table = graph.to_pandas("sites").to_html(index=False, float_format="{:.3g}".format)
+    return f"<p>{html.escape(title)}</p>{table}"
 
 
 def strongest_columns(scores: Shaped[np.ndarray, "down up"], n: int) -> Int[np.ndarray, "down strongest"]:

@@ -12,32 +12,60 @@ Negative means: removing the unit lowers the metric. The effects of a site sum t
 metric(baseline at the site) - metric(clean); both numbers are returned.
 """
 
+import math
 from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from einops import rearrange
+from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
-from circuitry.circuits.graph import Completeness, NodeEffects
+from circuitry.circuits.graph import Completeness
 from circuitry.circuits.quadrature import QuadratureRule
-from circuitry.models.baselines import AnyBaseline, as_baseline, check_count
-from circuitry.models.batches import ImageBatches
-from circuitry.models.encoder import Encoder, check_finite
+from circuitry.circuits.settings import AttributionSettings
+from circuitry.models.baselines import check_count
+from circuitry.models.batches import ImageBatches, rows_that_fit
+from circuitry.models.encoder import Encoder, check_finite, checked_sites
 from circuitry.models.metrics import Metric, checked_metric, metric_name
 from circuitry.runs.errors import InputError
+
+
+@dataclass(frozen=True)
+class NodeEffects:
+    """Node scores of one set of images, before units are kept."""
+
+    scores: dict[str, np.ndarray]
+    """Mean effect [units] by site, signed."""
+    completeness: dict[str, Completeness]
+    n_images: int
+
+    @staticmethod
+    def merge(parts: Sequence["NodeEffects"]) -> "NodeEffects":
+        """Return the effects over the union of disjoint sets of images."""
+        total = sum(part.n_images for part in parts)
+        share = [part.n_images / total for part in parts]
+
+        def mean(values: Sequence[Any]) -> Any:
+            return sum(s * v for s, v in zip(share, values, strict=True))
+
+        sites = parts[0].scores
+        return NodeEffects(
+            {site: mean([part.scores[site] for part in parts]) for site in sites},
+            {site: Completeness(*(mean([p.completeness[site][i] for p in parts]) for i in (0, 1))) for site in sites},
+            total,
+        )
 
 
 def node_effects(
     encoder: Encoder,
     images: ImageBatches,
     metric: Metric,
-    *,
-    rule: QuadratureRule,
-    baseline: AnyBaseline,
-    sites: Sequence[str],
-    rows: int,
+    settings: AttributionSettings,
     progress: bool = False,
 ) -> NodeEffects:
     """Return every unit's mean effect on the metric at every site.
@@ -46,23 +74,23 @@ def node_effects(
         encoder: The encoder under study, frozen by the caller.
         images: The images of one class in one domain.
         metric: Embeddings [B, D] -> one number per image, row by row.
-        rule: Quadrature rule of the path integral.
-        baseline: Where the path ends, see `circuitry.models.baselines`.
-        sites: Sites to score.
-        rows: Most images in one run.
+        settings: Of these, rule, baseline, sites, autocast and the memory for a run.
         progress: Show a bar over batches and sites.
 
     Raises:
         InputError: for no images, a metric of the wrong shape, activations, a metric or a gradient of it that are not
             finite, or a baseline that does not fit.
     """
-    baseline = as_baseline(baseline)
+    baseline, sites = settings.resolved_baseline, checked_sites(encoder, settings.sites)
+    rows = rows_that_fit(encoder, settings.memory_gib)
+    dtype = settings.autocast and getattr(torch, settings.autocast)
+    precision = torch.autocast(encoder.device.type, dtype=dtype) if dtype else nullcontext()
     sums = {site: np.zeros(0) for site in sites}
     clean_sum, count = 0.0, 0
     baseline_sums = dict.fromkeys(sites, 0.0)
-    with tqdm(desc="nodes", unit="site", disable=not progress, leave=False) as bar:
+    with precision, tqdm(desc="nodes", unit="site", disable=not progress, leave=False) as bar:
         for batch in images:
-            clean, first, value = _clean_run(encoder, batch, metric, sites, with_gradient=0.0 in rule.points)
+            clean, first, value = _clean_run(encoder, batch, metric, sites, with_gradient=0.0 in settings.rule.points)
             ends = baseline.activations(encoder, clean, count)
             for site in sites:
                 a, b = clean[site], ends[site]
@@ -70,9 +98,14 @@ def node_effects(
                     baseline_sums[site] += _metric_sum(encoder, metric, b, site)
                 elif not count:  # the same for all images, so once will do
                     baseline_sums[site] = _metric_sum(encoder, metric, b[:1], site)
-                gradient = _path_gradient(encoder, metric, a, b, site, rule, rows, first.get(site))
+                gradient = _path_gradient(encoder, metric, a, b, site, settings.rule, rows, first.get(site))
                 effect = _per_unit((b - a) * gradient, encoder.unit_dim(site)).sum(0).double().cpu().numpy()
-                _check_effect(effect, metric, site)
+                if not np.isfinite(effect).all():
+                    raise InputError(
+                        f"The gradient of the metric {metric_name(metric)!r} by the activation at site {site!r} is NaN "
+                        "or infinite on the path to the baseline, although the metric itself is finite: look at its "
+                        "derivative there."
+                    )
                 sums[site] = effect + (sums[site] if sums[site].size else 0)
                 bar.update()
             clean_sum, count = clean_sum + value, count + len(batch)
@@ -85,6 +118,18 @@ def node_effects(
         site: Completeness(float(scores[site].sum()), at_baseline[site] - clean_sum / count) for site in sites
     }
     return NodeEffects(scores, completeness, count)
+
+
+def keep_units(scores: Float[np.ndarray, " units"], fraction: float) -> Int[np.ndarray, " kept"]:
+    """Return the ceil(fraction * units) units with the largest absolute score, largest first.
+
+    Raises:
+        InputError: for a fraction outside (0, 1].
+    """
+    if not 0 < fraction <= 1:
+        raise InputError(f"The fraction of units to keep lies in (0, 1], but {fraction} was given.")
+    k = math.ceil(round(fraction * len(scores), 9))  # 0.07 * 100 is 7.000000000000001
+    return np.argsort(-np.abs(scores), kind="stable")[:k].astype(np.int64)
 
 
 def _clean_run(
@@ -135,14 +180,6 @@ def _path_gradient(
         for w, part in zip(weights, parts, strict=True):
             total.add_(part, alpha=w)
     return total
-
-
-def _check_effect(effect: np.ndarray, metric: Metric, site: str) -> None:
-    if not np.isfinite(effect).all():
-        raise InputError(
-            f"The gradient of the metric {metric_name(metric)!r} by the activation at site {site!r} is NaN or infinite "
-            "on the path to the baseline, although the metric itself is finite: look at its derivative there."
-        )
 
 
 def _gradients(value: Tensor, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:

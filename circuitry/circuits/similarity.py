@@ -9,17 +9,16 @@ Sets of graphs are compared by `across_domains`; what random circuits reach is `
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 from scipy import stats
-from scipy.stats import spearmanr
 
+from circuitry.circuits.circuit_arrays import check_depth, circuit_arrays, histogram_kernel, label_histograms
 from circuitry.circuits.comparable import check_comparable
-from circuitry.circuits.graph import AttributionGraph, Circuit, CircuitArrays
-from circuitry.circuits.weisfeiler_lehman import Histogram, check_depth, histogram_kernel, label_histograms
-from circuitry.models.sites import INPUT
+from circuitry.circuits.graph import AttributionGraph, Circuit
 from circuitry.runs.errors import InputError
 
 MEASURES = ("node_overlap", "edge_jaccard", "wl_kernel", "spearman", "cosine")
@@ -73,15 +72,13 @@ def edge_jaccard(a: Circuit, b: Circuit) -> float:
     """
     _check_circuits(a, b)
     left_out = _without_effect(a.source, b.source)
-    return _jaccard(_edge_numbers(a.arrays_without(left_out)), _edge_numbers(b.arrays_without(left_out)))
+    return _jaccard(*(circuit_arrays(circuit, left_out).edges for circuit in (a, b)))
 
 
 def wl_kernel(a: Circuit, b: Circuit, depth: int = 1) -> float:
     """Return the normalised Weisfeiler-Lehman subtree kernel of two circuits, in [0, 1].
 
-    Labels start as the node names; ``depth`` times each becomes (label, sorted labels of its successors).
-    k sums, over depths 0..depth, the inner products of the label histograms, and is divided by
-    sqrt(k(a, a) k(b, b)). Sites where one of the two has no effect are left out; NaN when nothing is left.
+    See `circuit_arrays`. Sites where one of the two has no effect are left out; NaN when nothing is left.
 
     Raises:
         InputError: for a negative depth, and as `edge_jaccard`.
@@ -89,7 +86,7 @@ def wl_kernel(a: Circuit, b: Circuit, depth: int = 1) -> float:
     _check_circuits(a, b)
     check_depth(depth)
     left_out = _without_effect(a.source, b.source)
-    return histogram_kernel(*(label_histograms(circuit.arrays_without(left_out), depth) for circuit in (a, b)))
+    return histogram_kernel(*(label_histograms(circuit_arrays(circuit, left_out), depth) for circuit in (a, b)))
 
 
 def rank_similarity(a: AttributionGraph, b: AttributionGraph, kind: Literal["spearman", "cosine"]) -> dict[str, float]:
@@ -108,11 +105,10 @@ class PairSimilarity:
     """Several measures for many pairs of comparable graphs: what belongs to a single circuit is computed once."""
 
     def __init__(self, measures: Sequence[Measure], edges_per_node: int) -> None:
-        self.measures, self.edges_per_node = measures, edges_per_node
-        self.deepest = max((m.depth for m in measures if m.name == "wl_kernel"), default=0)
-        self._circuits: dict[int, Circuit] = {}
-        self._edges: dict[tuple[int, frozenset[str]], np.ndarray] = {}
-        self._histograms: dict[tuple[int, frozenset[str]], list[Histogram]] = {}
+        self.measures = measures
+        deepest = max((m.depth for m in measures if m.name == "wl_kernel"), default=0)
+        self._arrays = cache(lambda graph, left_out: circuit_arrays(graph.circuit(edges_per_node), left_out))
+        self._histograms = cache(lambda graph, left_out: label_histograms(self._arrays(graph, left_out), deepest))
 
     def __call__(self, a: AttributionGraph, b: AttributionGraph) -> dict[Measure, PairValues]:
         """Return the values of all measures for two graphs that `Comparable` has seen."""
@@ -123,29 +119,11 @@ class PairSimilarity:
         if measure.name == "node_overlap":
             return _node_overlap(a, b)
         if measure.name == "edge_jaccard":
-            return {None: _jaccard(self._edges_of(a, left_out), self._edges_of(b, left_out))}
+            return {None: _jaccard(*(self._arrays(graph, left_out).edges for graph in (a, b)))}
         if measure.name == "wl_kernel":
             upto = slice(measure.depth + 1)
-            ours, theirs = (self._histograms_of(graph, left_out)[upto] for graph in (a, b))
-            return {None: histogram_kernel(ours, theirs)}
-        return _rank_similarity(a, b, "spearman" if measure.name == "spearman" else "cosine")
-
-    def _arrays_of(self, graph: AttributionGraph, left_out: frozenset[str]) -> CircuitArrays:
-        if id(graph) not in self._circuits:
-            self._circuits[id(graph)] = graph.circuit(self.edges_per_node)
-        return self._circuits[id(graph)].arrays_without(left_out)
-
-    def _edges_of(self, graph: AttributionGraph, left_out: frozenset[str]) -> np.ndarray:
-        key = id(graph), left_out
-        if key not in self._edges:
-            self._edges[key] = _edge_numbers(self._arrays_of(graph, left_out))
-        return self._edges[key]
-
-    def _histograms_of(self, graph: AttributionGraph, left_out: frozenset[str]) -> list[Histogram]:
-        key = id(graph), left_out
-        if key not in self._histograms:
-            self._histograms[key] = label_histograms(self._arrays_of(graph, left_out), self.deepest)
-        return self._histograms[key]
+            return {None: histogram_kernel(*(self._histograms(graph, left_out)[upto] for graph in (a, b)))}
+        return _rank_similarity(a, b, measure.name)
 
 
 def chance_overlap(units: int, kept_a: int, kept_b: int) -> float:
@@ -171,12 +149,8 @@ def chance_overlap(units: int, kept_a: int, kept_b: int) -> float:
 
 def chance_node_overlap(graph: AttributionGraph) -> pd.DataFrame:
     """Return the expected node overlap of two random circuits of this one's sizes: columns site, value."""
-    rows = [
-        (site, chance_overlap(len(graph.node_scores[site]), len(kept), len(kept)))
-        for site, kept in graph.kept_units.items()
-        if site != INPUT
-    ]
-    return pd.DataFrame(rows, columns=["site", "value"])
+    sizes = [(site, len(graph.node_scores[site]), len(graph.kept_units[site])) for site in graph.inner_sites]
+    return pd.DataFrame([(site, chance_overlap(n, k, k)) for site, n, k in sizes], columns=["site", "value"])
 
 
 def _check_circuits(a: Circuit, b: Circuit) -> None:
@@ -201,7 +175,8 @@ def _node_overlap(a: AttributionGraph, b: AttributionGraph) -> dict[str, float]:
 
 
 def _rank_similarity(a: AttributionGraph, b: AttributionGraph, kind: str) -> dict[str, float]:
-    return {site: _vector_similarity(a.node_scores[site], b.node_scores[site], kind) for site in a.inner_sites}
+    compare = _spearman if kind == "spearman" else _cosine
+    return {site: compare(a.node_scores[site], b.node_scores[site]) for site in a.inner_sites}
 
 
 def _jaccard(a: np.ndarray, b: np.ndarray) -> float:
@@ -211,14 +186,11 @@ def _jaccard(a: np.ndarray, b: np.ndarray) -> float:
     return common / union if union else float("nan")
 
 
-def _edge_numbers(circuit: CircuitArrays) -> np.ndarray:
-    numbers: np.ndarray = circuit.tails * circuit.n_units + circuit.heads
-    return numbers
+def _spearman(x: np.ndarray, y: np.ndarray) -> float:
+    constant = np.ptp(x) == 0 or np.ptp(y) == 0
+    return float("nan") if constant else float(stats.spearmanr(x, y).statistic)
 
 
-def _vector_similarity(x: np.ndarray, y: np.ndarray, kind: str) -> float:
-    if kind == "spearman":
-        constant = np.ptp(x) == 0 or np.ptp(y) == 0
-        return float("nan") if constant else float(spearmanr(x, y).statistic)
+def _cosine(x: np.ndarray, y: np.ndarray) -> float:
     norms = float(np.linalg.norm(x) * np.linalg.norm(y))
     return float(x @ y) / norms if norms else float("nan")

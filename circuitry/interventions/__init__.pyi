@@ -2,11 +2,11 @@ from .ablation import ablate_all_but as ablate_all_but
 from .ablation import ablated_embeddings as ablated_embeddings
 from .attribution_check import check_attribution as check_attribution
 from .attribution_check import compare_rules as compare_rules
-from .causal_settings import CausalSettings as CausalSettings
 from .circuit_sets import add_error_units as add_error_units
 from .circuit_sets import take_complement as take_complement
 from .circuit_sets import take_kept_units as take_kept_units
 from .circuit_sets import take_top_units as take_top_units
+from .circuits_under_test import CausalSettings as CausalSettings
 from .curves import FaithfulnessCurve as FaithfulnessCurve
 from .curves import curves_by_domain as curves_by_domain
 from .curves import pool_curves as pool_curves
@@ -25,7 +25,7 @@ from .planted import planted_attention as planted_attention
 from .planted import planted_convolution as planted_convolution
 from .planted import score_methods as score_methods
 from .study import CausalStudy as CausalStudy
-from .study_options import StudyOptions as StudyOptions
+from .study import StudyOptions as StudyOptions
 from .transfer import ClassScorer as ClassScorer
 from .transfer import interchange as interchange
 from .transfer import transfer_circuits as transfer_circuits

@@ -6,6 +6,7 @@ before it. The image itself is never ablated. The embedding is a site like the o
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
 from einops import rearrange, repeat
@@ -48,7 +49,7 @@ def ablated_embeddings(
         >>> logit = metric(ablated_embeddings(encoder, photos, [take_kept_units(graph)])[0]).mean()
     """
     sites = _ablated_sites(encoder, circuits)
-    start = sites[0] if sites else INPUT
+    start, dims = sites[0] if sites else INPUT, {site: encoder.unit_dim(site) for site in sites}
     ends = as_baseline(baseline)
     found: list[Tensor] = []
     done, rows = 0, rows_that_fit(encoder, work.memory_gib)
@@ -56,13 +57,16 @@ def ablated_embeddings(
     with encoder.frozen(), encoder.fast(), torch.no_grad(), bar:
         for batch in ImageBatches(images, encoder, rows) if circuits else ():
             clean = clean_activations(encoder, batch, [start, *sites])
-            masks = {site: _masks(circuits, site, clean[site].shape[encoder.unit_dim(site)]) for site in sites}
+            masks = {site: _masks(circuits, site, clean[site].shape[dims[site]]) for site in sites}
             different, which = _different(masks, len(circuits))
             values = ends.activations(encoder, {site: clean[site] for site in sites}, done)
             done += len(batch)
             parts = []
             for chunk in torch.split(different, max(1, rows // len(batch))):
-                patches = [_keep(encoder, site, masks[site][chunk].to(batch.device), values[site]) for site in sites]
+                patches = [
+                    Patch(site, partial(_written, masks[site][chunk].to(batch.device), values[site], dims[site]))
+                    for site in sites
+                ]
                 with patched(encoder, patches):
                     stack = repeat(clean[start], "image ... -> (circuit image) ...", circuit=len(chunk))
                     embeddings = encoder(stack, start=start)
@@ -93,7 +97,7 @@ def ablate_all_but(encoder: Encoder, circuit: KeptUnits, baseline: AnyBaseline =
     def patch(site: str) -> Patch:
         def write(activation: Tensor) -> Tensor:
             mask = _masks([circuit], site, activation.shape[encoder.unit_dim(site)]).to(activation.device)
-            return _written(activation, mask, values.at(site, activation), encoder.unit_dim(site))
+            return _written(mask, values.at(site, activation), encoder.unit_dim(site), activation)
 
         return Patch(site, write)
 
@@ -130,12 +134,7 @@ def _different(masks: Mapping[str, Tensor], n: int) -> tuple[Tensor, Tensor]:
     return torch.tensor([which.index(k) for k in range(len(seen))]), torch.tensor(which)
 
 
-def _keep(encoder: Encoder, site: str, mask: Tensor, value: Tensor) -> Patch:
-    """Patch a stack of circuits by images: unit u of circuit c stays where mask[c, u], else it takes the value."""
-    return Patch(site, lambda stack: _written(stack, mask, value, encoder.unit_dim(site)))
-
-
-def _written(stack: Tensor, mask: Tensor, value: Tensor, unit_dim: int) -> Tensor:
+def _written(mask: Tensor, value: Tensor, unit_dim: int, stack: Tensor) -> Tensor:
     """Return a stack [circuits * images, ...] with ``value`` [images, ...] where mask [circuits, units] is false."""
     by_circuit = rearrange(stack, "(circuit image) ... -> circuit image ...", circuit=len(mask))
     units = unit_dim % stack.dim() + 1

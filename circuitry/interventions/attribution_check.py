@@ -17,6 +17,7 @@ import pandas as pd
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.nodes import node_effects
 from circuitry.circuits.quadrature import QuadratureRule
+from circuitry.circuits.settings import AttributionSettings
 from circuitry.interventions.effects import AttributionCheck
 from circuitry.interventions.patching import patch_effects
 from circuitry.models.baselines import AnyBaseline, as_baseline
@@ -58,11 +59,9 @@ def check_attribution(
     """Return the exact effects of a graph's top units and of a random sample beside their attributed scores.
 
     Args:
-        encoder: The encoder that was attributed.
+        encoder: As for metric and baseline, that of the attribution.
         images: The images that were attributed; on others the numbers also tell how the two sets differ.
-        metric: The metric that was attributed.
         graph: From `attribute`.
-        baseline: The baseline of the attribution.
         sample: How many units of each kind.
         work: Memory and progress.
 
@@ -81,21 +80,11 @@ def check_attribution(
             "given: pass that baseline."
         )
     rng = np.random.default_rng(sample.seed)
-    tops, randoms = {}, {}
-    for site in graph.sites:
-        scores = graph.node_scores[site]
-        tops[site] = _is_among(len(scores), _largest(scores, sample.top))
-        randoms[site] = _is_among(len(scores), rng.permutation(len(scores))[: sample.random])
-    chosen = {site: np.flatnonzero(tops[site] | randoms[site]) for site in graph.sites}
+    scores = graph.node_scores
+    drawn = {site: rng.permutation(len(scores[site]))[: sample.random] for site in graph.sites}
+    chosen = {site: np.union1d(_largest(scores[site], sample.top), units) for site, units in drawn.items()}
     exact = patch_effects(encoder, images, metric, baseline=ends, sites=chosen, work=work)
-    parts = [
-        pd.DataFrame(
-            {"site": site, "unit": units, "top": tops[site][units], "random": randoms[site][units]}
-            | {"attributed": graph.node_scores[site][units], "exact": exact.scores[site][units]}
-        )
-        for site, units in chosen.items()
-    ]
-    return AttributionCheck(pd.concat(parts, ignore_index=True))
+    return _check(scores, exact.scores, sample.top, drawn)
 
 
 def compare_rules(
@@ -112,14 +101,10 @@ def compare_rules(
     """Return how node scores by several rules correlate with exact patching, which is run once, for all units.
 
     Args:
-        encoder: The encoder under study.
-        images: A tensor [B, 3, H, W] or an iterable of such batches.
-        metric: Embeddings [B, D] -> one number per image.
+        encoder: As for images, metric, sites, work and errors, see `patch_effects`.
         rules: Quadrature rules by the name to show.
         baseline: Of attribution and of patching.
         top: Units with the largest |score| by the rule that are correlated apart.
-        sites: Sites to look at (default: all).
-        work: Memory and progress.
 
     Returns:
         Columns rule, site, sample (``all`` or ``top``), n_units, pearson, spearman; see `AttributionCheck.table`.
@@ -128,28 +113,32 @@ def compare_rules(
         >>> rules = {"left 10": left_rule(10), "gradient x activation": left_rule(1)}
         >>> compare_rules(encoder, photos, metric, rules).groupby(["rule", "sample"])["spearman"].mean()
     """
-    rows = rows_that_fit(encoder, work.memory_gib)
-    batches = ImageBatches(images, encoder, rows)
+    batches = ImageBatches(images, encoder, rows_that_fit(encoder, work.memory_gib))
     exact = patch_effects(encoder, batches, metric, baseline=baseline, sites=sites, work=work)
     tables = []
     for name, rule in rules.items():
+        settings = AttributionSettings(rule=rule, baseline=baseline, sites=exact.sites, memory_gib=work.memory_gib)
         with encoder.frozen():
-            found = node_effects(encoder, batches, metric, rule=rule, baseline=baseline, sites=exact.sites, rows=rows)
-        points = [
-            pd.DataFrame(
-                {"site": site, "unit": range(len(v)), "top": _is_among(len(v), _largest(v, top)), "random": True}
-                | {"attributed": v, "exact": exact.scores[site]}
-            )
-            for site, v in found.scores.items()
-        ]
-        tables.append(AttributionCheck(pd.concat(points, ignore_index=True)).table().assign(rule=name))
+            found = node_effects(encoder, batches, metric, settings)
+        everything = {site: np.arange(len(values)) for site, values in found.scores.items()}
+        tables.append(_check(found.scores, exact.scores, top, everything).table().assign(rule=name))
     together = pd.concat(tables, ignore_index=True).replace({"sample": {"random": "all"}})
     return together[["rule", "site", "sample", "n_units", "pearson", "spearman"]]
 
 
+def _check(
+    attributed: Mapping[str, np.ndarray], exact: Mapping[str, np.ndarray], top: int, drawn: Mapping[str, np.ndarray]
+) -> AttributionCheck:
+    """Return the scores of the top units and of those that were drawn, site by site."""
+    parts = []
+    for site, random in drawn.items():
+        scores = attributed[site]
+        units = np.arange(len(scores))
+        samples = {"top": np.isin(units, _largest(scores, top)), "random": np.isin(units, random)}
+        parts.append(pd.DataFrame({"site": site, "unit": units, **samples, "attributed": scores, "exact": exact[site]}))
+    points = pd.concat(parts)
+    return AttributionCheck(points[points["top"] | points["random"]].reset_index(drop=True))
+
+
 def _largest(scores: np.ndarray, n: int) -> np.ndarray:
     return np.argsort(-np.abs(scores), kind="stable")[:n]
-
-
-def _is_among(size: int, places: np.ndarray) -> np.ndarray:
-    return np.isin(np.arange(size), places)

@@ -7,28 +7,26 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from circuitry.circuits.graph import AttributionGraph, keep_units
-from circuitry.interventions.places import Chosen, Places
+from circuitry.circuits.graph import AttributionGraph
+from circuitry.circuits.nodes import keep_units
+from circuitry.interventions.patches import Chosen, Places
 from circuitry.models.encoder import Encoder
-from circuitry.models.sites import INPUT
 from circuitry.runs.errors import InputError
 
 KeptUnits = Mapping[str, Chosen]
 """The units of a circuit by site: numbers, or a boolean mask; a site that is not there is left alone."""
 
 RANKINGS = ("absolute", "signed")
-"""Which units come first: those with the largest |score| (MIB's choice for CMD), or those whose removal lowers the
-metric most (MIB's choice for CPR)."""
+"""Which units come first: ``absolute``: those with the largest |score| (MIB's choice for CMD); ``signed``: those whose
+removal lowers the metric most (MIB's choice for CPR)."""
 
 
 def choose_sites(graph: AttributionGraph, sites: Sequence[str] | None = None) -> list[str]:
     """Return the sites of a graph's circuit, all of them or those asked for, checked to be there."""
-    inner = [site for site in graph.sites if site != INPUT]
-    if sites is None:
-        return inner
-    if missing := [site for site in sites if site not in inner]:
+    inner = graph.inner_sites
+    if missing := [site for site in sites or () if site not in inner]:
         raise InputError(f"The graph has no circuit units at {', '.join(missing)}; its sites are {', '.join(inner)}.")
-    return list(sites)
+    return list(inner if sites is None else sites)
 
 
 def take_kept_units(graph: AttributionGraph, sites: Sequence[str] | None = None) -> dict[str, np.ndarray]:

@@ -5,22 +5,56 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from circuitry.circuits.graph_folder import GraphFolder, Key
 from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.data.images import image_listing
-from circuitry.interventions.causal_settings import CausalSettings
-from circuitry.interventions.tested_images import TestedImages, read_images
 from circuitry.interventions.transfer import ClassScorer
-from circuitry.models.baselines import Baseline, Counterfactual, as_baseline
+from circuitry.models.baselines import AnyBaseline, Baseline, Counterfactual, as_baseline
 from circuitry.models.clip import Clip
+from circuitry.models.image_pass import image_batches
 from circuitry.models.metrics import Metric, MetricOfClass, metric_name, metric_of_class
 from circuitry.models.named_baselines import NamedBaseline
 from circuitry.models.prompts import Template, as_patterns, templates_of
 from circuitry.runs.errors import InputError
 from circuitry.runs.provenance import versions
 from circuitry.runs.workers import Work
+
+
+@dataclass(frozen=True, eq=False)
+class CausalSettings:
+    """On which images circuits are tested, by which metric, and what stands in for the rest."""
+
+    n_images: int = 6
+    """Images per class and domain; fewer where there are fewer."""
+    n_others: int = 12
+    """Images of other classes in the domain, one each of the classes that follow in their order; 0 for none."""
+    metric: str | MetricOfClass | None = None
+    """What a class is recognised by: ``"logit"``, ``"margin"``, or a function of the text weights and a label (default:
+    what the circuits were found by)."""
+    texts: str | Sequence[Template] | None = None
+    """What describes a class, see `extract` (default: what the circuits were found with)."""
+    baseline: AnyBaseline = "zero"
+    """What stands in for the units outside a circuit: a name (see `named_baselines`, made of the images that circuits
+    were found on), a `Baseline`, or one counterfactual image."""
+    seen: bool = False
+    """Test on the images that the circuits were found on, instead of others."""
+    keep_error: bool = False
+    """Whether circuits keep the error units of sites in a feature basis; see `AblationSettings`."""
+
+    def __post_init__(self) -> None:
+        if self.n_images < 1 or self.n_others < 0:
+            raise InputError(
+                "Causal checks need at least one image and zero or more of other classes, but "
+                f"n_images={self.n_images} and n_others={self.n_others} were given."
+            )
+        if not isinstance(self.baseline, str) and as_baseline(self.baseline).n_images is not None:
+            raise InputError(
+                "Causal checks go over many images under one baseline, but one with an activation for every image was "
+                "given: give the name 'counterfactual', or a baseline for all images."
+            )
 
 
 @dataclass(frozen=True)
@@ -60,20 +94,37 @@ class CircuitsUnderTest:
         metric_of_class(self._metric)
         _ = self._templates, self._named_baseline  # refused here if unknown
 
-    @property
+    @cached_property
     def keys(self) -> list[Key]:
-        """Every (class, domain) that has a circuit and is selected."""
-        return self.tested.keys()
+        """Every (class, domain) that has a circuit and is selected.
+
+        Raises:
+            InputError: when there is none.
+        """
+        chosen = [(c, d) for c, d in self.graphs if c in self.images.classes and d in self.images.domains]
+        if not chosen:
+            raise InputError(f"No circuit in {self.graphs.path} is of a class and domain of {self.images!r}.")
+        return chosen
 
     @property
     def tested_on(self) -> str:
         """Which images the checks take, in words."""
         return "the images that they were found on" if self.settings.seen else "images that they were not found on"
 
-    @cached_property
-    def tested(self) -> TestedImages:
-        """Which images are taken."""
-        return TestedImages(self.images, self.graphs, self.settings)
+    def own_records(self, key: Key) -> tuple[ImageRecord, ...]:
+        """Return images of a class and domain on which its circuit was not found.
+
+        Raises:
+            InputError: when it was found on all of them.
+        """
+        return self._unseen(key)[: self.settings.n_images]
+
+    def other_records(self, key: Key) -> tuple[ImageRecord, ...]:
+        """Return images of other classes in the domain on which no circuit was found."""
+        (class_name, domain), classes = key, self.images.classes
+        place = classes.index(class_name) + 1
+        following = [name for name in (*classes[place:], *classes[: place - 1]) if (name, domain) in self.graphs]
+        return tuple(self._unseen((name, domain))[0] for name in following[: self.settings.n_others])
 
     @cached_property
     def scorer(self) -> ClassScorer:
@@ -105,17 +156,13 @@ class CircuitsUnderTest:
         """Return the images of a circuit's test, those that can be read."""
         own, others = (
             read_images(self.clip, records, strict=work.strict)
-            for records in (self.tested.own(key), self.tested.others(key))
+            for records in (self.own_records(key), self.other_records(key))
         )
         return ReadImages(own, others if len(others) else None)
 
     def found_on(self, class_name: str, domain: str) -> Tensor:
-        """Return the images of a class and domain on which its circuit was found [B, 3, H, W].
-
-        Raises:
-            InputError: when none of them can be read.
-        """
-        return self.read_some(self.tested.found_on((class_name, domain)))
+        """Return the images of a class and domain on which its circuit was found; see `read_some`."""
+        return self.read_some(self._ranked((class_name, domain))[: self._found_with["n_images"]])
 
     def read_some(self, records: Sequence[ImageRecord]) -> Tensor:
         """Return the images [B, 3, H, W] that can be read.
@@ -151,10 +198,9 @@ class CircuitsUnderTest:
 
     def listings(self) -> dict[str, dict[str, str]]:
         """Return the images that shape a number, with size and checksum of each file; see `manifest.claim`."""
-        keys, tested = self.keys, self.tested
-        listings = {"images": {record for key in keys for record in (*tested.own(key), *tested.others(key))}}
+        listings = {"images": {r for key in self.keys for r in (*self.own_records(key), *self.other_records(key))}}
         if self._named_baseline is not None:
-            listings["baseline_images"] = {r for key in keys for r in self._named_baseline.records(*key)}
+            listings["baseline_images"] = set(self._named_baseline.records_of(self.keys))
         return {
             name: image_listing(sorted(records, key=lambda record: record.relative))
             for name, records in listings.items()
@@ -171,6 +217,20 @@ class CircuitsUnderTest:
     def _found_with(self) -> dict[str, Any]:
         config: dict[str, Any] = self.graphs.manifest["config"]
         return config
+
+    def _ranked(self, key: Key) -> tuple[ImageRecord, ...]:
+        """Return all images of a class and domain, first those that its circuit was found on."""
+        return self.images.select(*key, None, self._found_with["seed"])
+
+    def _unseen(self, key: Key) -> tuple[ImageRecord, ...]:
+        ranked = self._ranked(key)
+        chosen = ranked if self.settings.seen else ranked[self._found_with["n_images"] :]
+        if not chosen:
+            raise InputError(
+                f"The circuit of {key[0]!r} in {key[1]!r} was found on all of its {len(ranked)} images, so none is "
+                "left to test it on: extract with fewer images, or allow the same ones (seen=True, --seen)."
+            )
+        return chosen
 
     @property
     def _metric(self) -> str | MetricOfClass:
@@ -195,3 +255,14 @@ class CircuitsUnderTest:
 
     def _baseline_called(self, name: str) -> NamedBaseline:
         return NamedBaseline(name, self.clip, self.images, self._found_with["n_images"], self._found_with["seed"])
+
+
+def read_images(clip: Clip, records: Sequence[ImageRecord], *, strict: bool = False) -> Tensor:
+    """Return the images [B, 3, H, W] that can be read, none perhaps; the others are left out with a warning each.
+
+    Raises:
+        InputError: with ``strict``, for one that cannot be read.
+    """
+    encoder = clip.encoder
+    none = torch.zeros(0, 3, *encoder.image_size, device=encoder.device, dtype=encoder.dtype)
+    return torch.cat([none, *(batch for _, batch in image_batches(encoder, clip.preprocess, records, strict=strict))])

@@ -5,7 +5,8 @@
    outside.
 2. The measure of a circuit is the share of the whole model's lead over the baseline that it keeps:
    (contrast of the circuit - contrast of nothing kept) / (contrast of the whole model - contrast of nothing kept).
-3. A band resamples the images within their group, and the draws of random circuits.
+3. A band, the percentiles of resampled ratios, resamples the images within their group, and the draws of random
+   circuits.
 """
 
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from circuitry.interventions.resampling import Bootstrap, draw_counts
+from circuitry.runs.errors import InputError
 
 MEASURES = ("faithfulness", "selectivity")
 
@@ -33,6 +34,38 @@ def faithfulness_ratio(kept: float, full: float, empty: float) -> tuple[float, s
 def describe_missing_lead(full: float, empty: float) -> str:
     """Say that a ratio is undefined because the whole model has no lead over the baseline."""
     return f"the model does no better than the baseline: {full:.4g} against {empty:.4g}"
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """How a band is drawn."""
+
+    confidence: float = 0.95
+    resamples: int = 2000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.confidence < 1 or self.resamples < 1:
+            raise InputError(
+                "A band needs a confidence in (0, 1) and at least one resample, but "
+                f"confidence={self.confidence} and resamples={self.resamples} were given."
+            )
+
+    def band(self, ratios: Float[np.ndarray, "resamples *rest"]) -> Float[np.ndarray, "2 *rest"]:
+        """Return the percentiles of resampled ratios that hold the confidence.
+
+        NaN where more than a tail of the resamples has no ratio: then it has no bounded interval.
+        """
+        tails = 50 * (1 - self.confidence), 50 * (1 + self.confidence)
+        bounded = np.isnan(ratios).mean(0) < (1 - self.confidence) / 2
+        if not bounded.any():
+            return np.full((2, *bounded.shape), np.nan)
+        return np.where(bounded, np.nanpercentile(ratios, tails, axis=0), np.nan)
+
+
+def draw_counts(rng: np.random.Generator, n: int, resamples: int) -> Int[np.ndarray, "resamples n"]:
+    """Return how often each of n things is in each resample."""
+    return rng.multinomial(n, np.full(n, 1 / n), resamples)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,23 +1,28 @@
 """Faithfulness curves as they are stored: the metric of every image with circuits of growing size kept. No torch.
 
-`pool_curves` makes the curves of several classes one, `curves_by_domain` a table of each domain's; what is read off a
-curve is in `curve_reading`.
+`pool_curves` makes the curves of several classes one, `curves_by_domain` and `areas_by_domain` tables of each domain's,
+`span` and `mean_over_depth` the numbers that reports state; what is read off a curve is in `curve_reading`.
 """
 
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
-from circuitry.interventions.curve_reading import MEASURES, CurveReading, Weights
-from circuitry.interventions.resampling import Bootstrap
+from circuitry.interventions.curve_reading import MEASURES, Bootstrap, CurveReading, Weights
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError
+
+TENTH = 0.1
+"""The share of units that a circuit keeps in the study."""
+
+RANKING_OF = {"CPR": "signed", "CMD": "absolute"}
+"""Which ranking each area is taken of (MIB, arXiv 2504.13151)."""
 
 CURVE_FORMAT = "circuitry faithfulness curve 2"
 """Name and version of the file format."""
@@ -37,8 +42,7 @@ class FaithfulnessCurve:
     fractions: tuple[float, ...]
     """Share of the units kept at every site, ascending."""
     ranking: str
-    """Which units come first: ``absolute``: the largest |score| (MIB's choice for CMD); ``signed``: those whose
-    removal lowers the metric most (MIB's choice for CPR)."""
+    """Which units come first, see `circuit_sets.RANKINGS`."""
     n_units: tuple[int, ...]
     """Units kept over all sites, by fraction."""
     full: Float[np.ndarray, " images"]
@@ -199,3 +203,50 @@ def curves_by_domain(curves: Sequence[FaithfulnessCurve], measure: str = "faithf
         table.insert(2, "sites", sites[0] if len(sites) == 1 else "all")
         parts.append(table)
     return pd.concat(parts, ignore_index=True)
+
+
+def areas_by_domain(curves: Sequence[FaithfulnessCurve]) -> pd.DataFrame:
+    """Return the areas under the curves of each domain, classes pooled; each area of its ranking, where there is one.
+
+    Columns domain, ranking, measure (``CPR``, ``CMD``), circuit (``kept``, ``random``), value, low, high.
+    """
+    parts = []
+    for domain in dict.fromkeys(curve.domain for curve in curves):
+        for measure, ranking in RANKING_OF.items():
+            mine = [curve for curve in curves if curve.domain == domain and curve.ranking == ranking]
+            if mine:
+                areas = pool_curves(mine).areas()
+                parts.append(areas[areas["measure"] == measure])
+    columns = ["domain", "ranking", "measure", "circuit", "value", "low", "high"]
+    return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
+
+
+def nearest_to_a_tenth(fractions: Sequence[float]) -> float:
+    """Return the size of circuit that is nearest to a tenth of the units, by ratio."""
+    return min(fractions, key=lambda fraction: abs(np.log(fraction / TENTH)))
+
+
+class Span(NamedTuple):
+    """The least and the largest of some values; NaN where none is known."""
+
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.low:z.2f} to {self.high:z.2f}"
+
+
+def span(curves: pd.DataFrame, circuit: str, fraction: float) -> Span:
+    """Return the span over domains of a circuit's values at one size, both of the table of `curves_by_domain`."""
+    found = curves[(curves["circuit"] == circuit) & (curves["fraction"] == fraction)]["value"]
+    return Span(float(found.min()), float(found.max()))
+
+
+def mean_over_depth(one_site: pd.DataFrame) -> pd.DataFrame:
+    """Return means over domains of ``kept`` and ``random`` circuits of one size, kept at one site at a time.
+
+    Takes a table of `curves_by_domain`; the index is the site, in order.
+    """
+    rows = one_site[one_site["circuit"].isin(["kept", "random"])]
+    means = rows.pivot_table("value", "sites", "circuit", sort=False)
+    return means.rename_axis(index="site", columns=None)[["kept", "random"]]

@@ -1,11 +1,7 @@
 """Faithfulness: does a circuit alone do what the model does?
 
-The metric is measured in ablated runs, and averaged over the images before any division:
-
-    faithfulness(C) = (m(C) - m(nothing kept)) / (m(M) - m(nothing kept))
-
-Curves are over the sizes of the MIB benchmark (Mueller et al. 2025, arXiv 2504.13151), beside the complement of every
-circuit and random circuits of its size.
+The metric is measured in ablated runs, over the sizes of the MIB benchmark (Mueller et al. 2025, arXiv 2504.13151),
+beside the complement of every circuit and random circuits of its size; see `FaithfulnessCurve`.
 """
 
 from collections.abc import Sequence
@@ -46,7 +42,7 @@ class AblationSettings:
     sites: Sequence[str] | None = None
     """Sites to ablate at (default: all of the graph but `input`)."""
     ranking: str = "absolute"
-    """Which units come first: ``absolute``: by |score|, or ``signed``: those whose removal lowers the metric most."""
+    """Which units come first, see `circuit_sets.RANKINGS`."""
     fractions: Sequence[float] = MIB_FRACTIONS
     """Sizes of the circuits of a curve as shares of the units of every site, ascending in (0, 1]."""
     keep_error: bool = False
@@ -101,20 +97,20 @@ def faithfulness_curve(
     """
     sets = [images] if others is None else [images, others]
     baselines = _baselines_of_sets(as_baseline(settings.baseline), sets)
-    sized = _sized_circuits(encoder, graph, settings)
-    circuits = [circuit for group in sized.circuits.values() for circuit in group]
+    n_units, groups = _sized_circuits(encoder, graph, settings)
+    circuits = [circuit for group in groups.values() for circuit in group]
     found = [
         ablated_embeddings(encoder, one, circuits, baseline=baseline, work=work)
         for one, baseline in zip(sets, baselines, strict=True)
     ]
     values = np.stack([checked_metric(metric, e).double().cpu().numpy() for e in torch.cat(found, 1)])
-    ends = np.cumsum([len(group) for group in sized.circuits.values()])[:-1]
-    measured = dict(zip(sized.circuits, np.split(values, ends), strict=True))
+    ends = np.cumsum([len(group) for group in groups.values()])[:-1]
+    measured = dict(zip(groups, np.split(values, ends), strict=True))
     n_images = values.shape[1]
     return FaithfulnessCurve(
         fractions=tuple(map(float, settings.fractions)),
         ranking=settings.ranking,
-        n_units=sized.n_units,
+        n_units=n_units,
         full=measured["full"][0],
         empty=measured["empty"][0],
         kept=measured["kept"],
@@ -148,18 +144,14 @@ def _baselines_of_sets(baseline: Baseline | Counterfactual, sets: Sequence[Image
     return [baseline.select(slice(end - size, end)) for size, end in zip(sizes, ends, strict=True)]
 
 
-@dataclass(frozen=True, eq=False)
-class _SizedCircuits:
-    """The circuits of a curve."""
+def _sized_circuits(
+    encoder: Encoder, graph: AttributionGraph, settings: AblationSettings
+) -> tuple[tuple[int, ...], dict[str, list[KeptUnits]]]:
+    """Return how many units are kept by fraction, and the circuits by the field of the curve they are measured for.
 
-    n_units: tuple[int, ...]
-    """Units kept over all sites, by fraction."""
-    circuits: dict[str, list[KeptUnits]]
-    """By the field of `FaithfulnessCurve` that they are measured for: ``full`` and ``empty`` one, ``kept`` and
-    ``complement`` one for each fraction, ``random`` one for each fraction of each draw."""
-
-
-def _sized_circuits(encoder: Encoder, graph: AttributionGraph, settings: AblationSettings) -> _SizedCircuits:
+    ``full`` and ``empty`` are one each, ``kept`` and ``complement`` one for each fraction, ``random`` one for each
+    fraction of each draw.
+    """
     sites = choose_sites(graph, settings.sites)
     rng = np.random.default_rng(settings.seed)
     orders = [
@@ -171,13 +163,10 @@ def _sized_circuits(encoder: Encoder, graph: AttributionGraph, settings: Ablatio
     if settings.keep_error:
         kept, random = ([add_error_units(encoder, circuit) for circuit in part] for part in (kept, random))
     everything = {site: np.arange(graph.n_units(site)) for site in sites}
-    return _SizedCircuits(
-        n_units,
-        {
-            "full": [everything],
-            "empty": [take_complement(everything, graph)],
-            "kept": [*kept],
-            "complement": [take_complement(circuit, graph) for circuit in kept],
-            "random": [*random],
-        },
-    )
+    return n_units, {
+        "full": [everything],
+        "empty": [take_complement(everything, graph)],
+        "kept": [*kept],
+        "complement": [take_complement(circuit, graph) for circuit in kept],
+        "random": [*random],
+    }

@@ -1,26 +1,78 @@
 """Interventions: frozen values that say where and what, and the context manager that writes them at the sites.
 
-1. a `Patch` names a site, units and positions there, and the value they take;
-2. `patched` checks that no two patches write the same place, and hooks one function per site that writes all
-   of that site's patches at once, each from the unpatched activation;
-3. when the block ends, however it ends, the hooks are gone.
-
-Whole runs and partial runs alike: a patch acts whenever a run passes its site, the start of the run included.
+A patch acts whenever a run, whole or partial, passes its site, the start of the run included. All patches of a site are
+written at once, each from the unpatched activation.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
-from circuitry.interventions.places import Chosen, Places, listed
 from circuitry.models.baselines import Baseline, Counterfactual, check_count
 from circuitry.models.encoder import Encoder
 from circuitry.runs.errors import InputError
+
+
+@runtime_checkable
+class ArrayLike(Protocol):
+    """What numpy takes for an array, tensors on the CPU among it."""
+
+    def __array__(self) -> np.ndarray: ...
+
+
+Chosen = int | float | Sequence[Any] | ArrayLike
+"""The number of one place, several numbers, or a boolean mask over all places: lists, arrays or tensors on the CPU."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """Some of the units or positions of a site."""
+
+    indices: tuple[int, ...]
+    mask_length: int | None = None
+    """Length of the boolean mask that chose them, which must be that of the site."""
+
+    @classmethod
+    def read(cls, given: Chosen, what: str) -> "Places":
+        """Read places as a user gives them; ``what`` (units or positions) is for messages.
+
+        Raises:
+            InputError: for anything but whole numbers and booleans.
+        """
+        array = np.asarray(given)
+        if array.dtype == bool and array.ndim:
+            flat = array.reshape(-1)
+            return cls(tuple(np.flatnonzero(flat).tolist()), len(flat))
+        whole = array.dtype.kind in "iuf" and array.ndim <= 1 and bool((array == np.floor(array)).all())
+        if not whole or not np.isfinite(array).all():
+            raise InputError(f"Expected {what} as whole numbers or as a boolean mask, but {given!r} was given.")
+        return cls(tuple(int(i) for i in array.reshape(-1)))
+
+    def mask(self, size: int, site: str, what: str) -> Bool[np.ndarray, " size"]:
+        """Return where the places are among ``size`` of them.
+
+        Raises:
+            InputError: for a place outside, or a mask of another length; the message names the site.
+        """
+        if self.mask_length not in (None, size):
+            raise InputError(
+                f"Site {site!r} has {size} {what}, but the boolean mask has {self.mask_length}: give one per place."
+            )
+        if outside := [i for i in self.indices if not 0 <= i < size]:
+            raise InputError(
+                f"Site {site!r} has {what} 0 to {size - 1}, but {_listed(outside)} was asked for: choose {what} within."
+            )
+        chosen = np.zeros(size, dtype=bool)
+        chosen[list(self.indices)] = True
+        return chosen
+
 
 PatchValue = int | float | Tensor | Baseline | Counterfactual | Callable[[Tensor], Tensor]
 """A constant; an activation of the site [B, ...] or [1, ...]; a `Baseline`; `Counterfactual` images; or a function of
@@ -62,7 +114,7 @@ class Patch:
 
     def __str__(self) -> str:
         chosen = {what: self.places(what) for what in ("units", "positions")}
-        words = [f"all {what}" if p is None else f"{what} {listed(p.indices)}" for what, p in chosen.items()]
+        words = [f"all {what}" if p is None else f"{what} {_listed(p.indices)}" for what, p in chosen.items()]
         return ", ".join([repr(self.site), *words])
 
 
@@ -94,18 +146,15 @@ class _Write:
 
     def __init__(self, encoder: Encoder, patch: Patch) -> None:
         self.patch, self.unit_dim = patch, encoder.unit_dim(patch.site)
-        self.value: int | float | Tensor | Baseline | Callable[[Tensor], Tensor]
-        if isinstance(patch.value, Counterfactual):
-            self.value = patch.value.run(encoder, [patch.site])[patch.site]
-        else:
-            self.value = patch.value
+        value = patch.value
+        self.value = value.run(encoder, [patch.site])[patch.site] if isinstance(value, Counterfactual) else value
         self._masks: dict[torch.Size, Tensor] = {}
 
-    def written(self, activation: Tensor) -> Tensor | int | float:
+    def written(self, activation: Tensor) -> Tensor:
         """Return what stands at the patched places, broadcastable to the activation."""
         value = self.value
         if isinstance(value, int | float):
-            return value
+            return activation.new_full((), value)
         if isinstance(value, Baseline):
             check_count(value, len(activation))
             return value.at(self.patch.site, activation)
@@ -142,8 +191,6 @@ def _hook(writes: list[_Write]) -> Callable[..., Tensor]:
         out = activation
         for one in writes:
             value = one.written(activation)
-            if not isinstance(value, Tensor):
-                value = torch.full((), value, dtype=activation.dtype, device=activation.device)
             everywhere = one.patch.units is None and one.patch.positions is None
             out = value.expand_as(activation) if everywhere else torch.where(one.mask(activation), value, out)
         return torch.empty_like(activation).copy_(out)  # the same memory layout: the next stage then rounds alike
@@ -165,3 +212,9 @@ def _meet(a: Places | None, b: Places | None) -> bool:
     if a is None or b is None:
         return all(places is None or len(places.indices) > 0 for places in (a, b))
     return not set(a.indices).isdisjoint(b.indices)
+
+
+def _listed(indices: Sequence[int]) -> str:
+    """Return the first places in words."""
+    shown = ", ".join(map(str, indices[:8])) or "none"
+    return f"{shown} and {len(indices) - 8} more" if len(indices) > 8 else shown

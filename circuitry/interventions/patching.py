@@ -14,9 +14,9 @@ the rest of the tower is linear both equal the attribution. (Heimersheim & Nanda
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,10 +24,10 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
+from circuitry.interventions.circuit_sets import mark_kept
 from circuitry.interventions.effects import DIRECTIONS, PATCHED_BY, PatchEffects
-from circuitry.interventions.patches import Patch, patched
-from circuitry.interventions.places import Chosen, Places
-from circuitry.models.baselines import ZERO, AnyBaseline, Baseline, Counterfactual, as_baseline, check_count
+from circuitry.interventions.patches import Chosen, Patch, patched
+from circuitry.models.baselines import ZERO, AnyBaseline, Baseline, as_baseline, check_count
 from circuitry.models.batches import ImageBatches, Images, rows_that_fit
 from circuitry.models.encoder import Encoder, checked_sites, clean_activations
 from circuitry.models.metrics import Metric, checked_metric
@@ -69,12 +69,47 @@ def patch_effects(
         >>> effects = patch_effects(encoder, clean, metric, by="position", baseline=corrupted, direction="denoise")
         >>> effects.scores["layer2.0"]            # [height, width]
     """
-    sweep = _Sweep(encoder, metric, by, as_baseline(baseline), direction, sites, work.memory_gib)
-    batches = ImageBatches(images, encoder, sweep.rows)
+    for name, given, known in (("by", by, PATCHED_BY), ("direction", direction, DIRECTIONS)):
+        if given not in known:
+            raise InputError(f"Expected {name} to be one of {', '.join(known)}, but {given!r} was given.")
+    chosen = sites if isinstance(sites, Mapping) else {}
+    if chosen and by != "unit":
+        raise InputError(f"Units are chosen when patching by 'unit', but by={by!r} was given with units.")
+    names = checked_sites(encoder, sorted(sites, key=encoder.position) if isinstance(sites, Mapping) else sites)
+    ends, rows = as_baseline(baseline), rows_that_fit(encoder, work.memory_gib)
+    sums: dict[str, np.ndarray | float] = dict.fromkeys(names, 0.0)
+    moved, clean_sum, count = dict.fromkeys(names, 0.0), 0.0, 0
+
+    def run(activation: Tensor, site: str) -> Tensor:
+        return checked_metric(metric, encoder(activation, start=site)).double()
+
+    batches = ImageBatches(images, encoder, rows)
     with encoder.frozen(), torch.no_grad(), tqdm(desc="patching", unit="site", disable=not work.progress) as bar:
         for batch in batches:
-            sweep.add(batch, bar)
-    return sweep.result()
+            clean = clean_activations(encoder, batch, names)
+            other = ends.activations(encoder, clean, count)
+            clean_sum, count = clean_sum + float(run(batch, encoder.sites[0]).sum()), count + len(batch)
+            for site in names:
+                noise = direction == "noise"
+                base, written = (clean[site], other[site]) if noise else (other[site], clean[site])
+                moved[site] += float(run(other[site], site).sum())
+                axes = _patched_axes(base, by, encoder.unit_dim(site))
+                effects = _effects(partial(run, site=site), base, written, axes, site, chosen.get(site), rows)
+                sums[site] = (effects if noise else -effects) + sums[site]
+                bar.update()
+    if not count:
+        raise InputError("Activation patching needs at least one image, but there were none.")
+    check_count(ends, count)
+    return PatchEffects(
+        names,
+        {site: np.asarray(total / count) for site, total in sums.items()},
+        by,
+        direction,
+        clean_sum / count,
+        {site: total / count for site, total in moved.items()},
+        count,
+        {"baseline": ends.name},
+    )
 
 
 def edge_movements(
@@ -102,87 +137,31 @@ def edge_movements(
     return found
 
 
-class _Sweep:
-    """Sums over batches: the metric and the effects."""
+def _patched_axes(activation: Tensor, by: str, unit_dim: int) -> list[int]:
+    """Return the axes along which one thing at a time is patched, in order."""
+    unit_axis = unit_dim % activation.dim()
+    positions = [axis for axis in range(1, activation.dim()) if axis != unit_axis]
+    return {"unit": [unit_axis], "position": positions, "site": []}[by]
 
-    def __init__(
-        self,
-        encoder: Encoder,
-        metric: Metric,
-        by: str,
-        baseline: Baseline | Counterfactual,
-        direction: str,
-        sites: Sequence[str] | Mapping[str, Chosen] | None,
-        memory_gib: float,
-    ) -> None:
-        for name, given, known in (("by", by, PATCHED_BY), ("direction", direction, DIRECTIONS)):
-            if given not in known:
-                raise InputError(f"Expected {name} to be one of {', '.join(known)}, but {given!r} was given.")
-        self.units = sites if isinstance(sites, Mapping) else {}
-        names = sorted(sites, key=encoder.position) if isinstance(sites, Mapping) else sites
-        if self.units and by != "unit":
-            raise InputError(f"Units are chosen when patching by 'unit', but by={by!r} was given with units.")
-        self.encoder, self.metric, self.by, self.baseline, self.direction = encoder, metric, by, baseline, direction
-        self.sites = checked_sites(encoder, names)
-        self.rows = rows_that_fit(encoder, memory_gib)
-        self.count, self.clean = 0, 0.0
-        self.moved: dict[str, float] = dict.fromkeys(self.sites, 0.0)
-        self.sums: dict[str, np.ndarray] = {}
 
-    def add(self, batch: Tensor, bar: "tqdm[Any]") -> None:
-        """Patch everything on one batch."""
-        clean = clean_activations(self.encoder, batch, self.sites)
-        other = self.baseline.activations(self.encoder, clean, self.count)
-        self.clean += float(self._run(batch, self.encoder.sites[0]).sum())
-        self.count += len(batch)
-        for site in self.sites:
-            a, o = clean[site], other[site]
-            base, written = (a, o) if self.direction == "noise" else (o, a)
-            self.moved[site] += float(self._run(o, site).sum())
-            effects = self._effects(site, base, written)
-            signed = effects if self.direction == "noise" else -effects
-            self.sums[site] = signed + self.sums.get(site, 0.0)
-            bar.update()
-
-    def _run(self, activation: Tensor, site: str) -> Tensor:
-        return checked_metric(self.metric, self.encoder(activation, start=site)).double()
-
-    def _effects(self, site: str, base: Tensor, written: Tensor) -> np.ndarray:
-        """Return metric(patched) - metric(base), summed over images, for everything that is patched at a site."""
-        reference = self._run(base, site)
-        unit_axis = self.encoder.unit_dim(site) % base.dim()
-        patched_axes = {
-            "unit": {unit_axis},
-            "position": set(range(1, base.dim())) - {unit_axis},
-            "site": set[int](),
-        }[self.by]
-        shape = [size if axis in patched_axes else 1 for axis, size in enumerate(base.shape)][1:]
-        out = np.full(math.prod(shape), np.nan)
-        wanted = self._wanted(site, len(out))
-        for chunk in torch.split(wanted, max(1, self.rows // len(base))):
-            mask = torch.zeros(len(chunk), len(out), dtype=torch.bool, device=base.device)
-            mask[torch.arange(len(chunk)), chunk] = True
-            stack = torch.where(mask.view(len(chunk), 1, *shape), written, base)
-            values = self._run(stack.flatten(0, 1), site).view(len(chunk), len(base))
-            out[chunk.numpy()] = (values - reference).sum(1).cpu().numpy()
-        return out.reshape([base.shape[axis] for axis in sorted(patched_axes)])
-
-    def _wanted(self, site: str, size: int) -> Tensor:
-        if site not in self.units:
-            return torch.arange(size)
-        return torch.from_numpy(np.flatnonzero(Places.read(self.units[site], "units").mask(size, site, "units")))
-
-    def result(self) -> PatchEffects:
-        if not self.count:
-            raise InputError("Activation patching needs at least one image, but there were none.")
-        check_count(self.baseline, self.count)
-        return PatchEffects(
-            self.sites,
-            {site: np.asarray(total / self.count) for site, total in self.sums.items()},
-            self.by,
-            self.direction,
-            self.clean / self.count,
-            {site: total / self.count for site, total in self.moved.items()},
-            self.count,
-            {"baseline": self.baseline.name},
-        )
+def _effects(
+    run: Callable[[Tensor], Tensor],
+    base: Tensor,
+    written: Tensor,
+    axes: Sequence[int],
+    site: str,
+    units: Chosen | None,
+    rows: int,
+) -> np.ndarray:
+    """Return metric(patched) - metric(base), summed over images, for everything that is patched at a site."""
+    reference = run(base)
+    shape = [size if axis in axes else 1 for axis, size in enumerate(base.shape)][1:]
+    out = np.full(math.prod(shape), np.nan)
+    wanted = np.arange(len(out)) if units is None else np.flatnonzero(mark_kept(units, len(out), site))
+    for chunk in torch.split(torch.from_numpy(wanted), max(1, rows // len(base))):
+        mask = torch.zeros(len(chunk), len(out), dtype=torch.bool, device=base.device)
+        mask[torch.arange(len(chunk)), chunk] = True
+        stack = torch.where(mask.view(len(chunk), 1, *shape), written, base)
+        values = run(stack.flatten(0, 1)).view(len(chunk), len(base))
+        out[chunk.numpy()] = (values - reference).sum(1).cpu().numpy()
+    return out.reshape([base.shape[axis] for axis in axes])

@@ -19,7 +19,6 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
@@ -81,8 +80,8 @@ def planted_convolution(noise: float = 0.02, seed: int = 0) -> PlantedCircuit:
     conv1, conv2, head = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1), nn.Linear(8, 4)
     tower = nn.ModuleList([conv1, conv2, head]).requires_grad_(False)
     _noisy(tower, noise, generator)
-    _centre(conv1, {(0, 0): 1.0, (1, 1): 1.0, (2, 2): 9.0, (3, 0): 9.0})
-    _centre(conv2, {(0, 0): 1.0, (1, 1): 1.0, (2, 2): 0.1, (3, 3): 0.1})
+    _add(conv1.weight[:, :, 1, 1], {(0, 0): 1.0, (1, 1): 1.0, (2, 2): 9.0, (3, 0): 9.0})
+    _add(conv2.weight[:, :, 1, 1], {(0, 0): 1.0, (1, 1): 1.0, (2, 2): 0.1, (3, 3): 0.1})
     assert conv2.bias is not None
     conv2.bias[0] -= 0.3
     _add(head.weight, {(0, 0): 2.0, (0, 1): 1.0, (1, 2): 3.0, (2, 3): 3.0})
@@ -177,16 +176,19 @@ def score_methods(planted: PlantedCircuit, n_images: int = 16, seed: int = 0) ->
     sites = [site for site in encoder.sites if site != INPUT]
     rows: list[tuple[str, str, str, str, float]] = []
 
+    def add(method: str, kind: str, site: str, scores: np.ndarray, truth: np.ndarray) -> None:
+        if truth.any() and not truth.all():
+            area = float(roc_auc_score(truth.ravel(), np.abs(scores).ravel()))
+            rows.append((planted.name, method, kind, site, area))
+
     def score(method: str, nodes: Mapping[str, np.ndarray], edges: Mapping[tuple[str, str], np.ndarray]) -> None:
         for site in sites:
-            truth = np.isin(np.arange(len(nodes[site])), planted.nodes[site])
-            rows.append((planted.name, method, "node", site, auroc(np.abs(nodes[site]), truth)))
+            add(method, "node", site, nodes[site], np.isin(np.arange(len(nodes[site])), planted.nodes[site]))
         for pair in pairwise(sites):
             into = list(planted.nodes[pair[1]])
             truth = np.zeros(edges[pair].shape, dtype=bool)
-            for place in planted.edges[pair]:
-                truth[place] = True
-            rows.append((planted.name, method, "edge", pair[1], auroc(np.abs(edges[pair][into]), truth[into])))
+            truth[tuple(np.transpose(planted.edges[pair]))] = True
+            add(method, "edge", pair[1], edges[pair][into], truth[into])
 
     for method, rule in RULES.items():
         graph = attribute(encoder, images, planted.metric, node_fraction=1.0, rule=rule, progress=False)
@@ -197,15 +199,7 @@ def score_methods(planted: PlantedCircuit, n_images: int = 16, seed: int = 0) ->
         score(method, graph.node_scores, in_order)
     exact = patch_effects(encoder, images, planted.metric, work=Work(progress=False))
     score(EXACT, exact.scores, edge_movements(encoder, images, sites=sites))
-    table = pd.DataFrame(rows, columns=["network", "method", "kind", "site", "auroc"])
-    return table.dropna(subset="auroc", ignore_index=True)
-
-
-def auroc(scores: np.ndarray, truth: Bool[np.ndarray, "..."]) -> float:
-    """Return the area under the ROC curve, or NaN when everything or nothing is true."""
-    if truth.all() or not truth.any():
-        return float("nan")
-    return float(roc_auc_score(truth.reshape(-1), scores.reshape(-1)))
+    return pd.DataFrame(rows, columns=["network", "method", "kind", "site", "auroc"])
 
 
 def _noisy(tower: nn.Module, noise: float, generator: torch.Generator) -> None:
@@ -216,7 +210,3 @@ def _noisy(tower: nn.Module, noise: float, generator: torch.Generator) -> None:
 def _add(weight: Tensor, entries: Mapping[tuple[int, int], float]) -> None:
     for place, value in entries.items():
         weight[place] += value
-
-
-def _centre(conv: nn.Conv2d, entries: Mapping[tuple[int, int], float]) -> None:
-    _add(conv.weight[:, :, 1, 1], entries)

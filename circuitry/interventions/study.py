@@ -1,34 +1,32 @@
-"""The causal checks of a whole folder of circuits, on images that they were not found on.
+"""The causal checks of a whole folder of circuits, on images that they were not found on, and scripts' options.
 
-1. `CausalStudy.extract_faithfulness`: the curves of every (class, domain);
-2. `CausalStudy.extract_transfer`: tables of every class, circuits kept and interchanged between domains;
-3. `CausalStudy.pixels`: what the pixels of a few images add.
-
-The first two leave a `JobFolder`: shared among processes, gone on with wherever it stopped, checked and repaired.
+Faithfulness and transfer leave a `JobFolder`: shared among processes, gone on with where it stopped, and repaired.
 """
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from circuitry.circuits.graph import AttributionGraph
-from circuitry.circuits.graph_folder import Key
+from circuitry.circuits.graph_folder import GraphFolder, Key
 from circuitry.interventions.circuit_sets import RANKINGS, add_error_units, choose_sites, take_kept_units
-from circuitry.interventions.circuits_under_test import CircuitsUnderTest, ReadImages
+from circuitry.interventions.circuits_under_test import CausalSettings, CircuitsUnderTest, ReadImages
 from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.interventions.faithfulness import MIB_FRACTIONS, AblationSettings, faithfulness_curve
 from circuitry.interventions.pixels import logit_pixels, unit_pixels
 from circuitry.interventions.transfer import interchange, transfer_circuits
+from circuitry.models.baselines import BaselineName
+from circuitry.models.metrics import MetricName
+from circuitry.models.settings import BasisSettings, MetricSettings
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
 from circuitry.runs.jobs import Job, JobFolder
-from circuitry.runs.workers import Work
+from circuitry.runs.workers import ALONE, Rank, Work, WorkSettings
 
 FAITHFULNESS_FORMAT = "circuitry faithfulness 2"
 TRANSFER_FORMAT = "circuitry transfer 2"
@@ -61,12 +59,10 @@ class CausalStudy(CircuitsUnderTest):
 
         Args:
             out: Folder of the curves.
-            rankings: See `AblationSettings`, as for fractions, random_draws and seed.
-            fractions: Sizes of the circuits.
-            random_draws: Random circuits of every size.
+            rankings: Which units come first, a curve for each; see `AblationSettings`, as for fractions, random_draws
+                and seed.
             one_site: Ablate at one site at a time, a curve for each, instead of at all sites together.
-            seed: Seed of the draws.
-            work: Which process this is, memory, and what to do with images that cannot be read; it changes no number.
+            work: See `extract`.
 
         Returns:
             The curves, class by class; a class and domain of which no image can be read is left out with a warning.
@@ -101,10 +97,13 @@ class CausalStudy(CircuitsUnderTest):
                     curve.save(paths[-1])
             return paths
 
-        def read(job: Job) -> ReadImages:
-            return self.read((job[0], job[1]), work)
-
-        folder.run(measure, prepare=read, rank=work.rank, progress=work.bar("faithfulness"), unit="circuit")
+        folder.run(
+            measure,
+            prepare=lambda job: self.read((job[0], job[1]), work),
+            rank=work.rank,
+            progress=work.bar("faithfulness"),
+            unit="circuit",
+        )
         return [FaithfulnessCurve.load(path) for path in self._results(folder)]
 
     def extract_transfer(
@@ -123,7 +122,7 @@ class CausalStudy(CircuitsUnderTest):
             one_site: Keep circuits at one site at a time, too, with everything else as it is.
             exchange: Whether activations are interchanged, too.
             seed: See `interchange`.
-            work: Which process this is, memory, and what to do with images that cannot be read; it changes no number.
+            work: See `extract`.
 
         Returns:
             ``transfer``: table of `transfer_circuits` with the column ``sites``: ``all`` or the one site; with
@@ -147,15 +146,17 @@ class CausalStudy(CircuitsUnderTest):
             if not images:
                 return []
             graphs = {key: self.graphs[key] for key in by_class[class_name]}
-            tables: dict[str, Callable[[], pd.DataFrame]] = {
-                f"transfer/{class_name}/{_name(sites)}.csv": partial(self._transfer, images, graphs, sites, quiet)
+            tables = {
+                f"transfer/{class_name}/{_name(sites)}.csv": self._transfer(images, graphs, sites, quiet)
                 for sites in [None, *(_site_sets(next(iter(graphs.values())), True) if one_site else [])]
             }
             if exchange:
-                tables[f"interchange/{class_name}.csv"] = partial(self._interchange, images, graphs, seed, quiet)
-            for name, make in tables.items():
+                own = {key: found.own for key, found in images.items()}
+                mixed = interchange(self.clip.encoder, own, graphs, self.scorer, seed=seed, work=quiet)
+                tables[f"interchange/{class_name}.csv"] = mixed
+            for name, table in tables.items():
                 with whole_file(folder.path / name) as temporary:
-                    make().to_csv(temporary, index=False)
+                    table.to_csv(temporary, index=False)
             return [folder.path / name for name in tables]
 
         def read(job: Job) -> dict[Key, ReadImages]:
@@ -174,12 +175,6 @@ class CausalStudy(CircuitsUnderTest):
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Return a few images and what each pixel adds to the class's metric, through the model and its circuit.
 
-        Args:
-            class_name: Class of the circuit and of the images.
-            domain: Their domain.
-            n_images: How many images.
-            work: Memory.
-
         Returns:
             The images as bytes [B, H, W, 3], and maps [B, H, W] by title: the whole model; the circuit kept at its last
             site before the embedding, everything before as it is; the circuit alone at all sites; and that site's first
@@ -190,7 +185,7 @@ class CausalStudy(CircuitsUnderTest):
         """
         key = class_name, domain
         encoder, graph, metric = self.clip.encoder, self.graphs[key], self.metric_of(*key)
-        images = self.read_some(self.tested.own(key))[:n_images]
+        images = self.read_some(self.own_records(key))[:n_images]
         everywhere = take_kept_units(graph)
         last = list(everywhere)[-2:][0]
         unit = int(everywhere[last][0])
@@ -225,12 +220,6 @@ class CausalStudy(CircuitsUnderTest):
             parts.append(transfer_circuits(encoder, one, graphs, self.scorer, settings, others=others, work=work))
         return pd.concat(parts, ignore_index=True)
 
-    def _interchange(
-        self, images: Mapping[Key, ReadImages], graphs: Mapping[Key, AttributionGraph], seed: int, work: Work
-    ) -> pd.DataFrame:
-        own = {key: found.own for key, found in images.items()}
-        return interchange(self.clip.encoder, own, graphs, self.scorer, seed=seed, work=work)
-
     def _results(self, folder: JobFolder) -> list[Path]:
         """Return the files of all jobs in order; jobs that left none, for want of images, are named."""
         files = {job: folder.files(job) for job in folder.jobs}
@@ -242,6 +231,49 @@ class CausalStudy(CircuitsUnderTest):
         for job in (job for job, paths in files.items() if not paths):
             log.warning("%s is left out: none of the images can be read", " in ".join(job))
         return [path for paths in files.values() for path in paths]
+
+
+@dataclass(frozen=True)
+class StudyOptions(WorkSettings, BasisSettings):
+    """Which model, circuits and images, and how they are checked."""
+
+    circuits: Path = Path("runs/quickstart/circuits")
+    """Folder of graphs that `extract`, the quickstart or compare_circuits.py wrote."""
+    n_images: int = 6
+    """Images per class and domain, none of those that the circuits were found on."""
+    n_others: int = 12
+    """Images of other classes per class and domain."""
+    metric: MetricName | None = None
+    """logit: the study's cosine logit; margin: its lead over the mean logit of the other classes (default: what the
+    circuits were found by)."""
+    texts: tuple[str, ...] | None = None
+    """Texts of a class: pooled, own-style, or templates such as "a photo of a {}." (default: what the circuits were
+    found with)."""
+    baseline: BaselineName = "zero"
+    """What units outside a circuit are put to: zero; mean-position, mean-unit (means over the images that circuits were
+    found on); other-domains (the class's mean in the other domains); counterfactual (images of other classes in the
+    domain)."""
+    seen: bool = False
+    """Test on the images that the circuits were found on, instead of others."""
+    keep_error: bool = False
+    """Keep what autoencoders miss in every circuit, instead of putting it to the baseline, too."""
+
+    def study(self, rank: Rank = ALONE) -> CausalStudy:
+        """Read model, images and circuits, for one of the processes that work on them.
+
+        Raises:
+            InputError: for what is missing or does not fit.
+        """
+        if not self.circuits.is_dir():
+            raise InputError(
+                f"There are no circuits at {self.circuits}: run experiments/quickstart.py or compare_circuits.py "
+                "first, and give their folder with --circuits."
+            )
+        texts = None if self.texts is None else MetricSettings(texts=self.texts).class_texts
+        settings = CausalSettings(
+            self.n_images, self.n_others, self.metric, texts, self.baseline, self.seen, self.keep_error
+        )
+        return CausalStudy(self.clip(rank), self.images(), GraphFolder(self.circuits), settings)
 
 
 def _read_table(path: Path) -> pd.DataFrame:

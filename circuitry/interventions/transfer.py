@@ -20,6 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from circuitry.circuits.graph import AttributionGraph
+from circuitry.circuits.graph_folder import Key
 from circuitry.interventions.ablation import ablated_embeddings
 from circuitry.interventions.circuit_sets import KeptUnits, add_error_units, take_complement, take_kept_units
 from circuitry.interventions.curve_reading import faithfulness_ratio
@@ -29,9 +30,6 @@ from circuitry.models.encoder import Encoder
 from circuitry.models.metrics import Metric, MetricOfClass, checked_metric, class_logit
 from circuitry.runs.errors import InputError
 from circuitry.runs.workers import Work
-
-ByClassAndDomain = tuple[str, str]
-"""A key (class, domain)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,12 +62,12 @@ class ClassScorer:
 
 def transfer_circuits(
     encoder: Encoder,
-    images: Mapping[ByClassAndDomain, Tensor],
-    graphs: Mapping[ByClassAndDomain, AttributionGraph],
+    images: Mapping[Key, Tensor],
+    graphs: Mapping[Key, AttributionGraph],
     scorer: ClassScorer,
     settings: AblationSettings = AblationSettings(),
     *,
-    others: Mapping[ByClassAndDomain, Tensor] | None = None,
+    others: Mapping[Key, Tensor] | None = None,
     work: Work = Work(),
 ) -> pd.DataFrame:
     """Keep the circuit of each domain on the images of each domain, class by class.
@@ -102,13 +100,13 @@ def transfer_circuits(
         >>> transfer_matrix(table, "accuracy")
     """
     rows: list[dict[str, Any]] = []
-    for job in _jobs(images, graphs, scorer, work):
-        units: list[KeptUnits] = [take_kept_units(graph, settings.sites) for graph in job.circuits.values()]
+    for key, batch, circuits in _jobs(images, graphs, scorer, work):
+        units: list[KeptUnits] = [take_kept_units(graph, settings.sites) for graph in circuits.values()]
         if settings.keep_error:
             units = [add_error_units(encoder, circuit) for circuit in units]
         nothing: dict[str, Sequence[int]] = dict.fromkeys(units[0], ())
-        everything = take_complement(nothing, next(iter(job.circuits.values())))
-        sets = {"": job.batch} | ({} if others is None else {"other_": others[job.class_name, job.domain]})
+        everything = take_complement(nothing, next(iter(circuits.values())))
+        sets = {"": batch} | ({} if others is None else {"other_": others[key]})
         found = ablated_embeddings(
             encoder,
             torch.cat(list(sets.values())),
@@ -117,29 +115,23 @@ def transfer_circuits(
             work=replace(work, progress=False),
         )
         parts = dict(zip(sets, torch.split(found, [len(part) for part in sets.values()], 1), strict=True))
-        scores = {
-            prefix: [scorer.score(one, job.class_name, job.domain) for one in part] for prefix, part in parts.items()
-        }
-        for circuit_domain, *of_set in zip(job.circuits, *(by_run[2:] for by_run in scores.values()), strict=True):
-            row: dict[str, Any] = {
-                "class": job.class_name,
-                "circuit_domain": circuit_domain,
-                "image_domain": job.domain,
-            }
-            (full, _), (empty, _) = scores[""][:2]
-            row["faithfulness"], row["reason"] = faithfulness_ratio(of_set[0][0], full, empty)
-            for (prefix, by_run), (metric, accuracy) in zip(scores.items(), of_set, strict=True):
-                row |= {f"{prefix}metric": metric, f"{prefix}accuracy": accuracy}
+        scores = {prefix: [scorer.score(one, *key) for one in part] for prefix, part in parts.items()}
+        (full, _), (empty, _) = scores[""][:2]
+        for run, circuit_domain in enumerate(circuits, start=2):
+            row: dict[str, Any] = {"class": key[0], "circuit_domain": circuit_domain, "image_domain": key[1]}
+            row["faithfulness"], row["reason"] = faithfulness_ratio(scores[""][run][0], full, empty)
+            for prefix, by_run in scores.items():
+                row |= {f"{prefix}metric": by_run[run][0], f"{prefix}accuracy": by_run[run][1]}
                 row |= {f"{prefix}full_metric": by_run[0][0], f"{prefix}full_accuracy": by_run[0][1]}
                 row[f"{prefix}empty_metric"] = by_run[1][0]
-            rows.append(row | {"n_images": len(job.batch)})
+            rows.append(row | {"n_images": len(batch)})
     return pd.DataFrame(rows)
 
 
 def interchange(
     encoder: Encoder,
-    images: Mapping[ByClassAndDomain, Tensor],
-    graphs: Mapping[ByClassAndDomain, AttributionGraph],
+    images: Mapping[Key, Tensor],
+    graphs: Mapping[Key, AttributionGraph],
     scorer: ClassScorer,
     *,
     seed: int = 0,
@@ -148,15 +140,8 @@ def interchange(
     """Put the activations of A's circuit units, from images of A, into runs on images of B, class by class.
 
     Every image of B gets an image of A at random, another one where A is B. A control takes random units, as many at
-    every site: what any exchange of that size does. Arguments and errors are those of `transfer_circuits`.
-
-    Args:
-        encoder: The encoder under study.
-        images: Images [B, 3, H, W] by (class, domain).
-        graphs: Circuits by (class, domain).
-        scorer: The metric of a class, and the classes among which an image is classified.
-        seed: Seed of the pairs of images and of the random units.
-        work: Memory and progress.
+    every site: what any exchange of that size does. Pairs of images and random units are drawn by ``seed``; the other
+    arguments and the errors are those of `transfer_circuits`.
 
     Returns:
         Columns class, circuit_domain, image_domain, change (of the metric, mean over images of B), random_change (by
@@ -165,41 +150,31 @@ def interchange(
     rows = []
     rng = np.random.default_rng(seed)
     quiet = replace(work, progress=False)
-    for job in _jobs(images, graphs, scorer, work):
-        for circuit_domain, graph in job.circuits.items():
-            donors = images.get((job.class_name, circuit_domain))
+    for (class_name, domain), batch, circuits in _jobs(images, graphs, scorer, work):
+        for circuit_domain, graph in circuits.items():
+            donors = images.get((class_name, circuit_domain))
             if donors is None or len(donors) == 0:
                 continue
             circuit = take_kept_units(graph)
             control = {s: rng.permutation(len(graph.node_scores[s]))[: len(u)] for s, u in circuit.items()}
             nothing: dict[str, Sequence[int]] = dict.fromkeys(circuit, ())
             runs = [take_complement(exchanged, graph) for exchanged in (nothing, circuit, control)]
-            chosen = donors[_partners(len(job.batch), len(donors), circuit_domain == job.domain, rng)]
-            found = ablated_embeddings(encoder, job.batch, runs, baseline=Counterfactual(chosen), work=quiet)
-            full, mixed, random = (scorer.score(e, job.class_name, job.domain) for e in found)
+            chosen = donors[_partners(len(batch), len(donors), circuit_domain == domain, rng)]
+            found = ablated_embeddings(encoder, batch, runs, baseline=Counterfactual(chosen), work=quiet)
+            full, mixed, random = (scorer.score(e, class_name, domain) for e in found)
             changes = (mixed[0] - full[0], random[0] - full[0])
-            rows.append((job.class_name, circuit_domain, job.domain, *changes, mixed[1], full[1], len(job.batch)))
+            rows.append((class_name, circuit_domain, domain, *changes, mixed[1], full[1], len(batch)))
     columns = "class circuit_domain image_domain change random_change accuracy full_accuracy n_images"
     return pd.DataFrame(rows, columns=columns.split())
 
 
-@dataclass(frozen=True, eq=False)
-class _Job:
-    """The images of a class in a domain, and the circuits of the class by domain."""
-
-    class_name: str
-    domain: str
-    batch: Tensor
-    circuits: dict[str, AttributionGraph]
-
-
 def _jobs(
-    images: Mapping[ByClassAndDomain, Tensor],
-    graphs: Mapping[ByClassAndDomain, AttributionGraph],
+    images: Mapping[Key, Tensor],
+    graphs: Mapping[Key, AttributionGraph],
     scorer: ClassScorer,
     work: Work,
-) -> Iterator[_Job]:
-    """Yield the jobs of every class that has circuits and images; the circuits of one class in memory at a time."""
+) -> Iterator[tuple[Key, Tensor, dict[str, AttributionGraph]]]:
+    """Yield the images of every (class, domain) with the class's circuits by domain, those of one class in memory."""
     with_circuit = {class_name for class_name, _ in graphs}
     classes = [name for name in dict.fromkeys(name for name, _ in images) if name in with_circuit]
     if missing := sorted(set(classes) - set(scorer.labels)):
@@ -213,7 +188,7 @@ def _jobs(
                 batch = images[class_name, domain]
                 if len(batch):
                     found = True
-                    yield _Job(class_name, domain, batch, circuits)
+                    yield (class_name, domain), batch, circuits
                 bar.update()
     if not found:
         raise InputError("Transfer needs a class with both circuits and images, but there is none.")

@@ -7,8 +7,7 @@ import pandas as pd
 from scipy import stats
 
 from circuitry.comparison.comparison import VALUES, Comparison
-from circuitry.interventions.curve_reading import MEASURES, faithfulness_ratio
-from circuitry.interventions.resampling import Bootstrap, draw_counts
+from circuitry.interventions.curve_reading import MEASURES, Bootstrap, draw_counts, faithfulness_ratio
 from circuitry.runs.errors import InputError
 
 OWN, OTHER = "own domain's circuit", "other domains' circuits"
@@ -50,7 +49,7 @@ def compare_transfer(table: pd.DataFrame, value: str = "faithfulness") -> Compar
     (``table[table["sites"] == "all"]``) are a comparison of their own.
 
     Args:
-        table: From `transfer.transfer_circuits`, or from `study.study_transfer` with the column ``sites``.
+        table: From `transfer_circuits`, or from `CausalStudy.extract_transfer` with the column ``sites``.
         value: As for `transfer_matrix`.
 
     Raises:
@@ -135,6 +134,27 @@ def transfer_over_depth(
         kept, lead = by_class.mean(0)
         rows.append((group, site, faithfulness_ratio(kept, lead, 0.0)[0], low, high, n))
     return pd.DataFrame(rows, columns=["domain", "site", "value", "low", "high", "n_classes"])
+
+
+def lead_of_own_circuits(over_depth: pd.DataFrame) -> "pd.Series[float]":
+    """Return by how much own circuits lead in a table of `transfer_over_depth`, by site, the largest lead first."""
+    means = over_depth.pivot(index="site", columns="domain", values="value")
+    return (means[OWN] - means[OTHER]).dropna().sort_values(ascending=False, kind="stable")
+
+
+def transfer_correlations(transfer: pd.DataFrame, similarity: pd.DataFrame) -> pd.DataFrame:
+    """Return the correlation of transfer with similarity (`transfer_against_similarity`) for each ablated site.
+
+    Columns sites, then rho and p of faithfulness and, where it was measured, of selectivity, then pairs.
+    """
+    rows = []
+    for sites, part in transfer.groupby("sites", sort=False):
+        row: dict[str, object] = {"sites": sites}
+        for value in ("faithfulness", "selectivity") if "other_metric" in part else ("faithfulness",):
+            rho, p, points = transfer_against_similarity(transfer_matrix(part, value), similarity)
+            row |= {f"{value}: rho": rho, f"{value}: p": p}
+        rows.append(row | {"pairs": len(points)})
+    return pd.DataFrame(rows)
 
 
 def _difference(table: pd.DataFrame, metric: str, value: str) -> pd.Series:

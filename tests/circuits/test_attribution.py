@@ -26,7 +26,8 @@ from circuitry import (
     wl_kernel,
 )
 from circuitry.circuits import edges
-from circuitry.circuits.attribution import AttributionSettings, attribute_halves
+from circuitry.circuits.attribution import attribute_halves
+from circuitry.circuits.settings import AttributionSettings
 from circuitry.models.stages import Stage
 from tests.conftest import shared
 from tests.support.oracles import TailModule, brute_force_edges, brute_force_nodes, setting, worst

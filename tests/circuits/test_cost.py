@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from circuitry import Encoder, InputError, midpoint_rule
-from circuitry.circuits.attribution import AttributionSettings
 from circuitry.circuits.cost import count_operations, matrix_product_rate
+from circuitry.circuits.settings import AttributionSettings
 from circuitry.models.stages import Stage
 
 

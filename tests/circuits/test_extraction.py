@@ -32,8 +32,9 @@ from circuitry import (
     left_rule,
     load_clip,
 )
-from circuitry.circuits.attribution import AttributionSettings, attribute_halves
+from circuitry.circuits.attribution import attribute_halves
 from circuitry.circuits.extraction import Extraction
+from circuitry.circuits.settings import AttributionSettings
 from circuitry.models.baselines import AnyBaseline, Baseline, Counterfactual, mean_baseline
 from circuitry.models.metrics import ClassLogit, MetricOfClass
 from circuitry.models.named_baselines import BASELINE_NAMES, NamedBaseline
@@ -579,7 +580,7 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from circuitry import DomainFolder, load_clip, left_rule
-from circuitry.circuits.attribution import AttributionSettings
+from circuitry.circuits.settings import AttributionSettings
 from circuitry.circuits.extraction import Extraction
 from circuitry.runs.workers import Work
 

@@ -13,7 +13,8 @@ from torch import Tensor
 
 import circuitry
 from circuitry import AttributionGraph, Encoder, Patch, class_logit, left_rule, midpoint_rule, patched
-from circuitry.circuits.attribution import AttributionSettings, attribute_halves
+from circuitry.circuits.attribution import attribute_halves
+from circuitry.circuits.settings import AttributionSettings
 from circuitry.models import batches
 from circuitry.models.baselines import Counterfactual
 from tests.support.oracles import setting

@@ -10,7 +10,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import circuitry
 from circuitry import Encoder, InputError, class_logit, left_rule
-from circuitry.circuits.attribution import AttributionSettings, attribute_halves
+from circuitry.circuits.attribution import attribute_halves
+from circuitry.circuits.settings import AttributionSettings
 from circuitry.models.batches import ImageBatches
 from circuitry.models.stages import Stage
 from tests.support.oracles import setting

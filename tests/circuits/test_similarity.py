@@ -18,7 +18,8 @@ from circuitry import (
     node_overlap,
     wl_kernel,
 )
-from circuitry.circuits.graph import Completeness, keep_units
+from circuitry.circuits.graph import Completeness
+from circuitry.circuits.nodes import keep_units
 from circuitry.circuits.similarity import MEASURES, rank_similarity
 
 SITES = ("input", "a", "b", "c")

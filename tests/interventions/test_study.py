@@ -24,10 +24,10 @@ from circuitry import (
     load_clip,
     mean_baseline,
 )
-from circuitry.circuits.attribution import AttributionSettings
+from circuitry.circuits.settings import AttributionSettings
 from circuitry.interventions import CausalSettings
 from circuitry.interventions.faithfulness import AblationSettings, faithfulness_curve
-from circuitry.interventions.study_options import StudyOptions
+from circuitry.interventions.study import StudyOptions
 from circuitry.interventions.transfer import transfer_circuits
 from circuitry.models import SparseAutoencoder, load_sae
 from circuitry.models.metrics import class_margin
@@ -214,7 +214,7 @@ def test_other_and_replaced_images_are_refused_by_name(clip: Clip, folder: Path,
     both(study_of(clip, folder), tmp_path)
     copy = copied(folder, tmp_path)
     both(study_of(clip, copy), tmp_path)  # the same images elsewhere
-    tested = study_of(clip, copy).tested.own(("axe", "sketch"))[0]
+    tested = study_of(clip, copy).own_records(("axe", "sketch"))[0]
     Image.new("RGB", (64, 64), "red").save(tested.path)
     replaced = rf"\(images: 1 replaced, first {tested.relative}\)"
     with pytest.raises(InputError, match=replaced):
@@ -231,7 +231,7 @@ def test_classes_of_which_no_image_can_be_read_are_left_out(
     copy = copied(folder, tmp_path)
     study = study_of(clip, copy)
     for domain in DOMAINS:
-        for record in study.tested.own(("cat", domain)):
+        for record in study.own_records(("cat", domain)):
             record.path.write_bytes(b"")
     caplog.set_level(logging.WARNING)
     with pytest.warns(UserWarning, match="the file is empty"):
@@ -260,7 +260,7 @@ def test_classes_of_which_no_image_can_be_read_are_left_out(
 def test_tables_of_classes_with_and_without_others(clip: Clip, folder: Path, tmp_path: Path) -> None:
     copy = copied(folder, tmp_path)
     study = study_of(clip, copy, n_others=1)
-    (other,) = study.tested.others(("cat", "real"))
+    (other,) = study.other_records(("cat", "real"))
     other.path.write_bytes(b"")  # it is also an image of its own class, of which another one can be read
     with pytest.warns(UserWarning, match="the file is empty"):
         table = study.extract_transfer(tmp_path / "t", exchange=False, work=QUIET)["transfer"]

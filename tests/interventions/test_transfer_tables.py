@@ -1,9 +1,17 @@
-"""A transfer table as a comparison: directed, pooled over classes, site by site."""
+"""A transfer table as a comparison: directed, pooled over classes, site by site; and numbers that reports state."""
 
 import pandas as pd
 import pytest
 
-from circuitry.interventions.transfer_tables import compare_transfer, transfer_matrix
+from circuitry.interventions.transfer_tables import (
+    OTHER,
+    OWN,
+    compare_transfer,
+    lead_of_own_circuits,
+    transfer_correlations,
+    transfer_matrix,
+)
+from tests.reports.sections.test_interventions import SIMILARITY, transfers
 
 
 def table() -> pd.DataFrame:
@@ -46,3 +54,19 @@ def test_a_pair_without_lead_is_absent() -> None:
     found = compare_transfer(weak)
     assert set(found.values["domain_b"]) == {"a"}
     assert found.matrix()["b"].isna().all()
+
+
+def test_leads_by_site() -> None:
+    depth = [(OWN, "x", 0.5), (OTHER, "x", 0.75), (OWN, "y", 0.5), (OTHER, "y", 0.25), (OWN, "z", 0.5)]
+    lead = lead_of_own_circuits(pd.DataFrame(depth, columns=["domain", "site", "value"]))
+    assert lead.to_dict() == {"y": 0.25, "x": -0.25}
+    assert lead.index.tolist() == ["y", "x"]
+
+
+def test_correlations_site_by_site() -> None:
+    table = pd.concat([transfers("all", 0.0), transfers("a", 0.0), transfers("b", 0.1)])
+    correlations = transfer_correlations(table, SIMILARITY)
+    assert correlations["sites"].tolist() == ["all", "a", "b"]
+    assert correlations["selectivity: rho"].tolist() == pytest.approx([1, 1, 1])
+    plain = transfer_correlations(table.drop(columns="other_metric"), SIMILARITY)
+    assert list(plain) == ["sites", "faithfulness: rho", "faithfulness: p", "pairs"]

@@ -26,8 +26,9 @@ from circuitry import (
     patch_effects,
 )
 from circuitry.circuits import gauss_legendre_rule
-from circuitry.circuits.attribution import AttributionSettings, attribute_halves
+from circuitry.circuits.attribution import attribute_halves
 from circuitry.circuits.quadrature import QuadratureRule
+from circuitry.circuits.settings import AttributionSettings
 from circuitry.interventions.ablation import ablated_embeddings
 from circuitry.interventions.circuit_sets import add_error_units
 from circuitry.interventions.faithfulness import AblationSettings

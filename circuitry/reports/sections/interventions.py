@@ -5,17 +5,23 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from circuitry.interventions.curves import FaithfulnessCurve, curves_by_domain
-from circuitry.interventions.effects import AttributionCheck
-from circuitry.interventions.summaries import (
+from circuitry.interventions.curves import (
+    FaithfulnessCurve,
     areas_by_domain,
-    lead_of_own_circuits,
+    curves_by_domain,
     mean_over_depth,
     nearest_to_a_tenth,
     span,
-    transfer_correlations,
 )
-from circuitry.interventions.transfer_tables import OTHER, OWN, transfer_matrix, transfer_over_depth
+from circuitry.interventions.effects import AttributionCheck
+from circuitry.interventions.transfer_tables import (
+    OTHER,
+    OWN,
+    lead_of_own_circuits,
+    transfer_correlations,
+    transfer_matrix,
+    transfer_over_depth,
+)
 from circuitry.reports.figures.curves import faithfulness_curves
 from circuitry.reports.figures.heatmaps import pixel_maps, transfer_beside_similarity
 from circuitry.reports.figures.over_depth import overlap_over_depth

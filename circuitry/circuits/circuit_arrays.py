@@ -1,4 +1,7 @@
-"""The Weisfeiler-Lehman subtree kernel of circuits (Shervashidze et al. 2011, JMLR 12). No torch.
+"""What circuits are compared by: nodes and edges as numbers, and the Weisfeiler-Lehman subtree kernel. No torch.
+
+A node's number is its place among all units of all sites, so numbers of two circuits mean the same units only where
+their sites have equally many units. The kernel (Shervashidze et al. 2011, JMLR 12):
 
 1. labels start as the nodes' numbers, so only the same unit has the same label in two circuits;
 2. ``depth`` times each becomes (label, labels of its successors without order), hashed to 64 bits;
@@ -8,15 +11,50 @@
 Two different labels are taken for the same with a chance of about 1e-12 in a pair of circuits of RN50.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Int
 
-from circuitry.circuits.graph import CircuitArrays
+from circuitry.circuits.graph import Circuit, strongest_columns
 from circuitry.runs.errors import InputError
 
 Histogram = tuple[np.ndarray, np.ndarray]
 """Labels, sorted, and how often each occurs."""
+
+
+class CircuitArrays(NamedTuple):
+    """Nodes and edges of a circuit by number."""
+
+    nodes: Int[np.ndarray, " nodes"]
+    tails: Int[np.ndarray, " edges"]
+    heads: Int[np.ndarray, " edges"]
+    n_units: int
+    """Of all sites together."""
+
+    @property
+    def edges(self) -> Int[np.ndarray, " edges"]:
+        """A number for each edge."""
+        numbers: np.ndarray = self.tails * self.n_units + self.heads
+        return numbers
+
+
+def circuit_arrays(circuit: Circuit, without: Collection[str] = ()) -> CircuitArrays:
+    """Return a circuit in numbers, without the nodes of some sites and the edges that begin or end there."""
+    source = circuit.source
+    *first, n_units = np.cumsum([0, *(len(source.node_scores[site]) for site in source.inner_sites)]).tolist()
+    starts = dict(zip(source.inner_sites, first, strict=True))
+    numbers = {site: start + source.kept_units[site] for site, start in starts.items() if site not in without}
+    nodes, tails, heads = [*numbers.values()], [], []
+    for (up, down), scores in source.edge_scores.items():
+        if up in numbers and down in numbers:
+            columns = strongest_columns(scores, circuit.edges_per_node)
+            tails.append(numbers[up][columns].ravel())
+            heads.append(numbers[down].repeat(columns.shape[1]))
+    none = np.empty(0, np.int64)
+    joined = [np.concatenate([none, *parts]) for parts in (nodes, tails, heads)]
+    return CircuitArrays(joined[0], joined[1], joined[2], n_units)
 
 
 def check_depth(depth: int) -> None:

@@ -1,20 +1,12 @@
-"""Numbers that reports state, against tables worked out on paper."""
+"""Numbers that reports state of curves, against tables worked out on paper."""
 
 import math
 
 import pandas as pd
 import pytest
 
-from circuitry.interventions.summaries import (
-    areas_by_domain,
-    lead_of_own_circuits,
-    mean_over_depth,
-    nearest_to_a_tenth,
-    span,
-    transfer_correlations,
-)
-from circuitry.interventions.transfer_tables import OTHER, OWN
-from tests.reports.sections.test_interventions import SIMILARITY, curves_of, transfers
+from circuitry.interventions.curves import areas_by_domain, mean_over_depth, nearest_to_a_tenth, span
+from tests.reports.sections.test_interventions import curves_of
 
 
 def test_the_size_that_is_spoken_of() -> None:
@@ -44,23 +36,10 @@ def test_spans_over_domains() -> None:
     assert math.isnan(span(curves, "complement", 0.1).low)
 
 
-def test_means_and_leads_by_site() -> None:
+def test_means_by_site() -> None:
     rows = [(d, s, c, v) for d, shift in (("a", 0), ("b", 0.2)) for s, c, v in (("y", "kept", shift), ("x", "kept", 1))]
     rows += [("a", "y", "random", 0.5), ("a", "x", "random", 0.0), ("a", "x", "complement", 9.0)]
     means = mean_over_depth(pd.DataFrame(rows, columns=["domain", "sites", "circuit", "value"]))
     assert means.index.tolist() == ["y", "x"]  # the order of the table
     assert means["kept"].tolist() == pytest.approx([0.1, 1])
     assert means["random"].tolist() == [0.5, 0]
-    depth = [(OWN, "x", 0.5), (OTHER, "x", 0.75), (OWN, "y", 0.5), (OTHER, "y", 0.25), (OWN, "z", 0.5)]
-    lead = lead_of_own_circuits(pd.DataFrame(depth, columns=["domain", "site", "value"]))
-    assert lead.to_dict() == {"y": 0.25, "x": -0.25}
-    assert lead.index.tolist() == ["y", "x"]
-
-
-def test_correlations_site_by_site() -> None:
-    table = pd.concat([transfers("all", 0.0), transfers("a", 0.0), transfers("b", 0.1)])
-    correlations = transfer_correlations(table, SIMILARITY)
-    assert correlations["sites"].tolist() == ["all", "a", "b"]
-    assert correlations["selectivity: rho"].tolist() == pytest.approx([1, 1, 1])
-    plain = transfer_correlations(table.drop(columns="other_metric"), SIMILARITY)
-    assert list(plain) == ["sites", "faithfulness: rho", "faithfulness: p", "pairs"]
