@@ -18,10 +18,9 @@ from functools import cached_property
 from typing import Literal
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
-from circuitry.models.batches import checked_batch
+from circuitry.models.batches import Images, checked_batches
 from circuitry.models.encoder import Encoder, check_finite
 from circuitry.models.sites import INPUT
 from circuitry.runs.errors import InputError
@@ -218,14 +217,14 @@ def _wrong_count(baseline: Baseline | Counterfactual, images: str) -> InputError
 
 def mean_baseline(
     encoder: Encoder,
-    images: Iterable[Float[Tensor, "_ 3 _ _"]],
+    images: Images,
     per: str = "position",
 ) -> Baseline:
     """Return the mean activation at every site over a reference set of images.
 
     Args:
         encoder: The encoder under study.
-        images: Batches [B, 3, H, W] of reference images.
+        images: Reference images: a tensor [B, 3, H, W], or batches of them.
         per: ``"position"`` keeps the positions apart; ``"unit"`` averages over them too.
 
     Raises:
@@ -233,14 +232,14 @@ def mean_baseline(
             something else.
 
     Example:
-        >>> baseline = mean_baseline(encoder, [images])
+        >>> baseline = mean_baseline(encoder, images)
         >>> attribute(encoder, images, metric, baseline=baseline)
     """
     if per not in ("position", "unit"):
         raise InputError(f"A mean baseline is taken per 'position' or per 'unit', but {per!r} was given.")
     count, sums = 0, dict[str, Tensor]()
     with torch.no_grad(), encoder.frozen():
-        for batch in map(checked_batch, images):
+        for batch in checked_batches(images):
             if not len(batch):
                 continue
             _, cache = encoder.run_with_cache(batch.to(encoder.device, encoder.dtype))

@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from jaxtyping import Float
@@ -84,6 +84,13 @@ class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships 
             hook_point.name = site
             self.hook_dict[site] = hook_point
         self.mod_dict = dict(self.hook_dict)
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        """Refuse to be copied or pickled: stages hold modules of this tower, so a copy would still run it."""
+        raise InputError(
+            "An encoder is bound to its tower and cannot be copied or pickled itself: copy the tower, and wrap the "
+            "copy, as in Encoder.from_tower(copy.deepcopy(encoder.tower))."
+        )
 
     @property
     def device(self) -> torch.device:

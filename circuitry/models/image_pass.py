@@ -7,9 +7,7 @@
 Everything that looks at many images goes through here.
 """
 
-import warnings
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from torch import Tensor
 from tqdm import tqdm
@@ -45,13 +43,9 @@ def image_batches(
     Raises:
         InputError: with ``strict``, for an unreadable file.
     """
-
-    def skip(path: Path, reason: str) -> None:
-        warnings.warn(f"skipped an image: {reason}", stacklevel=2)
-
     paths = [record.path for record in records]
     with tqdm(total=len(paths), unit="image", desc=progress, disable=progress is None) as bar:
-        for places, batch in numbered_batches(paths, preprocess, batch_size, strict=strict, on_skip=skip):
+        for places, batch in numbered_batches(paths, preprocess, batch_size, strict=strict):
             yield [records[place] for place in places], batch.to(encoder.device, encoder.dtype)
             bar.update(len(batch))
 
