@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float
 
 from circuitry.runs.arrays import read_arrays, write_arrays
@@ -59,10 +60,8 @@ class Embeddings:
 
     def groups(self) -> dict[tuple[str, str], np.ndarray]:
         """Return the row numbers of every (class, domain), in sorted order."""
-        order = np.lexsort((self.domain, self.class_name))
-        keys = list(zip(self.class_name[order].tolist(), self.domain[order].tolist(), strict=True))
-        starts = [i for i, key in enumerate(keys) if i == 0 or key != keys[i - 1]]
-        return {keys[i]: rows for i, rows in zip(starts, np.split(order, starts[1:]), strict=True)}
+        table = pd.DataFrame({"class": self.class_name, "domain": self.domain})
+        return dict(sorted(table.groupby(["class", "domain"]).indices.items()))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write to one safetensors file, whole or not at all."""

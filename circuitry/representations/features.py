@@ -63,8 +63,7 @@ class ImageFeatures:
 
     def cells(self) -> dict[tuple[str, str], np.ndarray]:
         """Return the rows of every (class, domain) that has images, in their order, sorted by class and domain."""
-        groups = self.images.reset_index(drop=True).groupby(["class", "domain"])
-        return {(str(class_name), str(domain)): part.index.to_numpy() for (class_name, domain), part in groups}
+        return dict(sorted(self.images.groupby(["class", "domain"]).indices.items()))
 
     def ranked(self, rows: Int[np.ndarray, " rows"]) -> Int[np.ndarray, " top"]:
         """Return the features that most of these images name, at most 20; ties as in the module's description."""
@@ -110,11 +109,8 @@ def compare_features(
     cells = features.cells()
     tops = {key: features.ranked(rows) for key, rows in cells.items()}
     values = [(name, a, b, None, feature_share(tops[name, a], tops[name, b])) for name, a, b in _pairs(cells)]
-    halves = [
-        (*key, None, feature_share(features.ranked(rows[0::2]), features.ranked(rows[1::2])))
-        for key, rows in cells.items()
-        if len(rows) > 1
-    ]
+    parts = {key: map(features.ranked, (rows[0::2], rows[1::2])) for key, rows in cells.items() if len(rows) > 1}
+    halves = [(*key, None, feature_share(*both)) for key, both in parts.items()]
     chance = [(None, chance_share(features.occurring))]
     return Comparison(
         "feature_sharing",
@@ -162,8 +158,7 @@ def chance_share(n_features: int) -> float:
 def feature_frequency(features: ImageFeatures) -> pd.DataFrame:
     """Return the share of each domain's images that name a feature: one row per feature, one column per domain."""
     columns = {}
-    for domain in features.domains:
-        rows = np.flatnonzero(features.images["domain"] == domain)
+    for domain, rows in features.images.groupby("domain").indices.items():
         named = features.strongest[rows]
         columns[domain] = np.bincount(named[named >= 0], minlength=features.n_features) / len(rows)
     return pd.DataFrame(columns).rename_axis(index="feature", columns="domain")
@@ -179,7 +174,7 @@ def feature_summary(features: ImageFeatures) -> pd.DataFrame:
     """
     by_class: dict[str, list[np.ndarray]] = {}
     for (name, _), rows in features.cells().items():
-        by_class.setdefault(name, []).append(_member(features.ranked(rows), features.n_features))
+        by_class.setdefault(name, []).append(np.bincount(features.ranked(rows), minlength=features.n_features))
     several = [members for members in by_class.values() if len(members) > 1]
     if not several:
         raise InputError("Features are shared between domains, but no class has images in two of them.")
@@ -234,16 +229,12 @@ def _pairs(cells: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str, str]]:
             yield name, domain_a, domain_b
 
 
-def _member(top: np.ndarray, n_features: int) -> np.ndarray:
-    member = np.zeros(n_features, dtype=np.int64)
-    member[top] = 1
-    return member
-
-
 def _all_shares(tops: Sequence[np.ndarray], n_features: int) -> np.ndarray:
     """Return the shares of all pairs of ranked lists [lists, lists]: products of the tops as 0-1 vectors."""
     shares = np.zeros((len(tops), len(tops)))
     for k in TOPS:
-        member = np.stack([_member(top[:k], n_features) for top in tops]).astype(np.float32)  # counts stay exact
+        member = np.stack([np.bincount(top[:k], minlength=n_features) for top in tops]).astype(
+            np.float32
+        )  # counts stay exact
         shares += member @ member.T / (k * len(TOPS))
     return shares

@@ -1,4 +1,4 @@
-"""Domains by the inner products of their class means: enough to compare them, small enough to keep for every site.
+"""Domains by the inner products of their class means: enough to compare them, small enough to keep. No torch.
 
 RN50's earliest sites have 802,816 features per image, so 345 class means of one site take 1.1 GB, and all sites 10 GB.
 
@@ -9,8 +9,6 @@ RN50's earliest sites have 802,816 features per image, so 345 class means of one
 3. A `DomainRepresentation` holds them, and the unit means of every image for linear probes, in one file.
 
 Centring changes neither distances nor unbiased HSIC, and keeps small differences of large numbers out of both.
-
-No torch.
 """
 
 import os
@@ -107,10 +105,6 @@ def read_representations(folder: str | os.PathLike[str]) -> list[DomainRepresent
 
     Raises:
         InputError: for another folder, an unfinished one, or damaged files.
-
-    Example:
-        >>> domains = read_representations("runs/x")
-        >>> compare_representations([one.grams for one in domains])
     """
     place = Path(folder)
     if not (place / "manifest.json").is_file():
@@ -143,7 +137,7 @@ def gram_matrix(features: Float[np.ndarray, "rows features"]) -> Float[np.ndarra
     return x @ x.T
 
 
-class RowFiles:
+class RowFiles(ExitStack):
     """Rows of features by site in temporary files, which vanish with the process, however it ends.
 
     Args:
@@ -158,17 +152,11 @@ class RowFiles:
     """
 
     def __init__(self, folder: str | Path | None = None) -> None:
+        super().__init__()
         self._folder = folder
-        self._stack = ExitStack()
         self._files: dict[str, IO[bytes]] = {}
         self._first: dict[str, np.ndarray] = {}
         self._rows = 0
-
-    def __enter__(self) -> "RowFiles":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
 
     def __len__(self) -> int:
         return self._rows
@@ -186,8 +174,8 @@ class RowFiles:
         """
         if not self._rows:
             for site, features in row.items():
-                file = tempfile.TemporaryFile(dir=self._folder, prefix=TORN)  # noqa: SIM115  # closed with the stack
-                self._files[site] = self._stack.enter_context(file)
+                file = tempfile.TemporaryFile(dir=self._folder, prefix=TORN)  # noqa: SIM115
+                self._files[site] = self.enter_context(file)
                 self._first[site] = features.astype(np.float64)
         ours = {site: len(first) for site, first in self._first.items()}
         theirs = {site: len(features) for site, features in row.items()}
@@ -198,13 +186,7 @@ class RowFiles:
         self._rows += 1
 
     def gram(self, site: str, memory_gib: float = 1.0) -> Float[np.ndarray, "rows rows"]:
-        """Return the Gram matrix of a site's rows, each feature centred, within a budget for blocks of features.
-
-        Raises:
-            InputError: for a budget that is not positive.
-        """
-        if memory_gib <= 0:
-            raise InputError(f"The memory budget is a positive number of GiB, but {memory_gib} was given.")
+        """Return the Gram matrix of a site's rows, each feature centred, within a budget for blocks of features."""
         features = len(self._first[site])
         width = max(1, int(memory_gib * 2**30) // (_BYTES * self._rows))
         total = np.zeros((self._rows, self._rows))

@@ -8,7 +8,6 @@
 
 from collections.abc import Mapping
 
-import numpy as np
 import pandas as pd
 
 from circuitry.comparison.statistics import bootstrap_mean
@@ -88,8 +87,8 @@ def summarise(measures: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     """
     rows = []
     for key, part in measures.groupby(["measure", "model", "domain"], sort=False):
-        values = _class_means(part)
-        rows.append((*key, *bootstrap_mean(values, seed=seed), _n_classes(part), part["seed"].nunique()))
+        values = part.groupby("class", dropna=False)["value"].mean().to_numpy(dtype=float)
+        rows.append((*key, *bootstrap_mean(values, seed=seed), part["class"].nunique(), part["seed"].nunique()))
     columns = ["measure", "model", "domain", "value", "low", "high", "n_classes", "n_seeds"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -122,13 +121,5 @@ def differences(measures: pd.DataFrame, a: str, b: str, *, seed: int = 0) -> pd.
         by_model = part.groupby(["class", "model"], dropna=False)["value"].mean().unstack()
         if {a, b} <= set(by_model.columns):
             change = (by_model[b] - by_model[a]).dropna().to_numpy(dtype=float)
-            rows.append((*key, *bootstrap_mean(change, seed=seed), _n_classes(part)))
+            rows.append((*key, *bootstrap_mean(change, seed=seed), part["class"].nunique()))
     return pd.DataFrame(rows, columns=["measure", "domain", "difference", "low", "high", "n_classes"])
-
-
-def _class_means(part: pd.DataFrame) -> np.ndarray:
-    return part.groupby("class", dropna=False)["value"].mean().to_numpy(dtype=float)
-
-
-def _n_classes(part: pd.DataFrame) -> int:
-    return int(part["class"].nunique())

@@ -89,13 +89,14 @@ def compare_representations(
     for site in _common_sites(grams):
         for kernel in kernels:
             found = [_compare_pair(a, b, site, kernel, permutations, seed) for a, b in combinations(grams, 2)]
-            pairs += [(site, *pair.domains, kernel, *pair.row(confidence)) for pair in found]
+            pairs += [(site, *pair.domains, kernel, *_mean_row([pair], confidence), pair.p) for pair in found]
             for one in grams:
                 mine = [pair for pair in found if one.domain in pair.domains]
                 domains.append((site, one.domain, kernel, *_mean_row(mine, confidence)))
     statistics = ["kernel", "value", "low", "high", "null_mean"]
+    order = ["site", "domain_a", "domain_b", *statistics, "p", "n_classes"]
     return RepresentationSimilarity(
-        pd.DataFrame(pairs, columns=["site", "domain_a", "domain_b", *statistics, "p", "n_classes"]),
+        pd.DataFrame(pairs, columns=["site", "domain_a", "domain_b", *statistics, "n_classes", "p"])[order],
         pd.DataFrame(domains, columns=["site", "domain", *statistics, "n_classes"]),
     )
 
@@ -143,11 +144,11 @@ class _ComparedPair(NamedTuple):
     without_each: pd.Series
     """CKA without each class, by class."""
 
-    def row(self, confidence: float) -> tuple[float, float, float, float, float, int]:
+    @property
+    def p(self) -> float:
+        """One-sided p value."""
         # The identity among the permutations must count, whatever the rounding.
-        p = (1 + int((self.null >= self.value - 1e-12).sum())) / (1 + len(self.null))
-        interval = jackknife_interval(self.value, self.without_each.to_numpy(), confidence=confidence)
-        return self.value, *_within_bounds(interval), float(self.null.mean()), p, len(self.without_each)
+        return (1 + int((self.null >= self.value - 1e-12).sum())) / (1 + len(self.null))
 
 
 def _compare_pair(a: Grams, b: Grams, site: str, kernel: str, permutations: int, seed: int) -> _ComparedPair:
@@ -157,19 +158,14 @@ def _compare_pair(a: Grams, b: Grams, site: str, kernel: str, permutations: int,
 
 
 def _mean_row(pairs: Sequence[_ComparedPair], confidence: float) -> tuple[float, float, float, float, int]:
-    """Mean over pairs of one domain: value, low, high, mean under permuted classes, number of classes."""
+    """Return the mean over pairs: value, low, high, mean under permuted classes, number of classes."""
     classes = list(dict.fromkeys(name for pair in pairs for name in pair.without_each.index))
     value = float(np.mean([pair.value for pair in pairs]))
     # A pair without a class is not changed by leaving it out.
     without_each = np.mean([p.without_each.reindex(classes, fill_value=p.value).to_numpy() for p in pairs], axis=0)
     interval = jackknife_interval(value, without_each, confidence=confidence)
-    return value, *_within_bounds(interval), float(np.mean([pair.null.mean() for pair in pairs])), len(classes)
-
-
-def _within_bounds(interval: tuple[float, float]) -> tuple[float, float]:
-    """The part of an interval that CKA can reach; unknown ends stay unknown."""
-    low, high = np.clip(interval, -1, 1)
-    return float(low), float(high)
+    low, high = np.clip(interval, -1, 1)  # the part that CKA can reach; unknown ends stay unknown
+    return value, float(low), float(high), float(np.mean([pair.null.mean() for pair in pairs])), len(classes)
 
 
 def _common_sites(grams: Sequence[Grams]) -> tuple[str, ...]:

@@ -91,7 +91,7 @@ def test_images_are_chosen_as_elsewhere_and_unreadable_ones_left_out(clip: Clip,
     assert found.images["relative"].tolist() == ["real/cat/1.png"]
     broken.with_name("1.png").unlink()
     with (
-        pytest.warns(UserWarning, match="skipped"),
+        pytest.warns(UserWarning, match="Skipped"),
         pytest.raises(InputError, match="None of the 1 images to look at can be read"),
     ):
         image_features(clip, sae_at(clip, "attnpool"), DomainFolder(tmp_path), progress=False)
