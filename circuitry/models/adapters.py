@@ -32,11 +32,7 @@ SUPPORTED = (
 
 
 def encoder_parts(tower: nn.Module) -> tuple[tuple[Stage, ...], tuple[int, int]]:
-    """Return the stages of an open_clip image tower and its image size (height, width).
-
-    Raises:
-        InputError: for any other module.
-    """
+    """Return the stages of an open_clip image tower and its image size (height, width), or raise `InputError`."""
     if isinstance(tower, ModifiedResNet):
         stages = _resnet_stages(tower)
     elif isinstance(tower, VisionTransformer):

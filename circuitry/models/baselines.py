@@ -7,15 +7,14 @@ A baseline is given as one of
 - a `Counterfactual`: what the same site does on other images, one for all or one for every image; a tensor of images
   means the same.
 
-`as_baseline` turns all of them into an object with a ``name``, a ``digest`` and ``activations``, which gives what
-stands in for the activations of a batch. Where there is one for every image, they go by their place in the whole run,
-so that its cut into batches changes nothing.
+`as_baseline` turns all of them into one of these two. Where there is one for every image, they go by their place in the
+whole run, so that its cut into batches changes nothing.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -65,10 +64,7 @@ class Baseline:
     def activations(self, encoder: Encoder, clean: Mapping[str, Tensor], start: int = 0) -> dict[str, Tensor]:
         """Return what stands in for the activations ``clean`` of the images ``start``, ``start`` + 1, ... of a run.
 
-        Args:
-            encoder: The encoder under study.
-            clean: Activations [B, ...] by site of a batch; the answer has their sites, shapes, types and devices.
-            start: Place of the batch's first image in the whole run.
+        The answer has the sites, shapes, types and devices of ``clean``.
 
         Raises:
             InputError: for activations of another shape, or of fewer images than the run has.
@@ -131,11 +127,7 @@ class Counterfactual:
         return weights_digest({"counterfactual images": self.images})
 
     def activations(self, encoder: Encoder, clean: Mapping[str, Tensor], start: int = 0) -> dict[str, Tensor]:
-        """Return what stands in for the activations ``clean``; see `Baseline.activations`.
-
-        Raises:
-            InputError: for fewer images than the run has, images of another size, or activations that are not finite.
-        """
+        """Return what stands in for the activations ``clean``; see `Baseline.activations`."""
         stop = start + max(map(len, clean.values()), default=0)
         _check_rows(self, stop)
         found = self.run(encoder, clean, slice(start, stop))
@@ -161,7 +153,7 @@ ZERO = Baseline("zero", {})
 
 BaselineName = Literal["zero", "mean-position", "mean-unit", "other-domains", "counterfactual"]
 
-NAMES_OF_DATA = ("mean-position", "mean-unit", "other-domains", "counterfactual")
+NAMES_OF_DATA = get_args(BaselineName)[1:]
 """Names of baselines that are made of a data set; see `named_baselines`, which makes them."""
 
 
@@ -189,11 +181,7 @@ def as_baseline(value: object) -> Baseline | Counterfactual:
 
 
 def check_count(baseline: Baseline | Counterfactual, n_images: int) -> None:
-    """Check that a baseline with one activation for every image has one for each of a run's images.
-
-    Raises:
-        InputError: for another number.
-    """
+    """Raise `InputError` for a baseline with one activation for every image that has not one for each of a run's."""
     if baseline.n_images not in (None, n_images):
         raise _wrong_count(baseline, f"{n_images} images")
 

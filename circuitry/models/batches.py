@@ -89,10 +89,7 @@ _measured: weakref.WeakKeyDictionary[Encoder, dict[tuple[torch.device, torch.dty
 
 
 def bytes_per_image(encoder: Encoder) -> int:
-    """Return the memory that one image takes in a run with gradients: what autograd keeps, and its gradients.
-
-    What a second image adds: weights, wherever they lie, are kept once for all images.
-    """
+    """Return the memory that a second image adds to a run with gradients: what autograd keeps, and its gradients."""
     return 2 * (_bytes_kept(encoder, 2) - _bytes_kept(encoder, 1))
 
 
@@ -113,11 +110,7 @@ def _bytes_kept(encoder: Encoder, n_images: int) -> int:
 
 
 def rows_that_fit(encoder: Encoder, memory_gib: float) -> int:
-    """Return how many images, or activations of one image, a run may take.
-
-    Raises:
-        InputError: for a budget that is not positive.
-    """
+    """Return how many images, or activations of one image, a run may take; raise `InputError` for none at all."""
     if memory_gib <= 0:
         raise InputError(f"The memory budget is a positive number of GiB, but {memory_gib} was given.")
     known = _measured.setdefault(encoder, {})

@@ -1,17 +1,15 @@
 """Stages restricted to the units that an edge needs: the speed of edge attribution on ResNets.
 
-An edge between two sites needs the kept units downstream (rows) and the gradient by the kept units upstream
-(columns), often a tenth of each. A `NarrowStage` computes just that:
+An edge needs the kept units downstream (rows) and the gradient by the kept units upstream (columns), often a tenth of
+each. A `NarrowStage` computes just that:
 
     narrow(x, delta) = stage(x + delta placed at the kept upstream units), kept downstream units
 
 where only ``delta`` carries gradient. The weights are sliced, the rest of the stage is constant in ``delta``
 and leaves the graph: of a bottleneck only the middle 3x3 convolution keeps its full size.
 
-Stages without a shortcut of their own take `narrow_stage`, which is right for all. Tests hold every one
-against it.
-
-The tower's own modules are never written to.
+Stages without a shortcut of their own take `narrow_stage`; tests hold every shortcut against it. The tower's own
+modules are never written to.
 """
 
 from collections.abc import Callable

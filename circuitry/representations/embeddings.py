@@ -1,9 +1,5 @@
 """Images and texts as points in a CLIP model's embedding space.
 
-1. `embed_images`: every image of a `DomainFolder`, or a few per class and domain, through the image encoder;
-   stored, so that a second run reads them.
-2. `embed_texts`: class prompts through the text encoder, without a style or one set per style.
-
 All vectors are divided by their length, as CLIP does before it compares them.
 """
 
@@ -61,7 +57,7 @@ def embed_images(
     """
     records = _chosen(images, n_images, seed)
     folder = Path(cache_dir) if cache_dir is not None else user_cache_path("circuitry") / "embeddings"
-    path = folder / f"{_key(clip, records)}.safetensors"
+    path = folder / f"{digest([clip.digest, list(image_listing(records).items())])}.safetensors"
     try:
         if path.is_file():
             return Embeddings.load(path)
@@ -82,23 +78,13 @@ def _chosen(images: DomainFolder, n_images: int | None, seed: int) -> Sequence[I
     return [record for cell in cells for record in images.select(*cell, n_images, seed)]
 
 
-def _key(clip: Clip, records: Sequence[ImageRecord]) -> str:
-    """Return a digest of everything that shapes the vectors: the model, and the files' contents and order."""
-    return digest([clip.digest, list(image_listing(records).items())])
-
-
 def _embedded(clip: Clip, records: Sequence[ImageRecord], batch_size: int, progress: bool) -> Embeddings:
     site = clip.encoder.sites[-1]
     read: list[ImageRecord] = []
     rows: list[np.ndarray] = []
-    for there, found in activations(
-        clip.encoder,
-        clip.preprocess,
-        records,
-        [site],
-        batch_size=batch_size,
-        progress="embedding" if progress else None,
-    ):
+    bar = "embedding" if progress else None
+    passed = activations(clip.encoder, clip.preprocess, records, [site], batch_size=batch_size, progress=bar)
+    for there, found in passed:
         read += there
         rows.append(F.normalize(found[site].float(), dim=-1).cpu().numpy())
     if not read:

@@ -1,11 +1,7 @@
 """Do images of a class in two domains have the same features of a sparse autoencoder? No torch.
 
-1. every image names its 20 strongest positive features (`ImageFeatures`, made by ``image_features``);
-2. a class in a domain is the histogram of these names over its images, its features ranked by count;
-3. `feature_share`: mean over k in {5, 10, 15, 20} of |top-k(a) & top-k(b)| / k;
-4. `compare_features`: a `Comparison` of every class in all pairs of domains, and what it is read against: two halves of
-   the same images, other classes, random features (`chance_share`);
-5. feature by feature: how often it is named in each domain, and whether domains agree on it.
+Every image names its 20 strongest positive features (`ImageFeatures`, made by ``image_features``); a class in a domain
+is the histogram of these names over its images, its features ranked by count.
 
 Ties in a histogram: of features named by equally many images, the one with the larger summed activation comes first,
 then the one with the smaller number. A feature that no image names is in no top-k, so where fewer than k
@@ -75,12 +71,7 @@ class ImageFeatures:
 
 
 def feature_share(a: Int[np.ndarray, " top_a"], b: Int[np.ndarray, " top_b"]) -> float:
-    """Return the mean over k in {5, 10, 15, 20} of |first k of a & first k of b| / k, for two ranked lists of features.
-
-    Example:
-        >>> feature_share(np.arange(20), np.arange(20))
-        1.0
-    """
+    """Return the mean over k in {5, 10, 15, 20} of |first k of a & first k of b| / k, for two ranked lists."""
     return float(np.mean([len(np.intersect1d(a[:k], b[:k])) / k for k in TOPS]))
 
 
@@ -97,7 +88,7 @@ def compare_features(
     Returns:
         Values without sites: `feature_share` of the whole histograms. Ceilings: of every other image from the first
         and from the second on; each half has half the images, so it is a cautious ceiling. Other classes: each class
-        in one domain with all other classes in the other, the mean over both directions. Chance: random features.
+        in one domain with all other classes in the other, the mean over both directions. Chance: `chance_share`.
 
     Raises:
         InputError: when no class has images in two domains.
@@ -233,8 +224,7 @@ def _all_shares(tops: Sequence[np.ndarray], n_features: int) -> np.ndarray:
     """Return the shares of all pairs of ranked lists [lists, lists]: products of the tops as 0-1 vectors."""
     shares = np.zeros((len(tops), len(tops)))
     for k in TOPS:
-        member = np.stack([np.bincount(top[:k], minlength=n_features) for top in tops]).astype(
-            np.float32
-        )  # counts stay exact
+        member = np.stack([np.bincount(top[:k], minlength=n_features) for top in tops])
+        member = member.astype(np.float32)  # counts stay exact
         shares += member @ member.T / (k * len(TOPS))
     return shares

@@ -1,8 +1,7 @@
 """The strongest features of many images: images through the encoder, activations through a sparse autoencoder.
 
-1. stream the images of every class and domain through the encoder up to the autoencoder's site;
-2. encode; where a site has positions, a feature's activation is its largest over them;
-3. keep each image's 20 strongest positive features: memory does not grow with the number of features.
+Where a site has positions, a feature's activation is its largest over them. Memory does not grow with the number of
+features.
 """
 
 import numpy as np
@@ -61,22 +60,13 @@ def image_features(
         activation.append(values)
     if not read:
         raise InputError(f"None of the {len(records)} images to look at can be read: give a folder with readable ones.")
-    table = pd.DataFrame(
-        {
-            "relative": [record.relative for record in read],
-            "domain": [record.domain for record in read],
-            "class": [record.class_name for record in read],
-        }
-    )
+    rows = [(record.relative, record.domain, record.class_name) for record in read]
+    table = pd.DataFrame(rows, columns=["relative", "domain", "class"])
     return ImageFeatures(table, np.concatenate(strongest), np.concatenate(activation), sae.n_features)
 
 
 def site_of(sae: SparseAutoencoder, clip: Clip) -> str:
-    """Return the site of a model that an autoencoder belongs to.
-
-    Raises:
-        InputError: for an autoencoder of another model, or of no site that the model has.
-    """
+    """Return the site of an autoencoder; raise `InputError` for one of another model, or of no site that it has."""
     made_with = sae.about.get("model_digest")
     if made_with not in (None, clip.digest):
         raise InputError(

@@ -86,10 +86,8 @@ def probe_left_out(
     A group's accuracy is over those of its classes that another group has, too; a group without any is left out.
 
     Args:
-        features: One row per image.
-        labels: What is to be read off, one per image.
+        features, labels, penalties: As in `probe_accuracy`.
         groups: What is left out of training in turn, one per image: the domain.
-        penalties: Candidates for the ridge penalty.
 
     Raises:
         InputError: for fewer than two classes or groups, a group whose others have fewer than two classes, groups

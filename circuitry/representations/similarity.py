@@ -1,10 +1,7 @@
 """Are classes arranged alike in two domains? CKA at every site of the encoder, and what to read it against.
 
-1. The rows of a domain are its classes: their mean activations at a site. Domains are compared through the inner
-   products of their own rows alone (`Grams`), over the classes that both have; `kernel_alignment` has the formulas.
-2. For each two domains: the CKA, its mean and p value under permuted classes, and a jackknife interval over classes.
-3. For each domain: the mean over the other domains, with its interval.
-4. The ceiling: the CKA of two halves of the images of one domain.
+The rows of a domain are its classes: their mean activations at a site. Domains are compared through the inner products
+of their own rows alone (`Grams`), over the classes that both have; `kernel_alignment` has the formulas.
 
 No torch.
 """
@@ -106,10 +103,7 @@ def compare_representation_halves(
 ) -> pd.DataFrame:
     """Return the CKA of two halves of each domain's images, the ceiling: columns site, domain, kernel, value.
 
-    Each half has half as many images, so it is a cautious ceiling.
-
-    Raises:
-        InputError: for two halves with fewer than four common classes, and as `compare_representations`.
+    Each half has half as many images, so it is a cautious ceiling. Errors are those of `compare_representations`.
     """
     rows = [
         (site, a.domain, kernel, align(a, b, site, kernel)[1].value)

@@ -1,10 +1,9 @@
 """The representation of every domain of a data set at every site, each domain in a file as soon as it is done.
 
-1. The images of a class in a domain run through the encoder, as many at once as memory allows; each image's activation
-   averaged over positions is kept for probes.
+1. Each image's activation averaged over positions is kept for probes.
 2. The rows for CKA are means of all features, positions kept apart, over half of a class's images, every other one.
-   They go to temporary files, since all classes' activations at all sites fit no memory, and come back as inner
-   products. Those of the means of all images follow from those of the halves, whose own CKA is the ceiling.
+   They go to temporary files (`RowFiles`), and come back as inner products. Those of the means of all images follow
+   from those of the halves, whose own CKA is the ceiling.
 
 A domain is a job of a `JobFolder`: several processes share the domains, a second run goes on where the first stopped,
 and what is damaged is made again.
@@ -43,11 +42,7 @@ from circuitry.runs.workers import Work
 
 @dataclass(frozen=True)
 class RepresentationSettings:
-    """What shapes the representations of a model's images.
-
-    Raises:
-        InputError: for fewer than two images.
-    """
+    """What shapes the representations of a model's images."""
 
     n_images: int = 50
     """Images per class and domain, chosen by ``seed``; all where there are fewer."""
@@ -71,8 +66,8 @@ def extract_representations(
     """Represent every domain at every site, for `compare_representations` and `probe_sites`.
 
     Args:
-        clip: The model; see `load_clip`.
-        images: The images, sorted by domain and class.
+        clip: The model.
+        images: The images.
         out: Folder of the files, one per domain; while a domain is worked on, it also holds temporary files of 8 bytes
             per class and feature (RN50, all sites: 60 MB per class).
         settings: Which images and sites; default: `RepresentationSettings`.

@@ -47,7 +47,7 @@ def _umask() -> int:
 
 @contextmanager
 def file_lock(folder: Path, name: str, *, wait: bool = True) -> Iterator[None]:
-    """Hold the lock of a name in a folder, on any file system that has locks; the system frees it with the process.
+    """Hold the lock of a name in a folder, which the system frees with the process.
 
     Raises:
         filelock.Timeout: when another process holds it and ``wait`` is off.
