@@ -168,13 +168,7 @@ class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships 
     def read_unhooked(
         self, images: Float[Tensor, "batch ..."], sites: Iterable[str]
     ) -> dict[str, Float[Tensor, "batch ..."]]:
-        """Return the activations of images at sites in a run of their own, which no hook takes part in.
-
-        The tower runs in evaluation mode, without gradients, and is left as it was.
-
-        Raises:
-            InputError: for unknown sites, or images of another size.
-        """
+        """Return the activations of images at sites in an own run, in evaluation mode, without hooks and gradients."""
         places = {self.position(site): site for site in sites}
         self._check_images(images)
         found, x = {}, images

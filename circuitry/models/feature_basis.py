@@ -28,8 +28,7 @@ from torch import Tensor
 
 from circuitry.models.encoder import Encoder
 from circuitry.models.narrowing import in_order, narrow_stage
-from circuitry.models.sae import SparseAutoencoder
-from circuitry.models.sae_files import load_sae
+from circuitry.models.sae import SparseAutoencoder, load_sae
 from circuitry.models.sites import INPUT
 from circuitry.models.stages import NarrowStage, Stage
 from circuitry.runs.errors import InputError

@@ -74,11 +74,7 @@ class Embeddings:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Embeddings":
-        """Read what `save` wrote.
-
-        Raises:
-            InputError: for a missing or damaged file, or one of another version.
-        """
+        """Read what `save` wrote; raise `InputError` for a missing or damaged file, or one of another version."""
         header, arrays = read_arrays(path, _FORMAT, "file of embeddings")
         labels = {name: np.array(header[name])[arrays[name]] for name in _LABELS}
         return cls(arrays["vectors"], np.array(header["source"]), **labels)

@@ -118,28 +118,17 @@ def embed_texts(
         >>> embed_texts(clip, ["cat", "dog"], styles=["sketch", "real"]).source[:2].tolist()
         ['a sketch of a cat.', 'a sketch of a dog.']
     """
-    if styles is None:
-        return _texts(clip, class_names, "", "{}", templates, cache_dir)
-    if templates is not None or not styles:
+    if styles is not None and (templates is not None or not styles):
         given = "templates, too, were" if templates is not None else "an empty list was"
         raise InputError(
             f"Texts in styles need names of styles, each of which is its own template, but {given} given: "
             "give one of the two."
         )
-    prompts = {style: style_templates(style)[0] for style in styles}
-    parts = [_texts(clip, class_names, style, prompt, [prompt], cache_dir) for style, prompt in prompts.items()]
-    joined = [np.concatenate([getattr(part, name) for part in parts]) for name in ("source", "domain", "class_name")]
-    return Embeddings(np.concatenate([part.vectors for part in parts]), *joined)
-
-
-def _texts(
-    clip: Clip,
-    class_names: Sequence[str],
-    style: str,
-    pattern: str,
-    templates: Sequence[Template] | None,
-    cache_dir: str | os.PathLike[str] | None,
-) -> Embeddings:
-    weights = clip.text_weights(class_names, templates, cache_dir=cache_dir).float().cpu().numpy()
-    sources = [pattern.replace("{}", readable(name)) for name in class_names]
-    return Embeddings(weights, np.array(sources), np.full(len(weights), style), np.array(class_names))
+    weights, sources = [], []
+    patterns = {"": "{}"} if styles is None else {style: style_templates(style)[0] for style in styles}
+    for pattern in patterns.values():
+        own = templates if styles is None else [pattern]
+        weights.append(clip.text_weights(class_names, own, cache_dir=cache_dir).float().cpu().numpy())
+        sources += [pattern.replace("{}", readable(name)) for name in class_names]
+    domains = np.repeat(list(patterns), len(class_names))
+    return Embeddings(np.concatenate(weights), np.array(sources), domains, np.tile(class_names, len(patterns)))

@@ -1,10 +1,8 @@
 """Two-dimensional maps of an embedding space: UMAP with density if installed, else principal components. No torch.
 
-1. `embedding_map`: vectors to points in the plane. UMAP (McInnes et al. 2018, arXiv 1802.03426) keeps neighbours
-   together; its densMAP variant (Narayan et al. 2021, doi 10.1038/s41587-020-00801-7) also keeps dense regions dense.
-   Distances between far groups mean little on it. Principal components are a linear view that keeps large distances
-   and may put groups on top of each other that lie apart.
-2. `map_table`: images and texts on one map, as a table to draw, thinned to what an eye can take in.
+UMAP (McInnes et al. 2018, arXiv 1802.03426) keeps neighbours together; its densMAP variant (Narayan et al. 2021, doi
+10.1038/s41587-020-00801-7) also keeps dense regions dense. Distances between far groups mean little on it. Principal
+components keep large distances and may put groups on top of each other that lie apart.
 """
 
 import importlib.util
@@ -83,12 +81,10 @@ def map_table(
     """Map images and texts of one model together, and keep some of each for drawing, evenly over classes and domains.
 
     Args:
-        images: All of them shape the map.
-        texts: Prompts, with or without styles.
+        images, texts: All of them shape the map.
         method: See `embedding_map`.
         seed: Seed of the map and of the choice.
-        most_images: Images that are kept.
-        most_texts: Texts that are kept.
+        most_images, most_texts: How many are kept.
 
     Returns:
         Columns kind ("image" or "text"), domain, class, x, y, method.

@@ -134,11 +134,13 @@ def mean_distances(images: Embeddings) -> pd.DataFrame:
     Returns:
         Columns domain_a, domain_b, cosine, euclidean, standardised.
     """
-    rows = []
-    for a, b in combinations(sorted(set(images.domain.tolist())), 2):
-        x, y = (images.vectors[images.domain == domain] for domain in (a, b))
-        rows.append((a, b, *(distance(x, y, measure) for measure in MEASURES)))
+    pairs = combinations(_by_domain(images).items(), 2)
+    rows = [(a, b, *(distance(x, y, measure) for measure in MEASURES)) for (a, x), (b, y) in pairs]
     return pd.DataFrame(rows, columns=["domain_a", "domain_b", *MEASURES])
+
+
+def _by_domain(images: Embeddings) -> dict[str, np.ndarray]:
+    return {domain: images.vectors[images.domain == domain] for domain in sorted(set(images.domain.tolist()))}
 
 
 def spread(images: Embeddings) -> pd.DataFrame:
@@ -151,11 +153,8 @@ def spread(images: Embeddings) -> pd.DataFrame:
     def of(vectors: np.ndarray) -> float:
         return float(np.linalg.norm(vectors - vectors.mean(0, dtype=np.float64), axis=1).mean())
 
-    rows: list[tuple[str | None, str, float]] = [
-        (class_name, domain, of(images.vectors[group])) for (class_name, domain), group in images.groups().items()
-    ]
-    domains = sorted(set(images.domain.tolist()))
-    rows += [(None, domain, of(images.vectors[images.domain == domain])) for domain in domains]
+    rows: list[tuple[str | None, str, float]] = [(*k, of(images.vectors[rows])) for k, rows in images.groups().items()]
+    rows += [(None, domain, of(vectors)) for domain, vectors in _by_domain(images).items()]
     return pd.DataFrame(rows, columns=["class", "domain", "value"])
 
 
@@ -195,7 +194,7 @@ def domain_probe(images: Embeddings, *, folds: int = 5, seed: int = 0) -> pd.Dat
     Returns:
         Columns domain, fold, value.
     """
-    tasks = {domain: (images.domain == domain).astype(str).tolist() for domain in sorted(set(images.domain.tolist()))}
+    tasks = {domain: (images.domain == domain).astype(str).tolist() for domain in _by_domain(images)}
     tasks[ALL] = images.domain.tolist()
     rows = [
         (domain, fold, float(value))
@@ -211,9 +210,8 @@ def modality_gap(images: Embeddings, texts: Embeddings) -> pd.DataFrame:
     Returns:
         Columns domain (`ALL` first), value: Euclidean, in 0..2.
     """
-    domains = sorted(set(images.domain.tolist()))
-    rows = [(ALL, distance(images.vectors, texts.vectors, "euclidean"))]
-    rows += [(d, distance(images.vectors[images.domain == d], texts.vectors, "euclidean")) for d in domains]
+    parts = {ALL: images.vectors} | _by_domain(images)
+    rows = [(domain, distance(vectors, texts.vectors, "euclidean")) for domain, vectors in parts.items()]
     return pd.DataFrame(rows, columns=["domain", "value"])
 
 

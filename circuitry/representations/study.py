@@ -111,13 +111,7 @@ def extract_representations(
 
 
 def check_comparable(images: DomainFolder) -> None:
-    """Check that CKA has the classes that it needs, in every two domains and in two halves of each.
-
-    To be asked before images are run; what cannot be read is not known by then.
-
-    Raises:
-        InputError: for two domains with too few classes in common, or a domain with too few classes of two images.
-    """
+    """Raise `InputError` before images are run where CKA lacks classes, in two domains or in two halves of one."""
     table = images.counts()
     counts = {domain: table.loc[domain].to_numpy() for domain in images.domains}
     for a, b in combinations(images.domains, 2):
@@ -177,14 +171,10 @@ class _Images:
     def add(self, records: Sequence[ImageRecord], class_name: str, half: int) -> None:
         """Run the images of half of a class; add the row of their mean, if any can be read."""
         encoder, count, sums = self._clip.encoder, 0, dict[str, Tensor]()
-        for there, found in activations(
-            encoder,
-            self._clip.preprocess,
-            records,
-            self._sites,
-            batch_size=self._batch_size,
-            strict=self._work.strict,
-        ):
+        passed = activations(
+            encoder, self._clip.preprocess, records, self._sites, batch_size=self._batch_size, strict=self._work.strict
+        )
+        for there, found in passed:
             count += len(there)
             for site, activation in found.items():
                 total = activation.sum(0, dtype=torch.float64).flatten()

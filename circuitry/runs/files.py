@@ -4,7 +4,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock
@@ -56,11 +56,9 @@ def file_lock(folder: Path, name: str, *, wait: bool = True) -> Iterator[None]:
     lock = FileLock(place / f"{name}.lock", timeout=-1 if wait else 0)
     while True:
         place.mkdir(parents=True, exist_ok=True)
-        try:
+        with suppress(FileNotFoundError):  # another process has just removed the locks
             lock.acquire()
             break
-        except FileNotFoundError:  # another process has just removed the locks
-            continue
     try:
         yield
     finally:
