@@ -77,7 +77,7 @@ class Baseline:
         if value is None:
             return like.new_zeros(()).expand_as(like)
         if len(value) > 1:
-            _check_rows(self, start + len(like))
+            check_count(self, start + len(like), so_far=True)
             value = value[start : start + len(like)]
         sizes = zip(value.shape[1:], like.shape[1:], strict=False)
         if value.dim() != like.dim() or any(size not in (1, wanted) for size, wanted in sizes):
@@ -129,7 +129,7 @@ class Counterfactual:
     def activations(self, encoder: Encoder, clean: Mapping[str, Tensor], start: int = 0) -> dict[str, Tensor]:
         """Return what stands in for the activations ``clean``; see `Baseline.activations`."""
         stop = start + max(map(len, clean.values()), default=0)
-        _check_rows(self, stop)
+        check_count(self, stop, so_far=True)
         found = self.run(encoder, clean, slice(start, stop))
         return {site: found[site].to(like).expand_as(like) for site, like in clean.items()}
 
@@ -180,27 +180,25 @@ def as_baseline(value: object) -> Baseline | Counterfactual:
     )
 
 
-def check_count(baseline: Baseline | Counterfactual, n_images: int) -> None:
-    """Raise `InputError` for a baseline with one activation for every image that has not one for each of a run's."""
-    if baseline.n_images not in (None, n_images):
-        raise _wrong_count(baseline, f"{n_images} images")
+def check_count(baseline: Baseline | Counterfactual, n_images: int, *, so_far: bool = False) -> None:
+    """Check that a baseline with one activation for every image has one for each of a run's.
+
+    Raises:
+        InputError: for another number than ``n_images``, or where these are those ``so_far`` for a smaller one.
+    """
+    n = baseline.n_images
+    if n is None or n == n_images or (so_far and n > n_images):
+        return
+    many = INPUT if isinstance(baseline, Counterfactual) else next(s for s, v in baseline.values.items() if len(v) > 1)
+    raise InputError(
+        f"The baseline {baseline.name!r} has {n} activations at site {many!r} for "
+        f"{'at least ' if so_far else ''}{n_images} images: give one for every image, in the images' order, or "
+        "one for all."
+    )
 
 
 def _several(n: int) -> int | None:
     return n if n > 1 else None
-
-
-def _check_rows(baseline: Baseline | Counterfactual, stop: int) -> None:
-    if baseline.n_images is not None and stop > baseline.n_images:
-        raise _wrong_count(baseline, f"at least {stop} images")
-
-
-def _wrong_count(baseline: Baseline | Counterfactual, images: str) -> InputError:
-    many = INPUT if isinstance(baseline, Counterfactual) else next(s for s, v in baseline.values.items() if len(v) > 1)
-    return InputError(
-        f"The baseline {baseline.name!r} has {baseline.n_images} activations at site {many!r} for {images}: "
-        "give one for every image, in the images' order, or one for all."
-    )
 
 
 def mean_baseline(

@@ -165,7 +165,7 @@ def _narrow_in_basis(
     kept = None if after is None else after.some_units(down)
 
     def narrow(x: Tensor, change: Tensor) -> Tensor:
-        if before is not None:
+        if before is not None and directions is not None:
             x, axis = before.from_features(x), before.unit_dim
             change = (change.movedim(axis, -1) @ directions).movedim(-1, axis)
         y = run(x, change)

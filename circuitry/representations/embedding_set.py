@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -61,7 +62,8 @@ class Embeddings:
     def groups(self) -> dict[tuple[str, str], np.ndarray]:
         """Return the row numbers of every (class, domain), in sorted order."""
         table = pd.DataFrame({"class": self.class_name, "domain": self.domain})
-        return dict(sorted(table.groupby(["class", "domain"]).indices.items()))
+        found: dict[Any, Any] = table.groupby(["class", "domain"]).indices
+        return dict(sorted(found.items()))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write to one safetensors file, whole or not at all."""

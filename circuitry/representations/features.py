@@ -11,6 +11,7 @@ are named even equal histograms share less than all.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, groupby
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -59,7 +60,8 @@ class ImageFeatures:
 
     def cells(self) -> dict[tuple[str, str], np.ndarray]:
         """Return the rows of every (class, domain) that has images, in their order, sorted by class and domain."""
-        return dict(sorted(self.images.groupby(["class", "domain"]).indices.items()))
+        found: dict[Any, Any] = self.images.groupby(["class", "domain"]).indices
+        return dict(sorted(found.items()))
 
     def ranked(self, rows: Int[np.ndarray, " rows"]) -> Int[np.ndarray, " top"]:
         """Return the features that most of these images name, at most 20; ties as in the module's description."""

@@ -34,20 +34,22 @@ class RepresentationSimilarity(NamedTuple):
         Args:
             ceilings: From `compare_representation_halves`.
         """
-        return {kernel: self._comparison(kernel, ceilings) for kernel in dict.fromkeys(self.pairs["kernel"])}
-
-    def _comparison(self, kernel: str, ceilings: pd.DataFrame | None) -> Comparison:
-        tables = (self.pairs, self.domains) if ceilings is None else (self.pairs, self.domains, ceilings)
-        mine = [table[table["kernel"] == kernel].drop(columns="kernel").assign(**{"class": "all"}) for table in tables]
-        null = mine[1].groupby("site", sort=False)["null_mean"].mean().rename("value").reset_index()
-        return Comparison(
-            f"cka_{kernel}",
-            mine[0],
-            mine[2] if ceilings is not None else pd.DataFrame(columns=list(CEILINGS)),
-            null,
-            intervals=mine[1].drop(columns="class"),
-            chance_of="permuted classes",
-        )
+        halves = pd.DataFrame(columns=["kernel", *CEILINGS]) if ceilings is None else ceilings
+        found = {}
+        for kernel in dict.fromkeys(self.pairs["kernel"]):
+            pairs, domains, own = (
+                table[table["kernel"] == kernel].drop(columns="kernel").assign(**{"class": "all"})
+                for table in (self.pairs, self.domains, halves)
+            )
+            found[kernel] = Comparison(
+                f"cka_{kernel}",
+                pairs,
+                own,
+                domains.groupby("site", sort=False)["null_mean"].mean().rename("value").reset_index(),
+                intervals=domains.drop(columns="class"),
+                chance_of="permuted classes",
+            )
+        return found
 
 
 def compare_representations(
@@ -114,6 +116,15 @@ def compare_representation_halves(
     return pd.DataFrame(rows, columns=["site", "domain", "kernel", "value"])
 
 
+def check_common(a: str, b: str, n_classes: int) -> None:
+    """Raise `InputError` for two domains with too few classes in common."""
+    if n_classes < FEWEST:
+        raise InputError(
+            f"Unbiased CKA needs at least {FEWEST} classes with images in both domains, but {a} and {b} have "
+            f"{n_classes} in common: give more classes, or leave one of the domains out."
+        )
+
+
 def align(a: Grams, b: Grams, site: str, kernel: str) -> tuple[tuple[str, ...], Alignment]:
     """Return the classes that two domains have in common and their alignment over them at a site.
 
@@ -122,11 +133,7 @@ def align(a: Grams, b: Grams, site: str, kernel: str) -> tuple[tuple[str, ...], 
     """
     theirs = set(b.present(site))
     common = tuple(name for name in a.present(site) if name in theirs)
-    if len(common) < FEWEST:
-        raise InputError(
-            f"Unbiased CKA needs at least {FEWEST} classes with images in both domains, but {a.domain} and {b.domain} "
-            f"have {len(common)} in common: give more classes, or leave one of the domains out."
-        )
+    check_common(a.domain, b.domain, len(common))
     u, v = (kernel_matrix(one.among(common, site), kernel, f"{one.domain} at {site}") for one in (a, b))
     return common, Alignment(u, v)
 

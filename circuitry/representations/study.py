@@ -35,6 +35,7 @@ from circuitry.representations.grams import (
     representation_file,
 )
 from circuitry.representations.kernel_alignment import FEWEST
+from circuitry.representations.similarity import check_common
 from circuitry.runs.errors import InputError
 from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.workers import Work
@@ -115,12 +116,7 @@ def check_comparable(images: DomainFolder) -> None:
     table = images.counts()
     counts = {domain: table.loc[domain].to_numpy() for domain in images.domains}
     for a, b in combinations(images.domains, 2):
-        common = np.count_nonzero((counts[a] > 0) & (counts[b] > 0))
-        if common < FEWEST:
-            raise InputError(
-                f"Unbiased CKA needs at least {FEWEST} classes with images in both domains, but {a} and {b} have "
-                f"{common} in common: give more classes, or leave one of the domains out."
-            )
+        check_common(a, b, int(np.count_nonzero((counts[a] > 0) & (counts[b] > 0))))
     for domain in images.domains:
         halved = np.count_nonzero(counts[domain] > 1)
         if halved < FEWEST:
