@@ -205,12 +205,10 @@ def write(config: Config, subject: Subject, found: dict[tuple[str, int], Measure
 def over_seeds(distances: list[Comparison]) -> Comparison:
     """Average the distances of several seeds, class by class."""
     keys = {"values": ["class", "domain_a", "domain_b", "site"], "ceilings": ["class", "domain", "site"]}
+    tables = {name: pd.concat([getattr(one, name) for one in distances]) for name in keys}
     means = {
-        name: pd.concat([getattr(one, name) for one in distances])
-        .groupby(key, dropna=False, sort=False)["value"]
-        .mean()
-        .reset_index()
-        for name, key in keys.items()
+        name: table.groupby(keys[name], dropna=False, sort=False)["value"].mean().reset_index()
+        for name, table in tables.items()
     }
     return replace(distances[0], **means)
 

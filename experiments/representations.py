@@ -14,7 +14,7 @@ class probes that fail on the domain that was left out.
     torchrun --nproc-per-node 2 experiments/representations.py      # two processes share the domains
 """
 
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
 
@@ -108,9 +108,8 @@ def main(config: Config) -> None:
 
 def represent(config: Config, work: Work) -> None:
     """Do one process's share of representing the domains."""
-    clip = replace(config, device=work.rank.device(config.device)).clip()
     settings = RepresentationSettings(config.n_images, config.sites, config.seed)
-    extract_representations(clip, config.images(), config.representations, settings, work)
+    extract_representations(config.clip(work.rank), config.images(), config.representations, settings, work)
 
 
 if __name__ == "__main__":

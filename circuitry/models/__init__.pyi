@@ -20,7 +20,7 @@ from .named_baselines import NamedBaseline as NamedBaseline
 from .prompts import default_templates as default_templates
 from .prompts import style_templates as style_templates
 from .sae import SparseAutoencoder as SparseAutoencoder
-from .sae_files import load_sae as load_sae
+from .sae import load_sae as load_sae
 from .settings import BasisSettings as BasisSettings
 from .settings import MetricSettings as MetricSettings
 from .settings import ModelSettings as ModelSettings

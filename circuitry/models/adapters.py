@@ -9,7 +9,7 @@ timm (`TimmModel`):        trunk stem, every block, head (normalised, pooled, pr
 In timm's hierarchical trunks a stage's down-sampling belongs to its first block.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -19,7 +19,7 @@ from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
-from circuitry.models.narrowing import fast_attention_pool, narrow_attention_pool, narrow_bottleneck
+from circuitry.models.narrowing import fast_attention_pool, in_order, narrow_attention_pool, narrow_bottleneck
 from circuitry.models.stages import Stage
 from circuitry.runs.errors import InputError
 
@@ -32,11 +32,7 @@ SUPPORTED = (
 
 
 def encoder_parts(tower: nn.Module) -> tuple[tuple[Stage, ...], tuple[int, int]]:
-    """Return the stages of an open_clip image tower and its image size (height, width).
-
-    Raises:
-        InputError: for any other module.
-    """
+    """Return the stages of an open_clip image tower and its image size (height, width), or raise `InputError`."""
     if isinstance(tower, ModifiedResNet):
         stages = _resnet_stages(tower)
     elif isinstance(tower, VisionTransformer):
@@ -56,21 +52,10 @@ def _unsupported(name: str) -> InputError:
     )
 
 
-def _in_order(*functions: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """Compose functions, the first one first."""
-
-    def run(x: Tensor) -> Tensor:
-        for function in functions:
-            x = function(x)
-        return x
-
-    return run
-
-
 def _resnet_stages(tower: ModifiedResNet) -> Iterator[Stage]:
     for i in "123":
         conv, norm, act = (getattr(tower, f"{part}{i}") for part in ("conv", "bn", "act"))
-        yield Stage(f"act{i}", _in_order(conv, norm, act), 1)
+        yield Stage(f"act{i}", in_order(conv, norm, act), 1)
     yield Stage("avgpool", tower.avgpool, 1)
     for layer in ("layer1", "layer2", "layer3", "layer4"):
         for j, block in enumerate(getattr(tower, layer)):
@@ -100,7 +85,7 @@ def _sequence_first(block: nn.Module, x: Tensor) -> Tensor:
 def _timm_stages(tower: TimmModel) -> Iterator[Stage]:
     trunk = tower.trunk
     if isinstance(trunk, timm_models.VisionTransformer):
-        stem = _in_order(trunk.patch_embed, trunk._pos_embed, trunk.patch_drop, trunk.norm_pre)
+        stem = in_order(trunk.patch_embed, trunk._pos_embed, trunk.patch_drop, trunk.norm_pre)
         yield Stage("trunk.norm_pre", stem, -1)
         for i, block in enumerate(trunk.blocks):
             yield Stage(f"trunk.blocks.{i}", block, -1)
@@ -115,11 +100,11 @@ def _timm_stages(tower: TimmModel) -> Iterator[Stage]:
         norm = trunk.norm
     else:
         raise _unsupported(f"TimmModel with a {type(trunk).__name__} trunk")
-    yield Stage("head", _in_order(norm, trunk.forward_head, tower.head), 1)
+    yield Stage("head", in_order(norm, trunk.forward_head, tower.head), 1)
 
 
 def _hierarchical(path: str, levels: Any, unit_dim: int) -> Iterator[Stage]:
     for i, level in enumerate(levels):
         for j, block in enumerate(level.blocks):
-            run = _in_order(level.downsample, block) if j == 0 else block
+            run = in_order(level.downsample, block) if j == 0 else block
             yield Stage(f"{path}.{i}.blocks.{j}", run, unit_dim)

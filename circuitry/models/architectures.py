@@ -55,11 +55,7 @@ def _unknown_model(name: str) -> str:
 
 
 def check_tag(name: str, tag: str) -> None:
-    """Check that open_clip has such weights of a model.
-
-    Raises:
-        InputError: for another tag.
-    """
+    """Raise `InputError` for a tag of which open_clip has no weights of a model."""
     tags = open_clip.list_pretrained_tags_by_model(name)
     if tag.lower() not in (t.lower() for t in tags):
         raise InputError(

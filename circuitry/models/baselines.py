@@ -7,21 +7,19 @@ A baseline is given as one of
 - a `Counterfactual`: what the same site does on other images, one for all or one for every image; a tensor of images
   means the same.
 
-`as_baseline` turns all of them into an object with a ``name``, a ``digest`` and ``activations``, which gives what
-stands in for the activations of a batch. Where there is one for every image, they go by their place in the whole run,
-so that its cut into batches changes nothing.
+`as_baseline` turns all of them into one of these two. Where there is one for every image, they go by their place in the
+whole run, so that its cut into batches changes nothing.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
-from circuitry.models.batches import checked_batch
+from circuitry.models.batches import Images, checked_batches
 from circuitry.models.encoder import Encoder, check_finite
 from circuitry.models.sites import INPUT
 from circuitry.runs.errors import InputError
@@ -66,10 +64,7 @@ class Baseline:
     def activations(self, encoder: Encoder, clean: Mapping[str, Tensor], start: int = 0) -> dict[str, Tensor]:
         """Return what stands in for the activations ``clean`` of the images ``start``, ``start`` + 1, ... of a run.
 
-        Args:
-            encoder: The encoder under study.
-            clean: Activations [B, ...] by site of a batch; the answer has their sites, shapes, types and devices.
-            start: Place of the batch's first image in the whole run.
+        The answer has the sites, shapes, types and devices of ``clean``.
 
         Raises:
             InputError: for activations of another shape, or of fewer images than the run has.
@@ -82,7 +77,7 @@ class Baseline:
         if value is None:
             return like.new_zeros(()).expand_as(like)
         if len(value) > 1:
-            _check_rows(self, start + len(like))
+            check_count(self, start + len(like), so_far=True)
             value = value[start : start + len(like)]
         sizes = zip(value.shape[1:], like.shape[1:], strict=False)
         if value.dim() != like.dim() or any(size not in (1, wanted) for size, wanted in sizes):
@@ -132,13 +127,9 @@ class Counterfactual:
         return weights_digest({"counterfactual images": self.images})
 
     def activations(self, encoder: Encoder, clean: Mapping[str, Tensor], start: int = 0) -> dict[str, Tensor]:
-        """Return what stands in for the activations ``clean``; see `Baseline.activations`.
-
-        Raises:
-            InputError: for fewer images than the run has, images of another size, or activations that are not finite.
-        """
+        """Return what stands in for the activations ``clean``; see `Baseline.activations`."""
         stop = start + max(map(len, clean.values()), default=0)
-        _check_rows(self, stop)
+        check_count(self, stop, so_far=True)
         found = self.run(encoder, clean, slice(start, stop))
         return {site: found[site].to(like).expand_as(like) for site, like in clean.items()}
 
@@ -162,7 +153,7 @@ ZERO = Baseline("zero", {})
 
 BaselineName = Literal["zero", "mean-position", "mean-unit", "other-domains", "counterfactual"]
 
-NAMES_OF_DATA = ("mean-position", "mean-unit", "other-domains", "counterfactual")
+NAMES_OF_DATA = get_args(BaselineName)[1:]
 """Names of baselines that are made of a data set; see `named_baselines`, which makes them."""
 
 
@@ -189,43 +180,37 @@ def as_baseline(value: object) -> Baseline | Counterfactual:
     )
 
 
-def check_count(baseline: Baseline | Counterfactual, n_images: int) -> None:
-    """Check that a baseline with one activation for every image has one for each of a run's images.
+def check_count(baseline: Baseline | Counterfactual, n_images: int, *, so_far: bool = False) -> None:
+    """Check that a baseline with one activation for every image has one for each of a run's.
 
     Raises:
-        InputError: for another number.
+        InputError: for another number than ``n_images``, or where these are those ``so_far`` for a smaller one.
     """
-    if baseline.n_images not in (None, n_images):
-        raise _wrong_count(baseline, f"{n_images} images")
+    n = baseline.n_images
+    if n is None or n == n_images or (so_far and n > n_images):
+        return
+    many = INPUT if isinstance(baseline, Counterfactual) else next(s for s, v in baseline.values.items() if len(v) > 1)
+    raise InputError(
+        f"The baseline {baseline.name!r} has {n} activations at site {many!r} for "
+        f"{'at least ' if so_far else ''}{n_images} images: give one for every image, in the images' order, or "
+        "one for all."
+    )
 
 
 def _several(n: int) -> int | None:
     return n if n > 1 else None
 
 
-def _check_rows(baseline: Baseline | Counterfactual, stop: int) -> None:
-    if baseline.n_images is not None and stop > baseline.n_images:
-        raise _wrong_count(baseline, f"at least {stop} images")
-
-
-def _wrong_count(baseline: Baseline | Counterfactual, images: str) -> InputError:
-    many = INPUT if isinstance(baseline, Counterfactual) else next(s for s, v in baseline.values.items() if len(v) > 1)
-    return InputError(
-        f"The baseline {baseline.name!r} has {baseline.n_images} activations at site {many!r} for {images}: "
-        "give one for every image, in the images' order, or one for all."
-    )
-
-
 def mean_baseline(
     encoder: Encoder,
-    images: Iterable[Float[Tensor, "_ 3 _ _"]],
+    images: Images,
     per: str = "position",
 ) -> Baseline:
     """Return the mean activation at every site over a reference set of images.
 
     Args:
         encoder: The encoder under study.
-        images: Batches [B, 3, H, W] of reference images.
+        images: Reference images: a tensor [B, 3, H, W], or batches of them.
         per: ``"position"`` keeps the positions apart; ``"unit"`` averages over them too.
 
     Raises:
@@ -233,14 +218,14 @@ def mean_baseline(
             something else.
 
     Example:
-        >>> baseline = mean_baseline(encoder, [images])
+        >>> baseline = mean_baseline(encoder, images)
         >>> attribute(encoder, images, metric, baseline=baseline)
     """
     if per not in ("position", "unit"):
         raise InputError(f"A mean baseline is taken per 'position' or per 'unit', but {per!r} was given.")
     count, sums = 0, dict[str, Tensor]()
     with torch.no_grad(), encoder.frozen():
-        for batch in map(checked_batch, images):
+        for batch in checked_batches(images):
             if not len(batch):
                 continue
             _, cache = encoder.run_with_cache(batch.to(encoder.device, encoder.dtype))

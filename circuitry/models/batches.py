@@ -25,8 +25,6 @@ class ImageBatches:
     """
 
     def __init__(self, images: Images, encoder: Encoder, rows: int) -> None:
-        if not isinstance(images, Iterable):
-            raise _no_images(images)
         self._images, self._encoder, self._rows = images, encoder, rows
         self._spool = Path(tempfile.mkdtemp(prefix="circuitry-")) if isinstance(images, Iterator) else None
         self._spooled: int | None = None
@@ -44,15 +42,12 @@ class ImageBatches:
         return part.clone() if made_without_gradients else part
 
     def _source(self) -> Iterator[Tensor]:
-        if isinstance(self._images, Tensor):
-            yield checked_batch(self._images)
-        elif self._spool is None:
-            yield from map(checked_batch, self._images)
+        if self._spool is None:
+            yield from checked_batches(self._images)
         elif self._spooled is None:
             count = 0
-            for batch in map(checked_batch, self._images):
-                torch.save(batch, self._spool / f"{count}.pt")
-                count += 1
+            for count, batch in enumerate(checked_batches(self._images), 1):
+                torch.save(batch, self._spool / f"{count - 1}.pt")
                 yield batch
             self._spooled = count
         else:
@@ -60,12 +55,18 @@ class ImageBatches:
                 yield torch.load(self._spool / f"{i}.pt", weights_only=True)
 
 
-def checked_batch(batch: object) -> Tensor:
-    """Return what is given after checking that it is a batch of images, which may be empty.
+def checked_batches(images: Images) -> Iterator[Tensor]:
+    """Return the batches of images, which may be empty, each checked to be one when its turn comes.
 
     Raises:
-        InputError: for anything but a tensor of four dimensions.
+        InputError: for anything but tensors of four dimensions.
     """
+    if not isinstance(images, Iterable):
+        raise _no_images(images)
+    return map(_checked, [images] if isinstance(images, Tensor) else images)
+
+
+def _checked(batch: object) -> Tensor:
     if not isinstance(batch, Tensor):
         raise _no_images(batch)
     if batch.dim() != 4:
@@ -88,10 +89,7 @@ _measured: weakref.WeakKeyDictionary[Encoder, dict[tuple[torch.device, torch.dty
 
 
 def bytes_per_image(encoder: Encoder) -> int:
-    """Return the memory that one image takes in a run with gradients: what autograd keeps, and its gradients.
-
-    What a second image adds: weights, wherever they lie, are kept once for all images.
-    """
+    """Return the memory that a second image adds to a run with gradients: what autograd keeps, and its gradients."""
     return 2 * (_bytes_kept(encoder, 2) - _bytes_kept(encoder, 1))
 
 
@@ -112,11 +110,7 @@ def _bytes_kept(encoder: Encoder, n_images: int) -> int:
 
 
 def rows_that_fit(encoder: Encoder, memory_gib: float) -> int:
-    """Return how many images, or activations of one image, a run may take.
-
-    Raises:
-        InputError: for a budget that is not positive.
-    """
+    """Return how many images, or activations of one image, a run may take; raise `InputError` for none at all."""
     if memory_gib <= 0:
         raise InputError(f"The memory budget is a positive number of GiB, but {memory_gib} was given.")
     known = _measured.setdefault(encoder, {})

@@ -1,10 +1,7 @@
-"""Read checkpoint files as state dicts, tensors only, and check that they are of a model.
-
-Files of torch.save (.pt, .pth, .bin) are read with ``weights_only``, so that no code in them runs; safetensors hold
-none.
-"""
+"""Read checkpoint files as state dicts, tensors only so that no code in them runs; check that they are of a model."""
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -16,7 +13,7 @@ from torch import Tensor, nn
 
 from circuitry.runs.errors import InputError
 
-WRAPPERS = ("module.", "_orig_mod.")
+_PREFIX = re.compile(r"^((module|_orig_mod)\.)+")
 """What DistributedDataParallel and torch.compile put before the names of weights."""
 
 
@@ -47,7 +44,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         raise InputError(f"{file} is not a readable checkpoint ({str(error) or type(error).__name__}).") from error
     state = content.get("state_dict", content) if isinstance(content, Mapping) else {}
     state = state if isinstance(state, Mapping) else {}
-    tensors = {_without_prefix(key): value for key, value in state.items() if isinstance(value, Tensor)}
+    tensors = {_PREFIX.sub("", key): value for key, value in state.items() if isinstance(value, Tensor)}
     if not tensors:
         raise InputError(
             f"{file} holds no state dict: expected names and tensors, or an open_clip training checkpoint."
@@ -56,11 +53,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 
 
 def check_state(model: nn.Module, state: Mapping[str, Tensor], source: str, name: str) -> None:
-    """Check that a state dict is one of this model, whose tensors may be on the meta device.
-
-    Raises:
-        InputError: for the first key that only one of them has, another shape, or values that are not finite.
-    """
+    """Raise `InputError` for the first key that is not of this model or holds values that are not finite."""
     expected = model.state_dict()
     for key in dict.fromkeys([*expected, *state]):
         ours, theirs = expected.get(key), state.get(key)
@@ -92,12 +85,6 @@ def _what(start: bytes) -> str:
     if start.startswith(b"version https://git-lfs"):
         return "a pointer of Git LFS, which stands for a file that was not fetched"
     return f"a file that begins with the bytes {start[:8]!r}"
-
-
-def _without_prefix(key: str) -> str:
-    while key.startswith(WRAPPERS):
-        key = key.partition(".")[2]
-    return key
 
 
 def _shape(tensor: Tensor | None) -> str:

@@ -1,8 +1,4 @@
-"""Load a CLIP model: image encoder, text weights, preprocessing.
-
-Any open_clip model with a pretrained tag, or a local checkpoint (see `checkpoints`) for a model name or a model-config
-JSON.
-"""
+"""Load a CLIP model: image encoder, text weights, preprocessing."""
 
 import logging
 import os
@@ -80,12 +76,7 @@ class Clip:
         return digest([weights_digest(text), self.configuration])
 
     def in_basis(self, saes: Mapping[str, SparseAutoencoder]) -> "Clip":
-        """Return the model with some sites of its encoder in the basis of autoencoders; see `in_feature_basis`.
-
-        Example:
-            >>> clip = clip.in_basis({"layer3.0": load_sae("runs/sae.safetensors")})
-            >>> graphs = extract(clip, images, "runs/features")    # circuits of latents at layer3.0
-        """
+        """Return the model with some sites of its encoder in the basis of autoencoders; see `in_feature_basis`."""
         return replace(self, encoder=in_feature_basis(self.encoder, saes), saes={**self.saes, **saes})
 
     def shown(self, images: Float[Tensor, "batch 3 h w"]) -> np.ndarray:
@@ -252,11 +243,7 @@ def _without_lines_of_open_clip() -> Iterator[None]:
 
 
 def checked_device(device: str | torch.device) -> torch.device:
-    """Return a device on which PyTorch can put something here.
-
-    Raises:
-        InputError: for another one.
-    """
+    """Return a device on which PyTorch can put something here; raise `InputError` for another."""
     try:
         return torch.zeros(1, device=device).device
     except (RuntimeError, AssertionError) as error:

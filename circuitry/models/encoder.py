@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from jaxtyping import Float
@@ -42,8 +42,7 @@ class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships 
     ``run_with_hooks`` and ``hooks`` take the same arguments and work for whole and partial runs.
 
     Hooks at sites act in everything that is run meanwhile, attribution included, whose graph then names the sites.
-    PyTorch's own hooks act on modules that a stage runs; modules that hold several stages (``layer4``, ``transformer``,
-    the tower itself) are never called as such, so that hooks on them are bypassed.
+    PyTorch's own hooks act on modules that a stage runs, not on those that hold several stages (``layer4``, the tower).
 
     Threads may share an encoder: runs and ``with`` blocks of one wait for those of the others.
 
@@ -70,11 +69,7 @@ class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships 
 
     @classmethod
     def from_tower(cls, tower: nn.Module) -> "Encoder":
-        """Wrap an open_clip image tower (``model.visual``).
-
-        Raises:
-            InputError: for an architecture that has no adapter; the message lists those that have.
-        """
+        """Wrap an open_clip image tower (``model.visual``); raise `InputError` for one that has no adapter."""
         return cls(tower, *encoder_parts(tower))
 
     def setup(self) -> None:
@@ -84,6 +79,13 @@ class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships 
             hook_point.name = site
             self.hook_dict[site] = hook_point
         self.mod_dict = dict(self.hook_dict)
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        """Refuse to be copied or pickled: stages hold modules of this tower, so a copy would still run it."""
+        raise InputError(
+            "An encoder is bound to its tower and cannot be copied or pickled itself: copy the tower, and wrap the "
+            "copy, as in Encoder.from_tower(copy.deepcopy(encoder.tower))."
+        )
 
     @property
     def device(self) -> torch.device:
@@ -96,11 +98,7 @@ class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships 
         return next(self.tower.parameters()).dtype
 
     def position(self, site: str) -> int:
-        """Return the index of a site in the chain.
-
-        Raises:
-            InputError: for a site that is not there; the message lists the sites.
-        """
+        """Return the index of a site in the chain; raise `InputError` for one that is not there."""
         if site not in self._position:
             raise InputError(f"There is no site {site!r}; this encoder's sites are {', '.join(self.sites)}.")
         return self._position[site]
@@ -138,12 +136,7 @@ class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships 
     def forward(
         self, x: Float[Tensor, "batch ..."], start: str = INPUT, stop: str | None = None
     ) -> Float[Tensor, "batch ..."]:
-        """Run from the activation ``x`` of site ``start`` to the activation of site ``stop``.
-
-        Args:
-            x: Images [B, 3, H, W], or the activation of ``start``.
-            start: Site whose activation ``x`` is. Its hook runs too.
-            stop: Site whose activation is returned (default: the last, the embedding).
+        """Run from the activation ``x`` of site ``start``, whose hook runs too, to that of ``stop`` (default: last).
 
         Raises:
             InputError: for unknown sites, a stop before the start, or images of another size.
@@ -175,13 +168,7 @@ class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships 
     def read_unhooked(
         self, images: Float[Tensor, "batch ..."], sites: Iterable[str]
     ) -> dict[str, Float[Tensor, "batch ..."]]:
-        """Return the activations of images at sites in a run of their own, which no hook takes part in.
-
-        The tower runs in evaluation mode, without gradients, and is left as it was.
-
-        Raises:
-            InputError: for unknown sites, or images of another size.
-        """
+        """Return the activations of images at sites in an own run, in evaluation mode, without hooks and gradients."""
         places = {self.position(site): site for site in sites}
         self._check_images(images)
         found, x = {}, images
@@ -201,7 +188,7 @@ class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships 
 
     @contextmanager
     def fast(self) -> Iterator[None]:
-        """Within the block runs leave out work that reaches no output: equal but for rounding, and faster."""
+        """Within the block runs take the stages' ``fast`` ways."""
         with self._lock:
             stages = self.stages
             try:
@@ -242,9 +229,7 @@ class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships 
 
     @contextmanager
     def differentiable(self) -> Iterator[None]:
-        """Within the block gradients are taken, in the weights' precision, whatever modes the caller has set.
-
-        These are PyTorch's ``no_grad``, ``inference_mode`` and ``autocast``.
+        """Within the block gradients are taken, in the weights' precision, whatever PyTorch modes the caller has set.
 
         Raises:
             InputError: when the weights themselves were made in inference mode, where PyTorch follows no gradient.
@@ -269,11 +254,7 @@ def clean_activations(encoder: Encoder, images: Tensor, sites: Sequence[str]) ->
 
 
 def check_finite(activations: Mapping[str, Tensor], what: str = "Activations") -> None:
-    """Check activations by site.
-
-    Raises:
-        InputError: for the first site with a value that is NaN or infinite; ``what`` begins the sentence.
-    """
+    """Raise `InputError` for the first site with a value that is NaN or infinite; ``what`` begins the sentence."""
     for site, activation in activations.items():
         if not bool(activation.isfinite().all()):
             raise InputError(

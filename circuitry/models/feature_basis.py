@@ -12,8 +12,7 @@ on latents as on channels. Reading is affine in f and e, so a straight path betw
 straight path of x: the effects of latents and error sum to the site's effect. Zero latents and zero error are
 x = b_dec; the mean of latents and error is the mean of x.
 
-Latents are the nodes of circuits. The error has one unit per channel, whose effects sum to that of the error as a
-whole; whether a circuit keeps it is said explicitly (`add_error_units`, ``keep_error``).
+Whether a circuit keeps the error is said explicitly (`add_error_units`, ``keep_error``).
 
 An autoencoder of inputs scaled to length one is made linear by its input's length n = |x|: f = n encode(x), and
 x = f W_dec + n b_dec + e. The length is one more unit, the last of the error's; zero is then x = 0. Where the error is
@@ -22,16 +21,14 @@ ablated the share of b_dec goes to the baseline, too: take a mean baseline to ke
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuitry.models.encoder import Encoder
-from circuitry.models.narrowing import narrow_stage
-from circuitry.models.sae import SparseAutoencoder
-from circuitry.models.sae_files import load_sae
+from circuitry.models.narrowing import in_order, narrow_stage
+from circuitry.models.sae import SparseAutoencoder, load_sae
 from circuitry.models.sites import INPUT
 from circuitry.models.stages import NarrowStage, Stage
 from circuitry.runs.errors import InputError
@@ -55,8 +52,6 @@ def in_feature_basis(encoder: Encoder, saes: Mapping[str, SparseAutoencoder]) ->
 
     Example:
         >>> features = in_feature_basis(clip.encoder, {"layer3.0": sae})
-        >>> _, cache = features.run_with_cache(images)
-        >>> cache["layer3.0"][:, : sae.n_features]              # the latents [B, F, H, W]
         >>> graph = attribute(features, images, metric)
         >>> graph.node_scores["layer3.0"]                       # signed effect of every latent
         >>> graph.error_scores["layer3.0"].sum()                # effect of what the autoencoder misses
@@ -95,11 +90,6 @@ class _Basis:
         length = [x.norm(dim=-1, keepdim=True)] if self.sae.normalised else []
         return torch.cat([latents, x - self._decoded(latents, *length), *length], -1).movedim(-1, self.unit_dim)
 
-    def to_latents(self, x: Float[Tensor, "..."], units: Int[Tensor, " some"] | None = None) -> Float[Tensor, "..."]:
-        """Return the latents alone, or some of them."""
-        latents = self._encoded(x.movedim(self.unit_dim, -1))
-        return (latents if units is None else latents.index_select(-1, units)).movedim(-1, self.unit_dim)
-
     def from_features(self, units: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """Return the tower's activation of latents, error and length."""
         sizes = [self.sae.n_features, self.sae.d, *([1] if self.sae.normalised else [])]
@@ -112,12 +102,20 @@ class _Basis:
         rows = [sae.w_dec, torch.eye(sae.d).to(sae.w_dec), *([sae.b_dec[None]] if sae.normalised else [])]
         return torch.cat(rows)[units]
 
-    def some_latents(self, units: Int[Tensor, " some"]) -> "_Basis":
-        """Return the basis of these latents alone, which must not compete with the others, as those of TopK do."""
-        sae = self.sae
+    def some_units(self, units: Int[Tensor, " some"]) -> Callable[[Tensor], Tensor]:
+        """Return what makes these units of the tower's activation, with as little of the autoencoder as they need.
+
+        Error needs all latents, and so do latents that compete with each other, as those of TopK do.
+        """
+        sae, axis = self.sae, self.unit_dim
+        if bool((units >= sae.n_features).any()):
+            return lambda x: self.to_features(x).index_select(axis, units)
+        if sae.k is not None:
+            return lambda x: self._encoded(x.movedim(axis, -1)).index_select(-1, units).movedim(-1, axis)
         threshold = None if sae.threshold is None else sae.threshold[units]
         w_enc, b_enc, w_dec = sae.w_enc[:, units], sae.b_enc[units], sae.w_dec[units]
-        return replace(self, sae=replace(sae, w_enc=w_enc, b_enc=b_enc, w_dec=w_dec, threshold=threshold))
+        small = replace(self, sae=replace(sae, w_enc=w_enc, b_enc=b_enc, w_dec=w_dec, threshold=threshold))
+        return lambda x: small._encoded(x.movedim(axis, -1)).movedim(-1, axis)
 
     def _encoded(self, x: Tensor) -> Tensor:
         latents = self.sae.encode(x)
@@ -127,66 +125,14 @@ class _Basis:
         return self.sae.decode(latents) if length is None else latents @ self.sae.w_dec + length * self.sae.b_dec
 
 
-@dataclass(frozen=True, eq=False)
-class _InBasis:
-    """What a stage does, where the site before it, its own, or both are in a feature basis."""
-
-    run: Callable[[Tensor], Tensor]
-    before: _Basis | None
-    after: _Basis | None
-
-    def __call__(self, x: Tensor) -> Tensor:
-        y = self.run(x if self.before is None else self.before.from_features(x))
-        return y if self.after is None else self.after.to_features(y)
-
-
-@dataclass(frozen=True, eq=False)
-class _NarrowInBasis:
-    """The same for kept units: a change of upstream units goes in, only downstream units come out."""
-
-    run: NarrowStage
-    """The stage in the tower's own units: the change of all of them, or of the kept ones where the site before is in no
-    basis; all of its output, or the kept units where its site is in none."""
-    before: _Basis | None
-    after: _Basis | None
-    up: Tensor
-    """Kept units upstream."""
-    down: Tensor
-    """Kept units downstream."""
-
-    def __call__(self, x: Tensor, change: Tensor) -> Tensor:
-        if self.before is not None:
-            x, axis = self.before.from_features(x), self.before.unit_dim
-            change = (change.movedim(axis, -1) @ self._directions).movedim(-1, axis)
-        y = self.run(x, change)
-        return y if self.after is None else self._kept(self.after, y)
-
-    @cached_property
-    def _directions(self) -> Tensor:
-        assert self.before is not None
-        return self.before.directions(self.up)
-
-    def _kept(self, basis: _Basis, y: Tensor) -> Tensor:
-        """Return the kept units of an activation, with as little of the autoencoder as they need."""
-        if self._with_error:
-            return basis.to_features(y).index_select(basis.unit_dim, self.down)
-        return basis.to_latents(y, self.down) if self._latents is None else self._latents.to_latents(y)
-
-    @cached_property
-    def _with_error(self) -> bool:
-        """Whether units of the error are kept."""
-        return self.after is not None and bool((self.down >= self.after.sae.n_features).any())
-
-    @cached_property
-    def _latents(self) -> _Basis | None:
-        """The basis of the kept latents alone; None where latents compete, so that all are needed."""
-        return None if self.after is None or self.after.sae.k is not None else self.after.some_latents(self.down)
-
-
 def _between(stage: Stage, before: _Basis | None, after: _Basis | None, up_dim: int) -> Stage:
     """Return the stage that reads the basis of the site before it, and writes that of its own."""
     if before is None and after is None:
         return stage
+
+    def in_basis(run: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        first = [] if before is None else [before.from_features]
+        return in_order(*first, run, *([] if after is None else [after.to_features]))
 
     def narrowed(up: Tensor, down: Tensor) -> NarrowStage:
         columns = up if before is None else torch.arange(before.sae.d, device=up.device)
@@ -195,16 +141,37 @@ def _between(stage: Stage, before: _Basis | None, after: _Basis | None, up_dim: 
             inner = stage.narrow(columns, rows)
         else:
             inner = narrow_stage(stage.fast or stage.run, columns, rows, up_dim, stage.unit_dim)
-        return _NarrowInBasis(inner, before, after, up, down)
+        return _narrow_in_basis(inner, before, after, up, down)
 
     return replace(
         stage,
-        run=_InBasis(stage.run, before, after),
-        fast=None if stage.fast is None else _InBasis(stage.fast, before, after),
+        run=in_basis(stage.run),
+        fast=None if stage.fast is None else in_basis(stage.fast),
         narrow=narrowed,
         error_units=stage.error_units if after is None else after.error_units,
         basis=stage.basis if after is None else sae_digest(after.sae),
     )
+
+
+def _narrow_in_basis(
+    run: NarrowStage, before: _Basis | None, after: _Basis | None, up: Tensor, down: Tensor
+) -> NarrowStage:
+    """Return a narrowed stage for kept units of the bases.
+
+    ``run`` is in the tower's own units: it takes the change of all of them, or of the kept ones where the site before
+    is in no basis; it gives all of them, or the kept ones where its own site is in none.
+    """
+    directions = None if before is None else before.directions(up)
+    kept = None if after is None else after.some_units(down)
+
+    def narrow(x: Tensor, change: Tensor) -> Tensor:
+        if before is not None and directions is not None:
+            x, axis = before.from_features(x), before.unit_dim
+            change = (change.movedim(axis, -1) @ directions).movedim(-1, axis)
+        y = run(x, change)
+        return y if kept is None else kept(y)
+
+    return narrow
 
 
 def _checked(encoder: Encoder, saes: Mapping[str, SparseAutoencoder]) -> dict[str, _Basis]:

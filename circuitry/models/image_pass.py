@@ -1,15 +1,10 @@
 """One pass of images through an encoder: records -> preprocessed batches -> activations at sites.
 
-1. `image_batches`: the images of records, on the encoder's device and in its type; files that cannot be read are left
-   out, named in one warning each, so every batch comes with the records that are in it;
-2. `activations`: what the encoder makes of them at some sites, in evaluation mode, without gradients.
-
+Files that cannot be read are left out, with one warning each, so every batch comes with the records that are in it.
 Everything that looks at many images goes through here.
 """
 
-import warnings
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from torch import Tensor
 from tqdm import tqdm
@@ -41,17 +36,10 @@ def image_batches(
         batch_size: Images in one batch.
         strict: Whether an unreadable file is an error instead of left out with a warning.
         progress: What a bar over images is called (default: no bar).
-
-    Raises:
-        InputError: with ``strict``, for an unreadable file.
     """
-
-    def skip(path: Path, reason: str) -> None:
-        warnings.warn(f"skipped an image: {reason}", stacklevel=2)
-
     paths = [record.path for record in records]
     with tqdm(total=len(paths), unit="image", desc=progress, disable=progress is None) as bar:
-        for places, batch in numbered_batches(paths, preprocess, batch_size, strict=strict, on_skip=skip):
+        for places, batch in numbered_batches(paths, preprocess, batch_size, strict=strict):
             yield [records[place] for place in places], batch.to(encoder.device, encoder.dtype)
             bar.update(len(batch))
 
@@ -78,9 +66,8 @@ def activations(
         ...     means = found["layer3.0"].mean((2, 3))
     """
     wanted = checked_sites(encoder, sites)
-    for there, batch in image_batches(
-        encoder, preprocess, records, batch_size=batch_size, strict=strict, progress=progress
-    ):
+    batches = image_batches(encoder, preprocess, records, batch_size=batch_size, strict=strict, progress=progress)
+    for there, batch in batches:
         try:
             with encoder.frozen():
                 found = clean_activations(encoder, batch, wanted)

@@ -107,11 +107,7 @@ METRICS: Mapping[str, MetricOfClass] = {"logit": class_logit, "margin": class_ma
 
 
 def metric_of_class(metric: str | MetricOfClass) -> MetricOfClass:
-    """Return the metric of a class that is meant: by one of the names `METRICS`, or by itself.
-
-    Raises:
-        InputError: for another name, or what is no function.
-    """
+    """Return the metric of a class that is meant, by one of the names `METRICS` or by itself, or raise `InputError`."""
     if isinstance(metric, str) and metric in METRICS:
         return METRICS[metric]
     if isinstance(metric, str) or not callable(metric):
@@ -123,11 +119,7 @@ def metric_of_class(metric: str | MetricOfClass) -> MetricOfClass:
 
 
 def checked_metric(metric: Metric, embedding: Tensor) -> Tensor:
-    """Return the metric [B] of embeddings [B, D] after checking that it gives one finite number per image.
-
-    Raises:
-        InputError: for another shape, or a number that is NaN or infinite.
-    """
+    """Return the metric [B] of embeddings [B, D]; raise `InputError` unless it gives one finite number per image."""
     value = metric(embedding)
     if value.shape != embedding.shape[:1]:
         raise InputError(

@@ -65,11 +65,7 @@ class NamedBaseline:
         return list(dict.fromkeys(record for key in asked for record in self.records(*key)))
 
     def records(self, class_name: str, domain: str) -> tuple[ImageRecord, ...]:
-        """Return the images that shape the baseline of a class in a domain; for provenance.
-
-        Raises:
-            InputError: when there are none, but the baseline is made of some.
-        """
+        """Return the images that shape the baseline of a class in a domain; raise `InputError` where there are none."""
         if self.name == "zero":
             return ()
         if self.name == "counterfactual":
@@ -120,7 +116,7 @@ class NamedBaseline:
         return self.images.select(class_name, domain, self.n_images, self.seed)
 
     def _drawn(self, class_name: str, domain: str) -> list[ImageRecord]:
-        """Return images of other classes in a domain, going round the classes in an order drawn by the seed."""
+        """Return the counterfactual images; see the module."""
 
         def rank(other: str) -> bytes:
             return hashlib.sha256(f"{self.seed}\0{class_name}\0{other}".encode()).digest()

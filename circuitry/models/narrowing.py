@@ -1,22 +1,19 @@
 """Stages restricted to the units that an edge needs: the speed of edge attribution on ResNets.
 
-An edge between two sites needs the kept units downstream (rows) and the gradient by the kept units upstream
-(columns), often a tenth of each. A `NarrowStage` computes just that:
+An edge needs the kept units downstream (rows) and the gradient by the kept units upstream (columns), often a tenth of
+each. A `NarrowStage` computes just that:
 
     narrow(x, delta) = stage(x + delta placed at the kept upstream units), kept downstream units
 
 where only ``delta`` carries gradient. The weights are sliced, the rest of the stage is constant in ``delta``
 and leaves the graph: of a bottleneck only the middle 3x3 convolution keeps its full size.
 
-Stages without a shortcut of their own take `narrow_stage`, which is right for all. Tests hold every one
-against it.
-
-A `NarrowStage` is made for one attribution and belongs to its thread: that of a bottleneck keeps the change of a call
-in its copy of the block, whose ``forward`` has no place for it. The tower's own modules are never written to.
+Stages without a shortcut of their own take `narrow_stage`; tests hold every shortcut against it. The tower's own
+modules are never written to.
 """
 
-import copy
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +23,17 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from circuitry.models.stages import NarrowStage, Stage
+
+
+def in_order(*functions: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """Compose functions, the first one first."""
+
+    def run(x: Tensor) -> Tensor:
+        for function in functions:
+            x = function(x)
+        return x
+
+    return run
 
 
 def narrow_stage(run: Callable[[Tensor], Tensor], up: Tensor, down: Tensor, up_dim: int, down_dim: int) -> NarrowStage:
@@ -42,98 +50,40 @@ def narrowest(stages: tuple[Stage, ...], up: Tensor, down: Tensor, up_dim: int) 
     if len(stages) == 1 and stages[0].narrow is not None:
         return stages[0].narrow(up, down)
 
-    def run(x: Tensor) -> Tensor:
-        for stage in stages:
-            x = stage.run(x)
-        return x
-
-    return narrow_stage(run, up, down, up_dim, stages[-1].unit_dim)
-
-
-class _Affine(nn.Module):
-    """An affine map of the constant x plus its linear part on ``delta``, which the owner sets before each call."""
-
-    def __init__(self, whole: nn.Module, linear: nn.Module) -> None:
-        super().__init__()
-        self.whole, self.linear = whole, linear
-        self.delta: Tensor | None = None
-
-    def forward(self, x: Tensor) -> Tensor:
-        assert self.delta is not None
-        with torch.no_grad():
-            constant = self.whole(x)
-        return torch.add(constant, self.linear(self.delta))
-
-
-def _sliced(conv: nn.Conv2d, rows: Tensor | None = None, columns: Tensor | None = None) -> nn.Conv2d:
-    """Return the convolution for some output (rows) and some input channels (columns; then without bias)."""
-    weight, bias = conv.weight.detach(), None if conv.bias is None else conv.bias.detach()
-    if rows is not None:
-        weight, bias = weight[rows], None if bias is None else bias[rows]
-    if columns is not None:
-        weight, bias = weight[:, columns], None
-    out = nn.Conv2d(
-        weight.shape[1],
-        weight.shape[0],
-        kernel_size=(conv.kernel_size[0], conv.kernel_size[1]),
-        padding=(int(conv.padding[0]), int(conv.padding[1])),
-        bias=False,
-        device="meta",
-    )
-    out.weight = nn.Parameter(weight, requires_grad=False)
-    out.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
-    return out
-
-
-def _select(rows: Tensor, channels: int, like: Tensor) -> nn.Conv2d:
-    """Return the 1x1 convolution that selects some of the channels."""
-    weight = torch.zeros(len(rows), channels, 1, 1, dtype=like.dtype, device=like.device)
-    weight[torch.arange(len(rows)), rows] = 1
-    out = nn.Conv2d(channels, len(rows), 1, bias=False, device="meta")
-    out.weight = nn.Parameter(weight, requires_grad=False)
-    return out
-
-
-class _Rows(nn.Module):
-    """The channels ``rows`` of its input."""
-
-    def __init__(self, rows: Tensor) -> None:
-        super().__init__()
-        self.rows = rows
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.index_select(1, self.rows)
+    return narrow_stage(in_order(*(stage.run for stage in stages)), up, down, up_dim, stages[-1].unit_dim)
 
 
 def narrow_bottleneck(block: Bottleneck, up: Tensor, down: Tensor) -> NarrowStage:
-    """Narrow a ResNet bottleneck; its own ``forward`` runs, on a shallow copy with sliced weights.
+    """Narrow a ResNet bottleneck: the steps of its own ``forward``, with its 1x1 convolutions sliced.
 
     Batch norms are folded into the convolutions before them, so values differ from the block's in rounding.
     """
-    first = fuse_conv_bn_eval(block.conv1, block.bn1)
-    last = _sliced(fuse_conv_bn_eval(block.conv3, block.bn3), rows=down)
+    first, middle = fuse_conv_bn_eval(block.conv1, block.bn1), fuse_conv_bn_eval(block.conv2, block.bn2)
+    columns = first.weight.detach()[:, up]
+    rows, bias = _rows(fuse_conv_bn_eval(block.conv3, block.bn3), down)
     if block.downsample is None:
-        channels = block.conv3.out_channels
-        unit = _select(down, channels, block.conv3.weight)
-        shortcut = _Affine(_Rows(down), _sliced(unit, columns=up))
+        pool, short = nn.Identity(), (down[:, None] == up).to(columns)[:, :, None, None]
+        unchanged: Callable[[Tensor], Tensor] = partial(torch.index_select, dim=1, index=down)
     else:
         pool, conv, norm = block.downsample
-        whole = _sliced(fuse_conv_bn_eval(conv, norm), rows=down)
-        shortcut = _Affine(nn.Sequential(pool, whole), nn.Sequential(pool, _sliced(whole, columns=up)))
-    entry = _Affine(first, _sliced(first, columns=up))
-    narrow = copy.copy(block)
-    narrow._modules = dict(block._modules)  # the copy's own, so that the block keeps its modules
-    narrow.conv1, narrow.bn1 = entry, nn.Identity()
-    narrow.conv2, narrow.bn2 = fuse_conv_bn_eval(block.conv2, block.bn2), nn.Identity()
-    narrow.conv3, narrow.bn3 = last, nn.Identity()
-    narrow.downsample = shortcut
+        weight, shift = _rows(fuse_conv_bn_eval(conv, norm), down)
+        unchanged, short = (lambda x: F.conv2d(pool(x), weight, shift)), weight[:, up]
 
     def run(x: Tensor, delta: Tensor) -> Tensor:
-        entry.delta = shortcut.delta = delta
-        out: Tensor = narrow(x)
-        return out
+        with torch.no_grad():
+            entry, shortcut = first(x), unchanged(x)
+        hidden = block.act2(middle(block.act1(entry + F.conv2d(delta, columns))))
+        out = F.conv2d(block.avgpool(hidden), rows, bias)
+        out += shortcut + F.conv2d(pool(delta), short)
+        end: Tensor = block.act3(out)
+        return end
 
     return run
+
+
+def _rows(conv: nn.Conv2d, rows: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Return weight and bias of a convolution for some of its output channels."""
+    return conv.weight.detach()[rows], None if conv.bias is None else conv.bias.detach()[rows]
 
 
 def _tokens(x: Tensor) -> Tensor:

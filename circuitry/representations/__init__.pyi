@@ -1,8 +1,6 @@
 from .embedding_set import Embeddings as Embeddings
 from .embeddings import embed_images as embed_images
 from .embeddings import embed_texts as embed_texts
-from .feature_names import default_vocabulary as default_vocabulary
-from .feature_names import name_features as name_features
 from .features import ImageFeatures as ImageFeatures
 from .features import chance_share as chance_share
 from .features import compare_features as compare_features
@@ -11,7 +9,9 @@ from .features import feature_share as feature_share
 from .features import feature_summary as feature_summary
 from .features import top_images as top_images
 from .grams import read_representations as read_representations
+from .image_features import default_vocabulary as default_vocabulary
 from .image_features import image_features as image_features
+from .image_features import name_features as name_features
 from .kernel_alignment import cka as cka
 from .probes import SiteProbes as SiteProbes
 from .probes import probe_accuracy as probe_accuracy

@@ -2,8 +2,10 @@
 
 import os
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float
 
 from circuitry.runs.arrays import read_arrays, write_arrays
@@ -59,10 +61,9 @@ class Embeddings:
 
     def groups(self) -> dict[tuple[str, str], np.ndarray]:
         """Return the row numbers of every (class, domain), in sorted order."""
-        order = np.lexsort((self.domain, self.class_name))
-        keys = list(zip(self.class_name[order].tolist(), self.domain[order].tolist(), strict=True))
-        starts = [i for i, key in enumerate(keys) if i == 0 or key != keys[i - 1]]
-        return {keys[i]: rows for i, rows in zip(starts, np.split(order, starts[1:]), strict=True)}
+        table = pd.DataFrame({"class": self.class_name, "domain": self.domain})
+        found: dict[Any, Any] = table.groupby(["class", "domain"]).indices
+        return dict(sorted(found.items()))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write to one safetensors file, whole or not at all."""
@@ -75,11 +76,7 @@ class Embeddings:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Embeddings":
-        """Read what `save` wrote.
-
-        Raises:
-            InputError: for a missing or damaged file, or one of another version.
-        """
+        """Read what `save` wrote; raise `InputError` for a missing or damaged file, or one of another version."""
         header, arrays = read_arrays(path, _FORMAT, "file of embeddings")
         labels = {name: np.array(header[name])[arrays[name]] for name in _LABELS}
         return cls(arrays["vectors"], np.array(header["source"]), **labels)

@@ -1,9 +1,5 @@
 """Images and texts as points in a CLIP model's embedding space.
 
-1. `embed_images`: every image of a `DomainFolder`, or a few per class and domain, through the image encoder;
-   stored, so that a second run reads them.
-2. `embed_texts`: class prompts through the text encoder, without a style or one set per style.
-
 All vectors are divided by their length, as CLIP does before it compares them.
 """
 
@@ -61,7 +57,7 @@ def embed_images(
     """
     records = _chosen(images, n_images, seed)
     folder = Path(cache_dir) if cache_dir is not None else user_cache_path("circuitry") / "embeddings"
-    path = folder / f"{_key(clip, records)}.safetensors"
+    path = folder / f"{digest([clip.digest, list(image_listing(records).items())])}.safetensors"
     try:
         if path.is_file():
             return Embeddings.load(path)
@@ -82,23 +78,13 @@ def _chosen(images: DomainFolder, n_images: int | None, seed: int) -> Sequence[I
     return [record for cell in cells for record in images.select(*cell, n_images, seed)]
 
 
-def _key(clip: Clip, records: Sequence[ImageRecord]) -> str:
-    """Return a digest of everything that shapes the vectors: the model, and the files' contents and order."""
-    return digest([clip.digest, list(image_listing(records).items())])
-
-
 def _embedded(clip: Clip, records: Sequence[ImageRecord], batch_size: int, progress: bool) -> Embeddings:
     site = clip.encoder.sites[-1]
     read: list[ImageRecord] = []
     rows: list[np.ndarray] = []
-    for there, found in activations(
-        clip.encoder,
-        clip.preprocess,
-        records,
-        [site],
-        batch_size=batch_size,
-        progress="embedding" if progress else None,
-    ):
+    bar = "embedding" if progress else None
+    passed = activations(clip.encoder, clip.preprocess, records, [site], batch_size=batch_size, progress=bar)
+    for there, found in passed:
         read += there
         rows.append(F.normalize(found[site].float(), dim=-1).cpu().numpy())
     if not read:
@@ -132,28 +118,17 @@ def embed_texts(
         >>> embed_texts(clip, ["cat", "dog"], styles=["sketch", "real"]).source[:2].tolist()
         ['a sketch of a cat.', 'a sketch of a dog.']
     """
-    if styles is None:
-        return _texts(clip, class_names, "", "{}", templates, cache_dir)
-    if templates is not None or not styles:
+    if styles is not None and (templates is not None or not styles):
         given = "templates, too, were" if templates is not None else "an empty list was"
         raise InputError(
             f"Texts in styles need names of styles, each of which is its own template, but {given} given: "
             "give one of the two."
         )
-    prompts = {style: style_templates(style)[0] for style in styles}
-    parts = [_texts(clip, class_names, style, prompt, [prompt], cache_dir) for style, prompt in prompts.items()]
-    joined = [np.concatenate([getattr(part, name) for part in parts]) for name in ("source", "domain", "class_name")]
-    return Embeddings(np.concatenate([part.vectors for part in parts]), *joined)
-
-
-def _texts(
-    clip: Clip,
-    class_names: Sequence[str],
-    style: str,
-    pattern: str,
-    templates: Sequence[Template] | None,
-    cache_dir: str | os.PathLike[str] | None,
-) -> Embeddings:
-    weights = clip.text_weights(class_names, templates, cache_dir=cache_dir).float().cpu().numpy()
-    sources = [pattern.replace("{}", readable(name)) for name in class_names]
-    return Embeddings(weights, np.array(sources), np.full(len(weights), style), np.array(class_names))
+    weights, sources = [], []
+    patterns = {"": "{}"} if styles is None else {style: style_templates(style)[0] for style in styles}
+    for pattern in patterns.values():
+        own = templates if styles is None else [pattern]
+        weights.append(clip.text_weights(class_names, own, cache_dir=cache_dir).float().cpu().numpy())
+        sources += [pattern.replace("{}", readable(name)) for name in class_names]
+    domains = np.repeat(list(patterns), len(class_names))
+    return Embeddings(np.concatenate(weights), np.array(sources), domains, np.tile(class_names, len(patterns)))

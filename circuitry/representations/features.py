@@ -1,11 +1,7 @@
 """Do images of a class in two domains have the same features of a sparse autoencoder? No torch.
 
-1. every image names its 20 strongest positive features (`ImageFeatures`, made by ``image_features``);
-2. a class in a domain is the histogram of these names over its images, its features ranked by count;
-3. `feature_share`: mean over k in {5, 10, 15, 20} of |top-k(a) & top-k(b)| / k;
-4. `compare_features`: a `Comparison` of every class in all pairs of domains, and what it is read against: two halves of
-   the same images, other classes, random features (`chance_share`);
-5. feature by feature: how often it is named in each domain, and whether domains agree on it.
+Every image names its 20 strongest positive features (`ImageFeatures`, made by ``image_features``); a class in a domain
+is the histogram of these names over its images, its features ranked by count.
 
 Ties in a histogram: of features named by equally many images, the one with the larger summed activation comes first,
 then the one with the smaller number. A feature that no image names is in no top-k, so where fewer than k
@@ -15,6 +11,7 @@ are named even equal histograms share less than all.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, groupby
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -63,8 +60,8 @@ class ImageFeatures:
 
     def cells(self) -> dict[tuple[str, str], np.ndarray]:
         """Return the rows of every (class, domain) that has images, in their order, sorted by class and domain."""
-        groups = self.images.reset_index(drop=True).groupby(["class", "domain"])
-        return {(str(class_name), str(domain)): part.index.to_numpy() for (class_name, domain), part in groups}
+        found: dict[Any, Any] = self.images.groupby(["class", "domain"]).indices
+        return dict(sorted(found.items()))
 
     def ranked(self, rows: Int[np.ndarray, " rows"]) -> Int[np.ndarray, " top"]:
         """Return the features that most of these images name, at most 20; ties as in the module's description."""
@@ -76,12 +73,7 @@ class ImageFeatures:
 
 
 def feature_share(a: Int[np.ndarray, " top_a"], b: Int[np.ndarray, " top_b"]) -> float:
-    """Return the mean over k in {5, 10, 15, 20} of |first k of a & first k of b| / k, for two ranked lists of features.
-
-    Example:
-        >>> feature_share(np.arange(20), np.arange(20))
-        1.0
-    """
+    """Return the mean over k in {5, 10, 15, 20} of |first k of a & first k of b| / k, for two ranked lists."""
     return float(np.mean([len(np.intersect1d(a[:k], b[:k])) / k for k in TOPS]))
 
 
@@ -98,7 +90,7 @@ def compare_features(
     Returns:
         Values without sites: `feature_share` of the whole histograms. Ceilings: of every other image from the first
         and from the second on; each half has half the images, so it is a cautious ceiling. Other classes: each class
-        in one domain with all other classes in the other, the mean over both directions. Chance: random features.
+        in one domain with all other classes in the other, the mean over both directions. Chance: `chance_share`.
 
     Raises:
         InputError: when no class has images in two domains.
@@ -110,11 +102,8 @@ def compare_features(
     cells = features.cells()
     tops = {key: features.ranked(rows) for key, rows in cells.items()}
     values = [(name, a, b, None, feature_share(tops[name, a], tops[name, b])) for name, a, b in _pairs(cells)]
-    halves = [
-        (*key, None, feature_share(features.ranked(rows[0::2]), features.ranked(rows[1::2])))
-        for key, rows in cells.items()
-        if len(rows) > 1
-    ]
+    parts = {key: map(features.ranked, (rows[0::2], rows[1::2])) for key, rows in cells.items() if len(rows) > 1}
+    halves = [(*key, None, feature_share(*both)) for key, both in parts.items()]
     chance = [(None, chance_share(features.occurring))]
     return Comparison(
         "feature_sharing",
@@ -162,8 +151,7 @@ def chance_share(n_features: int) -> float:
 def feature_frequency(features: ImageFeatures) -> pd.DataFrame:
     """Return the share of each domain's images that name a feature: one row per feature, one column per domain."""
     columns = {}
-    for domain in features.domains:
-        rows = np.flatnonzero(features.images["domain"] == domain)
+    for domain, rows in features.images.groupby("domain").indices.items():
         named = features.strongest[rows]
         columns[domain] = np.bincount(named[named >= 0], minlength=features.n_features) / len(rows)
     return pd.DataFrame(columns).rename_axis(index="feature", columns="domain")
@@ -179,7 +167,7 @@ def feature_summary(features: ImageFeatures) -> pd.DataFrame:
     """
     by_class: dict[str, list[np.ndarray]] = {}
     for (name, _), rows in features.cells().items():
-        by_class.setdefault(name, []).append(_member(features.ranked(rows), features.n_features))
+        by_class.setdefault(name, []).append(np.bincount(features.ranked(rows), minlength=features.n_features))
     several = [members for members in by_class.values() if len(members) > 1]
     if not several:
         raise InputError("Features are shared between domains, but no class has images in two of them.")
@@ -234,16 +222,11 @@ def _pairs(cells: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str, str]]:
             yield name, domain_a, domain_b
 
 
-def _member(top: np.ndarray, n_features: int) -> np.ndarray:
-    member = np.zeros(n_features, dtype=np.int64)
-    member[top] = 1
-    return member
-
-
 def _all_shares(tops: Sequence[np.ndarray], n_features: int) -> np.ndarray:
     """Return the shares of all pairs of ranked lists [lists, lists]: products of the tops as 0-1 vectors."""
     shares = np.zeros((len(tops), len(tops)))
     for k in TOPS:
-        member = np.stack([_member(top[:k], n_features) for top in tops]).astype(np.float32)  # counts stay exact
+        member = np.stack([np.bincount(top[:k], minlength=n_features) for top in tops])
+        member = member.astype(np.float32)  # counts stay exact
         shares += member @ member.T / (k * len(TOPS))
     return shares

@@ -1,16 +1,12 @@
-"""Domains by the inner products of their class means: enough to compare them, small enough to keep for every site.
+"""Domains by the inner products of their class means: enough to compare them, small enough to keep. No torch.
 
 RN50's earliest sites have 802,816 features per image, so 345 class means of one site take 1.1 GB, and all sites 10 GB.
 
-1. Class means come one at a time and are appended to a temporary file per site, as single-precision differences from
-   the site's first row, which is kept in double precision: what is common to all rows costs no digits.
-2. The Gram matrix is a sum over features, so it is added up over blocks of features that fit a budget, in double
-   precision, each feature centred over the rows.
-3. A `DomainRepresentation` holds them, and the unit means of every image for linear probes, in one file.
+Class means are appended to a temporary file per site, as single-precision differences from the site's first row, which
+is kept in double precision: what is common to all rows costs no digits. The Gram matrix is added up over blocks of
+features that fit a budget.
 
 Centring changes neither distances nor unbiased HSIC, and keeps small differences of large numbers out of both.
-
-No torch.
 """
 
 import os
@@ -85,11 +81,7 @@ class DomainRepresentation:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "DomainRepresentation":
-        """Read what `save` wrote.
-
-        Raises:
-            InputError: for a missing or damaged file, or one of another version.
-        """
+        """Read what `save` wrote; raise `InputError` for a missing or damaged file, or one of another version."""
         header, arrays = read_arrays(path, FORMAT, "representation of a domain")
         sites = header["sites"]
 
@@ -107,10 +99,6 @@ def read_representations(folder: str | os.PathLike[str]) -> list[DomainRepresent
 
     Raises:
         InputError: for another folder, an unfinished one, or damaged files.
-
-    Example:
-        >>> domains = read_representations("runs/x")
-        >>> compare_representations([one.grams for one in domains])
     """
     place = Path(folder)
     if not (place / "manifest.json").is_file():
@@ -128,27 +116,17 @@ def representation_file(folder: Path, domain: str) -> Path:
 
 
 def gram_matrix(features: Float[np.ndarray, "rows features"]) -> Float[np.ndarray, "rows rows"]:
-    """Return the inner products of all pairs of rows, after centring each feature, in double precision.
-
-    Equal rows give exactly equal products.
-
-    Example:
-        >>> gram_matrix(np.array([[0.0, 5.0], [2.0, 5.0]]))
-        array([[ 1., -1.],
-               [-1.,  1.]])
-    """
+    """Return the inner products of all pairs of rows, in double precision, each feature centred."""
     x = features.astype(np.float64)
     x -= x[0].copy()  # first, so that rows that are all equal become zeros and not rounding errors
     x -= x.mean(0)
     return x @ x.T
 
 
-class RowFiles:
+class RowFiles(ExitStack):
     """Rows of features by site in temporary files, which vanish with the process, however it ends.
 
-    Args:
-        folder: Where the files lie; they take 4 bytes per row and feature. Default: the system's folder for
-            temporary files.
+    They take 4 bytes per row and feature, in ``folder``, by default the system's for temporary files.
 
     Example:
         >>> with RowFiles("runs/x") as rows:
@@ -158,17 +136,11 @@ class RowFiles:
     """
 
     def __init__(self, folder: str | Path | None = None) -> None:
+        super().__init__()
         self._folder = folder
-        self._stack = ExitStack()
         self._files: dict[str, IO[bytes]] = {}
         self._first: dict[str, np.ndarray] = {}
         self._rows = 0
-
-    def __enter__(self) -> "RowFiles":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
 
     def __len__(self) -> int:
         return self._rows
@@ -179,15 +151,11 @@ class RowFiles:
         return tuple(self._files)
 
     def add(self, row: Mapping[str, Float[np.ndarray, " _"]]) -> None:
-        """Append a row to every site.
-
-        Raises:
-            InputError: for other sites or another number of features than the first row had.
-        """
+        """Append a row to every site; raise `InputError` for other sites or features than the first row had."""
         if not self._rows:
             for site, features in row.items():
-                file = tempfile.TemporaryFile(dir=self._folder, prefix=TORN)  # noqa: SIM115  # closed with the stack
-                self._files[site] = self._stack.enter_context(file)
+                file = tempfile.TemporaryFile(dir=self._folder, prefix=TORN)  # noqa: SIM115
+                self._files[site] = self.enter_context(file)
                 self._first[site] = features.astype(np.float64)
         ours = {site: len(first) for site, first in self._first.items()}
         theirs = {site: len(features) for site, features in row.items()}
@@ -198,13 +166,7 @@ class RowFiles:
         self._rows += 1
 
     def gram(self, site: str, memory_gib: float = 1.0) -> Float[np.ndarray, "rows rows"]:
-        """Return the Gram matrix of a site's rows, each feature centred, within a budget for blocks of features.
-
-        Raises:
-            InputError: for a budget that is not positive.
-        """
-        if memory_gib <= 0:
-            raise InputError(f"The memory budget is a positive number of GiB, but {memory_gib} was given.")
+        """Return the Gram matrix of a site's rows, each feature centred, within a budget for blocks of features."""
         features = len(self._first[site])
         width = max(1, int(memory_gib * 2**30) // (_BYTES * self._rows))
         total = np.zeros((self._rows, self._rows))
@@ -213,7 +175,6 @@ class RowFiles:
         return total
 
     def _block(self, site: str, start: int, stop: int) -> np.ndarray:
-        """Return some features of all rows."""
         file, rows = self._files[site], []  # read, not mapped: mapped pages take memory outside the budget
         for i in range(self._rows):
             file.seek(4 * (i * len(self._first[site]) + start))

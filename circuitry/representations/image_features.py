@@ -1,18 +1,23 @@
-"""The strongest features of many images: images through the encoder, activations through a sparse autoencoder.
+"""The features of a sparse autoencoder at work in a model: the strongest ones of many images, and names for them.
 
-1. stream the images of every class and domain through the encoder up to the autoencoder's site;
-2. encode; where a site has positions, a feature's activation is its largest over them;
-3. keep each image's 20 strongest positive features: memory does not grow with the number of features.
+Where a site has positions, a feature's activation is its largest over them. On CLIP's embeddings a feature's direction
+and the embeddings of texts lie in one space, so that a feature can be called by a word (Rao et al. 2024, arXiv
+2407.14499).
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from circuitry.data.captions import STYLE_WORDS, readable
 from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.models.clip import Clip
 from circuitry.models.image_pass import BATCH_SIZE, activations
+from circuitry.models.prompts import Template
 from circuitry.models.sae import SparseAutoencoder
 from circuitry.representations.features import STRONGEST, ImageFeatures
 from circuitry.runs.errors import InputError
@@ -61,22 +66,13 @@ def image_features(
         activation.append(values)
     if not read:
         raise InputError(f"None of the {len(records)} images to look at can be read: give a folder with readable ones.")
-    table = pd.DataFrame(
-        {
-            "relative": [record.relative for record in read],
-            "domain": [record.domain for record in read],
-            "class": [record.class_name for record in read],
-        }
-    )
+    rows = [(record.relative, record.domain, record.class_name) for record in read]
+    table = pd.DataFrame(rows, columns=["relative", "domain", "class"])
     return ImageFeatures(table, np.concatenate(strongest), np.concatenate(activation), sae.n_features)
 
 
 def site_of(sae: SparseAutoencoder, clip: Clip) -> str:
-    """Return the site of a model that an autoencoder belongs to.
-
-    Raises:
-        InputError: for an autoencoder of another model, or of no site that the model has.
-    """
+    """Return the site of an autoencoder; raise `InputError` for one of another model, or of no site that it has."""
     made_with = sae.about.get("model_digest")
     if made_with not in (None, clip.digest):
         raise InputError(
@@ -98,3 +94,56 @@ def _strongest(features: Tensor) -> tuple[np.ndarray, np.ndarray]:
     top = by_image.float().topk(min(STRONGEST, by_image.shape[1]), dim=-1)
     numbers = top.indices.masked_fill(top.values <= 0, -1)
     return numbers.cpu().numpy(), top.values.clamp_min(0).cpu().numpy()
+
+
+def default_vocabulary(class_names: Sequence[str] = ()) -> tuple[str, ...]:
+    """Return class names, the words of DomainNet's styles, and the names of ImageNet's 1000 classes."""
+    from open_clip import IMAGENET_CLASSNAMES
+
+    styles = [word for words in STYLE_WORDS.values() for word in words]
+    return tuple(dict.fromkeys(map(readable, [*class_names, *STYLE_WORDS, *styles, *IMAGENET_CLASSNAMES])))
+
+
+def name_features(
+    sae: SparseAutoencoder,
+    clip: Clip,
+    vocabulary: Sequence[str] | None = None,
+    templates: Sequence[Template] = ("{}",),
+) -> pd.DataFrame:
+    """Name every feature by the word whose text embedding is nearest to its decoder row.
+
+    Args:
+        sae: An autoencoder of the model's embedding.
+        clip: The model, whose text encoder embeds the words.
+        vocabulary: Words and phrases; default: `default_vocabulary`. For a small model give the words that it was
+            trained on: others have arbitrary embeddings.
+        templates: Prompts, averaged as in `Clip.text_weights`; default: the bare word.
+
+    Returns:
+        Columns feature, name, cosine. Images and texts lie apart in CLIP's space, so cosines are small; what counts
+        is which is the largest.
+
+    Raises:
+        InputError: for an autoencoder of another site than the embedding, or of another width.
+
+    Example:
+        >>> name_features(sae, clip, default_vocabulary(images.classes)).head(1)
+           feature      name    cosine
+        0        0  corduroy     0.31
+    """
+    embedding = clip.encoder.sites[-1]
+    if site_of(sae, clip) != embedding:
+        raise InputError(
+            f"Only features of the embedding ({embedding!r}) can be compared with texts, but this sparse autoencoder "
+            f"is of site {sae.site!r}: look at the images in which its features are active instead."
+        )
+    words = default_vocabulary() if vocabulary is None else tuple(dict.fromkeys(map(readable, vocabulary)))
+    texts = clip.text_weights(words, templates)
+    if texts.shape[1] != sae.d:
+        raise InputError(
+            f"{clip.name} embeds texts in {texts.shape[1]} dimensions, but this sparse autoencoder has {sae.d}: give "
+            "the model that it was trained on."
+        )
+    nearest = (F.normalize(sae.w_dec.to(texts), dim=-1) @ texts.T).max(dim=1)
+    names = [words[i] for i in nearest.indices.tolist()]
+    return pd.DataFrame({"feature": range(sae.n_features), "name": names, "cosine": nearest.values.tolist()})

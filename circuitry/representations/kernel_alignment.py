@@ -55,11 +55,7 @@ def cka(
 
 
 def hsic(k: Float[np.ndarray, "rows rows"], l: Float[np.ndarray, "rows rows"]) -> float:  # noqa: E741
-    """Return the unbiased HSIC of two kernel matrices, whose diagonals do not count; 0 in the mean for independence.
-
-    Raises:
-        InputError: for fewer than four rows.
-    """
+    """Return the unbiased HSIC of two kernel matrices of at least four rows, whose diagonals do not count."""
     if len(k) < FEWEST:
         raise InputError(f"Unbiased HSIC needs at least {FEWEST} rows, but {len(k)} were given.")
     return _product(_u_centred(k), _u_centred(l))
@@ -78,7 +74,11 @@ def kernel_matrix(gram: Float[np.ndarray, "rows rows"], kernel: str, what: str) 
     """
     if kernel not in KERNELS:
         raise InputError(f"Expected one of the kernels {', '.join(KERNELS)}, but {kernel!r} was given.")
-    k = gram if kernel == "linear" else _rbf(gram)
+    k = gram
+    if kernel == "rbf":
+        squared = np.maximum(gram.diagonal()[:, None] + gram.diagonal()[None, :] - 2 * gram, 0)
+        apart = squared[squared > 0]
+        k = np.exp(-squared / (2 * (float(np.median(apart)) if apart.size else 1.0)))
     centred = _u_centred(k)
     size = float(np.square(k[~np.eye(len(k), dtype=bool)]).sum())
     if float(np.square(centred).sum()) <= _ROUNDING**2 * size:
@@ -90,12 +90,10 @@ def kernel_matrix(gram: Float[np.ndarray, "rows rows"], kernel: str, what: str) 
 
 @dataclass(frozen=True, eq=False)
 class Alignment:
-    """Two representations of the same rows: their CKA, and what it is read against."""
+    """Two representations of the same rows, as `kernel_matrix` makes them: their CKA, and what it is read against."""
 
     u: Float[np.ndarray, "rows rows"]
-    """The first one's kernel matrix from `kernel_matrix`."""
     v: Float[np.ndarray, "rows rows"]
-    """The second one's."""
 
     @property
     def value(self) -> float:
@@ -118,20 +116,12 @@ class Alignment:
         return np.asarray(_ratio(found, *self._own()))
 
     def _own(self) -> tuple[float, float]:
-        """HSIC of each of the two with itself."""
         return _product(self.u, self.u), _product(self.v, self.v)
 
 
 def _ratio(kl: np.ndarray | float, kk: np.ndarray | float, ll: np.ndarray | float) -> np.ndarray | float:
     """Return the CKA from HSIC of both, of the first with itself, and of the second with itself."""
     return kl / np.sqrt(kk * ll)
-
-
-def _rbf(gram: np.ndarray) -> np.ndarray:
-    squared = np.maximum(gram.diagonal()[:, None] + gram.diagonal()[None, :] - 2 * gram, 0)
-    apart = squared[squared > 0]
-    variance = float(np.median(apart)) if apart.size else 1.0
-    return np.asarray(np.exp(-squared / (2 * variance)))
 
 
 def _u_centred(kernel: np.ndarray) -> np.ndarray:

@@ -7,8 +7,7 @@
 3. Its balanced accuracy, the mean over classes of the share of a class's images that are recognised, is taken on other
    images: in stratified folds, or on a group of images (a domain) that was left out of training.
 
-Guessing reaches one over the number of classes, however many images each has: `chance_accuracy`. `probe_sites` asks at
-every site of an encoder: can class and domain be read off, and does the class by a classifier of the other domains?
+Guessing reaches one over the number of classes, however many images each has: `chance_accuracy`.
 
 No torch.
 """
@@ -86,10 +85,8 @@ def probe_left_out(
     A group's accuracy is over those of its classes that another group has, too; a group without any is left out.
 
     Args:
-        features: One row per image.
-        labels: What is to be read off, one per image.
+        features, labels, penalties: As in `probe_accuracy`.
         groups: What is left out of training in turn, one per image: the domain.
-        penalties: Candidates for the ridge penalty.
 
     Raises:
         InputError: for fewer than two classes or groups, a group whose others have fewer than two classes, groups
@@ -150,10 +147,6 @@ def probe_sites(
 
     Raises:
         InputError: see `probe_accuracy` and `probe_left_out`.
-
-    Example:
-        >>> found = probe_sites(unit_means, classes, domains)
-        >>> found.sites.pivot(index="site", columns="target", values="value")
     """
     sites, left_out = [], []
     for site, x in features.items():
@@ -205,7 +198,7 @@ def _balanced_accuracies(
     parts: StratifiedKFold | Iterable[tuple[np.ndarray, np.ndarray]],
     penalties: Sequence[float],
 ) -> np.ndarray:
-    """Return the balanced accuracy on each part's test images of a classifier that is fitted on its training images."""
+    """Return the balanced accuracy on each part's test images of a classifier fitted on its training images."""
     probe = make_pipeline(StandardScaler(), RidgeClassifierCV(penalties, class_weight="balanced"))
     with warnings.catch_warnings():
         # A group may lack a class that is guessed; the mean is over the classes that it has.

@@ -1,12 +1,8 @@
-"""Two-dimensional maps of an embedding space: UMAP with density where it is installed, principal components else.
+"""Two-dimensional maps of an embedding space: UMAP with density if installed, else principal components. No torch.
 
-1. `embedding_map`: vectors to points in the plane. UMAP (McInnes et al. 2018, arXiv 1802.03426) keeps neighbours
-   together; its densMAP variant (Narayan et al. 2021, doi 10.1038/s41587-020-00801-7) also keeps dense regions dense.
-   Distances between far groups mean little on it. Principal components are a linear view that keeps large distances
-   and may put groups on top of each other that lie apart.
-2. `map_table`: images and texts on one map, as a table to draw, thinned to what an eye can take in.
-
-No torch.
+UMAP (McInnes et al. 2018, arXiv 1802.03426) keeps neighbours together; its densMAP variant (Narayan et al. 2021, doi
+10.1038/s41587-020-00801-7) also keeps dense regions dense. Distances between far groups mean little on it. Principal
+components keep large distances and may put groups on top of each other that lie apart.
 """
 
 import importlib.util
@@ -62,24 +58,15 @@ def embedding_map(vectors: Float[np.ndarray, "n d"], method: str = "auto", seed:
             + ("with NaN or infinite values was given." if not np.isfinite(vectors).all() else "was given.")
         )
     if method == "pca" or not installed:
-        return _principal_components(vectors)
-    return EmbeddingMap(_umap(vectors, seed), "UMAP with density")
-
-
-def _principal_components(vectors: np.ndarray) -> EmbeddingMap:
-    pca = PCA(2, svd_solver="full")  # the one that is neither random nor squares the numbers
-    points = pca.fit_transform(vectors.astype(np.float64))
-    return EmbeddingMap(points, f"principal components ({pca.explained_variance_ratio_.sum():.0%} of the variance)")
-
-
-def _umap(vectors: np.ndarray, seed: int) -> np.ndarray:
+        pca = PCA(2, svd_solver="full")  # the one that is neither random nor squares the numbers
+        points = pca.fit_transform(vectors.astype(np.float64))
+        return EmbeddingMap(points, f"principal components ({pca.explained_variance_ratio_.sum():.0%} of the variance)")
     import umap  # slow to import, and an extra
 
     neighbours = min(NEIGHBOURS, len(vectors) - 1)
     # n_jobs: with a seed UMAP runs on one thread, and warns where it is not told so.
     mapper = umap.UMAP(n_neighbors=neighbours, densmap=True, random_state=seed, n_jobs=1)
-    points: np.ndarray = np.asarray(mapper.fit_transform(vectors), dtype=np.float64)
-    return points
+    return EmbeddingMap(np.asarray(mapper.fit_transform(vectors), dtype=np.float64), "UMAP with density")
 
 
 def map_table(
@@ -94,12 +81,10 @@ def map_table(
     """Map images and texts of one model together, and keep some of each for drawing, evenly over classes and domains.
 
     Args:
-        images: All of them shape the map.
-        texts: Prompts, with or without styles.
+        images, texts: All of them shape the map.
         method: See `embedding_map`.
         seed: Seed of the map and of the choice.
-        most_images: Images that are kept.
-        most_texts: Texts that are kept.
+        most_images, most_texts: How many are kept.
 
     Returns:
         Columns kind ("image" or "text"), domain, class, x, y, method.
@@ -111,13 +96,8 @@ def map_table(
         ("text", texts, points[len(images) :], most_texts),
     ):
         table = pd.DataFrame({"kind": kind, "domain": part.domain, "class": part.class_name})
-        tables.append(_thinned(table.assign(x=where[:, 0], y=where[:, 1], method=said), most, seed))
+        table = table.assign(x=where[:, 0], y=where[:, 1], method=said)
+        # One of every class and domain, then another of each, until there are enough.
+        turn = table.sample(frac=1, random_state=seed).groupby(["domain", "class"]).cumcount()
+        tables.append(table.loc[turn.sort_values(kind="stable").index[:most].sort_values()])
     return pd.concat(tables, ignore_index=True)
-
-
-def _thinned(table: pd.DataFrame, most: int, seed: int) -> pd.DataFrame:
-    """Take one of every class and domain, then another of each, until there are enough."""
-    shuffled = table.sample(frac=1, random_state=seed)
-    turn = shuffled.groupby(["domain", "class"]).cumcount()
-    chosen = turn.sort_values(kind="stable").index[:most]
-    return table.loc[chosen.sort_values()]

@@ -1,16 +1,7 @@
 """Do the images of a domain lie apart in an embedding space? Distances, silhouettes, probes, modality gap. No torch.
 
-All vectors have length 1. For images of class c in domain A with mean m(A, c):
-
-1. `compare_distances`: from m(A, c) to m(B, c), class by class, as a `Comparison`; `mean_distances`: between the means
-   of whole domains.
-2. What they are read against: `half_distances`, between the means of two halves of the same images, which a finite
-   number of images puts apart by itself; `spread`, how far images lie from their own mean.
-3. `silhouettes` (Rousseeuw 1987) by domain or by class: is an image nearer to its own group than to the next one?
-4. `domain_probe`: can a linear classifier tell a domain from all others?
-5. `modality_gap` (Liang et al. 2022, arXiv 2203.02053): distance between the mean image and the mean text.
-6. `class_accuracy`: zero-shot accuracy, class by class, from the same vectors.
-
+Each function's own text says what it measures. All vectors have length 1. Between domains, `compare_distances` compares
+class by class, `mean_distances` whole domains. A finite number of images puts means apart by itself: `half_distances`.
 Distances, spread, silhouettes and gap do not change when the space is rotated.
 """
 
@@ -82,19 +73,15 @@ def compare_distances(
         images: The images.
         measure: See `distance`.
         groups: Further groups of classes; see `class_groups`.
-        splits: How many times each group is halved.
+        splits: How many times each class in a domain is halved.
         seed: Seed of the halves and of the bootstraps.
 
     Returns:
-        `class_distances` with `half_distances` in the place of ceilings: what lies no farther apart cannot be told
+        `class_distances`, with `half_distances` in the place of ceilings: what lies no farther apart cannot be told
         apart.
 
     Raises:
         InputError: for another measure, or when no class has images in two domains.
-
-    Example:
-        >>> comparison = compare_distances(images, "standardised")
-        >>> comparison.matrix()
     """
     values = class_distances(images, measure)
     return Comparison(
@@ -109,12 +96,7 @@ def compare_distances(
 
 
 def class_distances(images: Embeddings, measure: str = "cosine") -> pd.DataFrame:
-    """Return, for every class, the distance between its means in each two domains; no difference in classes enters.
-
-    Returns:
-        Columns class, domain_a, domain_b, site (None: there is but one), value; pairs of which one is missing are
-        absent.
-    """
+    """Return the distance between the means of each class in each two domains: `VALUES`, without sites."""
     groups, rows = images.groups(), []
     for class_name in dict.fromkeys(name for name, _ in groups):
         domains = [domain for name, domain in groups if name == class_name]
@@ -127,13 +109,8 @@ def class_distances(images: Embeddings, measure: str = "cosine") -> pd.DataFrame
 def half_distances(images: Embeddings, measure: str = "cosine", *, splits: int = 10, seed: int = 0) -> pd.DataFrame:
     """Return the mean distance between the means of two random halves of each class in each domain: the noise floor.
 
-    Each half has half of the images, so it is a cautious floor for means of all of them.
-
-    Args:
-        images: The images; classes with fewer than two in a domain are absent there.
-        measure: See `distance`.
-        splits: How many times each group is halved.
-        seed: Seed of the halves; those of a group depend on nothing but its images.
+    Each half has half of the images, so it is a cautious floor for means of all of them. The halves of a class in a
+    domain depend on the seed and on nothing but its images; with fewer than two it is absent.
 
     Returns:
         Columns class, domain, site (None), value.
@@ -157,11 +134,13 @@ def mean_distances(images: Embeddings) -> pd.DataFrame:
     Returns:
         Columns domain_a, domain_b, cosine, euclidean, standardised.
     """
-    rows = []
-    for a, b in combinations(sorted(set(images.domain.tolist())), 2):
-        x, y = (images.vectors[images.domain == domain] for domain in (a, b))
-        rows.append((a, b, *(distance(x, y, measure) for measure in MEASURES)))
+    pairs = combinations(_by_domain(images).items(), 2)
+    rows = [(a, b, *(distance(x, y, measure) for measure in MEASURES)) for (a, x), (b, y) in pairs]
     return pd.DataFrame(rows, columns=["domain_a", "domain_b", *MEASURES])
+
+
+def _by_domain(images: Embeddings) -> dict[str, np.ndarray]:
+    return {domain: images.vectors[images.domain == domain] for domain in sorted(set(images.domain.tolist()))}
 
 
 def spread(images: Embeddings) -> pd.DataFrame:
@@ -174,11 +153,8 @@ def spread(images: Embeddings) -> pd.DataFrame:
     def of(vectors: np.ndarray) -> float:
         return float(np.linalg.norm(vectors - vectors.mean(0, dtype=np.float64), axis=1).mean())
 
-    rows: list[tuple[str | None, str, float]] = [
-        (class_name, domain, of(images.vectors[group])) for (class_name, domain), group in images.groups().items()
-    ]
-    domains = sorted(set(images.domain.tolist()))
-    rows += [(None, domain, of(images.vectors[images.domain == domain])) for domain in domains]
+    rows: list[tuple[str | None, str, float]] = [(*k, of(images.vectors[rows])) for k, rows in images.groups().items()]
+    rows += [(None, domain, of(vectors)) for domain, vectors in _by_domain(images).items()]
     return pd.DataFrame(rows, columns=["class", "domain", "value"])
 
 
@@ -189,9 +165,7 @@ def silhouettes(images: Embeddings, by: Literal["domain", "class"] = "domain") -
     of the nearest other group. Near 1: the group lies apart. Near 0: it is mixed with another. Below 0: the image is
     nearer to another group. Time grows with the square of the number of images.
 
-    Args:
-        images: The images.
-        by: Groups are domains (all classes together) or classes (all domains together).
+    Groups are domains (all classes together) or classes (all domains together).
 
     Returns:
         Columns class, domain, value.
@@ -220,7 +194,7 @@ def domain_probe(images: Embeddings, *, folds: int = 5, seed: int = 0) -> pd.Dat
     Returns:
         Columns domain, fold, value.
     """
-    tasks = {domain: (images.domain == domain).astype(str).tolist() for domain in sorted(set(images.domain.tolist()))}
+    tasks = {domain: (images.domain == domain).astype(str).tolist() for domain in _by_domain(images)}
     tasks[ALL] = images.domain.tolist()
     rows = [
         (domain, fold, float(value))
@@ -236,18 +210,13 @@ def modality_gap(images: Embeddings, texts: Embeddings) -> pd.DataFrame:
     Returns:
         Columns domain (`ALL` first), value: Euclidean, in 0..2.
     """
-    domains = sorted(set(images.domain.tolist()))
-    rows = [(ALL, distance(images.vectors, texts.vectors, "euclidean"))]
-    rows += [(d, distance(images.vectors[images.domain == d], texts.vectors, "euclidean")) for d in domains]
+    parts = {ALL: images.vectors} | _by_domain(images)
+    rows = [(domain, distance(vectors, texts.vectors, "euclidean")) for domain, vectors in parts.items()]
     return pd.DataFrame(rows, columns=["domain", "value"])
 
 
 def class_accuracy(images: Embeddings, texts: Embeddings) -> pd.DataFrame:
     """Return the share of the images of each class in each domain whose nearest text is that of their class.
-
-    Args:
-        images: The images.
-        texts: One text per class: zero-shot weights.
 
     Returns:
         Columns class, domain, value.

@@ -1,14 +1,7 @@
-"""All measures of embedding separation in one table, over models and seeds, with intervals. No torch.
-
-1. `separation_measures`: one model, class by class;
-2. `gather`: several models and seeds under each other;
-3. `summarise`: means over seeds and classes with intervals; `by_seed`: each seed; `differences`: from one model to
-   another, paired by class.
-"""
+"""All measures of embedding separation in one table, over models and seeds, with intervals. No torch."""
 
 from collections.abc import Mapping
 
-import numpy as np
 import pandas as pd
 
 from circuitry.comparison.statistics import bootstrap_mean
@@ -68,9 +61,7 @@ def _to_others(table: pd.DataFrame) -> pd.DataFrame:
 
 def gather(measures: Mapping[tuple[str, int], pd.DataFrame]) -> pd.DataFrame:
     """Join tables of `separation_measures` by (model, seed): columns model, seed in front."""
-    parts = []
-    for (model, seed), table in measures.items():
-        parts.append(table.assign(model=model, seed=seed)[["model", "seed", *table.columns]])
+    parts = [table.assign(model=m, seed=s)[["model", "seed", *table.columns]] for (m, s), table in measures.items()]
     return pd.concat(parts, ignore_index=True)
 
 
@@ -79,17 +70,13 @@ def summarise(measures: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
 
     How much models of different seeds differ is not in the intervals: look at the seeds one by one, `by_seed`.
 
-    Args:
-        measures: From `gather`.
-        seed: Seed of the bootstrap.
-
     Returns:
         Columns measure, model, domain, value, low, high (NaN where the measure is not of a class), n_classes, n_seeds.
     """
     rows = []
     for key, part in measures.groupby(["measure", "model", "domain"], sort=False):
-        values = _class_means(part)
-        rows.append((*key, *bootstrap_mean(values, seed=seed), _n_classes(part), part["seed"].nunique()))
+        values = part.groupby("class", dropna=False)["value"].mean().to_numpy(dtype=float)
+        rows.append((*key, *bootstrap_mean(values, seed=seed), part["class"].nunique(), part["seed"].nunique()))
     columns = ["measure", "model", "domain", "value", "low", "high", "n_classes", "n_seeds"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -101,12 +88,6 @@ def by_seed(measures: pd.DataFrame) -> pd.DataFrame:
 
 def differences(measures: pd.DataFrame, a: str, b: str, *, seed: int = 0) -> pd.DataFrame:
     """Return what changes from model a to model b, paired by class, after averaging over seeds.
-
-    Args:
-        measures: From `gather`.
-        a: Name of a model.
-        b: Name of another.
-        seed: Seed of the bootstrap.
 
     Returns:
         Columns measure, domain, difference (b - a), low, high (95 % bootstrap over classes), n_classes.
@@ -122,13 +103,5 @@ def differences(measures: pd.DataFrame, a: str, b: str, *, seed: int = 0) -> pd.
         by_model = part.groupby(["class", "model"], dropna=False)["value"].mean().unstack()
         if {a, b} <= set(by_model.columns):
             change = (by_model[b] - by_model[a]).dropna().to_numpy(dtype=float)
-            rows.append((*key, *bootstrap_mean(change, seed=seed), _n_classes(part)))
+            rows.append((*key, *bootstrap_mean(change, seed=seed), part["class"].nunique()))
     return pd.DataFrame(rows, columns=["measure", "domain", "difference", "low", "high", "n_classes"])
-
-
-def _class_means(part: pd.DataFrame) -> np.ndarray:
-    return part.groupby("class", dropna=False)["value"].mean().to_numpy(dtype=float)
-
-
-def _n_classes(part: pd.DataFrame) -> int:
-    return int(part["class"].nunique())

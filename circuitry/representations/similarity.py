@@ -1,10 +1,7 @@
 """Are classes arranged alike in two domains? CKA at every site of the encoder, and what to read it against.
 
-1. The rows of a domain are its classes: their mean activations at a site. Domains are compared through the inner
-   products of their own rows alone (`Grams`), over the classes that both have; `kernel_alignment` has the formulas.
-2. For each two domains: the CKA, its mean and p value under permuted classes, and a jackknife interval over classes.
-3. For each domain: the mean over the other domains, with its interval.
-4. The ceiling: the CKA of two halves of the images of one domain.
+The rows of a domain are its classes: their mean activations at a site. Domains are compared through the inner products
+of their own rows alone (`Grams`), over the classes that both have; `kernel_alignment` has the formulas.
 
 No torch.
 """
@@ -37,20 +34,22 @@ class RepresentationSimilarity(NamedTuple):
         Args:
             ceilings: From `compare_representation_halves`.
         """
-        return {kernel: self._comparison(kernel, ceilings) for kernel in dict.fromkeys(self.pairs["kernel"])}
-
-    def _comparison(self, kernel: str, ceilings: pd.DataFrame | None) -> Comparison:
-        tables = (self.pairs, self.domains) if ceilings is None else (self.pairs, self.domains, ceilings)
-        mine = [table[table["kernel"] == kernel].drop(columns="kernel").assign(**{"class": "all"}) for table in tables]
-        null = mine[1].groupby("site", sort=False)["null_mean"].mean().rename("value").reset_index()
-        return Comparison(
-            f"cka_{kernel}",
-            mine[0],
-            mine[2] if ceilings is not None else pd.DataFrame(columns=list(CEILINGS)),
-            null,
-            intervals=mine[1].drop(columns="class"),
-            chance_of="permuted classes",
-        )
+        halves = pd.DataFrame(columns=["kernel", *CEILINGS]) if ceilings is None else ceilings
+        found = {}
+        for kernel in dict.fromkeys(self.pairs["kernel"]):
+            pairs, domains, own = (
+                table[table["kernel"] == kernel].drop(columns="kernel").assign(**{"class": "all"})
+                for table in (self.pairs, self.domains, halves)
+            )
+            found[kernel] = Comparison(
+                f"cka_{kernel}",
+                pairs,
+                own,
+                domains.groupby("site", sort=False)["null_mean"].mean().rename("value").reset_index(),
+                intervals=domains.drop(columns="class"),
+                chance_of="permuted classes",
+            )
+        return found
 
 
 def compare_representations(
@@ -89,13 +88,14 @@ def compare_representations(
     for site in _common_sites(grams):
         for kernel in kernels:
             found = [_compare_pair(a, b, site, kernel, permutations, seed) for a, b in combinations(grams, 2)]
-            pairs += [(site, *pair.domains, kernel, *pair.row(confidence)) for pair in found]
+            pairs += [(site, *pair.domains, kernel, *_mean_row([pair], confidence), pair.p) for pair in found]
             for one in grams:
                 mine = [pair for pair in found if one.domain in pair.domains]
                 domains.append((site, one.domain, kernel, *_mean_row(mine, confidence)))
     statistics = ["kernel", "value", "low", "high", "null_mean"]
+    order = ["site", "domain_a", "domain_b", *statistics, "p", "n_classes"]
     return RepresentationSimilarity(
-        pd.DataFrame(pairs, columns=["site", "domain_a", "domain_b", *statistics, "p", "n_classes"]),
+        pd.DataFrame(pairs, columns=["site", "domain_a", "domain_b", *statistics, "n_classes", "p"])[order],
         pd.DataFrame(domains, columns=["site", "domain", *statistics, "n_classes"]),
     )
 
@@ -105,10 +105,7 @@ def compare_representation_halves(
 ) -> pd.DataFrame:
     """Return the CKA of two halves of each domain's images, the ceiling: columns site, domain, kernel, value.
 
-    Each half has half as many images, so it is a cautious ceiling.
-
-    Raises:
-        InputError: for two halves with fewer than four common classes, and as `compare_representations`.
+    Each half has half as many images, so it is a cautious ceiling. Errors are those of `compare_representations`.
     """
     rows = [
         (site, a.domain, kernel, align(a, b, site, kernel)[1].value)
@@ -119,6 +116,15 @@ def compare_representation_halves(
     return pd.DataFrame(rows, columns=["site", "domain", "kernel", "value"])
 
 
+def check_common(a: str, b: str, n_classes: int) -> None:
+    """Raise `InputError` for two domains with too few classes in common."""
+    if n_classes < FEWEST:
+        raise InputError(
+            f"Unbiased CKA needs at least {FEWEST} classes with images in both domains, but {a} and {b} have "
+            f"{n_classes} in common: give more classes, or leave one of the domains out."
+        )
+
+
 def align(a: Grams, b: Grams, site: str, kernel: str) -> tuple[tuple[str, ...], Alignment]:
     """Return the classes that two domains have in common and their alignment over them at a site.
 
@@ -127,11 +133,7 @@ def align(a: Grams, b: Grams, site: str, kernel: str) -> tuple[tuple[str, ...], 
     """
     theirs = set(b.present(site))
     common = tuple(name for name in a.present(site) if name in theirs)
-    if len(common) < FEWEST:
-        raise InputError(
-            f"Unbiased CKA needs at least {FEWEST} classes with images in both domains, but {a.domain} and {b.domain} "
-            f"have {len(common)} in common: give more classes, or leave one of the domains out."
-        )
+    check_common(a.domain, b.domain, len(common))
     u, v = (kernel_matrix(one.among(common, site), kernel, f"{one.domain} at {site}") for one in (a, b))
     return common, Alignment(u, v)
 
@@ -143,11 +145,11 @@ class _ComparedPair(NamedTuple):
     without_each: pd.Series
     """CKA without each class, by class."""
 
-    def row(self, confidence: float) -> tuple[float, float, float, float, float, int]:
+    @property
+    def p(self) -> float:
+        """One-sided p value."""
         # The identity among the permutations must count, whatever the rounding.
-        p = (1 + int((self.null >= self.value - 1e-12).sum())) / (1 + len(self.null))
-        interval = jackknife_interval(self.value, self.without_each.to_numpy(), confidence=confidence)
-        return self.value, *_within_bounds(interval), float(self.null.mean()), p, len(self.without_each)
+        return (1 + int((self.null >= self.value - 1e-12).sum())) / (1 + len(self.null))
 
 
 def _compare_pair(a: Grams, b: Grams, site: str, kernel: str, permutations: int, seed: int) -> _ComparedPair:
@@ -157,19 +159,14 @@ def _compare_pair(a: Grams, b: Grams, site: str, kernel: str, permutations: int,
 
 
 def _mean_row(pairs: Sequence[_ComparedPair], confidence: float) -> tuple[float, float, float, float, int]:
-    """Mean over pairs of one domain: value, low, high, mean under permuted classes, number of classes."""
+    """Return the mean over pairs: value, low, high, mean under permuted classes, number of classes."""
     classes = list(dict.fromkeys(name for pair in pairs for name in pair.without_each.index))
     value = float(np.mean([pair.value for pair in pairs]))
     # A pair without a class is not changed by leaving it out.
     without_each = np.mean([p.without_each.reindex(classes, fill_value=p.value).to_numpy() for p in pairs], axis=0)
     interval = jackknife_interval(value, without_each, confidence=confidence)
-    return value, *_within_bounds(interval), float(np.mean([pair.null.mean() for pair in pairs])), len(classes)
-
-
-def _within_bounds(interval: tuple[float, float]) -> tuple[float, float]:
-    """The part of an interval that CKA can reach; unknown ends stay unknown."""
-    low, high = np.clip(interval, -1, 1)
-    return float(low), float(high)
+    low, high = np.clip(interval, -1, 1)  # the part that CKA can reach; unknown ends stay unknown
+    return value, float(low), float(high), float(np.mean([pair.null.mean() for pair in pairs])), len(classes)
 
 
 def _common_sites(grams: Sequence[Grams]) -> tuple[str, ...]:

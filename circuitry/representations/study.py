@@ -1,10 +1,9 @@
 """The representation of every domain of a data set at every site, each domain in a file as soon as it is done.
 
-1. The images of a class in a domain run through the encoder, as many at once as memory allows; each image's activation
-   averaged over positions is kept for probes.
+1. Each image's activation averaged over positions is kept for probes.
 2. The rows for CKA are means of all features, positions kept apart, over half of a class's images, every other one.
-   They go to temporary files, since all classes' activations at all sites fit no memory, and come back as inner
-   products. Those of the means of all images follow from those of the halves, whose own CKA is the ceiling.
+   They go to temporary files (`RowFiles`), and come back as inner products. Those of the means of all images follow
+   from those of the halves, whose own CKA is the ceiling.
 
 A domain is a job of a `JobFolder`: several processes share the domains, a second run goes on where the first stopped,
 and what is damaged is made again.
@@ -36,6 +35,7 @@ from circuitry.representations.grams import (
     representation_file,
 )
 from circuitry.representations.kernel_alignment import FEWEST
+from circuitry.representations.similarity import check_common
 from circuitry.runs.errors import InputError
 from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.workers import Work
@@ -43,11 +43,7 @@ from circuitry.runs.workers import Work
 
 @dataclass(frozen=True)
 class RepresentationSettings:
-    """What shapes the representations of a model's images.
-
-    Raises:
-        InputError: for fewer than two images.
-    """
+    """What shapes the representations of a model's images."""
 
     n_images: int = 50
     """Images per class and domain, chosen by ``seed``; all where there are fewer."""
@@ -71,8 +67,8 @@ def extract_representations(
     """Represent every domain at every site, for `compare_representations` and `probe_sites`.
 
     Args:
-        clip: The model; see `load_clip`.
-        images: The images, sorted by domain and class.
+        clip: The model.
+        images: The images.
         out: Folder of the files, one per domain; while a domain is worked on, it also holds temporary files of 8 bytes
             per class and feature (RN50, all sites: 60 MB per class).
         settings: Which images and sites; default: `RepresentationSettings`.
@@ -116,22 +112,11 @@ def extract_representations(
 
 
 def check_comparable(images: DomainFolder) -> None:
-    """Check that CKA has the classes that it needs, in every two domains and in two halves of each.
-
-    To be asked before images are run; what cannot be read is not known by then.
-
-    Raises:
-        InputError: for two domains with too few classes in common, or a domain with too few classes of two images.
-    """
+    """Raise `InputError` before images are run where CKA lacks classes, in two domains or in two halves of one."""
     table = images.counts()
     counts = {domain: table.loc[domain].to_numpy() for domain in images.domains}
     for a, b in combinations(images.domains, 2):
-        common = np.count_nonzero((counts[a] > 0) & (counts[b] > 0))
-        if common < FEWEST:
-            raise InputError(
-                f"Unbiased CKA needs at least {FEWEST} classes with images in both domains, but {a} and {b} have "
-                f"{common} in common: give more classes, or leave one of the domains out."
-            )
+        check_common(a, b, int(np.count_nonzero((counts[a] > 0) & (counts[b] > 0))))
     for domain in images.domains:
         halved = np.count_nonzero(counts[domain] > 1)
         if halved < FEWEST:
@@ -182,14 +167,10 @@ class _Images:
     def add(self, records: Sequence[ImageRecord], class_name: str, half: int) -> None:
         """Run the images of half of a class; add the row of their mean, if any can be read."""
         encoder, count, sums = self._clip.encoder, 0, dict[str, Tensor]()
-        for there, found in activations(
-            encoder,
-            self._clip.preprocess,
-            records,
-            self._sites,
-            batch_size=self._batch_size,
-            strict=self._work.strict,
-        ):
+        passed = activations(
+            encoder, self._clip.preprocess, records, self._sites, batch_size=self._batch_size, strict=self._work.strict
+        )
+        for there, found in passed:
             count += len(there)
             for site, activation in found.items():
                 total = activation.sum(0, dtype=torch.float64).flatten()

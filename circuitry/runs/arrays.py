@@ -74,12 +74,8 @@ def cached_arrays(
 
     Args:
         path: The file. Its name is a digest of everything that shapes the arrays, and is written into it.
-        format_name: Name and version of what lies in it.
-        what: What the arrays are, for messages: "text weights".
+        format_name, what: As in `read_arrays`.
         make: Computes the arrays.
-
-    Raises:
-        InputError: what ``make`` raises.
     """
     header = {"key": path.stem}
     try:

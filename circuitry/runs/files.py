@@ -4,7 +4,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock
@@ -47,7 +47,7 @@ def _umask() -> int:
 
 @contextmanager
 def file_lock(folder: Path, name: str, *, wait: bool = True) -> Iterator[None]:
-    """Hold the lock of a name in a folder, on any file system that has locks; the system frees it with the process.
+    """Hold the lock of a name in a folder, which the system frees with the process.
 
     Raises:
         filelock.Timeout: when another process holds it and ``wait`` is off.
@@ -56,11 +56,9 @@ def file_lock(folder: Path, name: str, *, wait: bool = True) -> Iterator[None]:
     lock = FileLock(place / f"{name}.lock", timeout=-1 if wait else 0)
     while True:
         place.mkdir(parents=True, exist_ok=True)
-        try:
+        with suppress(FileNotFoundError):  # another process has just removed the locks
             lock.acquire()
             break
-        except FileNotFoundError:  # another process has just removed the locks
-            continue
     try:
         yield
     finally:

@@ -41,14 +41,8 @@ class JobFolder:
     """Results of many jobs in one folder, shared out among processes, resumed, checked and repaired.
 
     Args:
-        path: The folder.
-        format_name: Name and version of what lies in it.
-        config: Everything that shapes a number, in values that JSON can hold.
+        path, format_name, config, listings: See `claim`, which refuses a folder of another format or configuration.
         jobs: All jobs, in the order in which one process does them.
-        listings: Long lists that shape a number, by name: item -> what identifies it; see `manifest.claim`.
-
-    Raises:
-        InputError: for a folder of another format or configuration; the message names what differs.
 
     Example:
         >>> def do(job: Job, images: Tensor) -> list[Path]:
@@ -221,13 +215,9 @@ def _in_a_thread(prepare: Callable[[Job], Any], job: Job) -> "Future[Any]":
 def _entries(record: Path) -> list[tuple[str, str]]:
     """Return (checksum, file name) of a record; ValueError for one that is damaged."""
     lines = record.read_text(encoding="utf-8").splitlines()
-    return [(line[:64], line[66:]) for line in lines if _checked(line)]
-
-
-def _checked(line: str) -> bool:
-    if len(line) < 67 or line[64:66] != "  ":
-        raise ValueError(f"line {line!r}")
-    return True
+    if damaged := [line for line in lines if len(line) < 67 or line[64:66] != "  "]:
+        raise ValueError(f"line {damaged[0]!r}")
+    return [(line[:64], line[66:]) for line in lines]
 
 
 def _sha256(path: Path) -> str:

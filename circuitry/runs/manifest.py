@@ -59,11 +59,7 @@ def claim(
 
 
 def read_manifest(folder: Path, format_name: str) -> dict[str, Any]:
-    """Return the manifest of a folder.
-
-    Raises:
-        InputError: for a damaged manifest, or one of another format.
-    """
+    """Return the manifest of a folder; raise `InputError` for a damaged one, or one of another format."""
     path = folder / NAME
     try:
         manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

@@ -57,12 +57,8 @@ def difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
         >>> difference({"seed": 1, "classes": ["cat", "dog"]}, {"seed": 0, "classes": ["cat"]})
         "classes: 'dog' is new; seed: 0 -> 1"
     """
-    words = []
-    for key in sorted(ours.keys() | theirs.keys()):
-        mine, other = ours.get(key), theirs.get(key)
-        if mine != other:
-            words.append(f"{key}: {_changed(mine, other)}")
-    return "; ".join(words)
+    pairs = {key: (ours.get(key), theirs.get(key)) for key in sorted(ours.keys() | theirs.keys())}
+    return "; ".join(f"{key}: {_changed(mine, other)}" for key, (mine, other) in pairs.items() if mine != other)
 
 
 def _changed(mine: Any, other: Any) -> str:
@@ -84,14 +80,8 @@ def _commit() -> str:
     """Return the commit of the checkout this package runs from, or ``unknown`` (an installed wheel)."""
     here = Path(__file__).resolve().parent
     try:
-        done = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-            cwd=here,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=10,
-        )
+        command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+        done = subprocess.run(command, cwd=here, capture_output=True, text=True, check=False, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return "unknown"
     return done.stdout.strip() or "unknown"

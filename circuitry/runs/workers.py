@@ -1,7 +1,7 @@
 """Several processes for one job list: torchrun's ranks, or an array of jobs by submitit (SLURM, or this machine).
 
-No scheduler of its own: the engines start the processes, and the folder they work on shares out the jobs (see
-`extraction`). Nothing here needs the processes to talk to each other. A training is an array of one job.
+The engines start the processes, and the `JobFolder` they work on shares out the jobs: they need not talk to each other.
+A training is an array of one job.
 """
 
 import importlib.util
@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -100,11 +101,7 @@ class Requeued:
 
 
 def job_options(texts: Sequence[str]) -> dict[str, str | int]:
-    """Return options given as ``name=value``, whole numbers as numbers.
-
-    Raises:
-        InputError: for one without ``=``.
-    """
+    """Return options given as ``name=value``, whole numbers as numbers."""
     found: dict[str, str | int] = {}
     for text in texts:
         name, sign, value = text.partition("=")
@@ -160,16 +157,17 @@ class WorkSettings:
     def share_out(self, share: Callable[[Work], object], logs: Path) -> bool:
         """Have the work done, and return whether this process goes on with the results: of torchrun's ranks, the first.
 
-        Args:
-            share: Does one process's share; it goes on where it stopped, and can be pickled for an array of jobs.
-            logs: Folder of the logs of an array.
-
-        Raises:
-            InputError: what `run_array` and ``share`` raise.
+        ``share`` does one process's share; it goes on where it stopped, and can be pickled for an array of jobs, whose
+        logs lie in ``logs``.
         """
         if self.cluster is not None:
-            task = _Share(share, self)
-            run_array(task, self.jobs, logs, cluster=self.cluster, options=job_options(self.job_options))
+            run_array(
+                partial(_share, share, self),
+                self.jobs,
+                logs,
+                cluster=self.cluster,
+                options=job_options(self.job_options),
+            )
             share(self.work())
             return True
         rank = this_rank()
@@ -177,12 +175,6 @@ class WorkSettings:
         return rank.worker == 0
 
 
-@dataclass(frozen=True)
-class _Share:
-    """A worker's share of a script's work, as an array of jobs calls it."""
-
-    share: Callable[[Work], object]
-    settings: WorkSettings
-
-    def __call__(self, worker: int, workers: int) -> None:
-        self.share(self.settings.work(Rank(worker, workers)))
+def _share(share: Callable[[Work], object], settings: WorkSettings, worker: int, workers: int) -> None:
+    """Do a worker's share of a script's work, as an array of jobs calls it."""
+    share(settings.work(Rank(worker, workers)))

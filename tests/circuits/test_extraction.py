@@ -44,7 +44,7 @@ from circuitry.runs.jobs import JobFolder
 from circuitry.runs.workers import Rank, Work
 from tests.support.tiny_clip import Tiny, saved
 
-pytestmark = pytest.mark.filterwarnings("ignore:skipped an image")
+pytestmark = pytest.mark.filterwarnings("ignore:Skipped an image")
 
 SETTINGS = AttributionSettings(node_fraction=0.1, rule=left_rule(2))
 QUIET = Work(progress=False)
@@ -189,9 +189,9 @@ def test_fewer_images_are_chosen_by_the_seed(clip: Clip, root: Path, tmp_path: P
     assert not np.allclose(first.node_scores["input"], second.node_scores["input"])
 
 
-@pytest.mark.filterwarnings("default:skipped an image")
+@pytest.mark.filterwarnings("default:Skipped an image")
 def test_what_is_left_out_is_said(clip: Clip, root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with pytest.warns(UserWarning, match=r"skipped an image: Cannot read .*1\.png"):
+    with pytest.warns(UserWarning, match=r"Skipped an image: Cannot read .*1\.png"):
         run(clip, root, tmp_path / "x", classes=["cat", "fish"], domains=["sketch"])
     lines = [r.getMessage() for r in caplog.records if r.name == "circuitry.circuits.extraction"]
     assert lines == ["fish in sketch: no images, so no circuit", "cat in sketch: 1 of 4 images cannot be read"]

@@ -77,8 +77,8 @@ def test_selection_keeps_what_is_for_all_images() -> None:
 def test_means_are_over_batches_of_images(resnet: Any) -> None:
     encoder, images = Encoder.from_tower(resnet), torch.randn(3, 3, 64, 64)
     expected = mean_baseline(encoder, [images])
-    found = mean_baseline(encoder, [images[:0], images, images[:0]])
-    assert found.digest == expected.digest
+    for given in ([images[:0], images, images[:0]], iter([images]), images):
+        assert mean_baseline(encoder, given).digest == expected.digest
     with pytest.raises(InputError, match="an iterable of such batches, but list was given"):
         mean_baseline(encoder, DataLoader(TensorDataset(images, torch.zeros(3))))
     with pytest.raises(InputError, match=r"but a tensor \[3, 64, 64\] was given: stack the images"):

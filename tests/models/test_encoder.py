@@ -1,3 +1,6 @@
+import copy
+import pickle
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -260,3 +263,12 @@ def test_weights_of_inference_mode_are_refused_where_gradients_are_needed() -> N
         tower = make_tower("vit")
     with pytest.raises(InputError, match=r"made under torch.inference_mode\(\): load the model outside of it"):
         rows_that_fit(Encoder.from_tower(tower), 1.0)
+
+
+@pytest.mark.parametrize("make_copy", [copy.deepcopy, copy.copy, pickle.dumps])
+def test_a_copy_is_refused(make_copy: Callable[[Encoder], object], resnet: Any) -> None:
+    encoder = Encoder.from_tower(resnet)
+    with pytest.raises(InputError, match=r"bound to its tower.* as in Encoder.from_tower\(copy.deepcopy"):
+        make_copy(encoder)
+    copied = Encoder.from_tower(copy.deepcopy(encoder.tower))
+    assert copied.digest == encoder.digest

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from open_clip.modified_resnet import AttentionPool2d, Bottleneck
 from torch import Tensor, nn
@@ -64,9 +64,9 @@ def test_shortcuts_equal_the_whole_stage(kind: str, data: st.DataObject) -> None
         shape = stage(x).index_select(1, down).shape
     cotangents = torch.randn(3, *shape, dtype=torch.double)
     expected = value_and_gradients(narrow_stage(stage, up, down, 1, 1), x, step, cotangents)
+    assume(all(theirs.abs().max() > 1e-3 for theirs in expected))  # not of units that the last ReLU puts to zero
     found = value_and_gradients(shortcut(stage, up, down), x, step, cotangents)
     for mine, theirs in zip(found, expected, strict=True):
-        assert theirs.abs().max() > 1e-3
         torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-9)
 
 

@@ -178,7 +178,7 @@ def test_few_images_are_those_that_select_chooses(embed: Callable[..., Embedding
 
 def test_unreadable_images_are_left_out(embed: Callable[..., Embeddings], images: DomainFolder) -> None:
     images.records[2].path.write_bytes(b"")
-    with pytest.warns(UserWarning, match=r"skipped an image: .*ink/cat/0\.png: the file is empty"):
+    with pytest.warns(UserWarning, match=r"Skipped an image: .*ink/cat/0\.png: the file is empty"):
         found = embed(batch_size=2)
     assert found.source.tolist() == [name for name in FILES if name != "ink/cat/0.png"]
     for record in images.records:

@@ -86,12 +86,12 @@ def test_images_are_chosen_as_elsewhere_and_unreadable_ones_left_out(clip: Clip,
     broken.parent.mkdir(parents=True)
     broken.write_bytes(b"no image")
     Image.new("RGB", (64, 64)).save(broken.with_name("1.png"))
-    with pytest.warns(UserWarning, match="skipped an image"):
+    with pytest.warns(UserWarning, match="Skipped an image"):
         found = image_features(clip, sae_at(clip, "attnpool"), DomainFolder(tmp_path), progress=False)
     assert found.images["relative"].tolist() == ["real/cat/1.png"]
     broken.with_name("1.png").unlink()
     with (
-        pytest.warns(UserWarning, match="skipped"),
+        pytest.warns(UserWarning, match="Skipped"),
         pytest.raises(InputError, match="None of the 1 images to look at can be read"),
     ):
         image_features(clip, sae_at(clip, "attnpool"), DomainFolder(tmp_path), progress=False)

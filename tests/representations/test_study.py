@@ -31,7 +31,7 @@ from tests.support.tiny_clip import Tiny
 CLASSES = ("axe", "cat", "fish", "key", "lion", "pizza")
 CUT = 200
 """Bytes that are left of a broken file."""
-pytestmark = pytest.mark.filterwarnings("ignore:skipped an image")
+pytestmark = pytest.mark.filterwarnings("ignore:Skipped an image")
 
 
 @pytest.fixture(scope="module")
@@ -289,7 +289,7 @@ def test_a_killed_process_and_two_ranks_leave_the_folder_of_one(tiny: Tiny, root
 def test_an_image_that_cannot_be_read_is_left_out_with_a_warning_or_refused(
     clip: Clip, root: Path, tmp_path: Path
 ) -> None:
-    with pytest.warns(UserWarning, match="skipped an image: Cannot read ") as caught:
+    with pytest.warns(UserWarning, match="Skipped an image: Cannot read ") as caught:
         represent(clip, root, tmp_path / "left out", sites=("layer4.0",))
     assert len(caught) == 1
     with pytest.raises(InputError, match=r"Cannot read .*sketch/cat/1\.png"):

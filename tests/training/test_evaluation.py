@@ -168,7 +168,7 @@ def test_a_selection_competes_with_all_classes(images: DomainFolder) -> None:
 
 def test_unreadable_images_do_not_shift_the_others(images: DomainFolder) -> None:
     (images.root / "ink/red/0.png").write_bytes(b"")
-    with pytest.warns(UserWarning, match=r"skipped an image: .*red/0\.png: the file is empty"):
+    with pytest.warns(UserWarning, match=r"Skipped an image: .*red/0\.png: the file is empty"):
         found = predictions(mean_colour(), HEADS, preprocess, images, batch_size=2, work=QUIET)
     assert found["relative"].tolist()[2] == "ink/red/1.png"
     assert found["predicted"].tolist() == ["blue", "blue", "green", "red", "green"]
