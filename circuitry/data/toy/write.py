@@ -1,7 +1,7 @@
 """A drawn, DomainNet-like image set: sixteen everyday things in six styles, made by code from a seed. No torch.
 
 1. Class and seed give a vector drawing (`shapes`).
-2. Style and seed render it (`styles`).
+2. Style and seed render it (``styles_*``).
 
 So one seed gives the same thing in every style: ``draw("fish", "real", 7)`` and ``draw("fish", "sketch", 7)``
 show the same fish. `write_toy` takes another seed for every image of every style.
@@ -10,7 +10,7 @@ show the same fish. `write_toy` takes another seed for every image of every styl
 import multiprocessing
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from itertools import product
@@ -22,16 +22,23 @@ from tqdm import tqdm
 
 from circuitry.data.captions import caption
 from circuitry.data.names import chosen_names
+from circuitry.data.toy.geometry import Part
 from circuitry.data.toy.shapes import posed_drawing, shapes
-from circuitry.data.toy.styles import RENDERERS
+from circuitry.data.toy.styles_flat import clipart, infograph
+from circuitry.data.toy.styles_light import painting, real
+from circuitry.data.toy.styles_line import quickdraw, sketch
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
 from circuitry.runs.jobs import CHECKSUMS, Job, JobFolder
 from circuitry.runs.manifest import NAME
 from circuitry.runs.workers import ALONE, Rank
 
-STYLES: tuple[str, ...] = tuple(sorted(RENDERERS))
-"""The styles, by DomainNet's names."""
+RENDERERS: Mapping[str, Callable[[Sequence[Part], np.random.Generator, int], Image.Image]] = {
+    renderer.__name__: renderer for renderer in (clipart, infograph, painting, quickdraw, real, sketch)
+}
+"""Style -> how it renders parts, back to front, from a generator as an RGB image of so many pixels a side."""
+STYLES: tuple[str, ...] = tuple(RENDERERS)
+"""The styles, by DomainNet's names, sorted."""
 CLASSES: tuple[str, ...] = tuple(sorted(shapes()))
 """The things that are drawn."""
 
@@ -199,38 +206,31 @@ def _write(root: Path, settings: DrawingSettings, job: Job) -> list[Path]:
     return paths
 
 
-def _images(settings: DrawingSettings) -> Iterator[tuple[str, int]]:
-    """Yield path below the root and seed of every image; no two images share a seed and a style."""
-    for style, class_name in product(settings.styles, settings.classes):
-        for number in range(settings.n_train + settings.n_test):
-            yield _image(settings, style, class_name, number)
-
-
 def _image(settings: DrawingSettings, style: str, class_name: str, number: int) -> tuple[str, int]:
+    """Return path below the root and seed of an image; no two images share a seed and a style."""
     first = (settings.seed * len(STYLES) + STYLES.index(style)) * SEEDS_PER_STYLE
     return f"{style}/{class_name}/{style}_{number:06d}.png", first + number
 
 
 def _lists(settings: DrawingSettings) -> dict[str, str]:
     """Return DomainNet's lists, by file name: the first ``n_train`` images of a class train, the others test."""
-    numbers = {
-        "train": range(settings.n_train),
-        "test": range(settings.n_train, settings.n_train + settings.n_test),
-    }
+    numbers = range(settings.n_train + settings.n_test)
+    parts = {"train": numbers[: settings.n_train], "test": numbers[settings.n_train :]}
     return {
         f"{style}_{split}.txt": "".join(
             f"{_image(settings, style, class_name, number)[0]} {label}\n"
             for label, class_name in enumerate(settings.classes)
-            for number in numbers[split]
+            for number in parts[split]
         )
-        for style, split in product(settings.styles, numbers)
+        for style, split in product(settings.styles, parts)
     }
 
 
 def _captions(settings: DrawingSettings) -> str:
     lines = ["filepath\ttitle\n"]
-    for path, seed in _images(settings):
-        style, class_name, _ = path.split("/")
+    numbers = range(settings.n_train + settings.n_test)
+    for style, class_name, number in product(settings.styles, settings.classes, numbers):
+        path, seed = _image(settings, style, class_name, number)
         rng = np.random.default_rng([seed, zlib.crc32(class_name.encode()), zlib.crc32(b"caption")])
         lines.append(f"{path}\t{caption(class_name, style, rng)}\n")
     return "".join(lines)
