@@ -41,7 +41,7 @@ from circuitry.runs.jobs import Job
 from circuitry.runs.manifest import write_json
 from circuitry.training.devices import available_device
 from circuitry.training.run_folder import TRAINING, alone, claim_run
-from circuitry.training.settings import DEFAULT_WORK, ClipTraining, TrainingWork
+from circuitry.training.settings import ClipTraining, TrainingWork
 from circuitry.training.table import CheckedTable, check_table
 
 _TRAINER = Path(__file__).with_name("open_clip_main.py")
@@ -49,7 +49,7 @@ _PROGRESS = re.compile(r"Train Epoch: (\d+) \[ *(\d+)/\d+ .*\bLoss: ([\d.einfa+-
 _LATEST = "epoch_latest.pt"  # open_clip's name of what it resumes from
 
 
-def train_clip(table: Path, out: Path, settings: ClipTraining, work: TrainingWork = DEFAULT_WORK) -> Path:
+def train_clip(table: Path, out: Path, settings: ClipTraining, work: TrainingWork = TrainingWork()) -> Path:
     """Train a CLIP model on captioned images; return its last checkpoint, ``out/checkpoints/epoch_N.pt``.
 
     Calling it again with the same settings returns at once when the run is finished, and otherwise resumes

@@ -9,7 +9,6 @@ Held-out classes are reported in every domain: only in the test domain were they
 how hard these classes are.
 """
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from circuitry.data.batches import Preprocess
 from circuitry.data.domains import DomainFolder, ImageRecord
+from circuitry.data.names import unknown_name
 from circuitry.models.encoder import Encoder
 from circuitry.models.image_pass import activations
 from circuitry.runs.errors import InputError
@@ -31,8 +31,6 @@ TOP = (1, 5)
 """The k of top-k accuracy."""
 BATCH_SIZE = 256
 """Images in one run; it changes no number but for rounding."""
-WORK = Work()
-"""Alone, with progress bars."""
 
 
 def text_head(weights: Float[Tensor, "classes dim"]) -> Head:
@@ -59,7 +57,7 @@ def zero_shot_accuracy(
     held_out: Sequence[str] = (),
     *,
     batch_size: int = BATCH_SIZE,
-    work: Work = WORK,
+    work: Work = Work(),
 ) -> pd.DataFrame:
     """Classify every image of ``images`` and return accuracies: see `predictions` and `accuracy_table`.
 
@@ -78,7 +76,7 @@ def predictions(
     images: DomainFolder,
     *,
     batch_size: int = BATCH_SIZE,
-    work: Work = WORK,
+    work: Work = Work(),
 ) -> pd.DataFrame:
     """Classify images by each head, in one pass; the encoder is left as it was.
 
@@ -153,31 +151,24 @@ def accuracy_table(predictions: pd.DataFrame, held_out: Sequence[str] = ()) -> p
     images = predictions.assign(
         part=_part(predictions, held_out), correct=predictions["class"] == predictions["predicted"]
     )
-    parts = _averages(images, ["domain", "part"])
-    order = ["domain", "part", "accuracy", "balanced_accuracy", "n_images", "n_classes"]
-    return parts.sort_values(["domain", "part"], ascending=[True, False], ignore_index=True)[order]
+    by = ["domain", "part"]
+    return _averages(images, by).sort_values(by, ascending=[True, False], ignore_index=True)
 
 
 def _part(predictions: pd.DataFrame, held_out: Sequence[str]) -> "pd.Series[str]":
-    classes = set(predictions["class"])
-    if unknown := sorted(set(held_out) - classes):
-        near = difflib.get_close_matches(unknown[0], sorted(classes), n=5, cutoff=0.5)
-        hint = f"did you mean {' or '.join(near)}?" if near else "take classes of the images."
-        raise InputError(f"No image of the held-out class {unknown[0]!r} is among those classified: {hint}")
+    classes = sorted(set(predictions["class"]))
+    if unknown := sorted(set(held_out) - set(classes)):
+        raise unknown_name("classified image of the held-out class", unknown[0], classes)
     return predictions["class"].isin(list(held_out)).map({True: "held-out", False: "seen"})
 
 
 def _averages(images: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     """Return the mean of ``correct`` by sample and by class in each group."""
     classes = images.groupby([*by, "class"], sort=False)["correct"].agg(["mean", "sum", "size"])
-    parts = classes.groupby(by, sort=False).agg(
-        correct=("sum", "sum"),
-        balanced_accuracy=("mean", "mean"),
-        n_images=("size", "sum"),
-        n_classes=("size", "size"),
-    )
-    parts["accuracy"] = parts["correct"] / parts["n_images"]
-    return parts.reset_index()
+    groups = classes.groupby(by, sort=False)
+    n_images = groups["size"].sum()
+    averages = {"accuracy": groups["sum"].sum() / n_images, "balanced_accuracy": groups["mean"].mean()}
+    return pd.DataFrame({**averages, "n_images": n_images, "n_classes": groups.size()}).reset_index()
 
 
 def tidy_accuracy(predictions: pd.DataFrame, held_out: Sequence[str] = (), top: Sequence[int] = TOP) -> pd.DataFrame:

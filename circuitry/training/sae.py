@@ -33,10 +33,6 @@ from circuitry.runs.provenance import digest
 from circuitry.runs.workers import Work
 from circuitry.training.settings import SaeTraining
 
-STUDY = SaeTraining()
-"""The study's numbers."""
-WORK = Work()
-"""Alone, with progress bars."""
 RESAMPLED_ENCODER = 0.2
 """Length of a resampled feature's encoder weights, relative to the mean of those that are alive."""
 RESAMPLING_BATCHES = 8
@@ -62,7 +58,7 @@ def sample_activations(
     *,
     positions_per_image: int | None = None,
     seed: int = 0,
-    work: Work = WORK,
+    work: Work = Work(),
 ) -> Float[Tensor, "samples units"]:
     """Return the activations of a site as samples of its units, on the CPU.
 
@@ -106,11 +102,11 @@ def sample_activations(
 def train_sae_on_images(
     clip: Clip,
     images: DomainFolder,
-    settings: SaeTraining = STUDY,
+    settings: SaeTraining = SaeTraining(),
     *,
     site: str | None = None,
     positions_per_image: int | None = None,
-    work: Work = WORK,
+    work: Work = Work(),
 ) -> SparseAutoencoder:
     """Train a sparse autoencoder on one site of a model, on all images of a folder.
 
@@ -142,7 +138,7 @@ def train_sae_on_images(
 
 def train_sae(
     samples: Float[Tensor, "samples d"],
-    settings: SaeTraining = STUDY,
+    settings: SaeTraining = SaeTraining(),
     *,
     normalise: bool = False,
     site: str | None = None,

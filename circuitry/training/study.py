@@ -35,8 +35,6 @@ from circuitry.training.run_folder import checkpoints
 from circuitry.training.supervised_model import load_supervised
 
 FORMAT = "circuitry evaluation 2"
-WORK = Work()
-"""Alone, with progress bars."""
 _FILE = "run.json"
 
 
@@ -163,7 +161,7 @@ def extract_accuracies(
     templates: Mapping[str, Sequence[str]] | None = None,
     top: Sequence[int] = TOP,
     device: str | torch.device = "cpu",
-    work: Work = WORK,
+    work: Work = Work(),
 ) -> pd.DataFrame:
     """Return the accuracies of every checkpoint of many runs; what is finished in their folders is only read.
 

@@ -28,7 +28,7 @@ from circuitry.runs.workers import this_rank
 from circuitry.training.devices import available_device
 from circuitry.training.labels import LabelTable, found_labels
 from circuitry.training.run_folder import TRAINING, alone, claim_run
-from circuitry.training.settings import DEFAULT_WORK, SupervisedTraining, TrainingWork
+from circuitry.training.settings import SupervisedTraining, TrainingWork
 from circuitry.training.supervised_loop import SeededImages, TrainingLoop, seed_of
 from circuitry.training.supervised_model import build_classifier, write_classifier
 from circuitry.training.table import CheckedTable, check_table
@@ -41,7 +41,7 @@ def train_supervised(
     out: Path,
     settings: SupervisedTraining,
     labels: LabelTable | None = None,
-    work: TrainingWork = DEFAULT_WORK,
+    work: TrainingWork = TrainingWork(),
 ) -> Path:
     """Train a classifier; return its last checkpoint, ``out/checkpoints/epoch_N.safetensors``, for `load_supervised`.
 

@@ -86,14 +86,20 @@ def check_table(
                 without.add(file)
     checked = CheckedTable(path, np.concatenate([np.zeros(0, dtype=bool), *present]))
     if checked.n_missing and not skip_missing:
-        raise InputError(f"{path} names {checked.n_missing} files that do not exist, such as {files.missing}.")
+        raise InputError(
+            f"The table {path} names {checked.n_missing} files that do not exist, such as {files.missing}; complete "
+            "the download, or train without them (skip_missing)."
+        )
     for name, without in blank.items():
         if without.count:
-            raise InputError(f"{path} has {without.count} images without a {name}, such as {without}.")
+            raise InputError(
+                f"The table {path} has {without.count} images without a {name}, such as {without}; give them one, or "
+                "remove their lines."
+            )
     if checked.n_images < batch_size:
         raise InputError(
-            f"{path} has {checked.n_images} images, fewer than one batch of {batch_size}; lower batch_size or add "
-            "images."
+            f"The table {path} has {checked.n_images} images, fewer than one batch of {batch_size}; lower batch_size "
+            "or add images."
         )
     return checked
 
@@ -110,7 +116,7 @@ def read_chunks(path: Path, columns: Sequence[str], chunk: int = CHUNK) -> Itera
             for i, lines in enumerate(reader):
                 if i == 0 and not set(columns) <= set(lines.columns):
                     header = "<TAB>".join(map(str, lines.columns))
-                    raise InputError(f"{path} must have {expected}; its first line is {header!r}.")
+                    raise InputError(f"The table {path} must have {expected}; its first line is {header!r}.")
                 yield lines
     except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
-        raise InputError(f"Cannot read {path} ({str(error).strip()}); expected {expected}.") from error
+        raise InputError(f"Cannot read the table {path} ({str(error).strip()}); expected {expected}.") from error

@@ -13,9 +13,8 @@ from circuitry.data.mixtures.selection import MixtureSettings, Setting, mixture
 from circuitry.data.toy.write import CLASSES, DrawingSettings, write_toy
 from circuitry.runs.files import file_lock
 from circuitry.training.clip import train_clip
-from circuitry.training.presets import clip_preset
 from circuitry.training.run_folder import checkpoints
-from circuitry.training.settings import DEFAULT_WORK, ClipTraining, TrainingWork
+from circuitry.training.settings import ClipTraining, TrainingWork, clip_preset
 from circuitry.training.study import StudyRun, record_run
 
 TRAINING = replace(clip_preset("rn-tiny"), epochs=24, keep_checkpoints=6)
@@ -54,7 +53,7 @@ def toy_run(
     settings: ToySettings = STANDARD,
     *,
     wait: bool = True,
-    work: TrainingWork = DEFAULT_WORK,
+    work: TrainingWork = TrainingWork(),
 ) -> StudyRun:
     """Return the model of a setting, trained under ``out`` when it is missing.
 
