@@ -1,6 +1,7 @@
-"""Names that users give, looked up among those that there are. No torch."""
+"""Names that users give, looked up among those that there are, and what is drawn by a name. No torch."""
 
 import difflib
+import hashlib
 from collections.abc import Iterable, Sequence
 
 from circuitry.runs.errors import InputError
@@ -62,3 +63,8 @@ def unknown_name(kind: str, name: str, available: Iterable[str]) -> InputError:
     shown = f"available: {', '.join(names[:SHOWN]) or 'none'}{more}"
     hint = f"perhaps you meant {' or '.join(near)}" if near else shown
     return InputError(f"There is no {kind} {name!r} here; {hint}.")
+
+
+def drawn_by_name(seed: int, name: str) -> bytes:
+    """Return 32 random bytes that depend on seed and name alone, not on platform or library version, to rank by."""
+    return hashlib.sha256(f"{seed}\0{name}".encode()).digest()

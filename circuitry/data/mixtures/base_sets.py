@@ -8,18 +8,19 @@
 No torch.
 """
 
-import hashlib
 import json
 import os
 import re
 import tarfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
 from circuitry.data.domains import IMAGE_SUFFIXES
 from circuitry.data.file_check import check_file
 from circuitry.data.mixtures.caption_table import CaptionedImage, caption_rows
+from circuitry.data.names import drawn_by_name
 from circuitry.runs.errors import InputError
 
 CHUNK = 1 << 20
@@ -114,28 +115,30 @@ def shard_captions(shards: Iterable[str | os.PathLike[str]], name: str) -> Itera
 
 
 def _shard_images(tar: tarfile.TarFile, shard: Path, name: str) -> Iterator[CaptionedImage]:
-    key, image, texts = "", "", dict[str, str]()
-
-    def finished() -> Iterator[CaptionedImage]:
+    for _, members in groupby(_files(tar), key=_sample):
+        image, texts = "", dict[str, str]()
+        for member in members:
+            suffix = "." + member.name.rpartition("/")[2].partition(".")[2].lower()
+            if suffix in IMAGE_SUFFIXES:
+                image = member.name
+            elif suffix in (".txt", ".json") and (content := tar.extractfile(member)):
+                texts[suffix] = content.read().decode("utf-8")
         if image:
-            member = f"{shard.name}/{image}"
-            yield CaptionedImage(f"{os.path.abspath(shard)}/{image}", member, name, "", _shard_caption(texts))
+            relative = f"{shard.name}/{image}"
+            yield CaptionedImage(f"{os.path.abspath(shard)}/{image}", relative, name, "", _shard_caption(texts))
 
+
+def _files(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     for member in tar:
         tar.members = []  # type: ignore[attr-defined]  # tarfile keeps every header that it has seen
-        folder, _, file = member.name.rpartition("/")
-        stem, _, extension = file.partition(".")
-        if not member.isfile() or not stem:
-            continue
-        if (folder, stem) != (key.rpartition("/")[0], key.rpartition("/")[2]):
-            yield from finished()
-            key, image, texts = f"{folder}/{stem}", "", {}
-        suffix = f".{extension.lower()}"
-        if suffix in IMAGE_SUFFIXES:
-            image = member.name
-        elif suffix in (".txt", ".json") and (content := tar.extractfile(member)):
-            texts[suffix] = content.read().decode("utf-8")
-    yield from finished()
+        if member.isfile() and _sample(member)[1]:
+            yield member
+
+
+def _sample(member: tarfile.TarInfo) -> tuple[str, str]:
+    """Return what the files of a sample share: their folder, and their name up to the first dot."""
+    folder, _, file = member.name.rpartition("/")
+    return folder, file.partition(".")[0]
 
 
 def _shard_caption(texts: Mapping[str, str]) -> str:
@@ -166,19 +169,17 @@ def validation_part(
     if isinstance(validation, int | float):
         if not 0 <= validation <= 1:
             raise InputError(f"The share of validation images must lie in 0..1, but {validation} was given.")
-        share = validation
-        return (image for image in images if _falls_below(share, seed, image.relative) == (part == "val"))
-    names = frozenset(validation)
-    return (
-        image
-        for image in images
-        if (image.relative in names or image.relative.rpartition("/")[2] in names) == (part == "val")
-    )
+        below = validation * 2**64
 
+        def chosen(relative: str) -> bool:
+            return int.from_bytes(drawn_by_name(seed, relative)[:8]) < below
+    else:
+        names = frozenset(validation)
 
-def _falls_below(share: float, seed: int, relative: str) -> bool:
-    drawn = int.from_bytes(hashlib.sha256(f"{seed}\0{relative}".encode()).digest()[:8])
-    return drawn < share * 2**64
+        def chosen(relative: str) -> bool:
+            return relative in names or relative.rpartition("/")[2] in names
+
+    return (image for image in images if chosen(image.relative) == (part == "val"))
 
 
 def _json_list(path: Path) -> Iterator[Any]:

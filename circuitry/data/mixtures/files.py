@@ -160,9 +160,8 @@ def mixture_summary(tables: Sequence[str | os.PathLike[str]], held_out: Sequence
     for table in tables:
         described = read_description(table)
         for domain, by_class in described["counts"].items():
-            parts = dict.fromkeys(("base",) if domain in described["base"] else ("seen", "held-out"), 0)
-            for class_name, n in by_class.items():
-                part = "held-out" if class_key(class_name) in keys else "seen"
-                parts["base" if "base" in parts else part] += n
+            images = sum(by_class.values())
+            held = sum(n for class_name, n in by_class.items() if class_key(class_name) in keys)
+            parts = {"base": images} if domain in described["base"] else {"seen": images - held, "held-out": held}
             rows += [(Path(table).stem, domain, part, n) for part, n in parts.items()]
     return pd.DataFrame(rows, columns=["mixture", "domain", "part", "images"])
