@@ -198,7 +198,8 @@ def train_sae(
         history.append({"step": step, "loss": loss.item(), **now._asdict(), "resampled": resampled})
         active.zero_()
     about = {"training": asdict(settings) | {"normalise": normalise, "samples": len(inputs)}}
-    done = replace(_detached(sae), normalised=normalise, site=site)
+    w_enc, b_enc, w_dec, b_dec = (weight.detach() for weight in weights)
+    done = SparseAutoencoder(w_enc, b_enc, w_dec, b_dec, normalised=normalise, site=site)
     return replace(done, about={**about, "diagnostics": diagnose_sae(done, inputs)._asdict(), "history": history})
 
 
@@ -256,12 +257,6 @@ def _batches(
         order = torch.randperm(len(samples), generator=generator)
         for chosen in torch.split(order[: len(samples) // size * size], size):
             yield samples[chosen].to(device)
-
-
-def _detached(sae: SparseAutoencoder) -> SparseAutoencoder:
-    return replace(
-        sae, w_enc=sae.w_enc.detach(), b_enc=sae.b_enc.detach(), w_dec=sae.w_dec.detach(), b_dec=sae.b_dec.detach()
-    )
 
 
 @torch.no_grad()

@@ -22,7 +22,7 @@ from circuitry.data.images import image_listing
 from circuitry.data.mixtures.class_table import imagenet_index
 from circuitry.data.mixtures.files import read_description
 from circuitry.data.mixtures.selection import MixtureSettings
-from circuitry.models.clip import load_clip
+from circuitry.models.clip import Clip, load_clip
 from circuitry.models.prompts import all_style_templates, as_patterns, default_templates
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
@@ -32,7 +32,7 @@ from circuitry.runs.provenance import digest
 from circuitry.runs.workers import Work
 from circuitry.training.evaluation import TOP, Head, predictions, text_head, tidy_accuracy
 from circuitry.training.run_folder import checkpoints
-from circuitry.training.supervised_model import load_supervised
+from circuitry.training.supervised_model import SupervisedModel, load_supervised
 
 FORMAT = "circuitry evaluation 2"
 _FILE = "run.json"
@@ -230,7 +230,7 @@ class _Evaluation:
         """Do this process's share, and what others leave."""
 
         def do(job: Job, nothing: Any) -> list[Path]:
-            found = _classified(self.run, self.checkpoints[job][1], self.tests, self.templates, self.device, work)
+            found = self._classified(self.checkpoints[job][1], work)
             path = self.folder.path / f"{job[0]}.csv"
             with whole_file(path) as temporary:
                 tidy_accuracy(found, self.held_out, self.top).to_csv(temporary, index=False)
@@ -245,29 +245,18 @@ class _Evaluation:
             pd.read_csv(self.folder.path / f"{job[0]}.csv", keep_default_na=False).assign(epoch=epoch)
             for job, (epoch, _) in self.checkpoints.items()
         ]
-        return pd.concat(tables, ignore_index=True).assign(
-            run=run.folder.name,
-            model=run.model,
-            setting=run.setting,
-            test_domain=run.test_domain or "",
-            seed=run.seed,
-        )
+        about = {"model": run.model, "setting": run.setting, "test_domain": run.test_domain or "", "seed": run.seed}
+        return pd.concat(tables, ignore_index=True).assign(run=run.folder.name, **about)
 
-
-def _classified(
-    run: StudyRun,
-    checkpoint: Path,
-    tests: EvaluationSet,
-    templates: Mapping[str, Sequence[str]],
-    device: str | torch.device,
-    work: Work,
-) -> pd.DataFrame:
-    """Return the predictions of one checkpoint."""
-    heads: dict[str, Head]
-    if run.supervised:
-        model = load_supervised(checkpoint, device=device)
-        heads = {"supervised": model.head_for(tests.images.all_classes)}
-        return predictions(model.encoder, heads, model.preprocess, tests.images, work=work)
-    clip = load_clip(run.model, checkpoint=checkpoint, device=device)
-    heads = {name: text_head(clip.text_weights(tests.names, patterns)) for name, patterns in templates.items()}
-    return predictions(clip.encoder, heads, clip.preprocess, tests.images, work=work)
+    def _classified(self, checkpoint: Path, work: Work) -> pd.DataFrame:
+        """Return the predictions of one checkpoint."""
+        images, heads = self.tests.images, dict[str, Head]()
+        model: Clip | SupervisedModel
+        if self.run.supervised:
+            model = load_supervised(checkpoint, device=self.device)
+            heads["supervised"] = model.head_for(images.all_classes)
+        else:
+            model = load_clip(self.run.model, checkpoint=checkpoint, device=self.device)
+            for name, patterns in self.templates.items():
+                heads[name] = text_head(model.text_weights(self.tests.names, patterns))
+        return predictions(model.encoder, heads, model.preprocess, images, work=work)

@@ -12,6 +12,7 @@ import math
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -51,18 +52,12 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 
     A bias is what is named so, relative position biases and those of attention's projections included.
     """
-    norms = {
-        id(parameter)
-        for module in model.modules()
-        if isinstance(module, _NORMS)
-        for parameter in module.parameters(recurse=False)
-    }
-    decaying: list[nn.Parameter] = []
-    others: list[nn.Parameter] = []
+    groups: list[dict[str, Any]] = [{"params": [], "weight_decay": decay} for decay in (weight_decay, 0.0)]
     for name, parameter in model.named_parameters():
-        spared = id(parameter) in norms or "bias" in name.rpartition(".")[2]
-        (others if spared else decaying).append(parameter)
-    return [{"params": decaying, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+        module, _, own = name.rpartition(".")
+        spared = isinstance(model.get_submodule(module), _NORMS) or "bias" in own
+        groups[spared]["params"].append(parameter)
+    return groups
 
 
 def seed_of(*numbers: int) -> int:
@@ -70,17 +65,15 @@ def seed_of(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
 
 
+@dataclass(frozen=True, eq=False)
 class SeededImages(Dataset[Any]):
     """Images of one epoch with their labels; unreadable ones are an InputError in their place."""
 
-    def __init__(
-        self, files: np.ndarray, targets: Int[np.ndarray, " images"], transform: Transform, seed: int, epoch: int
-    ) -> None:
-        self.files = files
-        self.targets = targets
-        self.transform = transform
-        self.seed = seed
-        self.epoch = epoch
+    files: np.ndarray
+    targets: Int[np.ndarray, " images"]
+    transform: Transform
+    seed: int
+    epoch: int
 
     def __len__(self) -> int:
         return len(self.files)
@@ -97,9 +90,8 @@ class SeededImages(Dataset[Any]):
     def batches(self, batch_size: int, rank: int = 0, processes: int = 1) -> list[list[int]]:
         """Return this process's share of every whole batch of the epoch, as places of images."""
         order = np.random.default_rng([self.seed, self.epoch]).permutation(len(self))
-        steps = len(self) // batch_size
-        shares = order[: steps * batch_size].reshape(steps, processes, batch_size // processes)
-        found: list[list[int]] = shares[:, rank].tolist()
+        whole = order[: len(self) // batch_size * batch_size]
+        found: list[list[int]] = whole.reshape(-1, processes, batch_size // processes)[:, rank].tolist()
         return found
 
 
@@ -197,13 +189,10 @@ class TrainingLoop:
 
     def save(self, path: Path) -> None:
         """Write weights, momenta and history, whole or not at all."""
-        momenta = {
-            name: self.optimizer.state[parameter]["momentum_buffer"]
-            for name, parameter in self.model.named_parameters()
-            if "momentum_buffer" in self.optimizer.state[parameter]
-        }
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
-        tensors |= {f"momentum.{name}": tensor for name, tensor in momenta.items()}
+        for name, parameter in self.model.named_parameters():
+            if "momentum_buffer" in self.optimizer.state[parameter]:
+                tensors[f"momentum.{name}"] = self.optimizer.state[parameter]["momentum_buffer"]
         write_arrays(path, STATE_FORMAT, {"history": self.history}, as_arrays(tensors))
 
     def restore(self, path: Path) -> None:
@@ -217,8 +206,8 @@ class TrainingLoop:
         set_state(self.model, weights, str(path), self.name)
         for name, parameter in self.model.named_parameters():
             if f"momentum.{name}" in arrays:
-                momentum = torch.from_numpy(arrays[f"momentum.{name}"].copy()).to(parameter.device)
-                self.optimizer.state[parameter]["momentum_buffer"] = momentum.reshape(parameter.shape)
+                momentum = torch.from_numpy(arrays[f"momentum.{name}"].copy()).view_as(parameter)
+                self.optimizer.state[parameter]["momentum_buffer"] = momentum.to(parameter.device)
         self.history = header["history"]
 
 
