@@ -155,11 +155,7 @@ class DomainFolder:
 
 
 def check_records(records: object) -> None:
-    """Refuse what is not a sequence of images.
-
-    Raises:
-        InputError: For a path, a `DomainFolder` or anything else; the message says how to get the records.
-    """
+    """Refuse what is not a sequence of images, with an InputError that says how to get one."""
     if isinstance(records, DomainFolder):
         raise InputError("Expected a sequence of image records, but a DomainFolder was given: pass its .records.")
     if isinstance(records, str | os.PathLike):

@@ -13,14 +13,9 @@ SHOWN = 20
 def chosen_names(kind: str, asked: Iterable[str] | None, available: Sequence[str]) -> tuple[str, ...]:
     """Return the names asked for, each once, after checking that they exist; None asks for all.
 
-    Args:
-        kind: What the names are of, for the errors: "class" or "domain".
-        asked: The names, in any iterable but a string.
-        available: All names that there are.
-
     Raises:
-        InputError: For no names, something else than names, or a name that does not exist; the message shows the
-            names that come close.
+        InputError: For no names, something else than names, or a name that does not exist; the message shows the names
+            of this ``kind`` that come close.
 
     Example:
         >>> chosen_names("class", ["axe", "axe"], ("axe", "lion"))
@@ -39,11 +34,7 @@ def chosen_names(kind: str, asked: Iterable[str] | None, available: Sequence[str
 
 
 def checked_names(kind: str, asked: Iterable[str]) -> tuple[str, ...]:
-    """Return the names as a tuple.
-
-    Raises:
-        InputError: For a single string, whose letters would be taken for names, and for what holds no strings.
-    """
+    """Return the names as a tuple; InputError for a single string, whose letters are no names, and for no strings."""
     if isinstance(asked, str):
         raise InputError(
             f"Expected a sequence of {kind} names, but the single string {asked!r} was given: write ({asked!r},)."

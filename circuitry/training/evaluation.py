@@ -1,10 +1,6 @@
 """Accuracy of a classifier by domain, apart for held-out and seen classes: what generalization is judged by.
 
-1. `predictions`: for every image the class with the highest score, and the rank of the true one. Several heads
-   (zero-shot with all templates, with style words only, a supervised head) share one pass over the images.
-2. `accuracy_table`: accuracies per domain and part, by sample and averaged over classes (balanced).
-3. `tidy_accuracy`: everything that is reported, one number a row: also top-k, and every held-out class alone.
-
+Several heads (zero-shot with all templates, with style words only, a supervised head) share one pass over the images.
 Held-out classes are reported in every domain: only in the test domain were they unseen in training, elsewhere they show
 how hard these classes are.
 """

@@ -1,10 +1,8 @@
 """Did a model generalize? Accuracies of many runs side by side, and effective robustness. No torch.
 
-1. `settings_table`: per test domain and setting, accuracy on held-out classes (never seen in that domain: compositional
-   generalization) and on the others, mean and standard deviation over seeds.
-2. `effective_robustness`: accuracy in the test domain against accuracy on photographs, in logits, one point per
-   checkpoint. Models trained on photographs alone lie on a line; how far a model lies above it is its effective
-   robustness (Taori et al. 2020, arXiv 2007.00644).
+Held-out classes were never seen in the test domain: accuracy on them is compositional generalization. Models trained on
+photographs alone lie on a line of accuracy in the test domain against that on photographs, in logits; how far a model
+lies above it is its effective robustness (Taori et al. 2020, arXiv 2007.00644).
 """
 
 import numpy as np

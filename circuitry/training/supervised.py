@@ -1,11 +1,7 @@
 """Train a classifier on the image tower of a CLIP model: the study's supervised baseline.
 
-1. The table of images is checked from end to end; every image's class gets its label.
-2. The run's folder is claimed: a finished run is returned, an interrupted one goes on, another one is refused.
-3. The epochs run (`supervised_loop`), each of them ending with the whole state on disk.
-
 One device or several: started by ``torchrun`` or ``accelerate launch``, each process takes its share of every batch
-(the statistics of batch norms are those of a share).
+(the statistics of batch norms are those of a share). Each epoch (`supervised_loop`) ends with the whole state on disk.
 """
 
 import os

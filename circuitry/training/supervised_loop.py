@@ -37,12 +37,7 @@ _NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm
 
 
 def learning_rate(epoch: int, lr: float, milestones: Sequence[int]) -> float:
-    """Return the learning rate of an epoch, counted from 0: ``lr`` a tenth for every milestone that is reached.
-
-    Example:
-        >>> [learning_rate(epoch, 0.01, (30, 50, 70)) for epoch in (29, 30, 70)]
-        [0.01, 0.001, 1e-05]
-    """
+    """Return the learning rate of an epoch, counted from 0: ``lr`` a tenth for every milestone that is reached."""
     reached = sum(epoch >= milestone for milestone in milestones)
     return float(lr / 10**reached)
 
@@ -169,23 +164,17 @@ class TrainingLoop:
             for batch in loader:
                 if isinstance(batch, InputError):
                     raise batch
-                step_loss, step_correct = self._step(*batch)
-                loss += step_loss
-                correct += step_correct
+                inputs, targets = (part.to(accelerator.device, non_blocking=True) for part in batch)
+                with torch.autocast(accelerator.device.type, torch.bfloat16, settings.precision == "amp_bf16"):
+                    logits = self._parallel_model(inputs)
+                    step_loss = F.cross_entropy(logits, targets)
+                self._parallel_optimizer.zero_grad()
+                accelerator.backward(step_loss)
+                self._parallel_optimizer.step()
+                loss += step_loss.detach()
+                correct += (logits.argmax(dim=1) == targets).sum()
                 bar.update(settings.batch_size)
         return loss, correct
-
-    def _step(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Take a step of the optimizer; return loss and number of right answers, of this process's share."""
-        device = self.accelerator.device
-        images, targets = images.to(device, non_blocking=True), targets.to(device, non_blocking=True)
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.settings.precision == "amp_bf16"):
-            logits = self._parallel_model(images)
-            loss = F.cross_entropy(logits, targets)
-        self._parallel_optimizer.zero_grad()
-        self.accelerator.backward(loss)
-        self._parallel_optimizer.step()
-        return loss.detach(), (logits.argmax(dim=1) == targets).sum()
 
     def save(self, path: Path) -> None:
         """Write weights, momenta and history, whole or not at all."""

@@ -58,7 +58,7 @@ class CheckedTable:
 def check_table(
     path: Path, columns: Sequence[str], batch_size: int, *, skip_missing: bool = False, chunk: int = CHUNK
 ) -> CheckedTable:
-    """Check a table of images from end to end.
+    """Check a table of images from end to end, ``chunk`` lines at a time.
 
     Args:
         path: Tab-separated file with a header.
@@ -68,12 +68,8 @@ def check_table(
         chunk: Lines that are held at a time.
 
     Raises:
-        InputError: For no such table, one that is not readable or lacks a column or its header, values that are
-            missing, files that do not exist (without ``skip_missing``), and fewer images than a batch.
-
-    Example:
-        >>> check_table(Path("train.tsv"), ("filepath", "title"), 1024).n_images
-        459032
+        InputError: For no such table, and one that is not readable, lacks a column or values, names files that do not
+            exist (without ``skip_missing``), or has fewer images than a batch.
     """
     check_file(path, "a training table", "write_mixture makes one")
     present: list[np.ndarray] = []
@@ -105,11 +101,7 @@ def check_table(
 
 
 def read_chunks(path: Path, columns: Sequence[str], chunk: int = CHUNK) -> Iterator[pd.DataFrame]:
-    """Yield the lines of a table as text, ``chunk`` at a time.
-
-    Raises:
-        InputError: For a table that cannot be read or lacks one of ``columns``.
-    """
+    """Yield the lines of a table as text, some at a time; InputError where it is unreadable or lacks a column."""
     expected = f"the header {'<TAB>'.join(columns)} and a line for each image"
     try:
         with pd.read_csv(path, sep="\t", dtype=str, chunksize=chunk) as reader:

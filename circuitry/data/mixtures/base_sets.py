@@ -1,12 +1,4 @@
-"""Base sets of captioned photos, read as streams of `CaptionedImage`: millions of images in constant memory.
-
-- `imagenet_captions`: ImageNet-Captions, its JSON beside an ImageNet folder;
-- `caption_table`: CC3M, CC12M or any other table of paths and captions;
-- `shard_captions`: the same as webdataset shards, where only the list is wanted;
-- `validation_part`: any of them without its validation images, or only those.
-
-No torch.
-"""
+"""Base sets of captioned photos, read as streams of `CaptionedImage`: millions in constant memory. No torch."""
 
 import json
 import os

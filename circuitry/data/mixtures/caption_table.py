@@ -1,9 +1,5 @@
 """The trainer's table of images and captions, ``filepath<TAB>title``, written and read as a stream. No torch.
 
-1. `caption_rows` reads such a table line by line, with or without a header.
-2. `write_table` writes one: captions cleaned, missing files and captions counted, refused or left out, duplicate
-   paths refused, and a digest of the content that does not depend on where the images lie.
-
 Memory does not grow with the images, except for 8 bytes each by which duplicates are found, so 12 million lines pass
 in a gigabyte.
 
@@ -81,11 +77,8 @@ def write_table(
 ) -> WrittenTable:
     """Write the table open_clip's trainer reads, whole or not at all; white space in captions becomes single spaces.
 
-    Args:
-        images: A stream of images.
-        path: Where the table is written.
-        missing_files: What happens to images whose file does not exist.
-        no_caption: What happens to images without a caption that the trainer reads as text.
+    Captions are cleaned; images without a file, or without a caption that the trainer reads as text, are refused or
+    left out and counted; the digest of the content does not depend on where the images lie.
 
     Raises:
         InputError: For no images; missing files or captions, where they are to be refused; an image twice; a path

@@ -1,11 +1,4 @@
-"""Mixtures on disk: the trainer's table, a JSON beside it that says how it was made, and tables of many mixtures.
-
-1. `write_mixture` writes the images of a base set and of a mixture with their captions, and the JSON.
-2. `name_by_content` puts the digest of the content into the names of both files.
-3. `mixture_summary` reads the JSONs of many mixtures into one table of what went in.
-
-No torch.
-"""
+"""Mixtures on disk: the trainer's table, a JSON beside it that says how it was made, and tables of many. No torch."""
 
 import json
 import os
@@ -130,11 +123,7 @@ def name_by_content(table: Path) -> Path:
 
 
 def read_description(table: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return the JSON beside a table.
-
-    Raises:
-        InputError: For none there, and for one that describes no mixture.
-    """
+    """Return the JSON beside a table; InputError for none there, and for one that describes no mixture."""
     path = Path(table).with_suffix(".json")
     check_file(path, "a mixture's description", "make it with write_mixture")
     try:

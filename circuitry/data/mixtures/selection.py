@@ -207,11 +207,7 @@ def shrink(
 
 
 def reference_size(train: Sequence[ImageRecord], settings: MixtureSettings) -> int:
-    """Return N, the number of images of ``cg-low`` with the same test domain and held-out classes.
-
-    Raises:
-        InputError: For no held-out classes, and a domain or class that ``train`` lacks.
-    """
+    """Return N, the number of images of ``cg-low`` with the same test domain and held-out classes."""
     if not settings.held_out_classes:
         raise InputError(
             f"The size of setting {settings.setting!r} is that of 'cg-low', which needs held_out_classes; "
@@ -225,11 +221,7 @@ def reference_size(train: Sequence[ImageRecord], settings: MixtureSettings) -> i
 
 
 def _fitted(settings: MixtureSettings, counts: Counter[Combination]) -> MixtureSettings:
-    """Return the settings in the spelling of the data.
-
-    Raises:
-        InputError: For a domain or class that the data lacks, and a class that it spells in two ways.
-    """
+    """Return the settings in the spelling of the data; InputError for what it lacks, or spells in two ways."""
     domains, classes = (sorted({pair[i] for pair in counts}) for i in (0, 1))
     check_spelling(classes)
     chosen_names("domain", (settings.test_domain, settings.natural_domain, *(settings.other_domains or ())), domains)

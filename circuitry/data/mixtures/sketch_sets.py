@@ -1,10 +1,6 @@
-"""ImageNet-Sketch in place of, or beside, the sketches of DomainNet, and DomainNet sketches of fewer classes.
+"""ImageNet-Sketch in place of, or beside, the sketches of DomainNet, and DomainNet sketches of fewer classes. No torch.
 
-1. `imagenet_sketch`: its images of classes without a DomainNet partner, as a part of the domain "sketch".
-2. `replace_at_random`: they come in, and as many DomainNet sketches go, drawn at random.
-3. `keep_classes`: of the DomainNet sketches only those of some classes stay; smaller choices are part of larger ones.
-
-All choices are drawn by seed and name alone. No torch.
+All choices are drawn by seed and name alone.
 """
 
 import math
