@@ -52,8 +52,7 @@ def train_clip(table: Path, out: Path, settings: ClipTraining, work: TrainingWor
     Args:
         table: Table with the columns ``filepath`` and ``title``, as `write_mixture` makes one.
         out: Folder of the run: settings, model config, logs, checkpoints.
-        settings: What to train, and with what; `clip_preset` has the study's.
-        work: Device, reading processes, progress bar.
+        settings, work: What to train, and how; `clip_preset` has the study's.
 
     Raises:
         InputError: For a table, model or device that cannot be trained with; a training that diverges; when ``out``

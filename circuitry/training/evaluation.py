@@ -81,8 +81,7 @@ def predictions(
         heads: By name; each gives one score per class of ``images.all_classes``.
         preprocess: RGB picture -> tensor [3, H, W], `Clip.preprocess`.
         images: What to classify. Files that cannot be read are left out, with a warning each.
-        batch_size: Images in one run.
-        work: Whether unreadable images are an error, and progress bars.
+        batch_size, work: How it is carried out; neither changes a number but for rounding.
 
     Returns:
         A row per head and image: ``classifier``, ``relative``, ``domain``, ``class``, ``predicted``, and ``rank`` of

@@ -93,9 +93,5 @@ def checkpoints(run_folder: Path) -> list[tuple[int, Path]]:
     if not folder.is_dir():
         raise InputError(f"{run_folder} is not the folder of a training run: there is no folder {folder}.")
     found = [(int(name[1]), path) for path in folder.iterdir() if (name := _CHECKPOINT.fullmatch(path.name))]
-    return sorted((epoch, path) for epoch, path in found if _is_whole(path))
-
-
-def _is_whole(path: Path) -> bool:
     # open_clip writes its checkpoints in place; they are zip archives, whose table of contents comes last.
-    return path.suffix != ".pt" or zipfile.is_zipfile(path)
+    return sorted((epoch, path) for epoch, path in found if path.suffix != ".pt" or zipfile.is_zipfile(path))

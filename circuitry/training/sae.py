@@ -63,8 +63,7 @@ def sample_activations(
     """Return the activations of a site as samples of its units, on the CPU.
 
     Args:
-        encoder: The encoder.
-        preprocess: RGB picture -> tensor [3, H, W], `Clip.preprocess`.
+        encoder, preprocess: Of one model; RGB picture -> tensor [3, H, W].
         records: Which images.
         site: Site to read (default: the embedding).
         positions_per_image: How many positions of each image to keep, at random without replacement (default: all).
@@ -110,16 +109,8 @@ def train_sae_on_images(
 ) -> SparseAutoencoder:
     """Train a sparse autoencoder on one site of a model, on all images of a folder.
 
-    Args:
-        clip: The model.
-        images: The images; files that cannot be read are left out, with a warning each.
-        settings: What to train with; its seed is that of the positions, too.
-        site: Site whose units are the input (default: the embedding, normalised as CLIP compares it).
-        positions_per_image: See `sample_activations`.
-        work: Whether unreadable images are an error, and progress bars.
-
-    Raises:
-        InputError: For what `sample_activations` and `train_sae` refuse.
+    See `sample_activations` and `train_sae`. The seed of the settings is that of the positions, too; without a site it
+    is the embedding, normalised as CLIP compares it.
 
     Example:
         >>> sae = train_sae_on_images(clip, DomainFolder("DomainNet", split="train"))
@@ -168,7 +159,9 @@ def train_sae(
         >>> sae.about["diagnostics"]
         {'dead': 3, 'l0': 21.4, 'explained_variance': 0.91}
     """
-    _check_samples(samples)
+    if len(samples) < 2 or not bool(samples.isfinite().all()):
+        given = f"{len(samples)} were given" if len(samples) < 2 else "some hold NaN or infinite values"
+        raise InputError(f"A sparse autoencoder is trained on at least two samples, all finite, but {given}.")
     generator = torch.Generator().manual_seed(settings.seed)
     inputs = F.normalize(samples.detach().float(), dim=-1) if normalise else samples.detach().float()
     sae = _initial(inputs, settings.expansion * inputs.shape[1], generator).to(device)
@@ -188,7 +181,11 @@ def train_sae(
         active |= (features > 0).any(0)
         if step % every and step < steps:
             continue
-        _check_converged([loss, *weights], settings, step)
+        if not all(bool(tensor.isfinite().all()) for tensor in [loss, *weights]):
+            raise InputError(
+                f"The training of the sparse autoencoder diverged by step {step}, its loss or weights are no finite "
+                f"numbers: train with a lr lower than {settings.lr}, or a l1 lower than {settings.l1}."
+            )
         dead = (~active).nonzero()[:, 0]
         resampled = 0
         if step <= steps - every:
@@ -223,22 +220,6 @@ def diagnose_sae(sae: SparseAutoencoder, samples: Float[Tensor, "samples d"], *,
         mean += x.cpu().double().sum(0) / len(samples)
     variance = square - len(samples) * float(mean @ mean)
     return Diagnostics(int((~alive).sum()), active / len(samples), 1 - error / variance if variance else 0.0)
-
-
-def _check_samples(samples: Tensor) -> None:
-    if len(samples) < 2 or not bool(samples.isfinite().all()):
-        raise InputError(
-            "A sparse autoencoder is trained on at least two samples, all finite, but "
-            + (f"{len(samples)} were given." if len(samples) < 2 else "some hold NaN or infinite values.")
-        )
-
-
-def _check_converged(tensors: Sequence[Tensor], settings: SaeTraining, step: int) -> None:
-    if not all(bool(tensor.isfinite().all()) for tensor in tensors):
-        raise InputError(
-            f"The training of the sparse autoencoder diverged by step {step}, its loss or weights are no finite "
-            f"numbers: train with a lr lower than {settings.lr}, or a l1 lower than {settings.l1}."
-        )
 
 
 def _initial(samples: Tensor, features: int, generator: torch.Generator) -> SparseAutoencoder:

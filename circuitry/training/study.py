@@ -170,8 +170,7 @@ def extract_accuracies(
         tests: What to classify; all of its domains.
         templates: Prompt templates by the name to show (default: `template_sets`). Not used by supervised models.
         top: The k of top-k accuracy.
-        device: Where the models run.
-        work: Which of the processes this is, whether unreadable images are an error, progress bars.
+        device, work: Where and how the models run, in which of the processes.
 
     Returns:
         The columns of `tidy_accuracy`, ``epoch``, ``run`` (the name of its folder), ``model``, ``setting``,

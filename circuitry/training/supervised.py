@@ -49,10 +49,9 @@ def train_supervised(
         table: Table with the columns ``filepath`` and ``class``; without the latter the class of an image is the
             name of its folder, so the tables of `train_clip` will do.
         out: Folder of the run.
-        settings: What to train, and with what.
+        settings, work: What to train, and how.
         labels: Outputs of the head and which of them every class counts as, see `merged_labels` (default: an output
             for every class of the table, sorted by name).
-        work: Device, reading processes, progress bar.
 
     Raises:
         InputError: For a table, model or device that cannot be trained with; an image that cannot be read; a

@@ -57,13 +57,8 @@ def toy_run(
 ) -> StudyRun:
     """Return the model of a setting, trained under ``out`` when it is missing.
 
-    Args:
-        out: Folder of the toy study.
-        setting, test_domain: See `MixtureSettings`; ``natural-only`` is the same for every test domain.
-        seed: Of the training; captions and images are the same for all seeds.
-        settings: Sizes and hyper-parameters.
-        wait: Wait where another process is training this very model; else raise `filelock.Timeout`.
-        work: Device, reading processes, progress bar.
+    For ``natural-only`` it is the same for every test domain; the seed is that of the training, captions and images are
+    the same for all. Where another process is training this very model, wait for it, or raise `filelock.Timeout`.
 
     Example:
         >>> run = toy_run(Path("runs/toy-study"), "cg-high", "quickdraw", seed=1)

@@ -108,7 +108,7 @@ class DrawingSettings:
 def write_toy(
     root: Path | str, settings: DrawingSettings | None = None, *, workers: int | None = None, progress: bool = True
 ) -> Path:
-    """Draw an image set into ``root``, laid out like DomainNet.
+    """Draw an image set into ``root``, laid out like DomainNet, and return it.
 
     - ``<style>/<class>/<style>_<000123>.png``: the images;
     - ``<style>_train.txt``, ``<style>_test.txt``: lines ``style/class/file label``, the label being the index in
@@ -124,9 +124,6 @@ def write_toy(
         settings: What is drawn (default: 40 training and 20 test images of everything).
         workers: Processes, which change nothing but the time (default: as many as pay off).
         progress: Whether to show a bar over classes and styles.
-
-    Returns:
-        The folder.
 
     Raises:
         InputError: For fewer than one worker, a folder of other settings, and a folder with other files.
