@@ -30,7 +30,6 @@ from circuitry.data.captions import sketch_caption
 from circuitry.data.domains import ImageRecord
 from circuitry.data.file_check import MissingFiles, read_text
 from circuitry.data.mixtures.base_sets import caption_table, imagenet_captions, shard_captions, validation_part
-from circuitry.data.mixtures.caption_table import CaptionedImage, NoCaption
 from circuitry.data.mixtures.class_table import spelt_as_in, study_held_out
 from circuitry.data.mixtures.files import (
     Captions,
@@ -49,6 +48,7 @@ from circuitry.data.mixtures.sketch_sets import (
     replace_at_random,
 )
 from circuitry.data.mixtures.subsampling import DOMAINNET_ROUND
+from circuitry.data.mixtures.trainer_table import CaptionedImage, NoCaption
 from circuitry.reports.figures.bars import mixture_bars
 from circuitry.reports.page import write_figure
 from circuitry.runs.command_line import run_script

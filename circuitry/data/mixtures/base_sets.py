@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from circuitry.data.domains import IMAGE_SUFFIXES
 from circuitry.data.file_check import check_file
-from circuitry.data.mixtures.caption_table import CaptionedImage, caption_rows
+from circuitry.data.mixtures.trainer_table import CaptionedImage, caption_rows
 from circuitry.data.names import drawn_by_name
 from circuitry.runs.errors import InputError
 

@@ -13,9 +13,9 @@ import pandas as pd
 from circuitry.data.captions import image_caption
 from circuitry.data.domains import ImageRecord, check_records
 from circuitry.data.file_check import MissingFiles, check_file
-from circuitry.data.mixtures.caption_table import CaptionedImage, NoCaption, caption_rows, write_table
 from circuitry.data.mixtures.class_table import class_key
 from circuitry.data.mixtures.selection import MixtureSettings
+from circuitry.data.mixtures.trainer_table import CaptionedImage, NoCaption, caption_rows, write_table
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
 from circuitry.runs.provenance import versions
