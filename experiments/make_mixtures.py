@@ -30,7 +30,7 @@ from circuitry.data.captions import sketch_caption
 from circuitry.data.domains import ImageRecord
 from circuitry.data.file_check import MissingFiles, read_text
 from circuitry.data.mixtures.base_sets import caption_table, imagenet_captions, shard_captions, validation_part
-from circuitry.data.mixtures.class_table import spelt_as_in, study_held_out
+from circuitry.data.mixtures.class_table import class_key, study_held_out
 from circuitry.data.mixtures.files import (
     Captions,
     generated_captions,
@@ -49,6 +49,7 @@ from circuitry.data.mixtures.sketch_sets import (
 )
 from circuitry.data.mixtures.subsampling import DOMAINNET_ROUND
 from circuitry.data.mixtures.trainer_table import CaptionedImage, NoCaption
+from circuitry.data.names import chosen_names
 from circuitry.reports.figures.bars import mixture_bars
 from circuitry.reports.page import write_figure
 from circuitry.runs.command_line import run_script
@@ -133,7 +134,8 @@ def main(config: Config) -> None:
     """Make the mixtures, their table and their figure."""
     images = read_images(config, config.split)
     classes = images.all_classes
-    held_out = spelt_as_in(config.held_out, classes, "held-out class") if config.held_out else study_held_out(classes)
+    asked = config.held_out
+    held_out = chosen_names("held-out class", asked, classes, class_key) if asked else study_held_out(classes)
     jobs = whole_set(config, images.domains, held_out) if config.all else [one_job(config, held_out)]
     sketches = imagenet_sketch(config.imagenet_sketch) if config.imagenet_sketch else SketchSet([], {})
     tables = []

@@ -2,7 +2,7 @@
 
 import difflib
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from circuitry.runs.errors import InputError
 
@@ -10,8 +10,12 @@ SHOWN = 20
 """Names that an error lists at most."""
 
 
-def chosen_names(kind: str, asked: Iterable[str] | None, available: Sequence[str]) -> tuple[str, ...]:
+def chosen_names(
+    kind: str, asked: Iterable[str] | None, available: Sequence[str], key: Callable[[str], str] = str
+) -> tuple[str, ...]:
     """Return the names asked for, each once, after checking that they exist; None asks for all.
+
+    Names with an equal ``key`` are one; it is returned as it is among those available.
 
     Raises:
         InputError: For no names, something else than names, or a name that does not exist; the message shows the names
@@ -26,11 +30,11 @@ def chosen_names(kind: str, asked: Iterable[str] | None, available: Sequence[str
     names = checked_names(kind, asked)
     if not names:
         raise InputError(f"Expected at least one {kind} name, but none was given; None takes all.")
-    known = set(available)
+    known = {key(name): name for name in available}
     for name in names:
-        if name not in known:
+        if key(name) not in known:
             raise unknown_name(kind, name, available)
-    return tuple(dict.fromkeys(names))
+    return tuple(dict.fromkeys(known[key(name)] for name in names))
 
 
 def checked_names(kind: str, asked: Iterable[str]) -> tuple[str, ...]:

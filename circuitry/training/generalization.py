@@ -70,10 +70,6 @@ def _by_test_domain(evaluated: pd.DataFrame, classifier: str, measure: str) -> p
 def logit(accuracy: "pd.Series[float]", n_images: "pd.Series[int] | float") -> "pd.Series[float]":
     """Return the log odds of accuracies; those of 0 and 1, whose logits are infinite, are moved in by half an image.
 
-    Args:
-        accuracy: Shares of images, 0 to 1.
-        n_images: Of how many images each is the share.
-
     Example:
         >>> logit(pd.Series([0.5, 1.0]), pd.Series([10, 10])).round(2).tolist()
         [0.0, 2.94]

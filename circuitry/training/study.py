@@ -1,9 +1,7 @@
 """Runs of a study: models trained on mixtures, found again from their folders, and evaluated at every checkpoint.
 
-1. A `StudyRun` says what a model was trained on; it is kept as ``run.json`` in the folder of its training.
-2. `extract_accuracies` classifies the test images with every checkpoint of many runs, all heads in one pass, and puts
-   the tables together, with what each model was trained on. The tables lie in the folders of the runs, a job for each
-   checkpoint: any number of processes share them, and what is there and undamaged is not done again.
+What a model was trained on is kept as ``run.json`` in the folder of its training, and so are the tables of accuracies,
+a job for each checkpoint: any number of processes share them, and what is there and undamaged is not done again.
 """
 
 import json
@@ -62,11 +60,7 @@ class StudyRun:
 
     @classmethod
     def read(cls, folder: Path) -> "StudyRun":
-        """Return the run in a folder.
-
-        Raises:
-            InputError: When there is none, or not one of this version.
-        """
+        """Return the run in a folder; InputError when there is none, or not one of this version."""
         path = Path(folder) / _FILE
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
@@ -244,8 +238,9 @@ class _Evaluation:
             pd.read_csv(self.folder.path / f"{job[0]}.csv", keep_default_na=False).assign(epoch=epoch)
             for job, (epoch, _) in self.checkpoints.items()
         ]
-        about = {"model": run.model, "setting": run.setting, "test_domain": run.test_domain or "", "seed": run.seed}
-        return pd.concat(tables, ignore_index=True).assign(run=run.folder.name, **about)
+        return pd.concat(tables, ignore_index=True).assign(
+            run=run.folder.name, model=run.model, setting=run.setting, test_domain=run.test_domain or "", seed=run.seed
+        )
 
     def _classified(self, checkpoint: Path, work: Work) -> pd.DataFrame:
         """Return the predictions of one checkpoint."""

@@ -117,9 +117,6 @@ def read_samples(
     """Return the files of a table as bytes, the label of each, and the label table: that given, or the classes found.
 
     Bytes in one array: forked reading processes then share its memory, which lists of strings end up copying.
-
-    Raises:
-        InputError: For classes that the label table does not know.
     """
     files, places = [], []
     seen: dict[str, int] = {}  # class -> place in order of appearance

@@ -117,11 +117,7 @@ class TrainingLoop:
         return len(self.history)
 
     def run_epoch(self, images: SeededImages, work: TrainingWork) -> None:
-        """Train on all images once, and add to the history.
-
-        Raises:
-            InputError: For an image that cannot be read, or a training that diverges.
-        """
+        """Train on all images once, and add to the history; InputError for an unreadable image, or when it diverges."""
         started = time.perf_counter()
         settings, epoch, accelerator = self.settings, self.epochs_done, self.accelerator
         lr = learning_rate(epoch, settings.lr, settings.milestones)
@@ -185,11 +181,7 @@ class TrainingLoop:
         write_arrays(path, STATE_FORMAT, {"history": self.history}, as_arrays(tensors))
 
     def restore(self, path: Path) -> None:
-        """Go on from what `save` has written.
-
-        Raises:
-            InputError: For a damaged file, or the state of another model.
-        """
+        """Go on from what `save` has written; InputError for a damaged file, or the state of another model."""
         header, arrays = read_arrays(path, STATE_FORMAT, "state of a supervised training")
         weights = {key.removeprefix("model."): array for key, array in arrays.items() if key.startswith("model.")}
         set_state(self.model, weights, str(path), self.name)

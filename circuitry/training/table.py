@@ -55,17 +55,14 @@ class CheckedTable:
         return target
 
 
-def check_table(
-    path: Path, columns: Sequence[str], batch_size: int, *, skip_missing: bool = False, chunk: int = CHUNK
-) -> CheckedTable:
-    """Check a table of images from end to end, ``chunk`` lines at a time.
+def check_table(path: Path, columns: Sequence[str], batch_size: int, *, skip_missing: bool = False) -> CheckedTable:
+    """Check a table of images from end to end.
 
     Args:
         path: Tab-separated file with a header.
         columns: What it must have, with a value in every line; the first is that of the files.
         batch_size: Images per step; fewer cannot be trained on.
         skip_missing: Whether the lines of files that do not exist are left out.
-        chunk: Lines that are held at a time.
 
     Raises:
         InputError: For no such table, and one that is not readable, lacks a column or values, names files that do not
@@ -74,7 +71,7 @@ def check_table(
     check_file(path, "a training table", "write_mixture makes one")
     present: list[np.ndarray] = []
     files, blank = FileCheck("skip"), {name: Tally() for name in columns[1:]}
-    for lines in read_chunks(path, columns, chunk):
+    for lines in read_chunks(path, columns):
         paths = lines[columns[0]].fillna("")
         present.append(np.array([files.keeps(file) for file in paths], dtype=bool))
         for name, without in blank.items():
@@ -100,11 +97,11 @@ def check_table(
     return checked
 
 
-def read_chunks(path: Path, columns: Sequence[str], chunk: int = CHUNK) -> Iterator[pd.DataFrame]:
+def read_chunks(path: Path, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
     """Yield the lines of a table as text, some at a time; InputError where it is unreadable or lacks a column."""
     expected = f"the header {'<TAB>'.join(columns)} and a line for each image"
     try:
-        with pd.read_csv(path, sep="\t", dtype=str, chunksize=chunk) as reader:
+        with pd.read_csv(path, sep="\t", dtype=str, chunksize=CHUNK) as reader:
             for i, lines in enumerate(reader):
                 if i == 0 and not set(columns) <= set(lines.columns):
                     header = "<TAB>".join(map(str, lines.columns))

@@ -148,15 +148,8 @@ def validation_part(
 ) -> Iterator[CaptionedImage]:
     """Pass on the training or the validation images of a base set.
 
-    Args:
-        images: All images of the base set.
-        part: Which of the two.
-        validation: The validation images: their relative paths or file names, or their share in 0..1. With a share, an
-            image's place is drawn by a hash of (seed, relative path) alone, so it holds for every subset and machine.
-        seed: Seed of the draw.
-
-    Raises:
-        InputError: For a share outside of 0..1.
+    Those are named by relative path or file name, or given as a share in 0..1: an image's place is then drawn by seed
+    and relative path alone, so it holds for every subset and machine.
     """
     if isinstance(validation, int | float):
         if not 0 <= validation <= 1:

@@ -12,7 +12,7 @@ from importlib.resources import files
 from types import MappingProxyType
 
 from circuitry.data.captions import readable
-from circuitry.data.names import checked_names, unknown_name
+from circuitry.data.names import chosen_names
 from circuitry.runs.errors import InputError
 
 STUDY_HELD_OUT = (
@@ -67,24 +67,6 @@ def check_spelling(class_names: Iterable[str]) -> None:
             raise InputError(f"The classes {other!r} and {name!r} differ only in spelling; rename one to the other.")
 
 
-def spelt_as_in(asked: Iterable[str], available: Iterable[str], kind: str = "class") -> tuple[str, ...]:
-    """Return the names asked for, each once, in the spelling of the data.
-
-    Raises:
-        InputError: For a name that the data lacks in any spelling; the message shows those that come close.
-
-    Example:
-        >>> spelt_as_in(["aircraft carrier"], ["aircraft_carrier", "axe"])
-        ('aircraft_carrier',)
-    """
-    spellings = {class_key(name): name for name in available}
-    names = checked_names(kind, asked)
-    for name in names:
-        if class_key(name) not in spellings:
-            raise unknown_name(kind, name, sorted(spellings.values()))
-    return tuple(dict.fromkeys(spellings[class_key(name)] for name in names))
-
-
 def study_held_out(available: Sequence[str]) -> tuple[str, ...]:
     """Return those of `STUDY_HELD_OUT` that the data has, in its spelling; InputError where it has none."""
     keys = {class_key(name) for name in available}
@@ -94,4 +76,4 @@ def study_held_out(available: Sequence[str]) -> tuple[str, ...]:
             "The data has none of the 15 classes that the study holds out (aircraft carrier, axe, ...); "
             "name the classes to hold out (--held-out)."
         )
-    return spelt_as_in(found, available)
+    return chosen_names("class", found, available, class_key)

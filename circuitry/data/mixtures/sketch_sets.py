@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from circuitry.data.domains import ImageRecord, image_names, warn_of_names
-from circuitry.data.mixtures.class_table import imagenet_index, imagenet_partners, spelt_as_in
-from circuitry.data.names import drawn_by_name
+from circuitry.data.mixtures.class_table import class_key, imagenet_index, imagenet_partners
+from circuitry.data.names import chosen_names, drawn_by_name
 from circuitry.runs.errors import InputError
 
 CLASS_FRACTIONS = (0.5, 0.3, 0.25, 0.1, 0.05, 0.01)
@@ -93,7 +93,7 @@ def keep_classes(
     if not classes:
         raise InputError(f"There are no images of domain {domain!r} whose classes could be reduced.")
     if isinstance(kept, str):
-        chosen = set(spelt_as_in([kept], classes))
+        chosen = set(chosen_names("class", [kept], classes, class_key))
     elif 0 < kept <= 1:
         ranked = sorted(classes, key=lambda name: drawn_by_name(seed, name))
         chosen = set(ranked[: math.ceil(Fraction(str(kept)) * len(classes))])  # through str: 0.1 means a tenth

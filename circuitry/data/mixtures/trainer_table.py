@@ -125,9 +125,8 @@ def _batches(
     """Yield pieces of the table and of the text whose digest is taken, in one loop that runs millions of times."""
     lines: list[str] = []
     digested: list[str] = []
-    unchecked = files.policy == "unchecked"
     for path, relative, domain, class_name, caption in images:
-        if not (unchecked or files.keeps(path)):
+        if not files.keeps(path):
             continue
         title = clean(caption)
         if not (title and is_text(title)):
@@ -238,7 +237,8 @@ def _rows(table: Path, file: TextIO) -> Iterator[tuple[str, str]]:
     path_at, caption_at = (
         next((names.index(name) for name in known if name in names), None) for known in (PATH_COLUMNS, CAPTION_COLUMNS)
     )
-    lines, columns = enumerate(file, start=2), len(names)
+    lines: Iterator[tuple[int, str]] = enumerate(file, start=2)
+    columns = len(names)
     if path_at is None or caption_at is None:
         if os.path.splitext(names[0])[1] not in IMAGE_SUFFIXES or columns < 2:
             raise InputError(

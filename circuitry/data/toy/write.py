@@ -1,10 +1,8 @@
 """A drawn, DomainNet-like image set: sixteen everyday things in six styles, made by code from a seed. No torch.
 
-1. Class and seed give a vector drawing (`shapes`).
-2. Style and seed render it (``styles_*``).
-
-So one seed gives the same thing in every style: ``draw("fish", "real", 7)`` and ``draw("fish", "sketch", 7)``
-show the same fish. `write_toy` takes another seed for every image of every style.
+Class and seed give a vector drawing, style and seed render it, so one seed gives the same thing in every style:
+``draw("fish", "real", 7)`` and ``draw("fish", "sketch", 7)`` show the same fish. `write_toy` takes another seed for
+every image of every style.
 """
 
 import multiprocessing
@@ -74,11 +72,7 @@ def draw(class_name: str, style: str, seed: int, size: int = 64) -> Image.Image:
 
 @dataclass(frozen=True)
 class DrawingSettings:
-    """Everything that shapes a drawn image set.
-
-    Raises:
-        InputError: For impossible numbers, and unknown or repeated names.
-    """
+    """Everything that shapes a drawn image set; every name once."""
 
     n_train: int = 40
     """Training images of every class in every style."""
