@@ -22,8 +22,7 @@ from circuitry.data.toy.write import DrawingSettings, write_toy
 from circuitry.models.architectures import SHIPPED_CONFIGS
 from circuitry.runs.command_line import run_script
 from circuitry.training.clip import train_clip
-from circuitry.training.presets import clip_preset
-from circuitry.training.settings import ClipTraining, TrainingWork
+from circuitry.training.settings import ClipTraining, TrainingWork, clip_preset
 
 BY_HAND = """
 import sys

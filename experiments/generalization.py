@@ -41,8 +41,6 @@ from circuitry.training.settings import TrainingWork
 from circuitry.training.study import EvaluationSet, StudyRun, extract_accuracies, find_runs, imagenet_validation
 from circuitry.training.toy_study import toy_images, toy_run
 
-ALONE_HERE = WorkSettings()
-
 
 @dataclass(frozen=True)
 class Config:
@@ -70,7 +68,7 @@ class Config:
     """Domain of photographs."""
     device: str = "cpu"
     """Where models are evaluated; under torchrun cuda is each process's own GPU."""
-    work: tyro.conf.OmitArgPrefixes[WorkSettings] = ALONE_HERE
+    work: tyro.conf.OmitArgPrefixes[WorkSettings] = WorkSettings()
     """How the work is shared out."""
 
 

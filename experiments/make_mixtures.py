@@ -18,10 +18,11 @@ trainer reads, with a JSON that says how it was made; then one table and one fig
     python experiments/make_mixtures.py --domainnet runs/quickstart/toy --held-out fish key --all
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, get_args
 
 from circuitry import DomainFolder
@@ -29,8 +30,7 @@ from circuitry.data.captions import sketch_caption
 from circuitry.data.domains import ImageRecord
 from circuitry.data.file_check import MissingFiles, read_text
 from circuitry.data.mixtures.base_sets import caption_table, imagenet_captions, shard_captions, validation_part
-from circuitry.data.mixtures.caption_table import CaptionedImage, NoCaption
-from circuitry.data.mixtures.class_table import spelt_as_in, study_held_out
+from circuitry.data.mixtures.class_table import class_key, study_held_out
 from circuitry.data.mixtures.files import (
     Captions,
     generated_captions,
@@ -48,6 +48,8 @@ from circuitry.data.mixtures.sketch_sets import (
     replace_at_random,
 )
 from circuitry.data.mixtures.subsampling import DOMAINNET_ROUND
+from circuitry.data.mixtures.trainer_table import CaptionedImage, NoCaption
+from circuitry.data.names import chosen_names
 from circuitry.reports.figures.bars import mixture_bars
 from circuitry.reports.page import write_figure
 from circuitry.runs.command_line import run_script
@@ -57,6 +59,7 @@ from circuitry.runs.files import whole_file
 BASIC: tuple[Setting, ...] = ("cg-low", "cg-high", "leave-out", "upper-low", "upper-high", "aligned")
 FRACTIONS = (0.25, 0.5, 0.75)
 Sketches = Literal["replace", "extend"]
+Part = Literal["train", "val"]
 
 
 @dataclass(frozen=True)
@@ -131,7 +134,8 @@ def main(config: Config) -> None:
     """Make the mixtures, their table and their figure."""
     images = read_images(config, config.split)
     classes = images.all_classes
-    held_out = spelt_as_in(config.held_out, classes, "held-out class") if config.held_out else study_held_out(classes)
+    asked = config.held_out
+    held_out = chosen_names("held-out class", asked, classes, class_key) if asked else study_held_out(classes)
     jobs = whole_set(config, images.domains, held_out) if config.all else [one_job(config, held_out)]
     sketches = imagenet_sketch(config.imagenet_sketch) if config.imagenet_sketch else SketchSet([], {})
     tables = []
@@ -143,10 +147,10 @@ def main(config: Config) -> None:
                 raise
             print(f"left out {job.name}: {error}")
             continue
-        tables.append(write(config, job, images.missing, records, sketches))
+        tables.append(write(config, job, "train", records, sketches, {"domainnet_missing_files": images.missing}))
         print(f"{tables[-1]}: {len(records):,} images and the base set", flush=True)
         if config.validation_split or config.base_validation is not None:
-            print(write_validation(config, job, sketches), flush=True)
+            print(write(config, job, "val", validation_images(config, job), sketches), flush=True)
     if not tables:
         raise InputError("None of the mixtures can be made of these images; see the reasons above.")
     summary = mixture_summary(tables, held_out)
@@ -161,19 +165,23 @@ def read_images(config: Config, split: str) -> DomainFolder:
     return DomainFolder(config.domainnet, split=split, missing_files=config.missing_files)
 
 
+def settings_of(config: Config, test_domain: str, held_out: Sequence[str]) -> "partial[MixtureSettings]":
+    """Return what makes the settings of a mixture from the name of its setting."""
+    return partial(
+        MixtureSettings,
+        test_domain=test_domain,
+        held_out_classes=tuple(held_out),
+        size=config.size,
+        natural_domain=config.natural_domain,
+    )
+
+
 def one_job(config: Config, held_out: Sequence[str]) -> Job:
     """Return the mixture that the command line describes."""
     if config.test_domain is None:
         raise InputError("Name the test domain (--test-domain sketch), or make all mixtures (--all).")
-    settings = MixtureSettings(
-        config.setting,
-        config.test_domain,
-        tuple(held_out),
-        config.size,
-        config.natural_domain,
-        config.fraction,
-        config.other_domains,
-    )
+    of = settings_of(config, config.test_domain, held_out)
+    settings = of(config.setting, fraction=config.fraction, other_domains=config.other_domains)
     return Job(settings, config.sketches if config.imagenet_sketch else None, config.sketch_classes)
 
 
@@ -183,13 +191,7 @@ def whole_set(config: Config, domains: Sequence[str], held_out: Sequence[str]) -
     tested = [name for name in domains if name != config.natural_domain and config.test_domain in (None, name)]
     jobs: list[Job] = []
     for test_domain in tested:
-        of = partial(
-            MixtureSettings,
-            test_domain=test_domain,
-            held_out_classes=tuple(held_out),
-            size=config.size,
-            natural_domain=config.natural_domain,
-        )
+        of = settings_of(config, test_domain, held_out)
         others = [name for name in order if name not in (test_domain, config.natural_domain)]
         basic = BASIC if captions_are_generated(config) else BASIC[:-1]
         chosen: list[MixtureSettings] = [of(setting) for setting in basic]
@@ -223,29 +225,24 @@ def with_sketches(part: Sequence[ImageRecord], job: Job, sketches: SketchSet) ->
     return [*kept, *sketches.records] if job.sketches == "extend" else kept
 
 
-def write(config: Config, job: Job, missing: int, records: Sequence[ImageRecord], sketches: SketchSet) -> Path:
-    """Write one mixture's training table."""
-    return _write(config, job, job.name, records, sketches, "train", {"domainnet_missing_files": missing})
+def validation_images(config: Config, job: Job) -> list[ImageRecord]:
+    """Return the validation images of a mixture: filtered alike, never subsampled, without ImageNet-Sketch."""
+    if not config.validation_split:
+        return []
+    return admitted(read_images(config, config.validation_split).records, job.settings)
 
 
-def write_validation(config: Config, job: Job, sketches: SketchSet) -> Path:
-    """Write one mixture's validation table: filtered alike, never subsampled, without ImageNet-Sketch."""
-    records = []
-    if config.validation_split:
-        records = admitted(read_images(config, config.validation_split).records, job.settings)
-    return _write(config, job, f"{job.name}-validation", records, sketches, "val", {})
-
-
-def _write(
+def write(
     config: Config,
     job: Job,
-    name: str,
+    part: Part,
     records: Sequence[ImageRecord],
     sketches: SketchSet,
-    part: Literal["train", "val"],
-    about: dict[str, Any],
+    about: Mapping[str, Any] = MappingProxyType({}),
 ) -> Path:
-    stem = name if config.base == "none" else f"{config.base}-{name}"
+    """Write the training or the validation table of a mixture."""
+    base = [] if config.base == "none" else [config.base]
+    stem = "-".join([*base, job.name, *(["validation"] if part == "val" else [])])
     table = write_mixture(
         records,
         captions_of(config, job, sketches),
@@ -307,7 +304,7 @@ def shards(config: Config) -> list[Path]:
     return sorted(path.glob("*.tar")) if path.is_dir() else [path] if path.suffix == ".tar" else []
 
 
-def base_images(config: Config, part: Literal["train", "val"]) -> Iterator[CaptionedImage]:
+def base_images(config: Config, part: Part) -> Iterator[CaptionedImage]:
     """Return the training or validation images of the base set, as a stream."""
     if config.base == "none":
         return iter(())
@@ -324,9 +321,8 @@ def base_images(config: Config, part: Literal["train", "val"]) -> Iterator[Capti
     chosen = config.base_validation
     if chosen is None:
         return images if part == "train" else iter(())
-    if isinstance(chosen, Path):
-        return validation_part(images, part, read_text(chosen).split("\n"), config.seed)
-    return validation_part(images, part, chosen, config.seed)
+    validation = read_text(chosen).split("\n") if isinstance(chosen, Path) else chosen
+    return validation_part(images, part, validation, config.seed)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ from circuitry.runs.command_line import run_script
 from circuitry.runs.workers import Work
 from circuitry.training.clip import train_clip
 from circuitry.training.evaluation import zero_shot_accuracy
-from circuitry.training.presets import clip_preset
+from circuitry.training.settings import clip_preset
 
 SMALL_TABLES = (
     "accuracy",

@@ -28,9 +28,8 @@ from circuitry.runs.errors import InputError
 from circuitry.runs.workers import job_options, run_array
 from circuitry.training.clip import train_clip
 from circuitry.training.evaluation import zero_shot_accuracy
-from circuitry.training.presets import clip_preset
 from circuitry.training.run_folder import checkpoints
-from circuitry.training.settings import DEFAULT_WORK, ClipTraining, TrainingWork
+from circuitry.training.settings import ClipTraining, TrainingWork, clip_preset
 from circuitry.training.study import record_run
 
 PRESET = "rn-tiny"
@@ -53,7 +52,7 @@ class Config:
     """Add the class to every caption, "baby chick, animal bird": for captions that name something finer."""
     training: tyro.conf.OmitArgPrefixes[ClipTraining] = TRAINING
     """What to train, and with what; the defaults are the preset's."""
-    work: tyro.conf.OmitArgPrefixes[TrainingWork] = DEFAULT_WORK
+    work: tyro.conf.OmitArgPrefixes[TrainingWork] = TrainingWork()
     """How the training is carried out."""
     cluster: str | None = None
     """Run as a job: on slurm, or local for a process on this machine (needs submitit)."""

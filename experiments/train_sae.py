@@ -19,7 +19,6 @@ import tyro
 from circuitry.models.settings import ModelSettings
 from circuitry.runs.command_line import run_script
 from circuitry.training import diagnose_sae, sample_activations, train_sae_on_images
-from circuitry.training.sae import STUDY
 from circuitry.training.settings import SaeTraining
 
 
@@ -35,7 +34,7 @@ class Config(ModelSettings):
     """Positions of each image that are samples, at random (default: all). It bounds memory."""
     out: Path = Path("runs/sae")
     """Folder for sae.safetensors and history.csv."""
-    training: tyro.conf.OmitArgPrefixes[SaeTraining] = STUDY
+    training: tyro.conf.OmitArgPrefixes[SaeTraining] = SaeTraining()
     """What to train with; the defaults are the study's."""
 
 

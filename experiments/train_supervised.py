@@ -29,11 +29,9 @@ from circuitry.runs.workers import this_rank
 from circuitry.training import load_supervised
 from circuitry.training.evaluation import accuracy_table, predictions
 from circuitry.training.labels import LabelTable, merged_labels
-from circuitry.training.settings import DEFAULT_WORK, SupervisedTraining, TrainingWork
+from circuitry.training.settings import SupervisedTraining, TrainingWork
 from circuitry.training.study import record_run
 from circuitry.training.supervised import train_supervised
-
-BASELINE = SupervisedTraining(model="RN50")
 
 
 @dataclass(frozen=True)
@@ -52,9 +50,9 @@ class Config:
     """ImageNet's classes by index, one a line, as the table or its folders name them."""
     partners: Path | None = None
     """JSON file: DomainNet class -> indices of the ImageNet classes that count as it (default: DomainNet's own)."""
-    training: tyro.conf.OmitArgPrefixes[SupervisedTraining] = BASELINE
+    training: tyro.conf.OmitArgPrefixes[SupervisedTraining] = SupervisedTraining(model="RN50")
     """What to train, and with what; the defaults are the study's."""
-    work: tyro.conf.OmitArgPrefixes[TrainingWork] = DEFAULT_WORK
+    work: tyro.conf.OmitArgPrefixes[TrainingWork] = TrainingWork()
     """How the training is carried out."""
 
 

@@ -135,6 +135,14 @@ def test_every_room_has_a_table_of_contents() -> None:
         assert set(importlib.import_module(package).__all__) == set(names), package
 
 
+def test_no_module_hides_a_public_name() -> None:
+    """A module becomes an attribute of its package when it is imported, in place of a lazy name from elsewhere."""
+    for package, stub in STUBS.items():
+        nodes = [node for node in ast.parse(stub.read_text()).body if isinstance(node, ast.ImportFrom) and node.module]
+        elsewhere = {alias.name for node in nodes for alias in node.names if node.module != alias.name}
+        assert not elsewhere & {path.stem for path in stub.parent.glob("*.py")}, package
+
+
 def test_the_top_level_fits_one_glance() -> None:
     names = [name for name in listed("circuitry") if name not in ROOMS]
     assert len(names) <= 36

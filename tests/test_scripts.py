@@ -26,8 +26,7 @@ from circuitry.runs.errors import InputError
 from circuitry.runs.workers import Rank, Work
 from circuitry.training import load_supervised
 from circuitry.training.clip import train_clip
-from circuitry.training.presets import clip_preset
-from circuitry.training.settings import ClipTraining, SaeTraining, SupervisedTraining, TrainingWork
+from circuitry.training.settings import ClipTraining, SaeTraining, SupervisedTraining, TrainingWork, clip_preset
 from circuitry.training.study import StudyRun
 from tests.support.browser import drawn_marks, find_browser, load
 

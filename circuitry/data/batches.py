@@ -72,41 +72,34 @@ def numbered_batches(
         raise InputError(f"batch_size and threads must be at least 1, but {batch_size} and {threads} were given.")
     if isinstance(paths, str | os.PathLike):
         raise InputError(f"Expected a sequence of paths, but the path {os.fspath(paths)!r} was given: write [path].")
-    return _batches(paths, preprocess, batch_size, strict, on_skip or _warn, threads)
-
-
-def _batches(
-    paths: Iterable[Path],
-    preprocess: Preprocess,
-    batch_size: int,
-    strict: bool,
-    on_skip: Callable[[Path, str], None],
-    threads: int,
-) -> Iterator[tuple[list[int], Tensor]]:
-    places: list[int] = []
-    batch: list[Tensor] = []
     decoded = _decoded_ahead(paths, preprocess, ahead=batch_size + threads, threads=threads)
-    for place, (path, tensor) in enumerate(decoded):
-        if isinstance(tensor, InputError):
-            if strict:
-                raise tensor
-            on_skip(path, str(tensor))
-            continue
-        if not isinstance(tensor, Tensor) or tensor.is_complex():
-            kind = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
-            raise InputError(f"preprocess must give a tensor of real numbers, but {path} became {kind}.")
-        if batch and tensor.shape != batch[0].shape:
-            raise InputError(
-                f"preprocess must give every image one shape, but {path} became {tuple(tensor.shape)} "
-                f"after {tuple(batch[0].shape)}."
-            )
-        places.append(place)
-        batch.append(tensor)
-        if len(batch) == batch_size:
+
+    def batches() -> Iterator[tuple[list[int], Tensor]]:
+        places: list[int] = []
+        batch: list[Tensor] = []
+        for place, (path, tensor) in enumerate(decoded):
+            if isinstance(tensor, InputError):
+                if strict:
+                    raise tensor
+                (on_skip or _warn)(path, str(tensor))
+                continue
+            if not isinstance(tensor, Tensor) or tensor.is_complex():
+                kind = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
+                raise InputError(f"preprocess must give a tensor of real numbers, but {path} became {kind}.")
+            if batch and tensor.shape != batch[0].shape:
+                raise InputError(
+                    f"preprocess must give every image one shape, but {path} became {tuple(tensor.shape)} "
+                    f"after {tuple(batch[0].shape)}."
+                )
+            places.append(place)
+            batch.append(tensor)
+            if len(batch) == batch_size:
+                yield places, torch.stack(batch)
+                places, batch = [], []
+        if batch:
             yield places, torch.stack(batch)
-            places, batch = [], []
-    if batch:
-        yield places, torch.stack(batch)
+
+    return batches()
 
 
 def _decoded_ahead(

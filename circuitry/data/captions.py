@@ -1,11 +1,12 @@
 """Captions of images sorted by domain and class: a sentence round a style word and the class name. No torch."""
 
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
+
+from circuitry.data.names import drawn_by_name
 
 SHARED_STYLE_WORDS = ("image", "picture")
 """Style words that fit every domain and say nothing about it."""
@@ -79,7 +80,7 @@ def image_caption(relative: str, class_name: str, domain: str, seed: int = 0, *,
         >>> image_caption("sketch/axe/1.png", "axe", "sketch"), image_caption("sketch/axe/1.png", "axe", "sketch", 1)
         ('there is an axe in this image', 'there is an axe in this sketch')
     """
-    return _drawn_sentence(PATTERNS, _style_words(domain, aligned), class_name, f"{seed}\0{relative}")
+    return _drawn_sentence(PATTERNS, _style_words(domain, aligned), class_name, drawn_by_name(seed, relative))
 
 
 def sketch_caption(relative: str, class_name: str, seed: int = 0, *, aligned: bool = False) -> str:
@@ -90,17 +91,16 @@ def sketch_caption(relative: str, class_name: str, seed: int = 0, *, aligned: bo
         'an image of a tench.'
     """
     words = SHARED_STYLE_WORDS if aligned else SKETCH_WORDS
-    return _drawn_sentence(SKETCH_PATTERNS, words, class_name, f"{seed}\0{relative}")
+    return _drawn_sentence(SKETCH_PATTERNS, words, class_name, drawn_by_name(seed, relative))
 
 
 def _style_words(domain: str, aligned: bool) -> Sequence[str]:
     return SHARED_STYLE_WORDS if aligned else STYLE_WORDS.get(domain, SHARED_STYLE_WORDS)
 
 
-def _drawn_sentence(patterns: Sequence[str], words: Sequence[str], class_name: str, key: str) -> str:
+def _drawn_sentence(patterns: Sequence[str], words: Sequence[str], class_name: str, drawn: bytes) -> str:
     # 256 bits divided in turn by at most six choices each: the remainders are as good as uniform and independent.
-    rest = int.from_bytes(hashlib.sha256(key.encode()).digest())
-    rest, pattern = divmod(rest, len(patterns))
+    rest, pattern = divmod(int.from_bytes(drawn), len(patterns))
     rest, stop = divmod(rest, 2)
     return _sentence(patterns[pattern], words[rest % len(words)], class_name, full_stop=stop == 0)
 

@@ -9,7 +9,6 @@ Two sources say which images there are:
 The label of a class is its index among all classes of the data set, never among the selected ones.
 """
 
-import hashlib
 import os
 import sys
 import warnings
@@ -20,7 +19,7 @@ from pathlib import Path
 import pandas as pd
 
 from circuitry.data.file_check import FileCheck, MissingFiles, check_word, read_text
-from circuitry.data.names import chosen_names
+from circuitry.data.names import chosen_names, drawn_by_name
 from circuitry.runs.errors import InputError
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
@@ -144,7 +143,7 @@ class DomainFolder:
         if n is not None and n < 1:
             raise InputError(f"n must be at least 1, or None for all images, but {n} was given.")
         group = self._groups.get((domain, class_name), [])
-        return tuple(sorted(group, key=lambda record: _rank(seed, record.relative))[:n])
+        return tuple(sorted(group, key=lambda record: drawn_by_name(seed, record.relative))[:n])
 
     def counts(self) -> pd.DataFrame:
         """Return the number of images per domain (rows) and class (columns)."""
@@ -155,16 +154,8 @@ class DomainFolder:
         return table.rename_axis(columns="class")
 
 
-def _rank(seed: int, relative: str) -> bytes:
-    return hashlib.sha256(f"{seed}\0{relative}".encode()).digest()
-
-
 def check_records(records: object) -> None:
-    """Refuse what is not a sequence of images.
-
-    Raises:
-        InputError: For a path, a `DomainFolder` or anything else; the message says how to get the records.
-    """
+    """Refuse what is not a sequence of images, with an InputError that says how to get one."""
     if isinstance(records, DomainFolder):
         raise InputError("Expected a sequence of image records, but a DomainFolder was given: pass its .records.")
     if isinstance(records, str | os.PathLike):
@@ -279,14 +270,13 @@ def _from_folders(root: Path) -> tuple[dict[str, _Listed], tuple[str, ...]]:
 
 
 def _subfolders(folder: Path, strange: list[str]) -> list[Path]:
-    names = [entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith(".")]
-    return [folder / name for name in sorted(_in_utf8(names, strange))]
+    return [folder / name for name in _in_utf8([entry.name for entry in os.scandir(folder) if entry.is_dir()], strange)]
 
 
 def image_names(folder: Path, strange: list[str]) -> list[str]:
     """Return the names of the image files in a folder, sorted; those that are not UTF-8 are added to ``strange``."""
-    names = [entry.name for entry in os.scandir(folder) if entry.is_file() and not entry.name.startswith(".")]
-    return sorted(_in_utf8([name for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES], strange))
+    names = [entry.name for entry in os.scandir(folder) if entry.is_file()]
+    return _in_utf8([name for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES], strange)
 
 
 def warn_of_names(strange: Sequence[str], root: Path) -> None:
@@ -300,9 +290,11 @@ def warn_of_names(strange: Sequence[str], root: Path) -> None:
 
 
 def _in_utf8(names: Sequence[str], strange: list[str]) -> list[str]:
-    """Return the names that no table, digest or manifest refuses; the others are added to ``strange``."""
+    """Return the names that are not hidden, sorted; those that tables and digests refuse are added to ``strange``."""
     good = []
-    for name in names:
+    for name in sorted(names):
+        if name.startswith("."):
+            continue
         try:
             name.encode()
         except UnicodeEncodeError:  # bytes of another encoding, which Python keeps as lone surrogates

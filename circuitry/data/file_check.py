@@ -15,27 +15,14 @@ NAMES_HELD = 1_000_000
 
 
 def check_file(path: Path, what: str, advice: str) -> None:
-    """Refuse a path that is no file.
-
-    Args:
-        path: Where the file should be.
-        what: What was expected there, such as "a table of captions".
-        advice: What to do about it, as the end of a sentence.
-
-    Raises:
-        InputError: For a path where there is nothing, or a folder.
-    """
+    """Refuse a path that is no file; the advice ends the sentence."""
     if not path.is_file():
         why = "is a folder" if path.is_dir() else "does not exist"
         raise InputError(f"Expected {what}, but {path} {why}; {advice}.")
 
 
 def read_text(path: Path) -> str:
-    """Return the UTF-8 text of a file.
-
-    Raises:
-        InputError: For a path that is no file, and for bytes that are not UTF-8.
-    """
+    """Return the UTF-8 text of a file; InputError where there is none, and for other bytes."""
     check_file(path, "a text file", "check the path")
     try:
         return path.read_text(encoding="utf-8")
@@ -46,11 +33,7 @@ def read_text(path: Path) -> str:
 
 
 def check_word(name: str, given: object, words: object) -> None:
-    """Refuse a setting that is none of the words of a ``Literal``.
-
-    Raises:
-        InputError: Naming the words.
-    """
+    """Refuse a setting that is none of the words of a ``Literal``, with an InputError that names them."""
     known = get_args(words)
     if given not in known:
         raise InputError(f"{name} must be one of {', '.join(map(repr, known))}, but {given!r} was given.")
@@ -74,18 +57,11 @@ class Tally:
 
 
 class FileCheck:
-    """Looks for files below ``root``, and counts those that are missing.
+    """Looks for files below ``root``, and counts those that are missing; the policy says what happens to them.
 
     A folder is listed once, which on network disks is ten times faster than a query per file. Listings are forgotten
     when they hold more than `NAMES_HELD` names; files of a folder that comes again after that, or that is larger,
     are queried one by one, so memory is bounded whatever the order of the list.
-
-    Args:
-        policy: What happens to missing files.
-        root: Folder that relative paths start from.
-
-    Raises:
-        InputError: For an unknown policy.
     """
 
     def __init__(self, policy: MissingFiles, root: str | os.PathLike[str] = "") -> None:
@@ -105,14 +81,7 @@ class FileCheck:
         return False
 
     def refuse(self, source: str) -> None:
-        """Refuse missing files where the policy says so.
-
-        Args:
-            source: Beginning of the sentence that says who names the files.
-
-        Raises:
-            InputError: Naming how many there are and the first five.
-        """
+        """Refuse missing files where the policy says so; ``source`` begins the sentence: who names the files."""
         if self.policy == "refuse" and self.missing.count:
             raise InputError(
                 f"{source} {self.missing.count} files that do not exist, such as {self.missing}; "

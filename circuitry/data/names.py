@@ -1,7 +1,8 @@
-"""Names that users give, looked up among those that there are. No torch."""
+"""Names that users give, looked up among those that there are, and what is drawn by a name. No torch."""
 
 import difflib
-from collections.abc import Iterable, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
 
 from circuitry.runs.errors import InputError
 
@@ -9,17 +10,16 @@ SHOWN = 20
 """Names that an error lists at most."""
 
 
-def chosen_names(kind: str, asked: Iterable[str] | None, available: Sequence[str]) -> tuple[str, ...]:
+def chosen_names(
+    kind: str, asked: Iterable[str] | None, available: Sequence[str], key: Callable[[str], str] = str
+) -> tuple[str, ...]:
     """Return the names asked for, each once, after checking that they exist; None asks for all.
 
-    Args:
-        kind: What the names are of, for the errors: "class" or "domain".
-        asked: The names, in any iterable but a string.
-        available: All names that there are.
+    Names with an equal ``key`` are one; it is returned as it is among those available.
 
     Raises:
-        InputError: For no names, something else than names, or a name that does not exist; the message shows the
-            names that come close.
+        InputError: For no names, something else than names, or a name that does not exist; the message shows the names
+            of this ``kind`` that come close.
 
     Example:
         >>> chosen_names("class", ["axe", "axe"], ("axe", "lion"))
@@ -30,19 +30,15 @@ def chosen_names(kind: str, asked: Iterable[str] | None, available: Sequence[str
     names = checked_names(kind, asked)
     if not names:
         raise InputError(f"Expected at least one {kind} name, but none was given; None takes all.")
-    known = set(available)
+    known = {key(name): name for name in available}
     for name in names:
-        if name not in known:
+        if key(name) not in known:
             raise unknown_name(kind, name, available)
-    return tuple(dict.fromkeys(names))
+    return tuple(dict.fromkeys(known[key(name)] for name in names))
 
 
 def checked_names(kind: str, asked: Iterable[str]) -> tuple[str, ...]:
-    """Return the names as a tuple.
-
-    Raises:
-        InputError: For a single string, whose letters would be taken for names, and for what holds no strings.
-    """
+    """Return the names as a tuple; InputError for a single string, whose letters are no names, and for no strings."""
     if isinstance(asked, str):
         raise InputError(
             f"Expected a sequence of {kind} names, but the single string {asked!r} was given: write ({asked!r},)."
@@ -62,3 +58,8 @@ def unknown_name(kind: str, name: str, available: Iterable[str]) -> InputError:
     shown = f"available: {', '.join(names[:SHOWN]) or 'none'}{more}"
     hint = f"perhaps you meant {' or '.join(near)}" if near else shown
     return InputError(f"There is no {kind} {name!r} here; {hint}.")
+
+
+def drawn_by_name(seed: int, name: str) -> bytes:
+    """Return 32 random bytes that depend on seed and name alone, not on platform or library version, to rank by."""
+    return hashlib.sha256(f"{seed}\0{name}".encode()).digest()

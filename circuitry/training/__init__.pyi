@@ -5,7 +5,6 @@ from .generalization import effective_robustness as effective_robustness
 from .generalization import settings_table as settings_table
 from .labels import LabelTable as LabelTable
 from .labels import merged_labels as merged_labels
-from .presets import clip_preset as clip_preset
 from .run_folder import checkpoints as checkpoints
 from .sae import diagnose_sae as diagnose_sae
 from .sae import sample_activations as sample_activations
@@ -15,6 +14,7 @@ from .settings import ClipTraining as ClipTraining
 from .settings import SaeTraining as SaeTraining
 from .settings import SupervisedTraining as SupervisedTraining
 from .settings import TrainingWork as TrainingWork
+from .settings import clip_preset as clip_preset
 from .study import EvaluationSet as EvaluationSet
 from .study import StudyRun as StudyRun
 from .study import extract_accuracies as extract_accuracies

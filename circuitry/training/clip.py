@@ -2,16 +2,9 @@
 
 open_clip offers no other way to its trainer than a command line, and no other way to its progress than a log: so the
 trainer is started with arguments and its log is read by a regular expression. It runs in processes of its own, because
-it sets up logging, seeds and signal handling for the whole process, and ``torchrun`` starts one for each device. This
-module
-
-1. checks the settings and the table of images and captions before anything slow starts;
-2. claims the run's folder: a finished run is returned, an interrupted one goes on from its last epoch, a run with other
-   settings is an error;
-3. starts the trainer and turns its log into a progress bar. All it prints goes to ``out/console.log``. It ends
-   when this process does, however that ends;
-4. refuses what has diverged: a loss that is no finite number ends the trainer, weights that are not finite are never
-   a finished run.
+it sets up logging, seeds and signal handling for the whole process, and ``torchrun`` starts one for each device. All it
+prints goes to ``out/console.log``; it ends when this process does, however that ends. What has diverged is refused: a
+loss that is no finite number ends the trainer, weights that are not finite are never a finished run.
 
 With several processes each takes its share of the batch, and embeddings are gathered with their gradients, so that
 a step is the step of one process with the whole batch (but for batch norm, whose statistics are those of each
@@ -41,15 +34,15 @@ from circuitry.runs.jobs import Job
 from circuitry.runs.manifest import write_json
 from circuitry.training.devices import available_device
 from circuitry.training.run_folder import TRAINING, alone, claim_run
-from circuitry.training.settings import DEFAULT_WORK, ClipTraining, TrainingWork
-from circuitry.training.table import CheckedTable, check_table
+from circuitry.training.settings import ClipTraining, TrainingWork
+from circuitry.training.table import check_table
 
 _TRAINER = Path(__file__).with_name("open_clip_main.py")
 _PROGRESS = re.compile(r"Train Epoch: (\d+) \[ *(\d+)/\d+ .*\bLoss: ([\d.einfa+-]+)")
 _LATEST = "epoch_latest.pt"  # open_clip's name of what it resumes from
 
 
-def train_clip(table: Path, out: Path, settings: ClipTraining, work: TrainingWork = DEFAULT_WORK) -> Path:
+def train_clip(table: Path, out: Path, settings: ClipTraining, work: TrainingWork = TrainingWork()) -> Path:
     """Train a CLIP model on captioned images; return its last checkpoint, ``out/checkpoints/epoch_N.pt``.
 
     Calling it again with the same settings returns at once when the run is finished, and otherwise resumes
@@ -59,8 +52,7 @@ def train_clip(table: Path, out: Path, settings: ClipTraining, work: TrainingWor
     Args:
         table: Table with the columns ``filepath`` and ``title``, as `write_mixture` makes one.
         out: Folder of the run: settings, model config, logs, checkpoints.
-        settings: What to train, and with what; `clip_preset` has the study's.
-        work: Device, reading processes, progress bar.
+        settings, work: What to train, and how; `clip_preset` has the study's.
 
     Raises:
         InputError: For a table, model or device that cannot be trained with; a training that diverges; when ``out``
@@ -88,15 +80,34 @@ def train_clip(table: Path, out: Path, settings: ClipTraining, work: TrainingWor
     name = register_model(settings.model)
     built = _built(name)
     config = open_clip.get_model_config(name)
-    arguments = _arguments(settings, work, device, steps) | _files(checked, out, name)
+    arguments: dict[str, Any] = {
+        "model": out / f"{name}.json",
+        "train-data": out / "without_missing.tsv" if checked.n_missing else checked.path,
+        "dataset-type": "csv",
+        "csv-separator": "\t",
+        "logs": out.parent,
+        "name": out.name,
+        "resume": "latest",
+        "epochs": settings.epochs,
+        "batch-size": settings.batch_size // settings.processes,
+        "lr": settings.lr,
+        "warmup": settings.warmup,
+        "wd": settings.weight_decay,
+        "seed": settings.seed,
+        "save-frequency": settings.keep_checkpoints,
+        "workers": work.workers,
+        "device": device,
+        "precision": settings.precision,
+        "log-every-n-steps": max(1, steps // 10),
+    }
     _check_extra(settings.extra, arguments)
     folder = claim_run(out, settings, {name: config}, checked)
     checkpoint = out / "checkpoints" / f"epoch_{settings.epochs}.pt"
 
     def train(job: Job, nothing: Any) -> list[Path]:
         _check_resumed(checkpoint.with_name(_LATEST), built, name, settings)
-        write_json(out / f"{name}.json", config)
-        checked.without_missing(Path(arguments["train-data"]))
+        write_json(arguments["model"], config)
+        checked.without_missing(arguments["train-data"])
         _run(arguments, out / "console.log", settings, steps * settings.batch_size, work.progress)
         if not checkpoint.is_file():
             raise RuntimeError(
@@ -119,37 +130,6 @@ def _steps(n_images: int, batch_size: int, processes: int) -> int:
     return math.ceil(n_images / processes) // (batch_size // processes)
 
 
-def _arguments(settings: ClipTraining, work: TrainingWork, device: str, steps: int) -> dict[str, str]:
-    """Return the trainer's arguments that say how it trains."""
-    numbers = {
-        "epochs": settings.epochs,
-        "batch-size": settings.batch_size // settings.processes,
-        "lr": settings.lr,
-        "warmup": settings.warmup,
-        "wd": settings.weight_decay,
-        "seed": settings.seed,
-        "save-frequency": settings.keep_checkpoints,
-        "workers": work.workers,
-        "device": device,
-        "precision": settings.precision,
-        "log-every-n-steps": max(1, steps // 10),
-    }
-    return {name: str(value) for name, value in numbers.items()}
-
-
-def _files(table: CheckedTable, out: Path, name: str) -> dict[str, str]:
-    """Return the trainer's arguments that say what it reads and where it writes."""
-    return {
-        "model": str(out / f"{name}.json"),
-        "train-data": str(out / "without_missing.tsv" if table.n_missing else table.path),
-        "dataset-type": "csv",
-        "csv-separator": "\t",
-        "logs": str(out.parent),
-        "name": out.name,
-        "resume": "latest",
-    }
-
-
 def _start(processes: int) -> list[str]:
     """Return the command that starts the trainer, without its arguments."""
     if processes == 1:
@@ -159,16 +139,15 @@ def _start(processes: int) -> list[str]:
     return [*torchrun, "--", str(_TRAINER), "--local-loss", "--gather-with-grad"]
 
 
-def _command(arguments: Mapping[str, str], settings: ClipTraining) -> list[str]:
+def _command(arguments: Mapping[str, Any], settings: ClipTraining) -> list[str]:
     """Return the command that trains; the trainer takes a model and crops in two words, the rest in one."""
     given = [f"--{name}={value}" for name, value in arguments.items() if name != "model"]
-    crops = ["--aug-cfg", f"scale=({settings.crop_scale},1.0)"]
-    last = ["--model", arguments["model"], *crops, *settings.extra]
+    last = ["--model", str(arguments["model"]), "--aug-cfg", f"scale=({settings.crop_scale},1.0)", *settings.extra]
     return [*_start(settings.processes), "--end-with-stdin", "--save-most-recent", *given, *last]
 
 
 def _run(
-    arguments: Mapping[str, str], console: Path, settings: ClipTraining, images_per_epoch: int, progress: bool
+    arguments: Mapping[str, Any], console: Path, settings: ClipTraining, images_per_epoch: int, progress: bool
 ) -> None:
     """Run the trainer to its end, and follow its log."""
     last: deque[str] = deque(maxlen=15 if settings.processes == 1 else 60)  # torchrun adds a summary to each failure

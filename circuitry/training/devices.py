@@ -1,7 +1,4 @@
-"""Where a training or an evaluation runs: a device that is there, for one process or several.
-
-One policy: a device that is named must be there; where none is named it is a GPU of CUDA if there is one, else the CPU.
-"""
+"""Where a training or an evaluation runs: a device that is there, for one process or several."""
 
 import torch
 

@@ -1,15 +1,10 @@
 """Accuracy of a classifier by domain, apart for held-out and seen classes: what generalization is judged by.
 
-1. `predictions`: for every image the class with the highest score, and the rank of the true one. Several heads
-   (zero-shot with all templates, with style words only, a supervised head) share one pass over the images.
-2. `accuracy_table`: accuracies per domain and part, by sample and averaged over classes (balanced).
-3. `tidy_accuracy`: everything that is reported, one number a row: also top-k, and every held-out class alone.
-
+Several heads (zero-shot with all templates, with style words only, a supervised head) share one pass over the images.
 Held-out classes are reported in every domain: only in the test domain were they unseen in training, elsewhere they show
 how hard these classes are.
 """
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
@@ -19,6 +14,7 @@ from torch import Tensor
 
 from circuitry.data.batches import Preprocess
 from circuitry.data.domains import DomainFolder, ImageRecord
+from circuitry.data.names import unknown_name
 from circuitry.models.encoder import Encoder
 from circuitry.models.image_pass import activations
 from circuitry.runs.errors import InputError
@@ -31,8 +27,6 @@ TOP = (1, 5)
 """The k of top-k accuracy."""
 BATCH_SIZE = 256
 """Images in one run; it changes no number but for rounding."""
-WORK = Work()
-"""Alone, with progress bars."""
 
 
 def text_head(weights: Float[Tensor, "classes dim"]) -> Head:
@@ -59,7 +53,7 @@ def zero_shot_accuracy(
     held_out: Sequence[str] = (),
     *,
     batch_size: int = BATCH_SIZE,
-    work: Work = WORK,
+    work: Work = Work(),
 ) -> pd.DataFrame:
     """Classify every image of ``images`` and return accuracies: see `predictions` and `accuracy_table`.
 
@@ -78,7 +72,7 @@ def predictions(
     images: DomainFolder,
     *,
     batch_size: int = BATCH_SIZE,
-    work: Work = WORK,
+    work: Work = Work(),
 ) -> pd.DataFrame:
     """Classify images by each head, in one pass; the encoder is left as it was.
 
@@ -87,8 +81,7 @@ def predictions(
         heads: By name; each gives one score per class of ``images.all_classes``.
         preprocess: RGB picture -> tensor [3, H, W], `Clip.preprocess`.
         images: What to classify. Files that cannot be read are left out, with a warning each.
-        batch_size: Images in one run.
-        work: Whether unreadable images are an error, and progress bars.
+        batch_size, work: How it is carried out; neither changes a number but for rounding.
 
     Returns:
         A row per head and image: ``classifier``, ``relative``, ``domain``, ``class``, ``predicted``, and ``rank`` of
@@ -153,31 +146,24 @@ def accuracy_table(predictions: pd.DataFrame, held_out: Sequence[str] = ()) -> p
     images = predictions.assign(
         part=_part(predictions, held_out), correct=predictions["class"] == predictions["predicted"]
     )
-    parts = _averages(images, ["domain", "part"])
-    order = ["domain", "part", "accuracy", "balanced_accuracy", "n_images", "n_classes"]
-    return parts.sort_values(["domain", "part"], ascending=[True, False], ignore_index=True)[order]
+    by = ["domain", "part"]
+    return _averages(images, by).sort_values(by, ascending=[True, False], ignore_index=True)
 
 
 def _part(predictions: pd.DataFrame, held_out: Sequence[str]) -> "pd.Series[str]":
-    classes = set(predictions["class"])
-    if unknown := sorted(set(held_out) - classes):
-        near = difflib.get_close_matches(unknown[0], sorted(classes), n=5, cutoff=0.5)
-        hint = f"did you mean {' or '.join(near)}?" if near else "take classes of the images."
-        raise InputError(f"No image of the held-out class {unknown[0]!r} is among those classified: {hint}")
+    classes = sorted(set(predictions["class"]))
+    if unknown := sorted(set(held_out) - set(classes)):
+        raise unknown_name("classified image of the held-out class", unknown[0], classes)
     return predictions["class"].isin(list(held_out)).map({True: "held-out", False: "seen"})
 
 
 def _averages(images: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     """Return the mean of ``correct`` by sample and by class in each group."""
     classes = images.groupby([*by, "class"], sort=False)["correct"].agg(["mean", "sum", "size"])
-    parts = classes.groupby(by, sort=False).agg(
-        correct=("sum", "sum"),
-        balanced_accuracy=("mean", "mean"),
-        n_images=("size", "sum"),
-        n_classes=("size", "size"),
-    )
-    parts["accuracy"] = parts["correct"] / parts["n_images"]
-    return parts.reset_index()
+    groups = classes.groupby(by, sort=False)
+    n_images = groups["size"].sum()
+    averages = {"accuracy": groups["sum"].sum() / n_images, "balanced_accuracy": groups["mean"].mean()}
+    return pd.DataFrame({**averages, "n_images": n_images, "n_classes": groups.size()}).reset_index()
 
 
 def tidy_accuracy(predictions: pd.DataFrame, held_out: Sequence[str] = (), top: Sequence[int] = TOP) -> pd.DataFrame:

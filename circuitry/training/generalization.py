@@ -1,13 +1,9 @@
 """Did a model generalize? Accuracies of many runs side by side, and effective robustness. No torch.
 
-1. `settings_table`: per test domain and setting, accuracy on held-out classes (never seen in that domain: compositional
-   generalization) and on the others, mean and standard deviation over seeds.
-2. `effective_robustness`: accuracy in the test domain against accuracy on photographs, in logits, one point per
-   checkpoint. Models trained on photographs alone lie on a line; how far a model lies above it is its effective
-   robustness (Taori et al. 2020, arXiv 2007.00644).
+Held-out classes were never seen in the test domain: accuracy on them is compositional generalization. Models trained on
+photographs alone lie on a line of accuracy in the test domain against that on photographs, in logits; how far a model
+lies above it is its effective robustness (Taori et al. 2020, arXiv 2007.00644).
 """
-
-from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -25,26 +21,6 @@ SETTINGS = (
 """Settings from little to much diversity, the order of figures; others come last."""
 
 
-def of_test_domains(evaluated: pd.DataFrame, test_domains: Sequence[str] | None = None) -> pd.DataFrame:
-    """Return the rows by test domain: those of models that do not depend on it (natural-only) once for each.
-
-    Raises:
-        InputError: For a missing column, two rows for one number, or no test domain.
-    """
-    key = ("run", "epoch", "classifier", "domain", "part", "measure")
-    check_table(evaluated, "evaluation", COLUMNS, key)
-    wanted = sorted(set(evaluated["test_domain"]) - {""}) if test_domains is None else list(test_domains)
-    if not wanted:
-        raise InputError("None of the runs was trained for a test domain; name some with test_domains=.")
-    parts = [evaluated[evaluated["test_domain"].isin(["", name])].assign(test_domain=name) for name in wanted]
-    return pd.concat(parts, ignore_index=True)
-
-
-def last_checkpoints(evaluated: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of every run's last epoch."""
-    return evaluated[evaluated["epoch"] == evaluated.groupby("run")["epoch"].transform("max")]
-
-
 def settings_table(evaluated: pd.DataFrame, classifier: str, measure: str = MEASURE) -> pd.DataFrame:
     """Return the accuracies of the last checkpoints, by test domain and setting, over seeds.
 
@@ -60,8 +36,9 @@ def settings_table(evaluated: pd.DataFrame, classifier: str, measure: str = MEAS
     Raises:
         InputError: When there is nothing of this classifier and measure.
     """
-    rows = last_checkpoints(of_test_domains(_chosen(evaluated, classifier, measure)))
-    groups = rows.groupby(["test_domain", "setting", "domain", "part"], sort=False)["value"]
+    rows = _by_test_domain(evaluated, classifier, measure)
+    last = rows[rows["epoch"] == rows.groupby("run")["epoch"].transform("max")]
+    groups = last.groupby(["test_domain", "setting", "domain", "part"], sort=False)["value"]
     table = groups.agg(
         mean="mean", sd="std", seeds="size", values=lambda v: " ".join(f"{x:.4f}" for x in v)
     ).reset_index()
@@ -76,21 +53,22 @@ def _rank(setting: str) -> int:
     return next((i for i, known in enumerate(SETTINGS) if setting.startswith(known)), len(SETTINGS))
 
 
-def _chosen(evaluated: pd.DataFrame, classifier: str, measure: str) -> pd.DataFrame:
+def _by_test_domain(evaluated: pd.DataFrame, classifier: str, measure: str) -> pd.DataFrame:
+    """Return the rows of a measure by test domain: of models that do not depend on it (natural-only) once for each."""
     check_table(evaluated, "evaluation", COLUMNS, ("run", "epoch", "classifier", "domain", "part", "measure"))
     rows = evaluated[(evaluated["classifier"] == classifier) & (evaluated["measure"] == measure)]
     if rows.empty:
         there = (", ".join(sorted(set(evaluated[column]))) for column in ("measure", "classifier"))
         raise InputError(f"The evaluation has no {measure!r} of {classifier!r}; it has {' of '.join(there)}.")
-    return rows
+    tested = sorted(set(rows["test_domain"]) - {""})
+    if not tested:
+        raise InputError("None of the runs was trained for a test domain; add some that were.")
+    parts = [rows[rows["test_domain"].isin(["", name])].assign(test_domain=name) for name in tested]
+    return pd.concat(parts, ignore_index=True)
 
 
 def logit(accuracy: "pd.Series[float]", n_images: "pd.Series[int] | float") -> "pd.Series[float]":
     """Return the log odds of accuracies; those of 0 and 1, whose logits are infinite, are moved in by half an image.
-
-    Args:
-        accuracy: Shares of images, 0 to 1.
-        n_images: Of how many images each is the share.
 
     Example:
         >>> logit(pd.Series([0.5, 1.0]), pd.Series([10, 10])).round(2).tolist()
@@ -128,28 +106,21 @@ def effective_robustness(
     Raises:
         InputError: When there is nothing of this classifier, measure and part, or of the natural domain.
     """
-    rows = of_test_domains(_chosen(evaluated, classifier, measure))
-    rows = rows[rows["part"] == part]
+    rows = _by_test_domain(evaluated, classifier, measure)
     keys = ["test_domain", "setting", "run", "seed", "epoch"]
-    photographs = rows[rows["domain"] == natural].set_index(keys)[["value", "n_images"]].add_suffix("_natural")
-    tested = rows[rows["domain"] == rows["test_domain"]].set_index(keys)[["value", "n_images"]].add_suffix("_test")
-    table = photographs.join(tested, how="inner").reset_index()
+    rows = rows[rows["part"] == part].rename(columns={"n_images": "n"})
+    photographs, tested = rows["domain"] == natural, rows["domain"] == rows["test_domain"]
+    columns = [*keys, "value", "n"]
+    table = rows.loc[photographs, columns].merge(rows.loc[tested, columns], on=keys, suffixes=("_natural", "_test"))
     if table.empty:
         raise InputError(f"No run was classified both in its test domain and in {natural!r} for the part {part!r}.")
-    x = logit(table["value_natural"], table["n_images_natural"])
-    y = logit(table["value_test"], table["n_images_test"])
-    expected = pd.Series(np.nan, index=table.index)
+    table = table.rename(columns={"value_natural": "natural", "value_test": "test"})
+    x, y = (logit(table[name], table[f"n_{name}"]) for name in ("natural", "test"))
+    table["expected"] = np.nan
     for _, group in table.groupby("test_domain"):
         line = group.index[group["setting"] == reference]
         if x[line].nunique() > 1:
             slope, offset = np.polyfit(x[line], y[line], 1)
-            expected[group.index] = 1 / (1 + np.exp(-(slope * x[group.index] + offset)))
-    short = {
-        "value_natural": "natural",
-        "value_test": "test",
-        "n_images_natural": "n_natural",
-        "n_images_test": "n_test",
-    }
-    table = table.rename(columns=short)
-    table["expected"], table["effective"] = expected, table["test"] - expected
+            table.loc[group.index, "expected"] = 1 / (1 + np.exp(-(slope * x[group.index] + offset)))
+    table["effective"] = table["test"] - table["expected"]
     return table[[*keys, "natural", "test", "expected", "effective", "n_natural", "n_test"]]

@@ -33,12 +33,7 @@ class LabelTable:
 
 
 def found_labels(classes: Iterable[str]) -> LabelTable:
-    """Return a table of the classes that there are, sorted by name, each an output of its own.
-
-    Example:
-        >>> found_labels(["lion", "axe", "lion"]).labels
-        {'axe': 0, 'lion': 1}
-    """
+    """Return a table of the classes that there are, sorted by name, each an output of its own."""
     names = tuple(sorted(set(classes)))
     return LabelTable(names, {name: label for label, name in enumerate(names)})
 

@@ -1,9 +1,7 @@
-"""The folder of a training run: what is trained there, whether it is finished, who works on it, its checkpoints.
+"""The folder of a training run: what is trained there, whether it is finished, who works on it. No torch.
 
 The folder is a `JobFolder` of one job, the training. Its configuration is everything that shapes the weights, so a
 finished run is returned, an interrupted one goes on, and another run is refused with what differs.
-
-No torch.
 """
 
 import hashlib
@@ -40,12 +38,8 @@ def claim_run(
 ) -> JobFolder:
     """Return the folder of a run, after checking that it is new or holds a run with the same settings.
 
-    Args:
-        out: Folder of the run.
-        settings: What is trained with.
-        model: Configuration of the model, by its name; the name in ``settings`` may be that of a file.
-        table: What is trained on.
-        more: What else shapes the weights.
+    Compared are the settings, the configuration of the model by its name (the name in the settings may be that of a
+    file), the table, and what else (``more``) shapes the weights.
 
     Raises:
         InputError: When ``out`` holds a run with other settings; the message names each with both values.
@@ -72,11 +66,7 @@ def described(table: Path) -> dict[str, Any]:
 
 @contextmanager
 def alone(out: Path) -> Iterator[None]:
-    """Be the only process that trains in ``out``; the system frees the lock of a process that is killed.
-
-    Raises:
-        InputError: When another process trains there.
-    """
+    """Be the only process that trains in ``out``; InputError where another does. A killed process frees its lock."""
     with ExitStack() as stack:
         try:
             stack.enter_context(file_lock(out, "alone", wait=False))
@@ -103,9 +93,5 @@ def checkpoints(run_folder: Path) -> list[tuple[int, Path]]:
     if not folder.is_dir():
         raise InputError(f"{run_folder} is not the folder of a training run: there is no folder {folder}.")
     found = [(int(name[1]), path) for path in folder.iterdir() if (name := _CHECKPOINT.fullmatch(path.name))]
-    return sorted((epoch, path) for epoch, path in found if _is_whole(path))
-
-
-def _is_whole(path: Path) -> bool:
     # open_clip writes its checkpoints in place; they are zip archives, whose table of contents comes last.
-    return path.suffix != ".pt" or zipfile.is_zipfile(path)
+    return sorted((epoch, path) for epoch, path in found if path.suffix != ".pt" or zipfile.is_zipfile(path))

@@ -33,10 +33,6 @@ from circuitry.runs.provenance import digest
 from circuitry.runs.workers import Work
 from circuitry.training.settings import SaeTraining
 
-STUDY = SaeTraining()
-"""The study's numbers."""
-WORK = Work()
-"""Alone, with progress bars."""
 RESAMPLED_ENCODER = 0.2
 """Length of a resampled feature's encoder weights, relative to the mean of those that are alive."""
 RESAMPLING_BATCHES = 8
@@ -62,13 +58,12 @@ def sample_activations(
     *,
     positions_per_image: int | None = None,
     seed: int = 0,
-    work: Work = WORK,
+    work: Work = Work(),
 ) -> Float[Tensor, "samples units"]:
     """Return the activations of a site as samples of its units, on the CPU.
 
     Args:
-        encoder: The encoder.
-        preprocess: RGB picture -> tensor [3, H, W], `Clip.preprocess`.
+        encoder, preprocess: Of one model; RGB picture -> tensor [3, H, W].
         records: Which images.
         site: Site to read (default: the embedding).
         positions_per_image: How many positions of each image to keep, at random without replacement (default: all).
@@ -106,24 +101,16 @@ def sample_activations(
 def train_sae_on_images(
     clip: Clip,
     images: DomainFolder,
-    settings: SaeTraining = STUDY,
+    settings: SaeTraining = SaeTraining(),
     *,
     site: str | None = None,
     positions_per_image: int | None = None,
-    work: Work = WORK,
+    work: Work = Work(),
 ) -> SparseAutoencoder:
     """Train a sparse autoencoder on one site of a model, on all images of a folder.
 
-    Args:
-        clip: The model.
-        images: The images; files that cannot be read are left out, with a warning each.
-        settings: What to train with; its seed is that of the positions, too.
-        site: Site whose units are the input (default: the embedding, normalised as CLIP compares it).
-        positions_per_image: See `sample_activations`.
-        work: Whether unreadable images are an error, and progress bars.
-
-    Raises:
-        InputError: For what `sample_activations` and `train_sae` refuse.
+    See `sample_activations` and `train_sae`. The seed of the settings is that of the positions, too; without a site it
+    is the embedding, normalised as CLIP compares it.
 
     Example:
         >>> sae = train_sae_on_images(clip, DomainFolder("DomainNet", split="train"))
@@ -142,7 +129,7 @@ def train_sae_on_images(
 
 def train_sae(
     samples: Float[Tensor, "samples d"],
-    settings: SaeTraining = STUDY,
+    settings: SaeTraining = SaeTraining(),
     *,
     normalise: bool = False,
     site: str | None = None,
@@ -172,7 +159,9 @@ def train_sae(
         >>> sae.about["diagnostics"]
         {'dead': 3, 'l0': 21.4, 'explained_variance': 0.91}
     """
-    _check_samples(samples)
+    if len(samples) < 2 or not bool(samples.isfinite().all()):
+        given = f"{len(samples)} were given" if len(samples) < 2 else "some hold NaN or infinite values"
+        raise InputError(f"A sparse autoencoder is trained on at least two samples, all finite, but {given}.")
     generator = torch.Generator().manual_seed(settings.seed)
     inputs = F.normalize(samples.detach().float(), dim=-1) if normalise else samples.detach().float()
     sae = _initial(inputs, settings.expansion * inputs.shape[1], generator).to(device)
@@ -192,7 +181,11 @@ def train_sae(
         active |= (features > 0).any(0)
         if step % every and step < steps:
             continue
-        _check_converged([loss, *weights], settings, step)
+        if not all(bool(tensor.isfinite().all()) for tensor in [loss, *weights]):
+            raise InputError(
+                f"The training of the sparse autoencoder diverged by step {step}, its loss or weights are no finite "
+                f"numbers: train with a lr lower than {settings.lr}, or a l1 lower than {settings.l1}."
+            )
         dead = (~active).nonzero()[:, 0]
         resampled = 0
         if step <= steps - every:
@@ -202,7 +195,8 @@ def train_sae(
         history.append({"step": step, "loss": loss.item(), **now._asdict(), "resampled": resampled})
         active.zero_()
     about = {"training": asdict(settings) | {"normalise": normalise, "samples": len(inputs)}}
-    done = replace(_detached(sae), normalised=normalise, site=site)
+    w_enc, b_enc, w_dec, b_dec = (weight.detach() for weight in weights)
+    done = SparseAutoencoder(w_enc, b_enc, w_dec, b_dec, normalised=normalise, site=site)
     return replace(done, about={**about, "diagnostics": diagnose_sae(done, inputs)._asdict(), "history": history})
 
 
@@ -228,22 +222,6 @@ def diagnose_sae(sae: SparseAutoencoder, samples: Float[Tensor, "samples d"], *,
     return Diagnostics(int((~alive).sum()), active / len(samples), 1 - error / variance if variance else 0.0)
 
 
-def _check_samples(samples: Tensor) -> None:
-    if len(samples) < 2 or not bool(samples.isfinite().all()):
-        raise InputError(
-            "A sparse autoencoder is trained on at least two samples, all finite, but "
-            + (f"{len(samples)} were given." if len(samples) < 2 else "some hold NaN or infinite values.")
-        )
-
-
-def _check_converged(tensors: Sequence[Tensor], settings: SaeTraining, step: int) -> None:
-    if not all(bool(tensor.isfinite().all()) for tensor in tensors):
-        raise InputError(
-            f"The training of the sparse autoencoder diverged by step {step}, its loss or weights are no finite "
-            f"numbers: train with a lr lower than {settings.lr}, or a l1 lower than {settings.l1}."
-        )
-
-
 def _initial(samples: Tensor, features: int, generator: torch.Generator) -> SparseAutoencoder:
     """Return random directions, the encoder the decoder's transpose; the decoder's bias starts at the samples' mean."""
     directions = F.normalize(torch.randn(features, samples.shape[1], generator=generator), dim=-1)
@@ -260,12 +238,6 @@ def _batches(
         order = torch.randperm(len(samples), generator=generator)
         for chosen in torch.split(order[: len(samples) // size * size], size):
             yield samples[chosen].to(device)
-
-
-def _detached(sae: SparseAutoencoder) -> SparseAutoencoder:
-    return replace(
-        sae, w_enc=sae.w_enc.detach(), b_enc=sae.b_enc.detach(), w_dec=sae.w_dec.detach(), b_dec=sae.b_dec.detach()
-    )
 
 
 @torch.no_grad()

@@ -2,13 +2,28 @@
 
 `ClipTraining`, `SupervisedTraining` and `SaeTraining` are what `train_clip`, `train_supervised` and `train_sae` take,
 what scripts offer as options, and what a run folder is compared by. `TrainingWork` is how a training is carried out.
+
+`clip_preset` has the study's trainings, and those of models that train on a laptop:
+
+========================================  ======  ======  =========  =======
+preset                                    epochs  lr      warm-up    batch
+========================================  ======  ======  =========  =======
+``<model>-imagenet-captions``             32      1e-3    500 steps  1024
+``<model>-cc3m``, ``<model>-cc12m``       32      5e-4    2000       2048
+``rn-tiny``, ``vit-tiny`` (64 px)         20      3e-3    50         128
+========================================  ======  ======  =========  =======
+
+``<model>`` is ``rn50``, ``vit-s-32`` or ``swin-t``. The study names no weight decay, optimizer or augmentation, so
+these are open_clip's own: AdamW, 0.2, crops of 90 to 100 % of the area.
 """
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
+from circuitry.data.names import chosen_names
 from circuitry.runs.errors import InputError
 
 CLIP_PRECISIONS = ("fp32", "amp", "amp_bf16", "amp_bfloat16", "bf16", "fp16", "pure_bf16", "pure_fp16")
@@ -162,5 +177,33 @@ class TrainingWork:
         _check(self, {"workers": (self.workers >= 0, "at least 0")})
 
 
-DEFAULT_WORK = TrainingWork()
-"""A GPU where there is one, two processes that read images, progress bars."""
+_STUDY_MODELS = {"rn50": "RN50", "vit-s-32": "ViT-S-32", "swin-t": "swin-t"}
+
+
+def _presets() -> dict[str, ClipTraining]:
+    found = {}
+    for short, model in _STUDY_MODELS.items():
+        found[f"{short}-imagenet-captions"] = ClipTraining(model=model, epochs=32, batch_size=1024, lr=1e-3, warmup=500)
+        for base in ("cc3m", "cc12m"):
+            found[f"{short}-{base}"] = ClipTraining(model=model, epochs=32, batch_size=2048, lr=5e-4, warmup=2000)
+    for model in ("rn-tiny", "vit-tiny"):
+        found[model] = ClipTraining(model=model, epochs=20, batch_size=128, lr=3e-3, warmup=50, crop_scale=0.6)
+    return found
+
+
+CLIP_PRESETS: Mapping[str, ClipTraining] = MappingProxyType(_presets())
+"""All presets by name."""
+
+
+def clip_preset(name: str) -> ClipTraining:
+    """Return a preset by name.
+
+    Raises:
+        InputError: For an unknown name; the message shows those that come close, or all.
+
+    Example:
+        >>> settings = dataclasses.replace(clip_preset("rn50-cc3m"), epochs=16)
+        >>> train_clip(Path("train.tsv"), Path("runs/x"), settings)
+    """
+    chosen_names("preset", (name,), tuple(CLIP_PRESETS))
+    return CLIP_PRESETS[name]

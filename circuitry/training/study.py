@@ -1,9 +1,7 @@
 """Runs of a study: models trained on mixtures, found again from their folders, and evaluated at every checkpoint.
 
-1. A `StudyRun` says what a model was trained on; it is kept as ``run.json`` in the folder of its training.
-2. `extract_accuracies` classifies the test images with every checkpoint of many runs, all heads in one pass, and puts
-   the tables together, with what each model was trained on. The tables lie in the folders of the runs, a job for each
-   checkpoint: any number of processes share them, and what is there and undamaged is not done again.
+What a model was trained on is kept as ``run.json`` in the folder of its training, and so are the tables of accuracies,
+a job for each checkpoint: any number of processes share them, and what is there and undamaged is not done again.
 """
 
 import json
@@ -22,7 +20,7 @@ from circuitry.data.images import image_listing
 from circuitry.data.mixtures.class_table import imagenet_index
 from circuitry.data.mixtures.files import read_description
 from circuitry.data.mixtures.selection import MixtureSettings
-from circuitry.models.clip import load_clip
+from circuitry.models.clip import Clip, load_clip
 from circuitry.models.prompts import all_style_templates, as_patterns, default_templates
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
@@ -32,11 +30,9 @@ from circuitry.runs.provenance import digest
 from circuitry.runs.workers import Work
 from circuitry.training.evaluation import TOP, Head, predictions, text_head, tidy_accuracy
 from circuitry.training.run_folder import checkpoints
-from circuitry.training.supervised_model import load_supervised
+from circuitry.training.supervised_model import SupervisedModel, load_supervised
 
 FORMAT = "circuitry evaluation 2"
-WORK = Work()
-"""Alone, with progress bars."""
 _FILE = "run.json"
 
 
@@ -64,11 +60,7 @@ class StudyRun:
 
     @classmethod
     def read(cls, folder: Path) -> "StudyRun":
-        """Return the run in a folder.
-
-        Raises:
-            InputError: When there is none, or not one of this version.
-        """
+        """Return the run in a folder; InputError when there is none, or not one of this version."""
         path = Path(folder) / _FILE
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
@@ -163,7 +155,7 @@ def extract_accuracies(
     templates: Mapping[str, Sequence[str]] | None = None,
     top: Sequence[int] = TOP,
     device: str | torch.device = "cpu",
-    work: Work = WORK,
+    work: Work = Work(),
 ) -> pd.DataFrame:
     """Return the accuracies of every checkpoint of many runs; what is finished in their folders is only read.
 
@@ -172,8 +164,7 @@ def extract_accuracies(
         tests: What to classify; all of its domains.
         templates: Prompt templates by the name to show (default: `template_sets`). Not used by supervised models.
         top: The k of top-k accuracy.
-        device: Where the models run.
-        work: Which of the processes this is, whether unreadable images are an error, progress bars.
+        device, work: Where and how the models run, in which of the processes.
 
     Returns:
         The columns of `tidy_accuracy`, ``epoch``, ``run`` (the name of its folder), ``model``, ``setting``,
@@ -232,7 +223,7 @@ class _Evaluation:
         """Do this process's share, and what others leave."""
 
         def do(job: Job, nothing: Any) -> list[Path]:
-            found = _classified(self.run, self.checkpoints[job][1], self.tests, self.templates, self.device, work)
+            found = self._classified(self.checkpoints[job][1], work)
             path = self.folder.path / f"{job[0]}.csv"
             with whole_file(path) as temporary:
                 tidy_accuracy(found, self.held_out, self.top).to_csv(temporary, index=False)
@@ -248,28 +239,18 @@ class _Evaluation:
             for job, (epoch, _) in self.checkpoints.items()
         ]
         return pd.concat(tables, ignore_index=True).assign(
-            run=run.folder.name,
-            model=run.model,
-            setting=run.setting,
-            test_domain=run.test_domain or "",
-            seed=run.seed,
+            run=run.folder.name, model=run.model, setting=run.setting, test_domain=run.test_domain or "", seed=run.seed
         )
 
-
-def _classified(
-    run: StudyRun,
-    checkpoint: Path,
-    tests: EvaluationSet,
-    templates: Mapping[str, Sequence[str]],
-    device: str | torch.device,
-    work: Work,
-) -> pd.DataFrame:
-    """Return the predictions of one checkpoint."""
-    heads: dict[str, Head]
-    if run.supervised:
-        model = load_supervised(checkpoint, device=device)
-        heads = {"supervised": model.head_for(tests.images.all_classes)}
-        return predictions(model.encoder, heads, model.preprocess, tests.images, work=work)
-    clip = load_clip(run.model, checkpoint=checkpoint, device=device)
-    heads = {name: text_head(clip.text_weights(tests.names, patterns)) for name, patterns in templates.items()}
-    return predictions(clip.encoder, heads, clip.preprocess, tests.images, work=work)
+    def _classified(self, checkpoint: Path, work: Work) -> pd.DataFrame:
+        """Return the predictions of one checkpoint."""
+        images, heads = self.tests.images, dict[str, Head]()
+        model: Clip | SupervisedModel
+        if self.run.supervised:
+            model = load_supervised(checkpoint, device=self.device)
+            heads["supervised"] = model.head_for(images.all_classes)
+        else:
+            model = load_clip(self.run.model, checkpoint=checkpoint, device=self.device)
+            for name, patterns in self.templates.items():
+                heads[name] = text_head(model.text_weights(self.tests.names, patterns))
+        return predictions(model.encoder, heads, model.preprocess, images, work=work)

@@ -1,11 +1,7 @@
 """Train a classifier on the image tower of a CLIP model: the study's supervised baseline.
 
-1. The table of images is checked from end to end; every image's class gets its label.
-2. The run's folder is claimed: a finished run is returned, an interrupted one goes on, another one is refused.
-3. The epochs run (`supervised_loop`), each of them ending with the whole state on disk.
-
 One device or several: started by ``torchrun`` or ``accelerate launch``, each process takes its share of every batch
-(the statistics of batch norms are those of a share).
+(the statistics of batch norms are those of a share). Each epoch (`supervised_loop`) ends with the whole state on disk.
 """
 
 import os
@@ -28,7 +24,7 @@ from circuitry.runs.workers import this_rank
 from circuitry.training.devices import available_device
 from circuitry.training.labels import LabelTable, found_labels
 from circuitry.training.run_folder import TRAINING, alone, claim_run
-from circuitry.training.settings import DEFAULT_WORK, SupervisedTraining, TrainingWork
+from circuitry.training.settings import SupervisedTraining, TrainingWork
 from circuitry.training.supervised_loop import SeededImages, TrainingLoop, seed_of
 from circuitry.training.supervised_model import build_classifier, write_classifier
 from circuitry.training.table import CheckedTable, check_table
@@ -41,7 +37,7 @@ def train_supervised(
     out: Path,
     settings: SupervisedTraining,
     labels: LabelTable | None = None,
-    work: TrainingWork = DEFAULT_WORK,
+    work: TrainingWork = TrainingWork(),
 ) -> Path:
     """Train a classifier; return its last checkpoint, ``out/checkpoints/epoch_N.safetensors``, for `load_supervised`.
 
@@ -53,10 +49,9 @@ def train_supervised(
         table: Table with the columns ``filepath`` and ``class``; without the latter the class of an image is the
             name of its folder, so the tables of `train_clip` will do.
         out: Folder of the run.
-        settings: What to train, and with what.
+        settings, work: What to train, and how.
         labels: Outputs of the head and which of them every class counts as, see `merged_labels` (default: an output
             for every class of the table, sorted by name).
-        work: Device, reading processes, progress bar.
 
     Raises:
         InputError: For a table, model or device that cannot be trained with; an image that cannot be read; a
@@ -122,9 +117,6 @@ def read_samples(
     """Return the files of a table as bytes, the label of each, and the label table: that given, or the classes found.
 
     Bytes in one array: forked reading processes then share its memory, which lists of strings end up copying.
-
-    Raises:
-        InputError: For classes that the label table does not know.
     """
     files, places = [], []
     seen: dict[str, int] = {}  # class -> place in order of appearance

@@ -12,6 +12,7 @@ import math
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +37,7 @@ _NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm
 
 
 def learning_rate(epoch: int, lr: float, milestones: Sequence[int]) -> float:
-    """Return the learning rate of an epoch, counted from 0: ``lr`` a tenth for every milestone that is reached.
-
-    Example:
-        >>> [learning_rate(epoch, 0.01, (30, 50, 70)) for epoch in (29, 30, 70)]
-        [0.01, 0.001, 1e-05]
-    """
+    """Return the learning rate of an epoch, counted from 0: ``lr`` a tenth for every milestone that is reached."""
     reached = sum(epoch >= milestone for milestone in milestones)
     return float(lr / 10**reached)
 
@@ -51,18 +47,12 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 
     A bias is what is named so, relative position biases and those of attention's projections included.
     """
-    norms = {
-        id(parameter)
-        for module in model.modules()
-        if isinstance(module, _NORMS)
-        for parameter in module.parameters(recurse=False)
-    }
-    decaying: list[nn.Parameter] = []
-    others: list[nn.Parameter] = []
+    groups: list[dict[str, Any]] = [{"params": [], "weight_decay": decay} for decay in (weight_decay, 0.0)]
     for name, parameter in model.named_parameters():
-        spared = id(parameter) in norms or "bias" in name.rpartition(".")[2]
-        (others if spared else decaying).append(parameter)
-    return [{"params": decaying, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+        module, _, own = name.rpartition(".")
+        spared = isinstance(model.get_submodule(module), _NORMS) or "bias" in own
+        groups[spared]["params"].append(parameter)
+    return groups
 
 
 def seed_of(*numbers: int) -> int:
@@ -70,17 +60,15 @@ def seed_of(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
 
 
+@dataclass(frozen=True, eq=False)
 class SeededImages(Dataset[Any]):
     """Images of one epoch with their labels; unreadable ones are an InputError in their place."""
 
-    def __init__(
-        self, files: np.ndarray, targets: Int[np.ndarray, " images"], transform: Transform, seed: int, epoch: int
-    ) -> None:
-        self.files = files
-        self.targets = targets
-        self.transform = transform
-        self.seed = seed
-        self.epoch = epoch
+    files: np.ndarray
+    targets: Int[np.ndarray, " images"]
+    transform: Transform
+    seed: int
+    epoch: int
 
     def __len__(self) -> int:
         return len(self.files)
@@ -97,9 +85,8 @@ class SeededImages(Dataset[Any]):
     def batches(self, batch_size: int, rank: int = 0, processes: int = 1) -> list[list[int]]:
         """Return this process's share of every whole batch of the epoch, as places of images."""
         order = np.random.default_rng([self.seed, self.epoch]).permutation(len(self))
-        steps = len(self) // batch_size
-        shares = order[: steps * batch_size].reshape(steps, processes, batch_size // processes)
-        found: list[list[int]] = shares[:, rank].tolist()
+        whole = order[: len(self) // batch_size * batch_size]
+        found: list[list[int]] = whole.reshape(-1, processes, batch_size // processes)[:, rank].tolist()
         return found
 
 
@@ -130,11 +117,7 @@ class TrainingLoop:
         return len(self.history)
 
     def run_epoch(self, images: SeededImages, work: TrainingWork) -> None:
-        """Train on all images once, and add to the history.
-
-        Raises:
-            InputError: For an image that cannot be read, or a training that diverges.
-        """
+        """Train on all images once, and add to the history; InputError for an unreadable image, or when it diverges."""
         started = time.perf_counter()
         settings, epoch, accelerator = self.settings, self.epochs_done, self.accelerator
         lr = learning_rate(epoch, settings.lr, settings.milestones)
@@ -177,48 +160,35 @@ class TrainingLoop:
             for batch in loader:
                 if isinstance(batch, InputError):
                     raise batch
-                step_loss, step_correct = self._step(*batch)
-                loss += step_loss
-                correct += step_correct
+                inputs, targets = (part.to(accelerator.device, non_blocking=True) for part in batch)
+                with torch.autocast(accelerator.device.type, torch.bfloat16, settings.precision == "amp_bf16"):
+                    logits = self._parallel_model(inputs)
+                    step_loss = F.cross_entropy(logits, targets)
+                self._parallel_optimizer.zero_grad()
+                accelerator.backward(step_loss)
+                self._parallel_optimizer.step()
+                loss += step_loss.detach()
+                correct += (logits.argmax(dim=1) == targets).sum()
                 bar.update(settings.batch_size)
         return loss, correct
 
-    def _step(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Take a step of the optimizer; return loss and number of right answers, of this process's share."""
-        device = self.accelerator.device
-        images, targets = images.to(device, non_blocking=True), targets.to(device, non_blocking=True)
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.settings.precision == "amp_bf16"):
-            logits = self._parallel_model(images)
-            loss = F.cross_entropy(logits, targets)
-        self._parallel_optimizer.zero_grad()
-        self.accelerator.backward(loss)
-        self._parallel_optimizer.step()
-        return loss.detach(), (logits.argmax(dim=1) == targets).sum()
-
     def save(self, path: Path) -> None:
         """Write weights, momenta and history, whole or not at all."""
-        momenta = {
-            name: self.optimizer.state[parameter]["momentum_buffer"]
-            for name, parameter in self.model.named_parameters()
-            if "momentum_buffer" in self.optimizer.state[parameter]
-        }
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
-        tensors |= {f"momentum.{name}": tensor for name, tensor in momenta.items()}
+        for name, parameter in self.model.named_parameters():
+            if "momentum_buffer" in self.optimizer.state[parameter]:
+                tensors[f"momentum.{name}"] = self.optimizer.state[parameter]["momentum_buffer"]
         write_arrays(path, STATE_FORMAT, {"history": self.history}, as_arrays(tensors))
 
     def restore(self, path: Path) -> None:
-        """Go on from what `save` has written.
-
-        Raises:
-            InputError: For a damaged file, or the state of another model.
-        """
+        """Go on from what `save` has written; InputError for a damaged file, or the state of another model."""
         header, arrays = read_arrays(path, STATE_FORMAT, "state of a supervised training")
         weights = {key.removeprefix("model."): array for key, array in arrays.items() if key.startswith("model.")}
         set_state(self.model, weights, str(path), self.name)
         for name, parameter in self.model.named_parameters():
             if f"momentum.{name}" in arrays:
-                momentum = torch.from_numpy(arrays[f"momentum.{name}"].copy()).to(parameter.device)
-                self.optimizer.state[parameter]["momentum_buffer"] = momentum.reshape(parameter.shape)
+                momentum = torch.from_numpy(arrays[f"momentum.{name}"].copy()).view_as(parameter)
+                self.optimizer.state[parameter]["momentum_buffer"] = momentum.to(parameter.device)
         self.history = header["history"]
 
 

@@ -164,11 +164,7 @@ def as_arrays(state: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
 
 
 def set_state(model: nn.Module, arrays: Mapping[str, Any], source: str, name: str) -> None:
-    """Give a model the weights that were stored.
-
-    Raises:
-        InputError: For weights of another model, or such that are not finite.
-    """
+    """Give a model the weights that were stored; InputError for those of another, or not finite ones."""
     shapes = {key: tensor.shape for key, tensor in model.state_dict().items()}
     # Stored arrays have at least one axis; counters of batch norms have none.
     state = {

@@ -55,9 +55,7 @@ class CheckedTable:
         return target
 
 
-def check_table(
-    path: Path, columns: Sequence[str], batch_size: int, *, skip_missing: bool = False, chunk: int = CHUNK
-) -> CheckedTable:
+def check_table(path: Path, columns: Sequence[str], batch_size: int, *, skip_missing: bool = False) -> CheckedTable:
     """Check a table of images from end to end.
 
     Args:
@@ -65,20 +63,15 @@ def check_table(
         columns: What it must have, with a value in every line; the first is that of the files.
         batch_size: Images per step; fewer cannot be trained on.
         skip_missing: Whether the lines of files that do not exist are left out.
-        chunk: Lines that are held at a time.
 
     Raises:
-        InputError: For no such table, one that is not readable or lacks a column or its header, values that are
-            missing, files that do not exist (without ``skip_missing``), and fewer images than a batch.
-
-    Example:
-        >>> check_table(Path("train.tsv"), ("filepath", "title"), 1024).n_images
-        459032
+        InputError: For no such table, and one that is not readable, lacks a column or values, names files that do not
+            exist (without ``skip_missing``), or has fewer images than a batch.
     """
     check_file(path, "a training table", "write_mixture makes one")
     present: list[np.ndarray] = []
     files, blank = FileCheck("skip"), {name: Tally() for name in columns[1:]}
-    for lines in read_chunks(path, columns, chunk):
+    for lines in read_chunks(path, columns):
         paths = lines[columns[0]].fillna("")
         present.append(np.array([files.keeps(file) for file in paths], dtype=bool))
         for name, without in blank.items():
@@ -86,31 +79,33 @@ def check_table(
                 without.add(file)
     checked = CheckedTable(path, np.concatenate([np.zeros(0, dtype=bool), *present]))
     if checked.n_missing and not skip_missing:
-        raise InputError(f"{path} names {checked.n_missing} files that do not exist, such as {files.missing}.")
+        raise InputError(
+            f"The table {path} names {checked.n_missing} files that do not exist, such as {files.missing}; complete "
+            "the download, or train without them (skip_missing)."
+        )
     for name, without in blank.items():
         if without.count:
-            raise InputError(f"{path} has {without.count} images without a {name}, such as {without}.")
+            raise InputError(
+                f"The table {path} has {without.count} images without a {name}, such as {without}; give them one, or "
+                "remove their lines."
+            )
     if checked.n_images < batch_size:
         raise InputError(
-            f"{path} has {checked.n_images} images, fewer than one batch of {batch_size}; lower batch_size or add "
-            "images."
+            f"The table {path} has {checked.n_images} images, fewer than one batch of {batch_size}; lower batch_size "
+            "or add images."
         )
     return checked
 
 
-def read_chunks(path: Path, columns: Sequence[str], chunk: int = CHUNK) -> Iterator[pd.DataFrame]:
-    """Yield the lines of a table as text, ``chunk`` at a time.
-
-    Raises:
-        InputError: For a table that cannot be read or lacks one of ``columns``.
-    """
+def read_chunks(path: Path, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
+    """Yield the lines of a table as text, some at a time; InputError where it is unreadable or lacks a column."""
     expected = f"the header {'<TAB>'.join(columns)} and a line for each image"
     try:
-        with pd.read_csv(path, sep="\t", dtype=str, chunksize=chunk) as reader:
+        with pd.read_csv(path, sep="\t", dtype=str, chunksize=CHUNK) as reader:
             for i, lines in enumerate(reader):
                 if i == 0 and not set(columns) <= set(lines.columns):
                     header = "<TAB>".join(map(str, lines.columns))
-                    raise InputError(f"{path} must have {expected}; its first line is {header!r}.")
+                    raise InputError(f"The table {path} must have {expected}; its first line is {header!r}.")
                 yield lines
     except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
-        raise InputError(f"Cannot read {path} ({str(error).strip()}); expected {expected}.") from error
+        raise InputError(f"Cannot read the table {path} ({str(error).strip()}); expected {expected}.") from error

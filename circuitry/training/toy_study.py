@@ -13,9 +13,8 @@ from circuitry.data.mixtures.selection import MixtureSettings, Setting, mixture
 from circuitry.data.toy.write import CLASSES, DrawingSettings, write_toy
 from circuitry.runs.files import file_lock
 from circuitry.training.clip import train_clip
-from circuitry.training.presets import clip_preset
 from circuitry.training.run_folder import checkpoints
-from circuitry.training.settings import DEFAULT_WORK, ClipTraining, TrainingWork
+from circuitry.training.settings import ClipTraining, TrainingWork, clip_preset
 from circuitry.training.study import StudyRun, record_run
 
 TRAINING = replace(clip_preset("rn-tiny"), epochs=24, keep_checkpoints=6)
@@ -54,17 +53,12 @@ def toy_run(
     settings: ToySettings = STANDARD,
     *,
     wait: bool = True,
-    work: TrainingWork = DEFAULT_WORK,
+    work: TrainingWork = TrainingWork(),
 ) -> StudyRun:
     """Return the model of a setting, trained under ``out`` when it is missing.
 
-    Args:
-        out: Folder of the toy study.
-        setting, test_domain: See `MixtureSettings`; ``natural-only`` is the same for every test domain.
-        seed: Of the training; captions and images are the same for all seeds.
-        settings: Sizes and hyper-parameters.
-        wait: Wait where another process is training this very model; else raise `filelock.Timeout`.
-        work: Device, reading processes, progress bar.
+    For ``natural-only`` it is the same for every test domain; the seed is that of the training, captions and images are
+    the same for all. Where another process is training this very model, wait for it, or raise `filelock.Timeout`.
 
     Example:
         >>> run = toy_run(Path("runs/toy-study"), "cg-high", "quickdraw", seed=1)

@@ -69,11 +69,9 @@ def test_row_order_does_not_matter() -> None:
 
 def test_held_out_classes_must_occur() -> None:
     answers = table(("ink", "axe", "axe"), ("ink", "lion", "axe"))
-    with pytest.raises(
-        InputError, match="the held-out class 'dog' is among those classified: take classes of the imag"
-    ):
+    with pytest.raises(InputError, match="no classified image of the held-out class 'dog' here; available: axe, lion"):
         accuracy_table(answers, held_out=["axe", "dog"])
-    with pytest.raises(InputError, match=r"the held-out class 'lino' is among .*: did you mean lion\?"):
+    with pytest.raises(InputError, match="of the held-out class 'lino' here; perhaps you meant lion"):
         accuracy_table(answers, held_out=["lino"])
 
 

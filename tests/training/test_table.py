@@ -29,11 +29,13 @@ def images(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("chunk", [1, 2, 3, 7, 100])
 def test_chunks_change_nothing(images: Path, chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CHUNK", chunk)
-    with pytest.raises(InputError, match=r"names 2 files that do not exist, such as .*/2\.png, .*/6\.png\.$"):
-        check_table(images, COLUMNS, 2, chunk=chunk)
-    with pytest.raises(InputError, match=r"has 1 images without a title, such as .*/3\.png\.$"):
-        check_table(images, COLUMNS, 2, skip_missing=True, chunk=chunk)
-    checked = check_table(images, ("filepath",), 2, skip_missing=True, chunk=chunk)
+    with pytest.raises(
+        InputError, match=r"names 2 files that do not exist, such as .*/2\.png, .*/6\.png; complete the download"
+    ):
+        check_table(images, COLUMNS, 2)
+    with pytest.raises(InputError, match=r"has 1 images without a title, such as .*/3\.png; give them one"):
+        check_table(images, COLUMNS, 2, skip_missing=True)
+    checked = check_table(images, ("filepath",), 2, skip_missing=True)
     assert checked.present.tolist() == [True, True, False, True, True, True, False]
     assert (checked.n_images, checked.n_missing) == (5, 2)
     copy = checked.without_missing(tmp_path / "copy.tsv")
@@ -52,15 +54,16 @@ def test_a_table_without_missing_files_is_used_itself(tmp_path: Path) -> None:
 def test_missing_files_are_counted_and_the_first_five_named(tmp_path: Path) -> None:
     path = tmp_path / "train.tsv"
     path.write_text("filepath\ttitle\n" + "".join(f"/none/{i}.png\ta\n" for i in range(2500)))
-    with pytest.raises(InputError, match=r"names 2500 files .* such as (/none/\d\.png, ){4}/none/4\.png\.$"):
+    with pytest.raises(InputError, match=r"names 2500 files .* such as (/none/\d\.png, ){4}/none/4\.png; complete"):
         check_table(path, COLUMNS, 2)
 
 
-def test_many_lines_are_read_a_few_at_a_time(tmp_path: Path) -> None:
+def test_many_lines_are_read_a_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CHUNK", 2000)
     path = tmp_path / "train.tsv"
     path.write_text("filepath\ttitle\n" + f"{path}\ta fish\n" * 5000)
-    assert [len(lines) for lines in read_chunks(path, COLUMNS, chunk=2000)] == [2000, 2000, 1000]
-    assert np.all(check_table(path, COLUMNS, 1024, chunk=2000).present)
+    assert [len(lines) for lines in read_chunks(path, COLUMNS)] == [2000, 2000, 1000]
+    assert np.all(check_table(path, COLUMNS, 1024).present)
 
 
 @pytest.mark.parametrize("content", ["filepath\ttitle\n", "title\tfilepath"])

@@ -1,25 +1,18 @@
-"""Base sets of captioned photos, read as streams of `CaptionedImage`: millions of images in constant memory.
+"""Base sets of captioned photos, read as streams of `CaptionedImage`: millions in constant memory. No torch."""
 
-- `imagenet_captions`: ImageNet-Captions, its JSON beside an ImageNet folder;
-- `caption_table`: CC3M, CC12M or any other table of paths and captions;
-- `shard_captions`: the same as webdataset shards, where only the list is wanted;
-- `validation_part`: any of them without its validation images, or only those.
-
-No torch.
-"""
-
-import hashlib
 import json
 import os
 import re
 import tarfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
 from circuitry.data.domains import IMAGE_SUFFIXES
 from circuitry.data.file_check import check_file
-from circuitry.data.mixtures.caption_table import CaptionedImage, caption_rows
+from circuitry.data.mixtures.trainer_table import CaptionedImage, caption_rows
+from circuitry.data.names import drawn_by_name
 from circuitry.runs.errors import InputError
 
 CHUNK = 1 << 20
@@ -114,28 +107,30 @@ def shard_captions(shards: Iterable[str | os.PathLike[str]], name: str) -> Itera
 
 
 def _shard_images(tar: tarfile.TarFile, shard: Path, name: str) -> Iterator[CaptionedImage]:
-    key, image, texts = "", "", dict[str, str]()
-
-    def finished() -> Iterator[CaptionedImage]:
+    for _, members in groupby(_files(tar), key=_sample):
+        image, texts = "", dict[str, str]()
+        for member in members:
+            suffix = "." + member.name.rpartition("/")[2].partition(".")[2].lower()
+            if suffix in IMAGE_SUFFIXES:
+                image = member.name
+            elif suffix in (".txt", ".json") and (content := tar.extractfile(member)):
+                texts[suffix] = content.read().decode("utf-8")
         if image:
-            member = f"{shard.name}/{image}"
-            yield CaptionedImage(f"{os.path.abspath(shard)}/{image}", member, name, "", _shard_caption(texts))
+            relative = f"{shard.name}/{image}"
+            yield CaptionedImage(f"{os.path.abspath(shard)}/{image}", relative, name, "", _shard_caption(texts))
 
+
+def _files(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     for member in tar:
         tar.members = []  # type: ignore[attr-defined]  # tarfile keeps every header that it has seen
-        folder, _, file = member.name.rpartition("/")
-        stem, _, extension = file.partition(".")
-        if not member.isfile() or not stem:
-            continue
-        if (folder, stem) != (key.rpartition("/")[0], key.rpartition("/")[2]):
-            yield from finished()
-            key, image, texts = f"{folder}/{stem}", "", {}
-        suffix = f".{extension.lower()}"
-        if suffix in IMAGE_SUFFIXES:
-            image = member.name
-        elif suffix in (".txt", ".json") and (content := tar.extractfile(member)):
-            texts[suffix] = content.read().decode("utf-8")
-    yield from finished()
+        if member.isfile() and _sample(member)[1]:
+            yield member
+
+
+def _sample(member: tarfile.TarInfo) -> tuple[str, str]:
+    """Return what the files of a sample share: their folder, and their name up to the first dot."""
+    folder, _, file = member.name.rpartition("/")
+    return folder, file.partition(".")[0]
 
 
 def _shard_caption(texts: Mapping[str, str]) -> str:
@@ -153,32 +148,23 @@ def validation_part(
 ) -> Iterator[CaptionedImage]:
     """Pass on the training or the validation images of a base set.
 
-    Args:
-        images: All images of the base set.
-        part: Which of the two.
-        validation: The validation images: their relative paths or file names, or their share in 0..1. With a share, an
-            image's place is drawn by a hash of (seed, relative path) alone, so it holds for every subset and machine.
-        seed: Seed of the draw.
-
-    Raises:
-        InputError: For a share outside of 0..1.
+    Those are named by relative path or file name, or given as a share in 0..1: an image's place is then drawn by seed
+    and relative path alone, so it holds for every subset and machine.
     """
     if isinstance(validation, int | float):
         if not 0 <= validation <= 1:
             raise InputError(f"The share of validation images must lie in 0..1, but {validation} was given.")
-        share = validation
-        return (image for image in images if _falls_below(share, seed, image.relative) == (part == "val"))
-    names = frozenset(validation)
-    return (
-        image
-        for image in images
-        if (image.relative in names or image.relative.rpartition("/")[2] in names) == (part == "val")
-    )
+        below = validation * 2**64
 
+        def chosen(relative: str) -> bool:
+            return int.from_bytes(drawn_by_name(seed, relative)[:8]) < below
+    else:
+        names = frozenset(validation)
 
-def _falls_below(share: float, seed: int, relative: str) -> bool:
-    drawn = int.from_bytes(hashlib.sha256(f"{seed}\0{relative}".encode()).digest()[:8])
-    return drawn < share * 2**64
+        def chosen(relative: str) -> bool:
+            return relative in names or relative.rpartition("/")[2] in names
+
+    return (image for image in images if chosen(image.relative) == (part == "val"))
 
 
 def _json_list(path: Path) -> Iterator[Any]:

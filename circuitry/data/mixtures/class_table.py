@@ -1,12 +1,8 @@
-"""DomainNet's classes, which ImageNet classes show the same things, and how spellings of a class are compared.
+"""DomainNet's classes, ImageNet classes that show the same things, and how spellings of a class are compared. No torch.
 
-1. `imagenet_partners`: the 345 DomainNet classes in the order of their labels, each with its ImageNet classes.
-2. `imagenet_index`: ImageNet folders are named by WordNet id; the index of a class is its place among all sorted.
-3. `class_key`: "aircraft_carrier", "Aircraft carrier" and "aircraft-carrier" name one class. Names that a user gives
-   are looked up by it (`spelt_as_in`); data that spells one class in two ways is refused (`check_spelling`), since
-   a class held out under one spelling would be seen under the other.
-
-No torch.
+"aircraft_carrier", "Aircraft carrier" and "aircraft-carrier" name one class. Names that a user gives are looked up in
+any spelling; data that spells one class in two ways is refused, since a class held out under one spelling would be seen
+under the other.
 """
 
 import json
@@ -16,7 +12,7 @@ from importlib.resources import files
 from types import MappingProxyType
 
 from circuitry.data.captions import readable
-from circuitry.data.names import checked_names, unknown_name
+from circuitry.data.names import chosen_names
 from circuitry.runs.errors import InputError
 
 STUDY_HELD_OUT = (
@@ -43,7 +39,7 @@ def imagenet_partners() -> Mapping[str, tuple[int, ...]]:
 
 
 def imagenet_index(wnids: Iterable[str]) -> dict[str, int]:
-    """Return WordNet id -> index of the ImageNet class, from the names of all 1000 folders.
+    """Return WordNet id -> index of the ImageNet class, its place among the names of all 1000 folders.
 
     Raises:
         InputError: For another number of folders: then places in the sorted list are no indices.
@@ -63,11 +59,7 @@ def class_key(name: str) -> str:
 
 
 def check_spelling(class_names: Iterable[str]) -> None:
-    """Refuse data in which one class is spelt in two ways.
-
-    Raises:
-        InputError: Naming both spellings.
-    """
+    """Refuse data in which one class is spelt in two ways, with an InputError that names both."""
     spellings: dict[str, str] = {}
     for name in sorted(set(class_names)):
         other = spellings.setdefault(class_key(name), name)
@@ -75,35 +67,8 @@ def check_spelling(class_names: Iterable[str]) -> None:
             raise InputError(f"The classes {other!r} and {name!r} differ only in spelling; rename one to the other.")
 
 
-def spelt_as_in(asked: Iterable[str], available: Iterable[str], kind: str = "class") -> tuple[str, ...]:
-    """Return the names asked for, each once, in the spelling of the data.
-
-    Args:
-        asked: The names, in any spelling.
-        available: The names of the data.
-        kind: What the names are of, for the error.
-
-    Raises:
-        InputError: For a name that the data lacks in any spelling; the message shows those that come close.
-
-    Example:
-        >>> spelt_as_in(["aircraft carrier"], ["aircraft_carrier", "axe"])
-        ('aircraft_carrier',)
-    """
-    spellings = {class_key(name): name for name in available}
-    names = checked_names(kind, asked)
-    for name in names:
-        if class_key(name) not in spellings:
-            raise unknown_name(kind, name, sorted(spellings.values()))
-    return tuple(dict.fromkeys(spellings[class_key(name)] for name in names))
-
-
 def study_held_out(available: Sequence[str]) -> tuple[str, ...]:
-    """Return those of `STUDY_HELD_OUT` that the data has, in its spelling.
-
-    Raises:
-        InputError: For data that has none of them.
-    """
+    """Return those of `STUDY_HELD_OUT` that the data has, in its spelling; InputError where it has none."""
     keys = {class_key(name) for name in available}
     found = [name for name in STUDY_HELD_OUT if name in keys]
     if not found:
@@ -111,4 +76,4 @@ def study_held_out(available: Sequence[str]) -> tuple[str, ...]:
             "The data has none of the 15 classes that the study holds out (aircraft carrier, axe, ...); "
             "name the classes to hold out (--held-out)."
         )
-    return spelt_as_in(found, available)
+    return chosen_names("class", found, available, class_key)

@@ -1,11 +1,4 @@
-"""Mixtures on disk: the trainer's table, a JSON beside it that says how it was made, and tables of many mixtures.
-
-1. `write_mixture` writes the images of a base set and of a mixture with their captions, and the JSON.
-2. `name_by_content` puts the digest of the content into the names of both files.
-3. `mixture_summary` reads the JSONs of many mixtures into one table of what went in.
-
-No torch.
-"""
+"""Mixtures on disk: the trainer's table, a JSON beside it that says how it was made, and tables of many. No torch."""
 
 import json
 import os
@@ -20,9 +13,9 @@ import pandas as pd
 from circuitry.data.captions import image_caption
 from circuitry.data.domains import ImageRecord, check_records
 from circuitry.data.file_check import MissingFiles, check_file
-from circuitry.data.mixtures.caption_table import CaptionedImage, NoCaption, caption_rows, write_table
 from circuitry.data.mixtures.class_table import class_key
 from circuitry.data.mixtures.selection import MixtureSettings
+from circuitry.data.mixtures.trainer_table import CaptionedImage, NoCaption, caption_rows, write_table
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
 from circuitry.runs.provenance import versions
@@ -130,11 +123,7 @@ def name_by_content(table: Path) -> Path:
 
 
 def read_description(table: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return the JSON beside a table.
-
-    Raises:
-        InputError: For none there, and for one that describes no mixture.
-    """
+    """Return the JSON beside a table; InputError for none there, and for one that describes no mixture."""
     path = Path(table).with_suffix(".json")
     check_file(path, "a mixture's description", "make it with write_mixture")
     try:
@@ -160,9 +149,8 @@ def mixture_summary(tables: Sequence[str | os.PathLike[str]], held_out: Sequence
     for table in tables:
         described = read_description(table)
         for domain, by_class in described["counts"].items():
-            parts = dict.fromkeys(("base",) if domain in described["base"] else ("seen", "held-out"), 0)
-            for class_name, n in by_class.items():
-                part = "held-out" if class_key(class_name) in keys else "seen"
-                parts["base" if "base" in parts else part] += n
+            images = sum(by_class.values())
+            held = sum(n for class_name, n in by_class.items() if class_key(class_name) in keys)
+            parts = {"base": images} if domain in described["base"] else {"seen": images - held, "held-out": held}
             rows += [(Path(table).stem, domain, part, n) for part, n in parts.items()]
     return pd.DataFrame(rows, columns=["mixture", "domain", "part", "images"])

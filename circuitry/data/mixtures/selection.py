@@ -1,10 +1,7 @@
 """Training distributions: which images of which domains and classes a CLIP model is trained on, as in the study.
 
-1. `admitted`: the setting and its test domain T say which (domain, class) combinations take part.
-2. `mixture`: the shape is kept while the number of images shrinks to N, the reference size: that of CG
-   low-diversity.
-3. `write_mixture`: images with captions, and those of a base set, become the TSV that open_clip's
-   trainer reads.
+The setting and its test domain T say which (domain, class) combinations take part; the number of images then shrinks to
+N, the reference size, that of CG low-diversity, and the shape is kept.
 
 ========================  ===================================================  ===================
 setting                   images (C2: the held-out classes)                    number
@@ -31,7 +28,7 @@ from typing import Literal
 
 from circuitry.data.domains import ImageRecord, check_records
 from circuitry.data.file_check import check_word
-from circuitry.data.mixtures.class_table import check_spelling, class_key, spelt_as_in
+from circuitry.data.mixtures.class_table import check_spelling, class_key
 from circuitry.data.mixtures.subsampling import Combination, count_combinations, first_of_each, quotas
 from circuitry.data.names import checked_names, chosen_names
 from circuitry.runs.errors import InputError
@@ -207,11 +204,7 @@ def shrink(
 
 
 def reference_size(train: Sequence[ImageRecord], settings: MixtureSettings) -> int:
-    """Return N, the number of images of ``cg-low`` with the same test domain and held-out classes.
-
-    Raises:
-        InputError: For no held-out classes, and a domain or class that ``train`` lacks.
-    """
+    """Return N, the number of images of ``cg-low`` with the same test domain and held-out classes."""
     if not settings.held_out_classes:
         raise InputError(
             f"The size of setting {settings.setting!r} is that of 'cg-low', which needs held_out_classes; "
@@ -225,15 +218,12 @@ def reference_size(train: Sequence[ImageRecord], settings: MixtureSettings) -> i
 
 
 def _fitted(settings: MixtureSettings, counts: Counter[Combination]) -> MixtureSettings:
-    """Return the settings in the spelling of the data.
-
-    Raises:
-        InputError: For a domain or class that the data lacks, and a class that it spells in two ways.
-    """
+    """Return the settings in the spelling of the data; InputError for what it lacks, or spells in two ways."""
     domains, classes = (sorted({pair[i] for pair in counts}) for i in (0, 1))
     check_spelling(classes)
     chosen_names("domain", (settings.test_domain, settings.natural_domain, *(settings.other_domains or ())), domains)
-    held_out = spelt_as_in(settings.held_out_classes, classes, "held-out class")
+    asked = settings.held_out_classes
+    held_out = chosen_names("held-out class", asked, classes, class_key) if asked else ()
     return replace(settings, held_out_classes=held_out)
 
 

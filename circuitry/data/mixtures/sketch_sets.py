@@ -1,15 +1,8 @@
-"""ImageNet-Sketch in place of, or beside, the sketches of DomainNet, and DomainNet sketches of fewer classes.
+"""ImageNet-Sketch in place of, or beside, the sketches of DomainNet, and DomainNet sketches of fewer classes. No torch.
 
-1. `imagenet_sketch`: its images of classes without a DomainNet partner, as a part of the domain "sketch".
-2. `replace_at_random`: they come in, and as many DomainNet sketches go, drawn at random.
-3. `keep_classes`: of the DomainNet sketches only those of some classes stay; smaller choices are part of larger ones.
-
-All choices are ranked by a hash of a seed and a name, so they do not depend on the platform or on library versions.
-
-No torch.
+All choices are drawn by seed and name alone.
 """
 
-import hashlib
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -18,7 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from circuitry.data.domains import ImageRecord, image_names, warn_of_names
-from circuitry.data.mixtures.class_table import imagenet_index, imagenet_partners, spelt_as_in
+from circuitry.data.mixtures.class_table import class_key, imagenet_index, imagenet_partners
+from circuitry.data.names import chosen_names, drawn_by_name
 from circuitry.runs.errors import InputError
 
 CLASS_FRACTIONS = (0.5, 0.3, 0.25, 0.1, 0.05, 0.01)
@@ -76,7 +70,7 @@ def replace_at_random(
             f"{len(others)} images are to replace as many of domain {domain!r}, but it has only {len(ours)}; "
             f"extend it instead, or give fewer."
         )
-    dropped = set(sorted(ours, key=lambda relative: _rank(seed, relative))[: len(others)])
+    dropped = set(sorted(ours, key=lambda relative: drawn_by_name(seed, relative))[: len(others)])
     return [*(record for record in records if record.domain != domain or record.relative not in dropped), *others]
 
 
@@ -99,14 +93,10 @@ def keep_classes(
     if not classes:
         raise InputError(f"There are no images of domain {domain!r} whose classes could be reduced.")
     if isinstance(kept, str):
-        chosen = set(spelt_as_in([kept], classes))
+        chosen = set(chosen_names("class", [kept], classes, class_key))
     elif 0 < kept <= 1:
-        ranked = sorted(classes, key=lambda name: _rank(seed, name))
+        ranked = sorted(classes, key=lambda name: drawn_by_name(seed, name))
         chosen = set(ranked[: math.ceil(Fraction(str(kept)) * len(classes))])  # through str: 0.1 means a tenth
     else:
         raise InputError(f"The share of classes to keep must lie above 0 and up to 1, but {kept} was given.")
     return [record for record in records if record.domain != domain or record.class_name in chosen]
-
-
-def _rank(seed: int, name: str) -> bytes:
-    return hashlib.sha256(f"{seed}\0{name}".encode()).digest()

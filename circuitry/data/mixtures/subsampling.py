@@ -1,11 +1,6 @@
-"""Shrinking a set of images to exactly N while its shape, the numbers per domain and class, stays in proportion.
-
-1. `quotas`: how many images each (domain, class) keeps.
-2. `first_of_each`: that many, the first of each, in their order.
+"""Shrinking a set of images to exactly N while the numbers per domain and class stay in proportion. No torch.
 
 Products and quotients are of integers, so that no share is rounded up from a whole number by floating-point error.
-
-No torch.
 """
 
 from collections import Counter

@@ -16,9 +16,6 @@ Points = Float[np.ndarray, "_ 2"]
 Colour = tuple[float, float, float]
 Role = Literal["body", "accent", "detail"]
 
-GLASS = ("b9d9e8", "9cc4da", "d3e6ec")
-STEEL = ("b4b8bf", "9a9fa8", "c6c2b8")
-
 
 @dataclass(frozen=True)
 class Part:

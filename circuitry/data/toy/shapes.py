@@ -6,22 +6,32 @@
 - ``for`` names ``in`` rows (the ``first`` of them) ``do`` steps; ``if``, ``then``, ``else``;
 - ``part``: its role, its ``colour``, its ``width`` (of a stroke; an area has none), and one curve: ``polygon`` or
   ``smooth`` through points, ``box``, ``ellipse`` (or an arc, from and to degrees), or curves that are joined.
+
+Values are Python's expressions of a few kinds: numbers, names, + - * / %, comparisons, ``a if b else c`` and calls.
 """
 
+import ast
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from importlib.resources import files
+from types import CodeType
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from circuitry.data.toy.expressions import Scope, evaluate
 from circuitry.data.toy.geometry import Number, Part, Points, box, ellipse, pick, placed, polygon, shaded, smooth
 
 Steps = Sequence[Any]
+Scope = Mapping[str, Any]
+"""Name -> number, colour, list, or function that expressions may call."""
+
+_KINDS = (
+    *(ast.Expression, ast.Constant, ast.Name, ast.Load, ast.BinOp, ast.UnaryOp, ast.Compare, ast.IfExp, ast.Call),
+    *(ast.keyword, ast.Add, ast.Sub, ast.Mult, ast.Div, ast.Mod, ast.USub, ast.Lt, ast.LtE, ast.GtE, ast.Eq),
+)
 _FUNCTIONS: Mapping[str, Any] = {
     "abs": abs,
     "between": lambda start, stop, k, n: np.linspace(start, stop, n + 1)[k],
@@ -35,6 +45,25 @@ _FUNCTIONS: Mapping[str, Any] = {
     "sin": np.sin,
     **{role: role for role in ("body", "accent", "detail")},
 }
+
+
+def evaluate(value: Any, scope: Scope) -> Any:
+    """Return the value of an expression; what is no text stands for itself.
+
+    Example:
+        >>> evaluate("-0.5 * rise", {"rise": 0.8})
+        -0.4
+    """
+    return eval(_compiled(value), {"__builtins__": {}}, scope) if isinstance(value, str) else value
+
+
+@cache
+def _compiled(text: str) -> CodeType:
+    tree = ast.parse(text, mode="eval")
+    for node in ast.walk(tree):
+        if not isinstance(node, _KINDS) or (isinstance(node, ast.Compare) and len(node.ops) > 1):
+            raise ValueError(f"{ast.unparse(node)} in {text!r} is none of the expressions of shapes")
+    return compile(tree, "shapes.json", "eval")
 
 
 @cache

@@ -4,21 +4,10 @@ import colorsys
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
-from circuitry.data.toy.geometry import (
-    Colour,
-    Part,
-    Points,
-    band,
-    box,
-    ellipse,
-    pick,
-    placed,
-    rgb,
-    shaded,
-)
-from circuitry.data.toy.styles_raster import OVERSAMPLE, fill, ink
+from circuitry.data.toy.geometry import Colour, Part, Points, band, box, closed, ellipse, pick, placed, rgb, shaded
+from circuitry.data.toy.styles_raster import Canvas
 
 PAPER = ("ffffff", "f7f7f4", "eef3f7", "fbf4e4")
 INK = "23232b"
@@ -26,31 +15,29 @@ INK = "23232b"
 
 def clipart(parts: Sequence[Part], rng: np.random.Generator, side: int) -> Image.Image:
     """Draw flat saturated colours with a dark outline on a white or light ground."""
-    large = OVERSAMPLE * side
     ground = rgb("ffffff") if rng.random() < 0.6 else pick(rng, "eaf4fb", "fdf3d8", "f7e6ec", "e6f5e3", spread=0.02)
-    canvas = Image.new("RGB", (large, large), ink(ground))
-    pen = ImageDraw.Draw(canvas)
+    canvas = Canvas(side, ground)
     outline, dark = rng.uniform(0.035, 0.055), pick(rng, INK, "2b2018", "1f2a3a", spread=0.02)
     if rng.random() < 0.25:
         disc = shaded(pick(rng, "f2d64b", "8fc9e8", "f3a6bd", "a8d8a0"), 1.45)
-        fill(pen, ellipse(rng.uniform(-0.1, 0.1), rng.uniform(-0.1, 0.1), 0.88, 0.88), disc, large)
+        canvas.fill(ellipse(rng.uniform(-0.1, 0.1), rng.uniform(-0.1, 0.1), 0.88, 0.88), disc)
     for part in parts:
-        thin = 0.6 * outline if part.role == "detail" else outline
+        detail = part.role == "detail"
+        thin = 0.6 * outline if detail else outline
         colour = _saturated(part.colour)
         if part.width > 0:
-            bare = part.role == "detail"
-            if not bare:
-                fill(pen, band(part.points, part.width + 1.2 * outline), dark, large)
-            fill(pen, band(part.points, part.width if not bare else max(part.width, thin)), colour, large)
+            if not detail:
+                canvas.fill(band(part.points, part.width + 1.2 * outline), dark)
+            canvas.fill(band(part.points, max(part.width, thin) if detail else part.width), colour)
         else:
-            fill(pen, part.points, colour, large)
-            _outline(pen, part.points, thin, dark, large)
-    return canvas.reduce(OVERSAMPLE)
+            canvas.fill(part.points, colour)
+            _outline(canvas, part.points, thin, dark)
+    return canvas.finished()
 
 
-def _outline(pen: ImageDraw.ImageDraw, area: Points, width: float, colour: Colour, side: int) -> None:
-    ring = np.concatenate([area, area[:1]])
-    fill(pen, band(ring[np.append(True, np.hypot(*np.diff(ring, axis=0).T) > 1e-6)], width), colour, side)
+def _outline(canvas: Canvas, area: Points, width: float, colour: Colour) -> None:
+    ring = closed(area)
+    canvas.fill(band(ring[np.append(True, np.hypot(*np.diff(ring, axis=0).T) > 1e-6)], width), colour)
 
 
 def _saturated(colour: Colour) -> Colour:
@@ -63,14 +50,12 @@ def _saturated(colour: Colour) -> Colour:
 
 def infograph(parts: Sequence[Part], rng: np.random.Generator, side: int) -> Image.Image:
     """Draw a flat icon of few colours on a panel, among bars, charts and lines of text."""
-    large = OVERSAMPLE * side
     theme = pick(rng, "2f7fb5", "e0702a", "3fa07a", "b5475f", "6a5fb0", "e0a82a", "3a4a5f", spread=0.03)
     second = pick(rng, "f2c230", "e0605f", "5fc0c9", "8dbb4f", "f08a3c", "5a6f8f", spread=0.03)
     ground = pick(rng, *PAPER, spread=0.01) if rng.random() < 0.7 else shaded(theme, 1.75)
-    canvas = Image.new("RGB", (large, large), ink(ground))
-    pen = ImageDraw.Draw(canvas)
-    fill(pen, box(-1, -1, 1, -0.78), theme, large)
-    _text(pen, rng, (-0.9, -0.93, rng.uniform(0.9, 1.5)), 1, shaded(theme, 1.85), large, height=0.09)
+    canvas = Canvas(side, ground)
+    canvas.fill(box(-1, -1, 1, -0.78), theme)
+    _text(canvas, rng, (-0.9, -0.93, rng.uniform(0.9, 1.5)), 1, shaded(theme, 1.85), height=0.09)
     right, low = rng.random() < 0.5, rng.random() < 0.35
     if low:
         x, y, half = rng.uniform(-0.35, 0.35), -0.17, 0.5
@@ -79,37 +64,27 @@ def infograph(parts: Sequence[Part], rng: np.random.Generator, side: int) -> Ima
         x, y, half = (0.36 if right else -0.36), rng.uniform(-0.12, 0.3), 0.54
         edge = -0.94 if right else 0.28
         slots = [(edge, -0.62), (edge, 0.16)]
-    _panel(pen, rng, x, y, half + 0.08, ground, theme, large)
-    _icon(pen, placed(parts, x, y, half), theme, second, large)
+    _panel(canvas, rng.random(), (x, y, half + 0.08), ground, theme)
+    _icon(canvas, placed(parts, x, y, half), theme, second)
     for left, top in slots:
         block = (_bars, _pie, _column)[int(rng.integers(3))]
-        block(pen, rng, left, top, (theme, second), large)
+        block(canvas, rng, left, top, (theme, second))
     if not low:
-        _text(pen, rng, (-0.9, 0.9, 1.7), 1, (0.72, 0.72, 0.74), large)
-    return canvas.reduce(OVERSAMPLE)
+        _text(canvas, rng, (-0.9, 0.9, 1.7), 1, (0.72, 0.72, 0.74))
+    return canvas.finished()
 
 
-def _panel(
-    pen: ImageDraw.ImageDraw,
-    rng: np.random.Generator,
-    x: float,
-    y: float,
-    half: float,
-    ground: Colour,
-    theme: Colour,
-    side: int,
-) -> None:
-    """Draw what the icon stands on: a disc, a framed box, or nothing."""
-    kind = rng.random()
+def _panel(canvas: Canvas, kind: float, place: tuple[float, float, float], ground: Colour, theme: Colour) -> None:
+    """Draw what the icon stands on, a disc, a framed box or nothing, round a place and this far from it."""
+    x, y, half = place
     if kind < 0.4:
-        fill(pen, ellipse(x, y, half, half), shaded(theme, 1.72), side)
+        canvas.fill(ellipse(x, y, half, half), shaded(theme, 1.72))
     elif kind < 0.75:
-        fill(pen, box(x - half, y - half, x + half, y + half), shaded(theme, 1.5), side)
-        inner = half - 0.04
-        fill(pen, box(x - inner, y - inner, x + inner, y + inner), shaded(ground, 1.6), side)
+        for reach, colour in ((half, shaded(theme, 1.5)), (half - 0.04, shaded(ground, 1.6))):
+            canvas.fill(box(x - reach, y - reach, x + reach, y + reach), colour)
 
 
-def _icon(pen: ImageDraw.ImageDraw, parts: Sequence[Part], theme: Colour, second: Colour, side: int) -> None:
+def _icon(canvas: Canvas, parts: Sequence[Part], theme: Colour, second: Colour) -> None:
     """Draw the thing in the colours of the chart: each natural tone takes the nearest of five."""
     tones = (shaded(theme, 0.45), shaded(theme, 0.8), second, shaded(theme, 1.4), (1.0, 1.0, 1.0))
     used: dict[Colour, Colour] = {}
@@ -117,21 +92,19 @@ def _icon(pen: ImageDraw.ImageDraw, parts: Sequence[Part], theme: Colour, second
         if part.colour not in used:
             level = min(int(5 * float(np.dot(part.colour, (0.3, 0.59, 0.11)))), 4)
             free = [tone for tone in tones if tone not in used.values()] or list(tones)
-            distance = {tone: abs(tones.index(tone) - level) for tone in free}
-            used[part.colour] = min(distance, key=distance.__getitem__)
-        fill(pen, part.area(), used[part.colour], side)
+            used[part.colour] = min(free, key=lambda tone: abs(tones.index(tone) - level))
+        canvas.fill(part.area(), used[part.colour])
         # White on a white panel needs a line round it.
         if used[part.colour] == tones[-1] and part.role != "detail":
-            _outline(pen, part.points if part.width == 0 else part.area(), 0.03, tones[0], side)
+            _outline(canvas, part.area(), 0.03, tones[0])
 
 
 def _text(
-    pen: ImageDraw.ImageDraw,
+    canvas: Canvas,
     rng: np.random.Generator,
     place: tuple[float, float, float],
     lines: int,
     colour: Colour,
-    side: int,
     height: float = 0.05,
 ) -> None:
     """Draw lines of text too small to read, words as short bars, from left and top in this width."""
@@ -140,53 +113,32 @@ def _text(
         x, y, end = left, top + 2 * k * height, left + wide * rng.uniform(0.7, 1.0)
         while x < end - 0.05:
             word = min(rng.uniform(0.08, 0.26), end - x)
-            fill(pen, box(x, y, x + word, y + height), colour, side)
+            canvas.fill(box(x, y, x + word, y + height), colour)
             x += word + 0.045
 
 
-def _bars(
-    pen: ImageDraw.ImageDraw,
-    rng: np.random.Generator,
-    left: float,
-    top: float,
-    colours: tuple[Colour, Colour],
-    side: int,
-) -> None:
+def _bars(canvas: Canvas, rng: np.random.Generator, left: float, top: float, colours: Sequence[Colour]) -> None:
     """Draw a small bar chart, 0.66 x 0.5."""
     n = int(rng.integers(3, 6))
     step = 0.62 / n
     for k in range(n):
         high = rng.uniform(0.12, 0.44)
         x = left + 0.02 + k * step
-        fill(pen, box(x, top + 0.46 - high, x + 0.7 * step, top + 0.46), colours[int(rng.integers(2))], side)
-    fill(pen, box(left, top + 0.46, left + 0.66, top + 0.49), (0.45, 0.45, 0.5), side)
+        canvas.fill(box(x, top + 0.46 - high, x + 0.7 * step, top + 0.46), colours[int(rng.integers(2))])
+    canvas.fill(box(left, top + 0.46, left + 0.66, top + 0.49), (0.45, 0.45, 0.5))
 
 
-def _pie(
-    pen: ImageDraw.ImageDraw,
-    rng: np.random.Generator,
-    left: float,
-    top: float,
-    colours: tuple[Colour, Colour],
-    side: int,
-) -> None:
+def _pie(canvas: Canvas, rng: np.random.Generator, left: float, top: float, colours: Sequence[Colour]) -> None:
     """Draw a small pie chart, half of them rings."""
     x, y, start = left + 0.33, top + 0.25, rng.uniform(0, 360)
     for k, share in enumerate((360.0, rng.uniform(150, 260), rng.uniform(40, 120))):
         slice_ = np.concatenate([[[x, y]], ellipse(x, y, 0.25, 0.25, start, start + share)])
-        fill(pen, slice_, (*colours, shaded(colours[0], 1.5))[k], side)
+        canvas.fill(slice_, (*colours, shaded(colours[0], 1.5))[k])
     if rng.random() < 0.5:
-        fill(pen, ellipse(x, y, 0.12, 0.12), (1.0, 1.0, 1.0), side)
+        canvas.fill(ellipse(x, y, 0.12, 0.12), (1.0, 1.0, 1.0))
 
 
-def _column(
-    pen: ImageDraw.ImageDraw,
-    rng: np.random.Generator,
-    left: float,
-    top: float,
-    colours: tuple[Colour, Colour],
-    side: int,
-) -> None:
+def _column(canvas: Canvas, rng: np.random.Generator, left: float, top: float, colours: Sequence[Colour]) -> None:
     """Draw a heading and a few lines of text."""
-    _text(pen, rng, (left, top + 0.02, 0.5), 1, colours[0], side, height=0.08)
-    _text(pen, rng, (left, top + 0.17, 0.66), int(rng.integers(3, 5)), (0.6, 0.6, 0.64), side)
+    _text(canvas, rng, (left, top + 0.02, 0.5), 1, colours[0], height=0.08)
+    _text(canvas, rng, (left, top + 0.17, 0.66), int(rng.integers(3, 5)), (0.6, 0.6, 0.64))

@@ -1,23 +1,22 @@
 """The two styles with light in them: a photo and a painting. No torch."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import groupby
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageFilter
 
 from circuitry.data.toy.geometry import Colour, Part, closed, pick, shaded
 from circuitry.data.toy.styles_raster import (
     OVERSAMPLE,
+    Canvas,
     Picture,
     Plane,
     blurred,
     coverage,
-    fill,
-    ink,
     noise,
-    pixels,
     to_image,
     unit,
 )
@@ -137,18 +136,16 @@ def painting(parts: Sequence[Part], rng: np.random.Generator, side: int) -> Imag
     """Draw many short oriented strokes of a broad and then a finer brush, over a painted ground."""
     subject = coverage(parts, side)
     picture = _motif(parts, subject, rng, side)
-    large = OVERSAMPLE * side
-    canvas = to_image(picture).resize((large, large), Image.Resampling.BILINEAR)
-    pen = ImageDraw.Draw(canvas)
+    canvas = Canvas(side, picture)
     down, across = np.gradient(blurred(picture.mean(axis=2), side / 64))
     contrast = np.hypot(down, across)
     swirl = rng.uniform(0, np.pi) + 0.8 * noise(rng, side, 2, 2)
     flow = np.where(contrast > 0.01 * 64 / side, np.arctan2(across, -down), swirl)
     edges = 0.15 * subject + np.minimum(contrast * side / 5, 1) * (subject > 0)
-    _brush(pen, picture, flow, np.ones_like(subject), _Brush(150, 0.13, 0.3, 0.3), rng, large)
-    _brush(pen, picture, flow, 0.15 + subject, _Brush(200, 0.075, 0.16, 0.25), rng, large)
-    _brush(pen, picture, flow, edges, _Brush(330, 0.04, 0.085, 0.12), rng, large)
-    painted = unit(canvas.reduce(OVERSAMPLE))
+    _brush(canvas, picture, flow, _Brush(np.ones_like(subject), 150, 0.13, 0.3, 0.3), rng)
+    _brush(canvas, picture, flow, _Brush(0.15 + subject, 200, 0.075, 0.16, 0.25), rng)
+    _brush(canvas, picture, flow, _Brush(edges, 330, 0.04, 0.085, 0.12), rng)
+    painted = unit(canvas.finished())
     weave = 1 + 0.025 * noise(rng, side, side // 2, side // 2)
     return to_image(painted * weave[:, :, None])
 
@@ -162,15 +159,12 @@ def _motif(parts: Sequence[Part], subject: Plane, rng: np.random.Generator, side
     mix = np.clip(2.5 * (rows - border) + 0.5, 0, 1)[:, :, None]
     patches = 1 + 0.1 * noise(rng, side, 5, 5)
     ground = _tinted(above, patches) * (1 - mix) + _tinted(below, patches) * mix
-    large = OVERSAMPLE * side
-    canvas = to_image(ground).resize((large, large), Image.Resampling.BILINEAR)
-    pen = ImageDraw.Draw(canvas)
+    canvas = Canvas(side, ground)
     for part in parts:
-        fill(pen, part.area(), part.colour, large)
+        canvas.fill(part.area(), part.colour)
         if part.role != "detail" and part.width == 0:
-            contour = pixels(closed(part.points), large)
-            pen.line(contour, fill=ink(shaded(part.colour, 0.55)), width=max(round(0.02 * large), 1))
-    seen: Picture = unit(canvas.reduce(OVERSAMPLE))
+            canvas.line(closed(part.points), shaded(part.colour, 0.55), 0.02)
+    seen: Picture = unit(canvas.finished())
     lit = _relief(subject, (float(rng.choice([-0.7, 0.7])), -0.7), side)
     return _set_apart(seen * (1 + (lit - 1) * subject)[:, :, None], subject, 0.25)
 
@@ -186,8 +180,9 @@ def _set_apart(picture: Picture, subject: Plane, least: float) -> Picture:
     return changed
 
 
-@dataclass(frozen=True)
-class _Brush:
+class _Brush(NamedTuple):
+    where: Plane
+    """Strokes lie at random places, in proportion to it."""
     strokes: int
     width: float
     """Unit coordinates, like the length."""
@@ -196,26 +191,18 @@ class _Brush:
     """Deviation of a stroke from the flow, radians."""
 
 
-def _brush(
-    pen: ImageDraw.ImageDraw,
-    picture: Picture,
-    flow: Plane,
-    where: Plane,
-    brush: _Brush,
-    rng: np.random.Generator,
-    large: int,
-) -> None:
-    """Draw strokes along ``flow`` (radians) in the picture's colours, at random places in proportion to ``where``."""
+def _brush(canvas: Canvas, picture: Picture, flow: Plane, brush: _Brush, rng: np.random.Generator) -> None:
+    """Draw strokes along ``flow`` (radians) in the picture's colours."""
     n, side = brush.strokes, len(picture)
-    cumulative = np.cumsum(where)
+    cumulative = np.cumsum(brush.where)
     at = np.searchsorted(cumulative, rng.uniform(0, cumulative[-1], n)).clip(0, side * side - 1)
     colours = picture.reshape(-1, 3)[at] * rng.normal(1, 0.07, (n, 1)) + rng.normal(0, 0.02, (n, 3))
     angles = flow.ravel()[at] + rng.normal(0, brush.turn, n)
     middle = np.stack([at % side, at // side], axis=1) + rng.uniform(0, 1, (n, 2))
     half = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     half *= rng.uniform(0.6, 1.2, (n, 1)) * brush.length * side / 4
-    ends = np.concatenate([middle - half, middle + half], axis=1) * (large / side)
+    ends = np.concatenate([middle - half, middle + half], axis=1) * OVERSAMPLE
     inks = (colours.clip(0, 1) * 255).astype(int).tolist()
-    width = max(round(brush.width * large / 2), 1)
+    width = max(round(brush.width * canvas.side / 2), 1)
     for line, colour in zip(ends.tolist(), inks, strict=True):
-        pen.line(line, fill=tuple(colour), width=width)
+        canvas.pen.line(line, fill=tuple(colour), width=width)

@@ -3,29 +3,29 @@
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from circuitry.data.toy.geometry import Part, Points, closed, length, resample
-from circuitry.data.toy.styles_raster import OVERSAMPLE, mask_of, noise, pixels, to_image, unit
+from circuitry.data.toy.styles_raster import Canvas, mask_of, noise, pixels, to_image, unit
 
+PAPER = 246
+"""Grey value of paper white."""
 THIN = 0.085
 """A stroke thinner than this is one line of the pencil, a wider one shows both its rims."""
 
 
 def quickdraw(parts: Sequence[Part], rng: np.random.Generator, side: int) -> Image.Image:
     """Draw a few wobbly thick black strokes on white: details missing, ends that do not meet."""
-    large = OVERSAMPLE * side
-    canvas = Image.new("L", (large, large), 255)
-    pen = ImageDraw.Draw(canvas)
+    canvas = Canvas(side, 255)
     width, shake, patience = rng.uniform(0.05, 0.08), rng.uniform(0.008, 0.022), rng.uniform(0.2, 0.7)
     for part in parts:
         if part.role == "detail" and rng.random() > patience:
             continue
         if part.width == 0:
-            pen.polygon(pixels(part.points, large), fill=255)
+            canvas.fill(part.points, 255)
         line = part.points if part.width > 0 else _reopened(part.points, rng)
-        _stroke(pen, _wobbly(line, shake, rng), width, large)
-    return canvas.reduce(OVERSAMPLE).convert("RGB")
+        _stroke(canvas, _wobbly(line, shake, rng), width)
+    return canvas.finished().convert("RGB")
 
 
 def _reopened(points: Points, rng: np.random.Generator) -> Points:
@@ -47,53 +47,42 @@ def _wobbly(points: Points, shake: float, rng: np.random.Generator) -> Points:
     return line + np.stack([np.interp(at, np.arange(knots), drift[:, axis]) for axis in (0, 1)], axis=1)
 
 
-def _stroke(pen: ImageDraw.ImageDraw, line: Points, width: float, side: int) -> None:
-    """Draw a black line with round ends."""
-    flat, r = pixels(line, side), width * side / 4
-    pen.line(flat, fill=0, width=round(2 * r), joint="curve")
+def _stroke(canvas: Canvas, line: Points, width: float) -> None:
+    """Draw a black line with round corners and ends."""
+    flat, r = pixels(line, canvas.side), width * canvas.side / 4
+    canvas.pen.line(flat, fill=0, width=round(2 * r), joint="curve")
     for x, y in (flat[:2], flat[-2:]):
-        pen.ellipse((x - r, y - r, x + r, y + r), fill=0)
+        canvas.pen.ellipse((x - r, y - r, x + r, y + r), fill=0)
 
 
 def sketch(parts: Sequence[Part], rng: np.random.Generator, side: int) -> Image.Image:
     """Draw thin repeated pencil lines and hatching on paper white."""
-    large = OVERSAMPLE * side
-    paper = 246
-    canvas = Image.new("L", (large, large), paper)
-    hatches = [_hatching(rng, large, paper, n) for n in (0, 1, 2)]
+    canvas = Canvas(side, PAPER)
+    hatches = [_hatching(rng, side, n) for n in (0, 1, 2)]
     shake = rng.uniform(0.006, 0.014)
     for part in parts:
         tone = 1 - float(np.dot(part.colour, (0.3, 0.59, 0.11)))
         dark = int(tone > 0.3) + int(tone > 0.6)
-        if part.width == 0 or part.width >= THIN:
-            canvas.paste(hatches[dark], mask=mask_of([part.area()], large))
-        pen = ImageDraw.Draw(canvas)
-        lines = part.rims() if part.width == 0 or part.width >= THIN else (part.points,)
-        for line in lines:
-            _pencil(pen, line, shake, 2 if part.role == "detail" else 3, rng, large)
+        wide = part.width == 0 or part.width >= THIN
+        if wide:
+            canvas.image.paste(hatches[dark], mask=mask_of([part], side).image)
+        for line in part.rims() if wide else (part.points,):
+            for _ in range(2 if part.role == "detail" else 3):  # the same line again, a little off
+                off = _wobbly(line, shake, rng) + rng.normal(0, 0.7 * shake, 2)
+                canvas.line(off, int(rng.integers(40, 125)), 0.011)
     grain = 1 + 0.02 * rng.standard_normal((side, side), dtype=np.float32) + 0.012 * noise(rng, side, 3, 3)
-    picture = unit(canvas.reduce(OVERSAMPLE)) * grain
+    picture = unit(canvas.finished()) * grain
     return to_image(picture[:, :, None] * rng.uniform(0.975, 1.0, 3).astype(np.float32))
 
 
-def _pencil(
-    pen: ImageDraw.ImageDraw, line: Points, shake: float, times: int, rng: np.random.Generator, side: int
-) -> None:
-    """Draw the same line several times, each a little off."""
-    for _ in range(times):
-        off = _wobbly(line, shake, rng) + rng.normal(0, 0.7 * shake, 2)
-        pen.line(pixels(off, side), fill=int(rng.integers(40, 125)), width=max(round(0.011 * side), 1))
-
-
-def _hatching(rng: np.random.Generator, side: int, paper: int, layers: int) -> Image.Image:
+def _hatching(rng: np.random.Generator, side: int, layers: int) -> Image.Image:
     """Return a sheet of paper covered with this many layers of parallel pencil lines."""
-    sheet = Image.new("L", (side, side), paper)
-    pen = ImageDraw.Draw(sheet)
+    sheet = Canvas(side, PAPER)
     first = rng.uniform(20, 70) * rng.choice([-1, 1])
     for k in range(layers):
         angle = np.radians(first + 65 * k)
         along, across = np.array([np.cos(angle), np.sin(angle)]), np.array([-np.sin(angle), np.cos(angle)])
         for at in np.arange(-1.4, 1.4, 0.095):
             ends = across * (at + rng.normal(0, 0.012)) + np.outer([-1.5, 1.5], along)
-            pen.line(pixels(ends, side), fill=int(rng.integers(110, 175)), width=max(round(0.009 * side), 1))
-    return sheet
+            sheet.line(ends, int(rng.integers(110, 175)), 0.009)
+    return sheet.image

@@ -21,30 +21,54 @@ def pixels(points: Points, side: int) -> list[float]:
     return flat
 
 
-def ink(colour: Colour) -> tuple[int, int, int]:
-    """Return the colour in 0..255."""
-    red, green, blue = (round(255 * min(max(channel, 0.0), 1.0)) for channel in colour)
-    return red, green, blue
+class Canvas:
+    """A picture `OVERSAMPLE` times as large as it will be, drawn on in unit coordinates.
+
+    Args:
+        side: Pixels of the finished picture.
+        ground: Its RGB colour, its grey value from 0 to 255, or a picture to draw on.
+    """
+
+    def __init__(self, side: int, ground: Colour | int | Picture) -> None:
+        self.side = OVERSAMPLE * side
+        size = (self.side, self.side)
+        if isinstance(ground, np.ndarray):
+            self.image = to_image(ground).resize(size, Image.Resampling.BILINEAR)
+        else:
+            self.image = Image.new("L" if isinstance(ground, int) else "RGB", size, _ink(ground))
+        self.pen = ImageDraw.Draw(self.image)
+
+    def fill(self, points: Points, colour: Colour | int) -> None:
+        """Fill the area inside ``points``."""
+        self.pen.polygon(pixels(points, self.side), fill=_ink(colour))
+
+    def line(self, points: Points, colour: Colour | int, width: float) -> None:
+        """Draw a line whose width is a share of the side."""
+        self.pen.line(pixels(points, self.side), fill=_ink(colour), width=max(round(width * self.side), 1))
+
+    def finished(self) -> Image.Image:
+        """Return the picture in the size that was asked for."""
+        return self.image.reduce(OVERSAMPLE)
 
 
-def fill(pen: ImageDraw.ImageDraw, points: Points, colour: Colour, side: int) -> None:
-    """Fill the area inside ``points``."""
-    pen.polygon(pixels(points, side), fill=ink(colour))
+def _ink(colour: Colour | int) -> tuple[int, ...] | int:
+    """Return what Pillow draws with: grey values as they are, channels from 0 to 1 as 0 to 255."""
+    if isinstance(colour, int):
+        return colour
+    return tuple(round(255 * min(max(channel, 0.0), 1.0)) for channel in colour)
 
 
-def mask_of(areas: Sequence[Points], side: int) -> Image.Image:
-    """Return a picture of mode L, ``side`` x ``side``: 255 inside any of the areas, hard edges."""
-    mask = Image.new("L", (side, side))
-    pen = ImageDraw.Draw(mask)
-    for area in areas:
-        pen.polygon(pixels(area, side), fill=255)
+def mask_of(parts: Sequence[Part], side: int) -> Canvas:
+    """Return a canvas that is white inside any of the parts, else black."""
+    mask = Canvas(side, 0)
+    for part in parts:
+        mask.fill(part.area(), 255)
     return mask
 
 
 def coverage(parts: Sequence[Part], side: int) -> Plane:
     """Return the share of each pixel that the parts cover, 0 to 1, [side, side]."""
-    mask = mask_of([part.area() for part in parts], OVERSAMPLE * side)
-    return unit(mask.reduce(OVERSAMPLE))
+    return unit(mask_of(parts, side).finished())
 
 
 def unit(image: Image.Image) -> Float[np.ndarray, "..."]:

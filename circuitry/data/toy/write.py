@@ -1,16 +1,14 @@
 """A drawn, DomainNet-like image set: sixteen everyday things in six styles, made by code from a seed. No torch.
 
-1. Class and seed give a vector drawing (`shapes`).
-2. Style and seed render it (`styles`).
-
-So one seed gives the same thing in every style: ``draw("fish", "real", 7)`` and ``draw("fish", "sketch", 7)``
-show the same fish. `write_toy` takes another seed for every image of every style.
+Class and seed give a vector drawing, style and seed render it, so one seed gives the same thing in every style:
+``draw("fish", "real", 7)`` and ``draw("fish", "sketch", 7)`` show the same fish. `write_toy` takes another seed for
+every image of every style.
 """
 
 import multiprocessing
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from itertools import product
@@ -22,16 +20,23 @@ from tqdm import tqdm
 
 from circuitry.data.captions import caption
 from circuitry.data.names import chosen_names
+from circuitry.data.toy.geometry import Part
 from circuitry.data.toy.shapes import posed_drawing, shapes
-from circuitry.data.toy.styles import RENDERERS
+from circuitry.data.toy.styles_flat import clipart, infograph
+from circuitry.data.toy.styles_light import painting, real
+from circuitry.data.toy.styles_line import quickdraw, sketch
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
 from circuitry.runs.jobs import CHECKSUMS, Job, JobFolder
 from circuitry.runs.manifest import NAME
 from circuitry.runs.workers import ALONE, Rank
 
-STYLES: tuple[str, ...] = tuple(sorted(RENDERERS))
-"""The styles, by DomainNet's names."""
+RENDERERS: Mapping[str, Callable[[Sequence[Part], np.random.Generator, int], Image.Image]] = {
+    renderer.__name__: renderer for renderer in (clipart, infograph, painting, quickdraw, real, sketch)
+}
+"""Style -> how it renders parts, back to front, from a generator as an RGB image of so many pixels a side."""
+STYLES: tuple[str, ...] = tuple(RENDERERS)
+"""The styles, by DomainNet's names, sorted."""
 CLASSES: tuple[str, ...] = tuple(sorted(shapes()))
 """The things that are drawn."""
 
@@ -67,11 +72,7 @@ def draw(class_name: str, style: str, seed: int, size: int = 64) -> Image.Image:
 
 @dataclass(frozen=True)
 class DrawingSettings:
-    """Everything that shapes a drawn image set.
-
-    Raises:
-        InputError: For impossible numbers, and unknown or repeated names.
-    """
+    """Everything that shapes a drawn image set; every name once."""
 
     n_train: int = 40
     """Training images of every class in every style."""
@@ -101,7 +102,7 @@ class DrawingSettings:
 def write_toy(
     root: Path | str, settings: DrawingSettings | None = None, *, workers: int | None = None, progress: bool = True
 ) -> Path:
-    """Draw an image set into ``root``, laid out like DomainNet.
+    """Draw an image set into ``root``, laid out like DomainNet, and return it.
 
     - ``<style>/<class>/<style>_<000123>.png``: the images;
     - ``<style>_train.txt``, ``<style>_test.txt``: lines ``style/class/file label``, the label being the index in
@@ -117,9 +118,6 @@ def write_toy(
         settings: What is drawn (default: 40 training and 20 test images of everything).
         workers: Processes, which change nothing but the time (default: as many as pay off).
         progress: Whether to show a bar over classes and styles.
-
-    Returns:
-        The folder.
 
     Raises:
         InputError: For fewer than one worker, a folder of other settings, and a folder with other files.
@@ -199,38 +197,31 @@ def _write(root: Path, settings: DrawingSettings, job: Job) -> list[Path]:
     return paths
 
 
-def _images(settings: DrawingSettings) -> Iterator[tuple[str, int]]:
-    """Yield path below the root and seed of every image; no two images share a seed and a style."""
-    for style, class_name in product(settings.styles, settings.classes):
-        for number in range(settings.n_train + settings.n_test):
-            yield _image(settings, style, class_name, number)
-
-
 def _image(settings: DrawingSettings, style: str, class_name: str, number: int) -> tuple[str, int]:
+    """Return path below the root and seed of an image; no two images share a seed and a style."""
     first = (settings.seed * len(STYLES) + STYLES.index(style)) * SEEDS_PER_STYLE
     return f"{style}/{class_name}/{style}_{number:06d}.png", first + number
 
 
 def _lists(settings: DrawingSettings) -> dict[str, str]:
     """Return DomainNet's lists, by file name: the first ``n_train`` images of a class train, the others test."""
-    numbers = {
-        "train": range(settings.n_train),
-        "test": range(settings.n_train, settings.n_train + settings.n_test),
-    }
+    numbers = range(settings.n_train + settings.n_test)
+    parts = {"train": numbers[: settings.n_train], "test": numbers[settings.n_train :]}
     return {
         f"{style}_{split}.txt": "".join(
             f"{_image(settings, style, class_name, number)[0]} {label}\n"
             for label, class_name in enumerate(settings.classes)
-            for number in numbers[split]
+            for number in parts[split]
         )
-        for style, split in product(settings.styles, numbers)
+        for style, split in product(settings.styles, parts)
     }
 
 
 def _captions(settings: DrawingSettings) -> str:
     lines = ["filepath\ttitle\n"]
-    for path, seed in _images(settings):
-        style, class_name, _ = path.split("/")
+    numbers = range(settings.n_train + settings.n_test)
+    for style, class_name, number in product(settings.styles, settings.classes, numbers):
+        path, seed = _image(settings, style, class_name, number)
         rng = np.random.default_rng([seed, zlib.crc32(class_name.encode()), zlib.crc32(b"caption")])
         lines.append(f"{path}\t{caption(class_name, style, rng)}\n")
     return "".join(lines)

@@ -19,7 +19,7 @@ from circuitry.data.mixtures.base_sets import (
     shard_captions,
     validation_part,
 )
-from circuitry.data.mixtures.caption_table import CaptionedImage
+from circuitry.data.mixtures.trainer_table import CaptionedImage
 from circuitry.runs.errors import InputError
 
 # --- ImageNet-Captions -----------------------------------------------------------------------------------------------

@@ -12,9 +12,9 @@ from circuitry.data.mixtures.class_table import (
     class_key,
     imagenet_index,
     imagenet_partners,
-    spelt_as_in,
     study_held_out,
 )
+from circuitry.data.names import chosen_names
 from circuitry.runs.errors import InputError
 from tests.conftest import shared
 
@@ -66,9 +66,10 @@ def test_two_spellings_in_the_data_are_refused() -> None:
 
 
 def test_names_are_found_in_any_spelling() -> None:
-    assert spelt_as_in(["Traffic light", "axe", "traffic_light"], ["axe", "traffic-light"]) == ("traffic-light", "axe")
+    asked = ["Traffic light", "axe", "traffic_light"]
+    assert chosen_names("class", asked, ["axe", "traffic-light"], class_key) == ("traffic-light", "axe")
     with pytest.raises(InputError, match="There is no held-out class 'dog' here; available: axe, bed"):
-        spelt_as_in(["dog"], ["bed", "axe"], "held-out class")
+        chosen_names("held-out class", ["dog"], ["axe", "bed"], class_key)
 
 
 def test_the_studys_classes_that_the_data_has() -> None:

@@ -201,7 +201,7 @@ def test_the_json_says_how_it_was_made(root: Path, tmp_path: Path) -> None:
     }
     found = {(d, c): n for d, of_domain in described["counts"].items() for c, n in of_domain.items() if d != "photos"}
     assert found == {pair: n for pair, n in counts.items() if n}
-    assert {"python", "circuitry", "commit"} <= described["versions"].keys()
+    assert {"python", "clip-circuitry", "commit"} <= described["versions"].keys()
 
 
 def test_the_digest_is_that_of_the_content(root: Path, tmp_path: Path) -> None:

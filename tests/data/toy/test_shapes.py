@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from circuitry.data.toy.expressions import evaluate
-from circuitry.data.toy.shapes import posed_drawing, shapes
+from circuitry.data.toy.shapes import evaluate, posed_drawing, shapes
 
 # Class -> numbers of parts and points, and a checksum of the points, over the seeds 0 to 4.
 DRAWN: dict[str, tuple[int, int, float]] = {

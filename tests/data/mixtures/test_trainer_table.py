@@ -15,8 +15,8 @@ from pandas._libs.parsers import STR_NA_VALUES  # type: ignore[import-not-found]
 
 from circuitry.data import file_check
 from circuitry.data.file_check import FileCheck
-from circuitry.data.mixtures import caption_table as module
-from circuitry.data.mixtures.caption_table import (
+from circuitry.data.mixtures import trainer_table as module
+from circuitry.data.mixtures.trainer_table import (
     CaptionedImage,
     caption_rows,
     clean,

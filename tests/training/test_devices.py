@@ -1,43 +1,10 @@
-"""Presets of CLIP trainings, and devices that are there."""
+"""Devices that are there."""
 
-from dataclasses import replace
-
-import open_clip
 import pytest
 import torch
 
-from circuitry import Encoder, InputError
-from circuitry.models.architectures import register_model
+from circuitry import InputError
 from circuitry.training.devices import available_device
-from circuitry.training.presets import CLIP_PRESETS, clip_preset
-from circuitry.training.settings import ClipTraining
-
-
-def test_the_studys_settings() -> None:
-    study = ClipTraining(
-        model="ViT-S-32", epochs=32, batch_size=2048, lr=5e-4, warmup=2000, weight_decay=0.2, crop_scale=0.9
-    )
-    assert clip_preset("vit-s-32-cc3m") == study
-    assert clip_preset("swin-t-cc12m") == replace(study, model="swin-t")
-    captions = replace(study, model="RN50", batch_size=1024, lr=1e-3, warmup=500)
-    assert clip_preset("rn50-imagenet-captions") == captions
-    assert len(CLIP_PRESETS) == 3 * 3 + 2
-
-
-@pytest.mark.parametrize("name", CLIP_PRESETS)
-def test_presets_are_of_models_with_circuits(name: str) -> None:
-    preset = clip_preset(name)
-    with torch.device("meta"):
-        model = open_clip.create_model(register_model(preset.model), device="meta")
-    sites = Encoder.from_tower(model.visual).sites
-    assert len(sites) > 5
-
-
-def test_unknown_presets() -> None:
-    with pytest.raises(InputError, match="no preset 'rn50-cc3', did you mean rn50-cc3m\\? There are rn50-imagenet-cap"):
-        clip_preset("rn50-cc3")
-    with pytest.raises(InputError, match=r"no preset 'x'\. There are .*swin-t-cc12m, rn-tiny, vit-tiny\.$"):
-        clip_preset("x")
 
 
 def gpus(monkeypatch: pytest.MonkeyPatch, number: int) -> None:

@@ -1,9 +1,5 @@
 """The trainer's table of images and captions, ``filepath<TAB>title``, written and read as a stream. No torch.
 
-1. `caption_rows` reads such a table line by line, with or without a header.
-2. `write_table` writes one: captions cleaned, missing files and captions counted, refused or left out, duplicate
-   paths refused, and a digest of the content that does not depend on where the images lie.
-
 Memory does not grow with the images, except for 8 bytes each by which duplicates are found, so 12 million lines pass
 in a gigabyte.
 
@@ -19,6 +15,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Literal, NamedTuple, TextIO
 
@@ -80,11 +77,8 @@ def write_table(
 ) -> WrittenTable:
     """Write the table open_clip's trainer reads, whole or not at all; white space in captions becomes single spaces.
 
-    Args:
-        images: A stream of images.
-        path: Where the table is written.
-        missing_files: What happens to images whose file does not exist.
-        no_caption: What happens to images without a caption that the trainer reads as text.
+    Captions are cleaned; images without a file, or without a caption that the trainer reads as text, are refused or
+    left out and counted; the digest of the content does not depend on where the images lie.
 
     Raises:
         InputError: For no images; missing files or captions, where they are to be refused; an image twice; a path
@@ -94,45 +88,49 @@ def write_table(
         >>> write_table(caption_table("cc3m.tsv", "cc3m"), "runs/train.tsv", no_caption="skip").images
         2905954
     """
+    check_word("no_caption", no_caption, NoCaption)
     target = Path(path)
-    files = FileCheck(missing_files)
-    captions = _CaptionCheck(no_caption)
+    files, untitled = FileCheck(missing_files), Tally()
     counts: Counter[tuple[str, str]] = Counter()
     hashes = array("q")
     digest = hashlib.sha256()
     with whole_file(target) as temporary:
         with open(temporary, "w", encoding="utf-8", newline="\n") as file:
             file.write("filepath\ttitle\n")
-            for lines, digested in _batches(images, files, captions, counts, hashes):
+            for lines, digested in _batches(images, files, untitled, counts, hashes):
                 file.write(lines)
                 digest.update(digested.encode())
-        total = len(hashes) + files.missing.count + captions.missing.count
         files.refuse(f"The images for {target} include")
-        captions.refuse(total)
+        if no_caption == "refuse" and untitled.count:
+            total = len(hashes) + files.missing.count + untitled.count
+            raise InputError(
+                f"{untitled.count} of {total} images have no caption that the trainer reads as text, such as "
+                f"{untitled}; add them to the captions, or leave these images out "
+                f"(no_caption='skip', on the command line --no-caption skip)."
+            )
         if not hashes:
             raise InputError(f"There are no images to write to {target}.")
         _refuse_duplicates(temporary, hashes)
-    left_out = files.missing.count, captions.missing.count
+    left_out = files.missing.count, untitled.count
     return WrittenTable(target, len(hashes), dict(counts), *left_out, digest.hexdigest()[:16])
 
 
 def _batches(
     images: Iterable[CaptionedImage],
     files: FileCheck,
-    captions: "_CaptionCheck",
+    untitled: Tally,
     counts: Counter[tuple[str, str]],
     hashes: "array[int]",
 ) -> Iterator[tuple[str, str]]:
     """Yield pieces of the table and of the text whose digest is taken, in one loop that runs millions of times."""
     lines: list[str] = []
     digested: list[str] = []
-    unchecked = files.policy == "unchecked"
     for path, relative, domain, class_name, caption in images:
-        if not (unchecked or files.keeps(path)):
+        if not files.keeps(path):
             continue
         title = clean(caption)
         if not (title and is_text(title)):
-            captions.count(path, title)
+            untitled.add(f"{path} ({title!r})" if title else path)
             continue
         if not path.isprintable():
             _check_path(path)
@@ -146,26 +144,6 @@ def _batches(
             lines.clear()
             digested.clear()
     yield "".join(lines), "".join(digested)
-
-
-class _CaptionCheck:
-    """Counts images without a caption, or with one that the trainer would change."""
-
-    def __init__(self, policy: NoCaption) -> None:
-        check_word("no_caption", policy, NoCaption)
-        self._policy = policy
-        self.missing = Tally()
-
-    def count(self, path: str, caption: str) -> None:
-        self.missing.add(f"{path} ({caption!r})" if caption else path)
-
-    def refuse(self, total: int) -> None:
-        if self._policy == "refuse" and self.missing.count:
-            raise InputError(
-                f"{self.missing.count} of {total} images have no caption that the trainer reads as text, such as "
-                f"{self.missing}; add them to the captions, or leave these images out "
-                f"(no_caption='skip', on the command line --no-caption skip)."
-            )
 
 
 def clean(caption: str) -> str:
@@ -256,42 +234,33 @@ def caption_rows(path: str | os.PathLike[str]) -> Iterator[tuple[str, str]]:
 def _rows(table: Path, file: TextIO) -> Iterator[tuple[str, str]]:
     first = file.readline().rstrip("\r\n")
     names = [unquoted(name).strip().lower() for name in first.split("\t")]
-    place = {kind: next((names.index(name) for name in known if name in names), None) for kind, known in _KINDS}
-    path_at, caption_at = place["path"], place["caption"]
-    numbered = enumerate(file, start=2)
+    path_at, caption_at = (
+        next((names.index(name) for name in known if name in names), None) for known in (PATH_COLUMNS, CAPTION_COLUMNS)
+    )
+    lines: Iterator[tuple[int, str]] = enumerate(file, start=2)
+    columns = len(names)
     if path_at is None or caption_at is None:
-        if os.path.splitext(names[0])[1] not in IMAGE_SUFFIXES or len(names) < 2:
+        if os.path.splitext(names[0])[1] not in IMAGE_SUFFIXES or columns < 2:
             raise InputError(
                 f"The first line of {table} must be the header filepath<TAB>title, or the path of an image, a tab and "
                 f"its caption; it is {first[:200]!r}."
             )
+        lines = chain([(1, first)], lines)
         path_at, caption_at, columns = 0, 1, 2
-        yield _fields(table, 1, first, columns, path_at, caption_at)
-    else:
-        columns = len(names)
     simple = (columns, path_at, caption_at) == (2, 0, 1)
-    for number, line in numbered:
+    for number, line in lines:
         line = line.rstrip("\r\n")
-        if simple and '"' not in line:
-            name, tab, caption = line.partition("\t")
-            if tab:
-                yield name, caption
-                continue
-        if line.strip():
-            yield _fields(table, number, line, columns, path_at, caption_at)
-
-
-_KINDS = (("path", PATH_COLUMNS), ("caption", CAPTION_COLUMNS))
-
-
-def _fields(table: Path, number: int, line: str, columns: int, path_at: int, caption_at: int) -> tuple[str, str]:
-    fields = line.split("\t", 1) if (columns, path_at, caption_at) == (2, 0, 1) else line.split("\t")
-    if len(fields) != columns:
-        raise InputError(
-            f"{table}, line {number}: expected {columns} columns with tabs between them, given {len(fields)}: "
-            f"{line[:200]!r}."
-        )
-    return unquoted(fields[path_at]), unquoted(fields[caption_at])
+        if simple and '"' not in line and "\t" in line:  # nearly all of millions of lines
+            path, _, caption = line.partition("\t")
+            yield path, caption
+        elif line.strip():
+            fields = line.split("\t", 1 if simple else -1)
+            if len(fields) != columns:
+                raise InputError(
+                    f"{table}, line {number}: expected {columns} columns with tabs between them, given {len(fields)}: "
+                    f"{line[:200]!r}."
+                )
+            yield unquoted(fields[path_at]), unquoted(fields[caption_at])
 
 
 def unquoted(field: str) -> str:
