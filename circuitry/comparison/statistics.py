@@ -97,17 +97,6 @@ def paired_tests(table: pd.DataFrame) -> pd.DataFrame:
         nothing = len(difference) < 2 or not difference.any()
         p = float("nan") if nothing else float(stats.wilcoxon(difference).pvalue)
         rows.append((a, b, float(difference.mean()) if len(difference) else float("nan"), len(difference), p))
-    out = pd.DataFrame(rows, columns=["domain_a", "domain_b", "difference", "n_classes", "p"])
-    return out.assign(p_holm=_holm(out["p"].to_numpy(dtype=float)))
-
-
-def _holm(p: np.ndarray) -> np.ndarray:
-    """Holm's step-down correction; NaN stays NaN and does not count."""
-    out = np.full_like(p, np.nan)
-    tested = np.flatnonzero(~np.isnan(p))
-    order = tested[np.argsort(p[tested])]
-    running = 0.0
-    for rank, index in enumerate(order):
-        running = max(running, min(1.0, p[index] * (len(tested) - rank)))
-        out[index] = running
-    return out
+    tests = pd.DataFrame(rows, columns=["domain_a", "domain_b", "difference", "n_classes", "p"])
+    tested = tests["p"].astype(float).dropna().sort_values()
+    return tests.assign(p_holm=(tested * np.arange(len(tested), 0, -1)).clip(upper=1).cummax())
