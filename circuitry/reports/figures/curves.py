@@ -10,12 +10,12 @@ from circuitry.reports.figures.style import (
     GREY,
     Mark,
     add_key,
+    add_points,
     capitalised,
     interval_note,
     marks_for,
     need_values,
     style,
-    whiskers,
 )
 
 RANDOM_LINE = {"color": GREY, "width": 1.2, "dash": "dot"}
@@ -37,10 +37,10 @@ def faithfulness_curves(
         circuit: Whose curve is drawn: ``kept``, or ``complement`` for completeness.
         measure: What the values are.
         title: Heading; default: the measure.
-        marks: Look of every domain; default: `domain_marks` of the table's.
+        marks: Look of every domain.
 
     Raises:
-        InputError: for a missing column, two rows for one point, or no rows of that circuit.
+        InputError: for no rows of that circuit.
     """
     columns = ("domain", "circuit", "fraction", "value", "low", "high")
     check_table(curves, "curves", columns, key=("domain", "circuit", "fraction"))
@@ -49,8 +49,13 @@ def faithfulness_curves(
     figure = go.Figure()
     for name in ("random", circuit):  # random units first: they cover no circuit
         for domain, part in curves[curves["circuit"] == name].groupby("domain"):
-            rows = part.sort_values("fraction")
-            _add_curve(figure, str(domain), name, rows, None if name == "random" else looks[str(domain)])
+            rows = part.assign(percent=100 * part["fraction"]).sort_values("fraction")
+            if name == "random":
+                look = {"name": f"{domain}, random units", "mode": "lines", "line": RANDOM_LINE}
+            else:
+                look = {"name": domain, "showlegend": True, **looks[str(domain)].line(rows)}
+            hover = f"<b>{domain}</b>, {name}<br>%{{x:.3g}} % of units: %{{y:.3f}}"
+            add_points(figure, rows, "percent", "value", [], hover, **look)
     if "random" in set(curves["circuit"]):
         add_key(figure, "random units", mode="lines", line=RANDOM_LINE)
     named = f"{measure} of the complement" if circuit == "complement" else measure
@@ -61,23 +66,3 @@ def faithfulness_curves(
     figure.update_xaxes(title_text="units kept at every site (%)", type="log", tickvals=[0.1, 1, 10, 100])
     figure.update_yaxes(title_text=named)
     return figure
-
-
-def _add_curve(figure: go.Figure, domain: str, circuit: str, rows: pd.DataFrame, mark: Mark | None) -> None:
-    """Draw a line with the domain's mark, or without one that of random units."""
-    if mark is None:
-        looks = {"name": f"{domain}, random units", "mode": "lines", "line": RANDOM_LINE, "showlegend": False}
-    else:
-        looks = {
-            "name": domain,
-            "mode": "lines+markers",
-            "line": {"color": mark.colour, "width": 2.2},
-            "marker": {"symbol": mark.symbol, "size": 9, "line": {"color": "white", "width": 1}},
-            "error_y": whiskers(rows, mark.colour),
-        }
-    figure.add_scatter(
-        x=100 * rows["fraction"],
-        y=rows["value"],
-        hovertemplate=f"<b>{domain}</b>, {circuit}<br>%{{x:.3g}} % of units: %{{y:.3f}}<extra></extra>",
-        **looks,
-    )

@@ -7,9 +7,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -19,6 +17,7 @@ from circuitry.reports.figures.style import (
     INK,
     MARKS,
     Mark,
+    add_points,
     capitalised,
     faint,
     interval_note,
@@ -26,7 +25,6 @@ from circuitry.reports.figures.style import (
     marks_for,
     need_values,
     style,
-    whiskers,
 )
 from circuitry.representations.probes import TARGETS
 
@@ -38,13 +36,6 @@ LINES_SHARE, UNITS_SHARE = 0.3, 0.8
 
 LABELS_BELOW_EACH_OTHER = 21
 """Labels that fit beside the axis; ends of lines that are closer are moved apart."""
-
-
-class _Reference(NamedTuple):
-    label: str
-    table: pd.DataFrame
-    """Columns site, value."""
-    dash: str
 
 
 def overlap_over_depth(
@@ -70,67 +61,50 @@ def overlap_over_depth(
         measure: What ``value`` is, with its unit: the title of the vertical axis.
         chance_label: Name of the dotted line.
         title: Heading; default: the measure.
-        marks: Look of every domain; default: `domain_marks` of the table's.
+        marks: Look of every domain.
 
     Raises:
-        InputError: for a missing column, two rows for one point, or a site that the depth table lacks.
+        InputError: for a site that the depth table lacks.
     """
     check_table(depth, "depth", ("domain", "site", "value", "low", "high"), key=("domain", "site"))
     need_values(depth, "depth", "site", sites)
-    references = []
+    looks = marks_for(depth["domain"], marks)
+    lines = []  # name, label of the end, rows at the sites, looks
     for label, name, table, dash in (
         ("split-half ceiling", "ceiling", ceiling, "dash"),
         (chance_label, "chance", chance, "dot"),
     ):
         if table is not None:
             check_table(table, name, ("site", "value"), key=("site",))
-            references.append(_Reference(label, table, dash))
-    looks = marks_for(depth["domain"], marks)
-    figure = go.Figure()
-    ends = [_add_reference(figure, reference, sites) for reference in references]
+            look = {"mode": "lines", "line": {"color": GREY, "dash": dash, "width": 2}}
+            lines.append((label, f'<span style="color:{GREY}">{label}</span>', _along(table, ["value"], sites), look))
     domains = sorted(set(depth["domain"]))
     for i, domain in enumerate(domains):
-        rows = depth[depth["domain"] == domain].set_index("site").reindex(list(sites))
-        shift = LINES_SHARE * ((i + 0.5) / len(domains) - 0.5)
-        _add_line(figure, domain, rows, shift, looks[domain])
-        ends.append((_last(rows["value"]), marked(domain, looks[domain])))
+        own, shift = depth[depth["domain"] == domain], LINES_SHARE * ((i + 0.5) / len(domains) - 0.5)
+        rows = _along(own, ["value", "low", "high"], sites, shift)
+        lines.append((domain, marked(domain, looks[domain]), rows, looks[domain].line(rows)))
+    figure = go.Figure()
+    for name, _, rows, look in lines:
+        told = ["low", "high"] if "low" in rows else []
+        interval = "<br>interval %{customdata[0]:.3f} to %{customdata[1]:.3f}" if told else ""
+        hover = f"<b>{name}</b><br>%{{text}}: %{{y:.3f}}{interval}"
+        add_points(figure, rows, "place", "value", told, hover, name=name, text=rows["site"], **look)
     style(figure, title=title or f"{capitalised(measure)} by site", subtitle=interval_note(depth), height=500)
     _site_axis(figure, sites, _kept_units(chance), _repeats(depth, sites))
-    low, high = _value_range(depth[depth["site"].isin(sites)], references)
+    values = pd.concat([rows for *_, rows, _ in lines])[["value", "low", "high"]].astype(float)
+    low, high = min(0.0, values.min(axis=None)), values.max(axis=None)
+    room = 0.06 * (high - low)
+    low, high = low - (room if low < 0 else 0.0), high + room
     figure.update_yaxes(title_text=measure, range=[low, high])
+    ends = [(_last(rows["value"]), label) for _, label, rows, _ in lines]
     label_ends(figure, ends, x=len(sites) - 1 + LINES_SHARE / 2, gap=(high - low) / LABELS_BELOW_EACH_OTHER)
     return figure
 
 
-def _add_reference(figure: go.Figure, reference: _Reference, sites: Sequence[str]) -> tuple[float, str]:
-    """Draw the line and return its end and its label."""
-    values = reference.table.set_index("site")["value"].reindex(list(sites))
-    figure.add_scatter(
-        name=reference.label,
-        x=list(range(len(sites))),
-        y=values,
-        mode="lines",
-        line={"color": GREY, "dash": reference.dash, "width": 2},
-        text=list(sites),
-        hovertemplate=f"<b>{reference.label}</b><br>%{{text}}: %{{y:.3f}}<extra></extra>",
-    )
-    return _last(values), f'<span style="color:{GREY}">{reference.label}</span>'
-
-
-def _add_line(figure: go.Figure, domain: str, rows: pd.DataFrame, shift: float, mark: Mark) -> None:
-    figure.add_scatter(
-        name=domain,
-        x=[place + shift for place in range(len(rows))],
-        y=rows["value"],
-        error_y=whiskers(rows, mark.colour),
-        mode="lines+markers",
-        line={"color": mark.colour, "width": 2.2},
-        marker={"symbol": mark.symbol, "size": 9, "line": {"color": "white", "width": 1}},
-        text=list(rows.index),
-        customdata=rows[["low", "high"]],
-        hovertemplate=f"<b>{domain}</b><br>%{{text}}: %{{y:.3f}}"
-        "<br>interval %{customdata[0]:.3f} to %{customdata[1]:.3f}<extra></extra>",
-    )
+def _along(table: pd.DataFrame, columns: list[str], sites: Sequence[str], shift: float = 0.0) -> pd.DataFrame:
+    """Return the columns at the sites, and each site's place on the axis."""
+    rows = table.set_index("site")[columns].reindex(list(sites)).reset_index()
+    return rows.assign(place=[place + shift for place in range(len(sites))])
 
 
 def _site_axis(figure: go.Figure, sites: Sequence[str], *notes: Mapping[str, str]) -> None:
@@ -157,15 +131,6 @@ def _repeats(depth: pd.DataFrame, sites: Sequence[str]) -> dict[str, str]:
     wide = depth.pivot(index="site", columns="domain", values=["value", "low", "high"]).reindex(list(sites))
     same = (wide.eq(wide.shift()) | (wide.isna() & wide.shift().isna())).all(axis=1)
     return {site: f"repeats {before}" for before, site in pairwise(sites) if same[site]}
-
-
-def _value_range(depth: pd.DataFrame, references: Sequence[_Reference]) -> tuple[float, float]:
-    """Return the ends of an axis that holds everything drawn, from zero, with room at the top."""
-    tables = [depth[["value", "low", "high"]], *(reference.table[["value"]] for reference in references)]
-    values = np.concatenate([table.to_numpy(dtype=float).ravel() for table in tables])
-    low, high = min(0.0, float(np.nanmin(values))), float(np.nanmax(values))
-    room = 0.06 * (high - low)
-    return low - (room if low < 0 else 0.0), high + room
 
 
 def _last(values: pd.Series) -> float:
@@ -224,10 +189,10 @@ def cka_over_depth(
         ceilings: From `compare_representation_halves`; the mean over domains is drawn dashed.
         kernel: Which of the table's kernels is drawn.
         title: Heading; default: the measure.
-        marks: Look of every domain; default: `domain_marks` of the table's.
+        marks: Look of every domain.
 
     Raises:
-        InputError: for a missing column, or a kernel that the table lacks.
+        InputError: for a kernel that the table lacks.
     """
     check_table(domains, "domains", ("site", "domain", "kernel", "null_mean"), key=("site", "domain", "kernel"))
     need_values(domains, "domains", "kernel", [kernel])
@@ -254,9 +219,6 @@ def probes_over_depth(sites: pd.DataFrame, *, title: str | None = None) -> go.Fi
     Args:
         sites: ``sites`` of `probe_sites`, in order.
         title: Heading; default: the measure.
-
-    Raises:
-        InputError: for a missing column, or two rows for one point.
     """
     check_table(sites, "sites", ("site", "target", "chance"), key=("site", "target"))
     table = sites.rename(columns={"target": "domain"})
@@ -286,22 +248,17 @@ def effects_over_depth(
         title: Heading; default: the measure.
 
     Raises:
-        InputError: for a missing column, two rows for one unit, or a site that the table lacks.
+        InputError: for a site that the table lacks.
     """
     check_table(effects, "effects", ("site", "index", "value"), key=("site", "index"))
     need_values(effects, "effects", "site", sites)
     figure = go.Figure()
     for place, site in enumerate(sites):
         rows = effects[effects["site"] == site]
-        figure.add_scatter(
-            name=site,
-            x=place + UNITS_SHARE * ((rows["index"] + 0.5) / (rows["index"].max() + 1) - 0.5),
-            y=rows["value"],
-            mode="markers",
-            marker={"color": INK, "size": 5, "opacity": 0.55},
-            customdata=rows[["index"]],
-            hovertemplate=f"<b>{site}</b>, unit %{{customdata[0]}}<br>{measure} %{{y:.4f}}<extra></extra>",
-        )
+        rows = rows.assign(place=place + UNITS_SHARE * ((rows["index"] + 0.5) / (rows["index"].max() + 1) - 0.5))
+        hover = f"<b>{site}</b>, unit %{{customdata[0]}}<br>{measure} %{{y:.4f}}"
+        marker = {"color": INK, "size": 5, "opacity": 0.55}
+        add_points(figure, rows, "place", "value", ["index"], hover, name=site, marker=marker)
     style(figure, title=title or f"{capitalised(measure)} by unit", height=460)
     figure.add_hline(y=0, line={"color": GREY, "width": 1})
     _site_axis(figure, sites)

@@ -9,6 +9,7 @@
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
@@ -19,6 +20,7 @@ from circuitry.reports.figures.style import (
     INK,
     Mark,
     add_key,
+    add_points,
     capitalised,
     faint,
     marked,
@@ -26,9 +28,9 @@ from circuitry.reports.figures.style import (
     need_values,
     small_multiples,
     style,
+    tell_apart,
     whiskers,
 )
-from circuitry.runs.errors import InputError
 from circuitry.training.generalization import logit
 
 TEXT_SYMBOL = "x"
@@ -60,66 +62,39 @@ def embedding_maps(
             ``x``, ``y``, ``method``: tables of `map_table`.
         title: Heading.
         marks: Look of every domain; default: `domain_marks` of the images'.
-
-    Raises:
-        InputError: for a missing column, or no rows.
     """
     check_table(points, "points", ("model", "kind", "domain", "class", "x", "y", "method"), key=())
     points = points.fillna({"domain": ""})  # an empty name read from CSV
-    images, texts = points[points["kind"] == "image"], points[points["kind"] == "text"]
-    domains, models = sorted(set(images["domain"])), list(dict.fromkeys(points["model"]))
+    methods = points.groupby("model", sort=False)["method"].first()
+    domains = sorted(set(points.loc[points["kind"] == "image", "domain"]))
     looks = marks_for(domains, marks)
-    methods = points.groupby("model")["method"].first()
-    titles = [f"{model}<br>{faint(methods[model])}" for model in models]
-    figure, places = small_multiples(titles, columns=len(models), height=420, horizontal_spacing=0.03)
-    for model, place in zip(models, places, strict=True):
-        for domain in domains:
-            rows = images[(images["model"] == model) & (images["domain"] == domain)]
-            marker = {"symbol": looks[domain].symbol, "color": looks[domain].colour, "size": 6, "opacity": 0.7}
-            figure.add_trace(_cloud(rows, domain, domain, marker), **place)
-        for said, rows in texts[texts["model"] == model].groupby("domain"):
-            colour = looks[str(said)].colour if said in looks else INK
-            marker = {"symbol": TEXT_SYMBOL, "color": colour, "size": 8, "line": {"color": "white", "width": 1}}
-            figure.add_trace(_cloud(rows, f"texts, {said}" if said else "texts", "texts", marker), **place)
+    titles = [f"{model}<br>{faint(method)}" for model, method in methods.items()]
+    figure, places = small_multiples(titles, columns=len(titles), height=420, horizontal_spacing=0.03)
+    square = {"showticklabels": False, "showgrid": False, "showline": True, "mirror": True, "constrain": "domain"}
+    for model, place in zip(methods.index, places, strict=True):
+        own = points[points["model"] == model]
+        for (kind, domain), rows in own.groupby(["kind", "domain"]):
+            if kind == "image":
+                name, group, marker = domain, domain, looks[domain].marker(6, opacity=0.7)
+            else:
+                name, group = f"texts, {domain}" if domain else "texts", "texts"
+                colour = looks[domain].colour if domain in looks else INK
+                marker = {"symbol": TEXT_SYMBOL, "color": colour, "size": 8, "line": {"color": "white", "width": 1}}
+            hover = f"<b>%{{customdata[0]}}</b>, {name}"
+            add_points(figure, rows, "x", "y", ["class"], hover, name=name, legendgroup=group, marker=marker, **place)
+        low, high = own[["x", "y"]].min(), own[["x", "y"]].max()
+        middle, half = (low + high) / 2, float(0.54 * (high - low).max()) or 1.0  # all maps get boxes of one size
+        figure.update_xaxes(**square, range=[middle["x"] - half, middle["x"] + half], **place)
+        figure.update_yaxes(**square, range=[middle["y"] - half, middle["y"] + half], **place)
     for domain in domains:  # small, faint points would be hard to see as keys
-        marker = {"symbol": looks[domain].symbol, "color": looks[domain].colour, "size": 9}
-        add_key(figure, domain, mode="markers", marker=marker, legendgroup=domain)
-    if len(texts):
+        add_key(figure, domain, mode="markers", marker=looks[domain].marker(9), legendgroup=domain)
+    if "text" in set(points["kind"]):
         marker = {"symbol": TEXT_SYMBOL, "color": GREY, "size": 9}
         add_key(figure, "texts (colour: style)", mode="markers", marker=marker, legendgroup="texts")
     style(figure, title=title, legend=True)
     figure.update_layout(margin={"l": 10, "r": 10, "b": 40})
-    box = {"showticklabels": False, "showgrid": False, "showline": True, "mirror": True, "constrain": "domain"}
-    figure.update_xaxes(**box)
-    figure.update_yaxes(**box)
-    for model, place in zip(models, places, strict=True):
-        across, up = (_around(points.loc[points["model"] == model, axis]) for axis in ("x", "y"))
-        half = max(across[1], up[1])  # a square, so that all maps get boxes of one size
-        figure.update_xaxes(range=[across[0] - half, across[0] + half], **place)
-        figure.update_yaxes(range=[up[0] - half, up[0] + half], **place)
     figure.for_each_yaxis(lambda axis: axis.update(scaleanchor=axis.anchor))
     return figure
-
-
-def _around(values: pd.Series) -> tuple[float, float]:
-    """Return middle and half width of an axis that holds the values with some room."""
-    low, high = float(values.min()), float(values.max())
-    return (low + high) / 2, 0.54 * (high - low) or 1.0
-
-
-def _cloud(rows: pd.DataFrame, name: str, group: str, marker: Mapping[str, object]) -> go.Scatter:
-    """Return the rows as points that the legend's entry of that group can hide."""
-    return go.Scatter(
-        name=name,
-        legendgroup=group,
-        showlegend=False,
-        x=rows["x"],
-        y=rows["y"],
-        mode="markers",
-        marker=marker,
-        customdata=rows[["class"]],
-        hovertemplate=f"<b>%{{customdata[0]}}</b>, {name}<extra></extra>",
-    )
 
 
 def separation_panels(
@@ -142,34 +117,61 @@ def separation_panels(
         references: A number by measure, drawn as a dotted line: what guessing reaches.
         columns: Panels in a row.
         title: Heading.
-        marks: Look of every domain; default: `domain_marks` of the table's.
+        marks: Look of every domain.
 
     Raises:
-        InputError: for a missing column, two rows for one mark, a measure that the table lacks, or more models than
-            symbols.
+        InputError: for a measure that the table lacks, or more models than symbols.
     """
     names = ("measure", "model", "domain", "value", "low", "high")
     check_table(summary, "summary", names, key=("measure", "model", "domain"))
     need_values(summary, "summary", "measure", measures)
-    symbols = _model_symbols(summary)
+    symbols = tell_apart(summary["model"], MODEL_SYMBOLS, "models")
     domains = sorted(set(summary["domain"]))
     looks = marks_for(domains, marks)
-    titles = [capitalised(measure).replace(" ", "<br>", 1) for measure in measures]
-    height = 34 * max(len(domains), 3)
-    figure, places = small_multiples(
-        titles, columns=columns, height=height, gap=80, shared_yaxes=True, horizontal_spacing=0.04
-    )
     rows = {domain: row for row, domain in enumerate(domains)}
+    shifts = {model: MODELS_SHARE * ((i + 0.5) / len(symbols) - 0.5) for i, model in enumerate(symbols)}
+    colours = {domain: looks[domain].colour for domain in domains}
+
+    def placed(table: pd.DataFrame, measure: str, model: str) -> pd.DataFrame:
+        own = table[(table["measure"] == measure) & (table["model"] == model) & table["domain"].isin(domains)]
+        return own.assign(
+            height=own["domain"].map(rows).astype(float) + shifts[model], colour=own["domain"].map(colours)
+        )
+
+    titles = [capitalised(measure).replace(" ", "<br>", 1) for measure in measures]
+    figure, places = small_multiples(
+        titles,
+        columns=columns,
+        height=34 * max(len(domains), 3),
+        gap=80,
+        shared_yaxes=True,
+        horizontal_spacing=0.04,
+    )
     for measure, place in zip(measures, places, strict=True):
         if references and measure in references:
-            figure.add_trace(_reference(references[measure], len(domains)), **place)
-        for level, (model, symbol) in enumerate(symbols.items()):
-            shift = MODELS_SHARE * ((level + 0.5) / len(symbols) - 0.5)
-            heights = {domain: row + shift for domain, row in rows.items()}
-            for table, draw in ((seeds, _seed_points), (summary, _model_points)):
-                if table is not None:
-                    chosen = table[(table["measure"] == measure) & (table["model"] == model)]
-                    figure.add_trace(draw(chosen[chosen["domain"].isin(domains)], heights, looks, symbol), **place)
+            _add_guessing(figure, references[measure], len(domains), place)
+        for model, symbol in symbols.items():
+            if seeds is not None:
+                own, hover = placed(seeds, measure, model), "<b>%{customdata[0]}</b>, seed %{customdata[1]}: %{x:.3f}"
+                stroke = _stroke(list(own["colour"]))
+                add_points(
+                    figure, own, "value", "height", ["domain", "seed"], hover, name="seeds", marker=stroke, **place
+                )
+            own = placed(summary, measure, model)
+            outline = {"width": 2 if symbol.endswith("-open") else 0}
+            add_points(
+                figure,
+                own,
+                "value",
+                "height",
+                ["domain", "model", "low", "high"],
+                "<b>%{customdata[0]}</b>, %{customdata[1]}: %{x:.3f}"
+                "<br>interval %{customdata[2]:.3f} to %{customdata[3]:.3f}",
+                name=model,
+                marker={"symbol": symbol, "size": 9, "color": own["colour"], "line": outline},
+                error_x=whiskers(own, GREY),
+                **place,
+            )
     for model, symbol in symbols.items():
         add_key(figure, model, mode="markers", marker={"symbol": symbol, "color": INK, "size": 9})
     add_key(figure, "95 % interval", mode="lines", line={"color": GREY, "width": 1.3})
@@ -184,19 +186,9 @@ def separation_panels(
     return figure
 
 
-def _model_symbols(summary: pd.DataFrame) -> dict[str, str]:
-    models = list(dict.fromkeys(summary["model"]))
-    if len(models) > len(MODEL_SYMBOLS):
-        raise InputError(
-            f"At most {len(MODEL_SYMBOLS)} models can be told apart in one figure, {len(models)} were given; "
-            "draw fewer of them."
-        )
-    return dict(zip(models, MODEL_SYMBOLS, strict=False))
-
-
-def _reference(value: float, rows: int) -> go.Scatter:
-    """Return a dotted line as a trace, which the range of its axis takes in; a shape would be left outside."""
-    return go.Scatter(
+def _add_guessing(figure: go.Figure, value: float, rows: int, place: Mapping[str, int]) -> None:
+    """Draw a dotted line as a trace, which the range of its axis takes in; a shape would be left outside."""
+    figure.add_scatter(
         name="reference",
         showlegend=False,
         x=[value, value],
@@ -205,45 +197,12 @@ def _reference(value: float, rows: int) -> go.Scatter:
         marker={"size": 9, "opacity": 0},  # unseen, but plotly leaves room around markers
         line=GUESSING,
         hovertemplate="guessing %{x:.3f}<extra></extra>",
+        **place,
     )
 
 
 def _stroke(colour: str | list[str]) -> dict[str, object]:
     return {"symbol": "line-ns", "size": 9, "line": {"width": 1.5, "color": colour}}
-
-
-def _seed_points(
-    rows: pd.DataFrame, heights: Mapping[str, float], looks: Mapping[str, Mark], symbol: str
-) -> go.Scatter:
-    return go.Scatter(
-        name="seeds",
-        showlegend=False,
-        x=rows["value"],
-        y=[heights[domain] for domain in rows["domain"]],
-        mode="markers",
-        marker=_stroke([looks[domain].colour for domain in rows["domain"]]),
-        customdata=rows[["domain", "seed"]],
-        hovertemplate="<b>%{customdata[0]}</b>, seed %{customdata[1]}: %{x:.3f}<extra></extra>",
-    )
-
-
-def _model_points(
-    rows: pd.DataFrame, heights: Mapping[str, float], looks: Mapping[str, Mark], symbol: str
-) -> go.Scatter:
-    colours = [looks[domain].colour for domain in rows["domain"]]
-    outline = {"width": 2 if symbol.endswith("-open") else 0}
-    return go.Scatter(
-        name=str(rows["model"].iloc[0]) if len(rows) else "",
-        showlegend=False,
-        x=rows["value"],
-        y=[heights[domain] for domain in rows["domain"]],
-        mode="markers",
-        marker={"symbol": symbol, "size": 9, "color": colours, "line": outline},
-        error_x=whiskers(rows, GREY),
-        customdata=rows[["domain", "model", "low", "high"]],
-        hovertemplate="<b>%{customdata[0]}</b>, %{customdata[1]}: %{x:.3f}"
-        "<br>interval %{customdata[2]:.3f} to %{customdata[3]:.3f}<extra></extra>",
-    )
 
 
 def measure_against_measure(
@@ -261,35 +220,35 @@ def measure_against_measure(
         x: Measure of the horizontal axis.
         y: Measure of the vertical axis.
         title: Heading; default: the two measures.
-        marks: Look of every domain; default: `domain_marks` of the table's.
+        marks: Look of every domain.
 
     Raises:
-        InputError: for a missing column, two rows for one point, or a measure that the table lacks.
+        InputError: for a measure that the table lacks.
     """
     check_table(summary, "summary", ("measure", "model", "domain", "value"), key=("measure", "model", "domain"))
     need_values(summary, "summary", "measure", (x, y))
-    models = list(_model_symbols(summary))
+    models = list(tell_apart(summary["model"], MODEL_SYMBOLS, "models"))
     looks = marks_for(summary["domain"], marks)
     wide = summary.pivot(index=["domain", "model"], columns="measure", values="value")[[x, y]].dropna()
     ends = {models[0]: "circle", models[-1]: "circle-open"}
     figure = go.Figure()
     for domain in sorted(set(wide.index.get_level_values("domain"))):
-        rows = wide.loc[domain].reindex(list(ends)).dropna()
-        mark = looks[domain]
+        rows, mark = wide.loc[domain].reindex(list(ends)).dropna().reset_index(), looks[domain]
         hollow = f"{mark.symbol}-dot" if mark.symbol.endswith("-open") else f"{mark.symbol}-open"
-        symbols = {models[-1]: hollow, models[0]: mark.symbol}
-        outline = {"width": 2, "color": mark.colour}
-        figure.add_scatter(
+        symbols = [mark.symbol if model == models[0] else hollow for model in rows["model"]]
+        add_points(
+            figure,
+            rows,
+            x,
+            y,
+            ["model"],
+            f"<b>{domain}</b>, %{{customdata[0]}}<br>{x} %{{x:.3f}}<br>{y} %{{y:.3f}}",
             name=domain,
-            x=rows[x],
-            y=rows[y],
+            showlegend=True,
             mode="lines+markers",
             line={"color": mark.colour, "width": 1.5},
-            marker={"symbol": [symbols[model] for model in rows.index], "size": 11, "color": mark.colour}
-            | {"opacity": 1, "line": outline},
+            marker=mark.marker(11, opacity=1, line={"width": 2, "color": mark.colour}) | {"symbol": symbols},
             cliponaxis=False,
-            customdata=[[model] for model in rows.index],
-            hovertemplate=f"<b>{domain}</b>, %{{customdata[0]}}<br>{x} %{{x:.3f}}<br>{y} %{{y:.3f}}<extra></extra>",
         )
     for model, symbol in ends.items():
         add_key(figure, model, mode="markers", marker={"symbol": symbol, "color": INK, "size": 9})
@@ -319,29 +278,25 @@ def attribution_against_patching(
         title: Heading.
 
     Raises:
-        InputError: for a missing column, two rows for one unit, or a site that the points lack.
+        InputError: for a site that the points lack.
     """
     check_table(points, "points", ("site", "unit", "top", "attributed", "exact"), key=("site", "unit"))
     need_values(points, "points", "site", sites)
-    notes = {} if correlations is None else _notes(correlations)
+    notes = {}
+    if correlations is not None:
+        check_table(correlations, "correlations", ("site", "sample", "pearson", "spearman"), key=("site", "sample"))
+        rows = correlations[correlations["sample"] == "random"].itertuples()
+        notes = {row.site: faint(f"r {row.pearson:.2f}, ρ {row.spearman:.2f}") for row in rows}
     titles = [f"{site}<br>{notes.get(site, '')}" for site in sites]
     figure, places = small_multiples(titles, columns=columns, height=170, gap=85, horizontal_spacing=0.07)
+    hover = "unit %{customdata[0]}<br>attributed %{x:.4f}<br>exact %{y:.4f}"
     for site, place in zip(sites, places, strict=True):
-        part = points[points["site"] == site]
-        scores = part[["attributed", "exact"]].to_numpy(dtype=float)
+        own = points[points["site"] == site]
+        scores = own[["attributed", "exact"]].to_numpy(dtype=float)
         ends = [float(scores.min()), float(scores.max())]
         figure.add_scatter(x=ends, y=ends, mode="lines", line=AGREE, hoverinfo="skip", showlegend=False, **place)
-        figure.add_scatter(
-            name=site,
-            showlegend=False,
-            x=part["attributed"],
-            y=part["exact"],
-            mode="markers",
-            marker={"color": INK, "size": 6, "symbol": ["circle" if top else "circle-open" for top in part["top"]]},
-            customdata=part[["unit"]],
-            hovertemplate="unit %{customdata[0]}<br>attributed %{x:.4f}<br>exact %{y:.4f}<extra></extra>",
-            **place,
-        )
+        marker = {"color": INK, "size": 6, "symbol": np.where(own["top"], "circle", "circle-open")}
+        add_points(figure, own, "attributed", "exact", ["unit"], hover, name=site, marker=marker, **place)
     add_key(figure, "largest scores", mode="markers", marker={"color": INK, "symbol": "circle"})
     add_key(figure, "random units", mode="markers", marker={"color": INK, "symbol": "circle-open"})
     add_key(figure, "exact = attributed", mode="lines", line=AGREE)
@@ -352,15 +307,6 @@ def attribution_against_patching(
         figure.update_xaxes(title_text="attributed", **place)
     figure.update_yaxes(title_text="exact (patching)", col=1)
     return figure
-
-
-def _notes(correlations: pd.DataFrame) -> dict[str, str]:
-    check_table(correlations, "correlations", ("site", "sample", "pearson", "spearman"), key=("site", "sample"))
-    chosen = correlations[correlations["sample"] == "random"]
-    return {
-        str(site): faint(f"r {pearson:.2f}, ρ {spearman:.2f}")
-        for site, pearson, spearman in zip(chosen["site"], chosen["pearson"], chosen["spearman"], strict=True)
-    }
 
 
 def robustness_scatter(
@@ -377,7 +323,7 @@ def robustness_scatter(
         title: Heading.
 
     Raises:
-        InputError: for a missing column, two rows for one point, or more settings than symbols.
+        InputError: for more settings than symbols.
     """
     counts = ("n_natural", "n_test")
     columns = ("test_domain", "setting", "run", "epoch", "natural", "test", "expected", *counts)
@@ -388,8 +334,9 @@ def robustness_scatter(
         height=logit(points["test"], points["n_test"]),
         line=logit(points["expected"], points["n_test"]),
     )
+    symbols = tell_apart(points["setting"], SETTING_SYMBOLS, "settings")
+    shades = sample_colorscale("Viridis", [0.9 * i / max(len(symbols) - 1, 1) for i in range(len(symbols))])
     domains = sorted(set(points["test_domain"]))
-    looks = _setting_looks(list(dict.fromkeys(points["setting"])))
     figure, places = small_multiples(
         domains, columns=len(domains), height=300, shared_yaxes=True, horizontal_spacing=0.04
     )
@@ -401,19 +348,19 @@ def robustness_scatter(
             line = go.Scatter(x=fitted["at"], y=fitted["line"], mode="lines", line={"color": GREY, "width": 1.5})
             line.update(name="line of natural-only models", legendgroup="line", showlegend=first, hoverinfo="skip")
             figure.add_trace(line, **place)
-        for setting, marker in looks.items():
-            chosen = rows[rows["setting"] == setting]
-            figure.add_scatter(
+        for (setting, symbol), shade in zip(symbols.items(), shades, strict=True):
+            add_points(
+                figure,
+                rows[rows["setting"] == setting],
+                "at",
+                "height",
+                ["run", "epoch", "natural", "test"],
+                f"<b>%{{customdata[0]}}</b>, epoch %{{customdata[1]}}<br>{natural} %{{customdata[2]:.1%}}"
+                f"<br>{domain} %{{customdata[3]:.1%}}",
                 name=setting,
                 legendgroup=setting,
                 showlegend=first,
-                x=chosen["at"],
-                y=chosen["height"],
-                mode="markers",
-                marker=marker,
-                customdata=chosen[["run", "epoch", "natural", "test"]],
-                hovertemplate="<b>%{customdata[0]}</b>, epoch %{customdata[1]}<br>" + natural + " %{customdata[2]:.1%}"
-                f"<br>{domain} %{{customdata[3]:.1%}}<extra></extra>",
+                marker={"symbol": symbol, "color": shade, "size": 9},
                 **place,
             )
     style(figure, title=title, subtitle="logit axes; none or all right: drawn half an image inwards", legend=True)
@@ -423,17 +370,3 @@ def robustness_scatter(
     figure.update_yaxes(**written)
     figure.update_yaxes(title_text="accuracy in the test domain (%)", col=1)
     return figure
-
-
-def _setting_looks(settings: Sequence[str]) -> dict[str, dict[str, object]]:
-    """Return the marker of every setting, dark to light in the order of the table."""
-    if len(settings) > len(SETTING_SYMBOLS):
-        raise InputError(
-            f"At most {len(SETTING_SYMBOLS)} settings can be told apart in one figure, {len(settings)} were given; "
-            "draw fewer of them."
-        )
-    shades = sample_colorscale("Viridis", [0.9 * i / max(len(settings) - 1, 1) for i in range(len(settings))])
-    return {
-        setting: {"symbol": symbol, "color": shade, "size": 9}
-        for setting, symbol, shade in zip(settings, SETTING_SYMBOLS, shades, strict=False)
-    }
