@@ -36,8 +36,6 @@ def faithfulness_curves(
             ``low``, ``high``: tables of `FaithfulnessCurve` of one ranking and measure; see `curves_by_domain`.
         circuit: Whose curve is drawn: ``kept``, or ``complement`` for completeness.
         measure: What the values are.
-        title: Heading; default: the measure.
-        marks: Look of every domain.
 
     Raises:
         InputError: for no rows of that circuit.

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from einops import reduce
 from scipy.cluster.hierarchy import leaves_list, linkage, optimal_leaf_ordering
 from scipy.spatial.distance import squareform
 
@@ -49,11 +50,9 @@ def similarity_heatmap(
     Args:
         matrix: Index = columns = domains; where the diagonal is empty, nothing is dotted. The names of index and
             columns, where given, become the titles of the axes (say "circuit of", "images of").
-        title: Heading.
         measure: What the numbers are, for the line under the heading.
         diagonal: What the numbers on the diagonal are, for the same line.
         clustered: Whether domains that relate alike to the others stand side by side; default: the matrix's order.
-        marks: Look of every domain; default: `domain_marks` of the matrix's.
 
     Raises:
         InputError: for index and columns that differ, or hold a domain twice, or for no domain.
@@ -69,11 +68,7 @@ def similarity_heatmap(
 
 
 def check_matrix(matrix: pd.DataFrame) -> None:
-    """Refuse a matrix that is not square over domains.
-
-    Raises:
-        InputError: with the rows and columns that it has.
-    """
+    """Refuse a matrix that is not square over domains."""
     rows, columns = list(matrix.index), list(matrix.columns)
     if not rows or rows != columns or not matrix.index.is_unique:
         listed = (", ".join(dict.fromkeys(map(str, names))) or "none" for names in (rows, columns))
@@ -93,15 +88,11 @@ def cluster_order(matrix: pd.DataFrame) -> list[str]:
     check_matrix(matrix)
     values = matrix.to_numpy(dtype=float)
     values = (values + values.T) / 2
+    np.fill_diagonal(values, np.nan)  # so that two domains are compared in the columns of the others
     n = len(values)
-    off = ~np.eye(n, dtype=bool)
-    if n < 3 or not np.isfinite(values[off]).all():
+    if n < 3 or np.isfinite(values).sum() < n * (n - 1):
         return list(matrix.index)
-    far = np.zeros((n, n))
-    for i, j in zip(*np.nonzero(off), strict=True):
-        others = [k for k in range(n) if k not in (i, j)]
-        far[i, j] = np.sqrt(np.mean((values[i, others] - values[j, others]) ** 2))
-    far = squareform(far)
+    far = squareform(np.sqrt(np.nanmean(np.square(values[:, None] - values), axis=2)))
     order = leaves_list(optimal_leaf_ordering(linkage(far, "average"), far))
     return [matrix.index[i] for i in (order if order[0] < order[-1] else order[::-1])]
 
@@ -169,9 +160,7 @@ def transfer_beside_similarity(
         measure: What transfer is measured by.
         similarity_measure: What similarity is measured by.
         similarity_diagonal: What the numbers on the diagonal of similarity are.
-        title: Heading.
         clustered: Whether both have the order of `cluster_order` of similarity; default: that of transfer.
-        marks: Look of every domain; default: `domain_marks` of the matrix's.
 
     Raises:
         InputError: for a matrix that is not square over domains.
@@ -197,7 +186,6 @@ def position_heatmap(effects: np.ndarray, image: np.ndarray, *, title: str, meas
         effects: [height, width] of a site, e.g. ``PatchEffects.scores[site]``; the tokens of a transformer go in as
             a grid, without the class token: ``scores[1:].reshape(7, 7)``.
         image: The image as bytes [height, width, 3], of any size.
-        title: Heading.
         measure: What the numbers are, with their unit.
 
     Raises:
@@ -260,7 +248,6 @@ def pixel_maps(
         maps: Arrays [images, height, width] by the title of their column, drawn as means over blocks, at most 32 a
             side: strides and kinks leave a grid that hides the picture.
         names: Names of the rows.
-        title: Heading.
 
     Raises:
         InputError: for images of another kind, or maps and names that do not fit them.
@@ -279,7 +266,10 @@ def pixel_maps(
     )
     for i, place in enumerate(places):
         row, column = divmod(i, columns)
-        drawn = _image(images[row]) if column == 0 else _map(list(maps.values())[column - 1][row])
+        if column == 0:
+            drawn = go.Image(z=_small(images[row], IMAGE_SIDE).astype(np.uint8), hoverinfo="skip")
+        else:
+            drawn = _map(list(maps.values())[column - 1][row])
         figure.add_trace(drawn, **place)
         height, width = np.shape(drawn.z)[:2]
         figure.update_xaxes(range=[-0.5, width - 0.5], **place)
@@ -287,10 +277,6 @@ def pixel_maps(
     style(figure, title=title)
     figure.update_layout(margin={"l": 10, "r": 30, "b": 10})
     return _as_pictures(figure)
-
-
-def _image(image: np.ndarray) -> go.Image:
-    return go.Image(z=_small(image, IMAGE_SIDE).astype(np.uint8), hoverinfo="skip")
 
 
 def _map(values: np.ndarray) -> go.Heatmap:
@@ -304,7 +290,5 @@ def _map(values: np.ndarray) -> go.Heatmap:
 def _small(picture: np.ndarray, most: int) -> np.ndarray:
     """Return means over square blocks so that no side has more than ``most`` pixels, without an unfilled last block."""
     step = -(-max(picture.shape[:2]) // most)
-    height, width = (size // step for size in picture.shape[:2])
-    blocks = picture[: height * step, : width * step].reshape(height, step, width, step, -1)
-    means: np.ndarray = blocks.mean((1, 3))
-    return means if picture.ndim == 3 else means[..., 0]
+    height, width = (size // step * step for size in picture.shape[:2])
+    return reduce(picture[:height, :width], "(h a) (w b) ... -> h w ...", np.mean, a=step, b=step)

@@ -60,8 +60,6 @@ def overlap_over_depth(
             name of the site, ``kept``: how many units a circuit keeps there.
         measure: What ``value`` is, with its unit: the title of the vertical axis.
         chance_label: Name of the dotted line.
-        title: Heading; default: the measure.
-        marks: Look of every domain.
 
     Raises:
         InputError: for a site that the depth table lacks.
@@ -188,8 +186,6 @@ def cka_over_depth(
         domains: ``domains`` of `compare_representations`, sites in order.
         ceilings: From `compare_representation_halves`; the mean over domains is drawn dashed.
         kernel: Which of the table's kernels is drawn.
-        title: Heading; default: the measure.
-        marks: Look of every domain.
 
     Raises:
         InputError: for a kernel that the table lacks.
@@ -218,7 +214,6 @@ def probes_over_depth(sites: pd.DataFrame, *, title: str | None = None) -> go.Fi
 
     Args:
         sites: ``sites`` of `probe_sites`, in order.
-        title: Heading; default: the measure.
     """
     check_table(sites, "sites", ("site", "target", "chance"), key=("site", "target"))
     table = sites.rename(columns={"target": "domain"})
@@ -245,7 +240,6 @@ def effects_over_depth(
         effects: Columns ``site``, ``index``, ``value``, from `PatchEffects.table`.
         sites: The sites to draw, from the image to the embedding.
         measure: What ``value`` is, with its unit: the title of the vertical axis.
-        title: Heading; default: the measure.
 
     Raises:
         InputError: for a site that the table lacks.

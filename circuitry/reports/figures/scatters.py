@@ -60,8 +60,6 @@ def embedding_maps(
     Args:
         points: Columns ``model``, ``kind`` ("image" or "text"), ``domain`` (of a text its style, or empty), ``class``,
             ``x``, ``y``, ``method``: tables of `map_table`.
-        title: Heading.
-        marks: Look of every domain; default: `domain_marks` of the images'.
     """
     check_table(points, "points", ("model", "kind", "domain", "class", "x", "y", "method"), key=())
     points = points.fillna({"domain": ""})  # an empty name read from CSV
@@ -116,8 +114,6 @@ def separation_panels(
         seeds: Columns ``measure``, ``model``, ``domain``, ``seed``, ``value``: from `by_seed`, drawn as strokes.
         references: A number by measure, drawn as a dotted line: what guessing reaches.
         columns: Panels in a row.
-        title: Heading.
-        marks: Look of every domain.
 
     Raises:
         InputError: for a measure that the table lacks, or more models than symbols.
@@ -134,9 +130,8 @@ def separation_panels(
 
     def placed(table: pd.DataFrame, measure: str, model: str) -> pd.DataFrame:
         own = table[(table["measure"] == measure) & (table["model"] == model) & table["domain"].isin(domains)]
-        return own.assign(
-            height=own["domain"].map(rows).astype(float) + shifts[model], colour=own["domain"].map(colours)
-        )
+        heights = own["domain"].map(rows).astype(float) + shifts[model]
+        return own.assign(height=heights, colour=own["domain"].map(colours))
 
     titles = [capitalised(measure).replace(" ", "<br>", 1) for measure in measures]
     figure, places = small_multiples(
@@ -219,8 +214,6 @@ def measure_against_measure(
         summary: Columns ``measure``, ``model``, ``domain``, ``value``; domains that lack a value are left out.
         x: Measure of the horizontal axis.
         y: Measure of the vertical axis.
-        title: Heading; default: the two measures.
-        marks: Look of every domain.
 
     Raises:
         InputError: for a measure that the table lacks.
@@ -275,7 +268,6 @@ def attribution_against_patching(
         correlations: Columns ``site``, ``sample``, ``spearman``, ``pearson``: those of the random sample are written
             over the panel.
         columns: Panels in a row.
-        title: Heading.
 
     Raises:
         InputError: for a site that the points lack.
@@ -320,7 +312,6 @@ def robustness_scatter(
     Args:
         points: From `generalization.effective_robustness`; the line is drawn where it could be fitted.
         natural: Name of the natural domain.
-        title: Heading.
 
     Raises:
         InputError: for more settings than symbols.

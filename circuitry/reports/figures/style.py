@@ -30,11 +30,10 @@ class Mark(NamedTuple):
 
     def line(self, rows: pd.DataFrame) -> dict[str, object]:
         """Return it as the options of a line with points and, from ``low`` to ``high`` of the rows, `whiskers`."""
-        marker = self.marker(9, line={"color": "white", "width": 1})
         return {
             "mode": "lines+markers",
             "line": {"color": self.colour, "width": 2.2},
-            "marker": {name: value for name, value in marker.items() if name != "color"},
+            "marker": self.marker(9, line={"color": "white", "width": 1}),
             "error_y": whiskers(rows, self.colour),
         }
 
