@@ -43,11 +43,6 @@ def jackknife_interval(
     the value plus and minus Student's quantile with n - 1 degrees of freedom times it. NaN for fewer than two
     observations, or where a value is NaN.
 
-    Args:
-        value: The statistic of all observations.
-        without_each: The statistic without each.
-        confidence: Of the interval.
-
     Example:
         >>> jackknife_interval(2.0, np.array([2.5, 2.0, 1.5]))  # the mean of 1, 2 and 3
         (-0.484..., 4.484...)
@@ -61,14 +56,9 @@ def jackknife_interval(
 
 
 def per_domain(table: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
-    """Return each domain's mean similarity with the other domains, bootstrapped over classes.
+    """Return each domain's mean similarity with the other domains, bootstrapped over classes, of a `compare` table.
 
-    Args:
-        table: From `compare`.
-        seed: Seed of the bootstrap.
-
-    Returns:
-        Columns domain, site, value, low, high, n_classes; one row per domain and site.
+    Columns domain, site, value, low, high, n_classes; one row per domain and site.
     """
     long = both_directions(table)
     rows = []

@@ -49,7 +49,7 @@ def faithfulness_curves(
         for domain, part in curves[curves["circuit"] == name].groupby("domain"):
             rows = part.assign(percent=100 * part["fraction"]).sort_values("fraction")
             if name == "random":
-                look = {"name": f"{domain}, random units", "mode": "lines", "line": RANDOM_LINE}
+                look: dict[str, object] = {"name": f"{domain}, random units", "mode": "lines", "line": RANDOM_LINE}
             else:
                 look = {"name": domain, "showlegend": True, **looks[str(domain)].line(rows)}
             hover = f"<b>{domain}</b>, {name}<br>%{{x:.3g}} % of units: %{{y:.3f}}"

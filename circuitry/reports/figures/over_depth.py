@@ -8,8 +8,10 @@ import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from scipy.optimize import isotonic_regression
 
 from circuitry.comparison.table import check_table
 from circuitry.reports.figures.style import (
@@ -67,14 +69,14 @@ def overlap_over_depth(
     check_table(depth, "depth", ("domain", "site", "value", "low", "high"), key=("domain", "site"))
     need_values(depth, "depth", "site", sites)
     looks = marks_for(depth["domain"], marks)
-    lines = []  # name, label of the end, rows at the sites, looks
+    lines: list[tuple[str, str, pd.DataFrame, dict[str, object]]] = []  # name, label, rows, looks
     for label, name, table, dash in (
         ("split-half ceiling", "ceiling", ceiling, "dash"),
         (chance_label, "chance", chance, "dot"),
     ):
         if table is not None:
             check_table(table, name, ("site", "value"), key=("site",))
-            look = {"mode": "lines", "line": {"color": GREY, "dash": dash, "width": 2}}
+            look: dict[str, object] = {"mode": "lines", "line": {"color": GREY, "dash": dash, "width": 2}}
             lines.append((label, f'<span style="color:{GREY}">{label}</span>', _along(table, ["value"], sites), look))
     domains = sorted(set(depth["domain"]))
     for i, domain in enumerate(domains):
@@ -89,12 +91,12 @@ def overlap_over_depth(
         add_points(figure, rows, "place", "value", told, hover, name=name, text=rows["site"], **look)
     style(figure, title=title or f"{capitalised(measure)} by site", subtitle=interval_note(depth), height=500)
     _site_axis(figure, sites, _kept_units(chance), _repeats(depth, sites))
-    values = pd.concat([rows for *_, rows, _ in lines])[["value", "low", "high"]].astype(float)
-    low, high = min(0.0, values.min(axis=None)), values.max(axis=None)
+    values = pd.concat([rows for *_, rows, _ in lines])[["value", "low", "high"]].to_numpy(dtype=float)
+    low, high = min(0.0, float(np.nanmin(values))), float(np.nanmax(values))
     room = 0.06 * (high - low)
     low, high = low - (room if low < 0 else 0.0), high + room
     figure.update_yaxes(title_text=measure, range=[low, high])
-    ends = [(_last(rows["value"]), label) for _, label, rows, _ in lines]
+    ends = [(rows["value"].ffill().iloc[-1], label) for _, label, rows, _ in lines]
     label_ends(figure, ends, x=len(sites) - 1 + LINES_SHARE / 2, gap=(high - low) / LABELS_BELOW_EACH_OTHER)
     return figure
 
@@ -131,11 +133,6 @@ def _repeats(depth: pd.DataFrame, sites: Sequence[str]) -> dict[str, str]:
     return {site: f"repeats {before}" for before, site in pairwise(sites) if same[site]}
 
 
-def _last(values: pd.Series) -> float:
-    known = values.dropna()
-    return float(known.iloc[-1]) if len(known) else float("nan")
-
-
 def label_ends(figure: go.Figure, ends: Sequence[tuple[float, str]], *, x: float, gap: float) -> None:
     """Write every label right of ``x`` at its value, at least ``gap`` from the next, and make room for it.
 
@@ -155,21 +152,17 @@ def label_ends(figure: go.Figure, ends: Sequence[tuple[float, str]], *, x: float
 def apart(values: Sequence[float], gap: float) -> list[float]:
     """Return ascending values moved as little as possible (least squares) until neighbours are ``gap`` apart.
 
-    Subtracting ``i * gap`` turns the task into isotonic regression: pool neighbours that are out of order.
+    Subtracting ``i * gap`` turns the task into isotonic regression.
 
     Example:
         >>> apart([0.0, 0.5, 9.0], gap=1.0)
         [-0.25, 0.75, 9.0]
     """
-    blocks: list[tuple[float, int]] = []
-    for i, value in enumerate(values):
-        mean, size = value - i * gap, 1
-        while blocks and blocks[-1][0] > mean:
-            before, count = blocks.pop()
-            mean, size = (before * count + mean * size) / (count + size), count + size
-        blocks.append((mean, size))
-    level = [mean for mean, size in blocks for _ in range(size)]
-    return [mean + i * gap for i, mean in enumerate(level)]
+    if not values:
+        return []
+    steps = gap * np.arange(len(values))
+    places: list[float] = (isotonic_regression(np.array(values) - steps).x + steps).tolist()
+    return places
 
 
 def cka_over_depth(

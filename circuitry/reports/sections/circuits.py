@@ -41,7 +41,7 @@ def add_accuracy(
     words = [f"Zero-shot accuracy on test images; guessing would reach {chance:.1%}."]
     totals = accuracy.assign(correct=accuracy["accuracy"] * accuracy["n_images"]).groupby("domain")
     means = totals["correct"].sum() / totals["n_images"].sum()
-    best, worst = means.idxmax(), means.idxmin()
+    best, worst = str(means.idxmax()), str(means.idxmin())
     words.append(f"Best in {best} ({means[best]:.1%}), worst in {worst} ({means[worst]:.1%}).")
     if test_domain is not None and "held-out" in set(accuracy["part"]):
         by_part = accuracy[accuracy["domain"] == test_domain].set_index("part")["accuracy"]

@@ -59,12 +59,8 @@ def add_separation(
 ) -> None:
     """Add the section that sets the models side by side, and accuracy beside separation.
 
-    Args:
-        report: The report.
-        measures: From `gather`.
-        marks: The look of every domain.
-        references: From `panel_references`.
-        test_domain: Domain that sentences speak of (default: the one farthest from the others).
+    ``measures`` are from `gather`, ``references`` from `panel_references`; sentences speak of ``test_domain`` (default:
+    the one farthest from the others).
     """
     summary = summarise(measures)
     single = summary[summary["domain"] != ALL]
@@ -125,15 +121,14 @@ def add_separation_guide(report: Report) -> None:
 def _all_words(summary: pd.DataFrame) -> str:
     """The modality gap of all images together, and the probe that names the domain."""
     whole = summary[summary["domain"] == ALL].set_index(["measure", "model"])["value"]
-    said = {
-        "modality gap": "Modality gap of all images",
-        "domain probe": "Balanced accuracy of one probe that names the domain",
-    }
     words = []
-    for measure, start in said.items():
-        values = whole[measure] if measure in whole.index.get_level_values(0) else {}
-        if len(values):
-            words.append(f"{start}: {', '.join(f'{value:.2f} ({model})' for model, value in values.items())}.")
+    for measure, start in (
+        ("modality gap", "Modality gap of all images"),
+        ("domain probe", "Balanced accuracy of one probe that names the domain"),
+    ):
+        if measure in whole.index.get_level_values(0):
+            values = ", ".join(f"{value:.2f} ({model})" for model, value in whole[measure].items())
+            words.append(f"{start}: {values}.")
     return " ".join(words)
 
 
