@@ -15,17 +15,7 @@ import networkx as nx
 import plotly.graph_objects as go
 
 from circuitry.circuits.graph import Circuit
-from circuitry.reports.figures.style import (
-    FAINT,
-    INK,
-    NEGATIVE,
-    POSITIVE,
-    Mark,
-    faint,
-    marks_for,
-    style,
-    translucent,
-)
+from circuitry.reports.figures import style
 from circuitry.runs.errors import InputError
 
 ABOVE, BELOW, MIDDLE = "a", "b", "shared"
@@ -65,7 +55,7 @@ def circuit_pair(
     name_b: str,
     title: str,
     max_nodes: int = 300,
-    marks: Mapping[str, Mark] | None = None,
+    marks: Mapping[str, style.Mark] | None = None,
 ) -> go.Figure:
     """Draw the circuits of one class in two domains on top of each other: what is shared, what is not.
 
@@ -82,11 +72,11 @@ def circuit_pair(
     """
     if name_a == name_b:
         raise InputError(f'The two circuits need different names, both are "{name_a}".')
-    looks = marks_for((name_a, name_b), marks)
+    looks = style.marks_for((name_a, name_b), marks)
     kinds = {
         ABOVE: _Look(f"only {name_a}", looks[name_a].colour),
         BELOW: _Look(f"only {name_b}", looks[name_b].colour),
-        MIDDLE: _Look("shared", INK),
+        MIDDLE: _Look("shared", style.INK),
     }
     figure = _draw({name_a: circuit_a, name_b: circuit_b}, sites, kinds, title, max_nodes)
     return figure.update_xaxes(title_text="site (shared / all units of the two circuits)")
@@ -110,7 +100,7 @@ def circuit_drawing(
     Raises:
         InputError: for a node of no listed site, a node without score, or an edge without weight.
     """
-    kinds = {ABOVE: _Look("for the metric", POSITIVE), BELOW: _Look("against it", NEGATIVE)}
+    kinds = {ABOVE: _Look("for the metric", style.POSITIVE), BELOW: _Look("against it", style.NEGATIVE)}
     figure = _draw({name: circuit}, sites, kinds, title, max_nodes)
     return figure.update_xaxes(title_text="site (units for the metric / all units of the circuit)")
 
@@ -141,7 +131,7 @@ def _draw(
         points = [node for node in shown if node.kind == kind]
         _draw_nodes(figure, points, layout, name=label, legendgroup=kind, marker=marker)
     left_out = f"drawn: the {per_site} strongest units of every site, {len(shown):,} of {len(nodes):,} nodes"
-    style(figure, title=title, subtitle=left_out if len(shown) < len(nodes) else None, height=760, legend=True)
+    style.lay_out(figure, title=title, subtitle=left_out if len(shown) < len(nodes) else None, height=760, legend=True)
     _axes(figure, nodes, sites, layout, kinds)
     return figure
 
@@ -245,7 +235,7 @@ def _draw_edges(
         mode="lines",
         legendgroup=kind,
         showlegend=False,
-        line={"color": translucent(colour, opacity), "width": width},
+        line={"color": style.translucent(colour, opacity), "width": width},
         text=texts,
         hoverinfo="text",
     )
@@ -269,7 +259,7 @@ def _axes(
     ticks = []
     for site in sites:
         kinds = [node.kind for node in nodes if node.site == site]
-        ticks.append(f"{site}<br>{faint(f'{kinds.count(counted)} / {len(kinds)}')}")
+        ticks.append(f"{site}<br>{style.faint(f'{kinds.count(counted)} / {len(kinds)}')}")
     columns = {"tickvals": list(range(len(sites))), "range": [-0.4, len(sites) - 0.6]}
     figure.update_xaxes(**columns, ticktext=ticks, showgrid=False)
     figure.update_yaxes(
@@ -280,7 +270,7 @@ def _axes(
     )
     if MIDDLE in lanes:
         low, high = lanes[MIDDLE]
-        figure.add_hrect(y0=low, y1=high, fillcolor=FAINT, opacity=0.6, line_width=0, layer="below")
+        figure.add_hrect(y0=low, y1=high, fillcolor=style.FAINT, opacity=0.6, line_width=0, layer="below")
 
 
 def _counted(count: int, noun: str) -> str:

@@ -6,19 +6,9 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from circuitry.comparison.table import check_table
-from circuitry.reports.figures.style import (
-    GREY,
-    Mark,
-    add_key,
-    add_points,
-    capitalised,
-    interval_note,
-    marks_for,
-    need_values,
-    style,
-)
+from circuitry.reports.figures import style
 
-RANDOM_LINE = {"color": GREY, "width": 1.2, "dash": "dot"}
+RANDOM_LINE = {"color": style.GREY, "width": 1.2, "dash": "dot"}
 
 
 def faithfulness_curves(
@@ -27,7 +17,7 @@ def faithfulness_curves(
     circuit: str = "kept",
     measure: str = "faithfulness",
     title: str | None = None,
-    marks: Mapping[str, Mark] | None = None,
+    marks: Mapping[str, style.Mark] | None = None,
 ) -> go.Figure:
     """Draw faithfulness or selectivity over circuit size: a line with intervals per domain, random units dotted.
 
@@ -42,8 +32,8 @@ def faithfulness_curves(
     """
     columns = ("domain", "circuit", "fraction", "value", "low", "high")
     check_table(curves, "curves", columns, key=("domain", "circuit", "fraction"))
-    need_values(curves, "curves", "circuit", [circuit])
-    looks = marks_for(curves["domain"], marks)
+    style.need_values(curves, "curves", "circuit", [circuit])
+    looks = style.marks_for(curves["domain"], marks)
     figure = go.Figure()
     for name in ("random", circuit):  # random units first: they cover no circuit
         for domain, part in curves[curves["circuit"] == name].groupby("domain"):
@@ -53,14 +43,14 @@ def faithfulness_curves(
             else:
                 look = {"name": domain, "showlegend": True, **looks[str(domain)].line(rows)}
             hover = f"<b>{domain}</b>, {name}<br>%{{x:.3g}} % of units: %{{y:.3f}}"
-            add_points(figure, rows, "percent", "value", [], hover, **look)
+            style.add_points(figure, rows, "percent", "value", [], hover, **look)
     if "random" in set(curves["circuit"]):
-        add_key(figure, "random units", mode="lines", line=RANDOM_LINE)
+        style.add_key(figure, "random units", mode="lines", line=RANDOM_LINE)
     named = f"{measure} of the complement" if circuit == "complement" else measure
-    heading = title or f"{capitalised(named)} by size of the circuit"
-    style(figure, title=heading, subtitle=interval_note(curves), height=500, legend=True)
+    heading = title or f"{style.capitalised(named)} by size of the circuit"
+    style.lay_out(figure, title=heading, subtitle=style.interval_note(curves), height=500, legend=True)
     for level in (0, 1):
-        figure.add_hline(y=level, line={"color": GREY, "width": 1})
+        figure.add_hline(y=level, line={"color": style.GREY, "width": 1})
     figure.update_xaxes(title_text="units kept at every site (%)", type="log", tickvals=[0.1, 1, 10, 100])
     figure.update_yaxes(title_text=named)
     return figure

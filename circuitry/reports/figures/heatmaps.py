@@ -9,21 +9,10 @@ from einops import reduce
 from scipy.cluster.hierarchy import leaves_list, linkage, optimal_leaf_ordering
 from scipy.spatial.distance import squareform
 
-from circuitry.reports.figures.style import (
-    INK,
-    NEGATIVE,
-    NEUTRAL,
-    POSITIVE,
-    Mark,
-    faint,
-    marked,
-    marks_for,
-    small_multiples,
-    style,
-)
+from circuitry.reports.figures import style
 from circuitry.runs.errors import InputError
 
-SIGNED = [(0.0, NEGATIVE), (0.5, NEUTRAL), (1.0, POSITIVE)]
+SIGNED = [(0.0, style.NEGATIVE), (0.5, style.NEUTRAL), (1.0, style.POSITIVE)]
 """Colours of numbers that have a sign."""
 
 ROW, ROWS_AT_LEAST = 48, 3
@@ -43,7 +32,7 @@ def similarity_heatmap(
     measure: str,
     diagonal: str = "split-half ceiling",
     clustered: bool = False,
-    marks: Mapping[str, Mark] | None = None,
+    marks: Mapping[str, style.Mark] | None = None,
 ) -> go.Figure:
     """Draw a square matrix over domains with its numbers; a dotted diagonal, if any, is the split-half ceiling.
 
@@ -61,10 +50,10 @@ def similarity_heatmap(
     if clustered:
         order = cluster_order(matrix)
         matrix = matrix.loc[order, order]
-    figure, (place,) = small_multiples([""], columns=1, height=ROW * max(len(matrix), ROWS_AT_LEAST))
-    _add_matrix(figure, matrix, measure, marks_for(matrix.index, marks), place, WIDTH_OF_CELLS)
+    figure, (place,) = style.small_multiples([""], columns=1, height=ROW * max(len(matrix), ROWS_AT_LEAST))
+    _add_matrix(figure, matrix, measure, style.marks_for(matrix.index, marks), place, WIDTH_OF_CELLS)
     note = f"; dotted: {diagonal}" if _has_diagonal(matrix) else ""
-    return style(figure, title=title, subtitle=measure + note)
+    return style.lay_out(figure, title=title, subtitle=measure + note)
 
 
 def check_matrix(matrix: pd.DataFrame) -> None:
@@ -105,7 +94,7 @@ def _add_matrix(
     figure: go.Figure,
     matrix: pd.DataFrame,
     measure: str,
-    looks: Mapping[str, Mark],
+    looks: Mapping[str, style.Mark],
     place: Mapping[str, int],
     width: int,
 ) -> None:
@@ -119,10 +108,10 @@ def _add_matrix(
         z=values,
         zmin=-top if signed else 0.0,
         zmax=top,
-        colorscale=SIGNED if signed else [(0.0, NEUTRAL), (1.0, POSITIVE)],
+        colorscale=SIGNED if signed else [(0.0, style.NEUTRAL), (1.0, style.POSITIVE)],
         colorbar={"x": figure.get_subplot(**place).xaxis.domain[1], "thickness": 10, "outlinewidth": 0},
         texttemplate="%{z:.2f}",
-        textfont={"size": 13, "color": INK},
+        textfont={"size": 13, "color": style.INK},
         xgap=2,
         ygap=2,
         hoverongaps=False,
@@ -131,9 +120,9 @@ def _add_matrix(
     figure.add_trace(heat, **place)
     for i in map(int, np.flatnonzero(np.isfinite(values.diagonal()))):
         corners = {"x0": i - 0.46, "x1": i + 0.46, "y0": i - 0.46, "y1": i + 0.46}
-        figure.add_shape(type="rect", **corners, line={"color": INK, "dash": "dot", "width": 1.5}, **place)
+        figure.add_shape(type="rect", **corners, line={"color": style.INK, "dash": "dot", "width": 1.5}, **place)
     plain = {"tickvals": domains, "showgrid": False, "showline": False, **place}
-    names = [marked(domain, looks[domain]) for domain in domains]
+    names = [style.marked(domain, looks[domain]) for domain in domains]
     figure.update_yaxes(**plain, ticktext=names, title_text=matrix.index.name, autorange="reversed")
     fits = WIDTH_OF_CHARACTER * (2 + max(map(len, domains))) < width / len(domains)
     below = names if fits else [f'<span style="color:{looks[d].colour}">{looks[d].glyph}</span>' for d in domains]
@@ -150,7 +139,7 @@ def transfer_beside_similarity(
     similarity_diagonal: str = "split-half ceiling",
     title: str = "Do circuits work where they are alike?",
     clustered: bool = False,
-    marks: Mapping[str, Mark] | None = None,
+    marks: Mapping[str, style.Mark] | None = None,
 ) -> go.Figure:
     """Draw a `transfer_matrix` (rows: circuit of, columns: images of) beside the structural similarity of circuits.
 
@@ -171,12 +160,12 @@ def transfer_beside_similarity(
         (transfer.loc[domains, domains], measure, "own domain's circuit"),
         (similarity.loc[domains, domains], similarity_measure, similarity_diagonal),
     )
-    titles = [f"{name}<br>{faint(f'dotted: {dotted}')}" if _has_diagonal(m) else name for m, name, dotted in both]
+    titles = [f"{name}<br>{style.faint(f'dotted: {dotted}')}" if _has_diagonal(m) else name for m, name, dotted in both]
     height = ROW * max(len(domains), ROWS_AT_LEAST)
-    figure, places = small_multiples(titles, columns=2, height=height, horizontal_spacing=0.2)
+    figure, places = style.small_multiples(titles, columns=2, height=height, horizontal_spacing=0.2)
     for (matrix, name, _), place in zip(both, places, strict=True):
-        _add_matrix(figure, matrix, name, marks_for(domains, marks), place, WIDTH_OF_CELLS // 2)
-    return style(figure, title=title)
+        _add_matrix(figure, matrix, name, style.marks_for(domains, marks), place, WIDTH_OF_CELLS // 2)
+    return style.lay_out(figure, title=title)
 
 
 def position_heatmap(effects: np.ndarray, image: np.ndarray, *, title: str, measure: str) -> go.Figure:
@@ -203,7 +192,7 @@ def position_heatmap(effects: np.ndarray, image: np.ndarray, *, title: str, meas
     height, width = image.shape[:2]
     step_down, step_right = height / effects.shape[0], width / effects.shape[1]
     top = float(np.nanmax(np.abs(effects))) or 1.0
-    figure, places = small_multiples(["", ""], columns=2, height=320, horizontal_spacing=0.04)
+    figure, places = style.small_multiples(["", ""], columns=2, height=320, horizontal_spacing=0.04)
     for place in places:
         figure.add_trace(go.Image(z=image, hoverinfo="skip"), **place)
     heat = go.Heatmap(
@@ -220,7 +209,7 @@ def position_heatmap(effects: np.ndarray, image: np.ndarray, *, title: str, meas
         hovertemplate=f"{measure} %{{z:.4f}}<extra></extra>",
     )
     figure.add_trace(heat, **places[1])
-    style(figure, title=title, subtitle=measure)
+    style.lay_out(figure, title=title, subtitle=measure)
     figure.update_xaxes(range=[-0.5, width - 0.5])
     figure.update_yaxes(range=[height - 0.5, -0.5])
     return _as_pictures(figure)
@@ -261,7 +250,7 @@ def pixel_maps(
         )
     columns = 1 + len(maps)
     titles = ["image", *maps] + [""] * columns * (len(images) - 1)
-    figure, places = small_multiples(
+    figure, places = style.small_multiples(
         titles, columns=columns, height=190, gap=6, row_titles=list(names), horizontal_spacing=0.02
     )
     for i, place in enumerate(places):
@@ -274,7 +263,7 @@ def pixel_maps(
         height, width = np.shape(drawn.z)[:2]
         figure.update_xaxes(range=[-0.5, width - 0.5], **place)
         figure.update_yaxes(range=[height - 0.5, -0.5], **place)
-    style(figure, title=title)
+    style.lay_out(figure, title=title)
     figure.update_layout(margin={"l": 10, "r": 30, "b": 10})
     return _as_pictures(figure)
 

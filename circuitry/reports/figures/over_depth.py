@@ -14,23 +14,10 @@ import plotly.graph_objects as go
 from scipy.optimize import isotonic_regression
 
 from circuitry.comparison.table import check_table
-from circuitry.reports.figures.style import (
-    GREY,
-    INK,
-    MARKS,
-    Mark,
-    add_points,
-    capitalised,
-    faint,
-    interval_note,
-    marked,
-    marks_for,
-    need_values,
-    style,
-)
+from circuitry.reports.figures import style
 from circuitry.representations.probes import TARGETS
 
-TARGET_MARKS = dict(zip(TARGETS, MARKS[6:9], strict=True))
+TARGET_MARKS = dict(zip(TARGETS, style.MARKS[6:9], strict=True))
 """Marks that few sets of domains reach, so that no target looks like a domain."""
 
 LINES_SHARE, UNITS_SHARE = 0.3, 0.8
@@ -49,7 +36,7 @@ def overlap_over_depth(
     measure: str = "node overlap (Jaccard index)",
     chance_label: str = "chance",
     title: str | None = None,
-    marks: Mapping[str, Mark] | None = None,
+    marks: Mapping[str, style.Mark] | None = None,
 ) -> go.Figure:
     """Draw one line per domain over the sites, in the order given, with its intervals as bars.
 
@@ -67,8 +54,8 @@ def overlap_over_depth(
         InputError: for a site that the depth table lacks.
     """
     check_table(depth, "depth", ("domain", "site", "value", "low", "high"), key=("domain", "site"))
-    need_values(depth, "depth", "site", sites)
-    looks = marks_for(depth["domain"], marks)
+    style.need_values(depth, "depth", "site", sites)
+    looks = style.marks_for(depth["domain"], marks)
     lines: list[tuple[str, str, pd.DataFrame, dict[str, object]]] = []  # name, label, rows, looks
     for label, name, table, dash in (
         ("split-half ceiling", "ceiling", ceiling, "dash"),
@@ -76,20 +63,24 @@ def overlap_over_depth(
     ):
         if table is not None:
             check_table(table, name, ("site", "value"), key=("site",))
-            look: dict[str, object] = {"mode": "lines", "line": {"color": GREY, "dash": dash, "width": 2}}
-            lines.append((label, f'<span style="color:{GREY}">{label}</span>', _along(table, ["value"], sites), look))
+            look: dict[str, object] = {"mode": "lines", "line": {"color": style.GREY, "dash": dash, "width": 2}}
+            lines.append(
+                (label, f'<span style="color:{style.GREY}">{label}</span>', _along(table, ["value"], sites), look)
+            )
     domains = sorted(set(depth["domain"]))
     for i, domain in enumerate(domains):
         own, shift = depth[depth["domain"] == domain], LINES_SHARE * ((i + 0.5) / len(domains) - 0.5)
         rows = _along(own, ["value", "low", "high"], sites, shift)
-        lines.append((domain, marked(domain, looks[domain]), rows, looks[domain].line(rows)))
+        lines.append((domain, style.marked(domain, looks[domain]), rows, looks[domain].line(rows)))
     figure = go.Figure()
     for name, _, rows, look in lines:
         told = ["low", "high"] if "low" in rows else []
         interval = "<br>interval %{customdata[0]:.3f} to %{customdata[1]:.3f}" if told else ""
         hover = f"<b>{name}</b><br>%{{text}}: %{{y:.3f}}{interval}"
-        add_points(figure, rows, "place", "value", told, hover, name=name, text=rows["site"], **look)
-    style(figure, title=title or f"{capitalised(measure)} by site", subtitle=interval_note(depth), height=500)
+        style.add_points(figure, rows, "place", "value", told, hover, name=name, text=rows["site"], **look)
+    style.lay_out(
+        figure, title=title or f"{style.capitalised(measure)} by site", subtitle=style.interval_note(depth), height=500
+    )
     _site_axis(figure, sites, _kept_units(chance), _repeats(depth, sites))
     values = pd.concat([rows for *_, rows, _ in lines])[["value", "low", "high"]].to_numpy(dtype=float)
     low, high = min(0.0, float(np.nanmin(values))), float(np.nanmax(values))
@@ -112,7 +103,7 @@ def _site_axis(figure: go.Figure, sites: Sequence[str], *notes: Mapping[str, str
     figure.update_xaxes(
         title_text="site, from the image to the embedding",
         tickvals=list(range(len(sites))),
-        ticktext=["<br>".join([site, *(faint(note[site]) for note in notes if site in note)]) for site in sites],
+        ticktext=["<br>".join([site, *(style.faint(note[site]) for note in notes if site in note)]) for site in sites],
         range=[-0.6, len(sites) - 0.4],
         showgrid=False,
     )
@@ -171,7 +162,7 @@ def cka_over_depth(
     *,
     kernel: str = "linear",
     title: str | None = None,
-    marks: Mapping[str, Mark] | None = None,
+    marks: Mapping[str, style.Mark] | None = None,
 ) -> go.Figure:
     """Draw each domain's mean CKA with the other domains over the sites, with its interval.
 
@@ -184,7 +175,7 @@ def cka_over_depth(
         InputError: for a kernel that the table lacks.
     """
     check_table(domains, "domains", ("site", "domain", "kernel", "null_mean"), key=("site", "domain", "kernel"))
-    need_values(domains, "domains", "kernel", [kernel])
+    style.need_values(domains, "domains", "kernel", [kernel])
     mine = domains[domains["kernel"] == kernel]
     null = mine.groupby("site", sort=False)["null_mean"].mean().rename("value").reset_index()
     ceiling = None
@@ -217,8 +208,8 @@ def probes_over_depth(sites: pd.DataFrame, *, title: str | None = None) -> go.Fi
         guessed = " and ".join(f"the {target}" for target in ("class", "domain") if target in targets)
         figure.add_hline(
             y=float(chance),  # type: ignore[arg-type]
-            line={"color": GREY, "dash": "dot", "width": 1.5},
-            annotation={"text": f"guessing {guessed}", "font": {"size": 11, "color": GREY}},
+            line={"color": style.GREY, "dash": "dot", "width": 1.5},
+            annotation={"text": f"guessing {guessed}", "font": {"size": 11, "color": style.GREY}},
             annotation_position="top right",
         )
     return figure
@@ -238,16 +229,16 @@ def effects_over_depth(
         InputError: for a site that the table lacks.
     """
     check_table(effects, "effects", ("site", "index", "value"), key=("site", "index"))
-    need_values(effects, "effects", "site", sites)
+    style.need_values(effects, "effects", "site", sites)
     figure = go.Figure()
     for place, site in enumerate(sites):
         rows = effects[effects["site"] == site]
         rows = rows.assign(place=place + UNITS_SHARE * ((rows["index"] + 0.5) / (rows["index"].max() + 1) - 0.5))
         hover = f"<b>{site}</b>, unit %{{customdata[0]}}<br>{measure} %{{y:.4f}}"
-        marker = {"color": INK, "size": 5, "opacity": 0.55}
-        add_points(figure, rows, "place", "value", ["index"], hover, name=site, marker=marker)
-    style(figure, title=title or f"{capitalised(measure)} by unit", height=460)
-    figure.add_hline(y=0, line={"color": GREY, "width": 1})
+        marker = {"color": style.INK, "size": 5, "opacity": 0.55}
+        style.add_points(figure, rows, "place", "value", ["index"], hover, name=site, marker=marker)
+    style.lay_out(figure, title=title or f"{style.capitalised(measure)} by unit", height=460)
+    figure.add_hline(y=0, line={"color": style.GREY, "width": 1})
     _site_axis(figure, sites)
     figure.update_yaxes(title_text=measure)
     return figure

@@ -15,22 +15,7 @@ import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
 from circuitry.comparison.table import check_table
-from circuitry.reports.figures.style import (
-    GREY,
-    INK,
-    Mark,
-    add_key,
-    add_points,
-    capitalised,
-    faint,
-    marked,
-    marks_for,
-    need_values,
-    small_multiples,
-    style,
-    tell_apart,
-    whiskers,
-)
+from circuitry.reports.figures import style
 from circuitry.training.generalization import logit
 
 TEXT_SYMBOL = "x"
@@ -40,7 +25,7 @@ MODEL_SYMBOLS = ("circle", "circle-open", "square", "square-open", "diamond", "d
 SETTING_SYMBOLS = ("cross", "x", "pentagon", "hourglass", "bowtie", "hexagram", "triangle-left", "triangle-right")
 """Symbols of settings, which look like no domain."""
 
-GUESSING, AGREE = {"color": INK, "dash": "dot", "width": 1.5}, {"color": GREY, "width": 1}
+GUESSING, AGREE = {"color": style.INK, "dash": "dot", "width": 1.5}, {"color": style.GREY, "width": 1}
 
 MODELS_SHARE = 0.7
 """Share of a domain's row over which its models are spread."""
@@ -53,7 +38,7 @@ def embedding_maps(
     points: pd.DataFrame,
     *,
     title: str = "Images and class prompts in one plane",
-    marks: Mapping[str, Mark] | None = None,
+    marks: Mapping[str, style.Mark] | None = None,
 ) -> go.Figure:
     """Draw one map per model, side by side: images with the marks of their domains, texts as crosses.
 
@@ -65,9 +50,9 @@ def embedding_maps(
     points = points.fillna({"domain": ""})  # an empty name read from CSV
     methods = points.groupby("model", sort=False)["method"].first()
     domains = sorted(set(points.loc[points["kind"] == "image", "domain"]))
-    looks = marks_for(domains, marks)
-    titles = [f"{model}<br>{faint(method)}" for model, method in methods.items()]
-    figure, places = small_multiples(titles, columns=len(titles), height=420, horizontal_spacing=0.03)
+    looks = style.marks_for(domains, marks)
+    titles = [f"{model}<br>{style.faint(method)}" for model, method in methods.items()]
+    figure, places = style.small_multiples(titles, columns=len(titles), height=420, horizontal_spacing=0.03)
     square = {"showticklabels": False, "showgrid": False, "showline": True, "mirror": True, "constrain": "domain"}
     for model, place in zip(methods.index, places, strict=True):
         own = points[points["model"] == model]
@@ -76,20 +61,22 @@ def embedding_maps(
                 name, group, marker = domain, domain, looks[domain].marker(6, opacity=0.7)
             else:
                 name, group = f"texts, {domain}" if domain else "texts", "texts"
-                colour = looks[domain].colour if domain in looks else INK
+                colour = looks[domain].colour if domain in looks else style.INK
                 marker = {"symbol": TEXT_SYMBOL, "color": colour, "size": 8, "line": {"color": "white", "width": 1}}
             hover = f"<b>%{{customdata[0]}}</b>, {name}"
-            add_points(figure, rows, "x", "y", ["class"], hover, name=name, legendgroup=group, marker=marker, **place)
+            style.add_points(
+                figure, rows, "x", "y", ["class"], hover, name=name, legendgroup=group, marker=marker, **place
+            )
         low, high = own[["x", "y"]].min(), own[["x", "y"]].max()
         middle, half = (low + high) / 2, float(0.54 * (high - low).max()) or 1.0  # all maps get boxes of one size
         figure.update_xaxes(**square, range=[middle["x"] - half, middle["x"] + half], **place)
         figure.update_yaxes(**square, range=[middle["y"] - half, middle["y"] + half], **place)
     for domain in domains:  # small, faint points would be hard to see as keys
-        add_key(figure, domain, mode="markers", marker=looks[domain].marker(9), legendgroup=domain)
+        style.add_key(figure, domain, mode="markers", marker=looks[domain].marker(9), legendgroup=domain)
     if "text" in set(points["kind"]):
-        marker = {"symbol": TEXT_SYMBOL, "color": GREY, "size": 9}
-        add_key(figure, "texts (colour: style)", mode="markers", marker=marker, legendgroup="texts")
-    style(figure, title=title, legend=True)
+        marker = {"symbol": TEXT_SYMBOL, "color": style.GREY, "size": 9}
+        style.add_key(figure, "texts (colour: style)", mode="markers", marker=marker, legendgroup="texts")
+    style.lay_out(figure, title=title, legend=True)
     figure.update_layout(margin={"l": 10, "r": 10, "b": 40})
     figure.for_each_yaxis(lambda axis: axis.update(scaleanchor=axis.anchor))
     return figure
@@ -103,7 +90,7 @@ def separation_panels(
     *,
     columns: int = 3,
     title: str = "Each domain by several measures",
-    marks: Mapping[str, Mark] | None = None,
+    marks: Mapping[str, style.Mark] | None = None,
 ) -> go.Figure:
     """Draw a panel per measure with a row per domain; the models lie beneath each other in it, the first on top.
 
@@ -120,10 +107,10 @@ def separation_panels(
     """
     names = ("measure", "model", "domain", "value", "low", "high")
     check_table(summary, "summary", names, key=("measure", "model", "domain"))
-    need_values(summary, "summary", "measure", measures)
-    symbols = tell_apart(summary["model"], MODEL_SYMBOLS, "models")
+    style.need_values(summary, "summary", "measure", measures)
+    symbols = style.tell_apart(summary["model"], MODEL_SYMBOLS, "models")
     domains = sorted(set(summary["domain"]))
-    looks = marks_for(domains, marks)
+    looks = style.marks_for(domains, marks)
     rows = {domain: row for row, domain in enumerate(domains)}
     shifts = {model: MODELS_SHARE * ((i + 0.5) / len(symbols) - 0.5) for i, model in enumerate(symbols)}
     colours = {domain: looks[domain].colour for domain in domains}
@@ -133,8 +120,8 @@ def separation_panels(
         heights = own["domain"].map(rows).astype(float) + shifts[model]
         return own.assign(height=heights, colour=own["domain"].map(colours))
 
-    titles = [capitalised(measure).replace(" ", "<br>", 1) for measure in measures]
-    figure, places = small_multiples(
+    titles = [style.capitalised(measure).replace(" ", "<br>", 1) for measure in measures]
+    figure, places = style.small_multiples(
         titles,
         columns=columns,
         height=34 * max(len(domains), 3),
@@ -144,17 +131,21 @@ def separation_panels(
     )
     for measure, place in zip(measures, places, strict=True):
         if references and measure in references:
-            _add_guessing(figure, references[measure], len(domains), place)
+            # The range of an axis takes in a trace, not a shape, and leaves room around markers, also unseen ones.
+            ends = pd.DataFrame({"value": references[measure], "height": [-0.5, len(domains) - 0.5]})
+            look = {"mode": "lines+markers", "line": GUESSING, "marker": {"size": 9, "opacity": 0}}
+            hover = "guessing %{x:.3f}"
+            style.add_points(figure, ends, "value", "height", [], hover, name="reference", **look, **place)
         for model, symbol in symbols.items():
             if seeds is not None:
                 own, hover = placed(seeds, measure, model), "<b>%{customdata[0]}</b>, seed %{customdata[1]}: %{x:.3f}"
                 stroke = _stroke(list(own["colour"]))
-                add_points(
+                style.add_points(
                     figure, own, "value", "height", ["domain", "seed"], hover, name="seeds", marker=stroke, **place
                 )
             own = placed(summary, measure, model)
             outline = {"width": 2 if symbol.endswith("-open") else 0}
-            add_points(
+            style.add_points(
                 figure,
                 own,
                 "value",
@@ -164,36 +155,21 @@ def separation_panels(
                 "<br>interval %{customdata[2]:.3f} to %{customdata[3]:.3f}",
                 name=model,
                 marker={"symbol": symbol, "size": 9, "color": own["colour"], "line": outline},
-                error_x=whiskers(own, GREY),
+                error_x=style.whiskers(own, style.GREY),
                 **place,
             )
     for model, symbol in symbols.items():
-        add_key(figure, model, mode="markers", marker={"symbol": symbol, "color": INK, "size": 9})
-    add_key(figure, "95 % interval", mode="lines", line={"color": GREY, "width": 1.3})
+        style.add_key(figure, model, mode="markers", marker={"symbol": symbol, "color": style.INK, "size": 9})
+    style.add_key(figure, "95 % interval", mode="lines", line={"color": style.GREY, "width": 1.3})
     if seeds is not None:
-        add_key(figure, "one seed", mode="markers", marker=_stroke(INK))
+        style.add_key(figure, "one seed", mode="markers", marker=_stroke(style.INK))
     if references:
-        add_key(figure, "guessing", mode="lines", line=GUESSING)
-    style(figure, title=title, legend=True)
-    ticks = {"tickvals": list(rows.values()), "ticktext": [marked(d, looks[d]) for d in domains]}
+        style.add_key(figure, "guessing", mode="lines", line=GUESSING)
+    style.lay_out(figure, title=title, legend=True)
+    ticks = {"tickvals": list(rows.values()), "ticktext": [style.marked(d, looks[d]) for d in domains]}
     figure.update_yaxes(**ticks, range=[len(domains) - 0.5, -0.5], showgrid=False)
     figure.update_xaxes(nticks=5, rangemode="tozero")
     return figure
-
-
-def _add_guessing(figure: go.Figure, value: float, rows: int, place: Mapping[str, int]) -> None:
-    """Draw a dotted line as a trace, which the range of its axis takes in; a shape would be left outside."""
-    figure.add_scatter(
-        name="reference",
-        showlegend=False,
-        x=[value, value],
-        y=[-0.5, rows - 0.5],
-        mode="lines+markers",
-        marker={"size": 9, "opacity": 0},  # unseen, but plotly leaves room around markers
-        line=GUESSING,
-        hovertemplate="guessing %{x:.3f}<extra></extra>",
-        **place,
-    )
 
 
 def _stroke(colour: str | list[str]) -> dict[str, object]:
@@ -206,7 +182,7 @@ def measure_against_measure(
     y: str,
     *,
     title: str | None = None,
-    marks: Mapping[str, Mark] | None = None,
+    marks: Mapping[str, style.Mark] | None = None,
 ) -> go.Figure:
     """Draw one measure over another, a line per domain from the first model of the table (filled) to the last (hollow).
 
@@ -219,9 +195,9 @@ def measure_against_measure(
         InputError: for a measure that the table lacks.
     """
     check_table(summary, "summary", ("measure", "model", "domain", "value"), key=("measure", "model", "domain"))
-    need_values(summary, "summary", "measure", (x, y))
-    models = list(tell_apart(summary["model"], MODEL_SYMBOLS, "models"))
-    looks = marks_for(summary["domain"], marks)
+    style.need_values(summary, "summary", "measure", (x, y))
+    models = list(style.tell_apart(summary["model"], MODEL_SYMBOLS, "models"))
+    looks = style.marks_for(summary["domain"], marks)
     wide = summary.pivot(index=["domain", "model"], columns="measure", values="value")[[x, y]].dropna()
     ends = {models[0]: "circle", models[-1]: "circle-open"}
     figure = go.Figure()
@@ -229,7 +205,7 @@ def measure_against_measure(
         rows, mark = wide.loc[domain].reindex(list(ends)).dropna().reset_index(), looks[domain]
         hollow = f"{mark.symbol}-dot" if mark.symbol.endswith("-open") else f"{mark.symbol}-open"
         symbols = [mark.symbol if model == models[0] else hollow for model in rows["model"]]
-        add_points(
+        style.add_points(
             figure,
             rows,
             x,
@@ -244,8 +220,8 @@ def measure_against_measure(
             cliponaxis=False,
         )
     for model, symbol in ends.items():
-        add_key(figure, model, mode="markers", marker={"symbol": symbol, "color": INK, "size": 9})
-    style(figure, title=title or f"{capitalised(y)} against {x}", height=500, legend=True)
+        style.add_key(figure, model, mode="markers", marker={"symbol": symbol, "color": style.INK, "size": 9})
+    style.lay_out(figure, title=title or f"{style.capitalised(y)} against {x}", height=500, legend=True)
     figure.update_xaxes(title_text=x)
     figure.update_yaxes(title_text=y)
     return figure
@@ -273,26 +249,26 @@ def attribution_against_patching(
         InputError: for a site that the points lack.
     """
     check_table(points, "points", ("site", "unit", "top", "attributed", "exact"), key=("site", "unit"))
-    need_values(points, "points", "site", sites)
+    style.need_values(points, "points", "site", sites)
     notes = {}
     if correlations is not None:
         check_table(correlations, "correlations", ("site", "sample", "pearson", "spearman"), key=("site", "sample"))
         rows = correlations[correlations["sample"] == "random"].itertuples()
-        notes = {row.site: faint(f"r {row.pearson:.2f}, ρ {row.spearman:.2f}") for row in rows}
+        notes = {row.site: style.faint(f"r {row.pearson:.2f}, ρ {row.spearman:.2f}") for row in rows}
     titles = [f"{site}<br>{notes.get(site, '')}" for site in sites]
-    figure, places = small_multiples(titles, columns=columns, height=170, gap=85, horizontal_spacing=0.07)
+    figure, places = style.small_multiples(titles, columns=columns, height=170, gap=85, horizontal_spacing=0.07)
     hover = "unit %{customdata[0]}<br>attributed %{x:.4f}<br>exact %{y:.4f}"
     for site, place in zip(sites, places, strict=True):
         own = points[points["site"] == site]
         scores = own[["attributed", "exact"]].to_numpy(dtype=float)
         ends = [float(scores.min()), float(scores.max())]
         figure.add_scatter(x=ends, y=ends, mode="lines", line=AGREE, hoverinfo="skip", showlegend=False, **place)
-        marker = {"color": INK, "size": 6, "symbol": np.where(own["top"], "circle", "circle-open")}
-        add_points(figure, own, "attributed", "exact", ["unit"], hover, name=site, marker=marker, **place)
-    add_key(figure, "largest scores", mode="markers", marker={"color": INK, "symbol": "circle"})
-    add_key(figure, "random units", mode="markers", marker={"color": INK, "symbol": "circle-open"})
-    add_key(figure, "exact = attributed", mode="lines", line=AGREE)
-    style(figure, title=title, legend=True)
+        marker = {"color": style.INK, "size": 6, "symbol": np.where(own["top"], "circle", "circle-open")}
+        style.add_points(figure, own, "attributed", "exact", ["unit"], hover, name=site, marker=marker, **place)
+    style.add_key(figure, "largest scores", mode="markers", marker={"color": style.INK, "symbol": "circle"})
+    style.add_key(figure, "random units", mode="markers", marker={"color": style.INK, "symbol": "circle-open"})
+    style.add_key(figure, "exact = attributed", mode="lines", line=AGREE)
+    style.lay_out(figure, title=title, legend=True)
     figure.update_xaxes(nticks=4, exponentformat="power")
     figure.update_yaxes(nticks=5, exponentformat="power")
     for place in places[-min(columns, len(sites)) :]:  # the lowest panel of each column
@@ -325,10 +301,10 @@ def robustness_scatter(
         height=logit(points["test"], points["n_test"]),
         line=logit(points["expected"], points["n_test"]),
     )
-    symbols = tell_apart(points["setting"], SETTING_SYMBOLS, "settings")
+    symbols = style.tell_apart(points["setting"], SETTING_SYMBOLS, "settings")
     shades = sample_colorscale("Viridis", [0.9 * i / max(len(symbols) - 1, 1) for i in range(len(symbols))])
     domains = sorted(set(points["test_domain"]))
-    figure, places = small_multiples(
+    figure, places = style.small_multiples(
         domains, columns=len(domains), height=300, shared_yaxes=True, horizontal_spacing=0.04
     )
     for domain, place in zip(domains, places, strict=True):
@@ -336,11 +312,11 @@ def robustness_scatter(
         first = place["col"] == 1
         fitted = rows.dropna(subset="expected").sort_values("natural")
         if len(fitted):
-            line = go.Scatter(x=fitted["at"], y=fitted["line"], mode="lines", line={"color": GREY, "width": 1.5})
+            line = go.Scatter(x=fitted["at"], y=fitted["line"], mode="lines", line={"color": style.GREY, "width": 1.5})
             line.update(name="line of natural-only models", legendgroup="line", showlegend=first, hoverinfo="skip")
             figure.add_trace(line, **place)
         for (setting, symbol), shade in zip(symbols.items(), shades, strict=True):
-            add_points(
+            style.add_points(
                 figure,
                 rows[rows["setting"] == setting],
                 "at",
@@ -354,7 +330,9 @@ def robustness_scatter(
                 marker={"symbol": symbol, "color": shade, "size": 9},
                 **place,
             )
-    style(figure, title=title, subtitle="logit axes; none or all right: drawn half an image inwards", legend=True)
+    style.lay_out(
+        figure, title=title, subtitle="logit axes; none or all right: drawn half an image inwards", legend=True
+    )
     ticks, many = pd.Series(TICKS), pd.Series([10**6] * len(TICKS))  # so many images that no tick is moved
     written = {"tickvals": logit(ticks, many), "ticktext": [f"{100 * tick:g}" for tick in TICKS]}
     figure.update_xaxes(**written, title_text=f"accuracy on {natural} (%)")

@@ -185,7 +185,7 @@ def add_key(figure: go.Figure, name: str, kind: str = "scatter", **looks: object
     figure.add_trace({"type": kind, "name": name, "x": [None], "y": [None], "showlegend": True, **looks})
 
 
-def style(
+def lay_out(
     figure: go.Figure, *, title: str, height: int | None = None, subtitle: str | None = None, legend: bool = False
 ) -> go.Figure:
     """Apply the common layout in place, with the legend, if any, below the axes, and return the figure.
