@@ -11,7 +11,7 @@ import pandas as pd
 
 from circuitry.comparison.comparison import Comparison
 from circuitry.reports.figures.heatmaps import similarity_heatmap
-from circuitry.reports.figures.over_depth import overlap_over_depth
+from circuitry.reports.figures.lines import overlap_over_depth
 from circuitry.reports.figures.style import Mark, capitalised
 from circuitry.reports.page import Report
 

@@ -16,9 +16,8 @@ from circuitry.interventions.summaries import (
     transfer_correlations,
 )
 from circuitry.interventions.transfer_tables import OTHER, OWN, transfer_matrix, transfer_over_depth
-from circuitry.reports.figures.curves import faithfulness_curves
 from circuitry.reports.figures.heatmaps import pixel_maps, transfer_beside_similarity
-from circuitry.reports.figures.over_depth import overlap_over_depth
+from circuitry.reports.figures.lines import faithfulness_curves, overlap_over_depth
 from circuitry.reports.figures.scatters import attribution_against_patching
 from circuitry.reports.figures.style import MARKS, Mark
 from circuitry.reports.page import Report

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from circuitry.reports.figures.over_depth import probes_over_depth
+from circuitry.reports.figures.lines import probes_over_depth
 from circuitry.reports.figures.style import Mark
 from circuitry.reports.page import Report
 from circuitry.reports.sections.compared import add_matrix, add_over_depth

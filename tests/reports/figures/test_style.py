@@ -10,7 +10,7 @@ from circuitry.reports import figures
 from circuitry.reports.figures.bars import accuracy_bars
 from circuitry.reports.figures.circuit_graphs import circuit_pair
 from circuitry.reports.figures.heatmaps import similarity_heatmap
-from circuitry.reports.figures.over_depth import overlap_over_depth
+from circuitry.reports.figures.lines import overlap_over_depth
 from circuitry.reports.figures.style import MARKS, domain_marks, lay_out, small_multiples, translucent
 from circuitry.runs.errors import InputError
 from tests.reports.figures.conftest import SITES

@@ -1,4 +1,4 @@
-"""Charts over the depth of a model, from finished tables: a line per domain over the sites, or a point per unit.
+"""Charts of lines, from finished tables: over the depth of a model, and over the size of a circuit.
 
 Drawing computes nothing: means, intervals, ceilings and chance levels come in as tables.
 """
@@ -19,6 +19,8 @@ from circuitry.representations.probes import TARGETS
 
 TARGET_MARKS = dict(zip(TARGETS, style.MARKS[6:9], strict=True))
 """Marks that few sets of domains reach, so that no target looks like a domain."""
+
+RANDOM_LINE = {"color": style.GREY, "width": 1.2, "dash": "dot"}
 
 LINES_SHARE, UNITS_SHARE = 0.3, 0.8
 """Share of a site's room on the axis over which its lines or units are spread, so that intervals do not overlap."""
@@ -241,4 +243,49 @@ def effects_over_depth(
     figure.add_hline(y=0, line={"color": style.GREY, "width": 1})
     _site_axis(figure, sites)
     figure.update_yaxes(title_text=measure)
+    return figure
+
+
+def faithfulness_curves(
+    curves: pd.DataFrame,
+    *,
+    circuit: str = "kept",
+    measure: str = "faithfulness",
+    title: str | None = None,
+    marks: Mapping[str, style.Mark] | None = None,
+) -> go.Figure:
+    """Draw faithfulness or selectivity over circuit size: a line with intervals per domain, random units dotted.
+
+    Args:
+        curves: Columns ``domain``, ``circuit`` (``kept``, ``complement``, ``random``), ``fraction``, ``value``,
+            ``low``, ``high``: tables of `FaithfulnessCurve` of one ranking and measure; see `curves_by_domain`.
+        circuit: Whose curve is drawn: ``kept``, or ``complement`` for completeness.
+        measure: What the values are.
+
+    Raises:
+        InputError: for no rows of that circuit.
+    """
+    columns = ("domain", "circuit", "fraction", "value", "low", "high")
+    check_table(curves, "curves", columns, key=("domain", "circuit", "fraction"))
+    style.need_values(curves, "curves", "circuit", [circuit])
+    looks = style.marks_for(curves["domain"], marks)
+    figure = go.Figure()
+    for name in ("random", circuit):  # random units first: they cover no circuit
+        for domain, part in curves[curves["circuit"] == name].groupby("domain"):
+            rows = part.assign(percent=100 * part["fraction"]).sort_values("fraction")
+            if name == "random":
+                look: dict[str, object] = {"name": f"{domain}, random units", "mode": "lines", "line": RANDOM_LINE}
+            else:
+                look = {"name": domain, "showlegend": True, **looks[str(domain)].line(rows)}
+            hover = f"<b>{domain}</b>, {name}<br>%{{x:.3g}} % of units: %{{y:.3f}}"
+            style.add_points(figure, rows, "percent", "value", [], hover, **look)
+    if "random" in set(curves["circuit"]):
+        style.add_key(figure, "random units", mode="lines", line=RANDOM_LINE)
+    named = f"{measure} of the complement" if circuit == "complement" else measure
+    heading = title or f"{style.capitalised(named)} by size of the circuit"
+    style.lay_out(figure, title=heading, subtitle=style.interval_note(curves), height=500, legend=True)
+    for level in (0, 1):
+        figure.add_hline(y=level, line={"color": style.GREY, "width": 1})
+    figure.update_xaxes(title_text="units kept at every site (%)", type="log", tickvals=[0.1, 1, 10, 100])
+    figure.update_yaxes(title_text=named)
     return figure
