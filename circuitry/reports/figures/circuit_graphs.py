@@ -208,13 +208,7 @@ def _layout(shown: list[_Node], sites: Sequence[str], kinds: Sequence[str]) -> _
     return _Layout(places, {kind: lanes[kind] for kind in kinds})
 
 
-def _draw_edges(
-    figure: go.Figure,
-    edges: Edges,
-    layout: _Layout,
-    kind: str,
-    colour: str,
-) -> None:
+def _draw_edges(figure: go.Figure, edges: Edges, layout: _Layout, kind: str, colour: str) -> None:
     """Draw curves that leave and reach the nodes level, broken by None; their inner points carry the hover text."""
     xs: list[float | None] = []
     ys: list[float | None] = []

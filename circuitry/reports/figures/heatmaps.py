@@ -258,7 +258,10 @@ def pixel_maps(
         if column == 0:
             drawn = go.Image(z=_small(images[row], IMAGE_SIDE).astype(np.uint8), hoverinfo="skip")
         else:
-            drawn = _map(list(maps.values())[column - 1][row])
+            small = _small(list(maps.values())[column - 1][row], MAP_SIDE)
+            top = float(np.quantile(np.abs(small), 0.995)) or 1.0  # a few outliers would leave the rest pale
+            drawn = go.Heatmap(z=small, zmin=-top, zmax=top, colorscale=SIGNED, showscale=False)
+            drawn.hovertemplate = "%{z:.2g}<extra></extra>"
         figure.add_trace(drawn, **place)
         height, width = np.shape(drawn.z)[:2]
         figure.update_xaxes(range=[-0.5, width - 0.5], **place)
@@ -266,14 +269,6 @@ def pixel_maps(
     style.lay_out(figure, title=title)
     figure.update_layout(margin={"l": 10, "r": 30, "b": 10})
     return _as_pictures(figure)
-
-
-def _map(values: np.ndarray) -> go.Heatmap:
-    small = _small(values, MAP_SIDE)
-    top = float(np.quantile(np.abs(small), 0.995)) or 1.0  # a few outliers would leave the rest pale
-    return go.Heatmap(
-        z=small, zmin=-top, zmax=top, colorscale=SIGNED, showscale=False, hovertemplate="%{z:.2g}<extra></extra>"
-    )
 
 
 def _small(picture: np.ndarray, most: int) -> np.ndarray:

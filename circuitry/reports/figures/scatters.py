@@ -1,11 +1,4 @@
-"""Charts of points, from finished tables. Drawing computes nothing.
-
-1. `embedding_maps`: the maps of several models side by side, points coloured by domain;
-2. `separation_panels`: a panel per measure, a row per domain, in it a mark per model;
-3. `measure_against_measure`: one measure over another, a line per domain from the first model to the last;
-4. `attribution_against_patching`: attributed scores against exact effects, a panel per site;
-5. `robustness_scatter`: accuracy in the test domain against that on photographs, a point per checkpoint.
-"""
+"""Charts of points, from finished tables. Drawing computes nothing."""
 
 from collections.abc import Mapping, Sequence
 

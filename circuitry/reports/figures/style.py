@@ -145,12 +145,8 @@ def small_multiples(
 ) -> tuple[go.Figure, list[dict[str, int]]]:
     """Return a figure with an empty panel per title, row by row, and each one's row and column for ``add_trace``.
 
-    Args:
-        titles: Headings of the panels, with ``<br>`` between lines.
-        columns: Panels in a row, at most.
-        height: Height of a panel in pixels.
-        gap: Pixels between rows, for ticks and titles.
-        **options: More options of plotly's ``make_subplots``.
+    A panel is ``height`` pixels high, with ``gap`` pixels between rows, for ticks and titles (``<br>`` between lines);
+    ``options`` are those of plotly's ``make_subplots``.
     """
     wide = min(columns, len(titles))
     rows = -(-len(titles) // wide)
@@ -167,13 +163,8 @@ def add_points(
 ) -> None:
     """Add the rows of a table as points, without an entry of the legend unless ``looks`` say so.
 
-    Args:
-        figure: The figure.
-        rows: A table.
-        x, y: Its columns for the two axes.
-        told: Its columns that ``hover`` names as ``customdata``.
-        hover: Text shown over a point.
-        **looks: Options of plotly's ``add_scatter``, as the row and column of a panel.
+    ``x`` and ``y`` are columns, ``told`` those that the text ``hover`` names as ``customdata``, ``looks`` options of
+    plotly's ``add_scatter``, as the row and column of a panel.
     """
     options = {"mode": "markers", "showlegend": False} | looks
     told_of = rows[list(told)] if told else None

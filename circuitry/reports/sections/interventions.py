@@ -51,8 +51,13 @@ def add_faithfulness(report: Report, curves: Sequence[FaithfulnessCurve], marks:
             f"{span(selective, 'kept', size)} by domain, with as many random units {span(selective, 'random', size)}."
         )
         _add_curves(report, selective, "selectivity", marks, words)
+    areas = areas_by_domain(curves)
+    kept = areas["circuit"] == "kept"
+    columns = areas["measure"] + np.where(kept, " (" + areas["ranking"] + ")", ", random")
+    said = with_intervals(areas.assign(low=areas["low"].where(kept)))  # without the interval of random units
+    wide = areas.assign(column=columns, cell=said).pivot(index="domain", columns="column", values="cell")
     report.table(
-        _areas_in_words(areas_by_domain(curves)),
+        wide[list(dict.fromkeys(columns))].rename_axis(columns=None).reset_index(),
         "Areas under the curves (MIB), with 95 % bootstrap intervals over images, and those of random units. CMD, the "
         "area of |1 - faithfulness|: 0 is best; CPR: the area under faithfulness.",
     )
@@ -64,15 +69,6 @@ def _add_curves(report: Report, curves: pd.DataFrame, measure: str, marks: Mappi
         report.figure(faithfulness_curves(curves, measure=measure, marks=marks), words)
     else:
         report.text(f"There is no {measure}: {curves['reason'].iloc[0]}.")
-
-
-def _areas_in_words(areas: pd.DataFrame) -> pd.DataFrame:
-    """Return a row per domain, with the interval behind the area of the circuit."""
-    kept = areas["circuit"] == "kept"
-    columns = areas["measure"] + np.where(kept, " (" + areas["ranking"] + ")", ", random")
-    said = with_intervals(areas.assign(low=areas["low"].where(kept)))  # without the interval of random units
-    wide = areas.assign(column=columns, cell=said).pivot(index="domain", columns="column", values="cell")
-    return wide[list(dict.fromkeys(columns))].rename_axis(columns=None).reset_index()
 
 
 def add_selectivity_over_depth(
