@@ -9,7 +9,9 @@ Circuits, features, representations, embeddings and transfer all end in one: val
 4. `Comparison.tables` for people, `Comparison.save` and `Comparison.load` for programs.
 """
 
+import hashlib
 import html
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
@@ -21,11 +23,13 @@ import pandas as pd
 
 from circuitry.comparison.statistics import paired_tests, per_domain
 from circuitry.comparison.table import both_directions, domain_matrix
-from circuitry.comparison.table_files import read_table_files, write_table_files
 from circuitry.runs.errors import InputError
+from circuitry.runs.files import whole_file
+from circuitry.runs.manifest import write_json
 
 FORMAT = "circuitry comparison 1"
 """Name and version of the file format."""
+FILE = "header.json"
 
 VALUES = ("class", "domain_a", "domain_b", "site", "value")
 """Columns of a table of values; others may follow."""
@@ -41,7 +45,7 @@ _TABLES = {
 }
 _HEADER = ("measure", "groups", "alike", "directions", "chance_of", "about", "seed")
 _NAMES = ("class", "domain_a", "domain_b", "domain", "site")
-"""Columns of text; ``site`` is None for what is not of a site."""
+"""Columns of text; all others are numbers."""
 
 
 def _empty(columns: Sequence[str]) -> pd.DataFrame:
@@ -209,9 +213,15 @@ class Comparison:
         return {file: table for file, table in found.items() if len(table)}
 
     def save(self, folder: str | PathLike[str]) -> None:
-        """Write the tables as CSV files with a JSON header, each whole or not at all."""
+        """Write the tables as CSV files and, when they are whole, a JSON header with their checksums."""
+        checksums = {}
+        for name in _TABLES:
+            content = getattr(self, name).to_csv(index=False).encode()
+            checksums[name] = hashlib.sha256(content).hexdigest()
+            with whole_file(Path(folder) / f"{name}.csv") as temporary:
+                temporary.write_bytes(content)
         header = {name: getattr(self, name) for name in _HEADER}
-        write_table_files(Path(folder), FORMAT, header, {name: getattr(self, name) for name in _TABLES})
+        write_json(Path(folder) / FILE, {"format": FORMAT, "checksums": checksums, "header": header})
 
     @classmethod
     def load(cls, folder: str | PathLike[str]) -> "Comparison":
@@ -220,14 +230,20 @@ class Comparison:
         Raises:
             InputError: for a missing or damaged file, or another format or version.
         """
-        header, tables = read_table_files(Path(folder), FORMAT, "comparison", _TABLES, _NAMES)
-        for table in tables.values():
-            if "site" in table:
-                table["site"] = table["site"].astype(object).replace("", None)
+        path = Path(folder) / FILE
+        if not path.is_file():
+            raise InputError(f"There is no comparison in {folder} (no {FILE}): give the folder of one, or make it.")
+        try:
+            about = json.loads(path.read_text(encoding="utf-8"))
+            found, checksums, header = (about[key] for key in ("format", "checksums", "header"))
+        except (ValueError, TypeError, KeyError) as error:
+            raise InputError(f"{path} is damaged ({error}): make it again.") from error
+        if found != FORMAT:
+            raise InputError(f"{path} has format {found!r}, but this version reads {FORMAT!r}: make it again.")
+        tables = {name: _read(path.with_name(f"{name}.csv"), checksums.get(name)) for name in _TABLES}
         groups = {name: tuple(classes) for name, classes in header["groups"].items()}
         directions = None if header["directions"] is None else tuple(header["directions"])
-        facts: dict[str, Any] = {**header, **tables, "groups": groups, "directions": directions}
-        return cls(**facts)
+        return cls(**{**header, **tables, "groups": groups, "directions": directions})
 
     def _with_others(self, values: pd.DataFrame) -> pd.DataFrame:
         """Return each domain with each other one: class, domain, other, site, value; ``domain_a`` of directed ones."""
@@ -259,3 +275,17 @@ def class_groups(
         if present := tuple(member for member in members if member in known):
             found[name] = present
     return found
+
+
+def _read(path: Path, checksum: str | None) -> pd.DataFrame:
+    """Return a table with names, None for no site, and numbers to the last digit."""
+    content = path.read_bytes() if path.is_file() else b""
+    if hashlib.sha256(content).hexdigest() != checksum:
+        raise InputError(f"{path} is missing or damaged, its checksum does not fit: make it again.")
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    numbers = {str(name): [_number(value) for value in table[name]] for name in table if name not in _NAMES}
+    return table.assign(**numbers, site=table["site"].astype(object).replace("", None))
+
+
+def _number(value: str) -> float:
+    return int(value) if value.lstrip("-").isdigit() else float(value or "nan")

@@ -43,11 +43,6 @@ def jackknife_interval(
     the value plus and minus Student's quantile with n - 1 degrees of freedom times it. NaN for fewer than two
     observations, or where a value is NaN.
 
-    Args:
-        value: The statistic of all observations.
-        without_each: The statistic without each.
-        confidence: Of the interval.
-
     Example:
         >>> jackknife_interval(2.0, np.array([2.5, 2.0, 1.5]))  # the mean of 1, 2 and 3
         (-0.484..., 4.484...)
@@ -61,14 +56,9 @@ def jackknife_interval(
 
 
 def per_domain(table: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
-    """Return each domain's mean similarity with the other domains, bootstrapped over classes.
+    """Return each domain's mean similarity with the other domains, bootstrapped over classes, of a `compare` table.
 
-    Args:
-        table: From `compare`.
-        seed: Seed of the bootstrap.
-
-    Returns:
-        Columns domain, site, value, low, high, n_classes; one row per domain and site.
+    Columns domain, site, value, low, high, n_classes; one row per domain and site.
     """
     long = both_directions(table)
     rows = []
@@ -97,17 +87,6 @@ def paired_tests(table: pd.DataFrame) -> pd.DataFrame:
         nothing = len(difference) < 2 or not difference.any()
         p = float("nan") if nothing else float(stats.wilcoxon(difference).pvalue)
         rows.append((a, b, float(difference.mean()) if len(difference) else float("nan"), len(difference), p))
-    out = pd.DataFrame(rows, columns=["domain_a", "domain_b", "difference", "n_classes", "p"])
-    return out.assign(p_holm=_holm(out["p"].to_numpy(dtype=float)))
-
-
-def _holm(p: np.ndarray) -> np.ndarray:
-    """Holm's step-down correction; NaN stays NaN and does not count."""
-    out = np.full_like(p, np.nan)
-    tested = np.flatnonzero(~np.isnan(p))
-    order = tested[np.argsort(p[tested])]
-    running = 0.0
-    for rank, index in enumerate(order):
-        running = max(running, min(1.0, p[index] * (len(tested) - rank)))
-        out[index] = running
-    return out
+    tests = pd.DataFrame(rows, columns=["domain_a", "domain_b", "difference", "n_classes", "p"])
+    tested = tests["p"].astype(float).dropna().sort_values()
+    return tests.assign(p_holm=(tested * np.arange(len(tested), 0, -1)).clip(upper=1).cummax())

@@ -30,7 +30,17 @@ def contact_sheet(
     Example:
         >>> contact_sheet({("fish", "real"): [Path("a.png")]}, rows=["fish"], columns=["real", "sketch"])
     """
-    _check(cells, rows, columns, per_cell, tile)
+    if not rows or not columns or per_cell < 1 or tile < 1:
+        raise InputError(
+            "A contact sheet needs at least one row, one column, per_cell >= 1 and tile >= 1, but got "
+            f"{len(rows)} rows, {len(columns)} columns, per_cell={per_cell}, tile={tile}; pass what to show."
+        )
+    for row, column in cells:
+        if row not in rows or column not in columns:
+            raise InputError(
+                f"The cell ({row!r}, {column!r}) is in no row and column of the contact sheet; "
+                "add its labels to rows and columns or leave the cell out."
+            )
     text = max(round(tile * 0.22), 10)
     font = ImageFont.load_default(size=text)
     margin = round(max(font.getlength(label) for label in rows)) + 4 * GAP
@@ -53,26 +63,6 @@ def contact_sheet(
                     centre = (corner[0] + tile / 2, corner[1] + tile / 2)
                     pen.text(centre, "-", fill="grey", font=font, anchor="mm")
     return sheet
-
-
-def _check(
-    cells: Mapping[tuple[str, str], Sequence[Path | Image.Image]],
-    rows: Sequence[str],
-    columns: Sequence[str],
-    per_cell: int,
-    tile: int,
-) -> None:
-    if not rows or not columns or per_cell < 1 or tile < 1:
-        raise InputError(
-            "A contact sheet needs at least one row, one column, per_cell >= 1 and tile >= 1, but got "
-            f"{len(rows)} rows, {len(columns)} columns, per_cell={per_cell}, tile={tile}; pass what to show."
-        )
-    for row, column in cells:
-        if row not in rows or column not in columns:
-            raise InputError(
-                f"The cell ({row!r}, {column!r}) is in no row and column of the contact sheet; "
-                "add its labels to rows and columns or leave the cell out."
-            )
 
 
 def _fitted(image: Path | Image.Image, tile: int) -> Image.Image:

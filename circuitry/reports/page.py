@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from numbers import Integral, Real
 from os import PathLike
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jinja2
 import pandas as pd
@@ -58,19 +58,14 @@ class Report:
             raise InputError("A report needs a title, an empty one was given.")
         self._title = title
         self._introduction = introduction
-        self._blocks: list[tuple[str, object]] = []
-        self._links: list[tuple[str, str]] = []
+        self._blocks: list[tuple[str, Any]] = []
         self._provenance: dict[str, str] = {}
-        self._figures = 0
-        self._tables = 0
         self.plotly_figures: dict[str, go.Figure] = {}
         """The interactive figures by the id of their div, for `write_static`."""
 
     def section(self, heading: str) -> None:
         """Start a section, which the table of contents lists."""
-        name = f"section-{len(self._links) + 1}"
-        self._links.append((name, heading))
-        self._blocks.append(("section", {"name": name, "heading": heading}))
+        self._blocks.append(("section", {"name": f"section-{self._next('section')}", "heading": heading}))
 
     def text(self, text: str) -> None:
         """Add plain text; empty lines separate paragraphs."""
@@ -78,7 +73,7 @@ class Report:
 
     def figure(self, figure: go.Figure, caption: str) -> None:
         """Add an interactive plotly figure with its caption."""
-        name = f"figure-{self._figures + 1}"
+        name = f"figure-{self._next('figure')}"
         self.plotly_figures[name] = figure
         drawing = plotly.io.to_html(
             figure,
@@ -107,8 +102,10 @@ class Report:
         self._add_figure(caption, png=base64.b64encode(image).decode("ascii"), alt=alt)
 
     def _add_figure(self, caption: str, **content: str) -> None:
-        self._figures += 1
-        self._blocks.append(("figure", {"label": f"Figure {self._figures}.", "caption": caption, **content}))
+        self._blocks.append(("figure", {"label": f"Figure {self._next('figure')}.", "caption": caption, **content}))
+
+    def _next(self, kind: str) -> int:
+        return 1 + sum(of == kind for of, _ in self._blocks)
 
     def table(self, table: pd.DataFrame, caption: str, *, formats: Mapping[str, str] | None = None) -> None:
         """Add a table with readable numbers; its index is shown unless it merely counts the rows.
@@ -127,9 +124,8 @@ class Report:
                 f"formats names the column {', '.join(unknown)}, the table has {', '.join(map(str, table.columns))}."
             )
         shown = table if isinstance(table.index, pd.RangeIndex) else table.reset_index()
-        self._tables += 1
         block = {
-            "label": f"Table {self._tables}.",
+            "label": f"Table {self._next('table')}.",
             "caption": caption,
             "columns": [
                 {"name": str(column).replace("_", " "), "numeric": pd.api.types.is_numeric_dtype(shown[column])}
@@ -149,10 +145,11 @@ class Report:
     def write(self, path: str | PathLike[str]) -> Path:
         """Write the page whole or not at all, and return its path."""
         target = Path(path)
+        links = [(block["name"], block["heading"]) for kind, block in self._blocks if kind == "section"]
         page = TEMPLATES.get_template("page.html.jinja").render(
             title=self._title,
             introduction=self._introduction,
-            links=[*self._links, *([("provenance", "Provenance")] if self._provenance else [])],
+            links=[*links, *([("provenance", "Provenance")] if self._provenance else [])],
             blocks=self._blocks,
             provenance=self._provenance,
             plotly_js=plotly.offline.get_plotlyjs() if self.plotly_figures else "",
@@ -197,10 +194,6 @@ def write_static(
         folder: Made where it does not exist.
         width: Width of figures that do not set their own, in pixels before scaling.
         scale: Pixels of the image per pixel of the figure.
-
-    Returns:
-        The paths; or none and what they need, where the extra ``static`` or a browser is not installed. Every other
-        failure is raised.
     """
     if importlib.util.find_spec("kaleido") is None:
         return StaticImages([], NEEDS_KALEIDO)

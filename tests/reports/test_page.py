@@ -16,7 +16,7 @@ from PIL import Image
 from circuitry.reports.figures.bars import accuracy_bars
 from circuitry.reports.figures.circuit_graphs import circuit_pair
 from circuitry.reports.figures.heatmaps import similarity_heatmap
-from circuitry.reports.figures.over_depth import overlap_over_depth
+from circuitry.reports.figures.lines import overlap_over_depth
 from circuitry.reports.page import Report, StaticImages, Written, write_static
 from circuitry.runs.errors import InputError
 from tests.reports.figures.conftest import SITES

@@ -5,24 +5,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from einops import reduce
 from scipy.cluster.hierarchy import leaves_list, linkage, optimal_leaf_ordering
 from scipy.spatial.distance import squareform
 
-from circuitry.reports.figures.style import (
-    INK,
-    NEGATIVE,
-    NEUTRAL,
-    POSITIVE,
-    Mark,
-    faint,
-    marked,
-    marks_for,
-    small_multiples,
-    style,
-)
+from circuitry.reports.figures import style
 from circuitry.runs.errors import InputError
 
-SIGNED = [(0.0, NEGATIVE), (0.5, NEUTRAL), (1.0, POSITIVE)]
+SIGNED = [(0.0, style.NEGATIVE), (0.5, style.NEUTRAL), (1.0, style.POSITIVE)]
 """Colours of numbers that have a sign."""
 
 ROW, ROWS_AT_LEAST = 48, 3
@@ -42,18 +32,16 @@ def similarity_heatmap(
     measure: str,
     diagonal: str = "split-half ceiling",
     clustered: bool = False,
-    marks: Mapping[str, Mark] | None = None,
+    marks: Mapping[str, style.Mark] | None = None,
 ) -> go.Figure:
     """Draw a square matrix over domains with its numbers; a dotted diagonal, if any, is the split-half ceiling.
 
     Args:
         matrix: Index = columns = domains; where the diagonal is empty, nothing is dotted. The names of index and
             columns, where given, become the titles of the axes (say "circuit of", "images of").
-        title: Heading.
         measure: What the numbers are, for the line under the heading.
         diagonal: What the numbers on the diagonal are, for the same line.
         clustered: Whether domains that relate alike to the others stand side by side; default: the matrix's order.
-        marks: Look of every domain; default: `domain_marks` of the matrix's.
 
     Raises:
         InputError: for index and columns that differ, or hold a domain twice, or for no domain.
@@ -62,18 +50,14 @@ def similarity_heatmap(
     if clustered:
         order = cluster_order(matrix)
         matrix = matrix.loc[order, order]
-    figure, (place,) = small_multiples([""], columns=1, height=ROW * max(len(matrix), ROWS_AT_LEAST))
-    _add_matrix(figure, matrix, measure, marks_for(matrix.index, marks), place, WIDTH_OF_CELLS)
+    figure, (place,) = style.small_multiples([""], columns=1, height=ROW * max(len(matrix), ROWS_AT_LEAST))
+    _add_matrix(figure, matrix, measure, style.marks_for(matrix.index, marks), place, WIDTH_OF_CELLS)
     note = f"; dotted: {diagonal}" if _has_diagonal(matrix) else ""
-    return style(figure, title=title, subtitle=measure + note)
+    return style.lay_out(figure, title=title, subtitle=measure + note)
 
 
 def check_matrix(matrix: pd.DataFrame) -> None:
-    """Refuse a matrix that is not square over domains.
-
-    Raises:
-        InputError: with the rows and columns that it has.
-    """
+    """Refuse a matrix that is not square over domains."""
     rows, columns = list(matrix.index), list(matrix.columns)
     if not rows or rows != columns or not matrix.index.is_unique:
         listed = (", ".join(dict.fromkeys(map(str, names))) or "none" for names in (rows, columns))
@@ -93,15 +77,11 @@ def cluster_order(matrix: pd.DataFrame) -> list[str]:
     check_matrix(matrix)
     values = matrix.to_numpy(dtype=float)
     values = (values + values.T) / 2
+    np.fill_diagonal(values, np.nan)  # so that two domains are compared in the columns of the others
     n = len(values)
-    off = ~np.eye(n, dtype=bool)
-    if n < 3 or not np.isfinite(values[off]).all():
+    if n < 3 or np.isfinite(values).sum() < n * (n - 1):
         return list(matrix.index)
-    far = np.zeros((n, n))
-    for i, j in zip(*np.nonzero(off), strict=True):
-        others = [k for k in range(n) if k not in (i, j)]
-        far[i, j] = np.sqrt(np.mean((values[i, others] - values[j, others]) ** 2))
-    far = squareform(far)
+    far = squareform(np.sqrt(np.nanmean(np.square(values[:, None] - values), axis=2)))
     order = leaves_list(optimal_leaf_ordering(linkage(far, "average"), far))
     return [matrix.index[i] for i in (order if order[0] < order[-1] else order[::-1])]
 
@@ -114,7 +94,7 @@ def _add_matrix(
     figure: go.Figure,
     matrix: pd.DataFrame,
     measure: str,
-    looks: Mapping[str, Mark],
+    looks: Mapping[str, style.Mark],
     place: Mapping[str, int],
     width: int,
 ) -> None:
@@ -128,10 +108,10 @@ def _add_matrix(
         z=values,
         zmin=-top if signed else 0.0,
         zmax=top,
-        colorscale=SIGNED if signed else [(0.0, NEUTRAL), (1.0, POSITIVE)],
+        colorscale=SIGNED if signed else [(0.0, style.NEUTRAL), (1.0, style.POSITIVE)],
         colorbar={"x": figure.get_subplot(**place).xaxis.domain[1], "thickness": 10, "outlinewidth": 0},
         texttemplate="%{z:.2f}",
-        textfont={"size": 13, "color": INK},
+        textfont={"size": 13, "color": style.INK},
         xgap=2,
         ygap=2,
         hoverongaps=False,
@@ -140,9 +120,9 @@ def _add_matrix(
     figure.add_trace(heat, **place)
     for i in map(int, np.flatnonzero(np.isfinite(values.diagonal()))):
         corners = {"x0": i - 0.46, "x1": i + 0.46, "y0": i - 0.46, "y1": i + 0.46}
-        figure.add_shape(type="rect", **corners, line={"color": INK, "dash": "dot", "width": 1.5}, **place)
+        figure.add_shape(type="rect", **corners, line={"color": style.INK, "dash": "dot", "width": 1.5}, **place)
     plain = {"tickvals": domains, "showgrid": False, "showline": False, **place}
-    names = [marked(domain, looks[domain]) for domain in domains]
+    names = [style.marked(domain, looks[domain]) for domain in domains]
     figure.update_yaxes(**plain, ticktext=names, title_text=matrix.index.name, autorange="reversed")
     fits = WIDTH_OF_CHARACTER * (2 + max(map(len, domains))) < width / len(domains)
     below = names if fits else [f'<span style="color:{looks[d].colour}">{looks[d].glyph}</span>' for d in domains]
@@ -159,7 +139,7 @@ def transfer_beside_similarity(
     similarity_diagonal: str = "split-half ceiling",
     title: str = "Do circuits work where they are alike?",
     clustered: bool = False,
-    marks: Mapping[str, Mark] | None = None,
+    marks: Mapping[str, style.Mark] | None = None,
 ) -> go.Figure:
     """Draw a `transfer_matrix` (rows: circuit of, columns: images of) beside the structural similarity of circuits.
 
@@ -169,9 +149,7 @@ def transfer_beside_similarity(
         measure: What transfer is measured by.
         similarity_measure: What similarity is measured by.
         similarity_diagonal: What the numbers on the diagonal of similarity are.
-        title: Heading.
         clustered: Whether both have the order of `cluster_order` of similarity; default: that of transfer.
-        marks: Look of every domain; default: `domain_marks` of the matrix's.
 
     Raises:
         InputError: for a matrix that is not square over domains.
@@ -182,12 +160,12 @@ def transfer_beside_similarity(
         (transfer.loc[domains, domains], measure, "own domain's circuit"),
         (similarity.loc[domains, domains], similarity_measure, similarity_diagonal),
     )
-    titles = [f"{name}<br>{faint(f'dotted: {dotted}')}" if _has_diagonal(m) else name for m, name, dotted in both]
+    titles = [f"{name}<br>{style.faint(f'dotted: {dotted}')}" if _has_diagonal(m) else name for m, name, dotted in both]
     height = ROW * max(len(domains), ROWS_AT_LEAST)
-    figure, places = small_multiples(titles, columns=2, height=height, horizontal_spacing=0.2)
+    figure, places = style.small_multiples(titles, columns=2, height=height, horizontal_spacing=0.2)
     for (matrix, name, _), place in zip(both, places, strict=True):
-        _add_matrix(figure, matrix, name, marks_for(domains, marks), place, WIDTH_OF_CELLS // 2)
-    return style(figure, title=title)
+        _add_matrix(figure, matrix, name, style.marks_for(domains, marks), place, WIDTH_OF_CELLS // 2)
+    return style.lay_out(figure, title=title)
 
 
 def position_heatmap(effects: np.ndarray, image: np.ndarray, *, title: str, measure: str) -> go.Figure:
@@ -197,7 +175,6 @@ def position_heatmap(effects: np.ndarray, image: np.ndarray, *, title: str, meas
         effects: [height, width] of a site, e.g. ``PatchEffects.scores[site]``; the tokens of a transformer go in as
             a grid, without the class token: ``scores[1:].reshape(7, 7)``.
         image: The image as bytes [height, width, 3], of any size.
-        title: Heading.
         measure: What the numbers are, with their unit.
 
     Raises:
@@ -215,7 +192,7 @@ def position_heatmap(effects: np.ndarray, image: np.ndarray, *, title: str, meas
     height, width = image.shape[:2]
     step_down, step_right = height / effects.shape[0], width / effects.shape[1]
     top = float(np.nanmax(np.abs(effects))) or 1.0
-    figure, places = small_multiples(["", ""], columns=2, height=320, horizontal_spacing=0.04)
+    figure, places = style.small_multiples(["", ""], columns=2, height=320, horizontal_spacing=0.04)
     for place in places:
         figure.add_trace(go.Image(z=image, hoverinfo="skip"), **place)
     heat = go.Heatmap(
@@ -232,7 +209,7 @@ def position_heatmap(effects: np.ndarray, image: np.ndarray, *, title: str, meas
         hovertemplate=f"{measure} %{{z:.4f}}<extra></extra>",
     )
     figure.add_trace(heat, **places[1])
-    style(figure, title=title, subtitle=measure)
+    style.lay_out(figure, title=title, subtitle=measure)
     figure.update_xaxes(range=[-0.5, width - 0.5])
     figure.update_yaxes(range=[height - 0.5, -0.5])
     return _as_pictures(figure)
@@ -260,7 +237,6 @@ def pixel_maps(
         maps: Arrays [images, height, width] by the title of their column, drawn as means over blocks, at most 32 a
             side: strides and kinks leave a grid that hides the picture.
         names: Names of the rows.
-        title: Heading.
 
     Raises:
         InputError: for images of another kind, or maps and names that do not fit them.
@@ -274,37 +250,29 @@ def pixel_maps(
         )
     columns = 1 + len(maps)
     titles = ["image", *maps] + [""] * columns * (len(images) - 1)
-    figure, places = small_multiples(
+    figure, places = style.small_multiples(
         titles, columns=columns, height=190, gap=6, row_titles=list(names), horizontal_spacing=0.02
     )
     for i, place in enumerate(places):
         row, column = divmod(i, columns)
-        drawn = _image(images[row]) if column == 0 else _map(list(maps.values())[column - 1][row])
+        if column == 0:
+            drawn = go.Image(z=_small(images[row], IMAGE_SIDE).astype(np.uint8), hoverinfo="skip")
+        else:
+            small = _small(list(maps.values())[column - 1][row], MAP_SIDE)
+            top = float(np.quantile(np.abs(small), 0.995)) or 1.0  # a few outliers would leave the rest pale
+            drawn = go.Heatmap(z=small, zmin=-top, zmax=top, colorscale=SIGNED, showscale=False)
+            drawn.hovertemplate = "%{z:.2g}<extra></extra>"
         figure.add_trace(drawn, **place)
         height, width = np.shape(drawn.z)[:2]
         figure.update_xaxes(range=[-0.5, width - 0.5], **place)
         figure.update_yaxes(range=[height - 0.5, -0.5], **place)
-    style(figure, title=title)
+    style.lay_out(figure, title=title)
     figure.update_layout(margin={"l": 10, "r": 30, "b": 10})
     return _as_pictures(figure)
-
-
-def _image(image: np.ndarray) -> go.Image:
-    return go.Image(z=_small(image, IMAGE_SIDE).astype(np.uint8), hoverinfo="skip")
-
-
-def _map(values: np.ndarray) -> go.Heatmap:
-    small = _small(values, MAP_SIDE)
-    top = float(np.quantile(np.abs(small), 0.995)) or 1.0  # a few outliers would leave the rest pale
-    return go.Heatmap(
-        z=small, zmin=-top, zmax=top, colorscale=SIGNED, showscale=False, hovertemplate="%{z:.2g}<extra></extra>"
-    )
 
 
 def _small(picture: np.ndarray, most: int) -> np.ndarray:
     """Return means over square blocks so that no side has more than ``most`` pixels, without an unfilled last block."""
     step = -(-max(picture.shape[:2]) // most)
-    height, width = (size // step for size in picture.shape[:2])
-    blocks = picture[: height * step, : width * step].reshape(height, step, width, step, -1)
-    means: np.ndarray = blocks.mean((1, 3))
-    return means if picture.ndim == 3 else means[..., 0]
+    height, width = (size // step * step for size in picture.shape[:2])
+    return reduce(picture[:height, :width], "(h a) (w b) ... -> h w ...", np.mean, a=step, b=step)

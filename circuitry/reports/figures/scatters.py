@@ -1,34 +1,14 @@
-"""Charts of points, from finished tables. Drawing computes nothing.
-
-1. `embedding_maps`: the maps of several models side by side, points coloured by domain;
-2. `separation_panels`: a panel per measure, a row per domain, in it a mark per model;
-3. `measure_against_measure`: one measure over another, a line per domain from the first model to the last;
-4. `attribution_against_patching`: attributed scores against exact effects, a panel per site;
-5. `robustness_scatter`: accuracy in the test domain against that on photographs, a point per checkpoint.
-"""
+"""Charts of points, from finished tables. Drawing computes nothing."""
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
 from circuitry.comparison.table import check_table
-from circuitry.reports.figures.style import (
-    GREY,
-    INK,
-    Mark,
-    add_key,
-    capitalised,
-    faint,
-    marked,
-    marks_for,
-    need_values,
-    small_multiples,
-    style,
-    whiskers,
-)
-from circuitry.runs.errors import InputError
+from circuitry.reports.figures import style
 from circuitry.training.generalization import logit
 
 TEXT_SYMBOL = "x"
@@ -38,7 +18,7 @@ MODEL_SYMBOLS = ("circle", "circle-open", "square", "square-open", "diamond", "d
 SETTING_SYMBOLS = ("cross", "x", "pentagon", "hourglass", "bowtie", "hexagram", "triangle-left", "triangle-right")
 """Symbols of settings, which look like no domain."""
 
-GUESSING, AGREE = {"color": INK, "dash": "dot", "width": 1.5}, {"color": GREY, "width": 1}
+GUESSING, AGREE = {"color": style.INK, "dash": "dot", "width": 1.5}, {"color": style.GREY, "width": 1}
 
 MODELS_SHARE = 0.7
 """Share of a domain's row over which its models are spread."""
@@ -51,75 +31,48 @@ def embedding_maps(
     points: pd.DataFrame,
     *,
     title: str = "Images and class prompts in one plane",
-    marks: Mapping[str, Mark] | None = None,
+    marks: Mapping[str, style.Mark] | None = None,
 ) -> go.Figure:
     """Draw one map per model, side by side: images with the marks of their domains, texts as crosses.
 
     Args:
         points: Columns ``model``, ``kind`` ("image" or "text"), ``domain`` (of a text its style, or empty), ``class``,
             ``x``, ``y``, ``method``: tables of `map_table`.
-        title: Heading.
-        marks: Look of every domain; default: `domain_marks` of the images'.
-
-    Raises:
-        InputError: for a missing column, or no rows.
     """
     check_table(points, "points", ("model", "kind", "domain", "class", "x", "y", "method"), key=())
     points = points.fillna({"domain": ""})  # an empty name read from CSV
-    images, texts = points[points["kind"] == "image"], points[points["kind"] == "text"]
-    domains, models = sorted(set(images["domain"])), list(dict.fromkeys(points["model"]))
-    looks = marks_for(domains, marks)
-    methods = points.groupby("model")["method"].first()
-    titles = [f"{model}<br>{faint(methods[model])}" for model in models]
-    figure, places = small_multiples(titles, columns=len(models), height=420, horizontal_spacing=0.03)
-    for model, place in zip(models, places, strict=True):
-        for domain in domains:
-            rows = images[(images["model"] == model) & (images["domain"] == domain)]
-            marker = {"symbol": looks[domain].symbol, "color": looks[domain].colour, "size": 6, "opacity": 0.7}
-            figure.add_trace(_cloud(rows, domain, domain, marker), **place)
-        for said, rows in texts[texts["model"] == model].groupby("domain"):
-            colour = looks[str(said)].colour if said in looks else INK
-            marker = {"symbol": TEXT_SYMBOL, "color": colour, "size": 8, "line": {"color": "white", "width": 1}}
-            figure.add_trace(_cloud(rows, f"texts, {said}" if said else "texts", "texts", marker), **place)
+    methods = points.groupby("model", sort=False)["method"].first()
+    domains = sorted(set(points.loc[points["kind"] == "image", "domain"]))
+    looks = style.marks_for(domains, marks)
+    titles = [f"{model}<br>{style.faint(method)}" for model, method in methods.items()]
+    figure, places = style.small_multiples(titles, columns=len(titles), height=420, horizontal_spacing=0.03)
+    square = {"showticklabels": False, "showgrid": False, "showline": True, "mirror": True, "constrain": "domain"}
+    for model, place in zip(methods.index, places, strict=True):
+        own = points[points["model"] == model]
+        for (kind, domain), rows in own.groupby(["kind", "domain"]):
+            if kind == "image":
+                name, group, marker = domain, domain, looks[domain].marker(6, opacity=0.7)
+            else:
+                name, group = f"texts, {domain}" if domain else "texts", "texts"
+                colour = looks[domain].colour if domain in looks else style.INK
+                marker = {"symbol": TEXT_SYMBOL, "color": colour, "size": 8, "line": {"color": "white", "width": 1}}
+            hover = f"<b>%{{customdata[0]}}</b>, {name}"
+            style.add_points(
+                figure, rows, "x", "y", ["class"], hover, name=name, legendgroup=group, marker=marker, **place
+            )
+        low, high = own[["x", "y"]].min(), own[["x", "y"]].max()
+        middle, half = (low + high) / 2, float(0.54 * (high - low).max()) or 1.0  # all maps get boxes of one size
+        figure.update_xaxes(**square, range=[middle["x"] - half, middle["x"] + half], **place)
+        figure.update_yaxes(**square, range=[middle["y"] - half, middle["y"] + half], **place)
     for domain in domains:  # small, faint points would be hard to see as keys
-        marker = {"symbol": looks[domain].symbol, "color": looks[domain].colour, "size": 9}
-        add_key(figure, domain, mode="markers", marker=marker, legendgroup=domain)
-    if len(texts):
-        marker = {"symbol": TEXT_SYMBOL, "color": GREY, "size": 9}
-        add_key(figure, "texts (colour: style)", mode="markers", marker=marker, legendgroup="texts")
-    style(figure, title=title, legend=True)
+        style.add_key(figure, domain, mode="markers", marker=looks[domain].marker(9), legendgroup=domain)
+    if "text" in set(points["kind"]):
+        marker = {"symbol": TEXT_SYMBOL, "color": style.GREY, "size": 9}
+        style.add_key(figure, "texts (colour: style)", mode="markers", marker=marker, legendgroup="texts")
+    style.lay_out(figure, title=title, legend=True)
     figure.update_layout(margin={"l": 10, "r": 10, "b": 40})
-    box = {"showticklabels": False, "showgrid": False, "showline": True, "mirror": True, "constrain": "domain"}
-    figure.update_xaxes(**box)
-    figure.update_yaxes(**box)
-    for model, place in zip(models, places, strict=True):
-        across, up = (_around(points.loc[points["model"] == model, axis]) for axis in ("x", "y"))
-        half = max(across[1], up[1])  # a square, so that all maps get boxes of one size
-        figure.update_xaxes(range=[across[0] - half, across[0] + half], **place)
-        figure.update_yaxes(range=[up[0] - half, up[0] + half], **place)
     figure.for_each_yaxis(lambda axis: axis.update(scaleanchor=axis.anchor))
     return figure
-
-
-def _around(values: pd.Series) -> tuple[float, float]:
-    """Return middle and half width of an axis that holds the values with some room."""
-    low, high = float(values.min()), float(values.max())
-    return (low + high) / 2, 0.54 * (high - low) or 1.0
-
-
-def _cloud(rows: pd.DataFrame, name: str, group: str, marker: Mapping[str, object]) -> go.Scatter:
-    """Return the rows as points that the legend's entry of that group can hide."""
-    return go.Scatter(
-        name=name,
-        legendgroup=group,
-        showlegend=False,
-        x=rows["x"],
-        y=rows["y"],
-        mode="markers",
-        marker=marker,
-        customdata=rows[["class"]],
-        hovertemplate=f"<b>%{{customdata[0]}}</b>, {name}<extra></extra>",
-    )
 
 
 def separation_panels(
@@ -130,7 +83,7 @@ def separation_panels(
     *,
     columns: int = 3,
     title: str = "Each domain by several measures",
-    marks: Mapping[str, Mark] | None = None,
+    marks: Mapping[str, style.Mark] | None = None,
 ) -> go.Figure:
     """Draw a panel per measure with a row per domain; the models lie beneath each other in it, the first on top.
 
@@ -141,109 +94,79 @@ def separation_panels(
         seeds: Columns ``measure``, ``model``, ``domain``, ``seed``, ``value``: from `by_seed`, drawn as strokes.
         references: A number by measure, drawn as a dotted line: what guessing reaches.
         columns: Panels in a row.
-        title: Heading.
-        marks: Look of every domain; default: `domain_marks` of the table's.
 
     Raises:
-        InputError: for a missing column, two rows for one mark, a measure that the table lacks, or more models than
-            symbols.
+        InputError: for a measure that the table lacks, or more models than symbols.
     """
     names = ("measure", "model", "domain", "value", "low", "high")
     check_table(summary, "summary", names, key=("measure", "model", "domain"))
-    need_values(summary, "summary", "measure", measures)
-    symbols = _model_symbols(summary)
+    style.need_values(summary, "summary", "measure", measures)
+    symbols = style.tell_apart(summary["model"], MODEL_SYMBOLS, "models")
     domains = sorted(set(summary["domain"]))
-    looks = marks_for(domains, marks)
-    titles = [capitalised(measure).replace(" ", "<br>", 1) for measure in measures]
-    height = 34 * max(len(domains), 3)
-    figure, places = small_multiples(
-        titles, columns=columns, height=height, gap=80, shared_yaxes=True, horizontal_spacing=0.04
-    )
+    looks = style.marks_for(domains, marks)
     rows = {domain: row for row, domain in enumerate(domains)}
+    shifts = {model: MODELS_SHARE * ((i + 0.5) / len(symbols) - 0.5) for i, model in enumerate(symbols)}
+    colours = {domain: looks[domain].colour for domain in domains}
+
+    def placed(table: pd.DataFrame, measure: str, model: str) -> pd.DataFrame:
+        own = table[(table["measure"] == measure) & (table["model"] == model) & table["domain"].isin(domains)]
+        heights = own["domain"].map(rows).astype(float) + shifts[model]
+        return own.assign(height=heights, colour=own["domain"].map(colours))
+
+    titles = [style.capitalised(measure).replace(" ", "<br>", 1) for measure in measures]
+    figure, places = style.small_multiples(
+        titles,
+        columns=columns,
+        height=34 * max(len(domains), 3),
+        gap=80,
+        shared_yaxes=True,
+        horizontal_spacing=0.04,
+    )
     for measure, place in zip(measures, places, strict=True):
         if references and measure in references:
-            figure.add_trace(_reference(references[measure], len(domains)), **place)
-        for level, (model, symbol) in enumerate(symbols.items()):
-            shift = MODELS_SHARE * ((level + 0.5) / len(symbols) - 0.5)
-            heights = {domain: row + shift for domain, row in rows.items()}
-            for table, draw in ((seeds, _seed_points), (summary, _model_points)):
-                if table is not None:
-                    chosen = table[(table["measure"] == measure) & (table["model"] == model)]
-                    figure.add_trace(draw(chosen[chosen["domain"].isin(domains)], heights, looks, symbol), **place)
+            # The range of an axis takes in a trace, not a shape, and leaves room around markers, also unseen ones.
+            ends = pd.DataFrame({"value": references[measure], "height": [-0.5, len(domains) - 0.5]})
+            look = {"mode": "lines+markers", "line": GUESSING, "marker": {"size": 9, "opacity": 0}}
+            hover = "guessing %{x:.3f}"
+            style.add_points(figure, ends, "value", "height", [], hover, name="reference", **look, **place)
+        for model, symbol in symbols.items():
+            if seeds is not None:
+                own, hover = placed(seeds, measure, model), "<b>%{customdata[0]}</b>, seed %{customdata[1]}: %{x:.3f}"
+                stroke = _stroke(list(own["colour"]))
+                style.add_points(
+                    figure, own, "value", "height", ["domain", "seed"], hover, name="seeds", marker=stroke, **place
+                )
+            own = placed(summary, measure, model)
+            outline = {"width": 2 if symbol.endswith("-open") else 0}
+            style.add_points(
+                figure,
+                own,
+                "value",
+                "height",
+                ["domain", "model", "low", "high"],
+                "<b>%{customdata[0]}</b>, %{customdata[1]}: %{x:.3f}"
+                "<br>interval %{customdata[2]:.3f} to %{customdata[3]:.3f}",
+                name=model,
+                marker={"symbol": symbol, "size": 9, "color": own["colour"], "line": outline},
+                error_x=style.whiskers(own, style.GREY),
+                **place,
+            )
     for model, symbol in symbols.items():
-        add_key(figure, model, mode="markers", marker={"symbol": symbol, "color": INK, "size": 9})
-    add_key(figure, "95 % interval", mode="lines", line={"color": GREY, "width": 1.3})
+        style.add_key(figure, model, mode="markers", marker={"symbol": symbol, "color": style.INK, "size": 9})
+    style.add_key(figure, "95 % interval", mode="lines", line={"color": style.GREY, "width": 1.3})
     if seeds is not None:
-        add_key(figure, "one seed", mode="markers", marker=_stroke(INK))
+        style.add_key(figure, "one seed", mode="markers", marker=_stroke(style.INK))
     if references:
-        add_key(figure, "guessing", mode="lines", line=GUESSING)
-    style(figure, title=title, legend=True)
-    ticks = {"tickvals": list(rows.values()), "ticktext": [marked(d, looks[d]) for d in domains]}
+        style.add_key(figure, "guessing", mode="lines", line=GUESSING)
+    style.lay_out(figure, title=title, legend=True)
+    ticks = {"tickvals": list(rows.values()), "ticktext": [style.marked(d, looks[d]) for d in domains]}
     figure.update_yaxes(**ticks, range=[len(domains) - 0.5, -0.5], showgrid=False)
     figure.update_xaxes(nticks=5, rangemode="tozero")
     return figure
 
 
-def _model_symbols(summary: pd.DataFrame) -> dict[str, str]:
-    models = list(dict.fromkeys(summary["model"]))
-    if len(models) > len(MODEL_SYMBOLS):
-        raise InputError(
-            f"At most {len(MODEL_SYMBOLS)} models can be told apart in one figure, {len(models)} were given; "
-            "draw fewer of them."
-        )
-    return dict(zip(models, MODEL_SYMBOLS, strict=False))
-
-
-def _reference(value: float, rows: int) -> go.Scatter:
-    """Return a dotted line as a trace, which the range of its axis takes in; a shape would be left outside."""
-    return go.Scatter(
-        name="reference",
-        showlegend=False,
-        x=[value, value],
-        y=[-0.5, rows - 0.5],
-        mode="lines+markers",
-        marker={"size": 9, "opacity": 0},  # unseen, but plotly leaves room around markers
-        line=GUESSING,
-        hovertemplate="guessing %{x:.3f}<extra></extra>",
-    )
-
-
 def _stroke(colour: str | list[str]) -> dict[str, object]:
     return {"symbol": "line-ns", "size": 9, "line": {"width": 1.5, "color": colour}}
-
-
-def _seed_points(
-    rows: pd.DataFrame, heights: Mapping[str, float], looks: Mapping[str, Mark], symbol: str
-) -> go.Scatter:
-    return go.Scatter(
-        name="seeds",
-        showlegend=False,
-        x=rows["value"],
-        y=[heights[domain] for domain in rows["domain"]],
-        mode="markers",
-        marker=_stroke([looks[domain].colour for domain in rows["domain"]]),
-        customdata=rows[["domain", "seed"]],
-        hovertemplate="<b>%{customdata[0]}</b>, seed %{customdata[1]}: %{x:.3f}<extra></extra>",
-    )
-
-
-def _model_points(
-    rows: pd.DataFrame, heights: Mapping[str, float], looks: Mapping[str, Mark], symbol: str
-) -> go.Scatter:
-    colours = [looks[domain].colour for domain in rows["domain"]]
-    outline = {"width": 2 if symbol.endswith("-open") else 0}
-    return go.Scatter(
-        name=str(rows["model"].iloc[0]) if len(rows) else "",
-        showlegend=False,
-        x=rows["value"],
-        y=[heights[domain] for domain in rows["domain"]],
-        mode="markers",
-        marker={"symbol": symbol, "size": 9, "color": colours, "line": outline},
-        error_x=whiskers(rows, GREY),
-        customdata=rows[["domain", "model", "low", "high"]],
-        hovertemplate="<b>%{customdata[0]}</b>, %{customdata[1]}: %{x:.3f}"
-        "<br>interval %{customdata[2]:.3f} to %{customdata[3]:.3f}<extra></extra>",
-    )
 
 
 def measure_against_measure(
@@ -252,7 +175,7 @@ def measure_against_measure(
     y: str,
     *,
     title: str | None = None,
-    marks: Mapping[str, Mark] | None = None,
+    marks: Mapping[str, style.Mark] | None = None,
 ) -> go.Figure:
     """Draw one measure over another, a line per domain from the first model of the table (filled) to the last (hollow).
 
@@ -260,40 +183,38 @@ def measure_against_measure(
         summary: Columns ``measure``, ``model``, ``domain``, ``value``; domains that lack a value are left out.
         x: Measure of the horizontal axis.
         y: Measure of the vertical axis.
-        title: Heading; default: the two measures.
-        marks: Look of every domain; default: `domain_marks` of the table's.
 
     Raises:
-        InputError: for a missing column, two rows for one point, or a measure that the table lacks.
+        InputError: for a measure that the table lacks.
     """
     check_table(summary, "summary", ("measure", "model", "domain", "value"), key=("measure", "model", "domain"))
-    need_values(summary, "summary", "measure", (x, y))
-    models = list(_model_symbols(summary))
-    looks = marks_for(summary["domain"], marks)
+    style.need_values(summary, "summary", "measure", (x, y))
+    models = list(style.tell_apart(summary["model"], MODEL_SYMBOLS, "models"))
+    looks = style.marks_for(summary["domain"], marks)
     wide = summary.pivot(index=["domain", "model"], columns="measure", values="value")[[x, y]].dropna()
     ends = {models[0]: "circle", models[-1]: "circle-open"}
     figure = go.Figure()
     for domain in sorted(set(wide.index.get_level_values("domain"))):
-        rows = wide.loc[domain].reindex(list(ends)).dropna()
-        mark = looks[domain]
+        rows, mark = wide.loc[domain].reindex(list(ends)).dropna().reset_index(), looks[domain]
         hollow = f"{mark.symbol}-dot" if mark.symbol.endswith("-open") else f"{mark.symbol}-open"
-        symbols = {models[-1]: hollow, models[0]: mark.symbol}
-        outline = {"width": 2, "color": mark.colour}
-        figure.add_scatter(
+        symbols = [mark.symbol if model == models[0] else hollow for model in rows["model"]]
+        style.add_points(
+            figure,
+            rows,
+            x,
+            y,
+            ["model"],
+            f"<b>{domain}</b>, %{{customdata[0]}}<br>{x} %{{x:.3f}}<br>{y} %{{y:.3f}}",
             name=domain,
-            x=rows[x],
-            y=rows[y],
+            showlegend=True,
             mode="lines+markers",
             line={"color": mark.colour, "width": 1.5},
-            marker={"symbol": [symbols[model] for model in rows.index], "size": 11, "color": mark.colour}
-            | {"opacity": 1, "line": outline},
+            marker=mark.marker(11, opacity=1, line={"width": 2, "color": mark.colour}) | {"symbol": symbols},
             cliponaxis=False,
-            customdata=[[model] for model in rows.index],
-            hovertemplate=f"<b>{domain}</b>, %{{customdata[0]}}<br>{x} %{{x:.3f}}<br>{y} %{{y:.3f}}<extra></extra>",
         )
     for model, symbol in ends.items():
-        add_key(figure, model, mode="markers", marker={"symbol": symbol, "color": INK, "size": 9})
-    style(figure, title=title or f"{capitalised(y)} against {x}", height=500, legend=True)
+        style.add_key(figure, model, mode="markers", marker={"symbol": symbol, "color": style.INK, "size": 9})
+    style.lay_out(figure, title=title or f"{style.capitalised(y)} against {x}", height=500, legend=True)
     figure.update_xaxes(title_text=x)
     figure.update_yaxes(title_text=y)
     return figure
@@ -316,51 +237,37 @@ def attribution_against_patching(
         correlations: Columns ``site``, ``sample``, ``spearman``, ``pearson``: those of the random sample are written
             over the panel.
         columns: Panels in a row.
-        title: Heading.
 
     Raises:
-        InputError: for a missing column, two rows for one unit, or a site that the points lack.
+        InputError: for a site that the points lack.
     """
     check_table(points, "points", ("site", "unit", "top", "attributed", "exact"), key=("site", "unit"))
-    need_values(points, "points", "site", sites)
-    notes = {} if correlations is None else _notes(correlations)
+    style.need_values(points, "points", "site", sites)
+    notes = {}
+    if correlations is not None:
+        check_table(correlations, "correlations", ("site", "sample", "pearson", "spearman"), key=("site", "sample"))
+        rows = correlations[correlations["sample"] == "random"].itertuples()
+        notes = {row.site: style.faint(f"r {row.pearson:.2f}, ρ {row.spearman:.2f}") for row in rows}
     titles = [f"{site}<br>{notes.get(site, '')}" for site in sites]
-    figure, places = small_multiples(titles, columns=columns, height=170, gap=85, horizontal_spacing=0.07)
+    figure, places = style.small_multiples(titles, columns=columns, height=170, gap=85, horizontal_spacing=0.07)
+    hover = "unit %{customdata[0]}<br>attributed %{x:.4f}<br>exact %{y:.4f}"
     for site, place in zip(sites, places, strict=True):
-        part = points[points["site"] == site]
-        scores = part[["attributed", "exact"]].to_numpy(dtype=float)
+        own = points[points["site"] == site]
+        scores = own[["attributed", "exact"]].to_numpy(dtype=float)
         ends = [float(scores.min()), float(scores.max())]
         figure.add_scatter(x=ends, y=ends, mode="lines", line=AGREE, hoverinfo="skip", showlegend=False, **place)
-        figure.add_scatter(
-            name=site,
-            showlegend=False,
-            x=part["attributed"],
-            y=part["exact"],
-            mode="markers",
-            marker={"color": INK, "size": 6, "symbol": ["circle" if top else "circle-open" for top in part["top"]]},
-            customdata=part[["unit"]],
-            hovertemplate="unit %{customdata[0]}<br>attributed %{x:.4f}<br>exact %{y:.4f}<extra></extra>",
-            **place,
-        )
-    add_key(figure, "largest scores", mode="markers", marker={"color": INK, "symbol": "circle"})
-    add_key(figure, "random units", mode="markers", marker={"color": INK, "symbol": "circle-open"})
-    add_key(figure, "exact = attributed", mode="lines", line=AGREE)
-    style(figure, title=title, legend=True)
+        marker = {"color": style.INK, "size": 6, "symbol": np.where(own["top"], "circle", "circle-open")}
+        style.add_points(figure, own, "attributed", "exact", ["unit"], hover, name=site, marker=marker, **place)
+    style.add_key(figure, "largest scores", mode="markers", marker={"color": style.INK, "symbol": "circle"})
+    style.add_key(figure, "random units", mode="markers", marker={"color": style.INK, "symbol": "circle-open"})
+    style.add_key(figure, "exact = attributed", mode="lines", line=AGREE)
+    style.lay_out(figure, title=title, legend=True)
     figure.update_xaxes(nticks=4, exponentformat="power")
     figure.update_yaxes(nticks=5, exponentformat="power")
     for place in places[-min(columns, len(sites)) :]:  # the lowest panel of each column
         figure.update_xaxes(title_text="attributed", **place)
     figure.update_yaxes(title_text="exact (patching)", col=1)
     return figure
-
-
-def _notes(correlations: pd.DataFrame) -> dict[str, str]:
-    check_table(correlations, "correlations", ("site", "sample", "pearson", "spearman"), key=("site", "sample"))
-    chosen = correlations[correlations["sample"] == "random"]
-    return {
-        str(site): faint(f"r {pearson:.2f}, ρ {spearman:.2f}")
-        for site, pearson, spearman in zip(chosen["site"], chosen["pearson"], chosen["spearman"], strict=True)
-    }
 
 
 def robustness_scatter(
@@ -374,10 +281,9 @@ def robustness_scatter(
     Args:
         points: From `generalization.effective_robustness`; the line is drawn where it could be fitted.
         natural: Name of the natural domain.
-        title: Heading.
 
     Raises:
-        InputError: for a missing column, two rows for one point, or more settings than symbols.
+        InputError: for more settings than symbols.
     """
     counts = ("n_natural", "n_test")
     columns = ("test_domain", "setting", "run", "epoch", "natural", "test", "expected", *counts)
@@ -388,9 +294,10 @@ def robustness_scatter(
         height=logit(points["test"], points["n_test"]),
         line=logit(points["expected"], points["n_test"]),
     )
+    symbols = style.tell_apart(points["setting"], SETTING_SYMBOLS, "settings")
+    shades = sample_colorscale("Viridis", [0.9 * i / max(len(symbols) - 1, 1) for i in range(len(symbols))])
     domains = sorted(set(points["test_domain"]))
-    looks = _setting_looks(list(dict.fromkeys(points["setting"])))
-    figure, places = small_multiples(
+    figure, places = style.small_multiples(
         domains, columns=len(domains), height=300, shared_yaxes=True, horizontal_spacing=0.04
     )
     for domain, place in zip(domains, places, strict=True):
@@ -398,42 +305,30 @@ def robustness_scatter(
         first = place["col"] == 1
         fitted = rows.dropna(subset="expected").sort_values("natural")
         if len(fitted):
-            line = go.Scatter(x=fitted["at"], y=fitted["line"], mode="lines", line={"color": GREY, "width": 1.5})
+            line = go.Scatter(x=fitted["at"], y=fitted["line"], mode="lines", line={"color": style.GREY, "width": 1.5})
             line.update(name="line of natural-only models", legendgroup="line", showlegend=first, hoverinfo="skip")
             figure.add_trace(line, **place)
-        for setting, marker in looks.items():
-            chosen = rows[rows["setting"] == setting]
-            figure.add_scatter(
+        for (setting, symbol), shade in zip(symbols.items(), shades, strict=True):
+            style.add_points(
+                figure,
+                rows[rows["setting"] == setting],
+                "at",
+                "height",
+                ["run", "epoch", "natural", "test"],
+                f"<b>%{{customdata[0]}}</b>, epoch %{{customdata[1]}}<br>{natural} %{{customdata[2]:.1%}}"
+                f"<br>{domain} %{{customdata[3]:.1%}}",
                 name=setting,
                 legendgroup=setting,
                 showlegend=first,
-                x=chosen["at"],
-                y=chosen["height"],
-                mode="markers",
-                marker=marker,
-                customdata=chosen[["run", "epoch", "natural", "test"]],
-                hovertemplate="<b>%{customdata[0]}</b>, epoch %{customdata[1]}<br>" + natural + " %{customdata[2]:.1%}"
-                f"<br>{domain} %{{customdata[3]:.1%}}<extra></extra>",
+                marker={"symbol": symbol, "color": shade, "size": 9},
                 **place,
             )
-    style(figure, title=title, subtitle="logit axes; none or all right: drawn half an image inwards", legend=True)
+    style.lay_out(
+        figure, title=title, subtitle="logit axes; none or all right: drawn half an image inwards", legend=True
+    )
     ticks, many = pd.Series(TICKS), pd.Series([10**6] * len(TICKS))  # so many images that no tick is moved
     written = {"tickvals": logit(ticks, many), "ticktext": [f"{100 * tick:g}" for tick in TICKS]}
     figure.update_xaxes(**written, title_text=f"accuracy on {natural} (%)")
     figure.update_yaxes(**written)
     figure.update_yaxes(title_text="accuracy in the test domain (%)", col=1)
     return figure
-
-
-def _setting_looks(settings: Sequence[str]) -> dict[str, dict[str, object]]:
-    """Return the marker of every setting, dark to light in the order of the table."""
-    if len(settings) > len(SETTING_SYMBOLS):
-        raise InputError(
-            f"At most {len(SETTING_SYMBOLS)} settings can be told apart in one figure, {len(settings)} were given; "
-            "draw fewer of them."
-        )
-    shades = sample_colorscale("Viridis", [0.9 * i / max(len(settings) - 1, 1) for i in range(len(settings))])
-    return {
-        setting: {"symbol": symbol, "color": shade, "size": 9}
-        for setting, symbol, shade in zip(settings, SETTING_SYMBOLS, shades, strict=False)
-    }

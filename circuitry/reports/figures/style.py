@@ -1,7 +1,7 @@
 """What every figure shares: a fixed mark per domain, one layout, one way for panels, legends and checks of tables."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -13,6 +13,7 @@ INK = "#22262b"
 GREY = "#7c858e"
 FAINT = "#e7e9ec"
 NEGATIVE, NEUTRAL, POSITIVE = "#eb9a6c", "#f7f9fb", "#5fabd9"  # ink stays readable on all of them
+_Look = TypeVar("_Look")
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
 
@@ -22,6 +23,19 @@ class Mark(NamedTuple):
     colour: str
     symbol: str
     glyph: str
+
+    def marker(self, size: int, **more: object) -> dict[str, object]:
+        """Return it as plotly's marker of points."""
+        return {"symbol": self.symbol, "color": self.colour, "size": size, **more}
+
+    def line(self, rows: pd.DataFrame) -> dict[str, object]:
+        """Return it as the options of a line with points and, from ``low`` to ``high`` of the rows, `whiskers`."""
+        return {
+            "mode": "lines+markers",
+            "line": {"color": self.colour, "width": 2.2},
+            "marker": self.marker(9, line={"color": "white", "width": 1}),
+            "error_y": whiskers(rows, self.colour),
+        }
 
 
 # Colours of Okabe & Ito and of Tol without those that vanish on white or pass for ink; the symbols repeat
@@ -52,13 +66,19 @@ def domain_marks(domains: Iterable[str]) -> dict[str, Mark]:
         >>> marks = domain_marks(["sketch", "photo", "clipart"])
         >>> overlap_over_depth(depth.query("domain != 'clipart'"), sites, marks=marks)
     """
-    names = sorted(set(domains))
-    if len(names) > len(MARKS):
+    return tell_apart(sorted(set(domains)), MARKS, "domains", "draw fewer of them or pass your own marks")
+
+
+def tell_apart(
+    names: Iterable[str], looks: Sequence[_Look], what: str, advice: str = "draw fewer of them"
+) -> dict[str, _Look]:
+    """Return a look for every name, in order; refuse more names (``what`` they are) than looks."""
+    known = list(dict.fromkeys(names))
+    if len(known) > len(looks):
         raise InputError(
-            f"At most {len(MARKS)} domains can be told apart in one figure, {len(names)} were given; "
-            "draw fewer of them or pass your own marks."
+            f"At most {len(looks)} {what} can be told apart in one figure, {len(known)} were given; {advice}."
         )
-    return dict(zip(names, MARKS, strict=False))
+    return dict(zip(known, looks, strict=False))
 
 
 def marks_for(domains: Iterable[str], marks: Mapping[str, Mark] | None) -> Mapping[str, Mark]:
@@ -112,11 +132,7 @@ def interval_note(rows: pd.DataFrame) -> str | None:
 
 
 def need_values(table: pd.DataFrame, name: str, column: str, wanted: Iterable[str]) -> None:
-    """Refuse a table that lacks a value to be drawn.
-
-    Raises:
-        InputError: with the values that it has.
-    """
+    """Refuse a table that lacks a value to be drawn, naming those that it has."""
     there = list(dict.fromkeys(map(str, table[column])))
     if absent := [value for value in wanted if value not in there]:
         raise InputError(
@@ -124,23 +140,13 @@ def need_values(table: pd.DataFrame, name: str, column: str, wanted: Iterable[st
         )
 
 
-class Panels(NamedTuple):
-    """A figure of panels, still empty."""
+def small_multiples(
+    titles: Sequence[str], *, columns: int, height: int, gap: int = 0, **options: object
+) -> tuple[go.Figure, list[dict[str, int]]]:
+    """Return a figure with an empty panel per title, row by row, and each one's row and column for ``add_trace``.
 
-    figure: go.Figure
-    places: list[dict[str, int]]
-    """Row and column of every panel, as ``add_trace`` takes them."""
-
-
-def small_multiples(titles: Sequence[str], *, columns: int, height: int, gap: int = 0, **options: object) -> Panels:
-    """Return a figure with a panel per title, row by row.
-
-    Args:
-        titles: Headings of the panels, with ``<br>`` between lines.
-        columns: Panels in a row, at most.
-        height: Height of a panel in pixels.
-        gap: Pixels between rows, for ticks and titles.
-        **options: More options of plotly's ``make_subplots``.
+    A panel is ``height`` pixels high, with ``gap`` pixels between rows, for ticks and titles (``<br>`` between lines);
+    ``options`` are those of plotly's ``make_subplots``.
     """
     wide = min(columns, len(titles))
     rows = -(-len(titles) // wide)
@@ -149,7 +155,20 @@ def small_multiples(titles: Sequence[str], *, columns: int, height: int, gap: in
     figure.update_annotations(font_size=13)
     lines = max(1 + title.count("<br>") for title in titles) if any(titles) else 0
     figure.update_layout(height=drawn, margin_t=20 * lines)
-    return Panels(figure, [{"row": i // wide + 1, "col": i % wide + 1} for i in range(len(titles))])
+    return figure, [{"row": i // wide + 1, "col": i % wide + 1} for i in range(len(titles))]
+
+
+def add_points(
+    figure: go.Figure, rows: pd.DataFrame, x: str, y: str, told: Sequence[str], hover: str, **looks: object
+) -> None:
+    """Add the rows of a table as points, without an entry of the legend unless ``looks`` say so.
+
+    ``x`` and ``y`` are columns, ``told`` those that the text ``hover`` names as ``customdata``, ``looks`` options of
+    plotly's ``add_scatter``, as the row and column of a panel.
+    """
+    options = {"mode": "markers", "showlegend": False} | looks
+    told_of = rows[list(told)] if told else None
+    figure.add_scatter(x=rows[x], y=rows[y], customdata=told_of, hovertemplate=f"{hover}<extra></extra>", **options)
 
 
 def add_key(figure: go.Figure, name: str, kind: str = "scatter", **looks: object) -> None:
@@ -157,17 +176,12 @@ def add_key(figure: go.Figure, name: str, kind: str = "scatter", **looks: object
     figure.add_trace({"type": kind, "name": name, "x": [None], "y": [None], "showlegend": True, **looks})
 
 
-def style(
+def lay_out(
     figure: go.Figure, *, title: str, height: int | None = None, subtitle: str | None = None, legend: bool = False
 ) -> go.Figure:
-    """Apply the common layout in place and return the figure.
+    """Apply the common layout in place, with the legend, if any, below the axes, and return the figure.
 
-    Args:
-        figure: The figure; what `small_multiples` made room for is kept.
-        title: Heading.
-        height: In pixels; the width is free. By default that of the panels, with room for what surrounds them.
-        subtitle: Second line of the heading.
-        legend: Whether there is a legend; it lies below the axes.
+    The width is free; the height (in pixels) is by default that of `small_multiples` with room for what surrounds them.
     """
     top = (74 if subtitle else 52) + (figure.layout.margin.t or 0)
     bottom = 90 if legend else 60

@@ -5,7 +5,6 @@ Every sentence is computed from the tables it speaks of. Drawing and page layout
 
 from collections.abc import Mapping, Sequence
 
-import networkx as nx
 import pandas as pd
 from PIL.Image import Image
 
@@ -40,10 +39,13 @@ def add_accuracy(
     """Add the section on zero-shot accuracy."""
     report.section("Does the model recognise the classes?")
     words = [f"Zero-shot accuracy on test images; guessing would reach {chance:.1%}."]
-    best, worst = (_domain_accuracy(accuracy, pick) for pick in ("max", "min"))
-    words.append(f"Best in {best}, worst in {worst}.")
+    totals = accuracy.assign(correct=accuracy["accuracy"] * accuracy["n_images"]).groupby("domain")
+    means = totals["correct"].sum() / totals["n_images"].sum()
+    best, worst = str(means.idxmax()), str(means.idxmin())
+    words.append(f"Best in {best} ({means[best]:.1%}), worst in {worst} ({means[worst]:.1%}).")
     if test_domain is not None and "held-out" in set(accuracy["part"]):
-        seen, held = (_cell(accuracy, test_domain, part) for part in ("seen", "held-out"))
+        by_part = accuracy[accuracy["domain"] == test_domain].set_index("part")["accuracy"]
+        seen, held = by_part["seen"], by_part["held-out"]
         others = accuracy[(accuracy["part"] == "held-out") & (accuracy["domain"] != test_domain)]["accuracy"].mean()
         words.append(
             f"In {test_domain}, the classes that were left out of it in training reach {held:.1%}, its other "
@@ -71,18 +73,15 @@ def add_circuit_pair(
     """Add the section that draws one class's circuit in two domains."""
     name, domain_a, domain_b = a.source.class_name, str(a.source.domain), str(b.source.domain)
     report.section(f"One circuit in two domains: {name}")
-    figure = circuit_pair(
-        a,
-        b,
-        sites,
-        name_a=domain_a,
-        name_b=domain_b,
-        title=f"{name}: {domain_a} and {domain_b}",
-        marks=marks,
-    )
-    nodes = _shared(set(a.graph.nodes), set(b.graph.nodes))
+    title = f"{name}: {domain_a} and {domain_b}"
+    figure = circuit_pair(a, b, sites, name_a=domain_a, name_b=domain_b, title=title, marks=marks)
+    nodes = _shared(set(a.graph), set(b.graph))
     edges = _shared(set(a.graph.edges), set(b.graph.edges))
-    by_site = {site: _share(_units(a.graph, site), _units(b.graph, site)) for site in sites if _units(a.graph, site)}
+    by_site = {}
+    for site in sites:
+        own, other = ({node for node, of in one.graph.nodes(data="site") if of == site} for one in (a, b))
+        if own:
+            by_site[site] = len(own & other) / len(own | other)
     most, least = max(by_site, key=lambda s: by_site[s]), min(by_site, key=lambda s: by_site[s])
     report.figure(
         figure,
@@ -147,26 +146,6 @@ def comparison_report(
     a, b = (graphs[pair[0], domain].circuit(overlap.about["edges_per_node"]) for domain in pair[1:])
     add_circuit_pair(report, a, b, overlap.sites, marks)
     return report
-
-
-def _domain_accuracy(accuracy: pd.DataFrame, pick: str) -> str:
-    totals = accuracy.assign(correct=accuracy["accuracy"] * accuracy["n_images"]).groupby("domain")
-    mean = totals["correct"].sum() / totals["n_images"].sum()
-    domain = str(mean.idxmax() if pick == "max" else mean.idxmin())
-    return f"{domain} ({mean[domain]:.1%})"
-
-
-def _cell(accuracy: pd.DataFrame, domain: str, part: str) -> float:
-    row = accuracy[(accuracy["domain"] == domain) & (accuracy["part"] == part)]
-    return float(row["accuracy"].iloc[0])
-
-
-def _units(graph: nx.DiGraph, site: str) -> set[str]:
-    return {node for node, data in graph.nodes(data=True) if data["site"] == site}
-
-
-def _share(a: set[str], b: set[str]) -> float:
-    return len(a & b) / len(a | b)
 
 
 def _shared(a: set[object], b: set[object]) -> str:

@@ -11,8 +11,8 @@ import pandas as pd
 
 from circuitry.comparison.comparison import Comparison
 from circuitry.reports.figures.heatmaps import similarity_heatmap
-from circuitry.reports.figures.over_depth import overlap_over_depth
-from circuitry.reports.figures.style import Mark
+from circuitry.reports.figures.lines import overlap_over_depth
+from circuitry.reports.figures.style import Mark, capitalised
 from circuitry.reports.page import Report
 
 MEASURE_NAMES = {
@@ -31,14 +31,18 @@ def measure_name(measure: str) -> str:
     return MEASURE_NAMES.get(measure, measure.replace("_", " "))
 
 
-def with_interval(value: float, low: float, high: float, spec: str = ".3f") -> str:
-    """Return ``value [low, high]``; only the value where the interval is not known.
+def with_intervals(table: pd.DataFrame, spec: str = ".3f", column: str = "value") -> pd.Series:
+    """Return ``value [low, high]`` of every row; only the value where the interval is not known.
 
     Example:
-        >>> with_interval(0.5, 0.25, 0.75)
-        '0.500 [0.250, 0.750]'
+        >>> with_intervals(pd.DataFrame({"value": [0.5], "low": [0.25], "high": [0.75]})).tolist()
+        ['0.500 [0.250, 0.750]']
     """
-    return f"{value:{spec}}" + ("" if pd.isna(low) else f" [{low:{spec}}, {high:{spec}}]")
+    rows = zip(table[column], table["low"], table["high"], strict=True)
+    said = [
+        f"{value:{spec}}" + ("" if pd.isna(low) else f" [{low:{spec}}, {high:{spec}}]") for value, low, high in rows
+    ]
+    return pd.Series(said, table.index, dtype=object)
 
 
 def add_comparison(report: Report, comparison: Comparison, marks: Mapping[str, Mark], *, title: str) -> None:
@@ -68,20 +72,20 @@ def add_over_depth(report: Report, comparison: Comparison, marks: Mapping[str, M
     by_site = known.groupby("site", sort=False)["value"]
     mean, least = by_site.mean(), known.loc[by_site.idxmin() if comparison.alike else by_site.idxmax(), "domain"]
     domain, times = least.value_counts().index[0], int(least.value_counts().iloc[0])
-    words = [
-        f"Mean {name} of each domain with the other domains, over up to {comparison.n_classes} classes (bands: 95 % "
+    words = (
+        f"Mean {name} of each domain with the other domains, over up to {comparison.n_classes} classes (bars: 95 % "
         f"intervals over classes). It is largest at {mean.idxmax()} ({mean.max():.2f}) and smallest at {mean.idxmin()} "
         f"({mean.min():.2f}). {domain} has the {'lowest' if comparison.alike else 'highest'} at {times} of {len(mean)} "
         "sites."
-    ]
+    )
     references = []
     if len(ceiling):
         references.append(f"two halves of the same images reach {_range(ceiling)} (dashed)")
     if len(chance):
         references.append(f"{comparison.chance_of} {'' if references else 'reach '}{_range(chance)} (dotted)")
     if references:
-        words.append(f"{', '.join(references)}.".capitalize())
-    report.figure(figure, " ".join([*words, more]).strip())
+        words += f" {capitalised(', '.join(references))}."
+    report.figure(figure, f"{words} {more}".strip())
 
 
 def add_matrix(
@@ -95,13 +99,8 @@ def add_matrix(
 ) -> None:
     """Add the heat map of all pairs of domains.
 
-    Args:
-        report: The report.
-        comparison: The values.
-        marks: The looks of the domains.
-        title: Heading of the figure.
-        top: Value of the strongest colour, for several maps of one scale (default: the largest value).
-        more: The end of the caption.
+    ``top`` is the value of the strongest colour, for several maps of one scale (default: the largest value); ``more``
+    ends the caption.
     """
     diagonal = "split-half ceiling" if comparison.alike else "two halves of the same images"
     figure = similarity_heatmap(
@@ -127,8 +126,7 @@ def add_summary(report: Report, comparisons: Sequence[Comparison]) -> None:
     columns = {}
     for comparison in comparisons:
         part = comparison.summary().set_index(["domain", "group"])
-        rows = zip(part["value"], part["low"], part["high"], strict=True)
-        columns[measure_name(comparison.measure)] = pd.Series([with_interval(*row) for row in rows], index=part.index)
+        columns[measure_name(comparison.measure)] = with_intervals(part)
         columns["classes"] = part["n_classes"]
     table = pd.DataFrame(columns).reset_index().sort_values("domain", kind="stable", ignore_index=True)
     names = [measure_name(comparison.measure) for comparison in comparisons]
@@ -162,20 +160,16 @@ def _pair_words(comparison: Comparison) -> str:
     ranked = pairs.dropna().sort_values(ascending=not comparison.alike, kind="stable")
     if ranked.empty:
         return "No pair of domains has a value."
-    first, last = (_named(comparison, ranked.index[i]) for i in (0, -1))
+    names = [f"{a} and {b}" for a, b in ranked.index]
     most, least = ("most alike are", "least alike") if comparison.alike else ("nearest are", "farthest")
     if comparison.directions is not None:
+        what_a, what_b = comparison.directions
+        names = [f"{what_a} {a}, {what_b} {b}" for a, b in ranked.index]
         most, least = "highest is", "lowest"
     return (
-        f"Mean over up to {comparison.n_classes} classes. The {most} {first} ({ranked.iloc[0]:.3f}), the {least} "
-        f"{last} ({ranked.iloc[-1]:.3f})."
+        f"Mean over up to {comparison.n_classes} classes. The {most} {names[0]} ({ranked.iloc[0]:.3f}), the {least} "
+        f"{names[-1]} ({ranked.iloc[-1]:.3f})."
     )
-
-
-def _named(comparison: Comparison, domains: tuple[str, str]) -> str:
-    if comparison.directions is None:
-        return " and ".join(domains)
-    return ", ".join(f"{what} {domain}" for what, domain in zip(comparison.directions, domains, strict=True))
 
 
 def _domain_words(comparison: Comparison) -> str:
@@ -184,10 +178,9 @@ def _domain_words(comparison: Comparison) -> str:
     if summary.empty:
         return ""
     ranked = summary.sort_values("value", ascending=not comparison.alike, kind="stable")
-    first, last = (_with_own_interval(ranked.iloc[i]) for i in (0, -1))
+    (first, last), said = ranked["domain"].iloc[[0, -1]], with_intervals(ranked)
     most, least = ("most alike", "least") if comparison.alike else ("nearest", "farthest")
-    words = f"With the other domains, {ranked.iloc[0]['domain']} is the {most} ({first}) and "
-    words += f"{ranked.iloc[-1]['domain']} the {least} ({last})."
+    words = f"With the other domains, {first} is the {most} ({said.iloc[0]}) and {last} the {least} ({said.iloc[-1]})."
     if not len(comparison.ceilings) or comparison.directions is not None:
         return words
     if not comparison.alike:
@@ -197,10 +190,6 @@ def _domain_words(comparison: Comparison) -> str:
     if np.isnan(normalised).all():
         return words
     return f"{words} Relative to the ceilings, pairs reach {np.nanmin(normalised):.0%} to {np.nanmax(normalised):.0%}."
-
-
-def _with_own_interval(row: pd.Series) -> str:
-    return with_interval(row["value"], row["low"], row["high"])
 
 
 def _range(table: pd.DataFrame) -> str:

@@ -31,12 +31,7 @@ PER_CELL = 3
 
 
 def feature_table(features: ImageFeatures, names: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Return every feature in some top 20: how far it is shared, and how often it is named in each domain.
-
-    Args:
-        features: From `image_features`.
-        names: From `name_features`, where there are any.
-    """
+    """Return every feature in some top 20: how far it is shared, how often it is named in each domain, its name."""
     table = feature_summary(features)
     if names is not None:
         table = names.merge(table, on="feature", validate="one_to_one")
@@ -70,8 +65,7 @@ def add_features(
         features: From `image_features`.
         table: From `feature_table`.
         images: Where the image files are.
-        chosen: Features to show (default: the most and the least shared ones).
-        shown: How many of these.
+        chosen: Features to show (default: the ``shown`` most and least shared ones).
 
     Raises:
         InputError: for a feature that is in no top 20.

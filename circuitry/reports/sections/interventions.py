@@ -22,12 +22,12 @@ from circuitry.interventions.transfer_tables import (
     transfer_matrix,
     transfer_over_depth,
 )
-from circuitry.reports.figures.curves import faithfulness_curves
 from circuitry.reports.figures.heatmaps import pixel_maps, transfer_beside_similarity
-from circuitry.reports.figures.over_depth import overlap_over_depth
+from circuitry.reports.figures.lines import faithfulness_curves, overlap_over_depth
 from circuitry.reports.figures.scatters import attribution_against_patching
 from circuitry.reports.figures.style import MARKS, Mark
 from circuitry.reports.page import Report
+from circuitry.reports.sections.compared import with_intervals
 
 GROUP_MARKS = {OWN: MARKS[8], OTHER: MARKS[9]}
 """Marks that few sets of domains reach, so that no group looks like a domain."""
@@ -57,8 +57,13 @@ def add_faithfulness(report: Report, curves: Sequence[FaithfulnessCurve], marks:
             f"{span(selective, 'kept', size)} by domain, with as many random units {span(selective, 'random', size)}."
         )
         _add_curves(report, selective, "selectivity", marks, words)
+    areas = areas_by_domain(curves)
+    kept = areas["circuit"] == "kept"
+    columns = areas["measure"] + np.where(kept, " (" + areas["ranking"] + ")", ", random")
+    said = with_intervals(areas.assign(low=areas["low"].where(kept)))  # without the interval of random units
+    wide = areas.assign(column=columns, cell=said).pivot(index="domain", columns="column", values="cell")
     report.table(
-        _areas_in_words(areas_by_domain(curves)),
+        wide[list(dict.fromkeys(columns))].rename_axis(columns=None).reset_index(),
         "Areas under the curves (MIB), with 95 % bootstrap intervals over images, and those of random units. CMD, the "
         "area of |1 - faithfulness|: 0 is best; CPR: the area under faithfulness.",
     )
@@ -70,19 +75,6 @@ def _add_curves(report: Report, curves: pd.DataFrame, measure: str, marks: Mappi
         report.figure(faithfulness_curves(curves, measure=measure, marks=marks), words)
     else:
         report.text(f"There is no {measure}: {curves['reason'].iloc[0]}.")
-
-
-def _areas_in_words(areas: pd.DataFrame) -> pd.DataFrame:
-    """Return a row per domain, with the interval behind the area of the circuit."""
-    kept = areas["circuit"] == "kept"
-    columns = areas["measure"] + np.where(kept, " (" + areas["ranking"] + ")", ", random")
-    cells = [
-        f"{row.value:.3f}" + (f" [{row.low:.3f}, {row.high:.3f}]" if row.circuit == "kept" else "")
-        for row in areas.itertuples()
-    ]
-    named = areas.assign(column=columns, cell=cells)
-    wide = named.pivot(index="domain", columns="column", values="cell")
-    return wide[list(dict.fromkeys(columns))].rename_axis(columns=None).reset_index()
 
 
 def add_selectivity_over_depth(
@@ -115,12 +107,8 @@ def add_transfer(
 ) -> None:
     """Add the section on circuits of one domain that are kept on images of another.
 
-    Args:
-        report: The report.
-        transfer: From `CausalStudy.extract_transfer`; with ``one_site`` also site by site.
-        similarity: Structural similarity of the domains, e.g. ``comparison.matrix("edge_jaccard")``.
-        marks: The looks of the domains.
-        sites: Sites in order.
+    ``transfer`` is from `CausalStudy.extract_transfer`, with ``one_site`` also site by site; ``similarity`` is the
+    structural similarity of the domains, e.g. ``comparison.matrix()``; ``sites`` are in order.
     """
     report.section("Does one domain's circuit work in another?")
     everywhere = transfer[transfer["sites"] == "all"]
@@ -137,7 +125,14 @@ def add_transfer(
     if over_depth["value"].isna().all():
         report.text(f"There is no {value}: the model does no better than the baseline.")
         return
-    _add_transfer_over_depth(report, over_depth, value, alone)
+    lead = lead_of_own_circuits(over_depth)
+    measure, title = f"{value}, one site ablated", "Circuits of the images' own domain and of others"
+    report.figure(
+        overlap_over_depth(over_depth, alone, measure=measure, title=title, marks=GROUP_MARKS),
+        f"Circuits kept at one site at a time: {value} for images of a domain with the domain's own circuits and with "
+        f"those of the other domains (bars: 95 % bootstrap intervals over classes). Own circuits reach most more at "
+        f"{lead.index[0]} ({lead.iloc[0]:+.2f}) and least at {lead.index[-1]} ({lead.iloc[-1]:+.2f}).",
+    )
     _add_transfer_against_similarity(report, transfer, similarity, marks, value, alone)
 
 
@@ -149,17 +144,6 @@ def _accuracy_words(transfer: pd.DataFrame) -> str:
         words += f", and {transfer['other_accuracy'].mean():.0%} of the images of other classes are given it, too"
         whole += f" and {transfer['other_full_accuracy'].mean():.0%}"
     return f"{words} (whole model: {whole})."
-
-
-def _add_transfer_over_depth(report: Report, over_depth: pd.DataFrame, value: str, sites: Sequence[str]) -> None:
-    lead = lead_of_own_circuits(over_depth)
-    title = "Circuits of the images' own domain and of others"
-    report.figure(
-        overlap_over_depth(over_depth, sites, measure=f"{value}, one site ablated", title=title, marks=GROUP_MARKS),
-        f"Circuits kept at one site at a time: {value} for images of a domain with the domain's own circuits and with "
-        f"those of the other domains (bars: 95 % bootstrap intervals over classes). Own circuits reach most more at "
-        f"{lead.index[0]} ({lead.iloc[0]:+.2f}) and least at {lead.index[-1]} ({lead.iloc[-1]:+.2f}).",
-    )
 
 
 def _add_transfer_against_similarity(
@@ -232,11 +216,8 @@ def add_attribution_check(report: Report, check: AttributionCheck, sites: Sequen
 def add_methods(report: Report, rules: pd.DataFrame, planted: pd.DataFrame, n_circuits: int) -> None:
     """Add the section on which method to trust.
 
-    Args:
-        report: The report.
-        rules: From `compare_rules`, of several circuits.
-        planted: From `planted.score_methods`, of several networks.
-        n_circuits: Number of those circuits.
+    ``rules`` are from `compare_rules` of that number of circuits, ``planted`` from `planted.score_methods` of several
+    networks.
     """
     report.section("Which rule is to be trusted?")
     means = rules.assign(units=rules["sample"].map({"all": "all units", "top": "top units"}))

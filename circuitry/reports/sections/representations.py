@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from circuitry.reports.figures.over_depth import probes_over_depth
+from circuitry.reports.figures.lines import probes_over_depth
 from circuitry.reports.figures.style import Mark
 from circuitry.reports.page import Report
 from circuitry.reports.sections.compared import add_matrix, add_over_depth
@@ -17,11 +17,7 @@ def add_cka(
 ) -> None:
     """Add the section on CKA: over depth by every kernel, and between all domains at the last site.
 
-    Args:
-        report: The report.
-        similarity: From `compare_representations`.
-        ceilings: From `compare_representation_halves`.
-        marks: The looks of the domains.
+    ``similarity`` is from `compare_representations`, ``ceilings`` from `compare_representation_halves`.
     """
     report.section("Are classes arranged alike in every domain?")
     comparisons = list(similarity.comparisons(ceilings).values())
@@ -37,18 +33,18 @@ def add_cka(
 def add_probes(report: Report, probes: SiteProbes) -> None:
     """Add the section on linear probes."""
     report.section("What can be read off, and where?")
-    words = [
+    words = (
         "Balanced accuracy of linear classifiers on each unit's activation averaged over positions (bars: 95 % "
         "intervals over folds, and over domains where one is left out)."
-    ]
+    )
     for target in TARGETS:
         rows = probes.sites[probes.sites["target"] == target].set_index("site")
         best, worst = str(rows["value"].idxmax()), str(rows["value"].idxmin())
-        words.append(
-            f"The {target} is read off best at {best} ({rows['value'][best]:.0%}) and worst at {worst} "
+        words += (
+            f" The {target} is read off best at {best} ({rows['value'][best]:.0%}) and worst at {worst} "
             f"({rows['value'][worst]:.0%}; guessing: {rows['chance'].iloc[0]:.1%})."
         )
-    report.figure(probes_over_depth(probes.sites), " ".join(words))
+    report.figure(probes_over_depth(probes.sites), words)
     by_domain = probes.left_out.pivot(index="site", columns="domain", values="value")
     by_domain = by_domain.loc[list(dict.fromkeys(probes.left_out["site"]))]
     report.table(

@@ -9,7 +9,7 @@ from circuitry.comparison.comparison import Comparison
 from circuitry.reports.figures.scatters import embedding_maps, measure_against_measure, separation_panels
 from circuitry.reports.figures.style import Mark
 from circuitry.reports.page import Report
-from circuitry.reports.sections.compared import add_matrix, add_tests, with_interval
+from circuitry.reports.sections.compared import add_matrix, add_tests, with_intervals
 from circuitry.representations.separation import ALL
 from circuitry.representations.separation_summary import by_seed, differences, summarise
 
@@ -42,10 +42,7 @@ def add_maps(report: Report, points: pd.DataFrame, marks: Mapping[str, Mark], wh
 
 
 def add_distances(report: Report, distances: Mapping[str, Comparison], marks: Mapping[str, Mark]) -> None:
-    """Add the section on which domains lie apart from which, from `compare_distances` of each model.
-
-    A heat map per model, in one scale of colours, and tests between domains.
-    """
+    """Add the section on which domains lie apart from which, from `compare_distances` of each model, in one scale."""
     report.section("Which domains lie apart?")
     top = max(float(np.nanmax(comparison.matrix())) for comparison in distances.values())
     for model, comparison in distances.items():
@@ -62,12 +59,8 @@ def add_separation(
 ) -> None:
     """Add the section that sets the models side by side, and accuracy beside separation.
 
-    Args:
-        report: The report.
-        measures: From `gather`.
-        marks: The look of every domain.
-        references: From `panel_references`.
-        test_domain: Domain that sentences speak of (default: the one farthest from the others).
+    ``measures`` are from `gather`, ``references`` from `panel_references`; sentences speak of ``test_domain`` (default:
+    the one farthest from the others).
     """
     summary = summarise(measures)
     single = summary[summary["domain"] != ALL]
@@ -87,17 +80,22 @@ def add_separation(
         return
     first, last = models[0], models[-1]
     change = differences(measures, first, last)
-    domain = test_domain or _farthest(single, first)
+    change = change[change["domain"] != ALL].assign(said=lambda rows: with_intervals(rows, "+.2f", "difference"))
+    distances = single[(single["measure"] == "standardised distance") & (single["model"] == first)]
+    domain = test_domain or str(distances.set_index("domain")["value"].idxmax())
     accuracy = next(name for name in reversed(PANELS) if name in drawn and name.startswith("accuracy"))
+    (distance, other_distances), (accurate, other_accuracies) = (
+        _changes(change, measure, domain) for measure in ("standardised distance", accuracy)
+    )
     report.figure(
         measure_against_measure(single, "standardised distance", accuracy, marks=marks),
         f"From {first} (filled) to {last} (hollow): distance to the other domains and {accuracy}. {domain}: distance "
-        f"{_said(change, 'standardised distance', domain)}, {accuracy} {_said(change, accuracy, domain)}; the other "
-        f"domains: distance {_others(change, 'standardised distance', domain)}, {accuracy} "
-        f"{_others(change, accuracy, domain)}.",
+        f"{distance}, {accuracy} {accurate}; the other domains: distance {other_distances}, {accuracy} "
+        f"{other_accuracies}.",
     )
+    cells = change[change["measure"].isin(drawn)].pivot(index="measure", columns="domain", values="said")
     report.table(
-        _cells(change, drawn),
+        cells.loc[drawn].rename_axis(columns=None).reset_index(),
         f"What changes from {first} to {last}: differences with 95 % bootstrap intervals over classes, paired by class "
         "(none for probe and gap, which are not of a class).",
     )
@@ -120,43 +118,26 @@ def add_separation_guide(report: Report) -> None:
     )
 
 
-def _cells(change: pd.DataFrame, measures: Sequence[str]) -> pd.DataFrame:
-    """Differences in words, a row per measure and a column per domain."""
-    rows = change[change["measure"].isin(measures) & (change["domain"] != ALL)]
-    numbers = zip(rows["difference"], rows["low"], rows["high"], strict=True)
-    said = [with_interval(*number, spec="+.2f") for number in numbers]
-    table = rows.assign(said=said).pivot(index="measure", columns="domain", values="said")
-    return table.loc[list(measures)].rename_axis(columns=None).reset_index()
-
-
 def _all_words(summary: pd.DataFrame) -> str:
     """The modality gap of all images together, and the probe that names the domain."""
     whole = summary[summary["domain"] == ALL].set_index(["measure", "model"])["value"]
-    said = {
-        "modality gap": "Modality gap of all images",
-        "domain probe": "Balanced accuracy of one probe that names the domain",
-    }
     words = []
-    for measure, start in said.items():
-        values = whole[measure] if measure in whole.index.get_level_values(0) else {}
-        if len(values):
-            words.append(f"{start}: {', '.join(f'{value:.2f} ({model})' for model, value in values.items())}.")
+    for measure, start in (
+        ("modality gap", "Modality gap of all images"),
+        ("domain probe", "Balanced accuracy of one probe that names the domain"),
+    ):
+        if measure in whole.index.get_level_values(0):
+            values = ", ".join(f"{value:.2f} ({model})" for model, value in whole[measure].items())
+            words.append(f"{start}: {values}.")
     return " ".join(words)
 
 
-def _said(change: pd.DataFrame, measure: str, domain: str) -> str:
-    row = change[(change["measure"] == measure) & (change["domain"] == domain)].iloc[0]
-    return with_interval(row["difference"], row["low"], row["high"], "+.2f")
-
-
-def _others(change: pd.DataFrame, measure: str, domain: str) -> str:
-    found = change[(change["measure"] == measure) & ~change["domain"].isin([domain, ALL])]["difference"]
-    return f"{found.min():+.2f} to {found.max():+.2f}" if len(found) else "–"
-
-
-def _farthest(summary: pd.DataFrame, model: str) -> str:
-    rows = summary[(summary["measure"] == "standardised distance") & (summary["model"] == model)]
-    return str(rows.set_index("domain")["value"].idxmax())
+def _changes(change: pd.DataFrame, measure: str, domain: str) -> tuple[str, str]:
+    """Return what is said of one domain, and the range of the others."""
+    rows = change[change["measure"] == measure]
+    others = rows.loc[rows["domain"] != domain, "difference"]
+    span = f"{others.min():+.2f} to {others.max():+.2f}" if len(others) else "–"
+    return str(rows.loc[rows["domain"] == domain, "said"].iloc[0]), span
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -10,8 +10,8 @@ from circuitry.reports import figures
 from circuitry.reports.figures.bars import accuracy_bars
 from circuitry.reports.figures.circuit_graphs import circuit_pair
 from circuitry.reports.figures.heatmaps import similarity_heatmap
-from circuitry.reports.figures.over_depth import overlap_over_depth
-from circuitry.reports.figures.style import MARKS, domain_marks, small_multiples, style, translucent
+from circuitry.reports.figures.lines import overlap_over_depth
+from circuitry.reports.figures.style import MARKS, domain_marks, lay_out, small_multiples, translucent
 from circuitry.runs.errors import InputError
 from tests.reports.figures.conftest import SITES
 from tests.reports.figures.test_circuit_graphs import circuits
@@ -73,5 +73,5 @@ def test_panels_fill_their_rows_and_keep_their_gaps() -> None:
     low, high = figure.layout.yaxis.domain
     assert figure.layout.height == 250
     assert (high - low) * 250 == pytest.approx(100)
-    assert style(figure, title="t").layout.height == 250 + figure.layout.margin.t + figure.layout.margin.b
-    assert figure.layout.margin.t > style(small_multiples(["a"], columns=1, height=30)[0], title="t").layout.margin.t
+    assert lay_out(figure, title="t").layout.height == 250 + figure.layout.margin.t + figure.layout.margin.b
+    assert figure.layout.margin.t > lay_out(small_multiples(["a"], columns=1, height=30)[0], title="t").layout.margin.t

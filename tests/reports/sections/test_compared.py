@@ -18,7 +18,7 @@ from circuitry.reports.sections.compared import (
     add_over_depth,
     add_summary,
     measure_name,
-    with_interval,
+    with_intervals,
 )
 
 DOMAINS = ("clipart", "real", "sketch")
@@ -186,7 +186,8 @@ def test_circuits_are_shown_by_every_measure(tmp_path: Path) -> None:
 
 
 def test_values_are_said_with_their_intervals() -> None:
-    assert with_interval(0.5, 0.25, 0.75) == "0.500 [0.250, 0.750]"
-    assert with_interval(0.5, math.nan, math.nan) == "0.500"
-    assert with_interval(0.5, -0.25, 0.75, "+.1f") == "+0.5 [-0.2, +0.8]"
+    table = pd.DataFrame({"value": [0.5, 0.5], "low": [0.25, math.nan], "high": [0.75, math.nan]})
+    assert with_intervals(table).tolist() == ["0.500 [0.250, 0.750]", "0.500"]
+    table = pd.DataFrame({"difference": [0.5], "low": [-0.25], "high": [0.75]})
+    assert with_intervals(table, "+.1f", "difference").tolist() == ["+0.5 [-0.2, +0.8]"]
     assert measure_name("feature_sharing") == "feature sharing"

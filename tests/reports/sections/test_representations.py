@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from circuitry.reports.figures.over_depth import cka_over_depth, probes_over_depth
+from circuitry.reports.figures.lines import cka_over_depth, probes_over_depth
 from circuitry.reports.figures.style import domain_marks
 from circuitry.reports.page import Report
 from circuitry.reports.sections.representations import add_cka, add_probes, add_reading_guide

@@ -1,4 +1,4 @@
-"""Figures over depth hold the numbers of the tables they are given."""
+"""Lines over depth and over the size of a circuit hold the numbers of the tables they are given."""
 
 from itertools import pairwise
 
@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circuitry.reports.figures.over_depth import apart, effects_over_depth, overlap_over_depth
+from circuitry.reports.figures.lines import apart, effects_over_depth, faithfulness_curves, overlap_over_depth
+from circuitry.reports.figures.style import domain_marks
 from circuitry.runs.errors import InputError
 from tests.reports.figures.conftest import SITES
 
@@ -123,3 +124,34 @@ def test_the_heading_says_what_bars_are_only_where_there_are_any(depth: pd.DataF
     assert overlap_over_depth(depth, SITES).layout.title.subtitle.text == "bars: 95 % intervals"
     without = depth.assign(low=np.nan, high=np.nan)
     assert overlap_over_depth(without, SITES).layout.title.subtitle.text is None
+
+
+CURVES = pd.DataFrame(
+    [
+        (domain, circuit, fraction, value, value - 0.1, value + 0.1)
+        for domain in ("photo", "sketch")
+        for circuit, fraction, value in (
+            ("kept", 1.0, 1.0),
+            ("kept", 0.1, 0.6),
+            ("random", 0.1, 0.2),
+            ("random", 1.0, 1.0),
+        )
+    ],
+    columns=["domain", "circuit", "fraction", "value", "low", "high"],
+)
+
+
+def test_faithfulness_curves() -> None:
+    figure = faithfulness_curves(CURVES)
+    by_name = {trace.name: trace for trace in figure.data}
+    assert (list(by_name["photo"].x), list(by_name["photo"].y)) == ([10, 100], [0.6, 1])
+    assert list(by_name["sketch, random units"].y) == [0.2, 1]
+    assert by_name["sketch, random units"].line.dash == "dot"
+    assert by_name["photo"].line.color == domain_marks(["photo", "sketch"])["photo"].colour
+    assert list(by_name["photo"].error_y.array) == pytest.approx([0.1, 0.1])
+    assert list(by_name["photo"].error_y.arrayminus) == pytest.approx([0.1, 0.1])
+    assert [trace.name for trace in figure.data if trace.showlegend is not False] == ["photo", "sketch", "random units"]
+    with pytest.raises(InputError, match="no row for the circuit complement; it has kept, random"):
+        faithfulness_curves(CURVES, circuit="complement")
+    with pytest.raises(InputError, match="more than one row for photo, kept"):
+        faithfulness_curves(pd.concat([CURVES, CURVES]))

@@ -1,4 +1,4 @@
-"""Charts over the depth of a model, from finished tables: a line per domain over the sites, or a point per unit.
+"""Charts of lines, from finished tables: over the depth of a model, and over the size of a circuit.
 
 Drawing computes nothing: means, intervals, ceilings and chance levels come in as tables.
 """
@@ -7,44 +7,26 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from scipy.optimize import isotonic_regression
 
 from circuitry.comparison.table import check_table
-from circuitry.reports.figures.style import (
-    GREY,
-    INK,
-    MARKS,
-    Mark,
-    capitalised,
-    faint,
-    interval_note,
-    marked,
-    marks_for,
-    need_values,
-    style,
-    whiskers,
-)
+from circuitry.reports.figures import style
 from circuitry.representations.probes import TARGETS
 
-TARGET_MARKS = dict(zip(TARGETS, MARKS[6:9], strict=True))
+TARGET_MARKS = dict(zip(TARGETS, style.MARKS[6:9], strict=True))
 """Marks that few sets of domains reach, so that no target looks like a domain."""
+
+RANDOM_LINE = {"color": style.GREY, "width": 1.2, "dash": "dot"}
 
 LINES_SHARE, UNITS_SHARE = 0.3, 0.8
 """Share of a site's room on the axis over which its lines or units are spread, so that intervals do not overlap."""
 
 LABELS_BELOW_EACH_OTHER = 21
 """Labels that fit beside the axis; ends of lines that are closer are moved apart."""
-
-
-class _Reference(NamedTuple):
-    label: str
-    table: pd.DataFrame
-    """Columns site, value."""
-    dash: str
 
 
 def overlap_over_depth(
@@ -56,7 +38,7 @@ def overlap_over_depth(
     measure: str = "node overlap (Jaccard index)",
     chance_label: str = "chance",
     title: str | None = None,
-    marks: Mapping[str, Mark] | None = None,
+    marks: Mapping[str, style.Mark] | None = None,
 ) -> go.Figure:
     """Draw one line per domain over the sites, in the order given, with its intervals as bars.
 
@@ -69,68 +51,53 @@ def overlap_over_depth(
             name of the site, ``kept``: how many units a circuit keeps there.
         measure: What ``value`` is, with its unit: the title of the vertical axis.
         chance_label: Name of the dotted line.
-        title: Heading; default: the measure.
-        marks: Look of every domain; default: `domain_marks` of the table's.
 
     Raises:
-        InputError: for a missing column, two rows for one point, or a site that the depth table lacks.
+        InputError: for a site that the depth table lacks.
     """
     check_table(depth, "depth", ("domain", "site", "value", "low", "high"), key=("domain", "site"))
-    need_values(depth, "depth", "site", sites)
-    references = []
+    style.need_values(depth, "depth", "site", sites)
+    looks = style.marks_for(depth["domain"], marks)
+    lines: list[tuple[str, str, pd.DataFrame, dict[str, object]]] = []  # name, label, rows, looks
     for label, name, table, dash in (
         ("split-half ceiling", "ceiling", ceiling, "dash"),
         (chance_label, "chance", chance, "dot"),
     ):
         if table is not None:
             check_table(table, name, ("site", "value"), key=("site",))
-            references.append(_Reference(label, table, dash))
-    looks = marks_for(depth["domain"], marks)
-    figure = go.Figure()
-    ends = [_add_reference(figure, reference, sites) for reference in references]
+            look: dict[str, object] = {"mode": "lines", "line": {"color": style.GREY, "dash": dash, "width": 2}}
+            lines.append(
+                (label, f'<span style="color:{style.GREY}">{label}</span>', _along(table, ["value"], sites), look)
+            )
     domains = sorted(set(depth["domain"]))
     for i, domain in enumerate(domains):
-        rows = depth[depth["domain"] == domain].set_index("site").reindex(list(sites))
-        shift = LINES_SHARE * ((i + 0.5) / len(domains) - 0.5)
-        _add_line(figure, domain, rows, shift, looks[domain])
-        ends.append((_last(rows["value"]), marked(domain, looks[domain])))
-    style(figure, title=title or f"{capitalised(measure)} by site", subtitle=interval_note(depth), height=500)
+        own, shift = depth[depth["domain"] == domain], LINES_SHARE * ((i + 0.5) / len(domains) - 0.5)
+        rows = _along(own, ["value", "low", "high"], sites, shift)
+        lines.append((domain, style.marked(domain, looks[domain]), rows, looks[domain].line(rows)))
+    figure = go.Figure()
+    for name, _, rows, look in lines:
+        told = ["low", "high"] if "low" in rows else []
+        interval = "<br>interval %{customdata[0]:.3f} to %{customdata[1]:.3f}" if told else ""
+        hover = f"<b>{name}</b><br>%{{text}}: %{{y:.3f}}{interval}"
+        style.add_points(figure, rows, "place", "value", told, hover, name=name, text=rows["site"], **look)
+    style.lay_out(
+        figure, title=title or f"{style.capitalised(measure)} by site", subtitle=style.interval_note(depth), height=500
+    )
     _site_axis(figure, sites, _kept_units(chance), _repeats(depth, sites))
-    low, high = _value_range(depth[depth["site"].isin(sites)], references)
+    values = pd.concat([rows for *_, rows, _ in lines])[["value", "low", "high"]].to_numpy(dtype=float)
+    low, high = min(0.0, float(np.nanmin(values))), float(np.nanmax(values))
+    room = 0.06 * (high - low)
+    low, high = low - (room if low < 0 else 0.0), high + room
     figure.update_yaxes(title_text=measure, range=[low, high])
+    ends = [(rows["value"].ffill().iloc[-1], label) for _, label, rows, _ in lines]
     label_ends(figure, ends, x=len(sites) - 1 + LINES_SHARE / 2, gap=(high - low) / LABELS_BELOW_EACH_OTHER)
     return figure
 
 
-def _add_reference(figure: go.Figure, reference: _Reference, sites: Sequence[str]) -> tuple[float, str]:
-    """Draw the line and return its end and its label."""
-    values = reference.table.set_index("site")["value"].reindex(list(sites))
-    figure.add_scatter(
-        name=reference.label,
-        x=list(range(len(sites))),
-        y=values,
-        mode="lines",
-        line={"color": GREY, "dash": reference.dash, "width": 2},
-        text=list(sites),
-        hovertemplate=f"<b>{reference.label}</b><br>%{{text}}: %{{y:.3f}}<extra></extra>",
-    )
-    return _last(values), f'<span style="color:{GREY}">{reference.label}</span>'
-
-
-def _add_line(figure: go.Figure, domain: str, rows: pd.DataFrame, shift: float, mark: Mark) -> None:
-    figure.add_scatter(
-        name=domain,
-        x=[place + shift for place in range(len(rows))],
-        y=rows["value"],
-        error_y=whiskers(rows, mark.colour),
-        mode="lines+markers",
-        line={"color": mark.colour, "width": 2.2},
-        marker={"symbol": mark.symbol, "size": 9, "line": {"color": "white", "width": 1}},
-        text=list(rows.index),
-        customdata=rows[["low", "high"]],
-        hovertemplate=f"<b>{domain}</b><br>%{{text}}: %{{y:.3f}}"
-        "<br>interval %{customdata[0]:.3f} to %{customdata[1]:.3f}<extra></extra>",
-    )
+def _along(table: pd.DataFrame, columns: list[str], sites: Sequence[str], shift: float = 0.0) -> pd.DataFrame:
+    """Return the columns at the sites, and each site's place on the axis."""
+    rows = table.set_index("site")[columns].reindex(list(sites)).reset_index()
+    return rows.assign(place=[place + shift for place in range(len(sites))])
 
 
 def _site_axis(figure: go.Figure, sites: Sequence[str], *notes: Mapping[str, str]) -> None:
@@ -138,7 +105,7 @@ def _site_axis(figure: go.Figure, sites: Sequence[str], *notes: Mapping[str, str
     figure.update_xaxes(
         title_text="site, from the image to the embedding",
         tickvals=list(range(len(sites))),
-        ticktext=["<br>".join([site, *(faint(note[site]) for note in notes if site in note)]) for site in sites],
+        ticktext=["<br>".join([site, *(style.faint(note[site]) for note in notes if site in note)]) for site in sites],
         range=[-0.6, len(sites) - 0.4],
         showgrid=False,
     )
@@ -157,20 +124,6 @@ def _repeats(depth: pd.DataFrame, sites: Sequence[str]) -> dict[str, str]:
     wide = depth.pivot(index="site", columns="domain", values=["value", "low", "high"]).reindex(list(sites))
     same = (wide.eq(wide.shift()) | (wide.isna() & wide.shift().isna())).all(axis=1)
     return {site: f"repeats {before}" for before, site in pairwise(sites) if same[site]}
-
-
-def _value_range(depth: pd.DataFrame, references: Sequence[_Reference]) -> tuple[float, float]:
-    """Return the ends of an axis that holds everything drawn, from zero, with room at the top."""
-    tables = [depth[["value", "low", "high"]], *(reference.table[["value"]] for reference in references)]
-    values = np.concatenate([table.to_numpy(dtype=float).ravel() for table in tables])
-    low, high = min(0.0, float(np.nanmin(values))), float(np.nanmax(values))
-    room = 0.06 * (high - low)
-    return low - (room if low < 0 else 0.0), high + room
-
-
-def _last(values: pd.Series) -> float:
-    known = values.dropna()
-    return float(known.iloc[-1]) if len(known) else float("nan")
 
 
 def label_ends(figure: go.Figure, ends: Sequence[tuple[float, str]], *, x: float, gap: float) -> None:
@@ -192,21 +145,17 @@ def label_ends(figure: go.Figure, ends: Sequence[tuple[float, str]], *, x: float
 def apart(values: Sequence[float], gap: float) -> list[float]:
     """Return ascending values moved as little as possible (least squares) until neighbours are ``gap`` apart.
 
-    Subtracting ``i * gap`` turns the task into isotonic regression: pool neighbours that are out of order.
+    Subtracting ``i * gap`` turns the task into isotonic regression.
 
     Example:
         >>> apart([0.0, 0.5, 9.0], gap=1.0)
         [-0.25, 0.75, 9.0]
     """
-    blocks: list[tuple[float, int]] = []
-    for i, value in enumerate(values):
-        mean, size = value - i * gap, 1
-        while blocks and blocks[-1][0] > mean:
-            before, count = blocks.pop()
-            mean, size = (before * count + mean * size) / (count + size), count + size
-        blocks.append((mean, size))
-    level = [mean for mean, size in blocks for _ in range(size)]
-    return [mean + i * gap for i, mean in enumerate(level)]
+    if not values:
+        return []
+    steps = gap * np.arange(len(values))
+    places: list[float] = (isotonic_regression(np.array(values) - steps).x + steps).tolist()
+    return places
 
 
 def cka_over_depth(
@@ -215,7 +164,7 @@ def cka_over_depth(
     *,
     kernel: str = "linear",
     title: str | None = None,
-    marks: Mapping[str, Mark] | None = None,
+    marks: Mapping[str, style.Mark] | None = None,
 ) -> go.Figure:
     """Draw each domain's mean CKA with the other domains over the sites, with its interval.
 
@@ -223,14 +172,12 @@ def cka_over_depth(
         domains: ``domains`` of `compare_representations`, sites in order.
         ceilings: From `compare_representation_halves`; the mean over domains is drawn dashed.
         kernel: Which of the table's kernels is drawn.
-        title: Heading; default: the measure.
-        marks: Look of every domain; default: `domain_marks` of the table's.
 
     Raises:
-        InputError: for a missing column, or a kernel that the table lacks.
+        InputError: for a kernel that the table lacks.
     """
     check_table(domains, "domains", ("site", "domain", "kernel", "null_mean"), key=("site", "domain", "kernel"))
-    need_values(domains, "domains", "kernel", [kernel])
+    style.need_values(domains, "domains", "kernel", [kernel])
     mine = domains[domains["kernel"] == kernel]
     null = mine.groupby("site", sort=False)["null_mean"].mean().rename("value").reset_index()
     ceiling = None
@@ -253,10 +200,6 @@ def probes_over_depth(sites: pd.DataFrame, *, title: str | None = None) -> go.Fi
 
     Args:
         sites: ``sites`` of `probe_sites`, in order.
-        title: Heading; default: the measure.
-
-    Raises:
-        InputError: for a missing column, or two rows for one point.
     """
     check_table(sites, "sites", ("site", "target", "chance"), key=("site", "target"))
     table = sites.rename(columns={"target": "domain"})
@@ -267,8 +210,8 @@ def probes_over_depth(sites: pd.DataFrame, *, title: str | None = None) -> go.Fi
         guessed = " and ".join(f"the {target}" for target in ("class", "domain") if target in targets)
         figure.add_hline(
             y=float(chance),  # type: ignore[arg-type]
-            line={"color": GREY, "dash": "dot", "width": 1.5},
-            annotation={"text": f"guessing {guessed}", "font": {"size": 11, "color": GREY}},
+            line={"color": style.GREY, "dash": "dot", "width": 1.5},
+            annotation={"text": f"guessing {guessed}", "font": {"size": 11, "color": style.GREY}},
             annotation_position="top right",
         )
     return figure
@@ -283,27 +226,66 @@ def effects_over_depth(
         effects: Columns ``site``, ``index``, ``value``, from `PatchEffects.table`.
         sites: The sites to draw, from the image to the embedding.
         measure: What ``value`` is, with its unit: the title of the vertical axis.
-        title: Heading; default: the measure.
 
     Raises:
-        InputError: for a missing column, two rows for one unit, or a site that the table lacks.
+        InputError: for a site that the table lacks.
     """
     check_table(effects, "effects", ("site", "index", "value"), key=("site", "index"))
-    need_values(effects, "effects", "site", sites)
+    style.need_values(effects, "effects", "site", sites)
     figure = go.Figure()
     for place, site in enumerate(sites):
         rows = effects[effects["site"] == site]
-        figure.add_scatter(
-            name=site,
-            x=place + UNITS_SHARE * ((rows["index"] + 0.5) / (rows["index"].max() + 1) - 0.5),
-            y=rows["value"],
-            mode="markers",
-            marker={"color": INK, "size": 5, "opacity": 0.55},
-            customdata=rows[["index"]],
-            hovertemplate=f"<b>{site}</b>, unit %{{customdata[0]}}<br>{measure} %{{y:.4f}}<extra></extra>",
-        )
-    style(figure, title=title or f"{capitalised(measure)} by unit", height=460)
-    figure.add_hline(y=0, line={"color": GREY, "width": 1})
+        rows = rows.assign(place=place + UNITS_SHARE * ((rows["index"] + 0.5) / (rows["index"].max() + 1) - 0.5))
+        hover = f"<b>{site}</b>, unit %{{customdata[0]}}<br>{measure} %{{y:.4f}}"
+        marker = {"color": style.INK, "size": 5, "opacity": 0.55}
+        style.add_points(figure, rows, "place", "value", ["index"], hover, name=site, marker=marker)
+    style.lay_out(figure, title=title or f"{style.capitalised(measure)} by unit", height=460)
+    figure.add_hline(y=0, line={"color": style.GREY, "width": 1})
     _site_axis(figure, sites)
     figure.update_yaxes(title_text=measure)
+    return figure
+
+
+def faithfulness_curves(
+    curves: pd.DataFrame,
+    *,
+    circuit: str = "kept",
+    measure: str = "faithfulness",
+    title: str | None = None,
+    marks: Mapping[str, style.Mark] | None = None,
+) -> go.Figure:
+    """Draw faithfulness or selectivity over circuit size: a line with intervals per domain, random units dotted.
+
+    Args:
+        curves: Columns ``domain``, ``circuit`` (``kept``, ``complement``, ``random``), ``fraction``, ``value``,
+            ``low``, ``high``: tables of `FaithfulnessCurve` of one ranking and measure; see `curves_by_domain`.
+        circuit: Whose curve is drawn: ``kept``, or ``complement`` for completeness.
+        measure: What the values are.
+
+    Raises:
+        InputError: for no rows of that circuit.
+    """
+    columns = ("domain", "circuit", "fraction", "value", "low", "high")
+    check_table(curves, "curves", columns, key=("domain", "circuit", "fraction"))
+    style.need_values(curves, "curves", "circuit", [circuit])
+    looks = style.marks_for(curves["domain"], marks)
+    figure = go.Figure()
+    for name in ("random", circuit):  # random units first: they cover no circuit
+        for domain, part in curves[curves["circuit"] == name].groupby("domain"):
+            rows = part.assign(percent=100 * part["fraction"]).sort_values("fraction")
+            if name == "random":
+                look: dict[str, object] = {"name": f"{domain}, random units", "mode": "lines", "line": RANDOM_LINE}
+            else:
+                look = {"name": domain, "showlegend": True, **looks[str(domain)].line(rows)}
+            hover = f"<b>{domain}</b>, {name}<br>%{{x:.3g}} % of units: %{{y:.3f}}"
+            style.add_points(figure, rows, "percent", "value", [], hover, **look)
+    if "random" in set(curves["circuit"]):
+        style.add_key(figure, "random units", mode="lines", line=RANDOM_LINE)
+    named = f"{measure} of the complement" if circuit == "complement" else measure
+    heading = title or f"{style.capitalised(named)} by size of the circuit"
+    style.lay_out(figure, title=heading, subtitle=style.interval_note(curves), height=500, legend=True)
+    for level in (0, 1):
+        figure.add_hline(y=level, line={"color": style.GREY, "width": 1})
+    figure.update_xaxes(title_text="units kept at every site (%)", type="log", tickvals=[0.1, 1, 10, 100])
+    figure.update_yaxes(title_text=named)
     return figure
