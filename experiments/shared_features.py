@@ -10,22 +10,33 @@ could be reached) and against other classes (what is shared whatever the class).
 
     python experiments/shared_features.py      # the quickstart's model
     python experiments/shared_features.py --model RN50 --checkpoint epoch_32.pt --data DomainNet --out runs/features
+    torchrun --nproc-per-node 6 experiments/shared_features.py --device cuda ...    # a domain for each process
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from circuitry import Clip, DomainFolder
+from circuitry.data import image_listing
 from circuitry.data.mixtures.files import read_captions
 from circuitry.models import SparseAutoencoder, load_sae
 from circuitry.models.settings import ModelSettings
 from circuitry.reports.figures.style import domain_marks
 from circuitry.reports.page import Report, write_results
 from circuitry.reports.sections.features import add_features, add_sharing, feature_table
-from circuitry.representations import compare_features, default_vocabulary, image_features, name_features
+from circuitry.representations import (
+    ImageFeatures,
+    compare_features,
+    default_vocabulary,
+    extract_features,
+    name_features,
+)
 from circuitry.runs.command_line import run_script
 from circuitry.runs.errors import InputError
+from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.provenance import versions
+from circuitry.runs.workers import Work, WorkSettings
 from circuitry.training import train_sae_on_images
 from circuitry.training.settings import SaeTraining
 
@@ -34,7 +45,7 @@ SMALL_TABLES = tuple(f"feature_sharing_{name}" for name in ("matrix", "levels", 
 
 
 @dataclass(frozen=True)
-class Config(ModelSettings):
+class Config(ModelSettings, WorkSettings):
     """Settings; the defaults are the quickstart's model and images."""
 
     train_split: str | None = "train"
@@ -42,17 +53,17 @@ class Config(ModelSettings):
     n_images: int | None = None
     """Images per class and domain (default: all)."""
     sae: Path | None = None
-    """A trained autoencoder of the embedding (experiments/train_sae.py); trained here with the study's settings unless
-    told, and kept in --out."""
+    """A trained autoencoder of the embedding, from experiments/train_sae.py (default: one is trained here with the
+    study's settings, and kept in --out)."""
     steps: int = 5000
     """Steps of that training."""
     vocabulary: Path | None = None
-    """Text file of words, one a line, that name features. Unless told: the words of data/captions.tsv where that is
-    (a small model knows no others), else class names, styles and ImageNet's classes."""
+    """Text file of words, one a line, that name features (default: the words of data/captions.tsv where that is, since
+    a small model knows no others, else class names, styles and ImageNet's classes)."""
     features: tuple[int, ...] | None = None
     """Features to show (default: the most and the least shared ones)."""
     out: Path = Path("runs/shared_features")
-    """Folder for the autoencoder, tables and the page."""
+    """Folder for the autoencoder, the features of images, tables and the page."""
     results: Path | None = None
     """Also write the small tables and their provenance here, where the figures read them."""
     seed: int = 0
@@ -61,10 +72,11 @@ class Config(ModelSettings):
 
 def main(config: Config) -> None:
     """Train or load, compare, name, write; print where the page is."""
+    if not config.share_out(partial(read_share, config), config.out / "jobs"):
+        return
     clip, images = config.clip(), config.images()
-    sae = autoencoder(config, clip)
+    sae, found = read_features(config, clip, config.work())
     names = name_features(sae, clip, words(config, images))
-    found = image_features(clip, sae, images, n_images=config.n_images, seed=config.seed)
     comparison = compare_features(found, seed=config.seed)
     tables = comparison.tables() | {"features": feature_table(found, names)}
     quality = {name: f"{value:.3g}" for name, value in sae.about.get("diagnostics", {}).items()}
@@ -89,14 +101,37 @@ def main(config: Config) -> None:
     print(write_results(report, tables, config.out, config.results, provenance, SMALL_TABLES))
 
 
-def autoencoder(config: Config, clip: Clip) -> SparseAutoencoder:
-    """Return the autoencoder that was asked for, or train one and keep it."""
+def read_share(config: Config, work: Work) -> None:
+    """Do one process's share of the training and of the domains."""
+    read_features(config, replace(config, device=work.rank.device(config.device)).clip(), work)
+
+
+def read_features(config: Config, clip: Clip, work: Work) -> tuple[SparseAutoencoder, ImageFeatures]:
+    """Return the autoencoder and the features of all images; what is there is read."""
+    sae = autoencoder(config, clip, work)
+    return sae, extract_features(
+        clip, sae, config.images(), config.out / "features", n_images=config.n_images, seed=config.seed, work=work
+    )
+
+
+def autoencoder(config: Config, clip: Clip, work: Work) -> SparseAutoencoder:
+    """Return the autoencoder that was asked for, or the one that one of the processes trains and keeps."""
     if config.sae is not None:
         return load_sae(config.sae, config.device)
     training = SaeTraining(seed=config.seed, steps=config.steps)
-    sae = train_sae_on_images(clip, config.images_of(config.train_split), training)
-    sae.save(config.out / "sae.safetensors")
-    return sae
+    images = config.images_of(config.train_split)
+    made_with = {"model": clip.name, "model_digest": clip.digest, **asdict(training)}
+    folder = JobFolder(
+        config.out, "circuitry autoencoder 1", made_with, [("autoencoder",)], {"images": image_listing(images.records)}
+    )
+    path = config.out / "sae.safetensors"
+
+    def train(job: Job, _: object) -> list[Path]:
+        train_sae_on_images(clip, images, training).save(path)
+        return [path]
+
+    folder.run(train, rank=work.rank)
+    return load_sae(path, config.device)
 
 
 def words(config: Config, images: DomainFolder) -> tuple[str, ...]:

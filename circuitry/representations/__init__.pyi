@@ -10,6 +10,7 @@ from .features import feature_summary as feature_summary
 from .features import top_images as top_images
 from .grams import read_representations as read_representations
 from .image_features import default_vocabulary as default_vocabulary
+from .image_features import extract_features as extract_features
 from .image_features import image_features as image_features
 from .image_features import name_features as name_features
 from .kernel_alignment import cka as cka

@@ -8,6 +8,7 @@ then the one with the smaller number. A feature that no image names is in no top
 are named even equal histograms share less than all.
 """
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, groupby
@@ -18,7 +19,11 @@ import pandas as pd
 from jaxtyping import Int
 
 from circuitry.comparison.comparison import CEILINGS, CHANCE, VALUES, Comparison, class_groups
+from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError
+
+FORMAT = "circuitry image features 1"
+"""Name and version of the files, and of a folder of them."""
 
 STRONGEST = 20
 """Features that an image names."""
@@ -62,6 +67,26 @@ class ImageFeatures:
         """Return the rows of every (class, domain) that has images, in their order, sorted by class and domain."""
         found: dict[Any, Any] = self.images.groupby(["class", "domain"]).indices
         return dict(sorted(found.items()))
+
+    @classmethod
+    def join(cls, parts: Sequence["ImageFeatures"]) -> "ImageFeatures":
+        """Return the features of all images of several, one after the other."""
+        images = pd.concat([part.images for part in parts], ignore_index=True)
+        strongest, activation = (
+            np.concatenate([getattr(p, name) for p in parts]) for name in ("strongest", "activation")
+        )
+        return cls(images, strongest, activation, parts[0].n_features)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write to one safetensors file, whole or not at all."""
+        header = {"images": self.images.to_dict("list"), "n_features": self.n_features}
+        write_arrays(path, FORMAT, header, {"strongest": self.strongest, "activation": self.activation})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "ImageFeatures":
+        """Read what `save` wrote; `InputError` for a missing or damaged file, or one of another version."""
+        header, arrays = read_arrays(path, FORMAT, "file of image features")
+        return cls(pd.DataFrame(header["images"]), arrays["strongest"], arrays["activation"], header["n_features"])
 
     def ranked(self, rows: Int[np.ndarray, " rows"]) -> Int[np.ndarray, " top"]:
         """Return the features that most of these images name, at most 20; ties as in the module's description."""

@@ -6,6 +6,7 @@ and the embeddings of texts lie in one space, so that a feature can be called by
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,15 +16,18 @@ from torch import Tensor
 
 from circuitry.data.captions import STYLE_WORDS, readable
 from circuitry.data.domains import DomainFolder, ImageRecord
+from circuitry.data.images import image_listing
 from circuitry.models.clip import Clip
+from circuitry.models.feature_basis import sae_digest
 from circuitry.models.image_pass import BATCH_SIZE, activations
 from circuitry.models.prompts import Template
 from circuitry.models.sae import SparseAutoencoder
-from circuitry.representations.features import STRONGEST, ImageFeatures
+from circuitry.representations.features import FORMAT, STRONGEST, ImageFeatures
 from circuitry.runs.errors import InputError
+from circuitry.runs.jobs import Job, JobFolder
+from circuitry.runs.workers import Work
 
 
-@torch.no_grad()
 def image_features(
     clip: Clip,
     sae: SparseAutoencoder,
@@ -52,23 +56,87 @@ def image_features(
         >>> features = image_features(clip, load_sae("runs/shared_features/sae.safetensors"), images)
         >>> compare_features(features)
     """
-    site = site_of(sae, clip)
     records = [r for name in images.classes for d in images.domains for r in images.select(name, d, n_images, seed)]
-    sae = sae.to(clip.encoder.device, clip.encoder.dtype)
-    read: list[ImageRecord] = []
+    found = _read_features(clip, sae, records, batch_size=batch_size, progress="features" if progress else None)
+    if found is None:
+        raise _unreadable(len(records))
+    return found
+
+
+def extract_features(
+    clip: Clip,
+    sae: SparseAutoencoder,
+    images: DomainFolder,
+    out: str | Path,
+    *,
+    n_images: int | None = None,
+    seed: int = 0,
+    work: Work | None = None,
+) -> ImageFeatures:
+    """Return what `image_features` does, domain by domain into a folder that processes share and go on with.
+
+    Args:
+        clip, sae, images, n_images, seed: See `image_features`.
+        out: Folder of the files, one per domain.
+        work: How the work is carried out (default: by this process alone).
+
+    Raises:
+        InputError: for a folder made with another configuration or other images, and what `image_features` raises.
+    """
+    work = work or Work()
+    site = site_of(sae, clip)
+    chosen = {d: [r for c in images.classes for r in images.select(c, d, n_images, seed)] for d in images.domains}
+    made_with = {"model": clip.name, "model_digest": clip.digest, "site": site, "autoencoder": sae_digest(sae)}
+    listing = image_listing(record for records in chosen.values() for record in records)
+    folder = JobFolder(
+        Path(out), FORMAT, made_with | {"n_images": n_images, "seed": seed}, [(d,) for d in chosen], {"images": listing}
+    )
+
+    def read(job: Job, _: object) -> list[Path]:
+        found = _read_features(clip, sae, chosen[job[0]], strict=work.strict, progress=work.bar(job[0]))
+        if found is None:
+            return []
+        path = folder.path / f"{job[0]}.safetensors"
+        found.save(path)
+        return [path]
+
+    folder.run(read, rank=work.rank)
+    parts = [ImageFeatures.load(path) for job in folder.jobs for path in folder.files(job)]
+    if not parts:
+        raise _unreadable(len(listing))
+    return ImageFeatures.join(parts)
+
+
+@torch.no_grad()
+def _read_features(
+    clip: Clip,
+    sae: SparseAutoencoder,
+    records: Sequence[ImageRecord],
+    *,
+    batch_size: int = BATCH_SIZE,
+    strict: bool = False,
+    progress: str | None = None,
+) -> ImageFeatures | None:
+    """Return the features of those images that can be read, or None where there are none."""
+    site, encoder = site_of(sae, clip), clip.encoder
+    sae = sae.to(encoder.device, encoder.dtype)
+    rows: list[tuple[str, str, str]] = []
     strongest, activation = [], []
     for there, found in activations(
-        clip.encoder, clip.preprocess, records, [site], batch_size=batch_size, progress="features" if progress else None
+        encoder, clip.preprocess, records, [site], batch_size=batch_size, strict=strict, progress=progress
     ):
-        numbers, values = _strongest(sae.encode(found[site].movedim(clip.encoder.unit_dim(site), -1)))
-        read += there
+        numbers, values = _strongest(sae.encode(found[site].movedim(encoder.unit_dim(site), -1)))
+        rows += [(record.relative, record.domain, record.class_name) for record in there]
         strongest.append(numbers)
         activation.append(values)
-    if not read:
-        raise InputError(f"None of the {len(records)} images to look at can be read: give a folder with readable ones.")
-    rows = [(record.relative, record.domain, record.class_name) for record in read]
+    if not rows:
+        return None
     table = pd.DataFrame(rows, columns=["relative", "domain", "class"])
     return ImageFeatures(table, np.concatenate(strongest), np.concatenate(activation), sae.n_features)
+
+
+def _unreadable(n: int) -> InputError:
+    return InputError(f"None of the {n} images to look at can be read: give a folder with readable ones.")
 
 
 def site_of(sae: SparseAutoencoder, clip: Clip) -> str:

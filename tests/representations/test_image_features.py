@@ -15,8 +15,9 @@ from circuitry.models import SparseAutoencoder
 from circuitry.reports.figures.style import domain_marks
 from circuitry.reports.page import Report
 from circuitry.reports.sections.features import add_features, add_sharing, feature_table
-from circuitry.representations import default_vocabulary, image_features, name_features
+from circuitry.representations import ImageFeatures, default_vocabulary, extract_features, image_features, name_features
 from circuitry.representations.features import compare_features, top_images
+from circuitry.runs.workers import Rank, Work
 from tests.support.tiny_clip import Tiny
 
 CELLS = [(name, domain) for name in ("cat", "dog") for domain in ("clipart", "real", "sketch")]
@@ -95,6 +96,37 @@ def test_images_are_chosen_as_elsewhere_and_unreadable_ones_left_out(clip: Clip,
         pytest.raises(InputError, match="None of the 1 images to look at can be read"),
     ):
         image_features(clip, sae_at(clip, "attnpool"), DomainFolder(tmp_path), progress=False)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(f.relative_to(folder)): f.read_bytes() for f in sorted(folder.rglob("*")) if f.is_file()}
+
+
+def test_a_folder_of_features_holds_those_of_all_images_by_domain(
+    clip: Clip, root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    images, sae = DomainFolder(root), sae_at(clip, "layer3.0")
+    out, quiet = tmp_path / "one", Work(progress=False)
+    found = extract_features(clip, sae, images, out, work=quiet)
+    expected = image_features(clip, sae, images, progress=False)
+    assert found.images["domain"].drop_duplicates().tolist() == list(images.domains)
+    order = expected.images.reset_index().merge(found.images, how="right", on=list(found.images))["index"].to_numpy()
+    np.testing.assert_array_equal(found.strongest, expected.strongest[order])
+    np.testing.assert_allclose(found.activation, expected.activation[order], rtol=1e-4)
+    for worker in (1, 0):
+        extract_features(clip, sae, images, tmp_path / "two", work=Work(Rank(worker, 2), progress=False))
+    assert contents(tmp_path / "two") == contents(out)
+    path = out / f"{images.domains[0]}.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(InputError, match="is damaged, its checksum does not fit"):
+        ImageFeatures.load(path)
+    again = extract_features(clip, sae, images, out, work=quiet)
+    assert f"{images.domains[0]} is made again" in caplog.text
+    assert path.read_bytes() == whole
+    np.testing.assert_array_equal(again.strongest, found.strongest)
+    with pytest.raises(InputError, match=r"another configuration \(n_images: None -> 1; images: .* gone, first"):
+        extract_features(clip, sae, images, out, n_images=1, work=quiet)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
