@@ -506,7 +506,7 @@ def test_a_clip_is_trained_from_a_folder_and_from_a_table(
     run_script(module.CommandLine, module.main, "", module.command_line)
     assert given == [(tmp_path / "x.tsv", replace(clip_preset("rn50-cc3m"), epochs=3, crop_scale=0.5))]
     for wrong, message in (
-        (["--preset", "rn50-cc3"], "no preset 'rn50-cc3', did"),
+        (["--preset", "rn50-cc3"], "no preset 'rn50-cc3' here; perhaps"),
         (["--precision", "fp9"], "one of fp32"),
     ):
         monkeypatch.setattr(sys, "argv", ["train_clip.py", *call, *wrong])
