@@ -70,6 +70,7 @@ def test_sentences_of_depth_say_the_numbers_of_the_tables(tmp_path: Path) -> Non
     report = Report("t")
     add_over_depth(report, overlap(), MARKS, "The end.")
     (depth,) = captions(report, tmp_path)
+    assert "(bars: 95 % intervals over classes)" in depth  # as the line under the heading of the figure
     assert depth.endswith(
         "It is largest at head (0.50) and smallest at mid (0.20). clipart has the lowest at 2 of 3 sites. "
         "Two halves of the same images reach 0.71 to 0.91 (dashed), random units 0.05 to 0.08 (dotted). The end."
