@@ -9,10 +9,6 @@ from .features import feature_share as feature_share
 from .features import feature_summary as feature_summary
 from .features import top_images as top_images
 from .grams import read_representations as read_representations
-from .image_features import default_vocabulary as default_vocabulary
-from .image_features import extract_features as extract_features
-from .image_features import image_features as image_features
-from .image_features import name_features as name_features
 from .kernel_alignment import cka as cka
 from .probes import SiteProbes as SiteProbes
 from .probes import probe_accuracy as probe_accuracy
@@ -29,5 +25,9 @@ from .separation_summary import separation_measures as separation_measures
 from .similarity import RepresentationSimilarity as RepresentationSimilarity
 from .similarity import compare_representation_halves as compare_representation_halves
 from .similarity import compare_representations as compare_representations
+from .strongest_features import default_vocabulary as default_vocabulary
+from .strongest_features import extract_features as extract_features
+from .strongest_features import image_features as image_features
+from .strongest_features import name_features as name_features
 from .study import RepresentationSettings as RepresentationSettings
 from .study import extract_representations as extract_representations

@@ -67,17 +67,18 @@ class JobFolder:
 
     def unfinished(self) -> list[Job]:
         """Return the jobs whose files are missing or damaged; damaged ones are named in the log."""
-        return [job for job in self.jobs if not self.is_done(job)]
+        left = []
+        for job in self.jobs:
+            damage = self._damage(self._record(job))
+            if damage:
+                log.warning("%s is made again: %s", " in ".join(job), damage)
+            if damage is not None:
+                left.append(job)
+        return left
 
     def is_done(self, job: Job) -> bool:
         """Return whether a job's files are there and agree with their checksums."""
-        record = self._record(job)
-        if not record.is_file():
-            return False
-        if damage := self._damage(record):
-            log.warning("%s is made again: %s", " in ".join(job), damage)
-            return False
-        return True
+        return self._damage(self._record(job)) is None
 
     def files(self, job: Job) -> list[Path]:
         """Return the files that a finished job left, in the order in which it wrote them."""
@@ -174,8 +175,10 @@ class JobFolder:
         with whole_file(self._record(job)) as temporary:
             temporary.write_text("".join(lines), encoding="utf-8")
 
-    def _damage(self, record: Path) -> str:
-        """Return what is wrong with the files of a record; empty when nothing is."""
+    def _damage(self, record: Path) -> str | None:
+        """Return what is wrong with the files of a record: None for sound ones, nothing to tell for no record."""
+        if not record.is_file():
+            return ""
         try:
             entries = _entries(record)
         except ValueError as error:
@@ -186,7 +189,7 @@ class JobFolder:
                 return f"{path} is missing"
             if _sha256(path) != checksum:
                 return f"{path} is damaged, its checksum does not fit"
-        return ""
+        return None
 
     def _record(self, job: Job) -> Path:
         return self.path / CHECKSUMS / f"{self._name(job)}.sha256"

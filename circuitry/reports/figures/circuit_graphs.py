@@ -83,7 +83,12 @@ def circuit_pair(
 
 
 def circuit_drawing(
-    circuit: Circuit | nx.DiGraph, sites: Sequence[str], *, title: str, name: str = "the circuit", max_nodes: int = 300
+    circuit: Circuit | nx.DiGraph,
+    sites: Sequence[str] | None = None,
+    *,
+    title: str = "Circuit",
+    name: str = "the circuit",
+    max_nodes: int = 300,
 ) -> go.Figure:
     """Draw one circuit: units that work for the metric above, those that work against it below.
 
@@ -92,7 +97,7 @@ def circuit_drawing(
 
     Args:
         circuit: A circuit, or a graph with nodes ``site/unit`` with the attribute ``score``, edges with ``weight``.
-        sites: The columns, from the image to the embedding.
+        sites: The columns, from the image to the embedding (default: those of the circuit's nodes, in their order).
         name: What the circuit is called where scores are told.
         max_nodes: With more nodes than this, only the strongest units of every site are drawn, and a line under the
             heading says so; legend and axis always count the whole circuit.
@@ -101,6 +106,9 @@ def circuit_drawing(
         InputError: for a node of no listed site, a node without score, or an edge without weight.
     """
     kinds = {ABOVE: _Look("for the metric", style.POSITIVE), BELOW: _Look("against it", style.NEGATIVE)}
+    if sites is None:
+        graph = circuit.graph if isinstance(circuit, Circuit) else circuit
+        sites = list(dict.fromkeys(str(node).rpartition("/")[0] for node in graph))
     figure = _draw({name: circuit}, sites, kinds, title, max_nodes)
     return figure.update_xaxes(title_text="site (units for the metric / all units of the circuit)")
 
