@@ -145,6 +145,7 @@ def test_circuits_are_drawn_as_their_graphs() -> None:
         1,
     )
     one = Circuit(source, 2)
-    assert circuit_drawing(one, title="t") == circuit_drawing(one.graph, SITES, title="t")
+    assert circuit_drawing(one, SITES, title="t") == circuit_drawing(one.graph, SITES, title="t")
+    assert circuit_drawing(one) == circuit_drawing(one.graph, ["act1", "layer1.0"])
     pairs = [circuit_pair(c, c, SITES, name_a="real", name_b="sketch", title="t") for c in (one, one.graph)]
     assert pairs[0] == pairs[1]
