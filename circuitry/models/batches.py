@@ -55,7 +55,7 @@ class ImageBatches:
                 yield torch.load(self._spool / f"{i}.pt", weights_only=True)
 
 
-def checked_batches(images: Images) -> Iterator[Tensor]:
+def checked_batches(images: object) -> Iterator[Tensor]:
     """Return the batches of images, which may be empty, each checked to be one when its turn comes.
 
     Raises:
