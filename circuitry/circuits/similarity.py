@@ -107,8 +107,10 @@ class PairSimilarity:
     def __init__(self, measures: Sequence[Measure], edges_per_node: int) -> None:
         self.measures = measures
         deepest = max((m.depth for m in measures if m.name == "wl_kernel"), default=0)
-        self._arrays = cache(lambda graph, left_out: circuit_arrays(graph.circuit(edges_per_node), left_out))
-        self._histograms = cache(lambda graph, left_out: label_histograms(self._arrays(graph, left_out), deepest))
+        # Without a way back to self, so that the graphs go with it, not when the garbage collector comes by.
+        arrays = cache(lambda graph, left_out: circuit_arrays(graph.circuit(edges_per_node), left_out))
+        self._arrays = arrays
+        self._histograms = cache(lambda graph, left_out: label_histograms(arrays(graph, left_out), deepest))
 
     def __call__(self, a: AttributionGraph, b: AttributionGraph) -> dict[Measure, PairValues]:
         """Return the values of all measures for two graphs that `Comparable` has seen."""

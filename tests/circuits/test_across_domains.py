@@ -1,5 +1,8 @@
 """Sets of graphs compared between domains: tables, their order, and a `Comparison` of each measure."""
 
+import gc
+import weakref
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pandas as pd
@@ -187,3 +190,21 @@ def test_a_comparison_needs_two_domains_of_a_class() -> None:
     for few in (lone, {}):
         with pytest.raises(InputError, match="needs a class in at least two domains, but there is none: give"):
             compare_domains(few)
+
+
+def test_graphs_are_given_free_as_soon_as_they_are_compared() -> None:
+    alive: list[weakref.ref[AttributionGraph]] = []
+
+    def pairs() -> Iterator[tuple[AttributionGraph, AttributionGraph]]:
+        for i in range(4):
+            pair = random_graph(2 * i, f"class {i}"), random_graph(2 * i + 1, f"class {i}")
+            alive.extend(weakref.ref(graph) for graph in pair)
+            yield pair
+            del pair
+            assert sum(one() is not None for one in alive) <= 3  # this pair in the caller's hands, and the very first
+
+    gc.disable()
+    try:
+        compare_halves(pairs(), "wl_kernel")
+    finally:
+        gc.enable()
