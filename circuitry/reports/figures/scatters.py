@@ -1,6 +1,6 @@
 """Charts of points, from finished tables. Drawing computes nothing."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -105,14 +105,7 @@ def separation_panels(
     domains = sorted(set(summary["domain"]))
     looks = style.marks_for(domains, marks)
     rows = {domain: row for row, domain in enumerate(domains)}
-    shifts = {model: MODELS_SHARE * ((i + 0.5) / len(symbols) - 0.5) for i, model in enumerate(symbols)}
-    colours = {domain: looks[domain].colour for domain in domains}
-
-    def placed(table: pd.DataFrame, measure: str, model: str) -> pd.DataFrame:
-        own = table[(table["measure"] == measure) & (table["model"] == model) & table["domain"].isin(domains)]
-        heights = own["domain"].map(rows).astype(float) + shifts[model]
-        return own.assign(height=heights, colour=own["domain"].map(colours))
-
+    placed, placed_seeds = (_placed(table, symbols, rows, looks) for table in (summary, seeds))
     titles = [style.capitalised(measure).replace(" ", "<br>", 1) for measure in measures]
     figure, places = style.small_multiples(
         titles,
@@ -129,28 +122,8 @@ def separation_panels(
             look = {"mode": "lines+markers", "line": GUESSING, "marker": {"size": 9, "opacity": 0}}
             hover = "guessing %{x:.3f}"
             style.add_points(figure, ends, "value", "height", [], hover, name="reference", **look, **place)
-        for model, symbol in symbols.items():
-            if seeds is not None:
-                own, hover = placed(seeds, measure, model), "<b>%{customdata[0]}</b>, seed %{customdata[1]}: %{x:.3f}"
-                stroke = _stroke(list(own["colour"]))
-                style.add_points(
-                    figure, own, "value", "height", ["domain", "seed"], hover, name="seeds", marker=stroke, **place
-                )
-            own = placed(summary, measure, model)
-            outline = {"width": 2 if symbol.endswith("-open") else 0}
-            style.add_points(
-                figure,
-                own,
-                "value",
-                "height",
-                ["domain", "model", "low", "high"],
-                "<b>%{customdata[0]}</b>, %{customdata[1]}: %{x:.3f}"
-                "<br>interval %{customdata[2]:.3f} to %{customdata[3]:.3f}",
-                name=model,
-                marker={"symbol": symbol, "size": 9, "color": own["colour"], "line": outline},
-                error_x=style.whiskers(own, style.GREY),
-                **place,
-            )
+        own, strokes = (table[table["measure"] == measure] for table in (placed, placed_seeds))
+        _add_models(figure, symbols, own, strokes, place)
     for model, symbol in symbols.items():
         style.add_key(figure, model, mode="markers", marker={"symbol": symbol, "color": style.INK, "size": 9})
     style.add_key(figure, "95 % interval", mode="lines", line={"color": style.GREY, "width": 1.3})
@@ -163,6 +136,45 @@ def separation_panels(
     figure.update_yaxes(**ticks, range=[len(domains) - 0.5, -0.5], showgrid=False)
     figure.update_xaxes(nticks=5, rangemode="tozero")
     return figure
+
+
+def _placed(
+    table: pd.DataFrame | None, models: Iterable[str], rows: Mapping[str, int], looks: Mapping[str, style.Mark]
+) -> pd.DataFrame:
+    """Return the rows of a table that are drawn, with their heights and colours; none for no table."""
+    if table is None:
+        return pd.DataFrame(columns=["measure", "model"])
+    order = list(models)
+    shifts = {model: MODELS_SHARE * ((i + 0.5) / len(order) - 0.5) for i, model in enumerate(order)}
+    own = table[table["domain"].isin(rows) & table["model"].isin(order)]
+    colours = own["domain"].map({domain: looks[domain].colour for domain in rows})
+    return own.assign(height=own["domain"].map(rows).astype(float) + own["model"].map(shifts), colour=colours)
+
+
+def _add_models(
+    figure: go.Figure, symbols: Mapping[str, str], summary: pd.DataFrame, seeds: pd.DataFrame, place: Mapping[str, int]
+) -> None:
+    """Draw the models of one panel, beneath each other: their seeds as strokes, then their values with intervals."""
+    for model, symbol in symbols.items():
+        own, strokes = (table[table["model"] == model] for table in (summary, seeds))
+        if len(strokes):
+            look = {"name": "seeds", "marker": _stroke(list(strokes["colour"]))}
+            hover = "<b>%{customdata[0]}</b>, seed %{customdata[1]}: %{x:.3f}"
+            style.add_points(figure, strokes, "value", "height", ["domain", "seed"], hover, **look, **place)
+        outline = {"width": 2 if symbol.endswith("-open") else 0}
+        style.add_points(
+            figure,
+            own,
+            "value",
+            "height",
+            ["domain", "model", "low", "high"],
+            "<b>%{customdata[0]}</b>, %{customdata[1]}: %{x:.3f}"
+            "<br>interval %{customdata[2]:.3f} to %{customdata[3]:.3f}",
+            name=model,
+            marker={"symbol": symbol, "size": 9, "color": own["colour"], "line": outline},
+            error_x=style.whiskers(own, style.GREY),
+            **place,
+        )
 
 
 def _stroke(colour: str | list[str]) -> dict[str, object]:
