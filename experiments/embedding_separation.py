@@ -81,7 +81,7 @@ class Config:
     """Seed of the choice of images, halves, folds and maps."""
 
 
-class Subject(NamedTuple):
+class ComparedModels(NamedTuple):
     """What is measured on: images, and checkpoints by name and seed."""
 
     images: DomainFolder
@@ -102,16 +102,16 @@ class Measured(NamedTuple):
 
 def main(config: Config) -> None:
     """Train where needed, measure, write, and print where the report is."""
-    subject = toy_subject(config) if not config.models else own_subject(config)
-    first_seeds = dict(reversed(subject.checkpoints))  # by name, the first one given
+    compared = toy_models(config) if not config.models else own_models(config)
+    first_seeds = dict(reversed(compared.checkpoints))  # by name, the first one given
     found = {}
-    for (name, seed), checkpoint in subject.checkpoints.items():
+    for (name, seed), checkpoint in compared.checkpoints.items():
         print(f"[{name}, seed {seed}]", flush=True)
-        found[name, seed] = measure(config, subject, checkpoint, with_map=seed == first_seeds[name])
-    write(config, subject, found)
+        found[name, seed] = measure(config, compared, checkpoint, with_map=seed == first_seeds[name])
+    write(config, compared, found)
 
 
-def toy_subject(config: Config) -> Subject:
+def toy_models(config: Config) -> ComparedModels:
     """Return the toy's test images and models, drawn and trained where they are missing."""
     from circuitry.training.toy_study import STANDARD, toy_checkpoint, toy_images  # slow to import
 
@@ -122,10 +122,10 @@ def toy_subject(config: Config) -> Subject:
         for seed in config.seeds
     }
     held_out = STANDARD.held_out if config.held_out is None else config.held_out
-    return Subject(toy_images(config.toy), checkpoints, test_domain, held_out)
+    return ComparedModels(toy_images(config.toy), checkpoints, test_domain, held_out)
 
 
-def own_subject(config: Config) -> Subject:
+def own_models(config: Config) -> ComparedModels:
     """Return the images and checkpoints that the command line names.
 
     Raises:
@@ -140,25 +140,25 @@ def own_subject(config: Config) -> Subject:
             raise InputError(f"Expected --models as name=checkpoint, but {entry!r} was given.")
         checkpoints[name, sum(name == other for other, _ in checkpoints)] = Path(checkpoint)
     images = DomainFolder(config.data, split=config.split)
-    return Subject(images, checkpoints, config.test_domain, config.held_out or ())
+    return ComparedModels(images, checkpoints, config.test_domain, config.held_out or ())
 
 
-def measure(config: Config, subject: Subject, checkpoint: Path, *, with_map: bool) -> Measured:
+def measure(config: Config, compared: ComparedModels, checkpoint: Path, *, with_map: bool) -> Measured:
     """Embed the images and class prompts by one model, and measure."""
     clip = load_clip(config.model, checkpoint=checkpoint, device=config.device)
     cache = config.out / "embeddings"
-    images = embed_images(clip, subject.images, config.n_images, config.seed, cache_dir=cache)
-    texts = embed_texts(clip, subject.images.all_classes, cache_dir=cache)
+    images = embed_images(clip, compared.images, config.n_images, config.seed, cache_dir=cache)
+    texts = embed_texts(clip, compared.images.all_classes, cache_dir=cache)
     distances = compare_distances(images, "standardised", seed=config.seed)
     points = None
     if with_map:
-        styled = embed_texts(clip, subject.images.classes, subject.images.domains, cache_dir=cache)
+        styled = embed_texts(clip, compared.images.classes, compared.images.domains, cache_dir=cache)
         points = map_table(images, styled, config.method, seed=config.seed).round({"x": 4, "y": 4})
-    measures = separation_measures(images, texts, subject.held_out, seed=config.seed)
+    measures = separation_measures(images, texts, compared.held_out, seed=config.seed)
     return Measured(clip.digest, measures, distances, mean_distances(images), points)
 
 
-def write(config: Config, subject: Subject, found: dict[tuple[str, int], Measured]) -> None:
+def write(config: Config, compared: ComparedModels, found: dict[tuple[str, int], Measured]) -> None:
     """Write tables, figures and the report, and say where they are."""
     measures = gather({key: one.measures for key, one in found.items()})
     names = list(dict.fromkeys(name for name, _ in found))
@@ -176,24 +176,24 @@ def write(config: Config, subject: Subject, found: dict[tuple[str, int], Measure
     }
     if len(names) > 1:
         tables["differences"] = differences(measures, names[0], names[-1])
-    n_classes = len(subject.images.all_classes)
-    marks = domain_marks(subject.images.domains)
+    n_classes = len(compared.images.all_classes)
+    marks = domain_marks(compared.images.domains)
     report = Report(
         "Do the domains lie apart in the embedding space?",
-        f"{len(found)} models ({', '.join(names)}) on images of {len(subject.images.classes)} classes in "
-        f"{', '.join(subject.images.domains)}: where the images lie, how far the domains lie apart, and how accurate "
+        f"{len(found)} models ({', '.join(names)}) on images of {len(compared.images.classes)} classes in "
+        f"{', '.join(compared.images.domains)}: where the images lie, how far the domains lie apart, and how accurate "
         "the models are there.",
     )
     add_maps(report, points, marks, "first seed of each")
-    add_separation(report, measures, marks, panel_references(measures, n_classes), subject.test_domain)
+    add_separation(report, measures, marks, panel_references(measures, n_classes), compared.test_domain)
     add_distances(report, distances, marks)
     add_separation_guide(report)
     provenance = {
         "models": {f"{name}, seed {seed}": one.digest for (name, seed), one in found.items()},
         "architecture": config.model,
-        "images": len(subject.images),
+        "images": len(compared.images),
         "classes": n_classes,
-        "held_out": subject.held_out,
+        "held_out": compared.held_out,
         "n_images": config.n_images,
         "seed": config.seed,
         **versions(),

@@ -161,8 +161,8 @@ _CURVE_HEADER = ("fractions", "ranking", "n_units", "class_name", "domain", "set
 def pool_curves(curves: Sequence[FaithfulnessCurve]) -> FaithfulnessCurve:
     """Return one curve over the images of several, each image with its own class's circuit and metric.
 
-    The metric is averaged over all images before dividing (method.md, section 6), so that a class with a small lead
-    over the baseline cannot dominate; bands resample the images of each class.
+    The metric is averaged over all images before dividing, so that a class with a small lead over the
+    baseline cannot dominate; bands resample the images of each class.
 
     Raises:
         InputError: for no curves, or curves of different fractions, rankings, sizes or numbers of draws.

@@ -137,7 +137,7 @@ def test_the_toys_models_are_trained_per_setting_and_seed(tmp_path: Path, monkey
     )
     monkeypatch.setitem(sys.modules, study.__name__, study)
     module = script("embedding_separation")
-    subject = module.toy_subject(module.Config(toy=tmp_path, seeds=(3, 4)))
+    subject = module.toy_models(module.Config(toy=tmp_path, seeds=(3, 4)))
     assert asked == [(tmp_path, setting, "quickdraw", seed) for setting in ("cg-high", "aligned") for seed in (3, 4)]
     assert list(subject.checkpoints) == [(f"{kind} captions", s) for kind in ("standard", "aligned") for s in (3, 4)]
     assert (len(subject.images), subject.test_domain, subject.held_out) == (5, "quickdraw", ("axe",))
