@@ -113,10 +113,8 @@ def test_images(config: Config) -> DomainFolder:
 def toy_runs(config: Config, work: Work) -> list[StudyRun]:
     """Return the toy's models, this process's share trained first, then what others have left; equal ones once."""
     wanted = list(product(config.settings, config.test_domains, config.seeds))
-    worker, workers = work.rank
-    order = [job for i in range(workers) for job in wanted[(worker + i) % workers :: workers]]
     training = TrainingWork(progress=work.progress)
-    for setting, domain, seed in order:
+    for setting, domain, seed in work.rank.order(wanted):
         try:
             print(f"[{setting}, {domain}, seed {seed}]", flush=True)
             toy_run(config.toy, setting, domain, seed, wait=False, work=training)

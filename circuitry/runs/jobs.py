@@ -121,7 +121,7 @@ class JobFolder:
             self._tidy()
             return seconds
         damaged = {job for job in todo if self._record(job).is_file()}
-        order = [job for i in range(rank.workers) for job in todo[(rank.worker + i) % rank.workers :: rank.workers]]
+        order = rank.order(todo)
         size = sizes or dict.fromkeys(todo, 1)
         with tqdm(total=sum(size[job] for job in todo), desc=progress, unit=unit, disable=progress is None) as bar:
             for job, inputs in chain(self._claimed(order, prepare), self._waited_for(order, damaged, prepare)):

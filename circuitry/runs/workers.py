@@ -11,9 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from circuitry.runs.errors import InputError
+
+T = TypeVar("T")
 
 CLUSTERS = ("slurm", "local")
 
@@ -23,6 +25,11 @@ class Rank(NamedTuple):
 
     worker: int
     workers: int
+
+    def order(self, jobs: Sequence[T]) -> list[T]:
+        """Return jobs in this process's order: its own share first, then those of the others in turn."""
+        shares = [(self.worker + i) % self.workers for i in range(self.workers)]
+        return [job for share in shares for job in jobs[share :: self.workers]]
 
     def device(self, wanted: str) -> str:
         """Return the device of this process: of several on a machine each takes its own GPU."""

@@ -182,9 +182,7 @@ def extract_accuracies(
         raise InputError("At least one run is needed to extract accuracies from, but none was given.")
     asked = dict(template_sets() if templates is None else templates)
     evaluations = [_Evaluation(run, tests, {} if run.supervised else asked, tuple(top), device) for run in runs]
-    worker, workers = work.rank
-    # Every worker begins with other runs, since the end of one is waited for.
-    for evaluation in [e for i in range(workers) for e in evaluations[(worker + i) % workers :: workers]]:
+    for evaluation in work.rank.order(evaluations):  # since the end of each is waited for
         evaluation.run_jobs(work)
     return pd.concat([evaluation.table() for evaluation in evaluations], ignore_index=True)
 

@@ -77,3 +77,9 @@ def test_only_the_first_worker_shows_bars() -> None:
 def test_a_memory_budget_is_positive() -> None:
     with pytest.raises(InputError, match=r"a positive number of GiB, but 0\.0 was given"):
         Work(memory_gib=0.0)
+
+
+def test_workers_take_their_own_share_first_and_all_in_the_end() -> None:
+    assert Rank(0, 2).order("abcde") == ["a", "c", "e", "b", "d"]
+    assert Rank(1, 2).order("abcde") == ["b", "d", "a", "c", "e"]
+    assert Rank(2, 3).order("abcde") == ["c", "a", "d", "b", "e"]
