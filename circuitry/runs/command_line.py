@@ -10,12 +10,14 @@ from typing import TypeVar
 import tyro
 
 from circuitry.runs.errors import InputError
+from circuitry.runs.presets import StudySettings, with_study_defaults
 
 Config = TypeVar("Config")
 
 _FULL = "The disk of {} is full: free some space, and the same command goes on from what is finished."
 _NOT_ALLOWED = "{} may not be read or written by this user: change its permissions, or give another folder."
 _NO_FOLDER = "{} is needed as a folder, but there is a file on the way: remove it, or give another folder."
+STUDY_HELP = "With --study the defaults are the study's, wherever they differ; what is given besides still holds."
 SENTENCES = {
     errno.ENOSPC: _FULL,
     errno.EDQUOT: _FULL,
@@ -38,14 +40,22 @@ def run_script(
 ) -> None:
     """Read ``config_type`` from the command line, with its own defaults or those made here, and run ``main`` with it.
 
+    ``--study`` changes the defaults to the study's, of settings that have such a preset (`StudySettings`), and says so.
     Errors that a user can mend (of input, and those in `SENTENCES`) end the process with status 2 and their message;
     an interrupt ends it with status 130 and a word on how to go on.
     """
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     warnings.formatwarning = lambda message, *_, **__: f"{message}\n"  # without the line of code that gave it
+    arguments = sys.argv[1:]
+    if issubclass(config_type, StudySettings):
+        description = f"{description or ''}\n\n{STUDY_HELP}"
+        if "--study" in arguments:
+            arguments.remove("--study")
+            config_type, default = with_study_defaults(config_type), None
+            print(f"the study's settings: {', '.join(f'{n} {v}' for n, v in config_type.study_values().items())}")
     try:
         given = tyro.MISSING_NONPROP if default is None else default()
-        main(tyro.cli(config_type, description=description, default=given))
+        main(tyro.cli(config_type, description=description, default=given, args=arguments))
     except InputError as error:
         _end(str(error))
     except OSError as error:
