@@ -106,8 +106,8 @@ def score_edges(
                 other = ends.activations(components, clean, done)
             first = stream.sites[0]
             gradients = _reader_gradients(stream, metric, clean[first], other[first], rule)
-            for columns, change in _changes(stream, clean, other):
-                total[:, columns] += torch.einsum("rbpm,wbpm->rw", gradients, change).double().cpu()
+            for columns, rows, change in _changes(stream, clean, other):
+                total[rows, columns] += (gradients[rows].flatten(1) @ change.flatten(1).T).double().cpu()
             if not bool(total.isfinite().all()):
                 raise InputError(
                     "Scores of edges are NaN or infinite, although the metric is finite: look at its derivative on the "
@@ -177,8 +177,9 @@ def _block_gradients(
     block, path = stream.blocks[index], f"blocks.{index}"
     weights, _ = stream.read_weights[index]
     ports = torch.stack([taps[f"{path}.attn.hook_{port}"].gradient for port in PORTS])
-    read = rearrange(torch.einsum("abphd,ahdm->ahbpm", ports, weights), "port head b p m -> (port head) b p m")
-    into_heads = _through(block.norm_attention, taps[f"{path}.hook_resid_pre"].value, read)
+    read = rearrange(ports, "port b p head d -> (port head) (b p) d") @ weights.flatten(0, 1)
+    before = taps[f"{path}.hook_resid_pre"].value
+    into_heads = _through(block.norm_attention, before, read.unflatten(1, before.shape[:2]))
     pre = taps[f"{path}.mlp.hook_pre"]
     middle = taps[f"{path}.hook_resid_mid"].value
     normed = block.norm_mlp(middle)
@@ -199,9 +200,11 @@ def _through(
 
 def _changes(
     stream: ResidualStream, clean: Mapping[str, Tensor], other: Mapping[str, Tensor]
-) -> Iterator[tuple[slice, Float[Tensor, "writers batch position d_model"]]]:
-    """Yield, part by part, which writers and what each adds to the stream at the baseline beyond what it adds clean."""
+) -> Iterator[tuple[slice, slice, Float[Tensor, "writers batch position d_model"]]]:
+    """Yield, block by block, its writers, the readers from its MLP on, and what each writer adds at the baseline
+    beyond what it adds clean."""
     step = {site: other[site] - clean[site] for site in stream.sites}
-    yield slice(0, 1), step[stream.sites[0]][None]
+    yield slice(0, 1), slice(0, None), step[stream.sites[0]][None]
     for index in range(len(stream.blocks)):
-        yield stream.writer_slice(index), stream.added(index, step)
+        mlp = stream.reader_slice(index).stop - 1
+        yield stream.writer_slice(index), slice(mlp, None), stream.added(index, step)

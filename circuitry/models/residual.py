@@ -171,8 +171,9 @@ class ResidualStream:
         """Return what the heads and the MLP of a block add to the stream, without biases; it is linear."""
         attn, mlp = self.sites[1 + 2 * block : 3 + 2 * block]
         z, neurons = (self.components.units_of(site, activations[site]) for site in (attn, mlp))
-        heads = torch.einsum("bphd,hdm->hbpm", z, self.write_weights[block])
-        return torch.cat([heads, (self.blocks[block].mlp_out(neurons) - self.biases(block)[1])[None]])
+        heads = rearrange(z, "b p head d -> head (b p) d") @ self.write_weights[block]
+        mlp = self.blocks[block].mlp_out(neurons) - self.biases(block)[1]
+        return torch.cat([heads.unflatten(1, z.shape[:2]), mlp[None]])
 
     def run(
         self,
