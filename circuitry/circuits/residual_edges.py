@@ -179,7 +179,7 @@ def _block_gradients(
     ports = torch.stack([taps[f"{path}.attn.hook_{port}"].gradient for port in PORTS])
     read = rearrange(ports, "port b p head d -> (port head) (b p) d") @ weights.flatten(0, 1)
     before = taps[f"{path}.hook_resid_pre"].value
-    into_heads = _through(block.norm_attention, before, read.unflatten(1, before.shape[:2]))
+    into_heads = _through(block.norm_attention, before, read.reshape(-1, *before.shape))
     pre = taps[f"{path}.mlp.hook_pre"]
     middle = taps[f"{path}.hook_resid_mid"].value
     normed = block.norm_mlp(middle)

@@ -172,8 +172,8 @@ class ResidualStream:
         attn, mlp = self.sites[1 + 2 * block : 3 + 2 * block]
         z, neurons = (self.components.units_of(site, activations[site]) for site in (attn, mlp))
         heads = rearrange(z, "b p head d -> head (b p) d") @ self.write_weights[block]
-        mlp = self.blocks[block].mlp_out(neurons) - self.biases(block)[1]
-        return torch.cat([heads.unflatten(1, z.shape[:2]), mlp[None]])
+        others = self.blocks[block].mlp_out(neurons) - self.biases(block)[1]
+        return torch.cat([heads.reshape(-1, *others.shape), others[None]])
 
     def run(
         self,
