@@ -34,8 +34,8 @@ def text_span(
     """
     if text_weights.shape != (len(texts), vectors.shape[1]) or len(vectors) < 2:
         raise InputError(
-            f"A head is named by texts with an embedding of {vectors.shape[1]} numbers each, on at least two images, but "
-            f"{len(texts)} texts, embeddings {list(text_weights.shape)} and {len(vectors)} images were given."
+            f"A head is named by texts with an embedding of {vectors.shape[1]} numbers each, on at least two images, "
+            f"but {len(texts)} texts, embeddings {list(text_weights.shape)} and {len(vectors)} images were given."
         )
     left = np.asarray(vectors, dtype=float) - np.mean(vectors, axis=0, dtype=float)
     total = np.square(left).sum()
