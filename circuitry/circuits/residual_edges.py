@@ -17,9 +17,8 @@ block, from clean to baseline (Hanna et al. 2024, arXiv 2403.17806); t = 0 alone
 A writer never has an edge to an earlier reader.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -30,11 +29,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from circuitry.circuits.quadrature import QuadratureRule, left_rule
+from circuitry.circuits.stream_gradients import Tap, passed_back, read_by_ports, tapped_run
 from circuitry.models.baselines import AnyBaseline, as_baseline, check_count
 from circuitry.models.batches import ImageBatches, Images
 from circuitry.models.encoder import clean_activations
-from circuitry.models.metrics import Metric, checked_metric
-from circuitry.models.residual import PORTS, ResidualStream
+from circuitry.models.metrics import Metric
+from circuitry.models.residual import ResidualStream
 from circuitry.runs.errors import InputError
 from circuitry.runs.workers import Work
 
@@ -139,63 +139,26 @@ def _reader_gradients(
     """Return the weighted mean over the path of the gradient by each reader's own copy of the stream."""
     total = a.new_zeros(len(stream.readers), *a.shape)
     for t, weight in zip(rule.points, rule.weights, strict=True):
-        taps = _tapped_run(stream, metric, a + t * (b - a))
+        taps = tapped_run(stream, metric, a + t * (b - a))
         for index in range(len(stream.blocks)):
             total[stream.reader_slice(index)].add_(_block_gradients(stream, index, taps), alpha=weight)
         total[-1].add_(taps[f"blocks.{len(stream.blocks) - 1}.hook_resid_post"].gradient, alpha=weight)
     return total
 
 
-@dataclass(frozen=True)
-class _Tap:
-    value: Tensor
-    gradient: Tensor
-
-
-def _tapped_run(stream: ResidualStream, metric: Metric, x: Tensor) -> Mapping[str, _Tap]:
-    """Run from the stream before the first block; return values and gradients where readers read."""
-    points = [f"blocks.{i}.attn.hook_{port}" for i in range(len(stream.blocks)) for port in PORTS]
-    points += [f"blocks.{i}.{name}" for i in range(len(stream.blocks)) for name in ("hook_resid_pre", "hook_resid_mid")]
-    points += [f"blocks.{i}.mlp.hook_pre" for i in range(len(stream.blocks))]
-    points.append(f"blocks.{len(stream.blocks) - 1}.hook_resid_post")
-    seen: dict[str, Tensor] = {}
-
-    def tap(tensor: Tensor, hook: Any) -> None:
-        seen[hook.name] = tensor
-
-    hooks: list[tuple[str, Callable[..., None]]] = [(point, tap) for point in points]
-    embedding = stream.components.run_with_hooks(x.detach().requires_grad_(), start=stream.sites[0], fwd_hooks=hooks)
-    value = checked_metric(metric, embedding)
-    gradients = torch.autograd.grad(value.sum(), list(seen.values()))
-    return {name: _Tap(seen[name].detach(), g) for name, g in zip(seen, gradients, strict=True)}
-
-
 def _block_gradients(
-    stream: ResidualStream, index: int, taps: Mapping[str, _Tap]
+    stream: ResidualStream, index: int, taps: Mapping[str, Tap]
 ) -> Float[Tensor, "readers batch position d_model"]:
     """Return the gradient of the metric by the stream of each port of a block's heads, and of its MLP."""
     block, path = stream.blocks[index], f"blocks.{index}"
-    weights, _ = stream.read_weights[index]
-    ports = torch.stack([taps[f"{path}.attn.hook_{port}"].gradient for port in PORTS])
-    read = rearrange(ports, "port b p head d -> (port head) (b p) d") @ weights.flatten(0, 1)
     before = taps[f"{path}.hook_resid_pre"].value
-    into_heads = _through(block.norm_attention, before, read.reshape(-1, *before.shape))
+    read = rearrange(read_by_ports(stream, index, taps), "port head b p m -> (port head) b p m")
+    into_heads = passed_back(block.norm_attention, before, read)
     pre = taps[f"{path}.mlp.hook_pre"]
     middle = taps[f"{path}.hook_resid_mid"].value
     normed = block.norm_mlp(middle)
-    into_mlp = _through(block.mlp_in, normed, pre.gradient[None])
-    return torch.cat([into_heads, _through(block.norm_mlp, middle, into_mlp)])
-
-
-def _through(
-    function: Callable[[Tensor], Tensor], x: Tensor, gradients: Float[Tensor, "readers batch position out"]
-) -> Float[Tensor, "readers batch position d_model"]:
-    """Pass several gradients by a function's output back to its input, all at once."""
-    with torch.enable_grad():
-        start = x.detach().requires_grad_()
-        out = function(start)
-    (found,) = torch.autograd.grad(out, start, gradients, is_grads_batched=True)
-    return found
+    into_mlp = passed_back(block.mlp_in, normed, pre.gradient[None])
+    return torch.cat([into_heads, passed_back(block.norm_mlp, middle, into_mlp)])
 
 
 def _changes(
