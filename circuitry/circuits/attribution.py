@@ -2,7 +2,8 @@
 
 1. `nodes`: integrated gradients of the metric at every site score every unit;
 2. the units with the largest absolute score are kept; in a feature basis these are latents, never error units;
-3. `edges`: integrated gradients of each kept unit's movement score the edges between consecutive sites.
+3. `edges`: integrated gradients of each kept unit's movement score the edges between consecutive sites; in heads and
+   neurons (`in_components`) `component_edges` scores those between any two sites, through the residual stream.
 
 `attribute` keeps the setting of the study ("When and How Does CLIP Enable Domain and Compositional Generalization?",
 ICML 2025); long runs take `AttributionSettings`, whose rule is cheaper and no less exact.
@@ -16,6 +17,7 @@ from dataclasses import replace
 from jaxtyping import Float
 from torch import Tensor
 
+from circuitry.circuits.component_edges import component_edge_effects
 from circuitry.circuits.edges import edge_effects
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.nodes import NodeEffects, keep_units, node_effects
@@ -25,6 +27,7 @@ from circuitry.models.baselines import AnyBaseline, check_count
 from circuitry.models.batches import ImageBatches, Images, rows_that_fit
 from circuitry.models.encoder import Encoder, checked_sites
 from circuitry.models.metrics import Metric, metric_name
+from circuitry.models.residual import ResidualStream
 from circuitry.runs.errors import InputError
 
 
@@ -159,7 +162,11 @@ class _Job:
         error = {site: units for site, units in self.encoder.error_units.items() if site in nodes.scores}
         scores = nodes.scores | {site: nodes.scores[site][: units.start] for site, units in error.items()}
         kept = {site: keep_units(score, self.settings.node_fraction) for site, score in scores.items()}
-        edges = edge_effects(self.encoder, batches, kept, self.settings, self.progress)
+        if self.encoder.carried:
+            stream = ResidualStream.of(self.encoder)
+            edges = component_edge_effects(stream, batches, self.metric, kept, self.settings, self.progress)
+        else:
+            edges = edge_effects(self.encoder, batches, kept, self.settings, self.progress)
         return AttributionGraph(
             self.sites,
             scores,

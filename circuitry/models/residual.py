@@ -70,13 +70,16 @@ class ResidualStream:
 
     @classmethod
     def of(cls, encoder: Encoder) -> "ResidualStream":
-        """Take a tower apart.
+        """Take a tower apart; an encoder in heads and neurons is kept as it is, with its hooks.
 
         Raises:
             InputError: for a tower without transformer blocks that are known, or one whose heads or neurons do not add
                 to the stream one by one.
         """
-        components = in_components(encoder)
+        if encoder.carried:
+            encoder, components = Encoder.from_tower(encoder.tower), encoder
+        else:
+            components = in_components(encoder)
         blocks = tuple(take_apart(block) for block in residual_blocks(encoder.tower).values())
         if not all(block.linear for block in blocks):
             raise InputError(
