@@ -12,6 +12,7 @@ The claim of the study, that quickdraw's circuits are the least similar to those
 refuted here by a domain whose circuits are significantly less similar than quickdraw's.
 
     python experiments/quickstart.py
+    python experiments/quickstart.py --model vit-tiny --out runs/vit     # circuits of attention heads and MLP neurons
 """
 
 import time

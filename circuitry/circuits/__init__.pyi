@@ -4,6 +4,10 @@ from .across_domains import compare_halves as compare_halves
 from .attribution import attribute as attribute
 from .attribution import attribute_halves as attribute_halves
 from .cost import count_operations as count_operations
+from .direct_effects import DirectEffects as DirectEffects
+from .direct_effects import direct_effects as direct_effects
+from .direct_effects import direct_vectors as direct_vectors
+from .direct_effects import pooling_effects as pooling_effects
 from .extraction import Extraction as Extraction
 from .extraction import extract as extract
 from .graph import AttributionGraph as AttributionGraph
@@ -16,6 +20,8 @@ from .quadrature import gauss_radau_rule as gauss_radau_rule
 from .quadrature import left_rule as left_rule
 from .quadrature import midpoint_rule as midpoint_rule
 from .quadrature import parse_rule as parse_rule
+from .residual_edges import EdgeScores as EdgeScores
+from .residual_edges import score_edges as score_edges
 from .settings import AttributionSettings as AttributionSettings
 from .settings import CircuitSettings as CircuitSettings
 from .similarity import Measure as Measure
@@ -25,3 +31,4 @@ from .similarity import edge_jaccard as edge_jaccard
 from .similarity import node_overlap as node_overlap
 from .similarity import rank_similarity as rank_similarity
 from .similarity import wl_kernel as wl_kernel
+from .text_span import text_span as text_span
