@@ -14,7 +14,7 @@ the measured error is larger than the promised one beyond the interval.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ from scipy.stats import t as student
 from circuitry import AttributionSettings, Clip, DomainFolder
 from circuitry.circuits.cost import count_operations
 from circuitry.circuits.quadrature import QuadratureRule, parse_rule
-from circuitry.circuits.rule_choice import RuleChoice, RuleErrors, cheapest_rule
+from circuitry.circuits.rule_choice import REFERENCE, RuleChoice, RuleErrors, cheapest_rule
 from circuitry.circuits.rule_of_run import CIRCUITS, IMAGES, spread
 from circuitry.circuits.rule_report import RULE_CHOICE, describe_rule
 from circuitry.interventions.circuits_under_test import read_images
@@ -66,14 +66,15 @@ class Config(ModelSettings):
 def main(config: Config) -> None:
     """Choose a rule, score the circuits by every rule, and print the tables."""
     clip, images = config.clip(), config.images()
-    few = list(circuits(clip, images, config, min(CIRCUITS, config.circuits), min(IMAGES, config.n_images)))
-    choice = cheapest_rule([errors for _, errors in few], config.error)
+    fewer = replace(config, circuits=min(CIRCUITS, config.circuits), n_images=min(IMAGES, config.n_images))
+    few = [errors for _, errors in circuits(clip, images, fewer, REFERENCE)]
+    choice = cheapest_rule(few, config.error)
     chosen = (choice.nodes.rule, choice.edges.rule)
     names = {RULE_CHOICE: choice.as_dict(), "node_rule": chosen[0].name, "edge_rule": chosen[1].name}
     print(describe_rule(names))
     rules = {rule.name: rule for rule in (*map(parse_rule, config.rules), *chosen)}
     by_circuit = measure(clip, images, config, rules)
-    table = summary(by_circuit).join(relative_costs(clip, few[0][1].metric, rules), on="rule")
+    table = summary(by_circuit).join(relative_costs(clip, few[0].metric, rules), on="rule")
     tables = {
         "by_circuit": by_circuit,
         "by_site": by_circuit.groupby(["kind", "rule", "place", "apart"], sort=False)["error"].mean().reset_index(),
@@ -89,22 +90,21 @@ def main(config: Config) -> None:
 
 
 def circuits(
-    clip: Clip, images: DomainFolder, config: Config, most: int, n_images: int
+    clip: Clip, images: DomainFolder, config: Config, reference: QuadratureRule
 ) -> Iterator[tuple[str, RuleErrors]]:
-    """Yield (name, errors) of some circuits, against the reference of `choose_rule`."""
+    """Yield (name, errors) of some circuits."""
     weights = clip.text_weights(images.all_classes)
     keys = [(c, d) for c in images.classes for d in images.domains if images.select(c, d, 1, config.seed)]
-    for class_name, domain in spread(keys, most):
-        batch = read_images(clip, images.select(class_name, domain, n_images, config.seed), strict=True)
+    for class_name, domain in spread(keys, config.circuits):
+        batch = read_images(clip, images.select(class_name, domain, config.n_images, config.seed), strict=True)
         metric = metric_of_class(config.metric)(weights, images.label(class_name))
-        yield f"{class_name} in {domain}", RuleErrors(clip.encoder, batch, metric)
+        yield f"{class_name} in {domain}", RuleErrors(clip.encoder, batch, metric, reference=reference)
 
 
 def measure(clip: Clip, images: DomainFolder, config: Config, rules: dict[str, QuadratureRule]) -> pd.DataFrame:
     """Return the errors of every rule: circuit, kind, rule, place, apart, error; share of kept units as a kind."""
     rows = []
-    for name, errors in circuits(clip, images, config, config.circuits, config.n_images):
-        errors.reference = parse_rule(config.reference)
+    for name, errors in circuits(clip, images, config, parse_rule(config.reference)):
         for rule in rules.values():
             nodes, alike = errors.compare_nodes(rule)
             kinds = {"nodes": nodes, "edges": errors.edges(rule), "kept alike": alike}

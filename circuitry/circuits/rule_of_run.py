@@ -40,7 +40,7 @@ def ruled(
         circuits: Makes the few circuits that the rule is chosen by.
 
     Raises:
-        InputError: for a file of a choice that is damaged, and as `choose_rule`.
+        InputError: for a file of a choice that is damaged or by another error, and as `choose_rule`.
     """
     if settings.rule is not None:
         return settings, {}
@@ -54,6 +54,12 @@ def ruled(
     try:
         choice = json.loads(path.read_text(encoding="utf-8"))
         node_rule, edge_rule = (parse_rule(choice[kind]["rule"]) for kind in ("nodes", "edges"))
+        asked = float(choice["asked"])
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is damaged ({error}): remove its folder and make it again.") from error
+    if asked != settings.rule_error:
+        raise InputError(
+            f"{folder} was made with rules of an error of {asked:g}, but {settings.rule_error:g} was asked for: choose "
+            "another folder, or remove this one."
+        )
     return replace(settings, rule=node_rule, edge_rule=settings.edge_rule or edge_rule), {RULE_CHOICE: choice}

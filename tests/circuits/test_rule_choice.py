@@ -2,6 +2,7 @@
 
 import json
 import logging
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -140,10 +141,9 @@ def choosing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_run_chooses_once_and_every_graph_says_so(
     clip: Clip, images: DomainFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = partial(
-        extract, clip, images, tmp_path / "out", texts=["a {}."], settings=AttributionSettings(rule_error=9.0)
-    )
-    graphs = run()
+    settings = AttributionSettings(rule_error=9.0, sites=("layer3.0", "layer4.0"))
+    run = partial(extract, clip, images, tmp_path / "out", texts=["a {}."])
+    graphs = run(settings=settings)
     choice = json.loads((tmp_path / "out" / "rule.json").read_text())
     assert choice["nodes"]["rule"] == "midpoint-2"
     assert graphs.manifest["config"]["rule_choice"] == choice
@@ -157,10 +157,12 @@ def test_a_run_chooses_once_and_every_graph_says_so(
         raise AssertionError("the rule was chosen twice")
 
     monkeypatch.setattr(rule_of_run, "cheapest_rule", never)
-    assert len(run()) == 2
+    assert len(run(settings=settings)) == 2
+    with pytest.raises(InputError, match=r"made with rules of an error of 9, but 0\.5 was asked for"):
+        run(settings=replace(settings, rule_error=0.5))
     (tmp_path / "out" / "rule.json").write_text("{")
     with pytest.raises(InputError, match=r"rule\.json is damaged"):
-        run()
+        run(settings=settings)
 
 
 @pytest.mark.usefixtures("choosing")
