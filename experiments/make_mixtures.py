@@ -125,7 +125,7 @@ def main(config: Config) -> None:
     made: list[tuple[MixtureSpec, Path, Path | None]] = []
     for spec in specs:
         try:
-            records, captions = material.records(spec), material.captions(spec)
+            records, captions = material.records(spec), material.captions(spec, config.split)
         except InputError as error:
             if not config.all:
                 raise
@@ -135,6 +135,7 @@ def main(config: Config) -> None:
         print(f"{table}: {len(records):,} images and the base set", flush=True)
         validation = None
         if config.validation_split or spec.base in material.validated:
+            captions = material.captions(spec, config.validation_split) if config.validation_split else {}
             validation = material.write(spec, "val", material.validation_records(spec), captions)
         made.append((spec, table, validation))
     if not made:
@@ -188,7 +189,8 @@ class Material:
 
     def specs(self) -> list[MixtureSpec]:
         """Return the mixtures that the command line asks for."""
-        config, bases = self.config, [*self.bases] or [None]
+        config = self.config
+        bases: list[str | None] = [*self.bases] or [None]
         if config.all:
             return study_mixtures(
                 bases,
@@ -241,9 +243,9 @@ class Material:
         """Return the validation images of a mixture: filtered alike, never subsampled, without ImageNet-Sketch."""
         return admitted(self._validation, spec.settings) if self._validation else []
 
-    def captions(self, spec: MixtureSpec) -> Captions:
+    def captions(self, spec: MixtureSpec, split: str) -> Captions:
         """Return the captions of a mixture's images."""
-        drawn = self.captioning.of(spec.settings.aligned)
+        drawn = self.captioning.of(split, aligned=spec.settings.aligned)
         return first_of(self._sketch_captions, drawn) if spec.sketches else drawn
 
     @cached_property

@@ -222,9 +222,7 @@ def named_base_sets(
     by_name, folders, splits = (_named_values(given) for given in (paths, images, validation))
     for name in [*folders, *splits]:
         if name not in by_name:
-            raise InputError(
-                f"There is no base set {name!r} to have images or a split; name it (--base {name}=PATH)."
-            )
+            raise InputError(f"There is no base set {name!r} to have images or a split; name it (--base {name}=PATH).")
     return {
         name: BaseSet(
             name,

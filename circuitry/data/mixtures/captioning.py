@@ -13,6 +13,7 @@ from circuitry.data.file_check import Tally
 from circuitry.data.mixtures.files import Captions, generated_captions, read_captions
 from circuitry.data.mixtures.sketch_sets import SketchSet
 from circuitry.data.mixtures.subsampling import DOMAINNET_ROUND
+from circuitry.data.names import chosen_names
 from circuitry.runs.errors import InputError
 from circuitry.runs.provenance import digest
 
@@ -49,28 +50,31 @@ def check_listed(captions: Mapping[str, str], root: str | os.PathLike[str], tabl
         )
 
 
-def stream_captions(root: str | os.PathLike[str], seed: int = STUDY_SEED, *, aligned: bool = False) -> dict[str, str]:
-    """Return the study's captions of all images of a listing, as {path below the root: caption}.
+def stream_captions(
+    root: str | os.PathLike[str], seed: int = STUDY_SEED, *, aligned: bool = False
+) -> dict[str, dict[str, str]]:
+    """Return the study's captions of all images of a listing: by split, as {path below the root: caption}.
 
     One generator goes through the domains in alphabetical order, train before test, line by line, whatever files are
     there; aligned captions are drawn by the same stream begun anew.
 
     Raises:
         InputError: For lists that are missing: then all captions after them would be others than the study's.
+
+    Example:
+        >>> stream_captions("DomainNet")["train"]["clipart/aircraft_carrier/clipart_001_000001.jpg"]
+        'a aircraft carrier is visible in a clipart.'
     """
     _check_lists(Path(root))
-    by_split = [DomainFolder(root, split, missing_files="unchecked") for split in STREAM_SPLITS]
-    by_place: dict[tuple[str, str], list[ImageRecord]] = {}
-    for split, images in zip(STREAM_SPLITS, by_split, strict=True):
-        for record in images.records:
-            by_place.setdefault((record.domain, split), []).append(record)
+    folders = {split: DomainFolder(root, split, missing_files="unchecked") for split in STREAM_SPLITS}
     rng = random.Random(seed)
-    return {
-        record.relative: caption(record.class_name, domain, rng, aligned=aligned)
-        for domain in sorted({domain for domain, _ in by_place})
-        for split in STREAM_SPLITS
-        for record in by_place.get((domain, split), ())
-    }
+    captions: dict[str, dict[str, str]] = {split: {} for split in STREAM_SPLITS}
+    for domain in sorted({domain for images in folders.values() for domain in images.domains}):
+        for split, images in folders.items():
+            for record in images.records:
+                if record.domain == domain:
+                    captions[split][record.relative] = caption(record.class_name, domain, rng, aligned=aligned)
+    return captions
 
 
 def _check_lists(root: Path) -> None:
@@ -119,14 +123,24 @@ class Captioning:
         self.source: CaptionSource = "file" if isinstance(captions, Path) else captions or found
         self.root, self.seed = root, seed
         self.tables = {False: table, True: aligned_captions}
-        self.of = cache(self._of)
-        """Return the captions (``aligned``: the aligned ones); InputError where there are none, or too many."""
+        self._stream = cache(stream_captions)
+        self._table = cache(self._read)
 
-    def _of(self, aligned: bool) -> Captions:
+    def of(self, split: str, *, aligned: bool = False) -> Captions:
+        """Return the captions of the images in the lists of a split.
+
+        Raises:
+            InputError: For aligned captions without a table of them, where the others come from a table; what
+                `stream_captions` and `check_listed` raise.
+        """
         if self.source == "stream":
-            return stream_captions(self.root, self.seed, aligned=aligned)
+            captions = self._stream(self.root, self.seed, aligned=aligned)
+            return captions[chosen_names("split", [split], list(captions))[0]]
         if self.source == "by-image":
             return generated_captions(self.seed, aligned=aligned)
+        return self._table(aligned)
+
+    def _read(self, aligned: bool) -> dict[str, str]:
         table = self.tables[aligned]
         if table is None:
             raise InputError(
