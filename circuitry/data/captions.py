@@ -68,7 +68,7 @@ def caption(class_name: str, domain: str, rng: random.Random, *, aligned: bool =
 
     Example:
         >>> caption("ice_cream", "sketch", random.Random(1))
-        'an image of a ice cream.'
+        'a ice cream image.'
     """
     pattern, end = _drawn(PATTERNS, rng)
     style = rng.choice(SHARED_STYLE_WORDS if aligned else STYLE_WORDS.get(domain, SHARED_STYLE_WORDS))

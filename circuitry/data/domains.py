@@ -183,13 +183,15 @@ def listed_splits(root: Path) -> tuple[str, ...]:
     folders = {entry.name for entry in os.scandir(root) if entry.is_dir()}
     found = set()
     for path in root.glob("*_*.txt"):
-        domains = [name for name in (*folders, _first_domain(path)) if path.stem.startswith(f"{name}_") and name]
+        domains = [name for name in (*folders, _first_domain(path)) if name and path.stem.startswith(f"{name}_")]
         if domains:
             found.add(path.stem.removeprefix(f"{max(domains, key=len)}_"))
     return tuple(sorted(found))
 
 
 def _first_domain(path: Path) -> str:
+    if not path.is_file():
+        return ""
     with open(path, encoding="utf-8", errors="replace") as file:
         domain, slash, _ = file.readline().partition("/")
     return domain if slash else ""
