@@ -111,12 +111,14 @@ def naive_mixture(
     elif setting == "domain-interpolation":
         kept = naive_shrink(of("real", test, *others), len(low))
     else:
+        if setting == "class-low":
+            everything = of("real", test, without=False)
         s = Fraction(len(low), len(everything))
         fixed = []
         for prefix in held:
             images = [path for path in everything if path.startswith(prefix)]
             fixed += images[: math.ceil(Fraction(p) * s * len(images))]
-        kept = set(fixed) | naive_shrink(of(*DOMAINS), len(low) - len(fixed))
+        kept = set(fixed) | naive_shrink([path for path in everything if not unseen(path)], len(low) - len(fixed))
     return [path for path in everything if path in kept]
 
 
