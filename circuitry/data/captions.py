@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from circuitry.data.names import drawn_by_name
+from circuitry.data.names import drawn_by_name, in_a_sentence
 
 SHARED_STYLE_WORDS = ("image", "picture")
 """Style words that fit every domain and say nothing about it."""
@@ -73,7 +73,7 @@ def caption(class_name: str, domain: str, rng: random.Random, *, aligned: bool =
     pattern, end = _drawn(PATTERNS, rng)
     style = rng.choice(SHARED_STYLE_WORDS if aligned else STYLE_WORDS.get(domain, SHARED_STYLE_WORDS))
     a_style = style if style in _UNCOUNTED else with_article(style)
-    return pattern.format(style=style, a_style=a_style, class_name=readable(class_name)).removesuffix(end)
+    return pattern.format(style=style, a_style=a_style, class_name=in_a_sentence(class_name)).removesuffix(end)
 
 
 def sketch_caption(class_name: str, rng: random.Random) -> str:
@@ -102,8 +102,8 @@ def _drawn(patterns: Sequence[str], rng: random.Random) -> tuple[str, str]:
 
 
 def readable(class_name: str) -> str:
-    """Return the class name as words: underscores become spaces, runs of white space one space, hyphens stay."""
-    return " ".join(class_name.replace("_", " ").split())
+    """Return the class name as words: underscores and hyphens become spaces, runs of them one space."""
+    return " ".join(re.split(r"[\s_-]+", class_name.strip(" _-")))
 
 
 def with_article(noun: str) -> str:

@@ -55,7 +55,7 @@ def imagenet_index(wnids: Iterable[str]) -> dict[str, int]:
 
 def class_key(name: str) -> str:
     """Return what all spellings of a class share: case, and spaces, underscores and hyphens are not told apart."""
-    return readable(name.replace("-", " ")).casefold()
+    return readable(name).casefold()
 
 
 def check_spelling(class_names: Iterable[str]) -> None:

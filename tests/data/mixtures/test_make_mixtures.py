@@ -9,6 +9,7 @@ import tarfile
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -238,7 +239,7 @@ def test_sketch_classes_stay_in_part(module: ModuleType, root: Path, sketch_root
 
 
 def test_the_command_line_of_the_study(monkeypatch: pytest.MonkeyPatch) -> None:
-    module, given = script("make_mixtures"), []
+    module, given = script("make_mixtures"), list[Any]()
     monkeypatch.setattr(sys, "argv", ["x", "--domainnet", "d", "--study", "--captions", "captions.tsv"])
     run_script(module.Config, given.append, None)
     monkeypatch.setattr(sys, "argv", ["x", "--domainnet", "d", "--study", "--all"])
