@@ -256,7 +256,9 @@ class Material:
 
     def about(self, spec: MixtureSpec) -> dict[str, Any]:
         """Return what the JSON beside a table says of its making, apart from the images."""
-        return {**spec.described(), **self.captioning.described(), "seed": self.config.seed}
+        described = spec.described()
+        captions = {"captions": f"{described['captions']} ({self.captioning.source})"}
+        return {**described, **captions, **self.captioning.described(), "seed": self.config.seed}
 
     def write(self, spec: MixtureSpec, part: Part, records: Sequence[ImageRecord], captions: Captions) -> Path:
         """Write the training or the validation table of a mixture."""

@@ -92,6 +92,11 @@ def naive_mixture_of_three(root: Path, setting: str, test: str, more: dict[str, 
 def test_aligned_captions_hold_the_same_images(module: ModuleType, root: Path, tmp_path: Path) -> None:
     for setting in ("cg-high", "aligned"):
         module.main(module.Config(root, tmp_path, setting, "sketch", captions="by-image"))
+    told = [read_description(table_of(tmp_path, f"{setting}-sketch")) for setting in ("cg-high", "aligned")]
+    assert [about["captions"] for about in told] == ["standard (by-image)", "aligned (by-image)"]
+    assert [(about["caption_source"], about["caption_seed"], about["caption_file"]) for about in told] == [
+        ("by-image", 0, None)
+    ] * 2
     plain, aligned = (pd.read_csv(table_of(tmp_path, f"{s}-sketch"), sep="\t") for s in ("cg-high", "aligned"))
     assert plain["filepath"].tolist() == aligned["filepath"].tolist()
     assert aligned["title"].str.contains("image|picture").all()
