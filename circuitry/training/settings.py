@@ -24,7 +24,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar
 
 from circuitry.data.names import chosen_names
 from circuitry.runs.errors import InputError
@@ -32,6 +32,7 @@ from circuitry.runs.presets import StudySettings
 
 CLIP_PRECISIONS = ("fp32", "amp", "amp_bf16", "amp_bfloat16", "bf16", "fp16", "pure_bf16", "pure_fp16")
 SUPERVISED_PRECISIONS = ("fp32", "amp", "amp_bf16")
+INITIALISATIONS = ("transposed", "kaiming")
 
 
 def _check(settings: object, rules: Mapping[str, tuple[bool, str]]) -> None:
@@ -152,9 +153,6 @@ class SupervisedTraining(_ModelTraining):
         )  # fmt: skip
 
 
-Initialisation = Literal["transposed", "kaiming"]
-
-
 @dataclass(frozen=True, kw_only=True)
 class SaeTraining(StudySettings):
     """What a sparse autoencoder is trained with by `train_sae`; expansion, penalty, rate and batch are the study's.
@@ -186,7 +184,7 @@ class SaeTraining(StudySettings):
     """Leave out what a pass over a piece leaves after its last whole batch, instead of a smaller batch."""
     resample_every: int = 1000
     """Steps between two checks for dead features, none after the last whole interval; 0 to resample none."""
-    initialisation: Initialisation = "transposed"
+    initialisation: str = "transposed"
     """transposed: the encoder begins as the decoder's transpose, the decoder's bias at the samples' mean; kaiming: an
     encoder of its own and biases at random, the decoder's bias at zero."""
     piece: int = 302_080
@@ -206,7 +204,7 @@ class SaeTraining(StudySettings):
                 "steps": (self.steps is None or self.steps > 0, "positive and finite"),
                 "resample_every": (self.resample_every >= 0, "a number of steps, or 0 for never"),
                 "l1": (0 <= self.l1 < math.inf, "at least 0 and finite"),
-                "initialisation": (self.initialisation in get_args(Initialisation), "transposed or kaiming"),
+                "initialisation": (self.initialisation in INITIALISATIONS, " or ".join(INITIALISATIONS)),
             },
         )
 

@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import os
 import re
 import shutil
 import socket
@@ -21,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from circuitry.data.images import load_image
 from circuitry.models.clip import load_clip
 from circuitry.runs.errors import InputError
 from circuitry.training import clip
@@ -413,26 +413,23 @@ def test_a_learning_rate_that_is_much_too_high(train: Path, settings: ClipTraini
 
 
 def on_two_machines(train: Path, out: Path, settings: ClipTraining) -> Path:
-    """Train by two processes that stand for machines, and return the checkpoint that both name."""
+    """Train by this process and another, which stand for machines; return the checkpoint that both name."""
     work = replace(WORK, nodes=2)
     settings = replace(settings, model=str(settings.model))
-    code = f"from circuitry.training.clip import *; print(train_clip({str(train)!r}, {str(out)!r}, {settings!r}, {work!r}))"
+    call = f"train_clip({str(train)!r}, {str(out)!r}, {settings!r}, {work!r})"
+    code = f"from circuitry.training.clip import *; print({call})"
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         meeting = {"PET_MASTER_ADDR": "127.0.0.1", "PET_MASTER_PORT": str(free.getsockname()[1])}
-    machines = [
-        subprocess.Popen(
-            [sys.executable, "-c", code],
-            env={**os.environ, **meeting, "PET_NODE_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for rank in (1, 0)
-    ]
-    printed = {machine.communicate(timeout=300)[0].strip() for machine in machines}
-    assert printed == {str(out / "checkpoints" / "epoch_2.pt")}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (meeting | {"PET_NODE_RANK": "1"}).items():
+            patch.setenv(name, value)
+        second = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+        patch.setenv("PET_NODE_RANK", "0")
+        checkpoint = train_clip(train, out, settings, work)
+    assert second.communicate(timeout=300)[0].strip() == str(checkpoint)
     assert (out / "console-1.log").is_file()
-    return Path(printed.pop())
+    return checkpoint
 
 
 def test_two_processes_or_machines_take_the_steps_of_one(train: Path, tmp_path: Path) -> None:
@@ -478,13 +475,14 @@ def test_the_studys_way_of_training(train: Path, tmp_path: Path) -> None:
     # The loss by hand: five images and texts against each other, in one batch of two, one of two, one of one.
     loaded = load_clip(settings.model, checkpoint=kept[-1][1])
     lines = pd.read_csv(validation, sep="\t")
-    images = torch.stack([loaded.preprocess(Image.open(file)) for file in lines["filepath"]])
+    images = torch.stack([loaded.preprocess(load_image(file)) for file in lines["filepath"]])
     texts = open_clip.get_tokenizer("vit-smallest")(lines["title"].tolist())
     losses = []
     for start in (0, 2, 4):
         part = slice(start, start + 2)
         with torch.no_grad():
-            logits = loaded.model.get_logits(images[part], texts[part])[0]
+            image, text, scale = loaded.model(images[part], texts[part])
+            logits = scale * image @ text.T
         answers = torch.arange(len(logits))
         both = F.cross_entropy(logits, answers) + F.cross_entropy(logits.T, answers)
         losses.append(float(both) / 2 * len(logits))
