@@ -6,6 +6,7 @@ from .generalization import settings_table as settings_table
 from .labels import LabelTable as LabelTable
 from .labels import merged_labels as merged_labels
 from .run_folder import checkpoints as checkpoints
+from .run_folder import kept_checkpoint as kept_checkpoint
 from .sae import train_sae as train_sae
 from .sae import train_sae_on_images as train_sae_on_images
 from .sae_loop import diagnose_sae as diagnose_sae
