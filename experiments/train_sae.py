@@ -21,6 +21,7 @@ from typing import ClassVar
 import pandas as pd
 import tyro
 
+from circuitry.data.file_check import check_file
 from circuitry.models import load_sae
 from circuitry.models.settings import ModelSettings
 from circuitry.runs.command_line import run_script
@@ -57,6 +58,8 @@ def main(config: Config) -> None:
     """Train, measure, write, print."""
     if config.by_study and not config.table:
         print("without CC12M, which the study also trained on: give its table of captions as --table")
+    for table in config.table:
+        check_file(table, "a table of images", "give one with the column filepath")
     clip, images = config.clip(), config.images_of(config.train_split)
     path = config.out / "sae.safetensors"
     made_with = {

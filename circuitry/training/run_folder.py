@@ -106,7 +106,7 @@ def kept_checkpoint(run_folder: Path, epoch: int) -> Path:
     kept = dict(checkpoints(run_folder))
     if epoch not in kept:
         raise InputError(
-            f"{run_folder} has no checkpoint of epoch {epoch} but of {', '.join(map(str, kept)) or 'none'}: ask for one "
-            "of these, or train into another folder with keep_checkpoints."
+            f"{run_folder} has no checkpoint of epoch {epoch} but of {', '.join(map(str, kept)) or 'none'}: ask for "
+            "one of these, or train into another folder with keep_checkpoints."
         )
     return kept[epoch]

@@ -14,7 +14,7 @@ The loop is our own, since the Overcomplete package has neither a decoder bias n
 trains, and would bring OpenCV and matplotlib for two matrices and Adam.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -64,7 +64,7 @@ def diagnose_sae(
     total = torch.zeros(sae.d, dtype=torch.float64)
     n, active, error, square = 0, 0, 0.0, 0.0
     pieces = [samples] if isinstance(samples, Tensor) else samples
-    for batch in (batch for i in range(len(pieces)) for batch in torch.split(pieces[i], batch_size)):
+    for batch in _in_turn(pieces, batch_size):
         x = batch.to(sae.w_enc)
         x = F.normalize(x, dim=-1) if sae.normalised else x
         features = sae.encode(x)
@@ -74,6 +74,7 @@ def diagnose_sae(
         error += float((x - sae.decode(features)).cpu().double().pow(2).sum())  # on the CPU: MPS has no doubles
         square += float(x.cpu().double().pow(2).sum())
         total += x.cpu().double().sum(0)
+        del batch, x  # views of a piece, which they would keep while the next is read
     variance = square - float(total @ total) / n
     return Diagnostics(int((~alive).sum()), active / n, 1 - error / variance if variance else 0.0)
 
@@ -203,6 +204,11 @@ def _prepared(samples: Tensor, normalise: bool) -> Tensor:
     return F.normalize(samples, dim=-1) if normalise else samples
 
 
+def _in_turn(pieces: Sequence[Tensor], batch_size: int) -> Iterator[Tensor]:
+    for i in range(len(pieces)):
+        yield from torch.split(pieces[i], batch_size)
+
+
 def _survey(pieces: Sequence[Tensor], normalise: bool) -> tuple[list[int], Tensor]:
     """Return how many samples each piece has, and the mean of all; InputError for what cannot be trained on."""
     sizes, means, finite = [], [], True
@@ -211,6 +217,7 @@ def _survey(pieces: Sequence[Tensor], normalise: bool) -> tuple[list[int], Tenso
         sizes.append(len(samples))
         means.append(samples.mean(0).cpu().double())
         finite &= bool(samples.isfinite().all())
+        del samples  # before the next is read
     if sum(sizes) < 2 or not finite:
         given = f"{sum(sizes)} were given" if sum(sizes) < 2 else "some hold NaN or infinite values"
         raise InputError(f"A sparse autoencoder is trained on at least two samples, all finite, but {given}.")

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from circuitry.data.batches import Preprocess
 from circuitry.data.domains import ImageRecord
+from circuitry.data.file_check import check_file
 from circuitry.models.encoder import Encoder
 from circuitry.models.image_pass import activations
 from circuitry.runs.errors import InputError
@@ -93,6 +94,7 @@ class ImageFiles:
         """Return the files of image records, and then those of tables with the column ``filepath``."""
         parts = [np.array([os.fsencode(record.path) for record in records])] if records else []
         for table in tables:
+            check_file(table, "a table of images", "give one with the column filepath")
             for lines in read_chunks(table, ("filepath",)):
                 parts += [np.array([os.fsencode(file) for file in lines["filepath"].dropna()])]
         return cls(np.concatenate([np.zeros(0, dtype="S1"), *parts]))
@@ -226,5 +228,6 @@ class SampleBatches:
             self._open(piece)
 
     def _open(self, piece: int) -> None:
+        self._samples = torch.zeros(0)  # never two in memory
         self._piece, self._samples = piece, self._pieces[piece]
         self._size = max(1, min(self._batch_size, len(self._samples)))

@@ -217,10 +217,10 @@ class TrainingWork:
     """cpu, cuda, cuda:1 or mps (default: a GPU where there is one, for several processes one for each)."""
     workers: int = 2
     """Processes that read images, for each that trains."""
-    nodes: int = 1
-    """Machines that share the processes of a training; each runs the same command, see `devices.node_rank`."""
     progress: bool = True
     """Show progress bars."""
+    nodes: int = 1
+    """Machines that share the processes of a training; each runs the same command, see `devices.node_rank`."""
 
     def __post_init__(self) -> None:
         _check(self, {"workers": (self.workers >= 0, "at least 0"), "nodes": (self.nodes >= 1, "at least 1")})

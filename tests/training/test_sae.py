@@ -1,5 +1,7 @@
 """Training of sparse autoencoders: a planted dictionary is found, the dead come alive, and what is measured."""
 
+import weakref
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -286,6 +288,49 @@ def test_streamed_from_disk_is_as_in_memory(clip: Clip, tmp_path: Path) -> None:
     records[0].path.write_bytes(records[1].path.read_bytes() + b" ")
     with pytest.raises(InputError, match=r"another configuration \(images: "):
         extract_samples(clip.encoder, clip.preprocess, files, tmp_path / "pieces", about, work=QUIET)
+
+
+class OnDisk(Sequence[Tensor]):
+    """Pieces that are made anew whenever they are asked for, and counted while they live."""
+
+    def __init__(self, pieces: Sequence[Tensor]) -> None:
+        self.pieces, self.alive, self.most = pieces, 0, 0
+
+    def __len__(self) -> int:
+        return len(self.pieces)
+
+    def __getitem__(self, place: int) -> Tensor:  # type: ignore[override]
+        self.alive += 1
+        self.most = max(self.most, self.alive)
+        piece = self.pieces[place].clone()
+        weakref.finalize(piece.untyped_storage(), self._freed)
+        return piece
+
+    def _freed(self) -> None:
+        self.alive -= 1
+
+
+def test_memory_holds_one_piece_while_training() -> None:
+    data = planted(1000)[1]
+    pieces = OnDisk(data.split(100))
+    batches = SampleBatches(pieces, 32, drop_last=True, generator=torch.Generator().manual_seed(0))
+    for _ in range(100):
+        next(batches)
+    assert pieces.most == 1
+    settings = replace(QUICK, batch_size=32)
+    trained = quick_sae(pieces, settings)
+    assert (
+        pieces.most <= 3
+    )  # that of the last steps, the one that is measured, and what the tests' type checker looks at
+    assert_equal_weights(trained, quick_sae(data.split(100), settings))
+
+
+def test_tables_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"Expected a table of images, but .*none\.tsv does not exist; give one with"):
+        ImageFiles.of([], [tmp_path / "none.tsv"])
+    (tmp_path / "x.tsv").write_text("path\na\n")
+    with pytest.raises(InputError, match="must have the header filepath"):
+        ImageFiles.of([], [tmp_path / "x.tsv"])
 
 
 @pytest.mark.parametrize("change", [{}, {"resample_every": 0, "initialisation": "kaiming", "drop_last": False}])
