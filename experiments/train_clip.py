@@ -105,6 +105,8 @@ def main(config: Config) -> None:
             return
     else:
         nodes = config.work.nodes
+        if nodes > 1 and config.cluster != "slurm":
+            raise InputError(f"A job on {nodes} machines needs --cluster slurm, but {config.cluster} was given.")
         options = job_options(config.job_options) | ({"nodes": nodes, "tasks_per_node": 1} if nodes > 1 else {})
         run_array(partial(job, config), 1, config.out / "jobs", cluster=config.cluster, options=options)
     if config.data is not None:

@@ -520,6 +520,13 @@ def test_a_clip_is_trained_from_a_folder_and_from_a_table(
 
     monkeypatch.setattr(module, "train_clip", note)
     monkeypatch.setattr(module, "checkpoints", lambda folder: [(1, folder)])
+    asked: list[dict[str, str | int]] = []
+    monkeypatch.setattr(module, "run_array", lambda *given, cluster, options: asked.append(options))
+    on_two = replace(folder, data=None, table=tmp_path / "x.tsv", work=replace(IN_PLACE, nodes=2))
+    module.main(on_two)
+    assert asked == [{"gpus_per_node": 2, "nodes": 2, "tasks_per_node": 1}]
+    with pytest.raises(InputError, match="A job on 2 machines needs --cluster slurm, but local was given"):
+        module.main(replace(on_two, cluster="local"))
     numbers = ["--epochs", "3", "--crop-scale", "0.5", "--device", "cpu"]
     call = ["--out", f"{tmp_path}", "--table", f"{tmp_path / 'x.tsv'}", "--preset", "rn50-cc3m", *numbers]
     monkeypatch.setattr(sys, "argv", ["train_clip.py", *call])
@@ -532,9 +539,9 @@ def test_a_clip_is_trained_from_a_folder_and_from_a_table(
             validation.touch()
         monkeypatch.setattr(sys, "argv", ["train_clip.py", "--study", *call, "--accumulation", "4"])
         run_script(module.CommandLine, module.main, "", module.command_line)
-        shown = capsys.readouterr().out
-        assert "precision='amp'" in shown
-        assert (f"since there is no {validation}" in shown) is not there
+        printed = capsys.readouterr().out
+        assert "precision='amp'" in printed
+        assert (f"since there is no {validation}" in printed) is not there
         as_the_study = replace(clip_preset("rn50-cc3m", study=True), epochs=3, crop_scale=0.5, accumulation=4)
         assert given[-1] == (tmp_path / "x.tsv", as_the_study, validation if there else None)
     monkeypatch.setattr(sys, "argv", ["train_clip.py", *call[:4], "--device", "cpu", "--study"])

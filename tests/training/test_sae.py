@@ -312,7 +312,7 @@ class OnDisk(Sequence[Tensor]):
 
 def test_memory_holds_one_piece_while_training() -> None:
     data = planted(1000)[1]
-    pieces = OnDisk(data.split(100))
+    pieces = OnDisk(torch.split(data, 100))
     batches = SampleBatches(pieces, 32, drop_last=True, generator=torch.Generator().manual_seed(0))
     for _ in range(100):
         next(batches)
@@ -322,7 +322,7 @@ def test_memory_holds_one_piece_while_training() -> None:
     assert (
         pieces.most <= 3
     )  # that of the last steps, the one that is measured, and what the tests' type checker looks at
-    assert_equal_weights(trained, quick_sae(data.split(100), settings))
+    assert_equal_weights(trained, quick_sae(torch.split(data, 100), settings))
 
 
 def test_tables_that_are_not_there(tmp_path: Path) -> None:
