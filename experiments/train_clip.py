@@ -28,9 +28,9 @@ from circuitry.runs.errors import InputError
 from circuitry.runs.workers import job_options, run_array
 from circuitry.training.clip import train_clip
 from circuitry.training.evaluation import zero_shot_accuracy
+from circuitry.training.generalization import told_apart
 from circuitry.training.run_folder import checkpoints
 from circuitry.training.settings import ClipTraining, TrainingWork, clip_preset
-from circuitry.training.study import record_run
 
 PRESET = "rn-tiny"
 TRAINING = clip_preset(PRESET)
@@ -86,7 +86,7 @@ def main(config: Config) -> None:
         options = job_options(config.job_options)
         run_array(partial(job, config), 1, config.out / "jobs", cluster=config.cluster, options=options)
     if config.data is not None:
-        accuracy = pd.read_csv(config.out / "accuracy.csv").drop(columns="part")
+        accuracy = pd.read_csv(config.out / "accuracy.csv").dropna(axis=1, how="all")
         print(accuracy.to_string(index=False, float_format=lambda v: f"{v:.3f}"))
     print(f"checkpoint: {checkpoints(config.out / 'clip')[-1][1]}")
 
@@ -101,11 +101,10 @@ def train_and_evaluate(config: Config) -> None:
     table = config.table or mixture_of_folder(config)
     model = config.training.model
     checkpoint = train_clip(table, config.out / "clip", config.training, config.work)
-    record_run(config.out / "clip", table, str(model), config.training.seed)
     if config.data is not None:
         images = DomainFolder(config.data, split="test", domains=config.domains)
         clip = load_clip(model, checkpoint=checkpoint)
-        accuracy = zero_shot_accuracy(clip.encoder, clip.preprocess, clip.text_weights(images.all_classes), images)
+        accuracy = told_apart(zero_shot_accuracy(clip, images))
         accuracy.to_csv(config.out / "accuracy.csv", index=False)
 
 

@@ -35,6 +35,7 @@ from circuitry.runs.manifest import write_json
 from circuitry.training.devices import available_device
 from circuitry.training.run_folder import TRAINING, alone, claim_run
 from circuitry.training.settings import ClipTraining, TrainingWork
+from circuitry.training.study_run import record_run
 from circuitry.training.table import check_table
 
 _TRAINER = Path(__file__).with_name("open_clip_main.py")
@@ -106,6 +107,7 @@ def train_clip(table: Path, out: Path, settings: ClipTraining, work: TrainingWor
 
     def train(job: Job, nothing: Any) -> list[Path]:
         _check_resumed(checkpoint.with_name(_LATEST), built, name, settings)
+        record_run(out, table, settings, torch.get_num_threads() if settings.processes == 1 else None)
         write_json(arguments["model"], config)
         checked.without_missing(arguments["train-data"])
         _run(arguments, out / "console.log", settings, steps * settings.batch_size, work.progress)

@@ -4,6 +4,7 @@ Drawing computes nothing. Everywhere the colour is the domain's; seen classes ar
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -11,52 +12,139 @@ import plotly.graph_objects as go
 from circuitry.comparison.table import check_table
 from circuitry.reports.figures import style
 from circuitry.runs.errors import InputError
+from circuitry.training.generalization import MODEL, model_names
 
 PARTS = ("seen", "held-out")
+KINDS = {
+    "alone": ("among held-out classes alone", "diamond-open"),
+    "own_style": ("texts in the images' own style", "x-thin"),
+    "centred": ("scores centred within the domain", "circle-open"),
+}
+"""Columns of `told_apart` that say what accuracy on held-out classes mixes: what each is called, and its symbol."""
+_WHISKERS = {"color": style.INK, "thickness": 1, "width": 3}
+_VALUES = ("all", "seen", "held_out", *KINDS, "chance", "chance_alone")
 BASE = "base"
 """The part of a mixture that is the base set."""
 
 
 def accuracy_bars(
-    accuracy: pd.DataFrame,
-    chance: float | None = None,
-    *,
-    title: str = "Accuracy by domain",
-    marks: Mapping[str, style.Mark] | None = None,
+    table: pd.DataFrame, *, title: str = "Accuracy by domain", marks: Mapping[str, style.Mark] | None = None
 ) -> go.Figure:
-    """Draw the accuracy of every domain, seen classes beside held-out classes.
+    """Draw the accuracy of every domain: bars of seen and held-out classes, and `KINDS` as points over the latter.
 
     Args:
-        accuracy: Columns ``domain``, ``part`` ("seen" or "held-out"), ``accuracy`` and ``balanced_accuracy``
-            (fractions in 0..1; the bars are the former, hovering tells both), ``n_images``, ``n_classes``.
-        chance: Accuracy of guessing, a fraction, drawn as a dotted line.
-
-    Raises:
-        InputError: for a part of another name.
+        table: From `told_apart`, a row per domain.
+        title, marks: Heading, and the looks of the domains.
     """
-    columns = ("domain", "part", "accuracy", "balanced_accuracy", "n_images", "n_classes")
-    check_table(accuracy, "accuracy", columns, key=("domain", "part"))
-    _check_parts(accuracy, "accuracy", PARTS)
-    domains = list(dict.fromkeys(accuracy["domain"]))
+    check_table(table, "accuracy", ("domain", *_VALUES), key=("domain",))
+    domains = list(table["domain"])
     looks = style.marks_for(domains, marks)
-    names = {part: f"{part} classes" for part in PARTS if part in set(accuracy["part"])}
-    figure, _ = style.small_multiples([""], columns=1, height=310)
-    for part, name in names.items():
-        rows = accuracy[accuracy["part"] == part].set_index("domain").reindex(domains)
+    figure, (place,) = style.small_multiples([""], columns=1, height=310)
+    ticks = [style.marked(domain, looks[domain]) for domain in domains]
+    _add_bars(figure, place, table.set_index("domain"), ticks, [looks[domain].colour for domain in domains])
+    figure.update_xaxes(title_text="domain")
+    return _finish_accuracies(figure, table, title)
+
+
+def settings_bars(
+    table: pd.DataFrame,
+    *,
+    title: str = "Accuracy in the test domain, by what was trained on",
+    marks: Mapping[str, style.Mark] | None = None,
+) -> go.Figure:
+    """Draw accuracy in the test domain by setting, as `accuracy_bars`: a column per test domain, a row per model.
+
+    Args:
+        table: From `told_apart`, of runs; whiskers are ``sd`` over seeds.
+        title, marks: Heading, and the looks of the domains.
+    """
+    key = ("test_domain", *MODEL, "setting", "domain")
+    check_table(table, "settings", (*key, *_VALUES, "sd"), key)
+    tested = table[table["domain"] == table["test_domain"]].assign(name=lambda rows: model_names(rows))
+    domains, models = sorted(set(tested["test_domain"])), list(dict.fromkeys(tested["name"]))
+    settings = list(dict.fromkeys(tested["setting"]))
+    looks = style.marks_for(domains, marks)
+    titles = [
+        f"test domain {domain}" + (f"<br>{style.faint(model)}" if model else "")
+        for model in models
+        for domain in domains
+    ]
+    figure, places = style.small_multiples(
+        titles, columns=len(domains), height=270, gap=90, shared_yaxes=True, horizontal_spacing=0.03
+    )
+    for (model, domain), place in zip(product(models, domains), places, strict=True):
+        rows = tested[(tested["name"] == model) & (tested["test_domain"] == domain)].set_index("setting")
+        _add_bars(figure, place, rows.reindex(settings), settings, [looks[domain].colour] * len(settings))
+    return _finish_accuracies(figure, tested, title)
+
+
+def _add_bars(
+    figure: go.Figure, place: Mapping[str, int], rows: pd.DataFrame, ticks: Sequence[str], colours: list[str]
+) -> None:
+    """Add the bars and points of one panel, a group for each row, at 0, 1, ..., with the numbers of the bars below."""
+    parts, told = _parts(rows), [[name] for name in rows.index]
+    numbers = (
+        (100 * rows[list(parts)]).map(lambda value: f"{value:.0f}" if pd.notna(value) else "–").agg(" | ".join, axis=1)
+    )
+    labels = [f"{tick}<br>{style.faint(number)}" for tick, number in zip(ticks, numbers, strict=True)]
+    figure.update_xaxes(tickvals=list(range(len(rows))), ticktext=labels, **place)
+    for i, (column, part) in enumerate(parts.items()):
+        shift = 0.4 * (i - (len(parts) - 1) / 2)
+        at = [x + shift for x in range(len(rows))]
+        deviation = rows["sd"] if column == "held_out" and "sd" in rows else pd.Series(float("nan"), rows.index)
         figure.add_bar(
-            **_accuracy_bar(part, name, 100 * rows["accuracy"], [looks[domain].colour for domain in domains]),
-            text=[f"{100 * value:.0f}" if pd.notna(value) else "" for value in rows["accuracy"]],
-            textposition="outside",
-            cliponaxis=False,
-            customdata=rows[["balanced_accuracy", "n_images", "n_classes"]],
-            hovertemplate=f"<b>%{{x}}</b>, {name}<br>accuracy %{{y:.1f}} %<br>balanced %{{customdata[0]:.1%}}"
-            "<br>%{customdata[1]:,} images of %{customdata[2]:,} classes<extra></extra>",
-        )
-    _finish_accuracies(figure, title, names, "accuracy (%)", chance)
-    sizes = accuracy.sort_values("part", ascending=False).groupby("domain")["n_images"]
-    counts = sizes.agg(lambda numbers: " + ".join(f"{n:,}" for n in numbers))
-    ticks = [f"{style.marked(domain, looks[domain])}<br>{style.faint(counts[domain])}" for domain in domains]
-    figure.update_xaxes(tickvals=domains, ticktext=ticks, title_text="domain (number of images)")
+            name=f"{part} classes", x=at, y=100 * rows[column], width=0.36, showlegend=False,
+            marker=style.part_filling(part, colours),
+            error_y={"array": 100 * deviation, "visible": bool(deviation.notna().any())} | _WHISKERS,
+            customdata=told,
+            hovertemplate=f"<b>%{{customdata[0]}}</b>, {part} classes<br>%{{y:.1f}} %<extra></extra>",
+            **place,
+        )  # fmt: skip
+        if column == "held_out":
+            for j, (kind, (name, symbol)) in enumerate(KINDS.items()):
+                figure.add_scatter(
+                    name=name, x=[x + 0.1 * (j - 1) for x in at], y=100 * rows[kind], mode="markers", showlegend=False,
+                    marker=_point(symbol), cliponaxis=False, customdata=told,
+                    hovertemplate=f"<b>%{{customdata[0]}}</b>, held-out classes<br>{name}: %{{y:.1f}} %<extra></extra>",
+                    **place,
+                )  # fmt: skip
+
+
+def _parts(table: pd.DataFrame) -> dict[str, str]:
+    """Return the columns that are bars and their parts: seen and held-out classes, or all where none is held out."""
+    there = {
+        column: part for column, part in (("seen", "seen"), ("held_out", "held-out")) if table[column].notna().any()
+    }
+    return there if "held_out" in there else {"all": "seen"}
+
+
+def _point(symbol: str) -> dict[str, object]:
+    return {"symbol": symbol, "size": 9, "color": style.INK, "line": {"color": style.INK, "width": 1.6}}
+
+
+def _finish_accuracies(figure: go.Figure, table: pd.DataFrame, title: str) -> go.Figure:
+    """Put what stands beside each other below, percent at the left, and guessing as lines."""
+    parts = _parts(table)
+    for column, part in parts.items():
+        name = "all classes" if column == "all" else f"{part} classes"
+        style.add_key(figure, name, "bar", marker=style.part_filling(part, style.GREY))
+    lines = {"chance": ("chance", "dot")}
+    if "held_out" in parts:
+        for name, symbol in KINDS.values():
+            style.add_key(figure, f"held-out, {name}", mode="markers", marker=_point(symbol))
+        lines["chance_alone"] = ("chance among<br>held-out alone", "dash")
+    style.lay_out(figure, title=title, legend=True)
+    figure.update_layout(barmode="overlay", legend_itemclick=False, margin_r=110)
+    figure.update_xaxes(showgrid=False)
+    figure.update_yaxes(range=[0, 105], tickvals=list(range(0, 101, 20)))
+    figure.update_yaxes(title_text="accuracy, mean over classes (%)", col=1)
+    for column, (name, dash) in lines.items():
+        for chance in sorted(set(table[column].dropna().round(6))):
+            line = {"color": style.INK if dash == "dot" else style.GREY, "dash": dash, "width": 1.2}
+            figure.add_hline(100 * chance, line=line, row="all", col="all")
+            at = {"x": 1, "xref": "paper", "xanchor": "left", "xshift": 4, "y": 100 * chance, "yref": "y"}
+            text = f"{name}<br>{100 * chance:.2g} %"
+            figure.add_annotation(text=text, align="left", font_size=11, showarrow=False, **at)
     return figure
 
 
@@ -64,68 +152,6 @@ def _check_parts(table: pd.DataFrame, name: str, parts: Sequence[str]) -> None:
     if other := sorted(set(table["part"]) - set(parts)):
         *first, last = (f'"{part}"' for part in parts)
         raise InputError(f'The part of a row of the {name} table is {", ".join(first)} or {last}, not "{other[0]}".')
-
-
-def _accuracy_bar(part: str, name: str, percent: pd.Series, colour: str | list[str]) -> dict[str, object]:
-    looks = {"offsetgroup": part, "marker": style.part_filling(part, colour), "showlegend": False}
-    return {"name": name, "x": percent.index, "y": percent, **looks}
-
-
-def _finish_accuracies(
-    figure: go.Figure, title: str, names: Mapping[str, str], measure: str, chance: float | None
-) -> None:
-    """Put what stands beside each other below, percent at the left, and guessing, if given, as a dotted line."""
-    for part, name in names.items():
-        style.add_key(figure, name, "bar", offsetgroup=part, marker=style.part_filling(part, style.GREY))
-    style.lay_out(figure, title=title, legend=True)
-    figure.update_layout(barmode="group", bargap=0.3, bargroupgap=0.06, legend_itemclick=False)
-    figure.update_xaxes(type="category", showgrid=False)
-    figure.update_yaxes(range=[0, 105], tickvals=list(range(0, 101, 20)))
-    figure.update_yaxes(title_text=measure, col=1)
-    if chance is not None:
-        figure.add_hline(100 * chance, line={"color": style.INK, "dash": "dot", "width": 1.5}, row="all", col="all")
-        place = {"x": 1, "xref": "paper", "xanchor": "left", "xshift": 4, "y": 100 * chance, "yref": "y"}
-        text = f"chance<br>{100 * chance:.2g} %"
-        figure.add_annotation(text=text, align="left", font_size=12, showarrow=False, **place)
-        figure.update_layout(margin_r=70)
-
-
-def settings_bars(
-    table: pd.DataFrame,
-    chance: float | None = None,
-    *,
-    title: str = "Accuracy in the test domain, by what was trained on",
-    marks: Mapping[str, style.Mark] | None = None,
-) -> go.Figure:
-    """Draw accuracy in the test domain by setting: other classes beside held-out ones, a panel per test domain.
-
-    Args:
-        table: From `generalization.settings_table`; bars are ``mean``, whiskers ``sd`` over seeds.
-        chance: Accuracy of guessing, a fraction, drawn as a dotted line.
-    """
-    columns = ("test_domain", "setting", "domain", "part", "mean", "sd", "values")
-    check_table(table, "settings", columns, ("test_domain", "setting", "domain", "part"))
-    domains = sorted(set(table["test_domain"]))
-    looks = style.marks_for(domains, marks)
-    titles = [f"test domain {domain}" for domain in domains]
-    figure, places = style.small_multiples(
-        titles, columns=len(domains), height=300, shared_yaxes=True, horizontal_spacing=0.03
-    )
-    names = {"seen": "other classes", "held-out": "held-out classes"}
-    for domain, place in zip(domains, places, strict=True):
-        rows = table[(table["test_domain"] == domain) & (table["domain"] == domain)]
-        settings = list(dict.fromkeys(rows["setting"]))
-        for part, name in names.items():
-            bars = rows[rows["part"] == part].set_index("setting").reindex(settings)
-            figure.add_bar(
-                **_accuracy_bar(part, name, 100 * bars["mean"], looks[domain].colour),
-                error_y={"array": 100 * bars["sd"].fillna(0), "color": style.INK, "thickness": 1, "width": 3},
-                customdata=bars["values"],
-                hovertemplate=f"<b>%{{x}}</b>, {name}<br>%{{y:.1f}} %<br>seeds: %{{customdata}}<extra>{domain}</extra>",
-                **place,
-            )
-    _finish_accuracies(figure, title, names, "accuracy, mean over classes (%)", chance)
-    return figure
 
 
 def mixture_bars(
