@@ -21,8 +21,10 @@ of how readily a held-out class is predicted, not of what the features say.
     python experiments/generalization.py --study --runs runs/study --data DomainNet --imagenet ImageNet/val
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -118,11 +120,17 @@ class Config(StudySettings):
     """How the work is shared out."""
 
     def toy_settings(self) -> list[ToySettings]:
-        """Return what the toy's models are made of, once for each set of held-out classes."""
-        classes = STANDARD.classes[: self.n_toy_classes]
-        batch = min(STANDARD.training.batch_size, max(2, self.n_train * len(classes)))
-        warmup = min(STANDARD.training.warmup, self.epochs)
-        training = replace(STANDARD.training, epochs=self.epochs, batch_size=batch, warmup=warmup)
+        """Return what the toy's models are made of, once for each held-out set; a smaller toy trains alike."""
+        classes, whole = STANDARD.classes[: self.n_toy_classes], STANDARD.training
+        images, epochs = self.n_train * len(classes), self.epochs
+        share = Fraction(images * epochs, STANDARD.n_train * len(STANDARD.classes) * whole.epochs)
+        training = replace(
+            whole,
+            epochs=epochs,
+            batch_size=min(whole.batch_size, images),
+            warmup=math.floor(whole.warmup * min(share, 1)),
+            keep_checkpoints=min(whole.keep_checkpoints, epochs),
+        )
         common = replace(STANDARD, n_train=self.n_train, n_test=self.n_test, classes=classes, training=training)
         return [replace(common, held_out=fold) for fold in held_out_folds(classes, self.folds)]
 

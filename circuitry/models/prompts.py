@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 from circuitry.data.captions import SHARED_STYLE_WORDS, STYLE_WORDS, readable, with_article
-from circuitry.data.file_check import check_word
 from circuitry.runs.errors import InputError
 
 Template = str | Callable[[str], str]
@@ -96,12 +95,8 @@ def imagenet_names(whose: ImagenetNames = "open_clip") -> tuple[str, ...]:
     Args:
         whose: ``"open_clip"``: those of the installed open_clip; ``"study"``: those that the study's version of it had,
             four of which are others.
-
-    Raises:
-        InputError: for another word.
     """
     from open_clip import IMAGENET_CLASSNAMES
 
-    check_word("whose names of ImageNet's classes", whose, ImagenetNames)
     names = dict(enumerate(IMAGENET_CLASSNAMES)) | (_STUDY_NAMES if whose == "study" else {})
     return tuple(names.values())

@@ -125,7 +125,7 @@ def harmonic_mean(a: "pd.Series[float]", b: "pd.Series[float]") -> "pd.Series[fl
         >>> harmonic_mean(pd.Series([0.5, 0.0]), pd.Series([1.0, 0.0])).round(3).tolist()
         [0.667, 0.0]
     """
-    return (2 * a * b / (a + b)).where(a + b > 0, (a + b).where(a.isna() | b.isna(), 0.0))
+    return (2 * a * b / (a + b)).mask(a + b == 0, 0.0)
 
 
 def _chance(table: pd.DataFrame, classes: "pd.Index[str]", held_out: Sequence[str]) -> "pd.Series[float]":
