@@ -28,7 +28,6 @@ from circuitry.runs.errors import InputError
 from circuitry.runs.workers import job_options, run_array
 from circuitry.training.clip import train_clip
 from circuitry.training.evaluation import zero_shot_accuracy
-from circuitry.training.generalization import told_apart
 from circuitry.training.run_folder import checkpoints
 from circuitry.training.settings import ClipTraining, TrainingWork, clip_preset
 
@@ -86,8 +85,9 @@ def main(config: Config) -> None:
         options = job_options(config.job_options)
         run_array(partial(job, config), 1, config.out / "jobs", cluster=config.cluster, options=options)
     if config.data is not None:
-        accuracy = pd.read_csv(config.out / "accuracy.csv").dropna(axis=1, how="all")
-        print(accuracy.to_string(index=False, float_format=lambda v: f"{v:.3f}"))
+        accuracy = pd.read_csv(config.out / "accuracy.csv")
+        shown = accuracy.pivot(index=["classifier", "domain"], columns="measure", values="value")
+        print(shown.to_string(float_format=lambda v: f"{v:.3f}"))
     print(f"checkpoint: {checkpoints(config.out / 'clip')[-1][1]}")
 
 
@@ -104,7 +104,7 @@ def train_and_evaluate(config: Config) -> None:
     if config.data is not None:
         images = DomainFolder(config.data, split="test", domains=config.domains)
         clip = load_clip(model, checkpoint=checkpoint)
-        accuracy = told_apart(zero_shot_accuracy(clip, images))
+        accuracy = zero_shot_accuracy(clip, images)
         accuracy.to_csv(config.out / "accuracy.csv", index=False)
 
 

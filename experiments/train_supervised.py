@@ -29,7 +29,6 @@ from circuitry.runs.workers import this_rank
 from circuitry.training import load_supervised
 from circuitry.training.accuracy import tidy_accuracy
 from circuitry.training.evaluation import predictions
-from circuitry.training.generalization import told_apart
 from circuitry.training.labels import LabelTable, merged_labels
 from circuitry.training.settings import SupervisedTraining, TrainingWork
 from circuitry.training.supervised import train_supervised
@@ -66,7 +65,8 @@ def main(config: Config) -> None:
         return
     if config.data is not None:
         accuracy = accuracy_on(DomainFolder(config.data, split="test", domains=config.domains), checkpoint)
-        print(accuracy.dropna(axis=1, how="all").to_string(index=False, float_format=lambda v: f"{v:.3f}"))
+        shown = accuracy.pivot(index="domain", columns="measure", values="value")
+        print(shown.to_string(float_format=lambda v: f"{v:.3f}"))
     print(f"checkpoint: {checkpoint}")
 
 
@@ -96,10 +96,10 @@ def label_table(config: Config) -> LabelTable | None:
 
 
 def accuracy_on(images: DomainFolder, checkpoint: Path) -> pd.DataFrame:
-    """Return the accuracy by domain, every image taken for one of the classes of the folder."""
+    """Return the accuracies by domain, every image taken for one of the classes of the folder."""
     model = load_supervised(checkpoint)
     heads = {"supervised": model.head_for(images.all_classes)}
-    return told_apart(tidy_accuracy(predictions(model.encoder, heads, model.preprocess, images)))
+    return tidy_accuracy(predictions(model.encoder, heads, model.preprocess, images))
 
 
 if __name__ == "__main__":

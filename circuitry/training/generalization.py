@@ -19,6 +19,7 @@ COLUMNS = (
     *("classifier", "domain", "part", "measure", "value", "chance"),
 )
 """What a table of evaluated runs has at least."""
+_NONE = {"base": {"none": "no base set"}, "sketches": {"none": "no ImageNet-Sketch"}}
 _KEY = ("run", "held_out_classes", "epoch", "classifier", "domain", "part", "measure")
 CLASSIFIER, OWN_STYLE, SUPERVISED = "all templates", "own style", "supervised"
 PARTS = ("all", "seen", "held-out")
@@ -105,11 +106,11 @@ def model_names(table: pd.DataFrame) -> "pd.Series[str]":
 
     Example:
         >>> model_names(told_apart(evaluated)).unique().tolist()
-        ['CLIP, RN50', 'CLIP, ViT-S-32', 'supervised, RN50']
+        ['CLIP, RN50, no base set', 'CLIP, ViT-S-32, no base set', 'CLIP, RN50, cc12m', 'supervised, RN50, no base set']
     """
     differing = [name for name in MODEL if name in table and table[name].nunique() > 1]
     empty = pd.Series("", index=table.index, dtype=str)
-    return table[differing].agg(", ".join, axis=1) if differing else empty
+    return table[differing].replace(_NONE).agg(", ".join, axis=1) if differing else empty
 
 
 def _sorted(table: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
@@ -120,7 +121,13 @@ def _sorted(table: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
 
 
 def _rank(setting: str) -> int:
-    return next((i for i, known in enumerate(SETTINGS) if setting.startswith(known)), len(SETTINGS))
+    family = setting_family(setting)
+    return SETTINGS.index(family) if family in SETTINGS else len(SETTINGS)
+
+
+def setting_family(setting: str) -> str:
+    """Return the setting without its fraction and domains: all interpolations of a kind are one family."""
+    return next((known for known in SETTINGS if setting.startswith(known)), setting)
 
 
 def screened_classes(

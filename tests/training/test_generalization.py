@@ -96,7 +96,7 @@ def test_models_are_panels_side_by_side() -> None:
     table = told_apart(all_models())
     figure = settings_bars(table)
     held = [bar for bar in figure.data if bar.name == "held-out classes" and bar.x[0] is not None]
-    assert sorted(float(bar.y[0]) for bar in held) == pytest.approx([10 * (i + 1) + 0.5 for i in range(len(MODELS))])
+    assert sorted(float(bar.x[0]) for bar in held) == pytest.approx([10 * (i + 1) + 0.5 for i in range(len(MODELS))])
     titles = [annotation.text for annotation in figure.layout.annotations if "test domain" in annotation.text]
     assert sum("supervised" in title for title in titles) == 1
     assert len(set(titles)) == len(MODELS)
@@ -272,15 +272,16 @@ def test_bars_show_the_means_of_the_test_domain_and_what_they_mix() -> None:
     table = told_apart(both.reset_index(drop=True))
     figure = settings_bars(table)
     held = next(t for t in figure.data if t.name == "held-out classes" and t.x[0] is not None)
-    assert list(held.y) == pytest.approx([21, 41])
-    assert list(held.error_y.array) == pytest.approx([math.sqrt(2)] * 2)
-    points = {t.name: list(t.y) for t in figure.data if t.type == "scatter" and t.x[0] is not None}
+    assert list(held.x) == pytest.approx([21, 41])
+    assert list(held.error_x.array) == pytest.approx([math.sqrt(2)] * 2)
+    points = {t.name: list(t.x) for t in figure.data if t.type == "scatter" and t.x[0] is not None}
     assert points[KINDS["alone"][0]] == pytest.approx([81, 81])
     assert points[KINDS["own_style"][0]] == pytest.approx([46, 46])
     assert points[KINDS["centred"][0]] == pytest.approx([61, 61])
-    assert figure.layout.xaxis.ticktext[0].startswith("cg-low<br>")
-    assert "61 | 21" in figure.layout.xaxis.ticktext[0]
-    assert {10.0, 50.0} <= {shape.y0 for shape in figure.layout.shapes}
+    assert figure.layout.yaxis.ticktext == ("cg-low", "upper-high")
+    (numbers,) = (trace.text for trace in figure.data if trace.type == "scatter" and trace.mode == "text")
+    assert list(numbers) == ["61 | 21", "61 | 41"]
+    assert {shape.x0 for shape in figure.layout.shapes} == {10.0, 50.0}
 
 
 def test_scatter_shows_every_checkpoint_and_the_line() -> None:

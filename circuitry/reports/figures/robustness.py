@@ -2,7 +2,6 @@
 
 import textwrap
 from collections.abc import Mapping
-from itertools import product
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -10,18 +9,16 @@ from plotly.colors import sample_colorscale
 
 from circuitry.comparison.table import check_table
 from circuitry.reports.figures import style
-from circuitry.training.generalization import MODEL, model_names
+from circuitry.reports.figures.bars import panels_of_models
+from circuitry.training.generalization import MODEL, model_names, setting_family
 from circuitry.training.robustness import logit
 
 LINE = {"color": style.GREY, "width": 1.5}
-SETTING_SYMBOLS = tuple(
-    zip(
-        ("cross", "x", "pentagon", "hourglass", "bowtie", "hexagram", "triangle-left", "triangle-right"),
-        sample_colorscale("Viridis", [0.12 * i for i in range(8)]),
-        strict=True,
-    )
+SETTING_SYMBOLS = (
+    *("cross", "x", "pentagon", "hourglass", "bowtie", "hexagram", "triangle-left", "triangle-right", "star-diamond"),
+    "octagon",
 )
-"""Symbols of settings, which look like no domain, and the shades that repeat the distinction."""
+"""Symbols of settings, which look like no domain."""
 
 TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99)
 """Accuracies that are written on logit axes."""
@@ -35,15 +32,15 @@ def robustness_scatter(
 ) -> go.Figure:
     """Draw accuracy in the test domain against that in the natural one, every checkpoint a point, logit axes.
 
-    A column per test domain, a row per model; settings have shapes that no domain has. Where the line is undefined the
-    panel says so.
+    A panel per test domain and model; settings have shapes that no domain has, one for all interpolations of a kind.
+    Where the line is undefined the panel says so.
 
     Args:
         points: From `robustness.effective_robustness`.
         natural: Name of the natural domain.
 
     Raises:
-        InputError: for more settings than symbols.
+        InputError: for more kinds of settings than symbols.
     """
     key = ("test_domain", "held_out_classes", "run", "epoch")
     columns = (*key, *MODEL, "setting", "natural", "test", "line", "expected", "n_natural", "n_test")
@@ -54,14 +51,13 @@ def robustness_scatter(
         height=logit(points["test"], points["n_test"]),
         on_line=logit(points["expected"], points["n_test"]),
         name=model_names(points),
+        family=points["setting"].map(setting_family),
     )
-    symbols = style.tell_apart(points["setting"], SETTING_SYMBOLS, "settings")
-    domains, models = sorted(set(points["test_domain"])), list(dict.fromkeys(points["name"]))
-    titles = [f"{domain}<br>{style.faint(model)}" if model else domain for model in models for domain in domains]
-    figure, places = style.small_multiples(
-        titles, columns=len(domains), height=300, gap=100, shared_yaxes=True, horizontal_spacing=0.04
-    )
-    for (model, domain), place in zip(product(models, domains), places, strict=True):
+    shapes = style.tell_apart(points["family"], SETTING_SYMBOLS, "settings")
+    shades = sample_colorscale("Viridis", [0.9 * i / max(len(shapes) - 1, 1) for i in range(len(shapes))])
+    symbols = {name: (shape, shade) for (name, shape), shade in zip(shapes.items(), shades, strict=True)}
+    figure, places = panels_of_models(points, "", height=300, gap=100)
+    for (model, domain), place in places.items():
         rows = points[(points["test_domain"] == domain) & (points["name"] == model)]
         if len(rows):
             _add_robustness(figure, place, rows, symbols, f"{natural} %{{customdata[2]:.1%}}<br>{domain}")
@@ -90,13 +86,13 @@ def _add_robustness(
             x=fitted["at"], y=fitted["on_line"], mode="lines", line=LINE, hoverinfo="skip", showlegend=False, **place
         )
     else:
-        words = "<br>".join(textwrap.wrap(f"line {rows['line'].iloc[0]}", 44))
-        corner = {"x": 0.02, "y": 0.02, "xref": "x domain", "yref": "y domain", "xanchor": "left", "yanchor": "bottom"}
+        words = "<br>".join(textwrap.wrap(f"line {rows['line'].iloc[0]}", 50))
+        corner = {"x": 0.02, "y": 0.98, "xref": "x domain", "yref": "y domain", "xanchor": "left", "yanchor": "top"}
         figure.add_annotation(text=style.faint(words), align="left", showarrow=False, **corner, **place)
     for setting, (symbol, shade) in symbols.items():
         style.add_points(
             figure,
-            rows[rows["setting"] == setting],
+            rows[rows["family"] == setting],
             "at",
             "height",
             ["run", "epoch", "natural", "test"],
