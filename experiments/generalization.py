@@ -128,7 +128,7 @@ class Config(StudySettings):
             whole,
             epochs=epochs,
             batch_size=min(whole.batch_size, images),
-            warmup=math.floor(whole.warmup * min(share, 1)),
+            warmup=math.floor(whole.warmup * min(share, Fraction(1))),
             keep_checkpoints=min(whole.keep_checkpoints, epochs),
         )
         common = replace(STANDARD, n_train=self.n_train, n_test=self.n_test, classes=classes, training=training)

@@ -48,7 +48,7 @@ INK = answers(
 
 
 def values(table: pd.DataFrame, column: str = "value") -> dict[tuple[str, str], float]:
-    return table.set_index(["part", "measure"])[column].to_dict()
+    return dict(zip(zip(table["part"], table["measure"], strict=True), table[column], strict=True))
 
 
 def test_accuracies_on_paper() -> None:
@@ -57,7 +57,7 @@ def test_accuracies_on_paper() -> None:
     assert found["all", "top-1"] == 4 / 8
     assert found["all", "balanced top-1"] == pytest.approx((2 / 3 + 1 + 1 / 2 + 0) / 4)
     assert (found["held-out", "top-1"], found["held-out", "balanced top-1"]) == (1 / 4, 1 / 4)
-    assert (found["seen", "top-1"], found["seen", "balanced top-1"]) == (3 / 4, pytest.approx(5 / 6))
+    assert (found["seen", "top-1"], found["seen", "balanced top-1"]) == pytest.approx((3 / 4, 5 / 6))
     assert (found["held-out", "top-2"], found["seen", "top-2"], found["dog", "top-2"]) == (1, 3 / 4, 1)
     # Told apart: cat and dog from each other, 3 of 4; centred, 3 of 4; a cat or dog is predicted for 2 of 4.
     assert found["held-out", ALONE] == 3 / 4

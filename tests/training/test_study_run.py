@@ -21,13 +21,13 @@ HALF = MixtureSettings("class-interpolation", "quickdraw", ("key",), fraction=0.
 
 
 @pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> list[ImageRecord]:
+def images(tmp_path_factory: pytest.TempPathFactory) -> tuple[ImageRecord, ...]:
     drawn = DrawingSettings(0, 2, classes=("car", "key"), styles=("quickdraw", "real"))
     return DomainFolder(write_toy(tmp_path_factory.mktemp("toy"), drawn, workers=1, progress=False)).records
 
 
 def recorded(
-    images: list[ImageRecord],
+    images: tuple[ImageRecord, ...],
     folder: Path,
     settings: MixtureSettings | None,
     training: ClipTraining | SupervisedTraining = CLIP,
@@ -39,9 +39,8 @@ def recorded(
     return record_run(folder / "run", table, training, threads=2)
 
 
-def test_a_run_is_written_down_from_its_mixture(images: list[ImageRecord], tmp_path: Path) -> None:
-    about = {"captions": "study", "sketches": "replace", "sketch_classes": 0.5}
-    found = recorded(images, tmp_path, HALF, **about)
+def test_a_run_is_written_down_from_its_mixture(images: tuple[ImageRecord, ...], tmp_path: Path) -> None:
+    found = recorded(images, tmp_path, HALF, captions="study", sketches="replace", sketch_classes=0.5)
     assert found == StudyRun(
         tmp_path / "run",
         "rn-tiny",
@@ -61,7 +60,7 @@ def test_a_run_is_written_down_from_its_mixture(images: list[ImageRecord], tmp_p
 
 
 def test_what_the_json_tells_wins_over_what_follows_from_the_settings(
-    images: list[ImageRecord], tmp_path: Path
+    images: tuple[ImageRecord, ...], tmp_path: Path
 ) -> None:
     told = {"setting": "cg-low", "test_domain": "sketch", "held_out": ["car"], "base": "cc12m", "fraction": None}
     found = recorded(images, tmp_path, HALF, SupervisedTraining(model="RN50"), **told)
@@ -70,13 +69,13 @@ def test_what_the_json_tells_wins_over_what_follows_from_the_settings(
     assert (found.supervised, found.model, found.sketches, found.captions) == (True, "RN50", "none", "generated")
 
 
-def test_photographs_alone_have_no_test_domain(images: list[ImageRecord], tmp_path: Path) -> None:
+def test_photographs_alone_have_no_test_domain(images: tuple[ImageRecord, ...], tmp_path: Path) -> None:
     found = recorded(images, tmp_path, MixtureSettings("natural-only", "quickdraw", ("key",)))
     assert found is not None
     assert (found.setting, found.test_domain) == ("natural-only", None)
 
 
-def test_tables_that_are_no_mixture_are_not_written_down(images: list[ImageRecord], tmp_path: Path) -> None:
+def test_tables_that_are_no_mixture_are_not_written_down(images: tuple[ImageRecord, ...], tmp_path: Path) -> None:
     assert recorded(images, tmp_path, None) is None
     assert record_run(tmp_path / "run", tmp_path / "other.tsv", CLIP) is None
     with pytest.raises(InputError, match=r"There are no runs below .*, none of whose folders has a run\.json: train"):
