@@ -40,7 +40,7 @@ from circuitry.models.prompts import ImagenetNames
 from circuitry.reports.figures.bars import settings_bars
 from circuitry.reports.figures.robustness import robustness_scatter
 from circuitry.reports.figures.style import Mark, domain_marks
-from circuitry.reports.page import Report, write_results
+from circuitry.reports.page import Finding, Report, write_results
 from circuitry.reports.sections.accuracy import add_told_apart
 from circuitry.runs.command_line import run_script
 from circuitry.runs.errors import InputError
@@ -200,6 +200,7 @@ def write(config: Config, evaluated: pd.DataFrame, marks: Mapping[str, Mark]) ->
         "in that domain (held-out), or having seen them (other classes). Models that differ in anything but the seed "
         "are rows of their own.",
     )
+    report.summary(findings(kinds[kinds["domain"] == kinds["test_domain"]]))
     add_kinds(report, kinds, screened, marks)
     add_settings(report, table, f"{config.measure}, {classifier}")
     report.section("Effective robustness")
@@ -224,6 +225,29 @@ def write(config: Config, evaluated: pd.DataFrame, marks: Mapping[str, Mark]) ->
     }
     small = tuple(name for name in tables if name != "evaluation")
     print(write_results(report, tables, config.out, config.results, provenance, small))
+
+
+def findings(tested: pd.DataFrame) -> list[Finding]:
+    """Answer the title for every test domain and model: the best setting short of the upper bounds, told apart."""
+    found = []
+    for (domain, model), rows in tested.assign(model=model_names(tested)).groupby(["test_domain", "model"], sort=False):
+        short = rows[~rows["setting"].str.startswith("upper")].dropna(subset="held_out")
+        if short.empty:
+            continue
+        best = short.loc[short["held_out"].idxmax()]
+        bound = rows.loc[rows["setting"] == UPPER, "held_out"]
+        above = f"; the upper bound reaches {bound.iloc[0]:.1%}" if len(bound) else ""
+        spread = f"standard deviation {best['sd']:.1%} over {best['seeds']} seeds" if best["seeds"] > 1 else "one seed"
+        found.append(
+            Finding(
+                f"In {domain}{f' ({model})' if model else ''} held-out classes are recognised best with "
+                f"{best['setting']}: {best['held_out']:.1%} among all classes (guessing {best['chance']:.1%}), "
+                f"{best['alone']:.1%} among themselves (guessing {best['chance_alone']:.1%}){above}.",
+                f"{spread}, {best['n_classes']} held-out classes; no test over models.",
+                "Another order of the settings among held-out classes alone than among all, or with more seeds.",
+            )
+        )
+    return found
 
 
 def add_kinds(report: Report, kinds: pd.DataFrame, screened: pd.DataFrame, marks: Mapping[str, Mark]) -> None:
