@@ -1,6 +1,6 @@
 """Cut the images of every (class, domain) into parts, item by item, so that no two parts share an item. No torch.
 
-Images that show the same thing (the same concept, the same source picture) are one *item*, in whatever domains they lie.
+Images that show the same thing (the same concept, the same source picture) are one *item*, whatever their domains.
 What is found on one part of a class's images and what is found on another part, of the same or of another domain, are
 then found on different items and on equally many images. For each class by itself:
 

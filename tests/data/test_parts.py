@@ -29,7 +29,7 @@ def records_of(items: Mapping[str, Sequence[object]], class_name: str = "axe") -
 
 
 def sizes(parts: np.ndarray, n_parts: int) -> list[int]:
-    return np.bincount(parts, minlength=n_parts).tolist()
+    return [int(size) for size in np.bincount(parts, minlength=n_parts)]
 
 
 subsets = st.lists(st.sets(st.integers(0, 20), max_size=14), min_size=1, max_size=5)
@@ -123,9 +123,9 @@ def test_items_are_read_from_a_listing(tmp_path: Path) -> None:
     images = {("axe", "a"): [record("a", "axe", f"{i}.png") for i in (1, 2, 3)]}
     first, second, third = part_numbers(images, 2, items)["axe", "a"]
     assert first == second != third
-    with pytest.raises(InputError, match="has the columns path or filepath and item, but .* has path, source: name"):
+    with pytest.raises(InputError, match=r"has the columns path or filepath and item, but .* has path, source: name"):
         item_column(listing, "item")
-    with pytest.raises(InputError, match="the listing names none for a/axe/4.png: add it"):
+    with pytest.raises(InputError, match=r"the listing names none for a/axe/4.png: add it"):
         part_numbers({("axe", "a"): [record("a", "axe", "4.png")]}, 2, items)
     comma = tmp_path / "pictures.csv"
     comma.write_text('filepath,source\na/axe/1.png,"x, y"\n')
