@@ -173,11 +173,15 @@ class AttributionGraph:
         """Show the sites as a table in a notebook."""
         return _as_html(repr(self), self)
 
-    def circuit(self, edges_per_node: int = 3) -> "Circuit":
-        """Cut out the circuit: into every kept unit, the edges with the largest *signed* score; the study takes 3."""
+    def circuit(self, edges_per_node: int = 3, *, any_sign: bool = False) -> "Circuit":
+        """Cut out the circuit: into every kept unit, the edges with the largest *signed* score; the study takes 3.
+
+        A score of zero or less says that the unit moves no farther when the upstream one goes, so it is no edge, even
+        where there are too few others; with ``any_sign``, as in the study, it is one.
+        """
         if edges_per_node < 1:
             raise InputError(f"A circuit needs at least one edge per node, but {edges_per_node} were asked for.")
-        return Circuit(self, edges_per_node)
+        return Circuit(self, edges_per_node, any_sign)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the graph as safetensors with a JSON header, whole or not at all; refuse scores that are not finite."""
@@ -238,6 +242,20 @@ class Circuit:
 
     source: AttributionGraph
     edges_per_node: int
+    any_sign: bool = False
+    """Whether edges may have a score of zero or less."""
+
+    @cached_property
+    def edge_places(self) -> dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]:
+        """Rows and columns of the edges in the scores of each (upstream, downstream) pair of sites, row by row."""
+        found = {}
+        for pair, scores in self.source.edge_scores.items():
+            columns = strongest_columns(scores, self.edges_per_node)
+            rows = np.repeat(np.arange(len(scores)), columns.shape[1])
+            flat = columns.ravel()
+            chosen = np.ones(len(rows), bool) if self.any_sign else scores[rows, flat] > 0
+            found[pair] = rows[chosen], flat[chosen]
+        return found
 
     @cached_property
     def graph(self) -> nx.DiGraph:
@@ -248,18 +266,16 @@ class Circuit:
             for unit in kept[site]:
                 score = float(self.source.node_scores[site][unit])
                 graph.add_node(f"{site}/{unit}", site=site, unit=int(unit), score=score)
-        for (up, down), scores in self.source.edge_scores.items():
-            for row, columns in enumerate(strongest_columns(scores, self.edges_per_node)):
-                head = f"{down}/{kept[down][row]}"
-                for column in columns:
-                    tail = f"{up}/{kept[up][column]}"
-                    graph.add_edge(tail, head, weight=float(scores[row, column]))
+        for (up, down), places in self.edge_places.items():
+            for row, column in zip(*places, strict=True):
+                weight = float(self.source.edge_scores[up, down][row, column])
+                graph.add_edge(f"{up}/{kept[up][column]}", f"{down}/{kept[down][row]}", weight=weight)
         return graph
 
     def __repr__(self) -> str:
         source = self.source
         units = sum(len(source.kept_units[site]) for site in source.inner_sites)
-        edges = sum(down * min(up, self.edges_per_node) for down, up in (s.shape for s in source.edge_scores.values()))
+        edges = sum(len(rows) for rows, _ in self.edge_places.values())
         return (
             f"Circuit of {source.title}: {len(source.inner_sites)} sites, {units} units, {edges} edges (at most "
             f"{self.edges_per_node} into a unit), {_made(source)}"

@@ -63,7 +63,7 @@ def part_numbers(
     """
     if n_parts < 2:
         raise InputError(f"Images are cut into at least 2 parts, to compare one with another, but {n_parts} was given.")
-    items = {of: [_item(record, key) for record in group] for of, group in records.items()}
+    items = {of: [item_of(record, key) for record in group] for of, group in records.items()}
     found: dict[Key, np.ndarray] = {}
     for class_name in dict.fromkeys(class_name for class_name, _ in items):
         of_class = {domain: names for (name, domain), names in items.items() if name == class_name}
@@ -103,7 +103,8 @@ def item_column(path: str | os.PathLike[str], column: str) -> dict[str, str]:
     return dict(zip(table[paths], table[column], strict=True))
 
 
-def _item(record: ImageRecord, key: ItemKey | None) -> str:
+def item_of(record: ImageRecord, key: ItemKey | None = None) -> str:
+    """Return what an image shows; InputError where a listing does not say."""
     if key is None:
         return stem_without_domain(record)
     if not isinstance(key, Mapping):

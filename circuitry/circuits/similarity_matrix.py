@@ -1,0 +1,137 @@
+"""Similarity of every two of several graphs at once, by each measure, as matrices. No torch.
+
+What belongs to a single graph is computed once, and all pairs come out of one product of matrices: of members of sets,
+of counts of labels, or of normalised scores. Graphs are those that `Comparable` has seen. Where a graph has no effect
+at a site, which units it keeps is arbitrary: node overlap with it is NaN there, and nodes and edges of the site are
+left out of both circuits of a pair.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import combinations, product
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy import sparse, stats
+
+from circuitry.circuits.circuit_arrays import CircuitArrays, circuit_arrays, label_histograms
+from circuitry.circuits.graph import AttributionGraph, Circuit
+
+Matrix = Float[np.ndarray, "graphs graphs"]
+
+
+def node_overlap_matrices(graphs: Sequence[AttributionGraph]) -> dict[str, np.ndarray]:
+    """Return, by site, the Jaccard index of the kept units of every two graphs."""
+    found = {}
+    for site in graphs[0].inner_sites:
+        unknown = np.array([site in graph.sites_without_effect for graph in graphs])
+        overlap = _jaccard_matrix([graph.kept_units[site] for graph in graphs])
+        found[site] = np.where(unknown | unknown[:, None], np.nan, overlap)
+    return found
+
+
+def edge_jaccard_matrix(circuits: Sequence[Circuit]) -> Matrix:
+    """Return the Jaccard index of the edges of every two circuits."""
+    return _by_left_out(circuits, lambda arrays: [_jaccard_matrix([one.edges for one in arrays])])[0]
+
+
+def wl_matrices(circuits: Sequence[Circuit], depth: int) -> list[np.ndarray]:
+    """Return the normalised Weisfeiler-Lehman kernel of every two circuits at depths 0 to ``depth``."""
+
+    def kernels(arrays: Sequence[CircuitArrays]) -> list[np.ndarray]:
+        histograms = [label_histograms(one, depth) for one in arrays]
+        products = [_products([one[level] for one in histograms]) for level in range(depth + 1)]
+        return [_normalised(kernel) for kernel in np.cumsum(products, axis=0)]
+
+    return _by_left_out(circuits, kernels)
+
+
+def score_matrices(graphs: Sequence[AttributionGraph], kind: str) -> dict[str, np.ndarray]:
+    """Return, by site, Spearman's correlation or the cosine of the scores of all units of every two graphs."""
+    return {site: _vector_matrix([graph.node_scores[site] for graph in graphs], kind) for site in graphs[0].inner_sites}
+
+
+def edge_spearman_matrix(graphs: Sequence[AttributionGraph]) -> Matrix:
+    """Return Spearman's correlation of the edge scores of every two graphs, over the edges that either scores.
+
+    The circuit shift score of arXiv 2604.08192, whose circuits score the same edges everywhere; here a graph has scores
+    between its kept units only, and an edge that it does not score counts as 0.
+    """
+    sites = list(graphs[0].inner_sites)
+    starts = dict(zip(sites, np.cumsum([0, *(len(graphs[0].node_scores[site]) for site in sites)]), strict=False))
+    n_units = sum(len(graphs[0].node_scores[site]) for site in sites)
+    scored = [_scored_edges(graph, starts, n_units) for graph in graphs]
+    found = np.ones((len(graphs), len(graphs)))
+    for i, j in combinations(range(len(graphs)), 2):
+        edges = np.union1d(scored[i][0], scored[j][0])
+        both = np.zeros((2, len(edges)))
+        for row, one in zip(both, (scored[i], scored[j]), strict=True):
+            row[np.searchsorted(edges, one[0])] = one[1]
+        found[i, j] = found[j, i] = _vector_matrix(both, "spearman")[0, 1]
+    constant = np.array([not len(scores) or np.ptp(scores) == 0 for _, scores in scored])
+    np.fill_diagonal(found, np.where(constant, np.nan, 1.0))
+    return found
+
+
+def _scored_edges(graph: AttributionGraph, starts: dict[str, int], n_units: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the numbers of all edges that a graph scores, sorted, and their scores."""
+    none = np.empty(0, np.int64)
+    numbers, values = [none], [np.empty(0)]
+    for (up, down), scores in graph.edge_scores.items():
+        tails, heads = starts[up] + graph.kept_units[up], starts[down] + graph.kept_units[down]
+        numbers.append((tails[None, :] * n_units + heads[:, None]).ravel())
+        values.append(scores.ravel())
+    number = np.concatenate(numbers)
+    order = np.argsort(number)
+    return number[order], np.concatenate(values)[order]
+
+
+def _by_left_out(
+    circuits: Sequence[Circuit], measure: Callable[[Sequence[CircuitArrays]], list[np.ndarray]]
+) -> list[np.ndarray]:
+    """Return matrices of circuits without the sites at which either of a pair has no effect."""
+    own = [circuit.source.sites_without_effect for circuit in circuits]
+    found: list[np.ndarray] = []
+    for left_out in {a | b for a, b in product(set(own), repeat=2)}:
+        matrices = measure([circuit_arrays(circuit, left_out) for circuit in circuits])
+        chosen: Bool[np.ndarray, "graphs graphs"] = np.array([[a | b == left_out for b in own] for a in own])
+        found = [
+            np.where(chosen, new, old) for new, old in zip(matrices, found or [np.nan] * len(matrices), strict=True)
+        ]
+    return found
+
+
+def _products(histograms: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """Return the inner products of histograms: labels, each once, and how often each occurs."""
+    labels = [labels for labels, _ in histograms]
+    _, columns = np.unique(np.concatenate(labels), return_inverse=True)
+    rows = np.repeat(np.arange(len(labels)), [len(one) for one in labels])
+    counts = np.concatenate([counts for _, counts in histograms]).astype(float)
+    width = int(columns.max(initial=-1)) + 1
+    matrix = sparse.csr_array((counts, (rows, columns)), shape=(len(labels), max(width, 1)))
+    products: np.ndarray = (matrix @ matrix.T).toarray()
+    return products
+
+
+def _jaccard_matrix(sets: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the Jaccard index of every two sets of numbers, each without repetition; NaN of two empty ones."""
+    common = _products([(one, np.ones(len(one))) for one in sets])
+    sizes = np.diag(common)
+    union = sizes + sizes[:, None] - common
+    return np.divide(common, union, out=np.full(union.shape, np.nan), where=union > 0)
+
+
+def _normalised(kernel: np.ndarray) -> np.ndarray:
+    """Return a kernel over the geometric mean of each with itself; NaN where one has nothing."""
+    own = np.sqrt(np.diag(kernel))
+    both = own * own[:, None]
+    return np.divide(kernel, both, out=np.full(kernel.shape, np.nan), where=both > 0)
+
+
+def _vector_matrix(vectors: Sequence[np.ndarray], kind: str) -> np.ndarray:
+    """Return Spearman's correlation (NaN of constants) or the cosine (NaN of zeros) of every two vectors."""
+    rows = np.stack(list(vectors)).astype(float)
+    if kind == "spearman":
+        constant = np.ptp(rows, axis=1) == 0
+        rows = stats.rankdata(rows, axis=1)
+        rows = np.where(constant[:, None], 0.0, rows - rows.mean(1, keepdims=True))
+    return np.clip(_normalised(rows @ rows.T), -1, 1)
