@@ -19,7 +19,8 @@ from circuitry.circuits.class_pass import ClassPass, Node, ReadingSettings
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.graph_folder import GraphFolder, Key
 from circuitry.circuits.similarity import Measure, chance_node_overlap
-from circuitry.comparison.comparison import Comparison, class_groups
+from circuitry.comparison.compared_values import class_groups
+from circuitry.comparison.comparison import Comparison
 from circuitry.comparison.parts import WHOLE
 from circuitry.data.names import drawn_by_name
 from circuitry.runs.errors import InputError

@@ -16,7 +16,7 @@ from circuitry.circuits.comparable import Comparable
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.similarity import Matrices, Measure, permuted_units, similarity_matrices
 from circuitry.circuits.site_marks import SiteMarks
-from circuitry.comparison.comparison import CHANCE, VALUES
+from circuitry.comparison.compared_values import CHANCE, VALUES
 from circuitry.comparison.parts import PARTS, WHOLE
 
 Node = tuple[str, int]

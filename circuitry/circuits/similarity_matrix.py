@@ -57,8 +57,8 @@ def edge_spearman_matrix(graphs: Sequence[AttributionGraph]) -> Matrix:
     between its kept units only, and an edge that it does not score counts as 0.
     """
     sites = list(graphs[0].inner_sites)
-    starts = dict(zip(sites, np.cumsum([0, *(len(graphs[0].node_scores[site]) for site in sites)]), strict=False))
-    n_units = sum(len(graphs[0].node_scores[site]) for site in sites)
+    *first, n_units = np.cumsum([0, *(len(graphs[0].node_scores[site]) for site in sites)]).tolist()
+    starts = dict(zip(sites, first, strict=True))
     scored = [_scored_edges(graph, starts, n_units) for graph in graphs]
     found = np.ones((len(graphs), len(graphs)))
     for i, j in combinations(range(len(graphs)), 2):

@@ -18,7 +18,6 @@ from circuitry import (
     attribute,
     compare,
     compare_domains,
-    compare_halves,
     edge_jaccard,
     left_rule,
     node_overlap,
@@ -36,7 +35,6 @@ USES: tuple[Use, ...] = (
     lambda a, b: edge_jaccard(a.circuit(), b.circuit()),
     lambda a, b: wl_kernel(a.circuit(), b.circuit()),
     lambda a, b: compare([a, b]),
-    lambda a, b: compare_halves([(a, b)]),
     lambda a, b: compare_domains({("axe", "real"): a, ("axe", "sketch"): b}),
 )
 
@@ -156,11 +154,11 @@ def test_all_graphs_of_a_set_are_checked() -> None:
         compare([replace(graphs[0], settings={}), graphs[1], graphs[3]])
 
 
-def test_halves_are_checked_against_the_whole() -> None:
+def test_parts_are_checked_against_the_whole() -> None:
     a, b = (replace(g, settings={"node_fraction": 0.1}) for g in pair())
-    halves = [tuple(replace(half, settings={"node_fraction": 0.2}) for half in (a, b))]
+    part = replace(a, settings={"node_fraction": 0.2})
     with pytest.raises(InputError, match=r"share of kept units is 0\.1 for axe in real and 0\.2"):
-        compare_domains({("axe", "real"): a, ("axe", "sketch"): b}, halves)  # type: ignore[arg-type]
+        compare_domains({("axe", "real"): a, ("axe", "sketch"): b}, parts=lambda *_: {0: part})
 
 
 def test_circuits_of_other_sizes_are_refused() -> None:
