@@ -18,7 +18,9 @@ import pandas as pd
 from circuitry.circuits.comparable import Comparable
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.similarity import Measure, PairSimilarity, chance_node_overlap
-from circuitry.comparison.comparison import CEILINGS, VALUES, Comparison, class_groups
+from circuitry.comparison.compared_values import VALUES, class_groups
+from circuitry.comparison.comparison import Comparison
+from circuitry.comparison.parts import CEILINGS, parts_of_halves
 from circuitry.runs.errors import InputError
 
 COMPARED = ("node_overlap", "edge_jaccard", "wl_kernel")
@@ -119,7 +121,7 @@ def compare_domains(
         measure.label: Comparison(
             measure.label,
             values[measure],
-            ceilings[measure],
+            parts_of_halves(ceilings[measure]),
             groups=all_groups,
             about={"edges_per_node": edges_per_node},
         )
