@@ -6,8 +6,9 @@ at a site, which units it keeps is arbitrary: node overlap with it is NaN there,
 left out of both circuits of a pair.
 """
 
-from collections.abc import Callable, Sequence
-from itertools import combinations, product
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cache
+from itertools import combinations_with_replacement, product
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -59,30 +60,32 @@ def edge_spearman_matrix(graphs: Sequence[AttributionGraph]) -> Matrix:
     sites = list(graphs[0].inner_sites)
     *first, n_units = np.cumsum([0, *(len(graphs[0].node_scores[site]) for site in sites)]).tolist()
     starts = dict(zip(sites, first, strict=True))
-    scored = [_scored_edges(graph, starts, n_units) for graph in graphs]
-    found = np.ones((len(graphs), len(graphs)))
-    for i, j in combinations(range(len(graphs)), 2):
-        edges = np.union1d(scored[i][0], scored[j][0])
-        both = np.zeros((2, len(edges)))
-        for row, one in zip(both, (scored[i], scored[j]), strict=True):
-            row[np.searchsorted(edges, one[0])] = one[1]
-        found[i, j] = found[j, i] = _vector_matrix(both, "spearman")[0, 1]
-    constant = np.array([not len(scores) or np.ptp(scores) == 0 for _, scores in scored])
-    np.fill_diagonal(found, np.where(constant, np.nan, 1.0))
+    scored = cache(lambda i, left_out: _scored_edges(graphs[i], starts, n_units, left_out))
+    found = np.empty((len(graphs), len(graphs)))
+    for i, j in combinations_with_replacement(range(len(graphs)), 2):
+        left_out = graphs[i].sites_without_effect | graphs[j].sites_without_effect
+        both = (scored(i, left_out), scored(j, left_out))
+        edges = np.union1d(both[0][0], both[1][0])
+        rows = np.zeros((2, len(edges)))
+        for row, (numbers, scores) in zip(rows, both, strict=True):
+            row[np.searchsorted(edges, numbers)] = scores
+        found[i, j] = found[j, i] = _vector_matrix(rows, "spearman")[0, 1] if len(edges) else np.nan
     return found
 
 
-def _scored_edges(graph: AttributionGraph, starts: dict[str, int], n_units: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the numbers of all edges that a graph scores, sorted, and their scores."""
+def _scored_edges(
+    graph: AttributionGraph, starts: Mapping[str, int], n_units: int, left_out: Collection[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the numbers of all edges that a graph scores between the sites that are not left out, and their scores."""
     none = np.empty(0, np.int64)
     numbers, values = [none], [np.empty(0)]
     for (up, down), scores in graph.edge_scores.items():
+        if up in left_out or down in left_out:
+            continue
         tails, heads = starts[up] + graph.kept_units[up], starts[down] + graph.kept_units[down]
         numbers.append((tails[None, :] * n_units + heads[:, None]).ravel())
         values.append(scores.ravel())
-    number = np.concatenate(numbers)
-    order = np.argsort(number)
-    return number[order], np.concatenate(values)[order]
+    return np.concatenate(numbers), np.concatenate(values)
 
 
 def _by_left_out(
@@ -122,8 +125,7 @@ def _jaccard_matrix(sets: Sequence[np.ndarray]) -> np.ndarray:
 
 def _normalised(kernel: np.ndarray) -> np.ndarray:
     """Return a kernel over the geometric mean of each with itself; NaN where one has nothing."""
-    own = np.sqrt(np.diag(kernel))
-    both = own * own[:, None]
+    both = np.sqrt(np.outer(np.diag(kernel), np.diag(kernel)))  # of a graph with itself exactly its own
     return np.divide(kernel, both, out=np.full(kernel.shape, np.nan), where=both > 0)
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from circuitry.comparison.comparison import VALUES, Comparison
+from circuitry.comparison.compared_values import VALUES
+from circuitry.comparison.comparison import Comparison
 from circuitry.interventions.curve_reading import MEASURES, Bootstrap, draw_counts, faithfulness_ratio
 from circuitry.runs.errors import InputError
 

@@ -147,10 +147,10 @@ def test_all_graphs_of_a_set_are_checked() -> None:
     # Neither class holds two graphs that differ: only the set as a whole does.
     graphs = [replace(random_graph(i, "axe", d), settings={"node_rule": "left-10"}) for i, d in enumerate("ab")]
     graphs += [replace(random_graph(i, "fox", d), settings={"node_rule": "left-5"}) for i, d in enumerate("ab")]
-    with pytest.raises(InputError, match="'left-10' for axe in a and 'left-5' for fox in a"):
+    with pytest.raises(InputError, match="'left-5' for fox in a and 'left-10' for axe in a"):
         compare(graphs)
     # The first graph does not know its rule; the second and the third differ.
-    with pytest.raises(InputError, match="'left-10' for axe in b and 'left-5' for fox in b"):
+    with pytest.raises(InputError, match="'left-5' for fox in b and 'left-10' for axe in b"):
         compare([replace(graphs[0], settings={}), graphs[1], graphs[3]])
 
 
