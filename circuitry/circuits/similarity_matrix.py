@@ -48,7 +48,10 @@ def wl_matrices(circuits: Sequence[Circuit], depth: int) -> list[np.ndarray]:
 
 def score_matrices(graphs: Sequence[AttributionGraph], kind: str) -> dict[str, np.ndarray]:
     """Return, by site, Spearman's correlation or the cosine of the scores of all units of every two graphs."""
-    return {site: _vector_matrix([graph.node_scores[site] for graph in graphs], kind) for site in graphs[0].inner_sites}
+    return {
+        site: _vector_matrix(np.stack([graph.node_scores[site] for graph in graphs]).astype(float), kind)
+        for site in graphs[0].inner_sites
+    }
 
 
 def edge_spearman_matrix(graphs: Sequence[AttributionGraph]) -> Matrix:
@@ -129,9 +132,8 @@ def _normalised(kernel: np.ndarray) -> np.ndarray:
     return np.divide(kernel, both, out=np.full(kernel.shape, np.nan), where=both > 0)
 
 
-def _vector_matrix(vectors: Sequence[np.ndarray], kind: str) -> np.ndarray:
-    """Return Spearman's correlation (NaN of constants) or the cosine (NaN of zeros) of every two vectors."""
-    rows = np.stack(list(vectors)).astype(float)
+def _vector_matrix(rows: Float[np.ndarray, "rows numbers"], kind: str) -> np.ndarray:
+    """Return Spearman's correlation (NaN of constants) or the cosine (NaN of zeros) of every two rows."""
     if kind == "spearman":
         constant = np.ptp(rows, axis=1) == 0
         rows = stats.rankdata(rows, axis=1)

@@ -62,7 +62,7 @@ def draw(families: Sequence[object], n_parts: int, *, resamples: int = RESAMPLES
     names, family = np.unique([str(name) for name in families], return_inverse=True)
     units = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), resamples)
     parts = _draw_parts(n_parts, resamples, rng)
-    pairs = _pair_weights(parts)
+    pairs = _pair_weights(parts.astype(float))
     shares = pairs.sum(2) / pairs.sum((1, 2))[:, None]  # of each part in the mean over pairs of different parts
     shrunk = np.square(shares - 1 / n_parts).sum(1).mean()
     return Draws(
