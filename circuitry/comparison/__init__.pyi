@@ -7,6 +7,7 @@ from .compared_values import class_groups as class_groups
 from .comparison import Comparison as Comparison
 from .domain_tests import ceiling_tests as ceiling_tests
 from .domain_tests import domain_tests as domain_tests
+from .domain_tests import part_tests as part_tests
 from .models import compare_models as compare_models
 from .parts import PARTS as PARTS
 from .parts import PartArray as PartArray

@@ -21,8 +21,8 @@ from circuitry.comparison.bootstrap import Draws, draw
 from circuitry.comparison.ceiling import domain_ratios, pair_ratios
 from circuitry.comparison.class_table import class_by_domain
 from circuitry.comparison.compared_values import CHANCE, ComparedValues
-from circuitry.comparison.domain_means import domain_spread, part_means, with_part_intervals
-from circuitry.comparison.domain_tests import ceiling_tests, domain_tests
+from circuitry.comparison.domain_means import domain_spread, part_means
+from circuitry.comparison.domain_tests import ceiling_tests, domain_tests, part_tests
 from circuitry.comparison.parts import WHOLE, PartArray, ceilings_of
 from circuitry.comparison.statistics import family_of, per_domain
 from circuitry.comparison.table import both_directions, domain_matrix
@@ -97,10 +97,15 @@ class Comparison(ComparedValues):
         return table.assign(n_per_part=self.about.get("n_per_part"))
 
     def over_depth(self) -> pd.DataFrame:
-        """Return each domain's mean with the other domains: domain, site, value, low, high (95 %), n_classes."""
+        """Return each domain's mean with the other domains, of all images, with Student's interval over classes.
+
+        Classes have different images, so the spread over classes holds that of images.
+
+        Columns domain, site, value, low, high (95 %), n_classes.
+        """
         if len(self.intervals):
             return self.intervals
-        return self._means(self.values, by_site=True)
+        return per_domain(self._with_others(self.values), self.families)
 
     def parts_over_depth(self) -> pd.DataFrame:
         """Return each domain's mean with the others between different parts, at the number of images of the ceiling.
@@ -142,16 +147,17 @@ class Comparison(ComparedValues):
             mine = self.among(name)
             keys = ["class", "domain_a", "domain_b"]
             over_sites = mine._counted(mine.values).groupby(keys, as_index=False, sort=False)["value"].mean()
-            tables.append(mine._means(over_sites.assign(site=None), by_site=False).assign(group=name))
+            tables.append(per_domain(mine._with_others(over_sites.assign(site=None)), self.families).assign(group=name))
         return pd.concat(tables, ignore_index=True)[columns]
 
     def tests(self) -> pd.DataFrame:
-        """Test for each two domains whether one is more like the others than the other is; see `domain_tests`."""
-        long = self._with_others(self._counted(self.values))
-        if not self._has_parts:
-            return domain_tests(long, families=self.families)
-        array = self._array
-        return domain_tests(long, array, self._draws(array), self.families)
+        """Test for each two domains whether one is more like the others than the other is.
+
+        Of parts where there are any (`part_tests`), else of all images (`domain_tests`).
+        """
+        if self.directions is None and self.has_ratios:
+            return part_tests(self._array, self._draws(self._array), self.families)
+        return domain_tests(self._with_others(self._counted(self.values)), self.families)
 
     def ceiling_tests(self) -> pd.DataFrame:
         """Test for each two domains whether they stay below their ceilings; see `ceiling_tests`, errors as `ratios`."""
@@ -207,10 +213,6 @@ class Comparison(ComparedValues):
     def _array(self) -> PartArray:
         return PartArray.from_table(self._counted(self.parts))
 
-    @property
-    def _has_parts(self) -> bool:
-        return self.has_ratios and self.directions is None
-
     def _need_ratios(self) -> "Comparison":
         if not self.has_ratios:
             raise InputError(NO_PARTS.format(self.measure))
@@ -231,14 +233,6 @@ class Comparison(ComparedValues):
     def _counted(self, table: pd.DataFrame) -> pd.DataFrame:
         """Return the rows of sites that have a part in means over sites."""
         return table[~table["site"].isin(list(self.left_out))] if self.left_out else table
-
-    def _means(self, values: pd.DataFrame, *, by_site: bool) -> pd.DataFrame:
-        """Return each domain's mean with the others, with intervals over classes and, where there are parts, images."""
-        table = per_domain(self._with_others(values), self.families)
-        if not self._has_parts:
-            return table
-        array, _ = self._sited(by_site)
-        return with_part_intervals(table, array, self._draws(array))
 
     def _with_others(self, values: pd.DataFrame) -> pd.DataFrame:
         """Return each domain with each other one: class, domain, other, site, value; ``domain_a`` of directed ones."""

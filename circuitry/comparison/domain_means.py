@@ -34,19 +34,3 @@ def part_means(parts: PartArray, spread: Spread) -> pd.DataFrame:
         for d, domain in enumerate(parts.domains)
     ]
     return pd.DataFrame(rows, columns=list(INTERVALS))
-
-
-def with_part_intervals(table: pd.DataFrame, parts: PartArray, draws: Draws) -> pd.DataFrame:
-    """Return means of whole images with the reach that the dual bootstrap gives the same means of parts.
-
-    Parts vary more than the whole, so it is cautious. Rows without parts keep the interval they have.
-    """
-    spread = domain_spread(parts, draws)
-    reach = pd.DataFrame((spread.interval()[1] - spread.value), index=list(parts.domains), columns=list(parts.sites))
-    by_row = [
-        reach.at[domain, site] if domain in reach.index and site in reach.columns else np.nan
-        for domain, site in zip(table["domain"], table["site"], strict=True)
-    ]
-    half = pd.Series(by_row, table.index, dtype=float)
-    low, high = (table["value"] + sign * half for sign in (-1, 1))
-    return table.assign(low=low.fillna(table["low"]), high=high.fillna(table["high"]))

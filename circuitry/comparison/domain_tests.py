@@ -1,15 +1,16 @@
 """Is one domain more like the others than another is, and do two domains stay below their ceiling?
 
-The variance of a difference is that of the dual bootstrap of the same difference between parts; without parts, that
-of its values over classes. p values are Student's, never below what exchanging the signs of classes can give, and
-corrected for the number of tests (Holm).
+The variance of a difference is that of the dual bootstrap of the difference between parts; without parts, that of its
+values over classes. p values are Student's, never below what exchanging the signs of classes can give, and corrected
+for the number of tests (Holm).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Bool
 
 from circuitry.comparison.bootstrap import Draws, dual_bootstrap
 from circuitry.comparison.ceiling import pair_cells
@@ -26,35 +27,42 @@ TESTS = ("domain_a", "domain_b", "difference", "low", "high", "n_classes", "p", 
 """Columns of tables of tests."""
 
 
-def domain_tests(
-    values: pd.DataFrame,
-    parts: PartArray | None = None,
-    draws: Draws | None = None,
-    families: Mapping[str, str] | None = None,
-) -> pd.DataFrame:
+def domain_tests(values: pd.DataFrame, families: Mapping[str, str] | None = None) -> pd.DataFrame:
     """Test, for each two domains, whether one is more alike the others than the other is.
 
     Per class, a domain's score is its mean similarity with the other domains; the two domains' scores are paired by
     class.
 
     Args:
-        values: Similarities of whole images, from `compare`.
-        parts: Similarities of their parts, for the variance; with ``draws`` from `draw`.
-        draws: See ``parts``.
+        values: Similarities of all images, from `compare`.
         families: Classes that share noise, by class.
 
     Returns:
         Columns `TESTS`; difference is the mean of a minus b.
     """
     scores = both_directions(values).groupby(["class", "domain"])["value"].mean().unstack()
-    rows, spreads = [], {} if parts is None or draws is None else _score_differences(parts, draws)
+    rows = []
     for a, b in combinations(sorted(scores.columns), 2):
         pair = (scores[a] - scores[b]).dropna()
-        spread = mean_spread(pair.to_numpy(dtype=float), family := family_of(pair.index, families))
-        if (a, b) in spreads and np.isfinite(spreads[a, b].variance):
-            spread = spreads[a, b]._replace(value=spread.value)
-        rows.append((a, b, spread, len(pair), len(set(family))))
+        family = family_of(pair.index, families)
+        rows.append((a, b, mean_spread(pair.to_numpy(dtype=float), family), len(pair), len(set(family))))
     return _table(rows)
+
+
+def part_tests(parts: PartArray, draws: Draws, families: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """Test as `domain_tests` does, on the means over sites of similarities of parts and with their dual bootstrap."""
+    apart = without_own(parts.over_sites().values[:, :, :, 0])
+    pairs = list(combinations(range(len(parts.domains)), 2))
+    first, second = (np.array([pair[side] for pair in pairs], int) for side in (0, 1))
+
+    def differences(means: np.ndarray) -> np.ndarray:
+        scores = mean_known(means, -1)
+        return np.asarray(scores[:, first] - scores[:, second])
+
+    there = ~np.isnan(mean_known(apart, (2, 3, 4)))
+    both = there[:, first] & there[:, second]
+    names = [(parts.domains[a], parts.domains[b]) for a, b in pairs]
+    return _table(_rows(names, dual_bootstrap(apart, differences, draws), both, parts.classes, families))
 
 
 def ceiling_tests(
@@ -69,25 +77,30 @@ def ceiling_tests(
     cells = pair_cells(parts.over_sites())
     sign = 1.0 if alike else -1.0
     spread = dual_bootstrap(cells.values[:, :, :, 0], lambda m: sign * (m[:, 1:].mean(1) - m[:, 0]), draws)
-    family = np.array(family_of(parts.classes, families))
-    rows = []
-    for i, (a, b) in enumerate(cells.pairs):
-        there = ~np.isnan(mean_known(cells.values[:, 0, i, 0], (-2, -1)))
-        each = Spread(*(field[i] for field in spread))
-        rows.append((parts.domains[a], parts.domains[b], each, int(there.sum()), len(set(family[there]))))
-    return _table(rows)
+    there = ~np.isnan(mean_known(cells.values[:, 0, :, 0], (-2, -1)))
+    names = [(parts.domains[a], parts.domains[b]) for a, b in cells.pairs]
+    return _table(_rows(names, spread, there, parts.classes, families))
 
 
-def _score_differences(parts: PartArray, draws: Draws) -> dict[tuple[str, str], Spread]:
-    pairs = list(combinations(range(len(parts.domains)), 2))
-    first, second = (np.array([pair[side] for pair in pairs], int) for side in (0, 1))
-    apart = without_own(parts.over_sites().values[:, :, :, 0])
-    spread = dual_bootstrap(apart, lambda means: (scores := mean_known(means, -1))[:, first] - scores[:, second], draws)
-    names = [(parts.domains[a], parts.domains[b]) for a, b in pairs]
-    return {name: Spread(*(field[i] for field in spread)) for i, name in enumerate(names)}
+_Row = tuple[str, str, Spread, int, int]
+"""Two domains, what is tested, numbers of classes and of what was drawn."""
 
 
-def _table(rows: list[tuple[str, str, Spread, int, int]]) -> pd.DataFrame:
+def _rows(
+    names: Sequence[tuple[str, str]],
+    spread: Spread,
+    there: Bool[np.ndarray, "classes pairs"],
+    classes: Sequence[str],
+    families: Mapping[str, str] | None,
+) -> list[_Row]:
+    family = np.array(family_of(classes, families))
+    return [
+        (a, b, Spread(*(field[i] for field in spread)), int(there[:, i].sum()), len(set(family[there[:, i]])))
+        for i, (a, b) in enumerate(names)
+    ]
+
+
+def _table(rows: list[_Row]) -> pd.DataFrame:
     found = []
     for a, b, spread, n_classes, n_units in rows:
         low, high = map(float, spread.interval())

@@ -45,6 +45,11 @@ def compare_models(comparisons: Sequence[Comparison], group: str = "all") -> pd.
     scores = pd.DataFrame(
         [one.summary().query("group == @group").set_index("domain")["value"] for one in comparisons]
     ).astype(float)
+    return model_tests(scores)
+
+
+def model_tests(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return the tests of `compare_models` from each model's means: a row per model, a column per domain."""
     rows = []
     for a, b in combinations(sorted(map(str, scores)), 2):
         by_model = (scores[a] - scores[b]).dropna().to_numpy()
