@@ -64,9 +64,8 @@ def main(config: Config) -> None:
     seconds = time.perf_counter() - started
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
     found = comparisons["edge_jaccard"]
-    print(
-        f"{len(found.values) + len(found.parts)} pairs of circuits by {len(measures)} measures: {seconds:.1f} s, peak memory {peak:.2f} GiB"
-    )
+    pairs = len(found.values) + len(found.parts)
+    print(f"{pairs} pairs of circuits by {len(measures)} measures: {seconds:.1f} s, peak memory {peak:.2f} GiB")
 
 
 def write_graphs(folder: Path, config: Config) -> None:

@@ -175,7 +175,8 @@ def test_torchrun_and_an_array_of_jobs_leave_the_folder_of_one_process(arguments
     for name, command in ways.items():
         printed = on_one_thread([*command, *arguments, "--out", str(tmp_path / name)], tmp_path / "cache")
         assert printed.count("report: ") == 1
-    assert len(circuits(tmp_path / "one")) == 2 + 4 * (1 + 3)  # the manifest and the list of images, then the jobs
+    # The manifest and the list of images, then of each job the checksum, all, edges and two parts.
+    assert len(circuits(tmp_path / "one")) == 2 + 4 * (1 + 4)
     assert circuits(tmp_path / "torchrun") == circuits(tmp_path / "one")
     assert circuits(tmp_path / "array") == circuits(tmp_path / "one")
     logs = "".join(path.read_text() for path in (tmp_path / "array" / "jobs").glob("*.err"))
@@ -460,8 +461,9 @@ def test_many_circuits_are_compared_in_one_pass(tmp_path: Path, capsys: pytest.C
     module = script("benchmark_similarity")
     assert module.UNITS["layer1.0"] == 256
     assert sum(-(-n // 10) for site, n in module.UNITS.items() if site != "input") == 1644
-    module.main(module.Config(out=tmp_path, classes=1))
-    assert "15 pairs of circuits by 5 measures: " in capsys.readouterr().out
+    module.main(module.Config(out=tmp_path, classes=1, parts=2))
+    # 15 pairs of domains, in two orders of the parts; one pair of parts and two with the whole in each domain.
+    assert f"{15 + 15 * 2 + 6 * 3} pairs of circuits by 5 measures: " in capsys.readouterr().out
 
 
 def test_a_merge_with_a_base_set_is_timed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
