@@ -91,8 +91,8 @@ def _pair_weights(parts: Float[np.ndarray, "draws parts"]) -> Float[np.ndarray, 
 
 def resampled_means(
     values: Float[np.ndarray, "classes *cells parts parts"],
-    classes: Float[np.ndarray, "draws classes"],
-    parts: Float[np.ndarray, "draws parts"],
+    classes: Float[np.ndarray, "class_draws classes"],
+    parts: Float[np.ndarray, "part_draws parts"],
 ) -> Float[np.ndarray, "draws *cells"]:
     """Return the weighted mean over classes and pairs of different parts for every draw; unknown values have no weight.
 
@@ -113,8 +113,8 @@ def resampled_means(
 
 def _weighted(
     values: Float[np.ndarray, "classes cells pairs"],
-    classes: Float[np.ndarray, "draws classes"],
-    pairs: Float[np.ndarray, "draws pairs"],
+    classes: Float[np.ndarray, "class_draws classes"],
+    pairs: Float[np.ndarray, "part_draws pairs"],
 ) -> Float[np.ndarray, "draws cells"]:
     """Return sums over classes and pairs; what has one row is summed first, which saves most of the work."""
     if len(pairs) == 1:
