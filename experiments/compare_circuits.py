@@ -214,7 +214,11 @@ def compared(
     reading = ReadingSettings(
         edges_per_node=config.edges_per_node, any_sign=config.any_sign, all_sites=config.all_sites, seed=config.seed
     )
-    measures = ["node_overlap", "edge_jaccard", *(Measure("wl_kernel", depth) for depth in config.kernel_depths)]
+    measures = [
+        Measure("node_overlap"),
+        Measure("edge_jaccard"),
+        *(Measure("wl_kernel", depth) for depth in config.kernel_depths),
+    ]
     comparisons = compare_domains(graphs, groups, measures=measures, settings=reading)
     domains = sorted(graphs.domains)
     report = comparison_report(
@@ -237,8 +241,10 @@ def compared(
         tables["domain_apart_over_depth"] = apart_over_depth(comparisons["node_overlap"], config.apart)
         tables |= {f"{name}_without": means_without(one, config.apart) for name, one in comparisons.items()}
     if config.draw_circuits:
-        edges = {"edges_per_node": config.edges_per_node, "any_sign": config.any_sign}
-        print(f"every circuit: {write_circuit_pages(graphs, config.out / 'drawn', **edges)}")
+        index = write_circuit_pages(
+            graphs, config.out / "drawn", edges_per_node=config.edges_per_node, any_sign=config.any_sign
+        )
+        print(f"every circuit: {index}")
     add_reading_guide(report)
     print(comparisons["edge_jaccard"].matrix().to_string(float_format=lambda v: f"{v:.3f}"))
     return report, tables

@@ -474,7 +474,8 @@ def test_measures_are_judged_by_cases_with_a_known_answer(tmp_path: Path, capsys
     module, folder = script("validate_measures"), tmp_path / "graphs"
     jobs = [(name, domain) for name in ("axe", "cat", "fish") for domain in ("real", "sketch")]
     for i, (name, domain) in enumerate(jobs):
-        for j, part in enumerate((WHOLE, 0, 1)):
+        parts: list[int | str] = [WHOLE, 0, 1]
+        for j, part in enumerate(parts):
             made = random_graph(i // 2, name, domain, units=60)  # the same for a class, but for a little noise
             graph = module.with_noise(made, 0.1, np.random.default_rng(10 * i + j))
             graph.save(graph_file(folder, name, domain, part))

@@ -107,7 +107,7 @@ def compare_domains(
         parts = graphs.parts
     one_pass = ClassPass(wanted, settings)
     classes = _compare(graphs, parts, one_pass)
-    about = {"edges_per_node": settings.edges_per_node, "any_sign": settings.any_sign}
+    about: dict[str, float] = {"edges_per_node": settings.edges_per_node, "any_sign": settings.any_sign}
     about |= {"n": float(np.mean(one_pass.n_images))} if one_pass.n_images else {}
     about |= {"n_per_part": float(np.mean(one_pass.n_per_part))} if one_pass.n_per_part else {}
     found = {}

@@ -216,8 +216,8 @@ class Extraction:
         found = attribute_parts(self.clip.encoder, batch, metric, settings, np.array(numbers), progress=False)
         paths = [graph_file(self.out, class_name, domain, EDGES)]
         write_part_edges(paths[0], found.edges, list(found.parts))
-        graphs: dict[int | str, AttributionGraph] = {**found.parts, WHOLE: found.whole}
-        for part, graph in graphs.items():  # where the whole is, so are the parts
+        graphs: list[tuple[int | str, AttributionGraph]] = [*found.parts.items(), (WHOLE, found.whole)]
+        for part, graph in graphs:  # where the whole is, so are the parts
             path = graph_file(self.out, class_name, domain, part)
             used = [r.relative for r, number in zip(records, numbers, strict=True) if part in (number, WHOLE)]
             provenance = self._made_by | {"images": used, "versions": versions()}

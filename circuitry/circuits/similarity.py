@@ -70,7 +70,7 @@ def node_overlap(a: AttributionGraph, b: AttributionGraph) -> dict[str, float]:
         0.19
     """
     check_comparable(a, b)
-    return {site: float(matrix[0, 1]) for site, matrix in node_overlap_matrices([a, b]).items()}
+    return _of_pair(node_overlap_matrices([a, b]))
 
 
 def edge_jaccard(a: Circuit, b: Circuit) -> float:
@@ -107,7 +107,7 @@ def rank_similarity(a: AttributionGraph, b: AttributionGraph, kind: Literal["spe
         InputError: as `node_overlap`.
     """
     check_comparable(a, b)
-    return {site: float(matrix[0, 1]) for site, matrix in score_matrices([a, b], kind).items()}
+    return _of_pair(score_matrices([a, b], kind))
 
 
 def edge_spearman(a: AttributionGraph, b: AttributionGraph) -> float:
@@ -153,7 +153,7 @@ def similarity_matrices(
         kernels = wl_matrices(circuits, max(deepest))
     for measure in measures:
         if measure.name == "node_overlap":
-            found[measure] = {**node_overlap_matrices(graphs)}
+            found[measure] = node_overlap_matrices(graphs)
         elif measure.name == "edge_jaccard":
             found[measure] = {None: edge_jaccard_matrix(circuits)}
         elif measure.name == "wl_kernel":
@@ -161,7 +161,7 @@ def similarity_matrices(
         elif measure.name == "edge_spearman":
             found[measure] = {None: edge_spearman_matrix(graphs)}
         else:
-            found[measure] = {**score_matrices(graphs, measure.name)}
+            found[measure] = score_matrices(graphs, measure.name)
     return found
 
 
@@ -203,6 +203,10 @@ def chance_node_overlap(graph: AttributionGraph) -> pd.DataFrame:
     """Return the expected node overlap of two random circuits of this one's sizes: columns site, value."""
     sizes = [(site, len(graph.node_scores[site]), len(graph.kept_units[site])) for site in graph.inner_sites]
     return pd.DataFrame([(site, chance_overlap(n, k, k)) for site, n, k in sizes], columns=["site", "value"])
+
+
+def _of_pair(matrices: Matrices) -> dict[str, float]:
+    return {str(site): float(matrix[0, 1]) for site, matrix in matrices.items()}
 
 
 def _check_circuits(a: Circuit, b: Circuit) -> None:

@@ -20,9 +20,9 @@ from circuitry.circuits.graph import AttributionGraph, Circuit
 Matrix = Float[np.ndarray, "graphs graphs"]
 
 
-def node_overlap_matrices(graphs: Sequence[AttributionGraph]) -> dict[str, np.ndarray]:
+def node_overlap_matrices(graphs: Sequence[AttributionGraph]) -> dict[str | None, np.ndarray]:
     """Return, by site, the Jaccard index of the kept units of every two graphs."""
-    found = {}
+    found: dict[str | None, np.ndarray] = {}
     for site in graphs[0].inner_sites:
         unknown = np.array([site in graph.sites_without_effect for graph in graphs])
         overlap = _jaccard_matrix([graph.kept_units[site] for graph in graphs])
@@ -46,7 +46,7 @@ def wl_matrices(circuits: Sequence[Circuit], depth: int) -> list[np.ndarray]:
     return _by_left_out(circuits, kernels)
 
 
-def score_matrices(graphs: Sequence[AttributionGraph], kind: str) -> dict[str, np.ndarray]:
+def score_matrices(graphs: Sequence[AttributionGraph], kind: str) -> dict[str | None, np.ndarray]:
     """Return, by site, Spearman's correlation or the cosine of the scores of all units of every two graphs."""
     return {
         site: _vector_matrix(np.stack([graph.node_scores[site] for graph in graphs]).astype(float), kind)
@@ -100,9 +100,8 @@ def _by_left_out(
     for left_out in {a | b for a, b in product(set(own), repeat=2)}:
         matrices = measure([circuit_arrays(circuit, left_out) for circuit in circuits])
         chosen: Bool[np.ndarray, "graphs graphs"] = np.array([[a | b == left_out for b in own] for a in own])
-        found = [
-            np.where(chosen, new, old) for new, old in zip(matrices, found or [np.nan] * len(matrices), strict=True)
-        ]
+        before = found or [np.full(matrix.shape, np.nan) for matrix in matrices]
+        found = [np.where(chosen, new, old) for new, old in zip(matrices, before, strict=True)]
     return found
 
 
@@ -123,13 +122,13 @@ def _jaccard_matrix(sets: Sequence[np.ndarray]) -> np.ndarray:
     common = _products([(one, np.ones(len(one))) for one in sets])
     sizes = np.diag(common)
     union = sizes + sizes[:, None] - common
-    return np.divide(common, union, out=np.full(union.shape, np.nan), where=union > 0)
+    return np.asarray(np.divide(common, union, out=np.full(union.shape, np.nan), where=union > 0))
 
 
 def _normalised(kernel: np.ndarray) -> np.ndarray:
     """Return a kernel over the geometric mean of each with itself; NaN where one has nothing."""
     both = np.sqrt(np.outer(np.diag(kernel), np.diag(kernel)))  # of a graph with itself exactly its own
-    return np.divide(kernel, both, out=np.full(kernel.shape, np.nan), where=both > 0)
+    return np.asarray(np.divide(kernel, both, out=np.full(kernel.shape, np.nan), where=both > 0))
 
 
 def _vector_matrix(rows: Float[np.ndarray, "rows numbers"], kind: str) -> np.ndarray:
@@ -138,4 +137,4 @@ def _vector_matrix(rows: Float[np.ndarray, "rows numbers"], kind: str) -> np.nda
         constant = np.ptp(rows, axis=1) == 0
         rows = stats.rankdata(rows, axis=1)
         rows = np.where(constant[:, None], 0.0, rows - rows.mean(1, keepdims=True))
-    return np.clip(_normalised(rows @ rows.T), -1, 1)
+    return np.asarray(_normalised(rows @ rows.T).clip(-1, 1))

@@ -151,7 +151,7 @@ def test_every_measure_has_the_values_of_all_pairs(measure: str) -> None:
 
 def single(measure: str, a: AttributionGraph, b: AttributionGraph) -> dict[str | None, float]:
     if measure == "node_overlap":
-        return {**node_overlap(a, b)}
+        return dict(node_overlap(a, b).items())
     return {None: edge_jaccard(a.circuit(), b.circuit())}
 
 
@@ -180,9 +180,9 @@ def test_other_classes_are_a_sample_of_other_parts() -> None:
     assert {"clipart", "real"} <= set(others["domain_a"]) & set(others["domain_b"])
     assert (others["domain_a"] == others["domain_b"]).any()
     assert (others["part_a"] != others["part_b"]).all()
-    for row in others.itertuples():
-        a, b = parts(row.class_a, row.domain_a)[row.part_a], parts(row.class_b, row.domain_b)[row.part_b]
-        assert row.value == pytest.approx(edge_jaccard(a.circuit(), b.circuit()), nan_ok=True)
+    for class_a, class_b, domain_a, domain_b, part_a, part_b, _, value in others.to_numpy().tolist():
+        a, b = parts(class_a, domain_a)[part_a], parts(class_b, domain_b)[part_b]
+        assert value == pytest.approx(edge_jaccard(a.circuit(), b.circuit()), nan_ok=True)
     again = comparisons(settings=ReadingSettings(other_classes=1))["edge_jaccard"].parts
     pd.testing.assert_frame_equal(again, found)
     none = comparisons(settings=ReadingSettings(other_classes=0))["edge_jaccard"].parts
