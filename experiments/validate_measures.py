@@ -20,6 +20,7 @@ minus the distance of two circuits' biases.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from math import isclose
 from pathlib import Path
 
 import numpy as np
@@ -137,7 +138,7 @@ def in_order(
         matrices = judge([graph, *(changed(graph, level, rng) for level in LEVELS)])
         for measure, matrix in matrices.items():
             known = [pair for pair in pairwise(matrix[0, 1:]) if not np.isnan(pair).any()]
-            steps = [1.0 if less < more else 0.5 if less == more else 0.0 for less, more in known]
+            steps = [0.5 if isclose(*pair, abs_tol=1e-9) else float(pair[0] < pair[1]) for pair in known]
             violated.setdefault(measure, []).extend(steps)
     return [
         (measure, case, "violated orders", float(np.mean(steps)), 0.5, len(steps))
