@@ -16,7 +16,16 @@ from circuitry.reports.figures.bars import accuracy_bars
 from circuitry.reports.figures.circuit_graphs import circuit_pair
 from circuitry.reports.figures.style import Mark, domain_marks
 from circuitry.reports.page import Report
-from circuitry.reports.sections.compared import add_matrix, add_over_depth, add_summary, add_tests, measure_name
+from circuitry.reports.sections.compared import (
+    add_levels,
+    add_matrix,
+    add_over_depth,
+    add_ratios,
+    add_reading,
+    add_summary,
+    add_tests,
+    measure_name,
+)
 
 SHEET_ROWS = 20
 """Most classes on the contact sheet."""
@@ -58,11 +67,14 @@ def add_accuracy(
 def add_similarity(report: Report, comparisons: Mapping[str, Comparison], marks: Mapping[str, Mark]) -> None:
     """Add the sections on overlap over depth and on similarity between domains, from `compare_domains`."""
     report.section("How much of the circuit is shared, site by site?")
+    add_reading(report, comparisons["node_overlap"])
     add_over_depth(report, comparisons["node_overlap"], marks)
     report.section("Which domains share their circuits?")
     for comparison in comparisons.values():
         title = f"Similarity of circuits: {measure_name(comparison.measure)}"
         add_matrix(report, comparison, marks, title=title)
+        add_ratios(report, comparison, marks, title=title)
+        add_levels(report, comparison)
     add_summary(report, list(comparisons.values()))
     add_tests(report, comparisons["edge_jaccard"])
 
