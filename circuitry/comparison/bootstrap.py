@@ -5,24 +5,26 @@ After Schuett et al. (2023, eLife 12, e82566):
 1. draw classes and parts with replacement, together, classes alone and parts alone;
 2. take the statistic of each draw; its variances are v12, v1 and v2. Pairs of one part with itself are no pairs;
 3. with inflations f = n / (n - 1), that undo the shrinkage of drawing from n,
-   var = f1 v1 + f2 v2 - f1 f2 (v12 - v1 - v2), not below f1 v1 or f2 v2, and not above v12;
+   var = f1 v1 + f2 v2 - f1 f2 (v12 - v1 - v2), not below f1 v1 and not above v12;
 4. the interval is the value plus and minus Student's quantile times the root of it.
 
-Degrees of freedom are Satterthwaite's, of f1 v1 (n1 - 1) and of what the variance has beyond it (n2 - 1): they are
-min(n1, n2) - 1, as in the paper, only where the factor with fewer members is all that varies. Images of different
-classes are different images, so that v1 holds their noise already; min(n1, n2) - 1 = 3 for four parts then makes
-intervals of 95 % cover 97 to 100 % (`experiments/simulate_trust.py`).
+Three things differ from the paper, because classes have images of their own (v1 holds their noise already) and because
+a few parts are compared in pairs. With what the paper says, intervals of 95 % cover 97 to 100 % of
+`experiments/simulate_trust.py`:
 
-Drawing K parts and leaving out pairs of a part with itself shrinks more than drawing from K, so f2 is what the weights
-of the draws themselves say: the variance of a mean of K over that of its draws. For two parts that is infinite (every
-usable draw is the same): parts then tell nothing apart, and classes alone are drawn.
+- degrees of freedom are Satterthwaite's, of f1 v1 (n1 - 1) and of what the variance has beyond it (n2 - 1); they are
+  min(n1, n2) - 1 only where the factor with fewer members is all that varies;
+- the variance may lie below f2 v2: draws of parts weigh the noise of single pairs more than the parts themselves do;
+- leaving out pairs of a part with itself shrinks more than drawing from K, so f2 is what the weights of the draws say:
+  the variance of a mean of K over that of its draws. For two parts it is infinite (every usable draw is the same):
+  parts then tell nothing apart, and classes alone are drawn.
 """
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from circuitry.comparison.parts import known_ratio, mean_known
 from circuitry.comparison.statistics import Spread
@@ -62,24 +64,24 @@ def draw(families: Sequence[object], n_parts: int, *, resamples: int = RESAMPLES
     names, family = np.unique([str(name) for name in families], return_inverse=True)
     units = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), resamples)
     parts = _draw_parts(n_parts, resamples, rng)
-    pairs = _pair_weights(parts.astype(float))
+    pairs = _pair_weights(parts)
     shares = pairs.sum(2) / pairs.sum((1, 2))[:, None]  # of each part in the mean over pairs of different parts
     shrunk = np.square(shares - 1 / n_parts).sum(1).mean()
     return Draws(
         units[:, family].astype(float),
-        parts.astype(float),
+        parts,
         len(names),
         len(names) / (len(names) - 1) if len(names) > 1 else np.inf,
         1 / n_parts / shrunk if n_parts > 2 else np.inf,
     )
 
 
-def _draw_parts(n_parts: int, resamples: int, rng: np.random.Generator) -> Int[np.ndarray, "draws parts"]:
+def _draw_parts(n_parts: int, resamples: int, rng: np.random.Generator) -> Float[np.ndarray, "draws parts"]:
     """Draw until at least two parts are different: one part alone has no pair."""
     drawn = rng.multinomial(n_parts, np.full(n_parts, 1 / n_parts), resamples)
     while n_parts > 1 and (alone := (drawn == n_parts).any(1)).any():
         drawn[alone] = rng.multinomial(n_parts, np.full(n_parts, 1 / n_parts), int(alone.sum()))
-    return drawn
+    return drawn.astype(float)
 
 
 def _pair_weights(parts: Float[np.ndarray, "draws parts"]) -> Float[np.ndarray, "draws parts parts"]:
@@ -91,9 +93,9 @@ def _pair_weights(parts: Float[np.ndarray, "draws parts"]) -> Float[np.ndarray, 
 
 def resampled_means(
     values: Float[np.ndarray, "classes *cells parts parts"],
-    classes: Float[np.ndarray, "class_draws classes"],
-    parts: Float[np.ndarray, "part_draws parts"],
-) -> Float[np.ndarray, "draws *cells"]:
+    classes: Float[np.ndarray, "#draws classes"],
+    parts: Float[np.ndarray, "#draws parts"],
+) -> Float[np.ndarray, "_ *cells"]:
     """Return the weighted mean over classes and pairs of different parts for every draw; unknown values have no weight.
 
     One row of ``classes`` or ``parts`` stands for as many draws as the other has.
@@ -113,9 +115,9 @@ def resampled_means(
 
 def _weighted(
     values: Float[np.ndarray, "classes cells pairs"],
-    classes: Float[np.ndarray, "class_draws classes"],
-    pairs: Float[np.ndarray, "part_draws pairs"],
-) -> Float[np.ndarray, "draws cells"]:
+    classes: Float[np.ndarray, "#draws classes"],
+    pairs: Float[np.ndarray, "#draws pairs"],
+) -> Float[np.ndarray, "_ cells"]:
     """Return sums over classes and pairs; what has one row is summed first, which saves most of the work."""
     if len(pairs) == 1:
         return np.asarray(classes @ (values @ pairs[0]))
@@ -170,8 +172,7 @@ def dual_variance(
     """
     classes, parts = class_inflation * by_class, part_inflation * by_part
     corrected = classes + parts - class_inflation * part_inflation * (both - by_class - by_part)
-    lower = np.maximum(classes, parts)
-    return np.asarray(np.clip(corrected, lower, np.maximum(lower, both)))
+    return np.asarray(np.clip(corrected, classes, np.maximum(classes, both)))
 
 
 def _variance(drawn: Float[np.ndarray, "draws *results"]) -> Float[np.ndarray, "*results"]:

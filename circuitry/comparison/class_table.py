@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from circuitry.comparison.bootstrap import RESAMPLES, draw, dual_bootstrap
 from circuitry.comparison.domain_tests import THIS_MODEL
-from circuitry.comparison.parts import WHOLE, known_ratio, mean_known
+from circuitry.comparison.parts import known_ratio, mean_known, of_whole
 from circuitry.comparison.significance import sign_flip_p
 from circuitry.comparison.statistics import family_of
 
@@ -75,7 +75,7 @@ def _pair_array(
     parts: pd.DataFrame,
 ) -> tuple[list[tuple[str, str]], Float[np.ndarray, "pairs cells parts parts"]]:
     """Return pairs of classes and their means over domains and sites in each of `CELLS`, by part; NaN elsewhere."""
-    rows = parts[parts["part_b"] != WHOLE].dropna(subset="value")
+    rows = parts[~of_whole(parts)].dropna(subset="value")
     cell = 2 * (rows["class_a"] != rows["class_b"]) + (rows["domain_a"] != rows["domain_b"])
     keys = ["class_a", "class_b", "cell", "part_a", "part_b"]
     means = rows.assign(cell=cell.astype(int)).groupby(keys)["value"].mean().reset_index()

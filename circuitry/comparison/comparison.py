@@ -23,7 +23,7 @@ from circuitry.comparison.class_table import class_by_domain
 from circuitry.comparison.compared_values import CHANCE, ComparedValues
 from circuitry.comparison.domain_means import domain_spread, part_means
 from circuitry.comparison.domain_tests import ceiling_tests, domain_tests, part_tests
-from circuitry.comparison.parts import WHOLE, PartArray, ceilings_of
+from circuitry.comparison.parts import PartArray, ceilings_of, of_whole
 from circuitry.comparison.statistics import family_of, per_domain
 from circuitry.comparison.table import both_directions, domain_matrix
 from circuitry.runs.errors import InputError
@@ -168,7 +168,7 @@ class Comparison(ComparedValues):
         """Return the mean of the values and of all that they are read against: what, value, n_images (on a side)."""
         parts, n, n_part = self._counted(self.parts), self.about.get("n"), self.about.get("n_per_part")
         one_class, two_domains = parts["class_a"] == parts["class_b"], parts["domain_a"] != parts["domain_b"]
-        between = parts["part_b"] != WHOLE
+        between = ~of_whole(parts)
         tables = (
             ("the same class in two domains", self._counted(self.values), n),
             ("the same class in two domains, parts", parts[one_class & two_domains & between], n_part),

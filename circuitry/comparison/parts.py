@@ -20,7 +20,7 @@ CEILINGS = ("class", "domain", "site", "value")
 """Columns of a table of ceilings: two parts of one class in one domain."""
 
 WHOLE = -1
-"""``part_b`` of a row that compares a part with all images of its class and domain: the upper ceiling."""
+"""Part of a row that compares a part with all images of its class and domain: the upper ceiling."""
 
 
 def parts_of_halves(halves: pd.DataFrame) -> pd.DataFrame:
@@ -52,11 +52,16 @@ def ceilings_of(parts: pd.DataFrame, *, upper: bool = False) -> pd.DataFrame:
     ``upper``: of a part with the whole, which holds it; else of a part with another, as many images on either side.
     """
     own = parts[(parts["class_a"] == parts["class_b"]) & (parts["domain_a"] == parts["domain_b"])]
-    own = own[(own["part_b"] == WHOLE) == upper].rename(columns={"class_a": "class", "domain_a": "domain"})
+    own = own[of_whole(own) == upper].rename(columns={"class_a": "class", "domain_a": "domain"})
     keys = ["class", "domain", "site"]
     means = own.groupby(keys, dropna=False, sort=False)["value"].mean().reset_index()
     sites = [site if isinstance(site, str) else None for site in means["site"]]
     return means.assign(site=pd.Series(sites, means.index, dtype=object))
+
+
+def of_whole(parts: pd.DataFrame) -> "pd.Series[bool]":
+    """Return which rows compare a part with all images."""
+    return (parts["part_a"] == WHOLE) | (parts["part_b"] == WHOLE)
 
 
 class PartArray(NamedTuple):
@@ -85,7 +90,7 @@ class PartArray(NamedTuple):
     @classmethod
     def from_table(cls, parts: pd.DataFrame) -> "PartArray":
         """Arrange the rows of one class on both sides; those of a whole and of two classes are left out."""
-        rows = parts[(parts["class_a"] == parts["class_b"]) & (parts["part_b"] != WHOLE)]
+        rows = parts[(parts["class_a"] == parts["class_b"]) & ~of_whole(parts)]
         classes, domains = sorted(set(rows["class_a"])), sorted({*rows["domain_a"], *rows["domain_b"]})
         sites = list(dict.fromkeys(site if isinstance(site, str) else None for site in rows["site"]))
         labels = sorted({*rows["part_a"], *rows["part_b"]})

@@ -63,5 +63,5 @@ def _read(path: Path, checksum: str | None, text: Collection[str]) -> pd.DataFra
     return table.assign(**numbers, site=table["site"].astype(object).replace("", None))
 
 
-def _number(value: str) -> float:
+def _number(value: str) -> int | float:
     return int(value) if value.lstrip("-").isdigit() else float(value or "nan")

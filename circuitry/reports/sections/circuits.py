@@ -19,7 +19,16 @@ from circuitry.reports.figures.heatmaps import similarity_heatmap
 from circuitry.reports.figures.lines import overlap_over_depth
 from circuitry.reports.figures.style import Mark, capitalised, domain_marks
 from circuitry.reports.page import Report
-from circuitry.reports.sections.compared import add_matrix, add_over_depth, add_summary, add_tests, measure_name
+from circuitry.reports.sections.compared import (
+    add_levels,
+    add_matrix,
+    add_over_depth,
+    add_ratios,
+    add_reading,
+    add_summary,
+    add_tests,
+    measure_name,
+)
 
 SHEET_ROWS = 20
 """Most classes on the contact sheet."""
@@ -61,12 +70,15 @@ def add_accuracy(
 def add_similarity(report: Report, comparisons: Mapping[str, Comparison], marks: Mapping[str, Mark]) -> None:
     """Add the sections on overlap over depth and on similarity between domains, from `compare_domains`."""
     report.section("How much of the circuit is shared, site by site?")
+    add_reading(report, comparisons["node_overlap"])
     add_over_depth(report, comparisons["node_overlap"], marks)
     add_sites(report, comparisons["node_overlap"].left_out)
     report.section("Which domains share their circuits?")
     for comparison in comparisons.values():
         title = f"Similarity of circuits: {measure_name(comparison.measure)}"
         add_matrix(report, comparison, marks, title=title)
+        add_ratios(report, comparison, marks, title=title)
+        add_levels(report, comparison)
     add_summary(report, list(comparisons.values()))
     add_tests(report, comparisons["edge_jaccard"])
 
