@@ -19,8 +19,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
-from circuitry.circuits.graph import AttributionGraph, Circuit, strongest_columns
+from circuitry.circuits.graph import AttributionGraph, Circuit
 from circuitry.circuits.graph_folder import GraphFolder
+from circuitry.circuits.strongest import strongest_columns
 from circuitry.runs.errors import InputError
 
 EXACT = 5

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import networkx as nx
 import numpy as np
 import pandas as pd
-from jaxtyping import Int, Shaped
 
+from circuitry.circuits.strongest import strongest_columns
 from circuitry.models.sites import INPUT
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError
@@ -79,8 +79,9 @@ class AttributionGraph:
     @property
     def title(self) -> str:
         """Class and domain, for messages."""
-        known = [name for name in (self.class_name, self.domain) if name is not None]
-        return " in ".join(known) or "a graph without a name"
+        return (
+            " in ".join(name for name in (self.class_name, self.domain) if name is not None) or "a graph without a name"
+        )
 
     @property
     def inner_sites(self) -> tuple[str, ...]:
@@ -164,10 +165,8 @@ class AttributionGraph:
 
     def __repr__(self) -> str:
         kept, units = (sum(len(by[site]) for site in self.inner_sites) for by in (self.kept_units, self.node_scores))
-        return (
-            f"AttributionGraph of {self.title}: {len(self.inner_sites)} sites, {kept} of {units} units kept, "
-            f"{_made(self)}"
-        )
+        sites = len(self.inner_sites)
+        return f"AttributionGraph of {self.title}: {sites} sites, {kept} of {units} units kept, {_made(self)}"
 
     def _repr_html_(self) -> str:
         """Show the sites as a table in a notebook."""
@@ -176,8 +175,7 @@ class AttributionGraph:
     def circuit(self, edges_per_node: int = 3, *, any_sign: bool = False) -> "Circuit":
         """Cut out the circuit: into every kept unit, the edges with the largest *signed* score; the study takes 3.
 
-        A score of zero or less says that the unit moves no farther when the upstream one goes, so it is no edge, even
-        where there are too few others; with ``any_sign``, as in the study, it is one.
+        A score of zero or less is no edge, even where others are too few, unless ``any_sign``, as in the study.
         """
         if edges_per_node < 1:
             raise InputError(f"A circuit needs at least one edge per node, but {edges_per_node} were asked for.")
@@ -302,14 +300,3 @@ def _made(graph: AttributionGraph) -> str:
 def _as_html(title: str, graph: AttributionGraph) -> str:
     table = graph.to_pandas("sites").to_html(index=False, float_format="{:.3g}".format)
     return f"<p>{html.escape(title)}</p>{table}"
-
-
-def strongest_columns(scores: Shaped[np.ndarray, "down up"], n: int) -> Int[np.ndarray, "down strongest"]:
-    """Return, for each row, the columns of its n largest scores, by sign, largest first; the first among equals."""
-    n = min(n, scores.shape[1])
-    left = np.array(scores, dtype=float)
-    rows, found = np.arange(len(left)), np.empty((len(left), n), dtype=np.int64)
-    for k in range(n):
-        found[:, k] = left.argmax(1)
-        left[rows, found[:, k]] = -np.inf
-    return found

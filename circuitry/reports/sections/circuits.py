@@ -72,7 +72,6 @@ def add_similarity(report: Report, comparisons: Mapping[str, Comparison], marks:
     report.section("How much of the circuit is shared, site by site?")
     add_reading(report, comparisons["node_overlap"])
     add_over_depth(report, comparisons["node_overlap"], marks)
-    add_sites(report, comparisons["node_overlap"].left_out)
     report.section("Which domains share their circuits?")
     for comparison in comparisons.values():
         title = f"Similarity of circuits: {measure_name(comparison.measure)}"
@@ -81,13 +80,6 @@ def add_similarity(report: Report, comparisons: Mapping[str, Comparison], marks:
         add_levels(report, comparison)
     add_summary(report, list(comparisons.values()))
     add_tests(report, comparisons["edge_jaccard"])
-
-
-def add_sites(report: Report, left_out: Mapping[str, str]) -> None:
-    """Add the sentence on sites that have no part in means over sites; nothing where all have."""
-    if left_out:
-        said = ", ".join(f"{site} ({why})" for site, why in left_out.items())
-        report.text(f"Means over sites leave out {said}: they would count a site twice, or turn on single units.")
 
 
 def add_stability(report: Report, stability: pd.DataFrame) -> None:

@@ -19,7 +19,6 @@ from circuitry.reports.sections.circuits import (
     add_circuit_pair,
     add_domain_apart,
     add_reading_guide,
-    add_sites,
     add_stability,
     comparison_report,
 )
@@ -96,14 +95,6 @@ def test_a_circuit_is_drawn_like_its_graph() -> None:
     assert drawn[0].to_json() == drawn[1].to_json()
 
 
-def test_sites_that_do_not_count_are_told() -> None:
-    report = Report("t")
-    add_sites(report, {})
-    add_sites(report, {"act1": "keeps 1 unit", "avgpool": "repeats act3"})
-    assert "leave out act1 (keeps 1 unit), avgpool (repeats act3): they would" in page_of(report)
-    assert page_of(report).count("leave out") == 1
-
-
 def test_sentences_on_stability() -> None:
     report = Report("t")
     rows = [("axe", "real", 4, 10, 0.8, 5, 0.5), ("cat", "real", 4, 10, 0.6, 5, 0.25)]
@@ -153,7 +144,7 @@ def test_the_whole_report_is_one_page_with_every_figure(tmp_path: Path) -> None:
         "How to read this",
     ]
     assert page.count("<img ") == 1
-    assert len(report.plotly_figures) == 1 + 1 + 3 + 1
+    assert len(report.plotly_figures) == 1 + 1 + 2 * 3 + 1  # each measure of all images, and over its ceiling
     assert page.count('class="plotly-graph-div"') == len(report.plotly_figures)
     assert "guessing would reach 33.3%" in page  # one of three classes
     assert "Two test images of every class in every domain." in page
@@ -170,4 +161,4 @@ def test_a_report_without_accuracies_has_no_section_on_them(tmp_path: Path) -> N
         "t", "i", comparisons(), three_domains(), DomainFolder(folder), ("axe", "real", "sketch")
     )
     assert "recognise the classes" not in report.write(tmp_path / "report.html").read_text(encoding="utf-8")
-    assert len(report.plotly_figures) == 5
+    assert len(report.plotly_figures) == 8
