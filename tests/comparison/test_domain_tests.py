@@ -43,9 +43,8 @@ def test_tests_equal_scipy_with_holm_by_hand(seed: int) -> None:
 
 
 def test_no_p_is_below_what_signs_of_classes_can_give() -> None:
-    values = {
-        (f"c{i}", *pair): v for i in range(5) for pair, v in ((("a", "b"), 0.1), (("a", "c"), 0.2), (("b", "c"), 0.9))
-    }
+    alike = {("a", "b"): 0.1, ("a", "c"): 0.2, ("b", "c"): 0.9}
+    values = {(f"c{i}", *pair): value for i in range(5) for pair, value in alike.items()}
     found = domain_tests(table(values))
     assert found["p"].tolist() == [2 / 2**5] * 3  # differences do not vary at all
     assert set(found["note"]) == {"cannot be significant with 5 classes"}
@@ -60,18 +59,12 @@ def test_parts_are_tested_on_their_means() -> None:
     by_class = np.nanmean(array.values[:, :, :, 0], (-2, -1))
     score = np.array([[np.delete(of[d], d).mean() for d in range(3)] for of in by_class])
     found = part_tests(array, draws)
-    assert found["difference"].tolist() == pytest.approx(
-        [(score[:, a] - score[:, b]).mean() for a, b in ((0, 1), (0, 2), (1, 2))]
-    )
+    differences = [score[:, a] - score[:, b] for a, b in ((0, 1), (0, 2), (1, 2))]
+    assert found["difference"].tolist() == pytest.approx([each.mean() for each in differences])
     assert found["n_classes"].tolist() == [8, 8, 8]
     # Images of different classes are different: the spread over classes is nearly all.
     width = (found["high"] - found["low"]).to_numpy()
-    student = np.array(
-        [
-            np.ptp(stats.t.interval(0.95, 7, 0, stats.sem(score[:, a] - score[:, b])))
-            for a, b in ((0, 1), (0, 2), (1, 2))
-        ]
-    )
+    student = np.array([np.ptp(stats.t.interval(0.95, 7, 0, stats.sem(each))) for each in differences])
     assert (width / student > 0.85).all()
     assert (width / student < 2).all()
 
