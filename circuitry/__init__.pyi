@@ -9,7 +9,6 @@ from . import runs as runs
 from . import training as training
 from .circuits.across_domains import compare as compare
 from .circuits.across_domains import compare_domains as compare_domains
-from .circuits.across_domains import compare_halves as compare_halves
 from .circuits.attribution import attribute as attribute
 from .circuits.extraction import extract as extract
 from .circuits.graph import AttributionGraph as AttributionGraph

@@ -4,7 +4,7 @@
 2. train a tiny CLIP on photos, cliparts, infographs, paintings, sketches and quickdraws, with a quarter of the
    classes left out of the quickdraws (compositional generalization, high diversity);
 3. measure its zero-shot accuracy per domain, held-out and seen classes apart, and what the former's mixes;
-4. find the circuit of every class in every domain, and of two halves of the images;
+4. find the circuit of every class in every domain, and of parts of the images;
 5. test them: keep only the circuit, in its own domain and in others, on images that it was not found on;
 6. compare them between domains and write tables and one HTML report.
 
@@ -105,7 +105,7 @@ def main(config: Config) -> None:
     images = DomainFolder(root, split="test")
     step("3/6 zero-shot accuracy")
     accuracy = told_apart(zero_shot_accuracy(clip, images, config.held_out))
-    step("4/6 circuits of every class in every domain, and of halves of the images")
+    step("4/6 circuits of every class in every domain, and of parts of the images")
     graphs = extract(clip, images, config.out / "circuits", n_images=config.n_circuit, seed=config.seed)
     step("5/6 do the circuits do the work?")
     study = CausalStudy(clip, images, graphs, CausalSettings(config.n_causal, config.n_causal_others))
@@ -142,7 +142,7 @@ def write_report(config: Config, study: CausalStudy, accuracy: pd.DataFrame, che
     """Compare the circuits, write tables, figures and the report, and say where they are."""
     clip, images, graphs = study.clip, study.images, study.graphs
     seen = [name for name in images.classes if name not in config.held_out]
-    comparisons = compare_domains(graphs, graphs.halves(), {"held-out": config.held_out, "seen": seen})
+    comparisons = compare_domains(graphs, {"held-out": config.held_out, "seen": seen})
     report = comparison_report(
         "Are the circuits of a small CLIP shared between styles?",
         f"A tiny CLIP was trained on drawn images of {len(images.all_classes)} things in six styles; "

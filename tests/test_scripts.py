@@ -13,17 +13,20 @@ from functools import partial
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from filelock import Timeout
 
 from circuitry import DomainFolder, GraphFolder
+from circuitry.circuits.graph_folder import FORMAT, WHOLE, graph_file
 from circuitry.data.toy.write import CLASSES as TOY_CLASSES
 from circuitry.data.toy.write import DrawingSettings, write_toy
 from circuitry.models import SparseAutoencoder, load_sae
 from circuitry.runs.command_line import run_script
 from circuitry.runs.errors import InputError
+from circuitry.runs.manifest import write_json
 from circuitry.runs.presets import with_study_defaults
 from circuitry.runs.workers import Rank, Work
 from circuitry.training import load_supervised
@@ -33,6 +36,7 @@ from circuitry.training.settings import ClipTraining, SaeTraining, SupervisedTra
 from circuitry.training.study_run import StudyRun
 from circuitry.training.supervised_model import build_classifier, write_classifier
 from circuitry.training.toy_study import TRAINING, ToySettings
+from tests.circuits.test_similarity import random_graph
 from tests.support.browser import drawn_marks, find_browser, load
 
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
@@ -181,7 +185,8 @@ def test_torchrun_and_an_array_of_jobs_leave_the_folder_of_one_process(arguments
     for name, command in ways.items():
         printed = on_one_thread([*command, *arguments, "--out", str(tmp_path / name)], tmp_path / "cache")
         assert printed.count("report: ") == 1
-    assert len(circuits(tmp_path / "one")) == 2 + 4 * (1 + 3)  # the manifest and the list of images, then the jobs
+    # The manifest and the list of images, then of each job the checksum, all, edges and two parts.
+    assert len(circuits(tmp_path / "one")) == 2 + 4 * (1 + 4)
     assert circuits(tmp_path / "torchrun") == circuits(tmp_path / "one")
     assert circuits(tmp_path / "array") == circuits(tmp_path / "one")
     logs = "".join(path.read_text() for path in (tmp_path / "array" / "jobs").glob("*.err"))
@@ -507,8 +512,38 @@ def test_many_circuits_are_compared_in_one_pass(tmp_path: Path, capsys: pytest.C
     module = script("benchmark_similarity")
     assert module.UNITS["layer1.0"] == 256
     assert sum(-(-n // 10) for site, n in module.UNITS.items() if site != "input") == 1644
-    module.main(module.Config(out=tmp_path, classes=1))
-    assert "15 pairs of circuits by 5 measures: " in capsys.readouterr().out
+    module.main(module.Config(out=tmp_path, classes=1, parts=2))
+    # 15 pairs of domains, in two orders of the parts; one pair of parts and two with the whole in each domain.
+    assert f"{15 + 15 * 2 + 6 * 3} pairs of circuits by 5 measures: " in capsys.readouterr().out
+
+
+def test_measures_are_judged_by_cases_with_a_known_answer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    module, folder = script("validate_measures"), tmp_path / "graphs"
+    jobs = [(name, domain) for name in ("axe", "cat", "fish") for domain in ("real", "sketch")]
+    for i, (name, domain) in enumerate(jobs):
+        parts: list[int | str] = [WHOLE, 0, 1]
+        for j, part in enumerate(parts):
+            made = random_graph(i // 2, name, domain, units=60)  # the same for a class, but for a little noise
+            graph = module.with_noise(made, 0.1, np.random.default_rng(10 * i + j))
+            graph.save(graph_file(folder, name, domain, part))
+    write_json(folder / "manifest.json", {"format": FORMAT, "config": {"n_parts": 2}, "jobs": jobs})
+    module.main(module.Config(circuits=folder, results=tmp_path, n_circuits=2))
+    found = pd.read_csv(tmp_path / "measures.csv").set_index(["case", "measure"])["value"]
+    assert found["fresh images", "node_overlap"] == found["another domain", "node_overlap"] == 1
+    assert found["units permuted", "node_overlap"] < 0.2
+    assert found["units permuted", "depth_bias"] == 0.5  # permuted units weigh as much
+    assert "node_overlap" in capsys.readouterr().out
+
+
+def test_a_known_share_of_units_is_permuted_and_no_noise_changes_nothing() -> None:
+    module, graph = script("validate_measures"), random_graph(0, units=60)
+    half = module.permuted_share(graph, 0.5, np.random.default_rng(0))
+    for site, scores in graph.node_scores.items():
+        assert np.mean(half.node_scores[site] == scores) == 0.5
+        assert half.node_scores[site][half.kept_units[site]].tolist() == scores[graph.kept_units[site]].tolist()
+    same = module.with_noise(graph, 0.0, np.random.default_rng(0))
+    for pair, scores in graph.edge_scores.items():
+        assert np.array_equal(same.edge_scores[pair], scores)
 
 
 def test_a_merge_with_a_base_set_is_timed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

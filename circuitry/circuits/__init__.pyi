@@ -1,8 +1,9 @@
 from .across_domains import compare as compare
 from .across_domains import compare_domains as compare_domains
-from .across_domains import compare_halves as compare_halves
+from .attribution import AttributionParts as AttributionParts
 from .attribution import attribute as attribute
-from .attribution import attribute_halves as attribute_halves
+from .attribution import attribute_parts as attribute_parts
+from .class_pass import ReadingSettings as ReadingSettings
 from .cost import count_operations as count_operations
 from .extraction import Extraction as Extraction
 from .extraction import extract as extract
@@ -25,7 +26,9 @@ from .settings import CircuitSettings as CircuitSettings
 from .similarity import Measure as Measure
 from .similarity import chance_node_overlap as chance_node_overlap
 from .similarity import chance_overlap as chance_overlap
+from .similarity import depth_bias as depth_bias
 from .similarity import edge_jaccard as edge_jaccard
+from .similarity import edge_spearman as edge_spearman
 from .similarity import node_overlap as node_overlap
 from .similarity import rank_similarity as rank_similarity
 from .similarity import wl_kernel as wl_kernel

@@ -18,7 +18,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int
 
-from circuitry.comparison.comparison import CEILINGS, CHANCE, VALUES, Comparison, class_groups
+from circuitry.comparison.compared_values import CHANCE, VALUES, class_groups
+from circuitry.comparison.comparison import Comparison
+from circuitry.comparison.parts import CEILINGS, parts_of_halves
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError
 
@@ -133,9 +135,8 @@ def compare_features(
     return Comparison(
         "feature_sharing",
         pd.DataFrame(values, columns=list(VALUES)),
-        pd.DataFrame(halves, columns=list(CEILINGS)),
+        parts_of_halves(pd.DataFrame(halves, columns=list(CEILINGS))),
         pd.DataFrame(chance, columns=list(CHANCE)),
-        pd.DataFrame(_other_classes(tops, features.n_features), columns=list(VALUES)),
         groups=class_groups((name for name, _ in cells), groups),
         chance_of="random features",
         about={"n_images": len(features.images), "n_features": features.n_features},

@@ -25,7 +25,7 @@ from sklearn.model_selection import LeaveOneGroupOut, StratifiedKFold, cross_val
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from circuitry.comparison.statistics import bootstrap_mean
+from circuitry.comparison.statistics import mean_interval
 from circuitry.runs.errors import InputError
 
 PENALTIES = tuple(10.0**k for k in range(-1, 6))
@@ -155,7 +155,7 @@ def probe_sites(
             sites.append((site, target, *interval, chance_accuracy(labels), len(x)))
         by_domain = probe_left_out(x, classes, domains)
         chance = chance_accuracy(classes)
-        interval = bootstrap_mean(np.array(list(by_domain.values())), seed=seed)
+        interval = mean_interval(np.array(list(by_domain.values())))
         sites.append((site, TARGETS[2], *interval, chance, len(x)))
         left_out += [(site, name, value, chance, list(domains).count(name)) for name, value in by_domain.items()]
     return SiteProbes(

@@ -15,7 +15,9 @@ import pandas as pd
 from jaxtyping import Float
 from sklearn.metrics import silhouette_samples
 
-from circuitry.comparison.comparison import CEILINGS, VALUES, Comparison, class_groups
+from circuitry.comparison.compared_values import VALUES, class_groups
+from circuitry.comparison.comparison import Comparison
+from circuitry.comparison.parts import CEILINGS, parts_of_halves
 from circuitry.representations.embedding_set import Embeddings
 from circuitry.representations.probes import probe_accuracy
 from circuitry.runs.errors import InputError
@@ -87,7 +89,7 @@ def compare_distances(
     return Comparison(
         f"{measure}_distance",
         values,
-        half_distances(images, measure, splits=splits, seed=seed),
+        parts_of_halves(half_distances(images, measure, splits=splits, seed=seed)),
         groups=class_groups(images.class_name.tolist(), groups),
         alike=False,
         about={"n_images": len(images), "splits": splits, "seed": seed},

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from circuitry.comparison.statistics import bootstrap_mean
+from circuitry.comparison.statistics import mean_interval
 from circuitry.comparison.table import both_directions
 from circuitry.representations.embedding_set import Embeddings
 from circuitry.representations.separation import (
@@ -76,7 +76,7 @@ def summarise(measures: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     rows = []
     for key, part in measures.groupby(["measure", "model", "domain"], sort=False):
         values = part.groupby("class", dropna=False)["value"].mean().to_numpy(dtype=float)
-        rows.append((*key, *bootstrap_mean(values, seed=seed), part["class"].nunique(), part["seed"].nunique()))
+        rows.append((*key, *mean_interval(values), part["class"].nunique(), part["seed"].nunique()))
     columns = ["measure", "model", "domain", "value", "low", "high", "n_classes", "n_seeds"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -103,5 +103,5 @@ def differences(measures: pd.DataFrame, a: str, b: str, *, seed: int = 0) -> pd.
         by_model = part.groupby(["class", "model"], dropna=False)["value"].mean().unstack()
         if {a, b} <= set(by_model.columns):
             change = (by_model[b] - by_model[a]).dropna().to_numpy(dtype=float)
-            rows.append((*key, *bootstrap_mean(change, seed=seed), part["class"].nunique()))
+            rows.append((*key, *mean_interval(change), part["class"].nunique()))
     return pd.DataFrame(rows, columns=["measure", "domain", "difference", "low", "high", "n_classes"])

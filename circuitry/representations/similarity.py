@@ -13,7 +13,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from circuitry.comparison.comparison import CEILINGS, Comparison
+from circuitry.comparison.comparison import Comparison
+from circuitry.comparison.parts import CEILINGS, parts_of_halves
 from circuitry.comparison.statistics import jackknife_interval
 from circuitry.representations.grams import Grams
 from circuitry.representations.kernel_alignment import FEWEST, KERNELS, Alignment, kernel_matrix
@@ -44,7 +45,7 @@ class RepresentationSimilarity(NamedTuple):
             found[kernel] = Comparison(
                 f"cka_{kernel}",
                 pairs,
-                own,
+                parts_of_halves(own),
                 domains.groupby("site", sort=False)["null_mean"].mean().rename("value").reset_index(),
                 intervals=domains.drop(columns="class"),
                 chance_of="permuted classes",

@@ -159,8 +159,8 @@ def test_distances_are_compared_with_those_of_halves(measure: str) -> None:
     pd.testing.assert_frame_equal(found.values, class_distances(data, measure))
     halves = half_distances(data, measure, splits=4, seed=5)
     pd.testing.assert_frame_equal(found.ceilings, halves)
-    pd.testing.assert_frame_equal(found.matrix(), domain_matrix(class_distances(data, measure), halves))
-    pd.testing.assert_frame_equal(found.over_depth(), per_domain(class_distances(data, measure), seed=5))
+    pd.testing.assert_frame_equal(found.matrix(), domain_matrix(class_distances(data, measure)))
+    pd.testing.assert_frame_equal(found.over_depth(), per_domain(class_distances(data, measure)))
     assert found.groups == {"all": ("c0", "c1"), "one": ("c1",)}
 
 

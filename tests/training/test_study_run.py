@@ -66,7 +66,7 @@ def test_what_the_json_tells_wins_over_what_follows_from_the_settings(
     found = recorded(images, tmp_path, HALF, SupervisedTraining(model="RN50"), **told)
     assert found is not None
     assert (found.setting, found.test_domain, found.held_out, found.base) == ("cg-low", "sketch", ("car",), "cc12m")
-    assert (found.supervised, found.model, found.sketches, found.captions) == (True, "RN50", "none", "generated")
+    assert (found.supervised, found.model, found.sketches, found.captions) == (True, "RN50", "none", "standard")
 
 
 def test_photographs_alone_have_no_test_domain(images: tuple[ImageRecord, ...], tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def sentences(report: Report, path: Path) -> str:
 def test_lines_of_cka_are_the_domains_with_ceiling_and_null() -> None:
     figure = cka_over_depth(similarity().domains, ceilings(), kernel="rbf")
     assert line(figure, "clipart") == pytest.approx([0.35, 0.75])
-    assert line(figure, "split-half ceiling") == pytest.approx([0.6, 0.8])
+    assert line(figure, "ceiling") == pytest.approx([0.6, 0.8])
     assert line(figure, "permuted classes") == pytest.approx([0.01, 0.01])
     assert list(figure.layout.xaxis.ticktext) == list(SITES)
     assert line(cka_over_depth(similarity().domains), "clipart") == pytest.approx([0.3, 0.7])
@@ -134,7 +134,7 @@ def test_the_section_on_cka_says_what_its_tables_say(tmp_path: Path) -> None:
     # Linear means over domains: (0.3 + 0.15 + 0.25) / 3 and (0.7 + 0.4 + 0.6) / 3.
     assert "Mean CKA, linear kernel of each domain with the other domains, over up to 7 classes" in text
     assert "largest at act1 (0.57) and smallest at layer1.0 (0.23). real has the lowest at 2 of 2 sites" in text
-    assert "halves of the same images reach 0.60 to 0.80 (dashed), permuted classes 0.01 to 0.01 (dotted)" in text
+    assert "parts of the same images reach 0.60 to 0.80 (dashed), permuted classes 0.01 to 0.01 (dotted)" in text
     assert "83% of all pairs and sites have p of at most 0.05" in text
     assert "The most alike are clipart and sketch (0.900), the least alike real and sketch (0.300)" in text
     assert "clipart is the most alike (0.700 [0.600, 0.800]) and real the least (0.400 [0.300, 0.500])" in text
