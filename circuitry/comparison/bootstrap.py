@@ -145,13 +145,15 @@ def dual_bootstrap(
         _variance(statistic(resampled_means(values, *weights)))
         for weights in ((draws.classes, draws.parts), (draws.classes, every_part), (every_class, draws.parts))
     )
-    classes, parts = draws.class_inflation * by_class, draws.part_inflation * by_part
     n_units, n_parts = draws.n_units, values.shape[-1]
-    if np.isinf(draws.part_inflation):  # of a single class, too, nothing is known then
-        variance = classes if n_units > 1 else np.full_like(by_class, np.nan)
-        return Spread(value, variance, np.full_like(variance, n_units - 1))
+    if np.isinf(draws.part_inflation) and n_units < 2:
+        unknown = np.full_like(by_class, np.nan)
+        return Spread(value, unknown, unknown)
+    if np.isinf(draws.part_inflation):
+        return Spread(value, draws.class_inflation * by_class, np.full_like(by_class, n_units - 1))
     if n_units < 2:
-        return Spread(value, parts, np.full_like(parts, n_parts - 1))
+        return Spread(value, draws.part_inflation * by_part, np.full_like(by_part, n_parts - 1))
+    classes = draws.class_inflation * by_class
     variance = dual_variance(both, by_class, by_part, draws.class_inflation, draws.part_inflation)
     squares = np.square(classes) / (n_units - 1) + np.square(variance - classes) / (n_parts - 1)
     least = np.full_like(variance, min(n_units, n_parts) - 1)

@@ -31,7 +31,7 @@ def compare_models(comparisons: Sequence[Comparison], group: str = "all") -> pd.
         Columns `OVER_MODELS`; difference is the mean of domain_a minus domain_b.
 
     Raises:
-        InputError: for fewer than two comparisons, or those of different measures.
+        InputError: for fewer than two comparisons, those of different measures, or an unknown group.
 
     Example:
         >>> compare_models([Comparison.load(run / "node_overlap") for run in runs])
@@ -42,10 +42,13 @@ def compare_models(comparisons: Sequence[Comparison], group: str = "all") -> pd.
             "Tests over models need comparisons of two or more trained models by one measure, but "
             f"{len(comparisons)} by {', '.join(measures) or 'none'} were given."
         )
-    scores = pd.DataFrame(
-        [one.summary().query("group == @group").set_index("domain")["value"] for one in comparisons]
-    ).astype(float)
+    scores = pd.DataFrame([_means(one, group) for one in comparisons]).astype(float)
     return model_tests(scores)
+
+
+def _means(comparison: Comparison, group: str) -> pd.Series:
+    summary = comparison.among(group).summary()
+    return summary[summary["group"] == "all"].set_index("domain")["value"]
 
 
 def model_tests(scores: pd.DataFrame) -> pd.DataFrame:

@@ -153,7 +153,7 @@ def test_with_parts_everything_is_read_against_the_ceiling() -> None:
     found = similarities()
     matrix, ratios = found.matrix(normalise=True), found.ratios().set_index(["domain_a", "domain_b"])
     assert np.isnan(np.diag(matrix)).all()
-    for (a, b), row in ratios.iterrows():
+    for (a, b), (_, row) in zip([("d0", "d1"), ("d0", "d2"), ("d1", "d2")], ratios.iterrows(), strict=True):
         assert matrix.loc[a, b] == matrix.loc[b, a] == pytest.approx(row["value"])
         assert found.parts_matrix().loc[a, b] == pytest.approx(row["similarity"])
         assert found.parts_matrix().loc[a, a] == pytest.approx(row["ceiling_a"])
@@ -215,7 +215,8 @@ def test_tables_come_back_from_their_files(tmp_path: Path) -> None:
     for name, table in tables.items():
         if not {"note", "about"} & set(table):  # an empty word is read as missing
             read = pd.read_csv(tmp_path / f"{name}.csv")
-            pd.testing.assert_frame_equal(read[list(table)], table, check_dtype=False, rtol=1e-5)
+            known = table.dropna(axis=1, how="all")  # no site, no number of images
+            pd.testing.assert_frame_equal(read[list(known)], known, check_dtype=False, rtol=1e-5)
     assert set(replace(comparison((None,)), measure="x").tables()) == {"chance_x", *(f"x{kind}" for kind in kinds)}
 
 

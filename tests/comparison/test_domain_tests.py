@@ -48,7 +48,7 @@ def test_no_p_is_below_what_signs_of_classes_can_give() -> None:
     found = domain_tests(table(values))
     assert found["p"].tolist() == [2 / 2**5] * 3  # differences do not vary at all
     assert set(found["note"]) == {"cannot be significant with 5 classes"}
-    more = domain_tests(table({(f"{c}{i}", *pair): v for i in "xy" for (c, *pair), v in values.items()}))
+    more = domain_tests(table({(f"{c}{i}", a, b): v for i in "xy" for (c, a, b), v in values.items()}))
     assert more["p_holm"].tolist() == [3 * 2 / 2**10] * 3
     assert set(more["note"]) == {""}
 

@@ -189,7 +189,7 @@ def add_levels(report: Report, comparison: Comparison) -> None:
     """Add the table of what the values are read against, and that of class by domain where there are parts."""
     name, table = measure_name(comparison.measure), comparison.class_by_domain()
     report.table(comparison.levels(), f"What {name} is read against; means over classes and domains.")
-    if table.empty:
+    if table["p"].isna().all():
         return
     table = table.assign(value=with_intervals(table)).drop(columns=["low", "high"])
     effects = table["p"].notna()

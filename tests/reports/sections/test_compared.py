@@ -180,7 +180,7 @@ def test_circuits_are_shown_by_every_measure(tmp_path: Path) -> None:
     kernel = replace(edges(), measure="wl_kernel")
     add_similarity(report, {"node_overlap": overlap(), "edge_jaccard": edges(), "wl_kernel": kernel}, MARKS)
     found = captions(report, tmp_path)
-    assert len(found) == 1 + 3 + 2
+    assert len(found) == 1 + 3 * 2 + 2  # depth; matrix and levels of each; summary and tests
     assert len(report.plotly_figures) == 4
     assert "edge Jaccard index of one domain" in found[-1]
 
