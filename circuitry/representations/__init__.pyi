@@ -1,11 +1,12 @@
 from .embedding_set import Embeddings as Embeddings
 from .embeddings import embed_images as embed_images
 from .embeddings import embed_texts as embed_texts
+from .feature_sharing import chance_share as chance_share
+from .feature_sharing import compare_feature_parts as compare_feature_parts
+from .feature_sharing import compare_features as compare_features
+from .feature_sharing import feature_share as feature_share
 from .features import ImageFeatures as ImageFeatures
-from .features import chance_share as chance_share
-from .features import compare_features as compare_features
 from .features import feature_frequency as feature_frequency
-from .features import feature_share as feature_share
 from .features import feature_summary as feature_summary
 from .features import top_images as top_images
 from .grams import read_representations as read_representations

@@ -16,7 +16,8 @@ from circuitry.reports.figures.style import domain_marks
 from circuitry.reports.page import Report
 from circuitry.reports.sections.features import add_features, add_sharing, feature_table
 from circuitry.representations import ImageFeatures, default_vocabulary, extract_features, image_features, name_features
-from circuitry.representations.features import compare_features, top_images
+from circuitry.representations.feature_sharing import compare_features
+from circuitry.representations.features import top_images
 from circuitry.runs.workers import Rank, Work
 from tests.support.tiny_clip import Tiny
 
