@@ -17,6 +17,7 @@ from .probes import probe_left_out as probe_left_out
 from .probes import probe_sites as probe_sites
 from .projection import EmbeddingMap as EmbeddingMap
 from .projection import embedding_map as embedding_map
+from .separation import compare_distance_parts as compare_distance_parts
 from .separation import compare_distances as compare_distances
 from .separation import domain_probe as domain_probe
 from .separation import mean_distances as mean_distances

@@ -32,6 +32,10 @@ TOPS = (5, 10, 15, 20)
 NONE = -1
 """Stands where an image or a top has no further feature."""
 
+WEAK_COSINE, WEAK_LEAD = 0.2, 0.02
+"""A name is weak below this cosine, or with a smaller lead over the next word. Images and texts lie apart in CLIP's
+space, so that even good names have cosines of .2 to .5."""
+
 Ranking = Literal["activation", "study"]
 """What comes first of features that equally many images name; see the module's description."""
 

@@ -22,6 +22,8 @@ PARTS = ("class_a", "class_b", "domain_a", "domain_b", "part_a", "part_b", "site
 """Columns of a table of parts."""
 OTHERS = 3
 """Other classes that each class is compared with."""
+WHOLE = -1
+"""The part that is all images of a class and domain; other parts of the same images are compared with it."""
 
 Cell = tuple[str, str, int]
 """Class, domain and part."""
@@ -31,7 +33,7 @@ _Rows = Int[np.ndarray, " pairs"]
 def cut_images(
     images: pd.DataFrame, n_parts: int = DEFAULT_PARTS, key: ItemKey | None = None
 ) -> dict[Cell, Int[np.ndarray, " rows"]]:
-    """Return the rows of every class, domain and part that has images, in sorted order.
+    """Return the rows of every class, domain and part that has images, `WHOLE` included, in sorted order.
 
     Args:
         images: Columns relative (path below the root), domain, class.
@@ -44,6 +46,7 @@ def cut_images(
         for (name, domain), rows in groups.items()
     }
     for (name, domain), numbers in part_numbers(records, n_parts, key).items():
+        cells[name, domain, WHOLE] = groups[name, domain]
         for part in range(n_parts):
             cells[name, domain, part] = groups[name, domain][numbers == part]
     return {cell: rows for cell, rows in sorted(cells.items()) if len(rows)}
@@ -67,18 +70,19 @@ def compare_parts(
         seed: Seed of that choice, which depends on the classes alone.
 
     Returns:
-        The columns `PARTS`. Of a class in one domain each two parts once, else in both orders.
+        The columns `PARTS`. Of a class in one domain each two parts once, and each part with `WHOLE` (``part_b``) where
+        that is a cell; else both orders of two parts.
     """
     place = {cell: i for i, cell in enumerate(cells)}
     classes = sorted({name for name, _, _ in cells})
     domains = sorted({domain for _, domain, _ in cells})
-    parts = sorted({part for _, _, part in cells})
+    parts = sorted({part for _, _, part in cells} - {WHOLE})
     rows = []
     for name in classes:
         for other in (name, *_others(name, classes, n_others, seed)):
             for a, b in combinations_with_replacement(domains, 2):
-                once = name == other and a == b
-                for p, q in combinations(parts, 2) if once else permutations(parts, 2):
+                own = [*combinations(parts, 2), *((part, WHOLE) for part in parts)]
+                for p, q in own if name == other and a == b else permutations(parts, 2):
                     if (name, a, p) in place and (other, b, q) in place:
                         rows.append((name, other, a, b, p, q, site, place[name, a, p], place[other, b, q]))
     table = pd.DataFrame(rows, columns=[*PARTS[:-1], "i", "j"])
@@ -87,8 +91,9 @@ def compare_parts(
 
 
 def part_ceilings(parts: pd.DataFrame) -> pd.DataFrame:
-    """Return the mean over parts of each class with itself in each domain: the columns `CEILINGS`."""
-    own = parts[(parts["class_a"] == parts["class_b"]) & (parts["domain_a"] == parts["domain_b"])]
+    """Return the mean over two parts of each class in each domain: the columns `CEILINGS`."""
+    same = (parts["class_a"] == parts["class_b"]) & (parts["domain_a"] == parts["domain_b"])
+    own = parts[same & (parts["part_b"] != WHOLE)]
     means = own.groupby(["class_a", "domain_a", "site"], dropna=False, sort=False)["value"].mean().reset_index()
     named = means.rename(columns={"class_a": "class", "domain_a": "domain"})
     return named.assign(site=named["site"].astype(object).where(named["site"].notna(), None))[list(CEILINGS)]

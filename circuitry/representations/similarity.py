@@ -19,7 +19,7 @@ from circuitry.comparison.comparison import CEILINGS, Comparison
 from circuitry.comparison.statistics import jackknife_interval
 from circuitry.representations.grams import DomainRepresentation, Grams
 from circuitry.representations.kernel_alignment import FEWEST, KERNELS, Alignment, kernel_matrix
-from circuitry.representations.parts import compare_parts, part_ceilings
+from circuitry.representations.parts import WHOLE, compare_parts, part_ceilings
 from circuitry.runs.errors import InputError
 
 ALL = "all"
@@ -146,8 +146,8 @@ def compare_representation_parts(
     Raises:
         InputError: as `compare_representations`.
     """
-    cells = [(ALL, one.grams.domain, part) for one in domains for part in range(len(one.parts))]
-    grams = [part if classes is None else part.only(classes) for one in domains for part in one.parts]
+    cells = [(ALL, one.grams.domain, part) for one in domains for part in (WHOLE, *range(len(one.parts)))]
+    grams = [part if classes is None else part.only(classes) for one in domains for part in (one.grams, *one.parts)]
     tables, without = [], []
     for site in _common_sites(grams):
         for kernel in kernels:
@@ -155,7 +155,8 @@ def compare_representation_parts(
             table = compare_parts(cells, found.compare, site=site).assign(kernel=kernel)
             tables.append(table)
             # One row for each pair of parts, in their order, and one column for each class.
-            means = pd.concat([pd.DataFrame(found.without), table], axis=1).groupby(["domain_a", "domain_b"])
+            without_one = pd.concat([pd.DataFrame(found.without), table], axis=1)
+            means = without_one[table["part_b"] != WHOLE].groupby(["domain_a", "domain_b"])
             left = means[list(found.names)].mean().rename_axis(columns="class").stack().rename("value").reset_index()
             without.append(left.assign(kernel=kernel, site=site))
     columns = ["kernel", "class", "domain_a", "domain_b", "site", "value"]

@@ -24,7 +24,7 @@ from circuitry.representations import (
     top_images,
 )
 from circuitry.representations.features import TOPS, least_shared, most_shared
-from circuitry.representations.parts import PARTS, cut_images
+from circuitry.representations.parts import PARTS, WHOLE, cut_images
 
 Named = tuple[str, str, Sequence[int], Sequence[float]]
 
@@ -165,7 +165,9 @@ def test_parts_are_compared_with_other_parts_of_every_domain() -> None:
     assert tuple(table) == PARTS
     same = table["class_a"] == table["class_b"]
     # Of the last class a domain is missing; parts of a class in a domain count once, all others in both orders.
-    assert same.sum() == 8 + 2 * (3 + 3 + 1)
+    whole = table["part_b"] == WHOLE
+    assert (same & ~whole).sum() == 8 + 2 * (3 + 3 + 1)
+    assert whole.sum() == 8 * 2  # each part with all of its images
     assert (table["part_a"] != table["part_b"]).all()
     for row in table.itertuples():
         a = features.ranked(cells[row.class_a, row.domain_a, row.part_a])
@@ -173,7 +175,7 @@ def test_parts_are_compared_with_other_parts_of_every_domain() -> None:
         assert row.value == pytest.approx(feature_share(a, b))
     assert set(table[~same].groupby("class_a")["class_b"].nunique()) == {1}
     ceilings = compare_features(features, n_parts=2).ceilings.set_index(["class", "domain"])["value"]
-    own = table[same & (table["domain_a"] == table["domain_b"])].set_index(["class_a", "domain_a"])["value"]
+    own = table[same & ~whole & (table["domain_a"] == table["domain_b"])].set_index(["class_a", "domain_a"])["value"]
     assert ceilings.to_dict() == pytest.approx(own.to_dict())
     assert compare_features(features_of([("cat", "real", [1], [1]), ("cat", "ink", [1], [1])])).ceilings.empty
 
