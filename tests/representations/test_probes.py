@@ -133,10 +133,10 @@ def test_an_item_is_never_trained_on_and_tested() -> None:
     # A classifier that has seen the other image of an item knows its class; there is nothing else to be read off.
     x, labels, domains, items = paired(0)
     assert probe_accuracy(x, labels, penalties=[0.1]).mean() > 0.8
-    assert probe_accuracy(x, labels, items, penalties=[0.1]).mean() == pytest.approx(1 / 3, abs=0.12)
+    assert probe_accuracy(x, labels, items, penalties=[0.1]).mean() < 0.45  # guessing: a third
     assert min(probe_left_out(x, labels, domains, penalties=[0.1]).values()) > 0.9
     apart = probe_left_out(x, labels, domains, items, penalties=[0.1])
-    assert list(apart.values()) == pytest.approx([1 / 3, 1 / 3], abs=0.15)
+    assert max(apart.values()) < 0.45
     found = probe_sites({"a": x}, labels, domains, items)
     assert found.left_out["value"].tolist() == list(probe_left_out(x, labels, domains, items).values())
     assert found.sites["value"][0] == probe_accuracy(x, labels, items).mean()
