@@ -421,19 +421,34 @@ def test_representations_are_compared_and_drawn(quickstart: Path) -> None:
         data=run / "toy",
         sites=("layer3.0", "attnpool"),
         n_images=4,
+        parts=2,
+        apart="quickdraw",
         permutations=20,
         folds=2,
         out=out,
         results=out / "results",
     )
     module.main(config)
-    assert_drawn(out / "report.html", figures=4)
+    assert_drawn(out / "report.html", figures=6)
     committed = {path.name for path in (out / "results").iterdir()}
-    names = ("cka", "cka_over_depth", "cka_ceilings", "probes", "probes_left_out")
+    names = ("cka", "cka_over_depth", "cka_apart", "cka_ceilings", "probes", "probes_left_out")
     assert committed == {*(f"{name}.csv" for name in names), "provenance.json"}
     for name in ("cka_over_depth", "probes_over_depth"):
         figure = runpy.run_path(str(FIGURES / f"{name}.py"))["figure"](out / "results")
         assert len(figure.data) > 0
+
+
+def test_groups_of_classes_for_cka_are_those_held_out_and_the_others() -> None:
+    module, classes = script("representations"), [f"class_{i}" for i in range(9)]
+    held_out = ("Class 0", "class-3", "class_5", "class_8")
+    groups = module.class_groups_of(module.Config(held_out=held_out), classes)
+    assert groups["held-out"] == ("class_0", "class_3", "class_5", "class_8")
+    assert groups["seen"] == ("class_1", "class_2", "class_4", "class_6", "class_7")
+    assert groups["all"] == tuple(classes)
+    with pytest.raises(InputError, match="at least 4 classes, but the group 'held-out' has 1: give more --held-out"):
+        module.class_groups_of(module.Config(held_out=("class_1",)), classes)
+    with pytest.raises(InputError, match="axe"):
+        module.class_groups_of(module.Config.study(), classes)
 
 
 def test_too_few_classes_for_cka_are_told_before_the_model_is_loaded(tmp_path: Path) -> None:
