@@ -44,9 +44,8 @@ from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.presets import StudySettings
 from circuitry.runs.provenance import versions
 from circuitry.runs.workers import Work, WorkSettings
-from circuitry.training import train_sae_on_images
+from circuitry.training import StudyRun, train_sae_on_images
 from circuitry.training.settings import SaeTraining
-from circuitry.training.study import RUN_FILE, StudyRun
 
 SMALL_TABLES = tuple(f"feature_sharing_{name}" for name in ("matrix", "levels", "summary", "paired_tests"))
 """Tables that are small enough to be committed."""
@@ -129,7 +128,7 @@ def trained_on(config: Config) -> dict[str, object] | None:
     checkpoint = config.weights_file
     if checkpoint is None:
         return None
-    folders = [folder for folder in checkpoint.parents if (folder / RUN_FILE).is_file()]
+    folders = [folder for folder in checkpoint.parents if (folder / "run.json").is_file()]
     return {**asdict(StudyRun.read(folders[0])), "folder": folders[0].name} if folders else None
 
 

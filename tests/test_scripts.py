@@ -2,6 +2,7 @@
 
 import csv
 import importlib.util
+import json
 import logging
 import os
 import runpy
@@ -395,7 +396,14 @@ def test_a_sparse_autoencoder_is_trained_and_measured(
 def test_shared_features_are_found_and_drawn(quickstart: Path, model_of_the_quickstart: dict[str, object]) -> None:
     module = script("shared_features")
     out = quickstart / "shared_features"
-    module.main(module.Config(**model_of_the_quickstart, steps=5, out=out, results=out / "results"))
+    config = module.Config(**model_of_the_quickstart, steps=5, held_out=("Key",), out=out, results=out / "results")
+    module.main(config)
+    summary = pd.read_csv(out / "results" / "feature_sharing_summary.csv")
+    assert set(summary["group"]) == {"all", "held-out"}
+    assert module.trained_on(config) is None
+    StudyRun(config.checkpoint.parents[1], "rn-tiny", "cg-low", "quickdraw", ("key",)).write()
+    assert module.trained_on(config)["setting"] == "cg-low"
+    (config.checkpoint.parents[1] / "run.json").unlink()
     assert_drawn(out / "report.html", figures=1)
     names = set(pd.read_csv(out / "tables" / "features.csv")["name"])
     toy = DomainFolder(quickstart / "run" / "toy")
@@ -410,6 +418,41 @@ def test_shared_features_are_found_and_drawn(quickstart: Path, model_of_the_quic
     assert not (out / "again" / "sae.safetensors").exists()
     with pytest.raises(InputError, match="There is no vocabulary"):
         module.words(module.Config(vocabulary=quickstart / "none.txt"), toy)
+
+
+def test_sharing_is_set_side_by_side_over_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    module = script("sharing_over_settings")
+
+    def results(name: str, setting: str | None, seed: int, sketch: float) -> str:
+        folder = tmp_path / name
+        folder.mkdir()
+        rows = [(g, d, v, v - 0.1, v + 0.1, 4) for g in ("all", "held-out") for d, v in (("real", 0.5), ("sketch", sketch))]
+        columns = ["group", "domain", "value", "low", "high", "n_classes"]
+        pd.DataFrame(rows, columns=columns).to_csv(folder / "feature_sharing_summary.csv", index=False)
+        run = {"model": "RN50", "setting": setting, "test_domain": "sketch", "seed": seed}
+        about = {"model": "RN50", "trained_on": None if setting is None else run}
+        (folder / "provenance.json").write_text(json.dumps(about))
+        return str(folder)
+
+    low = [results(f"low{seed}", "cg-low", seed, value) for seed, value in enumerate((0.1, 0.3, 0.6))]
+    high, other = results("high", "cg-high", 0, 0.4), results("other", None, 0, 0.2)
+    folders = (*low, high, f"openai={other}")
+    module.main(module.Config(results=folders, test_domain="real", out=tmp_path / "out"))
+    table = pd.read_csv(tmp_path / "out" / "tables" / "sharing_over_settings.csv").set_index("setting")
+    assert table.index.tolist() == ["cg-low", "cg-high", "openai"]
+    assert table["test_domain"].tolist() == ["sketch", "sketch", "real"]
+    assert table["score"].tolist() == pytest.approx([1 / 3, 0.4, 0.5])
+    assert table["deviation"]["cg-low"] == pytest.approx(((0.7 / 3) ** 2 + (0.1 / 3) ** 2 + (0.8 / 3) ** 2) ** 0.5 / 2**0.5)
+    assert table[["lowest", "models"]].to_numpy().tolist() == [[2, 3], [1, 1], [0, 1]]
+    assert "cg-high" in capsys.readouterr().out
+    for wrong, message in (
+        ((), "Expected folders of results of shared_features.py, but none was given"),
+        ((str(tmp_path),), "holds no results of shared_features.py: give the folder"),
+        ((other,), "does not say which setting and test domain its model was trained for: give it as name="),
+        ((f"x={other}",), "has no score of 'ink' for the group 'held-out'; it has the domains real, sketch and the groups"),
+    ):
+        with pytest.raises(InputError, match=message):
+            module.main(module.Config(results=wrong, test_domain="ink" if wrong and "=" in wrong[0] else None))
 
 
 @needs_browser
