@@ -196,7 +196,9 @@ def write(config: Config, compared: ComparedModels, found: dict[tuple[str, int],
     measures = gather({key: one.measures for key, one in found.items()})
     names = list(dict.fromkeys(name for name, _ in found))
     distances = {
-        name: [over_seeds(list(of)) for of in zip(*(one.distances for (n, _), one in found.items() if n == name))]
+        name: [
+            over_seeds([one.distances[i] for (n, _), one in found.items() if n == name]) for i in range(len(DISTANCES))
+        ]
         for name in names
     }
     flat = [(name, one) for name, of_model in distances.items() for one in of_model]
@@ -258,7 +260,8 @@ def over_seeds(distances: list[Comparison]) -> Comparison:
 def joined(tables: Iterator[tuple[str, str, pd.DataFrame]]) -> pd.DataFrame:
     """Put tables of (model, measure) under each other, without the site: there is but one."""
     parts = [
-        table.drop(columns="site", errors="ignore").assign(model=name, measure=measure) for name, measure, table in tables
+        table.drop(columns="site", errors="ignore").assign(model=name, measure=measure)
+        for name, measure, table in tables
     ]
     return pd.concat(parts, ignore_index=True)
 

@@ -1,8 +1,9 @@
 """Do domains share a representation, and where in the encoder? CKA between domains and linear probes at every site.
 
 At every site: are the classes arranged alike in two domains (CKA of class means, linear and rbf kernel, without bias;
-for all classes, and for those that were held out of training and the others)? Can the domain be read off by a linear classifier, can the class, and can the class by a classifier that has not seen
-the domain? Read against two parts of the same images, permuted classes, and guessing.
+of all classes, and of those that were held out of training and the others)? Can the domain be read off by a linear
+classifier, can the class, and can the class by a classifier that has not seen the domain? Read against two parts of the
+same images, permuted classes, and guessing.
 
 Representations are shared if with depth CKA comes near that of parts, the domain fades, and classes are read off
 across domains as well as within them. It is refuted by a CKA near that of permuted classes at the last sites, or by
@@ -61,7 +62,7 @@ class Config(ModelSettings, WorkSettings, StudySettings):
     n_images: int | None = 20
     """Images per class and domain, at random by --seed; all where there are fewer, or with None."""
     positions: Positions = "averaged"
-    """Features of CKA: each unit averaged over positions, as in the study, or all positions of all units (flattened)."""
+    """Features of CKA: each unit averaged over positions, as in the study, or all positions of all (flattened)."""
     parts: int = DEFAULT_PARTS
     """Parts of the images of a class in a domain, cut by item, whose CKA with each other is the ceiling."""
     held_out: tuple[str, ...] = ()

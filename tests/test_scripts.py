@@ -426,7 +426,9 @@ def test_sharing_is_set_side_by_side_over_settings(tmp_path: Path, capsys: pytes
     def results(name: str, setting: str | None, seed: int, sketch: float) -> str:
         folder = tmp_path / name
         folder.mkdir()
-        rows = [(g, d, v, v - 0.1, v + 0.1, 4) for g in ("all", "held-out") for d, v in (("real", 0.5), ("sketch", sketch))]
+        rows = [
+            (g, d, v, v - 0.1, v + 0.1, 4) for g in ("all", "held-out") for d, v in (("real", 0.5), ("sketch", sketch))
+        ]
         columns = ["group", "domain", "value", "low", "high", "n_classes"]
         pd.DataFrame(rows, columns=columns).to_csv(folder / "feature_sharing_summary.csv", index=False)
         run = {"model": "RN50", "setting": setting, "test_domain": "sketch", "seed": seed}
@@ -442,14 +444,19 @@ def test_sharing_is_set_side_by_side_over_settings(tmp_path: Path, capsys: pytes
     assert table.index.tolist() == ["cg-low", "cg-high", "openai"]
     assert table["test_domain"].tolist() == ["sketch", "sketch", "real"]
     assert table["score"].tolist() == pytest.approx([1 / 3, 0.4, 0.5])
-    assert table["deviation"]["cg-low"] == pytest.approx(((0.7 / 3) ** 2 + (0.1 / 3) ** 2 + (0.8 / 3) ** 2) ** 0.5 / 2**0.5)
+    assert table["deviation"]["cg-low"] == pytest.approx(
+        ((0.7 / 3) ** 2 + (0.1 / 3) ** 2 + (0.8 / 3) ** 2) ** 0.5 / 2**0.5
+    )
     assert table[["lowest", "models"]].to_numpy().tolist() == [[2, 3], [1, 1], [0, 1]]
     assert "cg-high" in capsys.readouterr().out
     for wrong, message in (
         ((), "Expected folders of results of shared_features.py, but none was given"),
         ((str(tmp_path),), "holds no results of shared_features.py: give the folder"),
         ((other,), "does not say which setting and test domain its model was trained for: give it as name="),
-        ((f"x={other}",), "has no score of 'ink' for the group 'held-out'; it has the domains real, sketch and the groups"),
+        (
+            (f"x={other}",),
+            "has no score of 'ink' for the group 'held-out'; it has the domains real, sketch and the groups",
+        ),
     ):
         with pytest.raises(InputError, match=message):
             module.main(module.Config(results=wrong, test_domain="ink" if wrong and "=" in wrong[0] else None))

@@ -24,8 +24,8 @@ from .separation import mean_distances as mean_distances
 from .separation import modality_gap as modality_gap
 from .separation import silhouettes as silhouettes
 from .separation_summary import separation_measures as separation_measures
-from .similarity import RepresentationSimilarity as RepresentationSimilarity
 from .similarity import RepresentationParts as RepresentationParts
+from .similarity import RepresentationSimilarity as RepresentationSimilarity
 from .similarity import compare_representation_parts as compare_representation_parts
 from .similarity import compare_representations as compare_representations
 from .strongest_features import default_vocabulary as default_vocabulary

@@ -98,8 +98,8 @@ def probe_left_out(
     """Return, by group, the balanced accuracy on its images of a classifier that is fitted on all other groups.
 
     A group's accuracy is over those of its classes that another group has, too; a group without any is left out. Where
-    an item is in several groups, a group's items are tested in folds, each by a classifier that has seen none of them in
-    the other groups either; its accuracy is the mean over folds.
+    an item is in several groups, a group's items are tested in folds, each by a classifier that has seen none of them
+    in the other groups either; its accuracy is the mean over folds.
 
     Args:
         features, labels, items, penalties: As in `probe_accuracy`.

@@ -105,9 +105,8 @@ def map_table(
                 f"A map leaves out one of at least two domains, but {without!r} was given for {', '.join(domains)}."
             )
         domains.remove(without)
-    rng, rows = np.random.default_rng(seed), []
-    for domain in domains:
-        rows.append(rng.permutation(np.flatnonzero(images.domain == domain))[:per_domain])
+    rng = np.random.default_rng(seed)
+    rows = [rng.permutation(np.flatnonzero(images.domain == domain))[:per_domain] for domain in domains]
     chosen = images.take(np.sort(np.concatenate(rows)))
     parts = {"image": chosen} if texts is None else {"image": chosen, "text": texts}
     points, said = embedding_map(np.concatenate([part.vectors for part in parts.values()]), method, seed)

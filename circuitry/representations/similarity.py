@@ -99,7 +99,7 @@ def compare_representations(
     known = [one.domain for one in grams]
     if apart is not None and (apart not in known or len(known) < 3):
         raise InputError(
-            f"A domain is set apart from at least two others, but {apart!r} was given for the domains {', '.join(known)}."
+            f"A domain is set apart from at least two others, but {apart!r} was given for {', '.join(known)}."
         )
     pairs, domains, sides = [], [], []
     for site in _common_sites(grams):

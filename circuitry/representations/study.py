@@ -45,7 +45,6 @@ from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.presets import StudySettings
 from circuitry.runs.workers import Work
 
-
 Positions = Literal["averaged", "flattened"]
 """What becomes of the positions of a site's units in CKA: averaged, or each a feature of its own."""
 
@@ -63,7 +62,7 @@ class RepresentationSettings(StudySettings):
     seed: int = 0
     """Seed of the choice of images."""
     positions: Positions = "averaged"
-    """Features of CKA: each unit averaged over positions, as in the study, or all positions of all units (flattened)."""
+    """Features of CKA: each unit averaged over positions, as in the study, or all positions of all (flattened)."""
     n_parts: int = DEFAULT_PARTS
     """Parts of the images of each class and domain, cut by item, whose CKA with each other is the ceiling."""
 
@@ -128,7 +127,9 @@ def extract_representations(
 
     def represent(job: Job, _: object) -> list[Path]:
         path = representation_file(folder.path, job[0])
-        of_domain = {name: _split(chosen[job[0]][name], parts[name, job[0]], settings.n_parts) for name in images.classes}
+        of_domain = {
+            name: _split(chosen[job[0]][name], parts[name, job[0]], settings.n_parts) for name in images.classes
+        }
         _represented(_Images(clip, sites, settings.positions, work), job[0], of_domain, folder.path).save(path)
         return [path]
 
@@ -146,8 +147,8 @@ def check_comparable(images: DomainFolder, n_parts: int = DEFAULT_PARTS) -> None
         cut = np.count_nonzero(counts[domain] >= n_parts)
         if cut < FEWEST:
             raise InputError(
-                f"The CKA of two of {n_parts} parts needs at least {FEWEST} classes with {n_parts} images, but {domain} "
-                f"has {cut}: give more images or fewer parts, or leave the domain out."
+                f"The CKA of two of {n_parts} parts needs at least {FEWEST} classes with {n_parts} images, but "
+                f"{domain} has {cut}: give more images or fewer parts, or leave the domain out."
             )
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from circuitry import InputError
-from circuitry.representations import Embeddings, embedding_map
+from circuitry.representations import embedding_map
 from circuitry.representations.projection import map_table
 from tests.representations.test_separation import random_embeddings
 

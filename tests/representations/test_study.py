@@ -311,7 +311,9 @@ def test_an_image_that_cannot_be_read_is_left_out_with_a_warning_or_refused(
 
 
 def test_bad_input_is_named_in_a_sentence(clip: Clip, root: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="Each of the 2 parts .* needs one, but n_images=1 was given: give more images"):
+    with pytest.raises(
+        InputError, match=r"Each of the 2 parts .* needs one, but n_images=1 was given: give more images"
+    ):
         represent(clip, root, tmp_path, n_images=1)
     with pytest.raises(InputError, match="positions must be one of 'averaged', 'flattened', but 'kept' was given"):
         # Not the constructor: under test it checks types first.
@@ -343,7 +345,9 @@ def test_a_domain_without_a_readable_image_is_refused(clip: Clip, tmp_path: Path
 
 def test_too_few_classes_for_cka_are_known_from_the_folder(root: Path) -> None:
     check_comparable(DomainFolder(root, domains=("real",)))
-    with pytest.raises(InputError, match="two of 2 parts needs at least 4 classes with 2 images, but sketch has 3: give"):
+    with pytest.raises(
+        InputError, match="two of 2 parts needs at least 4 classes with 2 images, but sketch has 3: give"
+    ):
         check_comparable(DomainFolder(root, classes=("axe", "fish", "lion", "key")), 2)
     with pytest.raises(InputError, match="with images in both domains, but real and sketch have 3 in common: give"):
         check_comparable(DomainFolder(root, classes=("axe", "cat", "pizza", "key")))

@@ -129,15 +129,16 @@ def _add_group(
         both[["cosine", "next word"]] = known.loc[chosen, ["cosine", "runner_up"]]
         about_names = (
             f"{int(known.loc[chosen, 'weak'].sum())} of these {len(chosen)} names are weak and carry a question mark: "
-            f"the cosine of the word with the feature is below {WEAK_COSINE} or less than {WEAK_LEAD} above that of the "
-            f"next word (of all in the table of features: {int(known['weak'].sum())} of {len(known)}). "
+            f"the cosine of the word with the feature is below {WEAK_COSINE} or less than {WEAK_LEAD} above that of "
+            f"the next word (of all in the table of features: {int(known['weak'].sum())} of {len(known)}). "
         )
     report.table(
         both.reset_index(drop=True),
-        f"{about_names}shared: the chance that another domain's first 20 features of a class hold it, given that one domain's do; "
-        "classes: of how many classes it is among the first 20 in some domain; then the share of each domain's "
+        f"{about_names}shared: the chance that another domain's first 20 features of a class hold it, given that one "
+        "domain's do; classes: of how many classes it is among the first 20 in some domain; then the share of each domain's "
         "images that name it.",
-        formats={"shared": ".2f"} | dict.fromkeys(["cosine"] if "name" in known else [], ".2f")
+        formats={"shared": ".2f"}
+        | dict.fromkeys(["cosine"] if "name" in known else [], ".2f")
         | dict.fromkeys(features.domains, ".0%"),
     )
 

@@ -11,7 +11,6 @@ from circuitry.reports.sections.compared import add_matrix, add_over_depth, meas
 from circuitry.representations.probes import TARGETS, SiteProbes
 from circuitry.representations.similarity import RepresentationSimilarity
 
-
 APART_MARKS = MARKS[6:8]
 """Of one domain with the others, and of the others: marks that few sets of domains reach."""
 
@@ -60,8 +59,8 @@ def add_apart(report: Report, apart: pd.DataFrame, measure: str) -> None:
     marks = dict(zip((with_others, among), APART_MARKS, strict=True))
     report.figure(
         overlap_over_depth(own, sites, measure=name, marks=marks),
-        f"Mean {name} of {with_others}, and of {among} (bars: 95 % jackknife intervals over classes). The first is lower "
-        f"at {lower} of {len(sites)} sites.",
+        f"Mean {name} of {with_others}, and of {among} (bars: 95 % jackknife intervals over classes). The first is "
+        f"lower at {lower} of {len(sites)} sites.",
     )
 
 
@@ -96,9 +95,9 @@ def add_reading_guide(report: Report) -> None:
         "CKA asks whether two domains arrange the classes alike: whether classes that are near each other in one are "
         "near in the other, whichever directions they lie in. It is 1 where the arrangements are equal but for "
         "rotation and scale, and without bias: 0 in the mean where they have nothing in common. Read it against two "
-        "parts of the same images, which differ by the choice of images alone and have fewer of them than the whole, and "
-        "against permuted classes. By default, as in the study, the features are units averaged over positions: what is "
-        "there, not where; with positions kept apart (flattened) the numbers are others.\n\n"
+        "parts of the same images, which differ by the choice of images alone and have fewer of them than the whole, "
+        "and against permuted classes. By default, as in the study, the features are units averaged over positions: "
+        "what is there, not where; with positions kept apart (flattened) the numbers are others.\n\n"
         "A probe shows what a linear classifier can find in a representation, not what the model makes of it. "
         "Averages over positions hold what is there, not where; a class that is read off within domains and not "
         "across them is written in each domain in another way."

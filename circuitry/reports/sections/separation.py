@@ -32,7 +32,7 @@ def panel_references(measures: pd.DataFrame, n_classes: int) -> dict[str, float]
 
 
 def add_maps(report: Report, points: pd.DataFrame, marks: Mapping[str, Mark], what: str) -> None:
-    """Add the section with the maps, a table of `map_table` for each ``model``; ``what`` says of which seed they are."""
+    """Add the section with the maps, a `map_table` for each ``model``; ``what`` says of which seed they are."""
     report.section("Where do the images lie?")
     images = points[points["kind"] == "image"]
     most = int(images.groupby(["model", "domain"]).size().max())
@@ -45,16 +45,14 @@ def add_maps(report: Report, points: pd.DataFrame, marks: Mapping[str, Mark], wh
     )
     report.figure(
         embedding_maps(points, marks=marks),
-        f"Images (marks of their domain){texts} in one plane, up to {most:,} of each domain at random, all of them drawn; "
-        f"{what}.{stands_in} On a map by UMAP neighbours are neighbours, but the distance between far groups and their "
-        "size mean little; principal components keep large distances and may lay groups over each other. Numbers follow "
+        f"Images (marks of their domain){texts} in one plane, up to {most:,} of each domain at random, all drawn; {what}."
+        f"{stands_in} On a map by UMAP neighbours are neighbours, but the distance between far groups and their size "
+        "mean little; principal components keep large distances and may lay groups over each other. Numbers follow "
         "below.",
     )
 
 
-def add_distances(
-    report: Report, distances: Mapping[str, Sequence[Comparison]], marks: Mapping[str, Mark]
-) -> None:
+def add_distances(report: Report, distances: Mapping[str, Sequence[Comparison]], marks: Mapping[str, Mark]) -> None:
     """Add the section on which domains lie apart from which, from `compare_distances` of each model.
 
     Each model has a comparison by the same measures in turn; the models of a measure share a scale of colours.

@@ -116,7 +116,7 @@ def test_tables_of_all_models_are_written(measured: Path) -> None:
     assert page.count("apart (dotted)") == 4
     assert "Standardised distance between domains, plain" in page
     assert "Euclidean distance between domains, aligned" in page
-    assert "12 of each domain at random, all of them drawn" in page
+    assert "12 of each domain at random, all drawn" in page
     assert "Principal components stand in for UMAP, which was not asked for or needs the package umap-learn" in page
     own = tables["distances_per_domain"].query("model == 'plain' and measure == 'euclidean_distance'")
     plain = own.sort_values("value", kind="stable")
