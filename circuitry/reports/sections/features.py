@@ -135,8 +135,8 @@ def _add_group(
     report.table(
         both.reset_index(drop=True),
         f"{about_names}shared: the chance that another domain's first 20 features of a class hold it, given that one "
-        "domain's do; classes: of how many classes it is among the first 20 in some domain; then the share of each domain's "
-        "images that name it.",
+        "domain's do; classes: of how many classes it is among the first 20 in some domain; then the share of each "
+        "domain's images that name it.",
         formats={"shared": ".2f"}
         | dict.fromkeys(["cosine"] if "name" in known else [], ".2f")
         | dict.fromkeys(features.domains, ".0%"),
