@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from itertools import combinations, combinations_with_replacement, permutations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -39,10 +40,10 @@ def cut_images(
         images: Columns relative (path below the root), domain, class.
         n_parts, key: See `part_numbers`.
     """
-    groups = images.groupby(["class", "domain"]).indices
-    paths, cells = images["relative"].tolist(), {}
+    groups: dict[Any, Any] = images.groupby(["class", "domain"]).indices
+    paths, cells = images["relative"].tolist(), dict[Cell, np.ndarray]()
     records = {
-        (str(name), str(domain)): [ImageRecord(Path(paths[row]), paths[row], str(domain), str(name)) for row in rows]
+        (name, domain): [ImageRecord(Path(paths[row]), paths[row], domain, name) for row in rows]
         for (name, domain), rows in groups.items()
     }
     for (name, domain), numbers in part_numbers(records, n_parts, key).items():

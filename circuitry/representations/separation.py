@@ -61,12 +61,12 @@ def _apart(p: np.ndarray, v: np.ndarray, q: np.ndarray, w: np.ndarray, measure: 
         raise InputError(f"Unknown measure {measure!r} of distance: choose one of {', '.join(MEASURES)}.")
     if measure == "cosine":
         norms = np.linalg.norm(p, axis=1) * np.linalg.norm(q, axis=1)
-        return 1 - (p * q).sum(1) / np.where(norms > 0, norms, np.nan)
+        return np.asarray(1 - (p * q).sum(1) / np.where(norms > 0, norms, np.nan))
     apart = np.linalg.norm(p - q, axis=1)
     if measure == "euclidean":
         return np.asarray(apart)
     variance = (v + w) / 2
-    return apart / np.sqrt(np.where(variance > 0, variance, np.nan))
+    return np.asarray(apart / np.sqrt(np.where(variance > 0, variance, np.nan)))
 
 
 def compare_distances(

@@ -157,7 +157,7 @@ def compare_representation_parts(
             # One row for each pair of parts, in their order, and one column for each class.
             without_one = pd.concat([pd.DataFrame(found.without), table], axis=1)
             means = without_one[table["part_b"] != WHOLE].groupby(["domain_a", "domain_b"])
-            left = means[list(found.names)].mean().rename_axis(columns="class").stack().rename("value").reset_index()
+            left = means[list(found.names)].mean().reset_index().melt(["domain_a", "domain_b"], var_name="class")
             without.append(left.assign(kernel=kernel, site=site))
     columns = ["kernel", "class", "domain_a", "domain_b", "site", "value"]
     return RepresentationParts(pd.concat(tables, ignore_index=True), pd.concat(without, ignore_index=True)[columns])

@@ -169,10 +169,10 @@ def test_parts_are_compared_with_other_parts_of_every_domain() -> None:
     assert (same & ~whole).sum() == 8 + 2 * (3 + 3 + 1)
     assert whole.sum() == 8 * 2  # each part with all of its images
     assert (table["part_a"] != table["part_b"]).all()
-    for row in table.itertuples():
-        a = features.ranked(cells[row.class_a, row.domain_a, row.part_a])
-        b = features.ranked(cells[row.class_b, row.domain_b, row.part_b])
-        assert row.value == pytest.approx(feature_share(a, b))
+    for row in table.to_dict("records"):
+        a = features.ranked(cells[row["class_a"], row["domain_a"], row["part_a"]])
+        b = features.ranked(cells[row["class_b"], row["domain_b"], row["part_b"]])
+        assert row["value"] == pytest.approx(feature_share(a, b))
     assert set(table[~same].groupby("class_a")["class_b"].nunique()) == {1}
     ceilings = compare_features(features, n_parts=2).ceilings.set_index(["class", "domain"])["value"]
     own = table[same & ~whole & (table["domain_a"] == table["domain_b"])].set_index(["class_a", "domain_a"])["value"]
@@ -191,9 +191,9 @@ def test_the_study_s_ranking_fills_tops_with_features_that_no_image_names() -> N
     features = ImageFeatures(features.images, features.strongest, features.activation, 40)
     cells = features.cells()
     found = compare_features(features, ranking="study").values
-    for row in found.itertuples():
-        counts = [features.counts(cells[row[1], domain]).tolist() for domain in (row.domain_a, row.domain_b)]
-        assert row.value == pytest.approx(study_share(*counts))
+    for row in found.to_dict("records"):
+        counts = [features.counts(cells[row["class"], row[f"domain_{side}"]]).tolist() for side in "ab"]
+        assert row["value"] == pytest.approx(study_share(*counts))
     ours = compare_features(features).values["value"]
     assert (found["value"] - ours).abs().max() > 0.01  # so it changes numbers, where images are few
 

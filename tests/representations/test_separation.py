@@ -131,10 +131,10 @@ def test_distances_of_parts_are_those_of_the_images_in_them() -> None:
     cells = cut_images(data.table(), 2)
     for measure in ("cosine", "euclidean", "standardised"):
         table = compare_distance_parts(data, measure, n_parts=2, n_others=1)
-        for row in table.itertuples():
-            a = data.vectors[cells[row.class_a, row.domain_a, row.part_a]]
-            b = data.vectors[cells[row.class_b, row.domain_b, row.part_b]]
-            assert row.value == pytest.approx(distance(a, b, measure))
+        for row in table.to_dict("records"):
+            a = data.vectors[cells[row["class_a"], row["domain_a"], row["part_a"]]]
+            b = data.vectors[cells[row["class_b"], row["domain_b"], row["part_b"]]]
+            assert row["value"] == pytest.approx(distance(a, b, measure))
     # Images of one name show one thing, and are in the same part of every domain.
     part_of = {(name, data.source[i].split("/")[2], part) for (name, _, part), rows in cells.items() for i in rows}
     assert len({pair[:2] for pair in part_of if pair[2] >= 0}) == len({pair for pair in part_of if pair[2] >= 0}) == 20

@@ -109,7 +109,7 @@ def _add_group(
         raise InputError(
             f"Feature {unknown[0]} is among the first 20 of no class in any domain: choose from the table of features."
         )
-    labels = {feature: _label(known.loc[feature]) for feature in chosen}
+    labels = {feature: _label(known, feature) for feature in chosen}
     cells = {
         (label, domain): [load_image(images.root / path) for path in top_images(features, feature, domain, PER_CELL)]
         for feature, label in labels.items()
@@ -143,7 +143,8 @@ def _add_group(
     )
 
 
-def _label(feature: pd.Series) -> str:
-    """Return the name and number of a row of the table of features; a weak name with a question mark."""
-    name = f"{feature['name']}{'?' if feature['weak'] else ''}" if "weak" in feature else "feature"
-    return f"{name} ({feature.name})"
+def _label(known: pd.DataFrame, feature: int) -> str:
+    """Return the name and number of a feature, by which the table is indexed; a weak name with a question mark."""
+    if "name" not in known:
+        return f"feature ({feature})"
+    return f"{known.at[feature, 'name']}{'?' if known.at[feature, 'weak'] else ''} ({feature})"

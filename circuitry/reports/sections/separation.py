@@ -46,9 +46,9 @@ def add_maps(report: Report, points: pd.DataFrame, marks: Mapping[str, Mark], wh
     report.figure(
         embedding_maps(points, marks=marks),
         f"Images (marks of their domain){texts} in one plane, up to {most:,} of each domain at random, all drawn; "
-        f"{what}.{stands_in} On a map by UMAP neighbours are neighbours, but the distance between far groups and their size "
-        "mean little; principal components keep large distances and may lay groups over each other. Numbers follow "
-        "below.",
+        f"{what}.{stands_in} On a map by UMAP neighbours are neighbours, but the distance between far groups and their "
+        "size mean little; principal components keep large distances and may lay groups over each other. Numbers "
+        "follow below.",
     )
 
 
