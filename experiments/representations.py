@@ -74,7 +74,7 @@ class Config(ModelSettings, WorkSettings, StudySettings):
     folds: int = 5
     """Parts of the images for probes."""
     out: Path = Path("runs/representations")
-    """Folder for representations, tables and the report; temporary files of 8 bytes per class and feature, too."""
+    """Folder for representations, tables and the report; temporary files, too (see `extract_representations`)."""
     results: Path | None = None
     """Also write the small tables and their provenance here, where the figures read them."""
     seed: int = 0

@@ -5,7 +5,7 @@ features of every test image, and compares, class by class, which features come 
 named by the nearest word, and shown with the images that they are the most active in.
 
 The study's claim, that the domain in which classes were left out shares the fewest features with the others, is
-refuted by another domain that shares significantly fewer. Read it against the halves of the same images (what
+refuted by another domain that shares significantly fewer. Read it against parts of the same images (what
 could be reached) and against other classes (what is shared whatever the class).
 
     python experiments/shared_features.py      # the quickstart's model

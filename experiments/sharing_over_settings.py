@@ -16,6 +16,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from circuitry.reports.page import Report, write_results
@@ -86,13 +87,13 @@ def score(config: Config, entry: str) -> dict[str, object]:
             "with --test-domain."
         )
     summary = pd.read_csv(table, keep_default_na=False, na_values=[""])
-    rows = summary[summary["group"] == config.group].set_index("domain")
-    if domain not in rows.index:
+    rows = {row["domain"]: row for row in summary[summary["group"] == config.group].to_dict("records")}
+    if domain not in rows:
         raise InputError(
             f"{table} has no score of {domain!r} for the group {config.group!r}; it has the domains "
             f"{', '.join(sorted(set(summary['domain'])))} and the groups {', '.join(sorted(set(summary['group'])))}."
         )
-    own, others = rows.loc[domain], rows.drop(index=domain)["value"]
+    own, others = rows[domain], [row["value"] for name, row in rows.items() if name != domain]
     return {
         "model": run.get("model", provenance["model"]),
         "setting": setting,
@@ -101,9 +102,9 @@ def score(config: Config, entry: str) -> dict[str, object]:
         "score": own["value"],
         "low": own["low"],
         "high": own["high"],
-        "others": others.mean(),
-        "lowest": bool((own["value"] < others).all()),
-        "n_classes": int(own["n_classes"]),
+        "others": float(np.mean(others)),
+        "lowest": own["value"] < min(others),
+        "n_classes": own["n_classes"],
     }
 
 

@@ -88,8 +88,8 @@ def extract_representations(
         clip: The model.
         images: The images.
         out: Folder of the files, one per domain; while a domain is worked on, it also holds temporary files of 8 bytes
-            per part of a class and feature (RN50, all sites: 0.1 MB; with flattened positions half of that per feature,
-            but 30 MB).
+            per class, part and unit, or with flattened positions of 4 bytes per class, part and feature (RN50, all
+            sites, four parts: 120 MB per class).
         settings: Which images and sites; default: `RepresentationSettings`.
         work: How the work is carried out; default: by this process alone. The memory budget is for the activations of
             a run and for blocks of features, one after the other; means of one class at all sites in double precision

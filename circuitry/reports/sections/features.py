@@ -109,7 +109,7 @@ def _add_group(
         raise InputError(
             f"Feature {unknown[0]} is among the first 20 of no class in any domain: choose from the table of features."
         )
-    labels = {feature: _label(known, feature) for feature in chosen}
+    labels = _labels(known, chosen)
     cells = {
         (label, domain): [load_image(images.root / path) for path in top_images(features, feature, domain, PER_CELL)]
         for feature, label in labels.items()
@@ -143,8 +143,10 @@ def _add_group(
     )
 
 
-def _label(known: pd.DataFrame, feature: int) -> str:
-    """Return the name and number of a feature, by which the table is indexed; a weak name with a question mark."""
+def _labels(known: pd.DataFrame, chosen: Sequence[int]) -> dict[int, str]:
+    """Return the name and number of features, by which the table is indexed; a weak name with a question mark."""
     if "name" not in known:
-        return f"feature ({feature})"
-    return f"{known.at[feature, 'name']}{'?' if known.at[feature, 'weak'] else ''} ({feature})"
+        return {feature: f"feature ({feature})" for feature in chosen}
+    rows = known.loc[list(chosen)]
+    told = zip(chosen, rows["name"].tolist(), rows["weak"].tolist(), strict=True)
+    return {feature: f"{name}{'?' if weak else ''} ({feature})" for feature, name, weak in told}
