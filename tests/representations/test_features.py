@@ -6,6 +6,7 @@ from itertools import combinations, permutations
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import hypergeom
@@ -16,6 +17,7 @@ from circuitry.comparison.statistics import per_domain
 from circuitry.representations import (
     ImageFeatures,
     chance_share,
+    compare_feature_parts,
     compare_features,
     feature_frequency,
     feature_share,
@@ -23,6 +25,7 @@ from circuitry.representations import (
     top_images,
 )
 from circuitry.representations.features import TOPS, least_shared, most_shared
+from circuitry.representations.parts import PARTS, WHOLE, cut_images
 
 Named = tuple[str, str, Sequence[int], Sequence[float]]
 
@@ -154,15 +157,44 @@ def test_the_tables_are_those_of_statistics() -> None:
     assert levels["random features"] == pytest.approx(chance_share(features.occurring))
 
 
-def test_halves_are_every_other_image() -> None:
-    features = random_features()
-    table = compare_features(features).ceilings.set_index(["class", "domain"])["value"]
-    rows = np.flatnonzero((features.images["class"] == "c1") & (features.images["domain"] == "d2"))
-    assert len(rows) == 5
-    expected = feature_share(features.ranked(rows[[0, 2, 4]]), features.ranked(rows[[1, 3]]))
-    assert table["c1", "d2"] == expected
-    assert len(table) == 8
+def test_parts_are_compared_with_other_parts_of_every_domain() -> None:
+    features = random_features(images=8)
+    cells = cut_images(features.images, 2)
+    table = compare_feature_parts(features, n_parts=2, n_others=1)
+    assert tuple(table) == PARTS
+    same = table["class_a"] == table["class_b"]
+    # Of the last class a domain is missing; parts of a class in a domain count once, all others in both orders.
+    whole = table["part_b"] == WHOLE
+    assert (same & ~whole).sum() == 8 + 2 * (3 + 3 + 1)
+    assert whole.sum() == 8 * 2  # each part with all of its images
+    assert (table["part_a"] != table["part_b"]).all()
+    for row in table.to_dict("records"):
+        a = features.ranked(cells[row["class_a"], row["domain_a"], row["part_a"]])
+        b = features.ranked(cells[row["class_b"], row["domain_b"], row["part_b"]])
+        assert row["value"] == pytest.approx(feature_share(a, b))
+    assert set(table[~same].groupby("class_a")["class_b"].nunique()) == {1}
+    ceilings = compare_features(features, n_parts=2).ceilings.set_index(["class", "domain"])["value"]
+    own = table[same & ~whole & (table["domain_a"] == table["domain_b"])].set_index(["class_a", "domain_a"])["value"]
+    assert ceilings.to_dict() == pytest.approx(own.to_dict())
     assert compare_features(features_of([("cat", "real", [1], [1]), ("cat", "ink", [1], [1])])).ceilings.empty
+
+
+def study_share(a: list[int], b: list[int]) -> float:
+    """The study's score of two histograms, as its code has it."""
+    tops = [(torch.tensor(a).topk(k).indices, torch.tensor(b).topk(k).indices) for k in TOPS]
+    return float(np.mean([len(set(x.tolist()) & set(y.tolist())) / len(x) for x, y in tops]))
+
+
+def test_the_study_s_ranking_fills_tops_with_features_that_no_image_names() -> None:
+    features = random_features(images=6)
+    features = ImageFeatures(features.images, features.strongest, features.activation, 40)
+    cells = features.cells()
+    found = compare_features(features, ranking="study").values
+    for row in found.to_dict("records"):
+        counts = [features.counts(cells[row["class"], row[f"domain_{side}"]]).tolist() for side in "ab"]
+        assert row["value"] == pytest.approx(study_share(*counts))
+    ours = compare_features(features).values["value"]
+    assert (found["value"] - ours).abs().max() > 0.01  # so it changes numbers, where images are few
 
 
 def test_other_classes_by_brute_force() -> None:

@@ -170,7 +170,7 @@ def cka_over_depth(
 
     Args:
         domains: ``domains`` of `compare_representations`, sites in order.
-        ceilings: From `compare_representation_halves`; the mean over domains is drawn dashed.
+        ceilings: From `cka_ceilings`; the mean over domains is drawn dashed.
         kernel: Which of the table's kernels is drawn.
 
     Raises:

@@ -13,6 +13,9 @@ TEXT_SYMBOL = "x"
 MODEL_SYMBOLS = ("circle", "circle-open", "square", "square-open", "diamond", "diamond-open")
 """In the panels colour is the domain's, and the symbol tells the model: filled the first, hollow the second."""
 
+MANY = 1000
+"""Points of a map above which they are drawn small."""
+
 GUESSING, AGREE = {"color": style.INK, "dash": "dot", "width": 1.5}, {"color": style.GREY, "width": 1}
 
 MODELS_SHARE = 0.7
@@ -22,14 +25,16 @@ MODELS_SHARE = 0.7
 def embedding_maps(
     points: pd.DataFrame,
     *,
-    title: str = "Images and class prompts in one plane",
+    title: str = "Images in the plane",
+    columns: int = 2,
     marks: Mapping[str, style.Mark] | None = None,
 ) -> go.Figure:
-    """Draw one map per model, side by side: images with the marks of their domains, texts as crosses.
+    """Draw one map per model: all images with the marks of their domains, texts, if any, as crosses.
 
     Args:
         points: Columns ``model``, ``kind`` ("image" or "text"), ``domain`` (of a text its style, or empty), ``class``,
             ``x``, ``y``, ``method``: tables of `map_table`.
+        columns: Maps in a row.
     """
     check_table(points, "points", ("model", "kind", "domain", "class", "x", "y", "method"), key=())
     points = points.fillna({"domain": ""})  # an empty name read from CSV
@@ -37,13 +42,15 @@ def embedding_maps(
     domains = sorted(set(points.loc[points["kind"] == "image", "domain"]))
     looks = style.marks_for(domains, marks)
     titles = [f"{model}<br>{style.faint(method)}" for model, method in methods.items()]
-    figure, places = style.small_multiples(titles, columns=len(titles), height=420, horizontal_spacing=0.03)
+    figure, places = style.small_multiples(titles, columns=columns, height=420, gap=70, horizontal_spacing=0.03)
+    most = int(points.groupby("model").size().max())
+    size = 6 if most <= MANY else 3
     square = {"showticklabels": False, "showgrid": False, "showline": True, "mirror": True, "constrain": "domain"}
     for model, place in zip(methods.index, places, strict=True):
         own = points[points["model"] == model]
         for (kind, domain), rows in own.groupby(["kind", "domain"]):
             if kind == "image":
-                name, group, marker = domain, domain, looks[domain].marker(6, opacity=0.7)
+                name, group, marker = domain, domain, looks[domain].marker(size, opacity=0.7)
             else:
                 name, group = f"texts, {domain}" if domain else "texts", "texts"
                 colour = looks[domain].colour if domain in looks else style.INK
