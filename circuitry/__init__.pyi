@@ -9,7 +9,6 @@ from . import runs as runs
 from . import training as training
 from .circuits.across_domains import compare as compare
 from .circuits.across_domains import compare_domains as compare_domains
-from .circuits.across_domains import compare_halves as compare_halves
 from .circuits.attribution import attribute as attribute
 from .circuits.extraction import extract as extract
 from .circuits.graph import AttributionGraph as AttributionGraph
@@ -34,6 +33,7 @@ from .interventions.study import CausalStudy as CausalStudy
 from .models.baselines import Baseline as Baseline
 from .models.baselines import Counterfactual as Counterfactual
 from .models.baselines import mean_baseline as mean_baseline
+from .models.classifier import load_classifier as load_classifier
 from .models.clip import Clip as Clip
 from .models.clip import load_clip as load_clip
 from .models.encoder import Encoder as Encoder

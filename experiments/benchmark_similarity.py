@@ -1,10 +1,11 @@
 """How long does it take to compare the circuits of the study's full setting, and in how much memory?
 
-Writes random graphs of RN50's size (1,644 kept units, 4,920 edges) for every class and domain, then reads them back
-and compares all pairs of domains by node overlap, edge Jaccard index and Weisfeiler-Lehman kernels of depths 1 to 3,
-in one pass. Refuted if that takes over 20 seconds on two cores, or memory that grows with the number of classes.
+Writes random graphs of RN50's size (1,644 kept units, 4,920 edges) for all images and for every part of them, of every
+class and domain, then reads them back and compares all pairs of domains, all pairs of parts and a few other classes by
+node overlap, edge Jaccard index and Weisfeiler-Lehman kernels of depths 1 to 3, in one pass. Refuted if 100 classes
+take over a minute on two cores, or over 1.5 GiB.
 
-    python experiments/benchmark_similarity.py      # 345 classes in 6 domains: 3.3 GiB on disk
+    python experiments/benchmark_similarity.py      # 100 classes in 6 domains, 4 parts: 4.8 GiB on disk
 """
 
 import json
@@ -19,8 +20,9 @@ import numpy as np
 
 from circuitry import AttributionGraph, GraphFolder, compare_domains
 from circuitry.circuits import Measure
-from circuitry.circuits.graph_folder import FORMAT
+from circuitry.circuits.graph_folder import FORMAT, WHOLE, graph_file
 from circuitry.circuits.nodes import keep_units
+from circuitry.data.parts import DEFAULT_PARTS
 from circuitry.runs.command_line import run_script
 from circuitry.runs.files import whole_file
 
@@ -43,15 +45,17 @@ class Config:
 
     out: Path = Path("runs/benchmark-similarity")
     """Folder of the graphs; a second run reuses them."""
-    classes: int = 345
+    classes: int = 100
     """Classes, each in six domains."""
+    parts: int = DEFAULT_PARTS
+    """Parts of the images."""
     seed: int = 0
     """Seed of the graphs."""
 
 
 def main(config: Config) -> None:
     """Write the graphs where they are not, compare, print seconds and memory."""
-    folder = config.out / str(config.classes)
+    folder = config.out / f"{config.classes}-classes-{config.parts}-parts"
     if not (folder / "manifest.json").is_file():
         write_graphs(folder, config)
     started = time.perf_counter()
@@ -59,7 +63,8 @@ def main(config: Config) -> None:
     comparisons = compare_domains(GraphFolder(folder), measures=measures)
     seconds = time.perf_counter() - started
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
-    pairs = len(comparisons["edge_jaccard"].values)
+    found = comparisons["edge_jaccard"]
+    pairs = len(found.values) + len(found.parts)
     print(f"{pairs} pairs of circuits by {len(measures)} measures: {seconds:.1f} s, peak memory {peak:.2f} GiB")
 
 
@@ -71,13 +76,14 @@ def write_graphs(folder: Path, config: Config) -> None:
     for name, domain in jobs:
         if domain == DOMAINS[0]:
             shared = {site: rng.normal(size=n) for site, n in UNITS.items()}
-        scores = {site: shared[site] + rng.normal(size=n) for site, n in UNITS.items()}
-        kept = {site: keep_units(values, 0.1) for site, values in scores.items()}
-        edges = {(u, d): rng.normal(size=(len(kept[d]), len(kept[u]))) for u, d in pairwise(inner)}
-        graph = AttributionGraph(tuple(UNITS), scores, kept, edges, {}, 50, name, domain)
-        graph.save(folder / "graphs" / name / f"{domain}.all.safetensors")
+        for part in (WHOLE, *range(config.parts)):
+            scores = {site: shared[site] + rng.normal(size=n) for site, n in UNITS.items()}
+            kept = {site: keep_units(values, 0.1) for site, values in scores.items()}
+            edges = {(u, d): rng.normal(size=(len(kept[d]), len(kept[u]))) for u, d in pairwise(inner)}
+            graph = AttributionGraph(tuple(UNITS), scores, kept, edges, {}, 50, name, domain)
+            graph.save(graph_file(folder, name, domain, part))
     with whole_file(folder / "manifest.json") as temporary:
-        temporary.write_text(json.dumps({"format": FORMAT, "config": {}, "jobs": jobs}))
+        temporary.write_text(json.dumps({"format": FORMAT, "config": {"n_parts": config.parts}, "jobs": jobs}))
 
 
 if __name__ == "__main__":

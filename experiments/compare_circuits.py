@@ -1,7 +1,7 @@
 """Are the circuits of my CLIP model shared between the domains of my images?
 
 For any open_clip model and any images laid out as root/<domain>/<class>/<file> (DomainNet's lists are used where
-they exist): finds the circuit of every class in every domain and of two halves of the images, compares them
+they exist): finds the circuit of every class in every domain and of parts of the images, compares them
 between domains, and writes tables and one HTML report. A second run with the same settings goes on where the
 first one stopped.
 
@@ -11,35 +11,65 @@ first one stopped.
     python experiments/compare_circuits.py --cluster slurm --jobs 32 --device cuda ... # an array of SLURM jobs
     python experiments/compare_circuits.py --sae layer3.0=runs/sae.safetensors ...     # features in place of channels
     python experiments/compare_circuits.py --baseline counterfactual --texts own-style ...
+    python experiments/compare_circuits.py --study ...                                 # as the study did it
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pandas as pd
 
 from circuitry import DomainFolder, GraphFolder
 from circuitry.circuits.across_domains import compare_domains
+from circuitry.circuits.class_pass import ReadingSettings
+from circuitry.circuits.consensus import circuit_stability
+from circuitry.circuits.domain_apart import apart_over_depth, means_without
 from circuitry.circuits.extraction import Extraction
-from circuitry.circuits.settings import CircuitSettings
+from circuitry.circuits.settings import STUDY_RULE, CircuitSettings
+from circuitry.circuits.similarity import Measure
 from circuitry.comparison.comparison import Comparison
+from circuitry.data.mixtures.class_table import STUDY_HELD_OUT
+from circuitry.data.names import chosen_names
+from circuitry.data.parts import DEFAULT_PARTS, item_column
 from circuitry.models.settings import BasisSettings, MetricSettings
+from circuitry.reports.circuit_pages import write_circuit_pages
 from circuitry.reports.figures.style import domain_marks
 from circuitry.reports.page import Report, write_results
-from circuitry.reports.sections.circuits import add_accuracy, add_reading_guide, comparison_report
+from circuitry.reports.sections.accuracy import add_accuracy
+from circuitry.reports.sections.circuits import (
+    add_domain_apart,
+    add_reading_guide,
+    add_stability,
+    comparison_report,
+)
 from circuitry.runs.command_line import run_script
 from circuitry.runs.errors import InputError
+from circuitry.runs.presets import StudySettings
 from circuitry.runs.workers import ALONE, Work, WorkSettings
 from circuitry.training.evaluation import zero_shot_accuracy
+from circuitry.training.generalization import told_apart
 
 TIMED = 2
 """Jobs that a dry run does."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(CircuitSettings, MetricSettings, WorkSettings, BasisSettings):
+class Config(CircuitSettings, MetricSettings, WorkSettings, BasisSettings, StudySettings):
     """Settings of a comparison."""
+
+    STUDY: ClassVar[Mapping[str, Any]] = {
+        "rule": STUDY_RULE.name,
+        "seed": 42,
+        "held_out": STUDY_HELD_OUT,
+        "kernel_depths": (1, 2, 3),
+        "any_sign": True,
+        "all_sites": True,
+        "apart": "quickdraw",
+        "draw_circuits": True,
+    }
 
     model: str = field()
     """open_clip model name, a name shipped here (rn-tiny), hf-hub:org/model, or the path of a model-config JSON."""
@@ -53,6 +83,20 @@ class Config(CircuitSettings, MetricSettings, WorkSettings, BasisSettings):
     """Classes to report apart, e.g. those held out in training."""
     pair: tuple[str, str, str] | None = None
     """Class and two domains whose circuits are drawn (default: the first class in its two least similar domains)."""
+    parts: int = DEFAULT_PARTS
+    """Parts into which the images are cut, by item: what similarities are read against."""
+    items: tuple[Path, str] | None = None
+    """A listing of the images and its column that names what an image shows (default: the name of the file)."""
+    kernel_depths: tuple[int, ...] = (1,)
+    """Depths of the Weisfeiler-Lehman kernel."""
+    any_sign: bool = False
+    """Count edges with a score of zero or less."""
+    all_sites: bool = False
+    """Let sites that repeat another, or keep few units, take part in means over sites."""
+    apart: str | None = None
+    """A domain to set against the others."""
+    draw_circuits: bool = False
+    """Draw every circuit, on a page of its own."""
     n_images: int = 50
     """Images per class and domain, at random by --seed; all where there are fewer."""
     accuracy: bool = True
@@ -98,6 +142,11 @@ def check_names(config: Config, images: DomainFolder) -> None:
             images.label(name)
     except InputError as error:
         raise InputError(f"--held-out: {error}") from error
+    if config.apart is not None:
+        try:
+            chosen_names("domain", (config.apart,), images.domains)
+        except InputError as error:
+            raise InputError(f"--apart: {error}") from error
     if config.pair is None:
         return
     class_name, *domains = config.pair
@@ -121,6 +170,8 @@ def planned(config: Config, work: Work) -> Extraction:
         settings=config.attribution(config.baseline),
         metric=config.metric,
         texts=config.class_texts,
+        n_parts=config.parts,
+        items=None if config.items is None else item_column(*config.items),
     )
 
 
@@ -143,16 +194,9 @@ def estimate(plan: Extraction, work: Work) -> None:
 
 
 def measured_accuracy(config: Config, images: DomainFolder) -> pd.DataFrame:
-    """Return the zero-shot accuracy on all images, with all default templates."""
+    """Return the zero-shot accuracies on all images by domain."""
     clip = config.clip(ALONE)
-    return zero_shot_accuracy(
-        clip.encoder,
-        clip.preprocess,
-        clip.text_weights(images.all_classes),
-        images,
-        config.held_out,
-        work=config.work(),
-    )
+    return told_apart(zero_shot_accuracy(clip, images, config.held_out, work=config.work()))
 
 
 def compared(
@@ -161,7 +205,15 @@ def compared(
     """Compare the circuits, print the domain-by-domain similarity, and return the report and its tables."""
     seen = [name for name in images.classes if name not in config.held_out] if config.held_out else []
     groups = {"held-out": config.held_out, "others": seen}
-    comparisons = compare_domains(graphs, graphs.halves(), groups, edges_per_node=config.edges_per_node)
+    reading = ReadingSettings(
+        edges_per_node=config.edges_per_node, any_sign=config.any_sign, all_sites=config.all_sites, seed=config.seed
+    )
+    measures = [
+        Measure("node_overlap"),
+        Measure("edge_jaccard"),
+        *(Measure("wl_kernel", depth) for depth in config.kernel_depths),
+    ]
+    comparisons = compare_domains(graphs, groups, measures=measures, settings=reading)
     domains = sorted(graphs.domains)
     report = comparison_report(
         f"Circuits of {graphs.manifest['config']['model']} in {len(domains)} domains",
@@ -173,9 +225,23 @@ def compared(
         config.pair or least_similar(comparisons["edge_jaccard"]),
         accuracy=accuracy,
     )
+    stability = circuit_stability(graphs, edges_per_node=config.edges_per_node, any_sign=config.any_sign)
+    tables = {name: table for one in comparisons.values() for name, table in one.tables().items()}
+    if len(stability):
+        add_stability(report, stability)
+        tables["circuit_stability"] = stability
+    if config.apart is not None:
+        add_domain_apart(report, comparisons, config.apart, domain_marks(domains))
+        tables["domain_apart_over_depth"] = apart_over_depth(comparisons["node_overlap"], config.apart)
+        tables |= {f"{name}_without": means_without(one, config.apart) for name, one in comparisons.items()}
+    if config.draw_circuits:
+        index = write_circuit_pages(
+            graphs, config.out / "drawn", edges_per_node=config.edges_per_node, any_sign=config.any_sign
+        )
+        print(f"every circuit: {index}")
     add_reading_guide(report)
     print(comparisons["edge_jaccard"].matrix().to_string(float_format=lambda v: f"{v:.3f}"))
-    return report, {name: table for one in comparisons.values() for name, table in one.tables().items()}
+    return report, tables
 
 
 def nothing_compared(graphs: GraphFolder, images: DomainFolder, accuracy: pd.DataFrame | None) -> Report:
@@ -189,7 +255,7 @@ def nothing_compared(graphs: GraphFolder, images: DomainFolder, accuracy: pd.Dat
     print(reason)
     report = Report(f"Circuits of {graphs.manifest['config']['model']}", reason)
     if accuracy is not None:
-        add_accuracy(report, accuracy, 1 / len(images.all_classes), domain_marks(images.domains))
+        add_accuracy(report, accuracy, domain_marks(images.domains))
     return report
 
 

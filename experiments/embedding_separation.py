@@ -2,8 +2,9 @@
 
 Two kinds of small CLIP models are trained on the toy, several seeds each: with standard captions, which often name the
 style ("a sketch of a fish"), and with aligned captions, which never do ("a picture of a fish"). Classes are held out of
-quickdraw in both. All test images and class prompts are embedded; distances between domains, silhouettes, linear
-probes of the domain and the modality gap are measured, and zero-shot accuracy beside them.
+quickdraw in both. Test images and class prompts are embedded; distances between domains, silhouettes, linear probes of
+the domain and the modality gap are measured, and zero-shot accuracy beside them. The images are mapped to the plane,
+once with and once without quickdraw.
 
 The study finds that quickdraw lies apart, that aligned captions bring it closer, and that accuracy on the held-out
 classes does not follow. The first is refuted by a domain that lies farther from the others than quickdraw does, the
@@ -11,7 +12,7 @@ second by a distance that does not shrink, the third by an accuracy that rises w
 
     python experiments/embedding_separation.py
     python experiments/embedding_separation.py --models standard=a/epoch_32.pt aligned=b/epoch_32.pt \
-        --model RN50 --data DomainNet --n-images 20 --out runs/domainnet/separation
+        --model RN50 --data DomainNet --study --out runs/domainnet/separation
 
 The same name twice means two seeds of one kind of model.
 """
@@ -19,13 +20,15 @@ The same name twice means two seeds of one kind of model.
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import pandas as pd
 
 from circuitry import DomainFolder, load_clip
 from circuitry.comparison.comparison import Comparison
+from circuitry.data.mixtures.class_table import STUDY_HELD_OUT, class_key
 from circuitry.data.mixtures.selection import Setting
+from circuitry.data.names import chosen_names
 from circuitry.reports.figures.style import domain_marks
 from circuitry.reports.page import Report, write_results
 from circuitry.reports.sections.separation import (
@@ -35,21 +38,32 @@ from circuitry.reports.sections.separation import (
     add_separation_guide,
     panel_references,
 )
-from circuitry.representations import embed_images, embed_texts
-from circuitry.representations.projection import map_table
+from circuitry.representations import Embeddings, embed_images, embed_texts
+from circuitry.representations.projection import PER_DOMAIN, map_table
 from circuitry.representations.separation import compare_distances, mean_distances
 from circuitry.representations.separation_summary import by_seed, differences, gather, separation_measures, summarise
 from circuitry.runs.command_line import run_script
 from circuitry.runs.errors import InputError
+from circuitry.runs.presets import StudySettings
 from circuitry.runs.provenance import versions
 
 TOY_MODELS: dict[str, Setting] = {"standard captions": "cg-high", "aligned captions": "aligned"}
 """Names in the report, and the settings that the toy's models are trained in."""
+DISTANCES = ("standardised", "euclidean")
+"""What tells apart whether a space shrinks or domains come closer in it, and the study's."""
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(StudySettings):
     """Settings of the measurement; the defaults train the toy's models where they are missing."""
+
+    STUDY: ClassVar = {
+        "n_images": None,
+        "seed": 42,
+        "method": "umap",
+        "test_domain": "quickdraw",
+        "held_out": STUDY_HELD_OUT,
+    }
 
     out: Path = Path("runs/embedding-separation")
     """Folder for embeddings, tables and the report."""
@@ -68,17 +82,21 @@ class Config:
     split: str | None = "test"
     """Which of DomainNet's lists to use, where there are lists."""
     test_domain: str | None = None
-    """Domain that classes were held out of in training; quickdraw for the toy."""
+    """Domain that classes were held out of in training, which one more map leaves out; quickdraw for the toy."""
     held_out: tuple[str, ...] | None = None
     """Classes whose accuracy is told apart (default: those of the toy, none with --models)."""
-    n_images: int = 50
-    """Images per class and domain, at random by --seed; all where there are fewer."""
+    n_images: int | None = 50
+    """Images per class and domain, at random by --seed; all where there are fewer, or with None."""
+    per_domain: int | None = PER_DOMAIN
+    """Of these, images per domain on a map, at random by --seed."""
+    map_texts: bool = False
+    """Map class prompts in every style together with the images; they shape the map, too."""
     method: str = "auto"
     """Map: umap, pca, or auto for UMAP where umap-learn is installed."""
     device: str = "cpu"
     """Where the models run."""
     seed: int = 0
-    """Seed of the choice of images, halves, folds and maps."""
+    """Seed of the choice of images, of folds and maps."""
 
 
 class ComparedModels(NamedTuple):
@@ -95,7 +113,8 @@ class Measured(NamedTuple):
 
     digest: str
     measures: pd.DataFrame
-    distances: Comparison
+    distances: tuple[Comparison, ...]
+    """By each of `DISTANCES`."""
     means: pd.DataFrame
     points: pd.DataFrame | None
 
@@ -140,7 +159,8 @@ def own_models(config: Config) -> ComparedModels:
             raise InputError(f"Expected --models as name=checkpoint, but {entry!r} was given.")
         checkpoints[name, sum(name == other for other, _ in checkpoints)] = Path(checkpoint)
     images = DomainFolder(config.data, split=config.split)
-    return ComparedModels(images, checkpoints, config.test_domain, config.held_out or ())
+    held_out = chosen_names("held-out class", config.held_out or None, images.all_classes, class_key)
+    return ComparedModels(images, checkpoints, config.test_domain, held_out if config.held_out else ())
 
 
 def measure(config: Config, compared: ComparedModels, checkpoint: Path, *, with_map: bool) -> Measured:
@@ -149,29 +169,50 @@ def measure(config: Config, compared: ComparedModels, checkpoint: Path, *, with_
     cache = config.out / "embeddings"
     images = embed_images(clip, compared.images, config.n_images, config.seed, cache_dir=cache)
     texts = embed_texts(clip, compared.images.all_classes, cache_dir=cache)
-    distances = compare_distances(images, "standardised", seed=config.seed)
+    distances = tuple(compare_distances(images, measure, seed=config.seed) for measure in DISTANCES)
     points = None
     if with_map:
-        styled = embed_texts(clip, compared.images.classes, compared.images.domains, cache_dir=cache)
-        points = map_table(images, styled, config.method, seed=config.seed).round({"x": 4, "y": 4})
+        styled = None
+        if config.map_texts:
+            styled = embed_texts(clip, compared.images.classes, compared.images.domains, cache_dir=cache)
+        points = map_tables(config, compared, images, styled)
     measures = separation_measures(images, texts, compared.held_out, seed=config.seed)
     return Measured(clip.digest, measures, distances, mean_distances(images), points)
+
+
+def map_tables(config: Config, compared: ComparedModels, images: Embeddings, texts: Embeddings | None) -> pd.DataFrame:
+    """Map all domains, and once more without the test domain, if one is named."""
+    tables = []
+    for without in dict.fromkeys((None, compared.test_domain)):
+        table = map_table(
+            images, config.method, texts=texts, per_domain=config.per_domain, without=without, seed=config.seed
+        )
+        tables.append(table.assign(without=without or ""))
+    return pd.concat(tables, ignore_index=True).round({"x": 4, "y": 4})
 
 
 def write(config: Config, compared: ComparedModels, found: dict[tuple[str, int], Measured]) -> None:
     """Write tables, figures and the report, and say where they are."""
     measures = gather({key: one.measures for key, one in found.items()})
     names = list(dict.fromkeys(name for name, _ in found))
-    distances = {name: over_seeds([one.distances for (n, _), one in found.items() if n == name]) for name in names}
+    distances = {
+        name: [
+            over_seeds([one.distances[i] for (n, _), one in found.items() if n == name]) for i in range(len(DISTANCES))
+        ]
+        for name in names
+    }
+    flat = [(name, one) for name, of_model in distances.items() for one in of_model]
     points = pd.concat(one.points.assign(model=name) for (name, _), one in found.items() if one.points is not None)
+    without = points["without"].where(points["without"] == "", ", without " + points["without"])
+    points = points.assign(model=points["model"] + without)
     tables = {
         "measures": measures,
         "summary": summarise(measures),
         "by_seed": by_seed(measures),
         "map": points[["model", "kind", "domain", "class", "x", "y", "method"]],
-        "distances": joined((name, one.values) for name, one in distances.items()),
-        "distances_per_domain": joined((name, one.over_depth()) for name, one in distances.items()),
-        "distance_tests": joined((name, one.tests()) for name, one in distances.items()),
+        "distances": joined((name, one.measure, one.values) for name, one in flat),
+        "distances_per_domain": joined((name, one.measure, one.over_depth()) for name, one in flat),
+        "distance_tests": joined((name, one.measure, one.tests()) for name, one in flat),
         "mean_distances": pd.concat(one.means.assign(model=name, seed=seed) for (name, seed), one in found.items()),
     }
     if len(names) > 1:
@@ -195,6 +236,9 @@ def write(config: Config, compared: ComparedModels, found: dict[tuple[str, int],
         "classes": n_classes,
         "held_out": compared.held_out,
         "n_images": config.n_images,
+        "per_domain": config.per_domain,
+        "map_texts": config.map_texts,
+        "by_study": config.by_study,
         "seed": config.seed,
         **versions(),
     }
@@ -213,9 +257,12 @@ def over_seeds(distances: list[Comparison]) -> Comparison:
     return replace(distances[0], **means)
 
 
-def joined(tables: Iterator[tuple[str, pd.DataFrame]]) -> pd.DataFrame:
-    """Put tables of several models under each other, without the site: there is but one."""
-    parts = [table.drop(columns="site", errors="ignore").assign(model=name) for name, table in tables]
+def joined(tables: Iterator[tuple[str, str, pd.DataFrame]]) -> pd.DataFrame:
+    """Put tables of (model, measure) under each other, without the site: there is but one."""
+    parts = [
+        table.drop(columns="site", errors="ignore").assign(model=name, measure=measure)
+        for name, measure, table in tables
+    ]
     return pd.concat(parts, ignore_index=True)
 
 

@@ -1,59 +1,80 @@
 """Do domains share a representation, and where in the encoder? CKA between domains and linear probes at every site.
 
-At every site: are the classes arranged alike in two domains (CKA of class means, linear and rbf kernel, without bias)?
-Can the domain be read off by a linear classifier, can the class, and can the class by a classifier that has not seen
-the domain? Read against two halves of the same images, permuted classes, and guessing.
+At every site: are the classes arranged alike in two domains (CKA of class means, linear and rbf kernel, without bias;
+of all classes, and of those that were held out of training and the others)? Can the domain be read off by a linear
+classifier, can the class, and can the class by a classifier that has not seen the domain? Read against two parts of the
+same images, permuted classes, and guessing.
 
-Representations are shared if with depth CKA comes near that of halves, the domain fades, and classes are read off
+Representations are shared if with depth CKA comes near that of parts, the domain fades, and classes are read off
 across domains as well as within them. It is refuted by a CKA near that of permuted classes at the last sites, or by
 class probes that fail on the domain that was left out.
 
     python experiments/representations.py      # the model and images of the quickstart
-    python experiments/representations.py --model RN50 --checkpoint epoch_32.pt --data DomainNet --n-images 50 \
+    python experiments/representations.py --model RN50 --checkpoint epoch_32.pt --data DomainNet --study \
         --out runs/domainnet/representations
     torchrun --nproc-per-node 2 experiments/representations.py      # two processes share the domains
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
+import pandas as pd
 
+from circuitry.data.mixtures.class_table import STUDY_HELD_OUT, class_key
+from circuitry.data.names import chosen_names
+from circuitry.data.parts import DEFAULT_PARTS
 from circuitry.models.settings import ModelSettings
 from circuitry.reports.figures.style import domain_marks
 from circuitry.reports.page import Report, write_results
 from circuitry.reports.sections.representations import add_cka, add_probes, add_reading_guide
 from circuitry.representations import (
     RepresentationSettings,
-    compare_representation_halves,
+    compare_representation_parts,
     compare_representations,
     extract_representations,
     probe_sites,
     read_representations,
 )
 from circuitry.representations.grams import FORMAT
-from circuitry.representations.study import check_comparable
+from circuitry.representations.kernel_alignment import FEWEST
+from circuitry.representations.similarity import cka_ceilings
+from circuitry.representations.study import Positions, check_comparable
 from circuitry.runs.command_line import run_script
+from circuitry.runs.errors import InputError
 from circuitry.runs.manifest import read_manifest
+from circuitry.runs.presets import StudySettings
 from circuitry.runs.provenance import versions
 from circuitry.runs.workers import Work, WorkSettings
 
 
 @dataclass(frozen=True)
-class Config(ModelSettings, WorkSettings):
-    """Settings of the study; the defaults are the quickstart's model and images."""
+class Config(ModelSettings, WorkSettings, StudySettings):
+    """Settings of the comparison; the defaults are the quickstart's model and images."""
+
+    STUDY: ClassVar = {"n_images": None, "seed": 42, "held_out": STUDY_HELD_OUT, "apart": "quickdraw"}
 
     sites: tuple[str, ...] | None = None
     """Sites of the encoder; default: all."""
-    n_images: int = 20
-    """Images per class and domain, at random by --seed; all where there are fewer."""
+    n_images: int | None = 20
+    """Images per class and domain, at random by --seed; all where there are fewer, or with None."""
+    positions: Positions = "averaged"
+    """Features of CKA: each unit averaged over positions, as in the study, or all positions of all (flattened)."""
+    parts: int = DEFAULT_PARTS
+    """Parts of the images of a class in a domain, cut by item, whose CKA with each other is the ceiling."""
+    held_out: tuple[str, ...] = ()
+    """Classes for which, and for the others, CKA is also compared (OOD and ID)."""
+    apart: str | None = None
+    """A domain whose CKA with the others is set against that of the others among themselves."""
     permutations: int = 1000
     """Permutations of classes for CKA's null."""
     folds: int = 5
     """Parts of the images for probes."""
     out: Path = Path("runs/representations")
-    """Folder for representations, tables and the report; temporary files of 8 bytes per class and feature, too."""
+    """Folder for representations, tables and the report; temporary files, too (see `extract_representations`)."""
     results: Path | None = None
     """Also write the small tables and their provenance here, where the figures read them."""
     seed: int = 0
@@ -68,47 +89,83 @@ class Config(ModelSettings, WorkSettings):
 def main(config: Config) -> None:
     """Represent, compare, probe, write; print where the report is."""
     images = config.images()
-    check_comparable(images)
+    check_comparable(images, config.parts)
+    groups = class_groups_of(config, images.classes)
     if not config.share_out(partial(represent, config), config.out / "jobs"):
         return
     found = read_representations(config.representations)
     made = read_manifest(config.representations, FORMAT)["config"]
-    similarity = compare_representations(
-        [one.grams for one in found], permutations=config.permutations, seed=config.seed
-    )
-    ceilings = compare_representation_halves(one.halves for one in found)
-    probes = probe_sites(
-        {site: np.concatenate([one.unit_means[site] for one in found]) for site in found[0].unit_means},
-        [name for one in found for name in one.image_classes],
-        [one.grams.domain for one in found for _ in one.image_classes],
-        folds=config.folds,
-        seed=config.seed,
-    )
-    tables = {
-        "cka": similarity.pairs,
-        "cka_over_depth": similarity.domains,
-        "cka_ceilings": ceilings,
-        "probes": probes.sites,
-        "probes_left_out": probes.left_out,
-    }
     report = Report(
         f"Do domains share the representations of {made['model']}?",
         f"CKA and linear probes at {len(found[0].unit_means)} sites, on "
         f"{sum(len(one.image_classes) for one in found):,} images of {len(images.classes)} classes in "
         f"{len(found)} domains.",
     )
-    add_cka(report, similarity, ceilings, domain_marks(images.domains))
+    tables: dict[str, list[pd.DataFrame]] = {}
+    for group, classes in groups.items():
+        similarity = compare_representations(
+            [one.grams.only(classes) for one in found],
+            permutations=config.permutations,
+            apart=config.apart,
+            seed=config.seed,
+        )
+        parts = compare_representation_parts(found, classes=classes)
+        add_cka(report, similarity, parts.values, domain_marks(images.domains), group)
+        for name, table in {
+            "cka": similarity.pairs,
+            "cka_over_depth": similarity.domains,
+            "cka_apart": similarity.apart,
+            "cka_ceilings": cka_ceilings(parts.values),
+            "cka_parts": parts.values,
+            "cka_parts_without_class": parts.without_class,
+        }.items():
+            tables.setdefault(name, []).append(table.assign(group=group))
+    probes = probe_sites(
+        {site: np.concatenate([one.unit_means[site] for one in found]) for site in found[0].unit_means},
+        [name for one in found for name in one.image_classes],
+        [one.grams.domain for one in found for _ in one.image_classes],
+        [item for one in found for item in one.image_items],
+        folds=config.folds,
+        seed=config.seed,
+    )
     add_probes(report, probes)
     add_reading_guide(report)
+    joined = {name: pd.concat(found, ignore_index=True) for name, found in tables.items()}
+    written = {name: table for name, table in joined.items() if len(table)}
+    written |= {"probes": probes.sites, "probes_left_out": probes.left_out}
+    small = [name for name in written if not name.startswith("cka_parts")]
+    print(write_results(report, written, config.out, config.results, provenance(config, made["model_digest"]), small))
+
+
+def class_groups_of(config: Config, classes: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Return the groups of classes that are compared: all, and where some were held out, these and the others.
+
+    Raises:
+        InputError: for a held-out class that is not there, or a group with too few classes for CKA.
+    """
+    groups = {"all": tuple(classes)}
+    if config.held_out:
+        held_out = chosen_names("held-out class", config.held_out, classes, class_key)
+        groups |= {"held-out": held_out, "seen": tuple(name for name in classes if name not in held_out)}
+    for name, members in groups.items():
+        if len(members) < FEWEST:
+            raise InputError(
+                f"CKA needs at least {FEWEST} classes, but the group {name!r} has {len(members)}: give more --held-out "
+                "classes, or none."
+            )
+    return groups
+
+
+def provenance(config: Config, model_digest: str) -> dict[str, object]:
+    """Return what made the numbers, without what changes none."""
     unimportant = {"out", "results", *(field.name for field in fields(WorkSettings))}
     settings = {name: value for name, value in asdict(config).items() if name not in unimportant}
-    provenance = {**settings, "model_digest": made["model_digest"], **versions()}
-    print(write_results(report, tables, config.out, config.results, provenance))
+    return {**settings, "by_study": config.by_study, "model_digest": model_digest, **versions()}
 
 
 def represent(config: Config, work: Work) -> None:
     """Do one process's share of representing the domains."""
-    settings = RepresentationSettings(config.n_images, config.sites, config.seed)
+    settings = RepresentationSettings(config.n_images, config.sites, config.seed, config.positions, config.parts)
     extract_representations(config.clip(work.rank), config.images(), config.representations, settings, work)
 
 

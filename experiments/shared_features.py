@@ -5,7 +5,7 @@ features of every test image, and compares, class by class, which features come 
 named by the nearest word, and shown with the images that they are the most active in.
 
 The study's claim, that the domain in which classes were left out shares the fewest features with the others, is
-refuted by another domain that shares significantly fewer. Read it against the halves of the same images (what
+refuted by another domain that shares significantly fewer. Read it against parts of the same images (what
 could be reached) and against other classes (what is shared whatever the class).
 
     python experiments/shared_features.py      # the quickstart's model
@@ -16,10 +16,14 @@ could be reached) and against other classes (what is shared whatever the class).
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 from circuitry import Clip, DomainFolder
 from circuitry.data import image_listing
+from circuitry.data.mixtures.class_table import STUDY_HELD_OUT, class_key
 from circuitry.data.mixtures.files import read_captions
+from circuitry.data.names import chosen_names
+from circuitry.data.parts import DEFAULT_PARTS
 from circuitry.models import SparseAutoencoder, load_sae
 from circuitry.models.settings import ModelSettings
 from circuitry.reports.figures.style import domain_marks
@@ -27,17 +31,20 @@ from circuitry.reports.page import Report, write_results
 from circuitry.reports.sections.features import add_features, add_sharing, feature_table
 from circuitry.representations import (
     ImageFeatures,
+    compare_feature_parts,
     compare_features,
     default_vocabulary,
     extract_features,
     name_features,
 )
+from circuitry.representations.features import Ranking
 from circuitry.runs.command_line import run_script
 from circuitry.runs.errors import InputError
 from circuitry.runs.jobs import Job, JobFolder
+from circuitry.runs.presets import StudySettings
 from circuitry.runs.provenance import versions
 from circuitry.runs.workers import Work, WorkSettings
-from circuitry.training import train_sae_on_images
+from circuitry.training import StudyRun, train_sae_on_images
 from circuitry.training.settings import SaeTraining
 
 SMALL_TABLES = tuple(f"feature_sharing_{name}" for name in ("matrix", "levels", "summary", "paired_tests"))
@@ -45,16 +52,18 @@ SMALL_TABLES = tuple(f"feature_sharing_{name}" for name in ("matrix", "levels", 
 
 
 @dataclass(frozen=True)
-class Config(ModelSettings, WorkSettings):
+class Config(ModelSettings, WorkSettings, StudySettings):
     """Settings; the defaults are the quickstart's model and images."""
+
+    STUDY: ClassVar = {"seed": 42, "held_out": STUDY_HELD_OUT, "ranking": "study", "steps": 1_000_000}
 
     train_split: str | None = "train"
     """Which of DomainNet's lists the autoencoder is trained on, where there are lists."""
     n_images: int | None = None
     """Images per class and domain (default: all)."""
     sae: Path | None = None
-    """A trained autoencoder of the embedding, from experiments/train_sae.py (default: one is trained here with the
-    study's settings, and kept in --out)."""
+    """A trained autoencoder of the embedding, from experiments/train_sae.py (default: one is trained here on the
+    images of --train-split alone, and kept in --out; the study trained on a table of captions, too)."""
     steps: int = 5000
     """Steps of that training."""
     vocabulary: Path | None = None
@@ -62,6 +71,13 @@ class Config(ModelSettings, WorkSettings):
     a small model knows no others, else class names, styles and ImageNet's classes)."""
     features: tuple[int, ...] | None = None
     """Features to show (default: the most and the least shared ones)."""
+    held_out: tuple[str, ...] = ()
+    """Classes that are told apart as a group, ``held-out``: the study scores these alone."""
+    ranking: Ranking = "activation"
+    """What comes first of features that equally many images name: the more active one, or as in the study the order of
+    torch.topk, which fills tops with features that no image names."""
+    parts: int = DEFAULT_PARTS
+    """Parts of the images of a class in a domain, cut by item, whose sharing with each other is the ceiling."""
     out: Path = Path("runs/shared_features")
     """Folder for the autoencoder, the features of images, tables and the page."""
     results: Path | None = None
@@ -74,11 +90,16 @@ def main(config: Config) -> None:
     """Train or load, compare, name, write; print where the page is."""
     if not config.share_out(partial(read_share, config), config.out / "jobs"):
         return
-    clip, images = config.clip(), config.images()
+    images = config.images()
+    held_out = chosen_names("held-out class", config.held_out, images.classes, class_key) if config.held_out else ()
+    clip = config.clip()
     sae, found = read_features(config, clip, config.work())
     names = name_features(sae, clip, words(config, images))
-    comparison = compare_features(found, seed=config.seed)
-    tables = comparison.tables() | {"features": feature_table(found, names)}
+    comparison = compare_features(
+        found, {"held-out": held_out}, ranking=config.ranking, n_parts=config.parts, seed=config.seed
+    )
+    parts = compare_feature_parts(found, ranking=config.ranking, n_parts=config.parts, seed=config.seed)
+    tables = comparison.tables() | {"features": feature_table(found, names), "feature_sharing_parts": parts}
     quality = {name: f"{value:.3g}" for name, value in sae.about.get("diagnostics", {}).items()}
     report = Report(
         f"Which features do {len(found.domains)} domains share in {clip.name}?",
@@ -96,9 +117,19 @@ def main(config: Config) -> None:
     for table in (comparison.matrix(), comparison.levels().set_index("what")):
         print(table.to_string(float_format=lambda value: f"{value:.3f}"))
     about = {"autoencoder": {key: value for key, value in sae.about.items() if key != "history"}}
-    chosen = {"data": config.data, "split": config.split, "n_images": config.n_images, "seed": config.seed}
+    names_of = ("data", "split", "n_images", "seed", "held_out", "ranking", "parts", "by_study")
+    chosen = {name: getattr(config, name) for name in names_of} | {"trained_on": trained_on(config)}
     provenance = {"model": clip.name, "model_digest": clip.digest, **chosen, **about, **versions()}
     print(write_results(report, tables, config.out, config.results, provenance, SMALL_TABLES))
+
+
+def trained_on(config: Config) -> dict[str, object] | None:
+    """Return what the model was trained on, from the run that its checkpoint belongs to; None where none is known."""
+    checkpoint = config.weights_file
+    if checkpoint is None:
+        return None
+    folders = [folder for folder in checkpoint.parents if (folder / "run.json").is_file()]
+    return {**asdict(StudyRun.read(folders[0])), "folder": folders[0].name} if folders else None
 
 
 def read_share(config: Config, work: Work) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from circuitry import compare, compare_halves, domain_matrix
+from circuitry import compare_domains
 from circuitry.interventions.circuit_sets import choose_sites
 from circuitry.interventions.study import CausalStudy, StudyOptions
 from circuitry.interventions.transfer_tables import transfer_correlations, transfer_matrix, transfer_over_depth
@@ -77,8 +77,7 @@ def write_report(config: Config, study: CausalStudy) -> None:
     found = measure(config, study, config.work())
     transfer, exchanged = found["transfer"], found["interchange"]
     chosen = {key: study.graphs[key] for key in study.keys}
-    halves = (pair for pair in study.graphs.halves() if (pair[0].class_name, pair[0].domain) in chosen)
-    similarity = domain_matrix(compare(chosen.values(), "edge_jaccard"), compare_halves(halves, "edge_jaccard"))
+    similarity = compare_domains(chosen, measures=["edge_jaccard"])["edge_jaccard"].matrix()
     tables = {
         "matrices": matrices(transfer),
         "edge_jaccard_matrix": similarity.rename_axis(index="domain").reset_index(),

@@ -15,10 +15,13 @@ RESULTS = Path(__file__).parents[1] / "experiments" / "results" / "representatio
 
 
 def figure(results: Path = RESULTS) -> go.Figure:
-    """Draw the committed tables."""
+    """Draw the committed tables of all classes."""
+    domains, ceilings = (
+        pd.read_csv(results / f"{name}.csv").query("group == 'all'") for name in ("cka_over_depth", "cka_ceilings")
+    )
     return cka_over_depth(
-        pd.read_csv(results / "cka_over_depth.csv"),
-        pd.read_csv(results / "cka_ceilings.csv"),
+        domains,
+        ceilings,
         title="Where do the styles look alike to the model?",
     )
 

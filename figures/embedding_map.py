@@ -1,4 +1,4 @@
-"""Images and class prompts of the toy's CLIP in the plane, with standard and with aligned captions.
+"""Images of the toy's CLIP (and class prompts, where mapped) in the plane, with standard and with aligned captions.
 
 python figures/embedding_map.py
 """

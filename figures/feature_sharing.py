@@ -1,4 +1,4 @@
-"""How many features of a sparse autoencoder domains share, with the split-half ceilings on the diagonal.
+"""How many features of a sparse autoencoder domains share, with those of parts of their images on the diagonal.
 
 python figures/feature_sharing.py
 """

@@ -2,6 +2,7 @@
 
 import csv
 import importlib.util
+import json
 import logging
 import os
 import runpy
@@ -13,21 +14,30 @@ from functools import partial
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from filelock import Timeout
 
 from circuitry import DomainFolder, GraphFolder
+from circuitry.circuits.graph_folder import FORMAT, WHOLE, graph_file
+from circuitry.data.toy.write import CLASSES as TOY_CLASSES
 from circuitry.data.toy.write import DrawingSettings, write_toy
 from circuitry.models import SparseAutoencoder, load_sae
 from circuitry.runs.command_line import run_script
 from circuitry.runs.errors import InputError
+from circuitry.runs.manifest import write_json
+from circuitry.runs.presets import with_study_defaults
 from circuitry.runs.workers import Rank, Work
 from circuitry.training import load_supervised
 from circuitry.training.clip import train_clip
+from circuitry.training.labels import LabelTable, found_labels
 from circuitry.training.settings import ClipTraining, SaeTraining, SupervisedTraining, TrainingWork, clip_preset
-from circuitry.training.study import StudyRun
+from circuitry.training.study_run import StudyRun
+from circuitry.training.supervised_model import build_classifier, write_classifier
+from circuitry.training.toy_study import TRAINING, ToySettings
+from tests.circuits.test_similarity import random_graph
 from tests.support.browser import drawn_marks, find_browser, load
 
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
@@ -99,6 +109,7 @@ def test_the_quickstart_leaves_graphs_tables_and_a_report(quickstart: Path) -> N
     assert similarity["value"].between(0, 1).all()
     accuracy = pd.read_csv(run / "tables" / "accuracy.csv")
     assert set(accuracy["domain"]) == set(STYLES)
+    assert accuracy[["seen", "held_out", "alone", "own_style", "centred"]].notna().all(axis=None)
     page = (run / "report.html").read_text(encoding="utf-8")
     assert "key were left out of its quickdraw images" in page
     committed = {path.name for path in (quickstart / "results").iterdir()}
@@ -175,7 +186,8 @@ def test_torchrun_and_an_array_of_jobs_leave_the_folder_of_one_process(arguments
     for name, command in ways.items():
         printed = on_one_thread([*command, *arguments, "--out", str(tmp_path / name)], tmp_path / "cache")
         assert printed.count("report: ") == 1
-    assert len(circuits(tmp_path / "one")) == 2 + 4 * (1 + 3)  # the manifest and the list of images, then the jobs
+    # The manifest and the list of images, then of each job the checksum, all, edges and two parts.
+    assert len(circuits(tmp_path / "one")) == 2 + 4 * (1 + 4)
     assert circuits(tmp_path / "torchrun") == circuits(tmp_path / "one")
     assert circuits(tmp_path / "array") == circuits(tmp_path / "one")
     logs = "".join(path.read_text() for path in (tmp_path / "array" / "jobs").glob("*.err"))
@@ -339,12 +351,24 @@ def test_runs_are_evaluated_and_drawn(quickstart: Path, tmp_path: Path, monkeypa
         (run / "checkpoints").symlink_to(quickstart / "run" / "clip" / "checkpoints")
         test_domain = None if setting == "natural-only" else "quickdraw"
         StudyRun(run, "rn-tiny", setting, test_domain, ("key",), seed).write()
+    supervised = tmp_path / "runs" / "supervised"
+    labels = LabelTable(CLASSES, {name: i for i, name in enumerate(CLASSES)})
+    classifier = build_classifier("rn-tiny", len(CLASSES), 0.9)[0]
+    write_classifier(supervised / "checkpoints" / "epoch_1.safetensors", classifier, "rn-tiny", labels, 1)
+    StudyRun(supervised, "rn-tiny", "cg-high", "quickdraw", ("key",), supervised=True).write()
     monkeypatch.setattr("circuitry.models.clip.user_cache_path", lambda name: quickstart / "cache")
     own = {"runs": tmp_path / "runs", "test_domains": ("quickdraw",), "out": tmp_path / "out"}
     module.main(module.Config(**own, data=quickstart / "run" / "toy", results=tmp_path / "results"))
     assert_drawn(tmp_path / "out" / "report.html", figures=2)
-    table = pd.read_csv(tmp_path / "results" / "settings.csv")
-    assert table.query("setting == 'cg-high' and domain == 'quickdraw'")["seeds"].eq(2).all()
+    table = pd.read_csv(tmp_path / "results" / "settings.csv").query("setting == 'cg-high' and domain == 'quickdraw'")
+    assert table.groupby("trained")["seeds"].unique().map(list).to_dict() == {"CLIP": [2], "supervised": [1]}
+    kinds = pd.read_csv(tmp_path / "results" / "told_apart.csv")
+    assert kinds[["held_out", "alone", "centred", "predicted_held_out", "harmonic_mean"]].notna().all(axis=None)
+    assert kinds["own_style"].isna().equals(kinds["trained"] == "supervised")
+    assert "no class was screened" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    chosen = {"templates": "style words", "measure": "macro F1", "epochs_shown": (1,)}
+    module.main(module.Config(**own, data=quickstart / "run" / "toy", **chosen))
+    assert "macro F1, style words" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     for name in ("accuracy_by_setting", "effective_robustness"):
         assert len(runpy.run_path(str(FIGURES / f"{name}.py"))["figure"](tmp_path / "results").data) >= 2
     with pytest.raises(InputError, match="need your own test images, but --data was not given"):
@@ -359,15 +383,30 @@ def test_the_toy_is_trained_by_several_processes_once(monkeypatch: pytest.Monkey
         asked.append(job)
         if not wait and len(asked) == 1:
             raise Timeout("held by another process")
-        name = job[0] if job[0] == "natural-only" else "-".join(map(str, job))
-        return StudyRun(Path(str(name)), "rn-tiny", str(job[0]), str(job[1]))
+        setting, domain, _, settings = job
+        assert isinstance(settings, ToySettings)
+        return StudyRun(Path(f"{setting}-{domain}"), "rn-tiny", str(setting), str(domain), settings.held_out)
 
     monkeypatch.setattr(module, "toy_run", train)
-    config = module.Config(settings=("natural-only", "cg-low"), test_domains=("sketch", "quickdraw"), seeds=(0,))
+    config = module.Config(settings=("natural-only", "cg-low"), test_domains=("sketch",), seeds=(0,), folds=2)
     runs = module.toy_runs(config, Work(Rank(1, 2)))
     assert len(asked) == 8  # each once in its own order, then each once more to be returned
-    assert asked[0] == ("natural-only", "quickdraw", 0)
-    assert [run.folder.name for run in runs] == ["natural-only", "cg-low-sketch-0", "cg-low-quickdraw-0"]
+    first, second = config.toy_settings()
+    assert asked[0] == ("natural-only", "sketch", 0, second)
+    assert sorted(first.held_out + second.held_out) == sorted(first.classes)
+    assert [(run.setting, run.held_out) for run in runs] == [
+        (setting, settings.held_out) for setting in config.settings for settings in (first, second)
+    ]
+
+
+def test_a_miniature_of_the_toy_trains_alike() -> None:
+    module = script("generalization")
+    assert [settings.training for settings in module.Config().toy_settings()] == [TRAINING] * 4
+    small = module.Config(n_toy_classes=4, folds=2, n_train=8, epochs=2).toy_settings()[0]
+    assert (small.classes, small.held_out) == (TOY_CLASSES[:4], TOY_CLASSES[0:4:2])
+    assert (small.training.batch_size, small.training.warmup, small.training.keep_checkpoints) == (32, 0, 2)
+    study = module.Config.study()
+    assert (study.imagenet_names, len(study.test_domains), study.seeds) == ("study", 5, (0, 1, 2))
 
 
 @pytest.fixture(scope="module")
@@ -389,13 +428,34 @@ def test_a_sparse_autoencoder_is_trained_and_measured(
     assert "explained_variance" in printed
     assert load_sae(out / "sae.safetensors").about["training"]["samples"] == 2 * 5 * len(CLASSES) * len(STYLES)
     assert pd.read_csv(out / "history.csv")["step"].tolist() == [5]
+    assert not (out / "state.safetensors").exists()
+    module.main(config)  # finished: read again
+    assert "768 features of 192 units at layer3.0" in capsys.readouterr().out
+    table = quickstart / "more.tsv"
+    table.write_text("filepath\n" + "".join(f"{path}\n" for path in (quickstart / "run" / "toy").glob("real/*/*.png")))
+    with pytest.raises(InputError, match=r"another configuration \(tables: .* is new\)"):
+        module.main(replace(config, table=(table,)))
+    study = with_study_defaults(module.Config)(
+        **model_of_the_quickstart, out=out / "study", table=(table,), training=SaeTraining.study(steps=3, piece=20)
+    )
+    module.main(study)
+    trained = load_sae(out / "study" / "sae.safetensors").about["training"]
+    assert trained["samples"] == 5 * len(CLASSES) * len(STYLES) + len(table.read_text().splitlines()) - 1
+    assert len(list((out / "study" / "activations").glob("*.npy"))) == -(-trained["samples"] // 20)
 
 
 @needs_browser
 def test_shared_features_are_found_and_drawn(quickstart: Path, model_of_the_quickstart: dict[str, object]) -> None:
     module = script("shared_features")
     out = quickstart / "shared_features"
-    module.main(module.Config(**model_of_the_quickstart, steps=5, out=out, results=out / "results"))
+    config = module.Config(**model_of_the_quickstart, steps=5, held_out=("Key",), out=out, results=out / "results")
+    module.main(config)
+    summary = pd.read_csv(out / "results" / "feature_sharing_summary.csv")
+    assert set(summary["group"]) == {"all", "held-out"}
+    assert module.trained_on(config) is None
+    StudyRun(config.checkpoint.parents[1], "rn-tiny", "cg-low", "quickdraw", ("key",)).write()
+    assert module.trained_on(config)["setting"] == "cg-low"
+    (config.checkpoint.parents[1] / "run.json").unlink()
     assert_drawn(out / "report.html", figures=1)
     names = set(pd.read_csv(out / "tables" / "features.csv")["name"])
     toy = DomainFolder(quickstart / "run" / "toy")
@@ -412,6 +472,48 @@ def test_shared_features_are_found_and_drawn(quickstart: Path, model_of_the_quic
         module.words(module.Config(vocabulary=quickstart / "none.txt"), toy)
 
 
+def test_sharing_is_set_side_by_side_over_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    module = script("sharing_over_settings")
+
+    def results(name: str, setting: str | None, seed: int, sketch: float) -> str:
+        folder = tmp_path / name
+        folder.mkdir()
+        rows = [
+            (g, d, v, v - 0.1, v + 0.1, 4) for g in ("all", "held-out") for d, v in (("real", 0.5), ("sketch", sketch))
+        ]
+        columns = ["group", "domain", "value", "low", "high", "n_classes"]
+        pd.DataFrame(rows, columns=columns).to_csv(folder / "feature_sharing_summary.csv", index=False)
+        run = {"model": "RN50", "setting": setting, "test_domain": "sketch", "seed": seed}
+        about = {"model": "RN50", "trained_on": None if setting is None else run}
+        (folder / "provenance.json").write_text(json.dumps(about))
+        return str(folder)
+
+    low = [results(f"low{seed}", "cg-low", seed, value) for seed, value in enumerate((0.1, 0.3, 0.6))]
+    high, other = results("high", "cg-high", 0, 0.4), results("other", None, 0, 0.2)
+    folders = (*low, high, f"openai={other}")
+    module.main(module.Config(results=folders, test_domain="real", out=tmp_path / "out"))
+    table = pd.read_csv(tmp_path / "out" / "tables" / "sharing_over_settings.csv").set_index("setting")
+    assert table.index.tolist() == ["cg-low", "cg-high", "openai"]
+    assert table["test_domain"].tolist() == ["sketch", "sketch", "real"]
+    assert table["score"].tolist() == pytest.approx([1 / 3, 0.4, 0.5])
+    assert table["deviation"]["cg-low"] == pytest.approx(
+        ((0.7 / 3) ** 2 + (0.1 / 3) ** 2 + (0.8 / 3) ** 2) ** 0.5 / 2**0.5
+    )
+    assert table[["lowest", "models"]].to_numpy().tolist() == [[2, 3], [1, 1], [0, 1]]
+    assert "cg-high" in capsys.readouterr().out
+    for wrong, message in (
+        ((), "Expected folders of results of shared_features.py, but none was given"),
+        ((str(tmp_path),), "holds no results of shared_features.py: give the folder"),
+        ((other,), "does not say which setting and test domain its model was trained for: give it as name="),
+        (
+            (f"x={other}",),
+            "has no score of 'ink' for the group 'held-out'; it has the domains real, sketch and the groups",
+        ),
+    ):
+        with pytest.raises(InputError, match=message):
+            module.main(module.Config(results=wrong, test_domain="ink" if wrong and "=" in wrong[0] else None))
+
+
 @needs_browser
 def test_representations_are_compared_and_drawn(quickstart: Path) -> None:
     module = script("representations")
@@ -421,19 +523,34 @@ def test_representations_are_compared_and_drawn(quickstart: Path) -> None:
         data=run / "toy",
         sites=("layer3.0", "attnpool"),
         n_images=4,
+        parts=2,
+        apart="quickdraw",
         permutations=20,
         folds=2,
         out=out,
         results=out / "results",
     )
     module.main(config)
-    assert_drawn(out / "report.html", figures=4)
+    assert_drawn(out / "report.html", figures=6)
     committed = {path.name for path in (out / "results").iterdir()}
-    names = ("cka", "cka_over_depth", "cka_ceilings", "probes", "probes_left_out")
+    names = ("cka", "cka_over_depth", "cka_apart", "cka_ceilings", "probes", "probes_left_out")
     assert committed == {*(f"{name}.csv" for name in names), "provenance.json"}
     for name in ("cka_over_depth", "probes_over_depth"):
         figure = runpy.run_path(str(FIGURES / f"{name}.py"))["figure"](out / "results")
         assert len(figure.data) > 0
+
+
+def test_groups_of_classes_for_cka_are_those_held_out_and_the_others() -> None:
+    module, classes = script("representations"), [f"class_{i}" for i in range(9)]
+    held_out = ("Class 0", "class-3", "class_5", "class_8")
+    groups = module.class_groups_of(module.Config(held_out=held_out), classes)
+    assert groups["held-out"] == ("class_0", "class_3", "class_5", "class_8")
+    assert groups["seen"] == ("class_1", "class_2", "class_4", "class_6", "class_7")
+    assert groups["all"] == tuple(classes)
+    with pytest.raises(InputError, match="at least 4 classes, but the group 'held-out' has 1: give more --held-out"):
+        module.class_groups_of(module.Config(held_out=("class_1",)), classes)
+    with pytest.raises(InputError, match="no held-out class 'aircraft carrier' here"):
+        module.class_groups_of(module.Config.study(), classes)
 
 
 def test_too_few_classes_for_cka_are_told_before_the_model_is_loaded(tmp_path: Path) -> None:
@@ -460,8 +577,38 @@ def test_many_circuits_are_compared_in_one_pass(tmp_path: Path, capsys: pytest.C
     module = script("benchmark_similarity")
     assert module.UNITS["layer1.0"] == 256
     assert sum(-(-n // 10) for site, n in module.UNITS.items() if site != "input") == 1644
-    module.main(module.Config(out=tmp_path, classes=1))
-    assert "15 pairs of circuits by 5 measures: " in capsys.readouterr().out
+    module.main(module.Config(out=tmp_path, classes=1, parts=2))
+    # 15 pairs of domains, in two orders of the parts; one pair of parts and two with the whole in each domain.
+    assert f"{15 + 15 * 2 + 6 * 3} pairs of circuits by 5 measures: " in capsys.readouterr().out
+
+
+def test_measures_are_judged_by_cases_with_a_known_answer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    module, folder = script("validate_measures"), tmp_path / "graphs"
+    jobs = [(name, domain) for name in ("axe", "cat", "fish") for domain in ("real", "sketch")]
+    for i, (name, domain) in enumerate(jobs):
+        parts: list[int | str] = [WHOLE, 0, 1]
+        for j, part in enumerate(parts):
+            made = random_graph(i // 2, name, domain, units=60)  # the same for a class, but for a little noise
+            graph = module.with_noise(made, 0.1, np.random.default_rng(10 * i + j))
+            graph.save(graph_file(folder, name, domain, part))
+    write_json(folder / "manifest.json", {"format": FORMAT, "config": {"n_parts": 2}, "jobs": jobs})
+    module.main(module.Config(circuits=folder, results=tmp_path, n_circuits=2))
+    found = pd.read_csv(tmp_path / "measures.csv").set_index(["case", "measure"])["value"]
+    assert found["fresh images", "node_overlap"] == found["another domain", "node_overlap"] == 1
+    assert found["units permuted", "node_overlap"] < 0.2
+    assert found["units permuted", "depth_bias"] == 0.5  # permuted units weigh as much
+    assert "node_overlap" in capsys.readouterr().out
+
+
+def test_a_known_share_of_units_is_permuted_and_no_noise_changes_nothing() -> None:
+    module, graph = script("validate_measures"), random_graph(0, units=60)
+    half = module.permuted_share(graph, 0.5, np.random.default_rng(0))
+    for site, scores in graph.node_scores.items():
+        assert np.mean(half.node_scores[site] == scores) == 0.5
+        assert half.node_scores[site][half.kept_units[site]].tolist() == scores[graph.kept_units[site]].tolist()
+    same = module.with_noise(graph, 0.0, np.random.default_rng(0))
+    for pair, scores in graph.edge_scores.items():
+        assert np.array_equal(same.edge_scores[pair], scores)
 
 
 def test_a_merge_with_a_base_set_is_timed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -495,16 +642,50 @@ def test_a_clip_is_trained_from_a_folder_and_from_a_table(
     )  # fmt: skip
     module.main(folder)
     printed = capsys.readouterr().out
-    assert "balanced_accuracy" in printed
+    assert "balanced top-1" in printed
     assert f"checkpoint: {tmp_path / 'folder' / 'clip' / 'checkpoints' / 'epoch_1.pt'}" in printed
-    given: list[tuple[Path, ClipTraining]] = []
-    monkeypatch.setattr(module, "train_clip", lambda table, out, settings, work: given.append((table, settings)))
+    given: list[tuple[Path, ClipTraining, Path | None]] = []
+
+    def note(table: Path, out: Path, settings: ClipTraining, work: TrainingWork, validation: Path | None) -> None:
+        given.append((table, settings, validation))
+
+    monkeypatch.setattr(module, "train_clip", note)
     monkeypatch.setattr(module, "checkpoints", lambda folder: [(1, folder)])
+    asked: list[dict[str, str | int]] = []
+    monkeypatch.setattr(module, "run_array", lambda *given, cluster, options: asked.append(options))
+    on_two = replace(folder, data=None, table=tmp_path / "x.tsv", work=replace(IN_PLACE, nodes=2))
+    module.main(on_two)
+    assert asked == [{"gpus_per_node": 2, "nodes": 2, "tasks_per_node": 1}]
+    with pytest.raises(InputError, match="A job on 2 machines needs --cluster slurm, but local was given"):
+        module.main(replace(on_two, cluster="local"))
     numbers = ["--epochs", "3", "--crop-scale", "0.5", "--device", "cpu"]
     call = ["--out", f"{tmp_path}", "--table", f"{tmp_path / 'x.tsv'}", "--preset", "rn50-cc3m", *numbers]
     monkeypatch.setattr(sys, "argv", ["train_clip.py", *call])
     run_script(module.CommandLine, module.main, "", module.command_line)
-    assert given == [(tmp_path / "x.tsv", replace(clip_preset("rn50-cc3m"), epochs=3, crop_scale=0.5))]
+    expected = replace(clip_preset("rn50-cc3m"), epochs=3, crop_scale=0.5)
+    assert given == [(tmp_path / "x.tsv", expected, None)]
+    validation = tmp_path / "x-validation.tsv"
+    for there in (False, True):
+        if there:
+            validation.touch()
+        monkeypatch.setattr(sys, "argv", ["train_clip.py", "--study", *call, "--accumulation", "4"])
+        run_script(module.CommandLine, module.main, "", module.command_line)
+        printed = capsys.readouterr().out
+        assert "precision='amp'" in printed
+        assert (f"since there is no {validation}" in printed) is not there
+        as_the_study = replace(clip_preset("rn50-cc3m", study=True), epochs=3, crop_scale=0.5, accumulation=4)
+        assert given[-1] == (tmp_path / "x.tsv", as_the_study, validation if there else None)
+    monkeypatch.setattr(sys, "argv", ["train_clip.py", *call[:4], "--device", "cpu", "--study"])
+    run_script(module.CommandLine, module.main, "", module.command_line)
+    assert given[-1][1] == clip_preset("rn50-imagenet-captions", study=True)
+    toy = quickstart / "run" / "toy"
+    held = module.Config(out=tmp_path / "held", data=toy, domains=("real",), validation_split="test")
+    table = pd.read_csv(module.validation_table(held), sep="\t")
+    assert table["filepath"].tolist() == [
+        str(r.path) for r in DomainFolder(toy, split="test", domains=("real",)).records
+    ]
+    with pytest.raises(InputError, match="The lists of --validation-split are those of a folder: give it as --data"):
+        module.validation_table(replace(held, data=None))
     for wrong, message in (
         (["--preset", "rn50-cc3"], "no preset 'rn50-cc3' here; perhaps"),
         (["--precision", "fp9"], "one of fp32"),
@@ -528,11 +709,14 @@ def test_a_supervised_baseline_is_trained(quickstart: Path, tmp_path: Path, caps
     merged = {"imagenet_classes": tmp_path / "imagenet.txt", "partners": tmp_path / "partners.json"}
     module.main(module.Config(out=tmp_path / "run", data=toy, training=small, work=IN_PLACE, **merged))
     printed = capsys.readouterr().out
-    assert "balanced_accuracy" in printed
+    assert "balanced top-1" in printed
     model = load_supervised(tmp_path / "run" / "supervised" / "checkpoints" / "epoch_1.safetensors")
     assert model.classes == ("n1", "n2", *CLASSES)
     assert model.table.labels["n2"] == model.table.labels["fish"] == 3
-    with pytest.raises(InputError, match="need --imagenet-classes, and DomainNet as --data"):
+    unmerged = module.label_table(module.Config(out=tmp_path, data=toy))(["b", "a"])
+    assert unmerged.classes == ("a", "b")  # no folder of ImageNet's
+    assert module.label_table(module.Config(out=tmp_path, table=tmp_path / "x")) is found_labels
+    with pytest.raises(InputError, match="The classes of ImageNet and DomainNet together need DomainNet as --data"):
         module.main(module.Config(out=tmp_path, table=tmp_path / "x", partners=tmp_path / "partners.json"))
     with pytest.raises(InputError, match="Give a folder of images as --data, a table of them as --table, or both"):
         module.main(module.Config(out=tmp_path))

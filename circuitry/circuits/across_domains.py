@@ -1,31 +1,37 @@
 """Are the circuits of a class the same in two domains? Sets of graphs, compared class by class. No torch.
 
 1. `compare`: every pair of domains of every class by one measure, as a tidy table;
-2. `compare_halves`: circuits from two halves of the same images, the noise ceiling;
-3. `compare_domains`: both, by several measures in one pass, as a `Comparison` of each.
+2. `compare_domains`: that by several measures in one pass, with what it is read against, as a `Comparison` of each:
+   circuits of different parts of the images in the same and in other domains, other classes, and random units.
 
 A pair that cannot be formed (a class absent in one domain) is absent from the table, never zero. Graphs are read one
 class at a time, and each is checked once against those before it.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from itertools import combinations, zip_longest
+from itertools import zip_longest
 
+import numpy as np
 import pandas as pd
 
-from circuitry.circuits.comparable import Comparable
+from circuitry.circuits.class_pass import ClassPass, Node, ReadingSettings
 from circuitry.circuits.graph import AttributionGraph
-from circuitry.circuits.similarity import Measure, PairSimilarity, chance_node_overlap
-from circuitry.comparison.comparison import CEILINGS, VALUES, Comparison, class_groups
+from circuitry.circuits.graph_folder import GraphFolder, Key
+from circuitry.circuits.similarity import Measure, chance_node_overlap
+from circuitry.comparison.compared_values import class_groups
+from circuitry.comparison.comparison import Comparison
+from circuitry.comparison.parts import WHOLE
+from circuitry.data.names import drawn_by_name
 from circuitry.runs.errors import InputError
 
 COMPARED = ("node_overlap", "edge_jaccard", "wl_kernel")
 """Measures of `compare_domains`; the kernel at depth 1."""
 
-Graphs = Iterable[AttributionGraph] | Mapping[tuple[str, str], AttributionGraph]
+Graphs = Iterable[AttributionGraph] | Mapping[Key, AttributionGraph]
 """Graphs that know their class and domain, or by (class, domain), like a `GraphFolder`."""
+PartsOf = Callable[[str, str], Mapping[int, AttributionGraph]]
+"""From class and domain to the graphs of the parts of its images, by number."""
 
 
 def compare(
@@ -35,6 +41,7 @@ def compare(
     classes: Sequence[str] | None = None,
     edges_per_node: int = 3,
     depth: int = 1,
+    any_sign: bool = False,
 ) -> pd.DataFrame:
     """Compare the circuits of each class between all pairs of domains.
 
@@ -42,7 +49,7 @@ def compare(
         graphs: Graphs that know their class and domain, e.g. what `extract` returns.
         measure: One of `MEASURES`.
         classes: A subset of the classes.
-        edges_per_node: Edges of the circuits; see `AttributionGraph.circuit`.
+        edges_per_node, any_sign: Edges of the circuits; see `AttributionGraph.circuit`.
         depth: Depth of the Weisfeiler-Lehman kernel.
 
     Returns:
@@ -59,133 +66,99 @@ def compare(
         >>> domain_matrix(table)
     """
     wanted = Measure(measure, depth)
-    return _compare_pairs(graphs, [wanted], Comparable(), classes, edges_per_node)[wanted]
-
-
-def compare_halves(
-    halves: Iterable[tuple[AttributionGraph, AttributionGraph]],
-    measure: str = "edge_jaccard",
-    *,
-    classes: Sequence[str] | None = None,
-    edges_per_node: int = 3,
-    depth: int = 1,
-) -> pd.DataFrame:
-    """Compare circuits from two disjoint halves of the images of the same class and domain: the noise ceiling.
-
-    Takes pairs of graphs, e.g. ``graphs.halves()``; the other arguments and errors are those of `compare`.
-
-    Returns:
-        Tidy table: class, domain, site, value. Each half has half the images, so it is a cautious ceiling for
-        circuits from all of them.
-    """
-    wanted = Measure(measure, depth)
-    return _compare_halves(halves, [wanted], Comparable(), classes, edges_per_node)[wanted]
+    settings = ReadingSettings(edges_per_node=edges_per_node, any_sign=any_sign, chance_draws=0)
+    one_pass = ClassPass([wanted], settings)
+    by_key = graphs if isinstance(graphs, Mapping) else _keyed(graphs)
+    return one_pass.values(wanted, _compare(by_key, None, one_pass, classes))
 
 
 def compare_domains(
-    graphs: Mapping[tuple[str, str], AttributionGraph],
-    halves: Iterable[tuple[AttributionGraph, AttributionGraph]] = (),
+    graphs: Mapping[Key, AttributionGraph],
     groups: Mapping[str, Sequence[str]] | None = None,
     *,
+    parts: PartsOf | None = None,
     measures: Sequence[str | Measure] = COMPARED,
-    edges_per_node: int = 3,
+    settings: ReadingSettings | None = None,
 ) -> dict[str, Comparison]:
     """Compare the circuits of every class between all pairs of domains by several measures, in one pass.
 
     Args:
         graphs: From `extract`.
-        halves: ``graphs.halves()``; without them there are no ceilings.
         groups: Further groups of classes, e.g. those held out of training; empty ones are left out.
+        parts: Graphs of parts of the images (default: those of a `GraphFolder`); without any there are no ceilings.
         measures: Names of `MEASURES`, or `Measure` with another depth of the kernel.
-        edges_per_node: Edges of the circuits; see `AttributionGraph.circuit`.
+        settings: How circuits are cut and what else they are compared with (default: `ReadingSettings`).
 
     Returns:
-        A `Comparison` by name of the measure.
+        A `Comparison` by name of the measure. Its parts never compare two of the same number, which have the same
+        items. The sites that `SiteMarks` finds are left out of means over sites.
 
     Raises:
         InputError: as `compare`, and when no class has circuits in two domains.
 
     Example:
         >>> graphs = extract(clip, images, "runs/x")
-        >>> comparisons = compare_domains(graphs, graphs.halves(), {"held-out": ["fish", "key"]})
-        >>> comparisons["edge_jaccard"].matrix()
+        >>> comparisons = compare_domains(graphs, {"held-out": ["fish", "key"]})
+        >>> comparisons["edge_jaccard"].ratios()
     """
     wanted = [Measure(measure) if isinstance(measure, str) else measure for measure in measures]
-    checked = Comparable()
-    values = _compare_pairs(graphs, wanted, checked, None, edges_per_node)
-    ceilings = _compare_halves(halves, wanted, checked, None, edges_per_node)
-    all_groups = class_groups((class_name for class_name, _ in graphs), groups)
-    found = {
-        measure.label: Comparison(
+    settings = settings or ReadingSettings()
+    if parts is None and isinstance(graphs, GraphFolder):
+        parts = graphs.parts
+    one_pass = ClassPass(wanted, settings)
+    classes = _compare(graphs, parts, one_pass)
+    about: dict[str, float] = {"edges_per_node": settings.edges_per_node, "any_sign": settings.any_sign}
+    about |= {"n": float(np.mean(one_pass.n_images))} if one_pass.n_images else {}
+    about |= {"n_per_part": float(np.mean(one_pass.n_per_part))} if one_pass.n_per_part else {}
+    found = {}
+    for measure in wanted:
+        values = one_pass.values(measure, classes)
+        closed_form = measure.name == "node_overlap" and len(classes)
+        sites = set(values["site"])
+        found[measure.label] = Comparison(
             measure.label,
-            values[measure],
-            ceilings[measure],
-            groups=all_groups,
-            about={"edges_per_node": edges_per_node},
+            values,
+            one_pass.parts(measure, classes),
+            chance_node_overlap(next(iter(graphs.values()))) if closed_form else one_pass.chance(measure),
+            groups=class_groups(classes, groups),
+            left_out={s: why for s, why in one_pass.marks.left_out().items() if s in sites and not settings.all_sites},
+            about=about,
         )
-        for measure in wanted
-    }
-    if "node_overlap" in found:
-        chance = chance_node_overlap(next(iter(graphs.values())))
-        found["node_overlap"] = replace(found["node_overlap"], chance=chance)
     return found
 
 
-def _compare_pairs(
-    graphs: Graphs,
-    measures: Sequence[Measure],
-    checked: Comparable,
-    classes: Sequence[str] | None,
-    edges_per_node: int,
-) -> dict[Measure, pd.DataFrame]:
-    rows: dict[Measure, list[tuple[str, str, str, str | None, float]]] = {measure: [] for measure in measures}
-    for class_name, by_domain in _by_class(graphs, classes):
-        for graph in by_domain.values():
-            checked.add(graph)
-        similarity = PairSimilarity(measures, edges_per_node)
-        for domain_a, domain_b in combinations(sorted(by_domain), 2):
-            for measure, values in similarity(by_domain[domain_a], by_domain[domain_b]).items():
-                rows[measure] += [(class_name, domain_a, domain_b, site, value) for site, value in values.items()]
-    return {measure: pd.DataFrame(found, columns=list(VALUES)) for measure, found in rows.items()}
-
-
-def _compare_halves(
-    halves: Iterable[tuple[AttributionGraph, AttributionGraph]],
-    measures: Sequence[Measure],
-    checked: Comparable,
-    classes: Sequence[str] | None,
-    edges_per_node: int,
-) -> dict[Measure, pd.DataFrame]:
-    rows: dict[Measure, list[tuple[str | None, str | None, str | None, float]]] = {m: [] for m in measures}
-    for a, b in halves:
-        if classes is None or a.class_name in classes:
-            for half in (a, b):
-                checked.add(half)
-            for measure, values in PairSimilarity(measures, edges_per_node)(a, b).items():
-                rows[measure] += [(a.class_name, a.domain, site, value) for site, value in values.items()]
-    return {measure: pd.DataFrame(found, columns=list(CEILINGS)) for measure, found in rows.items()}
-
-
-def _by_class(graphs: Graphs, classes: Sequence[str] | None) -> Iterator[tuple[str, dict[str, AttributionGraph]]]:
-    """Yield class and graphs by domain; those of a mapping are asked for class by class, the next one ahead."""
-    by_key = graphs if isinstance(graphs, Mapping) else _keyed(graphs)
-    keys: dict[str, list[tuple[str, str]]] = {}
-    for key in by_key:
+def _compare(
+    graphs: Mapping[Key, AttributionGraph],
+    parts: PartsOf | None,
+    one_pass: ClassPass,
+    classes: Sequence[str] | None = None,
+) -> list[str]:
+    """Compare class by class, in an order drawn at random; return the classes in theirs."""
+    keys: dict[str, list[Key]] = {}
+    for key in graphs:
         keys.setdefault(key[0], []).append(key)
     if unknown := [name for name in classes or () if name not in keys]:
         raise InputError(f"There is no graph of class {', '.join(unknown)}; the classes are {', '.join(sorted(keys))}.")
 
-    def read(class_name: str) -> dict[str, AttributionGraph]:
-        return {domain: by_key[name, domain] for name, domain in keys[class_name]}
+    def read(class_name: str) -> dict[Node, AttributionGraph]:
+        found: dict[Node, AttributionGraph] = {}
+        for name, domain in sorted(keys[class_name]):
+            found[domain, WHOLE] = graphs[name, domain]
+            for part, graph in parts(name, domain).items() if parts else ():
+                found[domain, part] = graph
+        return found
 
     wanted = list(keys if classes is None else classes)
+    drawn = sorted(wanted, key=lambda name: drawn_by_name(one_pass.settings.seed, name))
     with ThreadPoolExecutor(1) as pool:  # reading and checksums leave the interpreter free
-        waiting = [pool.submit(read, name) for name in wanted[:1]]
-        for name, following in zip_longest(wanted, wanted[1:]):
-            by_domain = waiting.pop().result()
+        waiting = [pool.submit(read, name) for name in drawn[:1]]
+        for name, following in zip_longest(drawn, drawn[1:]):
+            by_node = waiting.pop().result()
             if following is not None:
                 waiting.append(pool.submit(read, following))
-            yield name, by_domain
+            one_pass.add(name, by_node)
+            del by_node  # while the next ones are waited for
+    return wanted
 
 
 def _keyed(graphs: Iterable[AttributionGraph]) -> dict[tuple[str, str], AttributionGraph]:

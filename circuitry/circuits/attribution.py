@@ -5,29 +5,29 @@
 3. `edges`: integrated gradients of each kept unit's movement score the edges between consecutive sites; in heads and
    neurons (`in_components`) `component_edges` scores those between any two sites, through the residual stream.
 
-`attribute` keeps the setting of the study ("When and How Does CLIP Enable Domain and Compositional Generalization?",
-ICML 2025); long runs take `AttributionSettings`, whose rule is cheaper and no less exact.
+The setting of the study ("When and How Does CLIP Enable Domain and Compositional Generalization?", ICML 2025) is
+`AttributionSettings.study`; the default differs in the quadrature rule alone.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from jaxtyping import Float
+import numpy as np
+import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from circuitry.circuits.component_edges import component_edge_effects
-from circuitry.circuits.edges import edge_effects
+from circuitry.circuits.component_edges import edges_between, in_stream
 from circuitry.circuits.graph import AttributionGraph
-from circuitry.circuits.nodes import NodeEffects, keep_units, node_effects
+from circuitry.circuits.nodes import NodeEffects, keep_units, node_effects, nodes_of
 from circuitry.circuits.quadrature import QuadratureRule
-from circuitry.circuits.settings import STUDY_RULE, AttributionSettings
+from circuitry.circuits.settings import AttributionSettings
 from circuitry.models.baselines import AnyBaseline, check_count
 from circuitry.models.batches import ImageBatches, Images, rows_that_fit
 from circuitry.models.encoder import Encoder, checked_sites
 from circuitry.models.metrics import Metric, metric_name
-from circuitry.models.residual import ResidualStream
 from circuitry.runs.errors import InputError
 
 
@@ -36,7 +36,7 @@ def attribute(
     images: Images,
     metric: Metric,
     node_fraction: float = 0.1,
-    rule: QuadratureRule = STUDY_RULE,
+    rule: QuadratureRule | None = None,
     baseline: AnyBaseline = "zero",
     sites: Sequence[str] | None = None,
     batch_size: int | None = None,
@@ -48,7 +48,7 @@ def attribute(
     """Score the units of an encoder, keep the strongest, and score the edges between them.
 
     The modes of the caller (``no_grad``, ``inference_mode``, ``autocast``) change nothing. Parameters that are not
-    among the following are explained at `AttributionSettings`; only the default of ``rule``, the study's, differs.
+    among the following are explained at `AttributionSettings`, which has the same defaults.
 
     Args:
         encoder: The encoder under study; its device and dtype are used.
@@ -75,46 +75,95 @@ def attribute(
         node_fraction,
         rule,
         edge_rule,
-        baseline,
-        None if sites is None else tuple(sites),
-        batch_size,
-        memory_gib,
+        baseline=baseline,
+        sites=None if sites is None else tuple(sites),
+        batch_size=batch_size,
+        memory_gib=memory_gib,
     )
     job = _Job(encoder, metric, settings, progress)
     with job.modes():
         batches = job.batches(images)
-        return job.graph(job.nodes(batches), batches)
+        nodes = job.nodes(batches)
+        kept = job.kept(nodes)
+        return job.graph(nodes, kept, job.edges(kept, batches))
 
 
-def attribute_halves(
+@dataclass(frozen=True, eq=False)
+class AttributionParts:
+    """What `attribute_parts` finds on all images and on each part of them."""
+
+    whole: AttributionGraph
+    parts: dict[int, AttributionGraph]
+    """The graph of each part's images, by the number of the part."""
+    edges: dict[tuple[str, str], np.ndarray]
+    """Scores [parts, kept downstream, kept upstream] of the edges between the units that the *whole* keeps, by pair of
+    sites, as each part finds them: what resamples of the parts need."""
+
+
+def attribute_parts(
     encoder: Encoder,
     images: Float[Tensor, "batch 3 h w"],
     metric: Metric,
     settings: AttributionSettings,
+    parts: Int[np.ndarray, " images"],
     progress: bool = True,
-) -> tuple[AttributionGraph, tuple[AttributionGraph, AttributionGraph] | None]:
-    """Attribute all images and each of two disjoint halves of them, whose circuits give the noise ceiling.
+) -> AttributionParts:
+    """Attribute all images and each part of them, in one pass over the images.
 
-    The node scores of all images are the weighted mean of the halves', so only edges cost more than
-    `attribute` on all of them.
+    1. Node scores of all images are the mean of the parts', weighted by their images.
+    2. Edges of a part are scored between the units that the part or the whole keeps.
+    3. Sums over images add up. The score of an edge is such a sum over the square of the number of images (method.md,
+       section 3: the mean inside the gap), so that of all images is the sum of the parts' scores times the square of
+       their shares of the images; through the residual stream it is a mean, and they are weighted by their shares.
 
-    Returns:
-        The graph of all images, and those of every other image from the first and from the second on; no
-        halves for a single image.
+    Args:
+        parts: Number of each image's part, see `part_numbers`; the other arguments are those of `attribute`.
+
+    Raises:
+        InputError: as `attribute`, and for another number of parts than of images.
+
+    Example:
+        >>> found = attribute_parts(encoder, images, metric, settings, parts=np.arange(len(images)) % 4)
+        >>> node_overlap(found.parts[0], found.parts[1])
     """
     _check_types(encoder, metric)
+    if len(parts) != len(images):
+        raise InputError(f"Every image is in one part, but {len(images)} images and {len(parts)} parts were given.")
     job = _Job(encoder, metric, settings, progress)
     check_count(settings.resolved_baseline, len(images))
-    every_other = (slice(0, None, 2), slice(1, None, 2))[: max(1, len(images))]
-    halves = [job.of_some(chosen) for chosen in every_other]
+    members = {int(part): np.flatnonzero(parts == part) for part in np.unique(parts)} or {0: np.arange(0)}
     with job.modes():
-        parts = [half.batches(images[chosen]) for half, chosen in zip(halves, every_other, strict=True)]
-        nodes = [half.nodes(part) for half, part in zip(halves, parts, strict=True)]
-        whole = job.graph(NodeEffects.merge(nodes), job.batches(images))
-        if len(parts) < 2:
-            return whole, None
-        graphs = [half.graph(of_half, part) for half, of_half, part in zip(halves, nodes, parts, strict=True)]
-        return whole, (graphs[0], graphs[1])
+        jobs = {part: job.of_some(torch.from_numpy(chosen)) for part, chosen in members.items()}
+        batches = {part: jobs[part].batches(images[torch.from_numpy(chosen)]) for part, chosen in members.items()}
+        nodes = {part: jobs[part].nodes(batches[part]) for part in members}
+        merged = NodeEffects.merge(list(nodes.values()))
+        whole = job.kept(merged)
+        kept = {part: job.kept(of_part) for part, of_part in nodes.items()}
+        scored = {part: _union(whole, kept[part]) for part in members}
+        edges = {part: jobs[part].edges(scored[part], batches[part]) for part in members}
+    at_whole = {part: _cut(edges[part], scored[part], whole) for part in members}
+    by_pair = {pair: np.stack([at_whole[part][pair] for part in members]) for pair in edges[next(iter(members))]}
+    shares = np.array([len(chosen) / len(images) for chosen in members.values()])
+    weights = shares if in_stream(encoder) else shares**2
+    of_all = {pair: np.tensordot(weights, scores, 1) for pair, scores in by_pair.items()}
+    graphs = {part: job.graph(nodes[part], kept[part], _cut(edges[part], scored[part], kept[part])) for part in members}
+    return AttributionParts(job.graph(merged, whole, of_all), graphs, by_pair)
+
+
+Kept = Mapping[str, np.ndarray]
+"""Units [k] by site."""
+
+
+def _union(first: Kept, second: Kept) -> dict[str, np.ndarray]:
+    """Return the units of both, those of the first in front."""
+    return {site: np.concatenate([units, np.setdiff1d(second[site], units)]) for site, units in first.items()}
+
+
+def _cut(edges: Mapping[tuple[str, str], np.ndarray], scored: Kept, kept: Kept) -> dict[tuple[str, str], np.ndarray]:
+    """Return the scores between some of the units that they are given between, in the order of ``kept``."""
+    place = {site: {unit: i for i, unit in enumerate(units.tolist())} for site, units in scored.items()}
+    chosen = {site: [place[site][unit] for unit in units.tolist()] for site, units in kept.items()}
+    return {(up, down): scores[np.ix_(chosen[down], chosen[up])] for (up, down), scores in edges.items()}
 
 
 def _check_types(encoder: object, metric: object) -> None:
@@ -146,7 +195,7 @@ class _Job:
         with self.encoder.frozen(), self.encoder.fast(), self.encoder.differentiable():
             yield
 
-    def of_some(self, images: slice) -> "_Job":
+    def of_some(self, images: Tensor) -> "_Job":
         """Return the same job for some of the images, which take their own part of the baseline."""
         job = copy(self)
         job.settings = replace(self.settings, baseline=self.settings.resolved_baseline.select(images))
@@ -158,22 +207,25 @@ class _Job:
     def nodes(self, batches: ImageBatches) -> NodeEffects:
         return node_effects(self.encoder, batches, self.metric, self.settings, self.progress)
 
-    def graph(self, nodes: NodeEffects, batches: ImageBatches) -> AttributionGraph:
+    def kept(self, nodes: NodeEffects) -> dict[str, np.ndarray]:
+        return {site: keep_units(score, self.settings.node_fraction) for site, score in self._scores(nodes).items()}
+
+    def edges(self, kept: Kept, batches: ImageBatches) -> dict[tuple[str, str], np.ndarray]:
+        return edges_between(self.encoder, batches, self.metric, kept, self.settings, self.progress)
+
+    def graph(self, nodes: NodeEffects, kept: Kept, edges: dict[tuple[str, str], np.ndarray]) -> AttributionGraph:
         error = {site: units for site, units in self.encoder.error_units.items() if site in nodes.scores}
-        scores = nodes.scores | {site: nodes.scores[site][: units.start] for site, units in error.items()}
-        kept = {site: keep_units(score, self.settings.node_fraction) for site, score in scores.items()}
-        if self.encoder.carried:
-            stream = ResidualStream.of(self.encoder)
-            edges = component_edge_effects(stream, batches, self.metric, kept, self.settings, self.progress)
-        else:
-            edges = edge_effects(self.encoder, batches, kept, self.settings, self.progress)
         return AttributionGraph(
             self.sites,
-            scores,
-            kept,
+            self._scores(nodes),
+            dict(kept),
             edges,
             nodes.completeness,
             nodes.n_images,
             settings=dict(self.made_with),
             error_scores={site: nodes.scores[site][units.start :] for site, units in error.items()},
         )
+
+    def _scores(self, nodes: NodeEffects) -> dict[str, np.ndarray]:
+        """Return the scores of units that may be nodes: of a feature basis the latents."""
+        return nodes_of(self.encoder, nodes.scores)

@@ -11,13 +11,13 @@ their sites have equally many units. The kernel (Shervashidze et al. 2011, JMLR 
 Two different labels are taken for the same with a chance of about 1e-12 in a pair of circuits of RN50.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int
 
-from circuitry.circuits.graph import Circuit, strongest_columns
+from circuitry.circuits.graph import Circuit
 from circuitry.runs.errors import InputError
 
 Histogram = tuple[np.ndarray, np.ndarray]
@@ -47,11 +47,10 @@ def circuit_arrays(circuit: Circuit, without: Collection[str] = ()) -> CircuitAr
     starts = dict(zip(source.inner_sites, first, strict=True))
     numbers = {site: start + source.kept_units[site] for site, start in starts.items() if site not in without}
     nodes, tails, heads = [*numbers.values()], [], []
-    for (up, down), scores in source.edge_scores.items():
+    for (up, down), (rows, columns) in circuit.edge_places.items():
         if up in numbers and down in numbers:
-            columns = strongest_columns(scores, circuit.edges_per_node)
-            tails.append(numbers[up][columns].ravel())
-            heads.append(numbers[down].repeat(columns.shape[1]))
+            tails.append(numbers[up][columns])
+            heads.append(numbers[down][rows])
     none = np.empty(0, np.int64)
     joined = [np.concatenate([none, *parts]) for parts in (nodes, tails, heads)]
     return CircuitArrays(joined[0], joined[1], joined[2], n_units)
@@ -79,21 +78,6 @@ def label_histograms(circuit: CircuitArrays, depth: int) -> list[Histogram]:
         labels = _scrambled(labels * np.uint64(3) + successors)
         histograms.append(np.unique(labels, return_counts=True))
     return histograms
-
-
-def histogram_kernel(a: Sequence[Histogram], b: Sequence[Histogram]) -> float:
-    """Return the normalised kernel of two circuits' histograms, in [0, 1]; NaN where a circuit has no nodes."""
-    norms = [sum(int(counts @ counts) for _, counts in histograms) for histograms in (a, b)]
-    both = float(np.sqrt(norms[0] * norms[1]))
-    return _inner(a, b) / both if both else float("nan")
-
-
-def _inner(a: Sequence[Histogram], b: Sequence[Histogram]) -> int:
-    total = 0
-    for (labels_a, counts_a), (labels_b, counts_b) in zip(a, b, strict=True):
-        _, in_a, in_b = np.intersect1d(labels_a, labels_b, assume_unique=True, return_indices=True)
-        total += int(counts_a[in_a] @ counts_b[in_b])
-    return total
 
 
 def _scrambled(x: np.ndarray) -> np.ndarray:

@@ -25,16 +25,42 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
+from circuitry.circuits.edges import edge_effects
 from circuitry.circuits.settings import AttributionSettings
 from circuitry.circuits.stream_gradients import Tap, passed_back, read_by_ports, tapped_run
 from circuitry.models.batches import ImageBatches
-from circuitry.models.encoder import checked_sites, clean_activations
+from circuitry.models.encoder import Encoder, checked_sites, clean_activations
 from circuitry.models.metrics import Metric
-from circuitry.models.residual import ResidualStream
+from circuitry.models.residual import ResidualStream, adds_up
 from circuitry.models.sites import INPUT
 from circuitry.runs.errors import InputError
 
 Kept = Mapping[str, Int[Tensor, " kept"]]
+
+
+def edges_between(
+    encoder: Encoder,
+    images: ImageBatches,
+    metric: Metric,
+    kept_units: Mapping[str, Int[np.ndarray, " kept"]],
+    settings: AttributionSettings,
+    progress: bool = False,
+) -> dict[tuple[str, str], np.ndarray]:
+    """Return the scores of edges as they are defined for an encoder's units, by pair of sites.
+
+    In heads and neurons that is `component_edge_effects`; elsewhere, and where a norm lies between heads or neurons and
+    the stream, `edge_effects`. Arguments and errors are theirs.
+    """
+    if in_stream(encoder):
+        return component_edge_effects(
+            ResidualStream.of(encoder), images, metric, kept_units, settings, progress=progress
+        )
+    return edge_effects(encoder, images, kept_units, settings, progress)
+
+
+def in_stream(encoder: Encoder) -> bool:
+    """Say whether an encoder's edges run through the residual stream; their scores are means over images."""
+    return bool(encoder.carried) and adds_up(encoder)
 
 
 def component_edge_effects(
@@ -59,7 +85,7 @@ def component_edge_effects(
     Raises:
         InputError: for scores that are not finite.
     """
-    encoder, rule = stream.components, settings.edge_rule or settings.rule
+    encoder, rule = stream.components, settings.resolved_edge_rule
     inner = [site for site in checked_sites(encoder, settings.sites) if site != INPUT]
     kept = {site: torch.from_numpy(kept_units[site]).to(encoder.device) for site in inner}
     pairs = list(combinations(inner, 2))

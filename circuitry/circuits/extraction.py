@@ -1,25 +1,30 @@
 """Circuits of every (class, domain) of a data set, as a folder of graph files.
 
-Each (class, domain) is one job of a `JobFolder`: load its images, attribute all of them and each of two halves (the
-halves' circuits give the noise ceiling), write three graph files.
+Each (class, domain) is one job of a `JobFolder`: load its images, attribute all of them and each part of them in one
+pass (see `attribute_parts`; parts say how far circuits can be trusted), write a graph file for each.
 """
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from circuitry.circuits.attribution import attribute_halves
-from circuitry.circuits.graph_folder import FORMAT, HALVES, WHOLE, GraphFolder, Key, graph_file
+from circuitry.circuits.attribution import attribute_parts
+from circuitry.circuits.graph import AttributionGraph
+from circuitry.circuits.graph_folder import EDGES, FORMAT, WHOLE, GraphFolder, Key, graph_file, write_part_edges
+from circuitry.circuits.rule_choice import RuleErrors
+from circuitry.circuits.rule_of_run import IMAGES, ruled, spread
 from circuitry.circuits.settings import AttributionSettings
 from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.data.images import image_listing
+from circuitry.data.parts import DEFAULT_PARTS, ItemKey, item_of, part_numbers
 from circuitry.models.clip import Clip
 from circuitry.models.image_pass import image_batches
 from circuitry.models.metrics import Metric, MetricOfClass, metric_name, metric_of_class
@@ -48,6 +53,8 @@ def extract(
     settings: AttributionSettings | None = None,
     metric: str | MetricOfClass = "logit",
     texts: str | Sequence[Template] = "pooled",
+    n_parts: int = DEFAULT_PARTS,
+    items: ItemKey | None = None,
     work: Work | None = None,
 ) -> GraphFolder:
     """Attribute every (class, domain) and write the graphs into a folder; what is there and sound is kept.
@@ -61,12 +68,15 @@ def extract(
         n_images: Images per (class, domain), chosen by ``seed``; all where there are fewer. They are held in
             memory for the length of one job.
         seed: Seed of the choice.
-        settings: How to attribute (default: `AttributionSettings`, and there for the study's rule). Its baseline may
-            be a name, too; see `named_baselines`.
+        settings: How to attribute (default: `AttributionSettings`). Its baseline may be a name, too; see
+            `named_baselines`. Where it has no rule, one is chosen before the first job: the cheapest that keeps its
+            ``rule_error`` on a few of these images, see `choose_rule`; the folder's ``rule.json`` keeps the choice.
         metric: What a class is recognised by: ``"logit"``, ``"margin"`` (see `class_margin`), or a function of the
             text weights and a label that returns a metric.
         texts: What describes a class: ``"pooled"``, all default templates averaged; ``"own-style"``, the prompts of
             the images' own domain style; or templates of your own.
+        n_parts: Parts into which the images of each (class, domain) are cut; the circuit of each is found, too.
+        items: What each image shows, see `part_numbers`: an item is in one part of its class in every domain.
         work: Which process this is, memory, and what to do with images that cannot be read; it changes no number.
 
     Raises:
@@ -78,7 +88,9 @@ def extract(
         >>> compare(graphs, measure="node_overlap")
     """
     settings = settings or AttributionSettings()
-    Extraction(clip, images, Path(out), classes, domains, n_images, seed, settings, metric, texts).run(work)
+    Extraction(clip, images, Path(out), classes, domains, n_images, seed, settings, metric, texts, n_parts, items).run(
+        work
+    )
     return GraphFolder(out)
 
 
@@ -102,6 +114,8 @@ class Extraction:
     settings: AttributionSettings = field(default_factory=AttributionSettings)
     metric: str | MetricOfClass = "logit"
     texts: str | Sequence[Template] = "pooled"
+    n_parts: int = DEFAULT_PARTS
+    items: ItemKey | None = None
 
     def __post_init__(self) -> None:
         wanted = {"clip": (Clip, "load_clip(name, ...)"), "images": (DomainFolder, "DomainFolder(path)")}
@@ -127,11 +141,19 @@ class Extraction:
         }
 
     @cached_property
+    def parts(self) -> dict[Key, dict[ImageRecord, int]]:
+        """The part of each chosen image by (class, domain)."""
+        numbers = part_numbers(self.selection, self.n_parts, self.items)
+        return {key: dict(zip(self.selection[key], found.tolist(), strict=True)) for key, found in numbers.items()}
+
+    @cached_property
     def folder(self) -> JobFolder:
         """The folder of results, claimed for this configuration."""
         jobs = [key for key, records in self.selection.items() if records]
         chosen = [record for records in self.selection.values() for record in records]
         listings = {"images": image_listing(chosen)}
+        if self.items is not None:
+            listings["items"] = {record.relative: item_of(record, self.items) for record in chosen}
         if self._named is not None:
             listings["baseline_images"] = image_listing(self._named.records_of(jobs))
         return JobFolder(self.out, FORMAT, self._config, jobs, listings)
@@ -155,6 +177,22 @@ class Extraction:
             progress=work.bar("circuits"),
             unit="image",
         )
+
+    @cached_property
+    def _ruled(self) -> tuple[AttributionSettings, dict[str, Any]]:
+        """The settings with their rules, and the choice of these where they were chosen."""
+        return ruled(self.settings, self.out, self._few_circuits)
+
+    def _few_circuits(self) -> Iterator[RuleErrors]:
+        """Yield the circuits that the rule is chosen by."""
+        for class_name, domain in spread([key for key, records in self.selection.items() if records]):
+            read = image_batches(self.clip.encoder, self.clip.preprocess, self.selection[class_name, domain][:IMAGES])
+            if batches := [batch for _, batch in read]:
+                images, named = torch.cat(batches), self._named
+                some = slice(0, len(images))
+                baseline = named.of(class_name, domain, len(images)) if named else self.settings.resolved_baseline
+                settings = replace(self.settings, baseline=baseline.select(some))
+                yield RuleErrors(self.clip.encoder, images, self._metric(class_name, domain), settings)
 
     @cached_property
     def _named(self) -> NamedBaseline | None:
@@ -191,16 +229,17 @@ class Extraction:
         class_name, domain = job
         records, batch = loaded
         baseline = self.settings.baseline if named is None else named.of(class_name, domain, len(batch))
-        settings = replace(self.settings, baseline=baseline, memory_gib=work.memory_gib)
+        settings = replace(self._ruled[0], baseline=baseline, memory_gib=work.memory_gib)
         metric = self._metric(class_name, domain)
-        whole, halves = attribute_halves(self.clip.encoder, batch, metric, settings, progress=False)
-        made = dict(zip(HALVES, halves or (), strict=False)) | {WHOLE: whole}
-        names = [record.relative for record in records]
-        used = {HALVES[0]: names[0::2], HALVES[1]: names[1::2], WHOLE: names}
-        paths = []
-        for part, graph in made.items():  # the whole comes last: where it is, the halves are
+        numbers = [self.parts[class_name, domain][record] for record in records]
+        found = attribute_parts(self.clip.encoder, batch, metric, settings, np.array(numbers), progress=False)
+        paths = [graph_file(self.out, class_name, domain, EDGES)]
+        write_part_edges(paths[0], found.edges, list(found.parts))
+        graphs: list[tuple[int | str, AttributionGraph]] = [*found.parts.items(), (WHOLE, found.whole)]
+        for part, graph in graphs:  # where the whole is, so are the parts
             path = graph_file(self.out, class_name, domain, part)
-            provenance = self._made_by | {"images": used[part], "versions": versions()}
+            used = [r.relative for r, number in zip(records, numbers, strict=True) if part in (number, WHOLE)]
+            provenance = self._made_by | {"images": used, "versions": versions()}
             asked = graph.settings | self._asked
             if named is not None:  # its name says it all, whatever rounding did to its values on another machine
                 asked.pop("baseline_digest")
@@ -212,7 +251,7 @@ class Extraction:
     def _asked(self) -> dict[str, Any]:
         """What the circuits are asked for, in plain values."""
         texts = self.texts if isinstance(self.texts, str) else list(as_patterns(self.texts))
-        return {"metric": metric_name(self.metric), "texts": texts}
+        return {"metric": metric_name(self.metric), "texts": texts, **self._ruled[1]}
 
     @cached_property
     def _made_by(self) -> dict[str, Any]:
@@ -229,9 +268,10 @@ class Extraction:
             **self._made_by,
             "classes": list(self.images.all_classes),
             "n_images": self.n_images,
+            "n_parts": self.n_parts,
             "templates": list(*different) if len(different) == 1 else templates,
             "sites": list(self.settings.sites or self.clip.encoder.sites),
             **({"hooked_sites": list(self.clip.encoder.hooked_sites)} if self.clip.encoder.hooked_sites else {}),
             **self._asked,
-            **self.settings.as_dict(),
+            **self._ruled[0].as_dict(),
         }

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import networkx as nx
 import numpy as np
 import pandas as pd
-from jaxtyping import Int, Shaped
 
+from circuitry.circuits.rule_report import describe_errors
+from circuitry.circuits.strongest import strongest_columns
 from circuitry.models.sites import INPUT
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError
@@ -37,7 +38,7 @@ class Completeness(NamedTuple):
 
     @property
     def gap(self) -> float:
-        """What the quadrature missed; 0 in the limit of many points."""
+        """What the quadrature missed; 0 in the limit of many points but where the class says otherwise."""
         return self.effect_sum - self.metric_difference
 
 
@@ -79,8 +80,9 @@ class AttributionGraph:
     @property
     def title(self) -> str:
         """Class and domain, for messages."""
-        known = [name for name in (self.class_name, self.domain) if name is not None]
-        return " in ".join(known) or "a graph without a name"
+        return (
+            " in ".join(name for name in (self.class_name, self.domain) if name is not None) or "a graph without a name"
+        )
 
     @property
     def inner_sites(self) -> tuple[str, ...]:
@@ -164,20 +166,21 @@ class AttributionGraph:
 
     def __repr__(self) -> str:
         kept, units = (sum(len(by[site]) for site in self.inner_sites) for by in (self.kept_units, self.node_scores))
-        return (
-            f"AttributionGraph of {self.title}: {len(self.inner_sites)} sites, {kept} of {units} units kept, "
-            f"{_made(self)}"
-        )
+        sites = len(self.inner_sites)
+        return f"AttributionGraph of {self.title}: {sites} sites, {kept} of {units} units kept, {_made(self)}"
 
     def _repr_html_(self) -> str:
         """Show the sites as a table in a notebook."""
         return _as_html(repr(self), self)
 
-    def circuit(self, edges_per_node: int = 3) -> "Circuit":
-        """Cut out the circuit: into every kept unit, the edges with the largest *signed* score; the study takes 3."""
+    def circuit(self, edges_per_node: int = 3, *, any_sign: bool = False) -> "Circuit":
+        """Cut out the circuit: into every kept unit, the edges with the largest *signed* score; the study takes 3.
+
+        A score of zero or less is no edge, even where others are too few, unless ``any_sign``, as in the study.
+        """
         if edges_per_node < 1:
             raise InputError(f"A circuit needs at least one edge per node, but {edges_per_node} were asked for.")
-        return Circuit(self, edges_per_node)
+        return Circuit(self, edges_per_node, any_sign)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the graph as safetensors with a JSON header, whole or not at all; refuse scores that are not finite."""
@@ -238,6 +241,20 @@ class Circuit:
 
     source: AttributionGraph
     edges_per_node: int
+    any_sign: bool = False
+    """Whether edges may have a score of zero or less."""
+
+    @cached_property
+    def edge_places(self) -> dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]:
+        """Rows and columns of the edges in the scores of each (upstream, downstream) pair of sites, row by row."""
+        found = {}
+        for pair, scores in self.source.edge_scores.items():
+            columns = strongest_columns(scores, self.edges_per_node)
+            rows = np.repeat(np.arange(len(scores)), columns.shape[1])
+            flat = columns.ravel()
+            chosen = np.ones(len(rows), bool) if self.any_sign else scores[rows, flat] > 0
+            found[pair] = rows[chosen], flat[chosen]
+        return found
 
     @cached_property
     def graph(self) -> nx.DiGraph:
@@ -248,18 +265,16 @@ class Circuit:
             for unit in kept[site]:
                 score = float(self.source.node_scores[site][unit])
                 graph.add_node(f"{site}/{unit}", site=site, unit=int(unit), score=score)
-        for (up, down), scores in self.source.edge_scores.items():
-            for row, columns in enumerate(strongest_columns(scores, self.edges_per_node)):
-                head = f"{down}/{kept[down][row]}"
-                for column in columns:
-                    tail = f"{up}/{kept[up][column]}"
-                    graph.add_edge(tail, head, weight=float(scores[row, column]))
+        for (up, down), places in self.edge_places.items():
+            for row, column in zip(*places, strict=True):
+                weight = float(self.source.edge_scores[up, down][row, column])
+                graph.add_edge(f"{up}/{kept[up][column]}", f"{down}/{kept[down][row]}", weight=weight)
         return graph
 
     def __repr__(self) -> str:
         source = self.source
         units = sum(len(source.kept_units[site]) for site in source.inner_sites)
-        edges = sum(down * min(up, self.edges_per_node) for down, up in (s.shape for s in source.edge_scores.values()))
+        edges = sum(len(rows) for rows, _ in self.edge_places.values())
         return (
             f"Circuit of {source.title}: {len(source.inner_sites)} sites, {units} units, {edges} edges (at most "
             f"{self.edges_per_node} into a unit), {_made(source)}"
@@ -277,23 +292,9 @@ def _made(graph: AttributionGraph) -> str:
     """Say how a graph was made and how well its scores add up."""
     facts = [f"{graph.n_images} images"]
     facts += [f"{word} {graph.settings[name]}" for name, word in _MADE_BY.items() if name in graph.settings]
-    if graph.completeness:
-        site = max(graph.completeness, key=lambda one: abs(graph.completeness[one].gap))
-        facts.append(f"largest completeness gap {graph.completeness[site].gap:.3g} at {site}")
-    return ", ".join(facts)
+    return ", ".join([*facts, *describe_errors(graph.settings, graph.completeness)])
 
 
 def _as_html(title: str, graph: AttributionGraph) -> str:
     table = graph.to_pandas("sites").to_html(index=False, float_format="{:.3g}".format)
     return f"<p>{html.escape(title)}</p>{table}"
-
-
-def strongest_columns(scores: Shaped[np.ndarray, "down up"], n: int) -> Int[np.ndarray, "down strongest"]:
-    """Return, for each row, the columns of its n largest scores, by sign, largest first; the first among equals."""
-    n = min(n, scores.shape[1])
-    left = np.array(scores, dtype=float)
-    rows, found = np.arange(len(left)), np.empty((len(left), n), dtype=np.int64)
-    for k in range(n):
-        found[:, k] = left.argmax(1)
-        left[rows, found[:, k]] = -np.inf
-    return found

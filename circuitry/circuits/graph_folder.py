@@ -1,19 +1,25 @@
 """The folder of graphs that an extraction leaves: circuits by (class, domain). No torch."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from circuitry.circuits.graph import AttributionGraph
+from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError
 from circuitry.runs.manifest import NAME, read_manifest
 
-FORMAT = "circuitry extraction 2"
+FORMAT = "circuitry extraction 3"
 """Name and version of the folder's format."""
 
-WHOLE, HALVES = "all", ("half-0", "half-1")
-"""Parts of the images of a job: each has a graph."""
+PART_EDGES = "circuitry edges of parts 1"
+"""Name and version of the format of `write_part_edges`."""
+
+WHOLE, EDGES = "all", "edges"
+"""Files of a job beside one for each part: the graph of all images, and the scores of its edges on each part."""
 
 Key = tuple[str, str]
 """(class, domain)."""
@@ -58,28 +64,48 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
         """What made the graphs, in a few words: the manifest's configuration with long lists cut short."""
         return {name: _shortened(value) for name, value in self.manifest["config"].items()}
 
-    def file(self, class_name: str, domain: str, part: str = WHOLE) -> Path:
-        """Return the path of a graph file; ``part`` is ``all``, ``half-0`` or ``half-1``."""
+    @property
+    def n_parts(self) -> int:
+        """Parts into which the images of each (class, domain) were cut; those of few images have fewer graphs."""
+        return int(self.manifest["config"]["n_parts"])
+
+    def file(self, class_name: str, domain: str, part: int | str = WHOLE) -> Path:
+        """Return the path of a graph file; ``part`` is the number of a part, or ``all``."""
         return graph_file(self.path, class_name, domain, part)
 
     def image_names(self, class_name: str, domain: str) -> tuple[str, ...]:
         """Return the images that a circuit was found on, as paths below the root of the data."""
         return tuple(self[class_name, domain].provenance["images"])
 
-    def halves(self) -> Iterator[tuple[AttributionGraph, AttributionGraph]]:
-        """Yield the pair of half-graphs of every (class, domain) that has at least two images."""
-        for key in self._keys:
-            first, second = (self.file(*key, part) for part in HALVES)
-            if first.is_file() and second.is_file():
-                yield AttributionGraph.load(first), AttributionGraph.load(second)
+    def parts(self, class_name: str, domain: str) -> dict[int, AttributionGraph]:
+        """Return the graphs of the parts of the images by number; parts without images are absent.
+
+        Equal numbers mean the same items in all domains of a class, see `circuitry.data.part_numbers`.
+        """
+        self._check((class_name, domain))
+        files = {part: self.file(class_name, domain, part) for part in range(self.n_parts)}
+        return {part: AttributionGraph.load(file) for part, file in files.items() if file.is_file()}
+
+    def part_edges(self, class_name: str, domain: str) -> dict[tuple[str, str], np.ndarray]:
+        """Return the scores [parts, kept downstream, kept upstream] of the whole's edges, as each part finds them.
+
+        By (upstream, downstream) site, parts in the order of `parts`.
+        """
+        self._check((class_name, domain))
+        path = self.file(class_name, domain, EDGES)
+        _, found = read_arrays(path, PART_EDGES, "file of edges")
+        return {(name.split("->")[0], name.split("->")[1]): scores for name, scores in found.items()}
 
     def __getitem__(self, key: Key) -> AttributionGraph:
+        self._check(key)
+        return AttributionGraph.load(self.file(*key))
+
+    def _check(self, key: Key) -> None:
         if key not in self._keys:
             raise KeyError(
                 f"no circuit of {key!r} in {self.path}: keys are (class, domain), with the classes "
                 f"{_shortened(list(self.classes))} and the domains {_shortened(list(self.domains))}"
             )
-        return AttributionGraph.load(self.file(*key))
 
     def __contains__(self, key: object) -> bool:
         return key in self._keys
@@ -97,9 +123,16 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
         )
 
 
-def graph_file(folder: Path, class_name: str, domain: str, part: str) -> Path:
-    """Return where an extraction keeps the graph of a part of a job's images."""
-    return folder / "graphs" / class_name / f"{domain}.{part}.safetensors"
+def graph_file(folder: Path, class_name: str, domain: str, part: int | str) -> Path:
+    """Return where an extraction keeps the graph of a part of a job's images, of all, or the edges on each part."""
+    name = part if isinstance(part, str) else f"part-{part}"
+    return folder / "graphs" / class_name / f"{domain}.{name}.safetensors"
+
+
+def write_part_edges(path: Path, edges: Mapping[tuple[str, str], np.ndarray], parts: Sequence[int]) -> None:
+    """Write the scores [parts, kept downstream, kept upstream] of the whole's edges on each part."""
+    arrays = {f"{up}->{down}": scores for (up, down), scores in edges.items()}
+    write_arrays(path, PART_EDGES, {"parts": list(parts)}, arrays)
 
 
 def _no_folder(path: Path) -> str:

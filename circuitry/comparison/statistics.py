@@ -1,9 +1,7 @@
-"""How far a similarity can be trusted: chance levels, bootstrap and jackknife intervals, paired tests.
+"""Means over classes with Student's intervals, the jackknife, and the spread that all intervals and tests come from."""
 
-scipy does the work.
-"""
-
-from itertools import combinations
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -12,26 +10,58 @@ from scipy import stats
 
 from circuitry.comparison.table import both_directions
 
+INTERVALS = ("domain", "site", "value", "low", "high", "n_classes")
+"""Columns of each domain's mean with the other domains."""
 
-def bootstrap_mean(
-    values: Float[np.ndarray, " n"], *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
+
+class Spread(NamedTuple):
+    """A statistic with its variance and the degrees of freedom of Student's t; NaN where nothing is known to vary."""
+
+    value: Float[np.ndarray, "*results"]
+    variance: Float[np.ndarray, "*results"]
+    degrees: Float[np.ndarray, "*results"]
+
+    def interval(self, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+        """Return the lower and upper ends."""
+        reach = stats.t.ppf((1 + confidence) / 2, self.degrees) * np.sqrt(self.variance)
+        return np.asarray(self.value - reach), np.asarray(self.value + reach)
+
+    def p(self) -> np.ndarray:
+        """Return the two-sided p value of Student's t test against zero."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.asarray(2 * stats.t.sf(np.abs(self.value) / np.sqrt(self.variance), self.degrees))
+
+
+def mean_spread(values: Float[np.ndarray, " n"], families: Sequence[object] | None = None) -> Spread:
+    """Return the mean of the known values with the variance over them, or over families of them.
+
+    With N values in F families, whose deviations from the mean add up to D_f, the variance is F / (F - 1) * sum of
+    D_f^2 / N^2, with F - 1 degrees of freedom: for families of one that of Student's t.
+    """
+    known = ~np.isnan(values)
+    n = int(known.sum())
+    if n == 0:
+        return Spread(*(np.full((), np.nan) for _ in range(3)))
+    mean = values[known].mean()
+    names = np.arange(len(values)) if families is None else np.array([str(name) for name in families])
+    deviations = pd.Series(values[known] - mean).groupby(names[known]).sum().to_numpy()
+    f = len(deviations)
+    variance = f / (f - 1) * np.square(deviations).sum() / n**2 if f > 1 else np.nan
+    return Spread(np.array(mean), np.array(variance), np.array(f - 1.0))
+
+
+def mean_interval(
+    values: Float[np.ndarray, " n"], families: Sequence[object] | None = None, *, confidence: float = 0.95
 ) -> tuple[float, float, float]:
-    """Return mean, lower and upper end of the percentile bootstrap interval; NaN ends for fewer than two values."""
-    values = values[~np.isnan(values)]
-    if len(values) == 0:
-        return (float("nan"),) * 3
-    mean = float(values.mean())
-    if len(values) < 2:
-        return mean, float("nan"), float("nan")
-    interval = stats.bootstrap(
-        (values,),
-        np.mean,
-        n_resamples=resamples,
-        confidence_level=confidence,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    return mean, float(interval.low), float(interval.high)
+    """Return mean, lower and upper end of Student's interval (`mean_spread`); NaN ends for fewer than two values.
+
+    Example:
+        >>> mean_interval(np.array([1.0, 2.0, 3.0]))
+        (2.0, -0.484..., 4.484...)
+    """
+    spread = mean_spread(values, families)
+    low, high = spread.interval(confidence)
+    return float(spread.value), float(low), float(high)
 
 
 def jackknife_interval(
@@ -55,38 +85,25 @@ def jackknife_interval(
     return value - reach, value + reach
 
 
-def per_domain(table: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
-    """Return each domain's mean similarity with the other domains, bootstrapped over classes, of a `compare` table.
+def per_domain(table: pd.DataFrame, families: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """Return each domain's mean similarity with the other domains, with Student's interval over classes.
 
-    Columns domain, site, value, low, high, n_classes; one row per domain and site.
-    """
-    long = both_directions(table)
-    rows = []
-    for (domain, site), part in long.groupby(["domain", "site"], dropna=False, sort=False):
-        by_class = part.groupby("class")["value"].mean().to_numpy(dtype=float)
-        rows.append(
-            (domain, site if isinstance(site, str) else None, *bootstrap_mean(by_class, seed=seed), len(by_class))
-        )
-    return pd.DataFrame(rows, columns=["domain", "site", "value", "low", "high", "n_classes"])
-
-
-def paired_tests(table: pd.DataFrame) -> pd.DataFrame:
-    """Test, for each two domains, whether one is more alike the others than the other is.
-
-    Per class, a domain's score is its mean similarity with the other domains; the two domains' scores are
-    paired by class (Wilcoxon signed-rank test), and p values are corrected for the number of pairs (Holm).
+    Args:
+        table: From `compare`.
+        families: Classes that share noise, by class; those that are missing stand alone.
 
     Returns:
-        Columns domain_a, domain_b, difference (mean of a minus b), n_classes, p, p_holm.
+        Columns domain, site, value, low, high, n_classes; one row per domain and site.
     """
-    scores = both_directions(table).groupby(["class", "domain"])["value"].mean().unstack()
     rows = []
-    for a, b in combinations(sorted(scores.columns), 2):
-        pair = scores[[a, b]].dropna()
-        difference = (pair[a] - pair[b]).to_numpy(dtype=float)
-        nothing = len(difference) < 2 or not difference.any()
-        p = float("nan") if nothing else float(stats.wilcoxon(difference).pvalue)
-        rows.append((a, b, float(difference.mean()) if len(difference) else float("nan"), len(difference), p))
-    tests = pd.DataFrame(rows, columns=["domain_a", "domain_b", "difference", "n_classes", "p"])
-    tested = tests["p"].astype(float).dropna().sort_values()
-    return tests.assign(p_holm=(tested * np.arange(len(tested), 0, -1)).clip(upper=1).cummax())
+    for (domain, site), part in both_directions(table).groupby(["domain", "site"], dropna=False, sort=False):
+        by_class = part.groupby("class")["value"].mean().dropna()
+        interval = mean_interval(by_class.to_numpy(dtype=float), family_of(by_class.index, families))
+        rows.append((domain, site if isinstance(site, str) else None, *interval, len(by_class)))
+    return pd.DataFrame(rows, columns=list(INTERVALS))
+
+
+def family_of(classes: Sequence[str] | pd.Index, families: Mapping[str, str] | None) -> list[str]:
+    """Return the family of each class: its own name where none is given, as a family of one."""
+    named = {} if families is None else families
+    return [f"family {named[name]}" if name in named else f"class {name}" for name in classes]

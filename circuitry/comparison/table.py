@@ -8,31 +8,19 @@ import pandas as pd
 from circuitry.runs.errors import InputError
 
 
-def domain_matrix(
-    table: pd.DataFrame, ceilings: pd.DataFrame | None = None, *, normalise: bool = False
-) -> pd.DataFrame:
+def domain_matrix(table: pd.DataFrame, ceilings: pd.DataFrame | None = None) -> pd.DataFrame:
     """Return the symmetric domain-by-domain mean of a `compare` table over classes and sites.
 
     Args:
         table: From `compare`.
-        ceilings: From `compare_halves`; their means go onto the diagonal, which is NaN otherwise.
-        normalise: Divide each cell by the geometric mean of its two domains' ceilings: 1 then means as alike
-            as two halves of the same images. NaN where a ceiling is zero or less: nothing can be read against it.
-
-    Raises:
-        InputError: for ``normalise`` without ceilings.
+        ceilings: Columns class, domain, site, value: their means go onto the diagonal, which is NaN otherwise. They
+            are no measure for cells that compare more images than a ceiling does; see `Comparison.ratios`.
     """
     means = both_directions(table).groupby(["domain", "other"])["value"].mean().unstack()
     domains = sorted({*means.index, *(() if ceilings is None else ceilings["domain"])})
     matrix = means.reindex(index=domains, columns=domains).to_numpy(dtype=float, copy=True)
     if ceilings is not None:
-        diagonal = ceilings.groupby("domain")["value"].mean().reindex(domains).to_numpy(dtype=float)
-        np.fill_diagonal(matrix, diagonal)
-        if normalise:
-            positive = np.where(diagonal > 0, diagonal, np.nan)
-            matrix /= np.sqrt(np.outer(positive, positive))
-    elif normalise:
-        raise InputError("A normalised matrix is divided by noise ceilings, but none were given.")
+        np.fill_diagonal(matrix, ceilings.groupby("domain")["value"].mean().reindex(domains).to_numpy(dtype=float))
     return pd.DataFrame(matrix, index=domains, columns=domains)
 
 

@@ -5,3 +5,5 @@ from .domains import DomainFolder as DomainFolder
 from .domains import ImageRecord as ImageRecord
 from .images import image_listing as image_listing
 from .images import load_image as load_image
+from .parts import item_column as item_column
+from .parts import part_numbers as part_numbers

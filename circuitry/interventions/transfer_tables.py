@@ -4,9 +4,10 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
-from circuitry.comparison.comparison import VALUES, Comparison
+from circuitry.comparison.compared_values import VALUES
+from circuitry.comparison.comparison import Comparison
+from circuitry.comparison.significance import holm, mantel
 from circuitry.interventions.curve_reading import MEASURES, Bootstrap, draw_counts, faithfulness_ratio
 from circuitry.runs.errors import InputError
 
@@ -74,7 +75,7 @@ def compare_transfer(table: pd.DataFrame, value: str = "faithfulness") -> Compar
 
 
 def transfer_against_similarity(matrix: pd.DataFrame, similarity: pd.DataFrame) -> tuple[float, float, pd.DataFrame]:
-    """Return Spearman's rank correlation of transfer with structural similarity over pairs of domains.
+    """Return Spearman's rank correlation of transfer with structural similarity over pairs of domains (`mantel`).
 
     Similarity has no direction, so transfer is averaged over both of a pair.
 
@@ -83,8 +84,8 @@ def transfer_against_similarity(matrix: pd.DataFrame, similarity: pd.DataFrame) 
         similarity: From `domain_matrix`.
 
     Returns:
-        The correlation, its p value, and the points: domain_a, domain_b, similarity, transfer. Correlation and p
-        are NaN for fewer than three pairs, or when one of the two is constant.
+        The correlation, its p value from orders of the domains, and the points: domain_a, domain_b, similarity,
+        transfer. Correlation and p are NaN for fewer than three domains, or when one of the two is constant.
 
     Raises:
         InputError: when the matrices have different domains.
@@ -94,16 +95,12 @@ def transfer_against_similarity(matrix: pd.DataFrame, similarity: pd.DataFrame) 
             f"Transfer and similarity need the same domains, but are of {', '.join(sorted(matrix.index))} and of "
             f"{', '.join(sorted(similarity.index))}."
         )
-    rows = [
-        (a, b, similarity.loc[a, b], (matrix.loc[a, b] + matrix.loc[b, a]) / 2)
-        for a, b in combinations(sorted(matrix.index), 2)
-    ]
+    domains = sorted(matrix.index)
+    alike, works = (table.loc[domains, domains].to_numpy(dtype=float) for table in (similarity, matrix))
+    both_ways = (works + works.T) / 2
+    rows = [(domains[a], domains[b], alike[a, b], both_ways[a, b]) for a, b in combinations(range(len(domains)), 2)]
     points = pd.DataFrame(rows, columns=["domain_a", "domain_b", "similarity", "transfer"])
-    known = points[["similarity", "transfer"]].dropna()
-    if len(known) < 3 or known.nunique().min() < 2:
-        return float("nan"), float("nan"), points
-    found = stats.spearmanr(known["similarity"], known["transfer"])
-    return float(found.statistic), float(found.pvalue), points
+    return (*mantel(alike, both_ways), points)
 
 
 def transfer_over_depth(
@@ -145,16 +142,23 @@ def lead_of_own_circuits(over_depth: pd.DataFrame) -> "pd.Series[float]":
 def transfer_correlations(transfer: pd.DataFrame, similarity: pd.DataFrame) -> pd.DataFrame:
     """Return the correlation of transfer with similarity (`transfer_against_similarity`) for each ablated site.
 
-    Columns sites, then rho and p of faithfulness and, where it was measured, of selectivity, then pairs.
+    Columns sites, then rho, p and p (Holm) of faithfulness and, where it was measured, of selectivity, then pairs. The
+    correction is for all sites and measures in the table.
     """
+    values = ("faithfulness", "selectivity") if "other_metric" in transfer else ("faithfulness",)
     rows = []
     for sites, part in transfer.groupby("sites", sort=False):
         row: dict[str, object] = {"sites": sites}
-        for value in ("faithfulness", "selectivity") if "other_metric" in part else ("faithfulness",):
+        for value in values:
             rho, p, points = transfer_against_similarity(transfer_matrix(part, value), similarity)
             row |= {f"{value}: rho": rho, f"{value}: p": p}
         rows.append(row | {"pairs": len(points)})
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    tried = table[[f"{value}: p" for value in values]].to_numpy(dtype=float)
+    corrected = holm(pd.Series(tried.ravel().tolist(), dtype=float)).to_numpy().reshape(tried.shape)
+    table = table.assign(**{f"{value}: p (Holm)": corrected[:, i] for i, value in enumerate(values)})
+    named = [f"{value}: {what}" for value in values for what in ("rho", "p", "p (Holm)")]
+    return table[["sites", *named, "pairs"]]
 
 
 def _difference(table: pd.DataFrame, metric: str, value: str) -> pd.Series:

@@ -87,8 +87,8 @@ class Baseline:
             )
         return value.to(like).expand_as(like)
 
-    def select(self, images: slice) -> "Baseline":
-        """Return the baseline of some of the images of a run."""
+    def select(self, images: slice | Tensor) -> "Baseline":
+        """Return the baseline of some of the images of a run, by their places."""
         return Baseline(self.name, {site: v[images] if len(v) > 1 else v for site, v in self.values.items()})
 
 
@@ -140,8 +140,8 @@ class Counterfactual:
         check_finite(found, "Activations of the counterfactual images")
         return found
 
-    def select(self, images: slice) -> "Counterfactual":
-        """Return the counterfactual images of some of the images of a run."""
+    def select(self, images: slice | Tensor) -> "Counterfactual":
+        """Return the counterfactual images of some of the images of a run, by their places."""
         return Counterfactual(self.images[images]) if self.n_images else self
 
 

@@ -80,8 +80,8 @@ class ResidualStream:
             encoder, components = Encoder.from_tower(encoder.tower), encoder
         else:
             components = in_components(encoder)
-        blocks = tuple(take_apart(block) for block in residual_blocks(encoder.tower).values())
-        if not all(block.linear for block in blocks):
+        blocks = _blocks_of(encoder)
+        if not adds_up(encoder):
             raise InputError(
                 "In this tower a norm lies between heads or neurons and the residual stream, so they do not add to it "
                 "one by one: look at its sites instead (in_components)."
@@ -230,6 +230,16 @@ class ResidualStream:
         by_port = rearrange(read, "(port head) b p m -> port head b p m", port=3)
         q, k, v = torch.einsum("ahbpm,ahdm->abphd", by_port, weights) + bias[:, None, None]
         return block.mix(q, k, v)
+
+
+def adds_up(encoder: Encoder) -> bool:
+    """Say whether what heads and neurons add to the residual stream is the sum of what each adds alone."""
+    blocks = _blocks_of(encoder)
+    return bool(blocks) and all(block.linear for block in blocks)
+
+
+def _blocks_of(encoder: Encoder) -> tuple[Block, ...]:
+    return tuple(take_apart(block) for block in residual_blocks(encoder.tower).values())
 
 
 def _mixed(

@@ -2,12 +2,15 @@
 
 import os
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from circuitry.data.domains import ImageRecord
+from circuitry.data.parts import stem_without_domain
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError
 
@@ -58,6 +61,22 @@ class Embeddings:
         """Return those that an index or a mask chooses."""
         chosen = {name: getattr(self, name)[which] for name in ("vectors", "source", *_LABELS)}
         return replace(self, **chosen)
+
+    def sample(self, n: int, seed: int = 0) -> "Embeddings":
+        """Return ``n`` of them at random, evenly over classes and domains: one of each, then another, and so on."""
+        shuffled = self.table().sample(frac=1, random_state=seed)
+        turn = shuffled.groupby(["domain", "class"]).cumcount().sort_values(kind="stable")
+        return self.take(np.sort(turn.index[:n].to_numpy()))
+
+    def table(self) -> pd.DataFrame:
+        """Return what each is of: columns relative, domain, class."""
+        return pd.DataFrame({"relative": self.source, "domain": self.domain, "class": self.class_name})
+
+    def items(self) -> list[str]:
+        """Return what each image shows, class and item: images of one item belong together, in all domains."""
+        rows = self.table().itertuples(index=False)
+        records = [ImageRecord(Path(path), path, domain, name) for path, domain, name in rows]
+        return [f"{record.class_name}/{stem_without_domain(record)}" for record in records]
 
     def groups(self) -> dict[tuple[str, str], np.ndarray]:
         """Return the row numbers of every (class, domain), in sorted order."""

@@ -1,24 +1,24 @@
-"""Do images of a class in two domains have the same features of a sparse autoencoder? No torch.
+"""The strongest features of a sparse autoencoder in many images: histograms, and what each feature is about. No torch.
 
 Every image names its 20 strongest positive features (`ImageFeatures`, made by ``image_features``); a class in a domain
 is the histogram of these names over its images, its features ranked by count.
 
 Ties in a histogram: of features named by equally many images, the one with the larger summed activation comes first,
-then the one with the smaller number. A feature that no image names is in no top-k, so where fewer than k
-are named even equal histograms share less than all.
+then the one with the smaller number. A feature that no image names is in no top-k, so where fewer than k are named even
+equal histograms share less than all. The study takes each top-k by ``torch.topk`` of the counts: ties fall as that
+function's algorithm has it, and features that no image names fill the tops. That changes numbers where images are few
+(``ranking="study"``).
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations, groupby
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Int
 
-from circuitry.comparison.comparison import CEILINGS, CHANCE, VALUES, Comparison, class_groups
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError
 
@@ -29,6 +29,15 @@ STRONGEST = 20
 """Features that an image names."""
 TOPS = (5, 10, 15, 20)
 """Sizes of the tops of a histogram that are compared."""
+NONE = -1
+"""Stands where an image or a top has no further feature."""
+
+WEAK_COSINE, WEAK_LEAD = 0.2, 0.02
+"""A name is weak below this cosine, or with a smaller lead over the next word. Images and texts lie apart in CLIP's
+space, so that even good names have cosines of .2 to .5."""
+
+Ranking = Literal["activation", "study"]
+"""What comes first of features that equally many images name; see the module's description."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,89 +97,35 @@ class ImageFeatures:
         header, arrays = read_arrays(path, FORMAT, "file of image features")
         return cls(pd.DataFrame(header["images"]), arrays["strongest"], arrays["activation"], header["n_features"])
 
+    def counts(self, rows: Int[np.ndarray, " rows"]) -> Int[np.ndarray, " features"]:
+        """Return how many of these images name each feature."""
+        named = self.strongest[rows]
+        return np.bincount(named[named >= 0], minlength=self.n_features)
+
+    def tops(
+        self, rows: Int[np.ndarray, " rows"], ranking: Ranking = "activation"
+    ) -> Int[np.ndarray, "sizes strongest"]:
+        """Return the features of the top of every size in `TOPS`, filled up with -1."""
+        found = np.full((len(TOPS), STRONGEST), NONE)
+        if ranking == "study":
+            import torch  # its own order of ties; here, so that stored features can be studied without it
+
+            counts = torch.from_numpy(self.counts(rows))
+            tops = [counts.topk(min(k, self.n_features)).indices.numpy() for k in TOPS]
+        else:
+            ranked = self.ranked(rows)
+            tops = [ranked[:k] for k in TOPS]
+        for i, top in enumerate(tops):
+            found[i, : len(top)] = top
+        return found
+
     def ranked(self, rows: Int[np.ndarray, " rows"]) -> Int[np.ndarray, " top"]:
         """Return the features that most of these images name, at most 20; ties as in the module's description."""
         named = self.strongest[rows]
-        counts = np.bincount(named[named >= 0], minlength=self.n_features)
+        counts = self.counts(rows)
         totals = np.bincount(named[named >= 0], self.activation[rows][named >= 0], minlength=self.n_features)
         order = np.lexsort((-totals, -counts))[:STRONGEST]  # stable, so that smaller numbers come first
         return order[counts[order] > 0]
-
-
-def feature_share(a: Int[np.ndarray, " top_a"], b: Int[np.ndarray, " top_b"]) -> float:
-    """Return the mean over k in {5, 10, 15, 20} of |first k of a & first k of b| / k, for two ranked lists."""
-    return float(np.mean([len(np.intersect1d(a[:k], b[:k])) / k for k in TOPS]))
-
-
-def compare_features(
-    features: ImageFeatures, groups: Mapping[str, Sequence[str]] | None = None, *, seed: int = 0
-) -> Comparison:
-    """Compare the features of each class between all pairs of domains.
-
-    Args:
-        features: From `image_features`.
-        groups: Further groups of classes; see `class_groups`.
-        seed: Seed of the bootstraps.
-
-    Returns:
-        Values without sites: `feature_share` of the whole histograms. Ceilings: of every other image from the first
-        and from the second on; each half has half the images, so it is a cautious ceiling. Other classes: each class
-        in one domain with all other classes in the other, the mean over both directions. Chance: `chance_share`.
-
-    Raises:
-        InputError: when no class has images in two domains.
-
-    Example:
-        >>> comparison = compare_features(image_features(clip, sae, images))
-        >>> comparison.matrix()
-    """
-    cells = features.cells()
-    tops = {key: features.ranked(rows) for key, rows in cells.items()}
-    values = [(name, a, b, None, feature_share(tops[name, a], tops[name, b])) for name, a, b in _pairs(cells)]
-    parts = {key: map(features.ranked, (rows[0::2], rows[1::2])) for key, rows in cells.items() if len(rows) > 1}
-    halves = [(*key, None, feature_share(*both)) for key, both in parts.items()]
-    chance = [(None, chance_share(features.occurring))]
-    return Comparison(
-        "feature_sharing",
-        pd.DataFrame(values, columns=list(VALUES)),
-        pd.DataFrame(halves, columns=list(CEILINGS)),
-        pd.DataFrame(chance, columns=list(CHANCE)),
-        pd.DataFrame(_other_classes(tops, features.n_features), columns=list(VALUES)),
-        groups=class_groups((name for name, _ in cells), groups),
-        chance_of="random features",
-        about={"n_images": len(features.images), "n_features": features.n_features},
-        seed=seed,
-    )
-
-
-def _other_classes(
-    tops: Mapping[tuple[str, str], np.ndarray], n_features: int
-) -> list[tuple[str, str, str, None, float]]:
-    """Return each class in one domain with all other classes in another; nothing for a single class."""
-    shares = _all_shares(list(tops.values()), n_features)
-    classes, domains = (np.array(names) for names in zip(*tops, strict=True))
-    values = []
-    for name, domain_a, domain_b in _pairs(tops):
-        other, mine = classes != name, classes == name
-        in_a, in_b = domains == domain_a, domains == domain_b
-        both = np.concatenate([shares[mine & in_a][0, other & in_b], shares[mine & in_b][0, other & in_a]])
-        if len(both):
-            values.append((name, domain_a, domain_b, None, float(both.mean())))
-    return values
-
-
-def chance_share(n_features: int) -> float:
-    """Return the expected share of two independent random rankings of ``n_features``.
-
-    Two random subsets of size k have k^2 / n_features members in common on average (hypergeometric), so with at
-    least 20 features it is the mean of k / n_features.
-
-    Raises:
-        InputError: for no features.
-    """
-    if n_features < 1:
-        raise InputError(f"A ranking needs at least one feature, but there are {n_features}.")
-    return float(np.mean([min(k, n_features) ** 2 / (n_features * k) for k in TOPS]))
 
 
 def feature_frequency(features: ImageFeatures) -> pd.DataFrame:
@@ -238,20 +193,3 @@ def top_images(features: ImageFeatures, feature: int, domain: str, n: int) -> li
     rows, columns = rows[inside], columns[inside]
     order = np.argsort(-features.activation[rows, columns], kind="stable")[:n]
     return [str(path) for path in features.images["relative"].iloc[rows[order]]]
-
-
-def _pairs(cells: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str, str]]:
-    """Yield every class with every two of its domains, in sorted order."""
-    for name, of_class in groupby(sorted(cells), key=lambda cell: cell[0]):
-        for (_, domain_a), (_, domain_b) in combinations(of_class, 2):
-            yield name, domain_a, domain_b
-
-
-def _all_shares(tops: Sequence[np.ndarray], n_features: int) -> np.ndarray:
-    """Return the shares of all pairs of ranked lists [lists, lists]: products of the tops as 0-1 vectors."""
-    shares = np.zeros((len(tops), len(tops)))
-    for k in TOPS:
-        member = np.stack([np.bincount(top[:k], minlength=n_features) for top in tops])
-        member = member.astype(np.float32)  # counts stay exact
-        shares += member @ member.T / (k * len(TOPS))
-    return shares

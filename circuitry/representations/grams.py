@@ -1,21 +1,22 @@
 """Domains by the inner products of their class means: enough to compare them, small enough to keep. No torch.
 
-RN50's earliest sites have 802,816 features per image, so 345 class means of one site take 1.1 GB, and all sites 10 GB.
+With positions kept apart, RN50's earliest sites have 802,816 features per image, so 345 class means of one site take
+1.1 GB, and all sites 10 GB.
 
-Class means are appended to a temporary file per site, as single-precision differences from the site's first row, which
-is kept in double precision: what is common to all rows costs no digits. The Gram matrix is added up over blocks of
-features that fit a budget.
+Class means are appended to a temporary file per site, as differences from the site's first row, which is kept in double
+precision: where the differences are in single precision, what is common to all rows costs no digits. The Gram matrix is
+added up over blocks of features that fit a budget.
 
 Centring changes neither distances nor unbiased HSIC, and keeps small differences of large numbers out of both.
 """
 
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from jaxtyping import Float
@@ -25,11 +26,8 @@ from circuitry.runs.errors import InputError
 from circuitry.runs.files import TORN
 from circuitry.runs.manifest import read_manifest
 
-FORMAT = "circuitry representations 2"
+FORMAT = "circuitry representations 3"
 """Of a folder of representations, and of each file in it."""
-_HALVES = ("half-0", "half-1")
-_BYTES = 4 + 8
-"""Per number in a block: as read, and in double precision."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +45,11 @@ class Grams:
         there = np.isfinite(self.by_site[site].diagonal())
         return tuple(name for name, is_there in zip(self.classes, there, strict=True) if is_there)
 
+    def only(self, classes: Collection[str]) -> "Grams":
+        """Return the part of some classes; those that are not here are left out."""
+        kept = tuple(name for name in self.classes if name in classes)
+        return Grams(self.domain, kept, {site: self.among(kept, site) for site in self.by_site})
+
     def among(self, classes: Sequence[str], site: str) -> Float[np.ndarray, "rows rows"]:
         """Return the inner products of some classes, in their order."""
         rows = [self.classes.index(name) for name in classes]
@@ -59,23 +62,27 @@ class DomainRepresentation:
 
     grams: Grams
     """Of all images."""
-    halves: tuple[Grams, Grams]
-    """Of two halves of the images."""
+    parts: tuple[Grams, ...]
+    """Of each part of the images; the same items are in the same part of every domain."""
     unit_means: Mapping[str, Float[np.ndarray, "_ _"]]
     """By site, each image's activation averaged over positions [images, units]."""
     image_classes: tuple[str, ...]
     """Class of every image."""
+    image_items: tuple[str, ...]
+    """What every image shows, by name: images of one item belong together, in all domains."""
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything into one file, whole or not at all."""
-        parts = {"all": self.grams, **dict(zip(_HALVES, self.halves, strict=True))}
-        arrays = {f"{part}/{site}": gram for part, grams in parts.items() for site, gram in grams.by_site.items()}
+        grams = {"all": self.grams, **{f"part-{i}": part for i, part in enumerate(self.parts)}}
+        arrays = {f"{part}/{site}": gram for part, own in grams.items() for site, gram in own.by_site.items()}
         arrays |= {f"units/{site}": means for site, means in self.unit_means.items()}
         header = {
             "domain": self.grams.domain,
             "classes": self.grams.classes,
             "sites": list(self.grams.by_site),
+            "n_parts": len(self.parts),
             "image_classes": self.image_classes,
+            "image_items": self.image_items,
         }
         write_arrays(path, FORMAT, header, arrays)
 
@@ -89,9 +96,9 @@ class DomainRepresentation:
             by_site = {site: arrays[f"{part}/{site}"] for site in sites}
             return Grams(header["domain"], tuple(header["classes"]), by_site)
 
-        first, second = map(grams, _HALVES)
+        parts = tuple(grams(f"part-{i}") for i in range(header["n_parts"]))
         units = {site: arrays[f"units/{site}"] for site in sites}
-        return cls(grams("all"), (first, second), units, tuple(header["image_classes"]))
+        return cls(grams("all"), parts, units, tuple(header["image_classes"]), tuple(header["image_items"]))
 
 
 def read_representations(folder: str | os.PathLike[str]) -> list[DomainRepresentation]:
@@ -126,7 +133,8 @@ def gram_matrix(features: Float[np.ndarray, "rows features"]) -> Float[np.ndarra
 class RowFiles(ExitStack):
     """Rows of features by site in temporary files, which vanish with the process, however it ends.
 
-    They take 4 bytes per row and feature, in ``folder``, by default the system's for temporary files.
+    They take 4 bytes per row and feature (8 in double precision), in ``folder``, by default the system's for temporary
+    files.
 
     Example:
         >>> with RowFiles("runs/x") as rows:
@@ -135,9 +143,9 @@ class RowFiles(ExitStack):
         ...     grams = {site: rows.gram(site, memory_gib=1) for site in rows.sites}
     """
 
-    def __init__(self, folder: str | Path | None = None) -> None:
+    def __init__(self, folder: str | Path | None = None, dtype: type[np.floating[Any]] = np.float32) -> None:
         super().__init__()
-        self._folder = folder
+        self._folder, self._dtype = folder, np.dtype(dtype)
         self._files: dict[str, IO[bytes]] = {}
         self._first: dict[str, np.ndarray] = {}
         self._rows = 0
@@ -162,13 +170,14 @@ class RowFiles(ExitStack):
         if ours != theirs:
             raise InputError(f"Every row needs the features of the first one, {ours}, but one with {theirs} was given.")
         for site, features in row.items():
-            self._files[site].write((features - self._first[site]).astype(np.float32).data)
+            self._files[site].write((features - self._first[site]).astype(self._dtype).data)
         self._rows += 1
 
     def gram(self, site: str, memory_gib: float = 1.0) -> Float[np.ndarray, "rows rows"]:
         """Return the Gram matrix of a site's rows, each feature centred, within a budget for blocks of features."""
         features = len(self._first[site])
-        width = max(1, int(memory_gib * 2**30) // (_BYTES * self._rows))
+        per_number = self._dtype.itemsize + 8  # as read, and in double precision
+        width = max(1, int(memory_gib * 2**30) // (per_number * self._rows))
         total = np.zeros((self._rows, self._rows))
         for start in range(0, features, width):
             total += gram_matrix(self._block(site, start, min(start + width, features)))
@@ -177,6 +186,6 @@ class RowFiles(ExitStack):
     def _block(self, site: str, start: int, stop: int) -> np.ndarray:
         file, rows = self._files[site], []  # read, not mapped: mapped pages take memory outside the budget
         for i in range(self._rows):
-            file.seek(4 * (i * len(self._first[site]) + start))
-            rows.append(np.fromfile(file, np.float32, stop - start))
+            file.seek(self._dtype.itemsize * (i * len(self._first[site]) + start))
+            rows.append(np.fromfile(file, self._dtype, stop - start))
         return np.stack(rows)

@@ -1,7 +1,7 @@
 """Centred kernel alignment (CKA) of two representations of the same rows, without bias. No torch.
 
 1. Kernel: ``linear``, the inner products of the rows; or ``rbf``, exp(-d^2 / (2 sigma^2)) of their distances d, with
-   sigma the square root of the median non-zero squared distance.
+   sigma the square root of the median non-zero squared distance; of an even number the lower middle one, as the study.
 2. HSIC, the dependence of two kernel matrices K and L of n rows (Song et al. 2012), with zeros on their diagonals:
    n (n - 3) HSIC = tr(KL) + sum(K) sum(L) / ((n - 1)(n - 2)) - 2 sum(KL) / (n - 2).
    It is the inner product of the U-centred matrices (Szekely & Rizzo 2014), and is computed as such.
@@ -77,8 +77,8 @@ def kernel_matrix(gram: Float[np.ndarray, "rows rows"], kernel: str, what: str) 
     k = gram
     if kernel == "rbf":
         squared = np.maximum(gram.diagonal()[:, None] + gram.diagonal()[None, :] - 2 * gram, 0)
-        apart = squared[squared > 0]
-        k = np.exp(-squared / (2 * (float(np.median(apart)) if apart.size else 1.0)))
+        apart = np.sort(squared[squared > 0])
+        k = np.exp(-squared / (2 * (float(apart[(apart.size - 1) // 2]) if apart.size else 1.0)))
     centred = _u_centred(k)
     size = float(np.square(k[~np.eye(len(k), dtype=bool)]).sum())
     if float(np.square(centred).sum()) <= _ROUNDING**2 * size:

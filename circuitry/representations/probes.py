@@ -5,7 +5,8 @@
    form, so that it is deterministic, and fast also where features outnumber images; its penalty is the one of
    `PENALTIES` with the smallest leave-one-out error on the training images.
 3. Its balanced accuracy, the mean over classes of the share of a class's images that are recognised, is taken on other
-   images: in stratified folds, or on a group of images (a domain) that was left out of training.
+   images: in stratified folds, or on a group of images (a domain) that was left out of training. Images of one item
+   (one concept, one source picture in several domains) are never on both sides.
 
 Guessing reaches one over the number of classes, however many images each has: `chance_accuracy`.
 
@@ -13,7 +14,7 @@ No torch.
 """
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -21,11 +22,17 @@ import pandas as pd
 from jaxtyping import Float
 from scipy import stats
 from sklearn.linear_model import RidgeClassifierCV
-from sklearn.model_selection import LeaveOneGroupOut, StratifiedKFold, cross_val_score
+from sklearn.model_selection import (
+    GroupKFold,
+    LeaveOneGroupOut,
+    StratifiedGroupKFold,
+    StratifiedKFold,
+    cross_val_score,
+)
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from circuitry.comparison.statistics import bootstrap_mean
+from circuitry.comparison.statistics import mean_interval
 from circuitry.runs.errors import InputError
 
 PENALTIES = tuple(10.0**k for k in range(-1, 6))
@@ -38,6 +45,7 @@ TARGETS = ("class", "domain", "class across domains")
 def probe_accuracy(
     features: Float[np.ndarray, "images features"],
     labels: Sequence[str],
+    items: Sequence[str] | None = None,
     *,
     folds: int = 5,
     seed: int = 0,
@@ -48,13 +56,14 @@ def probe_accuracy(
     Args:
         features: One row per image.
         labels: What is to be read off, one per image.
+        items: What each image shows; images of one item are in one fold (default: each image is an item).
         folds: Parts of the images; each is tested on once, with the others for training.
         seed: Seed of the parts.
         penalties: Candidates for the ridge penalty; one value is taken as it is.
 
     Raises:
-        InputError: for fewer than two folds or classes, a class with fewer images than folds, features that are not
-            finite, or another number of labels than of images.
+        InputError: for fewer than two folds or classes, a class with fewer items than folds, features that are not
+            finite, or another number of labels or items than of images.
 
     Example:
         >>> accuracy = probe_accuracy(embeddings, [record.domain for record in records])
@@ -63,30 +72,39 @@ def probe_accuracy(
     x, y = _checked(features, labels)
     if folds < 2:
         raise InputError(f"Cross-validation needs at least two folds, but {folds} was given.")
-    names, counts = np.unique(y, return_counts=True)
+    of = _items(items, y)
+    names, counts = np.unique(np.unique(np.stack([y, of]), axis=1)[0], return_counts=True)
     if counts.min() < folds:
         raise InputError(
-            f"Every class needs an image in each of the {folds} folds, but {str(names[counts.argmin()])!r} has "
+            f"Every class needs an item in each of the {folds} folds, but {str(names[counts.argmin()])!r} has "
             f"{counts.min()}: give more images, leave the class out, or take fewer folds."
         )
-    parts = StratifiedKFold(folds, shuffle=True, random_state=seed)
-    return _balanced_accuracies(x, y, parts, penalties)
+    if len(set(of)) == len(of):
+        parts = StratifiedKFold(folds, shuffle=True, random_state=seed).split(x, y)
+    else:
+        parts = StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(x, y, of)
+    return _balanced_accuracies(x, y, list(parts), penalties)
 
 
 def probe_left_out(
     features: Float[np.ndarray, "images features"],
     labels: Sequence[str],
     groups: Sequence[str],
+    items: Sequence[str] | None = None,
     *,
+    folds: int = 5,
     penalties: Sequence[float] = PENALTIES,
 ) -> dict[str, float]:
     """Return, by group, the balanced accuracy on its images of a classifier that is fitted on all other groups.
 
-    A group's accuracy is over those of its classes that another group has, too; a group without any is left out.
+    A group's accuracy is over those of its classes that another group has, too; a group without any is left out. Where
+    an item is in several groups, a group's items are tested in folds, each by a classifier that has seen none of them
+    in the other groups either; its accuracy is the mean over folds.
 
     Args:
-        features, labels, penalties: As in `probe_accuracy`.
+        features, labels, items, penalties: As in `probe_accuracy`.
         groups: What is left out of training in turn, one per image: the domain.
+        folds: Folds of the items of a group, where other groups have them, too.
 
     Raises:
         InputError: for fewer than two classes or groups, a group whose others have fewer than two classes, groups
@@ -103,18 +121,38 @@ def probe_left_out(
     names = [str(name) for name in np.unique(groups)]
     if len(names) < 2:
         raise InputError(f"Leaving a group out needs at least two groups, but {len(names)} was given.")
-    parts = {}
+    of = _items(items, y)
+    parts: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
     for name, (train, test) in zip(names, LeaveOneGroupOut().split(x, y, groups), strict=True):
         known = np.unique(y[train])
         if len(known) < 2:
             raise InputError(f"A probe needs at least two classes outside {name!r}, but there is {len(known)}.")
         test = test[np.isin(y[test], known)]
         if len(test):
-            parts[name] = train, test
+            parts[name] = _without_items(train, test, of, folds)
     if not parts:
         raise InputError("A group is tested on classes that another one has, but no two groups have one in common.")
-    accuracies = _balanced_accuracies(x, y, parts.values(), penalties)
-    return dict(zip(parts, accuracies.tolist(), strict=True))
+    return {name: float(_balanced_accuracies(x, y, of_group, penalties).mean()) for name, of_group in parts.items()}
+
+
+def _items(items: Sequence[str] | None, y: np.ndarray) -> np.ndarray:
+    """Return the item of every image, or a number for each where none are given."""
+    if items is None:
+        return np.arange(len(y)).astype(str)
+    if len(items) != len(y):
+        raise InputError(f"Probes need one item per image, but {len(items)} items for {len(y)} images were given.")
+    return np.asarray(items)
+
+
+def _without_items(
+    train: np.ndarray, test: np.ndarray, items: np.ndarray, folds: int
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return training and test images that share no item: in folds of the test images where some are in both."""
+    if not np.isin(items[test], items[train]).any():
+        return [(train, test)]
+    n = min(folds, len(np.unique(items[test])))
+    cuts = [test[part] for _, part in GroupKFold(n).split(test, groups=items[test])] if n > 1 else [test]
+    return [(train[~np.isin(items[train], items[part])], part) for part in cuts]
 
 
 class SiteProbes(NamedTuple):
@@ -130,6 +168,7 @@ def probe_sites(
     features: Mapping[str, Float[np.ndarray, "_ _"]],
     classes: Sequence[str],
     domains: Sequence[str],
+    items: Sequence[str] | None = None,
     *,
     folds: int = 5,
     seed: int = 0,
@@ -143,7 +182,7 @@ def probe_sites(
     Args:
         features: By site, one row per image, e.g. unit means: each unit's activation averaged over positions.
         classes, domains: Of every image.
-        folds, seed: See `probe_accuracy`.
+        items, folds, seed: See `probe_accuracy`.
 
     Raises:
         InputError: see `probe_accuracy` and `probe_left_out`.
@@ -151,11 +190,11 @@ def probe_sites(
     sites, left_out = [], []
     for site, x in features.items():
         for target, labels in zip(TARGETS, (classes, domains), strict=False):
-            interval = _over_folds(probe_accuracy(x, labels, folds=folds, seed=seed))
+            interval = _over_folds(probe_accuracy(x, labels, items, folds=folds, seed=seed))
             sites.append((site, target, *interval, chance_accuracy(labels), len(x)))
-        by_domain = probe_left_out(x, classes, domains)
+        by_domain = probe_left_out(x, classes, domains, items, folds=folds)
         chance = chance_accuracy(classes)
-        interval = bootstrap_mean(np.array(list(by_domain.values())), seed=seed)
+        interval = mean_interval(np.array(list(by_domain.values())))
         sites.append((site, TARGETS[2], *interval, chance, len(x)))
         left_out += [(site, name, value, chance, list(domains).count(name)) for name, value in by_domain.items()]
     return SiteProbes(
@@ -195,7 +234,7 @@ def _checked(features: np.ndarray, labels: Sequence[str]) -> tuple[np.ndarray, n
 def _balanced_accuracies(
     x: np.ndarray,
     y: np.ndarray,
-    parts: StratifiedKFold | Iterable[tuple[np.ndarray, np.ndarray]],
+    parts: Sequence[tuple[np.ndarray, np.ndarray]],
     penalties: Sequence[float],
 ) -> np.ndarray:
     """Return the balanced accuracy on each part's test images of a classifier fitted on its training images."""

@@ -19,6 +19,10 @@ from circuitry.runs.errors import InputError
 METHODS = ("auto", "umap", "pca")
 NEIGHBOURS = 15
 """UMAP's own default; fewer where there are fewer points."""
+COMPONENTS = "principal components"
+"""How the name of a map begins that is none by UMAP."""
+PER_DOMAIN = 2000
+"""Images of a domain that the study maps."""
 
 
 class EmbeddingMap(NamedTuple):
@@ -60,7 +64,7 @@ def embedding_map(vectors: Float[np.ndarray, "n d"], method: str = "auto", seed:
     if method == "pca" or not installed:
         pca = PCA(2, svd_solver="full")  # the one that is neither random nor squares the numbers
         points = pca.fit_transform(vectors.astype(np.float64))
-        return EmbeddingMap(points, f"principal components ({pca.explained_variance_ratio_.sum():.0%} of the variance)")
+        return EmbeddingMap(points, f"{COMPONENTS} ({pca.explained_variance_ratio_.sum():.0%} of the variance)")
     import umap  # slow to import, and an extra
 
     neighbours = min(NEIGHBOURS, len(vectors) - 1)
@@ -71,33 +75,42 @@ def embedding_map(vectors: Float[np.ndarray, "n d"], method: str = "auto", seed:
 
 def map_table(
     images: Embeddings,
-    texts: Embeddings,
     method: str = "auto",
     *,
+    texts: Embeddings | None = None,
+    per_domain: int | None = PER_DOMAIN,
+    without: str | None = None,
     seed: int = 0,
-    most_images: int = 600,
-    most_texts: int = 120,
 ) -> pd.DataFrame:
-    """Map images and texts of one model together, and keep some of each for drawing, evenly over classes and domains.
+    """Map images of one model, so many of each domain at random, as the study does; all of them are in the table.
 
     Args:
-        images, texts: All of them shape the map.
+        images: What is drawn from.
         method: See `embedding_map`.
+        texts: Texts that are mapped together with the images, and then shape the map, too (default: none).
+        per_domain: Images of each domain; all where there are fewer, or with None.
+        without: A domain that is left out.
         seed: Seed of the map and of the choice.
-        most_images, most_texts: How many are kept.
 
     Returns:
         Columns kind ("image" or "text"), domain, class, x, y, method.
+
+    Raises:
+        InputError: for a domain ``without`` that has no images, or is the only one, and what `embedding_map` raises.
     """
-    points, said = embedding_map(np.concatenate([images.vectors, texts.vectors]), method, seed)
-    tables = []
-    for kind, part, where, most in (
-        ("image", images, points[: len(images)], most_images),
-        ("text", texts, points[len(images) :], most_texts),
-    ):
-        table = pd.DataFrame({"kind": kind, "domain": part.domain, "class": part.class_name})
-        table = table.assign(x=where[:, 0], y=where[:, 1], method=said)
-        # One of every class and domain, then another of each, until there are enough.
-        turn = table.sample(frac=1, random_state=seed).groupby(["domain", "class"]).cumcount()
-        tables.append(table.loc[turn.sort_values(kind="stable").index[:most].sort_values()])
-    return pd.concat(tables, ignore_index=True)
+    domains = sorted(set(images.domain.tolist()))
+    if without is not None:
+        if without not in domains or len(domains) < 2:
+            raise InputError(
+                f"A map leaves out one of at least two domains, but {without!r} was given for {', '.join(domains)}."
+            )
+        domains.remove(without)
+    rng = np.random.default_rng(seed)
+    rows = [rng.permutation(np.flatnonzero(images.domain == domain))[:per_domain] for domain in domains]
+    chosen = images.take(np.sort(np.concatenate(rows)))
+    parts = {"image": chosen} if texts is None else {"image": chosen, "text": texts}
+    points, said = embedding_map(np.concatenate([part.vectors for part in parts.values()]), method, seed)
+    tables = [
+        part.table()[["domain", "class"]].assign(kind=kind)[["kind", "domain", "class"]] for kind, part in parts.items()
+    ]
+    return pd.concat(tables, ignore_index=True).assign(x=points[:, 0], y=points[:, 1], method=said)

@@ -1,11 +1,11 @@
 """Do the images of a domain lie apart in an embedding space? Distances, silhouettes, probes, modality gap. No torch.
 
 Each function's own text says what it measures. All vectors have length 1. Between domains, `compare_distances` compares
-class by class, `mean_distances` whole domains. A finite number of images puts means apart by itself: `half_distances`.
+class by class, `mean_distances` whole domains (the study's: Euclidean). A finite number of images puts means apart by
+itself: `compare_distance_parts`.
 Distances, spread, silhouettes and gap do not change when the space is rotated.
 """
 
-import zlib
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Literal
@@ -15,8 +15,11 @@ import pandas as pd
 from jaxtyping import Float
 from sklearn.metrics import silhouette_samples
 
-from circuitry.comparison.comparison import CEILINGS, VALUES, Comparison, class_groups
+from circuitry.comparison.compared_values import VALUES, class_groups
+from circuitry.comparison.comparison import Comparison
+from circuitry.data.parts import DEFAULT_PARTS, ItemKey
 from circuitry.representations.embedding_set import Embeddings
+from circuitry.representations.parts import OTHERS, compare_parts, cut_images, images_compared
 from circuitry.representations.probes import probe_accuracy
 from circuitry.runs.errors import InputError
 
@@ -44,19 +47,27 @@ def distance(a: Float[np.ndarray, "n d"], b: Float[np.ndarray, "m d"], measure: 
         >>> distance(np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]]), "euclidean")
         1.414...
     """
+    return float(_apart(*_moments([a]), *_moments([b]), measure)[0])
+
+
+def _moments(sets: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the means [sets, d] and summed variances [sets] of sets of vectors; NaN for the variance of one vector."""
+    means = np.stack([x.mean(0, dtype=np.float64) for x in sets])
+    return means, np.array([x.var(0, dtype=np.float64, ddof=1).sum() if len(x) > 1 else np.nan for x in sets])
+
+
+def _apart(p: np.ndarray, v: np.ndarray, q: np.ndarray, w: np.ndarray, measure: str) -> np.ndarray:
+    """Return the distances of pairs of means p and q [pairs, d] with summed variances v and w [pairs]."""
     if measure not in MEASURES:
         raise InputError(f"Unknown measure {measure!r} of distance: choose one of {', '.join(MEASURES)}.")
-    p, q = a.mean(0, dtype=np.float64), b.mean(0, dtype=np.float64)
     if measure == "cosine":
-        norms = float(np.linalg.norm(p) * np.linalg.norm(q))
-        return 1 - float(p @ q) / norms if norms else float("nan")
-    apart = float(np.linalg.norm(p - q))
+        norms = np.linalg.norm(p, axis=1) * np.linalg.norm(q, axis=1)
+        return np.asarray(1 - (p * q).sum(1) / np.where(norms > 0, norms, np.nan))
+    apart = np.linalg.norm(p - q, axis=1)
     if measure == "euclidean":
-        return apart
-    if min(len(a), len(b)) < 2:
-        return float("nan")
-    variance = (a.var(0, dtype=np.float64, ddof=1).sum() + b.var(0, dtype=np.float64, ddof=1).sum()) / 2
-    return apart / float(np.sqrt(variance)) if variance > 0 else float("nan")
+        return np.asarray(apart)
+    variance = (v + w) / 2
+    return np.asarray(apart / np.sqrt(np.where(variance > 0, variance, np.nan)))
 
 
 def compare_distances(
@@ -64,7 +75,7 @@ def compare_distances(
     measure: str = "cosine",
     groups: Mapping[str, Sequence[str]] | None = None,
     *,
-    splits: int = 10,
+    n_parts: int = DEFAULT_PARTS,
     seed: int = 0,
 ) -> Comparison:
     """Compare each class between all pairs of domains by the distance of its means; near is small.
@@ -73,24 +84,23 @@ def compare_distances(
         images: The images.
         measure: See `distance`.
         groups: Further groups of classes; see `class_groups`.
-        splits: How many times each class in a domain is halved.
-        seed: Seed of the halves and of the bootstraps.
+        n_parts: Parts of the images of a class in a domain.
+        seed: Seed of the bootstraps.
 
     Returns:
-        `class_distances`, with `half_distances` in the place of ceilings: what lies no farther apart cannot be told
-        apart.
+        `class_distances`, with the mean over two parts of a class's images (`compare_distance_parts`) in the place of
+        ceilings: what lies no farther apart, with as many images, cannot be told apart.
 
     Raises:
         InputError: for another measure, or when no class has images in two domains.
     """
-    values = class_distances(images, measure)
     return Comparison(
         f"{measure}_distance",
-        values,
-        half_distances(images, measure, splits=splits, seed=seed),
+        class_distances(images, measure),
+        compare_distance_parts(images, measure, n_parts=n_parts),
         groups=class_groups(images.class_name.tolist(), groups),
         alike=False,
-        about={"n_images": len(images), "splits": splits, "seed": seed},
+        about={"n_images": len(images), "n_parts": n_parts, "seed": seed, **images_compared(images.table(), n_parts)},
         seed=seed,
     )
 
@@ -106,24 +116,30 @@ def class_distances(images: Embeddings, measure: str = "cosine") -> pd.DataFrame
     return pd.DataFrame(rows, columns=list(VALUES))
 
 
-def half_distances(images: Embeddings, measure: str = "cosine", *, splits: int = 10, seed: int = 0) -> pd.DataFrame:
-    """Return the mean distance between the means of two random halves of each class in each domain: the noise floor.
+def compare_distance_parts(
+    images: Embeddings,
+    measure: str = "cosine",
+    *,
+    n_parts: int = DEFAULT_PARTS,
+    key: ItemKey | None = None,
+    n_others: int = OTHERS,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Return the distances between the means of parts of the images of each class and domain; see `compare_parts`.
 
-    Each half has half of the images, so it is a cautious floor for means of all of them. The halves of a class in a
-    domain depend on the seed and on nothing but its images; with fewer than two it is absent.
-
-    Returns:
-        Columns class, domain, site (None), value.
+    Args:
+        images: The images.
+        measure: See `distance`.
+        n_parts, key: See `part_numbers`.
+        n_others, seed: See `compare_parts`.
     """
-    rows = []
-    for (class_name, domain), group in images.groups().items():
-        if len(group) < 2:
-            continue
-        rng = np.random.default_rng([seed, zlib.crc32(f"{class_name}\0{domain}".encode())])
-        shuffled = (images.vectors[rng.permutation(group)] for _ in range(splits))
-        values = [distance(x[: len(x) // 2], x[len(x) // 2 :], measure) for x in shuffled]
-        rows.append((class_name, domain, None, float(np.mean(values))))
-    return pd.DataFrame(rows, columns=list(CEILINGS))
+    cells = cut_images(images.table(), n_parts, key)
+    means, variances = _moments([images.vectors[rows] for rows in cells.values()])
+
+    def compare(i: np.ndarray, j: np.ndarray) -> np.ndarray:
+        return _apart(means[i], variances[i], means[j], variances[j], measure)
+
+    return compare_parts(list(cells), compare, n_others=n_others, seed=seed)
 
 
 def mean_distances(images: Embeddings) -> pd.DataFrame:
@@ -158,12 +174,15 @@ def spread(images: Embeddings) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["class", "domain", "value"])
 
 
-def silhouettes(images: Embeddings, by: Literal["domain", "class"] = "domain") -> pd.DataFrame:
+def silhouettes(
+    images: Embeddings, by: Literal["domain", "class"] = "domain", *, most: int = 10_000, seed: int = 0
+) -> pd.DataFrame:
     """Return mean silhouettes of the images of each class in each domain, with cosine distances.
 
     An image's silhouette is (b - a) / max(a, b): a is its mean distance to the others of its group, b to the images
     of the nearest other group. Near 1: the group lies apart. Near 0: it is mixed with another. Below 0: the image is
-    nearer to another group. Time grows with the square of the number of images.
+    nearer to another group. Time grows with the square of the number of images, so of more than ``most`` as many are
+    taken, evenly over classes and domains, at random by ``seed``.
 
     Groups are domains (all classes together) or classes (all domains together).
 
@@ -173,6 +192,8 @@ def silhouettes(images: Embeddings, by: Literal["domain", "class"] = "domain") -
     Raises:
         InputError: for fewer than two groups, or as many groups as images.
     """
+    if len(images) > most:
+        images = images.sample(most, seed)
     labels = images.domain if by == "domain" else images.class_name
     n_groups = len(set(labels.tolist()))
     if not 2 <= n_groups < len(images):
@@ -189,7 +210,8 @@ def domain_probe(images: Embeddings, *, folds: int = 5, seed: int = 0) -> pd.Dat
     """Return how well a linear classifier tells each domain from the others together, in every fold.
 
     The balanced accuracy of `probe_accuracy`: guessing reaches 1/2. Rows of domain `ALL` are of one classifier that
-    names the domain: guessing reaches one over the number of domains.
+    names the domain: guessing reaches one over the number of domains. Images of one item (`stem_without_domain`) are in
+    one fold.
 
     Returns:
         Columns domain, fold, value.
@@ -199,7 +221,7 @@ def domain_probe(images: Embeddings, *, folds: int = 5, seed: int = 0) -> pd.Dat
     rows = [
         (domain, fold, float(value))
         for domain, labels in tasks.items()
-        for fold, value in enumerate(probe_accuracy(images.vectors, labels, folds=folds, seed=seed))
+        for fold, value in enumerate(probe_accuracy(images.vectors, labels, images.items(), folds=folds, seed=seed))
     ]
     return pd.DataFrame(rows, columns=["domain", "fold", "value"])
 

@@ -4,14 +4,15 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from circuitry.comparison.statistics import bootstrap_mean
+from circuitry.comparison.parts import ceilings_of
+from circuitry.comparison.statistics import mean_interval
 from circuitry.comparison.table import both_directions
 from circuitry.representations.embedding_set import Embeddings
 from circuitry.representations.separation import (
     class_accuracy,
     class_distances,
+    compare_distance_parts,
     domain_probe,
-    half_distances,
     modality_gap,
     silhouettes,
     spread,
@@ -28,7 +29,7 @@ def separation_measures(
         images: Images of at least two domains and two classes.
         texts: One text per class.
         held_out: Classes whose accuracy is told apart.
-        seed: Seed of halves and folds.
+        seed: Seed of folds and samples.
 
     Returns:
         Columns measure, class (None where the measure is not of a class), domain, value. Distances are means over
@@ -38,12 +39,12 @@ def separation_measures(
     out = accuracy["class"].isin(held_out)
     parts = {
         "distance": _to_others(class_distances(images)),
-        "distance of halves": half_distances(images, seed=seed),
+        "distance of parts": ceilings_of(compare_distance_parts(images, n_others=0)),
         "standardised distance": _to_others(class_distances(images, "standardised")),
-        "standardised distance of halves": half_distances(images, "standardised", seed=seed),
+        "standardised distance of parts": ceilings_of(compare_distance_parts(images, "standardised", n_others=0)),
         "spread": spread(images).dropna(subset="class"),
-        "silhouette by domain": silhouettes(images, "domain"),
-        "silhouette by class": silhouettes(images, "class"),
+        "silhouette by domain": silhouettes(images, "domain", seed=seed),
+        "silhouette by class": silhouettes(images, "class", seed=seed),
         "domain probe": domain_probe(images, seed=seed).groupby("domain")["value"].mean().reset_index(),
         "modality gap": modality_gap(images, texts),
         "accuracy, seen classes": accuracy[~out],
@@ -76,7 +77,7 @@ def summarise(measures: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     rows = []
     for key, part in measures.groupby(["measure", "model", "domain"], sort=False):
         values = part.groupby("class", dropna=False)["value"].mean().to_numpy(dtype=float)
-        rows.append((*key, *bootstrap_mean(values, seed=seed), part["class"].nunique(), part["seed"].nunique()))
+        rows.append((*key, *mean_interval(values), part["class"].nunique(), part["seed"].nunique()))
     columns = ["measure", "model", "domain", "value", "low", "high", "n_classes", "n_seeds"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -103,5 +104,5 @@ def differences(measures: pd.DataFrame, a: str, b: str, *, seed: int = 0) -> pd.
         by_model = part.groupby(["class", "model"], dropna=False)["value"].mean().unstack()
         if {a, b} <= set(by_model.columns):
             change = (by_model[b] - by_model[a]).dropna().to_numpy(dtype=float)
-            rows.append((*key, *bootstrap_mean(change, seed=seed), part["class"].nunique()))
+            rows.append((*key, *mean_interval(change), part["class"].nunique()))
     return pd.DataFrame(rows, columns=["measure", "domain", "difference", "low", "high", "n_classes"])

@@ -1,23 +1,30 @@
 """Are classes arranged alike in two domains? CKA at every site of the encoder, and what to read it against.
 
-The rows of a domain are its classes: their mean activations at a site. Domains are compared through the inner products
-of their own rows alone (`Grams`), over the classes that both have; `kernel_alignment` has the formulas.
+The rows of a domain are its classes: the means of their images at a site, by default of the units averaged over
+positions, as in the study. Domains are compared through the inner products of their own rows alone (`Grams`), over the
+classes that both have; `kernel_alignment` has the formulas.
 
 No torch.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
+from functools import cache
 from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from circuitry.comparison.comparison import CEILINGS, Comparison
+from circuitry.comparison.comparison import Comparison
+from circuitry.comparison.parts import PARTS, WHOLE, ceilings_of
 from circuitry.comparison.statistics import jackknife_interval
-from circuitry.representations.grams import Grams
+from circuitry.representations.grams import DomainRepresentation, Grams
 from circuitry.representations.kernel_alignment import FEWEST, KERNELS, Alignment, kernel_matrix
+from circuitry.representations.parts import compare_parts
 from circuitry.runs.errors import InputError
+
+ALL = "all"
+"""Stands in tables of CKA, a value of which is of all classes at once, for the class."""
 
 
 class RepresentationSimilarity(NamedTuple):
@@ -27,26 +34,27 @@ class RepresentationSimilarity(NamedTuple):
     """Columns site, domain_a, domain_b, kernel, value, low, high, null_mean, p, n_classes."""
     domains: pd.DataFrame
     """Each domain's mean over the others: site, domain, kernel, value, low, high, null_mean, n_classes."""
+    apart: pd.DataFrame
+    """The named domain with the others, and the others among themselves: as ``domains``; empty without a named one."""
 
-    def comparisons(self, ceilings: pd.DataFrame | None = None) -> dict[str, Comparison]:
+    def comparisons(self, parts: pd.DataFrame | None = None) -> dict[str, Comparison]:
         """Return a `Comparison` of each kernel, with the jackknife's intervals; all classes are one, ``all``.
 
         Args:
-            ceilings: From `compare_representation_halves`.
+            parts: The values of `compare_representation_parts`.
         """
-        halves = pd.DataFrame(columns=["kernel", *CEILINGS]) if ceilings is None else ceilings
+        parts = pd.DataFrame(columns=["kernel", *PARTS]) if parts is None else parts
         found = {}
         for kernel in dict.fromkeys(self.pairs["kernel"]):
             pairs, domains, own = (
-                table[table["kernel"] == kernel].drop(columns="kernel").assign(**{"class": "all"})
-                for table in (self.pairs, self.domains, halves)
+                table[table["kernel"] == kernel].drop(columns="kernel") for table in (self.pairs, self.domains, parts)
             )
             found[kernel] = Comparison(
                 f"cka_{kernel}",
-                pairs,
+                pairs.assign(**{"class": ALL}),
                 own,
                 domains.groupby("site", sort=False)["null_mean"].mean().rename("value").reset_index(),
-                intervals=domains.drop(columns="class"),
+                intervals=domains,
                 chance_of="permuted classes",
             )
         return found
@@ -57,6 +65,7 @@ def compare_representations(
     kernels: Sequence[str] = KERNELS,
     *,
     permutations: int = 1000,
+    apart: str | None = None,
     confidence: float = 0.95,
     seed: int = 0,
 ) -> RepresentationSimilarity:
@@ -66,12 +75,15 @@ def compare_representations(
         grams: One of each domain, with the same sites.
         kernels: ``linear``, ``rbf`` or both.
         permutations: Permutations of classes for the null; p is at least one over their number plus one.
+        apart: A domain whose mean with the others is set against that of the others among themselves (the study's
+            quickdraw).
         confidence: Of the jackknife intervals over classes.
         seed: Seed of the permutations.
 
     Raises:
         InputError: for fewer than two domains, different sites, two domains with fewer than four common classes, a
-            domain whose classes do not differ at a site, an unknown kernel, or no permutations.
+            domain whose classes do not differ at a site, an unknown kernel, no permutations, or a domain ``apart`` that
+            is not there or has fewer than two others.
 
     Example:
         >>> found = extract_representations(clip, images, "runs/x")
@@ -84,7 +96,12 @@ def compare_representations(
             "A comparison of representations needs at least two domains and one permutation, but "
             f"{len(grams)} domains and {permutations} permutations were given."
         )
-    pairs, domains = [], []
+    known = [one.domain for one in grams]
+    if apart is not None and (apart not in known or len(known) < 3):
+        raise InputError(
+            f"A domain is set apart from at least two others, but {apart!r} was given for {', '.join(known)}."
+        )
+    pairs, domains, sides = [], [], []
     for site in _common_sites(grams):
         for kernel in kernels:
             found = [_compare_pair(a, b, site, kernel, permutations, seed) for a, b in combinations(grams, 2)]
@@ -92,28 +109,87 @@ def compare_representations(
             for one in grams:
                 mine = [pair for pair in found if one.domain in pair.domains]
                 domains.append((site, one.domain, kernel, *_mean_row(mine, confidence)))
+            if apart is not None:
+                for name, is_inside in ((f"{apart} with the others", True), ("the others among themselves", False)):
+                    side = [pair for pair in found if (apart in pair.domains) == is_inside]
+                    sides.append((site, name, kernel, *_mean_row(side, confidence)))
     statistics = ["kernel", "value", "low", "high", "null_mean"]
     order = ["site", "domain_a", "domain_b", *statistics, "p", "n_classes"]
     return RepresentationSimilarity(
         pd.DataFrame(pairs, columns=["site", "domain_a", "domain_b", *statistics, "n_classes", "p"])[order],
-        pd.DataFrame(domains, columns=["site", "domain", *statistics, "n_classes"]),
+        *(pd.DataFrame(rows, columns=["site", "domain", *statistics, "n_classes"]) for rows in (domains, sides)),
     )
 
 
-def compare_representation_halves(
-    halves: Iterable[tuple[Grams, Grams]], kernels: Sequence[str] = KERNELS
-) -> pd.DataFrame:
-    """Return the CKA of two halves of each domain's images, the ceiling: columns site, domain, kernel, value.
+class RepresentationParts(NamedTuple):
+    """CKA between parts of the images of domains, at equal numbers of images and on different items."""
 
-    Each half has half as many images, so it is a cautious ceiling. Errors are those of `compare_representations`.
+    values: pd.DataFrame
+    """The columns of `PARTS`, both classes ``all``, and kernel."""
+    without_class: pd.DataFrame
+    """Each pair of domains without each class in turn, the mean over pairs of parts: kernel, class, domain_a, domain_b,
+    site, value; a class that a pair of parts lacks changes nothing there."""
+
+
+def compare_representation_parts(
+    domains: Sequence[DomainRepresentation],
+    kernels: Sequence[str] = KERNELS,
+    classes: Collection[str] | None = None,
+) -> RepresentationParts:
+    """Compare each part of a domain's images with the other parts of every domain, its own included, at every site.
+
+    Args:
+        domains: From `extract_representations`, with the same sites and as many parts.
+        kernels: ``linear``, ``rbf`` or both.
+        classes: Classes that are looked at (default: all).
+
+    Raises:
+        InputError: as `compare_representations`.
     """
-    rows = [
-        (site, a.domain, kernel, align(a, b, site, kernel)[1].value)
-        for a, b in halves
-        for site in _common_sites([a, b])
-        for kernel in kernels
-    ]
-    return pd.DataFrame(rows, columns=["site", "domain", "kernel", "value"])
+    cells = [(ALL, one.grams.domain, part) for one in domains for part in (WHOLE, *range(len(one.parts)))]
+    grams = [part if classes is None else part.only(classes) for one in domains for part in (one.grams, *one.parts)]
+    tables, without = [], []
+    for site in _common_sites(grams):
+        for kernel in kernels:
+            found = _PartsAt(grams, site, kernel)
+            table = compare_parts(cells, found.compare, site=site).assign(kernel=kernel)
+            tables.append(table)
+            # One row for each pair of parts, in their order, and one column for each class.
+            without_one = pd.concat([pd.DataFrame(found.without), table], axis=1)
+            means = without_one[table["part_b"] != WHOLE].groupby(["domain_a", "domain_b"])
+            left = means[list(found.names)].mean().reset_index().melt(["domain_a", "domain_b"], var_name="class")
+            without.append(left.assign(kernel=kernel, site=site))
+    columns = ["kernel", "class", "domain_a", "domain_b", "site", "value"]
+    return RepresentationParts(pd.concat(tables, ignore_index=True), pd.concat(without, ignore_index=True)[columns])
+
+
+class _PartsAt:
+    """CKA between parts at one site; keeps that without each class."""
+
+    def __init__(self, grams: Sequence[Grams], site: str, kernel: str) -> None:
+        self.names = tuple(dict.fromkeys(name for one in grams for name in one.classes))
+        self.without: list[dict[str, float]] = []
+        self._grams, self._site = grams, site
+        self._kernel = cache(lambda row, common: _kernel_of(grams[row], common, site, kernel))
+
+    def compare(self, rows_a: np.ndarray, rows_b: np.ndarray) -> np.ndarray:
+        """Return the CKA of each pair."""
+        values = []
+        for i, j in zip(rows_a.tolist(), rows_b.tolist(), strict=True):
+            common = _common_classes(self._grams[i], self._grams[j], self._site)
+            alignment = Alignment(self._kernel(i, common), self._kernel(j, common))
+            values.append(alignment.value)
+            without = dict(zip(common, alignment.without_each().tolist(), strict=True))
+            self.without.append({name: without.get(name, values[-1]) for name in self.names})
+        return np.array(values)
+
+
+def cka_ceilings(parts: pd.DataFrame) -> pd.DataFrame:
+    """Return the mean CKA of two parts of each domain's images: columns class (all), domain, site, value, kernel."""
+    return pd.concat(
+        [ceilings_of(own).assign(kernel=kernel) for kernel, own in parts.groupby("kernel", sort=False)],
+        ignore_index=True,
+    )
 
 
 def check_common(a: str, b: str, n_classes: int) -> None:
@@ -131,11 +207,19 @@ def align(a: Grams, b: Grams, site: str, kernel: str) -> tuple[tuple[str, ...], 
     Raises:
         InputError: for fewer than four common classes, rows that do not differ, or an unknown kernel.
     """
+    common = _common_classes(a, b, site)
+    return common, Alignment(*(_kernel_of(one, common, site, kernel) for one in (a, b)))
+
+
+def _common_classes(a: Grams, b: Grams, site: str) -> tuple[str, ...]:
     theirs = set(b.present(site))
     common = tuple(name for name in a.present(site) if name in theirs)
     check_common(a.domain, b.domain, len(common))
-    u, v = (kernel_matrix(one.among(common, site), kernel, f"{one.domain} at {site}") for one in (a, b))
-    return common, Alignment(u, v)
+    return common
+
+
+def _kernel_of(one: Grams, classes: tuple[str, ...], site: str, kernel: str) -> np.ndarray:
+    return kernel_matrix(one.among(classes, site), kernel, f"{one.domain} at {site}")
 
 
 class _ComparedPair(NamedTuple):

@@ -22,7 +22,7 @@ from circuitry.models.feature_basis import sae_digest
 from circuitry.models.image_pass import BATCH_SIZE, activations
 from circuitry.models.prompts import Template
 from circuitry.models.sae import SparseAutoencoder
-from circuitry.representations.features import FORMAT, STRONGEST, ImageFeatures
+from circuitry.representations.features import FORMAT, STRONGEST, WEAK_COSINE, WEAK_LEAD, ImageFeatures
 from circuitry.runs.errors import InputError
 from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.workers import Work
@@ -178,7 +178,7 @@ def name_features(
     vocabulary: Sequence[str] | None = None,
     templates: Sequence[Template] = ("{}",),
 ) -> pd.DataFrame:
-    """Name every feature by the word whose text embedding is nearest to its decoder row.
+    """Name every feature by the word whose text embedding is nearest to its decoder row, and say how surely.
 
     Args:
         sae: An autoencoder of the model's embedding.
@@ -188,16 +188,16 @@ def name_features(
         templates: Prompts, averaged as in `Clip.text_weights`; default: the bare word.
 
     Returns:
-        Columns feature, name, cosine. Images and texts lie apart in CLIP's space, so cosines are small; what counts
-        is which is the largest.
+        Columns feature, name, cosine, runner_up (the second nearest word; None for a single word), lead (cosine less
+        that of the runner-up), weak: whether the cosine is below `WEAK_COSINE` or the lead below `WEAK_LEAD`.
 
     Raises:
         InputError: for an autoencoder of another site than the embedding, or of another width.
 
     Example:
         >>> name_features(sae, clip, default_vocabulary(images.classes)).head(1)
-           feature      name    cosine
-        0        0  corduroy     0.31
+           feature      name  cosine runner_up  lead   weak
+        0        0  corduroy    0.31    velvet  0.04  False
     """
     embedding = clip.encoder.sites[-1]
     if site_of(sae, clip) != embedding:
@@ -212,6 +212,17 @@ def name_features(
             f"{clip.name} embeds texts in {texts.shape[1]} dimensions, but this sparse autoencoder has {sae.d}: give "
             "the model that it was trained on."
         )
-    nearest = (F.normalize(sae.w_dec.to(texts), dim=-1) @ texts.T).max(dim=1)
-    names = [words[i] for i in nearest.indices.tolist()]
-    return pd.DataFrame({"feature": range(sae.n_features), "name": names, "cosine": nearest.values.tolist()})
+    nearest = (F.normalize(sae.w_dec.to(texts), dim=-1) @ texts.T).topk(min(2, len(words)), dim=1)
+    cosine, second = nearest.values[:, 0].cpu().numpy(), nearest.values[:, 1:].cpu().numpy()
+    lead = cosine - second[:, 0] if second.size else np.full(len(cosine), np.inf)
+    named = [[words[i] for i in row] for row in nearest.indices.tolist()]
+    return pd.DataFrame(
+        {
+            "feature": range(sae.n_features),
+            "name": [row[0] for row in named],
+            "cosine": cosine,
+            "runner_up": [row[1] if len(row) > 1 else None for row in named],
+            "lead": lead,
+            "weak": (cosine < WEAK_COSINE) | (lead < WEAK_LEAD),
+        }
+    )

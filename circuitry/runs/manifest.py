@@ -67,7 +67,10 @@ def read_manifest(folder: Path, format_name: str) -> dict[str, Any]:
         raise InputError(f"{path} is damaged ({error}): remove its folder and make it again.") from error
     if not isinstance(manifest, dict) or manifest.get("format") != format_name:
         found = manifest.get("format") if isinstance(manifest, dict) else None
-        raise InputError(f"{folder} has format {found!r}, but this version reads {format_name!r}.")
+        raise InputError(
+            f"{folder} has format {found!r}, but this version reads {format_name!r}: "
+            "run what made it again, into another folder."
+        )
     return manifest
 
 

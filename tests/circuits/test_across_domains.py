@@ -1,9 +1,11 @@
 """Sets of graphs compared between domains: tables, their order, and a `Comparison` of each measure."""
 
 import gc
+import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -14,14 +16,13 @@ from circuitry import (
     InputError,
     compare,
     compare_domains,
-    compare_halves,
     edge_jaccard,
     node_overlap,
     wl_kernel,
 )
-from circuitry.circuits import Measure
+from circuitry.circuits import Measure, ReadingSettings
 from circuitry.circuits.across_domains import COMPARED
-from circuitry.circuits.similarity import MEASURES, rank_similarity
+from circuitry.circuits.similarity import MEASURES, chance_overlap, edge_spearman, rank_similarity
 from tests.circuits.test_similarity import FIRST, random_graph
 
 
@@ -60,6 +61,7 @@ def test_a_table_holds_the_values_of_its_measure(measure: str) -> None:
         "wl_kernel": wl_kernel(a.circuit(2), b.circuit(2), 3),
         "spearman": rank_similarity(a, b, "spearman"),
         "cosine": rank_similarity(a, b, "cosine"),
+        "edge_spearman": edge_spearman(a, b),
     }
     value = direct[measure]
     if isinstance(value, dict):
@@ -113,19 +115,6 @@ def test_circuits_at_different_sites_are_refused(sites: tuple[str, ...], words: 
             use()
 
 
-def test_halves_are_compared_class_by_class() -> None:
-    halves = [
-        (random_graph(i, c, d), random_graph(i + 9, c, d)) for i, (c, d) in enumerate([("axe", "p"), ("fox", "q")])
-    ]
-    table = compare_halves(halves, "edge_jaccard", edges_per_node=2)
-    assert list(table.columns) == ["class", "domain", "site", "value"]
-    assert table[["class", "domain"]].to_numpy().tolist() == [["axe", "p"], ["fox", "q"]]
-    assert table["value"].tolist() == [edge_jaccard(a.circuit(2), b.circuit(2)) for a, b in halves]
-    assert compare_halves(halves, classes=["fox"])["class"].tolist() == ["fox"]
-    with pytest.raises(InputError, match="Unknown measure 'x'"):
-        compare_halves(halves, "x")
-
-
 # Comparisons
 
 DOMAINS = ("clipart", "real", "sketch")
@@ -139,44 +128,97 @@ def three_domains() -> Graphs:
     return {key: random_graph(i, *key) for i, key in enumerate(keys)}
 
 
-def halves() -> list[tuple[AttributionGraph, AttributionGraph]]:
-    return [(random_graph(50 + i, *key), random_graph(90 + i, *key)) for i, key in enumerate(three_domains())]
+def parts(class_name: str, domain: str) -> dict[int, AttributionGraph]:
+    """Three parts; a fish has but one in clipart."""
+    few = (class_name, domain) == ("fish", "clipart")
+    seed = 10 * (CLASSES.index(class_name) * 3 + DOMAINS.index(domain)) + 100
+    return {part: random_graph(seed + part, class_name, domain) for part in range(1 if few else 3)}
 
 
-def comparisons() -> dict[str, Comparison]:
-    return compare_domains(three_domains(), halves(), {"held-out": ["fish"], "none": [], "unknown": ["dog"]})
+def comparisons(**changes: Any) -> dict[str, Comparison]:
+    groups = {"held-out": ["fish"], "none": [], "unknown": ["dog"]}
+    return compare_domains(three_domains(), groups, parts=parts, **changes)
 
 
-def test_every_measure_is_compared_with_its_ceiling() -> None:
-    found = comparisons()
-    assert tuple(found) == COMPARED
+@pytest.mark.parametrize("measure", [*COMPARED, "edge_spearman"])
+def test_every_measure_has_the_values_of_all_pairs(measure: str) -> None:
+    found = comparisons(measures=[measure])[measure]
+    assert found.measure == measure
+    assert found.alike
+    pd.testing.assert_frame_equal(found.values, compare(three_domains(), measure))
+    assert found.sites == (("a", "b", "c") if measure == "node_overlap" else ())
+
+
+def single(measure: str, a: AttributionGraph, b: AttributionGraph) -> dict[str | None, float]:
+    if measure == "node_overlap":
+        return dict(node_overlap(a, b).items())
+    return {None: edge_jaccard(a.circuit(), b.circuit())}
+
+
+@pytest.mark.parametrize("measure", ["node_overlap", "edge_jaccard"])
+def test_parts_are_compared_with_parts_of_other_numbers_by_enumeration(measure: str) -> None:
+    found = comparisons(settings=ReadingSettings(other_classes=0))[measure].parts
+    expected = []
+    for name in CLASSES:
+        nodes = {(d, p): g for d in DOMAINS if (name, d) in three_domains() for p, g in parts(name, d).items()}
+        whole = {d: three_domains()[name, d] for d, _ in nodes}
+        for (d, p), a in nodes.items():
+            expected += [(name, name, d, d, p, -1, s, v) for s, v in single(measure, a, whole[d]).items()]
+            for (e, q), b in nodes.items():
+                if p != q and (d < e or (d == e and p < q)):
+                    expected += [(name, name, d, e, p, q, s, v) for s, v in single(measure, a, b).items()]
+    rows = sorted(map(tuple, found.to_numpy().tolist()), key=str)
+    for row, other in zip(rows, sorted(expected, key=str), strict=True):
+        assert row[:7] == other[:7]
+        assert row[7] == pytest.approx(other[7], nan_ok=True)
+
+
+def test_other_classes_are_a_sample_of_other_parts() -> None:
+    found = comparisons(settings=ReadingSettings(other_classes=1))["edge_jaccard"].parts
+    others = found[found["class_a"] != found["class_b"]]
+    assert len(others.groupby(["class_a", "class_b"])) == len(CLASSES) - 1
+    assert {"clipart", "real"} <= set(others["domain_a"]) & set(others["domain_b"])
+    assert (others["domain_a"] == others["domain_b"]).any()
+    assert (others["part_a"] != others["part_b"]).all()
+    for class_a, class_b, domain_a, domain_b, part_a, part_b, _, value in others.to_numpy().tolist():
+        a, b = parts(class_a, domain_a)[part_a], parts(class_b, domain_b)[part_b]
+        assert value == pytest.approx(edge_jaccard(a.circuit(), b.circuit()), nan_ok=True)
+    again = comparisons(settings=ReadingSettings(other_classes=1))["edge_jaccard"].parts
+    pd.testing.assert_frame_equal(again, found)
+    none = comparisons(settings=ReadingSettings(other_classes=0))["edge_jaccard"].parts
+    assert (none["class_a"] == none["class_b"]).all()
+
+
+def test_chance_is_that_of_random_units() -> None:
+    found = comparisons(measures=[*COMPARED, "spearman"], settings=ReadingSettings(chance_draws=400))
+    few = comparisons(measures=["edge_jaccard"])["edge_jaccard"].chance
     for measure, comparison in found.items():
-        assert comparison.measure == measure
-        assert comparison.alike
-        pd.testing.assert_frame_equal(comparison.values, compare(three_domains(), measure))
-        pd.testing.assert_frame_equal(comparison.ceilings, compare_halves(halves(), measure))
-    assert found["node_overlap"].sites == ("a", "b", "c")
-    assert found["node_overlap"].chance["site"].tolist() == ["a", "b", "c"]
-    assert found["edge_jaccard"].sites == ()
-    assert found["edge_jaccard"].chance.empty
+        assert comparison.chance["site"].tolist() == (list("abc") if comparison.sites else [None]), measure
+    kept = len(random_graph(0).kept_units["a"])
+    assert found["node_overlap"].chance["value"].tolist() == [chance_overlap(8, kept, kept)] * 3
+    assert 0 < few["value"].item() < 0.2
+    assert found["spearman"].chance["value"].abs().max() < 0.4
+    # Twelve draws, four of each class: an edge of a circuit is one of the other with a chance of about 12 / 64.
+    assert found["edge_jaccard"].chance["value"].item() == pytest.approx(0.06, abs=0.05)
 
 
 def test_measures_are_chosen_and_kernels_told_apart_by_depth() -> None:
     found = compare_domains(three_domains(), measures=["spearman", *(Measure("wl_kernel", d) for d in (1, 3))])
     assert list(found) == ["spearman", "wl_kernel", "wl_kernel_depth_3"]
     pd.testing.assert_frame_equal(found["wl_kernel_depth_3"].values, compare(three_domains(), "wl_kernel", depth=3))
-    assert found["spearman"].ceilings.empty
+    assert found["spearman"].parts.empty
     with pytest.raises(InputError, match="Unknown measure 'overlap'"):
         compare_domains(three_domains(), measures=["overlap"])
     with pytest.raises(InputError, match="is 0 or more, but -1"):
         Measure("wl_kernel", -1)
 
 
-def test_circuits_of_more_edges() -> None:
-    found = compare_domains(three_domains(), halves(), edges_per_node=1)["edge_jaccard"]
-    pd.testing.assert_frame_equal(found.values, compare(three_domains(), edges_per_node=1))
-    pd.testing.assert_frame_equal(found.ceilings, compare_halves(halves(), edges_per_node=1))
-    assert found.about["edges_per_node"] == 1
+@pytest.mark.parametrize("any_sign", [False, True])
+def test_circuits_of_other_edges(any_sign: bool) -> None:
+    found = comparisons(settings=ReadingSettings(edges_per_node=1, any_sign=any_sign))["edge_jaccard"]
+    expected = compare(three_domains(), edges_per_node=1, any_sign=any_sign)
+    pd.testing.assert_frame_equal(found.values, expected)
+    assert found.about == {"edges_per_node": 1, "any_sign": any_sign, "n": 4.0, "n_per_part": 4.0}
 
 
 def test_groups_hold_the_classes_that_are_there() -> None:
@@ -192,19 +234,42 @@ def test_a_comparison_needs_two_domains_of_a_class() -> None:
             compare_domains(few)
 
 
+def test_sites_that_repeat_or_keep_few_units_are_left_out_of_means() -> None:
+    made = {key: random_graph(i, *key, units=20) for i, key in enumerate(three_domains())}
+    repeated = {key: replace(g, kept_units=g.kept_units | {"b": g.kept_units["a"][::-1]}) for key, g in made.items()}
+    few = {key: replace(g, kept_units=g.kept_units | {"c": g.kept_units["c"][:1]}) for key, g in repeated.items()}
+    by_site = {key: replace(g, edge_scores={}) for key, g in few.items()}  # the scores of edges no longer fit
+    found = compare_domains(by_site, measures=["node_overlap"])["node_overlap"]
+    assert found.left_out == {"b": "repeats a", "c": "keeps 1 unit"}
+    assert found.matrix().loc["clipart", "real"] == pytest.approx(
+        found.values.query("domain_a == 'clipart' and domain_b == 'real' and site == 'a'")["value"].mean()
+    )
+    asked = compare_domains(by_site, measures=["node_overlap"], settings=ReadingSettings(all_sites=True))
+    assert asked["node_overlap"].left_out == {}
+    assert comparisons()["node_overlap"].left_out == {}  # all sites keep four units, so that is no reason
+    assert compare_domains(by_site, measures=["edge_jaccard"])["edge_jaccard"].left_out == {}
+
+
 def test_graphs_are_given_free_as_soon_as_they_are_compared() -> None:
     alive: list[weakref.ref[AttributionGraph]] = []
 
-    def pairs() -> Iterator[tuple[AttributionGraph, AttributionGraph]]:
-        for i in range(4):
-            pair = random_graph(2 * i, f"class {i}"), random_graph(2 * i + 1, f"class {i}")
-            alive.extend(weakref.ref(graph) for graph in pair)
-            yield pair
-            del pair
-            assert sum(one() is not None for one in alive) <= 3  # this pair in the caller's hands, and the very first
+    class Lazy(Mapping[tuple[str, str], AttributionGraph]):
+        def __getitem__(self, key: tuple[str, str]) -> AttributionGraph:
+            time.sleep(0.01)  # reading takes longer than comparing
+            graph = random_graph(len(alive), *key)
+            alive.append(weakref.ref(graph))
+            # Two classes in work (one is read ahead), and the first graph, that the others are checked against.
+            assert sum(one() is not None for one in alive) <= 5
+            return graph
+
+        def __iter__(self) -> Iterator[tuple[str, str]]:
+            return iter([(f"class {i}", domain) for i in range(6) for domain in ("a", "b")])
+
+        def __len__(self) -> int:
+            return 12
 
     gc.disable()
     try:
-        compare_halves(pairs(), "wl_kernel")
+        compare_domains(Lazy(), measures=["wl_kernel"])
     finally:
         gc.enable()

@@ -26,7 +26,7 @@ from circuitry import (
     wl_kernel,
 )
 from circuitry.circuits import edges
-from circuitry.circuits.attribution import attribute_halves
+from circuitry.circuits.attribution import AttributionParts, attribute_parts
 from circuitry.circuits.settings import AttributionSettings
 from circuitry.models.stages import Stage
 from tests.conftest import shared
@@ -228,18 +228,45 @@ def test_mean_baseline(resnet: Any) -> None:
     assert np.abs(attribute(encoder, images[:1], weights, baseline=same).node_scores["layer3.0"]).max() < 1e-6
 
 
-def test_halves_and_whole(resnet: Any) -> None:
-    encoder, images, weights = setting(resnet, n=5)
-    settings = AttributionSettings()
-    whole, halves = attribute_halves(encoder, images, class_logit(weights, 1), settings, progress=False)
-    assert halves is not None
-    for graph, part in zip((whole, *halves), (images, images[::2], images[1::2]), strict=True):
-        direct = attribute(encoder, part, weights, rule=settings.rule)
-        assert graph.n_images == len(part)
-        assert worst(graph.node_scores, direct.node_scores) < 1e-4
-        assert worst(graph.edge_scores, direct.edge_scores) < 1e-4
-        assert graph.completeness["act1"] == pytest.approx(direct.completeness["act1"], abs=1e-5)
-    assert attribute_halves(encoder, images[:1], class_logit(weights, 1), settings, progress=False)[1] is None
+def in_parts(encoder: Encoder, images: Tensor, weights: Tensor, parts: list[int], **settings: Any) -> AttributionParts:
+    made_with = AttributionSettings(**settings)
+    return attribute_parts(encoder, images, class_logit(weights, 1), made_with, np.array(parts), progress=False)
+
+
+def test_parts_and_whole_are_what_attribute_says_of_their_images(any_tower: nn.Module) -> None:
+    encoder, images, weights = setting(any_tower.double(), n=5)
+    images, weights, parts = images.double(), weights.double(), [2, 0, 2, 1, 2]
+    found = in_parts(encoder, images, weights, parts, rule=left_rule(2))
+    assert list(found.parts) == [0, 1, 2]
+    chosen = {part: images[torch.tensor(parts) == part] for part in found.parts}
+    for graph, of in zip((found.whole, *found.parts.values()), (images, *chosen.values()), strict=True):
+        direct = attribute(encoder, of, weights, rule=left_rule(2))
+        assert graph.n_images == len(of)
+        for site, units in direct.kept_units.items():
+            assert graph.kept_units[site].tolist() == units.tolist()
+        assert worst(graph.node_scores, direct.node_scores) < 1e-6
+        assert worst(graph.edge_scores, direct.edge_scores) < 1e-6
+        for site, expected in direct.completeness.items():
+            assert graph.completeness[site] == pytest.approx(expected, abs=1e-6)
+
+
+def test_parts_know_the_edges_of_the_whole() -> None:
+    encoder, images, weights = setting(make_tower("resnet").double(), n=4)
+    images, weights = images.double(), weights.double()
+    found = in_parts(encoder, images, weights, [0, 1, 1, 0], rule=left_rule(3))
+    for pair in (("act1", "act2"), ("layer1.0", "layer2.0")):
+        for part, chosen in enumerate((images[[0, 3]], images[1:3])):
+            expected = brute_force_edges(encoder, chosen, pair, found.whole.kept_units, 3)
+            np.testing.assert_allclose(found.edges[pair][part], expected, rtol=1e-6, atol=1e-12)
+
+
+def test_a_single_image_is_a_part_that_equals_the_whole(resnet: Any) -> None:
+    encoder, images, weights = setting(resnet)
+    found = in_parts(encoder, images[:1], weights, [3], rule=left_rule(2))
+    assert list(found.parts) == [3]
+    assert worst(found.parts[3].edge_scores, found.whole.edge_scores) == 0
+    with pytest.raises(InputError, match="in one part, but 3 images and 2 parts were given"):
+        in_parts(encoder, images, weights, [0, 1])
 
 
 def test_the_tower_is_left_as_it_was(resnet: Any) -> None:
@@ -276,7 +303,8 @@ def test_equal_to_the_study() -> None:
     graphs = {}
     for key, label in json.loads(meta["labels"]).items():
         metric = class_logit(data["text_weights"], label)
-        graph = graphs[key] = circuitry.attribute(encoder, data[f"images/{key}"], metric, progress=False)
+        rule = AttributionSettings.study().rule
+        graph = graphs[key] = circuitry.attribute(encoder, data[f"images/{key}"], metric, rule=rule, progress=False)
         nodes = {site: data[f"node_scores/{key}/{site}"].numpy() for site in encoder.sites}
         edges = {pair: data[f"edge_scores/{key}/{'->'.join(pair)}"].numpy() for pair in graph.edge_scores}
         assert worst(graph.node_scores, nodes) < 1e-4
@@ -286,7 +314,7 @@ def test_equal_to_the_study() -> None:
     for pair, expected in json.loads(meta["similarity"]).items():
         a, b = (graphs[key] for key in pair.split("|"))
         assert node_overlap(a, b) == pytest.approx(expected["node_jaccard"], abs=1e-6)
-        circuits = a.circuit(edges_per_node=3), b.circuit(edges_per_node=3)
+        circuits = a.circuit(edges_per_node=3, any_sign=True), b.circuit(edges_per_node=3, any_sign=True)
         assert edge_jaccard(*circuits) == pytest.approx(expected["edge_jaccard"], abs=1e-6)
         for depth in (1, 2, 3):
             assert wl_kernel(*circuits, depth=depth) == pytest.approx(expected[f"wl_h{depth}"], abs=1e-6)
@@ -362,7 +390,9 @@ def test_autocast_ranks_alike_and_leaves_no_trace() -> None:
     images = torch.randn(4, 3, 64, 64)
     metric = class_logit(F.normalize(torch.randn(3, 16), dim=-1), 1)
     exact, half = (
-        attribute_halves(encoder, images, metric, AttributionSettings(rule=midpoint_rule(3), autocast=dtype), False)[0]
+        attribute_parts(
+            encoder, images, metric, AttributionSettings(rule=midpoint_rule(3), autocast=dtype), np.zeros(4, int), False
+        ).whole
         for dtype in (None, "bfloat16")
     )
     for site in encoder.sites[1:]:

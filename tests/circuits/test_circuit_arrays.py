@@ -6,7 +6,7 @@ from tests.circuits.test_graph import small_graph
 
 def test_arrays_without_a_site_have_neither_its_nodes_nor_its_edges() -> None:
     # Numbers: conv 0..3, head 4..6.
-    circuit = small_graph().circuit(1)
+    circuit = small_graph().circuit(1, any_sign=True)
     arrays = circuit_arrays(circuit)
     assert arrays.nodes.tolist() == [1, 3, 5, 6, 4]
     assert list(zip(arrays.tails.tolist(), arrays.heads.tolist(), strict=True)) == [(1, 5), (3, 6), (1, 4)]

@@ -1,7 +1,7 @@
 """Edges between heads and neurons: sums of what `score_edges` finds, and derivatives of hooks on modules."""
 
 from dataclasses import replace
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +10,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from circuitry.circuits.attribution import attribute
+from circuitry.circuits.attribution import attribute, attribute_parts
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.quadrature import left_rule, midpoint_rule
 from circuitry.circuits.residual_edges import score_edges
+from circuitry.circuits.settings import AttributionSettings
 from circuitry.circuits.similarity import edge_jaccard, node_overlap, wl_kernel
 from circuitry.models.components import in_components
 from circuitry.models.encoder import Encoder
 from circuitry.models.residual import ResidualStream
+from tests.models.test_components import custom
 from tests.support.towers import make_tower
 
 
@@ -138,6 +140,24 @@ def test_images_in_parts_give_the_same_edges() -> None:
             for found in (parts, whole)
         )
         np.testing.assert_allclose(first, second, rtol=1e-9, atol=1e-14)
+
+
+def test_edges_of_all_images_are_means_of_the_parts() -> None:
+    encoder, images = opened()
+    settings = AttributionSettings(1.0, left_rule(2), baseline=images.flip(0))
+    found = attribute_parts(encoder, images, metric, settings, np.array([0, 1, 1]), progress=False)
+    whole = attribute(encoder, images, metric, 1.0, left_rule(2), images.flip(0), progress=False)
+    pair = ("trunk.norm_pre", "trunk.blocks.1.attn")
+    order = [found.whole.kept_units[site].argsort() for site in reversed(pair)]
+    same = [whole.kept_units[site].argsort() for site in reversed(pair)]
+    np.testing.assert_allclose(found.whole.edge_scores[pair][np.ix_(*order)], whole.edge_scores[pair][np.ix_(*same)])
+
+
+def test_where_norms_lie_between_edges_join_neighbouring_sites() -> None:
+    encoder = in_components(Encoder.from_tower(custom("norms").double()))
+    images = torch.randn(2, 3, *encoder.image_size, dtype=torch.float64)
+    graph = attribute(encoder, images, metric, 0.1, left_rule(2), progress=False)
+    assert list(graph.edge_scores) == list(pairwise(graph.inner_sites))
 
 
 def test_some_sites_alone_have_the_same_edges_between_them() -> None:

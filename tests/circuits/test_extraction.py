@@ -32,9 +32,10 @@ from circuitry import (
     left_rule,
     load_clip,
 )
-from circuitry.circuits.attribution import attribute_halves
+from circuitry.circuits.attribution import attribute_parts
 from circuitry.circuits.extraction import Extraction
 from circuitry.circuits.settings import AttributionSettings
+from circuitry.data.parts import part_numbers
 from circuitry.models.baselines import AnyBaseline, Baseline, Counterfactual, mean_baseline
 from circuitry.models.metrics import ClassLogit, MetricOfClass
 from circuitry.models.named_baselines import BASELINE_NAMES, NamedBaseline
@@ -131,8 +132,13 @@ def test_the_folder_says_which_images_a_circuit_was_found_on(root: Path, made: P
     chosen = [record.relative for record in DomainFolder(root).select("cat", "sketch", 50, 0)]
     read = [name for name in chosen if name != "sketch/cat/1.png"]
     assert graphs.image_names("cat", "sketch") == tuple(read)
-    halves = {(a.class_name, a.domain): (a, b) for a, b in graphs.halves()}["cat", "sketch"]
-    assert [half.provenance["images"] for half in halves] == [read[0::2], read[1::2]]
+    parts = graphs.parts("cat", "sketch")
+    numbers = part_numbers({("cat", d): DomainFolder(root).select("cat", d, 50, 0) for d in ("real", "sketch")})
+    cut = dict(zip(chosen, numbers["cat", "sketch"].tolist(), strict=True))
+    assert graphs.n_parts == 4
+    for part in range(4):
+        expected = [name for name in read if cut[name] == part]
+        assert (parts[part].provenance["images"] if part in parts else []) == expected
     listed = json.loads((made / "images.json").read_text())
     assert set(listed) == {f"{d}/{c}/{i}.png" for (d, c), count in COUNTS.items() for i in range(count)}
 
@@ -155,10 +161,16 @@ def test_a_graph_is_what_attribute_says_of_the_same_images(
     assert_close(
         GraphFolder(made)[class_name, domain], attribute(clip.encoder, images, metric, rule=rule, progress=False)
     )
-    halves = {(a.class_name, a.domain): (a, b) for a, b in GraphFolder(made).halves()}
-    assert set(halves) == {(c, d) for d, c in COUNTS if c != "fish"}  # one image has no halves
-    for i, half in enumerate(halves.get((class_name, domain), ())):
-        assert_close(half, attribute(clip.encoder, images[i::2], metric, rule=rule, progress=False))
+    graphs, found = GraphFolder(made), GraphFolder(made).parts(class_name, domain)
+    names = list(graphs.image_names(class_name, domain))
+    assert sum(part.n_images for part in found.values()) == len(images)
+    for part in found.values():
+        chosen = images[[names.index(name) for name in part.provenance["images"]]]
+        assert_close(part, attribute(clip.encoder, chosen, metric, rule=rule, progress=False))
+    edges, whole = graphs.part_edges(class_name, domain), graphs[class_name, domain]
+    for pair, scores in whole.edge_scores.items():
+        shares = [(part.n_images / whole.n_images) ** 2 for part in found.values()]
+        np.testing.assert_allclose(np.tensordot(shares, edges[pair], 1), scores, rtol=1e-9)
 
 
 def test_a_combination_without_images_is_absent_from_tables(made: Path) -> None:
@@ -263,7 +275,8 @@ def test_a_baseline_by_name_is_the_one_made_by_hand(name: str, clip: Clip, root:
             baseline = Counterfactual(pixels(clip, root, (drawn * 2)[:2]))
         images = tensors(clip, root, "axe", domain, 2, 4)
         settings = replace(SETTINGS, baseline=baseline)
-        by_hand, _ = attribute_halves(clip.encoder, images, class_logit(weights, 0), settings, progress=False)
+        metric = class_logit(weights, 0)
+        by_hand = attribute_parts(clip.encoder, images, metric, settings, np.arange(len(images)), progress=False).whole
         assert_close(graphs["axe", domain], by_hand)
         assert graphs["axe", domain].settings["baseline"] == name
     assert graphs.manifest["config"]["baseline"] == name
@@ -311,7 +324,7 @@ def test_a_second_run_computes_nothing(clip: Clip, root: Path, made: Path, monke
     def fail(*_: object, **__: object) -> None:
         raise AssertionError("computed again")
 
-    monkeypatch.setattr("circuitry.circuits.extraction.attribute_halves", fail)
+    monkeypatch.setattr("circuitry.circuits.extraction.attribute_parts", fail)
     before = {path: path.stat().st_mtime_ns for path in made.rglob("*") if path.is_file()}
     assert len(run(clip, root, made)) == 5
     assert {path: path.stat().st_mtime_ns for path in made.rglob("*") if path.is_file()} == before
@@ -324,10 +337,10 @@ def test_an_interrupted_run_goes_on(clip: Clip, root: Path, made: Path, tmp_path
         if len(done) == 2:
             raise KeyboardInterrupt
         done.append(1)
-        return attribute_halves(*args, **kwargs)  # type: ignore[arg-type]
+        return attribute_parts(*args, **kwargs)  # type: ignore[arg-type]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("circuitry.circuits.extraction.attribute_halves", interrupted)
+        patch.setattr("circuitry.circuits.extraction.attribute_parts", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(clip, root, tmp_path / "x")
     assert len(GraphFolder(tmp_path / "x")) == 2
@@ -337,7 +350,7 @@ def test_an_interrupted_run_goes_on(clip: Clip, root: Path, made: Path, tmp_path
         assert_close(finished[key], graph)
 
 
-def test_a_graph_is_there_only_once_its_halves_are(
+def test_a_graph_is_there_only_once_its_parts_are(
     clip: Clip, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written: list[str] = []
@@ -349,7 +362,8 @@ def test_a_graph_is_there_only_once_its_halves_are(
 
     monkeypatch.setattr(AttributionGraph, "save", spy)
     run(clip, root, tmp_path / "x", classes=["axe"], domains=["real"])
-    assert written == [f"real.{part}.safetensors" for part in ("half-0", "half-1", "all")]
+    assert written[-1] == "real.all.safetensors"
+    assert len(written) == 4  # three images, so three parts
 
 
 @pytest.mark.parametrize(
@@ -359,6 +373,8 @@ def test_a_graph_is_there_only_once_its_halves_are(
         ({"seed": 1}, "seed: 0 -> 1"),
         ({"classes": ["axe"]}, "images: 7 gone, first real/cat/"),
         ({"texts": ["the {}."]}, r"templates: 'the \{\}.' is new, 'a \{\}.' is gone; texts: "),
+        ({"n_parts": 2}, r"n_parts: 4 -> 2\)"),
+        ({"items": lambda record: record.path.stem}, r"items: others "),
         ({"metric": "margin"}, r"metric: 'logit' -> 'margin'\)"),
         ({"settings": replace(SETTINGS, node_fraction=0.2)}, r"node_fraction: 0.1 -> 0.2\)"),
         (
@@ -480,7 +496,10 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"is no folder of graphs \(it has no manifest.json\): make one with extract"):
         GraphFolder(tmp_path)
     (tmp_path / "manifest.json").write_text(json.dumps({"format": "circuitry extraction 0", "jobs": []}))
-    with pytest.raises(InputError, match=r"has format 'circuitry extraction 0', but this version reads '.* 2'"):
+    with pytest.raises(
+        InputError,
+        match=r"has format 'circuitry extraction 0', but this version reads '.* 3': run what made it again, into",
+    ):
         GraphFolder(tmp_path)
 
 
@@ -524,12 +543,12 @@ def test_a_damaged_graph_says_so_when_it_is_read(clip: Clip, root: Path, tmp_pat
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped"])
-@pytest.mark.parametrize("part", ["all", "half-1"])
+@pytest.mark.parametrize("part", ["all", "part-1"])
 def test_a_damaged_file_is_found_and_made_again(
     damage: str, part: str, clip: Clip, root: Path, made: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     shutil.copytree(made, tmp_path / "x")
-    path = GraphFolder(tmp_path / "x").file("axe", "real", part)
+    path = GraphFolder(tmp_path / "x").path / "graphs" / "axe" / f"real.{part}.safetensors"
     whole = path.read_bytes()
     path.write_bytes(whole[:-9] if damage == "cut" else whole[:-9] + bytes([whole[-9] ^ 4]) + whole[-8:])
     run(clip, root, tmp_path / "x")
@@ -640,7 +659,7 @@ def test_a_full_disk_leaves_no_half_file(clip: Clip, root: Path, tmp_path: Path)
             run(clip, root, small / "x")
         assert caught.value.errno == errno.ENOSPC
         for path in (small / "x" / "graphs").rglob("*"):
-            if path.is_file():
+            if path.is_file() and ".edges." not in path.name:
                 AttributionGraph.load(path)
         assert not [path for path in small.rglob(".*") if path.is_file()]
     finally:

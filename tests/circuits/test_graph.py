@@ -175,7 +175,7 @@ def test_a_failed_write_leaves_the_old_file_whole(tmp_path: Path, monkeypatch: p
 
 
 def test_hand_worked_circuit() -> None:
-    circuit = small_graph().circuit(edges_per_node=1).graph
+    circuit = small_graph().circuit(edges_per_node=1, any_sign=True).graph
     # head/1 takes the larger of (0.5, 0.25); head/2 of (-0.5, -0.25), by sign and not by size; head/0 has equals.
     assert {(a, b): d["weight"] for a, b, d in circuit.edges(data=True)} == {
         ("conv/1", "head/1"): 0.5,
@@ -228,7 +228,7 @@ def test_a_graph_prints_in_a_line() -> None:
 
 def test_a_circuit_prints_in_a_line() -> None:
     assert repr(small_graph().circuit(1)) == (
-        "Circuit of alarm clock in sketch: 2 sites, 5 units, 3 edges (at most 1 into a unit), 7 images, baseline zero, "
+        "Circuit of alarm clock in sketch: 2 sites, 5 units, 2 edges (at most 1 into a unit), 7 images, baseline zero, "
         "largest completeness gap 0.25 at conv"
     )
 
@@ -265,7 +265,7 @@ def test_nodes_and_edges_as_tables() -> None:
         ["conv", 3, "head", 1, 0.25],
         ["conv", 1, "head", 2, -0.5],
     ]
-    circuit = small_graph().circuit(9).graph
+    circuit = small_graph().circuit(9, any_sign=True).graph
     assert {
         (f"{row.upstream_site}/{row.upstream_unit}", f"{row.downstream_site}/{row.downstream_unit}"): row.score
         for row in edges.itertuples()

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from captum.attr import LayerIntegratedGradients
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from circuitry import AttributionGraph, Encoder, InputError, class_logit, left_rule, midpoint_rule
 from circuitry.circuits import attribution, gauss_legendre_rule
-from circuitry.circuits.attribution import attribute_halves
+from circuitry.circuits.attribution import attribute_parts
 from circuitry.circuits.settings import AttributionSettings
 from circuitry.models.baselines import AnyBaseline, Baseline, Counterfactual
 from tests.support.oracles import TailModule, brute_force_edges, brute_force_nodes, setting, worst
@@ -110,15 +111,15 @@ def test_any_cut_into_batches_gives_the_same(resnet: Any, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["images", "activations"])
-def test_halves_take_their_own_part_of_the_baseline(resnet: Any, kind: str) -> None:
+def test_parts_take_their_own_part_of_the_baseline(resnet: Any, kind: str) -> None:
     encoder, images, weights = precise(resnet, n=5)
     others = torch.randn_like(images)
     values = random_activations(encoder, others)
     baseline: AnyBaseline = others if kind == "images" else Baseline("random", values)
     settings = AttributionSettings(baseline=baseline)
-    whole, halves = attribute_halves(encoder, images, class_logit(weights, 1), settings, progress=False)
-    assert halves is not None
-    for graph, part in zip((whole, *halves), (slice(None), slice(0, None, 2), slice(1, None, 2)), strict=True):
+    found = attribute_parts(encoder, images, class_logit(weights, 1), settings, np.arange(5) % 2, progress=False)
+    chosen = (slice(None), slice(0, None, 2), slice(1, None, 2))
+    for graph, part in zip((found.whole, *found.parts.values()), chosen, strict=True):
         own = others[part] if kind == "images" else Baseline("random", {s: v[part] for s, v in values.items()})
         direct = attribute(encoder, images[part], weights, own, rule=settings.rule)
         assert worst(graph.node_scores, direct.node_scores) < 1e-8
@@ -161,7 +162,7 @@ def test_a_baseline_has_one_activation_per_image(resnet: Any, count: int) -> Non
                 attribute(encoder, cut, weights, baseline)
         settings = AttributionSettings(baseline=baseline)
         with pytest.raises(InputError, match=f"has {count} activations at site .* for 3 images: give one for every"):
-            attribute_halves(encoder, images, class_logit(weights, 1), settings, progress=False)
+            attribute_parts(encoder, images, class_logit(weights, 1), settings, np.arange(3), progress=False)
 
 
 def test_a_baseline_of_another_shape_names_the_site(resnet: Any) -> None:

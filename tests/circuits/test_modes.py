@@ -13,7 +13,7 @@ from torch import Tensor
 
 import circuitry
 from circuitry import AttributionGraph, Encoder, Patch, class_logit, left_rule, midpoint_rule, patched
-from circuitry.circuits.attribution import attribute_halves
+from circuitry.circuits.attribution import attribute_parts
 from circuitry.circuits.settings import AttributionSettings
 from circuitry.models import batches
 from circuitry.models.baselines import Counterfactual
@@ -43,28 +43,33 @@ def test_the_modes_of_the_caller_change_nothing(caller: str, rule: circuitry.cir
     others = torch.randn_like(images)
     settings = AttributionSettings(rule=rule, baseline=Counterfactual(others))
     expected = attribute(encoder, images, weights, rule=rule)
-    expected_halves = attribute_halves(encoder, images, class_logit(weights, 1), settings, progress=False)
+    expected_parts = attribute_parts(
+        encoder, images, class_logit(weights, 1), settings, np.arange(3) % 2, progress=False
+    )
     batches._measured.clear()  # so that memory is measured in the caller's mode, too
     with CALLERS[caller]():
         found = attribute(encoder, images * 1, weights * 1, rule=rule)
         own = AttributionSettings(rule=rule, baseline=Counterfactual(others * 1))
-        found_halves = attribute_halves(encoder, images * 1, class_logit(weights * 1, 1), own, progress=False)
+        found_parts = attribute_parts(
+            encoder, images * 1, class_logit(weights * 1, 1), own, np.arange(3) % 2, progress=False
+        )
         measured = dict(batches._measured[encoder])
     assert same(found, expected)
-    assert expected_halves[1] is not None
-    assert found_halves[1] is not None
-    pairs = zip((found_halves[0], *found_halves[1]), (expected_halves[0], *expected_halves[1]), strict=True)
+    of_both = [(found.whole, *found.parts.values()) for found in (found_parts, expected_parts)]
+    pairs = zip(*of_both, strict=True)
     assert all(same(a, b) for a, b in pairs)
     batches._measured.clear()
     batches.rows_that_fit(encoder, 1.0)
     assert measured == batches._measured[encoder]
 
 
-HALVES = [(tower, dtype) for tower in TOWERS for dtype in (torch.bfloat16, torch.float16)]
-HALVES.remove(("convnext", torch.float16))  # a derivative of its layer norm exceeds 65504, which is refused by name
+OF_HALF_PRECISION = [(tower, dtype) for tower in TOWERS for dtype in (torch.bfloat16, torch.float16)]
+OF_HALF_PRECISION.remove(
+    ("convnext", torch.float16)
+)  # a derivative of its layer norm exceeds 65504, which is refused by name
 
 
-@pytest.mark.parametrize(("name", "dtype"), HALVES)
+@pytest.mark.parametrize(("name", "dtype"), OF_HALF_PRECISION)
 def test_encoders_of_half_precision_are_attributed(name: str, dtype: torch.dtype) -> None:
     encoder, images, weights = setting(make_tower(name))
     exact = attribute(encoder, images, weights, rule=midpoint_rule(2), node_fraction=0.1)

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import circuitry
 from circuitry import Encoder, InputError, class_logit, left_rule
-from circuitry.circuits.attribution import attribute_halves
+from circuitry.circuits.attribution import attribute_parts
 from circuitry.circuits.settings import AttributionSettings
 from circuitry.models.batches import ImageBatches
 from circuitry.models.stages import Stage
@@ -32,7 +32,7 @@ def test_a_metric_that_is_not_finite_is_named(vit: tuple[Encoder, Tensor, Tensor
     with pytest.raises(InputError, match=r"the metric '.*broken' is NaN or infinite for one of 3 embeddings"):
         circuitry.attribute(encoder, images, broken, rule=left_rule(1), progress=False)
     with pytest.raises(InputError, match=r"the metric '.*broken' is NaN or infinite"):
-        attribute_halves(encoder, images, broken, AttributionSettings(), progress=False)
+        attribute_parts(encoder, images, broken, AttributionSettings(), np.arange(3), progress=False)
 
 
 def test_a_metric_that_is_not_finite_at_the_baseline_is_named(vit: tuple[Encoder, Tensor, Tensor]) -> None:
@@ -64,15 +64,15 @@ def _unit_sum(x: Tensor) -> Tensor:
     return (x * 1e-20).sum((2, 3))
 
 
-@pytest.mark.parametrize("way", ["a tensor", "a list", "nothing", "halves"])
+@pytest.mark.parametrize("way", ["a tensor", "a list", "nothing", "parts"])
 def test_no_images_are_refused(vit: tuple[Encoder, Tensor, Tensor], way: str) -> None:
     encoder, images, weights = vit
     metric, none = class_logit(weights, 1), images[:0]
     given: Any = {"a tensor": none, "a list": [none, none]}.get(way, [])
 
     def run() -> object:
-        if way == "halves":
-            return attribute_halves(encoder, none, metric, AttributionSettings(), progress=False)
+        if way == "parts":
+            return attribute_parts(encoder, none, metric, AttributionSettings(), np.arange(0), progress=False)
         return circuitry.attribute(encoder, given, metric, progress=False)
 
     with pytest.raises(InputError, match="at least one image, but there were none"):

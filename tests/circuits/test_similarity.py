@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 
 import networkx as nx
@@ -13,14 +14,24 @@ from scipy.stats import spearmanr
 
 from circuitry import (
     AttributionGraph,
-    compare_halves,
+    InputError,
+    compare,
     edge_jaccard,
     node_overlap,
     wl_kernel,
 )
 from circuitry.circuits.graph import Completeness
 from circuitry.circuits.nodes import keep_units
-from circuitry.circuits.similarity import MEASURES, rank_similarity
+from circuitry.circuits.similarity import (
+    MEASURES,
+    Measure,
+    chance_overlap,
+    depth_bias,
+    edge_spearman,
+    permuted_units,
+    rank_similarity,
+    similarity_matrices,
+)
 
 SITES = ("input", "a", "b", "c")
 
@@ -149,7 +160,8 @@ def test_overlaps_equal_sets_of_names(drawn: tuple[int, int, int, float, int]) -
     nodes = [{n for n in g.circuit().graph.nodes if n.startswith("b/")} for g in (a, b)]
     assert node_overlap(a, b)["b"] == len(nodes[0] & nodes[1]) / len(nodes[0] | nodes[1])
     edges = [set(g.circuit(k).graph.edges) for g in (a, b)]
-    assert edge_jaccard(a.circuit(k), b.circuit(k)) == len(edges[0] & edges[1]) / len(edges[0] | edges[1])
+    expected = len(edges[0] & edges[1]) / len(edges[0] | edges[1]) if edges[0] | edges[1] else math.nan
+    assert edge_jaccard(a.circuit(k), b.circuit(k)) == pytest.approx(expected, nan_ok=True)
 
 
 def test_rank_measures_equal_scipy_and_numpy() -> None:
@@ -178,11 +190,103 @@ def test_every_measure_is_symmetric_and_one_for_the_same(drawn: tuple[int, int, 
     a = random_graph(seed_a, "axe", "real", units=units, fraction=fraction)
     b = random_graph(seed_b, "axe", "sketch", units=units, fraction=fraction)
     for measure in MEASURES:
-        least = -1 if measure in ("spearman", "cosine") else 0
+        least = -1 if measure in ("spearman", "cosine", "edge_spearman") else 0
 
         def values(x: AttributionGraph, y: AttributionGraph, measure: str = measure) -> list[float]:
-            return list(compare_halves([(x, y)], measure, edges_per_node=k, depth=2)["value"])
+            named = [replace(x, domain="a"), replace(y, domain="b")]
+            return list(compare(named, measure, edges_per_node=k, depth=2)["value"])
 
-        assert values(a, b) == pytest.approx(values(b, a), abs=1e-12)
-        assert values(a, a) == pytest.approx([1] * len(values(a, a)))
-        assert all(least - 1e-12 <= value <= 1 + 1e-12 for value in values(a, b))
+        found = np.array(values(a, b))
+        assert found == pytest.approx(np.array(values(b, a)), abs=1e-12, nan_ok=True)
+        assert all(value == pytest.approx(1) or math.isnan(value) for value in values(a, a))
+        assert (np.isnan(found) | ((least - 1e-12 <= found) & (found <= 1 + 1e-12))).all()
+
+
+# Edges that are none
+
+
+def test_a_score_of_zero_or_less_is_no_edge_unless_asked_for() -> None:
+    graph = chain([0, 1], [0, 1, 2], [[0.5, -1.0], [0.0, -0.5], [2.0, 1.0]])
+    edges = set(graph.circuit(2).graph.edges)
+    assert edges == {("up/0", "down/0"), ("up/0", "down/2"), ("up/1", "down/2")}
+    assert "6 edges" in repr(graph.circuit(2, any_sign=True))
+    assert "3 edges" in repr(graph.circuit(2))
+    assert len(graph.circuit(2, any_sign=True).graph.edges) == 6
+    assert edge_jaccard(graph.circuit(2), chain([0, 1], [0, 1, 2], [[1, 0]] * 3).circuit(2)) == 2 / 4
+    with pytest.raises(InputError, match="edges of the same signs, but one has those of any: cut both alike"):
+        edge_jaccard(graph.circuit(2), graph.circuit(2, any_sign=True))
+
+
+# Edge scores, depth, permuted units
+
+
+def test_hand_worked_edge_spearman() -> None:
+    # Edges scored by either: 0->0, 1->0, 0->1, 1->1, 0->2, 1->2 by the first; 0->0, 2->0, 0->1, 2->1, 0->3, 2->3 by the
+    # second; 10 together. First: 0->0: 3, 1->0: 1, 0->1: 2, the others 0. Second: 0->0: 5, 0->1: 4, 2->3: 1, else 0.
+    first = chain([0, 1], [0, 1, 2], [[3, 1], [2, 0], [0, 0]])
+    second = chain([0, 2], [0, 1, 3], [[5, 0], [4, 0], [0, 1]])
+    x, y = [3, 1, 2, 0, 0, 0, 0, 0, 0, 0], [5, 0, 4, 0, 0, 0, 0, 0, 0, 1]
+    assert edge_spearman(first, second) == pytest.approx(spearmanr(x, y).statistic)
+    # On paper: ranks of both are 10, 9 and 8 of three edges and the mean of the others, 4, of seven; ranks less 5.5 are
+    # (4.5, 2.5, 3.5, -1.5 seven times) and (4.5, -1.5, 3.5, -1.5 five times... and 2.5 for 2->3).
+    products = 4.5 * 4.5 + 2.5 * -1.5 + 3.5 * 3.5 + -1.5 * 2.5 + 6 * 1.5 * 1.5
+    assert edge_spearman(first, second) == pytest.approx(products / (4.5**2 + 2.5**2 + 3.5**2 + 7 * 1.5**2))
+    assert edge_spearman(first, first) == pytest.approx(1)
+    assert math.isnan(edge_spearman(first, chain([0, 1], [0, 1, 2], [[1, 1]] * 3)))
+
+
+def test_hand_worked_depth_bias() -> None:
+    scores = {"input": np.array([9.0]), "a": np.array([1.0, -1.0]), "b": np.array([50.0]), "c": np.array([-8.0, 0.0])}
+    graph = replace(random_graph(0), node_scores=scores)
+    assert depth_bias(graph) == pytest.approx(math.log(8 / 2))  # b, in the middle, is neither shallow nor deep
+    assert depth_bias(replace(graph, sites=("a", "c"))) == pytest.approx(math.log(4))
+    assert math.isnan(depth_bias(replace(graph, node_scores=scores | {"a": np.zeros(2)})))
+
+
+def test_permuted_units_are_as_strong_but_others() -> None:
+    graph = random_graph(3, units=9)
+    other = permuted_units(graph, np.random.default_rng(0))
+    for site in SITES:
+        assert sorted(other.node_scores[site]) == sorted(graph.node_scores[site])
+        strongest = graph.node_scores[site][graph.kept_units[site]].tolist()
+        assert other.node_scores[site][other.kept_units[site]].tolist() == strongest
+    assert other.edge_scores is graph.edge_scores
+    draws = [permuted_units(graph, np.random.default_rng(seed)) for seed in range(400)]
+    kept = len(graph.kept_units["a"])
+    mean = np.mean([node_overlap(graph, draw)["a"] for draw in draws])
+    assert mean == pytest.approx(chance_overlap(9, kept, kept), abs=0.03)
+
+
+# All pairs at once
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.lists(seeds, min_size=3, max_size=5, unique=True), st.booleans())
+def test_matrices_hold_the_values_of_pairs(drawn: list[int], dead: bool) -> None:
+    graphs = [random_graph(seed, units=6) for seed in drawn]
+    if dead:  # at one site the first graph has no effect, at another the second
+        for graph, site in zip(graphs, ("a", "c"), strict=False):
+            graph.node_scores[site][:] = 0
+    measures = [Measure(name) for name in MEASURES] + [Measure("wl_kernel", 3)]
+    found = similarity_matrices(graphs, measures, edges_per_node=2)
+    for i, a in enumerate(graphs):
+        for j, b in enumerate(graphs):
+            x, y = a.circuit(2), b.circuit(2)
+            direct: dict[Measure, Mapping[str, float] | Mapping[None, float]] = dict(
+                zip(
+                    measures,
+                    (
+                        node_overlap(a, b),
+                        {None: edge_jaccard(x, y)},
+                        {None: wl_kernel(x, y)},
+                        rank_similarity(a, b, "spearman"),
+                        rank_similarity(a, b, "cosine"),
+                        {None: edge_spearman(a, b)},
+                        {None: wl_kernel(x, y, 3)},
+                    ),
+                    strict=True,
+                )
+            )
+            for measure, matrices in found.items():
+                values = {site: matrix[i, j] for site, matrix in matrices.items()}
+                assert values == pytest.approx(direct[measure], nan_ok=True, abs=1e-12), measure

@@ -12,9 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from circuitry import Comparison, InputError, domain_matrix
-from circuitry.comparison.comparison import class_groups
-from circuitry.comparison.statistics import paired_tests, per_domain
+from circuitry.comparison.compared_values import class_groups
+from circuitry.comparison.domain_tests import domain_tests, part_tests
+from circuitry.comparison.parts import parts_of_halves
+from circuitry.comparison.statistics import per_domain
 from circuitry.reports.page import write_tables
+from tests.comparison.similarities import similarities
 
 DOMAINS = ("clipart", "real", "sketch")
 CLASSES = ("axe", "cat", "fish")
@@ -39,7 +42,7 @@ def comparison(sites: tuple[str | None, ...] = ("a", "b")) -> Comparison:
     return Comparison(
         "node_overlap",
         values(sites),
-        ceilings(sites),
+        parts_of_halves(ceilings(sites)),
         pd.DataFrame({"site": list(sites), "value": 0.05}),
         groups={"held-out": ("fish",)},
         about={"edges_per_node": 3},
@@ -65,18 +68,17 @@ def test_means_over_depth_are_those_of_each_domain_with_the_others() -> None:
     assert (found.sites, found.domains, found.n_classes) == (("a", "b"), DOMAINS, 3)
 
 
-@pytest.mark.parametrize("normalise", [False, True])
-def test_matrices_of_a_group_are_of_its_classes_alone(normalise: bool) -> None:
-    fish, own = values().query("`class` == 'fish'"), ceilings().query("`class` == 'fish'")
-    expected = domain_matrix(fish, own, normalise=normalise)
-    pd.testing.assert_frame_equal(comparison().matrix("held-out", normalise=normalise), expected)
-    whole = comparison().matrix(normalise=normalise)
+def test_matrices_of_a_group_are_of_its_classes_alone() -> None:
+    expected = domain_matrix(values().query("`class` == 'fish'"))
+    found = comparison().matrix("held-out")
+    pd.testing.assert_frame_equal(found, expected)  # without sketch, of which there is no fish
+    whole = comparison().matrix()
     assert not np.isclose(whole["clipart"].to_dict()["real"], expected["clipart"].to_dict()["real"])
 
 
 def test_a_part_at_one_site() -> None:
     part = comparison().at("b")
-    expected = domain_matrix(values().query("site == 'b'"), ceilings().query("site == 'b'"))
+    expected = domain_matrix(values().query("site == 'b'"))
     pd.testing.assert_frame_equal(part.matrix(), expected)
     assert part.sites == ("b",)
     assert part.chance["site"].tolist() == ["b"]
@@ -99,10 +101,14 @@ def test_a_summary_has_every_domain_of_every_group() -> None:
     assert math.isnan(low["held-out", "real"])
 
 
-def test_the_seed_is_that_of_the_bootstraps() -> None:
-    other = replace(comparison(), seed=5)
-    pd.testing.assert_frame_equal(other.over_depth(), per_domain(values(), seed=5))
-    assert other.summary()["low"].tolist() != comparison().summary()["low"].tolist()
+def test_sites_that_are_left_out_have_no_part_in_means_over_sites() -> None:
+    found = replace(comparison(), left_out={"a": "repeats b"})
+    only = values().query("site == 'b'")
+    pd.testing.assert_frame_equal(found.matrix(), domain_matrix(only))
+    assert found.summary()["value"].tolist()[:3] == pytest.approx(per_domain(only)["value"].tolist())
+    pd.testing.assert_frame_equal(found.tests(), domain_tests(only))
+    assert found.over_depth()["site"].unique().tolist() == ["a", "b"]  # each site is still shown
+    pd.testing.assert_frame_equal(found.at("a").matrix(), domain_matrix(values().query("site == 'a'")))
 
 
 def test_intervals_of_its_own_are_those_of_the_measure() -> None:
@@ -120,16 +126,68 @@ def test_intervals_of_its_own_are_those_of_the_measure() -> None:
 
 
 def test_levels_are_means_of_what_there_is() -> None:
-    others = values(seed=3).assign(value=0.125)
-    found = replace(comparison(), other_classes=others, chance_of="random features").levels()
+    made = similarities()
+    found = replace(made, about={"n": 40, "n_per_part": 10}, chance_of="random features").levels()
+    parts = made.parts
+    same, within = parts["class_a"] == parts["class_b"], parts["domain_a"] == parts["domain_b"]
     assert found["what"].tolist() == [
         "the same class in two domains",
-        "two halves of the same images",
+        "the same class in two domains, parts",
+        "two parts of the same images",
         "two classes in two domains",
+        "two classes in one domain",
         "random features",
     ]
-    assert found["value"].tolist() == pytest.approx([values()["value"].mean(), ceilings()["value"].mean(), 0.125, 0.05])
+    means = [
+        parts[chosen]["value"].mean() for chosen in (same & ~within, same & within, ~same & ~within, ~same & within)
+    ]
+    assert found["value"].tolist() == pytest.approx([made.values["value"].mean(), *means, made.chance["value"].mean()])
+    assert found["n_images"].tolist()[:5] == [40, 10, 10, 10, 10]
     assert len(directed().levels()) == 1
+
+
+# Parts
+
+
+def test_with_parts_everything_is_read_against_the_ceiling() -> None:
+    found = similarities()
+    matrix, ratios = found.matrix(normalise=True), found.ratios().set_index(["domain_a", "domain_b"])
+    assert np.isnan(np.diag(matrix)).all()
+    for (a, b), (_, row) in zip([("d0", "d1"), ("d0", "d2"), ("d1", "d2")], ratios.iterrows(), strict=True):
+        assert matrix.loc[a, b] == matrix.loc[b, a] == pytest.approx(row["value"])
+        assert found.parts_matrix().loc[a, b] == pytest.approx(row["similarity"])
+        assert found.parts_matrix().loc[a, a] == pytest.approx(row["ceiling_a"])
+    assert ratios["n_per_part"].tolist() == [10] * 3
+    assert found.ratios(by_site=True)["site"].tolist() == [*["u"] * 3, *["v"] * 3]
+    shown = found.ratios_over_depth()
+    first = found.ratios(by_site=True).query("site == 'u' and (domain_a == 'd0')")["value"].mean()
+    assert shown.query("site == 'u' and domain == 'd0'")["value"].item() == pytest.approx(first)
+    pd.testing.assert_frame_equal(found.tests(), part_tests(found._array, found._draws(found._array)))
+    assert found.ceiling_by_site()["upper"].isna().all()
+
+
+def test_sites_are_counted_once_in_ratios() -> None:
+    found = similarities()
+    left_out = replace(found, left_out={"v": "repeats u"})
+    alone = found.at("u").ratios().drop(columns="n_per_part")
+    pd.testing.assert_frame_equal(left_out.ratios().drop(columns="n_per_part"), alone)
+    assert set(left_out.ratios_over_depth()["site"]) == {"u", "v"}
+
+
+def test_the_seed_is_that_of_the_bootstraps() -> None:
+    found = similarities()
+    assert replace(found, seed=5).ratios()["low"].tolist() != found.ratios()["low"].tolist()
+    pd.testing.assert_frame_equal(found.ratios(), similarities().ratios())
+
+
+def test_families_of_classes_are_drawn_together() -> None:
+    found = similarities(8)
+    families = {f"c{i:03}": str(i // 2) for i in range(8)}
+    assert found.tests()["note"].tolist() == [""] * 3
+    assert set(replace(found, families=families).tests()["note"]) == {"cannot be significant with 4 classes"}
+    assert set(replace(found, families=families, parts=found.parts.iloc[:0]).tests()["note"]) == {
+        "cannot be significant with 4 classes"
+    }
 
 
 # Directions
@@ -148,32 +206,33 @@ def test_where_the_order_matters_nothing_is_mirrored() -> None:
 
 
 def test_tables_come_back_from_their_files(tmp_path: Path) -> None:
-    tables = comparison().tables()
-    kinds = ("", "_ceilings", "_matrix", "_summary", "_paired_tests", "_levels", "_over_depth", "_ceiling_by_site")
-    assert set(tables) == {"chance_node_overlap", *(f"node_overlap{kind}" for kind in kinds)}
+    kinds = ("", "_parts", "_matrix", "_summary", "_paired_tests", "_levels", "_class_by_domain")
+    ratios = ("_ratio_matrix", "_parts_matrix", "_ratios", "_ceiling_tests")
+    sited = ("_over_depth", "_ceiling_by_site", "_parts_over_depth", "_ratios_over_depth")
+    tables = similarities().tables()
+    assert set(tables) == {"chance_node_overlap", *(f"node_overlap{kind}" for kind in (*kinds, *ratios, *sited))}
     write_tables(tables, tmp_path)
     for name, table in tables.items():
-        pd.testing.assert_frame_equal(pd.read_csv(tmp_path / f"{name}.csv"), table, check_dtype=False, rtol=1e-5)
-    pd.testing.assert_frame_equal(tables["node_overlap_paired_tests"], paired_tests(values()))
-    assert set(replace(comparison((None,)), measure="x").tables()) == {
-        "chance_x",
-        *(f"x{kind}" for kind in ("", "_ceilings", "_matrix", "_summary", "_paired_tests", "_levels")),
-    }
+        if not {"note", "about"} & set(table):  # an empty word is read as missing
+            read = pd.read_csv(tmp_path / f"{name}.csv")
+            known = table.dropna(axis=1, how="all")  # no site, no number of images
+            pd.testing.assert_frame_equal(read[list(known)], known, check_dtype=False, rtol=1e-5)
+    assert set(replace(comparison((None,)), measure="x").tables()) == {"chance_x", *(f"x{kind}" for kind in kinds)}
 
 
 def assert_same(a: Comparison, b: Comparison) -> None:
-    for name in ("values", "ceilings", "chance", "other_classes", "intervals"):
+    for name in ("values", "parts", "chance", "intervals"):
         x, y = getattr(a, name), getattr(b, name)
         assert list(x.columns) == list(y.columns)
         assert x.to_numpy().tolist() == y.to_numpy().tolist() or x.isna().to_numpy().any()
         pd.testing.assert_frame_equal(x.reset_index(drop=True), y, check_dtype=False, rtol=0, atol=0)
-    for name in ("measure", "groups", "alike", "directions", "chance_of", "about", "seed"):
+    for name in ("measure", "groups", "alike", "directions", "chance_of", "about", "seed", "left_out", "families"):
         assert getattr(a, name) == getattr(b, name), name
 
 
 @pytest.mark.parametrize("sites", [("a", "b"), (None,)])
 def test_a_stored_comparison_comes_back_whole(sites: tuple[str | None, ...], tmp_path: Path) -> None:
-    made = replace(comparison(sites), alike=False, chance_of="random features", other_classes=values(sites), seed=3)
+    made = replace(comparison(sites), alike=False, chance_of="random features", left_out={"b": "few"}, seed=3)
     made.save(tmp_path / "deep" / "x")
     assert_same(made, Comparison.load(tmp_path / "deep" / "x"))
     directed().save(tmp_path / "y")
@@ -207,8 +266,10 @@ def test_damage_and_other_versions_are_named(tmp_path: Path) -> None:
         Comparison.load(tmp_path)
     path.write_bytes(content)
     header = tmp_path / "header.json"
-    header.write_text(json.dumps(json.loads(header.read_text()) | {"format": "circuitry comparison 0"}))
-    with pytest.raises(InputError, match="has format 'circuitry comparison 0', but this version reads"):
+    header.write_text(json.dumps(json.loads(header.read_text()) | {"format": "circuitry comparison 1"}))
+    with pytest.raises(
+        InputError, match=r"has format 'circuitry comparison 1', but .* holds parts in place of halves: compare again"
+    ):
         Comparison.load(tmp_path)
     header.write_text("{")
     with pytest.raises(InputError, match=r"header\.json is damaged"):
@@ -240,8 +301,11 @@ def test_what_is_no_comparison_is_refused() -> None:
         Comparison("x", values().drop(columns="site"))
     with pytest.raises(InputError, match="no group 'seen' of classes; the groups are all, held-out"):
         comparison().matrix("seen")
-    with pytest.raises(InputError, match="divided by noise ceilings, but none were given"):
-        Comparison("x", values()).matrix(normalise=True)
+    for read in (lambda c: c.matrix(normalise=True), Comparison.ratios, Comparison.ceiling_tests):
+        with pytest.raises(
+            InputError, match=r"comparison of node_overlap has none: cut the images .* at least two parts"
+        ):
+            read(comparison())
 
 
 def test_groups_hold_the_classes_that_are_there() -> None:

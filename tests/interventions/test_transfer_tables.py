@@ -68,5 +68,7 @@ def test_correlations_site_by_site() -> None:
     correlations = transfer_correlations(table, SIMILARITY)
     assert correlations["sites"].tolist() == ["all", "a", "b"]
     assert correlations["selectivity: rho"].tolist() == pytest.approx([1, 1, 1])
+    assert correlations["selectivity: p"].tolist() == pytest.approx([1 / 3] * 3)  # all orders of three domains
+    assert correlations["selectivity: p (Holm)"].tolist() == [1] * 3
     plain = transfer_correlations(table.drop(columns="other_metric"), SIMILARITY)
-    assert list(plain) == ["sites", "faithfulness: rho", "faithfulness: p", "pairs"]
+    assert list(plain) == ["sites", "faithfulness: rho", "faithfulness: p", "faithfulness: p (Holm)", "pairs"]

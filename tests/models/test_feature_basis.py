@@ -26,7 +26,7 @@ from circuitry import (
     patch_effects,
 )
 from circuitry.circuits import gauss_legendre_rule
-from circuitry.circuits.attribution import attribute_halves
+from circuitry.circuits.attribution import attribute_parts
 from circuitry.circuits.quadrature import QuadratureRule
 from circuitry.circuits.settings import AttributionSettings
 from circuitry.interventions.ablation import ablated_embeddings
@@ -412,13 +412,14 @@ def test_autocast_ranks_alike() -> None:
     plain.tower.float()
     features = in_feature_basis(plain, saes)
     exact, half = (
-        attribute_halves(
+        attribute_parts(
             features,
             images.float(),
             class_logit(weights.float(), 1),
             AttributionSettings(rule=midpoint_rule(1), autocast=dtype),
+            np.zeros(len(images), int),
             progress=False,
-        )[0]
+        ).whole
         for dtype in (None, "bfloat16")
     )
     site = next(iter(saes))

@@ -6,15 +6,18 @@ from itertools import combinations, permutations
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import hypergeom
 
 from circuitry import InputError, domain_matrix
-from circuitry.comparison.statistics import paired_tests, per_domain
+from circuitry.comparison.domain_tests import domain_tests
+from circuitry.comparison.statistics import per_domain
 from circuitry.representations import (
     ImageFeatures,
     chance_share,
+    compare_feature_parts,
     compare_features,
     feature_frequency,
     feature_share,
@@ -22,6 +25,7 @@ from circuitry.representations import (
     top_images,
 )
 from circuitry.representations.features import TOPS, least_shared, most_shared
+from circuitry.representations.parts import PARTS, WHOLE, cut_images
 
 Named = tuple[str, str, Sequence[int], Sequence[float]]
 
@@ -138,32 +142,59 @@ def test_classes_are_compared_between_all_domains() -> None:
 def test_the_tables_are_those_of_statistics() -> None:
     features = random_features()
     comparison = compare_features(features, {"one": ["c1"]})
-    table, halves = comparison.values, comparison.ceilings
+    table = comparison.values
     assert len(table) == 3 + 3 + 1
     assert comparison.groups == {"all": ("c0", "c1", "c2"), "one": ("c1",)}
     matrix = comparison.matrix()
-    pd.testing.assert_frame_equal(matrix, domain_matrix(table, halves))
+    pd.testing.assert_frame_equal(matrix, domain_matrix(table))
     pair = table.query("domain_a == 'd0' and domain_b == 'd1'")["value"].mean()
     assert matrix.loc["d0", "d1"] == pytest.approx(pair)
-    assert matrix.loc["d0", "d0"] == pytest.approx(halves[halves["domain"] == "d0"]["value"].mean())
     summary = per_domain(table).set_index("domain")
     assert summary.loc["d0", "n_classes"] == 3
     assert (summary["low"] <= summary["value"]).all()
-    assert len(paired_tests(table)) == 3
+    assert len(domain_tests(table)) == 3
     levels = comparison.levels().set_index("what")["value"]
     assert levels["random features"] == pytest.approx(chance_share(features.occurring))
-    assert levels["two classes in two domains"] == pytest.approx(comparison.other_classes["value"].mean())
 
 
-def test_halves_are_every_other_image() -> None:
-    features = random_features()
-    table = compare_features(features).ceilings.set_index(["class", "domain"])["value"]
-    rows = np.flatnonzero((features.images["class"] == "c1") & (features.images["domain"] == "d2"))
-    assert len(rows) == 5
-    expected = feature_share(features.ranked(rows[[0, 2, 4]]), features.ranked(rows[[1, 3]]))
-    assert table["c1", "d2"] == expected
-    assert len(table) == 8
+def test_parts_are_compared_with_other_parts_of_every_domain() -> None:
+    features = random_features(images=8)
+    cells = cut_images(features.images, 2)
+    table = compare_feature_parts(features, n_parts=2, n_others=1)
+    assert tuple(table) == PARTS
+    same = table["class_a"] == table["class_b"]
+    # Of the last class a domain is missing; parts of a class in a domain count once, all others in both orders.
+    whole = table["part_b"] == WHOLE
+    assert (same & ~whole).sum() == 8 + 2 * (3 + 3 + 1)
+    assert whole.sum() == 8 * 2  # each part with all of its images
+    assert (table["part_a"] != table["part_b"]).all()
+    for row in table.to_dict("records"):
+        a = features.ranked(cells[row["class_a"], row["domain_a"], row["part_a"]])
+        b = features.ranked(cells[row["class_b"], row["domain_b"], row["part_b"]])
+        assert row["value"] == pytest.approx(feature_share(a, b))
+    assert set(table[~same].groupby("class_a")["class_b"].nunique()) == {1}
+    ceilings = compare_features(features, n_parts=2).ceilings.set_index(["class", "domain"])["value"]
+    own = table[same & ~whole & (table["domain_a"] == table["domain_b"])].set_index(["class_a", "domain_a"])["value"]
+    assert ceilings.to_dict() == pytest.approx(own.to_dict())
     assert compare_features(features_of([("cat", "real", [1], [1]), ("cat", "ink", [1], [1])])).ceilings.empty
+
+
+def study_share(a: list[int], b: list[int]) -> float:
+    """The study's score of two histograms, as its code has it."""
+    tops = [(torch.tensor(a).topk(k).indices, torch.tensor(b).topk(k).indices) for k in TOPS]
+    return float(np.mean([len(set(x.tolist()) & set(y.tolist())) / len(x) for x, y in tops]))
+
+
+def test_the_study_s_ranking_fills_tops_with_features_that_no_image_names() -> None:
+    features = random_features(images=6)
+    features = ImageFeatures(features.images, features.strongest, features.activation, 40)
+    cells = features.cells()
+    found = compare_features(features, ranking="study").values
+    for row in found.to_dict("records"):
+        counts = [features.counts(cells[row["class"], row[f"domain_{side}"]]).tolist() for side in "ab"]
+        assert row["value"] == pytest.approx(study_share(*counts))
+    ours = compare_features(features).values["value"]
+    assert (found["value"] - ours).abs().max() > 0.01  # so it changes numbers, where images are few
 
 
 def test_other_classes_by_brute_force() -> None:

@@ -117,6 +117,38 @@ def test_accuracies_are_those_of_the_code_before_scikit_learn_did_the_folds() ->
     assert list(found.values()) == [0.5438311688311689, 0.48148148148148145, 0.44523809523809527, 0.5079365079365079]
 
 
+# Items
+
+
+def paired(seed: int) -> tuple[np.ndarray, list[str], list[str], list[str]]:
+    """Noise in which the images of an item are alike in two domains: features, classes, domains and items."""
+    rng = np.random.default_rng(seed)
+    once = rng.normal(size=(60, 80))
+    x = np.concatenate([once, once + 0.01 * rng.normal(size=(60, 80))])
+    items = [f"{name}/{i}" for i, name in enumerate(NAMES * 20)] * 2
+    return x, NAMES * 40, ["ink"] * 60 + ["photo"] * 60, items
+
+
+def test_an_item_is_never_trained_on_and_tested() -> None:
+    # A classifier that has seen the other image of an item knows its class; there is nothing else to be read off.
+    x, labels, domains, items = paired(0)
+    assert probe_accuracy(x, labels, penalties=[0.1]).mean() > 0.8
+    assert probe_accuracy(x, labels, items, penalties=[0.1]).mean() < 0.45  # guessing: a third
+    assert min(probe_left_out(x, labels, domains, penalties=[0.1]).values()) > 0.9
+    apart = probe_left_out(x, labels, domains, items, penalties=[0.1])
+    assert max(apart.values()) < 0.45
+    found = probe_sites({"a": x}, labels, domains, items)
+    assert found.left_out["value"].tolist() == list(probe_left_out(x, labels, domains, items).values())
+    assert found.sites["value"][0] == probe_accuracy(x, labels, items).mean()
+
+
+def test_items_of_one_image_change_nothing() -> None:
+    x, labels = clusters(12, 1.5)
+    groups, names = ["a", "a", "a", "b", "b", "b"] * 6, [str(i) for i in range(36)]
+    assert probe_accuracy(x, labels, names).tolist() == probe_accuracy(x, labels).tolist()
+    assert probe_left_out(x, labels, groups, names) == probe_left_out(x, labels, groups)
+
+
 # Leaving a group out
 
 
@@ -194,6 +226,10 @@ def test_bad_input_is_named_in_a_sentence() -> None:
         probe_accuracy(x, labels, folds=1)
     with pytest.raises(InputError, match="one label per image, but 11 labels for 12 images were given"):
         probe_accuracy(x, labels[:-1], folds=2)
+    with pytest.raises(InputError, match="one item per image, but 2 items for 12 images were given"):
+        probe_accuracy(x, labels, ["a", "b"], folds=2)
+    with pytest.raises(InputError, match="item in each of the 3 folds, but 'axe' has 2: give more images"):
+        probe_accuracy(x, labels, [f"{name}{i % 2}" for i, name in enumerate(labels)], folds=3)
     with pytest.raises(InputError, match="one group per image, but 1 groups for 12 images were given"):
         probe_left_out(x, labels, ["a"])
     with pytest.raises(InputError, match="at least two groups, but 1 was given"):

@@ -3,11 +3,10 @@
 import importlib.util
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from circuitry import InputError
-from circuitry.representations import Embeddings, embedding_map
+from circuitry.representations import embedding_map
 from circuitry.representations.projection import map_table
 from tests.representations.test_separation import random_embeddings
 
@@ -65,13 +64,13 @@ def test_unusable_input_is_refused() -> None:
         embedding_map(np.full((4, 2), np.nan), "pca")
 
 
-def table(images: Embeddings, texts: Embeddings, **most: int) -> pd.DataFrame:
-    return map_table(images, texts, "pca", **most)
-
-
-def test_images_and_texts_share_one_map() -> None:
+def test_images_are_mapped_alone_and_with_texts_where_they_are_given() -> None:
     images, texts = random_embeddings(0, n=30), random_embeddings(1, n=4, domains=2)
-    found = table(images, texts)
+    alone = map_table(images, "pca")
+    assert alone["kind"].tolist() == ["image"] * 30
+    assert alone["domain"].tolist() == images.domain.tolist()
+    np.testing.assert_array_equal(alone[["x", "y"]].to_numpy(), embedding_map(images.vectors, "pca").points)
+    found = map_table(images, "pca", texts=texts)
     assert found["kind"].tolist() == ["image"] * 30 + ["text"] * 4
     assert found["domain"].tolist() == [*images.domain, *texts.domain]
     assert found["class"].tolist() == [*images.class_name, *texts.class_name]
@@ -80,16 +79,21 @@ def test_images_and_texts_share_one_map() -> None:
     assert set(found["method"]) == {joint.method}
 
 
-def test_thinning_is_even_and_moves_no_point() -> None:
-    images, texts = random_embeddings(0, n=60), random_embeddings(1, n=4, domains=2)
-    whole = table(images, texts)
-    thin = table(images, texts, most_images=14, most_texts=3)
-    assert thin.groupby("kind").size().to_dict() == {"image": 14, "text": 3}
-    counts = thin[thin["kind"] == "image"].groupby(["domain", "class"]).size()
-    assert len(counts) == 6
-    assert set(counts) == {2, 3}
-    rare = images.take(np.flatnonzero((images.domain != "d0") | (images.class_name != "c0") | (images.source == "0")))
-    kept = table(rare, texts, most_images=6).query("kind == 'image'")
-    assert len(kept.groupby(["domain", "class"])) == 6  # a single image of its kind goes before a second of others
-    joined = thin.merge(whole, on=["kind", "domain", "class", "x", "y"])
-    assert len(joined) == len(thin)
+def test_so_many_images_of_each_domain_are_drawn_at_random() -> None:
+    images = random_embeddings(0, n=60).take(np.arange(58))  # 20, 19 and 19 of three domains
+    found = map_table(images, "pca", per_domain=12, seed=1)
+    assert found["domain"].value_counts().to_dict() == {"d0": 12, "d1": 12, "d2": 12}
+    assert found["class"].nunique() == 2
+    assert found.equals(map_table(images, "pca", per_domain=12, seed=1))
+    assert not found.equals(map_table(images, "pca", per_domain=12, seed=2))
+    assert len(map_table(images, "pca", per_domain=None)) == len(map_table(images, "pca", per_domain=20)) == 58
+
+
+def test_a_domain_is_left_out_of_the_map() -> None:
+    images = random_embeddings(0, n=30)
+    others = images.take(images.domain != "d1")
+    found = map_table(images, "pca", without="d1")
+    np.testing.assert_array_equal(found[["x", "y"]].to_numpy(), embedding_map(others.vectors, "pca").points)
+    assert set(found["domain"]) == {"d0", "d2"}
+    with pytest.raises(InputError, match="leaves out one of at least two domains, but 'ink' was given for d0, d1, d2"):
+        map_table(images, "pca", without="ink")

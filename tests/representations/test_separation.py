@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -11,16 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from circuitry import InputError, domain_matrix
+from circuitry.comparison.parts import ceilings_of
 from circuitry.comparison.statistics import per_domain
 from circuitry.representations import Embeddings
+from circuitry.representations.parts import cut_images
 from circuitry.representations.separation import (
     ALL,
     class_accuracy,
     class_distances,
+    compare_distance_parts,
     compare_distances,
     distance,
     domain_probe,
-    half_distances,
     mean_distances,
     modality_gap,
     silhouettes,
@@ -120,47 +121,47 @@ def test_standardised_distance_is_that_of_one_dimension() -> None:
     assert distance(a * 5, b * 5, "standardised") == pytest.approx(3 / math.sqrt(2))
 
 
-def test_halves_by_enumeration() -> None:
-    # Four unit vectors have three ways to be halved; their mean distance is what many random halves approach.
-    angles = np.array([0, 0.5, 1.5, 2.0])
-    points = np.stack([np.cos(angles), np.sin(angles)], 1)
-    rows = [("ink", "axe", p.tolist()) for p in points]
-    ways = [(list(c), [i for i in range(4) if i not in c]) for c in combinations(range(4), 2)]
-    values = [math.dist(points[a].mean(0), points[b].mean(0)) for a, b in ways]
-    found = half_distances(embeddings(*rows), "euclidean", splits=2000)
-    assert found["value"].item() == pytest.approx(np.mean(values), abs=float(4 * np.std(values) / math.sqrt(2000)))
-    single = half_distances(embeddings(*rows), "euclidean", splits=1)["value"].item()
-    assert min(abs(single - value) for value in values) < 1e-12
+def test_distances_of_parts_are_those_of_the_images_in_them() -> None:
+    data = random_embeddings(1, n=60)
+    data = Embeddings(
+        data.vectors,
+        np.array([f"{d}/{c}/{i // 6}.png" for i, (d, c) in enumerate(zip(data.domain, data.class_name, strict=True))]),
+        data.domain,
+        data.class_name,
+    )
+    cells = cut_images(data.table(), 2)
+    for measure in ("cosine", "euclidean", "standardised"):
+        table = compare_distance_parts(data, measure, n_parts=2, n_others=1)
+        for row in table.to_dict("records"):
+            a = data.vectors[cells[row["class_a"], row["domain_a"], row["part_a"]]]
+            b = data.vectors[cells[row["class_b"], row["domain_b"], row["part_b"]]]
+            assert row["value"] == pytest.approx(distance(a, b, measure))
+    # Images of one name show one thing, and are in the same part of every domain.
+    part_of = {(name, data.source[i].split("/")[2], part) for (name, _, part), rows in cells.items() for i in rows}
+    assert len({pair[:2] for pair in part_of if pair[2] >= 0}) == len({pair for pair in part_of if pair[2] >= 0}) == 20
 
 
-def test_halves_depend_on_their_group_and_seed_alone() -> None:
-    data = random_embeddings(1)
-    whole = half_distances(data).set_index(["class", "domain"])["value"]
-    part = half_distances(data.take(data.domain == "d1")).set_index(["class", "domain"])["value"]
-    assert part.to_dict() == {key: whole[key] for key in part.index}
-    assert not np.allclose(half_distances(data, seed=1)["value"], whole)
-    assert len(half_distances(embeddings(("ink", "axe", X)))) == 0
-
-
-def test_the_floor_falls_as_one_over_the_root_of_the_images() -> None:
-    # Without any difference two halves of n images lie sqrt(4 v / n) apart (root mean square).
-    floors = [
-        half_distances(random_embeddings(2, n, 50, 1, 1), "euclidean", splits=40)["value"].item() for n in (20, 80)
-    ]
-    assert floors[0] / floors[1] == pytest.approx(2, rel=0.1)
-    assert floors[1] == pytest.approx(math.sqrt(4 / 80), rel=0.1)
+def test_parts_of_identical_domains_lie_as_far_apart_as_those_of_one() -> None:
+    # Noise without any difference: parts of n / 4 images lie sqrt(2 v / (n / 4)) apart (root mean square).
+    data = random_embeddings(2, n=480, d=50, domains=3, classes=1)
+    table = compare_distance_parts(data, "euclidean")
+    between = table[(table["domain_a"] != table["domain_b"])]["value"].mean()
+    own = ceilings_of(table)["value"].mean()
+    assert between / own == pytest.approx(1, abs=0.05)
+    assert own == pytest.approx(math.sqrt(2 / 40), rel=0.1)  # a tenth is one standard deviation of a distance
+    assert ceilings_of(compare_distance_parts(embeddings(("ink", "axe", X)))).empty
 
 
 @pytest.mark.parametrize("measure", ["cosine", "standardised"])
-def test_distances_are_compared_with_those_of_halves(measure: str) -> None:
+def test_distances_are_compared_with_those_of_parts(measure: str) -> None:
     data = random_embeddings(3)
-    found = compare_distances(data, measure, {"one": ["c1"]}, splits=4, seed=5)
+    found = compare_distances(data, measure, {"one": ["c1"]}, n_parts=3, seed=5)
     assert (found.measure, found.alike, found.sites) == (f"{measure}_distance", False, ())
     pd.testing.assert_frame_equal(found.values, class_distances(data, measure))
-    halves = half_distances(data, measure, splits=4, seed=5)
+    halves = ceilings_of(compare_distance_parts(data, measure, n_parts=3))
     pd.testing.assert_frame_equal(found.ceilings, halves)
-    pd.testing.assert_frame_equal(found.matrix(), domain_matrix(class_distances(data, measure), halves))
-    pd.testing.assert_frame_equal(found.over_depth(), per_domain(class_distances(data, measure), seed=5))
+    pd.testing.assert_frame_equal(found.matrix(), domain_matrix(class_distances(data, measure)))
+    pd.testing.assert_frame_equal(found.over_depth(), per_domain(class_distances(data, measure)))
     assert found.groups == {"all": ("c0", "c1"), "one": ("c1",)}
 
 
@@ -189,6 +190,14 @@ def test_silhouettes_equal_brute_force(by: str) -> None:
         group = (data.class_name == row[1]) & (data.domain == row.domain)
         assert row.value == pytest.approx(values[group].mean())
     assert len(found) == 6
+
+
+def test_silhouettes_of_many_images_are_of_an_even_sample() -> None:
+    data = random_embeddings(4, n=60)
+    part = data.sample(24, seed=3)
+    assert {len(rows) for rows in part.groups().values()} == {4}
+    pd.testing.assert_frame_equal(silhouettes(data, most=24, seed=3), silhouettes(part))
+    assert not silhouettes(data, most=24, seed=4).equals(silhouettes(part))
 
 
 def test_silhouettes_need_groups() -> None:
@@ -262,7 +271,7 @@ def test_a_rotation_changes_no_distance_spread_silhouette_gap_or_accuracy(seed: 
             [
                 *(class_distances(i, measure)["value"] for measure in ("cosine", "euclidean", "standardised")),
                 *(mean_distances(i)[measure] for measure in ("cosine", "euclidean", "standardised")),
-                half_distances(i, "standardised")["value"],
+                compare_distance_parts(i, "standardised")["value"],
                 spread(i)["value"],
                 *(silhouettes(i, by)["value"] for by in ("domain", "class")),
                 modality_gap(i, t)["value"],
@@ -293,7 +302,7 @@ def test_all_measures_of_one_model() -> None:
     table = separation_measures(images, texts, held_out=("c1",))
     sizes = table.groupby("measure", sort=False).size().to_dict()
     by_class = ("distance", "standardised distance", "spread", "silhouette by domain", "silhouette by class")
-    assert {sizes[name] for name in (*by_class, "distance of halves", "standardised distance of halves")} == {6}
+    assert {sizes[name] for name in (*by_class, "distance of parts", "standardised distance of parts")} == {6}
     assert (sizes["domain probe"], sizes["modality gap"]) == (4, 4)
     assert set(table[table["measure"] == "accuracy, held-out classes"]["class"]) == {"c1"}
     assert set(table[table["measure"] == "accuracy, seen classes"]["class"]) == {"c0"}

@@ -9,7 +9,7 @@ from scipy import stats
 
 from circuitry.representations.grams import DomainRepresentation, Grams, gram_matrix
 from circuitry.representations.kernel_alignment import cka
-from circuitry.representations.similarity import compare_representation_halves, compare_representations
+from circuitry.representations.similarity import cka_ceilings, compare_representation_parts, compare_representations
 from circuitry.runs.errors import InputError
 
 CLASSES = ("axe", "bed", "cat", "fish", "key", "lion", "pizza")
@@ -140,11 +140,53 @@ def test_four_classes_have_no_interval() -> None:
         assert table[["low", "high"]].isna().all(axis=None)
 
 
-def test_a_ceiling_is_the_cka_of_two_halves() -> None:
-    halves = [(grams(d, rows(s)), grams(d, rows(s + 1))) for d, s in (("real", 0), ("sketch", 5))]
-    found = compare_representation_halves(halves, ["linear"])
-    assert found["domain"].tolist() == ["real", "sketch"]
-    assert found["value"].tolist() == pytest.approx([cka(rows(0), rows(1)), cka(rows(5), rows(6))])
+# Parts
+
+
+def in_parts(domain: str, *seeds: int) -> DomainRepresentation:
+    parts = tuple(grams(domain, rows(seed)) for seed in seeds)
+    return DomainRepresentation(parts[0], parts, {}, (), ())
+
+
+def test_parts_are_compared_with_other_parts_of_every_domain() -> None:
+    found = compare_representation_parts([in_parts("real", 0, 1, 2), in_parts("sketch", 5, 6, 7)])
+    linear = found.values.query("kernel == 'linear' and part_b != -1")
+    assert set(linear["class_a"]) == set(linear["class_b"]) == {"all"}
+    value = linear.set_index(["domain_a", "domain_b", "part_a", "part_b"])["value"].to_dict()
+    own = {("real", "real", p, q): cka(rows(p), rows(q)) for p, q in ((0, 1), (0, 2), (1, 2))}
+    own |= {("sketch", "sketch", p, q): cka(rows(5 + p), rows(5 + q)) for p, q in ((0, 1), (0, 2), (1, 2))}
+    between = {("real", "sketch", p, q): cka(rows(p), rows(5 + q)) for p in range(3) for q in range(3) if p != q}
+    assert value == pytest.approx(own | between)
+    ceilings = cka_ceilings(found.values).set_index(["kernel", "domain"])["value"]
+    assert ceilings["linear", "real"] == pytest.approx(
+        np.mean([own["real", "real", p, q] for p, q in ((0, 1), (0, 2), (1, 2))])
+    )
+    whole = found.values.query("kernel == 'linear' and part_b == -1 and domain_a == 'sketch'")["value"]
+    assert whole.tolist() == pytest.approx([cka(rows(p), rows(5)) for p in (5, 6, 7)])  # all images: like the first
+    rbf = [cka(rows(5 + p), rows(5 + q), "rbf") for p, q in ((0, 1), (0, 2), (1, 2))]
+    assert ceilings["rbf", "sketch"] == pytest.approx(np.mean(rbf))
+
+
+def test_classes_are_left_out_of_parts_in_turn() -> None:
+    missing = rows(6)
+    missing[2] = math.nan
+    ink = DomainRepresentation(grams("ink", rows(5)), (grams("ink", rows(5)), grams("ink", missing)), {}, (), ())
+    found = compare_representation_parts([ink, in_parts("real", 0, 1)], ["linear"]).without_class
+    value = found.set_index(["domain_a", "domain_b", "class"])["value"]
+    few = np.arange(7) != 2
+    for i, name in enumerate(CLASSES):
+        others = np.arange(7) != i
+        first = cka(rows(5)[others], rows(1)[others])
+        second = cka(missing[few & others], rows(0)[few & others])  # the class that is absent there changes nothing
+        assert value["ink", "real", name] == pytest.approx((first + second) / 2)
+        assert value["ink", "ink", name] == pytest.approx(cka(rows(5)[few & others], missing[few & others]))
+
+
+def test_parts_of_some_classes_alone() -> None:
+    five = CLASSES[1:6]
+    found = compare_representation_parts([in_parts("real", 0, 1)], ["rbf"], five)
+    assert found.values["value"][0] == pytest.approx(cka(rows(0)[1:6], rows(1)[1:6], "rbf"))
+    assert set(found.without_class["class"]) == set(five)
 
 
 # Domains against the rest
@@ -195,6 +237,21 @@ def test_a_class_without_images_is_as_if_not_listed() -> None:
     np.testing.assert_allclose(listed.domains[["low", "high"]], unlisted.domains[["low", "high"]])
 
 
+def test_a_domain_is_set_apart_from_the_others() -> None:
+    four = [*three(), grams("quickdraw", rows(9))]
+    found = compare_representations(four, ["linear"], permutations=9, apart="quickdraw")
+    value = found.pairs.set_index(["domain_a", "domain_b"])["value"]
+    assert found.apart["domain"].tolist() == ["quickdraw with the others", "the others among themselves"]
+    mine = [("clipart", "quickdraw"), ("real", "quickdraw"), ("sketch", "quickdraw")]
+    theirs = [("clipart", "real"), ("clipart", "sketch"), ("real", "sketch")]
+    assert found.apart["value"].tolist() == pytest.approx([value[mine].mean(), value[theirs].mean()])
+    own = found.domains.query("domain == 'quickdraw'").iloc[0]
+    assert found.apart.iloc[0][["low", "high"]].tolist() == own[["low", "high"]].tolist()
+    assert compare_representations(three(), ["linear"], permutations=9).apart.empty
+    with pytest.raises(InputError, match="at least two others, but 'ink' was given for clipart, real, sk"):
+        compare_representations(three(), apart="ink")
+
+
 # Files
 
 
@@ -203,11 +260,12 @@ def test_a_representation_comes_back_from_its_file(tmp_path: Path) -> None:
     b[2] = math.nan
     units = {"a": np.arange(6, dtype=np.float32).reshape(3, 2)}
     halves = grams("real", rows(2)), grams("real", b)
-    made = DomainRepresentation(grams("real", a), halves, units, ("cat", "cat", "fish"))
+    made = DomainRepresentation(grams("real", a), halves, units, ("cat", "cat", "fish"), ("cat/0", "cat/1", "fish/0"))
     made.save(tmp_path / "real.safetensors")
     found = DomainRepresentation.load(tmp_path / "real.safetensors")
     assert found.image_classes == ("cat", "cat", "fish")
-    for mine, theirs in zip((made.grams, *made.halves), (found.grams, *found.halves), strict=True):
+    assert found.image_items == ("cat/0", "cat/1", "fish/0")
+    for mine, theirs in zip((made.grams, *made.parts), (found.grams, *found.parts), strict=True):
         assert (theirs.domain, theirs.classes) == ("real", CLASSES)
         np.testing.assert_array_equal(theirs.by_site["a"], mine.by_site["a"])
     np.testing.assert_array_equal(found.unit_means["a"], units["a"])

@@ -16,7 +16,8 @@ from circuitry.reports.figures.style import domain_marks
 from circuitry.reports.page import Report
 from circuitry.reports.sections.features import add_features, add_sharing, feature_table
 from circuitry.representations import ImageFeatures, default_vocabulary, extract_features, image_features, name_features
-from circuitry.representations.features import compare_features, top_images
+from circuitry.representations.feature_sharing import compare_features
+from circuitry.representations.features import top_images
 from circuitry.runs.workers import Rank, Work
 from tests.support.tiny_clip import Tiny
 
@@ -177,6 +178,17 @@ def test_features_are_called_by_the_nearest_word(clip: Clip) -> None:
     assert names["name"].tolist() == ["blue", "alarm clock", "cat"]
     assert names["feature"].tolist() == [0, 1, 2]
     assert names["cosine"].tolist() == pytest.approx([1, 1, 1], abs=1e-3)
+    cosines = torch.nn.functional.normalize(w_dec, dim=1) @ texts.T
+    second = cosines.sort(dim=1, descending=True)
+    assert names["runner_up"].tolist() == [["cat", "alarm clock", "blue"][i] for i in second.indices[:, 1].tolist()]
+    lead = second.values[:, 0] - second.values[:, 1]
+    assert names["lead"].tolist() == pytest.approx(lead.tolist(), abs=1e-5)
+    assert names["weak"].tolist() == (lead < 0.02).tolist()
+    between = replace(sae, w_dec=torch.stack([texts[0] + texts[1], texts[0], -texts.sum(0)]))
+    assert name_features(between, clip, words)["weak"].tolist()[::2] == [True, True]  # no lead; no cosine
+    single = name_features(sae, clip, ["cat"])
+    assert single["runner_up"].isna().all()
+    assert single["weak"].tolist() == (single["cosine"] < 0.2).tolist()
     opposite = name_features(replace(sae, w_dec=-w_dec), clip, words)
     cosine = torch.nn.functional.normalize(-w_dec, dim=1) @ texts.T
     assert opposite["cosine"].tolist() == pytest.approx(cosine.max(dim=1).values.tolist(), abs=1e-5)
@@ -224,7 +236,9 @@ def test_the_tables_and_the_page(clip: Clip, root: Path, tmp_path: Path) -> None
     chosen = Report("One")
     add_features(chosen, found, table, images, [feature])
     page = chosen.write(tmp_path / "one.html").read_text(encoding="utf-8")
-    assert f"{names['name'].tolist()[feature]} ({feature})" in page
+    weak = "?" if names["weak"].tolist()[feature] else ""
+    assert f"{names['name'].tolist()[feature]}{weak} ({feature})" in page
+    assert f"{int(bool(weak))} of these 1 names are weak and carry a question mark: the cosine" in page
     assert top_images(found, feature, "real", 1)
     absent = next(i for i in range(64) if i not in features.index) if len(features) < 64 else 64
     with pytest.raises(InputError, match=f"Feature {absent} is among the first 20 of no class"):

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,15 +15,16 @@ from PIL import Image
 from torch import nn
 
 from circuitry import Clip, DomainFolder, Encoder, load_clip
+from circuitry.data.parts import part_numbers
 from circuitry.models.image_pass import activations as activations_of_images
 from circuitry.representations.grams import DomainRepresentation, gram_matrix, read_representations
 from circuitry.representations.kernel_alignment import cka
-from circuitry.representations.similarity import compare_representation_halves, compare_representations
+from circuitry.representations.similarity import compare_representation_parts, compare_representations
 from circuitry.representations.study import (
     RepresentationSettings,
-    _unit_means,
     check_comparable,
     extract_representations,
+    unit_means,
 )
 from circuitry.runs.errors import InputError
 from circuitry.runs.workers import ALONE, Rank, Work
@@ -65,7 +67,7 @@ QUIET = Work(progress=False)
 def represent(
     clip: Clip, root: Path, out: Path, work: Work = QUIET, **settings: object
 ) -> dict[str, DomainRepresentation]:
-    chosen = RepresentationSettings(**{"n_images": 3} | settings)  # type: ignore[arg-type]
+    chosen = RepresentationSettings(**{"n_images": 3, "n_parts": 2, "positions": "flattened"} | settings)  # type: ignore[arg-type]
     found = extract_representations(clip, DomainFolder(root), out, chosen, work)
     return {one.grams.domain: one for one in found}
 
@@ -90,10 +92,21 @@ def activations(clip: Clip, root: Path, domain: str, name: str) -> list[dict[str
     return found
 
 
-def expected_means(clip: Clip, root: Path, domain: str, site: str, part: slice) -> tuple[list[str], np.ndarray]:
+def parts_of(root: Path, domain: str, name: str) -> np.ndarray:
+    """The part of each of a class's images; that items are told apart right is tested with `part_numbers`."""
+    images = DomainFolder(root)
+    cells = {(n, d): images.select(n, d, 3) for n in CLASSES for d in images.domains}
+    return part_numbers(cells, 2)[name, domain]
+
+
+def expected_means(
+    clip: Clip, root: Path, domain: str, site: str, part: int | None = None
+) -> tuple[list[str], np.ndarray]:
     means = {}
     for name in CLASSES:
-        chosen = [found[site] for found in activations(clip, root, domain, name)[part] if found]
+        parts = parts_of(root, domain, name)
+        images = zip(activations(clip, root, domain, name), parts, strict=True)
+        chosen = [found[site] for found, of in images if found and part in (None, of)]
         if chosen:
             means[name] = np.mean(chosen, axis=0)
     return list(means), np.stack(list(means.values()))
@@ -120,11 +133,7 @@ def test_class_means_are_those_of_activations_in_memory(clip: Clip, root: Path, 
     assert tuple(found.grams.by_site) == clip.encoder.sites
     assert found.grams.classes == CLASSES
     for site in (clip.encoder.sites[0], "layer2.0", clip.encoder.sites[-1]):
-        for grams, part in (
-            (found.grams, slice(None)),
-            (found.halves[0], slice(0, 3, 2)),
-            (found.halves[1], slice(1, 3, 2)),
-        ):
+        for grams, part in ((found.grams, None), (found.parts[0], 0), (found.parts[1], 1)):
             assert_rows(grams.by_site[site], *expected_means(clip, root, domain, site, part))
 
 
@@ -132,24 +141,26 @@ def test_similarity_of_domains_is_that_of_their_class_means(clip: Clip, root: Pa
     found = [DomainRepresentation.load(made / f"{domain}.safetensors") for domain in ("real", "sketch")]
     pairs = compare_representations([one.grams for one in found], permutations=5).pairs
     for site in ("layer1.0", clip.encoder.sites[-1]):
-        names, sketch = expected_means(clip, root, "sketch", site, slice(None))
-        real = expected_means(clip, root, "real", site, slice(None))[1][[CLASSES.index(name) for name in names]]
+        names, sketch = expected_means(clip, root, "sketch", site)
+        real = expected_means(clip, root, "real", site)[1][[CLASSES.index(name) for name in names]]
         for kernel in ("linear", "rbf"):
             row = pairs[(pairs["site"] == site) & (pairs["kernel"] == kernel)].iloc[0]
             assert row["value"] == pytest.approx(cka(real, sketch, kernel), abs=1e-6)
             assert row["n_classes"] == 5
-    with pytest.raises(InputError, match="sketch and sketch have 3 in common"):  # no second key, cat or pizza
-        compare_representation_halves([found[1].halves])
+    with pytest.raises(InputError, match="sketch and sketch have 3 in common"):
+        compare_representation_parts(found[1:], classes=("axe", "cat", "fish"))
 
 
 def test_unit_means_are_of_every_readable_image(clip: Clip, root: Path, made: Path) -> None:
     found = DomainRepresentation.load(made / "sketch.safetensors")
     assert found.image_classes == ("axe",) * 3 + ("cat",) * 2 + ("fish",) * 3 + ("key",) + ("lion",) * 3
-    first, _, third = activations(clip, root, "sketch", "fish")
-    by_half = [*(first, third), activations(clip, root, "sketch", "fish")[1]]
+    order = np.argsort(parts_of(root, "sketch", "fish"), kind="stable")
+    fish = [activations(clip, root, "sketch", "fish")[i] for i in order]
+    names = [DomainFolder(root).select("fish", "sketch", 3)[i].path.stem for i in order]
+    assert found.image_items[5:8] == tuple(f"fish/{name}" for name in names)
     for site in ("layer2.0", clip.encoder.sites[-1]):
         units = found.unit_means[site].shape[1]
-        expected = np.stack([one[site].reshape(units, -1).mean(1) for one in by_half])
+        expected = np.stack([one[site].reshape(units, -1).mean(1) for one in fish])
         np.testing.assert_allclose(found.unit_means[site][5:8], expected, rtol=1e-6)
 
 
@@ -159,7 +170,7 @@ def test_unit_means_average_over_positions_wherever_units_are(any_tower: nn.Modu
         _, cache = encoder.run_with_cache(torch.rand(2, 3, *encoder.image_size))
     for site in encoder.sites:
         activation, dim = cache[site], encoder.unit_dim(site)
-        means = _unit_means(activation, dim)
+        means = unit_means(activation, dim)
         assert means.shape == (2, activation.shape[dim])
         unit = activation.select(dim, 1)[1]
         assert means[1, 1].item() == pytest.approx(unit.mean().item(), abs=1e-5)
@@ -176,7 +187,7 @@ def test_batches_and_budget_do_not_change_the_result(
         found = small[domain]
         assert tuple(found.grams.by_site) == ("layer1.0", "layer2.0")
         assert found.image_classes == expected.image_classes
-        for mine, theirs in zip((found.grams, *found.halves), (expected.grams, *expected.halves), strict=True):
+        for mine, theirs in zip((found.grams, *found.parts), (expected.grams, *expected.parts), strict=True):
             for site in sites:
                 scale = np.nanmax(np.abs(theirs.by_site[site]))
                 np.testing.assert_allclose(mine.by_site[site], theirs.by_site[site], atol=1e-6 * scale)
@@ -300,8 +311,13 @@ def test_an_image_that_cannot_be_read_is_left_out_with_a_warning_or_refused(
 
 
 def test_bad_input_is_named_in_a_sentence(clip: Clip, root: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="at least two of them, but n_images=1 was given"):
+    with pytest.raises(
+        InputError, match=r"Each of the 2 parts .* needs one, but n_images=1 was given: give more images"
+    ):
         represent(clip, root, tmp_path, n_images=1)
+    with pytest.raises(InputError, match="positions must be one of 'averaged', 'flattened', but 'kept' was given"):
+        # Not the constructor: under test it checks types first.
+        RepresentationSettings.__post_init__(SimpleNamespace(positions="kept"))  # type: ignore[arg-type]
     with pytest.raises(InputError, match="no site 'layer9'"):
         represent(clip, root, tmp_path, sites=("layer9",))
     assert list(tmp_path.iterdir()) == []
@@ -329,7 +345,9 @@ def test_a_domain_without_a_readable_image_is_refused(clip: Clip, tmp_path: Path
 
 def test_too_few_classes_for_cka_are_known_from_the_folder(root: Path) -> None:
     check_comparable(DomainFolder(root, domains=("real",)))
-    with pytest.raises(InputError, match="two halves needs at least 4 classes with two images, but sketch has 3"):
-        check_comparable(DomainFolder(root, classes=("axe", "fish", "lion", "key")))
+    with pytest.raises(
+        InputError, match="two of 2 parts needs at least 4 classes with 2 images, but sketch has 3: give"
+    ):
+        check_comparable(DomainFolder(root, classes=("axe", "fish", "lion", "key")), 2)
     with pytest.raises(InputError, match="with images in both domains, but real and sketch have 3 in common: give"):
         check_comparable(DomainFolder(root, classes=("axe", "cat", "pizza", "key")))

@@ -30,11 +30,11 @@ def similarity_heatmap(
     *,
     title: str,
     measure: str,
-    diagonal: str = "split-half ceiling",
+    diagonal: str = "two parts of a domain's images",
     clustered: bool = False,
     marks: Mapping[str, style.Mark] | None = None,
 ) -> go.Figure:
-    """Draw a square matrix over domains with its numbers; a dotted diagonal, if any, is the split-half ceiling.
+    """Draw a square matrix over domains with its numbers; a dotted diagonal, if any, is the ceiling.
 
     Args:
         matrix: Index = columns = domains; where the diagonal is empty, nothing is dotted. The names of index and
@@ -136,7 +136,7 @@ def transfer_beside_similarity(
     *,
     measure: str = "faithfulness",
     similarity_measure: str = "edge Jaccard index",
-    similarity_diagonal: str = "split-half ceiling",
+    similarity_diagonal: str = "two parts of a domain's images",
     title: str = "Do circuits work where they are alike?",
     clustered: bool = False,
     marks: Mapping[str, style.Mark] | None = None,

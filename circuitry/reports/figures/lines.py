@@ -46,7 +46,7 @@ def overlap_over_depth(
         depth: Columns ``domain``, ``site``, ``value``, ``low``, ``high`` (95 % interval); rows of other sites are
             left out.
         sites: The sites to draw, from the image to the embedding.
-        ceiling: Columns ``site``, ``value``: what two halves of one domain's images reach (dashed).
+        ceiling: Columns ``site``, ``value``: what two parts of one domain's images reach (dashed).
         chance: Columns ``site``, ``value``: what random units reach (dotted). And, if it is to be written below the
             name of the site, ``kept``: how many units a circuit keeps there.
         measure: What ``value`` is, with its unit: the title of the vertical axis.
@@ -60,7 +60,7 @@ def overlap_over_depth(
     looks = style.marks_for(depth["domain"], marks)
     lines: list[tuple[str, str, pd.DataFrame, dict[str, object]]] = []  # name, label, rows, looks
     for label, name, table, dash in (
-        ("split-half ceiling", "ceiling", ceiling, "dash"),
+        ("ceiling", "ceiling", ceiling, "dash"),
         (chance_label, "chance", chance, "dot"),
     ):
         if table is not None:
@@ -170,7 +170,7 @@ def cka_over_depth(
 
     Args:
         domains: ``domains`` of `compare_representations`, sites in order.
-        ceilings: From `compare_representation_halves`; the mean over domains is drawn dashed.
+        ceilings: From `cka_ceilings`; the mean over domains is drawn dashed.
         kernel: Which of the table's kernels is drawn.
 
     Raises:

@@ -8,15 +8,27 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 from PIL.Image import Image
 
+from circuitry.circuits.domain_apart import apart_over_depth, means_without
 from circuitry.circuits.graph import AttributionGraph, Circuit
 from circuitry.comparison.comparison import Comparison
 from circuitry.data.domains import DomainFolder
 from circuitry.reports.contact_sheets import contact_sheet
-from circuitry.reports.figures.bars import accuracy_bars
 from circuitry.reports.figures.circuit_graphs import circuit_pair
-from circuitry.reports.figures.style import Mark, domain_marks
+from circuitry.reports.figures.heatmaps import similarity_heatmap
+from circuitry.reports.figures.lines import overlap_over_depth
+from circuitry.reports.figures.style import Mark, capitalised, domain_marks
 from circuitry.reports.page import Report
-from circuitry.reports.sections.compared import add_matrix, add_over_depth, add_summary, add_tests, measure_name
+from circuitry.reports.sections.accuracy import add_accuracy
+from circuitry.reports.sections.compared import (
+    add_levels,
+    add_matrix,
+    add_over_depth,
+    add_ratios,
+    add_reading,
+    add_summary,
+    add_tests,
+    measure_name,
+)
 
 SHEET_ROWS = 20
 """Most classes on the contact sheet."""
@@ -28,43 +40,62 @@ def add_contact_sheet(report: Report, sheet: Image, what: str) -> None:
     report.image(sheet, what, alt="Contact sheet of the images by class and domain")
 
 
-def add_accuracy(
-    report: Report,
-    accuracy: pd.DataFrame,
-    chance: float,
-    marks: Mapping[str, Mark],
-    *,
-    test_domain: str | None = None,
-) -> None:
-    """Add the section on zero-shot accuracy."""
-    report.section("Does the model recognise the classes?")
-    words = [f"Zero-shot accuracy on test images; guessing would reach {chance:.1%}."]
-    totals = accuracy.assign(correct=accuracy["accuracy"] * accuracy["n_images"]).groupby("domain")
-    means = totals["correct"].sum() / totals["n_images"].sum()
-    best, worst = str(means.idxmax()), str(means.idxmin())
-    words.append(f"Best in {best} ({means[best]:.1%}), worst in {worst} ({means[worst]:.1%}).")
-    if test_domain is not None and "held-out" in set(accuracy["part"]):
-        by_part = accuracy[accuracy["domain"] == test_domain].set_index("part")["accuracy"]
-        seen, held = by_part["seen"], by_part["held-out"]
-        others = accuracy[(accuracy["part"] == "held-out") & (accuracy["domain"] != test_domain)]["accuracy"].mean()
-        words.append(
-            f"In {test_domain}, the classes that were left out of it in training reach {held:.1%}, its other "
-            f"classes {seen:.1%}; in the other domains, where nothing was left out, the same classes reach "
-            f"{others:.1%} on average."
-        )
-    report.figure(accuracy_bars(accuracy, chance, marks=marks), " ".join(words))
-
-
 def add_similarity(report: Report, comparisons: Mapping[str, Comparison], marks: Mapping[str, Mark]) -> None:
     """Add the sections on overlap over depth and on similarity between domains, from `compare_domains`."""
     report.section("How much of the circuit is shared, site by site?")
+    add_reading(report, comparisons["node_overlap"])
     add_over_depth(report, comparisons["node_overlap"], marks)
     report.section("Which domains share their circuits?")
     for comparison in comparisons.values():
         title = f"Similarity of circuits: {measure_name(comparison.measure)}"
         add_matrix(report, comparison, marks, title=title)
+        add_ratios(report, comparison, marks, title=title)
+        add_levels(report, comparison)
     add_summary(report, list(comparisons.values()))
     add_tests(report, comparisons["edge_jaccard"])
+
+
+def add_stability(report: Report, stability: pd.DataFrame) -> None:
+    """Add the section on how far circuits hold when their images are drawn again, from `circuit_stability`."""
+    report.section("Would other images give the same circuits?")
+    means = stability.groupby("domain")[["parts", "units", "unit_stability", "edges", "edge_stability"]].mean()
+    overall = stability[["unit_stability", "edge_stability"]].mean()
+    report.table(
+        means.reset_index(),
+        "How far circuits hold when the parts of their images are drawn again with replacement: the probability that a "
+        f"unit is kept with its sign, on average {overall['unit_stability']:.2f}, and that an edge is among the "
+        f"strongest into its unit, {overall['edge_stability']:.2f}. Means over {stability['class'].nunique()} classes.",
+    )
+
+
+def add_domain_apart(
+    report: Report, comparisons: Mapping[str, Comparison], apart: str, marks: Mapping[str, Mark]
+) -> None:
+    """Add the study's view: each group of classes apart, and one domain against the others."""
+    report.section(f"{capitalised(apart)} against the others")
+    overlap = comparisons["node_overlap"]
+    depth = apart_over_depth(overlap, apart)
+    for group in overlap.groups:
+        mine = depth[depth["group"] == group]
+        if not mine["value"].notna().any():
+            continue
+        over_sites = mine.groupby("domain")["value"].mean()
+        said = ", ".join(f"{name} {value:.3f}" for name, value in over_sites.items())
+        title = f"Units shared with {apart} and without it ({group} classes)"
+        report.figure(overlap_over_depth(mine, overlap.sites, title=title), f"Node overlap, mean over sites: {said}.")
+    for name, comparison in comparisons.items():
+        for group in comparison.groups:
+            if group != "all":
+                title = f"{measure_name(name)}, {group} classes"
+                figure = similarity_heatmap(
+                    comparison.matrix(group), title=title, measure=measure_name(name), marks=marks
+                )
+                n = comparison.values.loc[comparison.values["class"].isin(comparison.groups[group]), "class"].nunique()
+                report.figure(figure, f"Means over {n} {group} classes.")
+        table = means_without(comparison, apart)
+        report.table(
+            table, f"{measure_name(name)}: each domain's mean with the others, and without {apart} among them."
+        )
 
 
 def add_circuit_pair(
@@ -100,10 +131,11 @@ def add_reading_guide(report: Report) -> None:
         "largest absolute scores is kept. Kept units of neighbouring sites are joined by edges, scored by how far the "
         "later unit moves when the earlier one goes to the baseline; each keeps its three strongest incoming edges.\n\n"
         "Node overlap and edge Jaccard index are shares: common units (edges) over all units (edges) of both circuits. "
-        "The Weisfeiler-Lehman kernel also compares neighbourhoods. A bare number says little: read it against the "
-        "ceiling, the similarity of circuits from two halves of the same images (with half as many images each, so a "
-        "cautious ceiling), and against chance, the overlap of random units. Where the domains show the very same "
-        "objects, two domains can be more alike than two halves with different objects, and the ceiling is none.\n\n"
+        "An edge needs a score above zero, unless the study's settings were asked for. The Weisfeiler-Lehman kernel is "
+        "the study's measure; at depth 1 most of it is names of units, so it ranks like node overlap and is no further "
+        "evidence. A bare number says little: read it against the ceiling, the similarity of circuits from two parts "
+        "of the same images, at equal numbers of images and never with the same item on both sides; against other "
+        "classes in the same and in other domains; and against chance, circuits of random units.\n\n"
         "An attribution is a claim about causes, not a proof of one; and units are compared by their index, so two "
         "domains that use different units for the same purpose count as different."
     )
@@ -129,7 +161,7 @@ def comparison_report(
         graphs: Graphs by class and domain.
         images: The images that the graphs are of.
         pair: Class and two domains whose circuits are drawn.
-        accuracy: Zero-shot accuracies, where they were measured.
+        accuracy: From `told_apart`, where zero-shot accuracies were measured.
         test_domain: Domain from which classes were held out in training, if any.
     """
     domains = sorted({domain for _, domain in graphs})
@@ -140,10 +172,11 @@ def comparison_report(
     what = f"Two test images of {'every class' if len(classes) <= SHEET_ROWS else 'some classes'} in every domain."
     add_contact_sheet(report, contact_sheet(shown, classes[:SHEET_ROWS], domains), what)
     if accuracy is not None:
-        add_accuracy(report, accuracy, 1 / len(images.all_classes), marks, test_domain=test_domain)
+        add_accuracy(report, accuracy, marks, test_domain=test_domain)
     add_similarity(report, comparisons, marks)
     overlap = comparisons["node_overlap"]
-    a, b = (graphs[pair[0], domain].circuit(overlap.about["edges_per_node"]) for domain in pair[1:])
+    cut = overlap.about["edges_per_node"], overlap.about["any_sign"]
+    a, b = (graphs[pair[0], domain].circuit(cut[0], any_sign=cut[1]) for domain in pair[1:])
     add_circuit_pair(report, a, b, overlap.sites, marks)
     return report
 

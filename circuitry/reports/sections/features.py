@@ -15,6 +15,8 @@ from circuitry.reports.figures.style import Mark
 from circuitry.reports.page import Report
 from circuitry.reports.sections.compared import add_comparison
 from circuitry.representations.features import (
+    WEAK_COSINE,
+    WEAK_LEAD,
     ImageFeatures,
     feature_frequency,
     feature_summary,
@@ -107,8 +109,7 @@ def _add_group(
         raise InputError(
             f"Feature {unknown[0]} is among the first 20 of no class in any domain: choose from the table of features."
         )
-    names = known["name"] if "name" in known else pd.Series("feature", index=known.index)
-    labels = {feature: f"{names[feature]} ({feature})" for feature in chosen}
+    labels = _labels(known, chosen)
     cells = {
         (label, domain): [load_image(images.root / path) for path in top_images(features, feature, domain, PER_CELL)]
         for feature, label in labels.items()
@@ -123,10 +124,29 @@ def _add_group(
     numbers = known.loc[chosen, ["shared", "n_classes"]].rename(columns={"n_classes": "classes"})
     both = pd.concat([numbers, shares], axis=1).rename_axis(index=None)
     both.insert(0, "feature", list(labels.values()))
+    about_names = ""
+    if "name" in known:
+        both[["cosine", "next word"]] = known.loc[chosen, ["cosine", "runner_up"]]
+        about_names = (
+            f"{int(known.loc[chosen, 'weak'].sum())} of these {len(chosen)} names are weak and carry a question mark: "
+            f"the cosine of the word with the feature is below {WEAK_COSINE} or less than {WEAK_LEAD} above that of "
+            f"the next word (of all in the table of features: {int(known['weak'].sum())} of {len(known)}). "
+        )
     report.table(
         both.reset_index(drop=True),
-        "shared: the chance that another domain's first 20 features of a class hold it, given that one domain's do; "
-        "classes: of how many classes it is among the first 20 in some domain; then the share of each domain's "
-        "images that name it.",
-        formats={"shared": ".2f"} | dict.fromkeys(features.domains, ".0%"),
+        f"{about_names}shared: the chance that another domain's first 20 features of a class hold it, given that one "
+        "domain's do; classes: of how many classes it is among the first 20 in some domain; then the share of each "
+        "domain's images that name it.",
+        formats={"shared": ".2f"}
+        | dict.fromkeys(["cosine"] if "name" in known else [], ".2f")
+        | dict.fromkeys(features.domains, ".0%"),
     )
+
+
+def _labels(known: pd.DataFrame, chosen: Sequence[int]) -> dict[int, str]:
+    """Return the name and number of features, by which the table is indexed; a weak name with a question mark."""
+    if "name" not in known:
+        return {feature: f"feature ({feature})" for feature in chosen}
+    rows = known.loc[list(chosen)]
+    told = zip(chosen, rows["name"].tolist(), rows["weak"].tolist(), strict=True)
+    return {feature: f"{name}{'?' if weak else ''} ({feature})" for feature, name, weak in told}

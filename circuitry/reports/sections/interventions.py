@@ -165,13 +165,15 @@ def _add_transfer_against_similarity(
             transfer_beside_similarity(matrix, similarity, measure=f"{value} at {best['sites']}", marks=marks),
             f"Transfer at {best['sites']}, the site where it follows the structural similarity most closely: "
             f"Spearman's rank correlation over {best['pairs']:.0f} pairs of domains {best[rho]:+.2f} "
-            f"(p {best[p]:.2g}, not corrected for the choice among {len(sites)} sites).",
+            f"(p {best[p]:.2g} from orders of the domains, {best[f'{value}: p (Holm)']:.2g} when corrected for all "
+            "sites and measures tried).",
         )
     report.table(
         table,
         "Does what circuits share predict how they transfer? Spearman's rank correlation of transfer, averaged over "
-        "both directions, with the structural similarity, over pairs of domains; pairs share domains, so p is too "
-        "small by an unknown amount.",
+        "both directions, with the structural similarity, over pairs of domains. Pairs share domains: p is the share "
+        "of orders of the domains with as large a correlation (Mantel), corrected for all rows and measures of this "
+        "table (Holm). It is about this trained model.",
         formats={name: "+.2f" if name.endswith("rho") else ".2g" for name in table.columns[1:-1]} | {"pairs": ".0f"},
     )
 

@@ -7,9 +7,10 @@ import pandas as pd
 
 from circuitry.comparison.comparison import Comparison
 from circuitry.reports.figures.scatters import embedding_maps, measure_against_measure, separation_panels
-from circuitry.reports.figures.style import Mark
+from circuitry.reports.figures.style import Mark, capitalised
 from circuitry.reports.page import Report
-from circuitry.reports.sections.compared import add_matrix, add_tests, with_intervals
+from circuitry.reports.sections.compared import add_matrix, add_tests, measure_name, with_intervals
+from circuitry.representations.projection import COMPONENTS
 from circuitry.representations.separation import ALL
 from circuitry.representations.separation_summary import by_seed, differences, summarise
 
@@ -31,23 +32,38 @@ def panel_references(measures: pd.DataFrame, n_classes: int) -> dict[str, float]
 
 
 def add_maps(report: Report, points: pd.DataFrame, marks: Mapping[str, Mark], what: str) -> None:
-    """Add the section with the maps; ``what`` says of which seed they are."""
+    """Add the section with the maps, a `map_table` for each ``model``; ``what`` says of which seed they are."""
     report.section("Where do the images lie?")
+    images = points[points["kind"] == "image"]
+    most = int(images.groupby(["model", "domain"]).size().max())
+    texts = " and class prompts in every style (crosses)" if len(images) < len(points) else ""
+    stands_in = (
+        " Principal components stand in for UMAP, which was not asked for or needs the package umap-learn "
+        "(pip install 'clip-circuitry[umap]')."
+        if points["method"].str.startswith(COMPONENTS).any()
+        else ""
+    )
     report.figure(
         embedding_maps(points, marks=marks),
-        f"Images (marks of their domain) and class prompts in every style (crosses) in one plane, {what}. On a map by "
-        "UMAP neighbours are neighbours, but the distance between far groups and their size mean little; principal "
-        "components keep large distances and may lay groups over each other. Numbers follow below.",
+        f"Images (marks of their domain){texts} in one plane, up to {most:,} of each domain at random, all drawn; "
+        f"{what}.{stands_in} On a map by UMAP neighbours are neighbours, but the distance between far groups and their "
+        "size mean little; principal components keep large distances and may lay groups over each other. Numbers "
+        "follow below.",
     )
 
 
-def add_distances(report: Report, distances: Mapping[str, Comparison], marks: Mapping[str, Mark]) -> None:
-    """Add the section on which domains lie apart from which, from `compare_distances` of each model, in one scale."""
+def add_distances(report: Report, distances: Mapping[str, Sequence[Comparison]], marks: Mapping[str, Mark]) -> None:
+    """Add the section on which domains lie apart from which, from `compare_distances` of each model.
+
+    Each model has a comparison by the same measures in turn; the models of a measure share a scale of colours.
+    """
     report.section("Which domains lie apart?")
-    top = max(float(np.nanmax(comparison.matrix())) for comparison in distances.values())
-    for model, comparison in distances.items():
-        add_matrix(report, comparison, marks, title=f"Distance between domains, {model}", top=top)
-        add_tests(report, comparison)
+    for of_models in zip(*distances.values(), strict=True):
+        top = max(float(np.nanmax(comparison.matrix())) for comparison in of_models)
+        for model, comparison in zip(distances, of_models, strict=True):
+            title = f"{capitalised(measure_name(comparison.measure))} between domains, {model}"
+            add_matrix(report, comparison, marks, title=title, top=top)
+            add_tests(report, comparison)
 
 
 def add_separation(
@@ -106,9 +122,10 @@ def add_separation_guide(report: Report) -> None:
     report.section("How to read this")
     report.text(
         "All embeddings are divided by their length. Distances are taken class by class between the mean of a class "
-        "in two domains, so that different things in the domains do not count, and averaged. Standardised: divided by "
-        "the spread of the images around their means; a space that shrinks as a whole keeps its standardised "
-        "distances. Halves of the same images show how far means lie apart by chance.\n\n"
+        "in two domains, so that different things in the domains do not count, and averaged. Euclidean: as in the "
+        "study. Standardised: divided by the spread of the images around their means; a space that shrinks as a whole "
+        "keeps its standardised distances. Parts of the same images show how far means lie apart by chance; parts have "
+        "fewer images than the whole, so they lie farther apart.\n\n"
         "Silhouette: near 1 where an image is much nearer to its own domain (all classes) than to the next, near 0 "
         "where domains mix, below 0 where an image is nearer to another domain. Domain probe: balanced accuracy of a "
         "linear classifier that tells a domain from the others; it may find a small difference that no distance "

@@ -23,7 +23,7 @@ def test_heatmap_shows_the_matrix_and_marks_the_ceilings(matrix: pd.DataFrame) -
     assert (cells.zmin, cells.zmax) == (0, 0.9)
     assert [(shape.x0 + shape.x1) / 2 for shape in figure.layout.shapes] == [0]
     assert figure.layout.title.text == "Edges"
-    assert figure.layout.title.subtitle.text == "Jaccard; dotted: split-half ceiling"
+    assert figure.layout.title.subtitle.text == "Jaccard; dotted: two parts of a domain's images"
     assert (figure.layout.yaxis.title.text, figure.layout.xaxis.title.text) == ("circuit of", "images of")
 
 
@@ -77,7 +77,7 @@ def test_transfer_lies_beside_similarity() -> None:
     titles = [a.text.split("<br>")[0] for a in figure.layout.annotations]
     assert titles == ["faithfulness", "edge Jaccard index"]
     assert "dotted: own domain's circuit" in figure.layout.annotations[0].text
-    assert "dotted: split-half ceiling" in figure.layout.annotations[1].text
+    assert "dotted: two parts of a domain's images" in figure.layout.annotations[1].text
 
 
 def test_pixel_maps_stand_beside_their_images() -> None:

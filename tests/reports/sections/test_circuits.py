@@ -2,69 +2,52 @@
 
 import re
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 
 from circuitry import Comparison, DomainFolder, compare_domains
+from circuitry.circuits import ReadingSettings
+from circuitry.circuits.consensus import STABILITY
 from circuitry.reports.figures.circuit_graphs import circuit_pair
 from circuitry.reports.figures.style import domain_marks
 from circuitry.reports.page import Report
-from circuitry.reports.sections.circuits import add_accuracy, add_circuit_pair, add_reading_guide, comparison_report
-from tests.circuits.test_across_domains import halves, three_domains
+from circuitry.reports.sections.circuits import (
+    add_circuit_pair,
+    add_domain_apart,
+    add_reading_guide,
+    add_stability,
+    comparison_report,
+)
+from tests.circuits.test_across_domains import parts, three_domains
 from tests.circuits.test_graph import small_graph
+from tests.reports.sections.test_accuracy import accuracy
 from tests.reports.sections.test_compared import DOMAINS, captions
 
 
+def page_of(report: Report) -> str:
+    with TemporaryDirectory() as folder:
+        return report.write(Path(folder) / "report.html").read_text(encoding="utf-8")
+
+
 def comparisons(edges_per_node: int = 3) -> dict[str, Comparison]:
-    return compare_domains(three_domains(), halves(), {"held-out": ["fish"]}, edges_per_node=edges_per_node)
-
-
-def accuracy() -> pd.DataFrame:
-    rows = [
-        ("clipart", "held-out", 0.6, 10),
-        ("clipart", "seen", 0.9, 30),
-        ("real", "held-out", 0.8, 50),
-        ("real", "seen", 0.5, 10),
-        ("sketch", "held-out", 0.25, 40),
-        ("sketch", "seen", 0.75, 40),
-    ]
-    found = pd.DataFrame(rows, columns=["domain", "part", "accuracy", "n_images"])
-    return found.assign(balanced_accuracy=found["accuracy"], n_classes=2)
-
-
-def test_sentences_on_accuracy(tmp_path: Path) -> None:
-    report = Report("t")
-    add_accuracy(report, accuracy(), 0.125, domain_marks(DOMAINS), test_domain="sketch")
-    (caption,) = captions(report, tmp_path)
-    # By image: clipart (6 + 27) / 40, real (40 + 5) / 60, sketch (10 + 30) / 80.
-    assert caption.endswith(
-        "guessing would reach 12.5%. Best in clipart (82.5%), worst in sketch (50.0%). In sketch, the classes that "
-        "were left out of it in training reach 25.0%, its other classes 75.0%; in the other domains, where nothing was "
-        "left out, the same classes reach 70.0% on average."
+    return compare_domains(
+        three_domains(), {"held-out": ["fish"]}, parts=parts, settings=ReadingSettings(edges_per_node=edges_per_node)
     )
 
 
-def test_sentences_on_accuracy_without_held_out_classes(tmp_path: Path) -> None:
-    report = Report("t")
-    seen = accuracy()[accuracy()["part"] == "seen"]
-    add_accuracy(report, seen, 0.125, domain_marks(DOMAINS), test_domain="sketch")
-    add_accuracy(report, accuracy(), 0.125, domain_marks(DOMAINS))
-    for caption in captions(report, tmp_path):
-        assert "Best in clipart" in caption
-        assert "left out" not in caption
-
-
 def test_sentences_on_a_pair_of_circuits(tmp_path: Path) -> None:
-    # b keeps conv 1, 2 where a keeps 1, 3; the edges of a: 1->1, 3->2, 1->0 (one per node), of b: 1->1, 2->2, 1->0.
+    # b keeps conv 1, 2 where a keeps 1, 3; the edges of both: 1->1, 1->0 (one per node; those into
+    # head 2 have scores below zero).
     a = small_graph()
     b = small_graph(domain="real", kept_units=a.kept_units | {"conv": np.array([1, 2])})
     report = Report("t")
     add_circuit_pair(report, a.circuit(1), b.circuit(1), ["conv", "head"])
     (caption,) = captions(report, tmp_path)
     assert "The kept units of alarm clock" in caption
-    assert "in sketch and in real. Shared: 4 of 6 units and 2 of 4 edges." in caption
+    assert "in sketch and in real. Shared: 4 of 6 units and 2 of 2 edges." in caption
     assert caption.endswith("largest at head (100%) and smallest at conv (33%).")
 
 
@@ -75,6 +58,26 @@ def test_a_circuit_is_drawn_like_its_graph() -> None:
         for one, other in ((a, b), (a.graph, b.graph))
     ]
     assert drawn[0].to_json() == drawn[1].to_json()
+
+
+def test_sentences_on_stability() -> None:
+    report = Report("t")
+    rows = [("axe", "real", 4, 10, 0.8, 5, 0.5), ("cat", "real", 4, 10, 0.6, 5, 0.25)]
+    add_stability(report, pd.DataFrame(rows, columns=list(STABILITY)))
+    page = page_of(report)
+    assert "kept with its sign, on average 0.70, and that an edge is among the strongest into its unit, 0.38." in page
+    assert "Means over 2 classes." in page
+
+
+def test_one_domain_is_set_against_the_others(tmp_path: Path) -> None:
+    report = Report("t")
+    add_domain_apart(report, comparisons(), "sketch", domain_marks(DOMAINS))
+    found = captions(report, tmp_path)
+    values = comparisons()["node_overlap"].values
+    other = values[(values["domain_a"] != "sketch") & (values["domain_b"] != "sketch")]
+    by_class = other.groupby(["site", "class"])["value"].mean().groupby("site").mean()
+    assert f"without sketch {by_class.mean():.3f}" in found[0]
+    assert sum("held-out classes" in caption for caption in found) == 3
 
 
 # The whole report
@@ -106,9 +109,9 @@ def test_the_whole_report_is_one_page_with_every_figure(tmp_path: Path) -> None:
         "How to read this",
     ]
     assert page.count("<img ") == 1
-    assert len(report.plotly_figures) == 1 + 1 + 3 + 1
+    assert len(report.plotly_figures) == 1 + 1 + 2 * 3 + 1  # each measure of all images, and over its ceiling
     assert page.count('class="plotly-graph-div"') == len(report.plotly_figures)
-    assert "guessing would reach 33.3%" in page  # one of three classes
+    assert "guessing would reach 12.5%" in page
     assert "Two test images of every class in every domain." in page
     edges = [set(three_domains()["axe", d].circuit(2).graph.edges) for d in ("real", "sketch")]
     assert f"units and {len(edges[0] & edges[1])} of {len(edges[0] | edges[1])} edges" in page
@@ -123,4 +126,4 @@ def test_a_report_without_accuracies_has_no_section_on_them(tmp_path: Path) -> N
         "t", "i", comparisons(), three_domains(), DomainFolder(folder), ("axe", "real", "sketch")
     )
     assert "recognise the classes" not in report.write(tmp_path / "report.html").read_text(encoding="utf-8")
-    assert len(report.plotly_figures) == 5
+    assert len(report.plotly_figures) == 8

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from circuitry import Comparison
+from circuitry.comparison.parts import parts_of_halves
 from circuitry.reports.figures.style import domain_marks
 from circuitry.reports.page import Report
 from circuitry.reports.sections.circuits import add_similarity
@@ -20,6 +21,7 @@ from circuitry.reports.sections.compared import (
     measure_name,
     with_intervals,
 )
+from tests.comparison.similarities import similarities
 
 DOMAINS = ("clipart", "real", "sketch")
 MARKS = domain_marks(DOMAINS)
@@ -51,13 +53,13 @@ def overlap() -> Comparison:
     return Comparison(
         "node_overlap",
         pd.concat([table({"axe": v, "fish": v}, site) for site, v in by_site.items()]),
-        pd.concat([ceilings([v, v, v + 0.03], site) for site, v in halves]),
+        parts_of_halves(pd.concat([ceilings([v, v, v + 0.03], site) for site, v in halves])),
         pd.DataFrame({"site": list(by_site), "value": [0.05, 0.06, 0.08]}),
     )
 
 
 def edges(values: dict[str, list[float]] = EDGES) -> Comparison:
-    return Comparison("edge_jaccard", table(values), ceilings([0.5, 0.8, 0.9]))
+    return Comparison("edge_jaccard", table(values), parts_of_halves(ceilings([0.5, 0.8, 0.9])))
 
 
 def captions(report: Report, folder: Path) -> list[str]:
@@ -73,7 +75,7 @@ def test_sentences_of_depth_say_the_numbers_of_the_tables(tmp_path: Path) -> Non
     assert "(bars: 95 % intervals over classes)" in depth  # as the line under the heading of the figure
     assert depth.endswith(
         "It is largest at head (0.50) and smallest at mid (0.20). clipart has the lowest at 2 of 3 sites. "
-        "Two halves of the same images reach 0.71 to 0.91 (dashed), random units 0.05 to 0.08 (dotted). The end."
+        "Two parts of the same images reach 0.71 to 0.91 (dashed), random units 0.05 to 0.08 (dotted). The end."
     )
 
 
@@ -82,18 +84,18 @@ def test_far_is_large_for_distances_over_depth(tmp_path: Path) -> None:
     add_over_depth(report, replace(overlap(), alike=False, chance=overlap().chance.iloc[:0]), MARKS)
     (depth,) = captions(report, tmp_path)
     # The largest with the others: sketch at conv and mid, clipart at head.
-    assert "sketch has the highest at 2 of 3 sites. Two halves of the same images reach 0.71 to 0.91 (dashed)." in depth
+    assert "sketch has the highest at 2 of 3 sites. Two parts of the same images reach 0.71 to 0.91 (dashed)." in depth
 
 
 def test_sentences_of_pairs_say_the_numbers_of_the_tables(tmp_path: Path) -> None:
     # Pairs: 0.35, 0.3, 0.75.  clipart: axe 0.3, fish 0.35; real: 0.4, 0.7; sketch: 0.5, 0.55; intervals of two values
-    # are their ends.  Over the ceilings: 0.35/sqrt(0.5*0.8) = 0.55, 0.3/sqrt(0.5*0.9) = 0.447, 0.75/sqrt(0.72) = 0.884
+    # are 12.706 (Student, one degree of freedom) times half their distance wide, to either side.
     report = Report("t")
     add_matrix(report, edges(), MARKS, title="x")
     assert captions(report, tmp_path)[0].endswith(
         "Mean over up to 2 classes. The most alike are real and sketch (0.750), the least alike clipart and sketch "
-        "(0.300). With the other domains, real is the most alike (0.550 [0.400, 0.700]) and clipart the least "
-        "(0.325 [0.300, 0.350]). Relative to the ceilings, pairs reach 45% to 88%."
+        "(0.300). With the other domains, real is the most alike (0.550 [-1.356, 2.456]) and clipart the least "
+        "(0.325 [0.007, 0.643])."
     )
 
 
@@ -102,8 +104,7 @@ def test_sentences_on_distances_turn_near_and_far_round(tmp_path: Path) -> None:
     add_matrix(report, replace(edges(), alike=False), MARKS, title="x", top=2.0, more="The end.")
     assert captions(report, tmp_path)[0].endswith(
         "The nearest are clipart and sketch (0.300), the farthest real and sketch (0.750). With the other domains, "
-        "clipart is the nearest (0.325 [0.300, 0.350]) and real the farthest (0.550 [0.400, 0.700]). Two halves of the "
-        "same images lie 0.733 apart (dotted). The end."
+        "clipart is the nearest (0.325 [0.007, 0.643]) and real the farthest (0.550 [-1.356, 2.456]). The end."
     )
     (figure,) = report.plotly_figures.values()
     assert figure.data[0].zmax == 2
@@ -123,13 +124,11 @@ def test_sentences_where_the_order_matters_name_both_sides(tmp_path: Path) -> No
 
 def test_sentences_without_ceilings_do_not_speak_of_them(tmp_path: Path) -> None:
     report = Report("t")
-    add_over_depth(report, replace(overlap(), ceilings=overlap().ceilings.iloc[:0]), MARKS)
-    add_matrix(report, replace(edges(), ceilings=edges().ceilings.iloc[:0]), MARKS, title="x")
+    add_over_depth(report, replace(overlap(), parts=overlap().parts.iloc[:0]), MARKS)
+    add_matrix(report, replace(edges(), parts=edges().parts.iloc[:0]), MARKS, title="x")
     depth, pairs = captions(report, tmp_path)
     assert depth.endswith("at 2 of 3 sites. Random units reach 0.05 to 0.08 (dotted).")
-    assert pairs.endswith("clipart the least (0.325 [0.300, 0.350]).")
-    add_matrix(report, replace(edges(), ceilings=ceilings([0.5, -0.1, 0.0])), MARKS, title="x")
-    assert captions(report, tmp_path)[-1].endswith("clipart the least (0.325 [0.300, 0.350]).")
+    assert pairs.endswith("clipart the least (0.325 [0.007, 0.643]).")
 
 
 def test_a_single_class_and_missing_values_leave_no_nan_in_the_words(tmp_path: Path) -> None:
@@ -156,7 +155,7 @@ def test_the_summary_has_a_row_per_domain_and_group(tmp_path: Path) -> None:
     assert rows[0] == ["domain", "group", "classes", "edge Jaccard index", "Weisfeiler-Lehman kernel, depth 1"]
     assert [row[:2] for row in rows[1:]] == [[d, g] for d in DOMAINS for g in groups]
     # clipart, axe and fish: (0.3 + 0.35) / 2, of the ends 0.3 and 0.35.
-    assert ["clipart", "held-out", "2", *["0.325 [0.300, 0.350]"] * 2] in rows
+    assert ["clipart", "held-out", "2", *["0.325 [0.007, 0.643]"] * 2] in rows
 
 
 def test_tests_are_counted(tmp_path: Path) -> None:
@@ -164,7 +163,7 @@ def test_tests_are_counted(tmp_path: Path) -> None:
     report = Report("t")
     add_comparison(report, edges(many), MARKS, title="x")
     # With the others: clipart .15, real .5, sketch .55 in every class: all three pairs differ.
-    assert captions(report, tmp_path)[-1].endswith("corrected for their number; 3 of 3 have a corrected p below 0.05.")
+    assert captions(report, tmp_path)[-1].endswith("of tests; 3 of 3 have a corrected p below 0.05.")
 
 
 def test_one_call_adds_all_that_there_is() -> None:
@@ -181,9 +180,29 @@ def test_circuits_are_shown_by_every_measure(tmp_path: Path) -> None:
     kernel = replace(edges(), measure="wl_kernel")
     add_similarity(report, {"node_overlap": overlap(), "edge_jaccard": edges(), "wl_kernel": kernel}, MARKS)
     found = captions(report, tmp_path)
-    assert len(found) == 1 + 3 + 2
+    assert len(found) == 1 + 3 * 2 + 2  # depth; matrix and levels of each; summary and tests
     assert len(report.plotly_figures) == 4
     assert "edge Jaccard index of one domain" in found[-1]
+
+
+def test_ratios_and_their_tests_are_shown_with_how_to_read_them(tmp_path: Path) -> None:
+    found = similarities(8)
+    report = Report("t")
+    add_comparison(report, found, domain_marks(found.domains), title="x")
+    assert len(report.plotly_figures) == 4  # means and ratios over depth, matrices of both
+    said = captions(report, tmp_path)
+    ratios = with_intervals(found.ratios().sort_values("value"), ".2f")
+    assert f"({ratios.iloc[-1]}), the smallest" in said[3]
+    assert said[3].endswith("No pair lies above the ceiling by more than its interval.")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert page.index("How to read node overlap") < page.index("It is largest at")
+    assert "all images (40 a side)" in said[0] + said[2] + page
+    assert "of parts (10 a side)" in said[0]
+    assert page.count("this trained model") >= 3 + 4 + 1
+    report = Report("t")
+    add_comparison(report, similarities(4), domain_marks(found.domains), title="x")
+    assert captions(report, tmp_path)[-1].endswith("3 could not be, with as few classes.")
+    assert "cannot be significant with 4 classes" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_values_are_said_with_their_intervals() -> None:

@@ -13,8 +13,9 @@ from circuitry.reports.figures.lines import cka_over_depth, probes_over_depth
 from circuitry.reports.figures.style import domain_marks
 from circuitry.reports.page import Report
 from circuitry.reports.sections.representations import add_cka, add_probes, add_reading_guide
+from circuitry.representations.parts import PARTS
 from circuitry.representations.probes import TARGETS, SiteProbes
-from circuitry.representations.similarity import RepresentationSimilarity
+from circuitry.representations.similarity import RepresentationSimilarity, cka_ceilings
 from circuitry.runs.errors import InputError
 
 SITES = ("layer1.0", "act1")  # in the encoder's order, which is not that of the alphabet
@@ -36,12 +37,20 @@ def similarity() -> RepresentationSimilarity:
     return RepresentationSimilarity(
         pd.DataFrame(pairs, columns=["site", "domain_a", "domain_b", *statistics, "p", "n_classes"]),
         pd.DataFrame(domains, columns=["site", "domain", *statistics, "n_classes"]),
+        pd.DataFrame(columns=["site", "domain", *statistics, "n_classes"]),
     )
 
 
-def ceilings() -> pd.DataFrame:
-    rows = [(s, d, k, v) for s, v in zip(SITES, (0.6, 0.8), strict=True) for d in DOMAINS for k in ("linear", "rbf")]
-    return pd.DataFrame(rows, columns=["site", "domain", "kernel", "value"])
+def parts() -> pd.DataFrame:
+    """Ceilings of 0.6 and 0.8, each the mean over two pairs of parts."""
+    rows = [
+        ("all", "all", d, d, 0, part, s, v + shift, k)
+        for s, v in zip(SITES, (0.6, 0.8), strict=True)
+        for d in DOMAINS
+        for k in ("linear", "rbf")
+        for part, shift in ((1, 0.1), (2, -0.1))
+    ]
+    return pd.DataFrame(rows, columns=[*PARTS, "kernel"])
 
 
 def probes() -> SiteProbes:
@@ -72,9 +81,9 @@ def sentences(report: Report, path: Path) -> str:
 
 
 def test_lines_of_cka_are_the_domains_with_ceiling_and_null() -> None:
-    figure = cka_over_depth(similarity().domains, ceilings(), kernel="rbf")
+    figure = cka_over_depth(similarity().domains, cka_ceilings(parts()), kernel="rbf")
     assert line(figure, "clipart") == pytest.approx([0.35, 0.75])
-    assert line(figure, "split-half ceiling") == pytest.approx([0.6, 0.8])
+    assert line(figure, "ceiling") == pytest.approx([0.6, 0.8])
     assert line(figure, "permuted classes") == pytest.approx([0.01, 0.01])
     assert list(figure.layout.xaxis.ticktext) == list(SITES)
     assert line(cka_over_depth(similarity().domains), "clipart") == pytest.approx([0.3, 0.7])
@@ -110,7 +119,7 @@ def test_tables_that_cannot_be_drawn_are_refused() -> None:
 
 
 def test_each_kernel_is_a_comparison_with_the_intervals_of_the_jackknife() -> None:
-    found = similarity().comparisons(ceilings())
+    found = similarity().comparisons(parts())
     assert list(found) == ["linear", "rbf"]
     rbf = found["rbf"]
     assert (rbf.measure, rbf.sites, rbf.n_classes) == ("cka_rbf", SITES, 7)
@@ -119,7 +128,7 @@ def test_each_kernel_is_a_comparison_with_the_intervals_of_the_jackknife() -> No
     assert rbf.values["p"].tolist() == similarity().pairs.query("kernel == 'rbf'")["p"].tolist()
     matrix = rbf.at("act1").matrix()
     assert matrix.loc["clipart", "sketch"] == pytest.approx(0.95)
-    assert matrix.loc["real", "real"] == 0.8
+    assert matrix.loc["real", "real"] == pytest.approx(0.8)
     assert rbf.chance["value"].tolist() == pytest.approx([0.01, 0.01])
     assert similarity().comparisons()["linear"].ceilings.empty
 
@@ -129,17 +138,33 @@ def test_each_kernel_is_a_comparison_with_the_intervals_of_the_jackknife() -> No
 
 def test_the_section_on_cka_says_what_its_tables_say(tmp_path: Path) -> None:
     report = Report("title")
-    add_cka(report, similarity(), ceilings(), domain_marks(DOMAINS))
+    add_cka(report, similarity(), parts(), domain_marks(DOMAINS))
     text = sentences(report, tmp_path)
     # Linear means over domains: (0.3 + 0.15 + 0.25) / 3 and (0.7 + 0.4 + 0.6) / 3.
     assert "Mean CKA, linear kernel of each domain with the other domains, over up to 7 classes" in text
     assert "largest at act1 (0.57) and smallest at layer1.0 (0.23). real has the lowest at 2 of 2 sites" in text
-    assert "halves of the same images reach 0.60 to 0.80 (dashed), permuted classes 0.01 to 0.01 (dotted)" in text
+    assert "parts of the same images reach 0.60 to 0.80 (dashed), permuted classes 0.01 to 0.01 (dotted)" in text
     assert "83% of all pairs and sites have p of at most 0.05" in text
     assert "The most alike are clipart and sketch (0.900), the least alike real and sketch (0.300)" in text
     assert "clipart is the most alike (0.700 [0.600, 0.800]) and real the least (0.400 [0.300, 0.500])" in text
     heatmap = np.array(report.plotly_figures["figure-3"].data[0].z, dtype=float)
     np.testing.assert_allclose(heatmap, [[0.8, 0.5, 0.9], [0.5, 0.8, 0.3], [0.9, 0.3, 0.8]])
+
+
+def test_a_domain_set_apart_is_drawn_beside_the_others(tmp_path: Path) -> None:
+    rows = [
+        (site, name, "linear", value, value - 0.1, value + 0.1, 0.0, 7)
+        for site, values in (("layer1.0", (0.2, 0.4)), ("act1", (0.6, 0.5)))
+        for name, value in zip(("sketch with the others", "the others among themselves"), values, strict=True)
+    ]
+    apart = pd.DataFrame(rows, columns=similarity().apart.columns)
+    report = Report("title")
+    add_cka(report, similarity()._replace(apart=apart), parts(), domain_marks(DOMAINS), "held-out")
+    text = sentences(report, tmp_path)
+    assert "Are classes arranged alike in every domain?, held-out classes" in text
+    assert "of sketch with the others, and of the others among themselves" in text
+    assert "The first is lower at 1 of 2 sites." in text
+    assert line(report.plotly_figures["figure-2"], "sketch with the others") == [0.2, 0.6]
 
 
 def test_the_section_on_probes_says_what_its_tables_say(tmp_path: Path) -> None:

@@ -85,7 +85,9 @@ def measured(tmp_path_factory: pytest.TempPathFactory, tiny: Tiny) -> Path:
                 model=str(tiny.config),
                 data=out / "data",
                 held_out=("cat",),
+                test_domain="ink",
                 method="pca",
+                map_texts=True,
             )
         )
     return out
@@ -99,10 +101,10 @@ def test_tables_of_all_models_are_written(measured: Path) -> None:
         *("distances_per_domain", "distance_tests", "mean_distances"),
     }
     assert tables["map"].groupby(["model", "kind"]).size().to_dict() == {
-        ("aligned", "image"): 36,
-        ("aligned", "text"): 6,
-        ("plain", "image"): 36,
-        ("plain", "text"): 6,
+        (f"{name}{rest}", kind): n
+        for name in ("aligned", "plain")
+        for rest, images in (("", 36), (", without ink", 24))
+        for kind, n in (("image", images), ("text", 6))
     }
     assert set(tables["by_seed"].query("model == 'plain'")["seed"]) == {0, 1}
     assert tables["differences"]["difference"].abs().max() == 0  # the same weights under two names
@@ -111,14 +113,19 @@ def test_tables_of_all_models_are_written(measured: Path) -> None:
     assert (results / "provenance.json").is_file()
     # The report shows the means over the seeds of a model; these are of the same weights, but for their halves.
     page = (measured / "run" / "report.html").read_text(encoding="utf-8")
-    assert page.count("apart (dotted)") == 2
-    plain = tables["distances_per_domain"].query("model == 'plain'").sort_values("value", kind="stable")
+    assert page.count("apart (dotted)") == 4
+    assert "Standardised distance between domains, plain" in page
+    assert "Euclidean distance between domains, aligned" in page
+    assert "12 of each domain at random, all drawn" in page
+    assert "Principal components stand in for UMAP, which was not asked for or needs the package umap-learn" in page
+    own = tables["distances_per_domain"].query("model == 'plain' and measure == 'euclidean_distance'")
+    plain = own.sort_values("value", kind="stable")
     assert f"{plain['domain'].iloc[0]} is the nearest ({plain['value'].iloc[0]:.3f} [" in page
 
 
 @pytest.mark.skipif(find_browser() is None, reason="no Chromium or Chrome on this machine")
 def test_a_browser_draws_the_report(measured: Path) -> None:
-    assert_drawn(measured / "run" / "report.html", figures=5)
+    assert_drawn(measured / "run" / "report.html", figures=7)
 
 
 def test_the_toys_models_are_trained_per_setting_and_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,164 @@
+"""What of a circuit would be found again on other images? Units and edges that hold in resamples of parts. No torch.
+
+1. The parts of the images are drawn with replacement, as many as there are: every way to do so with its probability,
+   or random ones where there are many parts.
+2. Node scores of a draw are the mean over its parts, and scores of edges a sum over them, see `attribute_parts`.
+3. A unit holds in a draw when it is kept there with the sign that it has in the whole. An edge holds when it is among
+   the strongest into its unit there.
+4. A unit's or edge's *stability* is the probability of draws in which it holds; the consensus circuit has the units and
+   edges of a stated stability, and the stability of the circuit is the mean over its units and edges.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations_with_replacement
+from math import factorial, prod
+
+import networkx as nx
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float
+
+from circuitry.circuits.graph import AttributionGraph, Circuit
+from circuitry.circuits.graph_folder import GraphFolder
+from circuitry.circuits.strongest import strongest_columns
+from circuitry.runs.errors import InputError
+
+EXACT = 5
+"""Parts up to which every draw is taken."""
+DRAWS = 200
+"""Random draws where there are more."""
+
+STABILITY = ("class", "domain", "parts", "units", "unit_stability", "edges", "edge_stability")
+"""Columns of `circuit_stability`."""
+
+
+@dataclass(frozen=True, eq=False)
+class Consensus:
+    """How far the units and edges of a circuit hold when its images are drawn again."""
+
+    circuit: Circuit
+    units: dict[str, np.ndarray]
+    """Stability of each kept unit by site, in the order of the kept units."""
+    edges: dict[tuple[str, str], np.ndarray]
+    """Stability of each edge by pair of sites, in the order of `Circuit.edge_places`."""
+
+    @property
+    def unit_stability(self) -> float:
+        """Mean stability of the units."""
+        return _mean(self.units.values())
+
+    @property
+    def edge_stability(self) -> float:
+        """Mean stability of the edges; NaN without any."""
+        return _mean(self.edges.values())
+
+    def graph(self, share: float = 0.9) -> nx.DiGraph:
+        """Return the consensus circuit: units, and edges between them, that hold in at least this share of draws.
+
+        Nodes and edges have the attributes of `Circuit.graph`, and ``stability``.
+
+        Raises:
+            InputError: for a share outside [0, 1].
+        """
+        if not 0 <= share <= 1:
+            raise InputError(f"A share of draws lies in [0, 1], but {share} was given.")
+        kept, graph = self.circuit.source.kept_units, self.circuit.graph.copy()
+        for site, stabilities in self.units.items():
+            for unit, stability in zip(kept[site], stabilities, strict=True):
+                graph.nodes[f"{site}/{unit}"]["stability"] = float(stability)
+        for (up, down), stabilities in self.edges.items():
+            for row, column, stability in zip(*self.circuit.edge_places[up, down], stabilities, strict=True):
+                graph.edges[f"{up}/{kept[up][column]}", f"{down}/{kept[down][row]}"]["stability"] = float(stability)
+        graph.remove_edges_from([edge[:2] for edge in graph.edges(data="stability") if edge[2] < share])
+        graph.remove_nodes_from([node for node, stability in graph.nodes(data="stability") if stability < share])
+        return graph
+
+
+def find_consensus(
+    circuit: Circuit,
+    parts: Sequence[AttributionGraph],
+    edges: Mapping[tuple[str, str], Float[np.ndarray, "parts down up"]],
+    *,
+    seed: int = 0,
+) -> Consensus:
+    """Find how far a circuit holds in resamples of the parts of its images; see the module.
+
+    Args:
+        circuit: The circuit of all images.
+        parts: Graphs of the parts, from `GraphFolder.parts`.
+        edges: Scores of the circuit's edges on each part, from `GraphFolder.part_edges`.
+        seed: Seed of random draws.
+
+    Raises:
+        InputError: for fewer than two parts.
+
+    Example:
+        >>> parts = list(graphs.parts("cat", "sketch").values())
+        >>> circuit = graphs["cat", "sketch"].circuit()
+        >>> find_consensus(circuit, parts, graphs.part_edges("cat", "sketch")).graph(share=0.9)
+    """
+    if len(parts) < 2:
+        raise InputError(f"A consensus is one of at least two parts of the images, but {len(parts)} was given.")
+    counts, probability = _draws(len(parts), seed)
+    n = np.array([part.n_images for part in parts])
+    total = (counts @ n)[:, None]
+    source = circuit.source
+    units = {}
+    for site in source.inner_sites:
+        scores = (counts * n / total) @ np.stack([part.node_scores[site] for part in parts])
+        units[site] = probability @ _held_units(scores, source.node_scores[site], source.kept_units[site])
+    found = {}
+    for pair, (rows, columns) in circuit.edge_places.items():
+        weights = counts * (n / total) ** 2
+        held = [
+            _held_edges(np.tensordot(draw, edges[pair], 1), circuit)[rows, columns] if len(rows) else np.zeros(0, bool)
+            for draw in weights
+        ]
+        found[pair] = probability @ np.stack(held)
+    return Consensus(circuit, units, found)
+
+
+def circuit_stability(graphs: GraphFolder, *, edges_per_node: int = 3, any_sign: bool = False) -> pd.DataFrame:
+    """Return the stability of every circuit of a folder that has at least two parts: columns `STABILITY`."""
+    rows = []
+    for class_name, domain in graphs:
+        parts = list(graphs.parts(class_name, domain).values())
+        if len(parts) < 2:
+            continue
+        circuit = graphs[class_name, domain].circuit(edges_per_node, any_sign=any_sign)
+        one = find_consensus(circuit, parts, graphs.part_edges(class_name, domain))
+        n_units, n_edges = (sum(map(len, found.values())) for found in (one.units, one.edges))
+        rows.append((class_name, domain, len(parts), n_units, one.unit_stability, n_edges, one.edge_stability))
+    return pd.DataFrame(rows, columns=list(STABILITY))
+
+
+def _draws(n: int, seed: int) -> tuple[Float[np.ndarray, "draws parts"], Float[np.ndarray, " draws"]]:
+    """Return how often each part is drawn, and the probability of the draw."""
+    if n > EXACT:
+        rng = np.random.default_rng(seed)
+        return rng.multinomial(n, np.full(n, 1 / n), DRAWS).astype(float), np.full(DRAWS, 1 / DRAWS)
+    every = [np.bincount(draw, minlength=n) for draw in combinations_with_replacement(range(n), n)]
+    ways = [factorial(n) / prod(factorial(int(count)) for count in draw) for draw in every]
+    return np.stack(every).astype(float), np.array(ways) / n**n
+
+
+def _held_units(
+    scores: Float[np.ndarray, "draws units"], whole: Float[np.ndarray, " units"], kept: np.ndarray
+) -> Bool[np.ndarray, "draws kept"]:
+    order = np.argsort(-np.abs(scores), axis=1, kind="stable")[:, : len(kept)]
+    in_draw = np.zeros(scores.shape, bool)
+    np.put_along_axis(in_draw, order, True, axis=1)
+    held: np.ndarray = in_draw[:, kept] & (np.sign(scores[:, kept]) == np.sign(whole[kept]))
+    return held
+
+
+def _held_edges(scores: Float[np.ndarray, "down up"], circuit: Circuit) -> Bool[np.ndarray, "down up"]:
+    held = np.zeros(scores.shape, bool)
+    np.put_along_axis(held, strongest_columns(scores, circuit.edges_per_node), True, axis=1)
+    return held if circuit.any_sign else held & (scores > 0)
+
+
+def _mean(parts: Iterable[np.ndarray]) -> float:
+    found = np.concatenate([np.zeros(0), *parts])
+    return float(found.mean()) if len(found) else float("nan")

@@ -1,0 +1,91 @@
+"""How much of what could be shared is shared? Similarity of two domains over the ceilings of both, at equal n.
+
+For domains a and b, over parts p != q of their images:
+
+    S_ab = mean of sim(a_p, b_q)        R_a = mean of sim(a_p, a_q)
+    shared_ab = (S_ab - chance) / sqrt((R_a - chance) (R_b - chance))
+
+All three compare circuits of other items and of equally many images, so that two identical domains give 1 in
+expectation. Means over classes are taken first, over the classes that have all three.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from circuitry.comparison.bootstrap import Draws, dual_bootstrap
+from circuitry.comparison.parts import PartArray, known_ratio
+from circuitry.comparison.statistics import Spread
+
+RATIOS = ("domain_a", "domain_b", "site", "value", "low", "high", "n_classes", "similarity", "ceiling_a", "ceiling_b")
+"""Columns of `pair_ratios`."""
+
+
+class PairCells(NamedTuple):
+    """Each two domains' similarity and their two ceilings, over the same classes."""
+
+    pairs: tuple[tuple[int, int], ...]
+    values: Float[np.ndarray, "classes 3 pairs sites parts parts"]
+    n_classes: Float[np.ndarray, "pairs sites"]
+
+
+def pair_cells(parts: PartArray) -> PairCells:
+    """Arrange similarities and ceilings of each two domains; classes that lack one of the three are left out."""
+    pairs = [(a, b) for a in range(len(parts.domains)) for b in range(a)]
+    pairs = sorted((b, a) for a, b in pairs)
+    first, second = (np.array([pair[side] for pair in pairs], int) for side in (0, 1))
+    cells = np.stack([parts.values[:, x, y] for x, y in ((first, second), (first, first), (second, second))], 1)
+    complete = (~np.isnan(cells)).any((-2, -1)).all(1)
+    cells = np.where(complete[:, None, :, :, None, None], cells, np.nan)
+    return PairCells(tuple(pairs), cells, complete.sum(0).astype(float))
+
+
+def ratio(
+    means: Float[np.ndarray, "draws 3 pairs sites"], chance: Float[np.ndarray, " sites"]
+) -> Float[np.ndarray, "draws pairs sites"]:
+    """Return (S - chance) / sqrt((R_a - chance) (R_b - chance)); NaN where a ceiling does not exceed chance."""
+    above = means - chance
+    both = np.where((above[:, 1] > 0) & (above[:, 2] > 0), above[:, 1] * above[:, 2], np.nan)
+    found: np.ndarray = above[:, 0] / np.sqrt(both)
+    return found
+
+
+def pair_ratios(parts: PartArray, chance: Float[np.ndarray, " sites"], draws: Draws) -> pd.DataFrame:
+    """Return the ratio to the ceiling of each two domains at each site, with what it is made of: columns `RATIOS`."""
+    cells = pair_cells(parts)
+    spread = _ratio_spread(cells, chance, draws, lambda ratios: ratios)
+    means = dual_bootstrap(cells.values, lambda m: m, draws).value
+    low, high = spread.interval()
+    rows = []
+    for s, site in enumerate(parts.sites):
+        for i, (a, b) in enumerate(cells.pairs):
+            interval = spread.value[i, s], low[i, s], high[i, s], int(cells.n_classes[i, s])
+            rows.append((parts.domains[a], parts.domains[b], site, *interval, *means[:, i, s]))
+    return pd.DataFrame(rows, columns=list(RATIOS))
+
+
+def domain_ratios(parts: PartArray, chance: Float[np.ndarray, " sites"], draws: Draws) -> Spread:
+    """Return each domain's mean ratio with the other domains [domains, sites]."""
+    cells = pair_cells(parts)
+    member = np.zeros((len(parts.domains), len(cells.pairs)))
+    for i, pair in enumerate(cells.pairs):
+        member[list(pair), i] = 1.0
+
+    def over_others(ratios: np.ndarray) -> np.ndarray:
+        known = ~np.isnan(ratios)
+        total, n = member @ np.nan_to_num(ratios), member @ known
+        return known_ratio(total, n)
+
+    return _ratio_spread(cells, chance, draws, over_others)
+
+
+def _ratio_spread(
+    cells: PairCells,
+    chance: Float[np.ndarray, " sites"],
+    draws: Draws,
+    reduced: Callable[[np.ndarray], np.ndarray],
+) -> Spread:
+    return dual_bootstrap(cells.values, lambda means: reduced(ratio(means, chance)), draws)

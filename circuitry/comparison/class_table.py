@@ -1,0 +1,110 @@
+"""Is it the class or the domain that makes circuits alike? Same and other class, in the same and another domain.
+
+All four cells compare different parts, of equally many images. Effects are differences of the cells; each has an
+interval from the dual bootstrap, in which a pair of classes is drawn as often as both of it, and a p value from
+exchanging, class by class, what is "same" and what is "other".
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from circuitry.comparison.bootstrap import RESAMPLES, draw, dual_bootstrap
+from circuitry.comparison.domain_tests import THIS_MODEL
+from circuitry.comparison.parts import known_ratio, mean_known, of_whole
+from circuitry.comparison.significance import sign_flip_p
+from circuitry.comparison.statistics import family_of
+
+CELLS = (
+    "same class, same domain",
+    "same class, other domain",
+    "other class, same domain",
+    "other class, other domain",
+)
+EFFECTS = {
+    "class effect": (0.5, 0.5, -0.5, -0.5),
+    "domain effect": (0.5, -0.5, 0.5, -0.5),
+    "domain effect within a class": (1, -1, 0, 0),
+    "class effect across domains": (0, 1, 0, -1),
+}
+"""Weights of the cells. The last is how far a class in two domains lies above two classes in two domains."""
+
+COLUMNS = ("what", "value", "low", "high", "n_classes", "p", "about")
+
+
+def class_by_domain(
+    parts: pd.DataFrame, families: Mapping[str, str] | None = None, *, resamples: int = RESAMPLES, seed: int = 0
+) -> pd.DataFrame:
+    """Return the four means over classes, domains and sites, and their differences.
+
+    Args:
+        parts: A table of parts; see `PARTS`. Cells of which it has no row are left out, with their effects.
+        families: Classes that share noise, by class.
+        resamples: Draws of the bootstrap.
+        seed: Seed of the draws.
+
+    Returns:
+        Columns what (of `CELLS` and `EFFECTS`), value, low, high (95 %), n_classes, p (of effects), about (what p is
+        about). No row for a table without parts.
+    """
+    pairs, values = _pair_array(parts)
+    classes = sorted({name for pair in pairs for name in pair})
+    if not classes:
+        return pd.DataFrame(columns=list(COLUMNS))
+    family = np.array(family_of(classes, families))
+    draws = draw(family.tolist(), values.shape[-1], resamples=resamples, seed=seed)
+    a, b = (np.array([classes.index(pair[side]) for pair in pairs]) for side in (0, 1))
+    drawn_once = family[a] == family[b]
+    weights = draws.classes[:, a] * np.where(drawn_once, 1.0, draws.classes[:, b])
+    contrasts = np.vstack([np.eye(len(CELLS)), list(EFFECTS.values())])
+    spread = dual_bootstrap(values, lambda means: _contrast(means, contrasts), draws._replace(classes=weights))
+    low, high = spread.interval()
+    of_class = _by_class(mean_known(values, (-2, -1)), a, b, len(classes))
+    p = [float("nan")] * len(CELLS) + [_p(effect, family, seed) for effect in _contrast(of_class, contrasts[4:]).T]
+    n_classes = (~np.isnan(_contrast(of_class, contrasts))).sum(0)
+    table = pd.DataFrame(
+        zip((*CELLS, *EFFECTS), spread.value, low, high, n_classes, p, strict=True), columns=list(COLUMNS[:-1])
+    )
+    about = np.where(table["p"].isna(), "", THIS_MODEL)
+    return table.assign(about=about).dropna(subset="value").reset_index(drop=True)
+
+
+def _pair_array(
+    parts: pd.DataFrame,
+) -> tuple[list[tuple[str, str]], Float[np.ndarray, "pairs cells parts parts"]]:
+    """Return pairs of classes and their means over domains and sites in each of `CELLS`, by part; NaN elsewhere."""
+    rows = parts[~of_whole(parts)].dropna(subset="value")
+    cell = 2 * (rows["class_a"] != rows["class_b"]) + (rows["domain_a"] != rows["domain_b"])
+    keys = ["class_a", "class_b", "cell", "part_a", "part_b"]
+    means = rows.assign(cell=cell.astype(int)).groupby(keys)["value"].mean().reset_index()
+    pairs = list(dict.fromkeys(zip(means["class_a"], means["class_b"], strict=True)))
+    labels = pd.Index(sorted({*means["part_a"], *means["part_b"]}))
+    values = np.full((len(pairs), len(CELLS), len(labels), len(labels)), np.nan)
+    place = {pair: i for i, pair in enumerate(pairs)}
+    pair = [place[key] for key in zip(means["class_a"], means["class_b"], strict=True)]
+    p, q = (labels.get_indexer(means[side]) for side in ("part_a", "part_b"))
+    values[pair, means["cell"], p, q] = means["value"]
+    return pairs, values
+
+
+def _contrast(cells: Float[np.ndarray, "rows cells"], weights: Float[np.ndarray, "results cells"]) -> np.ndarray:
+    """Return weighted sums of cells; NaN where a cell of any weight is unknown."""
+    unknown = np.isnan(cells).astype(float) @ (weights != 0).T > 0
+    return np.where(unknown, np.nan, np.nan_to_num(cells) @ weights.T)
+
+
+def _by_class(
+    values: Float[np.ndarray, "pairs cells"], a: np.ndarray, b: np.ndarray, n_classes: int
+) -> Float[np.ndarray, "classes cells"]:
+    """Return each class's mean over the pairs that it is in."""
+    member = np.zeros((n_classes, len(values)))
+    member[a, np.arange(len(values))] = member[b, np.arange(len(values))] = 1.0
+    total, n = member @ np.nan_to_num(values), member @ ~np.isnan(values)
+    return known_ratio(total, n)
+
+
+def _p(effects: Float[np.ndarray, " classes"], family: np.ndarray, seed: int) -> float:
+    by_family = pd.Series(effects).groupby(family).mean().dropna().to_numpy()
+    return sign_flip_p(by_family, seed=seed)

@@ -1,0 +1,109 @@
+"""Is one domain more like the others than another is, and do two domains stay below their ceiling?
+
+The variance of a difference is that of the dual bootstrap of the difference between parts; without parts, that of its
+values over classes. p values are Student's, never below what exchanging the signs of classes can give, and corrected
+for the number of tests (Holm).
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool
+
+from circuitry.comparison.bootstrap import Draws, dual_bootstrap
+from circuitry.comparison.ceiling import pair_cells
+from circuitry.comparison.domain_means import without_own
+from circuitry.comparison.parts import PartArray, mean_known
+from circuitry.comparison.significance import with_corrected_p
+from circuitry.comparison.statistics import Spread, family_of, mean_spread
+from circuitry.comparison.table import both_directions
+
+THIS_MODEL = "this trained model"
+"""What a p value over classes and images is about."""
+
+TESTS = ("domain_a", "domain_b", "difference", "low", "high", "n_classes", "p", "p_holm", "note", "about")
+"""Columns of tables of tests."""
+
+
+def domain_tests(values: pd.DataFrame, families: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """Test, for each two domains, whether one is more alike the others than the other is.
+
+    Per class, a domain's score is its mean similarity with the other domains; the two domains' scores are paired by
+    class.
+
+    Args:
+        values: Similarities of all images, from `compare`.
+        families: Classes that share noise, by class.
+
+    Returns:
+        Columns `TESTS`; difference is the mean of a minus b.
+    """
+    scores = both_directions(values).groupby(["class", "domain"])["value"].mean().unstack()
+    rows = []
+    for a, b in combinations(sorted(scores.columns), 2):
+        pair = (scores[a] - scores[b]).dropna()
+        family = family_of(pair.index, families)
+        rows.append((a, b, mean_spread(pair.to_numpy(dtype=float), family), len(pair), len(set(family))))
+    return _table(rows)
+
+
+def part_tests(parts: PartArray, draws: Draws, families: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """Test as `domain_tests` does, on the means over sites of similarities of parts and with their dual bootstrap."""
+    apart = without_own(parts.over_sites().values[:, :, :, 0])
+    pairs = list(combinations(range(len(parts.domains)), 2))
+    first, second = (np.array([pair[side] for pair in pairs], int) for side in (0, 1))
+
+    def differences(means: np.ndarray) -> np.ndarray:
+        scores = mean_known(means, -1)
+        return np.asarray(scores[:, first] - scores[:, second])
+
+    there = ~np.isnan(mean_known(apart, (2, 3, 4)))
+    both = there[:, first] & there[:, second]
+    names = [(parts.domains[a], parts.domains[b]) for a, b in pairs]
+    return _table(_rows(names, dual_bootstrap(apart, differences, draws), both, parts.classes, families))
+
+
+def ceiling_tests(
+    parts: PartArray, draws: Draws, alike: bool, families: Mapping[str, str] | None = None
+) -> pd.DataFrame:
+    """Test, for each two domains, whether their similarity is below the mean of their ceilings, at equal n.
+
+    Returns:
+        Columns `TESTS`; difference is the ceiling minus the similarity (of distances, the reverse), so that zero
+        means as alike as two parts of one domain.
+    """
+    cells = pair_cells(parts.over_sites())
+    sign = 1.0 if alike else -1.0
+    spread = dual_bootstrap(cells.values[:, :, :, 0], lambda m: sign * (m[:, 1:].mean(1) - m[:, 0]), draws)
+    there = ~np.isnan(mean_known(cells.values[:, 0, :, 0], (-2, -1)))
+    names = [(parts.domains[a], parts.domains[b]) for a, b in cells.pairs]
+    return _table(_rows(names, spread, there, parts.classes, families))
+
+
+_Row = tuple[str, str, Spread, int, int]
+"""Two domains, what is tested, numbers of classes and of what was drawn."""
+
+
+def _rows(
+    names: Sequence[tuple[str, str]],
+    spread: Spread,
+    there: Bool[np.ndarray, "classes pairs"],
+    classes: Sequence[str],
+    families: Mapping[str, str] | None,
+) -> list[_Row]:
+    family = np.array(family_of(classes, families))
+    return [
+        (a, b, Spread(*(field[i] for field in spread)), int(there[:, i].sum()), len(set(family[there[:, i]])))
+        for i, (a, b) in enumerate(names)
+    ]
+
+
+def _table(rows: list[_Row]) -> pd.DataFrame:
+    found = []
+    for a, b, spread, n_classes, n_units in rows:
+        low, high = map(float, spread.interval())
+        found.append((a, b, float(spread.value), low, high, n_classes, n_units, float(spread.p())))
+    columns = ["domain_a", "domain_b", "difference", "low", "high", "n_classes", "n_units", "p"]
+    return with_corrected_p(pd.DataFrame(found, columns=columns)).assign(about=THIS_MODEL)[list(TESTS)]

@@ -1,0 +1,63 @@
+"""Does a difference between domains hold over trained models? The model as the unit of replication."""
+
+from collections.abc import Sequence
+from itertools import combinations
+
+import pandas as pd
+
+from circuitry.comparison.comparison import Comparison
+from circuitry.comparison.domain_tests import TESTS
+from circuitry.comparison.significance import sign_flip_p, with_corrected_p
+from circuitry.comparison.statistics import mean_spread
+from circuitry.runs.errors import InputError
+
+OVER_MODELS = tuple("n_models" if column == "n_classes" else column for column in TESTS)
+"""Columns of `compare_models`."""
+
+
+def compare_models(comparisons: Sequence[Comparison], group: str = "all") -> pd.DataFrame:
+    """Test, for each two domains, whether one is more alike the others than the other is, over trained models.
+
+    Tests within a model say what holds for that checkpoint, at any number of classes: another seed may turn the
+    domains round. Here each model gives one difference, its mean over classes; the interval is Student's over models,
+    p that of exchanging the signs of models (`sign_flip_p`), corrected for the number of pairs (Holm). Five models
+    can give no p below 0.0625.
+
+    Args:
+        comparisons: Of one measure, each of another trained model.
+        group: One of the groups of classes.
+
+    Returns:
+        Columns `OVER_MODELS`; difference is the mean of domain_a minus domain_b.
+
+    Raises:
+        InputError: for fewer than two comparisons, those of different measures, or an unknown group.
+
+    Example:
+        >>> compare_models([Comparison.load(run / "node_overlap") for run in runs])
+    """
+    measures = list(dict.fromkeys(one.measure for one in comparisons))
+    if len(comparisons) < 2 or len(measures) > 1:
+        raise InputError(
+            "Tests over models need comparisons of two or more trained models by one measure, but "
+            f"{len(comparisons)} by {', '.join(measures) or 'none'} were given."
+        )
+    scores = pd.DataFrame([_means(one, group) for one in comparisons]).astype(float)
+    return model_tests(scores)
+
+
+def _means(comparison: Comparison, group: str) -> pd.Series:
+    summary = comparison.among(group).summary()
+    return summary[summary["group"] == "all"].set_index("domain")["value"]
+
+
+def model_tests(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return the tests of `compare_models` from each model's means: a row per model, a column per domain."""
+    rows = []
+    for a, b in combinations(sorted(map(str, scores)), 2):
+        by_model = (scores[a] - scores[b]).dropna().to_numpy()
+        spread, n = mean_spread(by_model), len(by_model)
+        rows.append((a, b, float(spread.value), *map(float, spread.interval()), n, n, sign_flip_p(by_model)))
+    columns = ["domain_a", "domain_b", "difference", "low", "high", "n_models", "n_units", "p"]
+    tests = with_corrected_p(pd.DataFrame(rows, columns=columns), of="models")
+    return tests.assign(about=[f"over {n} models" for n in tests["n_models"]])[list(OVER_MODELS)]

@@ -1,0 +1,121 @@
+"""p values of permutations, their correction for many tests, and what no number of permutations can show."""
+
+from itertools import permutations
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from scipy import stats
+
+LEVEL = 0.05
+
+EXACT_SIGNS, EXACT_DOMAINS = 12, 8
+"""Up to so many values all signs, and up to so many domains all orders, are gone through."""
+
+ROUNDING = 1e-12
+"""The order that is there counts among the permutations, whatever the rounding."""
+
+
+def holm(p: "pd.Series[float]") -> "pd.Series[float]":
+    """Return p values corrected for their number (Holm 1979); those that are NaN are no tests."""
+    tested = p.astype(float).dropna().sort_values(kind="stable")
+    return (tested * np.arange(len(tested), 0, -1)).clip(upper=1).cummax().reindex(p.index)
+
+
+def smallest_p(n: int) -> float:
+    """Return the smallest p value that exchanging the signs of n values can give, both sides: 2 / 2^n."""
+    return min(1.0, 2.0 ** (1 - n))
+
+
+def with_corrected_p(tests: pd.DataFrame, of: str = "classes") -> pd.DataFrame:
+    """Return a table of tests with p not below `smallest_p`, p_holm and what cannot be shown.
+
+    Args:
+        tests: With the columns p and n_units: how many values the test is over.
+        of: What the values are.
+
+    Returns:
+        The table with p_holm and note: "cannot be significant with 4 classes" where even the smallest p, corrected
+        for the number of tests, lies above 0.05.
+    """
+    floor = tests["n_units"].map(smallest_p)
+    p = tests["p"].astype(float).where(tests["p"].isna(), np.maximum(tests["p"].astype(float), floor))
+    out_of_reach = p.notna() & (floor * int(p.notna().sum()) > LEVEL)
+    notes = tests["n_units"].map(lambda n: f"cannot be significant with {n} {of}").where(out_of_reach, "")
+    return tests.assign(p=p, p_holm=holm(p), note=notes)
+
+
+def sign_flip_p(values: Float[np.ndarray, " n"], *, draws: int = 10_000, seed: int = 0) -> float:
+    """Return the two-sided p value of a mean of zero: how often values with random signs have as large a mean.
+
+    Exact, by all 2^n signs, up to twelve values; else by random ones, the given signs counted in, so that p is at
+    least one over their number plus one. NaN for no values or none but zeros.
+    """
+    values = values[~np.isnan(values)]
+    n = len(values)
+    if n == 0 or not values.any():
+        return float("nan")
+    if n <= EXACT_SIGNS:
+        signs = 1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
+        return float((np.abs(signs @ values) >= abs(values.sum()) - ROUNDING).mean())
+    signs = np.random.default_rng(seed).choice([-1.0, 1.0], (draws, n))
+    return float((1 + (np.abs(signs @ values) >= abs(values.sum()) - ROUNDING).sum()) / (1 + draws))
+
+
+def mantel(
+    x: Float[np.ndarray, "domains domains"],
+    y: Float[np.ndarray, "domains domains"],
+    *,
+    draws: int = 10_000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Return Spearman's correlation of two symmetric matrices over pairs of domains, and its p value (Mantel 1967).
+
+    Pairs share domains, so that they are no independent observations: p is the share of orders of the domains of ``y``
+    that give as large a correlation, of either sign. All orders up to eight domains; else random ones, the given order
+    counted in. Domains with an unknown pair are left out, those with the most first. NaN for fewer than three
+    domains, or where all pairs of a matrix are alike.
+
+    Example:
+        >>> mantel(similarity.to_numpy(), transfer.to_numpy())
+        (0.81, 0.0028)
+    """
+    chosen = _complete(x, y)
+    n = len(chosen)
+    if n < 3:
+        return float("nan"), float("nan")
+    upper = np.triu_indices(n, 1)
+    u, v = (_standardised_ranks(m[np.ix_(chosen, chosen)][upper]) for m in (x, y))
+    if u is None or v is None:
+        return float("nan"), float("nan")
+    ranks = np.zeros((n, n))
+    ranks[upper] = v
+    ranks += ranks.T
+    exact = n <= EXACT_DOMAINS
+    rng = np.random.default_rng(seed)
+    orders = (
+        np.array(list(permutations(range(n)))) if exact else rng.permuted(np.tile(np.arange(n), (draws, 1)), axis=1)
+    )
+    found = ranks[orders[:, upper[0]], orders[:, upper[1]]] @ u
+    rho = float(u @ v)
+    as_large = int((np.abs(found) >= abs(rho) - ROUNDING).sum())
+    return rho, (as_large / len(orders) if exact else (1 + as_large) / (1 + draws))
+
+
+def _complete(x: np.ndarray, y: np.ndarray) -> list[int]:
+    """Return the domains of which every pair is known in both matrices."""
+    unknown = np.isnan(x) | np.isnan(y)
+    unknown |= unknown.T
+    np.fill_diagonal(unknown, False)
+    left = list(range(len(x)))
+    while unknown[np.ix_(left, left)].any():
+        left.pop(int(unknown[np.ix_(left, left)].sum(0).argmax()))
+    return left
+
+
+def _standardised_ranks(values: np.ndarray) -> np.ndarray | None:
+    """Return ranks with mean 0 and length 1, so that products are correlations; None of values all alike."""
+    ranks = stats.rankdata(values)
+    ranks -= ranks.mean()
+    length = float(np.linalg.norm(ranks))
+    return ranks / length if length > 0 else None

@@ -1,0 +1,161 @@
+"""Cut the images of every (class, domain) into parts, item by item, so that no two parts share an item. No torch.
+
+Images that show the same thing (the same concept, the same source picture) are one *item*, whatever their domains.
+What is found on one part of a class's images and what is found on another part, of the same or of another domain, are
+then found on different items and on equally many images. For each class by itself:
+
+1. items are ranked: those of the most images first, since they are the hardest to place, then by a hash of their name;
+2. one after the other goes to the part that has the fewest images in the item's domains;
+3. items then move, or change places, as long as that makes sizes more equal within a domain.
+
+Sizes within a domain differ by at most one where items are told apart by domain alone: no item in two domains, every
+item in all of them, or no more than two domains. Items may make equal sizes impossible otherwise ({1, 2}, {2, 3} and
+{1, 3} cannot all be halved); then the item goes before the size.
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Int
+
+from circuitry.data.domains import ImageRecord
+from circuitry.data.file_check import check_file
+from circuitry.data.names import drawn_by_name
+from circuitry.runs.errors import InputError
+
+DEFAULT_PARTS = 4
+"""Parts of the images of a class in a domain."""
+PATH_COLUMNS = ("path", "filepath")
+"""What the column of paths below the root may be called in a listing."""
+
+Key = tuple[str, str]
+"""(class, domain)."""
+ItemKey = Callable[[ImageRecord], str] | Mapping[str, str]
+"""What an image shows: a function of its record, or the item by path below the root, such as `item_column` reads."""
+
+
+def part_numbers(
+    records: Mapping[Key, Sequence[ImageRecord]], n_parts: int = DEFAULT_PARTS, key: ItemKey | None = None
+) -> dict[Key, Int[np.ndarray, " images"]]:
+    """Cut the images of every (class, domain) into parts of equal size; an item is in one part of its class everywhere.
+
+    The cut of a class depends on the items of its images alone, not on the order of files, on other classes or on the
+    machine.
+
+    Args:
+        records: Images by (class, domain).
+        n_parts: Parts; in a domain with fewer images or items some stay empty.
+        key: What an image shows (default: `stem_without_domain`).
+
+    Returns:
+        The part (0 to ``n_parts`` - 1) of each image, in the order given.
+
+    Raises:
+        InputError: for fewer than two parts, or an image of which ``key`` knows no item.
+
+    Example:
+        >>> images = DomainFolder("DomainNet")
+        >>> records = {("axe", domain): images.select("axe", domain, 50) for domain in images.domains}
+        >>> part_numbers(records)["axe", "sketch"]    # 50 numbers: 12 or 13 images in each part
+    """
+    if n_parts < 2:
+        raise InputError(f"Images are cut into at least 2 parts, to compare one with another, but {n_parts} was given.")
+    items = {of: [item_of(record, key) for record in group] for of, group in records.items()}
+    found: dict[Key, np.ndarray] = {}
+    for class_name in dict.fromkeys(class_name for class_name, _ in items):
+        of_class = {domain: names for (name, domain), names in items.items() if name == class_name}
+        part_of = _cut(of_class, n_parts)
+        for domain, names in of_class.items():
+            found[class_name, domain] = np.array([part_of[name] for name in names], dtype=np.int64)
+    return {of: found[of] for of in records}
+
+
+def stem_without_domain(record: ImageRecord) -> str:
+    """Return the name of an image's file without suffix and without its domain: ``sketch_000012.png`` is ``000012``."""
+    stem = Path(record.relative).stem
+    return stem.replace(record.domain, "", 1).strip("_- .") or stem
+
+
+def item_column(path: str | os.PathLike[str], column: str) -> dict[str, str]:
+    """Read from a listing, a table with a column of paths below the root, what each image shows.
+
+    Args:
+        path: File of comma-separated values (``.csv``) or values separated by tabs.
+        column: The column that names the item.
+
+    Raises:
+        InputError: for no such file, or a table without the column or without one of `PATH_COLUMNS`.
+
+    Example:
+        >>> part_numbers(records, key=item_column("pictures.tsv", "source"))
+    """
+    check_file(Path(path), "a listing of images", "check the path")
+    table = pd.read_csv(path, sep="," if Path(path).suffix == ".csv" else "\t", dtype=str, keep_default_na=False)
+    paths = next((name for name in PATH_COLUMNS if name in table), None)
+    if paths is None or column not in table:
+        raise InputError(
+            f"A listing of items has the columns {' or '.join(PATH_COLUMNS)} and {column}, but {path} has "
+            f"{', '.join(map(str, table.columns))}: name the column of the item."
+        )
+    return dict(zip(table[paths], table[column], strict=True))
+
+
+def item_of(record: ImageRecord, key: ItemKey | None = None) -> str:
+    """Return what an image shows; InputError where a listing does not say."""
+    if key is None:
+        return stem_without_domain(record)
+    if not isinstance(key, Mapping):
+        return key(record)
+    if not key.get(record.relative):
+        raise InputError(f"Expected an item for every image, but the listing names none for {record.relative}: add it.")
+    return key[record.relative]
+
+
+def _cut(items: Mapping[str, Sequence[str]], n_parts: int) -> dict[str, int]:
+    """Return the part of each item of a class, given the items of its images by domain."""
+    counts: dict[str, np.ndarray] = {}
+    for row, domain in enumerate(sorted(items)):
+        for name in items[domain]:
+            counts.setdefault(name, np.zeros(len(items), np.int64))[row] += 1
+    ranked = sorted(counts, key=lambda name: (-counts[name].sum(), drawn_by_name(0, name)))
+    sizes = np.zeros((len(items), n_parts), np.int64)
+    part_of: dict[str, int] = {}
+    for name in ranked:
+        fullness = counts[name] @ sizes
+        part_of[name] = int(np.lexsort((sizes.sum(0), fullness))[0])  # among equals, the smallest in all domains
+        sizes[:, part_of[name]] += counts[name]
+    while _improved(ranked, counts, part_of, sizes):
+        pass
+    return part_of
+
+
+def _improved(
+    ranked: Sequence[str], counts: Mapping[str, np.ndarray], part_of: dict[str, int], sizes: np.ndarray
+) -> bool:
+    """Move items, or let two change places, where the sum of squared sizes falls; whether any did."""
+    if (np.ptp(sizes, axis=1) <= 1).all():
+        return False
+    vectors = np.stack([counts[name] for name in ranked])
+    parts = np.array([part_of[name] for name in ranked])
+    squares = int((sizes**2).sum())
+    for i in range(len(ranked)):
+        # To another part alone (the row of zeros), or in exchange for an item of it.
+        for part in range(sizes.shape[1]):
+            others = np.flatnonzero(parts == part)
+            if part == parts[i]:
+                continue
+            moved = vectors[i] - np.vstack([np.zeros_like(vectors[:1]), vectors[others]])
+            rest = np.delete(sizes, [part, parts[i]], axis=1)
+            left, come = sizes[:, parts[i]] - moved, sizes[:, part] + moved
+            sums = (left**2).sum(1) + (come**2).sum(1) + int((rest**2).sum())
+            best = int(sums.argmin())
+            if sums[best] < squares:
+                sizes[:, parts[i]], sizes[:, part] = left[best], come[best]
+                if best:
+                    parts[others[best - 1]] = part_of[ranked[others[best - 1]]] = parts[i]
+                parts[i] = part_of[ranked[i]] = part
+                return True
+    return False

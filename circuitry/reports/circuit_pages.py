@@ -1,0 +1,61 @@
+"""Every circuit drawn: a folder with a page for each class and domain, and an index. No torch."""
+
+import html
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import quote
+
+from plotly.offline import get_plotlyjs
+
+from circuitry.circuits.graph import AttributionGraph
+from circuitry.reports.figures.circuit_graphs import circuit_drawing
+from circuitry.reports.page import FIGURE_CONFIG
+from circuitry.runs.files import whole_file
+
+INDEX = "index.html"
+
+
+def write_circuit_pages(
+    graphs: Mapping[tuple[str, str], AttributionGraph],
+    folder: Path,
+    *,
+    edges_per_node: int = 3,
+    any_sign: bool = False,
+    max_nodes: int = 300,
+) -> Path:
+    """Draw every circuit on a page of its own, and return the index, a table of classes and domains.
+
+    Graphs are read one at a time, and all pages share one copy of plotly.js in the folder, so that a page has the size
+    of its figure.
+
+    Args:
+        graphs: Graphs by class and domain.
+        folder: Folder of the pages: ``<class>/<domain>.html``.
+        edges_per_node, any_sign: Edges of the circuits; see `AttributionGraph.circuit`.
+        max_nodes: Most nodes that are drawn; see `circuit_drawing`.
+    """
+    for name, domain in graphs:
+        circuit = graphs[name, domain].circuit(edges_per_node, any_sign=any_sign)
+        figure = circuit_drawing(circuit, circuit.source.inner_sites, title=f"{name} in {domain}", max_nodes=max_nodes)
+        page = folder / name / f"{domain}.html"
+        with whole_file(page) as temporary:
+            figure.write_html(temporary, include_plotlyjs="../plotly.min.js", config=FIGURE_CONFIG)
+    with whole_file(folder / "plotly.min.js") as temporary:
+        temporary.write_text(get_plotlyjs(), encoding="utf-8")
+    with whole_file(folder / INDEX) as temporary:
+        temporary.write_text(_index(list(graphs)), encoding="utf-8")
+    return folder / INDEX
+
+
+def _index(keys: list[tuple[str, str]]) -> str:
+    domains = sorted({domain for _, domain in keys})
+    rows = []
+    for name in sorted({name for name, _ in keys}):
+        cells = [
+            f'<a href="{html.escape(quote(f"{name}/{domain}.html"))}">{html.escape(domain)}</a>'
+            if (name, domain) in keys
+            else ""
+            for domain in domains
+        ]
+        rows.append(f"<tr><th>{html.escape(name)}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
+    return f'<!doctype html><meta charset="utf-8"><title>Circuits</title><table>{"".join(rows)}</table>\n'

@@ -1,0 +1,234 @@
+"""Do the intervals and tests of a comparison hold what they promise, on circuits whose likeness is known?
+
+Kept units of classes in domains are simulated with noise and compared by their Jaccard index. It would be refuted by a
+ratio to the ceiling of identical domains outside 0.97 to 1.03, intervals of 95 % that cover less than 93 or more than
+97 %, or tests that find any difference in more than 6 % of draws without one.
+
+    python experiments/simulate_trust.py --results experiments/results/trust
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from circuitry.comparison.bootstrap import draw, dual_bootstrap
+from circuitry.comparison.ceiling import pair_cells, ratio
+from circuitry.comparison.domain_means import domain_spread
+from circuitry.comparison.domain_tests import domain_tests, part_tests
+from circuitry.comparison.models import model_tests
+from circuitry.comparison.significance import LEVEL, mantel
+from circuitry.comparison.simulation import Planted, SimulatedCircuits, simulate
+from circuitry.comparison.statistics import Spread, family_of, mean_spread
+from circuitry.runs.command_line import run_script
+from circuitry.runs.files import whole_file
+
+NOISE = {"low": 0.3, "middle": 0.7, "high": 1.5}
+N_CLASSES = (4, 8, 16, 36, 100)
+OFFSET = 0.5
+"""Standard deviation of the logarithm of a domain's noise, over families of classes or over models."""
+
+FAMILIES = {
+    "classes alone": (1, False),
+    "families of 4, taken for single classes": (4, False),
+    "families of 4, drawn together": (4, True),
+}
+"""Classes that share noise, and whether the tests know."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Settings of the simulation."""
+
+    draws: int = 1000
+    """Simulated studies of every kind."""
+    resamples: int = 400
+    """Draws of each bootstrap."""
+    parts: int = 4
+    """Parts of the images."""
+    results: Path = Path("experiments/results/trust")
+    """Folder for the tables."""
+    seed: int = 0
+    """Seed of all draws."""
+
+
+def main(config: Config) -> None:
+    """Simulate, write and print the tables."""
+    for name, made in (
+        ("ratio", ratios),
+        ("coverage", coverage),
+        ("family_wise_error", family_wise_error),
+        ("mantel", mantel_error),
+    ):
+        table = pd.DataFrame(list(made(config)))
+        with whole_file(config.results / f"{name}.csv") as temporary:
+            table.to_csv(temporary, index=False)
+        print(f"{name}\n{table.round(3).to_string(index=False)}\n")
+
+
+def ratios(config: Config, n_classes: int = 16) -> Iterator[dict[str, object]]:
+    """Yield the mean ratio to the ceiling of identical and unrelated domains at three levels of noise."""
+    planted = Planted(n_parts=config.parts)
+    chance = np.array([planted.chance])
+    for domains, shared in (("identical", 1.0), ("unrelated", 0.0)):
+        for level, noise in NOISE.items():
+            rng = np.random.default_rng(config.seed)
+            found = [
+                ratio(
+                    point(pair_cells(simulate(rng, np.full((n_classes, 1), shared), noise, planted).parts).values),
+                    chance,
+                )
+                for _ in range(config.draws)
+            ]
+            each = np.array(found).mean((1, 2, 3))
+            yield {
+                "domains": domains,
+                "noise": level,
+                "ratio": each.mean(),
+                "error": stats.sem(each),
+                "draws": len(each),
+            }
+
+
+def point(values: np.ndarray) -> np.ndarray:
+    """Return the means over classes and pairs of parts, as one draw."""
+    return np.asarray(np.nanmean(values, (0, -2, -1)))[None]
+
+
+def coverage(config: Config) -> Iterator[dict[str, object]]:
+    """Yield how often intervals hold the truth: of means of parts, of the whole, and of ratios."""
+    planted = Planted(n_parts=config.parts)
+    chance = np.array([planted.chance])
+    for level in ("middle", "high"):
+        noise = NOISE[level]
+        truth = truths(noise, planted, chance, config.seed)
+        for n_classes in N_CLASSES:
+            rng = np.random.default_rng(config.seed + 1)
+            hits: dict[tuple[str, str], list[bool]] = {}
+            for seed in range(config.draws):
+                made = simulate(rng, some_shared(rng, n_classes), noise, planted)
+                for name, spread in estimates(made, chance, config.resamples, seed).items():
+                    least = spread._replace(degrees=np.full_like(spread.degrees, min(n_classes, config.parts) - 1))
+                    for rule, one in (("Satterthwaite", spread), ("min(n1, n2) - 1", least)):
+                        low, high = one.interval()
+                        hits.setdefault((name, rule), []).append(bool(low <= truth[name] <= high))
+            for (name, rule), each in hits.items():
+                row = {"noise": level, "of": name, "n_classes": n_classes, "degrees": rule}
+                yield {**row, "coverage": np.mean(each), "draws": len(each)}
+
+
+def some_shared(rng: np.random.Generator, n_classes: int) -> np.ndarray:
+    """Return the shares of classes, which differ from class to class, for all domains."""
+    return rng.uniform(0.2, 0.9, (n_classes, 1))
+
+
+def estimates(made: SimulatedCircuits, chance: np.ndarray, resamples: int, seed: int) -> dict[str, Spread]:
+    """Return the first domain's mean with the others of parts and of the whole, and the first pair's ratio."""
+    draws = draw(made.parts.classes, made.parts.n_parts, resamples=resamples, seed=seed)
+    of_parts = domain_spread(made.parts, draws)
+    of_pairs = dual_bootstrap(pair_cells(made.parts).values, lambda means: ratio(means, chance), draws)
+    return {
+        "similarity of parts": Spread(*(field[0, 0] for field in of_parts)),
+        "similarity of all images": mean_spread(made.whole[:, 0, 1:].mean(1)),
+        "ratio to the ceiling": Spread(*(field[0, 0] for field in of_pairs)),
+    }
+
+
+def truths(noise: float, planted: Planted, chance: np.ndarray, seed: int) -> dict[str, float]:
+    """Return what `estimates` are of, from very many classes."""
+    rng = np.random.default_rng(seed)
+    many = [simulate(rng, some_shared(rng, 500), noise, planted) for _ in range(40)]
+    between = np.mean([np.nanmean(one.parts.values[:, 0, 1:]) for one in many])
+    cells = np.mean([point(pair_cells(one.parts).values) for one in many], axis=0)
+    return {
+        "similarity of parts": float(between),
+        "similarity of all images": float(np.mean([one.whole[:, 0, 1:].mean() for one in many])),
+        "ratio to the ceiling": float(ratio(cells, chance)[0, 0, 0]),
+    }
+
+
+def family_wise_error(config: Config) -> Iterator[dict[str, object]]:
+    """Yield how often any of the tests between domains finds a difference where there is none."""
+    for n_domains, numbers in ((3, (8, 16, 36, 100)), (6, (16, 36))):
+        planted = Planted(n_domains=n_domains, n_parts=config.parts)
+        for n_classes in numbers:
+            for case, (size, together) in FAMILIES.items():
+                found = [any_found(config, planted, n_classes, size, together, seed) for seed in range(config.draws)]
+                for tested, error in zip(("parts", "all images"), np.mean(found, axis=0), strict=True):
+                    row = {"case": case, "tested": tested, "domains": n_domains, "n_classes": n_classes}
+                    yield {**row, "error": error, "draws": config.draws}
+    yield from errors_over_models(config)
+
+
+def any_found(config: Config, planted: Planted, n_classes: int, size: int, resampled: bool, seed: int) -> list[bool]:
+    """Return whether any test of parts, and of all images, is significant; a family shares the noise of a domain."""
+    rng = np.random.default_rng([config.seed, seed])
+    family = np.arange(n_classes) // size
+    spread = OFFSET if size > 1 else 0.0
+    noise = 0.7 * np.exp(spread * rng.normal(size=(family.max() + 1, planted.n_domains)))[family]
+    made = simulate(rng, some_shared(rng, n_classes), noise, planted)
+    families = {name: str(f) for name, f in zip(made.parts.classes, family, strict=True)} if resampled else {}
+    draws = draw(family_of(made.parts.classes, families), config.parts, resamples=config.resamples, seed=seed)
+    tests = part_tests(made.parts, draws, families), domain_tests(as_values(made), families)
+    return [bool((table["p_holm"] < LEVEL).any()) for table in tests]
+
+
+def as_values(made: SimulatedCircuits) -> pd.DataFrame:
+    """Return the similarities of all images as a table."""
+    names = made.parts.domains
+    rows = [
+        (name, names[a], names[b], None, made.whole[c, a, b])
+        for c, name in enumerate(made.parts.classes)
+        for a, b in combinations(range(len(names)), 2)
+    ]
+    return pd.DataFrame(rows, columns=["class", "domain_a", "domain_b", "site", "value"])
+
+
+def errors_over_models(config: Config, n_classes: int = 36) -> Iterator[dict[str, object]]:
+    """Yield errors where models, not domains, differ in how noisy a domain is: of one model's test, and over models."""
+    for n_domains, n_models in ((3, 8), (6, 12)):
+        planted = Planted(n_domains=n_domains, n_parts=config.parts)
+        within, over = [], []
+        for seed in range(config.draws):
+            rng = np.random.default_rng([config.seed, seed])
+            shared = some_shared(rng, n_classes)
+            models = [
+                simulate(rng, shared, 0.7 * np.exp(OFFSET / 2 * rng.normal(size=(1, n_domains))), planted)
+                for _ in range(n_models)
+            ]
+            draws = draw(models[0].parts.classes, config.parts, resamples=config.resamples, seed=seed)
+            tests = part_tests(models[0].parts, draws)
+            within.append(bool((tests["p_holm"] < LEVEL).any()))
+            means = [[np.delete(m.whole[:, d], d, 1).mean() for d in range(n_domains)] for m in models]
+            found = model_tests(pd.DataFrame(means, columns=list(planted.domains)))
+            over.append(bool((found["p_holm"] < LEVEL).any()))
+        base = {"tested": "parts", "domains": n_domains, "n_classes": n_classes}
+        for case, each in (("models differ, one is tested", within), (f"models differ, over {n_models}", over)):
+            yield {"case": case, **base, "error": np.mean(each), "draws": len(each)}
+
+
+def mantel_error(config: Config) -> Iterator[dict[str, object]]:
+    """Yield how often two unrelated matrices, of which each domain has a level of its own, correlate at p <= 0.05."""
+    for n_domains in (3, 4, 6, 8, 10):
+        rng = np.random.default_rng(config.seed)
+        found, naive = [], []
+        draws = min(config.draws, 200) if n_domains == 8 else config.draws
+        upper = np.triu_indices(n_domains, 1)
+        for seed in range(draws):
+            x, y = (_with_levels(rng, n_domains) for _ in range(2))
+            found.append(mantel(x, y, draws=999, seed=seed)[1] <= LEVEL)
+            naive.append(stats.spearmanr(x[upper], y[upper]).pvalue <= LEVEL)
+        yield {"domains": n_domains, "mantel": np.mean(found), "pairs as independent": np.mean(naive), "draws": draws}
+
+
+def _with_levels(rng: np.random.Generator, n_domains: int) -> np.ndarray:
+    level, noise = rng.normal(size=n_domains), rng.normal(size=(n_domains, n_domains))
+    return np.asarray(level[:, None] + level + (noise + noise.T) / 2)
+
+
+if __name__ == "__main__":
+    run_script(Config, main, __doc__)

@@ -1,0 +1,177 @@
+"""Which measures of similarity tell circuits apart that are known to differ?
+
+Takes the circuits of a finished `compare_circuits.py` (or `extract`), makes cases with a known answer, and judges every
+measure by them, after the benchmark ReSi (arXiv 2408.00531):
+
+- fresh images: two parts of the images of a class in a domain against parts of two classes. Judged by the area under
+  the precision-recall curve (share of equal pairs, as it would be by guessing, stands beside it);
+- another domain: the same, with the two parts in two domains;
+- units permuted: a growing share of a circuit's units changes places within its site, so that it shares a known share
+  with the circuit that it was. Judged by the rate at which more permuted circuits come out as more alike;
+- noise: the scores of all units get noise of a growing size, in standard deviations of the site; an edge of a unit that
+  was not kept before gets one of the scores of its pair of sites. Judged in the same way.
+
+Refuted as a measure: one that is not better than guessing, or violates orders as often as a coin. Depth bias enters as
+minus the distance of two circuits' biases.
+
+    python experiments/validate_measures.py --circuits runs/domainnet/circuits --results experiments/results/measures
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from math import isclose
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import average_precision_score
+
+from circuitry import AttributionGraph, GraphFolder
+from circuitry.circuits.class_pass import ReadingSettings
+from circuitry.circuits.graph_folder import Key
+from circuitry.circuits.similarity import MEASURES, Measure, depth_bias, similarity_matrices
+from circuitry.circuits.site_marks import SiteMarks
+from circuitry.reports.page import write_tables
+from circuitry.runs.command_line import run_script
+from circuitry.runs.errors import InputError
+
+LEVELS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
+"""Shares of permuted units, and sizes of the noise."""
+DEPTH_BIAS = "depth_bias"
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of the validation."""
+
+    circuits: Path = Path("runs/quickstart/circuits")
+    """Folder of graphs with parts."""
+    results: Path = Path("experiments/results/measures")
+    """Folder of the table."""
+    n_circuits: int = 12
+    """Circuits that are permuted and made noisy, spread over classes and domains."""
+    n_negatives: int = 6
+    """Pairs of two classes for each part of a class in a domain."""
+    edges_per_node: int = ReadingSettings.edges_per_node
+    """Edges of the circuits."""
+    seed: int = 0
+    """Seed of permutations, noise and pairs."""
+
+
+def main(config: Config) -> None:
+    """Judge every measure, print and write the table."""
+    graphs = GraphFolder(config.circuits)
+    parts = {key: list(graphs.parts(*key).values())[:2] for key in graphs}
+    parts = {key: both for key, both in parts.items() if len(both) == 2}
+    if len({name for name, _ in parts}) < 2 or len({domain for _, domain in parts}) < 2:
+        raise InputError(f"{config.circuits} needs two classes and two domains with two parts: extract more circuits.")
+    marks = SiteMarks()
+    for both in parts.values():
+        for graph in both:
+            marks.add(graph)
+    judge = Judge(config.edges_per_node, frozenset(marks.left_out()))
+    rng = np.random.default_rng(config.seed)
+    rows = told_apart(judge, parts, config.n_negatives, rng)
+    keys = list(parts)
+    chosen = [graphs[key] for key in keys[:: max(1, len(keys) // config.n_circuits)][: config.n_circuits]]
+    rows += in_order(judge, chosen, "units permuted", permuted_share, rng)
+    rows += in_order(judge, chosen, "noise", with_noise, rng)
+    table = pd.DataFrame(rows, columns=["measure", "case", "statistic", "value", "guessing", "n"])
+    print(table.pivot(index="measure", columns="case", values="value").to_string(float_format=lambda v: f"{v:.3f}"))
+    print(*write_tables({"measures": table}, config.results), sep="\n")
+
+
+class Judge:
+    """Similarity of graphs by every measure, means over the sites that count."""
+
+    def __init__(self, edges_per_node: int, left_out: frozenset[str]) -> None:
+        self.edges_per_node, self.left_out = edges_per_node, left_out
+        self.measures = [Measure(name) for name in MEASURES]
+
+    def __call__(self, graphs: Sequence[AttributionGraph]) -> dict[str, np.ndarray]:
+        """Return the matrix of similarities by measure."""
+        found = {}
+        for measure, by_site in similarity_matrices(graphs, self.measures, self.edges_per_node).items():
+            counted = [matrix for site, matrix in by_site.items() if site not in self.left_out]
+            found[measure.label] = np.mean(counted, axis=0)
+        biases = np.array([depth_bias(graph) for graph in graphs])
+        return found | {DEPTH_BIAS: -np.abs(biases - biases[:, None])}
+
+
+Row = tuple[str, str, str, float, float, int]
+
+
+def told_apart(
+    judge: Judge, parts: dict[Key, list[AttributionGraph]], n_negatives: int, rng: np.random.Generator
+) -> list[Row]:
+    """Return how well each measure tells circuits of one class from those of two, in one domain and across domains."""
+    keys = list(parts)
+    matrices = judge([graph for key in keys for graph in parts[key]])
+    rows = []
+    for case, across in (("fresh images", False), ("another domain", True)):
+        pairs = []
+        for i, (name, domain) in enumerate(keys):
+            others = [j for j, (_, other) in enumerate(keys) if (other != domain) == across]
+            same = [j for j in others if keys[j][0] == name]
+            different = [j for j in others if keys[j][0] != name]
+            drawn = rng.choice(different, min(n_negatives, len(different)), replace=False)
+            pairs += [(2 * i, 2 * j + 1, True) for j in same] + [(2 * i, 2 * j + 1, False) for j in drawn]
+        a, b, truth = (np.array(column) for column in zip(*pairs, strict=True))
+        for measure, matrix in matrices.items():
+            known = ~np.isnan(matrix[a, b])
+            area = average_precision_score(truth[known], matrix[a, b][known])
+            rows.append((measure, case, "area under precision-recall", area, float(truth.mean()), int(known.sum())))
+    return rows
+
+
+def in_order(
+    judge: Judge,
+    graphs: Sequence[AttributionGraph],
+    case: str,
+    changed: Callable[[AttributionGraph, float, np.random.Generator], AttributionGraph],
+    rng: np.random.Generator,
+) -> list[Row]:
+    """Return how often a more changed circuit comes out as more like the first than a less changed one; ties half."""
+    violated: dict[str, list[float]] = {}
+    for graph in graphs:
+        matrices = judge([graph, *(changed(graph, level, rng) for level in LEVELS)])
+        for measure, matrix in matrices.items():
+            known = [pair for pair in pairwise(matrix[0, 1:]) if not np.isnan(pair).any()]
+            steps = [0.5 if isclose(*pair, abs_tol=1e-9) else float(pair[0] < pair[1]) for pair in known]
+            violated.setdefault(measure, []).extend(steps)
+    return [
+        (measure, case, "violated orders", float(np.mean(steps)), 0.5, len(steps))
+        for measure, steps in violated.items()
+    ]
+
+
+def permuted_share(graph: AttributionGraph, share: float, rng: np.random.Generator) -> AttributionGraph:
+    """Return a graph of which a share of the units of each site has changed places at random."""
+    scores, kept = {}, {}
+    for site, values in graph.node_scores.items():
+        places = np.arange(len(values))
+        chosen = rng.permutation(len(values))[: round(share * len(values))]
+        places[chosen] = np.roll(chosen, 1)  # each goes to the place of another
+        scores[site] = values[np.argsort(places)]
+        kept[site] = places[graph.kept_units[site]]
+    return replace(graph, node_scores=scores, kept_units=kept)
+
+
+def with_noise(graph: AttributionGraph, size: float, rng: np.random.Generator) -> AttributionGraph:
+    """Return a graph whose scores have noise, in standard deviations, and that keeps the units that lead then."""
+    scores = {s: v + size * v.std() * rng.normal(size=len(v)) for s, v in graph.node_scores.items()}
+    kept = {s: np.argsort(-np.abs(v), kind="stable")[: len(graph.kept_units[s])] for s, v in scores.items()}
+    place = {s: {unit: i for i, unit in enumerate(units.tolist())} for s, units in graph.kept_units.items()}
+    edges = {}
+    for (up, down), values in graph.edge_scores.items():
+        made = rng.choice(values.ravel(), values.shape)
+        rows, columns = (np.array([place[s].get(u, -1) for u in kept[s].tolist()]) for s in (down, up))
+        there = np.ix_(rows >= 0, columns >= 0)
+        made[there] = values[np.ix_(rows[rows >= 0], columns[columns >= 0])]
+        edges[up, down] = made + size * values.std() * rng.normal(size=values.shape)
+    return replace(graph, node_scores=scores, kept_units=kept, edge_scores=edges)
+
+
+if __name__ == "__main__":
+    run_script(Config, main, __doc__)

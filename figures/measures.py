@@ -1,0 +1,23 @@
+"""Which measures of similarity tell circuits apart that are known to differ? Eight classes of the quickstart.
+
+python figures/measures.py
+"""
+
+from pathlib import Path
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from circuitry.reports.figures.measures import measure_panels
+from circuitry.reports.page import write_figure
+
+RESULTS = Path(__file__).parents[1] / "experiments" / "results" / "measures"
+
+
+def figure(results: Path = RESULTS) -> go.Figure:
+    """Draw the committed table."""
+    return measure_panels(pd.read_csv(results / "measures.csv"))
+
+
+if __name__ == "__main__":
+    print(*write_figure(figure(), Path(__file__).with_suffix("")), sep="\n")

@@ -1,0 +1,101 @@
+"""Units and edges that hold in resamples of parts, against enumeration of all draws and cases worked out on paper."""
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from circuitry import AttributionGraph, InputError
+from circuitry.circuits.consensus import find_consensus
+from circuitry.circuits.nodes import keep_units
+from tests.circuits.test_similarity import chain, random_graph
+
+PAIRS = (("a", "b"), ("b", "c"))
+
+
+def with_edges(seed: int) -> tuple[AttributionGraph, list[AttributionGraph], dict[tuple[str, str], np.ndarray]]:
+    """Three parts of 2, 3 and 4 images, their whole, and the scores of its edges on each part."""
+    rng = np.random.default_rng(seed)
+    base = random_graph(seed)
+    n = np.array([2, 3, 4])
+    noisy = {s: v + rng.normal(size=(3, len(v))) for s, v in base.node_scores.items()}
+    parts = [
+        replace(base, node_scores={s: v[p] for s, v in noisy.items()}, n_images=int(count)) for p, count in enumerate(n)
+    ]
+    scores = {site: n @ values / 9 for site, values in noisy.items()}
+    kept = {site: keep_units(values, 0.4) for site, values in scores.items()}
+    edges = {pair: rng.normal(size=(3, 4, 4)) for pair in PAIRS}
+    whole_edges = {pair: np.tensordot((n / 9) ** 2, values, 1) for pair, values in edges.items()}
+    return replace(base, node_scores=scores, kept_units=kept, edge_scores=whole_edges, n_images=9), parts, edges
+
+
+def test_stability_is_the_share_of_all_draws_by_enumeration() -> None:
+    whole, parts, edges = with_edges(5)
+    circuit = whole.circuit(2)
+    found = find_consensus(circuit, parts, edges)
+    n = [2, 3, 4]
+    held_units: dict[str, list[list[bool]]] = {"a": [], "b": [], "c": []}
+    held_edges: dict[tuple[str, str], list[list[bool]]] = {pair: [] for pair in PAIRS}
+    for draw in itertools.product(range(3), repeat=3):
+        total = sum(n[p] for p in draw)
+        for site, rows in held_units.items():
+            scores = np.sum([n[p] * parts[p].node_scores[site] for p in draw], 0) / total
+            strongest = set(keep_units(scores, 0.4).tolist())
+            units = whole.kept_units[site].tolist()
+            rows.append([u in strongest and scores[u] * whole.node_scores[site][u] > 0 for u in units])
+        for pair, rows in held_edges.items():
+            scores = np.sum([n[p] ** 2 * edges[pair][p] for p in draw], 0) / total**2
+            cut = replace(whole, edge_scores=whole.edge_scores | {pair: scores}).circuit(2).edge_places[pair]
+            there = set(zip(*(place.tolist() for place in cut), strict=True))
+            places = zip(*(place.tolist() for place in circuit.edge_places[pair]), strict=True)
+            rows.append([place in there for place in places])
+    for site, rows in held_units.items():
+        np.testing.assert_allclose(found.units[site], np.mean(rows, 0))
+    for pair, rows in held_edges.items():
+        np.testing.assert_allclose(found.edges[pair], np.mean(rows, 0))
+    assert found.unit_stability == pytest.approx(np.concatenate([*found.units.values()]).mean())
+    assert 0 < found.edge_stability < 1
+
+
+def test_hand_worked_consensus() -> None:
+    # Two parts of equal size; unit 0 has 3 and 1, unit 1 has 1 and 2, unit 2 has -1 and 0: units 0 and 1 are kept.
+    # Draws: part 0 twice (1/4): 3, 1, -1, so 0 and 1; one of each (1/2): 2, 1.5, -.5; part 1 twice: 1, 2, 0. All hold.
+    # With unit 2 at -1.5: part 0 twice keeps 0 and 2, so unit 1 holds in 3/4.
+    whole = replace(
+        chain([0, 1], [0], [[1, 2]]), node_scores={"up": np.array([2, 1.5, -0.75]), "down": np.array([1.0])}
+    )
+    parts = [
+        replace(whole, node_scores={"up": np.array(scores), "down": np.array([1.0])})
+        for scores in ([3, 1, -1.5], [1.0, 2, 0])
+    ]
+    # The edge from unit 0: -1 and 3: its sum is -2, 2 and 6, so it holds in 3/4; that from unit 1 always does.
+    edges = {("up", "down"): np.array([[[-1.0, 4]], [[3, 4]]])}
+    found = find_consensus(whole.circuit(2), parts, edges)
+    assert found.units["up"].tolist() == [1, 0.75]
+    assert dict(zip(found.circuit.edge_places["up", "down"][1].tolist(), found.edges["up", "down"], strict=True)) == {
+        0: 0.75,
+        1: 1,
+    }
+    assert found.unit_stability == pytest.approx(2.75 / 3)
+    assert found.edge_stability == 0.875
+    assert set(found.graph(0.75).edges) == {("up/0", "down/0"), ("up/1", "down/0")}
+    assert set(found.graph(0.9).nodes) == {"up/0", "down/0"}
+    assert found.graph(0.5).nodes["up/1"]["stability"] == 0.75
+    assert not found.graph(0.9).edges
+
+
+def test_equal_parts_hold_always() -> None:
+    whole, _, _ = with_edges(1)
+    edges = {pair: np.stack([scores] * 6) for pair, scores in whole.edge_scores.items()}
+    found = find_consensus(whole.circuit(3), [replace(whole, n_images=2)] * 6, edges)
+    assert found.unit_stability == pytest.approx(1)
+    assert found.edge_stability == pytest.approx(1)
+
+
+def test_one_part_and_no_share_are_refused() -> None:
+    whole, parts, edges = with_edges(0)
+    with pytest.raises(InputError, match="at least two parts of the images, but 1 was given"):
+        find_consensus(whole.circuit(), parts[:1], edges)
+    with pytest.raises(InputError, match=r"lies in \[0, 1\], but 90.0 was given"):
+        find_consensus(whole.circuit(), parts, edges).graph(90.0)

@@ -1,0 +1,46 @@
+"""Same and other class in same and other domain, against means of rows."""
+
+import numpy as np
+import pytest
+
+from circuitry.comparison.class_table import CELLS, EFFECTS, class_by_domain
+from circuitry.comparison.significance import sign_flip_p
+from tests.comparison.similarities import similarities
+
+
+def test_cells_and_effects_are_means_of_rows() -> None:
+    parts = similarities(6, ("u",)).parts
+    table = class_by_domain(parts).set_index("what")
+    assert table.index.tolist() == [*CELLS, *EFFECTS]
+    same, within = parts["class_a"] == parts["class_b"], parts["domain_a"] == parts["domain_b"]
+    chosen = (same & within, same & ~within, ~same & within, ~same & ~within)
+    a, b, c, d = (parts[rows]["value"].mean() for rows in chosen)
+    expected = [a, b, c, d, (a + b - c - d) / 2, (a - b + c - d) / 2, a - b, b - d]
+    assert table["value"].tolist() == pytest.approx(expected)
+    assert (table["low"] < table["value"]).all()
+    assert table["p"].isna().tolist() == [True] * 4 + [False] * 4
+    assert table["p"].to_dict()["class effect across domains"] == 2 / 2**6
+    assert table["n_classes"].tolist() == [6] * 8
+
+
+def test_p_is_that_of_signs_of_classes() -> None:
+    parts = similarities(5, ("u",), seed=2).parts
+    own = parts[parts["class_a"] == parts["class_b"]]
+    within = own["domain_a"] == own["domain_b"]
+    effects = own[within].groupby("class_a")["value"].mean() - own[~within].groupby("class_a")["value"].mean()
+    found = class_by_domain(parts).set_index("what")["p"].to_dict()
+    assert found["domain effect within a class"] == pytest.approx(sign_flip_p(effects.to_numpy()))
+
+
+def test_without_other_classes_there_is_only_the_domain() -> None:
+    parts = similarities(4).parts
+    alone = class_by_domain(parts[parts["class_a"] == parts["class_b"]])
+    assert alone["what"].tolist() == [CELLS[0], CELLS[1], "domain effect within a class"]
+    assert class_by_domain(parts.iloc[:0]).empty
+
+
+def test_families_are_units() -> None:
+    parts = similarities(6, ("u",)).parts
+    found = class_by_domain(parts, {f"c{i:03}": str(i // 2) for i in range(6)}).set_index("what")
+    assert found["p"].to_dict()["class effect"] == 2 / 2**3
+    assert np.isfinite(found["low"]).all()

@@ -1,0 +1,101 @@
+"""Tests between domains against scipy, Holm by hand, and what enumeration can reach."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from circuitry.comparison.domain_tests import THIS_MODEL, ceiling_tests, domain_tests, part_tests
+from tests.comparison.similarities import similarities
+from tests.comparison.test_statistics import table
+
+
+def many_classes(seed: int) -> tuple[dict[tuple[str, str, str], float], dict[str, np.ndarray]]:
+    """Random similarities of three domains in twelve classes, and each domain's mean over the others by class."""
+    rng = np.random.default_rng(seed)
+    ab, ac, bc = rng.random(12), rng.random(12) ** 2, rng.random(12) / 2
+    values: dict[tuple[str, str, str], float] = {}
+    for i in range(12):
+        values |= {(f"c{i:02}", "a", "b"): ab[i], (f"c{i:02}", "a", "c"): ac[i], (f"c{i:02}", "b", "c"): bc[i]}
+    return values, {"a": (ab + ac) / 2, "b": (ab + bc) / 2, "c": (ac + bc) / 2}
+
+
+@pytest.mark.parametrize("seed", [5, 28])
+def test_tests_equal_scipy_with_holm_by_hand(seed: int) -> None:
+    values, scores = many_classes(seed)
+    found = domain_tests(table(values))
+    assert found[["domain_a", "domain_b"]].to_numpy().tolist() == [["a", "b"], ["a", "c"], ["b", "c"]]
+    p = [stats.ttest_rel(scores[x], scores[y]).pvalue for x, y in ("ab", "ac", "bc")]
+    p = [max(value, 2 / 2**12) for value in p]
+    assert found["p"].tolist() == pytest.approx(p)
+    assert found["difference"].tolist() == pytest.approx(
+        [(scores[x] - scores[y]).mean() for x, y in ("ab", "ac", "bc")]
+    )
+    assert found["n_classes"].tolist() == [12, 12, 12]
+    smallest, middle, largest = sorted(p)
+    holm = {smallest: min(1, 3 * smallest)}
+    holm[middle] = max(holm[smallest], min(1, 2 * middle))
+    holm[largest] = max(holm[middle], largest)
+    assert found["p_holm"].tolist() == pytest.approx([holm[value] for value in p])
+    assert set(found["about"]) == {THIS_MODEL}
+
+
+def test_no_p_is_below_what_signs_of_classes_can_give() -> None:
+    alike = {("a", "b"): 0.1, ("a", "c"): 0.2, ("b", "c"): 0.9}
+    values = {(f"c{i}", *pair): value for i in range(5) for pair, value in alike.items()}
+    found = domain_tests(table(values))
+    assert found["p"].tolist() == [2 / 2**5] * 3  # differences do not vary at all
+    assert set(found["note"]) == {"cannot be significant with 5 classes"}
+    more = domain_tests(table({(f"{c}{i}", a, b): v for i in "xy" for (c, a, b), v in values.items()}))
+    assert more["p_holm"].tolist() == [3 * 2 / 2**10] * 3
+    assert set(more["note"]) == {""}
+
+
+def test_parts_are_tested_on_their_means() -> None:
+    made = similarities(8, ("u",))
+    array, draws = made._array, made._draws(made._array)
+    by_class = np.nanmean(array.values[:, :, :, 0], (-2, -1))
+    score = np.array([[np.delete(of[d], d).mean() for d in range(3)] for of in by_class])
+    found = part_tests(array, draws)
+    differences = [score[:, a] - score[:, b] for a, b in ((0, 1), (0, 2), (1, 2))]
+    assert found["difference"].tolist() == pytest.approx([each.mean() for each in differences])
+    assert found["n_classes"].tolist() == [8, 8, 8]
+    # Images of different classes are different: the spread over classes is nearly all.
+    width = (found["high"] - found["low"]).to_numpy()
+    student = np.array([np.ptp(stats.t.interval(0.95, 7, 0, stats.sem(each))) for each in differences])
+    assert (width / student > 0.85).all()
+    assert (width / student < 2).all()
+
+
+def test_two_domains_are_tested_against_their_ceilings() -> None:
+    made = similarities(8, ("u",))
+    array, draws = made._array, made._draws(made._array)
+    found, ratios = ceiling_tests(array, draws, True), made.ratios()
+    expected = (ratios["ceiling_a"] + ratios["ceiling_b"]) / 2 - ratios["similarity"]
+    assert found["difference"].tolist() == pytest.approx(expected.tolist())
+    assert (found["p_holm"] < 0.05).all()
+    distances = replace(made, alike=False).ceiling_tests()
+    assert distances["difference"].tolist() == pytest.approx((-expected).tolist())
+
+
+def test_pairs_without_a_test_stay_untested_and_uncounted() -> None:
+    # a shares one class with b and d and none with e; only b, d and e have enough classes in common.
+    values = {("c0", "a", "b"): 0.2, ("c0", "a", "d"): 0.1, ("c0", "b", "d"): 0.7}
+    values |= {(f"c{i}", "b", "d"): i / 10 for i in range(1, 4)} | {(f"c{i}", "b", "e"): i / 7 for i in range(1, 4)}
+    found = domain_tests(table(values)).set_index(["domain_a", "domain_b"])
+    p, corrected = found["p"].to_dict(), found["p_holm"].to_dict()
+    assert found["n_classes"].to_dict()["a", "e"] == 0
+    assert math.isnan(found["difference"].to_dict()["a", "e"])
+    assert {pair for pair, value in p.items() if not math.isnan(value)} == {("b", "d"), ("b", "e"), ("d", "e")}
+    assert {pair for pair, value in corrected.items() if not math.isnan(value)} == {("b", "d"), ("b", "e"), ("d", "e")}
+    smallest = min(("b", "d"), ("b", "e"), ("d", "e"), key=lambda pair: p[pair])
+    assert corrected[smallest] == pytest.approx(min(1, 3 * p[smallest]))
+
+
+def test_two_domains_alone_cannot_differ() -> None:
+    found = domain_tests(table({("axe", "a", "b"): 0.3, ("fish", "a", "b"): 0.5}))
+    assert found["difference"].tolist() == [0]
+    assert found["p"].isna().all()
+    assert found["note"].tolist() == [""]

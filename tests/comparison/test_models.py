@@ -1,0 +1,28 @@
+"""The trained model as the unit, against scipy."""
+
+import pandas as pd
+import pytest
+from scipy import stats
+
+from circuitry import InputError
+from circuitry.comparison.models import OVER_MODELS, compare_models
+from circuitry.comparison.significance import sign_flip_p
+from tests.comparison.similarities import similarities
+
+
+def test_each_model_is_one_difference() -> None:
+    models = [similarities(5, seed=seed) for seed in range(6)]
+    found = compare_models(models)
+    assert tuple(found) == OVER_MODELS
+    means = pd.DataFrame([one.summary().set_index("domain")["value"] for one in models])
+    each = (means["d0"] - means["d2"]).to_numpy()
+    row = found.query("domain_a == 'd0' and domain_b == 'd2'").iloc[0]
+    assert (row["difference"], row["n_models"], row["about"]) == (pytest.approx(each.mean()), 6, "over 6 models")
+    assert (row["low"], row["high"]) == pytest.approx(stats.t.interval(0.95, 5, each.mean(), stats.sem(each)))
+    assert row["p"] == pytest.approx(sign_flip_p(each))
+    assert set(found["note"]) == {"cannot be significant with 6 models"}  # 3 * 2 / 2^6
+
+
+def test_models_are_of_one_measure() -> None:
+    with pytest.raises(InputError, match="two or more trained models by one measure, but 1 by node_overlap were given"):
+        compare_models([similarities(2)])
