@@ -4,8 +4,8 @@ The metric is measured in ablated runs, over the sizes of the MIB benchmark (Mue
 beside the complement of every circuit and random circuits of its size; see `FaithfulnessCurve`.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -95,27 +95,54 @@ def faithfulness_curve(
         >>> curve.table("selectivity")    # with others=: does the circuit tell the class from other classes?
         >>> curve.areas()    # CPR and CMD
     """
+    sites = choose_sites(graph, settings.sites)
+    circuits = [take_top_units(graph, fraction, settings.ranking, sites) for fraction in settings.fractions]
+    curve = measure_circuits(encoder, images, metric, graph, circuits, settings, others=others, work=work)
+    return replace(curve, fractions=tuple(map(float, settings.fractions)))
+
+
+def measure_circuits(
+    encoder: Encoder,
+    images: Images,
+    metric: Metric,
+    graph: AttributionGraph,
+    circuits: Sequence[Mapping[str, np.ndarray]],
+    settings: AblationSettings = AblationSettings(),
+    *,
+    others: Images | None = None,
+    work: Work = Work(),
+) -> FaithfulnessCurve:
+    """Measure the metric with each of some circuits kept, with all but it, and with random units.
+
+    Args:
+        encoder: As for images, metric, others, work and errors, see `faithfulness_curve`.
+        graph: What has the units: their number by site, class and domain.
+        circuits: Nodes by site, the smallest circuit first; a fraction is the share of all units that a circuit keeps.
+        settings: Of these, baseline, sites, random draws and whether errors are kept.
+    """
     sets = [images] if others is None else [images, others]
     baselines = _baselines_of_sets(as_baseline(settings.baseline), sets)
-    n_units, groups = _sized_circuits(encoder, graph, settings)
-    circuits = [circuit for group in groups.values() for circuit in group]
+    sites = choose_sites(graph, settings.sites)
+    groups = _groups(encoder, graph, circuits, settings)
+    together = [circuit for group in groups.values() for circuit in group]
     found = [
-        ablated_embeddings(encoder, one, circuits, baseline=baseline, work=work)
+        ablated_embeddings(encoder, one, together, baseline=baseline, work=work)
         for one, baseline in zip(sets, baselines, strict=True)
     ]
     values = np.stack([checked_metric(metric, e).double().cpu().numpy() for e in torch.cat(found, 1)])
     ends = np.cumsum([len(group) for group in groups.values()])[:-1]
     measured = dict(zip(groups, np.split(values, ends), strict=True))
     n_images = values.shape[1]
+    n_units = tuple(sum(len(circuit[site]) for site in sites) for circuit in circuits)
     return FaithfulnessCurve(
-        fractions=tuple(map(float, settings.fractions)),
+        fractions=tuple(n / sum(len(graph.node_scores[site]) for site in sites) for n in n_units),
         ranking=settings.ranking,
         n_units=n_units,
         full=measured["full"][0],
         empty=measured["empty"][0],
         kept=measured["kept"],
         complement=measured["complement"],
-        random=measured["random"].reshape(settings.random_draws, len(settings.fractions), n_images),
+        random=measured["random"].reshape(settings.random_draws, len(circuits), n_images),
         own=np.arange(n_images) < found[0].shape[1],
         group=np.zeros(n_images, dtype=np.int64),
         class_name=graph.class_name,
@@ -123,7 +150,7 @@ def faithfulness_curve(
         settings={
             "baseline": baselines[0].name,
             "seed": settings.seed,
-            "sites": choose_sites(graph, settings.sites),
+            "sites": sites,
             "keep_error": settings.keep_error,
         },
     )
@@ -144,26 +171,28 @@ def _baselines_of_sets(baseline: Baseline | Counterfactual, sets: Sequence[Image
     return [baseline.select(slice(end - size, end)) for size, end in zip(sizes, ends, strict=True)]
 
 
-def _sized_circuits(
-    encoder: Encoder, graph: AttributionGraph, settings: AblationSettings
-) -> tuple[tuple[int, ...], dict[str, list[KeptUnits]]]:
-    """Return how many units are kept by fraction, and the circuits by the field of the curve they are measured for.
+def _groups(
+    encoder: Encoder,
+    graph: AttributionGraph,
+    circuits: Sequence[Mapping[str, np.ndarray]],
+    settings: AblationSettings,
+) -> dict[str, list[KeptUnits]]:
+    """Return circuits by the field of the curve they are measured for.
 
-    ``full`` and ``empty`` are one each, ``kept`` and ``complement`` one for each fraction, ``random`` one for each
-    fraction of each draw.
+    ``full`` and ``empty`` are one each, ``kept`` and ``complement`` one for each circuit, ``random`` one for each
+    circuit of each draw.
     """
     sites = choose_sites(graph, settings.sites)
     rng = np.random.default_rng(settings.seed)
     orders = [
         {site: rng.permutation(len(graph.node_scores[site])) for site in sites} for _ in range(settings.random_draws)
     ]
-    kept = [take_top_units(graph, fraction, settings.ranking, sites) for fraction in settings.fractions]
+    kept = [{site: circuit[site] for site in sites} for circuit in circuits]
     random = [{site: order[site][: len(units)] for site, units in c.items()} for order in orders for c in kept]
-    n_units = tuple(sum(len(units) for units in circuit.values()) for circuit in kept)
     if settings.keep_error:
         kept, random = ([add_error_units(encoder, circuit) for circuit in part] for part in (kept, random))
     everything = {site: np.arange(graph.n_units(site)) for site in sites}
-    return n_units, {
+    return {
         "full": [everything],
         "empty": [take_complement(everything, graph)],
         "kept": [*kept],
