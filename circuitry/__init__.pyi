@@ -34,6 +34,7 @@ from .interventions.study import CausalStudy as CausalStudy
 from .models.baselines import Baseline as Baseline
 from .models.baselines import Counterfactual as Counterfactual
 from .models.baselines import mean_baseline as mean_baseline
+from .models.classifier import load_classifier as load_classifier
 from .models.clip import Clip as Clip
 from .models.clip import load_clip as load_clip
 from .models.encoder import Encoder as Encoder

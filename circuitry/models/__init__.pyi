@@ -4,6 +4,8 @@ from .baselines import Counterfactual as Counterfactual
 from .baselines import as_baseline as as_baseline
 from .baselines import mean_baseline as mean_baseline
 from .checkpoints import read_checkpoint as read_checkpoint
+from .classifier import Classifier as Classifier
+from .classifier import load_classifier as load_classifier
 from .clip import Clip as Clip
 from .clip import load_clip as load_clip
 from .encoder import Encoder as Encoder

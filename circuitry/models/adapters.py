@@ -5,8 +5,10 @@ A new architecture is one function here: it yields a `Stage` per site, built fro
 ResNet (`ModifiedResNet`): act1 act2 act3 avgpool, each layerN.i, attnpool (the embedding)
 ViT (`VisionTransformer`): ln_pre, each transformer.resblocks.i, proj (pooled and projected: the embedding)
 timm (`TimmModel`):        trunk stem, every block, head (normalised, pooled, projected: the embedding)
+timm's EfficientNets:      bn1 (the stem), each blocks.i.j, bn2, then pooled and, where there is one, the classifier
 
-In timm's hierarchical trunks a stage's down-sampling belongs to its first block.
+In timm's hierarchical trunks a stage's down-sampling belongs to its first block. An EfficientNet may be the trunk of a
+`TimmModel` or a network by itself, a classifier; MobileNet v1 and v2 and MNASNet are of the same class.
 """
 
 from collections.abc import Iterator
@@ -17,6 +19,7 @@ import timm.models as timm_models
 from open_clip.modified_resnet import ModifiedResNet
 from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
+from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
 from circuitry.models.narrowing import fast_attention_pool, in_order, narrow_attention_pool, narrow_bottleneck
@@ -26,7 +29,8 @@ from circuitry.runs.errors import InputError
 SUPPORTED = (
     "open_clip ModifiedResNet",
     "open_clip VisionTransformer",
-    "open_clip TimmModel with a Swin, Swin v2, ConvNeXt or VisionTransformer trunk",
+    "open_clip TimmModel with a Swin, Swin v2, ConvNeXt, VisionTransformer or EfficientNet trunk",
+    "timm EfficientNet",
 )
 """What can be wrapped, in words."""
 
@@ -39,6 +43,9 @@ def encoder_parts(tower: nn.Module) -> tuple[tuple[Stage, ...], tuple[int, int]]
         stages = _vit_stages(tower)
     elif isinstance(tower, TimmModel):
         stages = _timm_stages(tower)
+    elif isinstance(tower, timm_models.EfficientNet):
+        height, width = resolve_model_data_config(tower)["input_size"][1:]
+        return tuple(_classifier_stages(tower)), (height, width)
     else:
         raise _unsupported(type(tower).__name__)
     size = tower.image_size
@@ -98,6 +105,9 @@ def _timm_stages(tower: TimmModel) -> Iterator[Stage]:
         yield Stage("trunk.patch_embed", trunk.patch_embed, -1)
         yield from _hierarchical("trunk.layers", trunk.layers, unit_dim=-1)
         norm = trunk.norm
+    elif isinstance(trunk, timm_models.EfficientNet):
+        yield from _efficientnet_stages(trunk, "trunk.")
+        norm = nn.Identity()  # that of the last feature map is the site trunk.bn2
     else:
         raise _unsupported(f"TimmModel with a {type(trunk).__name__} trunk")
     yield Stage("head", in_order(norm, trunk.forward_head, tower.head), 1)
@@ -108,3 +118,20 @@ def _hierarchical(path: str, levels: Any, unit_dim: int) -> Iterator[Stage]:
         for j, block in enumerate(level.blocks):
             run = in_order(level.downsample, block) if j == 0 else block
             yield Stage(f"{path}.{i}.blocks.{j}", run, unit_dim)
+
+
+def _efficientnet_stages(trunk: nn.Module, path: str) -> Iterator[Stage]:
+    """Yield the stages up to the last feature map; ``path`` goes before the modules' names."""
+    net: Any = trunk
+    yield Stage(f"{path}bn1", in_order(net.conv_stem, net.bn1), 1)
+    for i, level in enumerate(net.blocks):
+        for j, block in enumerate(level):
+            yield Stage(f"{path}blocks.{i}.{j}", block, 1)
+    yield Stage(f"{path}bn2", in_order(net.conv_head, net.bn2), 1)
+
+
+def _classifier_stages(net: Any) -> Iterator[Stage]:
+    yield from _efficientnet_stages(net, "")
+    yield Stage("global_pool", partial(net.forward_head, pre_logits=True), 1)
+    if not isinstance(net.classifier, nn.Identity):
+        yield Stage("classifier", net.classifier, 1)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from circuitry.data.domains import DomainFolder
 from circuitry.models.baselines import BaselineName
+from circuitry.models.classifier import EFFICIENTNET_LITE0, load_classifier, read_outputs
 from circuitry.models.clip import Clip, load_clip
 from circuitry.models.feature_basis import parse_saes
 from circuitry.models.metrics import MetricName
@@ -25,7 +26,8 @@ class ModelSettings:
     """A model and images; the defaults are those that the quickstart leaves behind."""
 
     model: str = QUICKSTART_MODEL
-    """open_clip model name, a name shipped here (rn-tiny), hf-hub:org/model, or the path of a model-config JSON."""
+    """open_clip model name, a name shipped here (rn-tiny), hf-hub:org/model, the path of a model-config JSON, or
+    efficientnet-lite0: an ImageNet classifier (extra: real), for data with a classes.tsv of its outputs by class."""
     checkpoint: Path | None = QUICKSTART_CHECKPOINT
     """Local checkpoint; the default goes with the default model alone."""
     pretrained: str | None = None
@@ -49,6 +51,9 @@ class ModelSettings:
 
     def clip(self, rank: Rank = ALONE) -> Clip:
         """Load the model, on the device of this process."""
+        if self.model == EFFICIENTNET_LITE0:
+            outputs = read_outputs(self.data / "classes.tsv")
+            return load_classifier(self.model, self.weights_file, classes=outputs, device=rank.device(self.device))
         return load_clip(self.model, self.weights_file, self.pretrained, rank.device(self.device))
 
     def images(self) -> DomainFolder:

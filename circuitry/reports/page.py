@@ -24,6 +24,7 @@ from PIL import Image
 
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
+from circuitry.runs.provenance import command
 
 FIGURE_CONFIG = {
     "responsive": True,
@@ -37,6 +38,17 @@ NEEDS_KALEIDO = "they need kaleido, pip install 'clip-circuitry[static]' (from a
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
+class Finding(NamedTuple):
+    """One sentence of the answer to a report's title, with what it rests on; all of it computed from the tables."""
+
+    claim: str
+    """What was found, with its numbers."""
+    certainty: str
+    """How sure it is: intervals, tests, over what."""
+    refutation: str
+    """What would change it."""
+
+
 class Report:
     """A page that grows block by block and is written as one self-contained HTML file.
 
@@ -45,6 +57,7 @@ class Report:
 
     Example:
         >>> report = Report("Circuits of a small CLIP", "How much circuitry do the domains share?")
+        >>> report.summary([Finding("Quickdraw shares least (0.31).", "95 % interval ...", "More classes ...")])
         >>> report.section("Overlap over depth")
         >>> report.text("The overlap falls with depth.")
         >>> report.figure(overlap_over_depth(depth, sites), "Mean over classes, 95 % bootstrap interval.")
@@ -59,9 +72,14 @@ class Report:
         self._title = title
         self._introduction = introduction
         self._blocks: list[tuple[str, Any]] = []
+        self._findings: list[Finding] = []
         self._provenance: dict[str, str] = {}
         self.plotly_figures: dict[str, go.Figure] = {}
         """The interactive figures by the id of their div, for `write_static`."""
+
+    def summary(self, findings: Sequence[Finding]) -> None:
+        """Answer the title in a few sentences, which stand before everything else."""
+        self._findings = list(findings)
 
     def section(self, heading: str) -> None:
         """Start a section, which the table of contents lists."""
@@ -149,6 +167,7 @@ class Report:
         page = TEMPLATES.get_template("page.html.jinja").render(
             title=self._title,
             introduction=self._introduction,
+            findings=self._findings,
             links=[*links, *([("provenance", "Provenance")] if self._provenance else [])],
             blocks=self._blocks,
             provenance=self._provenance,
@@ -265,6 +284,7 @@ def write_results(
     results: Path | None,
     provenance: Mapping[str, object],
     small: Sequence[str] | None = None,
+    listings: Mapping[str, Sequence[str]] | None = None,
 ) -> Written:
     """Write report, tables and PNG figures into a folder, and what is committed into another; return the paths.
 
@@ -273,10 +293,16 @@ def write_results(
         tables: Tables by name.
         out: Folder for ``report.html``, ``tables`` and ``figures``.
         results: Folder for the small tables and ``provenance.json``, if any.
-        provenance: What made it.
+        provenance: What made it; the script's command is added.
         small: Names of the tables that are small enough to be committed; default: all.
+        listings: What was looked at, by name, e.g. classes and images: kept in ``<name>.txt``, a line each.
     """
+    provenance = {"command": command(), **provenance}
     paths = write_tables(tables, out / "tables")
+    for folder in (out / "tables", *([] if results is None else [results])):
+        for name, items in (listings or {}).items():
+            with whole_file(folder / f"{name}.txt") as temporary:
+                temporary.write_text("".join(f"{item}\n" for item in items), encoding="utf-8")
     if results is not None:
         paths += write_tables({name: tables[name] for name in (tables if small is None else small)}, results)
         with whole_file(results / "provenance.json") as temporary:

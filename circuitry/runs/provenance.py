@@ -1,9 +1,11 @@
-"""What made a number: versions, commit, digests of configurations, weights and files."""
+"""What made a number: command, versions, commit, digests of configurations, weights and files."""
 
 import hashlib
 import json
 import platform
+import shlex
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -30,6 +32,33 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[package] = "not installed"
     return found | {"commit": _commit()}
+
+
+CODE = (":(top)circuitry", ":(top,glob)experiments/*.py", ":(top)pyproject.toml")
+"""What changes a number, in git's words."""
+
+WHERE = ("out", "results")
+"""Options of scripts that say where results go: they change no number."""
+
+
+def command() -> str:
+    """Return the command line of this script, but for where its results go.
+
+    Example:
+        >>> command()    # of: python experiments/transfer.py --seed 3 --out runs/x
+        'experiments/transfer.py --seed 3'
+    """
+    script, *arguments = sys.argv
+    kept: list[str] = []
+    skipped = False
+    for argument in arguments:
+        name = argument.partition("=")[0].removeprefix("--") if argument.startswith("--") else None
+        if name is not None:
+            skipped = name in WHERE
+        if not skipped:
+            kept.append(argument)
+    path = Path(script)
+    return shlex.join(["/".join(path.parts[-2:]), *kept])
 
 
 def digest(value: Any) -> str:
@@ -77,11 +106,21 @@ def _some(items: Sequence[str]) -> str:
 
 
 def _commit() -> str:
-    """Return the commit of the checkout this package runs from, or ``unknown`` (an installed wheel)."""
+    """Return the commit of the checkout this package runs from, or ``unknown`` (an installed wheel).
+
+    ``-dirty`` where code was changed since; results and texts that lie beside it make no difference.
+    """
     here = Path(__file__).resolve().parent
-    try:
-        command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-        done = subprocess.run(command, cwd=here, capture_output=True, text=True, check=False, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
+    commit = _git(here, "rev-parse", "--short=12", "HEAD")
+    if not commit:
         return "unknown"
-    return done.stdout.strip() or "unknown"
+    changed = _git(here, "status", "--porcelain", "--untracked-files=no", "--", *CODE)
+    return f"{commit}-dirty" if changed else commit
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip()

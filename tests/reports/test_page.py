@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -17,7 +18,7 @@ from circuitry.reports.figures.bars import accuracy_bars
 from circuitry.reports.figures.circuit_graphs import circuit_pair
 from circuitry.reports.figures.heatmaps import similarity_heatmap
 from circuitry.reports.figures.lines import overlap_over_depth
-from circuitry.reports.page import Report, StaticImages, Written, write_static
+from circuitry.reports.page import Finding, Report, StaticImages, Written, write_results, write_static
 from circuitry.runs.errors import InputError
 from tests.reports.figures.conftest import SITES
 from tests.reports.figures.test_circuit_graphs import circuits
@@ -344,3 +345,31 @@ def test_other_failures_of_static_images_are_raised(tmp_path: Path, monkeypatch:
     with pytest.raises(RuntimeError, match="the browser crashed"):
         write_static({"a": go.Figure()}, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_answer_stands_before_everything_else(tmp_path: Path) -> None:
+    report = Report("Is it shared?", "An introduction.")
+    report.section("Details")
+    report.summary([Finding("It is <shared>.", "By 0.5 [0.4, 0.6].", "Fewer classes would change it.")])
+    page = outside_scripts(written(report, tmp_path))
+    places = [page.index(text) for text in ("It is &lt;shared&gt;.", "By 0.5", "Fewer classes", "<h2 id=")]
+    assert places == sorted(places)
+    assert "In short" not in written(Report("t"), tmp_path)
+
+
+def test_results_are_written_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["/home/me/experiments/question.py", "--out", "there", "--seed", "3"])
+    tables = {"small": pd.DataFrame({"a": [1]}), "large": pd.DataFrame({"a": [2]})}
+    made_by, looked_at = {"model": "rn-tiny", "weights": Path("x.pt")}, {"images": ["real/axe/1.png", "real/axe/2.png"]}
+    run, committed = tmp_path / "run", tmp_path / "committed"
+    done = write_results(Report("t"), tables, run, committed, made_by, ["small"], looked_at)
+    assert sorted(path.name for path in (run / "tables").iterdir()) == ["images.txt", "large.csv", "small.csv"]
+    assert sorted(path.name for path in committed.iterdir()) == ["images.txt", "provenance.json", "small.csv"]
+    assert (committed / "images.txt").read_text() == "real/axe/1.png\nreal/axe/2.png\n"
+    assert json.loads((committed / "provenance.json").read_text()) == {
+        "command": "experiments/question.py --seed 3",
+        "model": "rn-tiny",
+        "weights": "x.pt",
+    }
+    assert "rn-tiny" in (run / "report.html").read_text(encoding="utf-8")
+    assert f"report: {run / 'report.html'}" in str(done)

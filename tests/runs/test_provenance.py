@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from circuitry.runs import provenance
-from circuitry.runs.provenance import difference, digest, versions, weights_digest
+from circuitry.runs.provenance import command, difference, digest, versions, weights_digest
 
 
 def test_a_digest_does_not_depend_on_the_order_of_keys() -> None:
@@ -86,3 +86,41 @@ def test_the_commit_is_unknown_where_there_is_no_git(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(subprocess, "run", absent)
     assert versions()["commit"] == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        (["--out", "a", "--seed", "3"], "experiments/x.py --seed 3"),
+        (["--out=a", "--classes", "the axe", "lion", "--results", "r"], "experiments/x.py --classes 'the axe' lion"),
+        ([], "experiments/x.py"),
+    ],
+)
+def test_a_command_is_named_without_where_its_results_go(
+    given: list[str], named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["/somewhere/experiments/x.py", *given])
+    assert command() == named
+
+
+def test_a_commit_is_clean_unless_code_was_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def git(*arguments: str) -> None:
+        named = ["-c", "user.name=n", "-c", "user.email=e"]
+        subprocess.run(["git", "-C", tmp_path, *named, *arguments], check=True, capture_output=True)
+
+    files = [
+        tmp_path / name for name in ("circuitry/a.py", "experiments/x.py", "experiments/results/t.csv", "README.md")
+    ]
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("1")
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "first")
+    monkeypatch.setattr(provenance, "__file__", str(files[0]))
+    clean = versions()["commit"]
+    assert len(clean) == 12
+    for changed, dirty in zip(files, (True, True, False, False), strict=True):
+        changed.write_text("2")
+        assert versions()["commit"] == clean + "-dirty" * dirty
+        changed.write_text("1")

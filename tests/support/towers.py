@@ -7,6 +7,7 @@ import open_clip
 import timm
 import torch
 from open_clip.timm_model import TimmModel
+from timm.models._efficientnet_builder import decode_arch_def
 from torch import nn
 
 TEXT = {"context_length": 8, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
@@ -54,6 +55,25 @@ def _timm_vit() -> nn.Module:
     return _timm_tower(trunk, 32, trunk.num_features)
 
 
+def _efficientnet(classes: int) -> nn.Module:
+    """A block of each kind: depthwise separable, inverted residual (with and without a shortcut), squeeze-excite."""
+    net = timm.models.EfficientNet(
+        decode_arch_def([["ds_r1_k3_s1_e1_c8"], ["ir_r2_k3_s2_e3_c12"], ["ir_r1_k5_s2_e3_c16_se0.25"]]),
+        num_classes=classes,
+        num_features=32,
+        stem_size=8,
+        act_layer=nn.ReLU6,
+        pad_type="same",
+    )
+    net.pretrained_cfg = {"input_size": (3, 32, 32)}
+    made: nn.Module = net
+    return made
+
+
+def _clip_efficientnet() -> nn.Module:
+    return _timm_tower(_efficientnet(0), 32, 32)
+
+
 TOWERS: dict[str, Callable[[], nn.Module]] = {
     "resnet": lambda: _clip_tower(RESNET),
     "vit": lambda: _clip_tower(VIT),
@@ -64,6 +84,8 @@ TOWERS: dict[str, Callable[[], nn.Module]] = {
     "swin": _swin,
     "convnext": _convnext,
     "timm-vit": _timm_vit,
+    "efficientnet": lambda: _efficientnet(16),
+    "clip-efficientnet": _clip_efficientnet,
 }
 
 

@@ -1,6 +1,5 @@
 """The report of a comparison of circuits: its sections and sentences against numbers worked out on paper."""
 
-import json
 import re
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from PIL import Image
 from circuitry import Comparison, DomainFolder, compare_domains
 from circuitry.reports.figures.circuit_graphs import circuit_pair
 from circuitry.reports.figures.style import domain_marks
-from circuitry.reports.page import Report, write_results
+from circuitry.reports.page import Report
 from circuitry.reports.sections.circuits import add_accuracy, add_circuit_pair, add_reading_guide, comparison_report
 from tests.circuits.test_across_domains import halves, three_domains
 from tests.circuits.test_graph import small_graph
@@ -125,17 +124,3 @@ def test_a_report_without_accuracies_has_no_section_on_them(tmp_path: Path) -> N
     )
     assert "recognise the classes" not in report.write(tmp_path / "report.html").read_text(encoding="utf-8")
     assert len(report.plotly_figures) == 5
-
-
-def test_results_are_written_together(tmp_path: Path) -> None:
-    tables = {"small": pd.DataFrame({"a": [1]}), "large": pd.DataFrame({"a": [2]})}
-    made_by = {"model": "rn-tiny", "weights": Path("x.pt")}
-    written = write_results(Report("t"), tables, tmp_path / "run", tmp_path / "committed", made_by, ["small"])
-    assert sorted(path.name for path in (tmp_path / "run" / "tables").iterdir()) == ["large.csv", "small.csv"]
-    assert sorted(path.name for path in (tmp_path / "committed").iterdir()) == ["provenance.json", "small.csv"]
-    assert json.loads((tmp_path / "committed" / "provenance.json").read_text()) == {
-        "model": "rn-tiny",
-        "weights": "x.pt",
-    }
-    assert "rn-tiny" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
-    assert f"report: {tmp_path / 'run' / 'report.html'}" in str(written)
