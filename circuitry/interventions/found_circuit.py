@@ -1,5 +1,6 @@
 """What `find_circuit` returns: a circuit with the scores of all units, and the ablated runs that it was judged by."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,7 +46,7 @@ class FoundCircuit:
 
     @property
     def method(self) -> str:
-        """One of `search.METHODS`."""
+        """One of `unit_scores.METHODS`."""
         return str(self.graph.settings["method"])
 
     def table(self) -> pd.DataFrame:
@@ -70,5 +71,5 @@ def check_encoder(encoder: Encoder, graph: AttributionGraph) -> None:
         )
 
 
-def _words(made_with: dict[str, object]) -> str:
+def _words(made_with: Mapping[str, object]) -> str:
     return f"digest {made_with['model_digest']} and feature bases {made_with['basis'] or 'none'}"

@@ -15,9 +15,10 @@ A ranking of units one by one does not find such a set; this searches for it as 
 Gates are 0 or 1 all the time, so that nothing is lost by rounding, and the size is exact.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,11 +26,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm import tqdm
 
+from circuitry.interventions.answers import Answers
 from circuitry.interventions.gates import GatedRuns
 from circuitry.runs.errors import InputError
-
-Answers = Callable[[Tensor], Tensor]
-"""Embeddings [B, D] -> what a mask is to keep of them [B, answers], such as the logits of all classes."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class MaskSettings:
     """Share of the steps over which the size falls."""
     batch_size: int = 24
     """Images per step: half of them of the class, where there are others."""
-    learning_rate: float = 0.2
+    learning_rate: float = 0.3
     """Of the scores, whose unit is that of the logistic noise."""
     noise: float = 1.0
     """Scale of the logistic noise on the scores at the first step; it falls to 0 with the shrinking."""
@@ -55,13 +54,17 @@ class MaskSettings:
     """Trainings from different seeds; the one that loses least is returned."""
     seed: int = 0
     """Seed of noise and minibatches."""
+    autocast: str | None = None
+    """Lower precision of the runs while learning: ``bfloat16`` or ``float16``; masks are checked without it."""
 
     def __post_init__(self) -> None:
         if min(self.steps, self.batch_size, self.restarts, self.patience) < 1 or not 0 < self.shrinking <= 1:
             raise InputError(
-                "Masks need at least one step, image per step, restart and step of patience, and shrink over a share of "
-                f"the steps in (0, 1], but {self} was given."
+                "Masks need at least one step, image per step, restart and step of patience, and shrink over a share "
+                f"of the steps in (0, 1], but {self} was given."
             )
+        if self.autocast not in (None, "bfloat16", "float16"):
+            raise InputError(f"Autocast is to bfloat16 or float16, but {self.autocast!r} was given.")
         if self.learning_rate <= 0 or self.noise < 0 or self.start_weight < 0:
             raise InputError(
                 f"The learning rate of masks is positive, noise and start_weight are 0 or more, but {self} was given."
@@ -169,25 +172,27 @@ class _Learning:
         settings, generator = self.settings, torch.Generator().manual_seed(seed)
         scores = self.first.clone().requires_grad_()
         optimiser = torch.optim.Adam([scores], lr=settings.learning_rate)
-        path, best, since, step = list[Tensor](), float("inf"), 0, 0
+        path, best, since, steps = list[Tensor](), float("inf"), 0, 0
         smoothed: float | None = None
-        kept = self.first >= self.first.min()
-        for step, (share, left) in enumerate(self._schedule(size)):
+        for steps, (share, left) in enumerate(self._schedule(size), 1):
             k = max(1, round(share * len(scores)))
             noise = torch.rand(len(scores), generator=generator).clamp(1e-6, 1 - 1e-6).logit().to(self.device)
             gates = _straight_through(scores + settings.noise * left * noise, k)
             chosen = self._draw(generator)
-            loss = self._lost(self.runs.run(self._by_site(gates), chosen), chosen)
+            with self._precision():
+                embeddings = self.runs.run(self._by_site(gates), chosen)
+            loss = self._lost(embeddings.to(self.target.dtype), chosen)
             optimiser.zero_grad()
-            loss.backward()
+            (scores.grad,) = torch.autograd.grad(loss, [scores])
             optimiser.step()
             bar.update()
-            bar.set_postfix_str(f"{share:.0%} of the units, loses {float(loss):.2f}", refresh=False)
+            now = float(loss.detach())
+            bar.set_postfix_str(f"{share:.0%} of the units, loses {now:.2f}", refresh=False)
             if left > 0:
                 if not path or k <= 0.95 * int(path[-1].sum()):
                     path.append(_largest(scores.detach(), k))
                 continue
-            smoothed = float(loss) if smoothed is None else 0.9 * smoothed + 0.1 * float(loss)
+            smoothed = now if smoothed is None else 0.9 * smoothed + 0.1 * now
             best, since = (smoothed, 0) if smoothed < best else (best, since + 1)
             if since >= settings.patience:
                 break
@@ -199,16 +204,20 @@ class _Learning:
             self._arrays(scores.detach() - scores.detach()[kept].min()),
             tuple(self._arrays(mask) for mask in path),
             lost,
-            step + 1,
+            steps,
             seed,
         )
 
     def measure(self, gates: Tensor) -> float:
         """Return the share of the answers' variance that is lost, over all images."""
         with torch.no_grad():
-            parts = torch.arange(len(self.runs)).split(self.runs.rows)
+            parts = torch.split(torch.arange(len(self.runs)), self.runs.rows)
             sums = [float(self._lost(self.runs.run(self._by_site(gates), some), some)) * len(some) for some in parts]
         return sum(sums) / len(self.runs)
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        name = self.settings.autocast
+        return nullcontext() if name is None else torch.autocast(self.device.type, dtype=getattr(torch, name))
 
     def _schedule(self, size: float) -> Iterator[tuple[float, float]]:
         """Yield the share of the units that is kept at each step, and how much of the shrinking is left."""
@@ -230,11 +239,11 @@ class _Learning:
         return (self.answers(embeddings) - self.target[chosen]).square().sum(1).mean() / self.variance
 
     def _by_site(self, gates: Tensor) -> dict[str, Tensor]:
-        parts = dict(zip(self.runs.sites, gates.split(self.sizes), strict=True))
+        parts = dict(zip(self.runs.sites, torch.split(gates, self.sizes), strict=True))
         return {site: torch.cat([part, torch.from_numpy(self.fixed[site]).to(part)]) for site, part in parts.items()}
 
     def _arrays(self, values: Tensor) -> dict[str, np.ndarray]:
-        parts = values.cpu().split(self.sizes)
+        parts = torch.split(values.cpu(), self.sizes)
         return {site: part.numpy().copy() for site, part in zip(self.runs.sites, parts, strict=True)}
 
 

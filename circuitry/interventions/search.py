@@ -15,80 +15,29 @@ The first four rank units one by one, and keep the same share of every site; the
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float
+from scipy.special import expit
 from torch import Tensor
 
 from circuitry.circuits.graph import AttributionGraph
-from circuitry.circuits.image_path import image_path_effects
-from circuitry.circuits.nodes import NodeEffects, node_effects
-from circuitry.circuits.quadrature import QuadratureRule, left_rule, midpoint_rule
-from circuitry.circuits.settings import DEFAULT_RULE, AttributionSettings
-from circuitry.interventions.circuit_sets import RANKINGS, take_kept_units, take_top_units
+from circuitry.circuits.nodes import NodeEffects
+from circuitry.interventions.answers import default_answers
+from circuitry.interventions.circuit_sets import take_kept_units, take_top_units
 from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.interventions.faithfulness import AblationSettings, measure_circuits
 from circuitry.interventions.found_circuit import FoundCircuit, check_encoder
 from circuitry.interventions.gates import GatedRuns
-from circuitry.interventions.masks import Answers, MaskSettings, learn_masks
-from circuitry.interventions.patching import patch_effects
+from circuitry.interventions.masks import LearnedMask, learn_masks
+from circuitry.interventions.unit_scores import LEARNED, METHODS, SearchSettings, circuit_sites, score_units
 from circuitry.models.baselines import AnyBaseline, Baseline, Counterfactual, as_baseline
-from circuitry.models.batches import ImageBatches, Images, checked_batches, rows_that_fit
-from circuitry.models.encoder import Encoder, checked_sites
-from circuitry.models.metrics import ClassLogit, Metric, metric_name
-from circuitry.models.sites import INPUT
+from circuitry.models.batches import Images, checked_batches
+from circuitry.models.encoder import Encoder
+from circuitry.models.metrics import Metric, metric_name
 from circuitry.runs.errors import InputError
-from circuitry.runs.workers import Work
-
-METHODS = ("site-path", "input-path", "gradient", "patching", "learned")
-"""See the module."""
-LEARNED = "learned"
-
-
-@dataclass(frozen=True, eq=False)
-class SearchSettings:
-    """How a circuit is searched, beyond method and size."""
-
-    sites: Sequence[str] | None = None
-    """Sites of the circuit, in the encoder's order (default: all but `input`)."""
-    rule: QuadratureRule | None = None
-    """Quadrature rule of the paths (default: `DEFAULT_RULE` for sites, two midpoints for the image)."""
-    ranking: str = "absolute"
-    """Which units of a ranking come first; see `circuit_sets.RANKINGS`."""
-    masks: MaskSettings = MaskSettings()
-    """How masks are learned."""
-    answers: Answers | None = None
-    """What learned masks keep of the embeddings (default: `class_answers` of a `class_logit`, of other metrics the
-    metric); for all classes of a domain give `all_answers`."""
-    start: str | FoundCircuit | None = None
-    """What learned masks start from: one of the other methods, or a circuit (default: all units alike)."""
-    keep_error: bool = False
-    """Whether the error units of feature bases stay; see `AblationSettings`."""
-    least: float = 0.05
-    """Smallest size that is tried for a selectivity."""
-    rounds: int = 4
-    """Sizes that are tried for a selectivity."""
-    random_draws: int = 5
-    """Random circuits beside each that was tried."""
-    seed: int = 0
-    """Seed of the random circuits."""
-    work: Work = field(default_factory=Work)
-    """Memory and progress."""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.least < 1 or self.rounds < 1:
-            raise InputError(
-                f"Sizes are searched from a least in (0, 1), one at least, but least={self.least} and "
-                f"rounds={self.rounds} were given."
-            )
-        if isinstance(self.start, str) and self.start not in METHODS[:-1]:
-            raise InputError(f"Masks start from one of {', '.join(METHODS[:-1])}, but {self.start!r} was given.")
-        if self.ranking not in RANKINGS:
-            raise InputError(f"Units are ranked by {' or '.join(RANKINGS)} score, but {self.ranking!r} was given.")
 
 
 def find_circuit(
@@ -135,61 +84,11 @@ def find_circuit(
         raise InputError("A circuit has a size or a selectivity to reach: give one of size= and selectivity=.")
     if selectivity is not None and others is None:
         raise InputError(
-            "Selectivity compares images of the class with others, but there are none: give others=, or a size= instead."
+            "Selectivity compares images of the class with others, but there are none: give others=, or a size="
+            " instead."
         )
     search = _Search(encoder, images, metric, baseline, others, settings)
     return search.of_size(method, size) if size is not None else search.selective(method, selectivity or 0.0)
-
-
-def class_answers(weights: Float[Tensor, "classes d"], label: int) -> Answers:
-    """Return the answers that matter for one class: its lead over the mean of all classes, and all logits.
-
-    Cosine logits less their mean; the lead counts as much as all of them together.
-
-    Example:
-        >>> settings = SearchSettings(answers=class_answers(weights, 3))    # for a metric that is not class_logit
-    """
-    every = all_answers(weights)
-
-    def answers(embedding: Tensor) -> Tensor:
-        logits = every(embedding)
-        return torch.cat([logits[:, label : label + 1], logits / len(weights) ** 0.5], 1)
-
-    return answers
-
-
-def all_answers(weights: Float[Tensor, "classes d"]) -> Answers:
-    """Return the cosine logits of all classes, less their mean: what a whole domain's circuit keeps."""
-    centred = weights - weights.mean(0)
-    return lambda embedding: F.normalize(embedding, dim=-1) @ centred.to(embedding).T
-
-
-def score_units(
-    encoder: Encoder,
-    images: Tensor,
-    metric: Metric,
-    method: str,
-    baseline: AnyBaseline = "zero",
-    settings: SearchSettings = SearchSettings(),
-) -> NodeEffects:
-    """Return the scores of all units, error units too, by one of the methods that rank them one by one."""
-    sites, work = _sites(encoder, settings.sites), settings.work
-    if method == "patching":
-        found = patch_effects(encoder, images, metric, baseline=baseline, sites=sites, work=work)
-        return NodeEffects(found.scores, {}, found.n_images)
-    rules = {"site-path": DEFAULT_RULE, "input-path": midpoint_rule(2), "gradient": left_rule(1)}
-    rule = rules[method] if settings.rule is None or method == "gradient" else settings.rule
-    attribution = AttributionSettings(rule=rule, baseline=baseline, sites=sites, memory_gib=work.memory_gib)
-    batches = ImageBatches(images, encoder, rows_that_fit(encoder, work.memory_gib))
-    effects = node_effects if method == "site-path" else image_path_effects
-    with encoder.frozen(), encoder.fast(), encoder.differentiable():
-        return effects(encoder, batches, metric, attribution, work.progress)
-
-
-def _sites(encoder: Encoder, sites: Sequence[str] | None) -> tuple[str, ...]:
-    if sites is not None and INPUT in sites:
-        raise InputError("The image itself is no node of a circuit and is never ablated: leave out 'input'.")
-    return checked_sites(encoder, sites or [site for site in encoder.sites if site != INPUT])
 
 
 class _Search:
@@ -208,22 +107,24 @@ class _Search:
         self.images = _held(images, "images")
         self.others = None if others is None else _held(others, "images of other classes")
         self.baseline: Baseline | Counterfactual = as_baseline(baseline)
-        self.sites = _sites(encoder, settings.sites)
+        self.sites = circuit_sites(encoder, settings.sites)
         if isinstance(settings.start, FoundCircuit):
             check_encoder(encoder, settings.start.graph)
         self.ablation = AblationSettings(
-            self.baseline, self.sites, settings.ranking, (1.0,), settings.keep_error, settings.random_draws, settings.seed
+            self.baseline,
+            self.sites,
+            settings.ranking,
+            (1.0,),
+            settings.keep_error,
+            settings.random_draws,
+            settings.seed,
         )
 
     def of_size(self, method: str, size: float) -> FoundCircuit:
         graph, *restarts = self._proposer(method)(size)
         curve = self._curve([graph], self.ablation)
-        selectivity = "" if self.others is None else self._table_reason(curve)
-        notes = {
-            "Selectivity is not known, for there are no images of other classes.": self.others is None,
-            f"Selectivity is not known: {selectivity}.": bool(selectivity),
-        }
-        return FoundCircuit(graph, curve, " ".join(note for note, so in notes.items() if so), tuple(restarts))
+        reason = _no_selectivity(curve)
+        return FoundCircuit(graph, curve, f"Selectivity is not known: {reason}." if reason else "", tuple(restarts))
 
     def selective(self, method: str, target: float) -> FoundCircuit:
         """Bisect the sizes, by their ratio, for the smallest that reaches the target."""
@@ -233,7 +134,7 @@ class _Search:
             size = (low * high) ** 0.5
             graphs = propose(size)
             curve = self._curve(graphs[:1], quick)
-            if reason := self._table_reason(curve):
+            if reason := _no_selectivity(curve):
                 raise InputError(
                     f"The selectivity of a circuit is a share of the model's own, but {reason}: it does not tell these "
                     "images from the others; give images that it recognises, or a size= instead."
@@ -243,12 +144,12 @@ class _Search:
         tried.sort(key=lambda one: sum(map(len, one[1][0].kept_units.values())))
         reached = [one for one in tried if one[0] >= target]
         best, graphs = reached[0] if reached else max(tried, key=lambda one: one[0])
-        note = "" if reached else (
+        missed = (
             f"A selectivity of {target:.3g} was not reached at any of the {len(tried)} sizes that were tried; this is "
             f"the circuit with the largest, {best:.3g}: the curve has all of them."
         )
         curve = self._curve([one[1][0] for one in tried], self.ablation)
-        return FoundCircuit(graphs[0], curve, note, tuple(graphs[1:]))
+        return FoundCircuit(graphs[0], curve, "" if reached else missed, tuple(graphs[1:]))
 
     def _proposer(self, method: str) -> Callable[[float], list[AttributionGraph]]:
         """Return what makes the circuit of a size, and of masks those of the other restarts."""
@@ -274,7 +175,7 @@ class _Search:
         first = start.graph.node_scores if isinstance(start, FoundCircuit) else None
         if isinstance(start, str):
             first = self._nodes(self._scores(start).scores)
-        fixed = {site: np.full(len(units), settings.keep_error) for site, units in encoder.error_units.items()}
+        fixed = {site: np.full(len(units), settings.keep_error) for site, units in self._errors().items()}
         answers = settings.answers or default_answers(self.metric)
 
         def learn(size: float) -> list[AttributionGraph]:
@@ -283,18 +184,19 @@ class _Search:
                 masks = learn_masks(
                     runs, answers, own, size, settings.masks, fixed=fixed, start=first, progress=settings.work.progress
                 )
-            found = []
-            for mask in masks:
-                errors = {site: np.zeros(len(units)) for site, units in encoder.error_units.items() if site in self.sites}
-                scores = {site: np.append(-_sigmoid(s), errors.get(site, ())) for site, s in mask.scores.items()}
-                effects = NodeEffects(scores, {}, len(self.images))
-                graph = self._graph(LEARNED, "how surely the mask keeps it, negative", effects)
-                graph.settings.update(lost=mask.lost, steps=mask.steps, seed=mask.seed)
-                kept = {site: np.argsort(-s, kind="stable")[: int((s >= 0).sum())] for site, s in mask.scores.items()}
-                found.append(replace(graph, kept_units=kept))
-            return found
+            return [self._masked(mask) for mask in masks]
 
         return learn
+
+    def _masked(self, mask: LearnedMask) -> AttributionGraph:
+        """Return a mask as a graph, whose scores are the gates that training ended with, negative: they help."""
+        gates = {site: -expit(scores.astype(float)) for site, scores in mask.scores.items()}
+        unlearned = {site: np.zeros(len(units)) for site, units in self._errors().items()}
+        scores = {site: np.append(gate, unlearned.get(site, ())) for site, gate in gates.items()}
+        graph = self._graph(LEARNED, "gate of the mask, negative", NodeEffects(scores, {}, len(self.images)))
+        graph.settings.update(lost=mask.lost, steps=mask.steps, seed=mask.seed)
+        kept = {site: np.flatnonzero(chosen) for site, chosen in mask.path[-1].items()}
+        return replace(graph, kept_units={site: units[np.argsort(gates[site][units])] for site, units in kept.items()})
 
     def _graph(self, method: str, scored_by: str, effects: NodeEffects) -> AttributionGraph:
         nodes = self._nodes(effects.scores)
@@ -335,16 +237,10 @@ class _Search:
             work=self.settings.work,
         )
 
-    def _table_reason(self, curve: FaithfulnessCurve) -> str:
-        """Return why there is no selectivity; empty where there is one."""
-        return str(curve.table("selectivity", resamples=1)["reason"].iloc[0])
 
-
-def default_answers(metric: Metric) -> Answers:
-    """Return what a mask keeps for a metric: of a `class_logit` its `class_answers`, of others the metric itself."""
-    if isinstance(metric, ClassLogit) and len(metric.weights) > 1:
-        return class_answers(metric.weights, metric.label)
-    return lambda embedding: metric(embedding)[:, None]
+def _no_selectivity(curve: FaithfulnessCurve) -> str:
+    """Return why a curve has no selectivity; empty where it has one."""
+    return str(curve.table("selectivity", resamples=1)["reason"].iloc[0])
 
 
 def _held(images: Images, what: str) -> Tensor:
@@ -352,7 +248,3 @@ def _held(images: Images, what: str) -> Tensor:
     if not sum(map(len, batches)):
         raise InputError(f"A circuit is found on {what}, but there were none: give at least one.")
     return torch.cat(batches)
-
-
-def _sigmoid(x: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-x.astype(float)))
