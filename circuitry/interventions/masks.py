@@ -36,7 +36,7 @@ class MaskSettings:
     """How masks are learned."""
 
     steps: int = 300
-    """Steps of gradient descent (Adam) in all."""
+    """Steps of gradient descent in all."""
     shrinking: float = 0.7
     """Share of the steps over which the size falls."""
     batch_size: int = 24
@@ -120,6 +120,10 @@ def learn_masks(
     return sorted(found, key=lambda mask: mask.lost)
 
 
+MOMENTUM, FORGETTING = 0.9, 0.98
+"""What a step keeps of the mean gradient and of its mean square."""
+
+
 class _Learning:
     """What all restarts share."""
 
@@ -171,7 +175,7 @@ class _Learning:
     def train(self, size: float, seed: int, bar: tqdm) -> LearnedMask:  # type: ignore[type-arg]
         settings, generator = self.settings, torch.Generator().manual_seed(seed)
         scores = self.first.clone().requires_grad_()
-        optimiser = torch.optim.Adam([scores], lr=settings.learning_rate)
+        descent = _Descent(settings.learning_rate)
         path, best, since, steps = list[Tensor](), float("inf"), 0, 0
         smoothed: float | None = None
         for steps, (share, left) in enumerate(self._schedule(size), 1):
@@ -182,9 +186,7 @@ class _Learning:
             with self._precision():
                 embeddings = self.runs.run(self._by_site(gates), chosen)
             loss = self._lost(embeddings.to(self.target.dtype), chosen)
-            optimiser.zero_grad()
-            (scores.grad,) = torch.autograd.grad(loss, [scores])
-            optimiser.step()
+            descent.step(scores, torch.autograd.grad(loss, [scores])[0])
             bar.update()
             now = float(loss.detach())
             bar.set_postfix_str(f"{share:.0%} of the units, loses {now:.2f}", refresh=False)
@@ -245,6 +247,27 @@ class _Learning:
     def _arrays(self, values: Tensor) -> dict[str, np.ndarray]:
         parts = torch.split(values.cpu(), self.sizes)
         return {site: part.numpy().copy() for site, part in zip(self.runs.sites, parts, strict=True)}
+
+
+class _Descent:
+    """Gradient descent with momentum, in units of the root mean square of the gradients of all scores together.
+
+    Adam takes that mean score by score, and so moves a unit of hardly any effect as fast as one that carries the
+    answers.
+    """
+
+    def __init__(self, rate: float) -> None:
+        self.rate, self.steps = rate, 0
+        self.mean: Tensor | float = 0.0
+        self.square = 0.0
+
+    def step(self, scores: Tensor, gradient: Tensor) -> None:
+        self.steps += 1
+        self.mean = MOMENTUM * self.mean + (1 - MOMENTUM) * gradient
+        self.square = FORGETTING * self.square + (1 - FORGETTING) * float(gradient.square().mean())
+        size = (self.square / (1 - FORGETTING**self.steps)) ** 0.5
+        with torch.no_grad():
+            scores -= self.rate / (1 - MOMENTUM**self.steps) / max(size, 1e-30) * self.mean
 
 
 def _straight_through(scores: Tensor, k: int) -> Tensor:
