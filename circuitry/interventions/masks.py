@@ -176,9 +176,9 @@ class _Learning:
         settings, generator = self.settings, torch.Generator().manual_seed(seed)
         scores = self.first.clone().requires_grad_()
         descent = _Descent(settings.learning_rate)
-        path, best, since, steps = list[Tensor](), float("inf"), 0, 0
+        path, best, since = list[Tensor](), float("inf"), 0
         smoothed: float | None = None
-        for steps, (share, left) in enumerate(self._schedule(size), 1):
+        for share, left in self._schedule(size):
             k = max(1, round(share * len(scores)))
             noise = torch.rand(len(scores), generator=generator).clamp(1e-6, 1 - 1e-6).logit().to(self.device)
             gates = _straight_through(scores + settings.noise * left * noise, k)
@@ -206,7 +206,7 @@ class _Learning:
             self._arrays(scores.detach() - scores.detach()[kept].min()),
             tuple(self._arrays(mask) for mask in path),
             lost,
-            steps,
+            descent.steps,
             seed,
         )
 

@@ -70,7 +70,9 @@ def test_a_set_of_edges_is_cut_stage_by_stage() -> None:
     assert cut_embeddings(hand_worked(), IMAGE, [whole], work=QUIET)[0, 0].tolist() == [14, 8]
     with pytest.raises(InputError, match=r"but that of first->second is \[2, 2\] and 'first' has 3 units"):
         cut_embeddings(hand_worked(), IMAGE, [{("first", "second"): np.zeros((2, 2), dtype=bool)}], work=QUIET)
-    with pytest.raises(InputError, match="one mask .* for every pair of consecutive sites .* but first->embedding was"):
+    with pytest.raises(
+        InputError, match=r"one mask .* for every pair of consecutive sites .* but first->embedding was"
+    ):
         cut_embeddings(hand_worked(), IMAGE, [{("first", "embedding"): np.zeros((2, 3), dtype=bool)}], work=QUIET)
 
 
@@ -114,15 +116,11 @@ def test_cut_sets_are_brute_force_by_hooks(resnet: nn.Module, mean: bool) -> Non
     sites = ["layer2.0", "layer2.1", "layer3.0"]
     reference = torch.randn(3, 3, 64, 64).double()
     baseline = mean_baseline(encoder, reference) if mean else "zero"
-    ends = {site: baseline.values[site] if not isinstance(baseline, str) else torch.zeros(1).double() for site in sites}
+    none = torch.zeros(1, 1, 1, 1).double()
+    ends = {site: none if isinstance(baseline, str) else baseline.values[site] for site in sites}
     rng, (_, cache) = np.random.default_rng(0), encoder.run_with_cache(images)
     edges = {(up, down): rng.random((cache[down].shape[1], cache[up].shape[1])) < 0.3 for up, down in pairwise(sites)}
-    expected = brute_force(
-        tower,
-        images,
-        edges,
-        {site: end.reshape(1, -1, *end.shape[2:]) if end.dim() > 1 else end for site, end in ends.items()},
-    )
+    expected = brute_force(tower, images, edges, ends)
     found = cut_embeddings(encoder, images, [edges, edges], baseline=baseline, work=QUIET)
     assert torch.allclose(found[0], expected, atol=1e-10)
     assert torch.equal(found[0], found[1])
@@ -153,5 +151,5 @@ def test_a_graph_is_measured_by_its_edges(resnet: nn.Module) -> None:
     np.testing.assert_allclose(curve.full, metric(encoder(torch.cat([images, others]))).numpy(), rtol=1e-5)
     alone = cut_embeddings(encoder, images, [take_edges(circuits[1])], work=QUIET)[0]
     np.testing.assert_allclose(curve.kept[1, :2], metric(alone).numpy(), rtol=1e-5)
-    with pytest.raises(InputError, match="of at least one circuit, all of one graph"):
+    with pytest.raises(InputError, match=r"of at least one circuit, all of one graph"):
         measure_edges(encoder, images, metric, [], work=QUIET)
