@@ -8,7 +8,16 @@ import torch
 from scipy import stats
 from torch import nn
 
-from circuitry import Encoder, InputError, attribute, class_logit, faithfulness_curve, left_rule, patch_effects
+from circuitry import (
+    Encoder,
+    InputError,
+    attribute,
+    class_logit,
+    faithfulness_curve,
+    in_feature_basis,
+    left_rule,
+    patch_effects,
+)
 from circuitry.circuits.image_path import image_path_effects
 from circuitry.circuits.quadrature import QuadratureRule, midpoint_rule
 from circuitry.circuits.settings import AttributionSettings
@@ -20,6 +29,7 @@ from circuitry.interventions.search import find_circuit
 from circuitry.interventions.unit_scores import METHODS, SearchSettings
 from circuitry.models.batches import ImageBatches
 from circuitry.models.stages import Stage
+from tests.models.test_feature_basis import make_sae
 from tests.support.work import QUIET
 
 SHORT = MaskSettings(steps=60, batch_size=8)
@@ -171,3 +181,20 @@ def test_rankings_are_the_exact_ones_where_the_tail_is_linear() -> None:
     for method in METHODS[:-1]:
         found = find_circuit(encoder, images, lambda e: e[:, 0], method=method, size=0.5, settings=settings)
         assert stats.spearmanr(found.graph.node_scores["units"], exact).statistic == pytest.approx(1)
+
+
+@pytest.mark.parametrize("method", ["gradient", "patching", "learned"])
+def test_latents_are_nodes_and_errors_are_told_apart(resnet: nn.Module, method: str) -> None:
+    plain, images = Encoder.from_tower(resnet), torch.randn(4, 3, 64, 64)
+    width = plain(images[:1], stop="layer3.0").shape[1]
+    features = in_feature_basis(plain, {"layer3.0": make_sae(width, dtype=torch.float)})
+    latents = features.error_units["layer3.0"].start
+    metric = class_logit(nn.functional.normalize(torch.randn(4, 16), dim=-1), 1)
+    settings = replace(QUICK, sites=["layer3.0"], keep_error=True, masks=MaskSettings(steps=5))
+    found = find_circuit(features, images, metric, method=method, size=0.5, settings=settings)
+    assert len(found.graph.node_scores["layer3.0"]) == latents
+    assert len(found.graph.error_scores["layer3.0"]) == len(features.error_units["layer3.0"])
+    assert len(found.units["layer3.0"]) == latents // 2
+    assert found.units["layer3.0"].max() < latents
+    with pytest.raises(InputError, match=r"The circuit is of the encoder with digest .* feature bases \{'layer3.0'"):
+        find_circuit(plain, images, metric, size=0.5, settings=replace(settings, start=found))
