@@ -2,74 +2,76 @@
 
 Chooses images of DomainNet, or of any data in its layout (root/<domain>_train.txt, root/<domain>/<class>/<file>), by a
 setting and a test domain, adds a base set of captioned photos, and writes for each mixture the table that open_clip's
-trainer reads, with a JSON that says how it was made; then one table and one figure of what went into all of them.
+trainer reads, with a JSON that says how it was made; then tables and a figure of what went into all of them.
 
---all makes the whole set: natural-only once, and for every test domain (all but the natural one)
+--all makes the whole set, with each base set: natural-only once, and for every test domain (all but the natural one)
 
-- cg-low, cg-high, leave-out, upper-low, upper-high, aligned (not with --captions file);
-- class-interpolation with the fractions 0.25, 0.5, 0.75 (0 is cg-high);
-- domain-interpolation with the first one, two, ... of the other domains in the study's order (none is cg-low, all
-  cg-high; --other-domains makes any other subset);
-- with --imagenet-sketch, for the test domain sketch: cg-high with DomainNet's sketches replaced, extended, and extended
-  with 50, 30, 25, 10, 5, 1 % of the DomainNet sketch classes left.
+- cg-low, cg-high, leave-out, upper-low, upper-high, aligned;
+- class-interpolation of cg-low and of cg-high with the fractions 0.05, 0.1, 0.2, 0.4, 0.6, 0.8;
+- domain-interpolation with nine choices of other domains each for the test domains sketch and clipart;
+- with --imagenet-sketch, for the test domain sketch: natural-only, leave-out and cg-high with ImageNet-Sketch in place
+  of as many images, and cg-high with sketches of 50, 25, 30, 10, 5, 1 % of its sketch classes, and of one.
 
-    python experiments/make_mixtures.py --domainnet DomainNet --test-domain sketch --setting cg-high \\
-        --base imagenet-captions --base-path imagenet_captions.json --base-images ImageNet/train
+With --study captions are the study's to the last character: one random stream through all twelve lists, which must be
+there; the images need not. Otherwise each image's caption depends on its path alone, so that it stays the same whatever
+else is there.
+
+    python experiments/make_mixtures.py --domainnet DomainNet --imagenet-sketch ImageNet-Sketch/sketch --all --study \\
+        --base imagenet-captions=imagenet_captions.json --base-images imagenet-captions=ImageNet/train \\
+        --base-validation imagenet-captions=split.json
     python experiments/make_mixtures.py --domainnet runs/quickstart/toy --held-out fish key --all
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, cached_property
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, ClassVar
+
+import pandas as pd
 
 from circuitry import DomainFolder
-from circuitry.data.captions import sketch_caption
 from circuitry.data.domains import ImageRecord
-from circuitry.data.file_check import MissingFiles, read_text
-from circuitry.data.mixtures.base_sets import caption_table, imagenet_captions, shard_captions, validation_part
+from circuitry.data.file_check import MissingFiles
+from circuitry.data.mixtures.base_sets import named_base_sets
+from circuitry.data.mixtures.captioning import STUDY_SEED, Captioning, CaptionSource, first_of, sketch_captions
 from circuitry.data.mixtures.class_table import class_key, study_held_out
 from circuitry.data.mixtures.files import (
     Captions,
-    generated_captions,
+    check_one_study,
     mixture_summary,
-    name_by_content,
-    read_captions,
+    read_description,
     write_mixture,
 )
-from circuitry.data.mixtures.selection import WHOLE, MixtureSettings, Setting, admitted, mixture, reference_size, shrink
+from circuitry.data.mixtures.selection import MixtureSettings, Setting, admitted, mixture
 from circuitry.data.mixtures.sketch_sets import (
-    CLASS_FRACTIONS,
     SketchSet,
+    SketchVariant,
     imagenet_sketch,
-    keep_classes,
     replace_at_random,
+    sketch_class_mixtures,
 )
-from circuitry.data.mixtures.subsampling import DOMAINNET_ROUND
-from circuitry.data.mixtures.trainer_table import CaptionedImage, NoCaption
+from circuitry.data.mixtures.study_set import MixtureSpec, Part, study_mixtures
+from circuitry.data.mixtures.trainer_table import NoCaption
 from circuitry.data.names import chosen_names
 from circuitry.reports.figures.bars import mixture_bars
 from circuitry.reports.page import write_figure
 from circuitry.runs.command_line import run_script
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
-
-BASIC: tuple[Setting, ...] = ("cg-low", "cg-high", "leave-out", "upper-low", "upper-high", "aligned")
-FRACTIONS = (0.25, 0.5, 0.75)
-Sketches = Literal["replace", "extend"]
-Part = Literal["train", "val"]
+from circuitry.runs.presets import StudySettings
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(StudySettings):
     """Settings of the mixtures."""
+
+    STUDY: ClassVar = {"captions": "stream", "seed": STUDY_SEED, "validation_split": "test"}
 
     domainnet: Path
     """Folder of DomainNet, or of other data in its layout."""
     out: Path = Path("runs/mixtures")
-    """Folder of the tables."""
+    """Folder of the tables; all in it must be of one study."""
     setting: Setting = "cg-high"
     """What takes part."""
     test_domain: str | None = None
@@ -83,246 +85,200 @@ class Config:
     fraction: float | None = None
     """Class interpolation: share of the held-out classes' images that the test domain keeps."""
     other_domains: tuple[str, ...] | None = None
-    """Domain interpolation: domains beside the natural and the test domain."""
+    """Domain or class interpolation: domains beside the natural and the test domain."""
     size: int | None = None
     """Images of a subsampled mixture, without the base (default: as many as cg-low has)."""
     split: str = "train"
     """Which lists to read."""
     validation_split: str | None = None
     """Also write a validation table from these lists, filtered alike but not subsampled."""
-    captions: Literal["file", "generated"] | None = None
-    """From captions.tsv, or sentences round style word and class (default: file, where there is one)."""
+    captions: CaptionSource | Path | None = None
+    """A table of captions, or "file" for captions.tsv beside the lists; the study's random stream through all lists; or
+    drawn for each image by its path (default: file, where there is captions.tsv, else by-image)."""
+    aligned_captions: Path | None = None
+    """Table of the aligned captions, where the others come from a table."""
     imagenet_sketch: Path | None = None
-    """Folder of ImageNet-Sketch, <wnid>/<file>: its classes without a DomainNet partner join the domain sketch."""
-    sketches: Sketches = "replace"
-    """Whether as many DomainNet sketches are dropped."""
-    sketch_classes: float | str | None = None
-    """Share of DomainNet's sketch classes to keep, or the only one."""
-    base: Literal["none", "imagenet-captions", "cc3m", "cc12m"] = "none"
-    """Base set of captioned photos."""
-    base_path: Path | None = None
-    """ImageNet-Captions: its JSON; CC3M, CC12M: table of paths and captions, or (folder of) webdataset shards."""
-    base_images: Path | None = None
-    """Folder that paths of the base set start from (default: that of the table)."""
-    base_validation: float | Path | None = None
-    """Images of the base set for validation: their share, or a file with one name per line."""
+    """Folder of ImageNet-Sketch, <wnid>/<file>."""
+    sketches: SketchVariant | None = None
+    """How ImageNet-Sketch comes in (default: in place of as many images, drawn of all)."""
+    base: tuple[str, ...] = ()
+    """Base sets of captioned photos, NAME=PATH: imagenet-captions and its JSON; cc3m, cc12m or another name and its
+    table of paths and captions, or (folder of) webdataset shards."""
+    base_images: tuple[str, ...] = ()
+    """Folders that paths of base sets start from, NAME=FOLDER (default: that of the table)."""
+    base_validation: tuple[str, ...] = ()
+    """Images of base sets for validation: NAME=SHARE, or NAME=FILE, a JSON split or one name per line."""
     missing_files: MissingFiles = "refuse"
     """What happens to images whose file is missing; unchecked for lists of images that lie elsewhere."""
     no_caption: NoCaption = "refuse"
     """What happens to images without a caption that the trainer reads as text."""
     seed: int = 0
-    """Seed of captions and of the base set's validation images."""
-
-
-class Job(NamedTuple):
-    """One mixture to make."""
-
-    settings: MixtureSettings
-    sketches: Sketches | None = None
-    """What ImageNet-Sketch does; None: it takes no part."""
-    sketch_classes: float | str | None = None
-
-    @property
-    def name(self) -> str:
-        """Return what the mixture is called, without base and digest."""
-        kept = [] if self.sketch_classes is None else [f"sketch-classes-{self.sketch_classes}".replace(" ", "_")]
-        joined = [] if self.sketches is None else [f"imagenet-sketch-{self.sketches}"]
-        return "-".join([self.settings.name, *joined, *kept])
+    """Seed of captions and of the base sets' validation images."""
 
 
 def main(config: Config) -> None:
-    """Make the mixtures, their table and their figure."""
-    images = read_images(config, config.split)
-    classes = images.all_classes
-    asked = config.held_out
-    held_out = chosen_names("held-out class", asked, classes, class_key) if asked else study_held_out(classes)
-    jobs = whole_set(config, images.domains, held_out) if config.all else [one_job(config, held_out)]
-    sketches = imagenet_sketch(config.imagenet_sketch) if config.imagenet_sketch else SketchSet([], {})
-    tables = []
-    for job in jobs:
+    """Make the mixtures, their tables and their figure."""
+    material = Material(config)
+    specs = material.specs()
+    earlier = {path.stem: read_description(path) for path in sorted(config.out.glob("*.tsv"))}
+    check_one_study({**earlier, **{spec.name: material.about(spec) for spec in specs}})
+    made: list[tuple[MixtureSpec, Path, Path | None]] = []
+    for spec in specs:
         try:
-            records = choose(images, job, sketches)
+            records, captions = material.records(spec), material.captions(spec, config.split)
         except InputError as error:
             if not config.all:
                 raise
-            print(f"left out {job.name}: {error}")
+            print(f"left out {spec.name}: {error}")
             continue
-        tables.append(write(config, job, "train", records, sketches, {"domainnet_missing_files": images.missing}))
-        print(f"{tables[-1]}: {len(records):,} images and the base set", flush=True)
-        if config.validation_split or config.base_validation is not None:
-            print(write(config, job, "val", validation_images(config, job), sketches), flush=True)
-    if not tables:
+        table = material.write(spec, "train", records, captions)
+        print(f"{table}: {len(records):,} images and the base set", flush=True)
+        validation = None
+        if config.validation_split or spec.base in material.validated:
+            captions = material.captions(spec, config.validation_split) if config.validation_split else {}
+            validation = material.write(spec, "val", material.validation_records(spec), captions)
+        made.append((spec, table, validation))
+    if not made:
         raise InputError("None of the mixtures can be made of these images; see the reasons above.")
-    summary = mixture_summary(tables, held_out)
-    with whole_file(config.out / "mixtures.csv") as temporary:
-        summary.to_csv(temporary, index=False)
-    print(summary.to_string(index=False))
-    print(config.out / "mixtures.csv", *write_figure(mixture_bars(summary), config.out / "mixtures"), sep="\n")
+    listed = table_of_mixtures(made)
+    print(listed.drop(columns=["table", "validation_table"]).to_string(index=False, na_rep="-"))
+    parts = mixture_summary([table for _, table, _ in made], material.held_out)
+    for name, content in (("mixtures", listed), ("images", parts)):
+        with whole_file(config.out / f"{name}.csv") as temporary:
+            content.to_csv(temporary, index=False)
+        print(config.out / f"{name}.csv")
+    print(*write_figure(mixture_bars(parts), config.out / "mixtures"), sep="\n")
 
 
-def read_images(config: Config, split: str) -> DomainFolder:
-    """Return the images of a split."""
-    return DomainFolder(config.domainnet, split=split, missing_files=config.missing_files)
-
-
-def settings_of(config: Config, test_domain: str, held_out: Sequence[str]) -> "partial[MixtureSettings]":
-    """Return what makes the settings of a mixture from the name of its setting."""
-    return partial(
-        MixtureSettings,
-        test_domain=test_domain,
-        held_out_classes=tuple(held_out),
-        size=config.size,
-        natural_domain=config.natural_domain,
-    )
-
-
-def one_job(config: Config, held_out: Sequence[str]) -> Job:
-    """Return the mixture that the command line describes."""
-    if config.test_domain is None:
-        raise InputError("Name the test domain (--test-domain sketch), or make all mixtures (--all).")
-    of = settings_of(config, config.test_domain, held_out)
-    settings = of(config.setting, fraction=config.fraction, other_domains=config.other_domains)
-    return Job(settings, config.sketches if config.imagenet_sketch else None, config.sketch_classes)
-
-
-def whole_set(config: Config, domains: Sequence[str], held_out: Sequence[str]) -> list[Job]:
-    """Return the study's mixtures for every test domain, or for the one asked for."""
-    order = [name for name in DOMAINNET_ROUND if name in domains] if set(domains) <= set(DOMAINNET_ROUND) else domains
-    tested = [name for name in domains if name != config.natural_domain and config.test_domain in (None, name)]
-    jobs: list[Job] = []
-    for test_domain in tested:
-        of = settings_of(config, test_domain, held_out)
-        others = [name for name in order if name not in (test_domain, config.natural_domain)]
-        basic = BASIC if captions_are_generated(config) else BASIC[:-1]
-        chosen: list[MixtureSettings] = [of(setting) for setting in basic]
-        chosen += [of("class-interpolation", fraction=fraction) for fraction in FRACTIONS]
-        chosen += [of("domain-interpolation", other_domains=tuple(others[:n])) for n in range(1, len(others))]
-        jobs += [Job(settings) for settings in ([of("natural-only"), *chosen] if not jobs else chosen)]
-        if config.imagenet_sketch and test_domain == "sketch":
-            jobs += [Job(of("cg-high"), kind) for kind in get_args(Sketches)]
-            jobs += [Job(of("cg-high"), "extend", share) for share in CLASS_FRACTIONS]
-    return jobs
-
-
-def choose(images: DomainFolder, job: Job, sketches: SketchSet) -> list[ImageRecord]:
-    """Return the training images of a mixture; N is that of DomainNet alone, whatever happens to its sketches."""
-    settings = job.settings
-    if job.sketches is None and job.sketch_classes is None:
-        return mixture(images.records, settings, images.all_classes)
-    part = with_sketches(admitted(images.records, settings), job, sketches)
-    if settings.setting in WHOLE:
-        return part
-    return shrink(part, settings, settings.size or reference_size(images.records, settings), images.all_classes)
-
-
-def with_sketches(part: Sequence[ImageRecord], job: Job, sketches: SketchSet) -> list[ImageRecord]:
-    """Return the admitted images after the sketches of fewer classes, and those of ImageNet-Sketch, came in."""
-    if "sketch" not in {record.domain for record in part}:
-        raise InputError(f"The mixture {job.settings.name} has no domain 'sketch' that could be changed.")
-    kept = list(part) if job.sketch_classes is None else keep_classes(part, job.sketch_classes)
-    if job.sketches == "replace":
-        return replace_at_random(kept, sketches.records)
-    return [*kept, *sketches.records] if job.sketches == "extend" else kept
-
-
-def validation_images(config: Config, job: Job) -> list[ImageRecord]:
-    """Return the validation images of a mixture: filtered alike, never subsampled, without ImageNet-Sketch."""
-    if not config.validation_split:
-        return []
-    return admitted(read_images(config, config.validation_split).records, job.settings)
-
-
-def write(
-    config: Config,
-    job: Job,
-    part: Part,
-    records: Sequence[ImageRecord],
-    sketches: SketchSet,
-    about: Mapping[str, Any] = MappingProxyType({}),
-) -> Path:
-    """Write the training or the validation table of a mixture."""
-    base = [] if config.base == "none" else [config.base]
-    stem = "-".join([*base, job.name, *(["validation"] if part == "val" else [])])
-    table = write_mixture(
-        records,
-        captions_of(config, job, sketches),
-        config.out / f"{stem}.tsv",
-        settings=job.settings,
-        base=base_images(config, part),
-        about={
-            "seed": config.seed,
-            "captions": "generated" if captions_are_generated(config) else "file",
-            "sketches": job.sketches,
-            "sketch_classes": job.sketch_classes,
-            "split": config.split if part == "train" else config.validation_split,
-            "base_validation": None if config.base_validation is None else str(config.base_validation),
-            **about,
-        },
-        # Members of shards are no files; the others were checked when they were listed.
-        missing_files="unchecked" if shards(config) else config.missing_files,
-        no_caption=config.no_caption,
-    )
-    return name_by_content(table)
-
-
-# --- captions and the base set ------------------------------------------------------------------------------
-
-
-def captions_are_generated(config: Config) -> bool:
-    """Return whether captions are sentences round style word and class."""
-    return config.captions == "generated" if config.captions else not (config.domainnet / "captions.tsv").is_file()
-
-
-def captions_of(config: Config, job: Job, sketches: SketchSet) -> Captions:
-    """Return the captions of a mixture's images."""
-    aligned = job.settings.aligned
-    if captions_are_generated(config):
-        generated = generated_captions(config.seed, aligned=aligned)
-    elif aligned:
-        raise InputError(
-            "Aligned captions are generated ones; pass --captions generated, for the mixtures to compare with, too."
+def table_of_mixtures(made: Sequence[tuple[MixtureSpec, Path, Path | None]]) -> pd.DataFrame:
+    """Return one row per mixture: its name, the study's file, what is in it and where its tables are."""
+    rows = []
+    for spec, table, validation in made:
+        described = read_description(table)
+        rows.append(
+            {
+                "mixture": spec.name,
+                "study_file": f"{name}.tsv" if (name := spec.study_name()) else None,
+                "images": described["images"],
+                "of_base": sum(described["base_images"].values()),
+                "table": table.name,
+                "validation_table": validation.name if validation else None,
+            }
         )
-    else:
-        from_file = read_captions(config.domainnet)
-
-        def generated(record: ImageRecord) -> str:
-            return from_file.get(record.relative, "")
-
-    def caption(record: ImageRecord) -> str:
-        if name := sketches.names.get(record.class_name):
-            return sketch_caption(record.relative, name, config.seed, aligned=aligned)
-        return generated(record)
-
-    return caption
+    return pd.DataFrame(rows)
 
 
-def shards(config: Config) -> list[Path]:
-    """Return the webdataset shards that hold the base set, if it comes in any."""
-    path = config.base_path
-    if config.base == "none" or path is None:
-        return []
-    return sorted(path.glob("*.tar")) if path.is_dir() else [path] if path.suffix == ".tar" else []
+class Material:
+    """What the mixtures are made of, read once and when it is needed."""
 
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.images = self._folder(config.split)
+        classes, asked = self.images.all_classes, config.held_out
+        self.held_out = chosen_names("held-out class", asked, classes, class_key) if asked else study_held_out(classes)
+        self.bases = named_base_sets(config.base, config.base_images, config.base_validation)
+        if config.missing_files != "unchecked":
+            for base in self.bases.values():
+                base.check_images()
+        self.captioning = Captioning(config.domainnet, config.captions, config.seed, config.aligned_captions)
+        self.validated = [name for name, base in self.bases.items() if base.validation is not None]
+        self._class_mixtures = cache(self._made_class_mixtures)
 
-def base_images(config: Config, part: Part) -> Iterator[CaptionedImage]:
-    """Return the training or validation images of the base set, as a stream."""
-    if config.base == "none":
-        return iter(())
-    if config.base_path is None:
-        raise InputError(f"--base {config.base} needs --base-path, where its captions are.")
-    if config.base == "imagenet-captions":
-        if config.base_images is None:
-            raise InputError("--base imagenet-captions needs --base-images, the folder <wnid>/<file> of ImageNet.")
-        images = imagenet_captions(config.base_path, config.base_images)
-    elif tars := shards(config):
-        images = shard_captions(tars, config.base)
-    else:
-        images = caption_table(config.base_path, config.base, config.base_images)
-    chosen = config.base_validation
-    if chosen is None:
-        return images if part == "train" else iter(())
-    validation = read_text(chosen).split("\n") if isinstance(chosen, Path) else chosen
-    return validation_part(images, part, validation, config.seed)
+    def _folder(self, split: str) -> DomainFolder:
+        return DomainFolder(self.config.domainnet, split=split, missing_files=self.config.missing_files)
+
+    def specs(self) -> list[MixtureSpec]:
+        """Return the mixtures that the command line asks for."""
+        config = self.config
+        bases: list[str | None] = [*self.bases] or [None]
+        if config.all:
+            return study_mixtures(
+                bases,
+                held_out=self.held_out,
+                domains=self.images.domains,
+                natural_domain=config.natural_domain,
+                test_domains=None if config.test_domain is None else [config.test_domain],
+                sketches=config.imagenet_sketch is not None,
+                size=config.size,
+            )
+        if config.test_domain is None:
+            raise InputError("Name the test domain (--test-domain sketch), or make all mixtures (--all).")
+        settings = MixtureSettings(
+            config.setting,
+            config.test_domain,
+            self.held_out,
+            config.size,
+            config.natural_domain,
+            config.fraction,
+            config.other_domains,
+        )
+        sketches = config.sketches or ("imagenet-sketch" if config.imagenet_sketch else None)
+        return [MixtureSpec(settings, sketches, base) for base in bases]
+
+    # --- images
+
+    @cached_property
+    def sketches(self) -> SketchSet:
+        """Return ImageNet-Sketch."""
+        if self.config.imagenet_sketch is None:
+            raise InputError("Name the folder of ImageNet-Sketch (--imagenet-sketch FOLDER), or give no --sketches.")
+        return imagenet_sketch(self.config.imagenet_sketch)
+
+    def records(self, spec: MixtureSpec) -> list[ImageRecord]:
+        """Return the training images of a mixture, without its base set."""
+        if spec.sketches in (None, "imagenet-sketch"):
+            chosen = mixture(self.images.records, spec.settings, self.images.all_classes)
+            return replace_at_random(chosen, self.sketches.records) if spec.sketches else chosen
+        return self._class_mixtures(spec.settings)[spec.sketches]
+
+    def _made_class_mixtures(self, settings: MixtureSettings) -> dict[SketchVariant, list[ImageRecord]]:
+        chosen = mixture(self.images.records, settings, self.images.all_classes)
+        return sketch_class_mixtures(chosen, self.sketches.records)
+
+    @cached_property
+    def _validation(self) -> Sequence[ImageRecord]:
+        return self._folder(self.config.validation_split).records if self.config.validation_split else ()
+
+    def validation_records(self, spec: MixtureSpec) -> list[ImageRecord]:
+        """Return the validation images of a mixture: filtered alike, never subsampled, without ImageNet-Sketch."""
+        return admitted(self._validation, spec.settings) if self._validation else []
+
+    def captions(self, spec: MixtureSpec, split: str) -> Captions:
+        """Return the captions of a mixture's images."""
+        drawn = self.captioning.of(split, aligned=spec.settings.aligned)
+        return first_of(self._sketch_captions, drawn) if spec.sketches else drawn
+
+    @cached_property
+    def _sketch_captions(self) -> dict[str, str]:
+        return sketch_captions(self.sketches, self.captioning.source, self.config.seed)
+
+    # --- tables
+
+    def about(self, spec: MixtureSpec) -> dict[str, Any]:
+        """Return what the JSON beside a table says of its making, apart from the images."""
+        described = spec.described()
+        captions = {"captions": f"{described['captions']} ({self.captioning.source})"}
+        return {**described, **captions, **self.captioning.described(), "seed": self.config.seed}
+
+    def write(self, spec: MixtureSpec, part: Part, records: Sequence[ImageRecord], captions: Captions) -> Path:
+        """Write the training or the validation table of a mixture."""
+        config, base = self.config, self.bases[spec.base] if spec.base else None
+        return write_mixture(
+            records,
+            captions,
+            config.out / f"{spec.name}{'-validation' if part == 'val' else ''}.tsv",
+            settings=spec.settings,
+            base=base.part(part, config.seed) if base else (),
+            about={
+                **self.about(spec),
+                "split": config.split if part == "train" else config.validation_split,
+                "base_validation": list(config.base_validation) or None,
+                "domainnet_missing_files": self.images.missing if part == "train" else None,
+            },
+            # Members of shards are no files; the others were checked when they were listed.
+            missing_files="unchecked" if base and base.shards else config.missing_files,
+            no_caption=config.no_caption,
+        )
 
 
 if __name__ == "__main__":

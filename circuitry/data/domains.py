@@ -48,8 +48,7 @@ class DomainFolder:
         domains: Domains to keep, in this order (default: all).
         classes: Classes to keep (default: all).
         missing_files: What happens when a list names files that do not exist: "refuse", "skip" (`missing` counts
-            them) or "unchecked", for lists of images that lie elsewhere (a list still needs the folder ``<domain>``,
-            empty, beside it).
+            them) or "unchecked", for lists of images that lie elsewhere.
 
     Warns:
         UserWarning: For files and folders whose names are not UTF-8, which are left out.
@@ -92,7 +91,7 @@ class DomainFolder:
         if not self.root.is_dir():
             why = "is a file" if self.root.exists() else "does not exist"
             raise InputError(f"Expected a folder of domains, but {self.root} {why}.")
-        splits = () if split is None else _splits(self.root)
+        splits = () if split is None else listed_splits(self.root)
         if not splits:
             by_domain, self.all_classes = _from_folders(self.root)
         elif split in splits:
@@ -176,15 +175,26 @@ _Listed = list[tuple[str, str]]  # (path below the root, class name) of each ima
 _UPWARDS = frozenset({".", ".."})
 
 
-def _splits(root: Path) -> tuple[str, ...]:
-    """Return the splits for which some folder ``<domain>`` has a list; both names may hold underscores."""
+def listed_splits(root: Path) -> tuple[str, ...]:
+    """Return the splits of which there are lists ``<domain>_<split>.txt``; both names may hold underscores.
+
+    A domain is known by its folder, or by the first line of its list.
+    """
     folders = {entry.name for entry in os.scandir(root) if entry.is_dir()}
     found = set()
     for path in root.glob("*_*.txt"):
-        domains = [name for name in folders if path.stem.startswith(f"{name}_")]
+        domains = [name for name in (*folders, _first_domain(path)) if name and path.stem.startswith(f"{name}_")]
         if domains:
             found.add(path.stem.removeprefix(f"{max(domains, key=len)}_"))
     return tuple(sorted(found))
+
+
+def _first_domain(path: Path) -> str:
+    if not path.is_file():
+        return ""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        domain, slash, _ = file.readline().partition("/")
+    return domain if slash else ""
 
 
 def _lists(root: Path, split: str) -> dict[str, Path]:

@@ -60,6 +60,16 @@ def unknown_name(kind: str, name: str, available: Iterable[str]) -> InputError:
     return InputError(f"There is no {kind} {name!r} here; {hint}.")
 
 
+def in_a_sentence(class_name: str) -> str:
+    """Return a class name as it stands in captions and prompts: underscores become spaces, hyphens stay.
+
+    Example:
+        >>> in_a_sentence("ice_cream"), in_a_sentence("t-shirt")
+        ('ice cream', 't-shirt')
+    """
+    return " ".join(class_name.replace("_", " ").split())
+
+
 def drawn_by_name(seed: int, name: str) -> bytes:
     """Return 32 random bytes that depend on seed and name alone, not on platform or library version, to rank by."""
     return hashlib.sha256(f"{seed}\0{name}".encode()).digest()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from circuitry.data.domains import DomainFolder
+from circuitry.data.domains import DomainFolder, listed_splits
 from circuitry.runs.errors import InputError
 from tests.conftest import shared
 
@@ -279,3 +279,13 @@ def test_emoji_domains() -> None:
     assert images.counts().shape == (7, 36)
     assert set(images.counts().sum(axis=1)) == {221}
     assert images.label("animal-bug") == 1
+
+
+def test_lists_alone_are_enough_where_nobody_looks_for_files(tmp_path: Path) -> None:
+    (tmp_path / "pencil_art_test.txt").write_text("pencil_art/axe/1.png 0\n")
+    (tmp_path / "read_me.txt").write_text("no list\n")
+    images = DomainFolder(tmp_path, missing_files="unchecked")
+    assert [record.relative for record in images.records] == ["pencil_art/axe/1.png"]
+    assert listed_splits(tmp_path) == ("test",)
+    with pytest.raises(InputError, match="name 1 files that do not exist, such as pencil_art/axe/1"):
+        DomainFolder(tmp_path)

@@ -4,17 +4,21 @@ import json
 import os
 import re
 import tarfile
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from itertools import groupby
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, Literal
 
 from circuitry.data.domains import IMAGE_SUFFIXES
 from circuitry.data.file_check import check_file
+from circuitry.data.mixtures.base_splits import Split, read_split, validation_part
 from circuitry.data.mixtures.trainer_table import CaptionedImage, caption_rows
-from circuitry.data.names import drawn_by_name
 from circuitry.runs.errors import InputError
 
+IMAGENET_CAPTIONS = "imagenet-captions"
+FIRST = 100
+"""Images that `BaseSet.check_images` looks for."""
 CHUNK = 1 << 20
 """Characters of a JSON file that are read at a time."""
 LONGEST_ENTRY = 1 << 26
@@ -23,12 +27,11 @@ _BETWEEN = re.compile(r"[\s,]*")
 
 
 def imagenet_captions(
-    captions: str | os.PathLike[str], root: str | os.PathLike[str], name: str = "imagenet-captions"
+    captions: str | os.PathLike[str], root: str | os.PathLike[str], name: str = IMAGENET_CAPTIONS
 ) -> Iterator[CaptionedImage]:
     """Read ImageNet-Captions: a JSON list of entries with filename, wnid, title, tags and description.
 
-    The caption is the title, the tags and the description joined by "; ", each with single spaces; empty parts are
-    left out. Images are expected at ``root/<wnid>/<filename>``; the class is the WordNet id.
+    The caption is that of `joined_caption`; images are expected at ``root/<wnid>/<filename>``; the class is the wnid.
 
     Args:
         captions: The JSON file.
@@ -47,14 +50,17 @@ def imagenet_captions(
 
 
 def joined_caption(entry: Mapping[str, Any]) -> str:
-    """Return title, tags and description of an entry joined by "; ", white space normalised, empty parts left out.
+    """Return title, tags (with spaces between them) and description joined by "; ", white space normalised.
+
+    Empty parts are left out.
 
     Example:
-        >>> joined_caption({"title": "My  cat", "tags": ["cat", "pet"], "description": ""})
-        'My cat; cat; pet'
+        >>> joined_caption({"title": "My  cat", "tags": ["cat", "pet"], "description": "sleeps"})
+        'My cat; cat pet; sleeps'
     """
     tags = entry.get("tags") or ()
-    parts = (entry.get("title"), *((tags,) if isinstance(tags, str) else tags), entry.get("description"))
+    joined = tags if isinstance(tags, str) else " ".join(str(tag) for tag in tags if tag is not None)
+    parts = (entry.get("title"), joined, entry.get("description"))
     return "; ".join(text for part in parts if part is not None and (text := " ".join(str(part).split())))
 
 
@@ -140,31 +146,109 @@ def _shard_caption(texts: Mapping[str, str]) -> str:
     return str(about.get("caption") or "") if isinstance(about, dict) else ""
 
 
-def validation_part(
-    images: Iterable[CaptionedImage],
-    part: Literal["train", "val"],
-    validation: float | Collection[str],
-    seed: int = 0,
-) -> Iterator[CaptionedImage]:
-    """Pass on the training or the validation images of a base set.
+@dataclass(frozen=True)
+class BaseSet:
+    """Where a base set is, and which of its images validate."""
 
-    Those are named by relative path or file name, or given as a share in 0..1: an image's place is then drawn by seed
-    and relative path alone, so it holds for every subset and machine.
+    name: str
+    path: Path
+    """ImageNet-Captions: its JSON; others: table of paths and captions, or (folder of) webdataset shards."""
+    images: Path | None = None
+    """Folder that paths of images start from (default: that of the table)."""
+    validation: float | Split | None = None
+    """Images for validation: their share, or a split."""
+
+    @property
+    def shards(self) -> list[Path]:
+        """Return the webdataset shards that hold it, if it comes in any."""
+        if self.path.is_dir():
+            return sorted(self.path.glob("*.tar"))
+        return [self.path] if self.path.suffix == ".tar" else []
+
+    def all_images(self) -> Iterator[CaptionedImage]:
+        """Return all of its images, as a stream.
+
+        Raises:
+            InputError: For ImageNet-Captions without the folder of the images; what the readers raise.
+        """
+        if self.name == IMAGENET_CAPTIONS:
+            if self.images is None:
+                raise InputError(
+                    f"{IMAGENET_CAPTIONS} needs the folder <wnid>/<file> of ImageNet "
+                    f"(--base-images {IMAGENET_CAPTIONS}=FOLDER)."
+                )
+            return imagenet_captions(self.path, self.images)
+        if shards := self.shards:
+            return shard_captions(shards, self.name)
+        return caption_table(self.path, self.name, self.images)
+
+    def part(self, part: Literal["train", "val"], seed: int = 0) -> Iterator[CaptionedImage]:
+        """Return its training or validation images, as a stream."""
+        if self.validation is None:
+            return self.all_images() if part == "train" else iter(())
+        return validation_part(self.all_images(), part, self.validation, seed)
+
+    def check_images(self) -> None:
+        """Refuse a folder in which none of the first images is; shards hold theirs.
+
+        Raises:
+            InputError: With the names of some.
+        """
+        first = [] if self.shards else [image.path for image in islice(self.all_images(), FIRST)]
+        if first and not any(map(os.path.isfile, first)):
+            raise InputError(
+                f"None of the first {len(first)} images of {self.name} exists, such as {first[0]}; give the folder "
+                f"that their paths start from (--base-images {self.name}=FOLDER)."
+            )
+
+
+def named_base_sets(
+    paths: Sequence[str], images: Sequence[str] = (), validation: Sequence[str] = ()
+) -> dict[str, BaseSet]:
+    """Return the base sets that texts NAME=VALUE tell of, by name, as command lines give them.
+
+    Args:
+        paths: NAME=PATH.
+        images: NAME=FOLDER.
+        validation: NAME=SHARE, or NAME=FILE with a split.
+
+    Raises:
+        InputError: For a text of another form, and a name without a path.
+
+    Example:
+        >>> named_base_sets(["cc12m=cc12m.tsv"], validation=["cc12m=0.01"])["cc12m"].validation
+        0.01
     """
-    if isinstance(validation, int | float):
-        if not 0 <= validation <= 1:
-            raise InputError(f"The share of validation images must lie in 0..1, but {validation} was given.")
-        below = validation * 2**64
+    by_name, folders, splits = (_named_values(given) for given in (paths, images, validation))
+    for name in [*folders, *splits]:
+        if name not in by_name:
+            raise InputError(f"There is no base set {name!r} to have images or a split; name it (--base {name}=PATH).")
+    return {
+        name: BaseSet(
+            name,
+            Path(path),
+            Path(folders[name]) if name in folders else None,
+            _share_or_split(splits[name]) if name in splits else None,
+        )
+        for name, path in by_name.items()
+    }
 
-        def chosen(relative: str) -> bool:
-            return int.from_bytes(drawn_by_name(seed, relative)[:8]) < below
-    else:
-        names = frozenset(validation)
 
-        def chosen(relative: str) -> bool:
-            return relative in names or relative.rpartition("/")[2] in names
+def _named_values(given: Sequence[str]) -> dict[str, str]:
+    found = {}
+    for text in given:
+        name, _, value = text.partition("=")
+        if not (name and value):
+            raise InputError(f"Base sets are named as NAME=VALUE, such as cc12m=cc12m.tsv, but {text!r} was given.")
+        found[name] = value
+    return found
 
-    return (image for image in images if chosen(image.relative) == (part == "val"))
+
+def _share_or_split(given: str) -> float | Split:
+    try:
+        return float(given)
+    except ValueError:
+        return read_split(given)
 
 
 def _json_list(path: Path) -> Iterator[Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from circuitry.data.captions import image_caption
+from circuitry.data.captions import caption, image_rng
 from circuitry.data.domains import ImageRecord, check_records
 from circuitry.data.file_check import MissingFiles, check_file
 from circuitry.data.mixtures.class_table import class_key
@@ -20,36 +20,44 @@ from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
 from circuitry.runs.provenance import versions
 
-FORMAT = "circuitry mixture 1"
+FORMAT = "circuitry mixture 2"
 
 Captions = Mapping[str, str] | Callable[[ImageRecord], str]
 """The captions of images: {path below the root: caption}, as `read_captions` reads it, or a function."""
 
+OF_ONE_STUDY = ("caption_source", "caption_seed", "caption_file", "held_out")
+"""What the mixtures of a study have in common, so that models trained on them can be compared."""
 
-def read_captions(root: str | os.PathLike[str]) -> dict[str, str]:
-    """Read ``root/captions.tsv`` (columns ``filepath``, ``title``) as {path below the root: caption}.
+
+def read_captions(place: str | os.PathLike[str]) -> dict[str, str]:
+    """Read a table of captions, or ``captions.tsv`` in a folder, as {path below the root: caption}.
 
     Raises:
-        InputError: For no such file, and for other columns.
+        InputError: For no such file, and for other columns than ``filepath`` and ``title``.
     """
-    return dict(caption_rows(Path(root) / "captions.tsv"))
+    path = Path(place)
+    return dict(caption_rows(path if path.is_file() else path / "captions.tsv"))
 
 
 def generated_captions(seed: int = 0, *, aligned: bool = False) -> Callable[[ImageRecord], str]:
-    """Return captions by `image_caption`: sentences round a style word (``aligned``: a shared one) and the class name.
+    """Return captions drawn image by image: sentences round a style word (``aligned``: a shared one) and the class.
 
     Example:
         >>> write_mixture(records, generated_captions(seed=0, aligned=settings.aligned), "runs/train.tsv")
     """
-    return lambda record: image_caption(record.relative, record.class_name, record.domain, seed, aligned=aligned)
+
+    def of_image(record: ImageRecord) -> str:
+        return caption(record.class_name, record.domain, image_rng(record.relative, seed), aligned=aligned)
+
+    return of_image
 
 
 def with_captions(records: Iterable[ImageRecord], captions: Captions) -> Iterator[CaptionedImage]:
     """Join images and captions; a caption that a mapping lacks is empty."""
-    caption = captions if callable(captions) else lambda record: captions.get(record.relative, "")
+    of_image = captions if callable(captions) else lambda record: captions.get(record.relative, "")
     for record in records:
         path = str(record.path.absolute())
-        yield CaptionedImage(path, record.relative, record.domain, record.class_name, caption(record))
+        yield CaptionedImage(path, record.relative, record.domain, record.class_name, of_image(record))
 
 
 def write_mixture(
@@ -65,9 +73,10 @@ def write_mixture(
 ) -> Path:
     """Write the table open_clip's trainer reads, ``filepath<TAB>title``, and beside it ``.json``: how it was made.
 
-    The JSON holds the settings, the number of images per domain and class, of the base set and of those left out,
-    ``about``, the versions of the packages, and a digest of the content: relative paths and captions in their order, so
-    the same on every machine.
+    The JSON holds the settings, once as they are and once as `MixtureSettings.described` tells them, ``about`` (which
+    may say otherwise), the number of images per domain and class, of the base set and of those left out, the versions
+    of the packages, and a digest of the content: relative paths and captions in their order, so the same on every
+    machine.
 
     Args:
         records: Images of a mixture, from `mixture` or `admitted`.
@@ -75,7 +84,7 @@ def write_mixture(
         path: Where the table is written.
         settings: What chose the records.
         base: Images of a base set, a stream from `base_sets`; they come first.
-        about: More to be said in the JSON, such as the seed.
+        about: More to be said in the JSON, such as where captions come from, and `MixtureSpec.described`.
         missing_files: What happens to images without a file, see `write_table`.
         no_caption: What happens to images without a caption, see `write_table`.
 
@@ -96,13 +105,17 @@ def write_mixture(
     for (domain, class_name), n in table.counts.items():
         counts.setdefault(domain, {})[class_name] = n
     ours = {record.domain for record in records}
+    based = {domain: sum(by_class.values()) for domain, by_class in counts.items() if domain not in ours}
     made = {
         "format": FORMAT,
         "digest": table.digest,
         "images": table.images,
         "settings": asdict(settings) if settings else None,
+        **(settings.described() if settings else {}),
+        "sketches": None,
+        "base": "+".join(based) or None,
         **(about or {}),
-        "base": {domain: sum(by_class.values()) for domain, by_class in counts.items() if domain not in ours},
+        "base_images": based,
         "left_out": {"missing_files": table.missing_files, "no_caption": table.no_caption},
         "counts": counts,
         "versions": versions(),
@@ -110,16 +123,6 @@ def write_mixture(
     with whole_file(table.path.with_suffix(".json")) as temporary:
         temporary.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
     return table.path
-
-
-def name_by_content(table: Path) -> Path:
-    """Rename a table and its JSON from ``<name>`` to ``<name>-<first eight digits of the digest>``; return the path."""
-    digest = read_description(table)["digest"][:8]
-    named = table.with_name(f"{table.stem}-{digest}.tsv")
-    # The JSON first: where there is a table, there is what describes it.
-    os.replace(table.with_suffix(".json"), named.with_suffix(".json"))
-    os.replace(table, named)
-    return named
 
 
 def read_description(table: str | os.PathLike[str]) -> dict[str, Any]:
@@ -133,6 +136,25 @@ def read_description(table: str | os.PathLike[str]) -> dict[str, Any]:
     if not isinstance(described, dict) or described.get("format") != FORMAT:
         raise InputError(f"{path} does not describe a mixture (format {FORMAT!r}); make it with write_mixture.")
     return described
+
+
+def check_one_study(described: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse descriptions of mixtures, by name, that differ in what `OF_ONE_STUDY` lists, where they say it.
+
+    Raises:
+        InputError: With the first two that differ, and in what.
+    """
+    first: dict[str, str] = {}
+    for name, about in described.items():
+        for key in OF_ONE_STUDY:
+            if key not in about:
+                continue
+            other = first.setdefault(key, name)
+            if described[other][key] != about[key]:
+                raise InputError(
+                    f"Mixtures of one study must be made alike, but {other} has {key} {described[other][key]!r} and "
+                    f"{name} {about[key]!r}; use the same for all, or another folder for these (--out)."
+                )
 
 
 def mixture_summary(tables: Sequence[str | os.PathLike[str]], held_out: Sequence[str]) -> pd.DataFrame:
@@ -151,6 +173,8 @@ def mixture_summary(tables: Sequence[str | os.PathLike[str]], held_out: Sequence
         for domain, by_class in described["counts"].items():
             images = sum(by_class.values())
             held = sum(n for class_name, n in by_class.items() if class_key(class_name) in keys)
-            parts = {"base": images} if domain in described["base"] else {"seen": images - held, "held-out": held}
+            parts = (
+                {"base": images} if domain in described["base_images"] else {"seen": images - held, "held-out": held}
+            )
             rows += [(Path(table).stem, domain, part, n) for part, n in parts.items()]
     return pd.DataFrame(rows, columns=["mixture", "domain", "part", "images"])

@@ -24,7 +24,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Literal
+from typing import Any, Literal
 
 from circuitry.data.domains import ImageRecord, check_records
 from circuitry.data.file_check import check_word
@@ -123,13 +123,34 @@ class MixtureSettings:
         if self.fraction is not None:
             parts.append(f"{self.fraction:g}")
         if self.other_domains is not None:
-            parts.append("+".join(self.other_domains) or "none")
+            none = "low" if self.setting == "class-interpolation" else "none"
+            parts.append("+".join(self.other_domains) or none)
         return "-".join([*parts, self.test_domain])
 
     @property
     def aligned(self) -> bool:
         """Return whether captions go without style words."""
         return self.setting == "aligned"
+
+    def has_domain(self, domain: str) -> bool:
+        """Return whether images of a domain take part, be it without the held-out classes."""
+        if domain == self.natural_domain:
+            return True
+        if domain == self.test_domain:
+            return self.setting not in ("natural-only", "leave-out")
+        low = self.setting in ("natural-only", "cg-low", "upper-low")
+        return not low and (self.other_domains is None or domain in self.other_domains)
+
+    def described(self) -> dict[str, Any]:
+        """Return what tells mixtures apart, in the words of their JSON; natural-only has no test domain."""
+        return {
+            "setting": self.setting,
+            "test_domain": None if self.setting == "natural-only" else self.test_domain,
+            "fraction": self.fraction,
+            "other_domains": None if self.other_domains is None else list(self.other_domains),
+            "held_out": list(self.held_out_classes),
+            "captions": "aligned" if self.aligned else "standard",
+        }
 
 
 def mixture(
@@ -232,22 +253,8 @@ def _taking_part(counts: Counter[Combination], settings: MixtureSettings) -> Cou
 
 
 def _takes_part(domain: str, class_name: str, settings: MixtureSettings) -> bool:
-    natural = domain == settings.natural_domain
-    test = domain == settings.test_domain
-    seen = class_name not in settings.held_out_classes
-    other = not (natural or test) and (settings.other_domains is None or domain in settings.other_domains)
-    match settings.setting:
-        case "natural-only":
-            return natural
-        case "cg-low":
-            return natural or (test and seen)
-        case "cg-high" | "aligned" | "domain-interpolation":
-            return natural or (test and seen) or other
-        case "leave-out":
-            return not test
-        case "upper-low":
-            return natural or test
-        case "upper-high":
-            return True
-        case "class-interpolation":
-            return natural or (test and (seen or settings.fraction != 0)) or other
+    if not settings.has_domain(domain):
+        return False
+    if domain != settings.test_domain or class_name not in settings.held_out_classes:
+        return True
+    return settings.setting in ("upper-low", "upper-high") or bool(settings.fraction)

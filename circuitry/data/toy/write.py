@@ -7,6 +7,7 @@ every image of every style.
 
 import multiprocessing
 import os
+import random
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, wait
@@ -42,7 +43,7 @@ CLASSES: tuple[str, ...] = tuple(sorted(shapes()))
 
 DRAWINGS_VERSION = 1
 """Raise it when the same seed gives another drawing: folders of old drawings are then refused."""
-FORMAT = "circuitry toy 2"
+FORMAT = "circuitry toy 3"
 SMALLEST = 16
 """Pixels; below it no drawing can be told from another."""
 SEEDS_PER_STYLE = 1_000_000
@@ -222,6 +223,6 @@ def _captions(settings: DrawingSettings) -> str:
     numbers = range(settings.n_train + settings.n_test)
     for style, class_name, number in product(settings.styles, settings.classes, numbers):
         path, seed = _image(settings, style, class_name, number)
-        rng = np.random.default_rng([seed, zlib.crc32(class_name.encode()), zlib.crc32(b"caption")])
+        rng = random.Random(f"caption of {class_name} {seed}")
         lines.append(f"{path}\t{caption(class_name, style, rng)}\n")
     return "".join(lines)

@@ -142,7 +142,7 @@ def mixture_bars(
         InputError: for a part of another name.
 
     Example:
-        >>> mixture_bars(pd.read_csv("runs/mixtures/mixtures.csv"))
+        >>> mixture_bars(pd.read_csv("runs/mixtures/images.csv"))
     """
     check_table(summary, "mixtures", ("mixture", "domain", "part", "images"), key=("mixture", "domain", "part"))
     _check_parts(summary, "mixtures", (*PARTS, BASE))

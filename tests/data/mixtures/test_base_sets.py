@@ -1,4 +1,4 @@
-"""Base sets: ImageNet-Captions, tables, webdataset shards, and their validation parts."""
+"""Base sets: ImageNet-Captions, tables, webdataset shards, and how command lines name them."""
 
 import io
 import json
@@ -13,12 +13,14 @@ from hypothesis import strategies as st
 
 from circuitry.data.mixtures import base_sets
 from circuitry.data.mixtures.base_sets import (
+    BaseSet,
     caption_table,
     imagenet_captions,
     joined_caption,
+    named_base_sets,
     shard_captions,
-    validation_part,
 )
+from circuitry.data.mixtures.base_splits import Split
 from circuitry.data.mixtures.trainer_table import CaptionedImage
 from circuitry.runs.errors import InputError
 
@@ -52,7 +54,7 @@ def test_captions_by_hand(tmp_path: Path) -> None:
         "n01/n01_1.JPEG",
         "imagenet-captions",
         "n01",
-        "My fish; tench; big one; x",
+        "My fish; tench big one; x",
     )
     assert [image.caption for image in images[1:]] == ['a "quoted", [bracketed] \\ text', "lake", ""]
     assert [image.class_name for image in images] == ["n01", "n02", "n02", "n02"]
@@ -188,30 +190,34 @@ def test_bad_shards(tmp_path: Path) -> None:
         list(shard_captions([tmp_path / "json.tar"], "cc3m"))
 
 
-# --- validation images -----------------------------------------------------------------------------------------------
-
-IMAGES = [CaptionedImage(f"/d/{i}.jpg", f"n{i % 3}/{i}.jpg", "base", f"n{i % 3}", "x") for i in range(2000)]
+# --- named on a command line -----------------------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=20)
-@given(share=st.floats(0, 1), more=st.floats(0, 1), seed=st.integers(0, 9))
-def test_parts_are_disjoint_complete_and_nested(share: float, more: float, seed: int) -> None:
-    train, val = (list(validation_part(IMAGES, part, share, seed)) for part in ("train", "val"))
-    assert len(train) + len(val) == len(IMAGES)
-    assert not set(train) & set(val)
-    assert abs(len(val) - share * len(IMAGES)) < 120  # five standard deviations
-    assert set(val) <= set(validation_part(IMAGES[::-1], "val", max(share, more), seed))
+def test_base_sets_by_name(tmp_path: Path) -> None:
+    (tmp_path / "val.txt").write_text("1.jpg")
+    bases = named_base_sets(
+        ["cc3m=a=b.tsv", "cc12m=shards"], ["cc3m=/images"], ["cc3m=0.5", f"cc12m={tmp_path / 'val.txt'}"]
+    )
+    assert bases == {
+        "cc3m": BaseSet("cc3m", Path("a=b.tsv"), Path("/images"), 0.5),
+        "cc12m": BaseSet("cc12m", Path("shards"), None, Split(None, frozenset(["1.jpg"]))),
+    }
+    with pytest.raises(InputError, match=r"Base sets are named as NAME=VALUE, such as cc12m=.*, but 'cc3m' was given"):
+        named_base_sets(["cc3m"])
+    with pytest.raises(
+        InputError, match=r"There is no base set 'cc3m' to have images or a split; name it \(--base cc3"
+    ):
+        named_base_sets(["cc12m=x"], [], ["cc3m=0.5"])
 
 
-def test_a_part_depends_on_the_image_alone() -> None:
-    val = [image.relative for image in validation_part(IMAGES, "val", 0.002)]
-    assert val == ["n1/661.jpg", "n1/787.jpg", "n2/1766.jpg"]  # must never change
-    assert val[:2] == [image.relative for image in validation_part(IMAGES[600:900], "val", 0.002)]
-
-
-def test_validation_images_by_name() -> None:
-    val = list(validation_part(IMAGES, "val", ["n1/1.jpg", "5.jpg", "n0/2.jpg", ""]))
-    assert [image.relative for image in val] == ["n1/1.jpg", "n2/5.jpg"]
-    assert len(list(validation_part(IMAGES, "train", {"n1/1.jpg"}))) == 1999
-    with pytest.raises(InputError, match=r"The share of validation images must lie in 0\.\.1, but 2\.0 was given"):
-        validation_part(IMAGES, "val", 2.0)
+def test_a_folder_without_the_images_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "captions.json").write_text(json.dumps(ENTRIES))
+    base = BaseSet("imagenet-captions", tmp_path / "captions.json", tmp_path / "val")
+    expected = r"None of the first 4 images of imagenet-captions exists, such as .*/val/n01/n01_1\.JPEG; give the fold"
+    with pytest.raises(InputError, match=expected):
+        base.check_images()
+    (tmp_path / "val/n02").mkdir(parents=True)
+    (tmp_path / "val/n02/n02_9.JPEG").touch()
+    base.check_images()
+    with pytest.raises(InputError, match=r"needs the folder <wnid>/<file> of ImageNet \(--base-images imagenet-capt"):
+        BaseSet("imagenet-captions", tmp_path / "captions.json").all_images()

@@ -1,19 +1,28 @@
-"""ImageNet-Sketch beside DomainNet's sketches, and sketches of fewer classes."""
+"""ImageNet-Sketch in a finished mixture, and sketches of fewer classes."""
 
+import json
 import os
+import random
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from circuitry.data.domains import ImageRecord
 from circuitry.data.mixtures.class_table import imagenet_partners
-from circuitry.data.mixtures.sketch_sets import CLASS_FRACTIONS, imagenet_sketch, keep_classes, replace_at_random
+from circuitry.data.mixtures.sketch_sets import (
+    CLASS_SHARES,
+    LEFT_OUT,
+    STUDY_NAMES,
+    imagenet_sketch,
+    replace_at_random,
+    sketch_class_mixtures,
+)
 from circuitry.runs.errors import InputError
+from tests.conftest import shared
 from tests.data.mixtures.test_selection import records
 
 TRAIN = records({(domain, f"class {i:02d}"): 3 for domain in ("real", "sketch") for i in range(40)})
+OTHERS = records({("sketch", f"n{i:02d}"): 2 for i in range(60)})
 
 
 @pytest.fixture(scope="module")
@@ -28,18 +37,30 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_only_classes_without_a_partner(root: Path) -> None:
+def test_only_classes_without_a_partner_come_in(root: Path) -> None:
     sketches = imagenet_sketch(root)
     partnered = {i for own in imagenet_partners().values() for i in own}
     assert 403 in partnered  # aircraft carrier
-    chosen = [i for i in (0, 25, 105, 403, 404) if i not in partnered]
-    expected = [f"n{i:08d}/sketch_{k}.JPEG" for i in chosen for k in (1, 2)]
-    assert [record.relative for record in sketches.records] == expected
+    kept = [i for i in (0, 25, 105, 403, 404) if i not in partnered]
+    assert [record.relative for record in sketches.records] == [
+        f"n{i:08d}/sketch_{k}.JPEG" for i in kept for k in (1, 2)
+    ]
+    assert [record.relative for record in sketches.images] == [
+        f"n{i:08d}/sketch_{k}.JPEG" for i in (0, 25, 105, 403, 404) for k in (1, 2)
+    ]
     assert sketches.records[0] == ImageRecord(
         root.resolve() / "n00000025/sketch_1.JPEG", "n00000025/sketch_1.JPEG", "sketch", "n00000025"
     )
-    assert len(sketches.names) == 550
-    assert sketches.names["n00000025"] == "fire salamander"
+    assert (len(sketches.kept), len(sketches.names)) == (514, 1000)
+    assert "n00000150" not in sketches.kept  # sea lion
+    assert (sketches.names["n00000025"], sketches.names["n00000744"]) == ("fire salamander", "projectile")
+
+
+def test_classes_and_names_are_the_lent_ones() -> None:
+    lent = json.loads(shared("facts/study_texts.json").read_text())
+    assert {str(i) for i in LEFT_OUT} == lent["imagenet_sketch_left_out_beyond_partners"].keys()
+    names = lent["imagenet_names_that_differ_from_open_clip_3"]
+    assert {str(i): name for i, name in STUDY_NAMES.items()} == {i: study for i, (study, _) in names.items()}
 
 
 def test_names_that_are_not_utf8_are_left_out(root: Path) -> None:
@@ -58,55 +79,59 @@ def test_folders_that_are_not_imagenet_sketch(root: Path, tmp_path: Path) -> Non
         imagenet_sketch(tmp_path)
 
 
-def test_replacing_drops_as_many_at_random() -> None:
-    others = records({("sketch", "n01"): 50})
-    mixed = replace_at_random(TRAIN, others)
-    assert len(mixed) == len(TRAIN)
-    assert mixed[-50:] == others
-    kept = mixed[:-50]
-    assert kept == [record for record in TRAIN if record in set(kept)]  # in their order
-    assert sum(record.domain == "real" for record in kept) == 120
-    dropped = {record.relative for record in TRAIN} - {record.relative for record in kept}
-    assert 20 < len({name.split("/")[1] for name in dropped}) <= 40  # spread over the classes
-    assert sorted(dropped)[:3] == [
-        "sketch/class 00/1.png",
-        "sketch/class 01/0.png",
-        "sketch/class 01/2.png",
-    ]  # for ever
-    assert replace_at_random(TRAIN[::-1], others)[-51] in kept
-    assert replace_at_random(TRAIN, others, seed=1) != mixed
+# --- replacement -----------------------------------------------------------------------------------------------------
+
+
+def test_as_many_of_all_images_go() -> None:
+    mixed = replace_at_random(TRAIN, OTHERS)
+    gone = {TRAIN[i].relative for i in random.Random(42).sample(range(len(TRAIN)), len(OTHERS))}
+    assert mixed == [*(record for record in TRAIN if record.relative not in gone), *OTHERS]
+    assert {record.domain for record in TRAIN if record.relative in gone} == {"real", "sketch"}
+    assert replace_at_random(TRAIN, OTHERS, seed=1) != mixed
     with pytest.raises(
-        InputError, match="121 images are to replace as many of domain 'sketch', but it has only 120; ext"
+        InputError, match="241 images are to make room for those of ImageNet-Sketch, but there are only 240"
     ):
-        replace_at_random(TRAIN, records({("sketch", "n01"): 121}))
+        replace_at_random(TRAIN, records({("sketch", "n01"): 241}))
 
 
-@given(share=st.sampled_from(CLASS_FRACTIONS), larger=st.sampled_from((*CLASS_FRACTIONS, 1.0)))
-def test_classes_are_nested(share: float, larger: float) -> None:
-    kept, more = (
-        {record.class_name for record in keep_classes(TRAIN, fraction) if record.domain == "sketch"}
-        for fraction in sorted((share, larger))
-    )
-    assert kept <= more
+def test_nested_classes_and_one_stream_by_hand() -> None:
+    """The draws written out: half, quarter of it, the rest of 30 % from the half, then ever fewer of the quarter."""
+    rng = random.Random(42)
+    names = [f"class {i:02d}" for i in range(40)]
+    half = rng.sample(names, 20)
+    quarter = rng.sample(half, 10)
+    third = quarter + rng.sample([name for name in names if name in half and name not in quarter], 2)
+    tenth = rng.sample(quarter, 4)
+    twentieth = rng.sample(tenth, 2)
+    hundredth = rng.sample(twentieth, 1)
+    one = rng.sample(hundredth, 1)
+    real = [record for record in TRAIN if record.domain == "real"]
+    made = sketch_class_mixtures(TRAIN, OTHERS)
+    kept = (half, quarter, third, tenth, twentieth, hundredth, one)
+    assert list(made) == list(CLASS_SHARES)
+    for classes, (variant, found) in zip(kept, made.items(), strict=True):
+        sketches = [r for name in classes for r in TRAIN if r.domain == "sketch" and r.class_name == name]
+        gone = set(rng.sample(range(len(real)), len(OTHERS) + len(sketches) - 120))
+        assert found == [*(r for i, r in enumerate(real) if i not in gone), *sketches, *OTHERS], variant
+        assert len(found) == len(TRAIN)
 
 
-def test_numbers_of_classes() -> None:
-    numbers = [
-        len({record.class_name for record in keep_classes(TRAIN, share) if record.domain == "sketch"})
-        for share in CLASS_FRACTIONS
-    ]
-    assert numbers == [20, 12, 10, 4, 2, 1]
-    hundred = records({("sketch", f"{i:03d}"): 1 for i in range(100)})
-    assert len(keep_classes(hundred, 0.07)) == 7  # 0.07 * 100 is 7.000000000000001 in floating point
+def test_numbers_of_classes_at_the_studys_size() -> None:
+    train = records({("sketch", f"{i:03d}"): 1 for i in range(330)} | {("real", "axe"): 600})
+    others = records({("sketch", "n01"): 400})
+    made = sketch_class_mixtures(train, others)
+    numbers = [len({r.class_name for r in found if r.domain == "sketch"}) - 1 for found in made.values()]
+    assert numbers == [165, 82, 99, 33, 16, 3, 1]
 
 
-def test_one_class() -> None:
-    kept = keep_classes(TRAIN, "Class_07")
-    assert [record for record in kept if record.domain == "real"] == [r for r in TRAIN if r.domain == "real"]
-    assert {record.class_name for record in kept if record.domain == "sketch"} == {"class 07"}
-    with pytest.raises(InputError, match="There is no class 'dog' here; available: class 00"):
-        keep_classes(TRAIN, "dog")
-    with pytest.raises(InputError, match=r"The share of classes to keep must lie above 0 and up to 1, but 0\.0"):
-        keep_classes(TRAIN, 0.0)
+def test_what_keeps_no_size_is_refused() -> None:
     with pytest.raises(InputError, match="There are no images of domain 'ink' whose classes could be reduced"):
-        keep_classes(TRAIN, 0.5, domain="ink")
+        sketch_class_mixtures(TRAIN, OTHERS, domain="ink")
+    with pytest.raises(
+        InputError, match=r"2 images are to stand for 60 sketches that go in imagenet-sketch-.*, and the"
+    ):
+        sketch_class_mixtures(TRAIN, OTHERS[:2])
+    with pytest.raises(
+        InputError, match="540 images are to make room for those of ImageNet-Sketch, but there are only 120"
+    ):
+        sketch_class_mixtures(TRAIN, OTHERS * 5)
