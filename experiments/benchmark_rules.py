@@ -1,33 +1,36 @@
-"""Which quadrature rule is worth its cost? The error of node and edge scores by rule, on a trained model.
+"""Which quadrature rule is worth its cost? The error of node and edge scores by rule and site, on a trained model.
 
-The scores of a few circuits by each rule are set against those of the midpoint rule with many points: the relative
-error (norm of the difference over norm, per site or pair of sites, then the mean), the share of kept units that agree,
-and the operations that the rule takes relative to the study's left rule with ten points. Edges are scored between the
-units that the reference keeps, so that their error is that of the rule alone. A default is refuted by a rule that is
-cheaper and no worse.
+The scores of a few circuits by each rule are set against those of the midpoint rule with many points: relative error at
+each site, and of the edges between two (see `circuitry.circuits.rule_choice`); the share of kept units that agree; and
+the counted operations that the rule takes beside the study's left rule with ten points. The image, which is no node,
+and sites where the integral does not converge, such as the embedding, stand apart and are in no mean. Intervals are
+over circuits, by Student's t of the mean over sites. A rule is chosen as `extract` would choose it, on fewer points and
+images, and its promise is set against what the many points say of it on the circuits here. A promise is refuted where
+the measured error is larger than the promised one beyond the interval.
 
     python experiments/benchmark_rules.py      # the model and images of the quickstart
-    python experiments/benchmark_rules.py --checkpoint runs/emoji-clip/clip/checkpoints/epoch_18.pt --data EmojiDomains
+    python experiments/benchmark_rules.py --model efficientnet-lite0 --data RealStyles --domains photo --circuits 3 \\
+        --n-images 1
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from torch import Tensor
+from scipy.stats import t as student
 
-from circuitry import Clip, DomainFolder, class_logit, load_clip
+from circuitry import AttributionSettings, Clip, DomainFolder
 from circuitry.circuits.cost import count_operations
-from circuitry.circuits.edges import edge_effects
-from circuitry.circuits.nodes import keep_units, node_effects
-from circuitry.circuits.quadrature import parse_rule
-from circuitry.circuits.settings import AttributionSettings
+from circuitry.circuits.quadrature import QuadratureRule, parse_rule
+from circuitry.circuits.rule_choice import REFERENCE, RuleChoice, RuleErrors, cheapest_rule
+from circuitry.circuits.rule_of_run import CIRCUITS, IMAGES, spread
+from circuitry.circuits.rule_report import RULE_CHOICE, describe_rule
 from circuitry.interventions.circuits_under_test import read_images
-from circuitry.models.batches import ImageBatches, rows_that_fit
-from circuitry.models.metrics import Metric
+from circuitry.models.metrics import Metric, MetricName, metric_of_class
+from circuitry.models.settings import ModelSettings
+from circuitry.models.sites import INPUT
 from circuitry.runs.command_line import run_script
 from circuitry.runs.files import whole_file
 
@@ -35,90 +38,120 @@ STUDY = "left-10"
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(ModelSettings):
     """Settings of the comparison of rules."""
 
-    model: str = "rn-tiny"
-    """open_clip model name, a name shipped here (rn-tiny), or the path of a model-config JSON."""
-    checkpoint: Path = Path("runs/quickstart/clip/checkpoints/epoch_16.pt")
-    """Weights of a trained model."""
-    data: Path = Path("runs/quickstart/toy")
-    """Folder of the images: <domain>/<class>/<file>."""
+    metric: MetricName = "logit"
+    """logit: the study's cosine logit; margin: its lead over the mean logit of the other classes."""
     circuits: int = 8
     """How many circuits: the first class in the first domain, the second in the second, and so on."""
-    n_images: int = 6
+    n_images: int = 3
     """Images per circuit."""
     rules: tuple[str, ...] = (
-        *(STUDY, "left-1", "midpoint-1", "midpoint-2", "midpoint-3", "midpoint-4", "midpoint-5"),
-        *("midpoint-6", "midpoint-8", "midpoint-10"),
-        *("gauss-legendre-3", "gauss-legendre-4", "gauss-legendre-6"),
-        *("gauss-radau-3", "gauss-radau-4", "gauss-radau-5", "gauss-radau-6", "gauss-radau-7"),
+        *(STUDY, "left-1", "midpoint-3", "midpoint-4", "midpoint-5", "midpoint-6", "midpoint-8", "midpoint-10"),
+        *("midpoint-15", "midpoint-20", "gauss-legendre-4", "gauss-legendre-6", "gauss-radau-4", "gauss-radau-5"),
+        *("gauss-radau-7",),
     )
-    """Rules to compare."""
+    """Rules to compare, beside the chosen ones."""
     seed: int = 0
     """Seed of the choice of images."""
     reference: str = "midpoint-200"
     """What is taken for exact."""
+    error: float = 0.1
+    """Error that a rule is chosen by."""
     out: Path | None = None
-    """CSV file for the table."""
+    """Folder for the tables: by_circuit.csv, by_site.csv, rules.csv, promise.csv."""
 
 
 def main(config: Config) -> None:
-    """Score the circuits by every rule and print the table."""
-    clip = load_clip(config.model, checkpoint=config.checkpoint)
-    images = DomainFolder(config.data, split="test")
+    """Choose a rule, score the circuits by every rule, and print the tables."""
+    clip, images = config.clip(), config.images()
+    fewer = replace(config, circuits=min(CIRCUITS, config.circuits), n_images=min(IMAGES, config.n_images))
+    few = [errors for _, errors in circuits(clip, images, fewer, REFERENCE)]
+    choice = cheapest_rule(few, config.error)
+    chosen = (choice.nodes.rule, choice.edges.rule)
+    names = {RULE_CHOICE: choice.as_dict(), "node_rule": chosen[0].name, "edge_rule": chosen[1].name}
+    print(describe_rule(names))
+    rules = {rule.name: rule for rule in (*map(parse_rule, config.rules), *chosen)}
+    by_circuit = measure(clip, images, config, rules)
+    table = summary(by_circuit).join(relative_costs(clip, few[0].metric, rules), on="rule")
+    tables = {
+        "by_circuit": by_circuit,
+        "by_site": by_circuit.groupby(["kind", "rule", "place", "apart"], sort=False)["error"].mean().reset_index(),
+        "rules": table,
+        "promise": promise(choice, table),
+    }
+    for name in ("rules", "promise"):
+        print(tables[name].to_string(index=False, float_format="{:.3f}".format))
+    for name, made in tables.items():
+        if config.out is not None:
+            with whole_file(config.out / f"{name}.csv") as temporary:
+                made.to_csv(temporary, index=False, float_format="%.4g")
+
+
+def circuits(
+    clip: Clip, images: DomainFolder, config: Config, reference: QuadratureRule
+) -> Iterator[tuple[str, RuleErrors]]:
+    """Yield (name, errors) of some circuits."""
     weights = clip.text_weights(images.all_classes)
-    tables = []
-    for i in range(config.circuits):
-        class_name, domain = images.classes[i % len(images.classes)], images.domains[i % len(images.domains)]
-        records = images.select(class_name, domain, config.n_images, config.seed)
-        if records:
-            loaded = read_images(clip, records, strict=True)
-            tables.append(errors(clip, loaded, class_logit(weights, images.label(class_name)), config))
-    table = pd.concat(tables).groupby("rule", sort=False).mean()
-    table = table.join(relative_costs(clip, class_logit(weights, 0), config.rules))
-    print(f"{len(tables)} circuits of {config.n_images} images, against {config.reference}")
-    print(table.to_string(float_format=lambda v: f"{v:.3f}"))
-    if config.out is not None:
-        with whole_file(config.out) as temporary:
-            table.to_csv(temporary, float_format="%.4f")
+    keys = [(c, d) for c in images.classes for d in images.domains if images.select(c, d, 1, config.seed)]
+    for class_name, domain in spread(keys, config.circuits):
+        batch = read_images(clip, images.select(class_name, domain, config.n_images, config.seed), strict=True)
+        metric = metric_of_class(config.metric)(weights, images.label(class_name))
+        yield f"{class_name} in {domain}", RuleErrors(clip.encoder, batch, metric, reference=reference)
 
 
-def errors(clip: Clip, images: Tensor, metric: Metric, config: Config) -> pd.DataFrame:
-    """Return the errors of every rule for one circuit: columns rule, node error, edge error, kept units."""
-    encoder = clip.encoder
-    batches = ImageBatches(images, encoder, rows_that_fit(encoder, 1.0))
-
-    def nodes(rule: str) -> dict[str, np.ndarray]:
-        return node_effects(encoder, batches, metric, AttributionSettings(rule=parse_rule(rule))).scores
-
-    def edges(rule: str) -> dict[tuple[str, str], np.ndarray]:
-        return edge_effects(encoder, batches, kept, AttributionSettings(rule=parse_rule(rule)))
-
-    found = []
-    with encoder.frozen(), encoder.fast():
-        exact_nodes = nodes(config.reference)
-        kept = {site: keep_units(scores, 0.1) for site, scores in exact_nodes.items()}
-        exact_edges = edges(config.reference)
-        for rule in config.rules:
-            scores = nodes(rule)
-            same = [np.isin(keep_units(scores[site], 0.1), units).mean() for site, units in kept.items()]
-            moved = edges(rule)
-            found.append((rule, _relative(scores, exact_nodes), _relative(moved, exact_edges), np.mean(same)))
-    return pd.DataFrame(found, columns=["rule", "node error", "edge error", "kept units"])
+def measure(clip: Clip, images: DomainFolder, config: Config, rules: dict[str, QuadratureRule]) -> pd.DataFrame:
+    """Return the errors of every rule: circuit, kind, rule, place, apart, error; share of kept units as a kind."""
+    rows = []
+    for name, errors in circuits(clip, images, config, parse_rule(config.reference)):
+        for rule in rules.values():
+            nodes, alike = errors.compare_nodes(rule)
+            kinds = {"nodes": nodes, "edges": errors.edges(rule), "kept alike": alike}
+            for kind, found in kinds.items():
+                apart = set() if kind == "edges" else set(found) - set(errors.asked_at)
+                rows += [(name, kind, rule.name, place, place in apart, value) for place, value in found.items()]
+        print(f"{name}: {errors.n_images} images", flush=True)
+    return pd.DataFrame(rows, columns=["circuit", "kind", "rule", "place", "apart", "error"])
 
 
-def _relative(scores: Mapping[Any, np.ndarray], exact: Mapping[Any, np.ndarray]) -> float:
-    """Return the norm of the difference over the norm, mean over sites; sites without any effect are left out."""
-    ratios = [np.linalg.norm(scores[k] - v) / np.linalg.norm(v) for k, v in exact.items() if np.linalg.norm(v)]
-    return float(np.mean(ratios))
+def summary(by_circuit: pd.DataFrame) -> pd.DataFrame:
+    """Return the mean over sites and circuits by kind and rule, its interval over circuits, and the worst place."""
+    rows = []
+    for (kind, rule), everywhere in by_circuit.groupby(["kind", "rule"], sort=False):
+        part, apart = everywhere[~everywhere["apart"]], everywhere[everywhere["apart"]]
+        per_circuit = part.groupby("circuit", sort=False)["error"].mean()
+        n, mean = len(per_circuit), float(per_circuit.mean())
+        half = float(student.ppf(0.975, n - 1) * per_circuit.std(ddof=1) / np.sqrt(n)) if n > 1 else np.nan
+        by_place = part.groupby("place")["error"].mean()
+        least = kind == "kept alike"  # a share, of which the smallest is the worst
+        worst = (by_place.min(), by_place.idxmin()) if least else (by_place.max(), by_place.idxmax())
+        at_input, diverging = (
+            apart[same]["error"].mean() for same in (apart["place"] == INPUT, apart["place"] != INPUT)
+        )
+        rows.append((kind, rule, mean, mean - half, mean + half, n, *worst, diverging, at_input))
+    columns = ["kind", "rule", "mean", "low", "high", "circuits", "worst", "worst at", "not converging", "image"]
+    return pd.DataFrame(rows, columns=columns)
 
 
-def relative_costs(clip: Clip, metric: Metric, rules: tuple[str, ...]) -> pd.DataFrame:
-    """Return the counted operations of nodes and edges by rule, relative to the study's rule."""
+def promise(choice: RuleChoice, table: pd.DataFrame) -> pd.DataFrame:
+    """Return what the choice promised beside what many points say on all circuits."""
+    rows = []
+    for kind, found in (("nodes", choice.nodes), ("edges", choice.edges)):
+        of_kind = table[table["kind"] == kind].set_index("rule")
+        cost = of_kind["node cost" if kind == "nodes" else "edge cost"][found.rule.name]
+        measured = [of_kind[column][found.rule.name] for column in ("mean", "low", "high")]
+        by_study = of_kind["mean"][STUDY]
+        rows.append((kind, found.rule.name, choice.asked, found.mean, *measured, cost, by_study))
+    columns = ["kind", "rule", "asked", "promised", "measured", "low", "high", "cost", "error of the study's rule"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def relative_costs(clip: Clip, metric: Metric, rules: dict[str, QuadratureRule]) -> pd.DataFrame:
+    """Return the counted operations of nodes and edges by kind and rule, beside those of the study's rule."""
     counts = {
-        rule: count_operations(clip.encoder, metric, AttributionSettings(rule=parse_rule(rule)))
-        for rule in dict.fromkeys([STUDY, *rules])
+        name: count_operations(clip.encoder, metric, AttributionSettings(rule=rule))
+        for name, rule in {STUDY: parse_rule(STUDY), **rules}.items()
     }
     rows = [(r, n / counts[STUDY].nodes, e / counts[STUDY].edges) for r, (n, e) in counts.items()]
     return pd.DataFrame(rows, columns=["rule", "node cost", "edge cost"]).set_index("rule")

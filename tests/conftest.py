@@ -1,5 +1,6 @@
 """Shared fixtures: towers, the lent material beside the project."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from torch import nn
 
 from circuitry import Clip
+from circuitry.circuits import extraction
 from tests.support.tiny_clip import Tiny
 from tests.support.towers import TOWERS, make_tower
 
@@ -17,6 +19,14 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_choice_of_rules() -> Iterator[None]:
+    """Extractions take the default rule where none is given: choosing one takes many runs, see test_rule_choice."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(extraction, "ruled", lambda settings, *_: (settings, {}))
+        yield
 
 
 @pytest.fixture(params=list(TOWERS))

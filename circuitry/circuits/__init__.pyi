@@ -17,6 +17,10 @@ from .quadrature import gauss_radau_rule as gauss_radau_rule
 from .quadrature import left_rule as left_rule
 from .quadrature import midpoint_rule as midpoint_rule
 from .quadrature import parse_rule as parse_rule
+from .rule_choice import RuleChoice as RuleChoice
+from .rule_choice import RuleErrors as RuleErrors
+from .rule_choice import choose_rule as choose_rule
+from .rule_report import describe_rule as describe_rule
 from .settings import AttributionSettings as AttributionSettings
 from .settings import CircuitSettings as CircuitSettings
 from .similarity import Measure as Measure

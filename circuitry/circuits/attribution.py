@@ -4,8 +4,8 @@
 2. the units with the largest absolute score are kept; in a feature basis these are latents, never error units;
 3. `edges`: integrated gradients of each kept unit's movement score the edges between consecutive sites.
 
-`attribute` keeps the setting of the study ("When and How Does CLIP Enable Domain and Compositional Generalization?",
-ICML 2025); long runs take `AttributionSettings`, whose rule is cheaper and no less exact.
+The setting of the study ("When and How Does CLIP Enable Domain and Compositional Generalization?", ICML 2025) is
+`AttributionSettings.study`; the default differs in the quadrature rule alone.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,9 +18,9 @@ from torch import Tensor
 
 from circuitry.circuits.edges import edge_effects
 from circuitry.circuits.graph import AttributionGraph
-from circuitry.circuits.nodes import NodeEffects, keep_units, node_effects
+from circuitry.circuits.nodes import NodeEffects, keep_units, node_effects, nodes_of
 from circuitry.circuits.quadrature import QuadratureRule
-from circuitry.circuits.settings import STUDY_RULE, AttributionSettings
+from circuitry.circuits.settings import AttributionSettings
 from circuitry.models.baselines import AnyBaseline, check_count
 from circuitry.models.batches import ImageBatches, Images, rows_that_fit
 from circuitry.models.encoder import Encoder, checked_sites
@@ -33,7 +33,7 @@ def attribute(
     images: Images,
     metric: Metric,
     node_fraction: float = 0.1,
-    rule: QuadratureRule = STUDY_RULE,
+    rule: QuadratureRule | None = None,
     baseline: AnyBaseline = "zero",
     sites: Sequence[str] | None = None,
     batch_size: int | None = None,
@@ -45,7 +45,7 @@ def attribute(
     """Score the units of an encoder, keep the strongest, and score the edges between them.
 
     The modes of the caller (``no_grad``, ``inference_mode``, ``autocast``) change nothing. Parameters that are not
-    among the following are explained at `AttributionSettings`; only the default of ``rule``, the study's, differs.
+    among the following are explained at `AttributionSettings`, which has the same defaults.
 
     Args:
         encoder: The encoder under study; its device and dtype are used.
@@ -72,10 +72,10 @@ def attribute(
         node_fraction,
         rule,
         edge_rule,
-        baseline,
-        None if sites is None else tuple(sites),
-        batch_size,
-        memory_gib,
+        baseline=baseline,
+        sites=None if sites is None else tuple(sites),
+        batch_size=batch_size,
+        memory_gib=memory_gib,
     )
     job = _Job(encoder, metric, settings, progress)
     with job.modes():
@@ -157,7 +157,7 @@ class _Job:
 
     def graph(self, nodes: NodeEffects, batches: ImageBatches) -> AttributionGraph:
         error = {site: units for site, units in self.encoder.error_units.items() if site in nodes.scores}
-        scores = nodes.scores | {site: nodes.scores[site][: units.start] for site, units in error.items()}
+        scores = nodes_of(self.encoder, nodes.scores)
         kept = {site: keep_units(score, self.settings.node_fraction) for site, score in scores.items()}
         edges = edge_effects(self.encoder, batches, kept, self.settings, self.progress)
         return AttributionGraph(

@@ -66,7 +66,7 @@ def edge_effects(
     Raises:
         InputError: for activations or scores that are not finite, or a baseline that does not fit.
     """
-    baseline, rule = settings.resolved_baseline, settings.edge_rule or settings.rule
+    baseline, rule = settings.resolved_baseline, settings.resolved_edge_rule
     inner = [site for site in checked_sites(encoder, settings.sites) if site != INPUT]
     memory = int(settings.memory_gib * 2**30)
     budget = min(memory, CACHED_BYTES) if encoder.device.type == "cpu" else memory

@@ -6,7 +6,7 @@ halves' circuits give the noise ceiling), write three graph files.
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -17,6 +17,8 @@ from torch import Tensor
 
 from circuitry.circuits.attribution import attribute_halves
 from circuitry.circuits.graph_folder import FORMAT, HALVES, WHOLE, GraphFolder, Key, graph_file
+from circuitry.circuits.rule_choice import RuleErrors
+from circuitry.circuits.rule_of_run import IMAGES, ruled, spread
 from circuitry.circuits.settings import AttributionSettings
 from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.data.images import image_listing
@@ -61,8 +63,9 @@ def extract(
         n_images: Images per (class, domain), chosen by ``seed``; all where there are fewer. They are held in
             memory for the length of one job.
         seed: Seed of the choice.
-        settings: How to attribute (default: `AttributionSettings`, and there for the study's rule). Its baseline may
-            be a name, too; see `named_baselines`.
+        settings: How to attribute (default: `AttributionSettings`). Its baseline may be a name, too; see
+            `named_baselines`. Where it has no rule, one is chosen before the first job: the cheapest that keeps its
+            ``rule_error`` on a few of these images, see `choose_rule`; the folder's ``rule.json`` keeps the choice.
         metric: What a class is recognised by: ``"logit"``, ``"margin"`` (see `class_margin`), or a function of the
             text weights and a label that returns a metric.
         texts: What describes a class: ``"pooled"``, all default templates averaged; ``"own-style"``, the prompts of
@@ -157,6 +160,22 @@ class Extraction:
         )
 
     @cached_property
+    def _ruled(self) -> tuple[AttributionSettings, dict[str, Any]]:
+        """The settings with their rules, and the choice of these where they were chosen."""
+        return ruled(self.settings, self.out, self._few_circuits)
+
+    def _few_circuits(self) -> Iterator[RuleErrors]:
+        """Yield the circuits that the rule is chosen by."""
+        for class_name, domain in spread([key for key, records in self.selection.items() if records]):
+            read = image_batches(self.clip.encoder, self.clip.preprocess, self.selection[class_name, domain][:IMAGES])
+            if batches := [batch for _, batch in read]:
+                images, named = torch.cat(batches), self._named
+                some = slice(0, len(images))
+                baseline = named.of(class_name, domain, len(images)) if named else self.settings.resolved_baseline
+                settings = replace(self.settings, baseline=baseline.select(some))
+                yield RuleErrors(self.clip.encoder, images, self._metric(class_name, domain), settings)
+
+    @cached_property
     def _named(self) -> NamedBaseline | None:
         """The baseline where it is given by name."""
         name = self.settings.baseline
@@ -191,7 +210,7 @@ class Extraction:
         class_name, domain = job
         records, batch = loaded
         baseline = self.settings.baseline if named is None else named.of(class_name, domain, len(batch))
-        settings = replace(self.settings, baseline=baseline, memory_gib=work.memory_gib)
+        settings = replace(self._ruled[0], baseline=baseline, memory_gib=work.memory_gib)
         metric = self._metric(class_name, domain)
         whole, halves = attribute_halves(self.clip.encoder, batch, metric, settings, progress=False)
         made = dict(zip(HALVES, halves or (), strict=False)) | {WHOLE: whole}
@@ -212,7 +231,7 @@ class Extraction:
     def _asked(self) -> dict[str, Any]:
         """What the circuits are asked for, in plain values."""
         texts = self.texts if isinstance(self.texts, str) else list(as_patterns(self.texts))
-        return {"metric": metric_name(self.metric), "texts": texts}
+        return {"metric": metric_name(self.metric), "texts": texts, **self._ruled[1]}
 
     @cached_property
     def _made_by(self) -> dict[str, Any]:
@@ -233,5 +252,5 @@ class Extraction:
             "sites": list(self.settings.sites or self.clip.encoder.sites),
             **({"hooked_sites": list(self.clip.encoder.hooked_sites)} if self.clip.encoder.hooked_sites else {}),
             **self._asked,
-            **self.settings.as_dict(),
+            **self._ruled[0].as_dict(),
         }

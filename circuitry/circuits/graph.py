@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int, Shaped
 
+from circuitry.circuits.rule_report import describe_errors
 from circuitry.models.sites import INPUT
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError
@@ -38,7 +39,7 @@ class Completeness(NamedTuple):
 
     @property
     def gap(self) -> float:
-        """What the quadrature missed; 0 in the limit of many points."""
+        """What the quadrature missed; 0 in the limit of many points but where the class says otherwise."""
         return self.effect_sum - self.metric_difference
 
 
@@ -277,10 +278,7 @@ def _made(graph: AttributionGraph) -> str:
     """Say how a graph was made and how well its scores add up."""
     facts = [f"{graph.n_images} images"]
     facts += [f"{word} {graph.settings[name]}" for name, word in _MADE_BY.items() if name in graph.settings]
-    if graph.completeness:
-        site = max(graph.completeness, key=lambda one: abs(graph.completeness[one].gap))
-        facts.append(f"largest completeness gap {graph.completeness[site].gap:.3g} at {site}")
-    return ", ".join(facts)
+    return ", ".join([*facts, *describe_errors(graph.settings, graph.completeness)])
 
 
 def _as_html(title: str, graph: AttributionGraph) -> str:

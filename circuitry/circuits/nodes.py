@@ -13,7 +13,7 @@ metric(baseline at the site) - metric(clean); both numbers are returned.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -90,7 +90,9 @@ def node_effects(
     baseline_sums = dict.fromkeys(sites, 0.0)
     with precision, tqdm(desc="nodes", unit="site", disable=not progress, leave=False) as bar:
         for batch in images:
-            clean, first, value = _clean_run(encoder, batch, metric, sites, with_gradient=0.0 in settings.rule.points)
+            clean, first, value = _clean_run(
+                encoder, batch, metric, sites, with_gradient=0.0 in settings.node_rule.points
+            )
             ends = baseline.activations(encoder, clean, count)
             for site in sites:
                 a, b = clean[site], ends[site]
@@ -98,7 +100,7 @@ def node_effects(
                     baseline_sums[site] += _metric_sum(encoder, metric, b, site)
                 elif not count:  # the same for all images, so once will do
                     baseline_sums[site] = _metric_sum(encoder, metric, b[:1], site)
-                gradient = _path_gradient(encoder, metric, a, b, site, settings.rule, rows, first.get(site))
+                gradient = _path_gradient(encoder, metric, a, b, site, settings.node_rule, rows, first.get(site))
                 effect = _per_unit((b - a) * gradient, encoder.unit_dim(site)).sum(0).double().cpu().numpy()
                 if not np.isfinite(effect).all():
                     raise InputError(
@@ -118,6 +120,12 @@ def node_effects(
         site: Completeness(float(scores[site].sum()), at_baseline[site] - clean_sum / count) for site in sites
     }
     return NodeEffects(scores, completeness, count)
+
+
+def nodes_of(encoder: Encoder, scores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the scores of the units that may be nodes: in a feature basis the latents, never the error units."""
+    ends = {site: units.start for site, units in encoder.error_units.items()}
+    return {site: found[: ends.get(site)] for site, found in scores.items()}
 
 
 def keep_units(scores: Float[np.ndarray, " units"], fraction: float) -> Int[np.ndarray, " kept"]:

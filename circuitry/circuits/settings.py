@@ -1,9 +1,10 @@
 """How circuits are found: settings of an attribution, and the same as options of a command line."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
-from circuitry.circuits.quadrature import QuadratureRule, gauss_radau_rule, left_rule, parse_rule
+from circuitry.circuits.quadrature import QuadratureRule, left_rule, midpoint_rule, parse_rule
 from circuitry.models.baselines import (
     NAMES_OF_DATA,
     AnyBaseline,
@@ -13,31 +14,37 @@ from circuitry.models.baselines import (
     as_baseline,
 )
 from circuitry.runs.errors import InputError
+from circuitry.runs.presets import StudySettings
 
 STUDY_RULE = left_rule(10)
 """The study's quadrature rule."""
-DEFAULT_RULE = gauss_radau_rule(5)
-"""The rule of long runs: no worse than the study's for nodes and edges on each measured model, at half of its cost."""
+DEFAULT_RULE = midpoint_rule(10)
+"""The rule where none is given. How many points a model needs is a property of the model: see `choose_rule`."""
 
 
 @dataclass(frozen=True, eq=False)
-class AttributionSettings:
-    """How to attribute; the defaults are the study's but for the rule, see `DEFAULT_RULE` and `STUDY_RULE`.
+class AttributionSettings(StudySettings):
+    """How to attribute; the defaults are the study's but for the rule, see `AttributionSettings.study`.
 
     Raises:
         InputError: for a value outside its range, which is named.
 
     Example:
-        >>> settings = AttributionSettings(rule=left_rule(10), baseline=mean_baseline(encoder, reference))
-        >>> whole, halves = attribute_halves(encoder, images, metric, settings)
+        >>> settings = AttributionSettings.study(baseline=mean_baseline(encoder, reference))
+        >>> graph = attribute(encoder, images, metric, rule=settings.rule)
     """
+
+    STUDY: ClassVar[Mapping[str, Any]] = {"rule": STUDY_RULE}
 
     node_fraction: float = 0.1
     """Share of the units of a site that is kept, in (0, 1] (default: a tenth)."""
-    rule: QuadratureRule = DEFAULT_RULE
-    """Quadrature rule of the path integrals (default: `DEFAULT_RULE`)."""
+    rule: QuadratureRule | None = None
+    """Quadrature rule of the path integrals (default: `DEFAULT_RULE`; `extract` chooses by ``rule_error``)."""
     edge_rule: QuadratureRule | None = None
     """Quadrature rule of the edges (default: that of the nodes)."""
+    rule_error: float = 0.1
+    """Largest relative error, mean over sites, of the rule that `extract` chooses where none is given (default: a
+    tenth); see `choose_rule`."""
     baseline: AnyBaseline = "zero"
     """Where the paths end: ``"zero"``, a `Baseline`, or counterfactual images, see `circuitry.models.baselines`; for
     `extract` also a name of `circuitry.models.named_baselines` (default: zero)."""
@@ -54,6 +61,8 @@ class AttributionSettings:
     def __post_init__(self) -> None:
         if not 0 < self.node_fraction <= 1:
             raise InputError(f"The fraction of units to keep lies in (0, 1], but {self.node_fraction} was given.")
+        if not self.rule_error > 0:
+            raise InputError(f"The error of a rule is a positive number, but {self.rule_error} was given.")
         if self.autocast not in (None, "bfloat16", "float16"):
             raise InputError(f"Autocast is to bfloat16 or float16, but {self.autocast!r} was given.")
         if self.memory_gib <= 0:
@@ -62,6 +71,16 @@ class AttributionSettings:
             raise InputError(f"A batch has at least one image, but a batch size of {self.batch_size} was given.")
         if not (isinstance(self.baseline, str) and self.baseline in NAMES_OF_DATA):
             object.__setattr__(self, "baseline", as_baseline(self.baseline))
+
+    @property
+    def node_rule(self) -> QuadratureRule:
+        """The rule of the nodes, the default one where none is given."""
+        return self.rule or DEFAULT_RULE
+
+    @property
+    def resolved_edge_rule(self) -> QuadratureRule:
+        """The rule of the edges: their own, or else that of the nodes."""
+        return self.edge_rule or self.node_rule
 
     @property
     def resolved_baseline(self) -> Baseline | Counterfactual:
@@ -76,25 +95,30 @@ class AttributionSettings:
         """
         return {
             "node_fraction": self.node_fraction,
-            "node_rule": self.rule.name,
-            "edge_rule": (self.edge_rule or self.rule).name,
+            "node_rule": self.node_rule.name,
+            "edge_rule": self.resolved_edge_rule.name,
             "baseline": self.baseline if isinstance(self.baseline, str) else self.resolved_baseline.name,
             "autocast": self.autocast,
         }
 
 
 @dataclass(frozen=True)
-class CircuitSettings:
+class CircuitSettings(StudySettings):
     """Options of a script, see `models.settings` and `AttributionSettings`."""
+
+    STUDY: ClassVar[Mapping[str, Any]] = {"rule": STUDY_RULE.name}
 
     node_fraction: float = 0.1
     """Share of the units of each site that is kept."""
     edges_per_node: int = 3
     """Most edges into a unit of a circuit."""
-    rule: str = DEFAULT_RULE.name
-    """Quadrature rule of node scores; left-10 is the study's, which costs more and is less exact."""
+    rule: str | None = None
+    """Quadrature rule of node scores, such as midpoint-10 or left-10, the study's (default: the cheapest that keeps
+    rule-error on a few images of this model)."""
     edge_rule: str | None = None
     """Quadrature rule of edge scores where it differs."""
+    rule_error: float = 0.1
+    """Largest relative error, mean over sites, of a rule that is chosen."""
     sites: tuple[str, ...] | None = None
     """Sites to score, in the encoder's order (default: all)."""
     autocast: str | None = None
@@ -104,8 +128,9 @@ class CircuitSettings:
         """Return the settings of an attribution with this baseline."""
         return AttributionSettings(
             node_fraction=self.node_fraction,
-            rule=parse_rule(self.rule),
+            rule=None if self.rule is None else parse_rule(self.rule),
             edge_rule=None if self.edge_rule is None else parse_rule(self.edge_rule),
+            rule_error=self.rule_error,
             baseline=baseline,
             sites=self.sites,
             autocast=self.autocast,

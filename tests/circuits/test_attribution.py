@@ -276,7 +276,8 @@ def test_equal_to_the_study() -> None:
     graphs = {}
     for key, label in json.loads(meta["labels"]).items():
         metric = class_logit(data["text_weights"], label)
-        graph = graphs[key] = circuitry.attribute(encoder, data[f"images/{key}"], metric, progress=False)
+        rule = AttributionSettings.study().rule
+        graph = graphs[key] = circuitry.attribute(encoder, data[f"images/{key}"], metric, rule=rule, progress=False)
         nodes = {site: data[f"node_scores/{key}/{site}"].numpy() for site in encoder.sites}
         edges = {pair: data[f"edge_scores/{key}/{'->'.join(pair)}"].numpy() for pair in graph.edge_scores}
         assert worst(graph.node_scores, nodes) < 1e-4

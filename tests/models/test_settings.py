@@ -40,4 +40,6 @@ def test_circuit_settings_are_those_of_an_attribution() -> None:
         "autocast": None,
     }
     assert made.sites == ("act1", "act2")
+    assert CircuitSettings.study().attribution().as_dict()["node_rule"] == "left-10"
+    assert CircuitSettings(rule_error=0.2).attribution().rule_error == 0.2
     assert CircuitSettings(edge_rule="midpoint-1").attribution().as_dict()["edge_rule"] == "midpoint-1"

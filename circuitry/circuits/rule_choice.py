@@ -1,0 +1,275 @@
+"""Which quadrature rule does a model need? Measured on a few of its images, against a rule with more points.
+
+How sharply a metric turns on the path to the baseline, and so how many points it takes, is a property of the model:
+what is exact enough on a small tower is not on another.
+
+1. `RuleErrors` holds the scores of one circuit by the reference, and the relative error of another rule at each site,
+   |scores - reference| / |reference|; edges are scored between the units that the reference keeps, so that their error
+   is that of the rule alone;
+2. `cheapest_rule` takes the mean over a few circuits and tries rules from the cheapest on, until one keeps the error
+   that was asked for in the mean over the sites, for nodes and for edges apart; it names the sites that are above;
+3. some sites are measured but asked for nothing. The image is no node of a circuit. At the embedding with baseline
+   zero, and wherever the embedding is proportional to the activation, a cosine has no scale, so it changes at the very
+   end of the path alone, its gradient grows as 1 / (1 - t), and the integral does not converge. Which units are kept
+   there is the same by every rule.
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from circuitry.circuits.edges import edge_effects
+from circuitry.circuits.nodes import keep_units, node_effects, nodes_of
+from circuitry.circuits.quadrature import QuadratureRule, midpoint_rule, parse_rule
+from circuitry.circuits.settings import STUDY_RULE, AttributionSettings
+from circuitry.models.batches import ImageBatches, Images, rows_that_fit
+from circuitry.models.encoder import Encoder, checked_sites, clean_activations
+from circuitry.models.metrics import Metric
+from circuitry.models.sites import INPUT
+
+CANDIDATES = tuple(
+    parse_rule(name)
+    for name in (
+        *("left-1", "gauss-radau-3", "midpoint-3", "gauss-legendre-4", "midpoint-4", "gauss-radau-5", "midpoint-5"),
+        *("midpoint-6", "midpoint-8", "left-10", "midpoint-10", "midpoint-12", "midpoint-15", "midpoint-20"),
+    )
+)
+"""Rules to choose from, in the order of their cost."""
+REFERENCE = midpoint_rule(40)
+"""What is taken for exact: twice as many points as any candidate has."""
+
+log = logging.getLogger(__name__)
+
+
+class RuleErrors:
+    """The errors of rules on one circuit, site by site.
+
+    Args:
+        encoder, images, metric: As for `attribute`; all images take part.
+        settings: Of these, baseline, sites, share of units and memory.
+        reference: The rule that is taken for exact.
+
+    Example:
+        >>> errors = RuleErrors(encoder, images, class_logit(weights, 0))
+        >>> errors.nodes(midpoint_rule(5))["layer3.0"]
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        images: Images,
+        metric: Metric,
+        settings: AttributionSettings | None = None,
+        reference: QuadratureRule = REFERENCE,
+    ) -> None:
+        self.encoder, self.metric, self.settings = encoder, metric, settings or AttributionSettings()
+        self.reference, self.n_images = reference, 0
+        self._images = ImageBatches(images, encoder, rows_that_fit(encoder, self.settings.memory_gib))
+
+    def nodes(self, rule: QuadratureRule) -> dict[str, float]:
+        """Return the relative error of a rule by site; sites without any effect are left out."""
+        return self.compare_nodes(rule)[0]
+
+    def compare_nodes(self, rule: QuadratureRule) -> tuple[dict[str, float], dict[str, float]]:
+        """Return `nodes`, and by site the share of the kept units that the reference keeps too."""
+        scores, exact = self._score_nodes(rule), self._exact_nodes
+        kept = self._keep(scores)
+        alike = {site: float(np.isin(kept[site], units).mean()) for site, units in self._kept.items()}
+        return _relative_errors(scores, exact), alike
+
+    def edges(self, rule: QuadratureRule) -> dict[str, float]:
+        """Return the relative error of a rule by pair of sites, named ``upstream->downstream``."""
+        return _relative_errors(self._score_edges(rule), self._exact_edges)
+
+    @cached_property
+    def asked_at(self) -> tuple[str, ...]:
+        """Sites of nodes where the integral converges: not the image, nor where half of the path changes nothing."""
+        sites = [site for site in checked_sites(self.encoder, self.settings.sites) if site != INPUT]
+        batch = next(iter(self._images))
+        with self.encoder.frozen(), self.encoder.differentiable(), torch.no_grad():
+            clean = clean_activations(self.encoder, batch, sites)
+            ends = self.settings.resolved_baseline.activations(self.encoder, clean, 0)
+            value = self.metric(self.encoder(batch))
+            halves = {s: self.metric(self.encoder(clean[s].lerp(ends[s], 0.5), start=s)) for s in sites}
+        rounding = 100 * torch.finfo(value.dtype).eps * float(value.abs().max())
+        return tuple(site for site in sites if float((halves[site] - value).abs().max()) > rounding)
+
+    @cached_property
+    def _exact_nodes(self) -> dict[str, np.ndarray]:
+        return self._score_nodes(self.reference)
+
+    @cached_property
+    def _kept(self) -> dict[str, np.ndarray]:
+        return self._keep(self._exact_nodes)
+
+    @cached_property
+    def _exact_edges(self) -> dict[str, np.ndarray]:
+        return self._score_edges(self.reference)
+
+    def _keep(self, scores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {site: keep_units(found, self.settings.node_fraction) for site, found in scores.items()}
+
+    def _score_nodes(self, rule: QuadratureRule) -> dict[str, np.ndarray]:
+        settings = replace(self.settings, rule=rule)
+        with self.encoder.frozen(), self.encoder.fast(), self.encoder.differentiable():
+            found = node_effects(self.encoder, self._images, self.metric, settings)
+        self.n_images = found.n_images
+        return nodes_of(self.encoder, found.scores)
+
+    def _score_edges(self, rule: QuadratureRule) -> dict[str, np.ndarray]:
+        settings = replace(self.settings, edge_rule=rule)
+        with self.encoder.frozen(), self.encoder.fast(), self.encoder.differentiable():
+            found = edge_effects(self.encoder, self._images, self._kept, settings)
+        return {f"{up}->{down}": scores for (up, down), scores in found.items()}
+
+
+def _relative_errors(found: Mapping[str, np.ndarray], exact: Mapping[str, np.ndarray]) -> dict[str, float]:
+    norms = {place: np.linalg.norm(scores) for place, scores in exact.items()}
+    return {place: float(np.linalg.norm(found[place] - exact[place]) / norm) for place, norm in norms.items() if norm}
+
+
+class MeasuredRule(NamedTuple):
+    """A rule and its errors."""
+
+    rule: QuadratureRule
+    errors: dict[str, float]
+    """Relative error by site, or by pair of sites; mean over the circuits that it was measured on."""
+    asked_at: tuple[str, ...]
+    """Where the error is asked for: at nodes without the sites whose integral does not converge, at all edges."""
+
+    @property
+    def cost(self) -> float:
+        """Runs per site beside those of the study's rule; the point t = 0 comes with the clean run."""
+        return self.rule.n_runs / STUDY_RULE.n_runs
+
+    @property
+    def mean(self) -> float:
+        """Mean error over the places that it is asked for at; 0 where there are none."""
+        return float(np.mean([self.errors[place] for place in self.asked_at])) if self.asked_at else 0.0
+
+    @property
+    def worst(self) -> str | None:
+        """The place with the largest error, of those that it is asked for at."""
+        return max(self.asked_at, key=lambda place: self.errors[place], default=None)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the rule and its errors in plain values."""
+        errors = {place: _rounded(value) for place, value in self.errors.items()}
+        return {
+            "rule": self.rule.name,
+            "cost": _rounded(self.cost),
+            "error": _rounded(self.mean),
+            "worst": self.worst,
+            "errors": errors,
+        }
+
+
+@dataclass(frozen=True)
+class RuleChoice:
+    """The rules of a model's nodes and edges, and the errors that are left by them."""
+
+    asked: float
+    """Largest relative error, mean over sites, that was asked for."""
+    nodes: MeasuredRule
+    edges: MeasuredRule
+    reference: str
+    """Name of the rule that was taken for exact."""
+    n_circuits: int
+    n_images: int
+    """Images in all circuits that it was measured on."""
+
+    @property
+    def keeps(self) -> bool:
+        """Whether the error that is left is what was asked for, or less."""
+        return max(self.nodes.mean, self.edges.mean) <= self.asked
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what graphs and manifests keep of the choice, in plain values; see `rule_sentence`."""
+        return {
+            "asked": self.asked,
+            "reference": self.reference,
+            "n_circuits": self.n_circuits,
+            "n_images": self.n_images,
+            "nodes": self.nodes.as_dict(),
+            "edges": self.edges.as_dict(),
+        }
+
+
+def choose_rule(
+    encoder: Encoder,
+    images: Images,
+    metric: Metric,
+    error: float = 0.1,
+    settings: AttributionSettings | None = None,
+    *,
+    candidates: Sequence[QuadratureRule] = CANDIDATES,
+    reference: QuadratureRule = REFERENCE,
+) -> RuleChoice:
+    """Return the cheapest quadrature rules that keep an error, measured site by site on a few images of a model.
+
+    Args:
+        encoder: The encoder under study.
+        images: A few images [B, 3, H, W] of one class in one domain: all take part.
+        metric: Embeddings [B, D] -> one number per image.
+        error: Largest relative error of the scores of a site, and of the edges between two, in the mean over these.
+        settings: Of these, baseline, sites, share of units and memory (default: `AttributionSettings`); a rule of the
+            edges is measured and kept.
+        candidates: Rules to choose from, the cheapest first; the last one where none keeps the error.
+        reference: The rule that is taken for exact; several times as many points as the rule that is chosen.
+
+    Raises:
+        InputError: as `attribute`, and for an error that is not positive.
+
+    Example:
+        >>> choice = choose_rule(clip.encoder, images, class_logit(weights, 0), error=0.05)
+        >>> attribute(clip.encoder, images, metric, rule=choice.nodes.rule, edge_rule=choice.edges.rule)
+        >>> choice.nodes.errors    # by site
+    """
+    return cheapest_rule([RuleErrors(encoder, images, metric, settings, reference)], error, candidates)
+
+
+def cheapest_rule(
+    circuits: Sequence[RuleErrors], error: float, candidates: Sequence[QuadratureRule] = CANDIDATES
+) -> RuleChoice:
+    """Return the choice of `choose_rule` by the mean errors over several circuits of one encoder."""
+    settings = replace(circuits[0].settings, rule_error=error)  # which refuses an error that is not positive
+    diverging = {site for circuit in circuits for site in circuit.encoder.sites if site not in circuit.asked_at}
+    edge_rules = candidates if settings.edge_rule is None else [settings.edge_rule]
+    nodes = _first_that_keeps(error, candidates, [circuit.nodes for circuit in circuits], diverging)
+    edges = _first_that_keeps(error, edge_rules, [circuit.edges for circuit in circuits], set())
+    for kind, found in (("scores", nodes), ("edges", edges)):
+        above = {place: found.errors[place] for place in found.asked_at if found.errors[place] > error}
+        if above:
+            log.warning(
+                "The error of the %s by %s is %.2g in the mean over sites, but above %.2g at %s.",
+                *(kind, found.rule.name, found.mean, error),
+                ", ".join(f"{place} ({value:.2g})" for place, value in above.items()),
+            )
+    n_images = sum(circuit.n_images for circuit in circuits)
+    return RuleChoice(error, nodes, edges, circuits[0].reference.name, len(circuits), n_images)
+
+
+def _first_that_keeps(
+    error: float,
+    candidates: Sequence[QuadratureRule],
+    measures: Sequence[Callable[[QuadratureRule], dict[str, float]]],
+    diverging: Set[str],
+) -> MeasuredRule:
+    """Return the first candidate that keeps the error, or the last one."""
+    for rule in candidates:
+        by_circuit = [measure(rule) for measure in measures]
+        places = dict.fromkeys(place for errors in by_circuit for place in errors)
+        errors = {place: float(np.mean([e[place] for e in by_circuit if place in e])) for place in places}
+        found = MeasuredRule(rule, errors, tuple(place for place in places if place not in diverging))
+        if found.mean <= error:
+            break
+    return found
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.3g}")

@@ -1,0 +1,65 @@
+"""The quadrature rule of a run: chosen once, kept in the folder of its results, the same for whoever comes later.
+
+``rule.json`` is written before the first job, by the process that comes first; the others wait for it. A folder that
+has results and no such file was made with a rule that was given.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from circuitry.circuits.quadrature import parse_rule
+from circuitry.circuits.rule_choice import RuleErrors, cheapest_rule
+from circuitry.circuits.rule_report import RULE_CHOICE
+from circuitry.circuits.settings import AttributionSettings
+from circuitry.runs.errors import InputError
+from circuitry.runs.files import file_lock
+from circuitry.runs.manifest import NAME, write_json
+
+CHOICE = "rule.json"
+CIRCUITS, IMAGES = 4, 2
+"""How many circuits a rule is chosen by, and how many images of each."""
+
+
+def spread(keys: Sequence[tuple[str, str]], most: int = CIRCUITS) -> list[tuple[str, str]]:
+    """Return some (class, domain) of a list of all: the first class in the first domain, the second in the second."""
+    step = len({domain for _, domain in keys}) + 1
+    return [keys[place] for place in dict.fromkeys(i * step % len(keys) for i in range(most))] if keys else []
+
+
+def ruled(
+    settings: AttributionSettings, folder: Path, circuits: Callable[[], Iterable[RuleErrors]]
+) -> tuple[AttributionSettings, dict[str, Any]]:
+    """Return settings with their rules, and the choice by the name that it is kept under; none for a given rule.
+
+    Args:
+        settings: How to attribute; a rule that is given is kept.
+        folder: Folder of the run, which keeps the choice.
+        circuits: Makes the few circuits that the rule is chosen by.
+
+    Raises:
+        InputError: for a file of a choice that is damaged or by another error, and as `choose_rule`.
+    """
+    if settings.rule is not None:
+        return settings, {}
+    path = folder / CHOICE
+    if not path.is_file() and not (folder / NAME).is_file():
+        with file_lock(folder, "rule"):
+            if not path.is_file() and (few := list(circuits())):
+                write_json(path, cheapest_rule(few, settings.rule_error).as_dict())
+    if not path.is_file():
+        return settings, {}
+    try:
+        choice = json.loads(path.read_text(encoding="utf-8"))
+        node_rule, edge_rule = (parse_rule(choice[kind]["rule"]) for kind in ("nodes", "edges"))
+        asked = float(choice["asked"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is damaged ({error}): remove its folder and make it again.") from error
+    if asked != settings.rule_error:
+        raise InputError(
+            f"{folder} was made with rules of an error of {asked:g}, but {settings.rule_error:g} was asked for: choose "
+            "another folder, or remove this one."
+        )
+    return replace(settings, rule=node_rule, edge_rule=settings.edge_rule or edge_rule), {RULE_CHOICE: choice}

@@ -1,0 +1,48 @@
+"""What graphs and reports say about the quadrature rule: which it is, and how large its error is. No torch."""
+
+from collections.abc import Mapping
+from typing import Any
+
+RULE_CHOICE = "rule_choice"
+"""Under which name the settings of a graph and the configuration of a run keep a choice, see `choose_rule`."""
+
+
+def describe_rule(settings: Mapping[str, Any]) -> str:
+    """Return a sentence on the rules of a graph or of a run, and on the error that they leave.
+
+    Args:
+        settings: ``AttributionGraph.settings``, or the configuration in the manifest of a run.
+
+    Example:
+        >>> describe_rule(graphs.manifest["config"])
+        'Paths are integrated by midpoint-5 for nodes and midpoint-3 for edges. On 8 images of 4 circuits their ...'
+    """
+    nodes, edges = settings.get("node_rule", "an unknown rule"), settings.get("edge_rule", "an unknown rule")
+    rules = f"Paths are integrated by {nodes}" + ("" if nodes == edges else f" for nodes and {edges} for edges")
+    choice = settings.get(RULE_CHOICE)
+    if choice is None:
+        return f"{rules}; its error on this model was not measured."
+    kinds = (("scores", choice["nodes"]), ("edges", choice["edges"]))
+    errors = " and ".join(
+        f"{of['error']:.2g} of the {what} in the mean over sites (at most {of['errors'][of['worst']]:.2g}, at "
+        f"{of['worst']})"
+        for what, of in kinds
+        if of["worst"] is not None
+    )
+    more = max(of["error"] for _, of in kinds) > choice["asked"]
+    return (
+        f"{rules}. On {choice['n_images']} images of {choice['n_circuits']} circuits their error against "
+        f"{choice['reference']} is {errors or 'nothing'}; {choice['asked']:.2g}"
+        + (", less than this, was asked for." if more else " was asked for.")
+    )
+
+
+def describe_errors(settings: Mapping[str, Any], completeness: Mapping[str, Any]) -> list[str]:
+    """Return, in a few words each, the error of node scores that is left where it was measured, and the largest gap."""
+    facts = []
+    if (choice := settings.get(RULE_CHOICE)) is not None:
+        facts.append(f"error of the rule {choice['nodes']['error']:.2g} in the mean over sites")
+    if completeness:
+        site = max(completeness, key=lambda one: abs(completeness[one].gap))
+        facts.append(f"largest completeness gap {completeness[site].gap:.3g} at {site}")
+    return facts

@@ -1,0 +1,181 @@
+"""The choice of a quadrature rule: errors on a network whose integrals are known, and in a run."""
+
+import json
+import logging
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from circuitry import AttributionSettings, Clip, DomainFolder, Encoder, InputError, attribute, choose_rule, class_logit
+from circuitry.circuits import extraction, rule_of_run
+from circuitry.circuits.extraction import extract
+from circuitry.circuits.quadrature import gauss_legendre_rule, left_rule, midpoint_rule
+from circuitry.circuits.rule_choice import RuleErrors, cheapest_rule
+from circuitry.circuits.rule_of_run import spread
+from circuitry.circuits.rule_report import describe_rule
+from circuitry.models.stages import Stage
+from tests.support.towers import make_tower
+
+CUBES = (midpoint_rule(1), midpoint_rule(2), gauss_legendre_rule(2))
+
+
+def cubing() -> Encoder:
+    """Image [B,3,1,1] -> the same -> its cube: by the path to zero a unit x has the effect -x^3."""
+    stages = (Stage("hidden", lambda x: x.flatten(1), 1), Stage("cube", lambda x: x**3, 1))
+    return Encoder(nn.Linear(1, 1), stages, (1, 1))
+
+
+def total(embedding: Tensor) -> Tensor:
+    return embedding.sum(1)
+
+
+def image() -> Tensor:
+    return torch.tensor([1.0, 2.0, 3.0]).reshape(1, 3, 1, 1)
+
+
+def test_errors_by_hand() -> None:
+    errors = RuleErrors(cubing(), image(), total, reference=gauss_legendre_rule(2))  # exact for the integral of 3 x^2
+    # Of 3 (1 - t)^2, whose integral is 1, one midpoint gives 3/4 and two give 15/16: the same share of every unit.
+    assert errors.nodes(midpoint_rule(1)) == pytest.approx({"input": 1 / 4, "hidden": 1 / 4, "cube": 0}, abs=1e-6)
+    assert errors.nodes(midpoint_rule(2)) == pytest.approx({"input": 1 / 16, "hidden": 1 / 16, "cube": 0}, abs=1e-6)
+    assert errors.n_images == 1
+    assert errors.compare_nodes(midpoint_rule(1))[1] == {"input": 1.0, "hidden": 1.0, "cube": 1.0}
+
+
+def test_errors_of_edges_by_hand() -> None:
+    errors = RuleErrors(cubing(), image(), total, AttributionSettings(node_fraction=1.0), gauss_legendre_rule(3))
+    # The gap of a unit is (x^3 ((1-t)^3 - 1))^2: of its derivative 6 s^5 - 6 s^2 by s = 1 - t, whose integral is -1,
+    # the midpoint s = 1/2 gives 3/16 - 3/2 = -21/16.
+    assert errors.edges(midpoint_rule(1)) == pytest.approx({"hidden->cube": 5 / 16}, abs=1e-6)
+
+
+@pytest.mark.parametrize(("error", "chosen"), [(0.2, "midpoint-1"), (0.1, "midpoint-2"), (0.01, "gauss-legendre-2")])
+def test_the_first_rule_that_keeps_the_error_is_chosen(error: float, chosen: str) -> None:
+    found = choose_rule(cubing(), image(), total, error, candidates=CUBES, reference=gauss_legendre_rule(3))
+    assert found.nodes.rule.name == chosen
+    assert found.nodes.mean <= error
+    assert found.nodes.cost == pytest.approx(found.nodes.rule.n_runs / 9)  # the study's left-10 has t = 0 for nothing
+
+
+def test_where_no_rule_keeps_the_error_the_last_one_is_taken_and_a_line_says_so(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        found = choose_rule(cubing(), image(), total, 0.01, candidates=CUBES[:2], reference=gauss_legendre_rule(3))
+    assert found.nodes.rule.name == "midpoint-2"
+    assert not found.keeps
+    assert "error of the scores by midpoint-2 is 0.031 in the mean over sites, but above 0.01 at hidden" in caplog.text
+
+
+def test_an_error_that_is_not_positive_is_refused() -> None:
+    with pytest.raises(InputError, match=r"The error of a rule is a positive number, but -1\.0 was given"):
+        choose_rule(cubing(), image(), total, -1.0)
+
+
+def test_several_circuits_count_by_their_mean() -> None:
+    exact = gauss_legendre_rule(3)
+    circuits = [RuleErrors(cubing(), image() * scale, total, reference=exact) for scale in (1, 2)]
+    found = cheapest_rule(circuits, 0.3, CUBES)
+    assert (found.n_circuits, found.n_images) == (2, 2)
+    assert found.nodes.errors["hidden"] == pytest.approx(1 / 4)  # a share, whatever the scale
+
+
+@pytest.mark.parametrize(
+    ("name", "diverging"),
+    [("resnet", {"attnpool"}), ("clip-efficientnet", {"head"}), ("efficientnet", {"bn2", "global_pool", "classifier"})],
+)
+def test_no_error_is_asked_for_where_a_cosine_does_not_converge(name: str, diverging: set[str]) -> None:
+    """Through pooling and a layer whose bias is zero it diverges as at the embedding itself; a bias ends that."""
+    encoder = Encoder.from_tower(make_tower(name))
+    errors = RuleErrors(encoder, torch.randn(2, 3, *encoder.image_size), class_logit(torch.randn(3, 16), 0))
+    assert set(encoder.sites) - set(errors.asked_at) == {"input", *diverging}
+
+
+def test_the_promise_holds_against_many_points() -> None:
+    encoder = Encoder.from_tower(make_tower("resnet").double())
+    images, metric = torch.randn(1, 3, 64, 64).double(), class_logit(torch.randn(3, 16).double(), 0)
+    settings = AttributionSettings(sites=("layer2.0", "layer2.1", "layer3.0"))
+    found = choose_rule(encoder, images, metric, 0.1, settings)
+    by_many = RuleErrors(encoder, images, metric, settings, midpoint_rule(200))
+    measured = by_many.nodes(found.nodes.rule)
+    assert np.mean([measured[site] for site in found.nodes.asked_at]) == pytest.approx(found.nodes.mean, abs=0.02)
+    assert found.keeps
+
+
+def test_attribution_has_one_default() -> None:
+    encoder = Encoder.from_tower(make_tower("vit"))
+    graph = attribute(encoder, torch.randn(1, 3, 32, 32), total, sites=["proj"], progress=False)
+    assert graph.settings["node_rule"] == AttributionSettings().node_rule.name == "midpoint-10"
+    assert AttributionSettings.study().node_rule == left_rule(10)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> DomainFolder:
+    folder = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    for place in ("real/cat/0", "real/cat/1", "sketch/cat/0"):
+        path = folder / f"{place}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, size=(64, 64, 3), dtype=np.uint8)).save(path)
+    return DomainFolder(folder, split=None)
+
+
+@pytest.fixture
+def choosing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Choose in truth, as other tests do not, but from few points."""
+
+    def few(circuits: list[RuleErrors], error: float) -> object:
+        return cheapest_rule(circuits, error, (midpoint_rule(2), midpoint_rule(3)))
+
+    monkeypatch.setattr(extraction, "ruled", rule_of_run.ruled)
+    monkeypatch.setattr(rule_of_run, "cheapest_rule", few)
+
+
+@pytest.mark.usefixtures("choosing")
+def test_a_run_chooses_once_and_every_graph_says_so(
+    clip: Clip, images: DomainFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = AttributionSettings(rule_error=9.0, sites=("layer3.0", "layer4.0"))
+    run = partial(extract, clip, images, tmp_path / "out", texts=["a {}."])
+    graphs = run(settings=settings)
+    choice = json.loads((tmp_path / "out" / "rule.json").read_text())
+    assert choice["nodes"]["rule"] == "midpoint-2"
+    assert graphs.manifest["config"]["rule_choice"] == choice
+    for graph in graphs.values():
+        assert graph.settings["node_rule"] == "midpoint-2"
+        assert graph.settings["rule_choice"] == choice
+        assert "error of the rule" in repr(graph)
+    assert "Paths are integrated by midpoint-2. On " in describe_rule(graphs.manifest["config"])
+
+    def never(*_: object) -> object:
+        raise AssertionError("the rule was chosen twice")
+
+    monkeypatch.setattr(rule_of_run, "cheapest_rule", never)
+    assert len(run(settings=settings)) == 2
+    with pytest.raises(InputError, match=r"made with rules of an error of 9, but 0\.5 was asked for"):
+        run(settings=replace(settings, rule_error=0.5))
+    (tmp_path / "out" / "rule.json").write_text("{")
+    with pytest.raises(InputError, match=r"rule\.json is damaged"):
+        run(settings=settings)
+
+
+@pytest.mark.usefixtures("choosing")
+def test_a_rule_that_is_given_is_not_measured(clip: Clip, images: DomainFolder, tmp_path: Path) -> None:
+    given = AttributionSettings(rule=left_rule(1))
+    graphs = extract(clip, images, tmp_path / "out", n_images=1, settings=given, texts=["a {}."])
+    assert not (tmp_path / "out" / "rule.json").exists()
+    sentence = "Paths are integrated by left-1; its error on this model was not measured."
+    assert describe_rule(next(iter(graphs.values())).settings) == sentence
+
+
+def test_few_circuits_are_of_different_classes_and_domains() -> None:
+    keys = [(c, d) for c in "abc" for d in "xy"]
+    assert spread(keys, 3) == [("a", "x"), ("b", "y"), ("a", "x")][:2]
+    assert spread(keys[:1], 4) == keys[:1]
+    assert spread([], 4) == []
