@@ -48,14 +48,15 @@ def image_path_effects(
     Raises:
         InputError: see `node_effects`.
     """
-    baseline, sites = settings.resolved_baseline, checked_sites(encoder, settings.sites)
+    baseline, rule = settings.resolved_baseline, settings.node_rule
+    sites = checked_sites(encoder, settings.sites)
     sums: dict[str, np.ndarray] = {}
     moved, count = 0.0, 0
     for batch in tqdm(images, desc="image path", unit="batch", disable=not progress, leave=False):
         end = baseline.activations(encoder, {INPUT: batch}, count)[INPUT]
-        clean, first, value = _clean_run(encoder, batch, metric, sites, with_gradient=0.0 in settings.rule.points)
+        clean, first, value = _clean_run(encoder, batch, metric, sites, with_gradient=0.0 in rule.points)
         gradients = {site: a.new_zeros(()) for site, a in clean.items()}
-        for t, w in zip(settings.rule.points, settings.rule.weights, strict=True):
+        for t, w in zip(rule.points, rule.weights, strict=True):
             here = first if t == 0 else _clean_run(encoder, batch + t * (end - batch), metric, sites, True)[1]
             gradients = {site: total + w * here[site] for site, total in gradients.items()}
         if INPUT in sites:

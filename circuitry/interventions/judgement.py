@@ -11,6 +11,7 @@ selectivity where there are images of other classes, else faithfulness.
 - complement: the measure of everything but the circuit, with its bootstrap interval: it is to do less than the circuit.
 """
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -186,12 +187,16 @@ def _minimality(name: str, measure: str, values: np.ndarray, own: np.ndarray, al
     ``values`` [1 + parts, images] are those of the circuit, and without each part.
     """
     change = values[1:] - values[:1]
-    with np.errstate(invalid="ignore", divide="ignore"):
+    inside, outside = change[:, own], change[:, ~own]
+    with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):
+        warnings.simplefilter("ignore", RuntimeWarning)  # the change is the same for all images: judged by its size
         if measure == "faithfulness":
-            p = stats.ttest_1samp(change[:, own], 0, axis=1, alternative="less").pvalue
+            p, mean = stats.ttest_1samp(inside, 0, axis=1, alternative="less").pvalue, inside.mean(1)
         else:
-            p = stats.ttest_ind(change[:, own], change[:, ~own], axis=1, equal_var=False, alternative="less").pvalue
-    corrected = correct_holm(np.nan_to_num(np.asarray(p, dtype=float), nan=1.0))
+            p = stats.ttest_ind(inside, outside, axis=1, equal_var=False, alternative="less").pvalue
+            mean = inside.mean(1) - outside.mean(1)
+    changed = np.abs(mean) > 1e-6 * np.abs(values).max()
+    corrected = correct_holm(np.where(changed & np.isfinite(p), p, 1.0))
     needed = corrected < alpha
     interval = stats.binomtest(int(needed.sum()), len(needed)).proportion_ci()
     value, low, high = float(needed.mean()), float(interval.low), float(interval.high)

@@ -24,7 +24,7 @@ from scipy.special import expit
 from torch import Tensor
 
 from circuitry.circuits.graph import AttributionGraph
-from circuitry.circuits.nodes import NodeEffects
+from circuitry.circuits.nodes import NodeEffects, nodes_of
 from circuitry.interventions.answers import default_answers
 from circuitry.interventions.circuit_sets import take_kept_units, take_top_units
 from circuitry.interventions.curves import FaithfulnessCurve
@@ -174,7 +174,7 @@ class _Search:
         own = np.arange(len(everything)) < len(self.images)
         first = start.graph.node_scores if isinstance(start, FoundCircuit) else None
         if isinstance(start, str):
-            first = self._nodes(self._scores(start).scores)
+            first = nodes_of(encoder, self._scores(start).scores)
         fixed = {site: np.full(len(units), settings.keep_error) for site, units in self._errors().items()}
         answers = settings.answers or default_answers(self.metric)
 
@@ -199,7 +199,7 @@ class _Search:
         return replace(graph, kept_units={site: units[np.argsort(gates[site][units])] for site, units in kept.items()})
 
     def _graph(self, method: str, scored_by: str, effects: NodeEffects) -> AttributionGraph:
-        nodes = self._nodes(effects.scores)
+        nodes = nodes_of(self.encoder, effects.scores)
         settings: dict[str, Any] = {
             "method": method,
             "scored_by": scored_by,
@@ -219,10 +219,6 @@ class _Search:
 
     def _errors(self) -> dict[str, range]:
         return {site: units for site, units in self.encoder.error_units.items() if site in self.sites}
-
-    def _nodes(self, scores: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Return the scores of all but error units."""
-        return scores | {site: scores[site][: units.start] for site, units in self._errors().items()}
 
     def _curve(self, graphs: Sequence[AttributionGraph], settings: AblationSettings) -> FaithfulnessCurve:
         circuits = [take_kept_units(graph) for graph in graphs]

@@ -120,7 +120,7 @@ def test_a_selectivity_is_reached_or_the_best_is_returned() -> None:
         images,
         planted.metric,
         method="gradient",
-        selectivity=5,
+        selectivity=5.0,
         others=others,
         settings=replace(QUICK, rounds=2),
     )
