@@ -65,7 +65,7 @@ def test_a_start_and_fixed_gates() -> None:
         site: -np.isin(np.arange(n), PLANTED.nodes[site]).astype(float)
         for site, n in zip(SITES, (8, 8, 4), strict=True)
     }
-    still = MaskSettings(steps=1, noise=0, learning_rate=1e-9, start_weight=3)
+    still = MaskSettings(steps=1, noise=0.0, learning_rate=1e-9, start_weight=3.0)
     mask = learn(0.25, still, start=start)[0]
     assert {site: set(np.flatnonzero(kept)) for site, kept in mask.path[-1].items()}["conv2"] == {0, 1}
     fixed = learn(0.5, MaskSettings(steps=5), fixed={"conv1": np.array([True, False])})[0]
@@ -73,9 +73,9 @@ def test_a_start_and_fixed_gates() -> None:
     assert count(fixed.path[-1]) == 9
     with pytest.raises(InputError, match="for each of the 8 units of site 'conv1', but 3 were given"):
         learn(0.5, MaskSettings(steps=5), start={"conv1": np.zeros(3)})
-    with pytest.raises(InputError, match=r"a share of the units in \(0, 1\], but 0 was given"):
-        learn(0, MaskSettings())
+    with pytest.raises(InputError, match=r"a share of the units in \(0, 1\], but 0.0 was given"):
+        learn(0.0, MaskSettings())
     with pytest.raises(InputError, match="Autocast is to bfloat16 or float16, but 'int8' was given"):
         MaskSettings(autocast="int8")
     with pytest.raises(InputError, match="learning rate of masks is positive"):
-        MaskSettings(learning_rate=0)
+        MaskSettings(learning_rate=0.0)
