@@ -18,7 +18,6 @@ from .circuits.graph_folder import GraphFolder as GraphFolder
 from .circuits.quadrature import gauss_radau_rule as gauss_radau_rule
 from .circuits.quadrature import left_rule as left_rule
 from .circuits.quadrature import midpoint_rule as midpoint_rule
-from .circuits.rule_choice import choose_rule as choose_rule
 from .circuits.settings import AttributionSettings as AttributionSettings
 from .circuits.similarity import edge_jaccard as edge_jaccard
 from .circuits.similarity import node_overlap as node_overlap

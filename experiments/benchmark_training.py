@@ -7,6 +7,7 @@ the table, recording the run, reading the log) counts. Refuted by a ratio of the
     python experiments/benchmark_training.py
 """
 
+import os
 import shutil
 import subprocess
 import sys
@@ -49,6 +50,8 @@ class Config:
     """Runs of each kind; the median counts."""
     workers: int = 2
     """Processes that read images."""
+    threads: int = 1
+    """Threads of PyTorch in both."""
     seed: int = 0
     """Seed of drawings and training."""
 
@@ -81,7 +84,7 @@ def run(config: Config) -> pd.DataFrame:
 
 def settings(config: Config) -> ClipTraining:
     """Return the tiny model's preset, for a run too short to warm up."""
-    return replace(clip_preset("rn-tiny"), epochs=config.epochs, warmup=0, seed=config.seed)
+    return replace(clip_preset("rn-tiny"), epochs=config.epochs, warmup=0, seed=config.seed, threads=config.threads)
 
 
 def by_hand(config: Config, table: Path, folder: Path) -> None:
@@ -108,7 +111,8 @@ def by_hand(config: Config, table: Path, folder: Path) -> None:
     command = [sys.executable, "-c", BY_HAND, str(SHIPPED_CONFIGS / f"{preset.model}.json")]
     command += [f"--{name}={value}" for name, value in arguments.items()]
     command += ["--save-most-recent", "--aug-cfg", f"scale=({preset.crop_scale},1.0)"]
-    subprocess.run(command, check=True, capture_output=True)
+    threads = {"OMP_NUM_THREADS": str(preset.threads), "OMP_WAIT_POLICY": "passive"}
+    subprocess.run(command, check=True, capture_output=True, env={**os.environ, **threads})
 
 
 def through_train_clip(config: Config, table: Path, folder: Path) -> None:

@@ -3,50 +3,87 @@
 Takes all images of the train lists of the chosen domains. The input is the normalised image embedding unless a site is
 named; there every position is a sample. Prints dead features, active features per sample (L0) and explained variance,
 on the training images and on the test images. An autoencoder that explains little variance, or whose features
-are mostly dead or mostly active, says little about the model.
+are mostly dead or mostly active, says little about the model. Activations are kept on disk in pieces and streamed; a
+killed run goes on after the last thousand steps. With ``--study`` it is trained as the study did: on DomainNet's
+training images and CC12M's together, 200 times over.
 
     python experiments/train_sae.py      # the quickstart's model
     python experiments/train_sae.py --model RN50 --checkpoint epoch_32.pt --data DomainNet --site layer3.5 \
         --positions-per-image 8 --out runs/sae-layer3.5
+    python experiments/train_sae.py --study --model RN50 --checkpoint epoch_32.pt --data DomainNet \
+        --table cc12m-train.tsv --device cuda --out runs/sae
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import pandas as pd
 import tyro
 
+from circuitry.data.file_check import check_file
+from circuitry.models import load_sae
 from circuitry.models.settings import ModelSettings
 from circuitry.runs.command_line import run_script
+from circuitry.runs.jobs import Job, JobFolder
+from circuitry.runs.presets import StudySettings
+from circuitry.runs.provenance import digest
 from circuitry.training import diagnose_sae, sample_activations, train_sae_on_images
+from circuitry.training.run_folder import described
 from circuitry.training.settings import SaeTraining
+
+FORMAT = "circuitry trained autoencoder 1"
 
 
 @dataclass(frozen=True)
-class Config(ModelSettings):
+class Config(ModelSettings, StudySettings):
     """Settings of a training run; the defaults are the quickstart's model and the study's numbers."""
 
+    STUDY: ClassVar = {"training": SaeTraining.study()}
     train_split: str | None = "train"
     """Which of DomainNet's lists to train on, where there are lists."""
+    table: tuple[Path, ...] = ()
+    """Tables of more images to train on, with the column filepath: a base set's captions."""
     site: str | None = None
     """Site of the encoder (default: the embedding, normalised)."""
     positions_per_image: int | None = None
     """Positions of each image that are samples, at random (default: all). It bounds memory."""
     out: Path = Path("runs/sae")
-    """Folder for sae.safetensors and history.csv."""
+    """Folder for sae.safetensors and history.csv; activations in it may be removed afterwards."""
     training: tyro.conf.OmitArgPrefixes[SaeTraining] = SaeTraining()
     """What to train with; the defaults are the study's."""
 
 
 def main(config: Config) -> None:
     """Train, measure, write, print."""
+    if config.by_study and not config.table:
+        print("without CC12M, which the study also trained on: give its table of captions as --table")
+    for table in config.table:
+        check_file(table, "a table of images", "give one with the column filepath")
     clip, images = config.clip(), config.images_of(config.train_split)
-    sae = train_sae_on_images(
-        clip, images, config.training, site=config.site, positions_per_image=config.positions_per_image
-    )
     path = config.out / "sae.safetensors"
-    sae.save(path)
-    pd.DataFrame(sae.about["history"]).to_csv(config.out / "history.csv", index=False)
+    made_with = {
+        "model": clip.name,
+        "model_digest": clip.digest,
+        "site": config.site,
+        "positions_per_image": config.positions_per_image,
+        "images": digest([record.relative for record in images.records]),
+        "tables": [described(table) for table in config.table],
+    }
+    folder = JobFolder(config.out, FORMAT, asdict(config.training) | made_with, [("autoencoder",)])
+
+    def train(job: Job, nothing: object) -> list[Path]:
+        sae = train_sae_on_images(
+            clip, images, config.training, tables=config.table, folder=config.out,
+            site=config.site, positions_per_image=config.positions_per_image,
+        )  # fmt: skip
+        sae.save(path)
+        pd.DataFrame(sae.about["history"]).to_csv(config.out / "history.csv", index=False)
+        return [path]
+
+    folder.run(train)
+    (config.out / "state.safetensors").unlink(missing_ok=True)
+    sae = load_sae(path, config.device)
     test = config.images()
     samples = sample_activations(
         clip.encoder, clip.preprocess, test.records, sae.site,

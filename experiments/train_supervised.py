@@ -2,42 +2,47 @@
 
 From a folder (``--data``) it takes the train lists (root/<domain>_train.txt) of the chosen domains; ``--table`` is a
 table of images (filepath, and class unless that is the name of an image's folder), a training mixture for one. The
-outputs of the head are the classes found; with ``--imagenet-classes`` those of ImageNet and
-DomainNet together, where an ImageNet class with a partner in DomainNet counts as that class. Prints the accuracy on
-the test lists of ``--data``, among the classes there, and the path of the checkpoint. A killed run goes on after its
-last whole epoch.
+outputs of the head are the classes found; for a table with images in ImageNet's folders (n01440764, ...) and DomainNet
+as ``--data`` they are the study's 1345 of both, where an ImageNet class with a partner in DomainNet counts as that
+class. Prints the accuracy on the test lists of ``--data``, among the classes there, and the path of the checkpoint. A
+killed run goes on after its last whole epoch.
 
     python experiments/train_supervised.py --data EmojiDomains --out runs/emoji-supervised --model rn-tiny --epochs 30
-    torchrun --nproc-per-node 8 experiments/train_supervised.py --table mixture.tsv --data DomainNet --model RN50 \\
-        --imagenet-classes wnids.txt --out runs/rn50-supervised
+    torchrun --nproc-per-node 8 experiments/train_supervised.py --study --table mixture.tsv --data DomainNet \\
+        --out runs/rn50-supervised
 """
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import pandas as pd
 import tyro
 
 from circuitry import DomainFolder
+from circuitry.data.file_check import read_text
 from circuitry.data.mixtures.class_table import imagenet_partners
 from circuitry.runs.command_line import run_script
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
+from circuitry.runs.presets import StudySettings
 from circuitry.runs.workers import this_rank
 from circuitry.training import load_supervised
 from circuitry.training.evaluation import accuracy_table, predictions
-from circuitry.training.labels import LabelTable, merged_labels
+from circuitry.training.labels import LabelTable, found_labels, imagenet_wnids, merged_labels, study_labels
 from circuitry.training.settings import SupervisedTraining, TrainingWork
 from circuitry.training.study import record_run
-from circuitry.training.supervised import train_supervised
+from circuitry.training.supervised import LabelChoice, train_supervised
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(StudySettings):
     """Settings of a training run."""
 
+    STUDY: ClassVar = {"training": SupervisedTraining.study(model="RN50")}
     out: Path
     """Folder of the run."""
     data: Path | None = None
@@ -47,7 +52,7 @@ class Config:
     domains: tuple[str, ...] | None = None
     """Domains of the folder (default: all)."""
     imagenet_classes: Path | None = None
-    """ImageNet's classes by index, one a line, as the table or its folders name them."""
+    """ImageNet's classes by index, one a line, where the table does not name them by WordNet id."""
     partners: Path | None = None
     """JSON file: DomainNet class -> indices of the ImageNet classes that count as it (default: DomainNet's own)."""
     training: tyro.conf.OmitArgPrefixes[SupervisedTraining] = SupervisedTraining(model="RN50")
@@ -82,17 +87,23 @@ def table_of_folder(config: Config) -> Path:
     return path
 
 
-def label_table(config: Config) -> LabelTable | None:
-    """Return the outputs of ImageNet and DomainNet together, or None where they are the classes found."""
-    if config.imagenet_classes is None and config.partners is None:
-        return None
-    if config.imagenet_classes is None or config.data is None:
-        raise InputError("The classes of both data sets need --imagenet-classes, and DomainNet as --data.")
-    imagenet = config.imagenet_classes.read_text(encoding="utf-8").splitlines()
+def label_table(config: Config) -> LabelTable | LabelChoice:
+    """Return the outputs of the head, or what chooses them by the classes of the table."""
+    given = config.imagenet_classes is not None or config.partners is not None
+    if config.data is None:
+        if given:
+            raise InputError("The classes of ImageNet and DomainNet together need DomainNet as --data.")
+        return found_labels
+    domainnet = DomainFolder(config.data, split="train").all_classes
+    if not given:
+        return partial(study_labels, domainnet)
+    imagenet: Sequence[str] = imagenet_wnids()
+    if config.imagenet_classes is not None:
+        imagenet = read_text(config.imagenet_classes).splitlines()
     partners: Mapping[str, Sequence[int] | None] = imagenet_partners()
     if config.partners is not None:
-        partners = json.loads(config.partners.read_text(encoding="utf-8"))
-    return merged_labels(imagenet, DomainFolder(config.data, split="train").all_classes, partners)
+        partners = json.loads(read_text(config.partners))
+    return merged_labels(imagenet, domainnet, partners)
 
 
 def accuracy_on(images: DomainFolder, checkpoint: Path) -> pd.DataFrame:

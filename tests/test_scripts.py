@@ -23,9 +23,11 @@ from circuitry.data.toy.write import DrawingSettings, write_toy
 from circuitry.models import SparseAutoencoder, load_sae
 from circuitry.runs.command_line import run_script
 from circuitry.runs.errors import InputError
+from circuitry.runs.presets import with_study_defaults
 from circuitry.runs.workers import Rank, Work
 from circuitry.training import load_supervised
 from circuitry.training.clip import train_clip
+from circuitry.training.labels import found_labels
 from circuitry.training.settings import ClipTraining, SaeTraining, SupervisedTraining, TrainingWork, clip_preset
 from circuitry.training.study import StudyRun
 from tests.support.browser import drawn_marks, find_browser, load
@@ -389,6 +391,20 @@ def test_a_sparse_autoencoder_is_trained_and_measured(
     assert "explained_variance" in printed
     assert load_sae(out / "sae.safetensors").about["training"]["samples"] == 2 * 5 * len(CLASSES) * len(STYLES)
     assert pd.read_csv(out / "history.csv")["step"].tolist() == [5]
+    assert not (out / "state.safetensors").exists()
+    module.main(config)  # finished: read again
+    assert "768 features of 192 units at layer3.0" in capsys.readouterr().out
+    table = quickstart / "more.tsv"
+    table.write_text("filepath\n" + "".join(f"{path}\n" for path in (quickstart / "run" / "toy").glob("real/*/*.png")))
+    with pytest.raises(InputError, match=r"another configuration \(tables: .* is new\)"):
+        module.main(replace(config, table=(table,)))
+    study = with_study_defaults(module.Config)(
+        **model_of_the_quickstart, out=out / "study", table=(table,), training=SaeTraining.study(steps=3, piece=20)
+    )
+    module.main(study)
+    trained = load_sae(out / "study" / "sae.safetensors").about["training"]
+    assert trained["samples"] == 5 * len(CLASSES) * len(STYLES) + len(table.read_text().splitlines()) - 1
+    assert len(list((out / "study" / "activations").glob("*.npy"))) == -(-trained["samples"] // 20)
 
 
 @needs_browser
@@ -497,14 +513,48 @@ def test_a_clip_is_trained_from_a_folder_and_from_a_table(
     printed = capsys.readouterr().out
     assert "balanced_accuracy" in printed
     assert f"checkpoint: {tmp_path / 'folder' / 'clip' / 'checkpoints' / 'epoch_1.pt'}" in printed
-    given: list[tuple[Path, ClipTraining]] = []
-    monkeypatch.setattr(module, "train_clip", lambda table, out, settings, work: given.append((table, settings)))
+    given: list[tuple[Path, ClipTraining, Path | None]] = []
+
+    def note(table: Path, out: Path, settings: ClipTraining, work: TrainingWork, validation: Path | None) -> None:
+        given.append((table, settings, validation))
+
+    monkeypatch.setattr(module, "train_clip", note)
     monkeypatch.setattr(module, "checkpoints", lambda folder: [(1, folder)])
+    asked: list[dict[str, str | int]] = []
+    monkeypatch.setattr(module, "run_array", lambda *given, cluster, options: asked.append(options))
+    on_two = replace(folder, data=None, table=tmp_path / "x.tsv", work=replace(IN_PLACE, nodes=2))
+    module.main(on_two)
+    assert asked == [{"gpus_per_node": 2, "nodes": 2, "tasks_per_node": 1}]
+    with pytest.raises(InputError, match="A job on 2 machines needs --cluster slurm, but local was given"):
+        module.main(replace(on_two, cluster="local"))
     numbers = ["--epochs", "3", "--crop-scale", "0.5", "--device", "cpu"]
     call = ["--out", f"{tmp_path}", "--table", f"{tmp_path / 'x.tsv'}", "--preset", "rn50-cc3m", *numbers]
     monkeypatch.setattr(sys, "argv", ["train_clip.py", *call])
     run_script(module.CommandLine, module.main, "", module.command_line)
-    assert given == [(tmp_path / "x.tsv", replace(clip_preset("rn50-cc3m"), epochs=3, crop_scale=0.5))]
+    expected = replace(clip_preset("rn50-cc3m"), epochs=3, crop_scale=0.5)
+    assert given == [(tmp_path / "x.tsv", expected, None)]
+    validation = tmp_path / "x-validation.tsv"
+    for there in (False, True):
+        if there:
+            validation.touch()
+        monkeypatch.setattr(sys, "argv", ["train_clip.py", "--study", *call, "--accumulation", "4"])
+        run_script(module.CommandLine, module.main, "", module.command_line)
+        printed = capsys.readouterr().out
+        assert "precision='amp'" in printed
+        assert (f"since there is no {validation}" in printed) is not there
+        as_the_study = replace(clip_preset("rn50-cc3m", study=True), epochs=3, crop_scale=0.5, accumulation=4)
+        assert given[-1] == (tmp_path / "x.tsv", as_the_study, validation if there else None)
+    monkeypatch.setattr(sys, "argv", ["train_clip.py", *call[:4], "--device", "cpu", "--study"])
+    run_script(module.CommandLine, module.main, "", module.command_line)
+    assert given[-1][1] == clip_preset("rn50-imagenet-captions", study=True)
+    toy = quickstart / "run" / "toy"
+    held = module.Config(out=tmp_path / "held", data=toy, domains=("real",), validation_split="test")
+    table = pd.read_csv(module.validation_table(held), sep="\t")
+    assert table["filepath"].tolist() == [
+        str(r.path) for r in DomainFolder(toy, split="test", domains=("real",)).records
+    ]
+    with pytest.raises(InputError, match="The lists of --validation-split are those of a folder: give it as --data"):
+        module.validation_table(replace(held, data=None))
     for wrong, message in (
         (["--preset", "rn50-cc3"], "no preset 'rn50-cc3' here; perhaps"),
         (["--precision", "fp9"], "one of fp32"),
@@ -532,7 +582,10 @@ def test_a_supervised_baseline_is_trained(quickstart: Path, tmp_path: Path, caps
     model = load_supervised(tmp_path / "run" / "supervised" / "checkpoints" / "epoch_1.safetensors")
     assert model.classes == ("n1", "n2", *CLASSES)
     assert model.table.labels["n2"] == model.table.labels["fish"] == 3
-    with pytest.raises(InputError, match="need --imagenet-classes, and DomainNet as --data"):
+    unmerged = module.label_table(module.Config(out=tmp_path, data=toy))(["b", "a"])
+    assert unmerged.classes == ("a", "b")  # no folder of ImageNet's
+    assert module.label_table(module.Config(out=tmp_path, table=tmp_path / "x")) is found_labels
+    with pytest.raises(InputError, match="The classes of ImageNet and DomainNet together need DomainNet as --data"):
         module.main(module.Config(out=tmp_path, table=tmp_path / "x", partners=tmp_path / "partners.json"))
     with pytest.raises(InputError, match="Give a folder of images as --data, a table of them as --table, or both"):
         module.main(module.Config(out=tmp_path))

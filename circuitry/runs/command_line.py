@@ -36,9 +36,9 @@ def run_script(
     config_type: type[Config],
     main: Callable[[Config], None],
     description: str | None,
-    default: Callable[[], Config] | None = None,
+    default: Callable[[type[Config]], Config] | None = None,
 ) -> None:
-    """Read ``config_type`` from the command line, with its own defaults or those made here, and run ``main`` with it.
+    """Read ``config_type`` from the command line, with its own defaults or those ``default`` makes, and run ``main``.
 
     ``--study`` changes the defaults to the study's, of settings that have such a preset (`StudySettings`), and says so.
     Errors that a user can mend (of input, and those in `SENTENCES`) end the process with status 2 and their message;
@@ -51,10 +51,10 @@ def run_script(
         description = f"{description or ''}\n\n{STUDY_HELP}"
         if "--study" in arguments:
             arguments.remove("--study")
-            config_type, default = with_study_defaults(config_type), None
+            config_type = with_study_defaults(config_type)
             print(f"the study's settings: {', '.join(f'{n} {v}' for n, v in config_type.study_values().items())}")
     try:
-        given = tyro.MISSING_NONPROP if default is None else default()
+        given = tyro.MISSING_NONPROP if default is None else default(config_type)
         main(tyro.cli(config_type, description=description, default=given, args=arguments))
     except InputError as error:
         _end(str(error))

@@ -6,10 +6,12 @@ from .generalization import settings_table as settings_table
 from .labels import LabelTable as LabelTable
 from .labels import merged_labels as merged_labels
 from .run_folder import checkpoints as checkpoints
-from .sae import diagnose_sae as diagnose_sae
-from .sae import sample_activations as sample_activations
+from .run_folder import kept_checkpoint as kept_checkpoint
 from .sae import train_sae as train_sae
 from .sae import train_sae_on_images as train_sae_on_images
+from .sae_loop import diagnose_sae as diagnose_sae
+from .samples import extract_samples as extract_samples
+from .samples import sample_activations as sample_activations
 from .settings import ClipTraining as ClipTraining
 from .settings import SaeTraining as SaeTraining
 from .settings import SupervisedTraining as SupervisedTraining

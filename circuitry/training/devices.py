@@ -1,4 +1,13 @@
-"""Where a training or an evaluation runs: a device that is there, for one process or several."""
+"""Where a training or an evaluation runs: a device that is there, its threads, and which of several machines this is.
+
+Several machines train one model when each runs the same command with torchrun's own environment variables, or as the
+tasks of one submitit job (`join_nodes` then sets them): ``PET_NODE_RANK`` (0, 1, ...), ``PET_MASTER_ADDR`` and
+``PET_MASTER_PORT`` (of machine 0).
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -39,3 +48,48 @@ def available_device(wanted: str | None, processes: int = 1) -> str:
     if kind == "mps" and not torch.backends.mps.is_available():
         raise InputError("The device 'mps' was asked for, but PyTorch sees none on this machine: take the device cpu.")
     return name
+
+
+@contextmanager
+def pinned_threads(number: int) -> Iterator[None]:
+    """Let PyTorch compute with so many threads on the CPU, and with as many as before afterwards.
+
+    Where their number follows the machine's cores, so do the weights: sums are cut and rounded in other places.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def node_rank(nodes: int) -> int:
+    """Return which of the machines this is, by torchrun's environment variables.
+
+    Raises:
+        InputError: For several machines without these variables, or with a number that is none of theirs.
+    """
+    if nodes == 1:
+        return 0
+    needed = ("PET_NODE_RANK", "PET_MASTER_ADDR", "PET_MASTER_PORT")
+    if missing := [name for name in needed if name not in os.environ]:
+        raise InputError(
+            f"A training on {nodes} machines needs {', '.join(needed)} in the environment of each, but this one lacks "
+            f"{', '.join(missing)}: set them as for torchrun, or start the training as a job (--cluster slurm)."
+        )
+    rank = os.environ["PET_NODE_RANK"]
+    if not rank.isdecimal() or int(rank) >= nodes:
+        raise InputError(f"PET_NODE_RANK is a number from 0 to {nodes - 1}, but {rank!r} was given.")
+    return int(rank)
+
+
+def join_nodes() -> None:
+    """Set torchrun's variables from the job of submitit that this process is a task of, one for each machine."""
+    import submitit
+
+    job = submitit.JobEnvironment()
+    port = 20_000 + int(job.raw_job_id) % 40_000  # a job's own, where several share a machine
+    os.environ["PET_NODE_RANK"] = str(job.global_rank)
+    os.environ["PET_MASTER_ADDR"] = job.hostnames[0]
+    os.environ["PET_MASTER_PORT"] = str(port)

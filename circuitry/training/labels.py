@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from circuitry.data.captions import readable
+from circuitry.data.mixtures.class_table import imagenet_partners
 from circuitry.runs.errors import InputError
 
 
@@ -74,6 +75,30 @@ def merged_labels(
             taken[index] = name
             labels[imagenet[index]] = labels[by_words[readable(name)]]
     return LabelTable((*imagenet, *domainnet), labels)
+
+
+def imagenet_wnids() -> tuple[str, ...]:
+    """Return the WordNet ids of ImageNet's 1000 classes by index, as timm lists them."""
+    from timm.data import ImageNetInfo  # here, since it brings torch
+
+    return tuple(ImageNetInfo().label_names())
+
+
+def study_labels(domainnet: Sequence[str], classes: Iterable[str]) -> LabelTable:
+    """Return the study's 1345 outputs where there are images in ImageNet's folders, else an output for every class.
+
+    Args:
+        domainnet: DomainNet's 345 classes by label.
+        classes: The classes that there are images of; ImageNet's are named by WordNet id.
+
+    Example:
+        >>> domainnet = DomainFolder("DomainNet", split="train").all_classes
+        >>> train_supervised(table, out, settings, partial(study_labels, domainnet))
+    """
+    imagenet, found = imagenet_wnids(), set(classes)
+    return (
+        found_labels(found) if found.isdisjoint(imagenet) else merged_labels(imagenet, domainnet, imagenet_partners())
+    )
 
 
 def _check_once(kind: str, names: Sequence[str]) -> None:

@@ -3,7 +3,8 @@
 Takes the arguments of ``open_clip_train.main``, and
 
 - after ``--model`` also a JSON file;
-- ``--end-with-stdin``: end when the standard input is closed, as it is when the process that started this one dies.
+- ``--end-with-stdin``: end when the standard input is closed, as it is when the process that started this one dies;
+- ``--keep-untrained``: write the model before its first step as ``epoch_0.pt``.
 
 For several devices: ``torchrun --nproc-per-node 8 circuitry/training/open_clip_main.py --model my-model.json
 --train-data ...``. It imports nothing of this package, so it runs as a plain file wherever the package lies.
@@ -17,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import open_clip
+import open_clip_train.main as trainer
 import torch
-from open_clip_train.main import main
 from torch import nn
 
 END_WITH_STDIN = "--end-with-stdin"
+KEEP_UNTRAINED = "--keep-untrained"
 
 
 class OnAnyDevice(nn.parallel.DistributedDataParallel):
@@ -53,10 +55,29 @@ def end_with_stdin() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def keep_untrained() -> None:
+    """Have the model written before its first step, and by the first of the processes alone."""
+    train_one_epoch = trainer.train_one_epoch
+
+    def train(model: nn.Module, data: Any, loss: Any, epoch: int, *more: Any, **named: Any) -> Any:
+        args = next(part for part in more if hasattr(part, "checkpoint_path"))
+        if epoch == 0 and args.rank == 0:
+            state = {"epoch": 0, "name": args.name, "state_dict": model.state_dict()}
+            temporary = Path(args.checkpoint_path, "tmp.pt")
+            torch.save(state, temporary)
+            temporary.replace(temporary.with_name("epoch_0.pt"))
+        return train_one_epoch(model, data, loss, epoch, *more, **named)
+
+    trainer.train_one_epoch = train
+
+
 if __name__ == "__main__":
     given = sys.argv[1:]
     if END_WITH_STDIN in given:
         given.remove(END_WITH_STDIN)
         end_with_stdin()
+    if KEEP_UNTRAINED in given:
+        given.remove(KEEP_UNTRAINED)
+        keep_untrained()
     torch.nn.parallel.DistributedDataParallel = OnAnyDevice  # type: ignore[assignment,misc]
-    sys.exit(main(with_registered_model(given)) or 0)
+    sys.exit(trainer.main(with_registered_model(given)) or 0)

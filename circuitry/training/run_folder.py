@@ -95,3 +95,18 @@ def checkpoints(run_folder: Path) -> list[tuple[int, Path]]:
     found = [(int(name[1]), path) for path in folder.iterdir() if (name := _CHECKPOINT.fullmatch(path.name))]
     # open_clip writes its checkpoints in place; they are zip archives, whose table of contents comes last.
     return sorted((epoch, path) for epoch, path in found if path.suffix != ".pt" or zipfile.is_zipfile(path))
+
+
+def kept_checkpoint(run_folder: Path, epoch: int) -> Path:
+    """Return the checkpoint of an epoch of a run, 0 for the untrained model.
+
+    Raises:
+        InputError: For an epoch that was not kept; the message names those that were.
+    """
+    kept = dict(checkpoints(run_folder))
+    if epoch not in kept:
+        raise InputError(
+            f"{run_folder} has no checkpoint of epoch {epoch} but of {', '.join(map(str, kept)) or 'none'}: ask for "
+            "one of these, or train into another folder with keep_checkpoints."
+        )
+    return kept[epoch]

@@ -5,6 +5,7 @@ One device or several: started by ``torchrun`` or ``accelerate launch``, each pr
 """
 
 import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from circuitry.runs.files import whole_file
 from circuitry.runs.jobs import Job
 from circuitry.runs.provenance import digest
 from circuitry.runs.workers import this_rank
-from circuitry.training.devices import available_device
+from circuitry.training.devices import available_device, pinned_threads
 from circuitry.training.labels import LabelTable, found_labels
 from circuitry.training.run_folder import TRAINING, alone, claim_run
 from circuitry.training.settings import SupervisedTraining, TrainingWork
@@ -29,6 +30,8 @@ from circuitry.training.supervised_loop import SeededImages, TrainingLoop, seed_
 from circuitry.training.supervised_model import build_classifier, write_classifier
 from circuitry.training.table import CheckedTable, check_table
 
+LabelChoice = Callable[[Iterable[str]], LabelTable]
+"""From the classes that a table of images has to the outputs of the head."""
 _METRICS = ("epoch", "lr", "loss", "accuracy", "images_per_second")
 
 
@@ -36,7 +39,7 @@ def train_supervised(
     table: Path,
     out: Path,
     settings: SupervisedTraining,
-    labels: LabelTable | None = None,
+    labels: LabelTable | LabelChoice = found_labels,
     work: TrainingWork = TrainingWork(),
 ) -> Path:
     """Train a classifier; return its last checkpoint, ``out/checkpoints/epoch_N.safetensors``, for `load_supervised`.
@@ -50,8 +53,8 @@ def train_supervised(
             name of its folder, so the tables of `train_clip` will do.
         out: Folder of the run.
         settings, work: What to train, and how.
-        labels: Outputs of the head and which of them every class counts as, see `merged_labels` (default: an output
-            for every class of the table, sorted by name).
+        labels: Outputs of the head and which of them every class counts as, see `merged_labels`, or what chooses them
+            by the classes of the table (default: an output for every one of these, sorted by name).
 
     Raises:
         InputError: For a table, model or device that cannot be trained with; an image that cannot be read; a
@@ -92,6 +95,8 @@ def train_supervised(
         state = out / "state.safetensors"
         if state.is_file():
             loop.restore(state)
+        elif rank == 0:
+            _write_checkpoint(out, loop, labels)
         while loop.epochs_done < settings.epochs:
             loop.run_epoch(SeededImages(files, targets, transform, settings.seed, loop.epochs_done), work)
             if rank == 0:
@@ -100,7 +105,7 @@ def train_supervised(
             loop.accelerator.wait_for_everyone()
         return [last]
 
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), pinned_threads(settings.threads):
         if rank:
             train(TRAINING, None)
         else:
@@ -112,9 +117,9 @@ def train_supervised(
 
 
 def read_samples(
-    table: CheckedTable, labels: LabelTable | None = None
+    table: CheckedTable, labels: LabelTable | LabelChoice = found_labels
 ) -> tuple[np.ndarray, Int[np.ndarray, " images"], LabelTable]:
-    """Return the files of a table as bytes, the label of each, and the label table: that given, or the classes found.
+    """Return the files of a table as bytes, the label of each, and the label table: that given, or that chosen.
 
     Bytes in one array: forked reading processes then share its memory, which lists of strings end up copying.
     """
@@ -127,7 +132,7 @@ def read_samples(
             names = [Path(file).parent.name for file in chunk["filepath"]]
         files.append(np.array([os.fsencode(file) for file in chunk["filepath"]]))
         places.append(np.array([seen.setdefault(name, len(seen)) for name in names], dtype=np.int64))
-    labels = found_labels(seen) if labels is None else labels
+    labels = labels if isinstance(labels, LabelTable) else labels(seen)
     unknown = [name for name in seen if name not in labels.labels]
     if unknown:
         raise InputError(
@@ -140,9 +145,14 @@ def read_samples(
 
 
 def _write_epoch(out: Path, loop: TrainingLoop, labels: LabelTable) -> None:
-    """Write the metrics so far, and the checkpoint where one is kept."""
+    """Write the metrics so far, and the checkpoint."""
     with whole_file(out / "metrics.csv") as temporary:
         pd.DataFrame(loop.history, columns=_METRICS).to_csv(temporary, index=False, lineterminator="\n")
+    _write_checkpoint(out, loop, labels)
+
+
+def _write_checkpoint(out: Path, loop: TrainingLoop, labels: LabelTable) -> None:
+    """Write the classifier as it is now, the untrained one included, where it is one that is kept."""
     epoch, kept = loop.epochs_done, loop.settings.keep_checkpoints
     if epoch == loop.settings.epochs or (kept and epoch % kept == 0):
         path = out / "checkpoints" / f"epoch_{epoch}.safetensors"

@@ -5,7 +5,8 @@
 2. The order of the images comes from (seed, epoch), the random crop of an image from (seed, epoch, image). So an
    interrupted run goes on as if nothing had happened, and how many processes read images changes nothing.
 3. Each of several processes takes its share of every batch; accelerate averages their gradients.
-4. Weights, momenta and history are stored in one file.
+4. In float16 the loss is scaled, so that small gradients do not vanish; a step whose gradients overflow is left out.
+5. Weights, momenta, the scale and history are stored in one file.
 """
 
 import math
@@ -31,7 +32,7 @@ from circuitry.runs.errors import InputError
 from circuitry.training.settings import SupervisedTraining, TrainingWork
 from circuitry.training.supervised_model import Classifier, Transform, as_arrays, set_state
 
-STATE_FORMAT = "circuitry supervised training 1"
+STATE_FORMAT = "circuitry supervised training 2"
 _MOMENTUM = 0.9
 _NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)  # the first: batch, instance, sync
 
@@ -53,6 +54,13 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
         spared = isinstance(model.get_submodule(module), _NORMS) or "bias" in own
         groups[spared]["params"].append(parameter)
     return groups
+
+
+def half_precision(precision: str, device_type: str) -> torch.dtype | None:
+    """Return what forward passes are computed in where PyTorch finds it safe; None for float32 throughout."""
+    if precision == "amp" and device_type == "cuda":
+        return torch.float16
+    return None if precision == "fp32" else torch.bfloat16
 
 
 def seed_of(*numbers: int) -> int:
@@ -107,7 +115,9 @@ class TrainingLoop:
         self.model = model.to(self.accelerator.device)
         groups = parameter_groups(model, settings.weight_decay)
         self.optimizer = torch.optim.SGD(groups, lr=settings.lr, momentum=_MOMENTUM, nesterov=True)
-        self._parallel_model, self._parallel_optimizer = self.accelerator.prepare(model, self.optimizer)
+        self._parallel_model = self.accelerator.prepare(model)
+        self._half = half_precision(settings.precision, self.accelerator.device.type)
+        self.scaler = torch.amp.GradScaler(self.accelerator.device.type, enabled=self._half is torch.float16)
         self.history: list[dict[str, float]] = []
         """One entry per finished epoch, with its number counted from 1."""
 
@@ -161,24 +171,26 @@ class TrainingLoop:
                 if isinstance(batch, InputError):
                     raise batch
                 inputs, targets = (part.to(accelerator.device, non_blocking=True) for part in batch)
-                with torch.autocast(accelerator.device.type, torch.bfloat16, settings.precision == "amp_bf16"):
+                with torch.autocast(accelerator.device.type, self._half, enabled=self._half is not None):
                     logits = self._parallel_model(inputs)
                     step_loss = F.cross_entropy(logits, targets)
-                self._parallel_optimizer.zero_grad()
-                accelerator.backward(step_loss)
-                self._parallel_optimizer.step()
+                self.optimizer.zero_grad()
+                accelerator.backward(self.scaler.scale(step_loss))
+                self.scaler.step(self.optimizer)
+                self.scaler.update()
                 loss += step_loss.detach()
                 correct += (logits.argmax(dim=1) == targets).sum()
                 bar.update(settings.batch_size)
         return loss, correct
 
     def save(self, path: Path) -> None:
-        """Write weights, momenta and history, whole or not at all."""
+        """Write weights, momenta, scale and history, whole or not at all."""
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         for name, parameter in self.model.named_parameters():
             if "momentum_buffer" in self.optimizer.state[parameter]:
                 tensors[f"momentum.{name}"] = self.optimizer.state[parameter]["momentum_buffer"]
-        write_arrays(path, STATE_FORMAT, {"history": self.history}, as_arrays(tensors))
+        header = {"history": self.history, "scaler": self.scaler.state_dict()}
+        write_arrays(path, STATE_FORMAT, header, as_arrays(tensors))
 
     def restore(self, path: Path) -> None:
         """Go on from what `save` has written; InputError for a damaged file, or the state of another model."""
@@ -189,6 +201,8 @@ class TrainingLoop:
             if f"momentum.{name}" in arrays:
                 momentum = torch.from_numpy(arrays[f"momentum.{name}"].copy()).view_as(parameter)
                 self.optimizer.state[parameter]["momentum_buffer"] = momentum.to(parameter.device)
+        if self.scaler.is_enabled():
+            self.scaler.load_state_dict(header["scaler"])
         self.history = header["history"]
 
 

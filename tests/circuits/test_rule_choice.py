@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from circuitry import AttributionSettings, Clip, DomainFolder, Encoder, InputError, attribute, choose_rule, class_logit
+from circuitry import AttributionSettings, Clip, DomainFolder, Encoder, InputError, attribute, class_logit
 from circuitry.circuits import extraction, rule_of_run
 from circuitry.circuits.extraction import extract
 from circuitry.circuits.quadrature import gauss_legendre_rule, left_rule, midpoint_rule
-from circuitry.circuits.rule_choice import RuleErrors, cheapest_rule
+from circuitry.circuits.rule_choice import RuleErrors, cheapest_rule, choose_rule
 from circuitry.circuits.rule_of_run import spread
 from circuitry.circuits.rule_report import describe_rule
 from circuitry.models.stages import Stage

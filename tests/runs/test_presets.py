@@ -58,6 +58,18 @@ def test_the_switch_changes_defaults_and_says_so(capsys: pytest.CaptureFixture[s
     assert read("--model", "RN50", "--seed", "1", "--study").seed == 1
 
 
+def test_defaults_that_are_made_know_of_the_switch(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Config] = []
+
+    def made(kind: type[Config]) -> Config:
+        return kind(model="RN50", n_images=3 if kind.by_study else 4)
+
+    for arguments in ([], ["--study"]):
+        monkeypatch.setattr(sys, "argv", ["script", *arguments])
+        run_script(Config, seen.append, None, made)
+    assert [(given.seed, given.n_images) for given in seen] == [(0, 4), (42, 3)]
+
+
 def test_scripts_say_in_their_help_that_there_is_the_switch(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         read("--study", "--help")

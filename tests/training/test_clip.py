@@ -4,6 +4,7 @@ import importlib.util
 import json
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -11,16 +12,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import open_clip
+import pandas as pd
 import psutil  # type: ignore[import-untyped]
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
+from circuitry.data.images import load_image
 from circuitry.models.clip import load_clip
 from circuitry.runs.errors import InputError
 from circuitry.training import clip
+from circuitry.training import open_clip_process as process
 from circuitry.training.clip import train_clip
-from circuitry.training.run_folder import alone, checkpoints
+from circuitry.training.run_folder import alone, checkpoints, kept_checkpoint
 from circuitry.training.settings import ClipTraining, TrainingWork
 
 CONFIG = {
@@ -83,7 +89,7 @@ finite = "diverged" if options["seed"] == "15" else "finite"
 shutil.copy(f"{state}-{{finite}}.pt", checkpoints / f"epoch_{{options['epochs']}}.pt")
 """
     )
-    monkeypatch.setattr(clip, "_TRAINER", script)
+    monkeypatch.setattr(process, "_TRAINER", script)
     monkeypatch.setattr(clip, "_check_trainer", lambda: None)
     return calls
 
@@ -107,6 +113,7 @@ def test_arguments_of_the_trainer(train: Path, settings: ClipTraining, calls: Pa
         "--name=a",
         "--epochs=2",
         "--batch-size=4",
+        "--accum-freq=1",
         "--lr=0.001",
         "--warmup=1",
         "--wd=0.2",
@@ -256,7 +263,10 @@ def test_unusable_tables(content: str, message: str, train: Path, settings: Clip
         ({"keep_checkpoints": -1}, "The keep_checkpoints .* a number of epochs, or 0 for none, but -1 was given"),
         ({"seed": -1}, "The seed .* but -1 was given"),
         ({"processes": 0}, "The processes .* at least 1, but 0 was given"),
-        ({"processes": 3}, "The batch_size .* a multiple of their number 3, but 4 was given"),
+        ({"processes": 3}, "The batch_size .* a multiple of their number times accumulation, 3, but 4 was given"),
+        ({"accumulation": 0}, "The accumulation .* at least 1, but 0 was given"),
+        ({"processes": 2, "accumulation": 4}, "The batch_size .* times accumulation, 8, but 4 was given"),
+        ({"threads": 0}, "The threads .* at least 1, but 0 was given"),
         ({"precision": "fp9"}, "The precision .* one of fp32, amp, .*, but 'fp9' was given"),
         ({"warmup": -1}, "The warmup .* but -1 was given"),
     ],
@@ -282,18 +292,22 @@ def test_settings_that_do_not_fit_the_data(
         train_clip(train, tmp_path / "run", replace(settings, **change), WORK)
 
 
-def test_images_are_counted_as_the_trainer_counts_them() -> None:
+def test_images_are_counted_as_the_trainer_counts_them(settings: ClipTraining) -> None:
     # open_clip pads 11 images to two shares of 6, of which each process takes whole batches of 3.
-    assert clip._steps(11, batch_size=6, processes=2) == 2
-    assert clip._steps(11, batch_size=6, processes=1) == 1
-    assert clip._steps(10, batch_size=6, processes=2) == 1
+    six = replace(settings, batch_size=6, warmup=0)
+    assert clip._steps(11, replace(six, processes=2)) == 2
+    assert clip._steps(11, six) == 1
+    assert clip._steps(10, replace(six, processes=2)) == 1
+    # In parts of one image, of which three are a step: four images of a process are four parts, one of them left over.
+    assert clip._steps(8, replace(six, processes=2, accumulation=3)) == 1
 
 
 def test_several_processes_are_started_by_torchrun() -> None:
-    command = clip._start(4)
+    command = process._start(4, 1)
     assert command[1:5] == ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=4"]
     assert command[-2:] == ["--local-loss", "--gather-with-grad"]
-    assert len(clip._start(1)) == 2
+    assert len(process._start(1, 1)) == 2
+    assert process._start(8, 2)[3:5] == ["--nnodes=2", "--nproc-per-node=4"]
 
 
 def test_missing_files_are_left_out_when_asked(
@@ -354,6 +368,12 @@ WITHOUT_BATCH_NORM = CONFIG | {
 }
 
 
+def weights(checkpoint: Path) -> dict[str, Any]:
+    """Return the weights in a checkpoint of open_clip's trainer."""
+    state: dict[str, Any] = torch.load(checkpoint, weights_only=True)["state_dict"]
+    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+
+
 def needs_trainer() -> None:
     for name in ("webdataset", "braceexpand"):
         pytest.importorskip(name, reason="open_clip's trainer needs open_clip_torch[training]")
@@ -383,7 +403,12 @@ def test_a_killed_run_goes_on_for_the_same_number_of_steps(train: Path, settings
     steps = {int(entry["step"]) for entry in content["optimizer"]["state"].values()}
     assert steps == {12 * 2}
     assert load_clip(settings.model, checkpoint=checkpoint).encoder(torch.zeros(2, 3, 32, 32)).shape == (2, 16)
-    assert checkpoints(out) == [(n, out / "checkpoints" / f"epoch_{n}.pt") for n in (5, 10, 12)]
+    assert checkpoints(out) == [(n, out / "checkpoints" / f"epoch_{n}.pt") for n in (0, 5, 10, 12)]
+    assert kept_checkpoint(out, 0) == out / "checkpoints" / "epoch_0.pt"
+    with pytest.raises(
+        InputError, match=r"run has no checkpoint of epoch 3 but of 0, 5, 10, 12: ask for one of these, or"
+    ):
+        kept_checkpoint(out, 3)
 
 
 def test_a_learning_rate_that_is_much_too_high(train: Path, settings: ClipTraining, tmp_path: Path) -> None:
@@ -392,22 +417,99 @@ def test_a_learning_rate_that_is_much_too_high(train: Path, settings: ClipTraini
         train_clip(train, tmp_path / "run", replace(settings, lr=1e9, warmup=0), WORK)
 
 
-def test_two_processes_take_the_steps_of_one(train: Path, tmp_path: Path) -> None:
+def on_two_machines(train: Path, out: Path, settings: ClipTraining) -> Path:
+    """Train by this process and another, which stand for machines; return the checkpoint that both name."""
+    work = replace(WORK, nodes=2)
+    settings = replace(settings, model=str(settings.model))
+    call = f"train_clip({str(train)!r}, {str(out)!r}, {settings!r}, {work!r})"
+    code = f"from circuitry.training.clip import *; print({call})"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meeting = {"PET_MASTER_ADDR": "127.0.0.1", "PET_MASTER_PORT": str(free.getsockname()[1])}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (meeting | {"PET_NODE_RANK": "1"}).items():
+            patch.setenv(name, value)
+        second = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+        patch.setenv("PET_NODE_RANK", "0")
+        checkpoint = train_clip(train, out, settings, work)
+    assert second.communicate(timeout=300)[0].strip() == str(checkpoint)
+    assert (out / "console-1.log").is_file()
+    return checkpoint
+
+
+def test_two_processes_or_machines_take_the_steps_of_one(train: Path, tmp_path: Path) -> None:
     needs_trainer()
     settings = replace(written(WITHOUT_BATCH_NORM, tmp_path / "vit-smallest.json"), batch_size=8, warmup=0)
     lines = train.read_text().splitlines(keepends=True)
     train.write_text("".join(lines[:9]))  # eight images of one colour each, which no crop changes: one batch
-    states = []
-    for processes in (1, 2):
-        checkpoint = train_clip(train, tmp_path / f"{processes}", replace(settings, processes=processes), WORK)
-        loaded = load_clip(settings.model, checkpoint=checkpoint)
-        assert loaded.encoder(torch.zeros(2, 3, 32, 32)).shape == (2, 16)
-        states.append(loaded.model.state_dict())
-    assert "[8/8 (100%)]" in (tmp_path / "2" / "console.log").read_text()
-    for name, one in states[0].items():
-        two = states[1][name]
-        if name.endswith(
-            "in_proj_bias"
-        ):  # keys' biases change no softmax: a gradient of rounding errors, in Adam's hands
-            one, two = (torch.cat([bias[:16], bias[32:]]) for bias in (one, two))
-        torch.testing.assert_close(two, one, rtol=0, atol=1e-6, msg=name)
+    two = replace(settings, processes=2)
+    found = {
+        "one": train_clip(train, tmp_path / "one", settings, WORK),
+        "processes": train_clip(train, tmp_path / "processes", two, WORK),
+        "machines": on_two_machines(train, tmp_path / "machines", two),
+    }
+    loaded = load_clip(settings.model, checkpoint=found["processes"])
+    assert loaded.encoder(torch.zeros(2, 3, 32, 32)).shape == (2, 16)
+    for name in ("processes", "machines"):
+        assert "[8/8 (100%)]" in (tmp_path / name / "console.log").read_text()
+        state = weights(found[name])
+        for key, expected in weights(found["one"]).items():
+            given = state[key]
+            if key.endswith(
+                "in_proj_bias"
+            ):  # keys' biases change no softmax: a gradient of rounding errors, in Adam's hands
+                expected, given = (torch.cat([bias[:16], bias[32:]]) for bias in (expected, given))
+            torch.testing.assert_close(given, expected, rtol=0, atol=1e-6, msg=key)
+
+
+def test_the_studys_way_of_training(train: Path, tmp_path: Path) -> None:
+    needs_trainer()
+    settings = written(WITHOUT_BATCH_NORM, tmp_path / "vit-smallest.json")
+    as_the_study = replace(settings, **ClipTraining.study_values(), accumulation=2, warmup=0)
+    validation = tmp_path / "validation.tsv"
+    validation.write_text("".join(train.read_text().splitlines(keepends=True)[:6]))
+    out = tmp_path / "run"
+    train_clip(train, out, as_the_study, WORK, validation)
+    given = (out / "params.txt").read_text().splitlines()
+    assert {"accum_freq: 2", "batch_size: 2", "grad_checkpointing: True", "precision: amp"} <= set(given)
+    kept = checkpoints(out)
+    assert [epoch for epoch, _ in kept] == [0, 1, 2]
+    held = pd.read_csv(out / "validation.csv")
+    assert held["epoch"].tolist() == [1, 2]
+    assert (held["num_samples"] == 5).all()
+    # The loss by hand: five images and texts against each other, in one batch of two, one of two, one of one.
+    loaded = load_clip(settings.model, checkpoint=kept[-1][1])
+    lines = pd.read_csv(validation, sep="\t")
+    images = torch.stack([loaded.preprocess(load_image(file)) for file in lines["filepath"]])
+    texts = open_clip.get_tokenizer("vit-smallest")(lines["title"].tolist())
+    losses = []
+    for start in (0, 2, 4):
+        part = slice(start, start + 2)
+        with torch.no_grad():
+            image, text, scale = loaded.model(images[part], texts[part])
+            logits = scale * image @ text.T
+        answers = torch.arange(len(logits))
+        both = F.cross_entropy(logits, answers) + F.cross_entropy(logits.T, answers)
+        losses.append(float(both) / 2 * len(logits))
+    assert held["loss"].iloc[-1] == pytest.approx(sum(losses) / 5, rel=2e-2)  # measured in half precision
+    with pytest.raises(InputError, match=r"another configuration \(validation: .* -> None\)"):
+        train_clip(train, out, as_the_study, WORK)
+
+
+def test_the_machines_threads_and_keeping_the_untrained_model_change_no_weight(
+    train: Path, settings: ClipTraining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needs_trainer()
+    settings = replace(settings, epochs=1, warmup=0)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    one = weights(train_clip(train, tmp_path / "one", settings, WORK))
+    assert [epoch for epoch, _ in checkpoints(tmp_path / "one")] == [1]
+    assert json.loads((tmp_path / "one" / "manifest.json").read_text())["config"]["threads"] == 1
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    two = weights(train_clip(train, tmp_path / "two", replace(settings, keep_checkpoints=1), WORK))
+    assert all(torch.equal(tensor, two[name]) for name, tensor in one.items())
+    torch.manual_seed(0)
+    untrained = open_clip.create_model("rn-smallest").state_dict()
+    kept = weights(tmp_path / "two" / "checkpoints" / "epoch_0.pt")
+    assert kept.keys() == untrained.keys()
+    assert all(torch.equal(tensor, kept[name]) for name, tensor in untrained.items())

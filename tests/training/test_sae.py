@@ -1,6 +1,8 @@
 """Training of sparse autoencoders: a planted dictionary is found, the dead come alive, and what is measured."""
 
-from dataclasses import replace
+import weakref
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,10 @@ from circuitry import Clip, DomainFolder, Encoder, InputError
 from circuitry.models import SparseAutoencoder
 from circuitry.models.image_pass import activations
 from circuitry.runs.workers import Work
-from circuitry.training import diagnose_sae, sample_activations, train_sae, train_sae_on_images
-from circuitry.training import sae as training
+from circuitry.training import diagnose_sae, sample_activations, samples, train_sae, train_sae_on_images
+from circuitry.training import sae_loop as training
+from circuitry.training.sae_loop import SaeLoop, initial_weights
+from circuitry.training.samples import ImageFiles, SampleBatches, extract_samples
 from circuitry.training.settings import SaeTraining
 
 QUICK = SaeTraining(lr=3e-3, batch_size=256, steps=60, resample_every=20)
@@ -53,8 +57,7 @@ def test_rows_stay_at_length_one_and_settings_are_stored() -> None:
     torch.testing.assert_close(sae.w_dec.norm(dim=1), torch.ones(64))
     assert (sae.n_features, sae.site, sae.normalised, sae.activation) == (64, "layer4", False, "relu")
     assert not sae.w_enc.requires_grad
-    settings = {"expansion": 4, "l1": 1e-4, "lr": 3e-3, "batch_size": 256, "steps": 60, "resample_every": 20}
-    assert sae.about["training"] == settings | {"normalise": False, "seed": 3, "samples": 500}
+    assert sae.about["training"] == asdict(replace(QUICK, seed=3)) | {"normalise": False, "samples": 500}
     assert [row["step"] for row in sae.about["history"]] == [20, 40, 60]
     assert sae.about["history"][-1]["loss"] < sae.about["history"][0]["loss"]
     assert sae.about["diagnostics"] == diagnose_sae(sae, samples)._asdict()
@@ -87,14 +90,14 @@ def test_samples_are_scaled_to_length_one() -> None:
 
 @pytest.mark.parametrize("resample_every", [20, 1000])
 def test_a_dead_feature_comes_alive(resample_every: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    initial = training._initial
+    initial = training.initial_weights
 
     def with_a_dead_feature(*args: Any) -> SparseAutoencoder:
         sae = initial(*args)
         sae.b_enc[5] = -100
         return sae
 
-    monkeypatch.setattr(training, "_initial", with_a_dead_feature)
+    monkeypatch.setattr(training, "initial_weights", with_a_dead_feature)
     sae = quick_sae(planted(500)[1], replace(QUICK, resample_every=resample_every))
     first = sae.about["history"][0]
     assert first["dead"] == 1
@@ -109,7 +112,7 @@ def test_a_dead_feature_comes_alive(resample_every: int, monkeypatch: pytest.Mon
 
 def test_a_resampled_feature_points_at_what_is_described_badly() -> None:
     generator = torch.Generator().manual_seed(0)
-    sae = training._initial(torch.ones(2, 4), 8, generator)  # so the decoder's bias is (1, 1, 1, 1)
+    sae = initial_weights(torch.ones(4), 8, "transposed", generator)  # so the decoder's bias is (1, 1, 1, 1)
     optimiser = torch.optim.Adam([w.requires_grad_() for w in (sae.w_enc, sae.b_enc, sae.w_dec, sae.b_dec)], lr=0.0)
     sae.decode(sae.encode(torch.randn(64, 4, generator=generator))).pow(2).sum().backward()  # type: ignore[no-untyped-call]
     optimiser.step()
@@ -135,6 +138,9 @@ def test_a_resampled_feature_points_at_what_is_described_badly() -> None:
     [
         ({"steps": 0}, "The steps of a training must be positive and finite, but 0 was given"),
         ({"expansion": -1}, "The expansion .* but -1 was given"),
+        ({"epochs": 0}, "The epochs .* but 0 was given"),
+        ({"resample_every": -1}, "The resample_every .* a number of steps, or 0 for never, but -1 was given"),
+        ({"initialisation": "zero"}, "The initialisation .* transposed or kaiming, but 'zero' was given"),
         ({"l1": -0.1}, "The l1 .* at least 0 and finite, but -0.1 was given"),
         ({"l1": float("inf")}, "The l1 .* but inf was given"),
         ({"lr": float("nan")}, "The lr .* but nan was given"),
@@ -146,7 +152,7 @@ def test_settings_without_sense_are_refused(change: dict[str, Any], message: str
 
 
 @pytest.mark.parametrize("change", [{"steps": 3, "resample_every": 9}, {"steps": 8, "resample_every": 2}])
-def test_what_diverges_is_an_error(change: dict[str, int]) -> None:
+def test_what_diverges_is_an_error(change: dict[str, Any]) -> None:
     with pytest.raises(
         InputError, match=r"diverged by step [23], .* a lr lower than 1e\+30, or a l1 lower than 0\.0001"
     ):
@@ -158,6 +164,200 @@ def test_samples_without_sense_are_refused() -> None:
         train_sae(torch.ones(1, 2))
     with pytest.raises(InputError, match=r"some hold NaN"):
         train_sae(torch.tensor([[1.0, float("nan")], [1, 2]]))
+
+
+# The study's way
+
+
+def test_the_studys_settings() -> None:
+    study = SaeTraining.study()
+    assert (study.expansion, study.l1, study.lr, study.batch_size) == (4, 1e-4, 1e-4, 2048)
+    assert (study.steps, study.epochs, study.resample_every, study.initialisation) == (None, 200, 0, "kaiming")
+    # Every piece of a pass is cut into whole batches and a rest: 200 x (148 + 148 + 1) steps.
+    pieces = [torch.ones(302_080, 1), torch.ones(302_080, 1), torch.ones(2, 1)]
+    assert SaeLoop(pieces, study, normalise=False, device="cpu").steps == 200 * (148 + 148 + 1)
+    assert SaeLoop(pieces, replace(study, drop_last=True), normalise=False, device="cpu").steps == 200 * 295
+    assert SaeLoop(pieces, SaeTraining.study(steps=9), normalise=False, device="cpu").steps == 9
+
+
+def test_the_studys_initialisation() -> None:
+    d, features = 24, 4000
+    sae = initial_weights(torch.ones(d), features, "kaiming", torch.Generator().manual_seed(0))
+    # Uniform on +- sqrt(6 / (features d)) and +- 1 / sqrt(features): its extremes, and its variance, a third of them.
+    for tensor, bound in ((sae.w_enc, (6 / (features * d)) ** 0.5), (sae.b_enc, features**-0.5)):
+        flat = tensor.flatten().double()
+        assert float(flat.abs().max()) == pytest.approx(bound, rel=1e-2)
+        assert float(flat.abs().max()) <= bound * (1 + 1e-6)
+        assert float(flat.var()) == pytest.approx(bound**2 / 3, rel=4 / len(flat) ** 0.5)
+        assert abs(float(flat.mean())) < 4 * bound / (3 * len(flat)) ** 0.5
+    assert not sae.b_dec.any()
+    torch.testing.assert_close(sae.w_dec.norm(dim=1), torch.ones(features))
+    # Normal directions of length one: coordinates have mean 0 and variance 1 / d. The encoder is not their transpose.
+    assert abs(float(sae.w_dec.mean())) < 4 / (features * d * d) ** 0.5
+    assert float(sae.w_dec.var()) == pytest.approx(1 / d, rel=1e-3)
+    assert abs(float(torch.corrcoef(torch.stack([sae.w_enc.flatten(), sae.w_dec.T.flatten()]))[0, 1])) < 0.02
+
+
+def test_steps_equal_to_a_plain_loop() -> None:
+    data = planted(64, d=6)[1] + 0.1
+    settings = SaeTraining.study(batch_size=64, epochs=5, lr=0.01, l1=0.02, seed=3)
+    sae = train_sae(data, settings, normalise=True, progress=False)
+    # One batch of all samples, whose order changes nothing but rounding.
+    x = (data / data.norm(dim=1, keepdim=True)).double()
+    start = initial_weights(x.mean(0).float(), 24, "kaiming", torch.Generator().manual_seed(3))
+    w_enc, b_enc, w_dec, b_dec = (
+        w.double().requires_grad_() for w in (start.w_enc, start.b_enc, start.w_dec, start.b_dec)
+    )
+    weights = [w_enc, b_enc, w_dec, b_dec]
+    mean, square = ([torch.zeros_like(w) for w in weights] for _ in range(2))
+    for step in range(1, 6):
+        features = torch.clamp((x - b_dec) @ w_enc + b_enc, min=0)
+        error = (x - (features @ w_dec + b_dec)).square().mean(dim=1)
+        gradients = list(torch.autograd.grad((error + 0.02 * features.abs().sum(dim=1)).mean(), weights))
+        gradients[2] = gradients[2] - w_dec * (gradients[2] * w_dec).sum(dim=1, keepdim=True)
+        for i, (w, g) in enumerate(zip(weights, gradients, strict=True)):
+            mean[i] = 0.9 * mean[i] + 0.1 * g
+            square[i] = 0.999 * square[i] + 0.001 * g**2
+            w.data -= 0.01 * (mean[i] / (1 - 0.9**step)) / ((square[i] / (1 - 0.999**step)).sqrt() + 1e-8)
+        w_dec.data /= w_dec.data.norm(dim=1, keepdim=True)
+    for given, expected in zip((sae.w_enc, sae.b_enc, sae.w_dec, sae.b_dec), weights, strict=True):
+        torch.testing.assert_close(given.double(), expected.detach(), atol=2e-5, rtol=1e-3)
+
+
+# Pieces, kills
+
+
+def in_pieces(data: Tensor) -> list[Tensor]:
+    return [data[:200], data[200:350], data[350:]]
+
+
+def assert_equal_weights(a: SparseAutoencoder, b: SparseAutoencoder) -> None:
+    for name in ("w_enc", "b_enc", "w_dec", "b_dec"):
+        assert torch.equal(getattr(a, name), getattr(b, name)), name
+    assert a.about["history"] == b.about["history"]
+    assert a.about["diagnostics"] == b.about["diagnostics"]
+
+
+@pytest.mark.parametrize("drop_last", [True, False])
+def test_every_sample_comes_once_in_a_pass(drop_last: bool) -> None:
+    pieces = [torch.arange(10.0)[:, None], torch.arange(10.0, 13)[:, None], torch.zeros(0, 1)]
+    batches = SampleBatches(pieces, 4, drop_last=drop_last, generator=torch.Generator().manual_seed(0))
+    n = sum(batches.batches_of(len(piece)) for piece in pieces)
+    assert n == (3 if drop_last else 4)
+    orders = []
+    for _ in range(3):
+        found = [next(batches).flatten().tolist() for _ in range(n)]
+        sizes = sorted(map(len, found))
+        assert sizes == ([3, 4, 4] if drop_last else [2, 3, 4, 4])
+        seen = [value for batch in found for value in batch]
+        assert len(set(seen)) == len(seen) == sum(sizes)
+        assert all(max(batch) < 10 or min(batch) >= 10 for batch in found)  # one piece at a time
+        orders.append(tuple(seen))
+    assert len(set(orders)) == 3
+
+
+def test_streamed_from_disk_is_as_in_memory(clip: Clip, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for i in range(11):
+        path = tmp_path / "data" / "real" / "cat" / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(path)
+    records = DomainFolder(tmp_path / "data").records
+    table = tmp_path / "table.tsv"
+    table.write_text("filepath\ttitle\n" + "".join(f"{record.path}\ta\n" for record in records[7:]))
+    files = ImageFiles.of(records[:7], [table])
+    assert [record.path for record in files.records(range(11))] == [record.path for record in records]
+    about = {"site": "attnpool", "positions_per_image": None, "seed": 0, "piece": 4}
+    pieces = extract_samples(clip.encoder, clip.preprocess, files, tmp_path / "pieces", about, work=QUIET)
+    assert [len(pieces[i]) for i in range(len(pieces))] == [4, 4, 3]
+    expected = sample_activations(clip.encoder, clip.preprocess, records, work=QUIET)
+    drawn = torch.cat([pieces[i] for i in range(3)])
+    matches = torch.cdist(drawn, expected).argmin(dim=1)
+    assert sorted(matches.tolist()) == list(range(11)) != matches.tolist()  # each image once, at random
+    torch.testing.assert_close(drawn, expected[matches], atol=1e-5, rtol=1e-4)
+    settings = replace(QUICK, batch_size=2, piece=4, steps=30)
+    in_memory = quick_sae([pieces[i] for i in range(3)], settings, normalise=True)
+    streamed = train_sae_on_images(clip, DomainFolder(tmp_path / "data"), settings, folder=tmp_path / "run", work=QUIET)
+    assert_equal_weights(in_memory, streamed)
+    # One piece, in order: what is in memory without a folder.
+    whole = replace(settings, piece=11)
+    kept = train_sae_on_images(clip, DomainFolder(tmp_path / "data"), whole, folder=tmp_path / "whole", work=QUIET)
+    assert_equal_weights(train_sae_on_images(clip, DomainFolder(tmp_path / "data"), whole, work=QUIET), kept)
+    with pytest.raises(InputError, match=r"another configuration \(piece: 4 -> 5\)"):
+        extract_samples(clip.encoder, clip.preprocess, files, tmp_path / "pieces", about | {"piece": 5}, work=QUIET)
+    records[0].path.write_bytes(records[1].path.read_bytes() + b" ")
+    with pytest.raises(InputError, match=r"another configuration \(images: "):
+        extract_samples(clip.encoder, clip.preprocess, files, tmp_path / "pieces", about, work=QUIET)
+
+
+class OnDisk(Sequence[Tensor]):
+    """Pieces that are made anew whenever they are asked for, and counted while they live."""
+
+    def __init__(self, pieces: Sequence[Tensor]) -> None:
+        self.pieces, self.alive, self.most = pieces, 0, 0
+
+    def __len__(self) -> int:
+        return len(self.pieces)
+
+    def __getitem__(self, place: int) -> Tensor:  # type: ignore[override]
+        self.alive += 1
+        self.most = max(self.most, self.alive)
+        piece = self.pieces[place].clone()
+        weakref.finalize(piece.untyped_storage(), self._freed)
+        return piece
+
+    def _freed(self) -> None:
+        self.alive -= 1
+
+
+def test_memory_holds_one_piece_while_training() -> None:
+    data = planted(1000)[1]
+    pieces = OnDisk(torch.split(data, 100))
+    batches = SampleBatches(pieces, 32, drop_last=True, generator=torch.Generator().manual_seed(0))
+    for _ in range(100):
+        next(batches)
+    assert pieces.most == 1
+    settings = replace(QUICK, batch_size=32)
+    trained = quick_sae(pieces, settings)
+    assert (
+        pieces.most <= 3
+    )  # that of the last steps, the one that is measured, and what the tests' type checker looks at
+    assert_equal_weights(trained, quick_sae(torch.split(data, 100), settings))
+
+
+def test_tables_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"Expected a table of images, but .*none\.tsv does not exist; give one with"):
+        ImageFiles.of([], [tmp_path / "none.tsv"])
+    (tmp_path / "x.tsv").write_text("path\na\n")
+    with pytest.raises(InputError, match="must have the header filepath"):
+        ImageFiles.of([], [tmp_path / "x.tsv"])
+
+
+@pytest.mark.parametrize("change", [{}, {"resample_every": 0, "initialisation": "kaiming", "drop_last": False}])
+def test_a_killed_training_ends_with_the_weights_of_an_undisturbed_one(
+    change: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pieces, state = in_pieces(planted(500)[1]), tmp_path / "state.safetensors"
+    settings = replace(QUICK, batch_size=64, **change)
+    monkeypatch.setattr(training, "CHECK_EVERY", 20)
+    undisturbed = quick_sae(pieces, settings)
+    take_step = SaeLoop.take_step
+
+    def killed_at(step: int, self: SaeLoop) -> bool:
+        if self.step == step:
+            raise KeyboardInterrupt
+        return take_step(self)
+
+    for step in (25, 59):
+        monkeypatch.setattr(SaeLoop, "take_step", lambda self, step=step: killed_at(step, self))
+        with pytest.raises(KeyboardInterrupt):
+            quick_sae(pieces, settings, state=state)
+    monkeypatch.setattr(SaeLoop, "take_step", take_step)
+    assert_equal_weights(quick_sae(pieces, settings, state=state), undisturbed)
+    monkeypatch.setattr(SaeLoop, "take_step", None)  # never called: all steps are taken
+    assert_equal_weights(quick_sae(pieces, settings, state=state), undisturbed)
+    with pytest.raises(InputError, match=r"the state of another training \(seed: 0 -> 1\): choose another folder, or"):
+        quick_sae(pieces, replace(settings, seed=1), state=state)
 
 
 # Diagnostics
@@ -205,7 +405,7 @@ def test_every_position_is_a_sample(any_tower: nn.Module, tmp_path: Path) -> Non
         expected = encoder(images, stop=site)
         embeddings = encoder(images)
     shown = Shown(tmp_path, images)
-    samples = sample_activations(encoder, shown, shown.records, site, work=QUIET)
+    sampled = sample_activations(encoder, shown, shown.records, site, work=QUIET)
     units = expected.shape[encoder.unit_dim(site)]
     if encoder.unit_dim(site) == 1 and expected.dim() == 4:
         rows = [
@@ -213,7 +413,7 @@ def test_every_position_is_a_sample(any_tower: nn.Module, tmp_path: Path) -> Non
         ]
     else:
         rows = list(expected.reshape(-1, units))
-    torch.testing.assert_close(samples, torch.stack(rows), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(sampled, torch.stack(rows), atol=1e-5, rtol=1e-4)
     found = sample_activations(encoder, shown, shown.records, work=QUIET)
     torch.testing.assert_close(found, embeddings, atol=1e-5, rtol=1e-4)
 
@@ -237,7 +437,7 @@ def test_a_few_positions_of_every_image(resnet: nn.Module, tmp_path: Path, monke
     assert not torch.equal(sampled("layer2.0", 5, seed=2), few)
     assert len(sampled("attnpool", 5)) == 4
     for cut in (1, 3):
-        monkeypatch.setattr(training, "activations", partial(activations, batch_size=cut))
+        monkeypatch.setattr(samples, "activations", partial(activations, batch_size=cut))
         torch.testing.assert_close(sampled("layer2.0", 5), few, atol=1e-5, rtol=1e-4)
 
 

@@ -22,6 +22,26 @@ def test_the_studys_settings() -> None:
     assert len(CLIP_PRESETS) == 3 * 3 + 2
 
 
+def test_how_the_study_trained() -> None:
+    # slurm/train-clip.sh: 4 GPUs with twice 128 images of RN50, 256 of others; slurm/train-clip-ccxm.sh: 8 GPUs.
+    for name, processes, accumulation in (
+        ("rn50-imagenet-captions", 4, 2),
+        ("rn50-cc12m", 8, 2),
+        ("vit-s-32-imagenet-captions", 4, 1),
+        ("swin-t-cc3m", 8, 1),
+    ):
+        study = clip_preset(name, study=True)
+        assert study == replace(
+            clip_preset(name),
+            processes=processes,
+            accumulation=accumulation,
+            precision="amp",
+            grad_checkpointing=True,
+            keep_checkpoints=1,
+        )
+    assert clip_preset("rn-tiny", study=True).processes == 1
+
+
 @pytest.mark.parametrize("name", CLIP_PRESETS)
 def test_presets_are_of_models_with_circuits(name: str) -> None:
     preset = clip_preset(name)

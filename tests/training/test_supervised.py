@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,21 @@ from torch import nn
 import circuitry
 from circuitry import InputError
 from circuitry.data.images import load_image
+from circuitry.data.mixtures.class_table import imagenet_index, imagenet_partners
 from circuitry.models.architectures import register_model
-from circuitry.training import load_supervised
-from circuitry.training.labels import LabelTable
+from circuitry.training import load_supervised, supervised_loop
+from circuitry.training.labels import LabelTable, found_labels, imagenet_wnids, study_labels
 from circuitry.training.run_folder import alone, checkpoints
 from circuitry.training.settings import SupervisedTraining, TrainingWork
-from circuitry.training.supervised import read_samples, train_supervised
-from circuitry.training.supervised_loop import SeededImages, TrainingLoop, learning_rate, parameter_groups, seed_of
+from circuitry.training.supervised import LabelChoice, read_samples, train_supervised
+from circuitry.training.supervised_loop import (
+    SeededImages,
+    TrainingLoop,
+    half_precision,
+    learning_rate,
+    parameter_groups,
+    seed_of,
+)
 from circuitry.training.supervised_model import build_classifier
 from circuitry.training.table import check_table
 from tests.support.towers import make_tower
@@ -72,7 +81,7 @@ def test_a_separable_toy_is_learned(train: Path, settings: SupervisedTraining, t
     files = pd.read_csv(train, sep="\t")["filepath"]
     images = torch.stack([loaded.preprocess(load_image(file)) for file in files])
     assert loaded.logits(images).argmax(dim=1).tolist() == [0] * 4 + [1] * 4 + [2] * 4
-    assert checkpoints(out) == [(n, out / "checkpoints" / f"epoch_{n}.safetensors") for n in (8, 16, 20)]
+    assert checkpoints(out) == [(n, out / "checkpoints" / f"epoch_{n}.safetensors") for n in (0, 8, 16, 20)]
     assert sorted(path.name for path in out.iterdir()) == ["checkpoints", "checksums", "manifest.json", "metrics.csv"]
 
 
@@ -250,7 +259,9 @@ def test_what_is_loaded_is_what_was_trained(train: Path, settings: SupervisedTra
 # --- labels of tables ---------------------------------------------------------------------------------------------
 
 
-def samples(table: Path, lines: Sequence[str], labels: LabelTable | None = None) -> tuple[list[int], LabelTable]:
+def samples(
+    table: Path, lines: Sequence[str], labels: LabelTable | LabelChoice = found_labels
+) -> tuple[list[int], LabelTable]:
     table.write_text("".join(f"{line}\n" for line in lines))
     files, targets, found = read_samples(check_table(table, ("filepath",), 1), labels)
     assert [file.decode() for file in files] == [line.split("\t")[0] for line in lines[1:]]
@@ -269,6 +280,71 @@ def test_classes_come_from_the_column_or_the_folder(train: Path, tmp_path: Path)
         samples(train, named, LabelTable(("a",), {"a": 0}))
 
 
+def test_the_studys_labels_where_there_are_images_of_imagenet(train: Path, tmp_path: Path) -> None:
+    domainnet = [name.replace(" ", "_") for name in imagenet_partners()]
+    wnids = imagenet_wnids()
+    assert wnids[0] == "n01440764"
+    assert list(imagenet_index(wnids)) == list(wnids)  # sorted, which is ImageNet's order
+    choice = partial(study_labels, domainnet)
+    without = next(i for i in range(1000) if not any(i in partners for partners in imagenet_partners().values()))
+    lion, alone_in_imagenet = wnids[291], wnids[without]
+    places = (f"imagenet/{lion}", "sketch/lion", f"imagenet/{alone_in_imagenet}", "real/axe")
+    for place in places:
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "a.jpg").touch()
+    lines = ["filepath", *(str(tmp_path / place / "a.jpg") for place in places)]
+    targets, labels = samples(train, lines, choice)
+    assert len(labels.classes) == 1345
+    assert targets == [1000 + 174, 1000 + 174, without, 1000 + 11]
+    targets, labels = samples(train, [lines[0], lines[2], lines[4]], choice)
+    assert (targets, labels.classes) == ([1, 0], ("axe", "lion"))
+    with pytest.raises(InputError, match="has partners in ImageNet but is not among DomainNet's classes"):
+        samples(train, lines, partial(study_labels, ["axe", "lion"]))
+
+
+# --- precision -------------------------------------------------------------------------------------------
+
+
+def test_half_precision() -> None:
+    assert half_precision("amp", "cuda") is torch.float16
+    assert half_precision("amp", "cpu") is half_precision("amp_bf16", "cuda") is torch.bfloat16
+    assert half_precision("fp32", "cuda") is None
+    study = SupervisedTraining.study(model="RN50")
+    assert (study.precision, study.keep_checkpoints, study.epochs) == ("amp", 5, 90)
+
+
+def test_a_killed_run_in_float16_goes_on_with_its_scale(
+    train: Path, settings: SupervisedTraining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervised_loop, "half_precision", lambda precision, device_type: torch.float16)
+    settings = replace(settings, keep_checkpoints=3)
+    undisturbed = train_supervised(train, tmp_path / "a", settings, work=WORK)
+    run_epoch, scales = TrainingLoop.run_epoch, []
+
+    def killed_in_the_second(self: TrainingLoop, *arguments: Any) -> None:
+        if self.epochs_done == 1:
+            raise KeyboardInterrupt
+        run_epoch(self, *arguments)
+        self.scaler.update(512.0)  # what overflows would bring it to
+
+    def observed(self: TrainingLoop, *arguments: Any) -> None:
+        scales.append(self.scaler.get_scale())
+        run_epoch(self, *arguments)
+
+    monkeypatch.setattr(TrainingLoop, "run_epoch", killed_in_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        train_supervised(train, tmp_path / "b", settings, work=WORK)
+    monkeypatch.setattr(TrainingLoop, "run_epoch", observed)
+    again = train_supervised(train, tmp_path / "b", settings, work=WORK)
+    assert scales == [512.0, 512.0]
+    one, two = (load_supervised(path).encoder(torch.ones(2, 3, 32, 32)) for path in (undisturbed, again))
+    torch.testing.assert_close(one, two, atol=1e-2, rtol=1e-2)  # the scale is a power of two, gradients are rounded
+    untrained = load_supervised(tmp_path / "a" / "checkpoints" / "epoch_0.safetensors")
+    torch.manual_seed(seed_of(0))
+    built = build_classifier(register_model(settings.model), 3, settings.crop_scale)[0]
+    assert torch.equal(untrained.head.weight, built.head.weight)
+
+
 # --- bad input ------------------------------------------------------------------------------------------------
 
 
@@ -279,7 +355,8 @@ def test_classes_come_from_the_column_or_the_folder(train: Path, tmp_path: Path)
         ({"lr": float("nan")}, "The lr .* but nan was given"),
         ({"milestones": (2, 1)}, r"The milestones .* epochs above 0 in rising order, but \(2, 1\) was given"),
         ({"milestones": (0,)}, r"but \(0,\) was given"),
-        ({"precision": "amp"}, "The precision .* fp32 or amp_bf16, but 'amp' was given"),
+        ({"precision": "fp16"}, "The precision .* fp32 or amp or amp_bf16, but 'fp16' was given"),
+        ({"threads": 0}, "The threads .* at least 1, but 0 was given"),
     ],
 )
 def test_unusable_settings(change: dict[str, Any], message: str, settings: SupervisedTraining) -> None:

@@ -1,0 +1,118 @@
+"""The processes of open_clip's trainer: started with its arguments, followed by its log, ended with this one.
+
+open_clip offers no other way to its trainer than a command line, and no other way to its progress than a log: so the
+trainer is started with arguments and its log is read by a regular expression. It runs in processes of its own, because
+it sets up logging, seeds and signal handling for the whole process, and ``torchrun`` starts one for each device. All it
+prints goes to a file; it ends when this process does, however that ends.
+"""
+
+import math
+import os
+import re
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from circuitry.runs.errors import InputError
+from circuitry.training.settings import ClipTraining, TrainingWork
+
+_TRAINER = Path(__file__).with_name("open_clip_main.py")
+_PROGRESS = re.compile(r"Train Epoch: (\d+) \[ *(\d+)/\d+ .*\bLoss: ([\d.einfa+-]+)")
+
+
+def _start(processes: int, nodes: int) -> list[str]:
+    """Return the command that starts the trainer, without its arguments."""
+    if processes == 1:
+        return [sys.executable, str(_TRAINER)]
+    # Of several machines torchrun finds the others by its environment variables, see `devices.node_rank`.
+    meeting = "--standalone" if nodes == 1 else f"--nnodes={nodes}"
+    torchrun = [sys.executable, "-m", "torch.distributed.run", meeting, f"--nproc-per-node={processes // nodes}"]
+    # After the two dashes torchrun takes no argument of the trainer for one of its own, --logs for --logs-specs.
+    return [*torchrun, "--", str(_TRAINER), "--local-loss", "--gather-with-grad"]
+
+
+def _command(arguments: Mapping[str, Any], settings: ClipTraining, nodes: int) -> list[str]:
+    """Return the command that trains; the trainer takes a model and crops in two words, the rest in one."""
+    given = [f"--{name}={value}" for name, value in arguments.items() if name != "model"]
+    given += ["--grad-checkpointing"] if settings.grad_checkpointing else []
+    given += ["--keep-untrained"] if settings.keep_checkpoints else []
+    last = ["--model", str(arguments["model"]), "--aug-cfg", f"scale=({settings.crop_scale},1.0)", *settings.extra]
+    return [*_start(settings.processes, nodes), "--end-with-stdin", "--save-most-recent", *given, *last]
+
+
+def run_trainer(
+    arguments: Mapping[str, Any], console: Path, settings: ClipTraining, work: TrainingWork, images_per_epoch: int
+) -> None:
+    """Run the trainer to its end, and follow its log.
+
+    Args:
+        arguments: Options of open_clip's trainer without their dashes, beside those that the settings name.
+        console: What the trainer prints is added to this file.
+        settings, work: What is trained, and how.
+        images_per_epoch: How many images all processes together take in an epoch, for the bar.
+
+    Raises:
+        InputError: When the loss is no finite number.
+        RuntimeError: When the trainer failed; the message ends with the last lines it printed.
+    """
+    last: deque[str] = deque(maxlen=15 if settings.processes == 1 else 60)  # torchrun adds a summary to each failure
+    total = images_per_epoch * settings.epochs
+    with (
+        open(console, "a", encoding="utf-8", buffering=1) as log,  # line by line: a killed run leaves all it printed
+        tqdm(total=total, unit="image", desc="training CLIP", disable=not work.progress) as bar,
+        subprocess.Popen(
+            _command(arguments, settings, work.nodes),
+            env=_environment(settings.threads),
+            stdin=subprocess.PIPE,  # never written to: see --end-with-stdin
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+        ) as process,
+    ):
+        try:
+            assert process.stdout is not None
+            for line in process.stdout:
+                log.write(line)
+                last.append(line)
+                if found := _PROGRESS.search(line):
+                    epoch = int(found[1])
+                    bar.update(epoch * images_per_epoch + int(found[2]) - bar.n)
+                    bar.set_postfix_str(f"epoch {epoch + 1}/{settings.epochs}, loss {found[3]}")
+                    if not math.isfinite(float(found[3])):
+                        raise diverged(settings, epoch + 1, f"the loss is {found[3]}")
+        except BaseException:  # Ctrl-C included: never leave the trainer running
+            process.terminate()
+            raise
+    if process.returncode != 0:
+        raise RuntimeError(
+            f"open_clip's trainer failed with exit status {process.returncode}; all it printed is in {console}, "
+            f"the end of it:\n{''.join(last)}"
+        )
+
+
+def _environment(threads: int) -> dict[str, str]:
+    return {
+        # Threads that spin while they wait slow a small model down several times where cores are shared.
+        "OMP_WAIT_POLICY": "passive",
+        **os.environ,
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+        "PYTHONSAFEPATH": "1",  # the trainer's folder, this one, has modules with common names
+        "WORLD_SIZE": "1",  # this process may be one of several of torchrun or SLURM; the trainer is not one of those
+    }
+
+
+def diverged(settings: ClipTraining, epoch: int | None, how: str) -> InputError:
+    """Return the error of a training that diverged, in an epoch counted from 1 where that is known."""
+    when = "" if epoch is None else f" in epoch {epoch}"
+    return InputError(
+        f"The training diverged{when}, {how}: train into another folder with a lr lower than {settings.lr}, or with a "
+        "longer warmup."
+    )

@@ -1,0 +1,256 @@
+"""A sparse autoencoder in training (Bricken et al. 2023, Towards Monosemanticity): taken step by step, checked, stored.
+
+1. `initial_weights`: random unit directions as the decoder; the encoder is their transpose, or random by itself;
+2. `SaeLoop.take_step`: Adam on mean over samples of |x - decode(encode(x))|^2 / d + l1 sum(features), the decoder's
+   rows kept at length one (or features would shrink and rows grow to evade the penalty);
+3. `SaeLoop.check`: dead features are resampled: one that was active on no sample since the last check gets the
+   direction of a sample drawn with probability ~ (its squared error)^2, a small encoder weight, and an optimizer
+   without memory;
+4. `SaeLoop.save`, `SaeLoop.restore`: weights, moments, history, generator and what is left of the pass in one file, so
+   that a killed training goes on as if nothing had happened;
+5. `diagnose_sae`: dead features, active features per sample (L0), explained variance.
+
+The loop is our own, since the Overcomplete package has neither a decoder bias nor resampling, prints while it
+trains, and would bring OpenCV and matplotlib for two matrices and Adam.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from circuitry.models.sae import SparseAutoencoder
+from circuitry.runs.arrays import read_arrays, write_arrays
+from circuitry.runs.errors import InputError
+from circuitry.runs.provenance import difference
+from circuitry.training.samples import SampleBatches
+from circuitry.training.settings import SaeTraining
+
+STATE_FORMAT = "circuitry sparse autoencoder training 1"
+RESAMPLED_ENCODER = 0.2
+"""Length of a resampled feature's encoder weights, relative to the mean of those that are alive."""
+RESAMPLING_BATCHES = 8
+"""Batches among whose samples new directions are drawn."""
+CHECK_EVERY = 1000
+"""Steps between two checks where nothing is resampled."""
+_WEIGHTS = ("w_enc", "b_enc", "w_dec", "b_dec")
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+class Diagnostics(NamedTuple):
+    """How well a sparse autoencoder describes activations."""
+
+    dead: int
+    """Features that are active on no sample."""
+    l0: float
+    """Mean number of active features."""
+    explained_variance: float
+    """1 - sum of squared errors / sum of squared distances from the mean; 1 is perfect."""
+
+
+@torch.no_grad()
+def diagnose_sae(
+    sae: SparseAutoencoder, samples: Float[Tensor, "samples d"] | Sequence[Tensor], *, batch_size: int = 4096
+) -> Diagnostics:
+    """Measure a sparse autoencoder on samples, or pieces of them, which need not be those that it was trained on.
+
+    Explained variance is that of the samples as they are encoded: of length one where ``sae.normalised``.
+    """
+    alive = torch.zeros(sae.n_features, dtype=torch.bool, device=sae.w_enc.device)
+    total = torch.zeros(sae.d, dtype=torch.float64)
+    n, active, error, square = 0, 0, 0.0, 0.0
+    pieces = [samples] if isinstance(samples, Tensor) else samples
+    for batch in _in_turn(pieces, batch_size):
+        x = batch.to(sae.w_enc)
+        x = F.normalize(x, dim=-1) if sae.normalised else x
+        features = sae.encode(x)
+        alive |= (features > 0).any(0)
+        n += len(x)
+        active += int((features > 0).sum())
+        error += float((x - sae.decode(features)).cpu().double().pow(2).sum())  # on the CPU: MPS has no doubles
+        square += float(x.cpu().double().pow(2).sum())
+        total += x.cpu().double().sum(0)
+        del batch, x  # views of a piece, which they would keep while the next is read
+    variance = square - float(total @ total) / n
+    return Diagnostics(int((~alive).sum()), active / n, 1 - error / variance if variance else 0.0)
+
+
+def initial_weights(
+    mean: Float[Tensor, " d"], features: int, how: str, generator: torch.Generator
+) -> SparseAutoencoder:
+    """Return an autoencoder to begin with, whose decoder has random rows of length one.
+
+    Args:
+        mean: Mean of the samples.
+        features: How many features.
+        how: ``transposed``: the encoder is the decoder's transpose without biases, the decoder's bias is the mean.
+            ``kaiming``: as the study's library (ai-safety-foundation's sparse_autoencoder) makes one for one component:
+            the encoder is drawn by Kaiming's rule for a tensor [1, features, d], whose fan-in is then features times
+            d, its bias from +- 1 / sqrt(features), and the decoder's bias is zero.
+        generator: What draws.
+    """
+    d = len(mean)
+    if how == "transposed":
+        rows = F.normalize(torch.randn(features, d, generator=generator), dim=-1)
+        return SparseAutoencoder(rows.T.clone(), torch.zeros(features), rows, mean)
+    encoder = nn.init.kaiming_uniform_(torch.empty(1, features, d), nonlinearity="relu", generator=generator)
+    bias = nn.init.uniform_(torch.empty(features), -(features**-0.5), features**-0.5, generator=generator)
+    rows = F.normalize(torch.randn(features, d, generator=generator), dim=-1)
+    return SparseAutoencoder(encoder[0].T.clone(), bias, rows, torch.zeros(d))
+
+
+class SaeLoop:
+    """A sparse autoencoder in training on pieces of samples."""
+
+    def __init__(
+        self, pieces: Sequence[Tensor], settings: SaeTraining, *, normalise: bool, device: str | torch.device
+    ) -> None:
+        self.settings, self.normalise, self.device = settings, normalise, device
+        sizes, mean = _survey(pieces, normalise)
+        self.n_samples = sum(sizes)
+        self._generator = torch.Generator().manual_seed(settings.seed)
+        features = settings.expansion * len(mean)
+        self.sae = initial_weights(mean, features, settings.initialisation, self._generator).to(device)
+        self._weights = {name: getattr(self.sae, name).requires_grad_() for name in _WEIGHTS}
+        self._optimizer = torch.optim.Adam(self._weights.values(), lr=settings.lr)
+        self._batches = SampleBatches(
+            pieces, settings.batch_size, drop_last=settings.drop_last, generator=self._generator
+        )
+        self._active = torch.zeros(features, dtype=torch.bool, device=device)  # since the last check
+        a_pass = sum(map(self._batches.batches_of, sizes))
+        self.steps = settings.epochs * a_pass if settings.steps is None else settings.steps
+        """How many there are to take."""
+        self.step = 0
+        """How many are taken."""
+        self.history: list[dict[str, float]] = []
+        """One entry per check."""
+
+    def take_step(self) -> bool:
+        """Take one step, and return whether it was the last before a check, which it then has done."""
+        x = self._next_batch()
+        features = self.sae.encode(x)
+        loss = (x - self.sae.decode(features)).pow(2).mean() + self.settings.l1 * features.sum(-1).mean()
+        self._optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        _step_with_unit_rows(self._optimizer, self.sae.w_dec)
+        self._active |= (features > 0).any(0)
+        self.step += 1
+        if self.step % (self.settings.resample_every or CHECK_EVERY) and self.step < self.steps:
+            return False
+        self.check(x, loss)
+        return True
+
+    def check(self, x: Float[Tensor, "batch d"], loss: Float[Tensor, ""]) -> None:
+        """Add to the history, and resample what is dead; InputError for a training that diverged."""
+        settings, every = self.settings, self.settings.resample_every
+        if not all(bool(tensor.isfinite().all()) for tensor in (loss, *self._weights.values())):
+            raise InputError(
+                f"The training of the sparse autoencoder diverged by step {self.step}, its loss or weights are no "
+                f"finite numbers: train with a lr lower than {settings.lr}, or a l1 lower than {settings.l1}."
+            )
+        dead = (~self._active).nonzero()[:, 0]
+        resampled = 0
+        if every and self.step <= self.steps - every:
+            drawn = torch.cat([self._next_batch() for _ in range(RESAMPLING_BATCHES)])
+            _resample(self.sae, self._optimizer, dead, drawn, self._generator)
+            resampled = len(dead)
+        now = diagnose_sae(self.sae, x)._replace(dead=len(dead))
+        self.history.append({"step": self.step, "loss": loss.item(), **now._asdict(), "resampled": resampled})
+        self._active.zero_()
+
+    def trained(self) -> SparseAutoencoder:
+        """Return the autoencoder as it is now, which scales its inputs itself where samples were scaled here."""
+        weights = {name: weight.detach() for name, weight in self._weights.items()}
+        return SparseAutoencoder(**weights, normalised=self.normalise)
+
+    def save(self, path: Path, about: Mapping[str, Any]) -> None:
+        """Write all that the next steps follow from, whole or not at all."""
+        tensors = {"active": self._active, "generator": self._generator.get_state(), **self._batches.state()}
+        for name, weight in self._weights.items():
+            tensors[name] = weight
+            tensors |= {f"{name}.{moment}": self._optimizer.state[weight][moment] for moment in _MOMENTS}
+        header = {"about": about, "step": self.step, "history": self.history}
+        write_arrays(path, STATE_FORMAT, header, {key: t.detach().cpu().numpy() for key, t in tensors.items()})
+
+    def restore(self, path: Path, about: Mapping[str, Any]) -> None:
+        """Go on from what `save` has written; InputError for a damaged file, or the state of another training."""
+        header, arrays = read_arrays(path, STATE_FORMAT, "state of a sparse autoencoder's training")
+        if header["about"] != about:
+            raise InputError(
+                f"{path} is the state of another training ({difference(about, header['about'])}): choose another "
+                "folder, or remove it."
+            )
+        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        with torch.no_grad():
+            for name, weight in self._weights.items():
+                weight.copy_(tensors[name])
+                moments = {moment: tensors[f"{name}.{moment}"].to(weight) for moment in _MOMENTS}
+                self._optimizer.state[weight] = {"step": torch.tensor(float(header["step"])), **moments}
+        self._active = tensors["active"].to(self.device)
+        self._generator.set_state(tensors["generator"])
+        self._batches.restore(tensors)
+        self.step, self.history = header["step"], header["history"]
+
+    def _next_batch(self) -> Tensor:
+        return _prepared(next(self._batches), self.normalise).to(self.device)
+
+
+def _prepared(samples: Tensor, normalise: bool) -> Tensor:
+    samples = samples.detach().float()
+    return F.normalize(samples, dim=-1) if normalise else samples
+
+
+def _in_turn(pieces: Sequence[Tensor], batch_size: int) -> Iterator[Tensor]:
+    for i in range(len(pieces)):
+        yield from torch.split(pieces[i], batch_size)
+
+
+def _survey(pieces: Sequence[Tensor], normalise: bool) -> tuple[list[int], Tensor]:
+    """Return how many samples each piece has, and the mean of all; InputError for what cannot be trained on."""
+    sizes, means, finite = [], [], True
+    for i in range(len(pieces)):
+        samples = _prepared(pieces[i], normalise)
+        sizes.append(len(samples))
+        means.append(samples.mean(0).cpu().double())
+        finite &= bool(samples.isfinite().all())
+        del samples  # before the next is read
+    if sum(sizes) < 2 or not finite:
+        given = f"{sum(sizes)} were given" if sum(sizes) < 2 else "some hold NaN or infinite values"
+        raise InputError(f"A sparse autoencoder is trained on at least two samples, all finite, but {given}.")
+    share = torch.tensor(sizes, dtype=torch.float64) / sum(sizes)
+    return sizes, (torch.stack(means) * share[:, None]).sum(0).float()
+
+
+@torch.no_grad()
+def _step_with_unit_rows(optimizer: torch.optim.Optimizer, w_dec: Tensor) -> None:
+    """Step along the sphere of rows of length one: no gradient along a row, and lengths restored after it."""
+    assert w_dec.grad is not None
+    w_dec.grad -= (w_dec.grad * w_dec).sum(1, keepdim=True) * w_dec
+    optimizer.step()
+    w_dec.copy_(F.normalize(w_dec, dim=-1))
+
+
+@torch.no_grad()
+def _resample(
+    sae: SparseAutoencoder, optimizer: torch.optim.Optimizer, dead: Tensor, x: Tensor, generator: torch.Generator
+) -> None:
+    """Point dead features at samples that are described badly, in place."""
+    if not len(dead):
+        return
+    error = (x - sae.decode(sae.encode(x))).pow(2).sum(-1).cpu()
+    weight = error.pow(2) + torch.finfo(torch.float32).tiny
+    chosen = torch.multinomial(weight, len(dead), replacement=True, generator=generator)
+    directions = F.normalize(x[chosen.to(x.device)] - sae.b_dec, dim=-1)
+    alive = torch.ones(sae.n_features, dtype=torch.bool, device=x.device)
+    alive[dead] = False
+    length = float(sae.w_enc[:, alive].norm(dim=0).mean()) if bool(alive.any()) else 1.0
+    sae.w_dec[dead] = directions
+    sae.w_enc[:, dead] = RESAMPLED_ENCODER * length * directions.T
+    sae.b_enc[dead] = 0
+    for tensor, index in ((sae.w_dec, (dead,)), (sae.w_enc, (slice(None), dead)), (sae.b_enc, (dead,))):
+        for name in ("exp_avg", "exp_avg_sq"):
+            optimizer.state[tensor][name][index] = 0

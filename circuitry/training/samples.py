@@ -1,0 +1,233 @@
+"""Samples of a site's activations, in memory or in pieces on disk, and batches of them without end.
+
+1. `sample_activations` streams images through the encoder up to a site; every position is a sample of its units, or a
+   few positions per image, drawn at random.
+2. `extract_samples` does so for more images than fit into memory: they are drawn at random into pieces, each of which
+   is a job of a `JobFolder` and becomes a file.
+3. `SampleBatches` goes over the pieces in passes: the pieces in random order, and the samples of each, one piece in
+   memory at a time. What it will give next can be stored, and restored in another process.
+"""
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from circuitry.data.batches import Preprocess
+from circuitry.data.domains import ImageRecord
+from circuitry.data.file_check import check_file
+from circuitry.models.encoder import Encoder
+from circuitry.models.image_pass import activations
+from circuitry.runs.errors import InputError
+from circuitry.runs.files import whole_file
+from circuitry.runs.jobs import Job, JobFolder
+from circuitry.runs.workers import Work
+from circuitry.training.table import read_chunks
+
+FORMAT = "circuitry samples 1"
+
+
+def sample_activations(
+    encoder: Encoder,
+    preprocess: Preprocess,
+    records: Sequence[ImageRecord],
+    site: str | None = None,
+    *,
+    positions_per_image: int | None = None,
+    seed: int = 0,
+    work: Work = Work(),
+) -> Float[Tensor, "samples units"]:
+    """Return the activations of a site as samples of its units, on the CPU.
+
+    Args:
+        encoder, preprocess: Of one model; RGB picture -> tensor [3, H, W].
+        records: Which images.
+        site: Site to read (default: the embedding).
+        positions_per_image: How many positions of each image to keep, at random without replacement (default: all).
+            It bounds memory: images times positions times units times four bytes, for a moment twice that.
+        seed: Seed of the choice of positions.
+        work: Whether unreadable images are an error, and progress bars.
+
+    Raises:
+        InputError: For an unknown site, no images, fewer than one position, or activations that are not finite.
+
+    Example:
+        >>> sample_activations(clip.encoder, clip.preprocess, images.records, "layer3.2", positions_per_image=4).shape
+        torch.Size([8000, 1024])
+    """
+    site = encoder.sites[-1] if site is None else site
+    unit_dim = encoder.unit_dim(site)
+    if positions_per_image is not None and positions_per_image < 1:
+        raise InputError(f"At least one position per image is needed, but {positions_per_image} was given.")
+    generator = torch.Generator().manual_seed(seed)
+    samples = []
+    bar = work.bar(f"activations at {site}")
+    for _, found in activations(encoder, preprocess, records, [site], strict=work.strict, progress=bar):
+        activation = found[site].movedim(unit_dim, -1)
+        flat = activation.reshape(len(activation), -1, activation.shape[-1]).float().cpu()
+        if positions_per_image is not None and positions_per_image < flat.shape[1]:
+            # Image by image, so that the choice does not depend on how images are cut into batches.
+            chosen = [torch.randperm(flat.shape[1], generator=generator)[:positions_per_image] for _ in flat]
+            flat = flat.gather(1, torch.stack(chosen)[:, :, None].expand(-1, -1, flat.shape[2]))
+        samples.append(flat.flatten(0, 1))
+    if not samples:
+        raise InputError("Activations are sampled from at least one image that can be read, but there was none.")
+    return torch.cat(samples)
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFiles:
+    """The files of very many images, in the memory that their names need."""
+
+    names: np.ndarray
+    """Path of each as bytes."""
+
+    @classmethod
+    def of(cls, records: Sequence[ImageRecord], tables: Sequence[Path] = ()) -> "ImageFiles":
+        """Return the files of image records, and then those of tables with the column ``filepath``."""
+        parts = [np.array([os.fsencode(record.path) for record in records])] if records else []
+        for table in tables:
+            check_file(table, "a table of images", "give one with the column filepath")
+            for lines in read_chunks(table, ("filepath",)):
+                parts += [np.array([os.fsencode(file) for file in lines["filepath"].dropna()])]
+        return cls(np.concatenate([np.zeros(0, dtype="S1"), *parts]))
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def records(self, places: Sequence[int]) -> list[ImageRecord]:
+        """Return some of them as image records."""
+        paths = [Path(os.fsdecode(self.names[place])) for place in places]
+        return [ImageRecord(path, str(path), "", path.parent.name) for path in paths]
+
+    def digest(self) -> str:
+        """Return a short digest of names and sizes: of other, replaced or repaired files it is another."""
+        total = hashlib.sha256()
+        for name in self.names.tolist():
+            size = os.path.getsize(name) if os.path.isfile(name) else -1
+            total.update(name + b"\0%d\0" % size)
+        return total.hexdigest()[:16]
+
+
+class SampleFiles(Sequence[Tensor]):
+    """Pieces of samples on disk, each read whole when it is asked for."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._paths = list(paths)
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, place: int) -> Tensor:  # type: ignore[override]
+        return torch.from_numpy(np.load(self._paths[place]))
+
+
+def extract_samples(
+    encoder: Encoder,
+    preprocess: Preprocess,
+    files: ImageFiles,
+    out: Path,
+    about: Mapping[str, Any],
+    *,
+    work: Work = Work(),
+) -> SampleFiles:
+    """Write the samples of many images in pieces, and return them; what is there and undamaged is not made again.
+
+    Any number of processes may share the work, and a killed one goes on after its last whole piece. Images that fit
+    into one piece keep their order; more are drawn into pieces at random, so that each piece is like all of them.
+
+    Args:
+        encoder, preprocess: Of one model; RGB picture -> tensor [3, H, W].
+        files: Which images.
+        out: Folder of the pieces.
+        about: ``site``, ``positions_per_image`` and ``seed`` as `sample_activations` takes them, ``piece`` (images in
+            a piece), and what else shapes the samples, such as the model's digest.
+        work: How it is carried out.
+
+    Raises:
+        InputError: When ``out`` holds the samples of something else, and what `sample_activations` raises.
+    """
+    seed, size = about["seed"], about["piece"]
+    places = np.arange(len(files))
+    if len(files) > size:
+        places = np.random.default_rng(seed).permutation(len(files))
+    jobs: dict[Job, int] = {(f"piece_{i}",): i for i in range(-(-len(files) // size))}
+    folder = JobFolder(out, FORMAT, {**about, "images": files.digest()}, list(jobs))
+
+    def write(job: Job, nothing: Any) -> list[Path]:
+        i = jobs[job]
+        samples = sample_activations(
+            encoder,
+            preprocess,
+            files.records(places[i * size : (i + 1) * size].tolist()),
+            about["site"],
+            positions_per_image=about["positions_per_image"],
+            seed=seed + i,
+            work=work,
+        )
+        path = folder.path / f"{job[0]}.npy"
+        with whole_file(path) as temporary:
+            np.save(temporary, samples.numpy())
+        return [path]
+
+    folder.run(write, rank=work.rank)
+    return SampleFiles([path for job in jobs for path in folder.files(job)])
+
+
+class SampleBatches:
+    """Batches of samples without end: pass after pass over shuffled pieces, each shuffled in itself.
+
+    Args:
+        pieces: Samples [n, d] each; one is held at a time.
+        batch_size: Samples in a batch; all of a piece that has fewer.
+        drop_last: Leave out what is left of a piece after its last whole batch, instead of a smaller batch.
+        generator: What draws the orders; used by others in between, it gives other orders.
+    """
+
+    def __init__(
+        self, pieces: Sequence[Tensor], batch_size: int, *, drop_last: bool, generator: torch.Generator
+    ) -> None:
+        self._pieces, self._batch_size, self._drop_last, self._generator = pieces, batch_size, drop_last, generator
+        self._left: list[int] = []  # pieces of this pass
+        self._piece = -1
+        self._order = torch.zeros(0, dtype=torch.long)  # samples of this piece
+        self._samples = torch.zeros(0)
+
+    def __next__(self) -> Tensor:
+        while not len(self._order):
+            if not self._left:
+                self._left = torch.randperm(len(self._pieces), generator=self._generator).tolist()
+            self._open(self._left.pop(0))
+            n = len(self._samples)
+            order = torch.randperm(n, generator=self._generator)
+            self._order = order[: self.batches_of(n) * self._size] if self._drop_last else order
+        chosen, self._order = self._order[: self._size], self._order[self._size :]
+        return self._samples[chosen]
+
+    def batches_of(self, samples: int) -> int:
+        """Return how many batches a piece of so many samples is."""
+        size = max(1, min(self._batch_size, samples))
+        return samples // size if self._drop_last else -(-samples // size)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return what the next batches follow from, but for the generator."""
+        return {"left": torch.tensor([self._piece, *self._left]), "order": self._order.clone()}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from where `state` was asked for."""
+        piece, *self._left = state["left"].tolist()
+        self._order = state["order"]
+        if piece >= 0:
+            self._open(piece)
+
+    def _open(self, piece: int) -> None:
+        self._samples = torch.zeros(0)  # never two in memory
+        self._piece, self._samples = piece, self._pieces[piece]
+        self._size = max(1, min(self._batch_size, len(self._samples)))
