@@ -30,7 +30,6 @@ from .interventions.faithfulness import faithfulness_curve as faithfulness_curve
 from .interventions.patches import Patch as Patch
 from .interventions.patches import patched as patched
 from .interventions.patching import patch_effects as patch_effects
-from .interventions.search import find_circuit as find_circuit
 from .interventions.study import CausalStudy as CausalStudy
 from .models.baselines import Baseline as Baseline
 from .models.baselines import Counterfactual as Counterfactual

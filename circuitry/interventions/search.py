@@ -75,6 +75,7 @@ def find_circuit(
             that the model does not tell from them, and what the methods raise.
 
     Example:
+        >>> from circuitry.interventions import find_circuit
         >>> found = find_circuit(encoder, cats, class_logit(weights, 3), size=0.4, baseline=mean, others=not_cats)
         >>> found.table()    # faithfulness and selectivity of circuit, complement and random units
     """
