@@ -27,11 +27,13 @@ from circuitry.comparison.comparison import Comparison
 from circuitry.models.settings import BasisSettings, MetricSettings
 from circuitry.reports.figures.style import domain_marks
 from circuitry.reports.page import Report, write_results
-from circuitry.reports.sections.circuits import add_accuracy, add_reading_guide, comparison_report
+from circuitry.reports.sections.accuracy import add_accuracy
+from circuitry.reports.sections.circuits import add_reading_guide, comparison_report
 from circuitry.runs.command_line import run_script
 from circuitry.runs.errors import InputError
 from circuitry.runs.workers import ALONE, Work, WorkSettings
 from circuitry.training.evaluation import zero_shot_accuracy
+from circuitry.training.generalization import told_apart
 
 TIMED = 2
 """Jobs that a dry run does."""
@@ -143,16 +145,9 @@ def estimate(plan: Extraction, work: Work) -> None:
 
 
 def measured_accuracy(config: Config, images: DomainFolder) -> pd.DataFrame:
-    """Return the zero-shot accuracy on all images, with all default templates."""
+    """Return the zero-shot accuracies on all images by domain."""
     clip = config.clip(ALONE)
-    return zero_shot_accuracy(
-        clip.encoder,
-        clip.preprocess,
-        clip.text_weights(images.all_classes),
-        images,
-        config.held_out,
-        work=config.work(),
-    )
+    return told_apart(zero_shot_accuracy(clip, images, config.held_out, work=config.work()))
 
 
 def compared(
@@ -189,7 +184,7 @@ def nothing_compared(graphs: GraphFolder, images: DomainFolder, accuracy: pd.Dat
     print(reason)
     report = Report(f"Circuits of {graphs.manifest['config']['model']}", reason)
     if accuracy is not None:
-        add_accuracy(report, accuracy, 1 / len(images.all_classes), domain_marks(images.domains))
+        add_accuracy(report, accuracy, domain_marks(images.domains))
     return report
 
 

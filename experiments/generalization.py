@@ -1,25 +1,34 @@
 """How and when does CLIP generalize to unseen domains, and to unseen classes of a domain? Accuracies of many runs.
 
 From a folder of runs (models trained on mixtures, see `training.study`) to one table of accuracies at every checkpoint,
-a figure that sets the settings side by side per test domain, and the effective-robustness view. On the toy, the
-default, it first draws the images and trains what is missing: photographs alone, two domains (cg-low), all domains
-(cg-high), all but the test domain (leave-out), and with nothing held out (upper-high), for two test domains and seeds.
+tables and a figure that set settings and models side by side per test domain, and the effective-robustness view. On the
+toy, the default, it first draws the images and trains what is missing: photographs alone, two domains (cg-low), all
+domains (cg-high), all but the test domain (leave-out), and with nothing held out (upper-high), for two test domains and
+seeds. There the held-out classes rotate, so that each is held out once, and classes that even the upper bound does not
+learn are left out of the comparison.
 
 The study finds that diversity helps (cg-high above cg-low and leave-out above natural-only on held-out classes), that
 quickdraw is the exception, and that upper bounds are far away. Each is refuted by accuracies in the other order, beyond
-the spread of the seeds.
+the spread of the seeds, and by one that holds among all classes but not among held-out classes alone: it then speaks
+of how readily a held-out class is predicted, not of what the features say.
 
-    python experiments/generalization.py                                      # the toy, about half an hour on 2 cores
+    python experiments/generalization.py                                      # the toy: 42 models, over an hour
     torchrun --nproc-per-node 2 experiments/generalization.py                 # the same in two processes
     python experiments/generalization.py --cluster slurm --jobs 20            # the same by an array of jobs
+    python experiments/generalization.py --toy runs/miniature --n-toy-classes 4 --folds 2 --n-train 8 --n-test 8 \\
+        --epochs 2 --seeds 0                                                  # a trial of minutes
     python experiments/generalization.py --runs runs/study --data DomainNet   # your own runs
+    python experiments/generalization.py --study --runs runs/study --data DomainNet --imagenet ImageNet/val
 """
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import partial
 from itertools import product
 from pathlib import Path
+from typing import ClassVar, Literal
 
 import pandas as pd
 import tyro
@@ -27,24 +36,45 @@ from filelock import Timeout
 
 from circuitry import DomainFolder
 from circuitry.data.mixtures.selection import Setting
+from circuitry.models.prompts import ImagenetNames
 from circuitry.reports.figures.bars import settings_bars
-from circuitry.reports.figures.scatters import robustness_scatter
+from circuitry.reports.figures.robustness import robustness_scatter
 from circuitry.reports.figures.style import Mark, domain_marks
-from circuitry.reports.page import Report, write_results
+from circuitry.reports.page import Finding, Report, write_results
+from circuitry.reports.sections.accuracy import add_told_apart
 from circuitry.runs.command_line import run_script
 from circuitry.runs.errors import InputError
+from circuitry.runs.presets import StudySettings
 from circuitry.runs.provenance import versions
 from circuitry.runs.workers import Work, WorkSettings
+from circuitry.training.accuracy import MEASURE
 from circuitry.training.devices import available_device
-from circuitry.training.generalization import MEASURE, effective_robustness, settings_table
+from circuitry.training.generalization import (
+    MODEL,
+    SHARE,
+    UPPER,
+    model_names,
+    screened_classes,
+    settings_table,
+    told_apart,
+)
+from circuitry.training.robustness import effective_robustness
 from circuitry.training.settings import TrainingWork
-from circuitry.training.study import EvaluationSet, StudyRun, extract_accuracies, find_runs, imagenet_validation
-from circuitry.training.toy_study import toy_images, toy_run
+from circuitry.training.study import EvaluationSet, extract_accuracies, imagenet_validation
+from circuitry.training.study_run import StudyRun, find_runs
+from circuitry.training.toy_study import STANDARD, ToySettings, held_out_folds, toy_images, toy_run
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(StudySettings):
     """Settings of the study of generalization; the defaults are those of the toy."""
+
+    STUDY: ClassVar = {
+        "settings": ("natural-only", "leave-out", "cg-low", "cg-high", "aligned", "upper-low", "upper-high"),
+        "test_domains": ("clipart", "infograph", "painting", "quickdraw", "sketch"),
+        "seeds": (0, 1, 2),
+        "imagenet_names": "study",
+    }
 
     runs: Path | None = None
     """Folder of your own runs (default: those of the toy)."""
@@ -52,10 +82,18 @@ class Config:
     """Your own test images, <domain>/<class>/<file>, with DomainNet's lists or without; needed with --runs."""
     imagenet: Path | None = None
     """ImageNet's validation images, <wnid>/<file>, to be classified, too."""
+    imagenet_names: ImagenetNames = "open_clip"
+    """Names of ImageNet's classes: those of the installed open_clip, or of the study's version of it."""
     out: Path = Path("runs/generalization")
     """Folder for tables and the report."""
     results: Path | None = None
     """Also write the small tables and their provenance here, where the figures read them."""
+    templates: Literal["all templates", "style words", "own style"] = "all templates"
+    """Class texts of the figures and of the main tables; all of them are measured."""
+    measure: str = MEASURE
+    """Measure of the table over settings and of robustness: top-1, balanced top-5, macro F1, ...; all are stored."""
+    epochs_shown: tuple[int, ...] | None = None
+    """Checkpoints to classify with (default: all that were kept); 0 is the untrained model."""
     toy: Path = Path("runs/toy-study")
     """Folder of the toy's images and models; what is there is reused."""
     settings: tuple[Setting, ...] = ("natural-only", "leave-out", "cg-low", "cg-high", "upper-high")
@@ -64,6 +102,16 @@ class Config:
     """Test domains."""
     seeds: tuple[int, ...] = (0, 1)
     """Seeds of the toy's models."""
+    folds: int = 4
+    """Sets of held-out classes on the toy; together they are all of its classes."""
+    n_toy_classes: int = len(STANDARD.classes)
+    """How many classes the toy has, the first by name."""
+    n_train: int = STANDARD.n_train
+    """The toy's training images per class and style."""
+    n_test: int = STANDARD.n_test
+    """The toy's test images per class and style."""
+    epochs: int = STANDARD.training.epochs
+    """Passes over the images of the toy's models."""
     natural_domain: str = "real"
     """Domain of photographs."""
     device: str = "cpu"
@@ -71,13 +119,27 @@ class Config:
     work: tyro.conf.OmitArgPrefixes[WorkSettings] = WorkSettings()
     """How the work is shared out."""
 
+    def toy_settings(self) -> list[ToySettings]:
+        """Return what the toy's models are made of, once for each held-out set; a smaller toy trains alike."""
+        classes, whole = STANDARD.classes[: self.n_toy_classes], STANDARD.training
+        images, epochs = self.n_train * len(classes), self.epochs
+        share = Fraction(images * epochs, STANDARD.n_train * len(STANDARD.classes) * whole.epochs)
+        training = replace(
+            whole,
+            epochs=epochs,
+            batch_size=min(whole.batch_size, images),
+            warmup=math.floor(whole.warmup * min(share, Fraction(1))),
+            keep_checkpoints=min(whole.keep_checkpoints, epochs),
+        )
+        common = replace(STANDARD, n_train=self.n_train, n_test=self.n_test, classes=classes, training=training)
+        return [replace(common, held_out=fold) for fold in held_out_folds(classes, self.folds)]
+
 
 def main(config: Config) -> None:
     """Train what is missing, evaluate, write, and print where the report is."""
     if not config.work.share_out(partial(evaluated, config), config.out / "jobs"):
         return
-    table = evaluated(config, config.work.work())
-    write(config, table, 1 / len(test_images(config).all_classes), domain_marks(everything(config).domains))
+    write(config, evaluated(config, config.work.work()), domain_marks(everything(config).domains))
 
 
 def evaluated(config: Config, work: Work) -> pd.DataFrame:
@@ -86,8 +148,8 @@ def evaluated(config: Config, work: Work) -> pd.DataFrame:
     runs = toy_runs(config, work) if config.runs is None else find_runs(config.runs)
     sets = [EvaluationSet.of(test_images(config))]
     if config.imagenet is not None:
-        sets.append(imagenet_validation(config.imagenet))
-    tables = [extract_accuracies(runs, tests, device=device, work=work) for tests in sets]
+        sets.append(imagenet_validation(config.imagenet, config.imagenet_names))
+    tables = [extract_accuracies(runs, tests, epochs=config.epochs_shown, device=device, work=work) for tests in sets]
     return pd.concat(tables, ignore_index=True)
 
 
@@ -98,7 +160,7 @@ def everything(config: Config) -> DomainFolder:
         InputError: For runs of one's own without test images of one's own.
     """
     if config.runs is None:
-        return toy_images(config.toy)
+        return toy_images(config.toy, config.toy_settings()[0])
     if config.data is None:
         raise InputError("Your own runs need your own test images, but --data was not given: add --data ROOT.")
     return DomainFolder(config.data)
@@ -112,61 +174,127 @@ def test_images(config: Config) -> DomainFolder:
 
 def toy_runs(config: Config, work: Work) -> list[StudyRun]:
     """Return the toy's models, this process's share trained first, then what others have left; equal ones once."""
-    wanted = list(product(config.settings, config.test_domains, config.seeds))
+    wanted = list(product(config.settings, config.test_domains, config.seeds, config.toy_settings()))
     training = TrainingWork(progress=work.progress)
-    for setting, domain, seed in work.rank.order(wanted):
+    for setting, domain, seed, settings in work.rank.order(wanted):
         try:
-            print(f"[{setting}, {domain}, seed {seed}]", flush=True)
-            toy_run(config.toy, setting, domain, seed, wait=False, work=training)
+            print(f"[{setting}, {domain}, seed {seed}, without {', '.join(settings.held_out)}]", flush=True)
+            toy_run(config.toy, setting, domain, seed, settings, wait=False, work=training)
         except Timeout:  # another process has it
             continue
     runs = (toy_run(config.toy, *job, work=training) for job in wanted)
-    return list({run.folder: run for run in runs}.values())
+    return list({(run.folder, run.held_out): run for run in runs}.values())
 
 
-def write(config: Config, evaluated: pd.DataFrame, chance: float, marks: Mapping[str, Mark]) -> None:
+def write(config: Config, evaluated: pd.DataFrame, marks: Mapping[str, Mark]) -> None:
     """Write tables, figures and the report, and say where they are."""
-    classifier = evaluated["classifier"].iloc[0]
-    table = settings_table(evaluated, classifier)
-    points = effective_robustness(evaluated, classifier, natural=config.natural_domain)
+    classifier, natural = config.templates, config.natural_domain
+    screened = screened_classes(evaluated, classifier)
+    kinds = told_apart(evaluated, classifier, screened)
+    table = settings_table(evaluated, classifier, config.measure)
+    points = effective_robustness(evaluated, classifier, measure=config.measure, natural=natural)
     report = Report(
         "Does CLIP generalize to unseen domains and unseen classes of a domain?",
         f"{evaluated['run'].nunique()} models were trained on mixtures of domains that differ in what was held out, "
         "all of the same size (photographs alone: smaller), and classify test images without having seen their classes "
-        "in that domain (held-out), or having seen them (other classes).",
+        "in that domain (held-out), or having seen them (other classes). Models that differ in anything but the seed "
+        "are rows of their own.",
     )
+    report.summary(findings(kinds[kinds["domain"] == kinds["test_domain"]]))
+    add_kinds(report, kinds, screened, marks)
+    add_settings(report, table, f"{config.measure}, {classifier}")
+    report.section("Effective robustness")
+    report.figure(
+        robustness_scatter(points, natural),
+        f"Held-out classes: accuracy in the test domain against accuracy on {natural}, every checkpoint a point, both "
+        "axes in logits. A model above the line of those trained on photographs alone is more robust than its accuracy "
+        "on photographs explains; where those do not exceed guessing there is no line, and nothing to be said.",
+    )
+    tables = {
+        "evaluation": evaluated,
+        "told_apart": kinds,
+        "screened": screened,
+        "settings": table,
+        "robustness": points,
+    }
+    provenance = {
+        "runs": sorted(set(evaluated["run"])),
+        "classifier": classifier,
+        "measure": config.measure,
+        **versions(),
+    }
+    small = tuple(name for name in tables if name != "evaluation")
+    print(write_results(report, tables, config.out, config.results, provenance, small))
+
+
+def findings(tested: pd.DataFrame) -> list[Finding]:
+    """Answer the title for every test domain and model: the best setting short of the upper bounds, told apart."""
+    found = []
+    for (domain, model), rows in tested.assign(model=model_names(tested)).groupby(["test_domain", "model"], sort=False):
+        short = rows[~rows["setting"].str.startswith("upper")].dropna(subset="held_out")
+        if short.empty:
+            continue
+        best = short.sort_values("held_out").iloc[-1]
+        bound = rows.loc[rows["setting"] == UPPER, "held_out"]
+        above = f"; the upper bound reaches {bound.iloc[0]:.1%}" if len(bound) else ""
+        spread = f"standard deviation {best['sd']:.1%} over {best['seeds']} seeds" if best["seeds"] > 1 else "one seed"
+        found.append(
+            Finding(
+                f"In {domain}{f' ({model})' if model else ''} held-out classes are recognised best with "
+                f"{best['setting']}: {best['held_out']:.1%} among all classes (guessing {best['chance']:.1%}), "
+                f"{best['alone']:.1%} among themselves (guessing {best['chance_alone']:.1%}){above}.",
+                f"{spread}, {best['n_classes']} held-out classes; no test over models.",
+                "Another order of the settings among held-out classes alone than among all, or with more seeds.",
+            )
+        )
+    return found
+
+
+def add_kinds(report: Report, kinds: pd.DataFrame, screened: pd.DataFrame, marks: Mapping[str, Mark]) -> None:
+    """Add the section that tells the kinds of accuracy apart, the one to read first."""
     report.section("Settings side by side")
-    report.figure(settings_bars(table, chance, marks=marks), in_words(table, chance))
+    tested = kinds[kinds["domain"] == kinds["test_domain"]]
+    add_told_apart(report, tested.drop(columns="domain"), "Accuracy in the test domain, mean over classes and seeds.")
+    report.figure(settings_bars(kinds, marks=marks), in_words(tested))
+    if screened.empty:
+        report.text(f"There are no models of the upper bound ({UPPER}): no class was screened.")
+        return
+    out = screened[~screened["kept"]]
+    report.text(
+        f"A held-out class counts where the upper bound ({UPPER}), which saw it in the test domain, comes at least "
+        f"{SHARE:.0%} of the way from guessing to all right on it; one that stays below would be a zero in every "
+        f"setting. {len(out)} of {len(screened)} are left out: "
+        + (
+            ", ".join(f"{row['class']} in {row['test_domain']} ({row['upper']:.0%})" for _, row in out.iterrows())
+            or "none"
+        )
+        + "."
+    )
+
+
+def add_settings(report: Report, table: pd.DataFrame, what: str) -> None:
+    """Add the tables over settings, each held-out set apart, and the held-out classes one by one."""
     tested = table[table["domain"] == table["test_domain"]].drop(columns=["domain", "values"])
+    tested = tested.drop(columns=[name for name in MODEL if tested[name].nunique() == 1])
     parts = tested["part"].isin(["all", "seen", "held-out"])
     report.table(
         tested[parts].reset_index(drop=True),
-        f"Accuracy in the test domain ({MEASURE}, {classifier}), mean and standard deviation over seeds.",
+        f"Accuracy in the test domain ({what}), mean and standard deviation over seeds, each held-out set apart.",
     )
     if not parts.all():
-        classes = tested[~parts].pivot_table(
-            index=["test_domain", "setting"], columns="part", values="mean", sort=False
-        )
+        by = [name for name in ("test_domain", *MODEL, "setting") if name in tested]
+        classes = tested[~parts].pivot_table(index=by, columns="part", values="mean", sort=False)
         report.table(classes.reset_index(), "The held-out classes one by one, mean over seeds.")
-    report.section("Effective robustness")
-    report.figure(
-        robustness_scatter(points, config.natural_domain),
-        f"Held-out classes: accuracy in the test domain against accuracy on {config.natural_domain}, every checkpoint "
-        "a point, both axes in logits. A model above the line of those trained on photographs alone is more robust "
-        "than its accuracy on photographs explains.",
-    )
-    tables = {"evaluation": evaluated, "settings": table, "robustness": points}
-    provenance = {"runs": sorted(set(evaluated["run"])), "classifier": classifier, "measure": MEASURE, **versions()}
-    print(write_results(report, tables, config.out, config.results, provenance, ("settings", "robustness")))
 
 
-def in_words(table: pd.DataFrame, chance: float) -> str:
+def in_words(tested: pd.DataFrame) -> str:
     """Say what the bars show: held-out classes, setting by setting."""
-    words = [f"Guessing would reach {chance:.1%}."]
-    held = table[(table["domain"] == table["test_domain"]) & (table["part"] == "held-out")]
-    for domain, rows in held.groupby("test_domain"):
-        values = ", ".join(f"{row.setting} {row.mean:.1%}" for row in rows.itertuples(index=False))
-        words.append(f"Held-out classes in {domain}: {values}.")
+    words = [f"Guessing would reach {tested['chance'].iloc[0]:.1%}."]
+    for (domain, model), rows in tested.assign(model=model_names(tested)).groupby(["test_domain", "model"], sort=False):
+        among = ", ".join(
+            f"{row.setting} {row.held_out:.1%} (alone {row.alone:.1%})" for row in rows.itertuples(index=False)
+        )
+        words.append(f"Held-out classes in {domain}{f' ({model})' if model else ''}: {among}.")
     return " ".join(words)
 
 

@@ -3,7 +3,7 @@
 1. draw the toy data set: six styles with DomainNet's names, sixteen everyday things;
 2. train a tiny CLIP on photos, cliparts, infographs, paintings, sketches and quickdraws, with a quarter of the
    classes left out of the quickdraws (compositional generalization, high diversity);
-3. measure its zero-shot accuracy per domain, held-out and seen classes apart;
+3. measure its zero-shot accuracy per domain, held-out and seen classes apart, and what the former's mixes;
 4. find the circuit of every class in every domain, and of two halves of the images;
 5. test them: keep only the circuit, in its own domain and in others, on images that it was not found on;
 6. compare them between domains and write tables and one HTML report.
@@ -40,6 +40,7 @@ from circuitry.runs.command_line import run_script
 from circuitry.runs.workers import Work
 from circuitry.training.clip import train_clip
 from circuitry.training.evaluation import zero_shot_accuracy
+from circuitry.training.generalization import told_apart
 from circuitry.training.settings import clip_preset
 
 SMALL_TABLES = (
@@ -103,9 +104,7 @@ def main(config: Config) -> None:
     clip = load_clip("rn-tiny", checkpoint=train(config, root))
     images = DomainFolder(root, split="test")
     step("3/6 zero-shot accuracy")
-    accuracy = zero_shot_accuracy(
-        clip.encoder, clip.preprocess, clip.text_weights(images.all_classes), images, config.held_out
-    )
+    accuracy = told_apart(zero_shot_accuracy(clip, images, config.held_out))
     step("4/6 circuits of every class in every domain, and of halves of the images")
     graphs = extract(clip, images, config.out / "circuits", n_images=config.n_circuit, seed=config.seed)
     step("5/6 do the circuits do the work?")

@@ -38,7 +38,6 @@ from circuitry.training.devices import join_nodes, node_rank
 from circuitry.training.evaluation import zero_shot_accuracy
 from circuitry.training.run_folder import checkpoints
 from circuitry.training.settings import ClipTraining, TrainingWork, clip_preset
-from circuitry.training.study import record_run
 
 PRESET = "rn-tiny"
 TRAINING = clip_preset(PRESET)
@@ -110,8 +109,9 @@ def main(config: Config) -> None:
         options = job_options(config.job_options) | ({"nodes": nodes, "tasks_per_node": 1} if nodes > 1 else {})
         run_array(partial(job, config), 1, config.out / "jobs", cluster=config.cluster, options=options)
     if config.data is not None:
-        accuracy = pd.read_csv(config.out / "accuracy.csv").drop(columns="part")
-        print(accuracy.to_string(index=False, float_format=lambda v: f"{v:.3f}"))
+        accuracy = pd.read_csv(config.out / "accuracy.csv")
+        shown = accuracy.pivot(index=["classifier", "domain"], columns="measure", values="value")
+        print(shown.to_string(float_format=lambda v: f"{v:.3f}"))
     print(f"checkpoint: {checkpoints(config.out / 'clip')[-1][1]}")
 
 
@@ -129,11 +129,10 @@ def train_and_evaluate(config: Config) -> None:
     checkpoint = train_clip(table, config.out / "clip", config.training, config.work, validation_table(config))
     if node_rank(config.work.nodes):
         return
-    record_run(config.out / "clip", table, str(model), config.training.seed)
     if config.data is not None:
         images = DomainFolder(config.data, split="test", domains=config.domains)
         clip = load_clip(model, checkpoint=checkpoint)
-        accuracy = zero_shot_accuracy(clip.encoder, clip.preprocess, clip.text_weights(images.all_classes), images)
+        accuracy = zero_shot_accuracy(clip, images)
         accuracy.to_csv(config.out / "accuracy.csv", index=False)
 
 

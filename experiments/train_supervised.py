@@ -31,10 +31,10 @@ from circuitry.runs.files import whole_file
 from circuitry.runs.presets import StudySettings
 from circuitry.runs.workers import this_rank
 from circuitry.training import load_supervised
-from circuitry.training.evaluation import accuracy_table, predictions
+from circuitry.training.accuracy import tidy_accuracy
+from circuitry.training.evaluation import predictions
 from circuitry.training.labels import LabelTable, found_labels, imagenet_wnids, merged_labels, study_labels
 from circuitry.training.settings import SupervisedTraining, TrainingWork
-from circuitry.training.study import record_run
 from circuitry.training.supervised import LabelChoice, train_supervised
 
 
@@ -68,10 +68,10 @@ def main(config: Config) -> None:
     checkpoint = train_supervised(table, run, config.training, label_table(config), config.work)
     if this_rank().worker:
         return
-    record_run(run, table, str(config.training.model), config.training.seed, supervised=True)
     if config.data is not None:
         accuracy = accuracy_on(DomainFolder(config.data, split="test", domains=config.domains), checkpoint)
-        print(accuracy.drop(columns="part").to_string(index=False, float_format=lambda v: f"{v:.3f}"))
+        shown = accuracy.pivot(index="domain", columns="measure", values="value")
+        print(shown.to_string(float_format=lambda v: f"{v:.3f}"))
     print(f"checkpoint: {checkpoint}")
 
 
@@ -107,10 +107,10 @@ def label_table(config: Config) -> LabelTable | LabelChoice:
 
 
 def accuracy_on(images: DomainFolder, checkpoint: Path) -> pd.DataFrame:
-    """Return the accuracy by domain, every image taken for one of the classes of the folder."""
+    """Return the accuracies by domain, every image taken for one of the classes of the folder."""
     model = load_supervised(checkpoint)
     heads = {"supervised": model.head_for(images.all_classes)}
-    return accuracy_table(predictions(model.encoder, heads, model.preprocess, images))
+    return tidy_accuracy(predictions(model.encoder, heads, model.preprocess, images))
 
 
 if __name__ == "__main__":

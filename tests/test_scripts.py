@@ -19,6 +19,7 @@ import torch
 from filelock import Timeout
 
 from circuitry import DomainFolder, GraphFolder
+from circuitry.data.toy.write import CLASSES as TOY_CLASSES
 from circuitry.data.toy.write import DrawingSettings, write_toy
 from circuitry.models import SparseAutoencoder, load_sae
 from circuitry.runs.command_line import run_script
@@ -27,9 +28,11 @@ from circuitry.runs.presets import with_study_defaults
 from circuitry.runs.workers import Rank, Work
 from circuitry.training import load_supervised
 from circuitry.training.clip import train_clip
-from circuitry.training.labels import found_labels
+from circuitry.training.labels import LabelTable, found_labels
 from circuitry.training.settings import ClipTraining, SaeTraining, SupervisedTraining, TrainingWork, clip_preset
-from circuitry.training.study import StudyRun
+from circuitry.training.study_run import StudyRun
+from circuitry.training.supervised_model import build_classifier, write_classifier
+from circuitry.training.toy_study import TRAINING, ToySettings
 from tests.support.browser import drawn_marks, find_browser, load
 
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
@@ -101,6 +104,7 @@ def test_the_quickstart_leaves_graphs_tables_and_a_report(quickstart: Path) -> N
     assert similarity["value"].between(0, 1).all()
     accuracy = pd.read_csv(run / "tables" / "accuracy.csv")
     assert set(accuracy["domain"]) == set(STYLES)
+    assert accuracy[["seen", "held_out", "alone", "own_style", "centred"]].notna().all(axis=None)
     page = (run / "report.html").read_text(encoding="utf-8")
     assert "key were left out of its quickdraw images" in page
     committed = {path.name for path in (quickstart / "results").iterdir()}
@@ -341,12 +345,24 @@ def test_runs_are_evaluated_and_drawn(quickstart: Path, tmp_path: Path, monkeypa
         (run / "checkpoints").symlink_to(quickstart / "run" / "clip" / "checkpoints")
         test_domain = None if setting == "natural-only" else "quickdraw"
         StudyRun(run, "rn-tiny", setting, test_domain, ("key",), seed).write()
+    supervised = tmp_path / "runs" / "supervised"
+    labels = LabelTable(CLASSES, {name: i for i, name in enumerate(CLASSES)})
+    classifier = build_classifier("rn-tiny", len(CLASSES), 0.9)[0]
+    write_classifier(supervised / "checkpoints" / "epoch_1.safetensors", classifier, "rn-tiny", labels, 1)
+    StudyRun(supervised, "rn-tiny", "cg-high", "quickdraw", ("key",), supervised=True).write()
     monkeypatch.setattr("circuitry.models.clip.user_cache_path", lambda name: quickstart / "cache")
     own = {"runs": tmp_path / "runs", "test_domains": ("quickdraw",), "out": tmp_path / "out"}
     module.main(module.Config(**own, data=quickstart / "run" / "toy", results=tmp_path / "results"))
     assert_drawn(tmp_path / "out" / "report.html", figures=2)
-    table = pd.read_csv(tmp_path / "results" / "settings.csv")
-    assert table.query("setting == 'cg-high' and domain == 'quickdraw'")["seeds"].eq(2).all()
+    table = pd.read_csv(tmp_path / "results" / "settings.csv").query("setting == 'cg-high' and domain == 'quickdraw'")
+    assert table.groupby("trained")["seeds"].unique().map(list).to_dict() == {"CLIP": [2], "supervised": [1]}
+    kinds = pd.read_csv(tmp_path / "results" / "told_apart.csv")
+    assert kinds[["held_out", "alone", "centred", "predicted_held_out", "harmonic_mean"]].notna().all(axis=None)
+    assert kinds["own_style"].isna().equals(kinds["trained"] == "supervised")
+    assert "no class was screened" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    chosen = {"templates": "style words", "measure": "macro F1", "epochs_shown": (1,)}
+    module.main(module.Config(**own, data=quickstart / "run" / "toy", **chosen))
+    assert "macro F1, style words" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     for name in ("accuracy_by_setting", "effective_robustness"):
         assert len(runpy.run_path(str(FIGURES / f"{name}.py"))["figure"](tmp_path / "results").data) >= 2
     with pytest.raises(InputError, match="need your own test images, but --data was not given"):
@@ -361,15 +377,30 @@ def test_the_toy_is_trained_by_several_processes_once(monkeypatch: pytest.Monkey
         asked.append(job)
         if not wait and len(asked) == 1:
             raise Timeout("held by another process")
-        name = job[0] if job[0] == "natural-only" else "-".join(map(str, job))
-        return StudyRun(Path(str(name)), "rn-tiny", str(job[0]), str(job[1]))
+        setting, domain, _, settings = job
+        assert isinstance(settings, ToySettings)
+        return StudyRun(Path(f"{setting}-{domain}"), "rn-tiny", str(setting), str(domain), settings.held_out)
 
     monkeypatch.setattr(module, "toy_run", train)
-    config = module.Config(settings=("natural-only", "cg-low"), test_domains=("sketch", "quickdraw"), seeds=(0,))
+    config = module.Config(settings=("natural-only", "cg-low"), test_domains=("sketch",), seeds=(0,), folds=2)
     runs = module.toy_runs(config, Work(Rank(1, 2)))
     assert len(asked) == 8  # each once in its own order, then each once more to be returned
-    assert asked[0] == ("natural-only", "quickdraw", 0)
-    assert [run.folder.name for run in runs] == ["natural-only", "cg-low-sketch-0", "cg-low-quickdraw-0"]
+    first, second = config.toy_settings()
+    assert asked[0] == ("natural-only", "sketch", 0, second)
+    assert sorted(first.held_out + second.held_out) == sorted(first.classes)
+    assert [(run.setting, run.held_out) for run in runs] == [
+        (setting, settings.held_out) for setting in config.settings for settings in (first, second)
+    ]
+
+
+def test_a_miniature_of_the_toy_trains_alike() -> None:
+    module = script("generalization")
+    assert [settings.training for settings in module.Config().toy_settings()] == [TRAINING] * 4
+    small = module.Config(n_toy_classes=4, folds=2, n_train=8, epochs=2).toy_settings()[0]
+    assert (small.classes, small.held_out) == (TOY_CLASSES[:4], TOY_CLASSES[0:4:2])
+    assert (small.training.batch_size, small.training.warmup, small.training.keep_checkpoints) == (32, 0, 2)
+    study = module.Config.study()
+    assert (study.imagenet_names, len(study.test_domains), study.seeds) == ("study", 5, (0, 1, 2))
 
 
 @pytest.fixture(scope="module")
@@ -511,7 +542,7 @@ def test_a_clip_is_trained_from_a_folder_and_from_a_table(
     )  # fmt: skip
     module.main(folder)
     printed = capsys.readouterr().out
-    assert "balanced_accuracy" in printed
+    assert "balanced top-1" in printed
     assert f"checkpoint: {tmp_path / 'folder' / 'clip' / 'checkpoints' / 'epoch_1.pt'}" in printed
     given: list[tuple[Path, ClipTraining, Path | None]] = []
 
@@ -578,7 +609,7 @@ def test_a_supervised_baseline_is_trained(quickstart: Path, tmp_path: Path, caps
     merged = {"imagenet_classes": tmp_path / "imagenet.txt", "partners": tmp_path / "partners.json"}
     module.main(module.Config(out=tmp_path / "run", data=toy, training=small, work=IN_PLACE, **merged))
     printed = capsys.readouterr().out
-    assert "balanced_accuracy" in printed
+    assert "balanced top-1" in printed
     model = load_supervised(tmp_path / "run" / "supervised" / "checkpoints" / "epoch_1.safetensors")
     assert model.classes == ("n1", "n2", *CLASSES)
     assert model.table.labels["n2"] == model.table.labels["fish"] == 3

@@ -19,7 +19,7 @@ from PIL.Image import Image
 from platformdirs import user_cache_path
 from torch import Tensor, nn
 
-from circuitry.data.captions import readable
+from circuitry.data.names import in_a_sentence
 from circuitry.models.architectures import check_tag, register_model
 from circuitry.models.checkpoints import check_state, read_checkpoint
 from circuitry.models.encoder import Encoder
@@ -97,7 +97,7 @@ class Clip:
         """Return zero-shot weights [K, D]: each prompt's embedding normalised, averaged, normalised again.
 
         Args:
-            class_names: Names as in a sentence; underscores and hyphens become spaces.
+            class_names: Names as in a sentence; underscores become spaces.
             templates: Strings with ``{}`` or functions of the name (default: OpenAI's 80 and six for DomainNet's
                 styles).
             batch_size: Prompts in one run.
@@ -151,7 +151,7 @@ def _prompts(class_names: Sequence[str], templates: Sequence[Template] | None) -
             "Text weights need class names and templates with a {} for the name, but "
             + (f"{without[0]!r} has none." if without else "an empty list was given.")
         )
-    names = [readable(name) for name in class_names]
+    names = [in_a_sentence(name) for name in class_names]
     return names, [pattern.replace("{}", name) for name in names for pattern in patterns]
 
 

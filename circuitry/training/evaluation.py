@@ -1,36 +1,50 @@
-"""Accuracy of a classifier by domain, apart for held-out and seen classes: what generalization is judged by.
+"""Classify images by one or several heads: what generalization is judged by.
 
-Several heads (zero-shot with all templates, with style words only, a supervised head) share one pass over the images.
-Held-out classes are reported in every domain: only in the test domain were they unseen in training, elsewhere they show
-how hard these classes are.
+1. The images go once through the encoder; each head (zero-shot with all templates, in the images' own style, a
+   supervised head) scores every class.
+2. Of the scores of a domain's images three places of the true class are kept (`outcomes`): among all classes, among
+   those of its part alone (held-out or seen), and after each class's scores were centred within the domain.
+3. `accuracy` makes all accuracies from them.
+
+The last two tell apart what accuracy among all classes mixes: whether the features tell held-out classes from each
+other, and how readily one of them is predicted at all, as in generalized zero-shot learning (Chao et al. 2016).
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Int
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from circuitry.data.batches import Preprocess
 from circuitry.data.domains import DomainFolder, ImageRecord
-from circuitry.data.names import unknown_name
+from circuitry.data.names import chosen_names
+from circuitry.models.clip import Clip
 from circuitry.models.encoder import Encoder
 from circuitry.models.image_pass import activations
+from circuitry.models.prompts import Template, templates_of
 from circuitry.runs.errors import InputError
 from circuitry.runs.workers import Work
+from circuitry.training.accuracy import N_KEPT, RANKS, class_column, tidy_accuracy
 
 Head = Callable[[Tensor], Tensor]
 """Embeddings [batch, dim] -> a score for every class [batch, classes], in the order of ``images.all_classes``."""
+Texts = str | Sequence[Template]
+"""Class texts, as `templates_of` takes them: ``"pooled"``, ``"own-style"``, or templates."""
 
-TOP = (1, 5)
-"""The k of top-k accuracy."""
+TEXTS: Mapping[str, Texts] = MappingProxyType({"all templates": "pooled", "own style": "own-style"})
+"""Classifiers of a CLIP model by name: the default templates pooled, and the prompts of the images' own style."""
 BATCH_SIZE = 256
 """Images in one run; it changes no number but for rounding."""
 
 
 def text_head(weights: Float[Tensor, "classes dim"]) -> Head:
-    """Return the zero-shot head of text weights: the class whose text is nearest scores highest."""
+    """Return the zero-shot head of text weights: cosines, if the weights are normalised."""
     rows = weights.to(torch.promote_types(weights.dtype, torch.float32))
 
     def scores(embeddings: Tensor) -> Tensor:
@@ -39,37 +53,59 @@ def text_head(weights: Float[Tensor, "classes dim"]) -> Head:
                 f"Text weights of width {rows.shape[1]} score embeddings [batch, {rows.shape[1]}], but "
                 f"{list(embeddings.shape)} was given: take the weights of the same model."
             )
-        # The length of an embedding scales all its logits alike, so the nearest class needs no normalisation.
-        return embeddings.to(rows) @ rows.T
+        # The nearest class needs no normalisation, but a mean over images does: centring weighs them alike.
+        return F.normalize(embeddings.to(rows), dim=-1) @ rows.T
 
     return scores
 
 
+def zero_shot_heads(
+    clip: Clip, class_names: Sequence[str], texts: Mapping[str, Texts], styles: Mapping[str, str]
+) -> dict[str, Head | dict[str, Head]]:
+    """Return the zero-shot heads of class texts by name; those in the images' own style are one for each domain.
+
+    Args:
+        clip: The model.
+        class_names: In the order of the scores.
+        texts: Class texts by the name to show.
+        styles: Domain -> the domain whose style its prompts name, usually itself.
+    """
+
+    def head(of: Texts, style: str) -> Head:
+        return text_head(clip.text_weights(class_names, templates_of(of, style)))
+
+    return {
+        name: {domain: head(of, style) for domain, style in styles.items()} if of == "own-style" else head(of, "")
+        for name, of in texts.items()
+    }
+
+
 def zero_shot_accuracy(
-    encoder: Encoder,
-    preprocess: Preprocess,
-    text_weights: Float[Tensor, "classes dim"],
+    clip: Clip,
     images: DomainFolder,
     held_out: Sequence[str] = (),
     *,
+    texts: Mapping[str, Texts] = TEXTS,
     batch_size: int = BATCH_SIZE,
     work: Work = Work(),
 ) -> pd.DataFrame:
-    """Classify every image of ``images`` and return accuracies: see `predictions` and `accuracy_table`.
+    """Classify every image of ``images`` and return all accuracies: see `predictions` and `tidy_accuracy`.
 
     Example:
-        >>> weights = clip.text_weights(images.all_classes)
-        >>> zero_shot_accuracy(clip.encoder, clip.preprocess, weights, images, held_out=("axe", "lion"))
+        >>> accuracy = zero_shot_accuracy(clip, images, held_out=("axe", "lion"))
+        >>> told_apart(accuracy)  # a row per domain: seen and held-out classes, and what the latter's accuracy mixes
     """
-    heads = {"zero-shot": text_head(text_weights)}
-    return accuracy_table(predictions(encoder, heads, preprocess, images, batch_size=batch_size, work=work), held_out)
+    heads = zero_shot_heads(clip, images.all_classes, texts, {domain: domain for domain in images.domains})
+    found = predictions(clip.encoder, heads, clip.preprocess, images, held_out, batch_size=batch_size, work=work)
+    return tidy_accuracy(found, held_out)
 
 
 def predictions(
     encoder: Encoder,
-    heads: Mapping[str, Head],
+    heads: Mapping[str, Head | Mapping[str, Head]],
     preprocess: Preprocess,
     images: DomainFolder,
+    held_out: Sequence[str] = (),
     *,
     batch_size: int = BATCH_SIZE,
     work: Work = Work(),
@@ -78,21 +114,26 @@ def predictions(
 
     Args:
         encoder: From images to embeddings, which need not be normalised.
-        heads: By name; each gives one score per class of ``images.all_classes``.
+        heads: By name; each gives one score per class of ``images.all_classes``. Instead of one there may be a mapping
+            from each domain to its own.
         preprocess: RGB picture -> tensor [3, H, W], `Clip.preprocess`.
         images: What to classify. Files that cannot be read are left out, with a warning each.
+        held_out: Classes that compete with each other in ``rank_alone``, as the seen ones do.
         batch_size, work: How it is carried out; neither changes a number but for rounding.
 
     Returns:
-        A row per head and image: ``classifier``, ``relative``, ``domain``, ``class``, ``predicted``, and ``rank`` of
-        the true class, 1 being the highest score (of equal scores the earlier class is the higher).
+        A row per head and image: ``classifier``, ``relative``, ``domain``, ``class``, the classes that score highest
+        ``top_1``, ``top_2``, ... (at most five), and the place of the true one, 1 being the highest score (of equal
+        scores the earlier class is the higher): ``rank``, ``rank_alone`` and ``rank_centred``, see `outcomes`.
 
     Raises:
-        InputError: For scores of another number of classes, or embeddings that are not finite, too wide or too narrow.
+        InputError: For scores of another number of classes, embeddings that are not finite, too wide or too narrow, or
+            a held-out class that the images lack.
     """
-    last = encoder.sites[-1]
+    apart = torch.tensor([name in chosen_held_out(held_out, images) for name in images.all_classes])
     records: list[ImageRecord] = []
     scores: dict[str, list[Tensor]] = {name: [] for name in heads}
+    last = encoder.sites[-1]
     with torch.no_grad():
         for there, found in activations(
             encoder, preprocess, images.records, [last],
@@ -100,18 +141,32 @@ def predictions(
         ):  # fmt: skip
             records += there
             for name, head in heads.items():
-                scores[name].append(_checked_scores(head(found[last]), images, name))
+                scores[name].append(_checked_scores(_scores(head, found[last], there), images, name))
+    if not records:
+        raise InputError(f"None of the {len(images.records)} images to classify can be read: give readable ones.")
     labels = torch.tensor([images.label(record.class_name) for record in records], dtype=torch.long)
     about = pd.DataFrame(
-        [(record.relative, record.domain, record.class_name) for record in records],
-        columns=["relative", "domain", "class"],
+        {
+            "relative": [record.relative for record in records],
+            "domain": [record.domain for record in records],
+            "class": class_column(labels.numpy(), images.all_classes),
+        }
     )
-    tables = []
-    for name, parts in scores.items():
-        table = torch.cat(parts) if parts else torch.empty(0, len(images.all_classes))
-        predicted = [images.all_classes[label] for label in table.argmax(1).tolist()]
-        tables.append(about.assign(classifier=name, predicted=predicted, rank=_ranks(table, labels).numpy()))
+    tables = [
+        _with_outcomes(about.assign(classifier=name), torch.cat(parts), labels, apart) for name, parts in scores.items()
+    ]
     return pd.concat(tables, ignore_index=True)
+
+
+def chosen_held_out(held_out: Sequence[str], images: DomainFolder) -> tuple[str, ...]:
+    """Return held-out classes, each once; InputError for one that is no class of the images, with near names."""
+    return chosen_names("held-out class", held_out, images.all_classes) if held_out else ()
+
+
+def _scores(head: Head | Mapping[str, Head], embeddings: Tensor, records: Sequence[ImageRecord]) -> Tensor:
+    if not isinstance(head, Mapping):
+        return head(embeddings)
+    return torch.cat([head[record.domain](row[None]) for record, row in zip(records, embeddings, strict=True)])
 
 
 def _checked_scores(scores: Tensor, images: DomainFolder, name: str) -> Tensor:
@@ -123,79 +178,54 @@ def _checked_scores(scores: Tensor, images: DomainFolder, name: str) -> Tensor:
     return scores.double().cpu()
 
 
+def _with_outcomes(about: pd.DataFrame, scores: Tensor, labels: Tensor, held_out: Tensor) -> pd.DataFrame:
+    """Return what is known of the images with the `outcomes` of one head, domain by domain, in their order."""
+    classes = list(about["class"].cat.categories)
+    top = np.zeros((len(about), min(N_KEPT, len(classes))), dtype=int)
+    ranks = np.zeros((len(about), len(RANKS)), dtype=int)
+    for domain in set(about["domain"]):
+        rows = torch.from_numpy((about["domain"] == domain).to_numpy(copy=True))
+        found = outcomes(scores[rows], labels[rows], held_out)
+        top[rows] = found.top[:, : top.shape[1]].numpy()
+        ranks[rows] = torch.stack([found.rank, found.alone, found.centred], dim=1).numpy()
+    table = about.copy()
+    for i in range(top.shape[1]):
+        table[f"top_{i + 1}"] = class_column(top[:, i], classes)
+    table[list(RANKS)] = ranks
+    return table
+
+
+class Outcomes(NamedTuple):
+    """What became of the images of one domain: places are counted from 1, the highest score."""
+
+    top: Int[Tensor, "images classes"]
+    """Classes by falling score."""
+    rank: Int[Tensor, " images"]
+    """Place of the true class among all."""
+    alone: Int[Tensor, " images"]
+    """Place among the classes of its part alone: a held-out class among the held-out ones, a seen among the seen."""
+    centred: Int[Tensor, " images"]
+    """Place among all, after the mean over the images was taken from each class's scores."""
+
+
+def outcomes(
+    scores: Float[Tensor, "images classes"], labels: Int[Tensor, " images"], held_out: Bool[Tensor, " classes"]
+) -> Outcomes:
+    """Tell apart how images of one domain are classified; of equal scores the earlier class is the higher.
+
+    Centring needs no labels. It takes away how readily a class is predicted in this domain whatever the image shows,
+    and with it how often the class occurs there.
+    """
+    same_part = held_out[None] == held_out[labels][:, None]
+    return Outcomes(
+        scores.sort(dim=1, descending=True, stable=True).indices,
+        _ranks(scores, labels),
+        _ranks(scores.masked_fill(~same_part, -torch.inf), labels),
+        _ranks(scores - scores.mean(0), labels),
+    )
+
+
 def _ranks(scores: Float[Tensor, "images classes"], labels: Int[Tensor, " images"]) -> Int[Tensor, " images"]:
     own = scores.gather(1, labels[:, None])
     earlier = torch.arange(scores.shape[1]) < labels[:, None]
     return 1 + ((scores > own) | ((scores == own) & earlier)).sum(1)
-
-
-def accuracy_table(predictions: pd.DataFrame, held_out: Sequence[str] = ()) -> pd.DataFrame:
-    """Return the accuracies of one classifier per domain and part ("held-out" or "seen" classes).
-
-    Args:
-        predictions: Columns ``domain``, ``class``, ``predicted``, as `predictions` returns them.
-        held_out: Classes that are a part of their own.
-
-    Returns:
-        One row per domain and part with images: ``accuracy`` (share of images), ``balanced_accuracy`` (mean over
-        classes of the share of each), ``n_images``, ``n_classes``.
-
-    Raises:
-        InputError: For a held-out class without an image in the table.
-    """
-    images = predictions.assign(
-        part=_part(predictions, held_out), correct=predictions["class"] == predictions["predicted"]
-    )
-    by = ["domain", "part"]
-    return _averages(images, by).sort_values(by, ascending=[True, False], ignore_index=True)
-
-
-def _part(predictions: pd.DataFrame, held_out: Sequence[str]) -> "pd.Series[str]":
-    classes = sorted(set(predictions["class"]))
-    if unknown := sorted(set(held_out) - set(classes)):
-        raise unknown_name("classified image of the held-out class", unknown[0], classes)
-    return predictions["class"].isin(list(held_out)).map({True: "held-out", False: "seen"})
-
-
-def _averages(images: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """Return the mean of ``correct`` by sample and by class in each group."""
-    classes = images.groupby([*by, "class"], sort=False)["correct"].agg(["mean", "sum", "size"])
-    groups = classes.groupby(by, sort=False)
-    n_images = groups["size"].sum()
-    averages = {"accuracy": groups["sum"].sum() / n_images, "balanced_accuracy": groups["mean"].mean()}
-    return pd.DataFrame({**averages, "n_images": n_images, "n_classes": groups.size()}).reset_index()
-
-
-def tidy_accuracy(predictions: pd.DataFrame, held_out: Sequence[str] = (), top: Sequence[int] = TOP) -> pd.DataFrame:
-    """Return all accuracies of all classifiers, one a row.
-
-    Args:
-        predictions: As `predictions` returns them.
-        held_out: Classes that are a part of their own, and each alone.
-        top: The k of top-k accuracy.
-
-    Returns:
-        ``classifier``, ``domain``, ``part`` ("all", "seen", "held-out", or the name of a held-out class), ``measure``
-        ("top-1", "balanced top-1", ...), ``value``, ``n_images``, ``n_classes``.
-
-    Raises:
-        InputError: For a held-out class without an image in the table, or a k that is not positive.
-
-    Example:
-        >>> table = tidy_accuracy(predictions(...), held_out=("axe", "lion"))
-        >>> table.query("part == 'held-out' and measure == 'balanced top-1'")
-    """
-    if not top or min(top) < 1:
-        raise InputError(f"Top-k accuracy needs positive k, but {list(top)} was given.")
-    part = _part(predictions, held_out)
-    named = predictions[part == "held-out"]
-    parts = [predictions.assign(part="all")]
-    parts += [predictions.assign(part=part), named.assign(part=named["class"])] if held_out else []
-    images = pd.concat(parts, ignore_index=True)
-    rows = []
-    for k in top:
-        found = _averages(images.assign(correct=images["rank"] <= k), ["classifier", "domain", "part"])
-        for measure, column in ((f"top-{k}", "accuracy"), (f"balanced top-{k}", "balanced_accuracy")):
-            rows.append(found.assign(measure=measure, value=found[column]))
-    columns = ["classifier", "domain", "part", "measure", "value", "n_images", "n_classes"]
-    return pd.concat(rows, ignore_index=True)[columns]

@@ -1,126 +1,226 @@
-"""Did a model generalize? Accuracies of many runs side by side, and effective robustness. No torch.
+"""Did a model generalize? Accuracies of many runs side by side, each kind told apart. No torch.
 
-Held-out classes were never seen in the test domain: accuracy on them is compositional generalization. Models trained on
-photographs alone lie on a line of accuracy in the test domain against that on photographs, in logits; how far a model
-lies above it is its effective robustness (Taori et al. 2020, arXiv 2007.00644).
+Held-out classes were never seen in the test domain: accuracy on them is compositional generalization. Runs that differ
+in anything but their seed are rows of their own; nothing else is averaged, and what would have to be is refused.
 """
 
-import numpy as np
+from collections.abc import Sequence
+
 import pandas as pd
 
 from circuitry.comparison.table import check_table
 from circuitry.runs.errors import InputError
+from circuitry.training.accuracy import ALONE, CENTRED, FALLS_ON_HELD_OUT, MEASURE, harmonic_mean
 
-COLUMNS = ("run", "setting", "test_domain", "seed", "epoch", "classifier", "domain", "part", "measure", "value")
+MODEL = ("trained", "model", "base", "sketches", "captions")
+"""What tells models apart, beside what they were trained on of the domains."""
+COLUMNS = (
+    *("run", *MODEL, "precision", "setting", "test_domain", "held_out_classes", "seed", "epoch"),
+    *("classifier", "domain", "part", "measure", "value", "chance"),
+)
 """What a table of evaluated runs has at least."""
-MEASURE = "balanced top-1"
+_NONE = {"base": {"none": "no base set"}, "sketches": {"none": "no ImageNet-Sketch"}}
+_KEY = ("run", "held_out_classes", "epoch", "classifier", "domain", "part", "measure")
+CLASSIFIER, OWN_STYLE, SUPERVISED = "all templates", "own style", "supervised"
+PARTS = ("all", "seen", "held-out")
 SETTINGS = (
     *("natural-only", "leave-out", "cg-low", "cg-high", "aligned", "class-interpolation", "domain-interpolation"),
     *("upper-low", "upper-high"),
 )
 """Settings from little to much diversity, the order of figures; others come last."""
+UPPER, SHARE = "upper-high", 0.25
 
 
-def settings_table(evaluated: pd.DataFrame, classifier: str, measure: str = MEASURE) -> pd.DataFrame:
-    """Return the accuracies of the last checkpoints, by test domain and setting, over seeds.
+def settings_table(evaluated: pd.DataFrame, classifier: str = CLASSIFIER, measure: str = MEASURE) -> pd.DataFrame:
+    """Return the accuracies of the last checkpoints, by test domain, model and setting, over seeds.
 
     Args:
         evaluated: What `extract_accuracies` returns.
-        classifier: Which of its classifiers, e.g. ``all templates``.
+        classifier: Which of the classifiers of CLIP models, e.g. ``all templates``; supervised ones have one.
         measure: Which of its measures.
 
     Returns:
-        ``test_domain``, ``setting``, ``domain``, ``part``, ``mean``, ``sd`` (NaN for one seed), ``seeds``, ``values``
-        (one per seed, as text), for the test domain and the other domains that were classified.
+        ``test_domain``, `MODEL`, ``setting``, ``held_out_classes``, ``domain``, ``part``, ``mean``, ``sd`` (NaN for one
+        seed), ``seeds``, ``values`` (one per seed, as text), for the test domain and the others that were classified.
 
     Raises:
-        InputError: When there is nothing of this classifier and measure.
+        InputError: When there is nothing of this classifier and measure, and for runs that differ in something else
+            than the seed and would be averaged: precision, epochs, or nothing at all.
     """
-    rows = _by_test_domain(evaluated, classifier, measure)
-    last = rows[rows["epoch"] == rows.groupby("run")["epoch"].transform("max")]
-    groups = last.groupby(["test_domain", "setting", "domain", "part"], sort=False)["value"]
-    table = groups.agg(
+    rows = last_checkpoints(chosen_rows(evaluated, classifier, measure))
+    by = ["test_domain", *MODEL, "setting", "held_out_classes", "domain", "part"]
+    table = rows.groupby(by, sort=False)["value"].agg(
         mean="mean", sd="std", seeds="size", values=lambda v: " ".join(f"{x:.4f}" for x in v)
-    ).reset_index()
-    return table.sort_values(
-        ["test_domain", "setting", "domain", "part"],
-        key=lambda column: column.map(_rank) if column.name == "setting" else column,
-        ignore_index=True,
     )
+    return _sorted(table.reset_index(), by)
 
 
-def _rank(setting: str) -> int:
-    return next((i for i, known in enumerate(SETTINGS) if setting.startswith(known)), len(SETTINGS))
+def chosen_rows(evaluated: pd.DataFrame, classifier: str, measure: str) -> pd.DataFrame:
+    """Return the rows of a measure by `by_test_domain`, of CLIP models those of a classifier.
 
-
-def _by_test_domain(evaluated: pd.DataFrame, classifier: str, measure: str) -> pd.DataFrame:
-    """Return the rows of a measure by test domain: of models that do not depend on it (natural-only) once for each."""
-    check_table(evaluated, "evaluation", COLUMNS, ("run", "epoch", "classifier", "domain", "part", "measure"))
-    rows = evaluated[(evaluated["classifier"] == classifier) & (evaluated["measure"] == measure)]
-    if rows.empty:
+    Raises:
+        InputError: When there is nothing of this classifier and measure; it names what there is.
+    """
+    check_table(evaluated, "evaluation", COLUMNS, _KEY)
+    known = evaluated["classifier"].isin([classifier, SUPERVISED]) & (evaluated["measure"] == measure)
+    if set(evaluated.loc[known, "trained"]) != set(evaluated["trained"]):
         there = (", ".join(sorted(set(evaluated[column]))) for column in ("measure", "classifier"))
         raise InputError(f"The evaluation has no {measure!r} of {classifier!r}; it has {' of '.join(there)}.")
-    tested = sorted(set(rows["test_domain"]) - {""})
+    return by_test_domain(evaluated[known])
+
+
+def by_test_domain(evaluated: pd.DataFrame) -> pd.DataFrame:
+    """Return rows by test domain: those of models that do not depend on it (natural-only) once for each."""
+    check_table(evaluated, "evaluation", COLUMNS, _KEY)
+    tested = sorted(set(evaluated["test_domain"]) - {""})
     if not tested:
         raise InputError("None of the runs was trained for a test domain; add some that were.")
-    parts = [rows[rows["test_domain"].isin(["", name])].assign(test_domain=name) for name in tested]
+    parts = [evaluated[evaluated["test_domain"].isin(["", name])].assign(test_domain=name) for name in tested]
     return pd.concat(parts, ignore_index=True)
 
 
-def logit(accuracy: "pd.Series[float]", n_images: "pd.Series[int] | float") -> "pd.Series[float]":
-    """Return the log odds of accuracies; those of 0 and 1, whose logits are infinite, are moved in by half an image.
+def last_checkpoints(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of each run's last checkpoint; InputError where more than the seed would be averaged over."""
+    last = rows[rows["epoch"] == rows.groupby("run")["epoch"].transform("max")]
+    by = [*MODEL, "setting", "test_domain", "held_out_classes"]
+    for _, group in last.drop_duplicates(["run", *by]).groupby(by, sort=False):
+        first = group.iloc[0]
+        for other in group.iloc[1:].itertuples():
+            for what in ("precision", "epoch"):
+                if getattr(other, what) != first[what]:
+                    raise InputError(
+                        f"The runs {first['run']} and {other.run} differ in their {what}, {first[what]} and "
+                        f"{getattr(other, what)}: only seeds are averaged, so put them into folders of their own."
+                    )
+        if group["seed"].duplicated().any():
+            names = ", ".join(group.loc[group["seed"].duplicated(keep=False), "run"])
+            raise InputError(
+                f"The runs {names} differ in nothing that run.json tells, not even in the seed: only seeds are "
+                "averaged, so put them into folders of their own."
+            )
+    return last
+
+
+def model_names(table: pd.DataFrame) -> "pd.Series[str]":
+    """Return for each row what tells its model from the others of the table; empty where there is one kind only.
 
     Example:
-        >>> logit(pd.Series([0.5, 1.0]), pd.Series([10, 10])).round(2).tolist()
-        [0.0, 2.94]
+        >>> model_names(told_apart(evaluated)).unique().tolist()
+        ['CLIP, RN50, no base set', 'CLIP, ViT-S-32, no base set', 'CLIP, RN50, cc12m', 'supervised, RN50, no base set']
     """
-    inside = accuracy.clip(0.5 / n_images, 1 - 0.5 / n_images)
-    return (inside / (1 - inside)).map(np.log)
+    differing = [name for name in MODEL if name in table and table[name].nunique() > 1]
+    empty = pd.Series("", index=table.index, dtype=str)
+    return table[differing].replace(_NONE).agg(", ".join, axis=1) if differing else empty
 
 
-def effective_robustness(
-    evaluated: pd.DataFrame,
-    classifier: str,
-    *,
-    part: str = "held-out",
-    measure: str = MEASURE,
-    natural: str = "real",
-    reference: str = "natural-only",
+def _sorted(table: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    def key(column: "pd.Series[str]") -> "pd.Series[str]":
+        return column.map(_rank) if column.name == "setting" else column
+
+    return table.sort_values([name for name in by if name in table], key=key, kind="stable", ignore_index=True)
+
+
+def _rank(setting: str) -> int:
+    family = setting_family(setting)
+    return SETTINGS.index(family) if family in SETTINGS else len(SETTINGS)
+
+
+def setting_family(setting: str) -> str:
+    """Return the setting without its fraction and domains: all interpolations of a kind are one family."""
+    return next((known for known in SETTINGS if setting.startswith(known)), setting)
+
+
+def screened_classes(
+    evaluated: pd.DataFrame, classifier: str = CLASSIFIER, *, upper: str = UPPER, share: float = SHARE
 ) -> pd.DataFrame:
-    """Return accuracy in the test domain against that in the natural one, for every checkpoint.
+    """Tell which held-out classes can show something: those that the upper bound learns in the test domain.
 
-    The line through the ``reference`` models is fitted by least squares to `logit` of accuracies.
+    The rule: a class takes part in a comparison where the models that saw it there (``upper``) reach at least
+    chance + ``share`` x (1 - chance) on it, by `MEASURE` and over seeds. One that stays below would be a zero in every
+    setting, whatever a model generalizes.
 
     Args:
         evaluated: What `extract_accuracies` returns.
-        classifier, measure: Which of its numbers.
-        part: ``held-out``, ``seen`` or ``all``.
-        natural: Domain of photographs.
-        reference: Setting whose models make the line.
+        classifier: Which of the classifiers of CLIP models.
+        upper: The setting that is the upper bound.
+        share: How far from guessing to all right a class must come, 0 to 1.
 
     Returns:
-        ``test_domain``, ``setting``, ``run``, ``seed``, ``epoch``; the accuracies ``natural`` and ``test``, and of how
-        many images they are (``n_natural``, ``n_test``); ``expected`` on the line and ``effective`` = test - expected,
-        NaN where there are not two different reference points.
-
-    Raises:
-        InputError: When there is nothing of this classifier, measure and part, or of the natural domain.
+        A row per test domain, model and class: `MODEL`, ``test_domain``, ``class``, ``upper`` (its accuracy),
+        ``needed``, ``kept``. Without models of the upper bound there are no rows: nothing is screened.
     """
-    rows = _by_test_domain(evaluated, classifier, measure)
-    keys = ["test_domain", "setting", "run", "seed", "epoch"]
-    rows = rows[rows["part"] == part].rename(columns={"n_images": "n"})
-    photographs, tested = rows["domain"] == natural, rows["domain"] == rows["test_domain"]
-    columns = [*keys, "value", "n"]
-    table = rows.loc[photographs, columns].merge(rows.loc[tested, columns], on=keys, suffixes=("_natural", "_test"))
-    if table.empty:
-        raise InputError(f"No run was classified both in its test domain and in {natural!r} for the part {part!r}.")
-    table = table.rename(columns={"value_natural": "natural", "value_test": "test"})
-    x, y = (logit(table[name], table[f"n_{name}"]) for name in ("natural", "test"))
-    table["expected"] = np.nan
-    for _, group in table.groupby("test_domain"):
-        line = group.index[group["setting"] == reference]
-        if x[line].nunique() > 1:
-            slope, offset = np.polyfit(x[line], y[line], 1)
-            table.loc[group.index, "expected"] = 1 / (1 + np.exp(-(slope * x[group.index] + offset)))
-    table["effective"] = table["test"] - table["expected"]
-    return table[[*keys, "natural", "test", "expected", "effective", "n_natural", "n_test"]]
+    rows = last_checkpoints(chosen_rows(evaluated, classifier, MEASURE))
+    tested = rows["domain"] == rows["test_domain"]
+    rows = rows[tested & ~rows["part"].isin(PARTS) & (rows["setting"] == upper)].rename(columns={"part": "class"})
+    by = ["test_domain", *MODEL, "class"]
+    table = rows.groupby(by, sort=True).agg(upper=("value", "mean"), needed=("chance", "mean")).reset_index()
+    table["needed"] += share * (1 - table["needed"])
+    return table.assign(kept=table["upper"] >= table["needed"])
+
+
+def told_apart(
+    accuracy: pd.DataFrame, classifier: str = CLASSIFIER, screened: pd.DataFrame | None = None
+) -> pd.DataFrame:
+    """Return what accuracy on held-out classes mixes, side by side: a row per domain, and per model where there are.
+
+    Held-out classes count alike, each from the runs that held it out: over rotated held-out sets every class counts
+    once. Values are means over seeds.
+
+    Args:
+        accuracy: From `tidy_accuracy` or `extract_accuracies`.
+        classifier: Which of the classifiers of CLIP models.
+        screened: From `screened_classes`: classes that were not kept are left out.
+
+    Returns:
+        ``domain`` (and, for runs, ``test_domain``, `MODEL`, ``setting``); `MEASURE` of ``all``, ``seen`` and
+        ``held_out`` classes and the ``harmonic_mean`` of the last two; of held-out classes ``alone`` (only they
+        compete), ``own_style`` (class texts in the images' own style), ``centred`` (each class's scores, within the
+        domain) and ``predicted_held_out`` (the share of their images that any held-out class is predicted for);
+        ``chance``, ``chance_alone``; ``sd`` of ``held_out`` over ``seeds``; ``n_classes`` that are held out and
+        count, and those ``left_out``. NaN is what cannot be: own style of supervised models, and all but the first
+        where nothing is held out.
+
+    Example:
+        >>> evaluated = extract_accuracies(runs, tests)
+        >>> told_apart(evaluated, screened=screened_classes(evaluated)).query("domain == test_domain")
+    """
+    rows = last_checkpoints(by_test_domain(accuracy)) if "run" in accuracy else accuracy.assign(seed=0)
+    by = [name for name in ("test_domain", *MODEL, "setting", "domain") if name in rows]
+    main = rows[rows["classifier"].isin([classifier, SUPERVISED])]
+    held, left_out = _screened(main[~main["part"].isin(PARTS)], by, screened)
+    own, _ = _screened(rows[(rows["classifier"] == OWN_STYLE) & ~rows["part"].isin(PARTS)], by, screened)
+
+    def mean(of: pd.DataFrame, measure: str, column: str = "value") -> "pd.Series[float]":
+        return of[of["measure"] == measure].groupby([*by, "seed"], sort=False)[column].mean()
+
+    table = pd.DataFrame(
+        {
+            "all": mean(main[main["part"] == "all"], MEASURE),
+            "seen": mean(main[main["part"] == "seen"], MEASURE),
+            "held_out": mean(held, MEASURE),
+            "alone": mean(held, ALONE),
+            "own_style": mean(own, MEASURE),
+            "centred": mean(held, CENTRED),
+            "predicted_held_out": mean(held, FALLS_ON_HELD_OUT),
+            "chance": mean(main, MEASURE, "chance"),
+            "chance_alone": mean(held, ALONE, "chance"),
+        }
+    ).assign(harmonic_mean=lambda t: harmonic_mean(t["seen"], t["held_out"]))
+    groups = table.groupby(by, sort=False)
+    found = groups.mean().assign(sd=groups["held_out"].std(), seeds=groups.size())
+    found = found.assign(n_classes=held.groupby(by)["part"].nunique(), left_out=left_out)
+    return _sorted(found.fillna({"n_classes": 0, "left_out": ""}).astype({"n_classes": int}).reset_index(), by)
+
+
+def _screened(
+    rows: pd.DataFrame, by: Sequence[str], screened: pd.DataFrame | None
+) -> tuple[pd.DataFrame, "pd.Series[str]"]:
+    """Return the rows of classes that were kept, or never screened, and by group the names of the others."""
+    if screened is None or screened.empty:
+        return rows, pd.Series(dtype=str)
+    key = ["test_domain", *MODEL, "part"]
+    out = screened[~screened["kept"]].rename(columns={"class": "part"})[key]
+    marked = rows.merge(out.assign(out=True), how="left", on=key)
+    gone = marked["out"].eq(True)
+    names = marked[gone].groupby(list(by))["part"].agg(lambda names: ", ".join(sorted(set(names))))
+    return marked[~gone], names

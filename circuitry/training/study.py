@@ -1,124 +1,49 @@
-"""Runs of a study: models trained on mixtures, found again from their folders, and evaluated at every checkpoint.
+"""The models of a study, classified at every checkpoint.
 
-What a model was trained on is kept as ``run.json`` in the folder of its training, and so are the tables of accuracies,
-a job for each checkpoint: any number of processes share them, and what is there and undamaged is not done again.
+Predictions and accuracies are kept in the folder of a run, a job for each checkpoint: any number of processes share
+them, and what is there and undamaged is not done again.
 """
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import open_clip
 import pandas as pd
 import torch
 
 from circuitry.data.domains import DomainFolder
 from circuitry.data.images import image_listing
-from circuitry.data.mixtures.class_table import imagenet_index
-from circuitry.data.mixtures.files import read_description
-from circuitry.data.mixtures.selection import MixtureSettings
+from circuitry.data.mixtures.class_table import class_key, imagenet_index
+from circuitry.data.names import chosen_names
 from circuitry.models.clip import Clip, load_clip
-from circuitry.models.prompts import all_style_templates, as_patterns, default_templates
+from circuitry.models.prompts import ImagenetNames, imagenet_names, style_word_templates, templates_of
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
 from circuitry.runs.jobs import Job, JobFolder
-from circuitry.runs.manifest import write_json
 from circuitry.runs.provenance import digest
 from circuitry.runs.workers import Work
-from circuitry.training.evaluation import TOP, Head, predictions, text_head, tidy_accuracy
+from circuitry.training.accuracy import TOP, tidy_accuracy, write_predictions
+from circuitry.training.evaluation import TEXTS, Head, Texts, predictions, zero_shot_heads
 from circuitry.training.run_folder import checkpoints
+from circuitry.training.study_run import StudyRun
 from circuitry.training.supervised_model import SupervisedModel, load_supervised
 
-FORMAT = "circuitry evaluation 2"
-_FILE = "run.json"
-
-
-@dataclass(frozen=True)
-class StudyRun:
-    """One trained model of a study."""
-
-    folder: Path
-    """Where `train_clip` or `train_supervised` left its checkpoints."""
-    model: str
-    """open_clip model name, or one shipped here."""
-    setting: str
-    """Setting of the mixture that it was trained on."""
-    test_domain: str | None
-    """Domain that generalization is tested on; None where the mixture does not depend on it."""
-    held_out: tuple[str, ...] = ()
-    """Classes held out of the test domain, or that would have been."""
-    seed: int = 0
-    supervised: bool = False
-    """A supervised model instead of a CLIP model."""
-
-    def write(self) -> None:
-        """Keep it as ``run.json`` in its folder."""
-        write_json(self.folder / _FILE, {name: value for name, value in asdict(self).items() if name != "folder"})
-
-    @classmethod
-    def read(cls, folder: Path) -> "StudyRun":
-        """Return the run in a folder; InputError when there is none, or not one of this version."""
-        path = Path(folder) / _FILE
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            return cls(Path(folder), **{**content, "held_out": tuple(content["held_out"])})
-        except FileNotFoundError:
-            raise InputError(f"There is no run in {folder}, which has no {_FILE}: train one first.") from None
-        except (ValueError, TypeError, KeyError) as error:
-            raise InputError(f"{path} does not describe a run ({error}): train it again.") from None
-
-
-def record_run(folder: Path, table: Path, model: str, seed: int, *, supervised: bool = False) -> StudyRun | None:
-    """Write down what a model was trained on, from the JSON beside its mixture; None where there is none.
-
-    Example:
-        >>> table = write_mixture(mixture(train, settings), captions, "runs/cg-high.tsv", settings=settings)
-        >>> train_clip(table, Path("runs/x"), clip_preset("rn50-cc3m"))
-        >>> record_run(Path("runs/x"), table, "RN50", seed=0)
-    """
-    if not Path(table).with_suffix(".json").is_file():
-        return None
-    stored = read_description(table)["settings"]
-    if stored is None:
-        return None
-    settings: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in stored.items()}
-    chosen = MixtureSettings(**settings)
-    depends = chosen.setting != "natural-only"
-    run = StudyRun(
-        Path(folder),
-        model,
-        chosen.name.removesuffix(f"-{chosen.test_domain}"),
-        chosen.test_domain if depends else None,
-        chosen.held_out_classes,
-        seed,
-        supervised,
-    )
-    run.write()
-    return run
-
-
-def find_runs(folder: Path) -> list[StudyRun]:
-    """Return all runs below a folder, in the order of their paths.
-
-    Raises:
-        InputError: When there is none.
-    """
-    runs = [StudyRun.read(path.parent) for path in sorted(Path(folder).rglob(_FILE))]
-    if not runs:
-        raise InputError(f"There are no runs below {folder}, none of whose folders has a {_FILE}: train some first.")
-    return runs
+FORMAT = "circuitry evaluation 3"
 
 
 @dataclass(frozen=True, eq=False)
 class EvaluationSet:
-    """Images to be classified, and what their classes are called in a prompt."""
+    """Images to be classified, what their classes are called in a prompt, and whether some were held out."""
 
     images: DomainFolder
     names: Sequence[str]
     """One per class of ``images.all_classes``."""
+    styles: Mapping[str, str] = field(default_factory=dict)
+    """Domain -> the domain whose style its prompts name, where that is not its own."""
+    holds_out: bool = True
+    """Whether the classes that a run holds out are classes here."""
 
     @classmethod
     def of(cls, images: DomainFolder) -> "EvaluationSet":
@@ -130,49 +55,65 @@ class EvaluationSet:
         """What identifies the file of each image; see `image_listing`."""
         return image_listing(self.images.records)
 
+    @property
+    def all_styles(self) -> dict[str, str]:
+        """Return ``styles`` for every domain."""
+        return {domain: self.styles.get(domain, domain) for domain in self.images.domains}
 
-def imagenet_validation(root: Path) -> EvaluationSet:
+
+def imagenet_validation(root: Path, names: ImagenetNames = "open_clip") -> EvaluationSet:
     """Return ImageNet's validation images, ``root/<wnid>/<file>`` in its thousand folders, as the domain ``root.name``.
+
+    Args:
+        root: Folder of the thousand.
+        names: What the classes are called, see `imagenet_names`.
 
     Raises:
         InputError: For other folders there, or beside it.
     """
     root = Path(root).resolve()
     images = DomainFolder(root.parent, split=None, domains=(root.name,))
-    index = imagenet_index(images.all_classes)
-    return EvaluationSet(images, [open_clip.IMAGENET_CLASSNAMES[index[wnid]] for wnid in images.all_classes])
+    index, called = imagenet_index(images.all_classes), imagenet_names(names)
+    return EvaluationSet(images, [called[index[wnid]] for wnid in images.all_classes], {root.name: "real"}, False)
 
 
-def template_sets() -> dict[str, Sequence[str]]:
-    """Return the study's two ways to ask: all templates, and those with style words alone."""
-    return {"all templates": default_templates(), "style words": all_style_templates()}
+def template_sets() -> dict[str, Texts]:
+    """Return the study's two ways to ask, all templates and those with style words, and the images' own style."""
+    return {**TEXTS, "style words": style_word_templates()}
 
 
 def extract_accuracies(
     runs: Sequence[StudyRun],
     tests: EvaluationSet,
     *,
-    templates: Mapping[str, Sequence[str]] | None = None,
+    templates: Mapping[str, Texts] | None = None,
     top: Sequence[int] = TOP,
+    epochs: Sequence[int] | None = None,
     device: str | torch.device = "cpu",
     work: Work = Work(),
 ) -> pd.DataFrame:
-    """Return the accuracies of every checkpoint of many runs; what is finished in their folders is only read.
+    """Return the accuracies of the checkpoints of many runs; what is finished in their folders is only read.
+
+    Beside the tables in ``<run>/evaluation/<digest>/`` lie the predictions, ``epoch_<n>-<domain>.safetensors``, see
+    `read_predictions`.
 
     Args:
         runs: CLIP and supervised models; see `find_runs`.
         tests: What to classify; all of its domains.
-        templates: Prompt templates by the name to show (default: `template_sets`). Not used by supervised models.
+        templates: Class texts by the name to show (default: `template_sets`). Not used by supervised models.
         top: The k of top-k accuracy.
+        epochs: Which checkpoints (default: all that were kept); 0 is the untrained model.
         device, work: Where and how the models run, in which of the processes.
 
     Returns:
-        The columns of `tidy_accuracy`, ``epoch``, ``run`` (the name of its folder), ``model``, ``setting``,
-        ``test_domain`` ("" where there is none) and ``seed``.
+        The columns of `tidy_accuracy`, ``epoch``, ``run`` (the name of its folder), and what the run is: ``model``,
+        ``base``, ``sketches``, ``captions``, ``trained`` ("CLIP" or "supervised"), ``precision``, ``setting``,
+        ``test_domain`` ("" where there is none), ``held_out_classes`` (joined by ", ") and ``seed``.
 
     Raises:
-        InputError: For no runs, a run without checkpoints, images that were replaced since the tables in a run's folder
-            were made (by name), and what loading a model raises.
+        InputError: For no runs, a run without the checkpoints, a held-out class that is no folder of the images (with
+            near names), images that were replaced since the tables in a run's folder were made (by name), and what
+            loading a model raises.
 
     Example:
         >>> tests = EvaluationSet.of(DomainFolder("DomainNet", domains=("sketch", "real")))
@@ -181,10 +122,25 @@ def extract_accuracies(
     if not runs:
         raise InputError("At least one run is needed to extract accuracies from, but none was given.")
     asked = dict(template_sets() if templates is None else templates)
-    evaluations = [_Evaluation(run, tests, {} if run.supervised else asked, tuple(top), device) for run in runs]
+    evaluations = [
+        _Evaluation(run, _chosen_checkpoints(run, epochs), tests, {} if run.supervised else asked, tuple(top), device)
+        for run in runs
+    ]
     for evaluation in work.rank.order(evaluations):  # since the end of each is waited for
         evaluation.run_jobs(work)
     return pd.concat([evaluation.table() for evaluation in evaluations], ignore_index=True)
+
+
+def _chosen_checkpoints(run: StudyRun, epochs: Sequence[int] | None) -> dict[int, Path]:
+    kept = dict(checkpoints(run.folder))
+    if not kept:
+        raise InputError(f"{run.folder} holds no checkpoints: finish its training first.")
+    if missing := [epoch for epoch in epochs or () if epoch not in kept]:
+        raise InputError(
+            f"{run.folder} holds no checkpoint of epoch {missing[0]}, only of {', '.join(map(str, kept))}: ask for "
+            "those, or train it again and keep more."
+        )
+    return kept if epochs is None else {epoch: kept[epoch] for epoch in epochs}
 
 
 class _Evaluation:
@@ -196,22 +152,24 @@ class _Evaluation:
     def __init__(
         self,
         run: StudyRun,
+        chosen: Mapping[int, Path],
         tests: EvaluationSet,
-        templates: Mapping[str, Sequence[str]],
+        templates: Mapping[str, Texts],
         top: tuple[int, ...],
         device: str | torch.device,
     ) -> None:
         self.run, self.tests, self.templates, self.top, self.device = run, tests, templates, top, device
         self.checkpoints: dict[Job, tuple[int, Path]] = {
-            (f"epoch_{epoch}",): (epoch, path) for epoch, path in checkpoints(run.folder)
+            (f"epoch_{epoch}",): (epoch, path) for epoch, path in chosen.items()
         }
-        if not self.checkpoints:
-            raise InputError(f"{run.folder} holds no checkpoints: finish its training first.")
-        self.held_out = tuple(name for name in run.held_out if name in tests.images.classes)
+        known = tests.images.all_classes
+        asked = run.held_out if tests.holds_out else ()
+        self.held_out = chosen_names("held-out class", asked, known, class_key) if asked else ()
+        styles = tests.all_styles
         config = {
             "names": list(tests.names),
             "held_out": self.held_out,
-            "templates": {name: as_patterns(patterns) for name, patterns in templates.items()},
+            "templates": {name: {d: templates_of(of, styles[d]) for d in styles} for name, of in templates.items()},
             "top": top,
         }
         path = run.folder / "evaluation" / digest([config, list(tests.listing)])
@@ -222,33 +180,49 @@ class _Evaluation:
 
         def do(job: Job, nothing: Any) -> list[Path]:
             found = self._classified(self.checkpoints[job][1], work)
-            path = self.folder.path / f"{job[0]}.csv"
-            with whole_file(path) as temporary:
+            paths = [self._path(job)]
+            for domain, own in found.groupby("domain"):
+                paths.append(self.folder.path / f"{job[0]}-{domain}.safetensors")
+                write_predictions(paths[-1], own, list(self.tests.listing))
+            with whole_file(paths[0]) as temporary:
                 tidy_accuracy(found, self.held_out, self.top).to_csv(temporary, index=False)
-            return [path]
+            return paths
 
         self.folder.run(do, rank=work.rank)
+
+    def _path(self, job: Job) -> Path:
+        return self.folder.path / f"{job[0]}.csv"
 
     def table(self) -> pd.DataFrame:
         """Return the finished tables of all checkpoints, with what the model was trained on."""
         run = self.run
         tables = [
-            pd.read_csv(self.folder.path / f"{job[0]}.csv", keep_default_na=False).assign(epoch=epoch)
+            pd.read_csv(self._path(job), keep_default_na=False, na_values={"chance": ""}).assign(epoch=epoch)
             for job, (epoch, _) in self.checkpoints.items()
         ]
         return pd.concat(tables, ignore_index=True).assign(
-            run=run.folder.name, model=run.model, setting=run.setting, test_domain=run.test_domain or "", seed=run.seed
+            run=run.folder.name,
+            model=run.model,
+            base=run.base,
+            sketches=run.sketches,
+            captions=run.captions,
+            trained="supervised" if run.supervised else "CLIP",
+            precision=run.precision,
+            setting=run.setting,
+            test_domain=run.test_domain or "",
+            held_out_classes=", ".join(self.held_out),
+            seed=run.seed,
         )
 
     def _classified(self, checkpoint: Path, work: Work) -> pd.DataFrame:
         """Return the predictions of one checkpoint."""
-        images, heads = self.tests.images, dict[str, Head]()
+        images = self.tests.images
+        heads: Mapping[str, Head | Mapping[str, Head]]
         model: Clip | SupervisedModel
         if self.run.supervised:
             model = load_supervised(checkpoint, device=self.device)
-            heads["supervised"] = model.head_for(images.all_classes)
+            heads = {"supervised": model.head_for(images.all_classes)}
         else:
             model = load_clip(self.run.model, checkpoint=checkpoint, device=self.device)
-            for name, patterns in self.templates.items():
-                heads[name] = text_head(model.text_weights(self.tests.names, patterns))
-        return predictions(model.encoder, heads, model.preprocess, images, work=work)
+            heads = zero_shot_heads(model, self.tests.names, self.templates, self.tests.all_styles)
+        return predictions(model.encoder, heads, model.preprocess, images, self.held_out, work=work)

@@ -1,7 +1,8 @@
-"""Zero-shot predictions and the accuracies made of them."""
+"""Predictions of images by hand, and what is kept of their scores."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,68 +12,36 @@ from PIL import Image
 from torch import Tensor, nn
 
 from circuitry.data.domains import DomainFolder
+from circuitry.models.clip import Clip
 from circuitry.models.encoder import Encoder
+from circuitry.models.prompts import Template
 from circuitry.models.stages import Stage
 from circuitry.runs.errors import InputError
 from circuitry.runs.workers import Work
-from circuitry.training.evaluation import accuracy_table, predictions, text_head, tidy_accuracy, zero_shot_accuracy
+from circuitry.training.evaluation import outcomes, predictions, text_head, zero_shot_accuracy
 
 QUIET = Work(progress=False)
 
 
-def table(*rows: tuple[str, str, str]) -> pd.DataFrame:
-    domain, truth, predicted = zip(*rows, strict=True)
-    return pd.DataFrame({"domain": domain, "class": truth, "predicted": predicted})
+AXE, BED, CAT, DOG = range(4)
 
 
-def rows(accuracies: pd.DataFrame) -> list[tuple[object, ...]]:
-    assert accuracies.columns.tolist() == [
-        "domain",
-        "part",
-        "accuracy",
-        "balanced_accuracy",
-        "n_images",
-        "n_classes",
-    ]
-    return list(accuracies.itertuples(index=False, name=None))
-
-
-def test_accuracies_by_hand() -> None:
-    answers = table(
-        ("ink", "axe", "axe"),
-        ("ink", "axe", "axe"),
-        ("ink", "axe", "bed"),
-        ("ink", "bed", "axe"),
-        ("ink", "cat", "cat"),
-        ("ink", "cat", "axe"),
-        ("photo", "axe", "axe"),
-        ("photo", "cat", "bed"),
+def test_outcomes_on_paper() -> None:
+    """Cat and dog are held out. Axe scores high whatever the image shows; centring takes that away."""
+    scores = torch.tensor(
+        [
+            [9.0, 1, 8, 2],  # a cat: second among all, first among the held-out classes
+            [7.0, 0, 2, 4],  # a dog: second among all, first among the held-out classes
+            [8.0, 8, 3, 1],  # a bed, as high as axe, which comes first
+            [6.0, 5, 3, 1],  # an axe
+        ]
     )
-    # ink: axe 2 of 3, bed 0 of 1, so 2 of 4 by sample and (2/3 + 0) / 2 by class.
-    assert rows(accuracy_table(answers, held_out=["cat"])) == [
-        ("ink", "seen", 0.5, pytest.approx(1 / 3), 4, 2),
-        ("ink", "held-out", 0.5, 0.5, 2, 1),
-        ("photo", "seen", 1.0, 1.0, 1, 1),
-        ("photo", "held-out", 0.0, 0.0, 1, 1),
-    ]
-    assert rows(accuracy_table(answers)) == [
-        ("ink", "seen", 0.5, pytest.approx((2 / 3 + 0 + 1 / 2) / 3), 6, 3),
-        ("photo", "seen", 0.5, 0.5, 2, 2),
-    ]
-
-
-def test_row_order_does_not_matter() -> None:
-    answers = table(("b", "x", "x"), ("a", "y", "x"), ("a", "x", "x"), ("b", "y", "y"), ("a", "y", "y"))
-    shuffled = answers.sample(frac=1, random_state=1)
-    pd.testing.assert_frame_equal(accuracy_table(answers, ["y"]), accuracy_table(shuffled, ["y"]))
-
-
-def test_held_out_classes_must_occur() -> None:
-    answers = table(("ink", "axe", "axe"), ("ink", "lion", "axe"))
-    with pytest.raises(InputError, match="no classified image of the held-out class 'dog' here; available: axe, lion"):
-        accuracy_table(answers, held_out=["axe", "dog"])
-    with pytest.raises(InputError, match="of the held-out class 'lino' here; perhaps you meant lion"):
-        accuracy_table(answers, held_out=["lino"])
+    found = outcomes(scores, torch.tensor([CAT, DOG, BED, AXE]), torch.tensor([False, False, True, True]))
+    assert found.rank.tolist() == [2, 2, 2, 1]
+    assert found.alone.tolist() == [1, 1, 2, 1]
+    # Means are 7.5, 3.5, 4, 2; what is left: (1.5 -2.5 4 0), (-0.5 -3.5 -2 2), (0.5 4.5 -1 -1), (-1.5 1.5 -1 -1).
+    assert found.centred.tolist() == [1, 1, 1, 4]
+    assert found.top.tolist() == [[0, 2, 3, 1], [0, 3, 2, 1], [0, 1, 2, 3], [0, 1, 2, 3]]
 
 
 # --- from images -----------------------------------------------------------------------------------------------------
@@ -128,9 +97,9 @@ HEADS = {"words": text_head(WEIGHTS)}
 @pytest.mark.parametrize("batch_size", [1, 4, 100])
 def test_predictions_by_hand(images: DomainFolder, batch_size: int) -> None:
     found = predictions(mean_colour(), HEADS, preprocess, images, batch_size=batch_size, work=QUIET)
-    columns = ["relative", "domain", "class", "classifier", "predicted", "rank"]
-    assert found.columns.tolist() == columns
-    assert list(found.itertuples(index=False, name=None)) == [
+    columns = ["relative", "domain", "class", "classifier", "top_1", "rank"]
+    assert found.columns.tolist() == [*columns[:-1], "top_2", "top_3", "rank", "rank_alone", "rank_centred"]
+    assert list(found[columns].itertuples(index=False, name=None)) == [
         ("ink/blue/0.png", "ink", "blue", "words", "blue", 1),  # equal scores of green and red
         ("ink/blue/1.png", "ink", "blue", "words", "blue", 1),
         ("ink/red/0.png", "ink", "red", "words", "red", 1),
@@ -149,19 +118,58 @@ def test_several_heads_share_one_pass(images: DomainFolder) -> None:
     assert found["rank"].tolist()[6:] == [3, 3, 3, 2, 3, 3]
 
 
+class ClipOfWeights(Clip):
+    """A model whose texts are given; in prompts of the style ink green and red are exchanged."""
+
+    weights: Tensor
+
+    def text_weights(
+        self, class_names: Sequence[str], templates: Sequence[Template] | None = None, **more: Any
+    ) -> Tensor:
+        assert list(class_names) == ["blue", "green", "red"]
+        assert templates is not None
+        return self.weights[[0, 2, 1]] if "an ink of a {}." in templates else self.weights
+
+
+def clip_of(encoder: Encoder, weights: Tensor = WEIGHTS) -> Clip:
+    clip = ClipOfWeights("given", nn.Identity(), encoder, preprocess, lambda texts: torch.empty(0))
+    object.__setattr__(clip, "weights", weights)  # it is frozen
+    return clip
+
+
 def test_accuracy_from_images_to_table(images: DomainFolder) -> None:
-    accuracies = zero_shot_accuracy(mean_colour(), preprocess, WEIGHTS, images, held_out=["red"], work=QUIET)
-    assert rows(accuracies) == [
-        ("ink", "seen", 1.0, 1.0, 2, 1),
-        ("ink", "held-out", pytest.approx(2 / 3), pytest.approx(2 / 3), 3, 1),
-        ("photo", "seen", 1.0, 1.0, 1, 1),
-    ]
+    table = zero_shot_accuracy(clip_of(mean_colour()), images, held_out=["red"], work=QUIET)
+    chosen = table[table["measure"].isin(["balanced top-1", "balanced top-1 alone"])]
+    values = chosen.set_index(["classifier", "domain", "part", "measure"])["value"]
+    assert values["all templates", "ink", "red", "balanced top-1"] == pytest.approx(2 / 3)
+    assert values["all templates", "ink", "held-out", "balanced top-1 alone"] == 1
+    assert values["all templates", "photo", "seen", "balanced top-1"] == 1
+    assert values["own style", "ink", "seen", "balanced top-1"] == 1  # blue
+    assert values["own style", "ink", "red", "balanced top-1"] == pytest.approx(1 / 3)  # the green image of it
+    assert values["own style", "photo", "seen", "balanced top-1"] == 1
+
+
+def test_unknown_held_out_classes_are_refused_with_near_names(images: DomainFolder) -> None:
+    with pytest.raises(InputError, match="no held-out class 'read' here; perhaps you meant red"):
+        predictions(mean_colour(), HEADS, preprocess, images, ["read"], work=QUIET)
+
+
+def test_a_head_may_depend_on_the_domain(images: DomainFolder) -> None:
+    heads = {"own": {"ink": text_head(WEIGHTS), "photo": text_head(-WEIGHTS)}}
+    found = predictions(mean_colour(), heads, preprocess, images, work=QUIET, batch_size=4)
+    assert found["rank"].tolist() == [1, 1, 1, 3, 1, 3]
+
+
+def test_images_are_centred_within_their_domain(images: DomainFolder) -> None:
+    """The only photograph is its domain's mean: nothing is left, and the first class comes first."""
+    found = predictions(mean_colour(), HEADS, preprocess, images, work=QUIET)
+    assert found["rank_centred"].tolist()[-1] == 2
 
 
 def test_a_selection_competes_with_all_classes(images: DomainFolder) -> None:
     selected = DomainFolder(images.root, domains=["ink"], classes=["red"])
     found = predictions(mean_colour(), HEADS, preprocess, selected, work=QUIET)
-    assert found["predicted"].tolist() == ["red", "green", "red"]
+    assert found["top_1"].tolist() == ["red", "green", "red"]
 
 
 def test_unreadable_images_do_not_shift_the_others(images: DomainFolder) -> None:
@@ -169,9 +177,16 @@ def test_unreadable_images_do_not_shift_the_others(images: DomainFolder) -> None
     with pytest.warns(UserWarning, match=r"Skipped an image: .*red/0\.png: the file is empty"):
         found = predictions(mean_colour(), HEADS, preprocess, images, batch_size=2, work=QUIET)
     assert found["relative"].tolist()[2] == "ink/red/1.png"
-    assert found["predicted"].tolist() == ["blue", "blue", "green", "red", "green"]
+    assert found["top_1"].tolist() == ["blue", "blue", "green", "red", "green"]
     with pytest.raises(InputError, match=r"red/0\.png: the file is empty"):
         predictions(mean_colour(), HEADS, preprocess, images, work=Work(strict=True, progress=False))
+    for record in images.records:
+        record.path.write_bytes(b"")
+    with (
+        pytest.warns(UserWarning, match="Skipped"),
+        pytest.raises(InputError, match="None of the 6 images to classify can be read"),
+    ):
+        predictions(mean_colour(), HEADS, preprocess, images, work=QUIET)
 
 
 def test_no_gradients_are_kept(images: DomainFolder) -> None:
@@ -188,9 +203,9 @@ def test_no_gradients_are_kept(images: DomainFolder) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.half])
 def test_encoders_in_half_precision(images: DomainFolder, dtype: torch.dtype) -> None:
-    expected = zero_shot_accuracy(mean_colour(), preprocess, WEIGHTS, images, work=QUIET)
+    expected = zero_shot_accuracy(clip_of(mean_colour()), images, work=QUIET)
     for weights in (WEIGHTS.to(dtype), WEIGHTS.float()):
-        found = zero_shot_accuracy(mean_colour(MeanColour(dtype)), preprocess, weights, images, work=QUIET)
+        found = zero_shot_accuracy(clip_of(mean_colour(MeanColour(dtype)), weights), images, work=QUIET)
         pd.testing.assert_frame_equal(found, expected)
 
 
@@ -230,48 +245,3 @@ def test_unusable_weights_and_embeddings(images: DomainFolder) -> None:
         classify(WEIGHTS[:, :2])
     with pytest.raises(InputError, match="Activations at site 'mean' are not finite"):
         classify(WEIGHTS, MeanColour(scale=torch.nan))
-
-
-# --- everything that is reported -------------------------------------------------------------------------------------
-
-
-def test_tidy_accuracies_by_hand() -> None:
-    answers = pd.DataFrame(
-        [
-            ("a", "ink", "axe", 1),
-            ("a", "ink", "axe", 2),
-            ("a", "ink", "axe", 6),
-            ("a", "ink", "cat", 1),
-            ("b", "photo", "cat", 3),
-        ],
-        columns=["classifier", "domain", "class", "rank"],
-    )
-    table = tidy_accuracy(answers, held_out=["cat"], top=(1, 2))
-    values = table.set_index(["classifier", "domain", "part", "measure"])["value"].to_dict()
-    assert values == {
-        ("a", "ink", "all", "top-1"): 0.5,
-        ("a", "ink", "all", "balanced top-1"): pytest.approx((1 / 3 + 1) / 2),
-        ("a", "ink", "all", "top-2"): 0.75,
-        ("a", "ink", "all", "balanced top-2"): pytest.approx((2 / 3 + 1) / 2),
-        **{("a", "ink", "seen", f"{b}top-{k}"): pytest.approx(k / 3) for k in (1, 2) for b in ("", "balanced ")},
-        **{
-            ("a", "ink", part, f"{b}top-{k}"): 1
-            for part in ("held-out", "cat")
-            for k in (1, 2)
-            for b in ("", "balanced ")
-        },
-        **{
-            ("b", "photo", part, f"{b}top-{k}"): 0
-            for part in ("all", "held-out", "cat")
-            for k in (1, 2)
-            for b in ("", "balanced ")
-        },
-    }
-    sizes = table[(table["measure"] == "top-1") & (table["classifier"] == "a")].set_index("part")
-    assert sizes["n_images"].to_dict() == {"all": 4, "seen": 3, "held-out": 1, "cat": 1}
-    assert sizes["n_classes"].to_dict() == {"all": 2, "seen": 1, "held-out": 1, "cat": 1}
-
-
-def test_top_k_needs_positive_k() -> None:
-    with pytest.raises(InputError, match=r"Top-k accuracy needs positive k, but \[0\] was given"):
-        tidy_accuracy(pd.DataFrame({"class": ["axe"]}), top=(0,))

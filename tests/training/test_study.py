@@ -1,7 +1,6 @@
-"""Runs of a study: found again, evaluated once per checkpoint; the toy's models are trained on what they should be."""
+"""Runs of a study are evaluated once per checkpoint; the toy's models are trained on what they should be."""
 
 import csv
-import json
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,31 +19,31 @@ from torch import nn
 
 from circuitry import Clip, Encoder, load_clip
 from circuitry.data.domains import DomainFolder
-from circuitry.data.mixtures.files import write_mixture
-from circuitry.data.mixtures.selection import MixtureSettings
+from circuitry.data.mixtures.selection import Setting
 from circuitry.data.toy.write import DrawingSettings, write_toy
-from circuitry.models.prompts import all_style_templates
 from circuitry.models.stages import Stage
 from circuitry.runs.errors import InputError
 from circuitry.runs.workers import ALONE, Rank, Work
 from circuitry.training import study, toy_study
+from circuitry.training.accuracy import read_predictions, tidy_accuracy
 from circuitry.training.labels import LabelTable
 from circuitry.training.settings import ClipTraining, TrainingWork
-from circuitry.training.study import (
-    EvaluationSet,
-    StudyRun,
-    extract_accuracies,
-    find_runs,
-    imagenet_validation,
-    record_run,
-    template_sets,
-)
+from circuitry.training.study import EvaluationSet, extract_accuracies, imagenet_validation, template_sets
+from circuitry.training.study_run import StudyRun, find_runs, record_run
 from circuitry.training.supervised_model import Classifier, SupervisedModel, write_classifier
-from circuitry.training.toy_study import TRAINING, ToySettings, toy_checkpoint, toy_images, toy_run
+from circuitry.training.toy_study import (
+    STANDARD,
+    TRAINING,
+    ToySettings,
+    held_out_folds,
+    toy_checkpoint,
+    toy_images,
+    toy_run,
+)
 from tests.support.tiny_clip import Tiny, saved
 
 QUIET = Work(progress=False)
-TEMPLATES = {"one": ["a {}."], "style": ["a sketch of a {}."]}
+TEMPLATES = {"one": ["a {}."], "own style": "own-style"}
 
 
 @pytest.fixture(scope="module")
@@ -56,26 +55,15 @@ def tests(tmp_path_factory: pytest.TempPathFactory) -> EvaluationSet:
 
 @pytest.fixture
 def run(tiny: Tiny, tmp_path: Path) -> StudyRun:
-    """A run with two checkpoints, the second with another projection of the image."""
+    """A run with two checkpoints, the first before training, the second with another projection of the image."""
     folder = tmp_path / "runs" / "cg-high-seed0"
     (folder / "checkpoints").mkdir(parents=True)
     other = {key: torch.randn_like(value) if key == "text_projection" else value for key, value in tiny.state.items()}
-    for epoch, state in ((1, tiny.state), (2, other)):
+    for epoch, state in ((0, tiny.state), (2, other)):
         saved({"state_dict": state}, folder / "checkpoints" / f"epoch_{epoch}.pt")
     made = StudyRun(folder, str(tiny.config), "cg-high", "quickdraw", ("key",), seed=3)
     made.write()
     return made
-
-
-def test_runs_are_found_again(run: StudyRun, tmp_path: Path) -> None:
-    assert find_runs(tmp_path) == [run]
-    with pytest.raises(InputError, match=r"There are no runs below .*, none of whose folders has a run\.json: train"):
-        find_runs(tmp_path / "none")
-    with pytest.raises(InputError, match=r"There is no run in .*, which has no run\.json: train one first"):
-        StudyRun.read(tmp_path)
-    (run.folder / "run.json").write_text(json.dumps({"colour": "red", "held_out": []}))
-    with pytest.raises(InputError, match=r"run\.json does not describe a run \(.*: train it again"):
-        find_runs(tmp_path)
 
 
 def test_every_checkpoint_is_evaluated_once(
@@ -83,10 +71,12 @@ def test_every_checkpoint_is_evaluated_once(
 ) -> None:
     monkeypatch.setattr("circuitry.models.clip.user_cache_path", lambda name: tmp_path / "cache")
     table = extract_accuracies([run], tests, templates=TEMPLATES, work=QUIET)
-    assert set(table["epoch"]) == {1, 2}
+    assert set(table["epoch"]) == {0, 2}  # the untrained model, too
     assert set(table["run"]) == {"cg-high-seed0"}
     assert set(table["seed"]) == {3}
-    assert set(table["classifier"]) == {"one", "style"}
+    assert set(table["classifier"]) == {"one", "own style"}
+    about = {"trained": "CLIP", "base": "none", "precision": "fp32", "held_out_classes": "key", "setting": "cg-high"}
+    assert all(set(table[column]) == {value} for column, value in about.items())
     assert set(table["part"]) == {"all", "seen", "held-out", "key"}
     clip = load_clip(run.model, checkpoint=run.folder / "checkpoints" / "epoch_2.pt")
     weights = clip.text_weights(["car", "key"], TEMPLATES["one"])
@@ -96,6 +86,12 @@ def test_every_checkpoint_is_evaluated_once(
         right.append(int((clip.encoder(image) @ weights.T).argmax()) == 1)
     chosen = table.query("epoch == 2 and classifier == 'one' and domain == 'quickdraw' and measure == 'top-1'")
     assert chosen.set_index("part")["value"]["key"] == pytest.approx(np.mean(right))
+    weights = clip.text_weights(["car", "key"], ["a quickdraw of a {}.", "a quickdraw of the {}."])
+    image = clip.preprocess(Image.open(record.path).convert("RGB"))[None]
+    ((path,),) = (list((run.folder / "evaluation").glob("*/epoch_2-quickdraw.safetensors")),)
+    stored = read_predictions(path).query("classifier == 'own style'").set_index("relative")
+    nearest = ["car", "key"][int((clip.encoder(image) @ weights.T).argmax())]
+    assert stored["top_1"][record.relative] == nearest
 
     def refuse(*args: object, **settings: object) -> None:
         raise AssertionError("it was loaded again")
@@ -104,6 +100,40 @@ def test_every_checkpoint_is_evaluated_once(
     pd.testing.assert_frame_equal(extract_accuracies([run], tests, templates=TEMPLATES, work=QUIET), table)
     with pytest.raises(AssertionError, match="again"):  # other templates are another question
         extract_accuracies([run], tests, templates={"two": ["the {}."]}, work=QUIET)
+
+
+def test_accuracies_follow_from_the_stored_predictions(
+    run: StudyRun, tests: EvaluationSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("circuitry.models.clip.user_cache_path", lambda name: tmp_path / "cache")
+    table = extract_accuracies([run], tests, templates=TEMPLATES, epochs=[2], work=QUIET)
+    files = sorted((run.folder / "evaluation").glob("*/epoch_2-*.safetensors"))
+    assert [file.stem for file in files] == ["epoch_2-quickdraw", "epoch_2-real"]
+    again = tidy_accuracy(pd.concat([read_predictions(file) for file in files], ignore_index=True), ["key"])
+    key = ["classifier", "domain", "part", "measure"]
+    found = table[again.columns].sort_values(key, ignore_index=True)
+    pd.testing.assert_frame_equal(found, again.sort_values(key, ignore_index=True), check_dtype=False)
+
+
+def test_a_checkpoint_that_was_not_kept_is_named(run: StudyRun, tests: EvaluationSet) -> None:
+    with pytest.raises(InputError, match="holds no checkpoint of epoch 1, only of 0, 2: ask for those, or train it"):
+        extract_accuracies([run], tests, templates=TEMPLATES, epochs=[1], work=QUIET)
+
+
+def test_held_out_classes_are_found_in_any_spelling_or_refused(
+    run: StudyRun, tests: EvaluationSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("circuitry.models.clip.user_cache_path", lambda name: tmp_path / "cache")
+    spelt = extract_accuracies([replace(run, held_out=("Key",))], tests, templates=TEMPLATES, epochs=[0], work=QUIET)
+    assert set(spelt["held_out_classes"]) == {"key"}
+    with pytest.raises(InputError, match="no held-out class 'kay' here; perhaps you meant key"):
+        extract_accuracies([replace(run, held_out=("kay",))], tests, templates=TEMPLATES, work=QUIET)
+    none_here = EvaluationSet(tests.images, tests.names, {"real": "sketch"}, holds_out=False)
+    apart = extract_accuracies(
+        [replace(run, held_out=("kay",))], none_here, templates=TEMPLATES, epochs=[0], work=QUIET
+    )
+    assert set(apart["part"]) == {"all"}
+    assert none_here.all_styles == {"quickdraw": "quickdraw", "real": "sketch"}
 
 
 @pytest.fixture
@@ -117,7 +147,7 @@ def extracted(
 
     def extract(rank: Rank = ALONE) -> dict[str, bytes]:
         extract_accuracies([run, again], tests, templates=TEMPLATES, work=Work(rank, progress=False))
-        tables = sorted((tmp_path / "runs").rglob("evaluation/*/*.csv"))
+        tables = sorted((tmp_path / "runs").rglob("evaluation/*/epoch_*"))
         return {str(path): path.read_bytes() for path in tables}
 
     return extract
@@ -127,13 +157,14 @@ def test_a_damaged_table_is_made_again(
     extracted: Callable[[Rank], dict[str, bytes]], caplog: pytest.LogCaptureFixture
 ) -> None:
     whole = extracted(ALONE)
-    assert len(whole) == 4
-    first, second, third, _ = whole
-    Path(first).write_bytes(whole[first].replace(b"0.", b"1.", 1))
-    Path(second).unlink()
-    Path(third).write_bytes(b"")
+    assert len(whole) == 4 * 3  # accuracies, and predictions of two domains
+    tables = [name for name in whole if name.endswith(".csv")]
+    Path(tables[0]).write_bytes(whole[tables[0]].replace(b"0.", b"1.", 1))
+    Path(tables[1]).unlink()
+    Path(tables[2]).write_bytes(b"")
+    Path(next(name for name in whole if name.endswith("epoch_2-real.safetensors"))).unlink()
     assert extracted(ALONE) == whole
-    assert "epoch_1 is made again: " in caplog.text
+    assert "epoch_0 is made again: " in caplog.text
 
 
 def test_two_processes_leave_what_one_leaves(
@@ -166,21 +197,6 @@ def test_replaced_images_are_refused_by_name(run: StudyRun, tests: EvaluationSet
         extract_accuracies([run], EvaluationSet.of(DomainFolder(root)), **chosen)  # type: ignore[arg-type]
 
 
-def test_a_run_is_written_down_from_its_mixture(tmp_path: Path, tests: EvaluationSet) -> None:
-    def recorded(settings: MixtureSettings | None) -> StudyRun | None:
-        table = write_mixture(tests.images.records, lambda record: "a cat", tmp_path / "x.tsv", settings=settings)
-        return record_run(tmp_path / "run", table, "rn-tiny", 4, supervised=True)
-
-    half = MixtureSettings("class-interpolation", "quickdraw", ("key",), fraction=0.5)
-    expected = StudyRun(tmp_path / "run", "rn-tiny", "class-interpolation-0.5", "quickdraw", ("key",), 4, True)
-    assert recorded(half) == expected == StudyRun.read(tmp_path / "run")
-    photographs = recorded(MixtureSettings("natural-only", "quickdraw", ("key",)))
-    assert photographs is not None
-    assert photographs.test_domain is None
-    assert recorded(None) is None
-    assert record_run(tmp_path / "run", tmp_path / "other.tsv", "rn-tiny", 4) is None
-
-
 def test_runs_without_checkpoints_and_no_runs(run: StudyRun, tests: EvaluationSet) -> None:
     for path in (run.folder / "checkpoints").iterdir():
         path.unlink()
@@ -198,7 +214,7 @@ def test_a_supervised_run_is_evaluated_by_its_own_head(tests: EvaluationSet, tin
     write_classifier(path, Classifier(tower, nn.Linear(16, 3)), name, labels, 1)
     run = StudyRun(tmp_path / "run", name, "cg-low", "quickdraw", supervised=True)
     table = extract_accuracies([run], tests, work=QUIET)
-    assert set(table["classifier"]) == {"supervised"}
+    assert set(table["classifier"]) == set(table["trained"]) == {"supervised"}
     assert table["value"].between(0, 1).all()
 
 
@@ -216,12 +232,8 @@ def test_the_supervised_head_picks_the_outputs_of_the_classes() -> None:
         model.head_for(["dog"])
 
 
-def test_style_templates_name_every_style() -> None:
-    templates = all_style_templates()
-    assert len(templates) == 12
-    assert "an infograph of a {}." in templates
-    assert "a photo of the {}." in templates
-    assert set(template_sets()) == {"all templates", "style words"}
+def test_the_study_asks_in_two_ways_and_we_in_the_own_style_too() -> None:
+    assert list(template_sets()) == ["all templates", "own style", "style words"]
 
 
 def test_imagenet_is_called_by_its_class_names(tmp_path: Path) -> None:
@@ -233,6 +245,8 @@ def test_imagenet_is_called_by_its_class_names(tmp_path: Path) -> None:
     tests = imagenet_validation(tmp_path / "all" / "val")
     assert tests.images.domains == ("val",)
     assert tests.names[0] == open_clip.IMAGENET_CLASSNAMES[0] == "tench"
+    assert (tests.names[27], imagenet_validation(tmp_path / "all" / "val", "study").names[27]) == ("newt", "eft")
+    assert (tests.all_styles, tests.holds_out) == ({"val": "real"}, False)
     assert len(tests.names) == 1000
     (folder(tmp_path / "all" / "other" / "x") / "a.png").write_bytes(b"")
     with pytest.raises(InputError, match="found 1001"):
@@ -247,7 +261,14 @@ def folder(path: Path) -> Path:
 # --- the toy ---------------------------------------------------------------------------------------------------------
 
 
-SMALL = ToySettings(n_train=2, n_test=1, held_out=("key",), training=replace(TRAINING, epochs=1))
+SMALL = ToySettings(
+    n_train=2,
+    n_test=1,
+    classes=("car", "fish", "key"),
+    styles=("clipart", "quickdraw", "real"),
+    held_out=("key",),
+    training=replace(TRAINING, epochs=1),
+)
 
 
 @pytest.fixture
@@ -260,11 +281,10 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
             rows = list(csv.DictReader(file, delimiter="\t"))
         asked.append({"rows": rows, **asdict(settings)})
         (out / "checkpoints").mkdir(parents=True, exist_ok=True)
+        record_run(out, table, settings)
         return saved({}, out / "checkpoints" / "epoch_1.pt")
 
     monkeypatch.setattr(toy_study, "train_clip", train)
-    fewer = partial(DrawingSettings, classes=("car", "fish", "key"), styles=("clipart", "quickdraw", "real"))
-    monkeypatch.setattr(toy_study, "DrawingSettings", fewer)
     monkeypatch.setattr(toy_study, "write_toy", partial(write_toy, workers=1, progress=False))
     return asked
 
@@ -295,3 +315,23 @@ def test_photographs_alone_are_one_model_for_all_test_domains(tmp_path: Path, tr
     runs = {toy_run(tmp_path, "natural-only", domain, settings=SMALL) for domain in ("quickdraw", "clipart")}
     assert len(runs) == 1
     assert runs.pop().test_domain is None
+
+
+def test_every_class_is_held_out_once() -> None:
+    folds = held_out_folds(STANDARD.classes, 4)
+    assert [len(fold) for fold in folds] == [4] * 4
+    assert sorted(name for fold in folds for name in fold) == sorted(STANDARD.classes)
+    assert STANDARD.held_out == folds[1]
+    for n_folds in (1, 3):
+        with pytest.raises(InputError, match=f"in at least 2 folds of equal size, but {n_folds} were asked for"):
+            held_out_folds(STANDARD.classes, n_folds)
+
+
+@pytest.mark.parametrize(("setting", "models"), [("cg-high", 3), ("leave-out", 1), ("upper-high", 1)])
+def test_folds_share_models_that_hold_nothing_out(
+    setting: Setting, models: int, tmp_path: Path, trained: list[dict[str, Any]]
+) -> None:
+    runs = [toy_run(tmp_path, setting, "quickdraw", 0, replace(SMALL, held_out=(name,))) for name in SMALL.classes]
+    assert len({run.folder for run in runs}) == models
+    assert [run.held_out for run in runs] == [("car",), ("fish",), ("key",)]
+    assert len({str(asked["rows"]) for asked in trained}) == models  # where they are shared, the mixture is the same

@@ -13,10 +13,10 @@ from .lines import effects_over_depth as effects_over_depth
 from .lines import faithfulness_curves as faithfulness_curves
 from .lines import overlap_over_depth as overlap_over_depth
 from .lines import probes_over_depth as probes_over_depth
+from .robustness import robustness_scatter as robustness_scatter
 from .scatters import attribution_against_patching as attribution_against_patching
 from .scatters import embedding_maps as embedding_maps
 from .scatters import measure_against_measure as measure_against_measure
-from .scatters import robustness_scatter as robustness_scatter
 from .scatters import separation_panels as separation_panels
 from .style import Mark as Mark
 from .style import domain_marks as domain_marks

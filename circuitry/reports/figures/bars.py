@@ -4,6 +4,8 @@ Drawing computes nothing. Everywhere the colour is the domain's; seen classes ar
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import product
+from typing import Literal
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -11,52 +13,162 @@ import plotly.graph_objects as go
 from circuitry.comparison.table import check_table
 from circuitry.reports.figures import style
 from circuitry.runs.errors import InputError
+from circuitry.training.generalization import MODEL, model_names
 
 PARTS = ("seen", "held-out")
+KINDS = {
+    "alone": ("among held-out classes alone", "diamond-open"),
+    "own_style": ("texts in the images' own style", "x-thin"),
+    "centred": ("scores centred within the domain", "circle-open"),
+}
+"""Columns of `told_apart` that say what accuracy on held-out classes mixes: what each is called, and its symbol."""
+_VALUES = ("all", "seen", "held_out", *KINDS, "chance", "chance_alone")
+GUESSING: Mapping[str, str] = {"chance": "dot", "chance_alone": "dash"}
+"""How the lines of guessing look, among all classes and among the held-out ones alone."""
+_PERCENT = {"range": [0, 115], "tickvals": list(range(0, 101, 20)), "title_text": "accuracy, mean over classes (%)"}
+MOST_COLUMNS = 3
+"""Panels beside each other at most; further test domains go below."""
 BASE = "base"
 """The part of a mixture that is the base set."""
 
 
 def accuracy_bars(
-    accuracy: pd.DataFrame,
-    chance: float | None = None,
-    *,
-    title: str = "Accuracy by domain",
-    marks: Mapping[str, style.Mark] | None = None,
+    table: pd.DataFrame, *, title: str = "Accuracy by domain", marks: Mapping[str, style.Mark] | None = None
 ) -> go.Figure:
-    """Draw the accuracy of every domain, seen classes beside held-out classes.
+    """Draw the accuracy of every domain: bars of seen and held-out classes, and `KINDS` as points over the latter.
 
     Args:
-        accuracy: Columns ``domain``, ``part`` ("seen" or "held-out"), ``accuracy`` and ``balanced_accuracy``
-            (fractions in 0..1; the bars are the former, hovering tells both), ``n_images``, ``n_classes``.
-        chance: Accuracy of guessing, a fraction, drawn as a dotted line.
-
-    Raises:
-        InputError: for a part of another name.
+        table: From `told_apart`, a row per domain.
+        title, marks: Heading, and the looks of the domains.
     """
-    columns = ("domain", "part", "accuracy", "balanced_accuracy", "n_images", "n_classes")
-    check_table(accuracy, "accuracy", columns, key=("domain", "part"))
-    _check_parts(accuracy, "accuracy", PARTS)
-    domains = list(dict.fromkeys(accuracy["domain"]))
+    check_table(table, "accuracy", ("domain", *_VALUES), key=("domain",))
+    domains = list(table["domain"])
     looks = style.marks_for(domains, marks)
-    names = {part: f"{part} classes" for part in PARTS if part in set(accuracy["part"])}
-    figure, _ = style.small_multiples([""], columns=1, height=310)
-    for part, name in names.items():
-        rows = accuracy[accuracy["part"] == part].set_index("domain").reindex(domains)
+    figure, (place,) = style.small_multiples([""], columns=1, height=330)
+    _add_bars(figure, place, table.set_index("domain"), [looks[domain].colour for domain in domains], "v")
+    ticks = [style.marked(domain, looks[domain]) for domain in domains]
+    figure.update_xaxes(tickvals=list(range(len(domains))), ticktext=ticks, title_text="domain", showgrid=False)
+    figure.update_yaxes(**_PERCENT)
+    _add_guessing(figure, table, "v")
+    return _finish_accuracies(figure, table, title)
+
+
+def settings_bars(
+    table: pd.DataFrame,
+    *,
+    title: str = "Accuracy in the test domain, by what was trained on",
+    marks: Mapping[str, style.Mark] | None = None,
+) -> go.Figure:
+    """Draw accuracy in the test domain by setting, as `accuracy_bars`: a panel per test domain and model.
+
+    Args:
+        table: From `told_apart`, of runs; whiskers are ``sd`` over seeds.
+        title, marks: Heading, and the looks of the domains.
+    """
+    key = ("test_domain", *MODEL, "setting", "domain")
+    check_table(table, "settings", (*key, *_VALUES, "sd"), key)
+    tested = table[table["domain"] == table["test_domain"]].assign(name=lambda rows: model_names(rows))
+    settings = list(dict.fromkeys(tested["setting"]))
+    looks = style.marks_for(tested["test_domain"], marks)
+    figure, places = panels_of_models(tested, "test domain ", height=40 + 34 * len(settings), gap=100)
+    for (model, domain), place in places.items():
+        rows = tested[(tested["name"] == model) & (tested["test_domain"] == domain)].set_index("setting")
+        _add_bars(figure, place, rows.reindex(settings), [looks[domain].colour] * len(settings), "h")
+    figure.update_yaxes(
+        tickvals=list(range(len(settings))), ticktext=settings, range=[len(settings) - 0.5, -0.5], showgrid=False
+    )
+    figure.update_xaxes(**_PERCENT)
+    _add_guessing(figure, tested, "h")
+    return _finish_accuracies(figure, tested, title)
+
+
+def panels_of_models(
+    table: pd.DataFrame, what: str, *, height: int, gap: int
+) -> tuple[go.Figure, dict[tuple[str, str], dict[str, int]]]:
+    """Return a figure with a panel for every model and test domain, and the place of each (``name``, ``test_domain``).
+
+    Models are rows and test domains columns; where those are more than fit beside each other, the other way round.
+    """
+    domains, models = sorted(set(table["test_domain"])), list(dict.fromkeys(table["name"]))
+    if len(domains) <= MOST_COLUMNS or len(models) == 1:
+        keys, columns = list(product(models, domains)), min(len(domains), MOST_COLUMNS)
+    else:
+        keys, columns = [(m, d) for d, m in product(domains, models)], min(len(models), MOST_COLUMNS)
+    titles = [f"{what}{domain}" + (f"<br>{style.faint(model)}" if model else "") for model, domain in keys]
+    figure, places = style.small_multiples(
+        titles, columns=columns, height=height, gap=gap, shared_yaxes=True, horizontal_spacing=0.04
+    )
+    return figure, dict(zip(keys, places, strict=True))
+
+
+def _add_bars(
+    figure: go.Figure, place: Mapping[str, int], rows: pd.DataFrame, colours: list[str], orientation: Literal["v", "h"]
+) -> None:
+    """Add the bars and points of one panel, a group for each row, at 0, 1, ..., and the numbers of the bars."""
+    parts, told = _parts(rows), [[name] for name in rows.index]
+    at, value, end = ("x", "y", "top center") if orientation == "v" else ("y", "x", "middle right")
+    for i, (column, part) in enumerate(parts.items()):
+        groups = [group + 0.4 * (i - (len(parts) - 1) / 2) for group in range(len(rows))]
+        whiskers = {}
+        if column == "held_out" and "sd" in rows and rows["sd"].notna().any():
+            whiskers = {f"error_{value}": {"array": 100 * rows["sd"], "color": style.INK, "thickness": 1, "width": 3}}
         figure.add_bar(
-            **_accuracy_bar(part, name, 100 * rows["accuracy"], [looks[domain].colour for domain in domains]),
-            text=[f"{100 * value:.0f}" if pd.notna(value) else "" for value in rows["accuracy"]],
-            textposition="outside",
-            cliponaxis=False,
-            customdata=rows[["balanced_accuracy", "n_images", "n_classes"]],
-            hovertemplate=f"<b>%{{x}}</b>, {name}<br>accuracy %{{y:.1f}} %<br>balanced %{{customdata[0]:.1%}}"
-            "<br>%{customdata[1]:,} images of %{customdata[2]:,} classes<extra></extra>",
-        )
-    _finish_accuracies(figure, title, names, "accuracy (%)", chance)
-    sizes = accuracy.sort_values("part", ascending=False).groupby("domain")["n_images"]
-    counts = sizes.agg(lambda numbers: " + ".join(f"{n:,}" for n in numbers))
-    ticks = [f"{style.marked(domain, looks[domain])}<br>{style.faint(counts[domain])}" for domain in domains]
-    figure.update_xaxes(tickvals=domains, ticktext=ticks, title_text="domain (number of images)")
+            **{at: groups, value: 100 * rows[column]}, **whiskers, orientation=orientation, width=0.36,
+            showlegend=False, name=f"{part} classes", marker=style.part_filling(part, colours), customdata=told,
+            hovertemplate=f"<b>%{{customdata[0]}}</b>, {part} classes<br>%{{{value}:.1f}} %<extra></extra>", **place,
+        )  # fmt: skip
+        for j, (kind, (name, symbol)) in enumerate(KINDS.items() if column == "held_out" else ()):
+            figure.add_scatter(
+                **{at: [group + 0.1 * (j - 1) for group in groups], value: 100 * rows[kind]}, mode="markers", name=name,
+                marker=_point(symbol), cliponaxis=False, showlegend=False, customdata=told,
+                hovertemplate=f"<b>%{{customdata[0]}}</b>, held-out<br>{name}: %{{{value}:.1f}} %<extra></extra>",
+                **place,
+            )  # fmt: skip
+    numbers = (
+        (100 * rows[list(parts)])
+        .map(lambda number: "–" if pd.isna(number) else f"{number:.0f}")
+        .agg(" | ".join, axis=1)
+    )
+    figure.add_scatter(
+        **{at: list(range(len(rows))), value: [102] * len(rows)}, mode="text", text=numbers, textposition=end,
+        textfont={"size": 11, "color": style.GREY}, cliponaxis=False, hoverinfo="skip", showlegend=False, **place,
+    )  # fmt: skip
+
+
+def _parts(table: pd.DataFrame) -> dict[str, str]:
+    """Return the columns that are bars and their parts: seen and held-out classes, or all where none is held out."""
+    return {"seen": "seen", "held_out": "held-out"} if table["held_out"].notna().any() else {"all": "seen"}
+
+
+def _point(symbol: str) -> dict[str, object]:
+    return {"symbol": symbol, "size": 9, "color": style.INK, "line": {"color": style.INK, "width": 1.6}}
+
+
+def _add_guessing(figure: go.Figure, table: pd.DataFrame, orientation: Literal["v", "h"]) -> None:
+    """Add lines at what guessing reaches, among all classes and among the held-out ones alone."""
+    for column, dash in GUESSING.items():
+        for chance in sorted(set(table[column].dropna().round(6))):
+            line = {"color": style.INK, "dash": dash, "width": 1.2}
+            add = figure.add_hline if orientation == "v" else figure.add_vline
+            add(100 * chance, line=line, row="all", col="all")
+
+
+def _finish_accuracies(figure: go.Figure, table: pd.DataFrame, title: str) -> go.Figure:
+    """Explain bars, points and lines below the panels."""
+    parts = _parts(table)
+    for column, part in parts.items():
+        name = "all classes" if column == "all" else f"{part} classes"
+        style.add_key(figure, name, "bar", marker=style.part_filling(part, style.GREY))
+    for name, symbol in (look for kind, look in KINDS.items() if table[kind].notna().any()):
+        style.add_key(figure, f"held-out, {name}", mode="markers", marker=_point(symbol))
+    for column, dash in GUESSING.items():
+        chances = " or ".join(f"{100 * chance:.2g} %" for chance in sorted(set(table[column].dropna().round(6))))
+        name = "guessing" if column == "chance" else "guessing among held-out classes alone"
+        if chances:
+            line = {"color": style.INK, "dash": dash, "width": 1.2}
+            style.add_key(figure, f"{name}, {chances}", mode="lines", line=line)
+    style.lay_out(figure, title=title, legend=True)
+    figure.update_layout(barmode="overlay", legend_itemclick=False)
     return figure
 
 
@@ -64,68 +176,6 @@ def _check_parts(table: pd.DataFrame, name: str, parts: Sequence[str]) -> None:
     if other := sorted(set(table["part"]) - set(parts)):
         *first, last = (f'"{part}"' for part in parts)
         raise InputError(f'The part of a row of the {name} table is {", ".join(first)} or {last}, not "{other[0]}".')
-
-
-def _accuracy_bar(part: str, name: str, percent: pd.Series, colour: str | list[str]) -> dict[str, object]:
-    looks = {"offsetgroup": part, "marker": style.part_filling(part, colour), "showlegend": False}
-    return {"name": name, "x": percent.index, "y": percent, **looks}
-
-
-def _finish_accuracies(
-    figure: go.Figure, title: str, names: Mapping[str, str], measure: str, chance: float | None
-) -> None:
-    """Put what stands beside each other below, percent at the left, and guessing, if given, as a dotted line."""
-    for part, name in names.items():
-        style.add_key(figure, name, "bar", offsetgroup=part, marker=style.part_filling(part, style.GREY))
-    style.lay_out(figure, title=title, legend=True)
-    figure.update_layout(barmode="group", bargap=0.3, bargroupgap=0.06, legend_itemclick=False)
-    figure.update_xaxes(type="category", showgrid=False)
-    figure.update_yaxes(range=[0, 105], tickvals=list(range(0, 101, 20)))
-    figure.update_yaxes(title_text=measure, col=1)
-    if chance is not None:
-        figure.add_hline(100 * chance, line={"color": style.INK, "dash": "dot", "width": 1.5}, row="all", col="all")
-        place = {"x": 1, "xref": "paper", "xanchor": "left", "xshift": 4, "y": 100 * chance, "yref": "y"}
-        text = f"chance<br>{100 * chance:.2g} %"
-        figure.add_annotation(text=text, align="left", font_size=12, showarrow=False, **place)
-        figure.update_layout(margin_r=70)
-
-
-def settings_bars(
-    table: pd.DataFrame,
-    chance: float | None = None,
-    *,
-    title: str = "Accuracy in the test domain, by what was trained on",
-    marks: Mapping[str, style.Mark] | None = None,
-) -> go.Figure:
-    """Draw accuracy in the test domain by setting: other classes beside held-out ones, a panel per test domain.
-
-    Args:
-        table: From `generalization.settings_table`; bars are ``mean``, whiskers ``sd`` over seeds.
-        chance: Accuracy of guessing, a fraction, drawn as a dotted line.
-    """
-    columns = ("test_domain", "setting", "domain", "part", "mean", "sd", "values")
-    check_table(table, "settings", columns, ("test_domain", "setting", "domain", "part"))
-    domains = sorted(set(table["test_domain"]))
-    looks = style.marks_for(domains, marks)
-    titles = [f"test domain {domain}" for domain in domains]
-    figure, places = style.small_multiples(
-        titles, columns=len(domains), height=300, shared_yaxes=True, horizontal_spacing=0.03
-    )
-    names = {"seen": "other classes", "held-out": "held-out classes"}
-    for domain, place in zip(domains, places, strict=True):
-        rows = table[(table["test_domain"] == domain) & (table["domain"] == domain)]
-        settings = list(dict.fromkeys(rows["setting"]))
-        for part, name in names.items():
-            bars = rows[rows["part"] == part].set_index("setting").reindex(settings)
-            figure.add_bar(
-                **_accuracy_bar(part, name, 100 * bars["mean"], looks[domain].colour),
-                error_y={"array": 100 * bars["sd"].fillna(0), "color": style.INK, "thickness": 1, "width": 3},
-                customdata=bars["values"],
-                hovertemplate=f"<b>%{{x}}</b>, {name}<br>%{{y:.1f}} %<br>seeds: %{{customdata}}<extra>{domain}</extra>",
-                **place,
-            )
-    _finish_accuracies(figure, title, names, "accuracy, mean over classes (%)", chance)
-    return figure
 
 
 def mixture_bars(

@@ -5,26 +5,18 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.colors import sample_colorscale
 
 from circuitry.comparison.table import check_table
 from circuitry.reports.figures import style
-from circuitry.training.generalization import logit
 
 TEXT_SYMBOL = "x"
 MODEL_SYMBOLS = ("circle", "circle-open", "square", "square-open", "diamond", "diamond-open")
 """In the panels colour is the domain's, and the symbol tells the model: filled the first, hollow the second."""
 
-SETTING_SYMBOLS = ("cross", "x", "pentagon", "hourglass", "bowtie", "hexagram", "triangle-left", "triangle-right")
-"""Symbols of settings, which look like no domain."""
-
 GUESSING, AGREE = {"color": style.INK, "dash": "dot", "width": 1.5}, {"color": style.GREY, "width": 1}
 
 MODELS_SHARE = 0.7
 """Share of a domain's row over which its models are spread."""
-
-TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99)
-"""Accuracies that are written on logit axes."""
 
 
 def embedding_maps(
@@ -279,68 +271,4 @@ def attribution_against_patching(
     for place in places[-min(columns, len(sites)) :]:  # the lowest panel of each column
         figure.update_xaxes(title_text="attributed", **place)
     figure.update_yaxes(title_text="exact (patching)", col=1)
-    return figure
-
-
-def robustness_scatter(
-    points: pd.DataFrame,
-    natural: str = "real",
-    *,
-    title: str = "Accuracy in the test domain against that on photographs",
-) -> go.Figure:
-    """Draw accuracy in the test domain against that in the natural one, every checkpoint a point, logit axes.
-
-    Args:
-        points: From `generalization.effective_robustness`; the line is drawn where it could be fitted.
-        natural: Name of the natural domain.
-
-    Raises:
-        InputError: for more settings than symbols.
-    """
-    counts = ("n_natural", "n_test")
-    columns = ("test_domain", "setting", "run", "epoch", "natural", "test", "expected", *counts)
-    check_table(points, "robustness", columns, ("test_domain", "run", "epoch"))
-    points = points.astype({"natural": float, "test": float, "expected": float})
-    points = points.assign(
-        at=logit(points["natural"], points["n_natural"]),
-        height=logit(points["test"], points["n_test"]),
-        line=logit(points["expected"], points["n_test"]),
-    )
-    symbols = style.tell_apart(points["setting"], SETTING_SYMBOLS, "settings")
-    shades = sample_colorscale("Viridis", [0.9 * i / max(len(symbols) - 1, 1) for i in range(len(symbols))])
-    domains = sorted(set(points["test_domain"]))
-    figure, places = style.small_multiples(
-        domains, columns=len(domains), height=300, shared_yaxes=True, horizontal_spacing=0.04
-    )
-    for domain, place in zip(domains, places, strict=True):
-        rows = points[points["test_domain"] == domain]
-        first = place["col"] == 1
-        fitted = rows.dropna(subset="expected").sort_values("natural")
-        if len(fitted):
-            line = go.Scatter(x=fitted["at"], y=fitted["line"], mode="lines", line={"color": style.GREY, "width": 1.5})
-            line.update(name="line of natural-only models", legendgroup="line", showlegend=first, hoverinfo="skip")
-            figure.add_trace(line, **place)
-        for (setting, symbol), shade in zip(symbols.items(), shades, strict=True):
-            style.add_points(
-                figure,
-                rows[rows["setting"] == setting],
-                "at",
-                "height",
-                ["run", "epoch", "natural", "test"],
-                f"<b>%{{customdata[0]}}</b>, epoch %{{customdata[1]}}<br>{natural} %{{customdata[2]:.1%}}"
-                f"<br>{domain} %{{customdata[3]:.1%}}",
-                name=setting,
-                legendgroup=setting,
-                showlegend=first,
-                marker={"symbol": symbol, "color": shade, "size": 9},
-                **place,
-            )
-    style.lay_out(
-        figure, title=title, subtitle="logit axes; none or all right: drawn half an image inwards", legend=True
-    )
-    ticks, many = pd.Series(TICKS), pd.Series([10**6] * len(TICKS))  # so many images that no tick is moved
-    written = {"tickvals": logit(ticks, many), "ticktext": [f"{100 * tick:g}" for tick in TICKS]}
-    figure.update_xaxes(**written, title_text=f"accuracy on {natural} (%)")
-    figure.update_yaxes(**written)
-    figure.update_yaxes(title_text="accuracy in the test domain (%)", col=1)
     return figure

@@ -12,10 +12,10 @@ from circuitry.circuits.graph import AttributionGraph, Circuit
 from circuitry.comparison.comparison import Comparison
 from circuitry.data.domains import DomainFolder
 from circuitry.reports.contact_sheets import contact_sheet
-from circuitry.reports.figures.bars import accuracy_bars
 from circuitry.reports.figures.circuit_graphs import circuit_pair
 from circuitry.reports.figures.style import Mark, domain_marks
 from circuitry.reports.page import Report
+from circuitry.reports.sections.accuracy import add_accuracy
 from circuitry.reports.sections.compared import add_matrix, add_over_depth, add_summary, add_tests, measure_name
 
 SHEET_ROWS = 20
@@ -26,33 +26,6 @@ def add_contact_sheet(report: Report, sheet: Image, what: str) -> None:
     """Add the section that shows the data."""
     report.section("The images")
     report.image(sheet, what, alt="Contact sheet of the images by class and domain")
-
-
-def add_accuracy(
-    report: Report,
-    accuracy: pd.DataFrame,
-    chance: float,
-    marks: Mapping[str, Mark],
-    *,
-    test_domain: str | None = None,
-) -> None:
-    """Add the section on zero-shot accuracy."""
-    report.section("Does the model recognise the classes?")
-    words = [f"Zero-shot accuracy on test images; guessing would reach {chance:.1%}."]
-    totals = accuracy.assign(correct=accuracy["accuracy"] * accuracy["n_images"]).groupby("domain")
-    means = totals["correct"].sum() / totals["n_images"].sum()
-    best, worst = str(means.idxmax()), str(means.idxmin())
-    words.append(f"Best in {best} ({means[best]:.1%}), worst in {worst} ({means[worst]:.1%}).")
-    if test_domain is not None and "held-out" in set(accuracy["part"]):
-        by_part = accuracy[accuracy["domain"] == test_domain].set_index("part")["accuracy"]
-        seen, held = by_part["seen"], by_part["held-out"]
-        others = accuracy[(accuracy["part"] == "held-out") & (accuracy["domain"] != test_domain)]["accuracy"].mean()
-        words.append(
-            f"In {test_domain}, the classes that were left out of it in training reach {held:.1%}, its other "
-            f"classes {seen:.1%}; in the other domains, where nothing was left out, the same classes reach "
-            f"{others:.1%} on average."
-        )
-    report.figure(accuracy_bars(accuracy, chance, marks=marks), " ".join(words))
 
 
 def add_similarity(report: Report, comparisons: Mapping[str, Comparison], marks: Mapping[str, Mark]) -> None:
@@ -129,7 +102,7 @@ def comparison_report(
         graphs: Graphs by class and domain.
         images: The images that the graphs are of.
         pair: Class and two domains whose circuits are drawn.
-        accuracy: Zero-shot accuracies, where they were measured.
+        accuracy: From `told_apart`, where zero-shot accuracies were measured.
         test_domain: Domain from which classes were held out in training, if any.
     """
     domains = sorted({domain for _, domain in graphs})
@@ -140,7 +113,7 @@ def comparison_report(
     what = f"Two test images of {'every class' if len(classes) <= SHEET_ROWS else 'some classes'} in every domain."
     add_contact_sheet(report, contact_sheet(shown, classes[:SHEET_ROWS], domains), what)
     if accuracy is not None:
-        add_accuracy(report, accuracy, 1 / len(images.all_classes), marks, test_domain=test_domain)
+        add_accuracy(report, accuracy, marks, test_domain=test_domain)
     add_similarity(report, comparisons, marks)
     overlap = comparisons["node_overlap"]
     a, b = (graphs[pair[0], domain].circuit(overlap.about["edges_per_node"]) for domain in pair[1:])

@@ -5,7 +5,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from circuitry.reports.figures.bars import accuracy_bars, mixture_bars
+from circuitry.reports.figures.bars import KINDS, accuracy_bars, mixture_bars, panels_of_models
 from circuitry.runs.errors import InputError
 
 SUMMARY = pd.DataFrame(
@@ -21,44 +21,65 @@ SUMMARY = pd.DataFrame(
 )
 
 
-def texts(figure: go.Figure) -> list[str]:
-    return [annotation.text for annotation in figure.layout.annotations]
+def drawn(figure: go.Figure) -> dict[str, list[float]]:
+    """Return the values of every trace that draws data and no text."""
+    return {t.name: list(t.y) for t in figure.data if t.name is not None and t.x[0] is not None}
 
 
 def test_accuracy_bars_show_the_table(accuracy: pd.DataFrame) -> None:
-    figure = accuracy_bars(accuracy, chance=1 / 8)
-    seen, held_out = (
-        next(bar for bar in figure.data if bar.name == f"{part} classes") for part in ("seen", "held-out")
-    )
-    assert list(seen.x) == ["sketch", "real"]
-    assert list(seen.y) == [62.5, 87.5]
-    assert list(seen.text) == ["62", "88"]
-    assert held_out.y[0] == 25
-    assert np.isnan(held_out.y[1])
-    assert list(held_out.text) == ["25", ""]
-    assert list(seen.customdata[0]) == [0.6, 1200, 6]
-    assert "1,200 + 40" in figure.layout.xaxis.ticktext[0]
-    assert figure.layout.shapes[0].y0 == figure.layout.shapes[0].y1 == 12.5
-    assert texts(figure) == ["chance<br>12 %"]
+    figure = accuracy_bars(accuracy)
+    found = drawn(figure)
+    assert found["seen classes"] == [62.5, 87.5]
+    assert found["held-out classes"][0] == 25
+    assert np.isnan(found["held-out classes"][1])
+    points = {kind: found[name][0] for kind, (name, _) in KINDS.items()}
+    assert points == {"alone": 75, "own_style": 50, "centred": 37.5}
+    assert [name.partition("</span> ")[2] for name in figure.layout.xaxis.ticktext] == ["sketch", "real"]
+    (numbers,) = (trace.text for trace in figure.data if trace.type == "scatter" and trace.mode == "text")
+    assert list(numbers) == ["62 | 25", "88 | –"]
+    assert sorted(shape.y0 for shape in figure.layout.shapes) == [12.5, 50]
+    legend = [trace.name for trace in figure.data if trace.showlegend]
+    assert {"guessing, 12 %", "guessing among held-out classes alone, 50 %"} <= set(legend)
 
 
-def test_accuracy_without_chance_has_no_line(accuracy: pd.DataFrame) -> None:
-    assert not accuracy_bars(accuracy).layout.shapes
+def test_without_held_out_classes_there_is_one_bar(accuracy: pd.DataFrame) -> None:
+    figure = accuracy_bars(accuracy.iloc[1:])
+    assert drawn(figure) == {"seen classes": [87.5]}
+    assert [trace.name for trace in figure.data if trace.showlegend] == ["all classes", "guessing, 12 %"]
+    assert [shape.y0 for shape in figure.layout.shapes] == [12.5]
 
 
-@pytest.mark.parametrize("column", ["domain", "part", "accuracy", "balanced_accuracy", "n_images", "n_classes"])
+@pytest.mark.parametrize("column", ["domain", "seen", "held_out", "alone", "own_style", "centred", "chance"])
 def test_accuracy_names_the_missing_column(accuracy: pd.DataFrame, column: str) -> None:
     with pytest.raises(InputError, match=f"The accuracy table lacks the column {column}; it has "):
         accuracy_bars(accuracy.drop(columns=column))
 
 
 def test_accuracy_refuses_other_rows(accuracy: pd.DataFrame) -> None:
-    with pytest.raises(InputError, match='is "seen" or "held-out", not "unseen"'):
-        accuracy_bars(accuracy.assign(part="unseen").drop_duplicates(["domain", "part"]))
-    with pytest.raises(InputError, match="accuracy table has more than one row for sketch, held-out; average"):
+    with pytest.raises(InputError, match="accuracy table has more than one row for sketch; average"):
         accuracy_bars(pd.concat([accuracy, accuracy.head(1)]))
     with pytest.raises(InputError, match="accuracy table has no rows"):
         accuracy_bars(accuracy.head(0))
+
+
+@pytest.mark.parametrize(
+    ("domains", "models", "grid"),
+    [
+        (2, 4, (4, 2)),  # models are rows
+        (5, 1, (2, 3)),  # one model: test domains fill the rows
+        (5, 2, (5, 2)),  # more test domains than fit: they are rows
+    ],
+)
+def test_every_model_and_test_domain_has_a_panel(domains: int, models: int, grid: tuple[int, int]) -> None:
+    table = pd.DataFrame(
+        [(f"d{d}", f"m{m}") for m in range(models) for d in range(domains)], columns=["test_domain", "name"]
+    )
+    figure, places = panels_of_models(table, "in ", height=100, gap=50)
+    assert len(places) == domains * models
+    assert len({tuple(place.values()) for place in places.values()}) == domains * models
+    assert tuple(max(place[side] for place in places.values()) for side in ("row", "col")) == grid
+    titles = {annotation.text for annotation in figure.layout.annotations}
+    assert any(title.startswith("in d1<br>") and "m0" in title for title in titles)
 
 
 def test_mixtures_hold_the_table() -> None:

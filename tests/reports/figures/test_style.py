@@ -26,7 +26,7 @@ def test_a_domain_looks_the_same_in_every_figure(
 ) -> None:
     colour = domain_marks(["sketch", "real"])["sketch"].colour
     bars = next(bar for bar in accuracy_bars(accuracy).data if bar.name == "seen classes")
-    assert bars.marker.color[list(bars.x).index("sketch")] == colour
+    assert bars.marker.color[list(accuracy["domain"]).index("sketch")] == colour
     assert named(overlap_over_depth(depth, SITES), "sketch").line.color == colour
     assert colour in similarity_heatmap(matrix, title="t", measure="m").layout.xaxis.ticktext[1]
     pair = circuit_pair(*circuits(), SITES, name_a="sketch", name_b="real", title="t")

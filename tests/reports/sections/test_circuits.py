@@ -4,56 +4,20 @@ import re
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from PIL import Image
 
 from circuitry import Comparison, DomainFolder, compare_domains
 from circuitry.reports.figures.circuit_graphs import circuit_pair
-from circuitry.reports.figures.style import domain_marks
 from circuitry.reports.page import Report
-from circuitry.reports.sections.circuits import add_accuracy, add_circuit_pair, add_reading_guide, comparison_report
+from circuitry.reports.sections.circuits import add_circuit_pair, add_reading_guide, comparison_report
 from tests.circuits.test_across_domains import halves, three_domains
 from tests.circuits.test_graph import small_graph
-from tests.reports.sections.test_compared import DOMAINS, captions
+from tests.reports.sections.test_accuracy import accuracy
+from tests.reports.sections.test_compared import captions
 
 
 def comparisons(edges_per_node: int = 3) -> dict[str, Comparison]:
     return compare_domains(three_domains(), halves(), {"held-out": ["fish"]}, edges_per_node=edges_per_node)
-
-
-def accuracy() -> pd.DataFrame:
-    rows = [
-        ("clipart", "held-out", 0.6, 10),
-        ("clipart", "seen", 0.9, 30),
-        ("real", "held-out", 0.8, 50),
-        ("real", "seen", 0.5, 10),
-        ("sketch", "held-out", 0.25, 40),
-        ("sketch", "seen", 0.75, 40),
-    ]
-    found = pd.DataFrame(rows, columns=["domain", "part", "accuracy", "n_images"])
-    return found.assign(balanced_accuracy=found["accuracy"], n_classes=2)
-
-
-def test_sentences_on_accuracy(tmp_path: Path) -> None:
-    report = Report("t")
-    add_accuracy(report, accuracy(), 0.125, domain_marks(DOMAINS), test_domain="sketch")
-    (caption,) = captions(report, tmp_path)
-    # By image: clipart (6 + 27) / 40, real (40 + 5) / 60, sketch (10 + 30) / 80.
-    assert caption.endswith(
-        "guessing would reach 12.5%. Best in clipart (82.5%), worst in sketch (50.0%). In sketch, the classes that "
-        "were left out of it in training reach 25.0%, its other classes 75.0%; in the other domains, where nothing was "
-        "left out, the same classes reach 70.0% on average."
-    )
-
-
-def test_sentences_on_accuracy_without_held_out_classes(tmp_path: Path) -> None:
-    report = Report("t")
-    seen = accuracy()[accuracy()["part"] == "seen"]
-    add_accuracy(report, seen, 0.125, domain_marks(DOMAINS), test_domain="sketch")
-    add_accuracy(report, accuracy(), 0.125, domain_marks(DOMAINS))
-    for caption in captions(report, tmp_path):
-        assert "Best in clipart" in caption
-        assert "left out" not in caption
 
 
 def test_sentences_on_a_pair_of_circuits(tmp_path: Path) -> None:
@@ -108,7 +72,7 @@ def test_the_whole_report_is_one_page_with_every_figure(tmp_path: Path) -> None:
     assert page.count("<img ") == 1
     assert len(report.plotly_figures) == 1 + 1 + 3 + 1
     assert page.count('class="plotly-graph-div"') == len(report.plotly_figures)
-    assert "guessing would reach 33.3%" in page  # one of three classes
+    assert "guessing would reach 12.5%" in page
     assert "Two test images of every class in every domain." in page
     edges = [set(three_domains()["axe", d].circuit(2).graph.edges) for d in ("real", "sketch")]
     assert f"units and {len(edges[0] & edges[1])} of {len(edges[0] | edges[1])} edges" in page

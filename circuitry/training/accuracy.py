@@ -1,0 +1,192 @@
+"""Accuracies of classified images, and predictions on disk, from which each can be computed again. No torch.
+
+Accuracy on held-out classes among all classes mixes what the features say with how readily a held-out class is
+predicted at all. So `tidy_accuracy` has beside it: accuracy among the held-out classes alone, the share of predictions
+that fall on a held-out class, accuracy after centring, and the harmonic mean of seen and held-out classes (Xian et al.
+2017, arXiv 1703.04394).
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import f1_score
+
+from circuitry.data.names import unknown_name
+from circuitry.runs.arrays import read_arrays, write_arrays
+from circuitry.runs.errors import InputError
+
+FORMAT = "circuitry predictions 1"
+TOP = (1, 5)
+"""The k of top-k accuracy."""
+N_KEPT = 5
+"""Classes with the highest scores that are kept of an image."""
+RANKS = ("rank", "rank_alone", "rank_centred")
+
+MEASURE = "balanced top-1"
+"""What accuracy is where nothing else is said: the mean over classes of the share of images that are right."""
+ALONE = "balanced top-1 alone"
+"""Only the classes of the image's own part compete."""
+CENTRED = "balanced top-1 centred"
+"""After each class's scores were centred within the domain."""
+FALLS_ON_HELD_OUT = "predicted held-out"
+"""Share of images that any held-out class is predicted for."""
+F1, HARMONIC_MEAN = "macro F1", "harmonic mean"
+
+_BY = ["classifier", "domain", "part"]
+
+
+def tidy_accuracy(predictions: pd.DataFrame, held_out: Sequence[str] = (), top: Sequence[int] = TOP) -> pd.DataFrame:
+    """Return all accuracies of all classifiers, one a row.
+
+    Args:
+        predictions: As `predictions` returns them.
+        held_out: Classes that are a part of their own, and each alone; the ones that the predictions were made with.
+        top: The k of top-k accuracy.
+
+    Returns:
+        ``classifier``, ``domain``, ``part`` ("all", "seen", "held-out", or the name of a held-out class), ``measure``,
+        ``value``, ``chance`` (what guessing reaches, NaN where that is not known), ``n_images``, ``n_classes``.
+        Measures are "top-1", "balanced top-1", ..., `ALONE`, `CENTRED`, `FALLS_ON_HELD_OUT`; of whole parts `F1`, in
+        which only images of the part count and the mean is over its classes, as in the study; `HARMONIC_MEAN` of the
+        balanced top-1 accuracies of seen and held-out classes.
+
+    Raises:
+        InputError: For a held-out class without an image in the table, or a k that is not positive.
+
+    Example:
+        >>> table = tidy_accuracy(predictions(...), held_out=("axe", "lion"))
+        >>> table.query("part == 'held-out' and measure == 'balanced top-1'")
+    """
+    if not top or min(top) < 1:
+        raise InputError(f"Top-k accuracy needs positive k, but {list(top)} was given.")
+    part = _part(predictions, held_out)
+    named = predictions[part == "held-out"]
+    parts = [predictions.assign(part="all")]
+    parts += [predictions.assign(part=part), named.assign(part=named["class"].astype(str))] if held_out else []
+    images = pd.concat(parts, ignore_index=True)
+    tables = [_averages(images, held_out, top), _f1(images)]
+    table = pd.concat([*tables, _harmonic_means(tables[0])] if held_out else tables, ignore_index=True)
+    return table.assign(chance=_chance(table, predictions["class"].cat.categories, held_out))[
+        [*_BY, "measure", "value", "chance", "n_images", "n_classes"]
+    ]
+
+
+def _part(predictions: pd.DataFrame, held_out: Sequence[str]) -> "pd.Series[str]":
+    classes = sorted(set(predictions["class"]))
+    if unknown := sorted(set(held_out) - set(classes)):
+        raise unknown_name("classified image of the held-out class", unknown[0], classes)
+    return predictions["class"].isin(list(held_out)).map({True: "held-out", False: "seen"})
+
+
+def _averages(images: pd.DataFrame, held_out: Sequence[str], top: Sequence[int]) -> pd.DataFrame:
+    """Return what is a mean over images, and a mean over classes of such means."""
+    right = {f"top-{k}": images["rank"] <= k for k in top} | {"centred": images["rank_centred"] == 1}
+    if held_out:
+        right |= {"alone": images["rank_alone"] == 1, FALLS_ON_HELD_OUT: images["top_1"].isin(list(held_out))}
+    marked = images[[*_BY, "class"]].assign(**right)
+    names = list(right)
+    classes = marked.groupby([*_BY, "class"], sort=False, observed=True)[names].mean()
+    by_image = marked.groupby(_BY, sort=False)[names].mean()
+    by_class = classes.groupby(_BY, sort=False).mean()
+    chosen = {name: by_image[name] for name in names if name.startswith("top-") or name == FALLS_ON_HELD_OUT}
+    chosen |= {f"balanced {name}": by_class[name] for name in names if name.startswith("top-")}
+    chosen |= {CENTRED: by_class["centred"]} | ({ALONE: by_class["alone"]} if held_out else {})
+    sizes = {"n_images": marked.groupby(_BY, sort=False).size(), "n_classes": classes.groupby(_BY, sort=False).size()}
+    tables = [pd.DataFrame({"measure": name, "value": value, **sizes}).reset_index() for name, value in chosen.items()]
+    table = pd.concat(tables, ignore_index=True)
+    return table[(table["part"] != "all") | (table["measure"] != ALONE)]
+
+
+def _f1(images: pd.DataFrame) -> pd.DataFrame:
+    rows = []
+    for key, own in images[images["part"].isin(["all", "seen", "held-out"])].groupby(_BY, sort=False):
+        truth = own["class"].cat.codes.to_numpy()
+        labels = np.unique(truth)
+        value = f1_score(truth, own["top_1"].cat.codes, labels=labels, average="macro", zero_division=0)
+        rows.append((*key, F1, float(value), len(own), len(labels)))
+    return pd.DataFrame(rows, columns=[*_BY, "measure", "value", "n_images", "n_classes"])
+
+
+def _harmonic_means(averages: pd.DataFrame) -> pd.DataFrame:
+    rows = averages[averages["measure"] == MEASURE].set_index(_BY)
+    seen, held = (rows.xs(part, level="part") for part in ("seen", "held-out"))
+    both = rows.xs("all", level="part")[["n_images", "n_classes"]]
+    value = harmonic_mean(seen["value"], held["value"]).reindex(both.index)
+    return both.assign(part="all", measure=HARMONIC_MEAN, value=value).dropna(subset="value").reset_index()
+
+
+def harmonic_mean(a: "pd.Series[float]", b: "pd.Series[float]") -> "pd.Series[float]":
+    """Return the harmonic mean, 0 where one of the two is 0.
+
+    Example:
+        >>> harmonic_mean(pd.Series([0.5, 0.0]), pd.Series([1.0, 0.0])).round(3).tolist()
+        [0.667, 0.0]
+    """
+    return (2 * a * b / (a + b)).mask(a + b == 0, 0.0)
+
+
+def _chance(table: pd.DataFrame, classes: "pd.Index[str]", held_out: Sequence[str]) -> "pd.Series[float]":
+    """Return what guessing among the classes that compete reaches."""
+    all_classes, held = len(classes), len(set(held_out))
+    known = {CENTRED: 1 / all_classes, HARMONIC_MEAN: 1 / all_classes, FALLS_ON_HELD_OUT: held / all_classes}
+    alone = table["part"].eq("seen").map({True: 1 / max(all_classes - held, 1), False: 1 / max(held, 1)})
+    k = pd.to_numeric(table["measure"].str.extract(r"top-(\d+)$", expand=False)).clip(upper=all_classes)
+    chance = table["measure"].map(known).fillna(k / all_classes)
+    return chance.where(table["measure"] != ALONE, alone)
+
+
+def class_column(labels: np.ndarray, classes: Sequence[str]) -> "pd.Categorical[str]":
+    """Return labels as the names of classes, which it keeps in their order."""
+    return pd.Categorical.from_codes(labels.astype(int), pd.Index(list(classes)))
+
+
+def write_predictions(path: Path, predictions: pd.DataFrame, listing: Sequence[str]) -> None:
+    """Write predictions of one domain: for each image its label, the highest classes of each classifier, and the ranks.
+
+    Args:
+        path: The file, written whole or not at all.
+        predictions: Of one domain, as `predictions` returns them.
+        listing: Paths below the root of all images that may be in it; an image is kept as its place among them.
+    """
+    classes = list(predictions["class"].cat.categories)
+    classifiers = list(dict.fromkeys(predictions["classifier"]))
+    small = np.min_scalar_type(len(classes))
+    place = {relative: i for i, relative in enumerate(listing)}
+    first = predictions[predictions["classifier"] == classifiers[0]]
+    arrays = {
+        "image": np.array([place[relative] for relative in first["relative"]], dtype=np.uint32),
+        "label": first["class"].cat.codes.to_numpy(small),
+    }
+    for i, name in enumerate(classifiers):
+        own = predictions[predictions["classifier"] == name]
+        top = [own[column].cat.codes.to_numpy(small) for column in own if str(column).startswith("top_")]
+        arrays |= {f"{i}/top": np.stack(top, axis=1)} | {f"{i}/{rank}": own[rank].to_numpy(small) for rank in RANKS}
+    header = {"domain": first["domain"].iloc[0], "classes": classes, "classifiers": classifiers}
+    write_arrays(path, FORMAT, header, arrays)
+
+
+def read_predictions(path: Path) -> pd.DataFrame:
+    """Return the predictions of a file that `write_predictions` wrote in a folder of `extract_accuracies`.
+
+    Raises:
+        InputError: For a missing or damaged file, or one of another version.
+
+    Example:
+        >>> wrong = read_predictions(Path(".../epoch_32-sketch.safetensors")).query("rank > 1")
+        >>> wrong.groupby(["class", "top_1"], observed=True).size()  # what is taken for what
+    """
+    header, arrays = read_arrays(path, FORMAT, "file of predictions")
+    listing = list(json.loads((Path(path).parent / "images.json").read_text(encoding="utf-8")))
+    classes = header["classes"]
+    about = pd.DataFrame({"relative": [listing[i] for i in arrays["image"]], "domain": header["domain"]})
+    about["class"] = class_column(arrays["label"], classes)
+    tables = []
+    for i, name in enumerate(header["classifiers"]):
+        top = arrays[f"{i}/top"]
+        highest = {f"top_{k + 1}": class_column(top[:, k], classes) for k in range(top.shape[1])}
+        ranks = {rank: arrays[f"{i}/{rank}"].astype(int) for rank in RANKS}
+        tables.append(about.assign(classifier=name, **highest, **ranks))
+    return pd.concat(tables, ignore_index=True)
