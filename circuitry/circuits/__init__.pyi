@@ -15,6 +15,7 @@ from .graph import AttributionGraph as AttributionGraph
 from .graph import Circuit as Circuit
 from .graph import Completeness as Completeness
 from .graph_folder import GraphFolder as GraphFolder
+from .image_path import image_path_effects as image_path_effects
 from .quadrature import QuadratureRule as QuadratureRule
 from .quadrature import gauss_legendre_rule as gauss_legendre_rule
 from .quadrature import gauss_radau_rule as gauss_radau_rule

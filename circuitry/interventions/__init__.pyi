@@ -1,5 +1,7 @@
 from .ablation import ablate_all_but as ablate_all_but
 from .ablation import ablated_embeddings as ablated_embeddings
+from .answers import all_answers as all_answers
+from .answers import class_answers as class_answers
 from .attribution_check import check_attribution as check_attribution
 from .attribution_check import compare_rules as compare_rules
 from .circuit_sets import add_error_units as add_error_units
@@ -10,10 +12,22 @@ from .circuits_under_test import CausalSettings as CausalSettings
 from .curves import FaithfulnessCurve as FaithfulnessCurve
 from .curves import curves_by_domain as curves_by_domain
 from .curves import pool_curves as pool_curves
+from .edge_cuts import cut_effects as cut_effects
+from .edge_cuts import cut_embeddings as cut_embeddings
+from .edge_cuts import measure_edges as measure_edges
+from .edge_cuts import take_edges as take_edges
 from .effects import AttributionCheck as AttributionCheck
 from .effects import PatchEffects as PatchEffects
 from .faithfulness import AblationSettings as AblationSettings
 from .faithfulness import faithfulness_curve as faithfulness_curve
+from .faithfulness import measure_circuits as measure_circuits
+from .found_circuit import FoundCircuit as FoundCircuit
+from .gates import GatedRuns as GatedRuns
+from .judgement import JudgementSettings as JudgementSettings
+from .judgement import judge_circuit as judge_circuit
+from .masks import LearnedMask as LearnedMask
+from .masks import MaskSettings as MaskSettings
+from .masks import learn_masks as learn_masks
 from .patches import Patch as Patch
 from .patches import patched as patched
 from .patching import edge_movements as edge_movements
@@ -24,6 +38,7 @@ from .planted import PlantedCircuit as PlantedCircuit
 from .planted import planted_attention as planted_attention
 from .planted import planted_convolution as planted_convolution
 from .planted import score_methods as score_methods
+from .search import find_circuit as find_circuit
 from .study import CausalStudy as CausalStudy
 from .study import StudyOptions as StudyOptions
 from .transfer import ClassScorer as ClassScorer
@@ -33,3 +48,5 @@ from .transfer_tables import compare_transfer as compare_transfer
 from .transfer_tables import transfer_against_similarity as transfer_against_similarity
 from .transfer_tables import transfer_matrix as transfer_matrix
 from .transfer_tables import transfer_over_depth as transfer_over_depth
+from .unit_scores import SearchSettings as SearchSettings
+from .unit_scores import score_units as score_units

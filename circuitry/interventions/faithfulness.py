@@ -4,11 +4,14 @@ The metric is measured in ablated runs, over the sizes of the MIB benchmark (Mue
 beside the complement of every circuit and random circuits of its size; see `FaithfulnessCurve`.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from circuitry.circuits.graph import AttributionGraph
@@ -95,38 +98,108 @@ def faithfulness_curve(
         >>> curve.table("selectivity")    # with others=: does the circuit tell the class from other classes?
         >>> curve.areas()    # CPR and CMD
     """
-    sets = [images] if others is None else [images, others]
-    baselines = _baselines_of_sets(as_baseline(settings.baseline), sets)
-    n_units, groups = _sized_circuits(encoder, graph, settings)
-    circuits = [circuit for group in groups.values() for circuit in group]
-    found = [
-        ablated_embeddings(encoder, one, circuits, baseline=baseline, work=work)
-        for one, baseline in zip(sets, baselines, strict=True)
-    ]
-    values = np.stack([checked_metric(metric, e).double().cpu().numpy() for e in torch.cat(found, 1)])
-    ends = np.cumsum([len(group) for group in groups.values()])[:-1]
-    measured = dict(zip(groups, np.split(values, ends), strict=True))
-    n_images = values.shape[1]
+    sites = choose_sites(graph, settings.sites)
+    circuits = [take_top_units(graph, fraction, settings.ranking, sites) for fraction in settings.fractions]
+    curve = measure_circuits(encoder, images, metric, graph, circuits, settings, others=others, work=work)
+    return replace(curve, fractions=tuple(map(float, settings.fractions)))
+
+
+def measure_circuits(
+    encoder: Encoder,
+    images: Images,
+    metric: Metric,
+    graph: AttributionGraph,
+    circuits: Sequence[Mapping[str, np.ndarray]],
+    settings: AblationSettings = AblationSettings(),
+    *,
+    others: Images | None = None,
+    work: Work = Work(),
+) -> FaithfulnessCurve:
+    """Measure the metric with each of some circuits kept, with all but it, and with random units.
+
+    Args:
+        encoder: As for images, metric, others, work and errors, see `faithfulness_curve`.
+        graph: What has the units: their number by site, class and domain.
+        circuits: Nodes by site, the smallest circuit first; a fraction is the share of all units that a circuit keeps.
+        settings: Of these, baseline, sites, random draws and whether errors are kept.
+    """
+    sites = choose_sites(graph, settings.sites)
+    groups = _groups(encoder, graph, circuits, settings)
+    arrays = measure_groups(partial(ablated_embeddings, encoder, work=work), groups, metric, images, others, settings)
+    n_units = tuple(sum(len(circuit[site]) for site in sites) for circuit in circuits)
     return FaithfulnessCurve(
-        fractions=tuple(map(float, settings.fractions)),
+        fractions=tuple(n / sum(len(graph.node_scores[site]) for site in sites) for n in n_units),
         ranking=settings.ranking,
         n_units=n_units,
-        full=measured["full"][0],
-        empty=measured["empty"][0],
-        kept=measured["kept"],
-        complement=measured["complement"],
-        random=measured["random"].reshape(settings.random_draws, len(settings.fractions), n_images),
-        own=np.arange(n_images) < found[0].shape[1],
-        group=np.zeros(n_images, dtype=np.int64),
+        **arrays,
         class_name=graph.class_name,
         domain=graph.domain,
-        settings={
-            "baseline": baselines[0].name,
-            "seed": settings.seed,
-            "sites": choose_sites(graph, settings.sites),
-            "keep_error": settings.keep_error,
-        },
+        settings=curve_settings(settings, sites),
     )
+
+
+def measure_groups(
+    run: Callable[..., Tensor],
+    groups: Mapping[str, Sequence[Any]],
+    metric: Metric,
+    images: Images,
+    others: Images | None,
+    settings: AblationSettings,
+) -> dict[str, Any]:
+    """Return the arrays of a curve: the metric of every image under every circuit.
+
+    Args:
+        run: Called with images, circuits and ``baseline=``, returns embeddings [circuits, images, d].
+        groups: Circuits by the field of the curve that they are measured for: ``full`` and ``empty`` one each, ``kept``
+            and ``complement`` one for each size, ``random`` one for each size of each draw.
+        metric: As for images and others, see `faithfulness_curve`.
+        settings: Of these, the baseline and the number of draws.
+    """
+    together = [circuit for group in groups.values() for circuit in group]
+    values, own = measure_metric(run, together, metric, images, others, settings.baseline)
+    ends = np.cumsum([len(group) for group in groups.values()])[:-1]
+    measured = dict(zip(groups, np.split(values, ends), strict=True))
+    return {
+        "full": measured["full"][0],
+        "empty": measured["empty"][0],
+        "kept": measured["kept"],
+        "complement": measured["complement"],
+        "random": measured["random"].reshape(settings.random_draws, len(groups["kept"]), len(own)),
+        "own": own,
+        "group": np.zeros(len(own), dtype=np.int64),
+    }
+
+
+def measure_metric(
+    run: Callable[..., Tensor],
+    circuits: Sequence[Any],
+    metric: Metric,
+    images: Images,
+    others: Images | None,
+    baseline: AnyBaseline,
+) -> tuple[Float[np.ndarray, "circuits images"], Bool[np.ndarray, " images"]]:
+    """Return the metric of every image, and of the others, under every circuit, and which images are no others.
+
+    Args:
+        run: See `measure_groups`.
+        circuits: What ``run`` takes.
+        metric: As for images, others and baseline, see `faithfulness_curve`.
+    """
+    sets = [images] if others is None else [images, others]
+    baselines = _baselines_of_sets(as_baseline(baseline), sets)
+    found = [run(one, circuits, baseline=part) for one, part in zip(sets, baselines, strict=True)]
+    values = np.stack([checked_metric(metric, e).double().cpu().numpy() for e in torch.cat(found, 1)])
+    return values, np.arange(values.shape[1]) < found[0].shape[1]
+
+
+def curve_settings(settings: AblationSettings, sites: Sequence[str]) -> dict[str, Any]:
+    """Return what a curve keeps of how it was measured."""
+    return {
+        "baseline": as_baseline(settings.baseline).name,
+        "seed": settings.seed,
+        "sites": list(sites),
+        "keep_error": settings.keep_error,
+    }
 
 
 def _baselines_of_sets(baseline: Baseline | Counterfactual, sets: Sequence[Images]) -> list[Baseline | Counterfactual]:
@@ -144,26 +217,24 @@ def _baselines_of_sets(baseline: Baseline | Counterfactual, sets: Sequence[Image
     return [baseline.select(slice(end - size, end)) for size, end in zip(sizes, ends, strict=True)]
 
 
-def _sized_circuits(
-    encoder: Encoder, graph: AttributionGraph, settings: AblationSettings
-) -> tuple[tuple[int, ...], dict[str, list[KeptUnits]]]:
-    """Return how many units are kept by fraction, and the circuits by the field of the curve they are measured for.
-
-    ``full`` and ``empty`` are one each, ``kept`` and ``complement`` one for each fraction, ``random`` one for each
-    fraction of each draw.
-    """
+def _groups(
+    encoder: Encoder,
+    graph: AttributionGraph,
+    circuits: Sequence[Mapping[str, np.ndarray]],
+    settings: AblationSettings,
+) -> dict[str, list[KeptUnits]]:
+    """Return circuits by the field of the curve they are measured for; see `measure_groups`."""
     sites = choose_sites(graph, settings.sites)
     rng = np.random.default_rng(settings.seed)
     orders = [
         {site: rng.permutation(len(graph.node_scores[site])) for site in sites} for _ in range(settings.random_draws)
     ]
-    kept = [take_top_units(graph, fraction, settings.ranking, sites) for fraction in settings.fractions]
+    kept = [{site: circuit[site] for site in sites} for circuit in circuits]
     random = [{site: order[site][: len(units)] for site, units in c.items()} for order in orders for c in kept]
-    n_units = tuple(sum(len(units) for units in circuit.values()) for circuit in kept)
     if settings.keep_error:
         kept, random = ([add_error_units(encoder, circuit) for circuit in part] for part in (kept, random))
     everything = {site: np.arange(graph.n_units(site)) for site in sites}
-    return n_units, {
+    return {
         "full": [everything],
         "empty": [take_complement(everything, graph)],
         "kept": [*kept],

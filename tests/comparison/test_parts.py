@@ -30,11 +30,11 @@ def test_the_array_holds_every_row_in_both_orders() -> None:
         4,
     )
     filled = 0
-    for row in parts.query("class_a == class_b").itertuples():
-        c, s = array.classes.index(row.class_a), array.sites.index(row.site)
-        a, b = array.domains.index(row.domain_a), array.domains.index(row.domain_b)
-        assert array.values[c, a, b, s, int(row.part_a), int(row.part_b)] == row.value
-        assert array.values[c, b, a, s, int(row.part_b), int(row.part_a)] == row.value
+    for row in parts.query("class_a == class_b").to_dict("records"):
+        c, s = array.classes.index(row["class_a"]), array.sites.index(row["site"])
+        a, b = array.domains.index(row["domain_a"]), array.domains.index(row["domain_b"])
+        assert array.values[c, a, b, s, row["part_a"], row["part_b"]] == row["value"]
+        assert array.values[c, b, a, s, row["part_b"], row["part_a"]] == row["value"]
         filled += 2
     assert np.isfinite(array.values).sum() == filled == array.values.size * 3 / 4
     np.testing.assert_allclose(array.over_sites().values[:, :, :, 0], array.values.mean(3))

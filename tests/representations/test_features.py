@@ -13,6 +13,7 @@ from scipy.stats import hypergeom
 
 from circuitry import InputError, domain_matrix
 from circuitry.comparison.domain_tests import domain_tests
+from circuitry.comparison.parts import PARTS, WHOLE
 from circuitry.comparison.statistics import per_domain
 from circuitry.representations import (
     ImageFeatures,
@@ -25,7 +26,7 @@ from circuitry.representations import (
     top_images,
 )
 from circuitry.representations.features import TOPS, least_shared, most_shared
-from circuitry.representations.parts import PARTS, WHOLE, cut_images
+from circuitry.representations.parts import cut_images
 
 Named = tuple[str, str, Sequence[int], Sequence[float]]
 

@@ -9,11 +9,11 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
+from circuitry.comparison.parts import PARTS
 from circuitry.reports.figures.lines import cka_over_depth, probes_over_depth
 from circuitry.reports.figures.style import domain_marks
 from circuitry.reports.page import Report
 from circuitry.reports.sections.representations import add_cka, add_probes, add_reading_guide
-from circuitry.representations.parts import PARTS
 from circuitry.representations.probes import TARGETS, SiteProbes
 from circuitry.representations.similarity import RepresentationSimilarity, cka_ceilings
 from circuitry.runs.errors import InputError

@@ -1,0 +1,284 @@
+"""Learned masks: the set of units that together keep the model's answers while everything else is ablated.
+
+A ranking of units one by one does not find such a set; this searches for it as a whole.
+
+1. Every unit has a score. The k units with the largest scores, over all sites together, have gate 1, the others 0, and
+   the images run with all sites gated at once (`gates`).
+2. The loss is how much of the whole model's answers is lost: the squared distance between the answers of the gated and
+   the whole model on images of the class and of other classes, over the variance of the latter (distillation of logits,
+   Ba & Caruana 2014, arXiv 1312.6184). The label plays no part.
+3. Gradients reach the scores straight through the step, as those of a sigmoid around the k-th score (Bengio et al.
+   2013, arXiv 1308.3432). Logistic noise on the scores lets closed units come back; it fades with the shrinking.
+4. k falls from all units to the wanted share, by the same factor at every step, and then stays. A mask that is small
+   from the first step collapses: no gradient passes a site that is closed.
+
+Gates are 0 or 1 all the time, so that nothing is lost by rounding, and the size is exact.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from tqdm import tqdm
+
+from circuitry.interventions.answers import Answers
+from circuitry.interventions.gates import GatedRuns
+from circuitry.runs.errors import InputError
+
+
+@dataclass(frozen=True)
+class MaskSettings:
+    """How masks are learned."""
+
+    steps: int = 300
+    """Steps of gradient descent in all."""
+    shrinking: float = 0.7
+    """Share of the steps over which the size falls."""
+    batch_size: int = 24
+    """Images per step: half of them of the class, where there are others."""
+    learning_rate: float = 0.3
+    """Of the scores, whose unit is that of the logistic noise."""
+    noise: float = 1.0
+    """Scale of the logistic noise on the scores at the first step; it falls to 0 with the shrinking."""
+    start_weight: float = 1.0
+    """Spread of the scores that training starts from, where it starts from a ranking: they are normal quantiles of the
+    ranks within each site, times this."""
+    patience: int = 60
+    """Steps after the shrinking without a better loss before training stops."""
+    restarts: int = 1
+    """Trainings from different seeds; the one that loses least is returned."""
+    seed: int = 0
+    """Seed of noise and minibatches."""
+    autocast: str | None = None
+    """Lower precision of the runs while learning: ``bfloat16`` or ``float16``; masks are checked without it."""
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.batch_size, self.restarts, self.patience) < 1 or not 0 < self.shrinking <= 1:
+            raise InputError(
+                "Masks need at least one step, image per step, restart and step of patience, and shrink over a share "
+                f"of the steps in (0, 1], but {self} was given."
+            )
+        if self.autocast not in (None, "bfloat16", "float16"):
+            raise InputError(f"Autocast is to bfloat16 or float16, but {self.autocast!r} was given.")
+        if self.learning_rate <= 0 or self.noise < 0 or self.start_weight < 0:
+            raise InputError(
+                f"The learning rate of masks is positive, noise and start_weight are 0 or more, but {self} was given."
+            )
+
+
+class LearnedMask(NamedTuple):
+    """A mask and how it came about."""
+
+    scores: dict[str, Float[np.ndarray, " units"]]
+    """By site, how far above the least kept unit a unit's score ends; kept units have 0 or more."""
+    path: tuple[dict[str, Bool[np.ndarray, " units"]], ...]
+    """Masks of falling size on the way, the last of them the mask itself."""
+    lost: float
+    """Share of the variance of the model's answers that the mask loses, on all images that it was learned on."""
+    steps: int
+    """Steps that were taken."""
+    seed: int
+
+
+def learn_masks(
+    runs: GatedRuns,
+    answers: Answers,
+    own: Bool[np.ndarray, " images"],
+    size: float,
+    settings: MaskSettings = MaskSettings(),
+    *,
+    fixed: Mapping[str, Bool[np.ndarray, " units"]] | None = None,
+    start: Mapping[str, np.ndarray] | None = None,
+    progress: bool = False,
+) -> list[LearnedMask]:
+    """Learn one mask per restart, best first.
+
+    Args:
+        runs: The images, with sites and baseline.
+        answers: What of the embeddings is to be kept.
+        own: Which images are of the class.
+        size: Share of the gated units to keep.
+        settings: Steps, noise, restarts.
+        fixed: By site, units whose gate is not learned, with the gate that they have: error units of a feature basis.
+        start: By site, scores of a ranking to start from; the larger in absolute value, the rather kept.
+        progress: Show a bar with the time left.
+
+    Raises:
+        InputError: for a size outside (0, 1], answers that are not [images, answers], or that do not differ.
+    """
+    if not 0 < size <= 1:
+        raise InputError(f"The size of a mask is a share of the units in (0, 1], but {size} was given.")
+    learning = _Learning(runs, answers, own, settings, fixed or {}, start)
+    total = settings.restarts * settings.steps
+    with tqdm(total=total, desc="masks", unit="step", disable=not progress, leave=False) as bar:
+        found = [learning.train(size, settings.seed + i, bar) for i in range(settings.restarts)]
+    return sorted(found, key=lambda mask: mask.lost)
+
+
+MOMENTUM, FORGETTING = 0.9, 0.98
+"""What a step keeps of the mean gradient and of its mean square."""
+
+
+class _Learning:
+    """What all restarts share."""
+
+    def __init__(
+        self,
+        runs: GatedRuns,
+        answers: Answers,
+        own: np.ndarray,
+        settings: MaskSettings,
+        fixed: Mapping[str, np.ndarray],
+        start: Mapping[str, np.ndarray] | None,
+    ) -> None:
+        self.runs, self.answers, self.settings = runs, answers, settings
+        self.device = runs.embeddings.device
+        self.fixed = {site: fixed.get(site, np.zeros(0, dtype=bool)) for site in runs.sites}
+        self.sizes = [n - len(self.fixed[site]) for site, n in runs.n_units.items()]
+        self.first = self._first(start)
+        self.target = answers(runs.embeddings).detach()
+        if self.target.dim() != 2 or len(self.target) != len(runs):
+            raise InputError(
+                f"Answers map embeddings [images, d] to [images, answers], but {list(self.target.shape)} came for "
+                f"{len(runs)} images."
+            )
+        self.variance = float((self.target - self.target.mean(0)).square().sum(1).mean())
+        if not self.variance > 0:
+            raise InputError(
+                "A mask keeps what tells images apart, but the model's answers are the same for all of these: give "
+                "images of other classes, or more of this one."
+            )
+        sides = [np.flatnonzero(own), np.flatnonzero(~own)]
+        self.sides = [torch.from_numpy(side) for side in sides if len(side)]
+
+    def _first(self, start: Mapping[str, np.ndarray] | None) -> Tensor:
+        """Return the scores that training begins with: normal quantiles of a ranking's ranks, or zero."""
+        if start is None:
+            return torch.zeros(sum(self.sizes), device=self.device)
+        parts = []
+        for site, n in zip(self.runs.sites, self.sizes, strict=True):
+            if site not in start or len(start[site]) != n:
+                given = len(start[site]) if site in start else 0
+                raise InputError(
+                    f"A ranking to start from has a score for each of the {n} units of site {site!r}, but {given} "
+                    "were given: start from scores of this encoder at the same sites."
+                )
+            ranks = torch.from_numpy(np.argsort(np.argsort(np.abs(start[site]), kind="stable"))).double()
+            parts.append(torch.special.ndtri((ranks + 0.5) / n))
+        return (self.settings.start_weight * torch.cat(parts)).float().to(self.device)
+
+    def train(self, size: float, seed: int, bar: tqdm) -> LearnedMask:  # type: ignore[type-arg]
+        settings, generator = self.settings, torch.Generator().manual_seed(seed)
+        scores = self.first.clone().requires_grad_()
+        descent = _Descent(settings.learning_rate)
+        path, best, since = list[Tensor](), float("inf"), 0
+        smoothed: float | None = None
+        for share, left in self._schedule(size):
+            k = max(1, round(share * len(scores)))
+            noise = torch.rand(len(scores), generator=generator).clamp(1e-6, 1 - 1e-6).logit().to(self.device)
+            gates = _straight_through(scores + settings.noise * left * noise, k)
+            chosen = self._draw(generator)
+            with self._precision():
+                embeddings = self.runs.run(self._by_site(gates), chosen)
+            loss = self._lost(embeddings.to(self.target.dtype), chosen)
+            descent.step(scores, torch.autograd.grad(loss, [scores])[0])
+            bar.update()
+            now = float(loss.detach())
+            bar.set_postfix_str(f"{share:.0%} of the units, loses {now:.2f}", refresh=False)
+            if left > 0:
+                if not path or k <= 0.95 * int(path[-1].sum()):
+                    path.append(_largest(scores.detach(), k))
+                continue
+            smoothed = now if smoothed is None else 0.9 * smoothed + 0.1 * now
+            best, since = (smoothed, 0) if smoothed < best else (best, since + 1)
+            if since >= settings.patience:
+                break
+        k = max(1, round(size * len(scores)))
+        kept = _largest(scores.detach(), k)
+        path.append(kept)
+        lost = self.measure(kept.float())
+        return LearnedMask(
+            self._arrays(scores.detach() - scores.detach()[kept].min()),
+            tuple(self._arrays(mask) for mask in path),
+            lost,
+            descent.steps,
+            seed,
+        )
+
+    def measure(self, gates: Tensor) -> float:
+        """Return the share of the answers' variance that is lost, over all images."""
+        with torch.no_grad():
+            parts = torch.split(torch.arange(len(self.runs)), self.runs.rows)
+            sums = [float(self._lost(self.runs.run(self._by_site(gates), some), some)) * len(some) for some in parts]
+        return sum(sums) / len(self.runs)
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        name = self.settings.autocast
+        return nullcontext() if name is None else torch.autocast(self.device.type, dtype=getattr(torch, name))
+
+    def _schedule(self, size: float) -> Iterator[tuple[float, float]]:
+        """Yield the share of the units that is kept at each step, and how much of the shrinking is left."""
+        shrinking = max(1, round(self.settings.shrinking * self.settings.steps))
+        for step in range(self.settings.steps):
+            done = min(1.0, step / shrinking)
+            yield size**done, 1 - done
+
+    def _draw(self, generator: torch.Generator) -> Tensor:
+        """Return the images of a step: as many of the class as of others, as far as there are."""
+        left, parts = min(self.settings.batch_size, len(self.runs)), list[Tensor]()
+        for i, side in enumerate(sorted(self.sides, key=len)):
+            n = min(len(side), left // (len(self.sides) - i))
+            parts.append(side[torch.randperm(len(side), generator=generator)[:n]])
+            left -= n
+        return torch.cat(parts)
+
+    def _lost(self, embeddings: Tensor, chosen: Tensor) -> Tensor:
+        return (self.answers(embeddings) - self.target[chosen]).square().sum(1).mean() / self.variance
+
+    def _by_site(self, gates: Tensor) -> dict[str, Tensor]:
+        parts = dict(zip(self.runs.sites, torch.split(gates, self.sizes), strict=True))
+        return {site: torch.cat([part, torch.from_numpy(self.fixed[site]).to(part)]) for site, part in parts.items()}
+
+    def _arrays(self, values: Tensor) -> dict[str, np.ndarray]:
+        parts = torch.split(values.cpu(), self.sizes)
+        return {site: part.numpy().copy() for site, part in zip(self.runs.sites, parts, strict=True)}
+
+
+class _Descent:
+    """Gradient descent with momentum, in units of the root mean square of the gradients of all scores together.
+
+    Adam takes that mean score by score, and so moves a unit of hardly any effect as fast as one that carries the
+    answers.
+    """
+
+    def __init__(self, rate: float) -> None:
+        self.rate, self.steps = rate, 0
+        self.mean: Tensor | float = 0.0
+        self.square = 0.0
+
+    def step(self, scores: Tensor, gradient: Tensor) -> None:
+        self.steps += 1
+        self.mean = MOMENTUM * self.mean + (1 - MOMENTUM) * gradient
+        self.square = FORGETTING * self.square + (1 - FORGETTING) * float(gradient.square().mean())
+        size = (self.square / (1 - FORGETTING**self.steps)) ** 0.5
+        with torch.no_grad():
+            scores -= self.rate / (1 - MOMENTUM**self.steps) / max(size, 1e-30) * self.mean
+
+
+def _straight_through(scores: Tensor, k: int) -> Tensor:
+    """Return 1 for the k largest scores and 0 for the others, with the gradient of a sigmoid around the k-th."""
+    soft = torch.sigmoid(scores - scores.detach().topk(k).values[-1])
+    hard = _largest(scores.detach(), k).to(soft)
+    return hard + soft - soft.detach()
+
+
+def _largest(scores: Tensor, k: int) -> Tensor:
+    """Return a mask of the k largest scores, the first among equals."""
+    kept = torch.zeros(len(scores), dtype=torch.bool, device=scores.device)
+    kept[torch.argsort(-scores, stable=True)[:k]] = True
+    return kept

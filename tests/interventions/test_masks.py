@@ -1,0 +1,81 @@
+"""Learned masks: exact sizes, seeds, restarts, a start from a ranking, fixed gates, and a planted circuit."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+from circuitry import InputError
+from circuitry.interventions.gates import GatedRuns
+from circuitry.interventions.masks import LearnedMask, MaskSettings, learn_masks
+from circuitry.interventions.planted import planted_convolution
+
+PLANTED = planted_convolution()
+SITES = ("conv1", "conv2", "head")
+
+
+def learn(size: float, settings: MaskSettings, **given: dict[str, np.ndarray]) -> list[LearnedMask]:
+    images = PLANTED.images(16, 0)
+    with PLANTED.encoder.frozen():
+        runs = GatedRuns(PLANTED.encoder, images, SITES, "zero")
+        own = np.arange(len(images)) < 8
+        return learn_masks(runs, lambda e: e[:, :1], own, size, settings, **given)  # type: ignore[arg-type]
+
+
+def count(mask: dict[str, np.ndarray]) -> int:
+    return sum(int(kept.sum()) for kept in mask.values())
+
+
+def test_masks_find_what_was_planted() -> None:
+    best = learn(0.3, MaskSettings(learning_rate=0.1, restarts=4, batch_size=16))[0]
+    for site in SITES:
+        truth = np.isin(np.arange(len(best.scores[site])), PLANTED.nodes[site])
+        assert roc_auc_score(truth, best.scores[site]) > 0.95
+
+
+def test_sizes_are_exact_and_restarts_differ_in_their_seed_alone() -> None:
+    settings = MaskSettings(steps=30, restarts=2)
+    masks = learn(0.4, settings)
+    assert [count(mask.path[-1]) for mask in masks] == [8, 8]
+    assert masks[0].lost <= masks[1].lost
+    for mask in masks:
+        sizes = [count(kept) for kept in mask.path]
+        assert sizes == sorted(sizes, reverse=True)
+        assert sizes[0] == 20
+        for site in SITES:
+            assert (mask.scores[site][mask.path[-1][site]] >= 0).all()
+    alone = learn(0.4, MaskSettings(steps=30, seed=masks[1].seed))[0]
+    assert all(np.array_equal(alone.scores[site], masks[1].scores[site]) for site in SITES)
+    assert learn(0.4, MaskSettings(steps=100, shrinking=0.1, patience=5))[0].steps < 100
+
+
+def test_the_loss_is_the_variance_of_the_answers_that_is_lost() -> None:
+    mask = learn(0.4, MaskSettings(steps=10))[0]
+    images = PLANTED.images(16, 0)
+    with torch.no_grad(), PLANTED.encoder.frozen():
+        runs = GatedRuns(PLANTED.encoder, images, SITES, "zero")
+        gated = runs.run({site: torch.from_numpy(kept).float() for site, kept in mask.path[-1].items()})[:, 0]
+        whole = PLANTED.encoder(images)[:, 0]
+    expected = float((gated - whole).square().mean() / whole.var(unbiased=False))
+    assert mask.lost == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_start_and_fixed_gates() -> None:
+    start = {
+        site: -np.isin(np.arange(n), PLANTED.nodes[site]).astype(float)
+        for site, n in zip(SITES, (8, 8, 4), strict=True)
+    }
+    still = MaskSettings(steps=1, noise=0.0, learning_rate=1e-9, start_weight=3.0)
+    mask = learn(0.25, still, start=start)[0]
+    assert {site: set(np.flatnonzero(kept)) for site, kept in mask.path[-1].items()}["conv2"] == {0, 1}
+    fixed = learn(0.5, MaskSettings(steps=5), fixed={"conv1": np.array([True, False])})[0]
+    assert len(fixed.scores["conv1"]) == 6
+    assert count(fixed.path[-1]) == 9
+    with pytest.raises(InputError, match="for each of the 8 units of site 'conv1', but 3 were given"):
+        learn(0.5, MaskSettings(steps=5), start={"conv1": np.zeros(3)})
+    with pytest.raises(InputError, match=r"a share of the units in \(0, 1\], but 0.0 was given"):
+        learn(0.0, MaskSettings())
+    with pytest.raises(InputError, match="Autocast is to bfloat16 or float16, but 'int8' was given"):
+        MaskSettings(autocast="int8")
+    with pytest.raises(InputError, match="learning rate of masks is positive"):
+        MaskSettings(learning_rate=0.0)
