@@ -39,6 +39,9 @@ from .planted import planted_attention as planted_attention
 from .planted import planted_convolution as planted_convolution
 from .planted import score_methods as score_methods
 from .search import find_circuit as find_circuit
+from .stream_edges import EdgeRuns as EdgeRuns
+from .stream_edges import edge_curve as edge_curve
+from .stream_edges import kept_edge_embeddings as kept_edge_embeddings
 from .study import CausalStudy as CausalStudy
 from .study import StudyOptions as StudyOptions
 from .transfer import ClassScorer as ClassScorer
