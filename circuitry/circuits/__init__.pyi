@@ -39,4 +39,5 @@ from .similarity import edge_spearman as edge_spearman
 from .similarity import node_overlap as node_overlap
 from .similarity import rank_similarity as rank_similarity
 from .similarity import wl_kernel as wl_kernel
+from .stream_graph import stream_graph as stream_graph
 from .text_span import text_span as text_span

@@ -18,7 +18,8 @@ A writer never has an edge to an earlier reader.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -33,7 +34,7 @@ from circuitry.circuits.stream_gradients import Tap, passed_back, read_by_ports,
 from circuitry.models.baselines import AnyBaseline, as_baseline, check_count
 from circuitry.models.batches import ImageBatches, Images
 from circuitry.models.encoder import clean_activations
-from circuitry.models.metrics import Metric
+from circuitry.models.metrics import Metric, metric_name
 from circuitry.models.residual import ResidualStream
 from circuitry.runs.errors import InputError
 from circuitry.runs.workers import Work
@@ -51,6 +52,8 @@ class EdgeScores:
     scores: Float[np.ndarray, "readers writers"]
     """Signed effect; negative means that cutting the edge lowers the metric; NaN where there is no edge."""
     n_images: int
+    settings: dict[str, Any] = field(default_factory=dict)
+    """What was computed: rule, baseline, metric, model."""
 
     def to_pandas(self) -> pd.DataFrame:
         """Return the edges as a table, the strongest first: writer, reader, score."""
@@ -119,7 +122,14 @@ def score_edges(
         raise InputError("Attribution needs at least one image, but there were none.")
     check_count(ends, done)
     scores = torch.where(stream.edges, total / done, torch.nan).numpy()
-    return EdgeScores(tuple(map(str, stream.readers)), tuple(map(str, stream.writers)), scores, done)
+    settings = {
+        "edge_rule": rule.name,
+        "baseline": ends.name,
+        "baseline_digest": ends.digest,
+        "metric": metric_name(metric),
+        "model_digest": stream.encoder.digest,
+    }
+    return EdgeScores(tuple(map(str, stream.readers)), tuple(map(str, stream.writers)), scores, done, settings)
 
 
 def images_at_once(stream: ResidualStream, memory_gib: float) -> int:

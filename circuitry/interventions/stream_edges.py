@@ -146,7 +146,7 @@ class EdgeRuns:
         check_count(self._baseline, len(images))
         with torch.no_grad():
             self.embeddings: Float[Tensor, "images d"] = torch.cat(
-                [stream.encoder(part) for part in images.split(self.rows)]
+                [stream.encoder(part) for part in torch.split(images, self.rows)]
             )
             """Those of the whole model."""
 
