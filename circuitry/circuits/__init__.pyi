@@ -23,6 +23,7 @@ from .quadrature import left_rule as left_rule
 from .quadrature import midpoint_rule as midpoint_rule
 from .quadrature import parse_rule as parse_rule
 from .residual_edges import EdgeScores as EdgeScores
+from .residual_edges import edges_by_position as edges_by_position
 from .residual_edges import score_edges as score_edges
 from .rule_choice import RuleChoice as RuleChoice
 from .rule_choice import RuleErrors as RuleErrors

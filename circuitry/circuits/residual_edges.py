@@ -17,7 +17,7 @@ block, from clean to baseline (Hanna et al. 2024, arXiv 2403.17806); t = 0 alone
 A writer never has an edge to an earlier reader.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 from circuitry.circuits.quadrature import QuadratureRule, left_rule
 from circuitry.circuits.stream_gradients import Tap, passed_back, read_by_ports, tapped_run
-from circuitry.models.baselines import AnyBaseline, as_baseline, check_count
+from circuitry.models.baselines import AnyBaseline, Baseline, Counterfactual, as_baseline, check_count
 from circuitry.models.batches import ImageBatches, Images
 from circuitry.models.encoder import clean_activations
 from circuitry.models.metrics import Metric, metric_name
@@ -95,32 +95,18 @@ def score_edges(
         >>> found = score_edges(ResidualStream.of(clip.encoder), photos, class_logit(weights, 3), baseline=drawings)
         >>> found.to_pandas().head()
     """
-    components, ends = stream.components, as_baseline(baseline)
+    ends = as_baseline(baseline)
     total = torch.zeros(stream.edges.shape, dtype=torch.float64)
     done = 0
-    with (
-        components.frozen(),
-        components.differentiable(),
-        tqdm(desc="edges", unit="image", disable=not work.progress) as bar,
-    ):
-        for batch in ImageBatches(images, components, images_at_once(stream, work.memory_gib)):
-            with torch.no_grad():
-                clean = clean_activations(components, batch, stream.sites)
-                other = ends.activations(components, clean, done)
-            first = stream.sites[0]
-            gradients = _reader_gradients(stream, metric, clean[first], other[first], rule)
-            for columns, rows, change in _changes(stream, clean, other):
-                total[rows, columns] += (gradients[rows].flatten(1) @ change.flatten(1).T).double().cpu()
-            if not bool(total.isfinite().all()):
-                raise InputError(
-                    "Scores of edges are NaN or infinite, although the metric is finite: look at its derivative on the "
-                    "path to the baseline, or give an encoder of higher precision."
-                )
-            done += len(batch)
-            bar.update(len(batch))
-    if not done:
-        raise InputError("Attribution needs at least one image, but there were none.")
-    check_count(ends, done)
+    for clean, other, gradients in _passes(stream, images, metric, ends, rule, work):
+        for columns, rows, change in _changes(stream, clean, other):
+            total[rows, columns] += (gradients[rows].flatten(1) @ change.flatten(1).T).double().cpu()
+        if not bool(total.isfinite().all()):
+            raise InputError(
+                "Scores of edges are NaN or infinite, although the metric is finite: look at its derivative on the "
+                "path to the baseline, or give an encoder of higher precision."
+            )
+        done += gradients.shape[1]
     scores = torch.where(stream.edges, total / done, torch.nan).numpy()
     settings = {
         "edge_rule": rule.name,
@@ -130,6 +116,77 @@ def score_edges(
         "model_digest": stream.encoder.digest,
     }
     return EdgeScores(tuple(map(str, stream.readers)), tuple(map(str, stream.writers)), scores, done, settings)
+
+
+def edges_by_position(
+    stream: ResidualStream,
+    images: Images,
+    metric: Metric,
+    edges: Sequence[tuple[str, str]],
+    *,
+    baseline: AnyBaseline = "zero",
+    rule: QuadratureRule = PLAIN,
+    work: Work = Work(),
+) -> Float[np.ndarray, "images edges positions"]:
+    """Return the effects of some edges image by image, at each position; positions sum to an edge's effect.
+
+    An edge through the stream stays at its position; heads alone move between positions, through their pattern.
+
+    Args:
+        edges: Names of (writer, reader), such as rows of `EdgeScores.to_pandas`; the other arguments and errors are
+            those of `score_edges`.
+
+    Raises:
+        InputError: for an edge that there is not.
+
+    Example:
+        >>> found = edges_by_position(stream, photos, metric, [("blocks.2.attn.1", "blocks.3.mlp")])
+        >>> position_heatmap(found[0, 0, 1:].reshape(7, 7), pixels, title="...", measure="effect on the logit")
+    """
+    writers, readers = ([str(one) for one in some] for some in (stream.writers, stream.readers))
+    for writer, reader in edges:
+        if (
+            writer not in writers
+            or reader not in readers
+            or not stream.edges[readers.index(reader), writers.index(writer)]
+        ):
+            raise InputError(
+                f"There is no edge from {writer!r} to {reader!r}: edges go from a writer ({writers[0]}, {writers[1]}, "
+                f"...) to a later reader ({readers[0]}, ...)."
+            )
+    found = []
+    for clean, other, gradients in _passes(stream, images, metric, as_baseline(baseline), rule, work):
+        change = stream.written({site: other[site] - clean[site] for site in stream.sites})
+        parts = [(gradients[readers.index(r)] * change[writers.index(w)]).sum(-1) for w, r in edges]
+        found.append(torch.stack(parts, 1).cpu().numpy())
+    return np.concatenate(found)
+
+
+def _passes(
+    stream: ResidualStream,
+    images: Images,
+    metric: Metric,
+    baseline: Baseline | Counterfactual,
+    rule: QuadratureRule,
+    work: Work,
+) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor], Float[Tensor, "readers batch position d_model"]]]:
+    """Yield the clean activations, those at the baseline, and the gradients of readers, as many images as fit."""
+    components, first, done = stream.components, stream.sites[0], 0
+    with (
+        components.frozen(),
+        components.differentiable(),
+        tqdm(desc="edges", unit="image", disable=not work.progress) as bar,
+    ):
+        for batch in ImageBatches(images, components, images_at_once(stream, work.memory_gib)):
+            with torch.no_grad():
+                clean = clean_activations(components, batch, stream.sites)
+                other = baseline.activations(components, clean, done)
+            yield clean, other, _reader_gradients(stream, metric, clean[first], other[first], rule)
+            done += len(batch)
+            bar.update(len(batch))
+    if not done:
+        raise InputError("Attribution needs at least one image, but there were none.")
+    check_count(baseline, done)
 
 
 def images_at_once(stream: ResidualStream, memory_gib: float) -> int:

@@ -1,5 +1,7 @@
 """Edge attribution between heads and MLPs, against the derivative of exact cuts and against exact cuts themselves."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -7,13 +9,15 @@ from scipy import stats
 from torch import Tensor
 
 from circuitry.circuits.quadrature import left_rule, midpoint_rule
-from circuitry.circuits.residual_edges import score_edges
+from circuitry.circuits.residual_edges import edges_by_position, score_edges
 from circuitry.models.baselines import AnyBaseline, mean_baseline
 from circuitry.models.encoder import Encoder
-from circuitry.models.residual import ResidualStream
+from circuitry.models.residual import Component, ResidualStream
 from circuitry.runs.errors import InputError
 from circuitry.runs.workers import Work
 from tests.support.towers import make_tower
+
+HEAD = Component("head", 0, 1)
 
 
 def metric(embedding: Tensor) -> Tensor:
@@ -94,6 +98,35 @@ def test_edges_come_as_a_table_and_later_components_have_none() -> None:
     assert len(table) == int(stream.edges.sum())
     assert table["score"].abs().is_monotonic_decreasing
     assert not ((table["writer"] == "blocks.1.mlp") & (table["reader"] != "embedding")).any()
+
+
+def test_positions_add_up_to_edges_and_an_edge_is_moved_at_its_own_position_alone() -> None:
+    stream, images = opened()
+    edges = [("embed", "blocks.0.attn.1.v"), ("blocks.0.attn.1", "blocks.1.mlp"), ("blocks.1.mlp", "embedding")]
+    found = edges_by_position(stream, images, metric, edges, baseline=images.flip(0))
+    whole = score_edges(stream, images, metric, baseline=images.flip(0))
+    for i, (writer, reader) in enumerate(edges):
+        score = whole.scores[whole.readers.index(reader), whole.writers.index(writer)]
+        assert found[:, i].sum(1).mean() == pytest.approx(score)
+    tower: Any = stream.encoder.tower
+    _, clean = stream.components.run_with_cache(images)
+    change = stream.written({s: clean[s].flip(0) - clean[s] for s in stream.sites})[stream.writers.index(HEAD)]
+    for position in range(2):
+        amount = torch.zeros((), dtype=torch.float64, requires_grad=True)
+        there = (torch.arange(change.shape[1]) == position).double()[:, None]
+        handle = tower.trunk.blocks[1].norm2.register_forward_pre_hook(
+            lambda _, inputs, a=amount, t=there: (inputs[0] + a * t * change,)
+        )
+        (slope,) = torch.autograd.grad(metric(tower(images)).mean(), amount)
+        handle.remove()
+        assert found[:, 1, position].mean() == pytest.approx(float(slope), rel=1e-8)
+
+
+def test_edges_that_are_not_there_have_no_positions() -> None:
+    stream, images = opened()
+    for edge in (("blocks.1.mlp", "blocks.0.mlp"), ("blocks.7.attn.0", "embedding"), ("embed", "blocks.0.attn.9.q")):
+        with pytest.raises(InputError, match=f"There is no edge from '{edge[0]}' to '{edge[1]}'"):
+            edges_by_position(stream, images, metric, [edge])
 
 
 def test_bad_input_is_told() -> None:
