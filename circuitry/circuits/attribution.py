@@ -20,7 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuitry.circuits.component_edges import edges_between, in_stream
-from circuitry.circuits.graph import AttributionGraph
+from circuitry.circuits.graph import IN_STREAM, AttributionGraph
 from circuitry.circuits.nodes import NodeEffects, keep_units, node_effects, nodes_of
 from circuitry.circuits.quadrature import QuadratureRule
 from circuitry.circuits.settings import AttributionSettings
@@ -187,6 +187,7 @@ class _Job:
             "model_digest": encoder.digest,
             "basis": encoder.basis,
             "hooked_sites": list(encoder.hooked_sites),
+            "edges": IN_STREAM if in_stream(encoder) else "neighbouring sites",
         }
 
     @contextmanager

@@ -15,13 +15,18 @@ import numpy as np
 import pandas as pd
 
 from circuitry.circuits.rule_report import describe_errors
-from circuitry.circuits.strongest import strongest_columns
+from circuitry.circuits.strongest import strongest_edges
 from circuitry.models.sites import INPUT
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError
 
 FORMAT = "circuitry attribution graph 3"
 """Name and version of the file format."""
+
+
+IN_STREAM = "any two sites, through the residual stream"
+"""The setting ``edges`` of a graph in heads and neurons, whose edge scores are means over images; see
+`component_edges`."""
 
 
 class Completeness(NamedTuple):
@@ -247,14 +252,7 @@ class Circuit:
     @cached_property
     def edge_places(self) -> dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]:
         """Rows and columns of the edges in the scores of each (upstream, downstream) pair of sites, row by row."""
-        found = {}
-        for pair, scores in self.source.edge_scores.items():
-            columns = strongest_columns(scores, self.edges_per_node)
-            rows = np.repeat(np.arange(len(scores)), columns.shape[1])
-            flat = columns.ravel()
-            chosen = np.ones(len(rows), bool) if self.any_sign else scores[rows, flat] > 0
-            found[pair] = rows[chosen], flat[chosen]
-        return found
+        return strongest_edges(self.source.edge_scores, self.edges_per_node, self.any_sign)
 
     @cached_property
     def graph(self) -> nx.DiGraph:
