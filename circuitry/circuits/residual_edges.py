@@ -32,7 +32,7 @@ from tqdm import tqdm
 from circuitry.circuits.quadrature import QuadratureRule, left_rule
 from circuitry.circuits.stream_gradients import Tap, passed_back, read_by_ports, tapped_run
 from circuitry.models.baselines import AnyBaseline, Baseline, Counterfactual, as_baseline, check_count
-from circuitry.models.batches import ImageBatches, Images
+from circuitry.models.batches import ImageBatches, Images, rows_that_fit
 from circuitry.models.encoder import clean_activations
 from circuitry.models.metrics import Metric, metric_name
 from circuitry.models.residual import ResidualStream
@@ -143,21 +143,11 @@ def edges_by_position(
         >>> found = edges_by_position(stream, photos, metric, [("blocks.2.attn.1", "blocks.3.mlp")])
         >>> position_heatmap(found[0, 0, 1:].reshape(7, 7), pixels, title="...", measure="effect on the logit")
     """
-    writers, readers = ([str(one) for one in some] for some in (stream.writers, stream.readers))
-    for writer, reader in edges:
-        if (
-            writer not in writers
-            or reader not in readers
-            or not stream.edges[readers.index(reader), writers.index(writer)]
-        ):
-            raise InputError(
-                f"There is no edge from {writer!r} to {reader!r}: edges go from a writer ({writers[0]}, {writers[1]}, "
-                f"...) to a later reader ({readers[0]}, ...)."
-            )
+    places = [stream.edge(writer, reader) for writer, reader in edges]
     found = []
     for clean, other, gradients in _passes(stream, images, metric, as_baseline(baseline), rule, work):
         change = stream.written({site: other[site] - clean[site] for site in stream.sites})
-        parts = [(gradients[readers.index(r)] * change[writers.index(w)]).sum(-1) for w, r in edges]
+        parts = [(gradients[row] * change[column]).sum(-1) for row, column in places]
         found.append(torch.stack(parts, 1).cpu().numpy())
     return np.concatenate(found)
 
@@ -190,14 +180,15 @@ def _passes(
 
 
 def images_at_once(stream: ResidualStream, memory_gib: float) -> int:
-    """Return how many images fit: the gradients of all readers are the largest part."""
+    """Return how many images fit: the gradients of all readers, and a run with gradients."""
     first = stream.sites[0]
     with torch.no_grad():
         blank = torch.zeros(1, 3, *stream.encoder.image_size, dtype=stream.encoder.dtype, device=stream.encoder.device)
         here = stream.encoder(blank, stop=first)
     widest = 4 * max(3 * block.n_heads + 1 for block in stream.blocks)  # copies while a block's norm is passed back
-    per_image = (len(stream.readers) + widest) * here.numel() * here.element_size()
-    return max(1, int(memory_gib * 2**30 // per_image))
+    budget = memory_gib * 2**30
+    run = budget / rows_that_fit(stream.components, memory_gib)
+    return max(1, int(budget // (run + (len(stream.readers) + widest) * here.numel() * here.element_size())))
 
 
 def _reader_gradients(

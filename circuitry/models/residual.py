@@ -58,7 +58,7 @@ class ResidualStream:
         >>> [str(writer) for writer in stream.writers[:3]]
         ['embed', 'blocks.0.attn.0', 'blocks.0.attn.1']
         >>> keep = stream.edges.clone()
-        >>> keep[stream.readers.index(Component("mlp", 3)), stream.writers.index(Component("head", 2, 5))] = False
+        >>> keep[stream.edge("blocks.2.attn.5", "blocks.3.mlp")] = False
         >>> embedding = stream.run(images, keep)      # without one edge
     """
 
@@ -120,6 +120,26 @@ class ResidualStream:
         written = torch.tensor([writer.block + 0.5 * (writer.kind == "mlp") for writer in self.writers])
         read = [len(self.blocks) if r.block < 0 else r.block + 0.5 * (r.kind == "mlp") for r in self.readers]
         return written[None] < torch.tensor(read)[:, None]
+
+    def edge(self, writer: str, reader: str) -> tuple[int, int]:
+        """Return the row and column of an edge in `edges`, by the names of its ends.
+
+        Raises:
+            InputError: for an edge that there is not: a head or layer that is not there, or a reader before the writer.
+
+        Example:
+            >>> keep = stream.edges.clone()
+            >>> keep[stream.edge("blocks.0.attn.3", "blocks.5.mlp")] = False
+        """
+        writers, readers = ([str(one) for one in some] for some in (self.writers, self.readers))
+        if writer in writers and reader in readers:
+            row, column = readers.index(reader), writers.index(writer)
+            if self.edges[row, column]:
+                return row, column
+        raise InputError(
+            f"There is no edge from {writer!r} to {reader!r}: edges go from a writer ({writers[0]}, {writers[1]}, ... "
+            f"{writers[-1]}) to a later reader ({readers[0]}, ... {readers[-1]})."
+        )
 
     def writer_slice(self, block: int) -> slice:
         """Return where the heads and the MLP of a block are among the writers."""
