@@ -201,8 +201,10 @@ def write_report(clip: Clip, tables: dict[str, pd.DataFrame], shown: tuple[str, 
 def agreement(effects: pd.DataFrame, accuracy: pd.DataFrame) -> str:
     """Say how far direct effects rank components as the loss of accuracy does."""
     both = effects.merge(accuracy, on=["block", "component"])
+    if both[ACCURACY].nunique() < 2:
+        return "It is the same without any component."
     rank = stats.spearmanr(both[EFFECT], -both[ACCURACY]).statistic
-    worst = both.loc[both[ACCURACY].idxmin()]
+    worst = both.sort_values(ACCURACY, kind="stable").iloc[0]
     place = int((both[EFFECT] > worst[EFFECT]).sum()) + 1
     return (
         f"Rank correlation of direct effect and loss {rank:+.2f}; accuracy falls most without block {worst['block']} "

@@ -6,6 +6,7 @@ to its mean without loss.
 
 import numpy as np
 import pandas as pd
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -39,7 +40,7 @@ def mean_ablation_accuracy(
         Table: block, component (``none``, a head's number, ``heads``: all of the layer, ``mlp``), accuracy. The first
         row is the whole model's, with block -1.
     """
-    ends = mean_baseline(stream.components, images.split(64)) if baseline is None else baseline
+    ends = mean_baseline(stream.components, torch.split(images, 64)) if baseline is None else baseline
     rows: list[tuple[int, str]] = [(-1, "none")]
     kept: list[dict[str, np.ndarray]] = [{}]
     for i, block in enumerate(stream.blocks):

@@ -182,7 +182,7 @@ def component_heatmap(table: pd.DataFrame, *, title: str, measure: str, middle: 
     if table.empty or {"block", "component", measure} - set(table):
         raise InputError(
             f"A heatmap of components needs rows with block, component and {measure}, but a table of "
-            f"{', '.join(table) or 'no columns'} with {len(table)} rows was given."
+            f"{', '.join(map(str, table)) or 'no columns'} with {len(table)} rows was given."
         )
     names = sorted(set(table["component"]), key=lambda name: (not name.isdigit(), name.zfill(4)))
     cells = table.pivot(index="component", columns="block", values=measure).loc[names]

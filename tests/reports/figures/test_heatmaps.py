@@ -58,7 +58,7 @@ def test_component_heatmap_has_a_row_for_each_head_and_a_column_for_each_layer()
     np.testing.assert_array_equal(cells.z, [[0.5, 0.3], [-0.2, np.nan], [0.1, np.nan], [1.0, np.nan]])
     assert (cells.zmin, cells.zmax) == (-1, 1)
     around = component_heatmap(table, title="Heads", measure="effect", middle=0.5).data[0]
-    assert (around.zmin, around.zmax) == (-0.2, 1.2)
+    assert (around.zmin, around.zmax) == pytest.approx((-0.2, 1.2))
     for wrong in (table[:0], table.drop(columns="effect")):
         with pytest.raises(InputError, match="A heatmap of components needs rows with block, component and effect"):
             component_heatmap(wrong, title="Heads", measure="effect")
