@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from torch import Tensor
+from torch import Tensor, nn
 
 from circuitry.circuits.quadrature import left_rule, midpoint_rule
 from circuitry.circuits.residual_edges import edges_by_position, score_edges
@@ -135,3 +135,26 @@ def test_bad_input_is_told() -> None:
         score_edges(stream, images[:0], metric)
     with pytest.raises(InputError, match="Scores of edges are NaN or infinite"):
         score_edges(stream, images, lambda e: (e[:, 0] - e[:, 0]).sqrt())
+
+
+def test_in_a_linear_network_scores_are_exact_cuts() -> None:
+    """Without norms, with uniform patterns and no nonlinearity, an edge's effect is its derivative."""
+    tower: Any = make_tower("timm-vit").double()
+    for block in tower.trunk.blocks:
+        block.norm1, block.norm2, block.mlp.act = nn.Identity(), nn.Identity(), nn.Identity()
+        block.attn.qkv.weight[:32] = 0
+        block.attn.qkv.bias[:32] = 0
+    tower.trunk.norm = nn.Identity()
+    stream = ResidualStream.of(Encoder.from_tower(tower))
+    torch.manual_seed(1)
+    images = torch.randn(2, 3, *stream.encoder.image_size, dtype=torch.float64)
+    other = images.flip(0) + 1
+    found = score_edges(stream, images, lambda e: e[:, 0] - 2 * e[:, 1], baseline=other)
+    with torch.no_grad():
+        for row, column in stream.edges.nonzero().tolist():
+            keep = stream.edges.clone()
+            keep[row, column] = False
+            moved = stream.run(images, keep, other) - stream.encoder(images)
+            exact = float((moved[:, 0] - 2 * moved[:, 1]).mean())
+            assert found.scores[row, column] == pytest.approx(exact, rel=1e-7, abs=1e-11)
+    assert np.nanmax(np.abs(found.scores)) > 1e-3

@@ -1,12 +1,15 @@
 """Heads and neurons as units: equal to the tower, and to hooks on its own modules."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
+import open_clip
 import pytest
 import torch
 from open_clip.transformer import CustomResidualAttentionBlock
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from circuitry.circuits.attribution import attribute
@@ -17,8 +20,9 @@ from circuitry.interventions.patching import patch_effects
 from circuitry.models.baselines import Baseline, mean_baseline
 from circuitry.models.components import POINTS, in_components
 from circuitry.models.encoder import Encoder
+from circuitry.models.residual import ResidualStream
 from circuitry.runs.errors import InputError
-from tests.support.towers import VIT, _clip_tower, make_tower, randomise
+from tests.support.towers import VIT, _clip_tower, _timm_tower, make_tower, randomise
 
 VITS = ("vit", "vit-average-pooling", "vit-attentional-pooling", "timm-vit")
 CUSTOM: dict[str, dict[str, object]] = {
@@ -214,3 +218,37 @@ def test_towers_without_known_blocks_are_refused() -> None:
     tower.trunk.blocks[0] = nn.Identity()
     with pytest.raises(InputError, match="Heads and neurons are known of open_clip's ResidualAttentionBlock"):
         in_components(Encoder.from_tower(tower))
+
+
+def _timm(**options: Any) -> nn.Module:
+    torch.manual_seed(0)
+    sizes = {"img_size": 16, "patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2, "num_classes": 0}
+    tower = _timm_tower(VisionTransformer(**sizes, **options), 16, 16).eval().requires_grad_(False)
+    randomise(tower)
+    return tower
+
+
+def _quick_gelu() -> nn.Module:
+    made: Any = open_clip.model.CLIP(**(VIT | {"quick_gelu": True}))
+    tower: nn.Module = made.visual.eval().requires_grad_(False)
+    randomise(tower)
+    return tower
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        _quick_gelu,
+        partial(_timm, reg_tokens=2, init_values=0.1),
+        partial(_timm, class_token=False, global_pool="map"),
+        partial(_timm, class_token=False, global_pool="avg", qk_norm=True),
+    ],
+    ids=["quick-gelu", "registers-and-layer-scale", "siglip", "average-and-query-key-norm"],
+)
+def test_further_kinds_of_blocks_and_pooling_give_the_towers_outputs(make: Callable[[], nn.Module]) -> None:
+    encoder, heads, images = wrapped(make())
+    stream = ResidualStream.of(encoder)
+    with torch.no_grad():
+        expected = encoder.tower(images)
+        torch.testing.assert_close(heads(images), expected, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(stream.run(images, stream.edges), expected, rtol=1e-4, atol=1e-5)
