@@ -31,7 +31,7 @@ from circuitry.reports.sections.compared import (
     add_tests,
     measure_name,
 )
-from circuitry.reports.sections.findings import class_or_domain, how_much_shared, order_holds, which_differs
+from circuitry.reports.sections.findings import class_or_domain, how_much_shared, which_differs
 
 SHEET_ROWS = 20
 """Most classes on the contact sheet."""
@@ -126,13 +126,13 @@ def add_circuit_pair(
 
 
 def circuit_findings(comparisons: Mapping[str, Comparison], orders: pd.DataFrame | None = None) -> list[Finding]:
-    """Answer whether domains share their circuits: how much, which least, and whether the class or the domain counts.
+    """Answer whether domains share their circuits: how much, whether the class or the domain counts, and which least.
 
-    ``orders`` is the table of `order_stability`; where there is one, how far the order holds takes the third place.
+    ``orders`` is the table of `order_stability`.
     """
     overlap = comparisons["node_overlap"]
-    third = class_or_domain(overlap) if orders is None else order_holds(orders)
-    return [how_much_shared(overlap), which_differs(overlap, orders), *([] if third is None else [third])]
+    found = [how_much_shared(overlap), class_or_domain(overlap), which_differs(overlap, orders)]
+    return [one for one in found if one is not None]
 
 
 def add_reading_guide(report: Report, settings: Mapping[str, Any]) -> None:

@@ -38,29 +38,22 @@ def how_much_shared(comparison: Comparison) -> Finding:
         )
     ratios, tests = comparison.ratios().dropna(subset="value"), comparison.ceiling_tests()
     ranked = ratios.sort_values("value", kind="stable")
-    least, most = (
-        f"{row.domain_a} and {row.domain_b} {said}"
-        for row, said in zip(
-            ranked.iloc[[0, -1]].itertuples(), with_intervals(ranked.iloc[[0, -1]], ".2f"), strict=True
-        )
-    )
-    below = int((tests["p_holm"] < LEVEL).sum())
-    impossible = int((tests["note"] != "").sum())
-    certainty = (
-        f"95 % intervals over classes and images: {least}; {most}. {below} of {len(tests)} pairs lie below their "
-        f"ceiling with a {HOLM}, about {THIS_MODEL}"
-    )
-    certainty += f"; {impossible} cannot be significant with as few classes." if impossible else "."
+    said = with_intervals(ranked, ".2f")
+    least, most = (f"{ranked['domain_a'].iloc[i]} and {ranked['domain_b'].iloc[i]} {said.iloc[i]}" for i in (0, -1))
+    mean, (low, high) = comparison.mean_ratio()
+    (whole,) = with_intervals(pd.DataFrame({"value": [mean], "low": [low], "high": [high]}), ".2f")
+    under, below = int((ranked["high"] < 1).sum()), int((tests["p_holm"] < LEVEL).sum())
     start = (
-        "Whether two domains share less than two samples of one domain cannot be told: they share"
-        if below == 0
-        else "Two domains share"
+        "Two domains share"
+        if high < 1
+        else "Whether two domains share less than two samples of one domain cannot be told: they share"
     )
-    end = "" if below == 0 else ", with 1 for two samples of one domain"
+    impossible = "; with as few classes none could" if (tests["note"] != "").all() else ""
     return Finding(
-        f"{start} {ratios['value'].mean():.2f} of what could be shared ({name}, ratio to the ceiling, mean over "
-        f"{len(ratios)} pairs, {ranked['value'].iloc[0]:.2f} to {ranked['value'].iloc[-1]:.2f}){end}.",
-        certainty,
+        f"{start} {whole} of what two samples of one domain share ({name}, ratio to the ceiling, mean over "
+        f"{len(ratios)} pairs of domains).",
+        f"95 % intervals over classes and images. {least} to {most}; {under} of {len(ratios)} intervals lie below 1, "
+        f"{below} pairs lie below their ceiling with a {HOLM}, about {THIS_MODEL}{impossible}.",
         f"Ratios near 1 with other images or classes. {ANOTHER_MODEL}.",
     )
 
@@ -98,37 +91,19 @@ def which_differs(comparison: Comparison, orders: pd.DataFrame | None = None, gr
     return Finding(claim, certainty, f"{_order_words(orders, first, alike)}{ANOTHER_MODEL}.")
 
 
-def order_holds(orders: pd.DataFrame) -> Finding | None:
-    """Say how far the order of the domains holds under other settings; None without another setting."""
-    others = orders[orders["varied"] != DEFAULT].dropna(subset="rho")
-    if others.empty:
-        return None
-    by_rho = others.sort_values("rho", kind="stable")
-    worst, best = by_rho.iloc[0], by_rho.iloc[-1]
-    least = str(orders["least"].iloc[0])
-    same = int((others["least"] == least).sum())
-    holds = "does not hang" if worst["rho"] > 0.8 else "hangs"
-    return Finding(
-        f"The order of the domains {holds} on how circuits are found and cut: its rank correlation with the default is "
-        f"{worst['rho']:+.2f} ({_setting(worst)}) to {best['rho']:+.2f} ({_setting(best)}).",
-        f"{len(others)} other settings, over {orders['n_domains'].iloc[0]} domains; {least} is last in {same} of them. "
-        f"The structure of pairs holds better or worse: {others['rho_pairs'].min():+.2f} to "
-        f"{others['rho_pairs'].max():+.2f} over pairs of domains.",
-        "Settings that were not tried. With few domains a rank correlation moves in large steps, and none of these "
-        "has an interval.",
-    )
-
-
 def _order_words(orders: pd.DataFrame | None, first: str, alike: bool) -> str:
-    """Say under which settings another domain comes last."""
-    if orders is None or len(orders) < 2:
+    """Say how far the order holds under other settings, and under which of them another domain comes last."""
+    if orders is None or (others := orders[orders["varied"] != DEFAULT].dropna(subset="rho")).empty:
         return ""
-    others, end = orders.iloc[1:], "least" if alike else "most"
-    elsewhere = others[others[end] != first]
-    if elsewhere.empty:
-        return f"None of {len(others)} other settings puts another domain in its place. "
+    by_rho, end = others.sort_values("rho", kind="stable"), "least" if alike else "most"
+    worst, best = by_rho.iloc[0], by_rho.iloc[-1]
+    elsewhere = by_rho[by_rho[end] != first]
     told = ", ".join(f"{_setting(row)}: {row[end]}" for _, row in elsewhere.head(4).iterrows())
-    return f"Another domain takes its place under {len(elsewhere)} of {len(others)} other settings ({told}). "
+    return (
+        f"Other settings: under {len(others)} of them the order of the domains has a rank correlation of "
+        f"{worst['rho']:+.2f} ({_setting(worst)}) to {best['rho']:+.2f} ({_setting(best)}) with this one, and another "
+        f"domain takes this one's place under {len(elsewhere)}{f' ({told})' if told else ''}. "
+    )
 
 
 def _setting(row: "pd.Series[str]") -> str:
