@@ -119,8 +119,8 @@ def order_stability(
         classes = set(next(iter(found.values())).values["class"])
         few = replace(default, values=default.values[default.values["class"].isin(classes)], groups={})
         subset = domain_order_stability(default.matrix(), {("classes", f"{len(classes)} of them"): few.matrix()})
-        others = domain_order_stability(few.matrix(), {varied: one.matrix() for varied, one in found.items()})
-        tables += [table.iloc[1:].assign(n_classes=len(classes)) for table in (subset, others)]
+        anew = domain_order_stability(few.matrix(), {varied: one.matrix() for varied, one in found.items()})
+        tables += [table.iloc[1:].assign(n_classes=len(classes)) for table in (subset, anew)]
     return OrderStability(pd.concat(tables, ignore_index=True), few, found)
 
 

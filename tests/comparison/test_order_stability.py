@@ -21,8 +21,13 @@ DEFAULT = matrix(0.2, 0.3, 0.7, 0.1, 0.3, 0.5)
 def test_the_default_agrees_with_itself() -> None:
     (row,) = domain_order_stability(DEFAULT, {}).to_dict("records")
     assert row == {
-        **{"varied": "default", "setting": "", "rho": 1.0, "rho_pairs": 1.0},
-        **{"least": "quickdraw", "most": "sketch", "n_domains": 4},
+        "varied": "default",
+        "setting": "",
+        "rho": 1.0,
+        "rho_pairs": 1.0,
+        "least": "quickdraw",
+        "most": "sketch",
+        "n_domains": 4,
     }
 
 

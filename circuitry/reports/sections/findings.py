@@ -3,7 +3,8 @@
 Every number comes from a table. Where intervals or tests do not separate, the sentence says that it cannot be told.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -112,25 +113,24 @@ def _setting(row: "pd.Series[str]") -> str:
 
 def class_or_domain(comparison: Comparison) -> Finding | None:
     """Say whether circuits are of the class or of the domain: from `Comparison.class_by_domain`; None without parts."""
-    table = comparison.class_by_domain().set_index("what")
-    needed = ("class effect", "domain effect")
-    if not set(needed) <= set(table.index) or table.loc[list(needed), "p"].isna().any():
+    table = comparison.class_by_domain()
+    rows = {row["what"]: row for row in table.assign(said=with_intervals(table)).to_dict("records")}
+    if not {"class effect", "domain effect"} <= rows.keys():
         return None
-    (by_class, by_domain), said = (table.loc[what] for what in needed), with_intervals(table)
-    n = int(table["n_classes"].max())
+    by_class, by_domain = rows["class effect"], rows["domain effect"]
     return Finding(
-        f"{_effect('Being of one class', by_class, said['class effect'])}, "
-        f"{_effect('being of one domain', by_domain, said['domain effect'])} ({measure_name(comparison.measure)}).",
-        f"95 % intervals over {n} classes and the parts of their images; p {by_class['p']:.2g} and "
+        f"{_effect('Being of one class', by_class)}, {_effect('being of one domain', by_domain)} "
+        f"({measure_name(comparison.measure)}).",
+        f"95 % intervals over {by_class['n_classes']} classes and the parts of their images; p {by_class['p']:.2g} and "
         f"{by_domain['p']:.2g} from exchanging what is the same and what is other, class by class, about {THIS_MODEL}.",
         f"More classes, or classes that are less alike. {ANOTHER_MODEL}.",
     )
 
 
-def _effect(what: str, row: "pd.Series[float]", said: str) -> str:
+def _effect(what: str, row: Mapping[Hashable, Any]) -> str:
     if pd.isna(row["low"]) or row["low"] <= 0 <= row["high"]:
-        return f"whether {what[0].lower()}{what[1:]} makes alike cannot be told ({said})"
-    return f"{what} makes {'alike' if row['value'] > 0 else 'unlike'} by {said}"
+        return f"whether {what[0].lower()}{what[1:]} makes alike cannot be told ({row['said']})"
+    return f"{what} makes {'alike' if row['value'] > 0 else 'unlike'} by {row['said']}"
 
 
 def kept_beats_random(curves: pd.DataFrame, measure: str, size: float, where: str = "at all sites") -> Finding | None:
@@ -219,10 +219,10 @@ def what_is_read_off(sites: pd.DataFrame) -> Finding:
 def what_changes(change: pd.DataFrame, first: str, last: str, domain: str, measures: Sequence[str]) -> Finding:
     """Say what changes for a domain from one kind of model to another: from `differences`."""
     rows = change[change["domain"] == domain].set_index("measure").reindex(list(measures)).dropna(subset="difference")
-    said = with_intervals(rows, "+.2f", "difference")
-    clear = rows["low"].gt(0) | rows["high"].lt(0)
+    clear = (rows["low"] > 0) | (rows["high"] < 0)
     told = ", ".join(
-        f"{name} {value}" + ("" if clear[name] else " (which way cannot be told)") for name, value in said.items()
+        f"{name} {value}{'' if sure else ' (which way cannot be told)'}"
+        for name, value, sure in zip(rows.index, with_intervals(rows, "+.2f", "difference"), clear, strict=True)
     )
     return Finding(
         f"From {first} to {last}, {domain} changes by: {told or 'nothing that is known'}.",

@@ -39,8 +39,7 @@ def separation_findings(
     found = [which_differs(distances[first][0])]
     if first == last:
         return found
-    summary = distances[first][0].summary()
-    domain = test_domain or str(summary.loc[summary["value"].idxmax(), "domain"])
+    domain = test_domain or str(distances[first][0].summary().set_index("domain")["value"].idxmax())
     change = differences(measures, first, last)
     named = ("standardised distance", *(name for name in PANELS if name.startswith("accuracy")))
     return [*found, which_differs(distances[last][0]), what_changes(change, first, last, domain, named)]
