@@ -37,7 +37,7 @@ from circuitry.interventions.transfer_tables import transfer_matrix
 from circuitry.reports.figures.style import domain_marks
 from circuitry.reports.listings import listings_of
 from circuitry.reports.page import Report, write_results
-from circuitry.reports.sections.over_models import add_relations, relation_findings
+from circuitry.reports.sections.over_models import LABEL_FREE, SHARED, add_relations, relation_findings
 from circuitry.representations import (
     RepresentationSettings,
     compare_features,
@@ -62,16 +62,6 @@ from circuitry.training.study_run import StudyRun, find_runs
 FORMAT = "circuitry shared circuitry 1"
 ACCURACIES = ("held_out", "alone", "own_style", "centred", "harmonic_mean")
 """Kinds of accuracy in the test domain; see `told_apart`."""
-SHARED = {
-    "overlap": "node overlap",
-    "ratio": "node overlap, ratio to the ceiling",
-    "transfer": "faithfulness of other domains' circuits",
-    "cka": "CKA at the last site",
-    "features": "shared features",
-}
-"""What the test domain shares with the others."""
-LABEL_FREE = {"shift": "circuit shift score", "depth_bias": "depth bias above the other domains'"}
-"""What needs no accuracy."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +155,7 @@ def accuracies(config: Config, run: StudyRun, tests: EvaluationSet, domains: Seq
 
 
 def shared_by(config: Config, run: StudyRun, out: Path, work: Work) -> pd.DataFrame:
-    """Return what each domain shares with the others in one model: test_domain, and the keys of both dictionaries."""
+    """Return what each domain shares in one model: test_domain, and columns of `SHARED` and `LABEL_FREE`."""
     clip = load_clip(run.model, checkpoints(run.folder)[-1][1], device=work.rank.device(config.device))
     images = config.images(config.split)
     held_out = run.held_out if config.group == "held-out" else ()

@@ -375,6 +375,41 @@ def test_runs_are_evaluated_and_drawn(quickstart: Path, tmp_path: Path, monkeypa
         module.main(module.Config(**own))
 
 
+@needs_browser
+def test_what_domains_share_is_related_to_accuracy_over_models(quickstart: Path, tmp_path: Path) -> None:
+    module = script("shared_circuitry")
+    for setting, seed in (("cg-high", 0), ("cg-high", 1), ("natural-only", 0)):
+        run = tmp_path / "runs" / f"{setting}-{seed}"
+        run.mkdir(parents=True)
+        (run / "checkpoints").symlink_to(quickstart / "run" / "clip" / "checkpoints")
+        test_domain = None if setting == "natural-only" else "quickdraw"
+        StudyRun(run, "rn-tiny", setting, test_domain, ("key", "car"), seed).write()
+    config = module.Config(
+        runs=tmp_path / "runs",
+        data=quickstart / "run" / "toy",
+        n_images=2,
+        n_tested=1,
+        sae_steps=5,
+        out=tmp_path / "out",
+        results=tmp_path / "results",
+    )
+    module.main(config)
+    points = pd.read_csv(tmp_path / "results" / "points.csv")
+    assert points["test_domain"].tolist() == ["quickdraw"] * 3
+    shared = points[["overlap", "shift", "depth_bias", "cka", "features"]]
+    assert shared.notna().all(axis=None)
+    assert (shared.nunique() == 1).all()  # one model under three names
+    relations = pd.read_csv(tmp_path / "results" / "relations.csv")
+    assert relations["rho"].isna().all()
+    assert set(relations["note"]) == {"cannot be significant with 3 models"}
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "3 models are few" in page
+    assert "cannot be told" in page
+    assert_drawn(tmp_path / "out" / "report.html", figures=page.count('class="plotly-graph-div"'))
+    with pytest.raises(InputError, match="None of the runs was trained for a test domain"):
+        module.main(replace(config, runs=tmp_path / "runs" / "natural-only-0", out=tmp_path / "none"))
+
+
 def test_the_toy_is_trained_by_several_processes_once(monkeypatch: pytest.MonkeyPatch) -> None:
     module = script("generalization")
     asked: list[tuple[object, ...]] = []

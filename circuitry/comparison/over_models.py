@@ -91,7 +91,8 @@ def _relate(
         of = kept[stratum].astype(str).to_numpy()
         without.append(correlation(*(centred_ranks(kept[n].to_numpy(dtype=float), of) for n in (what, other))))
     each = np.array(without)
-    low, high = jackknife_interval(rho, each) if len(models) > FEWEST else (nothing, nothing)
+    varies = len(models) > FEWEST and np.ptp(each) > ROUNDING  # ties may leave it where it is, which is no certainty
+    low, high = jackknife_interval(rho, each) if varies else (nothing, nothing)
     orders = _orders(strata, draws, seed)
     partial = partial_p = nothing
     if given is not None:
@@ -100,7 +101,7 @@ def _relate(
         partial, partial_p = correlation(rest_x, rest_y), permutation_p(rest_x, rest_y, orders)
     known = each[~np.isnan(each)]
     least, most = (float(known.min()), float(known.max())) if len(known) else (nothing, nothing)
-    ends = max(low, -1.0), min(high, 1.0)
+    ends = float(np.maximum(low, -1.0)), float(np.minimum(high, 1.0))
     p = permutation_p(x, y, orders)
     return (rho, *ends, least, most, p, partial, partial_p, len(models), min(1.0, 2 / _number(strata)))
 

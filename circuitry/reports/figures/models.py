@@ -12,6 +12,8 @@ from circuitry.training.generalization import setting_family
 
 COLUMNS = 3
 """Panels in a row."""
+ENOUGH = 10
+"""Models below which figure and report say that there are few, whatever p is."""
 
 
 def relation_panels(
@@ -54,7 +56,8 @@ def relation_panels(
     for domain in dict.fromkeys(points["test_domain"]):
         style.add_key(figure, domain, mode="markers", marker={"color": looks[domain].colour, "size": 9})
     n = points["run"].nunique()
-    style.lay_out(figure, title=title, subtitle=f"{n} models; colour: test domain, symbol: setting", legend=True)
+    few = "" if n >= ENOUGH else ", too few to say anything"
+    style.lay_out(figure, title=title, subtitle=f"{n} models{few}; colour: test domain, symbol: setting", legend=True)
     figure.update_yaxes(tickformat=".0%", rangemode="tozero")
     figure.update_yaxes(title_text=f"accuracy, {called}", col=1)
     return figure

@@ -5,13 +5,21 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from circuitry.comparison.significance import LEVEL
-from circuitry.reports.figures.models import relation_panels
+from circuitry.reports.figures.models import ENOUGH, relation_panels
 from circuitry.reports.figures.style import Mark
 from circuitry.reports.page import Finding, Report
 from circuitry.reports.sections.compared import with_intervals
 
-ENOUGH = 10
-"""Models below which the report says that there are few, whatever p is."""
+SHARED = {
+    "overlap": "node overlap",
+    "ratio": "node overlap, ratio to the ceiling",
+    "transfer": "faithfulness of other domains' circuits",
+    "cka": "CKA at the last site",
+    "features": "shared features",
+}
+"""What a test domain shares with the others, by column, and what it is called."""
+LABEL_FREE = {"shift": "circuit shift score", "depth_bias": "depth bias above the other domains'"}
+"""What needs no accuracy."""
 
 
 def relation_findings(
@@ -41,7 +49,7 @@ def relation_findings(
             continue
         said = rows.assign(said=with_intervals(rows, "+.2f", "rho")).to_dict("records")
         best = max(said, key=lambda row: abs(row["rho"]))
-        told = best["p_holm"] < LEVEL and not (best["low"] <= 0 <= best["high"])
+        told = best["p_holm"] < LEVEL and (best["low"] > 0 or best["high"] < 0)
         start = f"{names[best['what']]} goes with {accuracy.replace('_', ' ')} accuracy" if told else (
             f"Whether {listed} goes with {accuracy.replace('_', ' ')} accuracy cannot be told"
         )  # fmt: skip
