@@ -3,8 +3,8 @@
 From a folder of runs (models trained on mixtures, each with a run.json, as of experiments/generalization.py): for each
 model and its test domain, the accuracy on classes that were held out of that domain, told apart as in the study of
 generalization; and what the test domain shares with the others: circuits (node overlap, its ratio to the ceiling),
-transfer of circuits, CKA of class means at the last site, features of a sparse autoencoder. Two numbers need no
-accuracy and no labels of the test domain but the names of its folders: the circuit shift score (Spearman of edge
+transfer of circuits, CKA of class means at the last site, features of a sparse autoencoder. Two numbers are of the
+circuits alone and known before any accuracy is measured: the circuit shift score (Spearman of edge
 scores) and depth bias (arXiv 2604.08192).
 
 The study's main claim, that models generalize where domains share circuitry, predicts a positive correlation over

@@ -50,7 +50,7 @@ def relation_panels(
             marker = {"color": looks[domain].colour, "symbol": shapes[setting_family(setting)], "size": 9}
             hover = f"<b>%{{customdata[0]}}</b>, {domain}<br>{drawn[column]} %{{x:.3f}}<br>{called} %{{y:.1%}}"
             style.add_points(figure, rows, column, accuracy, ["run"], hover, marker=marker, **place)
-        figure.update_xaxes(title_text=drawn[column], nticks=5, **place)
+        figure.update_xaxes(nticks=5, **place)
     for setting, symbol in shapes.items():
         style.add_key(figure, setting, mode="markers", marker={"symbol": symbol, "color": style.GREY, "size": 9})
     for domain in dict.fromkeys(points["test_domain"]):
