@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from circuitry.comparison.over_models import FEWEST
 from circuitry.comparison.significance import LEVEL
 from circuitry.reports.figures.models import ENOUGH, relation_panels
 from circuitry.reports.figures.style import Mark
@@ -39,10 +40,11 @@ def relation_findings(
         listed = " or ".join(names[column] for column in group)
         if rows.empty:
             n = int(relations["n_models"].max()) if len(relations) else 0
+            why = "one of the two does not vary over them" if n >= FEWEST else f"it takes at least {FEWEST}"
             found.append(
                 Finding(
-                    f"Whether {listed} goes with accuracy cannot be told: there are {n} models with both numbers.",
-                    "No correlation over fewer than three models.",
+                    f"Whether {listed} goes with {accuracy.replace('_', ' ')} accuracy cannot be told.",
+                    f"There is no correlation over the {n} models with both numbers: {why}.",
                     "More models: other settings, test domains, seeds.",
                 )
             )
@@ -117,7 +119,7 @@ def add_relations(
 def _in_words(relations: pd.DataFrame, names: Mapping[str, str]) -> str:
     known = relations.dropna(subset="rho")
     if known.empty:
-        return "No correlation over fewer than three models."
+        return f"There is no correlation: over fewer than {FEWEST} models, or where a number does not vary over them."
     said = ", ".join(f"{names[what]} {rho:+.2f}" for what, rho in zip(known["what"], known["rho"], strict=True))
     low = int((known["p_holm"] < LEVEL).sum())
     return f"Rank correlations: {said}. {low} of {len(known)} have a corrected p below {LEVEL}."
