@@ -26,6 +26,7 @@ import pandas as pd
 
 from circuitry import DomainFolder, load_clip
 from circuitry.comparison.comparison import Comparison
+from circuitry.comparison.parts import PARTS
 from circuitry.data.mixtures.class_table import STUDY_HELD_OUT, class_key
 from circuitry.data.mixtures.selection import Setting
 from circuitry.data.names import chosen_names
@@ -252,7 +253,7 @@ def write(config: Config, compared: ComparedModels, found: dict[tuple[str, int],
 
 def over_seeds(distances: list[Comparison]) -> Comparison:
     """Average the distances of several seeds, class by class."""
-    keys = {"values": ["class", "domain_a", "domain_b", "site"], "ceilings": ["class", "domain", "site"]}
+    keys = {"values": ["class", "domain_a", "domain_b", "site"], "parts": list(PARTS[:-1])}
     tables = {name: pd.concat([getattr(one, name) for one in distances]) for name in keys}
     means = {
         name: table.groupby(keys[name], dropna=False, sort=False)["value"].mean().reset_index()

@@ -113,7 +113,12 @@ def test_the_quickstart_leaves_graphs_tables_and_a_report(quickstart: Path) -> N
     page = (run / "report.html").read_text(encoding="utf-8")
     assert "key were left out of its quickdraw images" in page
     committed = {path.name for path in (quickstart / "results").iterdir()}
-    assert {"accuracy.csv", "edge_jaccard_summary.csv", "provenance.json"} <= committed
+    tables = {"accuracy.csv", "edge_jaccard_summary.csv", "edge_jaccard_class_by_domain.csv", "order_stability.csv"}
+    assert tables | {"provenance.json", "classes.txt", "images.txt"} <= committed
+    assert "In short" in page
+    assert page.index("How to read this") < page.index("Which domains share their circuits?")
+    orders = pd.read_csv(run / "tables" / "order_stability.csv")
+    assert {"baseline", "class texts", "metric", "rule"} <= set(orders["varied"])
 
 
 def test_the_quickstart_trains_without_the_held_out_combination(quickstart: Path) -> None:
@@ -569,7 +574,7 @@ def test_representations_are_compared_and_drawn(quickstart: Path) -> None:
     assert_drawn(out / "report.html", figures=6)
     committed = {path.name for path in (out / "results").iterdir()}
     names = ("cka", "cka_over_depth", "cka_apart", "cka_ceilings", "probes", "probes_left_out")
-    assert committed == {*(f"{name}.csv" for name in names), "provenance.json"}
+    assert committed == {*(f"{name}.csv" for name in names), "provenance.json", "classes.txt", "images.txt"}
     for name in ("cka_over_depth", "probes_over_depth"):
         figure = runpy.run_path(str(FIGURES / f"{name}.py"))["figure"](out / "results")
         assert len(figure.data) > 0

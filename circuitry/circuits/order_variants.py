@@ -69,9 +69,11 @@ def extract_variants(
     """
     if n_classes < 1:
         return {}
-    classes = sorted({name for name, _ in extraction.selection}, key=lambda name: drawn_by_name(extraction.seed, name))
+    there = [name for (name, _), records in extraction.selection.items() if records]
+    several = {name for name in there if there.count(name) > 1}
+    classes = sorted(several, key=lambda name: drawn_by_name(extraction.seed, name))
     graphs = GraphFolder(extraction.out)
-    if not graphs:
+    if not graphs or not classes:
         return {}
     kept = next(iter(graphs.values())).kept_units  # as many units in every graph, whichever are there by now
     sites = tuple(site for site in kept if site != INPUT and len(kept[site]) >= FEWEST) or extraction.settings.sites
@@ -118,7 +120,8 @@ def order_stability(
     if found:
         classes = set(next(iter(found.values())).values["class"])
         few = replace(default, values=default.values[default.values["class"].isin(classes)], groups={})
-        subset = domain_order_stability(default.matrix(), {("classes", f"{len(classes)} of them"): few.matrix()})
+        fewer: dict[Varied, pd.DataFrame] = {("classes", f"{len(classes)} of them"): few.matrix()}
+        subset = domain_order_stability(default.matrix(), fewer if few.domains == default.domains else {})
         anew = domain_order_stability(few.matrix(), {varied: one.matrix() for varied, one in found.items()})
         tables += [table.iloc[1:].assign(n_classes=len(classes)) for table in (subset, anew)]
     return OrderStability(pd.concat(tables, ignore_index=True), few, found)

@@ -55,8 +55,16 @@ def test_a_variant_has_the_scores_of_an_extraction_with_that_setting(extraction:
         ("rule", "left-10"),
     }
     (name,) = {name for name, _ in variants["metric", "margin"]}
-    asked = {"settings": SETTINGS, "metric": "margin", "n_parts": 2, "work": QUIET}
-    plain = extract(extraction.clip, extraction.images, tmp_path / "margin", classes=[name], **asked)
+    plain = extract(
+        extraction.clip,
+        extraction.images,
+        tmp_path / "margin",
+        classes=[name],
+        settings=SETTINGS,
+        metric="margin",
+        n_parts=2,
+        work=QUIET,
+    )
     for key, graph in variants["metric", "margin"].items():
         cut = with_fraction(graph, SETTINGS.node_fraction)
         for site in graph.node_scores:

@@ -47,7 +47,8 @@ def relation_panels(
     called = accuracy.replace("_", " ")
     for column, place in zip(drawn, places, strict=True):
         for (domain, setting), rows in points.groupby(["test_domain", "setting"], sort=False):
-            marker = {"color": looks[domain].colour, "symbol": shapes[setting_family(setting)], "size": 9}
+            symbol = shapes[setting_family(str(setting))]
+            marker = {"color": looks[str(domain)].colour, "symbol": symbol, "size": 9}
             hover = f"<b>%{{customdata[0]}}</b>, {domain}<br>{drawn[column]} %{{x:.3f}}<br>{called} %{{y:.1%}}"
             style.add_points(figure, rows, column, accuracy, ["run"], hover, marker=marker, **place)
         figure.update_xaxes(nticks=5, **place)

@@ -2,7 +2,7 @@
 
 The committed tables are a miniature of six models, two epochs each: too few, and too short, to say anything.
 
-python figures/shared_circuitry.py
+python figures/sharing_against_accuracy.py
 """
 
 from pathlib import Path
