@@ -26,7 +26,8 @@ from circuitry import Clip, DomainFolder, GraphFolder, load_clip
 from circuitry.circuits.across_domains import COMPARED, compare_domains
 from circuitry.circuits.extraction import Extraction
 from circuitry.circuits.order_variants import CLASSES as VARIED_CLASSES
-from circuitry.circuits.order_variants import OrderStability, extract_variants, order_stability
+from circuitry.circuits.order_variants import extract_variants, order_stability
+from circuitry.comparison.order_stability import OrderStability
 from circuitry.data.mixtures.files import read_captions, write_mixture
 from circuitry.data.mixtures.selection import MixtureSettings, admitted
 from circuitry.data.toy.write import CLASSES, DrawingSettings, write_toy

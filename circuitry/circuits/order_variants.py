@@ -10,7 +10,6 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import NamedTuple
 
 import pandas as pd
 
@@ -24,7 +23,7 @@ from circuitry.circuits.quadrature import left_rule, midpoint_rule, parse_rule
 from circuitry.circuits.settings import STUDY_RULE
 from circuitry.circuits.site_marks import FEWEST
 from circuitry.comparison.comparison import Comparison
-from circuitry.comparison.order_stability import Varied, domain_order_stability
+from circuitry.comparison.order_stability import OrderStability, Varied, domain_order_stability
 from circuitry.data.names import drawn_by_name
 from circuitry.models.sites import INPUT
 from circuitry.runs.workers import Work
@@ -38,17 +37,6 @@ CLASSES = 4
 FEWEST_PARTS = 2
 ONE_UNIT = 1e-9
 """Share of units that keeps one of them."""
-
-
-class OrderStability(NamedTuple):
-    """How far the order of the domains holds, and the comparisons of the extractions with other settings."""
-
-    table: pd.DataFrame
-    """Of `domain_order_stability`, with n_classes."""
-    default: Comparison
-    """Node overlap by the default settings, of the classes of ``extracted``."""
-    extracted: dict[Varied, Comparison]
-    """Node overlap by other settings."""
 
 
 def extract_variants(

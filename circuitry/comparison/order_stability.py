@@ -5,11 +5,13 @@ setting is set against the default's, over the domains, and over the pairs of do
 """
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
+from circuitry.comparison.comparison import Comparison
 from circuitry.runs.errors import InputError
 
 ORDERS = ("varied", "setting", "rho", "rho_pairs", "least", "most", "n_domains")
@@ -19,6 +21,17 @@ DEFAULT = "default"
 
 Varied = tuple[str, str]
 """What is varied, and to which setting: ("baseline", "mean-position")."""
+
+
+class OrderStability(NamedTuple):
+    """How far the order of the domains holds, and the comparisons of circuits that were found with other settings."""
+
+    table: pd.DataFrame
+    """Of `domain_order_stability`, with n_classes."""
+    default: Comparison
+    """By the default settings, of the classes of ``extracted``."""
+    extracted: dict[Varied, Comparison]
+    """By other settings."""
 
 
 def domain_order_stability(default: pd.DataFrame, variants: Mapping[Varied, pd.DataFrame]) -> pd.DataFrame:

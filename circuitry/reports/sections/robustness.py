@@ -2,9 +2,8 @@
 
 import pandas as pd
 
-from circuitry.circuits.order_variants import OrderStability
 from circuitry.comparison.comparison import Comparison
-from circuitry.comparison.order_stability import Varied
+from circuitry.comparison.order_stability import OrderStability, Varied
 from circuitry.reports.page import Report
 from circuitry.reports.sections.compared import with_intervals
 
