@@ -28,6 +28,7 @@ from circuitry.circuits.class_pass import ReadingSettings
 from circuitry.circuits.consensus import circuit_stability
 from circuitry.circuits.domain_apart import apart_over_depth, means_without
 from circuitry.circuits.extraction import Extraction
+from circuitry.circuits.order_variants import CLASSES, extract_variants, order_stability
 from circuitry.circuits.settings import STUDY_RULE, CircuitSettings
 from circuitry.circuits.similarity import Measure
 from circuitry.comparison.comparison import Comparison
@@ -37,14 +38,16 @@ from circuitry.data.parts import DEFAULT_PARTS, item_column
 from circuitry.models.settings import BasisSettings, MetricSettings
 from circuitry.reports.circuit_pages import write_circuit_pages
 from circuitry.reports.figures.style import domain_marks
+from circuitry.reports.listings import listings_of
 from circuitry.reports.page import Report, write_results
 from circuitry.reports.sections.accuracy import add_accuracy
 from circuitry.reports.sections.circuits import (
     add_domain_apart,
-    add_reading_guide,
     add_stability,
+    circuit_findings,
     comparison_report,
 )
+from circuitry.reports.sections.robustness import add_order_stability
 from circuitry.runs.command_line import run_script
 from circuitry.runs.errors import InputError
 from circuitry.runs.presets import StudySettings
@@ -103,6 +106,9 @@ class Config(CircuitSettings, MetricSettings, WorkSettings, BasisSettings, Study
     """Measure zero-shot accuracy on all images of the chosen classes and domains, too."""
     seed: int = 0
     """Seed of the choice of images."""
+    robustness: int = CLASSES
+    """Classes whose circuits are found again with another baseline, rule, metric and class texts, to see whether the
+    order of the domains holds; 0 for none."""
     dry_run: bool = False
     """Only count the jobs, do the first two, and estimate the time of the others."""
 
@@ -132,7 +138,8 @@ def main(config: Config) -> None:
         **graphs.settings,
         **graphs.manifest["versions"],
     }
-    print(write_results(report, tables, config.out, None, provenance))
+    looked_at = listings_of(images, config.n_images, config.seed)
+    print(write_results(report, tables, config.out, None, provenance, listings=looked_at))
 
 
 def check_names(config: Config, images: DomainFolder) -> None:
@@ -176,8 +183,11 @@ def planned(config: Config, work: Work) -> Extraction:
 
 
 def extract_share(config: Config, work: Work) -> None:
-    """Do one process's share of the extraction."""
-    planned(config, work).run(work)
+    """Do one process's share of the extraction, and of those with other settings."""
+    plan = planned(config, work)
+    plan.run(work)
+    if len(plan.images.domains) > 1:
+        extract_variants(plan, config.robustness, work)
 
 
 def estimate(plan: Extraction, work: Work) -> None:
@@ -225,8 +235,12 @@ def compared(
         config.pair or least_similar(comparisons["edge_jaccard"]),
         accuracy=accuracy,
     )
+    order = order_stability(graphs, extract_variants(planned(config, config.work()), config.robustness, config.work()))
+    report.summary(circuit_findings(comparisons, order.table))
+    add_order_stability(report, order)
     stability = circuit_stability(graphs, edges_per_node=config.edges_per_node, any_sign=config.any_sign)
     tables = {name: table for one in comparisons.values() for name, table in one.tables().items()}
+    tables["order_stability"] = order.table
     if len(stability):
         add_stability(report, stability)
         tables["circuit_stability"] = stability
@@ -239,7 +253,6 @@ def compared(
             graphs, config.out / "drawn", edges_per_node=config.edges_per_node, any_sign=config.any_sign
         )
         print(f"every circuit: {index}")
-    add_reading_guide(report)
     print(comparisons["edge_jaccard"].matrix().to_string(float_format=lambda v: f"{v:.3f}"))
     return report, tables
 

@@ -26,10 +26,12 @@ import pandas as pd
 
 from circuitry import DomainFolder, load_clip
 from circuitry.comparison.comparison import Comparison
+from circuitry.comparison.parts import PARTS
 from circuitry.data.mixtures.class_table import STUDY_HELD_OUT, class_key
 from circuitry.data.mixtures.selection import Setting
 from circuitry.data.names import chosen_names
 from circuitry.reports.figures.style import domain_marks
+from circuitry.reports.listings import listings_of
 from circuitry.reports.page import Report, write_results
 from circuitry.reports.sections.separation import (
     add_distances,
@@ -37,6 +39,7 @@ from circuitry.reports.sections.separation import (
     add_separation,
     add_separation_guide,
     panel_references,
+    separation_findings,
 )
 from circuitry.representations import Embeddings, embed_images, embed_texts
 from circuitry.representations.projection import PER_DOMAIN, map_table
@@ -225,10 +228,11 @@ def write(config: Config, compared: ComparedModels, found: dict[tuple[str, int],
         f"{', '.join(compared.images.domains)}: where the images lie, how far the domains lie apart, and how accurate "
         "the models are there.",
     )
+    report.summary(separation_findings(measures, distances, compared.test_domain))
+    add_separation_guide(report)
     add_maps(report, points, marks, "first seed of each")
     add_separation(report, measures, marks, panel_references(measures, n_classes), compared.test_domain)
     add_distances(report, distances, marks)
-    add_separation_guide(report)
     provenance = {
         "models": {f"{name}, seed {seed}": one.digest for (name, seed), one in found.items()},
         "architecture": config.model,
@@ -243,12 +247,13 @@ def write(config: Config, compared: ComparedModels, found: dict[tuple[str, int],
         **versions(),
     }
     small = [name for name in tables if name not in ("measures", "distances")]
-    print(write_results(report, tables, config.out, config.results, provenance, small))
+    looked_at = listings_of(compared.images, config.n_images, config.seed)
+    print(write_results(report, tables, config.out, config.results, provenance, small, looked_at))
 
 
 def over_seeds(distances: list[Comparison]) -> Comparison:
     """Average the distances of several seeds, class by class."""
-    keys = {"values": ["class", "domain_a", "domain_b", "site"], "ceilings": ["class", "domain", "site"]}
+    keys = {"values": ["class", "domain_a", "domain_b", "site"], "parts": list(PARTS[:-1])}
     tables = {name: pd.concat([getattr(one, name) for one in distances]) for name in keys}
     means = {
         name: table.groupby(keys[name], dropna=False, sort=False)["value"].mean().reset_index()

@@ -29,13 +29,16 @@ from circuitry.interventions.curves import FaithfulnessCurve, curves_by_domain, 
 from circuitry.interventions.planted import RULES, planted_attention, planted_convolution, score_methods
 from circuitry.interventions.study import CausalStudy, StudyOptions
 from circuitry.reports.figures.style import domain_marks
+from circuitry.reports.listings import listings_of_records
 from circuitry.reports.page import Report, write_results
 from circuitry.reports.sections.interventions import (
     add_attribution_check,
+    add_causal_guide,
     add_faithfulness,
     add_methods,
     add_pixels,
     add_selectivity_over_depth,
+    faithfulness_findings,
 )
 from circuitry.runs.command_line import run_script
 from circuitry.runs.workers import Work
@@ -108,6 +111,8 @@ def write_report(config: Config, study: CausalStudy) -> None:
         f"Do the circuits of {study.clip.name} do the work?",
         f"Causal checks of {len(study.keys)} circuits, on {study.tested_on}.",
     )
+    report.summary(faithfulness_findings(curves, alone))
+    add_causal_guide(report, graph.settings, study.tested_on)
     add_faithfulness(report, curves, marks)
     report.text(listening_verdict(curves))
     add_selectivity_over_depth(report, alone, marks, sites)
@@ -115,7 +120,9 @@ def write_report(config: Config, study: CausalStudy) -> None:
     add_methods(report, rules, planted, len(keys))
     images, maps = study.pixels(*shown, work=work)
     add_pixels(report, images, maps, [f"{domain} {i + 1}" for i in range(len(images))], class_name)
-    print(write_results(report, tables, config.out, config.results, study.provenance() | {"seed": config.seed}))
+    looked_at = listings_of_records(record for key in study.keys for record in study.own_records(key))
+    provenance = study.provenance() | {"seed": config.seed}
+    print(write_results(report, tables, config.out, config.results, provenance, listings=looked_at))
 
 
 def listening_verdict(curves: Sequence[FaithfulnessCurve]) -> str:

@@ -29,8 +29,14 @@ from circuitry.data.names import chosen_names
 from circuitry.data.parts import DEFAULT_PARTS
 from circuitry.models.settings import ModelSettings
 from circuitry.reports.figures.style import domain_marks
+from circuitry.reports.listings import listings_of
 from circuitry.reports.page import Report, write_results
-from circuitry.reports.sections.representations import add_cka, add_probes, add_reading_guide
+from circuitry.reports.sections.representations import (
+    add_cka,
+    add_probes,
+    add_reading_guide,
+    representation_findings,
+)
 from circuitry.representations import (
     RepresentationSettings,
     compare_representation_parts,
@@ -41,7 +47,7 @@ from circuitry.representations import (
 )
 from circuitry.representations.grams import FORMAT
 from circuitry.representations.kernel_alignment import FEWEST
-from circuitry.representations.similarity import cka_ceilings
+from circuitry.representations.similarity import RepresentationSimilarity, cka_ceilings
 from circuitry.representations.study import Positions, check_comparable
 from circuitry.runs.command_line import run_script
 from circuitry.runs.errors import InputError
@@ -101,7 +107,9 @@ def main(config: Config) -> None:
         f"{sum(len(one.image_classes) for one in found):,} images of {len(images.classes)} classes in "
         f"{len(found)} domains.",
     )
+    add_reading_guide(report)
     tables: dict[str, list[pd.DataFrame]] = {}
+    first: tuple[RepresentationSimilarity, pd.DataFrame] | None = None
     for group, classes in groups.items():
         similarity = compare_representations(
             [one.grams.only(classes) for one in found],
@@ -110,6 +118,7 @@ def main(config: Config) -> None:
             seed=config.seed,
         )
         parts = compare_representation_parts(found, classes=classes)
+        first = first or (similarity, parts.values)
         add_cka(report, similarity, parts.values, domain_marks(images.domains), group)
         for name, table in {
             "cka": similarity.pairs,
@@ -129,12 +138,14 @@ def main(config: Config) -> None:
         seed=config.seed,
     )
     add_probes(report, probes)
-    add_reading_guide(report)
+    if first is not None:
+        report.summary(representation_findings(*first, probes))
     joined = {name: pd.concat(found, ignore_index=True) for name, found in tables.items()}
     written = {name: table for name, table in joined.items() if len(table)}
     written |= {"probes": probes.sites, "probes_left_out": probes.left_out}
     small = [name for name in written if not name.startswith("cka_parts")]
-    print(write_results(report, written, config.out, config.results, provenance(config, made["model_digest"]), small))
+    about, looked_at = provenance(config, made["model_digest"]), listings_of(images, config.n_images, config.seed)
+    print(write_results(report, written, config.out, config.results, about, small, looked_at))
 
 
 def class_groups_of(config: Config, classes: Sequence[str]) -> dict[str, tuple[str, ...]]:

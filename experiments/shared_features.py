@@ -27,8 +27,9 @@ from circuitry.data.parts import DEFAULT_PARTS
 from circuitry.models import SparseAutoencoder, load_sae
 from circuitry.models.settings import ModelSettings
 from circuitry.reports.figures.style import domain_marks
+from circuitry.reports.listings import listings_of
 from circuitry.reports.page import Report, write_results
-from circuitry.reports.sections.features import add_features, add_sharing, feature_table
+from circuitry.reports.sections.features import add_features, add_sharing, feature_table, sharing_findings
 from circuitry.representations import (
     ImageFeatures,
     compare_feature_parts,
@@ -112,6 +113,7 @@ def main(config: Config) -> None:
         )
         + f". Features of {len(found.images)} images are compared between domains, class by class.",
     )
+    report.summary(sharing_findings(comparison))
     add_sharing(report, comparison, domain_marks(found.domains))
     add_features(report, found, tables["features"], images, config.features)
     for table in (comparison.matrix(), comparison.levels().set_index("what")):
@@ -120,7 +122,8 @@ def main(config: Config) -> None:
     names_of = ("data", "split", "n_images", "seed", "held_out", "ranking", "parts", "by_study")
     chosen = {name: getattr(config, name) for name in names_of} | {"trained_on": trained_on(config)}
     provenance = {"model": clip.name, "model_digest": clip.digest, **chosen, **about, **versions()}
-    print(write_results(report, tables, config.out, config.results, provenance, SMALL_TABLES))
+    looked_at = listings_of(images, config.n_images, config.seed)
+    print(write_results(report, tables, config.out, config.results, provenance, SMALL_TABLES, looked_at))
 
 
 def trained_on(config: Config) -> dict[str, object] | None:

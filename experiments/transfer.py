@@ -25,8 +25,14 @@ from circuitry.interventions.circuit_sets import choose_sites
 from circuitry.interventions.study import CausalStudy, StudyOptions
 from circuitry.interventions.transfer_tables import transfer_correlations, transfer_matrix, transfer_over_depth
 from circuitry.reports.figures.style import domain_marks
+from circuitry.reports.listings import listings_of_records
 from circuitry.reports.page import Report, write_results
-from circuitry.reports.sections.interventions import add_interchange, add_transfer
+from circuitry.reports.sections.interventions import (
+    add_causal_guide,
+    add_interchange,
+    add_transfer,
+    transfer_findings,
+)
 from circuitry.runs.command_line import run_script
 from circuitry.runs.errors import InputError
 from circuitry.runs.workers import Work
@@ -93,9 +99,13 @@ def write_report(config: Config, study: CausalStudy) -> None:
         f"Do the circuits of {study.clip.name} work in other domains?",
         f"{len(study.keys)} circuits, each kept on images of every domain of its class, on {study.tested_on}.",
     )
+    report.summary(transfer_findings(transfer, similarity))
+    add_causal_guide(report, next(iter(chosen.values())).settings, study.tested_on)
     add_transfer(report, transfer, similarity, marks, choose_sites(next(iter(chosen.values()))))
     add_interchange(report, exchanged, marks)
-    print(write_results(report, tables, config.out, config.results, study.provenance() | {"seed": config.seed}, small))
+    looked_at = listings_of_records(record for key in study.keys for record in study.own_records(key))
+    provenance = study.provenance() | {"seed": config.seed}
+    print(write_results(report, tables, config.out, config.results, provenance, small, looked_at))
 
 
 def matrices(transfer: pd.DataFrame) -> pd.DataFrame:

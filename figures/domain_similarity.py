@@ -1,4 +1,4 @@
-"""Domain-by-domain edge similarity of the quickstart's circuits, with the split-half ceilings on the diagonal.
+"""Domain-by-domain edge similarity of the quickstart's circuits, of all images.
 
 python figures/domain_similarity.py
 """

@@ -113,7 +113,12 @@ def test_the_quickstart_leaves_graphs_tables_and_a_report(quickstart: Path) -> N
     page = (run / "report.html").read_text(encoding="utf-8")
     assert "key were left out of its quickdraw images" in page
     committed = {path.name for path in (quickstart / "results").iterdir()}
-    assert {"accuracy.csv", "edge_jaccard_summary.csv", "provenance.json"} <= committed
+    tables = {"accuracy.csv", "edge_jaccard_summary.csv", "edge_jaccard_class_by_domain.csv", "order_stability.csv"}
+    assert tables | {"provenance.json", "classes.txt", "images.txt"} <= committed
+    assert "In short" in page
+    assert page.index("How to read this") < page.index("Which domains share their circuits?")
+    orders = pd.read_csv(run / "tables" / "order_stability.csv")
+    assert {"baseline", "class texts", "metric", "rule"} <= set(orders["varied"])
 
 
 def test_the_quickstart_trains_without_the_held_out_combination(quickstart: Path) -> None:
@@ -375,6 +380,41 @@ def test_runs_are_evaluated_and_drawn(quickstart: Path, tmp_path: Path, monkeypa
         module.main(module.Config(**own))
 
 
+@needs_browser
+def test_what_domains_share_is_related_to_accuracy_over_models(quickstart: Path, tmp_path: Path) -> None:
+    module = script("shared_circuitry")
+    for setting, seed in (("cg-high", 0), ("cg-high", 1), ("natural-only", 0)):
+        run = tmp_path / "runs" / f"{setting}-{seed}"
+        run.mkdir(parents=True)
+        (run / "checkpoints").symlink_to(quickstart / "run" / "clip" / "checkpoints")
+        test_domain = None if setting == "natural-only" else "quickdraw"
+        StudyRun(run, "rn-tiny", setting, test_domain, ("key", "car"), seed).write()
+    config = module.Config(
+        runs=tmp_path / "runs",
+        data=quickstart / "run" / "toy",
+        n_images=2,
+        n_tested=1,
+        sae_steps=5,
+        out=tmp_path / "out",
+        results=tmp_path / "results",
+    )
+    module.main(config)
+    points = pd.read_csv(tmp_path / "results" / "points.csv")
+    assert points["test_domain"].tolist() == ["quickdraw"] * 3
+    shared = points[["overlap", "shift", "depth_bias", "cka", "features"]]
+    assert shared.notna().all(axis=None)
+    assert (shared.nunique() == 1).all()  # one model under three names
+    relations = pd.read_csv(tmp_path / "results" / "relations.csv")
+    assert relations["rho"].isna().all()
+    assert set(relations["note"]) == {"cannot be significant with 3 models"}
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "3 models are few" in page
+    assert "cannot be told" in page
+    assert_drawn(tmp_path / "out" / "report.html", figures=page.count('class="plotly-graph-div"'))
+    with pytest.raises(InputError, match="None of the runs was trained for a test domain"):
+        module.main(replace(config, runs=tmp_path / "runs" / "natural-only-0", out=tmp_path / "none"))
+
+
 def test_the_toy_is_trained_by_several_processes_once(monkeypatch: pytest.MonkeyPatch) -> None:
     module = script("generalization")
     asked: list[tuple[object, ...]] = []
@@ -534,7 +574,7 @@ def test_representations_are_compared_and_drawn(quickstart: Path) -> None:
     assert_drawn(out / "report.html", figures=6)
     committed = {path.name for path in (out / "results").iterdir()}
     names = ("cka", "cka_over_depth", "cka_apart", "cka_ceilings", "probes", "probes_left_out")
-    assert committed == {*(f"{name}.csv" for name in names), "provenance.json"}
+    assert committed == {*(f"{name}.csv" for name in names), "provenance.json", "classes.txt", "images.txt"}
     for name in ("cka_over_depth", "probes_over_depth"):
         figure = runpy.run_path(str(FIGURES / f"{name}.py"))["figure"](out / "results")
         assert len(figure.data) > 0

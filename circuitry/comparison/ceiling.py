@@ -17,7 +17,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from circuitry.comparison.bootstrap import Draws, dual_bootstrap
-from circuitry.comparison.parts import PartArray, known_ratio
+from circuitry.comparison.parts import PartArray, known_ratio, mean_known
 from circuitry.comparison.statistics import Spread
 
 RATIOS = ("domain_a", "domain_b", "site", "value", "low", "high", "n_classes", "similarity", "ceiling_a", "ceiling_b")
@@ -65,6 +65,11 @@ def pair_ratios(parts: PartArray, chance: Float[np.ndarray, " sites"], draws: Dr
             interval = spread.value[i, s], low[i, s], high[i, s], int(cells.n_classes[i, s])
             rows.append((parts.domains[a], parts.domains[b], site, *interval, *means[:, i, s]))
     return pd.DataFrame(rows, columns=list(RATIOS))
+
+
+def mean_ratio(parts: PartArray, chance: Float[np.ndarray, " sites"], draws: Draws) -> Spread:
+    """Return the mean ratio over all pairs of domains [sites]."""
+    return _ratio_spread(pair_cells(parts), chance, draws, lambda ratios: mean_known(ratios, 1))
 
 
 def domain_ratios(parts: PartArray, chance: Float[np.ndarray, " sites"], draws: Draws) -> Spread:

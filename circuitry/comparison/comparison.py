@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from circuitry.comparison.bootstrap import Draws, draw
-from circuitry.comparison.ceiling import domain_ratios, pair_ratios
+from circuitry.comparison.ceiling import domain_ratios, mean_ratio, pair_ratios
 from circuitry.comparison.class_table import class_by_domain
 from circuitry.comparison.compared_values import CHANCE, ComparedValues
 from circuitry.comparison.domain_means import domain_spread, part_means
@@ -95,6 +95,13 @@ class Comparison(ComparedValues):
         array, chance = self._need_ratios()._sited(by_site)
         table = pair_ratios(array, chance, self._draws(array))
         return table.assign(n_per_part=self.about.get("n_per_part"))
+
+    def mean_ratio(self) -> tuple[float, tuple[float, float]]:
+        """Return the mean of the ratios over pairs and sites, and its 95 % interval; an error as in `ratios`."""
+        array, chance = self._need_ratios()._sited(by_site=False)
+        spread = mean_ratio(array, chance, self._draws(array))
+        low, high = spread.interval()
+        return float(spread.value[0]), (float(low[0]), float(high[0]))
 
     def over_depth(self) -> pd.DataFrame:
         """Return each domain's mean with the other domains, of all images, with Student's interval over classes.

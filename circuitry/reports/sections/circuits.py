@@ -4,12 +4,14 @@ Every sentence is computed from the tables it speaks of. Drawing and page layout
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 from PIL.Image import Image
 
 from circuitry.circuits.domain_apart import apart_over_depth, means_without
 from circuitry.circuits.graph import AttributionGraph, Circuit
+from circuitry.circuits.rule_report import describe_rule
 from circuitry.comparison.comparison import Comparison
 from circuitry.data.domains import DomainFolder
 from circuitry.reports.contact_sheets import contact_sheet
@@ -17,7 +19,7 @@ from circuitry.reports.figures.circuit_graphs import circuit_pair
 from circuitry.reports.figures.heatmaps import similarity_heatmap
 from circuitry.reports.figures.lines import overlap_over_depth
 from circuitry.reports.figures.style import Mark, capitalised, domain_marks
-from circuitry.reports.page import Report
+from circuitry.reports.page import Finding, Report
 from circuitry.reports.sections.accuracy import add_accuracy
 from circuitry.reports.sections.compared import (
     add_levels,
@@ -29,6 +31,7 @@ from circuitry.reports.sections.compared import (
     add_tests,
     measure_name,
 )
+from circuitry.reports.sections.findings import class_or_domain, how_much_shared, which_differs
 
 SHEET_ROWS = 20
 """Most classes on the contact sheet."""
@@ -122,16 +125,27 @@ def add_circuit_pair(
     )
 
 
-def add_reading_guide(report: Report) -> None:
-    """Add the section on what was computed and how to read it."""
+def circuit_findings(comparisons: Mapping[str, Comparison], orders: pd.DataFrame | None = None) -> list[Finding]:
+    """Answer whether domains share their circuits: how much, whether the class or the domain counts, and which least.
+
+    ``orders`` is the table of `order_stability`.
+    """
+    overlap = comparisons["node_overlap"]
+    found = [how_much_shared(overlap), class_or_domain(overlap), which_differs(overlap, orders)]
+    return [one for one in found if one is not None]
+
+
+def add_reading_guide(report: Report, settings: Mapping[str, Any]) -> None:
+    """Add the section on what was computed and how to read it; ``settings`` are those of a graph."""
     report.section("How to read this")
     report.text(
         "A circuit is found for every class in every domain. Each unit (channel) of each site is scored by "
-        "integrated gradients of the class's cosine logit from its activation to the baseline; the tenth with the "
+        "integrated gradients of the class's metric from its activation to the baseline; the share with the "
         "largest absolute scores is kept. Kept units of neighbouring sites are joined by edges, scored by how far the "
-        "later unit moves when the earlier one goes to the baseline; each keeps its three strongest incoming edges. "
+        "later unit moves when the earlier one goes to the baseline; each keeps its few strongest incoming edges. "
         "Where units are a transformer's attention heads and MLP neurons, those of any two sites are joined, scored by "
-        "what the metric loses when the later unit alone misses what the earlier one wrote to the residual stream.\n\n"
+        "what the metric loses when the later unit alone misses what the earlier one wrote to the residual stream. "
+        f"{describe_rule(settings)}\n\n"
         "Node overlap and edge Jaccard index are shares: common units (edges) over all units (edges) of both circuits. "
         "An edge needs a score above zero, unless the study's settings were asked for. The Weisfeiler-Lehman kernel is "
         "the study's measure; at depth 1 most of it is names of units, so it ranks like node overlap and is no further "
@@ -154,7 +168,7 @@ def comparison_report(
     accuracy: pd.DataFrame | None = None,
     test_domain: str | None = None,
 ) -> Report:
-    """Return the report of a comparison of circuits; `add_reading_guide` ends it, `write_results` writes it.
+    """Return the report of a comparison of circuits, how to read it first; `write_results` writes it.
 
     Args:
         title: Title of the page.
@@ -170,6 +184,7 @@ def comparison_report(
     classes = sorted({class_name for class_name, _ in graphs})
     marks = domain_marks(domains)
     report = Report(title, introduction)
+    add_reading_guide(report, next(iter(graphs.values())).settings)
     shown = {(c, d): [r.path for r in images.select(c, d, 2)] for c in classes[:SHEET_ROWS] for d in domains}
     what = f"Two test images of {'every class' if len(classes) <= SHEET_ROWS else 'some classes'} in every domain."
     add_contact_sheet(report, contact_sheet(shown, classes[:SHEET_ROWS], domains), what)

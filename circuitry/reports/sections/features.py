@@ -12,8 +12,9 @@ from circuitry.data.domains import DomainFolder
 from circuitry.data.images import load_image
 from circuitry.reports.contact_sheets import contact_sheet
 from circuitry.reports.figures.style import Mark
-from circuitry.reports.page import Report
+from circuitry.reports.page import Finding, Report
 from circuitry.reports.sections.compared import add_comparison
+from circuitry.reports.sections.findings import class_or_domain, how_much_shared, which_differs
 from circuitry.representations.features import (
     WEAK_COSINE,
     WEAK_LEAD,
@@ -38,6 +39,12 @@ def feature_table(features: ImageFeatures, names: pd.DataFrame | None = None) ->
     if names is not None:
         table = names.merge(table, on="feature", validate="one_to_one")
     return table.merge(feature_frequency(features), left_on="feature", right_index=True)
+
+
+def sharing_findings(comparison: Comparison) -> list[Finding]:
+    """Answer whether domains share features: how much, which least, and whether the class or the domain counts."""
+    found = [how_much_shared(comparison), which_differs(comparison), class_or_domain(comparison)]
+    return [one for one in found if one is not None]
 
 
 def add_sharing(report: Report, comparison: Comparison, marks: Mapping[str, Mark]) -> None:

@@ -1,10 +1,13 @@
 """The sections of a report on causal checks: figures, tables, and sentences that state numbers computed from them."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from circuitry.circuits.rule_report import describe_rule
+from circuitry.comparison.domain_tests import THIS_MODEL
 from circuitry.interventions.curves import (
     FaithfulnessCurve,
     areas_by_domain,
@@ -26,11 +29,53 @@ from circuitry.reports.figures.heatmaps import pixel_maps, transfer_beside_simil
 from circuitry.reports.figures.lines import faithfulness_curves, overlap_over_depth
 from circuitry.reports.figures.scatters import attribution_against_patching
 from circuitry.reports.figures.style import MARKS, Mark
-from circuitry.reports.page import Report
+from circuitry.reports.page import Finding, Report
 from circuitry.reports.sections.compared import with_intervals
+from circuitry.reports.sections.findings import kept_beats_random, own_circuits_lead, structure_predicts
 
 GROUP_MARKS = {OWN: MARKS[8], OTHER: MARKS[9]}
 """Marks that few sets of domains reach, so that no group looks like a domain."""
+
+
+def faithfulness_findings(curves: Sequence[FaithfulnessCurve], alone: Sequence[FaithfulnessCurve]) -> list[Finding]:
+    """Answer whether circuits do the work: with all sites ablated at once, and at the site where it shows most.
+
+    ``alone`` are curves of one site at a time, of one fraction.
+    """
+    by_size = [curve for curve in curves if curve.ranking == "absolute"]
+    size = nearest_to_a_tenth(by_size[0].fractions)
+    measures = ("faithfulness",) if by_size[0].own.all() else ("faithfulness", "selectivity")
+    found = [kept_beats_random(curves_by_domain(by_size, measure), measure, size) for measure in measures]
+    if alone and len(measures) > 1:
+        table = curves_by_domain(alone, "selectivity")
+        means = mean_over_depth(table).dropna()
+        if len(means):
+            site = str((means["kept"] - means["random"]).idxmax())
+            at = table[table["sites"] == site]
+            found.append(kept_beats_random(at, "selectivity", alone[0].fractions[0], f"at {site} alone, the best site"))
+    return [one for one in found if one is not None]
+
+
+def add_causal_guide(report: Report, settings: Mapping[str, Any], tested_on: str) -> None:
+    """Add the section on how to read causal checks; ``settings`` are those of a graph, ``tested_on`` says on what."""
+    report.section("How to read this")
+    report.text(
+        f"Circuits are tested on {tested_on}. {describe_rule(settings)}\n\n"
+        "Faithfulness is the class's metric with only some units active, as a share of the whole model's lead over the "
+        "baseline: 0 is nothing kept, 1 the whole model. It can be high for a circuit that answers alike whatever it "
+        "is shown; selectivity sees that, the lead of images of the class over images of other classes. Read both "
+        "against as many random units, and against all but the circuit: a circuit that is enough may still not be "
+        f"needed. Intervals are over images or classes, p values speak of {THIS_MODEL}."
+    )
+
+
+def transfer_findings(transfer: pd.DataFrame, similarity: pd.DataFrame) -> list[Finding]:
+    """Answer whether circuits work in other domains, and whether structure says so; arguments as `add_transfer`."""
+    value = "selectivity" if "other_metric" in transfer else "faithfulness"
+    found = [structure_predicts(transfer_correlations(transfer, similarity), value)]
+    if (transfer["sites"] != "all").any():
+        found.insert(0, own_circuits_lead(transfer_over_depth(transfer, value), value))
+    return [one for one in found if one is not None]
 
 
 def add_faithfulness(report: Report, curves: Sequence[FaithfulnessCurve], marks: Mapping[str, Mark]) -> None:

@@ -4,15 +4,26 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from circuitry.comparison.domain_tests import THIS_MODEL
 from circuitry.reports.figures.lines import overlap_over_depth, probes_over_depth
 from circuitry.reports.figures.style import MARKS, Mark
-from circuitry.reports.page import Report
+from circuitry.reports.page import Finding, Report
 from circuitry.reports.sections.compared import add_matrix, add_over_depth, measure_name
+from circuitry.reports.sections.findings import how_much_shared, what_is_read_off, which_differs
 from circuitry.representations.probes import TARGETS, SiteProbes
 from circuitry.representations.similarity import RepresentationSimilarity
 
 APART_MARKS = MARKS[6:8]
 """Of one domain with the others, and of the others: marks that few sets of domains reach."""
+
+
+def representation_findings(
+    similarity: RepresentationSimilarity, parts: pd.DataFrame, probes: SiteProbes
+) -> list[Finding]:
+    """Answer whether domains share a representation, by linear CKA at the last site and by probes."""
+    first = next(iter(similarity.comparisons(parts).values()))
+    last = first.at(first.sites[-1])
+    return [how_much_shared(last), which_differs(last), what_is_read_off(probes.sites)]
 
 
 def add_cka(
@@ -36,7 +47,10 @@ def add_cka(
     comparisons = list(similarity.comparisons(parts).values())
     for comparison in comparisons:
         share = (comparison.values["p"] <= 0.05).mean()
-        more = f"Of class means; {share:.0%} of all pairs and sites have p of at most 0.05, uncorrected."
+        more = (
+            f"Of class means; {share:.0%} of all pairs and sites have p of at most 0.05, uncorrected, from permuted "
+            f"classes and about {THIS_MODEL}."
+        )
         add_over_depth(report, comparison, marks, more)
         add_apart(report, similarity.apart, comparison.measure)
     last = comparisons[0].at(comparisons[0].sites[-1])

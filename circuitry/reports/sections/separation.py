@@ -6,10 +6,12 @@ import numpy as np
 import pandas as pd
 
 from circuitry.comparison.comparison import Comparison
+from circuitry.comparison.domain_tests import THIS_MODEL
 from circuitry.reports.figures.scatters import embedding_maps, measure_against_measure, separation_panels
 from circuitry.reports.figures.style import Mark, capitalised
-from circuitry.reports.page import Report
+from circuitry.reports.page import Finding, Report
 from circuitry.reports.sections.compared import add_matrix, add_tests, measure_name, with_intervals
+from circuitry.reports.sections.findings import what_changes, which_differs
 from circuitry.representations.projection import COMPONENTS
 from circuitry.representations.separation import ALL
 from circuitry.representations.separation_summary import by_seed, differences, summarise
@@ -23,6 +25,24 @@ PANELS = (
     "accuracy, held-out classes",
 )
 """Measures that are drawn; those that a table lacks are left out."""
+
+
+def separation_findings(
+    measures: pd.DataFrame, distances: Mapping[str, Sequence[Comparison]], test_domain: str | None = None
+) -> list[Finding]:
+    """Answer whether domains lie apart: which is farthest in each kind of model, and what changes between the kinds.
+
+    ``distances`` are by model, of which the first measure is taken (see `add_distances`); what changes is said of
+    ``test_domain`` (default: the farthest one in the first kind).
+    """
+    first, *_, last = [*distances, *distances]
+    found = [which_differs(distances[first][0])]
+    if first == last:
+        return found
+    domain = test_domain or str(distances[first][0].summary().set_index("domain")["value"].idxmax())
+    change = differences(measures, first, last)
+    named = ("standardised distance", *(name for name in PANELS if name.startswith("accuracy")))
+    return [*found, which_differs(distances[last][0]), what_changes(change, first, last, domain, named)]
 
 
 def panel_references(measures: pd.DataFrame, n_classes: int) -> dict[str, float]:
@@ -87,7 +107,8 @@ def add_separation(
     seeds = by_seed(measures) if n_seeds > 1 else None
     report.figure(
         separation_panels(single, drawn, seeds, references, marks=marks),
-        f"Each domain by {len(drawn)} measures, for {_listed(models)}. Bars: 95 % bootstrap intervals over classes; "
+        f"Each domain by {len(drawn)} measures, for {_listed(models)}. "
+        "Bars: 95 % intervals over classes (Student's t); "
         + (f"short strokes: the {n_seeds} seeds. " if n_seeds > 1 else "one seed. ")
         + "Dotted: guessing. "
         + _all_words(summary),
@@ -112,13 +133,13 @@ def add_separation(
     cells = change[change["measure"].isin(drawn)].pivot(index="measure", columns="domain", values="said")
     report.table(
         cells.loc[drawn].rename_axis(columns=None).reset_index(),
-        f"What changes from {first} to {last}: differences with 95 % bootstrap intervals over classes, paired by class "
-        "(none for probe and gap, which are not of a class).",
+        f"What changes from {first} to {last}: differences with 95 % intervals over classes (Student's t), paired by "
+        "class (none for probe and gap, which are not of a class).",
     )
 
 
 def add_separation_guide(report: Report) -> None:
-    """Add the section on what was computed and how to read it."""
+    """Add the section on what was computed and how to read it, which comes first."""
     report.section("How to read this")
     report.text(
         "All embeddings are divided by their length. Distances are taken class by class between the mean of a class "
@@ -130,8 +151,9 @@ def add_separation_guide(report: Report) -> None:
         "where domains mix, below 0 where an image is nearer to another domain. Domain probe: balanced accuracy of a "
         "linear classifier that tells a domain from the others; it may find a small difference that no distance "
         "shows. Modality gap: distance between the mean image of a domain and the mean class prompt.\n\n"
-        "Intervals are over classes and do not hold the differences between trainings; the seeds show those. Domains "
-        "that come together and classes that are recognised are two claims: accuracy can stay where it was."
+        f"Intervals are over classes, and p values are about {THIS_MODEL}, of several seeds about their mean. Neither "
+        "holds the differences between trainings; the seeds show those. Domains that come together and classes that "
+        "are recognised are two claims: accuracy can stay where it was."
     )
 
 

@@ -17,7 +17,6 @@ from circuitry.reports.page import Report
 from circuitry.reports.sections.circuits import (
     add_circuit_pair,
     add_domain_apart,
-    add_reading_guide,
     add_stability,
     comparison_report,
 )
@@ -98,16 +97,16 @@ def test_the_whole_report_is_one_page_with_every_figure(tmp_path: Path) -> None:
         accuracy=accuracy(),
         test_domain="sketch",
     )
-    add_reading_guide(report)
     page = report.write(tmp_path / "report.html").read_text(encoding="utf-8")
     assert re.findall(r"<h2[^>]*>(.*?)</h2>", page)[:6] == [
+        "How to read this",
         "The images",
         "Does the model recognise the classes?",
         "How much of the circuit is shared, site by site?",
         "Which domains share their circuits?",
         "One circuit in two domains: axe",
-        "How to read this",
     ]
+    assert "its error on this model was not measured." in page
     assert page.count("<img ") == 1
     assert len(report.plotly_figures) == 1 + 1 + 2 * 3 + 1  # each measure of all images, and over its ceiling
     assert page.count('class="plotly-graph-div"') == len(report.plotly_figures)

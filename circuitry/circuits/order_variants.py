@@ -1,0 +1,166 @@
+"""The circuits of a run found and cut in other ways, to see whether the order of the domains hangs on it.
+
+1. Free, for all node scores are stored: other shares of kept units, single parts of the images, other measures, each
+   class left out (`free_variants`).
+2. One more extraction each, on a few classes and of node scores alone (`extract_variants`): another rule, baseline,
+   metric, and other class texts; at the sites that keep enough units, and with edges of a single unit a site, for node
+   overlap needs no others.
+3. Both are set against the default by `order_stability`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pandas as pd
+
+from circuitry.circuits.across_domains import compare_domains
+from circuitry.circuits.class_pass import ReadingSettings
+from circuitry.circuits.extraction import Extraction
+from circuitry.circuits.graph import AttributionGraph
+from circuitry.circuits.graph_folder import GraphFolder, Key
+from circuitry.circuits.nodes import keep_units
+from circuitry.circuits.quadrature import left_rule, midpoint_rule, parse_rule
+from circuitry.circuits.settings import STUDY_RULE
+from circuitry.circuits.site_marks import FEWEST
+from circuitry.comparison.comparison import Comparison
+from circuitry.comparison.order_stability import OrderStability, Varied, domain_order_stability
+from circuitry.data.names import drawn_by_name
+from circuitry.models.sites import INPUT
+from circuitry.runs.workers import Work
+
+FRACTIONS = (0.05, 0.2, 0.5)
+"""Other shares of kept units."""
+MEASURES = ("edge_jaccard", "spearman")
+"""Other measures of the same circuits."""
+CLASSES = 4
+"""Classes of the extractions with other settings."""
+FEWEST_PARTS = 2
+ONE_UNIT = 1e-9
+"""Share of units that keeps one of them."""
+
+
+def extract_variants(
+    extraction: Extraction, n_classes: int = CLASSES, work: Work | None = None
+) -> dict[Varied, GraphFolder]:
+    """Find the circuits of a few classes in other ways, beside the folder of a finished extraction.
+
+    One setting is changed at a time: baseline (zero or mean-position), class texts (pooled or own-style), metric (logit
+    or margin) and rule (the study's, or midpoint-10); everything else, the rule too, is as there.
+
+    Args:
+        extraction: The default, which has run.
+        n_classes: How many classes, at random by its seed; none for 0.
+        work: See `extract`.
+
+    Returns:
+        A `GraphFolder` by what is varied, and to which setting.
+    """
+    if n_classes < 1:
+        return {}
+    there = [name for (name, _), records in extraction.selection.items() if records]
+    several = {name for name in there if there.count(name) > 1}
+    classes = sorted(several, key=lambda name: drawn_by_name(extraction.seed, name))
+    graphs = GraphFolder(extraction.out)
+    if not graphs or not classes:
+        return {}
+    kept = next(iter(graphs.values())).kept_units  # as many units in every graph, whichever are there by now
+    sites = tuple(site for site in kept if site != INPUT and len(kept[site]) >= FEWEST) or extraction.settings.sites
+    rule = parse_rule(graphs.manifest["config"]["node_rule"])
+    same = replace(extraction.settings, rule=rule, edge_rule=midpoint_rule(1), node_fraction=ONE_UNIT, sites=sites)
+    base = replace(extraction, classes=classes[:n_classes], settings=same, n_parts=FEWEST_PARTS)
+    baseline = "mean-position" if extraction.settings.as_dict()["baseline"] == "zero" else "zero"
+    texts = "own-style" if extraction.texts == "pooled" else "pooled"
+    metric = "margin" if extraction.metric == "logit" else "logit"
+    other_rule = midpoint_rule(10) if rule.name == STUDY_RULE.name else left_rule(10)
+    changed: dict[Varied, Extraction] = {
+        ("baseline", baseline): replace(base, settings=replace(same, baseline=baseline)),
+        ("class texts", texts): replace(base, texts=texts),
+        ("metric", metric): replace(base, metric=metric),
+        ("rule", other_rule.name): replace(base, settings=replace(same, rule=other_rule)),
+    }
+    found = {}
+    for (varied, setting), one in changed.items():
+        one = replace(one, out=extraction.out.with_name(f"{extraction.out.name}-{setting}"))
+        one.run(work)
+        found[varied, setting] = GraphFolder(one.out)
+    return found
+
+
+def order_stability(
+    graphs: GraphFolder, extracted: Mapping[Varied, Mapping[Key, AttributionGraph]] | None = None
+) -> OrderStability:
+    """Set the order of the domains by node overlap against that under other settings.
+
+    Args:
+        graphs: The default, from `extract`.
+        extracted: From `extract_variants`; each is compared with the default on its own classes.
+
+    Returns:
+        The table, with the default on the classes of ``extracted`` as a variant of its own, and these comparisons.
+    """
+    default = _overlap(graphs)
+    free = domain_order_stability(default.matrix(), free_variants(graphs, default))
+    tables = [free.assign(n_classes=default.n_classes)]
+    found, few = {}, default
+    fraction = graphs.manifest["config"]["node_fraction"]
+    for varied, others in (extracted or {}).items():
+        found[varied] = _overlap({k: with_fraction(g, fraction) for k, g in others.items()}, default.left_out)
+    if found:
+        classes = set(next(iter(found.values())).values["class"])
+        few = replace(default, values=default.values[default.values["class"].isin(classes)], groups={})
+        fewer: dict[Varied, pd.DataFrame] = {("classes", f"{len(classes)} of them"): few.matrix()}
+        subset = domain_order_stability(default.matrix(), fewer if few.domains == default.domains else {})
+        anew = domain_order_stability(few.matrix(), {varied: one.matrix() for varied, one in found.items()})
+        tables += [table.iloc[1:].assign(n_classes=len(classes)) for table in (subset, anew)]
+    return OrderStability(pd.concat(tables, ignore_index=True), few, found)
+
+
+def free_variants(graphs: GraphFolder, default: Comparison) -> dict[Varied, pd.DataFrame]:
+    """Return the similarities of domains by circuits that need no new attribution.
+
+    Other shares of kept units, one part of the images at a time, other measures, and all classes but one, of which the
+    one that changes the order most is kept.
+    """
+    found: dict[Varied, pd.DataFrame] = {}
+    for fraction in FRACTIONS:
+        cut = {key: with_fraction(graph, fraction) for key, graph in graphs.items()}
+        found["share of kept units", f"{fraction:g}"] = _overlap(cut, default.left_out).matrix()
+    by_part: dict[int, dict[Key, AttributionGraph]] = {}
+    for key in graphs:
+        for part, graph in graphs.parts(*key).items():
+            by_part.setdefault(part, {})[key] = graph
+    for part, of_part in sorted(by_part.items()):
+        if len({name for name, _ in of_part}) == len(of_part):  # no class in two domains
+            continue
+        n = sum(graph.n_images for graph in of_part.values()) / len(of_part)
+        found["images", f"part {part + 1} ({n:.3g} a class)"] = _overlap(of_part, default.left_out).matrix()
+    other = compare_domains(graphs, measures=MEASURES, settings=ReadingSettings(chance_draws=0), parts=_no_parts)
+    for measure, comparison in other.items():
+        found["measure", measure] = comparison.matrix()
+    without = {}
+    for name in default.groups["all"]:
+        rest = default.values[default.values["class"] != name]
+        if len(rest):
+            without["classes", f"without {name}"] = replace(default, values=rest, groups={}).matrix()
+    if without:
+        worst = domain_order_stability(default.matrix(), without).iloc[1:].sort_values("rho", kind="stable").iloc[0]
+        found["classes", worst["setting"]] = without["classes", worst["setting"]]
+    return {varied: matrix for varied, matrix in found.items() if set(matrix.index) == set(default.domains)}
+
+
+def with_fraction(graph: AttributionGraph, fraction: float) -> AttributionGraph:
+    """Return a graph that keeps another share of its units; it has no edges, which were scored between others."""
+    kept = {site: keep_units(scores, fraction) for site, scores in graph.node_scores.items()}
+    settings = graph.settings | {"node_fraction": fraction}
+    return replace(graph, kept_units=kept, edge_scores={}, settings=settings)
+
+
+def _no_parts(class_name: str, domain: str) -> dict[int, AttributionGraph]:
+    return {}
+
+
+def _overlap(graphs: Mapping[Key, AttributionGraph], left_out: Mapping[str, str] | None = None) -> Comparison:
+    """Compare whole circuits by node overlap, over the sites that count for the default."""
+    settings = ReadingSettings(chance_draws=0, other_classes=0)
+    (found,) = compare_domains(graphs, measures=["node_overlap"], settings=settings, parts=_no_parts).values()
+    return found if left_out is None else replace(found, left_out=dict(left_out))

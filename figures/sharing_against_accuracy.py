@@ -1,0 +1,28 @@
+"""Accuracy of models among held-out classes alone, against what their test domain shares with the others.
+
+The committed tables are a miniature of six models, two epochs each: too few, and too short, to say anything.
+
+python figures/sharing_against_accuracy.py
+"""
+
+from pathlib import Path
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from circuitry.reports.figures.models import relation_panels
+from circuitry.reports.page import write_figure
+from circuitry.reports.sections.over_models import LABEL_FREE, SHARED
+
+RESULTS = Path(__file__).parents[1] / "experiments" / "results" / "shared_circuitry"
+
+
+def figure(results: Path = RESULTS) -> go.Figure:
+    """Draw the committed tables."""
+    points, relations = (pd.read_csv(results / f"{name}.csv") for name in ("points", "relations"))
+    title = "Do models generalize where domains share circuitry?"
+    return relation_panels(points, relations, SHARED | LABEL_FREE, "alone", title=title)
+
+
+if __name__ == "__main__":
+    print(*write_figure(figure(), Path(__file__).with_suffix("")), sep="\n")
