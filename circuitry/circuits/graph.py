@@ -63,7 +63,7 @@ class AttributionGraph:
     kept_units: dict[str, np.ndarray]
     """Indices [k] of the kept units by site, largest absolute score first."""
     edge_scores: dict[tuple[str, str], np.ndarray]
-    """Scores [kept downstream, kept upstream] by (upstream, downstream) pair of consecutive sites."""
+    """Scores [kept downstream, kept upstream] by (upstream, downstream) pair of consecutive sites; all pairs or none."""
     completeness: dict[str, Completeness]
     """Sum of effects and metric difference by site."""
     n_images: int
@@ -200,7 +200,8 @@ class AttributionGraph:
         header, tensors = read_arrays(path, FORMAT, "attribution graph")
         try:
             sites = tuple(header["sites"])
-            pairs = pairwise(site for site in sites if site != INPUT)
+            has_edges = any(name.startswith("edge_scores/") for name in tensors)
+            pairs = pairwise(site for site in sites if site != INPUT and has_edges)
             graph = cls(
                 sites,
                 {site: tensors[f"node_scores/{site}"] for site in sites},

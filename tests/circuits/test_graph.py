@@ -142,10 +142,26 @@ def test_loading_another_format_names_both(tmp_path: Path) -> None:
         AttributionGraph.load(path)
 
 
-@pytest.mark.parametrize("name", ["node_scores/conv", "kept_units/head", "edge_scores/conv->head"])
+@pytest.mark.parametrize("name", ["node_scores/conv", "kept_units/head"])
 def test_loading_names_the_array_that_is_missing(name: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=rf"x lacks '{name}': the file is damaged"):
         AttributionGraph.load(changed(tmp_path / "x", {name: None}))
+
+
+def test_a_graph_has_the_edges_of_all_pairs_of_sites_or_none(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    small_graph(edge_scores={}).save(path)
+    assert AttributionGraph.load(path).edge_scores == {}
+    one = np.zeros(1)
+    three = small_graph(
+        sites=("a", "b", "c"),
+        node_scores=dict.fromkeys("abc", one),
+        kept_units=dict.fromkeys("abc", np.array([0])),
+        edge_scores={("a", "b"): one[None]},
+    )
+    three.save(path)
+    with pytest.raises(InputError, match="x lacks 'edge_scores/b->c': the file is damaged"):
+        AttributionGraph.load(path)
 
 
 def test_loading_edges_of_another_shape_is_refused(tmp_path: Path) -> None:
