@@ -25,11 +25,10 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -45,11 +44,11 @@ from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.interventions.faithfulness import AblationSettings, measure_circuits
 from circuitry.interventions.masks import MaskSettings
 from circuitry.interventions.planted import planted_attention, planted_convolution, score_methods
-from circuitry.interventions.scoreboard import over_classes, rank_agreement, smallest_sizes, unit_overlap
+from circuitry.interventions.scoreboard import Judged, scoreboard_tables, unit_overlap
 from circuitry.interventions.search import propose_circuits
 from circuitry.interventions.unit_scores import LEARNED, METHODS, SearchSettings
 from circuitry.models.baselines import AnyBaseline, Counterfactual, mean_baseline
-from circuitry.models.metrics import METRICS
+from circuitry.models.metrics import METRICS, Metric
 from circuitry.models.settings import ModelSettings
 from circuitry.reports.page import Report, write_results
 from circuitry.reports.sections.scoreboard import add_scoreboard
@@ -105,12 +104,9 @@ class Config(WorkSettings, ModelSettings):
     """Seed of choices, masks and random units."""
 
     def __post_init__(self) -> None:
-        for what, given, known in (
-            ("methods", self.methods, METHODS),
-            ("baselines", self.baselines, BASELINES),
-            ("metrics", self.metrics, tuple(METRICS)),
-        ):
-            if not given or set(given) - set(known):
+        asked = {"methods": METHODS, "baselines": BASELINES, "metrics": tuple(METRICS)}
+        for what, known in asked.items():
+            if not (given := getattr(self, what)) or set(given) - set(known):
                 raise InputError(f"The {what} of a scoreboard are some of {', '.join(known)}, but {given} was given.")
 
 
@@ -134,12 +130,14 @@ class Contest:
 
     @cached_property
     def classes(self) -> list[str]:
+        """The classes whose circuits are judged."""
         config, counts = self.config, self.images.counts().loc[self.config.domain]
         ranked = sorted(counts.index, key=lambda name: (-counts[name], drawn_by_name(config.seed, name)))
         return list(config.judged or ranked[: config.n_classes])
 
-    @cached_property
+    @property
     def jobs(self) -> list[Job]:
+        """Class, method, baseline and metric of each job."""
         config = self.config
         return [
             (c, m, b, k) for c in self.classes for m in config.methods for b in config.baselines for k in config.metrics
@@ -157,8 +155,8 @@ class Contest:
         found_on, measured_on = (rest[i::2][: config.n_others] for i in (0, 1))
         return [[*own[:n]], found_on, [*own[n : n + config.n_images]], measured_on]
 
-    @lru_cache(maxsize=1)
     def read(self, class_name: str) -> tuple[Images, Images]:
+        """Return images to find circuits on, and images to measure on."""
         parts = [read_images(self.clip, records) for records in self.records(class_name)]
         return Images(*parts[:2]), Images(*parts[2:])
 
@@ -169,37 +167,35 @@ class Contest:
         if name == "mean":
             mean = mean_baseline(self.clip.encoder, torch.cat(found_on))
             return mean, mean
-        pool = found_on.others
-        places = [
-            torch.arange(len(own)).tolist() + (1 + torch.arange(len(others))).tolist()
-            for own, others in (found_on, measured_on)
-        ]
-        first, second = (Counterfactual(pool[torch.tensor(place) % len(pool)]) for place in places)
+        pool = found_on.others  # the others take the next image in turn, not themselves
+        places = [torch.cat([torch.arange(len(a)), 1 + torch.arange(len(b))]) for a, b in (found_on, measured_on)]
+        first, second = (Counterfactual(pool[place % len(pool)]) for place in places)
         return first, second
 
-    def settings(self, work: Work, seed: int) -> SearchSettings:
-        masks = MaskSettings(steps=self.config.steps, batch_size=self.config.batch_size, seed=seed)
-        return SearchSettings(masks=masks, work=replace(work, progress=False))
+    def metric(self, class_name: str, name: str) -> Metric:
+        """Return the metric of a class."""
+        return METRICS[name](self.weights, self.images.label(class_name))
 
     def find(self, job: Job, images: Images, baseline: AnyBaseline, work: Work, seed: int) -> list[AttributionGraph]:
+        """Return the circuits of a job, by size."""
         class_name, method, _, metric = job
-        label = self.images.label(class_name)
+        masks = MaskSettings(steps=self.config.steps, batch_size=self.config.batch_size, seed=seed)
         graphs = propose_circuits(
             self.clip.encoder,
             images.own,
-            METRICS[metric](self.weights, label),
+            self.metric(class_name, metric),
             self.config.sizes,
             method=method,
             baseline=baseline,
             others=images.others,
-            settings=self.settings(work, seed),
+            settings=SearchSettings(masks=masks, work=replace(work, progress=False)),
         )
         return [replace(graph, class_name=class_name, domain=self.config.domain) for graph in graphs]
 
-    def do(self, job: Job, folder: Path, work: Work) -> list[Path]:
+    def do(self, job: Job, images: tuple[Images, Images], folder: Path, work: Work) -> list[Path]:
         """Find circuits and measure them; write curve, scores, cost and stability."""
         class_name, method, baseline, metric = job
-        config, (found_on, measured_on) = self.config, self.read(class_name)
+        config, (found_on, measured_on) = self.config, images
         for_finding, for_measuring = self.baselines(baseline, found_on, measured_on)
         started = time.process_time()
         with OperationCounter() as counter:
@@ -208,7 +204,7 @@ class Contest:
         curve = measure_circuits(
             self.clip.encoder,
             measured_on.own,
-            METRICS[metric](self.weights, self.images.label(class_name)),
+            self.metric(class_name, metric),
             graphs[0],
             [take_kept_units(graph) for graph in graphs],
             AblationSettings(for_measuring, random_draws=config.random_draws, seed=config.seed),
@@ -219,22 +215,21 @@ class Contest:
         paths = [Path(f"{stem}.{kind}") for kind in ("curve.safetensors", "graph.safetensors", "json")]
         curve.save(paths[0])
         graphs[0].save(paths[1])
-        again = self.stability(job, graphs, work) if class_name in self.classes[: config.stable] else []
+        again = self.stability(job, images, graphs, work) if class_name in self.classes[: config.stable] else []
         with whole_file(paths[2]) as temporary:
             temporary.write_text(json.dumps({**cost, "stability": again}))
         return paths
 
-    def stability(self, job: Job, graphs: Sequence[AttributionGraph], work: Work) -> list[dict[str, Any]]:
+    def stability(
+        self, job: Job, images: tuple[Images, Images], graphs: Sequence[AttributionGraph], work: Work
+    ) -> list[dict[str, Any]]:
         """Return how alike circuits are by size: of two halves of the images, and of masks from another seed."""
-        config, (found_on, measured_on) = self.config, self.read(job[0])
+        config, (found_on, measured_on) = self.config, images
         halves = [found_on.half(i) for i in (0, 1)]
         ends = self.baselines(job[2], found_on, measured_on)[0]
         by_half = [self.baselines(job[2], half, half)[0] if job[2] == "counterfactual" else ends for half in halves]
-        pairs = {
-            "other images": [
-                self.find(job, half, end, work, config.seed) for half, end in zip(halves, by_half, strict=True)
-            ]
-        }
+        again = [self.find(job, half, end, work, config.seed) for half, end in zip(halves, by_half, strict=True)]
+        pairs = {"other images": again}
         if job[1] == LEARNED:
             pairs["other seed"] = [[*graphs], self.find(job, found_on, ends, work, config.seed + 1)]
         rows = []
@@ -245,6 +240,7 @@ class Contest:
         return rows
 
     def listings(self) -> dict[str, dict[str, str]]:
+        """Return the images that shape a number, with their checksums."""
         records = {r for name in self.classes for part in self.records(name) for r in part}
         return {"images": image_listing(sorted(records, key=lambda record: record.relative))}
 
@@ -279,41 +275,24 @@ def hold(config: Config, work: Work) -> None:
     """Do one process's share of the jobs."""
     contest = Contest(config, work.rank)
     folder = folder_of(contest)
-    folder.run(lambda job, _: contest.do(job, folder.path, work), rank=work.rank, progress=work.bar("scoreboard"))
+    folder.run(
+        lambda job, images: contest.do(job, images, folder.path, work),
+        prepare=lambda job: contest.read(job[0]),
+        rank=work.rank,
+        progress=work.bar("scoreboard"),
+    )
 
 
 def read_tables(contest: Contest, folder: JobFolder) -> dict[str, pd.DataFrame]:
-    """Return the tables: curves and a summary over classes, both also class by class, and the planted networks."""
-    curves, facts = list[pd.DataFrame](), list[dict[str, Any]]()
-    graphs = {job: AttributionGraph.load(folder.files(job)[1]) for job in folder.jobs}
+    """Return the tables of what all jobs left, and how well methods find what was planted."""
+    judged = {}
     for job in folder.jobs:
-        names = dict(zip(("class", "method", "baseline", "metric"), job, strict=True))
-        curve, found = FaithfulnessCurve.load(folder.files(job)[0]), json.loads(folder.files(job)[2].read_text())
-        for measure in ("faithfulness", "selectivity"):
-            table = curve.table(measure, resamples=1)[["circuit", "n_units", "value"]]
-            sizes = np.tile(contest.config.sizes, len(table) // len(contest.config.sizes))
-            curves.append(table.assign(**names, measure=measure, size=sizes))
-        areas = curve.areas(resamples=1).query("circuit == 'kept'").set_index("measure")["value"]
-        exact = graphs.get((job[0], "patching", *job[2:]))
-        rho = float("nan") if exact is None else rank_agreement(graphs[job].node_scores, exact.node_scores)
-        known = {**areas, "rank correlation": rho, "seconds": found["seconds"], "TFLOP": found["operations"] / 1e12}
-        for row in found["stability"]:
-            known[f"overlap at {row['size']:g}, {row['kind']}"] = row["value"]
-            known[f"chance of overlap at {row['size']:g}, {row['kind']}"] = row["chance"]
-        facts += [{**names, "what": what, "value": value} for what, value in known.items()]
-    everything = pd.concat(curves, ignore_index=True)
-    smallest = smallest_sizes(everything.query("measure == 'selectivity'"), TARGETS)
-    named = smallest.assign(
-        what=[f"size for {t:g}, {c}" for t, c in zip(smallest["target"], smallest["circuit"], strict=True)]
-    )
-    by_class = pd.concat([named[["class", "method", "baseline", "metric", "what", "value"]], pd.DataFrame(facts)])
-    planted = pd.concat([score_methods(planted_convolution()), score_methods(planted_attention())], ignore_index=True)
-    return {
-        "curves": over_classes(everything),
-        "summary": over_classes(by_class),
-        "by_class": by_class,
-        "planted": planted,
-    }
+        curve, graph, facts = folder.files(job)
+        known = json.loads(facts.read_text())
+        judged[job] = Judged(FaithfulnessCurve.load(curve), AttributionGraph.load(graph), **known)
+    planted = [score_methods(planted_convolution()), score_methods(planted_attention())]
+    tables = scoreboard_tables(judged, contest.config.sizes, TARGETS)
+    return {**tables, "planted": pd.concat(planted, ignore_index=True)}
 
 
 if __name__ == "__main__":

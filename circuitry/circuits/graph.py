@@ -63,7 +63,7 @@ class AttributionGraph:
     kept_units: dict[str, np.ndarray]
     """Indices [k] of the kept units by site, largest absolute score first."""
     edge_scores: dict[tuple[str, str], np.ndarray]
-    """Scores [kept downstream, kept upstream] by (upstream, downstream) pair of consecutive sites; all pairs or none."""
+    """Scores [kept downstream, kept upstream] by (upstream, downstream) pair of consecutive sites, of all or none."""
     completeness: dict[str, Completeness]
     """Sum of effects and metric difference by site."""
     n_images: int

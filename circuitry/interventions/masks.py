@@ -2,15 +2,15 @@
 
 A ranking of units one by one does not find such a set; this searches for it as a whole.
 
-1. Every unit has a score. Its gate is a sigmoid of how far the score lies above the k-th largest of all sites together
-   (half way to the next),
-   and the images run with all sites gated at once (`gates`). The mask is the k units with the largest scores.
+1. Every unit has a score. Its gate is a sigmoid of how far the score lies above the middle between the k-th and the
+   next largest of all sites together, and the images run with all sites gated at once (`gates`). The mask is the k
+   units with the largest scores.
 2. The loss is how much of the whole model's answers is lost: the squared distance between the answers of the gated and
    the whole model on images of the class and of other classes, over the variance of the latter (distillation of logits,
    Ba & Caruana 2014, arXiv 1312.6184). The label plays no part.
 3. k falls from all units to the wanted share, by the same factor at every step, and then stays. A mask that is small
-   from the first step collapses: no gradient passes a site that is closed. Of several shares each is a stage of its own,
-   which begins with the scores of the one before.
+   from the first step collapses: no gradient passes a site that is closed. Of several shares each is a stage of its
+   own, which begins with the scores of the one before.
 4. Logistic noise on the scores drives gates apart, and lets closed units come back; it fades with the shrinking.
 
 Gates are soft because hard ones with the gradient of a sigmoid (Bengio et al. 2013, arXiv 1308.3432) lose what works
@@ -19,9 +19,9 @@ gates of 0 and 1.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np

@@ -13,7 +13,6 @@ An edge score says what moves a unit, not whether that unit matters: edges are r
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import pandas as pd

@@ -3,7 +3,8 @@
 Every method is judged on one grid of sizes; numbers are made class by class, and then averaged over classes.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,69 @@ from scipy import stats
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.similarity import chance_overlap, node_overlap
 from circuitry.comparison.statistics import mean_interval
+from circuitry.interventions.curve_reading import MEASURES
+from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.runs.errors import InputError
+
+JOB = ("class", "method", "baseline", "metric")
+"""What tells the searches of a scoreboard apart."""
+
+
+class Judged(NamedTuple):
+    """One search: the circuits of one class by one method, with one baseline and metric."""
+
+    curve: FaithfulnessCurve
+    """On images that circuits were not found on, one circuit for each size of the grid."""
+    graph: AttributionGraph
+    """Scores of all units."""
+    seconds: float
+    operations: int
+    stability: Sequence[Mapping[str, Any]] = ()
+    """How alike circuits are that were found again: kind, size, value and chance; see `unit_overlap`."""
+
+
+def scoreboard_tables(
+    judged: Mapping[tuple[str, ...], Judged], sizes: Sequence[float], targets: Iterable[float]
+) -> dict[str, pd.DataFrame]:
+    """Return the tables of a scoreboard.
+
+    Args:
+        judged: Searches by class, method, baseline and metric; with the method ``patching`` all are compared.
+        sizes: The grid.
+        targets: Selectivity of which the smallest size is sought; see `smallest_sizes`.
+
+    Returns:
+        ``curves``: both measures of circuit, complement and random units by size; ``summary``: of each method
+        what (sizes, CPR and CMD over the grid, rank correlation with exact patching, seconds, GFLOP, overlaps), both
+        with means over classes and Student's intervals; ``by_class``: the summary class by class.
+    """
+    curves, facts = list[pd.DataFrame](), list[dict[str, Any]]()
+    for job, one in judged.items():
+        names = dict(zip(JOB, job, strict=True))
+        curves.append(curve_by_size(one.curve, sizes).assign(**names))
+        known = dict(one.curve.areas(resamples=1).query("circuit == 'kept'").set_index("measure")["value"])
+        exact = judged.get((job[0], "patching", *job[2:]))
+        if exact is not None:
+            known["rank correlation"] = rank_agreement(one.graph.node_scores, exact.graph.node_scores)
+        known |= {"seconds": one.seconds, "GFLOP": one.operations / 1e9}
+        for row in one.stability:
+            what = f"{row['kind']}, overlap at {row['size']:g}"
+            known |= {what: row["value"], f"{what}, chance": row["chance"]}
+        facts += [{**names, "what": what, "value": value} for what, value in known.items()]
+    everything = pd.concat(curves, ignore_index=True)
+    smallest = smallest_sizes(everything[everything["measure"] == "selectivity"], targets)
+    what = [f"size for {t:g}, {c}" for t, c in zip(smallest["target"], smallest["circuit"], strict=True)]
+    by_class = pd.concat([smallest.assign(what=what)[[*JOB, "what", "value"]], pd.DataFrame(facts)], ignore_index=True)
+    return {"curves": over_classes(everything), "summary": over_classes(by_class), "by_class": by_class}
+
+
+def curve_by_size(curve: FaithfulnessCurve, sizes: Sequence[float]) -> pd.DataFrame:
+    """Return both measures of a curve by the sizes that were asked for: measure, circuit, size, n_units, value."""
+    parts = []
+    for measure in MEASURES:
+        table = curve.table(measure, resamples=1)[["measure", "circuit", "n_units", "value"]]
+        parts.append(table.assign(size=np.tile(sizes, len(table) // len(sizes))))
+    return pd.concat(parts, ignore_index=True)
 
 
 def smallest_sizes(curves: pd.DataFrame, targets: Iterable[float]) -> pd.DataFrame:
