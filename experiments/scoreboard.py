@@ -37,7 +37,7 @@ from circuitry.circuits.cost import OperationCounter
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.data.domains import ImageRecord
 from circuitry.data.images import image_listing
-from circuitry.data.names import drawn_by_name
+from circuitry.data.names import chosen_names, drawn_by_name
 from circuitry.interventions.circuit_sets import take_kept_units
 from circuitry.interventions.circuits_under_test import read_images
 from circuitry.interventions.curves import FaithfulnessCurve
@@ -131,9 +131,10 @@ class Contest:
     @cached_property
     def classes(self) -> list[str]:
         """The classes whose circuits are judged."""
-        config, counts = self.config, self.images.counts().loc[self.config.domain]
+        config, images = self.config, self.images
+        counts = images.counts().loc[chosen_names("domain", (config.domain,), images.domains)[0]]
         ranked = sorted(counts.index, key=lambda name: (-counts[name], drawn_by_name(config.seed, name)))
-        return list(config.judged or ranked[: config.n_classes])
+        return list(chosen_names("class", config.judged or ranked[: config.n_classes], images.classes))
 
     @property
     def jobs(self) -> list[Job]:
@@ -225,7 +226,7 @@ class Contest:
     ) -> list[dict[str, Any]]:
         """Return how alike circuits are by size: of two halves of the images, and of masks from another seed."""
         config, (found_on, measured_on) = self.config, images
-        halves = [found_on.half(i) for i in (0, 1)]
+        halves = found_on.half(0), found_on.half(1)
         ends = self.baselines(job[2], found_on, measured_on)[0]
         by_half = [self.baselines(job[2], half, half)[0] if job[2] == "counterfactual" else ends for half in halves]
         again = [self.find(job, half, end, work, config.seed) for half, end in zip(halves, by_half, strict=True)]
@@ -257,7 +258,7 @@ def main(config: Config) -> None:
     """Hold the contest, and write the report."""
     if config.share_out(partial(hold, config), config.out / "logs"):
         contest = Contest(config)
-        tables = read_tables(contest, folder_of(contest))
+        tables = read_tables(folder_of(contest), config.sizes)
         report = Report(
             f"Which circuits of {contest.clip.name} do the work?",
             f"{len(contest.classes)} classes in {config.domain}: {', '.join(contest.classes)}.",
@@ -283,16 +284,15 @@ def hold(config: Config, work: Work) -> None:
     )
 
 
-def read_tables(contest: Contest, folder: JobFolder) -> dict[str, pd.DataFrame]:
+def read_tables(folder: JobFolder, sizes: Sequence[float]) -> dict[str, pd.DataFrame]:
     """Return the tables of what all jobs left, and how well methods find what was planted."""
     judged = {}
     for job in folder.jobs:
         curve, graph, facts = folder.files(job)
-        known = json.loads(facts.read_text())
-        judged[job] = Judged(FaithfulnessCurve.load(curve), AttributionGraph.load(graph), **known)
+        read = FaithfulnessCurve.load(curve), AttributionGraph.load(graph)
+        judged[job] = Judged(*read, **json.loads(facts.read_text()))
     planted = [score_methods(planted_convolution()), score_methods(planted_attention())]
-    tables = scoreboard_tables(judged, contest.config.sizes, TARGETS)
-    return {**tables, "planted": pd.concat(planted, ignore_index=True)}
+    return {**scoreboard_tables(judged, sizes, TARGETS), "planted": pd.concat(planted, ignore_index=True)}
 
 
 if __name__ == "__main__":
