@@ -64,8 +64,8 @@ def scoreboard_tables(
         facts += [{**names, "what": what, "value": value} for what, value in known.items()]
     everything = pd.concat(curves, ignore_index=True)
     smallest = smallest_sizes(everything[everything["measure"] == "selectivity"], targets)
-    what = [f"size for {t:g}, {c}" for t, c in zip(smallest["target"], smallest["circuit"], strict=True)]
-    by_class = pd.concat([smallest.assign(what=what)[[*JOB, "what", "value"]], pd.DataFrame(facts)], ignore_index=True)
+    named = [f"size for {t:g}, {c}" for t, c in zip(smallest["target"], smallest["circuit"], strict=True)]
+    by_class = pd.concat([smallest.assign(what=named)[[*JOB, "what", "value"]], pd.DataFrame(facts)], ignore_index=True)
     return {"curves": over_classes(everything), "summary": over_classes(by_class), "by_class": by_class}
 
 
@@ -120,7 +120,7 @@ def unit_overlap(a: AttributionGraph, b: AttributionGraph) -> tuple[float, float
     """
     found = node_overlap(a, b)
     kept = {site: (len(a.kept_units[site]), len(b.kept_units[site])) for site in found}
-    known = [site for site, overlap in found.items() if not np.isnan(overlap) and sum(kept[site])]
+    known = [site for site, overlap in found.items() if not np.isnan(overlap) and any(kept[site])]
     if not known:
         return float("nan"), float("nan")
     chance = [chance_overlap(len(a.node_scores[site]), *kept[site]) for site in known]

@@ -1,6 +1,6 @@
 """What a circuit costs by each method, and how small it works, on an ImageNet network and on the quickstart's model.
 
-python figures/scoreboard.py
+python figures/scoreboard_cost.py
 """
 
 from pathlib import Path
