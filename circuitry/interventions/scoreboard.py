@@ -3,7 +3,7 @@
 Every method is judged on one grid of sizes; numbers are made class by class, and then averaged over classes.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,7 +35,7 @@ class Judged(NamedTuple):
 
 
 def scoreboard_tables(
-    judged: Mapping[tuple[str, ...], Judged], sizes: Sequence[float], targets: Iterable[float]
+    judged: Mapping[tuple[str, ...], Judged], sizes: Sequence[float], targets: Sequence[float]
 ) -> dict[str, pd.DataFrame]:
     """Return the tables of a scoreboard.
 
@@ -78,7 +78,7 @@ def curve_by_size(curve: FaithfulnessCurve, sizes: Sequence[float]) -> pd.DataFr
     return pd.concat(parts, ignore_index=True)
 
 
-def smallest_sizes(curves: pd.DataFrame, targets: Iterable[float]) -> pd.DataFrame:
+def smallest_sizes(curves: pd.DataFrame, targets: Sequence[float]) -> pd.DataFrame:
     """Return the smallest size of the grid from which on a measure stays at a target or above, for each circuit.
 
     Where no size on the grid reaches it, this is 1: the whole model has faithfulness and selectivity 1 (random units:

@@ -220,3 +220,17 @@ def test_latents_are_nodes_and_errors_are_told_apart(resnet: nn.Module, method: 
     assert found.units["layer3.0"].max() < latents
     with pytest.raises(InputError, match=r"The circuit is of the encoder with digest .* feature bases \{'layer3.0'"):
         find_circuit(plain, images, metric, size=0.5, settings=replace(settings, start=found))
+
+
+def test_a_class_over_domains_and_a_whole_domain() -> None:
+    planted = planted_convolution()
+    bright, dark = planted.images(6, 1) + torch.tensor([1.0, 0, 0])[:, None, None], planted.images(6, 2)
+    encoder, metric = planted.encoder, planted.metric
+    over_domains = find_circuit(encoder, [bright[:4], dark], metric, size=0.5, others=bright[4:], settings=QUICK)
+    as_one = find_circuit(encoder, torch.cat([bright[:4], dark]), metric, size=0.5, others=bright[4:], settings=QUICK)
+    assert {s: u.tolist() for s, u in over_domains.units.items()} == {s: u.tolist() for s, u in as_one.units.items()}
+    everything = replace(QUICK, answers=lambda embedding: embedding)
+    whole = find_circuit(encoder, torch.cat([bright, dark]), metric, size=0.9, settings=everything)
+    assert "no images of other classes" in whole.note
+    alone = find_circuit(encoder, torch.cat([bright, dark]), metric, size=0.9, settings=QUICK)
+    assert whole.graph.settings["lost"] != alone.graph.settings["lost"]  # other answers are kept
