@@ -13,8 +13,8 @@ smallest size that reaches it is searched, each method by the same bisection of 
 
 The first four rank units one by one, and keep the same share of every site; the last shares a circuit out over sites.
 
-Which to take, by ``experiments/scoreboard.py`` (tables: ``experiments/results/scoreboard``): masks, the default, where a
-circuit is to tell its class from others by itself, which no ranking reaches below most of the units, exact patching
+Which to take, by ``experiments/scoreboard.py`` (tables: ``experiments/results/scoreboard``): masks, the default, where
+a circuit is to tell its class from others by itself, which no ranking reaches below most of the units, exact patching
 included; the gradient, where single units are to be ranked as exact patching would, at the least cost. `extract` keeps
 the site path, since it alone scores edges, and none of the other rankings gives circuits that work better.
 """
