@@ -9,6 +9,7 @@ from .circuit_sets import take_complement as take_complement
 from .circuit_sets import take_kept_units as take_kept_units
 from .circuit_sets import take_top_units as take_top_units
 from .circuits_under_test import CausalSettings as CausalSettings
+from .component_accuracy import mean_ablation_accuracy as mean_ablation_accuracy
 from .curves import FaithfulnessCurve as FaithfulnessCurve
 from .curves import curves_by_domain as curves_by_domain
 from .curves import pool_curves as pool_curves
@@ -46,6 +47,9 @@ from .scoreboard import smallest_sizes as smallest_sizes
 from .scoreboard import unit_overlap as unit_overlap
 from .search import find_circuit as find_circuit
 from .search import propose_circuits as propose_circuits
+from .stream_edges import EdgeRuns as EdgeRuns
+from .stream_edges import edge_curve as edge_curve
+from .stream_edges import kept_edge_embeddings as kept_edge_embeddings
 from .study import CausalStudy as CausalStudy
 from .study import StudyOptions as StudyOptions
 from .transfer import ClassScorer as ClassScorer

@@ -32,6 +32,7 @@ from tqdm import tqdm
 
 from circuitry.interventions.answers import Answers
 from circuitry.interventions.gates import GatedRuns
+from circuitry.interventions.stream_edges import EdgeRuns
 from circuitry.runs.errors import InputError
 
 
@@ -91,7 +92,7 @@ class LearnedMask(NamedTuple):
 
 
 def learn_masks(
-    runs: GatedRuns,
+    runs: GatedRuns | EdgeRuns,
     answers: Answers,
     own: Bool[np.ndarray, " images"],
     sizes: Sequence[float],
@@ -134,7 +135,7 @@ class _Learning:
 
     def __init__(
         self,
-        runs: GatedRuns,
+        runs: GatedRuns | EdgeRuns,
         answers: Answers,
         own: np.ndarray,
         settings: MaskSettings,

@@ -128,6 +128,7 @@ def changed(path: Path, arrays: Mapping[str, np.ndarray | None], format_name: st
         "domain": None,
         "settings": {},
         "provenance": {},
+        "edges": [["conv", "head"]],
     }
     write_arrays(path, format_name, header, kept)
     return path
@@ -135,33 +136,22 @@ def changed(path: Path, arrays: Mapping[str, np.ndarray | None], format_name: st
 
 def test_loading_another_format_names_both(tmp_path: Path) -> None:
     path = changed(tmp_path / "x", {}, "circuitry attribution graph 0")
-    with pytest.raises(InputError, match=r"has format 'circuitry attribution graph 0', but this version reads '.* 2'"):
+    with pytest.raises(InputError, match=r"has format 'circuitry attribution graph 0', but this version reads '.* 3'"):
         AttributionGraph.load(path)
     save_file({"a": np.zeros(1)}, path)
     with pytest.raises(InputError, match="has format 'unknown'"):
         AttributionGraph.load(path)
 
 
-@pytest.mark.parametrize("name", ["node_scores/conv", "kept_units/head"])
+@pytest.mark.parametrize("name", ["node_scores/conv", "kept_units/head", "edge_scores/conv->head"])
 def test_loading_names_the_array_that_is_missing(name: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=rf"x lacks '{name}': the file is damaged"):
         AttributionGraph.load(changed(tmp_path / "x", {name: None}))
 
 
-def test_a_graph_has_the_edges_of_all_pairs_of_sites_or_none(tmp_path: Path) -> None:
-    path = tmp_path / "x"
-    small_graph(edge_scores={}).save(path)
-    assert AttributionGraph.load(path).edge_scores == {}
-    one = np.zeros(1)
-    three = small_graph(
-        sites=("a", "b", "c"),
-        node_scores=dict.fromkeys("abc", one),
-        kept_units=dict.fromkeys("abc", np.array([0])),
-        edge_scores={("a", "b"): one[None]},
-    )
-    three.save(path)
-    with pytest.raises(InputError, match="x lacks 'edge_scores/b->c': the file is damaged"):
-        AttributionGraph.load(path)
+def test_a_graph_without_edges_is_read_again(tmp_path: Path) -> None:
+    small_graph(edge_scores={}).save(tmp_path / "x")
+    assert AttributionGraph.load(tmp_path / "x").edge_scores == {}
 
 
 def test_loading_edges_of_another_shape_is_refused(tmp_path: Path) -> None:
@@ -295,3 +285,24 @@ def test_the_sites_as_a_table() -> None:
     assert table["units"].to_dict() == {"input": 3, "conv": 4, "head": 3}
     assert table["kept"].to_dict() == {"input": 1, "conv": 2, "head": 3}
     assert table["gap"].to_dict() == {"input": -0.125, "conv": 0.25, "head": 0}
+
+
+def test_the_strongest_edges_into_a_unit_may_come_from_any_earlier_site() -> None:
+    graph = AttributionGraph(
+        ("a", "b", "c"),
+        {site: np.array([-1.0, -1.0]) for site in "abc"},
+        {site: np.array([0, 1]) for site in "abc"},
+        {
+            ("a", "b"): np.array([[5.0, 1.0], [2.0, 3.0]]),
+            ("a", "c"): np.array([[7.0, -1.0], [0.5, 9.0]]),
+            ("b", "c"): np.array([[6.0, 8.0], [-2.0, 0.0]]),
+        },
+        {},
+        1,
+    )
+    edges = {(tail, head) for tail, head in graph.circuit(2).graph.edges}
+    assert edges >= {("b/1", "c/0"), ("a/0", "c/0"), ("a/1", "c/1"), ("a/0", "c/1")}
+    assert {edge for edge in edges if edge[1] == "c/0"} == {("b/1", "c/0"), ("a/0", "c/0")}
+    assert len(edges) == 8
+    assert {head for _, head in graph.circuit(3, any_sign=True).graph.edges} == {"b/0", "b/1", "c/0", "c/1"}
+    assert len(graph.circuit(3, any_sign=True).graph.edges) == 4 + 6
