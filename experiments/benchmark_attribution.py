@@ -3,7 +3,8 @@
 The baseline is the plain way: integrated gradients by hooks, one full forward and backward pass of the tower
 per point of the path, per site (nodes) and per kept unit (edges); edge times are extrapolated from a few
 units per pair of sites. Both do the study's setting on the same inputs in the same process; this package also a rule
-of fewer points and no larger error. Exact patching of every
+of fewer points and no larger error, and scores along a path of the image, which are others (a row sets their seconds
+against those of this package's study setting). Exact patching of every
 unit at every site is set against one run of the whole tower per unit, in the same way. Refuted if the
 scores differ by more than 1e-4 or the ratios fall short of those in the README.
 
@@ -37,6 +38,7 @@ from circuitry.circuits.nodes import keep_units, node_effects
 from circuitry.circuits.quadrature import parse_rule
 from circuitry.circuits.settings import DEFAULT_RULE, STUDY_RULE, AttributionSettings
 from circuitry.interventions.patching import patch_effects
+from circuitry.interventions.unit_scores import SearchSettings, score_units
 from circuitry.models.architectures import register_model
 from circuitry.models.batches import ImageBatches, rows_that_fit
 from circuitry.runs.workers import Work
@@ -164,6 +166,14 @@ def timed(
     return node_scores, {pair: torch.from_numpy(v) for pair, v in edges.items()}, node_seconds, edge_seconds
 
 
+def timed_image_path(encoder: Encoder, images: Tensor, weights: Tensor) -> float:
+    """Return the seconds of the scores of all units along a path of the image, as `find_circuit` takes them."""
+    settings = SearchSettings(work=Work(progress=False))
+    started = time.perf_counter()
+    score_units(encoder, images, class_logit(weights, 0), "input-path", settings=settings)
+    return time.perf_counter() - started
+
+
 def full_tower_sweep(
     runs: FullTower, metric: Callable[[Tensor], Tensor], units_per_site: int
 ) -> tuple[dict[tuple[str, int], float], float]:
@@ -202,6 +212,7 @@ def run(config: Config) -> pd.DataFrame:
             nodes, edges, node_seconds, edge_seconds = timed(encoder, images, weights, study)
             better = AttributionSettings(rule=parse_rule(config.rule), edge_rule=parse_rule(config.edge_rule))
             *_, better_nodes, better_edges = timed(encoder, images, weights, better)
+            by_image = timed_image_path(encoder, images, weights)
         naive_nodes, naive_edges, naive_node_seconds, naive_edge_seconds = baseline(
             tower, encoder.sites, images, weights, config.units_per_pair
         )
@@ -211,6 +222,7 @@ def run(config: Config) -> pd.DataFrame:
             ("edges", naive_edge_seconds, edge_seconds, _worst(first_rows, naive_edges)),
             (f"nodes, {config.rule}", naive_node_seconds, better_nodes, math.nan),
             (f"edges, {config.edge_rule}", naive_edge_seconds, better_edges, math.nan),
+            ("nodes, path of the image against study", node_seconds, by_image, math.nan),
         ):
             table.append((name, what, slow, fast, slow / fast, error))
     for name in config.sweep_models:

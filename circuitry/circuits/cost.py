@@ -33,12 +33,19 @@ class Operations(NamedTuple):
     edges: int
 
 
-class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Adds up PyTorch's formulas. Its own FlopCounterMode also follows modules, which fails inside `autograd.grad`."""
+class OperationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Add up PyTorch's formulas. Its own FlopCounterMode also follows modules, which fails inside `autograd.grad`.
+
+    Example:
+        >>> with OperationCounter() as counter:
+        ...     find_circuit(encoder, cats, metric, size=0.4)
+        >>> counter.total
+    """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.total = 0
+        """Floating-point operations so far."""
 
     def __torch_dispatch__(
         self, func: Any, types: Sequence[Any], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -61,10 +68,10 @@ def count_operations(encoder: Encoder, metric: Metric, settings: AttributionSett
     image = torch.randn(1, 3, *encoder.image_size, device=encoder.device, dtype=encoder.dtype)
     batches = ImageBatches(image, encoder, rows_that_fit(encoder, settings.memory_gib))  # measured before it counts
     with encoder.frozen(), encoder.fast():
-        with _Counter() as nodes_counter:
+        with OperationCounter() as nodes_counter:
             nodes = node_effects(encoder, batches, metric, settings)
         kept = {site: keep_units(scores, settings.node_fraction) for site, scores in nodes.scores.items()}
-        with _Counter() as edges_counter:
+        with OperationCounter() as edges_counter:
             edge_effects(encoder, batches, kept, settings)
     return Operations(nodes_counter.total, edges_counter.total)
 

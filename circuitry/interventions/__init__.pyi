@@ -39,7 +39,14 @@ from .planted import PlantedCircuit as PlantedCircuit
 from .planted import planted_attention as planted_attention
 from .planted import planted_convolution as planted_convolution
 from .planted import score_methods as score_methods
+from .scoreboard import Judged as Judged
+from .scoreboard import over_classes as over_classes
+from .scoreboard import rank_agreement as rank_agreement
+from .scoreboard import scoreboard_tables as scoreboard_tables
+from .scoreboard import smallest_sizes as smallest_sizes
+from .scoreboard import unit_overlap as unit_overlap
 from .search import find_circuit as find_circuit
+from .search import propose_circuits as propose_circuits
 from .stream_edges import EdgeRuns as EdgeRuns
 from .stream_edges import edge_curve as edge_curve
 from .stream_edges import kept_edge_embeddings as kept_edge_embeddings

@@ -23,6 +23,7 @@ from scipy import stats
 from torch import Tensor
 
 from circuitry.circuits.graph import AttributionGraph, Circuit
+from circuitry.comparison.significance import holm
 from circuitry.interventions.ablation import ablated_embeddings
 from circuitry.interventions.circuit_sets import (
     KeptUnits,
@@ -115,9 +116,9 @@ def judge_circuit(
     def error(circuits: Sequence[KeptUnits]) -> list[KeptUnits]:
         return [add_error_units(encoder, one) if settings.keep_error else one for one in circuits]
 
-    random = _random_circuits(graph, units, judgement.draws, settings.seed)
-    tested = error([units, *random])
-    values = contrasts(ablated_embeddings, [*tested, *(take_complement(one, graph) for one in tested)])
+    kept, left_out = np.split(np.array(_random_circuits(graph, units, 2 * judgement.draws, settings.seed)), 2)
+    rests = [take_complement(one, graph) for one in error([units, *left_out])]
+    values = contrasts(ablated_embeddings, [*error([units, *kept]), *rests])
     parts = error([units, *_without_one(units)])
     rows = [*_alone(curve, measure), *_against_random(values, curve.own, measure, judgement)]
     rows.append(_minimality("units", measure, contrasts(ablated_embeddings, parts), curve.own, judgement.alpha))
@@ -196,16 +197,8 @@ def _minimality(name: str, measure: str, values: np.ndarray, own: np.ndarray, al
             p = stats.ttest_ind(inside, outside, axis=1, equal_var=False, alternative="less").pvalue
             mean = inside.mean(1) - outside.mean(1)
     changed = np.abs(mean) > 1e-6 * np.abs(values).max()
-    corrected = correct_holm(np.where(changed & np.isfinite(p), p, 1.0))
+    corrected = holm(pd.Series(np.where(changed & np.isfinite(p), p, 1.0))).to_numpy()
     needed = corrected < alpha
     interval = stats.binomtest(int(needed.sum()), len(needed)).proportion_ci()
     value, low, high = float(needed.mean()), float(interval.low), float(interval.high)
     return f"minimality ({name})", measure, value, low, high, len(needed), float(corrected.max()), bool(needed.all())
-
-
-def correct_holm(p: np.ndarray) -> np.ndarray:
-    """Return p values corrected for their number after Holm (1979)."""
-    order = np.argsort(p)
-    corrected = np.empty(len(p))
-    corrected[order] = np.maximum.accumulate(np.minimum(p[order] * np.arange(len(p), 0, -1), 1))
-    return corrected

@@ -2,22 +2,26 @@
 
 A ranking of units one by one does not find such a set; this searches for it as a whole.
 
-1. Every unit has a score. The k units with the largest scores, over all sites together, have gate 1, the others 0, and
-   the images run with all sites gated at once (`gates`).
+1. Every unit has a score. Its gate is a sigmoid of how far the score lies above the middle between the k-th and the
+   next largest of all sites together, and the images run with all sites gated at once (`gates`). The mask is the k
+   units with the largest scores.
 2. The loss is how much of the whole model's answers is lost: the squared distance between the answers of the gated and
    the whole model on images of the class and of other classes, over the variance of the latter (distillation of logits,
    Ba & Caruana 2014, arXiv 1312.6184). The label plays no part.
-3. Gradients reach the scores straight through the step, as those of a sigmoid around the k-th score (Bengio et al.
-   2013, arXiv 1308.3432). Logistic noise on the scores lets closed units come back; it fades with the shrinking.
-4. k falls from all units to the wanted share, by the same factor at every step, and then stays. A mask that is small
-   from the first step collapses: no gradient passes a site that is closed.
+3. k falls from all units to the wanted share, by the same factor at every step, and then stays. A mask that is small
+   from the first step collapses: no gradient passes a site that is closed. Of several shares each is a stage of its
+   own, which begins with the scores of the one before.
+4. Logistic noise on the scores drives gates apart, and lets closed units come back; it fades with the shrinking.
 
-Gates are 0 or 1 all the time, so that nothing is lost by rounding, and the size is exact.
+Gates are soft because hard ones with the gradient of a sigmoid (Bengio et al. 2013, arXiv 1308.3432) lose what works
+only together: a query, a key and a value of which one is closed pass no gradient to the others. Masks are checked with
+gates of 0 and 1.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,9 +41,9 @@ class MaskSettings:
     """How masks are learned."""
 
     steps: int = 300
-    """Steps of gradient descent in all."""
+    """Steps of gradient descent for all sizes together."""
     shrinking: float = 0.7
-    """Share of the steps over which the size falls."""
+    """Share of a size's steps over which the size falls."""
     batch_size: int = 24
     """Images per step: half of them of the class, where there are others."""
     learning_rate: float = 0.3
@@ -50,7 +54,7 @@ class MaskSettings:
     """Spread of the scores that training starts from, where it starts from a ranking: they are normal quantiles of the
     ranks within each site, times this."""
     patience: int = 60
-    """Steps after the shrinking without a better loss before training stops."""
+    """Steps after the shrinking without a better loss before a size is done."""
     restarts: int = 1
     """Trainings from different seeds; the one that loses least is returned."""
     seed: int = 0
@@ -76,11 +80,12 @@ class LearnedMask(NamedTuple):
     """A mask and how it came about."""
 
     scores: dict[str, Float[np.ndarray, " units"]]
-    """By site, how far above the least kept unit a unit's score ends; kept units have 0 or more."""
+    """By site, how far above the least kept unit of the smallest mask a unit's score ends; its units have 0 or more."""
     path: tuple[dict[str, Bool[np.ndarray, " units"]], ...]
-    """Masks of falling size on the way, the last of them the mask itself."""
+    """The mask of each size, the largest first."""
     lost: float
-    """Share of the variance of the model's answers that the mask loses, on all images that it was learned on."""
+    """Share of the variance of the model's answers that the smallest mask loses, on all images that it was learned
+    on."""
     steps: int
     """Steps that were taken."""
     seed: int
@@ -90,7 +95,7 @@ def learn_masks(
     runs: GatedRuns | EdgeRuns,
     answers: Answers,
     own: Bool[np.ndarray, " images"],
-    size: float,
+    sizes: Sequence[float],
     settings: MaskSettings = MaskSettings(),
     *,
     fixed: Mapping[str, Bool[np.ndarray, " units"]] | None = None,
@@ -103,7 +108,7 @@ def learn_masks(
         runs: The images, with sites and baseline.
         answers: What of the embeddings is to be kept.
         own: Which images are of the class.
-        size: Share of the gated units to keep.
+        sizes: Shares of the gated units to keep; of several, the masks are learned one after the other by falling size.
         settings: Steps, noise, restarts.
         fixed: By site, units whose gate is not learned, with the gate that they have: error units of a feature basis.
         start: By site, scores of a ranking to start from; the larger in absolute value, the rather kept.
@@ -112,12 +117,12 @@ def learn_masks(
     Raises:
         InputError: for a size outside (0, 1], answers that are not [images, answers], or that do not differ.
     """
-    if not 0 < size <= 1:
-        raise InputError(f"The size of a mask is a share of the units in (0, 1], but {size} was given.")
+    if not sizes or not all(0 < size <= 1 for size in sizes):
+        raise InputError(f"The size of a mask is a share of the units in (0, 1], but {list(sizes)} was given.")
     learning = _Learning(runs, answers, own, settings, fixed or {}, start)
     total = settings.restarts * settings.steps
     with tqdm(total=total, desc="masks", unit="step", disable=not progress, leave=False) as bar:
-        found = [learning.train(size, settings.seed + i, bar) for i in range(settings.restarts)]
+        found = [learning.train(sorted(sizes, reverse=True), settings.seed + i, bar) for i in range(settings.restarts)]
     return sorted(found, key=lambda mask: mask.lost)
 
 
@@ -173,16 +178,37 @@ class _Learning:
             parts.append(torch.special.ndtri((ranks + 0.5) / n))
         return (self.settings.start_weight * torch.cat(parts)).float().to(self.device)
 
-    def train(self, size: float, seed: int, bar: tqdm) -> LearnedMask:  # type: ignore[type-arg]
-        settings, generator = self.settings, torch.Generator().manual_seed(seed)
+    def train(self, sizes: Sequence[float], seed: int, bar: tqdm) -> LearnedMask:  # type: ignore[type-arg]
+        generator = torch.Generator().manual_seed(seed)
         scores = self.first.clone().requires_grad_()
-        descent = _Descent(settings.learning_rate)
-        path, best, since = list[Tensor](), float("inf"), 0
+        descent, path = _Descent(self.settings.learning_rate), list[Tensor]()
+        for larger, size in pairwise([1.0, *sizes]):
+            self._shrink(scores, (larger, size), descent, generator, bar, self.settings.steps // len(sizes) or 1)
+            path.append(_largest(scores.detach(), self._count(size)))
+        return LearnedMask(
+            self._arrays(scores.detach() - scores.detach()[path[-1]].min()),
+            tuple(self._arrays(mask) for mask in path),
+            self.measure(path[-1].float()),
+            descent.steps,
+            seed,
+        )
+
+    def _shrink(
+        self,
+        scores: Tensor,
+        sizes: tuple[float, float],
+        descent: "_Descent",
+        generator: torch.Generator,
+        bar: tqdm,  # type: ignore[type-arg]
+        steps: int,
+    ) -> None:
+        """Train the scores while the size falls from the first to the second, and then stays."""
+        settings, best, since = self.settings, float("inf"), 0
         smoothed: float | None = None
-        for share, left in self._schedule(size):
-            k = max(1, round(share * len(scores)))
+        for share, left in _schedule(*sizes, steps, settings.shrinking):
             noise = torch.rand(len(scores), generator=generator).clamp(1e-6, 1 - 1e-6).logit().to(self.device)
-            gates = _straight_through(scores + settings.noise * left * noise, k)
+            noisy = scores + settings.noise * left * noise
+            gates = torch.sigmoid(noisy - _threshold(noisy.detach(), self._count(share)))
             chosen = self._draw(generator)
             with self._precision():
                 embeddings = self.runs.run(self._by_site(gates), chosen)
@@ -192,24 +218,14 @@ class _Learning:
             now = float(loss.detach())
             bar.set_postfix_str(f"{share:.0%} of the units, loses {now:.2f}", refresh=False)
             if left > 0:
-                if not path or k <= 0.95 * int(path[-1].sum()):
-                    path.append(_largest(scores.detach(), k))
                 continue
             smoothed = now if smoothed is None else 0.9 * smoothed + 0.1 * now
             best, since = (smoothed, 0) if smoothed < best else (best, since + 1)
             if since >= settings.patience:
                 break
-        k = max(1, round(size * len(scores)))
-        kept = _largest(scores.detach(), k)
-        path.append(kept)
-        lost = self.measure(kept.float())
-        return LearnedMask(
-            self._arrays(scores.detach() - scores.detach()[kept].min()),
-            tuple(self._arrays(mask) for mask in path),
-            lost,
-            descent.steps,
-            seed,
-        )
+
+    def _count(self, share: float) -> int:
+        return max(1, round(share * len(self.first)))
 
     def measure(self, gates: Tensor) -> float:
         """Return the share of the answers' variance that is lost, over all images."""
@@ -221,13 +237,6 @@ class _Learning:
     def _precision(self) -> AbstractContextManager[Any]:
         name = self.settings.autocast
         return nullcontext() if name is None else torch.autocast(self.device.type, dtype=getattr(torch, name))
-
-    def _schedule(self, size: float) -> Iterator[tuple[float, float]]:
-        """Yield the share of the units that is kept at each step, and how much of the shrinking is left."""
-        shrinking = max(1, round(self.settings.shrinking * self.settings.steps))
-        for step in range(self.settings.steps):
-            done = min(1.0, step / shrinking)
-            yield size**done, 1 - done
 
     def _draw(self, generator: torch.Generator) -> Tensor:
         """Return the images of a step: as many of the class as of others, as far as there are."""
@@ -271,11 +280,17 @@ class _Descent:
             scores -= self.rate / (1 - MOMENTUM**self.steps) / max(size, 1e-30) * self.mean
 
 
-def _straight_through(scores: Tensor, k: int) -> Tensor:
-    """Return 1 for the k largest scores and 0 for the others, with the gradient of a sigmoid around the k-th."""
-    soft = torch.sigmoid(scores - scores.detach().topk(k).values[-1])
-    hard = _largest(scores.detach(), k).to(soft)
-    return hard + soft - soft.detach()
+def _schedule(larger: float, size: float, steps: int, shrinking: float) -> Iterator[tuple[float, float]]:
+    """Yield the share of the units that is kept at each step, and how much of the shrinking is left."""
+    falling = max(1, round(shrinking * steps))
+    for step in range(steps):
+        done = min(1.0, step / falling)
+        yield larger * (size / larger) ** done, 1 - done
+
+
+def _threshold(scores: Tensor, k: int) -> Tensor:
+    """Return the middle between the k-th largest score and the next; the least, where all are kept."""
+    return scores.topk(min(k + 1, len(scores))).values[k - 1 :].mean()
 
 
 def _largest(scores: Tensor, k: int) -> Tensor:

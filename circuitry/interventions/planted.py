@@ -13,7 +13,6 @@ An edge score says what moves a unit, not whether that unit matters: edges are r
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -24,7 +23,11 @@ from torch import Tensor, nn
 
 from circuitry.circuits.attribution import attribute
 from circuitry.circuits.quadrature import gauss_radau_rule, left_rule, midpoint_rule
+from circuitry.interventions.edge_cuts import cut_effects
+from circuitry.interventions.masks import MaskSettings
 from circuitry.interventions.patching import edge_movements, patch_effects
+from circuitry.interventions.search import propose_circuits
+from circuitry.interventions.unit_scores import SearchSettings
 from circuitry.models.encoder import Encoder
 from circuitry.models.sites import INPUT
 from circuitry.models.stages import Stage
@@ -37,10 +40,16 @@ RULES = {
     "midpoint 10": midpoint_rule(10),
     "gradient x activation": left_rule(1),
 }
-EXACT = "exact patching"
-METHODS = (*RULES, EXACT)
+EXACT, CUTS = "exact patching", "edge cuts"
+SEARCHED = {"input path": "input-path", "learned masks": "learned"}
+"""Methods of `find_circuit` that score units alone."""
+METHODS = (*RULES, EXACT, *SEARCHED, CUTS)
 """What is scored. One left point is blind to edges: at the clean activation the squared movement has no gradient."""
 
+MASK_SIZE = 0.2
+"""Share of the units that learned masks keep, near that of the planted ones."""
+
+QUIET = Work(progress=False)
 SIZE = 8
 """Height and width of the images, in pixels."""
 
@@ -182,9 +191,9 @@ def score_methods(planted: PlantedCircuit, n_images: int = 16, seed: int = 0) ->
             rows.append((planted.name, method, kind, site, area))
 
     def score(method: str, nodes: Mapping[str, np.ndarray], edges: Mapping[tuple[str, str], np.ndarray]) -> None:
-        for site in sites:
+        for site in nodes:
             add(method, "node", site, nodes[site], np.isin(np.arange(len(nodes[site])), planted.nodes[site]))
-        for pair in pairwise(sites):
+        for pair in edges:
             into = list(planted.nodes[pair[1]])
             truth = np.zeros(edges[pair].shape, dtype=bool)
             truth[tuple(np.transpose(planted.edges[pair]))] = True
@@ -196,9 +205,15 @@ def score_methods(planted: PlantedCircuit, n_images: int = 16, seed: int = 0) ->
             (up, down): scores[np.ix_(np.argsort(graph.kept_units[down]), np.argsort(graph.kept_units[up]))]
             for (up, down), scores in graph.edge_scores.items()
         }
-        score(method, graph.node_scores, in_order)
-    exact = patch_effects(encoder, images, planted.metric, work=Work(progress=False))
-    score(EXACT, exact.scores, edge_movements(encoder, images, sites=sites))
+        score(method, {site: graph.node_scores[site] for site in sites}, in_order)
+    exact = patch_effects(encoder, images, planted.metric, work=QUIET)
+    score(EXACT, {site: exact.scores[site] for site in sites}, edge_movements(encoder, images, sites=sites))
+    settings = SearchSettings(masks=MaskSettings(batch_size=n_images, seed=seed), work=QUIET)
+    for name, method in SEARCHED.items():
+        found = propose_circuits(encoder, images, planted.metric, [MASK_SIZE], method=method, settings=settings)[0]
+        score(name, found.node_scores, {})
+    everything = {site: np.arange(len(exact.scores[site])) for site in sites}
+    score(CUTS, {}, cut_effects(encoder, images, planted.metric, everything, work=QUIET))
     return pd.DataFrame(rows, columns=["network", "method", "kind", "site", "auroc"])
 
 

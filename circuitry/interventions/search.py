@@ -12,6 +12,11 @@ smallest size that reaches it is searched, each method by the same bisection of 
 | ``learned`` | how surely a mask keeps it that is learned as a whole (`masks`) | steps |
 
 The first four rank units one by one, and keep the same share of every site; the last shares a circuit out over sites.
+
+Which to take, by ``experiments/scoreboard.py`` (tables: ``experiments/results/scoreboard``): masks, the default, where
+a circuit is to tell its class from others by itself, which no ranking reaches below most of the units, exact patching
+included; the gradient, where single units are to be ranked as exact patching would, at the least cost. `extract` keeps
+the site path, since it alone scores edges, and none of the other rankings gives circuits that work better.
 """
 
 from collections.abc import Callable, Sequence
@@ -79,8 +84,7 @@ def find_circuit(
         >>> found = find_circuit(encoder, cats, class_logit(weights, 3), size=0.4, baseline=mean, others=not_cats)
         >>> found.table()    # faithfulness and selectivity of circuit, complement and random units
     """
-    if method not in METHODS:
-        raise InputError(f"Circuits are found by one of {', '.join(METHODS)}, but {method!r} was asked for.")
+    _check_method(method)
     if (size is None) == (selectivity is None):
         raise InputError("A circuit has a size or a selectivity to reach: give one of size= and selectivity=.")
     if selectivity is not None and others is None:
@@ -90,6 +94,39 @@ def find_circuit(
         )
     search = _Search(encoder, images, metric, baseline, others, settings)
     return search.of_size(method, size) if size is not None else search.selective(method, selectivity or 0.0)
+
+
+def propose_circuits(
+    encoder: Encoder,
+    images: Images,
+    metric: Metric,
+    sizes: Sequence[float],
+    *,
+    method: str = LEARNED,
+    baseline: AnyBaseline = "zero",
+    others: Images | None = None,
+    settings: SearchSettings = SearchSettings(),
+) -> list[AttributionGraph]:
+    """Return one circuit of each size by one search, not measured: of one ranking, or of one training of masks.
+
+    Args:
+        encoder: As for images, metric, baseline, others, settings and errors, see `find_circuit`.
+        sizes: Shares of the units to keep; masks stay at each of them on the way from the largest to the smallest, and
+            share out the steps.
+        method: One of `METHODS`.
+    """
+    _check_method(method)
+    found = _Search(encoder, images, metric, baseline, others, settings).proposer(method)(sizes)
+    return [graphs[0] for graphs in found]
+
+
+def _check_method(method: str) -> None:
+    if method not in METHODS:
+        raise InputError(f"Circuits are found by one of {', '.join(METHODS)}, but {method!r} was asked for.")
+
+
+Proposer = Callable[[Sequence[float]], list[list[AttributionGraph]]]
+"""Makes the circuits of some sizes; of masks for each also those of the other restarts, best first."""
 
 
 class _Search:
@@ -122,18 +159,18 @@ class _Search:
         )
 
     def of_size(self, method: str, size: float) -> FoundCircuit:
-        graph, *restarts = self._proposer(method)(size)
+        ((graph, *restarts),) = self.proposer(method)([size])
         curve = self._curve([graph], self.ablation)
         reason = _no_selectivity(curve)
         return FoundCircuit(graph, curve, f"Selectivity is not known: {reason}." if reason else "", tuple(restarts))
 
     def selective(self, method: str, target: float) -> FoundCircuit:
         """Bisect the sizes, by their ratio, for the smallest that reaches the target."""
-        propose, quick = self._proposer(method), replace(self.ablation, random_draws=0)
+        propose, quick = self.proposer(method), replace(self.ablation, random_draws=0)
         low, high, tried = self.settings.least, 1.0, list[tuple[float, list[AttributionGraph]]]()
         for _ in range(self.settings.rounds):
             size = (low * high) ** 0.5
-            graphs = propose(size)
+            (graphs,) = propose([size])
             curve = self._curve(graphs[:1], quick)
             if reason := _no_selectivity(curve):
                 raise InputError(
@@ -152,16 +189,16 @@ class _Search:
         curve = self._curve([one[1][0] for one in tried], self.ablation)
         return FoundCircuit(graphs[0], curve, "" if reached else missed, tuple(graphs[1:]))
 
-    def _proposer(self, method: str) -> Callable[[float], list[AttributionGraph]]:
-        """Return what makes the circuit of a size, and of masks those of the other restarts."""
+    def proposer(self, method: str) -> Proposer:
+        """Return what makes circuits, with what all sizes share done."""
         if method == LEARNED:
             return self._learner()
         scores = self._scores(method)
         scored_by = f"effect on the {metric_name(self.metric)}"
 
-        def rank(size: float) -> list[AttributionGraph]:
+        def rank(sizes: Sequence[float]) -> list[list[AttributionGraph]]:
             graph = self._graph(method, scored_by, scores)
-            return [replace(graph, kept_units=take_top_units(graph, size, self.settings.ranking))]
+            return [[replace(graph, kept_units=take_top_units(graph, size, self.settings.ranking))] for size in sizes]
 
         return rank
 
@@ -169,7 +206,7 @@ class _Search:
         baseline = self.baseline if self.baseline.n_images is None else self.baseline.select(slice(len(self.images)))
         return score_units(self.encoder, self.images, self.metric, method, baseline, self.settings)
 
-    def _learner(self) -> Callable[[float], list[AttributionGraph]]:
+    def _learner(self) -> Proposer:
         encoder, settings, start = self.encoder, self.settings, self.settings.start
         everything = self.images if self.others is None else torch.cat([self.images, self.others])
         own = np.arange(len(everything)) < len(self.images)
@@ -179,24 +216,25 @@ class _Search:
         fixed = {site: np.full(len(units), settings.keep_error) for site, units in self._errors().items()}
         answers = settings.answers or default_answers(self.metric)
 
-        def learn(size: float) -> list[AttributionGraph]:
+        def learn(sizes: Sequence[float]) -> list[list[AttributionGraph]]:
             with encoder.frozen(), encoder.fast(), encoder.differentiable():
                 runs = GatedRuns(encoder, everything, self.sites, self.baseline, settings.work.memory_gib)
                 masks = learn_masks(
-                    runs, answers, own, size, settings.masks, fixed=fixed, start=first, progress=settings.work.progress
+                    runs, answers, own, sizes, settings.masks, fixed=fixed, start=first, progress=settings.work.progress
                 )
-            return [self._masked(mask) for mask in masks]
+            places: list[int] = np.argsort(np.argsort(-np.asarray(sizes), kind="stable")).tolist()
+            return [[self._masked(mask, place) for mask in masks] for place in places]
 
         return learn
 
-    def _masked(self, mask: LearnedMask) -> AttributionGraph:
+    def _masked(self, mask: LearnedMask, place: int) -> AttributionGraph:
         """Return a mask as a graph, whose scores are the gates that training ended with, negative: they help."""
         gates = {site: -expit(scores.astype(float)) for site, scores in mask.scores.items()}
         unlearned = {site: np.zeros(len(units)) for site, units in self._errors().items()}
         scores = {site: np.append(gate, unlearned.get(site, ())) for site, gate in gates.items()}
         graph = self._graph(LEARNED, "gate of the mask, negative", NodeEffects(scores, {}, len(self.images)))
         graph.settings.update(lost=mask.lost, steps=mask.steps, seed=mask.seed)
-        kept = {site: np.flatnonzero(chosen) for site, chosen in mask.path[-1].items()}
+        kept = {site: np.flatnonzero(chosen) for site, chosen in mask.path[place].items()}
         return replace(graph, kept_units={site: units[np.argsort(gates[site][units])] for site, units in kept.items()})
 
     def _graph(self, method: str, scored_by: str, effects: NodeEffects) -> AttributionGraph:

@@ -124,7 +124,7 @@ class EdgeRuns:
 
     Example:
         >>> answers = class_answers(weights, label)
-        >>> mask = learn_masks(EdgeRuns(stream, images), answers, own, size=0.05)[0]
+        >>> mask = learn_masks(EdgeRuns(stream, images), answers, own, sizes=[0.05])[0]
         >>> mask.scores[EDGES] >= 0     # the edges kept, in the order of stream.edges.nonzero()
     """
 

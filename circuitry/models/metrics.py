@@ -24,7 +24,7 @@ class ClassLogit:
     """The cosine logit of one class, ``normalize(embedding) @ weights[label]``, without logit scale."""
 
     weights: Tensor
-    """Text weights [K, D]; normalised ones make the logit a cosine."""
+    """A row [D] for every class [K, D]: text weights, of which normalised ones make the logit a cosine, or margins."""
     label: int
     name: str = "logit"
     """For provenance: what of the embedding it is."""
@@ -68,8 +68,8 @@ def class_margin(weights: Float[Tensor, "classes d"], label: int) -> ClassLogit:
     _check(weights, label)
     if len(weights) < 2:
         raise InputError("A margin needs the text weights of at least two classes, but there is one.")
-    others = torch.cat([weights[:label], weights[label + 1 :]])
-    return ClassLogit((weights[label] - others.mean(0))[None], 0, "margin")
+    others = (weights.sum(0) - weights) / (len(weights) - 1)
+    return ClassLogit(weights - others, int(label), "margin")
 
 
 def _check(weights: object, label: object) -> None:

@@ -149,6 +149,11 @@ def test_loading_names_the_array_that_is_missing(name: str, tmp_path: Path) -> N
         AttributionGraph.load(changed(tmp_path / "x", {name: None}))
 
 
+def test_a_graph_without_edges_is_read_again(tmp_path: Path) -> None:
+    small_graph(edge_scores={}).save(tmp_path / "x")
+    assert AttributionGraph.load(tmp_path / "x").edge_scores == {}
+
+
 def test_loading_edges_of_another_shape_is_refused(tmp_path: Path) -> None:
     path = changed(tmp_path / "x", {"edge_scores/conv->head": np.zeros((2, 3))})
     with pytest.raises(InputError, match=r"conv->head have shape \(2, 3\), but the kept units say \(3, 2\)"):

@@ -10,7 +10,7 @@ from scipy import stats
 from circuitry import InputError, left_rule
 from circuitry.circuits.attribution import attribute
 from circuitry.circuits.graph import AttributionGraph
-from circuitry.interventions.judgement import JudgementSettings, correct_holm, judge_circuit
+from circuitry.interventions.judgement import JudgementSettings, judge_circuit
 from circuitry.interventions.planted import PlantedCircuit, planted_convolution
 from tests.support.work import QUIET
 
@@ -81,8 +81,3 @@ def test_refusals() -> None:
         InputError, match=r"The circuit is of the encoder with digest .* give the encoder that it was found"
     ):
         judge_circuit(planted.encoder, planted.images(2, 0), planted.metric, other, work=QUIET)
-
-
-def test_holm_by_hand() -> None:
-    assert correct_holm(np.array([0.01, 0.04, 0.03])).tolist() == pytest.approx([0.03, 0.06, 0.06])
-    assert correct_holm(np.array([0.9, 0.8])).tolist() == [1, 1]

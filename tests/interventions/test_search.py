@@ -13,6 +13,7 @@ from circuitry import (
     InputError,
     attribute,
     class_logit,
+    class_margin,
     faithfulness_curve,
     in_feature_basis,
     left_rule,
@@ -21,11 +22,11 @@ from circuitry import (
 from circuitry.circuits.image_path import image_path_effects
 from circuitry.circuits.quadrature import QuadratureRule, midpoint_rule
 from circuitry.circuits.settings import AttributionSettings
-from circuitry.interventions.answers import all_answers, class_answers
+from circuitry.interventions.answers import all_answers, class_answers, default_answers
 from circuitry.interventions.faithfulness import AblationSettings
 from circuitry.interventions.masks import MaskSettings
 from circuitry.interventions.planted import planted_convolution
-from circuitry.interventions.search import find_circuit
+from circuitry.interventions.search import find_circuit, propose_circuits
 from circuitry.interventions.unit_scores import METHODS, SearchSettings
 from circuitry.models.batches import ImageBatches
 from circuitry.models.stages import Stage
@@ -166,6 +167,27 @@ def test_refusals_and_notes(resnet: nn.Module) -> None:
         find_circuit(planted.encoder, same, planted.metric, size=0.5, settings=QUICK)
 
 
+def test_the_margin_keeps_what_the_logit_keeps() -> None:
+    weights, embeddings = nn.functional.normalize(torch.randn(5, 8), dim=-1), torch.randn(6, 8)
+    logit, margin = (default_answers(make(weights, 2))(embeddings) for make in (class_logit, class_margin))
+    torch.testing.assert_close(margin, logit * 5 / 4)  # so that the share of the variance that is lost is the same
+
+
+@pytest.mark.parametrize("method", ["gradient", "learned"])
+def test_circuits_of_several_sizes_come_from_one_search_in_the_order_asked(method: str) -> None:
+    planted = planted_convolution()
+    settings = replace(QUICK, masks=MaskSettings(steps=6))
+    sizes = [0.2, 0.8, 0.5]
+    graphs = propose_circuits(
+        planted.encoder, planted.images(4, 0), planted.metric, sizes, method=method, settings=settings
+    )
+    kept = [sum(map(len, graph.kept_units.values())) for graph in graphs]
+    assert kept == ([4, 16, 10] if method == "learned" else [5, 18, 10])  # rankings round up at every site
+    assert all(np.array_equal(graphs[0].node_scores["conv1"], graph.node_scores["conv1"]) for graph in graphs)
+    with pytest.raises(InputError, match="Circuits are found by one of"):
+        propose_circuits(planted.encoder, planted.images(4, 0), planted.metric, sizes, method="magic")
+
+
 def test_answers_are_centred_logits() -> None:
     weights, embeddings = nn.functional.normalize(torch.randn(5, 8), dim=-1), torch.randn(3, 8)
     logits = nn.functional.normalize(embeddings, dim=-1) @ weights.T
@@ -198,3 +220,17 @@ def test_latents_are_nodes_and_errors_are_told_apart(resnet: nn.Module, method: 
     assert found.units["layer3.0"].max() < latents
     with pytest.raises(InputError, match=r"The circuit is of the encoder with digest .* feature bases \{'layer3.0'"):
         find_circuit(plain, images, metric, size=0.5, settings=replace(settings, start=found))
+
+
+def test_a_class_over_domains_and_a_whole_domain() -> None:
+    planted = planted_convolution()
+    bright, dark = planted.images(6, 1) + torch.tensor([1.0, 0, 0])[:, None, None], planted.images(6, 2)
+    encoder, metric = planted.encoder, planted.metric
+    over_domains = find_circuit(encoder, [bright[:4], dark], metric, size=0.5, others=bright[4:], settings=QUICK)
+    as_one = find_circuit(encoder, torch.cat([bright[:4], dark]), metric, size=0.5, others=bright[4:], settings=QUICK)
+    assert {s: u.tolist() for s, u in over_domains.units.items()} == {s: u.tolist() for s, u in as_one.units.items()}
+    everything = replace(QUICK, answers=lambda embedding: embedding)
+    whole = find_circuit(encoder, torch.cat([bright, dark]), metric, size=0.9, settings=everything)
+    assert "no images of other classes" in whole.note
+    alone = find_circuit(encoder, torch.cat([bright, dark]), metric, size=0.9, settings=QUICK)
+    assert whole.graph.settings["lost"] != alone.graph.settings["lost"]  # other answers are kept

@@ -75,7 +75,7 @@ def test_a_mask_is_learned_on_edges() -> None:
                 runs.run({EDGES: torch.ones(runs.n_units[EDGES])}), stream.encoder(images), rtol=1e-6, atol=1e-6
             )
         settings = MaskSettings(steps=30, restarts=1)
-        mask = learn_masks(runs, lambda e: e[:, :4], own, 0.3, settings)[0]
+        mask = learn_masks(runs, lambda e: e[:, :4], own, [0.3], settings)[0]
         kept = mask.scores[EDGES] >= 0
         assert kept.sum() == round(0.3 * runs.n_units[EDGES])
         rng = np.random.default_rng(0)

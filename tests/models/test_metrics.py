@@ -23,6 +23,13 @@ def test_logit_and_margin_by_hand() -> None:
     assert class_margin(WEIGHTS, 2)(EMBEDDINGS).tolist() == pytest.approx([-0.6 - 0.7, 0 + 0.5])
 
 
+def test_a_margin_knows_all_classes() -> None:
+    metric = class_margin(WEIGHTS, 1)
+    assert metric.weights.shape == WEIGHTS.shape
+    for label in range(3):
+        torch.testing.assert_close(metric.weights[label], class_margin(WEIGHTS, label).weights[label])
+
+
 def test_what_all_classes_share_is_no_margin() -> None:
     shifted = WEIGHTS + torch.tensor([0.5, -2.0])
     assert class_margin(shifted, 1)(EMBEDDINGS).tolist() == pytest.approx(class_margin(WEIGHTS, 1)(EMBEDDINGS).tolist())

@@ -1,0 +1,145 @@
+"""What a scoreboard of methods says of each: how small a circuit works, how stable it is, and what is known exactly.
+
+Every method is judged on one grid of sizes; numbers are made class by class, and then averaged over classes.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from circuitry.circuits.graph import AttributionGraph
+from circuitry.circuits.similarity import chance_overlap, node_overlap
+from circuitry.comparison.statistics import mean_interval
+from circuitry.interventions.curve_reading import MEASURES
+from circuitry.interventions.curves import FaithfulnessCurve
+from circuitry.runs.errors import InputError
+
+JOB = ("class", "method", "baseline", "metric")
+"""What tells the searches of a scoreboard apart."""
+
+
+class Judged(NamedTuple):
+    """One search: the circuits of one class by one method, with one baseline and metric."""
+
+    curve: FaithfulnessCurve
+    """On images that circuits were not found on, one circuit for each size of the grid."""
+    graph: AttributionGraph
+    """Scores of all units."""
+    seconds: float
+    operations: int
+    stability: Sequence[Mapping[str, Any]] = ()
+    """How alike circuits are that were found again: kind, size, value and chance; see `unit_overlap`."""
+
+
+def scoreboard_tables(
+    judged: Mapping[tuple[str, ...], Judged], sizes: Sequence[float], targets: Sequence[float]
+) -> dict[str, pd.DataFrame]:
+    """Return the tables of a scoreboard.
+
+    Args:
+        judged: Searches by class, method, baseline and metric; with the method ``patching`` all are compared.
+        sizes: The grid.
+        targets: Selectivity of which the smallest size is sought; see `smallest_sizes`.
+
+    Returns:
+        ``curves``: both measures of circuit, complement and random units by size; ``summary``: of each method
+        what (sizes, CPR and CMD over the grid, rank correlation with exact patching, seconds, GFLOP, overlaps), both
+        with means over classes and Student's intervals; ``by_class``: the summary class by class.
+    """
+    curves, facts = list[pd.DataFrame](), list[dict[str, Any]]()
+    for job, one in judged.items():
+        names = dict(zip(JOB, job, strict=True))
+        curves.append(curve_by_size(one.curve, sizes).assign(**names))
+        known = dict(one.curve.areas(resamples=1).query("circuit == 'kept'").set_index("measure")["value"])
+        exact = judged.get((job[0], "patching", *job[2:]))
+        if exact is not None:
+            known["rank correlation"] = rank_agreement(one.graph.node_scores, exact.graph.node_scores)
+        known |= {"seconds": one.seconds, "GFLOP": one.operations / 1e9}
+        for row in one.stability:
+            what = f"{row['kind']}, overlap at {row['size']:g}"
+            known |= {what: row["value"], f"{what}, chance": row["chance"]}
+        facts += [{**names, "what": what, "value": value} for what, value in known.items()]
+    everything = pd.concat(curves, ignore_index=True)
+    smallest = smallest_sizes(everything[everything["measure"] == "selectivity"], targets)
+    named = [f"size for {t:g}, {c}" for t, c in zip(smallest["target"], smallest["circuit"], strict=True)]
+    by_class = pd.concat([smallest.assign(what=named)[[*JOB, "what", "value"]], pd.DataFrame(facts)], ignore_index=True)
+    return {"curves": over_classes(everything), "summary": over_classes(by_class), "by_class": by_class}
+
+
+def curve_by_size(curve: FaithfulnessCurve, sizes: Sequence[float]) -> pd.DataFrame:
+    """Return both measures of a curve by the sizes that were asked for: measure, circuit, size, n_units, value."""
+    parts = []
+    for measure in MEASURES:
+        table = curve.table(measure, resamples=1)[["measure", "circuit", "n_units", "value"]]
+        parts.append(table.assign(size=np.tile(sizes, len(table) // len(sizes))))
+    return pd.concat(parts, ignore_index=True)
+
+
+def smallest_sizes(curves: pd.DataFrame, targets: Sequence[float]) -> pd.DataFrame:
+    """Return the smallest size of the grid from which on a measure stays at a target or above, for each circuit.
+
+    Where no size on the grid reaches it, this is 1: the whole model has faithfulness and selectivity 1 (random units:
+    likewise). A complement has none: it is the whole model with nothing left out.
+
+    Args:
+        curves: Columns ``circuit``, ``size``, ``value``, and others that tell curves apart.
+        targets: Values to be reached.
+
+    Returns:
+        The other columns, with ``target`` and ``value``, the size.
+    """
+    apart = [name for name in curves.columns if name not in ("size", "value", "low", "high", "n_units")]
+    rows = []
+    for key, curve in curves[curves["circuit"] != "complement"].groupby(apart, sort=False, dropna=False):
+        ordered = curve.sort_values("size", ascending=False)
+        for target in targets:
+            below = ~(ordered["value"] >= target).to_numpy()
+            holds = int(below.argmax()) if below.any() else len(ordered)
+            rows.append((*key, target, float(ordered["size"].iloc[holds - 1]) if holds else 1.0))
+    return pd.DataFrame(rows, columns=[*apart, "target", "value"])
+
+
+def rank_agreement(scores: Mapping[str, np.ndarray], exact: Mapping[str, np.ndarray]) -> float:
+    """Return Spearman's correlation of scores with exact effects, mean over the sites where both vary."""
+    found = [
+        float(stats.spearmanr(scores[site], exact[site]).statistic)
+        for site in scores
+        if np.ptp(scores[site]) > 0 and np.ptp(exact[site]) > 0
+    ]
+    return float(np.mean(found)) if found else float("nan")
+
+
+def unit_overlap(a: AttributionGraph, b: AttributionGraph) -> tuple[float, float]:
+    """Return the Jaccard index of the kept units, mean over sites, and what random units of the same numbers reach.
+
+    Raises:
+        InputError: see `node_overlap`.
+    """
+    found = node_overlap(a, b)
+    kept = {site: (len(a.kept_units[site]), len(b.kept_units[site])) for site in found}
+    known = [site for site, overlap in found.items() if not np.isnan(overlap) and any(kept[site])]
+    if not known:
+        return float("nan"), float("nan")
+    chance = [chance_overlap(len(a.node_scores[site]), *kept[site]) for site in known]
+    return float(np.mean([found[site] for site in known])), float(np.mean(chance))
+
+
+def over_classes(table: pd.DataFrame, class_column: str = "class") -> pd.DataFrame:
+    """Return the mean of ``value`` over classes with Student's 95 % interval, for each other combination of columns.
+
+    Columns value, low, high, n_classes take the place of the class and its value.
+
+    Raises:
+        InputError: for a class that has two values of the same thing.
+    """
+    apart = [name for name in table.columns if name not in (class_column, "value", "low", "high", "n_units")]
+    if table.duplicated([*apart, class_column]).any():
+        raise InputError("A mean over classes needs one value of each class, but a class has several: tell them apart.")
+    rows = [
+        (*key, *mean_interval(part["value"].to_numpy(dtype=float)), int(part["value"].notna().sum()))
+        for key, part in table.groupby(apart, sort=False, dropna=False)
+    ]
+    return pd.DataFrame(rows, columns=[*apart, "value", "low", "high", "n_classes"])

@@ -1,0 +1,299 @@
+"""Which method finds circuits that do the work, how small, and at what cost?
+
+Every method proposes circuits of the same sizes from the same images; each circuit is then measured on images that it
+was not found on, with everything else ablated, beside its complement and random units of the same sizes. A method is
+refuted as a way to circuits that tell a class from others if its circuits of every size reach no more selectivity than
+random units, however faithful they are.
+
+The protocol, fixed before selectivity on unseen images was looked at:
+
+1. Classes: those with the most images in the domain; among equals drawn by the seed, which knows nothing of results.
+2. Images of a class are ranked by the seed; circuits are found on the first half (rounded up), at most ``n_images``,
+   and measured on the others, at most ``n_images``. The domain's images of other classes are ranked likewise, and every
+   second one is for finding, the others for measuring, at most ``n_others`` each.
+3. One grid of sizes for all methods. Masks are trained once, from the largest size to the smallest. The size that
+   reaches a target is the smallest from which on all sizes of the grid reach it; 1, the whole model, where none does.
+4. All numbers are made class by class; tables have means over classes with Student's 95 % intervals.
+5. Seconds are those of the processor, all threads, while operations are counted; patching and masks count in full.
+
+    python experiments/scoreboard.py      # the model and images of the quickstart
+    python experiments/scoreboard.py --model efficientnet-lite0 --data RealStyles --domain photo --n-classes 5
+    torchrun --nproc-per-node 8 experiments/scoreboard.py --device cuda ...
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from circuitry.circuits.cost import OperationCounter
+from circuitry.circuits.graph import AttributionGraph
+from circuitry.data.domains import ImageRecord
+from circuitry.data.images import image_listing
+from circuitry.data.names import chosen_names, drawn_by_name
+from circuitry.interventions.circuit_sets import take_kept_units
+from circuitry.interventions.circuits_under_test import read_images
+from circuitry.interventions.curves import FaithfulnessCurve
+from circuitry.interventions.faithfulness import AblationSettings, measure_circuits
+from circuitry.interventions.masks import MaskSettings
+from circuitry.interventions.planted import planted_attention, planted_convolution, score_methods
+from circuitry.interventions.scoreboard import Judged, scoreboard_tables, unit_overlap
+from circuitry.interventions.search import propose_circuits
+from circuitry.interventions.unit_scores import LEARNED, METHODS, SearchSettings
+from circuitry.models.baselines import AnyBaseline, Counterfactual, mean_baseline
+from circuitry.models.metrics import METRICS, Metric
+from circuitry.models.settings import ModelSettings
+from circuitry.reports.page import Report, write_results
+from circuitry.reports.sections.scoreboard import add_scoreboard
+from circuitry.runs.command_line import run_script
+from circuitry.runs.errors import InputError
+from circuitry.runs.files import whole_file
+from circuitry.runs.jobs import Job, JobFolder
+from circuitry.runs.provenance import versions
+from circuitry.runs.workers import ALONE, Rank, Work, WorkSettings
+
+FORMAT = "circuitry scoreboard 1"
+BASELINES = ("zero", "mean", "counterfactual")
+TARGETS = (0.5, 0.8)
+"""Selectivity of which the smallest size is sought."""
+
+
+@dataclass(frozen=True)
+class Config(WorkSettings, ModelSettings):
+    """Settings of the scoreboard; the defaults are the quickstart's model and images."""
+
+    out: Path = Path("runs/scoreboard")
+    """Folder for circuits, curves, tables and the report."""
+    results: Path | None = None
+    """Also write the small tables and their provenance here, where the figures read them."""
+    domain: str = "real"
+    """The images' domain."""
+    judged: tuple[str, ...] = ()
+    """Classes whose circuits are judged (default: by the protocol)."""
+    n_classes: int = 3
+    """How many."""
+    n_images: int = 6
+    """Images of the class, to find circuits on, and as many at most to measure on."""
+    n_others: int = 18
+    """Images of other classes, likewise."""
+    methods: tuple[str, ...] = METHODS
+    """site-path, input-path, gradient, patching, learned; see `find_circuit`."""
+    baselines: tuple[str, ...] = ("zero", "mean")
+    """What stands in for other units: zero, mean (over the images that circuits are found on), counterfactual (images
+    of other classes)."""
+    metrics: tuple[str, ...] = ("logit", "margin")
+    """The class's cosine logit, or its lead over the mean of the other classes."""
+    sizes: tuple[float, ...] = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.75, 0.9)
+    """Shares of the units that are kept."""
+    steps: int = 360
+    """Steps of training masks, for all sizes together."""
+    batch_size: int = 16
+    """Images of a step."""
+    random_draws: int = 2
+    """Random circuits of every size."""
+    stable: int = 1
+    """Of so many classes circuits are found again, on either half of the images, and by masks from another seed."""
+    seed: int = 0
+    """Seed of choices, masks and random units."""
+
+    def __post_init__(self) -> None:
+        asked = {"methods": METHODS, "baselines": BASELINES, "metrics": tuple(METRICS)}
+        for what, known in asked.items():
+            if not (given := getattr(self, what)) or set(given) - set(known):
+                raise InputError(f"The {what} of a scoreboard are some of {', '.join(known)}, but {given} was given.")
+
+
+class Images(NamedTuple):
+    """Images of a class and of other classes."""
+
+    own: Tensor
+    others: Tensor
+
+    def half(self, i: int) -> "Images":
+        """Return every second image of the class, where there are two, and of the others."""
+        return Images(self.own[i::2] if len(self.own) > 1 else self.own, self.others[i::2])
+
+
+class Contest:
+    """A model and images, and what every job does with them."""
+
+    def __init__(self, config: Config, rank: Rank = ALONE) -> None:
+        self.config, self.clip, self.images = config, config.clip(rank), config.images()
+        self.weights = self.clip.text_weights(self.images.all_classes)
+
+    @cached_property
+    def classes(self) -> list[str]:
+        """The classes whose circuits are judged."""
+        config, images = self.config, self.images
+        counts = images.counts().loc[chosen_names("domain", (config.domain,), images.domains)[0]]
+        ranked = sorted(counts.index, key=lambda name: (-counts[name], drawn_by_name(config.seed, name)))
+        return list(chosen_names("class", config.judged or ranked[: config.n_classes], images.classes))
+
+    @property
+    def jobs(self) -> list[Job]:
+        """Class, method, baseline and metric of each job."""
+        config = self.config
+        return [
+            (c, m, b, k) for c in self.classes for m in config.methods for b in config.baselines for k in config.metrics
+        ]
+
+    def records(self, class_name: str) -> list[list[ImageRecord]]:
+        """Return images of the class and of others to find circuits on, and then to measure on."""
+        config, domain = self.config, self.config.domain
+        own = self.images.select(class_name, domain, None, config.seed)
+        if len(own) < 2:
+            raise InputError(f"A class needs two images, but {class_name} has {len(own)} in {domain}: name others.")
+        n = min(config.n_images, -(-len(own) // 2))
+        rest = [r for name in self.images.classes if name != class_name for r in self.images.select(name, domain)]
+        rest.sort(key=lambda record: drawn_by_name(config.seed, record.relative))
+        found_on, measured_on = (rest[i::2][: config.n_others] for i in (0, 1))
+        return [[*own[:n]], found_on, [*own[n : n + config.n_images]], measured_on]
+
+    def read(self, class_name: str) -> tuple[Images, Images]:
+        """Return images to find circuits on, and images to measure on."""
+        parts = [read_images(self.clip, records) for records in self.records(class_name)]
+        return Images(*parts[:2]), Images(*parts[2:])
+
+    def baselines(self, name: str, found_on: Images, measured_on: Images) -> tuple[AnyBaseline, AnyBaseline]:
+        """Return a baseline made of the images that circuits are found on, for these and for those measured on."""
+        if name == "zero":
+            return name, name
+        if name == "mean":
+            mean = mean_baseline(self.clip.encoder, torch.cat(found_on))
+            return mean, mean
+        pool = found_on.others  # the others take the next image in turn, not themselves
+        places = [torch.cat([torch.arange(len(a)), 1 + torch.arange(len(b))]) for a, b in (found_on, measured_on)]
+        first, second = (Counterfactual(pool[place % len(pool)]) for place in places)
+        return first, second
+
+    def metric(self, class_name: str, name: str) -> Metric:
+        """Return the metric of a class."""
+        return METRICS[name](self.weights, self.images.label(class_name))
+
+    def find(self, job: Job, images: Images, baseline: AnyBaseline, work: Work, seed: int) -> list[AttributionGraph]:
+        """Return the circuits of a job, by size."""
+        class_name, method, _, metric = job
+        masks = MaskSettings(steps=self.config.steps, batch_size=self.config.batch_size, seed=seed)
+        graphs = propose_circuits(
+            self.clip.encoder,
+            images.own,
+            self.metric(class_name, metric),
+            self.config.sizes,
+            method=method,
+            baseline=baseline,
+            others=images.others,
+            settings=SearchSettings(masks=masks, work=replace(work, progress=False)),
+        )
+        return [replace(graph, class_name=class_name, domain=self.config.domain) for graph in graphs]
+
+    def do(self, job: Job, images: tuple[Images, Images], folder: Path, work: Work) -> list[Path]:
+        """Find circuits and measure them; write curve, scores, cost and stability."""
+        class_name, method, baseline, metric = job
+        config, (found_on, measured_on) = self.config, images
+        for_finding, for_measuring = self.baselines(baseline, found_on, measured_on)
+        started = time.process_time()
+        with OperationCounter() as counter:
+            graphs = self.find(job, found_on, for_finding, work, config.seed)
+        cost = {"seconds": time.process_time() - started, "operations": counter.total}
+        curve = measure_circuits(
+            self.clip.encoder,
+            measured_on.own,
+            self.metric(class_name, metric),
+            graphs[0],
+            [take_kept_units(graph) for graph in graphs],
+            AblationSettings(for_measuring, random_draws=config.random_draws, seed=config.seed),
+            others=measured_on.others,
+            work=replace(work, progress=False),
+        )
+        stem = folder / class_name / f"{method}.{baseline}.{metric}"
+        paths = [Path(f"{stem}.{kind}") for kind in ("curve.safetensors", "graph.safetensors", "json")]
+        curve.save(paths[0])
+        graphs[0].save(paths[1])
+        again = self.stability(job, images, graphs, work) if class_name in self.classes[: config.stable] else []
+        with whole_file(paths[2]) as temporary:
+            temporary.write_text(json.dumps({**cost, "stability": again}))
+        return paths
+
+    def stability(
+        self, job: Job, images: tuple[Images, Images], graphs: Sequence[AttributionGraph], work: Work
+    ) -> list[dict[str, Any]]:
+        """Return how alike circuits are by size: of two halves of the images, and of masks from another seed."""
+        config, (found_on, measured_on) = self.config, images
+        halves = found_on.half(0), found_on.half(1)
+        ends = self.baselines(job[2], found_on, measured_on)[0]
+        by_half = [self.baselines(job[2], half, half)[0] if job[2] == "counterfactual" else ends for half in halves]
+        again = [self.find(job, half, end, work, config.seed) for half, end in zip(halves, by_half, strict=True)]
+        pairs = {"other images": again}
+        if job[1] == LEARNED:
+            pairs["other seed"] = [[*graphs], self.find(job, found_on, ends, work, config.seed + 1)]
+        rows = []
+        for kind, (first, second) in pairs.items():
+            for size, a, b in zip(config.sizes, first, second, strict=True):
+                overlap, chance = unit_overlap(a, b)
+                rows.append({"kind": kind, "size": size, "value": overlap, "chance": chance})
+        return rows
+
+    def listings(self) -> dict[str, dict[str, str]]:
+        """Return the images that shape a number, with their checksums."""
+        records = {r for name in self.classes for part in self.records(name) for r in part}
+        return {"images": image_listing(sorted(records, key=lambda record: record.relative))}
+
+    def provenance(self) -> dict[str, Any]:
+        """Return what shapes a number."""
+        config = self.config
+        names = ("domain", "n_images", "n_others", "methods", "baselines", "metrics", "sizes", "steps", "batch_size")
+        asked = {name: getattr(config, name) for name in (*names, "random_draws", "stable", "seed")}
+        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in asked.items()}
+        return {"model": self.clip.name, "model_digest": self.clip.digest, "classes": self.classes, **plain}
+
+
+def main(config: Config) -> None:
+    """Hold the contest, and write the report."""
+    if config.share_out(partial(hold, config), config.out / "logs"):
+        contest = Contest(config)
+        tables = read_tables(folder_of(contest), config.sizes)
+        report = Report(
+            f"Which circuits of {contest.clip.name} do the work?",
+            f"{len(contest.classes)} classes in {config.domain}: {', '.join(contest.classes)}.",
+        )
+        add_scoreboard(report, tables)
+        print(write_results(report, tables, config.out, config.results, contest.provenance() | versions()))
+
+
+def folder_of(contest: Contest) -> JobFolder:
+    """Return the folder of all jobs."""
+    return JobFolder(contest.config.out / "jobs", FORMAT, contest.provenance(), contest.jobs, contest.listings())
+
+
+def hold(config: Config, work: Work) -> None:
+    """Do one process's share of the jobs."""
+    contest = Contest(config, work.rank)
+    folder = folder_of(contest)
+    folder.run(
+        lambda job, images: contest.do(job, images, folder.path, work),
+        prepare=lambda job: contest.read(job[0]),
+        rank=work.rank,
+        progress=work.bar("scoreboard"),
+    )
+
+
+def read_tables(folder: JobFolder, sizes: Sequence[float]) -> dict[str, pd.DataFrame]:
+    """Return the tables of what all jobs left, and how well methods find what was planted."""
+    judged = {}
+    for job in folder.jobs:
+        curve, graph, facts = folder.files(job)
+        read = FaithfulnessCurve.load(curve), AttributionGraph.load(graph)
+        judged[job] = Judged(*read, **json.loads(facts.read_text()))
+    planted = [score_methods(planted_convolution()), score_methods(planted_attention())]
+    return {**scoreboard_tables(judged, sizes, TARGETS), "planted": pd.concat(planted, ignore_index=True)}
+
+
+if __name__ == "__main__":
+    run_script(Config, main, __doc__)
