@@ -53,9 +53,9 @@ from circuitry.training.generalization import (
     MODEL,
     SHARE,
     UPPER,
+    measures_table,
     model_names,
     screened_classes,
-    measures_table,
     settings_table,
     told_apart,
 )

@@ -44,7 +44,8 @@ from circuitry.runs.plan import Cost, Plan, Step
 from circuitry.runs.workers import job_options
 from circuitry.training.cost import count_model
 from circuitry.training.settings import clip_preset
-from circuitry.training.study_steps import Material, Rates, Scale, StudySteps
+from circuitry.training.study_place import Material, Rates, Scale, StudyPlace
+from circuitry.training.study_steps import study_steps
 from circuitry.training.study_trainings import study_trainings
 
 EXPERIMENTS = Path(__file__).resolve().parent
@@ -59,7 +60,7 @@ MINIATURE = Scale(
     epochs=2,
     supervised_epochs=2,
     training=(
-        *("--epochs", "2", "--batch-size", "64", "--warmup", "5", "--precision", "fp32", "--no-grad-checkpointing"),
+        *("--epochs", "2", "--batch-size", "32", "--warmup", "3", "--precision", "fp32", "--no-grad-checkpointing"),
         *("--workers", "0", "--device", "cpu", "--no-progress"),
     ),
     supervised=(
@@ -203,7 +204,7 @@ def steps(config: Config) -> list[Step]:
     model = str(clip_preset(scale.preset(trainings[0])).model)
     counted = circuit_operations(model)
     out = config.out.absolute()
-    return StudySteps(out, scale, material, trainings, rates, counted, config.keep_checkpoints).all()
+    return study_steps(StudyPlace(out, scale, material, trainings, rates, counted, config.keep_checkpoints))
 
 
 def circuit_operations(model: str) -> float:
