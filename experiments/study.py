@@ -17,6 +17,7 @@ nothing, that it runs says that the plan does.
     python experiments/study.py --miniature --out runs/miniature --run
 """
 
+import runpy
 import shlex
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -37,19 +38,22 @@ from circuitry.data.mixtures.class_table import study_held_out
 from circuitry.data.mixtures.study_set import study_mixtures
 from circuitry.data.toy.write import CLASSES, DrawingSettings, write_toy
 from circuitry.models.architectures import register_model
+from circuitry.representations import RepresentationSettings
 from circuitry.runs.command_line import run_script
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
 from circuitry.runs.plan import Cost, Plan, Step
+from circuitry.runs.presets import StudySettings, study_markdown
 from circuitry.runs.workers import job_options
 from circuitry.training.cost import count_model
-from circuitry.training.settings import clip_preset
+from circuitry.training.settings import ClipTraining, SaeTraining, SupervisedTraining, clip_preset
 from circuitry.training.study_place import Material, Rates, Scale, StudyPlace
 from circuitry.training.study_steps import study_steps
 from circuitry.training.study_trainings import study_trainings
 
 EXPERIMENTS = Path(__file__).resolve().parent
 MAIN, PHOTOS = "imagenet-captions", "photos"
+BEGIN, END = "<!-- settings -->", "<!-- end of settings -->"
 KNOWN_BASES = (MAIN, "cc3m", "cc12m")
 SHARD_IMAGES = 10_000
 """Images of a webdataset shard, by convention; they are not counted one by one."""
@@ -74,12 +78,13 @@ MINIATURE = Scale(
     device="cpu",
 )
 """Tiny models, two passes; SAEs on the models with further photographs."""
-MINIATURE_SETTINGS = (
-    *("natural-only", "cg-low", "cg-high", "leave-out", "upper-high", "aligned"),
-    *("class-interpolation-0.4-low", "class-interpolation-0.4", "domain-interpolation-clipart"),
-    "domain-interpolation-clipart+quickdraw",
+MINIATURE_MIXTURES = (
+    *("natural-only", "cg-low-quickdraw", "cg-high-quickdraw", "leave-out-quickdraw", "upper-high-quickdraw"),
+    *("aligned-quickdraw", "class-interpolation-0.4-low-quickdraw", "class-interpolation-0.4-quickdraw"),
+    *("cg-low-sketch", "cg-high-sketch", "domain-interpolation-clipart-sketch"),
+    "domain-interpolation-clipart+quickdraw-sketch",
 )
-"""What is trained on in the miniature, for the test domains quickdraw and sketch."""
+"""What is trained on in the miniature: one of each kind."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +123,8 @@ class Config:
     """Seeds of the trainings; the miniature takes the first."""
     keep_checkpoints: int | None = None
     """Keep a checkpoint after every so many epochs (default: every one of CLIP, as in the study)."""
+    settings: bool = False
+    """Only write the table of the study's settings into study.md."""
     disk: float | None = None
     """GiB that may be filled (default: what is free)."""
     hours: float | None = None
@@ -130,6 +137,9 @@ class Config:
 
 def main(config: Config) -> None:
     """Make the plan, check that disk and time are there, print it or do it."""
+    if config.settings:
+        write_settings()
+        return
     if config.miniature:
         config = drawn(config)
     plan = Plan(config.out.absolute(), steps(config), EXPERIMENTS.parent)
@@ -186,7 +196,7 @@ def steps(config: Config) -> list[Step]:
         sketches=config.imagenet_sketch is not None,
         test_domains=("quickdraw", "sketch") if config.miniature else None,
     )
-    trained = [one for one in mixtures if not config.miniature or in_miniature(one.settings.name)]
+    trained = [one for one in mixtures if not config.miniature or one.settings.name in MINIATURE_MIXTURES]
     scale = MINIATURE if config.miniature else STUDY
     trainings = study_trainings(trained, main_base, scale.models, config.seeds)
     material = Material(
@@ -228,12 +238,6 @@ def absolute(text: str) -> tuple[str, str]:
     return name, f"{Path(value).absolute()}" if Path(value).exists() else value
 
 
-def in_miniature(name: str) -> bool:
-    """Return whether the miniature trains on the mixture of a name."""
-    setting, _, domain = name.rpartition("-")
-    return name == "natural-only" or (setting in MINIATURE_SETTINGS and domain in ("quickdraw", "sketch"))
-
-
 def base_size(base: BaseSet) -> int:
     """Return how many images a base set has."""
     return SHARD_IMAGES * len(base.shards) or sum(1 for _ in base.all_images())
@@ -248,6 +252,30 @@ def print_plan(chosen: list[Step]) -> None:
     for kind in [*kinds, None]:
         of_kind = [step for step in chosen if kind in (step.kind, None)]
         print(f"{kind or 'in all'} ({len(of_kind)}): {in_words(sum((step.cost for step in of_kind), Cost()))}")
+
+
+def study_settings() -> dict[str, type[StudySettings]]:
+    """Return all settings that have a preset of the study's: the package's classes, and those of the scripts."""
+    own: tuple[type[StudySettings], ...] = (
+        *(AttributionSettings, RepresentationSettings, ClipTraining, SupervisedTraining, SaeTraining),
+    )
+    found = {f"`{kind.__name__}`": kind for kind in own}
+    for path in sorted(EXPERIMENTS.glob("*.py")):
+        if path.stem != "study":
+            names = runpy.run_path(str(path))
+            kind = names.get("CommandLine", names["Config"])
+            if issubclass(kind, StudySettings) and kind.study_values():
+                found[f"`{path.name}`"] = kind
+    return found
+
+
+def write_settings(page: Path = EXPERIMENTS / "study.md") -> None:
+    """Write the table of what the study sets between its two lines of the page."""
+    before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+    _, _, after = rest.partition(END)
+    table = f"{before}{BEGIN}\n{study_markdown(study_settings())}{END}{after}"
+    with whole_file(page) as temporary:
+        temporary.write_text(table, encoding="utf-8")
 
 
 def in_words(cost: Cost) -> str:

@@ -94,12 +94,11 @@ def setting_dots(
         for i, (series, mark) in enumerate(looks.items()):
             rows = table[(table["panel"] == panel) & (table["series"] == series)]
             rows = rows.assign(y=rows["setting"].map(settings.index) + 0.5 * ((i + 0.5) / len(looks) - 0.5))
+            spread = {"array": rows["sd"], "color": mark.colour, "thickness": 1, "width": 0} if "sd" in rows else None
             figure.add_scatter(
                 x=rows["value"],
                 y=rows["y"],
-                error_x={"array": rows["sd"], "color": mark.colour, "thickness": 1, "width": 0}
-                if "sd" in rows
-                else None,
+                error_x=spread,
                 mode="markers",
                 marker=mark.marker(9),
                 customdata=rows[["setting"]],
