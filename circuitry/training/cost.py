@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import open_clip
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from circuitry.models.architectures import register_model
@@ -38,7 +39,8 @@ def count_model(name: str) -> ModelOperations:
     model = open_clip.create_model(register_model(name), pretrained_text=False, require_pretrained=False)
     images = torch.zeros(2, 3, *Encoder.from_tower(model.visual).image_size)  # two: batch norms need a variance
     texts = torch.zeros(2, model.context_length, dtype=torch.long)
-    with FlopCounterMode(display=False) as counter:
+    # of fused attention PyTorch has no formula on every device, of its products it has
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         embedded = model.encode_image(images)
         image = counter.get_total_flops()
         (embedded.sum() + model.encode_text(texts).sum()).backward()

@@ -78,7 +78,7 @@ def _autoencoder(place: StudyPlace, one: StudyTraining) -> Iterator[Step]:
         [*place.model(one), "--table", base.path, "--out", sae, *place.scale.sae],
         [sae / "sae.safetensors"],
         [one.name],
-        place.cost((counted.image + passes) * n_images, 1, 4 * counted.embedding * n_images),
+        place.cost((counted.image + passes) * n_images, 1, 4.0 * counted.embedding * n_images),
     )
     options = [*place.model(one), "--held-out", *place.material.held_out, "--sae", sae / "sae.safetensors"]
     yield place.script(
@@ -134,7 +134,9 @@ def _circuits(place: StudyPlace, one: StudyTraining) -> Step:
         options,
         [folder / "tables" / f"{name}.csv" for name in ("edge_jaccard_matrix", "domain_apart_over_depth")],
         [one.name],
-        place.cost(place.circuit_operations * n_cells * N_CIRCUIT_IMAGES, place.scale.gpus, GRAPH_BYTES * n_cells),
+        place.cost(
+            place.circuit_operations * n_cells * N_CIRCUIT_IMAGES, place.scale.gpus, float(GRAPH_BYTES * n_cells)
+        ),
         shared=True,
     )
 

@@ -57,7 +57,7 @@ def training_step(place: StudyPlace, one: StudyTraining) -> Step:
         gpus, of_weight = scale.settings(one).processes, CLIP_BYTES
         each = counted.training_step + counted.image  # checkpointing makes activations a second time
     options += [] if place.keep_checkpoints is None else ["--keep-checkpoints", place.keep_checkpoints]
-    disk = of_weight * counted.parameters * place.n_checkpoints(one)
+    disk = float(of_weight * counted.parameters * place.n_checkpoints(one))
     cost = place.cost(each * place.epochs(one) * place.material.size(one.mixture), gpus, disk, place.rates.half)
     script, below = ("train_supervised", "supervised") if one.supervised else ("train_clip", "clip")
     outputs = [place.run(one) / below / name for name in ("run.json", "manifest.json")]
