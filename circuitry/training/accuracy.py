@@ -33,6 +33,8 @@ CENTRED = "balanced top-1 centred"
 """After each class's scores were centred within the domain."""
 FALLS_ON_HELD_OUT = "predicted held-out"
 """Share of images that any held-out class is predicted for."""
+FALSE_ALARMS = "false alarms"
+"""Of a held-out class: share of the images of all other classes that are taken for it."""
 F1, HARMONIC_MEAN = "macro F1", "harmonic mean"
 
 _BY = ["classifier", "domain", "part"]
@@ -49,7 +51,8 @@ def tidy_accuracy(predictions: pd.DataFrame, held_out: Sequence[str] = (), top: 
     Returns:
         ``classifier``, ``domain``, ``part`` ("all", "seen", "held-out", or the name of a held-out class), ``measure``,
         ``value``, ``chance`` (what guessing reaches, NaN where that is not known), ``n_images``, ``n_classes``.
-        Measures are "top-1", "balanced top-1", ..., `ALONE`, `CENTRED`, `FALLS_ON_HELD_OUT`; of whole parts `F1`, in
+        Measures are "top-1", "balanced top-1", ..., `ALONE`, `CENTRED`, `FALLS_ON_HELD_OUT`; of single held-out classes
+        also `FALSE_ALARMS`; of whole parts `F1`, in
         which only images of the part count and the mean is over its classes, as in the study; `HARMONIC_MEAN` of the
         balanced top-1 accuracies of seen and held-out classes.
 
@@ -68,7 +71,9 @@ def tidy_accuracy(predictions: pd.DataFrame, held_out: Sequence[str] = (), top: 
     parts += [predictions.assign(part=part), named.assign(part=named["class"].astype(str))] if held_out else []
     images = pd.concat(parts, ignore_index=True)
     tables = [_averages(images, held_out, top), _f1(images)]
-    table = pd.concat([*tables, _harmonic_means(tables[0])] if held_out else tables, ignore_index=True)
+    if held_out:
+        tables += [_false_alarms(predictions, held_out), _harmonic_means(tables[0])]
+    table = pd.concat(tables, ignore_index=True)
     return table.assign(chance=_chance(table, predictions["class"].cat.categories, held_out))[
         [*_BY, "measure", "value", "chance", "n_images", "n_classes"]
     ]
@@ -98,6 +103,16 @@ def _averages(images: pd.DataFrame, held_out: Sequence[str], top: Sequence[int])
     tables = [pd.DataFrame({"measure": name, "value": value, **sizes}).reset_index() for name, value in chosen.items()]
     table = pd.concat(tables, ignore_index=True)
     return table[(table["part"] != "all") | (table["measure"] != ALONE)]
+
+
+def _false_alarms(predictions: pd.DataFrame, held_out: Sequence[str]) -> pd.DataFrame:
+    rows = []
+    for (classifier, domain), own in predictions.groupby(_BY[:2], sort=False):
+        for name in sorted(set(held_out) & set(own["class"])):
+            others = own[own["class"] != name]
+            value = float((others["top_1"] == name).mean())
+            rows.append((classifier, domain, name, FALSE_ALARMS, value, len(others), others["class"].nunique()))
+    return pd.DataFrame(rows, columns=[*_BY, "measure", "value", "n_images", "n_classes"])
 
 
 def _f1(images: pd.DataFrame) -> pd.DataFrame:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from circuitry.comparison.table import check_table
 from circuitry.runs.errors import InputError
-from circuitry.training.accuracy import ALONE, CENTRED, F1, FALLS_ON_HELD_OUT, MEASURE, harmonic_mean
+from circuitry.training.accuracy import ALONE, CENTRED, F1, FALLS_ON_HELD_OUT, FALSE_ALARMS, MEASURE, harmonic_mean
 
 MODEL = ("trained", "model", "base", "sketches", "captions")
 """What tells models apart, beside what they were trained on of the domains."""
@@ -151,27 +151,29 @@ def screened_classes(
 ) -> pd.DataFrame:
     """Tell which held-out classes can show something: those that the upper bound learns in the test domain.
 
-    The rule: a class takes part in a comparison where the models that saw it there (``upper``) reach at least
-    chance + ``share`` x (1 - chance) on it, by `MEASURE` and over seeds. One that stays below would be a zero in every
+    The rule: a class takes part in a comparison where the models that saw it there (``upper``) tell it from the others:
+    accuracy on it, less the share of other classes' images that are taken for it, is at least ``share``, over seeds.
+    Guessing gives 0, and so does a model that always answers this class. One that stays below would be a zero in every
     setting, whatever a model generalizes.
 
     Args:
         evaluated: What `extract_accuracies` returns.
         classifier: Which of the classifiers of CLIP models.
         upper: The setting that is the upper bound.
-        share: How far from guessing to all right a class must come, 0 to 1.
+        share: What the difference must reach, 0 to 1.
 
     Returns:
         A row per test domain, model and class: `MODEL`, ``test_domain``, ``class``, ``upper`` (its accuracy),
-        ``needed``, ``kept``. Without models of the upper bound there are no rows: nothing is screened.
+        ``false_alarms``, ``kept``. Without models of the upper bound there are no rows: nothing is screened.
     """
-    rows = last_checkpoints(chosen_rows(evaluated, classifier, MEASURE))
-    tested = rows["domain"] == rows["test_domain"]
-    rows = rows[tested & ~rows["part"].isin(PARTS) & (rows["setting"] == upper)].rename(columns={"part": "class"})
-    by = ["test_domain", *MODEL, "class"]
-    table = rows.groupby(by, sort=True).agg(upper=("value", "mean"), needed=("chance", "mean")).reset_index()
-    table["needed"] += share * (1 - table["needed"])
-    return table.assign(kept=table["upper"] >= table["needed"])
+    by, found = ["test_domain", *MODEL, "class"], {}
+    for column, measure in (("upper", MEASURE), ("false_alarms", FALSE_ALARMS)):
+        rows = last_checkpoints(chosen_rows(evaluated, classifier, measure))
+        tested = rows["domain"] == rows["test_domain"]
+        rows = rows[tested & ~rows["part"].isin(PARTS) & (rows["setting"] == upper)].rename(columns={"part": "class"})
+        found[column] = rows.groupby(by, sort=True)["value"].mean()
+    table = pd.DataFrame(found).reset_index()
+    return table.assign(kept=table["upper"] - table["false_alarms"] >= share)
 
 
 def told_apart(

@@ -15,6 +15,7 @@ from circuitry.training.accuracy import (
     CENTRED,
     F1,
     FALLS_ON_HELD_OUT,
+    FALSE_ALARMS,
     HARMONIC_MEAN,
     class_column,
     read_predictions,
@@ -65,6 +66,7 @@ def test_accuracies_on_paper() -> None:
     assert found["seen", ALONE] == pytest.approx((2 / 3 + 1) / 2)
     assert found["held-out", CENTRED] == 3 / 4
     assert (found["held-out", FALLS_ON_HELD_OUT], found["seen", FALLS_ON_HELD_OUT]) == (2 / 4, 1 / 4)
+    assert (found["cat", FALSE_ALARMS], found["dog", FALSE_ALARMS]) == (2 / 6, 0)
     assert found["all", HARMONIC_MEAN] == pytest.approx(2 * (1 / 4) * (5 / 6) / (1 / 4 + 5 / 6))
     assert ("all", ALONE) not in found  # it has no part of its own
     sizes = table[table["measure"] == "top-1"].set_index("part")

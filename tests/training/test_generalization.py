@@ -13,7 +13,7 @@ from circuitry.reports.figures.bars import KINDS, settings_bars
 from circuitry.reports.figures.robustness import robustness_scatter
 from circuitry.reports.figures.style import MARKS
 from circuitry.runs.errors import InputError
-from circuitry.training.accuracy import ALONE, CENTRED, FALLS_ON_HELD_OUT, MEASURE
+from circuitry.training.accuracy import ALONE, CENTRED, FALLS_ON_HELD_OUT, FALSE_ALARMS, MEASURE
 from circuitry.training.generalization import MODEL, model_names, screened_classes, settings_table, told_apart
 from circuitry.training.robustness import FITTED, NO_MODELS, NOTHING, ONE_POINT, effective_robustness
 from circuitry.training.robustness import logit as training_logit
@@ -131,6 +131,7 @@ def rotated() -> pd.DataFrame:
             row(0.8, **fold, part=held, measure=ALONE, chance=0.5),
             row(0.6, **fold, part=held, measure=CENTRED),
             row(0.3, **fold, part=held, measure=FALLS_ON_HELD_OUT),
+            row(0.5, **fold, part=held, measure=FALSE_ALARMS),
             row(0.7 if held == "cat" else 0.2, **fold, part=held, classifier="own style"),
             row(0.5 if held == "cat" else 0.7, **fold, part="seen"),
             row(0.45, **fold, part="all"),
@@ -159,13 +160,13 @@ def test_rotated_classes_count_once_each() -> None:
 def test_classes_that_the_upper_bound_does_not_learn_are_left_out() -> None:
     screened = screened_classes(rotated()).set_index("class")
     assert screened["upper"].to_dict() == pytest.approx({"cat": 0.8, "dog": 0.0})
-    assert screened["needed"].tolist() == pytest.approx([0.1 + 0.25 * 0.9] * 2)
+    assert screened["false_alarms"].tolist() == pytest.approx([0.5] * 2)
     assert screened["kept"].to_dict() == {"cat": True, "dog": False}
     found = told_apart(rotated(), screened=screened.reset_index()).set_index("setting").loc["cg-low"]
     assert (found["held_out"], found["own_style"]) == pytest.approx((0.4, 0.7))
     assert (found["n_classes"], found["left_out"]) == (1, "dog")
-    lenient = screened_classes(rotated(), share=0.0).set_index("class")
-    assert lenient["kept"].to_dict() == {"cat": True, "dog": False}  # chance itself is needed
+    strict = screened_classes(rotated(), share=0.35).set_index("class")
+    assert strict["kept"].to_dict() == {"cat": False, "dog": False}  # right in 80 % of cats, but in 50 % of others, too
 
 
 def test_without_an_upper_bound_nothing_is_screened() -> None:
