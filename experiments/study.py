@@ -229,7 +229,7 @@ def circuit_operations(model: str) -> float:
         count.nodes + 2 * count.edges
         for count in (count_operations(encoder, metric, AttributionSettings(rule=left_rule(n))) for n in (1, 2))
     )
-    return few + (len(STUDY_RULE.points) - 1) * (more - few)
+    return float(few + (len(STUDY_RULE.points) - 1) * (more - few))
 
 
 def absolute(text: str) -> tuple[str, str]:
