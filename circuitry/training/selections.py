@@ -16,7 +16,8 @@ N_OTHERS = 4
 """Domains of DomainNet beside photographs and the test domain, all of which are in CG high."""
 _CLASS = re.compile(r"class-interpolation-([\d.]+)(-low)?")
 _DOMAIN = re.compile(r"domain-interpolation-(.+)")
-_ENDS = {"cg-low": ("low", 0.0), "upper-low": ("low", 1.0), "cg-high": ("high", 0.0), "upper-high": ("high", 1.0)}
+_LOW, _HIGH = "CG low", "CG high"
+_ENDS = {"cg-low": (_LOW, 0.0), "upper-low": (_LOW, 1.0), "cg-high": (_HIGH, 0.0), "upper-high": (_HIGH, 1.0)}
 
 
 def in_test_domain(table: pd.DataFrame) -> pd.DataFrame:
@@ -50,11 +51,11 @@ def side_by_side(table: pd.DataFrame, column: str) -> pd.DataFrame:
 
 
 def class_interpolation(table: pd.DataFrame) -> pd.DataFrame:
-    """Return points of the class interpolations: ``line`` (low, high) and ``x``, the share of held-out classes seen."""
+    """Return points of the class interpolations: ``line`` (CG low, CG high), ``x``: share of held-out classes seen."""
 
     def place(setting: str) -> tuple[str, float] | None:
         found = _CLASS.fullmatch(setting)
-        return ("low" if found[2] else "high", float(found[1])) if found else _ENDS.get(setting)
+        return (_LOW if found[2] else _HIGH, float(found[1])) if found else _ENDS.get(setting)
 
     return _points(table, place, "class-interpolation")
 

@@ -44,8 +44,8 @@ def test_main_settings_are_those_of_one_model_without_interpolations() -> None:
 def test_interpolations_lie_between_their_ends() -> None:
     points = class_interpolation(TABLE)
     assert points[["line", "x", "held_out"]].to_numpy().tolist() == [
-        ["high", 0.0, 0.2], ["high", 0.05, 0.25], ["high", 1.0, 0.7],
-        ["low", 0.0, 0.1], ["low", 0.4, 0.3], ["low", 1.0, 0.6],
+        ["CG high", 0.0, 0.2], ["CG high", 0.05, 0.25], ["CG high", 1.0, 0.7],
+        ["CG low", 0.0, 0.1], ["CG low", 0.4, 0.3], ["CG low", 1.0, 0.6],
     ]  # fmt: skip
     points = domain_interpolation(TABLE)
     assert points[["line", "x", "held_out"]].to_numpy().tolist() == [

@@ -37,7 +37,7 @@ def interpolation_lines(points: pd.DataFrame, *, axis: str, title: str, joined: 
             rows = points[(points["panel"] == panel) & ((points["line"] == line) | (not joined))]
             for column, (name, dash) in TOLD_APART.items():
                 mark, first = looks[line], column == "held_out"
-                named = {"text": rows["line"], "textposition": "top center"} if first and not joined else {}
+                named = {"text": rows["line"], "textposition": "middle right"} if first and not joined else {}
                 figure.add_scatter(
                     x=rows["x"],
                     y=100 * rows[column],
@@ -66,7 +66,8 @@ def interpolation_lines(points: pd.DataFrame, *, axis: str, title: str, joined: 
             style.add_key(figure, name, mode="markers", marker=marker)
     style.add_key(figure, "guessing", mode="lines", line={"color": style.GREY, "width": 1})
     style.lay_out(figure, title=title, legend=True)
-    figure.update_xaxes(title_text=axis)
+    room = {} if joined else {"range": [points["x"].min() - 0.3, points["x"].max() + 1]}  # for names beside points
+    figure.update_xaxes(title_text=axis, **room)
     figure.update_yaxes(range=[-4, 104])
     figure.update_yaxes(title_text="accuracy on held-out classes (%)", col=1)
     return figure
