@@ -73,7 +73,7 @@ MINIATURE = Scale(
     ),
     sae=("--epochs", "2", "--batch-size", "128"),
     evaluation=("--test-domains", "quickdraw", "sketch"),
-    circuits=("--n-images", "4"),
+    circuits=("--n-images", "4", "--rule", "left-2"),
     separation=("--method", "auto"),
     device="cpu",
 )
