@@ -21,11 +21,9 @@ def study_steps(place: StudyPlace) -> list[Step]:
 def mixture_steps(place: StudyPlace) -> Iterator[Step]:
     """Yield a step for all mixtures of the main base set, and one for each mixture of the others."""
     material = place.material
-    for mixture in dict.fromkeys(one.mixture for one in place.trainings):
-        alone = mixture.base != material.main_base
-        if not alone and mixture.settings.setting != "natural-only":
-            continue  # all are made with the first
-        folder, name = place.tables(mixture), place.making(mixture)
+    firsts = {place.making(one.mixture): one.mixture for one in reversed(place.trainings)}
+    for name, mixture in reversed(firsts.items()):
+        alone, folder = mixture.base != material.main_base, place.tables(mixture)
         options = ["--study", "--domainnet", material.domainnet, "--held-out", *material.held_out, "--out", folder]
         if mixture.base is not None:
             base = material.bases[mixture.base]

@@ -30,7 +30,9 @@ def planned(**changed: object) -> dict[str, Step]:
     scale = Scale(MODELS, sae_base="cc12m", epochs=32, supervised_epochs=90, gpus=8)
     trainings = study_trainings(specs, BASES[0], MODELS, (0, 1, 2))
     place = StudyPlace(Path("/out"), scale, material, trainings, Rates(1e12, 1e11), 1e9, **changed)  # type: ignore[arg-type]
-    return {step.name: step for step in study_steps(place)}
+    steps = study_steps(place)
+    assert len({step.name for step in steps}) == len(steps)
+    return {step.name: step for step in steps}
 
 
 def test_operations_of_a_transformer_are_those_worked_out_by_hand() -> None:
