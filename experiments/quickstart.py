@@ -12,12 +12,13 @@ The claim of the study, that quickdraw's circuits are the least similar to those
 refuted here by a domain whose circuits are significantly less similar than quickdraw's.
 
     python experiments/quickstart.py
+    python experiments/quickstart.py --model vit-tiny --out runs/vit     # circuits of attention heads and MLP neurons
 """
 
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -32,6 +33,7 @@ from circuitry.interventions.circuits_under_test import CausalSettings
 from circuitry.interventions.curves import FaithfulnessCurve, curves_by_domain
 from circuitry.interventions.effects import AttributionCheck
 from circuitry.interventions.study import CausalStudy
+from circuitry.models.settings import UnitKind
 from circuitry.reports.figures.style import domain_marks
 from circuitry.reports.page import write_results
 from circuitry.reports.sections.circuits import add_reading_guide, comparison_report
@@ -52,7 +54,8 @@ SMALL_TABLES = (
 )
 """Tables that are small enough to be committed."""
 
-
+EPOCHS = {"rn-tiny": 16, "vit-tiny": 40}
+UNITS: dict[str, UnitKind] = {"rn-tiny": "channels", "vit-tiny": "components"}
 SHOWN = ("fish", "real")
 """Class and style whose scores are set beside exact patching, and whose pixels are shown."""
 
@@ -89,8 +92,13 @@ class Config:
     """Test images per class and style, other ones, that circuits are tested on."""
     n_causal_others: int = 6
     """Images of other classes that a circuit should not take for its own."""
-    epochs: int = 16
-    """Passes over the training images."""
+    model: Literal["rn-tiny", "vit-tiny"] = "rn-tiny"
+    """The model that is trained: a ResNet or a transformer."""
+    units: UnitKind | None = None
+    """What circuits are made of (default: channels of the ResNet, attention heads and MLP neurons of the transformer,
+    whose channels are the dimensions of its residual stream)."""
+    epochs: int | None = None
+    """Passes over the training images (default: 16, of the transformer 40)."""
     seed: int = 0
     """Seed of drawings, training and choices."""
 
@@ -101,7 +109,9 @@ def main(config: Config) -> None:
     step("1/6 draw the toy data set")
     root = write_toy(config.out / "toy", DrawingSettings(config.n_train, config.n_test, seed=config.seed))
     step("2/6 train a tiny CLIP")
-    clip = load_clip("rn-tiny", checkpoint=train(config, root))
+    clip = load_clip(config.model, checkpoint=train(config, root))
+    if (config.units or UNITS[config.model]) == "components":
+        clip = clip.in_components()
     images = DomainFolder(root, split="test")
     step("3/6 zero-shot accuracy")
     accuracy = told_apart(zero_shot_accuracy(clip, images, config.held_out))
@@ -120,7 +130,7 @@ def train(config: Config, root: Path) -> Path:
     drawn = DomainFolder(root, split="train").records
     settings = MixtureSettings("cg-high", config.test_domain, config.held_out)
     table = write_mixture(admitted(drawn, settings), read_captions(root), config.out / "train.tsv", settings=settings)
-    training = replace(clip_preset("rn-tiny"), epochs=config.epochs, seed=config.seed)
+    training = replace(clip_preset(config.model), epochs=config.epochs or EPOCHS[config.model], seed=config.seed)
     return train_clip(table, config.out / "clip", training)
 
 

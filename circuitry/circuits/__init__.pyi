@@ -5,6 +5,10 @@ from .attribution import attribute as attribute
 from .attribution import attribute_parts as attribute_parts
 from .class_pass import ReadingSettings as ReadingSettings
 from .cost import count_operations as count_operations
+from .direct_effects import DirectEffects as DirectEffects
+from .direct_effects import direct_effects as direct_effects
+from .direct_effects import direct_vectors as direct_vectors
+from .direct_effects import pooling_effects as pooling_effects
 from .extraction import Extraction as Extraction
 from .extraction import extract as extract
 from .graph import AttributionGraph as AttributionGraph
@@ -18,6 +22,9 @@ from .quadrature import gauss_radau_rule as gauss_radau_rule
 from .quadrature import left_rule as left_rule
 from .quadrature import midpoint_rule as midpoint_rule
 from .quadrature import parse_rule as parse_rule
+from .residual_edges import EdgeScores as EdgeScores
+from .residual_edges import edges_by_position as edges_by_position
+from .residual_edges import score_edges as score_edges
 from .rule_choice import RuleChoice as RuleChoice
 from .rule_choice import RuleErrors as RuleErrors
 from .rule_choice import choose_rule as choose_rule
@@ -33,3 +40,5 @@ from .similarity import edge_spearman as edge_spearman
 from .similarity import node_overlap as node_overlap
 from .similarity import rank_similarity as rank_similarity
 from .similarity import wl_kernel as wl_kernel
+from .stream_graph import stream_graph as stream_graph
+from .text_span import text_span as text_span

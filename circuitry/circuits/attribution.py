@@ -2,7 +2,8 @@
 
 1. `nodes`: integrated gradients of the metric at every site score every unit;
 2. the units with the largest absolute score are kept; in a feature basis these are latents, never error units;
-3. `edges`: integrated gradients of each kept unit's movement score the edges between consecutive sites.
+3. `edges`: integrated gradients of each kept unit's movement score the edges between consecutive sites; in heads and
+   neurons (`in_components`) `component_edges` scores those between any two sites, through the residual stream.
 
 The setting of the study ("When and How Does CLIP Enable Domain and Compositional Generalization?", ICML 2025) is
 `AttributionSettings.study`; the default differs in the quadrature rule alone.
@@ -18,8 +19,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from circuitry.circuits.edges import edge_effects
-from circuitry.circuits.graph import AttributionGraph
+from circuitry.circuits.component_edges import edges_between, in_stream
+from circuitry.circuits.graph import IN_STREAM, AttributionGraph
 from circuitry.circuits.nodes import NodeEffects, keep_units, node_effects, nodes_of
 from circuitry.circuits.quadrature import QuadratureRule
 from circuitry.circuits.settings import AttributionSettings
@@ -113,7 +114,7 @@ def attribute_parts(
     2. Edges of a part are scored between the units that the part or the whole keeps.
     3. Sums over images add up. The score of an edge is such a sum over the square of the number of images (method.md,
        section 3: the mean inside the gap), so that of all images is the sum of the parts' scores times the square of
-       their shares of the images.
+       their shares of the images; through the residual stream it is a mean, and they are weighted by their shares.
 
     Args:
         parts: Number of each image's part, see `part_numbers`; the other arguments are those of `attribute`.
@@ -143,7 +144,8 @@ def attribute_parts(
     at_whole = {part: _cut(edges[part], scored[part], whole) for part in members}
     by_pair = {pair: np.stack([at_whole[part][pair] for part in members]) for pair in edges[next(iter(members))]}
     shares = np.array([len(chosen) / len(images) for chosen in members.values()])
-    of_all = {pair: np.tensordot(shares**2, scores, 1) for pair, scores in by_pair.items()}
+    weights = shares if in_stream(encoder) else shares**2
+    of_all = {pair: np.tensordot(weights, scores, 1) for pair, scores in by_pair.items()}
     graphs = {part: job.graph(nodes[part], kept[part], _cut(edges[part], scored[part], kept[part])) for part in members}
     return AttributionParts(job.graph(merged, whole, of_all), graphs, by_pair)
 
@@ -185,6 +187,7 @@ class _Job:
             "model_digest": encoder.digest,
             "basis": encoder.basis,
             "hooked_sites": list(encoder.hooked_sites),
+            "edges": IN_STREAM if in_stream(encoder) else "neighbouring sites",
         }
 
     @contextmanager
@@ -209,7 +212,7 @@ class _Job:
         return {site: keep_units(score, self.settings.node_fraction) for site, score in self._scores(nodes).items()}
 
     def edges(self, kept: Kept, batches: ImageBatches) -> dict[tuple[str, str], np.ndarray]:
-        return edge_effects(self.encoder, batches, kept, self.settings, self.progress)
+        return edges_between(self.encoder, batches, self.metric, kept, self.settings, self.progress)
 
     def graph(self, nodes: NodeEffects, kept: Kept, edges: dict[tuple[str, str], np.ndarray]) -> AttributionGraph:
         error = {site: units for site, units in self.encoder.error_units.items() if site in nodes.scores}

@@ -19,9 +19,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
-from circuitry.circuits.graph import AttributionGraph, Circuit
+from circuitry.circuits.graph import IN_STREAM, AttributionGraph, Circuit
 from circuitry.circuits.graph_folder import GraphFolder
-from circuitry.circuits.strongest import strongest_columns
+from circuitry.circuits.strongest import strongest_edges
 from circuitry.runs.errors import InputError
 
 EXACT = 5
@@ -108,14 +108,15 @@ def find_consensus(
     for site in source.inner_sites:
         scores = (counts * n / total) @ np.stack([part.node_scores[site] for part in parts])
         units[site] = probability @ _held_units(scores, source.node_scores[site], source.kept_units[site])
-    found = {}
-    for pair, (rows, columns) in circuit.edge_places.items():
-        weights = counts * (n / total) ** 2
-        held = [
-            _held_edges(np.tensordot(draw, edges[pair], 1), circuit)[rows, columns] if len(rows) else np.zeros(0, bool)
-            for draw in weights
-        ]
-        found[pair] = probability @ np.stack(held)
+    places = circuit.edge_places
+    found = {pair: np.zeros(len(rows)) for pair, (rows, _) in places.items()}
+    power = 1 if source.settings.get("edges") == IN_STREAM else 2  # as in `attribute_parts`
+    for weights, share in zip(counts * (n / total) ** power, probability, strict=True):
+        scores = {pair: np.tensordot(weights, edges[pair], 1) for pair in places}
+        for pair, held in strongest_edges(scores, circuit.edges_per_node, circuit.any_sign).items():
+            in_draw = np.zeros(scores[pair].shape, bool)
+            in_draw[held] = True
+            found[pair] += share * in_draw[places[pair]]
     return Consensus(circuit, units, found)
 
 
@@ -151,12 +152,6 @@ def _held_units(
     np.put_along_axis(in_draw, order, True, axis=1)
     held: np.ndarray = in_draw[:, kept] & (np.sign(scores[:, kept]) == np.sign(whole[kept]))
     return held
-
-
-def _held_edges(scores: Float[np.ndarray, "down up"], circuit: Circuit) -> Bool[np.ndarray, "down up"]:
-    held = np.zeros(scores.shape, bool)
-    np.put_along_axis(held, strongest_columns(scores, circuit.edges_per_node), True, axis=1)
-    return held if circuit.any_sign else held & (scores > 0)
 
 
 def _mean(parts: Iterable[np.ndarray]) -> float:

@@ -8,7 +8,6 @@ import math
 import os
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import networkx as nx
@@ -16,13 +15,18 @@ import numpy as np
 import pandas as pd
 
 from circuitry.circuits.rule_report import describe_errors
-from circuitry.circuits.strongest import strongest_columns
+from circuitry.circuits.strongest import strongest_edges
 from circuitry.models.sites import INPUT
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError
 
-FORMAT = "circuitry attribution graph 2"
+FORMAT = "circuitry attribution graph 3"
 """Name and version of the file format."""
+
+
+IN_STREAM = "any two sites, through the residual stream"
+"""The setting ``edges`` of a graph in heads and neurons, whose edge scores are means over images; see
+`component_edges`."""
 
 
 class Completeness(NamedTuple):
@@ -63,7 +67,8 @@ class AttributionGraph:
     kept_units: dict[str, np.ndarray]
     """Indices [k] of the kept units by site, largest absolute score first."""
     edge_scores: dict[tuple[str, str], np.ndarray]
-    """Scores [kept downstream, kept upstream] by (upstream, downstream) pair of consecutive sites."""
+    """Scores [kept downstream, kept upstream] by (upstream, downstream) pair of sites: consecutive ones, or any two in
+    heads and neurons; see `edges` and `component_edges`."""
     completeness: dict[str, Completeness]
     """Sum of effects and metric difference by site."""
     n_images: int
@@ -187,7 +192,8 @@ class AttributionGraph:
         self.check_finite()
         tensors = {f"{kind}_scores/{where}": scores for (kind, where), scores in self._scores().items()}
         tensors |= {f"kept_units/{site}": units for site, units in self.kept_units.items()}
-        write_arrays(path, FORMAT, {name: getattr(self, name) for name in _HEADER}, tensors)
+        header = {name: getattr(self, name) for name in _HEADER} | {"edges": list(self.edge_scores)}
+        write_arrays(path, FORMAT, header, tensors)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "AttributionGraph":
@@ -200,12 +206,11 @@ class AttributionGraph:
         header, tensors = read_arrays(path, FORMAT, "attribution graph")
         try:
             sites = tuple(header["sites"])
-            pairs = pairwise(site for site in sites if site != INPUT)
             graph = cls(
                 sites,
                 {site: tensors[f"node_scores/{site}"] for site in sites},
                 {site: tensors[f"kept_units/{site}"] for site in sites},
-                {(up, down): tensors[f"edge_scores/{up}->{down}"] for up, down in pairs},
+                {(up, down): tensors[f"edge_scores/{up}->{down}"] for up, down in header["edges"]},
                 {site: Completeness(*value) for site, value in header["completeness"].items()},
                 **{name: header[name] for name in _HEADER[2:]},
                 error_scores={site: tensors[name] for site in sites if (name := f"error_scores/{site}") in tensors},
@@ -247,14 +252,7 @@ class Circuit:
     @cached_property
     def edge_places(self) -> dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]:
         """Rows and columns of the edges in the scores of each (upstream, downstream) pair of sites, row by row."""
-        found = {}
-        for pair, scores in self.source.edge_scores.items():
-            columns = strongest_columns(scores, self.edges_per_node)
-            rows = np.repeat(np.arange(len(scores)), columns.shape[1])
-            flat = columns.ravel()
-            chosen = np.ones(len(rows), bool) if self.any_sign else scores[rows, flat] > 0
-            found[pair] = rows[chosen], flat[chosen]
-        return found
+        return strongest_edges(self.source.edge_scores, self.edges_per_node, self.any_sign)
 
     @cached_property
     def graph(self) -> nx.DiGraph:

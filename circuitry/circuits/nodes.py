@@ -101,7 +101,8 @@ def node_effects(
                 elif not count:  # the same for all images, so once will do
                     baseline_sums[site] = _metric_sum(encoder, metric, b[:1], site)
                 gradient = _path_gradient(encoder, metric, a, b, site, settings.node_rule, rows, first.get(site))
-                effect = _per_unit((b - a) * gradient, encoder.unit_dim(site)).sum(0).double().cpu().numpy()
+                units = encoder.units_of(site, (b - a) * gradient)
+                effect = _per_unit(units, encoder.unit_dim(site)).sum(0).double().cpu().numpy()
                 if not np.isfinite(effect).all():
                     raise InputError(
                         f"The gradient of the metric {metric_name(metric)!r} by the activation at site {site!r} is NaN "

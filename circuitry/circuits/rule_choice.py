@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from circuitry.circuits.edges import edge_effects
+from circuitry.circuits.component_edges import edges_between
 from circuitry.circuits.nodes import keep_units, node_effects, nodes_of
 from circuitry.circuits.quadrature import QuadratureRule, midpoint_rule, parse_rule
 from circuitry.circuits.settings import STUDY_RULE, AttributionSettings
@@ -124,7 +124,7 @@ class RuleErrors:
     def _score_edges(self, rule: QuadratureRule) -> dict[str, np.ndarray]:
         settings = replace(self.settings, edge_rule=rule)
         with self.encoder.frozen(), self.encoder.fast(), self.encoder.differentiable():
-            found = edge_effects(self.encoder, self._images, self._kept, settings)
+            found = edges_between(self.encoder, self._images, self.metric, self._kept, settings)
         return {f"{up}->{down}": scores for (up, down), scores in found.items()}
 
 

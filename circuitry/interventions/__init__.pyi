@@ -9,6 +9,7 @@ from .circuit_sets import take_complement as take_complement
 from .circuit_sets import take_kept_units as take_kept_units
 from .circuit_sets import take_top_units as take_top_units
 from .circuits_under_test import CausalSettings as CausalSettings
+from .component_accuracy import mean_ablation_accuracy as mean_ablation_accuracy
 from .curves import FaithfulnessCurve as FaithfulnessCurve
 from .curves import curves_by_domain as curves_by_domain
 from .curves import pool_curves as pool_curves
@@ -39,6 +40,9 @@ from .planted import planted_attention as planted_attention
 from .planted import planted_convolution as planted_convolution
 from .planted import score_methods as score_methods
 from .search import find_circuit as find_circuit
+from .stream_edges import EdgeRuns as EdgeRuns
+from .stream_edges import edge_curve as edge_curve
+from .stream_edges import kept_edge_embeddings as kept_edge_embeddings
 from .study import CausalStudy as CausalStudy
 from .study import StudyOptions as StudyOptions
 from .transfer import ClassScorer as ClassScorer

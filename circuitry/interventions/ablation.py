@@ -57,7 +57,7 @@ def ablated_embeddings(
     with encoder.frozen(), encoder.fast(), torch.no_grad(), bar:
         for batch in ImageBatches(images, encoder, rows) if circuits else ():
             clean = clean_activations(encoder, batch, [start, *sites])
-            masks = {site: _masks(circuits, site, clean[site].shape[dims[site]]) for site in sites}
+            masks = {site: _masks(encoder, circuits, site, clean[site].shape[dims[site]]) for site in sites}
             different, which = _different(masks, len(circuits))
             values = ends.activations(encoder, {site: clean[site] for site in sites}, done)
             done += len(batch)
@@ -96,7 +96,7 @@ def ablate_all_but(encoder: Encoder, circuit: KeptUnits, baseline: AnyBaseline =
 
     def patch(site: str) -> Patch:
         def write(activation: Tensor) -> Tensor:
-            mask = _masks([circuit], site, activation.shape[encoder.unit_dim(site)]).to(activation.device)
+            mask = _masks(encoder, [circuit], site, activation.shape[encoder.unit_dim(site)]).to(activation.device)
             return _written(mask, values.at(site, activation), encoder.unit_dim(site), activation)
 
         return Patch(site, write)
@@ -113,12 +113,13 @@ def _ablated_sites(encoder: Encoder, circuits: Sequence[KeptUnits]) -> list[str]
     return [site for site in encoder.sites if any(site in circuit for circuit in circuits)]
 
 
-def _masks(circuits: Sequence[KeptUnits], site: str, size: int) -> Tensor:
-    """Return which units each circuit leaves alone, [circuits, units]: all of them where it lacks the site."""
+def _masks(encoder: Encoder, circuits: Sequence[KeptUnits], site: str, size: int) -> Tensor:
+    """Return what each circuit leaves alone, [circuits, size]: all where it lacks the site, and all that is carried."""
     masks = torch.ones(len(circuits), size, dtype=torch.bool)
+    n_units = size - len(encoder.carried.get(site, ()))
     for mask, circuit in zip(masks, circuits, strict=True):
         if site in circuit:
-            mask[:] = torch.from_numpy(mark_kept(circuit[site], size, site))
+            mask[:n_units] = torch.from_numpy(mark_kept(circuit[site], n_units, site))
     return masks
 
 

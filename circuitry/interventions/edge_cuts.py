@@ -54,7 +54,17 @@ def take_edges(circuit: Circuit, *, keep_error: bool = False) -> dict[tuple[str,
 
 
 def no_edges(graph: AttributionGraph) -> dict[tuple[str, str], np.ndarray]:
-    """Return the empty set of edges between the consecutive sites of a graph."""
+    """Return the empty set of edges between the consecutive sites of a graph.
+
+    Raises:
+        InputError: for a graph with edges between other sites.
+    """
+    if far := set(graph.edge_scores) - set(pairwise(graph.inner_sites)):
+        up, down = min(far, key=lambda pair: (graph.sites.index(pair[0]), graph.sites.index(pair[1])))
+        raise InputError(
+            f"Edges are cut between neighbouring sites, but this graph has some from {up} to {down}: cut edges of "
+            "heads and neurons through the residual stream (edge_curve, ResidualStream.run)."
+        )
     return {
         (up, down): np.zeros((graph.n_units(down), graph.n_units(up)), dtype=bool)
         for up, down in pairwise(graph.inner_sites)

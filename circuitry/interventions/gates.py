@@ -61,7 +61,7 @@ class GatedRuns:
         self._ends = {site: torch.cat(parts) for site, parts in values.items()}
         self.embeddings: Float[Tensor, "images d"] = torch.cat(whole)
         """Those of the whole model."""
-        self.n_units = {site: self._ends[site].shape[dim] for site, dim in self.dims.items()}
+        self.n_units = {site: encoder.units_of(site, self._ends[site]).shape[dim] for site, dim in self.dims.items()}
 
     def __len__(self) -> int:
         return len(self._start)
@@ -77,10 +77,11 @@ class GatedRuns:
     def _mixed(self, gate: Tensor, rows: Tensor, activation: Tensor, hook: Any) -> Tensor:
         site = hook.name
         end = self._ends[site]
-        end = end[rows] if len(end) > 1 else end
+        end = self.encoder.units_of(site, end[rows] if len(end) > 1 else end).to(activation)
+        units = self.encoder.units_of(site, activation)
         shape = [1] * activation.dim()
         shape[self.dims[site]] = -1
-        return end.to(activation) + gate.view(shape).to(activation) * (activation - end.to(activation))
+        return self.encoder.carry(site, end + gate.view(shape).to(activation) * (units - end), activation)
 
 
 def _channels_last(activation: Tensor) -> Tensor:

@@ -28,6 +28,7 @@ from tqdm import tqdm
 
 from circuitry.interventions.answers import Answers
 from circuitry.interventions.gates import GatedRuns
+from circuitry.interventions.stream_edges import EdgeRuns
 from circuitry.runs.errors import InputError
 
 
@@ -86,7 +87,7 @@ class LearnedMask(NamedTuple):
 
 
 def learn_masks(
-    runs: GatedRuns,
+    runs: GatedRuns | EdgeRuns,
     answers: Answers,
     own: Bool[np.ndarray, " images"],
     size: float,
@@ -129,7 +130,7 @@ class _Learning:
 
     def __init__(
         self,
-        runs: GatedRuns,
+        runs: GatedRuns | EdgeRuns,
         answers: Answers,
         own: np.ndarray,
         settings: MaskSettings,

@@ -146,6 +146,7 @@ class _Write:
 
     def __init__(self, encoder: Encoder, patch: Patch) -> None:
         self.patch, self.unit_dim = patch, encoder.unit_dim(patch.site)
+        self.n_carried = len(encoder.carried.get(patch.site, ()))
         value = patch.value
         self.value = value.run(encoder, [patch.site])[patch.site] if isinstance(value, Counterfactual) else value
         self._masks: dict[torch.Size, Tensor] = {}
@@ -172,7 +173,8 @@ class _Write:
         if shape not in self._masks:
             units = self.unit_dim % activation.dim()
             axes = [axis for axis in range(1, activation.dim()) if axis != units]
-            wide = self._chosen("units", activation.shape[units])
+            wide = self._chosen("units", activation.shape[units] - self.n_carried)
+            wide = torch.cat([wide, torch.zeros(self.n_carried, dtype=torch.bool)])
             spread = self._chosen("positions", int(np.prod([activation.shape[axis] for axis in axes])))
             mask = wide[:, None] & spread
             mask = mask.reshape(-1, *(activation.shape[axis] for axis in axes)).movedim(0, units - 1)
@@ -191,7 +193,7 @@ def _hook(writes: list[_Write]) -> Callable[..., Tensor]:
         out = activation
         for one in writes:
             value = one.written(activation)
-            everywhere = one.patch.units is None and one.patch.positions is None
+            everywhere = one.patch.units is None and one.patch.positions is None and not one.n_carried
             out = value.expand_as(activation) if everywhere else torch.where(one.mask(activation), value, out)
         return torch.empty_like(activation).copy_(out)  # the same memory layout: the next stage then rounds alike
 

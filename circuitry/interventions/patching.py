@@ -94,7 +94,9 @@ def patch_effects(
                 base, written = (clean[site], other[site]) if noise else (other[site], clean[site])
                 moved[site] += float(run(other[site], site).sum())
                 axes = _patched_axes(base, by, encoder.unit_dim(site))
-                effects = _effects(partial(run, site=site), base, written, axes, site, chosen.get(site), rows)
+                effects = _effects(
+                    partial(run, site=site), base, written, axes, _wanted(encoder, base, site, by, chosen), rows
+                )
                 sums[site] = (effects if noise else -effects) + sums[site]
                 bar.update()
     if not count:
@@ -144,24 +146,26 @@ def _patched_axes(activation: Tensor, by: str, unit_dim: int) -> list[int]:
     return {"unit": [unit_axis], "position": positions, "site": []}[by]
 
 
+def _wanted(encoder: Encoder, activation: Tensor, site: str, by: str, chosen: Mapping[str, Chosen]) -> np.ndarray:
+    """Return which of the things that can be patched at a site are, as a mask."""
+    units = encoder.units_of(site, activation)
+    axes = _patched_axes(activation, by, encoder.unit_dim(site))
+    size = math.prod(units.shape[axis] for axis in axes)
+    return mark_kept(chosen[site], size, site) if site in chosen else np.ones(size, dtype=bool)
+
+
 def _effects(
-    run: Callable[[Tensor], Tensor],
-    base: Tensor,
-    written: Tensor,
-    axes: Sequence[int],
-    site: str,
-    units: Chosen | None,
-    rows: int,
+    run: Callable[[Tensor], Tensor], base: Tensor, written: Tensor, axes: Sequence[int], wanted: np.ndarray, rows: int
 ) -> np.ndarray:
     """Return metric(patched) - metric(base), summed over images, for everything that is patched at a site."""
     reference = run(base)
     shape = [size if axis in axes else 1 for axis, size in enumerate(base.shape)][1:]
-    out = np.full(math.prod(shape), np.nan)
-    wanted = np.arange(len(out)) if units is None else np.flatnonzero(mark_kept(units, len(out), site))
-    for chunk in torch.split(torch.from_numpy(wanted), max(1, rows // len(base))):
-        mask = torch.zeros(len(chunk), len(out), dtype=torch.bool, device=base.device)
+    places = math.prod(shape)
+    out = np.full(len(wanted), np.nan)
+    for chunk in torch.split(torch.from_numpy(np.flatnonzero(wanted)), max(1, rows // len(base))):
+        mask = torch.zeros(len(chunk), places, dtype=torch.bool, device=base.device)
         mask[torch.arange(len(chunk)), chunk] = True
         stack = torch.where(mask.view(len(chunk), 1, *shape), written, base)
         values = run(stack.flatten(0, 1)).view(len(chunk), len(base))
         out[chunk.numpy()] = (values - reference).sum(1).cpu().numpy()
-    return out.reshape([base.shape[axis] for axis in axes])
+    return out if len(axes) == 1 else out.reshape([base.shape[axis] for axis in axes])

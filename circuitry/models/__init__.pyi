@@ -8,6 +8,7 @@ from .classifier import Classifier as Classifier
 from .classifier import load_classifier as load_classifier
 from .clip import Clip as Clip
 from .clip import load_clip as load_clip
+from .components import in_components as in_components
 from .encoder import Encoder as Encoder
 from .feature_basis import in_feature_basis as in_feature_basis
 from .feature_basis import parse_saes as parse_saes
@@ -21,6 +22,8 @@ from .metrics import metric_of_class as metric_of_class
 from .named_baselines import NamedBaseline as NamedBaseline
 from .prompts import default_templates as default_templates
 from .prompts import style_templates as style_templates
+from .residual import Component as Component
+from .residual import ResidualStream as ResidualStream
 from .sae import SparseAutoencoder as SparseAutoencoder
 from .sae import load_sae as load_sae
 from .settings import BasisSettings as BasisSettings

@@ -52,6 +52,15 @@ def encoder_parts(tower: nn.Module) -> tuple[tuple[Stage, ...], tuple[int, int]]
     return tuple(stages), (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
+def residual_blocks(tower: nn.Module) -> dict[str, nn.Module]:
+    """Return the transformer blocks of a tower by the site that each ends at; none of a tower without them."""
+    if isinstance(tower, VisionTransformer):
+        return {f"transformer.resblocks.{i}": block for i, block in enumerate(tower.transformer.resblocks)}
+    if isinstance(tower, TimmModel) and isinstance(tower.trunk, timm_models.VisionTransformer):
+        return {f"trunk.blocks.{i}": block for i, block in enumerate(tower.trunk.blocks)}
+    return {}
+
+
 def _unsupported(name: str) -> InputError:
     return InputError(
         f"No adapter for a tower of type {name}; supported are: {'; '.join(SUPPORTED)}. "

@@ -69,7 +69,7 @@ class Baseline:
         Raises:
             InputError: for activations of another shape, or of fewer images than the run has.
         """
-        return {site: self.at(site, like, start) for site, like in clean.items()}
+        return {site: encoder.carry(site, self.at(site, like, start), like) for site, like in clean.items()}
 
     def at(self, site: str, like: Tensor, start: int = 0) -> Tensor:
         """Return `activations` at one site, in place of the activation ``like`` [B, ...]."""
@@ -228,7 +228,8 @@ def mean_baseline(
         for batch in checked_batches(images):
             if not len(batch):
                 continue
-            _, cache = encoder.run_with_cache(batch.to(encoder.device, encoder.dtype))
+            batch = batch.to(encoder.device, encoder.dtype)
+            _, cache = encoder.run_with_cache(batch, names_filter=lambda name: name in encoder.sites)
             count += len(batch)
             for site, activation in cache.items():
                 total = activation.double().sum(0, keepdim=True)

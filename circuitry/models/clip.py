@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from circuitry.data.names import in_a_sentence
 from circuitry.models.architectures import check_tag, register_model
 from circuitry.models.checkpoints import check_state, read_checkpoint
+from circuitry.models.components import in_components
 from circuitry.models.encoder import Encoder
 from circuitry.models.feature_basis import in_feature_basis, sae_digest
 from circuitry.models.prompts import Template, as_patterns, default_templates
@@ -78,6 +79,10 @@ class Clip:
     def in_basis(self, saes: Mapping[str, SparseAutoencoder]) -> "Clip":
         """Return the model with some sites of its encoder in the basis of autoencoders; see `in_feature_basis`."""
         return replace(self, encoder=in_feature_basis(self.encoder, saes), saes={**self.saes, **saes})
+
+    def in_components(self) -> "Clip":
+        """Return the model with attention heads and MLP neurons as units of its encoder; see `in_components`."""
+        return replace(self, encoder=in_components(self.encoder))
 
     def shown(self, images: Float[Tensor, "batch 3 h w"]) -> np.ndarray:
         """Return preprocessed images as the bytes [B, H, W, 3] that they show: normalisation undone."""

@@ -53,9 +53,28 @@ class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships 
         True
     """
 
-    def __init__(self, tower: nn.Module, stages: Sequence[Stage], image_size: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        tower: nn.Module,
+        stages: Sequence[Stage],
+        image_size: tuple[int, int],
+        *,
+        points: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Make a chain of stages.
+
+        Args:
+            tower: Whose modules the stages run.
+            stages: In order.
+            image_size: Height and width of images.
+            points: Further hook points inside the stages, by name; they are no sites.
+
+        Raises:
+            InputError: for two sites of one name.
+        """
         super().__init__()
         self.tower = tower
+        self._points = dict(points or {})
         self.stages = tuple(stages)
         self.image_size = image_size
         self._lock = _LOCKS.setdefault(tower, threading.RLock())
@@ -78,6 +97,9 @@ class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships 
         for site, hook_point in zip(self.sites, self._hook_points, strict=True):
             hook_point.name = site
             self.hook_dict[site] = hook_point
+        for name, hook_point in self._points.items():
+            hook_point.name = name
+            self.hook_dict[name] = hook_point
         self.mod_dict = dict(self.hook_dict)
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
@@ -127,6 +149,27 @@ class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships 
     def error_units(self) -> dict[str, range]:
         """The units behind the latents at every site that is in a feature basis; none but for `in_feature_basis`."""
         return {stage.site: stage.error_units for stage in self.stages if stage.error_units}
+
+    @property
+    def carried(self) -> dict[str, range]:
+        """What is carried past a site behind its units, by site; none but for `in_components`."""
+        return {stage.site: stage.carried for stage in self.stages if stage.carried}
+
+    def units_of(self, site: str, activation: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
+        """Return a site's activation without what is carried past it."""
+        behind = self.carried.get(site)
+        return activation if behind is None else activation.narrow(self.unit_dim(site), 0, behind.start)
+
+    def carry(
+        self, site: str, value: Float[Tensor, "batch ..."], activation: Float[Tensor, "batch ..."]
+    ) -> Float[Tensor, "batch ..."]:
+        """Return ``value`` for a site, with what ``activation`` carries past it."""
+        behind = self.carried.get(site)
+        if behind is None:
+            return value
+        dim = self.unit_dim(site)
+        past = activation.narrow(dim, behind.start, len(behind))
+        return torch.cat([value.narrow(dim, 0, behind.start), past], dim)
 
     def unit_dim(self, site: str) -> int:
         """Return the axis of the units in a site's activation."""
@@ -198,7 +241,8 @@ class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships 
                 self.stages = stages
 
     def _enable_hook_with_name(self, name: str, hook: Callable[..., Tensor | None], dir: str) -> None:
-        self.position(name)  # TransformerLens itself would say just KeyError
+        if name not in self._points:
+            self.position(name)  # TransformerLens itself would say just KeyError
         super()._enable_hook_with_name(name, hook, dir)
 
     @contextmanager

@@ -73,4 +73,4 @@ def activations(
                 found = clean_activations(encoder, batch, wanted)
         except InputError as error:
             raise InputError(f"{error} The first of these {len(there)} images is {there[0].path}.") from error
-        yield there, found
+        yield there, {site: encoder.units_of(site, activation) for site, activation in found.items()}

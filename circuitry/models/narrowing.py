@@ -86,7 +86,7 @@ def _rows(conv: nn.Conv2d, rows: Tensor) -> tuple[Tensor, Tensor | None]:
     return conv.weight.detach()[rows], None if conv.bias is None else conv.bias.detach()[rows]
 
 
-def _tokens(x: Tensor) -> Tensor:
+def pooled_tokens(x: Tensor) -> Tensor:
     """[B, C, H, W] -> the mean token and one token per position [B, 1 + H W, C]."""
     sequence = rearrange(x, "batch unit h w -> batch (h w) unit")
     return torch.cat([sequence.mean(1, keepdim=True), sequence], 1)
@@ -102,7 +102,7 @@ def _attend(pool: AttentionPool2d, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 def fast_attention_pool(pool: AttentionPool2d, x: Tensor) -> Tensor:
     """CLIP's attention pooling for its one used query; the module also computes one per position."""
-    tokens = _tokens(x) + pool.positional_embedding
+    tokens = pooled_tokens(x) + pool.positional_embedding
     pooled = _attend(pool, pool.q_proj(tokens[:, :1]), pool.k_proj(tokens), pool.v_proj(tokens))
     embedding: Tensor = pool.c_proj(pooled)
     return embedding
@@ -115,9 +115,9 @@ def narrow_attention_pool(pool: AttentionPool2d, up: Tensor, down: Tensor) -> Na
 
     def run(x: Tensor, delta: Tensor) -> Tensor:
         with torch.no_grad():
-            whole = _tokens(x) + pool.positional_embedding
+            whole = pooled_tokens(x) + pool.positional_embedding
             constant = {"q": pool.q_proj(whole[:, :1]), "k": pool.k_proj(whole), "v": pool.v_proj(whole)}
-        change = _tokens(delta)
+        change = pooled_tokens(delta)
         parts = {"q": change[:, :1], "k": change, "v": change}
         qkv = (torch.add(constant[name], F.linear(part, weights[name])) for name, part in parts.items())
         return F.linear(_attend(pool, *qkv), out_weight, out_bias)

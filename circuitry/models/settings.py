@@ -7,6 +7,7 @@ that an option has the same name, default and meaning everywhere; see also `runs
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from circuitry.data.domains import DomainFolder
 from circuitry.models.baselines import BaselineName
@@ -15,6 +16,8 @@ from circuitry.models.clip import Clip, load_clip
 from circuitry.models.feature_basis import parse_saes
 from circuitry.models.metrics import MetricName
 from circuitry.runs.workers import ALONE, Rank
+
+UnitKind = Literal["channels", "components"]
 
 QUICKSTART_MODEL = "rn-tiny"
 QUICKSTART_CHECKPOINT = Path("runs/quickstart/clip/checkpoints/epoch_16.pt")
@@ -67,14 +70,18 @@ class ModelSettings:
 
 @dataclass(frozen=True)
 class BasisSettings(ModelSettings):
-    """A model whose units may be features of sparse autoencoders, and images."""
+    """A model whose units may be features of sparse autoencoders, or heads and neurons, and images."""
 
+    units: UnitKind = "channels"
+    """What circuits are made of: channels (of a transformer's stream, its dimensions); components: of a transformer its
+    attention heads and MLP neurons, with edges between any two of them."""
     sae: tuple[str, ...] = ()
     """Sites whose units are features of a sparse autoencoder, as SITE=PATH, e.g. layer3.0=runs/sae.safetensors."""
 
     def clip(self, rank: Rank = ALONE) -> Clip:
-        """Load the model, in the basis of the autoencoders, if any."""
-        return super().clip(rank).in_basis(parse_saes(self.sae))
+        """Load the model, in the basis of the autoencoders, if any, or in heads and neurons."""
+        clip = super().clip(rank).in_basis(parse_saes(self.sae))
+        return clip.in_components() if self.units == "components" else clip
 
 
 @dataclass(frozen=True)

@@ -26,5 +26,8 @@ class Stage:
     """Optional faster route for edges: (kept upstream units, kept downstream units) -> `NarrowStage`."""
     error_units: range = range(0)
     """Where the output is in a feature basis: the units behind the latents, which hold what they miss."""
+    carried: range = range(0)
+    """What is carried past the site behind its units, such as the residual stream past the heads: no units, never
+    scored or written; see `components`."""
     basis: str | None = None
     """Where the output is in a feature basis: digest of the autoencoder."""

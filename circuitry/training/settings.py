@@ -10,7 +10,8 @@ preset                                    epochs  lr      warm-up    batch
 ========================================  ======  ======  =========  =======
 ``<model>-imagenet-captions``             32      1e-3    500 steps  1024
 ``<model>-cc3m``, ``<model>-cc12m``       32      5e-4    2000       2048
-``rn-tiny``, ``vit-tiny`` (64 px)         20      3e-3    50         128
+``rn-tiny`` (64 px)                       20      3e-3    50         128
+``vit-tiny`` (64 px)                      40      1e-3    100        64
 ========================================  ======  ======  =========  =======
 
 ``<model>`` is ``rn50``, ``vit-s-32`` or ``swin-t``. The study names no weight decay, optimizer or augmentation, so
@@ -236,8 +237,8 @@ def _presets() -> dict[str, ClipTraining]:
         found[f"{short}-imagenet-captions"] = ClipTraining(model=model, epochs=32, batch_size=1024, lr=1e-3, warmup=500)
         for base in ("cc3m", "cc12m"):
             found[f"{short}-{base}"] = ClipTraining(model=model, epochs=32, batch_size=2048, lr=5e-4, warmup=2000)
-    for model in ("rn-tiny", "vit-tiny"):
-        found[model] = ClipTraining(model=model, epochs=20, batch_size=128, lr=3e-3, warmup=50, crop_scale=0.6)
+    found["rn-tiny"] = ClipTraining(model="rn-tiny", epochs=20, batch_size=128, lr=3e-3, warmup=50, crop_scale=0.6)
+    found["vit-tiny"] = ClipTraining(model="vit-tiny", epochs=40, batch_size=64, lr=1e-3, warmup=100, crop_scale=0.6)
     return found
 
 

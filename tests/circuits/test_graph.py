@@ -128,6 +128,7 @@ def changed(path: Path, arrays: Mapping[str, np.ndarray | None], format_name: st
         "domain": None,
         "settings": {},
         "provenance": {},
+        "edges": [["conv", "head"]],
     }
     write_arrays(path, format_name, header, kept)
     return path
@@ -135,7 +136,7 @@ def changed(path: Path, arrays: Mapping[str, np.ndarray | None], format_name: st
 
 def test_loading_another_format_names_both(tmp_path: Path) -> None:
     path = changed(tmp_path / "x", {}, "circuitry attribution graph 0")
-    with pytest.raises(InputError, match=r"has format 'circuitry attribution graph 0', but this version reads '.* 2'"):
+    with pytest.raises(InputError, match=r"has format 'circuitry attribution graph 0', but this version reads '.* 3'"):
         AttributionGraph.load(path)
     save_file({"a": np.zeros(1)}, path)
     with pytest.raises(InputError, match="has format 'unknown'"):
@@ -279,3 +280,24 @@ def test_the_sites_as_a_table() -> None:
     assert table["units"].to_dict() == {"input": 3, "conv": 4, "head": 3}
     assert table["kept"].to_dict() == {"input": 1, "conv": 2, "head": 3}
     assert table["gap"].to_dict() == {"input": -0.125, "conv": 0.25, "head": 0}
+
+
+def test_the_strongest_edges_into_a_unit_may_come_from_any_earlier_site() -> None:
+    graph = AttributionGraph(
+        ("a", "b", "c"),
+        {site: np.array([-1.0, -1.0]) for site in "abc"},
+        {site: np.array([0, 1]) for site in "abc"},
+        {
+            ("a", "b"): np.array([[5.0, 1.0], [2.0, 3.0]]),
+            ("a", "c"): np.array([[7.0, -1.0], [0.5, 9.0]]),
+            ("b", "c"): np.array([[6.0, 8.0], [-2.0, 0.0]]),
+        },
+        {},
+        1,
+    )
+    edges = {(tail, head) for tail, head in graph.circuit(2).graph.edges}
+    assert edges >= {("b/1", "c/0"), ("a/0", "c/0"), ("a/1", "c/1"), ("a/0", "c/1")}
+    assert {edge for edge in edges if edge[1] == "c/0"} == {("b/1", "c/0"), ("a/0", "c/0")}
+    assert len(edges) == 8
+    assert {head for _, head in graph.circuit(3, any_sign=True).graph.edges} == {"b/0", "b/1", "c/0", "c/1"}
+    assert len(graph.circuit(3, any_sign=True).graph.edges) == 4 + 6

@@ -198,19 +198,14 @@ def test_the_study_s_ranking_fills_tops_with_features_that_no_image_names() -> N
     assert (found["value"] - ours).abs().max() > 0.01  # so it changes numbers, where images are few
 
 
-def test_other_classes_by_brute_force() -> None:
+def test_other_classes_are_parts_of_other_classes_and_a_single_class_has_none() -> None:
     features = random_features()
-    cells = features.cells()
-    found = compare_features(features).other_classes.set_index(["class", "domain_a", "domain_b"])["value"]
-    assert len(found) == 7
-    for name, a, b in found.index:
-        shares = [
-            feature_share(features.ranked(cells[name, mine]), features.ranked(cells[other, domain]))
-            for mine, theirs in ((a, b), (b, a))
-            for other, domain in cells
-            if other != name and domain == theirs
-        ]
-        assert found[name, a, b] == pytest.approx(np.mean(shares))
+    cells = cut_images(features.images)
+    rows = compare_features(features).parts.query("class_a != class_b")
+    assert len(rows)
+    for row in rows.to_dict("records"):
+        a, b = (cells[row[f"class_{side}"], row[f"domain_{side}"], row[f"part_{side}"]] for side in "ab")
+        assert row["value"] == pytest.approx(feature_share(features.ranked(a), features.ranked(b)))
     one = features_of([("cat", "real", [1], [1]), ("cat", "sketch", [1], [1])])
     assert compare_features(one).other_classes.empty
 

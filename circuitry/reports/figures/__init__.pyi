@@ -4,6 +4,7 @@ from .bars import settings_bars as settings_bars
 from .circuit_graphs import circuit_drawing as circuit_drawing
 from .circuit_graphs import circuit_pair as circuit_pair
 from .heatmaps import cluster_order as cluster_order
+from .heatmaps import component_heatmap as component_heatmap
 from .heatmaps import pixel_maps as pixel_maps
 from .heatmaps import position_heatmap as position_heatmap
 from .heatmaps import similarity_heatmap as similarity_heatmap

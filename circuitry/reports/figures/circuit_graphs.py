@@ -9,7 +9,7 @@
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import networkx as nx
 import plotly.graph_objects as go
@@ -21,6 +21,9 @@ from circuitry.runs.errors import InputError
 ABOVE, BELOW, MIDDLE = "a", "b", "shared"
 KINDS = (ABOVE, BELOW, MIDDLE)
 """Lanes, in the order of drawing: what lies in the middle lies on top."""
+
+HEADS = ".attn"
+"""End of the sites whose units are attention heads; they are squares."""
 
 Edges = Mapping[tuple[str, str], dict[str, float]]
 """Weights of every edge, by circuit."""
@@ -243,13 +246,15 @@ def _draw_edges(figure: go.Figure, edges: Edges, layout: _Layout, kind: str, col
     )
 
 
-def _draw_nodes(figure: go.Figure, nodes: list[_Node], layout: _Layout, **looks: object) -> None:
+def _draw_nodes(figure: go.Figure, nodes: list[_Node], layout: _Layout, **looks: Any) -> None:
     texts = [
         "<br>".join([f"<b>{node.name}</b>", *(f"score {score:.3g} in {of}" for of, score in node.scores.items())])
         for node in nodes
     ]
     # One empty point stands for none: a trace without any would take its count out of the legend.
     columns, rows = zip(*[layout.places[node.name] for node in nodes], strict=True) if nodes else ([None], [None])
+    symbols = ["square" if node.site.endswith(HEADS) else "circle" for node in nodes] or ["circle"]
+    looks["marker"] = {**looks["marker"], "symbol": symbols}
     figure.add_scatter(x=columns, y=rows, mode="markers", showlegend=True, text=texts, hoverinfo="text", **looks)
 
 

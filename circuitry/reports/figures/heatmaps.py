@@ -168,6 +168,48 @@ def transfer_beside_similarity(
     return style.lay_out(figure, title=title)
 
 
+def component_heatmap(table: pd.DataFrame, *, title: str, measure: str, middle: float | None = None) -> go.Figure:
+    """Draw a number for every component of every layer of a transformer: heads, then what else there is, by layer.
+
+    Args:
+        table: Columns block, component (a head's number, or another name such as ``mlp``) and the measure.
+        measure: The column to draw.
+        middle: The number between the two colours (default: 0).
+
+    Raises:
+        InputError: for a table without these columns, or none of its rows.
+    """
+    if table.empty or {"block", "component", measure} - set(table):
+        raise InputError(
+            f"A heatmap of components needs rows with block, component and {measure}, but a table of "
+            f"{', '.join(map(str, table)) or 'no columns'} with {len(table)} rows was given."
+        )
+    names = sorted(set(table["component"]), key=lambda name: (not name.isdigit(), name.zfill(4)))
+    cells = table.pivot(index="component", columns="block", values=measure).loc[names]
+    centre = middle or 0.0
+    top = float(np.nanmax(np.abs(cells.to_numpy() - centre))) or 1.0
+    heat = go.Heatmap(
+        x=[f"layer {block}" for block in cells.columns],
+        y=[f"head {name}" if name.isdigit() else name for name in names],
+        z=cells.to_numpy(),
+        zmin=centre - top,
+        zmax=centre + top,
+        colorscale=SIGNED,
+        colorbar={"thickness": 10, "outlinewidth": 0},
+        texttemplate="%{z:.3f}",
+        textfont={"size": 13, "color": style.INK},
+        xgap=2,
+        ygap=2,
+        hoverongaps=False,
+        hovertemplate=f"<b>%{{x}}, %{{y}}</b><br>{measure} %{{z:.4f}}<extra></extra>",
+    )
+    figure = go.Figure(heat)
+    height = 160 + ROW * max(len(names), ROWS_AT_LEAST)
+    style.lay_out(figure, title=title, subtitle=measure, height=height)
+    figure.update_xaxes(showgrid=False)
+    return figure.update_yaxes(showgrid=False, autorange="reversed")
+
+
 def position_heatmap(effects: np.ndarray, image: np.ndarray, *, title: str, measure: str) -> go.Figure:
     """Draw the effects of a site's positions over the image they come from.
 

@@ -6,6 +6,7 @@ import pytest
 
 from circuitry.reports.figures.heatmaps import (
     cluster_order,
+    component_heatmap,
     pixel_maps,
     position_heatmap,
     similarity_heatmap,
@@ -45,6 +46,22 @@ def test_heatmap_refuses_other_shapes(matrix: pd.DataFrame) -> None:
             similarity_heatmap(wrong, title="t", measure="m")
     with pytest.raises(InputError, match="it has rows none and columns none"):
         similarity_heatmap(pd.DataFrame(), title="t", measure="m")
+
+
+def test_component_heatmap_has_a_row_for_each_head_and_a_column_for_each_layer() -> None:
+    rows = [(0, "0", 0.5), (0, "10", 0.1), (0, "2", -0.2), (0, "mlp", 1.0), (1, "0", 0.3)]
+    table = pd.DataFrame(rows, columns=["block", "component", "effect"])
+    figure = component_heatmap(table, title="Heads", measure="effect")
+    (cells,) = figure.data
+    assert list(cells.y) == ["head 0", "head 2", "head 10", "mlp"]
+    assert list(cells.x) == ["layer 0", "layer 1"]
+    np.testing.assert_array_equal(cells.z, [[0.5, 0.3], [-0.2, np.nan], [0.1, np.nan], [1.0, np.nan]])
+    assert (cells.zmin, cells.zmax) == (-1, 1)
+    around = component_heatmap(table, title="Heads", measure="effect", middle=0.5).data[0]
+    assert (around.zmin, around.zmax) == pytest.approx((-0.2, 1.2))
+    for wrong in (table[:0], table.drop(columns="effect")):
+        with pytest.raises(InputError, match="A heatmap of components needs rows with block, component and effect"):
+            component_heatmap(wrong, title="Heads", measure="effect")
 
 
 def test_position_heatmap_lies_over_the_image() -> None:

@@ -1,0 +1,176 @@
+"""Edges of a graph in heads and neurons: between kept units of any two sites, through the residual stream.
+
+Units are chosen by their node scores first. The score of an edge is then, by attribution patching as in
+`residual_edges`, how much it carries for the metric when it is cut alone:
+
+    score[reader, writer] = - mean over images of  sum over positions of  (b - a)_writer . sum_k w_k * G_reader at t_k
+
+1. writers are the dimensions of the stream before the first block, heads (what they add through the output matrix) and
+   neurons (their activation times their row of the output matrix);
+2. readers are heads (query, key and value together), neurons before their nonlinearity, and units of the embedding; G
+   is the gradient of the metric by what such a reader reads, passed back through its weights and norm;
+3. the points t_k lie on the line from clean to baseline of the stream before the first block.
+
+Other than a node score, an edge's is positive where it helps the metric: so circuits take the largest, as for the edges
+of neighbouring sites, which say how far a unit moves. A head's node score at the clean point is minus the sum of all
+its edges to later readers.
+"""
+
+from collections.abc import Mapping
+from itertools import combinations
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from tqdm import tqdm
+
+from circuitry.circuits.edges import edge_effects
+from circuitry.circuits.settings import AttributionSettings
+from circuitry.circuits.stream_gradients import Tap, passed_back, read_by_ports, tapped_run
+from circuitry.models.batches import ImageBatches
+from circuitry.models.encoder import Encoder, checked_sites, clean_activations
+from circuitry.models.metrics import Metric
+from circuitry.models.residual import ResidualStream, adds_up
+from circuitry.models.sites import INPUT
+from circuitry.runs.errors import InputError
+
+Kept = Mapping[str, Int[Tensor, " kept"]]
+
+
+def edges_between(
+    encoder: Encoder,
+    images: ImageBatches,
+    metric: Metric,
+    kept_units: Mapping[str, Int[np.ndarray, " kept"]],
+    settings: AttributionSettings,
+    progress: bool = False,
+) -> dict[tuple[str, str], np.ndarray]:
+    """Return the scores of edges as they are defined for an encoder's units, by pair of sites.
+
+    In heads and neurons that is `component_edge_effects`; elsewhere, and where a norm lies between heads or neurons and
+    the stream, `edge_effects`. Arguments and errors are theirs.
+    """
+    if in_stream(encoder):
+        return component_edge_effects(
+            ResidualStream.of(encoder), images, metric, kept_units, settings, progress=progress
+        )
+    return edge_effects(encoder, images, kept_units, settings, progress)
+
+
+def in_stream(encoder: Encoder) -> bool:
+    """Say whether an encoder's edges run through the residual stream; their scores are means over images."""
+    return bool(encoder.carried) and adds_up(encoder)
+
+
+def component_edge_effects(
+    stream: ResidualStream,
+    images: ImageBatches,
+    metric: Metric,
+    kept_units: Mapping[str, Int[np.ndarray, " kept"]],
+    settings: AttributionSettings,
+    progress: bool = False,
+) -> dict[tuple[str, str], np.ndarray]:
+    """Return the scores [kept downstream, kept upstream] of the edges between every two sites, the earlier one first.
+
+    Args:
+        stream: The tower; its components are frozen by the caller, with gradients on.
+        images: The images of one class in one domain.
+        metric: Embeddings [B, D] -> one number per image, row by row.
+        kept_units: Units of the circuit by site of ``stream.components``.
+        settings: Of these, the rule of edges, baseline, sites without the image itself, and memory: the gradients of
+            all readers are held for as many images as fit.
+        progress: Show a bar over images.
+
+    Raises:
+        InputError: for scores that are not finite.
+    """
+    encoder, rule = stream.components, settings.resolved_edge_rule
+    inner = [site for site in checked_sites(encoder, settings.sites) if site != INPUT]
+    kept = {site: torch.from_numpy(kept_units[site]).to(encoder.device) for site in inner}
+    pairs = list(combinations(inner, 2))
+    sums = {(up, down): np.zeros((len(kept[down]), len(kept[up]))) for up, down in pairs}
+    first, done = stream.sites[0], 0
+    with tqdm(desc="edges", unit="image", disable=not progress, leave=False) as bar:
+        for whole in images:
+            for batch in torch.split(whole, _images_at_once(stream, kept, settings.memory_gib)):
+                with torch.no_grad():
+                    clean = clean_activations(encoder, batch, stream.sites)
+                    other = settings.resolved_baseline.activations(encoder, clean, done)
+                gradients: dict[str, Tensor] = {}
+                for t, weight in zip(rule.points, rule.weights, strict=True):
+                    taps = tapped_run(stream, metric, clean[first] + t * (other[first] - clean[first]))
+                    for site in inner[1:]:
+                        found = weight * _read(stream, site, kept[site], taps)
+                        gradients[site] = gradients[site] + found if site in gradients else found
+                for up in inner[:-1]:
+                    change = _written(stream, up, kept[up], clean[up] - other[up]).flatten(1).T
+                    for down in inner[inner.index(up) + 1 :]:
+                        sums[up, down] += (gradients[down].flatten(1) @ change).double().cpu().numpy()
+                done += len(batch)
+                bar.update(len(batch))
+    scores = {pair: total / done for pair, total in sums.items()}
+    if not all(np.isfinite(one).all() for one in scores.values()):
+        raise InputError(
+            "Scores of edges are NaN or infinite, although the metric is finite: look at its derivative on the path to "
+            "the baseline, or give an encoder of higher precision."
+        )
+    return scores
+
+
+def _images_at_once(stream: ResidualStream, kept: Kept, memory_gib: float) -> int:
+    """Return how many images fit: the gradients of all readers, and copies of a site's while they are made."""
+    encoder = stream.encoder
+    with torch.no_grad():
+        blank = torch.zeros(1, 3, *encoder.image_size, dtype=encoder.dtype, device=encoder.device)
+        here = encoder(blank, stop=stream.sites[0])
+    sizes = [len(units) for units in kept.values()]
+    widest = 4 * max([*sizes, *(3 * block.n_heads for block in stream.blocks)])
+    return max(1, int(memory_gib * 2**30 // ((sum(sizes) + widest) * here.numel() * here.element_size())))
+
+
+def _read(
+    stream: ResidualStream, site: str, units: Int[Tensor, " kept"], taps: Mapping[str, Tap]
+) -> Float[Tensor, "kept batch position d_model"]:
+    """Return the gradient of the metric by the stream that each of some units reads."""
+    place = stream.sites.index(site) if site in stream.sites else len(stream.sites)
+    index, is_mlp = divmod(place - 1, 2)
+    if index == len(stream.blocks):
+        last, end = stream.encoder.stages[-1].run, taps[f"blocks.{index - 1}.hook_resid_post"].value
+        gradient = taps[site].gradient
+        return passed_back(last, end, _one_hot(units, gradient.shape[-1], gradient)[:, None] * gradient)
+    block, path = stream.blocks[index], f"blocks.{index}"
+    if is_mlp:
+        rows = passed_back(
+            block.mlp_in, _zeros(stream, 1, block.width), _one_hot(units, block.n_neurons, _zeros(stream))[:, None]
+        )
+        gradient = taps[f"{path}.mlp.hook_pre"].gradient[..., units].movedim(-1, 0)
+        return passed_back(block.norm_mlp, taps[f"{path}.hook_resid_mid"].value, gradient[..., None] * rows[:, None])
+    read = read_by_ports(stream, index, taps).sum(0)[units]
+    return passed_back(block.norm_attention, taps[f"{path}.hook_resid_pre"].value, read)
+
+
+def _written(
+    stream: ResidualStream, site: str, units: Int[Tensor, " kept"], activation: Tensor
+) -> Float[Tensor, "kept batch position d_model"]:
+    """Return what each of some units adds to the stream, given the activation of their site; it is linear."""
+    index, is_mlp = divmod(stream.sites.index(site) - 1, 2)
+    own = stream.components.units_of(site, activation)
+    if index < 0:
+        rows = _one_hot(units, own.shape[-1], own)
+    elif is_mlp:
+        block = stream.blocks[index]
+        ones = _one_hot(units, block.n_neurons, own)
+        rows = (block.mlp_out(ones[:, None]) - block.mlp_out(torch.zeros_like(ones[:1])[:, None]))[:, 0].detach()
+    else:
+        weights = stream.write_weights[index][units]
+        return torch.einsum("bphd,hdm->hbpm", own[:, :, units], weights)
+    return torch.einsum("bpn,nm->nbpm", own[..., units], rows)
+
+
+def _one_hot(units: Int[Tensor, " kept"], size: int, like: Tensor) -> Float[Tensor, "kept size"]:
+    return torch.nn.functional.one_hot(units, size).to(like)
+
+
+def _zeros(stream: ResidualStream, *shape: int) -> Tensor:
+    return torch.zeros(shape, dtype=stream.encoder.dtype, device=stream.encoder.device)

@@ -1,0 +1,235 @@
+"""What every component adds to a class logit directly, not through later components: an exact decomposition.
+
+The class logit is the cosine of the embedding with a class's text weight. With the length of the embedding, and the
+scale of the tower's last norm, as they are on the image, it is linear in the residual stream behind the last block, and
+so it is the sum of what each writer put there (Gandelsman et al. 2024, arXiv 2310.05916):
+
+    logit = sum over writers of  sum over positions of  written . g   + rest,   g = d logit / d stream
+
+Heads are split further by the position that they read, through their attention pattern. For CLIP's ResNets the last
+attention pooling plays this part: its heads read the units of the last block, and the logit is the sum over pairs of
+(head, unit) and a rest (arXiv 2509.19943).
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float
+from open_clip.modified_resnet import AttentionPool2d
+from torch import Tensor, nn
+
+from circuitry.models.batches import ImageBatches, Images, rows_that_fit
+from circuitry.models.encoder import Encoder
+from circuitry.models.narrowing import pooled_tokens
+from circuitry.models.residual import ResidualStream
+from circuitry.runs.errors import InputError
+from circuitry.runs.workers import Work
+
+
+@dataclass(frozen=True, eq=False)
+class DirectEffects:
+    """Direct effects of the components of a transformer on a class logit, image by image."""
+
+    writers: tuple[str, ...]
+    effects: Float[np.ndarray, "images writers"]
+    by_position: Float[np.ndarray, "images heads positions"]
+    """Of the heads alone, in order, by the position that each reads; sums over positions to their effects."""
+    rest: Float[np.ndarray, " images"]
+    """Of all biases."""
+    logits: Float[np.ndarray, " images"]
+    """The class logit, which effects and rest add up to."""
+
+
+def direct_effects(
+    stream: ResidualStream, images: Images, weight: Float[Tensor, " d"], work: Work = Work()
+) -> DirectEffects:
+    """Decompose the class logit into heads, MLPs and what stands before the first block.
+
+    Args:
+        stream: The tower; see `ResidualStream.of`.
+        images: Tensor [B, 3, H, W] or an iterable of such batches.
+        weight: Text weight of the class, normalised; ``weights[label]``.
+        work: Memory.
+
+    Raises:
+        InputError: for no images, a weight of another size, or a tower that pools by attention or has more than a
+            linear map behind its pooling.
+
+    Example:
+        >>> found = direct_effects(ResidualStream.of(clip.encoder), photos, weights[3])
+        >>> pd.Series(found.effects.mean(0), found.writers).nlargest(5)
+    """
+    _check_linear(stream.encoder.tower)
+    encoder, components = stream.encoder, stream.components
+    weight = _checked_weight(encoder, weight)
+    patterns = [f"blocks.{i}.attn.hook_{name}" for i in range(len(stream.blocks)) for name in ("pattern", "v")]
+    wanted = {*patterns, *stream.sites, f"blocks.{len(stream.blocks) - 1}.hook_resid_post"}
+    parts = []
+    with components.frozen(), torch.no_grad():
+        for batch in ImageBatches(images, components, rows_that_fit(encoder, work.memory_gib)):
+            embedding, cache = components.run_with_cache(batch, names_filter=lambda name: name in wanted)
+            last = cache[f"blocks.{len(stream.blocks) - 1}.hook_resid_post"]
+            slope, constant = _last_step(encoder, last, weight)
+            effects = torch.einsum("wbpm,bpm->bw", stream.written(cache), slope)
+            rest = constant + sum(slope.sum(1) @ bias for i in range(len(stream.blocks)) for bias in stream.biases(i))
+            by_position = [_by_position(stream, i, cache, slope) for i in range(len(stream.blocks))]
+            logits = F.normalize(embedding, dim=-1) @ weight
+            parts.append([one.cpu().numpy() for one in (effects, torch.cat(by_position, 1), rest, logits)])
+    if not parts:
+        raise InputError("Direct effects need at least one image, but there were none.")
+    return DirectEffects(tuple(map(str, stream.writers)), *(np.concatenate(some) for some in zip(*parts, strict=True)))
+
+
+def direct_vectors(
+    stream: ResidualStream, images: Images, work: Work = Work()
+) -> Float[np.ndarray, "images writers d"]:
+    """Return what each writer adds to the embedding directly: the effect on any class is its product with the text.
+
+    Arguments and errors are those of `direct_effects`; the length of the embedding is not divided by.
+    """
+    _check_linear(stream.encoder.tower)
+    components, last = stream.components, stream.encoder.stages[-1].run
+    end = f"blocks.{len(stream.blocks) - 1}.hook_resid_post"
+    parts = []
+    with components.frozen(), torch.no_grad():
+        for batch in ImageBatches(images, components, rows_that_fit(stream.encoder, work.memory_gib)):
+            _, cache = components.run_with_cache(batch, names_filter=lambda name: name in (*stream.sites, end))
+            with _held_norms(stream.encoder.tower):
+                last(cache[end])
+                nothing = last(torch.zeros_like(cache[end]))
+                vectors = [last(written) - nothing for written in stream.written(cache)]
+            parts.append(torch.stack(vectors, 1).cpu().numpy())
+    if not parts:
+        raise InputError("Direct effects need at least one image, but there were none.")
+    return np.concatenate(parts)
+
+
+def _by_position(stream: ResidualStream, index: int, cache: dict[str, Tensor], slope: Tensor) -> Tensor:
+    """Return the effects of a block's heads by the position they read [batch, head, position]."""
+    path = f"blocks.{index}.attn.hook_"
+    reached = torch.einsum("bqm,hdm->bhqd", slope, stream.write_weights[index])
+    return torch.einsum("bhqk,bhqd,bkhd->bhk", cache[f"{path}pattern"], reached, cache[f"{path}v"])
+
+
+def _last_step(encoder: Encoder, stream: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the slope of the logit by the last stream, and what is left where the stream is zero, scales held."""
+    last = encoder.stages[-1].run
+    with _held_norms(encoder.tower), torch.enable_grad():
+        x = stream.detach().requires_grad_()
+        embedding = last(x)
+        length = embedding.detach().norm(dim=-1)
+        (slope,) = torch.autograd.grad(((embedding @ weight) / length).sum(), x)
+        constant = (last(torch.zeros_like(stream)) @ weight) / length
+    return slope, constant.detach()
+
+
+@contextmanager
+def _held_norms(tower: nn.Module) -> Iterator[None]:
+    """Within the block each layer norm keeps the scale of its first input, so that it is an affine map."""
+    norms = [module for module in tower.modules() if isinstance(module, nn.LayerNorm)]
+    scales: dict[nn.Module, Tensor] = {}
+
+    def held(norm: nn.LayerNorm, x: Tensor) -> Tensor:
+        if norm not in scales:
+            scales[norm] = (x.detach().var(-1, correction=0, keepdim=True) + norm.eps).rsqrt()
+        y = (x - x.mean(-1, keepdim=True)) * scales[norm]
+        y = y if norm.weight is None else y * norm.weight
+        return y if norm.bias is None else y + norm.bias
+
+    try:
+        for norm in norms:
+            norm.forward = lambda x, norm=norm: held(norm, x)  # type: ignore[method-assign, misc]
+        yield
+    finally:
+        for norm in norms:
+            del norm.forward
+
+
+def _check_linear(tower: Any) -> None:
+    """Raise `InputError` where the embedding is not linear in the last stream with the scales of norms held."""
+    trunk, head = getattr(tower, "trunk", tower), getattr(tower, "head", None)
+    layers = [] if head is None else [m for m in head.modules() if not list(m.children())]
+    linear = all(isinstance(layer, nn.Linear | nn.Identity | nn.Dropout) for layer in layers)
+    if getattr(trunk, "attn_pool", None) is not None or not linear:
+        raise InputError(
+            "Direct effects need an embedding that is linear in the last residual stream, but this tower "
+            f"{'has layers that are not linear behind its pooling' if not linear else 'pools by attention'}: look at "
+            "the effects of its heads as units instead (in_components)."
+        )
+
+
+def _checked_weight(encoder: Encoder, weight: Tensor) -> Tensor:
+    size = encoder(torch.zeros(1, 3, *encoder.image_size, dtype=encoder.dtype, device=encoder.device)).shape[-1]
+    if weight.shape != (size,):
+        raise InputError(
+            f"The text weight of a class has the {size} numbers of an embedding, but one of shape {list(weight.shape)} "
+            "was given: give one row of the text weights."
+        )
+    return weight.detach().to(encoder.device, encoder.dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class PoolingEffects:
+    """Direct effects of (head of the attention pooling, unit of the last block) pairs of a CLIP ResNet."""
+
+    effects: Float[np.ndarray, "images heads units"]
+    rest: Float[np.ndarray, " images"]
+    """Of positions and biases."""
+    logits: Float[np.ndarray, " images"]
+
+
+def pooling_effects(
+    encoder: Encoder, images: Images, weight: Float[Tensor, " d"], work: Work = Work()
+) -> PoolingEffects:
+    """Decompose the class logit of a CLIP ResNet into pairs of a head of its pooling and a unit that it reads.
+
+    Args:
+        encoder: Of a ResNet with CLIP's attention pooling.
+        images: Tensor [B, 3, H, W] or an iterable of such batches.
+        weight: Text weight of the class, normalised.
+        work: Memory.
+
+    Raises:
+        InputError: for no images, a weight of another size, or a tower without such pooling.
+    """
+    pool = getattr(encoder.tower, "attnpool", None)
+    if not isinstance(pool, AttentionPool2d):
+        raise InputError(
+            "Pairs of heads and units are those of a CLIP ResNet's attention pooling, but a "
+            f"{type(encoder.tower).__name__} has none: take direct_effects."
+        )
+    weight = _checked_weight(encoder, weight)
+    parts = []
+    with encoder.frozen(), torch.no_grad():
+        for batch in ImageBatches(images, encoder, rows_that_fit(encoder, work.memory_gib)):
+            x = encoder(batch, stop=encoder.sites[-2])
+            parts.append([one.cpu().numpy() for one in _pooling_parts(pool, x, weight)])
+    if not parts:
+        raise InputError("Direct effects need at least one image, but there were none.")
+    return PoolingEffects(*(np.concatenate(some) for some in zip(*parts, strict=True)))
+
+
+def _pooling_parts(pool: Any, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return effects [batch, head, unit], rest and logits [batch]."""
+    n = pool.num_heads
+    units, position = pooled_tokens(x), pool.positional_embedding
+    tokens = units + position
+    q, k = (
+        rearrange(of, "b t (head d) -> b head t d", head=n) for of in (pool.q_proj(tokens[:, :1]), pool.k_proj(tokens))
+    )
+    pattern = (q @ k.mT * q.shape[-1] ** -0.5).softmax(-1)[:, :, 0]  # batch, head, token
+    reach = rearrange(weight @ pool.c_proj.weight, "(head d) -> head d", head=n)
+    by_unit = torch.einsum("hd,hdc->hc", reach, rearrange(pool.v_proj.weight, "(head d) c -> head d c", head=n))
+    read = torch.einsum("bht,btc->bhc", pattern, units)
+    embedding = pool(x)
+    length = embedding.norm(dim=-1)
+    effects = read * by_unit / length[:, None, None]
+    placed = torch.einsum("bht,tc,hc->b", pattern, position, by_unit)
+    constant = weight @ pool.c_proj(pool.v_proj.bias)
+    return effects, (placed + constant) / length, (embedding @ weight) / length

@@ -1,0 +1,65 @@
+"""Gradients of a metric where the heads and neurons of a transformer read its residual stream."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
+
+from circuitry.models.metrics import Metric, checked_metric
+from circuitry.models.residual import PORTS, ResidualStream
+
+
+@dataclass(frozen=True)
+class Tap:
+    """An activation of a run and the gradient of the metric by it."""
+
+    value: Tensor
+    gradient: Tensor
+
+
+def tapped_run(stream: ResidualStream, metric: Metric, x: Float[Tensor, "batch position d_model"]) -> dict[str, Tap]:
+    """Run from the stream before the first block to the metric; return taps at the hook points where readers read.
+
+    These are the ports of the heads, the neurons before their nonlinearity, the streams that the norms read, the last
+    stream, and the embedding under the name of its site.
+    """
+    numbers = range(len(stream.blocks))
+    points = [f"blocks.{i}.attn.hook_{port}" for i in numbers for port in PORTS]
+    points += [f"blocks.{i}.{name}" for i in numbers for name in ("hook_resid_pre", "hook_resid_mid", "mlp.hook_pre")]
+    points += [f"blocks.{numbers[-1]}.hook_resid_post", stream.components.sites[-1]]
+    seen: dict[str, Tensor] = {}
+
+    def tap(tensor: Tensor, hook: Any) -> None:
+        seen[hook.name] = tensor
+
+    hooks: list[tuple[str, Callable[..., None]]] = [(point, tap) for point in points]
+    embedding = stream.components.run_with_hooks(x.detach().requires_grad_(), start=stream.sites[0], fwd_hooks=hooks)
+    value = checked_metric(metric, embedding)
+    gradients = torch.autograd.grad(value.sum(), list(seen.values()))
+    return {name: Tap(seen[name].detach(), g) for name, g in zip(seen, gradients, strict=True)}
+
+
+def read_by_ports(
+    stream: ResidualStream, block: int, taps: Mapping[str, Tap]
+) -> Float[Tensor, "port head batch position d_model"]:
+    """Return the gradient by what each port of a block's heads reads, behind the norm."""
+    weights, _ = stream.read_weights[block]
+    ports = torch.stack([taps[f"blocks.{block}.attn.hook_{port}"].gradient for port in PORTS])
+    n_images, n_positions = ports.shape[1:3]
+    read = rearrange(ports, "port b p head d -> (port head) (b p) d") @ weights.flatten(0, 1)
+    return rearrange(read, "(port head) (b p) m -> port head b p m", port=len(PORTS), b=n_images, p=n_positions)
+
+
+def passed_back(
+    function: Callable[[Tensor], Tensor], x: Tensor, gradients: Float[Tensor, "readers ..."]
+) -> Float[Tensor, "readers ..."]:
+    """Pass several gradients by a function's output back to its input, all at once."""
+    with torch.enable_grad():
+        start = x.detach().requires_grad_()
+        out = function(start)
+    (found,) = torch.autograd.grad(out, start, gradients, is_grads_batched=True)
+    return found

@@ -1,0 +1,61 @@
+"""Which heads and MLPs does recognition need? Accuracy with one of them, or a whole layer, at its mean over images.
+
+The figure of Gandelsman et al. 2024 (arXiv 2310.05916): a component that only adds the same to every image can be put
+to its mean without loss.
+"""
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from circuitry.interventions.ablation import ablated_embeddings
+from circuitry.models.baselines import AnyBaseline, mean_baseline
+from circuitry.models.residual import ResidualStream
+from circuitry.runs.workers import Work
+
+
+def mean_ablation_accuracy(
+    stream: ResidualStream,
+    images: Float[Tensor, "batch 3 h w"],
+    labels: Int[np.ndarray, " batch"],
+    weights: Float[Tensor, "classes d"],
+    *,
+    baseline: AnyBaseline | None = None,
+    work: Work = Work(),
+) -> pd.DataFrame:
+    """Return the zero-shot accuracy with a component of each layer at the baseline.
+
+    Args:
+        stream: The tower; see `ResidualStream.of`.
+        images: Images to classify.
+        labels: Their classes, rows of ``weights``.
+        weights: Text weights.
+        baseline: What is put in (default: the mean over the images, position by position).
+        work: Memory and progress.
+
+    Returns:
+        Table: block, component (``none``, a head's number, ``heads``: all of the layer, ``mlp``), accuracy. The first
+        row is the whole model's, with block -1.
+    """
+    ends = mean_baseline(stream.components, torch.split(images, 64)) if baseline is None else baseline
+    rows: list[tuple[int, str]] = [(-1, "none")]
+    kept: list[dict[str, np.ndarray]] = [{}]
+    for i, block in enumerate(stream.blocks):
+        attn, mlp = stream.sites[1 + 2 * i : 3 + 2 * i]
+        rows += [*((i, str(head)) for head in range(block.n_heads)), (i, "heads"), (i, "mlp")]
+        kept += [{attn: np.delete(np.arange(block.n_heads), head)} for head in range(block.n_heads)]
+        kept += [{attn: np.arange(0)}, {mlp: np.arange(0)}]
+    found = ablated_embeddings(stream.components, images, kept, baseline=ends, work=work)
+    right = [float((_answers(one, weights) == labels).mean()) for one in found]
+    return pd.DataFrame([(*row, share) for row, share in zip(rows, right, strict=True)], columns=COLUMNS)
+
+
+COLUMNS = ["block", "component", "accuracy"]
+
+
+def _answers(embeddings: Float[Tensor, "batch d"], weights: Float[Tensor, "classes d"]) -> np.ndarray:
+    found: np.ndarray = (F.normalize(embeddings, dim=-1) @ weights.to(embeddings).T).argmax(1).cpu().numpy()
+    return found

@@ -1,0 +1,216 @@
+"""What do the heads and MLPs of a vision transformer do? Effects, texts, ablations and edges, on one page.
+
+1. direct effects: what each head and MLP adds to the lead of an image's class over the other classes, past no later
+   component, exactly (Gandelsman et al. 2024, arXiv 2310.05916);
+2. accuracy with a head, all heads of a layer or an MLP at its mean over images;
+3. texts that span what each head writes;
+4. edges between heads and MLPs by attribution patching: how many of the strongest keep the answer, beside as many at
+   random, on images that they were not scored on; and where in the image the strongest into a head's
+   keys and values carries what it carries.
+
+That direct effects say which components matter is refuted where accuracy falls most without one of small effect.
+
+    python experiments/components.py --checkpoint runs/vit/clip/checkpoints/epoch_40.pt --data runs/vit/toy
+    python experiments/components.py --model ViT-B-32 --pretrained openai --data DomainNet --out runs/components
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import stats
+from torch import Tensor
+
+from circuitry import Clip, DomainFolder, class_logit
+from circuitry.circuits import direct_effects, direct_vectors, edges_by_position, score_edges, text_span
+from circuitry.data.captions import readable
+from circuitry.data.domains import ImageRecord
+from circuitry.interventions import AblationSettings, FaithfulnessCurve, edge_curve, mean_ablation_accuracy, pool_curves
+from circuitry.models import ResidualStream, image_batches, mean_baseline
+from circuitry.models.settings import ModelSettings
+from circuitry.reports.figures.heatmaps import component_heatmap, position_heatmap
+from circuitry.reports.page import Report, write_results
+from circuitry.runs.command_line import run_script
+from circuitry.runs.provenance import versions
+from circuitry.runs.workers import Work
+
+EFFECT, ACCURACY = "effect on the lead of the class", "accuracy"
+
+
+@dataclass(frozen=True)
+class Config(ModelSettings):
+    """Settings of the script."""
+
+    model: str = "vit-tiny"
+    """A vision transformer: open_clip model name, a name shipped here, hf-hub:org/model, or a model-config JSON."""
+    checkpoint: Path | None = None
+    """Local checkpoint; this or --pretrained."""
+    out: Path = Path("runs/components")
+    """Folder of tables and report."""
+    results: Path | None = None
+    """Also write the tables and their provenance here, where figures read them."""
+    n_images: int = 8
+    """Images per class and domain."""
+    n_circuits: int = 4
+    """Classes whose edges are scored, one in each domain in turn."""
+    fractions: tuple[float, ...] = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+    """Shares of the edges that are kept."""
+    seed: int = 0
+    """Seed of images and random edges."""
+
+
+class Looked(NamedTuple):
+    """The images that are looked at."""
+
+    records: list[ImageRecord]
+    pixels: Tensor
+    labels: np.ndarray
+
+
+def main(config: Config) -> None:
+    """Measure, write, and say where the report is."""
+    clip, images = config.clip(), config.images()
+    stream = ResidualStream.of(clip.encoder)
+    weights = clip.text_weights(images.all_classes)
+    looked = look(config, clip, images)
+    effects = effects_table(stream, looked, weights)
+    accuracy = mean_ablation_accuracy(stream, looked.pixels, looked.labels, weights, work=Work(progress=False))
+    texts = texts_table(clip, stream, looked, images)
+    curves, shown = measure_edges(config, clip, stream, images, weights)
+    tables = {"direct_effects": effects, "mean_ablation": accuracy, "texts": texts}
+    tables |= {f"edge_{one}": pool_curves(curves).table(one) for one in ("faithfulness", "selectivity")}
+    report = write_report(clip, tables, shown)
+    provenance = {"model": clip.name, "model_digest": clip.digest, "seed": config.seed, **versions()}
+    print(write_results(report, tables, config.out, config.results, provenance))
+
+
+def look(config: Config, clip: Clip, images: DomainFolder) -> Looked:
+    """Read some images of every class in every domain."""
+    chosen = [
+        record
+        for name in images.classes
+        for domain in images.domains
+        for record in images.select(name, domain, config.n_images, config.seed)
+    ]
+    read = list(image_batches(clip.encoder, clip.preprocess, chosen))
+    records = [record for part, _ in read for record in part]
+    labels = np.array([images.label(record.class_name) for record in records])
+    return Looked(records, torch.cat([batch for _, batch in read]), labels)
+
+
+def effects_table(stream: ResidualStream, looked: Looked, weights: Tensor) -> pd.DataFrame:
+    """Return the mean direct effect of each head and MLP on the lead of an image's own class over all classes."""
+    total, n_classes = np.zeros(len(stream.writers)), 0
+    for label in np.unique(looked.labels):
+        own = looked.pixels[torch.from_numpy(looked.labels == label)]
+        total += direct_effects(stream, own, weights[label] - weights.mean(0)).effects.mean(0)
+        n_classes += 1
+    rows = [
+        (one.block, str(one.head) if one.kind == "head" else one.kind, effect)
+        for one, effect in zip(stream.writers, total / n_classes, strict=True)
+        if one.block >= 0
+    ]
+    return pd.DataFrame(rows, columns=["block", "component", EFFECT])
+
+
+def texts_table(clip: Clip, stream: ResidualStream, looked: Looked, images: DomainFolder) -> pd.DataFrame:
+    """Return the three texts that span what each head writes, of classes, domains and classes in domains."""
+    things = [readable(name) for name in images.all_classes]
+    texts = [*things, *images.domains, *(f"{thing}, {domain}" for thing in things for domain in images.domains)]
+    embedded = clip.text_weights(texts, ["{}"]).cpu().numpy()
+    vectors = direct_vectors(stream, looked.pixels)
+    parts = []
+    for place, one in enumerate(stream.writers):
+        if one.kind == "head":
+            table = text_span(vectors[:, place], embedded, texts, 3)
+            parts.append(table.assign(block=one.block, component=str(one.head)))
+    return pd.concat(parts, ignore_index=True)[["block", "component", "rank", "text", "share", "together"]]
+
+
+def measure_edges(
+    config: Config, clip: Clip, stream: ResidualStream, images: DomainFolder, weights: Tensor
+) -> tuple[list[FaithfulnessCurve], tuple[str, np.ndarray, np.ndarray]]:
+    """Return curves of the strongest edges on unseen images, and where one carries what: name, effects, picture."""
+    curves, shown = [], None
+    domains = list(images.domains)
+    for i, name in enumerate(images.classes[: config.n_circuits]):
+        domain = domains[i % len(domains)]
+        own = read(clip, images.select(name, domain, 2 * config.n_images, config.seed))
+        rest = [images.select(c, domain, 1, config.seed)[0] for c in images.classes if c != name]
+        others = read(clip, rest)
+        half, metric = len(own) // 2, class_logit(weights, images.label(name))
+        baseline = mean_baseline(stream.components, torch.cat([own, others]))
+        found = score_edges(stream, own[:half], metric, baseline=baseline)
+        settings = AblationSettings(baseline, fractions=config.fractions, random_draws=3, seed=config.seed)
+        curves.append(edge_curve(stream, own[half:], metric, found, settings, others=others, work=Work(progress=False)))
+        if shown is None:
+            table = found.to_pandas()
+            best = table[table["reader"].str.endswith((".k", ".v")) & (table["writer"] != "embed")].iloc[0]
+            edge = (str(best["writer"]), str(best["reader"]))
+            effects = edges_by_position(stream, own[:1], metric, [edge], baseline=baseline)[0, 0]
+            shown = f"{edge[0]} to {edge[1]}, {name} in {domain}", effects, clip.shown(own[:1])[0]
+    assert shown is not None
+    return curves, shown
+
+
+def read(clip: Clip, records: Sequence[ImageRecord]) -> Tensor:
+    """Return the pixels of images."""
+    return torch.cat([batch for _, batch in image_batches(clip.encoder, clip.preprocess, records)])
+
+
+def write_report(clip: Clip, tables: dict[str, pd.DataFrame], shown: tuple[str, np.ndarray, np.ndarray]) -> Report:
+    """Put tables and figures on a page."""
+    report = Report(f"Heads and MLPs of {clip.name}", "What each adds to the answer, and what the answer needs.")
+    effects, accuracy = tables["direct_effects"], tables["mean_ablation"]
+    report.section("Direct effects")
+    figure = component_heatmap(effects, title="What does each component add to the answer directly?", measure=EFFECT)
+    report.figure(
+        figure,
+        "Mean over classes of the exact direct effect on the cosine of an image with its own class, "
+        "less the mean of all classes.",
+    )
+    report.section("Without a component")
+    whole = float(accuracy[ACCURACY].iloc[0])
+    figure = component_heatmap(
+        accuracy[accuracy["block"] >= 0], title="Accuracy with a component at its mean", measure=ACCURACY, middle=whole
+    )
+    report.figure(figure, f"Zero-shot accuracy; whole model {whole:.3f}. {agreement(effects, accuracy)}")
+    report.section("Texts that span what heads write")
+    report.table(tables["texts"], "Greedy basis of texts, with the share of the variance over images.")
+    report.section("Edges")
+    kept = tables["edge_selectivity"].query("circuit in ['kept', 'random']")
+    report.table(
+        kept[["circuit", "fraction", "n_units", "value", "low", "high"]],
+        "Selectivity with some of the edges: the strongest, and as many at random; 1 is the whole model.",
+    )
+    name, by_position, picture = shown
+    grid = round(len(by_position[1:]) ** 0.5)
+    figure = position_heatmap(
+        -by_position[1:].reshape(grid, grid), picture, title=f"Where {name} carries", measure="what the logit loses"
+    )
+    report.figure(
+        figure, f"What the logit loses without one edge, by image patch; {-by_position[0]:.4f} more at the class token."
+    )
+    return report
+
+
+def agreement(effects: pd.DataFrame, accuracy: pd.DataFrame) -> str:
+    """Say how far direct effects rank components as the loss of accuracy does."""
+    both = effects.merge(accuracy, on=["block", "component"])
+    if both[ACCURACY].nunique() < 2:
+        return "It is the same without any component."
+    rank = stats.spearmanr(both[EFFECT], -both[ACCURACY]).statistic
+    worst = both.sort_values(ACCURACY, kind="stable").iloc[0]
+    place = int((both[EFFECT] > worst[EFFECT]).sum()) + 1
+    return (
+        f"Rank correlation of direct effect and loss {rank:+.2f}; accuracy falls most without block {worst['block']} "
+        f"{worst['component']}, whose direct effect is number {place} of {len(both)}."
+    )
+
+
+if __name__ == "__main__":
+    run_script(Config, main, __doc__)

@@ -1,0 +1,169 @@
+"""Edges between heads and neurons: sums of what `score_edges` finds, and derivatives of hooks on modules."""
+
+from dataclasses import replace
+from itertools import combinations, pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from circuitry.circuits.attribution import attribute, attribute_parts
+from circuitry.circuits.graph import AttributionGraph
+from circuitry.circuits.quadrature import left_rule, midpoint_rule
+from circuitry.circuits.residual_edges import score_edges
+from circuitry.circuits.settings import AttributionSettings
+from circuitry.circuits.similarity import edge_jaccard, node_overlap, wl_kernel
+from circuitry.models.components import in_components
+from circuitry.models.encoder import Encoder
+from circuitry.models.residual import ResidualStream
+from tests.models.test_components import custom
+from tests.support.towers import make_tower
+
+
+def metric(embedding: Tensor) -> Tensor:
+    return embedding[:, 0] * embedding[:, 1] + embedding[:, 2]
+
+
+def opened(name: str = "timm-vit") -> tuple[Encoder, Tensor]:
+    encoder = in_components(Encoder.from_tower(make_tower(name).double()))
+    torch.manual_seed(1)
+    return encoder, torch.randn(3, 3, *encoder.image_size, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("name", ["vit", "timm-vit", "vit-average-pooling", "vit-attentional-pooling"])
+def test_units_of_a_site_add_up_to_the_edges_of_components(name: str) -> None:
+    """The scores of all ports, MLPs and the whole stream equal derivatives of exact cuts; see test_residual_edges."""
+    encoder, images = opened(name)
+    rule, other = midpoint_rule(2), images.flip(0)
+    graph = attribute(encoder, images, metric, 1.0, rule, other, progress=False)
+    stream = ResidualStream.of(encoder)
+    found = score_edges(stream, images, metric, baseline=other, rule=rule)
+    assert set(graph.edge_scores) == set(combinations(graph.inner_sites, 2))
+    sites = [*stream.sites, graph.sites[-1]]
+    for (up, down), scores in graph.edge_scores.items():
+        by_writer = {"embed": scores.sum(1)} if up == sites[0] else {}
+        block, kind = divmod(sites.index(up) - 1, 2)
+        if block >= 0 and kind:
+            by_writer[f"blocks.{block}.mlp"] = scores.sum(1)
+        elif block >= 0:
+            by_writer |= {f"blocks.{block}.attn.{h}": scores[:, i] for i, h in enumerate(graph.kept_units[up])}
+        block, kind = divmod(sites.index(down) - 1, 2)
+        for writer, column in by_writer.items():
+            w = found.writers.index(writer)
+            if down == sites[-1]:
+                expected = {"embedding": column.sum()}
+            elif kind:
+                expected = {f"blocks.{block}.mlp": column.sum()}
+            else:
+                expected = {f"blocks.{block}.attn.{h}": column[i] for i, h in enumerate(graph.kept_units[down])}
+            for reader, value in expected.items():
+                rows = [i for i, one in enumerate(found.readers) if one in (reader, *(f"{reader}.{p}" for p in "qkv"))]
+                assert value == pytest.approx(-found.scores[rows, w].sum(), rel=1e-8, abs=1e-12)
+
+
+def test_a_node_is_minus_the_sum_of_its_edges_to_all_later_readers() -> None:
+    encoder, images = opened()
+    graph = attribute(encoder, images, metric, 1.0, left_rule(1), progress=False)
+    for site in graph.inner_sites[:-1]:
+        total: Any = sum(scores.sum(0) for (up, _), scores in graph.edge_scores.items() if up == site)
+        np.testing.assert_allclose(total, -graph.node_scores[site][graph.kept_units[site]], rtol=1e-8, atol=1e-12)
+
+
+def test_an_edge_between_two_neurons_is_the_derivative_of_a_hook_on_the_modules() -> None:
+    encoder, images = opened()
+    tower: Any = encoder.tower
+    first, second = tower.trunk.blocks[0].mlp, tower.trunk.blocks[1]
+    graph = attribute(encoder, images, metric, 0.1, left_rule(1), progress=False)
+    up, down = "trunk.blocks.0.mlp", "trunk.blocks.1.mlp"
+    activations: list[Tensor] = []
+    handle = first.fc2.register_forward_pre_hook(lambda _, inputs: activations.append(inputs[0]))
+    tower(images)
+    handle.remove()
+    for column, n in enumerate(graph.kept_units[up][:3]):
+        wrote = activations[0][..., n : n + 1] * first.fc2.weight[:, n]
+        for row, m in enumerate(graph.kept_units[down][:3]):
+            amount = torch.zeros((), dtype=torch.float64, requires_grad=True)
+            value = metric(_without(tower, images, second, amount * wrote, int(m))).mean()
+            (slope,) = torch.autograd.grad(value, amount)
+            assert graph.edge_scores[up, down][row, column] == pytest.approx(-float(slope), rel=1e-8)
+
+
+def _without(tower: Any, images: Tensor, block: Any, change: Tensor, neuron: int) -> Tensor:
+    """The embedding where one neuron of a block reads a stream without ``change``."""
+    streams: list[Tensor] = []
+
+    def one_neuron(_: object, inputs: tuple[Tensor]) -> tuple[Tensor]:
+        only = torch.arange(inputs[0].shape[-1]) == neuron
+        return (torch.where(only, block.mlp.fc1(block.norm2.forward(streams[0] - change)), inputs[0]),)
+
+    handles = [block.norm2.register_forward_pre_hook(lambda _, inputs: streams.append(inputs[0]))]
+    handles.append(block.mlp.act.register_forward_pre_hook(one_neuron))
+    found: Tensor = tower(images)
+    for handle in handles:
+        handle.remove()
+    return found
+
+
+def test_graphs_in_heads_and_neurons_are_stored_cut_and_compared(tmp_path: Path) -> None:
+    encoder, images = opened()
+    a, b = (attribute(encoder, part, metric, 0.2, progress=False) for part in (images[:2], images[1:]))
+    a.save(tmp_path / "a.safetensors")
+    again = AttributionGraph.load(tmp_path / "a.safetensors")
+    assert list(again.edge_scores) == list(a.edge_scores)
+    assert all(np.array_equal(again.edge_scores[pair], a.edge_scores[pair]) for pair in a.edge_scores)
+    circuit = again.circuit(3)
+    sites = [circuit.graph.nodes[node]["site"] for node in circuit.graph]
+    assert any(sites and encoder.position(d) > encoder.position(u) + 1 for u, d in _site_pairs(circuit.graph))
+    assert edge_jaccard(circuit, a.circuit(3)) == wl_kernel(circuit, a.circuit(3)) == 1
+    assert 0 < edge_jaccard(circuit, b.circuit(3)) < 1
+    assert set(node_overlap(again, b)) == set(a.inner_sites)
+    assert replace(a, edge_scores={}).to_pandas("edges").empty
+
+
+def _site_pairs(graph: Any) -> list[tuple[str, str]]:
+    return [(graph.nodes[tail]["site"], graph.nodes[head]["site"]) for tail, head in graph.edges]
+
+
+def test_images_in_parts_give_the_same_edges() -> None:
+    encoder, images = opened()
+    whole = attribute(encoder, images, metric, 0.1, left_rule(2), images.flip(0), progress=False)
+    parts = attribute(
+        encoder, [images[:1], images[1:]], metric, 0.1, left_rule(2), images.flip(0), progress=False, memory_gib=1e-9
+    )
+    for up, down in whole.edge_scores:
+        # Units of equal score may change places by rounding.
+        first, second = (
+            found.edge_scores[up, down][found.kept_units[down].argsort()][:, found.kept_units[up].argsort()]
+            for found in (parts, whole)
+        )
+        np.testing.assert_allclose(first, second, rtol=1e-9, atol=1e-14)
+
+
+def test_edges_of_all_images_are_means_of_the_parts() -> None:
+    encoder, images = opened()
+    settings = AttributionSettings(1.0, left_rule(2), baseline=images.flip(0))
+    found = attribute_parts(encoder, images, metric, settings, np.array([0, 1, 1]), progress=False)
+    whole = attribute(encoder, images, metric, 1.0, left_rule(2), images.flip(0), progress=False)
+    pair = ("trunk.norm_pre", "trunk.blocks.1.attn")
+    order = [found.whole.kept_units[site].argsort() for site in reversed(pair)]
+    same = [whole.kept_units[site].argsort() for site in reversed(pair)]
+    np.testing.assert_allclose(found.whole.edge_scores[pair][np.ix_(*order)], whole.edge_scores[pair][np.ix_(*same)])
+
+
+def test_where_norms_lie_between_edges_join_neighbouring_sites() -> None:
+    encoder = in_components(Encoder.from_tower(custom("norms").double()))
+    images = torch.randn(2, 3, *encoder.image_size, dtype=torch.float64)
+    graph = attribute(encoder, images, metric, 0.1, left_rule(2), progress=False)
+    assert list(graph.edge_scores) == list(pairwise(graph.inner_sites))
+
+
+def test_some_sites_alone_have_the_same_edges_between_them() -> None:
+    encoder, images = opened()
+    whole = attribute(encoder, images, metric, 1.0, left_rule(1), progress=False)
+    sites = ("trunk.blocks.0.attn", "trunk.blocks.1.mlp")
+    some = attribute(encoder, images, metric, 1.0, left_rule(1), sites=sites, progress=False)
+    assert list(some.edge_scores) == [sites]
+    np.testing.assert_allclose(some.edge_scores[sites], whole.edge_scores[sites])

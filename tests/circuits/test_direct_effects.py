@@ -1,0 +1,98 @@
+"""Direct effects add up to the class logit, and are what a hook on the last stream finds."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from circuitry.circuits.direct_effects import direct_effects, direct_vectors, pooling_effects
+from circuitry.models.encoder import Encoder
+from circuitry.models.residual import ResidualStream
+from circuitry.runs.errors import InputError
+from tests.support.towers import make_tower
+
+
+def tower_and_images(name: str) -> tuple[Encoder, Tensor, Tensor]:
+    encoder = Encoder.from_tower(make_tower(name).double())
+    torch.manual_seed(1)
+    images = torch.randn(3, 3, *encoder.image_size, dtype=torch.float64)
+    return encoder, images, F.normalize(torch.randn(16, dtype=torch.float64), dim=0)
+
+
+@pytest.mark.parametrize("name", ["vit", "timm-vit", "vit-average-pooling"])
+def test_effects_add_up_to_the_logit(name: str) -> None:
+    encoder, images, weight = tower_and_images(name)
+    found = direct_effects(ResidualStream.of(encoder), [images[:2], images[2:]], weight)
+    with torch.no_grad():
+        logits = F.normalize(encoder(images), dim=-1) @ weight
+    np.testing.assert_allclose(found.logits, logits.numpy(), rtol=1e-9)
+    np.testing.assert_allclose(found.effects.sum(1) + found.rest, found.logits, rtol=1e-9)
+    heads = [i for i, writer in enumerate(found.writers) if ".attn." in writer]
+    np.testing.assert_allclose(found.by_position.sum(2), found.effects[:, heads], rtol=1e-8, atol=1e-12)
+
+
+def test_an_effect_is_the_change_of_the_logit_with_the_scales_held() -> None:
+    encoder, images, weight = tower_and_images("vit")
+    stream = ResidualStream.of(encoder)
+    found = direct_effects(stream, images, weight)
+    tower: Any = encoder.tower
+    with torch.no_grad():
+        last = encoder(images, stop="transformer.resblocks.1")[:, 0]
+        written = stream.written(dict(stream.components.run_with_cache(images)[1]))[:, :, 0]
+        scale = (last.var(-1, correction=0, keepdim=True) + tower.ln_post.eps).rsqrt()
+        length = encoder(images).norm(dim=-1)
+        for index, wrote in enumerate(written):
+            centred = (wrote - wrote.mean(-1, keepdim=True)) * scale * tower.ln_post.weight
+            np.testing.assert_allclose(found.effects[:, index], (centred @ tower.proj @ weight / length).numpy())
+
+
+def test_pairs_of_head_and_unit_add_up_to_the_logit_and_follow_the_units() -> None:
+    encoder, images, weight = tower_and_images("resnet")
+    found = pooling_effects(encoder, images, weight)
+    with torch.no_grad():
+        logits = F.normalize(encoder(images), dim=-1) @ weight
+        last = encoder(images, stop="layer4.0")
+        pool: Any = encoder.tower.attnpool
+        length = encoder(images).norm(dim=-1)
+        tokens = torch.cat([last.flatten(2).mean(2, keepdim=True), last.flatten(2)], 2).mT + pool.positional_embedding
+        q, k = (getattr(pool, f"{name}_proj")(tokens) for name in "qk")
+        head, unit, size = 1, 5, q.shape[-1] // pool.num_heads
+        rows = slice(head * size, (head + 1) * size)
+        pattern = (q[:, :1, rows] @ k[..., rows].mT * size**-0.5).softmax(-1)
+        only = torch.zeros_like(tokens)
+        only[..., unit] = (tokens - pool.positional_embedding)[..., unit]
+        out = (pattern @ (only @ pool.v_proj.weight.T)[..., rows])[:, 0] @ pool.c_proj.weight[:, rows].T
+    np.testing.assert_allclose(found.logits, logits.numpy(), rtol=1e-9)
+    np.testing.assert_allclose(found.effects.sum((1, 2)) + found.rest, found.logits, rtol=1e-9)
+    np.testing.assert_allclose(found.effects[:, head, unit], (out @ weight / length).numpy(), rtol=1e-8)
+
+
+def test_towers_that_are_not_linear_there_and_bad_weights_are_refused() -> None:
+    encoder, images, weight = tower_and_images("vit-attentional-pooling")
+    with pytest.raises(InputError, match="but this tower pools by attention"):
+        direct_effects(ResidualStream.of(encoder), images, weight)
+    encoder, images, weight = tower_and_images("timm-vit")
+    with pytest.raises(InputError, match=r"has the 16 numbers of an embedding, but one of shape \[3\] was given"):
+        direct_effects(ResidualStream.of(encoder), images, weight[:3])
+    with pytest.raises(InputError, match="need at least one image"):
+        direct_effects(ResidualStream.of(encoder), images[:0], weight)
+    with pytest.raises(InputError, match="but a TimmModel has none: take direct_effects"):
+        pooling_effects(encoder, images, weight)
+    tower: Any = encoder.tower
+    tower.head.append(torch.nn.GELU())
+    with pytest.raises(InputError, match="has layers that are not linear behind its pooling"):
+        direct_effects(ResidualStream.of(encoder), images, weight)
+
+
+@pytest.mark.parametrize("name", ["vit", "timm-vit", "vit-average-pooling"])
+def test_vectors_give_the_effects_on_any_class(name: str) -> None:
+    encoder, images, weight = tower_and_images(name)
+    stream = ResidualStream.of(encoder)
+    vectors = direct_vectors(stream, images)
+    with torch.no_grad():
+        length = encoder(images).norm(dim=-1).numpy()
+    expected = direct_effects(stream, images, weight).effects
+    np.testing.assert_allclose(vectors @ weight.numpy() / length[:, None], expected, rtol=1e-8, atol=1e-12)

@@ -1,0 +1,160 @@
+"""Edge attribution between heads and MLPs, against the derivative of exact cuts and against exact cuts themselves."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch import Tensor, nn
+
+from circuitry.circuits.quadrature import left_rule, midpoint_rule
+from circuitry.circuits.residual_edges import edges_by_position, score_edges
+from circuitry.models.baselines import AnyBaseline, mean_baseline
+from circuitry.models.encoder import Encoder
+from circuitry.models.residual import Component, ResidualStream
+from circuitry.runs.errors import InputError
+from circuitry.runs.workers import Work
+from tests.support.towers import make_tower
+
+HEAD = Component("head", 0, 1)
+
+
+def metric(embedding: Tensor) -> Tensor:
+    return embedding[:, 0] * embedding[:, 1] + embedding[:, 2]
+
+
+def opened(name: str = "timm-vit") -> tuple[ResidualStream, Tensor]:
+    encoder = Encoder.from_tower(make_tower(name).double())
+    torch.manual_seed(1)
+    return ResidualStream.of(encoder), torch.randn(3, 3, *encoder.image_size, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("name", ["vit", "timm-vit", "vit-average-pooling"])
+@pytest.mark.parametrize("kind", ["zero", "mean", "counterfactual"])
+def test_one_gradient_gives_the_derivative_of_cutting_every_edge(name: str, kind: str) -> None:
+    """The other route: automatic differentiation through runs in which every reader has a stream of its own."""
+    stream, images = opened(name)
+    baselines: dict[str, AnyBaseline] = {"zero": "zero", "counterfactual": images.flip(0)}
+    baseline = mean_baseline(stream.components, images[:2]) if kind == "mean" else baselines[kind]
+    keep = stream.edges.double().requires_grad_()
+    (slope,) = torch.autograd.grad(metric(stream.run(images, keep, baseline)).mean(), keep)
+    found = score_edges(stream, images, metric, baseline=baseline)
+    expected = torch.where(stream.edges, -slope, torch.nan)
+    np.testing.assert_allclose(found.scores, expected.numpy(), rtol=1e-7, atol=1e-10)
+
+
+def test_a_path_integrates_the_gradient_from_clean_to_baseline_before_the_blocks() -> None:
+    stream, images = opened()
+    other = torch.rand_like(images)
+    rule = midpoint_rule(3)
+    found = score_edges(stream, images, metric, baseline=other, rule=rule)
+    first = stream.sites[0]
+    with torch.no_grad():
+        a, b = (stream.encoder(one, stop=first) for one in (images, other))
+        moved = stream.written(_activations(stream, other)) - stream.written(_activations(stream, images))
+    last = Encoder.from_tower(stream.encoder.tower)
+    total: Tensor | float = 0.0
+    for t in rule.points:
+        x = a + t * (b - a)
+        stream_end = last(x, start=first, stop="trunk.blocks.1").detach().requires_grad_()
+        (slope,) = torch.autograd.grad(metric(last(stream_end, start="trunk.blocks.1")).sum(), stream_end)
+        total = total + torch.einsum("wbpm,bpm->w", moved, slope) / 3 / len(images)
+    assert isinstance(total, Tensor)
+    np.testing.assert_allclose(found.scores[-1], total.numpy(), rtol=1e-7)  # the edges into the embedding
+
+
+def _activations(stream: ResidualStream, images: Tensor) -> dict[str, Tensor]:
+    _, cache = stream.components.run_with_cache(images)
+    return dict(cache)
+
+
+def test_scores_rank_edges_much_as_exact_cuts_do() -> None:
+    stream, images = opened()
+    with torch.no_grad():
+        clean = metric(stream.encoder(images)).mean()
+        exact = []
+        for place in stream.edges.nonzero().tolist():
+            keep = stream.edges.clone()
+            keep[tuple(place)] = False
+            exact.append(float(metric(stream.run(images, keep)).mean() - clean))
+    found = score_edges(stream, images, metric, rule=left_rule(5))
+    rank = stats.spearmanr(found.scores[stream.edges.numpy()], exact).statistic
+    assert rank > 0.5, rank
+
+
+def test_images_in_any_number_of_batches_give_the_same_scores() -> None:
+    stream, images = opened()
+    whole = score_edges(stream, images, metric, baseline=images.flip(0))
+    parts = score_edges(stream, [images[:1], images[1:]], metric, baseline=images.flip(0), work=Work(memory_gib=1e-9))
+    np.testing.assert_allclose(parts.scores, whole.scores, rtol=1e-10, atol=1e-14)
+    assert parts.n_images == 3
+
+
+def test_edges_come_as_a_table_and_later_components_have_none() -> None:
+    stream, images = opened()
+    found = score_edges(stream, images, metric)
+    table = found.to_pandas()
+    assert len(table) == int(stream.edges.sum())
+    assert table["score"].abs().is_monotonic_decreasing
+    assert not ((table["writer"] == "blocks.1.mlp") & (table["reader"] != "embedding")).any()
+
+
+def test_positions_add_up_to_edges_and_an_edge_is_moved_at_its_own_position_alone() -> None:
+    stream, images = opened()
+    edges = [("embed", "blocks.0.attn.1.v"), ("blocks.0.attn.1", "blocks.1.mlp"), ("blocks.1.mlp", "embedding")]
+    found = edges_by_position(stream, images, metric, edges, baseline=images.flip(0))
+    whole = score_edges(stream, images, metric, baseline=images.flip(0))
+    for i, (writer, reader) in enumerate(edges):
+        score = whole.scores[whole.readers.index(reader), whole.writers.index(writer)]
+        assert found[:, i].sum(1).mean() == pytest.approx(score)
+    tower: Any = stream.encoder.tower
+    _, clean = stream.components.run_with_cache(images)
+    change = stream.written({s: clean[s].flip(0) - clean[s] for s in stream.sites})[stream.writers.index(HEAD)]
+    for position in range(2):
+        amount = torch.zeros((), dtype=torch.float64, requires_grad=True)
+        there = (torch.arange(change.shape[1]) == position).double()[:, None]
+        handle = tower.trunk.blocks[1].norm2.register_forward_pre_hook(
+            lambda _, inputs, a=amount, t=there: (inputs[0] + a * t * change,)
+        )
+        (slope,) = torch.autograd.grad(metric(tower(images)).mean(), amount)
+        handle.remove()
+        assert found[:, 1, position].mean() == pytest.approx(float(slope), rel=1e-8)
+
+
+def test_edges_that_are_not_there_have_no_positions() -> None:
+    stream, images = opened()
+    for edge in (("blocks.1.mlp", "blocks.0.mlp"), ("blocks.7.attn.0", "embedding"), ("embed", "blocks.0.attn.9.q")):
+        with pytest.raises(InputError, match=f"There is no edge from '{edge[0]}' to '{edge[1]}'"):
+            edges_by_position(stream, images, metric, [edge])
+
+
+def test_bad_input_is_told() -> None:
+    stream, images = opened()
+    with pytest.raises(InputError, match="at least one image, but there were none"):
+        score_edges(stream, images[:0], metric)
+    with pytest.raises(InputError, match="Scores of edges are NaN or infinite"):
+        score_edges(stream, images, lambda e: (e[:, 0] - e[:, 0]).sqrt())
+
+
+def test_in_a_linear_network_scores_are_exact_cuts() -> None:
+    """Without norms, with uniform patterns and no nonlinearity, an edge's effect is its derivative."""
+    tower: Any = make_tower("timm-vit").double()
+    for block in tower.trunk.blocks:
+        block.norm1, block.norm2, block.mlp.act = nn.Identity(), nn.Identity(), nn.Identity()
+        block.attn.qkv.weight[:32] = 0
+        block.attn.qkv.bias[:32] = 0
+    tower.trunk.norm = nn.Identity()
+    stream = ResidualStream.of(Encoder.from_tower(tower))
+    torch.manual_seed(1)
+    images = torch.randn(2, 3, *stream.encoder.image_size, dtype=torch.float64)
+    other = images.flip(0) + 1
+    found = score_edges(stream, images, lambda e: e[:, 0] - 2 * e[:, 1], baseline=other)
+    with torch.no_grad():
+        for row, column in stream.edges.nonzero().tolist():
+            keep = stream.edges.clone()
+            keep[row, column] = False
+            moved = stream.run(images, keep, other) - stream.encoder(images)
+            exact = float((moved[:, 0] - 2 * moved[:, 1]).mean())
+            assert found.scores[row, column] == pytest.approx(exact, rel=1e-7, abs=1e-11)
+    assert np.nanmax(np.abs(found.scores)) > 1e-3

@@ -1,0 +1,79 @@
+"""Edge scores of a residual stream as graphs, worked on paper and against nodes scored for themselves."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from circuitry.circuits.attribution import attribute
+from circuitry.circuits.graph import AttributionGraph
+from circuitry.circuits.quadrature import left_rule
+from circuitry.circuits.residual_edges import EdgeScores, score_edges
+from circuitry.circuits.similarity import edge_jaccard
+from circuitry.circuits.stream_graph import stream_graph
+from circuitry.models.components import in_components
+from circuitry.models.encoder import Encoder
+from circuitry.models.residual import ResidualStream
+from tests.support.towers import make_tower
+
+NONE = np.nan
+SMALL = EdgeScores(
+    ("blocks.0.attn.0.q", "blocks.0.attn.0.k", "blocks.0.attn.0.v", "blocks.0.mlp", "embedding"),
+    ("embed", "blocks.0.attn.0", "blocks.0.mlp"),
+    np.array([[-1, NONE, NONE], [2, NONE, NONE], [-4, NONE, NONE], [8, -16, NONE], [-32, 64, -128]]),
+    3,
+)
+
+
+def metric(embedding: Tensor) -> Tensor:
+    return embedding[:, 0] * embedding[:, 1] + embedding[:, 2]
+
+
+def test_a_small_graph_on_paper() -> None:
+    graph = stream_graph(SMALL)
+    assert graph.sites == ("embed", "blocks.0.attn", "blocks.0.mlp", "embedding")
+    assert {site: scores.tolist() for site, scores in graph.node_scores.items()} == {
+        "embed": [-27],
+        "blocks.0.attn": [48],
+        "blocks.0.mlp": [-128],
+        "embedding": [-96],
+    }
+    assert {pair: scores.item() for pair, scores in graph.edge_scores.items()} == {
+        ("embed", "blocks.0.attn"): 3,
+        ("embed", "blocks.0.mlp"): -8,
+        ("blocks.0.attn", "blocks.0.mlp"): 16,
+        ("embed", "embedding"): 32,
+        ("blocks.0.attn", "embedding"): -64,
+        ("blocks.0.mlp", "embedding"): 128,
+    }
+
+
+def test_ports_apart_read_and_lead_into_their_head() -> None:
+    graph = stream_graph(SMALL, ports=True)
+    assert graph.sites[1:5] == ("blocks.0.attn.q", "blocks.0.attn.k", "blocks.0.attn.v", "blocks.0.attn")
+    assert graph.node_scores["blocks.0.attn.v"].tolist() == [-4]
+    assert graph.edge_scores["embed", "blocks.0.attn.k"].item() == -2
+    assert graph.edge_scores["blocks.0.attn.v", "blocks.0.attn"].item() == 4
+    assert ("embed", "blocks.0.attn") not in graph.edge_scores
+    assert set(graph.circuit(2).graph.predecessors("blocks.0.attn/0")) == {"blocks.0.attn.q/0", "blocks.0.attn.v/0"}
+
+
+@pytest.mark.parametrize("ports", [False, True])
+def test_heads_have_the_effects_of_nodes_and_graphs_are_stored_and_compared(ports: bool, tmp_path: Path) -> None:
+    encoder = Encoder.from_tower(make_tower("vit").double())
+    torch.manual_seed(1)
+    images = torch.randn(4, 3, *encoder.image_size, dtype=torch.float64)
+    stream = ResidualStream.of(encoder)
+    graph = stream_graph(score_edges(stream, images[:2], metric), ports=ports)
+    nodes = attribute(in_components(encoder), images[:2], metric, rule=left_rule(1), progress=False).node_scores
+    for i in range(2):
+        path = f"transformer.resblocks.{i}"
+        np.testing.assert_allclose(graph.node_scores[f"blocks.{i}.attn"], nodes[f"{path}.attn"], rtol=1e-8)
+        np.testing.assert_allclose(graph.node_scores[f"blocks.{i}.mlp"], [nodes[f"{path}.mlp"].sum()], rtol=1e-8)
+    graph.save(tmp_path / "graph")
+    again = AttributionGraph.load(tmp_path / "graph")
+    other = stream_graph(score_edges(stream, images[2:], metric), ports=ports)
+    assert edge_jaccard(again.circuit(2), graph.circuit(2)) == 1
+    assert 0 < edge_jaccard(again.circuit(2), other.circuit(2)) < 1

@@ -1,0 +1,254 @@
+"""Heads and neurons as units: equal to the tower, and to hooks on its own modules."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from open_clip.transformer import CustomResidualAttentionBlock
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from circuitry.circuits.attribution import attribute
+from circuitry.circuits.quadrature import midpoint_rule
+from circuitry.interventions.ablation import ablate_all_but, ablated_embeddings
+from circuitry.interventions.patches import Patch, patched
+from circuitry.interventions.patching import patch_effects
+from circuitry.models.baselines import Baseline, mean_baseline
+from circuitry.models.components import POINTS, in_components
+from circuitry.models.encoder import Encoder
+from circuitry.models.residual import ResidualStream
+from circuitry.runs.errors import InputError
+from tests.support.towers import VIT, _clip_tower, _timm_tower, make_tower, randomise
+
+VITS = ("vit", "vit-average-pooling", "vit-attentional-pooling", "timm-vit")
+CUSTOM: dict[str, dict[str, object]] = {
+    "layer-scale": {"ls_init_value": 0.5},
+    "custom": {"block_type": "custom"},
+    "query-key-norm": {"qk_norm": True},
+    "scaled-heads": {"scale_heads": True, "scale_attn_inner": True},
+    "norms": {"scale_attn": True, "scale_fc": True, "ls_init_value": 0.5},
+}
+
+
+def wrapped(tower: nn.Module) -> tuple[Encoder, Encoder, Tensor]:
+    """The tower's encoder, the same in heads and neurons, and images."""
+    encoder = Encoder.from_tower(tower)
+    torch.manual_seed(1)
+    return encoder, in_components(encoder), torch.randn(3, 3, *encoder.image_size)
+
+
+def custom(name: str) -> nn.Module:
+    torch.manual_seed(0)
+    tower = _clip_tower(VIT, **CUSTOM[name]).eval().requires_grad_(False)
+    randomise(tower)
+    return tower
+
+
+@pytest.mark.parametrize(
+    "tower", [*((make_tower, n) for n in VITS), *((custom, n) for n in CUSTOM)], ids=lambda t: t[1]
+)
+def test_outputs_are_those_of_the_tower(tower: tuple[Callable[[str], nn.Module], str]) -> None:
+    encoder, heads, images = wrapped(tower[0](tower[1]))
+    with torch.no_grad():
+        expected = encoder.tower(images)
+        fused = heads(images)
+        embedding, cache = heads.run_with_cache(images)  # looks at patterns: the plain way
+        again = [heads(cache[site], start=site) for site in heads.sites]
+    for found in (fused, embedding, *again):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    assert all(f"blocks.1.{point}" in cache for point in POINTS)
+    pattern = cache["blocks.1.attn.hook_pattern"]
+    torch.testing.assert_close(pattern.sum(-1), torch.ones_like(pattern[..., 0]))
+    torch.testing.assert_close(pattern, cache["blocks.1.attn.hook_attn_scores"].softmax(-1))
+    torch.testing.assert_close(
+        cache["blocks.1.hook_resid_post"], cache["blocks.1.hook_resid_mid"] + cache["blocks.1.hook_mlp_out"]
+    )
+    torch.testing.assert_close(
+        cache["blocks.1.hook_resid_mid"], cache["blocks.0.hook_resid_post"] + cache["blocks.1.hook_attn_out"]
+    )
+
+
+def test_patterns_and_the_residual_stream_are_those_of_pytorchs_own_attention() -> None:
+    encoder, heads, images = wrapped(make_tower("vit"))
+    tower: Any = encoder.tower
+    with torch.no_grad():
+        _, plain = encoder.run_with_cache(images)
+        _, cache = heads.run_with_cache(images)
+        before = plain["transformer.resblocks.0"]
+        normed = tower.transformer.resblocks[1].ln_1(before)
+        out, pattern = tower.transformer.resblocks[1].attn(normed, normed, normed, average_attn_weights=False)
+    torch.testing.assert_close(cache["blocks.0.hook_resid_post"], before)
+    torch.testing.assert_close(cache["blocks.1.hook_resid_pre"], before)
+    torch.testing.assert_close(cache["blocks.1.attn.hook_pattern"], pattern)
+    torch.testing.assert_close(cache["blocks.1.hook_attn_out"], out)
+
+
+def test_sites_are_heads_and_neurons_and_carry_the_residual_stream_past_them() -> None:
+    _, heads, images = wrapped(make_tower("timm-vit"))
+    assert heads.sites == (
+        *("input", "trunk.norm_pre", "trunk.blocks.0.attn", "trunk.blocks.0.mlp"),
+        *("trunk.blocks.1.attn", "trunk.blocks.1.mlp", "head"),
+    )
+    _, cache = heads.run_with_cache(images)
+    for site, point in (("attn", "attn.hook_z"), ("mlp", "mlp.hook_post")):
+        whole = cache[f"trunk.blocks.1.{site}"]
+        units = heads.units_of(f"trunk.blocks.1.{site}", whole)
+        assert torch.equal(units, cache[f"blocks.1.{point}"])
+        changed = heads.carry(f"trunk.blocks.1.{site}", torch.zeros_like(whole), whole)
+        assert not heads.units_of(f"trunk.blocks.1.{site}", changed).any()
+        assert torch.equal(changed[..., -1], whole[..., -1]) == (site == "mlp")
+    assert heads.unit_dim("trunk.blocks.0.attn") == 2
+
+
+def by_hand(tower: Any, block: int, part: str, change: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """The embedding with a function applied to what the output layer of attention or MLP of a timm block reads."""
+    module = tower.trunk.blocks[block].attn.proj if part == "attn" else tower.trunk.blocks[block].mlp.fc2
+    handle = module.register_forward_pre_hook(lambda _, inputs: (change(inputs[0]),))
+    try:
+        found: Tensor = tower(images)
+    finally:
+        handle.remove()
+    return found
+
+
+def metric(embedding: Tensor) -> Tensor:
+    return embedding[:, 0] * embedding[:, 1] + embedding[:, 2]
+
+
+@pytest.mark.parametrize(("part", "size", "n_units"), [("attn", 8, 2), ("mlp", 1, 64)])
+def test_patching_a_head_or_a_neuron_equals_a_hook_on_the_towers_own_modules(
+    part: str, size: int, n_units: int
+) -> None:
+    encoder, heads, images = wrapped(make_tower("timm-vit"))
+    site = f"trunk.blocks.0.{part}"
+    effects = patch_effects(heads, images, metric, sites=[site]).scores[site]
+    assert effects.shape == (n_units,)
+    with torch.no_grad():
+        clean = metric(encoder.tower(images))
+        for unit in range(0, n_units, max(1, n_units // 4)):
+
+            def without(x: Tensor, unit: int = unit) -> Tensor:
+                x = x.clone()
+                x[..., unit * size : (unit + 1) * size] = 0
+                return x
+
+            exact = (metric(by_hand(encoder.tower, 0, part, without, images)) - clean).mean()
+            assert effects[unit] == pytest.approx(float(exact), abs=1e-6)
+        nothing = by_hand(encoder.tower, 0, part, torch.zeros_like, images)
+        with patched(heads, Patch(site, 0.0)):
+            torch.testing.assert_close(heads(images), nothing, rtol=1e-5, atol=1e-6)
+        with patched(heads, ablate_all_but(heads, {site: [1]})):
+            one_left = heads(images)
+        alone = ablated_embeddings(heads, images, [{site: [1]}])[0]
+    torch.testing.assert_close(one_left, alone, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("part", "size"), [("attn", 8), ("mlp", 1)])
+def test_node_scores_are_integrated_gradients_of_heads_and_neurons(part: str, size: int) -> None:
+    encoder, heads, images = wrapped(make_tower("timm-vit").double())
+    images, site = images.double(), f"trunk.blocks.0.{part}"
+    graph = attribute(heads, images, metric, rule=midpoint_rule(4), progress=False)
+    total: Tensor | float = 0.0
+    for t in (0.125, 0.375, 0.625, 0.875):
+        seen: list[Tensor] = []
+
+        def scaled(x: Tensor, t: float = t, seen: list[Tensor] = seen) -> Tensor:
+            seen.append(x.detach())
+            seen.append(((1 - t) * x.detach()).requires_grad_())
+            return seen[1]
+
+        value = metric(by_hand(encoder.tower, 0, part, scaled, images)).sum()
+        (gradient,) = torch.autograd.grad(value, seen[1])
+        total = total + (-seen[0] * gradient).sum((0, 1)) / 4
+    assert isinstance(total, Tensor)
+    expected = total.reshape(-1, size).sum(1) / len(images)
+    np.testing.assert_allclose(graph.node_scores[site], expected.numpy(), rtol=1e-9, atol=1e-12)
+    assert all(graph.edge_scores[pair].shape[0] == len(graph.kept_units[pair[1]]) for pair in graph.edge_scores)
+
+
+def test_a_mean_baseline_moves_heads_alone() -> None:
+    _, heads, images = wrapped(make_tower("timm-vit"))
+    site = "trunk.blocks.0.attn"
+    baseline = mean_baseline(heads, images)
+    assert set(baseline.values) == set(heads.sites)
+    clean = heads(images, stop=site)
+    put = baseline.activations(heads, {site: clean})[site]
+    assert torch.equal(put[:, :, 2:], clean[:, :, 2:])
+    torch.testing.assert_close(put[:, :, :2], clean[:, :, :2].mean(0, keepdim=True).expand_as(put[:, :, :2]))
+    written = Baseline("own", {site: torch.full_like(clean[:1], 7.0)}).activations(heads, {site: clean})[site]
+    assert torch.equal(written[:, :, 2:], clean[:, :, 2:])
+
+
+def test_everything_kept_is_the_tower_and_a_unit_that_is_carried_is_refused() -> None:
+    encoder, heads, images = wrapped(make_tower("vit"))
+    site = "transformer.resblocks.0.attn"
+    kept = {site: [0, 1]}
+    with torch.no_grad():
+        torch.testing.assert_close(ablated_embeddings(heads, images, [kept])[0], encoder(images), rtol=1e-5, atol=1e-6)
+    with pytest.raises(InputError, match="has units 0 to 1, but 2 was asked for"):
+        ablated_embeddings(heads, images, [{site: [2]}])
+    with pytest.raises(InputError, match="has units 0 to 1, but 2 was asked for"):
+        patch_effects(heads, images, metric, sites={site: [2]})
+
+
+def test_writing_a_pattern_changes_the_run() -> None:
+    _, heads, images = wrapped(make_tower("vit"))
+
+    def uniform(pattern: Tensor, hook: object) -> Tensor:
+        return torch.full_like(pattern, 1 / pattern.shape[-1])
+
+    with torch.no_grad():
+        changed = heads.run_with_hooks(images, fwd_hooks=[("blocks.0.attn.hook_pattern", uniform)])
+        assert not torch.allclose(changed, heads(images), atol=1e-4)
+    assert heads.hooked_sites == ()
+
+
+def test_towers_without_known_blocks_are_refused() -> None:
+    cosine: Any = make_tower("vit")
+    cosine.transformer.resblocks[0] = CustomResidualAttentionBlock(32, 2, scale_cosine_attn=True)
+    with pytest.raises(InputError, match="Heads of scaled cosine attention are not known"):
+        in_components(Encoder.from_tower(cosine))
+    with pytest.raises(InputError, match="Heads and neurons are those of transformer blocks, but a ModifiedResNet has"):
+        in_components(Encoder.from_tower(make_tower("resnet")))
+    tower: Any = make_tower("timm-vit")
+    tower.trunk.blocks[0] = nn.Identity()
+    with pytest.raises(InputError, match="Heads and neurons are known of open_clip's ResidualAttentionBlock"):
+        in_components(Encoder.from_tower(tower))
+
+
+def _timm(**options: Any) -> nn.Module:
+    torch.manual_seed(0)
+    sizes = {"img_size": 16, "patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2, "num_classes": 0}
+    tower = _timm_tower(VisionTransformer(**sizes, **options), 16, 16).eval().requires_grad_(False)
+    randomise(tower)
+    return tower
+
+
+def _quick_gelu() -> nn.Module:
+    made: Any = open_clip.model.CLIP(**(VIT | {"quick_gelu": True}))
+    tower: nn.Module = made.visual.eval().requires_grad_(False)
+    randomise(tower)
+    return tower
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        _quick_gelu,
+        partial(_timm, reg_tokens=2, init_values=0.1),
+        partial(_timm, class_token=False, global_pool="map"),
+        partial(_timm, class_token=False, global_pool="avg", qk_norm=True),
+    ],
+    ids=["quick-gelu", "registers-and-layer-scale", "siglip", "average-and-query-key-norm"],
+)
+def test_further_kinds_of_blocks_and_pooling_give_the_towers_outputs(make: Callable[[], nn.Module]) -> None:
+    encoder, heads, images = wrapped(make())
+    stream = ResidualStream.of(encoder)
+    with torch.no_grad():
+        expected = encoder.tower(images)
+        torch.testing.assert_close(heads(images), expected, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(stream.run(images, stream.edges), expected, rtol=1e-4, atol=1e-5)
