@@ -15,7 +15,7 @@ first one stopped.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -32,7 +32,7 @@ from circuitry.circuits.order_variants import CLASSES, extract_variants, order_s
 from circuitry.circuits.settings import STUDY_RULE, CircuitSettings
 from circuitry.circuits.similarity import Measure
 from circuitry.comparison.comparison import Comparison
-from circuitry.data.mixtures.class_table import STUDY_HELD_OUT
+from circuitry.data.mixtures.class_table import STUDY_HELD_OUT, class_key
 from circuitry.data.names import chosen_names
 from circuitry.data.parts import DEFAULT_PARTS, item_column
 from circuitry.models.settings import BasisSettings, MetricSettings
@@ -116,6 +116,7 @@ class Config(CircuitSettings, MetricSettings, WorkSettings, BasisSettings, Study
 def main(config: Config) -> None:
     """Extract, compare, write; print where the report is."""
     images = config.images()
+    config = spelt_as_in(images, config)
     check_names(config, images)
     if config.dry_run:
         estimate(planned(config, config.work()), config.work())
@@ -142,13 +143,18 @@ def main(config: Config) -> None:
     print(write_results(report, tables, config.out, None, provenance, listings=looked_at))
 
 
-def check_names(config: Config, images: DomainFolder) -> None:
-    """Refuse unknown names before the work begins, and a pair that cannot be drawn."""
+def spelt_as_in(images: DomainFolder, config: Config) -> Config:
+    """Return the settings with the held-out classes as the folder spells them; refuse unknown ones."""
+    if not config.held_out:
+        return config
     try:
-        for name in config.held_out:
-            images.label(name)
+        return replace(config, held_out=chosen_names("class", config.held_out, images.all_classes, class_key))
     except InputError as error:
         raise InputError(f"--held-out: {error}") from error
+
+
+def check_names(config: Config, images: DomainFolder) -> None:
+    """Refuse unknown names before the work begins, and a pair that cannot be drawn."""
     if config.apart is not None:
         try:
             chosen_names("domain", (config.apart,), images.domains)

@@ -53,6 +53,7 @@ from circuitry.training.generalization import (
     MODEL,
     SHARE,
     UPPER,
+    measures_table,
     model_names,
     screened_classes,
     settings_table,
@@ -192,6 +193,7 @@ def write(config: Config, evaluated: pd.DataFrame, marks: Mapping[str, Mark]) ->
     screened = screened_classes(evaluated, classifier)
     kinds = told_apart(evaluated, classifier, screened)
     table = settings_table(evaluated, classifier, config.measure)
+    measures = measures_table(evaluated)
     points = effective_robustness(evaluated, classifier, measure=config.measure, natural=natural)
     report = Report(
         "Does CLIP generalize to unseen domains and unseen classes of a domain?",
@@ -215,6 +217,7 @@ def write(config: Config, evaluated: pd.DataFrame, marks: Mapping[str, Mark]) ->
         "told_apart": kinds,
         "screened": screened,
         "settings": table,
+        "measures": measures,
         "robustness": points,
     }
     provenance = {

@@ -9,9 +9,10 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from circuitry.data.mixtures.subsampling import DOMAINNET_ROUND
+from circuitry.reports.figure_script import run_figure
 from circuitry.reports.figures.bars import settings_bars
 from circuitry.reports.figures.style import domain_marks
-from circuitry.reports.page import write_figure
+from circuitry.training.selections import main_settings
 
 RESULTS = Path(__file__).parents[1] / "experiments" / "results" / "generalization"
 
@@ -19,8 +20,10 @@ RESULTS = Path(__file__).parents[1] / "experiments" / "results" / "generalizatio
 def figure(results: Path = RESULTS) -> go.Figure:
     """Draw the committed table."""
     title = "What must a model have seen to recognise new classes of a style?"
-    return settings_bars(pd.read_csv(results / "told_apart.csv"), title=title, marks=domain_marks(DOMAINNET_ROUND))
+    return settings_bars(
+        main_settings(pd.read_csv(results / "told_apart.csv")), title=title, marks=domain_marks(DOMAINNET_ROUND)
+    )
 
 
 if __name__ == "__main__":
-    print(*write_figure(figure(), Path(__file__).with_suffix("")), sep="\n")
+    run_figure(figure, RESULTS, __file__, __doc__)

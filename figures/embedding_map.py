@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 import plotly.graph_objects as go
 
+from circuitry.reports.figure_script import run_figure
 from circuitry.reports.figures.scatters import embedding_maps
-from circuitry.reports.page import write_figure
 
 RESULTS = Path(__file__).parents[1] / "experiments" / "results" / "embedding_separation"
 
@@ -22,4 +22,4 @@ def figure(results: Path = RESULTS) -> go.Figure:
 
 
 if __name__ == "__main__":
-    print(*write_figure(figure(), Path(__file__).with_suffix("")), sep="\n")
+    run_figure(figure, RESULTS, __file__, __doc__)

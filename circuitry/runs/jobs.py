@@ -13,7 +13,7 @@ import hashlib
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from itertools import chain
@@ -91,6 +91,7 @@ class JobFolder:
         prepare: Callable[[Job], Any] = lambda job: (),
         rank: Rank = ALONE,
         most: int | None = None,
+        only: Collection[Job] | None = None,
         sizes: Mapping[Job, int] | None = None,
         progress: str | None = None,
         unit: str = "job",
@@ -103,6 +104,7 @@ class JobFolder:
                 to do: the job leaves no files, and is asked again by the next run.
             rank: Which of the workers this is.
             most: Stop after so many jobs, to see how long they take.
+            only: Jobs to do; the others are left as they are.
             sizes: How much of the bar a job is; 1 by default.
             progress: What the bar is called; no bar by default.
             unit: What the bar counts.
@@ -116,7 +118,7 @@ class JobFolder:
         if not 0 <= rank.worker < rank.workers:
             raise InputError(f"Workers are numbered 0 to {rank.workers - 1}, but this one is number {rank.worker}.")
         seconds: dict[Job, float] = {}
-        todo = self.unfinished()
+        todo = [job for job in self.unfinished() if only is None or job in only]
         if not todo:
             self._tidy()
             return seconds

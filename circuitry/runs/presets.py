@@ -5,10 +5,14 @@ from it add their own. Whatever is given by hand wins over the preset.
 """
 
 from collections.abc import Mapping
-from dataclasses import MISSING, field, fields, make_dataclass
+from dataclasses import MISSING, field, fields, is_dataclass, make_dataclass
 from typing import Any, ClassVar, TypeVar
 
 Settings = TypeVar("Settings", bound="StudySettings")
+
+
+MOST_SHOWN = 8
+"""Names that a table shows of a setting; of more it shows the first two."""
 
 
 class StudySettings:
@@ -58,6 +62,37 @@ def with_study_defaults(settings: type[Settings]) -> type[Settings]:
     )
     made.__module__, made.__doc__ = settings.__module__, settings.__doc__
     return made
+
+
+def study_markdown(settings: Mapping[str, type[StudySettings]]) -> str:
+    """Return a Markdown table of what the study sets otherwise than the defaults, of classes by the name to show.
+
+    A setting that is itself made of settings is told field by field.
+    """
+    rows = ["| where | setting | default | study |", "|---|---|---|---|"]
+    for name, kind in settings.items():
+        for setting, default, value in kind.study_table():
+            for field_name, one, other in _told(setting, default, value):
+                rows.append(f"| {name} | {field_name} | {_in_words(one)} | {_in_words(other)} |")
+    return "\n".join(rows) + "\n"
+
+
+def _told(name: str, default: Any, value: Any) -> list[tuple[str, Any, Any]]:
+    if not (is_dataclass(value) and is_dataclass(default)):
+        return [(name, default, value)]
+    pairs = [(f.name, getattr(default, f.name), getattr(value, f.name)) for f in fields(value)]
+    return [(f"{name}: {field_name}", one, other) for field_name, one, other in pairs if one != other]
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, tuple):
+        more = f" and {len(value) - 2} more" if len(value) > MOST_SHOWN else ""
+        return ", ".join(map(_in_words, value[:2] if more else value)) + more or "none"
+    if value is None or isinstance(value, bool):
+        return {None: "none", True: "yes", False: "no"}[value]
+    return str(getattr(value, "name", value))
 
 
 def _default(of: Any) -> Any:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from circuitry.runs.errors import InputError
 
@@ -67,21 +67,9 @@ def run_array(
     Raises:
         InputError: without submitit, for another cluster or no workers, or when a job failed, with its last words.
     """
-    if importlib.util.find_spec("submitit") is None:
-        raise InputError(
-            "Arrays of jobs need submitit: pip install 'clip-circuitry[cluster]' (in a checkout '.[cluster]')."
-        )
-    if cluster not in CLUSTERS or workers < 1:
-        raise InputError(
-            f"An array has at least one worker on {' or '.join(CLUSTERS)}, but {workers} on {cluster!r} were asked for."
-        )
-    import submitit
-
-    executor = submitit.AutoExecutor(folder=logs, cluster=cluster)
-    try:
-        executor.update_parameters(**({"timeout_min": 24 * 60} | dict(options or {})))
-    except (AssertionError, NameError) as error:  # what submitit raises for its parameters
-        raise InputError(f"submitit refuses these options of the jobs: {error}") from error
+    if workers < 1:
+        raise InputError(f"An array has at least one worker, but {workers} were asked for.")
+    executor = cluster_executor(logs, cluster, options or {})
     jobs = executor.map_array(Requeued(task), range(workers), [workers] * workers)
     for job in jobs:
         failure = job.exception()
@@ -89,6 +77,30 @@ def run_array(
             errors = re.findall(r"^[\w.]*(?:Error|Exception|Interrupt)\b.*$", str(failure), re.MULTILINE)
             words = errors[-1] if errors else type(failure).__name__
             raise InputError(f"Job {job.job_id} failed ({words}): see its log {job.paths.stderr}, then run again.")
+
+
+def cluster_executor(logs: Path, cluster: str, options: Mapping[str, Any]) -> Any:
+    """Return submitit's executor, which starts functions as jobs that may take a day unless options say otherwise.
+
+    Raises:
+        InputError: without submitit, for another cluster than `CLUSTERS`, and for options that submitit refuses.
+    """
+    if importlib.util.find_spec("submitit") is None:
+        raise InputError(
+            "Arrays of jobs need submitit: pip install 'clip-circuitry[cluster]' (in a checkout '.[cluster]')."
+        )
+    if cluster not in CLUSTERS:
+        raise InputError(f"Jobs run on {' or '.join(CLUSTERS)}, but {cluster!r} was asked for.")
+    import submitit
+
+    try:
+        executor = submitit.AutoExecutor(folder=logs, cluster=cluster)
+        executor.update_parameters(**({"timeout_min": 24 * 60} | dict(options)))
+    except (AssertionError, NameError) as error:  # what submitit raises for its parameters
+        raise InputError(f"submitit refuses these options of the jobs: {error}") from error
+    except RuntimeError as error:  # where there is no srun
+        raise InputError(f"Jobs cannot be submitted here ({error}): do so on a machine with SLURM.") from error
+    return executor
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import pandas as pd
 
 from circuitry.comparison.table import check_table
 from circuitry.runs.errors import InputError
-from circuitry.training.accuracy import ALONE, CENTRED, FALLS_ON_HELD_OUT, FALSE_ALARMS, MEASURE, harmonic_mean
+from circuitry.training.accuracy import ALONE, CENTRED, F1, FALLS_ON_HELD_OUT, FALSE_ALARMS, MEASURE, harmonic_mean
 
 MODEL = ("trained", "model", "base", "sketches", "captions")
 """What tells models apart, beside what they were trained on of the domains."""
@@ -28,6 +28,8 @@ SETTINGS = (
     *("upper-low", "upper-high"),
 )
 """Settings from little to much diversity, the order of figures; others come last."""
+COMPARED_MEASURES = ("top-1", "top-5", "balanced top-1", "balanced top-5", F1)
+"""The study's measures of accuracy."""
 UPPER, SHARE = "upper-high", 0.25
 
 
@@ -53,6 +55,20 @@ def settings_table(evaluated: pd.DataFrame, classifier: str = CLASSIFIER, measur
         mean="mean", sd="std", seeds="size", values=lambda v: " ".join(f"{x:.4f}" for x in v)
     )
     return _sorted(table.reset_index(), by)
+
+
+def measures_table(evaluated: pd.DataFrame) -> pd.DataFrame:
+    """Return `settings_table` of every measure of `COMPARED_MEASURES` and both of the study's sets of templates.
+
+    Only whole parts are in it; columns ``classifier`` and ``measure`` say which, of those that were measured.
+    """
+    found = []
+    for classifier in sorted(set(evaluated["classifier"]) - {SUPERVISED, OWN_STYLE}):
+        for measure in COMPARED_MEASURES:
+            if measure in set(evaluated["measure"]):
+                table = settings_table(evaluated, classifier, measure).drop(columns="values")
+                found.append(table[table["part"].isin(PARTS)].assign(classifier=classifier, measure=measure))
+    return pd.concat(found, ignore_index=True)
 
 
 def chosen_rows(evaluated: pd.DataFrame, classifier: str, measure: str) -> pd.DataFrame:

@@ -4,6 +4,7 @@ Predictions and accuracies are kept in the folder of a run, a job for each check
 them, and what is there and undamaged is not done again.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -122,13 +123,31 @@ def extract_accuracies(
     if not runs:
         raise InputError("At least one run is needed to extract accuracies from, but none was given.")
     asked = dict(template_sets() if templates is None else templates)
-    evaluations = [
-        _Evaluation(run, _chosen_checkpoints(run, epochs), tests, {} if run.supervised else asked, tuple(top), device)
-        for run in runs
-    ]
-    for evaluation in work.rank.order(evaluations):  # since the end of each is waited for
+    evaluations = {
+        name: _Evaluation(
+            run, _chosen_checkpoints(run, epochs), tests, {} if run.supervised else asked, tuple(top), device
+        )
+        for name, run in run_names(runs).items()
+    }
+    for evaluation in work.rank.order(list(evaluations.values())):  # since the end of each is waited for
         evaluation.run_jobs(work)
-    return pd.concat([evaluation.table() for evaluation in evaluations], ignore_index=True)
+    tables = [evaluation.table().assign(run=name) for name, evaluation in evaluations.items()]
+    return pd.concat(tables, ignore_index=True)
+
+
+def run_names(runs: Sequence[StudyRun]) -> dict[str, StudyRun]:
+    """Return runs by the shortest names that tell their folders apart: what differs in their paths.
+
+    Example:
+        >>> list(run_names(find_runs(Path("runs/study"))))  # runs/study/a/clip, runs/study/b/clip
+        ['a/clip', 'b/clip']
+    """
+    folders = [run.folder.absolute() for run in runs]
+    if len(set(folders)) < len(folders):
+        twice = next(folder for folder in folders if folders.count(folder) > 1)
+        raise InputError(f"Each run is evaluated once, but {twice} was given twice.")
+    common = Path(os.path.commonpath([folder.parent for folder in folders]))
+    return {folder.relative_to(common).as_posix(): run for folder, run in zip(folders, runs, strict=True)}
 
 
 def _chosen_checkpoints(run: StudyRun, epochs: Sequence[int] | None) -> dict[int, Path]:
@@ -201,7 +220,6 @@ class _Evaluation:
             for job, (epoch, _) in self.checkpoints.items()
         ]
         return pd.concat(tables, ignore_index=True).assign(
-            run=run.folder.name,
             model=run.model,
             base=run.base,
             sketches=run.sketches,

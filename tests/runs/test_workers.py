@@ -39,9 +39,9 @@ def test_a_failed_job_is_named_with_its_last_words(tmp_path: Path) -> None:
 
 
 def test_arrays_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InputError, match="at least one worker on slurm or local, but 2 on 'cloud' were asked for"):
+    with pytest.raises(InputError, match="Jobs run on slurm or local, but 'cloud' was asked for"):
         run_array(fail_second, 2, tmp_path, cluster="cloud")
-    with pytest.raises(InputError, match="but 0 on 'local' were asked for"):
+    with pytest.raises(InputError, match="An array has at least one worker, but 0 were asked for"):
         run_array(fail_second, 0, tmp_path, cluster="local")
     with pytest.raises(InputError, match=r"submitit refuses these options of the jobs: .*timeout_min"):
         run_array(fail_second, 1, tmp_path, cluster="local", options={"timeout_min": "long"})

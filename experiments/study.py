@@ -1,0 +1,290 @@
+"""The whole study as one plan: mixtures, trainings, evaluation, autoencoders, representations, circuits, figures.
+
+With DomainNet and a base set it lists every step with its command, counted operations, estimated GPU hours and disk
+(--plan), and does them (--run): here in order, or as jobs of SLURM's that wait for each other (--cluster slurm). A run
+that was killed goes on where it stopped, with the same command; --only chooses kinds of steps, or steps by name.
+
+The base set imagenet-captions gets all that the study did on it (without any base set DomainNet alone does), cc3m and
+cc12m the seven mixtures that the study made with them, and cc12m the autoencoders. With --miniature the same plan runs
+on drawn images and tiny models, trained for two passes, from nothing to all figures in minutes: what it finds says
+nothing, that it runs says that the plan does.
+
+    python experiments/study.py --domainnet DomainNet --imagenet-sketch ImageNet-Sketch/sketch \\
+        --base imagenet-captions=imagenet_captions.json cc3m=cc3m.tsv cc12m=cc12m.tsv \\
+        --base-images imagenet-captions=ImageNet/train --base-validation imagenet-captions=split.json --plan
+    python experiments/study.py ... --run --cluster slurm --job-options slurm_partition=gpu cpus_per_task=32
+    python experiments/study.py ... --run --only figures
+    python experiments/study.py --miniature --out runs/miniature --run
+"""
+
+import runpy
+import shlex
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import open_clip
+import pandas as pd
+import torch
+
+from circuitry import Encoder, class_logit
+from circuitry.circuits.cost import count_operations
+from circuitry.circuits.quadrature import left_rule
+from circuitry.circuits.settings import STUDY_RULE, AttributionSettings
+from circuitry.data.domains import DomainFolder
+from circuitry.data.mixtures.base_sets import BaseSet, named_base_sets
+from circuitry.data.mixtures.class_table import study_held_out
+from circuitry.data.mixtures.study_set import study_mixtures
+from circuitry.data.toy.write import CLASSES, DrawingSettings, write_toy
+from circuitry.models.architectures import register_model
+from circuitry.representations import RepresentationSettings
+from circuitry.runs.command_line import run_script
+from circuitry.runs.errors import InputError
+from circuitry.runs.files import whole_file
+from circuitry.runs.plan import Cost, Plan, Step
+from circuitry.runs.presets import StudySettings, study_markdown
+from circuitry.runs.workers import job_options
+from circuitry.training.cost import count_model
+from circuitry.training.settings import ClipTraining, SaeTraining, SupervisedTraining, clip_preset
+from circuitry.training.study_place import Material, Rates, Scale, StudyPlace
+from circuitry.training.study_steps import study_steps
+from circuitry.training.study_trainings import study_trainings
+
+EXPERIMENTS = Path(__file__).resolve().parent
+MAIN, PHOTOS = "imagenet-captions", "photos"
+BEGIN, END = "<!-- settings -->", "<!-- end of settings -->"
+KNOWN_BASES = (MAIN, "cc3m", "cc12m")
+SHARD_IMAGES = 10_000
+"""Images of a webdataset shard, by convention; they are not counted one by one."""
+STUDY = Scale(("rn50", "vit-s-32", "swin-t"), sae_base="cc12m", epochs=32, supervised_epochs=90, gpus=8)
+MINIATURE = Scale(
+    ("rn-tiny", "vit-tiny"),
+    sae_base=PHOTOS,
+    epochs=2,
+    supervised_epochs=2,
+    training=(
+        *("--epochs", "2", "--batch-size", "32", "--warmup", "3", "--precision", "fp32", "--no-grad-checkpointing"),
+        *("--workers", "0", "--device", "cpu", "--no-progress"),
+    ),
+    supervised=(
+        *("--model", "rn-tiny", "--epochs", "2", "--milestones", "1", "--batch-size", "64", "--precision", "fp32"),
+        *("--keep-checkpoints", "1", "--workers", "0", "--device", "cpu", "--no-progress"),
+    ),
+    sae=("--epochs", "2", "--batch-size", "128"),
+    evaluation=("--test-domains", "quickdraw", "sketch"),
+    circuits=("--n-images", "4", "--rule", "left-2"),
+    separation=("--method", "auto"),
+    device="cpu",
+)
+"""Tiny models, two passes; SAEs on the models with further photographs."""
+MINIATURE_MIXTURES = (
+    *("natural-only", "cg-low-quickdraw", "cg-high-quickdraw", "leave-out-quickdraw", "upper-high-quickdraw"),
+    *("aligned-quickdraw", "class-interpolation-0.4-low-quickdraw", "class-interpolation-0.4-quickdraw"),
+    *("cg-low-sketch", "cg-high-sketch", "domain-interpolation-clipart-sketch"),
+    "domain-interpolation-clipart+quickdraw-sketch",
+)
+"""What is trained on in the miniature: one of each kind."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of the study."""
+
+    out: Path = Path("runs/study")
+    """Folder of everything that is made."""
+    domainnet: Path | None = None
+    """Folder of DomainNet, with its twelve lists; needed but for the miniature."""
+    base: tuple[str, ...] = ()
+    """Base sets, NAME=PATH: imagenet-captions, cc3m, cc12m; see make_mixtures.py, as for the next two."""
+    base_images: tuple[str, ...] = ()
+    """Folders that paths of base sets start from, NAME=FOLDER."""
+    base_validation: tuple[str, ...] = ()
+    """Validation images of base sets, NAME=SHARE or NAME=FILE."""
+    imagenet_sketch: Path | None = None
+    """Folder of ImageNet-Sketch; without it the mixtures with it are left out."""
+    imagenet: Path | None = None
+    """ImageNet's validation images, to be classified, too."""
+    miniature: bool = False
+    """The same on drawn images with tiny models, on a CPU."""
+    n_train: int = 6
+    """Miniature: training images of each class in each style; as many for tests."""
+    plan: bool = False
+    """Print the steps; nothing is done."""
+    run: bool = False
+    """Do what is left of them."""
+    only: tuple[str, ...] = ()
+    """Kinds of steps, or steps by name (default: all)."""
+    cluster: Literal["slurm"] | None = None
+    """Submit the steps as jobs that wait for each other, instead of doing them here in order (needs submitit)."""
+    job_options: tuple[str, ...] = ()
+    """submitit's parameters of every job as name=value; GPUs are the step's own."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Seeds of the trainings; the miniature takes the first."""
+    keep_checkpoints: int | None = None
+    """Keep a checkpoint after every so many epochs (default: every one of CLIP, as in the study)."""
+    settings: bool = False
+    """Only write the table of the study's settings into study.md."""
+    disk: float | None = None
+    """GiB that may be filled (default: what is free)."""
+    hours: float | None = None
+    """GPU hours that there are (default: no limit)."""
+    half_tflops: float = 94.0
+    """10^12 operations per second that a GPU reaches in mixed precision: 30 % of an A100's 312, an assumption."""
+    single_tflops: float = 7.8
+    """And in single precision: 40 % of an A100's 19.5, an assumption."""
+
+
+def main(config: Config) -> None:
+    """Make the plan, check that disk and time are there, print it or do it."""
+    if config.settings:
+        write_settings()
+        return
+    if config.miniature:
+        config = drawn(config)
+    plan = Plan(config.out.absolute(), steps(config), EXPERIMENTS.parent)
+    chosen = plan.chosen(config.only)
+    if config.plan or not config.run:
+        print_plan(chosen)
+    plan.check_room(config.only, disk_gib=config.disk, hours=config.hours)
+    if not config.run:
+        print("with --run the steps are done; --only chooses some")
+    elif config.cluster is not None:
+        jobs = plan.submit(config.only, job_options(config.job_options))
+        print("".join(f"{name}: job {number}\n" for name, number in jobs.items()) or "nothing is left to do")
+    else:
+        plan.run(config.only)
+        print(f"all of {len(chosen)} steps are done: {config.out / 'figures'}")
+
+
+def drawn(config: Config) -> Config:
+    """Draw the miniature's images, and a table of other photographs as its base set."""
+    if config.base or config.domainnet is not None:
+        raise InputError("The miniature draws its own images: leave out --domainnet and --base, or --miniature.")
+    settings = DrawingSettings(config.n_train, config.n_train)
+    root = write_toy(config.out / "toy", settings, progress=False)
+    photos = write_toy(config.out / PHOTOS, replace(settings, seed=1, styles=("real",)), progress=False)
+    table = config.out / f"{PHOTOS}.tsv"
+    images = DomainFolder(photos, split="train").records
+    rows = [(record.path.absolute(), f"a photo of a {record.class_name}.") for record in images]
+    with whole_file(table) as temporary:
+        pd.DataFrame(rows, columns=["filepath", "title"]).to_csv(temporary, sep="\t", index=False, lineterminator="\n")
+    return replace(config, domainnet=root, base=(f"{PHOTOS}={table}",), seeds=config.seeds[:1])
+
+
+def steps(config: Config) -> list[Step]:
+    """Return all steps of the study on this material."""
+    if config.domainnet is None:
+        raise InputError("Give the folder of DomainNet (--domainnet ROOT), or --miniature.")
+    domainnet = config.domainnet.absolute()
+    images = DomainFolder(domainnet, split="train", missing_files="unchecked")
+    given = named_base_sets(config.base, config.base_images, config.base_validation)
+    bases = {
+        name: replace(base, path=base.path.absolute(), images=base.images and base.images.absolute())
+        for name, base in given.items()
+    }
+    if not config.miniature and (other := [name for name in bases if name not in KNOWN_BASES]):
+        raise InputError(f"The study's base sets are {', '.join(KNOWN_BASES)}, but {other[0]!r} was given.")
+    for base in bases.values():
+        base.check_images()
+    main_base = MAIN if MAIN in bases else None
+    named = [name for name in bases if name != MAIN]
+    mixtures = study_mixtures(
+        [main_base, *named] if main_base or config.miniature or not named else named,
+        held_out=CLASSES[1::4] if config.miniature else study_held_out(images.all_classes),
+        domains=images.domains,
+        sketches=config.imagenet_sketch is not None,
+        test_domains=("quickdraw", "sketch") if config.miniature else None,
+    )
+    trained = [one for one in mixtures if not config.miniature or one.settings.name in MINIATURE_MIXTURES]
+    scale = MINIATURE if config.miniature else STUDY
+    trainings = study_trainings(trained, main_base, scale.models, config.seeds)
+    material = Material(
+        domainnet,
+        mixtures[0].settings.held_out_classes,
+        Counter((record.domain, record.class_name) for record in images.records),
+        len(DomainFolder(domainnet, split="test", missing_files="unchecked")),
+        bases,
+        {name: base_size(base) for name, base in bases.items()},
+        dict(absolute(text) for text in config.base_validation),
+        main_base,
+        *(folder and folder.absolute() for folder in (config.imagenet_sketch, config.imagenet)),
+    )
+    rates = Rates(config.half_tflops * 1e12, config.single_tflops * 1e12)
+    model = str(clip_preset(scale.preset(trainings[0])).model)
+    counted = circuit_operations(model)
+    out = config.out.absolute()
+    return study_steps(StudyPlace(out, scale, material, trainings, rates, counted, config.keep_checkpoints))
+
+
+def circuit_operations(model: str) -> float:
+    """Return what the study's circuits take for one image: units once, edges as it finds them and those of its part.
+
+    Counted with one and two points of the quadrature rule and continued to ten: operations are linear in them.
+    """
+    tower = open_clip.create_model(register_model(model), pretrained_text=False, require_pretrained=False).visual
+    encoder = Encoder.from_tower(tower.eval().requires_grad_(False))
+    metric = class_logit(torch.ones(2, count_model(model).embedding), 0)
+    few, more = (
+        count.nodes + 2 * count.edges
+        for count in (count_operations(encoder, metric, AttributionSettings(rule=left_rule(n))) for n in (1, 2))
+    )
+    return float(few + (len(STUDY_RULE.points) - 1) * (more - few))
+
+
+def absolute(text: str) -> tuple[str, str]:
+    """Return name and value of NAME=VALUE, of a file with its whole path: commands run elsewhere."""
+    name, _, value = text.partition("=")
+    return name, f"{Path(value).absolute()}" if Path(value).exists() else value
+
+
+def base_size(base: BaseSet) -> int:
+    """Return how many images a base set has."""
+    return SHARD_IMAGES * len(base.shards) or sum(1 for _ in base.all_images())
+
+
+def print_plan(chosen: list[Step]) -> None:
+    """Print every step with its cost and command, and what all of a kind take."""
+    for step in chosen:
+        print(f"{step.name}: {in_words(step.cost)}\n    {shlex.join(step.command)}")
+    kinds = dict.fromkeys(step.kind for step in chosen)
+    print(f"\n{len(chosen)} steps")
+    for kind in [*kinds, None]:
+        of_kind = [step for step in chosen if kind in (step.kind, None)]
+        print(f"{kind or 'in all'} ({len(of_kind)}): {in_words(sum((step.cost for step in of_kind), Cost()))}")
+
+
+def study_settings() -> dict[str, type[StudySettings]]:
+    """Return all settings that have a preset of the study's: the package's classes, and those of the scripts."""
+    own: tuple[type[StudySettings], ...] = (
+        *(AttributionSettings, RepresentationSettings, ClipTraining, SupervisedTraining, SaeTraining),
+    )
+    found = {f"`{kind.__name__}`": kind for kind in own}
+    for path in sorted(EXPERIMENTS.glob("*.py")):
+        if path.stem != "study":
+            names = runpy.run_path(str(path))
+            kind = names.get("CommandLine", names["Config"])
+            if issubclass(kind, StudySettings) and kind.study_values():
+                found[f"`{path.name}`"] = kind
+    return found
+
+
+def write_settings(page: Path = EXPERIMENTS / "study.md") -> None:
+    """Write the table of what the study sets between its two lines of the page."""
+    before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+    _, _, after = rest.partition(END)
+    table = f"{before}{BEGIN}\n{study_markdown(study_settings())}{END}{after}"
+    with whole_file(page) as temporary:
+        temporary.write_text(table, encoding="utf-8")
+
+
+def in_words(cost: Cost) -> str:
+    """Say what steps cost."""
+    return (
+        f"{cost.operations:.3g} operations, {cost.gpu_hours:,.1f} GPU hours on {cost.gpus} at a time, "
+        f"{cost.disk_gib:,.1f} GiB"
+    )
+
+
+if __name__ == "__main__":
+    run_script(Config, main, __doc__)

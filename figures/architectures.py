@@ -1,0 +1,25 @@
+"""Accuracy in the test domain by setting and architecture.
+
+python figures/architectures.py
+"""
+
+from pathlib import Path
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from circuitry.reports.figure_script import run_figure
+from circuitry.reports.figures.bars import settings_bars
+from circuitry.training.selections import side_by_side
+
+RESULTS = Path(__file__).parents[1] / "experiments" / "results" / "study" / "generalization"
+
+
+def figure(results: Path = RESULTS) -> go.Figure:
+    """Draw the committed table."""
+    title = "Do architectures differ?"
+    return settings_bars(side_by_side(pd.read_csv(results / "told_apart.csv"), "model"), title=title)
+
+
+if __name__ == "__main__":
+    run_figure(figure, RESULTS, __file__, __doc__)
