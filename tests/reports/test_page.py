@@ -209,7 +209,7 @@ def test_every_kind_of_figure_is_drawn(tmp_path: Path) -> None:
     assert page.requests == ()
     marks = drawn_marks(page.dom)
     assert marks == {
-        "figure-1": 4 + 4,  # bars and the numbers on them
+        "figure-1": 4 + 6 + 2,  # bars, what they mix, and the numbers of each domain
         "figure-2": 2 * (3 + 1 + 3),  # three intervals, a line and three points each
         "figure-3": 1 + 4,  # the cells are one image; their numbers
         "figure-4": 6 + 4,  # nodes and edges
@@ -296,7 +296,7 @@ def test_static_images_are_written(tmp_path: Path) -> None:
     result = write_static(every, tmp_path / "png", width=600, scale=1.0)
     assert result.missing is None
     assert result.paths == [tmp_path / "png" / "accuracy.png", tmp_path / "png" / "circuit.png"]
-    assert [opened(path).size for path in result.paths] == [(600, 452), (600, 760)]
+    assert [opened(path).size for path in result.paths] == [(600, 472), (600, 760)]
 
 
 def test_static_images_without_kaleido(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
