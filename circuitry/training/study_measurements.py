@@ -22,7 +22,7 @@ FIGURES = {
     "supervised_against_clip": "generalization",
     "top5_and_f1": "generalization",
     "effective_robustness": "generalization",
-    "sharing_over_settings": "sharing",
+    "sharing_by_setting": "sharing",
     "embedding_map": "separation",
     "separation": "separation",
     "cka_over_depth": "representations",

@@ -1,6 +1,6 @@
 """How many features of a sparse autoencoder the test domain shares with the others, by setting.
 
-python figures/sharing_over_settings.py
+python figures/sharing_by_setting.py
 """
 
 from pathlib import Path
