@@ -195,7 +195,7 @@ def with_the_others(comparison: Comparison) -> "pd.Series[float]":
 def cka(config: Config, clip: Clip, images: DomainFolder, out: Path, work: Work) -> "pd.Series[float]":
     """Return each domain's mean linear CKA with the others at the last site, over all classes."""
     sites = (clip.encoder.sites[-1],)
-    settings = RepresentationSettings(config.n_images, sites, config.seed)
+    settings = RepresentationSettings(config.n_images, sites, config.seed, n_parts=2)
     found = extract_representations(clip, images, out, settings, work)
     similarity = compare_representations([one.grams for one in found], ("linear",), permutations=1)
     return similarity.domains.set_index("domain")["value"]

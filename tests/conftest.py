@@ -12,13 +12,14 @@ from circuitry.circuits import extraction
 from tests.support.tiny_clip import Tiny
 from tests.support.towers import TOWERS, make_tower
 
-torch.set_num_threads(1)  # the towers are small, and test processes share the cores
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
 @pytest.fixture(autouse=True)
-def _seed() -> None:
+def _seed_and_thread() -> None:
+    """Every test begins with one seed and one thread: the towers are small, and test processes share the cores."""
     torch.manual_seed(0)
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session", autouse=True)

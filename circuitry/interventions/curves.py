@@ -245,8 +245,8 @@ def span(curves: pd.DataFrame, circuit: str, fraction: float) -> Span:
 def mean_over_depth(one_site: pd.DataFrame) -> pd.DataFrame:
     """Return means over domains of ``kept`` and ``random`` circuits of one size, kept at one site at a time.
 
-    Takes a table of `curves_by_domain`; the index is the site, in order.
+    Takes a table of `curves_by_domain`; the index is the site, in order. NaN where nothing is known.
     """
     rows = one_site[one_site["circuit"].isin(["kept", "random"])]
     means = rows.pivot_table("value", "sites", "circuit", sort=False)
-    return means.rename_axis(index="site", columns=None)[["kept", "random"]]
+    return means.rename_axis(index="site", columns=None).reindex(columns=["kept", "random"])

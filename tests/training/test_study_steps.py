@@ -36,14 +36,14 @@ def planned(**changed: object) -> dict[str, Step]:
 
 
 def test_operations_of_a_transformer_are_those_worked_out_by_hand() -> None:
-    # vit-tiny: patches of 8 of 64 pixels, 4 layers of width 96; two operations for each multiply-add
-    tokens, width, layers, patch = 64 + 1, 96, 4, 8 * 8 * 3
+    # vit-tiny: patches of 16 of 64 pixels, 4 layers of width 96; two operations for each multiply-add
+    tokens, width, layers, patch = 16 + 1, 96, 4, 16 * 16 * 3
     weights = 3 * width**2 + width**2 + 2 * 4 * width**2
     attention = 2 * tokens * width  # products with keys and with values, for each token
-    by_hand = 2 * (64 * patch * width + layers * tokens * (weights + attention) + width * 64)
+    by_hand = 2 * (16 * patch * width + layers * tokens * (weights + attention) + width * 64)
     assert count_model("vit-tiny").image == by_hand
     assert count_model("vit-tiny").embedding == 64
-    assert 2.9 * by_hand < count_model("vit-tiny").training_step < 3.2 * by_hand  # backward is twice forward; the text
+    assert 2.9 * by_hand < count_model("vit-tiny").training_step < 3.4 * by_hand  # backward is twice forward; the text
 
 
 def test_the_trainings_of_the_study_are_500() -> None:

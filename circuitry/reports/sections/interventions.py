@@ -128,7 +128,13 @@ def add_selectivity_over_depth(
     """Add the figure on circuits kept at one site at a time; curves of one ranking, drawn at their first fraction."""
     size = curves[0].fractions[0]
     table = curves_by_domain(curves, "selectivity").query("fraction == @size")
-    means = mean_over_depth(table)
+    means = mean_over_depth(table).dropna(subset="kept")
+    if means.empty:
+        report.text(
+            "Selectivity with one site ablated is not known: the model gives images of these classes no lead over "
+            "images of other classes."
+        )
+        return
     figure = overlap_over_depth(
         table[table["circuit"] == "kept"].rename(columns={"sites": "site"}),
         sites,
