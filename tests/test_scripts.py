@@ -534,7 +534,7 @@ def test_shared_features_are_found_and_drawn(quickstart: Path, model_of_the_quic
     StudyRun(config.checkpoint.parents[1], "rn-tiny", "cg-low", "quickdraw", ("key",)).write()
     assert module.trained_on(config)["setting"] == "cg-low"
     (config.checkpoint.parents[1] / "run.json").unlink()
-    assert_drawn(out / "report.html", figures=1)
+    assert_drawn(out / "report.html")
     names = set(pd.read_csv(out / "tables" / "features.csv")["name"])
     toy = DomainFolder(quickstart / "run" / "toy")
     assert names <= set(module.words(module.Config(data=toy.root), toy))
