@@ -60,7 +60,7 @@ def overlap_over_depth(
     looks = style.marks_for(depth["domain"], marks)
     lines: list[tuple[str, str, pd.DataFrame, dict[str, object]]] = []  # name, label, rows, looks
     for label, name, table, dash in (
-        ("ceiling", "ceiling", ceiling, "dash"),
+        ("two parts, fewer images", "ceiling", ceiling, "dash"),
         (chance_label, "chance", chance, "dot"),
     ):
         if table is not None:
