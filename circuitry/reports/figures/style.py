@@ -151,7 +151,8 @@ def small_multiples(
     wide = min(columns, len(titles))
     rows = -(-len(titles) // wide)
     drawn = rows * height + (rows - 1) * gap
-    figure = make_subplots(rows, wide, subplot_titles=titles, vertical_spacing=gap / drawn, **options)
+    spacing = gap / drawn if rows > 1 else 0  # of one row the gap may be more than its height
+    figure = make_subplots(rows, wide, subplot_titles=titles, vertical_spacing=spacing, **options)
     figure.update_annotations(font_size=13)
     lines = max(1 + title.count("<br>") for title in titles) if any(titles) else 0
     figure.update_layout(height=drawn, margin_t=20 * lines)

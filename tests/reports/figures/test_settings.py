@@ -43,5 +43,6 @@ def test_dots_of_a_setting_lie_beside_each_other() -> None:
     assert list(drawn[1].y) == pytest.approx([0.125, 1.125])
     assert list(figure.layout.yaxis.ticktext) == ["cg-low", "cg-high"]
     assert list(drawn[0].error_x.array) == [0.1, 0.1]
+    assert setting_dots(table[:1], axis="accuracy", title="title").layout.height > 60  # one setting in one panel
     with pytest.raises(InputError, match="more than one row for sketch, cg-low, top-1"):
         setting_dots(pd.concat([table, table]), axis="accuracy", title="title")
