@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from circuitry.circuits.edges import edge_effects
 from circuitry.circuits.settings import AttributionSettings
-from circuitry.circuits.stream_gradients import Tap, passed_back, read_by_ports, tapped_run
+from circuitry.circuits.stream_gradients import Tap, images_at_once, passed_back, read_by_ports, tapped_run
 from circuitry.models.batches import ImageBatches
 from circuitry.models.encoder import Encoder, checked_sites, clean_activations
 from circuitry.models.metrics import Metric
@@ -88,12 +88,12 @@ def component_edge_effects(
     encoder, rule = stream.components, settings.resolved_edge_rule
     inner = [site for site in checked_sites(encoder, settings.sites) if site != INPUT]
     kept = {site: torch.from_numpy(kept_units[site]).to(encoder.device) for site in inner}
-    pairs = list(combinations(inner, 2))
+    pairs, n_units = list(combinations(inner, 2)), sum(map(len, kept.values()))
     sums = {(up, down): np.zeros((len(kept[down]), len(kept[up]))) for up, down in pairs}
     first, done = stream.sites[0], 0
     with tqdm(desc="edges", unit="image", disable=not progress, leave=False) as bar:
         for whole in images:
-            for batch in torch.split(whole, _images_at_once(stream, kept, settings.memory_gib)):
+            for batch in torch.split(whole, images_at_once(stream, n_units, settings.memory_gib)):
                 with torch.no_grad():
                     clean = clean_activations(encoder, batch, stream.sites)
                     other = settings.resolved_baseline.activations(encoder, clean, done)
@@ -116,17 +116,6 @@ def component_edge_effects(
             "the baseline, or give an encoder of higher precision."
         )
     return scores
-
-
-def _images_at_once(stream: ResidualStream, kept: Kept, memory_gib: float) -> int:
-    """Return how many images fit: the gradients of all readers, and copies of a site's while they are made."""
-    encoder = stream.encoder
-    with torch.no_grad():
-        blank = torch.zeros(1, 3, *encoder.image_size, dtype=encoder.dtype, device=encoder.device)
-        here = encoder(blank, stop=stream.sites[0])
-    sizes = [len(units) for units in kept.values()]
-    widest = 4 * max([*sizes, *(3 * block.n_heads for block in stream.blocks)])
-    return max(1, int(memory_gib * 2**30 // ((sum(sizes) + widest) * here.numel() * here.element_size())))
 
 
 def _read(

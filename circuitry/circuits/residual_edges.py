@@ -30,9 +30,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from circuitry.circuits.quadrature import QuadratureRule, left_rule
-from circuitry.circuits.stream_gradients import Tap, passed_back, read_by_ports, tapped_run
+from circuitry.circuits.stream_gradients import Tap, images_at_once, passed_back, read_by_ports, tapped_run
 from circuitry.models.baselines import AnyBaseline, Baseline, Counterfactual, as_baseline, check_count
-from circuitry.models.batches import ImageBatches, Images, rows_that_fit
+from circuitry.models.batches import ImageBatches, Images
 from circuitry.models.encoder import clean_activations
 from circuitry.models.metrics import Metric, metric_name
 from circuitry.models.residual import ResidualStream
@@ -167,7 +167,7 @@ def _passes(
         components.differentiable(),
         tqdm(desc="edges", unit="image", disable=not work.progress) as bar,
     ):
-        for batch in ImageBatches(images, components, images_at_once(stream, work.memory_gib)):
+        for batch in ImageBatches(images, components, images_at_once(stream, len(stream.readers), work.memory_gib)):
             with torch.no_grad():
                 clean = clean_activations(components, batch, stream.sites)
                 other = baseline.activations(components, clean, done)
@@ -177,18 +177,6 @@ def _passes(
     if not done:
         raise InputError("Attribution needs at least one image, but there were none.")
     check_count(baseline, done)
-
-
-def images_at_once(stream: ResidualStream, memory_gib: float) -> int:
-    """Return how many images fit: the gradients of all readers, and a run with gradients."""
-    first = stream.sites[0]
-    with torch.no_grad():
-        blank = torch.zeros(1, 3, *stream.encoder.image_size, dtype=stream.encoder.dtype, device=stream.encoder.device)
-        here = stream.encoder(blank, stop=first)
-    widest = 4 * max(3 * block.n_heads + 1 for block in stream.blocks)  # copies while a block's norm is passed back
-    budget = memory_gib * 2**30
-    run = budget / rows_that_fit(stream.components, memory_gib)
-    return max(1, int(budget // (run + (len(stream.readers) + widest) * here.numel() * here.element_size())))
 
 
 def _reader_gradients(

@@ -9,6 +9,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
+from circuitry.models.batches import rows_that_fit
 from circuitry.models.metrics import Metric, checked_metric
 from circuitry.models.residual import PORTS, ResidualStream
 
@@ -19,6 +20,18 @@ class Tap:
 
     value: Tensor
     gradient: Tensor
+
+
+def images_at_once(stream: ResidualStream, n_gradients: int, memory_gib: float) -> int:
+    """Return how many images fit: so many gradients by the stream, copies of a block's, and a run with gradients."""
+    encoder = stream.encoder
+    with torch.no_grad():
+        blank = torch.zeros(1, 3, *encoder.image_size, dtype=encoder.dtype, device=encoder.device)
+        here = encoder(blank, stop=stream.sites[0])
+    widest = 4 * max(3 * block.n_heads + 1 for block in stream.blocks)  # copies while a block's norm is passed back
+    budget = memory_gib * 2**30
+    run = budget / rows_that_fit(stream.components, memory_gib)
+    return max(1, int(budget // (run + (n_gradients + widest) * here.numel() * here.element_size())))
 
 
 def tapped_run(stream: ResidualStream, metric: Metric, x: Float[Tensor, "batch position d_model"]) -> dict[str, Tap]:

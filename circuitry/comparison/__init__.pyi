@@ -12,7 +12,6 @@ from .models import compare_models as compare_models
 from .parts import PARTS as PARTS
 from .parts import PartArray as PartArray
 from .parts import ceilings_of as ceilings_of
-from .parts import parts_of_halves as parts_of_halves
 from .significance import holm as holm
 from .significance import mantel as mantel
 from .significance import sign_flip_p as sign_flip_p

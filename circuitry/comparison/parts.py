@@ -23,13 +23,6 @@ WHOLE = -1
 """Part of a row that compares a part with all images of its class and domain: the upper ceiling."""
 
 
-def parts_of_halves(halves: pd.DataFrame) -> pd.DataFrame:
-    """Return a table of parts from similarities of two halves: columns class, domain, site, value."""
-    names = {"class_a": halves["class"], "class_b": halves["class"]}
-    names |= {"domain_a": halves["domain"], "domain_b": halves["domain"]}
-    return pd.DataFrame({**names, "part_a": 0, "part_b": 1, "site": halves["site"], "value": halves["value"]})
-
-
 def check_parts(parts: pd.DataFrame) -> None:
     """Refuse a table in which a part meets itself, or has a row twice.
 

@@ -10,7 +10,7 @@ from .labels import LabelTable as LabelTable
 from .labels import merged_labels as merged_labels
 from .robustness import effective_robustness as effective_robustness
 from .run_folder import checkpoints as checkpoints
-from .run_folder import kept_checkpoint as kept_checkpoint
+from .run_folder import kept_checkpoints as kept_checkpoints
 from .sae import train_sae as train_sae
 from .sae import train_sae_on_images as train_sae_on_images
 from .sae_loop import diagnose_sae as diagnose_sae

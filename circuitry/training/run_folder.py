@@ -8,7 +8,7 @@ import hashlib
 import os
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -97,16 +97,18 @@ def checkpoints(run_folder: Path) -> list[tuple[int, Path]]:
     return sorted((epoch, path) for epoch, path in found if path.suffix != ".pt" or zipfile.is_zipfile(path))
 
 
-def kept_checkpoint(run_folder: Path, epoch: int) -> Path:
-    """Return the checkpoint of an epoch of a run, 0 for the untrained model.
+def kept_checkpoints(run_folder: Path, epochs: Sequence[int] | None = None) -> dict[int, Path]:
+    """Return the checkpoints of a run by epoch, all that were kept or those asked for; 0 is the untrained model.
 
     Raises:
-        InputError: For an epoch that was not kept; the message names those that were.
+        InputError: For no checkpoints, or an epoch that was not kept; the message names those that were.
     """
     kept = dict(checkpoints(run_folder))
-    if epoch not in kept:
+    if not kept:
+        raise InputError(f"{run_folder} holds no checkpoints: finish its training first.")
+    if missing := [epoch for epoch in epochs or () if epoch not in kept]:
         raise InputError(
-            f"{run_folder} has no checkpoint of epoch {epoch} but of {', '.join(map(str, kept)) or 'none'}: ask for "
-            "one of these, or train into another folder with keep_checkpoints."
+            f"{run_folder} holds no checkpoint of epoch {missing[0]}, only of {', '.join(map(str, kept))}: ask for "
+            "those, or train into another folder with keep_checkpoints."
         )
-    return kept[epoch]
+    return kept if epochs is None else {epoch: kept[epoch] for epoch in epochs}

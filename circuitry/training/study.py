@@ -27,7 +27,7 @@ from circuitry.runs.provenance import digest
 from circuitry.runs.workers import Work
 from circuitry.training.accuracy import TOP, tidy_accuracy, write_predictions
 from circuitry.training.evaluation import TEXTS, Head, Texts, predictions, zero_shot_heads
-from circuitry.training.run_folder import checkpoints
+from circuitry.training.run_folder import kept_checkpoints
 from circuitry.training.study_run import StudyRun
 from circuitry.training.supervised_model import SupervisedModel, load_supervised
 
@@ -125,7 +125,7 @@ def extract_accuracies(
     asked = dict(template_sets() if templates is None else templates)
     evaluations = {
         name: _Evaluation(
-            run, _chosen_checkpoints(run, epochs), tests, {} if run.supervised else asked, tuple(top), device
+            run, kept_checkpoints(run.folder, epochs), tests, {} if run.supervised else asked, tuple(top), device
         )
         for name, run in run_names(runs).items()
     }
@@ -148,18 +148,6 @@ def run_names(runs: Sequence[StudyRun]) -> dict[str, StudyRun]:
         raise InputError(f"Each run is evaluated once, but {twice} was given twice.")
     common = Path(os.path.commonpath([folder.parent for folder in folders]))
     return {folder.relative_to(common).as_posix(): run for folder, run in zip(folders, runs, strict=True)}
-
-
-def _chosen_checkpoints(run: StudyRun, epochs: Sequence[int] | None) -> dict[int, Path]:
-    kept = dict(checkpoints(run.folder))
-    if not kept:
-        raise InputError(f"{run.folder} holds no checkpoints: finish its training first.")
-    if missing := [epoch for epoch in epochs or () if epoch not in kept]:
-        raise InputError(
-            f"{run.folder} holds no checkpoint of epoch {missing[0]}, only of {', '.join(map(str, kept))}: ask for "
-            "those, or train it again and keep more."
-        )
-    return kept if epochs is None else {epoch: kept[epoch] for epoch in epochs}
 
 
 class _Evaluation:

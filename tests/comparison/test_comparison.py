@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from circuitry import Comparison, InputError, domain_matrix
 from circuitry.comparison.compared_values import class_groups
 from circuitry.comparison.domain_tests import domain_tests, part_tests
-from circuitry.comparison.parts import parts_of_halves
 from circuitry.comparison.statistics import per_domain
 from circuitry.reports.page import write_tables
 from tests.comparison.similarities import similarities
+from tests.support.parts import parts_of_halves
 
 DOMAINS = ("clipart", "real", "sketch")
 CLASSES = ("axe", "cat", "fish")

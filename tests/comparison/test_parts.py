@@ -8,14 +8,12 @@ import pytest
 
 from circuitry import InputError
 from circuitry.comparison.parts import (
-    PARTS,
     WHOLE,
     PartArray,
     ceilings_of,
     check_parts,
     known_ratio,
     mean_known,
-    parts_of_halves,
 )
 from tests.comparison.similarities import similarities
 
@@ -51,14 +49,6 @@ def test_ceilings_are_means_of_a_class_in_a_domain() -> None:
     assert found["c001", "d2", "v"] == pytest.approx(own["value"].mean())
     assert len(found) == 2 * 3 * 2
     assert ceilings_of(both, upper=True)["value"].tolist() == pytest.approx([0.6])
-
-
-def test_halves_are_two_parts() -> None:
-    halves = pd.DataFrame([("axe", "real", None, 0.5)], columns=["class", "domain", "site", "value"])
-    parts = parts_of_halves(halves)
-    assert parts[list(PARTS)].to_numpy().tolist() == [["axe", "axe", "real", "real", 0, 1, None, 0.5]]
-    pd.testing.assert_frame_equal(ceilings_of(parts), halves)
-    assert PartArray.from_table(parts).values.shape == (1, 1, 1, 1, 2, 2)
 
 
 def test_a_part_meets_others_once() -> None:

@@ -26,7 +26,7 @@ from circuitry.runs.errors import InputError
 from circuitry.training import clip
 from circuitry.training import open_clip_process as process
 from circuitry.training.clip import train_clip
-from circuitry.training.run_folder import alone, checkpoints, kept_checkpoint
+from circuitry.training.run_folder import alone, checkpoints, kept_checkpoints
 from circuitry.training.settings import ClipTraining, TrainingWork
 
 CONFIG = {
@@ -404,11 +404,11 @@ def test_a_killed_run_goes_on_for_the_same_number_of_steps(train: Path, settings
     assert steps == {12 * 2}
     assert load_clip(settings.model, checkpoint=checkpoint).encoder(torch.zeros(2, 3, 32, 32)).shape == (2, 16)
     assert checkpoints(out) == [(n, out / "checkpoints" / f"epoch_{n}.pt") for n in (0, 5, 10, 12)]
-    assert kept_checkpoint(out, 0) == out / "checkpoints" / "epoch_0.pt"
+    assert kept_checkpoints(out, [0])[0] == out / "checkpoints" / "epoch_0.pt"
     with pytest.raises(
-        InputError, match=r"run has no checkpoint of epoch 3 but of 0, 5, 10, 12: ask for one of these, or"
+        InputError, match=r"run holds no checkpoint of epoch 3, only of 0, 5, 10, 12: ask for those, or"
     ):
-        kept_checkpoint(out, 3)
+        kept_checkpoints(out, [3])
 
 
 def test_a_learning_rate_that_is_much_too_high(train: Path, settings: ClipTraining, tmp_path: Path) -> None:

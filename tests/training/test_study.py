@@ -116,7 +116,7 @@ def test_accuracies_follow_from_the_stored_predictions(
 
 
 def test_a_checkpoint_that_was_not_kept_is_named(run: StudyRun, tests: EvaluationSet) -> None:
-    with pytest.raises(InputError, match="holds no checkpoint of epoch 1, only of 0, 2: ask for those, or train it"):
+    with pytest.raises(InputError, match="holds no checkpoint of epoch 1, only of 0, 2: ask for those, or train into"):
         extract_accuracies([run], tests, templates=TEMPLATES, epochs=[1], work=QUIET)
 
 

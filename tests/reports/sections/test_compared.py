@@ -9,7 +9,6 @@ from pathlib import Path
 import pandas as pd
 
 from circuitry import Comparison
-from circuitry.comparison.parts import parts_of_halves
 from circuitry.reports.figures.style import domain_marks
 from circuitry.reports.page import Report
 from circuitry.reports.sections.circuits import add_similarity
@@ -22,6 +21,7 @@ from circuitry.reports.sections.compared import (
     with_intervals,
 )
 from tests.comparison.similarities import similarities
+from tests.support.parts import parts_of_halves
 
 DOMAINS = ("clipart", "real", "sketch")
 MARKS = domain_marks(DOMAINS)
