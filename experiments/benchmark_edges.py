@@ -39,7 +39,7 @@ class Config:
     """Images in the batch."""
     points: int = 5
     """Points of the integrated scores."""
-    memory_gib: float = 0.6
+    memory_gib: float = 0.45
     """Budget of the scores."""
     repeats: int = 3
     """Measurements, of which the median counts."""
