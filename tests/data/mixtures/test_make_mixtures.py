@@ -23,7 +23,7 @@ from tests.data.mixtures.test_captioning import study_lists as study_lists
 from tests.data.mixtures.test_captioning import unpacked
 from tests.data.mixtures.test_files import naive_lists, naive_mixture
 from tests.data.mixtures.test_files import root as root
-from tests.test_scripts import script
+from tests.support.scripts import script
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from circuitry.reports.sections.interventions import (
     add_selectivity_over_depth,
     add_transfer,
 )
-from tests.test_scripts import script
+from tests.support.scripts import script
 
 DOMAINS = ("clipart", "real", "sketch")
 MARKS = domain_marks(DOMAINS)

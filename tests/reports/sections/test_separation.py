@@ -14,8 +14,8 @@ from circuitry.reports.sections.separation import add_separation, panel_referenc
 from circuitry.representations.separation_summary import gather
 from tests.representations.test_embeddings import draw
 from tests.support.browser import find_browser
+from tests.support.scripts import assert_drawn, script
 from tests.support.tiny_clip import Tiny
-from tests.test_scripts import assert_drawn, script
 
 NAMES = tuple(f"{d}/{c}/{i}.png" for d in ("ink", "photo", "wash") for c in ("axe", "cat") for i in range(6))
 

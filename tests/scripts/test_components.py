@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from circuitry.models.architectures import register_model
-from tests.test_scripts import script
+from tests.support.scripts import script
 
 
 def test_effects_texts_ablations_and_edges_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

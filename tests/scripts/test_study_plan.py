@@ -22,7 +22,7 @@ from circuitry.models.architectures import register_model
 from circuitry.runs.plan import Step
 from circuitry.runs.presets import StudySettings, study_markdown
 
-EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
+EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
 WITHOUT_COUNTERPART = {
     *("benchmark_attribution", "benchmark_mixtures", "benchmark_rules", "benchmark_similarity", "benchmark_training"),
     *("faithfulness", "quickstart", "simulate_trust", "benchmark_edges", "components", "transfer", "validate_measures"),

@@ -1,0 +1,73 @@
+"""Benchmarks and validations run, on next to nothing."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from circuitry.circuits.graph_folder import FORMAT, WHOLE, graph_file
+from circuitry.runs.manifest import write_json
+from tests.circuits.test_similarity import random_graph
+from tests.support.scripts import script
+
+
+def test_the_benchmark_finds_equal_scores() -> None:
+    module = script("benchmark_attribution")
+    table = module.run(module.Config(models=("rn-tiny",), images=1, units_per_pair=1, sweep_images=2))
+    assert table["model"].unique().tolist() == ["rn-tiny"]
+    others = ["nodes, gauss-radau-5", "edges, gauss-radau-4", "nodes, path of the image against study"]
+    assert table["scores"].tolist() == ["nodes", "edges", *others, "patching"]
+    assert (table["largest relative difference"].dropna() < 1e-4).all()
+    assert table["largest relative difference"].isna().sum() == 3
+
+
+def test_many_circuits_are_compared_in_one_pass(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    module = script("benchmark_similarity")
+    assert module.UNITS["layer1.0"] == 256
+    assert sum(-(-n // 10) for site, n in module.UNITS.items() if site != "input") == 1644
+    module.main(module.Config(out=tmp_path, classes=1, parts=2))
+    # 15 pairs of domains, in two orders of the parts; one pair of parts and two with the whole in each domain.
+    assert f"{15 + 15 * 2 + 6 * 3} pairs of circuits by 5 measures: " in capsys.readouterr().out
+
+
+def test_measures_are_judged_by_cases_with_a_known_answer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    module, folder = script("validate_measures"), tmp_path / "graphs"
+    jobs = [(name, domain) for name in ("axe", "cat", "fish") for domain in ("real", "sketch")]
+    for i, (name, domain) in enumerate(jobs):
+        parts: list[int | str] = [WHOLE, 0, 1]
+        for j, part in enumerate(parts):
+            made = random_graph(i // 2, name, domain, units=60)  # the same for a class, but for a little noise
+            graph = module.with_noise(made, 0.1, np.random.default_rng(10 * i + j))
+            graph.save(graph_file(folder, name, domain, part))
+    write_json(folder / "manifest.json", {"format": FORMAT, "config": {"n_parts": 2}, "jobs": jobs})
+    module.main(module.Config(circuits=folder, results=tmp_path, n_circuits=2))
+    found = pd.read_csv(tmp_path / "measures.csv").set_index(["case", "measure"])["value"]
+    assert found["fresh images", "node_overlap"] == found["another domain", "node_overlap"] == 1
+    assert found["units permuted", "node_overlap"] < 0.2
+    assert found["units permuted", "depth_bias"] == 0.5  # permuted units weigh as much
+    assert "node_overlap" in capsys.readouterr().out
+
+
+def test_a_known_share_of_units_is_permuted_and_no_noise_changes_nothing() -> None:
+    module, graph = script("validate_measures"), random_graph(0, units=60)
+    half = module.permuted_share(graph, 0.5, np.random.default_rng(0))
+    for site, scores in graph.node_scores.items():
+        assert np.mean(half.node_scores[site] == scores) == 0.5
+        assert half.node_scores[site][half.kept_units[site]].tolist() == scores[graph.kept_units[site]].tolist()
+    same = module.with_noise(graph, 0.0, np.random.default_rng(0))
+    for pair, scores in graph.edge_scores.items():
+        assert np.array_equal(same.edge_scores[pair], scores)
+
+
+def test_a_merge_with_a_base_set_is_timed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    module = script("benchmark_mixtures")
+    module.main(module.Config(out=tmp_path, images=6 * 345 * 4, base_images=1000))
+    printed = capsys.readouterr().out
+    listed = sum(
+        len((tmp_path / "domainnet-8280" / f"{d}_train.txt").read_text().splitlines()) for d in module.DOMAINNET_ROUND
+    )
+    assert f"{listed:,} images listed" in printed
+    assert "merged with 1,000 into" in printed
+    base = pd.read_csv(tmp_path / "mixture.tsv", sep="\t", nrows=1000)
+    assert base["filepath"].iloc[-1].endswith("00000/000000999.jpg")

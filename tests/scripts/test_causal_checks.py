@@ -1,0 +1,71 @@
+"""Circuits are tested, judged and carried over by scripts, and a browser draws the reports."""
+
+import runpy
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from circuitry import DomainFolder
+from circuitry.runs.errors import InputError
+from tests.support.scripts import FIGURES, assert_drawn, needs_browser, script
+
+
+@needs_browser
+def test_faithfulness_is_checked_and_drawn(quickstart: Path, subject_of_the_quickstart: dict[str, object]) -> None:
+    module = script("faithfulness")
+    out = quickstart / "faithfulness"
+    module.main(
+        module.Config(**subject_of_the_quickstart, out=out, results=out / "results", random_draws=1, rule_circuits=1)
+    )
+    assert_drawn(out / "report.html")
+    committed = {path.name for path in (out / "results").iterdir()}
+    assert {"faithfulness_absolute.csv", "selectivity_one_site.csv", "rules_against_patching.csv"} <= committed
+    rules = pd.read_csv(out / "results" / "rules_against_patching.csv")
+    assert set(rules["rule"]) == {"left 10", "Gauss-Radau 5", "midpoint 10", "gradient x activation"}
+
+
+@needs_browser
+def test_methods_are_judged_and_drawn(
+    quickstart: Path, subject_of_the_quickstart: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = script("scoreboard")
+    subject = {name: subject_of_the_quickstart[name] for name in ("checkpoint", "data")}
+    out = quickstart / "scoreboard"
+    given = {"n_classes": 2, "n_images": 1, "n_others": 4, "baselines": ("mean", "counterfactual")}
+    tiny = {"metrics": ("margin",), "sizes": (0.3, 0.8), "steps": 4, "batch_size": 2, "random_draws": 1, "seed": 1}
+    methods = ("gradient", "patching", "learned")
+    config = module.Config(**subject, **given, **tiny, methods=methods, out=out, results=out / "results" / "toy")
+    module.main(config)
+    assert_drawn(out / "report.html", figures=5)
+    summary = pd.read_csv(out / "results" / "toy" / "summary.csv")
+    agreement = summary.query("what == 'rank correlation'").set_index(["method", "baseline"])["value"]
+    assert agreement["patching"].tolist() == pytest.approx([1, 1])
+    assert summary.query("what == 'seconds'")["n_classes"].tolist() == [2] * 6
+    assert {"other images", "other seed"} == {what.split(",")[0] for what in summary["what"] if "overlap" in what}
+    found_on, others, measured_on, held_out = module.Contest(config).records("fish")
+    assert not {*found_on, *others} & {*measured_on, *held_out}
+    assert not {r for r in (*others, *held_out) if r.class_name == "fish"}
+    (out / "results" / "efficientnet").symlink_to(out / "results" / "toy")
+    for name in ("scoreboard_cost", "scoreboard_selectivity"):
+        assert len(runpy.run_path(str(FIGURES / f"{name}.py"))["figure"](out / "results").data) >= 6
+    with pytest.raises(InputError, match=r"The methods of a scoreboard are some of site-path, .* was given"):
+        module.Config(methods=("magic",))
+    with pytest.raises(InputError, match="There is no domain 'oil' here"):
+        _ = module.Contest(replace(config, domain="oil")).classes
+    lonely = module.Contest(config)
+    lonely.images = DomainFolder(config.data, split=None, domains=("real",), classes=("car", "fish"))
+    monkeypatch.setattr(lonely.images, "select", lambda *_: lonely.images.records[:1])
+    with pytest.raises(InputError, match="A class needs two images, but fish has 1 in real: name others"):
+        lonely.records("fish")
+
+
+@needs_browser
+def test_transfer_is_checked_and_drawn(quickstart: Path, subject_of_the_quickstart: dict[str, object]) -> None:
+    module = script("transfer")
+    out = quickstart / "transfer"
+    module.main(module.Config(**subject_of_the_quickstart, out=out, results=out / "results"))
+    assert_drawn(out / "report.html")
+    assert len(pd.read_csv(out / "results" / "matrices.csv").query("sites == 'all'")) == 4
+    assert not (out / "results" / "transfer.csv").exists()

@@ -1,0 +1,200 @@
+"""Circuits are compared by one process and by several, and a browser draws the report."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from circuitry import GraphFolder
+from circuitry.models import SparseAutoencoder
+from circuitry.runs.errors import InputError
+from tests.support.scripts import EXPERIMENTS, assert_drawn, needs_browser, script
+
+
+@pytest.fixture(scope="module")
+def compared(quickstart: Path) -> Path:
+    """The folder of a finished comparison of two classes in two styles."""
+    module = script("compare_circuits")
+    out = quickstart / "compared"
+    config = module.Config(
+        model="rn-tiny",
+        data=quickstart / "run" / "toy",
+        out=out,
+        checkpoint=quickstart / "run" / "clip" / "checkpoints" / "epoch_1.pt",
+        classes=("star", "fish"),
+        domains=("real", "clipart"),
+        n_images=2,
+        rule="left-2",
+        edge_rule="midpoint-1",
+    )
+    module.main(config)
+    return out
+
+
+@pytest.fixture(scope="module")
+def arguments(quickstart: Path) -> list[str]:
+    """Arguments of a small extraction, as on a command line."""
+    run = quickstart / "run"
+    return [
+        *("--model", "rn-tiny", "--checkpoint", str(run / "clip" / "checkpoints" / "epoch_1.pt")),
+        *("--data", str(run / "toy"), "--classes", "star", "fish", "--domains", "real", "clipart", "--n-images", "2"),
+        *("--rule", "left-2", "--edge-rule", "midpoint-1", "--no-accuracy"),
+    ]
+
+
+def on_one_thread(command: list[str], cache: Path) -> str:
+    """Run a command with the project's python and return what it printed."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(cache)}
+    done = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def circuits(out: Path) -> dict[str, bytes]:
+    folder = out / "circuits"
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_torchrun_and_an_array_of_jobs_leave_the_folder_of_one_process(arguments: list[str], tmp_path: Path) -> None:
+    script_path = str(EXPERIMENTS / "compare_circuits.py")
+    ways = {
+        "one": [script_path],
+        "torchrun": ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", script_path],
+        "array": [script_path, "--cluster", "local", "--jobs", "2", "--job-options", "timeout_min=5"],
+    }
+    for name, command in ways.items():
+        printed = on_one_thread([*command, *arguments, "--out", str(tmp_path / name)], tmp_path / "cache")
+        assert printed.count("report: ") == 1
+    # The manifest and the list of images, then of each job the checksum, all, edges and two parts.
+    assert len(circuits(tmp_path / "one")) == 2 + 4 * (1 + 4)
+    assert circuits(tmp_path / "torchrun") == circuits(tmp_path / "one")
+    assert circuits(tmp_path / "array") == circuits(tmp_path / "one")
+    logs = "".join(path.read_text() for path in (tmp_path / "array" / "jobs").glob("*.err"))
+    assert "Traceback" not in logs
+
+
+def test_a_dry_run_counts_and_estimates(
+    compared: Path, quickstart: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = sys.modules["experiments_compare_circuits"]
+    checkpoint = quickstart / "run" / "clip" / "checkpoints" / "epoch_1.pt"
+    settings = {"classes": ("star", "fish", "key"), "domains": ("real",), "n_images": 2, "rule": "left-1"}
+    config = module.Config(
+        model="rn-tiny",
+        data=quickstart / "run" / "toy",
+        out=tmp_path,
+        checkpoint=checkpoint,
+        edge_rule="left-2",
+        dry_run=True,
+        **settings,
+    )
+    module.main(config)
+    printed = capsys.readouterr().out
+    assert "3 jobs with 6 images, 0 jobs finished" in printed
+    assert "2 jobs done now at" in printed
+    assert "min on this worker" in printed
+    module.main(config)
+    assert "3 jobs with 6 images, 2 jobs finished" in capsys.readouterr().out
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_names_are_checked_before_the_extraction(compared: Path, quickstart: Path, tmp_path: Path) -> None:
+    module = sys.modules["experiments_compare_circuits"]
+    own = {
+        "model": "rn-tiny",
+        "data": quickstart / "run" / "toy",
+        "out": tmp_path / "out",
+        "checkpoint": tmp_path / "x",
+    }
+    for wrong, words in (
+        ({"held_out": ("fisch",)}, r"--held-out: .*fisch.* perhaps you meant fish"),
+        ({"pair": ("fihs", "real", "clipart")}, r"--pair: .*fihs.* perhaps you meant fish"),
+        ({"pair": ("fish", "real", "clip-art")}, r"--pair: .*clip-art.* perhaps you meant clipart"),
+        ({"pair": ("fish", "real", "real")}, r"two domains in which it has images, but real was given twice"),
+    ):
+        with pytest.raises(InputError, match=words):
+            module.main(module.Config(**own, **wrong))
+    assert not (tmp_path / "out").exists()
+
+
+def test_circuits_of_one_domain_are_reported_without_a_comparison(
+    compared: Path, quickstart: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = sys.modules["experiments_compare_circuits"]
+    config = module.Config(
+        model="rn-tiny",
+        data=quickstart / "run" / "toy",
+        out=tmp_path,
+        checkpoint=quickstart / "run" / "clip" / "checkpoints" / "epoch_1.pt",
+        classes=("star",),
+        domains=("real",),
+        n_images=1,
+        rule="left-1",
+        edge_rule="left-2",
+        metric="margin",
+        texts=("a {}.",),
+        baseline="counterfactual",
+        sites=("layer3.0", "attnpool"),
+        progress=False,
+    )
+    with pytest.raises(InputError, match=r"'counterfactual' of star in real is made of images of other classes"):
+        module.main(config)
+    module.main(replace(config, baseline="mean-unit"))
+    assert "Nothing was compared: that takes a class with circuits in at least two domains" in capsys.readouterr().out
+    assert "Nothing was compared" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert (tmp_path / "tables" / "accuracy.csv").is_file()
+    ((key, graph),) = GraphFolder(tmp_path / "circuits").items()
+    assert (key, graph.sites) == (("star", "real"), ("layer3.0", "attnpool"))
+    asked = [graph.settings[name] for name in ("metric", "texts", "baseline")]
+    assert asked == ["margin", ["a {}."], "mean-unit"]
+
+
+def test_circuits_of_features(compared: Path, quickstart: Path, tmp_path: Path) -> None:
+    module = sys.modules["experiments_compare_circuits"]
+    torch.manual_seed(0)
+    w_enc, w_dec = torch.randn(384, 40) / 20, torch.randn(40, 384) / 6
+    SparseAutoencoder(w_enc, torch.zeros(40), w_dec, torch.zeros(384)).save(tmp_path / "sae")
+    config = module.Config(
+        model="rn-tiny",
+        data=quickstart / "run" / "toy",
+        out=tmp_path / "out",
+        checkpoint=quickstart / "run" / "clip" / "checkpoints" / "epoch_1.pt",
+        sae=(f"layer4.0={tmp_path / 'sae'}",),
+        classes=("star",),
+        domains=("real",),
+        n_images=1,
+        rule="left-1",
+        edge_rule="left-2",
+        dry_run=True,
+    )
+    module.main(config)
+    (graph,) = GraphFolder(tmp_path / "out" / "circuits").values()
+    assert {site: len(scores) for site, scores in graph.error_scores.items()} == {"layer4.0": 384}
+    assert len(graph.node_scores["layer4.0"]) == 40
+    made_with = graph.provenance["model_digest"]
+    assert made_with != GraphFolder(compared / "circuits")["star", "real"].provenance["model_digest"]
+
+
+def test_the_chosen_classes_and_domains_are_compared(compared: Path) -> None:
+    table = pd.read_csv(compared / "tables" / "edge_jaccard.csv")
+    assert table[["class", "domain_a", "domain_b"]].to_numpy().tolist() == [
+        ["fish", "clipart", "real"],
+        ["star", "clipart", "real"],
+    ]
+    assert "the circuit that recognises it was found" in (compared / "report.html").read_text(encoding="utf-8")
+
+
+@needs_browser
+def test_a_browser_draws_the_report_of_a_comparison(compared: Path) -> None:
+    assert_drawn(compared / "report.html", figures=10)
+
+
+def test_a_script_refuses_bad_input_in_a_sentence(tmp_path: Path) -> None:
+    module = script("compare_circuits")
+    with pytest.raises(InputError, match=r"Expected a folder of domains, but .* does not exist"):
+        module.main(module.Config(model="rn-tiny", data=tmp_path / "none", out=tmp_path, checkpoint=tmp_path / "x.pt"))

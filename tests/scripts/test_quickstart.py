@@ -1,0 +1,54 @@
+"""The quickstart runs from end to end on very little, and the example of the README runs."""
+
+import csv
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.support.scripts import CLASSES, EXPERIMENTS, STYLES, assert_drawn, needs_browser
+
+
+def test_the_quickstart_leaves_graphs_tables_and_a_report(quickstart: Path) -> None:
+    run = quickstart / "run"
+    graphs = [path.name for path in (run / "circuits" / "graphs").rglob("*.all.safetensors")]
+    assert len(graphs) == len(CLASSES) * len(STYLES)
+    similarity = pd.read_csv(run / "tables" / "edge_jaccard.csv")
+    assert len(similarity) == len(CLASSES) * 3
+    assert similarity["value"].between(0, 1).all()
+    accuracy = pd.read_csv(run / "tables" / "accuracy.csv")
+    assert set(accuracy["domain"]) == set(STYLES)
+    assert accuracy[["seen", "held_out", "alone", "own_style", "centred"]].notna().all(axis=None)
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "key were left out of its quickdraw images" in page
+    committed = {path.name for path in (quickstart / "results").iterdir()}
+    tables = {"accuracy.csv", "edge_jaccard_summary.csv", "edge_jaccard_class_by_domain.csv", "order_stability.csv"}
+    assert tables | {"provenance.json", "classes.txt", "images.txt"} <= committed
+    assert "In short" in page
+    assert page.index("How to read this") < page.index("Which domains share their circuits?")
+    orders = pd.read_csv(run / "tables" / "order_stability.csv")
+    assert {"baseline", "class texts", "metric", "rule"} <= set(orders["varied"])
+
+
+def test_the_quickstart_trains_without_the_held_out_combination(quickstart: Path) -> None:
+    with open(quickstart / "run" / "train.tsv", encoding="utf-8", newline="") as file:
+        paths = [Path(row["filepath"]) for row in csv.DictReader(file, delimiter="\t")]
+    trained_on = {(path.parts[-3], path.parts[-2]) for path in paths}
+    assert trained_on == {(s, c) for s in STYLES for c in CLASSES} - {("quickdraw", "key")}
+
+
+@needs_browser
+def test_a_browser_draws_the_report_of_the_quickstart(quickstart: Path) -> None:
+    # A model after three steps may tell nothing apart: sentences then stand for figures.
+    page = (quickstart / "run" / "report.html").read_text(encoding="utf-8")
+    for heading in ("Do the circuits do the work?", "circuit work in another?", "what removing a unit does?"):
+        assert heading in page
+    assert_drawn(quickstart / "run" / "report.html", figures=page.count('class="plotly-graph-div"'))
+
+
+def test_the_example_of_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    text = (EXPERIMENTS.parent / "README.md").read_text(encoding="utf-8")
+    example = text.split("```python\n")[1].split("```")[0]
+    assert len([line for line in example.splitlines() if line]) <= 10
+    exec(compile(example, "README.md", "exec"), {})
+    assert "'layer4.2'" in capsys.readouterr().out

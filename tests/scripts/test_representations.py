@@ -1,0 +1,167 @@
+"""Autoencoders, shared features and representations by scripts, and their reports."""
+
+import json
+import runpy
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from circuitry import DomainFolder
+from circuitry.models import load_sae
+from circuitry.runs.errors import InputError
+from circuitry.runs.presets import with_study_defaults
+from circuitry.training.settings import SaeTraining
+from circuitry.training.study_run import StudyRun
+from tests.support.scripts import CLASSES, FIGURES, STYLES, assert_drawn, needs_browser, script
+
+
+def test_a_sparse_autoencoder_is_trained_and_measured(
+    quickstart: Path, model_of_the_quickstart: dict[str, object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = script("train_sae")
+    out = quickstart / "sae"
+    short = SaeTraining(steps=5)
+    config = module.Config(**model_of_the_quickstart, out=out, site="layer3.0", positions_per_image=2, training=short)
+    module.main(config)
+    printed = capsys.readouterr().out
+    assert "768 features of 192 units at layer3.0" in printed
+    assert "explained_variance" in printed
+    assert load_sae(out / "sae.safetensors").about["training"]["samples"] == 2 * 5 * len(CLASSES) * len(STYLES)
+    assert pd.read_csv(out / "history.csv")["step"].tolist() == [5]
+    assert not (out / "state.safetensors").exists()
+    module.main(config)  # finished: read again
+    assert "768 features of 192 units at layer3.0" in capsys.readouterr().out
+    table = quickstart / "more.tsv"
+    table.write_text("filepath\n" + "".join(f"{path}\n" for path in (quickstart / "run" / "toy").glob("real/*/*.png")))
+    with pytest.raises(InputError, match=r"another configuration \(tables: .* is new\)"):
+        module.main(replace(config, table=(table,)))
+    study = with_study_defaults(module.Config)(
+        **model_of_the_quickstart, out=out / "study", table=(table,), training=SaeTraining.study(steps=3, piece=20)
+    )
+    module.main(study)
+    trained = load_sae(out / "study" / "sae.safetensors").about["training"]
+    assert trained["samples"] == 5 * len(CLASSES) * len(STYLES) + len(table.read_text().splitlines()) - 1
+    assert len(list((out / "study" / "activations").glob("*.npy"))) == -(-trained["samples"] // 20)
+
+
+@needs_browser
+def test_shared_features_are_found_and_drawn(quickstart: Path, model_of_the_quickstart: dict[str, object]) -> None:
+    module = script("shared_features")
+    out = quickstart / "shared_features"
+    config = module.Config(**model_of_the_quickstart, steps=5, held_out=("Key",), out=out, results=out / "results")
+    module.main(config)
+    summary = pd.read_csv(out / "results" / "feature_sharing_summary.csv")
+    assert set(summary["group"]) == {"all", "held-out"}
+    trained_on = module.trained_on(config)
+    assert (trained_on["setting"], trained_on["test_domain"]) == ("cg-high", "quickdraw")
+    StudyRun(config.checkpoint.parents[1], "rn-tiny", "cg-low", "quickdraw", ("key",)).write()
+    assert module.trained_on(config)["setting"] == "cg-low"
+    (config.checkpoint.parents[1] / "run.json").unlink()
+    assert_drawn(out / "report.html")
+    names = set(pd.read_csv(out / "tables" / "features.csv")["name"])
+    toy = DomainFolder(quickstart / "run" / "toy")
+    assert names <= set(module.words(module.Config(data=toy.root), toy))
+    drawn = runpy.run_path(str(FIGURES / "feature_sharing.py"))["figure"](out / "results")
+    assert "random features" in drawn.layout.title.subtitle.text
+    words = quickstart / "words.txt"
+    words.write_text("cat\n\n dog \n")
+    given = module.Config(**model_of_the_quickstart, sae=out / "sae.safetensors", vocabulary=words, out=out / "again")
+    module.main(given)
+    assert set(pd.read_csv(out / "again" / "tables" / "features.csv")["name"]) <= {"cat", "dog"}
+    assert not (out / "again" / "sae.safetensors").exists()
+    with pytest.raises(InputError, match="There is no vocabulary"):
+        module.words(module.Config(vocabulary=quickstart / "none.txt"), toy)
+
+
+def test_sharing_is_set_side_by_side_over_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    module = script("sharing_over_settings")
+
+    def results(name: str, setting: str | None, seed: int, sketch: float) -> str:
+        folder = tmp_path / name
+        folder.mkdir()
+        rows = [
+            (g, d, v, v - 0.1, v + 0.1, 4) for g in ("all", "held-out") for d, v in (("real", 0.5), ("sketch", sketch))
+        ]
+        columns = ["group", "domain", "value", "low", "high", "n_classes"]
+        pd.DataFrame(rows, columns=columns).to_csv(folder / "feature_sharing_summary.csv", index=False)
+        run = {"model": "RN50", "setting": setting, "test_domain": "sketch", "seed": seed}
+        about = {"model": "RN50", "trained_on": None if setting is None else run}
+        (folder / "provenance.json").write_text(json.dumps(about))
+        return str(folder)
+
+    low = [results(f"low{seed}", "cg-low", seed, value) for seed, value in enumerate((0.1, 0.3, 0.6))]
+    high, other = results("high", "cg-high", 0, 0.4), results("other", None, 0, 0.2)
+    folders = (*low, high, f"openai={other}")
+    module.main(module.Config(results=folders, test_domain="real", out=tmp_path / "out"))
+    table = pd.read_csv(tmp_path / "out" / "tables" / "sharing_over_settings.csv").set_index("setting")
+    assert table.index.tolist() == ["cg-low", "cg-high", "openai"]
+    assert table["test_domain"].tolist() == ["sketch", "sketch", "real"]
+    assert table["score"].tolist() == pytest.approx([1 / 3, 0.4, 0.5])
+    assert table["deviation"]["cg-low"] == pytest.approx(
+        ((0.7 / 3) ** 2 + (0.1 / 3) ** 2 + (0.8 / 3) ** 2) ** 0.5 / 2**0.5
+    )
+    assert table[["lowest", "models"]].to_numpy().tolist() == [[2, 3], [1, 1], [0, 1]]
+    assert "cg-high" in capsys.readouterr().out
+    for wrong, message in (
+        ((), "Expected folders of results of shared_features.py, but none was given"),
+        ((str(tmp_path),), "holds no results of shared_features.py: give the folder"),
+        ((other,), "does not say which setting and test domain its model was trained for: give it as name="),
+        (
+            (f"x={other}",),
+            "has no score of 'ink' for the group 'held-out'; it has the domains real, sketch and the groups",
+        ),
+    ):
+        with pytest.raises(InputError, match=message):
+            module.main(module.Config(results=wrong, test_domain="ink" if wrong and "=" in wrong[0] else None))
+
+
+@needs_browser
+def test_representations_are_compared_and_drawn(quickstart: Path) -> None:
+    module = script("representations")
+    run, out = quickstart / "run", quickstart / "representations"
+    config = module.Config(
+        checkpoint=run / "clip" / "checkpoints" / "epoch_1.pt",
+        data=run / "toy",
+        sites=("layer3.0", "attnpool"),
+        n_images=4,
+        parts=2,
+        apart="quickdraw",
+        permutations=20,
+        folds=2,
+        out=out,
+        results=out / "results",
+    )
+    module.main(config)
+    assert_drawn(out / "report.html", figures=6)
+    committed = {path.name for path in (out / "results").iterdir()}
+    names = ("cka", "cka_over_depth", "cka_apart", "cka_ceilings", "probes", "probes_left_out")
+    assert committed == {*(f"{name}.csv" for name in names), "provenance.json", "classes.txt", "images.txt"}
+    for name in ("cka_over_depth", "probes_over_depth"):
+        figure = runpy.run_path(str(FIGURES / f"{name}.py"))["figure"](out / "results")
+        assert len(figure.data) > 0
+
+
+def test_groups_of_classes_for_cka_are_those_held_out_and_the_others() -> None:
+    module, classes = script("representations"), [f"class_{i}" for i in range(9)]
+    held_out = ("Class 0", "class-3", "class_5", "class_8")
+    groups = module.class_groups_of(module.Config(held_out=held_out), classes)
+    assert groups["held-out"] == ("class_0", "class_3", "class_5", "class_8")
+    assert groups["seen"] == ("class_1", "class_2", "class_4", "class_6", "class_7")
+    assert groups["all"] == tuple(classes)
+    with pytest.raises(InputError, match="at least 4 classes, but the group 'held-out' has 1: give more --held-out"):
+        module.class_groups_of(module.Config(held_out=("class_1",)), classes)
+    with pytest.raises(InputError, match="no held-out class 'aircraft carrier' here"):
+        module.class_groups_of(module.Config.study(), classes)
+
+
+def test_too_few_classes_for_cka_are_told_before_the_model_is_loaded(tmp_path: Path) -> None:
+    module = script("representations")
+    for name in ("car/a.png", "fish/a.png", "key/a.png"):
+        for style in ("clipart", "real"):
+            (tmp_path / style / name).parent.mkdir(parents=True)
+            (tmp_path / style / name).touch()
+    with pytest.raises(InputError, match="at least 4 classes with images in both domains, but clipart and real have 3"):
+        module.main(module.Config(checkpoint=tmp_path / "none.pt", data=tmp_path, split=None, out=tmp_path / "out"))
+    assert not (tmp_path / "out").exists()

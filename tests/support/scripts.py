@@ -1,0 +1,41 @@
+"""Scripts as modules, and a browser that looks at what they draw."""
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from circuitry.training.settings import TrainingWork
+from tests.support.browser import drawn_marks, find_browser, load
+
+EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
+FIGURES = EXPERIMENTS.parent / "figures"
+needs_browser = pytest.mark.skipif(find_browser() is None, reason="no Chromium or Chrome on this machine")
+CLASSES = ("car", "fish", "key", "star")
+STYLES = ("clipart", "quickdraw", "real")
+"""Of the toy that the quickstart of the tests draws."""
+IN_PLACE = TrainingWork("cpu", workers=0, progress=False)
+
+
+def script(name: str) -> ModuleType:
+    """Load a script as a module, without running it."""
+    spec = importlib.util.spec_from_file_location(f"experiments_{name}", EXPERIMENTS / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def assert_drawn(report: Path, figures: int | None = None) -> None:
+    """Check that a browser draws every figure, and so many where it does not hang on what a model has learned."""
+    page = load(report)
+    assert page.console_errors == ()
+    assert page.requests == ()
+    marks = drawn_marks(page.dom)
+    assert len(marks) == page.dom.count('class="plotly-graph-div') if figures is None else len(marks) == figures
+    assert marks
+    assert all(marks.values()), marks
