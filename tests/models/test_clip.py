@@ -1,17 +1,14 @@
-"""Checkpoints of every kind, text weights against a direct computation, and the refusals."""
+"""Models are loaded from checkpoints and configurations of every kind, and the refusals."""
 
 import json
 import logging
 import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import open_clip
 import pytest
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
@@ -19,9 +16,6 @@ from torch import Tensor
 from circuitry import Clip, InputError, load_clip
 from circuitry.models.architectures import register_model
 from circuitry.models.checkpoints import read_checkpoint
-from circuitry.models.clip import TEXT_FORMAT
-from circuitry.models.prompts import as_patterns, default_templates, templates_of
-from circuitry.runs.arrays import write_arrays
 from tests.support.tiny_clip import CONFIG, NAME, Tiny, saved
 
 TEMPLATES = ["a photo of a {}.", "the {}", "{} and {}"]
@@ -329,174 +323,3 @@ def test_the_same_configuration_may_lie_in_two_places(tiny: Tiny, tmp_path: Path
     copy.write_text(json.dumps(CONFIG | {"embed_dim": 8}))
     with pytest.raises(InputError, match=f"another model named '{NAME}'"):
         register_model(copy)
-
-
-# Text weights
-
-
-def direct_weights(clip: Clip, names: list[str], patterns: list[str]) -> Tensor:
-    """Prompt by prompt."""
-    rows = []
-    for name in names:
-        with torch.no_grad():
-            prompts = [clip.model.encode_text(clip.tokenizer([p.replace("{}", name)]))[0] for p in patterns]  # type: ignore[operator]
-        rows.append(sum(prompt / prompt.norm() for prompt in prompts) / len(prompts))
-    return torch.stack([row / row.norm() for row in rows])
-
-
-def test_text_weights_equal_a_direct_computation(clip: Clip, tmp_path: Path) -> None:
-    weights = clip.text_weights(["alarm_clock", "t-shirt", "cat"], TEMPLATES, cache_dir=tmp_path)
-    expected = direct_weights(clip, ["alarm clock", "t-shirt", "cat"], TEMPLATES)
-    torch.testing.assert_close(weights, expected, rtol=1e-4, atol=1e-5)
-    assert not torch.allclose(weights[0], weights[1], atol=1e-3)
-    # The mean of normalised rows is not the normalised mean of rows: the test can tell them apart.
-    with torch.no_grad():
-        raw = clip.model.encode_text(clip.tokenizer([t.replace("{}", "cat") for t in TEMPLATES])).mean(0)  # type: ignore[operator]
-    assert not torch.allclose(F.normalize(raw, dim=0), expected[2], rtol=1e-4, atol=1e-5)
-
-
-def test_templates_may_be_functions(clip: Clip, tmp_path: Path) -> None:
-    functions = [lambda name, t=t: t.replace("{}", name) for t in TEMPLATES]
-    by_function = clip.text_weights(["cat"], functions, cache_dir=tmp_path / "a")
-    assert torch.equal(by_function, clip.text_weights(["cat"], TEMPLATES, cache_dir=tmp_path / "b"))
-
-
-@pytest.mark.parametrize("size", [1, 4, 100])
-def test_the_batch_size_changes_nothing(size: int, clip: Clip, tmp_path: Path) -> None:
-    names = ["cat", "dog", "axe"]
-    whole = clip.text_weights(names, TEMPLATES, cache_dir=tmp_path / "a")
-    parts = clip.text_weights(names, TEMPLATES, batch_size=size, cache_dir=tmp_path / "b")
-    torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-5)
-
-
-def test_a_second_call_reads_the_cache(clip: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = clip.text_weights(["cat", "dog"], TEMPLATES, cache_dir=tmp_path)
-    (file,) = tmp_path.iterdir()
-
-    def encode(*_: object) -> None:
-        raise AssertionError("encoded again")
-
-    monkeypatch.setattr(Clip, "_encode", encode)
-    assert torch.equal(clip.text_weights(["cat", "dog"], TEMPLATES, batch_size=1, cache_dir=tmp_path), first)
-    for names, templates in ((["dog", "cat"], TEMPLATES), (["cat", "dog"], TEMPLATES[:2]), (["cat"], TEMPLATES)):
-        with pytest.raises(AssertionError, match="encoded again"):
-            clip.text_weights(names, templates, cache_dir=tmp_path)
-    assert list(tmp_path.iterdir()) == [file]
-
-
-def test_models_do_not_share_cached_weights(clip: Clip, tiny: Tiny, tmp_path: Path) -> None:
-    state = tiny.state | {"text_projection": tiny.state["text_projection"].flip(0)}
-    other = load_clip(tiny.config, saved(state, tmp_path / "x.pt"))
-    a, b = (model.text_weights(["cat"], TEMPLATES, cache_dir=tmp_path / "cache") for model in (clip, other))
-    assert not torch.allclose(a, b)
-
-
-@pytest.mark.parametrize("damage", ["truncated", "flipped", "shape", "another's", "other"])
-def test_a_damaged_cache_file_is_made_again(
-    damage: str, clip: Clip, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    first = clip.text_weights(["cat"], TEMPLATES, cache_dir=tmp_path)
-    (file,) = tmp_path.glob("*.safetensors")
-    whole = file.read_bytes()
-    if damage == "truncated":
-        file.write_bytes(whole[:-4])
-    elif damage == "flipped":
-        file.write_bytes(whole[:-4] + bytes([whole[-4] ^ 1]) + whole[-3:])
-    elif damage == "another's":
-        clip.text_weights(["dog", "axe"], TEMPLATES, cache_dir=tmp_path / "other")
-        shutil.copy(next((tmp_path / "other").iterdir()), file)
-    elif damage == "shape":
-        write_arrays(file, TEXT_FORMAT, {}, {"text_weights": np.ones((7, 3), np.float32)})
-    else:
-        save_file({"something else": torch.ones(2)}, file)
-    assert torch.equal(clip.text_weights(["cat"], TEMPLATES, cache_dir=tmp_path), first)
-    assert file.read_bytes() == whole
-    assert "text weights are made again: " in caplog.text
-
-
-def test_a_cache_that_cannot_be_used_costs_a_line_and_no_more(
-    clip: Clip, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    (tmp_path / "file").touch()
-    weights = clip.text_weights(["cat"], TEMPLATES, cache_dir=tmp_path / "file" / "below")
-    assert torch.equal(weights, clip.text_weights(["cat"], TEMPLATES, cache_dir=tmp_path))
-    assert [r.getMessage().partition(":")[0] for r in caplog.records] == ["text weights are not kept for another time"]
-
-
-def test_text_weights_that_are_not_finite_are_refused(tiny: Tiny, tmp_path: Path) -> None:
-    broken = tiny.load()
-    broken.model.state_dict()["text_projection"].fill_(torch.inf)
-    with pytest.raises(InputError, match=r"text weights of 'cat' hold NaN or infinite values"):
-        broken.text_weights(["cat"], TEMPLATES, cache_dir=tmp_path)
-
-
-def test_text_weights_have_the_precision_of_the_encoder(tiny: Tiny, tmp_path: Path) -> None:
-    half = tiny.load()
-    exact = half.text_weights(["cat"], TEMPLATES, cache_dir=tmp_path)
-    half.model.visual.bfloat16()
-    for _ in range(2):  # computed, then read
-        weights = half.text_weights(["cat"], TEMPLATES, cache_dir=tmp_path)
-        assert torch.equal(weights, exact.bfloat16())
-
-
-def test_the_cache_is_the_users_unless_told(clip: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("circuitry.models.clip.user_cache_path", lambda name: tmp_path / name)
-    clip.text_weights(["cat"], TEMPLATES)
-    assert len(list((tmp_path / "circuitry" / "text_weights").glob("*.safetensors"))) == 1
-
-
-def test_text_weights_need_names_and_templates(clip: Clip, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="but an empty list was given"):
-        clip.text_weights([], TEMPLATES, cache_dir=tmp_path)
-    with pytest.raises(InputError, match="but an empty list was given"):
-        clip.text_weights(["cat"], [], cache_dir=tmp_path)
-    with pytest.raises(InputError, match=r"templates with a \{\} for the name, but 'a photo' has none"):
-        clip.text_weights(["cat"], ["a {}", "a photo"], cache_dir=tmp_path)
-
-
-def test_a_single_name_is_no_list_of_names(clip: Clip, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"list of class names, but the string 'cat' was given: write \['cat'\]"):
-        clip.text_weights("cat", TEMPLATES, cache_dir=tmp_path)
-    with pytest.raises(InputError, match=r"list of templates, but the string 'a \{\}\.' was given"):
-        clip.text_weights(["cat"], "a {}.", cache_dir=tmp_path)
-
-
-# Templates
-
-
-def test_the_default_templates_are_openais_and_six_more() -> None:
-    templates = default_templates()
-    assert len(templates) == len(set(templates)) == 86
-    assert all(template.count("{}") == 1 for template in templates)
-    assert templates[0] == "a bad photo of a {}."
-    assert templates[80:] == tuple(
-        f"{article} {style} of {which} {{}}."
-        for article, style in (("a", "clipart"), ("an", "infograph"), ("a", "quickdraw"))
-        for which in ("a", "the")
-    )
-
-
-def test_functions_become_patterns() -> None:
-    assert as_patterns([lambda c: f"a {c}!", "the {}"]) == ("a {}!", "the {}")
-
-
-def test_the_default_templates_are_used(clip: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[Tensor] = []
-
-    def encode(_: Clip, tokens: Tensor, classes: int, batch_size: int) -> Tensor:
-        seen.append(tokens)
-        return torch.ones(classes, 16)
-
-    monkeypatch.setattr(Clip, "_encode", encode)
-    clip.text_weights(["alarm_clock"], cache_dir=tmp_path)
-    assert torch.equal(seen[-1], clip.tokenizer([t.replace("{}", "alarm clock") for t in default_templates()]))
-
-
-def test_class_texts_have_names() -> None:
-    assert templates_of("pooled", "sketch") == default_templates()
-    assert templates_of("own-style", "real") == ("a photo of a {}.", "a photo of the {}.")
-    assert templates_of("own-style", "infograph")[0] == "an infograph of a {}."
-    assert templates_of("own-style", "pencil_art")[0] == "a pencil art of a {}."
-    assert templates_of(["the {}"], "real") == ("the {}",)
-    with pytest.raises(InputError, match=r"'pooled' or 'own-style', or a list of templates .* the string 'own' was"):
-        templates_of("own", "real")
