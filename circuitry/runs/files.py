@@ -4,7 +4,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock
@@ -55,10 +55,13 @@ def file_lock(folder: Path, name: str, *, wait: bool = True) -> Iterator[None]:
     place = folder / LOCKS
     lock = FileLock(place / f"{name}.lock", timeout=-1 if wait else 0)
     while True:
-        place.mkdir(parents=True, exist_ok=True)
-        with suppress(FileNotFoundError):  # another process has just removed the locks
+        try:
+            place.mkdir(parents=True, exist_ok=True)
             lock.acquire()
             break
+        except (FileNotFoundError, FileExistsError):  # another process removes the locks, before or within mkdir
+            if place.is_file():
+                raise
     try:
         yield
     finally:

@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from filelock import Timeout
 
-from circuitry.runs.files import whole_file
+from circuitry.runs.files import LOCKS, file_lock, whole_file
 
 
 def test_success_replaces_the_file_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -76,3 +77,25 @@ def test_permissions_are_those_of_an_ordinary_file(tmp_path: Path) -> None:
     finally:
         os.umask(mask)
     assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == 0o640
+
+
+def test_a_lock_is_had_though_another_removes_the_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder may vanish within ``mkdir``, after "it exists" and before "it is a folder"."""
+    refused = iter([FileExistsError, FileNotFoundError])
+    make = Path.mkdir
+
+    def mkdir(self: Path, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:
+        if (error := next(refused, None)) is not None:
+            raise error(str(self))
+        make(self, mode, parents, exist_ok)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    with file_lock(tmp_path, "job"), pytest.raises(Timeout), file_lock(tmp_path, "job", wait=False):
+        pass
+    assert next(refused, None) is None
+
+
+def test_a_file_in_the_place_of_the_locks_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / LOCKS).write_text("")
+    with pytest.raises(FileExistsError), file_lock(tmp_path, "job"):
+        pass
