@@ -2,12 +2,29 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from circuitry.runs.files import whole_file
-from circuitry.runs.provenance import command
+from circuitry.runs.provenance import command, versions
+
+
+@dataclass(frozen=True)
+class KeepSettings:
+    """Where a script that prints tables keeps them, too."""
+
+    results: Path | None = None
+    """Folder for the tables and their provenance."""
+
+    def keep(self, tables: Mapping[str, pd.DataFrame], **facts: object) -> None:
+        """Print the tables, and write them with the script's settings and further facts as provenance."""
+        for name, table in tables.items():
+            print(f"{name}:\n{table.to_string(index=False, float_format='{:.3g}'.format)}")
+        if self.results is not None:
+            settings = {name: value for name, value in asdict(self).items() if name != "results"}
+            write_with_provenance(tables, self.results, settings | facts | versions())
 
 
 def write_tables(tables: Mapping[str, pd.DataFrame], folder: Path) -> list[Path]:
