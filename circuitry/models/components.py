@@ -28,7 +28,8 @@ from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
 from circuitry.models.adapters import residual_blocks
-from circuitry.models.blocks import Block, mix_by_pattern, take_apart
+from circuitry.models.attention_kinds import mix_by_pattern
+from circuitry.models.blocks import Block, take_apart
 from circuitry.models.encoder import Encoder
 from circuitry.models.narrowing import in_order
 from circuitry.models.stages import Stage
