@@ -19,6 +19,7 @@ from circuitry.circuits.quadrature import midpoint_rule
 from circuitry.interventions.ablation import ablate_all_but, ablated_embeddings
 from circuitry.interventions.patches import Patch, patched
 from circuitry.interventions.patching import patch_effects
+from circuitry.models import components
 from circuitry.models.baselines import Baseline, mean_baseline
 from circuitry.models.components import POINTS, in_components
 from circuitry.models.encoder import Encoder
@@ -208,6 +209,28 @@ def test_writing_a_pattern_changes_the_run() -> None:
         changed = heads.run_with_hooks(images, fwd_hooks=[("blocks.0.attn.hook_pattern", uniform)])
         assert not torch.allclose(changed, heads(images), atol=1e-4)
     assert heads.hooked_sites == ()
+
+
+def test_the_plain_way_of_attention_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    _, heads, images = wrapped(make_tower("vit"))
+    components._say_the_plain_way.cache_clear()
+    heads(images)
+    heads.run_with_cache(images, names_filter="blocks.0.attn.hook_z")
+    assert not caplog.text
+    for _ in range(2):
+        heads.run_with_cache(images, names_filter="blocks.0.attn.hook_pattern")
+    assert caplog.text.count("fused attention hides scores and patterns") == 1
+
+
+@pytest.mark.parametrize("name", ["blocks.2.attn.hook_z", "blocks.0.attn.hook_result", "blocks.0.attn"])
+def test_hook_points_that_are_not_there_are_told(name: str) -> None:
+    _, heads, images = wrapped(make_tower("vit"))
+    words = f"no site '{name}'; this encoder's sites are input, ln_pre.*; hooks also act at blocks.0.hook_resid_pre, "
+    with pytest.raises(InputError, match=words):
+        heads.run_with_hooks(images, fwd_hooks=[(name, lambda x, hook: None)])
+    for names in (name, ["blocks.0.attn.hook_z", name]):
+        with pytest.raises(InputError, match=words):
+            heads.run_with_cache(images, names_filter=names)
 
 
 def test_towers_without_known_blocks_are_refused() -> None:
