@@ -57,7 +57,7 @@ from circuitry.training.generalization import told_apart
 
 TIMED = 2
 """Jobs that a dry run does."""
-SMALL = 300
+SMALL = 500
 """Rows of a table that is small enough to be committed."""
 
 
@@ -83,7 +83,7 @@ class Config(CircuitSettings, MetricSettings, WorkSettings, BasisSettings, Study
     out: Path
     """Folder for graphs, tables and the report."""
     results: Path | None = None
-    """Also write the small tables and their provenance here, where the figures read them."""
+    """Also write the small tables and their provenance here."""
     checkpoint: Path | None = None
     """Local checkpoint; this or --pretrained."""
     held_out: tuple[str, ...] = ()
