@@ -14,7 +14,7 @@ the measured error is larger than the promised one beyond the interval.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +31,9 @@ from circuitry.interventions.circuits_under_test import read_images
 from circuitry.models.metrics import Metric, MetricName, metric_of_class
 from circuitry.models.settings import ModelSettings
 from circuitry.models.sites import INPUT
+from circuitry.reports.result_tables import write_with_provenance
 from circuitry.runs.command_line import run_script
-from circuitry.runs.files import whole_file
+from circuitry.runs.provenance import versions
 
 STUDY = "left-10"
 
@@ -59,8 +60,8 @@ class Config(ModelSettings):
     """What is taken for exact."""
     error: float = 0.1
     """Error that a rule is chosen by."""
-    out: Path | None = None
-    """Folder for the tables: by_circuit.csv, by_site.csv, rules.csv, promise.csv."""
+    results: Path | None = None
+    """Folder for the tables and their provenance: by_circuit.csv, by_site.csv, rules.csv, promise.csv."""
 
 
 def main(config: Config) -> None:
@@ -83,10 +84,9 @@ def main(config: Config) -> None:
     }
     for name in ("rules", "promise"):
         print(tables[name].to_string(index=False, float_format="{:.3f}".format))
-    for name, made in tables.items():
-        if config.out is not None:
-            with whole_file(config.out / f"{name}.csv") as temporary:
-                made.to_csv(temporary, index=False, float_format="%.4g")
+    if config.results is not None:
+        settings = {name: value for name, value in asdict(config).items() if name != "results"}
+        write_with_provenance(tables, config.results, {**settings, "model_digest": clip.digest, **versions()})
 
 
 def circuits(

@@ -8,7 +8,7 @@ ratio to the ceiling of identical domains outside 0.97 to 1.03, intervals of 95 
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
 
@@ -24,8 +24,9 @@ from circuitry.comparison.models import model_tests
 from circuitry.comparison.significance import LEVEL, mantel
 from circuitry.comparison.simulation import Planted, SimulatedCircuits, simulate
 from circuitry.comparison.statistics import Spread, family_of, mean_spread
+from circuitry.reports.result_tables import write_with_provenance
 from circuitry.runs.command_line import run_script
-from circuitry.runs.files import whole_file
+from circuitry.runs.provenance import versions
 
 NOISE = {"low": 0.3, "middle": 0.7, "high": 1.5}
 N_CLASSES = (4, 8, 16, 36, 100)
@@ -58,6 +59,7 @@ class Config:
 
 def main(config: Config) -> None:
     """Simulate, write and print the tables."""
+    provenance = {name: value for name, value in asdict(config).items() if name != "results"} | versions()
     for name, made in (
         ("ratio", ratios),
         ("coverage", coverage),
@@ -65,9 +67,8 @@ def main(config: Config) -> None:
         ("mantel", mantel_error),
     ):
         table = pd.DataFrame(list(made(config)))
-        with whole_file(config.results / f"{name}.csv") as temporary:
-            table.to_csv(temporary, index=False)
-        print(f"{name}\n{table.round(3).to_string(index=False)}\n")
+        write_with_provenance({name: table}, config.results, provenance)
+        print(f"{name}\n{table.round(3).to_string(index=False)}\n", flush=True)
 
 
 def ratios(config: Config, n_classes: int = 16) -> Iterator[dict[str, object]]:

@@ -7,7 +7,7 @@ the gates and is run once.
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -20,6 +20,29 @@ from circuitry.runs.errors import InputError
 
 Gates = Mapping[str, Float[Tensor, " units"]]
 """A number for every unit of a site, error units too, by site; a site that is not there is left alone."""
+
+
+@runtime_checkable
+class Gated(Protocol):
+    """Some images, ready for runs under gates on anything: what a mask is learned on."""
+
+    rows: int
+    """Images that a run without gradients may take."""
+    embeddings: Float[Tensor, "images d"]
+    """Those of the whole model."""
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """Names of the groups of gates."""
+
+    @property
+    def n_units(self) -> Mapping[str, int]:
+        """The number of gates in each group."""
+
+    def __len__(self) -> int: ...
+
+    def run(self, gates: Gates, chosen: Int[Tensor, " some"] | None = None) -> Float[Tensor, "some d"]:
+        """Return the embeddings of the images, or of those chosen, under gates; differentiable in them."""
 
 
 class GatedRuns:

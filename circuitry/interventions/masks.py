@@ -31,8 +31,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from circuitry.interventions.answers import Answers
-from circuitry.interventions.gates import GatedRuns
-from circuitry.interventions.stream_edges import EdgeRuns
+from circuitry.interventions.gates import Gated
 from circuitry.runs.errors import InputError
 
 
@@ -92,7 +91,7 @@ class LearnedMask(NamedTuple):
 
 
 def learn_masks(
-    runs: GatedRuns | EdgeRuns,
+    runs: Gated,
     answers: Answers,
     own: Bool[np.ndarray, " images"],
     sizes: Sequence[float],
@@ -105,7 +104,7 @@ def learn_masks(
     """Learn one mask per restart, best first.
 
     Args:
-        runs: The images, with sites and baseline.
+        runs: The images, with what is gated: units (`GatedRuns`), edges, or whatever else runs under gates.
         answers: What of the embeddings is to be kept.
         own: Which images are of the class.
         sizes: Shares of the gated units to keep; of several, the masks are learned one after the other by falling size.
@@ -135,7 +134,7 @@ class _Learning:
 
     def __init__(
         self,
-        runs: GatedRuns | EdgeRuns,
+        runs: Gated,
         answers: Answers,
         own: np.ndarray,
         settings: MaskSettings,
