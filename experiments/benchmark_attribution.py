@@ -28,7 +28,6 @@ import open_clip
 import pandas as pd
 import torch
 import torch.nn.functional as F
-import tyro
 from torch import Tensor, nn
 
 from circuitry import Encoder, class_logit
@@ -41,6 +40,8 @@ from circuitry.interventions.patching import patch_effects
 from circuitry.interventions.unit_scores import SearchSettings, score_units
 from circuitry.models.architectures import register_model
 from circuitry.models.batches import ImageBatches, rows_that_fit
+from circuitry.reports.result_tables import KeepSettings
+from circuitry.runs.command_line import run_script
 from circuitry.runs.workers import Work
 
 Scores = dict[str, Tensor]
@@ -52,7 +53,7 @@ STUDY_CLASSES, STUDY_DOMAINS, STUDY_IMAGES = 345, 6, 50
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(KeepSettings):
     """Settings of the benchmark."""
 
     models: tuple[str, ...] = ("RN50", "rn-tiny")
@@ -258,39 +259,30 @@ def cost_table(encoder: Encoder, images: Tensor, weights: Tensor) -> pd.DataFram
     return pd.DataFrame(rows, columns=columns)
 
 
-def measure_scale(config: Config) -> None:
-    """Print how the cost grows, how much of the machine is used, and what the study's full setting would take."""
-    name = config.models[0]
-    _, encoder, images, weights = _prepared(name, max(4, config.images), config.seed)
+def scale_tables(config: Config) -> dict[str, pd.DataFrame]:
+    """Return how the cost grows, how much of the machine is used, and what the study's full setting would take."""
+    _, encoder, images, weights = _prepared(config.models[0], max(4, config.images), config.seed)
     rate = matrix_product_rate()
     with encoder.fast():
-        table = cost_table(encoder, images, weights)
-    print(f"{name}, {torch.get_num_threads()} threads, one point per rule:")
-    print(table.to_string(index=False, float_format=lambda v: f"{v:.3g}"))
-    one = parse_rule("midpoint-1")
-    operations = count_operations(encoder, class_logit(weights, 0), AttributionSettings(rule=one))
-    whole = table.iloc[-1]  # one image, all sites
-    reached = {
-        "node": operations.nodes / whole["node seconds"] / rate,
-        "edge": operations.edges / whole["edge seconds"] / rate,
-    }
-    print(
-        f"matrix products here: {rate / 1e9:.0f} GFLOP/s; " + ", ".join(f"{k} pass {v:.0%}" for k, v in reached.items())
-    )
-    fraction = config.gpu_fraction
-    images_in_all = STUDY_CLASSES * STUDY_DOMAINS * STUDY_IMAGES
-    print(
-        f"the study's full setting, {images_in_all:,} images, at {fraction:.0%} of {config.gpu_tflops} TFLOP/s per GPU:"
-    )
+        growth = cost_table(encoder, images, weights)
+    metric, whole = class_logit(weights, 0), growth.iloc[-1]  # one image, all sites
+    once = count_operations(encoder, metric, AttributionSettings(rule=parse_rule("midpoint-1")))
+    reached = [
+        ("matrix products", rate),
+        *((k, getattr(once, f"{k}s") / whole[f"{k} seconds"]) for k in ("node", "edge")),
+    ]
+    rates = [(what, reach / 1e9, reach / rate) for what, reach in reached]
+    hours, n_images = [], STUDY_CLASSES * STUDY_DOMAINS * STUDY_IMAGES
     for rule in (STUDY_RULE, DEFAULT_RULE):
-        chosen = AttributionSettings(rule=rule)
-        nodes, edges = count_operations(encoder, class_logit(weights, 0), chosen)
-        total = images_in_all * (nodes + 2 * edges)  # edges of all images and of two halves
-        hours = total / (fraction * config.gpu_tflops * 1e12) / 3600
-        print(
-            f"  {rule.name}: {nodes / 1e12:.3g} + 2 x {edges / 1e12:.3g} TFLOP per image, "
-            f"{hours:.3g} h on one GPU, {hours / 8:.3g} h on eight"
-        )
+        nodes, edges = count_operations(encoder, metric, AttributionSettings(rule=rule))
+        total = nodes + 2 * edges  # edges of all images, and of all parts
+        seconds = n_images * total / (config.gpu_fraction * config.gpu_tflops * 1e12)
+        hours.append((rule.name, n_images, total / 1e12, config.gpu_fraction * config.gpu_tflops, seconds / 3600))
+    return {
+        "growth": growth,
+        "rates": pd.DataFrame(rates, columns=["what", "GFLOP/s", "share of matrix products"]),
+        "study": pd.DataFrame(hours, columns=["rule", "images", "TFLOP an image", "TFLOP/s of a GPU", "GPU hours"]),
+    }
 
 
 def _randomise_norms(tower: nn.Module) -> None:
@@ -307,14 +299,10 @@ def _worst(mine: dict[Key, Tensor], theirs: dict[Key, Tensor]) -> float:
 
 
 def main(config: Config) -> None:
-    """Run the benchmark and print its table."""
-    if config.scale:
-        measure_scale(config)
-        return
-    print(f"{config.images} images ({config.sweep_images} for patching), {torch.get_num_threads()} threads")
-    print(f"left rule with {POINTS} points, 10 % of units")
-    print(run(config).to_string(index=False, float_format=lambda v: f"{v:.3g}"))
+    """Run the benchmark and print its tables."""
+    tables = scale_tables(config) if config.scale else {"speed": run(config)}
+    config.keep(tables, threads=torch.get_num_threads())
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    run_script(Config, main, __doc__)

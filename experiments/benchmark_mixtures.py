@@ -8,11 +8,11 @@ processor's seconds are those that count.
     python experiments/benchmark_mixtures.py      # 2.5 GiB on disk
 """
 
-import resource
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
+import pandas as pd
 
 from circuitry import DomainFolder
 from circuitry.data.mixtures import MixtureSettings, mixture, write_mixture
@@ -20,8 +20,10 @@ from circuitry.data.mixtures.base_sets import caption_table
 from circuitry.data.mixtures.class_table import STUDY_HELD_OUT, imagenet_partners
 from circuitry.data.mixtures.files import generated_captions
 from circuitry.data.mixtures.subsampling import DOMAINNET_ROUND
+from circuitry.reports.result_tables import KeepSettings
 from circuitry.runs.command_line import run_script
 from circuitry.runs.files import whole_file
+from circuitry.runs.memory import peak_memory_gib
 
 WORDS = (
     *("a", "the", "of", "in", "on", "with", "by", "black", "white", "old", "new", "dog", "house", "street", "view"),
@@ -30,7 +32,7 @@ WORDS = (
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(KeepSettings):
     """Settings of the benchmark."""
 
     out: Path = Path("runs/benchmark-mixtures")
@@ -64,12 +66,10 @@ def main(config: Config) -> None:
         missing_files="unchecked",
     )
     done, worked = time.perf_counter(), time.process_time() - worked
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
-    print(
-        f"{len(train):,} images listed, {len(chosen):,} chosen: {listed - started:.1f} s; merged with "
-        f"{config.base_images:,} into {table.stat().st_size / 2**30:.2f} GiB: {done - listed:.1f} s; "
-        f"{done - started:.1f} s in all, {worked:.1f} s of them on the processor, peak memory {peak:.2f} GiB"
-    )
+    counts = {"images listed": len(train), "chosen": len(chosen), "base lines": config.base_images}
+    times = {"seconds of listing": listed - started, "seconds of merging": done - listed, "CPU seconds": worked}
+    sizes = {"GiB written": table.stat().st_size / 2**30, "peak GiB": peak_memory_gib()}
+    config.keep({"mixture": pd.DataFrame([counts | times | sizes])})
 
 
 def write_lists(root: Path, images: int) -> None:

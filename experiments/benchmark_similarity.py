@@ -9,22 +9,23 @@ take over a minute on two cores, or over 1.5 GiB.
 """
 
 import json
-import resource
-import sys
 import time
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from circuitry import AttributionGraph, GraphFolder, compare_domains
 from circuitry.circuits import Measure
 from circuitry.circuits.graph_folder import FORMAT, WHOLE, graph_file
 from circuitry.circuits.nodes import keep_units
 from circuitry.data.parts import DEFAULT_PARTS
+from circuitry.reports.result_tables import KeepSettings
 from circuitry.runs.command_line import run_script
 from circuitry.runs.files import whole_file
+from circuitry.runs.memory import peak_memory_gib
 
 DOMAINS = ("clipart", "infograph", "painting", "quickdraw", "real", "sketch")
 UNITS = {
@@ -40,7 +41,7 @@ UNITS = {
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(KeepSettings):
     """Settings of the benchmark."""
 
     out: Path = Path("runs/benchmark-similarity")
@@ -62,10 +63,10 @@ def main(config: Config) -> None:
     measures = [Measure("node_overlap"), Measure("edge_jaccard"), *(Measure("wl_kernel", d) for d in (1, 2, 3))]
     comparisons = compare_domains(GraphFolder(folder), measures=measures)
     seconds = time.perf_counter() - started
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
     found = comparisons["edge_jaccard"]
     pairs = len(found.values) + len(found.parts)
-    print(f"{pairs} pairs of circuits by {len(measures)} measures: {seconds:.1f} s, peak memory {peak:.2f} GiB")
+    row = {"pairs": pairs, "measures": len(measures), "seconds": seconds, "peak GiB": peak_memory_gib()}
+    config.keep({"similarity": pd.DataFrame([row])})
 
 
 def write_graphs(folder: Path, config: Config) -> None:

@@ -21,6 +21,7 @@ from circuitry import DomainFolder
 from circuitry.data.mixtures.files import read_captions, write_mixture
 from circuitry.data.toy.write import DrawingSettings, write_toy
 from circuitry.models.architectures import SHIPPED_CONFIGS
+from circuitry.reports.result_tables import KeepSettings
 from circuitry.runs.command_line import run_script
 from circuitry.training.clip import train_clip
 from circuitry.training.settings import ClipTraining, TrainingWork, clip_preset
@@ -37,7 +38,7 @@ if __name__ == "__main__":
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(KeepSettings):
     """Settings of the benchmark."""
 
     out: Path = Path("runs/benchmark_training")
@@ -59,9 +60,12 @@ class Config:
 def main(config: Config) -> None:
     """Measure and print."""
     table = run(config)
-    print(table.to_string(index=False, float_format=lambda v: f"{v:.1f}"))
     medians = table.groupby("trainer")["images_per_second"].median()
-    print(f"train_clip at {medians['train_clip'] / medians['by hand']:.2f} of the speed of open_clip's trainer by hand")
+    speed = {
+        "images per second": medians["train_clip"],
+        "of the trainer by hand": medians["train_clip"] / medians["by hand"],
+    }
+    config.keep({"runs": table, "train_clip": pd.DataFrame([speed])})
 
 
 def run(config: Config) -> pd.DataFrame:

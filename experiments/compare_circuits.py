@@ -57,6 +57,8 @@ from circuitry.training.generalization import told_apart
 
 TIMED = 2
 """Jobs that a dry run does."""
+SMALL = 500
+"""Rows of a table that is small enough to be committed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +82,8 @@ class Config(CircuitSettings, MetricSettings, WorkSettings, BasisSettings, Study
     """Folder of the images: <domain>/<class>/<file>."""
     out: Path
     """Folder for graphs, tables and the report."""
+    results: Path | None = None
+    """Also write the small tables and their provenance here."""
     checkpoint: Path | None = None
     """Local checkpoint; this or --pretrained."""
     held_out: tuple[str, ...] = ()
@@ -140,7 +144,8 @@ def main(config: Config) -> None:
         **graphs.manifest["versions"],
     }
     looked_at = listings_of(images, config.n_images, config.seed)
-    print(write_results(report, tables, config.out, None, provenance, listings=looked_at))
+    small = [name for name, table in tables.items() if len(table) <= SMALL]
+    print(write_results(report, tables, config.out, config.results, provenance, small, looked_at))
 
 
 def spelt_as_in(images: DomainFolder, config: Config) -> Config:

@@ -10,7 +10,6 @@ ratio to the ceiling of identical domains outside 0.97 to 1.03, intervals of 95 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -24,8 +23,8 @@ from circuitry.comparison.models import model_tests
 from circuitry.comparison.significance import LEVEL, mantel
 from circuitry.comparison.simulation import Planted, SimulatedCircuits, simulate
 from circuitry.comparison.statistics import Spread, family_of, mean_spread
+from circuitry.reports.result_tables import KeepSettings
 from circuitry.runs.command_line import run_script
-from circuitry.runs.files import whole_file
 
 NOISE = {"low": 0.3, "middle": 0.7, "high": 1.5}
 N_CLASSES = (4, 8, 16, 36, 100)
@@ -41,7 +40,7 @@ FAMILIES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(KeepSettings):
     """Settings of the simulation."""
 
     draws: int = 1000
@@ -50,8 +49,6 @@ class Config:
     """Draws of each bootstrap."""
     parts: int = 4
     """Parts of the images."""
-    results: Path = Path("experiments/results/trust")
-    """Folder for the tables."""
     seed: int = 0
     """Seed of all draws."""
 
@@ -64,10 +61,7 @@ def main(config: Config) -> None:
         ("family_wise_error", family_wise_error),
         ("mantel", mantel_error),
     ):
-        table = pd.DataFrame(list(made(config)))
-        with whole_file(config.results / f"{name}.csv") as temporary:
-            table.to_csv(temporary, index=False)
-        print(f"{name}\n{table.round(3).to_string(index=False)}\n")
+        config.keep({name: pd.DataFrame(list(made(config)))})
 
 
 def ratios(config: Config, n_classes: int = 16) -> Iterator[dict[str, object]]:

@@ -32,9 +32,10 @@ from circuitry.circuits.class_pass import ReadingSettings
 from circuitry.circuits.graph_folder import Key
 from circuitry.circuits.similarity import MEASURES, Measure, depth_bias, similarity_matrices
 from circuitry.circuits.site_marks import SiteMarks
-from circuitry.reports.page import write_tables
+from circuitry.reports.result_tables import write_with_provenance
 from circuitry.runs.command_line import run_script
 from circuitry.runs.errors import InputError
+from circuitry.runs.provenance import versions
 
 LEVELS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
 """Shares of permuted units, and sizes of the noise."""
@@ -79,7 +80,8 @@ def main(config: Config) -> None:
     rows += in_order(judge, chosen, "noise", with_noise, rng)
     table = pd.DataFrame(rows, columns=["measure", "case", "statistic", "value", "guessing", "n"])
     print(table.pivot(index="measure", columns="case", values="value").to_string(float_format=lambda v: f"{v:.3f}"))
-    print(*write_tables({"measures": table}, config.results), sep="\n")
+    provenance = {**graphs.settings, "seed": config.seed, **versions()}
+    print(*write_with_provenance({"measures": table}, config.results, provenance), sep="\n")
 
 
 class Judge:

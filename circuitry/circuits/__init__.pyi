@@ -8,7 +8,6 @@ from .cost import count_operations as count_operations
 from .direct_effects import DirectEffects as DirectEffects
 from .direct_effects import direct_effects as direct_effects
 from .direct_effects import direct_vectors as direct_vectors
-from .direct_effects import pooling_effects as pooling_effects
 from .extraction import Extraction as Extraction
 from .extraction import extract as extract
 from .graph import AttributionGraph as AttributionGraph
@@ -16,6 +15,8 @@ from .graph import Circuit as Circuit
 from .graph import Completeness as Completeness
 from .graph_folder import GraphFolder as GraphFolder
 from .image_path import image_path_effects as image_path_effects
+from .pooling_pairs import PoolingPairs as PoolingPairs
+from .pooling_pairs import pooling_pairs as pooling_pairs
 from .quadrature import QuadratureRule as QuadratureRule
 from .quadrature import gauss_legendre_rule as gauss_legendre_rule
 from .quadrature import gauss_radau_rule as gauss_radau_rule

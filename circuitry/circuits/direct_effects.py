@@ -6,9 +6,8 @@ so it is the sum of what each writer put there (Gandelsman et al. 2024, arXiv 23
 
     logit = sum over writers of  sum over positions of  written . g   + rest,   g = d logit / d stream
 
-Heads are split further by the position that they read, through their attention pattern. For CLIP's ResNets the last
-attention pooling plays this part: its heads read the units of the last block, and the logit is the sum over pairs of
-(head, unit) and a rest (arXiv 2509.19943).
+Heads are split further by the position that they read, through their attention pattern. For CLIP's ResNets see
+`pooling_pairs`.
 """
 
 from collections.abc import Iterator
@@ -19,14 +18,11 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from jaxtyping import Float
-from open_clip.modified_resnet import AttentionPool2d
 from torch import Tensor, nn
 
 from circuitry.models.batches import ImageBatches, Images, rows_that_fit
 from circuitry.models.encoder import Encoder
-from circuitry.models.narrowing import pooled_tokens
 from circuitry.models.residual import ResidualStream
 from circuitry.runs.errors import InputError
 from circuitry.runs.workers import Work
@@ -172,64 +168,3 @@ def _checked_weight(encoder: Encoder, weight: Tensor) -> Tensor:
             "was given: give one row of the text weights."
         )
     return weight.detach().to(encoder.device, encoder.dtype)
-
-
-@dataclass(frozen=True, eq=False)
-class PoolingEffects:
-    """Direct effects of (head of the attention pooling, unit of the last block) pairs of a CLIP ResNet."""
-
-    effects: Float[np.ndarray, "images heads units"]
-    rest: Float[np.ndarray, " images"]
-    """Of positions and biases."""
-    logits: Float[np.ndarray, " images"]
-
-
-def pooling_effects(
-    encoder: Encoder, images: Images, weight: Float[Tensor, " d"], work: Work = Work()
-) -> PoolingEffects:
-    """Decompose the class logit of a CLIP ResNet into pairs of a head of its pooling and a unit that it reads.
-
-    Args:
-        encoder: Of a ResNet with CLIP's attention pooling.
-        images: Tensor [B, 3, H, W] or an iterable of such batches.
-        weight: Text weight of the class, normalised.
-        work: Memory.
-
-    Raises:
-        InputError: for no images, a weight of another size, or a tower without such pooling.
-    """
-    pool = getattr(encoder.tower, "attnpool", None)
-    if not isinstance(pool, AttentionPool2d):
-        raise InputError(
-            "Pairs of heads and units are those of a CLIP ResNet's attention pooling, but a "
-            f"{type(encoder.tower).__name__} has none: take direct_effects."
-        )
-    weight = _checked_weight(encoder, weight)
-    parts = []
-    with encoder.frozen(), torch.no_grad():
-        for batch in ImageBatches(images, encoder, rows_that_fit(encoder, work.memory_gib)):
-            x = encoder(batch, stop=encoder.sites[-2])
-            parts.append([one.cpu().numpy() for one in _pooling_parts(pool, x, weight)])
-    if not parts:
-        raise InputError("Direct effects need at least one image, but there were none.")
-    return PoolingEffects(*(np.concatenate(some) for some in zip(*parts, strict=True)))
-
-
-def _pooling_parts(pool: Any, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return effects [batch, head, unit], rest and logits [batch]."""
-    n = pool.num_heads
-    units, position = pooled_tokens(x), pool.positional_embedding
-    tokens = units + position
-    q, k = (
-        rearrange(of, "b t (head d) -> b head t d", head=n) for of in (pool.q_proj(tokens[:, :1]), pool.k_proj(tokens))
-    )
-    pattern = (q @ k.mT * q.shape[-1] ** -0.5).softmax(-1)[:, :, 0]  # batch, head, token
-    reach = rearrange(weight @ pool.c_proj.weight, "(head d) -> head d", head=n)
-    by_unit = torch.einsum("hd,hdc->hc", reach, rearrange(pool.v_proj.weight, "(head d) c -> head d c", head=n))
-    read = torch.einsum("bht,btc->bhc", pattern, units)
-    embedding = pool(x)
-    length = embedding.norm(dim=-1)
-    effects = read * by_unit / length[:, None, None]
-    placed = torch.einsum("bht,tc,hc->b", pattern, position, by_unit)
-    constant = weight @ pool.c_proj(pool.v_proj.bias)
-    return effects, (placed + constant) / length, (embedding @ weight) / length

@@ -44,7 +44,7 @@ def mean_spread(values: Float[np.ndarray, " n"], families: Sequence[object] | No
         return Spread(*(np.full((), np.nan) for _ in range(3)))
     mean = values[known].mean()
     names = np.arange(len(values)) if families is None else np.array([str(name) for name in families])
-    deviations = pd.Series(values[known] - mean).groupby(names[known]).sum().to_numpy()
+    deviations = np.bincount(np.unique(names[known], return_inverse=True)[1], values[known] - mean)
     f = len(deviations)
     variance = f / (f - 1) * np.square(deviations).sum() / n**2 if f > 1 else np.nan
     return Spread(np.array(mean), np.array(variance), np.array(f - 1.0))

@@ -6,7 +6,6 @@ The file needs no network and no other file: plotly.js is inlined once, images a
 import base64
 import importlib.util
 import io
-import json
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -22,6 +21,7 @@ import plotly.io
 import plotly.offline
 from PIL import Image
 
+from circuitry.reports.result_tables import write_with_provenance
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
 from circuitry.runs.provenance import command
@@ -252,15 +252,6 @@ def write_figure(figure: go.Figure, stem: str | PathLike[str]) -> list[Path]:
     return [page, *write_static({page.stem: figure}, page.parent).paths]
 
 
-def write_tables(tables: Mapping[str, pd.DataFrame], folder: Path) -> list[Path]:
-    """Write tables as CSV files, each whole or not at all, and return their paths."""
-    paths = [folder / f"{name}.csv" for name in tables]
-    for path, table in zip(paths, tables.values(), strict=True):
-        with whole_file(path) as temporary:
-            table.to_csv(temporary, index=False, float_format="%.6g")
-    return paths
-
-
 class Written(NamedTuple):
     """What `write_results` wrote; as text, what a script tells its user."""
 
@@ -292,21 +283,16 @@ def write_results(
         report: The report, but for its provenance.
         tables: Tables by name.
         out: Folder for ``report.html``, ``tables`` and ``figures``.
-        results: Folder for the small tables and ``provenance.json``, if any.
+        results: Folder for the small tables and the same ``provenance.json`` as in ``tables``, if any.
         provenance: What made it; the script's command is added.
         small: Names of the tables that are small enough to be committed; default: all.
         listings: What was looked at, by name, e.g. classes and images: kept in ``<name>.txt``, a line each.
     """
     provenance = {"command": command(), **provenance}
-    paths = write_tables(tables, out / "tables")
-    for folder in (out / "tables", *([] if results is None else [results])):
-        for name, items in (listings or {}).items():
-            with whole_file(folder / f"{name}.txt") as temporary:
-                temporary.write_text("".join(f"{item}\n" for item in items), encoding="utf-8")
+    paths = write_with_provenance(tables, out / "tables", provenance, listings)
     if results is not None:
-        paths += write_tables({name: tables[name] for name in (tables if small is None else small)}, results)
-        with whole_file(results / "provenance.json") as temporary:
-            temporary.write_text(json.dumps(provenance, indent=1, default=str) + "\n")
+        chosen = {name: tables[name] for name in (tables if small is None else small)}
+        paths += write_with_provenance(chosen, results, provenance, listings)
     report.provenance({key: str(value) for key, value in provenance.items()})
     figures = write_static(report.plotly_figures, out / "figures")
     return Written(report.write(out / "report.html"), paths, figures)

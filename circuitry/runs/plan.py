@@ -11,10 +11,12 @@
 import difflib
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import ExitStack
+import threading
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -170,6 +172,7 @@ class Plan:
                 stack.enter_context(file_lock(self.folder, "plan", wait=False))
             except Timeout:
                 raise InputError(f"Another process runs the plan in {self.folder}: wait for it.") from None
+            stack.enter_context(_step_ends_with_this_process())
             self.run_steps(names)
 
     def run_steps(self, names: Collection[str]) -> None:
@@ -226,6 +229,19 @@ class Plan:
         if missing := [path for path in paths if not path.is_file()]:
             raise InputError(f"The step {step.name!r} ended without {missing[0]}: see {log}.")
         return paths
+
+
+@contextmanager
+def _step_ends_with_this_process() -> Iterator[None]:
+    """Exit on SIGTERM as on Ctrl-C, by an exception, on which `subprocess.run` kills the command that it waits for."""
+    if threading.current_thread() is not threading.main_thread():  # only there signals can be handled
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _run_step(plan: Plan, name: str, worker: int, workers: int) -> None:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from circuitry.circuits.direct_effects import direct_effects, direct_vectors, pooling_effects
+from circuitry.circuits.direct_effects import direct_effects, direct_vectors
 from circuitry.models.encoder import Encoder
 from circuitry.models.residual import ResidualStream
 from circuitry.runs.errors import InputError
@@ -49,27 +49,6 @@ def test_an_effect_is_the_change_of_the_logit_with_the_scales_held() -> None:
             np.testing.assert_allclose(found.effects[:, index], (centred @ tower.proj @ weight / length).numpy())
 
 
-def test_pairs_of_head_and_unit_add_up_to_the_logit_and_follow_the_units() -> None:
-    encoder, images, weight = tower_and_images("resnet")
-    found = pooling_effects(encoder, images, weight)
-    with torch.no_grad():
-        logits = F.normalize(encoder(images), dim=-1) @ weight
-        last = encoder(images, stop="layer4.0")
-        pool: Any = encoder.tower.attnpool
-        length = encoder(images).norm(dim=-1)
-        tokens = torch.cat([last.flatten(2).mean(2, keepdim=True), last.flatten(2)], 2).mT + pool.positional_embedding
-        q, k = (getattr(pool, f"{name}_proj")(tokens) for name in "qk")
-        head, unit, size = 1, 5, q.shape[-1] // pool.num_heads
-        rows = slice(head * size, (head + 1) * size)
-        pattern = (q[:, :1, rows] @ k[..., rows].mT * size**-0.5).softmax(-1)
-        only = torch.zeros_like(tokens)
-        only[..., unit] = (tokens - pool.positional_embedding)[..., unit]
-        out = (pattern @ (only @ pool.v_proj.weight.T)[..., rows])[:, 0] @ pool.c_proj.weight[:, rows].T
-    np.testing.assert_allclose(found.logits, logits.numpy(), rtol=1e-9)
-    np.testing.assert_allclose(found.effects.sum((1, 2)) + found.rest, found.logits, rtol=1e-9)
-    np.testing.assert_allclose(found.effects[:, head, unit], (out @ weight / length).numpy(), rtol=1e-8)
-
-
 def test_towers_that_are_not_linear_there_and_bad_weights_are_refused() -> None:
     encoder, images, weight = tower_and_images("vit-attentional-pooling")
     with pytest.raises(InputError, match="but this tower pools by attention"):
@@ -79,8 +58,6 @@ def test_towers_that_are_not_linear_there_and_bad_weights_are_refused() -> None:
         direct_effects(ResidualStream.of(encoder), images, weight[:3])
     with pytest.raises(InputError, match="need at least one image"):
         direct_effects(ResidualStream.of(encoder), images[:0], weight)
-    with pytest.raises(InputError, match="but a TimmModel has none: take direct_effects"):
-        pooling_effects(encoder, images, weight)
     tower: Any = encoder.tower
     tower.head.append(torch.nn.GELU())
     with pytest.raises(InputError, match="has layers that are not linear behind its pooling"):

@@ -15,7 +15,7 @@ from circuitry import Comparison, InputError, domain_matrix
 from circuitry.comparison.compared_values import class_groups
 from circuitry.comparison.domain_tests import domain_tests, part_tests
 from circuitry.comparison.statistics import per_domain
-from circuitry.reports.page import write_tables
+from circuitry.reports.result_tables import write_tables
 from tests.comparison.similarities import similarities
 from tests.support.parts import parts_of_halves
 

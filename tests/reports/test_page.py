@@ -358,8 +358,10 @@ def test_results_are_written_together(tmp_path: Path, monkeypatch: pytest.Monkey
     made_by, looked_at = {"model": "rn-tiny", "weights": Path("x.pt")}, {"images": ["real/axe/1.png", "real/axe/2.png"]}
     run, committed = tmp_path / "run", tmp_path / "committed"
     done = write_results(Report("t"), tables, run, committed, made_by, ["small"], looked_at)
-    assert sorted(path.name for path in (run / "tables").iterdir()) == ["images.txt", "large.csv", "small.csv"]
-    assert sorted(path.name for path in committed.iterdir()) == ["images.txt", "provenance.json", "small.csv"]
+    small = ["images.txt", "provenance.json", "small.csv"]
+    assert sorted(path.name for path in (run / "tables").iterdir()) == sorted([*small, "large.csv"])
+    assert sorted(path.name for path in committed.iterdir()) == small
+    assert all((run / "tables" / name).read_bytes() == (committed / name).read_bytes() for name in small)
     assert (committed / "images.txt").read_text() == "real/axe/1.png\nreal/axe/2.png\n"
     assert json.loads((committed / "provenance.json").read_text()) == {
         "command": "experiments/question.py --seed 3",

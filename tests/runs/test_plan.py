@@ -70,6 +70,18 @@ def test_a_plan_that_is_killed_twice_ends_as_one_that_is_not(tmp_path: Path) -> 
     assert (tmp_path / "figure.txt").read_text() == "a b c figure "
 
 
+def test_a_plan_that_is_asked_to_end_takes_its_step_along(tmp_path: Path) -> None:
+    asking = "pathlib.Path('pid').write_text(str(os.getpid())); os.kill(os.getppid(), 15); import time; time.sleep(60)"
+    code = (
+        "from pathlib import Path\nfrom tests.runs.test_plan import chain, plan\n"
+        f"plan(Path({str(tmp_path)!r}), chain({asking!r})).run()"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], check=False, env=os.environ)
+    assert ended.returncode == 128 + signal.SIGTERM
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
 def test_kinds_and_names_of_steps_are_chosen(tmp_path: Path) -> None:
     one = plan(tmp_path, chain())
     assert [step.name for step in one.chosen(["figures", "a"])] == ["a", "figure"]

@@ -1,5 +1,6 @@
 """Benchmarks and validations run, on next to nothing."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +23,28 @@ def test_the_benchmark_finds_equal_scores() -> None:
     assert table["largest relative difference"].isna().sum() == 3
 
 
+def test_the_cost_of_the_study_is_estimated(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = script("benchmark_attribution")
+    monkeypatch.setattr(module, "matrix_product_rate", lambda: 1e9)
+    tables = module.scale_tables(module.Config(models=("rn-tiny",)))
+    assert tables["growth"]["images"].tolist() == [1, 2, 4, 1, 1, 1, 1, 1, 1]
+    assert tables["rates"]["GFLOP/s"].iloc[0] == 1
+    hours = tables["study"].set_index("rule").loc["left-10"]
+    assert hours["GPU hours"] * 3600 * hours["TFLOP/s of a GPU"] == pytest.approx(345 * 300 * hours["TFLOP an image"])
+
+
 def test_many_circuits_are_compared_in_one_pass(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     module = script("benchmark_similarity")
     assert module.UNITS["layer1.0"] == 256
     assert sum(-(-n // 10) for site, n in module.UNITS.items() if site != "input") == 1644
-    module.main(module.Config(out=tmp_path, classes=1, parts=2))
+    module.main(module.Config(out=tmp_path, classes=1, parts=2, results=tmp_path / "results"))
+    printed, kept = capsys.readouterr().out, pd.read_csv(tmp_path / "results" / "similarity.csv")
     # 15 pairs of domains, in two orders of the parts; one pair of parts and two with the whole in each domain.
-    assert f"{15 + 15 * 2 + 6 * 3} pairs of circuits by 5 measures: " in capsys.readouterr().out
+    assert kept[["pairs", "measures"]].to_numpy().tolist() == [[15 + 15 * 2 + 6 * 3, 5]]
+    assert printed.startswith("similarity:\n pairs  measures  seconds  peak GiB\n")
+    about = json.loads((tmp_path / "results" / "provenance.json").read_text())
+    assert (about["classes"], about["parts"]) == (1, 2)
+    assert {"command", "torch", "commit"} <= set(about)
 
 
 def test_measures_are_judged_by_cases_with_a_known_answer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -60,14 +76,14 @@ def test_a_known_share_of_units_is_permuted_and_no_noise_changes_nothing() -> No
         assert np.array_equal(same.edge_scores[pair], scores)
 
 
-def test_a_merge_with_a_base_set_is_timed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_merge_with_a_base_set_is_timed(tmp_path: Path) -> None:
     module = script("benchmark_mixtures")
-    module.main(module.Config(out=tmp_path, images=6 * 345 * 4, base_images=1000))
-    printed = capsys.readouterr().out
+    module.main(module.Config(out=tmp_path, images=6 * 345 * 4, base_images=1000, results=tmp_path))
+    (found,) = pd.read_csv(tmp_path / "mixture.csv").to_dict("records")
     listed = sum(
         len((tmp_path / "domainnet-8280" / f"{d}_train.txt").read_text().splitlines()) for d in module.DOMAINNET_ROUND
     )
-    assert f"{listed:,} images listed" in printed
-    assert "merged with 1,000 into" in printed
+    assert (found["images listed"], found["base lines"]) == (listed, 1000)
+    assert found["chosen"] < listed
     base = pd.read_csv(tmp_path / "mixture.tsv", sep="\t", nrows=1000)
     assert base["filepath"].iloc[-1].endswith("00000/000000999.jpg")

@@ -10,7 +10,6 @@ from .heatmaps import position_heatmap as position_heatmap
 from .heatmaps import similarity_heatmap as similarity_heatmap
 from .heatmaps import transfer_beside_similarity as transfer_beside_similarity
 from .lines import cka_over_depth as cka_over_depth
-from .lines import effects_over_depth as effects_over_depth
 from .lines import faithfulness_curves as faithfulness_curves
 from .lines import overlap_over_depth as overlap_over_depth
 from .lines import probes_over_depth as probes_over_depth

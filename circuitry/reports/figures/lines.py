@@ -22,8 +22,8 @@ TARGET_MARKS = dict(zip(TARGETS, style.MARKS[6:9], strict=True))
 
 RANDOM_LINE = {"color": style.GREY, "width": 1.2, "dash": "dot"}
 
-LINES_SHARE, UNITS_SHARE = 0.3, 0.8
-"""Share of a site's room on the axis over which its lines or units are spread, so that intervals do not overlap."""
+LINES_SHARE = 0.3
+"""Share of a site's room on the axis over which its lines are spread, so that intervals do not overlap."""
 
 LABELS_BELOW_EACH_OTHER = 21
 """Labels that fit beside the axis; ends of lines that are closer are moved apart."""
@@ -214,35 +214,6 @@ def probes_over_depth(sites: pd.DataFrame, *, title: str | None = None) -> go.Fi
             annotation={"text": f"guessing {guessed}", "font": {"size": 11, "color": style.GREY}},
             annotation_position="top right",
         )
-    return figure
-
-
-def effects_over_depth(
-    effects: pd.DataFrame, sites: Sequence[str], *, measure: str, title: str | None = None
-) -> go.Figure:
-    """Draw every unit's effect over the sites; within a site units lie side by side in their order.
-
-    Args:
-        effects: Columns ``site``, ``index``, ``value``, from `PatchEffects.table`.
-        sites: The sites to draw, from the image to the embedding.
-        measure: What ``value`` is, with its unit: the title of the vertical axis.
-
-    Raises:
-        InputError: for a site that the table lacks.
-    """
-    check_table(effects, "effects", ("site", "index", "value"), key=("site", "index"))
-    style.need_values(effects, "effects", "site", sites)
-    figure = go.Figure()
-    for place, site in enumerate(sites):
-        rows = effects[effects["site"] == site]
-        rows = rows.assign(place=place + UNITS_SHARE * ((rows["index"] + 0.5) / (rows["index"].max() + 1) - 0.5))
-        hover = f"<b>{site}</b>, unit %{{customdata[0]}}<br>{measure} %{{y:.4f}}"
-        marker = {"color": style.INK, "size": 5, "opacity": 0.55}
-        style.add_points(figure, rows, "place", "value", ["index"], hover, name=site, marker=marker)
-    style.lay_out(figure, title=title or f"{style.capitalised(measure)} by unit", height=460)
-    figure.add_hline(y=0, line={"color": style.GREY, "width": 1})
-    _site_axis(figure, sites)
-    figure.update_yaxes(title_text=measure)
     return figure
 
 

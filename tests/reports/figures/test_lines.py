@@ -9,12 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circuitry.reports.figures.lines import apart, effects_over_depth, faithfulness_curves, overlap_over_depth
+from circuitry.reports.figures.lines import apart, faithfulness_curves, overlap_over_depth
 from circuitry.reports.figures.style import domain_marks
 from circuitry.runs.errors import InputError
 from tests.reports.figures.conftest import SITES
-
-EFFECTS = pd.DataFrame({"site": ["a", "a", "b"], "index": [0, 1, 0], "value": [-1.0, 0.5, 2.0]})
 
 
 def named(figure: go.Figure, name: str) -> go.Scatter:
@@ -88,18 +86,6 @@ def test_labels_are_apart_and_keep_their_mean(values: list[float], gap: float) -
     assert sum(places) == pytest.approx(sum(values), abs=1e-9)
     if all(b - a >= gap for a, b in pairwise(values)):
         assert places == pytest.approx(values)
-
-
-def test_effects_over_depth() -> None:
-    figure = effects_over_depth(EFFECTS, ["a", "b"], measure="effect on the logit")
-    first, second = figure.data
-    assert list(first.y) == [-1, 0.5]
-    assert list(second.y) == [2]
-    assert all(-0.5 < x < 0.5 for x in first.x)  # in the order of the units, around the tick of their site
-    assert list(second.x) == [1]
-    assert first.x[0] < first.x[1]
-    assert list(figure.layout.xaxis.ticktext) == ["a", "b"]
-    assert figure.layout.yaxis.title.text == "effect on the logit"
 
 
 def test_a_site_that_repeats_the_one_before_says_so_and_kept_units_are_told(depth: pd.DataFrame) -> None:

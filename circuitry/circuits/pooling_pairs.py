@@ -1,0 +1,113 @@
+"""What each head of a CLIP ResNet's attention pooling reads of each unit of the last block, and writes of it.
+
+The embedding of such a tower is, exactly, a sum over pairs of a head h and a unit c (arXiv 2509.19943), and a rest of
+positions and biases:
+
+    embedding  = sum over h, c of  read[h, c] direction[h, c]  +  rest
+    read[h, c] = sum over positions t of  pattern[h, t] x[t, c]
+
+so that the class logit, the cosine of the embedding with a class's text weight, is the sum over pairs of their direct
+effects, and each pair has one direction in the space of texts, which no image changes.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int
+from open_clip.modified_resnet import AttentionPool2d
+from torch import Tensor
+
+from circuitry.models.batches import ImageBatches, Images, rows_that_fit
+from circuitry.models.encoder import Encoder
+from circuitry.models.narrowing import pooled_tokens
+from circuitry.runs.errors import InputError
+from circuitry.runs.workers import Work
+
+
+@dataclass(frozen=True, eq=False)
+class PoolingPairs:
+    """The embeddings of images as sums over (head of the attention pooling, unit of the last block) pairs."""
+
+    read: Float[np.ndarray, "images heads units"]
+    """A unit's mean over positions, weighted by a head's attention pattern."""
+    directions: Float[np.ndarray, "heads units d"]
+    """What a pair writes into the embedding for each 1 that it reads."""
+    rest: Float[np.ndarray, "images d"]
+    """Of positions and biases."""
+
+    @property
+    def embeddings(self) -> Float[np.ndarray, "images d"]:
+        """What pairs and rest add up to: the embeddings of the images, not normalised."""
+        found: np.ndarray = np.einsum("bhc,hcd->bd", self.read, self.directions, optimize=True) + self.rest
+        return found
+
+    def take(self, rows: Int[np.ndarray, " some"]) -> "PoolingPairs":
+        """Return what belongs to some of the images."""
+        return replace(self, read=self.read[rows], rest=self.rest[rows])
+
+    def effects(self, weight: Float[np.ndarray, " d"]) -> Float[np.ndarray, "images heads units"]:
+        """Return the direct effect of each pair on a class logit, or on a difference of two.
+
+        Args:
+            weight: Text weight of a class, normalised, or the difference of two.
+        """
+        found: np.ndarray = self.read * (self.directions @ weight) / self._lengths[:, None, None]
+        return found
+
+    def rest_effects(self, weight: Float[np.ndarray, " d"]) -> Float[np.ndarray, " images"]:
+        """Return what is left of the logit."""
+        found: np.ndarray = self.rest @ weight / self._lengths
+        return found
+
+    @property
+    def _lengths(self) -> np.ndarray:
+        found: np.ndarray = np.linalg.norm(self.embeddings, axis=-1)
+        return found
+
+
+def pooling_pairs(encoder: Encoder, images: Images, work: Work = Work()) -> PoolingPairs:
+    """Decompose the embeddings of a CLIP ResNet into pairs of a head of its pooling and a unit that it reads.
+
+    Args:
+        encoder: Of a ResNet with CLIP's attention pooling.
+        images: Tensor [B, 3, H, W] or an iterable of such batches.
+        work: Memory.
+
+    Raises:
+        InputError: for no images, or a tower without such pooling.
+
+    Example:
+        >>> pairs = pooling_pairs(clip.encoder, photos)
+        >>> pairs.effects(weights[3]).mean(0)  # of each head and unit on the logit of the class 3
+    """
+    pool = getattr(encoder.tower, "attnpool", None)
+    if not isinstance(pool, AttentionPool2d):
+        raise InputError(
+            "Pairs of heads and units are those of a CLIP ResNet's attention pooling, but a "
+            f"{type(encoder.tower).__name__} has none: take direct_effects."
+        )
+    with encoder.frozen(), torch.no_grad():
+        batches = ImageBatches(images, encoder, rows_that_fit(encoder, work.memory_gib))
+        parts = [_read(pool, encoder(batch, stop=encoder.sites[-2])) for batch in batches]
+        if not parts:
+            raise InputError("Pairs of heads and units are read from at least one image, but there were none.")
+        value = rearrange(pool.v_proj.weight, "(head s) c -> head c s", head=pool.num_heads)
+        out = rearrange(pool.c_proj.weight, "d (head s) -> head s d", head=pool.num_heads)
+        read, rest = (torch.cat(some) for some in zip(*parts, strict=True))
+        return PoolingPairs(*(one.cpu().numpy() for one in (read, value @ out, rest)))
+
+
+def _read(pool: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what heads read of units [batch, head, unit], and what positions and biases write [batch, d]."""
+    n, units, position = pool.num_heads, pooled_tokens(x), pool.positional_embedding
+    tokens = units + position
+    q, k = (
+        rearrange(of, "b t (head s) -> b head t s", head=n) for of in (pool.q_proj(tokens[:, :1]), pool.k_proj(tokens))
+    )
+    pattern = (q @ k.mT * q.shape[-1] ** -0.5).softmax(-1)[:, :, 0]  # batch, head, token
+    placed = rearrange(pool.v_proj(position), "t (head s) -> head t s", head=n)  # with the bias: patterns add up to 1
+    rest = pool.c_proj(rearrange(pattern[:, :, None] @ placed, "b head 1 s -> b (head s)"))
+    return torch.einsum("bht,btc->bhc", pattern, units), rest

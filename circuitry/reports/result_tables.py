@@ -1,0 +1,62 @@
+"""What is kept of an experiment: tables, what made them, and what was looked at, by name. No torch."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from circuitry.runs.files import whole_file
+from circuitry.runs.provenance import command, versions
+
+
+@dataclass(frozen=True)
+class KeepSettings:
+    """Where a script that prints tables keeps them, too."""
+
+    results: Path | None = None
+    """Folder for the tables and their provenance."""
+
+    def keep(self, tables: Mapping[str, pd.DataFrame], **facts: object) -> None:
+        """Print the tables, and write them with the script's settings and further facts as provenance."""
+        for name, table in tables.items():
+            print(f"{name}:\n{table.to_string(index=False, float_format='{:.3g}'.format)}")
+        if self.results is not None:
+            settings = {name: value for name, value in asdict(self).items() if name != "results"}
+            write_with_provenance(tables, self.results, settings | facts | versions())
+
+
+def write_tables(tables: Mapping[str, pd.DataFrame], folder: Path) -> list[Path]:
+    """Write tables as CSV files, each whole or not at all, and return their paths."""
+    paths = [folder / f"{name}.csv" for name in tables]
+    for path, table in zip(paths, tables.values(), strict=True):
+        with whole_file(path) as temporary:
+            table.to_csv(temporary, index=False, float_format="%.6g")
+    return paths
+
+
+def write_with_provenance(
+    tables: Mapping[str, pd.DataFrame],
+    folder: Path,
+    provenance: Mapping[str, object],
+    listings: Mapping[str, Sequence[str]] | None = None,
+) -> list[Path]:
+    """Write tables and, beside them, ``provenance.json`` and a text file of each listing; return the tables' paths.
+
+    Args:
+        tables: Tables by name.
+        folder: Folder of the files.
+        provenance: What made them; the script's command is added.
+        listings: What was looked at, by name, e.g. classes and images: a line each.
+
+    Example:
+        >>> write_with_provenance({"ratio": table}, Path("experiments/results/trust"), {"seed": 0, **versions()})
+    """
+    paths = write_tables(tables, folder)
+    for name, items in (listings or {}).items():
+        with whole_file(folder / f"{name}.txt") as temporary:
+            temporary.write_text("".join(f"{item}\n" for item in items), encoding="utf-8")
+    with whole_file(folder / "provenance.json") as temporary:
+        temporary.write_text(json.dumps({"command": command(), **provenance}, indent=1, default=str) + "\n")
+    return paths

@@ -1,0 +1,229 @@
+"""How few (head, unit) pairs of a CLIP ResNet's attention pooling carry its answers, and are they a style's own?
+
+The embedding is exactly a sum over pairs of a head of the pooling and a unit of the last block (`pooling_pairs`, arXiv
+2509.19943), and each pair writes along one direction, which texts can name.
+
+1. Sparsity: pairs are ranked on one half of the images of each class and domain, by the deviation over images of what
+   they add to the logits of the classes; on the other half, images are classified by the strongest alone, all others at
+   their mean, beside as many pairs at random.
+2. Sharing: each image names the 20 pairs that add most to the lead of its class over all classes; the strongest of a
+   class are compared between domains, as features are (`compare_features`), against parts of the same images, other
+   classes and chance.
+3. Names: the strongest pairs with the text whose lead over the mean text their direction is nearest to, beside what
+   random directions reach.
+
+That few pairs carry the answers is refuted where random pairs, as many, are as good.
+
+    python experiments/pooling_pairs.py      # the quickstart's model
+    python experiments/pooling_pairs.py --model RN50 --pretrained openai --data DomainNet --n-images 50
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from circuitry import Clip, Comparison, DomainFolder
+from circuitry.circuits import PoolingPairs, pooling_pairs
+from circuitry.comparison import mean_interval
+from circuitry.data.captions import readable
+from circuitry.data.domains import ImageRecord
+from circuitry.models import image_batches
+from circuitry.models.settings import ModelSettings
+from circuitry.reports.figures.lines import faithfulness_curves
+from circuitry.reports.figures.style import domain_marks
+from circuitry.reports.listings import listings_of
+from circuitry.reports.page import Finding, Report, write_results
+from circuitry.reports.sections.compared import add_comparison
+from circuitry.reports.sections.findings import how_much_shared, which_differs
+from circuitry.representations.feature_sharing import compare_features
+from circuitry.representations.features import NONE, STRONGEST, ImageFeatures
+from circuitry.runs.command_line import run_script
+from circuitry.runs.provenance import versions
+
+MEASURE = "pair_sharing"
+RANDOM_DIRECTIONS = 200
+SHOWN = 12
+
+
+@dataclass(frozen=True)
+class Config(ModelSettings):
+    """Settings; the defaults are the quickstart's model and images."""
+
+    n_images: int = 20
+    """Images per class and domain, half of them for ranking pairs."""
+    fractions: tuple[float, ...] = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
+    """Shares of the pairs that are kept."""
+    random_draws: int = 5
+    """Random sets of pairs of each size."""
+    out: Path = Path("runs/pooling_pairs")
+    """Folder of tables and report."""
+    results: Path | None = None
+    """Also write the tables and their provenance here, where the figure reads them."""
+    seed: int = 0
+    """Seed of images, random pairs and directions."""
+
+
+def main(config: Config) -> None:
+    """Decompose, measure, write, and say where the report is."""
+    clip, images = config.clip(), config.images()
+    weights = clip.text_weights(images.all_classes).cpu().numpy()
+    records, pairs = read_pairs(config, clip, images)
+    labels = np.array([images.label(record.class_name) for record in records])
+    curves = accuracy_curves(config, pairs, weights, records, labels)
+    shared = sharing(config, pairs, weights, records, labels)
+    names, reach = named_pairs(config, clip, images, pairs, weights)
+    tables = {"accuracy": curves, "names": names} | shared.tables()
+    report = write_report(clip, curves, shared, names, reach)
+    about = {"data": config.data, "n_images": config.n_images, "seed": config.seed}
+    provenance = {"model": clip.name, "model_digest": clip.digest, **about, **versions()}
+    small = ("accuracy", "names", *(f"{MEASURE}_{name}" for name in ("ratios", "levels", "summary")))
+    looked_at = listings_of(images, config.n_images, config.seed)
+    print(write_results(report, tables, config.out, config.results, provenance, small, looked_at))
+
+
+def read_pairs(config: Config, clip: Clip, images: DomainFolder) -> tuple[list[ImageRecord], PoolingPairs]:
+    """Return the images that can be read, by domain and class, and what pairs read in them."""
+    chosen = [
+        r for d in images.domains for c in images.classes for r in images.select(c, d, config.n_images, config.seed)
+    ]
+    records: list[ImageRecord] = []
+
+    def pixels() -> Iterator[Tensor]:
+        for there, batch in image_batches(clip.encoder, clip.preprocess, chosen):
+            records.extend(there)
+            yield batch
+
+    return records, pooling_pairs(clip.encoder, pixels())
+
+
+def accuracy_curves(
+    config: Config,
+    pairs: PoolingPairs,
+    weights: Float[np.ndarray, "classes d"],
+    records: list[ImageRecord],
+    labels: Int[np.ndarray, " images"],
+) -> pd.DataFrame:
+    """Return the accuracy of the strongest and of random pairs on images that pairs were not ranked on, by domain."""
+    read = pairs.read.reshape(len(pairs.read), -1)
+    slopes = pairs.directions.reshape(read.shape[1], -1) @ (weights - weights.mean(0)).T  # pairs, classes
+    of = pd.DataFrame({"domain": [r.domain for r in records], "class": [r.class_name for r in records]})
+    place = of.groupby(["domain", "class"]).cumcount().to_numpy()
+    ranking = place % 2 == 0
+    mean = read[ranking].mean(0)
+    order = np.argsort(-read[ranking].std(0) * np.linalg.norm(slopes, axis=1), kind="stable")
+    rng, tested = np.random.default_rng(config.seed), ~ranking
+    start, moved = (mean @ slopes + pairs.rest[tested] @ (weights - weights.mean(0)).T), read[tested] - mean
+    rows = []
+    for fraction in config.fractions:
+        n = max(1, round(fraction * len(order)))
+        draws = [rng.permutation(len(order))[:n] for _ in range(config.random_draws)]
+        for circuit, sets in (("kept", [order[:n]]), ("random", draws)):
+            right = [(start + moved[:, kept] @ slopes[kept]).argmax(1) == labels[tested] for kept in sets]
+            by_class = of[tested].assign(right=np.mean(right, axis=0)).groupby(["domain", "class"])["right"].mean()
+            for domain, found in by_class.groupby("domain"):
+                rows.append((domain, circuit, fraction, n, *mean_interval(found.to_numpy())))
+    return pd.DataFrame(rows, columns=["domain", "circuit", "fraction", "n_pairs", "value", "low", "high"])
+
+
+def sharing(
+    config: Config,
+    pairs: PoolingPairs,
+    weights: Float[np.ndarray, "classes d"],
+    records: list[ImageRecord],
+    labels: Int[np.ndarray, " images"],
+) -> Comparison:
+    """Return how many of a class's strongest pairs two domains share."""
+    images = pd.DataFrame(
+        [(r.relative, r.domain, r.class_name) for r in records], columns=["relative", "domain", "class"]
+    )
+    strongest = np.full((len(images), STRONGEST), NONE)
+    effect = np.zeros((len(images), STRONGEST))
+    for label in np.unique(labels):
+        (rows,) = np.nonzero(labels == label)
+        lead = pairs.take(rows).effects(weights[label] - weights.mean(0)).reshape(len(rows), -1)
+        top = np.argsort(-lead, axis=1, kind="stable")[:, :STRONGEST]
+        effect[rows] = np.take_along_axis(lead, top, axis=1).clip(0)
+        strongest[rows] = np.where(effect[rows] > 0, top, NONE)
+    found = compare_features(ImageFeatures(images, strongest, effect, pairs.read[0].size), seed=config.seed)
+    return replace(found, measure=MEASURE, chance_of="random pairs")
+
+
+def named_pairs(
+    config: Config,
+    clip: Clip,
+    images: DomainFolder,
+    pairs: PoolingPairs,
+    weights: Float[np.ndarray, "classes d"],
+) -> tuple[pd.DataFrame, float]:
+    """Return the strongest pairs with the text nearest to what they write, and the cosine of random directions."""
+    things = [readable(name) for name in images.all_classes]
+    texts = [*things, *images.domains, *(f"{thing}, {domain}" for thing in things for domain in images.domains)]
+    embedded = clip.text_weights(texts, ["{}"]).cpu().numpy()
+    leads = embedded - embedded.mean(0)
+    leads /= np.linalg.norm(leads, axis=1, keepdims=True)
+    spread = pairs.read.std(0)
+    strength = spread * np.linalg.norm(pairs.directions @ (weights - weights.mean(0)).T, axis=2)
+    heads, units = np.unravel_index(np.argsort(-strength, axis=None, kind="stable")[:SHOWN], strength.shape)
+    found = pairs.directions[heads, units]
+    cosines = found / np.linalg.norm(found, axis=1, keepdims=True) @ leads.T
+    best = cosines.argmax(1)
+    table = pd.DataFrame(
+        {
+            "head": heads,
+            "unit": units,
+            "strength": strength[heads, units],
+            "text": [texts[i] for i in best],
+            "cosine": cosines.max(1),
+        }
+    )
+    random = np.random.default_rng(config.seed).standard_normal((RANDOM_DIRECTIONS, found.shape[1]))
+    random /= np.linalg.norm(random, axis=1, keepdims=True)
+    return table, float(np.median((random @ leads.T).max(1)))
+
+
+def write_report(clip: Clip, curves: pd.DataFrame, shared: Comparison, names: pd.DataFrame, reach: float) -> Report:
+    """Put tables and figures on a page."""
+    report = Report(
+        f"Pairs of pooling heads and units of {clip.name}",
+        "The embedding is a sum over pairs of a head of the attention pooling and a unit of the last block. How few "
+        "carry the answers, and do styles use the same?",
+    )
+    report.summary([how_few(curves), how_much_shared(shared), which_differs(shared)])
+    report.section("How few carry the answers?")
+    figure = faithfulness_curves(curves, measure="accuracy", title="Accuracy of the strongest pairs alone")
+    figure.update_xaxes(title_text="pairs kept (%)")
+    report.figure(
+        figure, "Zero-shot accuracy with all other pairs at their mean, on images that the pairs were not ranked on."
+    )
+    report.section("Are they a style's own?")
+    add_comparison(report, shared, domain_marks(shared.domains), title="Shared pairs")
+    report.section("What they write")
+    report.table(
+        names,
+        "The strongest pairs: deviation over images of what they add to the logits of the classes, and the text whose "
+        f"lead over the mean text their direction is nearest to. Random directions reach a cosine of {reach:.2f}.",
+    )
+    return report
+
+
+def how_few(curves: pd.DataFrame) -> Finding:
+    """Say what share of the pairs gives nine tenths of the whole model's accuracy, in the mean over domains."""
+    mean = curves.groupby(["circuit", "fraction"])["value"].mean().unstack("circuit")
+    whole = mean["kept"].iloc[-1]
+    least = {name: mean.index[mean[name] >= 0.9 * whole].min() for name in ("kept", "random")}
+    at = mean.loc[least["kept"]]
+    return Finding(
+        f"{least['kept']:.1%} of the pairs give nine tenths of the accuracy of all ({at['kept']:.2f} of {whole:.2f}), "
+        f"as many at random {at['random']:.2f}.",
+        f"Mean over domains, on images that pairs were not ranked on; at random {least['random']:.1%} do.",
+        "Another checkpoint, or pairs ranked on other images.",
+    )
+
+
+if __name__ == "__main__":
+    run_script(Config, main, __doc__)

@@ -1,0 +1,45 @@
+"""Pairs of pooling heads and units of the quickstart's model, and their report."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from circuitry import DomainFolder, load_clip
+from circuitry.models import image_batches
+from tests.support.scripts import CLASSES, STYLES, script
+
+
+def test_pairs_are_ranked_compared_and_named(quickstart: Path, model_of_the_quickstart: dict[str, object]) -> None:
+    module, out = script("pooling_pairs"), quickstart / "pairs"
+    module.main(
+        module.Config(**model_of_the_quickstart, n_images=4, fractions=(0.01, 1.0), out=out, results=out / "results")
+    )
+    tables = {path.stem: pd.read_csv(path) for path in (out / "results").glob("*.csv")}
+    assert set(tables) == {"accuracy", "names", *(f"pair_sharing_{name}" for name in ("ratios", "levels", "summary"))}
+    assert len(tables["names"]) == module.SHOWN
+    assert set(tables["pair_sharing_summary"]["domain"]) == set(STYLES)
+    clip = load_clip("rn-tiny", model_of_the_quickstart["checkpoint"])
+    images = DomainFolder(model_of_the_quickstart["data"], split="test")
+    seen = [record for d in STYLES for c in CLASSES for record in images.select(c, d, 4, 0)[1::2]]
+    ((there, pixels),) = image_batches(clip.encoder, clip.preprocess, seen)
+    answers = (clip.encoder(pixels) @ clip.text_weights(images.all_classes).T).argmax(1).numpy()
+    right = pd.Series(answers == [images.label(one.class_name) for one in there]).groupby([r.domain for r in there])
+    whole = tables["accuracy"].query("fraction == 1").set_index(["circuit", "domain"])["value"]
+    for circuit in ("kept", "random"):  # all pairs are the whole model
+        np.testing.assert_allclose(whole[circuit][list(STYLES)], right.mean()[list(STYLES)])
+
+
+def test_how_few_says_what_share_is_enough() -> None:
+    module = script("pooling_pairs")
+    rows = [
+        ("real", "kept", 0.1, 0.5),
+        ("real", "kept", 1.0, 0.5),
+        ("real", "random", 0.1, 0.2),
+        ("real", "random", 1, 0.5),
+    ]
+    found = module.how_few(pd.DataFrame(rows, columns=["domain", "circuit", "fraction", "value"]))
+    assert found.claim == (
+        "10.0% of the pairs give nine tenths of the accuracy of all (0.50 of 0.50), as many at random 0.20."
+    )
+    assert "at random 100.0% do" in found.certainty
