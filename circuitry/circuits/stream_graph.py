@@ -6,12 +6,14 @@ and one edge from each.
 
 As everywhere nodes are negative where they help, and edges, of which circuits take the largest, positive:
 
-    node of a writer = sum of its edges, its own effect to first order;  node of a reader = sum of the edges into it
+    node of a writer = effect of cutting all its edges;  node of what reads alone = effect of cutting all edges into it
+
+which to first order are the sums of those edges.
 """
 
 import numpy as np
 
-from circuitry.circuits.graph import AttributionGraph
+from circuitry.circuits.graph import IN_STREAM, AttributionGraph
 from circuitry.circuits.residual_edges import EdgeScores
 
 
@@ -30,9 +32,9 @@ def stream_graph(found: EdgeScores, *, ports: bool = False) -> AttributionGraph:
     reads, writes = _by_site(found.readers, ports), _by_site(found.writers, False)
     sites = sorted({*reads, *writes}, key=_order)
     into = {site: np.stack([scores[rows].sum(0) for rows in units]) for site, units in reads.items()}
-    nodes = {
-        site: scores[:, np.concatenate(writes[site])].sum(0) if site in writes else into[site].sum(1) for site in sites
-    }
+    own = {site: found.into[np.concatenate(units)] for site, units in reads.items() if site not in writes}
+    nodes = own | {site: found.out_of[np.concatenate(units)] for site, units in writes.items()}
+    nodes = {site: nodes[site] for site in sites}
     kept = {site: np.argsort(-np.abs(of_site), kind="stable") for site, of_site in nodes.items()}
     edges = {
         (up, down): -into[down][:, np.concatenate(writes[up])]
@@ -43,8 +45,9 @@ def stream_graph(found: EdgeScores, *, ports: bool = False) -> AttributionGraph:
     if ports:
         heads = [site for site in writes if site.endswith(".attn")]
         edges |= {(f"{site}.{port}", site): np.diag(-nodes[f"{site}.{port}"]) for site in heads for port in "qkv"}
+    settings = found.settings | {"edges": IN_STREAM}
     ordered = {(up, down): of_pair[kept[down]][:, kept[up]] for (up, down), of_pair in edges.items()}
-    return AttributionGraph(tuple(sites), nodes, kept, ordered, {}, found.n_images, settings=dict(found.settings))
+    return AttributionGraph(tuple(sites), nodes, kept, ordered, {}, found.n_images, settings=settings)
 
 
 def _by_site(names: tuple[str, ...], ports: bool) -> dict[str, list[list[int]]]:
