@@ -17,9 +17,9 @@ block, from clean to baseline (Hanna et al. 2024, arXiv 2403.17806); t = 0 alone
 A writer never has an edge to an earlier reader.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -41,6 +41,7 @@ from circuitry.runs.workers import Work
 
 PLAIN = left_rule(1)
 """Attribution patching: one gradient, at the clean activation."""
+Read = TypeVar("Read")
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +99,7 @@ def score_edges(
     ends = as_baseline(baseline)
     total = torch.zeros(stream.edges.shape, dtype=torch.float64)
     done = 0
-    for clean, other, gradients in _passes(stream, images, metric, ends, rule, work):
+    for clean, other, gradients in passes(stream, images, metric, ends, rule, work, _reader_gradients):
         for columns, rows, change in _changes(stream, clean, other):
             total[rows, columns] += (gradients[rows].flatten(1) @ change.flatten(1).T).double().cpu()
         if not bool(total.isfinite().all()):
@@ -130,7 +131,7 @@ def edges_by_position(
 ) -> Float[np.ndarray, "images edges positions"]:
     """Return the effects of some edges image by image, at each position; positions sum to an edge's effect.
 
-    An edge through the stream stays at its position; heads alone move between positions, through their pattern.
+    An edge through the stream stays at its position; heads alone move between positions, see `moves_between_positions`.
 
     Args:
         edges: Names of (writer, reader), such as rows of `EdgeScores.to_pandas`; the other arguments and errors are
@@ -141,26 +142,33 @@ def edges_by_position(
 
     Example:
         >>> found = edges_by_position(stream, photos, metric, [("blocks.2.attn.1", "blocks.3.mlp")])
-        >>> position_heatmap(found[0, 0, 1:].reshape(7, 7), pixels, title="...", measure="effect on the logit")
+        >>> by_patch = token_grid(stream.encoder.tower).patches(found)
+        >>> position_heatmap(by_patch[0, 0], pixels, title="...", measure="effect on the logit")
     """
     places = [stream.edge(writer, reader) for writer, reader in edges]
     found = []
-    for clean, other, gradients in _passes(stream, images, metric, as_baseline(baseline), rule, work):
+    for clean, other, gradients in passes(stream, images, metric, as_baseline(baseline), rule, work, _reader_gradients):
         change = stream.written({site: other[site] - clean[site] for site in stream.sites})
         parts = [(gradients[row] * change[column]).sum(-1) for row, column in places]
         found.append(torch.stack(parts, 1).cpu().numpy())
     return np.concatenate(found)
 
 
-def _passes(
+def passes(
     stream: ResidualStream,
     images: Images,
     metric: Metric,
     baseline: Baseline | Counterfactual,
     rule: QuadratureRule,
     work: Work,
-) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor], Float[Tensor, "readers batch position d_model"]]]:
-    """Yield the clean activations, those at the baseline, and the gradients of readers, as many images as fit."""
+    read: Callable[[ResidualStream, Metric, Tensor, Tensor, QuadratureRule], Read],
+) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor], Read]]:
+    """Yield the clean activations, those at the baseline, and what is read on the way, as many images as fit.
+
+    Args:
+        read: Of the stream before the first block, clean and at the baseline, what is wanted of the path between them,
+            such as the gradients of all readers.
+    """
     components, first, done = stream.components, stream.sites[0], 0
     with (
         components.frozen(),
@@ -171,7 +179,7 @@ def _passes(
             with torch.no_grad():
                 clean = clean_activations(components, batch, stream.sites)
                 other = baseline.activations(components, clean, done)
-            yield clean, other, _reader_gradients(stream, metric, clean[first], other[first], rule)
+            yield clean, other, read(stream, metric, clean[first], other[first], rule)
             done += len(batch)
             bar.update(len(batch))
     if not done:

@@ -37,11 +37,11 @@ def images_at_once(stream: ResidualStream, n_gradients: int, memory_gib: float) 
 def tapped_run(stream: ResidualStream, metric: Metric, x: Float[Tensor, "batch position d_model"]) -> dict[str, Tap]:
     """Run from the stream before the first block to the metric; return taps at the hook points where readers read.
 
-    These are the ports of the heads, the neurons before their nonlinearity, the streams that the norms read, the last
-    stream, and the embedding under the name of its site.
+    These are the ports of the heads and what they give, the neurons before their nonlinearity, the streams that the
+    norms read, the last stream, and the embedding under the name of its site.
     """
     numbers = range(len(stream.blocks))
-    points = [f"blocks.{i}.attn.hook_{port}" for i in numbers for port in PORTS]
+    points = [f"blocks.{i}.attn.hook_{port}" for i in numbers for port in (*PORTS, "z")]
     points += [f"blocks.{i}.{name}" for i in numbers for name in ("hook_resid_pre", "hook_resid_mid", "mlp.hook_pre")]
     points += [f"blocks.{numbers[-1]}.hook_resid_post", stream.components.sites[-1]]
     seen: dict[str, Tensor] = {}
