@@ -26,10 +26,24 @@ from scipy import stats
 from torch import Tensor
 
 from circuitry import Clip, DomainFolder, class_logit
-from circuitry.circuits import direct_effects, direct_vectors, moves_between_positions, score_edges, text_span
+from circuitry.circuits import (
+    direct_effects,
+    direct_vectors,
+    moves_between_positions,
+    score_edges,
+    stream_graph,
+    text_span,
+)
 from circuitry.data.captions import readable
 from circuitry.data.domains import ImageRecord
-from circuitry.interventions import AblationSettings, FaithfulnessCurve, edge_curve, mean_ablation_accuracy, pool_curves
+from circuitry.interventions import (
+    AblationSettings,
+    FaithfulnessCurve,
+    mean_ablation_accuracy,
+    measure_edges,
+    pool_curves,
+    strongest_edge_sets,
+)
 from circuitry.models import ResidualStream, image_batches, mean_baseline, token_grid
 from circuitry.models.settings import ModelSettings
 from circuitry.reports.figures.heatmaps import component_heatmap, position_heatmap
@@ -90,7 +104,7 @@ def main(config: Config) -> None:
     effects = effects_table(stream, looked, weights)
     accuracy = mean_ablation_accuracy(stream, looked.pixels, looked.labels, weights, work=Work(progress=False))
     texts = texts_table(clip, stream, looked, images)
-    curves, shown = measure_edges(config, clip, stream, images, weights)
+    curves, shown = judge_edges(config, clip, stream, images, weights)
     tables = {"direct_effects": effects, "mean_ablation": accuracy, "texts": texts}
     tables |= {f"edge_{one}": pool_curves(curves).table(one) for one in ("faithfulness", "selectivity")}
     report = write_report(clip, tables, shown)
@@ -141,7 +155,7 @@ def texts_table(clip: Clip, stream: ResidualStream, looked: Looked, images: Doma
     return pd.concat(parts, ignore_index=True)[["block", "component", *parts[0].columns[:-2]]]
 
 
-def measure_edges(
+def judge_edges(
     config: Config, clip: Clip, stream: ResidualStream, images: DomainFolder, weights: Tensor
 ) -> tuple[list[FaithfulnessCurve], Shown]:
     """Return curves of the strongest edges on unseen images, and where one carries what."""
@@ -155,8 +169,11 @@ def measure_edges(
         half, metric = len(own) // 2, class_logit(weights, images.label(name))
         baseline = mean_baseline(stream.components, torch.cat([own, others]))
         found = score_edges(stream, own[:half], metric, baseline=baseline)
-        settings = AblationSettings(baseline, fractions=config.fractions, random_draws=3, seed=config.seed)
-        curves.append(edge_curve(stream, own[half:], metric, found, settings, others=others, work=Work(progress=False)))
+        settings = AblationSettings(baseline, random_draws=3, seed=config.seed)
+        graph = stream_graph(found, ports=True)
+        sets = strongest_edge_sets(graph, config.fractions)
+        unseen = stream.components, own[half:], metric
+        curves.append(measure_edges(*unseen, graph, sets, settings, others=others, work=Work(progress=False)))
         if shown is None:
             table = found.to_pandas()
             best = table[table["reader"].str.endswith((".k", ".v")) & (table["writer"] != "embed")].iloc[0]
@@ -204,9 +221,8 @@ def write_report(clip: Clip, tables: dict[str, pd.DataFrame], shown: Shown) -> R
         kept[["circuit", "fraction", "n_units", "value", "low", "high"]],
         "Selectivity with some of the edges: the strongest, and as many at random; 1 is the whole model.",
     )
-    grid, lost = token_grid(clip.encoder.tower), shown.moves.sum(0)
+    grid, lost, measure = token_grid(clip.encoder.tower), shown.moves.sum(0), "what the logit loses"
     elsewhere = "".join(f"; {value:.4f} more at the {name}" for name, value in zip(grid.first, lost, strict=False))
-    measure = "what the logit loses"
     figure = position_heatmap(grid.patches(lost), shown.picture, title=f"Where {shown.edge} reads", measure=measure)
     report.figure(figure, f"What the logit loses without one edge, by the patch that is read{elsewhere}.")
     figure = position_moves(

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuitry.circuits.quadrature import QuadratureRule
-from circuitry.circuits.residual_edges import PLAIN, passes
+from circuitry.circuits.residual_edges import PLAIN, clean_and_baseline
 from circuitry.circuits.stream_gradients import Tap, tapped_run
 from circuitry.models.baselines import AnyBaseline, as_baseline
 from circuitry.models.batches import Images
@@ -56,8 +56,9 @@ def moves_between_positions(
         >>> position_moves(moves[0, 0], pixels, grid, title="...", measure="effect on the logit")
     """
     places = [_place(stream, writer, reader) for writer, reader in edges]
-    found = []
-    for clean, other, points in passes(stream, images, metric, as_baseline(baseline), rule, work, _taps_at_points):
+    found, first = [], stream.sites[0]
+    for clean, other in clean_and_baseline(stream, images, as_baseline(baseline), work):
+        points = _taps_at_points(stream, metric, clean[first], other[first], rule)
         change = stream.written({site: other[site] - clean[site] for site in stream.sites})
         parts = [
             sum((weight * _moves(stream, reader, change[column], taps) for weight, taps in points), torch.zeros(()))
@@ -79,7 +80,7 @@ def _place(stream: ResidualStream, writer: str, reader: str) -> tuple[int, Compo
 
 def _taps_at_points(stream: ResidualStream, metric: Metric, a: Tensor, b: Tensor, rule: QuadratureRule) -> Points:
     return [
-        (weight, tapped_run(stream, metric, a + t * (b - a)))
+        (weight, tapped_run(stream, metric, a + t * (b - a), ("attn.hook_z",)))
         for t, weight in zip(rule.points, rule.weights, strict=True)
     ]
 
