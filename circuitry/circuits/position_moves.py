@@ -64,7 +64,8 @@ def moves_between_positions(
             sum((weight * _moves(stream, reader, change[column], taps) for weight, taps in points), torch.zeros(()))
             for column, reader in places
         ]
-        found.append(torch.stack(parts, 1).cpu().numpy())
+        n = change.shape[2]
+        found.append(torch.stack(parts, 1).cpu().numpy() if parts else np.zeros((change.shape[1], 0, n, n)))
     return np.concatenate(found)
 
 

@@ -122,14 +122,7 @@ def score_edges(
                 "path to the baseline, or give an encoder of higher precision."
             )
         done += len(clean[stream.sites[0]])
-    settings = {
-        "edge_rule": rule.name,
-        "correction": correction,
-        "baseline": ends.name,
-        "baseline_digest": ends.digest,
-        "metric": metric_name(metric),
-        "model_digest": stream.encoder.digest,
-    }
+    settings = scored_with(stream, metric, ends, rule) | {"correction": correction}
     return EdgeScores(
         tuple(map(str, stream.readers)),
         tuple(map(str, stream.writers)),
@@ -139,6 +132,19 @@ def score_edges(
         done,
         settings,
     )
+
+
+def scored_with(
+    stream: ResidualStream, metric: Metric, baseline: Baseline | Counterfactual, rule: QuadratureRule
+) -> dict[str, Any]:
+    """Return how edges were scored, in plain values."""
+    return {
+        "edge_rule": rule.name,
+        "baseline": baseline.name,
+        "baseline_digest": baseline.digest,
+        "metric": metric_name(metric),
+        "model_digest": stream.encoder.digest,
+    }
 
 
 def edges_by_position(
