@@ -14,7 +14,8 @@ block, from clean to baseline (Hanna et al. 2024, arXiv 2403.17806); t = 0 alone
 3. block by block, what was written is formed, and contracted with the G of all later readers: it is never held for more
    than one block, and images go through as memory allows.
 
-A writer never has an edge to an earlier reader.
+A writer never has an edge to an earlier reader. Where a gradient is a poor guide to what a cut does, there are
+corrections by name: see `corrections`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,13 +25,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
+from circuitry.circuits.corrections import (
+    backward_passes,
+    checked_correction,
+    has_exact_softmax,
+    over_passes,
+    softmax_effects,
+)
 from circuitry.circuits.quadrature import QuadratureRule, left_rule
-from circuitry.circuits.stream_gradients import Tap, images_at_once, passed_back, read_by_ports, tapped_run
+from circuitry.circuits.stream_gradients import images_at_once, reader_gradients
 from circuitry.models.baselines import AnyBaseline, Baseline, Counterfactual, as_baseline, check_count
 from circuitry.models.batches import ImageBatches, Images
 from circuitry.models.encoder import clean_activations
@@ -51,9 +58,13 @@ class EdgeScores:
     writers: tuple[str, ...]
     scores: Float[np.ndarray, "readers writers"]
     """Signed effect; negative means that cutting the edge lowers the metric; NaN where there is no edge."""
+    into: Float[np.ndarray, " readers"]
+    """Effect of cutting all edges into a reader at once: to first order the sum of theirs."""
+    out_of: Float[np.ndarray, " writers"]
+    """Effect of cutting all edges out of a writer at once: to first order the sum of theirs."""
     n_images: int
     settings: dict[str, Any] = field(default_factory=dict)
-    """What was computed: rule, baseline, metric, model."""
+    """What was computed: rule, correction, baseline, metric, model."""
 
     def to_pandas(self) -> pd.DataFrame:
         """Return the edges as a table, the strongest first: writer, reader, score."""
@@ -75,6 +86,7 @@ def score_edges(
     *,
     baseline: AnyBaseline = "zero",
     rule: QuadratureRule = PLAIN,
+    correction: str = "none",
     work: Work = Work(),
 ) -> EdgeScores:
     """Return the effect of every edge between heads, MLPs and the embedding.
@@ -85,37 +97,48 @@ def score_edges(
         metric: Embeddings [B, D] -> one number per image.
         baseline: What a writer writes where its edge is cut, for the sites of ``stream.components``.
         rule: Points of the path; `PLAIN` is attribution patching.
+        correction: A name of `corrections`. With ``exact-softmax`` patterns change from those of the clean run; with
+            ``gradient-dropping`` there is a backward pass for every block.
         work: Memory and progress.
 
     Raises:
-        InputError: for no images, a metric of the wrong shape, a gradient that is not finite, or a baseline that does
-            not fit.
+        InputError: for no images, a metric of the wrong shape, a gradient that is not finite, a baseline that does not
+            fit, or a correction that there is not.
 
     Example:
         >>> found = score_edges(ResidualStream.of(clip.encoder), photos, class_logit(weights, 3), baseline=drawings)
         >>> found.to_pandas().head()
     """
-    ends = as_baseline(baseline)
-    total = torch.zeros(stream.edges.shape, dtype=torch.float64)
-    done = 0
-    for clean, other, gradients in _passes(stream, images, metric, ends, rule, work):
-        for columns, rows, change in _changes(stream, clean, other):
-            total[rows, columns] += (gradients[rows].flatten(1) @ change.flatten(1).T).double().cpu()
-        if not bool(total.isfinite().all()):
+    checked_correction(correction)
+    ends, done = as_baseline(baseline), 0
+    edges, out_of = torch.zeros(len(stream.readers), len(stream.writers) + 1), torch.zeros(len(stream.writers))
+    n_patterns = (len(backward_passes(stream, correction)) + 3) * sum(block.n_heads for block in stream.blocks)
+    for clean, other in _batches(stream, images, ends, work, n_patterns * has_exact_softmax(correction)):
+        found = _effects(stream, metric, clean, other, rule, correction)
+        edges, out_of = edges + found[0], out_of + found[1]
+        if not bool(edges.isfinite().all()):
             raise InputError(
                 "Scores of edges are NaN or infinite, although the metric is finite: look at its derivative on the "
                 "path to the baseline, or give an encoder of higher precision."
             )
-        done += gradients.shape[1]
-    scores = torch.where(stream.edges, total / done, torch.nan).numpy()
+        done += len(clean[stream.sites[0]])
     settings = {
         "edge_rule": rule.name,
+        "correction": correction,
         "baseline": ends.name,
         "baseline_digest": ends.digest,
         "metric": metric_name(metric),
         "model_digest": stream.encoder.digest,
     }
-    return EdgeScores(tuple(map(str, stream.readers)), tuple(map(str, stream.writers)), scores, done, settings)
+    return EdgeScores(
+        tuple(map(str, stream.readers)),
+        tuple(map(str, stream.writers)),
+        torch.where(stream.edges, edges[:, :-1] / done, torch.nan).numpy(),
+        (edges[:, -1] / done).numpy(),
+        (out_of / done).numpy(),
+        done,
+        settings,
+    )
 
 
 def edges_by_position(
@@ -144,67 +167,95 @@ def edges_by_position(
         >>> position_heatmap(found[0, 0, 1:].reshape(7, 7), pixels, title="...", measure="effect on the logit")
     """
     places = [stream.edge(writer, reader) for writer, reader in edges]
-    found = []
-    for clean, other, gradients in _passes(stream, images, metric, as_baseline(baseline), rule, work):
+    found, first = [], stream.sites[0]
+    for clean, other in _batches(stream, images, as_baseline(baseline), work):
+        gradients = reader_gradients(stream, metric, clean[first], other[first], rule).readers
         change = stream.written({site: other[site] - clean[site] for site in stream.sites})
         parts = [(gradients[row] * change[column]).sum(-1) for row, column in places]
         found.append(torch.stack(parts, 1).cpu().numpy())
     return np.concatenate(found)
 
 
-def _passes(
+def _effects(
+    stream: ResidualStream,
+    metric: Metric,
+    clean: Mapping[str, Tensor],
+    other: Mapping[str, Tensor],
+    rule: QuadratureRule,
+    correction: str,
+) -> tuple[Float[Tensor, "readers writers_and_all"], Float[Tensor, " writers"]]:
+    """Return, summed over images, the effects of edges, with all into a reader in the last column, and of all edges out
+    of a writer."""
+    exact, first = has_exact_softmax(correction), stream.sites[0]
+    effects, patterns = [], []
+    for context in backward_passes(stream, correction):
+        with context:
+            found = reader_gradients(stream, metric, clean[first], other[first], rule, exact)
+        effects.append(_linear_effects(stream, clean, other, found.readers))
+        patterns.append(found.patterns)
+    of_edges = torch.stack(effects)
+    out_of = over_passes(of_edges.sum(2), stream.writers)
+    of_edges = torch.cat([of_edges, of_edges.sum(3, keepdim=True)], 3)
+    if exact:
+        _put_softmax_effects(stream, clean, other, of_edges, patterns)
+    return over_passes(of_edges, stream.readers).double().sum(0).cpu(), out_of.double().sum(0).cpu()
+
+
+def _linear_effects(
+    stream: ResidualStream, clean: Mapping[str, Tensor], other: Mapping[str, Tensor], gradients: Tensor
+) -> Float[Tensor, "batch readers writers"]:
+    """Return the effects of edges on each image to first order."""
+    found = gradients.new_zeros(gradients.shape[1], len(stream.readers), len(stream.writers))
+    for columns, rows, change in _changes(stream, clean, other):
+        found[:, rows, columns] = torch.einsum("rbpm,wbpm->brw", gradients[rows], change)
+    return found * stream.edges.to(found)  # an MLP's change comes with the gradient by what that MLP itself reads
+
+
+def _put_softmax_effects(
+    stream: ResidualStream,
+    clean: Mapping[str, Tensor],
+    other: Mapping[str, Tensor],
+    effects: Float[Tensor, "passes batch readers writers_and_all"],
+    patterns: Sequence[Sequence[Float[Tensor, "batch head query key"]]],
+) -> None:
+    """Put the effects of edges into queries and keys by the change of patterns in the place of linear ones."""
+    moved: Tensor | float = 0.0
+    for earlier, (columns, _, change) in enumerate(_changes(stream, clean, other)):
+        moved = moved + change.sum(0)
+        for index in range(earlier, len(stream.blocks)):
+            first, before = stream.reader_slice(index).start, stream.read_by(index, clean)
+            ports = slice(first, first + 2 * stream.blocks[index].n_heads)
+            gradients = [of_pass[index] for of_pass in patterns]
+            effects[:, :, ports, columns] = softmax_effects(stream, index, before, change, gradients)
+            if index == earlier:  # all its writers have come
+                effects[:, :, ports, -1:] = softmax_effects(stream, index, before, moved[None], gradients)
+
+
+def _batches(
     stream: ResidualStream,
     images: Images,
-    metric: Metric,
     baseline: Baseline | Counterfactual,
-    rule: QuadratureRule,
     work: Work,
-) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor], Float[Tensor, "readers batch position d_model"]]]:
-    """Yield the clean activations, those at the baseline, and the gradients of readers, as many images as fit."""
-    components, first, done = stream.components, stream.sites[0], 0
+    n_patterns: int = 0,
+) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
+    """Yield the clean activations and those at the baseline, of as many images as fit."""
+    components, done = stream.components, 0
+    at_once = images_at_once(stream, len(stream.readers), work.memory_gib, n_patterns)
     with (
         components.frozen(),
         components.differentiable(),
         tqdm(desc="edges", unit="image", disable=not work.progress) as bar,
     ):
-        for batch in ImageBatches(images, components, images_at_once(stream, len(stream.readers), work.memory_gib)):
+        for batch in ImageBatches(images, components, at_once):
             with torch.no_grad():
                 clean = clean_activations(components, batch, stream.sites)
                 other = baseline.activations(components, clean, done)
-            yield clean, other, _reader_gradients(stream, metric, clean[first], other[first], rule)
+            yield clean, other
             done += len(batch)
             bar.update(len(batch))
     if not done:
         raise InputError("Attribution needs at least one image, but there were none.")
     check_count(baseline, done)
-
-
-def _reader_gradients(
-    stream: ResidualStream, metric: Metric, a: Tensor, b: Tensor, rule: QuadratureRule
-) -> Float[Tensor, "readers batch position d_model"]:
-    """Return the weighted mean over the path of the gradient by each reader's own copy of the stream."""
-    total = a.new_zeros(len(stream.readers), *a.shape)
-    for t, weight in zip(rule.points, rule.weights, strict=True):
-        taps = tapped_run(stream, metric, a + t * (b - a))
-        for index in range(len(stream.blocks)):
-            total[stream.reader_slice(index)].add_(_block_gradients(stream, index, taps), alpha=weight)
-        total[-1].add_(taps[f"blocks.{len(stream.blocks) - 1}.hook_resid_post"].gradient, alpha=weight)
-    return total
-
-
-def _block_gradients(
-    stream: ResidualStream, index: int, taps: Mapping[str, Tap]
-) -> Float[Tensor, "readers batch position d_model"]:
-    """Return the gradient of the metric by the stream of each port of a block's heads, and of its MLP."""
-    block, path = stream.blocks[index], f"blocks.{index}"
-    before = taps[f"{path}.hook_resid_pre"].value
-    read = rearrange(read_by_ports(stream, index, taps), "port head b p m -> (port head) b p m")
-    into_heads = passed_back(block.norm_attention, before, read)
-    pre = taps[f"{path}.mlp.hook_pre"]
-    middle = taps[f"{path}.hook_resid_mid"].value
-    normed = block.norm_mlp(middle)
-    into_mlp = passed_back(block.mlp_in, normed, pre.gradient[None])
-    return torch.cat([into_heads, passed_back(block.norm_mlp, middle, into_mlp)])
 
 
 def _changes(

@@ -9,6 +9,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
+from circuitry.circuits.quadrature import QuadratureRule
 from circuitry.models.batches import rows_that_fit
 from circuitry.models.metrics import Metric, checked_metric
 from circuitry.models.residual import PORTS, ResidualStream
@@ -22,8 +23,19 @@ class Tap:
     gradient: Tensor
 
 
-def images_at_once(stream: ResidualStream, n_gradients: int, memory_gib: float) -> int:
-    """Return how many images fit: so many gradients by the stream, copies of a block's, and a run with gradients."""
+@dataclass(frozen=True)
+class StreamGradients:
+    """Weighted means over a path of the gradients of a metric."""
+
+    readers: Float[Tensor, "readers batch position d_model"]
+    """By each reader's own copy of the stream."""
+    patterns: tuple[Float[Tensor, "batch head query key"], ...] = ()
+    """By the attention pattern of each block, where asked for."""
+
+
+def images_at_once(stream: ResidualStream, n_gradients: int, memory_gib: float, n_patterns: int = 0) -> int:
+    """Return how many images fit: so many gradients by the stream and by patterns of a head, copies of a block's, and a
+    run with gradients."""
     encoder = stream.encoder
     with torch.no_grad():
         blank = torch.zeros(1, 3, *encoder.image_size, dtype=encoder.dtype, device=encoder.device)
@@ -31,18 +43,59 @@ def images_at_once(stream: ResidualStream, n_gradients: int, memory_gib: float) 
     widest = 4 * max(3 * block.n_heads + 1 for block in stream.blocks)  # copies while a block's norm is passed back
     budget = memory_gib * 2**30
     run = budget / rows_that_fit(stream.components, memory_gib)
-    return max(1, int(budget // (run + (n_gradients + widest) * here.numel() * here.element_size())))
+    n_values = (n_gradients + widest) * here.numel() + n_patterns * here.shape[1] ** 2
+    return max(1, int(budget // (run + n_values * here.element_size())))
 
 
-def tapped_run(stream: ResidualStream, metric: Metric, x: Float[Tensor, "batch position d_model"]) -> dict[str, Tap]:
+def reader_gradients(
+    stream: ResidualStream, metric: Metric, a: Tensor, b: Tensor, rule: QuadratureRule, patterns: bool = False
+) -> StreamGradients:
+    """Return the gradients by what readers read, on the line of what stands before the blocks from ``a`` to ``b``.
+
+    Args:
+        patterns: Whether those by attention patterns too.
+    """
+    total = a.new_zeros(len(stream.readers), *a.shape)
+    by_pattern: dict[int, Tensor] = {}
+    for t, weight in zip(rule.points, rule.weights, strict=True):
+        taps = tapped_run(stream, metric, a + t * (b - a), ("attn.hook_pattern",) if patterns else ())
+        for index in range(len(stream.blocks)):
+            total[stream.reader_slice(index)].add_(_block_gradients(stream, index, taps), alpha=weight)
+            if patterns:
+                found = weight * taps[f"blocks.{index}.attn.hook_pattern"].gradient
+                by_pattern[index] = by_pattern[index] + found if index in by_pattern else found
+        total[-1].add_(taps[f"blocks.{len(stream.blocks) - 1}.hook_resid_post"].gradient, alpha=weight)
+    return StreamGradients(total, tuple(by_pattern.values()))
+
+
+def _block_gradients(
+    stream: ResidualStream, index: int, taps: Mapping[str, Tap]
+) -> Float[Tensor, "readers batch position d_model"]:
+    """Return the gradient of the metric by the stream of each port of a block's heads, and of its MLP."""
+    block, path = stream.blocks[index], f"blocks.{index}"
+    before = taps[f"{path}.hook_resid_pre"].value
+    read = rearrange(read_by_ports(stream, index, taps), "port head b p m -> (port head) b p m")
+    into_heads = passed_back(block.norm_attention, before, read)
+    pre = taps[f"{path}.mlp.hook_pre"]
+    middle = taps[f"{path}.hook_resid_mid"].value
+    normed = block.norm_mlp(middle)
+    into_mlp = passed_back(block.mlp_in, normed, pre.gradient[None])
+    return torch.cat([into_heads, passed_back(block.norm_mlp, middle, into_mlp)])
+
+
+def tapped_run(
+    stream: ResidualStream, metric: Metric, x: Float[Tensor, "batch position d_model"], more: tuple[str, ...] = ()
+) -> dict[str, Tap]:
     """Run from the stream before the first block to the metric; return taps at the hook points where readers read.
 
-    These are the ports of the heads, the neurons before their nonlinearity, the streams that the norms read, the last
-    stream, and the embedding under the name of its site.
+    These are the ports of the heads, the neurons before their nonlinearity, the streams that the norms read, ``more``
+    points of each block, the last stream, and the embedding under the name of its site.
     """
     numbers = range(len(stream.blocks))
     points = [f"blocks.{i}.attn.hook_{port}" for i in numbers for port in PORTS]
-    points += [f"blocks.{i}.{name}" for i in numbers for name in ("hook_resid_pre", "hook_resid_mid", "mlp.hook_pre")]
+    points += [
+        f"blocks.{i}.{name}" for i in numbers for name in ("hook_resid_pre", "hook_resid_mid", "mlp.hook_pre", *more)
+    ]
     points += [f"blocks.{numbers[-1]}.hook_resid_post", stream.components.sites[-1]]
     seen: dict[str, Tensor] = {}
 
@@ -52,7 +105,8 @@ def tapped_run(stream: ResidualStream, metric: Metric, x: Float[Tensor, "batch p
     hooks: list[tuple[str, Callable[..., None]]] = [(point, tap) for point in points]
     embedding = stream.components.run_with_hooks(x.detach().requires_grad_(), start=stream.sites[0], fwd_hooks=hooks)
     value = checked_metric(metric, embedding)
-    gradients = torch.autograd.grad(value.sum(), list(seen.values()))
+    # A correction may cut queries and keys, or a block, off the metric.
+    gradients = torch.autograd.grad(value.sum(), list(seen.values()), materialize_grads=True)
     return {name: Tap(seen[name].detach(), g) for name, g in zip(seen, gradients, strict=True)}
 
 

@@ -6,7 +6,9 @@ and one edge from each.
 
 As everywhere nodes are negative where they help, and edges, of which circuits take the largest, positive:
 
-    node of a writer = sum of its edges, its own effect to first order;  node of a reader = sum of the edges into it
+    node of a writer = effect of cutting all its edges;  node of what reads alone = effect of cutting all edges into it
+
+which to first order are the sums of those edges.
 """
 
 import numpy as np
@@ -30,9 +32,9 @@ def stream_graph(found: EdgeScores, *, ports: bool = False) -> AttributionGraph:
     reads, writes = _by_site(found.readers, ports), _by_site(found.writers, False)
     sites = sorted({*reads, *writes}, key=_order)
     into = {site: np.stack([scores[rows].sum(0) for rows in units]) for site, units in reads.items()}
-    nodes = {
-        site: scores[:, np.concatenate(writes[site])].sum(0) if site in writes else into[site].sum(1) for site in sites
-    }
+    own = {site: found.into[np.concatenate(units)] for site, units in reads.items() if site not in writes}
+    nodes = own | {site: found.out_of[np.concatenate(units)] for site, units in writes.items()}
+    nodes = {site: nodes[site] for site in sites}
     kept = {site: np.argsort(-np.abs(of_site), kind="stable") for site, of_site in nodes.items()}
     edges = {
         (up, down): -into[down][:, np.concatenate(writes[up])]

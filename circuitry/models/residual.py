@@ -197,6 +197,11 @@ class ResidualStream:
         weights = rearrange(read[:, 1:, 0] - bias[:, None], "port model head d -> port head d model")
         return weights, bias
 
+    def read_by(self, block: int, activations: Mapping[str, Tensor]) -> Float[Tensor, "batch position d_model"]:
+        """Return the stream that a block reads, given the activations at `sites`, which carry it past the heads."""
+        past = activations[self.sites[1 + 2 * block]][:, :, self.blocks[block].n_heads :]
+        return rearrange(past, "batch position head d -> batch position (head d)")
+
     def written(self, activations: Mapping[str, Tensor]) -> Float[Tensor, "writers batch position d_model"]:
         """Return what every writer adds to the stream, without biases, given the activations at `sites`."""
         added = [self.added(i, activations) for i in range(len(self.blocks))]

@@ -23,6 +23,8 @@ SMALL = EdgeScores(
     ("blocks.0.attn.0.q", "blocks.0.attn.0.k", "blocks.0.attn.0.v", "blocks.0.mlp", "embedding"),
     ("embed", "blocks.0.attn.0", "blocks.0.mlp"),
     np.array([[-1, NONE, NONE], [2, NONE, NONE], [-4, NONE, NONE], [8, -16, NONE], [-32, 64, -128]]),
+    np.array([-1.0, 2, -4, -8, -96]),
+    np.array([-27.0, 48, -128]),
     3,
 )
 

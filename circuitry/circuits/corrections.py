@@ -1,0 +1,162 @@
+"""Corrections of attribution patching, by name: where one gradient is a poor guide to what a cut does.
+
+exact-softmax: an edge into a query or key counts the change of the attention pattern itself, not its derivative, which
+    vanishes where attention is saturated.
+gradient-dropping: the mean size of the effects with one block after the other left out of the backward pass, so that a
+    direct effect is seen where one through a later block cancels it.
+atp-star: both, as in AtP* (Kramar et al. 2024, arXiv 2403.00745). As an edge is cut at all positions at once, so are
+    keys, which AtP* patches one by one. A size gets the sign of the mean that it is the mean size of, and the mean over
+    images is one of signed effects.
+relp: coefficients of layer-wise relevance propagation in the place of gradients, as in RelP (Jafari et al. 2025, arXiv
+    2508.21258): the scale of norms and attention patterns are constants, and an activation is x times the constant
+    act(x) / x. Edges into queries and keys have no effect.
+relp-with-patterns: the same, but patterns keep their gradient.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from timm.layers import RmsNorm
+from torch import Tensor, nn
+
+from circuitry.models.residual import Component, ResidualStream
+from circuitry.runs.errors import InputError
+
+CORRECTIONS = ("none", "exact-softmax", "gradient-dropping", "atp-star", "relp", "relp-with-patterns")
+"""Names of corrections."""
+
+_Hook = Callable[[Tensor, Any], Tensor | None]
+
+
+def checked_correction(correction: str) -> None:
+    """Raise `InputError` for the name of no correction."""
+    if correction not in CORRECTIONS:
+        raise InputError(f"A correction is one of {', '.join(CORRECTIONS)}, but {correction!r} was given.")
+
+
+def has_exact_softmax(correction: str) -> bool:
+    """Say whether edges into queries and keys count the change of the pattern itself."""
+    return correction in ("exact-softmax", "atp-star")
+
+
+def backward_passes(stream: ResidualStream, correction: str) -> list[AbstractContextManager[None]]:
+    """Return in what contexts gradients are taken: one, or one for each block that is left out in turn.
+
+    Raises:
+        InputError: for ``relp`` on a tower with norms of a kind that is not known.
+    """
+    if correction in ("relp", "relp-with-patterns"):
+        return [_relevance(stream, frozen_patterns=correction == "relp")]
+    if correction in ("gradient-dropping", "atp-star") and len(stream.blocks) > 1:
+        return [_without(stream, block) for block in range(len(stream.blocks))]
+    return [nullcontext()]
+
+
+def over_passes(effects: Float[Tensor, "passes batch ends ..."], ends: Sequence[Component]) -> Tensor:
+    """Return the effects [batch, ends, ...] of passes that each leave a block out; of one pass, that pass's.
+
+    ``ends`` are the components whose own block's pass does not count: it leaves out what they do themselves.
+    """
+    if len(effects) == 1:
+        return effects[0]
+    blocks = torch.arange(len(effects), device=effects.device)
+    counts = (blocks[:, None] != torch.tensor([end.block for end in ends], device=effects.device)).to(effects)
+    weights = (counts / counts.sum(0)).reshape(len(effects), 1, len(ends), *[1] * (effects.dim() - 3))
+    return torch.copysign((weights * effects.abs()).sum(0), (weights * effects).sum(0))
+
+
+def softmax_effects(
+    stream: ResidualStream,
+    block: int,
+    before: Float[Tensor, "batch position d_model"],
+    changes: Float[Tensor, "writers batch position d_model"],
+    gradients: Sequence[Float[Tensor, "batch head query key"]],
+) -> Float[Tensor, "passes batch ports writers"]:
+    """Return the effects of changes of the stream that the queries of a head, or its keys, read; queries first.
+
+    Args:
+        before: The stream that the block reads.
+        changes: What each writer adds to it, one at a time.
+        gradients: By the block's pattern, of each pass.
+    """
+    steps = stream.blocks[block]
+    q, k, _ = steps.project(steps.norm_attention(before))
+    pattern = steps.scores(q, k).softmax(-1)
+    found = []
+    for change in changes:
+        moved_q, moved_k, _ = steps.project(steps.norm_attention(before + change))
+        moves = [steps.scores(*pair).softmax(-1) - pattern for pair in ((moved_q, k), (q, moved_k))]
+        found.append(torch.stack([torch.cat([(g * move).sum((2, 3)) for move in moves], 1) for g in gradients]))
+    return torch.stack(found, -1)
+
+
+@contextmanager
+def _without(stream: ResidualStream, block: int) -> Iterator[None]:
+    """Within the block of code no gradient goes through what one of the tower's blocks adds to the stream."""
+    points = [f"blocks.{block}.{name}" for name in ("hook_attn_out", "hook_mlp_out")]
+    with stream.components.hooks(fwd_hooks=[(point, _constant) for point in points]):
+        yield
+
+
+def _constant(tensor: Tensor, hook: Any) -> Tensor:
+    return tensor.detach()
+
+
+@contextmanager
+def _relevance(stream: ResidualStream, frozen_patterns: bool) -> Iterator[None]:
+    """Within the block of code norms, activations and attention are differentiated by the rules of RelP."""
+    hooks: list[tuple[str, _Hook]] = []
+    for block in range(len(stream.blocks)):
+        keep, scale = _identity_rule()
+        hooks += [(f"blocks.{block}.mlp.hook_pre", keep), (f"blocks.{block}.mlp.hook_post", scale)]
+        if frozen_patterns:
+            hooks.append((f"blocks.{block}.attn.hook_pattern", _constant))
+    norms = _norms(stream.encoder.tower)
+    with stream.components.hooks(fwd_hooks=hooks):
+        handles = [norm.register_forward_hook(_frozen_scale) for norm in norms]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def _identity_rule() -> tuple[_Hook, _Hook]:
+    """Return hooks before and behind an activation: it becomes a factor of what it acts on, its derivative at 0."""
+    seen: list[Tensor] = []
+
+    def keep(pre: Tensor, hook: Any) -> None:
+        seen[:] = [pre]
+
+    def scale(post: Tensor, hook: Any) -> Tensor:
+        (pre,) = seen
+        zero = pre == 0
+        factor = (post / pre.masked_fill(zero, 1)).detach()
+        return torch.where(zero, post, pre * factor)
+
+    return keep, scale
+
+
+def _norms(tower: nn.Module) -> list[nn.Module]:
+    known = (nn.LayerNorm, nn.RMSNorm, RmsNorm)
+    norms = [one for one in tower.modules() if "norm" in type(one).__name__.lower()]
+    for norm in norms:
+        if not isinstance(norm, known):
+            raise InputError(
+                "Relevance goes through layer norms and RMS norms by a rule, but this tower has a "
+                f"{type(norm).__name__}: take another correction, or none."
+            )
+    return norms
+
+
+def _frozen_scale(norm: Any, inputs: tuple[Tensor], out: Tensor) -> Tensor:
+    """Return what a norm gives, with the scale by which it divides as a constant."""
+    (x,) = inputs
+    centred = x - x.mean(-1, keepdim=True) if isinstance(norm, nn.LayerNorm) else x
+    eps = torch.finfo(x.dtype).eps if norm.eps is None else norm.eps
+    scale = (centred.square().mean(-1, keepdim=True) + eps).rsqrt().detach()
+    linear = centred * scale if norm.weight is None else centred * scale * norm.weight
+    return linear + (out - linear).detach()

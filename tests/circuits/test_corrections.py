@@ -1,0 +1,240 @@
+"""AtP* and RelP on edges and components, on paper, against exact cuts, and against hooks on the tower's own modules."""
+
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from circuitry.circuits.quadrature import midpoint_rule
+from circuitry.circuits.residual_edges import EdgeScores, score_edges
+from circuitry.models.blocks import Block, mix_by_pattern
+from circuitry.models.encoder import Encoder
+from circuitry.models.residual import ResidualStream
+from circuitry.runs.errors import InputError
+from tests.circuits.test_edge_oracles import ON_PAPER, of_edges
+from tests.support.micro_transformer import IMAGE, blank_tower, metric, micro_tower
+from tests.support.towers import make_tower
+
+
+def linear(embedding: Tensor) -> Tensor:
+    return embedding[:, 0] - 2 * embedding[:, 1]
+
+
+def opened(tower: Any = None) -> tuple[Any, ResidualStream, Tensor]:
+    tower = make_tower("timm-vit").double() if tower is None else tower
+    torch.manual_seed(1)
+    return tower, ResidualStream.of(Encoder.from_tower(tower)), torch.randn(3, 3, 32, 32, dtype=torch.float64)
+
+
+def exact(stream: ResidualStream, images: Tensor, rows: Any, columns: Any, other: Tensor) -> float:
+    keep = stream.edges.clone()
+    keep[rows, columns] = False
+    with torch.no_grad():
+        return float((linear(stream.run(images, keep, other)) - linear(stream.encoder(images))).mean())
+
+
+# --- AtP*: exact softmax ---------------------------------------------------------------------------------------------
+
+
+def test_on_paper_edges_into_queries_and_keys_are_exact_and_the_others_as_they_were() -> None:
+    stream = ResidualStream.of(Encoder.from_tower(micro_tower()))
+    found = of_edges(score_edges(stream, IMAGE, metric, correction="exact-softmax"))
+    plain = {edge: score for edge, (score, _) in ON_PAPER.items()}
+    into_patterns = {edge: cut for edge, (_, cut) in ON_PAPER.items() if edge[1].endswith((".q", ".k"))}
+    assert into_patterns["embed", "blocks.0.attn.1.q"] == -6
+    assert found == pytest.approx(plain | into_patterns, abs=1e-12)
+
+
+def test_where_attention_is_saturated_the_exact_softmax_is_right_and_the_gradient_is_not() -> None:
+    """All that follows the patterns of the last block is linear, so their change is all there is to know."""
+    tower: Any = make_tower("timm-vit").double()
+    last = tower.trunk.blocks[1]
+    last.norm2, last.mlp.act, tower.trunk.norm = nn.Identity(), nn.Identity(), nn.Identity()
+    last.attn.qkv.weight[:32] *= 60
+    tower, stream, images = opened(tower)
+    other = images.flip(0) + 0.5
+    plain, found = (
+        score_edges(stream, images, linear, baseline=other, correction=c) for c in ("none", "exact-softmax")
+    )
+    first = stream.reader_slice(1).start
+    rows, columns = range(first, first + 4), range(4)  # queries and keys of two heads; embed, two heads, the MLP
+    cuts = np.array([[exact(stream, images, row, column, other) for column in columns] for row in rows])
+    np.testing.assert_allclose(found.scores[rows, :4], cuts, rtol=1e-8, atol=1e-12)
+    wrong = np.sign(plain.scores[rows, :4]) != np.sign(cuts)
+    assert wrong.any()
+    assert np.abs(plain.scores[rows, :4] - cuts).max() > np.abs(cuts).max() / 2
+    whole = [exact(stream, images, row, slice(None), other) for row in rows]
+    np.testing.assert_allclose(found.into[rows], whole, rtol=1e-8)
+    others = [row for row, name in enumerate(found.readers) if not name.endswith((".q", ".k"))]
+    np.testing.assert_allclose(found.scores[others], plain.scores[others], rtol=1e-9)
+
+
+# --- AtP*: gradient dropping -----------------------------------------------------------------------------------------
+
+
+def test_on_paper_a_direct_effect_that_a_later_block_cancels_is_seen() -> None:
+    """Head 0 of block 0 writes v = 2a + 4b to b, of which block 1 takes away what it finds there.
+
+    The metric changes by 2 - 2 = 0 with b, so plain scores are 0. Without block 1 it changes by 2, with a value by 2
+    (1/2 for each of two tokens), with what the value reads by (4, 8): -(4 + 12) for the tokens (1, 0) and (1, 1).
+    """
+    tower = blank_tower(2)
+    first, second = tower.trunk.blocks
+    first.attn.qkv.weight[4] += torch.tensor([2, 4])  # v of head 0
+    first.attn.proj.weight[1, 0] = 1
+    second.mlp.fc1.weight[0, 1] = 1
+    second.mlp.fc2.weight[1, 0] = -1
+    stream = ResidualStream.of(Encoder.from_tower(tower))
+    edge = ("embed", "blocks.0.attn.0.v")
+    found = {name: score_edges(stream, IMAGE, metric, correction=name) for name in ("none", "gradient-dropping")}
+    assert of_edges(found["none"])[edge] == pytest.approx(0, abs=1e-12)
+    assert of_edges(found["gradient-dropping"])[edge] == pytest.approx(-16)
+    into = dict(zip(found["none"].readers, found["gradient-dropping"].into, strict=True))
+    assert into["blocks.0.attn.0.v"] == pytest.approx(-16)
+
+
+def test_dropped_gradients_equal_those_of_modules_whose_output_is_detached() -> None:
+    """Of two blocks the second alone is left out for what is in the first."""
+    tower, stream, images = opened()
+    found = score_edges(stream, images, product, correction="gradient-dropping")
+    first, second = tower.trunk.blocks
+    values: list[Tensor] = []
+    moves = [torch.zeros(3, 17, 16, dtype=torch.float64, requires_grad=True) for _ in range(2)]
+
+    def moved(_: object, inputs: tuple[Tensor], by: Tensor) -> tuple[Tensor]:
+        values.append(inputs[0])
+        return (inputs[0] + by,)
+
+    handles = [one.register_forward_hook(lambda _, __, out: out.detach()) for one in (second.attn.proj, second.mlp.fc2)]
+    for module, by in zip((first.attn.proj, first.norm2), moves, strict=True):
+        handles.append(module.register_forward_pre_hook(partial(moved, by=by)))
+    z, read = torch.autograd.grad(product(tower(images)).sum(), moves)
+    for handle in handles:
+        handle.remove()
+    heads = -(values[0] * z).reshape(3, 17, 2, 8).sum((1, 3)).mean(0).detach().numpy()
+    np.testing.assert_allclose(found.out_of[1:3], heads, rtol=1e-8)
+    with torch.no_grad():
+        embed = stream.encoder(images, stop="trunk.norm_pre")
+    score = found.scores[found.readers.index("blocks.0.mlp"), 0]
+    assert score == pytest.approx(-(embed * read).sum((1, 2)).mean().item())
+    assert found.scores[-1, 0] == pytest.approx(score_edges(stream, images, product).scores[-1, 0])  # never left out
+
+
+def product(embedding: Tensor) -> Tensor:
+    return embedding[:, 0] * embedding[:, 1] + embedding[:, 2]
+
+
+def test_atp_star_is_both() -> None:
+    _, stream, images = opened()
+    names = ("atp-star", "exact-softmax", "gradient-dropping")
+    both, softmax, dropping = (score_edges(stream, images, product, correction=name) for name in names)
+    patterns = np.array([name.endswith((".q", ".k")) for name in both.readers])
+    np.testing.assert_allclose(both.scores[~patterns], dropping.scores[~patterns], rtol=1e-9)
+    last = patterns & np.char.startswith(np.array(both.readers), "blocks.1")  # no later block to leave out
+    np.testing.assert_allclose(both.scores[last], softmax.scores[last], rtol=1e-9)
+    early = patterns & ~last
+    assert not np.allclose(both.scores[early, 0], softmax.scores[early, 0])
+    assert not np.allclose(both.scores[early, 0], dropping.scores[early, 0])
+
+
+# --- RelP ------------------------------------------------------------------------------------------------------------
+
+
+def frozen(stream: ResidualStream, images: Tensor) -> ResidualStream:
+    """The network with scales of norms, patterns and factors of activations as they are in the clean run."""
+    with torch.no_grad():
+        _, seen = stream.components.run_with_cache(images)
+
+    def norm(of: Any, x: Tensor) -> Any:
+        scale = (x.var(-1, correction=0, keepdim=True) + of.eps).rsqrt()
+        return lambda y: (y - y.mean(-1, keepdim=True)) * scale * of.weight + of.bias
+
+    def still(i: int, block: Block) -> Block:
+        pattern = seen[f"blocks.{i}.attn.hook_pattern"]
+        factor = seen[f"blocks.{i}.mlp.hook_post"] / seen[f"blocks.{i}.mlp.hook_pre"]
+        return replace(
+            block,
+            norm_attention=norm(block.norm_attention, seen[f"blocks.{i}.hook_resid_pre"]),
+            mix=lambda q, k, v: mix_by_pattern(pattern, v),
+            norm_mlp=norm(block.norm_mlp, seen[f"blocks.{i}.hook_resid_mid"]),
+            activation=lambda pre: factor * pre,
+        )
+
+    return replace(stream, blocks=tuple(still(i, block) for i, block in enumerate(stream.blocks)))
+
+
+def test_relevance_is_the_exact_cut_of_every_edge_in_the_network_frozen_at_the_clean_run() -> None:
+    tower: Any = make_tower("timm-vit").double()
+    tower.trunk.norm = nn.Identity()
+    _, stream, images = opened(tower)
+    other = images.flip(0) + 0.5
+    found = score_edges(stream, images, linear, baseline=other, correction="relp")
+    still = frozen(stream, images)
+    cuts = [exact(still, images, row, column, other) for row, column in stream.edges.nonzero().tolist()]
+    np.testing.assert_allclose(found.scores[stream.edges.numpy()], cuts, rtol=1e-7, atol=1e-12)
+    patterns = [i for i, name in enumerate(found.readers) if name.endswith((".q", ".k"))]
+    assert not found.into[patterns].any()
+
+
+def test_relevance_is_conserved_where_there_are_no_biases() -> None:
+    """A baseline of zero: all of the metric comes from what stands before the blocks, through whatever path."""
+    tower: Any = make_tower("vit").double()
+    for name, parameter in tower.named_parameters():
+        if name.endswith("bias"):
+            parameter.zero_()
+    stream, images = ResidualStream.of(Encoder.from_tower(tower)), torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    value = linear(tower(images)).mean().item()
+    found = score_edges(stream, images, linear, correction="relp")
+    assert found.out_of[0] == pytest.approx(-value, rel=1e-9)
+    assert np.nansum(found.scores[stream.reader_slice(1).start :, :4]) == pytest.approx(-value, rel=1e-9)
+    assert found.into[-1] == pytest.approx(-value, rel=1e-9)
+    assert score_edges(stream, images, linear).out_of[0] != pytest.approx(-value, rel=0.1)
+
+
+@pytest.mark.parametrize("correction", ["relp", "relp-with-patterns"])
+def test_in_a_linear_network_relevance_is_attribution(correction: str) -> None:
+    tower: Any = make_tower("timm-vit").double()
+    for block in tower.trunk.blocks:
+        block.norm1, block.norm2, block.mlp.act = nn.Identity(), nn.Identity(), nn.Identity()
+        block.attn.qkv.weight[:32] = 0
+        block.attn.qkv.bias[:32] = 0
+    tower.trunk.norm = nn.Identity()
+    _, stream, images = opened(tower)
+    rule = midpoint_rule(2)
+    found, plain = (score_edges(stream, images, product, rule=rule, correction=c) for c in (correction, "none"))
+    np.testing.assert_allclose(found.scores, plain.scores, rtol=1e-9, atol=1e-14)
+
+
+def test_relevance_leaves_the_tower_as_it_was_and_patterns_keep_their_gradient_if_asked() -> None:
+    tower, stream, images = opened()
+    before = tower(images)
+    found: dict[str, EdgeScores] = {}
+    for correction in ("relp", "relp-with-patterns"):
+        found[correction] = score_edges(stream, images, product, correction=correction)
+    assert torch.equal(tower(images), before)
+    assert not any(module._forward_hooks for module in tower.modules())
+    rows = [i for i, name in enumerate(found["relp"].readers) if name.endswith((".q", ".k"))]
+    assert not found["relp"].into[rows].any()
+    assert found["relp-with-patterns"].into[rows].all()
+
+
+# --- bad input -------------------------------------------------------------------------------------------------------
+
+
+def test_corrections_that_there_are_not_and_norms_without_a_rule_are_told() -> None:
+    tower, stream, images = opened()
+    with pytest.raises(InputError, match=r"A correction is one of none, exact-softmax, .*, but 'atp' was given"):
+        score_edges(stream, images, product, correction="atp")
+    tower.trunk.norm = nn.GroupNorm(1, 16).double()
+    with pytest.raises(InputError, match="this tower has a GroupNorm: take another correction, or none"):
+        score_edges(stream, images, product, correction="relp")
+
+
+def test_one_block_has_no_other_to_leave_out() -> None:
+    stream = ResidualStream.of(Encoder.from_tower(micro_tower()))
+    found = of_edges(score_edges(stream, IMAGE, metric, correction="gradient-dropping"))
+    assert found == pytest.approx({edge: score for edge, (score, _) in ON_PAPER.items()}, abs=1e-12)
