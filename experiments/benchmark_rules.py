@@ -5,15 +5,17 @@ each site, and of the edges between two (see `circuitry.circuits.rule_choice`); 
 the counted operations that the rule takes beside the study's left rule with ten points. The image, which is no node,
 and sites where the integral does not converge, such as the embedding, stand apart and are in no mean. Intervals are
 over circuits, by Student's t of the mean over sites. A rule is chosen as `extract` would choose it, on fewer points and
-images, and its promise is set against what the many points say of it on the circuits here. A promise is refuted where
-the measured error is larger than the promised one beyond the interval.
+images, and its promise is set against what the many points say of it on other circuits. A promise is refuted where the
+measured error is larger than the promised one beyond the interval.
 
-    python experiments/benchmark_rules.py      # the model and images of the quickstart
+    python experiments/benchmark_rules.py --circuits 6 --n-images 2      # the model and images of the quickstart
     python experiments/benchmark_rules.py --model efficientnet-lite0 --data RealStyles --domains photo --circuits 3 \\
-        --n-images 1
+        --n-images 1 --rules left-10 midpoint-10 gauss-radau-5
+    python experiments/benchmark_rules.py --checkpoint runs/emoji/clip/checkpoints/epoch_18.pt --data EmojiDomains \\
+        --circuits 6 --n-images 2
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from scipy.stats import t as student
 
 from circuitry import AttributionSettings, Clip, DomainFolder
 from circuitry.circuits.cost import count_operations
+from circuitry.circuits.graph_folder import Key
 from circuitry.circuits.quadrature import QuadratureRule, parse_rule
 from circuitry.circuits.rule_choice import REFERENCE, RuleChoice, RuleErrors, cheapest_rule
 from circuitry.circuits.rule_of_run import CIRCUITS, IMAGES, spread
@@ -33,6 +36,7 @@ from circuitry.models.settings import ModelSettings
 from circuitry.models.sites import INPUT
 from circuitry.reports.result_tables import write_with_provenance
 from circuitry.runs.command_line import run_script
+from circuitry.runs.errors import InputError
 from circuitry.runs.provenance import versions
 
 STUDY = "left-10"
@@ -45,7 +49,8 @@ class Config(ModelSettings):
     metric: MetricName = "logit"
     """logit: the study's cosine logit; margin: its lead over the mean logit of the other classes."""
     circuits: int = 8
-    """How many circuits: the first class in the first domain, the second in the second, and so on."""
+    """How many circuits errors are measured on, after those that a rule is chosen by: the first class in the first
+    domain, the second in the second, and so on."""
     n_images: int = 3
     """Images per circuit."""
     rules: tuple[str, ...] = (
@@ -67,14 +72,15 @@ class Config(ModelSettings):
 def main(config: Config) -> None:
     """Choose a rule, score the circuits by every rule, and print the tables."""
     clip, images = config.clip(), config.images()
-    fewer = replace(config, circuits=min(CIRCUITS, config.circuits), n_images=min(IMAGES, config.n_images))
-    few = [errors for _, errors in circuits(clip, images, fewer, REFERENCE)]
+    first, others = drawn_circuits(images, config)
+    fewer = replace(config, n_images=min(IMAGES, config.n_images))
+    few = [errors for _, errors in circuits(clip, images, fewer, first, REFERENCE)]
     choice = cheapest_rule(few, config.error)
     chosen = (choice.nodes.rule, choice.edges.rule)
     names = {RULE_CHOICE: choice.as_dict(), "node_rule": chosen[0].name, "edge_rule": chosen[1].name}
     print(describe_rule(names))
     rules = {rule.name: rule for rule in (*map(parse_rule, config.rules), *chosen)}
-    by_circuit = measure(clip, images, config, rules)
+    by_circuit = measure(circuits(clip, images, config, others, parse_rule(config.reference)), rules)
     table = summary(by_circuit).join(relative_costs(clip, few[0].metric, rules), on="rule")
     tables = {
         "by_circuit": by_circuit,
@@ -89,22 +95,34 @@ def main(config: Config) -> None:
         write_with_provenance(tables, config.results, {**settings, "model_digest": clip.digest, **versions()})
 
 
+def drawn_circuits(images: DomainFolder, config: Config) -> tuple[list[Key], list[Key]]:
+    """Return the (class, domain) that a rule is chosen by, and others that its promise is measured on."""
+    there = [(c, d) for c in images.classes for d in images.domains if images.select(c, d, 1, config.seed)]
+    first = min(CIRCUITS, config.circuits)
+    found = spread(there, first + config.circuits)
+    if len(found) <= first:
+        raise InputError(
+            f"Expected more than {first} classes in domains, to choose a rule by some and measure it on others, but "
+            f"{images.root} has images of {len(found)}: give more classes or domains."
+        )
+    return found[:first], found[first:]
+
+
 def circuits(
-    clip: Clip, images: DomainFolder, config: Config, reference: QuadratureRule
+    clip: Clip, images: DomainFolder, config: Config, keys: Sequence[Key], reference: QuadratureRule
 ) -> Iterator[tuple[str, RuleErrors]]:
-    """Yield (name, errors) of some circuits."""
+    """Yield (name, errors) of circuits."""
     weights = clip.text_weights(images.all_classes)
-    keys = [(c, d) for c in images.classes for d in images.domains if images.select(c, d, 1, config.seed)]
-    for class_name, domain in spread(keys, config.circuits):
+    for class_name, domain in keys:
         batch = read_images(clip, images.select(class_name, domain, config.n_images, config.seed), strict=True)
         metric = metric_of_class(config.metric)(weights, images.label(class_name))
         yield f"{class_name} in {domain}", RuleErrors(clip.encoder, batch, metric, reference=reference)
 
 
-def measure(clip: Clip, images: DomainFolder, config: Config, rules: dict[str, QuadratureRule]) -> pd.DataFrame:
+def measure(measured_on: Iterable[tuple[str, RuleErrors]], rules: dict[str, QuadratureRule]) -> pd.DataFrame:
     """Return the errors of every rule: circuit, kind, rule, place, apart, error; share of kept units as a kind."""
     rows = []
-    for name, errors in circuits(clip, images, config, parse_rule(config.reference)):
+    for name, errors in measured_on:
         for rule in rules.values():
             nodes, alike = errors.compare_nodes(rule)
             kinds = {"nodes": nodes, "edges": errors.edges(rule), "kept alike": alike}
@@ -135,7 +153,7 @@ def summary(by_circuit: pd.DataFrame) -> pd.DataFrame:
 
 
 def promise(choice: RuleChoice, table: pd.DataFrame) -> pd.DataFrame:
-    """Return what the choice promised beside what many points say on all circuits."""
+    """Return what the choice promised beside what many points say on other circuits."""
     rows = []
     for kind, found in (("nodes", choice.nodes), ("edges", choice.edges)):
         of_kind = table[table["kind"] == kind].set_index("rule")

@@ -8,9 +8,8 @@ ratio to the ceiling of identical domains outside 0.97 to 1.03, intervals of 95 
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -24,9 +23,8 @@ from circuitry.comparison.models import model_tests
 from circuitry.comparison.significance import LEVEL, mantel
 from circuitry.comparison.simulation import Planted, SimulatedCircuits, simulate
 from circuitry.comparison.statistics import Spread, family_of, mean_spread
-from circuitry.reports.result_tables import write_with_provenance
+from circuitry.reports.result_tables import KeepSettings
 from circuitry.runs.command_line import run_script
-from circuitry.runs.provenance import versions
 
 NOISE = {"low": 0.3, "middle": 0.7, "high": 1.5}
 N_CLASSES = (4, 8, 16, 36, 100)
@@ -42,7 +40,7 @@ FAMILIES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(KeepSettings):
     """Settings of the simulation."""
 
     draws: int = 1000
@@ -51,24 +49,19 @@ class Config:
     """Draws of each bootstrap."""
     parts: int = 4
     """Parts of the images."""
-    results: Path = Path("experiments/results/trust")
-    """Folder for the tables."""
     seed: int = 0
     """Seed of all draws."""
 
 
 def main(config: Config) -> None:
     """Simulate, write and print the tables."""
-    provenance = {name: value for name, value in asdict(config).items() if name != "results"} | versions()
     for name, made in (
         ("ratio", ratios),
         ("coverage", coverage),
         ("family_wise_error", family_wise_error),
         ("mantel", mantel_error),
     ):
-        table = pd.DataFrame(list(made(config)))
-        write_with_provenance({name: table}, config.results, provenance)
-        print(f"{name}\n{table.round(3).to_string(index=False)}\n", flush=True)
+        config.keep({name: pd.DataFrame(list(made(config)))})
 
 
 def ratios(config: Config, n_classes: int = 16) -> Iterator[dict[str, object]]:

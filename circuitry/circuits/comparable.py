@@ -1,8 +1,9 @@
 """Which graphs may be compared? Those of one model, at the same sites and units, found in the same way. No torch.
 
-A circuit is compared unit by unit, so a number between graphs of other widths, feature bases, rules or models means
-nothing. A graph stores what it takes to tell them apart: how many units its sites have, and `SETTINGS`. A setting that
-one of two graphs does not know cannot tell them apart. Numbers of images may differ: they do between domains.
+A circuit is compared unit by unit, so a number between graphs of other widths, feature bases, rules, kinds of edges or
+models means nothing. A graph stores what it takes to tell them apart: how many units its sites have, and `SETTINGS`. A
+setting that one of two graphs does not know cannot tell them apart. Numbers of images may differ: they do between
+domains.
 """
 
 import logging
@@ -19,6 +20,7 @@ SETTINGS = {
     "node_fraction": "the share of kept units",
     "node_rule": "the quadrature rule of nodes",
     "edge_rule": "the quadrature rule of edges",
+    "edges": "the kind of edges",
     "baseline": "the baseline",
     "baseline_digest": "the digest of the baseline's values",
     "autocast": "the precision (autocast)",

@@ -29,6 +29,7 @@ from circuitry.circuits.edges import edge_effects
 from circuitry.circuits.settings import AttributionSettings
 from circuitry.circuits.stream_gradients import Tap, images_at_once, passed_back, read_by_ports, tapped_run
 from circuitry.models.batches import ImageBatches
+from circuitry.models.blocks import Block
 from circuitry.models.encoder import Encoder, checked_sites, clean_activations
 from circuitry.models.metrics import Metric
 from circuitry.models.residual import ResidualStream, adds_up
@@ -130,13 +131,22 @@ def _read(
         return passed_back(last, end, _one_hot(units, gradient.shape[-1], gradient)[:, None] * gradient)
     block, path = stream.blocks[index], f"blocks.{index}"
     if is_mlp:
-        rows = passed_back(
-            block.mlp_in, _zeros(stream, 1, block.width), _one_hot(units, block.n_neurons, _zeros(stream))[:, None]
-        )
-        gradient = taps[f"{path}.mlp.hook_pre"].gradient[..., units].movedim(-1, 0)
-        return passed_back(block.norm_mlp, taps[f"{path}.hook_resid_mid"].value, gradient[..., None] * rows[:, None])
+        into = taps[f"{path}.mlp.hook_pre"].gradient
+        places = [units + first for first in range(0, into.shape[-1], block.n_neurons)]  # two of a gated neuron
+        read = torch.stack([_read_at(stream, block, some, into) for some in places]).sum(0)
+        return passed_back(block.norm_mlp, taps[f"{path}.hook_resid_mid"].value, read)
     read = read_by_ports(stream, index, taps).sum(0)[units]
     return passed_back(block.norm_attention, taps[f"{path}.hook_resid_pre"].value, read)
+
+
+def _read_at(
+    stream: ResidualStream, block: Block, places: Int[Tensor, " kept"], gradient: Tensor
+) -> Float[Tensor, "kept batch position d_model"]:
+    """Return the gradient of the metric by what an MLP reads, through each of some pre-activations."""
+    rows = passed_back(
+        block.mlp_in, _zeros(stream, 1, block.width), _one_hot(places, gradient.shape[-1], gradient)[:, None]
+    )
+    return gradient[..., places].movedim(-1, 0)[..., None] * rows[:, None]
 
 
 def _written(

@@ -13,7 +13,7 @@ which to first order are the sums of those edges.
 
 import numpy as np
 
-from circuitry.circuits.graph import AttributionGraph
+from circuitry.circuits.graph import IN_STREAM, AttributionGraph
 from circuitry.circuits.residual_edges import EdgeScores
 
 
@@ -45,8 +45,9 @@ def stream_graph(found: EdgeScores, *, ports: bool = False) -> AttributionGraph:
     if ports:
         heads = [site for site in writes if site.endswith(".attn")]
         edges |= {(f"{site}.{port}", site): np.diag(-nodes[f"{site}.{port}"]) for site in heads for port in "qkv"}
+    settings = found.settings | {"edges": IN_STREAM}
     ordered = {(up, down): of_pair[kept[down]][:, kept[up]] for (up, down), of_pair in edges.items()}
-    return AttributionGraph(tuple(sites), nodes, kept, ordered, {}, found.n_images, settings=dict(found.settings))
+    return AttributionGraph(tuple(sites), nodes, kept, ordered, {}, found.n_images, settings=settings)
 
 
 def _by_site(names: tuple[str, ...], ports: bool) -> dict[str, list[list[int]]]:

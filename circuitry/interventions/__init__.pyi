@@ -14,9 +14,14 @@ from .curves import FaithfulnessCurve as FaithfulnessCurve
 from .curves import curves_by_domain as curves_by_domain
 from .curves import pool_curves as pool_curves
 from .edge_cuts import cut_effects as cut_effects
-from .edge_cuts import cut_embeddings as cut_embeddings
 from .edge_cuts import measure_edges as measure_edges
-from .edge_cuts import take_edges as take_edges
+from .edge_masks import LearnedEdges as LearnedEdges
+from .edge_masks import learn_edges as learn_edges
+from .edge_runs import EdgeRuns as EdgeRuns
+from .edge_runs import cut_embeddings as cut_embeddings
+from .edge_sets import edges_between as edges_between
+from .edge_sets import strongest_edge_sets as strongest_edge_sets
+from .edge_sets import take_edges as take_edges
 from .effects import AttributionCheck as AttributionCheck
 from .effects import PatchEffects as PatchEffects
 from .faithfulness import AblationSettings as AblationSettings
@@ -47,9 +52,6 @@ from .scoreboard import smallest_sizes as smallest_sizes
 from .scoreboard import unit_overlap as unit_overlap
 from .search import find_circuit as find_circuit
 from .search import propose_circuits as propose_circuits
-from .stream_edges import EdgeRuns as EdgeRuns
-from .stream_edges import edge_curve as edge_curve
-from .stream_edges import kept_edge_embeddings as kept_edge_embeddings
 from .study import CausalStudy as CausalStudy
 from .study import StudyOptions as StudyOptions
 from .transfer import ClassScorer as ClassScorer

@@ -14,11 +14,15 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
+from circuitry.circuits.component_edges import in_stream
 from circuitry.interventions.circuit_sets import KeptUnits, mark_kept
+from circuitry.interventions.edge_runs import cut_embeddings
+from circuitry.interventions.edge_wires import Stream
 from circuitry.interventions.patches import Patch, patched
 from circuitry.models.baselines import AnyBaseline, Baseline, Counterfactual, as_baseline, check_count
 from circuitry.models.batches import ImageBatches, Images, rows_that_fit
 from circuitry.models.encoder import Encoder, clean_activations
+from circuitry.models.residual import ResidualStream
 from circuitry.models.sites import INPUT
 from circuitry.runs.errors import InputError
 from circuitry.runs.workers import Work
@@ -37,7 +41,8 @@ def ablated_embeddings(
     Args:
         encoder: The encoder under study.
         images: A tensor [B, 3, H, W] or an iterable of such batches.
-        circuits: Units to keep by site; see `take_kept_units`.
+        circuits: Units to keep by site; see `take_kept_units`. An encoder in heads and neurons also takes heads and
+            whole MLPs, as a `stream_graph` names them.
         baseline: What stands in for the other units; see `circuitry.models.baselines`.
         work: Memory and progress.
 
@@ -48,6 +53,10 @@ def ablated_embeddings(
     Example:
         >>> logit = metric(ablated_embeddings(encoder, photos, [take_kept_units(graph)])[0]).mean()
     """
+    if in_stream(encoder) and not {site for circuit in circuits for site in circuit} <= set(encoder.sites):
+        stream = Stream(ResidualStream.of(encoder))  # heads and whole MLPs: they write nothing but through their edges
+        edges = [stream.between(circuit) for circuit in circuits]
+        return cut_embeddings(encoder, images, edges, baseline=baseline, work=work)
     sites = _ablated_sites(encoder, circuits)
     start, dims = sites[0] if sites else INPUT, {site: encoder.unit_dim(site) for site in sites}
     ends = as_baseline(baseline)

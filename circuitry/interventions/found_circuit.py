@@ -63,7 +63,7 @@ class FoundCircuit:
 
 def check_encoder(encoder: Encoder, graph: AttributionGraph) -> None:
     """Refuse a circuit of another encoder, feature bases included."""
-    made_with = {name: graph.settings.get(name) for name in ("model_digest", "basis")}
+    made_with = {"model_digest": graph.settings.get("model_digest"), "basis": graph.settings.get("basis", {})}
     if made_with != (given := {"model_digest": encoder.digest, "basis": encoder.basis}):
         raise InputError(
             f"The circuit is of the encoder with {_words(made_with)}, but one with {_words(given)} was given: give the "

@@ -45,13 +45,13 @@ class Gated(Protocol):
         """Return the embeddings of the images, or of those chosen, under gates; differentiable in them."""
 
 
-class GatedRuns:
-    """Some images, ready for runs under many gates.
+class PreparedImages:
+    """Some images up to the first of some sites, and the baseline there and at the others.
 
     Args:
         encoder: The encoder, frozen by the caller for as long as this is used.
         images: A tensor [B, 3, H, W] or an iterable of such batches.
-        sites: The gated sites, in the encoder's order.
+        inner: The sites, in the encoder's order.
         baseline: What a closed gate puts in; see `circuitry.models.baselines`.
         memory_gib: Budget for the activations of a run, in GiB.
 
@@ -60,22 +60,21 @@ class GatedRuns:
     """
 
     def __init__(
-        self, encoder: Encoder, images: Images, sites: Sequence[str], baseline: AnyBaseline, memory_gib: float = 1.0
+        self, encoder: Encoder, images: Images, inner: Sequence[str], baseline: AnyBaseline, memory_gib: float
     ) -> None:
-        self.encoder, self.sites = encoder, tuple(sites)
-        self.dims = {site: encoder.unit_dim(site) for site in sites}
+        self.encoder, self.inner = encoder, tuple(inner)
         self.rows = rows_that_fit(encoder, memory_gib)
         ends, count = as_baseline(baseline), 0
-        starts, whole, values = [], [], {site: list[Tensor]() for site in sites}
+        starts, whole, values = [], [], {site: list[Tensor]() for site in inner}
         with torch.no_grad():
             for batch in ImageBatches(images, encoder, self.rows):
-                clean = clean_activations(encoder, batch, self.sites)
+                clean = clean_activations(encoder, batch, self.inner)
                 if ends.n_images is not None or not count:
                     like = clean if ends.n_images is not None else {site: a[:1] for site, a in clean.items()}
                     for site, value in ends.activations(encoder, like, count).items():
                         values[site].append(value)
-                starts.append(clean[self.sites[0]])
-                whole.append(encoder(clean[self.sites[-1]], start=self.sites[-1]))
+                starts.append(clean[self.inner[0]])
+                whole.append(encoder(clean[self.inner[-1]], start=self.inner[-1]))
                 count += len(batch)
         if not count:
             raise InputError("Gated runs need at least one image, but there were none.")
@@ -84,23 +83,41 @@ class GatedRuns:
         self._ends = {site: torch.cat(parts) for site, parts in values.items()}
         self.embeddings: Float[Tensor, "images d"] = torch.cat(whole)
         """Those of the whole model."""
-        self.n_units = {site: encoder.units_of(site, self._ends[site]).shape[dim] for site, dim in self.dims.items()}
 
     def __len__(self) -> int:
         return len(self._start)
+
+    def start(self, chosen: Int[Tensor, " some"]) -> Float[Tensor, "some ..."]:
+        """Return the activations of some images at the first site."""
+        return self._start[chosen]
+
+    def end(self, site: str, chosen: Int[Tensor, " some"]) -> Float[Tensor, "some_or_1 ..."]:
+        """Return the baseline of some images at a site, or that of all."""
+        end = self._ends[site]
+        return end[chosen] if len(end) > 1 else end
+
+
+class GatedRuns(PreparedImages):
+    """Some images, ready for runs under many gates on units; for the arguments see `PreparedImages`."""
+
+    def __init__(
+        self, encoder: Encoder, images: Images, sites: Sequence[str], baseline: AnyBaseline, memory_gib: float = 1.0
+    ) -> None:
+        super().__init__(encoder, images, sites, baseline, memory_gib)
+        self.sites, self.dims = self.inner, {site: encoder.unit_dim(site) for site in sites}
+        self.n_units = {site: encoder.units_of(site, self._ends[site]).shape[dim] for site, dim in self.dims.items()}
 
     def run(self, gates: Gates, chosen: Int[Tensor, " some"] | None = None) -> Float[Tensor, "some d"]:
         """Return the embeddings of the images, or of those chosen, under gates."""
         rows = torch.arange(len(self)) if chosen is None else chosen
         hooks = [(site, partial(self._mixed, gate, rows)) for site, gate in gates.items()]
         with self.encoder.hooks(fwd_hooks=hooks):
-            found: Tensor = self.encoder(self._start[rows], start=self.sites[0])
+            found: Tensor = self.encoder(self.start(rows), start=self.sites[0])
         return found
 
     def _mixed(self, gate: Tensor, rows: Tensor, activation: Tensor, hook: Any) -> Tensor:
         site = hook.name
-        end = self._ends[site]
-        end = self.encoder.units_of(site, end[rows] if len(end) > 1 else end).to(activation)
+        end = self.encoder.units_of(site, self.end(site, rows)).to(activation)
         units = self.encoder.units_of(site, activation)
         shape = [1] * activation.dim()
         shape[self.dims[site]] = -1

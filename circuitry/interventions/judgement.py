@@ -7,15 +7,18 @@ selectivity where there are images of other classes, else faithfulness.
   with s wins of n, p = P(Binomial(n, q) >= s).
 - necessity: the same of what is left when the circuit, or as many random units, is taken away: it is to do worse.
 - minimality: each unit in turn is taken out of the circuit. Null: the metric's contrast does not fall; one-sided t-test
-  over images (Welch's, between images of the class and others, for selectivity), Holm over units. Likewise each edge.
+  over images (Welch's, between images of the class and others, for selectivity), Holm over units.
 - complement: the measure of everything but the circuit, with its bootstrap interval: it is to do less than the circuit.
+
+A circuit of edges is put to the same tests, edge by edge, against random edges (`edge_sets`).
 """
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from itertools import chain, islice
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -33,7 +36,9 @@ from circuitry.interventions.circuit_sets import (
     take_kept_units,
 )
 from circuitry.interventions.curves import FaithfulnessCurve
-from circuitry.interventions.edge_cuts import EdgeSet, cut_embeddings, take_edges
+from circuitry.interventions.edge_cuts import measure_edges
+from circuitry.interventions.edge_runs import EDGES, cut_embeddings
+from circuitry.interventions.edge_sets import random_edges, take_edges, take_other_edges, without_each_edge
 from circuitry.interventions.faithfulness import AblationSettings, measure_circuits, measure_metric
 from circuitry.interventions.found_circuit import check_encoder
 from circuitry.models.batches import Images
@@ -41,6 +46,11 @@ from circuitry.models.encoder import Encoder
 from circuitry.models.metrics import Metric
 from circuitry.runs.errors import InputError
 from circuitry.runs.workers import Work
+
+UNITS = "units"
+
+AT_ONCE = 64
+"""Circuits that are held at once."""
 
 
 @dataclass(frozen=True)
@@ -87,10 +97,11 @@ def judge_circuit(
         graph: The circuit, such as `FoundCircuit.graph`.
         settings: Of these, baseline, sites, seed and whether errors are kept.
         judgement: Random circuits and levels.
-        circuit: Edges of this graph, each of which is tested for minimality, too.
+        circuit: Edges of this graph, which are tested likewise.
 
     Returns:
-        One row per test: columns test, measure, value, n, p, holds. The value is the share of random circuits beaten
+        One row per test, those of edges named so: columns test, measure, value, n, p, holds. The value is the share
+        of random circuits beaten
         (sufficiency, necessity), the share of units or edges without which the measure falls (minimality, p the
         largest after Holm), and the measure itself (circuit, complement; with low and high, no p).
 
@@ -105,55 +116,92 @@ def judge_circuit(
     units = take_kept_units(graph, choose_sites(graph, settings.sites))
     if not sum(map(len, units.values())):
         raise InputError(f"The circuit of {graph.title} has no units: there is nothing to test.")
-    measure = "faithfulness" if others is None else "selectivity"
-    once = replace(settings, random_draws=0)
-    curve = measure_circuits(encoder, images, metric, graph, [units], once, others=others, work=work)
+    once, rng = replace(settings, random_draws=0), np.random.default_rng(settings.seed)
+    name = "faithfulness" if others is None else "selectivity"
 
-    def contrasts(run: Callable[..., Tensor], circuits: Sequence[Any]) -> np.ndarray:
-        """Return what each image adds to the measure under each circuit, [circuits, images]."""
-        return measure_metric(partial(run, encoder, work=work), circuits, metric, images, others, settings.baseline)[0]
+    def judge(run: Callable[..., Tensor], measure: Callable[..., FaithfulnessCurve], tested: _Tested) -> list[Row]:
+        """Return the rows of circuits of one kind."""
+        curve = measure(encoder, images, metric, tested.source, [tested.circuit], once, others=others, work=work)
 
-    def error(circuits: Sequence[KeptUnits]) -> list[KeptUnits]:
-        return [add_error_units(encoder, one) if settings.keep_error else one for one in circuits]
+        def contrasts(circuits: Iterable[Any]) -> np.ndarray:
+            """Return what each image adds to the measure under each circuit, [circuits, images]."""
+            left, runs, parts = iter(circuits), partial(run, encoder, work=work), list[np.ndarray]()
+            while some := list(islice(left, AT_ONCE)):
+                parts.append(measure_metric(runs, some, metric, images, others, settings.baseline)[0])
+            return np.concatenate(parts)
 
-    kept, left_out = np.split(np.array(_random_circuits(graph, units, 2 * judgement.draws, settings.seed)), 2)
-    rests = [take_complement(one, graph) for one in error([units, *left_out])]
-    values = contrasts(ablated_embeddings, [*error([units, *kept]), *rests])
-    parts = error([units, *_without_one(units)])
-    rows = [*_alone(curve, measure), *_against_random(values, curve.own, measure, judgement)]
-    rows.append(_minimality("units", measure, contrasts(ablated_embeddings, parts), curve.own, judgement.alpha))
+        against = _against_random(contrasts([*tested.kept, *tested.rests]), curve.own, name, judgement)
+        minimal = _minimality(tested.kind, name, contrasts(tested.without), curve.own, judgement.alpha)
+        return [*(_of_kind(tested.kind, row) for row in (*_alone(curve, name), *against)), minimal]
+
+    error = partial(add_error_units, encoder) if settings.keep_error else lambda circuit: circuit
+    rows = judge(ablated_embeddings, measure_circuits, _units_tested(graph, units, error, judgement.draws, rng))
     if circuit is not None:
-        edges = take_edges(circuit, keep_error=settings.keep_error)
-        changed = contrasts(cut_embeddings, [edges, *_without_edge(edges, circuit)])
-        rows.append(_minimality("edges", measure, changed, curve.own, judgement.alpha))
+        edges = _edges_tested(circuit, settings.keep_error, judgement.draws, rng)
+        rows += judge(cut_embeddings, measure_edges, edges)
     return pd.DataFrame(rows, columns=["test", "measure", "value", "low", "high", "n", "p", "holds"])
+
+
+class _Tested(NamedTuple):
+    """A circuit of units or of edges, and what it is tested against."""
+
+    kind: str
+    source: AttributionGraph
+    circuit: Any
+    kept: list[Any]
+    """The circuit, and random ones."""
+    rests: list[Any]
+    """What the circuit leaves out, and what other random ones do."""
+    without: Iterable[Any]
+    """The circuit, and it without each part."""
+
+
+def _units_tested(
+    graph: AttributionGraph,
+    units: Mapping[str, np.ndarray],
+    error: Callable[[KeptUnits], KeptUnits],
+    draws: int,
+    rng: np.random.Generator,
+) -> _Tested:
+    """Return tests of units, against random ones, as many at every site."""
+    sizes = {site: len(kept) for site, kept in units.items()}
+    random = [
+        {site: rng.permutation(len(graph.node_scores[site]))[:size] for site, size in sizes.items()}
+        for _ in range(2 * draws)
+    ]
+    kept, left_out = random[:draws], random[draws:]
+    return _Tested(
+        UNITS,
+        graph,
+        units,
+        [error(one) for one in (units, *kept)],
+        [take_complement(error(one), graph) for one in (units, *left_out)],
+        map(error, chain([units], _without_one(units))),
+    )
+
+
+def _edges_tested(circuit: Circuit, keep_error: bool, draws: int, rng: np.random.Generator) -> _Tested:
+    """Return tests of edges, against `random_edges`."""
+    edges = take_edges(circuit, keep_error=keep_error)
+    random = [random_edges(circuit.source, edges, rng) for _ in range(2 * draws)]
+    kept, left_out = random[:draws], random[draws:]
+    without = chain([edges], without_each_edge(edges, take_edges(circuit)))
+    rests = [take_other_edges(one) for one in (edges, *left_out)]
+    return _Tested(EDGES, circuit.source, edges, [edges, *kept], rests, without)
 
 
 Row = tuple[str, str, float, float, float, int, float, bool]
 
 
-def _random_circuits(graph: AttributionGraph, units: KeptUnits, draws: int, seed: int) -> list[KeptUnits]:
-    """Return circuits of random units, as many at every site."""
-    rng = np.random.default_rng(seed)
-    return [
-        {site: rng.permutation(len(graph.node_scores[site]))[: len(np.asarray(kept))] for site, kept in units.items()}
-        for _ in range(draws)
-    ]
+def _of_kind(kind: str, row: Row) -> Row:
+    """Return a row that says what the circuit is made of, where that is not units."""
+    return row if kind == UNITS else (f"{row[0]} ({kind})", *row[1:])
 
 
 def _without_one(units: Mapping[str, np.ndarray]) -> Iterator[KeptUnits]:
     for site, kept in units.items():
         for i in range(len(kept)):
             yield {**units, site: np.delete(kept, i)}
-
-
-def _without_edge(edges: EdgeSet, circuit: Circuit) -> Iterator[EdgeSet]:
-    nodes = circuit.graph.nodes
-    for tail, head in circuit.graph.edges:
-        pair = nodes[tail]["site"], nodes[head]["site"]
-        mask = edges[pair].copy()
-        mask[nodes[head]["unit"], nodes[tail]["unit"]] = False
-        yield {**edges, pair: mask}
 
 
 def _alone(curve: FaithfulnessCurve, measure: str) -> list[Row]:

@@ -5,6 +5,7 @@ A new architecture is one function here: it yields a `Stage` per site, built fro
 ResNet (`ModifiedResNet`): act1 act2 act3 avgpool, each layerN.i, attnpool (the embedding)
 ViT (`VisionTransformer`): ln_pre, each transformer.resblocks.i, proj (pooled and projected: the embedding)
 timm (`TimmModel`):        trunk stem, every block, head (normalised, pooled, projected: the embedding)
+timm's ViTs are those with positions of their own, rotary ones (EVA, EVA-02, PE) and biases of scores (`PlacedBlock`)
 timm's EfficientNets:      bn1 (the stem), each blocks.i.j, bn2, then pooled and, where there is one, the classifier
 
 In timm's hierarchical trunks a stage's down-sampling belongs to its first block. An EfficientNet may be the trunk of a
@@ -16,6 +17,7 @@ from functools import partial
 from typing import Any
 
 import timm.models as timm_models
+import torch
 from open_clip.modified_resnet import ModifiedResNet
 from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
@@ -23,13 +25,16 @@ from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
 from circuitry.models.narrowing import fast_attention_pool, in_order, narrow_attention_pool, narrow_bottleneck
-from circuitry.models.stages import Stage
+from circuitry.models.stages import PlacedBlock, Stage
 from circuitry.runs.errors import InputError
+
+TransformerBlock = nn.Module | PlacedBlock
 
 SUPPORTED = (
     "open_clip ModifiedResNet",
     "open_clip VisionTransformer",
-    "open_clip TimmModel with a Swin, Swin v2, ConvNeXt, VisionTransformer or EfficientNet trunk",
+    "open_clip TimmModel with a trunk of Swin, Swin v2, ConvNeXt, VisionTransformer, VisionTransformerRelPos, Eva or "
+    "EfficientNet",
     "timm EfficientNet",
 )
 """What can be wrapped, in words."""
@@ -52,13 +57,36 @@ def encoder_parts(tower: nn.Module) -> tuple[tuple[Stage, ...], tuple[int, int]]
     return tuple(stages), (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
-def residual_blocks(tower: nn.Module) -> dict[str, nn.Module]:
+def residual_blocks(tower: nn.Module) -> dict[str, TransformerBlock]:
     """Return the transformer blocks of a tower by the site that each ends at; none of a tower without them."""
     if isinstance(tower, VisionTransformer):
         return {f"transformer.resblocks.{i}": block for i, block in enumerate(tower.transformer.resblocks)}
-    if isinstance(tower, TimmModel) and isinstance(tower.trunk, timm_models.VisionTransformer):
-        return {f"trunk.blocks.{i}": block for i, block in enumerate(tower.trunk.blocks)}
-    return {}
+    if not isinstance(tower, TimmModel):
+        return {}
+    trunk: Any = tower.trunk
+    blocks: dict[int, TransformerBlock] = {}
+    if isinstance(trunk, timm_models.VisionTransformer):
+        blocks = dict(enumerate(trunk.blocks))
+    elif isinstance(trunk, timm_models.Eva):
+        blocks = {i: PlacedBlock(one, "rope", partial(_rotary, trunk, i)) for i, one in enumerate(trunk.blocks)}
+    elif isinstance(trunk, timm_models.VisionTransformerRelPos):
+        bias = partial(_shared_bias, trunk)
+        blocks = {i: PlacedBlock(one, "shared_rel_pos", bias) for i, one in enumerate(trunk.blocks)}
+    return {f"trunk.blocks.{i}": block for i, block in blocks.items()}
+
+
+def _rotary(trunk: Any, block: int) -> Tensor | None:
+    """Return the rotary embedding of a block, as the trunk itself makes it."""
+    if trunk.rope is None:
+        return None
+    known = getattr(trunk.rope, "feat_shape", None) is not None
+    found: Tensor = trunk.rope.get_embed() if known else trunk.rope.get_embed(shape=trunk.patch_embed.grid_size)
+    return found[block] if trunk.rope_mixed else found
+
+
+def _shared_bias(trunk: Any) -> Tensor | None:
+    """Return the bias of scores that all blocks share, if they do."""
+    return None if trunk.shared_rel_pos is None else trunk.shared_rel_pos.get_bias()
 
 
 def _unsupported(name: str) -> InputError:
@@ -99,13 +127,15 @@ def _sequence_first(block: nn.Module, x: Tensor) -> Tensor:
 
 
 def _timm_stages(tower: TimmModel) -> Iterator[Stage]:
-    trunk = tower.trunk
+    trunk, norm = tower.trunk, tower.trunk.norm if hasattr(tower.trunk, "norm") else nn.Identity()
     if isinstance(trunk, timm_models.VisionTransformer):
-        stem = in_order(trunk.patch_embed, trunk._pos_embed, trunk.patch_drop, trunk.norm_pre)
-        yield Stage("trunk.norm_pre", stem, -1)
-        for i, block in enumerate(trunk.blocks):
-            yield Stage(f"trunk.blocks.{i}", block, -1)
-        norm = trunk.norm
+        yield Stage(
+            "trunk.norm_pre", in_order(trunk.patch_embed, trunk._pos_embed, trunk.patch_drop, trunk.norm_pre), -1
+        )
+    elif isinstance(trunk, timm_models.Eva):
+        yield Stage("trunk.norm_pre", in_order(trunk.patch_embed, partial(_placed, trunk), trunk.norm_pre), -1)
+    elif isinstance(trunk, timm_models.VisionTransformerRelPos):
+        yield Stage("trunk.patch_embed", in_order(trunk.patch_embed, partial(_with_class_token, trunk)), -1)
     elif isinstance(trunk, timm_models.ConvNeXt):
         yield Stage("trunk.stem", trunk.stem, 1)
         yield from _hierarchical("trunk.stages", trunk.stages, unit_dim=1)
@@ -113,13 +143,22 @@ def _timm_stages(tower: TimmModel) -> Iterator[Stage]:
     elif isinstance(trunk, timm_models.SwinTransformer | timm_models.SwinTransformerV2):
         yield Stage("trunk.patch_embed", trunk.patch_embed, -1)
         yield from _hierarchical("trunk.layers", trunk.layers, unit_dim=-1)
-        norm = trunk.norm
     elif isinstance(trunk, timm_models.EfficientNet):
-        yield from _efficientnet_stages(trunk, "trunk.")
-        norm = nn.Identity()  # that of the last feature map is the site trunk.bn2
+        yield from _efficientnet_stages(trunk, "trunk.")  # the norm of the last feature map is the site trunk.bn2
     else:
         raise _unsupported(f"TimmModel with a {type(trunk).__name__} trunk")
+    for site, block in residual_blocks(tower).items():
+        yield Stage(site, block, -1)
     yield Stage("head", in_order(norm, trunk.forward_head, tower.head), 1)
+
+
+def _placed(trunk: Any, x: Tensor) -> Tensor:
+    tokens: Tensor = trunk._pos_embed(x)[0]  # and the rotary embedding, which blocks ask for themselves
+    return tokens
+
+
+def _with_class_token(trunk: Any, x: Tensor) -> Tensor:
+    return x if trunk.cls_token is None else torch.cat((trunk.cls_token.expand(len(x), -1, -1), x), 1)
 
 
 def _hierarchical(path: str, levels: Any, unit_dim: int) -> Iterator[Stage]:

@@ -8,7 +8,9 @@ Every block adds two things to the residual stream x [batch, position, d_model]:
     post    = activation(pre),  pre = mlp_in(norm(x))                        the neurons
     x       = x + mlp_out(post)
 
-A new kind of block is one function that returns these steps as a `Block`; names are those of TransformerLens.
+A new kind of block is one function that returns these steps as a `Block`; names are those of TransformerLens. Kinds of
+attention are in `attention_kinds`. Blocks that norm behind attention and MLP instead of before them have no norms in
+front, and add what the norms make of it.
 """
 
 from collections.abc import Callable
@@ -16,24 +18,28 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from einops import rearrange
-from jaxtyping import Float
-from open_clip.transformer import Attention as OpenClipAttention
 from open_clip.transformer import CustomResidualAttentionBlock, ResidualAttentionBlock
-from timm.layers import Attention as TimmAttention
-from timm.layers import Mlp
+from timm.layers import GluMlp, Mlp, SwiGLU
+from timm.models.eva import EvaBlock, EvaBlockPostNorm
 from timm.models.vision_transformer import Block as TimmBlock
+from timm.models.vision_transformer import ResPostBlock
+from timm.models.vision_transformer_relpos import RelPosBlock, ResPostRelPosBlock
+from timm.models.vitamin import GeGluMlp
 from torch import Tensor, nn
 
+from circuitry.models.attention_kinds import AttentionParts, attention_parts, nowhere
 from circuitry.models.narrowing import in_order
+from circuitry.models.stages import PlacedBlock
 from circuitry.runs.errors import InputError
 
-Heads = Float[Tensor, "batch position head d_head"]
-Stream = Float[Tensor, "batch position d_model"]
-
-SUPPORTED = ("open_clip's ResidualAttentionBlock and CustomResidualAttentionBlock", "timm's Block")
+POST_NORM = (ResPostBlock, EvaBlockPostNorm, ResPostRelPosBlock)
+TIMM = (TimmBlock, EvaBlock, RelPosBlock, *POST_NORM)
+SUPPORTED = (
+    "open_clip's ResidualAttentionBlock and CustomResidualAttentionBlock",
+    f"timm's {', '.join(kind.__name__ for kind in TIMM)}",
+)
 """Kinds of blocks that can be taken apart, in words."""
+_NOTHING = nn.Identity()
 
 
 @dataclass(frozen=True)
@@ -47,7 +53,7 @@ class Block:
     norm_attention: Callable[[Tensor], Tensor]
     """Residual stream -> what attention reads."""
     project: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
-    """What attention reads -> q, k, v of every head, before any norm of q and k."""
+    """What attention reads -> q, k, v of every head, before any norm or turn of q and k."""
     scores: Callable[[Tensor, Tensor], Tensor]
     """q, k -> attention scores [batch, head, query, key], before the softmax."""
     mix: Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -57,157 +63,120 @@ class Block:
     norm_mlp: Callable[[Tensor], Tensor]
     """Residual stream -> what the MLP reads."""
     mlp_in: Callable[[Tensor], Tensor]
-    """What the MLP reads -> the neurons' pre-activations."""
+    """What the MLP reads -> the neurons' pre-activations [..., neurons]; of gated neurons [..., 2 neurons], one of the
+    two that are multiplied behind the other."""
     activation: Callable[[Tensor], Tensor]
+    """Pre-activations -> neurons."""
     mlp_out: Callable[[Tensor], Tensor]
     """Activations of the neurons -> what the MLP adds to the residual stream."""
     linear: bool
     """Whether heads and neurons add to the residual stream one by one: not so where a norm lies in between."""
 
 
-def take_apart(block: nn.Module) -> Block:
+def take_apart(block: nn.Module | PlacedBlock) -> Block:
     """Return the steps of a block in evaluation mode.
 
     Raises:
-        InputError: for a kind of block that is not known, or one with a gate on attention.
+        InputError: for a kind of block, attention or MLP that is not known, or one with a gate on attention.
     """
-    if isinstance(block, ResidualAttentionBlock):
-        return _open_clip_block(block, _multihead(block.attn), block.ls_1)
-    if isinstance(block, CustomResidualAttentionBlock):
-        return _open_clip_block(block, _open_clip_attention(block.attn), in_order(block.ln_attn, block.ls_1))
-    if isinstance(block, TimmBlock) and isinstance(block.attn, TimmAttention) and isinstance(block.mlp, Mlp):
-        return _timm_block(block)
+    module, places = (block.module, block.places) if isinstance(block, PlacedBlock) else (block, nowhere)
+    attention = attention_parts(getattr(module, "attn", None), places)
+    mlp = _mlp_parts(getattr(module, "mlp", None))
+    if attention is not None and mlp is not None:
+        if isinstance(module, ResidualAttentionBlock | CustomResidualAttentionBlock):
+            return _open_clip_block(module, attention, mlp)
+        if isinstance(module, TIMM):
+            return _timm_block(module, attention, mlp)
+    inside = " and ".join(type(getattr(module, name, None)).__name__ for name in ("attn", "mlp"))
     raise InputError(
-        f"Heads and neurons are known of {' and '.join(SUPPORTED)}, but this tower has a {type(block).__name__} with "
-        f"{type(getattr(block, 'attn', None)).__name__}: use its residual stream, or add it to "
-        "circuitry/models/blocks.py."
+        f"Heads and neurons are known of {' and '.join(SUPPORTED)}, but this tower has a {type(module).__name__} with "
+        f"{inside}: use its residual stream, or add it to circuitry/models/blocks.py."
     )
 
 
 @dataclass(frozen=True)
-class _AttentionParts:
-    """Of an attention module: the fields of `Block` that are its own."""
+class _MlpParts:
+    """Of an MLP: the fields of `Block` that are its own."""
 
-    n_heads: int
-    project: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
-    scores: Callable[[Tensor, Tensor], Tensor]
-    mix: Callable[[Tensor, Tensor, Tensor], Tensor]
-    out: Callable[[Tensor], Tensor]
-    norms: tuple[nn.Module, ...] = ()
-    """Norms between the heads and what they add to the residual stream."""
-
-
-def _open_clip_block(block: Any, attention: _AttentionParts, scale: Callable[[Tensor], Tensor]) -> Block:
-    mlp = block.mlp
-    n_neurons, width = mlp.c_fc.weight.shape
-    between = [mlp.ln] if hasattr(mlp, "ln") else []
-    return Block(
-        attention.n_heads,
-        n_neurons,
-        width,
-        block.ln_1,
-        attention.project,
-        attention.scores,
-        attention.mix,
-        in_order(attention.out, scale),
-        block.ln_2,
-        mlp.c_fc,
-        mlp.gelu,
-        in_order(*between, mlp.c_proj, block.ls_2),
-        _none_but_identity(*attention.norms, getattr(block, "ln_attn", None), *between),
-    )
+    into: Callable[[Tensor], Tensor]
+    activation: Callable[[Tensor], Tensor]
+    between: nn.Module
+    """The norm between the neurons and what they add."""
+    out: Any
+    """The output layer."""
+    norm: Callable[[Tensor], Tensor] = _NOTHING
+    """Before the neurons, inside the MLP."""
 
 
-def _timm_block(block: Any) -> Block:
-    attention = _timm_attention(block.attn)
-    mlp = block.mlp
-    n_neurons, width = mlp.fc1.weight.shape
-    return Block(
-        attention.n_heads,
-        n_neurons,
-        width,
-        block.norm1,
-        attention.project,
-        attention.scores,
-        attention.mix,
-        in_order(attention.out, block.ls1),
-        block.norm2,
-        mlp.fc1,
-        mlp.act,
-        in_order(mlp.norm, mlp.fc2, block.ls2),
-        _none_but_identity(*attention.norms, mlp.norm),
-    )
+def _mlp_parts(mlp: Any) -> _MlpParts | None:
+    """Return the parts of an MLP in evaluation mode; none of a kind that is not known."""
+    if isinstance(mlp, nn.Sequential):
+        steps: Any = mlp
+        return _MlpParts(steps.c_fc, steps.gelu, getattr(mlp, "ln", _NOTHING), steps.c_proj)
+    if isinstance(mlp, Mlp):
+        return _MlpParts(mlp.fc1, mlp.act, mlp.norm, mlp.fc2)
+    if isinstance(mlp, GluMlp):
+        return _MlpParts(mlp.fc1, _gated(mlp.act, mlp.gate_last), mlp.norm, mlp.fc2)
+    if isinstance(mlp, SwiGLU):
+        return _MlpParts(_side_by_side(mlp.fc1_g, mlp.fc1_x), _gated(mlp.act), mlp.norm, mlp.fc2)
+    if isinstance(mlp, GeGluMlp):
+        return _MlpParts(_side_by_side(mlp.w0, mlp.w1), _gated(mlp.act), _NOTHING, mlp.w2, mlp.norm)
+    return None
 
 
-def _none_but_identity(*norms: nn.Module | None) -> bool:
-    return all(norm is None or isinstance(norm, nn.Identity) for norm in norms)
+def _side_by_side(*layers: nn.Module) -> Callable[[Tensor], Tensor]:
+    return lambda x: torch.cat([layer(x) for layer in layers], -1)
 
 
-def _multihead(attn: nn.MultiheadAttention) -> _AttentionParts:
-    return _AttentionParts(
-        attn.num_heads,
-        lambda x: _split(F.linear(x, attn.in_proj_weight, attn.in_proj_bias), attn.num_heads),
-        lambda q, k: _dot(q, k) * q.shape[-1] ** -0.5,
-        _attend,
-        in_order(_joined, attn.out_proj),
-    )
-
-
-def _open_clip_attention(attn: OpenClipAttention) -> _AttentionParts:
-    if attn.logit_scale is not None:
-        raise InputError("Heads of scaled cosine attention are not known: use this tower's residual stream.")
-
-    def normed(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        # Norms act on [batch, head, position, d_head] alike: their axis is the last.
-        return attn.ln_q(q), attn.ln_k(k)
-
-    def out(z: Tensor) -> Tensor:
-        z = z if attn.head_scale is None else z * attn.head_scale.reshape(-1, 1)
-        found: Tensor = attn.out_proj(attn.ln_inner(_joined(z)))
+def _gated(act: nn.Module, gate_last: bool = False) -> Callable[[Tensor], Tensor]:
+    def gated(pre: Tensor) -> Tensor:
+        first, second = pre.chunk(2, -1)
+        found: Tensor = first * act(second) if gate_last else act(first) * second
         return found
 
-    return _AttentionParts(
-        attn.num_heads,
-        lambda x: _split(F.linear(x, attn.in_proj_weight, attn.in_proj_bias), attn.num_heads),
-        lambda q, k: _dot(*normed(q, k)) * attn.scale,
-        lambda q, k, v: _attend(*normed(q, k), v),
-        out,
-        (attn.ln_inner,),
+    return gated
+
+
+def _open_clip_block(block: Any, attention: AttentionParts, mlp: _MlpParts) -> Block:
+    norm = getattr(block, "ln_attn", _NOTHING)
+    return _block((block.ln_1, block.ln_2), attention, mlp, (in_order(norm, block.ls_1), block.ls_2), norm)
+
+
+def _timm_block(block: Any, attention: AttentionParts, mlp: _MlpParts) -> Block:
+    if isinstance(block, POST_NORM):
+        return _block((_NOTHING, _NOTHING), attention, mlp, (block.norm1, block.norm2), block.norm1)
+    return _block((block.norm1, block.norm2), attention, mlp, (_scale(block, 1), _scale(block, 2)), _NOTHING)
+
+
+def _scale(block: Any, number: int) -> Callable[[Tensor], Tensor]:
+    """Return the layer scale of a block of timm's, a module or a parameter, if there is one."""
+    gamma = getattr(block, f"gamma_{number}", None)
+    if gamma is None:
+        return getattr(block, f"ls{number}", _NOTHING)
+    return lambda x: getattr(block, f"gamma_{number}") * x
+
+
+def _block(
+    norms: tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]],
+    attention: AttentionParts,
+    mlp: _MlpParts,
+    behind: tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]],
+    norm_behind: nn.Module,
+) -> Block:
+    """Put a block together: norms before attention and MLP, and what both pass behind their output layers."""
+    between = (*attention.norms, mlp.between, norm_behind)
+    return Block(
+        attention.n_heads,
+        mlp.out.in_features,
+        mlp.out.out_features,
+        norms[0],
+        attention.project,
+        attention.scores,
+        attention.mix,
+        in_order(attention.out, behind[0]),
+        in_order(norms[1], mlp.norm),
+        mlp.into,
+        mlp.activation,
+        in_order(mlp.between, mlp.out, behind[1]),
+        all(isinstance(norm, nn.Identity) for norm in between),
     )
-
-
-def _timm_attention(attn: TimmAttention) -> _AttentionParts:
-    if attn.gate is not None:
-        raise InputError("Heads behind a gate on attention are not known: use this tower's residual stream.")
-    return _AttentionParts(
-        attn.num_heads,
-        lambda x: _split(attn.qkv(x), attn.num_heads),
-        lambda q, k: _dot(attn.q_norm(q), attn.k_norm(k)) * attn.scale,
-        lambda q, k, v: _attend(attn.q_norm(q), attn.k_norm(k), v),
-        in_order(_joined, attn.norm, attn.proj),
-        (attn.norm,),
-    )
-
-
-def _split(qkv: Float[Tensor, "batch position three_d_model"], n_heads: int) -> tuple[Heads, Heads, Heads]:
-    q, k, v = rearrange(qkv, "batch position (which head d) -> which batch position head d", which=3, head=n_heads)
-    return q, k, v
-
-
-def _joined(z: Heads) -> Float[Tensor, "batch position d_model"]:
-    return rearrange(z, "batch position head d -> batch position (head d)")
-
-
-def _dot(q: Heads, k: Heads) -> Float[Tensor, "batch head query key"]:
-    return torch.einsum("bqhd,bkhd->bhqk", q, k)
-
-
-def _attend(q: Heads, k: Heads, v: Heads) -> Heads:
-    """Return z by PyTorch's own kernel."""
-    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
-
-
-def mix_by_pattern(pattern: Float[Tensor, "batch head query key"], v: Heads) -> Heads:
-    """Return z [batch, position, head, d_head] of an attention pattern."""
-    return torch.einsum("bhqk,bkhd->bqhd", pattern, v)

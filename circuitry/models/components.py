@@ -14,11 +14,12 @@ Besides the sites there are hook points with TransformerLens' names (`POINTS`), 
 hooks read and write them, and ``run_with_cache`` returns them.
 
 With idle hooks outputs are those of the tower but for rounding; where something looks at scores or patterns, attention
-takes the plain way instead of PyTorch's fused kernel, which hides them.
+takes the plain way instead of PyTorch's fused kernel, which hides them, and a message says so once.
 """
 
+import logging
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -28,7 +29,8 @@ from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
 from circuitry.models.adapters import residual_blocks
-from circuitry.models.blocks import Block, mix_by_pattern, take_apart
+from circuitry.models.attention_kinds import mix_by_pattern
+from circuitry.models.blocks import Block, take_apart
 from circuitry.models.encoder import Encoder
 from circuitry.models.narrowing import in_order
 from circuitry.models.stages import Stage
@@ -40,6 +42,8 @@ POINTS = (
     *("hook_resid_mid", "mlp.hook_pre", "mlp.hook_post", "hook_mlp_out", "hook_resid_post"),
 )
 """Names of the hook points of a block, after ``blocks.<number>.``, in order; shapes are TransformerLens'."""
+
+log = logging.getLogger(__name__)
 
 
 def in_components(encoder: Encoder) -> Encoder:
@@ -106,12 +110,22 @@ def _heads(block: Block, points: Mapping[str, Any], x: Float[Tensor, "batch posi
     projected = block.project(block.norm_attention(x))
     q, k, v = (points[f"attn.hook_{name}"](part) for name, part in zip("qkv", projected, strict=True))
     if any(points[name].fwd_hooks or points[name].bwd_hooks for name in PATTERN_POINTS):
+        _say_the_plain_way()
         scores = points["attn.hook_attn_scores"](block.scores(q, k))
         z = mix_by_pattern(points["attn.hook_pattern"](scores.softmax(-1)), v)
     else:
         z = block.mix(q, k, v)
     z = points["attn.hook_z"](z)
     return torch.cat([z, rearrange(x, "batch position (head d) -> batch position head d", head=block.n_heads)], 2)
+
+
+@cache
+def _say_the_plain_way() -> None:
+    """Log once in a process."""
+    log.warning(
+        "PyTorch's fused attention hides scores and patterns: where hooks look at them, attention is computed step by "
+        "step, equal but for rounding and slower."
+    )
 
 
 def _neurons(block: Block, points: Mapping[str, Any], x: Float[Tensor, "batch position units d_head"]) -> Tensor:

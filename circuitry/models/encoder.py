@@ -122,7 +122,9 @@ class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships 
     def position(self, site: str) -> int:
         """Return the index of a site in the chain; raise `InputError` for one that is not there."""
         if site not in self._position:
-            raise InputError(f"There is no site {site!r}; this encoder's sites are {', '.join(self.sites)}.")
+            points = list(self._points)
+            inside = f"; hooks also act at {points[0]}, {points[1]} to {points[-1]}" if points else ""
+            raise InputError(f"There is no site {site!r}; this encoder's sites are {', '.join(self.sites)}{inside}.")
         return self._position[site]
 
     @property
@@ -203,7 +205,14 @@ class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships 
             yield self
 
     def run_with_cache(self, *args: Any, **kwargs: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        """TransformerLens' ``run_with_cache``, in evaluation mode, so that looking at a tower in training leaves it."""
+        """TransformerLens' ``run_with_cache``, in evaluation mode, so that looking at a tower in training leaves it.
+
+        Raises:
+            InputError: for a name in ``names_filter`` that is not there, which TransformerLens leaves out.
+        """
+        names = kwargs.get("names_filter")
+        for name in [names] if isinstance(names, str) else names if isinstance(names, Sequence) else []:
+            self._check_hook(name)
         with self.evaluating():
             found: tuple[Tensor, dict[str, Tensor]] = super().run_with_cache(*args, **kwargs)
         return found
@@ -241,9 +250,12 @@ class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships 
                 self.stages = stages
 
     def _enable_hook_with_name(self, name: str, hook: Callable[..., Tensor | None], dir: str) -> None:
-        if name not in self._points:
-            self.position(name)  # TransformerLens itself would say just KeyError
+        self._check_hook(name)  # TransformerLens itself would say just KeyError
         super()._enable_hook_with_name(name, hook, dir)
+
+    def _check_hook(self, name: str) -> None:
+        if name not in self._points:
+            self.position(name)
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:

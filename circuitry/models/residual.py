@@ -27,6 +27,8 @@ from circuitry.models.baselines import AnyBaseline, as_baseline
 from circuitry.models.blocks import Block, take_apart
 from circuitry.models.components import in_components
 from circuitry.models.encoder import Encoder, clean_activations
+from circuitry.models.gated_reading import Gates
+from circuitry.models.stream_run import run_gated
 from circuitry.runs.errors import InputError
 
 Kind = Literal["embed", "head", "q", "k", "v", "mlp", "embedding"]
@@ -166,6 +168,16 @@ class ResidualStream:
             found.append(rearrange(written.detach(), "(head d) 1 model -> head d model", head=block.n_heads))
         return tuple(found)
 
+    @cached_property
+    def neuron_weights(self) -> tuple[Float[Tensor, "neuron d_model"], ...]:
+        """Of each block the map from its neurons to what its MLP adds to the stream."""
+        weight = next(self.encoder.tower.parameters())
+        ones = [torch.eye(block.n_neurons).to(weight)[:, None] for block in self.blocks]
+        return tuple(
+            (block.mlp_out(one)[:, 0] - self.biases(i)[1]).detach()
+            for i, (block, one) in enumerate(zip(self.blocks, ones, strict=True))
+        )
+
     def biases(self, block: int) -> tuple[Float[Tensor, " d_model"], Float[Tensor, " d_model"]]:
         """Return what attention and MLP of a block add to the stream when heads and neurons are silent."""
         one = self.blocks[block]
@@ -246,25 +258,21 @@ class ResidualStream:
             )
         with torch.no_grad():
             clean = clean_activations(self.components, images, self.sites)
-            base = self.written(as_baseline(baseline).activations(self.components, clean))
-        kept = torch.where(self.edges.to(keep.device), keep, torch.zeros_like(keep)).to(base)
-        stream, moved = base[0], [clean[self.sites[0]][None] - base[:1]]  # the baseline's stream; beyond it, by writer
-        for i, block in enumerate(self.blocks):
-            mine, theirs = self.writer_slice(i), self.reader_slice(i)
-            attention_bias, mlp_bias = self.biases(i)
-            z = self._attended(i, stream + _mixed(kept[theirs][:-1], torch.cat(moved)))
-            heads = torch.einsum("bphd,hdm->hbpm", z, self.write_weights[i])
-            moved.append(heads - base[mine][:-1])
-            stream = stream + base[mine][:-1].sum(0) + attention_bias
-            x = stream + _mixed(kept[theirs][-1:], torch.cat(moved))[0]
-            post = block.activation(block.mlp_in(block.norm_mlp(x)))
-            moved.append((block.mlp_out(post) - mlp_bias)[None] - base[mine][-1:])
-            stream = stream + base[mine][-1] + mlp_bias
-        last = self.encoder.stages[-1]
-        return last.run(stream + _mixed(kept[-1:], torch.cat(moved))[0])
+            ends = as_baseline(baseline).activations(self.components, clean)
+        return run_gated(self, clean[self.sites[0]], ends, self._by_place(keep), at_once=1)
 
-    def _attended(self, index: int, streams: Float[Tensor, "ports batch position d_model"]) -> Tensor:
-        """Return z of a block whose ports each read a stream of their own."""
+    def _by_place(self, keep: Gates) -> dict[tuple[int, int], Gates]:
+        """Return a mask of edges by pair of places; see `stream_run`."""
+        writers, readers = [slice(0, 1)], [slice(0, 0)]
+        for block in range(len(self.blocks)):
+            for found, mine in ((writers, self.writer_slice(block)), (readers, self.reader_slice(block))):
+                found += [slice(mine.start, mine.stop - 1), slice(mine.stop - 1, mine.stop)]
+        readers.append(slice(len(keep) - 1, len(keep)))
+        pairs = [(up, down) for down in range(1, len(readers)) for up in range(min(down, len(writers)))]
+        return {(up, down): keep[readers[down], writers[up]] for up, down in pairs}
+
+    def attended(self, index: int, streams: Float[Tensor, "ports batch position d_model"]) -> Tensor:
+        """Return z of a block whose heads' ports, all q before all k and v, each read a stream of their own."""
         block, (weights, bias) = self.blocks[index], self.read_weights[index]
         read = block.norm_attention(streams)
         by_port = rearrange(read, "(port head) b p m -> port head b p m", port=3)
@@ -280,10 +288,3 @@ def adds_up(encoder: Encoder) -> bool:
 
 def _blocks_of(encoder: Encoder) -> tuple[Block, ...]:
     return tuple(take_apart(block) for block in residual_blocks(encoder.tower).values())
-
-
-def _mixed(
-    kept: Float[Tensor, "readers writers"], moved: Float[Tensor, "earlier batch position d_model"]
-) -> Float[Tensor, "readers batch position d_model"]:
-    """Return what the kept of the earlier writers add to each reader's stream."""
-    return torch.einsum("rw,wbpm->rbpm", kept[:, : len(moved)], moved)

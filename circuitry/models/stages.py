@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from torch import Tensor
+from torch import Tensor, nn
 
 NarrowStage = Callable[[Tensor, Tensor], Tensor]
 """Maps (activation x, change ``delta`` of the kept upstream units) to the kept downstream units of
@@ -31,3 +31,19 @@ class Stage:
     scored or written; see `components`."""
     basis: str | None = None
     """Where the output is in a feature basis: digest of the autoencoder."""
+
+
+@dataclass(frozen=True)
+class PlacedBlock:
+    """A transformer block whose trunk tells it where its tokens lie: rotary embeddings, or a bias of its scores."""
+
+    module: nn.Module
+    argument: str
+    """What the block calls that."""
+    places: Callable[[], Tensor | None]
+    """Returns it; asked anew in every run, as it may be learned and moves with the trunk."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Run the block."""
+        y: Tensor = self.module(x, **{self.argument: self.places()})
+        return y

@@ -25,6 +25,7 @@ from circuitry import (
 )
 from circuitry.circuits import ReadingSettings
 from circuitry.circuits.comparable import SETTINGS, check_comparable
+from circuitry.circuits.graph import IN_STREAM
 from circuitry.circuits.similarity import MEASURES, rank_similarity
 from tests.circuits.test_similarity import FIRST, SECOND, random_graph
 from tests.support.towers import VIT, randomise
@@ -100,6 +101,7 @@ OTHERS: dict[str, tuple[object, object]] = {
     "node_fraction": (0.1, 0.5),
     "node_rule": ("left-10", "gauss-radau-5"),
     "edge_rule": ("left-10", "gauss-radau-5"),
+    "edges": ("neighbouring sites", IN_STREAM),
     "baseline": ("zero", "mean-unit"),
     "baseline_digest": ("d4", "e5"),
     "autocast": (None, "bfloat16"),

@@ -19,7 +19,7 @@ from circuitry.circuits.similarity import edge_jaccard, node_overlap, wl_kernel
 from circuitry.models.components import in_components
 from circuitry.models.encoder import Encoder
 from circuitry.models.residual import ResidualStream
-from tests.models.test_components import custom
+from tests.models.test_components import FURTHER, custom
 from tests.support.towers import make_tower
 
 
@@ -28,12 +28,13 @@ def metric(embedding: Tensor) -> Tensor:
 
 
 def opened(name: str = "timm-vit") -> tuple[Encoder, Tensor]:
-    encoder = in_components(Encoder.from_tower(make_tower(name).double()))
+    tower = FURTHER[name]() if name in FURTHER else make_tower(name)
+    encoder = in_components(Encoder.from_tower(tower.double()))
     torch.manual_seed(1)
     return encoder, torch.randn(3, 3, *encoder.image_size, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("name", ["vit", "timm-vit", "vit-average-pooling", "vit-attentional-pooling"])
+@pytest.mark.parametrize("name", ["vit", "timm-vit", "vit-average-pooling", "vit-attentional-pooling", "gated"])
 def test_units_of_a_site_add_up_to_the_edges_of_components(name: str) -> None:
     """The scores of all ports, MLPs and the whole stream equal derivatives of exact cuts; see test_residual_edges."""
     encoder, images = opened(name)
@@ -72,8 +73,9 @@ def test_a_node_is_minus_the_sum_of_its_edges_to_all_later_readers() -> None:
         np.testing.assert_allclose(total, -graph.node_scores[site][graph.kept_units[site]], rtol=1e-8, atol=1e-12)
 
 
-def test_an_edge_between_two_neurons_is_the_derivative_of_a_hook_on_the_modules() -> None:
-    encoder, images = opened()
+@pytest.mark.parametrize("name", ["timm-vit", "gated"])
+def test_an_edge_between_two_neurons_is_the_derivative_of_a_hook_on_the_modules(name: str) -> None:
+    encoder, images = opened(name)
     tower: Any = encoder.tower
     first, second = tower.trunk.blocks[0].mlp, tower.trunk.blocks[1]
     graph = attribute(encoder, images, metric, 0.1, left_rule(1), progress=False)
@@ -97,10 +99,13 @@ def _without(tower: Any, images: Tensor, block: Any, change: Tensor, neuron: int
 
     def one_neuron(_: object, inputs: tuple[Tensor]) -> tuple[Tensor]:
         only = torch.arange(inputs[0].shape[-1]) == neuron
-        return (torch.where(only, block.mlp.fc1(block.norm2.forward(streams[0] - change)), inputs[0]),)
+        pre = block.mlp.fc1(block.norm2.forward(streams[0] - change))
+        gate, value = pre.tensor_split([inputs[0].shape[-1]], -1)  # a gated neuron has a value, others the gate alone
+        post = block.mlp.act.forward(gate)
+        return (torch.where(only, post * value if value.shape[-1] else post, inputs[0]),)
 
     handles = [block.norm2.register_forward_pre_hook(lambda _, inputs: streams.append(inputs[0]))]
-    handles.append(block.mlp.act.register_forward_pre_hook(one_neuron))
+    handles.append(block.mlp.fc2.register_forward_pre_hook(one_neuron))
     found: Tensor = tower(images)
     for handle in handles:
         handle.remove()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from circuitry.circuits.attribution import attribute
-from circuitry.circuits.graph import AttributionGraph
+from circuitry.circuits.graph import IN_STREAM, AttributionGraph
 from circuitry.circuits.quadrature import left_rule
 from circuitry.circuits.residual_edges import EdgeScores, score_edges
 from circuitry.circuits.similarity import edge_jaccard
@@ -36,6 +36,7 @@ def metric(embedding: Tensor) -> Tensor:
 def test_a_small_graph_on_paper() -> None:
     graph = stream_graph(SMALL)
     assert graph.sites == ("embed", "blocks.0.attn", "blocks.0.mlp", "embedding")
+    assert graph.settings["edges"] == IN_STREAM
     assert {site: scores.tolist() for site, scores in graph.node_scores.items()} == {
         "embed": [-27],
         "blocks.0.attn": [48],

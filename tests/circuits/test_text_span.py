@@ -28,12 +28,45 @@ def test_planted_texts_are_found_in_order_with_their_shares() -> None:
     np.testing.assert_allclose(found["share"], shares, atol=1e-3)
     assert found["together"].iloc[-1] == pytest.approx(1.0)
     assert found["together"].is_monotonic_increasing
+    sizes = np.linalg.eigvalsh(centred.T @ centred)[::-1]
+    np.testing.assert_allclose(found["most"], np.cumsum(sizes)[:2] / sizes.sum())
 
 
 def test_a_text_that_repeats_another_is_not_taken_again() -> None:
     vectors, texts = planted()
     doubled = np.stack([texts[1], texts[1], texts[0], texts[2]])
     assert text_span(vectors, doubled, ("a", "b", "c", "d"), n=3)["text"].tolist() == ["a", "c"]
+
+
+def many_texts(rng: np.random.Generator) -> np.ndarray:
+    """Forty texts that lie closer together than directions at random, and fill some directions more than others."""
+    texts = np.ones(16) + rng.normal(size=(40, 16)) * np.geomspace(2, 0.2, 16)
+    normed: np.ndarray = texts / np.linalg.norm(texts, axis=1, keepdims=True)
+    return normed
+
+
+def test_names_of_a_head_that_writes_along_a_text_are_above_chance() -> None:
+    rng = np.random.default_rng(0)
+    texts = many_texts(rng)
+    vectors = np.outer(rng.normal(size=100), texts[7]) + 0.05 * rng.normal(size=(100, 16))
+    found = text_span(vectors, texts, [str(i) for i in range(40)], n=3)
+    assert found["text"][0] == "7"
+    assert found["chance"][0] < 0.9 * found["together"][0]
+    assert (found["together"] <= found["most"] + 1e-9).all()
+    assert found["chance"].is_monotonic_increasing
+    assert text_span(vectors, texts, [str(i) for i in range(40)], n=3, draws=0)["chance"].isna().all()
+
+
+def test_names_of_heads_that_know_no_text_exceed_chance_as_often_as_the_level_says() -> None:
+    above = []
+    for seed in range(120):
+        rng = np.random.default_rng(seed)
+        texts = many_texts(rng)
+        written = (rng.normal(size=40) / 40**0.5) @ (texts - texts.mean(0)) + texts.mean(0)  # a mixture of all
+        vectors = np.outer(rng.normal(size=30), written) + 0.1 * rng.normal(size=(30, 16))
+        found = text_span(vectors, texts, [str(i) for i in range(40)], n=1, draws=60, seed=seed)
+        above.append(found["together"][0] > found["chance"][0])
+    assert 0.01 <= np.mean(above) <= 0.12  # 0.05 expected, with a standard error of 0.02
 
 
 def test_vectors_that_do_not_vary_have_no_texts() -> None:

@@ -9,7 +9,9 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
 from circuitry import AttributionGraph, Encoder, InputError, attribute, class_logit, mean_baseline
-from circuitry.interventions.edge_cuts import cut_effects, cut_embeddings, measure_edges, no_edges, take_edges
+from circuitry.interventions.edge_cuts import cut_effects, measure_edges
+from circuitry.interventions.edge_runs import cut_embeddings
+from circuitry.interventions.edge_sets import no_edges, take_edges
 from circuitry.interventions.faithfulness import AblationSettings
 from circuitry.interventions.planted import planted_attention, planted_convolution
 from circuitry.models.stages import Stage
@@ -142,14 +144,13 @@ def test_a_graph_is_measured_by_its_edges(resnet: nn.Module) -> None:
     metric = class_logit(nn.functional.normalize(torch.randn(4, 16), dim=-1), 1)
     graph = attribute(encoder, images, metric, 0.3, sites=["layer3.0", "layer4.0", "attnpool"], progress=False)
     circuits = [graph.circuit(1), graph.circuit(3)]
-    curve = measure_edges(
-        encoder, images, metric, circuits, AblationSettings(random_draws=2), others=others, work=QUIET
-    )
+    sets, settings = [take_edges(circuit) for circuit in circuits], AblationSettings(random_draws=2)
+    curve = measure_edges(encoder, images, metric, graph, sets, settings, others=others, work=QUIET)
     assert curve.n_units == tuple(circuit.graph.number_of_edges() for circuit in circuits)
     assert curve.kept.shape == (2, 4)
     assert np.isfinite(curve.random).all()
     np.testing.assert_allclose(curve.full, metric(encoder(torch.cat([images, others]))).numpy(), rtol=1e-5)
-    alone = cut_embeddings(encoder, images, [take_edges(circuits[1])], work=QUIET)[0]
+    alone = cut_embeddings(encoder, images, sets[1:], work=QUIET)[0]
     np.testing.assert_allclose(curve.kept[1, :2], metric(alone).numpy(), rtol=1e-5)
-    with pytest.raises(InputError, match=r"of at least one circuit, all of one graph"):
-        measure_edges(encoder, images, metric, [], work=QUIET)
+    with pytest.raises(InputError, match=r"of at least one set, but none was given"):
+        measure_edges(encoder, images, metric, graph, [], work=QUIET)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from circuitry import Encoder, InputError, mean_baseline
 from circuitry.interventions.ablation import ablated_embeddings
 from circuitry.interventions.gates import GatedRuns
+from circuitry.models.components import in_components
 from tests.support.towers import make_tower
 from tests.support.work import QUIET
 
@@ -67,3 +68,19 @@ def test_gradients_of_gates_are_finite_differences(name: str) -> None:
             moved = partial(torch.index_add, gates.detach(), 0, torch.tensor([i]))
             up, down = (value(moved(torch.tensor([sign * step]).double())) for sign in (1.0, -1.0))
             assert float(gradient[i]) == pytest.approx(float(up - down) / (2 * step), rel=1e-4, abs=1e-7)
+
+
+def test_gates_leave_alone_what_is_carried() -> None:
+    encoder = in_components(Encoder.from_tower(make_tower("timm-vit").double()))
+    torch.manual_seed(1)
+    images, sites = torch.randn(4, 3, *encoder.image_size).double(), encoder.sites[2:-1]
+    with encoder.frozen(), torch.no_grad():
+        runs = GatedRuns(encoder, images, sites, images.flip(0))
+        assert runs.n_units == dict(zip(sites, (2, 64, 2, 64), strict=True))
+        ones = {site: torch.ones(n) for site, n in runs.n_units.items()}
+        torch.testing.assert_close(runs.run(ones), encoder(images))
+        only = runs.run({sites[1]: torch.zeros(64)})
+        _, cache = encoder.run_with_cache(images)
+        _, theirs = encoder.run_with_cache(images.flip(0))
+        x = encoder.carry(sites[1], encoder.units_of(sites[1], theirs[sites[1]]), cache[sites[1]])
+        torch.testing.assert_close(only, encoder(x, start=sites[1]))

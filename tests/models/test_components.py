@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 import open_clip
 import pytest
+import timm.models as timm_models
 import torch
-from open_clip.transformer import CustomResidualAttentionBlock
-from timm.models.vision_transformer import VisionTransformer
+from timm.layers import Attention
+from timm.models.vision_transformer import ResPostBlock
+from timm.models.vitamin import GeGluMlp
 from torch import Tensor, nn
 
 from circuitry.circuits.attribution import attribute
@@ -17,19 +19,21 @@ from circuitry.circuits.quadrature import midpoint_rule
 from circuitry.interventions.ablation import ablate_all_but, ablated_embeddings
 from circuitry.interventions.patches import Patch, patched
 from circuitry.interventions.patching import patch_effects
+from circuitry.models import components
 from circuitry.models.baselines import Baseline, mean_baseline
 from circuitry.models.components import POINTS, in_components
 from circuitry.models.encoder import Encoder
-from circuitry.models.residual import ResidualStream
+from circuitry.models.residual import ResidualStream, adds_up
 from circuitry.runs.errors import InputError
-from tests.support.towers import VIT, _clip_tower, _timm_tower, make_tower, randomise
+from tests.support.towers import VIT, _clip_tower, make_tower, randomise, timm_vit
 
-VITS = ("vit", "vit-average-pooling", "vit-attentional-pooling", "timm-vit")
+VITS = ("vit", "vit-average-pooling", "vit-attentional-pooling", "timm-vit", "eva02")
 CUSTOM: dict[str, dict[str, object]] = {
     "layer-scale": {"ls_init_value": 0.5},
     "custom": {"block_type": "custom"},
     "query-key-norm": {"qk_norm": True},
     "scaled-heads": {"scale_heads": True, "scale_attn_inner": True},
+    "cosine": {"scaled_cosine_attn": True, "scale_heads": True},
     "norms": {"scale_attn": True, "scale_fc": True, "ls_init_value": 0.5},
 }
 
@@ -49,7 +53,7 @@ def custom(name: str) -> nn.Module:
 
 
 @pytest.mark.parametrize(
-    "tower", [*((make_tower, n) for n in VITS), *((custom, n) for n in CUSTOM)], ids=lambda t: t[1]
+    "tower", [*((make_tower, n) for n in VITS), *((custom, n) for n in CUSTOM if n != "cosine")], ids=lambda t: t[1]
 )
 def test_outputs_are_those_of_the_tower(tower: tuple[Callable[[str], nn.Module], str]) -> None:
     encoder, heads, images = wrapped(tower[0](tower[1]))
@@ -207,23 +211,52 @@ def test_writing_a_pattern_changes_the_run() -> None:
     assert heads.hooked_sites == ()
 
 
+def test_the_plain_way_of_attention_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    _, heads, images = wrapped(make_tower("vit"))
+    components._say_the_plain_way.cache_clear()
+    heads(images)
+    heads.run_with_cache(images, names_filter="blocks.0.attn.hook_z")
+    assert not caplog.text
+    for _ in range(2):
+        heads.run_with_cache(images, names_filter="blocks.0.attn.hook_pattern")
+    assert caplog.text.count("fused attention hides scores and patterns") == 1
+
+
+@pytest.mark.parametrize("name", ["blocks.2.attn.hook_z", "blocks.0.attn.hook_result", "blocks.0.attn"])
+def test_hook_points_that_are_not_there_are_told(name: str) -> None:
+    _, heads, images = wrapped(make_tower("vit"))
+    words = f"no site '{name}'; this encoder's sites are input, ln_pre.*; hooks also act at blocks.0.hook_resid_pre, "
+    with pytest.raises(InputError, match=words):
+        heads.run_with_hooks(images, fwd_hooks=[(name, lambda x, hook: None)])
+    for names in (name, ["blocks.0.attn.hook_z", name]):
+        with pytest.raises(InputError, match=words):
+            heads.run_with_cache(images, names_filter=names)
+
+
 def test_towers_without_known_blocks_are_refused() -> None:
-    cosine: Any = make_tower("vit")
-    cosine.transformer.resblocks[0] = CustomResidualAttentionBlock(32, 2, scale_cosine_attn=True)
-    with pytest.raises(InputError, match="Heads of scaled cosine attention are not known"):
-        in_components(Encoder.from_tower(cosine))
     with pytest.raises(InputError, match="Heads and neurons are those of transformer blocks, but a ModifiedResNet has"):
         in_components(Encoder.from_tower(make_tower("resnet")))
     tower: Any = make_tower("timm-vit")
     tower.trunk.blocks[0] = nn.Identity()
-    with pytest.raises(InputError, match="Heads and neurons are known of open_clip's ResidualAttentionBlock"):
+    words = "Heads and neurons are known of open_clip's ResidualAttentionBlock.* a Identity with NoneType and NoneType"
+    with pytest.raises(InputError, match=words):
         in_components(Encoder.from_tower(tower))
+    for attention, words in (
+        (Attention(16, 2, gated=True), "Heads behind a gate on attention are not known: use this tower's residual"),
+        (
+            Attention(16, 2, attn_head_dim=16),
+            r"as wide as the residual stream \(16\), but this tower has 2 heads of 16",
+        ),
+    ):
+        other: Any = make_tower("timm-vit")
+        other.trunk.blocks[0].attn = attention
+        with pytest.raises(InputError, match=words):
+            in_components(Encoder.from_tower(other))
 
 
-def _timm(**options: Any) -> nn.Module:
+def _timm(kind: Any = timm_models.VisionTransformer, **options: Any) -> nn.Module:
     torch.manual_seed(0)
-    sizes = {"img_size": 16, "patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2, "num_classes": 0}
-    tower = _timm_tower(VisionTransformer(**sizes, **options), 16, 16).eval().requires_grad_(False)
+    tower = timm_vit(kind, **options).eval().requires_grad_(False)
     randomise(tower)
     return tower
 
@@ -235,20 +268,47 @@ def _quick_gelu() -> nn.Module:
     return tower
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        _quick_gelu,
-        partial(_timm, reg_tokens=2, init_values=0.1),
-        partial(_timm, class_token=False, global_pool="map"),
-        partial(_timm, class_token=False, global_pool="avg", qk_norm=True),
-    ],
-    ids=["quick-gelu", "registers-and-layer-scale", "siglip", "average-and-query-key-norm"],
-)
-def test_further_kinds_of_blocks_and_pooling_give_the_towers_outputs(make: Callable[[], nn.Module]) -> None:
-    encoder, heads, images = wrapped(make())
-    stream = ResidualStream.of(encoder)
+EVA, RELATIVE = timm_models.Eva, timm_models.VisionTransformerRelPos
+ROTARY = {"attn_type": "rope", "use_rot_pos_emb": True}
+FURTHER: dict[str, Callable[[], nn.Module]] = {
+    "quick-gelu": _quick_gelu,
+    "registers-and-layer-scale": partial(_timm, reg_tokens=2, init_values=0.1),
+    "siglip": partial(_timm, class_token=False, global_pool="map"),
+    "average-and-query-key-norm": partial(_timm, class_token=False, global_pool="avg", qk_norm=True),
+    "norms-behind": partial(_timm, block_fn=ResPostBlock),
+    "vitamin": partial(_timm, class_token=False, global_pool="avg", mlp_layer=GeGluMlp),
+    "eva": partial(_timm, EVA, init_values=0.1),
+    "eva-norms-behind": partial(_timm, EVA, use_post_norm=True),
+    "perception-encoder": partial(_timm, EVA, **ROTARY, use_pre_transformer_norm=True, global_pool="map"),
+    "shared-keys": partial(_timm, EVA, **ROTARY, num_kv_heads=1, qkv_fused=False),
+    "gated": partial(_timm, EVA, **ROTARY, rope_type="mixed", swiglu_mlp=True),
+    "half-turns": partial(
+        _timm, EVA, **ROTARY, rope_rotate_half=True, num_reg_tokens=1, swiglu_mlp=True, swiglu_align_to=8
+    ),
+    "relative-positions": partial(_timm, RELATIVE, rel_pos_type="bias", class_token=True, qk_norm=True),
+    "shared-relative-positions": partial(_timm, RELATIVE, shared_rel_pos=True),
+}
+
+
+@pytest.mark.parametrize("kind", FURTHER)
+def test_further_kinds_of_blocks_and_pooling_give_the_towers_outputs(kind: str) -> None:
+    encoder, heads, images = wrapped(FURTHER[kind]())
     with torch.no_grad():
         expected = encoder.tower(images)
+        assert torch.equal(encoder(images), expected)
         torch.testing.assert_close(heads(images), expected, rtol=1e-5, atol=1e-6)
-        torch.testing.assert_close(stream.run(images, stream.edges), expected, rtol=1e-4, atol=1e-5)
+        embedding, _ = heads.run_with_cache(images)  # looks at patterns: the plain way
+        torch.testing.assert_close(embedding, expected, rtol=1e-5, atol=1e-6)
+        if adds_up(encoder):
+            stream = ResidualStream.of(encoder)
+            torch.testing.assert_close(stream.run(images, stream.edges), expected, rtol=1e-4, atol=1e-5)
+    assert adds_up(encoder) == ("norms-behind" not in kind)
+
+
+def test_scaled_cosine_attention_is_taken_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "bmm", torch.matmul)  # open_clip gives bmm four axes, which it refuses
+    encoder, heads, images = wrapped(custom("cosine"))
+    with torch.no_grad():
+        expected = encoder.tower(images)
+        assert torch.equal(encoder(images), expected)
+        torch.testing.assert_close(heads(images), expected, rtol=1e-5, atol=1e-6)

@@ -1,6 +1,6 @@
 """What several tests of scripts begin with: a finished quickstart, and a comparison of its circuits."""
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,34 +13,35 @@ from circuitry.training.settings import ClipTraining
 from tests.support.scripts import CLASSES, IN_PLACE, STYLES, script
 
 
-@pytest.fixture(scope="session")
-def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A finished quickstart on four classes in three styles, with a model trained for three steps."""
-    out = tmp_path_factory.mktemp("quickstart")
+def short_training(table: Path, out: Path, settings: ClipTraining) -> Path:
+    """Train for a step or two."""
+    return train_clip(table, out, replace(settings, batch_size=16, warmup=0), IN_PLACE)
+
+
+def run_quickstart(
+    out: Path,
+    classes: tuple[str, ...],
+    styles: tuple[str, ...],
+    train: Callable[[Path, Path, ClipTraining], Path] = short_training,
+    **config: object,
+) -> None:
+    """Run the quickstart's script on some classes and styles, with a model trained for a few steps."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("circuitry.models.clip.user_cache_path", lambda name: out / "cache")
         module = script("quickstart")
-        patch.setattr(module, "DrawingSettings", partial(DrawingSettings, classes=CLASSES, styles=STYLES))
+        patch.setattr(module, "DrawingSettings", partial(DrawingSettings, classes=classes, styles=styles))
         patch.setattr(module, "write_toy", partial(write_toy, workers=1, progress=False))
+        patch.setattr(module, "train_clip", train)
+        few = {"n_causal": 1, "n_causal_others": 2, "epochs": 1, "held_out": ("key",)}
+        module.main(module.Config(out=out / "run", results=out / "results", **few, **config))
 
-        def short_training(table: Path, out: Path, settings: ClipTraining) -> Path:
-            return train_clip(table, out, replace(settings, batch_size=16, warmup=0), IN_PLACE)
 
-        patch.setattr(module, "train_clip", short_training)
-        module.main(
-            module.Config(
-                out=out / "run",
-                results=out / "results",
-                held_out=("key",),
-                n_train=5,
-                n_test=4,
-                n_circuit=2,
-                n_causal=1,
-                n_causal_others=2,
-                epochs=1,
-            )
-        )
-        yield out
+@pytest.fixture(scope="session")
+def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished quickstart on four classes in three styles, with a model trained for three steps."""
+    out = tmp_path_factory.mktemp("quickstart")
+    run_quickstart(out, CLASSES, STYLES, n_train=5, n_test=4, n_circuit=2)
+    return out
 
 
 @pytest.fixture(scope="session")

@@ -41,6 +41,7 @@ def test_effects_texts_ablations_and_edges_are_written(tmp_path: Path, monkeypat
     assert len(tables["direct_effects"]) == 4 * (3 + 1)
     assert len(tables["mean_ablation"]) == 1 + 4 * (3 + 2)
     assert set(tables["texts"]["rank"]) == {1, 2, 3}
+    assert tables["texts"][["chance", "most"]].notna().all(axis=None)
     whole = tables["edge_faithfulness"].query("circuit == 'kept' and fraction == 1")
     assert whole["value"].tolist() == pytest.approx([1.0])
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")

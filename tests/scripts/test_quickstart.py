@@ -3,9 +3,17 @@
 import csv
 from pathlib import Path
 
+import open_clip
 import pandas as pd
 import pytest
+import torch
 
+from circuitry import GraphFolder
+from circuitry.circuits.graph import IN_STREAM
+from circuitry.models.architectures import register_model
+from circuitry.reports.page import StaticImages
+from circuitry.training.settings import ClipTraining
+from tests.scripts.conftest import run_quickstart
 from tests.support.scripts import CLASSES, EXPERIMENTS, STYLES, assert_drawn, needs_browser
 
 
@@ -35,6 +43,30 @@ def test_the_quickstart_trains_without_the_held_out_combination(quickstart: Path
         paths = [Path(row["filepath"]) for row in csv.DictReader(file, delimiter="\t")]
     trained_on = {(path.parts[-3], path.parts[-2]) for path in paths}
     assert trained_on == {(s, c) for s in STYLES for c in CLASSES} - {("quickdraw", "key")}
+
+
+def test_the_quickstart_with_a_transformer_finds_circuits_of_heads_and_neurons(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_training(table: Path, out: Path, settings: ClipTraining) -> Path:
+        assert settings.model == "vit-tiny"
+        torch.save(open_clip.create_model(register_model(settings.model)).state_dict(), tmp_path / "weights.pt")
+        return tmp_path / "weights.pt"
+
+    monkeypatch.setattr("circuitry.reports.page.write_static", lambda figures, folder: StaticImages([], None))
+    sizes = {"n_train": 1, "n_test": 2, "n_circuit": 1, "robustness": 0}
+    run_quickstart(tmp_path, ("fish", "key"), ("quickdraw", "real"), no_training, model="vit-tiny", **sizes)
+    graphs = GraphFolder(tmp_path / "run" / "circuits")
+    assert set(graphs) == {(c, d) for c in ("fish", "key") for d in ("quickdraw", "real")}
+    graph = graphs["fish", "real"]
+    assert graph.settings["edges"] == IN_STREAM
+    assert {site: len(units) for site, units in graph.node_scores.items() if "blocks.3" in site} == {
+        "transformer.resblocks.3.attn": 3,
+        "transformer.resblocks.3.mlp": 384,
+    }
+    assert (tmp_path / "results" / "edge_jaccard_class_by_domain.csv").is_file()
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "Which domains share their circuits?" in page
 
 
 @needs_browser

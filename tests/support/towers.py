@@ -55,6 +55,23 @@ def _timm_vit() -> nn.Module:
     return _timm_tower(trunk, 32, trunk.num_features)
 
 
+def timm_vit(kind: Any = timm.models.VisionTransformer, **options: Any) -> nn.Module:
+    """A vision transformer of timm's of two blocks on four patches, whose heads look at single positions."""
+    sizes = {"img_size": 16, "patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2, "num_classes": 0}
+    trunk = kind(**sizes | options)
+    for block in trunk.blocks:
+        for weight in block.attn.parameters():
+            if weight.dim() == 2:
+                nn.init.normal_(weight, std=0.5)
+    return _timm_tower(trunk, 16, 16)
+
+
+def _eva02() -> nn.Module:
+    """As EVA-02's: rotary embeddings, gated neurons, norms inside attention and MLP, a matrix each for q, k and v."""
+    inside = {"qkv_fused": False, "swiglu_mlp": True, "scale_mlp": True, "scale_attn_inner": True, "mlp_ratio": 2.0}
+    return timm_vit(timm.models.Eva, use_rot_pos_emb=True, ref_feat_shape=(2, 2), global_pool="token", **inside)
+
+
 def _efficientnet(classes: int) -> nn.Module:
     """A block of each kind: depthwise separable, inverted residual (with and without a shortcut), squeeze-excite."""
     net = timm.models.EfficientNet(
@@ -84,6 +101,7 @@ TOWERS: dict[str, Callable[[], nn.Module]] = {
     "swin": _swin,
     "convnext": _convnext,
     "timm-vit": _timm_vit,
+    "eva02": _eva02,
     "efficientnet": lambda: _efficientnet(16),
     "clip-efficientnet": _clip_efficientnet,
 }
@@ -106,6 +124,8 @@ def randomise(tower: nn.Module) -> None:
         if isinstance(module, nn.BatchNorm2d | nn.LayerNorm):
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.normal_(module.bias, std=0.1)
-        gamma = getattr(module, "gamma", None)
-        if isinstance(gamma, nn.Parameter):
-            nn.init.uniform_(gamma, 0.5, 1.0)
+        for name, parameter in module.named_parameters(recurse=False):
+            if name.startswith("gamma") or name == "head_scale":
+                nn.init.uniform_(parameter, 0.5, 1.0)
+            elif name in ("q_bias", "v_bias", "logit_scale"):
+                nn.init.normal_(parameter)

@@ -1,0 +1,67 @@
+"""Reading an activation through gates: every downstream unit gets its own mixture of upstream units and baselines.
+
+With gate g [down, up], activations a and baselines b, the downstream unit d is what it would be if every upstream unit
+u were g[d, u] a_u + (1 - g[d, u]) b_u. Downstream units with the same row of gates share one reading of the input.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int, Shaped
+from torch import Tensor
+
+from circuitry.runs.errors import InputError
+
+Gates = Shaped[Tensor, "_ _"]
+"""[down, up]: booleans, of which false is cut, or real numbers; differentiable in those."""
+
+
+def mixed(gates: Shaped[Tensor, "..."], x: Float[Tensor, "..."], end: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """Return x where a gate is open, the baseline where it is closed."""
+    return torch.where(gates, x, end) if gates.dtype == torch.bool else end + gates.to(x) * (x - end)
+
+
+def different_rows(gates: Gates) -> tuple[Gates, Int[Tensor, " down"]]:
+    """Return the different rows of gates, and which of them each row is.
+
+    Where gradients are taken, rows that are equal by chance stay apart; those that are closed throughout do not.
+    """
+    values = gates.detach().cpu().numpy()
+    first: dict[Any, int] = {}
+    found = [
+        first.setdefault(i if gates.requires_grad and row.any() else row.tobytes(), i) for i, row in enumerate(values)
+    ]
+    rows, which = torch.unique(torch.tensor(found), return_inverse=True)
+    return gates[rows.to(gates.device)], which
+
+
+def read_through(
+    gates: Gates, read: Callable[[Gates], Float[Tensor, "rows image ..."]], unit_dim: int, at_once: int
+) -> Float[Tensor, "image ..."]:
+    """Return the downstream activation, each unit under its own row of gates.
+
+    Args:
+        gates: A row for every downstream unit.
+        read: Returns the activation under each of some rows of gates.
+        unit_dim: The axis of units in the activation.
+        at_once: Rows in a call of ``read``.
+
+    Raises:
+        InputError: for another number of rows than of units.
+    """
+    rows, which = different_rows(gates)
+    parts, order = list[Tensor](), list[Tensor]()
+    for chunk in torch.split(torch.arange(len(rows)), at_once):
+        found = read(rows[chunk.to(rows.device)])
+        dim = unit_dim % found[0].dim()
+        if found.shape[dim + 1] != len(gates):
+            raise InputError(
+                f"A mask of edges has a row for every unit downstream, but there are {len(gates)} rows for "
+                f"{found.shape[dim + 1]} units: take edges of a circuit of this encoder."
+            )
+        for i, activation in zip(chunk.tolist(), found, strict=True):
+            units = (which == i).nonzero()[:, 0].to(activation.device)
+            order.append(units)
+            parts.append(activation.index_select(dim, units))
+    return torch.cat(parts, dim).index_select(dim, torch.argsort(torch.cat(order)))
