@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from circuitry.circuits.quadrature import midpoint_rule
 from circuitry.circuits.residual_edges import EdgeScores, score_edges
-from circuitry.models.blocks import Block, mix_by_pattern
+from circuitry.models.attention_kinds import mix_by_pattern
+from circuitry.models.blocks import Block
 from circuitry.models.encoder import Encoder
 from circuitry.models.residual import ResidualStream
 from circuitry.runs.errors import InputError
