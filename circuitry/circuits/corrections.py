@@ -10,8 +10,8 @@ atp-star: both, as in AtP* (Kramar et al. 2024, arXiv 2403.00745). As an edge is
     keys, which AtP* patches one by one. A size gets the sign of the mean that it is the mean size of, and the mean over
     images is one of signed effects.
 relp: coefficients of layer-wise relevance propagation in the place of gradients, as in RelP (Jafari et al. 2025, arXiv
-    2508.21258): the scale of norms and attention patterns are constants, and an activation is x times the constant
-    act(x) / x. Edges into queries and keys have no effect.
+    2508.21258): the scale of norms and attention patterns are constants, an activation is x times the constant
+    act(x) / x, and of a gate and what it multiplies each counts half. Edges into queries and keys have no effect.
 relp-with-patterns: the same, but patterns keep their gradient.
 """
 
@@ -84,7 +84,7 @@ def _relevance(stream: ResidualStream, frozen_patterns: bool) -> Iterator[None]:
     """Within the block of code norms, activations and attention are differentiated by the rules of RelP."""
     hooks: list[tuple[str, _Hook]] = []
     for block in range(len(stream.blocks)):
-        keep, scale = _identity_rule()
+        keep, scale = _activation_rule()
         hooks += [(f"blocks.{block}.mlp.hook_pre", keep), (f"blocks.{block}.mlp.hook_post", scale)]
         if frozen_patterns:
             hooks.append((f"blocks.{block}.attn.hook_pattern", _constant))
@@ -98,18 +98,21 @@ def _relevance(stream: ResidualStream, frozen_patterns: bool) -> Iterator[None]:
                 handle.remove()
 
 
-def _identity_rule() -> tuple[_Hook, _Hook]:
-    """Return hooks before and behind an activation: it becomes a factor of what it acts on, its derivative at 0."""
+def _activation_rule() -> tuple[_Hook, _Hook]:
+    """Return hooks before and behind neurons, which become a constant times what they are made of.
+
+    That is one pre-activation (identity rule), or two of a gated neuron (half rule); at 0 the derivative stays.
+    """
     seen: list[Tensor] = []
 
     def keep(pre: Tensor, hook: Any) -> None:
         seen[:] = [pre]
 
     def scale(post: Tensor, hook: Any) -> Tensor:
-        (pre,) = seen
-        zero = pre == 0
-        factor = (post / pre.masked_fill(zero, 1)).detach()
-        return torch.where(zero, post, pre * factor)
+        halves = torch.split(seen[0], post.shape[-1], -1)
+        factors = [(post / half.masked_fill(half == 0, 1)).detach() for half in halves]
+        parts = [torch.where(half == 0, post, half * factor) for half, factor in zip(halves, factors, strict=True)]
+        return torch.stack(parts).mean(0)
 
     return keep, scale
 

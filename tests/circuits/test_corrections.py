@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from timm.models.vitamin import GeGluMlp
 from torch import Tensor, nn
 
 from circuitry.circuits.quadrature import midpoint_rule
@@ -197,21 +198,30 @@ def frozen(stream: ResidualStream, images: Tensor) -> ResidualStream:
 
     def still(i: int, block: Block) -> Block:
         pattern = seen[f"blocks.{i}.attn.hook_pattern"]
-        factor = seen[f"blocks.{i}.mlp.hook_post"] / seen[f"blocks.{i}.mlp.hook_pre"]
+        module: Any = stream.encoder.tower
+        norms = module.trunk.blocks[i].norm1, module.trunk.blocks[i].norm2
+        post, pre = (seen[f"blocks.{i}.mlp.hook_{name}"] for name in ("post", "pre"))
+        n = pre.shape[-1] // post.shape[-1]  # two of a gated neuron
+        factor = post.repeat(1, 1, n) / pre / n
         return replace(
             block,
-            norm_attention=norm(block.norm_attention, seen[f"blocks.{i}.hook_resid_pre"]),
+            norm_attention=norm(norms[0], seen[f"blocks.{i}.hook_resid_pre"]),
             mix=lambda q, k, v: mix_by_pattern(pattern, v),
-            norm_mlp=norm(block.norm_mlp, seen[f"blocks.{i}.hook_resid_mid"]),
-            activation=lambda pre: factor * pre,
+            norm_mlp=norm(norms[1], seen[f"blocks.{i}.hook_resid_mid"]),
+            activation=lambda pre: torch.stack((factor * pre).chunk(n, -1)).sum(0),
         )
 
     return replace(stream, blocks=tuple(still(i, block) for i, block in enumerate(stream.blocks)))
 
 
-def test_relevance_is_the_exact_cut_of_every_edge_in_the_network_frozen_at_the_clean_run() -> None:
+@pytest.mark.parametrize("gated", [False, True])
+def test_relevance_is_the_exact_cut_of_every_edge_in_the_network_frozen_at_the_clean_run(gated: bool) -> None:
     tower: Any = make_tower("timm-vit").double()
     tower.trunk.norm = nn.Identity()
+    if gated:
+        for block in tower.trunk.blocks:
+            block.mlp = GeGluMlp(16, 8).double().requires_grad_(False)
+            block.mlp.norm = nn.Identity()
     _, stream, images = opened(tower)
     other = images.flip(0) + 0.5
     found = score_edges(stream, images, linear, baseline=other, correction="relp")
