@@ -5,7 +5,7 @@
 2. accuracy with a head, all heads of a layer or an MLP at its mean over images;
 3. texts that span what each head writes;
 4. edges between heads and MLPs by attribution patching: how many of the strongest keep the answer, beside as many at
-   random, on images that they were not scored on; and where in the image the strongest into a head's
+   random, on images that they were not scored on; and from where to where in the image the strongest into a head's
    keys and values carries what it carries.
 
 That direct effects say which components matter is refuted where accuracy falls most without one of small effect.
@@ -26,7 +26,14 @@ from scipy import stats
 from torch import Tensor
 
 from circuitry import Clip, DomainFolder, class_logit
-from circuitry.circuits import direct_effects, direct_vectors, edges_by_position, score_edges, stream_graph, text_span
+from circuitry.circuits import (
+    direct_effects,
+    direct_vectors,
+    moves_between_positions,
+    score_edges,
+    stream_graph,
+    text_span,
+)
 from circuitry.data.captions import readable
 from circuitry.data.domains import ImageRecord
 from circuitry.interventions import (
@@ -37,9 +44,10 @@ from circuitry.interventions import (
     pool_curves,
     strongest_edge_sets,
 )
-from circuitry.models import ResidualStream, image_batches, mean_baseline
+from circuitry.models import ResidualStream, image_batches, mean_baseline, token_grid
 from circuitry.models.settings import ModelSettings
 from circuitry.reports.figures.heatmaps import component_heatmap, position_heatmap
+from circuitry.reports.figures.moves import position_moves
 from circuitry.reports.page import Report, write_results
 from circuitry.runs.command_line import run_script
 from circuitry.runs.provenance import versions
@@ -76,6 +84,15 @@ class Looked(NamedTuple):
     records: list[ImageRecord]
     pixels: Tensor
     labels: np.ndarray
+
+
+class Shown(NamedTuple):
+    """An edge and an image in which it is looked at."""
+
+    edge: str
+    moves: np.ndarray
+    """What the logit loses without it, by the positions [to, from] that the head moves it between."""
+    picture: np.ndarray
 
 
 def main(config: Config) -> None:
@@ -140,8 +157,8 @@ def texts_table(clip: Clip, stream: ResidualStream, looked: Looked, images: Doma
 
 def judge_edges(
     config: Config, clip: Clip, stream: ResidualStream, images: DomainFolder, weights: Tensor
-) -> tuple[list[FaithfulnessCurve], tuple[str, np.ndarray, np.ndarray]]:
-    """Return curves of the strongest edges on unseen images, and where one carries what: name, effects, picture."""
+) -> tuple[list[FaithfulnessCurve], Shown]:
+    """Return curves of the strongest edges on unseen images, and where one carries what."""
     curves, shown = [], None
     domains = list(images.domains)
     for i, name in enumerate(images.classes[: config.n_circuits]):
@@ -161,8 +178,8 @@ def judge_edges(
             table = found.to_pandas()
             best = table[table["reader"].str.endswith((".k", ".v")) & (table["writer"] != "embed")].iloc[0]
             edge = (str(best["writer"]), str(best["reader"]))
-            effects = edges_by_position(stream, own[:1], metric, [edge], baseline=baseline)[0, 0]
-            shown = f"{edge[0]} to {edge[1]}, {name} in {domain}", effects, clip.shown(own[:1])[0]
+            lost = -moves_between_positions(stream, own[:1], metric, [edge], baseline=baseline)[0, 0]
+            shown = Shown(f"{edge[0]} to {edge[1]}, {name} in {domain}", lost, clip.shown(own[:1])[0])
     assert shown is not None
     return curves, shown
 
@@ -172,7 +189,7 @@ def read(clip: Clip, records: Sequence[ImageRecord]) -> Tensor:
     return torch.cat([batch for _, batch in image_batches(clip.encoder, clip.preprocess, records)])
 
 
-def write_report(clip: Clip, tables: dict[str, pd.DataFrame], shown: tuple[str, np.ndarray, np.ndarray]) -> Report:
+def write_report(clip: Clip, tables: dict[str, pd.DataFrame], shown: Shown) -> Report:
     """Put tables and figures on a page."""
     report = Report(f"Heads and MLPs of {clip.name}", "What each adds to the answer, and what the answer needs.")
     effects, accuracy = tables["direct_effects"], tables["mean_ablation"]
@@ -204,14 +221,14 @@ def write_report(clip: Clip, tables: dict[str, pd.DataFrame], shown: tuple[str, 
         kept[["circuit", "fraction", "n_units", "value", "low", "high"]],
         "Selectivity with some of the edges: the strongest, and as many at random; 1 is the whole model.",
     )
-    name, by_position, picture = shown
-    grid = round(len(by_position[1:]) ** 0.5)
-    figure = position_heatmap(
-        -by_position[1:].reshape(grid, grid), picture, title=f"Where {name} carries", measure="what the logit loses"
+    grid, lost, measure = token_grid(clip.encoder.tower), shown.moves.sum(0), "what the logit loses"
+    elsewhere = "".join(f"; {value:.4f} more at the {name}" for name, value in zip(grid.first, lost, strict=False))
+    figure = position_heatmap(grid.patches(lost), shown.picture, title=f"Where {shown.edge} reads", measure=measure)
+    report.figure(figure, f"What the logit loses without one edge, by the patch that is read{elsewhere}.")
+    figure = position_moves(
+        shown.moves, shown.picture, grid, title=f"From where to where {shown.edge} carries", measure=measure
     )
-    report.figure(
-        figure, f"What the logit loses without one edge, by image patch; {-by_position[0]:.4f} more at the class token."
-    )
+    report.figure(figure, "The same by the pair of positions that the head moves it between, the strongest ones.")
     return report
 
 

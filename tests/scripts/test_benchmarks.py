@@ -11,8 +11,12 @@ from circuitry import DomainFolder, InputError
 from circuitry.circuits.graph_folder import FORMAT, WHOLE, graph_file
 from circuitry.circuits.quadrature import midpoint_rule
 from circuitry.circuits.rule_choice import MeasuredRule, RuleChoice
+from circuitry.models.encoder import Encoder
+from circuitry.models.residual import ResidualStream
 from circuitry.runs.manifest import write_json
+from tests.circuits.test_edge_oracles import ON_PAPER
 from tests.circuits.test_similarity import random_graph
+from tests.support.micro_transformer import IMAGE, metric, micro_tower
 from tests.support.scripts import script
 
 
@@ -77,6 +81,27 @@ def test_a_known_share_of_units_is_permuted_and_no_noise_changes_nothing() -> No
     same = module.with_noise(graph, 0.0, np.random.default_rng(0))
     for pair, scores in graph.edge_scores.items():
         assert np.array_equal(same.edge_scores[pair], scores)
+
+
+def test_methods_are_compared_with_exact_cuts_of_every_edge() -> None:
+    module = script("benchmark_edges")
+    stream = ResidualStream.of(Encoder.from_tower(micro_tower()))
+    cuts = module.exact_cuts(stream, IMAGE, metric, "zero")
+    readers = tuple(map(str, stream.readers))
+    for edge, (_, cut) in ON_PAPER.items():
+        assert cuts[stream.edge(*edge)] == pytest.approx(cut)
+    tables = []
+    for method, scores in (("plain", -cuts), ("5 points", 2 * cuts), ("RelP", 0 * cuts)):
+        rows = pd.DataFrame(module.correlations(readers, scores, cuts))
+        tables += [rows.assign(baseline="zero", method=method, circuit=name, seconds=1.0) for name in "ab"]
+    found = module.summarise(pd.concat(tables)).set_index(["edges", "method"])
+    assert found.loc[("all", "5 points"), ["spearman", "pearson", "strongest tenth found"]].tolist() == pytest.approx(
+        [1, 1, 1]
+    )
+    assert found.loc[("all", "plain"), ["spearman", "spearman of sizes"]].tolist() == pytest.approx([-1, 1])
+    assert found.loc["all", "nearer than plain"].to_dict() == {"plain": 0, "5 points": 2, "RelP": 2}
+    assert found.loc[("queries and keys", "RelP"), "n_edges"] == 4
+    assert found.loc[("values", "RelP"), "spearman"] == 0
 
 
 def test_a_merge_with_a_base_set_is_timed(tmp_path: Path) -> None:
