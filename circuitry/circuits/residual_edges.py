@@ -206,7 +206,7 @@ def _linear_effects(
     """Return the effects of edges on each image to first order."""
     found = gradients.new_zeros(gradients.shape[1], len(stream.readers), len(stream.writers))
     for stage, columns, change in _changes(stream, clean, other):
-        later = slice(stream.stage_rows(stage).start, None)
+        later = slice(stream.readers_of(stage).start, None)
         found[:, later, columns] = torch.einsum("rbpm,wbpm->brw", gradients[later], change)
     return found
 
@@ -245,7 +245,7 @@ def _changes(
     columns, and what each writer adds at the baseline beyond what it adds clean."""
     step = {site: other[site] - clean[site] for site in stream.sites}
     yield 0, slice(0, 1), step[stream.sites[0]][None]
-    for index in range(len(stream.blocks)):
-        change, columns = stream.added(index, step), stream.writer_slice(index)
-        yield 2 * index + 1, slice(columns.start, columns.stop - 1), change[:-1]
-        yield 2 * index + 2, slice(columns.stop - 1, columns.stop), change[-1:]
+    for index, block in enumerate(stream.blocks):
+        change = stream.added(index, step)
+        for stage, some in ((2 * index + 1, change[: block.n_heads]), (2 * index + 2, change[block.n_heads :])):
+            yield stage, stream.writers_of(stage), some

@@ -12,7 +12,8 @@ from torch import Tensor
 from circuitry.circuits.quadrature import QuadratureRule
 from circuitry.models.batches import rows_that_fit
 from circuitry.models.metrics import Metric, checked_metric
-from circuitry.models.residual import PORTS, ResidualStream
+from circuitry.models.residual import ResidualStream
+from circuitry.models.stream_parts import PORTS
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,8 @@ def images_at_once(stream: ResidualStream, n_gradients: int, memory_gib: float, 
     with torch.no_grad():
         blank = torch.zeros(1, 3, *encoder.image_size, dtype=encoder.dtype, device=encoder.device)
         here = encoder(blank, stop=stream.sites[0])
-    widest = 4 * max(3 * block.n_heads + 1 for block in stream.blocks)  # copies while a block's norm is passed back
+    # Copies while a block's norm is passed back, or all of its neurons, of which there are about four times as many.
+    widest = 4 * max(3 * block.n_heads + len(stream.neurons[i]) + 1 for i, block in enumerate(stream.blocks))
     budget = memory_gib * 2**30
     run = budget / rows_that_fit(stream.components, memory_gib)
     n_values = (n_gradients + widest) * here.numel() + n_patterns * here.shape[1] ** 2
@@ -65,7 +67,9 @@ def reader_gradients(
     for t, weight in zip(rule.points, rule.weights, strict=True):
         taps = tapped_run(stream, metric, a + t * (b - a), points)
         for index in range(len(stream.blocks)):
-            total[stream.reader_slice(index)].add_(_block_gradients(stream, index, taps), alpha=weight)
+            into_heads, into_mlp = _block_gradients(stream, index, taps)
+            total[stream.readers_of(2 * index)].add_(into_heads, alpha=weight)
+            total[stream.readers_of(2 * index + 1)].add_(into_mlp, alpha=weight)
         total[-1].add_(taps[f"blocks.{len(stream.blocks) - 1}.hook_resid_post"].gradient, alpha=weight)
         at = {point: found + weight * taps[point].gradient for point, found in at.items()}
     return StreamGradients(total, at)
@@ -73,17 +77,18 @@ def reader_gradients(
 
 def _block_gradients(
     stream: ResidualStream, index: int, taps: Mapping[str, Tap]
-) -> Float[Tensor, "readers batch position d_model"]:
-    """Return the gradient of the metric by the stream of each port of a block's heads, and of its MLP."""
+) -> tuple[Float[Tensor, "ports batch position d_model"], Float[Tensor, "groups batch position d_model"]]:
+    """Return the gradient of the metric by the stream of each port of a block's heads, and of each part of its MLP."""
     block, path = stream.blocks[index], f"blocks.{index}"
     before = taps[f"{path}.hook_resid_pre"].value
     read = rearrange(read_by_ports(stream, index, taps), "port head b p m -> (port head) b p m")
     into_heads = passed_back(block.norm_attention, before, read)
-    pre = taps[f"{path}.mlp.hook_pre"]
+    by_neuron = taps[f"{path}.mlp.hook_pre"].gradient
+    groups = stream.neuron_groups(index).to(by_neuron)
+    of_groups = by_neuron * groups.repeat(1, by_neuron.shape[-1] // block.n_neurons)[:, None, None]  # two of gated ones
     middle = taps[f"{path}.hook_resid_mid"].value
-    normed = block.norm_mlp(middle)
-    into_mlp = passed_back(block.mlp_in, normed, pre.gradient[None])
-    return torch.cat([into_heads, passed_back(block.norm_mlp, middle, into_mlp)])
+    into_mlp = passed_back(block.mlp_in, block.norm_mlp(middle), of_groups)
+    return into_heads, passed_back(block.norm_mlp, middle, into_mlp)
 
 
 def tapped_run(

@@ -12,7 +12,8 @@ from circuitry.circuits.quadrature import left_rule, midpoint_rule
 from circuitry.circuits.residual_edges import edges_by_position, score_edges
 from circuitry.models.baselines import AnyBaseline, mean_baseline
 from circuitry.models.encoder import Encoder
-from circuitry.models.residual import Component, ResidualStream
+from circuitry.models.residual import ResidualStream
+from circuitry.models.stream_parts import Component
 from circuitry.runs.errors import InputError
 from circuitry.runs.workers import Work
 from tests.support.towers import make_tower
