@@ -155,10 +155,12 @@ class ResidualStream(StreamParts):
         attn, mlp = self.sites[1 + 2 * block : 3 + 2 * block]
         z, neurons = (self.components.units_of(site, activations[site]) for site in (attn, mlp))
         heads = rearrange(z, "b p head d -> head (b p) d") @ self.write_weights[block]
-        chosen = list(self.neurons[block])
-        alone = torch.einsum("bpn,nm->nbpm", neurons[..., chosen], self.neuron_weights[block][chosen])
-        others = self.blocks[block].mlp_out(neurons) - self.biases(block)[1] - alone.sum(0)
-        return torch.cat([heads.reshape(-1, *others.shape), alone, others[None]])
+        others = self.blocks[block].mlp_out(neurons) - self.biases(block)[1]
+        parts = [heads.reshape(-1, *others.shape)]
+        if chosen := list(self.neurons[block]):
+            parts.append(torch.einsum("bpn,nm->nbpm", neurons[..., chosen], self.neuron_weights[block][chosen]))
+            others = others - parts[-1].sum(0)
+        return torch.cat([*parts, others[None]])
 
     def run(
         self,
