@@ -24,7 +24,8 @@ from jaxtyping import Float
 from timm.layers import RmsNorm
 from torch import Tensor, nn
 
-from circuitry.models.residual import Component, ResidualStream
+from circuitry.models.residual import ResidualStream
+from circuitry.models.stream_parts import Component
 from circuitry.runs.errors import InputError
 
 CORRECTIONS = (
