@@ -46,7 +46,7 @@ def backward_passes(stream: ResidualStream, correction: str) -> list[AbstractCon
     """Return in what contexts gradients are taken: one, or one for each block that is left out in turn.
 
     Raises:
-        InputError: for ``relp`` on a tower with norms of a kind that is not known.
+        InputError: for ``relp`` on a tower with gated neurons, or norms of a kind that is not known.
     """
     if correction in ("relp", "relp-with-patterns"):
         return [_relevance(stream, frozen_patterns=correction == "relp")]
@@ -108,6 +108,11 @@ def _constant(tensor: Tensor, hook: Any) -> Tensor:
 @contextmanager
 def _relevance(stream: ResidualStream, frozen_patterns: bool) -> Iterator[None]:
     """Within the block of code norms, activations and attention are differentiated by the rules of RelP."""
+    if any(block.gated for block in stream.blocks):
+        raise InputError(
+            "Relevance goes through an activation by a rule for neurons of one pre-activation, but this tower's are "
+            "gated, products of two: take another correction, or none."
+        )
     hooks: list[tuple[str, _Hook]] = []
     for block in range(len(stream.blocks)):
         keep, scale = _identity_rule()

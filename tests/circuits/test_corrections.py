@@ -11,11 +11,13 @@ from torch import Tensor, nn
 
 from circuitry.circuits.quadrature import midpoint_rule
 from circuitry.circuits.residual_edges import EdgeScores, score_edges
-from circuitry.models.blocks import Block, mix_by_pattern
+from circuitry.models.attention_kinds import mix_by_pattern
+from circuitry.models.blocks import Block
 from circuitry.models.encoder import Encoder
 from circuitry.models.residual import ResidualStream
 from circuitry.runs.errors import InputError
 from tests.circuits.test_edge_oracles import ON_PAPER, of_edges
+from tests.models.test_components import FURTHER
 from tests.support.micro_transformer import IMAGE, blank_tower, metric, micro_tower
 from tests.support.towers import make_tower
 
@@ -146,6 +148,7 @@ def test_atp_star_is_both() -> None:
 
 def frozen(stream: ResidualStream, images: Tensor) -> ResidualStream:
     """The network with scales of norms, patterns and factors of activations as they are in the clean run."""
+    trunk: Any = stream.encoder.tower.trunk
     with torch.no_grad():
         _, seen = stream.components.run_with_cache(images)
 
@@ -158,9 +161,9 @@ def frozen(stream: ResidualStream, images: Tensor) -> ResidualStream:
         factor = seen[f"blocks.{i}.mlp.hook_post"] / seen[f"blocks.{i}.mlp.hook_pre"]
         return replace(
             block,
-            norm_attention=norm(block.norm_attention, seen[f"blocks.{i}.hook_resid_pre"]),
+            norm_attention=norm(trunk.blocks[i].norm1, seen[f"blocks.{i}.hook_resid_pre"]),
             mix=lambda q, k, v: mix_by_pattern(pattern, v),
-            norm_mlp=norm(block.norm_mlp, seen[f"blocks.{i}.hook_resid_mid"]),
+            norm_mlp=norm(trunk.blocks[i].norm2, seen[f"blocks.{i}.hook_resid_mid"]),
             activation=lambda pre: factor * pre,
         )
 
@@ -232,6 +235,16 @@ def test_corrections_that_there_are_not_and_norms_without_a_rule_are_told() -> N
     tower.trunk.norm = nn.GroupNorm(1, 16).double()
     with pytest.raises(InputError, match="this tower has a GroupNorm: take another correction, or none"):
         score_edges(stream, images, product, correction="relp")
+
+
+def test_gated_neurons_have_no_relevance_but_other_corrections() -> None:
+    gated = ResidualStream.of(Encoder.from_tower(FURTHER["gated"]()))
+    blank = torch.zeros(1, 3, *gated.encoder.image_size)
+    with pytest.raises(
+        InputError, match="but this tower's are gated, products of two: take another correction, or none"
+    ):
+        score_edges(gated, blank, product, correction="relp")
+    assert np.isfinite(score_edges(gated, torch.randn_like(blank), product, correction="atp-star").into).all()
 
 
 def test_one_block_has_no_other_to_leave_out() -> None:
