@@ -4,6 +4,7 @@ from .attribution import AttributionParts as AttributionParts
 from .attribution import attribute as attribute
 from .attribution import attribute_parts as attribute_parts
 from .class_pass import ReadingSettings as ReadingSettings
+from .corrections import CORRECTIONS as CORRECTIONS
 from .cost import count_operations as count_operations
 from .direct_effects import DirectEffects as DirectEffects
 from .direct_effects import direct_effects as direct_effects

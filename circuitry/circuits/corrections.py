@@ -2,6 +2,8 @@
 
 exact-softmax: an edge into a query or key counts the change of the attention pattern itself, not its derivative, which
     vanishes where attention is saturated.
+exact-readers: so does every edge: what its reader makes of the changed stream is computed, norm and nonlinearity
+    included, and only what follows the reader is linear. One partial run for each writer.
 gradient-dropping: the mean size of the effects with one block after the other left out of the backward pass, so that a
     direct effect is seen where one through a later block cancels it.
 atp-star: both, as in AtP* (Kramar et al. 2024, arXiv 2403.00745). As an edge is cut at all positions at once, so are
@@ -25,7 +27,9 @@ from torch import Tensor, nn
 from circuitry.models.residual import Component, ResidualStream
 from circuitry.runs.errors import InputError
 
-CORRECTIONS = ("none", "exact-softmax", "gradient-dropping", "atp-star", "relp", "relp-with-patterns")
+CORRECTIONS = (
+    *("none", "exact-softmax", "exact-readers", "gradient-dropping", "atp-star", "relp", "relp-with-patterns"),
+)
 """Names of corrections."""
 
 _Hook = Callable[[Tensor, Any], Tensor | None]
@@ -35,11 +39,6 @@ def checked_correction(correction: str) -> None:
     """Raise `InputError` for the name of no correction."""
     if correction not in CORRECTIONS:
         raise InputError(f"A correction is one of {', '.join(CORRECTIONS)}, but {correction!r} was given.")
-
-
-def has_exact_softmax(correction: str) -> bool:
-    """Say whether edges into queries and keys count the change of the pattern itself."""
-    return correction in ("exact-softmax", "atp-star")
 
 
 def backward_passes(stream: ResidualStream, correction: str) -> list[AbstractContextManager[None]]:
@@ -66,31 +65,6 @@ def over_passes(effects: Float[Tensor, "passes batch ends ..."], ends: Sequence[
     counts = (blocks[:, None] != torch.tensor([end.block for end in ends], device=effects.device)).to(effects)
     weights = (counts / counts.sum(0)).reshape(len(effects), 1, len(ends), *[1] * (effects.dim() - 3))
     return torch.copysign((weights * effects.abs()).sum(0), (weights * effects).sum(0))
-
-
-def softmax_effects(
-    stream: ResidualStream,
-    block: int,
-    before: Float[Tensor, "batch position d_model"],
-    changes: Float[Tensor, "writers batch position d_model"],
-    gradients: Sequence[Float[Tensor, "batch head query key"]],
-) -> Float[Tensor, "passes batch ports writers"]:
-    """Return the effects of changes of the stream that the queries of a head, or its keys, read; queries first.
-
-    Args:
-        before: The stream that the block reads.
-        changes: What each writer adds to it, one at a time.
-        gradients: By the block's pattern, of each pass.
-    """
-    steps = stream.blocks[block]
-    q, k, _ = steps.project(steps.norm_attention(before))
-    pattern = steps.scores(q, k).softmax(-1)
-    found = []
-    for change in changes:
-        moved_q, moved_k, _ = steps.project(steps.norm_attention(before + change))
-        moves = [steps.scores(*pair).softmax(-1) - pattern for pair in ((moved_q, k), (q, moved_k))]
-        found.append(torch.stack([torch.cat([(g * move).sum((2, 3)) for move in moves], 1) for g in gradients]))
-    return torch.stack(found, -1)
 
 
 @contextmanager

@@ -32,10 +32,9 @@ from tqdm import tqdm
 from circuitry.circuits.corrections import (
     backward_passes,
     checked_correction,
-    has_exact_softmax,
     over_passes,
-    softmax_effects,
 )
+from circuitry.circuits.exact_readers import POINTS, put_exact_effects
 from circuitry.circuits.quadrature import QuadratureRule, left_rule
 from circuitry.circuits.stream_gradients import images_at_once, reader_gradients
 from circuitry.models.baselines import AnyBaseline, Baseline, Counterfactual, as_baseline, check_count
@@ -113,7 +112,7 @@ def score_edges(
     ends, done = as_baseline(baseline), 0
     edges, out_of = torch.zeros(len(stream.readers), len(stream.writers) + 1), torch.zeros(len(stream.writers))
     n_patterns = (len(backward_passes(stream, correction)) + 3) * sum(block.n_heads for block in stream.blocks)
-    for clean, other in clean_and_baseline(stream, images, ends, work, n_patterns * has_exact_softmax(correction)):
+    for clean, other in clean_and_baseline(stream, images, ends, work, n_patterns * (correction in POINTS)):
         found = _effects(stream, metric, clean, other, rule, correction)
         edges, out_of = edges + found[0], out_of + found[1]
         if not bool(edges.isfinite().all()):
@@ -193,18 +192,18 @@ def _effects(
 ) -> tuple[Float[Tensor, "readers writers_and_all"], Float[Tensor, " writers"]]:
     """Return, summed over images, the effects of edges, with all into a reader in the last column, and of all edges out
     of a writer."""
-    exact, first = has_exact_softmax(correction), stream.sites[0]
-    effects, patterns = [], []
+    points, first = POINTS.get(correction, ()), stream.sites[0]
+    effects, at_points = [], []
     for context in backward_passes(stream, correction):
         with context:
-            found = reader_gradients(stream, metric, clean[first], other[first], rule, exact)
+            found = reader_gradients(stream, metric, clean[first], other[first], rule, points)
         effects.append(_linear_effects(stream, clean, other, found.readers))
-        patterns.append(found.patterns)
+        at_points.append(found.points)
     of_edges = torch.stack(effects)
     out_of = over_passes(of_edges.sum(2), stream.writers)
     of_edges = torch.cat([of_edges, of_edges.sum(3, keepdim=True)], 3)
-    if exact:
-        _put_softmax_effects(stream, clean, other, of_edges, patterns)
+    if points:
+        put_exact_effects(stream, metric, clean, _changes(stream, clean, other), at_points, of_edges)
     return over_passes(of_edges, stream.readers).double().sum(0).cpu(), out_of.double().sum(0).cpu()
 
 
@@ -213,29 +212,10 @@ def _linear_effects(
 ) -> Float[Tensor, "batch readers writers"]:
     """Return the effects of edges on each image to first order."""
     found = gradients.new_zeros(gradients.shape[1], len(stream.readers), len(stream.writers))
-    for columns, rows, change in _changes(stream, clean, other):
-        found[:, rows, columns] = torch.einsum("rbpm,wbpm->brw", gradients[rows], change)
-    return found * stream.edges.to(found)  # an MLP's change comes with the gradient by what that MLP itself reads
-
-
-def _put_softmax_effects(
-    stream: ResidualStream,
-    clean: Mapping[str, Tensor],
-    other: Mapping[str, Tensor],
-    effects: Float[Tensor, "passes batch readers writers_and_all"],
-    patterns: Sequence[Sequence[Float[Tensor, "batch head query key"]]],
-) -> None:
-    """Put the effects of edges into queries and keys by the change of patterns in the place of linear ones."""
-    moved: Tensor | float = 0.0
-    for earlier, (columns, _, change) in enumerate(_changes(stream, clean, other)):
-        moved = moved + change.sum(0)
-        for index in range(earlier, len(stream.blocks)):
-            first, before = stream.reader_slice(index).start, stream.read_by(index, clean)
-            ports = slice(first, first + 2 * stream.blocks[index].n_heads)
-            gradients = [of_pass[index] for of_pass in patterns]
-            effects[:, :, ports, columns] = softmax_effects(stream, index, before, change, gradients)
-            if index == earlier:  # all its writers have come
-                effects[:, :, ports, -1:] = softmax_effects(stream, index, before, moved[None], gradients)
+    for stage, columns, change in _changes(stream, clean, other):
+        later = slice(stream.stage_rows(stage).start, None)
+        found[:, later, columns] = torch.einsum("rbpm,wbpm->brw", gradients[later], change)
+    return found
 
 
 def clean_and_baseline(
@@ -267,11 +247,12 @@ def clean_and_baseline(
 
 def _changes(
     stream: ResidualStream, clean: Mapping[str, Tensor], other: Mapping[str, Tensor]
-) -> Iterator[tuple[slice, slice, Float[Tensor, "writers batch position d_model"]]]:
-    """Yield, block by block, its writers, the readers from its MLP on, and what each writer adds at the baseline
-    beyond what it adds clean."""
+) -> Iterator[tuple[int, slice, Float[Tensor, "writers batch position d_model"]]]:
+    """Yield, for what stands before the blocks, then the heads and the MLP of each, the first stage that reads it, its
+    columns, and what each writer adds at the baseline beyond what it adds clean."""
     step = {site: other[site] - clean[site] for site in stream.sites}
-    yield slice(0, 1), slice(0, None), step[stream.sites[0]][None]
+    yield 0, slice(0, 1), step[stream.sites[0]][None]
     for index in range(len(stream.blocks)):
-        mlp = stream.reader_slice(index).stop - 1
-        yield stream.writer_slice(index), slice(mlp, None), stream.added(index, step)
+        change, columns = stream.added(index, step), stream.writer_slice(index)
+        yield 2 * index + 1, slice(columns.start, columns.stop - 1), change[:-1]
+        yield 2 * index + 2, slice(columns.stop - 1, columns.stop), change[-1:]

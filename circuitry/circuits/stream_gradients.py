@@ -1,6 +1,6 @@
 """Gradients of a metric where the heads and neurons of a transformer read its residual stream."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,8 +29,8 @@ class StreamGradients:
 
     readers: Float[Tensor, "readers batch position d_model"]
     """By each reader's own copy of the stream."""
-    patterns: tuple[Float[Tensor, "batch head query key"], ...] = ()
-    """By the attention pattern of each block, where asked for."""
+    points: Mapping[str, Tensor]
+    """By what is at some hook points, by name."""
 
 
 def images_at_once(stream: ResidualStream, n_gradients: int, memory_gib: float, n_patterns: int = 0) -> int:
@@ -48,24 +48,27 @@ def images_at_once(stream: ResidualStream, n_gradients: int, memory_gib: float, 
 
 
 def reader_gradients(
-    stream: ResidualStream, metric: Metric, a: Tensor, b: Tensor, rule: QuadratureRule, patterns: bool = False
+    stream: ResidualStream,
+    metric: Metric,
+    a: Tensor,
+    b: Tensor,
+    rule: QuadratureRule,
+    points: Sequence[str] = (),
 ) -> StreamGradients:
     """Return the gradients by what readers read, on the line of what stands before the blocks from ``a`` to ``b``.
 
     Args:
-        patterns: Whether those by attention patterns too.
+        points: Hook points of each block, such as ``attn.hook_pattern``, by which gradients are taken too.
     """
     total = a.new_zeros(len(stream.readers), *a.shape)
-    by_pattern: dict[int, Tensor] = {}
+    at = {f"blocks.{index}.{point}": a.new_zeros(()) for index in range(len(stream.blocks)) for point in points}
     for t, weight in zip(rule.points, rule.weights, strict=True):
-        taps = tapped_run(stream, metric, a + t * (b - a), ("attn.hook_pattern",) if patterns else ())
+        taps = tapped_run(stream, metric, a + t * (b - a), points)
         for index in range(len(stream.blocks)):
             total[stream.reader_slice(index)].add_(_block_gradients(stream, index, taps), alpha=weight)
-            if patterns:
-                found = weight * taps[f"blocks.{index}.attn.hook_pattern"].gradient
-                by_pattern[index] = by_pattern[index] + found if index in by_pattern else found
         total[-1].add_(taps[f"blocks.{len(stream.blocks) - 1}.hook_resid_post"].gradient, alpha=weight)
-    return StreamGradients(total, tuple(by_pattern.values()))
+        at = {point: found + weight * taps[point].gradient for point, found in at.items()}
+    return StreamGradients(total, at)
 
 
 def _block_gradients(
@@ -84,7 +87,7 @@ def _block_gradients(
 
 
 def tapped_run(
-    stream: ResidualStream, metric: Metric, x: Float[Tensor, "batch position d_model"], more: tuple[str, ...] = ()
+    stream: ResidualStream, metric: Metric, x: Float[Tensor, "batch position d_model"], more: Sequence[str] = ()
 ) -> dict[str, Tap]:
     """Run from the stream before the first block to the metric; return taps at the hook points where readers read.
 

@@ -197,10 +197,25 @@ class ResidualStream:
         weights = rearrange(read[:, 1:, 0] - bias[:, None], "port model head d -> port head d model")
         return weights, bias
 
-    def read_by(self, block: int, activations: Mapping[str, Tensor]) -> Float[Tensor, "batch position d_model"]:
-        """Return the stream that a block reads, given the activations at `sites`, which carry it past the heads."""
-        past = activations[self.sites[1 + 2 * block]][:, :, self.blocks[block].n_heads :]
-        return rearrange(past, "batch position head d -> batch position (head d)")
+    def read_by(self, stage: int, activations: Mapping[str, Tensor]) -> Float[Tensor, "batch position d_model"]:
+        """Return the stream that a stage reads, given the activations at `sites`, which carry it past their units.
+
+        Stages are the heads of the first block, its MLP, the heads of the second, ..., and the embedding.
+        """
+        site = self.sites[1 + min(stage, 2 * len(self.blocks) - 1)]
+        past = self.components.carried[site]
+        x = activations[site].narrow(self.components.unit_dim(site), past.start, len(past)).flatten(2)
+        if stage < 2 * len(self.blocks):
+            return x
+        return x + self.blocks[-1].mlp_out(self.components.units_of(site, activations[site]))
+
+    def stage_rows(self, stage: int) -> slice:
+        """Return where the readers of a stage are."""
+        block, is_mlp = divmod(stage, 2)
+        if block == len(self.blocks):
+            return slice(len(self.readers) - 1, len(self.readers))
+        rows = self.reader_slice(block)
+        return slice(rows.stop - 1, rows.stop) if is_mlp else slice(rows.start, rows.stop - 1)
 
     def written(self, activations: Mapping[str, Tensor]) -> Float[Tensor, "writers batch position d_model"]:
         """Return what every writer adds to the stream, without biases, given the activations at `sites`."""

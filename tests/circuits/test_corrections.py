@@ -75,6 +75,47 @@ def test_where_attention_is_saturated_the_exact_softmax_is_right_and_the_gradien
     np.testing.assert_allclose(found.scores[others], plain.scores[others], rtol=1e-9)
 
 
+# --- exact readers ---------------------------------------------------------------------------------------------------
+
+
+def test_on_paper_edges_are_exact_where_all_that_follows_the_reader_is_linear() -> None:
+    """Values alone are followed by neurons, which their cuts switch on and off."""
+    stream = ResidualStream.of(Encoder.from_tower(micro_tower()))
+    found = of_edges(score_edges(stream, IMAGE, metric, correction="exact-readers"))
+    expected = {edge: score if edge[1].endswith(".v") else cut for edge, (score, cut) in ON_PAPER.items()}
+    assert expected["blocks.0.attn.1", "blocks.0.mlp"] == 11
+    assert found == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("is_linear", [False, True], ids=["neurons", "no neurons"])
+def test_what_the_last_block_and_the_embedding_read_is_exact(is_linear: bool) -> None:
+    """Through norms, softmax and neurons; ports where no neurons follow them."""
+    tower: Any = make_tower("timm-vit").double()
+    tower.trunk.norm = nn.Identity()
+    if is_linear:
+        tower.trunk.blocks[1].norm2, tower.trunk.blocks[1].mlp.act = nn.Identity(), nn.Identity()
+    _, stream, images = opened(tower)
+    other = images.flip(0) + 0.5
+    found = score_edges(stream, images, linear, baseline=other, correction="exact-readers")
+    last = stream.reader_slice(1)
+    for row in range(last.start if is_linear else last.stop - 1, len(stream.readers)):
+        columns = stream.edges[row].nonzero()[:, 0].tolist()
+        cuts = [exact(stream, images, row, column, other) for column in columns]
+        np.testing.assert_allclose(found.scores[row, columns], cuts, rtol=1e-8, atol=1e-12)
+        assert found.into[row] == pytest.approx(exact(stream, images, row, slice(None), other))
+
+
+def test_a_cut_into_the_embedding_is_exact_through_its_norm_and_any_metric() -> None:
+    _, stream, images = opened()
+    found = score_edges(stream, images, product, correction="exact-readers")
+    with torch.no_grad():
+        for column in range(len(stream.writers)):
+            keep = stream.edges.clone()
+            keep[-1, column] = False
+            moved = product(stream.run(images, keep)) - product(stream.encoder(images))
+            assert found.scores[-1, column] == pytest.approx(float(moved.mean()))
+
+
 # --- AtP*: gradient dropping -----------------------------------------------------------------------------------------
 
 
