@@ -9,7 +9,7 @@ import open_clip
 import pytest
 import timm.models as timm_models
 import torch
-from timm.layers import Attention
+from timm.layers import Attention, RmsNorm
 from timm.models.vision_transformer import ResPostBlock
 from timm.models.vitamin import GeGluMlp
 from torch import Tensor, nn
@@ -275,6 +275,7 @@ FURTHER: dict[str, Callable[[], nn.Module]] = {
     "registers-and-layer-scale": partial(_timm, reg_tokens=2, init_values=0.1),
     "siglip": partial(_timm, class_token=False, global_pool="map"),
     "average-and-query-key-norm": partial(_timm, class_token=False, global_pool="avg", qk_norm=True),
+    "root-mean-square": partial(_timm, norm_layer=RmsNorm),
     "norms-behind": partial(_timm, block_fn=ResPostBlock),
     "vitamin": partial(_timm, class_token=False, global_pool="avg", mlp_layer=GeGluMlp),
     "eva": partial(_timm, EVA, init_values=0.1),
