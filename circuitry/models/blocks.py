@@ -69,8 +69,6 @@ class Block:
     """Pre-activations -> neurons."""
     mlp_out: Callable[[Tensor], Tensor]
     """Activations of the neurons -> what the MLP adds to the residual stream."""
-    gated: bool
-    """Whether a neuron is a product of two pre-activations, one of them behind a nonlinearity."""
     linear: bool
     """Whether heads and neurons add to the residual stream one by one: not so where a norm lies in between."""
 
@@ -108,7 +106,6 @@ class _MlpParts:
     """The output layer."""
     norm: Callable[[Tensor], Tensor] = _NOTHING
     """Before the neurons, inside the MLP."""
-    gated: bool = False
 
 
 def _mlp_parts(mlp: Any) -> _MlpParts | None:
@@ -119,11 +116,11 @@ def _mlp_parts(mlp: Any) -> _MlpParts | None:
     if isinstance(mlp, Mlp):
         return _MlpParts(mlp.fc1, mlp.act, mlp.norm, mlp.fc2)
     if isinstance(mlp, GluMlp):
-        return _MlpParts(mlp.fc1, _gated(mlp.act, mlp.gate_last), mlp.norm, mlp.fc2, gated=True)
+        return _MlpParts(mlp.fc1, _gated(mlp.act, mlp.gate_last), mlp.norm, mlp.fc2)
     if isinstance(mlp, SwiGLU):
-        return _MlpParts(_side_by_side(mlp.fc1_g, mlp.fc1_x), _gated(mlp.act), mlp.norm, mlp.fc2, gated=True)
+        return _MlpParts(_side_by_side(mlp.fc1_g, mlp.fc1_x), _gated(mlp.act), mlp.norm, mlp.fc2)
     if isinstance(mlp, GeGluMlp):
-        return _MlpParts(_side_by_side(mlp.w0, mlp.w1), _gated(mlp.act), _NOTHING, mlp.w2, mlp.norm, gated=True)
+        return _MlpParts(_side_by_side(mlp.w0, mlp.w1), _gated(mlp.act), _NOTHING, mlp.w2, mlp.norm)
     return None
 
 
@@ -181,6 +178,5 @@ def _block(
         mlp.into,
         mlp.activation,
         in_order(mlp.between, mlp.out, behind[1]),
-        mlp.gated,
         all(isinstance(norm, nn.Identity) for norm in between),
     )

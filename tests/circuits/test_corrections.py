@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from timm.models.vitamin import GeGluMlp
 from torch import Tensor, nn
 
 from circuitry.circuits.quadrature import midpoint_rule
@@ -17,7 +18,6 @@ from circuitry.models.encoder import Encoder
 from circuitry.models.residual import ResidualStream
 from circuitry.runs.errors import InputError
 from tests.circuits.test_edge_oracles import ON_PAPER, of_edges
-from tests.models.test_components import FURTHER
 from tests.support.micro_transformer import IMAGE, blank_tower, metric, micro_tower
 from tests.support.towers import make_tower
 
@@ -189,7 +189,6 @@ def test_atp_star_is_both() -> None:
 
 def frozen(stream: ResidualStream, images: Tensor) -> ResidualStream:
     """The network with scales of norms, patterns and factors of activations as they are in the clean run."""
-    trunk: Any = stream.encoder.tower.trunk
     with torch.no_grad():
         _, seen = stream.components.run_with_cache(images)
 
@@ -199,21 +198,30 @@ def frozen(stream: ResidualStream, images: Tensor) -> ResidualStream:
 
     def still(i: int, block: Block) -> Block:
         pattern = seen[f"blocks.{i}.attn.hook_pattern"]
-        factor = seen[f"blocks.{i}.mlp.hook_post"] / seen[f"blocks.{i}.mlp.hook_pre"]
+        module: Any = stream.encoder.tower
+        norms = module.trunk.blocks[i].norm1, module.trunk.blocks[i].norm2
+        post, pre = (seen[f"blocks.{i}.mlp.hook_{name}"] for name in ("post", "pre"))
+        n = pre.shape[-1] // post.shape[-1]  # two of a gated neuron
+        factor = post.repeat(1, 1, n) / pre / n
         return replace(
             block,
-            norm_attention=norm(trunk.blocks[i].norm1, seen[f"blocks.{i}.hook_resid_pre"]),
+            norm_attention=norm(norms[0], seen[f"blocks.{i}.hook_resid_pre"]),
             mix=lambda q, k, v: mix_by_pattern(pattern, v),
-            norm_mlp=norm(trunk.blocks[i].norm2, seen[f"blocks.{i}.hook_resid_mid"]),
-            activation=lambda pre: factor * pre,
+            norm_mlp=norm(norms[1], seen[f"blocks.{i}.hook_resid_mid"]),
+            activation=lambda pre: torch.stack((factor * pre).chunk(n, -1)).sum(0),
         )
 
     return replace(stream, blocks=tuple(still(i, block) for i, block in enumerate(stream.blocks)))
 
 
-def test_relevance_is_the_exact_cut_of_every_edge_in_the_network_frozen_at_the_clean_run() -> None:
+@pytest.mark.parametrize("gated", [False, True])
+def test_relevance_is_the_exact_cut_of_every_edge_in_the_network_frozen_at_the_clean_run(gated: bool) -> None:
     tower: Any = make_tower("timm-vit").double()
     tower.trunk.norm = nn.Identity()
+    if gated:
+        for block in tower.trunk.blocks:
+            block.mlp = GeGluMlp(16, 8).double().requires_grad_(False)
+            block.mlp.norm = nn.Identity()
     _, stream, images = opened(tower)
     other = images.flip(0) + 0.5
     found = score_edges(stream, images, linear, baseline=other, correction="relp")
@@ -276,16 +284,6 @@ def test_corrections_that_there_are_not_and_norms_without_a_rule_are_told() -> N
     tower.trunk.norm = nn.GroupNorm(1, 16).double()
     with pytest.raises(InputError, match="this tower has a GroupNorm: take another correction, or none"):
         score_edges(stream, images, product, correction="relp")
-
-
-def test_gated_neurons_have_no_relevance_but_other_corrections() -> None:
-    gated = ResidualStream.of(Encoder.from_tower(FURTHER["gated"]()))
-    blank = torch.zeros(1, 3, *gated.encoder.image_size)
-    with pytest.raises(
-        InputError, match="but this tower's are gated, products of two: take another correction, or none"
-    ):
-        score_edges(gated, blank, product, correction="relp")
-    assert np.isfinite(score_edges(gated, torch.randn_like(blank), product, correction="atp-star").into).all()
 
 
 def test_one_block_has_no_other_to_leave_out() -> None:
