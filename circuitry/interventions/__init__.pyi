@@ -13,6 +13,7 @@ from .component_accuracy import mean_ablation_accuracy as mean_ablation_accuracy
 from .curves import FaithfulnessCurve as FaithfulnessCurve
 from .curves import curves_by_domain as curves_by_domain
 from .curves import pool_curves as pool_curves
+from .edge_cuts import cut_each as cut_each
 from .edge_cuts import cut_effects as cut_effects
 from .edge_cuts import measure_edges as measure_edges
 from .edge_masks import LearnedEdges as LearnedEdges
