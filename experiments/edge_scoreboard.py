@@ -9,6 +9,7 @@ reach no more selectivity than as many random edges at every size.
 |---|---|
 | ``gradient`` | attribution patching, one backward pass |
 | ``path`` | the same over five points of the way to the baseline |
+| ``atp-star``, ``relp`` | the same with corrections by name (`circuits.corrections`) |
 | ``exact`` | the effect of cutting it alone, a run per edge |
 | ``learned`` | how surely a mask on all edges keeps it |
 
@@ -41,6 +42,7 @@ from tqdm import tqdm
 
 from circuitry import AttributionGraph, Clip, DomainFolder, class_logit, left_rule, midpoint_rule
 from circuitry.circuits import score_edges, stream_graph
+from circuitry.circuits.corrections import CORRECTIONS
 from circuitry.circuits.cost import OperationCounter
 from circuitry.interventions import (
     AblationSettings,
@@ -66,7 +68,7 @@ from circuitry.runs.command_line import run_script
 from circuitry.runs.provenance import versions
 from circuitry.runs.workers import Work
 
-METHODS = ("gradient", "path", "exact", "learned")
+METHODS = ("gradient", "path", "atp-star", "relp", "exact", "learned")
 TARGETS = (0.5, 0.8)
 """Selectivity of which the smallest size is sought."""
 QUIET = Work(progress=False)
@@ -161,13 +163,15 @@ def find(config: Config, task: Task, method: str) -> tuple[AttributionGraph, Seq
     """Return the edges with their scores by a method, positive where they help, and its sets by size."""
     stream, images, metric, baseline = task
     rule = midpoint_rule(5) if method == "path" else left_rule(1)
-    scored = score_edges(stream, images.own, metric, baseline=baseline, rule=rule, work=QUIET)
+    correction = method if method in CORRECTIONS else "none"
+    given = stream, images.own, metric
+    scored = score_edges(*given, baseline=baseline, rule=rule, correction=correction, work=QUIET)
     graph = stream_graph(scored, ports=True)
     everything = strongest_edge_sets(graph, [1.0])[0]
     if method == "learned":
         masks = MaskSettings(steps=config.steps, batch_size=config.batch_size, seed=config.seed)
-        given = stream.components, images.own, metric, everything, config.sizes, masks
-        found = learn_edges(*given, baseline=baseline, others=images.others, work=QUIET)
+        sought = stream.components, images.own, metric, everything, config.sizes, masks
+        found = learn_edges(*sought, baseline=baseline, others=images.others, work=QUIET)
         return with_scores(graph, {pair: expit(scores) for pair, scores in found.scores.items()}), found.sets
     if method == "exact":
         cut = cut_each(stream.components, images.own, metric, everything, baseline=baseline, work=QUIET)
