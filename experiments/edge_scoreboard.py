@@ -92,7 +92,7 @@ class Config(ModelSettings):
     """Classes whose edges are judged."""
     sizes: tuple[float, ...] = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.75, 0.9)
     """Shares of the edges that are kept."""
-    steps: int = 400
+    steps: int = 300
     """Steps of training masks, for all sizes together."""
     batch_size: int = 16
     """Images of a step."""
@@ -127,8 +127,11 @@ def main(config: Config) -> None:
         found_on, measured_on = read(config, clip, images, name, images.domains[i % len(images.domains)])
         baseline = mean_baseline(stream.components, torch.cat(found_on))
         task = Task(stream, found_on, class_logit(weights, images.label(name)), baseline)
+        random = None
         for method in METHODS:
-            judged[name, method, "mean", "logit"] = judge(config, task, measured_on, name, method)
+            one = judge(config, task, measured_on, method, random)
+            random = one.curve.random
+            judged[name, method, "mean", "logit"] = one
     tables = tables_of(judged, config.sizes)
     names = ("n_images", "n_classes", "sizes", "steps", "batch_size", "random_draws", "seed")
     asked = {name: getattr(config, name) for name in names} | {"sizes": list(config.sizes)}
@@ -146,17 +149,20 @@ def read(config: Config, clip: Clip, images: DomainFolder, name: str, domain: st
     return Images(*parts[:2]), Images(*parts[2:])
 
 
-def judge(config: Config, task: Task, measured_on: Images, name: str, method: str) -> Judged:
-    """Find the edges of a class by a method, and measure them on images that they were not found on."""
+def judge(config: Config, task: Task, measured_on: Images, method: str, random: np.ndarray | None) -> Judged:
+    """Find the edges of a class by a method, and measure them on images that they were not found on.
+
+    Random sets of the same sizes are the same for all methods: those measured with the first are given to the others.
+    """
     started = time.process_time()
     with OperationCounter() as counter:
         graph, sets = find(config, task, method)
     seconds = time.process_time() - started
-    settings = AblationSettings(task.baseline, random_draws=config.random_draws, seed=config.seed)
+    draws = config.random_draws if random is None else 0
+    settings = AblationSettings(task.baseline, random_draws=draws, seed=config.seed)
     unseen = task.stream.components, measured_on.own, task.metric
-    graph = replace(graph, class_name=name)
     curve = measure_edges(*unseen, graph, sets, settings, others=measured_on.others, work=QUIET)
-    return Judged(curve, graph, seconds, counter.total)
+    return Judged(curve if random is None else replace(curve, random=random), graph, seconds, counter.total)
 
 
 def find(config: Config, task: Task, method: str) -> tuple[AttributionGraph, Sequence[EdgeSet]]:
