@@ -20,7 +20,7 @@ from .edge_masks import LearnedEdges as LearnedEdges
 from .edge_masks import learn_edges as learn_edges
 from .edge_runs import EdgeRuns as EdgeRuns
 from .edge_runs import cut_embeddings as cut_embeddings
-from .edge_sets import edges_between as edges_between
+from .edge_sets import edges_among as edges_among
 from .edge_sets import strongest_edge_sets as strongest_edge_sets
 from .edge_sets import take_edges as take_edges
 from .effects import AttributionCheck as AttributionCheck

@@ -121,7 +121,7 @@ def cut_each(
         metric(edge cut) - metric(clean), mean over images [down, up], by pair of sites; NaN for other edges.
 
     Example:
-        >>> exact = cut_each(stream.components, photos, metric, edges_between(graph))    # brute force
+        >>> exact = cut_each(stream.components, photos, metric, edges_among(graph))    # brute force
     """
     held = images if isinstance(images, Tensor) else list(images)
     whole = {pair: np.ones_like(mask) for pair, mask in edges.items()}

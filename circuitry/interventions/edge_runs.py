@@ -92,7 +92,7 @@ class EdgeRuns(PreparedImages):
         edges: Which edges have a gate.
 
     Example:
-        >>> runs = EdgeRuns(encoder, images, edges_between(graph), "zero")
+        >>> runs = EdgeRuns(encoder, images, edges_among(graph), "zero")
         >>> mask = learn_masks(runs, class_answers(weights, label), own, sizes=[0.05])[0]
         >>> runs.by_pair(mask.path[-1][EDGES])     # a set of edges, which cut_embeddings takes
     """
