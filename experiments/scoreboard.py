@@ -17,7 +17,7 @@ The protocol, fixed before selectivity on unseen images was looked at:
 5. Seconds are those of the processor, all threads, while operations are counted; patching and masks count in full.
 
     python experiments/scoreboard.py      # the model and images of the quickstart
-    python experiments/scoreboard.py --model efficientnet-lite0 --data RealStyles --domain photo --n-classes 5
+    python experiments/scoreboard.py --model efficientnet-lite0 --data RealStyles --domain photo --n-classes 8
     torchrun --nproc-per-node 8 experiments/scoreboard.py --device cuda ...
 """
 
