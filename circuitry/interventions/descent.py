@@ -20,6 +20,7 @@ class NormedDescent:
         self.square = 0.0
 
     def step(self, scores: Tensor, gradient: Tensor) -> None:
+        """Move the scores down the mean gradient."""
         self.steps += 1
         self.mean = MOMENTUM * self.mean + (1 - MOMENTUM) * gradient
         self.square = FORGETTING * self.square + (1 - FORGETTING) * float(gradient.square().mean())

@@ -38,4 +38,5 @@ def answer_changes(
 def normal_ranks(values: Float[Tensor, " units"]) -> Float[Tensor, " units"]:
     """Return the normal quantiles of the ranks of values, the first the lower among equals."""
     ranks = torch.argsort(torch.argsort(values, stable=True)).double()
-    return torch.special.ndtri((ranks + 0.5) / len(values)).float()
+    quantiles: Tensor = torch.special.ndtri((ranks + 0.5) / len(values))
+    return quantiles.float()
