@@ -96,6 +96,8 @@ class Config(WorkSettings, ModelSettings):
     """Steps of training masks, for all sizes together."""
     batch_size: int = 16
     """Images of a step."""
+    autocast: str | None = None
+    """Lower precision while masks are trained; see `MaskSettings`."""
     random_draws: int = 2
     """Random circuits of every size."""
     stable: int = 1
@@ -180,18 +182,19 @@ class Contest:
     def find(self, job: Job, images: Images, baseline: AnyBaseline, work: Work, seed: int) -> list[AttributionGraph]:
         """Return the circuits of a job, by size."""
         class_name, method, _, metric = job
-        masks = MaskSettings(steps=self.config.steps, batch_size=self.config.batch_size, seed=seed)
+        config = self.config
+        masks = MaskSettings(steps=config.steps, batch_size=config.batch_size, seed=seed, autocast=config.autocast)
         graphs = propose_circuits(
             self.clip.encoder,
             images.own,
             self.metric(class_name, metric),
-            self.config.sizes,
+            config.sizes,
             method=method,
             baseline=baseline,
             others=images.others,
             settings=SearchSettings(masks=masks, work=replace(work, progress=False)),
         )
-        return [replace(graph, class_name=class_name, domain=self.config.domain) for graph in graphs]
+        return [replace(graph, class_name=class_name, domain=config.domain) for graph in graphs]
 
     def do(self, job: Job, images: tuple[Images, Images], folder: Path, work: Work) -> list[Path]:
         """Find circuits and measure them; write curve, scores, cost and stability."""
@@ -249,7 +252,7 @@ class Contest:
         """Return what shapes a number."""
         config = self.config
         names = ("domain", "n_images", "n_others", "methods", "baselines", "metrics", "sizes", "steps", "batch_size")
-        asked = {name: getattr(config, name) for name in (*names, "random_draws", "stable", "seed")}
+        asked = {name: getattr(config, name) for name in (*names, "random_draws", "stable", "seed", "autocast")}
         plain = {name: list(value) if isinstance(value, tuple) else value for name, value in asked.items()}
         return {"model": self.clip.name, "model_digest": self.clip.digest, "classes": self.classes, **plain}
 
