@@ -33,6 +33,9 @@ CORRECTIONS = (
 )
 """Names of corrections."""
 
+KNOWN_NORMS = (nn.LayerNorm, nn.RMSNorm, RmsNorm)
+"""Norms that relevance goes through; others, such as those of a stem, may stand before the blocks."""
+
 _Hook = Callable[[Tensor, Any], Tensor | None]
 
 
@@ -45,8 +48,7 @@ def checked_correction(correction: str) -> None:
 def backward_passes(stream: ResidualStream, correction: str) -> list[AbstractContextManager[None]]:
     """Return in what contexts gradients are taken: one, or one for each block that is left out in turn.
 
-    Raises:
-        InputError: for ``relp`` on a tower with norms of a kind that is not known.
+    Within one for ``relp`` an `InputError` is raised where a norm runs that is not of `KNOWN_NORMS`.
     """
     if correction in ("relp", "relp-with-patterns"):
         return [_relevance(stream, frozen_patterns=correction == "relp")]
@@ -89,9 +91,14 @@ def _relevance(stream: ResidualStream, frozen_patterns: bool) -> Iterator[None]:
         hooks += [(f"blocks.{block}.mlp.hook_pre", keep), (f"blocks.{block}.mlp.hook_post", scale)]
         if frozen_patterns:
             hooks.append((f"blocks.{block}.attn.hook_pattern", _constant))
-    norms = _norms(stream.encoder.tower)
     with stream.components.hooks(fwd_hooks=hooks):
-        handles = [norm.register_forward_hook(_frozen_scale) for norm in norms]
+        handles = [
+            norm.register_forward_hook(_frozen_scale)
+            if isinstance(norm, KNOWN_NORMS)
+            else norm.register_forward_pre_hook(_refuse)
+            for norm in stream.encoder.tower.modules()
+            if "norm" in type(norm).__name__.lower()
+        ]
         try:
             yield
         finally:
@@ -118,16 +125,11 @@ def _activation_rule() -> tuple[_Hook, _Hook]:
     return keep, scale
 
 
-def _norms(tower: nn.Module) -> list[nn.Module]:
-    known = (nn.LayerNorm, nn.RMSNorm, RmsNorm)
-    norms = [one for one in tower.modules() if "norm" in type(one).__name__.lower()]
-    for norm in norms:
-        if not isinstance(norm, known):
-            raise InputError(
-                "Relevance goes through layer norms and RMS norms by a rule, but this tower has a "
-                f"{type(norm).__name__}: take another correction, or none."
-            )
-    return norms
+def _refuse(norm: nn.Module, inputs: tuple[Tensor]) -> None:
+    raise InputError(
+        f"Relevance goes through layer norms and RMS norms by a rule, but this tower has a {type(norm).__name__}: take "
+        "another correction, or none."
+    )
 
 
 def _frozen_scale(norm: Any, inputs: tuple[Tensor], out: Tensor) -> Tensor:
