@@ -6,9 +6,9 @@ exact-readers: so does every edge: what its reader makes of the changed stream i
     included, and only what follows the reader is linear. One partial run for each writer.
 gradient-dropping: the mean size of the effects with one block after the other left out of the backward pass, so that a
     direct effect is seen where one through a later block cancels it.
-atp-star: both, as in AtP* (Kramar et al. 2024, arXiv 2403.00745). As an edge is cut at all positions at once, so are
-    keys, which AtP* patches one by one. A size gets the sign of the mean that it is the mean size of, and the mean over
-    images is one of signed effects.
+atp-star: exact softmax and gradient dropping, as in AtP* (Kramar et al. 2024, arXiv 2403.00745). As an edge is cut at
+    all positions at once, so are keys, which AtP* patches one by one. A size gets the sign of the mean that it is the
+    mean size of, and the mean over images is one of signed effects.
 relp: coefficients of layer-wise relevance propagation in the place of gradients, as in RelP (Jafari et al. 2025, arXiv
     2508.21258): the scale of norms and attention patterns are constants, an activation is x times the constant
     act(x) / x, and of a gate and what it multiplies each counts half. Edges into queries and keys have no effect.
@@ -21,9 +21,9 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from timm.layers import RmsNorm
 from torch import Tensor, nn
 
+from circuitry.models.norms import NORMS, normed_with, scale_of
 from circuitry.models.residual import ResidualStream
 from circuitry.models.stream_parts import Component
 from circuitry.runs.errors import InputError
@@ -32,9 +32,6 @@ CORRECTIONS = (
     *("none", "exact-softmax", "exact-readers", "gradient-dropping", "atp-star", "relp", "relp-with-patterns"),
 )
 """Names of corrections."""
-
-KNOWN_NORMS = (nn.LayerNorm, nn.RMSNorm, RmsNorm)
-"""Norms that relevance goes through; others, such as those of a stem, may stand before the blocks."""
 
 _Hook = Callable[[Tensor, Any], Tensor | None]
 
@@ -48,7 +45,7 @@ def checked_correction(correction: str) -> None:
 def backward_passes(stream: ResidualStream, correction: str) -> list[AbstractContextManager[None]]:
     """Return in what contexts gradients are taken: one, or one for each block that is left out in turn.
 
-    Within one for ``relp`` an `InputError` is raised where a norm runs that is not of `KNOWN_NORMS`.
+    Within one for ``relp`` an `InputError` is raised where a norm runs that is not of `circuitry.models.norms`.
     """
     if correction in ("relp", "relp-with-patterns"):
         return [_relevance(stream, frozen_patterns=correction == "relp")]
@@ -94,7 +91,7 @@ def _relevance(stream: ResidualStream, frozen_patterns: bool) -> Iterator[None]:
     with stream.components.hooks(fwd_hooks=hooks):
         handles = [
             norm.register_forward_hook(_frozen_scale)
-            if isinstance(norm, KNOWN_NORMS)
+            if isinstance(norm, NORMS)
             else norm.register_forward_pre_hook(_refuse)
             for norm in stream.encoder.tower.modules()
             if "norm" in type(norm).__name__.lower()
@@ -135,8 +132,5 @@ def _refuse(norm: nn.Module, inputs: tuple[Tensor]) -> None:
 def _frozen_scale(norm: Any, inputs: tuple[Tensor], out: Tensor) -> Tensor:
     """Return what a norm gives, with the scale by which it divides as a constant."""
     (x,) = inputs
-    centred = x - x.mean(-1, keepdim=True) if isinstance(norm, nn.LayerNorm) else x
-    eps = torch.finfo(x.dtype).eps if norm.eps is None else norm.eps
-    scale = (centred.square().mean(-1, keepdim=True) + eps).rsqrt().detach()
-    linear = centred * scale if norm.weight is None else centred * scale * norm.weight
+    linear = normed_with(norm, x, scale_of(norm, x).detach())
     return linear + (out - linear).detach()

@@ -131,7 +131,7 @@ def score_edges(
     ends, done = as_baseline(baseline), 0
     edges, out_of = torch.zeros(len(stream.readers), len(stream.writers) + 1), torch.zeros(len(stream.writers))
     n_patterns = (len(backward_passes(stream, correction)) + 3) * sum(block.n_heads for block in stream.blocks)
-    for clean, other in _batches(stream, images, ends, work, n_patterns * (correction in POINTS)):
+    for clean, other in clean_and_baseline(stream, images, ends, work, n_patterns * (correction in POINTS)):
         found = _effects(stream, metric, clean, other, _Method(rule, path, correction))
         edges, out_of = edges + found[0], out_of + found[1]
         if not bool(edges.isfinite().all()):
@@ -140,15 +140,7 @@ def score_edges(
                 "path to the baseline, or give an encoder of higher precision."
             )
         done += len(clean[stream.sites[0]])
-    settings = {
-        "edge_rule": rule.name,
-        "path": path,
-        "correction": correction,
-        "baseline": ends.name,
-        "baseline_digest": ends.digest,
-        "metric": metric_name(metric),
-        "model_digest": stream.encoder.digest,
-    }
+    settings = scored_with(stream, metric, ends, rule) | {"path": path, "correction": correction}
     return EdgeScores(
         tuple(map(str, stream.readers)),
         tuple(map(str, stream.writers)),
@@ -158,6 +150,19 @@ def score_edges(
         done,
         settings,
     )
+
+
+def scored_with(
+    stream: ResidualStream, metric: Metric, baseline: Baseline | Counterfactual, rule: QuadratureRule
+) -> dict[str, Any]:
+    """Return how edges were scored, in plain values."""
+    return {
+        "edge_rule": rule.name,
+        "baseline": baseline.name,
+        "baseline_digest": baseline.digest,
+        "metric": metric_name(metric),
+        "model_digest": stream.encoder.digest,
+    }
 
 
 def edges_by_position(
@@ -172,7 +177,7 @@ def edges_by_position(
 ) -> Float[np.ndarray, "images edges positions"]:
     """Return the effects of some edges image by image, at each position; positions sum to an edge's effect.
 
-    An edge through the stream stays at its position; heads alone move between positions, through their pattern.
+    An edge through the stream stays at its position; heads alone move between positions, see `moves_between_positions`.
 
     Args:
         edges: Names of (writer, reader), such as rows of `EdgeScores.to_pandas`; the other arguments and errors are
@@ -183,11 +188,12 @@ def edges_by_position(
 
     Example:
         >>> found = edges_by_position(stream, photos, metric, [("blocks.2.attn.1", "blocks.3.mlp")])
-        >>> position_heatmap(found[0, 0, 1:].reshape(7, 7), pixels, title="...", measure="effect on the logit")
+        >>> by_patch = token_grid(stream.encoder.tower).patches(found)
+        >>> position_heatmap(by_patch[0, 0], pixels, title="...", measure="effect on the logit")
     """
     places = [stream.edge(writer, reader) for writer, reader in edges]
     found, first = [], stream.sites[0]
-    for clean, other in _batches(stream, images, as_baseline(baseline), work):
+    for clean, other in clean_and_baseline(stream, images, as_baseline(baseline), work):
         gradients = reader_gradients(stream, metric, clean[first], other[first], rule).readers
         change = stream.written({site: other[site] - clean[site] for site in stream.sites})
         parts = [(gradients[row] * change[column]).sum(-1) for row, column in places]
@@ -233,7 +239,7 @@ def _linear_effects(
     return found
 
 
-def _batches(
+def clean_and_baseline(
     stream: ResidualStream,
     images: Images,
     baseline: Baseline | Counterfactual,

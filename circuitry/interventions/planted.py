@@ -13,17 +13,20 @@ An edge score says what moves a unit, not whether that unit matters: edges are r
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
 from circuitry.circuits.attribution import attribute
 from circuitry.circuits.quadrature import gauss_radau_rule, left_rule, midpoint_rule
 from circuitry.interventions.edge_cuts import cut_effects
+from circuitry.interventions.edge_masks import learn_edges
 from circuitry.interventions.masks import MaskSettings
 from circuitry.interventions.patching import edge_movements, patch_effects
 from circuitry.interventions.search import propose_circuits
@@ -41,13 +44,14 @@ RULES = {
     "gradient x activation": left_rule(1),
 }
 EXACT, CUTS = "exact patching", "edge cuts"
-SEARCHED = {"input path": "input-path", "learned masks": "learned"}
-"""Methods of `find_circuit` that score units alone."""
+LEARNED_MASKS = "learned masks"
+SEARCHED = {"input path": "input-path", LEARNED_MASKS: "learned"}
+"""Methods of `find_circuit`, of units; masks are also learned on edges."""
 METHODS = (*RULES, EXACT, *SEARCHED, CUTS)
 """What is scored. One left point is blind to edges: at the clean activation the squared movement has no gradient."""
 
 MASK_SIZE = 0.2
-"""Share of the units that learned masks keep, near that of the planted ones."""
+"""Share of the units that learned masks keep, near that of the planted ones; of the edges half of it."""
 
 QUIET = Work(progress=False)
 SIZE = 8
@@ -209,10 +213,13 @@ def score_methods(planted: PlantedCircuit, n_images: int = 16, seed: int = 0) ->
     exact = patch_effects(encoder, images, planted.metric, work=QUIET)
     score(EXACT, {site: exact.scores[site] for site in sites}, edge_movements(encoder, images, sites=sites))
     settings = SearchSettings(masks=MaskSettings(batch_size=n_images, seed=seed), work=QUIET)
+    everything = {site: np.arange(len(exact.scores[site])) for site in sites}
+    every_edge = {(u, d): np.ones((len(everything[d]), len(everything[u])), dtype=bool) for u, d in pairwise(sites)}
     for name, method in SEARCHED.items():
         found = propose_circuits(encoder, images, planted.metric, [MASK_SIZE], method=method, settings=settings)[0]
         score(name, found.node_scores, {})
-    everything = {site: np.arange(len(exact.scores[site])) for site in sites}
+    gated = learn_edges(encoder, images, planted.metric, every_edge, [MASK_SIZE / 2], settings.masks, work=QUIET)
+    score(LEARNED_MASKS, {}, {pair: expit(scores) for pair, scores in gated.scores.items()})
     score(CUTS, {}, cut_effects(encoder, images, planted.metric, everything, work=QUIET))
     return pd.DataFrame(rows, columns=["network", "method", "kind", "site", "auroc"])
 

@@ -1,3 +1,4 @@
+from .adapters import token_grid as token_grid
 from .baselines import AnyBaseline as AnyBaseline
 from .baselines import Baseline as Baseline
 from .baselines import Counterfactual as Counterfactual
@@ -30,3 +31,4 @@ from .settings import MetricSettings as MetricSettings
 from .settings import ModelSettings as ModelSettings
 from .stages import Stage as Stage
 from .stream_parts import Component as Component
+from .tokens import TokenGrid as TokenGrid

@@ -1,5 +1,8 @@
 """Planted circuits: the truth is true, the methods find it, and the guard catches one that does not."""
 
+from collections.abc import Callable
+from functools import cache
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,6 +21,11 @@ from circuitry.interventions.planted import (
 from tests.support.work import QUIET
 
 BUILDERS = (planted_convolution, planted_attention)
+
+
+@cache
+def scored(build: Callable[[], PlantedCircuit]) -> pd.DataFrame:
+    return score_methods(build())
 
 
 @pytest.mark.parametrize("build", BUILDERS)
@@ -45,8 +53,8 @@ def test_the_saturated_unit_has_no_gradient() -> None:
 
 
 @pytest.mark.parametrize("build", BUILDERS)
-def test_methods_find_what_was_planted(build: object) -> None:
-    table = score_methods(build())  # type: ignore[operator]
+def test_methods_find_what_was_planted(build: Callable[[], PlantedCircuit]) -> None:
+    table = scored(build)
     means = table.groupby(["method", "kind"])["auroc"].mean()
     assert set(table["method"]) == set(METHODS)
     assert means["exact patching"].min() > 0.99
@@ -56,11 +64,12 @@ def test_methods_find_what_was_planted(build: object) -> None:
     worst = table.groupby(["method", "kind"])["auroc"].min()
     assert worst["learned masks", "node"] > 0.95
     assert worst["edge cuts", "edge"] > 0.95  # into attention, too
+    assert worst["learned masks", "edge"] > 0.9  # noise lets a loud copy of red into what attention reads
     assert means["gradient x activation", "edge"] == 0.5  # blind: all scores are zero
 
 
 def test_the_saturated_unit_is_lost_without_a_path() -> None:
-    table = score_methods(planted_convolution()).query("site == 'conv1'").set_index("method")["auroc"]
+    table = scored(planted_convolution).query("site == 'conv1'").set_index("method")["auroc"]
     assert table["gradient x activation"] < 0.9
     assert table.drop("gradient x activation").min() == 1
 
@@ -74,8 +83,9 @@ def test_the_guard_catches_a_blind_method() -> None:
         activity[site] = cache[site].mean((0, 2, 3)).abs().detach().numpy()
     areas = [roc_auc_score(np.isin(np.arange(8), planted.nodes[site]), a) for site, a in activity.items()]
     assert min(areas) < 0.9  # how loud a unit is does not say whether it matters
-    assert score_methods(planted)["auroc"].notna().all()
-    pd.testing.assert_frame_equal(score_methods(planted, seed=3), score_methods(planted, seed=3))
+    table = score_methods(planted, seed=3)
+    assert table["auroc"].notna().all()
+    pd.testing.assert_frame_equal(table, score_methods(planted, seed=3))
     with pytest.raises(InputError, match="at least one image, but 0 were asked for"):
         score_methods(planted, n_images=0)
 
