@@ -180,9 +180,9 @@ def test_the_edges_of_a_circuit_that_was_searched_run_between_any_two_of_its_sit
 def test_all_edges_are_the_model_and_none_the_baseline(kind: str) -> None:
     stream, images = opened()
     graph, other = graphs()[kind], images.flip(0)
-    sets = [*strongest_edge_sets(graph, [0.1, 0.5]), {p: np.ones_like(m) for p, m in edges_among(graph).items()}]
+    sets = [*strongest_edge_sets(graph, [0.1]), {p: np.ones_like(m) for p, m in edges_among(graph).items()}]
     sets[-1] = {pair: sets[-1][pair] for pair in sets[0]}
-    settings = AblationSettings(other, random_draws=2)
+    settings = AblationSettings(other, random_draws=1)
     curve = measure_edges(stream.components, images[:2], metric, graph, sets, settings, others=images[2:], work=QUIET)
     with torch.no_grad():
         np.testing.assert_allclose(curve.full, metric(stream.encoder(images)).numpy())
@@ -257,7 +257,7 @@ def test_circuits_across_sites_are_judged_by_units_and_by_edges(kind: str) -> No
         )
     )
     circuit = graph.circuit(1)
-    judgement = JudgementSettings(draws=6, share=0.6)
+    judgement = JudgementSettings(draws=5, share=0.5)
     table = judge_circuit(
         stream.components,
         images[:2],
