@@ -1,55 +1,165 @@
-"""How long do all edges between heads and MLPs take, and how much memory? As ratios in one run, on random weights.
+"""Edges between heads and MLPs: how long do all of them take, and whose scores are nearest to exact cuts?
 
-A pass is a forward and backward run of the plain tower on the same images. Each model is measured in a process of its
-own, so that its peak of memory is its own; the peak covers the weights, Python and PyTorch. The numbers of arXiv
-2310.10348's method (two forward passes and a backward one) are refuted by a ratio far above 4.
+1. speed and memory, as ratios in one run, on random weights. A pass is a forward and backward run of the plain tower
+   on the same images. Each model is measured in a process of its own, so that its peak of memory is its own; the peak
+   covers the weights, Python and PyTorch. The numbers of arXiv 2310.10348's method (two forward passes and a backward
+   one) are refuted by a ratio far above 4;
+2. agreement, on a trained model if one is given: every edge is cut alone, exactly, and the effects on the class logit
+   are correlated with what attribution says, plain, along a path, and corrected (`circuits.corrections`), in each of
+   some circuits. That a correction helps is refuted where it is nearer than plain attribution in few circuits.
 
     python experiments/benchmark_edges.py
-    python experiments/benchmark_edges.py --models ViT-L-14 --images 8
+    python experiments/benchmark_edges.py --models ViT-L-14 --images-at-once 8
+    python experiments/benchmark_edges.py --models --checkpoint runs/vit/clip/checkpoints/epoch_40.pt
 """
 
 import multiprocessing
-import resource
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
+from typing import Any
 
+import numpy as np
 import open_clip
 import pandas as pd
 import torch
+from scipy import stats
 from torch import Tensor, nn
 
-from circuitry import Encoder
+from circuitry import Encoder, class_logit
 from circuitry.circuits import midpoint_rule, score_edges
 from circuitry.circuits.residual_edges import PLAIN
-from circuitry.models import ResidualStream
+from circuitry.models import AnyBaseline, Metric, ResidualStream, image_batches, mean_baseline
+from circuitry.models.settings import ModelSettings
+from circuitry.reports.result_tables import KeepSettings
 from circuitry.runs.command_line import run_script
+from circuitry.runs.memory import peak_memory_gib
 from circuitry.runs.workers import Work
+
+METHODS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "5 points of the input": {"rule": midpoint_rule(5)},
+    "5 points of activations": {"rule": midpoint_rule(5), "path": "activations"},
+    "exact softmax": {"correction": "exact-softmax"},
+    "gradient dropping": {"correction": "gradient-dropping"},
+    "AtP*": {"correction": "atp-star"},
+    "RelP": {"correction": "relp"},
+    "RelP with patterns": {"correction": "relp-with-patterns"},
+    "exact readers": {"correction": "exact-readers"},
+}
+"""Arguments of `score_edges` by the name to show."""
+KINDS = {"all": "", "queries and keys": ".q .k", "values": ".v", "MLPs": ".mlp", "embedding": "embedding"}
+"""Kinds of edges by what the names of their readers end in."""
+QUIET = Work(progress=False)
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(ModelSettings, KeepSettings):
     """Settings of the benchmark."""
 
     models: tuple[str, ...] = ("ViT-B-32",)
-    """Vision transformers, by their names in open_clip."""
-    images: int = 8
-    """Images in the batch."""
+    """Vision transformers whose speed is measured, by their names in open_clip."""
+    images_at_once: int = 8
+    """Images in the batch, and of each class."""
     points: int = 5
     """Points of the integrated scores."""
     memory_gib: float = 0.45
     """Budget of the scores."""
     repeats: int = 3
     """Measurements, of which the median counts."""
+    model: str = "vit-tiny"
+    """The trained vision transformer whose edges are cut."""
+    checkpoint: Path | None = None
+    """Its weights; this or --pretrained (default: none, and speed alone is measured)."""
+    n_circuits: int = 8
+    """Classes whose edges are cut, one in each domain in turn."""
+    seed: int = 0
+    """Seed of the images."""
 
 
 def main(config: Config) -> None:
-    """Measure each model and print the table."""
-    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-        rows = [pool.apply(measure, (name, config)) for name in config.models]
-    print(pd.DataFrame(rows).to_string(index=False, float_format="{:.2f}".format))
+    """Measure each model, and the agreement, and print the tables."""
+    tables = {}
+    if config.models:
+        with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+            tables["speed"] = pd.DataFrame([pool.apply(measure, (name, config)) for name in config.models])
+    if config.checkpoint is not None or config.pretrained is not None:
+        tables["agreement"] = summarise(pd.concat(list(agreement(config)), ignore_index=True))
+    config.keep(tables)
+
+
+def agreement(config: Config) -> Iterator[pd.DataFrame]:
+    """Yield, circuit by circuit, how each method's scores correlate with exact cuts."""
+    clip, folder = config.clip(), config.images()
+    stream, weights = ResidualStream.of(clip.encoder), clip.text_weights(folder.all_classes)
+    domains, n = list(folder.domains), config.images_at_once
+    for i, name in enumerate(folder.classes[: config.n_circuits]):
+        domain = domains[i % len(domains)]
+        others = [folder.select(other, domain, 1, config.seed)[0] for other in folder.classes if other != name][:n]
+        own, unlike = (
+            torch.cat([batch for _, batch in image_batches(clip.encoder, clip.preprocess, some)])
+            for some in (folder.select(name, domain, len(others), config.seed), others)
+        )
+        metric = class_logit(weights, folder.label(name))
+        ends: dict[str, AnyBaseline] = {"counterfactual": unlike}
+        ends["mean"] = mean_baseline(stream.components, torch.cat([own, unlike]))
+        for baseline, end in ends.items():
+            cuts = exact_cuts(stream, own, metric, end)
+            for method, how in METHODS.items():
+                started = time.perf_counter()
+                found = score_edges(stream, own, metric, baseline=end, work=QUIET, **how)
+                taken = time.perf_counter() - started
+                rows = pd.DataFrame(correlations(found.readers, found.scores, cuts))
+                yield rows.assign(
+                    baseline=baseline,
+                    method=method,
+                    circuit=f"{name} in {domain}",
+                    seconds=taken,
+                )
+
+
+def exact_cuts(stream: ResidualStream, images: Tensor, metric: Metric, baseline: AnyBaseline) -> np.ndarray:
+    """Return the mean change of the metric when an edge is cut alone; NaN where there is none."""
+    found = np.full(stream.edges.shape, np.nan)
+    with stream.encoder.evaluating(), torch.no_grad():
+        clean = metric(stream.encoder(images)).mean()
+        for row, column in stream.edges.nonzero().tolist():
+            keep = stream.edges.clone()
+            keep[row, column] = False
+            found[row, column] = float(metric(stream.run(images, keep, baseline)).mean() - clean)
+    return found
+
+
+def correlations(readers: tuple[str, ...], scores: np.ndarray, cuts: np.ndarray) -> Iterator[dict[str, object]]:
+    """Yield, for each kind of edges, correlations of scores with exact cuts, and the strongest tenth found."""
+    for kind, ends in KINDS.items():
+        rows = [reader.endswith(tuple(ends.split() or [""])) for reader in readers]
+        x, y = (one[rows][~np.isnan(cuts[rows])] for one in (scores, cuts))
+        strongest = [set(np.argsort(-np.abs(one))[: round(len(y) / 10) or 1]) for one in (x, y)]
+        constant = np.ptp(x) == 0  # RelP gives edges into queries and keys no effect: it does not rank them
+        yield {
+            "edges": kind,
+            "n_edges": len(y),
+            "spearman": 0.0 if constant else stats.spearmanr(x, y).statistic,
+            "pearson": 0.0 if constant else stats.pearsonr(x, y).statistic,
+            "spearman of sizes": 0.0 if constant else stats.spearmanr(np.abs(x), np.abs(y)).statistic,
+            "strongest tenth found": 0.0 if constant else len(strongest[0] & strongest[1]) / len(strongest[1]),
+        }
+
+
+def summarise(table: pd.DataFrame) -> pd.DataFrame:
+    """Return means over circuits, and in how many the ranks are nearer to those of exact cuts than plain ones are."""
+    places = ["baseline", "edges", "circuit"]
+    plain = table[table["method"] == "plain"].set_index(places)["spearman"]
+    beaten = plain[pd.MultiIndex.from_frame(table[places])].to_numpy() < table["spearman"].to_numpy()
+    table = table.assign(edges=pd.Categorical(table["edges"], list(KINDS)), circuits=1)
+    table["nearer than plain"] = beaten.astype(int)
+    groups = table.drop(columns="circuit").groupby(["baseline", "edges", "method"], sort=False, observed=True)
+    found, counted = groups.mean(), ["nearer than plain", "circuits"]
+    found[counted] = groups[counted].sum()
+    return found.reset_index().sort_values(["baseline", "edges"], kind="stable", ignore_index=True)
 
 
 def measure(name: str, config: Config) -> dict[str, object]:
@@ -57,13 +167,13 @@ def measure(name: str, config: Config) -> dict[str, object]:
     tower = open_clip.create_model(name).visual.eval().requires_grad_(False)
     stream = ResidualStream.of(Encoder.from_tower(tower))
     torch.manual_seed(0)
-    images = torch.randn(config.images, 3, *stream.encoder.image_size)
+    images = torch.randn(config.images_at_once, 3, *stream.encoder.image_size)
     work = Work(memory_gib=config.memory_gib, progress=False)
     score_edges(stream, images[:1], metric, work=work)  # weights are taken apart once
-    start = peak_gib()
+    start = peak_memory_gib()
     one_pass = seconds(lambda: plain_pass(tower, images), config.repeats)
     plain = seconds(lambda: score_edges(stream, images, metric, rule=PLAIN, work=work), config.repeats)
-    peak = peak_gib()
+    peak = peak_memory_gib()
     rule = midpoint_rule(config.points)
     integrated = seconds(lambda: score_edges(stream, images, metric, rule=rule, work=work), config.repeats)
     return {
@@ -97,12 +207,6 @@ def seconds(run: Callable[[], object], repeats: int) -> float:
         run()
         times.append(time.perf_counter() - started)
     return median(times)
-
-
-def peak_gib() -> float:
-    """Return the largest memory of this process so far."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
 if __name__ == "__main__":

@@ -10,18 +10,16 @@ measured error is larger than the promised one beyond the interval.
 
     python experiments/benchmark_rules.py --circuits 6 --n-images 2      # the model and images of the quickstart
     python experiments/benchmark_rules.py --model efficientnet-lite0 --data RealStyles --domains photo --circuits 3 \\
-        --n-images 1 --rules left-10 midpoint-10 gauss-radau-5
+        --n-images 1 --rules left-10 midpoint-10 --reference midpoint-100
     python experiments/benchmark_rules.py --checkpoint runs/emoji/clip/checkpoints/epoch_18.pt --data EmojiDomains \\
-        --circuits 6 --n-images 2
+        --circuits 4 --n-images 2
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-from scipy.stats import t as student
 
 from circuitry import AttributionSettings, Clip, DomainFolder
 from circuitry.circuits.cost import count_operations
@@ -30,6 +28,7 @@ from circuitry.circuits.quadrature import QuadratureRule, parse_rule
 from circuitry.circuits.rule_choice import REFERENCE, RuleChoice, RuleErrors, cheapest_rule
 from circuitry.circuits.rule_of_run import CIRCUITS, IMAGES, spread
 from circuitry.circuits.rule_report import RULE_CHOICE, describe_rule
+from circuitry.comparison.statistics import mean_interval
 from circuitry.interventions.circuits_under_test import read_images
 from circuitry.models.metrics import Metric, MetricName, metric_of_class
 from circuitry.models.settings import ModelSettings
@@ -139,15 +138,14 @@ def summary(by_circuit: pd.DataFrame) -> pd.DataFrame:
     for (kind, rule), everywhere in by_circuit.groupby(["kind", "rule"], sort=False):
         part, apart = everywhere[~everywhere["apart"]], everywhere[everywhere["apart"]]
         per_circuit = part.groupby("circuit", sort=False)["error"].mean()
-        n, mean = len(per_circuit), float(per_circuit.mean())
-        half = float(student.ppf(0.975, n - 1) * per_circuit.std(ddof=1) / np.sqrt(n)) if n > 1 else np.nan
+        n, interval = len(per_circuit), mean_interval(per_circuit.to_numpy())
         by_place = part.groupby("place")["error"].mean()
         least = kind == "kept alike"  # a share, of which the smallest is the worst
         worst = (by_place.min(), by_place.idxmin()) if least else (by_place.max(), by_place.idxmax())
         at_input, diverging = (
             apart[same]["error"].mean() for same in (apart["place"] == INPUT, apart["place"] != INPUT)
         )
-        rows.append((kind, rule, mean, mean - half, mean + half, n, *worst, diverging, at_input))
+        rows.append((kind, rule, *interval, n, *worst, diverging, at_input))
     columns = ["kind", "rule", "mean", "low", "high", "circuits", "worst", "worst at", "not converging", "image"]
     return pd.DataFrame(rows, columns=columns)
 

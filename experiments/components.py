@@ -4,8 +4,8 @@
    component, exactly (Gandelsman et al. 2024, arXiv 2310.05916);
 2. accuracy with a head, all heads of a layer or an MLP at its mean over images;
 3. texts that span what each head writes;
-4. where in the image the strongest edge into a head's keys or values carries what it carries (which edges do the work:
-   ``edge_scoreboard.py``).
+4. from where to where in the image the strongest edge into a head's keys or values carries what it carries (which
+   edges do the work: ``edge_scoreboard.py``).
 
 That direct effects say which components matter is refuted where accuracy falls most without one of small effect.
 
@@ -25,13 +25,14 @@ from scipy import stats
 from torch import Tensor
 
 from circuitry import Clip, DomainFolder, class_logit
-from circuitry.circuits import direct_effects, direct_vectors, edges_by_position, score_edges, text_span
+from circuitry.circuits import direct_effects, direct_vectors, moves_between_positions, score_edges, text_span
 from circuitry.data.captions import readable
 from circuitry.data.domains import ImageRecord
 from circuitry.interventions import mean_ablation_accuracy
-from circuitry.models import ResidualStream, image_batches, mean_baseline
+from circuitry.models import ResidualStream, image_batches, mean_baseline, token_grid
 from circuitry.models.settings import ModelSettings
 from circuitry.reports.figures.heatmaps import component_heatmap, position_heatmap
+from circuitry.reports.figures.moves import position_moves
 from circuitry.reports.page import Report, write_results
 from circuitry.runs.command_line import run_script
 from circuitry.runs.provenance import versions
@@ -65,6 +66,15 @@ class Looked(NamedTuple):
     records: list[ImageRecord]
     pixels: Tensor
     labels: np.ndarray
+
+
+class Shown(NamedTuple):
+    """An edge and an image in which it is looked at."""
+
+    edge: str
+    moves: np.ndarray
+    """What the logit loses without it, by the positions [to, from] that the head moves it between."""
+    picture: np.ndarray
 
 
 def main(config: Config) -> None:
@@ -126,10 +136,8 @@ def texts_table(clip: Clip, stream: ResidualStream, looked: Looked, images: Doma
     return pd.concat(parts, ignore_index=True)[["block", "component", *parts[0].columns[:-2]]]
 
 
-def place_edge(
-    config: Config, clip: Clip, stream: ResidualStream, images: DomainFolder, weights: Tensor
-) -> tuple[str, np.ndarray, np.ndarray]:
-    """Return where the strongest edge into a head's keys or values carries what it carries: name, effects, picture."""
+def place_edge(config: Config, clip: Clip, stream: ResidualStream, images: DomainFolder, weights: Tensor) -> Shown:
+    """Return from where to where the strongest edge into a head's keys or values carries what it carries."""
     name, domain = images.classes[0], images.domains[0]
     own = read(clip, images.select(name, domain, config.n_images, config.seed))
     rest = [images.select(c, domain, 1, config.seed)[0] for c in images.classes if c != name]
@@ -138,8 +146,8 @@ def place_edge(
     table = score_edges(stream, own, metric, baseline=baseline, work=QUIET).to_pandas()
     best = table[table["reader"].str.endswith((".k", ".v")) & (table["writer"] != "embed")].iloc[0]
     edge = (str(best["writer"]), str(best["reader"]))
-    effects = edges_by_position(stream, own[:1], metric, [edge], baseline=baseline, work=QUIET)[0, 0]
-    return f"{edge[0]} to {edge[1]}, {name} in {domain}", effects, clip.shown(own[:1])[0]
+    lost = -moves_between_positions(stream, own[:1], metric, [edge], baseline=baseline, work=QUIET)[0, 0]
+    return Shown(f"{edge[0]} to {edge[1]}, {name} in {domain}", lost, clip.shown(own[:1])[0])
 
 
 def read(clip: Clip, records: Sequence[ImageRecord]) -> Tensor:
@@ -147,7 +155,7 @@ def read(clip: Clip, records: Sequence[ImageRecord]) -> Tensor:
     return torch.cat([batch for _, batch in image_batches(clip.encoder, clip.preprocess, records)])
 
 
-def write_report(clip: Clip, tables: dict[str, pd.DataFrame], shown: tuple[str, np.ndarray, np.ndarray]) -> Report:
+def write_report(clip: Clip, tables: dict[str, pd.DataFrame], shown: Shown) -> Report:
     """Put tables and figures on a page."""
     report = Report(f"Heads and MLPs of {clip.name}", "What each adds to the answer, and what the answer needs.")
     effects, accuracy = tables["direct_effects"], tables["mean_ablation"]
@@ -174,14 +182,14 @@ def write_report(clip: Clip, tables: dict[str, pd.DataFrame], shown: tuple[str, 
         "chance: the names of the others are not to be trusted.",
     )
     report.section("Where an edge carries")
-    name, by_position, picture = shown
-    grid = round(len(by_position[1:]) ** 0.5)
-    figure = position_heatmap(
-        -by_position[1:].reshape(grid, grid), picture, title=f"Where {name} carries", measure="what the logit loses"
+    grid, lost, measure = token_grid(clip.encoder.tower), shown.moves.sum(0), "what the logit loses"
+    elsewhere = "".join(f"; {value:.4f} more at the {name}" for name, value in zip(grid.first, lost, strict=False))
+    figure = position_heatmap(grid.patches(lost), shown.picture, title=f"Where {shown.edge} reads", measure=measure)
+    report.figure(figure, f"What the logit loses without one edge, by the patch that is read{elsewhere}.")
+    figure = position_moves(
+        shown.moves, shown.picture, grid, title=f"From where to where {shown.edge} carries", measure=measure
     )
-    report.figure(
-        figure, f"What the logit loses without one edge, by image patch; {-by_position[0]:.4f} more at the class token."
-    )
+    report.figure(figure, "The same by the pair of positions that the head moves it between, the strongest ones.")
     return report
 
 

@@ -4,6 +4,7 @@ from .attribution import AttributionParts as AttributionParts
 from .attribution import attribute as attribute
 from .attribution import attribute_parts as attribute_parts
 from .class_pass import ReadingSettings as ReadingSettings
+from .corrections import CORRECTIONS as CORRECTIONS
 from .cost import count_operations as count_operations
 from .direct_effects import DirectEffects as DirectEffects
 from .direct_effects import direct_effects as direct_effects
@@ -17,6 +18,8 @@ from .graph_folder import GraphFolder as GraphFolder
 from .image_path import image_path_effects as image_path_effects
 from .pooling_pairs import PoolingPairs as PoolingPairs
 from .pooling_pairs import pooling_pairs as pooling_pairs
+from .position_graph import position_graph as position_graph
+from .position_moves import moves_between_positions as moves_between_positions
 from .quadrature import QuadratureRule as QuadratureRule
 from .quadrature import gauss_legendre_rule as gauss_legendre_rule
 from .quadrature import gauss_radau_rule as gauss_radau_rule

@@ -5,8 +5,9 @@ The effect of an edge is how the metric changes when one reader gets one writer'
     score[reader, writer] = mean over images of  sum over positions of  (b - a)_writer . sum_k w_k * G_reader at t_k
 
 with a and b what the writer adds to the residual stream, clean and at the baseline, and G the gradient of the metric by
-the reader's own copy of the stream. The points t_k of the rule lie on the straight line of what stands before the first
-block, from clean to baseline (Hanna et al. 2024, arXiv 2403.17806); t = 0 alone is plain attribution patching.
+the reader's own copy of the stream. The points t_k of the rule lie on a straight line from clean to baseline: of what
+stands before the first block (Hanna et al. 2024, arXiv 2403.17806), or of what the reader's stage alone reads. t = 0
+alone is plain attribution patching.
 
 1. one clean run gives z of all heads and the neurons; the baseline gives b;
 2. per point, one run and its backward pass give the gradients by q, k, v, by the neurons' pre-activations and by the
@@ -20,7 +21,8 @@ corrections by name: see `corrections`.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import accumulate
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -32,12 +34,11 @@ from tqdm import tqdm
 from circuitry.circuits.corrections import (
     backward_passes,
     checked_correction,
-    has_exact_softmax,
     over_passes,
-    softmax_effects,
 )
+from circuitry.circuits.exact_readers import POINTS, put_exact_effects
 from circuitry.circuits.quadrature import QuadratureRule, left_rule
-from circuitry.circuits.stream_gradients import images_at_once, reader_gradients
+from circuitry.circuits.stream_gradients import images_at_once, reader_gradients, stage_gradients
 from circuitry.models.baselines import AnyBaseline, Baseline, Counterfactual, as_baseline, check_count
 from circuitry.models.batches import ImageBatches, Images
 from circuitry.models.encoder import clean_activations
@@ -48,6 +49,14 @@ from circuitry.runs.workers import Work
 
 PLAIN = left_rule(1)
 """Attribution patching: one gradient, at the clean activation."""
+PATHS = ("inputs", "activations")
+"""What goes from clean to baseline where there is more than one point."""
+
+
+class _Method(NamedTuple):
+    rule: QuadratureRule
+    path: str
+    correction: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +73,7 @@ class EdgeScores:
     """Effect of cutting all edges out of a writer at once: to first order the sum of theirs."""
     n_images: int
     settings: dict[str, Any] = field(default_factory=dict)
-    """What was computed: rule, correction, baseline, metric, model."""
+    """What was computed: rule, path, correction, baseline, metric, model."""
 
     def to_pandas(self) -> pd.DataFrame:
         """Return the edges as a table, the strongest first: writer, reader, score."""
@@ -86,6 +95,7 @@ def score_edges(
     *,
     baseline: AnyBaseline = "zero",
     rule: QuadratureRule = PLAIN,
+    path: str = "inputs",
     correction: str = "none",
     work: Work = Work(),
 ) -> EdgeScores:
@@ -97,24 +107,32 @@ def score_edges(
         metric: Embeddings [B, D] -> one number per image.
         baseline: What a writer writes where its edge is cut, for the sites of ``stream.components``.
         rule: Points of the path; `PLAIN` is attribution patching.
+        path: ``inputs``, the line of what stands before the first block, or ``activations``: for each stage (the heads
+            of a block, its MLP, the embedding) the line of what it alone reads: a run for every stage and point, and no
+            correction.
         correction: A name of `corrections`. With ``exact-softmax`` patterns change from those of the clean run; with
             ``gradient-dropping`` there is a backward pass for every block.
         work: Memory and progress.
 
     Raises:
         InputError: for no images, a metric of the wrong shape, a gradient that is not finite, a baseline that does not
-            fit, or a correction that there is not.
+            fit, or a path or correction that there is not.
 
     Example:
         >>> found = score_edges(ResidualStream.of(clip.encoder), photos, class_logit(weights, 3), baseline=drawings)
         >>> found.to_pandas().head()
     """
     checked_correction(correction)
+    if path not in PATHS or (path == "activations" and correction != "none"):
+        raise InputError(
+            f"A path is one of {', '.join(PATHS)}, the latter without a correction, but {path!r} with the correction "
+            f"{correction!r} was given."
+        )
     ends, done = as_baseline(baseline), 0
     edges, out_of = torch.zeros(len(stream.readers), len(stream.writers) + 1), torch.zeros(len(stream.writers))
     n_patterns = (len(backward_passes(stream, correction)) + 3) * sum(block.n_heads for block in stream.blocks)
-    for clean, other in _batches(stream, images, ends, work, n_patterns * has_exact_softmax(correction)):
-        found = _effects(stream, metric, clean, other, rule, correction)
+    for clean, other in clean_and_baseline(stream, images, ends, work, n_patterns * (correction in POINTS)):
+        found = _effects(stream, metric, clean, other, _Method(rule, path, correction))
         edges, out_of = edges + found[0], out_of + found[1]
         if not bool(edges.isfinite().all()):
             raise InputError(
@@ -122,14 +140,7 @@ def score_edges(
                 "path to the baseline, or give an encoder of higher precision."
             )
         done += len(clean[stream.sites[0]])
-    settings = {
-        "edge_rule": rule.name,
-        "correction": correction,
-        "baseline": ends.name,
-        "baseline_digest": ends.digest,
-        "metric": metric_name(metric),
-        "model_digest": stream.encoder.digest,
-    }
+    settings = scored_with(stream, metric, ends, rule) | {"path": path, "correction": correction}
     return EdgeScores(
         tuple(map(str, stream.readers)),
         tuple(map(str, stream.writers)),
@@ -139,6 +150,19 @@ def score_edges(
         done,
         settings,
     )
+
+
+def scored_with(
+    stream: ResidualStream, metric: Metric, baseline: Baseline | Counterfactual, rule: QuadratureRule
+) -> dict[str, Any]:
+    """Return how edges were scored, in plain values."""
+    return {
+        "edge_rule": rule.name,
+        "baseline": baseline.name,
+        "baseline_digest": baseline.digest,
+        "metric": metric_name(metric),
+        "model_digest": stream.encoder.digest,
+    }
 
 
 def edges_by_position(
@@ -153,7 +177,7 @@ def edges_by_position(
 ) -> Float[np.ndarray, "images edges positions"]:
     """Return the effects of some edges image by image, at each position; positions sum to an edge's effect.
 
-    An edge through the stream stays at its position; heads alone move between positions, through their pattern.
+    An edge through the stream stays at its position; heads alone move between positions, see `moves_between_positions`.
 
     Args:
         edges: Names of (writer, reader), such as rows of `EdgeScores.to_pandas`; the other arguments and errors are
@@ -164,11 +188,12 @@ def edges_by_position(
 
     Example:
         >>> found = edges_by_position(stream, photos, metric, [("blocks.2.attn.1", "blocks.3.mlp")])
-        >>> position_heatmap(found[0, 0, 1:].reshape(7, 7), pixels, title="...", measure="effect on the logit")
+        >>> by_patch = token_grid(stream.encoder.tower).patches(found)
+        >>> position_heatmap(by_patch[0, 0], pixels, title="...", measure="effect on the logit")
     """
     places = [stream.edge(writer, reader) for writer, reader in edges]
     found, first = [], stream.sites[0]
-    for clean, other in _batches(stream, images, as_baseline(baseline), work):
+    for clean, other in clean_and_baseline(stream, images, as_baseline(baseline), work):
         gradients = reader_gradients(stream, metric, clean[first], other[first], rule).readers
         change = stream.written({site: other[site] - clean[site] for site in stream.sites})
         parts = [(gradients[row] * change[column]).sum(-1) for row, column in places]
@@ -181,23 +206,25 @@ def _effects(
     metric: Metric,
     clean: Mapping[str, Tensor],
     other: Mapping[str, Tensor],
-    rule: QuadratureRule,
-    correction: str,
+    method: _Method,
 ) -> tuple[Float[Tensor, "readers writers_and_all"], Float[Tensor, " writers"]]:
     """Return, summed over images, the effects of edges, with all into a reader in the last column, and of all edges out
     of a writer."""
-    exact, first = has_exact_softmax(correction), stream.sites[0]
-    effects, patterns = [], []
-    for context in backward_passes(stream, correction):
+    rule, points, first = method.rule, POINTS.get(method.correction, ()), stream.sites[0]
+    effects, at_points = [], []
+    for context in backward_passes(stream, method.correction):
         with context:
-            found = reader_gradients(stream, metric, clean[first], other[first], rule, exact)
+            if method.path == "inputs":
+                found = reader_gradients(stream, metric, clean[first], other[first], rule, points)
+            else:
+                found = stage_gradients(stream, metric, clean, _moves(stream, clean, other), rule)
         effects.append(_linear_effects(stream, clean, other, found.readers))
-        patterns.append(found.patterns)
+        at_points.append(found.points)
     of_edges = torch.stack(effects)
     out_of = over_passes(of_edges.sum(2), stream.writers)
     of_edges = torch.cat([of_edges, of_edges.sum(3, keepdim=True)], 3)
-    if exact:
-        _put_softmax_effects(stream, clean, other, of_edges, patterns)
+    if points:
+        put_exact_effects(stream, metric, clean, _changes(stream, clean, other), at_points, of_edges)
     return over_passes(of_edges, stream.readers).double().sum(0).cpu(), out_of.double().sum(0).cpu()
 
 
@@ -206,32 +233,13 @@ def _linear_effects(
 ) -> Float[Tensor, "batch readers writers"]:
     """Return the effects of edges on each image to first order."""
     found = gradients.new_zeros(gradients.shape[1], len(stream.readers), len(stream.writers))
-    for columns, rows, change in _changes(stream, clean, other):
-        found[:, rows, columns] = torch.einsum("rbpm,wbpm->brw", gradients[rows], change)
-    return found * stream.edges.to(found)  # an MLP's change comes with the gradient by what that MLP itself reads
+    for stage, columns, change in _changes(stream, clean, other):
+        later = slice(stream.readers_of(stage).start, None)
+        found[:, later, columns] = torch.einsum("rbpm,wbpm->brw", gradients[later], change)
+    return found
 
 
-def _put_softmax_effects(
-    stream: ResidualStream,
-    clean: Mapping[str, Tensor],
-    other: Mapping[str, Tensor],
-    effects: Float[Tensor, "passes batch readers writers_and_all"],
-    patterns: Sequence[Sequence[Float[Tensor, "batch head query key"]]],
-) -> None:
-    """Put the effects of edges into queries and keys by the change of patterns in the place of linear ones."""
-    moved: Tensor | float = 0.0
-    for earlier, (columns, _, change) in enumerate(_changes(stream, clean, other)):
-        moved = moved + change.sum(0)
-        for index in range(earlier, len(stream.blocks)):
-            first, before = stream.reader_slice(index).start, stream.read_by(index, clean)
-            ports = slice(first, first + 2 * stream.blocks[index].n_heads)
-            gradients = [of_pass[index] for of_pass in patterns]
-            effects[:, :, ports, columns] = softmax_effects(stream, index, before, change, gradients)
-            if index == earlier:  # all its writers have come
-                effects[:, :, ports, -1:] = softmax_effects(stream, index, before, moved[None], gradients)
-
-
-def _batches(
+def clean_and_baseline(
     stream: ResidualStream,
     images: Images,
     baseline: Baseline | Counterfactual,
@@ -258,13 +266,19 @@ def _batches(
     check_count(baseline, done)
 
 
+def _moves(stream: ResidualStream, clean: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> list[Tensor]:
+    """Return how far the baseline lies from what each stage reads: there is one more group of writers before each."""
+    return list(accumulate(change.sum(0) for _, _, change in _changes(stream, clean, other)))
+
+
 def _changes(
     stream: ResidualStream, clean: Mapping[str, Tensor], other: Mapping[str, Tensor]
-) -> Iterator[tuple[slice, slice, Float[Tensor, "writers batch position d_model"]]]:
-    """Yield, block by block, its writers, the readers from its MLP on, and what each writer adds at the baseline
-    beyond what it adds clean."""
+) -> Iterator[tuple[int, slice, Float[Tensor, "writers batch position d_model"]]]:
+    """Yield, for what stands before the blocks, then the heads and the MLP of each, the first stage that reads it, its
+    columns, and what each writer adds at the baseline beyond what it adds clean."""
     step = {site: other[site] - clean[site] for site in stream.sites}
-    yield slice(0, 1), slice(0, None), step[stream.sites[0]][None]
-    for index in range(len(stream.blocks)):
-        mlp = stream.reader_slice(index).stop - 1
-        yield stream.writer_slice(index), slice(mlp, None), stream.added(index, step)
+    yield 0, slice(0, 1), step[stream.sites[0]][None]
+    for index, block in enumerate(stream.blocks):
+        change = stream.added(index, step)
+        for stage, some in ((2 * index + 1, change[: block.n_heads]), (2 * index + 2, change[block.n_heads :])):
+            yield stage, stream.writers_of(stage), some

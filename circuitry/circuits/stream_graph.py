@@ -15,6 +15,7 @@ import numpy as np
 
 from circuitry.circuits.graph import IN_STREAM, AttributionGraph
 from circuitry.circuits.residual_edges import EdgeScores
+from circuitry.runs.errors import InputError
 
 
 def stream_graph(found: EdgeScores, *, ports: bool = False) -> AttributionGraph:
@@ -24,13 +25,21 @@ def stream_graph(found: EdgeScores, *, ports: bool = False) -> AttributionGraph:
         found: From `score_edges`.
         ports: Whether the query, key and value of a head are nodes of their own; else what a head reads is one.
 
+    Raises:
+        InputError: for scores in which neurons are apart.
+
     Example:
         >>> a, b = (stream_graph(score_edges(stream, photos, metric)) for photos in (cats, drawn_cats))
         >>> edge_jaccard(a.circuit(3), b.circuit(3))
     """
+    if apart := [name for name in found.writers if ".mlp." in name]:
+        raise InputError(
+            f"A graph is one of heads and whole MLPs, but in these scores some neurons are apart, such as {apart[0]}: "
+            "score a stream without them, or take the table of these (to_pandas)."
+        )
     scores = np.nan_to_num(found.scores)
     reads, writes = _by_site(found.readers, ports), _by_site(found.writers, False)
-    sites = sorted({*reads, *writes}, key=_order)
+    sites = sorted({*reads, *writes}, key=order_of_site)
     into = {site: np.stack([scores[rows].sum(0) for rows in units]) for site, units in reads.items()}
     own = {site: found.into[np.concatenate(units)] for site, units in reads.items() if site not in writes}
     nodes = own | {site: found.out_of[np.concatenate(units)] for site, units in writes.items()}
@@ -40,7 +49,7 @@ def stream_graph(found: EdgeScores, *, ports: bool = False) -> AttributionGraph:
         (up, down): -into[down][:, np.concatenate(writes[up])]
         for down in sites
         for up in writes
-        if down in into and _order(up) < _order(down)
+        if down in into and order_of_site(up) < order_of_site(down)
     }
     if ports:
         heads = [site for site in writes if site.endswith(".attn")]
@@ -61,7 +70,7 @@ def _by_site(names: tuple[str, ...], ports: bool) -> dict[str, list[list[int]]]:
     return {site: [units[unit] for unit in sorted(units)] for site, units in found.items()}
 
 
-def _order(site: str) -> tuple[int, int]:
+def order_of_site(site: str) -> tuple[int, int]:
     """Return where a site stands: block, and port, heads or MLP within it."""
     if not site.startswith("blocks."):
         return (-1, 0) if site == "embed" else (10**9, 0)

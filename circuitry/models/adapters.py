@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from circuitry.models.narrowing import fast_attention_pool, in_order, narrow_attention_pool, narrow_bottleneck
 from circuitry.models.stages import PlacedBlock, Stage
+from circuitry.models.tokens import CLASS_TOKEN, TokenGrid
 from circuitry.runs.errors import InputError
 
 TransformerBlock = nn.Module | PlacedBlock
@@ -73,6 +74,25 @@ def residual_blocks(tower: nn.Module) -> dict[str, TransformerBlock]:
         bias = partial(_shared_bias, trunk)
         blocks = {i: PlacedBlock(one, "shared_rel_pos", bias) for i, one in enumerate(trunk.blocks)}
     return {f"trunk.blocks.{i}": block for i, block in blocks.items()}
+
+
+def token_grid(tower: nn.Module) -> TokenGrid:
+    """Return where the tokens of a transformer tower lie.
+
+    Raises:
+        InputError: for a tower without transformer blocks, whose positions are pixels of feature maps.
+    """
+    if isinstance(tower, VisionTransformer):
+        return TokenGrid((CLASS_TOKEN,), *tower.grid_size)
+    if not residual_blocks(tower):
+        raise InputError(
+            f"Tokens are those of transformers, but a {type(tower).__name__} has none: its positions are those of its "
+            "feature maps."
+        )
+    trunk: Any = tower.trunk
+    first = () if trunk.cls_token is None else (CLASS_TOKEN,)
+    registers = tuple(f"register {i + 1}" for i in range(trunk.num_prefix_tokens - len(first)))
+    return TokenGrid((*first, *registers), *trunk.patch_embed.grid_size)
 
 
 def _rotary(trunk: Any, block: int) -> Tensor | None:

@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from timm.models.vitamin import GeGluMlp
 from torch import Tensor, nn
 
 from circuitry.circuits.quadrature import midpoint_rule
 from circuitry.circuits.residual_edges import EdgeScores, score_edges
-from circuitry.models.blocks import Block, mix_by_pattern
+from circuitry.models.attention_kinds import mix_by_pattern
+from circuitry.models.blocks import Block
 from circuitry.models.encoder import Encoder
 from circuitry.models.residual import ResidualStream
 from circuitry.runs.errors import InputError
@@ -60,7 +62,7 @@ def test_where_attention_is_saturated_the_exact_softmax_is_right_and_the_gradien
     plain, found = (
         score_edges(stream, images, linear, baseline=other, correction=c) for c in ("none", "exact-softmax")
     )
-    first = stream.reader_slice(1).start
+    first = stream.readers_of(2).start
     rows, columns = range(first, first + 4), range(4)  # queries and keys of two heads; embed, two heads, the MLP
     cuts = np.array([[exact(stream, images, row, column, other) for column in columns] for row in rows])
     np.testing.assert_allclose(found.scores[rows, :4], cuts, rtol=1e-8, atol=1e-12)
@@ -71,6 +73,47 @@ def test_where_attention_is_saturated_the_exact_softmax_is_right_and_the_gradien
     np.testing.assert_allclose(found.into[rows], whole, rtol=1e-8)
     others = [row for row, name in enumerate(found.readers) if not name.endswith((".q", ".k"))]
     np.testing.assert_allclose(found.scores[others], plain.scores[others], rtol=1e-9)
+
+
+# --- exact readers ---------------------------------------------------------------------------------------------------
+
+
+def test_on_paper_edges_are_exact_where_all_that_follows_the_reader_is_linear() -> None:
+    """Values alone are followed by neurons, which their cuts switch on and off."""
+    stream = ResidualStream.of(Encoder.from_tower(micro_tower()))
+    found = of_edges(score_edges(stream, IMAGE, metric, correction="exact-readers"))
+    expected = {edge: score if edge[1].endswith(".v") else cut for edge, (score, cut) in ON_PAPER.items()}
+    assert expected["blocks.0.attn.1", "blocks.0.mlp"] == 11
+    assert found == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("is_linear", [False, True], ids=["neurons", "no neurons"])
+def test_what_the_last_block_and_the_embedding_read_is_exact(is_linear: bool) -> None:
+    """Through norms, softmax and neurons; ports where no neurons follow them."""
+    tower: Any = make_tower("timm-vit").double()
+    tower.trunk.norm = nn.Identity()
+    if is_linear:
+        tower.trunk.blocks[1].norm2, tower.trunk.blocks[1].mlp.act = nn.Identity(), nn.Identity()
+    _, stream, images = opened(tower)
+    other = images.flip(0) + 0.5
+    found = score_edges(stream, images, linear, baseline=other, correction="exact-readers")
+    last = slice(stream.readers_of(2).start, stream.readers_of(3).stop)
+    for row in range(last.start if is_linear else last.stop - 1, len(stream.readers)):
+        columns = stream.edges[row].nonzero()[:, 0].tolist()
+        cuts = [exact(stream, images, row, column, other) for column in columns]
+        np.testing.assert_allclose(found.scores[row, columns], cuts, rtol=1e-8, atol=1e-12)
+        assert found.into[row] == pytest.approx(exact(stream, images, row, slice(None), other))
+
+
+def test_a_cut_into_the_embedding_is_exact_through_its_norm_and_any_metric() -> None:
+    _, stream, images = opened()
+    found = score_edges(stream, images, product, correction="exact-readers")
+    with torch.no_grad():
+        for column in range(len(stream.writers)):
+            keep = stream.edges.clone()
+            keep[-1, column] = False
+            moved = product(stream.run(images, keep)) - product(stream.encoder(images))
+            assert found.scores[-1, column] == pytest.approx(float(moved.mean()))
 
 
 # --- AtP*: gradient dropping -----------------------------------------------------------------------------------------
@@ -155,21 +198,30 @@ def frozen(stream: ResidualStream, images: Tensor) -> ResidualStream:
 
     def still(i: int, block: Block) -> Block:
         pattern = seen[f"blocks.{i}.attn.hook_pattern"]
-        factor = seen[f"blocks.{i}.mlp.hook_post"] / seen[f"blocks.{i}.mlp.hook_pre"]
+        module: Any = stream.encoder.tower
+        norms = module.trunk.blocks[i].norm1, module.trunk.blocks[i].norm2
+        post, pre = (seen[f"blocks.{i}.mlp.hook_{name}"] for name in ("post", "pre"))
+        n = pre.shape[-1] // post.shape[-1]  # two of a gated neuron
+        factor = post.repeat(1, 1, n) / pre / n
         return replace(
             block,
-            norm_attention=norm(block.norm_attention, seen[f"blocks.{i}.hook_resid_pre"]),
+            norm_attention=norm(norms[0], seen[f"blocks.{i}.hook_resid_pre"]),
             mix=lambda q, k, v: mix_by_pattern(pattern, v),
-            norm_mlp=norm(block.norm_mlp, seen[f"blocks.{i}.hook_resid_mid"]),
-            activation=lambda pre: factor * pre,
+            norm_mlp=norm(norms[1], seen[f"blocks.{i}.hook_resid_mid"]),
+            activation=lambda pre: torch.stack((factor * pre).chunk(n, -1)).sum(0),
         )
 
     return replace(stream, blocks=tuple(still(i, block) for i, block in enumerate(stream.blocks)))
 
 
-def test_relevance_is_the_exact_cut_of_every_edge_in_the_network_frozen_at_the_clean_run() -> None:
+@pytest.mark.parametrize("gated", [False, True])
+def test_relevance_is_the_exact_cut_of_every_edge_in_the_network_frozen_at_the_clean_run(gated: bool) -> None:
     tower: Any = make_tower("timm-vit").double()
     tower.trunk.norm = nn.Identity()
+    if gated:
+        for block in tower.trunk.blocks:
+            block.mlp = GeGluMlp(16, 8).double().requires_grad_(False)
+            block.mlp.norm = nn.Identity()
     _, stream, images = opened(tower)
     other = images.flip(0) + 0.5
     found = score_edges(stream, images, linear, baseline=other, correction="relp")
@@ -190,7 +242,7 @@ def test_relevance_is_conserved_where_there_are_no_biases() -> None:
     value = linear(tower(images)).mean().item()
     found = score_edges(stream, images, linear, correction="relp")
     assert found.out_of[0] == pytest.approx(-value, rel=1e-9)
-    assert np.nansum(found.scores[stream.reader_slice(1).start :, :4]) == pytest.approx(-value, rel=1e-9)
+    assert np.nansum(found.scores[stream.readers_of(2).start :, :4]) == pytest.approx(-value, rel=1e-9)
     assert found.into[-1] == pytest.approx(-value, rel=1e-9)
     assert score_edges(stream, images, linear).out_of[0] != pytest.approx(-value, rel=0.1)
 

@@ -12,7 +12,7 @@ from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.residual_edges import EdgeScores
 from circuitry.circuits.similarity import depth_bias, edge_jaccard, edge_spearman, node_overlap, wl_kernel
 from circuitry.circuits.stream_graph import stream_graph
-from circuitry.models.residual import PORTS
+from circuitry.models.stream_parts import PORTS
 from circuitry.reports.figures.circuit_graphs import circuit_drawing, circuit_pair
 
 BLOCKS, HEADS = 2, 2

@@ -7,9 +7,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from circuitry import DomainFolder, InputError
 from circuitry.circuits.graph_folder import FORMAT, WHOLE, graph_file
+from circuitry.circuits.quadrature import midpoint_rule
+from circuitry.circuits.rule_choice import MeasuredRule, RuleChoice
+from circuitry.models.encoder import Encoder
+from circuitry.models.residual import ResidualStream
 from circuitry.runs.manifest import write_json
+from tests.circuits.test_edge_oracles import ON_PAPER
 from tests.circuits.test_similarity import random_graph
+from tests.support.micro_transformer import IMAGE, metric, micro_tower
 from tests.support.scripts import script
 
 
@@ -76,6 +83,27 @@ def test_a_known_share_of_units_is_permuted_and_no_noise_changes_nothing() -> No
         assert np.array_equal(same.edge_scores[pair], scores)
 
 
+def test_methods_are_compared_with_exact_cuts_of_every_edge() -> None:
+    module = script("benchmark_edges")
+    stream = ResidualStream.of(Encoder.from_tower(micro_tower()))
+    cuts = module.exact_cuts(stream, IMAGE, metric, "zero")
+    readers = tuple(map(str, stream.readers))
+    for edge, (_, cut) in ON_PAPER.items():
+        assert cuts[stream.edge(*edge)] == pytest.approx(cut)
+    tables = []
+    for method, scores in (("plain", -cuts), ("5 points", 2 * cuts), ("RelP", 0 * cuts)):
+        rows = pd.DataFrame(module.correlations(readers, scores, cuts))
+        tables += [rows.assign(baseline="zero", method=method, circuit=name, seconds=1.0) for name in "ab"]
+    found = module.summarise(pd.concat(tables)).set_index(["edges", "method"])
+    assert found.loc[("all", "5 points"), ["spearman", "pearson", "strongest tenth found"]].tolist() == pytest.approx(
+        [1, 1, 1]
+    )
+    assert found.loc[("all", "plain"), ["spearman", "spearman of sizes"]].tolist() == pytest.approx([-1, 1])
+    assert found.loc["all", "nearer than plain"].to_dict() == {"plain": 0, "5 points": 2, "RelP": 2}
+    assert found.loc[("queries and keys", "RelP"), "n_edges"] == 4
+    assert found.loc[("values", "RelP"), "spearman"] == 0
+
+
 def test_a_merge_with_a_base_set_is_timed(tmp_path: Path) -> None:
     module = script("benchmark_mixtures")
     module.main(module.Config(out=tmp_path, images=6 * 345 * 4, base_images=1000, results=tmp_path))
@@ -87,3 +115,39 @@ def test_a_merge_with_a_base_set_is_timed(tmp_path: Path) -> None:
     assert found["chosen"] < listed
     base = pd.read_csv(tmp_path / "mixture.tsv", sep="\t", nrows=1000)
     assert base["filepath"].iloc[-1].endswith("00000/000000999.jpg")
+
+
+def test_a_promise_is_measured_on_other_circuits_than_it_was_made_on(tmp_path: Path) -> None:
+    module = script("benchmark_rules")
+    for domain in ("real", "sketch"):
+        for name in ("axe", "cat"):
+            (tmp_path / domain / name).mkdir(parents=True)
+            (tmp_path / domain / name / "0.png").touch()
+    images = DomainFolder(tmp_path)
+    first, others = module.drawn_circuits(images, module.Config(data=tmp_path, circuits=2))
+    assert (len(first), len(others), len({*first, *others})) == (2, 2, 4)
+    assert len(module.drawn_circuits(images, module.Config(data=tmp_path, circuits=3))[1]) == 1  # four are all
+    with pytest.raises(InputError, match=r"Expected more than 4 classes in domains.* has images of 4: give more"):
+        module.drawn_circuits(images, module.Config(data=tmp_path, circuits=8))
+
+
+def test_a_promise_is_set_against_the_mean_over_sites_and_circuits() -> None:
+    module = script("benchmark_rules")
+    rows = [
+        (circuit, kind, rule, place, place in ("input", "embedding"), error * size)
+        for circuit, size in (("axe in real", 1), ("cat in sketch", 3))
+        for kind in ("nodes", "edges")
+        for rule, error in (("left-10", 0.1), ("midpoint-4", 0.2))
+        for place, error in (("input", 9), ("early", error), ("late", 3 * error), ("embedding", 5))
+    ]
+    table = module.summary(pd.DataFrame(rows, columns=["circuit", "kind", "rule", "place", "apart", "error"]))
+    found = table.set_index(["kind", "rule"]).loc[("nodes", "left-10")]
+    # Means over sites 0.2 and 0.6: their mean, and Student's interval of two, 12.706 * 0.2.
+    assert found[["mean", "low", "high"]].tolist() == pytest.approx([0.4, 0.4 - 2.5412, 0.4 + 2.5412], abs=1e-3)
+    assert found[["circuits", "worst at", "not converging", "image"]].tolist() == [2, "late", 10, 18]
+    assert found["worst"] == pytest.approx(0.6)
+    rule = MeasuredRule(midpoint_rule(4), {"early": 0.3, "late": 0.5, "input": 9}, ("early", "late"))
+    table = table.assign(**{"node cost": 0.5, "edge cost": 0.25})
+    promised = module.promise(RuleChoice(0.4, rule, rule, "midpoint-40", 1, 1), table).set_index("kind")
+    columns = ["rule", "promised", "measured", "cost", "error of the study's rule"]
+    assert promised.loc["edges", columns].tolist() == ["midpoint-4", 0.4, pytest.approx(0.8), 0.25, pytest.approx(0.4)]

@@ -55,12 +55,14 @@ def on_one_thread(command: list[str], cache: Path) -> str:
     return done.stdout
 
 
-def circuits(out: Path) -> dict[str, bytes]:
-    folder = out / "circuits"
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+def contents(out: Path) -> dict[str, bytes]:
+    """Return everything in a folder of results, but for what an array of jobs keeps of itself."""
+    files = [path for path in out.rglob("*") if path.is_file() and path.relative_to(out).parts[0] != "jobs"]
+    return {path.relative_to(out).as_posix(): path.read_bytes() for path in files}
 
 
 def test_torchrun_and_an_array_of_jobs_leave_the_folder_of_one_process(arguments: list[str], tmp_path: Path) -> None:
+    """The same command makes the same files, byte for byte: circuits, tables, provenance, report and figures."""
     script_path = str(EXPERIMENTS / "compare_circuits.py")
     ways = {
         "one": [script_path],
@@ -68,12 +70,17 @@ def test_torchrun_and_an_array_of_jobs_leave_the_folder_of_one_process(arguments
         "array": [script_path, "--cluster", "local", "--jobs", "2", "--job-options", "timeout_min=5"],
     }
     for name, command in ways.items():
-        printed = on_one_thread([*command, *arguments, "--out", str(tmp_path / name)], tmp_path / "cache")
+        where = ("--out", str(tmp_path / name), "--results", str(tmp_path / name / "results"))
+        printed = on_one_thread([*command, *arguments, *where], tmp_path / "cache")
         assert printed.count("report: ") == 1
+    one, torchrun, array = (contents(tmp_path / name) for name in ways)
     # The manifest and the list of images, then of each job the checksum, all, edges and two parts.
-    assert len(circuits(tmp_path / "one")) == 2 + 4 * (1 + 4)
-    assert circuits(tmp_path / "torchrun") == circuits(tmp_path / "one")
-    assert circuits(tmp_path / "array") == circuits(tmp_path / "one")
+    assert sum(name.startswith("circuits/") for name in one) == 2 + 4 * (1 + 4)
+    assert {"report.html", "results/edge_jaccard.csv", "results/provenance.json"} <= set(one)
+    assert torchrun == one
+    named = {"report.html", "results/provenance.json", "tables/provenance.json"}
+    assert {name for name in one if array[name] != one[name]} == named  # which name the command, another one
+    assert set(array) == set(one)
     logs = "".join(path.read_text() for path in (tmp_path / "array" / "jobs").glob("*.err"))
     assert "Traceback" not in logs
 

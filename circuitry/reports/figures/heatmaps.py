@@ -215,7 +215,7 @@ def position_heatmap(effects: np.ndarray, image: np.ndarray, *, title: str, meas
 
     Args:
         effects: [height, width] of a site, e.g. ``PatchEffects.scores[site]``; the tokens of a transformer go in as
-            a grid, without the class token: ``scores[1:].reshape(7, 7)``.
+            a grid, without the class token: `TokenGrid.patches`.
         image: The image as bytes [height, width, 3], of any size.
         measure: What the numbers are, with their unit.
 
@@ -227,10 +227,7 @@ def position_heatmap(effects: np.ndarray, image: np.ndarray, *, title: str, meas
             f"Effects over an image are a grid [height, width], but have shape {list(effects.shape)}: drop the class "
             "token and reshape the others."
         )
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise InputError(
-            f"An image is an array of bytes [height, width, 3], but {image.dtype} {list(image.shape)} was given."
-        )
+    style.check_image(image)
     height, width = image.shape[:2]
     step_down, step_right = height / effects.shape[0], width / effects.shape[1]
     top = float(np.nanmax(np.abs(effects))) or 1.0

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
@@ -204,6 +205,14 @@ def lay_out(
     figure.update_xaxes(**axis, title={"standoff": 12, "font": {"size": 13}})
     figure.update_yaxes(**axis, title={"standoff": 12, "font": {"size": 13}}, ticklabelstandoff=4)
     return figure
+
+
+def check_image(image: np.ndarray) -> None:
+    """Refuse what is no image as bytes."""
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise InputError(
+            f"An image is an array of bytes [height, width, 3], but {image.dtype} {list(image.shape)} was given."
+        )
 
 
 def capitalised(text: str) -> str:

@@ -1,0 +1,112 @@
+"""From where to where in the image does an edge carry? Only heads move between positions, through their pattern.
+
+The effect of an edge into a port of a head, see `residual_edges`, is a sum over pairs of positions (to, from):
+
+    v:  pattern[to, from] * (dv[from] . G_z[to])                what the head then reads off the position
+    k:  G_s[to, from] * ds[to, from]  as k[from] changes        how much more the head looks there
+    q:  G_s[to, from] * ds[to, from]  as q[to] changes          the same, by who looks
+
+with dv, ds what changes to first order when the writer gets its baseline, and G_z and G_s the gradients of the metric
+by the head's output and its scores. Over ``to`` (q: over ``from``) they sum to `edges_by_position`.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from circuitry.circuits.quadrature import QuadratureRule
+from circuitry.circuits.residual_edges import PLAIN, clean_and_baseline
+from circuitry.circuits.stream_gradients import Tap, tapped_run
+from circuitry.models.baselines import AnyBaseline, as_baseline
+from circuitry.models.batches import Images
+from circuitry.models.metrics import Metric
+from circuitry.models.residual import ResidualStream
+from circuitry.models.stream_parts import PORTS, Component
+from circuitry.runs.errors import InputError
+from circuitry.runs.workers import Work
+
+Points = list[tuple[float, dict[str, Tap]]]
+"""The weight and the taps of each point of a path."""
+
+
+def moves_between_positions(
+    stream: ResidualStream,
+    images: Images,
+    metric: Metric,
+    edges: Sequence[tuple[str, str]],
+    *,
+    baseline: AnyBaseline = "zero",
+    rule: QuadratureRule = PLAIN,
+    work: Work = Work(),
+) -> Float[np.ndarray, "images edges to from"]:
+    """Return the effects of some edges into heads image by image, by the positions that the head moves them between.
+
+    Args:
+        edges: Names of (writer, reader), readers being a head's query, key or value; the other arguments and errors are
+            those of `score_edges`.
+
+    Raises:
+        InputError: for an edge that there is not, or one into an MLP or the embedding.
+
+    Example:
+        >>> moves = moves_between_positions(stream, photos, metric, [("embed", "blocks.3.attn.0.v")])
+        >>> grid = token_grid(stream.encoder.tower)
+        >>> position_moves(moves[0, 0], pixels, grid, title="...", measure="effect on the logit")
+    """
+    places = [_place(stream, writer, reader) for writer, reader in edges]
+    found, first = [], stream.sites[0]
+    for clean, other in clean_and_baseline(stream, images, as_baseline(baseline), work):
+        points = _taps_at_points(stream, metric, clean[first], other[first], rule)
+        change = stream.written({site: other[site] - clean[site] for site in stream.sites})
+        parts = [
+            sum((weight * _moves(stream, reader, change[column], taps) for weight, taps in points), torch.zeros(()))
+            for column, reader in places
+        ]
+        n = change.shape[2]
+        found.append(torch.stack(parts, 1).cpu().numpy() if parts else np.zeros((change.shape[1], 0, n, n)))
+    return np.concatenate(found)
+
+
+def _place(stream: ResidualStream, writer: str, reader: str) -> tuple[int, Component]:
+    row, column = stream.edge(writer, reader)
+    if stream.readers[row].kind not in PORTS:
+        raise InputError(
+            f"Heads alone move between positions, but {reader!r} reads every position for itself: give a head's query, "
+            f"key or value ({stream.readers[0]}), or take edges_by_position."
+        )
+    return column, stream.readers[row]
+
+
+def _taps_at_points(stream: ResidualStream, metric: Metric, a: Tensor, b: Tensor, rule: QuadratureRule) -> Points:
+    return [
+        (weight, tapped_run(stream, metric, a + t * (b - a), ("attn.hook_z",)))
+        for t, weight in zip(rule.points, rule.weights, strict=True)
+    ]
+
+
+def _moves(
+    stream: ResidualStream, reader: Component, change: Tensor, taps: dict[str, Tap]
+) -> Float[Tensor, "batch to from"]:
+    """Return the effects at one point of the path, given what the writer changes."""
+    block, path, head = stream.blocks[reader.block], f"blocks.{reader.block}", reader.head
+    before = taps[f"{path}.hook_resid_pre"].value
+    q, k, v = (taps[f"{path}.attn.hook_{port}"].value for port in PORTS)
+    port = PORTS.index(reader.kind)
+    step = _derivative(lambda x: block.project(block.norm_attention(x))[port], before, change)
+    pattern = block.scores(q, k).softmax(-1)[:, head]
+    into_z = taps[f"{path}.attn.hook_z"].gradient[:, :, head]
+    if reader.kind == "v":
+        return pattern * torch.einsum("bqd,bkd->bqk", into_z, step[:, :, head])
+    into_pattern = torch.einsum("bqd,bkd->bqk", into_z, v[:, :, head])
+    into_scores = pattern * (into_pattern - (pattern * into_pattern).sum(-1, keepdim=True))
+    along = (lambda x: block.scores(x, k), q) if reader.kind == "q" else (lambda x: block.scores(q, x), k)
+    return into_scores * _derivative(*along, step)[:, head]
+
+
+def _derivative(function: Callable[[Tensor], Tensor], x: Tensor, step: Tensor) -> Tensor:
+    """Return how a function changes with a step from x, to first order."""
+    found: Tensor = torch.func.jvp(function, (x,), (step,))[1]
+    return found

@@ -1,0 +1,76 @@
+"""Positions apart: over positions nodes and edges sum to the graph of components, and edges say from where to where."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from circuitry.circuits.graph import BETWEEN_POSITIONS, AttributionGraph
+from circuitry.circuits.position_graph import position_graph
+from circuitry.circuits.position_moves import moves_between_positions
+from circuitry.circuits.residual_edges import score_edges
+from circuitry.circuits.similarity import edge_jaccard
+from circuitry.circuits.stream_graph import stream_graph
+from circuitry.models.encoder import Encoder
+from circuitry.models.residual import ResidualStream
+from circuitry.runs.errors import InputError
+from tests.models.test_components import FURTHER
+
+
+def metric(embedding: Tensor) -> Tensor:
+    return embedding[:, 0] * embedding[:, 1] + embedding[:, 2]
+
+
+@pytest.fixture(scope="module")
+def opened() -> tuple[ResidualStream, Tensor]:
+    encoder = Encoder.from_tower(FURTHER["average-and-query-key-norm"]().double())
+    return ResidualStream.of(encoder), torch.randn(2, 3, *encoder.image_size, dtype=torch.float64)
+
+
+def by_position(graph: AttributionGraph, up: str, down: str) -> np.ndarray:
+    """The edges of all units [head, position, head, position] of four patches."""
+    whole = np.zeros((len(graph.node_scores[down]), len(graph.node_scores[up])))
+    whole[np.ix_(graph.kept_units[down], graph.kept_units[up])] = graph.edge_scores[up, down]
+    return whole.reshape(-1, 4, len(graph.node_scores[up]) // 4, 4)
+
+
+def test_over_positions_all_edges_sum_to_the_graph_of_components(opened: tuple[ResidualStream, Tensor]) -> None:
+    stream, images = opened
+    scored = score_edges(stream, images, metric)
+    named = scored.to_pandas()[["writer", "reader"]].itertuples(index=False, name=None)
+    graph, whole = position_graph(stream, images, metric, list(named)), stream_graph(scored, ports=True)
+    assert graph.sites == whole.sites
+    assert set(graph.edge_scores) == set(whole.edge_scores)
+    for up, down in whole.edge_scores:
+        expected = np.zeros((len(whole.node_scores[down]), len(whole.node_scores[up])))
+        expected[np.ix_(whole.kept_units[down], whole.kept_units[up])] = whole.edge_scores[up, down]
+        found = by_position(graph, up, down)
+        np.testing.assert_allclose(found.sum((1, 3)), expected, rtol=1e-7, atol=1e-13)
+        if not up.startswith(down):  # the stream stays where it is; keys and values alone move
+            assert not found[:, ~np.eye(4, dtype=bool)[:, None, :].repeat(found.shape[2], 1)].any()
+    for site in whole.sites:
+        found = graph.node_scores[site].reshape(-1, 4).sum(1)
+        np.testing.assert_allclose(found, whole.node_scores[site], rtol=1e-7, atol=1e-13)
+
+
+def test_within_a_head_an_edge_goes_from_where_it_reads_to_where_it_writes(
+    opened: tuple[ResidualStream, Tensor], tmp_path: Path
+) -> None:
+    stream, images = opened
+    edges = [("blocks.0.mlp", "blocks.1.attn.1.v"), ("embed", "blocks.1.attn.1.k"), ("blocks.1.attn.1", "embedding")]
+    graph = position_graph(stream, images, metric, edges)
+    moves = moves_between_positions(stream, images, metric, edges[:2]).mean(0)
+    for move, port in zip(moves, "vk", strict=True):
+        found = by_position(graph, f"blocks.1.attn.{port}", "blocks.1.attn")
+        np.testing.assert_allclose(found[1, :, 1, :], -move)
+        assert not found[0].any()
+    assert graph.settings["edges"] == BETWEEN_POSITIONS
+    batches = position_graph(stream, (images[i : i + 1] for i in range(2)), metric, edges[2:])  # none into a head
+    np.testing.assert_allclose(batches.node_scores["embedding"], graph.node_scores["embedding"])
+    graph.save(tmp_path / "graph.safetensors")
+    again = AttributionGraph.load(tmp_path / "graph.safetensors").circuit(2)
+    assert edge_jaccard(again, graph.circuit(2)) == 1
+    with pytest.raises(InputError, match="unit by unit, but embed has 4 units in"):
+        edge_jaccard(again, stream_graph(score_edges(stream, images, metric), ports=True).circuit(2))
