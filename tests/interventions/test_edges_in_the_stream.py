@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from circuitry.circuits.attribution import attribute
-from circuitry.circuits.graph import AttributionGraph
+from circuitry.circuits.graph import BETWEEN_POSITIONS, AttributionGraph
 from circuitry.circuits.quadrature import left_rule
 from circuitry.circuits.residual_edges import score_edges
 from circuitry.circuits.stream_graph import stream_graph
@@ -292,6 +292,8 @@ def test_what_does_not_fit_is_told() -> None:
         cut_embeddings(stream.components, images, [{("embed", "blocks.0.mlp"): np.ones((2, 1), bool)}], work=QUIET)
     with pytest.raises(InputError, match=r"There is no site 'blocks.7.mlp' in this residual stream"):
         ablated_embeddings(stream.components, images, [{"blocks.7.mlp": [0]}], work=QUIET)
+    with pytest.raises(InputError, match="cut at all positions alike, but this graph keeps them apart"):
+        no_edges(replace(graph, settings={"edges": BETWEEN_POSITIONS}))
     with pytest.raises(InputError, match="at least one image, but there were none"):
         cut_embeddings(stream.components, images[:0], [edges], work=QUIET)
     with pytest.raises(InputError, match="at least one set of edges, all between the same sites, but 0 kinds"):
