@@ -4,6 +4,7 @@ Every method is judged on one grid of sizes; numbers are made class by class, an
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ from circuitry.circuits.similarity import chance_overlap, node_overlap
 from circuitry.comparison.statistics import mean_interval
 from circuitry.interventions.curve_reading import MEASURES
 from circuitry.interventions.curves import FaithfulnessCurve
+from circuitry.interventions.faithfulness import MIB_FRACTIONS
 from circuitry.runs.errors import InputError
 
 JOB = ("class", "method", "baseline", "metric")
@@ -46,14 +48,14 @@ def scoreboard_tables(
 
     Returns:
         ``curves``: both measures of circuit, complement and random units by size; ``summary``: of each method
-        what (sizes, CPR and CMD over the grid, rank correlation with exact patching, seconds, GFLOP, overlaps), both
+        what (sizes, CPR and CMD as in `areas_of`, rank correlation with exact patching, seconds, GFLOP, overlaps), both
         with means over classes and Student's intervals; ``by_class``: the summary class by class.
     """
     curves, facts = list[pd.DataFrame](), list[dict[str, Any]]()
     for job, one in judged.items():
         names = dict(zip(JOB, job, strict=True))
         curves.append(curve_by_size(one.curve, sizes).assign(**names))
-        known = dict(one.curve.areas(resamples=1).query("circuit == 'kept'").set_index("measure")["value"])
+        known = areas_of(one.curve, sizes)
         exact = judged.get((job[0], "patching", *job[2:]))
         if exact is not None:
             known["rank correlation"] = rank_agreement(one.graph.node_scores, exact.graph.node_scores)
@@ -76,6 +78,16 @@ def curve_by_size(curve: FaithfulnessCurve, sizes: Sequence[float]) -> pd.DataFr
         table = curve.table(measure, resamples=1)[["measure", "circuit", "n_units", "value"]]
         parts.append(table.assign(size=np.tile(sizes, len(table) // len(sizes))))
     return pd.concat(parts, ignore_index=True)
+
+
+def areas_of(curve: FaithfulnessCurve, sizes: Sequence[float]) -> dict[str, float]:
+    """Return CPR and CMD over MIB's sizes where the grid has all of them (`MIB_FRACTIONS`), else over the grid."""
+    on_grid = set(MIB_FRACTIONS) <= set(sizes)
+    chosen = [i for i, size in enumerate(sizes) if size in MIB_FRACTIONS or not on_grid]
+    taken: dict[str, Any] = {name: getattr(curve, name)[..., chosen, :] for name in ("kept", "complement", "random")}
+    taken |= {name: tuple(getattr(curve, name)[i] for i in chosen) for name in ("fractions", "n_units")}
+    areas = replace(curve, **taken).areas(resamples=1).query("circuit == 'kept'")
+    return dict(zip(areas["measure"], areas["value"], strict=True))
 
 
 def smallest_sizes(curves: pd.DataFrame, targets: Sequence[float]) -> pd.DataFrame:

@@ -1,5 +1,7 @@
 """Numbers of a scoreboard against hand-worked ones, scipy and pandas."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,6 +11,7 @@ from circuitry import AttributionGraph, InputError
 from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.interventions.scoreboard import (
     Judged,
+    areas_of,
     over_classes,
     rank_agreement,
     scoreboard_tables,
@@ -50,6 +53,18 @@ def test_the_smallest_size_is_that_from_which_on_the_target_is_kept() -> None:
     assert smallest_sizes(always, [0.5])["value"].tolist() == [0.2]
     unknown = pd.DataFrame({"circuit": "kept", "size": sizes, "value": [0.9, 0.9, 0.9, np.nan]})
     assert smallest_sizes(unknown, [0.5])["value"].tolist() == [1.0]
+
+
+def test_areas_are_over_the_sizes_of_the_benchmark_where_the_grid_has_them() -> None:
+    own = [0.1, 0.4, 0.2, 0.9]
+    alone = {
+        "CPR": np.trapezoid(own, np.linspace(0.2, 0.8, 4)),
+        "CMD": np.trapezoid(1 - np.array(own), [2, 4, 6, 8]) / 10,
+    }
+    assert areas_of(curve_of(own), [0.2, 0.4, 0.6, 0.8]) == pytest.approx(alone)
+    sizes = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 1.0)
+    curve = replace(curve_of([1.0] * 8 + [-5.0] + [1.0] * 2), fractions=sizes)
+    assert areas_of(curve, sizes) == pytest.approx({"CPR": 0.999, "CMD": 0.0})
 
 
 def test_rank_agreement_is_the_mean_over_sites_that_vary() -> None:
