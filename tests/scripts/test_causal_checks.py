@@ -51,7 +51,8 @@ def test_methods_are_judged_and_drawn(
     (found_on, others), (measured_on, held_out) = module.Contest(config).records("fish")
     assert not {*found_on, *others} & {*measured_on, *held_out}
     assert not {r for r in (*others, *held_out) if r.class_name == "fish"}
-    (out / "results" / "efficientnet").symlink_to(out / "results" / "toy")
+    for name in ("efficientnet", "emoji"):
+        (out / "results" / name).symlink_to(out / "results" / "toy")
     for name in ("scoreboard_cost", "scoreboard_selectivity"):
         assert len(runpy.run_path(str(FIGURES / f"{name}.py"))["figure"](out / "results").data) >= 6
     with pytest.raises(InputError, match=r"The methods of a scoreboard are some of site-path, .* was given"):
