@@ -14,10 +14,9 @@ second:
     torchrun --nproc-per-node 8 experiments/shared_masks.py --device cuda ...
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +27,12 @@ import torch
 from circuitry.circuits.across_domains import compare_domains
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.graph_folder import Key
-from circuitry.circuits.similarity import chance_overlap
 from circuitry.comparison.comparison import Comparison
 from circuitry.data.images import image_listing
 from circuitry.data.names import chosen_names, drawn_by_name
 from circuitry.interventions.faithfulness import AblationSettings
 from circuitry.interventions.masks import MaskSettings
+from circuitry.interventions.scoreboard import chance_by_site
 from circuitry.interventions.search import propose_circuits
 from circuitry.interventions.transfer import ClassScorer, interchange, transfer_circuits
 from circuitry.interventions.transfer_tables import transfer_matrix
@@ -224,19 +223,8 @@ def overlaps(sharing: Sharing, method: str) -> dict[str, Comparison]:
             return {i: made[what][name, domain] for i, what in enumerate(whats)}
 
         comparison = compare_domains(made[ALL], parts=parts_of, measures=["node_overlap"])["node_overlap"]
-        found[ceiling] = replace(comparison, chance=chance_of(made[whats[0]].values()))
+        found[ceiling] = replace(comparison, chance=chance_by_site(list(made[whats[0]].values())))
     return found
-
-
-def chance_of(graphs: Iterable[AttributionGraph]) -> pd.DataFrame:
-    """Return what random units of the circuits' sizes share, mean over pairs: masks keep others at every site."""
-    several = list(graphs)
-    rows = []
-    for site in several[0].inner_sites:
-        kept, n = [len(graph.kept_units[site]) for graph in several], len(several[0].node_scores[site])
-        by_pair = [chance_overlap(n, a, b) for a, b in combinations(kept, 2) if a + b]
-        rows.append((site, float(np.mean(by_pair)) if by_pair else float("nan")))
-    return pd.DataFrame(rows, columns=["site", "value"])
 
 
 def how_circuits_work(transfer: pd.DataFrame) -> pd.DataFrame:

@@ -12,7 +12,11 @@ from circuitry.reports.figures.scoreboard import cost_against_quality
 from circuitry.reports.page import write_figure
 
 RESULTS = Path(__file__).parents[1] / "experiments" / "results" / "scoreboard"
-NAMES = {"efficientnet": "EfficientNet-Lite0, photographs", "toy": "small CLIP, drawn set", "emoji": "small CLIP, emoji"}
+NAMES = {
+    "efficientnet": "EfficientNet-Lite0, photographs",
+    "toy": "small CLIP, drawn set",
+    "emoji": "small CLIP, emoji",
+}
 
 
 def figure(results: Path = RESULTS) -> go.Figure:
