@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -37,17 +38,18 @@ from circuitry.runs.command_line import run_script
 from circuitry.runs.memory import peak_memory_gib
 from circuitry.runs.workers import Work
 
-METHODS = {
-    "plain": (PLAIN, "none"),
-    "5 points": (midpoint_rule(5), "none"),
-    "exact softmax": (PLAIN, "exact-softmax"),
-    "exact readers": (PLAIN, "exact-readers"),
-    "gradient dropping": (PLAIN, "gradient-dropping"),
-    "AtP*": (PLAIN, "atp-star"),
-    "RelP": (PLAIN, "relp"),
-    "RelP with patterns": (PLAIN, "relp-with-patterns"),
+METHODS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "5 points of the input": {"rule": midpoint_rule(5)},
+    "5 points of activations": {"rule": midpoint_rule(5), "path": "activations"},
+    "exact softmax": {"correction": "exact-softmax"},
+    "gradient dropping": {"correction": "gradient-dropping"},
+    "AtP*": {"correction": "atp-star"},
+    "RelP": {"correction": "relp"},
+    "RelP with patterns": {"correction": "relp-with-patterns"},
+    "exact readers": {"correction": "exact-readers"},
 }
-"""Quadrature rule and correction by the name to show."""
+"""Arguments of `score_edges` by the name to show."""
 KINDS = {"all": "", "queries and keys": ".q .k", "values": ".v", "MLPs": ".mlp", "embedding": "embedding"}
 """Kinds of edges by what the names of their readers end in."""
 QUIET = Work(progress=False)
@@ -105,9 +107,9 @@ def agreement(config: Config) -> Iterator[pd.DataFrame]:
         ends["mean"] = mean_baseline(stream.components, torch.cat([own, unlike]))
         for baseline, end in ends.items():
             cuts = exact_cuts(stream, own, metric, end)
-            for method, (rule, correction) in METHODS.items():
+            for method, how in METHODS.items():
                 started = time.perf_counter()
-                found = score_edges(stream, own, metric, baseline=end, rule=rule, correction=correction, work=QUIET)
+                found = score_edges(stream, own, metric, baseline=end, work=QUIET, **how)
                 taken = time.perf_counter() - started
                 rows = pd.DataFrame(correlations(found.readers, found.scores, cuts))
                 yield rows.assign(

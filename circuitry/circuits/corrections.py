@@ -21,10 +21,11 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from timm.layers import RmsNorm
 from torch import Tensor, nn
 
-from circuitry.models.residual import Component, ResidualStream
+from circuitry.models.norms import NORMS, normed_with, scale_of
+from circuitry.models.residual import ResidualStream
+from circuitry.models.stream_parts import Component
 from circuitry.runs.errors import InputError
 
 CORRECTIONS = (
@@ -118,10 +119,9 @@ def _activation_rule() -> tuple[_Hook, _Hook]:
 
 
 def _norms(tower: nn.Module) -> list[nn.Module]:
-    known = (nn.LayerNorm, nn.RMSNorm, RmsNorm)
     norms = [one for one in tower.modules() if "norm" in type(one).__name__.lower()]
     for norm in norms:
-        if not isinstance(norm, known):
+        if not isinstance(norm, NORMS):
             raise InputError(
                 "Relevance goes through layer norms and RMS norms by a rule, but this tower has a "
                 f"{type(norm).__name__}: take another correction, or none."
@@ -132,8 +132,5 @@ def _norms(tower: nn.Module) -> list[nn.Module]:
 def _frozen_scale(norm: Any, inputs: tuple[Tensor], out: Tensor) -> Tensor:
     """Return what a norm gives, with the scale by which it divides as a constant."""
     (x,) = inputs
-    centred = x - x.mean(-1, keepdim=True) if isinstance(norm, nn.LayerNorm) else x
-    eps = torch.finfo(x.dtype).eps if norm.eps is None else norm.eps
-    scale = (centred.square().mean(-1, keepdim=True) + eps).rsqrt().detach()
-    linear = centred * scale if norm.weight is None else centred * scale * norm.weight
+    linear = normed_with(norm, x, scale_of(norm, x).detach())
     return linear + (out - linear).detach()

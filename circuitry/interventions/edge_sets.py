@@ -43,8 +43,13 @@ def take_edges(circuit: Circuit, *, keep_error: bool = False) -> dict[Pair, np.n
     return kept
 
 
-def edges_between(graph: AttributionGraph) -> dict[Pair, np.ndarray]:
-    """Return all edges between the kept units of a graph: those that a mask on edges may choose from."""
+def edges_among(graph: AttributionGraph) -> dict[Pair, np.ndarray]:
+    """Return all edges between the kept units of a graph: those that a mask on edges may choose from.
+
+    Example:
+        >>> found = find_circuit(encoder, cats, metric, size=0.2, others=not_cats)
+        >>> learn_edges(encoder, cats, metric, edges_among(found.graph), [0.3], others=not_cats)
+    """
     found = no_edges(graph)
     for pair, mask in found.items():
         mask[_kept(graph, pair)] = True

@@ -36,7 +36,7 @@ from circuitry.interventions.circuit_sets import (
     take_kept_units,
 )
 from circuitry.interventions.curves import FaithfulnessCurve
-from circuitry.interventions.edge_cuts import measure_edges
+from circuitry.interventions.edge_cuts import AT_ONCE, measure_edges
 from circuitry.interventions.edge_runs import EDGES, cut_embeddings
 from circuitry.interventions.edge_sets import random_edges, take_edges, take_other_edges, without_each_edge
 from circuitry.interventions.faithfulness import AblationSettings, measure_circuits, measure_metric
@@ -48,9 +48,6 @@ from circuitry.runs.errors import InputError
 from circuitry.runs.workers import Work
 
 UNITS = "units"
-
-AT_ONCE = 64
-"""Circuits that are held at once."""
 
 
 @dataclass(frozen=True)

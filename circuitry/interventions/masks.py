@@ -8,10 +8,12 @@ A ranking of units one by one does not find such a set; this searches for it as 
 2. The loss is how much of the whole model's answers is lost: the squared distance between the answers of the gated and
    the whole model on images of the class and of other classes, over the variance of the latter (distillation of logits,
    Ba & Caruana 2014, arXiv 1312.6184). The label plays no part.
-3. k falls from all units to the wanted share, by the same factor at every step, and then stays. A mask that is small
+3. Scores start from how much the answers depend on each gate (`importance`). Where all start alike, the first units to
+   go are those whose loss happens to raise the answers on these few images, which does not hold for unseen ones.
+4. k falls from all units to the wanted share, by the same factor at every step, and then stays. A mask that is small
    from the first step collapses: no gradient passes a site that is closed. Of several shares each is a stage of its
    own, which begins with the scores of the one before.
-4. Logistic noise on the scores drives gates apart, and lets closed units come back; it fades with the shrinking.
+5. Logistic noise on the scores drives gates apart, and lets closed units come back; it fades with the shrinking.
 
 Gates are soft because hard ones with the gradient of a sigmoid (Bengio et al. 2013, arXiv 1308.3432) lose what works
 only together: a query, a key and a value of which one is closed pass no gradient to the others. Masks are checked with
@@ -31,7 +33,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from circuitry.interventions.answers import Answers
+from circuitry.interventions.descent import NormedDescent
 from circuitry.interventions.gates import Gated
+from circuitry.interventions.importance import answer_changes, normal_ranks
 from circuitry.runs.errors import InputError
 
 
@@ -49,9 +53,9 @@ class MaskSettings:
     """Of the scores, whose unit is that of the logistic noise."""
     noise: float = 1.0
     """Scale of the logistic noise on the scores at the first step; it falls to 0 with the shrinking."""
-    start_weight: float = 1.0
-    """Spread of the scores that training starts from, where it starts from a ranking: they are normal quantiles of the
-    ranks within each site, times this."""
+    start_weight: float = 3.0
+    """Spread of the scores that training starts from: normal quantiles of the ranks of importance among all units, or
+    of a given ranking within each site, times this."""
     patience: int = 60
     """Steps after the shrinking without a better loss before a size is done."""
     restarts: int = 1
@@ -125,8 +129,8 @@ def learn_masks(
     return sorted(found, key=lambda mask: mask.lost)
 
 
-MOMENTUM, FORGETTING = 0.9, 0.98
-"""What a step keeps of the mean gradient and of its mean square."""
+IMPORTANCE_IMAGES = 24
+"""Images of the class, and others, that importance is measured on at most."""
 
 
 class _Learning:
@@ -145,7 +149,6 @@ class _Learning:
         self.device = runs.embeddings.device
         self.fixed = {site: fixed.get(site, np.zeros(0, dtype=bool)) for site in runs.sites}
         self.sizes = [n - len(self.fixed[site]) for site, n in runs.n_units.items()]
-        self.first = self._first(start)
         self.target = answers(runs.embeddings).detach()
         if self.target.dim() != 2 or len(self.target) != len(runs):
             raise InputError(
@@ -160,11 +163,12 @@ class _Learning:
             )
         sides = [np.flatnonzero(own), np.flatnonzero(~own)]
         self.sides = [torch.from_numpy(side) for side in sides if len(side)]
+        self.first = self._first(start)
 
     def _first(self, start: Mapping[str, np.ndarray] | None) -> Tensor:
-        """Return the scores that training begins with: normal quantiles of a ranking's ranks, or zero."""
+        """Return the scores that training begins with: normal quantiles of the ranks of importance, or of a ranking."""
         if start is None:
-            return torch.zeros(sum(self.sizes), device=self.device)
+            return self.settings.start_weight * normal_ranks(self._importance())
         parts = []
         for site, n in zip(self.runs.sites, self.sizes, strict=True):
             if site not in start or len(start[site]) != n:
@@ -173,14 +177,25 @@ class _Learning:
                     f"A ranking to start from has a score for each of the {n} units of site {site!r}, but {given} "
                     "were given: start from scores of this encoder at the same sites."
                 )
-            ranks = torch.from_numpy(np.argsort(np.argsort(np.abs(start[site]), kind="stable"))).double()
-            parts.append(torch.special.ndtri((ranks + 0.5) / n))
-        return (self.settings.start_weight * torch.cat(parts)).float().to(self.device)
+            parts.append(normal_ranks(torch.from_numpy(np.abs(start[site]))))
+        return (self.settings.start_weight * torch.cat(parts)).to(self.device)
+
+    def _importance(self) -> Tensor:
+        """Return the squared change of the answers by each gate, images of the class and others alike in weight."""
+        generator = torch.Generator().manual_seed(0)  # restarts begin alike
+
+        def answers_under(gates: Tensor, places: Tensor) -> Tensor:
+            return self.answers(self.runs.run(self._by_site(gates), places))
+
+        whole = torch.ones(sum(self.sizes), device=self.device)
+        sides = [side[:IMPORTANCE_IMAGES].tolist() for side in self.sides]
+        found = [answer_changes(answers_under, whole, side, generator) for side in sides]
+        return torch.stack(found).mean(0)
 
     def train(self, sizes: Sequence[float], seed: int, bar: tqdm) -> LearnedMask:  # type: ignore[type-arg]
         generator = torch.Generator().manual_seed(seed)
         scores = self.first.clone().requires_grad_()
-        descent, path = _Descent(self.settings.learning_rate), list[Tensor]()
+        descent, path = NormedDescent(self.settings.learning_rate), list[Tensor]()
         for larger, size in pairwise([1.0, *sizes]):
             self._shrink(scores, (larger, size), descent, generator, bar, self.settings.steps // len(sizes) or 1)
             path.append(_largest(scores.detach(), self._count(size)))
@@ -196,7 +211,7 @@ class _Learning:
         self,
         scores: Tensor,
         sizes: tuple[float, float],
-        descent: "_Descent",
+        descent: NormedDescent,
         generator: torch.Generator,
         bar: tqdm,  # type: ignore[type-arg]
         steps: int,
@@ -256,27 +271,6 @@ class _Learning:
     def _arrays(self, values: Tensor) -> dict[str, np.ndarray]:
         parts = torch.split(values.cpu(), self.sizes)
         return {site: part.numpy().copy() for site, part in zip(self.runs.sites, parts, strict=True)}
-
-
-class _Descent:
-    """Gradient descent with momentum, in units of the root mean square of the gradients of all scores together.
-
-    Adam takes that mean score by score, and so moves a unit of hardly any effect as fast as one that carries the
-    answers.
-    """
-
-    def __init__(self, rate: float) -> None:
-        self.rate, self.steps = rate, 0
-        self.mean: Tensor | float = 0.0
-        self.square = 0.0
-
-    def step(self, scores: Tensor, gradient: Tensor) -> None:
-        self.steps += 1
-        self.mean = MOMENTUM * self.mean + (1 - MOMENTUM) * gradient
-        self.square = FORGETTING * self.square + (1 - FORGETTING) * float(gradient.square().mean())
-        size = (self.square / (1 - FORGETTING**self.steps)) ** 0.5
-        with torch.no_grad():
-            scores -= self.rate / (1 - MOMENTUM**self.steps) / max(size, 1e-30) * self.mean
 
 
 def _schedule(larger: float, size: float, steps: int, shrinking: float) -> Iterator[tuple[float, float]]:

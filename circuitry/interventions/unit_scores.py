@@ -44,7 +44,7 @@ class SearchSettings:
     """What learned masks keep of the embeddings (default: `class_answers` of a `class_logit`, of other metrics the
     metric); for all classes of a domain give `all_answers`."""
     start: str | FoundCircuit | None = None
-    """What learned masks start from: one of the other methods, or a circuit (default: all units alike)."""
+    """What learned masks start from: one of the other methods, or a circuit (default: see `importance`)."""
     keep_error: bool = False
     """Whether the error units of feature bases stay; see `AblationSettings`."""
     least: float = 0.05

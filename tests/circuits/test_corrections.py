@@ -62,7 +62,7 @@ def test_where_attention_is_saturated_the_exact_softmax_is_right_and_the_gradien
     plain, found = (
         score_edges(stream, images, linear, baseline=other, correction=c) for c in ("none", "exact-softmax")
     )
-    first = stream.reader_slice(1).start
+    first = stream.readers_of(2).start
     rows, columns = range(first, first + 4), range(4)  # queries and keys of two heads; embed, two heads, the MLP
     cuts = np.array([[exact(stream, images, row, column, other) for column in columns] for row in rows])
     np.testing.assert_allclose(found.scores[rows, :4], cuts, rtol=1e-8, atol=1e-12)
@@ -97,7 +97,7 @@ def test_what_the_last_block_and_the_embedding_read_is_exact(is_linear: bool) ->
     _, stream, images = opened(tower)
     other = images.flip(0) + 0.5
     found = score_edges(stream, images, linear, baseline=other, correction="exact-readers")
-    last = stream.reader_slice(1)
+    last = slice(stream.readers_of(2).start, stream.readers_of(3).stop)
     for row in range(last.start if is_linear else last.stop - 1, len(stream.readers)):
         columns = stream.edges[row].nonzero()[:, 0].tolist()
         cuts = [exact(stream, images, row, column, other) for column in columns]
@@ -242,7 +242,7 @@ def test_relevance_is_conserved_where_there_are_no_biases() -> None:
     value = linear(tower(images)).mean().item()
     found = score_edges(stream, images, linear, correction="relp")
     assert found.out_of[0] == pytest.approx(-value, rel=1e-9)
-    assert np.nansum(found.scores[stream.reader_slice(1).start :, :4]) == pytest.approx(-value, rel=1e-9)
+    assert np.nansum(found.scores[stream.readers_of(2).start :, :4]) == pytest.approx(-value, rel=1e-9)
     assert found.into[-1] == pytest.approx(-value, rel=1e-9)
     assert score_edges(stream, images, linear).out_of[0] != pytest.approx(-value, rel=0.1)
 
