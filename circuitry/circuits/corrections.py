@@ -6,9 +6,9 @@ exact-readers: so does every edge: what its reader makes of the changed stream i
     included, and only what follows the reader is linear. One partial run for each writer.
 gradient-dropping: the mean size of the effects with one block after the other left out of the backward pass, so that a
     direct effect is seen where one through a later block cancels it.
-atp-star: both, as in AtP* (Kramar et al. 2024, arXiv 2403.00745). As an edge is cut at all positions at once, so are
-    keys, which AtP* patches one by one. A size gets the sign of the mean that it is the mean size of, and the mean over
-    images is one of signed effects.
+atp-star: exact softmax and gradient dropping, as in AtP* (Kramar et al. 2024, arXiv 2403.00745). As an edge is cut at
+    all positions at once, so are keys, which AtP* patches one by one. A size gets the sign of the mean that it is the
+    mean size of, and the mean over images is one of signed effects.
 relp: coefficients of layer-wise relevance propagation in the place of gradients, as in RelP (Jafari et al. 2025, arXiv
     2508.21258): the scale of norms and attention patterns are constants, an activation is x times the constant
     act(x) / x, and of a gate and what it multiplies each counts half. Edges into queries and keys have no effect.
@@ -45,8 +45,7 @@ def checked_correction(correction: str) -> None:
 def backward_passes(stream: ResidualStream, correction: str) -> list[AbstractContextManager[None]]:
     """Return in what contexts gradients are taken: one, or one for each block that is left out in turn.
 
-    Raises:
-        InputError: for ``relp`` on a tower with norms of a kind that is not known.
+    Within one for ``relp`` an `InputError` is raised where a norm runs that is not of `circuitry.models.norms`.
     """
     if correction in ("relp", "relp-with-patterns"):
         return [_relevance(stream, frozen_patterns=correction == "relp")]
@@ -89,9 +88,14 @@ def _relevance(stream: ResidualStream, frozen_patterns: bool) -> Iterator[None]:
         hooks += [(f"blocks.{block}.mlp.hook_pre", keep), (f"blocks.{block}.mlp.hook_post", scale)]
         if frozen_patterns:
             hooks.append((f"blocks.{block}.attn.hook_pattern", _constant))
-    norms = _norms(stream.encoder.tower)
     with stream.components.hooks(fwd_hooks=hooks):
-        handles = [norm.register_forward_hook(_frozen_scale) for norm in norms]
+        handles = [
+            norm.register_forward_hook(_frozen_scale)
+            if isinstance(norm, NORMS)
+            else norm.register_forward_pre_hook(_refuse)
+            for norm in stream.encoder.tower.modules()
+            if "norm" in type(norm).__name__.lower()
+        ]
         try:
             yield
         finally:
@@ -118,15 +122,11 @@ def _activation_rule() -> tuple[_Hook, _Hook]:
     return keep, scale
 
 
-def _norms(tower: nn.Module) -> list[nn.Module]:
-    norms = [one for one in tower.modules() if "norm" in type(one).__name__.lower()]
-    for norm in norms:
-        if not isinstance(norm, NORMS):
-            raise InputError(
-                "Relevance goes through layer norms and RMS norms by a rule, but this tower has a "
-                f"{type(norm).__name__}: take another correction, or none."
-            )
-    return norms
+def _refuse(norm: nn.Module, inputs: tuple[Tensor]) -> None:
+    raise InputError(
+        f"Relevance goes through layer norms and RMS norms by a rule, but this tower has a {type(norm).__name__}: take "
+        "another correction, or none."
+    )
 
 
 def _frozen_scale(norm: Any, inputs: tuple[Tensor], out: Tensor) -> Tensor:

@@ -278,12 +278,15 @@ def test_relevance_leaves_the_tower_as_it_was_and_patterns_keep_their_gradient_i
 
 
 def test_corrections_that_there_are_not_and_norms_without_a_rule_are_told() -> None:
-    tower, stream, images = opened()
+    _, stream, images = opened()
     with pytest.raises(InputError, match=r"A correction is one of none, exact-softmax, .*, but 'atp' was given"):
         score_edges(stream, images, product, correction="atp")
-    tower.trunk.norm = nn.GroupNorm(1, 16).double()
+    tower: Any = make_tower("timm-vit").double()
+    tower.trunk.norm = nn.GroupNorm(1, 17).double()  # over tokens
+    _, stream, images = opened(tower)
     with pytest.raises(InputError, match="this tower has a GroupNorm: take another correction, or none"):
         score_edges(stream, images, product, correction="relp")
+    assert not any(module._forward_pre_hooks for module in tower.modules())
 
 
 def test_one_block_has_no_other_to_leave_out() -> None:
