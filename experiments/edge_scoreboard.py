@@ -27,6 +27,7 @@ The protocol, fixed before selectivity on unseen images was looked at:
     python experiments/edge_scoreboard.py --checkpoint runs/vit/clip/checkpoints/epoch_40.pt --data runs/vit/toy
 """
 
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -38,14 +39,16 @@ import pandas as pd
 import torch
 from scipy.special import expit
 from torch import Tensor
-from tqdm import tqdm
 
 from circuitry import AttributionGraph, Clip, DomainFolder, class_logit, left_rule, midpoint_rule
 from circuitry.circuits import score_edges, stream_graph
 from circuitry.circuits.corrections import CORRECTIONS
 from circuitry.circuits.cost import OperationCounter
+from circuitry.data.domains import ImageRecord
+from circuitry.data.images import image_listing
 from circuitry.interventions import (
     AblationSettings,
+    FaithfulnessCurve,
     Judged,
     MaskSettings,
     cut_each,
@@ -65,9 +68,12 @@ from circuitry.reports.page import Report, write_results
 from circuitry.reports.sections.compared import with_intervals
 from circuitry.reports.sections.scoreboard import size_curves
 from circuitry.runs.command_line import run_script
+from circuitry.runs.files import whole_file
+from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.provenance import versions
 from circuitry.runs.workers import Work
 
+FORMAT = "circuitry edge scoreboard 1"
 METHODS = ("gradient", "path", "atp-star", "relp", "exact", "learned")
 TARGETS = (0.5, 0.8)
 """Selectivity of which the smallest size is sought."""
@@ -119,34 +125,63 @@ class Task(NamedTuple):
 
 
 def main(config: Config) -> None:
-    """Judge, write, and say where the report is."""
+    """Judge class by class, resumed where it was left, write, and say where the report is."""
     clip, images = config.clip(), config.images()
+    classes = images.classes[: config.n_classes]
+    names = ("n_images", "sizes", "steps", "batch_size", "random_draws", "seed")
+    asked = {name: getattr(config, name) for name in names} | {"sizes": list(config.sizes), "classes": list(classes)}
+    provenance = {"model": clip.name, "model_digest": clip.digest, **asked}
+    records = {name: parts_of(config, images, name) for name in classes}
+    listed = sorted({one for parts in records.values() for part in parts for one in part}, key=lambda one: one.relative)
+    listings = {"images": image_listing(listed)}
+    folder = JobFolder(config.out / "jobs", FORMAT, provenance, [(name,) for name in classes], listings)
     stream, weights = ResidualStream.of(clip.encoder), clip.text_weights(images.all_classes)
-    judged = dict[tuple[str, ...], Judged]()
-    for i, name in enumerate(tqdm(images.classes[: config.n_classes], desc="classes")):
-        found_on, measured_on = read(config, clip, images, name, images.domains[i % len(images.domains)])
+
+    def do(job: Job, pixels: list[Tensor]) -> list[Path]:
+        found_on, measured_on = Images(*pixels[:2]), Images(*pixels[2:])
         baseline = mean_baseline(stream.components, torch.cat(found_on))
-        task = Task(stream, found_on, class_logit(weights, images.label(name)), baseline)
-        random = None
+        task = Task(stream, found_on, class_logit(weights, images.label(job[0])), baseline)
+        random, paths = None, list[Path]()
         for method in METHODS:
             one = judge(config, task, measured_on, method, random)
             random = one.curve.random
-            judged[name, method, "mean", "logit"] = one
-    tables = tables_of(judged, config.sizes)
-    names = ("n_images", "n_classes", "sizes", "steps", "batch_size", "random_draws", "seed")
-    asked = {name: getattr(config, name) for name in names} | {"sizes": list(config.sizes)}
-    provenance = {"model": clip.name, "model_digest": clip.digest, **asked, **versions()}
-    print(write_results(write_report(clip, tables), tables, config.out, config.results, provenance))
+            paths += save(one, folder.path / job[0] / method)
+        return paths
+
+    folder.run(do, prepare=lambda job: [read_images(clip, part) for part in records[job[0]]], progress="classes")
+    tables = tables_of(load(folder), config.sizes)
+    print(write_results(write_report(clip, tables), tables, config.out, config.results, provenance | versions()))
 
 
-def read(config: Config, clip: Clip, images: DomainFolder, name: str, domain: str) -> tuple[Images, Images]:
-    """Return images to find edges on, and images to measure on."""
+def parts_of(config: Config, images: DomainFolder, name: str) -> list[Sequence[ImageRecord]]:
+    """Return images of a class and of others to find edges on, and then to measure on."""
+    domain = images.domains[images.classes.index(name) % len(images.domains)]
     own = images.select(name, domain, 2 * config.n_images, config.seed)
-    half = len(own) // 2
     others = [images.select(other, domain, 2, config.seed) for other in images.classes if other != name]
-    firsts, seconds = ([two[i] for two in others] for i in (0, 1))
-    parts = [read_images(clip, records) for records in (own[:half], firsts, own[half:], seconds)]
-    return Images(*parts[:2]), Images(*parts[2:])
+    half = len(own) // 2
+    return [own[:half], [two[0] for two in others], own[half:], [two[1] for two in others]]
+
+
+def save(judged: Judged, stem: Path) -> list[Path]:
+    """Write what is known of a class and a method."""
+    paths = [Path(f"{stem}.{kind}") for kind in ("curve.safetensors", "graph.safetensors", "json")]
+    judged.curve.save(paths[0])
+    judged.graph.save(paths[1])
+    with whole_file(paths[2]) as temporary:
+        temporary.write_text(json.dumps({"seconds": judged.seconds, "operations": judged.operations}))
+    return paths
+
+
+def load(folder: JobFolder) -> dict[tuple[str, ...], Judged]:
+    """Read what is known of all classes and methods."""
+    found = dict[tuple[str, ...], Judged]()
+    for job in folder.jobs:
+        files = folder.files(job)
+        for i, method in enumerate(METHODS):
+            curve, graph, cost = files[3 * i : 3 * i + 3]
+            read = FaithfulnessCurve.load(curve), AttributionGraph.load(graph)
+            found[job[0], method, "mean", "logit"] = Judged(*read, **json.loads(cost.read_text()))
+    return found
 
 
 def judge(config: Config, task: Task, measured_on: Images, method: str, random: np.ndarray | None) -> Judged:

@@ -28,26 +28,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 import torch
-from torch import Tensor
 
 from circuitry.circuits.cost import OperationCounter
 from circuitry.circuits.graph import AttributionGraph
-from circuitry.data.domains import ImageRecord
 from circuitry.data.images import image_listing
 from circuitry.data.names import chosen_names, drawn_by_name
 from circuitry.interventions.circuit_sets import take_kept_units
-from circuitry.interventions.circuits_under_test import read_images
 from circuitry.interventions.curves import FaithfulnessCurve
-from circuitry.interventions.faithfulness import AblationSettings, measure_circuits
+from circuitry.interventions.faithfulness import MIB_FRACTIONS, AblationSettings, measure_circuits
 from circuitry.interventions.masks import MaskSettings
 from circuitry.interventions.planted import planted_attention, planted_convolution, score_methods
 from circuitry.interventions.scoreboard import Judged, scoreboard_tables, unit_overlap
 from circuitry.interventions.search import propose_circuits
 from circuitry.interventions.unit_scores import LEARNED, METHODS, SearchSettings
+from circuitry.interventions.unseen_images import ClassImages, ClassRecords, read_class, split_records
 from circuitry.models.baselines import AnyBaseline, Counterfactual, mean_baseline
 from circuitry.models.metrics import METRICS, Metric
 from circuitry.models.settings import BasisSettings
@@ -91,8 +89,9 @@ class Config(WorkSettings, BasisSettings):
     of other classes)."""
     metrics: tuple[str, ...] = ("logit", "margin")
     """The class's cosine logit, or its lead over the mean of the other classes."""
-    sizes: tuple[float, ...] = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.75, 0.9)
-    """Shares of the units that are kept."""
+    sizes: tuple[float, ...] = tuple(sorted({*MIB_FRACTIONS, 0.3, 0.4, 0.6, 0.75, 0.9}))
+    """Shares of the units that are kept: those of MIB, of which CPR and CMD are areas, and where circuits begin to
+    work."""
     steps: int = 360
     """Steps of training masks, for all sizes together."""
     batch_size: int = 16
@@ -113,17 +112,6 @@ class Config(WorkSettings, BasisSettings):
         for what, known in asked.items():
             if not (given := getattr(self, what)) or set(given) - set(known):
                 raise InputError(f"The {what} of a scoreboard are some of {', '.join(known)}, but {given} was given.")
-
-
-class Images(NamedTuple):
-    """Images of a class and of other classes."""
-
-    own: Tensor
-    others: Tensor
-
-    def half(self, i: int) -> "Images":
-        """Return every second image of the class, where there are two, and of the others."""
-        return Images(self.own[i::2] if len(self.own) > 1 else self.own, self.others[i::2])
 
 
 class Contest:
@@ -149,29 +137,22 @@ class Contest:
             (c, m, b, k) for c in self.classes for m in config.methods for b in config.baselines for k in config.metrics
         ]
 
-    def records(self, class_name: str) -> list[list[ImageRecord]]:
+    def records(self, class_name: str) -> tuple[ClassRecords, ClassRecords]:
         """Return images of the class and of others to find circuits on, and then to measure on."""
-        config, domain = self.config, self.config.domain
-        own = self.images.select(class_name, domain, None, config.seed)
-        if len(own) < 2:
-            raise InputError(f"A class needs two images, but {class_name} has {len(own)} in {domain}: name others.")
-        n = min(config.n_images, -(-len(own) // 2))
-        rest = [r for name in self.images.classes if name != class_name for r in self.images.select(name, domain)]
-        rest.sort(key=lambda record: drawn_by_name(config.seed, record.relative))
-        found_on, measured_on = (rest[i::2][: config.n_others] for i in (0, 1))
-        return [[*own[:n]], found_on, [*own[n : n + config.n_images]], measured_on]
+        config = self.config
+        return split_records(self.images, class_name, config.domain, config.n_images, config.n_others, config.seed)
 
-    def read(self, class_name: str) -> tuple[Images, Images]:
+    def read(self, class_name: str) -> tuple[ClassImages, ClassImages]:
         """Return images to find circuits on, and images to measure on."""
-        parts = [read_images(self.clip, records) for records in self.records(class_name)]
-        return Images(*parts[:2]), Images(*parts[2:])
+        found_on, measured_on = self.records(class_name)
+        return read_class(self.clip, found_on), read_class(self.clip, measured_on)
 
-    def baselines(self, name: str, found_on: Images, measured_on: Images) -> tuple[AnyBaseline, AnyBaseline]:
+    def baselines(self, name: str, found_on: ClassImages, measured_on: ClassImages) -> tuple[AnyBaseline, AnyBaseline]:
         """Return a baseline made of the images that circuits are found on, for these and for those measured on."""
         if name == "zero":
             return name, name
         if name == "mean":
-            mean = mean_baseline(self.clip.encoder, torch.cat(found_on))
+            mean = mean_baseline(self.clip.encoder, found_on.together)
             return mean, mean
         pool = found_on.others  # the others take the next image in turn, not themselves
         places = [torch.cat([torch.arange(len(a)), 1 + torch.arange(len(b))]) for a, b in (found_on, measured_on)]
@@ -182,7 +163,9 @@ class Contest:
         """Return the metric of a class."""
         return METRICS[name](self.weights, self.images.label(class_name))
 
-    def find(self, job: Job, images: Images, baseline: AnyBaseline, work: Work, seed: int) -> list[AttributionGraph]:
+    def find(
+        self, job: Job, images: ClassImages, baseline: AnyBaseline, work: Work, seed: int
+    ) -> list[AttributionGraph]:
         """Return the circuits of a job, by size."""
         class_name, method, _, metric = job
         config = self.config
@@ -199,7 +182,7 @@ class Contest:
         )
         return [replace(graph, class_name=class_name, domain=config.domain) for graph in graphs]
 
-    def do(self, job: Job, images: tuple[Images, Images], folder: Path, work: Work) -> list[Path]:
+    def do(self, job: Job, images: tuple[ClassImages, ClassImages], folder: Path, work: Work) -> list[Path]:
         """Find circuits and measure them; write curve, scores, cost and stability."""
         class_name, method, baseline, metric = job
         config, (found_on, measured_on) = self.config, images
@@ -228,7 +211,7 @@ class Contest:
         return paths
 
     def stability(
-        self, job: Job, images: tuple[Images, Images], graphs: Sequence[AttributionGraph], work: Work
+        self, job: Job, images: tuple[ClassImages, ClassImages], graphs: Sequence[AttributionGraph], work: Work
     ) -> list[dict[str, Any]]:
         """Return how alike circuits are by size: of two halves of the images, and of masks from another seed."""
         config, (found_on, measured_on) = self.config, images
@@ -248,7 +231,7 @@ class Contest:
 
     def listings(self) -> dict[str, dict[str, str]]:
         """Return the images that shape a number, with their checksums."""
-        records = {r for name in self.classes for part in self.records(name) for r in part}
+        records = {r for name in self.classes for side in self.records(name) for part in side for r in part}
         return {"images": image_listing(sorted(records, key=lambda record: record.relative))}
 
     def provenance(self) -> dict[str, Any]:

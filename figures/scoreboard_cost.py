@@ -1,4 +1,4 @@
-"""What a circuit costs by each method, and how small it works, on an ImageNet network and on the quickstart's model.
+"""What a circuit costs by each method, and how small it works, on an ImageNet network and on two small CLIPs.
 
 python figures/scoreboard_cost.py
 """
@@ -12,7 +12,11 @@ from circuitry.reports.figures.scoreboard import cost_against_quality
 from circuitry.reports.page import write_figure
 
 RESULTS = Path(__file__).parents[1] / "experiments" / "results" / "scoreboard"
-NAMES = {"efficientnet": "EfficientNet-Lite0, photographs", "toy": "small CLIP, drawn set"}
+NAMES = {
+    "efficientnet": "EfficientNet-Lite0, photographs",
+    "toy": "small CLIP, drawn set",
+    "emoji": "small CLIP, emoji",
+}
 
 
 def figure(results: Path = RESULTS) -> go.Figure:

@@ -71,6 +71,38 @@ def covered(of: str, degrees: str = "Satterthwaite") -> tuple[float, float]:
     return span(100 * rows("trust/coverage", of=of, degrees=degrees)["coverage"])
 
 
+def told(measure: str) -> float:
+    return one("measures/measures", measure=measure, case="another domain")
+
+
+def promised(model: str, kind: str) -> list[object]:
+    """Return rule, cost, promise, what was measured with its interval, and the error of the study's rule."""
+    columns = ["rule", "cost", "promised", "measured", "low", "high", "error of the study's rule"]
+    return list(rows(f"rules/{model}/promise", kind=kind)[columns].iloc[0])
+
+
+def found_nothing(case: str) -> tuple[float, float]:
+    """Return how often, in percent, some test is significant without a difference."""
+    return span(100 * rows("trust/family_wise_error", case=case)["error"])
+
+
+# Emoji
+
+COLOURED, BLACK = ["fluent3d", "fluentflat", "noto"], ["mono", "silhouette", "sketch"]
+
+
+def styles(first: list[str], second: list[str]) -> tuple[float, float]:
+    """Return the span of the ratios of edges between some styles and others, or among themselves."""
+    found = table("emoji/edge_jaccard_ratios")
+    a, b = found["domain_a"], found["domain_b"]
+    return span(found.loc[(a.isin(first) & b.isin(second)) | (a.isin(second) & b.isin(first)), "value"])
+
+
+def most_alike() -> list[float]:
+    found = table("emoji/edge_jaccard_ratios").sort_values("value").iloc[-1]
+    return [len(table("emoji/edge_jaccard_ratios")), *found[["value", "low", "high", "n_per_part"]]]
+
+
 # The quickstart
 
 
@@ -201,9 +233,10 @@ CLAIMS: list[tuple[str, Numbers]] = [
         ),
     ),
     (
-        "intervals cover {:.1f} to {:.1f} % for similarities of parts, {:.1f} to {:.1f} % for ratios, "
-        "at {} to {} classes",
+        "intervals cover {:.1f} to {:.1f} % for similarities of all images, {:.1f} to {:.1f} % for those of parts, "
+        "{:.1f} to {:.1f} % for ratios, at {} to {} classes",
         lambda: (
+            *covered("similarity of all images"),
             *covered("similarity of parts"),
             *covered("ratio to the ceiling"),
             *span(table("trust/coverage")["n_classes"]),
@@ -212,6 +245,69 @@ CLAIMS: list[tuple[str, Numbers]] = [
     (
         "degrees of freedom; min(n1, n2) - 1 covers up to {:.0f} %",
         lambda: [max(covered(of, "min(n1, n2) - 1")[1] for of in ("similarity of parts", "ratio to the ceiling"))],
+    ),
+    (
+        "chosen for nodes was {} at {:.2f} of the cost of the study's, promised error {:.3f}, measured {:.3f} "
+        "[{:.3f}, {:.3f}] (the study's rule {:.3f})",
+        lambda: promised("toy", "nodes"),
+    ),
+    (
+        "for edges {} at {:.2f} of the cost, promised {:.3f}, measured {:.3f} [{:.3f}, {:.3f}] ({:.3f})",
+        lambda: promised("toy", "edges"),
+    ),
+    (
+        "sites are worse ({} {:.2f})",
+        lambda: rows("rules/toy/rules", kind="nodes", rule=promised("toy", "nodes")[0])[["worst at", "worst"]].iloc[0],
+    ),
+    (
+        "some test between domains is significant in {:.1f} to {:.1f} % of the studies",
+        lambda: found_nothing("classes alone"),
+    ),
+    (
+        "that share noise, in {:.1f} to {:.1f} % if the tests know them and up to {:.1f} % if not",
+        lambda: (
+            *found_nothing("families of 4, drawn together"),
+            found_nothing("families of 4, taken for single classes")[1],
+        ),
+    ),
+    (
+        "up to {:.1f} % by the tests of one model and {:.1f} % by those over 8 or 12",
+        lambda: (
+            found_nothing("models differ, one is tested")[1],
+            max(found_nothing(f"models differ, over {n}")[1] for n in (8, 12)),
+        ),
+    ),
+    (
+        "Mantel's test errs in at most {:.1f} %, pairs taken as independent in up to {:.1f} %",
+        lambda: 100 * table("trust/mantel")[["mantel", "pairs as independent"]].max(),
+    ),
+    (
+        "(area under precision-recall {:.2f}, node overlap {:.2f}, kernel {:.2f}, edges {:.2f}; guessing {:.2f})",
+        lambda: (
+            *map(told, ("spearman", "node_overlap", "wl_kernel", "edge_jaccard")),
+            alike(rows("measures/measures", case="another domain")["guessing"], 6),
+        ),
+    ),
+    (
+        "right in {:.0f} to {:.0f} % of the images (36 classes, guessing {:.0f} %)",
+        lambda: (*span(100 * table("emoji/accuracy")["all"]), 100 * alike(table("emoji/accuracy")["chance"], 6)),
+    ),
+    (
+        "of {} ratios of edges the largest is {:.2f} [{:.2f}, {:.2f}], at {:.1f} images a part",
+        most_alike,
+    ),
+    (
+        "share {:.2f} to {:.2f}, black ones of three {:.2f} to {:.2f}, a coloured and a black one {:.2f} to {:.2f}; "
+        "outlines filled with colour lie between, {:.2f} to {:.2f}",
+        lambda: (
+            number
+            for pair in ((COLOURED, COLOURED), (BLACK, BLACK), (COLOURED, BLACK), (["openmoji"], COLOURED + BLACK))
+            for number in styles(*pair)
+        ),
+    ),
+    (
+        "(rank correlation of own-style with pooled ones {:.2f})",
+        lambda: [one("emoji/order_stability", "rho", varied="class texts")],
     ),
     (
         "the held-out classes are right in {:.0f} % of the images (guessing {:.0f} %), its other classes in {:.0f} %",

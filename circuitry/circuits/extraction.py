@@ -59,6 +59,9 @@ def extract(
 ) -> GraphFolder:
     """Attribute every (class, domain) and write the graphs into a folder; what is there and sound is kept.
 
+    Units are ranked by the path of each site, since it alone scores the edges between kept units too. No ranking gives
+    circuits that tell a class from others with all else ablated; for those that do see `find_circuit`.
+
     Args:
         clip: The model; see `load_clip`.
         images: The images, sorted by domain and class.

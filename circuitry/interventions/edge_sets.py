@@ -10,7 +10,7 @@ from itertools import combinations, pairwise
 import numpy as np
 from jaxtyping import Bool
 
-from circuitry.circuits.graph import IN_STREAM, AttributionGraph, Circuit
+from circuitry.circuits.graph import BETWEEN_POSITIONS, IN_STREAM, AttributionGraph, Circuit
 from circuitry.interventions.circuit_sets import check_ranking
 from circuitry.runs.errors import InputError
 
@@ -22,7 +22,15 @@ EdgeSet = Mapping[Pair, Bool[np.ndarray, "_ _"]]
 
 
 def no_edges(graph: AttributionGraph) -> dict[Pair, np.ndarray]:
-    """Return the empty set of a graph's edges."""
+    """Return the empty set of a graph's edges.
+
+    Raises:
+        InputError: for a graph that keeps positions apart.
+    """
+    if graph.settings.get("edges") == BETWEEN_POSITIONS:
+        raise InputError(
+            "Edges are cut at all positions alike, but this graph keeps them apart: take the one of stream_graph."
+        )
     inner = graph.inner_sites
     pairs = combinations(inner, 2) if graph.settings.get("edges") == IN_STREAM else pairwise(inner)
     return {

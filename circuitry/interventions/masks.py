@@ -196,8 +196,10 @@ class _Learning:
         generator = torch.Generator().manual_seed(seed)
         scores = self.first.clone().requires_grad_()
         descent, path = NormedDescent(self.settings.learning_rate), list[Tensor]()
+        steps = self.settings.steps // max(1, sum(size < 1 for size in sizes)) or 1
         for larger, size in pairwise([1.0, *sizes]):
-            self._shrink(scores, (larger, size), descent, generator, bar, self.settings.steps // len(sizes) or 1)
+            if size < 1:
+                self._shrink(scores, (larger, size), descent, generator, bar, steps)
             path.append(_largest(scores.detach(), self._count(size)))
         return LearnedMask(
             self._arrays(scores.detach() - scores.detach()[path[-1]].min()),

@@ -4,6 +4,8 @@ Every method is judged on one grid of sizes; numbers are made class by class, an
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +17,7 @@ from circuitry.circuits.similarity import chance_overlap, node_overlap
 from circuitry.comparison.statistics import mean_interval
 from circuitry.interventions.curve_reading import MEASURES
 from circuitry.interventions.curves import FaithfulnessCurve
+from circuitry.interventions.faithfulness import MIB_FRACTIONS
 from circuitry.runs.errors import InputError
 
 JOB = ("class", "method", "baseline", "metric")
@@ -46,14 +49,14 @@ def scoreboard_tables(
 
     Returns:
         ``curves``: both measures of circuit, complement and random units by size; ``summary``: of each method
-        what (sizes, CPR and CMD over the grid, rank correlation with exact patching, seconds, GFLOP, overlaps), both
+        what (sizes, CPR and CMD as in `areas_of`, rank correlation with exact patching, seconds, GFLOP, overlaps), both
         with means over classes and Student's intervals; ``by_class``: the summary class by class.
     """
     curves, facts = list[pd.DataFrame](), list[dict[str, Any]]()
     for job, one in judged.items():
         names = dict(zip(JOB, job, strict=True))
         curves.append(curve_by_size(one.curve, sizes).assign(**names))
-        known = dict(one.curve.areas(resamples=1).query("circuit == 'kept'").set_index("measure")["value"])
+        known = areas_of(one.curve, sizes)
         exact = judged.get((job[0], "patching", *job[2:]))
         if exact is not None:
             known["rank correlation"] = rank_agreement(one.graph.node_scores, exact.graph.node_scores)
@@ -76,6 +79,16 @@ def curve_by_size(curve: FaithfulnessCurve, sizes: Sequence[float]) -> pd.DataFr
         table = curve.table(measure, resamples=1)[["measure", "circuit", "n_units", "value"]]
         parts.append(table.assign(size=np.tile(sizes, len(table) // len(sizes))))
     return pd.concat(parts, ignore_index=True)
+
+
+def areas_of(curve: FaithfulnessCurve, sizes: Sequence[float]) -> dict[str, float]:
+    """Return CPR and CMD over MIB's sizes where the grid has all of them (`MIB_FRACTIONS`), else over the grid."""
+    on_grid = set(MIB_FRACTIONS) <= set(sizes)
+    chosen = [i for i, size in enumerate(sizes) if size in MIB_FRACTIONS or not on_grid]
+    taken: dict[str, Any] = {name: getattr(curve, name)[..., chosen, :] for name in ("kept", "complement", "random")}
+    taken |= {name: tuple(getattr(curve, name)[i] for i in chosen) for name in ("fractions", "n_units")}
+    areas = replace(curve, **taken).areas(resamples=1).query("circuit == 'kept'")
+    return dict(zip(areas["measure"], areas["value"], strict=True))
 
 
 def smallest_sizes(curves: pd.DataFrame, targets: Sequence[float]) -> pd.DataFrame:
@@ -125,6 +138,19 @@ def unit_overlap(a: AttributionGraph, b: AttributionGraph) -> tuple[float, float
         return float("nan"), float("nan")
     chance = [chance_overlap(len(a.node_scores[site]), *kept[site]) for site in known]
     return float(np.mean([found[site] for site in known])), float(np.mean(chance))
+
+
+def chance_by_site(graphs: Sequence[AttributionGraph]) -> pd.DataFrame:
+    """Return the overlap of random units of the graphs' numbers, mean over pairs of graphs: columns site, value.
+
+    Masks keep other numbers in every graph; for graphs that keep the same this is `chance_node_overlap`.
+    """
+    rows = []
+    for site in graphs[0].inner_sites:
+        kept, n = [len(graph.kept_units[site]) for graph in graphs], len(graphs[0].node_scores[site])
+        by_pair = [chance_overlap(n, a, b) for a, b in combinations(kept, 2) if a + b]
+        rows.append((site, float(np.mean(by_pair)) if by_pair else float("nan")))
+    return pd.DataFrame(rows, columns=["site", "value"])
 
 
 def over_classes(table: pd.DataFrame, class_column: str = "class") -> pd.DataFrame:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from circuitry.circuits.attribution import attribute
-from circuitry.circuits.graph import AttributionGraph
+from circuitry.circuits.graph import BETWEEN_POSITIONS, AttributionGraph
 from circuitry.circuits.quadrature import left_rule
 from circuitry.circuits.residual_edges import score_edges
 from circuitry.circuits.stream_graph import stream_graph
@@ -180,9 +180,9 @@ def test_the_edges_of_a_circuit_that_was_searched_run_between_any_two_of_its_sit
 def test_all_edges_are_the_model_and_none_the_baseline(kind: str) -> None:
     stream, images = opened()
     graph, other = graphs()[kind], images.flip(0)
-    sets = [*strongest_edge_sets(graph, [0.1, 0.5]), {p: np.ones_like(m) for p, m in edges_among(graph).items()}]
+    sets = [*strongest_edge_sets(graph, [0.1]), {p: np.ones_like(m) for p, m in edges_among(graph).items()}]
     sets[-1] = {pair: sets[-1][pair] for pair in sets[0]}
-    settings = AblationSettings(other, random_draws=2)
+    settings = AblationSettings(other, random_draws=1)
     curve = measure_edges(stream.components, images[:2], metric, graph, sets, settings, others=images[2:], work=QUIET)
     with torch.no_grad():
         np.testing.assert_allclose(curve.full, metric(stream.encoder(images)).numpy())
@@ -257,7 +257,7 @@ def test_circuits_across_sites_are_judged_by_units_and_by_edges(kind: str) -> No
         )
     )
     circuit = graph.circuit(1)
-    judgement = JudgementSettings(draws=6, share=0.6)
+    judgement = JudgementSettings(draws=5, share=0.5)
     table = judge_circuit(
         stream.components,
         images[:2],
@@ -292,6 +292,8 @@ def test_what_does_not_fit_is_told() -> None:
         cut_embeddings(stream.components, images, [{("embed", "blocks.0.mlp"): np.ones((2, 1), bool)}], work=QUIET)
     with pytest.raises(InputError, match=r"There is no site 'blocks.7.mlp' in this residual stream"):
         ablated_embeddings(stream.components, images, [{"blocks.7.mlp": [0]}], work=QUIET)
+    with pytest.raises(InputError, match="cut at all positions alike, but this graph keeps them apart"):
+        no_edges(replace(graph, settings={"edges": BETWEEN_POSITIONS}))
     with pytest.raises(InputError, match="at least one image, but there were none"):
         cut_embeddings(stream.components, images[:0], [edges], work=QUIET)
     with pytest.raises(InputError, match="at least one set of edges, all between the same sites, but 0 kinds"):

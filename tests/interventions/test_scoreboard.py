@@ -1,14 +1,19 @@
 """Numbers of a scoreboard against hand-worked ones, scipy and pandas."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
 from circuitry import AttributionGraph, InputError
+from circuitry.circuits.similarity import chance_node_overlap, chance_overlap
 from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.interventions.scoreboard import (
     Judged,
+    areas_of,
+    chance_by_site,
     over_classes,
     rank_agreement,
     scoreboard_tables,
@@ -50,6 +55,25 @@ def test_the_smallest_size_is_that_from_which_on_the_target_is_kept() -> None:
     assert smallest_sizes(always, [0.5])["value"].tolist() == [0.2]
     unknown = pd.DataFrame({"circuit": "kept", "size": sizes, "value": [0.9, 0.9, 0.9, np.nan]})
     assert smallest_sizes(unknown, [0.5])["value"].tolist() == [1.0]
+
+
+def test_chance_is_that_of_the_kept_numbers_of_each_pair() -> None:
+    graphs = [graph_of([1.0] * 6, list(range(n))) for n in (2, 2, 5)]
+    expected = np.mean([chance_overlap(6, 2, 2), *[chance_overlap(6, 2, 5)] * 2])
+    assert chance_by_site(graphs)["value"].tolist() == pytest.approx([expected])
+    assert chance_by_site(graphs[:2]).equals(chance_node_overlap(graphs[0]))
+
+
+def test_areas_are_over_the_sizes_of_the_benchmark_where_the_grid_has_them() -> None:
+    own = [0.1, 0.4, 0.2, 0.9]
+    alone = {
+        "CPR": np.trapezoid(own, np.linspace(0.2, 0.8, 4)),
+        "CMD": np.trapezoid(1 - np.array(own), [2, 4, 6, 8]) / 10,
+    }
+    assert areas_of(curve_of(own), [0.2, 0.4, 0.6, 0.8]) == pytest.approx(alone)
+    sizes = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 1.0)
+    curve = replace(curve_of([1.0] * 8 + [-5.0] + [1.0] * 2), fractions=sizes)
+    assert areas_of(curve, sizes) == pytest.approx({"CPR": 0.999, "CMD": 0.0})
 
 
 def test_rank_agreement_is_the_mean_over_sites_that_vary() -> None:

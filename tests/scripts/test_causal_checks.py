@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from circuitry import DomainFolder
+from circuitry.interventions.masks import MaskSettings
 from circuitry.runs.errors import InputError
 from tests.support.scripts import FIGURES, assert_drawn, needs_browser, script
 
@@ -44,10 +45,11 @@ def test_methods_are_judged_and_drawn(
     assert agreement["patching"].tolist() == pytest.approx([1, 1])
     assert summary.query("what == 'seconds'")["n_classes"].tolist() == [2] * 6
     assert {"other images", "other seed"} == {what.split(",")[0] for what in summary["what"] if "overlap" in what}
-    found_on, others, measured_on, held_out = module.Contest(config).records("fish")
+    (found_on, others), (measured_on, held_out) = module.Contest(config).records("fish")
     assert not {*found_on, *others} & {*measured_on, *held_out}
     assert not {r for r in (*others, *held_out) if r.class_name == "fish"}
-    (out / "results" / "efficientnet").symlink_to(out / "results" / "toy")
+    for name in ("efficientnet", "emoji"):
+        (out / "results" / name).symlink_to(out / "results" / "toy")
     for name in ("scoreboard_cost", "scoreboard_selectivity"):
         assert len(runpy.run_path(str(FIGURES / f"{name}.py"))["figure"](out / "results").data) >= 6
     with pytest.raises(InputError, match=r"The methods of a scoreboard are some of site-path, .* was given"):
@@ -69,3 +71,25 @@ def test_transfer_is_checked_and_drawn(quickstart: Path, subject_of_the_quicksta
     assert_drawn(out / "report.html")
     assert len(pd.read_csv(out / "results" / "matrices.csv").query("sites == 'all'")) == 4
     assert not (out / "results" / "transfer.csv").exists()
+
+
+@needs_browser
+def test_masks_and_rankings_are_compared_between_domains(
+    quickstart: Path, model_of_the_quickstart: dict[str, object]
+) -> None:
+    module = script("shared_masks")
+    out = quickstart / "shared_masks"
+    few = {"domains": ("clipart", "real"), "shared": ("fish", "star"), "n_images": 2, "n_others": 4}
+    masks = MaskSettings(steps=4, batch_size=2)
+    config = module.Config(
+        **model_of_the_quickstart, **few, masks=masks, methods=("gradient", "learned"), out=out, results=out / "results"
+    )
+    module.main(config)
+    assert_drawn(out / "report.html", figures=2)
+    levels = pd.read_csv(out / "results" / "levels.csv").set_index(["method", "ceiling", "what"])["value"]
+    assert ("gradient", "other seed", "random units") not in levels.index
+    assert levels["learned", "other seed", "two parts of the same images"] <= 1
+    whole = pd.read_csv(out / "results" / "interchange.csv").query("whole_site")
+    assert whole["change"].tolist() == pytest.approx(whole["random_change"].tolist())
+    with pytest.raises(InputError, match=r"The methods are some of site-path, .*magic"):
+        module.Config(methods=("magic",))

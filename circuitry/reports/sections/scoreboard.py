@@ -31,7 +31,8 @@ def add_scoreboard(report: Report, tables: Mapping[str, pd.DataFrame]) -> None:
     report.table(
         wide.reindex(columns=list(COLUMNS)).rename_axis(columns=None).reset_index(),
         "Each method, means over classes with Student's 95 % intervals. CPR: area under faithfulness, CMD: area of "
-        "|1 - faithfulness|, over the grid of sizes; rank correlation: of unit scores with exact patching.",
+        "|1 - faithfulness|, over MIB's sizes where the grid has them, else over the grid; rank correlation: of unit "
+        "scores with exact patching.",
     )
     stable = summary[summary["what"].str.contains("overlap")]
     if len(stable):

@@ -1,0 +1,69 @@
+"""Images of a class and of others to find a circuit on, and images that it was not found on to measure it on."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from circuitry.data.domains import DomainFolder, ImageRecord
+from circuitry.data.names import drawn_by_name
+from circuitry.interventions.circuits_under_test import read_images
+from circuitry.models.clip import Clip
+from circuitry.runs.errors import InputError
+
+
+class ClassRecords(NamedTuple):
+    """Images of a class and of other classes, not read."""
+
+    own: list[ImageRecord]
+    others: list[ImageRecord]
+
+
+class ClassImages(NamedTuple):
+    """Images [B, 3, H, W] of a class and of other classes."""
+
+    own: Tensor
+    others: Tensor
+
+    @property
+    def together(self) -> Tensor:
+        """All of them, first those of the class."""
+        return torch.cat(self)
+
+    def half(self, i: int) -> "ClassImages":
+        """Return every second image of the class, where there are two, and of the others."""
+        return ClassImages(self.own[i::2] if len(self.own) > 1 else self.own, self.others[i::2])
+
+
+def split_records(
+    images: DomainFolder, class_name: str, domain: str, n_images: int, n_others: int, seed: int
+) -> tuple[ClassRecords, ClassRecords]:
+    """Return images to find a circuit on, and others to measure it on, none in both.
+
+    Images of the class are ranked by the seed; the first half, rounded up, is to find on. Those of other classes are
+    ranked likewise, and every second one is to find on.
+
+    Args:
+        images: All images.
+        class_name: The class.
+        domain: Its domain, and that of the other classes.
+        n_images: Images of the class on either side, at most.
+        n_others: Images of other classes on either side, at most.
+        seed: Of the ranking.
+
+    Raises:
+        InputError: for a class with fewer than two images in the domain.
+    """
+    own = images.select(class_name, domain, None, seed)
+    if len(own) < 2:
+        raise InputError(f"A class needs two images, but {class_name} has {len(own)} in {domain}: name others.")
+    n = min(n_images, -(-len(own) // 2))
+    rest = [record for name in images.classes if name != class_name for record in images.select(name, domain)]
+    rest.sort(key=lambda record: drawn_by_name(seed, record.relative))
+    found_on, measured_on = (rest[i::2][:n_others] for i in (0, 1))
+    return ClassRecords([*own[:n]], found_on), ClassRecords([*own[n : n + n_images]], measured_on)
+
+
+def read_class(clip: Clip, records: ClassRecords) -> ClassImages:
+    """Return the images of some records."""
+    return ClassImages(*(read_images(clip, part) for part in records))

@@ -1,0 +1,291 @@
+"""Do domains share the circuits that do the work? Learned masks beside attributed circuits.
+
+For a few classes in every domain, a circuit of the same size is found by each method: on all images that circuits are
+found on, on either half of them, and of masks on all from another seed. Two questions, on images not found on for the
+second:
+
+1. How alike are the circuits of two domains, against the ceiling of other images of one domain (`ratios`), and against
+   the ceiling of the method itself, two seeds on the same images? Masks are refuted as a description of what domains
+   share where two seeds are no more alike than two domains: then a circuit that works is one of many.
+2. Does a domain's circuit do its work on another domain's images (selectivity with everything else ablated), and what
+   does the exchange of its activations do?
+
+    python experiments/shared_masks.py      # the model and images of the quickstart
+    torchrun --nproc-per-node 8 experiments/shared_masks.py --device cuda ...
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from circuitry.circuits.across_domains import compare_domains
+from circuitry.circuits.graph import AttributionGraph
+from circuitry.circuits.graph_folder import Key
+from circuitry.comparison.comparison import Comparison
+from circuitry.data.images import image_listing
+from circuitry.data.names import chosen_names, drawn_by_name
+from circuitry.interventions.faithfulness import AblationSettings
+from circuitry.interventions.masks import MaskSettings
+from circuitry.interventions.scoreboard import chance_by_site
+from circuitry.interventions.search import propose_circuits
+from circuitry.interventions.transfer import ClassScorer, interchange, transfer_circuits
+from circuitry.interventions.transfer_tables import transfer_matrix
+from circuitry.interventions.unit_scores import LEARNED, METHODS, SearchSettings
+from circuitry.interventions.unseen_images import ClassImages, ClassRecords, read_class, split_records
+from circuitry.models.baselines import Baseline, mean_baseline
+from circuitry.models.metrics import class_margin
+from circuitry.models.settings import ModelSettings
+from circuitry.reports.figures.heatmaps import similarity_heatmap
+from circuitry.reports.figures.style import domain_marks
+from circuitry.reports.page import Report, write_results
+from circuitry.runs.command_line import run_script
+from circuitry.runs.errors import InputError
+from circuitry.runs.jobs import Job, JobFolder
+from circuitry.runs.provenance import versions
+from circuitry.runs.workers import ALONE, Rank, Work, WorkSettings
+
+FORMAT = "circuitry shared masks 1"
+ALL, HALVES, SEED = "all", ("half 1", "half 2"), "other seed"
+CEILINGS = {"other images": HALVES, "other seed": (ALL, SEED)}
+"""What two circuits of one class and domain are made of, by what they are a ceiling of."""
+
+
+@dataclass(frozen=True)
+class Config(WorkSettings, ModelSettings):
+    """Settings; the defaults are the quickstart's model and images."""
+
+    out: Path = Path("runs/shared_masks")
+    """Folder for circuits, tables and the report."""
+    results: Path | None = None
+    """Also write the small tables and their provenance here."""
+    shared: tuple[str, ...] = ()
+    """Classes whose circuits are compared (default: drawn by the seed)."""
+    n_classes: int = 4
+    """How many."""
+    n_images: int = 8
+    """Images of the class in a domain, to find circuits on, and as many at most to measure on."""
+    n_others: int = 24
+    """Images of other classes in the domain, likewise."""
+    methods: tuple[str, ...] = ("site-path", LEARNED)
+    """Methods of `find_circuit`."""
+    size: float = 0.3
+    """Share of the units that a circuit keeps."""
+    masks: MaskSettings = field(default_factory=lambda: MaskSettings(steps=200, batch_size=12))
+    """How masks are learned."""
+    seed: int = 0
+    """Seed of all choices."""
+
+    def __post_init__(self) -> None:
+        if not self.methods or set(self.methods) - set(METHODS):
+            raise InputError(f"The methods are some of {', '.join(METHODS)}, but {self.methods} was given.")
+
+
+class Sharing:
+    """A model and images, and what every job does with them."""
+
+    def __init__(self, config: Config, rank: Rank = ALONE) -> None:
+        self.config, self.clip, self.images = config, config.clip(rank), config.images()
+        self.weights = self.clip.text_weights(self.images.all_classes)
+        names = self.images.classes
+        drawn = sorted(names, key=lambda name: drawn_by_name(config.seed, name))[: config.n_classes]
+        self.classes = list(chosen_names("class", config.shared or sorted(drawn), names))
+        self.keys: list[Key] = [(name, domain) for name in self.classes for domain in self.images.domains]
+
+    @property
+    def jobs(self) -> list[Job]:
+        """Class, domain, method and what the circuit is made of."""
+        made = {m: (ALL, *HALVES, SEED) if m == LEARNED else (ALL, *HALVES) for m in self.config.methods}
+        return [(*key, method, what) for key in self.keys for method, whats in made.items() for what in whats]
+
+    @property
+    def folder(self) -> JobFolder:
+        """The folder of all circuits."""
+        return JobFolder(self.config.out / "jobs", FORMAT, self.provenance(), self.jobs, self.listings())
+
+    @cached_property
+    def baseline(self) -> Baseline:
+        """The mean over all images that circuits are found on, one for all domains."""
+        return mean_baseline(self.clip.encoder, torch.cat([self.read(key, 0).together for key in self.keys]))
+
+    def read(self, key: Key, side: int) -> ClassImages:
+        """Return the images of a class and domain to find circuits on (0), or to measure on (1)."""
+        return read_class(self.clip, self.records(key)[side])
+
+    def records(self, key: Key) -> tuple[ClassRecords, ClassRecords]:
+        """Return the images of a class and domain to find circuits on, and to measure on."""
+        config = self.config
+        return split_records(self.images, *key, config.n_images, config.n_others, config.seed)
+
+    def do(self, job: Job, images: ClassImages) -> list[Path]:
+        """Find a circuit, and write it."""
+        class_name, domain, method, what = job
+        own, others = images.half(HALVES.index(what)) if what in HALVES else images
+        masks = replace(self.config.masks, seed=self.config.seed + (what == SEED))
+        (graph,) = propose_circuits(
+            self.clip.encoder,
+            own,
+            class_margin(self.weights, self.images.label(class_name)),
+            [self.config.size],
+            method=method,
+            baseline=self.baseline,
+            others=others,
+            settings=SearchSettings(masks=masks, work=Work(progress=False)),
+        )
+        path = self.config.out / "jobs" / class_name / f"{domain}.{method}.{what.replace(' ', '-')}.safetensors"
+        replace(graph, class_name=class_name, domain=domain).save(path)
+        return [path]
+
+    def graphs(self, method: str, what: str) -> dict[Key, AttributionGraph]:
+        """Return the circuits by class and domain."""
+        folder = self.folder
+        return {key: AttributionGraph.load(folder.files((*key, method, what))[0]) for key in self.keys}
+
+    def work_elsewhere(self, method: str, work: Work) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Return transfer and interchange of a method's circuits between domains."""
+        unseen = {key: self.read(key, 1) for key in self.keys}
+        own, others = ({key: images[i] for key, images in unseen.items()} for i in (0, 1))
+        labels = {name: self.images.label(name) for name in self.classes}
+        scorer, graphs = ClassScorer(self.weights, labels, class_margin), self.graphs(method, ALL)
+        settings = AblationSettings(self.baseline)
+        moved = transfer_circuits(self.clip.encoder, own, graphs, scorer, settings, others=others, work=work)
+        exchanged = interchange(self.clip.encoder, own, graphs, scorer, seed=self.config.seed, work=work)
+        of = zip(exchanged["class"], exchanged["circuit_domain"], strict=True)
+        return moved, exchanged.assign(whole_site=[keeps_a_site(graphs[key]) for key in of])
+
+    def listings(self) -> dict[str, dict[str, str]]:
+        """Return the images that shape a number, with their checksums."""
+        records = {r for key in self.keys for side in self.records(key) for part in side for r in part}
+        return {"images": image_listing(sorted(records, key=lambda record: record.relative))}
+
+    def provenance(self) -> dict[str, Any]:
+        """Return what shapes a number."""
+        config = self.config
+        asked = {name: getattr(config, name) for name in ("n_images", "n_others", "size", "seed")}
+        plain = {"methods": list(config.methods), "masks": str(config.masks), "classes": self.classes}
+        return {"model": self.clip.name, "model_digest": self.clip.digest, **plain, **asked}
+
+
+def main(config: Config) -> None:
+    """Find the circuits, compare them, and write the report."""
+    if not config.share_out(partial(find, config), config.out / "logs"):
+        return
+    sharing, work = Sharing(config), replace(config.work(), progress=False)
+    report = Report(
+        f"Do domains share the circuits of {sharing.clip.name} that do the work?",
+        f"{', '.join(sharing.classes)} in {', '.join(sharing.images.domains)}; {config.size:.0%} of the units.",
+    )
+    tables: dict[str, list[pd.DataFrame]] = {"levels": [], "ratios": [], "transfer": [], "interchange": []}
+    for method in config.methods:
+        report.section(f"By {method}")
+        found = overlaps(sharing, method)
+        for ceiling, comparison in found.items():
+            names = {"method": method, "ceiling": ceiling}
+            tables["levels"].append(comparison.levels().assign(**names))
+            ratio, (low, high) = comparison.mean_ratio()
+            mean = {"domain_a": "all", "domain_b": "all", "value": ratio, "low": low, "high": high}
+            tables["ratios"].append(pd.concat([comparison.ratios(), pd.DataFrame([mean])]).assign(**names))
+        moved, exchanged = sharing.work_elsewhere(method, work)
+        tables["transfer"].append(moved.assign(method=method))
+        tables["interchange"].append(exchanged.assign(method=method))
+        draw(report, found["other images"], transfer_matrix(moved, "selectivity"), sharing.images.domains)
+    joined = {name: pd.concat(parts, ignore_index=True) for name, parts in tables.items()}
+    joined["work"] = pd.concat([how_circuits_work(joined["transfer"]), how_exchanges_work(joined["interchange"])])
+    add_tables(report, joined)
+    print(write_results(report, joined, config.out, config.results, sharing.provenance() | versions()))
+
+
+def find(config: Config, work: Work) -> None:
+    """Find one process's share of the circuits."""
+    sharing = Sharing(config, work.rank)
+    sharing.folder.run(
+        sharing.do,
+        prepare=lambda job: sharing.read((job[0], job[1]), 0),
+        rank=work.rank,
+        progress=work.bar("circuits"),
+    )
+
+
+def overlaps(sharing: Sharing, method: str) -> dict[str, Comparison]:
+    """Return the node overlap of a method's circuits, by the ceiling that it is read against."""
+    made = {what: sharing.graphs(method, what) for what in (ALL, *HALVES, *([SEED] if method == LEARNED else []))}
+    found = {}
+    for ceiling, whats in CEILINGS.items():
+        if not set(whats) <= set(made):
+            continue
+
+        def parts_of(name: str, domain: str, whats: Sequence[str] = whats) -> dict[int, AttributionGraph]:
+            return {i: made[what][name, domain] for i, what in enumerate(whats)}
+
+        comparison = compare_domains(made[ALL], parts=parts_of, measures=["node_overlap"])["node_overlap"]
+        found[ceiling] = replace(comparison, chance=chance_by_site(list(made[whats[0]].values())))
+    return found
+
+
+def how_circuits_work(transfer: pd.DataFrame) -> pd.DataFrame:
+    """Return the mean selectivity of circuits on their own domain's images, and on those of others."""
+    rows = []
+    for method, part in transfer.groupby("method", sort=False):
+        matrix = transfer_matrix(part, "selectivity").to_numpy(float)
+        own = np.eye(len(matrix), dtype=bool)
+        for where, chosen in (("own domain", own), ("other domains", ~own)):
+            rows.append((method, "selectivity with only the circuit", where, pd.Series(matrix[chosen]).mean()))
+    return pd.DataFrame(rows, columns=["method", "what", "images of", "value"])
+
+
+def keeps_a_site(graph: AttributionGraph) -> bool:
+    """Return whether a circuit keeps every unit of a site: to exchange it is to exchange the image."""
+    return any(len(graph.kept_units[site]) == len(graph.node_scores[site]) for site in graph.inner_sites)
+
+
+def how_exchanges_work(exchanged: pd.DataFrame) -> pd.DataFrame:
+    """Return the mean change of the margin by exchanged activations, of the circuit and of random units.
+
+    NaN where all circuits keep a whole site; see `keeps_a_site`.
+    """
+    changes = ["change", "random_change"]
+    exchanged = exchanged.assign(**{name: exchanged[name].mask(exchanged["whole_site"]) for name in changes})
+    own = np.where(exchanged["circuit_domain"] == exchanged["image_domain"], "own domain", "other domains")
+    long = exchanged.assign(**{"images of": own}).melt(["method", "images of"], changes)
+    words = {"change": "change of margin, circuit", "random_change": "change of margin, random units"}
+    means = long.assign(what=long["variable"].map(words)).groupby(["method", "what", "images of"], sort=False)["value"]
+    return means.mean().reset_index()
+
+
+def draw(report: Report, overlap: Comparison, transfer: pd.DataFrame, domains: Sequence[str]) -> None:
+    """Add the heat maps of a method: overlap as a ratio to the ceiling, and transfer."""
+    drawn = {"ratio to the ceiling": overlap.matrix(normalise=True), "selectivity": transfer}
+    captions = (
+        "Node overlap of parts of two domains' images as a share of that of two parts of one domain's.",
+        "Selectivity of a domain's circuit (row) on images of another (column), everything else ablated.",
+    )
+    for (measure, matrix), caption in zip(drawn.items(), captions, strict=True):
+        if matrix.notna().any(axis=None):
+            figure = similarity_heatmap(matrix, title=measure, measure=measure, marks=domain_marks(domains))
+            report.figure(figure, caption)
+
+
+def add_tables(report: Report, tables: Mapping[str, pd.DataFrame]) -> None:
+    """Add the tables that set the methods side by side."""
+    report.section("Methods side by side")
+    levels = tables["levels"].assign(against=lambda table: table["method"] + ", " + table["ceiling"])
+    wide = levels.pivot_table("value", "what", "against", sort=False).rename_axis(columns=None).reset_index()
+    report.table(wide, "Node overlap, mean over sites that count, classes and pairs.")
+    means = tables["ratios"].query("domain_a == 'all'")[["method", "ceiling", "value", "low", "high"]]
+    report.table(
+        means.reset_index(drop=True), "Ratio to either ceiling, mean over pairs of domains, with 95 % intervals."
+    )
+    report.table(
+        tables["work"].reset_index(drop=True),
+        "What circuits do on images that they were not found on. Changes are unknown of circuits that keep every unit "
+        "of a site: exchanging these is exchanging the image.",
+    )
+
+
+if __name__ == "__main__":
+    run_script(Config, main, __doc__)
