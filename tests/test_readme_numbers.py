@@ -215,6 +215,29 @@ def accuracy_without(component: str, block: int) -> float:
     return 100 * one("components/mean_ablation", "accuracy", component=component, block=block)
 
 
+def vit(what: str) -> float:
+    return one("vit/edge_jaccard_class_by_domain", what=what)
+
+
+def paired(domain_a: str, domain_b: str, of: str) -> list[float]:
+    return interval(of, domain_a=domain_a, domain_b=domain_b)
+
+
+def others_than_painting_and_real() -> tuple[float, float]:
+    found = table("vit/edge_jaccard_ratios")
+    return span(found.loc[(found["domain_a"] != "painting") | (found["domain_b"] != "real"), "value"])
+
+
+def nearest(method: str) -> list[float]:
+    """Return the rank correlation of an edge score with exact cuts, by baseline."""
+    ends = ("counterfactual", "mean")
+    return [one("edges/agreement", "spearman", edges="all", method=method, baseline=end) for end in ends]
+
+
+def few_pairs(circuit: str, fraction: float) -> float:
+    return 100 * float(rows("pooling_pairs/accuracy", circuit=circuit, fraction=fraction)["value"].mean())
+
+
 def distance(model: str) -> float:
     name = "embedding_separation/summary"
     return one(name, measure="standardised distance", model=model, domain="quickdraw")
@@ -414,6 +437,48 @@ CLAIMS: list[tuple[str, Numbers]] = [
     (
         "third layer to their mean costs most ({:.0f} to {:.0f} %)",
         lambda: (accuracy_without("none", -1), accuracy_without("heads", 2)),
+    ),
+    (
+        "edge Jaccard {:.3f} for the same class and style, {:.3f} other style, {:.3f} other class, {:.3f} both",
+        lambda: map(
+            vit,
+            (
+                "same class, same domain",
+                "same class, other domain",
+                "other class, same domain",
+                "other class, other domain",
+            ),
+        ),
+    ),
+    (
+        "painting and real reach {:.2f} [{:.2f}, {:.2f}] of it, all others {:.2f} to {:.2f}",
+        lambda: (*paired("painting", "real", "vit/edge_jaccard_ratios"), *others_than_painting_and_real()),
+    ),
+    (
+        "exact readers {:.2f} and {:.2f}, exact softmax {:.2f} and {:.2f}, AtP\\* {:.2f} and {:.2f}, plain attribution "
+        "{:.2f} and {:.2f}, RelP with patterns {:.2f} and {:.2f}, along activations {:.2f} and {:.2f}, RelP {:.2f} and "
+        "{:.2f}, along the input {:.2f} and {:.2f}",
+        lambda: (
+            number
+            for method in (
+                *("exact readers", "exact softmax", "AtP*", "plain", "RelP with patterns"),
+                *("5 points of activations", "RelP", "5 points of the input"),
+            )
+            for number in nearest(method)
+        ),
+    ),
+    (
+        "the strongest 10 % alone are right in {:.0f} %, 30 % in {:.0f} % "
+        "(all in {:.0f} %; at random {:.0f} and {:.0f} %)",
+        lambda: (
+            *(few_pairs("kept", fraction) for fraction in (0.1, 0.3, 1.0)),
+            *(few_pairs("random", fraction) for fraction in (0.1, 0.3)),
+        ),
+    ),
+    (
+        "Two styles share {:.2f} of what two samples of one style share (mean of {:.0f} pairs), from {:.2f} (quickdraw and "
+        "real) to {:.2f} (painting and real)",
+        lambda: table("pooling_pairs/pair_sharing_ratios")["value"].agg(["mean", "size", "min", "max"]),
     ),
     (
         "other styles grows from {:.2f} to {:.2f} at the input to {:.2f} to {:.2f} at the embedding",
