@@ -476,8 +476,8 @@ CLAIMS: list[tuple[str, Numbers]] = [
         ),
     ),
     (
-        "Two styles share {:.2f} of what two samples of one style share (mean of {:.0f} pairs), from {:.2f} (quickdraw and "
-        "real) to {:.2f} (painting and real)",
+        "Two styles share {:.2f} of what two samples of one style share (mean of {:.0f} pairs), "
+        "from {:.2f} (quickdraw and real) to {:.2f} (painting and real)",
         lambda: table("pooling_pairs/pair_sharing_ratios")["value"].agg(["mean", "size", "min", "max"]),
     ),
     (
