@@ -4,9 +4,10 @@
    on the same images. Each model is measured in a process of its own, so that its peak of memory is its own; the peak
    covers the weights, Python and PyTorch. The numbers of arXiv 2310.10348's method (two forward passes and a backward
    one) are refuted by a ratio far above 4;
-2. agreement, on a trained model if one is given: every edge is cut alone, exactly, and the effects on the class logit
-   are correlated with what attribution says, plain, along a path, and corrected (`circuits.corrections`), in each of
-   some circuits. That a correction helps is refuted where it is nearer than plain attribution in few circuits.
+2. agreement, on a trained model if one is given: every edge is cut alone, exactly, and all edges of each reader and
+   writer together, and the effects on the class logit are correlated with what attribution says, plain, along a path,
+   and corrected (`circuits.corrections`), in each of some circuits. That a correction helps is refuted where it is
+   nearer than plain attribution in few circuits.
 
     python experiments/benchmark_edges.py
     python experiments/benchmark_edges.py --models ViT-L-14 --images-at-once 8
@@ -19,6 +20,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -28,7 +30,7 @@ from scipy import stats
 from torch import Tensor, nn
 
 from circuitry import Encoder, class_logit
-from circuitry.circuits import midpoint_rule, score_edges
+from circuitry.circuits import EdgeScores, midpoint_rule, score_edges
 from circuitry.circuits.residual_edges import PLAIN
 from circuitry.models import AnyBaseline, Metric, ResidualStream, image_batches, mean_baseline
 from circuitry.models.settings import ModelSettings
@@ -37,19 +39,21 @@ from circuitry.runs.command_line import run_script
 from circuitry.runs.memory import peak_memory_gib
 from circuitry.runs.workers import Work
 
-METHODS = {
-    "plain": (PLAIN, "none"),
-    "5 points": (midpoint_rule(5), "none"),
-    "exact softmax": (PLAIN, "exact-softmax"),
-    "exact readers": (PLAIN, "exact-readers"),
-    "gradient dropping": (PLAIN, "gradient-dropping"),
-    "AtP*": (PLAIN, "atp-star"),
-    "RelP": (PLAIN, "relp"),
-    "RelP with patterns": (PLAIN, "relp-with-patterns"),
+METHODS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "5 points of the input": {"rule": midpoint_rule(5)},
+    "5 points of activations": {"rule": midpoint_rule(5), "path": "activations"},
+    "exact softmax": {"correction": "exact-softmax"},
+    "gradient dropping": {"correction": "gradient-dropping"},
+    "AtP*": {"correction": "atp-star"},
+    "RelP": {"correction": "relp"},
+    "RelP with patterns": {"correction": "relp-with-patterns"},
+    "exact readers": {"correction": "exact-readers"},
 }
-"""Quadrature rule and correction by the name to show."""
+"""Arguments of `score_edges` by the name to show."""
 KINDS = {"all": "", "queries and keys": ".q .k", "values": ".v", "MLPs": ".mlp", "embedding": "embedding"}
 """Kinds of edges by what the names of their readers end in."""
+NODES = ("all into a reader", "all out of a writer")
 QUIET = Work(progress=False)
 
 
@@ -105,11 +109,11 @@ def agreement(config: Config) -> Iterator[pd.DataFrame]:
         ends["mean"] = mean_baseline(stream.components, torch.cat([own, unlike]))
         for baseline, end in ends.items():
             cuts = exact_cuts(stream, own, metric, end)
-            for method, (rule, correction) in METHODS.items():
+            for method, how in METHODS.items():
                 started = time.perf_counter()
-                found = score_edges(stream, own, metric, baseline=end, rule=rule, correction=correction, work=QUIET)
+                found = score_edges(stream, own, metric, baseline=end, work=QUIET, **how)
                 taken = time.perf_counter() - started
-                rows = pd.DataFrame(correlations(found.readers, found.scores, cuts))
+                rows = pd.DataFrame(correlations(found.readers, with_nodes(found), cuts))
                 yield rows.assign(
                     baseline=baseline,
                     method=method,
@@ -119,22 +123,32 @@ def agreement(config: Config) -> Iterator[pd.DataFrame]:
 
 
 def exact_cuts(stream: ResidualStream, images: Tensor, metric: Metric, baseline: AnyBaseline) -> np.ndarray:
-    """Return the mean change of the metric when an edge is cut alone; NaN where there is none."""
-    found = np.full(stream.edges.shape, np.nan)
+    """Return the mean change of the metric when an edge is cut alone, as `with_nodes`; NaN where there is none."""
+    n_readers, n_writers = stream.edges.shape
+    found = np.full((n_readers + 1, n_writers + 1), np.nan)
     with stream.encoder.evaluating(), torch.no_grad():
         clean = metric(stream.encoder(images)).mean()
-        for row, column in stream.edges.nonzero().tolist():
+        for row, column in np.argwhere(np.pad(stream.edges.numpy(), (0, 1), constant_values=True))[:-1].tolist():
             keep = stream.edges.clone()
-            keep[row, column] = False
+            keep[slice(None) if row == n_readers else row, slice(None) if column == n_writers else column] = False
             found[row, column] = float(metric(stream.run(images, keep, baseline)).mean() - clean)
     return found
 
 
+def with_nodes(found: EdgeScores) -> np.ndarray:
+    """Return scores [readers, writers] with those of all edges into a reader behind, out of a writer below."""
+    return np.block([[found.scores, found.into[:, None]], [found.out_of[None], np.full((1, 1), np.nan)]])
+
+
 def correlations(readers: tuple[str, ...], scores: np.ndarray, cuts: np.ndarray) -> Iterator[dict[str, object]]:
     """Yield, for each kind of edges, correlations of scores with exact cuts, and the strongest tenth found."""
-    for kind, ends in KINDS.items():
-        rows = [reader.endswith(tuple(ends.split() or [""])) for reader in readers]
-        x, y = (one[rows][~np.isnan(cuts[rows])] for one in (scores, cuts))
+    of_kind = {
+        kind: [reader.endswith(tuple(ends.split() or [""])) for reader in readers] for kind, ends in KINDS.items()
+    }
+    places: dict[str, Any] = {kind: (np.array([*rows, False]), slice(0, -1)) for kind, rows in of_kind.items()}
+    places |= dict(zip(NODES, ((slice(0, -1), -1), (-1, slice(0, -1))), strict=True))
+    for kind, place in places.items():
+        x, y = (one[place][~np.isnan(cuts[place])] for one in (scores, cuts))
         strongest = [set(np.argsort(-np.abs(one))[: round(len(y) / 10) or 1]) for one in (x, y)]
         constant = np.ptp(x) == 0  # RelP gives edges into queries and keys no effect: it does not rank them
         yield {
@@ -152,7 +166,7 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
     places = ["baseline", "edges", "circuit"]
     plain = table[table["method"] == "plain"].set_index(places)["spearman"]
     beaten = plain[pd.MultiIndex.from_frame(table[places])].to_numpy() < table["spearman"].to_numpy()
-    table = table.assign(edges=pd.Categorical(table["edges"], list(KINDS)), circuits=1)
+    table = table.assign(edges=pd.Categorical(table["edges"], [*KINDS, *NODES]), circuits=1)
     table["nearer than plain"] = beaten.astype(int)
     groups = table.drop(columns="circuit").groupby(["baseline", "edges", "method"], sort=False, observed=True)
     found, counted = groups.mean(), ["nearer than plain", "circuits"]

@@ -8,11 +8,11 @@ over circuits, by Student's t of the mean over sites. A rule is chosen as `extra
 images, and its promise is set against what the many points say of it on other circuits. A promise is refuted where the
 measured error is larger than the promised one beyond the interval.
 
-    python experiments/benchmark_rules.py --circuits 6 --n-images 2      # the model and images of the quickstart
+    python experiments/benchmark_rules.py --circuits 6 --n-images 2 --rules left-10 midpoint-4 midpoint-10 gauss-radau-5
     python experiments/benchmark_rules.py --model efficientnet-lite0 --data RealStyles --domains photo --circuits 3 \\
         --n-images 1 --rules left-10 midpoint-10 --reference midpoint-100
     python experiments/benchmark_rules.py --checkpoint runs/emoji/clip/checkpoints/epoch_18.pt --data EmojiDomains \\
-        --circuits 6 --n-images 2
+        --circuits 7 --n-images 2 --rules left-10 midpoint-10
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,7 +26,7 @@ from circuitry.circuits.cost import count_operations
 from circuitry.circuits.graph_folder import Key
 from circuitry.circuits.quadrature import QuadratureRule, parse_rule
 from circuitry.circuits.rule_choice import REFERENCE, RuleChoice, RuleErrors, cheapest_rule
-from circuitry.circuits.rule_of_run import CIRCUITS, IMAGES, spread
+from circuitry.circuits.rule_of_run import IMAGES, spread
 from circuitry.circuits.rule_report import RULE_CHOICE, describe_rule
 from circuitry.comparison.statistics import mean_interval
 from circuitry.interventions.circuits_under_test import read_images
@@ -97,7 +97,7 @@ def main(config: Config) -> None:
 def drawn_circuits(images: DomainFolder, config: Config) -> tuple[list[Key], list[Key]]:
     """Return the (class, domain) that a rule is chosen by, and others that its promise is measured on."""
     there = [(c, d) for c in images.classes for d in images.domains if images.select(c, d, 1, config.seed)]
-    first = min(CIRCUITS, config.circuits)
+    first = min(len(spread(there)), config.circuits)
     found = spread(there, first + config.circuits)
     if len(found) <= first:
         raise InputError(

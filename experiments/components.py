@@ -4,9 +4,8 @@
    component, exactly (Gandelsman et al. 2024, arXiv 2310.05916);
 2. accuracy with a head, all heads of a layer or an MLP at its mean over images;
 3. texts that span what each head writes;
-4. edges between heads and MLPs by attribution patching: how many of the strongest keep the answer, beside as many at
-   random, on images that they were not scored on; and from where to where in the image the strongest into a head's
-   keys and values carries what it carries.
+4. from where to where in the image the strongest edge into a head's keys or values carries what it carries (which
+   edges do the work: ``edge_scoreboard.py``).
 
 That direct effects say which components matter is refuted where accuracy falls most without one of small effect.
 
@@ -26,24 +25,10 @@ from scipy import stats
 from torch import Tensor
 
 from circuitry import Clip, DomainFolder, class_logit
-from circuitry.circuits import (
-    direct_effects,
-    direct_vectors,
-    moves_between_positions,
-    score_edges,
-    stream_graph,
-    text_span,
-)
+from circuitry.circuits import direct_effects, direct_vectors, moves_between_positions, score_edges, text_span
 from circuitry.data.captions import readable
 from circuitry.data.domains import ImageRecord
-from circuitry.interventions import (
-    AblationSettings,
-    FaithfulnessCurve,
-    mean_ablation_accuracy,
-    measure_edges,
-    pool_curves,
-    strongest_edge_sets,
-)
+from circuitry.interventions import mean_ablation_accuracy
 from circuitry.models import ResidualStream, image_batches, mean_baseline, token_grid
 from circuitry.models.settings import ModelSettings
 from circuitry.reports.figures.heatmaps import component_heatmap, position_heatmap
@@ -53,6 +38,7 @@ from circuitry.runs.command_line import run_script
 from circuitry.runs.provenance import versions
 from circuitry.runs.workers import Work
 
+QUIET = Work(progress=False)
 EFFECT, ACCURACY = "effect on the lead of the class", "accuracy"
 
 
@@ -70,12 +56,8 @@ class Config(ModelSettings):
     """Also write the tables and their provenance here, where figures read them."""
     n_images: int = 8
     """Images per class and domain."""
-    n_circuits: int = 4
-    """Classes whose edges are scored, one in each domain in turn."""
-    fractions: tuple[float, ...] = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-    """Shares of the edges that are kept."""
     seed: int = 0
-    """Seed of images and random edges."""
+    """Seed of images."""
 
 
 class Looked(NamedTuple):
@@ -102,11 +84,10 @@ def main(config: Config) -> None:
     weights = clip.text_weights(images.all_classes)
     looked = look(config, clip, images)
     effects = effects_table(stream, looked, weights)
-    accuracy = mean_ablation_accuracy(stream, looked.pixels, looked.labels, weights, work=Work(progress=False))
+    accuracy = mean_ablation_accuracy(stream, looked.pixels, looked.labels, weights, work=QUIET)
     texts = texts_table(clip, stream, looked, images)
-    curves, shown = judge_edges(config, clip, stream, images, weights)
+    shown = place_edge(config, clip, stream, images, weights)
     tables = {"direct_effects": effects, "mean_ablation": accuracy, "texts": texts}
-    tables |= {f"edge_{one}": pool_curves(curves).table(one) for one in ("faithfulness", "selectivity")}
     report = write_report(clip, tables, shown)
     provenance = {"model": clip.name, "model_digest": clip.digest, "seed": config.seed, **versions()}
     print(write_results(report, tables, config.out, config.results, provenance))
@@ -155,33 +136,18 @@ def texts_table(clip: Clip, stream: ResidualStream, looked: Looked, images: Doma
     return pd.concat(parts, ignore_index=True)[["block", "component", *parts[0].columns[:-2]]]
 
 
-def judge_edges(
-    config: Config, clip: Clip, stream: ResidualStream, images: DomainFolder, weights: Tensor
-) -> tuple[list[FaithfulnessCurve], Shown]:
-    """Return curves of the strongest edges on unseen images, and where one carries what."""
-    curves, shown = [], None
-    domains = list(images.domains)
-    for i, name in enumerate(images.classes[: config.n_circuits]):
-        domain = domains[i % len(domains)]
-        own = read(clip, images.select(name, domain, 2 * config.n_images, config.seed))
-        rest = [images.select(c, domain, 1, config.seed)[0] for c in images.classes if c != name]
-        others = read(clip, rest)
-        half, metric = len(own) // 2, class_logit(weights, images.label(name))
-        baseline = mean_baseline(stream.components, torch.cat([own, others]))
-        found = score_edges(stream, own[:half], metric, baseline=baseline)
-        settings = AblationSettings(baseline, random_draws=3, seed=config.seed)
-        graph = stream_graph(found, ports=True)
-        sets = strongest_edge_sets(graph, config.fractions)
-        unseen = stream.components, own[half:], metric
-        curves.append(measure_edges(*unseen, graph, sets, settings, others=others, work=Work(progress=False)))
-        if shown is None:
-            table = found.to_pandas()
-            best = table[table["reader"].str.endswith((".k", ".v")) & (table["writer"] != "embed")].iloc[0]
-            edge = (str(best["writer"]), str(best["reader"]))
-            lost = -moves_between_positions(stream, own[:1], metric, [edge], baseline=baseline)[0, 0]
-            shown = Shown(f"{edge[0]} to {edge[1]}, {name} in {domain}", lost, clip.shown(own[:1])[0])
-    assert shown is not None
-    return curves, shown
+def place_edge(config: Config, clip: Clip, stream: ResidualStream, images: DomainFolder, weights: Tensor) -> Shown:
+    """Return from where to where the strongest edge into a head's keys or values carries what it carries."""
+    name, domain = images.classes[0], images.domains[0]
+    own = read(clip, images.select(name, domain, config.n_images, config.seed))
+    rest = [images.select(c, domain, 1, config.seed)[0] for c in images.classes if c != name]
+    metric = class_logit(weights, images.label(name))
+    baseline = mean_baseline(stream.components, torch.cat([own, read(clip, rest)]))
+    table = score_edges(stream, own, metric, baseline=baseline, work=QUIET).to_pandas()
+    best = table[table["reader"].str.endswith((".k", ".v")) & (table["writer"] != "embed")].iloc[0]
+    edge = (str(best["writer"]), str(best["reader"]))
+    lost = -moves_between_positions(stream, own[:1], metric, [edge], baseline=baseline, work=QUIET)[0, 0]
+    return Shown(f"{edge[0]} to {edge[1]}, {name} in {domain}", lost, clip.shown(own[:1])[0])
 
 
 def read(clip: Clip, records: Sequence[ImageRecord]) -> Tensor:
@@ -215,12 +181,7 @@ def write_report(clip: Clip, tables: dict[str, pd.DataFrame], shown: Shown) -> R
         f"meaning explain in 95 of 100 draws, most what any can. Of {len(first)} heads {above} have a first text above "
         "chance: the names of the others are not to be trusted.",
     )
-    report.section("Edges")
-    kept = tables["edge_selectivity"].query("circuit in ['kept', 'random']")
-    report.table(
-        kept[["circuit", "fraction", "n_units", "value", "low", "high"]],
-        "Selectivity with some of the edges: the strongest, and as many at random; 1 is the whole model.",
-    )
+    report.section("Where an edge carries")
     grid, lost, measure = token_grid(clip.encoder.tower), shown.moves.sum(0), "what the logit loses"
     elsewhere = "".join(f"; {value:.4f} more at the {name}" for name, value in zip(grid.first, lost, strict=False))
     figure = position_heatmap(grid.patches(lost), shown.picture, title=f"Where {shown.edge} reads", measure=measure)

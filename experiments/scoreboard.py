@@ -17,6 +17,7 @@ The protocol, fixed before selectivity on unseen images was looked at:
 5. Seconds are those of the processor, all threads, while operations are counted; patching and masks count in full.
 
     python experiments/scoreboard.py      # the model and images of the quickstart
+    python experiments/scoreboard.py --units components --model vit-tiny --checkpoint runs/vit/epoch_40.pt ...
     python experiments/scoreboard.py --model efficientnet-lite0 --data RealStyles --domain photo --n-classes 8
     torchrun --nproc-per-node 8 experiments/scoreboard.py --device cuda ...
 """
@@ -47,7 +48,7 @@ from circuitry.interventions.unit_scores import LEARNED, METHODS, SearchSettings
 from circuitry.interventions.unseen_images import ClassImages, ClassRecords, read_class, split_records
 from circuitry.models.baselines import AnyBaseline, Counterfactual, mean_baseline
 from circuitry.models.metrics import METRICS, Metric
-from circuitry.models.settings import ModelSettings
+from circuitry.models.settings import BasisSettings
 from circuitry.reports.page import Report, write_results
 from circuitry.reports.sections.scoreboard import add_scoreboard
 from circuitry.runs.command_line import run_script
@@ -64,7 +65,7 @@ TARGETS = (0.5, 0.8)
 
 
 @dataclass(frozen=True)
-class Config(WorkSettings, ModelSettings):
+class Config(WorkSettings, BasisSettings):
     """Settings of the scoreboard; the defaults are the quickstart's model and images."""
 
     out: Path = Path("runs/scoreboard")
@@ -95,6 +96,8 @@ class Config(WorkSettings, ModelSettings):
     """Steps of training masks, for all sizes together."""
     batch_size: int = 16
     """Images of a step."""
+    sites: tuple[str, ...] | None = None
+    """Sites of the circuits (default: all); others are left alone."""
     autocast: str | None = None
     """Lower precision while masks are trained; see `MaskSettings`."""
     random_draws: int = 2
@@ -175,7 +178,7 @@ class Contest:
             method=method,
             baseline=baseline,
             others=images.others,
-            settings=SearchSettings(masks=masks, work=replace(work, progress=False)),
+            settings=SearchSettings(sites=self.config.sites, masks=masks, work=replace(work, progress=False)),
         )
         return [replace(graph, class_name=class_name, domain=config.domain) for graph in graphs]
 
@@ -234,8 +237,11 @@ class Contest:
     def provenance(self) -> dict[str, Any]:
         """Return what shapes a number."""
         config = self.config
-        names = ("domain", "n_images", "n_others", "methods", "baselines", "metrics", "sizes", "steps", "batch_size")
-        asked = {name: getattr(config, name) for name in (*names, "random_draws", "stable", "seed", "autocast")}
+        names = (
+            *("domain", "n_images", "n_others", "methods", "baselines", "metrics", "sizes", "steps", "batch_size"),
+            *("units", "sites", "random_draws", "stable", "seed", "autocast"),
+        )
+        asked = {name: getattr(config, name) for name in names}
         plain = {name: list(value) if isinstance(value, tuple) else value for name, value in asked.items()}
         return {"model": self.clip.name, "model_digest": self.clip.digest, "classes": self.classes, **plain}
 

@@ -1,4 +1,4 @@
-"""Which measures of similarity tell circuits apart that are known to differ? Eight classes of the quickstart.
+"""Which measures of similarity tell circuits apart that are known to differ? Circuits of the quickstart.
 
 python figures/measures.py
 """

@@ -21,6 +21,7 @@ SETTINGS = {
     "node_rule": "the quadrature rule of nodes",
     "edge_rule": "the quadrature rule of edges",
     "edges": "the kind of edges",
+    "path": "the path of edges",
     "correction": "the correction of edges",
     "baseline": "the baseline",
     "baseline_digest": "the digest of the baseline's values",

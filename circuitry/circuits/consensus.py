@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
-from circuitry.circuits.graph import IN_STREAM, AttributionGraph, Circuit
+from circuitry.circuits.graph import MEANS_OVER_IMAGES, AttributionGraph, Circuit
 from circuitry.circuits.graph_folder import GraphFolder
 from circuitry.circuits.strongest import strongest_edges
 from circuitry.runs.errors import InputError
@@ -110,7 +110,7 @@ def find_consensus(
         units[site] = probability @ _held_units(scores, source.node_scores[site], source.kept_units[site])
     places = circuit.edge_places
     found = {pair: np.zeros(len(rows)) for pair, (rows, _) in places.items()}
-    power = 1 if source.settings.get("edges") == IN_STREAM else 2  # as in `attribute_parts`
+    power = 1 if source.settings.get("edges") in MEANS_OVER_IMAGES else 2  # as in `attribute_parts`
     for weights, share in zip(counts * (n / total) ** power, probability, strict=True):
         scores = {pair: np.tensordot(weights, edges[pair], 1) for pair in places}
         for pair, held in strongest_edges(scores, circuit.edges_per_node, circuit.any_sign).items():

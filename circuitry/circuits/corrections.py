@@ -6,12 +6,12 @@ exact-readers: so does every edge: what its reader makes of the changed stream i
     included, and only what follows the reader is linear. One partial run for each writer.
 gradient-dropping: the mean size of the effects with one block after the other left out of the backward pass, so that a
     direct effect is seen where one through a later block cancels it.
-atp-star: both, as in AtP* (Kramar et al. 2024, arXiv 2403.00745). As an edge is cut at all positions at once, so are
-    keys, which AtP* patches one by one. A size gets the sign of the mean that it is the mean size of, and the mean over
-    images is one of signed effects.
+atp-star: exact softmax and gradient dropping, as in AtP* (Kramar et al. 2024, arXiv 2403.00745). As an edge is cut at
+    all positions at once, so are keys, which AtP* patches one by one. A size gets the sign of the mean that it is the
+    mean size of, and the mean over images is one of signed effects.
 relp: coefficients of layer-wise relevance propagation in the place of gradients, as in RelP (Jafari et al. 2025, arXiv
-    2508.21258): the scale of norms and attention patterns are constants, and an activation is x times the constant
-    act(x) / x. Edges into queries and keys have no effect.
+    2508.21258): the scale of norms and attention patterns are constants, an activation is x times the constant
+    act(x) / x, and of a gate and what it multiplies each counts half. Edges into queries and keys have no effect.
 relp-with-patterns: the same, but patterns keep their gradient.
 """
 
@@ -21,10 +21,11 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from timm.layers import RmsNorm
 from torch import Tensor, nn
 
-from circuitry.models.residual import Component, ResidualStream
+from circuitry.models.norms import NORMS, normed_with, scale_of
+from circuitry.models.residual import ResidualStream
+from circuitry.models.stream_parts import Component
 from circuitry.runs.errors import InputError
 
 CORRECTIONS = (
@@ -44,8 +45,7 @@ def checked_correction(correction: str) -> None:
 def backward_passes(stream: ResidualStream, correction: str) -> list[AbstractContextManager[None]]:
     """Return in what contexts gradients are taken: one, or one for each block that is left out in turn.
 
-    Raises:
-        InputError: for ``relp`` on a tower with norms of a kind that is not known.
+    Within one for ``relp`` an `InputError` is raised where a norm runs that is not of `circuitry.models.norms`.
     """
     if correction in ("relp", "relp-with-patterns"):
         return [_relevance(stream, frozen_patterns=correction == "relp")]
@@ -84,13 +84,18 @@ def _relevance(stream: ResidualStream, frozen_patterns: bool) -> Iterator[None]:
     """Within the block of code norms, activations and attention are differentiated by the rules of RelP."""
     hooks: list[tuple[str, _Hook]] = []
     for block in range(len(stream.blocks)):
-        keep, scale = _identity_rule()
+        keep, scale = _activation_rule()
         hooks += [(f"blocks.{block}.mlp.hook_pre", keep), (f"blocks.{block}.mlp.hook_post", scale)]
         if frozen_patterns:
             hooks.append((f"blocks.{block}.attn.hook_pattern", _constant))
-    norms = _norms(stream.encoder.tower)
     with stream.components.hooks(fwd_hooks=hooks):
-        handles = [norm.register_forward_hook(_frozen_scale) for norm in norms]
+        handles = [
+            norm.register_forward_hook(_frozen_scale)
+            if isinstance(norm, NORMS)
+            else norm.register_forward_pre_hook(_refuse)
+            for norm in stream.encoder.tower.modules()
+            if "norm" in type(norm).__name__.lower()
+        ]
         try:
             yield
         finally:
@@ -98,39 +103,34 @@ def _relevance(stream: ResidualStream, frozen_patterns: bool) -> Iterator[None]:
                 handle.remove()
 
 
-def _identity_rule() -> tuple[_Hook, _Hook]:
-    """Return hooks before and behind an activation: it becomes a factor of what it acts on, its derivative at 0."""
+def _activation_rule() -> tuple[_Hook, _Hook]:
+    """Return hooks before and behind neurons, which become a constant times what they are made of.
+
+    That is one pre-activation (identity rule), or two of a gated neuron (half rule); at 0 the derivative stays.
+    """
     seen: list[Tensor] = []
 
     def keep(pre: Tensor, hook: Any) -> None:
         seen[:] = [pre]
 
     def scale(post: Tensor, hook: Any) -> Tensor:
-        (pre,) = seen
-        zero = pre == 0
-        factor = (post / pre.masked_fill(zero, 1)).detach()
-        return torch.where(zero, post, pre * factor)
+        halves = torch.split(seen[0], post.shape[-1], -1)
+        factors = [(post / half.masked_fill(half == 0, 1)).detach() for half in halves]
+        parts = [torch.where(half == 0, post, half * factor) for half, factor in zip(halves, factors, strict=True)]
+        return torch.stack(parts).mean(0)
 
     return keep, scale
 
 
-def _norms(tower: nn.Module) -> list[nn.Module]:
-    known = (nn.LayerNorm, nn.RMSNorm, RmsNorm)
-    norms = [one for one in tower.modules() if "norm" in type(one).__name__.lower()]
-    for norm in norms:
-        if not isinstance(norm, known):
-            raise InputError(
-                "Relevance goes through layer norms and RMS norms by a rule, but this tower has a "
-                f"{type(norm).__name__}: take another correction, or none."
-            )
-    return norms
+def _refuse(norm: nn.Module, inputs: tuple[Tensor]) -> None:
+    raise InputError(
+        f"Relevance goes through layer norms and RMS norms by a rule, but this tower has a {type(norm).__name__}: take "
+        "another correction, or none."
+    )
 
 
 def _frozen_scale(norm: Any, inputs: tuple[Tensor], out: Tensor) -> Tensor:
     """Return what a norm gives, with the scale by which it divides as a constant."""
     (x,) = inputs
-    centred = x - x.mean(-1, keepdim=True) if isinstance(norm, nn.LayerNorm) else x
-    eps = torch.finfo(x.dtype).eps if norm.eps is None else norm.eps
-    scale = (centred.square().mean(-1, keepdim=True) + eps).rsqrt().detach()
-    linear = centred * scale if norm.weight is None else centred * scale * norm.weight
+    linear = normed_with(norm, x, scale_of(norm, x).detach())
     return linear + (out - linear).detach()

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from circuitry.models.batches import ImageBatches, Images, rows_that_fit
 from circuitry.models.encoder import Encoder
+from circuitry.models.norms import NORMS, normed_with, scale_of
 from circuitry.models.residual import ResidualStream
 from circuitry.runs.errors import InputError
 from circuitry.runs.workers import Work
@@ -127,20 +128,18 @@ def _last_step(encoder: Encoder, stream: Tensor, weight: Tensor) -> tuple[Tensor
 
 @contextmanager
 def _held_norms(tower: nn.Module) -> Iterator[None]:
-    """Within the block each layer norm keeps the scale of its first input, so that it is an affine map."""
-    norms = [module for module in tower.modules() if isinstance(module, nn.LayerNorm)]
+    """Within the block each norm keeps the scale of its first input, so that it is an affine map."""
+    norms = [module for module in tower.modules() if isinstance(module, NORMS)]
     scales: dict[nn.Module, Tensor] = {}
 
-    def held(norm: nn.LayerNorm, x: Tensor) -> Tensor:
+    def held(norm: nn.Module, x: Tensor) -> Tensor:
         if norm not in scales:
-            scales[norm] = (x.detach().var(-1, correction=0, keepdim=True) + norm.eps).rsqrt()
-        y = (x - x.mean(-1, keepdim=True)) * scales[norm]
-        y = y if norm.weight is None else y * norm.weight
-        return y if norm.bias is None else y + norm.bias
+            scales[norm] = scale_of(norm, x.detach())
+        return normed_with(norm, x, scales[norm])
 
     try:
         for norm in norms:
-            norm.forward = lambda x, norm=norm: held(norm, x)  # type: ignore[method-assign, misc]
+            norm.forward = lambda x, norm=norm: held(norm, x)  # type: ignore[method-assign]
         yield
     finally:
         for norm in norms:

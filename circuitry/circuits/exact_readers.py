@@ -52,7 +52,7 @@ def put_exact_effects(
     for first, columns, change in changes:
         moved = moved + change.sum(0)
         for stage, reader in readers.items():
-            start = stream.stage_rows(stage).start
+            start = stream.readers_of(stage).start
             if stage >= first:
                 found = torch.stack([reader(one) for one in change], -1)
                 effects[:, :, start : start + found.shape[2], columns] = found
@@ -97,11 +97,11 @@ def _neurons(stream: ResidualStream, index: int, x: Tensor, gradients: Gradients
     def post(read: Tensor) -> Tensor:
         return steps.activation(steps.mlp_in(steps.norm_mlp(read)))
 
-    clean = post(x)
+    clean, groups = post(x), stream.neuron_groups(index).to(x)
 
     def effects(change: Tensor) -> Tensor:
         move = post(x + change) - clean
-        return torch.stack([(at[f"blocks.{index}.mlp.hook_post"] * move).sum((1, 2))[:, None] for at in gradients])
+        return torch.stack([(at[f"blocks.{index}.mlp.hook_post"] * move).sum(1) @ groups.T for at in gradients])
 
     return effects
 

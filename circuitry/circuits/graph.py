@@ -23,10 +23,12 @@ from circuitry.runs.errors import InputError
 FORMAT = "circuitry attribution graph 3"
 """Name and version of the file format."""
 
-
 IN_STREAM = "any two sites, through the residual stream"
-"""The setting ``edges`` of a graph in heads and neurons, whose edge scores are means over images; see
-`component_edges`."""
+"""The setting ``edges`` of a graph in heads and neurons; see `component_edges`."""
+BETWEEN_POSITIONS = "between positions, through the residual stream"
+"""The setting ``edges`` of a graph that keeps positions apart; see `position_graph`."""
+MEANS_OVER_IMAGES = (IN_STREAM, BETWEEN_POSITIONS)
+"""Kinds of edges whose scores are means over images; those of neighbouring sites are over their number squared."""
 
 
 class Completeness(NamedTuple):

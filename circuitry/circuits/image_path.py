@@ -63,7 +63,8 @@ def image_path_effects(
             moved += _clean_run(encoder, end, metric, [INPUT], with_gradient=False)[2] - value
         ends = baseline.activations(encoder, clean, count)
         for site in sites:
-            products = _per_unit((ends[site] - clean[site]) * gradients[site], encoder.unit_dim(site))
+            units = encoder.units_of(site, (ends[site] - clean[site]) * gradients[site])
+            products = _per_unit(units, encoder.unit_dim(site))
             sums[site] = sums.get(site, np.zeros(())) + products.sum(0).double().cpu().numpy()
         count += len(batch)
     if not count:

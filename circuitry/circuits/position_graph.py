@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
-from circuitry.circuits.graph import AttributionGraph
+from circuitry.circuits.graph import BETWEEN_POSITIONS, AttributionGraph
 from circuitry.circuits.position_moves import moves_between_positions
 from circuitry.circuits.quadrature import QuadratureRule
 from circuitry.circuits.residual_edges import PLAIN, edges_by_position, scored_with
@@ -23,11 +23,9 @@ from circuitry.circuits.stream_graph import order_of_site
 from circuitry.models.baselines import AnyBaseline, as_baseline
 from circuitry.models.batches import Images
 from circuitry.models.metrics import Metric
-from circuitry.models.residual import PORTS, Component, ResidualStream
+from circuitry.models.residual import ResidualStream
+from circuitry.models.stream_parts import PORTS, Component
 from circuitry.runs.workers import Work
-
-BETWEEN_POSITIONS = "between positions, through the residual stream"
-"""The setting ``edges`` of such a graph."""
 
 Pair = tuple[str, str]
 

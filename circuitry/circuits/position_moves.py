@@ -23,7 +23,8 @@ from circuitry.circuits.stream_gradients import Tap, tapped_run
 from circuitry.models.baselines import AnyBaseline, as_baseline
 from circuitry.models.batches import Images
 from circuitry.models.metrics import Metric
-from circuitry.models.residual import PORTS, Component, ResidualStream
+from circuitry.models.residual import ResidualStream
+from circuitry.models.stream_parts import PORTS, Component
 from circuitry.runs.errors import InputError
 from circuitry.runs.workers import Work
 

@@ -5,8 +5,9 @@ The effect of an edge is how the metric changes when one reader gets one writer'
     score[reader, writer] = mean over images of  sum over positions of  (b - a)_writer . sum_k w_k * G_reader at t_k
 
 with a and b what the writer adds to the residual stream, clean and at the baseline, and G the gradient of the metric by
-the reader's own copy of the stream. The points t_k of the rule lie on the straight line of what stands before the first
-block, from clean to baseline (Hanna et al. 2024, arXiv 2403.17806); t = 0 alone is plain attribution patching.
+the reader's own copy of the stream. The points t_k of the rule lie on a straight line from clean to baseline: of what
+stands before the first block (Hanna et al. 2024, arXiv 2403.17806), or of what the reader's stage alone reads. t = 0
+alone is plain attribution patching.
 
 1. one clean run gives z of all heads and the neurons; the baseline gives b;
 2. per point, one run and its backward pass give the gradients by q, k, v, by the neurons' pre-activations and by the
@@ -20,7 +21,8 @@ corrections by name: see `corrections`.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import accumulate
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -36,7 +38,7 @@ from circuitry.circuits.corrections import (
 )
 from circuitry.circuits.exact_readers import POINTS, put_exact_effects
 from circuitry.circuits.quadrature import QuadratureRule, left_rule
-from circuitry.circuits.stream_gradients import images_at_once, reader_gradients
+from circuitry.circuits.stream_gradients import images_at_once, reader_gradients, stage_gradients
 from circuitry.models.baselines import AnyBaseline, Baseline, Counterfactual, as_baseline, check_count
 from circuitry.models.batches import ImageBatches, Images
 from circuitry.models.encoder import clean_activations
@@ -47,6 +49,14 @@ from circuitry.runs.workers import Work
 
 PLAIN = left_rule(1)
 """Attribution patching: one gradient, at the clean activation."""
+PATHS = ("inputs", "activations")
+"""What goes from clean to baseline where there is more than one point."""
+
+
+class _Method(NamedTuple):
+    rule: QuadratureRule
+    path: str
+    correction: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +73,7 @@ class EdgeScores:
     """Effect of cutting all edges out of a writer at once: to first order the sum of theirs."""
     n_images: int
     settings: dict[str, Any] = field(default_factory=dict)
-    """What was computed: rule, correction, baseline, metric, model."""
+    """What was computed: rule, path, correction, baseline, metric, model."""
 
     def to_pandas(self) -> pd.DataFrame:
         """Return the edges as a table, the strongest first: writer, reader, score."""
@@ -85,6 +95,7 @@ def score_edges(
     *,
     baseline: AnyBaseline = "zero",
     rule: QuadratureRule = PLAIN,
+    path: str = "inputs",
     correction: str = "none",
     work: Work = Work(),
 ) -> EdgeScores:
@@ -96,24 +107,32 @@ def score_edges(
         metric: Embeddings [B, D] -> one number per image.
         baseline: What a writer writes where its edge is cut, for the sites of ``stream.components``.
         rule: Points of the path; `PLAIN` is attribution patching.
+        path: ``inputs``, the line of what stands before the first block, or ``activations``: for each stage (the heads
+            of a block, its MLP, the embedding) the line of what it alone reads: a run for every stage and point, and no
+            correction.
         correction: A name of `corrections`. With ``exact-softmax`` patterns change from those of the clean run; with
             ``gradient-dropping`` there is a backward pass for every block.
         work: Memory and progress.
 
     Raises:
         InputError: for no images, a metric of the wrong shape, a gradient that is not finite, a baseline that does not
-            fit, or a correction that there is not.
+            fit, or a path or correction that there is not.
 
     Example:
         >>> found = score_edges(ResidualStream.of(clip.encoder), photos, class_logit(weights, 3), baseline=drawings)
         >>> found.to_pandas().head()
     """
     checked_correction(correction)
+    if path not in PATHS or (path == "activations" and correction != "none"):
+        raise InputError(
+            f"A path is one of {', '.join(PATHS)}, the latter without a correction, but {path!r} with the correction "
+            f"{correction!r} was given."
+        )
     ends, done = as_baseline(baseline), 0
     edges, out_of = torch.zeros(len(stream.readers), len(stream.writers) + 1), torch.zeros(len(stream.writers))
     n_patterns = (len(backward_passes(stream, correction)) + 3) * sum(block.n_heads for block in stream.blocks)
     for clean, other in clean_and_baseline(stream, images, ends, work, n_patterns * (correction in POINTS)):
-        found = _effects(stream, metric, clean, other, rule, correction)
+        found = _effects(stream, metric, clean, other, _Method(rule, path, correction))
         edges, out_of = edges + found[0], out_of + found[1]
         if not bool(edges.isfinite().all()):
             raise InputError(
@@ -121,7 +140,7 @@ def score_edges(
                 "path to the baseline, or give an encoder of higher precision."
             )
         done += len(clean[stream.sites[0]])
-    settings = scored_with(stream, metric, ends, rule) | {"correction": correction}
+    settings = scored_with(stream, metric, ends, rule) | {"path": path, "correction": correction}
     return EdgeScores(
         tuple(map(str, stream.readers)),
         tuple(map(str, stream.writers)),
@@ -187,16 +206,18 @@ def _effects(
     metric: Metric,
     clean: Mapping[str, Tensor],
     other: Mapping[str, Tensor],
-    rule: QuadratureRule,
-    correction: str,
+    method: _Method,
 ) -> tuple[Float[Tensor, "readers writers_and_all"], Float[Tensor, " writers"]]:
     """Return, summed over images, the effects of edges, with all into a reader in the last column, and of all edges out
     of a writer."""
-    points, first = POINTS.get(correction, ()), stream.sites[0]
+    rule, points, first = method.rule, POINTS.get(method.correction, ()), stream.sites[0]
     effects, at_points = [], []
-    for context in backward_passes(stream, correction):
+    for context in backward_passes(stream, method.correction):
         with context:
-            found = reader_gradients(stream, metric, clean[first], other[first], rule, points)
+            if method.path == "inputs":
+                found = reader_gradients(stream, metric, clean[first], other[first], rule, points)
+            else:
+                found = stage_gradients(stream, metric, clean, _moves(stream, clean, other), rule)
         effects.append(_linear_effects(stream, clean, other, found.readers))
         at_points.append(found.points)
     of_edges = torch.stack(effects)
@@ -213,7 +234,7 @@ def _linear_effects(
     """Return the effects of edges on each image to first order."""
     found = gradients.new_zeros(gradients.shape[1], len(stream.readers), len(stream.writers))
     for stage, columns, change in _changes(stream, clean, other):
-        later = slice(stream.stage_rows(stage).start, None)
+        later = slice(stream.readers_of(stage).start, None)
         found[:, later, columns] = torch.einsum("rbpm,wbpm->brw", gradients[later], change)
     return found
 
@@ -245,6 +266,11 @@ def clean_and_baseline(
     check_count(baseline, done)
 
 
+def _moves(stream: ResidualStream, clean: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> list[Tensor]:
+    """Return how far the baseline lies from what each stage reads: there is one more group of writers before each."""
+    return list(accumulate(change.sum(0) for _, _, change in _changes(stream, clean, other)))
+
+
 def _changes(
     stream: ResidualStream, clean: Mapping[str, Tensor], other: Mapping[str, Tensor]
 ) -> Iterator[tuple[int, slice, Float[Tensor, "writers batch position d_model"]]]:
@@ -252,7 +278,7 @@ def _changes(
     columns, and what each writer adds at the baseline beyond what it adds clean."""
     step = {site: other[site] - clean[site] for site in stream.sites}
     yield 0, slice(0, 1), step[stream.sites[0]][None]
-    for index in range(len(stream.blocks)):
-        change, columns = stream.added(index, step), stream.writer_slice(index)
-        yield 2 * index + 1, slice(columns.start, columns.stop - 1), change[:-1]
-        yield 2 * index + 2, slice(columns.stop - 1, columns.stop), change[-1:]
+    for index, block in enumerate(stream.blocks):
+        change = stream.added(index, step)
+        for stage, some in ((2 * index + 1, change[: block.n_heads]), (2 * index + 2, change[block.n_heads :])):
+            yield stage, stream.writers_of(stage), some

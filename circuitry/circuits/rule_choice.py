@@ -13,8 +13,7 @@ what is exact enough on a small tower is not on another.
    end of the path alone, its gradient grows as 1 / (1 - t), and the integral does not converge. Which units are kept
    there is the same by every rule;
 4. where the path is rough (piecewise linear networks, most of all at their first sites), errors of images are partly
-   their own and cancel in the mean: at most sites of EfficientNet-Lite0 that of eight photographs is half that of one.
-   So a run over more images than it chose its rule by is left with less than was measured.
+   their own and cancel in the mean: a run over more images than it chose its rule by is left with less.
 """
 
 import logging

@@ -20,13 +20,19 @@ from circuitry.runs.manifest import NAME, write_json
 
 CHOICE = "rule.json"
 CIRCUITS, IMAGES = 4, 2
-"""How many circuits a rule is chosen by, and how many images of each."""
+"""How many circuits a rule is chosen by at least, and how many images of each. There is one in every domain: on a model
+of emoji in seven styles the errors of four circuits in four of them were half of those in the others."""
 
 
-def spread(keys: Sequence[tuple[str, str]], most: int = CIRCUITS) -> list[tuple[str, str]]:
-    """Return some (class, domain) of a list of all: the first class in the first domain, the second in the second."""
-    step = len({domain for _, domain in keys}) + 1
-    return [keys[place] for place in dict.fromkeys(i * step % len(keys) for i in range(most))] if keys else []
+def spread(keys: Sequence[tuple[str, str]], most: int | None = None) -> list[tuple[str, str]]:
+    """Return some (class, domain) of a list of all: the first class in the first domain, the second in the second.
+
+    As many as there are domains unless ``most`` is given, and at least `CIRCUITS`.
+    """
+    n_domains = len({domain for _, domain in keys})
+    wanted = max(CIRCUITS, n_domains) if most is None else most
+    places = (i * (n_domains + 1) % len(keys) for i in range(wanted if keys else 0))
+    return [keys[place] for place in dict.fromkeys(places)]
 
 
 def ruled(

@@ -12,7 +12,8 @@ from torch import Tensor
 from circuitry.circuits.quadrature import QuadratureRule
 from circuitry.models.batches import rows_that_fit
 from circuitry.models.metrics import Metric, checked_metric
-from circuitry.models.residual import PORTS, ResidualStream
+from circuitry.models.residual import ResidualStream
+from circuitry.models.stream_parts import PORTS
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,8 @@ def images_at_once(stream: ResidualStream, n_gradients: int, memory_gib: float, 
     with torch.no_grad():
         blank = torch.zeros(1, 3, *encoder.image_size, dtype=encoder.dtype, device=encoder.device)
         here = encoder(blank, stop=stream.sites[0])
-    widest = 4 * max(3 * block.n_heads + 1 for block in stream.blocks)  # copies while a block's norm is passed back
+    # Copies while a block's norm is passed back, or all of its neurons, of which there are about four times as many.
+    widest = 4 * max(3 * block.n_heads + len(stream.neurons[i]) + 1 for i, block in enumerate(stream.blocks))
     budget = memory_gib * 2**30
     run = budget / rows_that_fit(stream.components, memory_gib)
     n_values = (n_gradients + widest) * here.numel() + n_patterns * here.shape[1] ** 2
@@ -64,26 +66,75 @@ def reader_gradients(
     at = {f"blocks.{index}.{point}": a.new_zeros(()) for index in range(len(stream.blocks)) for point in points}
     for t, weight in zip(rule.points, rule.weights, strict=True):
         taps = tapped_run(stream, metric, a + t * (b - a), points)
-        for index in range(len(stream.blocks)):
-            total[stream.reader_slice(index)].add_(_block_gradients(stream, index, taps), alpha=weight)
-        total[-1].add_(taps[f"blocks.{len(stream.blocks) - 1}.hook_resid_post"].gradient, alpha=weight)
+        for stage in range(2 * len(stream.blocks) + 1):
+            total[stream.readers_of(stage)].add_(_into_stage(stream, stage, taps), alpha=weight)
         at = {point: found + weight * taps[point].gradient for point, found in at.items()}
     return StreamGradients(total, at)
 
 
-def _block_gradients(
-    stream: ResidualStream, index: int, taps: Mapping[str, Tap]
+def stage_gradients(
+    stream: ResidualStream,
+    metric: Metric,
+    clean: Mapping[str, Tensor],
+    moves: Sequence[Float[Tensor, "batch position d_model"]],
+    rule: QuadratureRule,
+) -> StreamGradients:
+    """Return the gradients by what readers read, stage by stage on the line of what that stage alone reads.
+
+    All that stands before the stage, and what goes past it, stays as in the clean run.
+
+    Args:
+        clean: Activations at the stream's sites.
+        moves: Of each stage, from what it reads in the clean run to what it reads at the baseline.
+    """
+    total = moves[0].new_zeros(len(stream.readers), *moves[0].shape)
+    for stage, move in enumerate(moves):
+        x, rows = stream.read_by(stage, clean), total[stream.readers_of(stage)]
+        for t, weight in zip(rule.points, rule.weights, strict=True):
+            taps = _stage_taps(stream, metric, clean, stage, x + t * move)
+            rows.add_(_into_stage(stream, stage, taps), alpha=weight)
+    return StreamGradients(total, {})
+
+
+def _stage_taps(
+    stream: ResidualStream, metric: Metric, clean: Mapping[str, Tensor], stage: int, read: Tensor
+) -> dict[str, Tap]:
+    """Return the taps of a stage that reads what is given."""
+    index, is_mlp = divmod(stage, 2)
+    if index == len(stream.blocks):
+        made = {f"blocks.{index - 1}.hook_resid_post": read.detach().requires_grad_()}
+        embedding = stream.encoder.stages[-1].run(*made.values())
+    else:
+        steps, path, before = stream.blocks[index], f"blocks.{index}", stream.sites[stage]
+        if is_mlp:
+            found = {f"{path}.mlp.hook_pre": steps.mlp_in(steps.norm_mlp(read))}
+        else:
+            ports = steps.project(steps.norm_attention(read))
+            found = {f"{path}.attn.hook_{port}": part for port, part in zip(PORTS, ports, strict=True)}
+        made = {point: value.detach().requires_grad_() for point, value in found.items()}
+        hooks: list[tuple[str, Callable[..., Tensor]]] = [(point, lambda _, hook: made[hook.name]) for point in made]
+        embedding = stream.components.run_with_hooks(clean[before], start=before, fwd_hooks=hooks)
+    gradients = torch.autograd.grad(checked_metric(metric, embedding).sum(), list(made.values()))
+    taps = {point: Tap(made[point], gradient) for point, gradient in zip(made, gradients, strict=True)}
+    return {f"blocks.{index}.{('hook_resid_pre', 'hook_resid_mid')[is_mlp]}": Tap(read, read), **taps}
+
+
+def _into_stage(
+    stream: ResidualStream, stage: int, taps: Mapping[str, Tap]
 ) -> Float[Tensor, "readers batch position d_model"]:
-    """Return the gradient of the metric by the stream of each port of a block's heads, and of its MLP."""
+    """Return the gradient of the metric by the stream of each reader of a stage."""
+    index, is_mlp = divmod(stage, 2)
+    if index == len(stream.blocks):
+        return taps[f"blocks.{index - 1}.hook_resid_post"].gradient[None]
     block, path = stream.blocks[index], f"blocks.{index}"
-    before = taps[f"{path}.hook_resid_pre"].value
-    read = rearrange(read_by_ports(stream, index, taps), "port head b p m -> (port head) b p m")
-    into_heads = passed_back(block.norm_attention, before, read)
-    pre = taps[f"{path}.mlp.hook_pre"]
+    if not is_mlp:
+        read = rearrange(read_by_ports(stream, index, taps), "port head b p m -> (port head) b p m")
+        return passed_back(block.norm_attention, taps[f"{path}.hook_resid_pre"].value, read)
+    by_neuron = taps[f"{path}.mlp.hook_pre"].gradient
+    groups = stream.neuron_groups(index).to(by_neuron)
+    of_groups = by_neuron * groups.repeat(1, by_neuron.shape[-1] // block.n_neurons)[:, None, None]  # two of gated ones
     middle = taps[f"{path}.hook_resid_mid"].value
-    normed = block.norm_mlp(middle)
-    into_mlp = passed_back(block.mlp_in, normed, pre.gradient[None])
-    return torch.cat([into_heads, passed_back(block.norm_mlp, middle, into_mlp)])
+    return passed_back(block.norm_mlp, middle, passed_back(block.mlp_in, block.norm_mlp(middle), of_groups))
 
 
 def tapped_run(

@@ -15,6 +15,7 @@ import numpy as np
 
 from circuitry.circuits.graph import IN_STREAM, AttributionGraph
 from circuitry.circuits.residual_edges import EdgeScores
+from circuitry.runs.errors import InputError
 
 
 def stream_graph(found: EdgeScores, *, ports: bool = False) -> AttributionGraph:
@@ -24,10 +25,18 @@ def stream_graph(found: EdgeScores, *, ports: bool = False) -> AttributionGraph:
         found: From `score_edges`.
         ports: Whether the query, key and value of a head are nodes of their own; else what a head reads is one.
 
+    Raises:
+        InputError: for scores in which neurons are apart.
+
     Example:
         >>> a, b = (stream_graph(score_edges(stream, photos, metric)) for photos in (cats, drawn_cats))
         >>> edge_jaccard(a.circuit(3), b.circuit(3))
     """
+    if apart := [name for name in found.writers if ".mlp." in name]:
+        raise InputError(
+            f"A graph is one of heads and whole MLPs, but in these scores some neurons are apart, such as {apart[0]}: "
+            "score a stream without them, or take the table of these (to_pandas)."
+        )
     scores = np.nan_to_num(found.scores)
     reads, writes = _by_site(found.readers, ports), _by_site(found.writers, False)
     sites = sorted({*reads, *writes}, key=order_of_site)

@@ -1,10 +1,11 @@
 """p values of permutations, their correction for many tests, and what no number of permutations can show."""
 
+from functools import cache
 from itertools import permutations
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy import stats
 
 LEVEL = 0.05
@@ -93,13 +94,16 @@ def mantel(
     ranks += ranks.T
     exact = n <= EXACT_DOMAINS
     rng = np.random.default_rng(seed)
-    orders = (
-        np.array(list(permutations(range(n)))) if exact else rng.permuted(np.tile(np.arange(n), (draws, 1)), axis=1)
-    )
+    orders = _all_orders(n) if exact else rng.permuted(np.tile(np.arange(n), (draws, 1)), axis=1)
     found = ranks[orders[:, upper[0]], orders[:, upper[1]]] @ u
     rho = float(u @ v)
     as_large = int((np.abs(found) >= abs(rho) - ROUNDING).sum())
     return rho, (as_large / len(orders) if exact else (1 + as_large) / (1 + draws))
+
+
+@cache
+def _all_orders(n: int) -> Int[np.ndarray, "orders n"]:
+    return np.array(list(permutations(range(n))))
 
 
 def _complete(x: np.ndarray, y: np.ndarray) -> list[int]:

@@ -13,13 +13,14 @@ from .component_accuracy import mean_ablation_accuracy as mean_ablation_accuracy
 from .curves import FaithfulnessCurve as FaithfulnessCurve
 from .curves import curves_by_domain as curves_by_domain
 from .curves import pool_curves as pool_curves
+from .edge_cuts import cut_each as cut_each
 from .edge_cuts import cut_effects as cut_effects
 from .edge_cuts import measure_edges as measure_edges
 from .edge_masks import LearnedEdges as LearnedEdges
 from .edge_masks import learn_edges as learn_edges
 from .edge_runs import EdgeRuns as EdgeRuns
 from .edge_runs import cut_embeddings as cut_embeddings
-from .edge_sets import edges_between as edges_between
+from .edge_sets import edges_among as edges_among
 from .edge_sets import strongest_edge_sets as strongest_edge_sets
 from .edge_sets import take_edges as take_edges
 from .effects import AttributionCheck as AttributionCheck

@@ -4,12 +4,13 @@ An attributed edge says what moves a unit. Here the edge is taken away and the m
 
 - one edge between neighbouring sites (`cut_effects`): the stage runs with the upstream unit at its baseline, of its
   output only the downstream unit is taken, the others stay clean, and the rest of the tower runs on;
+- any edge alone (`cut_each`), the same by brute force;
 - sets of edges (`edge_sets`), which `measure_edges` keeps and leaves out, by the runs of `edge_runs`.
 """
 
 from collections.abc import Sequence
 from functools import partial
-from itertools import pairwise
+from itertools import chain, islice, pairwise
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,14 @@ from circuitry.circuits.graph import AttributionGraph
 from circuitry.interventions.circuit_sets import KeptUnits, mark_kept
 from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.interventions.edge_runs import cut_embeddings
-from circuitry.interventions.edge_sets import EdgeSet, count_edges, random_edges, take_other_edges
+from circuitry.interventions.edge_sets import (
+    EdgeSet,
+    Pair,
+    count_edges,
+    random_edges,
+    take_other_edges,
+    without_each_edge,
+)
 from circuitry.interventions.faithfulness import AblationSettings, curve_settings, measure_groups
 from circuitry.models.baselines import AnyBaseline, as_baseline, check_count
 from circuitry.models.batches import ImageBatches, Images, rows_that_fit
@@ -31,6 +39,9 @@ from circuitry.models.encoder import Encoder, clean_activations
 from circuitry.models.metrics import Metric, checked_metric
 from circuitry.runs.errors import InputError
 from circuitry.runs.workers import Work
+
+AT_ONCE = 64
+"""Sets of edges that are held at once."""
 
 
 def cut_effects(
@@ -57,11 +68,11 @@ def cut_effects(
         >>> effects = cut_effects(encoder, photos, metric, graph.kept_units)
         >>> effects["layer3.0", "layer4.0"]    # beside graph.edge_scores["layer3.0", "layer4.0"]
     """
-    chain = sorted(units, key=encoder.position)
-    pairs = [(u, d) for u, d in pairwise(chain) if encoder.position(d) == encoder.position(u) + 1]
+    sites = sorted(units, key=encoder.position)
+    pairs = [(u, d) for u, d in pairwise(sites) if encoder.position(d) == encoder.position(u) + 1]
     if not pairs:
         raise InputError(
-            f"Edges run between sites that follow each other, but units of {', '.join(chain) or 'none'} were given; "
+            f"Edges run between sites that follow each other, but units of {', '.join(sites) or 'none'} were given; "
             f"the order is {', '.join(encoder.sites)}."
         )
     ends, rows = as_baseline(baseline), rows_that_fit(encoder, work.memory_gib)
@@ -70,7 +81,7 @@ def cut_effects(
     bar = tqdm(desc="edges", unit="pair of sites", disable=not work.progress)
     with encoder.frozen(), torch.no_grad(), bar:
         for batch in ImageBatches(images, encoder, rows):
-            clean = clean_activations(encoder, batch, chain)
+            clean = clean_activations(encoder, batch, sites)
             values = ends.activations(encoder, clean, count)
             count += len(batch)
             for up, down in pairs:
@@ -87,6 +98,45 @@ def cut_effects(
         raise InputError("Cutting edges needs at least one image, but there were none.")
     check_count(ends, count)
     return {pair: total / count for pair, total in sums.items()}
+
+
+def cut_each(
+    encoder: Encoder,
+    images: Images,
+    metric: Metric,
+    edges: EdgeSet,
+    *,
+    baseline: AnyBaseline = "zero",
+    work: Work = Work(),
+) -> dict[Pair, Float[np.ndarray, "_ _"]]:
+    """Return the exact effect on the metric of cutting each of some edges, of a chain or across sites.
+
+    The numbers are those of `cut_effects`; every edge takes a run of its own, from the first site of all on.
+
+    Args:
+        encoder: As for images, metric, baseline, work and errors, see `cut_embeddings`.
+        edges: Those to be cut in turn, while all others are kept.
+
+    Returns:
+        metric(edge cut) - metric(clean), mean over images [down, up], by pair of sites; NaN for other edges.
+
+    Example:
+        >>> exact = cut_each(stream.components, photos, metric, edges_among(graph))    # brute force
+    """
+    held = images if isinstance(images, Tensor) else list(images)
+    whole = {pair: np.ones_like(mask) for pair, mask in edges.items()}
+    cuts = chain([whole], without_each_edge(whole, edges))
+    values = list[float]()
+    while some := list(islice(cuts, AT_ONCE)):
+        found = cut_embeddings(encoder, held, some, baseline=baseline, work=work)
+        values += [float(checked_metric(metric, one).double().mean()) for one in found]
+    effects, place = {}, 1
+    for pair, mask in edges.items():
+        n = int(mask.sum())
+        effects[pair] = np.full(mask.shape, np.nan)
+        effects[pair][mask] = np.array(values[place : place + n]) - values[0]
+        place += n
+    return effects
 
 
 def measure_edges(

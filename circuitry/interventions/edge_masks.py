@@ -2,7 +2,7 @@
 
 What `masks` does for units, with a gate on every edge instead: the runs are those of `EdgeRuns`, and the k edges of all
 sites together with the largest scores stay. In a chain every downstream unit needs a run of its stage: where there are
-many, give the edges between the units of a mask that was learned first (`edges_between`), rather than all.
+many, give the edges between the units of a mask that was learned first (`edges_among`), rather than all.
 """
 
 from collections.abc import Sequence
@@ -49,7 +49,7 @@ def learn_edges(
 
     Args:
         encoder: As for images, metric and baseline, see `find_circuit`; as for edges across sites, `cut_embeddings`.
-        edges: Those to choose from, all others between the same sites are cut; see `edges_between`.
+        edges: Those to choose from, all others between the same sites are cut; see `edges_among`.
         sizes: Shares of these edges to keep.
         settings: How masks are learned.
         others: Images of other classes, on which the answers are kept, too.
@@ -60,7 +60,7 @@ def learn_edges(
 
     Example:
         >>> graph = stream_graph(score_edges(stream, photos, metric))
-        >>> found = learn_edges(stream.components, photos, metric, edges_between(graph), [0.3, 0.1], others=not_cats)
+        >>> found = learn_edges(stream.components, photos, metric, edges_among(graph), [0.3, 0.1], others=not_cats)
         >>> measure_edges(stream.components, unseen, metric, graph, found.sets[::-1]).table()
     """
     everything = images if others is None else torch.cat([images, others])

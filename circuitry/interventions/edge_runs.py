@@ -61,7 +61,8 @@ def cut_embeddings(
             f"Cutting edges needs at least one set of edges, all between the same sites, but {len(kinds)} kinds were "
             "given."
         )
-    gates = [{pair: torch.from_numpy(mask).to(encoder.device) for pair, mask in one.items()} for one in edge_sets]
+    device = encoder.device
+    gates = [{pair: torch.from_numpy(mask).to(device) for pair, mask in one.items()} for one in edge_sets]
     wires, ends = wires_of(encoder, edge_sets[0]), as_baseline(baseline)
     rows, found, done = wires.rows(work.memory_gib), list[Tensor](), 0
     with encoder.frozen(), torch.no_grad(), tqdm(desc="edge sets", unit="run", disable=not work.progress) as bar:
@@ -91,7 +92,7 @@ class EdgeRuns(PreparedImages):
         edges: Which edges have a gate.
 
     Example:
-        >>> runs = EdgeRuns(encoder, images, edges_between(graph), "zero")
+        >>> runs = EdgeRuns(encoder, images, edges_among(graph), "zero")
         >>> mask = learn_masks(runs, class_answers(weights, label), own, sizes=[0.05])[0]
         >>> runs.by_pair(mask.path[-1][EDGES])     # a set of edges, which cut_embeddings takes
     """

@@ -10,7 +10,7 @@ from itertools import combinations, pairwise
 import numpy as np
 from jaxtyping import Bool
 
-from circuitry.circuits.graph import IN_STREAM, AttributionGraph, Circuit
+from circuitry.circuits.graph import BETWEEN_POSITIONS, IN_STREAM, AttributionGraph, Circuit
 from circuitry.interventions.circuit_sets import check_ranking
 from circuitry.runs.errors import InputError
 
@@ -22,7 +22,15 @@ EdgeSet = Mapping[Pair, Bool[np.ndarray, "_ _"]]
 
 
 def no_edges(graph: AttributionGraph) -> dict[Pair, np.ndarray]:
-    """Return the empty set of a graph's edges."""
+    """Return the empty set of a graph's edges.
+
+    Raises:
+        InputError: for a graph that keeps positions apart.
+    """
+    if graph.settings.get("edges") == BETWEEN_POSITIONS:
+        raise InputError(
+            "Edges are cut at all positions alike, but this graph keeps them apart: take the one of stream_graph."
+        )
     inner = graph.inner_sites
     pairs = combinations(inner, 2) if graph.settings.get("edges") == IN_STREAM else pairwise(inner)
     return {
@@ -43,8 +51,13 @@ def take_edges(circuit: Circuit, *, keep_error: bool = False) -> dict[Pair, np.n
     return kept
 
 
-def edges_between(graph: AttributionGraph) -> dict[Pair, np.ndarray]:
-    """Return all edges between the kept units of a graph: those that a mask on edges may choose from."""
+def edges_among(graph: AttributionGraph) -> dict[Pair, np.ndarray]:
+    """Return all edges between the kept units of a graph: those that a mask on edges may choose from.
+
+    Example:
+        >>> found = find_circuit(encoder, cats, metric, size=0.2, others=not_cats)
+        >>> learn_edges(encoder, cats, metric, edges_among(found.graph), [0.3], others=not_cats)
+    """
     found = no_edges(graph)
     for pair, mask in found.items():
         mask[_kept(graph, pair)] = True

@@ -17,7 +17,8 @@ from circuitry.interventions.edge_sets import EdgeSet, Pair
 from circuitry.models.batches import rows_that_fit
 from circuitry.models.encoder import Encoder
 from circuitry.models.gated_reading import Gates, mixed, read_through
-from circuitry.models.residual import PORTS, ResidualStream
+from circuitry.models.residual import ResidualStream
+from circuitry.models.stream_parts import PORTS
 from circuitry.models.stream_run import run_gated
 from circuitry.runs.errors import InputError
 

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 from scipy import stats
 from torch import Tensor
 
@@ -36,7 +37,7 @@ from circuitry.interventions.circuit_sets import (
     take_kept_units,
 )
 from circuitry.interventions.curves import FaithfulnessCurve
-from circuitry.interventions.edge_cuts import measure_edges
+from circuitry.interventions.edge_cuts import AT_ONCE, measure_edges
 from circuitry.interventions.edge_runs import EDGES, cut_embeddings
 from circuitry.interventions.edge_sets import random_edges, take_edges, take_other_edges, without_each_edge
 from circuitry.interventions.faithfulness import AblationSettings, measure_circuits, measure_metric
@@ -48,9 +49,6 @@ from circuitry.runs.errors import InputError
 from circuitry.runs.workers import Work
 
 UNITS = "units"
-
-AT_ONCE = 64
-"""Circuits that are held at once."""
 
 
 @dataclass(frozen=True)
@@ -100,10 +98,9 @@ def judge_circuit(
         circuit: Edges of this graph, which are tested likewise.
 
     Returns:
-        One row per test, those of edges named so: columns test, measure, value, n, p, holds. The value is the share
-        of random circuits beaten
-        (sufficiency, necessity), the share of units or edges without which the measure falls (minimality, p the
-        largest after Holm), and the measure itself (circuit, complement; with low and high, no p).
+        One row per test, those of edges named so: columns test, measure, value, n, p, holds. The value is the share of
+        random circuits beaten (sufficiency, necessity), the share of units or edges without which the measure falls
+        (minimality, p the largest after Holm), and the measure itself (circuit, complement; with low and high, no p).
 
     Raises:
         InputError: for a circuit of another encoder, or without units.
@@ -116,29 +113,16 @@ def judge_circuit(
     units = take_kept_units(graph, choose_sites(graph, settings.sites))
     if not sum(map(len, units.values())):
         raise InputError(f"The circuit of {graph.title} has no units: there is nothing to test.")
-    once, rng = replace(settings, random_draws=0), np.random.default_rng(settings.seed)
-    name = "faithfulness" if others is None else "selectivity"
-
-    def judge(run: Callable[..., Tensor], measure: Callable[..., FaithfulnessCurve], tested: _Tested) -> list[Row]:
-        """Return the rows of circuits of one kind."""
-        curve = measure(encoder, images, metric, tested.source, [tested.circuit], once, others=others, work=work)
-
-        def contrasts(circuits: Iterable[Any]) -> np.ndarray:
-            """Return what each image adds to the measure under each circuit, [circuits, images]."""
-            left, runs, parts = iter(circuits), partial(run, encoder, work=work), list[np.ndarray]()
-            while some := list(islice(left, AT_ONCE)):
-                parts.append(measure_metric(runs, some, metric, images, others, settings.baseline)[0])
-            return np.concatenate(parts)
-
-        against = _against_random(contrasts([*tested.kept, *tested.rests]), curve.own, name, judgement)
-        minimal = _minimality(tested.kind, name, contrasts(tested.without), curve.own, judgement.alpha)
-        return [*(_of_kind(tested.kind, row) for row in (*_alone(curve, name), *against)), minimal]
-
+    bench, rng = (
+        _Bench(encoder, images, metric, settings, judgement, others, work),
+        np.random.default_rng(settings.seed),
+    )
     error = partial(add_error_units, encoder) if settings.keep_error else lambda circuit: circuit
-    rows = judge(ablated_embeddings, measure_circuits, _units_tested(graph, units, error, judgement.draws, rng))
+    tested = _units_tested(graph, units, error, judgement.draws, rng)
+    rows = bench.rows(ablated_embeddings, measure_circuits, tested)
     if circuit is not None:
-        edges = _edges_tested(circuit, settings.keep_error, judgement.draws, rng)
-        rows += judge(cut_embeddings, measure_edges, edges)
+        tested = _edges_tested(circuit, settings.keep_error, judgement.draws, rng)
+        rows += bench.rows(cut_embeddings, measure_edges, tested)
     return pd.DataFrame(rows, columns=["test", "measure", "value", "low", "high", "n", "p", "holds"])
 
 
@@ -191,6 +175,43 @@ def _edges_tested(circuit: Circuit, keep_error: bool, draws: int, rng: np.random
 
 
 Row = tuple[str, str, float, float, float, int, float, bool]
+
+
+class _Bench(NamedTuple):
+    """What circuits of all kinds are judged on."""
+
+    encoder: Encoder
+    images: Images
+    metric: Metric
+    settings: AblationSettings
+    judgement: JudgementSettings
+    others: Images | None
+    work: Work
+
+    @property
+    def measure(self) -> str:
+        """What is read off a curve."""
+        return "faithfulness" if self.others is None else "selectivity"
+
+    def rows(
+        self, run: Callable[..., Tensor], measured: Callable[..., FaithfulnessCurve], tested: _Tested
+    ) -> list[Row]:
+        """Return the rows of circuits of one kind, given what runs them and what makes a curve of them."""
+        given = self.encoder, self.images, self.metric, tested.source, [tested.circuit]
+        curve = measured(*given, replace(self.settings, random_draws=0), others=self.others, work=self.work)
+        against = self._contrasts(run, [*tested.kept, *tested.rests])
+        rows = [*_alone(curve, self.measure), *_against_random(against, curve.own, self.measure, self.judgement)]
+        changed = self._contrasts(run, tested.without)
+        minimal = _minimality(tested.kind, self.measure, changed, curve.own, self.judgement.alpha)
+        return [*(_of_kind(tested.kind, row) for row in rows), minimal]
+
+    def _contrasts(self, run: Callable[..., Tensor], circuits: Iterable[Any]) -> Float[np.ndarray, "circuits images"]:
+        """Return what each image adds to the measure under each circuit."""
+        left, runs, parts = iter(circuits), partial(run, self.encoder, work=self.work), list[np.ndarray]()
+        while some := list(islice(left, AT_ONCE)):
+            given = runs, some, self.metric, self.images, self.others
+            parts.append(measure_metric(*given, self.settings.baseline)[0])
+        return np.concatenate(parts)
 
 
 def _of_kind(kind: str, row: Row) -> Row:

@@ -218,7 +218,8 @@ def score_methods(planted: PlantedCircuit, n_images: int = 16, seed: int = 0) ->
     for name, method in SEARCHED.items():
         found = propose_circuits(encoder, images, planted.metric, [MASK_SIZE], method=method, settings=settings)[0]
         score(name, found.node_scores, {})
-    gated = learn_edges(encoder, images, planted.metric, every_edge, [MASK_SIZE / 2], settings.masks, work=QUIET)
+    masks = MaskSettings(steps=150, batch_size=n_images, seed=seed)
+    gated = learn_edges(encoder, images, planted.metric, every_edge, [MASK_SIZE / 2], masks, work=QUIET)
     score(LEARNED_MASKS, {}, {pair: expit(scores) for pair, scores in gated.scores.items()})
     score(CUTS, {}, cut_effects(encoder, images, planted.metric, everything, work=QUIET))
     return pd.DataFrame(rows, columns=["network", "method", "kind", "site", "auroc"])

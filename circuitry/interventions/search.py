@@ -30,7 +30,8 @@ import torch
 from scipy.special import expit
 from torch import Tensor
 
-from circuitry.circuits.graph import AttributionGraph
+from circuitry.circuits.component_edges import in_stream
+from circuitry.circuits.graph import IN_STREAM, AttributionGraph
 from circuitry.circuits.nodes import NodeEffects, nodes_of
 from circuitry.interventions.answers import default_answers
 from circuitry.interventions.circuit_sets import take_kept_units, take_top_units
@@ -252,6 +253,7 @@ class _Search:
             "basis": self.encoder.basis,
             "hooked_sites": list(self.encoder.hooked_sites),
         }
+        settings |= {"edges": IN_STREAM} if in_stream(self.encoder) else {}
         errors = {site: effects.scores[site][units.start :] for site, units in self._errors().items()}
         complete = effects.completeness
         return AttributionGraph(

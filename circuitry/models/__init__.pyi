@@ -23,7 +23,6 @@ from .metrics import metric_of_class as metric_of_class
 from .named_baselines import NamedBaseline as NamedBaseline
 from .prompts import default_templates as default_templates
 from .prompts import style_templates as style_templates
-from .residual import Component as Component
 from .residual import ResidualStream as ResidualStream
 from .sae import SparseAutoencoder as SparseAutoencoder
 from .sae import load_sae as load_sae
@@ -31,4 +30,5 @@ from .settings import BasisSettings as BasisSettings
 from .settings import MetricSettings as MetricSettings
 from .settings import ModelSettings as ModelSettings
 from .stages import Stage as Stage
+from .stream_parts import Component as Component
 from .tokens import TokenGrid as TokenGrid

@@ -6,20 +6,21 @@ adds up to the stream, but for constant biases:
     stream before block i = embed + sum over earlier heads of z O + sum over earlier MLPs of post N + biases
 
 Readers, in order: the query, key and value of each head, the MLP of each block, and what makes the embedding of the
-stream behind the last block. An edge goes from a writer to a reader that comes later.
+stream behind the last block. An edge goes from a writer to a reader that comes later. Some neurons may read and write
+for themselves; see `stream_parts`.
 
 `ResidualStream.run` gives every reader a stream of its own, in which the writers whose edges are cut have the values of
 a baseline: the exact meaning of an edge (path patching; Wang et al. 2022, arXiv 2211.00593).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
 from einops import rearrange
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from circuitry.models.adapters import residual_blocks
@@ -27,32 +28,15 @@ from circuitry.models.baselines import AnyBaseline, as_baseline
 from circuitry.models.blocks import Block, take_apart
 from circuitry.models.components import in_components
 from circuitry.models.encoder import Encoder, clean_activations
-from circuitry.models.gated_reading import Gates
+from circuitry.models.stream_parts import StreamParts
 from circuitry.models.stream_run import run_gated
 from circuitry.runs.errors import InputError
 
-Kind = Literal["embed", "head", "q", "k", "v", "mlp", "embedding"]
-PORTS: tuple[Kind, Kind, Kind] = ("q", "k", "v")
-"""What a head reads the stream for."""
-
-
-class Component(NamedTuple):
-    """A writer or a reader of the residual stream."""
-
-    kind: Kind
-    block: int = -1
-    head: int = -1
-
-    def __str__(self) -> str:
-        if self.block < 0:
-            return self.kind
-        if self.kind == "mlp":
-            return f"blocks.{self.block}.mlp"
-        return f"blocks.{self.block}.attn.{self.head}" + ("" if self.kind == "head" else f".{self.kind}")
+Units = Sequence[int] | Int[np.ndarray, " units"]
 
 
 @dataclass(frozen=True, eq=False)
-class ResidualStream:
+class ResidualStream(StreamParts):
     """A transformer tower as writers and readers of its residual stream.
 
     Example:
@@ -68,15 +52,22 @@ class ResidualStream:
     """The encoder whose sites are the stream."""
     components: Encoder
     """The same tower in heads and neurons."""
-    blocks: tuple[Block, ...]
 
     @classmethod
-    def of(cls, encoder: Encoder) -> "ResidualStream":
+    def of(cls, encoder: Encoder, neurons: Mapping[str, Units] | None = None) -> "ResidualStream":
         """Take a tower apart; an encoder in heads and neurons is kept as it is, with its hooks.
 
+        Args:
+            neurons: Units of the MLPs' sites in heads and neurons that are to be components of their own, such as the
+                ``kept_units`` of a graph, whose other sites are let be (default: none, an MLP is one component).
+
         Raises:
-            InputError: for a tower without transformer blocks that are known, or one whose heads or neurons do not add
-                to the stream one by one.
+            InputError: for a tower without transformer blocks that are known, one whose heads or neurons do not add to
+                the stream one by one, or a neuron that there is not.
+
+        Example:
+            >>> graph = attribute(clip.in_components().encoder, photos, metric, node_fraction=0.02)
+            >>> score_edges(ResidualStream.of(clip.encoder, graph.kept_units), photos, metric)
         """
         if encoder.carried:
             encoder, components = Encoder.from_tower(encoder.tower), encoder
@@ -88,7 +79,9 @@ class ResidualStream:
                 "In this tower a norm lies between heads or neurons and the residual stream, so they do not add to it "
                 "one by one: look at its sites instead (in_components)."
             )
-        return cls(encoder, components, blocks)
+        sites = components.sites[-2 * len(blocks) :: 2]
+        chosen = tuple(_checked_neurons(s, b, (neurons or {}).get(s, ())) for s, b in zip(sites, blocks, strict=True))
+        return cls(blocks, chosen, encoder, components)
 
     @property
     def sites(self) -> tuple[str, ...]:
@@ -98,60 +91,6 @@ class ResidualStream:
     @property
     def _first(self) -> int:
         return len(self.components.sites) - 2 - 2 * len(self.blocks)
-
-    @cached_property
-    def writers(self) -> tuple[Component, ...]:
-        """All writers in order."""
-        found = [Component("embed")]
-        for i, block in enumerate(self.blocks):
-            found += [*(Component("head", i, h) for h in range(block.n_heads)), Component("mlp", i)]
-        return tuple(found)
-
-    @cached_property
-    def readers(self) -> tuple[Component, ...]:
-        """All readers in order."""
-        found: list[Component] = []
-        for i, block in enumerate(self.blocks):
-            found += [Component(port, i, h) for port in PORTS for h in range(block.n_heads)]
-            found.append(Component("mlp", i))
-        return (*found, Component("embedding"))
-
-    @cached_property
-    def edges(self) -> Bool[Tensor, "readers writers"]:
-        """Which edges there are: those from an earlier writer."""
-        written = torch.tensor([writer.block + 0.5 * (writer.kind == "mlp") for writer in self.writers])
-        read = [len(self.blocks) if r.block < 0 else r.block + 0.5 * (r.kind == "mlp") for r in self.readers]
-        return written[None] < torch.tensor(read)[:, None]
-
-    def edge(self, writer: str, reader: str) -> tuple[int, int]:
-        """Return the row and column of an edge in `edges`, by the names of its ends.
-
-        Raises:
-            InputError: for an edge that there is not: a head or layer that is not there, or a reader before the writer.
-
-        Example:
-            >>> keep = stream.edges.clone()
-            >>> keep[stream.edge("blocks.0.attn.3", "blocks.5.mlp")] = False
-        """
-        writers, readers = ([str(one) for one in some] for some in (self.writers, self.readers))
-        if writer in writers and reader in readers:
-            row, column = readers.index(reader), writers.index(writer)
-            if self.edges[row, column]:
-                return row, column
-        raise InputError(
-            f"There is no edge from {writer!r} to {reader!r}: edges go from a writer ({writers[0]}, {writers[1]}, ... "
-            f"{writers[-1]}) to a later reader ({readers[0]}, ... {readers[-1]})."
-        )
-
-    def writer_slice(self, block: int) -> slice:
-        """Return where the heads and the MLP of a block are among the writers."""
-        first = 1 + sum(one.n_heads + 1 for one in self.blocks[:block])
-        return slice(first, first + self.blocks[block].n_heads + 1)
-
-    def reader_slice(self, block: int) -> slice:
-        """Return where the ports of a block's heads and its MLP are among the readers."""
-        first = sum(3 * one.n_heads + 1 for one in self.blocks[:block])
-        return slice(first, first + 3 * self.blocks[block].n_heads + 1)
 
     @cached_property
     def read_weights(self) -> tuple[tuple[Tensor, Tensor], ...]:
@@ -198,24 +137,13 @@ class ResidualStream:
         return weights, bias
 
     def read_by(self, stage: int, activations: Mapping[str, Tensor]) -> Float[Tensor, "batch position d_model"]:
-        """Return the stream that a stage reads, given the activations at `sites`, which carry it past their units.
-
-        Stages are the heads of the first block, its MLP, the heads of the second, ..., and the embedding.
-        """
+        """Return the stream that a stage reads, given the activations at `sites`, which carry it past their units."""
         site = self.sites[1 + min(stage, 2 * len(self.blocks) - 1)]
         past = self.components.carried[site]
         x = activations[site].narrow(self.components.unit_dim(site), past.start, len(past)).flatten(2)
         if stage < 2 * len(self.blocks):
             return x
         return x + self.blocks[-1].mlp_out(self.components.units_of(site, activations[site]))
-
-    def stage_rows(self, stage: int) -> slice:
-        """Return where the readers of a stage are."""
-        block, is_mlp = divmod(stage, 2)
-        if block == len(self.blocks):
-            return slice(len(self.readers) - 1, len(self.readers))
-        rows = self.reader_slice(block)
-        return slice(rows.stop - 1, rows.stop) if is_mlp else slice(rows.start, rows.stop - 1)
 
     def written(self, activations: Mapping[str, Tensor]) -> Float[Tensor, "writers batch position d_model"]:
         """Return what every writer adds to the stream, without biases, given the activations at `sites`."""
@@ -228,7 +156,11 @@ class ResidualStream:
         z, neurons = (self.components.units_of(site, activations[site]) for site in (attn, mlp))
         heads = rearrange(z, "b p head d -> head (b p) d") @ self.write_weights[block]
         others = self.blocks[block].mlp_out(neurons) - self.biases(block)[1]
-        return torch.cat([heads.reshape(-1, *others.shape), others[None]])
+        parts = [heads.reshape(-1, *others.shape)]
+        if chosen := list(self.neurons[block]):
+            parts.append(torch.einsum("bpn,nm->nbpm", neurons[..., chosen], self.neuron_weights[block][chosen]))
+            others = others - parts[-1].sum(0)
+        return torch.cat([*parts, others[None]])
 
     def run(
         self,
@@ -259,17 +191,7 @@ class ResidualStream:
         with torch.no_grad():
             clean = clean_activations(self.components, images, self.sites)
             ends = as_baseline(baseline).activations(self.components, clean)
-        return run_gated(self, clean[self.sites[0]], ends, self._by_place(keep), at_once=1)
-
-    def _by_place(self, keep: Gates) -> dict[tuple[int, int], Gates]:
-        """Return a mask of edges by pair of places; see `stream_run`."""
-        writers, readers = [slice(0, 1)], [slice(0, 0)]
-        for block in range(len(self.blocks)):
-            for found, mine in ((writers, self.writer_slice(block)), (readers, self.reader_slice(block))):
-                found += [slice(mine.start, mine.stop - 1), slice(mine.stop - 1, mine.stop)]
-        readers.append(slice(len(keep) - 1, len(keep)))
-        pairs = [(up, down) for down in range(1, len(readers)) for up in range(min(down, len(writers)))]
-        return {(up, down): keep[readers[down], writers[up]] for up, down in pairs}
+        return run_gated(self, clean[self.sites[0]], ends, self.gates_of(keep), at_once=1)
 
     def attended(self, index: int, streams: Float[Tensor, "ports batch position d_model"]) -> Tensor:
         """Return z of a block whose heads' ports, all q before all k and v, each read a stream of their own."""
@@ -284,6 +206,16 @@ def adds_up(encoder: Encoder) -> bool:
     """Say whether what heads and neurons add to the residual stream is the sum of what each adds alone."""
     blocks = _blocks_of(encoder)
     return bool(blocks) and all(block.linear for block in blocks)
+
+
+def _checked_neurons(site: str, block: Block, chosen: Units) -> tuple[int, ...]:
+    found = tuple(map(int, chosen))
+    if len(set(found)) < len(found) or not all(0 <= neuron < block.n_neurons for neuron in found):
+        raise InputError(
+            f"Neurons at site {site!r} are numbers from 0 to {block.n_neurons - 1}, each once, but "
+            f"{', '.join(map(str, found))} were given."
+        )
+    return found
 
 
 def _blocks_of(encoder: Encoder) -> tuple[Block, ...]:

@@ -77,8 +77,8 @@ def run_gated(
         heads, mlp = 2 * index + 1, 2 * index + 2
         z = stream.attended(index, run.streams_of_each(heads, PORTS_OF_A_HEAD * block.n_heads))
         run.write(heads, z, block.attention_out)
-        pre = run.read(mlp, in_order(block.norm_mlp, block.mlp_in))
-        run.write(mlp, block.activation(pre), block.mlp_out)
+        neurons = in_order(block.norm_mlp, block.mlp_in, block.activation)
+        run.write(mlp, run.read(mlp, neurons), block.mlp_out)
     return run.read(2 * len(stream.blocks) + 1, stream.encoder.stages[-1].run)
 
 

@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from timm.models.vitamin import GeGluMlp
 from torch import Tensor, nn
 
 from circuitry.circuits.quadrature import midpoint_rule
 from circuitry.circuits.residual_edges import EdgeScores, score_edges
-from circuitry.models.blocks import Block, mix_by_pattern
+from circuitry.models.attention_kinds import mix_by_pattern
+from circuitry.models.blocks import Block
 from circuitry.models.encoder import Encoder
 from circuitry.models.residual import ResidualStream
 from circuitry.runs.errors import InputError
@@ -60,7 +62,7 @@ def test_where_attention_is_saturated_the_exact_softmax_is_right_and_the_gradien
     plain, found = (
         score_edges(stream, images, linear, baseline=other, correction=c) for c in ("none", "exact-softmax")
     )
-    first = stream.reader_slice(1).start
+    first = stream.readers_of(2).start
     rows, columns = range(first, first + 4), range(4)  # queries and keys of two heads; embed, two heads, the MLP
     cuts = np.array([[exact(stream, images, row, column, other) for column in columns] for row in rows])
     np.testing.assert_allclose(found.scores[rows, :4], cuts, rtol=1e-8, atol=1e-12)
@@ -95,7 +97,7 @@ def test_what_the_last_block_and_the_embedding_read_is_exact(is_linear: bool) ->
     _, stream, images = opened(tower)
     other = images.flip(0) + 0.5
     found = score_edges(stream, images, linear, baseline=other, correction="exact-readers")
-    last = stream.reader_slice(1)
+    last = slice(stream.readers_of(2).start, stream.readers_of(3).stop)
     for row in range(last.start if is_linear else last.stop - 1, len(stream.readers)):
         columns = stream.edges[row].nonzero()[:, 0].tolist()
         cuts = [exact(stream, images, row, column, other) for column in columns]
@@ -196,21 +198,30 @@ def frozen(stream: ResidualStream, images: Tensor) -> ResidualStream:
 
     def still(i: int, block: Block) -> Block:
         pattern = seen[f"blocks.{i}.attn.hook_pattern"]
-        factor = seen[f"blocks.{i}.mlp.hook_post"] / seen[f"blocks.{i}.mlp.hook_pre"]
+        module: Any = stream.encoder.tower
+        norms = module.trunk.blocks[i].norm1, module.trunk.blocks[i].norm2
+        post, pre = (seen[f"blocks.{i}.mlp.hook_{name}"] for name in ("post", "pre"))
+        n = pre.shape[-1] // post.shape[-1]  # two of a gated neuron
+        factor = post.repeat(1, 1, n) / pre / n
         return replace(
             block,
-            norm_attention=norm(block.norm_attention, seen[f"blocks.{i}.hook_resid_pre"]),
+            norm_attention=norm(norms[0], seen[f"blocks.{i}.hook_resid_pre"]),
             mix=lambda q, k, v: mix_by_pattern(pattern, v),
-            norm_mlp=norm(block.norm_mlp, seen[f"blocks.{i}.hook_resid_mid"]),
-            activation=lambda pre: factor * pre,
+            norm_mlp=norm(norms[1], seen[f"blocks.{i}.hook_resid_mid"]),
+            activation=lambda pre: torch.stack((factor * pre).chunk(n, -1)).sum(0),
         )
 
     return replace(stream, blocks=tuple(still(i, block) for i, block in enumerate(stream.blocks)))
 
 
-def test_relevance_is_the_exact_cut_of_every_edge_in_the_network_frozen_at_the_clean_run() -> None:
+@pytest.mark.parametrize("gated", [False, True])
+def test_relevance_is_the_exact_cut_of_every_edge_in_the_network_frozen_at_the_clean_run(gated: bool) -> None:
     tower: Any = make_tower("timm-vit").double()
     tower.trunk.norm = nn.Identity()
+    if gated:
+        for block in tower.trunk.blocks:
+            block.mlp = GeGluMlp(16, 8).double().requires_grad_(False)
+            block.mlp.norm = nn.Identity()
     _, stream, images = opened(tower)
     other = images.flip(0) + 0.5
     found = score_edges(stream, images, linear, baseline=other, correction="relp")
@@ -231,7 +242,7 @@ def test_relevance_is_conserved_where_there_are_no_biases() -> None:
     value = linear(tower(images)).mean().item()
     found = score_edges(stream, images, linear, correction="relp")
     assert found.out_of[0] == pytest.approx(-value, rel=1e-9)
-    assert np.nansum(found.scores[stream.reader_slice(1).start :, :4]) == pytest.approx(-value, rel=1e-9)
+    assert np.nansum(found.scores[stream.readers_of(2).start :, :4]) == pytest.approx(-value, rel=1e-9)
     assert found.into[-1] == pytest.approx(-value, rel=1e-9)
     assert score_edges(stream, images, linear).out_of[0] != pytest.approx(-value, rel=0.1)
 
@@ -267,12 +278,15 @@ def test_relevance_leaves_the_tower_as_it_was_and_patterns_keep_their_gradient_i
 
 
 def test_corrections_that_there_are_not_and_norms_without_a_rule_are_told() -> None:
-    tower, stream, images = opened()
+    _, stream, images = opened()
     with pytest.raises(InputError, match=r"A correction is one of none, exact-softmax, .*, but 'atp' was given"):
         score_edges(stream, images, product, correction="atp")
-    tower.trunk.norm = nn.GroupNorm(1, 16).double()
+    tower: Any = make_tower("timm-vit").double()
+    tower.trunk.norm = nn.GroupNorm(1, 17).double()  # over tokens
+    _, stream, images = opened(tower)
     with pytest.raises(InputError, match="this tower has a GroupNorm: take another correction, or none"):
         score_edges(stream, images, product, correction="relp")
+    assert not any(module._forward_pre_hooks for module in tower.modules())
 
 
 def test_one_block_has_no_other_to_leave_out() -> None:

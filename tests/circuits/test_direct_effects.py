@@ -12,17 +12,19 @@ from circuitry.circuits.direct_effects import direct_effects, direct_vectors
 from circuitry.models.encoder import Encoder
 from circuitry.models.residual import ResidualStream
 from circuitry.runs.errors import InputError
+from tests.models.test_components import FURTHER
 from tests.support.towers import make_tower
 
 
 def tower_and_images(name: str) -> tuple[Encoder, Tensor, Tensor]:
-    encoder = Encoder.from_tower(make_tower(name).double())
+    tower = FURTHER[name]() if name in FURTHER else make_tower(name)
+    encoder = Encoder.from_tower(tower.double())
     torch.manual_seed(1)
     images = torch.randn(3, 3, *encoder.image_size, dtype=torch.float64)
     return encoder, images, F.normalize(torch.randn(16, dtype=torch.float64), dim=0)
 
 
-@pytest.mark.parametrize("name", ["vit", "timm-vit", "vit-average-pooling"])
+@pytest.mark.parametrize("name", ["vit", "timm-vit", "vit-average-pooling", "eva", "gated", "root-mean-square"])
 def test_effects_add_up_to_the_logit(name: str) -> None:
     encoder, images, weight = tower_and_images(name)
     found = direct_effects(ResidualStream.of(encoder), [images[:2], images[2:]], weight)

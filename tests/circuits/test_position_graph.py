@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from circuitry.circuits.graph import AttributionGraph
-from circuitry.circuits.position_graph import BETWEEN_POSITIONS, position_graph
+from circuitry.circuits.graph import BETWEEN_POSITIONS, AttributionGraph
+from circuitry.circuits.position_graph import position_graph
 from circuitry.circuits.position_moves import moves_between_positions
 from circuitry.circuits.residual_edges import score_edges
 from circuitry.circuits.similarity import edge_jaccard

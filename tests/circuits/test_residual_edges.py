@@ -8,11 +8,12 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from circuitry.circuits.quadrature import left_rule, midpoint_rule
+from circuitry.circuits.quadrature import gauss_legendre_rule, left_rule, midpoint_rule
 from circuitry.circuits.residual_edges import edges_by_position, score_edges
 from circuitry.models.baselines import AnyBaseline, mean_baseline
 from circuitry.models.encoder import Encoder
-from circuitry.models.residual import Component, ResidualStream
+from circuitry.models.residual import ResidualStream
+from circuitry.models.stream_parts import Component
 from circuitry.runs.errors import InputError
 from circuitry.runs.workers import Work
 from tests.support.towers import make_tower
@@ -62,6 +63,49 @@ def test_a_path_integrates_the_gradient_from_clean_to_baseline_before_the_blocks
         total = total + torch.einsum("wbpm,bpm->w", moved, slope) / 3 / len(images)
     assert isinstance(total, Tensor)
     np.testing.assert_allclose(found.scores[-1], total.numpy(), rtol=1e-7)  # the edges into the embedding
+
+
+@pytest.mark.parametrize("name", ["vit", "timm-vit"])
+def test_along_what_a_stage_reads_its_edges_add_up_to_the_exact_cut_of_them_all(name: str) -> None:
+    """The path integral of a stage is complete, whatever lies behind it; plain scores are not."""
+    stream, images = opened(name)
+    other = images.flip(0) + 0.5
+    found = score_edges(stream, images, metric, baseline=other, rule=gauss_legendre_rule(12), path="activations")
+    plain = score_edges(stream, images, metric, baseline=other)
+    gaps = []
+    for stage in range(2 * len(stream.blocks) + 1):
+        rows, keep = stream.readers_of(stage), stream.edges.clone()
+        keep[rows] = False
+        with torch.no_grad():
+            cut = float((metric(stream.run(images, keep, other)) - metric(stream.encoder(images))).mean())
+        assert found.into[rows].sum() == pytest.approx(cut, rel=1e-4)
+        gaps.append(abs(plain.into[rows].sum() / cut - 1))
+    assert max(gaps) > 0.1
+
+
+def test_along_what_an_mlp_reads_gradients_are_those_of_hooks_on_its_norm() -> None:
+    stream, images = opened()
+    other, rule = images.flip(0), midpoint_rule(3)
+    found = score_edges(stream, images, metric, baseline=other, rule=rule, path="activations")
+    tower: Any = stream.encoder.tower
+    ends = [stream.written(_activations(stream, x)) for x in (images, other)]
+    changes = ends[1] - ends[0]
+    move = changes[: len(stream.writers) - 1].sum(0)  # all but the last MLP itself
+    slopes = []
+    for t in rule.points:
+        moved = (t * move).requires_grad_()
+        handle = tower.trunk.blocks[1].norm2.register_forward_pre_hook(lambda _, x, m=moved: (x[0] + m,))
+        slopes.append(torch.autograd.grad(metric(tower(images)).sum(), moved)[0] / 3)
+        handle.remove()
+    expected = torch.einsum("wbpm,bpm->w", changes[:-1], sum(slopes, torch.zeros(()))) / len(images)
+    row = found.scores[found.readers.index("blocks.1.mlp"), :-1]
+    np.testing.assert_allclose(row, expected.detach().numpy(), rtol=1e-8)
+
+
+def test_at_the_clean_point_both_paths_are_attribution_patching() -> None:
+    stream, images = opened()
+    found, plain = (score_edges(stream, images, metric, path=path) for path in ("activations", "inputs"))
+    np.testing.assert_allclose(found.scores, plain.scores, rtol=1e-9, atol=1e-14)
 
 
 def _activations(stream: ResidualStream, images: Tensor) -> dict[str, Tensor]:
@@ -135,6 +179,9 @@ def test_bad_input_is_told() -> None:
         score_edges(stream, images[:0], metric)
     with pytest.raises(InputError, match="Scores of edges are NaN or infinite"):
         score_edges(stream, images, lambda e: (e[:, 0] - e[:, 0]).sqrt())
+    for path, correction in (("neurons", "none"), ("activations", "relp")):
+        with pytest.raises(InputError, match=f"one of inputs, activations, .* but '{path}' with the correction"):
+            score_edges(stream, images, metric, path=path, correction=correction)
 
 
 def test_in_a_linear_network_scores_are_exact_cuts() -> None:

@@ -178,4 +178,7 @@ def test_few_circuits_are_of_different_classes_and_domains() -> None:
     keys = [(c, d) for c in "abc" for d in "xy"]
     assert spread(keys, 3) == [("a", "x"), ("b", "y"), ("a", "x")][:2]
     assert spread(keys[:1], 4) == keys[:1]
-    assert spread([], 4) == []
+    assert spread([], 4) == spread([]) == []
+    many = [(c, d) for c in "abcdefgh" for d in "uvwxyz"]
+    assert spread(many) == list(zip("abcdef", "uvwxyz", strict=True))  # one in every domain
+    assert len(spread([(c, d) for c in "abcdefgh" for d in "xy"])) == 4

@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
 from circuitry import AttributionGraph, Encoder, InputError, attribute, class_logit, mean_baseline
-from circuitry.interventions.edge_cuts import cut_effects, measure_edges
+from circuitry.interventions.edge_cuts import cut_each, cut_effects, measure_edges
 from circuitry.interventions.edge_runs import cut_embeddings
 from circuitry.interventions.edge_sets import no_edges, take_edges
 from circuitry.interventions.faithfulness import AblationSettings
@@ -137,6 +137,11 @@ def test_cutting_finds_the_planted_edges_those_into_attention_too(build: object)
         truth = np.zeros(effects[pair].shape, dtype=bool)
         truth[tuple(np.transpose(edges))] = True
         assert roc_auc_score(truth.ravel(), np.abs(effects[pair]).ravel()) > 0.95
+    some = {pair: np.arange(effect.size).reshape(effect.shape) % 7 == 0 for pair, effect in effects.items()}
+    by_force = cut_each(planted.encoder, planted.images(16, 0), planted.metric, some, work=QUIET)
+    for pair, mask in some.items():
+        np.testing.assert_allclose(by_force[pair][mask], effects[pair][mask], atol=1e-6)
+        assert np.isnan(by_force[pair][~mask]).all()
 
 
 def test_a_graph_is_measured_by_its_edges(resnet: nn.Module) -> None:

@@ -11,16 +11,26 @@ import torch
 from torch import Tensor
 
 from circuitry.circuits.attribution import attribute
-from circuitry.circuits.graph import AttributionGraph
+from circuitry.circuits.graph import BETWEEN_POSITIONS, AttributionGraph
 from circuitry.circuits.quadrature import left_rule
 from circuitry.circuits.residual_edges import score_edges
 from circuitry.circuits.stream_graph import stream_graph
 from circuitry.interventions.ablation import ablated_embeddings
-from circuitry.interventions.edge_cuts import measure_edges
+from circuitry.interventions.edge_cuts import cut_each, cut_effects, measure_edges
+from circuitry.interventions.edge_masks import learn_edges
 from circuitry.interventions.edge_runs import cut_embeddings
-from circuitry.interventions.edge_sets import EdgeSet, edges_between, no_edges, strongest_edge_sets, take_edges
+from circuitry.interventions.edge_sets import (
+    EdgeSet,
+    count_edges,
+    edges_among,
+    no_edges,
+    strongest_edge_sets,
+    take_edges,
+)
 from circuitry.interventions.faithfulness import AblationSettings, faithfulness_curve
 from circuitry.interventions.judgement import JudgementSettings, judge_circuit
+from circuitry.interventions.masks import MaskSettings
+from circuitry.interventions.search import find_circuit
 from circuitry.models.encoder import Encoder
 from circuitry.models.residual import ResidualStream
 from circuitry.runs.errors import InputError
@@ -145,13 +155,34 @@ def test_edges_of_a_stream_graph_are_those_of_its_readers_and_writers(kind: str)
     assert 0 < keep.sum() < stream.edges.sum()
 
 
+def test_cutting_each_edge_is_one_number_by_two_routes() -> None:
+    """Between neighbouring sites the stream is the chain: only what one unit reads is changed."""
+    stream, images = opened()
+    _, heads, mlp, *_ = stream.sites
+    chain = cut_effects(stream.components, images, metric, {heads: [0, 1], mlp: [5, 9]}, work=QUIET)[heads, mlp]
+    edges = no_edges(graphs()["neurons"])
+    edges[heads, mlp][[5, 9]] = True
+    exact = cut_each(stream.components, images, metric, edges, work=QUIET)
+    np.testing.assert_allclose(exact[heads, mlp][[5, 9]], chain)
+    assert sum(int((~np.isnan(effects)).sum()) for effects in exact.values()) == 4
+
+
+def test_the_edges_of_a_circuit_that_was_searched_run_between_any_two_of_its_sites() -> None:
+    stream, images = opened()
+    found = find_circuit(stream.components, images, metric, method="gradient", size=0.1).graph
+    edges = edges_among(found)
+    assert set(edges) == set(combinations(found.inner_sites, 2))
+    learned = learn_edges(stream.components, images, metric, edges, [0.5], MaskSettings(steps=2), work=QUIET)
+    assert count_edges(learned.sets[0]) == round(0.5 * count_edges(edges))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_all_edges_are_the_model_and_none_the_baseline(kind: str) -> None:
     stream, images = opened()
     graph, other = graphs()[kind], images.flip(0)
-    sets = [*strongest_edge_sets(graph, [0.1, 0.5]), {p: np.ones_like(m) for p, m in edges_between(graph).items()}]
+    sets = [*strongest_edge_sets(graph, [0.1]), {p: np.ones_like(m) for p, m in edges_among(graph).items()}]
     sets[-1] = {pair: sets[-1][pair] for pair in sets[0]}
-    settings = AblationSettings(other, random_draws=2)
+    settings = AblationSettings(other, random_draws=1)
     curve = measure_edges(stream.components, images[:2], metric, graph, sets, settings, others=images[2:], work=QUIET)
     with torch.no_grad():
         np.testing.assert_allclose(curve.full, metric(stream.encoder(images)).numpy())
@@ -173,7 +204,7 @@ def test_what_comes_later_has_no_part_in_what_comes_before() -> None:
     stream, images = opened()
     rng = np.random.default_rng(0)
     sites = (*stream.sites, "head")
-    whole = {pair: np.ones_like(mask) for pair, mask in edges_between(graphs()["neurons"]).items()}
+    whole = {pair: np.ones_like(mask) for pair, mask in edges_among(graphs()["neurons"]).items()}
     unread = {(up, down): mask & (up not in sites[3:5]) for (up, down), mask in whole.items()}
     other = {
         (up, down): mask & (rng.random(mask.shape) < 0.5 if down in sites[3:5] else True)
@@ -226,7 +257,7 @@ def test_circuits_across_sites_are_judged_by_units_and_by_edges(kind: str) -> No
         )
     )
     circuit = graph.circuit(1)
-    judgement = JudgementSettings(draws=6, share=0.6)
+    judgement = JudgementSettings(draws=5, share=0.5)
     table = judge_circuit(
         stream.components,
         images[:2],
@@ -261,6 +292,8 @@ def test_what_does_not_fit_is_told() -> None:
         cut_embeddings(stream.components, images, [{("embed", "blocks.0.mlp"): np.ones((2, 1), bool)}], work=QUIET)
     with pytest.raises(InputError, match=r"There is no site 'blocks.7.mlp' in this residual stream"):
         ablated_embeddings(stream.components, images, [{"blocks.7.mlp": [0]}], work=QUIET)
+    with pytest.raises(InputError, match="cut at all positions alike, but this graph keeps them apart"):
+        no_edges(replace(graph, settings={"edges": BETWEEN_POSITIONS}))
     with pytest.raises(InputError, match="at least one image, but there were none"):
         cut_embeddings(stream.components, images[:0], [edges], work=QUIET)
     with pytest.raises(InputError, match="at least one set of edges, all between the same sites, but 0 kinds"):

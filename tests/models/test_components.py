@@ -9,7 +9,7 @@ import open_clip
 import pytest
 import timm.models as timm_models
 import torch
-from timm.layers import Attention
+from timm.layers import Attention, RmsNorm
 from timm.models.vision_transformer import ResPostBlock
 from timm.models.vitamin import GeGluMlp
 from torch import Tensor, nn
@@ -275,6 +275,7 @@ FURTHER: dict[str, Callable[[], nn.Module]] = {
     "registers-and-layer-scale": partial(_timm, reg_tokens=2, init_values=0.1),
     "siglip": partial(_timm, class_token=False, global_pool="map"),
     "average-and-query-key-norm": partial(_timm, class_token=False, global_pool="avg", qk_norm=True),
+    "root-mean-square": partial(_timm, norm_layer=RmsNorm),
     "norms-behind": partial(_timm, block_fn=ResPostBlock),
     "vitamin": partial(_timm, class_token=False, global_pool="avg", mlp_layer=GeGluMlp),
     "eva": partial(_timm, EVA, init_values=0.1),
@@ -288,6 +289,8 @@ FURTHER: dict[str, Callable[[], nn.Module]] = {
     "relative-positions": partial(_timm, RELATIVE, rel_pos_type="bias", class_token=True, qk_norm=True),
     "shared-relative-positions": partial(_timm, RELATIVE, shared_rel_pos=True),
 }
+OTHER_KERNELS = ("quick-gelu", "vitamin")
+"""PyTorch's multi-head module mixes by another kernel than other attention; gates that lie apart round otherwise."""
 
 
 @pytest.mark.parametrize("kind", FURTHER)
@@ -296,7 +299,9 @@ def test_further_kinds_of_blocks_and_pooling_give_the_towers_outputs(kind: str) 
     with torch.no_grad():
         expected = encoder.tower(images)
         assert torch.equal(encoder(images), expected)
-        torch.testing.assert_close(heads(images), expected, rtol=1e-5, atol=1e-6)
+        found = heads(images)
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+        assert torch.equal(found, expected) or kind in OTHER_KERNELS
         embedding, _ = heads.run_with_cache(images)  # looks at patterns: the plain way
         torch.testing.assert_close(embedding, expected, rtol=1e-5, atol=1e-6)
         if adds_up(encoder):

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from circuitry.models.baselines import mean_baseline
 from circuitry.models.encoder import Encoder
-from circuitry.models.residual import Component, ResidualStream
+from circuitry.models.residual import ResidualStream
+from circuitry.models.stream_parts import Component
 from circuitry.runs.errors import InputError
 from tests.models.test_components import custom
 from tests.support.towers import make_tower

@@ -10,11 +10,12 @@ import pytest
 from circuitry import DomainFolder, InputError
 from circuitry.circuits.graph_folder import FORMAT, WHOLE, graph_file
 from circuitry.circuits.quadrature import midpoint_rule
+from circuitry.circuits.residual_edges import score_edges
 from circuitry.circuits.rule_choice import MeasuredRule, RuleChoice
 from circuitry.models.encoder import Encoder
 from circuitry.models.residual import ResidualStream
 from circuitry.runs.manifest import write_json
-from tests.circuits.test_edge_oracles import ON_PAPER
+from tests.circuits.test_edge_oracles import LN3, ON_PAPER
 from tests.circuits.test_similarity import random_graph
 from tests.support.micro_transformer import IMAGE, metric, micro_tower
 from tests.support.scripts import script
@@ -90,6 +91,12 @@ def test_methods_are_compared_with_exact_cuts_of_every_edge() -> None:
     readers = tuple(map(str, stream.readers))
     for edge, (_, cut) in ON_PAPER.items():
         assert cuts[stream.edge(*edge)] == pytest.approx(cut)
+    # Head 0 writes b at both tokens: without it streams are (4, 0) and (4, 1), n0 = 8, 7, the metric 12 + 11 + 2.
+    assert cuts[-1, 1] == pytest.approx(25 - 33)
+    # The embedding of nothing: the metric is 0.
+    assert cuts[-2, -1] == pytest.approx(-33)
+    out_of = module.with_nodes(score_edges(stream, IMAGE, metric))[-1, :2].tolist()
+    assert out_of == pytest.approx([-8 - 9 * LN3 - 18 - 3 - 4, 8 - 16])
     tables = []
     for method, scores in (("plain", -cuts), ("5 points", 2 * cuts), ("RelP", 0 * cuts)):
         rows = pd.DataFrame(module.correlations(readers, scores, cuts))

@@ -1,5 +1,6 @@
 """The script on heads and MLPs, on a vision transformer with random weights and a few images."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,12 @@ from PIL import Image
 
 from circuitry.models.architectures import register_model
 from tests.support.scripts import script
+from tests.support.towers import TEXT, VIT
 
 
-def test_effects_texts_ablations_and_edges_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with weights and with images of three classes in two domains."""
     monkeypatch.setattr("circuitry.models.clip.user_cache_path", lambda name: tmp_path / "cache")
     torch.manual_seed(0)
     torch.save(open_clip.create_model(register_model("vit-tiny")).state_dict(), tmp_path / "weights.pt")
@@ -22,29 +26,29 @@ def test_effects_texts_ablations_and_edges_are_written(tmp_path: Path, monkeypat
         for name in ("cat", "dog", "fish"):
             folder = tmp_path / "images" / domain / name
             folder.mkdir(parents=True)
-            for i in range(3):
+            for i in range(4):
                 Image.fromarray(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+    return tmp_path
+
+
+def test_effects_texts_and_ablations_are_written(study: Path) -> None:
     module = script("components")
     module.main(
         module.Config(
-            checkpoint=tmp_path / "weights.pt",
-            data=tmp_path / "images",
-            out=tmp_path / "out",
-            results=tmp_path / "results",
+            checkpoint=study / "weights.pt",
+            data=study / "images",
+            out=study / "out",
+            results=study / "results",
             n_images=1,
-            n_circuits=1,
-            fractions=(0.1, 1.0),
         )
     )
-    tables = {path.stem: pd.read_csv(path) for path in (tmp_path / "results").glob("*.csv")}
-    assert set(tables) == {"direct_effects", "mean_ablation", "texts", "edge_faithfulness", "edge_selectivity"}
+    tables = {path.stem: pd.read_csv(path) for path in (study / "results").glob("*.csv")}
+    assert set(tables) == {"direct_effects", "mean_ablation", "texts"}
     assert len(tables["direct_effects"]) == 4 * (3 + 1)
     assert len(tables["mean_ablation"]) == 1 + 4 * (3 + 2)
     assert set(tables["texts"]["rank"]) == {1, 2, 3}
     assert tables["texts"][["chance", "most"]].notna().all(axis=None)
-    whole = tables["edge_faithfulness"].query("circuit == 'kept' and fraction == 1")
-    assert whole["value"].tolist() == pytest.approx([1.0])
-    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    page = (study / "out" / "report.html").read_text(encoding="utf-8")
     assert "It is the same without any component." in page
 
 
@@ -56,3 +60,32 @@ def test_the_page_says_how_effects_and_losses_go_together() -> None:
         "Rank correlation of direct effect and loss +1.00; accuracy falls most without block 0 1, whose direct effect "
         "is number 1 of 3."
     )
+
+
+def test_methods_are_judged_by_their_edges(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a vision transformer of one block, whose edges are few."""
+    tables: dict[str, pd.DataFrame] = {}
+    module, config = script("edge_scoreboard"), study / "circuitry-test-vit.json"
+    vision = VIT["vision_cfg"] | {"layers": 1}  # type: ignore[operator]
+    config.write_text(json.dumps(VIT | {"vision_cfg": vision, "text_cfg": TEXT | {"context_length": 16}}))
+    torch.save(open_clip.create_model(register_model(config)).state_dict(), study / "weights.pt")
+    monkeypatch.setattr(module, "write_results", lambda report, found, *rest: tables.update(found))
+    module.main(
+        module.Config(
+            model=str(config),
+            checkpoint=study / "weights.pt",
+            data=study / "images",
+            n_images=2,
+            n_classes=1,
+            sizes=(0.3, 1.0),
+            steps=2,
+            random_draws=1,
+        )
+    )
+    assert set(tables) == {"curves", "summary", "by_class"}
+    whole = tables["curves"].query("circuit == 'kept' and size == 1 and measure == 'faithfulness'")
+    assert set(whole["method"]) == set(module.METHODS)
+    assert whole["value"].dropna().tolist() == pytest.approx([1.0] * len(whole["value"].dropna()))
+    ranks = tables["summary"].query("what == 'rank correlation'").set_index("method")["value"]
+    assert ranks["exact"] == pytest.approx(1)
+    assert 0 < ranks["gradient"] < 1

@@ -19,8 +19,9 @@ def test_pairs_are_ranked_compared_and_named(quickstart: Path, model_of_the_quic
     assert set(tables) == {"accuracy", "names", *(f"pair_sharing_{name}" for name in ("ratios", "levels", "summary"))}
     assert len(tables["names"]) == module.SHOWN
     assert set(tables["pair_sharing_summary"]["domain"]) == set(STYLES)
-    clip = load_clip("rn-tiny", model_of_the_quickstart["checkpoint"])
-    images = DomainFolder(model_of_the_quickstart["data"], split="test")
+    run = quickstart / "run"
+    clip = load_clip("rn-tiny", run / "clip" / "checkpoints" / "epoch_1.pt")
+    images = DomainFolder(run / "toy", split="test")
     seen = [record for d in STYLES for c in CLASSES for record in images.select(c, d, 4, 0)[1::2]]
     ((there, pixels),) = image_batches(clip.encoder, clip.preprocess, seen)
     answers = (clip.encoder(pixels) @ clip.text_weights(images.all_classes).T).argmax(1).numpy()

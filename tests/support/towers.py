@@ -7,6 +7,7 @@ import open_clip
 import timm
 import torch
 from open_clip.timm_model import TimmModel
+from timm.layers import RmsNorm
 from timm.models._efficientnet_builder import decode_arch_def
 from torch import nn
 
@@ -124,6 +125,8 @@ def randomise(tower: nn.Module) -> None:
         if isinstance(module, nn.BatchNorm2d | nn.LayerNorm):
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.normal_(module.bias, std=0.1)
+        if isinstance(module, RmsNorm):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
         for name, parameter in module.named_parameters(recurse=False):
             if name.startswith("gamma") or name == "head_scale":
                 nn.init.uniform_(parameter, 0.5, 1.0)

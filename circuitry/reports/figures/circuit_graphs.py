@@ -8,6 +8,7 @@
 4. Draw: one trace of lines and one of points per kind, so that the legend can hide either.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -22,8 +23,8 @@ ABOVE, BELOW, MIDDLE = "a", "b", "shared"
 KINDS = (ABOVE, BELOW, MIDDLE)
 """Lanes, in the order of drawing: what lies in the middle lies on top."""
 
-HEADS = ".attn"
-"""End of the sites whose units are attention heads; they are squares."""
+HEADS = re.compile(r"\.attn(\.[qkv])?$")
+"""Sites whose units are attention heads, or what these read; they are squares."""
 
 Edges = Mapping[tuple[str, str], dict[str, float]]
 """Weights of every edge, by circuit."""
@@ -253,7 +254,7 @@ def _draw_nodes(figure: go.Figure, nodes: list[_Node], layout: _Layout, **looks:
     ]
     # One empty point stands for none: a trace without any would take its count out of the legend.
     columns, rows = zip(*[layout.places[node.name] for node in nodes], strict=True) if nodes else ([None], [None])
-    symbols = ["square" if node.site.endswith(HEADS) else "circle" for node in nodes] or ["circle"]
+    symbols = ["square" if HEADS.search(node.site) else "circle" for node in nodes] or ["circle"]
     looks["marker"] = {**looks["marker"], "symbol": symbols}
     figure.add_scatter(x=columns, y=rows, mode="markers", showlegend=True, text=texts, hoverinfo="text", **looks)
 

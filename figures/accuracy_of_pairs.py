@@ -1,6 +1,6 @@
 """How few pairs of a pooling head and a unit carry the answers of a small CLIP ResNet, by style.
 
-python figures/pooling_pairs.py
+python figures/accuracy_of_pairs.py
 """
 
 from pathlib import Path

@@ -1,0 +1,270 @@
+"""Which method finds the edges between heads and MLPs that do the work, and how few of them?
+
+Every method ranks, or learns, the edges of the residual stream of a vision transformer, queries, keys and values of
+heads apart; sets of the same sizes are then kept while all other edges carry the baseline, on images that they were not
+found on, beside what they leave out and random edges. A method is refuted as a way to circuits of edges if its sets
+reach no more selectivity than as many random edges at every size.
+
+| method | an edge's score |
+|---|---|
+| ``gradient`` | attribution patching, one backward pass |
+| ``path`` | the same over five points of the way to the baseline |
+| ``atp-star``, ``relp`` | the same with corrections by name (`circuits.corrections`) |
+| ``exact`` | the effect of cutting it alone, a run per edge |
+| ``learned`` | how surely a mask on all edges keeps it |
+
+The protocol, fixed before selectivity on unseen images was looked at:
+
+1. Classes: the first in the alphabet; each in one domain, the domains in turn.
+2. Images of a class are drawn by the seed; edges are found on the first half and measured on the second. Of every other
+   class in the domain one image is for finding, another for measuring.
+3. Baseline: the mean over the images that edges are found on. Metric: the class's cosine logit. Edges are ranked over
+   the whole graph by absolute score; one grid of sizes for all; masks are trained once, from the largest size to the
+   smallest. Random edges are drawn among all.
+4. The size that reaches a target is the smallest from which on all sizes of the grid reach it; 1 where none does.
+5. All numbers are made class by class; tables have means over classes with Student's 95 % intervals.
+
+    python experiments/edge_scoreboard.py --checkpoint runs/vit/clip/checkpoints/epoch_40.pt --data runs/vit/toy
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.special import expit
+from torch import Tensor
+
+from circuitry import AttributionGraph, Clip, DomainFolder, class_logit, left_rule, midpoint_rule
+from circuitry.circuits import score_edges, stream_graph
+from circuitry.circuits.corrections import CORRECTIONS
+from circuitry.circuits.cost import OperationCounter
+from circuitry.data.domains import ImageRecord
+from circuitry.data.images import image_listing
+from circuitry.interventions import (
+    AblationSettings,
+    FaithfulnessCurve,
+    Judged,
+    MaskSettings,
+    cut_each,
+    learn_edges,
+    measure_edges,
+    over_classes,
+    rank_agreement,
+    scoreboard_tables,
+    strongest_edge_sets,
+)
+from circuitry.interventions.circuits_under_test import read_images
+from circuitry.interventions.edge_sets import EdgeSet
+from circuitry.models import Baseline, ResidualStream, mean_baseline
+from circuitry.models.metrics import Metric
+from circuitry.models.settings import ModelSettings
+from circuitry.reports.page import Report, write_results
+from circuitry.reports.sections.compared import with_intervals
+from circuitry.reports.sections.scoreboard import size_curves
+from circuitry.runs.command_line import run_script
+from circuitry.runs.files import whole_file
+from circuitry.runs.jobs import Job, JobFolder
+from circuitry.runs.provenance import versions
+from circuitry.runs.workers import Work
+
+FORMAT = "circuitry edge scoreboard 1"
+METHODS = ("gradient", "path", "atp-star", "relp", "exact", "learned")
+TARGETS = (0.5, 0.8)
+"""Selectivity of which the smallest size is sought."""
+QUIET = Work(progress=False)
+
+
+@dataclass(frozen=True)
+class Config(ModelSettings):
+    """Settings of the script."""
+
+    model: str = "vit-tiny"
+    """A vision transformer: open_clip model name, a name shipped here, hf-hub:org/model, or a model-config JSON."""
+    checkpoint: Path | None = None
+    """Local checkpoint; this or --pretrained."""
+    out: Path = Path("runs/edge-scoreboard")
+    """Folder of tables and report."""
+    results: Path | None = None
+    """Also write the tables and their provenance here, where figures read them."""
+    n_images: int = 8
+    """Images of a class that edges are found on, and as many to measure on."""
+    n_classes: int = 8
+    """Classes whose edges are judged."""
+    sizes: tuple[float, ...] = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.75, 0.9)
+    """Shares of the edges that are kept."""
+    steps: int = 300
+    """Steps of training masks, for all sizes together."""
+    batch_size: int = 16
+    """Images of a step."""
+    random_draws: int = 3
+    """Random sets of edges of every size."""
+    seed: int = 0
+    """Seed of images, masks and random edges."""
+
+
+class Images(NamedTuple):
+    """Images of a class and of other classes."""
+
+    own: Tensor
+    others: Tensor
+
+
+class Task(NamedTuple):
+    """The class whose edges are sought, and what they are sought on."""
+
+    stream: ResidualStream
+    images: Images
+    metric: Metric
+    baseline: Baseline
+
+
+def main(config: Config) -> None:
+    """Judge class by class, resumed where it was left, write, and say where the report is."""
+    clip, images = config.clip(), config.images()
+    classes = images.classes[: config.n_classes]
+    names = ("n_images", "sizes", "steps", "batch_size", "random_draws", "seed")
+    asked = {name: getattr(config, name) for name in names} | {"sizes": list(config.sizes), "classes": list(classes)}
+    provenance = {"model": clip.name, "model_digest": clip.digest, **asked}
+    records = {name: parts_of(config, images, name) for name in classes}
+    listed = sorted({one for parts in records.values() for part in parts for one in part}, key=lambda one: one.relative)
+    listings = {"images": image_listing(listed)}
+    folder = JobFolder(config.out / "jobs", FORMAT, provenance, [(name,) for name in classes], listings)
+    stream, weights = ResidualStream.of(clip.encoder), clip.text_weights(images.all_classes)
+
+    def do(job: Job, pixels: list[Tensor]) -> list[Path]:
+        found_on, measured_on = Images(*pixels[:2]), Images(*pixels[2:])
+        baseline = mean_baseline(stream.components, torch.cat(found_on))
+        task = Task(stream, found_on, class_logit(weights, images.label(job[0])), baseline)
+        random, paths = None, list[Path]()
+        for method in METHODS:
+            one = judge(config, task, measured_on, method, random)
+            random = one.curve.random
+            paths += save(one, folder.path / job[0] / method)
+        return paths
+
+    folder.run(do, prepare=lambda job: [read_images(clip, part) for part in records[job[0]]], progress="classes")
+    tables = tables_of(load(folder), config.sizes)
+    print(write_results(write_report(clip, tables), tables, config.out, config.results, provenance | versions()))
+
+
+def parts_of(config: Config, images: DomainFolder, name: str) -> list[Sequence[ImageRecord]]:
+    """Return images of a class and of others to find edges on, and then to measure on."""
+    domain = images.domains[images.classes.index(name) % len(images.domains)]
+    own = images.select(name, domain, 2 * config.n_images, config.seed)
+    others = [images.select(other, domain, 2, config.seed) for other in images.classes if other != name]
+    half = len(own) // 2
+    return [own[:half], [two[0] for two in others], own[half:], [two[1] for two in others]]
+
+
+def save(judged: Judged, stem: Path) -> list[Path]:
+    """Write what is known of a class and a method."""
+    paths = [Path(f"{stem}.{kind}") for kind in ("curve.safetensors", "graph.safetensors", "json")]
+    judged.curve.save(paths[0])
+    judged.graph.save(paths[1])
+    with whole_file(paths[2]) as temporary:
+        temporary.write_text(json.dumps({"seconds": judged.seconds, "operations": judged.operations}))
+    return paths
+
+
+def load(folder: JobFolder) -> dict[tuple[str, ...], Judged]:
+    """Read what is known of all classes and methods."""
+    found = dict[tuple[str, ...], Judged]()
+    for job in folder.jobs:
+        files = folder.files(job)
+        for i, method in enumerate(METHODS):
+            curve, graph, cost = files[3 * i : 3 * i + 3]
+            read = FaithfulnessCurve.load(curve), AttributionGraph.load(graph)
+            found[job[0], method, "mean", "logit"] = Judged(*read, **json.loads(cost.read_text()))
+    return found
+
+
+def judge(config: Config, task: Task, measured_on: Images, method: str, random: np.ndarray | None) -> Judged:
+    """Find the edges of a class by a method, and measure them on images that they were not found on.
+
+    Random sets of the same sizes are the same for all methods: those measured with the first are given to the others.
+    """
+    started = time.process_time()
+    with OperationCounter() as counter:
+        graph, sets = find(config, task, method)
+    seconds = time.process_time() - started
+    draws = config.random_draws if random is None else 0
+    settings = AblationSettings(task.baseline, random_draws=draws, seed=config.seed)
+    unseen = task.stream.components, measured_on.own, task.metric
+    curve = measure_edges(*unseen, graph, sets, settings, others=measured_on.others, work=QUIET)
+    return Judged(curve if random is None else replace(curve, random=random), graph, seconds, counter.total)
+
+
+def find(config: Config, task: Task, method: str) -> tuple[AttributionGraph, Sequence[EdgeSet]]:
+    """Return the edges with their scores by a method, positive where they help, and its sets by size."""
+    stream, images, metric, baseline = task
+    rule = midpoint_rule(5) if method == "path" else left_rule(1)
+    correction = method if method in CORRECTIONS else "none"
+    given = stream, images.own, metric
+    scored = score_edges(*given, baseline=baseline, rule=rule, correction=correction, work=QUIET)
+    graph = stream_graph(scored, ports=True)
+    everything = strongest_edge_sets(graph, [1.0])[0]
+    if method == "learned":
+        masks = MaskSettings(steps=config.steps, batch_size=config.batch_size, seed=config.seed)
+        sought = stream.components, images.own, metric, everything, config.sizes, masks
+        found = learn_edges(*sought, baseline=baseline, others=images.others, work=QUIET)
+        return with_scores(graph, {pair: expit(scores) for pair, scores in found.scores.items()}), found.sets
+    if method == "exact":
+        cut = cut_each(stream.components, images.own, metric, everything, baseline=baseline, work=QUIET)
+        graph = with_scores(graph, {pair: -effects for pair, effects in cut.items()})
+    return graph, strongest_edge_sets(graph, config.sizes)
+
+
+def with_scores(graph: AttributionGraph, scores: dict[tuple[str, str], np.ndarray]) -> AttributionGraph:
+    """Return a graph with other scores [down, up] of its edges."""
+    kept = graph.kept_units
+    ordered = {(up, down): found[np.ix_(kept[down], kept[up])] for (up, down), found in scores.items()}
+    return replace(graph, edge_scores=graph.edge_scores | ordered)
+
+
+def tables_of(judged: dict[tuple[str, ...], Judged], sizes: Sequence[float]) -> dict[str, pd.DataFrame]:
+    """Return the tables of the scoreboard, with the rank correlation of scores and exact effects over all edges."""
+    tables = scoreboard_tables(judged, sizes, TARGETS)
+    rows = []
+    for name, method, baseline, metric in judged:
+        mine, exact = (scores_of(judged[name, one, baseline, metric].graph) for one in (method, "exact"))
+        rows.append((name, method, baseline, metric, "rank correlation", rank_agreement(mine, exact)))
+    ranks = pd.DataFrame(rows, columns=["class", "method", "baseline", "metric", "what", "value"])
+    by_class = pd.concat([tables["by_class"], ranks], ignore_index=True)
+    return {**tables, "by_class": by_class, "summary": over_classes(by_class)}
+
+
+def scores_of(graph: AttributionGraph) -> dict[str, np.ndarray]:
+    """Return the scores of all edges but those of ports into their heads, in the order of units."""
+    kept = {site: np.argsort(units) for site, units in graph.kept_units.items()}
+    pairs = strongest_edge_sets(graph, [1.0])[0]
+    return {"edges": np.concatenate([graph.edge_scores[p][np.ix_(kept[p[1]], kept[p[0]])].ravel() for p in pairs])}
+
+
+def write_report(clip: Clip, tables: dict[str, pd.DataFrame]) -> Report:
+    """Put curves and the summary on a page."""
+    summary = tables["summary"]
+    n_classes = int(summary["n_classes"].max())
+    report = Report(f"Which edges of {clip.name} do the work?", f"Heads and MLPs, {n_classes} classes.")
+    report.section("How selective and how faithful are sets of edges?")
+    for measure in ("selectivity", "faithfulness"):
+        curves = tables["curves"].query("measure == @measure")
+        report.figure(size_curves(curves, measure, f"{measure.capitalize()} of edges"), f"{measure} over size.")
+    report.section("How few edges do the work, and at what cost?")
+    wide = summary.assign(cell=with_intervals(summary)).pivot(index="method", columns="what", values="cell")
+    report.table(
+        wide.loc[list(METHODS)].rename_axis(columns=None).reset_index(),
+        "Means over classes with Student's 95 % intervals: the smallest share of the edges from which on a selectivity "
+        "is reached (kept: the method's, random: as many at random); CPR and CMD over the grid of sizes; rank "
+        "correlation of the scores with the exact effects; seconds of the processor.",
+    )
+    return report
+
+
+if __name__ == "__main__":
+    run_script(Config, main, __doc__)

@@ -1,0 +1,110 @@
+"""What compares and draws circuits, on graphs of heads and MLPs whose edges run between any two sites."""
+
+import math
+from dataclasses import replace
+
+import networkx as nx
+import numpy as np
+import pytest
+from scipy import stats
+
+from circuitry.circuits.graph import AttributionGraph
+from circuitry.circuits.residual_edges import EdgeScores
+from circuitry.circuits.similarity import depth_bias, edge_jaccard, edge_spearman, node_overlap, wl_kernel
+from circuitry.circuits.stream_graph import stream_graph
+from circuitry.models.stream_parts import PORTS
+from circuitry.reports.figures.circuit_graphs import circuit_drawing, circuit_pair
+
+BLOCKS, HEADS = 2, 2
+WRITERS = ("embed", *(f"blocks.{i}.{one}" for i in range(BLOCKS) for one in ("attn.0", "attn.1", "mlp")))
+READERS = (
+    *(
+        name
+        for i in range(BLOCKS)
+        for name in (*(f"blocks.{i}.attn.{h}.{p}" for p in PORTS for h in (0, 1)), f"blocks.{i}.mlp")
+    ),
+    "embedding",
+)
+
+
+def scores(seed: int) -> EdgeScores:
+    """Random scores of the edges of two blocks of two heads, from a writer to later readers."""
+    found = np.random.default_rng(seed).normal(size=(len(READERS), len(WRITERS)))
+    for row, reader in enumerate(READERS):
+        for column, writer in enumerate(WRITERS):
+            if when(writer, False) >= when(reader, True):
+                found[row, column] = np.nan
+    return EdgeScores(READERS, WRITERS, found, np.nansum(found, 1), np.nansum(found, 0), 3)
+
+
+def when(name: str, reads: bool) -> float:
+    if "." not in name:
+        return math.inf if reads else -1.0
+    _, block, kind, *_ = name.split(".")
+    return int(block) + (0.5 if kind == "mlp" else 0.0)
+
+
+def in_other_order(graph: AttributionGraph) -> AttributionGraph:
+    """Return the same graph with its kept units, and the scores of their edges, in the reverse order."""
+    return replace(
+        graph,
+        kept_units={site: units[::-1] for site, units in graph.kept_units.items()},
+        edge_scores={pair: found[::-1, ::-1] for pair, found in graph.edge_scores.items()},
+    )
+
+
+@pytest.mark.parametrize("ports", [False, True])
+def test_units_and_edges_are_matched_by_name(ports: bool) -> None:
+    a, b = (stream_graph(scores(seed), ports=ports) for seed in (0, 1))
+    again = in_other_order(a)
+    assert edge_spearman(a, again) == pytest.approx(1)
+    assert edge_jaccard(a.circuit(2), again.circuit(2)) == wl_kernel(a.circuit(2), again.circuit(2)) == 1
+    assert set(node_overlap(a, again).values()) == {1}
+    edges = [
+        {(f"{r.upstream_site}/{r.upstream_unit}", f"{r.downstream_site}/{r.downstream_unit}"): r.score for r in rows}
+        for rows in (list(graph.to_pandas("edges").itertuples()) for graph in (a, b))
+    ]
+    names = sorted(edges[0])
+    assert sorted(edges[1]) == names
+    expected = stats.spearmanr(*([found[name] for name in names] for found in edges)).statistic
+    assert edge_spearman(a, in_other_order(b)) == pytest.approx(expected)
+    kept = [set(graph.circuit(2).graph.edges) for graph in (a, b)]
+    assert edge_jaccard(a.circuit(2), b.circuit(2)) == len(kept[0] & kept[1]) / len(kept[0] | kept[1])
+
+
+def test_depth_is_that_of_layers() -> None:
+    """Half of the mass of a graph of two blocks lies up to the first MLP."""
+    found = scores(0)
+    graph = stream_graph(found)
+    mass = {site: np.abs(values).sum() for site, values in graph.node_scores.items()}
+    assert list(mass) == ["embed", "blocks.0.attn", "blocks.0.mlp", "blocks.1.attn", "blocks.1.mlp", "embedding"]
+    shallow, deep = (sum(list(mass.values())[part]) for part in (slice(3), slice(3, None)))
+    assert depth_bias(graph) == pytest.approx(math.log(deep / shallow))
+    later = np.where([[writer.startswith("blocks.1") for writer in WRITERS]] * len(READERS), 100, 1) * found.scores
+    deeper = replace(found, scores=later, out_of=np.nansum(later, 0), into=np.nansum(later, 1))
+    for ports in (False, True):
+        biases = [depth_bias(stream_graph(one, ports=ports)) for one in (found, deeper)]
+        assert biases[1] > biases[0] + 1
+
+
+@pytest.mark.parametrize("ports", [False, True])
+def test_circuits_are_drawn_by_layer_heads_apart_from_mlps(ports: bool) -> None:
+    a, b = (stream_graph(scores(seed), ports=ports).circuit(2) for seed in (0, 1))
+    sites = a.source.sites
+    for figure in (circuit_drawing(a), circuit_pair(a, b, sites, name_a="photo", name_b="sketch", title="")):
+        columns = [text.split("<br>")[0] for text in figure.layout.xaxis.ticktext]
+        assert columns == list(sites)
+        drawn = [
+            (text.split("<b>")[1].split("</b>")[0], x, symbol)
+            for trace in figure.data
+            if trace.mode == "markers" and trace.text
+            for text, x, symbol in zip(trace.text, trace.x, trace.marker.symbol, strict=True)
+        ]
+        assert {name for name, *_ in drawn} == set(a.graph)
+        for name, x, symbol in drawn:
+            site = name.partition("/")[0]
+            assert columns[int(x)] == site
+            assert (symbol == "square") == (".attn" in site)
+        lines = [text for trace in figure.data if trace.mode == "lines" for text in trace.text if text]
+        told = {tuple(text.split("<br>")[0].split(" → ")) for text in lines}
+        assert told == set(nx.compose(a.graph, b.graph if len(figure.data) > 4 else a.graph).edges)

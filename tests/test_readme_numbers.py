@@ -1,0 +1,470 @@
+"""Every measured number that README quotes is what its committed table gives, at README's rounding.
+
+`CLAIMS` holds README's words with a place for each number, and beside them how the numbers come from the tables. Where
+a sentence or a table changes alone, README lacks the phrase that the table makes. To change a sentence, change it here,
+too.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable
+from functools import cache, partial
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "experiments" / "results"
+
+EARLIER = {
+    *("study/circuits", "study/generalization", "study/sharing"),
+    *("generalization", "embedding_separation", "shared_circuitry"),
+}
+"""Results of an earlier version, some of them without a command: README says so, or does not quote them."""
+
+Numbers = Callable[[], Iterable[object]]
+
+
+@cache
+def table(name: str) -> pd.DataFrame:
+    """Return a committed table."""
+    return pd.read_csv(RESULTS / f"{name}.csv", keep_default_na=False, na_values=[""])
+
+
+def rows(name: str, **equal: object) -> pd.DataFrame:
+    """Return the rows of a table in which columns have these values."""
+    found = table(name)
+    for column, value in equal.items():
+        found = found[found[column].isin(value) if isinstance(value, list) else found[column] == value]
+    assert len(found) > 0, f"{name}.csv has no row with {equal}"
+    return found
+
+
+def one(name: str, column: str = "value", **equal: object) -> float:
+    """Return the value of the one such row."""
+    (value,) = rows(name, **equal)[column]
+    return float(value)
+
+
+def interval(name: str, **equal: object) -> list[float]:
+    """Return value, low and high of the one such row."""
+    return [one(name, column, **equal) for column in ("value", "low", "high")]
+
+
+def span(values: Iterable[float]) -> tuple[float, float]:
+    """Return the smallest and the largest."""
+    found = list(values)
+    return min(found), max(found)
+
+
+def alike(values: Iterable[float], digits: int = 2) -> float:
+    """Return the one number that all values are at this rounding."""
+    (value,) = {round(float(value), digits) + 0.0 for value in values}
+    return value
+
+
+# Trust and rules
+
+
+def covered(of: str, degrees: str = "Satterthwaite") -> tuple[float, float]:
+    return span(100 * rows("trust/coverage", of=of, degrees=degrees)["coverage"])
+
+
+def told(measure: str) -> float:
+    return one("measures/measures", measure=measure, case="another domain")
+
+
+def promised(model: str, kind: str) -> list[object]:
+    """Return rule, cost, promise, what was measured with its interval, and the error of the study's rule."""
+    columns = ["rule", "cost", "promised", "measured", "low", "high", "error of the study's rule"]
+    return list(rows(f"rules/{model}/promise", kind=kind)[columns].iloc[0])
+
+
+def found_nothing(case: str) -> tuple[float, float]:
+    """Return how often, in percent, some test is significant without a difference."""
+    return span(100 * rows("trust/family_wise_error", case=case)["error"])
+
+
+# Emoji
+
+COLOURED, BLACK = ["fluent3d", "fluentflat", "noto"], ["mono", "silhouette", "sketch"]
+
+
+def styles(first: list[str], second: list[str]) -> tuple[float, float]:
+    """Return the span of the ratios of edges between some styles and others, or among themselves."""
+    found = table("emoji/edge_jaccard_ratios")
+    a, b = found["domain_a"], found["domain_b"]
+    return span(found.loc[(a.isin(first) & b.isin(second)) | (a.isin(second) & b.isin(first)), "value"])
+
+
+def most_alike() -> list[float]:
+    found = table("emoji/edge_jaccard_ratios").sort_values("value").iloc[-1]
+    return [len(table("emoji/edge_jaccard_ratios")), *found[["value", "low", "high", "n_per_part"]]]
+
+
+# The quickstart
+
+
+def quickdraw(*columns: str) -> list[float]:
+    return [100 * one("quickstart/accuracy", column, domain="quickdraw") for column in columns]
+
+
+def level(what: str) -> float:
+    return one("quickstart/edge_jaccard_levels", what=what)
+
+
+def by_domain(what: str) -> list[float]:
+    return interval("quickstart/edge_jaccard_class_by_domain", what=what)
+
+
+def lowest(measure: str) -> str:
+    found = rows(f"quickstart/{measure}_summary", group="all")
+    return str(found.sort_values("value")["domain"].iloc[0])
+
+
+def stands_out(measure: str) -> set[str]:
+    """Return the domains that differ from all others after correction."""
+    found = table(f"quickstart/{measure}_paired_tests")
+    apart = found[found["p_holm"] < 0.05]
+    counts = pd.concat([apart["domain_a"], apart["domain_b"]]).value_counts()
+    return set(counts.index[counts == 5])
+
+
+def ratios_but(a: str, b: str) -> tuple[float, float]:
+    found = table("quickstart/edge_jaccard_ratios")
+    return span(found.loc[(found["domain_a"] != a) | (found["domain_b"] != b), "value"])
+
+
+def other_orders() -> tuple[float, float]:
+    found = table("quickstart/order_stability").iloc[1:]
+    return span(found.loc[found["varied"] != "baseline", "rho"])
+
+
+# Causal checks
+
+
+def kept(measure: str, circuit: str) -> list[float]:
+    return list(rows(f"faithfulness/{measure}_absolute", circuit=circuit, fraction=0.1)["value"])
+
+
+def at_site(site: str, circuit: str) -> float:
+    return float(rows("faithfulness/selectivity_one_site", sites=site, circuit=circuit)["value"].mean())
+
+
+def transfers(column: str) -> tuple[float, float]:
+    return span(rows("transfer/correlations", sites=["layer1.0", "layer2.0", "layer3.0"])[f"selectivity: {column}"])
+
+
+RANKINGS = ["site-path", "input-path", "gradient", "patching"]
+STUDIED = {"baseline": "mean", "metric": "margin"}
+
+
+def at_sizes(method: str | list[str], circuit: str, model: str = "efficientnet") -> list[tuple[float, float]]:
+    """Return the span of selectivities over methods at every size in README's table."""
+    found = rows(f"scoreboard/{model}/curves", measure="selectivity", circuit=circuit, method=method, **STUDIED)
+    return [span(found.loc[found["size"].round(6) == size, "value"]) for size in (0.2, 0.4, 0.6, 0.75, 0.9)]
+
+
+def board(method: str | list[str], what: str, model: str = "efficientnet") -> pd.DataFrame:
+    return rows(f"scoreboard/{model}/summary", method=method, what=what, **STUDIED)
+
+
+def size_for(method: str | list[str], model: str = "efficientnet") -> tuple[float, float]:
+    return span(100 * board(method, "size for 0.8, kept", model)["value"])
+
+
+def judged(method: str) -> list[float]:
+    return [float(board(method, what)["value"].iloc[0]) for what in ("rank correlation", "seconds")]
+
+
+def masks() -> list[float]:
+    """Return the selectivities of learned masks at every size in README's table, of the first two with intervals."""
+    found = rows("scoreboard/efficientnet/curves", measure="selectivity", circuit="kept", method="learned", **STUDIED)
+    columns = zip(*(found[name] for name in ("size", "value", "low", "high")), strict=True)
+    at_size = {round(size, 6): list(numbers) for size, *numbers in columns}
+    return [*at_size[0.2], *at_size[0.4], *(at_size[size][0] for size in (0.6, 0.75, 0.9))]
+
+
+def into_attention() -> tuple[float, float]:
+    methods = ["left 10", "Gauss-Radau 5", "midpoint 10", "gradient x activation"]
+    found = rows("scoreboard/toy/planted", network="attention", kind="edge", site="attention", method=methods)
+    return span(found["auroc"])
+
+
+def cut() -> float:
+    return alike(rows("scoreboard/toy/planted", network="attention", kind="edge", method="edge cuts")["auroc"])
+
+
+# Representations
+
+
+def cka(site: str) -> tuple[float, float]:
+    return span(rows("representations/cka_over_depth", site=site, kernel="linear", group="all")["value"])
+
+
+def probed(*sites: str) -> tuple[float, float]:
+    return span(100 * rows("representations/probes", site=list(sites), target="domain")["value"])
+
+
+def shared(what: str) -> float:
+    return one("shared_features/feature_sharing_levels", what=what)
+
+
+def accuracy_without(component: str, block: int) -> float:
+    return 100 * one("components/mean_ablation", "accuracy", component=component, block=block)
+
+
+def distance(model: str) -> float:
+    name = "embedding_separation/summary"
+    return one(name, measure="standardised distance", model=model, domain="quickdraw")
+
+
+LAYERS = ("layer1.0", "layer2.0", "layer3.0", "layer4.0", "attnpool")
+
+CLAIMS: list[tuple[str, Numbers]] = [
+    (
+        "the ratio of two identical domains is {:.2f} at low and middle and {:.2f} at high noise, "
+        "of unrelated ones {:.2f}",
+        lambda: (
+            alike(rows("trust/ratio", domains="identical", noise=["low", "middle"])["ratio"]),
+            one("trust/ratio", "ratio", domains="identical", noise="high"),
+            alike(rows("trust/ratio", domains="unrelated")["ratio"]),
+        ),
+    ),
+    (
+        "intervals cover {:.1f} to {:.1f} % for similarities of all images, {:.1f} to {:.1f} % for those of parts, "
+        "{:.1f} to {:.1f} % for ratios, at {} to {} classes",
+        lambda: (
+            *covered("similarity of all images"),
+            *covered("similarity of parts"),
+            *covered("ratio to the ceiling"),
+            *span(table("trust/coverage")["n_classes"]),
+        ),
+    ),
+    (
+        "degrees of freedom; min(n1, n2) - 1 covers up to {:.0f} %",
+        lambda: [max(covered(of, "min(n1, n2) - 1")[1] for of in ("similarity of parts", "ratio to the ceiling"))],
+    ),
+    *(
+        (
+            f"| {name} | {kind} | {{}} | {{:.2f}} | {{:.3f}} | {{:.3f}} [{{:.3f}}, {{:.3f}}] | {{:.3f}} |",
+            partial(promised, model, kind),
+        )
+        for name, model in (
+            ("rn-tiny, toy", "toy"),
+            ("rn-tiny, emoji", "emoji"),
+            ("EfficientNet-Lite0", "efficientnet"),
+        )
+        for kind in ("nodes", "edges")
+    ),
+    (
+        "sites are worse ({} {:.2f} on the toy)",
+        lambda: rows("rules/toy/rules", kind="nodes", rule=promised("toy", "nodes")[0])[["worst at", "worst"]].iloc[0],
+    ),
+    (
+        "some test between domains is significant in {:.1f} to {:.1f} % of the studies",
+        lambda: found_nothing("classes alone"),
+    ),
+    (
+        "that share noise, in {:.1f} to {:.1f} % if the tests know them and up to {:.1f} % if not",
+        lambda: (
+            *found_nothing("families of 4, drawn together"),
+            found_nothing("families of 4, taken for single classes")[1],
+        ),
+    ),
+    (
+        "up to {:.1f} % by the tests of one model and {:.1f} % by those over 8 or 12",
+        lambda: (
+            found_nothing("models differ, one is tested")[1],
+            max(found_nothing(f"models differ, over {n}")[1] for n in (8, 12)),
+        ),
+    ),
+    (
+        "Mantel's test errs in at most {:.1f} % (of 200 studies, at eight domains), "
+        "pairs taken as independent in up to {:.1f} %",
+        lambda: 100 * table("trust/mantel")[["mantel", "pairs as independent"]].max(),
+    ),
+    (
+        "(area under precision-recall {:.2f}, node overlap {:.2f}, kernel {:.2f}, edges {:.2f}; guessing {:.2f})",
+        lambda: (
+            *map(told, ("spearman", "node_overlap", "wl_kernel", "edge_jaccard")),
+            alike(rows("measures/measures", case="another domain")["guessing"], 6),
+        ),
+    ),
+    (
+        "right in {:.0f} to {:.0f} % of the images (36 classes, guessing {:.0f} %)",
+        lambda: (*span(100 * table("emoji/accuracy")["all"]), 100 * alike(table("emoji/accuracy")["chance"], 6)),
+    ),
+    (
+        "of {} ratios of edges the largest is {:.2f} [{:.2f}, {:.2f}], at {:.1f} images a part",
+        most_alike,
+    ),
+    (
+        "share {:.2f} to {:.2f}, black ones of three {:.2f} to {:.2f}, a coloured and a black one {:.2f} to {:.2f}; "
+        "outlines filled with colour lie between, {:.2f} to {:.2f}",
+        lambda: (
+            number
+            for pair in ((COLOURED, COLOURED), (BLACK, BLACK), (COLOURED, BLACK), (["openmoji"], COLOURED + BLACK))
+            for number in styles(*pair)
+        ),
+    ),
+    (
+        "(rank correlation of own-style with pooled ones {:.2f})",
+        lambda: [one("emoji/order_stability", "rho", varied="class texts")],
+    ),
+    (
+        "the held-out classes are right in {:.0f} % of the images (guessing {:.0f} %), its other classes in {:.0f} %",
+        lambda: quickdraw("held_out", "chance", "seen"),
+    ),
+    (
+        "among the four alone it is {:.0f} % (guessing {:.0f} %), with own-style texts {:.0f} %, "
+        "and a held-out class is predicted for {:.0f} % of their images",
+        lambda: quickdraw("alone", "chance_alone", "own_style", "predicted_held_out"),
+    ),
+    (
+        "| same style | {:.3f} (the ceiling) | {:.3f} | |",
+        lambda: (by_domain("same class, same domain")[0], by_domain("other class, same domain")[0]),
+    ),
+    (
+        "| other style | {:.3f} [{:.3f}, {:.3f}] | {:.3f} | random units {:.3f} |",
+        lambda: (
+            *by_domain("same class, other domain"),
+            by_domain("other class, other domain")[0],
+            level("random units"),
+        ),
+    ),
+    (
+        "painting and real share {:.2f} [{:.2f}, {:.2f}] of their edges, all other pairs {:.2f} to {:.2f}",
+        lambda: (
+            *interval("quickstart/edge_jaccard_ratios", domain_a="painting", domain_b="real"),
+            *ratios_but("painting", "real"),
+        ),
+    ),
+    ("{} (nodes), and {} and infograph (edges) are lowest", lambda: (lowest("node_overlap"), lowest("edge_jaccard"))),
+    (
+        "only {} stands out from all five after correction",
+        lambda: stands_out("node_overlap") & stands_out("edge_jaccard"),
+    ),
+    (
+        "(rank correlation {:.2f} with the default; under all other changes {:.2f} to {:.0f})",
+        lambda: (one("quickstart/order_stability", "rho", varied="baseline"), *other_orders()),
+    ),
+    (
+        "largest scores reach faithfulness {:.2f} to {:.2f} by style (random units {:.1f})",
+        lambda: (*span(kept("faithfulness", "kept")), alike(kept("faithfulness", "random"), 1)),
+    ),
+    (
+        "the lead over images of other classes, {:.2f}.",
+        lambda: [alike(kept("selectivity", "kept"))],
+    ),
+    (
+        "{:.2f} at layer3.0 (random units {:.2f}), {:.2f} at layer4.0 ({:.2f}); "
+        "all *but* the circuit keeps {:.2f} and {:.2f}",
+        lambda: (
+            *(at_site(site, circuit) for site in ("layer3.0", "layer4.0") for circuit in ("kept", "random")),
+            *(at_site(site, "complement") for site in ("layer3.0", "layer4.0")),
+        ),
+    ),
+    (
+        "(rank correlation of selectivity {:.2f} to {:.2f}, Mantel p {:.2f} to {:.2f})",
+        lambda: (*transfers("rho"), *transfers("p")),
+    ),
+    (
+        "| learned masks | {:.2f} [{:.2f}, {:.2f}] | {:.2f} [{:.2f}, {:.2f}] | {:.2f} | {:.2f} | {:.2f} |",
+        masks,
+    ),
+    (
+        "exact patching) | {:.2f} | {:.2f} | {:.2f}–{:.2f} | {:.2f}–{:.2f} | {:.2f}–{:.2f} |",
+        lambda: (
+            *map(alike, at_sizes(RANKINGS, "kept")[:2]),
+            *(v for each in at_sizes(RANKINGS, "kept")[2:] for v in each),
+        ),
+    ),
+    (
+        "| random units | {:.2f} | {:.2f} | {:.2f}–{:.2f} | {:.2f}–{:.2f} | {:.2f}–{:.2f} |",
+        lambda: (
+            *map(alike, at_sizes(RANKINGS, "random")[:2]),
+            *(v for each in at_sizes([*RANKINGS, "learned"], "random")[2:] for v in each),
+        ),
+    ),
+    (
+        "Selectivity 0.8 takes {:.0f} % [{:.0f}, {:.0f}] of the units by masks, {:.0f} to {:.0f} % by rankings; "
+        "on the toy model {:.0f} % and {:.0f} to {:.0f} %",
+        lambda: (
+            *(100 * float(board("learned", "size for 0.8, kept")[c].iloc[0]) for c in ("value", "low", "high")),
+            *size_for(RANKINGS),
+            size_for("learned", "toy")[0],
+            *size_for(RANKINGS, "toy"),
+        ),
+    ),
+    (
+        "{:.2f} for one gradient ({:.2f} s), {:.2f} for the study's path ({:.1f} s), {:.2f} for the path of the image "
+        "({:.2f} s), {:.2f} for masks ({:.0f} s)",
+        lambda: [number for method in ("gradient", "site-path", "input-path", "learned") for number in judged(method)],
+    ),
+    (
+        "(AUROC {:.2f} to {:.2f}, guessing 0.5); cutting them is ({:.1f})",
+        lambda: (*into_attention(), cut()),
+    ),
+    (
+        "({:.0f} % right, guessing 6 %)",
+        lambda: [accuracy_without("none", -1)],
+    ),
+    (
+        "third layer to their mean costs most ({:.0f} to {:.0f} %)",
+        lambda: (accuracy_without("none", -1), accuracy_without("heads", 2)),
+    ),
+    (
+        "other styles grows from {:.2f} to {:.2f} at the input to {:.2f} to {:.2f} at the embedding",
+        lambda: (*cka("input"), *cka("attnpool")),
+    ),
+    (
+        "finds the style in {:.0f} % of the images at the input and in {:.0f} to {:.0f} % from layer1.0 on",
+        lambda: (probed("input")[0], *probed(*LAYERS)),
+    ),
+    (
+        "{:.2f} of a class's strongest features (two parts of one style {:.2f}, other classes {:.2f}, random {:.2f})",
+        lambda: map(
+            shared,
+            (
+                "the same class in two domains",
+                "two parts of the same images",
+                "two classes in two domains",
+                "random features",
+            ),
+        ),
+    ),
+    (
+        "quickdraw shares least, {:.2f} [{:.2f}, {:.2f}]",
+        lambda: interval("shared_features/feature_sharing_summary", group="held-out", domain="quickdraw"),
+    ),
+    (
+        "bring quickdraw closer, {:.2f} to {:.2f} of the spread",
+        lambda: map(distance, ("standard captions", "aligned captions")),
+    ),
+]
+
+
+def in_one_line(text: str) -> str:
+    """Return a text with single spaces, and hyphens for minus signs."""
+    return re.sub(r"\s+", " ", text.replace("\N{MINUS SIGN}", "-"))
+
+
+@pytest.mark.parametrize(("phrase", "numbers"), CLAIMS, ids=[phrase for phrase, _ in CLAIMS])
+def test_readme_says_what_the_tables_give(phrase: str, numbers: Numbers) -> None:
+    said = re.sub(r"-(0\.0+)(?!\d)", r"\1", phrase.format(*numbers()))  # no minus zero
+    assert said in in_one_line((ROOT / "README.md").read_text(encoding="utf-8")), f"README does not say: {said}"
+
+
+FOLDERS = sorted({path.parent.relative_to(RESULTS).as_posix() for path in RESULTS.rglob("*.csv")})
+
+
+@pytest.mark.parametrize("folder", [name for name in FOLDERS if name not in EARLIER])
+def test_a_folder_of_results_says_which_command_made_it(folder: str) -> None:
+    made_by = json.loads((RESULTS / folder / "provenance.json").read_text(encoding="utf-8"))
+    script = made_by["command"].split()[0]
+    assert re.fullmatch(r"[0-9a-f]{12}", made_by["commit"]), "results come from a clean commit"
+    assert "/work" not in made_by["command"], "paths in a command are relative"
+    docs = (ROOT / "README.md").read_text(encoding="utf-8") + (ROOT / script).read_text(encoding="utf-8")
+    assert f"python {script}" in docs
