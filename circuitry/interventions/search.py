@@ -16,7 +16,9 @@ The first four rank units one by one, and keep the same share of every site; the
 Which to take, by ``experiments/scoreboard.py`` (tables: ``experiments/results/scoreboard``): masks, the default, where
 a circuit is to tell its class from others by itself, which no ranking reaches below most of the units, exact patching
 included; the gradient, where single units are to be ranked as exact patching would, at the least cost. `extract` keeps
-the site path, since it alone scores edges, and none of the other rankings gives circuits that work better.
+the site path, since it alone scores edges, and none of the other rankings gives circuits that work better. Masks are
+not the only circuit that works: two seeds are more alike than other images or domains, yet not the same, and a mask is
+to be read beside that ceiling (``experiments/shared_masks.py``).
 """
 
 from collections.abc import Callable, Sequence
