@@ -12,7 +12,8 @@ The protocol, fixed before selectivity on unseen images was looked at:
    and measured on the others, at most ``n_images``. The domain's images of other classes are ranked likewise, and every
    second one is for finding, the others for measuring, at most ``n_others`` each.
 3. One grid of sizes for all methods. Masks are trained once, from the largest size to the smallest. The size that
-   reaches a target is the smallest from which on all sizes of the grid reach it; 1, the whole model, where none does.
+   reaches a target is the smallest from which on all sizes of the grid reach it; 1, the whole model, where none does or
+   the model has no selectivity on those images.
 4. All numbers are made class by class; tables have means over classes with Student's 95 % intervals.
 5. Seconds are those of the processor, all threads, while operations are counted; patching and masks count in full.
 
