@@ -457,8 +457,8 @@ CLAIMS: list[tuple[str, Numbers]] = [
     ),
     (
         "takes {:.0f} % [{:.0f}, {:.0f}] of the edges between heads and MLPs by learned masks, {:.0f} to {:.0f} % "
-        "by scores and exact cuts, whose intervals overlap it, and {:.0f} % of random edges; of heads and neurons {:.0f} % "
-        "[{:.0f}, {:.0f}] by masks, {:.0f} to {:.0f} % by rankings",
+        "by scores and exact cuts, whose intervals overlap it, and {:.0f} % of random edges; of heads and neurons "
+        "{:.0f} % [{:.0f}, {:.0f}] by masks, {:.0f} to {:.0f} % by rankings",
         lambda: (
             *by_masks("components", "logit"),
             *edges_for(["gradient", "path", "atp-star", "relp", "exact"], "kept"),
