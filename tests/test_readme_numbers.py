@@ -174,6 +174,38 @@ def size_for(method: str | list[str], model: str = "efficientnet") -> tuple[floa
     return span(100 * board(method, "size for 0.8, kept", model)["value"])
 
 
+def sizes_for(model: str, method: str | list[str], circuit: str, metric: str = "margin") -> pd.DataFrame:
+    what = f"size for 0.8, {circuit}"
+    return rows(f"scoreboard/{model}/summary", method=method, what=what, baseline="mean", metric=metric)
+
+
+def by_masks(model: str, metric: str = "margin") -> list[float]:
+    """Return the size for a selectivity of 0.8, with its interval, in percent."""
+    (found,) = sizes_for(model, "learned", "kept", metric)[["value", "low", "high"]].to_numpy()
+    return [100 * float(value) for value in found]
+
+
+def edges_for(methods: list[str], circuit: str) -> tuple[float, float]:
+    return span(100 * sizes_for("components", methods, circuit, "logit")["value"])
+
+
+def selective(method: str, of: str) -> float:
+    named = {"what": "selectivity with only the circuit", "images of": of}
+    return float(rows("shared_masks/work", method=method, **named)["value"].iloc[0])
+
+
+def overlap(method: str, what: str, ceiling: str = "other images") -> float:
+    return one("shared_masks/levels", method=method, what=what, ceiling=ceiling)
+
+
+def overlaps(method: str) -> list[float]:
+    whats = (
+        *("two parts of the same images", "the same class in two domains, parts", "two classes in one domain"),
+        *("two classes in two domains", "random units"),
+    )
+    return [overlap(method, what) for what in whats]
+
+
 def judged(method: str) -> list[float]:
     return [float(board(method, what)["value"].iloc[0]) for what in ("rank correlation", "seconds")]
 
@@ -413,13 +445,44 @@ CLAIMS: list[tuple[str, Numbers]] = [
     ),
     (
         "Selectivity 0.8 takes {:.0f} % [{:.0f}, {:.0f}] of the units by masks, {:.0f} to {:.0f} % by rankings; "
-        "on the toy model {:.0f} % and {:.0f} to {:.0f} %",
+        "{:.0f} % and {:.0f} to {:.0f} % on the toy model, {:.0f} % [{:.0f}, {:.0f}] and {:.0f} to {:.0f} % on emoji",
         lambda: (
-            *(100 * float(board("learned", "size for 0.8, kept")[c].iloc[0]) for c in ("value", "low", "high")),
+            *by_masks("efficientnet"),
             *size_for(RANKINGS),
-            size_for("learned", "toy")[0],
+            by_masks("toy")[0],
             *size_for(RANKINGS, "toy"),
+            *by_masks("emoji"),
+            *size_for(RANKINGS, "emoji"),
         ),
+    ),
+    (
+        "takes {:.0f} % [{:.0f}, {:.0f}] of the edges between heads and MLPs by learned masks, {:.0f} to {:.0f} % "
+        "by scores and exact cuts, whose intervals overlap it, and {:.0f} % of random edges; of heads and neurons "
+        "{:.0f} % [{:.0f}, {:.0f}] by masks, {:.0f} to {:.0f} % by rankings",
+        lambda: (
+            *by_masks("components", "logit"),
+            *edges_for(["gradient", "path", "atp-star", "relp", "exact"], "kept"),
+            edges_for(["gradient"], "random")[0],
+            *by_masks("vit", "logit"),
+            *span(100 * sizes_for("vit", ["gradient", "patching"], "kept", "logit")["value"]),
+        ),
+    ),
+    (
+        "selective in their own style ({:.2f}) and, less, in the others ({:.2f}); those of site paths in neither "
+        "({:.2f})",
+        lambda: (
+            *(selective("learned", of) for of in ("own domain", "other domains")),
+            alike(selective("site-path", of) for of in ("own domain", "other domains")),
+        ),
+    ),
+    (
+        "overlap by {:.2f}, on other images of the style by {:.2f}, in another style by {:.2f}, with another class by "
+        "{:.2f} and {:.2f}, where random units of these sizes overlap by {:.2f}",
+        lambda: (overlap("learned", "two parts of the same images", "other seed"), *overlaps("learned")),
+    ),
+    (
+        "attributed circuits do ({:.2f}, {:.2f}, {:.2f} and {:.2f}, random {:.2f})",
+        lambda: overlaps("site-path"),
     ),
     (
         "{:.2f} for one gradient ({:.2f} s), {:.2f} for the study's path ({:.1f} s), {:.2f} for the path of the image "
