@@ -123,31 +123,37 @@ def extract_accuracies(
     if not runs:
         raise InputError("At least one run is needed to extract accuracies from, but none was given.")
     asked = dict(template_sets() if templates is None else templates)
-    evaluations = {
-        name: _Evaluation(
+    evaluations = [
+        _Evaluation(
             run, kept_checkpoints(run.folder, epochs), tests, {} if run.supervised else asked, tuple(top), device
         )
-        for name, run in run_names(runs).items()
-    }
-    for evaluation in work.rank.order(list(evaluations.values())):  # since the end of each is waited for
+        for run in runs
+    ]
+    names = run_names(runs)
+    for evaluation in work.rank.order(evaluations):  # since the end of each is waited for
         evaluation.run_jobs(work)
-    tables = [evaluation.table().assign(run=name) for name, evaluation in evaluations.items()]
+    tables = [evaluation.table().assign(run=name) for name, evaluation in zip(names, evaluations, strict=True)]
     return pd.concat(tables, ignore_index=True)
 
 
-def run_names(runs: Sequence[StudyRun]) -> dict[str, StudyRun]:
-    """Return runs by the shortest names that tell their folders apart: what differs in their paths.
+def run_names(runs: Sequence[StudyRun]) -> list[str]:
+    """Return the shortest names that tell the folders of runs apart: what differs in their paths.
+
+    A run that holds nothing out may be there once for each set of classes that it is set against.
+
+    Raises:
+        InputError: For a run that is there twice for the same classes.
 
     Example:
-        >>> list(run_names(find_runs(Path("runs/study"))))  # runs/study/a/clip, runs/study/b/clip
+        >>> run_names(find_runs(Path("runs/study")))  # runs/study/a/clip, runs/study/b/clip
         ['a/clip', 'b/clip']
     """
-    folders = [run.folder.absolute() for run in runs]
-    if len(set(folders)) < len(folders):
-        twice = next(folder for folder in folders if folders.count(folder) > 1)
+    asked = [(run.folder.absolute(), run.held_out) for run in runs]
+    if len(set(asked)) < len(asked):
+        twice = next(folder for folder, held_out in asked if asked.count((folder, held_out)) > 1)
         raise InputError(f"Each run is evaluated once, but {twice} was given twice.")
-    common = Path(os.path.commonpath([folder.parent for folder in folders]))
-    return {folder.relative_to(common).as_posix(): run for folder, run in zip(folders, runs, strict=True)}
+    common = Path(os.path.commonpath([folder.parent for folder, _ in asked]))
+    return [folder.relative_to(common).as_posix() for folder, _ in asked]
 
 
 class _Evaluation:

@@ -128,6 +128,12 @@ def test_held_out_classes_are_found_in_any_spelling_or_refused(
     assert set(spelt["held_out_classes"]) == {"key"}
     with pytest.raises(InputError, match="no held-out class 'kay' here; perhaps you meant key"):
         extract_accuracies([replace(run, held_out=("kay",))], tests, templates=TEMPLATES, work=QUIET)
+    both = [replace(run, held_out=(name,)) for name in ("key", "car")]  # of a run that held nothing out
+    table = extract_accuracies(both, tests, templates=TEMPLATES, epochs=[0], work=QUIET)
+    assert table.groupby("held_out_classes").size().nunique() == 1
+    assert (set(table["held_out_classes"]), set(table["run"])) == ({"key", "car"}, {run.folder.name})
+    with pytest.raises(InputError, match=f"Each run is evaluated once, but {run.folder} was given twice"):
+        extract_accuracies([run, run], tests, templates=TEMPLATES, epochs=[0], work=QUIET)
     none_here = EvaluationSet(tests.images, tests.names, {"real": "sketch"}, holds_out=False)
     apart = extract_accuracies(
         [replace(run, held_out=("kay",))], none_here, templates=TEMPLATES, epochs=[0], work=QUIET
