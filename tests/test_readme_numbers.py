@@ -19,7 +19,7 @@ RESULTS = ROOT / "experiments" / "results"
 
 EARLIER = {
     *("study/circuits", "study/generalization", "study/sharing"),
-    *("generalization", "embedding_separation", "shared_circuitry"),
+    *("embedding_separation", "shared_circuitry"),
 }
 """Results of an earlier version, some of them without a command: README says so, or does not quote them."""
 
@@ -268,6 +268,12 @@ def nearest(method: str) -> list[float]:
 
 def few_pairs(circuit: str, fraction: float) -> float:
     return 100 * float(rows("pooling_pairs/accuracy", circuit=circuit, fraction=fraction)["value"].mean())
+
+
+def held_out(setting: str, column: str) -> list[float]:
+    """Return accuracies in percent on held-out classes in quickdraw and in sketch."""
+    name = "generalization/told_apart"
+    return [100 * one(name, column, setting=setting, test_domain=d, domain=d) for d in ("quickdraw", "sketch")]
 
 
 def distance(model: str) -> float:
@@ -566,6 +572,13 @@ CLAIMS: list[tuple[str, Numbers]] = [
     (
         "quickdraw shares least, {:.2f} [{:.2f}, {:.2f}]",
         lambda: interval("shared_features/feature_sharing_summary", group="held-out", domain="quickdraw"),
+    ),
+    *(
+        (
+            f"| {setting} | " + " | ".join(["{:.0f} / {:.0f} %"] * 3) + " |",
+            partial(lambda of: [n for kind in ("held_out", "alone", "own_style") for n in held_out(of, kind)], setting),
+        )
+        for setting in ("natural-only", "leave-out", "cg-low", "cg-high", "upper-high")
     ),
     (
         "bring quickdraw closer, {:.2f} to {:.2f} of the spread",

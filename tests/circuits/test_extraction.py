@@ -601,6 +601,7 @@ torch.set_num_threads(1)
 from circuitry import DomainFolder, load_clip, left_rule
 from circuitry.circuits.settings import AttributionSettings
 from circuitry.circuits.extraction import Extraction
+from circuitry.circuits.graph import AttributionGraph
 from circuitry.runs.workers import Work
 
 config, weights, root, out, seed = sys.argv[1:]
@@ -614,6 +615,8 @@ random.seed(int(seed))
 def start():
     child = os.fork()
     if child == 0:
+        save = AttributionGraph.save  # slower, so that the kill comes in time
+        AttributionGraph.save = lambda graph, path: (save(graph, path), time.sleep(0.03))
         jobs = Extraction(clip, DomainFolder(root), Path(out), settings=settings, texts=["a {}."])
         jobs.run(Work(progress=False))
         os._exit(0)
