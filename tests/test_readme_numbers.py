@@ -19,7 +19,7 @@ RESULTS = ROOT / "experiments" / "results"
 
 EARLIER = {
     *("study/circuits", "study/generalization", "study/sharing"),
-    *("embedding_separation", "shared_circuitry"),
+    "embedding_separation",
 }
 """Results of an earlier version, some of them without a command: README says so, or does not quote them."""
 
@@ -274,6 +274,11 @@ def held_out(setting: str, column: str) -> list[float]:
     """Return accuracies in percent on held-out classes in quickdraw and in sketch."""
     name = "generalization/told_apart"
     return [100 * one(name, column, setting=setting, test_domain=d, domain=d) for d in ("quickdraw", "sketch")]
+
+
+def related(what: str, accuracy: str, *columns: str) -> list[float]:
+    """Return columns of a relation over models."""
+    return [one("shared_circuitry/relations", column, what=what, **{"with": accuracy}) for column in columns]
 
 
 def distance(model: str) -> float:
@@ -578,6 +583,17 @@ CLAIMS: list[tuple[str, Numbers]] = [
             partial(lambda of: [n for kind in ("held_out", "alone", "own_style") for n in held_out(of, kind)], setting),
         )
         for setting in ("natural-only", "leave-out", "cg-low", "cg-high", "upper-high")
+    ),
+    (
+        "corrected for {} tests. Circuits do not go with it (node overlap {:.2f} [{:.2f}, {:.2f}]), CKA of class "
+        "means at the last site does ({:.2f} [{:.2f}, {:.2f}], p {:.3f}; {:.2f} given accuracy on the other styles), "
+        "though among the held-out classes alone that is not told apart from chance ({:.2f}, p {:.2f})",
+        lambda: (
+            len(table("shared_circuitry/relations")),
+            *related("overlap", "held_out", "rho", "low", "high"),
+            *related("cka", "held_out", "rho", "low", "high", "p_holm", "partial"),
+            *related("cka", "alone", "rho", "p_holm"),
+        ),
     ),
     (
         "bring quickdraw closer, {:.2f} to {:.2f} of the spread",
