@@ -281,6 +281,10 @@ def related(what: str, accuracy: str, *columns: str) -> list[float]:
     return [one("shared_circuitry/relations", column, what=what, **{"with": accuracy}) for column in columns]
 
 
+def faster(scores: str, model: str = "RN50") -> float:
+    return one("benchmarks/attribution/speed", "ratio", model=model, scores=scores)
+
+
 def distance(model: str) -> float:
     name = "embedding_separation/summary"
     return one(name, measure="standardised distance", model=model, domain="quickdraw")
@@ -595,6 +599,8 @@ CLAIMS: list[tuple[str, Numbers]] = [
             *related("cka", "alone", "rho", "p_holm"),
         ),
     ),
+    ("on RN50 its edges are {:.0f} times as fast as the whole tower", lambda: [faster("edges")]),
+    ("scores all RN50 nodes {:.0f} times as fast", lambda: [faster("nodes, path of the image against study")]),
     (
         "bring quickdraw closer, {:.2f} to {:.2f} of the spread",
         lambda: map(distance, ("standard captions", "aligned captions")),
