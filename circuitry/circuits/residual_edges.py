@@ -211,14 +211,16 @@ def _effects(
     """Return, summed over images, the effects of edges, with all into a reader in the last column, and of all edges out
     of a writer."""
     rule, points, first = method.rule, POINTS.get(method.correction, ()), stream.sites[0]
+    passes = backward_passes(stream, method.correction)
+    apart = bool(points) or len(passes) > 1  # else all is linear, and images are summed in one matrix product
     effects, at_points = [], []
-    for context in backward_passes(stream, method.correction):
+    for context in passes:
         with context:
             if method.path == "inputs":
                 found = reader_gradients(stream, metric, clean[first], other[first], rule, points)
             else:
                 found = stage_gradients(stream, metric, clean, _moves(stream, clean, other), rule)
-        effects.append(_linear_effects(stream, clean, other, found.readers))
+        effects.append(_linear_effects(stream, clean, other, found.readers, apart))
         at_points.append(found.points)
     of_edges = torch.stack(effects)
     out_of = over_passes(of_edges.sum(2), stream.writers)
@@ -229,13 +231,14 @@ def _effects(
 
 
 def _linear_effects(
-    stream: ResidualStream, clean: Mapping[str, Tensor], other: Mapping[str, Tensor], gradients: Tensor
-) -> Float[Tensor, "batch readers writers"]:
-    """Return the effects of edges on each image to first order."""
-    found = gradients.new_zeros(gradients.shape[1], len(stream.readers), len(stream.writers))
+    stream: ResidualStream, clean: Mapping[str, Tensor], other: Mapping[str, Tensor], gradients: Tensor, apart: bool
+) -> Float[Tensor, "images readers writers"]:
+    """Return the effects of edges to first order: on each image, or, not apart, on all together as on one."""
+    found = gradients.new_zeros(gradients.shape[1] if apart else 1, len(stream.readers), len(stream.writers))
     for stage, columns, change in _changes(stream, clean, other):
         later = slice(stream.readers_of(stage).start, None)
-        found[:, later, columns] = torch.einsum("rbpm,wbpm->brw", gradients[later], change)
+        equation = "rbpm,wbpm->brw" if apart else "rbpm,wbpm->rw"
+        found[:, later, columns] = torch.einsum(equation, gradients[later], change)
     return found
 
 
