@@ -21,7 +21,7 @@ corrections by name: see `corrections`.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -235,11 +235,14 @@ def _linear_effects(
 ) -> Float[Tensor, "images readers writers"]:
     """Return the effects of edges to first order: on each image, or, not apart, on all together as on one."""
     found = gradients.new_zeros(gradients.shape[1] if apart else 1, len(stream.readers), len(stream.writers))
-    for stage, columns, change in _changes(stream, clean, other):
+    changes = _changes(stream, clean, other)
+    for stage, columns, change in changes:  # two at a time, as each reads the gradients of all later readers
+        for _, more, behind in islice(changes, 1):
+            columns, change = slice(columns.start, more.stop), torch.cat([change, behind])
         later = slice(stream.readers_of(stage).start, None)
         equation = "rbpm,wbpm->brw" if apart else "rbpm,wbpm->rw"
         found[:, later, columns] = torch.einsum(equation, gradients[later], change)
-    return found
+    return found * stream.edges.to(found)
 
 
 def clean_and_baseline(
