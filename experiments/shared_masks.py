@@ -32,7 +32,6 @@ from circuitry.data.images import image_listing
 from circuitry.data.names import chosen_names, drawn_by_name
 from circuitry.interventions.faithfulness import AblationSettings
 from circuitry.interventions.masks import MaskSettings
-from circuitry.interventions.scoreboard import chance_by_site
 from circuitry.interventions.search import propose_circuits
 from circuitry.interventions.transfer import ClassScorer, interchange, transfer_circuits
 from circuitry.interventions.transfer_tables import transfer_matrix
@@ -222,8 +221,7 @@ def overlaps(sharing: Sharing, method: str) -> dict[str, Comparison]:
         def parts_of(name: str, domain: str, whats: Sequence[str] = whats) -> dict[int, AttributionGraph]:
             return {i: made[what][name, domain] for i, what in enumerate(whats)}
 
-        comparison = compare_domains(made[ALL], parts=parts_of, measures=["node_overlap"])["node_overlap"]
-        found[ceiling] = replace(comparison, chance=chance_by_site(list(made[whats[0]].values())))
+        found[ceiling] = compare_domains(made[ALL], parts=parts_of, measures=["node_overlap"])["node_overlap"]
     return found
 
 

@@ -18,7 +18,7 @@ import pandas as pd
 from circuitry.circuits.class_pass import ClassPass, Node, ReadingSettings
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.graph_folder import GraphFolder, Key
-from circuitry.circuits.similarity import Measure, chance_node_overlap
+from circuitry.circuits.similarity import Measure
 from circuitry.comparison.compared_values import class_groups
 from circuitry.comparison.comparison import Comparison
 from circuitry.comparison.parts import WHOLE
@@ -113,13 +113,12 @@ def compare_domains(
     found = {}
     for measure in wanted:
         values = one_pass.values(measure, classes)
-        closed_form = measure.name == "node_overlap" and len(classes)
         sites = set(values["site"])
         found[measure.label] = Comparison(
             measure.label,
             values,
             one_pass.parts(measure, classes),
-            chance_node_overlap(next(iter(graphs.values()))) if closed_form else one_pass.chance(measure),
+            one_pass.chance(measure),
             groups=class_groups(classes, groups),
             left_out={s: why for s, why in one_pass.marks.left_out().items() if s in sites and not settings.all_sites},
             about=about,

@@ -4,7 +4,7 @@ Of each class, all graphs (of all images in each domain, and of the parts of the
 see `similarity_matrix`. For other classes one part in every domain is remembered, until the next few classes are there.
 """
 
-from collections import deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ from jaxtyping import Int
 
 from circuitry.circuits.comparable import Comparable
 from circuitry.circuits.graph import AttributionGraph
-from circuitry.circuits.similarity import Matrices, Measure, permuted_units, similarity_matrices
+from circuitry.circuits.similarity import Matrices, Measure, mean_chance_overlap, permuted_units, similarity_matrices
 from circuitry.circuits.site_marks import SiteMarks
 from circuitry.comparison.compared_values import CHANCE, VALUES
 from circuitry.comparison.parts import PARTS, WHOLE
@@ -63,6 +63,8 @@ class ClassPass:
         self._rng = np.random.default_rng(settings.seed)
         self._before: deque[tuple[str, ByNode]] = deque(maxlen=settings.other_classes)
         self._draws = {measure: list[dict[str | None, float]]() for measure in measures}
+        self._kept = defaultdict[tuple[str, int], Counter[int]](Counter)
+        """How many graphs keep how many units, by site and its number of units."""
         self._rows = {measure: dict[str, list[pd.DataFrame]]() for measure in measures}
 
     def add(self, class_name: str, graphs: ByNode) -> None:
@@ -82,6 +84,9 @@ class ClassPass:
             self._compare((other, class_name), both, pairs.reshape(-1, 2), [*theirs.values(), *chosen.values()])
         if chosen := _one_part(parts, self._rng):
             self._before.append((class_name, chosen))
+        for graph in (parts or graphs).values():
+            for site in graph.inner_sites:
+                self._kept[site, len(graph.node_scores[site])][len(graph.kept_units[site])] += 1
         self._draw_chance(list((parts or graphs).values()))
 
     def values(self, measure: Measure, order: Iterable[str]) -> pd.DataFrame:
@@ -96,7 +101,10 @@ class ClassPass:
         return table[table["part_a"] != WHOLE].reset_index(drop=True)
 
     def chance(self, measure: Measure) -> pd.DataFrame:
-        """Return the mean over draws of permuted units: columns site, value."""
+        """Return the mean over draws of permuted units, for node overlap over pairs of graphs: columns site, value."""
+        if measure.name == "node_overlap":
+            found = [(site, mean_chance_overlap(n, kept)) for (site, n), kept in self._kept.items()]
+            return pd.DataFrame(found, columns=list(CHANCE))
         means = pd.DataFrame(self._draws[measure]).mean()
         sites = [site if isinstance(site, str) else None for site in means.index]
         return pd.DataFrame({"site": pd.Series(sites, dtype=object), "value": means.to_numpy(float)})[list(CHANCE)]

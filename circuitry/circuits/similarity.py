@@ -8,8 +8,10 @@ Two graphs are the smallest `similarity_matrix`; sets of graphs are compared by 
 random units reach is `chance_overlap`, and `permuted_units` for measures without a closed form.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations_with_replacement
 from typing import Literal
 
 import numpy as np
@@ -199,10 +201,30 @@ def chance_overlap(units: int, kept_a: int, kept_b: int) -> float:
     return float(stats.hypergeom.pmf(i, units, kept_a, kept_b) @ (i / (kept_a + kept_b - i)))
 
 
-def chance_node_overlap(graph: AttributionGraph) -> pd.DataFrame:
-    """Return the expected node overlap of two random circuits of this one's sizes: columns site, value."""
-    sizes = [(site, len(graph.node_scores[site]), len(graph.kept_units[site])) for site in graph.inner_sites]
-    return pd.DataFrame([(site, chance_overlap(n, k, k)) for site, n, k in sizes], columns=["site", "value"])
+def mean_chance_overlap(units: int, kept: Mapping[int, int]) -> float:
+    """Return the mean of `chance_overlap` over all pairs of subsets, given how many there are by size.
+
+    One subset stands for two of its size. NaN where no pair has a member.
+
+    Example:
+        >>> mean_chance_overlap(512, {52: 2, 60: 1})    # of the pairs 52 and 52, 52 and 60, 52 and 60
+    """
+    pairs = {
+        (a, b): kept[a] * kept[b] if a != b else kept[a] * (kept[a] - 1) // 2 or int(len(kept) == 1)
+        for a, b in combinations_with_replacement(kept, 2)
+        if a + b
+    }
+    total = sum(n * chance_overlap(units, *sizes) for sizes, n in pairs.items() if n)
+    return total / sum(pairs.values()) if any(pairs.values()) else float("nan")
+
+
+def chance_node_overlap(*graphs: AttributionGraph) -> pd.DataFrame:
+    """Return the node overlap that random circuits of these ones' sizes reach, mean over pairs: columns site, value."""
+    found = []
+    for site in graphs[0].inner_sites:
+        kept = Counter(len(graph.kept_units[site]) for graph in graphs)
+        found.append((site, mean_chance_overlap(len(graphs[0].node_scores[site]), kept)))
+    return pd.DataFrame(found, columns=["site", "value"])
 
 
 def _of_pair(matrices: Matrices) -> dict[str, float]:

@@ -5,7 +5,6 @@ Every method is judged on one grid of sizes; numbers are made class by class, an
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -138,19 +137,6 @@ def unit_overlap(a: AttributionGraph, b: AttributionGraph) -> tuple[float, float
         return float("nan"), float("nan")
     chance = [chance_overlap(len(a.node_scores[site]), *kept[site]) for site in known]
     return float(np.mean([found[site] for site in known])), float(np.mean(chance))
-
-
-def chance_by_site(graphs: Sequence[AttributionGraph]) -> pd.DataFrame:
-    """Return the overlap of random units of the graphs' numbers, mean over pairs of graphs: columns site, value.
-
-    Masks keep other numbers in every graph; for graphs that keep the same this is `chance_node_overlap`.
-    """
-    rows = []
-    for site in graphs[0].inner_sites:
-        kept, n = [len(graph.kept_units[site]) for graph in graphs], len(graphs[0].node_scores[site])
-        by_pair = [chance_overlap(n, a, b) for a, b in combinations(kept, 2) if a + b]
-        rows.append((site, float(np.mean(by_pair)) if by_pair else float("nan")))
-    return pd.DataFrame(rows, columns=["site", "value"])
 
 
 def over_classes(table: pd.DataFrame, class_column: str = "class") -> pd.DataFrame:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from circuitry import InputError
+from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.similarity import chance_node_overlap, chance_overlap
 from circuitry.comparison.statistics import jackknife_interval, mean_interval, mean_spread, per_domain
 from tests.circuits.test_graph import small_graph
@@ -41,6 +42,18 @@ def test_chance_of_a_graph_has_a_row_per_site_without_the_image() -> None:
     table = chance_node_overlap(small_graph())
     assert table["site"].tolist() == ["conv", "head"]
     assert table["value"].tolist() == pytest.approx([4 / 18 + 1 / 6, 1])
+
+
+def graph_keeping(kept: dict[str, int]) -> AttributionGraph:
+    return small_graph(kept_units={site: np.arange(n) for site, n in kept.items()}, edge_scores={}, completeness={})
+
+
+def test_chance_of_graphs_is_the_mean_over_pairs_of_their_own_numbers() -> None:
+    graphs = [graph_keeping({"input": 1, "conv": n, "head": 0}) for n in (2, 2, 3)]
+    found = chance_node_overlap(*graphs).set_index("site")["value"]
+    assert found["conv"] == pytest.approx(np.mean([chance_overlap(4, 2, 2), *[chance_overlap(4, 2, 3)] * 2]))
+    assert math.isnan(found["head"])
+    assert chance_node_overlap(graphs[0])["value"][0] == chance_node_overlap(*graphs[:2])["value"][0]
 
 
 # Student's interval

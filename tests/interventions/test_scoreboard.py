@@ -8,12 +8,10 @@ import pytest
 from scipy import stats
 
 from circuitry import AttributionGraph, InputError
-from circuitry.circuits.similarity import chance_node_overlap, chance_overlap
 from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.interventions.scoreboard import (
     Judged,
     areas_of,
-    chance_by_site,
     over_classes,
     rank_agreement,
     scoreboard_tables,
@@ -55,13 +53,6 @@ def test_the_smallest_size_is_that_from_which_on_the_target_is_kept() -> None:
     assert smallest_sizes(always, [0.5])["value"].tolist() == [0.2]
     unknown = pd.DataFrame({"circuit": "kept", "size": sizes, "value": [0.9, 0.9, 0.9, np.nan]})
     assert smallest_sizes(unknown, [0.5])["value"].tolist() == [1.0]
-
-
-def test_chance_is_that_of_the_kept_numbers_of_each_pair() -> None:
-    graphs = [graph_of([1.0] * 6, list(range(n))) for n in (2, 2, 5)]
-    expected = np.mean([chance_overlap(6, 2, 2), *[chance_overlap(6, 2, 5)] * 2])
-    assert chance_by_site(graphs)["value"].tolist() == pytest.approx([expected])
-    assert chance_by_site(graphs[:2]).equals(chance_node_overlap(graphs[0]))
 
 
 def test_areas_are_over_the_sizes_of_the_benchmark_where_the_grid_has_them() -> None:
