@@ -36,7 +36,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
 from scipy.special import expit
 from torch import Tensor
 
@@ -61,6 +60,7 @@ from circuitry.interventions import (
 )
 from circuitry.interventions.circuits_under_test import read_images
 from circuitry.interventions.edge_sets import EdgeSet
+from circuitry.interventions.unseen_images import ClassImages
 from circuitry.models import Baseline, ResidualStream, mean_baseline
 from circuitry.models.metrics import Metric
 from circuitry.models.settings import ModelSettings
@@ -108,18 +108,11 @@ class Config(ModelSettings):
     """Seed of images, masks and random edges."""
 
 
-class Images(NamedTuple):
-    """Images of a class and of other classes."""
-
-    own: Tensor
-    others: Tensor
-
-
 class Task(NamedTuple):
     """The class whose edges are sought, and what they are sought on."""
 
     stream: ResidualStream
-    images: Images
+    images: ClassImages
     metric: Metric
     baseline: Baseline
 
@@ -138,8 +131,8 @@ def main(config: Config) -> None:
     stream, weights = ResidualStream.of(clip.encoder), clip.text_weights(images.all_classes)
 
     def do(job: Job, pixels: list[Tensor]) -> list[Path]:
-        found_on, measured_on = Images(*pixels[:2]), Images(*pixels[2:])
-        baseline = mean_baseline(stream.components, torch.cat(found_on))
+        found_on, measured_on = ClassImages(*pixels[:2]), ClassImages(*pixels[2:])
+        baseline = mean_baseline(stream.components, found_on.together)
         task = Task(stream, found_on, class_logit(weights, images.label(job[0])), baseline)
         random, paths = None, list[Path]()
         for method in METHODS:
@@ -184,7 +177,7 @@ def load(folder: JobFolder) -> dict[tuple[str, ...], Judged]:
     return found
 
 
-def judge(config: Config, task: Task, measured_on: Images, method: str, random: np.ndarray | None) -> Judged:
+def judge(config: Config, task: Task, measured_on: ClassImages, method: str, random: np.ndarray | None) -> Judged:
     """Find the edges of a class by a method, and measure them on images that they were not found on.
 
     Random sets of the same sizes are the same for all methods: those measured with the first are given to the others.

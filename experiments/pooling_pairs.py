@@ -21,17 +21,17 @@ That few pairs carry the answers is refuted where random pairs, as many, are as 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from circuitry import Clip, Comparison, DomainFolder
 from circuitry.circuits import PoolingPairs, pooling_pairs
 from circuitry.comparison import mean_interval
 from circuitry.data.captions import readable
-from circuitry.data.domains import ImageRecord
 from circuitry.models import image_batches
 from circuitry.models.settings import ModelSettings
 from circuitry.reports.figures.lines import faithfulness_curves
@@ -68,15 +68,22 @@ class Config(ModelSettings):
     """Seed of images, random pairs and directions."""
 
 
+class Decomposed(NamedTuple):
+    """Images taken apart into pairs, and the classes that they may be of."""
+
+    images: pd.DataFrame
+    """Columns relative (path below the root), domain, class, label."""
+    pairs: PoolingPairs
+    leads: Float[np.ndarray, "classes d"]
+    """Of the text weight of each class over the mean of all: directions of logits that tell classes apart."""
+
+
 def main(config: Config) -> None:
     """Decompose, measure, write, and say where the report is."""
     clip, images = config.clip(), config.images()
-    weights = clip.text_weights(images.all_classes).cpu().numpy()
-    records, pairs = read_pairs(config, clip, images)
-    labels = np.array([images.label(record.class_name) for record in records])
-    curves = accuracy_curves(config, pairs, weights, records, labels)
-    shared = sharing(config, pairs, weights, records, labels)
-    names, reach = named_pairs(config, clip, images, pairs, weights)
+    seen = decompose(config, clip, images)
+    curves, shared = accuracy_curves(config, seen), sharing(config, seen)
+    names, reach = named_pairs(config, clip, images, seen)
     tables = {"accuracy": curves, "names": names} | shared.tables()
     report = write_report(clip, curves, shared, names, reach)
     about = {"data": config.data, "n_images": config.n_images, "seed": config.seed}
@@ -86,91 +93,73 @@ def main(config: Config) -> None:
     print(write_results(report, tables, config.out, config.results, provenance, small, looked_at))
 
 
-def read_pairs(config: Config, clip: Clip, images: DomainFolder) -> tuple[list[ImageRecord], PoolingPairs]:
-    """Return the images that can be read, by domain and class, and what pairs read in them."""
+def decompose(config: Config, clip: Clip, images: DomainFolder) -> Decomposed:
+    """Read images by domain and class, those that can be, and what pairs read in them."""
     chosen = [
         r for d in images.domains for c in images.classes for r in images.select(c, d, config.n_images, config.seed)
     ]
-    records: list[ImageRecord] = []
+    rows: list[tuple[str, str, str, int]] = []
 
     def pixels() -> Iterator[Tensor]:
         for there, batch in image_batches(clip.encoder, clip.preprocess, chosen):
-            records.extend(there)
+            rows.extend((r.relative, r.domain, r.class_name, images.label(r.class_name)) for r in there)
             yield batch
 
-    return records, pooling_pairs(clip.encoder, pixels())
+    pairs = pooling_pairs(clip.encoder, pixels())
+    weights = clip.text_weights(images.all_classes).cpu().numpy()
+    table = pd.DataFrame(rows, columns=["relative", "domain", "class", "label"])
+    return Decomposed(table, pairs, weights - weights.mean(0))
 
 
-def accuracy_curves(
-    config: Config,
-    pairs: PoolingPairs,
-    weights: Float[np.ndarray, "classes d"],
-    records: list[ImageRecord],
-    labels: Int[np.ndarray, " images"],
-) -> pd.DataFrame:
+def accuracy_curves(config: Config, seen: Decomposed) -> pd.DataFrame:
     """Return the accuracy of the strongest and of random pairs on images that pairs were not ranked on, by domain."""
-    read = pairs.read.reshape(len(pairs.read), -1)
-    slopes = pairs.directions.reshape(read.shape[1], -1) @ (weights - weights.mean(0)).T  # pairs, classes
-    of = pd.DataFrame({"domain": [r.domain for r in records], "class": [r.class_name for r in records]})
-    place = of.groupby(["domain", "class"]).cumcount().to_numpy()
-    ranking = place % 2 == 0
-    mean = read[ranking].mean(0)
+    images, pairs, leads = seen
+    read = pairs.read.reshape(len(images), -1)
+    slopes = pairs.directions.reshape(read.shape[1], -1) @ leads.T  # pairs, classes
+    ranking = images.groupby(["domain", "class"]).cumcount().to_numpy() % 2 == 0
+    mean, tested = read[ranking].mean(0), images[~ranking]
     order = np.argsort(-read[ranking].std(0) * np.linalg.norm(slopes, axis=1), kind="stable")
-    rng, tested = np.random.default_rng(config.seed), ~ranking
-    start, moved = (mean @ slopes + pairs.rest[tested] @ (weights - weights.mean(0)).T), read[tested] - mean
+    rng, labels = np.random.default_rng(config.seed), tested["label"].to_numpy()
+    start, moved = mean @ slopes + pairs.rest[~ranking] @ leads.T, read[~ranking] - mean
     rows = []
     for fraction in config.fractions:
         n = max(1, round(fraction * len(order)))
         draws = [rng.permutation(len(order))[:n] for _ in range(config.random_draws)]
         for circuit, sets in (("kept", [order[:n]]), ("random", draws)):
-            right = [(start + moved[:, kept] @ slopes[kept]).argmax(1) == labels[tested] for kept in sets]
-            by_class = of[tested].assign(right=np.mean(right, axis=0)).groupby(["domain", "class"])["right"].mean()
+            right = [(start + moved[:, kept] @ slopes[kept]).argmax(1) == labels for kept in sets]
+            by_class = tested.assign(right=np.mean(right, axis=0)).groupby(["domain", "class"])["right"].mean()
             for domain, found in by_class.groupby("domain"):
                 rows.append((domain, circuit, fraction, n, *mean_interval(found.to_numpy())))
     return pd.DataFrame(rows, columns=["domain", "circuit", "fraction", "n_pairs", "value", "low", "high"])
 
 
-def sharing(
-    config: Config,
-    pairs: PoolingPairs,
-    weights: Float[np.ndarray, "classes d"],
-    records: list[ImageRecord],
-    labels: Int[np.ndarray, " images"],
-) -> Comparison:
+def sharing(config: Config, seen: Decomposed) -> Comparison:
     """Return how many of a class's strongest pairs two domains share."""
-    images = pd.DataFrame(
-        [(r.relative, r.domain, r.class_name) for r in records], columns=["relative", "domain", "class"]
-    )
+    images, pairs, leads = seen
+    labels = images["label"].to_numpy()
     strongest = np.full((len(images), STRONGEST), NONE)
     effect = np.zeros((len(images), STRONGEST))
     for label in np.unique(labels):
         (rows,) = np.nonzero(labels == label)
-        lead = pairs.take(rows).effects(weights[label] - weights.mean(0)).reshape(len(rows), -1)
+        lead = pairs.take(rows).effects(leads[label]).reshape(len(rows), -1)
         top = np.argsort(-lead, axis=1, kind="stable")[:, :STRONGEST]
-        effect[rows] = np.take_along_axis(lead, top, axis=1).clip(0)
-        strongest[rows] = np.where(effect[rows] > 0, top, NONE)
+        helps = np.take_along_axis(lead, top, axis=1).clip(0)
+        effect[rows, : top.shape[1]], strongest[rows, : top.shape[1]] = helps, np.where(helps > 0, top, NONE)
     found = compare_features(ImageFeatures(images, strongest, effect, pairs.read[0].size), seed=config.seed)
     return replace(found, measure=MEASURE, chance_of="random pairs")
 
 
-def named_pairs(
-    config: Config,
-    clip: Clip,
-    images: DomainFolder,
-    pairs: PoolingPairs,
-    weights: Float[np.ndarray, "classes d"],
-) -> tuple[pd.DataFrame, float]:
+def named_pairs(config: Config, clip: Clip, images: DomainFolder, seen: Decomposed) -> tuple[pd.DataFrame, float]:
     """Return the strongest pairs with the text nearest to what they write, and the cosine of random directions."""
     things = [readable(name) for name in images.all_classes]
     texts = [*things, *images.domains, *(f"{thing}, {domain}" for thing in things for domain in images.domains)]
     embedded = clip.text_weights(texts, ["{}"]).cpu().numpy()
-    leads = embedded - embedded.mean(0)
-    leads /= np.linalg.norm(leads, axis=1, keepdims=True)
-    spread = pairs.read.std(0)
-    strength = spread * np.linalg.norm(pairs.directions @ (weights - weights.mean(0)).T, axis=2)
+    named = embedded - embedded.mean(0)
+    named /= np.linalg.norm(named, axis=1, keepdims=True)
+    strength = seen.pairs.read.std(0) * np.linalg.norm(seen.pairs.directions @ seen.leads.T, axis=2)
     heads, units = np.unravel_index(np.argsort(-strength, axis=None, kind="stable")[:SHOWN], strength.shape)
-    found = pairs.directions[heads, units]
-    cosines = found / np.linalg.norm(found, axis=1, keepdims=True) @ leads.T
+    found = seen.pairs.directions[heads, units]
+    cosines = found / np.linalg.norm(found, axis=1, keepdims=True) @ named.T
     best = cosines.argmax(1)
     table = pd.DataFrame(
         {
@@ -183,7 +172,7 @@ def named_pairs(
     )
     random = np.random.default_rng(config.seed).standard_normal((RANDOM_DIRECTIONS, found.shape[1]))
     random /= np.linalg.norm(random, axis=1, keepdims=True)
-    return table, float(np.median((random @ leads.T).max(1)))
+    return table, float(np.median((random @ named.T).max(1)))
 
 
 def write_report(clip: Clip, curves: pd.DataFrame, shared: Comparison, names: pd.DataFrame, reach: float) -> Report:

@@ -21,7 +21,7 @@ corrections by name: see `corrections`.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate, islice
+from itertools import accumulate, zip_longest
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,11 +31,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from circuitry.circuits.corrections import (
-    backward_passes,
-    checked_correction,
-    over_passes,
-)
+from circuitry.circuits.corrections import backward_passes, checked_correction, over_passes
 from circuitry.circuits.exact_readers import POINTS, put_exact_effects
 from circuitry.circuits.quadrature import QuadratureRule, left_rule
 from circuitry.circuits.stream_gradients import images_at_once, reader_gradients, stage_gradients
@@ -235,12 +231,12 @@ def _linear_effects(
 ) -> Float[Tensor, "images readers writers"]:
     """Return the effects of edges to first order: on each image, or, not apart, on all together as on one."""
     found = gradients.new_zeros(gradients.shape[1] if apart else 1, len(stream.readers), len(stream.writers))
+    equation = "rbpm,wbpm->brw" if apart else "rbpm,wbpm->rw"
     changes = _changes(stream, clean, other)
-    for stage, columns, change in changes:  # two at a time, as each reads the gradients of all later readers
-        for _, more, behind in islice(changes, 1):
-            columns, change = slice(columns.start, more.stop), torch.cat([change, behind])
+    for (stage, columns, change), behind in zip_longest(changes, changes):  # the gradients are read once for two stages
+        if behind is not None:
+            columns, change = slice(columns.start, behind[1].stop), torch.cat([change, behind[2]])
         later = slice(stream.readers_of(stage).start, None)
-        equation = "rbpm,wbpm->brw" if apart else "rbpm,wbpm->rw"
         found[:, later, columns] = torch.einsum(equation, gradients[later], change)
     return found * stream.edges.to(found)
 

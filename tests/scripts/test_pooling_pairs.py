@@ -4,9 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from circuitry import DomainFolder, load_clip
+from circuitry.circuits import PoolingPairs
 from circuitry.models import image_batches
+from circuitry.representations.features import TOPS
 from tests.support.scripts import CLASSES, STYLES, script
 
 
@@ -29,6 +32,26 @@ def test_pairs_are_ranked_compared_and_named(quickstart: Path, model_of_the_quic
     whole = tables["accuracy"].query("fraction == 1").set_index(["circuit", "domain"])["value"]
     for circuit in ("kept", "random"):  # all pairs are the whole model
         np.testing.assert_allclose(whole[circuit][list(STYLES)], right.mean()[list(STYLES)])
+
+
+def test_the_strongest_pairs_are_kept_first_and_named_by_their_images() -> None:
+    """Two heads of 20 units: the pair of head 0 and unit 1 tells the classes, those of head 1 mislead a little."""
+    module = script("pooling_pairs")
+    cells = [(domain, name, label) for domain in ("real", "sketch") for label, name in enumerate("ab")]
+    rows = [(f"{domain}/{name}/{i}.png", domain, name, label) for domain, name, label in cells for i in range(4)]
+    images = pd.DataFrame(rows, columns=["relative", "domain", "class", "label"])
+    sign = np.where(images["label"] == 0, 1.0, -1.0)
+    read, directions = np.zeros((16, 2, 20)), np.zeros((2, 20, 3))
+    read[:, 0, 1], read[:, 1] = 50 * sign, -sign[:, None]
+    directions[..., 0] = 1
+    pairs = PoolingPairs(read, directions, np.tile([0.0, 0.0, 1.0], (16, 1)))
+    seen = module.Decomposed(images, pairs, np.array([[0.5, 0, 0], [-0.5, 0, 0]]))
+    config = module.Config(fractions=(0.025, 1.0), random_draws=4)
+    curves = module.accuracy_curves(config, seen).set_index(["circuit", "domain", "fraction"])["value"]
+    assert curves["kept"].tolist() == [1.0] * 4
+    assert curves["random", "real", 0.025] < 1  # some draws have another pair
+    alone = np.mean([1 / k for k in TOPS])  # one pair helps, the same in both domains
+    assert module.sharing(config, seen).values["value"].tolist() == pytest.approx([alone, alone])
 
 
 def test_how_few_says_what_share_is_enough() -> None:
