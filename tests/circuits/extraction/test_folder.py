@@ -1,4 +1,4 @@
-"""A folder of graphs from a tiny model and generated images."""
+"""The folder of an extraction: resumed, refused, damaged, shared by processes, killed."""
 
 import errno
 import json
@@ -6,318 +6,31 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import save_file
-from torch import Tensor
 
 from circuitry import (
     AttributionGraph,
     Clip,
-    DomainFolder,
     GraphFolder,
     InputError,
-    attribute,
-    class_logit,
-    class_margin,
-    compare,
-    extract,
     left_rule,
     load_clip,
 )
 from circuitry.circuits.attribution import attribute_parts
-from circuitry.circuits.extraction import Extraction
-from circuitry.circuits.settings import AttributionSettings
-from circuitry.data.parts import part_numbers
-from circuitry.models.baselines import AnyBaseline, Baseline, Counterfactual, mean_baseline
-from circuitry.models.metrics import ClassLogit, MetricOfClass
-from circuitry.models.named_baselines import BASELINE_NAMES, NamedBaseline
-from circuitry.models.prompts import style_templates
+from circuitry.models.baselines import Baseline
 from circuitry.runs.files import file_lock
 from circuitry.runs.jobs import JobFolder
 from circuitry.runs.workers import Rank, Work
+from tests.support.extraction import QUIET, SETTINGS, assert_close, planned, run
 from tests.support.tiny_clip import Tiny, saved
 
 pytestmark = pytest.mark.filterwarnings("ignore:Skipped an image")
-
-SETTINGS = AttributionSettings(node_fraction=0.1, rule=left_rule(2))
-QUIET = Work(progress=False)
-TEMPLATES = ["a {}."]
-COUNTS = {("real", "axe"): 3, ("real", "cat"): 2, ("real", "fish"): 1, ("sketch", "axe"): 3, ("sketch", "cat"): 4}
-"""Images of class in domain; there is no sketch of a fish, and one sketch of a cat is cut short."""
-
-CUT = 2000
-"""Bytes that are left of the broken image; no other has as many."""
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Text weights are not left in the user's cache."""
-    monkeypatch.setattr("circuitry.models.clip.user_cache_path", lambda name: tmp_path / "cache")
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("images")
-    rng = np.random.default_rng(0)
-    for (domain, class_name), count in COUNTS.items():
-        (folder / domain / class_name).mkdir(parents=True)
-        for i in range(count):
-            pixels = rng.integers(0, 256, size=(64, 64, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(folder / domain / class_name / f"{i}.png")
-    broken = folder / "sketch" / "cat" / "1.png"
-    broken.write_bytes(broken.read_bytes()[:CUT])
-    return folder
-
-
-@pytest.fixture(scope="module")
-def made(clip: Clip, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished extraction, for tests that only read."""
-    out = tmp_path_factory.mktemp("made") / "graphs"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("circuitry.models.clip.user_cache_path", lambda name: out.parent / "cache")
-        run(clip, root, out)
-    return out
-
-
-def run(clip: Clip, root: Path, out: Path, **changes: object) -> GraphFolder:
-    arguments: dict[str, object] = {"settings": SETTINGS, "texts": TEMPLATES, "work": QUIET}
-    return extract(clip, DomainFolder(root), out, **(arguments | changes))  # type: ignore[arg-type]
-
-
-def planned(clip: Clip, root: Path, out: Path, **changes: object) -> Extraction:
-    arguments: dict[str, object] = {"settings": SETTINGS, "texts": TEMPLATES}
-    return Extraction(clip, DomainFolder(root), out, **(arguments | changes))  # type: ignore[arg-type]
-
-
-def tensors(clip: Clip, root: Path, class_name: str, domain: str, n: int = 50, seed: int = 0) -> Tensor:
-    paths = [record.path for record in DomainFolder(root).select(class_name, domain, n, seed)]
-    return torch.stack([clip.preprocess(Image.open(path)) for path in paths if path.stat().st_size != CUT])
-
-
-def assert_close(a: AttributionGraph, b: AttributionGraph) -> None:
-    assert (a.sites, a.n_images) == (b.sites, b.n_images)
-    for arrays in ("node_scores", "kept_units", "edge_scores"):
-        for key, value in getattr(b, arrays).items():
-            np.testing.assert_allclose(getattr(a, arrays)[key], value, rtol=1e-3, atol=1e-7, err_msg=str(key))
-
-
-def test_every_combination_that_has_images_becomes_a_graph(clip: Clip, root: Path, made: Path) -> None:
-    graphs = GraphFolder(made)
-    assert set(graphs) == {(class_name, domain) for domain, class_name in COUNTS}
-    assert len(graphs) == 5
-    graph = graphs["cat", "sketch"]
-    assert (graph.class_name, graph.domain, graph.n_images) == ("cat", "sketch", 3)
-    assert graph.sites == clip.encoder.sites
-    assert graph.settings.items() >= (SETTINGS.as_dict() | {"metric": "logit", "texts": TEMPLATES}).items()
-    assert graph.provenance["model_digest"] == clip.digest
-    assert graph.provenance["seed"] == 0
-    assert ("fish", "sketch") not in graphs
-    with pytest.raises(
-        KeyError, match=r"no circuit of \('fish', 'sketch'\) .* classes \['axe', 'cat', 'fish'\] and the"
-    ):
-        graphs["fish", "sketch"]
-    assert repr(graphs) == (f"GraphFolder({str(made)!r}: 5 of 5 circuits, 3 classes, 2 domains, model {clip.name})")
-
-
-def test_the_folder_says_which_images_a_circuit_was_found_on(root: Path, made: Path) -> None:
-    graphs = GraphFolder(made)
-    chosen = [record.relative for record in DomainFolder(root).select("cat", "sketch", 50, 0)]
-    read = [name for name in chosen if name != "sketch/cat/1.png"]
-    assert graphs.image_names("cat", "sketch") == tuple(read)
-    parts = graphs.parts("cat", "sketch")
-    numbers = part_numbers({("cat", d): DomainFolder(root).select("cat", d, 50, 0) for d in ("real", "sketch")})
-    cut = dict(zip(chosen, numbers["cat", "sketch"].tolist(), strict=True))
-    assert graphs.n_parts == 4
-    for part in range(4):
-        expected = [name for name in read if cut[name] == part]
-        assert (parts[part].provenance["images"] if part in parts else []) == expected
-    listed = json.loads((made / "images.json").read_text())
-    assert set(listed) == {f"{d}/{c}/{i}.png" for (d, c), count in COUNTS.items() for i in range(count)}
-
-
-def test_the_manifest_is_readable(made: Path) -> None:
-    config = GraphFolder(made).manifest["config"]
-    assert config["classes"] == ["axe", "cat", "fish"]
-    assert config["templates"] == config["texts"] == TEMPLATES
-    assert (config["baseline"], config["metric"], config["node_rule"]) == ("zero", "logit", "left-2")
-
-
-@pytest.mark.parametrize(("class_name", "domain"), [("axe", "real"), ("cat", "sketch"), ("fish", "real")])
-def test_a_graph_is_what_attribute_says_of_the_same_images(
-    class_name: str, domain: str, clip: Clip, root: Path, made: Path, tmp_path: Path
-) -> None:
-    weights = clip.text_weights(["axe", "cat", "fish"], TEMPLATES, cache_dir=tmp_path)
-    metric = class_logit(weights, ["axe", "cat", "fish"].index(class_name))
-    images = tensors(clip, root, class_name, domain)
-    rule = left_rule(2)
-    assert_close(
-        GraphFolder(made)[class_name, domain], attribute(clip.encoder, images, metric, rule=rule, progress=False)
-    )
-    graphs, found = GraphFolder(made), GraphFolder(made).parts(class_name, domain)
-    names = list(graphs.image_names(class_name, domain))
-    assert sum(part.n_images for part in found.values()) == len(images)
-    for part in found.values():
-        chosen = images[[names.index(name) for name in part.provenance["images"]]]
-        assert_close(part, attribute(clip.encoder, chosen, metric, rule=rule, progress=False))
-    edges, whole = graphs.part_edges(class_name, domain), graphs[class_name, domain]
-    for pair, scores in whole.edge_scores.items():
-        shares = [(part.n_images / whole.n_images) ** 2 for part in found.values()]
-        np.testing.assert_allclose(np.tensordot(shares, edges[pair], 1), scores, rtol=1e-9)
-
-
-def test_a_combination_without_images_is_absent_from_tables(made: Path) -> None:
-    table = compare(GraphFolder(made))
-    assert table[["class", "domain_a", "domain_b"]].to_numpy().tolist() == [
-        ["axe", "real", "sketch"],
-        ["cat", "real", "sketch"],
-    ]
-
-
-def test_a_part_of_the_classes_keeps_their_labels(clip: Clip, root: Path, made: Path, tmp_path: Path) -> None:
-    chosen_late = run(clip, root, tmp_path / "late", classes=["cat"], domains=["real"])
-    images = DomainFolder(root, classes=["cat"], domains=["real"])
-    chosen_early = extract(clip, images, tmp_path / "x", settings=SETTINGS, texts=TEMPLATES, work=QUIET)
-    for graphs in (chosen_late, chosen_early):
-        assert list(graphs) == [("cat", "real")]
-        assert_close(graphs["cat", "real"], GraphFolder(made)["cat", "real"])
-
-
-def test_fewer_images_are_chosen_by_the_seed(clip: Clip, root: Path, tmp_path: Path) -> None:
-    first, second = (
-        run(clip, root, tmp_path / str(seed), classes=["axe"], domains=["real"], n_images=1, seed=seed)["axe", "real"]
-        for seed in (0, 2)
-    )
-    assert first.n_images == second.n_images == 1
-    same = torch.equal(tensors(clip, root, "axe", "real", 1, 0), tensors(clip, root, "axe", "real", 1, 2))
-    assert not same
-    assert not np.allclose(first.node_scores["input"], second.node_scores["input"])
-
-
-@pytest.mark.filterwarnings("default:Skipped an image")
-def test_what_is_left_out_is_said(clip: Clip, root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with pytest.warns(UserWarning, match=r"Skipped an image: Cannot read .*1\.png"):
-        run(clip, root, tmp_path / "x", classes=["cat", "fish"], domains=["sketch"])
-    lines = [r.getMessage() for r in caplog.records if r.name == "circuitry.circuits.extraction"]
-    assert lines == ["fish in sketch: no images, so no circuit", "cat in sketch: 1 of 4 images cannot be read"]
-
-
-def test_strict_stops_at_the_first_unreadable_image(clip: Clip, root: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"annot read .*1\.png"):
-        run(clip, root, tmp_path / "x", classes=["cat"], work=Work(strict=True, progress=False))
-
-
-# What a class is asked by
-
-
-def own_lead(weights: Tensor, label: int) -> ClassLogit:
-    return class_logit(2 * weights, label)
-
-
-@pytest.mark.parametrize("metric", ["margin", own_lead])
-def test_the_metric_is_a_name_or_a_function(
-    metric: str | MetricOfClass, clip: Clip, root: Path, tmp_path: Path
-) -> None:
-    graphs = run(clip, root, tmp_path / "x", classes=["axe"], domains=["real"], metric=metric)
-    weights = clip.text_weights(["axe", "cat", "fish"], TEMPLATES, cache_dir=tmp_path)
-    by_hand = {"margin": class_margin, own_lead: own_lead}[metric](weights, 0)
-    images = tensors(clip, root, "axe", "real")
-    assert_close(graphs["axe", "real"], attribute(clip.encoder, images, by_hand, rule=left_rule(2), progress=False))
-    assert graphs["axe", "real"].settings["metric"] == ("margin" if metric == "margin" else "own_lead")
-
-
-def test_texts_in_the_images_own_style_differ_by_domain(clip: Clip, root: Path, tmp_path: Path) -> None:
-    graphs = run(clip, root, tmp_path / "x", classes=["axe"], texts="own-style")
-    scores = []
-    for domain, templates in (
-        ("real", ["a photo of a {}.", "a photo of the {}."]),
-        ("sketch", ["a sketch of a {}.", "a sketch of the {}."]),
-    ):
-        weights = clip.text_weights(["axe", "cat", "fish"], templates, cache_dir=tmp_path)
-        images, metric = tensors(clip, root, "axe", domain), class_logit(weights, 0)
-        by_hand = attribute(clip.encoder, images, metric, rule=left_rule(2), progress=False)
-        assert_close(graphs["axe", domain], by_hand)
-        scores.append(by_hand.completeness["attnpool"].metric_difference)
-    assert graphs.manifest["config"]["templates"]["sketch"] == list(style_templates("sketch"))
-    assert scores[0] != pytest.approx(scores[1], abs=1e-4)
-
-
-# Baselines by name
-
-
-def pixels(clip: Clip, root: Path, names: Sequence[str]) -> Tensor:
-    return torch.stack([clip.preprocess(Image.open(root / name)) for name in names])
-
-
-@pytest.mark.parametrize("name", BASELINE_NAMES)
-def test_a_baseline_by_name_is_the_one_made_by_hand(name: str, clip: Clip, root: Path, tmp_path: Path) -> None:
-    chosen = {"n_images": 2, "seed": 4}
-    graphs = run(clip, root, tmp_path / "x", classes=["axe"], settings=replace(SETTINGS, baseline=name), **chosen)
-    data = DomainFolder(root)
-    weights = clip.text_weights(data.all_classes, TEMPLATES, cache_dir=tmp_path)
-    for domain, other in (("real", "sketch"), ("sketch", "real")):
-        baseline: AnyBaseline = "zero"
-        if name.startswith("mean-"):
-            everything = torch.cat([tensors(clip, root, c, d, 2, 4) for d, c in COUNTS])
-            baseline = mean_baseline(clip.encoder, [everything], name.removeprefix("mean-"))
-        elif name == "other-domains":
-            baseline = mean_baseline(clip.encoder, [tensors(clip, root, "axe", other, 2, 4)])
-        elif name == "counterfactual":
-            records = NamedBaseline(name, clip, data, 2, 4).records("axe", domain)
-            drawn = [r.relative for r in records if r.path.stat().st_size != CUT]
-            baseline = Counterfactual(pixels(clip, root, (drawn * 2)[:2]))
-        images = tensors(clip, root, "axe", domain, 2, 4)
-        settings = replace(SETTINGS, baseline=baseline)
-        metric = class_logit(weights, 0)
-        by_hand = attribute_parts(clip.encoder, images, metric, settings, np.arange(len(images)), progress=False).whole
-        assert_close(graphs["axe", domain], by_hand)
-        assert graphs["axe", domain].settings["baseline"] == name
-    assert graphs.manifest["config"]["baseline"] == name
-
-
-def test_counterfactual_images_go_round_the_other_classes(clip: Clip, root: Path) -> None:
-    data = DomainFolder(root)
-    draws = {seed: NamedBaseline("counterfactual", clip, data, 3, seed).records("cat", "real") for seed in range(5)}
-    for records in draws.values():
-        assert {record.domain for record in records} == {"real"}
-        assert sorted(record.class_name for record in records) == ["axe", "axe", "fish"]  # there is one fish
-        assert {record.class_name for record in records[:2]} == {"axe", "fish"}
-    assert len(set(draws.values())) > 1
-    assert draws[0] == NamedBaseline("counterfactual", clip, data, 3, 0).records("cat", "real")
-    more = NamedBaseline("counterfactual", clip, data, 50, 0).of("cat", "real", 6)
-    assert isinstance(more, Counterfactual)
-    assert torch.equal(more.images[:2], more.images[4:])  # there are four, and then they come again
-
-
-def test_a_baseline_of_images_that_are_not_there_is_refused_before_the_work(
-    clip: Clip, root: Path, tmp_path: Path
-) -> None:
-    settings = replace(SETTINGS, baseline="other-domains")
-    with pytest.raises(InputError, match="'other-domains' of fish in real is made of images of its class in other dom"):
-        run(clip, root, tmp_path / "x", classes=["fish"], settings=settings)
-    one = DomainFolder(root, classes=["cat"])
-    with pytest.raises(InputError, match="'counterfactual' of cat in real is made of images of other classes in its"):
-        extract(clip, one, tmp_path / "x", settings=replace(SETTINGS, baseline="counterfactual"), work=QUIET)
-    assert not (tmp_path / "x").exists()
-
-
-def test_names_of_baselines_are_known_and_need_data(clip: Clip, root: Path) -> None:
-    with pytest.raises(
-        InputError, match="zero, mean-position, mean-unit, other-domains, counterfactual, but 'mean' was"
-    ):
-        NamedBaseline("mean", clip, DomainFolder(root))
-    with pytest.raises(InputError, match="'mean-unit' is made of a data set, which is not known here"):
-        attribute(clip.encoder, torch.zeros(1, 3, 64, 64), class_logit(torch.ones(2, 16), 0), baseline="mean-unit")
-
-
-# Going on
 
 
 def test_a_second_run_computes_nothing(clip: Clip, root: Path, made: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,243 @@
+"""What `extract` finds: graphs of the images, texts, metrics and baselines that were asked for."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from circuitry import (
+    Clip,
+    DomainFolder,
+    GraphFolder,
+    InputError,
+    attribute,
+    class_logit,
+    class_margin,
+    compare,
+    extract,
+    left_rule,
+)
+from circuitry.circuits.attribution import attribute_parts
+from circuitry.data.parts import part_numbers
+from circuitry.models.baselines import AnyBaseline, Counterfactual, mean_baseline
+from circuitry.models.metrics import ClassLogit, MetricOfClass
+from circuitry.models.named_baselines import BASELINE_NAMES, NamedBaseline
+from circuitry.models.prompts import style_templates
+from circuitry.runs.workers import Work
+from tests.support.extraction import COUNTS, CUT, QUIET, SETTINGS, TEMPLATES, assert_close, run, tensors
+
+pytestmark = pytest.mark.filterwarnings("ignore:Skipped an image")
+
+
+def test_every_combination_that_has_images_becomes_a_graph(clip: Clip, root: Path, made: Path) -> None:
+    graphs = GraphFolder(made)
+    assert set(graphs) == {(class_name, domain) for domain, class_name in COUNTS}
+    assert len(graphs) == 5
+    graph = graphs["cat", "sketch"]
+    assert (graph.class_name, graph.domain, graph.n_images) == ("cat", "sketch", 3)
+    assert graph.sites == clip.encoder.sites
+    assert graph.settings.items() >= (SETTINGS.as_dict() | {"metric": "logit", "texts": TEMPLATES}).items()
+    assert graph.provenance["model_digest"] == clip.digest
+    assert graph.provenance["seed"] == 0
+    assert ("fish", "sketch") not in graphs
+    with pytest.raises(
+        KeyError, match=r"no circuit of \('fish', 'sketch'\) .* classes \['axe', 'cat', 'fish'\] and the"
+    ):
+        graphs["fish", "sketch"]
+    assert repr(graphs) == (f"GraphFolder({str(made)!r}: 5 of 5 circuits, 3 classes, 2 domains, model {clip.name})")
+
+
+def test_the_folder_says_which_images_a_circuit_was_found_on(root: Path, made: Path) -> None:
+    graphs = GraphFolder(made)
+    chosen = [record.relative for record in DomainFolder(root).select("cat", "sketch", 50, 0)]
+    read = [name for name in chosen if name != "sketch/cat/1.png"]
+    assert graphs.image_names("cat", "sketch") == tuple(read)
+    parts = graphs.parts("cat", "sketch")
+    numbers = part_numbers({("cat", d): DomainFolder(root).select("cat", d, 50, 0) for d in ("real", "sketch")})
+    cut = dict(zip(chosen, numbers["cat", "sketch"].tolist(), strict=True))
+    assert graphs.n_parts == 4
+    for part in range(4):
+        expected = [name for name in read if cut[name] == part]
+        assert (parts[part].provenance["images"] if part in parts else []) == expected
+    listed = json.loads((made / "images.json").read_text())
+    assert set(listed) == {f"{d}/{c}/{i}.png" for (d, c), count in COUNTS.items() for i in range(count)}
+
+
+def test_the_manifest_is_readable(made: Path) -> None:
+    config = GraphFolder(made).manifest["config"]
+    assert config["classes"] == ["axe", "cat", "fish"]
+    assert config["templates"] == config["texts"] == TEMPLATES
+    assert (config["baseline"], config["metric"], config["node_rule"]) == ("zero", "logit", "left-2")
+
+
+@pytest.mark.parametrize(("class_name", "domain"), [("axe", "real"), ("cat", "sketch"), ("fish", "real")])
+def test_a_graph_is_what_attribute_says_of_the_same_images(
+    class_name: str, domain: str, clip: Clip, root: Path, made: Path, tmp_path: Path
+) -> None:
+    weights = clip.text_weights(["axe", "cat", "fish"], TEMPLATES, cache_dir=tmp_path)
+    metric = class_logit(weights, ["axe", "cat", "fish"].index(class_name))
+    images = tensors(clip, root, class_name, domain)
+    rule = left_rule(2)
+    assert_close(
+        GraphFolder(made)[class_name, domain], attribute(clip.encoder, images, metric, rule=rule, progress=False)
+    )
+    graphs, found = GraphFolder(made), GraphFolder(made).parts(class_name, domain)
+    names = list(graphs.image_names(class_name, domain))
+    assert sum(part.n_images for part in found.values()) == len(images)
+    for part in found.values():
+        chosen = images[[names.index(name) for name in part.provenance["images"]]]
+        assert_close(part, attribute(clip.encoder, chosen, metric, rule=rule, progress=False))
+    edges, whole = graphs.part_edges(class_name, domain), graphs[class_name, domain]
+    for pair, scores in whole.edge_scores.items():
+        shares = [(part.n_images / whole.n_images) ** 2 for part in found.values()]
+        np.testing.assert_allclose(np.tensordot(shares, edges[pair], 1), scores, rtol=1e-9)
+
+
+def test_a_combination_without_images_is_absent_from_tables(made: Path) -> None:
+    table = compare(GraphFolder(made))
+    assert table[["class", "domain_a", "domain_b"]].to_numpy().tolist() == [
+        ["axe", "real", "sketch"],
+        ["cat", "real", "sketch"],
+    ]
+
+
+def test_a_part_of_the_classes_keeps_their_labels(clip: Clip, root: Path, made: Path, tmp_path: Path) -> None:
+    chosen_late = run(clip, root, tmp_path / "late", classes=["cat"], domains=["real"])
+    images = DomainFolder(root, classes=["cat"], domains=["real"])
+    chosen_early = extract(clip, images, tmp_path / "x", settings=SETTINGS, texts=TEMPLATES, work=QUIET)
+    for graphs in (chosen_late, chosen_early):
+        assert list(graphs) == [("cat", "real")]
+        assert_close(graphs["cat", "real"], GraphFolder(made)["cat", "real"])
+
+
+def test_fewer_images_are_chosen_by_the_seed(clip: Clip, root: Path, tmp_path: Path) -> None:
+    first, second = (
+        run(clip, root, tmp_path / str(seed), classes=["axe"], domains=["real"], n_images=1, seed=seed)["axe", "real"]
+        for seed in (0, 2)
+    )
+    assert first.n_images == second.n_images == 1
+    same = torch.equal(tensors(clip, root, "axe", "real", 1, 0), tensors(clip, root, "axe", "real", 1, 2))
+    assert not same
+    assert not np.allclose(first.node_scores["input"], second.node_scores["input"])
+
+
+@pytest.mark.filterwarnings("default:Skipped an image")
+def test_what_is_left_out_is_said(clip: Clip, root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.warns(UserWarning, match=r"Skipped an image: Cannot read .*1\.png"):
+        run(clip, root, tmp_path / "x", classes=["cat", "fish"], domains=["sketch"])
+    lines = [r.getMessage() for r in caplog.records if r.name == "circuitry.circuits.extraction"]
+    assert lines == ["fish in sketch: no images, so no circuit", "cat in sketch: 1 of 4 images cannot be read"]
+
+
+def test_strict_stops_at_the_first_unreadable_image(clip: Clip, root: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"annot read .*1\.png"):
+        run(clip, root, tmp_path / "x", classes=["cat"], work=Work(strict=True, progress=False))
+
+
+# What a class is asked by
+
+
+def own_lead(weights: Tensor, label: int) -> ClassLogit:
+    return class_logit(2 * weights, label)
+
+
+@pytest.mark.parametrize("metric", ["margin", own_lead])
+def test_the_metric_is_a_name_or_a_function(
+    metric: str | MetricOfClass, clip: Clip, root: Path, tmp_path: Path
+) -> None:
+    graphs = run(clip, root, tmp_path / "x", classes=["axe"], domains=["real"], metric=metric)
+    weights = clip.text_weights(["axe", "cat", "fish"], TEMPLATES, cache_dir=tmp_path)
+    by_hand = {"margin": class_margin, own_lead: own_lead}[metric](weights, 0)
+    images = tensors(clip, root, "axe", "real")
+    assert_close(graphs["axe", "real"], attribute(clip.encoder, images, by_hand, rule=left_rule(2), progress=False))
+    assert graphs["axe", "real"].settings["metric"] == ("margin" if metric == "margin" else "own_lead")
+
+
+def test_texts_in_the_images_own_style_differ_by_domain(clip: Clip, root: Path, tmp_path: Path) -> None:
+    graphs = run(clip, root, tmp_path / "x", classes=["axe"], texts="own-style")
+    scores = []
+    for domain, templates in (
+        ("real", ["a photo of a {}.", "a photo of the {}."]),
+        ("sketch", ["a sketch of a {}.", "a sketch of the {}."]),
+    ):
+        weights = clip.text_weights(["axe", "cat", "fish"], templates, cache_dir=tmp_path)
+        images, metric = tensors(clip, root, "axe", domain), class_logit(weights, 0)
+        by_hand = attribute(clip.encoder, images, metric, rule=left_rule(2), progress=False)
+        assert_close(graphs["axe", domain], by_hand)
+        scores.append(by_hand.completeness["attnpool"].metric_difference)
+    assert graphs.manifest["config"]["templates"]["sketch"] == list(style_templates("sketch"))
+    assert scores[0] != pytest.approx(scores[1], abs=1e-4)
+
+
+# Baselines by name
+
+
+def pixels(clip: Clip, root: Path, names: Sequence[str]) -> Tensor:
+    return torch.stack([clip.preprocess(Image.open(root / name)) for name in names])
+
+
+@pytest.mark.parametrize("name", BASELINE_NAMES)
+def test_a_baseline_by_name_is_the_one_made_by_hand(name: str, clip: Clip, root: Path, tmp_path: Path) -> None:
+    chosen = {"n_images": 2, "seed": 4}
+    graphs = run(clip, root, tmp_path / "x", classes=["axe"], settings=replace(SETTINGS, baseline=name), **chosen)
+    data = DomainFolder(root)
+    weights = clip.text_weights(data.all_classes, TEMPLATES, cache_dir=tmp_path)
+    for domain, other in (("real", "sketch"), ("sketch", "real")):
+        baseline: AnyBaseline = "zero"
+        if name.startswith("mean-"):
+            everything = torch.cat([tensors(clip, root, c, d, 2, 4) for d, c in COUNTS])
+            baseline = mean_baseline(clip.encoder, [everything], name.removeprefix("mean-"))
+        elif name == "other-domains":
+            baseline = mean_baseline(clip.encoder, [tensors(clip, root, "axe", other, 2, 4)])
+        elif name == "counterfactual":
+            records = NamedBaseline(name, clip, data, 2, 4).records("axe", domain)
+            drawn = [r.relative for r in records if r.path.stat().st_size != CUT]
+            baseline = Counterfactual(pixels(clip, root, (drawn * 2)[:2]))
+        images = tensors(clip, root, "axe", domain, 2, 4)
+        settings = replace(SETTINGS, baseline=baseline)
+        metric = class_logit(weights, 0)
+        by_hand = attribute_parts(clip.encoder, images, metric, settings, np.arange(len(images)), progress=False).whole
+        assert_close(graphs["axe", domain], by_hand)
+        assert graphs["axe", domain].settings["baseline"] == name
+    assert graphs.manifest["config"]["baseline"] == name
+
+
+def test_counterfactual_images_go_round_the_other_classes(clip: Clip, root: Path) -> None:
+    data = DomainFolder(root)
+    draws = {seed: NamedBaseline("counterfactual", clip, data, 3, seed).records("cat", "real") for seed in range(5)}
+    for records in draws.values():
+        assert {record.domain for record in records} == {"real"}
+        assert sorted(record.class_name for record in records) == ["axe", "axe", "fish"]  # there is one fish
+        assert {record.class_name for record in records[:2]} == {"axe", "fish"}
+    assert len(set(draws.values())) > 1
+    assert draws[0] == NamedBaseline("counterfactual", clip, data, 3, 0).records("cat", "real")
+    more = NamedBaseline("counterfactual", clip, data, 50, 0).of("cat", "real", 6)
+    assert isinstance(more, Counterfactual)
+    assert torch.equal(more.images[:2], more.images[4:])  # there are four, and then they come again
+
+
+def test_a_baseline_of_images_that_are_not_there_is_refused_before_the_work(
+    clip: Clip, root: Path, tmp_path: Path
+) -> None:
+    settings = replace(SETTINGS, baseline="other-domains")
+    with pytest.raises(InputError, match="'other-domains' of fish in real is made of images of its class in other dom"):
+        run(clip, root, tmp_path / "x", classes=["fish"], settings=settings)
+    one = DomainFolder(root, classes=["cat"])
+    with pytest.raises(InputError, match="'counterfactual' of cat in real is made of images of other classes in its"):
+        extract(clip, one, tmp_path / "x", settings=replace(SETTINGS, baseline="counterfactual"), work=QUIET)
+    assert not (tmp_path / "x").exists()
+
+
+def test_names_of_baselines_are_known_and_need_data(clip: Clip, root: Path) -> None:
+    with pytest.raises(
+        InputError, match="zero, mean-position, mean-unit, other-domains, counterfactual, but 'mean' was"
+    ):
+        NamedBaseline("mean", clip, DomainFolder(root))
+    with pytest.raises(InputError, match="'mean-unit' is made of a data set, which is not known here"):
+        attribute(clip.encoder, torch.zeros(1, 3, 64, 64), class_logit(torch.ones(2, 16), 0), baseline="mean-unit")
