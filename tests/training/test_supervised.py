@@ -35,8 +35,8 @@ from circuitry.training.supervised_loop import (
 )
 from circuitry.training.supervised_model import build_classifier
 from circuitry.training.table import check_table
+from tests.support.clip_training import CONFIG
 from tests.support.towers import make_tower
-from tests.training.test_clip import CONFIG
 
 COLOURS = {"blue": (0, 0, 255), "green": (0, 255, 0), "red": (255, 0, 0)}
 WORK = TrainingWork("cpu", workers=0, progress=False)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from circuitry.training import train_sae, train_supervised
 from circuitry.training.settings import SaeTraining, SupervisedTraining, TrainingWork
-from tests.training.test_clip import CONFIG
+from tests.support.clip_training import CONFIG
 
 WORK = TrainingWork("cpu", workers=0, progress=False)
 

@@ -1,0 +1,176 @@
+"""Real runs of open_clip's trainer: killed, diverging, in several processes, the study's way."""
+
+import json
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import pandas as pd
+import psutil  # type: ignore[import-untyped]
+import pytest
+import torch
+import torch.nn.functional as F
+
+from circuitry.data.images import load_image
+from circuitry.models.clip import load_clip
+from circuitry.runs.errors import InputError
+from circuitry.training.clip import train_clip
+from circuitry.training.run_folder import checkpoints, kept_checkpoints
+from circuitry.training.settings import ClipTraining
+from tests.support.clip_training import CONFIG, WORK, written
+
+WITHOUT_BATCH_NORM = CONFIG | {
+    "vision_cfg": {"image_size": 32, "patch_size": 16, "width": 16, "head_width": 8, "layers": 1}
+}
+
+
+def weights(checkpoint: Path) -> dict[str, Any]:
+    """Return the weights in a checkpoint of open_clip's trainer."""
+    state: dict[str, Any] = torch.load(checkpoint, weights_only=True)["state_dict"]
+    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+
+
+def needs_trainer() -> None:
+    for name in ("webdataset", "braceexpand"):
+        pytest.importorskip(name, reason="open_clip's trainer needs open_clip_torch[training]")
+
+
+def test_a_killed_run_goes_on_for_the_same_number_of_steps(train: Path, settings: ClipTraining, tmp_path: Path) -> None:
+    needs_trainer()
+    out = tmp_path / "run"
+    settings = replace(settings, model=str(settings.model), epochs=12, keep_checkpoints=5)
+    code = f"from circuitry.training.clip import *; train_clip({str(train)!r}, {str(out)!r}, {settings!r}, {WORK!r})"
+    with subprocess.Popen([sys.executable, "-c", code]) as run:
+        while not (out / "checkpoints" / "epoch_latest.pt").is_file():
+            assert run.poll() is None
+            time.sleep(0.01)
+        started = psutil.Process(run.pid).children(recursive=True)
+        assert len(started) == 1
+        run.kill()
+    _, alive = psutil.wait_procs(started, timeout=20)
+    assert alive == []  # the trainer ends with the process that started it, though nobody could tell it to
+    assert not (out / "checkpoints" / "epoch_12.pt").exists()
+    assert "Start epoch 0" in (out / "console.log").read_text()
+
+    checkpoint = train_clip(train, out, settings, WORK)
+    assert "resuming checkpoint" in (out / "console.log").read_text()
+    content = torch.load(checkpoint, weights_only=True)
+    assert content["epoch"] == 12
+    steps = {int(entry["step"]) for entry in content["optimizer"]["state"].values()}
+    assert steps == {12 * 2}
+    assert load_clip(settings.model, checkpoint=checkpoint).encoder(torch.zeros(2, 3, 32, 32)).shape == (2, 16)
+    assert checkpoints(out) == [(n, out / "checkpoints" / f"epoch_{n}.pt") for n in (0, 5, 10, 12)]
+    assert kept_checkpoints(out, [0])[0] == out / "checkpoints" / "epoch_0.pt"
+    with pytest.raises(
+        InputError, match=r"run holds no checkpoint of epoch 3, only of 0, 5, 10, 12: ask for those, or"
+    ):
+        kept_checkpoints(out, [3])
+
+
+def test_a_learning_rate_that_is_much_too_high(train: Path, settings: ClipTraining, tmp_path: Path) -> None:
+    needs_trainer()
+    with pytest.raises(InputError, match=r"The training diverged in epoch \d, .* a lr lower than 1000000000\.0, or"):
+        train_clip(train, tmp_path / "run", replace(settings, lr=1e9, warmup=0), WORK)
+
+
+def on_two_machines(train: Path, out: Path, settings: ClipTraining) -> Path:
+    """Train by this process and another, which stand for machines; return the checkpoint that both name."""
+    work = replace(WORK, nodes=2)
+    settings = replace(settings, model=str(settings.model))
+    call = f"train_clip({str(train)!r}, {str(out)!r}, {settings!r}, {work!r})"
+    code = f"from circuitry.training.clip import *; print({call})"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meeting = {"PET_MASTER_ADDR": "127.0.0.1", "PET_MASTER_PORT": str(free.getsockname()[1])}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (meeting | {"PET_NODE_RANK": "1"}).items():
+            patch.setenv(name, value)
+        second = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+        patch.setenv("PET_NODE_RANK", "0")
+        checkpoint = train_clip(train, out, settings, work)
+    assert second.communicate(timeout=300)[0].strip() == str(checkpoint)
+    assert (out / "console-1.log").is_file()
+    return checkpoint
+
+
+def test_two_processes_or_machines_take_the_steps_of_one(train: Path, tmp_path: Path) -> None:
+    needs_trainer()
+    settings = replace(written(WITHOUT_BATCH_NORM, tmp_path / "vit-smallest.json"), batch_size=8, warmup=0)
+    lines = train.read_text().splitlines(keepends=True)
+    train.write_text("".join(lines[:9]))  # eight images of one colour each, which no crop changes: one batch
+    two = replace(settings, processes=2)
+    found = {
+        "one": train_clip(train, tmp_path / "one", settings, WORK),
+        "processes": train_clip(train, tmp_path / "processes", two, WORK),
+        "machines": on_two_machines(train, tmp_path / "machines", two),
+    }
+    loaded = load_clip(settings.model, checkpoint=found["processes"])
+    assert loaded.encoder(torch.zeros(2, 3, 32, 32)).shape == (2, 16)
+    for name in ("processes", "machines"):
+        assert "[8/8 (100%)]" in (tmp_path / name / "console.log").read_text()
+        state = weights(found[name])
+        for key, expected in weights(found["one"]).items():
+            given = state[key]
+            if key.endswith(
+                "in_proj_bias"
+            ):  # keys' biases change no softmax: a gradient of rounding errors, in Adam's hands
+                expected, given = (torch.cat([bias[:16], bias[32:]]) for bias in (expected, given))
+            torch.testing.assert_close(given, expected, rtol=0, atol=1e-6, msg=key)
+
+
+def test_the_studys_way_of_training(train: Path, tmp_path: Path) -> None:
+    needs_trainer()
+    settings = written(WITHOUT_BATCH_NORM, tmp_path / "vit-smallest.json")
+    as_the_study = replace(settings, **ClipTraining.study_values(), accumulation=2, warmup=0)
+    validation = tmp_path / "validation.tsv"
+    validation.write_text("".join(train.read_text().splitlines(keepends=True)[:6]))
+    out = tmp_path / "run"
+    train_clip(train, out, as_the_study, WORK, validation)
+    given = (out / "params.txt").read_text().splitlines()
+    assert {"accum_freq: 2", "batch_size: 2", "grad_checkpointing: True", "precision: amp"} <= set(given)
+    kept = checkpoints(out)
+    assert [epoch for epoch, _ in kept] == [0, 1, 2]
+    held = pd.read_csv(out / "validation.csv")
+    assert held["epoch"].tolist() == [1, 2]
+    assert (held["num_samples"] == 5).all()
+    # The loss by hand: five images and texts against each other, in one batch of two, one of two, one of one.
+    loaded = load_clip(settings.model, checkpoint=kept[-1][1])
+    lines = pd.read_csv(validation, sep="\t")
+    images = torch.stack([loaded.preprocess(load_image(file)) for file in lines["filepath"]])
+    texts = open_clip.get_tokenizer("vit-smallest")(lines["title"].tolist())
+    losses = []
+    for start in (0, 2, 4):
+        part = slice(start, start + 2)
+        with torch.no_grad():
+            image, text, scale = loaded.model(images[part], texts[part])
+            logits = scale * image @ text.T
+        answers = torch.arange(len(logits))
+        both = F.cross_entropy(logits, answers) + F.cross_entropy(logits.T, answers)
+        losses.append(float(both) / 2 * len(logits))
+    assert held["loss"].iloc[-1] == pytest.approx(sum(losses) / 5, rel=2e-2)  # measured in half precision
+    with pytest.raises(InputError, match=r"another configuration \(validation: .* -> None\)"):
+        train_clip(train, out, as_the_study, WORK)
+
+
+def test_the_machines_threads_and_keeping_the_untrained_model_change_no_weight(
+    train: Path, settings: ClipTraining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needs_trainer()
+    settings = replace(settings, epochs=1, warmup=0)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    one = weights(train_clip(train, tmp_path / "one", settings, WORK))
+    assert [epoch for epoch, _ in checkpoints(tmp_path / "one")] == [1]
+    assert json.loads((tmp_path / "one" / "manifest.json").read_text())["config"]["threads"] == 1
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    two = weights(train_clip(train, tmp_path / "two", replace(settings, keep_checkpoints=1), WORK))
+    assert all(torch.equal(tensor, two[name]) for name, tensor in one.items())
+    torch.manual_seed(0)
+    untrained = open_clip.create_model("rn-smallest").state_dict()
+    kept = weights(tmp_path / "two" / "checkpoints" / "epoch_0.pt")
+    assert kept.keys() == untrained.keys()
+    assert all(torch.equal(tensor, kept[name]) for name, tensor in untrained.items())
