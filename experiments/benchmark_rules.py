@@ -16,8 +16,7 @@ measured error is larger than the promised one beyond the interval.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
@@ -33,16 +32,15 @@ from circuitry.interventions.circuits_under_test import read_images
 from circuitry.models.metrics import Metric, MetricName, metric_of_class
 from circuitry.models.settings import ModelSettings
 from circuitry.models.sites import INPUT
-from circuitry.reports.result_tables import write_with_provenance
+from circuitry.reports.result_tables import KeepSettings
 from circuitry.runs.command_line import run_script
 from circuitry.runs.errors import InputError
-from circuitry.runs.provenance import versions
 
 STUDY = "left-10"
 
 
 @dataclass(frozen=True)
-class Config(ModelSettings):
+class Config(ModelSettings, KeepSettings):
     """Settings of the comparison of rules."""
 
     metric: MetricName = "logit"
@@ -64,8 +62,6 @@ class Config(ModelSettings):
     """What is taken for exact."""
     error: float = 0.1
     """Error that a rule is chosen by."""
-    results: Path | None = None
-    """Folder for the tables and their provenance: by_circuit.csv, by_site.csv, rules.csv, promise.csv."""
 
 
 def main(config: Config) -> None:
@@ -87,11 +83,7 @@ def main(config: Config) -> None:
         "rules": table,
         "promise": promise(choice, table),
     }
-    for name in ("rules", "promise"):
-        print(tables[name].to_string(index=False, float_format="{:.3f}".format))
-    if config.results is not None:
-        settings = {name: value for name, value in asdict(config).items() if name != "results"}
-        write_with_provenance(tables, config.results, {**settings, "model_digest": clip.digest, **versions()})
+    config.keep(tables, shown=("rules", "promise"), model_digest=clip.digest)
 
 
 def drawn_circuits(images: DomainFolder, config: Config) -> tuple[list[Key], list[Key]]:

@@ -113,10 +113,8 @@ def judge_circuit(
     units = take_kept_units(graph, choose_sites(graph, settings.sites))
     if not sum(map(len, units.values())):
         raise InputError(f"The circuit of {graph.title} has no units: there is nothing to test.")
-    bench, rng = (
-        _Bench(encoder, images, metric, settings, judgement, others, work),
-        np.random.default_rng(settings.seed),
-    )
+    bench = _Bench(encoder, images, metric, settings, judgement, others, work)
+    rng = np.random.default_rng(settings.seed)
     error = partial(add_error_units, encoder) if settings.keep_error else lambda circuit: circuit
     tested = _units_tested(graph, units, error, judgement.draws, rng)
     rows = bench.rows(ablated_embeddings, measure_circuits, tested)

@@ -18,10 +18,10 @@ class KeepSettings:
     results: Path | None = None
     """Folder for the tables and their provenance."""
 
-    def keep(self, tables: Mapping[str, pd.DataFrame], **facts: object) -> None:
-        """Print the tables, and write them with the script's settings and further facts as provenance."""
-        for name, table in tables.items():
-            print(f"{name}:\n{table.to_string(index=False, float_format='{:.3g}'.format)}")
+    def keep(self, tables: Mapping[str, pd.DataFrame], shown: Sequence[str] | None = None, **facts: object) -> None:
+        """Print the tables, or those shown, and write all, with the script's settings and further facts."""
+        for name in tables if shown is None else shown:
+            print(f"{name}:\n{tables[name].to_string(index=False, float_format='{:.3g}'.format)}")
         if self.results is not None:
             settings = {name: value for name, value in asdict(self).items() if name != "results"}
             write_with_provenance(tables, self.results, settings | facts | versions())
