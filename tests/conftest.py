@@ -15,11 +15,16 @@ from tests.support.towers import TOWERS, make_tower
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
-@pytest.fixture(autouse=True)
-def _seed_and_thread() -> None:
-    """Every test begins with one seed and one thread: the towers are small, and test processes share the cores."""
-    torch.manual_seed(0)
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """One thread, set before any fixture computes: sums depend on it, and test processes share the cores."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    """Every test begins with one seed."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session", autouse=True)
