@@ -5,8 +5,10 @@ import time
 import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from itertools import combinations
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -200,6 +202,20 @@ def test_chance_is_that_of_random_units() -> None:
     assert found["spearman"].chance["value"].abs().max() < 0.4
     # Twelve draws, four of each class: an edge of a circuit is one of the other with a chance of about 12 / 64.
     assert found["edge_jaccard"].chance["value"].item() == pytest.approx(0.06, abs=0.05)
+
+
+def test_chance_of_node_overlap_counts_what_every_part_keeps() -> None:
+    """Parts of the second class keep twice the units: the mean over pairs of all parts, those of a class or not."""
+    sizes = {"axe": 0.2, "fish": 0.4}
+    found = compare_domains(
+        {(name, d): random_graph(0, name, d, fraction=f) for name, f in sizes.items() for d in DOMAINS},
+        parts=lambda name, d: {p: random_graph(p, name, d, fraction=sizes[name]) for p in range(4)},
+        measures=["node_overlap"],
+    )["node_overlap"]
+    kept = [len(random_graph(0, fraction=f).kept_units["a"]) for f in sizes.values() for _ in range(4 * len(DOMAINS))]
+    assert len(set(kept)) == len(sizes)
+    expected = np.mean([chance_overlap(8, a, b) for a, b in combinations(kept, 2)])
+    assert found.chance["value"].tolist() == pytest.approx([expected] * 3)
 
 
 def test_measures_are_chosen_and_kernels_told_apart_by_depth() -> None:

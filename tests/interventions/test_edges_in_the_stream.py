@@ -199,6 +199,22 @@ def test_all_edges_are_the_model_and_none_the_baseline(kind: str) -> None:
     assert sorted(kept) == sorted(strengths)[-curve.n_units[0] :]
 
 
+@pytest.mark.parametrize("ranking", ["absolute", "signed"])
+def test_the_strongest_edges_are_ranked_by_strength_or_by_help(ranking: str) -> None:
+    graph = graphs()["neurons"]
+    scores = {
+        (up, unit, down, other): graph.edge_scores[up, down][i, j]
+        for up, down in graph.edge_scores
+        for i, other in enumerate(graph.kept_units[down])
+        for j, unit in enumerate(graph.kept_units[up])
+    }
+    order = sorted(scores, key=lambda edge: -(abs(scores[edge]) if ranking == "absolute" else scores[edge]))
+    for fraction, chosen in zip((0.1, 0.5), strongest_edge_sets(graph, [0.1, 0.5], ranking), strict=True):
+        found = {(up, u, down, d) for (up, down), mask in chosen.items() for d, u in np.argwhere(mask)}
+        assert found == set(order[: round(fraction * len(order))])
+    assert min(scores.values()) < 0 < max(scores.values())
+
+
 def test_what_comes_later_has_no_part_in_what_comes_before() -> None:
     """With nothing of the second block read, it makes no difference what the second block reads."""
     stream, images = opened()
