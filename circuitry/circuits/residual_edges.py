@@ -21,7 +21,7 @@ corrections by name: see `corrections`.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate, zip_longest
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -231,13 +231,10 @@ def _linear_effects(
 ) -> Float[Tensor, "images readers writers"]:
     """Return the effects of edges to first order: on each image, or, not apart, on all together as on one."""
     found = gradients.new_zeros(gradients.shape[1] if apart else 1, len(stream.readers), len(stream.writers))
-    equation = "rbpm,wbpm->brw" if apart else "rbpm,wbpm->rw"
-    changes = _changes(stream, clean, other)
-    for (stage, columns, change), behind in zip_longest(changes, changes):  # the gradients are read once for two stages
-        if behind is not None:
-            columns, change = slice(columns.start, behind[1].stop), torch.cat([change, behind[2]])
+    equation = "rbx,wbx->brw" if apart else "rbx,wbx->rw"  # positions and d_model as one, else both are copied
+    for stage, columns, change in _changes(stream, clean, other):
         later = slice(stream.readers_of(stage).start, None)
-        found[:, later, columns] = torch.einsum(equation, gradients[later], change)
+        found[:, later, columns] = torch.einsum(equation, gradients[later].flatten(2), change.flatten(2))
     return found * stream.edges.to(found)
 
 

@@ -134,7 +134,7 @@ class ResidualStream(StreamParts):
         read = torch.stack(block.project(rows)).detach()  # port, row, 1, head, d_head
         bias = read[:, 0, 0]
         weights = rearrange(read[:, 1:, 0] - bias[:, None], "port model head d -> port head d model")
-        return weights, bias
+        return weights.contiguous(), bias
 
     def read_by(self, stage: int, activations: Mapping[str, Tensor]) -> Float[Tensor, "batch position d_model"]:
         """Return the stream that a stage reads, given the activations at `sites`, which carry it past their units."""
