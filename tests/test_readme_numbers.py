@@ -285,6 +285,26 @@ def faster(scores: str, model: str = "RN50") -> float:
     return one("benchmarks/attribution/speed", "ratio", model=model, scores=scores)
 
 
+def growing(what: str, column: str) -> list[float]:
+    return list(rows("benchmarks/scale/growth", **{"what grows": what})[column])
+
+
+def rated(what: str) -> float:
+    return one("benchmarks/scale/rates", "GFLOP/s", what=what)
+
+
+def stream_edges(folder: str) -> list[float]:
+    """Return edges, passes of the tower, what 5 points cost beside, and the peak of memory of a transformer."""
+    (row,) = table(f"benchmarks/{folder}/speed").to_dict("records")
+    return [row[column] for column in ("edges", "scores / pass", "5 points / scores", "peak GiB")]
+
+
+def single(name: str, *columns: str) -> list[float]:
+    """Return columns of a table of one row."""
+    (row,) = table(name).to_dict("records")
+    return [row[column] for column in columns]
+
+
 def distance(model: str) -> float:
     name = "embedding_separation/summary"
     return one(name, measure="standardised distance", model=model, domain="quickdraw")
@@ -293,6 +313,58 @@ def distance(model: str) -> float:
 LAYERS = ("layer1.0", "layer2.0", "layer3.0", "layer4.0", "attnpool")
 
 CLAIMS: list[tuple[str, Numbers]] = [
+    (
+        "cost grows in proportion to images (nodes {:.1f}, {:.1f} and {:.1f} s, edges {:.1f}, {:.1f} and {:.1f} s for "
+        "{}, {} and {}), for edges in proportion to kept units ({:.1f}, {:.1f} and {:.1f} s for {:.0f}, {:.0f} and "
+        "{:.0f} %), for nodes with the sites ({:.1f}, {:.1f} and {:.1f} s for the last {:.0f}, {:.0f} and all {:.0f})",
+        lambda: (
+            *growing("images", "node seconds"),
+            *growing("images", "edge seconds"),
+            *growing("images", "images"),
+            *growing("share of units", "edge seconds"),
+            *(100 * share for share in growing("share of units", "value")),
+            *growing("sites", "node seconds"),
+            *growing("sites", "value"),
+        ),
+    ),
+    (
+        "The edge pass reaches {:.0f} %, the node pass {:.0f} % of the {:.0f} GFLOP/s",
+        lambda: (
+            *(100 * rated(what) / rated("matrix products") for what in ("edge", "node")),
+            rated("matrix products"),
+        ),
+    ),
+    (
+        "takes {:.1f} TFLOP an image with its rule and {:.1f} with midpoint-10",
+        lambda: table("benchmarks/scale/study").set_index("rule")["TFLOP an image"][["left-10", "midpoint-10"]],
+    ),
+    (
+        "{:.0f} and {:.0f} hours on one GPU",
+        lambda: table("benchmarks/scale/study").set_index("rule")["GPU hours"][["left-10", "midpoint-10"]],
+    ),
+    (
+        "compared in {:.0f} s by five measures, within {:.1f} GiB",
+        lambda: single("benchmarks/similarity/similarity", "seconds", "peak GiB"),
+    ),
+    (
+        "all {:,} edges between the heads and MLPs of a ViT-B/32 on 8 images take {:.1f} forward-backward passes of the "
+        "tower, with 5 points {:.1f} times that, within {:.1f} GiB",
+        lambda: stream_edges("edges"),
+    ),
+    (
+        "the {:,} edges of a ViT-L/14 on 2 images (`--models ViT-L-14 --images-at-once 2`) {:.1f} passes within "
+        "{:.1f} GiB",
+        lambda: [stream_edges("edges-large")[i] for i in (0, 1, 3)],
+    ),
+    (
+        "{:,} listed images are subsampled and merged with {:,} base lines in {:.0f} s of the processor, peak memory "
+        "{:.1f} GiB",
+        lambda: single("benchmarks/mixtures/mixture", "images listed", "base lines", "CPU seconds", "peak GiB"),
+    ),
+    (
+        "at {:.2f} of the speed of open_clip's trainer by hand ({:.0f} images/s)",
+        lambda: single("benchmarks/training/train_clip", "of the trainer by hand", "images per second"),
+    ),
     (
         "the ratio of two identical domains is {:.2f} at low and middle and {:.2f} at high noise, "
         "of unrelated ones {:.2f}",
