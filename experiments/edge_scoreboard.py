@@ -37,13 +37,11 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from scipy.special import expit
-from torch import Tensor
 
 from circuitry import AttributionGraph, Clip, DomainFolder, class_logit, left_rule, midpoint_rule
 from circuitry.circuits import score_edges, stream_graph
 from circuitry.circuits.corrections import CORRECTIONS
 from circuitry.circuits.cost import OperationCounter
-from circuitry.data.domains import ImageRecord
 from circuitry.data.images import image_listing
 from circuitry.interventions import (
     AblationSettings,
@@ -58,9 +56,8 @@ from circuitry.interventions import (
     scoreboard_tables,
     strongest_edge_sets,
 )
-from circuitry.interventions.circuits_under_test import read_images
 from circuitry.interventions.edge_sets import EdgeSet
-from circuitry.interventions.unseen_images import ClassImages
+from circuitry.interventions.unseen_images import ClassImages, ClassRecords, read_class
 from circuitry.models import Baseline, ResidualStream, mean_baseline
 from circuitry.models.metrics import Metric
 from circuitry.models.settings import ModelSettings
@@ -125,13 +122,14 @@ def main(config: Config) -> None:
     asked = {name: getattr(config, name) for name in names} | {"sizes": list(config.sizes), "classes": list(classes)}
     provenance = {"model": clip.name, "model_digest": clip.digest, **asked}
     records = {name: parts_of(config, images, name) for name in classes}
-    listed = sorted({one for parts in records.values() for part in parts for one in part}, key=lambda one: one.relative)
+    both_sides = [one for sides in records.values() for side in sides for part in side for one in part]
+    listed = sorted(set(both_sides), key=lambda one: one.relative)
     listings = {"images": image_listing(listed)}
     folder = JobFolder(config.out / "jobs", FORMAT, provenance, [(name,) for name in classes], listings)
     stream, weights = ResidualStream.of(clip.encoder), clip.text_weights(images.all_classes)
 
-    def do(job: Job, pixels: list[Tensor]) -> list[Path]:
-        found_on, measured_on = ClassImages(*pixels[:2]), ClassImages(*pixels[2:])
+    def do(job: Job, read: list[ClassImages]) -> list[Path]:
+        found_on, measured_on = read
         baseline = mean_baseline(stream.components, found_on.together)
         task = Task(stream, found_on, class_logit(weights, images.label(job[0])), baseline)
         random, paths = None, list[Path]()
@@ -141,18 +139,18 @@ def main(config: Config) -> None:
             paths += save(one, folder.path / job[0] / method)
         return paths
 
-    folder.run(do, prepare=lambda job: [read_images(clip, part) for part in records[job[0]]], progress="classes")
+    folder.run(do, prepare=lambda job: [read_class(clip, side) for side in records[job[0]]], progress="classes")
     tables = tables_of(load(folder), config.sizes)
     print(write_results(write_report(clip, tables), tables, config.out, config.results, provenance | versions()))
 
 
-def parts_of(config: Config, images: DomainFolder, name: str) -> list[Sequence[ImageRecord]]:
-    """Return images of a class and of others to find edges on, and then to measure on."""
+def parts_of(config: Config, images: DomainFolder, name: str) -> tuple[ClassRecords, ClassRecords]:
+    """Return images of a class and one of every other to find edges on, and as many to measure on."""
     domain = images.domains[images.classes.index(name) % len(images.domains)]
     own = images.select(name, domain, 2 * config.n_images, config.seed)
     others = [images.select(other, domain, 2, config.seed) for other in images.classes if other != name]
     half = len(own) // 2
-    return [own[:half], [two[0] for two in others], own[half:], [two[1] for two in others]]
+    return ClassRecords(own[:half], [two[0] for two in others]), ClassRecords(own[half:], [two[1] for two in others])
 
 
 def save(judged: Judged, stem: Path) -> list[Path]:

@@ -1,5 +1,6 @@
 """Images of a class and of others to find a circuit on, and images that it was not found on to measure it on."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -15,8 +16,8 @@ from circuitry.runs.errors import InputError
 class ClassRecords(NamedTuple):
     """Images of a class and of other classes, not read."""
 
-    own: list[ImageRecord]
-    others: list[ImageRecord]
+    own: Sequence[ImageRecord]
+    others: Sequence[ImageRecord]
 
 
 class ClassImages(NamedTuple):
@@ -61,7 +62,7 @@ def split_records(
     rest = [record for name in images.classes if name != class_name for record in images.select(name, domain)]
     rest.sort(key=lambda record: drawn_by_name(seed, record.relative))
     found_on, measured_on = (rest[i::2][:n_others] for i in (0, 1))
-    return ClassRecords([*own[:n]], found_on), ClassRecords([*own[n : n + n_images]], measured_on)
+    return ClassRecords(own[:n], found_on), ClassRecords(own[n : n + n_images], measured_on)
 
 
 def read_class(clip: Clip, records: ClassRecords) -> ClassImages:
