@@ -87,6 +87,7 @@ def node_effects(
     precision = torch.autocast(encoder.device.type, dtype=dtype) if dtype else nullcontext()
     sums = {site: np.zeros(0) for site in sites}
     clean_sum, count = 0.0, 0
+    ends_differ = {site: baseline.n_images is not None or site in encoder.carried for site in sites}
     baseline_sums = dict.fromkeys(sites, 0.0)
     with precision, tqdm(desc="nodes", unit="site", disable=not progress, leave=False) as bar:
         for batch in images:
@@ -96,13 +97,13 @@ def node_effects(
             ends = baseline.activations(encoder, clean, count)
             for site in sites:
                 a, b = clean[site], ends[site]
-                if baseline.n_images is not None:
+                if ends_differ[site]:
                     baseline_sums[site] += _metric_sum(encoder, metric, b, site)
                 elif not count:  # the same for all images, so once will do
                     baseline_sums[site] = _metric_sum(encoder, metric, b[:1], site)
                 gradient = _path_gradient(encoder, metric, a, b, site, settings.node_rule, rows, first.get(site))
                 units = encoder.units_of(site, (b - a) * gradient)
-                effect = _per_unit(units, encoder.unit_dim(site)).sum(0).double().cpu().numpy()
+                effect = _per_unit(units, encoder.unit_dim(site)).sum(0).cpu().double().numpy()
                 if not np.isfinite(effect).all():
                     raise InputError(
                         f"The gradient of the metric {metric_name(metric)!r} by the activation at site {site!r} is NaN "
@@ -116,7 +117,7 @@ def node_effects(
         raise InputError("Attribution needs at least one image, but there were none.")
     check_count(baseline, count)
     scores = {site: total / count for site, total in sums.items()}
-    at_baseline = {site: total / (baseline.n_images or 1) for site, total in baseline_sums.items()}
+    at_baseline = {site: total / (count if ends_differ[site] else 1) for site, total in baseline_sums.items()}
     completeness = {
         site: Completeness(float(scores[site].sum()), at_baseline[site] - clean_sum / count) for site in sites
     }
@@ -159,7 +160,7 @@ def _clean_run(
     if with_gradient:
         found = _gradients(value, list(taps.values()))
         gradients = dict(zip(taps, found, strict=True))
-    return {site: a.detach() for site, a in taps.items()}, gradients, float(value.detach().double().sum())
+    return {site: a.detach() for site, a in taps.items()}, gradients, float(value.detach().cpu().double().sum())
 
 
 def _path_gradient(
@@ -199,7 +200,7 @@ def _gradients(value: Tensor, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
 
 def _metric_sum(encoder: Encoder, metric: Metric, activation: Tensor, site: str) -> float:
     with torch.no_grad():
-        return float(checked_metric(metric, encoder(activation, start=site)).double().sum())
+        return float(checked_metric(metric, encoder(activation, start=site)).cpu().double().sum())
 
 
 def _per_unit(x: Tensor, unit_dim: int) -> Tensor:

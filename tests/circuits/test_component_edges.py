@@ -34,6 +34,17 @@ def opened(name: str = "timm-vit") -> tuple[Encoder, Tensor]:
     return encoder, torch.randn(3, 3, *encoder.image_size, dtype=torch.float64)
 
 
+def test_completeness_is_the_mean_over_images_although_each_carries_its_own_stream() -> None:
+    encoder, images = opened()
+    settings: dict[str, Any] = {"node_fraction": 0.2, "rule": left_rule(2), "progress": False}
+    found = attribute(encoder, images, metric, **settings).completeness
+    singles = [attribute(encoder, image[None], metric, **settings).completeness for image in images]
+    for site, whole in found.items():
+        assert whole == pytest.approx(tuple(np.mean([one[site] for one in singles], 0))), site
+    apart = {round(one["trunk.blocks.0.attn"].metric_difference, 6) for one in singles}
+    assert len(apart) == len(images)
+
+
 @pytest.mark.parametrize("name", ["vit", "timm-vit", "vit-average-pooling", "vit-attentional-pooling", "gated"])
 def test_units_of_a_site_add_up_to_the_edges_of_components(name: str) -> None:
     """The scores of all ports, MLPs and the whole stream equal derivatives of exact cuts; see test_residual_edges."""
