@@ -30,9 +30,14 @@ def spread(keys: Sequence[tuple[str, str]], most: int | None = None) -> list[tup
     As many as there are domains unless ``most`` is given, and at least `CIRCUITS`.
     """
     n_domains = len({domain for _, domain in keys})
-    wanted = max(CIRCUITS, n_domains) if most is None else most
-    places = (i * (n_domains + 1) % len(keys) for i in range(wanted if keys else 0))
-    return [keys[place] for place in dict.fromkeys(places)]
+    wanted = min(max(CIRCUITS, n_domains) if most is None else most, len(keys))
+    places = list[int]()
+    for i in range(wanted):
+        place = i * (n_domains + 1) % len(keys)
+        while place in places:  # the step may share a factor with the number of keys
+            place = (place + 1) % len(keys)
+        places.append(place)
+    return [keys[place] for place in places]
 
 
 def ruled(

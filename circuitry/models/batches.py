@@ -4,6 +4,7 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Iterable, Iterator
+from itertools import count, islice
 from pathlib import Path
 
 import torch
@@ -20,15 +21,15 @@ Images = Tensor | Iterable[Tensor]
 class ImageBatches:
     """Batches of at most ``rows`` images on the encoder's device; every pass gives the same ones.
 
-    A one-shot iterator is written to a temporary file on the first pass, since attribution needs the images
-    twice (nodes, then edges) and must not hold them all.
+    A one-shot iterator is written to temporary files as it is read, since attribution needs the images twice (nodes,
+    then edges) and must not hold them all. A pass that was broken off loses none.
     """
 
     def __init__(self, images: Images, encoder: Encoder, rows: int) -> None:
         self._images, self._encoder, self._rows = images, encoder, rows
-        self._spool = Path(tempfile.mkdtemp(prefix="circuitry-")) if isinstance(images, Iterator) else None
-        self._spooled: int | None = None
-        if self._spool is not None:
+        self._spool: Path | None = None
+        if isinstance(images, Iterator):
+            self._spool, self._spooled, self._unread = Path(tempfile.mkdtemp(prefix="circuitry-")), 0, images
             weakref.finalize(self, shutil.rmtree, self._spool, ignore_errors=True)
 
     def __iter__(self) -> Iterator[Float[Tensor, "batch 3 h w"]]:
@@ -44,15 +45,18 @@ class ImageBatches:
     def _source(self) -> Iterator[Tensor]:
         if self._spool is None:
             yield from checked_batches(self._images)
-        elif self._spooled is None:
-            count = 0
-            for count, batch in enumerate(checked_batches(self._images), 1):
-                torch.save(batch, self._spool / f"{count - 1}.pt")
-                yield batch
-            self._spooled = count
-        else:
-            for i in range(self._spooled):
-                yield torch.load(self._spool / f"{i}.pt", weights_only=True)
+            return
+        for place in count():
+            file = self._spool / f"{place}.pt"
+            if place < self._spooled:
+                yield torch.load(file, weights_only=True)
+            else:
+                for batch in checked_batches(islice(self._unread, 1)):
+                    torch.save(batch, file)
+                    self._spooled += 1
+                    yield batch
+                if place == self._spooled:
+                    return
 
 
 def checked_batches(images: object) -> Iterator[Tensor]:

@@ -48,6 +48,15 @@ def test_errors_by_hand() -> None:
     assert errors.compare_nodes(midpoint_rule(1))[1] == {"input": 1.0, "hidden": 1.0, "cube": 1.0}
 
 
+def test_images_that_come_once_are_all_measured() -> None:
+    images = torch.arange(12.0).reshape(4, 3, 1, 1)
+    once = RuleErrors(cubing(), iter(torch.split(images, 1)), total, reference=gauss_legendre_rule(2))
+    whole = RuleErrors(cubing(), images, total, reference=gauss_legendre_rule(2))
+    assert once.asked_at == whole.asked_at  # which looks at the first batch alone
+    assert once.nodes(midpoint_rule(1)) == pytest.approx(whole.nodes(midpoint_rule(1)))
+    assert once.n_images == 4
+
+
 def test_errors_of_edges_by_hand() -> None:
     errors = RuleErrors(cubing(), image(), total, AttributionSettings(node_fraction=1.0), gauss_legendre_rule(3))
     # The gap of a unit is (x^3 ((1-t)^3 - 1))^2: of its derivative 6 s^5 - 6 s^2 by s = 1 - t, whose integral is -1,
@@ -176,9 +185,14 @@ def test_a_rule_that_is_given_is_not_measured(clip: Clip, images: DomainFolder, 
 
 def test_few_circuits_are_of_different_classes_and_domains() -> None:
     keys = [(c, d) for c in "abc" for d in "xy"]
-    assert spread(keys, 3) == [("a", "x"), ("b", "y"), ("a", "x")][:2]
+    assert spread(keys, 3) == [("a", "x"), ("b", "y"), ("a", "y")]
     assert spread(keys[:1], 4) == keys[:1]
     assert spread([], 4) == spread([]) == []
     many = [(c, d) for c in "abcdefgh" for d in "uvwxyz"]
     assert spread(many) == list(zip("abcdef", "uvwxyz", strict=True))  # one in every domain
     assert len(spread([(c, d) for c in "abcdefgh" for d in "xy"])) == 4
+    for classes, domains in (("abc", "xy"), ("abcd", "x"), ("abcd", "xyz"), ("abcdef", "x")):
+        found = spread([(c, d) for c in classes for d in domains])
+        assert len(set(found)) == 4  # although the step shares a factor with the number of circuits
+        assert {domain for _, domain in found} == set(domains)
+    assert len(spread(keys, 9)) == 6
