@@ -66,7 +66,7 @@ class EdgeScores:
     into: Float[np.ndarray, " readers"]
     """Effect of cutting all edges into a reader at once: to first order the sum of theirs."""
     out_of: Float[np.ndarray, " writers"]
-    """Effect of cutting all edges out of a writer at once: to first order the sum of theirs."""
+    """Effect of cutting all edges out of a writer at once: the sum of theirs, which is so to first order."""
     n_images: int
     settings: dict[str, Any] = field(default_factory=dict)
     """What was computed: rule, path, correction, baseline, metric, model."""
@@ -193,7 +193,7 @@ def edges_by_position(
         gradients = reader_gradients(stream, metric, clean[first], other[first], rule).readers
         change = stream.written({site: other[site] - clean[site] for site in stream.sites})
         parts = [(gradients[row] * change[column]).sum(-1) for row, column in places]
-        found.append(torch.stack(parts, 1).cpu().numpy())
+        found.append(torch.stack(parts, 1).cpu().double().numpy())
     return np.concatenate(found)
 
 
@@ -219,11 +219,11 @@ def _effects(
         effects.append(_linear_effects(stream, clean, other, found.readers, apart))
         at_points.append(found.points)
     of_edges = torch.stack(effects)
-    out_of = over_passes(of_edges.sum(2), stream.writers)
     of_edges = torch.cat([of_edges, of_edges.sum(3, keepdim=True)], 3)
     if points:
         put_exact_effects(stream, metric, clean, _changes(stream, clean, other), at_points, of_edges)
-    return over_passes(of_edges, stream.readers).double().sum(0).cpu(), out_of.double().sum(0).cpu()
+    scores, out_of = over_passes(of_edges, stream.readers), over_passes(of_edges[..., :-1].sum(2), stream.writers)
+    return scores.cpu().double().sum(0), out_of.cpu().double().sum(0)
 
 
 def _linear_effects(

@@ -87,6 +87,14 @@ def test_on_paper_edges_are_exact_where_all_that_follows_the_reader_is_linear() 
     assert found == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.parametrize("correction", ["exact-softmax", "exact-readers"])
+def test_what_leaves_a_writer_is_the_sum_of_its_corrected_edges(correction: str) -> None:
+    _, stream, images = opened()
+    found, plain = (score_edges(stream, images, linear, correction=one) for one in (correction, "none"))
+    np.testing.assert_allclose(found.out_of, np.nansum(found.scores, 0))
+    assert not np.allclose(found.out_of, plain.out_of, rtol=1e-3)
+
+
 @pytest.mark.parametrize("is_linear", [False, True], ids=["neurons", "no neurons"])
 def test_what_the_last_block_and_the_embedding_read_is_exact(is_linear: bool) -> None:
     """Through norms, softmax and neurons; ports where no neurons follow them."""
