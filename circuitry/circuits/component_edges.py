@@ -107,7 +107,7 @@ def component_edge_effects(
                 for up in inner[:-1]:
                     change = _written(stream, up, kept[up], clean[up] - other[up]).flatten(1).T
                     for down in inner[inner.index(up) + 1 :]:
-                        sums[up, down] += (gradients[down].flatten(1) @ change).double().cpu().numpy()
+                        sums[up, down] += (gradients[down].flatten(1) @ change).cpu().double().numpy()
                 done += len(batch)
                 bar.update(len(batch))
     scores = {pair: total / done for pair, total in sums.items()}

@@ -77,7 +77,7 @@ def direct_effects(
             rest = constant + sum(slope.sum(1) @ bias for i in range(len(stream.blocks)) for bias in stream.biases(i))
             by_position = [_by_position(stream, i, cache, slope) for i in range(len(stream.blocks))]
             logits = F.normalize(embedding, dim=-1) @ weight
-            parts.append([one.cpu().numpy() for one in (effects, torch.cat(by_position, 1), rest, logits)])
+            parts.append([one.cpu().double().numpy() for one in (effects, torch.cat(by_position, 1), rest, logits)])
     if not parts:
         raise InputError("Direct effects need at least one image, but there were none.")
     return DirectEffects(tuple(map(str, stream.writers)), *(np.concatenate(some) for some in zip(*parts, strict=True)))
@@ -101,7 +101,7 @@ def direct_vectors(
                 last(cache[end])
                 nothing = last(torch.zeros_like(cache[end]))
                 vectors = [last(written) - nothing for written in stream.written(cache)]
-            parts.append(torch.stack(vectors, 1).cpu().numpy())
+            parts.append(torch.stack(vectors, 1).cpu().double().numpy())
     if not parts:
         raise InputError("Direct effects need at least one image, but there were none.")
     return np.concatenate(parts)

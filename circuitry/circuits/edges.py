@@ -101,7 +101,7 @@ def edge_effects(
                     rule,
                     units_at_once=max(1, budget // (4 * a.element_size() * max(a.numel(), clean[down].numel()))),
                 )
-                sums[up, down] += scores.double().cpu().numpy()
+                sums[up, down] += scores.cpu().double().numpy()
                 if not np.isfinite(sums[up, down]).all():
                     raise InputError(
                         f"Scores of edges from {up!r} to {down!r} are NaN or infinite, although both activations are "

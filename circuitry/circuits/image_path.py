@@ -65,7 +65,7 @@ def image_path_effects(
         for site in sites:
             units = encoder.units_of(site, (ends[site] - clean[site]) * gradients[site])
             products = _per_unit(units, encoder.unit_dim(site))
-            sums[site] = sums.get(site, np.zeros(())) + products.sum(0).double().cpu().numpy()
+            sums[site] = sums.get(site, np.zeros(())) + products.sum(0).cpu().double().numpy()
         count += len(batch)
     if not count:
         raise InputError("Attribution needs at least one image, but there were none.")

@@ -97,7 +97,7 @@ def pooling_pairs(encoder: Encoder, images: Images, work: Work = Work()) -> Pool
         value = rearrange(pool.v_proj.weight, "(head s) c -> head c s", head=pool.num_heads)
         out = rearrange(pool.c_proj.weight, "d (head s) -> head s d", head=pool.num_heads)
         read, rest = (torch.cat(some) for some in zip(*parts, strict=True))
-        return PoolingPairs(*(one.cpu().numpy() for one in (read, value @ out, rest)))
+        return PoolingPairs(*(one.cpu().double().numpy() for one in (read, value @ out, rest)))
 
 
 def _read(pool: Any, x: Tensor) -> tuple[Tensor, Tensor]:

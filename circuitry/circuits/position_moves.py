@@ -66,7 +66,7 @@ def moves_between_positions(
             for column, reader in places
         ]
         n = change.shape[2]
-        found.append(torch.stack(parts, 1).cpu().numpy() if parts else np.zeros((change.shape[1], 0, n, n)))
+        found.append(torch.stack(parts, 1).cpu().double().numpy() if parts else np.zeros((change.shape[1], 0, n, n)))
     return np.concatenate(found)
 
 

@@ -188,7 +188,7 @@ def measure_metric(
     sets = [images] if others is None else [images, others]
     baselines = _baselines_of_sets(as_baseline(baseline), sets)
     found = [run(one, circuits, baseline=part) for one, part in zip(sets, baselines, strict=True)]
-    values = np.stack([checked_metric(metric, e).double().cpu().numpy() for e in torch.cat(found, 1)])
+    values = np.stack([checked_metric(metric, e).cpu().double().numpy() for e in torch.cat(found, 1)])
     return values, np.arange(values.shape[1]) < found[0].shape[1]
 
 

@@ -175,7 +175,7 @@ def _checked_scores(scores: Tensor, images: DomainFolder, name: str) -> Tensor:
             f"The head {name!r} must give a score for each of the {len(images.all_classes)} classes of "
             f"images.all_classes, but gave {list(scores.shape)}."
         )
-    return scores.double().cpu()
+    return scores.cpu().double()
 
 
 def _with_outcomes(about: pd.DataFrame, scores: Tensor, labels: Tensor, held_out: Tensor) -> pd.DataFrame:

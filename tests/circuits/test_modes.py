@@ -14,9 +14,13 @@ from torch import Tensor
 import circuitry
 from circuitry import AttributionGraph, Encoder, Patch, class_logit, left_rule, midpoint_rule, patched
 from circuitry.circuits.attribution import attribute_parts
+from circuitry.circuits.direct_effects import direct_effects, direct_vectors
+from circuitry.circuits.pooling_pairs import pooling_pairs
+from circuitry.circuits.residual_edges import edges_by_position, score_edges
 from circuitry.circuits.settings import AttributionSettings
 from circuitry.models import batches
 from circuitry.models.baselines import Counterfactual
+from circuitry.models.residual import ResidualStream
 from tests.support.oracles import setting
 from tests.support.towers import TOWERS, make_tower
 
@@ -79,6 +83,22 @@ def test_encoders_of_half_precision_are_attributed(name: str, dtype: torch.dtype
     scores = [np.concatenate([graph.node_scores[site] for site in encoder.sites]) for graph in (exact, half)]
     assert np.corrcoef(scores[0], scores[1])[0, 1] > 0.9
     assert len(half.edge_scores) == len(encoder.sites) - 2
+
+
+def test_what_reads_a_tower_of_half_precision_gives_numbers() -> None:
+    stream = ResidualStream.of(Encoder.from_tower(make_tower("timm-vit").bfloat16()))
+    resnet = Encoder.from_tower(make_tower("resnet").bfloat16())
+    images, weight = torch.randn(2, 3, *stream.encoder.image_size), torch.ones(16) / 4
+    found = [
+        score_edges(stream, images, class_logit(weight[None], 0), correction="exact-readers").into,
+        edges_by_position(stream, images, class_logit(weight[None], 0), [("embed", "embedding")]),
+        direct_effects(stream, images, weight).effects,
+        direct_vectors(stream, images),
+        pooling_pairs(resnet, torch.randn(2, 3, *resnet.image_size)).read,
+    ]
+    for one in found:
+        assert np.isfinite(one).all()
+        assert np.abs(one).max() > 0
 
 
 def test_threads_take_turns() -> None:
