@@ -31,7 +31,8 @@ from circuitry.circuits.order_variants import extract_variants, order_stability
 from circuitry.comparison.order_stability import OrderStability
 from circuitry.data.mixtures.files import read_captions, write_mixture
 from circuitry.data.mixtures.selection import MixtureSettings, admitted
-from circuitry.data.toy.write import CLASSES, DrawingSettings, write_toy
+from circuitry.data.names import chosen_names
+from circuitry.data.toy.write import CLASSES, STYLES, DrawingSettings, write_toy
 from circuitry.interventions.attribution_check import check_attribution
 from circuitry.interventions.circuits_under_test import CausalSettings
 from circuitry.interventions.curves import FaithfulnessCurve, curves_by_domain
@@ -119,6 +120,8 @@ class Config:
 
 def main(config: Config) -> None:
     """Run all steps and print where the report is."""
+    chosen_names("class", config.held_out, CLASSES)
+    chosen_names("domain", (config.test_domain,), STYLES)
     started = time.perf_counter()
     step("1/6 draw the toy data set")
     root = write_toy(config.out / "toy", DrawingSettings(config.n_train, config.n_test, seed=config.seed))

@@ -133,6 +133,7 @@ class Extraction:
         if self.n_images < 1:
             raise InputError(f"A circuit needs at least one image, but n_images={self.n_images} was given.")
         metric_of_class(self.metric)
+        part_numbers({}, self.n_parts)  # which refuses too few, before the folder is claimed
 
     @cached_property
     def selection(self) -> dict[Key, tuple[ImageRecord, ...]]:

@@ -155,6 +155,11 @@ class MeasuredRule(NamedTuple):
         return float(np.mean([self.errors[place] for place in self.asked_at])) if self.asked_at else 0.0
 
     @property
+    def left_out(self) -> tuple[str, ...]:
+        """The places that the error is not asked for at."""
+        return tuple(place for place in self.errors if place not in self.asked_at)
+
+    @property
     def worst(self) -> str | None:
         """The place with the largest error, of those that it is asked for at."""
         return max(self.asked_at, key=lambda place: self.errors[place], default=None)
@@ -248,9 +253,11 @@ def cheapest_rule(
         above = {place: found.errors[place] for place in found.asked_at if found.errors[place] > error}
         if above:
             log.warning(
-                "The error of the %s by %s is %.2g in the mean over sites, but above %.2g at %s.",
-                *(kind, found.rule.name, found.mean, error),
-                ", ".join(f"{place} ({value:.2g})" for place, value in above.items()),
+                "The error of the %s by %s is %.2g in the mean over sites%s, but above %.2g at %s.",
+                *(kind, found.rule.name, found.mean),
+                f" ({', '.join(out)} left aside: no node, or the integral diverges)" if (out := found.left_out) else "",
+                error,
+                ", ".join(f"{place} ({value:.3g})" for place, value in above.items()),
             )
     n_images = sum(circuit.n_images for circuit in circuits)
     return RuleChoice(error, nodes, edges, circuits[0].reference.name, len(circuits), n_images)

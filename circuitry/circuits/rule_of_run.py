@@ -5,6 +5,7 @@ has results and no such file was made with a rule that was given.
 """
 
 import json
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,8 @@ from circuitry.circuits.settings import AttributionSettings
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import file_lock
 from circuitry.runs.manifest import NAME, write_json
+
+log = logging.getLogger(__name__)
 
 CHOICE = "rule.json"
 CIRCUITS, IMAGES = 4, 2
@@ -59,6 +62,11 @@ def ruled(
     if not path.is_file() and not (folder / NAME).is_file():
         with file_lock(folder, "rule"):
             if not path.is_file() and (few := list(circuits())):
+                log.warning(
+                    "Choosing the quadrature rule of %s on a few images of %d circuits, once; a rule that is given "
+                    "saves it.",
+                    *(folder, len(few)),
+                )
                 write_json(path, cheapest_rule(few, settings.rule_error).as_dict())
     if not path.is_file():
         return settings, {}

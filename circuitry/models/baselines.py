@@ -28,7 +28,7 @@ from circuitry.runs.provenance import weights_digest
 
 @dataclass(frozen=True, eq=False)
 class Baseline:
-    """Activations by site.
+    """Activations by site; a site that is not there has baseline zero.
 
     Example:
         >>> Baseline("median", {"layer4.0": median})    # [1, C, H, W]: the same for every image
@@ -38,7 +38,7 @@ class Baseline:
     """For tables and provenance, such as ``mean-position``; graphs are compared where it is the same."""
     values: Mapping[str, Tensor]
     """Activation [1, ...] by site for all images, or [B, ...] with one for every image of a run, in their order; sizes
-    of 1 are broadcast. A site that is not there has baseline zero."""
+    of 1 are broadcast."""
 
     def __post_init__(self) -> None:
         counts = {site: len(v) if isinstance(v, Tensor) and v.dim() else 0 for site, v in self.values.items()}
@@ -67,8 +67,11 @@ class Baseline:
         The answer has the sites, shapes, types and devices of ``clean``.
 
         Raises:
-            InputError: for activations of another shape, or of fewer images than the run has.
+            InputError: for activations of another shape, at a site that the encoder lacks, or of fewer images than the
+                run has.
         """
+        for site in self.values:
+            encoder.position(site)  # which refuses a name that it does not know
         return {site: encoder.carry(site, self.at(site, like, start), like) for site, like in clean.items()}
 
     def at(self, site: str, like: Tensor, start: int = 0) -> Tensor:

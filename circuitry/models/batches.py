@@ -63,7 +63,7 @@ def checked_batches(images: object) -> Iterator[Tensor]:
     """Return the batches of images, which may be empty, each checked to be one when its turn comes.
 
     Raises:
-        InputError: for anything but tensors of four dimensions.
+        InputError: for anything but floating-point tensors of four dimensions.
     """
     if not isinstance(images, Iterable):
         raise _no_images(images)
@@ -77,6 +77,11 @@ def _checked(batch: object) -> Tensor:
         raise InputError(
             f"Images are a tensor [batch, 3, height, width] or an iterable of such batches, but a "
             f"tensor {list(batch.shape)} was given: stack the images along a first axis."
+        )
+    if not batch.is_floating_point():
+        raise InputError(
+            f"Images are floating-point numbers, normalised as the model was trained, but {batch.dtype} was given: "
+            "prepare them by clip.preprocess."
         )
     return batch
 

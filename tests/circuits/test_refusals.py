@@ -12,6 +12,7 @@ import circuitry
 from circuitry import Encoder, InputError, class_logit, left_rule
 from circuitry.circuits.attribution import attribute_parts
 from circuitry.circuits.settings import AttributionSettings
+from circuitry.models.baselines import Baseline
 from circuitry.models.batches import ImageBatches
 from circuitry.models.stages import Stage
 from tests.support.oracles import setting
@@ -39,6 +40,13 @@ def test_a_metric_that_is_not_finite_at_the_baseline_is_named(vit: tuple[Encoder
     encoder, images, _ = vit
     with pytest.raises(InputError, match=r"is NaN or infinite for one of 1 embeddings"):
         circuitry.attribute(encoder, images, lambda e: 1 / e.norm(dim=1), rule=left_rule(1), progress=False)
+
+
+def test_a_baseline_at_a_site_that_there_is_not_is_refused(vit: tuple[Encoder, Tensor, Tensor]) -> None:
+    encoder, images, weights = vit
+    baseline = Baseline("median", {"layer99": torch.zeros(1, 4)})
+    with pytest.raises(InputError, match=r"There is no site 'layer99'; this encoder's sites are input, "):
+        circuitry.attribute(encoder, images, class_logit(weights, 0), baseline=baseline, progress=False)
 
 
 def test_a_gradient_that_is_not_finite_names_the_site(vit: tuple[Encoder, Tensor, Tensor]) -> None:

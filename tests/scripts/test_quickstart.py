@@ -8,13 +8,13 @@ import pandas as pd
 import pytest
 import torch
 
-from circuitry import GraphFolder
+from circuitry import GraphFolder, InputError
 from circuitry.circuits.graph import IN_STREAM
 from circuitry.models.architectures import register_model
 from circuitry.reports.page import StaticImages
 from circuitry.training.settings import ClipTraining
 from tests.scripts.conftest import run_quickstart
-from tests.support.scripts import CLASSES, EXPERIMENTS, STYLES, assert_drawn, needs_browser
+from tests.support.scripts import CLASSES, EXPERIMENTS, STYLES, assert_drawn, needs_browser, script
 
 
 def test_the_quickstart_leaves_graphs_tables_and_a_report(quickstart: Path) -> None:
@@ -84,3 +84,10 @@ def test_the_example_of_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> N
     assert len([line for line in example.splitlines() if line]) <= 10
     exec(compile(example, "README.md", "exec"), {})
     assert "'layer4.2'" in capsys.readouterr().out
+
+
+def test_a_class_that_is_not_drawn_is_refused_before_anything_is(tmp_path: Path) -> None:
+    module = script("quickstart")
+    with pytest.raises(InputError, match=r"There is no class 'fisch' here; perhaps you meant fish"):
+        module.main(module.Config(out=tmp_path / "out", held_out=("fisch",)))
+    assert not (tmp_path / "out").exists()

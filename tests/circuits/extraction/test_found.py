@@ -241,3 +241,9 @@ def test_names_of_baselines_are_known_and_need_data(clip: Clip, root: Path) -> N
         NamedBaseline("mean", clip, DomainFolder(root))
     with pytest.raises(InputError, match="'mean-unit' is made of a data set, which is not known here"):
         attribute(clip.encoder, torch.zeros(1, 3, 64, 64), class_logit(torch.ones(2, 16), 0), baseline="mean-unit")
+
+
+def test_too_few_parts_are_refused_before_the_folder_is_claimed(clip: Clip, root: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"Images are cut into at least 2 parts, .* but -1 was given"):
+        run(clip, root, tmp_path / "out", n_parts=-1)
+    assert not (tmp_path / "out").exists()
