@@ -24,6 +24,7 @@ from circuitry.interventions.edge_sets import (
     count_edges,
     edges_among,
     no_edges,
+    random_edges,
     strongest_edge_sets,
     take_edges,
 )
@@ -181,7 +182,6 @@ def test_all_edges_are_the_model_and_none_the_baseline(kind: str) -> None:
     stream, images = opened()
     graph, other = graphs()[kind], images.flip(0)
     sets = [*strongest_edge_sets(graph, [0.1]), {p: np.ones_like(m) for p, m in edges_among(graph).items()}]
-    sets[-1] = {pair: sets[-1][pair] for pair in sets[0]}
     settings = AblationSettings(other, random_draws=1)
     curve = measure_edges(stream.components, images[:2], metric, graph, sets, settings, others=images[2:], work=QUIET)
     with torch.no_grad():
@@ -197,6 +197,30 @@ def test_all_edges_are_the_model_and_none_the_baseline(kind: str) -> None:
         for d, u in np.argwhere(mask)
     ]
     assert sorted(kept) == sorted(strengths)[-curve.n_units[0] :]
+
+
+def test_what_leads_from_a_port_into_its_own_head_is_no_edge() -> None:
+    """Two blocks of two heads: each port is led to by 1 or 4 writers, the two MLPs and the embedding by 3, 6 and 7."""
+    stream, images = opened()
+    graph = graphs()["ports"]
+    everything = edges_among(graph)
+    into_ports, into_the_rest = 3 * 2 * (1 + 4), 3 + 6 + 7
+    assert count_edges(everything) == into_ports + into_the_rest
+    assert set(everything) == set(strongest_edge_sets(graph, [1.0])[0])
+    circuit = graph.circuit(1)  # of the three ports of a head one leads on
+    edges = take_edges(circuit)
+    named = {(f"{up}/{u}", f"{down}/{d}") for (up, down), mask in edges.items() for d, u in np.argwhere(mask)}
+    dead = {node for node, n in circuit.graph.out_degree() if n == 0 and node.split("/")[0][-1] in "qkv"}
+    ports = {node for node in circuit.graph if node.split("/")[0][-1] in "qkv"}
+    assert named == {edge for edge in circuit.graph.edges if edge[0] not in ports and edge[1] not in dead}
+    assert dead & {node for _, node in circuit.graph.edges}
+    curve = measure_edges(
+        stream.components, images, metric, graph, [edges], AblationSettings(random_draws=3), work=QUIET
+    )
+    assert curve.fractions == (len(named) / (into_ports + into_the_rest),)
+    drawn = random_edges(graph, edges, np.random.default_rng(0))
+    assert set(drawn) == set(everything)
+    assert count_edges(drawn) == len(named)
 
 
 @pytest.mark.parametrize("ranking", ["absolute", "signed"])
