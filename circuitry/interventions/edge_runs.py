@@ -26,6 +26,7 @@ from circuitry.interventions.gates import PreparedImages
 from circuitry.models.baselines import AnyBaseline, as_baseline, check_count
 from circuitry.models.batches import ImageBatches, Images
 from circuitry.models.encoder import Encoder, clean_activations
+from circuitry.models.gated_reading import lifted
 from circuitry.runs.errors import InputError
 from circuitry.runs.workers import Work
 
@@ -114,7 +115,7 @@ class EdgeRuns(PreparedImages):
         """Return the embeddings of the images, or of those chosen, under gates on edges."""
         rows = torch.arange(len(self)) if chosen is None else chosen
         ends = {site: self.end(site, rows) for site in self.inner}
-        parts = torch.split(gates[EDGES].to(self.encoder.device), [len(rows) for rows, _ in self._places])
+        parts = torch.split(lifted(gates[EDGES].to(self.encoder.device)), [len(rows) for rows, _ in self._places])
         placed = {
             pair: part.new_zeros(mask.shape).index_put(places, part)
             for (pair, mask), places, part in zip(self._edges.items(), self._places, parts, strict=True)

@@ -64,19 +64,27 @@ def test_gates_are_cuts_and_their_gradients_finite_differences(kind: str) -> Non
         torch.testing.assert_close(runs.run({EDGES: torch.ones(n).double()}, torch.tensor([1])).shape, found[1:].shape)
         assert np.array_equal(runs.flat(runs.by_pair(kept)), kept)
         weights = torch.randn_like(found)
+        soft = (0.3 + 0.6 * torch.rand(n)).double()
+        soft[: n // 2] = 0.5  # rows of equal gates have gradients of their own
+        check_gradient(runs, soft, weights, torch.randperm(n)[:6])
+        hard = torch.from_numpy(kept).double()
+        hard[: n // 2] = 0  # and so have those that are closed
+        check_gradient(runs, hard, weights, torch.randperm(n // 2)[:6])
 
-        def value(gates: Tensor) -> Tensor:
-            return (runs.run({EDGES: gates}) * weights).sum()
 
-        gates = (0.3 + 0.6 * torch.rand(n)).double()
-        gates[: n // 2] = 0.5  # rows of equal gates have gradients of their own
-        gates.requires_grad_()
-        (gradient,) = torch.autograd.grad(value(gates), [gates])
-        step = 1e-5
-        for i in torch.randperm(n)[:6].tolist():
-            moved = partial(torch.index_add, gates.detach(), 0, torch.tensor([i]))
-            up, down = (value(moved(torch.tensor([sign * step]).double())) for sign in (1.0, -1.0))
-            assert float(gradient[i]) == pytest.approx(float(up - down) / (2 * step), rel=1e-4, abs=1e-7)
+def check_gradient(runs: EdgeRuns, at: Tensor, weights: Tensor, places: Tensor) -> None:
+    """Compare gradients of the embeddings times weights at some gates with finite differences."""
+
+    def value(gates: Tensor) -> Tensor:
+        return (runs.run({EDGES: gates}) * weights).sum()
+
+    gates = at.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(value(gates), [gates])
+    step = 1e-5
+    for i in places.tolist():
+        moved = partial(torch.index_add, at, 0, torch.tensor([i]))
+        up, down = (value(moved(torch.tensor([sign * step]).double())) for sign in (1.0, -1.0))
+        assert float(gradient[i]) == pytest.approx(float(up - down) / (2 * step), rel=1e-4, abs=1e-6)
 
 
 @pytest.mark.parametrize("planted", [planted_convolution(), planted_attention()], ids=["convolution", "attention"])
