@@ -176,7 +176,7 @@ class ResidualStream(StreamParts):
         between: it is differentiable.
 
         Args:
-            images: One batch of images.
+            images: One batch of images, of any precision and on any device.
             keep: Which edges are kept; those that there are not are ignored.
             baseline: What a writer writes where its edge is cut; see `circuitry.models.baselines`, for the sites of
                 `components`.
@@ -190,6 +190,7 @@ class ResidualStream(StreamParts):
                 f"shape {list(keep.shape)} was given."
             )
         with torch.no_grad():
+            images = images.to(self.encoder.device, self.encoder.dtype)
             clean = clean_activations(self.components, images, self.sites)
             ends = as_baseline(baseline).activations(self.components, clean)
         return run_gated(self, clean[self.sites[0]], ends, self.gates_of(lifted(keep)), at_once=1)

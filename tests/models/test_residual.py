@@ -117,6 +117,15 @@ def test_cutting_an_edge_into_a_port_of_a_head_equals_a_hook_on_its_rows(port: A
         torch.testing.assert_close(stream.run(images, keep), expected)
 
 
+def test_images_of_another_precision_become_the_towers() -> None:
+    stream, images = opened()
+    single = images.float()
+    with torch.no_grad():
+        found = stream.run(single, stream.edges)
+        assert found.dtype == torch.float64
+        torch.testing.assert_close(found, stream.encoder(single.double()))
+
+
 @pytest.mark.parametrize("closed", ["everything", "readers", "neuron"])
 def test_gradients_of_closed_edges_are_finite_differences(closed: str) -> None:
     """Gates of 0 and 1, where readers that read nothing, and neurons that none reads, could be left out of a run."""
