@@ -47,6 +47,15 @@ def test_one_edge_is_cut_for_one_downstream_unit_alone() -> None:
         cut_effects(hand_worked(), IMAGE, first, {"first": [0], "embedding": [0]}, work=QUIET)
 
 
+@pytest.mark.parametrize(("down", "up"), [([0, 1], []), ([], [0, 1, 2]), ([], [])])
+def test_between_no_units_there_are_no_effects(down: list[int], up: list[int]) -> None:
+    none = cut_effects(hand_worked(), IMAGE, first, {"first": up, "second": down, "embedding": [0]}, work=QUIET)
+    assert {pair: effects.shape for pair, effects in none.items()} == {
+        ("first", "second"): (len(down), len(up)),
+        ("second", "embedding"): (1, len(down)),
+    }
+
+
 def test_a_set_of_edges_is_cut_stage_by_stage() -> None:
     graph = AttributionGraph(
         ("first", "second", "embedding"),

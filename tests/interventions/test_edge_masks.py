@@ -148,3 +148,8 @@ def test_masks_on_edges_across_sites_lose_less_than_random_ones() -> None:
         assert found.lost < np.mean([lost(rng.permutation(kept)) for _ in range(20)])
     with pytest.raises(InputError, match="Gated runs need at least one image"):
         EdgeRuns(encoder, images[:0], edges)
+    none = {pair: np.zeros_like(mask) for pair, mask in edges.items()}
+    with pytest.raises(
+        InputError, match="Masks choose from at least one edge, but none was given: take those of edges_"
+    ):
+        learn_edges(encoder, images, metric, none, sizes, work=QUIET)
