@@ -3,11 +3,13 @@
 Which way edges run depends on the encoder:
 
 - in a chain an edge leads to the next site: stage by stage every downstream unit is what the stage makes of an input in
-  which its cut upstream units are at the baseline, the others what this run made of them;
+  which its cut upstream units are at the baseline, the others what this run made of them. Heads and neurons behind
+  which a norm lies are such a chain, too: the stream that is carried past them is cut by no edge;
 - in heads and neurons, or heads and whole MLPs, an edge leads to any later site, through the residual stream: every
   reader has a stream of its own (`circuitry.models.stream_run`).
 
-With no edge cut this is the clean run; with all cut, what the last site makes of the baseline. A unit none of whose
+With no edge cut this is the clean run; with all cut, what the last site makes of the baseline, and of what is carried
+past it. A unit none of whose
 outgoing edges is kept plays no part, and no unit has a part in what lies before it. (Path patching, Goldowsky-Dill et
 al. 2023, arXiv 2304.05969; edges as in ACDC, Conmy et al. 2023, arXiv 2304.14997.)
 """

@@ -8,6 +8,7 @@ import pytest
 import torch
 from scipy import stats
 from sklearn.metrics import roc_auc_score
+from timm.models.vision_transformer import ResPostBlock
 from torch import Tensor, nn
 
 from circuitry.circuits.attribution import attribute
@@ -20,11 +21,12 @@ from circuitry.interventions.edge_runs import EDGES, EdgeRuns, cut_embeddings
 from circuitry.interventions.edge_sets import EdgeSet, count_edges, edges_among
 from circuitry.interventions.masks import MaskSettings
 from circuitry.interventions.planted import PlantedCircuit, planted_attention, planted_convolution
+from circuitry.models.components import in_components
 from circuitry.models.encoder import Encoder
 from circuitry.models.residual import ResidualStream
 from circuitry.models.stages import Stage
 from circuitry.runs.errors import InputError
-from tests.support.towers import make_tower
+from tests.support.towers import make_tower, timm_vit
 from tests.support.work import QUIET
 
 
@@ -33,7 +35,7 @@ def metric(embedding: Tensor) -> Tensor:
 
 
 def edges_of(kind: str) -> tuple[Encoder, Tensor, EdgeSet]:
-    """An encoder, images, and the edges between some units: of a ResNet's chain, of neurons, of MLPs, of ports."""
+    """An encoder, images, and the edges between some units: of a chain, of neurons, of MLPs, of ports."""
     torch.manual_seed(1)
     if kind == "chain":
         encoder = Encoder.from_tower(make_tower("resnet").double())
@@ -41,6 +43,10 @@ def edges_of(kind: str) -> tuple[Encoder, Tensor, EdgeSet]:
         sites = ["layer3.0", "layer4.0", "attnpool"]
         graph = attribute(encoder, images, metric, 0.1, left_rule(1), sites=sites, progress=False)
         return encoder, images, edges_among(graph)
+    if kind == "norms behind":
+        encoder = in_components(Encoder.from_tower(timm_vit(block_fn=ResPostBlock).double()))
+        images = torch.randn(2, 3, *encoder.image_size).double()
+        return encoder, images, edges_among(attribute(encoder, images, metric, 0.1, left_rule(1), progress=False))
     encoder = Encoder.from_tower(make_tower("vit").double())
     images = torch.randn(2, 3, *encoder.image_size).double()
     stream = ResidualStream.of(encoder)
@@ -51,7 +57,7 @@ def edges_of(kind: str) -> tuple[Encoder, Tensor, EdgeSet]:
     return stream.components, images, edges_among(graph)
 
 
-@pytest.mark.parametrize("kind", ["chain", "neurons", "MLPs", "ports"])
+@pytest.mark.parametrize("kind", ["chain", "norms behind", "neurons", "MLPs", "ports"])
 def test_gates_are_cuts_and_their_gradients_finite_differences(kind: str) -> None:
     encoder, images, edges = edges_of(kind)
     with encoder.frozen():

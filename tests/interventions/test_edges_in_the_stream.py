@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from functools import cache
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
@@ -28,11 +28,12 @@ from circuitry.interventions.edge_sets import (
     strongest_edge_sets,
     take_edges,
 )
+from circuitry.interventions.edge_wires import Chain
 from circuitry.interventions.faithfulness import AblationSettings, faithfulness_curve
 from circuitry.interventions.judgement import JudgementSettings, judge_circuit
 from circuitry.interventions.masks import MaskSettings
 from circuitry.interventions.search import find_circuit
-from circuitry.models.encoder import Encoder
+from circuitry.models.encoder import Encoder, clean_activations
 from circuitry.models.residual import ResidualStream
 from circuitry.runs.errors import InputError
 from circuitry.runs.workers import Work
@@ -128,6 +129,20 @@ def test_cut_edges_of_neurons_are_a_tower_written_out_by_hand() -> None:
     torch.testing.assert_close(found, expected)
     parts = cut_embeddings(stream.components, images, [edges], baseline=other, work=Work(memory_gib=1e-9))[0]
     torch.testing.assert_close(parts[:2], expected)
+
+
+def test_in_a_chain_of_heads_and_neurons_all_edges_past_the_next_site_are_open() -> None:
+    """Where edges run in the stream, too, both are one number."""
+    stream, images = opened()
+    rng, other = np.random.default_rng(0), images.flip(0)
+    sizes = dict(zip((*stream.sites, "head"), (16, 2, 64, 2, 64, 16), strict=True))
+    edges = {(up, down): rng.random((sizes[down], sizes[up])) < 0.4 for up, down in pairwise(sizes)}
+    expected = cut_embeddings(stream.components, images, [edges], baseline=other, work=QUIET)[0]
+    gates = {pair: torch.from_numpy(mask) for pair, mask in edges.items()}
+    clean, ends = (clean_activations(stream.components, x, tuple(sizes)) for x in (images, other))
+    with torch.no_grad():
+        found = Chain(stream.components, tuple(sizes)).run(clean[stream.sites[0]], ends, gates, 100)
+    torch.testing.assert_close(found, expected)
 
 
 def as_matrix(stream: ResidualStream, edges: set[tuple[str, str]]) -> Tensor:
