@@ -6,7 +6,8 @@
 2. The measure of a circuit is the share of the whole model's lead over the baseline that it keeps:
    (contrast of the circuit - contrast of nothing kept) / (contrast of the whole model - contrast of nothing kept).
 3. A band, the percentiles of resampled ratios, resamples the images within their group, and the draws of random
-   circuits.
+   circuits. It is about these groups and other images of them: a group of a single image says nothing of how much
+   images vary, so there is no band then.
 """
 
 from collections.abc import Callable
@@ -109,10 +110,10 @@ class CurveReading:
         return {name: (value - empty) / lead for name, value in found.items()}
 
     def intervals(self, statistic: Statistic, bootstrap: Bootstrap) -> dict[str, np.ndarray]:
-        """Return [value, low, high] of a statistic by circuit; no band for a single image."""
+        """Return [value, low, high] of a statistic by circuit; no band where a group has a single image."""
         values, resampled = statistic(self.weights), statistic(self._resampled(bootstrap))
         bands = {name: bootstrap.band(found) for name, found in resampled.items()}
-        if self.own.sum() <= 1:
+        if any(len(members) < 2 for _, members in self._groups):
             bands = {name: np.full_like(band, np.nan) for name, band in bands.items()}
         return {name: np.concatenate([values[name], bands[name]]) for name in values}
 
@@ -130,6 +131,16 @@ class CurveReading:
     def _lacks_others(self) -> bool:
         return self.measure == "selectivity" and bool(self.own.all())
 
+    @cached_property
+    def _groups(self) -> list[tuple[int, Int[np.ndarray, " members"]]]:
+        """The images that are resampled as one, with the number on their side of the contrast, below 0 outside."""
+        sides = [(1, self.own), (-1, ~self.own)] if self.measure == "selectivity" else [(1, self.own)]
+        return [
+            (sign * int(side.sum()), np.flatnonzero(side & (self.group == group)))
+            for sign, side in sides
+            for group in np.unique(self.group[side])
+        ]
+
     def _resampled(self, bootstrap: Bootstrap) -> Weights:
         rng = np.random.default_rng(bootstrap.seed)
         return self._weights(lambda n: draw_counts(rng, n, bootstrap.resamples), rows=bootstrap.resamples)
@@ -137,11 +148,8 @@ class CurveReading:
     def _weights(self, count: Callable[[int], np.ndarray], rows: int) -> Weights:
         """Return weights from a function that says how often each of n things counts, [rows, n]."""
         images = np.zeros((rows, len(self.own)))
-        sides = [(1, self.own), (-1, ~self.own)] if self.measure == "selectivity" else [(1, self.own)]
-        for sign, side in sides:
-            for group in np.unique(self.group[side]):
-                members = np.flatnonzero(side & (self.group == group))
-                images[:, members] = sign * count(len(members)) / side.sum()
+        for n, members in self._groups:
+            images[:, members] = count(len(members)) / n
         if self._lacks_others:
             images[:] = np.nan
         draws = count(len(self.random)) / len(self.random) if len(self.random) else np.zeros((rows, 0))

@@ -82,8 +82,9 @@ class FaithfulnessCurve:
         """Return the curves of the circuit, its complement and random units, with bootstrap bands over images.
 
         Columns class, domain, circuit (``kept``, ``complement``, ``random``), ranking, measure, fraction, n_units,
-        value, low, high, n_images, reason. Bands of random units resample the draws too. A band is NaN for a single
-        image, and where the lead of the model over the baseline is within the noise.
+        value, low, high, n_images, reason. Bands of random units resample the draws too. A band is NaN where there
+        is a single image of a class, or for selectivity of others, and where the lead of the model over the baseline is
+        within the noise.
 
         Raises:
             InputError: for another measure than faithfulness or selectivity, a confidence outside (0, 1), or no

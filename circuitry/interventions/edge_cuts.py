@@ -86,13 +86,14 @@ def cut_effects(
             count += len(batch)
             for up, down in pairs:
                 downs = _indices(units[down], clean[down].shape[encoder.unit_dim(down)], down)
-                columns = []
-                for u in _indices(units[up], clean[up].shape[encoder.unit_dim(up)], up):
+                ups = _indices(units[up], clean[up].shape[encoder.unit_dim(up)], up)
+                found = np.zeros((len(downs), len(ups)))
+                for column, u in enumerate(ups if downs else ()):
                     x = clean[up].clone()
                     _at(x, encoder.unit_dim(up), u).copy_(_at(values[up], encoder.unit_dim(up), u))
                     moved = encoder(x, start=up, stop=down)
-                    columns.append(_one_by_one(encoder, metric, clean[down], moved, down, downs, rows))
-                sums[up, down] = np.stack(columns, 1) + sums[up, down]
+                    found[:, column] = _one_by_one(encoder, metric, clean[down], moved, down, downs, rows)
+                sums[up, down] = found + sums[up, down]
                 bar.update()
     if not count:
         raise InputError("Cutting edges needs at least one image, but there were none.")

@@ -14,11 +14,12 @@ from torch import Tensor
 
 from circuitry.interventions.answers import default_answers
 from circuitry.interventions.edge_runs import EDGES, EdgeRuns
-from circuitry.interventions.edge_sets import EdgeSet, Pair
+from circuitry.interventions.edge_sets import EdgeSet, Pair, count_edges
 from circuitry.interventions.masks import MaskSettings, learn_masks
 from circuitry.models.baselines import AnyBaseline
 from circuitry.models.encoder import Encoder
 from circuitry.models.metrics import Metric
+from circuitry.runs.errors import InputError
 from circuitry.runs.workers import Work
 
 
@@ -56,13 +57,15 @@ def learn_edges(
         work: Memory and progress.
 
     Raises:
-        InputError: what `learn_masks` and `EdgeRuns` raise.
+        InputError: for no edges to choose from, and what `learn_masks` and `EdgeRuns` raise.
 
     Example:
         >>> graph = stream_graph(score_edges(stream, photos, metric))
         >>> found = learn_edges(stream.components, photos, metric, edges_among(graph), [0.3, 0.1], others=not_cats)
         >>> measure_edges(stream.components, unseen, metric, graph, found.sets[::-1]).table()
     """
+    if not count_edges(edges):
+        raise InputError("Masks choose from at least one edge, but none was given: take those of edges_among.")
     everything = images if others is None else torch.cat([images, others])
     own = np.arange(len(everything)) < len(images)
     with encoder.frozen(), encoder.fast(), encoder.differentiable():

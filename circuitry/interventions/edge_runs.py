@@ -3,11 +3,13 @@
 Which way edges run depends on the encoder:
 
 - in a chain an edge leads to the next site: stage by stage every downstream unit is what the stage makes of an input in
-  which its cut upstream units are at the baseline, the others what this run made of them;
+  which its cut upstream units are at the baseline, the others what this run made of them. Heads and neurons behind
+  which a norm lies are such a chain, too: the stream that is carried past them is cut by no edge;
 - in heads and neurons, or heads and whole MLPs, an edge leads to any later site, through the residual stream: every
   reader has a stream of its own (`circuitry.models.stream_run`).
 
-With no edge cut this is the clean run; with all cut, what the last site makes of the baseline. A unit none of whose
+With no edge cut this is the clean run; with all cut, what the last site makes of the baseline, and of what is carried
+past it. A unit none of whose
 outgoing edges is kept plays no part, and no unit has a part in what lies before it. (Path patching, Goldowsky-Dill et
 al. 2023, arXiv 2304.05969; edges as in ACDC, Conmy et al. 2023, arXiv 2304.14997.)
 """
@@ -26,6 +28,7 @@ from circuitry.interventions.gates import PreparedImages
 from circuitry.models.baselines import AnyBaseline, as_baseline, check_count
 from circuitry.models.batches import ImageBatches, Images
 from circuitry.models.encoder import Encoder, clean_activations
+from circuitry.models.gated_reading import lifted
 from circuitry.runs.errors import InputError
 from circuitry.runs.workers import Work
 
@@ -114,7 +117,7 @@ class EdgeRuns(PreparedImages):
         """Return the embeddings of the images, or of those chosen, under gates on edges."""
         rows = torch.arange(len(self)) if chosen is None else chosen
         ends = {site: self.end(site, rows) for site in self.inner}
-        parts = torch.split(gates[EDGES].to(self.encoder.device), [len(rows) for rows, _ in self._places])
+        parts = torch.split(lifted(gates[EDGES].to(self.encoder.device)), [len(rows) for rows, _ in self._places])
         placed = {
             pair: part.new_zeros(mask.shape).index_put(places, part)
             for (pair, mask), places, part in zip(self._edges.items(), self._places, parts, strict=True)

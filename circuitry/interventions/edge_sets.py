@@ -1,7 +1,8 @@
 """Circuits as sets of edges: those of a circuit, the strongest, all between some units, and random ones.
 
 A set has a mask [down, up] over all units for every pair of sites that a graph's edges run between: neighbouring ones
-in a chain, any two in heads and neurons or heads and MLPs (`circuits.stream_graph`).
+in a chain, any two in heads and neurons or heads and MLPs (`circuits.stream_graph`). Where the ports of heads are
+units, what leads from a port into its own head is always open and no edge of a set.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +13,7 @@ from jaxtyping import Bool
 
 from circuitry.circuits.graph import BETWEEN_POSITIONS, IN_STREAM, AttributionGraph, Circuit
 from circuitry.interventions.circuit_sets import check_ranking
+from circuitry.models.stream_parts import PORTS
 from circuitry.runs.errors import InputError
 
 Pair = tuple[str, str]
@@ -22,7 +24,7 @@ EdgeSet = Mapping[Pair, Bool[np.ndarray, "_ _"]]
 
 
 def no_edges(graph: AttributionGraph) -> dict[Pair, np.ndarray]:
-    """Return the empty set of a graph's edges.
+    """Return the empty set of a graph's edges, between all sites but ports and their heads.
 
     Raises:
         InputError: for a graph that keeps positions apart.
@@ -36,14 +38,24 @@ def no_edges(graph: AttributionGraph) -> dict[Pair, np.ndarray]:
     return {
         (up, down): np.zeros((graph.n_units(down), graph.n_units(up)), dtype=bool)
         for up, down in graph.edge_scores or pairs
+        if not _into_its_head(up, down)
     }
 
 
 def take_edges(circuit: Circuit, *, keep_error: bool = False) -> dict[Pair, np.ndarray]:
-    """Return a circuit's edges as an `EdgeSet`; with ``keep_error`` all edges of error units are kept, too."""
-    source, kept = circuit.source, no_edges(circuit.source)
+    """Return a circuit's edges as an `EdgeSet`; with ``keep_error`` all edges of error units are kept, too.
+
+    Edges into a port from which the circuit does not lead on into the head have no part in it and are left out.
+    """
+    source, kept, leads_on = circuit.source, no_edges(circuit.source), dict[str, np.ndarray]()
     for (up, down), (rows, columns) in circuit.edge_places.items():
-        kept[up, down][source.kept_units[down][rows], source.kept_units[up][columns]] = True
+        downs, ups = source.kept_units[down][rows], source.kept_units[up][columns]
+        if (up, down) in kept:
+            kept[up, down][downs, ups] = True
+        else:
+            leads_on[up] = np.isin(np.arange(source.n_units(up)), ups[ups == downs])
+    for (_, down), mask in kept.items():
+        mask[~leads_on.get(down, np.ones(len(mask), dtype=bool))] = False
     if keep_error:
         for (up, down), mask in kept.items():
             mask[:, len(source.node_scores[up]) :] = True
@@ -69,8 +81,6 @@ def strongest_edge_sets(
 ) -> list[dict[Pair, np.ndarray]]:
     """Return the sets of a graph's strongest edges, ranked over all pairs of sites together.
 
-    Where the ports of heads are units, what leads from them into their head is always open and not counted.
-
     Args:
         graph: Edges that are scored.
         fractions: Shares of the scored edges, in (0, 1]; one edge at least.
@@ -83,11 +93,11 @@ def strongest_edge_sets(
         >>> cut_embeddings(encoder, photos, strongest_edge_sets(graph, [0.05, 0.2]))
     """
     check_ranking(ranking)
-    pairs = [(up, down) for up, down in graph.edge_scores if not up.startswith(f"{down}.")]
+    pairs = [pair for pair in no_edges(graph) if pair in graph.edge_scores]
     if not pairs or not all(0 < fraction <= 1 for fraction in fractions):
         raise InputError(
             f"The strongest edges are shares in (0, 1] of a graph's scored edges, but {list(fractions)} was asked for "
-            f"of {sum(scores.size for scores in graph.edge_scores.values())} edges."
+            f"of {sum(graph.edge_scores[pair].size for pair in pairs)} edges."
         )
     scores = np.concatenate([graph.edge_scores[pair].ravel() for pair in pairs])
     order = np.argsort(-np.abs(scores) if ranking == "absolute" else -scores, kind="stable")
@@ -96,7 +106,7 @@ def strongest_edge_sets(
     for fraction in fractions:
         chosen = np.zeros(len(scores), dtype=bool)
         chosen[order[: max(1, round(fraction * len(order)))]] = True
-        kept = {pair: mask for pair, mask in no_edges(graph).items() if pair in pairs}
+        kept = no_edges(graph)
         for pair, part in zip(pairs, np.split(chosen, ends), strict=True):
             kept[pair][_kept(graph, pair)] = part.reshape(graph.edge_scores[pair].shape)
         found.append(kept)
@@ -136,6 +146,11 @@ def without_each_edge(edges: EdgeSet, each: EdgeSet | None = None) -> Iterator[d
 def count_edges(edges: EdgeSet) -> int:
     """Return how many edges a set keeps."""
     return sum(int(mask.sum()) for mask in edges.values())
+
+
+def _into_its_head(up: str, down: str) -> bool:
+    """Say whether one site is a port of the heads at the other."""
+    return up in [f"{down}.{port}" for port in PORTS]
 
 
 def _kept(graph: AttributionGraph, pair: Pair) -> tuple[np.ndarray, ...]:

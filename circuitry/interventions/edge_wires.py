@@ -28,7 +28,11 @@ EdgeGates = Mapping[Pair, Gates]
 
 @dataclass(frozen=True, eq=False)
 class Chain:
-    """Sites that follow each other: edges lead to the next one."""
+    """Sites that follow each other: edges lead to the next one.
+
+    What a site carries past its units, as heads and neurons do whose edges do not run in the stream, no edge cuts: it
+    goes on as this run makes it, so that all edges past the next site are open.
+    """
 
     encoder: Encoder
     sites: tuple[str, ...]
@@ -45,13 +49,13 @@ class Chain:
         return found
 
     def _stage(self, x: Tensor, end: Tensor, gates: Gates, pair: Pair, rows: int) -> Tensor:
-        """Return the activation downstream of ``x`` under gates."""
+        """Return the activation downstream of ``x`` under gates on its units; what is carried past them goes on."""
         (up, down), encoder = pair, self.encoder
-        dim = encoder.unit_dim(up) % x.dim()
-        if gates.shape[1] != x.shape[dim]:
+        units, end, dim = encoder.units_of(up, x), encoder.units_of(up, end), encoder.unit_dim(up) % x.dim()
+        if gates.shape[1] != units.shape[dim]:
             raise InputError(
                 f"A mask of edges is [units downstream, units upstream], but that of {up}->{down} is "
-                f"{list(gates.shape)} and {up!r} has {x.shape[dim]} units: take edges of a circuit of this encoder."
+                f"{list(gates.shape)} and {up!r} has {units.shape[dim]} units: take edges of a circuit of this encoder."
             )
         if gates.dtype == torch.bool and gates.all():
             whole: Tensor = encoder(x, start=up, stop=down)
@@ -60,11 +64,14 @@ class Chain:
         def read(some: Gates) -> Tensor:
             shape = [len(some), *[1] * x.dim()]
             shape[dim + 1] = -1
-            stack = mixed(some.reshape(shape), x, end).flatten(0, 1)
-            found: Tensor = encoder(stack, start=up, stop=down)
+            stack = mixed(some.reshape(shape), units, end).flatten(0, 1)
+            if up in encoder.carried:
+                stack = encoder.carry(up, stack, x.repeat(len(some), *[1] * (x.dim() - 1)))
+            found = encoder.units_of(down, encoder(stack, start=up, stop=down))
             return rearrange(found, "(row image) ... -> row image ...", row=len(some))
 
-        return read_through(gates, read, encoder.unit_dim(down), max(1, rows // len(x)))
+        found = read_through(gates, read, encoder.unit_dim(down), max(1, rows // len(x)))
+        return encoder.carry(down, found, encoder(x, start=up, stop=down)) if down in encoder.carried else found
 
 
 class _Place(NamedTuple):

@@ -39,7 +39,7 @@ from circuitry.interventions.circuit_sets import (
 from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.interventions.edge_cuts import AT_ONCE, measure_edges
 from circuitry.interventions.edge_runs import EDGES, cut_embeddings
-from circuitry.interventions.edge_sets import random_edges, take_edges, take_other_edges, without_each_edge
+from circuitry.interventions.edge_sets import count_edges, random_edges, take_edges, take_other_edges, without_each_edge
 from circuitry.interventions.faithfulness import AblationSettings, measure_circuits, measure_metric
 from circuitry.interventions.found_circuit import check_encoder
 from circuitry.models.batches import Images
@@ -103,7 +103,7 @@ def judge_circuit(
         (minimality, p the largest after Holm), and the measure itself (circuit, complement; with low and high, no p).
 
     Raises:
-        InputError: for a circuit of another encoder, or without units.
+        InputError: for a circuit of another encoder, or without units or edges.
 
     Example:
         >>> judge_circuit(encoder, unseen, metric, found.graph, AblationSettings(baseline=mean), others=others)
@@ -113,6 +113,11 @@ def judge_circuit(
     units = take_kept_units(graph, choose_sites(graph, settings.sites))
     if not sum(map(len, units.values())):
         raise InputError(f"The circuit of {graph.title} has no units: there is nothing to test.")
+    if circuit is not None and not count_edges(take_edges(circuit)):
+        raise InputError(
+            f"The circuit of {circuit.source.title} has no edges to test: give one whose edges have scores above 0, or "
+            "test its units alone (circuit=None)."
+        )
     bench = _Bench(encoder, images, metric, settings, judgement, others, work)
     rng = np.random.default_rng(settings.seed)
     error = partial(add_error_units, encoder) if settings.keep_error else lambda circuit: circuit

@@ -48,7 +48,7 @@ class MaskSettings:
     shrinking: float = 0.7
     """Share of a size's steps over which the size falls."""
     batch_size: int = 24
-    """Images per step: half of them of the class, where there are others."""
+    """Images per step: half of them of the class, where there are others; then at least 2."""
     learning_rate: float = 0.3
     """Of the scores, whose unit is that of the logistic noise."""
     noise: float = 1.0
@@ -118,7 +118,8 @@ def learn_masks(
         progress: Show a bar with the time left.
 
     Raises:
-        InputError: for a size outside (0, 1], answers that are not [images, answers], or that do not differ.
+        InputError: for a size outside (0, 1], answers that are not [images, answers], or that do not differ, and steps
+            of a single image where there are others.
     """
     if not sizes or not all(0 < size <= 1 for size in sizes):
         raise InputError(f"The size of a mask is a share of the units in (0, 1], but {list(sizes)} was given.")
@@ -163,6 +164,11 @@ class _Learning:
             )
         sides = [np.flatnonzero(own), np.flatnonzero(~own)]
         self.sides = [torch.from_numpy(side) for side in sides if len(side)]
+        if settings.batch_size < len(self.sides):
+            raise InputError(
+                f"A step draws images of the class and of others, but batch_size={settings.batch_size} leaves none for "
+                f"one of them: take at least {len(self.sides)}."
+            )
         self.first = self._first(start)
 
     def _first(self, start: Mapping[str, np.ndarray] | None) -> Tensor:
@@ -276,8 +282,11 @@ class _Learning:
 
 
 def _schedule(larger: float, size: float, steps: int, shrinking: float) -> Iterator[tuple[float, float]]:
-    """Yield the share of the units that is kept at each step, and how much of the shrinking is left."""
-    falling = max(1, round(shrinking * steps))
+    """Yield the share of the units that is kept at each step, and how much of the shrinking is left.
+
+    The last step has the smaller size; a single one has the larger.
+    """
+    falling = max(1, min(round(shrinking * steps), steps - 1))
     for step in range(steps):
         done = min(1.0, step / falling)
         yield larger * (size / larger) ** done, 1 - done

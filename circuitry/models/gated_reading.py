@@ -22,10 +22,21 @@ def mixed(gates: Shaped[Tensor, "..."], x: Float[Tensor, "..."], end: Float[Tens
     return torch.where(gates, x, end) if gates.dtype == torch.bool else end + gates.to(x) * (x - end)
 
 
+def lifted(gates: Shaped[Tensor, "*edges"]) -> Shaped[Tensor, "*edges"]:
+    """Return gates of which those at 0 lie so little above it that only their gradients tell.
+
+    Readings leave out what is closed: rows of zeros are read as one, and columns of zeros not at all. Gates whose
+    gradients are wanted are to be lifted first; zeros that stay are edges without a gate.
+    """
+    if not (gates.requires_grad and torch.is_grad_enabled()):
+        return gates
+    return torch.where(gates == 0, gates + torch.finfo(gates.dtype).eps ** 2, gates)
+
+
 def different_rows(gates: Gates) -> tuple[Gates, Int[Tensor, " down"]]:
     """Return the different rows of gates, and which of them each row is.
 
-    Where gradients are taken, rows that are equal by chance stay apart; those that are closed throughout do not.
+    Where gradients are taken, rows that are equal by chance stay apart; those without a gate do not, see `lifted`.
     """
     values = gates.detach().cpu().numpy()
     first: dict[Any, int] = {}

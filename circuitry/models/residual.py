@@ -28,6 +28,7 @@ from circuitry.models.baselines import AnyBaseline, as_baseline
 from circuitry.models.blocks import Block, take_apart
 from circuitry.models.components import in_components
 from circuitry.models.encoder import Encoder, clean_activations
+from circuitry.models.gated_reading import lifted
 from circuitry.models.stream_parts import StreamParts
 from circuitry.models.stream_run import run_gated
 from circuitry.runs.errors import InputError
@@ -175,7 +176,7 @@ class ResidualStream(StreamParts):
         between: it is differentiable.
 
         Args:
-            images: One batch of images.
+            images: One batch of images, of any precision and on any device.
             keep: Which edges are kept; those that there are not are ignored.
             baseline: What a writer writes where its edge is cut; see `circuitry.models.baselines`, for the sites of
                 `components`.
@@ -189,9 +190,10 @@ class ResidualStream(StreamParts):
                 f"shape {list(keep.shape)} was given."
             )
         with torch.no_grad():
+            images = images.to(self.encoder.device, self.encoder.dtype)
             clean = clean_activations(self.components, images, self.sites)
             ends = as_baseline(baseline).activations(self.components, clean)
-        return run_gated(self, clean[self.sites[0]], ends, self.gates_of(keep), at_once=1)
+        return run_gated(self, clean[self.sites[0]], ends, self.gates_of(lifted(keep)), at_once=1)
 
     def attended(self, index: int, streams: Float[Tensor, "ports batch position d_model"]) -> Tensor:
         """Return z of a block whose heads' ports, all q before all k and v, each read a stream of their own."""

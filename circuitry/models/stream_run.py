@@ -147,11 +147,11 @@ class _Run:
 
     def _through(self, up: int, gate: Gates) -> Float[Tensor, "rows batch position d_model"]:
         """Return what a place writes beyond its baseline through gates on its units, or on all of it."""
+        open_ = gate.detach().any(0)  # few are in a circuit
         whole, gate = self._written[up], gate.to(self.moved[up])
         if gate.shape[1] == len(whole):
             return torch.einsum("rw,wbpm->rbpm", gate, whole)
         if up == 0:
             return gate[:, None, None] * self.moved[0]
-        open_ = gate.detach().any(0)  # few are in a circuit
         weights = self.stream.neuron_weights[up // 2 - 1][open_]
         return (self.moved[up][..., open_] * gate[:, None, None, open_]) @ weights

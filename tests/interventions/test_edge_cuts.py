@@ -1,20 +1,25 @@
 """Cut edges against brute force by hand-written hooks on a tower, a network worked out on paper, and planted edges."""
 
+from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
+from timm.models.vision_transformer import ResPostBlock
 from torch import Tensor, nn
 
-from circuitry import AttributionGraph, Encoder, InputError, attribute, class_logit, mean_baseline
+from circuitry import AttributionGraph, Encoder, InputError, attribute, class_logit, left_rule, mean_baseline
 from circuitry.interventions.edge_cuts import cut_each, cut_effects, measure_edges
 from circuitry.interventions.edge_runs import cut_embeddings
-from circuitry.interventions.edge_sets import no_edges, take_edges
+from circuitry.interventions.edge_sets import EdgeSet, no_edges, take_edges
 from circuitry.interventions.faithfulness import AblationSettings
 from circuitry.interventions.planted import planted_attention, planted_convolution
+from circuitry.models.components import in_components
 from circuitry.models.stages import Stage
+from tests.support.towers import timm_vit
 from tests.support.work import QUIET
 
 
@@ -45,6 +50,15 @@ def test_one_edge_is_cut_for_one_downstream_unit_alone() -> None:
     assert some["first", "second"].tolist() == [[0, -6]]
     with pytest.raises(InputError, match=r"Edges run between sites that follow each other, but units of first, emb"):
         cut_effects(hand_worked(), IMAGE, first, {"first": [0], "embedding": [0]}, work=QUIET)
+
+
+@pytest.mark.parametrize(("down", "up"), [([0, 1], []), ([], [0, 1, 2]), ([], [])])
+def test_between_no_units_there_are_no_effects(down: list[int], up: list[int]) -> None:
+    none = cut_effects(hand_worked(), IMAGE, first, {"first": up, "second": down, "embedding": [0]}, work=QUIET)
+    assert {pair: effects.shape for pair, effects in none.items()} == {
+        ("first", "second"): (len(down), len(up)),
+        ("second", "embedding"): (1, len(down)),
+    }
 
 
 def test_a_set_of_edges_is_cut_stage_by_stage() -> None:
@@ -126,6 +140,72 @@ def test_cut_sets_are_brute_force_by_hooks(resnet: nn.Module, mean: bool) -> Non
     found = cut_embeddings(encoder, images, [edges, edges], baseline=baseline, work=QUIET)
     assert torch.allclose(found[0], expected, atol=1e-10)
     assert torch.equal(found[0], found[1])
+
+
+def post_norm_by_hand(tower: Any, images: Tensor, other: Tensor, edges: EdgeSet) -> Tensor:
+    """A timm ViT of two blocks of two heads of 8 with a norm behind attention and MLP, unit by unit.
+
+    A unit reads its own mixture of the units of the site before it, and all of the stream that goes past these.
+    """
+    trunk = tower.trunk
+
+    def heads(block: Any, x: Tensor) -> Any:
+        q, k, v = block.attn.qkv(x).unflatten(-1, (3, 2, 8)).permute(2, 0, 3, 1, 4)
+        return (torch.softmax(q @ k.transpose(2, 3) * 8**-0.5, -1) @ v).transpose(1, 2).flatten(2)
+
+    def neurons(block: Any, x: Tensor) -> Any:
+        return block.mlp.act(block.mlp.fc1(x))
+
+    def attended(block: Any, z: Tensor) -> Any:
+        return block.norm1(block.attn.proj(z))
+
+    def made(block: Any, post: Tensor) -> Any:
+        return block.norm2(block.mlp.fc2(post))
+
+    one, two = trunk.blocks
+    steps: list[Any] = [  # what writes the units before, what reads them, and the width of a unit
+        (lambda units: units, partial(heads, one), 8),
+        (partial(attended, one), partial(neurons, one), 1),
+        (partial(made, one), partial(heads, two), 8),
+        (partial(attended, two), partial(neurons, two), 1),
+        (partial(made, two), lambda x: tower.head(trunk.norm(x)[:, 0]), 1),
+    ]
+    units, ends = (trunk._pos_embed(trunk.patch_embed(x)) for x in (images, other))
+    past, past_of_end, width_up = torch.zeros_like(units), torch.zeros_like(ends), 1
+    for (write, read, width), mask in zip(steps, edges.values(), strict=True):
+        parts = []
+        for d, row in enumerate(mask):
+            open_ = torch.from_numpy(row).repeat_interleave(width_up)
+            parts.append(read(past + write(torch.where(open_, units, ends)))[..., d * width : (d + 1) * width])
+        past, past_of_end = past + write(units), past_of_end + write(ends)
+        units, ends, width_up = torch.cat(parts, -1), read(past_of_end), width
+    found: Tensor = units
+    return found
+
+
+def test_edges_of_heads_and_neurons_behind_which_a_norm_lies_are_a_tower_written_out_by_hand() -> None:
+    torch.manual_seed(0)
+    tower = timm_vit(block_fn=ResPostBlock).double()
+    encoder = in_components(Encoder.from_tower(tower))
+    images, rng = torch.randn(4, 3, *encoder.image_size).double(), np.random.default_rng(0)
+    graph = attribute(encoder, images, first, 0.2, left_rule(1), progress=False)
+    edges = {pair: rng.random(mask.shape) < 0.5 for pair, mask in no_edges(graph).items()}
+    with torch.no_grad():
+        expected = post_norm_by_hand(tower, images[:2], images[2:], edges)
+        clean = encoder(images[:2])
+    whole = {pair: np.ones_like(mask) for pair, mask in edges.items()}
+    sets = [edges, whole, take_edges(graph.circuit(3))]
+    found = cut_embeddings(encoder, images[:2], sets, baseline=images[2:], work=QUIET)
+    torch.testing.assert_close(found[0], expected)
+    torch.testing.assert_close(found[1], clean)
+    assert not torch.allclose(found[2], clean)
+    sites = (graph.inner_sites[1], graph.inner_sites[2])
+    units = {sites[0]: [0, 1], sites[1]: [5, 9]}
+    some = {pair: np.zeros_like(mask) for pair, mask in edges.items()}
+    some[sites][[5, 9]] = True
+    exact = cut_each(encoder, images[:2], first, some, baseline=images[2:], work=QUIET)[sites][[5, 9]]
+    by_unit = cut_effects(encoder, images[:2], first, units, baseline=images[2:], work=QUIET)[sites]
+    np.testing.assert_allclose(exact, by_unit, atol=1e-12)
 
 
 @pytest.mark.parametrize("build", [planted_convolution, planted_attention])

@@ -8,6 +8,7 @@ import pytest
 import torch
 from scipy import stats
 from sklearn.metrics import roc_auc_score
+from timm.models.vision_transformer import ResPostBlock
 from torch import Tensor, nn
 
 from circuitry.circuits.attribution import attribute
@@ -20,11 +21,12 @@ from circuitry.interventions.edge_runs import EDGES, EdgeRuns, cut_embeddings
 from circuitry.interventions.edge_sets import EdgeSet, count_edges, edges_among
 from circuitry.interventions.masks import MaskSettings
 from circuitry.interventions.planted import PlantedCircuit, planted_attention, planted_convolution
+from circuitry.models.components import in_components
 from circuitry.models.encoder import Encoder
 from circuitry.models.residual import ResidualStream
 from circuitry.models.stages import Stage
 from circuitry.runs.errors import InputError
-from tests.support.towers import make_tower
+from tests.support.towers import make_tower, timm_vit
 from tests.support.work import QUIET
 
 
@@ -33,7 +35,7 @@ def metric(embedding: Tensor) -> Tensor:
 
 
 def edges_of(kind: str) -> tuple[Encoder, Tensor, EdgeSet]:
-    """An encoder, images, and the edges between some units: of a ResNet's chain, of neurons, of MLPs, of ports."""
+    """An encoder, images, and the edges between some units: of a chain, of neurons, of MLPs, of ports."""
     torch.manual_seed(1)
     if kind == "chain":
         encoder = Encoder.from_tower(make_tower("resnet").double())
@@ -41,6 +43,10 @@ def edges_of(kind: str) -> tuple[Encoder, Tensor, EdgeSet]:
         sites = ["layer3.0", "layer4.0", "attnpool"]
         graph = attribute(encoder, images, metric, 0.1, left_rule(1), sites=sites, progress=False)
         return encoder, images, edges_among(graph)
+    if kind == "norms behind":
+        encoder = in_components(Encoder.from_tower(timm_vit(block_fn=ResPostBlock).double()))
+        images = torch.randn(2, 3, *encoder.image_size).double()
+        return encoder, images, edges_among(attribute(encoder, images, metric, 0.1, left_rule(1), progress=False))
     encoder = Encoder.from_tower(make_tower("vit").double())
     images = torch.randn(2, 3, *encoder.image_size).double()
     stream = ResidualStream.of(encoder)
@@ -51,7 +57,7 @@ def edges_of(kind: str) -> tuple[Encoder, Tensor, EdgeSet]:
     return stream.components, images, edges_among(graph)
 
 
-@pytest.mark.parametrize("kind", ["chain", "neurons", "MLPs", "ports"])
+@pytest.mark.parametrize("kind", ["chain", "norms behind", "neurons", "MLPs", "ports"])
 def test_gates_are_cuts_and_their_gradients_finite_differences(kind: str) -> None:
     encoder, images, edges = edges_of(kind)
     with encoder.frozen():
@@ -64,19 +70,27 @@ def test_gates_are_cuts_and_their_gradients_finite_differences(kind: str) -> Non
         torch.testing.assert_close(runs.run({EDGES: torch.ones(n).double()}, torch.tensor([1])).shape, found[1:].shape)
         assert np.array_equal(runs.flat(runs.by_pair(kept)), kept)
         weights = torch.randn_like(found)
+        soft = (0.3 + 0.6 * torch.rand(n)).double()
+        soft[: n // 2] = 0.5  # rows of equal gates have gradients of their own
+        check_gradient(runs, soft, weights, torch.randperm(n)[:6])
+        hard = torch.from_numpy(kept).double()
+        hard[: n // 2] = 0  # and so have those that are closed
+        check_gradient(runs, hard, weights, torch.randperm(n // 2)[:6])
 
-        def value(gates: Tensor) -> Tensor:
-            return (runs.run({EDGES: gates}) * weights).sum()
 
-        gates = (0.3 + 0.6 * torch.rand(n)).double()
-        gates[: n // 2] = 0.5  # rows of equal gates have gradients of their own
-        gates.requires_grad_()
-        (gradient,) = torch.autograd.grad(value(gates), [gates])
-        step = 1e-5
-        for i in torch.randperm(n)[:6].tolist():
-            moved = partial(torch.index_add, gates.detach(), 0, torch.tensor([i]))
-            up, down = (value(moved(torch.tensor([sign * step]).double())) for sign in (1.0, -1.0))
-            assert float(gradient[i]) == pytest.approx(float(up - down) / (2 * step), rel=1e-4, abs=1e-7)
+def check_gradient(runs: EdgeRuns, at: Tensor, weights: Tensor, places: Tensor) -> None:
+    """Compare gradients of the embeddings times weights at some gates with finite differences."""
+
+    def value(gates: Tensor) -> Tensor:
+        return (runs.run({EDGES: gates}) * weights).sum()
+
+    gates = at.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(value(gates), [gates])
+    step = 1e-5
+    for i in places.tolist():
+        moved = partial(torch.index_add, at, 0, torch.tensor([i]))
+        up, down = (value(moved(torch.tensor([sign * step]).double())) for sign in (1.0, -1.0))
+        assert float(gradient[i]) == pytest.approx(float(up - down) / (2 * step), rel=1e-4, abs=1e-6)
 
 
 @pytest.mark.parametrize("planted", [planted_convolution(), planted_attention()], ids=["convolution", "attention"])
@@ -140,3 +154,8 @@ def test_masks_on_edges_across_sites_lose_less_than_random_ones() -> None:
         assert found.lost < np.mean([lost(rng.permutation(kept)) for _ in range(20)])
     with pytest.raises(InputError, match="Gated runs need at least one image"):
         EdgeRuns(encoder, images[:0], edges)
+    none = {pair: np.zeros_like(mask) for pair, mask in edges.items()}
+    with pytest.raises(
+        InputError, match="Masks choose from at least one edge, but none was given: take those of edges_"
+    ):
+        learn_edges(encoder, images, metric, none, sizes, work=QUIET)

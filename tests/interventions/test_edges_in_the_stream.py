@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from functools import cache
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
@@ -24,14 +24,16 @@ from circuitry.interventions.edge_sets import (
     count_edges,
     edges_among,
     no_edges,
+    random_edges,
     strongest_edge_sets,
     take_edges,
 )
+from circuitry.interventions.edge_wires import Chain
 from circuitry.interventions.faithfulness import AblationSettings, faithfulness_curve
 from circuitry.interventions.judgement import JudgementSettings, judge_circuit
 from circuitry.interventions.masks import MaskSettings
 from circuitry.interventions.search import find_circuit
-from circuitry.models.encoder import Encoder
+from circuitry.models.encoder import Encoder, clean_activations
 from circuitry.models.residual import ResidualStream
 from circuitry.runs.errors import InputError
 from circuitry.runs.workers import Work
@@ -129,6 +131,20 @@ def test_cut_edges_of_neurons_are_a_tower_written_out_by_hand() -> None:
     torch.testing.assert_close(parts[:2], expected)
 
 
+def test_in_a_chain_of_heads_and_neurons_all_edges_past_the_next_site_are_open() -> None:
+    """Where edges run in the stream, too, both are one number."""
+    stream, images = opened()
+    rng, other = np.random.default_rng(0), images.flip(0)
+    sizes = dict(zip((*stream.sites, "head"), (16, 2, 64, 2, 64, 16), strict=True))
+    edges = {(up, down): rng.random((sizes[down], sizes[up])) < 0.4 for up, down in pairwise(sizes)}
+    expected = cut_embeddings(stream.components, images, [edges], baseline=other, work=QUIET)[0]
+    gates = {pair: torch.from_numpy(mask) for pair, mask in edges.items()}
+    clean, ends = (clean_activations(stream.components, x, tuple(sizes)) for x in (images, other))
+    with torch.no_grad():
+        found = Chain(stream.components, tuple(sizes)).run(clean[stream.sites[0]], ends, gates, 100)
+    torch.testing.assert_close(found, expected)
+
+
 def as_matrix(stream: ResidualStream, edges: set[tuple[str, str]]) -> Tensor:
     """Return edges between nodes as readers and writers; a port whose way into its head is cut reads nothing."""
     keep = torch.zeros_like(stream.edges)
@@ -181,7 +197,6 @@ def test_all_edges_are_the_model_and_none_the_baseline(kind: str) -> None:
     stream, images = opened()
     graph, other = graphs()[kind], images.flip(0)
     sets = [*strongest_edge_sets(graph, [0.1]), {p: np.ones_like(m) for p, m in edges_among(graph).items()}]
-    sets[-1] = {pair: sets[-1][pair] for pair in sets[0]}
     settings = AblationSettings(other, random_draws=1)
     curve = measure_edges(stream.components, images[:2], metric, graph, sets, settings, others=images[2:], work=QUIET)
     with torch.no_grad():
@@ -197,6 +212,30 @@ def test_all_edges_are_the_model_and_none_the_baseline(kind: str) -> None:
         for d, u in np.argwhere(mask)
     ]
     assert sorted(kept) == sorted(strengths)[-curve.n_units[0] :]
+
+
+def test_what_leads_from_a_port_into_its_own_head_is_no_edge() -> None:
+    """Two blocks of two heads: each port is led to by 1 or 4 writers, the two MLPs and the embedding by 3, 6 and 7."""
+    stream, images = opened()
+    graph = graphs()["ports"]
+    everything = edges_among(graph)
+    into_ports, into_the_rest = 3 * 2 * (1 + 4), 3 + 6 + 7
+    assert count_edges(everything) == into_ports + into_the_rest
+    assert set(everything) == set(strongest_edge_sets(graph, [1.0])[0])
+    circuit = graph.circuit(1)  # of the three ports of a head one leads on
+    edges = take_edges(circuit)
+    named = {(f"{up}/{u}", f"{down}/{d}") for (up, down), mask in edges.items() for d, u in np.argwhere(mask)}
+    dead = {node for node, n in circuit.graph.out_degree() if n == 0 and node.split("/")[0][-1] in "qkv"}
+    ports = {node for node in circuit.graph if node.split("/")[0][-1] in "qkv"}
+    assert named == {edge for edge in circuit.graph.edges if edge[0] not in ports and edge[1] not in dead}
+    assert dead & {node for _, node in circuit.graph.edges}
+    curve = measure_edges(
+        stream.components, images, metric, graph, [edges], AblationSettings(random_draws=3), work=QUIET
+    )
+    assert curve.fractions == (len(named) / (into_ports + into_the_rest),)
+    drawn = random_edges(graph, edges, np.random.default_rng(0))
+    assert set(drawn) == set(everything)
+    assert count_edges(drawn) == len(named)
 
 
 @pytest.mark.parametrize("ranking", ["absolute", "signed"])

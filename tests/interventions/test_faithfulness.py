@@ -319,6 +319,33 @@ def test_images_are_resampled_within_their_group() -> None:
     assert pooled["low"].to_numpy() == pytest.approx(pooled["high"].to_numpy())
 
 
+@pytest.mark.parametrize(
+    ("own", "group", "measures"),
+    [
+        ([1, 1], [0, 1], []),
+        ([1, 1, 1], [0, 0, 1], []),
+        ([1, 1, 0], [0, 0, 0], ["faithfulness"]),
+        ([1, 1, 0, 0], [0, 0, 0, 1], ["faithfulness"]),
+        ([1, 1, 0, 0], [0, 0, 1, 1], ["faithfulness", "selectivity"]),
+        ([1, 0, 0], [0, 0, 0], []),
+    ],
+    ids=["classes of one", "one class of one", "one other", "others in two classes", "twos", "one image"],
+)
+def test_a_group_of_a_single_image_has_no_band(own: list[int], group: list[int], measures: list[str]) -> None:
+    n, kept = len(own), np.ones((10, 1)) * np.linspace(0.4, 0.6, len(own)) * own
+    curve = FaithfulnessCurve(
+        *(MIB_FRACTIONS, "signed", (1,) * 10, np.array(own, float), np.zeros(n), kept, 0 * kept, np.zeros((0, 10, n))),
+        np.array(own, bool),
+        np.array(group),
+    )
+    for measure in ("faithfulness", "selectivity")[: 1 if all(own) else 2]:
+        table = curve.table(measure, resamples=50)
+        assert table["value"].notna().all()
+        assert table["low"].notna().all() == table["high"].notna().all() == (measure in measures)
+        assert table["low"].isna().all() == (measure not in measures)
+    assert curve.areas(resamples=50)["low"].isna().all() == ("faithfulness" not in measures)
+
+
 # --- many classes ----------------------------------------------------------------------------------------------------
 
 

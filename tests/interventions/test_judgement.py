@@ -74,6 +74,14 @@ def test_refusals() -> None:
     with pytest.raises(InputError, match=r"at least one random circuit"):
         JudgementSettings(draws=0)
     nothing = graph_of(planted, {"conv1": (), "conv2": (), "head": ()})
+    harmful = attribute(planted.encoder, planted.images(4, 0), planted.metric, 0.25, left_rule(1), progress=False)
+    harmful = replace(harmful, edge_scores={pair: -np.abs(scores) for pair, scores in harmful.edge_scores.items()})
+    with pytest.raises(
+        InputError, match=r"has no edges to test: give one whose edges have scores above 0, or test its"
+    ):
+        judge_circuit(
+            planted.encoder, planted.images(2, 0), planted.metric, harmful, circuit=harmful.circuit(3), work=QUIET
+        )
     with pytest.raises(InputError, match=r"has no units: there is nothing to test"):
         judge_circuit(planted.encoder, planted.images(2, 0), planted.metric, nothing, work=QUIET)
     other = attribute(planted_convolution(seed=1).encoder, planted.images(2, 0), planted.metric, progress=False)

@@ -1,9 +1,12 @@
 """Learned masks: exact sizes, seeds, restarts, a start from a ranking, fixed gates, and a planted circuit."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
+from torch import Tensor
 
 from circuitry import InputError
 from circuitry.interventions.gates import GatedRuns
@@ -54,6 +57,37 @@ def test_sizes_are_exact_and_restarts_differ_in_their_seed_alone() -> None:
     alone = learn(0.4, MaskSettings(steps=30, seed=masks[1].seed))[0]
     assert all(np.array_equal(alone.scores[site], masks[1].scores[site]) for site in SITES)
     assert learn(0.4, MaskSettings(steps=100, shrinking=0.1, patience=5))[0].steps < 100
+
+
+@pytest.mark.parametrize(("shrinking", "kept"), [(1.0, [19, 15, 12, 9, 7, 6, 4, 3, 3, 2]), (0.1, [19, *[2] * 9])])
+def test_the_last_step_has_the_wanted_size(shrinking: float, kept: list[int]) -> None:
+    """20 units fall to 2 over 9 steps, by 10 ** (-1 / 9) each, or over one; of all units the last is half open."""
+    sizes = list[int]()
+
+    class Noting(GatedRuns):
+        def run(self, gates: Mapping[str, Tensor], chosen: Tensor | None = None) -> Tensor:
+            if chosen is not None and len(chosen) == 6:  # a step of training
+                sizes.append(sum(int((gate > 0.5).sum()) for gate in gates.values()))
+            return super().run(gates, chosen)
+
+    images = PLANTED.images(16, 0)
+    with PLANTED.encoder.frozen():
+        settings = MaskSettings(steps=10, batch_size=6, shrinking=shrinking, noise=0.0)
+        runs = Noting(PLANTED.encoder, images, SITES, "zero")
+        learn_masks(runs, lambda e: e[:, :1], np.arange(16) < 8, [0.1], settings)
+    assert sizes == kept
+
+
+def test_a_step_has_images_of_both_sides() -> None:
+    match = "images of the class and of others, but batch_size=1 leaves none for one of them: take at least 2"
+    with pytest.raises(InputError, match=match):
+        learn(0.4, MaskSettings(steps=2, batch_size=1))
+    assert count(learn(0.4, MaskSettings(steps=2, batch_size=2))[0].path[-1]) == 8
+    images = PLANTED.images(8, 0)
+    with PLANTED.encoder.frozen():
+        runs = GatedRuns(PLANTED.encoder, images, SITES, "zero")
+        alone = learn_masks(runs, lambda e: e[:, :1], np.ones(8, bool), [0.4], MaskSettings(steps=2, batch_size=1))
+    assert count(alone[0].path[-1]) == 8
 
 
 def test_the_loss_is_the_variance_of_the_answers_that_is_lost() -> None:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from circuitry.models.baselines import mean_baseline
 from circuitry.models.encoder import Encoder
+from circuitry.models.gated_reading import different_rows, lifted
 from circuitry.models.residual import ResidualStream
 from circuitry.models.stream_parts import Component
 from circuitry.runs.errors import InputError
@@ -114,6 +115,54 @@ def test_cutting_an_edge_into_a_port_of_a_head_equals_a_hook_on_its_rows(port: A
         expected = tower(images)
         handle.remove()
         torch.testing.assert_close(stream.run(images, keep), expected)
+
+
+def test_images_of_another_precision_become_the_towers() -> None:
+    stream, images = opened()
+    single = images.float()
+    with torch.no_grad():
+        found = stream.run(single, stream.edges)
+        assert found.dtype == torch.float64
+        torch.testing.assert_close(found, stream.encoder(single.double()))
+
+
+@pytest.mark.parametrize("closed", ["everything", "readers", "neuron"])
+def test_gradients_of_closed_edges_are_finite_differences(closed: str) -> None:
+    """Gates of 0 and 1, where readers that read nothing, and neurons that none reads, could be left out of a run."""
+    stream, images = opened()
+    stream = ResidualStream.of(stream.encoder, {stream.sites[2]: [3, 5]})
+    keep = stream.edges.double()
+    neuron = list(map(str, stream.writers)).index("blocks.0.mlp.3")
+    places: dict[str, Any] = {"everything": ..., "readers": stream.readers_of(2), "neuron": (slice(None), neuron)}
+    keep[places[closed]] = 0
+
+    def value(gates: Tensor) -> Tensor:
+        embeddings = stream.run(images, gates)
+        return (embeddings[:, 0] * embeddings[:, 1] + embeddings[:, 2]).sum()
+
+    gates = keep.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(value(gates), [gates])
+    with torch.no_grad():
+        torch.testing.assert_close(value(gates), value(keep))
+        closed_edges = (stream.edges & (keep == 0)).nonzero().tolist()
+        for place in map(tuple, closed_edges[:: 1 + len(closed_edges) // 12]):
+            step = torch.zeros_like(keep)
+            step[place] = 1e-6
+            expected = float(value(keep + step) - value(keep - step)) / 2e-6
+            assert float(gradient[place]) == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
+def test_only_gates_whose_gradients_are_wanted_are_read_apart() -> None:
+    edges = torch.tensor([0.0, 0, 0.5]).double()
+    placed = [
+        edges.new_zeros(5, 2).index_put((torch.tensor([1, 3, 3]), torch.tensor([0, 0, 1])), lifted(one))
+        for one in (edges.clone().requires_grad_(), edges)
+    ]
+    assert [different_rows(gates)[1].tolist() for gates in placed] == [[0, 1, 0, 2, 0], [0, 0, 0, 1, 0]]
+    torch.testing.assert_close(placed[0].detach(), placed[1])
+    half = torch.zeros(2, 2, dtype=torch.bfloat16, requires_grad=True)
+    assert lifted(half).dtype == torch.bfloat16
+    assert lifted(half).all()
 
 
 def test_masks_of_another_shape_and_towers_with_norms_between_are_refused() -> None:
