@@ -5,8 +5,9 @@
    correlation.
 2. The interval is the jackknife's over models, all rows of a model left out together; the range of these values is
    told, too.
-3. p is the share of orders of the models, within test domains, that give as large a correlation of either sign: all
-   orders where there are few, else random ones.
+3. p is the share of orders of the models that give as large a correlation of either sign: all orders where there are
+   few, else random ones. A model keeps its rows together, and changes places with models that have rows in the same
+   test domains.
 4. The partial correlation takes the ranks of a third number out of both by least squares; its p is from orders of what
    is left (Freedman and Lane 1983).
 """
@@ -56,7 +57,7 @@ def relate_over_models(
 
     Returns:
         Columns `RELATIONS`; p_holm is corrected for all rows. Fewer than three models have no correlation, fewer than
-        four no interval; the note says where no p could be significant.
+        four no interval; the note says where no p could be significant, since too few models can change places.
 
     Example:
         >>> relate_over_models(points, ["circuits", "cka"], ["held_out", "alone"], given="in_domain")
@@ -93,7 +94,7 @@ def _relate(
     each = np.array(without)
     varies = len(models) > FEWEST and np.ptp(each) > ROUNDING  # ties may leave it where it is, which is no certainty
     low, high = jackknife_interval(rho, each) if varies else (nothing, nothing)
-    orders = _orders(strata, draws, seed)
+    orders, floor = _orders(_exchangeable(used[model].to_numpy(), strata), draws, seed)
     partial = partial_p = nothing
     if given is not None:
         z = centred_ranks(used[given].to_numpy(dtype=float), strata)
@@ -103,7 +104,7 @@ def _relate(
     least, most = (float(known.min()), float(known.max())) if len(known) else (nothing, nothing)
     ends = float(np.maximum(low, -1.0)), float(np.minimum(high, 1.0))
     p = permutation_p(x, y, orders)
-    return (rho, *ends, least, most, p, partial, partial_p, len(models), min(1.0, 2 / _number(strata)))
+    return (rho, *ends, least, most, p, partial, partial_p, len(models), floor)
 
 
 def centred_ranks(values: Float[np.ndarray, " rows"], strata: np.ndarray) -> Float[np.ndarray, " rows"]:
@@ -136,20 +137,34 @@ def permutation_p(
     return float((np.abs(x[orders] @ y) >= abs(x @ y) - ROUNDING).mean())
 
 
-def _number(strata: np.ndarray) -> int:
-    return prod(factorial(int(n)) for n in np.unique(strata, return_counts=True)[1])
+def _exchangeable(models: np.ndarray, strata: np.ndarray) -> list[Int[np.ndarray, "_ _"]]:
+    """Return the rows of models that may change places, model by model: of those with rows in the same strata."""
+    kinds: dict[tuple[str, ...], list[np.ndarray]] = {}
+    for name in dict.fromkeys(models):
+        mine = np.flatnonzero(models == name)
+        mine = mine[np.argsort(strata[mine], kind="stable")]
+        kinds.setdefault(tuple(strata[mine]), []).append(mine)
+    return [np.array(kinds[kind]) for kind in sorted(kinds)]
 
 
-def _orders(strata: np.ndarray, draws: int, seed: int) -> Int[np.ndarray, "orders rows"]:
-    """Return orders of the rows within strata: all of them, or random ones with the one that is there."""
-    groups = [np.flatnonzero(strata == name) for name in np.unique(strata)]
-    if _number(strata) <= EXACT:
-        found = np.tile(np.arange(len(strata)), (_number(strata), 1))
+def _orders(
+    groups: list[Int[np.ndarray, "_ _"]], draws: int, seed: int
+) -> tuple[Int[np.ndarray, "orders rows"], float]:
+    """Return orders of the rows in which models change places, and the smallest p that they can give.
+
+    All orders, or random ones with the one that is there. Turning all strata round gives the opposite correlation, as
+    large, where each model has one row; else the order that is there may be alone.
+    """
+    rows, number = np.arange(sum(group.size for group in groups)), prod(factorial(len(group)) for group in groups)
+    if number <= EXACT:
+        found = np.tile(rows, (number, 1))
         for i, chosen in enumerate(product(*(permutations(group) for group in groups))):
             for group, order in zip(groups, chosen, strict=True):
                 found[i, group] = order
-        return found
-    rng, found = np.random.default_rng(seed), np.tile(np.arange(len(strata)), (draws + 1, 1))
+        opposite = all(group.shape[1] == 1 for group in groups)
+        return found, min(1.0, (2 if opposite else 1) / number)
+    rng, found = np.random.default_rng(seed), np.tile(rows, (draws + 1, 1))
     for group in groups:
-        found[1:, group] = rng.permuted(np.tile(group, (draws, 1)), axis=1)
-    return found
+        places = rng.permuted(np.tile(np.arange(len(group)), (draws, 1)), axis=1)
+        found[1:, group] = group[places]
+    return found, 1 / (draws + 1)
