@@ -43,6 +43,29 @@ def test_the_partial_correlation_is_the_textbook_formula_of_ranks() -> None:
     assert 0 < row["partial_p"] <= 1
 
 
+def test_p_of_the_partial_correlation_is_from_regressions_of_reordered_residuals() -> None:
+    table = points(6, seed=4)
+    (row,) = relate_over_models(table, ["x"], ["y"], given="z").to_dict("records")
+    x, y, z = table[["x", "y", "z"]].rank().to_numpy().T
+    design = np.stack([np.ones(6), z], 1)
+
+    def fitted(values: np.ndarray) -> np.ndarray:
+        return np.asarray(design @ np.linalg.lstsq(design, values, rcond=None)[0])
+
+    left_x, left_y = x - fitted(x), y - fitted(y)
+    made = [fitted(x) + left_x[list(order)] for order in permutations(range(6))]
+    found = np.abs([np.corrcoef(one - fitted(one), left_y)[0, 1] for one in made])
+    assert row["partial_p"] == pytest.approx(np.mean(found >= found[0] - 1e-9))
+
+
+def test_three_models_have_no_partial_correlation() -> None:
+    table = pd.DataFrame({"run": list("abcd"), "test_domain": "sketch", "x": [1, 3, 2, 4], "y": [2, 3, 1, 4]})
+    table["z"] = [1, 2, 3, 4]
+    four, three = (relate_over_models(table.head(n), ["x"], ["y"], given="z").iloc[0] for n in (4, 3))
+    assert np.isnan(three[["partial", "partial_p"]].astype(float)).all()
+    assert 0 < four["partial"] < 1
+
+
 def test_leave_one_out_and_jackknife_by_brute_force() -> None:
     table = points(7, seed=3)
     (row,) = relate_over_models(table, ["x"], ["y"]).to_dict("records")

@@ -193,3 +193,9 @@ def test_relations_over_models_are_told_only_with_enough_of_them() -> None:
     (unclear,) = relation_findings(pd.DataFrame([few]), names, "alone", [["overlap"]])
     assert unclear.claim.startswith("Whether node overlap goes with alone accuracy cannot be told")
     assert "cannot be significant with 4 models" in unclear.certainty
+    for changed, words in (
+        ({"partial": float("nan")}, "Given in domain: unknown."),
+        ({"given": ""}, "Nothing is taken"),
+    ):
+        (finding,) = relation_findings(pd.DataFrame([row | changed]), names, "alone", [["overlap"]])
+        assert words in finding.certainty
