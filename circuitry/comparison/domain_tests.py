@@ -74,12 +74,11 @@ def ceiling_tests(
         Columns `TESTS`; difference is the ceiling minus the similarity (of distances, the reverse), so that zero
         means as alike as two parts of one domain.
     """
-    cells = pair_cells(parts.over_sites())
+    cells = pair_cells(parts).over_sites()
     sign = 1.0 if alike else -1.0
     spread = dual_bootstrap(cells.values[:, :, :, 0], lambda m: sign * (m[:, 1:].mean(1) - m[:, 0]), draws)
-    there = ~np.isnan(mean_known(cells.values[:, 0, :, 0], (-2, -1)))
     names = [(parts.domains[a], parts.domains[b]) for a, b in cells.pairs]
-    return _table(_rows(names, spread, there, parts.classes, families))
+    return _table(_rows(names, spread, cells.there[:, :, 0], parts.classes, families))
 
 
 _Row = tuple[str, str, Spread, int, int]
