@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
-from circuitry.comparison.bootstrap import Draws, dual_bootstrap
+from circuitry.comparison.bootstrap import Draws, dual_bootstrap, resampled_means
 from circuitry.comparison.parts import PartArray, known_ratio, mean_known
 from circuitry.comparison.statistics import Spread
 
@@ -67,7 +67,8 @@ def ratio(
 def pair_ratios(cells: PairCells, chance: Float[np.ndarray, " sites"], draws: Draws) -> pd.DataFrame:
     """Return the ratio to the ceiling of each two domains at each site, with what it is made of: columns `RATIOS`."""
     spread = _ratio_spread(cells, chance, draws, lambda ratios: ratios)
-    means = dual_bootstrap(cells.values, lambda m: m, draws).value
+    every_class, every_part = np.ones((1, len(cells.values))), np.ones((1, cells.values.shape[-1]))
+    means = resampled_means(cells.values, every_class, every_part)[0]
     low, high = spread.interval()
     n_classes, rows = cells.there.sum(0), []
     for s, site in enumerate(cells.sites):
