@@ -10,7 +10,7 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 
 from circuitry.comparison.bootstrap import Draws, dual_bootstrap
 from circuitry.comparison.ceiling import pair_cells
@@ -50,19 +50,30 @@ def domain_tests(values: pd.DataFrame, families: Mapping[str, str] | None = None
 
 
 def part_tests(parts: PartArray, draws: Draws, families: Mapping[str, str] | None = None) -> pd.DataFrame:
-    """Test as `domain_tests` does, on the means over sites of similarities of parts and with their dual bootstrap."""
-    apart = without_own(parts.over_sites().values[:, :, :, 0])
-    pairs = list(combinations(range(len(parts.domains)), 2))
-    first, second = (np.array([pair[side] for pair in pairs], int) for side in (0, 1))
+    """Test as `domain_tests` does, on the means over sites of similarities of parts and with their dual bootstrap.
+
+    Two domains are paired by class and site: neither has a part where the other is unknown.
+    """
+    apart, pairs = without_own(parts.values), list(combinations(range(len(parts.domains)), 2))
+    if not pairs:
+        return _table([])
+    cells = np.stack([_paired(apart[:, pair]) for pair in pairs], 2)
 
     def differences(means: np.ndarray) -> np.ndarray:
         scores = mean_known(means, -1)
-        return np.asarray(scores[:, first] - scores[:, second])
+        return np.asarray(scores[:, 0] - scores[:, 1])
 
-    there = ~np.isnan(mean_known(apart, (2, 3, 4)))
-    both = there[:, first] & there[:, second]
+    both = (~np.isnan(cells[:, 0])).any((-3, -2, -1))
     names = [(parts.domains[a], parts.domains[b]) for a, b in pairs]
-    return _table(_rows(names, dual_bootstrap(apart, differences, draws), both, parts.classes, families))
+    return _table(_rows(names, dual_bootstrap(cells, differences, draws), both, parts.classes, families))
+
+
+def _paired(
+    values: Float[np.ndarray, "classes 2 domains sites parts parts"],
+) -> Float[np.ndarray, "classes 2 domains parts parts"]:
+    """Return two domains' means over sites with each domain, of every class over the sites where both are known."""
+    both = (~np.isnan(values)).any((2, 4, 5)).all(1)
+    return mean_known(np.where(both[:, None, None, :, None, None], values, np.nan), 3)
 
 
 def ceiling_tests(
