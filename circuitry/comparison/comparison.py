@@ -165,7 +165,7 @@ class Comparison(ComparedValues):
         return domain_tests(self._with_others(self._counted(self.values)), self.families)
 
     def ceiling_tests(self) -> pd.DataFrame:
-        """Test for each two domains whether they stay below their ceilings; see `ceiling_tests`, errors as `ratios`."""
+        """Test for each two domains whether they differ from their ceilings: `ceiling_tests`; errors as `ratios`."""
         array = self._need_ratios()._array
         return ceiling_tests(array, self._draws(array), self.alike, self.families)
 

@@ -1,4 +1,4 @@
-"""Is one domain more like the others than another is, and do two domains stay below their ceiling?
+"""Is one domain more like the others than another is, and does what two domains share differ from their ceiling?
 
 The variance of a difference is that of the dual bootstrap of the difference between parts; without parts, that of its
 values over classes. p values are Student's, never below what exchanging the signs of classes can give, and corrected
@@ -16,7 +16,7 @@ from circuitry.comparison.bootstrap import Draws, dual_bootstrap
 from circuitry.comparison.ceiling import pair_cells
 from circuitry.comparison.domain_means import without_own
 from circuitry.comparison.parts import PartArray, mean_known
-from circuitry.comparison.significance import with_corrected_p
+from circuitry.comparison.significance import LEVEL, with_corrected_p
 from circuitry.comparison.statistics import Spread, family_of, mean_spread
 from circuitry.comparison.table import both_directions
 
@@ -79,17 +79,22 @@ def _paired(
 def ceiling_tests(
     parts: PartArray, draws: Draws, alike: bool, families: Mapping[str, str] | None = None
 ) -> pd.DataFrame:
-    """Test, for each two domains, whether their similarity is below the mean of their ceilings, at equal n.
+    """Test, for each two domains, whether their similarity differs from the mean of their ceilings, at equal n.
 
     Returns:
         Columns `TESTS`; difference is the ceiling minus the similarity (of distances, the reverse), so that zero
-        means as alike as two parts of one domain.
+        means as alike as two parts of one domain, and above zero less alike: see `below_ceiling`.
     """
     cells = pair_cells(parts).over_sites()
     sign = 1.0 if alike else -1.0
     spread = dual_bootstrap(cells.values[:, :, :, 0], lambda m: sign * (m[:, 1:].mean(1) - m[:, 0]), draws)
     names = [(parts.domains[a], parts.domains[b]) for a, b in cells.pairs]
     return _table(_rows(names, spread, cells.there[:, :, 0], parts.classes, families))
+
+
+def below_ceiling(tests: pd.DataFrame) -> "pd.Series[bool]":
+    """Return which rows of `ceiling_tests` show two domains less alike than two parts of one; p has two sides."""
+    return (tests["p_holm"] < LEVEL) & (tests["difference"] > 0)
 
 
 _Row = tuple[str, str, Spread, int, int]
