@@ -6,7 +6,8 @@ For domains a and b, over parts p != q of their images:
     shared_ab = (S_ab - chance) / sqrt((R_a - chance) (R_b - chance))
 
 All three compare circuits of other items and of equally many images, so that two identical domains give 1 in
-expectation. Means over classes are taken first, over the classes that have all three.
+expectation. Means over classes and sites are taken first, over the classes and sites that have all three: sites differ
+in how alike circuits are there, so that three means over different sites would not give 1.
 """
 
 from collections.abc import Callable
@@ -14,9 +15,9 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
-from circuitry.comparison.bootstrap import Draws, dual_bootstrap
+from circuitry.comparison.bootstrap import Draws, dual_bootstrap, resampled_means
 from circuitry.comparison.parts import PartArray, known_ratio, mean_known
 from circuitry.comparison.statistics import Spread
 
@@ -25,22 +26,32 @@ RATIOS = ("domain_a", "domain_b", "site", "value", "low", "high", "n_classes", "
 
 
 class PairCells(NamedTuple):
-    """Each two domains' similarity and their two ceilings, over the same classes."""
+    """Each two domains' similarity and their two ceilings, over the same classes and sites."""
 
+    domains: tuple[str, ...]
+    sites: tuple[str | None, ...]
     pairs: tuple[tuple[int, int], ...]
     values: Float[np.ndarray, "classes 3 pairs sites parts parts"]
-    n_classes: Float[np.ndarray, "pairs sites"]
+
+    @property
+    def there(self) -> Bool[np.ndarray, "classes pairs sites"]:
+        """Which classes have all three."""
+        return np.asarray((~np.isnan(self.values[:, 0])).any((-2, -1)))
+
+    def over_sites(self) -> "PairCells":
+        """Return the means over sites, of each class and pair over those that have all three, as one site."""
+        return self._replace(sites=(None,), values=mean_known(self.values, 3)[:, :, :, None])
 
 
 def pair_cells(parts: PartArray) -> PairCells:
-    """Arrange similarities and ceilings of each two domains; classes that lack one of the three are left out."""
+    """Arrange similarities and ceilings of each two domains; of a class, sites that lack one of three are left out."""
     pairs = [(a, b) for a in range(len(parts.domains)) for b in range(a)]
     pairs = sorted((b, a) for a, b in pairs)
     first, second = (np.array([pair[side] for pair in pairs], int) for side in (0, 1))
     cells = np.stack([parts.values[:, x, y] for x, y in ((first, second), (first, first), (second, second))], 1)
     complete = (~np.isnan(cells)).any((-2, -1)).all(1)
     cells = np.where(complete[:, None, :, :, None, None], cells, np.nan)
-    return PairCells(tuple(pairs), cells, complete.sum(0).astype(float))
+    return PairCells(parts.domains, parts.sites, tuple(pairs), cells)
 
 
 def ratio(
@@ -53,29 +64,28 @@ def ratio(
     return found
 
 
-def pair_ratios(parts: PartArray, chance: Float[np.ndarray, " sites"], draws: Draws) -> pd.DataFrame:
+def pair_ratios(cells: PairCells, chance: Float[np.ndarray, " sites"], draws: Draws) -> pd.DataFrame:
     """Return the ratio to the ceiling of each two domains at each site, with what it is made of: columns `RATIOS`."""
-    cells = pair_cells(parts)
     spread = _ratio_spread(cells, chance, draws, lambda ratios: ratios)
-    means = dual_bootstrap(cells.values, lambda m: m, draws).value
+    every_class, every_part = np.ones((1, len(cells.values))), np.ones((1, cells.values.shape[-1]))
+    means = resampled_means(cells.values, every_class, every_part)[0]
     low, high = spread.interval()
-    rows = []
-    for s, site in enumerate(parts.sites):
+    n_classes, rows = cells.there.sum(0), []
+    for s, site in enumerate(cells.sites):
         for i, (a, b) in enumerate(cells.pairs):
-            interval = spread.value[i, s], low[i, s], high[i, s], int(cells.n_classes[i, s])
-            rows.append((parts.domains[a], parts.domains[b], site, *interval, *means[:, i, s]))
+            interval = spread.value[i, s], low[i, s], high[i, s], int(n_classes[i, s])
+            rows.append((cells.domains[a], cells.domains[b], site, *interval, *means[:, i, s]))
     return pd.DataFrame(rows, columns=list(RATIOS))
 
 
-def mean_ratio(parts: PartArray, chance: Float[np.ndarray, " sites"], draws: Draws) -> Spread:
+def mean_ratio(cells: PairCells, chance: Float[np.ndarray, " sites"], draws: Draws) -> Spread:
     """Return the mean ratio over all pairs of domains [sites]."""
-    return _ratio_spread(pair_cells(parts), chance, draws, lambda ratios: mean_known(ratios, 1))
+    return _ratio_spread(cells, chance, draws, lambda ratios: mean_known(ratios, 1))
 
 
-def domain_ratios(parts: PartArray, chance: Float[np.ndarray, " sites"], draws: Draws) -> Spread:
+def domain_ratios(cells: PairCells, chance: Float[np.ndarray, " sites"], draws: Draws) -> Spread:
     """Return each domain's mean ratio with the other domains [domains, sites]."""
-    cells = pair_cells(parts)
-    member = np.zeros((len(parts.domains), len(cells.pairs)))
+    member = np.zeros((len(cells.domains), len(cells.pairs)))
     for i, pair in enumerate(cells.pairs):
         member[list(pair), i] = 1.0
 

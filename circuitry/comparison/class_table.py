@@ -3,6 +3,10 @@
 All four cells compare different parts, of equally many images. Effects are differences of the cells; each has an
 interval from the dual bootstrap, in which a pair of classes is drawn as often as both of it, and a p value from
 exchanging, class by class, what is "same" and what is "other".
+
+Intervals are wider than they need be, and hold the truth more often than 95 %: where two classes have one pair of
+parts, drawing parts mostly takes pairs of classes out. In simulations with 4 to 30 classes, each set against 2 or 6
+others, those of the class effect were 1.2 to 2.4 times as wide as Student's of the spread over fresh draws.
 """
 
 from collections.abc import Mapping

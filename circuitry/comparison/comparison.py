@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from circuitry.comparison.bootstrap import Draws, draw
-from circuitry.comparison.ceiling import domain_ratios, mean_ratio, pair_ratios
+from circuitry.comparison.ceiling import PairCells, domain_ratios, mean_ratio, pair_cells, pair_ratios
 from circuitry.comparison.class_table import class_by_domain
 from circuitry.comparison.compared_values import CHANCE, ComparedValues
 from circuitry.comparison.domain_means import domain_spread, part_means
@@ -92,14 +92,12 @@ class Comparison(ComparedValues):
         Raises:
             InputError: without parts.
         """
-        array, chance = self._need_ratios()._sited(by_site)
-        table = pair_ratios(array, chance, self._draws(array))
+        table = pair_ratios(*self._need_ratios()._cells(by_site))
         return table.assign(n_per_part=self.about.get("n_per_part"))
 
     def mean_ratio(self) -> tuple[float, tuple[float, float]]:
         """Return the mean of the ratios over pairs and sites, and its 95 % interval; an error as in `ratios`."""
-        array, chance = self._need_ratios()._sited(by_site=False)
-        spread = mean_ratio(array, chance, self._draws(array))
+        spread = mean_ratio(*self._need_ratios()._cells(by_site=False))
         low, high = spread.interval()
         return float(spread.value[0]), (float(low[0]), float(high[0]))
 
@@ -119,13 +117,13 @@ class Comparison(ComparedValues):
 
         Columns as `over_depth`; an error as in `ratios`.
         """
-        array, _ = self._need_ratios()._sited(by_site=True)
+        array = self._need_ratios()._every_site
         return part_means(array, domain_spread(array, self._draws(array)))
 
     def ratios_over_depth(self) -> pd.DataFrame:
         """Return each domain's mean ratio to the ceiling with the others: as `over_depth`; an error as in `ratios`."""
-        array, chance = self._need_ratios()._sited(by_site=True)
-        return part_means(array, domain_ratios(array, chance, self._draws(array)))
+        spread = domain_ratios(*self._need_ratios()._cells(by_site=True))
+        return part_means(self._every_site, spread)
 
     def ceiling_by_site(self) -> pd.DataFrame:
         """Return the ceilings' means over classes and domains: site, value (a part, a part), upper (a part, all)."""
@@ -167,7 +165,7 @@ class Comparison(ComparedValues):
         return domain_tests(self._with_others(self._counted(self.values)), self.families)
 
     def ceiling_tests(self) -> pd.DataFrame:
-        """Test for each two domains whether they stay below their ceilings; see `ceiling_tests`, errors as `ratios`."""
+        """Test for each two domains whether they differ from their ceilings: `ceiling_tests`; errors as `ratios`."""
         array = self._need_ratios()._array
         return ceiling_tests(array, self._draws(array), self.alike, self.families)
 
@@ -225,14 +223,20 @@ class Comparison(ComparedValues):
             raise InputError(NO_PARTS.format(self.measure))
         return self
 
-    def _sited(self, by_site: bool) -> tuple[PartArray, np.ndarray]:
-        """Return the parts and chance, site by site (all of them) or of the means over sites (those that count)."""
+    @cached_property
+    def _every_site(self) -> PartArray:
+        return PartArray.from_table(self.parts)
+
+    def _cells(self, by_site: bool) -> tuple[PairCells, np.ndarray, Draws]:
+        """Return pairs of domains, chance and draws: at every site, or of the means over the sites that count."""
         if not by_site:
             chance = self._counted(self.chance)["value"].astype(float)
-            return self._array.over_sites(), np.array([chance.mean() if len(chance) else 0.0])
-        array = PartArray.from_table(self.parts)
+            cells = pair_cells(self._array).over_sites()
+            return cells, np.array([chance.mean() if len(chance) else 0.0]), self._draws(self._array)
+        array = self._every_site
         level = {site if isinstance(site, str) else None: value for site, value in self.chance[list(CHANCE)].to_numpy()}
-        return array, np.array([level.get(site, 0.0) for site in array.sites], dtype=float)
+        chances = np.array([level.get(site, 0.0) for site in array.sites], dtype=float)
+        return pair_cells(array), chances, self._draws(array)
 
     def _draws(self, array: PartArray) -> Draws:
         return draw(family_of(array.classes, self.families), array.n_parts, seed=self.seed)

@@ -1,4 +1,4 @@
-"""Is one domain more like the others than another is, and do two domains stay below their ceiling?
+"""Is one domain more like the others than another is, and does what two domains share differ from their ceiling?
 
 The variance of a difference is that of the dual bootstrap of the difference between parts; without parts, that of its
 values over classes. p values are Student's, never below what exchanging the signs of classes can give, and corrected
@@ -10,13 +10,13 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 
 from circuitry.comparison.bootstrap import Draws, dual_bootstrap
 from circuitry.comparison.ceiling import pair_cells
 from circuitry.comparison.domain_means import without_own
 from circuitry.comparison.parts import PartArray, mean_known
-from circuitry.comparison.significance import with_corrected_p
+from circuitry.comparison.significance import LEVEL, with_corrected_p
 from circuitry.comparison.statistics import Spread, family_of, mean_spread
 from circuitry.comparison.table import both_directions
 
@@ -50,36 +50,51 @@ def domain_tests(values: pd.DataFrame, families: Mapping[str, str] | None = None
 
 
 def part_tests(parts: PartArray, draws: Draws, families: Mapping[str, str] | None = None) -> pd.DataFrame:
-    """Test as `domain_tests` does, on the means over sites of similarities of parts and with their dual bootstrap."""
-    apart = without_own(parts.over_sites().values[:, :, :, 0])
-    pairs = list(combinations(range(len(parts.domains)), 2))
-    first, second = (np.array([pair[side] for pair in pairs], int) for side in (0, 1))
+    """Test as `domain_tests` does, on the means over sites of similarities of parts and with their dual bootstrap.
+
+    Two domains are paired by class and site: neither has a part where the other is unknown.
+    """
+    apart, pairs = without_own(parts.values), list(combinations(range(len(parts.domains)), 2))
+    if not pairs:
+        return _table([])
+    cells = np.stack([_paired(apart[:, pair]) for pair in pairs], 2)
 
     def differences(means: np.ndarray) -> np.ndarray:
         scores = mean_known(means, -1)
-        return np.asarray(scores[:, first] - scores[:, second])
+        return np.asarray(scores[:, 0] - scores[:, 1])
 
-    there = ~np.isnan(mean_known(apart, (2, 3, 4)))
-    both = there[:, first] & there[:, second]
+    both = (~np.isnan(cells[:, 0])).any((-3, -2, -1))
     names = [(parts.domains[a], parts.domains[b]) for a, b in pairs]
-    return _table(_rows(names, dual_bootstrap(apart, differences, draws), both, parts.classes, families))
+    return _table(_rows(names, dual_bootstrap(cells, differences, draws), both, parts.classes, families))
+
+
+def _paired(
+    values: Float[np.ndarray, "classes 2 domains sites parts parts"],
+) -> Float[np.ndarray, "classes 2 domains parts parts"]:
+    """Return two domains' means over sites with each domain, of every class over the sites where both are known."""
+    both = (~np.isnan(values)).any((2, 4, 5)).all(1)
+    return mean_known(np.where(both[:, None, None, :, None, None], values, np.nan), 3)
 
 
 def ceiling_tests(
     parts: PartArray, draws: Draws, alike: bool, families: Mapping[str, str] | None = None
 ) -> pd.DataFrame:
-    """Test, for each two domains, whether their similarity is below the mean of their ceilings, at equal n.
+    """Test, for each two domains, whether their similarity differs from the mean of their ceilings, at equal n.
 
     Returns:
         Columns `TESTS`; difference is the ceiling minus the similarity (of distances, the reverse), so that zero
-        means as alike as two parts of one domain.
+        means as alike as two parts of one domain, and above zero less alike: see `below_ceiling`.
     """
-    cells = pair_cells(parts.over_sites())
+    cells = pair_cells(parts).over_sites()
     sign = 1.0 if alike else -1.0
     spread = dual_bootstrap(cells.values[:, :, :, 0], lambda m: sign * (m[:, 1:].mean(1) - m[:, 0]), draws)
-    there = ~np.isnan(mean_known(cells.values[:, 0, :, 0], (-2, -1)))
     names = [(parts.domains[a], parts.domains[b]) for a, b in cells.pairs]
-    return _table(_rows(names, spread, there, parts.classes, families))
+    return _table(_rows(names, spread, cells.there[:, :, 0], parts.classes, families))
+
+
+def below_ceiling(tests: pd.DataFrame) -> "pd.Series[bool]":
+    """Return which rows of `ceiling_tests` show two domains less alike than two parts of one; p has two sides."""
+    return (tests["p_holm"] < LEVEL) & (tests["difference"] > 0)
 
 
 _Row = tuple[str, str, Spread, int, int]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from circuitry.comparison.bootstrap import draw
 from circuitry.comparison.domain_tests import THIS_MODEL, ceiling_tests, domain_tests, part_tests
 from tests.comparison.similarities import similarities
 from tests.comparison.test_statistics import table
@@ -67,6 +68,23 @@ def test_parts_are_tested_on_their_means() -> None:
     student = np.array([np.ptp(stats.t.interval(0.95, 7, 0, stats.sem(each))) for each in differences])
     assert (width / student > 0.85).all()
     assert (width / student < 2).all()
+
+
+def test_domains_are_paired_by_class_and_site() -> None:
+    array = similarities(8)._array
+    few, one_site = array.values.copy(), array.values.copy()
+    few[:3, 2], few[:3, :, 2] = np.nan, np.nan  # three classes are not there in the third domain
+    few[:3] += 0.5  # and far more alike than the others
+    one_site[:, 2, :, 1], one_site[:, :, 2, 1] = np.nan, np.nan  # nothing at the second site in the third domain
+    one_site[:, :, :, 1] += 0.5
+    for values, alone in (
+        (few, array.among(array.classes[3:])),
+        (one_site, array._replace(sites=array.sites[:1], values=array.values[:, :, :, :1])),
+    ):
+        found = part_tests(array._replace(values=values), draw(array.classes, 4))
+        expected = part_tests(alone, draw(alone.classes, 4))
+        assert found["difference"][1:].tolist() == pytest.approx(expected["difference"][1:].tolist())
+        assert found["n_classes"][1:].tolist() == expected["n_classes"][1:].tolist()
 
 
 def test_two_domains_are_tested_against_their_ceilings() -> None:

@@ -43,6 +43,29 @@ def test_the_partial_correlation_is_the_textbook_formula_of_ranks() -> None:
     assert 0 < row["partial_p"] <= 1
 
 
+def test_p_of_the_partial_correlation_is_from_regressions_of_reordered_residuals() -> None:
+    table = points(6, seed=4)
+    (row,) = relate_over_models(table, ["x"], ["y"], given="z").to_dict("records")
+    x, y, z = table[["x", "y", "z"]].rank().to_numpy().T
+    design = np.stack([np.ones(6), z], 1)
+
+    def fitted(values: np.ndarray) -> np.ndarray:
+        return np.asarray(design @ np.linalg.lstsq(design, values, rcond=None)[0])
+
+    left_x, left_y = x - fitted(x), y - fitted(y)
+    made = [fitted(x) + left_x[list(order)] for order in permutations(range(6))]
+    found = np.abs([np.corrcoef(one - fitted(one), left_y)[0, 1] for one in made])
+    assert row["partial_p"] == pytest.approx(np.mean(found >= found[0] - 1e-9))
+
+
+def test_three_models_have_no_partial_correlation() -> None:
+    table = pd.DataFrame({"run": list("abcd"), "test_domain": "sketch", "x": [1, 3, 2, 4], "y": [2, 3, 1, 4]})
+    table["z"] = [1, 2, 3, 4]
+    four, three = (relate_over_models(table.head(n), ["x"], ["y"], given="z").iloc[0] for n in (4, 3))
+    assert np.isnan(three[["partial", "partial_p"]].astype(float)).all()
+    assert 0 < four["partial"] < 1
+
+
 def test_leave_one_out_and_jackknife_by_brute_force() -> None:
     table = points(7, seed=3)
     (row,) = relate_over_models(table, ["x"], ["y"]).to_dict("records")
@@ -87,3 +110,42 @@ def test_equal_numbers_and_a_given_that_explains_all_have_no_correlation() -> No
     x = centred_ranks(np.array([1.0, 2.0, 3.0, 4.0]), strata)
     assert np.isnan(correlation(centred_ranks(np.ones(4), strata), x))
     assert not residuals(x, x).any()
+
+
+def crossed(rng: np.random.Generator, n_models: int, domains: str) -> pd.DataFrame:
+    """Return unrelated x and y of models that have a row in each test domain, alike in all of them."""
+    own = rng.normal(size=(n_models, 2))
+    rows = [(f"r{i}", d, *(own[i] + 0.3 * rng.normal(size=2))) for i in range(n_models) for d in domains]
+    return pd.DataFrame(rows, columns=["run", "test_domain", "x", "y"])
+
+
+def test_rows_of_one_model_are_one_observation() -> None:
+    rng = np.random.default_rng(0)
+    found = [relate_over_models(crossed(rng, 5, "pqrs"), ["x"], ["y"]).iloc[0]["p"] for _ in range(80)]
+    assert min(found) >= 1 / 120
+    assert np.mean(np.array(found) <= 0.05) < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 80)
+
+
+def test_models_change_places_with_those_of_the_same_test_domains() -> None:
+    # a and b have rows in both domains, c to e in p, f and g in q: 2 x 6 x 2 orders.
+    rows = [("a", "p"), ("a", "q"), ("b", "p"), ("b", "q"), ("c", "p"), ("d", "p"), ("e", "p"), ("f", "q"), ("g", "q")]
+    table = pd.DataFrame(rows, columns=["run", "test_domain"])
+    x, y = [1, 2, 3, 4, 2, 4, 5, 1, 3], [2, 1, 1, 3, 5, 3, 4, 2, 4]
+    (row,) = relate_over_models(table.assign(x=x, y=y), ["x"], ["y"]).to_dict("records")
+    ranks = [centred_ranks(np.array(v, dtype=float), table["test_domain"].to_numpy()) for v in (x, y)]
+    products = [
+        ranks[0][[*both, *in_p, *in_q]] @ ranks[1]
+        for both in ((0, 1, 2, 3), (2, 3, 0, 1))
+        for in_p in permutations((4, 5, 6))
+        for in_q in permutations((7, 8))
+    ]
+    assert row["p"] == pytest.approx(np.mean(np.abs(products) >= abs(products[0]) - 1e-9))
+
+
+def test_three_models_in_many_test_domains_can_show_nothing() -> None:
+    rows = [(f"r{i}", d, i, i) for i in range(3) for d in "pqrs"]
+    (row,) = relate_over_models(pd.DataFrame(rows, columns=["run", "test_domain", "x", "y"]), ["x"], ["y"]).to_dict(
+        "records"
+    )
+    assert row["p"] == pytest.approx(2 / 6)
+    assert row["note"] == "cannot be significant with 3 models"

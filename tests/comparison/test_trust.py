@@ -3,17 +3,21 @@
 The same with a thousand draws and more: `experiments/simulate_trust.py`.
 """
 
+from unittest.mock import Mock
+
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
 from circuitry.circuits.similarity import chance_overlap
+from circuitry.comparison import ceiling
 from circuitry.comparison.bootstrap import draw, dual_bootstrap
 from circuitry.comparison.ceiling import domain_ratios, pair_cells, pair_ratios, ratio
 from circuitry.comparison.domain_means import domain_spread
-from circuitry.comparison.domain_tests import part_tests
+from circuitry.comparison.domain_tests import ceiling_tests, part_tests
 from circuitry.comparison.models import model_tests
+from circuitry.comparison.parts import PartArray
 from circuitry.comparison.simulation import Planted, jaccard, keep, simulate
 from circuitry.comparison.statistics import family_of
 
@@ -32,23 +36,46 @@ def test_kept_sets_and_their_likeness() -> None:
 def test_a_ratio_is_what_it_is_made_of() -> None:
     made = simulate(np.random.default_rng(0), np.full((5, 1), 0.6), 0.5, PLANTED).parts
     draws = draw(made.classes, 4, resamples=100)
-    found = pair_ratios(made, CHANCE, draws)
+    found = pair_ratios(pair_cells(made), CHANCE, draws)
     means = np.nanmean(made.values, (0, 3, 4, 5)) - CHANCE[0]
     by_hand = [means[a, b] / np.sqrt(means[a, a] * means[b, b]) for a, b in PAIRS]
     assert found["value"].tolist() == pytest.approx(by_hand)
     assert found["ceiling_b"].tolist() == pytest.approx([means[b, b] + CHANCE[0] for _, b in PAIRS])
-    of_domains = domain_ratios(made, CHANCE, draws).value[:, 0]
+    of_domains = domain_ratios(pair_cells(made), CHANCE, draws).value[:, 0]
     assert of_domains.tolist() == pytest.approx([(by_hand[a] + by_hand[b]) / 2 for a, b in PAIRS])
+
+
+def test_ratios_are_drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = simulate(np.random.default_rng(0), np.full((5, 1), 0.6), 0.5, PLANTED).parts
+    counted = Mock(wraps=dual_bootstrap)
+    monkeypatch.setattr(ceiling, "dual_bootstrap", counted)
+    pair_ratios(pair_cells(made), CHANCE, draw(made.classes, 4, resamples=10))
+    assert counted.call_count == 1
 
 
 def test_a_class_without_a_domain_is_left_out_of_its_ratios() -> None:
     made = simulate(np.random.default_rng(0), np.full((5, 1), 0.6), 0.5, PLANTED).parts
     made.values[0, 2], made.values[0, :, 2] = np.nan, np.nan
-    found = pair_ratios(made, CHANCE, draw(made.classes, 4, resamples=50))
+    found = pair_ratios(pair_cells(made), CHANCE, draw(made.classes, 4, resamples=50))
     assert found["n_classes"].tolist() == [5, 4, 4]
     others = made.among(made.classes[1:])
-    expected = pair_ratios(others, CHANCE, draw(others.classes, 4, resamples=50))["value"]
+    expected = pair_ratios(pair_cells(others), CHANCE, draw(others.classes, 4, resamples=50))["value"]
     assert found["value"].tolist()[1:] == pytest.approx(expected.tolist()[1:])
+
+
+def test_identical_domains_reach_the_ceiling_where_a_site_is_unknown_in_one() -> None:
+    values = np.broadcast_to(np.array([0.8, 0.3])[:, None, None], (6, 2, 2, 2, 4, 4)).copy()  # two sites
+    values[..., np.arange(4), np.arange(4)] = np.nan
+    values[::2, 1, :, 1] = values[::2, :, 1, 1] = np.nan  # half of the classes have nothing at the second site in b
+    made = PartArray(tuple("uvwxyz"), ("a", "b"), ("s", "t"), values)
+    draws = draw(made.classes, 4, resamples=50)
+    cells = pair_cells(made).over_sites()
+    (row,) = pair_ratios(cells, CHANCE, draws).to_dict("records")
+    assert row["value"] == pytest.approx(1)
+    assert [row[name] for name in ("similarity", "ceiling_a", "ceiling_b")] == pytest.approx([(0.8 + 0.55) / 2] * 3)
+    assert row["n_classes"] == 6
+    assert domain_ratios(cells, CHANCE, draws).value[:, 0].tolist() == pytest.approx([1, 1])
+    assert ceiling_tests(made, draws, True)["difference"].item() == pytest.approx(0)
 
 
 def test_nothing_is_read_against_a_ceiling_at_chance() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from circuitry.comparison.comparison import Comparison
-from circuitry.comparison.domain_tests import THIS_MODEL
+from circuitry.comparison.domain_tests import THIS_MODEL, below_ceiling
 from circuitry.comparison.significance import LEVEL
 from circuitry.reports.figures.heatmaps import similarity_heatmap
 from circuitry.reports.figures.lines import overlap_over_depth
@@ -178,9 +178,10 @@ def add_ratios(report: Report, comparison: Comparison, marks: Mapping[str, Mark]
     )
     report.table(
         table,
-        f"What the ratios are made of: {name} of parts of both domains and the ceilings of either{images}. Is it below "
-        "the mean of both ceilings? Student's t from the dual bootstrap over classes and images, corrected for the "
-        f"number of pairs; p is about {THIS_MODEL}.",
+        f"What the ratios are made of: {name} of parts of both domains and the ceilings of either{images}. Does it "
+        "differ from the mean of both ceilings? Student's two-sided t from the dual bootstrap over classes and images, "
+        f"corrected for the number of pairs; {int(below_ceiling(tests).sum())} of {len(tests)} lie below with a "
+        f"corrected p below {LEVEL}, about {THIS_MODEL}.",
         formats={"parts of both": ".3f", "p (Holm)": ".2g"},
     )
 

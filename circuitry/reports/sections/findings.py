@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from circuitry.comparison.comparison import Comparison
-from circuitry.comparison.domain_tests import THIS_MODEL
+from circuitry.comparison.domain_tests import THIS_MODEL, below_ceiling
 from circuitry.comparison.order_stability import DEFAULT
 from circuitry.comparison.significance import LEVEL
 from circuitry.interventions.transfer_tables import OTHER, OWN
@@ -43,7 +43,7 @@ def how_much_shared(comparison: Comparison) -> Finding:
     least, most = (f"{ranked['domain_a'].iloc[i]} and {ranked['domain_b'].iloc[i]} {said.iloc[i]}" for i in (0, -1))
     mean, (low, high) = comparison.mean_ratio()
     (whole,) = with_intervals(pd.DataFrame({"value": [mean], "low": [low], "high": [high]}), ".2f")
-    under, below = int((ranked["high"] < 1).sum()), int((tests["p_holm"] < LEVEL).sum())
+    under, below = int((ranked["high"] < 1).sum()), int(below_ceiling(tests).sum())
     start = (
         "Two domains share"
         if high < 1

@@ -1,6 +1,7 @@
 """The sections on whether numbers of models go with how they generalize, from `relate_over_models`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -60,13 +61,20 @@ def relation_findings(
                 f"{start}: rank correlation {best['said']} for {names[best['what']]}, over {best['n_models']} models.",
                 f"Jackknife over models; without one of them {best['least']:+.2f} to {best['most']:+.2f}. p "
                 f"{best['p']:.2g} from orders of the models, {best['p_holm']:.2g} corrected for all that was tried "
-                f"(Holm){'; ' + best['note'] if best['note'] else ''}. Given {best['given'].replace('_', ' ') or '–'}: "
-                f"{best['partial']:+.2f} (p {best['partial_p']:.2g}).",
+                f"(Holm){'; ' + best['note'] if best['note'] else ''}. {_given_words(best)}",
                 "More models, of other settings and seeds. A correlation over models is no cause: settings change many "
                 "things at once.",
             )
         )
     return found
+
+
+def _given_words(row: Mapping[Hashable, Any]) -> str:
+    """Say what the correlation is given a third number."""
+    if not row["given"]:
+        return "Nothing is taken out of either."
+    known = f"{row['partial']:+.2f} (p {row['partial_p']:.2g})"
+    return f"Given {row['given'].replace('_', ' ')}: {'unknown' if pd.isna(row['partial']) else known}."
 
 
 def add_relations(

@@ -47,6 +47,16 @@ def test_a_ratio_whose_interval_reaches_one_cannot_be_told() -> None:
     )
 
 
+def test_pairs_above_their_ceiling_do_not_count_as_below() -> None:
+    comparison = similarities(10, ("u",))
+    assert "3 pairs lie below their ceiling" in how_much_shared(comparison).certainty
+    parts = comparison.parts
+    more = parts["value"] + 0.9 * (parts["domain_a"] != parts["domain_b"])
+    above = replace(comparison, parts=parts.assign(value=more))
+    assert (above.ceiling_tests()["p_holm"] < 0.05).all()
+    assert "0 pairs lie below their ceiling" in how_much_shared(above).certainty
+
+
 def test_without_parts_of_two_domains_there_is_no_ratio() -> None:
     claim, certainty, _ = how_much_shared(edges())
     assert "edge Jaccard index of 0.467; how much that is of what could be shared cannot be told" in claim
@@ -193,3 +203,9 @@ def test_relations_over_models_are_told_only_with_enough_of_them() -> None:
     (unclear,) = relation_findings(pd.DataFrame([few]), names, "alone", [["overlap"]])
     assert unclear.claim.startswith("Whether node overlap goes with alone accuracy cannot be told")
     assert "cannot be significant with 4 models" in unclear.certainty
+    for changed, words in (
+        ({"partial": float("nan")}, "Given in domain: unknown."),
+        ({"given": ""}, "Nothing is taken"),
+    ):
+        (finding,) = relation_findings(pd.DataFrame([row | changed]), names, "alone", [["overlap"]])
+        assert words in finding.certainty
