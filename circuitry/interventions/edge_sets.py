@@ -13,6 +13,7 @@ from jaxtyping import Bool
 from circuitry.circuits.graph import BETWEEN_POSITIONS, IN_STREAM, AttributionGraph, Circuit
 from circuitry.interventions.circuit_sets import check_ranking
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import check_kinds
 
 Pair = tuple[str, str]
 """Upstream and downstream site."""
@@ -27,6 +28,7 @@ def no_edges(graph: AttributionGraph) -> dict[Pair, np.ndarray]:
     Raises:
         InputError: for a graph that keeps positions apart.
     """
+    check_kinds(graph=(graph, AttributionGraph))
     if graph.settings.get("edges") == BETWEEN_POSITIONS:
         raise InputError(
             "Edges are cut at all positions alike, but this graph keeps them apart: take the one of stream_graph."
@@ -41,6 +43,7 @@ def no_edges(graph: AttributionGraph) -> dict[Pair, np.ndarray]:
 
 def take_edges(circuit: Circuit, *, keep_error: bool = False) -> dict[Pair, np.ndarray]:
     """Return a circuit's edges as an `EdgeSet`; with ``keep_error`` all edges of error units are kept, too."""
+    check_kinds(circuit=(circuit, Circuit))
     source, kept = circuit.source, no_edges(circuit.source)
     for (up, down), (rows, columns) in circuit.edge_places.items():
         kept[up, down][source.kept_units[down][rows], source.kept_units[up][columns]] = True
@@ -82,6 +85,7 @@ def strongest_edge_sets(
     Example:
         >>> cut_embeddings(encoder, photos, strongest_edge_sets(graph, [0.05, 0.2]))
     """
+    check_kinds(graph=(graph, AttributionGraph))
     check_ranking(ranking)
     pairs = [(up, down) for up, down in graph.edge_scores if not up.startswith(f"{down}.")]
     if not pairs or not all(0 < fraction <= 1 for fraction in fractions):
