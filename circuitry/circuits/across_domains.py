@@ -24,6 +24,7 @@ from circuitry.comparison.comparison import Comparison
 from circuitry.comparison.parts import WHOLE
 from circuitry.data.names import drawn_by_name
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import check_kinds, check_lists
 
 COMPARED = ("node_overlap", "edge_jaccard", "wl_kernel")
 """Measures of `compare_domains`; the kernel at depth 1."""
@@ -65,6 +66,7 @@ def compare(
         >>> table = compare(graphs, measure="node_overlap", classes=held_out)
         >>> domain_matrix(table)
     """
+    check_lists(classes=classes)
     wanted = Measure(measure, depth)
     settings = ReadingSettings(edges_per_node=edges_per_node, any_sign=any_sign, chance_draws=0)
     one_pass = ClassPass([wanted], settings)
@@ -101,6 +103,7 @@ def compare_domains(
         >>> comparisons = compare_domains(graphs, {"held-out": ["fish", "key"]})
         >>> comparisons["edge_jaccard"].ratios()
     """
+    check_lists(measures=measures)
     wanted = [Measure(measure) if isinstance(measure, str) else measure for measure in measures]
     settings = settings or ReadingSettings()
     if parts is None and isinstance(graphs, GraphFolder):
@@ -163,6 +166,7 @@ def _compare(
 def _keyed(graphs: Iterable[AttributionGraph]) -> dict[tuple[str, str], AttributionGraph]:
     found: dict[tuple[str, str], AttributionGraph] = {}
     for graph in graphs:
+        check_kinds(graph=(graph, AttributionGraph))
         if graph.class_name is None or graph.domain is None:
             raise InputError(
                 "Graphs to compare need a class and a domain, but one has none: set class_name and domain "

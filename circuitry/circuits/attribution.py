@@ -29,6 +29,7 @@ from circuitry.models.batches import ImageBatches, Images, rows_that_fit
 from circuitry.models.encoder import Encoder, checked_sites
 from circuitry.models.metrics import Metric, metric_name
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import check_lists
 
 
 def attribute(
@@ -71,6 +72,7 @@ def attribute(
         >>> graph.completeness["layer4.0"].gap   # how far the effects miss the metric's change
     """
     _check_types(encoder, metric)
+    check_lists(sites=sites)
     settings = AttributionSettings(
         node_fraction,
         rule,

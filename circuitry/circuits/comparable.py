@@ -11,6 +11,7 @@ from typing import Any
 
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import check_kinds
 
 SETTINGS = {
     "model_digest": "the model",
@@ -56,6 +57,7 @@ class Comparable:
             InputError: for scores that are not finite, or another model, other sites, units or settings; the message
                 names the difference.
         """
+        check_kinds(graph=(graph, AttributionGraph))
         graph.check_finite()
         if self._first is None:
             self._first = graph

@@ -26,6 +26,7 @@ from circuitry.models.encoder import Encoder
 from circuitry.models.norms import NORMS, normed_with, scale_of
 from circuitry.models.residual import ResidualStream
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import check_kinds
 from circuitry.runs.workers import Work
 
 
@@ -62,6 +63,7 @@ def direct_effects(
         >>> found = direct_effects(ResidualStream.of(clip.encoder), photos, weights[3])
         >>> pd.Series(found.effects.mean(0), found.writers).nlargest(5)
     """
+    check_kinds(stream=(stream, ResidualStream))
     _check_linear(stream.encoder.tower)
     encoder, components = stream.encoder, stream.components
     weight = _checked_weight(encoder, weight)
@@ -90,6 +92,7 @@ def direct_vectors(
 
     Arguments and errors are those of `direct_effects`; the length of the embedding is not divided by.
     """
+    check_kinds(stream=(stream, ResidualStream))
     _check_linear(stream.encoder.tower)
     components, last = stream.components, stream.encoder.stages[-1].run
     end = f"blocks.{len(stream.blocks) - 1}.hook_resid_post"

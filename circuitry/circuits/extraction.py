@@ -31,6 +31,7 @@ from circuitry.models.metrics import Metric, MetricOfClass, metric_name, metric_
 from circuitry.models.named_baselines import NamedBaseline
 from circuitry.models.prompts import Template, as_patterns, templates_of
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import check_kinds, check_lists
 from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.provenance import versions
 from circuitry.runs.workers import Work
@@ -121,15 +122,8 @@ class Extraction:
     items: ItemKey | None = None
 
     def __post_init__(self) -> None:
-        wanted = {"clip": (Clip, "load_clip(name, ...)"), "images": (DomainFolder, "DomainFolder(path)")}
-        for name, (kind, how) in wanted.items():
-            if not isinstance(given := getattr(self, name), kind):
-                raise InputError(
-                    f"Expected a {kind.__name__} as {name}, but {type(given).__name__} was given: make one with {how}."
-                )
-        for name, names in (("classes", self.classes), ("domains", self.domains)):
-            if isinstance(names, str):
-                raise InputError(f"Expected a list of {name}, but the string {names!r} was given: write [{names!r}].")
+        check_kinds(clip=(self.clip, Clip), images=(self.images, DomainFolder))
+        check_lists(classes=self.classes, domains=self.domains)
         if self.n_images < 1:
             raise InputError(f"A circuit needs at least one image, but n_images={self.n_images} was given.")
         metric_of_class(self.metric)

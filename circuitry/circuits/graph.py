@@ -8,6 +8,7 @@ import math
 import os
 from dataclasses import dataclass, field
 from functools import cached_property
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import networkx as nx
@@ -19,6 +20,7 @@ from circuitry.circuits.strongest import strongest_edges
 from circuitry.models.sites import INPUT
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import check_kinds
 
 FORMAT = "circuitry attribution graph 3"
 """Name and version of the file format."""
@@ -185,6 +187,7 @@ class AttributionGraph:
 
         A score of zero or less is no edge, even where others are too few, unless ``any_sign``, as in the study.
         """
+        check_kinds(edges_per_node=(edges_per_node, Integral))
         if edges_per_node < 1:
             raise InputError(f"A circuit needs at least one edge per node, but {edges_per_node} were asked for.")
         return Circuit(self, edges_per_node, any_sign)

@@ -25,6 +25,7 @@ from circuitry.models.batches import Images
 from circuitry.models.metrics import Metric
 from circuitry.models.residual import ResidualStream
 from circuitry.models.stream_parts import PORTS, Component
+from circuitry.runs.given import check_kinds
 from circuitry.runs.workers import Work
 
 Pair = tuple[str, str]
@@ -54,6 +55,7 @@ def position_graph(
         >>> graph = position_graph(stream, photos, metric, strongest[["writer", "reader"]].to_numpy().tolist())
         >>> graph.circuit(3).graph
     """
+    check_kinds(stream=(stream, ResidualStream), rule=(rule, QuadratureRule))
     images = images if isinstance(images, Tensor) else list(images)  # which are gone through twice
     at = edges_by_position(stream, images, metric, edges, baseline=baseline, rule=rule, work=work)
     places = [stream.edge(*edge) for edge in edges]

@@ -26,6 +26,7 @@ from circuitry.models.metrics import Metric
 from circuitry.models.residual import ResidualStream
 from circuitry.models.stream_parts import PORTS, Component
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import check_kinds
 from circuitry.runs.workers import Work
 
 Points = list[tuple[float, dict[str, Tap]]]
@@ -56,6 +57,7 @@ def moves_between_positions(
         >>> grid = token_grid(stream.encoder.tower)
         >>> position_moves(moves[0, 0], pixels, grid, title="...", measure="effect on the logit")
     """
+    check_kinds(stream=(stream, ResidualStream), rule=(rule, QuadratureRule))
     places = [_place(stream, writer, reader) for writer, reader in edges]
     found, first = [], stream.sites[0]
     for clean, other in clean_and_baseline(stream, images, as_baseline(baseline), work):

@@ -41,6 +41,7 @@ from circuitry.models.encoder import clean_activations
 from circuitry.models.metrics import Metric, metric_name
 from circuitry.models.residual import ResidualStream
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import check_kinds
 from circuitry.runs.workers import Work
 
 PLAIN = left_rule(1)
@@ -118,6 +119,7 @@ def score_edges(
         >>> found = score_edges(ResidualStream.of(clip.encoder), photos, class_logit(weights, 3), baseline=drawings)
         >>> found.to_pandas().head()
     """
+    check_kinds(stream=(stream, ResidualStream), rule=(rule, QuadratureRule))
     checked_correction(correction)
     if path not in PATHS or (path == "activations" and correction != "none"):
         raise InputError(
@@ -187,6 +189,7 @@ def edges_by_position(
         >>> by_patch = token_grid(stream.encoder.tower).patches(found)
         >>> position_heatmap(by_patch[0, 0], pixels, title="...", measure="effect on the logit")
     """
+    check_kinds(stream=(stream, ResidualStream), rule=(rule, QuadratureRule))
     places = [stream.edge(writer, reader) for writer, reader in edges]
     found, first = [], stream.sites[0]
     for clean, other in clean_and_baseline(stream, images, as_baseline(baseline), work):

@@ -14,6 +14,7 @@ from circuitry.models.baselines import (
     as_baseline,
 )
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import check_kinds, check_lists
 from circuitry.runs.presets import StudySettings
 
 STUDY_RULE = left_rule(10)
@@ -63,6 +64,10 @@ class AttributionSettings(StudySettings):
             raise InputError(f"The fraction of units to keep lies in (0, 1], but {self.node_fraction} was given.")
         if not self.rule_error > 0:
             raise InputError(f"The error of a rule is a positive number, but {self.rule_error} was given.")
+        for name, rule in (("rule", self.rule), ("edge_rule", self.edge_rule)):
+            if rule is not None:
+                check_kinds(**{name: (rule, QuadratureRule)})
+        check_lists(sites=self.sites)
         if self.autocast not in (None, "bfloat16", "float16"):
             raise InputError(f"Autocast is to bfloat16 or float16, but {self.autocast!r} was given.")
         if self.memory_gib <= 0:

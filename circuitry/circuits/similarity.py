@@ -29,6 +29,7 @@ from circuitry.circuits.similarity_matrix import (
     wl_matrices,
 )
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import check_kinds
 
 MEASURES = ("node_overlap", "edge_jaccard", "wl_kernel", "spearman", "cosine", "edge_spearman")
 """``node_overlap``, ``spearman`` and ``cosine`` are per site, the others per circuit.
@@ -232,6 +233,8 @@ def _of_pair(matrices: Matrices) -> dict[str, float]:
 
 
 def _check_circuits(a: Circuit, b: Circuit) -> None:
+    for circuit in (a, b):
+        check_kinds(circuit=(circuit, Circuit))
     check_comparable(a.source, b.source)
     if a.edges_per_node != b.edges_per_node:
         raise InputError(

@@ -16,6 +16,7 @@ import numpy as np
 from circuitry.circuits.graph import IN_STREAM, AttributionGraph
 from circuitry.circuits.residual_edges import EdgeScores
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import check_kinds
 
 
 def stream_graph(found: EdgeScores, *, ports: bool = False) -> AttributionGraph:
@@ -32,6 +33,7 @@ def stream_graph(found: EdgeScores, *, ports: bool = False) -> AttributionGraph:
         >>> a, b = (stream_graph(score_edges(stream, photos, metric)) for photos in (cats, drawn_cats))
         >>> edge_jaccard(a.circuit(3), b.circuit(3))
     """
+    check_kinds(found=(found, EdgeScores))
     if apart := [name for name in found.writers if ".mlp." in name]:
         raise InputError(
             f"A graph is one of heads and whole MLPs, but in these scores some neurons are apart, such as {apart[0]}: "

@@ -49,7 +49,7 @@ def text_span(
 
     Example:
         >>> vectors = direct_vectors(stream, photos)
-        >>> text_span(vectors[:, stream.writers.index(Component("head", 11, 3))], clip.text_weights(words), words)
+        >>> text_span(vectors[:, stream.writer("blocks.11.attn.3")], clip.text_weights(words), words)
     """
     if text_weights.shape != (len(texts), vectors.shape[1]) or len(vectors) < 2:
         raise InputError(

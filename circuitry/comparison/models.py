@@ -10,6 +10,7 @@ from circuitry.comparison.domain_tests import TESTS
 from circuitry.comparison.significance import sign_flip_p, with_corrected_p
 from circuitry.comparison.statistics import mean_spread
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import check_kinds, check_lists
 
 OVER_MODELS = tuple("n_models" if column == "n_classes" else column for column in TESTS)
 """Columns of `compare_models`."""
@@ -31,11 +32,20 @@ def compare_models(comparisons: Sequence[Comparison], group: str = "all") -> pd.
         Columns `OVER_MODELS`; difference is the mean of domain_a minus domain_b.
 
     Raises:
-        InputError: for fewer than two comparisons, those of different measures, or an unknown group.
+        InputError: for fewer than two comparisons, one given twice, those of different measures, or an unknown group.
 
     Example:
         >>> compare_models([Comparison.load(run / "node_overlap") for run in runs])
     """
+    given: object = comparisons
+    for comparison in given if isinstance(given, Sequence) else [given]:
+        check_kinds(comparison=(comparison, Comparison))
+    check_lists(comparisons=comparisons)
+    if len({id(one) for one in comparisons}) < len(comparisons):
+        raise InputError(
+            f"Each comparison is of another trained model, but one was given twice among {len(comparisons)}: give one "
+            "of each model."
+        )
     measures = list(dict.fromkeys(one.measure for one in comparisons))
     if len(comparisons) < 2 or len(measures) > 1:
         raise InputError(

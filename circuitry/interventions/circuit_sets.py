@@ -12,6 +12,7 @@ from circuitry.circuits.nodes import keep_units
 from circuitry.interventions.patches import Chosen, Places
 from circuitry.models.encoder import Encoder
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import check_kinds
 
 KeptUnits = Mapping[str, Chosen]
 """The units of a circuit by site: numbers, or a boolean mask; a site that is not there is left alone."""
@@ -23,6 +24,7 @@ removal lowers the metric most (MIB's choice for CPR)."""
 
 def choose_sites(graph: AttributionGraph, sites: Sequence[str] | None = None) -> list[str]:
     """Return the sites of a graph's circuit, all of them or those asked for, checked to be there."""
+    check_kinds(graph=(graph, AttributionGraph))
     inner = graph.inner_sites
     if missing := [site for site in sites or () if site not in inner]:
         raise InputError(f"The graph has no circuit units at {', '.join(missing)}; its sites are {', '.join(inner)}.")

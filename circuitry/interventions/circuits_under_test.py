@@ -19,6 +19,7 @@ from circuitry.models.metrics import Metric, MetricOfClass, metric_name, metric_
 from circuitry.models.named_baselines import NamedBaseline
 from circuitry.models.prompts import Template, as_patterns, templates_of
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import check_kinds
 from circuitry.runs.provenance import versions
 from circuitry.runs.workers import Work
 
@@ -84,6 +85,7 @@ class CircuitsUnderTest:
     settings: CausalSettings = field(default_factory=CausalSettings)
 
     def __post_init__(self) -> None:
+        check_kinds(clip=(self.clip, Clip), images=(self.images, DomainFolder), graphs=(self.graphs, GraphFolder))
         made_with = self._found_with["model_digest"]
         if made_with != self.clip.digest:
             raise InputError(

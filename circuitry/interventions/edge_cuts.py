@@ -8,7 +8,7 @@ An attributed edge says what moves a unit. Here the edge is taken away and the m
 - sets of edges (`edge_sets`), which `measure_edges` keeps and leaves out, by the runs of `edge_runs`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import chain, islice, pairwise
 from typing import Any
@@ -38,6 +38,7 @@ from circuitry.models.batches import ImageBatches, Images, rows_that_fit
 from circuitry.models.encoder import Encoder, clean_activations
 from circuitry.models.metrics import Metric, checked_metric
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import check_kinds
 from circuitry.runs.workers import Work
 
 AT_ONCE = 64
@@ -124,6 +125,7 @@ def cut_each(
     Example:
         >>> exact = cut_each(stream.components, photos, metric, edges_among(graph))    # brute force
     """
+    check_kinds(encoder=(encoder, Encoder), edges=(edges, Mapping))
     held = images if isinstance(images, Tensor) else list(images)
     whole = {pair: np.ones_like(mask) for pair, mask in edges.items()}
     cuts = chain([whole], without_each_edge(whole, edges))
@@ -166,6 +168,7 @@ def measure_edges(
         >>> sets = strongest_edge_sets(graph, [0.05, 0.1, 0.2])
         >>> measure_edges(encoder, unseen, metric, graph, sets, AblationSettings(mean)).table()
     """
+    check_kinds(encoder=(encoder, Encoder), graph=(graph, AttributionGraph), settings=(settings, AblationSettings))
     if not edge_sets:
         raise InputError("Edges are measured of at least one set, but none was given: see take_edges.")
     rng = np.random.default_rng(settings.seed)

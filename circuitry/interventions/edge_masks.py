@@ -5,7 +5,7 @@ sites together with the largest scores stay. In a chain every downstream unit ne
 many, give the edges between the units of a mask that was learned first (`edges_among`), rather than all.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +20,7 @@ from circuitry.models.baselines import AnyBaseline
 from circuitry.models.encoder import Encoder
 from circuitry.models.metrics import Metric
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import check_kinds, check_lists
 from circuitry.runs.workers import Work
 
 
@@ -64,6 +65,8 @@ def learn_edges(
         >>> found = learn_edges(stream.components, photos, metric, edges_among(graph), [0.3, 0.1], others=not_cats)
         >>> measure_edges(stream.components, unseen, metric, graph, found.sets[::-1]).table()
     """
+    check_kinds(encoder=(encoder, Encoder), edges=(edges, Mapping))
+    check_lists(sizes=sizes)
     if not count_edges(edges):
         raise InputError("Masks choose from at least one edge, but none was given: take those of edges_among.")
     everything = images if others is None else torch.cat([images, others])

@@ -30,6 +30,7 @@ from circuitry.models.batches import ImageBatches, Images
 from circuitry.models.encoder import Encoder, clean_activations
 from circuitry.models.gated_reading import lifted
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import check_kinds, check_lists
 from circuitry.runs.workers import Work
 
 EDGES = "edges"
@@ -59,6 +60,9 @@ def cut_embeddings(
     Example:
         >>> alone = cut_embeddings(encoder, photos, [take_edges(graph.circuit(3))])[0]
     """
+    check_lists(edge_sets=edge_sets)
+    for edges in edge_sets:
+        check_kinds(encoder=(encoder, Encoder), edges=(edges, Mapping))
     if len(kinds := {frozenset(edges) for edges in edge_sets}) != 1:
         raise InputError(
             f"Cutting edges needs at least one set of edges, all between the same sites, but {len(kinds)} kinds were "

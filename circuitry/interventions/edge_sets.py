@@ -15,6 +15,7 @@ from circuitry.circuits.graph import BETWEEN_POSITIONS, IN_STREAM, AttributionGr
 from circuitry.interventions.circuit_sets import check_ranking
 from circuitry.models.stream_parts import PORTS
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import check_kinds
 
 Pair = tuple[str, str]
 """Upstream and downstream site."""
@@ -29,6 +30,7 @@ def no_edges(graph: AttributionGraph) -> dict[Pair, np.ndarray]:
     Raises:
         InputError: for a graph that keeps positions apart.
     """
+    check_kinds(graph=(graph, AttributionGraph))
     if graph.settings.get("edges") == BETWEEN_POSITIONS:
         raise InputError(
             "Edges are cut at all positions alike, but this graph keeps them apart: take the one of stream_graph."
@@ -47,6 +49,7 @@ def take_edges(circuit: Circuit, *, keep_error: bool = False) -> dict[Pair, np.n
 
     Edges into a port from which the circuit does not lead on into the head have no part in it and are left out.
     """
+    check_kinds(circuit=(circuit, Circuit))
     source, kept, leads_on = circuit.source, no_edges(circuit.source), dict[str, np.ndarray]()
     for (up, down), (rows, columns) in circuit.edge_places.items():
         downs, ups = source.kept_units[down][rows], source.kept_units[up][columns]
@@ -92,6 +95,7 @@ def strongest_edge_sets(
     Example:
         >>> cut_embeddings(encoder, photos, strongest_edge_sets(graph, [0.05, 0.2]))
     """
+    check_kinds(graph=(graph, AttributionGraph))
     check_ranking(ranking)
     pairs = [pair for pair in no_edges(graph) if pair in graph.edge_scores]
     if not pairs or not all(0 < fraction <= 1 for fraction in fractions):

@@ -30,6 +30,7 @@ from circuitry.models.batches import Images
 from circuitry.models.encoder import Encoder
 from circuitry.models.metrics import Metric, checked_metric
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import check_kinds, check_lists
 from circuitry.runs.workers import Work
 
 MIB_FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -57,6 +58,7 @@ class AblationSettings:
     """Seed of everything that is drawn."""
 
     def __post_init__(self) -> None:
+        check_lists(sites=self.sites, fractions=self.fractions)
         if not self.fractions or list(self.fractions) != sorted(set(self.fractions)) or self.random_draws < 0:
             raise InputError(
                 f"A curve needs ascending fractions and zero or more random draws, but {tuple(self.fractions)} and "
@@ -98,6 +100,7 @@ def faithfulness_curve(
         >>> curve.table("selectivity")    # with others=: does the circuit tell the class from other classes?
         >>> curve.areas()    # CPR and CMD
     """
+    check_kinds(encoder=(encoder, Encoder), graph=(graph, AttributionGraph), settings=(settings, AblationSettings))
     sites = choose_sites(graph, settings.sites)
     circuits = [take_top_units(graph, fraction, settings.ranking, sites) for fraction in settings.fractions]
     curve = measure_circuits(encoder, images, metric, graph, circuits, settings, others=others, work=work)
@@ -123,6 +126,7 @@ def measure_circuits(
         circuits: Nodes by site, the smallest circuit first; a fraction is the share of all units that a circuit keeps.
         settings: Of these, baseline, sites, random draws and whether errors are kept.
     """
+    check_kinds(encoder=(encoder, Encoder), graph=(graph, AttributionGraph), settings=(settings, AblationSettings))
     sites = choose_sites(graph, settings.sites)
     groups = _groups(encoder, graph, circuits, settings)
     arrays = measure_groups(partial(ablated_embeddings, encoder, work=work), groups, metric, images, others, settings)

@@ -46,6 +46,7 @@ from circuitry.models.batches import Images
 from circuitry.models.encoder import Encoder
 from circuitry.models.metrics import Metric
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import check_kinds
 from circuitry.runs.workers import Work
 
 UNITS = "units"
@@ -108,6 +109,7 @@ def judge_circuit(
     Example:
         >>> judge_circuit(encoder, unseen, metric, found.graph, AblationSettings(baseline=mean), others=others)
     """
+    check_kinds(encoder=(encoder, Encoder), graph=(graph, AttributionGraph), settings=(settings, AblationSettings))
     if "model_digest" in graph.settings:
         check_encoder(encoder, graph)
     units = take_kept_units(graph, choose_sites(graph, settings.sites))

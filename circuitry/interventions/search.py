@@ -46,6 +46,7 @@ from circuitry.models.batches import Images, checked_batches
 from circuitry.models.encoder import Encoder
 from circuitry.models.metrics import Metric, metric_name
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import check_kinds, check_lists
 
 
 def find_circuit(
@@ -79,8 +80,8 @@ def find_circuit(
         The circuit. Where a selectivity was not reached, or nothing is known of it, ``note`` says so.
 
     Raises:
-        InputError: for another method, both or none of size and selectivity, a selectivity without others or of a class
-            that the model does not tell from them, and what the methods raise.
+        InputError: for another method, both or none of size and selectivity, a selectivity out of range, without others
+            or of a class that the model does not tell from them, and what the methods raise.
 
     Example:
         >>> from circuitry.interventions import find_circuit
@@ -94,6 +95,11 @@ def find_circuit(
         raise InputError(
             "Selectivity compares images of the class with others, but there are none: give others=, or a size="
             " instead."
+        )
+    if selectivity is not None and not 0 < selectivity <= MOST_SELECTIVE:
+        raise InputError(
+            f"A selectivity is a share of the model's own, in (0, {MOST_SELECTIVE:g}], but {selectivity} was given: "
+            "write 0.8 for 80 %."
         )
     search = _Search(encoder, images, metric, baseline, others, settings)
     return search.of_size(method, size) if size is not None else search.selective(method, selectivity or 0.0)
@@ -119,6 +125,7 @@ def propose_circuits(
         method: One of `METHODS`.
     """
     _check_method(method)
+    check_lists(sizes=sizes)
     found = _Search(encoder, images, metric, baseline, others, settings).proposer(method)(sizes)
     return [graphs[0] for graphs in found]
 
@@ -127,6 +134,9 @@ def _check_method(method: str) -> None:
     if method not in METHODS:
         raise InputError(f"Circuits are found by one of {', '.join(METHODS)}, but {method!r} was asked for.")
 
+
+MOST_SELECTIVE = 1.5
+"""A circuit may tell its class from others better than the model does, but more than this is a slip of the pen."""
 
 Proposer = Callable[[Sequence[float]], list[list[AttributionGraph]]]
 """Makes the circuits of some sizes; of masks for each also those of the other restarts, best first."""
@@ -144,6 +154,7 @@ class _Search:
         others: Images | None,
         settings: SearchSettings,
     ) -> None:
+        check_kinds(encoder=(encoder, Encoder))
         self.encoder, self.metric, self.settings = encoder, metric, settings
         self.images = _held(images, "images")
         self.others = None if others is None else _held(others, "images of other classes")

@@ -179,7 +179,8 @@ def load_clip(
     Raises:
         InputError: for an unknown name or tag, weights that cannot be downloaded, a device that is not there, a
             checkpoint that is missing, needs more than tensors to be read, holds values that are not finite, or
-            belongs to another model (the first key that differs).
+            belongs to another model (the first key that differs). For random weights wrap the tower of
+            ``open_clip.create_model`` with `Encoder.from_tower`.
 
     Example:
         >>> clip = load_clip("RN50", checkpoint="epoch_32.pt")
@@ -190,9 +191,9 @@ def load_clip(
     model_name = str(name) if from_hub else register_model(name)
     if not from_hub and (checkpoint is None) == (pretrained is None):
         raise InputError(
-            f"load_clip needs either a checkpoint file or a pretrained tag for {str(name)!r}, but "
-            f"{'neither' if checkpoint is None else 'both'} was given; for random weights wrap the tower of "
-            "open_clip.create_model with Encoder.from_tower."
+            f"The model {str(name)!r} needs either a checkpoint file or a pretrained tag, but "
+            f"{'neither was' if checkpoint is None else 'both were'} given: give one of checkpoint= and pretrained= "
+            "(of a script --checkpoint and --pretrained)."
         )
     if pretrained is not None:
         check_tag(model_name, pretrained)

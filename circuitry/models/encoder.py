@@ -29,6 +29,7 @@ from circuitry.models.sites import INPUT
 from circuitry.models.stages import Stage
 from circuitry.models.tower_digest import tower_digest, tower_version
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import check_lists
 
 _LOCKS: weakref.WeakKeyDictionary[nn.Module, Any] = weakref.WeakKeyDictionary()
 """A re-entrant lock by tower, so that encoders on the same tower, such as one in a feature basis, share it."""
@@ -323,6 +324,7 @@ def checked_sites(encoder: Encoder, sites: Sequence[str] | None) -> tuple[str, .
     """Return the sites to score (default: all) after checking that they exist and come in order."""
     if sites is None:
         return encoder.sites
+    check_lists(sites=sites)
     order = [encoder.position(site) for site in sites]
     if not order or order != sorted(set(order)):
         raise InputError(

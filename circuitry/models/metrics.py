@@ -30,6 +30,11 @@ class ClassLogit:
     """For provenance: what of the embedding it is."""
 
     def __call__(self, embedding: Float[Tensor, "batch d"]) -> Float[Tensor, " batch"]:
+        if embedding.shape[-1] != self.weights.shape[-1]:
+            raise InputError(
+                f"A text weight has as many numbers as an embedding, but they have {self.weights.shape[-1]} and "
+                f"{embedding.shape[-1]}: take the text weights of the model that the encoder is of (clip.text_weights)."
+            )
         smallest = torch.finfo(embedding.dtype).tiny  # float16 has no 1e-12, which keeps a zero embedding at zero
         direction, row = F.normalize(embedding, dim=-1, eps=max(1e-12, smallest)), self.weights[self.label]
         if row.is_inference() and not torch.is_inference_mode_enabled():
@@ -110,6 +115,11 @@ def metric_of_class(metric: str | MetricOfClass) -> MetricOfClass:
     """Return the metric of a class that is meant, by one of the names `METRICS` or by itself, or raise `InputError`."""
     if isinstance(metric, str) and metric in METRICS:
         return METRICS[metric]
+    if isinstance(metric, ClassLogit):
+        raise InputError(
+            "Expected a function that makes the metric of each class, but the ready metric of one was given: give the "
+            "function, class_logit or class_margin, not class_logit(weights, label)."
+        )
     if isinstance(metric, str) or not callable(metric):
         raise InputError(
             f"Expected one of the metrics {', '.join(METRICS)}, or a function of the text weights [K, D] and a label "
@@ -119,8 +129,17 @@ def metric_of_class(metric: str | MetricOfClass) -> MetricOfClass:
 
 
 def checked_metric(metric: Metric, embedding: Tensor) -> Tensor:
-    """Return the metric [B] of embeddings [B, D]; raise `InputError` unless it gives one finite number per image."""
-    value = metric(embedding)
+    """Return the metric [B] of embeddings [B, D].
+
+    Raises:
+        InputError: unless it gives one finite number per image, with a gradient where one is needed.
+    """
+    value: object = metric(embedding)
+    if not isinstance(value, Tensor):
+        raise InputError(
+            f"A metric returns a tensor with one number per image, but {metric_name(metric)!r} returned "
+            f"{type(value).__name__}: compute it with torch, so that gradients flow through it."
+        )
     if value.shape != embedding.shape[:1]:
         raise InputError(
             f"A metric maps embeddings {list(embedding.shape)} to one number per image "
@@ -130,5 +149,10 @@ def checked_metric(metric: Metric, embedding: Tensor) -> Tensor:
         raise InputError(
             f"A metric gives finite numbers, but the metric {metric_name(metric)!r} is NaN or infinite for one of "
             f"{len(embedding)} embeddings: look at the metric and at the activations that the embeddings are made from."
+        )
+    if torch.is_grad_enabled() and embedding.requires_grad and not value.requires_grad:
+        raise InputError(
+            f"The gradient of a metric by the embedding is needed, but what {metric_name(metric)!r} returned has none: "
+            "compute it from the embedding by torch alone, without detach, item, no_grad or argmax."
         )
     return value

@@ -23,6 +23,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from circuitry.data.names import chosen_names
 from circuitry.models.adapters import residual_blocks
 from circuitry.models.baselines import AnyBaseline, as_baseline
 from circuitry.models.blocks import Block, take_apart
@@ -83,6 +84,11 @@ class ResidualStream(StreamParts):
         sites = components.sites[-2 * len(blocks) :: 2]
         chosen = tuple(_checked_neurons(s, b, (neurons or {}).get(s, ())) for s, b in zip(sites, blocks, strict=True))
         return cls(blocks, chosen, encoder, components)
+
+    def writer(self, name: str) -> int:
+        """Return the place among `writers` of one by name, or raise `InputError` with the names that come close."""
+        names = [str(one) for one in self.writers]
+        return names.index(chosen_names("writer", [name], names)[0])
 
     @property
     def sites(self) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """What attribution cannot work with is refused in one sentence that names it, and never becomes a graph."""
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -11,12 +11,20 @@ from torch.utils.data import DataLoader, TensorDataset
 import circuitry
 from circuitry import Encoder, InputError, class_logit, left_rule
 from circuitry.circuits.attribution import attribute_parts
+from circuitry.circuits.direct_effects import direct_effects, direct_vectors
+from circuitry.circuits.position_graph import position_graph
+from circuitry.circuits.position_moves import moves_between_positions
+from circuitry.circuits.residual_edges import edges_by_position, score_edges
 from circuitry.circuits.settings import AttributionSettings
+from circuitry.circuits.similarity import edge_spearman, rank_similarity
+from circuitry.circuits.stream_graph import stream_graph
 from circuitry.models.baselines import Baseline
 from circuitry.models.batches import ImageBatches
+from circuitry.models.residual import ResidualStream
 from circuitry.models.stages import Stage
 from tests.support.oracles import setting
 from tests.support.towers import make_tower
+from tests.support.work import QUIET
 
 
 @pytest.fixture
@@ -106,3 +114,82 @@ def test_all_scores_may_be_zero(vit: tuple[Encoder, Tensor, Tensor]) -> None:
     encoder, images, _ = vit
     graph = circuitry.attribute(encoder, images, lambda e: 0 * e.sum(1), progress=False)
     assert all((scores == 0).all() for scores in graph.node_scores.values())
+
+
+def test_an_encoder_is_no_residual_stream(vit: tuple[Encoder, Tensor, Tensor], unchecked: None) -> None:
+    encoder, images, weights = vit
+    metric, edges, wrong = class_logit(weights, 1), [("embed", "blocks.1.mlp")], cast(Any, encoder)
+    for call in (
+        lambda: score_edges(wrong, images, metric),
+        lambda: edges_by_position(wrong, images, metric, edges),
+        lambda: moves_between_positions(wrong, images, metric, edges),
+        lambda: position_graph(wrong, images, metric, edges),
+        lambda: direct_effects(wrong, images, weights[0]),
+        lambda: direct_vectors(wrong, images),
+    ):
+        with pytest.raises(InputError, match=r"a ResidualStream as stream, but Encoder .* ResidualStream.of\(clip.enc"):
+            call()
+    for no_scores in (wrong, cast(Any, ResidualStream.of(encoder))):
+        with pytest.raises(InputError, match=r"an EdgeScores as found, but .* was given: make them with score_edges\("):
+            stream_graph(no_scores)
+
+
+def test_graphs_and_circuits_are_told_apart(vit: tuple[Encoder, Tensor, Tensor], unchecked: None) -> None:
+    encoder, images, weights = vit
+    graph: Any = circuitry.attribute(encoder, images, class_logit(weights, 1), rule=left_rule(1), progress=False)
+    circuit: Any = graph.circuit(2)
+    for of_graphs in (
+        lambda: circuitry.node_overlap(circuit, circuit),
+        lambda: rank_similarity(circuit, circuit, "cosine"),
+        lambda: edge_spearman(circuit, circuit),
+        lambda: circuitry.compare([circuit, circuit]),
+    ):
+        with pytest.raises(InputError, match=r"AttributionGraph as graph, but Circuit was given: .*\(circuit.source\)"):
+            of_graphs()
+    for of_circuits in (circuitry.edge_jaccard, circuitry.wl_kernel):
+        with pytest.raises(InputError, match=r"Circuit as circuit, but Attr.* out of a graph with graph.circuit\(3\)"):
+            of_circuits(graph, graph)
+    with pytest.raises(InputError, match="Integral as edges_per_node, but float was given: give a whole number such"):
+        graph.circuit(1.5)
+    assert len(graph.circuit(np.int64(2)).graph) == len(circuit.graph)
+
+
+def test_a_rule_is_no_name_or_number(vit: tuple[Encoder, Tensor, Tensor], unchecked: None) -> None:
+    encoder, images, weights = vit
+    metric, stream = class_logit(weights, 1), ResidualStream.of(encoder)
+    for wrong in (cast(Any, "left-10"), cast(Any, 10)):
+        for call in (
+            lambda rule: AttributionSettings(rule=rule),
+            lambda rule: AttributionSettings(edge_rule=rule),
+            lambda rule: circuitry.attribute(encoder, images, metric, rule=rule),
+            lambda rule: score_edges(stream, images, metric, rule=rule),
+        ):
+            with pytest.raises(InputError, match=r"QuadratureRule as (edge_)?rule, but .* left_rule\(10\) and its"):
+                call(wrong)
+
+
+def test_one_name_is_no_list(vit: tuple[Encoder, Tensor, Tensor], unchecked: None) -> None:
+    encoder, images, weights = vit
+    site, measure = cast(Any, "embedding"), cast(Any, "edge_jaccard")
+    for call in (
+        lambda: AttributionSettings(sites=site),
+        lambda: circuitry.attribute(encoder, images, class_logit(weights, 1), sites=site),
+        lambda: circuitry.patch_effects(encoder, images, class_logit(weights, 1), sites=site),
+    ):
+        with pytest.raises(InputError, match=r"list of sites, but the string 'embedding' was given: write \['embedd"):
+            call()
+    with pytest.raises(InputError, match=r"list of measures, but the string .* was given: write \['edge_jaccard'\]"):
+        circuitry.compare_domains({}, measures=measure)
+
+
+def test_a_metric_without_a_gradient_is_named(vit: tuple[Encoder, Tensor, Tensor]) -> None:
+    encoder, images, _ = vit
+
+    def cut_off(e: Tensor) -> Tensor:
+        return e.detach().sum(1)
+
+    for rule in (left_rule(1), circuitry.midpoint_rule(1)):
+        with pytest.raises(InputError, match=r"what '.*cut_off' returned has none: compute it from the embedding"):
+            circuitry.attribute(encoder, images, cut_off, rule=rule, progress=False)
+    with pytest.raises(InputError, match=r"what '.*cut_off' returned has none: compute it from the embedding"):
+        score_edges(ResidualStream.of(encoder), images, cut_off, work=QUIET)

@@ -121,11 +121,11 @@ def test_a_selectivity_is_reached_or_the_best_is_returned() -> None:
         images,
         planted.metric,
         method="gradient",
-        selectivity=5.0,
+        selectivity=1.5,
         others=others,
         settings=replace(QUICK, rounds=2),
     )
-    assert "A selectivity of 5 was not reached at any of the 2 sizes" in missed.note
+    assert "A selectivity of 1.5 was not reached at any of the 2 sizes" in missed.note
     assert missed.curve.selectivity.max() == pytest.approx(
         missed.table().query("measure == 'selectivity'")["value"].iloc[0]
     )
@@ -144,6 +144,9 @@ def test_refusals_and_notes(resnet: nn.Module) -> None:
         find(size=0.5, selectivity=0.8)
     with pytest.raises(InputError, match=r"there are none: give others=, or a size= instead"):
         find(selectivity=0.8)
+    for out_of_range in (80.0, 0.0, float("nan")):
+        with pytest.raises(InputError, match=rf"in \(0, 1.5\], but {out_of_range} was given: write 0.8 for 80 %"):
+            find(selectivity=out_of_range, others=images)
     with pytest.raises(InputError, match=r"it does not tell these images from the others; give images that it recog"):
         find(method="gradient", selectivity=0.8, others=images)
     with pytest.raises(InputError, match=r"found on images, but there were none"):

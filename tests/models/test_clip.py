@@ -238,10 +238,13 @@ def test_weights_that_are_not_finite_are_named(bad: float, tiny: Tiny, tmp_path:
 
 def test_exactly_one_source_of_weights_is_asked_for(tiny: Tiny) -> None:
     with pytest.raises(
-        InputError, match="either a checkpoint file or a pretrained tag for 'RN50', but neither was given"
+        InputError, match="model 'RN50' needs either a checkpoint file or a pretrained tag, but neither was given"
     ):
         load_clip("RN50")
-    with pytest.raises(InputError, match="but both was given"):
+    with pytest.raises(
+        InputError,
+        match=r"but both were given: give one of checkpoint= and pretrained= \(of a script --",
+    ):
         load_clip("RN50", tiny.config, "openai")
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from circuitry import InputError, class_logit, class_margin
-from circuitry.models.metrics import MetricOfClass, checked_metric, metric_name
+from circuitry.models.metrics import MetricOfClass, checked_metric, metric_name, metric_of_class
 
 WEIGHTS = torch.tensor([[1.0, 0], [0, 1], [-1, 0]])
 EMBEDDINGS = torch.tensor([[3.0, 4], [0, -2]])
@@ -100,3 +100,35 @@ def test_metrics_that_are_not_finite_are_named() -> None:
 
     with pytest.raises(InputError, match=r"the metric '.*half_way' is NaN or infinite for one of 2 embeddings"):
         checked_metric(half_way, EMBEDDINGS)
+
+
+def test_weights_of_another_width_than_the_embedding_are_refused() -> None:
+    for make in (class_logit, class_margin):
+        with pytest.raises(InputError, match="numbers as an embedding, but they have 2 and 3: take the text weights"):
+            make(WEIGHTS, 0)(torch.ones(4, 3))
+
+
+def test_a_value_that_is_no_tensor_is_named(unchecked: None) -> None:
+    def as_array(e: Tensor) -> Any:
+        return e[:, 0].numpy()
+
+    with pytest.raises(InputError, match=r"'.*as_array' returned ndarray: compute it with torch"):
+        checked_metric(as_array, EMBEDDINGS)
+
+
+def test_a_value_without_the_gradient_that_is_needed_is_named() -> None:
+    def cut_off(e: Tensor) -> Tensor:
+        return e.detach()[:, 0]
+
+    assert checked_metric(cut_off, EMBEDDINGS).tolist() == [3, 0]  # none is needed here
+    x = EMBEDDINGS.clone().requires_grad_()
+    with pytest.raises(InputError, match=r"what '.*cut_off' returned has none: compute it from the embedding "):
+        checked_metric(cut_off, x)
+    with torch.no_grad():
+        assert checked_metric(cut_off, x).tolist() == [3, 0]
+
+
+def test_the_metric_of_one_class_is_none_of_every_class(unchecked: None) -> None:
+    ready: Any = class_logit(WEIGHTS, 0)
+    with pytest.raises(InputError, match=r"give the function, class_logit or class_margin, not class_logit\(weights, "):
+        metric_of_class(ready)

@@ -53,6 +53,13 @@ def test_writers_add_up_to_the_stream() -> None:
     torch.testing.assert_close(written.sum(0) + biases, cache["blocks.1.hook_resid_post"])
 
 
+def test_a_writer_is_found_by_name() -> None:
+    stream, _ = opened()
+    assert [stream.writer(str(one)) for one in stream.writers] == list(range(len(stream.writers)))
+    with pytest.raises(InputError, match=r"no writer 'blocks.1.attn.77' here; perhaps you meant .*blocks.1.attn.1"):
+        stream.writer("blocks.1.attn.77")
+
+
 def test_readers_come_after_writers() -> None:
     stream, _ = opened()
     names = [str(one) for one in (*stream.writers, *stream.readers)]
