@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from circuitry.models.metrics import ClassLogit, Metric
+from circuitry.models.metrics import ClassLogit, Metric, check_width
 
 Answers = Callable[[Tensor], Tensor]
 """Embeddings [B, D] -> what is to be kept of them [B, answers], such as the logits of all classes."""
@@ -33,7 +33,12 @@ def class_answers(weights: Float[Tensor, "classes d"], label: int) -> Answers:
 def all_answers(weights: Float[Tensor, "classes d"]) -> Answers:
     """Return the cosine logits of all classes, less their mean: what a whole domain's circuit keeps."""
     centred = weights - weights.mean(0)
-    return lambda embedding: F.normalize(embedding, dim=-1) @ centred.to(embedding).T
+
+    def answers(embedding: Tensor) -> Tensor:
+        check_width(weights, embedding)
+        return F.normalize(embedding, dim=-1) @ centred.to(embedding).T
+
+    return answers
 
 
 def default_answers(metric: Metric) -> Answers:

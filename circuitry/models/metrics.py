@@ -30,11 +30,7 @@ class ClassLogit:
     """For provenance: what of the embedding it is."""
 
     def __call__(self, embedding: Float[Tensor, "batch d"]) -> Float[Tensor, " batch"]:
-        if embedding.shape[-1] != self.weights.shape[-1]:
-            raise InputError(
-                f"A text weight has as many numbers as an embedding, but they have {self.weights.shape[-1]} and "
-                f"{embedding.shape[-1]}: take the text weights of the model that the encoder is of (clip.text_weights)."
-            )
+        check_width(self.weights, embedding)
         smallest = torch.finfo(embedding.dtype).tiny  # float16 has no 1e-12, which keeps a zero embedding at zero
         direction, row = F.normalize(embedding, dim=-1, eps=max(1e-12, smallest)), self.weights[self.label]
         if row.is_inference() and not torch.is_inference_mode_enabled():
@@ -94,6 +90,15 @@ def _check(weights: object, label: object) -> None:
         raise InputError(
             f"Text weights are finite, but row {row} of these has a value that is NaN or infinite: look at the text "
             "encoder, or give others."
+        )
+
+
+def check_width(weights: Tensor, embedding: Tensor) -> None:
+    """Refuse text weights that are not as wide as an embedding."""
+    if embedding.shape[-1] != weights.shape[-1]:
+        raise InputError(
+            f"A text weight has as many numbers as an embedding, but they have {weights.shape[-1]} and "
+            f"{embedding.shape[-1]}: take the text weights of the model that the encoder is of (clip.text_weights)."
         )
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from circuitry import InputError, class_logit, class_margin
+from circuitry.interventions.answers import default_answers
 from circuitry.models.metrics import MetricOfClass, checked_metric, metric_name, metric_of_class
 
 WEIGHTS = torch.tensor([[1.0, 0], [0, 1], [-1, 0]])
@@ -106,6 +107,8 @@ def test_weights_of_another_width_than_the_embedding_are_refused() -> None:
     for make in (class_logit, class_margin):
         with pytest.raises(InputError, match="numbers as an embedding, but they have 2 and 3: take the text weights"):
             make(WEIGHTS, 0)(torch.ones(4, 3))
+        with pytest.raises(InputError, match="numbers as an embedding, but they have 2 and 3: take the text weights"):
+            default_answers(make(WEIGHTS, 0))(torch.ones(4, 3))
 
 
 def test_a_value_that_is_no_tensor_is_named(unchecked: None) -> None:
