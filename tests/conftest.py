@@ -18,14 +18,15 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
-    """One thread, set before any fixture computes: sums depend on it, and test processes share the cores."""
+    """One thread, before any fixture computes: sums depend on it, and test processes share the cores."""
     torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
-def _seed() -> None:
-    """Every test begins with one seed."""
+def _seed_and_thread() -> None:
+    """Every test begins with one seed and, whatever ran before, one thread."""
     torch.manual_seed(0)
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session", autouse=True)
