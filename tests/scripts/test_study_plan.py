@@ -45,7 +45,9 @@ def study() -> ModuleType:
 
 @pytest.fixture(scope="module")
 def miniature(study: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return study.Config(out=tmp_path_factory.mktemp("study"), miniature=True, n_train=1)
+    config = study.Config(out=tmp_path_factory.mktemp("study"), miniature=True, n_train=1)
+    study.drawn(config)  # so that each test finds the images, whichever comes first
+    return config
 
 
 @pytest.fixture(scope="module")
