@@ -326,3 +326,4 @@ def test_the_same_configuration_may_lie_in_two_places(tiny: Tiny, tmp_path: Path
     copy.write_text(json.dumps(CONFIG | {"embed_dim": 8}))
     with pytest.raises(InputError, match=f"another model named '{NAME}'"):
         register_model(copy)
+    copy.write_text(tiny.config.read_text())  # open_clip reads it again whenever a model is registered
