@@ -6,6 +6,7 @@ from . import models as models
 from . import reports as reports
 from . import representations as representations
 from . import runs as runs
+from . import study as study
 from . import training as training
 from .circuits.across_domains import compare as compare
 from .circuits.across_domains import compare_domains as compare_domains

@@ -31,18 +31,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from circuitry import Encoder, class_logit
-from circuitry.circuits.cost import count_operations, matrix_product_rate
+from circuitry.circuits import AttributionSettings, count_operations, parse_rule
+from circuitry.circuits.cost import matrix_product_rate
 from circuitry.circuits.edges import edge_effects
 from circuitry.circuits.nodes import keep_units, node_effects
-from circuitry.circuits.quadrature import parse_rule
-from circuitry.circuits.settings import DEFAULT_RULE, STUDY_RULE, AttributionSettings
-from circuitry.interventions.patching import patch_effects
-from circuitry.interventions.unit_scores import SearchSettings, score_units
+from circuitry.circuits.settings import DEFAULT_RULE, STUDY_RULE
+from circuitry.interventions import SearchSettings, patch_effects, score_units
 from circuitry.models.architectures import register_model
 from circuitry.models.batches import ImageBatches, rows_that_fit
 from circuitry.reports.result_tables import KeepSettings
-from circuitry.runs.command_line import run_script
-from circuitry.runs.workers import Work
+from circuitry.runs import Work, run_script
 
 Scores = dict[str, Tensor]
 EdgeRows = dict[tuple[str, str], Tensor]

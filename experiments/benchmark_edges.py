@@ -32,12 +32,10 @@ from torch import Tensor, nn
 from circuitry import Encoder, class_logit
 from circuitry.circuits import EdgeScores, midpoint_rule, score_edges
 from circuitry.circuits.residual_edges import PLAIN
-from circuitry.models import AnyBaseline, Metric, ResidualStream, image_batches, mean_baseline
-from circuitry.models.settings import ModelSettings
+from circuitry.models import AnyBaseline, Metric, ModelSettings, ResidualStream, image_batches, mean_baseline
 from circuitry.reports.result_tables import KeepSettings
-from circuitry.runs.command_line import run_script
+from circuitry.runs import Work, run_script
 from circuitry.runs.memory import peak_memory_gib
-from circuitry.runs.workers import Work
 
 METHODS: dict[str, dict[str, Any]] = {
     "plain": {},

@@ -15,15 +15,13 @@ from pathlib import Path
 import pandas as pd
 
 from circuitry import DomainFolder
-from circuitry.data.mixtures import MixtureSettings, mixture, write_mixture
-from circuitry.data.mixtures.base_sets import caption_table
-from circuitry.data.mixtures.class_table import STUDY_HELD_OUT, imagenet_partners
-from circuitry.data.mixtures.files import generated_captions
-from circuitry.data.mixtures.subsampling import DOMAINNET_ROUND
+from circuitry.data import imagenet_partners
+from circuitry.data.imagenet_classes import STUDY_HELD_OUT
 from circuitry.reports.result_tables import KeepSettings
-from circuitry.runs.command_line import run_script
-from circuitry.runs.files import whole_file
+from circuitry.runs import run_script, whole_file
 from circuitry.runs.memory import peak_memory_gib
+from circuitry.study.mixtures import MixtureSettings, caption_table, generated_captions, mixture, write_mixture
+from circuitry.study.mixtures.subsampling import DOMAINNET_ROUND
 
 WORDS = (
     *("a", "the", "of", "in", "on", "with", "by", "black", "white", "old", "new", "dog", "house", "street", "view"),

@@ -21,20 +21,18 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from circuitry import AttributionSettings, Clip, DomainFolder
-from circuitry.circuits.cost import count_operations
+from circuitry.circuits import QuadratureRule, RuleChoice, RuleErrors, count_operations, describe_rule, parse_rule
 from circuitry.circuits.graph_folder import Key
-from circuitry.circuits.quadrature import QuadratureRule, parse_rule
-from circuitry.circuits.rule_choice import REFERENCE, RuleChoice, RuleErrors, cheapest_rule
+from circuitry.circuits.rule_choice import REFERENCE, cheapest_rule
 from circuitry.circuits.rule_of_run import IMAGES, spread
-from circuitry.circuits.rule_report import RULE_CHOICE, describe_rule
-from circuitry.comparison.statistics import mean_interval
+from circuitry.circuits.rule_report import RULE_CHOICE
+from circuitry.comparison import mean_interval
 from circuitry.interventions.circuits_under_test import read_images
-from circuitry.models.metrics import Metric, MetricName, metric_of_class
-from circuitry.models.settings import ModelSettings
+from circuitry.models import Metric, ModelSettings, metric_of_class
+from circuitry.models.metrics import MetricName
 from circuitry.models.sites import INPUT
 from circuitry.reports.result_tables import KeepSettings
-from circuitry.runs.command_line import run_script
-from circuitry.runs.errors import InputError
+from circuitry.runs import InputError, run_script
 
 STUDY = "left-10"
 

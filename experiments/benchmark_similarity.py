@@ -23,8 +23,7 @@ from circuitry.circuits.graph_folder import FORMAT, WHOLE, graph_file
 from circuitry.circuits.nodes import keep_units
 from circuitry.data.parts import DEFAULT_PARTS
 from circuitry.reports.result_tables import KeepSettings
-from circuitry.runs.command_line import run_script
-from circuitry.runs.files import whole_file
+from circuitry.runs import run_script, whole_file
 from circuitry.runs.memory import peak_memory_gib
 
 DOMAINS = ("clipart", "infograph", "painting", "quickdraw", "real", "sketch")

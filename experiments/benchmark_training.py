@@ -18,13 +18,12 @@ from pathlib import Path
 import pandas as pd
 
 from circuitry import DomainFolder
-from circuitry.data.mixtures.files import read_captions, write_mixture
-from circuitry.data.toy.write import DrawingSettings, write_toy
 from circuitry.models.architectures import SHIPPED_CONFIGS
 from circuitry.reports.result_tables import KeepSettings
-from circuitry.runs.command_line import run_script
-from circuitry.training.clip import train_clip
-from circuitry.training.settings import ClipTraining, TrainingWork, clip_preset
+from circuitry.runs import run_script
+from circuitry.study.mixtures import read_captions, write_mixture
+from circuitry.study.toy import DrawingSettings, write_toy
+from circuitry.training import ClipTraining, TrainingWork, clip_preset, train_clip
 
 BY_HAND = """
 import sys

@@ -23,37 +23,32 @@ from typing import Any, ClassVar
 import pandas as pd
 
 from circuitry import DomainFolder, GraphFolder
-from circuitry.circuits.across_domains import compare_domains
-from circuitry.circuits.class_pass import ReadingSettings
+from circuitry.circuits import CircuitSettings, Extraction, Measure, ReadingSettings, compare_domains
 from circuitry.circuits.consensus import circuit_stability
-from circuitry.circuits.domain_apart import apart_over_depth, means_without
-from circuitry.circuits.extraction import Extraction
 from circuitry.circuits.order_variants import CLASSES, extract_variants, order_stability
-from circuitry.circuits.settings import STUDY_RULE, CircuitSettings
-from circuitry.circuits.similarity import Measure
-from circuitry.comparison.comparison import Comparison
-from circuitry.data.mixtures.class_table import STUDY_HELD_OUT, class_key
+from circuitry.circuits.settings import STUDY_RULE
+from circuitry.comparison import Comparison
+from circuitry.data import item_column
+from circuitry.data.imagenet_classes import STUDY_HELD_OUT, class_key
 from circuitry.data.names import chosen_names
-from circuitry.data.parts import DEFAULT_PARTS, item_column
-from circuitry.models.settings import BasisSettings, MetricSettings
+from circuitry.data.parts import DEFAULT_PARTS
+from circuitry.models import BasisSettings, MetricSettings
+from circuitry.reports import Report, write_results
 from circuitry.reports.circuit_pages import write_circuit_pages
-from circuitry.reports.figures.style import domain_marks
+from circuitry.reports.figures import domain_marks
 from circuitry.reports.listings import listings_of
-from circuitry.reports.page import Report, write_results
-from circuitry.reports.sections.accuracy import add_accuracy
 from circuitry.reports.sections.circuits import (
-    add_domain_apart,
     add_stability,
     circuit_findings,
     comparison_report,
 )
 from circuitry.reports.sections.robustness import add_order_stability
-from circuitry.runs.command_line import run_script
-from circuitry.runs.errors import InputError
-from circuitry.runs.presets import StudySettings
-from circuitry.runs.workers import ALONE, Work, WorkSettings
-from circuitry.training.evaluation import zero_shot_accuracy
-from circuitry.training.generalization import told_apart
+from circuitry.runs import ALONE, InputError, StudySettings, Work, WorkSettings, run_script
+from circuitry.study import told_apart
+from circuitry.study.domain_apart import apart_over_depth, means_without
+from circuitry.study.sections.accuracies import add_accuracy
+from circuitry.study.sections.apart import add_domain_apart
+from circuitry.training import zero_shot_accuracy
 
 TIMED = 2
 """Jobs that a dry run does."""
@@ -244,7 +239,7 @@ def compared(
         graphs,
         images,
         config.pair or least_similar(comparisons["edge_jaccard"]),
-        accuracy=accuracy,
+        after_images=None if accuracy is None else lambda report, marks: add_accuracy(report, accuracy, marks),
     )
     order = order_stability(graphs, extract_variants(planned(config, config.work()), config.robustness, config.work()))
     report.summary(circuit_findings(comparisons, order.table))

@@ -26,17 +26,13 @@ from torch import Tensor
 
 from circuitry import Clip, DomainFolder, class_logit
 from circuitry.circuits import direct_effects, direct_vectors, moves_between_positions, score_edges, text_span
-from circuitry.data.captions import readable
-from circuitry.data.domains import ImageRecord
-from circuitry.interventions import mean_ablation_accuracy
-from circuitry.models import ResidualStream, image_batches, mean_baseline, token_grid
-from circuitry.models.settings import ModelSettings
-from circuitry.reports.figures.heatmaps import component_heatmap, position_heatmap
-from circuitry.reports.figures.moves import position_moves
-from circuitry.reports.page import Report, write_results
-from circuitry.runs.command_line import run_script
-from circuitry.runs.provenance import versions
-from circuitry.runs.workers import Work
+from circuitry.data import ImageRecord, readable
+from circuitry.models import ModelSettings, ResidualStream, image_batches, mean_baseline, token_grid
+from circuitry.reports import Report, write_results
+from circuitry.reports.figures import component_heatmap, position_heatmap
+from circuitry.runs import Work, run_script, versions
+from circuitry.study import mean_ablation_accuracy
+from circuitry.study.charts import position_moves
 
 QUIET = Work(progress=False)
 EFFECT, ACCURACY = "effect on the lead of the class", "accuracy"

@@ -39,36 +39,26 @@ import pandas as pd
 from scipy.special import expit
 
 from circuitry import AttributionGraph, Clip, DomainFolder, class_logit, left_rule, midpoint_rule
-from circuitry.circuits import score_edges, stream_graph
-from circuitry.circuits.corrections import CORRECTIONS
+from circuitry.circuits import CORRECTIONS, score_edges, stream_graph
 from circuitry.circuits.cost import OperationCounter
-from circuitry.data.images import image_listing
+from circuitry.data import image_listing
 from circuitry.interventions import (
     AblationSettings,
     FaithfulnessCurve,
-    Judged,
     MaskSettings,
     cut_each,
     learn_edges,
     measure_edges,
-    over_classes,
-    rank_agreement,
-    scoreboard_tables,
     strongest_edge_sets,
 )
 from circuitry.interventions.edge_sets import EdgeSet
-from circuitry.interventions.unseen_images import ClassImages, ClassRecords, read_class
-from circuitry.models import Baseline, ResidualStream, mean_baseline
-from circuitry.models.metrics import Metric
-from circuitry.models.settings import ModelSettings
-from circuitry.reports.page import Report, write_results
+from circuitry.models import Baseline, Metric, ModelSettings, ResidualStream, mean_baseline
+from circuitry.reports import Report, write_results
 from circuitry.reports.sections.compared import with_intervals
-from circuitry.reports.sections.scoreboard import size_curves
-from circuitry.runs.command_line import run_script
-from circuitry.runs.files import whole_file
-from circuitry.runs.jobs import Job, JobFolder
-from circuitry.runs.provenance import versions
-from circuitry.runs.workers import Work
+from circuitry.runs import Job, JobFolder, Work, run_script, versions, whole_file
+from circuitry.study import Judged, over_classes, rank_agreement, scoreboard_tables
+from circuitry.study.sections.scoreboards import size_curves
+from circuitry.study.unseen_images import ClassImages, ClassRecords, read_class
 
 FORMAT = "circuitry edge scoreboard 1"
 METHODS = ("gradient", "path", "atp-star", "relp", "exact", "learned")

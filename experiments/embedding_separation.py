@@ -25,15 +25,18 @@ from typing import ClassVar, NamedTuple
 import pandas as pd
 
 from circuitry import DomainFolder, load_clip
-from circuitry.comparison.comparison import Comparison
-from circuitry.comparison.parts import PARTS
-from circuitry.data.mixtures.class_table import STUDY_HELD_OUT, class_key
-from circuitry.data.mixtures.selection import Setting
+from circuitry.comparison import PARTS, Comparison
+from circuitry.data.imagenet_classes import STUDY_HELD_OUT, class_key
 from circuitry.data.names import chosen_names
-from circuitry.reports.figures.style import domain_marks
+from circuitry.reports import Report, write_results
+from circuitry.reports.figures import domain_marks
 from circuitry.reports.listings import listings_of
-from circuitry.reports.page import Report, write_results
-from circuitry.reports.sections.separation import (
+from circuitry.representations import Embeddings, compare_distances, embed_images, embed_texts, mean_distances
+from circuitry.representations.projection import PER_DOMAIN, map_table
+from circuitry.runs import InputError, StudySettings, run_script, versions
+from circuitry.study import separation_measures
+from circuitry.study.mixtures.selection import Setting
+from circuitry.study.sections.separations import (
     add_distances,
     add_maps,
     add_separation,
@@ -41,14 +44,7 @@ from circuitry.reports.sections.separation import (
     panel_references,
     separation_findings,
 )
-from circuitry.representations import Embeddings, embed_images, embed_texts
-from circuitry.representations.projection import PER_DOMAIN, map_table
-from circuitry.representations.separation import compare_distances, mean_distances
-from circuitry.representations.separation_summary import by_seed, differences, gather, separation_measures, summarise
-from circuitry.runs.command_line import run_script
-from circuitry.runs.errors import InputError
-from circuitry.runs.presets import StudySettings
-from circuitry.runs.provenance import versions
+from circuitry.study.separation_summary import by_seed, differences, gather, summarise
 
 TOY_MODELS: dict[str, Setting] = {"standard captions": "cg-high", "aligned captions": "aligned"}
 """Names in the report, and the settings that the toy's models are trained in."""
@@ -135,7 +131,7 @@ def main(config: Config) -> None:
 
 def toy_models(config: Config) -> ComparedModels:
     """Return the toy's test images and models, drawn and trained where they are missing."""
-    from circuitry.training.toy_study import STANDARD, toy_checkpoint, toy_images  # slow to import
+    from circuitry.study.toy_study import STANDARD, toy_checkpoint, toy_images  # slow to import
 
     test_domain = config.test_domain or "quickdraw"
     checkpoints = {

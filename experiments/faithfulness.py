@@ -23,15 +23,23 @@ from pathlib import Path
 
 import pandas as pd
 
-from circuitry.interventions.attribution_check import check_attribution, compare_rules
+from circuitry.interventions import (
+    CausalStudy,
+    FaithfulnessCurve,
+    StudyOptions,
+    check_attribution,
+    compare_rules,
+    curves_by_domain,
+)
 from circuitry.interventions.circuit_sets import choose_sites
-from circuitry.interventions.curves import FaithfulnessCurve, curves_by_domain, nearest_to_a_tenth, span
-from circuitry.interventions.planted import RULES, planted_attention, planted_convolution, score_methods
-from circuitry.interventions.study import CausalStudy, StudyOptions
-from circuitry.reports.figures.style import domain_marks
+from circuitry.interventions.curves import nearest_to_a_tenth, span
+from circuitry.reports import Report, write_results
+from circuitry.reports.figures import domain_marks
 from circuitry.reports.listings import listings_of_records
-from circuitry.reports.page import Report, write_results
-from circuitry.reports.sections.interventions import (
+from circuitry.runs import Work, run_script
+from circuitry.study import planted_attention, planted_convolution, score_methods
+from circuitry.study.planted import RULES
+from circuitry.study.sections.causal_checks import (
     add_attribution_check,
     add_causal_guide,
     add_faithfulness,
@@ -40,8 +48,6 @@ from circuitry.reports.sections.interventions import (
     add_selectivity_over_depth,
     faithfulness_findings,
 )
-from circuitry.runs.command_line import run_script
-from circuitry.runs.workers import Work
 
 DEAF_BELOW = 0.1
 """Selectivity below which circuits are said to answer their class whatever they are shown."""

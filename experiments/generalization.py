@@ -35,35 +35,29 @@ import tyro
 from filelock import Timeout
 
 from circuitry import DomainFolder
-from circuitry.data.mixtures.selection import Setting
 from circuitry.models.prompts import ImagenetNames
-from circuitry.reports.figures.bars import settings_bars
-from circuitry.reports.figures.robustness import robustness_scatter
-from circuitry.reports.figures.style import Mark, domain_marks
-from circuitry.reports.page import Finding, Report, write_results
-from circuitry.reports.sections.accuracy import add_told_apart
-from circuitry.runs.command_line import run_script
-from circuitry.runs.errors import InputError
-from circuitry.runs.presets import StudySettings
-from circuitry.runs.provenance import versions
-from circuitry.runs.workers import Work, WorkSettings
-from circuitry.training.accuracy import MEASURE
-from circuitry.training.devices import available_device
-from circuitry.training.generalization import (
-    MODEL,
-    SHARE,
-    UPPER,
-    measures_table,
-    model_names,
+from circuitry.reports import Finding, Report, write_results
+from circuitry.reports.figures import Mark, domain_marks
+from circuitry.runs import InputError, StudySettings, Work, WorkSettings, run_script, versions
+from circuitry.study import (
+    EvaluationSet,
+    StudyRun,
+    effective_robustness,
+    extract_accuracies,
+    find_runs,
     screened_classes,
     settings_table,
     told_apart,
 )
-from circuitry.training.robustness import effective_robustness
-from circuitry.training.settings import TrainingWork
-from circuitry.training.study import EvaluationSet, extract_accuracies, imagenet_validation
-from circuitry.training.study_run import StudyRun, find_runs
-from circuitry.training.toy_study import STANDARD, ToySettings, held_out_folds, toy_images, toy_run
+from circuitry.study.charts import robustness_scatter, settings_bars
+from circuitry.study.checkpoint_accuracy import imagenet_validation
+from circuitry.study.generalization import MODEL, SHARE, UPPER, measures_table, model_names
+from circuitry.study.mixtures.selection import Setting
+from circuitry.study.sections.accuracies import add_told_apart
+from circuitry.study.toy_study import STANDARD, ToySettings, held_out_folds, toy_images, toy_run
+from circuitry.training import TrainingWork
+from circuitry.training.accuracy import MEASURE
+from circuitry.training.devices import available_device
 
 
 @dataclass(frozen=True)

@@ -31,35 +31,35 @@ from typing import Any, ClassVar
 import pandas as pd
 
 from circuitry import DomainFolder
-from circuitry.data.domains import ImageRecord
+from circuitry.data import ImageRecord
 from circuitry.data.file_check import MissingFiles
-from circuitry.data.mixtures.base_sets import named_base_sets
-from circuitry.data.mixtures.captioning import STUDY_SEED, Captioning, CaptionSource, first_of, sketch_captions
-from circuitry.data.mixtures.class_table import class_key, study_held_out
-from circuitry.data.mixtures.files import (
-    Captions,
+from circuitry.data.imagenet_classes import class_key, study_held_out
+from circuitry.data.names import chosen_names
+from circuitry.reports.page import write_figure
+from circuitry.runs import InputError, StudySettings, run_script, whole_file
+from circuitry.study.charts import mixture_bars
+from circuitry.study.mixtures import (
+    MixtureSettings,
+    MixtureSpec,
+    SketchSet,
     check_one_study,
+    imagenet_sketch,
+    mixture,
     mixture_summary,
     read_description,
+    replace_at_random,
+    sketch_captions,
+    sketch_class_mixtures,
+    study_mixtures,
     write_mixture,
 )
-from circuitry.data.mixtures.selection import MixtureSettings, Setting, admitted, mixture
-from circuitry.data.mixtures.sketch_sets import (
-    SketchSet,
-    SketchVariant,
-    imagenet_sketch,
-    replace_at_random,
-    sketch_class_mixtures,
-)
-from circuitry.data.mixtures.study_set import MixtureSpec, Part, study_mixtures
-from circuitry.data.mixtures.trainer_table import NoCaption
-from circuitry.data.names import chosen_names
-from circuitry.reports.figures.bars import mixture_bars
-from circuitry.reports.page import write_figure
-from circuitry.runs.command_line import run_script
-from circuitry.runs.errors import InputError
-from circuitry.runs.files import whole_file
-from circuitry.runs.presets import StudySettings
+from circuitry.study.mixtures.base_sets import named_base_sets
+from circuitry.study.mixtures.captioning import STUDY_SEED, Captioning, CaptionSource, first_of
+from circuitry.study.mixtures.mixture_files import Captions
+from circuitry.study.mixtures.selection import Setting, admitted
+from circuitry.study.mixtures.sketch_sets import SketchVariant
+from circuitry.study.mixtures.study_set import Part
+from circuitry.study.mixtures.trainer_table import NoCaption
 
 
 @dataclass(frozen=True)

@@ -31,19 +31,16 @@ from torch import Tensor
 from circuitry import Clip, Comparison, DomainFolder
 from circuitry.circuits import PoolingPairs, pooling_pairs
 from circuitry.comparison import mean_interval
-from circuitry.data.captions import readable
-from circuitry.models import image_batches
-from circuitry.models.settings import ModelSettings
-from circuitry.reports.figures.lines import faithfulness_curves
-from circuitry.reports.figures.style import domain_marks
+from circuitry.data import readable
+from circuitry.models import ModelSettings, image_batches
+from circuitry.reports import Finding, Report, write_results
+from circuitry.reports.figures import domain_marks, faithfulness_curves
 from circuitry.reports.listings import listings_of
-from circuitry.reports.page import Finding, Report, write_results
 from circuitry.reports.sections.compared import add_comparison
 from circuitry.reports.sections.findings import how_much_shared, which_differs
-from circuitry.representations.feature_sharing import compare_features
-from circuitry.representations.features import NONE, STRONGEST, ImageFeatures
-from circuitry.runs.command_line import run_script
-from circuitry.runs.provenance import versions
+from circuitry.representations import ImageFeatures, compare_features
+from circuitry.representations.features import NONE, STRONGEST
+from circuitry.runs import run_script, versions
 
 MEASURE = "pair_sharing"
 RANDOM_DIRECTIONS = 200

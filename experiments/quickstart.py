@@ -24,33 +24,35 @@ import numpy as np
 import pandas as pd
 
 from circuitry import Clip, DomainFolder, GraphFolder, load_clip
-from circuitry.circuits.across_domains import COMPARED, compare_domains
-from circuitry.circuits.extraction import Extraction
+from circuitry.circuits import Extraction, compare_domains
+from circuitry.circuits.across_domains import COMPARED
 from circuitry.circuits.order_variants import CLASSES as VARIED_CLASSES
 from circuitry.circuits.order_variants import extract_variants, order_stability
 from circuitry.comparison.order_stability import OrderStability
-from circuitry.data.mixtures.files import read_captions, write_mixture
-from circuitry.data.mixtures.selection import MixtureSettings, admitted
 from circuitry.data.names import chosen_names
-from circuitry.data.toy.write import CLASSES, STYLES, DrawingSettings, write_toy
-from circuitry.interventions.attribution_check import check_attribution
-from circuitry.interventions.circuits_under_test import CausalSettings
-from circuitry.interventions.curves import FaithfulnessCurve, curves_by_domain
-from circuitry.interventions.effects import AttributionCheck
-from circuitry.interventions.study import CausalStudy
+from circuitry.interventions import (
+    AttributionCheck,
+    CausalSettings,
+    CausalStudy,
+    FaithfulnessCurve,
+    check_attribution,
+    curves_by_domain,
+)
 from circuitry.models.settings import UnitKind
-from circuitry.reports.figures.style import domain_marks
+from circuitry.reports import write_results
+from circuitry.reports.figures import domain_marks
 from circuitry.reports.listings import listings_of
-from circuitry.reports.page import write_results
 from circuitry.reports.sections.circuits import circuit_findings, comparison_report
-from circuitry.reports.sections.interventions import add_attribution_check, add_faithfulness, add_pixels, add_transfer
 from circuitry.reports.sections.robustness import add_order_stability
-from circuitry.runs.command_line import run_script
-from circuitry.runs.workers import Work
-from circuitry.training.clip import train_clip
-from circuitry.training.evaluation import zero_shot_accuracy
-from circuitry.training.generalization import told_apart
-from circuitry.training.settings import clip_preset
+from circuitry.runs import Work, run_script
+from circuitry.study import told_apart
+from circuitry.study.mixtures import MixtureSettings, read_captions, write_mixture
+from circuitry.study.mixtures.selection import admitted
+from circuitry.study.sections.accuracies import add_accuracy
+from circuitry.study.sections.causal_checks import add_attribution_check, add_faithfulness, add_pixels, add_transfer
+from circuitry.study.toy import DrawingSettings, write_toy
+from circuitry.study.toy.drawing import CLASSES, STYLES
+from circuitry.training import clip_preset, train_clip, zero_shot_accuracy
 
 SMALL_TABLES = (
     "accuracy",
@@ -190,8 +192,7 @@ def write_report(
         graphs,
         images,
         (config.held_out[0], "real", config.test_domain),
-        accuracy=accuracy,
-        test_domain=config.test_domain,
+        after_images=lambda report, marks: add_accuracy(report, accuracy, marks, test_domain=config.test_domain),
     )
     report.summary(circuit_findings(comparisons, stability.table))
     add_order_stability(report, stability)

@@ -24,21 +24,16 @@ from typing import ClassVar
 import numpy as np
 import pandas as pd
 
-from circuitry.data.mixtures.class_table import STUDY_HELD_OUT, class_key
+from circuitry.data.imagenet_classes import STUDY_HELD_OUT, class_key
 from circuitry.data.names import chosen_names
 from circuitry.data.parts import DEFAULT_PARTS
-from circuitry.models.settings import ModelSettings
-from circuitry.reports.figures.style import domain_marks
+from circuitry.models import ModelSettings
+from circuitry.reports import Report, write_results
+from circuitry.reports.figures import domain_marks
 from circuitry.reports.listings import listings_of
-from circuitry.reports.page import Report, write_results
-from circuitry.reports.sections.representations import (
-    add_cka,
-    add_probes,
-    add_reading_guide,
-    representation_findings,
-)
 from circuitry.representations import (
     RepresentationSettings,
+    RepresentationSimilarity,
     compare_representation_parts,
     compare_representations,
     extract_representations,
@@ -47,14 +42,15 @@ from circuitry.representations import (
 )
 from circuitry.representations.grams import FORMAT
 from circuitry.representations.kernel_alignment import FEWEST
-from circuitry.representations.similarity import RepresentationSimilarity, cka_ceilings
+from circuitry.representations.similarity import cka_ceilings
 from circuitry.representations.study import Positions, check_comparable
-from circuitry.runs.command_line import run_script
-from circuitry.runs.errors import InputError
-from circuitry.runs.manifest import read_manifest
-from circuitry.runs.presets import StudySettings
-from circuitry.runs.provenance import versions
-from circuitry.runs.workers import Work, WorkSettings
+from circuitry.runs import InputError, StudySettings, Work, WorkSettings, read_manifest, run_script, versions
+from circuitry.study.sections.representation_pages import (
+    add_cka,
+    add_probes,
+    add_reading_guide,
+    representation_findings,
+)
 
 
 @dataclass(frozen=True)

@@ -34,30 +34,35 @@ from typing import Any
 import pandas as pd
 import torch
 
+from circuitry.circuits import AttributionGraph
 from circuitry.circuits.cost import OperationCounter
-from circuitry.circuits.graph import AttributionGraph
-from circuitry.data.images import image_listing
+from circuitry.data import image_listing
 from circuitry.data.names import chosen_names, drawn_by_name
-from circuitry.interventions.circuit_sets import take_kept_units
-from circuitry.interventions.curves import FaithfulnessCurve
-from circuitry.interventions.faithfulness import MIB_FRACTIONS, AblationSettings, measure_circuits
-from circuitry.interventions.masks import MaskSettings
-from circuitry.interventions.planted import planted_attention, planted_convolution, score_methods
-from circuitry.interventions.scoreboard import Judged, scoreboard_tables, unit_overlap
-from circuitry.interventions.search import propose_circuits
-from circuitry.interventions.unit_scores import LEARNED, METHODS, SearchSettings
-from circuitry.interventions.unseen_images import ClassImages, ClassRecords, read_class, split_records
-from circuitry.models.baselines import AnyBaseline, Counterfactual, mean_baseline
-from circuitry.models.metrics import METRICS, Metric
-from circuitry.models.settings import BasisSettings
-from circuitry.reports.page import Report, write_results
-from circuitry.reports.sections.scoreboard import add_scoreboard
-from circuitry.runs.command_line import run_script
-from circuitry.runs.errors import InputError
-from circuitry.runs.files import whole_file
-from circuitry.runs.jobs import Job, JobFolder
-from circuitry.runs.provenance import versions
-from circuitry.runs.workers import ALONE, Rank, Work, WorkSettings
+from circuitry.interventions import (
+    AblationSettings,
+    FaithfulnessCurve,
+    MaskSettings,
+    SearchSettings,
+    measure_circuits,
+    propose_circuits,
+    take_kept_units,
+)
+from circuitry.interventions.faithfulness import MIB_FRACTIONS
+from circuitry.interventions.unit_scores import LEARNED, METHODS
+from circuitry.models import AnyBaseline, BasisSettings, Counterfactual, Metric, mean_baseline
+from circuitry.models.metrics import METRICS
+from circuitry.reports import Report, write_results
+from circuitry.runs import ALONE, InputError, Job, JobFolder, Rank, Work, WorkSettings, run_script, versions, whole_file
+from circuitry.study import (
+    Judged,
+    planted_attention,
+    planted_convolution,
+    score_methods,
+    scoreboard_tables,
+    unit_overlap,
+)
+from circuitry.study.sections.scoreboards import add_scoreboard
+from circuitry.study.unseen_images import ClassImages, ClassRecords, read_class, split_records
 
 FORMAT = "circuitry scoreboard 1"
 BASELINES = ("zero", "mean", "counterfactual")

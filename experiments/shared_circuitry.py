@@ -26,18 +26,14 @@ import pandas as pd
 import tyro
 
 from circuitry import Clip, DomainFolder, GraphFolder, compare_domains, extract, load_clip
-from circuitry.circuits.similarity import depth_bias
-from circuitry.comparison.comparison import Comparison
-from circuitry.comparison.over_models import relate_over_models
-from circuitry.data.mixtures.class_table import class_key
+from circuitry.circuits import depth_bias
+from circuitry.comparison import Comparison
+from circuitry.data.imagenet_classes import class_key
 from circuitry.data.names import chosen_names
-from circuitry.interventions.circuits_under_test import CausalSettings
-from circuitry.interventions.study import CausalStudy
-from circuitry.interventions.transfer_tables import transfer_matrix
-from circuitry.reports.figures.style import domain_marks
+from circuitry.interventions import CausalSettings, CausalStudy, transfer_matrix
+from circuitry.reports import Report, write_results
+from circuitry.reports.figures import domain_marks
 from circuitry.reports.listings import listings_of
-from circuitry.reports.page import Report, write_results
-from circuitry.reports.sections.over_models import LABEL_FREE, SHARED, add_relations, relation_findings
 from circuitry.representations import (
     RepresentationSettings,
     compare_features,
@@ -46,18 +42,11 @@ from circuitry.representations import (
     image_features,
 )
 from circuitry.representations.kernel_alignment import FEWEST
-from circuitry.runs.command_line import run_script
-from circuitry.runs.errors import InputError
-from circuitry.runs.files import whole_file
-from circuitry.runs.jobs import Job, JobFolder
-from circuitry.runs.provenance import versions
-from circuitry.runs.workers import ALONE, Work, WorkSettings
-from circuitry.training import train_sae_on_images
-from circuitry.training.generalization import told_apart
-from circuitry.training.run_folder import checkpoints
-from circuitry.training.settings import SaeTraining
-from circuitry.training.study import EvaluationSet, extract_accuracies
-from circuitry.training.study_run import StudyRun, find_runs
+from circuitry.runs import ALONE, InputError, Job, JobFolder, Work, WorkSettings, run_script, versions, whole_file
+from circuitry.study import EvaluationSet, StudyRun, extract_accuracies, find_runs, told_apart
+from circuitry.study.over_models import relate_over_models
+from circuitry.study.sections.relations import LABEL_FREE, SHARED, add_relations, relation_findings
+from circuitry.training import SaeTraining, checkpoints, train_sae_on_images
 
 FORMAT = "circuitry shared circuitry 1"
 ACCURACIES = ("held_out", "alone", "own_style", "centred", "harmonic_mean")

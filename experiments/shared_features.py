@@ -20,16 +20,13 @@ from typing import ClassVar
 
 from circuitry import Clip, DomainFolder
 from circuitry.data import image_listing
-from circuitry.data.mixtures.class_table import STUDY_HELD_OUT, class_key
-from circuitry.data.mixtures.files import read_captions
+from circuitry.data.imagenet_classes import STUDY_HELD_OUT, class_key
 from circuitry.data.names import chosen_names
 from circuitry.data.parts import DEFAULT_PARTS
-from circuitry.models import SparseAutoencoder, load_sae
-from circuitry.models.settings import ModelSettings
-from circuitry.reports.figures.style import domain_marks
+from circuitry.models import ModelSettings, SparseAutoencoder, load_sae
+from circuitry.reports import Report, write_results
+from circuitry.reports.figures import domain_marks
 from circuitry.reports.listings import listings_of
-from circuitry.reports.page import Report, write_results
-from circuitry.reports.sections.features import add_features, add_sharing, feature_table, sharing_findings
 from circuitry.representations import (
     ImageFeatures,
     compare_feature_parts,
@@ -39,14 +36,11 @@ from circuitry.representations import (
     name_features,
 )
 from circuitry.representations.features import Ranking
-from circuitry.runs.command_line import run_script
-from circuitry.runs.errors import InputError
-from circuitry.runs.jobs import Job, JobFolder
-from circuitry.runs.presets import StudySettings
-from circuitry.runs.provenance import versions
-from circuitry.runs.workers import Work, WorkSettings
-from circuitry.training import StudyRun, train_sae_on_images
-from circuitry.training.settings import SaeTraining
+from circuitry.runs import InputError, Job, JobFolder, StudySettings, Work, WorkSettings, run_script, versions
+from circuitry.study import StudyRun
+from circuitry.study.mixtures import read_captions
+from circuitry.study.sections.feature_pages import add_features, add_sharing, feature_table, sharing_findings
+from circuitry.training import SaeTraining, train_sae_on_images
 
 SMALL_TABLES = tuple(f"feature_sharing_{name}" for name in ("matrix", "levels", "summary", "paired_tests"))
 """Tables that are small enough to be committed."""

@@ -24,30 +24,27 @@ import numpy as np
 import pandas as pd
 import torch
 
-from circuitry.circuits.across_domains import compare_domains
-from circuitry.circuits.graph import AttributionGraph
+from circuitry.circuits import AttributionGraph, compare_domains
 from circuitry.circuits.graph_folder import Key
-from circuitry.comparison.comparison import Comparison
-from circuitry.data.images import image_listing
+from circuitry.comparison import Comparison
+from circuitry.data import image_listing
 from circuitry.data.names import chosen_names, drawn_by_name
-from circuitry.interventions.faithfulness import AblationSettings
-from circuitry.interventions.masks import MaskSettings
-from circuitry.interventions.search import propose_circuits
-from circuitry.interventions.transfer import ClassScorer, interchange, transfer_circuits
-from circuitry.interventions.transfer_tables import transfer_matrix
-from circuitry.interventions.unit_scores import LEARNED, METHODS, SearchSettings
-from circuitry.interventions.unseen_images import ClassImages, ClassRecords, read_class, split_records
-from circuitry.models.baselines import Baseline, mean_baseline
-from circuitry.models.metrics import class_margin
-from circuitry.models.settings import ModelSettings
-from circuitry.reports.figures.heatmaps import similarity_heatmap
-from circuitry.reports.figures.style import domain_marks
-from circuitry.reports.page import Report, write_results
-from circuitry.runs.command_line import run_script
-from circuitry.runs.errors import InputError
-from circuitry.runs.jobs import Job, JobFolder
-from circuitry.runs.provenance import versions
-from circuitry.runs.workers import ALONE, Rank, Work, WorkSettings
+from circuitry.interventions import (
+    AblationSettings,
+    ClassScorer,
+    MaskSettings,
+    SearchSettings,
+    interchange,
+    propose_circuits,
+    transfer_circuits,
+    transfer_matrix,
+)
+from circuitry.interventions.unit_scores import LEARNED, METHODS
+from circuitry.models import Baseline, ModelSettings, class_margin, mean_baseline
+from circuitry.reports import Report, write_results
+from circuitry.reports.figures import domain_marks, similarity_heatmap
+from circuitry.runs import ALONE, InputError, Job, JobFolder, Rank, Work, WorkSettings, run_script, versions
+from circuitry.study.unseen_images import ClassImages, ClassRecords, read_class, split_records
 
 FORMAT = "circuitry shared masks 1"
 ALL, HALVES, SEED = "all", ("half 1", "half 2"), "other seed"

@@ -19,10 +19,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from circuitry.reports.page import Report, write_results
-from circuitry.runs.command_line import run_script
-from circuitry.runs.errors import InputError
-from circuitry.runs.provenance import versions
+from circuitry.reports import Report, write_results
+from circuitry.runs import InputError, run_script, versions
 
 MODEL = ["model", "setting", "test_domain"]
 """What tells the rows of the table over seeds apart."""

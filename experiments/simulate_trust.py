@@ -15,16 +15,15 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from circuitry.comparison.bootstrap import draw, dual_bootstrap
+from circuitry.comparison import domain_tests, draw, dual_bootstrap, mantel, mean_spread, part_tests
 from circuitry.comparison.ceiling import pair_cells, ratio
 from circuitry.comparison.domain_means import domain_spread
-from circuitry.comparison.domain_tests import domain_tests, part_tests
 from circuitry.comparison.models import model_tests
-from circuitry.comparison.significance import LEVEL, mantel
-from circuitry.comparison.simulation import Planted, SimulatedCircuits, simulate
-from circuitry.comparison.statistics import Spread, family_of, mean_spread
+from circuitry.comparison.significance import LEVEL
+from circuitry.comparison.statistics import Spread, family_of
 from circuitry.reports.result_tables import KeepSettings
-from circuitry.runs.command_line import run_script
+from circuitry.runs import run_script
+from circuitry.study.simulation import Planted, SimulatedCircuits, simulate
 
 NOISE = {"low": 0.3, "middle": 0.7, "high": 1.5}
 N_CLASSES = (4, 8, 16, 36, 100)

@@ -29,27 +29,25 @@ import pandas as pd
 import torch
 
 from circuitry import Encoder, class_logit
-from circuitry.circuits.cost import count_operations
-from circuitry.circuits.quadrature import left_rule
-from circuitry.circuits.settings import STUDY_RULE, AttributionSettings
-from circuitry.data.domains import DomainFolder
-from circuitry.data.mixtures.base_sets import BaseSet, named_base_sets
-from circuitry.data.mixtures.class_table import study_held_out
-from circuitry.data.mixtures.study_set import study_mixtures
-from circuitry.data.toy.write import CLASSES, DrawingSettings, write_toy
+from circuitry.circuits import AttributionSettings, count_operations, left_rule
+from circuitry.circuits.settings import STUDY_RULE
+from circuitry.data import DomainFolder
+from circuitry.data.imagenet_classes import study_held_out
 from circuitry.models.architectures import register_model
 from circuitry.representations import RepresentationSettings
-from circuitry.runs.command_line import run_script
-from circuitry.runs.errors import InputError
-from circuitry.runs.files import whole_file
-from circuitry.runs.plan import Cost, Plan, Step
-from circuitry.runs.presets import StudySettings, study_markdown
+from circuitry.runs import InputError, StudySettings, run_script, whole_file
+from circuitry.runs.presets import study_markdown
 from circuitry.runs.workers import job_options
-from circuitry.training.cost import count_model
-from circuitry.training.settings import ClipTraining, SaeTraining, SupervisedTraining, clip_preset
-from circuitry.training.study_place import Material, Rates, Scale, StudyPlace
-from circuitry.training.study_steps import study_steps
-from circuitry.training.study_trainings import study_trainings
+from circuitry.study.mixtures import study_mixtures
+from circuitry.study.mixtures.base_sets import BaseSet, named_base_sets
+from circuitry.study.place import Material, Rates, Scale, StudyPlace
+from circuitry.study.plan import Cost, Plan, Step
+from circuitry.study.steps import study_steps
+from circuitry.study.toy import DrawingSettings, write_toy
+from circuitry.study.toy.drawing import CLASSES
+from circuitry.study.training_cost import count_model
+from circuitry.study.trainings import study_trainings
+from circuitry.training import ClipTraining, SaeTraining, SupervisedTraining, clip_preset
 
 EXPERIMENTS = Path(__file__).resolve().parent
 MAIN, PHOTOS = "imagenet-captions", "photos"

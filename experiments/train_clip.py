@@ -27,17 +27,13 @@ import pandas as pd
 import tyro
 
 from circuitry import DomainFolder, load_clip
-from circuitry.data.captions import readable
-from circuitry.data.mixtures.files import read_captions, write_mixture
-from circuitry.runs.command_line import run_script
-from circuitry.runs.errors import InputError
-from circuitry.runs.presets import StudySettings
-from circuitry.runs.workers import job_options, run_array
-from circuitry.training.clip import train_clip
+from circuitry.data import readable
+from circuitry.runs import InputError, StudySettings, run_array, run_script
+from circuitry.runs.workers import job_options
+from circuitry.study import record_run
+from circuitry.study.mixtures import read_captions, write_mixture
+from circuitry.training import ClipTraining, TrainingWork, checkpoints, clip_preset, train_clip, zero_shot_accuracy
 from circuitry.training.devices import join_nodes, node_rank
-from circuitry.training.evaluation import zero_shot_accuracy
-from circuitry.training.run_folder import checkpoints
-from circuitry.training.settings import ClipTraining, TrainingWork, clip_preset
 
 PRESET = "rn-tiny"
 TRAINING = clip_preset(PRESET)
@@ -129,6 +125,7 @@ def train_and_evaluate(config: Config) -> None:
     checkpoint = train_clip(table, config.out / "clip", config.training, config.work, validation_table(config))
     if node_rank(config.work.nodes):
         return
+    record_run(config.out / "clip", table, config.training)
     if config.data is not None:
         images = DomainFolder(config.data, split="test", domains=config.domains)
         clip = load_clip(model, checkpoint=checkpoint)

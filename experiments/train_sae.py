@@ -22,15 +22,10 @@ import pandas as pd
 import tyro
 
 from circuitry.data.file_check import check_file
-from circuitry.models import load_sae
-from circuitry.models.settings import ModelSettings
-from circuitry.runs.command_line import run_script
-from circuitry.runs.jobs import Job, JobFolder
-from circuitry.runs.presets import StudySettings
-from circuitry.runs.provenance import digest
-from circuitry.training import diagnose_sae, sample_activations, train_sae_on_images
+from circuitry.models import ModelSettings, load_sae
+from circuitry.runs import Job, JobFolder, StudySettings, digest, run_script
+from circuitry.training import SaeTraining, diagnose_sae, sample_activations, train_sae_on_images
 from circuitry.training.run_folder import described
-from circuitry.training.settings import SaeTraining
 
 FORMAT = "circuitry trained autoencoder 1"
 

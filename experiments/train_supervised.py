@@ -23,19 +23,22 @@ import pandas as pd
 import tyro
 
 from circuitry import DomainFolder
+from circuitry.data import imagenet_partners
 from circuitry.data.file_check import read_text
-from circuitry.data.mixtures.class_table import imagenet_partners
-from circuitry.runs.command_line import run_script
-from circuitry.runs.errors import InputError
-from circuitry.runs.files import whole_file
-from circuitry.runs.presets import StudySettings
-from circuitry.runs.workers import this_rank
-from circuitry.training import load_supervised
-from circuitry.training.accuracy import tidy_accuracy
-from circuitry.training.evaluation import predictions
-from circuitry.training.labels import LabelTable, found_labels, imagenet_wnids, merged_labels, study_labels
-from circuitry.training.settings import SupervisedTraining, TrainingWork
-from circuitry.training.supervised import LabelChoice, train_supervised
+from circuitry.runs import InputError, StudySettings, run_script, this_rank, whole_file
+from circuitry.study import record_run
+from circuitry.training import (
+    LabelTable,
+    SupervisedTraining,
+    TrainingWork,
+    load_supervised,
+    merged_labels,
+    predictions,
+    tidy_accuracy,
+    train_supervised,
+)
+from circuitry.training.labels import found_labels, imagenet_wnids, study_labels
+from circuitry.training.supervised import LabelChoice
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,7 @@ def main(config: Config) -> None:
     checkpoint = train_supervised(table, run, config.training, label_table(config), config.work)
     if this_rank().worker:
         return
+    record_run(run, table, config.training)
     if config.data is not None:
         accuracy = accuracy_on(DomainFolder(config.data, split="test", domains=config.domains), checkpoint)
         shown = accuracy.pivot(index="domain", columns="measure", values="value")

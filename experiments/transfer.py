@@ -21,21 +21,19 @@ from pathlib import Path
 import pandas as pd
 
 from circuitry import compare_domains
+from circuitry.interventions import CausalStudy, StudyOptions, transfer_matrix, transfer_over_depth
 from circuitry.interventions.circuit_sets import choose_sites
-from circuitry.interventions.study import CausalStudy, StudyOptions
-from circuitry.interventions.transfer_tables import transfer_correlations, transfer_matrix, transfer_over_depth
-from circuitry.reports.figures.style import domain_marks
+from circuitry.interventions.transfer_tables import transfer_correlations
+from circuitry.reports import Report, write_results
+from circuitry.reports.figures import domain_marks
 from circuitry.reports.listings import listings_of_records
-from circuitry.reports.page import Report, write_results
-from circuitry.reports.sections.interventions import (
+from circuitry.runs import InputError, Work, run_script
+from circuitry.study.sections.causal_checks import (
     add_causal_guide,
     add_interchange,
     add_transfer,
     transfer_findings,
 )
-from circuitry.runs.command_line import run_script
-from circuitry.runs.errors import InputError
-from circuitry.runs.workers import Work
 
 
 @dataclass(frozen=True)

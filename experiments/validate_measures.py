@@ -28,14 +28,12 @@ import pandas as pd
 from sklearn.metrics import average_precision_score
 
 from circuitry import AttributionGraph, GraphFolder
-from circuitry.circuits.class_pass import ReadingSettings
+from circuitry.circuits import Measure, ReadingSettings, depth_bias
 from circuitry.circuits.graph_folder import Key
-from circuitry.circuits.similarity import MEASURES, Measure, depth_bias, similarity_matrices
+from circuitry.circuits.similarity import MEASURES, similarity_matrices
 from circuitry.circuits.site_marks import SiteMarks
-from circuitry.reports.result_tables import write_with_provenance
-from circuitry.runs.command_line import run_script
-from circuitry.runs.errors import InputError
-from circuitry.runs.provenance import versions
+from circuitry.reports import write_with_provenance
+from circuitry.runs import InputError, run_script, versions
 
 LEVELS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
 """Shares of permuted units, and sizes of the noise."""

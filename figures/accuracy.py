@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from circuitry.reports.figure_script import run_figure
-from circuitry.reports.figures.bars import accuracy_bars
+from circuitry.study.charts import accuracy_bars
 
 RESULTS = Path(__file__).parents[1] / "experiments" / "results" / "quickstart"
 

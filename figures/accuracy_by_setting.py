@@ -8,11 +8,11 @@ from pathlib import Path
 import pandas as pd
 import plotly.graph_objects as go
 
-from circuitry.data.mixtures.subsampling import DOMAINNET_ROUND
 from circuitry.reports.figure_script import run_figure
-from circuitry.reports.figures.bars import settings_bars
-from circuitry.reports.figures.style import domain_marks
-from circuitry.training.selections import main_settings
+from circuitry.reports.figures import domain_marks
+from circuitry.study.charts import settings_bars
+from circuitry.study.mixtures.subsampling import DOMAINNET_ROUND
+from circuitry.study.run_selections import main_settings
 
 RESULTS = Path(__file__).parents[1] / "experiments" / "results" / "generalization"
 

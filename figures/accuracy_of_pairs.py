@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import plotly.graph_objects as go
 
-from circuitry.reports.figures.lines import faithfulness_curves
+from circuitry.reports.figures import faithfulness_curves
 from circuitry.reports.page import write_figure
 
 RESULTS = Path(__file__).parents[1] / "experiments" / "results" / "pooling_pairs"

@@ -9,8 +9,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from circuitry.reports.figure_script import run_figure
-from circuitry.reports.figures.bars import settings_bars
-from circuitry.training.selections import side_by_side
+from circuitry.study.charts import settings_bars
+from circuitry.study.run_selections import side_by_side
 
 RESULTS = Path(__file__).parents[1] / "experiments" / "results" / "study" / "generalization"
 

@@ -9,8 +9,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from circuitry.reports.figure_script import run_figure
-from circuitry.reports.figures.settings import interpolation_lines
-from circuitry.training.selections import class_interpolation
+from circuitry.study.charts.setting_lines import interpolation_lines
+from circuitry.study.run_selections import class_interpolation
 
 RESULTS = Path(__file__).parents[1] / "experiments" / "results" / "study" / "generalization"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import plotly.graph_objects as go
 
-from circuitry.reports.figures.heatmaps import component_heatmap
+from circuitry.reports.figures import component_heatmap
 from circuitry.reports.page import write_figure
 
 RESULTS = Path(__file__).parents[1] / "experiments" / "results" / "components"

@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from circuitry.reports.figure_script import run_figure
-from circuitry.reports.figures.robustness import robustness_scatter
+from circuitry.study.charts import robustness_scatter
 
 RESULTS = Path(__file__).parents[1] / "experiments" / "results" / "generalization"
 

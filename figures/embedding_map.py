@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from circuitry.reports.figure_script import run_figure
-from circuitry.reports.figures.scatters import embedding_maps
+from circuitry.reports.figures import embedding_maps
 
 RESULTS = Path(__file__).parents[1] / "experiments" / "results" / "embedding_separation"
 

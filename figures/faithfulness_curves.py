@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from circuitry.reports.figure_script import run_figure
-from circuitry.reports.figures.lines import faithfulness_curves
+from circuitry.reports.figures import faithfulness_curves
 
 RESULTS = Path(__file__).parents[1] / "experiments" / "results" / "faithfulness"
 

@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from circuitry.reports.figure_script import run_figure
-from circuitry.reports.figures.heatmaps import similarity_heatmap
+from circuitry.reports.figures import similarity_heatmap
 
 RESULTS = Path(__file__).parents[1] / "experiments" / "results" / "shared_features"
 

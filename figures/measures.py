@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from circuitry.reports.figure_script import run_figure
-from circuitry.reports.figures.measures import measure_panels
+from circuitry.study.charts.measure_panels import measure_panels
 
 RESULTS = Path(__file__).parents[1] / "experiments" / "results" / "measures"
 

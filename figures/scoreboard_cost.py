@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 import plotly.graph_objects as go
 
-from circuitry.reports.figures.scoreboard import cost_against_quality
 from circuitry.reports.page import write_figure
+from circuitry.study.charts.cost_scatter import cost_against_quality
 
 RESULTS = Path(__file__).parents[1] / "experiments" / "results" / "scoreboard"
 NAMES = {

@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from circuitry.reports.page import write_figure
-from circuitry.reports.sections.scoreboard import size_curves
+from circuitry.study.sections.scoreboards import size_curves
 
 RESULTS = Path(__file__).parents[1] / "experiments" / "results" / "scoreboard"
 

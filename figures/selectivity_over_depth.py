@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from circuitry.reports.figure_script import run_figure
-from circuitry.reports.figures.lines import overlap_over_depth
+from circuitry.reports.figures import overlap_over_depth
 
 RESULTS = Path(__file__).parents[1] / "experiments" / "results" / "faithfulness"
 

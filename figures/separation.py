@@ -10,8 +10,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from circuitry.reports.figure_script import run_figure
-from circuitry.reports.figures.scatters import separation_panels
-from circuitry.reports.sections.separation import PANELS, panel_references
+from circuitry.reports.figures import separation_panels
+from circuitry.study.sections.separations import PANELS, panel_references
 
 RESULTS = Path(__file__).parents[1] / "experiments" / "results" / "embedding_separation"
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pandas as pd
 import plotly.graph_objects as go
 
-from circuitry.reports.figures.models import relation_panels
 from circuitry.reports.page import write_figure
-from circuitry.reports.sections.over_models import LABEL_FREE, SHARED
+from circuitry.study.charts.relation_panels import relation_panels
+from circuitry.study.sections.relations import LABEL_FREE, SHARED
 
 RESULTS = Path(__file__).parents[1] / "experiments" / "results" / "shared_circuitry"
 

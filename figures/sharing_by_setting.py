@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from circuitry.reports.figure_script import run_figure
-from circuitry.reports.figures.settings import setting_dots
+from circuitry.study.charts.setting_lines import setting_dots
 
 RESULTS = Path(__file__).parents[1] / "experiments" / "results" / "study" / "sharing"
 

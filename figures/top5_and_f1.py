@@ -9,9 +9,9 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from circuitry.reports.figure_script import run_figure
-from circuitry.reports.figures.settings import setting_dots
-from circuitry.training.generalization import CLASSIFIER
-from circuitry.training.selections import main_settings
+from circuitry.study.charts.setting_lines import setting_dots
+from circuitry.study.generalization import CLASSIFIER
+from circuitry.study.run_selections import main_settings
 
 RESULTS = Path(__file__).parents[1] / "experiments" / "results" / "study" / "generalization"
 

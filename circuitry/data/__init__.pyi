@@ -3,6 +3,7 @@ from .captions import caption as caption
 from .captions import readable as readable
 from .domains import DomainFolder as DomainFolder
 from .domains import ImageRecord as ImageRecord
+from .imagenet_classes import imagenet_partners as imagenet_partners
 from .images import image_listing as image_listing
 from .images import load_image as load_image
 from .parts import item_column as item_column

@@ -1,7 +1,7 @@
 """Captions of images sorted by domain and class: a sentence round a style word and the class name. No torch.
 
 Sentences, style words and the order of the draws are the study's, so that one `random.Random` through all of its lists
-gives its captions to the last character (`circuitry.data.mixtures.captioning.stream_captions`).
+gives its captions to the last character (`circuitry.study.mixtures.captioning.stream_captions`).
 """
 
 import random

@@ -9,7 +9,6 @@ from .circuit_sets import take_complement as take_complement
 from .circuit_sets import take_kept_units as take_kept_units
 from .circuit_sets import take_top_units as take_top_units
 from .circuits_under_test import CausalSettings as CausalSettings
-from .component_accuracy import mean_ablation_accuracy as mean_ablation_accuracy
 from .curves import FaithfulnessCurve as FaithfulnessCurve
 from .curves import curves_by_domain as curves_by_domain
 from .curves import pool_curves as pool_curves
@@ -41,16 +40,6 @@ from .patching import edge_movements as edge_movements
 from .patching import patch_effects as patch_effects
 from .pixels import logit_pixels as logit_pixels
 from .pixels import unit_pixels as unit_pixels
-from .planted import PlantedCircuit as PlantedCircuit
-from .planted import planted_attention as planted_attention
-from .planted import planted_convolution as planted_convolution
-from .planted import score_methods as score_methods
-from .scoreboard import Judged as Judged
-from .scoreboard import over_classes as over_classes
-from .scoreboard import rank_agreement as rank_agreement
-from .scoreboard import scoreboard_tables as scoreboard_tables
-from .scoreboard import smallest_sizes as smallest_sizes
-from .scoreboard import unit_overlap as unit_overlap
 from .search import find_circuit as find_circuit
 from .search import propose_circuits as propose_circuits
 from .study import CausalStudy as CausalStudy

@@ -1,3 +1,4 @@
+from . import figures as figures
 from .contact_sheets import contact_sheet as contact_sheet
 from .page import Finding as Finding
 from .page import Report as Report

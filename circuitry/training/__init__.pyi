@@ -3,12 +3,8 @@ from .accuracy import tidy_accuracy as tidy_accuracy
 from .clip import train_clip as train_clip
 from .evaluation import predictions as predictions
 from .evaluation import zero_shot_accuracy as zero_shot_accuracy
-from .generalization import screened_classes as screened_classes
-from .generalization import settings_table as settings_table
-from .generalization import told_apart as told_apart
 from .labels import LabelTable as LabelTable
 from .labels import merged_labels as merged_labels
-from .robustness import effective_robustness as effective_robustness
 from .run_folder import checkpoints as checkpoints
 from .run_folder import kept_checkpoints as kept_checkpoints
 from .sae import train_sae as train_sae
@@ -21,11 +17,6 @@ from .settings import SaeTraining as SaeTraining
 from .settings import SupervisedTraining as SupervisedTraining
 from .settings import TrainingWork as TrainingWork
 from .settings import clip_preset as clip_preset
-from .study import EvaluationSet as EvaluationSet
-from .study import extract_accuracies as extract_accuracies
-from .study_run import StudyRun as StudyRun
-from .study_run import find_runs as find_runs
-from .study_run import record_run as record_run
 from .supervised import train_supervised as train_supervised
 from .supervised_model import SupervisedModel as SupervisedModel
 from .supervised_model import load_supervised as load_supervised

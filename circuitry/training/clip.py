@@ -30,7 +30,6 @@ from circuitry.training.devices import available_device, node_rank
 from circuitry.training.open_clip_process import diverged, run_trainer
 from circuitry.training.run_folder import TRAINING, alone, claim_run, described
 from circuitry.training.settings import ClipTraining, TrainingWork
-from circuitry.training.study_run import record_run
 from circuitry.training.table import CheckedTable, check_table
 
 _LATEST = "epoch_latest.pt"  # open_clip's name of what it resumes from
@@ -88,7 +87,6 @@ def train_clip(
 
     def train(job: Job, nothing: Any) -> list[Path]:
         _check_resumed(checkpoint.with_name(_LATEST), built, name, settings)
-        record_run(out, table, settings)
         write_json(arguments["model"], config)
         for part, path in zip(tables, (arguments["train-data"], arguments.get("val-data")), strict=False):
             part.without_missing(path)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from circuitry.data.captions import readable
-from circuitry.data.mixtures.class_table import imagenet_partners
+from circuitry.data.imagenet_classes import imagenet_partners
 from circuitry.runs.errors import InputError
 
 

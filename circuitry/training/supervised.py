@@ -26,7 +26,6 @@ from circuitry.training.devices import available_device, pinned_threads
 from circuitry.training.labels import LabelTable, found_labels
 from circuitry.training.run_folder import TRAINING, alone, claim_run
 from circuitry.training.settings import SupervisedTraining, TrainingWork
-from circuitry.training.study_run import record_run
 from circuitry.training.supervised_loop import SeededImages, TrainingLoop, seed_of
 from circuitry.training.supervised_model import build_classifier, write_classifier
 from circuitry.training.table import CheckedTable, check_table
@@ -111,7 +110,6 @@ def train_supervised(
             train(TRAINING, None)
         else:
             with alone(out):
-                record_run(out, table, settings)
                 folder.run(train)
                 (out / "state.safetensors").unlink(missing_ok=True)
         PartialState().wait_for_everyone()  # all processes see a finished run from here on

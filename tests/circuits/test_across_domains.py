@@ -22,9 +22,9 @@ from circuitry import (
     node_overlap,
     wl_kernel,
 )
-from circuitry.circuits import Measure, ReadingSettings
+from circuitry.circuits import Measure, ReadingSettings, chance_overlap, edge_spearman, rank_similarity
 from circuitry.circuits.across_domains import COMPARED
-from circuitry.circuits.similarity import MEASURES, chance_overlap, edge_spearman, rank_similarity
+from circuitry.circuits.similarity import MEASURES
 from tests.circuits.test_similarity import FIRST, random_graph
 
 

@@ -25,10 +25,8 @@ from circuitry import (
     node_overlap,
     wl_kernel,
 )
-from circuitry.circuits import edges
-from circuitry.circuits.attribution import AttributionParts, attribute_parts
-from circuitry.circuits.settings import AttributionSettings
-from circuitry.models.stages import Stage
+from circuitry.circuits import AttributionParts, AttributionSettings, attribute_parts, edges
+from circuitry.models import Stage
 from tests.conftest import shared
 from tests.support.oracles import TailModule, brute_force_edges, brute_force_nodes, setting, worst
 from tests.support.towers import make_tower

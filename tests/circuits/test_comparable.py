@@ -23,10 +23,10 @@ from circuitry import (
     node_overlap,
     wl_kernel,
 )
-from circuitry.circuits import ReadingSettings
+from circuitry.circuits import ReadingSettings, rank_similarity
 from circuitry.circuits.comparable import SETTINGS, check_comparable
 from circuitry.circuits.graph import IN_STREAM
-from circuitry.circuits.similarity import MEASURES, rank_similarity
+from circuitry.circuits.similarity import MEASURES
 from tests.circuits.test_similarity import FIRST, SECOND, random_graph
 from tests.support.towers import VIT, randomise
 

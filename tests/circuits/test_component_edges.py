@@ -10,15 +10,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from circuitry.circuits.attribution import attribute, attribute_parts
-from circuitry.circuits.graph import AttributionGraph
-from circuitry.circuits.quadrature import left_rule, midpoint_rule
-from circuitry.circuits.residual_edges import score_edges
-from circuitry.circuits.settings import AttributionSettings
-from circuitry.circuits.similarity import edge_jaccard, node_overlap, wl_kernel
-from circuitry.models.components import in_components
-from circuitry.models.encoder import Encoder
-from circuitry.models.residual import ResidualStream
+from circuitry.circuits import (
+    AttributionGraph,
+    AttributionSettings,
+    attribute,
+    attribute_parts,
+    edge_jaccard,
+    left_rule,
+    midpoint_rule,
+    node_overlap,
+    score_edges,
+    wl_kernel,
+)
+from circuitry.models import Encoder, ResidualStream, in_components
 from tests.models.test_components import FURTHER, custom
 from tests.support.towers import make_tower
 

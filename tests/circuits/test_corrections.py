@@ -10,13 +10,11 @@ import torch
 from timm.models.vitamin import GeGluMlp
 from torch import Tensor, nn
 
-from circuitry.circuits.quadrature import midpoint_rule
-from circuitry.circuits.residual_edges import EdgeScores, score_edges
+from circuitry.circuits import EdgeScores, midpoint_rule, score_edges
+from circuitry.models import Encoder, ResidualStream
 from circuitry.models.attention_kinds import mix_by_pattern
 from circuitry.models.blocks import Block
-from circuitry.models.encoder import Encoder
-from circuitry.models.residual import ResidualStream
-from circuitry.runs.errors import InputError
+from circuitry.runs import InputError
 from tests.circuits.test_edge_oracles import ON_PAPER, of_edges
 from tests.support.micro_transformer import IMAGE, blank_tower, metric, micro_tower
 from tests.support.towers import make_tower

@@ -5,9 +5,9 @@ import torch
 from torch import Tensor, nn
 
 from circuitry import Encoder, InputError, midpoint_rule
-from circuitry.circuits.cost import count_operations, matrix_product_rate
-from circuitry.circuits.settings import AttributionSettings
-from circuitry.models.stages import Stage
+from circuitry.circuits import AttributionSettings, count_operations
+from circuitry.circuits.cost import matrix_product_rate
+from circuitry.models import Stage
 
 
 def two_layers() -> Encoder:

@@ -8,10 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from circuitry.circuits.direct_effects import direct_effects, direct_vectors
-from circuitry.models.encoder import Encoder
-from circuitry.models.residual import ResidualStream
-from circuitry.runs.errors import InputError
+from circuitry.circuits import direct_effects, direct_vectors
+from circuitry.models import Encoder, ResidualStream
+from circuitry.runs import InputError
 from tests.models.test_components import FURTHER
 from tests.support.towers import make_tower
 

@@ -9,12 +9,9 @@ import torch
 from captum.attr import LayerGradientXActivation, LayerIntegratedGradients
 from torch import Tensor
 
-from circuitry.circuits.attribution import attribute
-from circuitry.circuits.quadrature import gauss_legendre_rule, left_rule
-from circuitry.circuits.residual_edges import EdgeScores, score_edges
-from circuitry.models.components import PATTERN_POINTS, POINTS, in_components
-from circuitry.models.encoder import Encoder
-from circuitry.models.residual import ResidualStream
+from circuitry.circuits import EdgeScores, attribute, gauss_legendre_rule, left_rule, score_edges
+from circuitry.models import Encoder, ResidualStream, in_components
+from circuitry.models.components import PATTERN_POINTS, POINTS
 from tests.support.micro_transformer import IMAGE, metric, micro_tower
 from tests.support.towers import make_tower
 

@@ -13,8 +13,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from circuitry import AttributionGraph, InputError
-from circuitry.circuits.graph import FORMAT, Completeness
-from circuitry.runs.arrays import write_arrays
+from circuitry.circuits import Completeness
+from circuitry.circuits.graph import FORMAT
+from circuitry.runs import write_arrays
 
 
 def small_graph(**changes: object) -> AttributionGraph:

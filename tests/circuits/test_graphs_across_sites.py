@@ -8,12 +8,18 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from circuitry.circuits.graph import AttributionGraph
-from circuitry.circuits.residual_edges import EdgeScores
-from circuitry.circuits.similarity import depth_bias, edge_jaccard, edge_spearman, node_overlap, wl_kernel
-from circuitry.circuits.stream_graph import stream_graph
+from circuitry.circuits import (
+    AttributionGraph,
+    EdgeScores,
+    depth_bias,
+    edge_jaccard,
+    edge_spearman,
+    node_overlap,
+    stream_graph,
+    wl_kernel,
+)
 from circuitry.models.stream_parts import PORTS
-from circuitry.reports.figures.circuit_graphs import circuit_drawing, circuit_pair
+from circuitry.reports.figures import circuit_drawing, circuit_pair
 
 BLOCKS, HEADS = 2, 2
 WRITERS = ("embed", *(f"blocks.{i}.{one}" for i in range(BLOCKS) for one in ("attn.0", "attn.1", "mlp")))

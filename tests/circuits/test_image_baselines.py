@@ -10,10 +10,8 @@ from captum.attr import LayerIntegratedGradients
 from torch import Tensor
 
 from circuitry import AttributionGraph, Encoder, InputError, class_logit, left_rule, midpoint_rule
-from circuitry.circuits import attribution, gauss_legendre_rule
-from circuitry.circuits.attribution import attribute_parts
-from circuitry.circuits.settings import AttributionSettings
-from circuitry.models.baselines import AnyBaseline, Baseline, Counterfactual
+from circuitry.circuits import AttributionSettings, attribute_parts, attribution, gauss_legendre_rule
+from circuitry.models import AnyBaseline, Baseline, Counterfactual
 from tests.support.oracles import TailModule, brute_force_edges, brute_force_nodes, setting, worst
 from tests.support.towers import make_tower
 

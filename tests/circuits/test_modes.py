@@ -13,14 +13,16 @@ from torch import Tensor
 
 import circuitry
 from circuitry import AttributionGraph, Encoder, Patch, class_logit, left_rule, midpoint_rule, patched
-from circuitry.circuits.attribution import attribute_parts
-from circuitry.circuits.direct_effects import direct_effects, direct_vectors
-from circuitry.circuits.pooling_pairs import pooling_pairs
-from circuitry.circuits.residual_edges import edges_by_position, score_edges
-from circuitry.circuits.settings import AttributionSettings
-from circuitry.models import batches
-from circuitry.models.baselines import Counterfactual
-from circuitry.models.residual import ResidualStream
+from circuitry.circuits import (
+    AttributionSettings,
+    attribute_parts,
+    direct_effects,
+    direct_vectors,
+    edges_by_position,
+    pooling_pairs,
+    score_edges,
+)
+from circuitry.models import Counterfactual, ResidualStream, batches
 from tests.support.oracles import setting
 from tests.support.towers import TOWERS, make_tower
 

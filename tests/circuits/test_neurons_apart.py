@@ -8,14 +8,9 @@ import torch
 from timm.models.vitamin import GeGluMlp
 from torch import Tensor, nn
 
-from circuitry.circuits.attribution import attribute
-from circuitry.circuits.quadrature import midpoint_rule
-from circuitry.circuits.residual_edges import score_edges
-from circuitry.circuits.stream_graph import stream_graph
-from circuitry.models.components import in_components
-from circuitry.models.encoder import Encoder
-from circuitry.models.residual import ResidualStream
-from circuitry.runs.errors import InputError
+from circuitry.circuits import attribute, midpoint_rule, score_edges, stream_graph
+from circuitry.models import Encoder, ResidualStream, in_components
+from circuitry.runs import InputError
 from tests.circuits.test_residual_edges import metric
 from tests.support.towers import make_tower
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from circuitry import InputError
-from circuitry.circuits.graph import Completeness
+from circuitry.circuits import Completeness
 from circuitry.circuits.nodes import NodeEffects, keep_units
 
 

@@ -8,11 +8,10 @@ import pytest
 from PIL import Image
 
 from circuitry import Clip, DomainFolder, GraphFolder, compare_domains, extract, left_rule
-from circuitry.circuits import AttributionSettings
-from circuitry.circuits.extraction import Extraction
+from circuitry.circuits import AttributionSettings, Extraction
 from circuitry.circuits.order_variants import extract_variants, order_stability, with_fraction
 from circuitry.comparison.order_stability import with_others
-from circuitry.runs.workers import Work
+from circuitry.runs import Work
 from tests.circuits.test_graph import small_graph
 
 QUIET = Work(progress=False)

@@ -7,9 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from circuitry.circuits.pooling_pairs import pooling_pairs
-from circuitry.models.encoder import Encoder
-from circuitry.runs.errors import InputError
+from circuitry.circuits import pooling_pairs
+from circuitry.models import Encoder
+from circuitry.runs import InputError
 from tests.support.towers import make_tower
 
 

@@ -7,15 +7,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from circuitry.circuits.graph import BETWEEN_POSITIONS, AttributionGraph
-from circuitry.circuits.position_graph import position_graph
-from circuitry.circuits.position_moves import moves_between_positions
-from circuitry.circuits.residual_edges import score_edges
-from circuitry.circuits.similarity import edge_jaccard
-from circuitry.circuits.stream_graph import stream_graph
-from circuitry.models.encoder import Encoder
-from circuitry.models.residual import ResidualStream
-from circuitry.runs.errors import InputError
+from circuitry.circuits import (
+    AttributionGraph,
+    edge_jaccard,
+    moves_between_positions,
+    position_graph,
+    score_edges,
+    stream_graph,
+)
+from circuitry.circuits.graph import BETWEEN_POSITIONS
+from circuitry.models import Encoder, ResidualStream
+from circuitry.runs import InputError
 from tests.models.test_components import FURTHER
 
 

@@ -7,12 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from circuitry.circuits.position_moves import moves_between_positions
-from circuitry.circuits.quadrature import midpoint_rule
-from circuitry.circuits.residual_edges import edges_by_position
-from circuitry.models.encoder import Encoder
-from circuitry.models.residual import ResidualStream
-from circuitry.runs.errors import InputError
+from circuitry.circuits import edges_by_position, midpoint_rule, moves_between_positions
+from circuitry.models import Encoder, ResidualStream
+from circuitry.runs import InputError
 from tests.models.test_components import FURTHER
 from tests.support.towers import make_tower
 

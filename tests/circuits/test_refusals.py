@@ -10,18 +10,21 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import circuitry
 from circuitry import Encoder, InputError, class_logit, left_rule
-from circuitry.circuits.attribution import attribute_parts
-from circuitry.circuits.direct_effects import direct_effects, direct_vectors
-from circuitry.circuits.position_graph import position_graph
-from circuitry.circuits.position_moves import moves_between_positions
-from circuitry.circuits.residual_edges import edges_by_position, score_edges
-from circuitry.circuits.settings import AttributionSettings
-from circuitry.circuits.similarity import edge_spearman, rank_similarity
-from circuitry.circuits.stream_graph import stream_graph
-from circuitry.models.baselines import Baseline
+from circuitry.circuits import (
+    AttributionSettings,
+    attribute_parts,
+    direct_effects,
+    direct_vectors,
+    edge_spearman,
+    edges_by_position,
+    moves_between_positions,
+    position_graph,
+    rank_similarity,
+    score_edges,
+    stream_graph,
+)
+from circuitry.models import Baseline, ResidualStream, Stage
 from circuitry.models.batches import ImageBatches
-from circuitry.models.residual import ResidualStream
-from circuitry.models.stages import Stage
 from tests.support.oracles import setting
 from tests.support.towers import make_tower
 from tests.support.work import QUIET

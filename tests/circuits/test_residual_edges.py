@@ -8,14 +8,9 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from circuitry.circuits.quadrature import gauss_legendre_rule, left_rule, midpoint_rule
-from circuitry.circuits.residual_edges import edges_by_position, score_edges
-from circuitry.models.baselines import AnyBaseline, mean_baseline
-from circuitry.models.encoder import Encoder
-from circuitry.models.residual import ResidualStream
-from circuitry.models.stream_parts import Component
-from circuitry.runs.errors import InputError
-from circuitry.runs.workers import Work
+from circuitry.circuits import edges_by_position, gauss_legendre_rule, left_rule, midpoint_rule, score_edges
+from circuitry.models import AnyBaseline, Component, Encoder, ResidualStream, mean_baseline
+from circuitry.runs import InputError, Work
 from tests.support.towers import make_tower
 
 HEAD = Component("head", 0, 1)

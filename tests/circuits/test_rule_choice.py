@@ -13,13 +13,20 @@ from PIL import Image
 from torch import Tensor, nn
 
 from circuitry import AttributionSettings, Clip, DomainFolder, Encoder, InputError, attribute, class_logit
-from circuitry.circuits import extraction, rule_of_run
-from circuitry.circuits.extraction import extract
-from circuitry.circuits.quadrature import gauss_legendre_rule, left_rule, midpoint_rule
-from circuitry.circuits.rule_choice import RuleErrors, cheapest_rule, choose_rule
+from circuitry.circuits import (
+    RuleErrors,
+    choose_rule,
+    describe_rule,
+    extract,
+    extraction,
+    gauss_legendre_rule,
+    left_rule,
+    midpoint_rule,
+    rule_of_run,
+)
+from circuitry.circuits.rule_choice import cheapest_rule
 from circuitry.circuits.rule_of_run import spread
-from circuitry.circuits.rule_report import describe_rule
-from circuitry.models.stages import Stage
+from circuitry.models import Stage
 from tests.support.towers import make_tower
 
 CUBES = (midpoint_rule(1), midpoint_rule(2), gauss_legendre_rule(2))

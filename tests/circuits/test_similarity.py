@@ -20,18 +20,9 @@ from circuitry import (
     node_overlap,
     wl_kernel,
 )
-from circuitry.circuits.graph import Completeness
+from circuitry.circuits import Completeness, Measure, chance_overlap, depth_bias, edge_spearman, rank_similarity
 from circuitry.circuits.nodes import keep_units
-from circuitry.circuits.similarity import (
-    MEASURES,
-    Measure,
-    chance_overlap,
-    depth_bias,
-    edge_spearman,
-    permuted_units,
-    rank_similarity,
-    similarity_matrices,
-)
+from circuitry.circuits.similarity import MEASURES, permuted_units, similarity_matrices
 
 SITES = ("input", "a", "b", "c")
 

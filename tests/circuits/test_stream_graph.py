@@ -7,15 +7,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from circuitry.circuits.attribution import attribute
-from circuitry.circuits.graph import IN_STREAM, AttributionGraph
-from circuitry.circuits.quadrature import left_rule
-from circuitry.circuits.residual_edges import EdgeScores, score_edges
-from circuitry.circuits.similarity import edge_jaccard
-from circuitry.circuits.stream_graph import stream_graph
-from circuitry.models.components import in_components
-from circuitry.models.encoder import Encoder
-from circuitry.models.residual import ResidualStream
+from circuitry.circuits import (
+    AttributionGraph,
+    EdgeScores,
+    attribute,
+    edge_jaccard,
+    left_rule,
+    score_edges,
+    stream_graph,
+)
+from circuitry.circuits.graph import IN_STREAM
+from circuitry.models import Encoder, ResidualStream, in_components
 from tests.support.towers import make_tower
 
 NONE = np.nan

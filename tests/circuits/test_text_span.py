@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from circuitry.circuits.text_span import text_span
-from circuitry.runs.errors import InputError
+from circuitry.circuits import text_span
+from circuitry.runs import InputError
 
 TEXTS = ("red", "round", "striped", "large")
 

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 
 from circuitry import Comparison
-from circuitry.comparison.parts import PARTS
-from circuitry.comparison.simulation import Planted, jaccard, keep
+from circuitry.comparison import PARTS
+from circuitry.study.simulation import Planted, jaccard, keep
 
 PLANTED = Planted(n_units=40, n_kept=6, n_domains=3, n_parts=4)
 

@@ -5,7 +5,8 @@ from itertools import product
 import numpy as np
 import pytest
 
-from circuitry.comparison.bootstrap import draw, dual_bootstrap, dual_variance, resampled_means
+from circuitry.comparison import draw, dual_bootstrap
+from circuitry.comparison.bootstrap import dual_variance, resampled_means
 
 
 def additive(rng: np.random.Generator, n: int, parts: int, common: float) -> tuple[np.ndarray, np.ndarray]:

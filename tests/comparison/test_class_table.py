@@ -5,10 +5,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from circuitry.comparison.class_table import CELLS, EFFECTS, class_by_domain
-from circuitry.comparison.parts import PARTS
-from circuitry.comparison.significance import sign_flip_p
-from circuitry.comparison.simulation import jaccard, keep
+from circuitry.comparison import PARTS, class_by_domain, sign_flip_p
+from circuitry.comparison.class_table import CELLS, EFFECTS
+from circuitry.study.simulation import jaccard, keep
 from tests.comparison.similarities import similarities
 
 

@@ -12,10 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from circuitry import Comparison, InputError, domain_matrix
-from circuitry.comparison.compared_values import class_groups
-from circuitry.comparison.domain_tests import domain_tests, part_tests
-from circuitry.comparison.statistics import per_domain
-from circuitry.reports.result_tables import write_tables
+from circuitry.comparison import class_groups, domain_tests, part_tests, per_domain
+from circuitry.reports import write_tables
 from tests.comparison.similarities import similarities
 from tests.support.parts import parts_of_halves
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from circuitry.comparison.bootstrap import draw
-from circuitry.comparison.domain_tests import THIS_MODEL, ceiling_tests, domain_tests, part_tests
+from circuitry.comparison import ceiling_tests, domain_tests, draw, part_tests
+from circuitry.comparison.domain_tests import THIS_MODEL
 from tests.comparison.similarities import similarities
 from tests.comparison.test_statistics import table
 

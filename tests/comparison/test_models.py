@@ -7,8 +7,8 @@ import pytest
 from scipy import stats
 
 from circuitry import InputError
-from circuitry.comparison.models import OVER_MODELS, compare_models
-from circuitry.comparison.significance import sign_flip_p
+from circuitry.comparison import compare_models, sign_flip_p
+from circuitry.comparison.models import OVER_MODELS
 from tests.comparison.similarities import similarities
 
 

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from circuitry.comparison.order_stability import domain_order_stability
-from circuitry.runs.errors import InputError
+from circuitry.runs import InputError
 
 DOMAINS = ["clipart", "quickdraw", "real", "sketch"]
 

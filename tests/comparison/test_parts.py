@@ -7,14 +7,8 @@ import pandas as pd
 import pytest
 
 from circuitry import InputError
-from circuitry.comparison.parts import (
-    WHOLE,
-    PartArray,
-    ceilings_of,
-    check_parts,
-    known_ratio,
-    mean_known,
-)
+from circuitry.comparison import PartArray, ceilings_of
+from circuitry.comparison.parts import WHOLE, check_parts, known_ratio, mean_known
 from tests.comparison.similarities import similarities
 
 

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from circuitry.comparison.significance import holm, mantel, sign_flip_p, smallest_p, with_corrected_p
+from circuitry.comparison import holm, mantel, sign_flip_p
+from circuitry.comparison.significance import smallest_p, with_corrected_p
 
 
 def test_holm_by_hand() -> None:

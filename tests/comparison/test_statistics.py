@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from circuitry import InputError
-from circuitry.circuits.graph import AttributionGraph
-from circuitry.circuits.similarity import chance_node_overlap, chance_overlap
-from circuitry.comparison.statistics import jackknife_interval, mean_interval, mean_spread, per_domain
+from circuitry.circuits import AttributionGraph, chance_node_overlap, chance_overlap
+from circuitry.comparison import jackknife_interval, mean_interval, mean_spread, per_domain
 from tests.circuits.test_graph import small_graph
 
 

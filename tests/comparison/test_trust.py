@@ -10,16 +10,22 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from circuitry.circuits.similarity import chance_overlap
-from circuitry.comparison import ceiling
-from circuitry.comparison.bootstrap import draw, dual_bootstrap
-from circuitry.comparison.ceiling import domain_ratios, pair_cells, pair_ratios, ratio
+from circuitry.circuits import chance_overlap
+from circuitry.comparison import (
+    PartArray,
+    ceiling,
+    ceiling_tests,
+    domain_ratios,
+    draw,
+    dual_bootstrap,
+    pair_ratios,
+    part_tests,
+)
+from circuitry.comparison.ceiling import pair_cells, ratio
 from circuitry.comparison.domain_means import domain_spread
-from circuitry.comparison.domain_tests import ceiling_tests, part_tests
 from circuitry.comparison.models import model_tests
-from circuitry.comparison.parts import PartArray
-from circuitry.comparison.simulation import Planted, jaccard, keep, simulate
 from circuitry.comparison.statistics import family_of
+from circuitry.study.simulation import Planted, jaccard, keep, simulate
 
 PLANTED = Planted(n_units=40, n_kept=6)
 CHANCE = np.array([chance_overlap(40, 6, 6)])

@@ -8,16 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circuitry.data.captions import (
-    PATTERNS,
-    SKETCH_PATTERNS,
-    STYLE_WORDS,
-    caption,
-    image_rng,
-    readable,
-    sketch_caption,
-    with_article,
-)
+from circuitry.data import caption, readable
+from circuitry.data.captions import PATTERNS, SKETCH_PATTERNS, STYLE_WORDS, image_rng, sketch_caption, with_article
 from tests.conftest import shared
 
 

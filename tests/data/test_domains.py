@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from circuitry.data.domains import DomainFolder, listed_splits
-from circuitry.runs.errors import InputError
+from circuitry.data import DomainFolder
+from circuitry.data.domains import listed_splits
+from circuitry.runs import InputError
 from tests.conftest import shared
 
 

@@ -14,10 +14,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from circuitry.data.batches import load_batches
-from circuitry.data.domains import ImageRecord
-from circuitry.data.images import image_listing, load_image
-from circuitry.runs.errors import InputError
+from circuitry.data import ImageRecord, image_listing, load_batches, load_image
+from circuitry.runs import InputError
 
 
 def pixel(image: Image.Image, x: int = 0, y: int = 0) -> tuple[int, ...]:

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circuitry.data.domains import ImageRecord
-from circuitry.data.parts import item_column, part_numbers, stem_without_domain
-from circuitry.runs.errors import InputError
+from circuitry.data import ImageRecord, item_column, part_numbers
+from circuitry.data.parts import stem_without_domain
+from circuitry.runs import InputError
 
 Records = dict[tuple[str, str], list[ImageRecord]]
 

@@ -10,8 +10,8 @@ import sys
 from circuitry.data.batches import load_batches
 from circuitry.data.domains import DomainFolder
 from circuitry.data.images import image_listing
-from circuitry.data.mixtures.files import write_mixture
-from circuitry.data.mixtures.selection import MixtureSettings, admitted, mixture
+from circuitry.study.mixtures.mixture_files import write_mixture
+from circuitry.study.mixtures.selection import MixtureSettings, admitted, mixture
 from circuitry.runs.errors import InputError
 
 images = DomainFolder(sys.argv[1])

@@ -7,7 +7,7 @@ import torch
 
 from circuitry import CausalStudy, DomainFolder, GraphFolder, load_clip
 from circuitry.interventions import CausalSettings
-from circuitry.runs.workers import Work, WorkSettings
+from circuitry.runs import Work, WorkSettings
 
 
 def extract_share(study: CausalStudy, out: Path, work: Work) -> None:

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from circuitry import Encoder, InputError, attribute, class_logit, left_rule, mean_baseline, midpoint_rule
-from circuitry.interventions.attribution_check import UnitSample, check_attribution, compare_rules
-from circuitry.interventions.effects import AttributionCheck
-from circuitry.models.stages import Stage
+from circuitry.interventions import AttributionCheck, check_attribution, compare_rules
+from circuitry.interventions.attribution_check import UnitSample
+from circuitry.models import Stage
 from tests.interventions.test_patching import linear_encoder
 from tests.support.towers import make_tower
 from tests.support.work import QUIET

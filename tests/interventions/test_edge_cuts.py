@@ -12,13 +12,10 @@ from timm.models.vision_transformer import ResPostBlock
 from torch import Tensor, nn
 
 from circuitry import AttributionGraph, Encoder, InputError, attribute, class_logit, left_rule, mean_baseline
-from circuitry.interventions.edge_cuts import cut_each, cut_effects, measure_edges
-from circuitry.interventions.edge_runs import cut_embeddings
-from circuitry.interventions.edge_sets import EdgeSet, no_edges, take_edges
-from circuitry.interventions.faithfulness import AblationSettings
-from circuitry.interventions.planted import planted_attention, planted_convolution
-from circuitry.models.components import in_components
-from circuitry.models.stages import Stage
+from circuitry.interventions import AblationSettings, cut_each, cut_effects, cut_embeddings, measure_edges, take_edges
+from circuitry.interventions.edge_sets import EdgeSet, no_edges
+from circuitry.models import Stage, in_components
+from circuitry.study import planted_attention, planted_convolution
 from tests.support.towers import timm_vit
 from tests.support.work import QUIET
 

@@ -11,21 +11,13 @@ from sklearn.metrics import roc_auc_score
 from timm.models.vision_transformer import ResPostBlock
 from torch import Tensor, nn
 
-from circuitry.circuits.attribution import attribute
-from circuitry.circuits.quadrature import left_rule
-from circuitry.circuits.residual_edges import score_edges
-from circuitry.circuits.stream_graph import stream_graph
-from circuitry.interventions.edge_cuts import cut_effects
-from circuitry.interventions.edge_masks import learn_edges
-from circuitry.interventions.edge_runs import EDGES, EdgeRuns, cut_embeddings
-from circuitry.interventions.edge_sets import EdgeSet, count_edges, edges_among
-from circuitry.interventions.masks import MaskSettings
-from circuitry.interventions.planted import PlantedCircuit, planted_attention, planted_convolution
-from circuitry.models.components import in_components
-from circuitry.models.encoder import Encoder
-from circuitry.models.residual import ResidualStream
-from circuitry.models.stages import Stage
-from circuitry.runs.errors import InputError
+from circuitry.circuits import attribute, left_rule, score_edges, stream_graph
+from circuitry.interventions import EdgeRuns, MaskSettings, cut_effects, cut_embeddings, edges_among, learn_edges
+from circuitry.interventions.edge_runs import EDGES
+from circuitry.interventions.edge_sets import EdgeSet, count_edges
+from circuitry.models import Encoder, ResidualStream, Stage, in_components
+from circuitry.runs import InputError
+from circuitry.study import PlantedCircuit, planted_attention, planted_convolution
 from tests.support.towers import make_tower, timm_vit
 from tests.support.work import QUIET
 

@@ -10,33 +10,30 @@ import pytest
 import torch
 from torch import Tensor
 
-from circuitry.circuits.attribution import attribute
-from circuitry.circuits.graph import BETWEEN_POSITIONS, AttributionGraph
-from circuitry.circuits.quadrature import left_rule
-from circuitry.circuits.residual_edges import score_edges
-from circuitry.circuits.stream_graph import stream_graph
-from circuitry.interventions.ablation import ablated_embeddings
-from circuitry.interventions.edge_cuts import cut_each, cut_effects, measure_edges
-from circuitry.interventions.edge_masks import learn_edges
-from circuitry.interventions.edge_runs import cut_embeddings
-from circuitry.interventions.edge_sets import (
-    EdgeSet,
-    count_edges,
+from circuitry.circuits import AttributionGraph, attribute, left_rule, score_edges, stream_graph
+from circuitry.circuits.graph import BETWEEN_POSITIONS
+from circuitry.interventions import (
+    AblationSettings,
+    JudgementSettings,
+    MaskSettings,
+    ablated_embeddings,
+    cut_each,
+    cut_effects,
+    cut_embeddings,
     edges_among,
-    no_edges,
-    random_edges,
+    faithfulness_curve,
+    find_circuit,
+    judge_circuit,
+    learn_edges,
+    measure_edges,
     strongest_edge_sets,
     take_edges,
 )
+from circuitry.interventions.edge_sets import EdgeSet, count_edges, no_edges, random_edges
 from circuitry.interventions.edge_wires import Chain
-from circuitry.interventions.faithfulness import AblationSettings, faithfulness_curve
-from circuitry.interventions.judgement import JudgementSettings, judge_circuit
-from circuitry.interventions.masks import MaskSettings
-from circuitry.interventions.search import find_circuit
-from circuitry.models.encoder import Encoder, clean_activations
-from circuitry.models.residual import ResidualStream
-from circuitry.runs.errors import InputError
-from circuitry.runs.workers import Work
+from circuitry.models import Encoder, ResidualStream
+from circuitry.models.encoder import clean_activations
+from circuitry.runs import InputError, Work
 from tests.support.towers import make_tower
 from tests.support.work import QUIET
 

@@ -13,15 +13,22 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from circuitry import AttributionGraph, Encoder, InputError, attribute, class_logit, mean_baseline, midpoint_rule
-from circuitry.interventions.ablation import ablate_all_but, ablated_embeddings
-from circuitry.interventions.circuit_sets import take_complement, take_top_units
+from circuitry.interventions import (
+    AblationSettings,
+    FaithfulnessCurve,
+    ablate_all_but,
+    ablated_embeddings,
+    curves_by_domain,
+    faithfulness_curve,
+    patched,
+    pool_curves,
+    take_complement,
+    take_top_units,
+)
 from circuitry.interventions.curve_reading import faithfulness_ratio
-from circuitry.interventions.curves import FaithfulnessCurve, curves_by_domain, pool_curves
-from circuitry.interventions.faithfulness import MIB_FRACTIONS, AblationSettings, faithfulness_curve
-from circuitry.interventions.patches import patched
-from circuitry.models.baselines import AnyBaseline
-from circuitry.models.stages import Stage
-from circuitry.runs.arrays import write_arrays
+from circuitry.interventions.faithfulness import MIB_FRACTIONS
+from circuitry.models import AnyBaseline, Stage
+from circuitry.runs import write_arrays
 from tests.support.towers import make_tower
 from tests.support.work import QUIET
 

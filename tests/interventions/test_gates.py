@@ -7,9 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from circuitry import Encoder, InputError, mean_baseline
-from circuitry.interventions.ablation import ablated_embeddings
-from circuitry.interventions.gates import GatedRuns
-from circuitry.models.components import in_components
+from circuitry.interventions import GatedRuns, ablated_embeddings
+from circuitry.models import in_components
 from tests.support.towers import make_tower
 from tests.support.work import QUIET
 

@@ -8,10 +8,9 @@ import torch
 from scipy import stats
 
 from circuitry import InputError, left_rule
-from circuitry.circuits.attribution import attribute
-from circuitry.circuits.graph import AttributionGraph
-from circuitry.interventions.judgement import JudgementSettings, judge_circuit
-from circuitry.interventions.planted import PlantedCircuit, planted_convolution
+from circuitry.circuits import AttributionGraph, attribute
+from circuitry.interventions import JudgementSettings, judge_circuit
+from circuitry.study import PlantedCircuit, planted_convolution
 from tests.support.work import QUIET
 
 

@@ -9,9 +9,8 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from circuitry import InputError
-from circuitry.interventions.gates import GatedRuns
-from circuitry.interventions.masks import LearnedMask, MaskSettings, learn_masks
-from circuitry.interventions.planted import PlantedCircuit, planted_attention, planted_convolution
+from circuitry.interventions import GatedRuns, LearnedMask, MaskSettings, learn_masks
+from circuitry.study import PlantedCircuit, planted_attention, planted_convolution
 
 PLANTED = planted_convolution()
 SITES = ("conv1", "conv2", "head")

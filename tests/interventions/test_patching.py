@@ -7,11 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from circuitry import Encoder, InputError, attribute, class_logit, left_rule, mean_baseline
-from circuitry.interventions.patches import Patch, patched
-from circuitry.interventions.patching import patch_effects
-from circuitry.models.baselines import ZERO, Baseline, Counterfactual
-from circuitry.models.stages import Stage
-from circuitry.runs.workers import Work
+from circuitry.interventions import Patch, patch_effects, patched
+from circuitry.models import Baseline, Counterfactual, Stage
+from circuitry.models.baselines import ZERO
+from circuitry.runs import Work
 from tests.support.towers import make_tower
 from tests.support.work import QUIET
 

@@ -5,8 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from circuitry import Encoder, InputError, class_logit, patched
-from circuitry.interventions import logit_pixels, unit_pixels
-from circuitry.interventions.ablation import ablate_all_but
+from circuitry.interventions import ablate_all_but, logit_pixels, unit_pixels
 from tests.interventions.test_patching import linear_encoder
 from tests.support.towers import make_tower
 

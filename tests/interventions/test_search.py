@@ -19,17 +19,21 @@ from circuitry import (
     left_rule,
     patch_effects,
 )
-from circuitry.circuits.image_path import image_path_effects
-from circuitry.circuits.quadrature import QuadratureRule, midpoint_rule
-from circuitry.circuits.settings import AttributionSettings
-from circuitry.interventions.answers import all_answers, class_answers, default_answers
-from circuitry.interventions.faithfulness import AblationSettings
-from circuitry.interventions.masks import MaskSettings
-from circuitry.interventions.planted import planted_convolution
-from circuitry.interventions.search import find_circuit, propose_circuits
-from circuitry.interventions.unit_scores import METHODS, SearchSettings
+from circuitry.circuits import AttributionSettings, QuadratureRule, image_path_effects, midpoint_rule
+from circuitry.interventions import (
+    AblationSettings,
+    MaskSettings,
+    SearchSettings,
+    all_answers,
+    class_answers,
+    find_circuit,
+    propose_circuits,
+)
+from circuitry.interventions.answers import default_answers
+from circuitry.interventions.unit_scores import METHODS
+from circuitry.models import Stage
 from circuitry.models.batches import ImageBatches
-from circuitry.models.stages import Stage
+from circuitry.study import planted_convolution
 from tests.models.test_feature_basis import make_sae
 from tests.support.work import QUIET
 

@@ -24,13 +24,15 @@ from circuitry import (
     load_clip,
     mean_baseline,
 )
-from circuitry.circuits.settings import AttributionSettings
-from circuitry.interventions import CausalSettings
-from circuitry.interventions.faithfulness import AblationSettings, faithfulness_curve
-from circuitry.interventions.study import StudyOptions
-from circuitry.interventions.transfer import transfer_circuits
-from circuitry.models import SparseAutoencoder, load_sae
-from circuitry.models.metrics import class_margin
+from circuitry.circuits import AttributionSettings
+from circuitry.interventions import (
+    AblationSettings,
+    CausalSettings,
+    StudyOptions,
+    faithfulness_curve,
+    transfer_circuits,
+)
+from circuitry.models import SparseAutoencoder, class_margin, load_sae
 from tests.support.tiny_clip import Tiny, saved
 from tests.support.work import QUIET
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from circuitry import Clip, DomainFolder, extract, left_rule
-from circuitry.circuits.settings import AttributionSettings
+from circuitry.circuits import AttributionSettings
 from tests.interventions import study_process
 from tests.support.tiny_clip import Tiny
 from tests.support.work import QUIET

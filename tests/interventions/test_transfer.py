@@ -7,18 +7,17 @@ import torch
 from torch import Tensor, nn
 
 from circuitry import AttributionGraph, Encoder, InputError
-from circuitry.interventions.faithfulness import AblationSettings
-from circuitry.interventions.transfer import ClassScorer, interchange, transfer_circuits
-from circuitry.interventions.transfer_tables import (
-    OTHER,
-    OWN,
+from circuitry.interventions import (
+    AblationSettings,
+    ClassScorer,
+    interchange,
     transfer_against_similarity,
+    transfer_circuits,
     transfer_matrix,
     transfer_over_depth,
 )
-from circuitry.models.baselines import Baseline
-from circuitry.models.metrics import class_margin
-from circuitry.models.stages import Stage
+from circuitry.interventions.transfer_tables import OTHER, OWN
+from circuitry.models import Baseline, Stage, class_margin
 from tests.support.work import QUIET
 
 

@@ -6,15 +6,21 @@ from typing import Any
 import pytest
 
 from circuitry import CausalStudy, Clip, InputError, attribute, class_logit, faithfulness_curve, left_rule
-from circuitry.data.domains import DomainFolder
-from circuitry.interventions.edge_cuts import cut_each, measure_edges
-from circuitry.interventions.edge_masks import learn_edges
-from circuitry.interventions.edge_runs import cut_embeddings
-from circuitry.interventions.edge_sets import edges_among, strongest_edge_sets, take_edges
-from circuitry.interventions.faithfulness import AblationSettings
-from circuitry.interventions.found_circuit import FoundCircuit
-from circuitry.interventions.judgement import judge_circuit
-from circuitry.interventions.search import find_circuit, propose_circuits
+from circuitry.data import DomainFolder
+from circuitry.interventions import (
+    AblationSettings,
+    FoundCircuit,
+    cut_each,
+    cut_embeddings,
+    edges_among,
+    find_circuit,
+    judge_circuit,
+    learn_edges,
+    measure_edges,
+    propose_circuits,
+    strongest_edge_sets,
+    take_edges,
+)
 from tests.support.oracles import setting
 from tests.support.towers import make_tower
 from tests.support.work import QUIET

@@ -7,7 +7,8 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from circuitry import Encoder, InputError
-from circuitry.models.baselines import ZERO, Baseline, Counterfactual, as_baseline, check_count, mean_baseline
+from circuitry.models import Baseline, Counterfactual, as_baseline, mean_baseline
+from circuitry.models.baselines import ZERO, check_count
 
 IMAGES = torch.randn(3, 3, 4, 4)
 

@@ -11,9 +11,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from circuitry import DomainFolder, InputError, attribute, load_classifier
-from circuitry.models.classifier import EFFICIENTNET_LITE0, Classifier, read_outputs
-from circuitry.models.image_pass import image_batches
-from circuitry.models.settings import ModelSettings
+from circuitry.models import Classifier, ModelSettings, image_batches
+from circuitry.models.classifier import EFFICIENTNET_LITE0, read_outputs
 from tests.conftest import shared
 
 CLASSES = {"cat": [1, 3], "dog": [2]}

@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from circuitry import Clip, InputError, load_clip
+from circuitry.models import read_checkpoint
 from circuitry.models.architectures import register_model
-from circuitry.models.checkpoints import read_checkpoint
 from tests.support.tiny_clip import CONFIG, NAME, Tiny, saved
 
 TEMPLATES = ["a photo of a {}.", "the {}", "{} and {}"]

@@ -14,17 +14,12 @@ from timm.models.vision_transformer import ResPostBlock
 from timm.models.vitamin import GeGluMlp
 from torch import Tensor, nn
 
-from circuitry.circuits.attribution import attribute
-from circuitry.circuits.quadrature import midpoint_rule
-from circuitry.interventions.ablation import ablate_all_but, ablated_embeddings
-from circuitry.interventions.patches import Patch, patched
-from circuitry.interventions.patching import patch_effects
-from circuitry.models import components
-from circuitry.models.baselines import Baseline, mean_baseline
-from circuitry.models.components import POINTS, in_components
-from circuitry.models.encoder import Encoder
-from circuitry.models.residual import ResidualStream, adds_up
-from circuitry.runs.errors import InputError
+from circuitry.circuits import attribute, midpoint_rule
+from circuitry.interventions import Patch, ablate_all_but, ablated_embeddings, patch_effects, patched
+from circuitry.models import Baseline, Encoder, ResidualStream, components, in_components, mean_baseline
+from circuitry.models.components import POINTS
+from circuitry.models.residual import adds_up
+from circuitry.runs import InputError
 from tests.support.towers import VIT, _clip_tower, make_tower, randomise, timm_vit
 
 VITS = ("vit", "vit-average-pooling", "vit-attentional-pooling", "timm-vit", "eva02")

@@ -9,11 +9,10 @@ from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
 
 from circuitry import Encoder, InputError, mean_baseline
+from circuitry.models import Counterfactual, Stage
 from circuitry.models import encoder as encoders
-from circuitry.models.baselines import Counterfactual
 from circuitry.models.batches import rows_that_fit
 from circuitry.models.sites import INPUT
-from circuitry.models.stages import Stage
 from tests.support.towers import make_tower
 
 

@@ -25,20 +25,18 @@ from circuitry import (
     midpoint_rule,
     patch_effects,
 )
-from circuitry.circuits import gauss_legendre_rule
-from circuitry.circuits.attribution import attribute_parts
-from circuitry.circuits.quadrature import QuadratureRule
-from circuitry.circuits.settings import AttributionSettings
-from circuitry.interventions.ablation import ablated_embeddings
-from circuitry.interventions.circuit_sets import add_error_units
-from circuitry.interventions.faithfulness import AblationSettings
-from circuitry.interventions.transfer import ClassScorer, transfer_circuits
-from circuitry.models import SparseAutoencoder
-from circuitry.models.baselines import Baseline
+from circuitry.circuits import AttributionSettings, QuadratureRule, attribute_parts, gauss_legendre_rule
+from circuitry.interventions import (
+    AblationSettings,
+    ClassScorer,
+    ablated_embeddings,
+    add_error_units,
+    transfer_circuits,
+)
+from circuitry.models import Baseline, SparseAutoencoder, Stage, parse_saes
 from circuitry.models.batches import bytes_per_image
-from circuitry.models.feature_basis import parse_saes, sae_digest
+from circuitry.models.feature_basis import sae_digest
 from circuitry.models.narrowing import narrow_stage
-from circuitry.models.stages import Stage
 from tests.support.towers import make_tower
 from tests.support.work import QUIET
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from circuitry import InputError, class_logit, class_margin
 from circuitry.interventions.answers import default_answers
-from circuitry.models.metrics import MetricOfClass, checked_metric, metric_name, metric_of_class
+from circuitry.models import MetricOfClass, metric_of_class
+from circuitry.models.metrics import checked_metric, metric_name
 
 WEIGHTS = torch.tensor([[1.0, 0], [0, 1], [-1, 0]])
 EMBEDDINGS = torch.tensor([[3.0, 4], [0, -2]])

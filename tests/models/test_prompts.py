@@ -4,8 +4,9 @@ import open_clip
 import pytest
 
 from circuitry.data.names import in_a_sentence
-from circuitry.models.prompts import default_templates, imagenet_names, style_word_templates, templates_of
-from circuitry.runs.errors import InputError
+from circuitry.models import default_templates
+from circuitry.models.prompts import imagenet_names, style_word_templates, templates_of
+from circuitry.runs import InputError
 
 
 def test_style_templates_are_the_ten_of_the_study() -> None:

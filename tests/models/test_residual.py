@@ -6,12 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from circuitry.models.baselines import mean_baseline
-from circuitry.models.encoder import Encoder
+from circuitry.models import Component, Encoder, ResidualStream, mean_baseline
 from circuitry.models.gated_reading import different_rows, lifted
-from circuitry.models.residual import ResidualStream
-from circuitry.models.stream_parts import Component
-from circuitry.runs.errors import InputError
+from circuitry.runs import InputError
 from tests.models.test_components import custom
 from tests.support.towers import make_tower
 

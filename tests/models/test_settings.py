@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from circuitry.circuits.settings import CircuitSettings
-from circuitry.models.settings import QUICKSTART_CHECKPOINT, MetricSettings, ModelSettings
-from circuitry.runs.errors import InputError
+from circuitry.circuits import CircuitSettings
+from circuitry.models import MetricSettings, ModelSettings
+from circuitry.models.settings import QUICKSTART_CHECKPOINT
+from circuitry.runs import InputError
 
 
 def test_the_quickstarts_checkpoint_goes_with_its_model_alone() -> None:

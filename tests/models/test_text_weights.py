@@ -11,9 +11,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from circuitry import Clip, InputError, load_clip
+from circuitry.models import default_templates
 from circuitry.models.clip import TEXT_FORMAT
-from circuitry.models.prompts import as_patterns, default_templates, templates_of
-from circuitry.runs.arrays import write_arrays
+from circuitry.models.prompts import as_patterns, templates_of
+from circuitry.runs import write_arrays
 from tests.support.tiny_clip import Tiny, saved
 
 TEMPLATES = ["a photo of a {}.", "the {}", "{} and {}"]

@@ -5,10 +5,8 @@ import pytest
 import timm.models as timm_models
 import torch
 
-from circuitry.models.adapters import token_grid
-from circuitry.models.encoder import Encoder
-from circuitry.models.tokens import TokenGrid
-from circuitry.runs.errors import InputError
+from circuitry.models import Encoder, TokenGrid, token_grid
+from circuitry.runs import InputError
 from tests.models.test_components import FURTHER
 from tests.support.towers import make_tower, timm_vit
 

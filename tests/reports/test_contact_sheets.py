@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from circuitry.reports.contact_sheets import contact_sheet
-from circuitry.runs.errors import InputError
+from circuitry.reports import contact_sheet
+from circuitry.runs import InputError
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 

@@ -14,12 +14,11 @@ import plotly.graph_objects as go
 import pytest
 from PIL import Image
 
-from circuitry.reports.figures.bars import accuracy_bars
-from circuitry.reports.figures.circuit_graphs import circuit_pair
-from circuitry.reports.figures.heatmaps import similarity_heatmap
-from circuitry.reports.figures.lines import overlap_over_depth
-from circuitry.reports.page import Finding, Report, StaticImages, Written, write_results, write_static
-from circuitry.runs.errors import InputError
+from circuitry.reports import Finding, Report, write_results
+from circuitry.reports.figures import circuit_pair, overlap_over_depth, similarity_heatmap
+from circuitry.reports.page import StaticImages, Written, write_static
+from circuitry.runs import InputError
+from circuitry.study.charts import accuracy_bars
 from tests.reports.figures.conftest import SITES
 from tests.reports.figures.test_circuit_graphs import circuits
 from tests.support.browser import drawn_marks, find_browser, load

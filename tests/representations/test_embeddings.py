@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from circuitry import Clip, DomainFolder, InputError
-from circuitry.data.images import load_image
+from circuitry.data import load_image
 from circuitry.representations import Embeddings, embed_images, embed_texts
 from tests.support.tiny_clip import Tiny
 

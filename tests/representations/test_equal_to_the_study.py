@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from circuitry import Clip, DomainFolder, Encoder
 from circuitry.representations import RepresentationSettings, compare_representations, extract_representations
-from circuitry.runs.workers import Work
+from circuitry.runs import Work
 from tests.conftest import shared
 
 DOMAINS, OBJECTS, ROWS = ("quickdraw", "real", "sketch"), ("cat", "umbrella"), 4

@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from scipy.stats import hypergeom
 
 from circuitry import InputError, domain_matrix
-from circuitry.comparison.domain_tests import domain_tests
-from circuitry.comparison.parts import PARTS, WHOLE
-from circuitry.comparison.statistics import per_domain
+from circuitry.comparison import PARTS, domain_tests, per_domain
+from circuitry.comparison.parts import WHOLE
 from circuitry.representations import (
     ImageFeatures,
     chance_share,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from circuitry.representations.grams import RowFiles, gram_matrix
-from circuitry.runs.errors import InputError
+from circuitry.runs import InputError
 
 ONE_FEATURE = 1e-9
 """A budget in GiB below that of a single feature."""

@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import pdist, squareform
 
+from circuitry.representations import cka
 from circuitry.representations.grams import gram_matrix
-from circuitry.representations.kernel_alignment import KERNELS, Alignment, cka, hsic, kernel_matrix
-from circuitry.runs.errors import InputError
+from circuitry.representations.kernel_alignment import KERNELS, Alignment, hsic, kernel_matrix
+from circuitry.runs import InputError
 
 
 def symmetric(n: int, seed: int) -> np.ndarray:

@@ -4,15 +4,9 @@ import numpy as np
 import pytest
 from sklearn.model_selection import StratifiedKFold
 
-from circuitry.representations.probes import (
-    PENALTIES,
-    TARGETS,
-    chance_accuracy,
-    probe_accuracy,
-    probe_left_out,
-    probe_sites,
-)
-from circuitry.runs.errors import InputError
+from circuitry.representations import probe_accuracy, probe_left_out, probe_sites
+from circuitry.representations.probes import PENALTIES, TARGETS, chance_accuracy
+from circuitry.runs import InputError
 
 NAMES = ["axe", "cat", "fish"]
 

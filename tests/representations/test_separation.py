@@ -10,24 +10,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from circuitry import InputError, domain_matrix
-from circuitry.comparison.parts import ceilings_of
-from circuitry.comparison.statistics import per_domain
-from circuitry.representations import Embeddings
-from circuitry.representations.parts import cut_images
-from circuitry.representations.separation import (
-    ALL,
-    class_accuracy,
-    class_distances,
+from circuitry.comparison import ceilings_of, per_domain
+from circuitry.representations import (
+    Embeddings,
     compare_distance_parts,
     compare_distances,
-    distance,
     domain_probe,
     mean_distances,
     modality_gap,
     silhouettes,
-    spread,
 )
-from circuitry.representations.separation_summary import by_seed, differences, gather, separation_measures, summarise
+from circuitry.representations.parts import cut_images
+from circuitry.representations.separation import ALL, class_accuracy, class_distances, distance, spread
+from circuitry.study import separation_measures
+from circuitry.study.separation_summary import by_seed, differences, gather, summarise
 
 ROOT = math.sqrt(2)
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from circuitry.representations import cka, compare_representation_parts, compare_representations
 from circuitry.representations.grams import DomainRepresentation, Grams, gram_matrix
-from circuitry.representations.kernel_alignment import cka
-from circuitry.representations.similarity import cka_ceilings, compare_representation_parts, compare_representations
-from circuitry.runs.errors import InputError
+from circuitry.representations.similarity import cka_ceilings
+from circuitry.runs import InputError
 
 CLASSES = ("axe", "bed", "cat", "fish", "key", "lion", "pizza")
 

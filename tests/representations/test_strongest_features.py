@@ -10,15 +10,21 @@ from PIL import Image
 from torch import Tensor
 
 from circuitry import Clip, DomainFolder, InputError
-from circuitry.data.images import load_image
+from circuitry.data import load_image
 from circuitry.models import SparseAutoencoder
-from circuitry.reports.figures.style import domain_marks
-from circuitry.reports.page import Report
-from circuitry.reports.sections.features import add_features, add_sharing, feature_table
-from circuitry.representations import ImageFeatures, default_vocabulary, extract_features, image_features, name_features
-from circuitry.representations.feature_sharing import compare_features
-from circuitry.representations.features import top_images
-from circuitry.runs.workers import Rank, Work
+from circuitry.reports import Report
+from circuitry.reports.figures import domain_marks
+from circuitry.representations import (
+    ImageFeatures,
+    compare_features,
+    default_vocabulary,
+    extract_features,
+    image_features,
+    name_features,
+    top_images,
+)
+from circuitry.runs import Rank, Work
+from circuitry.study.sections.feature_pages import add_features, add_sharing, feature_table
 from tests.support.tiny_clip import Tiny
 
 CELLS = [(name, domain) for name in ("cat", "dog") for domain in ("clipart", "real", "sketch")]

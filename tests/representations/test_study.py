@@ -15,19 +15,19 @@ from PIL import Image
 from torch import nn
 
 from circuitry import Clip, DomainFolder, Encoder, load_clip
-from circuitry.data.parts import part_numbers
-from circuitry.models.image_pass import activations as activations_of_images
-from circuitry.representations.grams import DomainRepresentation, gram_matrix, read_representations
-from circuitry.representations.kernel_alignment import cka
-from circuitry.representations.similarity import compare_representation_parts, compare_representations
-from circuitry.representations.study import (
+from circuitry.data import part_numbers
+from circuitry.models import activations as activations_of_images
+from circuitry.representations import (
     RepresentationSettings,
-    check_comparable,
+    cka,
+    compare_representation_parts,
+    compare_representations,
     extract_representations,
-    unit_means,
+    read_representations,
 )
-from circuitry.runs.errors import InputError
-from circuitry.runs.workers import ALONE, Rank, Work
+from circuitry.representations.grams import DomainRepresentation, gram_matrix
+from circuitry.representations.study import check_comparable, unit_means
+from circuitry.runs import ALONE, InputError, Rank, Work
 from tests.support.tiny_clip import Tiny
 
 CLASSES = ("axe", "cat", "fish", "key", "lion", "pizza")

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from circuitry.runs.command_line import run_script
-from circuitry.runs.errors import InputError
+from circuitry.runs import InputError, run_script
 
 
 @dataclass(frozen=True)

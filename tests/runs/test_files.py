@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from filelock import Timeout
 
-from circuitry.runs.files import LOCKS, file_lock, whole_file
+from circuitry.runs import file_lock, whole_file
+from circuitry.runs.files import LOCKS
 
 
 def test_success_replaces_the_file_and_leaves_nothing_else(tmp_path: Path) -> None:

@@ -10,9 +10,7 @@ from pathlib import Path
 import pytest
 
 from circuitry import InputError
-from circuitry.runs.files import file_lock, whole_file
-from circuitry.runs.jobs import Job, JobFolder
-from circuitry.runs.workers import Rank
+from circuitry.runs import Job, JobFolder, Rank, file_lock, whole_file
 
 JOBS: list[Job] = [("cat", "photo"), ("cat", "sketch"), ("dog", "photo"), ("dog-photo",)]
 FORMAT = "circuitry test 1"

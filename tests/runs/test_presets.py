@@ -6,8 +6,7 @@ from typing import ClassVar
 
 import pytest
 
-from circuitry.runs.command_line import run_script
-from circuitry.runs.presets import StudySettings
+from circuitry.runs import StudySettings, run_script
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from circuitry.runs import provenance
-from circuitry.runs.provenance import command, difference, digest, versions, weights_digest
+from circuitry.runs import digest, provenance, versions
+from circuitry.runs.provenance import command, difference, weights_digest
 
 
 def test_a_digest_does_not_depend_on_the_order_of_keys() -> None:

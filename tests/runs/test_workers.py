@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from circuitry import InputError
-from circuitry.runs.workers import Rank, Requeued, Work, WorkSettings, job_options, run_array, this_rank
+from circuitry.runs import Rank, Work, WorkSettings, run_array, this_rank
+from circuitry.runs.workers import Requeued, job_options
 
 
 def test_ranks_come_from_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from circuitry.data.toy.write import DrawingSettings, write_toy
-from circuitry.training.clip import train_clip
-from circuitry.training.settings import ClipTraining
+from circuitry.study.toy import DrawingSettings, write_toy
+from circuitry.training import ClipTraining, train_clip
 from tests.support.scripts import CLASSES, IN_PLACE, STYLES, script
 
 

@@ -8,12 +8,10 @@ import pandas as pd
 import pytest
 
 from circuitry import DomainFolder, InputError
+from circuitry.circuits import RuleChoice, midpoint_rule, score_edges
 from circuitry.circuits.graph_folder import FORMAT, WHOLE, graph_file
-from circuitry.circuits.quadrature import midpoint_rule
-from circuitry.circuits.residual_edges import score_edges
-from circuitry.circuits.rule_choice import MeasuredRule, RuleChoice
-from circuitry.models.encoder import Encoder
-from circuitry.models.residual import ResidualStream
+from circuitry.circuits.rule_choice import MeasuredRule
+from circuitry.models import Encoder, ResidualStream
 from circuitry.runs.manifest import write_json
 from tests.circuits.test_edge_oracles import LN3, ON_PAPER
 from tests.circuits.test_similarity import random_graph

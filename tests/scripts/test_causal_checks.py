@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from circuitry import DomainFolder
-from circuitry.interventions.masks import MaskSettings
-from circuitry.runs.errors import InputError
+from circuitry.interventions import MaskSettings
+from circuitry.runs import InputError
 from tests.support.scripts import FIGURES, assert_drawn, needs_browser, script
 
 

@@ -12,7 +12,7 @@ import torch
 
 from circuitry import GraphFolder
 from circuitry.models import SparseAutoencoder
-from circuitry.runs.errors import InputError
+from circuitry.runs import InputError
 from tests.support.scripts import EXPERIMENTS, assert_drawn, needs_browser, script
 
 

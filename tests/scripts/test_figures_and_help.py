@@ -10,7 +10,7 @@ import pytest
 from tests.support.scripts import EXPERIMENTS, FIGURES
 
 WITHOUT_TABLES = {"base_sets", "imagenet_sketch"}
-"""Figures of runs that none of the committed tables has; tests/training/test_selections.py has their rows."""
+"""Figures of runs that none of the committed tables has; tests/study/test_selections.py has their rows."""
 WITHOUT_SEED = ("sharing_over_settings",)
 """Scripts in which nothing is random, or only the weights of a model that is timed."""
 DRAWN = sorted(path for path in FIGURES.glob("*.py") if path.stem not in WITHOUT_TABLES)

@@ -8,14 +8,12 @@ import pandas as pd
 import pytest
 from filelock import Timeout
 
-from circuitry.data.toy.write import CLASSES as TOY_CLASSES
-from circuitry.runs.errors import InputError
-from circuitry.runs.workers import Rank, Work
-from circuitry.training.labels import LabelTable
-from circuitry.training.settings import TrainingWork
-from circuitry.training.study_run import StudyRun
+from circuitry.runs import InputError, Rank, Work
+from circuitry.study import StudyRun
+from circuitry.study.toy.drawing import CLASSES as TOY_CLASSES
+from circuitry.study.toy_study import TRAINING, ToySettings
+from circuitry.training import LabelTable, TrainingWork
 from circuitry.training.supervised_model import build_classifier, write_classifier
-from circuitry.training.toy_study import TRAINING, ToySettings
 from tests.support.scripts import CLASSES, FIGURES, assert_drawn, needs_browser, script
 
 

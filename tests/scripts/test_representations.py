@@ -10,10 +10,10 @@ import pytest
 
 from circuitry import DomainFolder
 from circuitry.models import load_sae
-from circuitry.runs.errors import InputError
+from circuitry.runs import InputError
 from circuitry.runs.presets import with_study_defaults
-from circuitry.training.settings import SaeTraining
-from circuitry.training.study_run import StudyRun
+from circuitry.study import StudyRun
+from circuitry.training import SaeTraining
 from tests.support.scripts import CLASSES, FIGURES, STYLES, assert_drawn, needs_browser, script
 
 

@@ -16,11 +16,12 @@ import torch
 
 import circuitry.runs.command_line
 from circuitry import Encoder, InputError, class_logit
-from circuitry.circuits.cost import count_operations
-from circuitry.circuits.settings import STUDY_RULE, AttributionSettings
+from circuitry.circuits import AttributionSettings, count_operations
+from circuitry.circuits.settings import STUDY_RULE
 from circuitry.models.architectures import register_model
-from circuitry.runs.plan import Step
-from circuitry.runs.presets import StudySettings, study_markdown
+from circuitry.runs import StudySettings
+from circuitry.runs.presets import study_markdown
+from circuitry.study.plan import Step
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
 WITHOUT_COUNTERPART = {

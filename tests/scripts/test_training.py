@@ -10,12 +10,10 @@ import pandas as pd
 import pytest
 
 from circuitry import DomainFolder
-from circuitry.data.toy.write import DrawingSettings, write_toy
-from circuitry.runs.command_line import run_script
-from circuitry.runs.errors import InputError
-from circuitry.training import load_supervised
+from circuitry.runs import InputError, run_script
+from circuitry.study.toy import DrawingSettings, write_toy
+from circuitry.training import ClipTraining, SupervisedTraining, TrainingWork, clip_preset, load_supervised
 from circuitry.training.labels import found_labels
-from circuitry.training.settings import ClipTraining, SupervisedTraining, TrainingWork, clip_preset
 from tests.support.scripts import CLASSES, IN_PLACE, STYLES, script
 
 

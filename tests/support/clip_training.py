@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from circuitry.training.settings import ClipTraining, TrainingWork
+from circuitry.training import ClipTraining, TrainingWork
 
 CONFIG = {
     "embed_dim": 16,

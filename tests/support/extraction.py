@@ -15,9 +15,8 @@ from circuitry import (
     extract,
     left_rule,
 )
-from circuitry.circuits.extraction import Extraction
-from circuitry.circuits.settings import AttributionSettings
-from circuitry.runs.workers import Work
+from circuitry.circuits import AttributionSettings, Extraction
+from circuitry.runs import Work
 
 SETTINGS = AttributionSettings(node_fraction=0.1, rule=left_rule(2))
 QUIET = Work(progress=False)

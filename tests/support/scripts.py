@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 
-from circuitry.training.settings import TrainingWork
+from circuitry.training import TrainingWork
 from tests.support.browser import drawn_marks, find_browser, load
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"

@@ -1,6 +1,6 @@
 """How tests carry out work."""
 
-from circuitry.runs.workers import Work
+from circuitry.runs import Work
 
 QUIET = Work(progress=False)
 """Without progress bars."""

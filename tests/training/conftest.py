@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from circuitry.training.settings import ClipTraining
+from circuitry.training import ClipTraining
 from tests.support.clip_training import CONFIG, written
 
 

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, top_k_accuracy_score
 
-from circuitry.runs.arrays import write_arrays
-from circuitry.runs.errors import InputError
+from circuitry.runs import InputError, write_arrays
+from circuitry.training import read_predictions, tidy_accuracy
 from circuitry.training.accuracy import (
     ALONE,
     CENTRED,
@@ -18,8 +18,6 @@ from circuitry.training.accuracy import (
     FALSE_ALARMS,
     HARMONIC_MEAN,
     class_column,
-    read_predictions,
-    tidy_accuracy,
     write_predictions,
 )
 

@@ -13,12 +13,10 @@ import pytest
 import torch
 from PIL import Image
 
-from circuitry.runs.errors import InputError
-from circuitry.training import clip
+from circuitry.runs import InputError
+from circuitry.training import ClipTraining, TrainingWork, clip, train_clip
 from circuitry.training import open_clip_process as process
-from circuitry.training.clip import train_clip
 from circuitry.training.run_folder import alone
-from circuitry.training.settings import ClipTraining, TrainingWork
 from tests.support.clip_training import CONFIG, WORK, written
 
 

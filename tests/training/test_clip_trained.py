@@ -16,12 +16,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from circuitry.data.images import load_image
-from circuitry.models.clip import load_clip
-from circuitry.runs.errors import InputError
-from circuitry.training.clip import train_clip
-from circuitry.training.run_folder import checkpoints, kept_checkpoints
-from circuitry.training.settings import ClipTraining
+from circuitry.data import load_image
+from circuitry.models import load_clip
+from circuitry.runs import InputError
+from circuitry.training import ClipTraining, checkpoints, kept_checkpoints, train_clip
 from tests.support.clip_training import CONFIG, WORK, written
 
 WITHOUT_BATCH_NORM = CONFIG | {

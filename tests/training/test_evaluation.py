@@ -11,14 +11,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from circuitry.data.domains import DomainFolder
-from circuitry.models.clip import Clip
-from circuitry.models.encoder import Encoder
+from circuitry.data import DomainFolder
+from circuitry.models import Clip, Encoder, Stage
 from circuitry.models.prompts import Template
-from circuitry.models.stages import Stage
-from circuitry.runs.errors import InputError
-from circuitry.runs.workers import Work
-from circuitry.training.evaluation import outcomes, predictions, text_head, zero_shot_accuracy
+from circuitry.runs import InputError, Work
+from circuitry.training import predictions, zero_shot_accuracy
+from circuitry.training.evaluation import outcomes, text_head
 
 QUIET = Work(progress=False)
 

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from circuitry import InputError
-from circuitry.training.labels import LabelTable, found_labels, merged_labels
+from circuitry.training import LabelTable, merged_labels
+from circuitry.training.labels import found_labels
 from tests.conftest import shared
 
 IMAGENET = ("n1", "n2", "n3", "n4")

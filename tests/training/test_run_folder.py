@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from circuitry import InputError
-from circuitry.training.run_folder import TRAINING, checkpoints, claim_run, described
-from circuitry.training.settings import SupervisedTraining
+from circuitry.training import SupervisedTraining, checkpoints
+from circuitry.training.run_folder import TRAINING, claim_run, described
 from circuitry.training.table import CheckedTable
 
 

@@ -16,12 +16,18 @@ from torch import Tensor
 
 from circuitry import Clip, DomainFolder, InputError
 from circuitry.models import SparseAutoencoder
-from circuitry.runs.workers import Work
-from circuitry.training import diagnose_sae, sample_activations, train_sae, train_sae_on_images
+from circuitry.runs import Work
+from circuitry.training import (
+    SaeTraining,
+    diagnose_sae,
+    extract_samples,
+    sample_activations,
+    train_sae,
+    train_sae_on_images,
+)
 from circuitry.training import sae_loop as training
 from circuitry.training.sae_loop import SaeLoop, initial_weights
-from circuitry.training.samples import ImageFiles, SampleBatches, extract_samples
-from circuitry.training.settings import SaeTraining
+from circuitry.training.samples import ImageFiles, SampleBatches
 
 QUICK = SaeTraining(lr=3e-3, batch_size=256, steps=60, resample_every=20)
 quick_sae = partial(train_sae, progress=False)

@@ -9,8 +9,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from circuitry import DomainFolder, Encoder, InputError
-from circuitry.models.image_pass import activations
-from circuitry.runs.workers import Work
+from circuitry.models import activations
+from circuitry.runs import Work
 from circuitry.training import sample_activations, samples
 
 QUIET = Work(progress=False)

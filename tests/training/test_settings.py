@@ -8,7 +8,8 @@ import torch
 
 from circuitry import Encoder, InputError
 from circuitry.models.architectures import register_model
-from circuitry.training.settings import CLIP_PRESETS, ClipTraining, clip_preset
+from circuitry.training import ClipTraining, clip_preset
+from circuitry.training.settings import CLIP_PRESETS
 
 
 def test_the_studys_settings() -> None:

@@ -17,14 +17,21 @@ from torch import nn
 
 import circuitry
 from circuitry import InputError
-from circuitry.data.images import load_image
-from circuitry.data.mixtures.class_table import imagenet_index, imagenet_partners
+from circuitry.data import imagenet_partners, load_image
+from circuitry.data.imagenet_classes import imagenet_index
 from circuitry.models.architectures import register_model
-from circuitry.training import load_supervised, supervised_loop
-from circuitry.training.labels import LabelTable, found_labels, imagenet_wnids, study_labels
-from circuitry.training.run_folder import alone, checkpoints
-from circuitry.training.settings import SupervisedTraining, TrainingWork
-from circuitry.training.supervised import LabelChoice, read_samples, train_supervised
+from circuitry.training import (
+    LabelTable,
+    SupervisedTraining,
+    TrainingWork,
+    checkpoints,
+    load_supervised,
+    supervised_loop,
+    train_supervised,
+)
+from circuitry.training.labels import found_labels, imagenet_wnids, study_labels
+from circuitry.training.run_folder import alone
+from circuitry.training.supervised import LabelChoice, read_samples
 from circuitry.training.supervised_loop import (
     SeededImages,
     TrainingLoop,

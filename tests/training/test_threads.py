@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from circuitry.training import train_sae, train_supervised
-from circuitry.training.settings import SaeTraining, SupervisedTraining, TrainingWork
+from circuitry.training import SaeTraining, SupervisedTraining, TrainingWork, train_sae, train_supervised
 from tests.support.clip_training import CONFIG
 
 WORK = TrainingWork("cpu", workers=0, progress=False)

@@ -1,6 +1,3 @@
-from .bars import accuracy_bars as accuracy_bars
-from .bars import mixture_bars as mixture_bars
-from .bars import settings_bars as settings_bars
 from .circuit_graphs import circuit_drawing as circuit_drawing
 from .circuit_graphs import circuit_pair as circuit_pair
 from .heatmaps import cluster_order as cluster_order
@@ -13,8 +10,6 @@ from .lines import cka_over_depth as cka_over_depth
 from .lines import faithfulness_curves as faithfulness_curves
 from .lines import overlap_over_depth as overlap_over_depth
 from .lines import probes_over_depth as probes_over_depth
-from .moves import position_moves as position_moves
-from .robustness import robustness_scatter as robustness_scatter
 from .scatters import attribution_against_patching as attribution_against_patching
 from .scatters import embedding_maps as embedding_maps
 from .scatters import measure_against_measure as measure_against_measure

@@ -3,24 +3,20 @@
 Every sentence is computed from the tables it speaks of. Drawing and page layout live elsewhere.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 from PIL.Image import Image
 
-from circuitry.circuits.domain_apart import apart_over_depth, means_without
 from circuitry.circuits.graph import AttributionGraph, Circuit
 from circuitry.circuits.rule_report import describe_rule
 from circuitry.comparison.comparison import Comparison
 from circuitry.data.domains import DomainFolder
 from circuitry.reports.contact_sheets import contact_sheet
 from circuitry.reports.figures.circuit_graphs import circuit_pair
-from circuitry.reports.figures.heatmaps import similarity_heatmap
-from circuitry.reports.figures.lines import overlap_over_depth
-from circuitry.reports.figures.style import Mark, capitalised, domain_marks
+from circuitry.reports.figures.style import Mark, domain_marks
 from circuitry.reports.page import Finding, Report
-from circuitry.reports.sections.accuracy import add_accuracy
 from circuitry.reports.sections.compared import (
     add_levels,
     add_matrix,
@@ -69,36 +65,6 @@ def add_stability(report: Report, stability: pd.DataFrame) -> None:
         f"unit is kept with its sign, on average {overall['unit_stability']:.2f}, and that an edge is among the "
         f"strongest into its unit, {overall['edge_stability']:.2f}. Means over {stability['class'].nunique()} classes.",
     )
-
-
-def add_domain_apart(
-    report: Report, comparisons: Mapping[str, Comparison], apart: str, marks: Mapping[str, Mark]
-) -> None:
-    """Add the study's view: each group of classes apart, and one domain against the others."""
-    report.section(f"{capitalised(apart)} against the others")
-    overlap = comparisons["node_overlap"]
-    depth = apart_over_depth(overlap, apart)
-    for group in overlap.groups:
-        mine = depth[depth["group"] == group]
-        if not mine["value"].notna().any():
-            continue
-        over_sites = mine.groupby("domain")["value"].mean()
-        said = ", ".join(f"{name} {value:.3f}" for name, value in over_sites.items())
-        title = f"Units shared with {apart} and without it ({group} classes)"
-        report.figure(overlap_over_depth(mine, overlap.sites, title=title), f"Node overlap, mean over sites: {said}.")
-    for name, comparison in comparisons.items():
-        for group in comparison.groups:
-            if group != "all":
-                title = f"{measure_name(name)}, {group} classes"
-                figure = similarity_heatmap(
-                    comparison.matrix(group), title=title, measure=measure_name(name), marks=marks
-                )
-                n = comparison.values.loc[comparison.values["class"].isin(comparison.groups[group]), "class"].nunique()
-                report.figure(figure, f"Means over {n} {group} classes.")
-        table = means_without(comparison, apart)
-        report.table(
-            table, f"{measure_name(name)}: each domain's mean with the others, and without {apart} among them."
-        )
 
 
 def add_circuit_pair(
@@ -165,8 +131,7 @@ def comparison_report(
     images: DomainFolder,
     pair: tuple[str, str, str],
     *,
-    accuracy: pd.DataFrame | None = None,
-    test_domain: str | None = None,
+    after_images: Callable[[Report, Mapping[str, Mark]], None] | None = None,
 ) -> Report:
     """Return the report of a comparison of circuits, how to read it first; `write_results` writes it.
 
@@ -177,8 +142,7 @@ def comparison_report(
         graphs: Graphs by class and domain.
         images: The images that the graphs are of.
         pair: Class and two domains whose circuits are drawn.
-        accuracy: From `told_apart`, where zero-shot accuracies were measured.
-        test_domain: Domain from which classes were held out in training, if any.
+        after_images: Adds what is known of the model, such as its accuracy, after the section that shows the images.
     """
     domains = sorted({domain for _, domain in graphs})
     classes = sorted({class_name for class_name, _ in graphs})
@@ -188,8 +152,8 @@ def comparison_report(
     shown = {(c, d): [r.path for r in images.select(c, d, 2)] for c in classes[:SHEET_ROWS] for d in domains}
     what = f"Two test images of {'every class' if len(classes) <= SHEET_ROWS else 'some classes'} in every domain."
     add_contact_sheet(report, contact_sheet(shown, classes[:SHEET_ROWS], domains), what)
-    if accuracy is not None:
-        add_accuracy(report, accuracy, marks, test_domain=test_domain)
+    if after_images is not None:
+        after_images(report, marks)
     add_similarity(report, comparisons, marks)
     overlap = comparisons["node_overlap"]
     cut = overlap.about["edges_per_node"], overlap.about["any_sign"]

@@ -23,11 +23,9 @@ from circuitry import (
     left_rule,
     load_clip,
 )
-from circuitry.circuits.attribution import attribute_parts
-from circuitry.models.baselines import Baseline
-from circuitry.runs.files import file_lock
-from circuitry.runs.jobs import JobFolder
-from circuitry.runs.workers import Rank, Work
+from circuitry.circuits import attribute_parts
+from circuitry.models import Baseline
+from circuitry.runs import JobFolder, Rank, Work, file_lock
 from tests.support.extraction import QUIET, SETTINGS, assert_close, planned, run
 from tests.support.tiny_clip import Tiny, saved
 

@@ -23,13 +23,12 @@ from circuitry import (
     extract,
     left_rule,
 )
-from circuitry.circuits.attribution import attribute_parts
-from circuitry.data.parts import part_numbers
-from circuitry.models.baselines import AnyBaseline, Counterfactual, mean_baseline
-from circuitry.models.metrics import ClassLogit, MetricOfClass
-from circuitry.models.named_baselines import BASELINE_NAMES, NamedBaseline
-from circuitry.models.prompts import style_templates
-from circuitry.runs.workers import Work
+from circuitry.circuits import attribute_parts
+from circuitry.data import part_numbers
+from circuitry.models import AnyBaseline, Counterfactual, MetricOfClass, NamedBaseline, mean_baseline, style_templates
+from circuitry.models.metrics import ClassLogit
+from circuitry.models.named_baselines import BASELINE_NAMES
+from circuitry.runs import Work
 from tests.support.extraction import COUNTS, CUT, QUIET, SETTINGS, TEMPLATES, assert_close, run, tensors
 
 pytestmark = pytest.mark.filterwarnings("ignore:Skipped an image")

@@ -5,9 +5,9 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 
-from circuitry.circuits.graph import AttributionGraph, Circuit
-from circuitry.reports.figures.circuit_graphs import circuit_drawing, circuit_pair
-from circuitry.runs.errors import InputError
+from circuitry.circuits import AttributionGraph, Circuit
+from circuitry.reports.figures import circuit_drawing, circuit_pair
+from circuitry.runs import InputError
 from tests.reports.figures.conftest import SITES
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from circuitry.reports.figures.heatmaps import (
+from circuitry.reports.figures import (
     cluster_order,
     component_heatmap,
     pixel_maps,
@@ -12,7 +12,7 @@ from circuitry.reports.figures.heatmaps import (
     similarity_heatmap,
     transfer_beside_similarity,
 )
-from circuitry.runs.errors import InputError
+from circuitry.runs import InputError
 
 
 def test_heatmap_shows_the_matrix_and_marks_the_ceilings(matrix: pd.DataFrame) -> None:

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circuitry.reports.figures.lines import apart, faithfulness_curves, overlap_over_depth
-from circuitry.reports.figures.style import domain_marks
-from circuitry.runs.errors import InputError
+from circuitry.reports.figures import domain_marks, faithfulness_curves, overlap_over_depth
+from circuitry.reports.figures.lines import apart
+from circuitry.runs import InputError
 from tests.reports.figures.conftest import SITES
 
 

@@ -3,14 +3,14 @@
 import pandas as pd
 import pytest
 
-from circuitry.reports.figures.scatters import (
+from circuitry.reports.figures import (
     attribution_against_patching,
+    domain_marks,
     embedding_maps,
     measure_against_measure,
     separation_panels,
 )
-from circuitry.reports.figures.style import domain_marks
-from circuitry.runs.errors import InputError
+from circuitry.runs import InputError
 
 MARKS = domain_marks(["ink", "photo", "sketch"])
 POINTS = pd.DataFrame(

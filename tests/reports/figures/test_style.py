@@ -7,12 +7,10 @@ import plotly.graph_objects as go
 import pytest
 
 from circuitry.reports import figures
-from circuitry.reports.figures.bars import accuracy_bars
-from circuitry.reports.figures.circuit_graphs import circuit_pair
-from circuitry.reports.figures.heatmaps import similarity_heatmap
-from circuitry.reports.figures.lines import overlap_over_depth
-from circuitry.reports.figures.style import MARKS, domain_marks, lay_out, small_multiples, translucent
-from circuitry.runs.errors import InputError
+from circuitry.reports.figures import circuit_pair, domain_marks, overlap_over_depth, similarity_heatmap
+from circuitry.reports.figures.style import MARKS, lay_out, small_multiples, translucent
+from circuitry.runs import InputError
+from circuitry.study.charts import accuracy_bars
 from tests.reports.figures.conftest import SITES
 from tests.reports.figures.test_circuit_graphs import circuits
 

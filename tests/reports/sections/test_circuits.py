@@ -11,19 +11,19 @@ from PIL import Image
 from circuitry import Comparison, DomainFolder, compare_domains
 from circuitry.circuits import ReadingSettings
 from circuitry.circuits.consensus import STABILITY
-from circuitry.reports.figures.circuit_graphs import circuit_pair
-from circuitry.reports.figures.style import domain_marks
-from circuitry.reports.page import Report
+from circuitry.reports import Report
+from circuitry.reports.figures import circuit_pair, domain_marks
 from circuitry.reports.sections.circuits import (
     add_circuit_pair,
-    add_domain_apart,
     add_stability,
     comparison_report,
 )
+from circuitry.study.sections.accuracies import add_accuracy
+from circuitry.study.sections.apart import add_domain_apart
 from tests.circuits.test_across_domains import parts, three_domains
 from tests.circuits.test_graph import small_graph
-from tests.reports.sections.test_accuracy import accuracy
 from tests.reports.sections.test_compared import DOMAINS, captions
+from tests.study.sections.test_accuracy import accuracy
 
 
 def page_of(report: Report) -> str:
@@ -94,8 +94,7 @@ def test_the_whole_report_is_one_page_with_every_figure(tmp_path: Path) -> None:
         three_domains(),
         DomainFolder(tmp_path / "images"),
         ("axe", "real", "sketch"),
-        accuracy=accuracy(),
-        test_domain="sketch",
+        after_images=lambda report, marks: add_accuracy(report, accuracy(), marks, test_domain="sketch"),
     )
     page = report.write(tmp_path / "report.html").read_text(encoding="utf-8")
     assert re.findall(r"<h2[^>]*>(.*?)</h2>", page)[:6] == [

@@ -9,8 +9,8 @@ from pathlib import Path
 import pandas as pd
 
 from circuitry import Comparison
-from circuitry.reports.figures.style import domain_marks
-from circuitry.reports.page import Report
+from circuitry.reports import Report
+from circuitry.reports.figures import domain_marks
 from circuitry.reports.sections.circuits import add_similarity
 from circuitry.reports.sections.compared import (
     add_comparison,

@@ -16,7 +16,7 @@ from circuitry.reports.sections.findings import (
     what_is_read_off,
     which_differs,
 )
-from circuitry.reports.sections.over_models import relation_findings
+from circuitry.study.sections.relations import relation_findings
 from tests.comparison.similarities import similarities
 from tests.reports.sections.test_compared import edges, table
 

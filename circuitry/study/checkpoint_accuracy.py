@@ -1,0 +1,240 @@
+"""The models of a study, classified at every checkpoint.
+
+Predictions and accuracies are kept in the folder of a run, a job for each checkpoint: any number of processes share
+them, and what is there and undamaged is not done again.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from circuitry.data.domains import DomainFolder
+from circuitry.data.imagenet_classes import class_key, imagenet_index
+from circuitry.data.images import image_listing
+from circuitry.data.names import chosen_names
+from circuitry.models.clip import Clip, load_clip
+from circuitry.models.prompts import ImagenetNames, imagenet_names, style_word_templates, templates_of
+from circuitry.runs.errors import InputError
+from circuitry.runs.files import whole_file
+from circuitry.runs.jobs import Job, JobFolder
+from circuitry.runs.provenance import digest
+from circuitry.runs.workers import Work
+from circuitry.study.study_run import StudyRun
+from circuitry.training.accuracy import TOP, tidy_accuracy, write_predictions
+from circuitry.training.evaluation import TEXTS, Head, Texts, predictions, zero_shot_heads
+from circuitry.training.run_folder import kept_checkpoints
+from circuitry.training.supervised_model import SupervisedModel, load_supervised
+
+FORMAT = "circuitry evaluation 3"
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluationSet:
+    """Images to be classified, what their classes are called in a prompt, and whether some were held out."""
+
+    images: DomainFolder
+    names: Sequence[str]
+    """One per class of ``images.all_classes``."""
+    styles: Mapping[str, str] = field(default_factory=dict)
+    """Domain -> the domain whose style its prompts name, where that is not its own."""
+    holds_out: bool = True
+    """Whether the classes that a run holds out are classes here."""
+
+    @classmethod
+    def of(cls, images: DomainFolder) -> "EvaluationSet":
+        """Return the set of all images of a folder, whose classes have the names of their folders."""
+        return cls(images, images.all_classes)
+
+    @cached_property
+    def listing(self) -> dict[str, str]:
+        """What identifies the file of each image; see `image_listing`."""
+        return image_listing(self.images.records)
+
+    @property
+    def all_styles(self) -> dict[str, str]:
+        """Return ``styles`` for every domain."""
+        return {domain: self.styles.get(domain, domain) for domain in self.images.domains}
+
+
+def imagenet_validation(root: Path, names: ImagenetNames = "open_clip") -> EvaluationSet:
+    """Return ImageNet's validation images, ``root/<wnid>/<file>`` in its thousand folders, as the domain ``root.name``.
+
+    Args:
+        root: Folder of the thousand.
+        names: What the classes are called, see `imagenet_names`.
+
+    Raises:
+        InputError: For other folders there, or beside it.
+    """
+    root = Path(root).resolve()
+    images = DomainFolder(root.parent, split=None, domains=(root.name,))
+    index, called = imagenet_index(images.all_classes), imagenet_names(names)
+    return EvaluationSet(images, [called[index[wnid]] for wnid in images.all_classes], {root.name: "real"}, False)
+
+
+def template_sets() -> dict[str, Texts]:
+    """Return the study's two ways to ask, all templates and those with style words, and the images' own style."""
+    return {**TEXTS, "style words": style_word_templates()}
+
+
+def extract_accuracies(
+    runs: Sequence[StudyRun],
+    tests: EvaluationSet,
+    *,
+    templates: Mapping[str, Texts] | None = None,
+    top: Sequence[int] = TOP,
+    epochs: Sequence[int] | None = None,
+    device: str | torch.device = "cpu",
+    work: Work = Work(),
+) -> pd.DataFrame:
+    """Return the accuracies of the checkpoints of many runs; what is finished in their folders is only read.
+
+    Beside the tables in ``<run>/evaluation/<digest>/`` lie the predictions, ``epoch_<n>-<domain>.safetensors``, see
+    `read_predictions`.
+
+    Args:
+        runs: CLIP and supervised models; see `find_runs`.
+        tests: What to classify; all of its domains.
+        templates: Class texts by the name to show (default: `template_sets`). Not used by supervised models.
+        top: The k of top-k accuracy.
+        epochs: Which checkpoints (default: all that were kept); 0 is the untrained model.
+        device, work: Where and how the models run, in which of the processes.
+
+    Returns:
+        The columns of `tidy_accuracy`, ``epoch``, ``run`` (the name of its folder), and what the run is: ``model``,
+        ``base``, ``sketches``, ``captions``, ``trained`` ("CLIP" or "supervised"), ``precision``, ``setting``,
+        ``test_domain`` ("" where there is none), ``held_out_classes`` (joined by ", ") and ``seed``.
+
+    Raises:
+        InputError: For no runs, a run without the checkpoints, a held-out class that is no folder of the images (with
+            near names), images that were replaced since the tables in a run's folder were made (by name), and what
+            loading a model raises.
+
+    Example:
+        >>> tests = EvaluationSet.of(DomainFolder("DomainNet", domains=("sketch", "real")))
+        >>> extract_accuracies(find_runs(Path("runs/study")), tests).query("part == 'held-out'")
+    """
+    if not runs:
+        raise InputError("At least one run is needed to extract accuracies from, but none was given.")
+    asked = dict(template_sets() if templates is None else templates)
+    evaluations = [
+        _Evaluation(
+            run, kept_checkpoints(run.folder, epochs), tests, {} if run.supervised else asked, tuple(top), device
+        )
+        for run in runs
+    ]
+    names = run_names(runs)
+    for evaluation in work.rank.order(evaluations):  # since the end of each is waited for
+        evaluation.run_jobs(work)
+    tables = [evaluation.table().assign(run=name) for name, evaluation in zip(names, evaluations, strict=True)]
+    return pd.concat(tables, ignore_index=True)
+
+
+def run_names(runs: Sequence[StudyRun]) -> list[str]:
+    """Return the shortest names that tell the folders of runs apart: what differs in their paths.
+
+    A run that holds nothing out may be there once for each set of classes that it is set against.
+
+    Raises:
+        InputError: For a run that is there twice for the same classes.
+
+    Example:
+        >>> run_names(find_runs(Path("runs/study")))  # runs/study/a/clip, runs/study/b/clip
+        ['a/clip', 'b/clip']
+    """
+    asked = [(run.folder.absolute(), run.held_out) for run in runs]
+    if len(set(asked)) < len(asked):
+        twice = next(folder for folder, held_out in asked if asked.count((folder, held_out)) > 1)
+        raise InputError(f"Each run is evaluated once, but {twice} was given twice.")
+    common = Path(os.path.commonpath([folder.parent for folder, _ in asked]))
+    return [folder.relative_to(common).as_posix() for folder, _ in asked]
+
+
+class _Evaluation:
+    """The accuracies of one run as a `JobFolder` in its folder, a job for every checkpoint.
+
+    Its name is a digest of what is asked, so that other images, classes or prompts have a folder of their own.
+    """
+
+    def __init__(
+        self,
+        run: StudyRun,
+        chosen: Mapping[int, Path],
+        tests: EvaluationSet,
+        templates: Mapping[str, Texts],
+        top: tuple[int, ...],
+        device: str | torch.device,
+    ) -> None:
+        self.run, self.tests, self.templates, self.top, self.device = run, tests, templates, top, device
+        self.checkpoints: dict[Job, tuple[int, Path]] = {
+            (f"epoch_{epoch}",): (epoch, path) for epoch, path in chosen.items()
+        }
+        known = tests.images.all_classes
+        asked = run.held_out if tests.holds_out else ()
+        self.held_out = chosen_names("held-out class", asked, known, class_key) if asked else ()
+        styles = tests.all_styles
+        config = {
+            "names": list(tests.names),
+            "held_out": self.held_out,
+            "templates": {name: {d: templates_of(of, styles[d]) for d in styles} for name, of in templates.items()},
+            "top": top,
+        }
+        path = run.folder / "evaluation" / digest([config, list(tests.listing)])
+        self.folder = JobFolder(path, FORMAT, config, list(self.checkpoints), {"images": tests.listing})
+
+    def run_jobs(self, work: Work) -> None:
+        """Do this process's share, and what others leave."""
+
+        def do(job: Job, nothing: Any) -> list[Path]:
+            found = self._classified(self.checkpoints[job][1], work)
+            paths = [self._path(job)]
+            for domain, own in found.groupby("domain"):
+                paths.append(self.folder.path / f"{job[0]}-{domain}.safetensors")
+                write_predictions(paths[-1], own, list(self.tests.listing))
+            with whole_file(paths[0]) as temporary:
+                tidy_accuracy(found, self.held_out, self.top).to_csv(temporary, index=False)
+            return paths
+
+        self.folder.run(do, rank=work.rank)
+
+    def _path(self, job: Job) -> Path:
+        return self.folder.path / f"{job[0]}.csv"
+
+    def table(self) -> pd.DataFrame:
+        """Return the finished tables of all checkpoints, with what the model was trained on."""
+        run = self.run
+        tables = [
+            pd.read_csv(self._path(job), keep_default_na=False, na_values={"chance": ""}).assign(epoch=epoch)
+            for job, (epoch, _) in self.checkpoints.items()
+        ]
+        return pd.concat(tables, ignore_index=True).assign(
+            model=run.model,
+            base=run.base,
+            sketches=run.sketches,
+            captions=run.captions,
+            trained="supervised" if run.supervised else "CLIP",
+            precision=run.precision,
+            setting=run.setting,
+            test_domain=run.test_domain or "",
+            held_out_classes=", ".join(self.held_out),
+            seed=run.seed,
+        )
+
+    def _classified(self, checkpoint: Path, work: Work) -> pd.DataFrame:
+        """Return the predictions of one checkpoint."""
+        images = self.tests.images
+        heads: Mapping[str, Head | Mapping[str, Head]]
+        model: Clip | SupervisedModel
+        if self.run.supervised:
+            model = load_supervised(checkpoint, device=self.device)
+            heads = {"supervised": model.head_for(images.all_classes)}
+        else:
+            model = load_clip(self.run.model, checkpoint=checkpoint, device=self.device)
+            heads = zero_shot_heads(model, self.tests.names, self.templates, self.tests.all_styles)
+        return predictions(model.encoder, heads, model.preprocess, images, self.held_out, work=work)

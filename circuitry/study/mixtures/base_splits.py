@@ -1,0 +1,102 @@
+"""Which images of a base set train and which validate: by a published split, or by a share. No torch."""
+
+import json
+import os
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from circuitry.data.file_check import read_text
+from circuitry.data.names import drawn_by_name
+from circuitry.runs.errors import InputError
+from circuitry.study.mixtures.trainer_table import CaptionedImage
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which images of a base set train and which validate, by file name or path below the root."""
+
+    train: frozenset[str] | None
+    """None: all that do not validate."""
+    val: frozenset[str]
+
+
+def read_split(path: str | os.PathLike[str]) -> Split:
+    """Read the split of a base set: ``{"train": [...], "val": [...]}`` in JSON, else validation images line by line.
+
+    Raises:
+        InputError: For no such file, JSON of another shape, and a file in both parts.
+    """
+    file = Path(path)
+    text = read_text(file)
+    if file.suffix.lower() != ".json":
+        return Split(None, frozenset(line.strip() for line in text.splitlines() if line.strip()))
+    try:
+        parts = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"The split {file} is damaged ({error}); download it again.") from None
+    if not (isinstance(parts, dict) and parts.keys() == {"train", "val"} and all(map(_are_names, parts.values()))):
+        shown = f"an object with {sorted(parts)}" if isinstance(parts, dict) else type(parts).__name__
+        raise InputError(
+            f'The split {file} must be JSON {{"train": [...], "val": [...]}} of file names, but it is {shown} or holds '
+            f"something else than names; download the published one."
+        )
+    train, val = (frozenset(parts[part]) for part in ("train", "val"))
+    if both := sorted(train & val):
+        raise InputError(f"The split {file} has {len(both)} files in both parts, such as {both[0]}; name each once.")
+    return Split(train, val)
+
+
+def _are_names(names: object) -> bool:
+    return isinstance(names, list) and all(isinstance(name, str) for name in names)
+
+
+def validation_part(
+    images: Iterable[CaptionedImage], part: Literal["train", "val"], validation: float | Split, seed: int = 0
+) -> Iterator[CaptionedImage]:
+    """Pass on the training or the validation images of a base set.
+
+    A `Split` names them; images that it has in neither part are left out. Or their share in 0..1 is given: an image's
+    place is then drawn by seed and relative path alone, so it holds for every subset and machine.
+
+    Warns:
+        UserWarning: For names of a split that the base set lacks.
+
+    Raises:
+        InputError: For a share outside of 0..1; at the end of the images, for a split most of whose names the base set
+            lacks: it is of another version.
+    """
+    if isinstance(validation, Split):
+        return _named_part(images, part, validation)
+    if not 0 <= validation <= 1:
+        raise InputError(f"The share of validation images must lie in 0..1, but {validation} was given.")
+    below = validation * 2**64
+    return (
+        image
+        for image in images
+        if (int.from_bytes(drawn_by_name(seed, image.relative)[:8]) < below) == (part == "val")
+    )
+
+
+def _named_part(
+    images: Iterable[CaptionedImage], part: Literal["train", "val"], split: Split
+) -> Iterator[CaptionedImage]:
+    found = 0
+    for image in images:
+        names = (image.relative, image.relative.rpartition("/")[2])
+        validates = not split.val.isdisjoint(names)
+        trains = not validates and (split.train is None or not split.train.isdisjoint(names))
+        found += validates or (trains and split.train is not None)
+        if validates if part == "val" else trains:
+            yield image
+    named = len(split.val) + len(split.train or ())
+    lost = named - found
+    if lost * 2 > named:
+        raise InputError(
+            f"The base set lacks {lost} of the {named} images that its split names, so the split is of another "
+            f"version; give the split of these captions."
+        )
+    if lost:
+        warnings.warn(f"The base set lacks {lost} of the {named} images that its split names.", stacklevel=2)

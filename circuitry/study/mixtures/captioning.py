@@ -1,0 +1,171 @@
+"""Captions that are drawn for a whole data set: of a listing, of ImageNet-Sketch. No torch."""
+
+import os
+import random
+from collections.abc import Callable, Mapping
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from circuitry.data.captions import caption, image_rng, sketch_caption
+from circuitry.data.domains import DomainFolder, ImageRecord, listed_splits
+from circuitry.data.file_check import Tally
+from circuitry.data.names import chosen_names
+from circuitry.runs.errors import InputError
+from circuitry.runs.provenance import digest
+from circuitry.study.mixtures.mixture_files import Captions, generated_captions, read_captions
+from circuitry.study.mixtures.sketch_sets import SketchSet
+from circuitry.study.mixtures.subsampling import DOMAINNET_ROUND
+
+STUDY_SEED = 42
+"""Seed of all random draws of the study."""
+
+CaptionSource = Literal["file", "stream", "by-image"]
+"""Where captions come from: a table; one random stream through all lists, as in the study; a hash of each image's path.
+
+The stream is exact for the study's own listing, and one line more or less changes every caption after it. By image, a
+caption depends on nothing else, so it is the same in any part of a data set.
+"""
+
+STREAM_SPLITS = ("train", "test")
+
+
+def check_listed(captions: Mapping[str, str], root: str | os.PathLike[str], table: Path) -> None:
+    """Refuse captions of images that the listing lacks, in the domains that it has: it is then another listing's table.
+
+    Raises:
+        InputError: With their number and some of their names.
+    """
+    folders = [DomainFolder(root, split, missing_files="unchecked") for split in listed_splits(Path(root)) or [None]]
+    domains = {domain for images in folders for domain in images.domains}
+    listed = {record.relative for images in folders for record in images.records}
+    lost = Tally()
+    for relative in captions:
+        if relative not in listed and relative.partition("/")[0] in domains:
+            lost.add(relative)
+    if lost.count:
+        raise InputError(
+            f"{table} has captions of {lost.count} images that the listing in {root} lacks, such as {lost}; complete "
+            f"the lists, or remove the lines of these images."
+        )
+
+
+def stream_captions(
+    root: str | os.PathLike[str], seed: int = STUDY_SEED, *, aligned: bool = False
+) -> dict[str, dict[str, str]]:
+    """Return the study's captions of all images of a listing: by split, as {path below the root: caption}.
+
+    One generator goes through the domains in alphabetical order, train before test, line by line, whatever files are
+    there; aligned captions are drawn by the same stream begun anew.
+
+    Raises:
+        InputError: For lists that are missing: then all captions after them would be others than the study's.
+
+    Example:
+        >>> stream_captions("DomainNet")["train"]["clipart/aircraft_carrier/clipart_001_000001.jpg"]
+        'a aircraft carrier is visible in a clipart.'
+    """
+    _check_lists(Path(root))
+    folders = {split: DomainFolder(root, split, missing_files="unchecked") for split in STREAM_SPLITS}
+    rng = random.Random(seed)
+    captions: dict[str, dict[str, str]] = {split: {} for split in STREAM_SPLITS}
+    for domain in sorted({domain for images in folders.values() for domain in images.domains}):
+        for split, images in folders.items():
+            for record in images.records:
+                if record.domain == domain:
+                    captions[split][record.relative] = caption(record.class_name, domain, rng, aligned=aligned)
+    return captions
+
+
+def _check_lists(root: Path) -> None:
+    there = {path.stem.removesuffix(f"_{split}") for split in STREAM_SPLITS for path in root.glob(f"*_{split}.txt")}
+    domains = DOMAINNET_ROUND if there <= set(DOMAINNET_ROUND) else there
+    names = [f"{domain}_{split}.txt" for domain in sorted(domains) for split in STREAM_SPLITS]
+    missing = [name for name in names if not (root / name).is_file()]
+    if missing:
+        raise InputError(
+            f"The study's captions are one random stream through all lists, but {root} lacks {len(missing)} of the "
+            f"{len(names)}, such as {missing[0]}; add the lists (the images need not be there), or take captions that "
+            f"do not depend on them (captions by-image)."
+        )
+
+
+def sketch_captions(sketches: SketchSet, source: CaptionSource, seed: int = STUDY_SEED) -> dict[str, str]:
+    """Return the captions of ImageNet-Sketch as {path below its root: caption}; from no table, so by image for "file".
+
+    By stream, one generator goes through all of its images, class by class in the order of their indices, those that
+    are left out of mixtures included.
+    """
+    rng = random.Random(seed)
+    return {
+        record.relative: sketch_caption(
+            sketches.names[record.class_name], rng if source == "stream" else image_rng(record.relative, seed)
+        )
+        for record in sketches.images
+    }
+
+
+class Captioning:
+    """The captions of a study's mixtures: where all of them come from, read or drawn once.
+
+    Args:
+        root: Folder of the lists.
+        captions: A table, or how they are drawn; None: ``captions.tsv`` beside the lists, where it is, else by image.
+        seed: Seed of what is drawn.
+        aligned_captions: Table of the aligned captions, where the others come from a table.
+    """
+
+    def __init__(
+        self, root: Path, captions: CaptionSource | Path | None, seed: int = 0, aligned_captions: Path | None = None
+    ) -> None:
+        table = captions if isinstance(captions, Path) else root / "captions.tsv"
+        found: CaptionSource = "file" if table.is_file() else "by-image"
+        self.source: CaptionSource = "file" if isinstance(captions, Path) else captions or found
+        self.root, self.seed = root, seed
+        self.tables = {False: table, True: aligned_captions}
+        self._stream = cache(stream_captions)
+        self._table = cache(self._read)
+
+    def of(self, split: str, *, aligned: bool = False) -> Captions:
+        """Return the captions of the images in the lists of a split.
+
+        Raises:
+            InputError: For aligned captions without a table of them, where the others come from a table; what
+                `stream_captions` and `check_listed` raise.
+        """
+        if self.source == "stream":
+            captions = self._stream(self.root, self.seed, aligned=aligned)
+            return captions[chosen_names("split", [split], list(captions))[0]]
+        if self.source == "by-image":
+            return generated_captions(self.seed, aligned=aligned)
+        return self._table(aligned)
+
+    def _read(self, aligned: bool) -> dict[str, str]:
+        table = self.tables[aligned]
+        if table is None:
+            raise InputError(
+                "Aligned captions beside those of a table need a table of their own (--aligned-captions FILE); or draw "
+                "both (--captions stream or by-image)."
+            )
+        captions = read_captions(table)
+        check_listed(captions, self.root, table)
+        return captions
+
+    def described(self) -> dict[str, Any]:
+        """Return what mixtures with captions of the same origin share, for their JSON."""
+        from_file = self.source == "file"
+        return {
+            "caption_source": self.source,
+            "caption_seed": None if from_file else self.seed,
+            "caption_file": self._digest if from_file else None,
+        }
+
+    @cached_property
+    def _digest(self) -> str:
+        return digest(sorted(read_captions(self.tables[False] or self.root).items()))
+
+
+def first_of(known: Mapping[str, str], others: Captions) -> Callable[[ImageRecord], str]:
+    """Return captions from a table, and for images that it lacks from others."""
+    of_image = others if callable(others) else lambda record: others.get(record.relative, "")
+    return lambda record: known.get(record.relative) or of_image(record)

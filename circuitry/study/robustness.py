@@ -1,0 +1,90 @@
+"""Effective robustness: how far a model lies above what its accuracy on photographs explains. No torch.
+
+Models trained on photographs alone lie on a line of accuracy in the test domain against that on photographs, in logits;
+how far a model lies above it is its effective robustness (Taori et al. 2020, arXiv 2007.00644).
+"""
+
+import numpy as np
+import pandas as pd
+
+from circuitry.runs.errors import InputError
+from circuitry.study.generalization import CLASSIFIER, MODEL, chosen_rows
+from circuitry.training.accuracy import MEASURE
+
+FITTED = "fitted"
+NO_MODELS = "undefined: there are no models trained on photographs alone"
+ONE_POINT = "undefined: models trained on photographs alone are all equally good on photographs"
+NOTHING = "undefined: models trained on photographs alone do not exceed guessing here"
+
+
+def logit(accuracy: "pd.Series[float]", n_images: "pd.Series[int] | float") -> "pd.Series[float]":
+    """Return the log odds of accuracies; those of 0 and 1, whose logits are infinite, are moved in by half an image.
+
+    Example:
+        >>> logit(pd.Series([0.5, 1.0]), pd.Series([10, 10])).round(2).tolist()
+        [0.0, 2.94]
+    """
+    inside = accuracy.clip(0.5 / n_images, 1 - 0.5 / n_images)
+    return (inside / (1 - inside)).map(np.log)
+
+
+def effective_robustness(
+    evaluated: pd.DataFrame,
+    classifier: str = CLASSIFIER,
+    *,
+    part: str = "held-out",
+    measure: str = MEASURE,
+    natural: str = "real",
+    reference: str = "natural-only",
+) -> pd.DataFrame:
+    """Return accuracy in the test domain against that in the natural one, for every checkpoint.
+
+    The line through the ``reference`` models is fitted by least squares to `logit` of accuracies, one for each test
+    domain and kind of model. Where none of them exceeds guessing in the test domain there is no line: it would say
+    nothing about accuracy on photographs.
+
+    Args:
+        evaluated: What `extract_accuracies` returns.
+        classifier, measure: Which of its numbers.
+        part: ``held-out``, ``seen`` or ``all``.
+        natural: Domain of photographs.
+        reference: Setting whose models make the line.
+
+    Returns:
+        ``test_domain``, `MODEL`, ``setting``, ``held_out_classes``, ``run``, ``seed``, ``epoch``; the accuracies
+        ``natural`` and ``test``, and of how many images they are (``n_natural``, ``n_test``); ``line``, whether it was
+        fitted or why it is undefined; ``expected`` on the line and ``effective`` = test - expected, NaN where it is.
+
+    Raises:
+        InputError: When there is nothing of this classifier, measure and part, or of the natural domain.
+    """
+    rows = chosen_rows(evaluated, classifier, measure)
+    keys = ["test_domain", *MODEL, "setting", "held_out_classes", "run", "seed", "epoch"]
+    rows = rows[rows["part"] == part].rename(columns={"n_images": "n"})
+    photographs, tested = rows["domain"] == natural, rows["domain"] == rows["test_domain"]
+    columns = [*keys, "value", "n"]
+    there = rows.loc[tested, [*columns, "chance"]]
+    table = rows.loc[photographs, columns].merge(there, on=keys, suffixes=("_natural", "_test"))
+    if table.empty:
+        raise InputError(f"No run was classified both in its test domain and in {natural!r} for the part {part!r}.")
+    table = table.rename(columns={"value_natural": "natural", "value_test": "test"})
+    x, y = (logit(table[name], table[f"n_{name}"]) for name in ("natural", "test"))
+    table = table.assign(line=FITTED, expected=np.nan)
+    for _, group in table.groupby(["test_domain", *MODEL]):
+        line = group.index[group["setting"] == reference]
+        if reason := _undefined(group.loc[line]):
+            table.loc[group.index, "line"] = reason
+        else:
+            slope, offset = np.polyfit(x[line], y[line], 1)
+            table.loc[group.index, "expected"] = 1 / (1 + np.exp(-(slope * x[group.index] + offset)))
+    table["effective"] = table["test"] - table["expected"]
+    return table[[*keys, "natural", "test", "line", "expected", "effective", "n_natural", "n_test"]]
+
+
+def _undefined(reference: pd.DataFrame) -> str | None:
+    """Return why no line goes through the reference models, None where one does."""
+    if reference.empty:
+        return NO_MODELS
+    if (reference["test"] <= reference["chance"]).all():
+        return NOTHING
+    return ONE_POINT if reference["natural"].nunique() == 1 else None

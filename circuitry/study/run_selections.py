@@ -1,0 +1,95 @@
+"""Which rows of `told_apart` the figures of the study show, all in the test domain. No torch."""
+
+import re
+from collections.abc import Callable, Sequence
+
+import pandas as pd
+
+from circuitry.comparison.table import check_table
+from circuitry.runs.errors import InputError
+from circuitry.study.generalization import MODEL, model_names
+
+KINDS_OF_MODEL = tuple(name for name in MODEL if name != "captions")
+"""What tells models apart, but for captions: they go with the setting."""
+INTERPOLATIONS = ("class-interpolation", "domain-interpolation")
+N_OTHERS = 4
+"""Domains of DomainNet beside photographs and the test domain, all of which are in CG high."""
+_CLASS = re.compile(r"class-interpolation-([\d.]+)(-low)?")
+_DOMAIN = re.compile(r"domain-interpolation-(.+)")
+_LOW, _HIGH = "CG low", "CG high"
+_ENDS = {"cg-low": (_LOW, 0.0), "upper-low": (_LOW, 1.0), "cg-high": (_HIGH, 0.0), "upper-high": (_HIGH, 1.0)}
+
+
+def in_test_domain(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of a table over models that are about the test domain."""
+    check_table(table, "settings", ("test_domain", *MODEL, "setting", "domain"), key=())
+    return table[table["domain"] == table["test_domain"]]
+
+
+def main_settings(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the settings without interpolations of the model with most settings, the first of equals."""
+    rows = in_test_domain(table)
+    rows = rows[~rows["setting"].str.startswith(INTERPOLATIONS)]
+    return _most(rows, KINDS_OF_MODEL)
+
+
+def side_by_side(table: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Return the rows in which models differ in one column, such as ``model`` or ``base``, and in nothing else.
+
+    Raises:
+        InputError: When no two models do.
+
+    Example:
+        >>> settings_bars(side_by_side(told_apart(evaluated), "base"))
+    """
+    rows = in_test_domain(table)
+    alike = ["test_domain", "setting", *(name for name in KINDS_OF_MODEL if name != column)]
+    chosen = rows[rows.groupby(alike)[column].transform("nunique") > 1]
+    if chosen.empty:
+        raise InputError(f"No two models of the table differ in their {column} alone, so none are set side by side.")
+    return chosen
+
+
+def class_interpolation(table: pd.DataFrame) -> pd.DataFrame:
+    """Return points of the class interpolations: ``line`` (CG low, CG high), ``x``: share of held-out classes seen."""
+
+    def place(setting: str) -> tuple[str, float] | None:
+        found = _CLASS.fullmatch(setting)
+        return (_LOW if found[2] else _HIGH, float(found[1])) if found else _ENDS.get(setting)
+
+    return _points(table, place, "class-interpolation")
+
+
+def domain_interpolation(table: pd.DataFrame) -> pd.DataFrame:
+    """Return points of the domain interpolations: ``x`` is the number of further domains."""
+
+    def place(setting: str) -> tuple[str, float] | None:
+        found = _DOMAIN.fullmatch(setting)
+        ends = {"cg-low": ("none", 0.0), "cg-high": ("all", float(N_OTHERS))}
+        return (found[1].replace("+", ", "), found[1].count("+") + 1.0) if found else ends.get(setting)
+
+    return _points(table, place, "domain-interpolation")
+
+
+def _points(table: pd.DataFrame, place: Callable[[str], tuple[str, float] | None], kind: str) -> pd.DataFrame:
+    """Return the rows that have a place, of the model and test domains that have interpolations of a kind."""
+    rows = in_test_domain(table)
+    interpolated = rows[rows["setting"].str.startswith(kind)]
+    if interpolated.empty:
+        raise InputError(f"No model of the table was trained on a {kind}: make such mixtures and train on them first.")
+    key = ["test_domain", *KINDS_OF_MODEL]
+    rows = rows.merge(interpolated[key].drop_duplicates(), on=key)
+    placed = rows["setting"].map(place)
+    rows, placed = rows[placed.notna()], placed.dropna()
+    rows = rows.assign(line=[line for line, _ in placed], x=[x for _, x in placed])
+    name = model_names(rows.drop(columns="captions"))
+    return rows.assign(panel=rows["test_domain"] + name.map(lambda text: f", {text}" if text else "")).sort_values(
+        ["panel", "line", "x"], kind="stable", ignore_index=True
+    )
+
+
+def _most(rows: pd.DataFrame, key: Sequence[str]) -> pd.DataFrame:
+    """Return the rows of the largest group; the first of equals."""
+    sizes = rows.groupby(list(key), sort=False).size()
+    largest = pd.DataFrame([sizes.idxmax()], columns=list(key))
+    return rows.merge(largest, on=list(key))

@@ -1,0 +1,1 @@
+"""Sections of the reports that single experiments of the study write."""

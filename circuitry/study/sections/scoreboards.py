@@ -1,0 +1,75 @@
+"""The sections of a scoreboard: what methods of finding circuits cost, how small and selective their circuits are."""
+
+from collections.abc import Mapping
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from circuitry.reports.figures.lines import faithfulness_curves
+from circuitry.reports.figures.style import domain_marks
+from circuitry.reports.page import Report
+from circuitry.reports.sections.compared import with_intervals
+from circuitry.study.charts.cost_scatter import QUALITY, cost_against_quality
+
+COLUMNS = ("size for 0.5, kept", QUALITY, "size for 0.8, random", "CPR", "CMD", "rank correlation", "seconds", "GFLOP")
+"""What the table shows of each method."""
+
+
+def add_scoreboard(report: Report, tables: Mapping[str, pd.DataFrame]) -> None:
+    """Add the sections of a scoreboard, from its tables ``summary``, ``curves`` and ``planted``."""
+    summary = with_settings(tables["summary"])
+    report.section("What does a circuit cost, and how small does it work?")
+    marks = domain_marks(summary["method"])
+    report.figure(
+        cost_against_quality(summary, marks=marks),
+        "Seconds of the processor for one circuit, and the smallest share of the units from which on it tells images "
+        "of the class from others at least 0.8 times as well as the whole model, on images that it was not found on; 1 "
+        "where no size on the grid does. Hollow: as many random units at every site. Means over classes.",
+    )
+    shown = summary[summary["what"].isin(COLUMNS)]
+    wide = shown.assign(cell=with_intervals(shown)).pivot(index=["setting", "method"], columns="what", values="cell")
+    report.table(
+        wide.reindex(columns=list(COLUMNS)).rename_axis(columns=None).reset_index(),
+        "Each method, means over classes with Student's 95 % intervals. CPR: area under faithfulness, CMD: area of "
+        "|1 - faithfulness|, over MIB's sizes where the grid has them, else over the grid; rank correlation: of unit "
+        "scores with exact patching.",
+    )
+    stable = summary[summary["what"].str.contains("overlap")]
+    if len(stable):
+        table = stable.pivot_table("value", "what", ["setting", "method"], sort=False)
+        table.columns = [", ".join(column) for column in table.columns]
+        report.table(
+            table.reset_index(),
+            "Stability: Jaccard index of the kept units of two circuits of one class, mean over sites, found on two "
+            "halves of the images, or by masks from two seeds; and what random units of the same numbers reach.",
+        )
+    report.section("How selective and how faithful are the circuits?")
+    curves = with_settings(tables["curves"])
+    for measure in ("selectivity", "faithfulness"):
+        for setting in dict.fromkeys(curves["setting"]):
+            part = curves[(curves["measure"] == measure) & (curves["setting"] == setting)]
+            if part["value"].notna().any():
+                report.figure(size_curves(part, measure, f"{measure}, {setting}"), f"{setting}: {measure} over size.")
+    report.section("Do the methods find what was planted?")
+    report.table(
+        tables["planted"].pivot_table("auroc", "method", ["network", "kind", "site"], sort=False).pipe(_flat),
+        "Area under the ROC curve of finding the planted units and edges (into the site), site by site; 0.5 is chance.",
+    )
+
+
+def with_settings(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table with a column ``setting``: baseline and metric in words."""
+    return table.assign(setting=table["baseline"] + " baseline, " + table["metric"])
+
+
+def size_curves(curves: pd.DataFrame, measure: str, title: str) -> go.Figure:
+    """Draw a measure over the size of the circuit, a line per method, random units dotted."""
+    table = curves.rename(columns={"method": "domain", "size": "fraction"})
+    figure = faithfulness_curves(table, measure=measure, title=title)
+    figure.update_xaxes(title_text="units kept (%)", type="linear", tickvals=None)
+    return figure
+
+
+def _flat(table: pd.DataFrame) -> pd.DataFrame:
+    table.columns = [" ".join(column) for column in table.columns]
+    return table.reset_index()

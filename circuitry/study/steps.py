@@ -1,0 +1,84 @@
+"""The steps of the study up to finished models: mixtures, trainings, evaluation; each the command of its script."""
+
+from collections.abc import Iterator
+
+from circuitry.study.measurements import figure_steps, measurement_steps
+from circuitry.study.place import GIB, StudyPlace
+from circuitry.study.plan import Cost, Step
+from circuitry.study.trainings import StudyTraining
+
+CLIP_BYTES, SUPERVISED_BYTES, ROW_BYTES = 12, 4, 200
+"""Of a checkpoint for each weight (open_clip's holds two moments of Adam, too), and of a row of a table."""
+
+
+def study_steps(place: StudyPlace) -> list[Step]:
+    """Return all steps of the study, each after those that it needs."""
+    models = [training_step(place, one) for one in place.trainings]
+    made = [*mixture_steps(place), *models, evaluation_step(place), *measurement_steps(place)]
+    return [*made, *figure_steps(place, {step.name for step in made})]
+
+
+def mixture_steps(place: StudyPlace) -> Iterator[Step]:
+    """Yield a step for all mixtures of the main base set, and one for each mixture of the others."""
+    material = place.material
+    firsts = {place.making(one.mixture): one.mixture for one in reversed(place.trainings)}
+    for name, mixture in reversed(firsts.items()):
+        alone, folder = mixture.base != material.main_base, place.tables(mixture)
+        options = ["--study", "--domainnet", material.domainnet, "--held-out", *material.held_out, "--out", folder]
+        if mixture.base is not None:
+            base = material.bases[mixture.base]
+            options += ["--base", f"{base.name}={base.path}"]
+            options += ["--base-images", f"{base.name}={base.images}"] if base.images else []
+            split = material.validation.get(base.name)
+            options += ["--base-validation", f"{base.name}={split}"] if split else []
+        if alone:
+            options += ["--setting", mixture.settings.setting, "--test-domain", mixture.settings.test_domain]
+        else:
+            options += ["--all"]
+            options += ["--imagenet-sketch", material.imagenet_sketch] if material.imagenet_sketch else []
+        made = {one.mixture for one in place.trainings if place.making(one.mixture) == name}
+        disk = sum(material.size(one) for one in made) * ROW_BYTES / GIB
+        done = folder / (f"{mixture.name}.json" if alone else "mixtures.csv")
+        yield place.script(name, "mixtures", "make_mixtures", options, [done], cost=Cost(disk_gib=disk))
+
+
+def training_step(place: StudyPlace, one: StudyTraining) -> Step:
+    """Return the step of a training."""
+    scale, counted = place.scale, place.counted(one)
+    options: list[object] = ["--study", "--table", place.tables(one.mixture) / f"{one.mixture.name}.tsv"]
+    options += ["--out", place.run(one), "--seed", one.seed]
+    if one.supervised:
+        options += ["--data", place.material.domainnet, *scale.supervised]
+        gpus, each, of_weight = 4, 3 * counted.image, SUPERVISED_BYTES
+    else:
+        options += ["--preset", scale.preset(one), *scale.training]
+        gpus, of_weight = scale.settings(one).processes, CLIP_BYTES
+        each = counted.training_step + counted.image  # checkpointing makes activations a second time
+    options += [] if place.keep_checkpoints is None else ["--keep-checkpoints", place.keep_checkpoints]
+    disk = float(of_weight * counted.parameters * place.n_checkpoints(one))
+    cost = place.cost(each * place.epochs(one) * place.material.size(one.mixture), gpus, disk, place.rates.half)
+    script, below = ("train_supervised", "supervised") if one.supervised else ("train_clip", "clip")
+    outputs = [place.run(one) / below / name for name in ("run.json", "manifest.json")]
+    # train_clip.py starts its own processes
+    return place.script(
+        one.name, "trainings", script, options, outputs, [place.making(one.mixture)], cost, shared=one.supervised
+    )
+
+
+def evaluation_step(place: StudyPlace) -> Step:
+    """Return the step that classifies all test images with every kept checkpoint of all models."""
+    results = place.out / "tables" / "generalization"
+    options: list[object] = ["--study", "--runs", place.out / "runs", "--data", place.material.domainnet]
+    options += ["--imagenet", place.material.imagenet] if place.material.imagenet else []
+    options += ["--out", place.out / "evaluation", "--results", results, "--device", place.scale.device]
+    passes = sum(place.counted(one).image * place.n_checkpoints(one) for one in place.trainings)
+    return place.script(
+        "generalization",
+        "evaluation",
+        "generalization",
+        [*options, *place.scale.evaluation],
+        [results / f"{name}.csv" for name in ("told_apart", "settings", "measures", "robustness")],
+        [one.name for one in place.trainings],
+        place.cost(passes * place.material.n_test, place.scale.gpus),
+        shared=True,
+    )

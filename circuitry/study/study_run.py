@@ -1,0 +1,149 @@
+"""What a model of a study is: ``run.json`` in the folder of its training says how it was made. No torch.
+
+Everything by which models differ is in it, so that tables tell them apart: only seeds are ever averaged.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from circuitry.runs.errors import InputError
+from circuitry.runs.manifest import write_json
+from circuitry.runs.provenance import versions
+from circuitry.study.mixtures.mixture_files import read_description
+from circuitry.study.mixtures.selection import MixtureSettings
+from circuitry.training.settings import ClipTraining, SupervisedTraining
+
+FORMAT = "circuitry run 2"
+NONE = "none"
+"""No base set, or no images of ImageNet-Sketch."""
+_FILE = "run.json"
+
+
+@dataclass(frozen=True)
+class StudyRun:
+    """One trained model of a study."""
+
+    folder: Path
+    """Where `train_clip` or `train_supervised` left its checkpoints."""
+    model: str
+    """open_clip model name, or one shipped here."""
+    setting: str
+    """Setting of the mixture that it was trained on, with its fraction and other domains."""
+    test_domain: str | None
+    """Domain that generalization is tested on; None where the mixture does not depend on it."""
+    held_out: tuple[str, ...] = ()
+    """Classes held out of the test domain, or that would have been."""
+    seed: int = 0
+    supervised: bool = False
+    """A supervised model instead of a CLIP model."""
+    base: str = NONE
+    """Base set of captioned photographs that was trained on, too."""
+    sketches: str = NONE
+    """What was done with ImageNet-Sketch."""
+    captions: str = "generated"
+    """Where the captions of the images come from."""
+    precision: str = "fp32"
+    """Precision of the training."""
+    threads: int | None = None
+    """Threads that each process computed with; other numbers of them round otherwise."""
+    commit: str = "unknown"
+    """Commit of this package's checkout, with ``-dirty`` where files were changed."""
+
+    def write(self) -> None:
+        """Keep it as ``run.json`` in its folder."""
+        told = {name: value for name, value in asdict(self).items() if name != "folder"}
+        write_json(self.folder / _FILE, {"format": FORMAT, **told})
+
+    @classmethod
+    def read(cls, folder: Path) -> "StudyRun":
+        """Return the run in a folder; InputError when there is none, or not one of this version."""
+        path = Path(folder) / _FILE
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            found = content.pop("format", "unknown")
+            if found != FORMAT:
+                raise InputError(
+                    f"{path} has format {found!r}, but this version reads {FORMAT!r}, which says what a model was "
+                    "trained on, too: train it again."
+                )
+            return cls(Path(folder), **{**content, "held_out": tuple(content["held_out"])})
+        except FileNotFoundError:
+            raise InputError(f"There is no run in {folder}, which has no {_FILE}: train one first.") from None
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise InputError(f"{path} does not describe a run ({error}): train it again.") from None
+
+
+def record_run(folder: Path, table: Path, training: ClipTraining | SupervisedTraining) -> StudyRun | None:
+    """Write down what a trained model was trained on and how; None where no JSON beside the table says so.
+
+    A record that is there is kept.
+
+    Args:
+        folder: Folder of the training.
+        table: What it was trained on, from `write_mixture`.
+        training: Its settings.
+
+    Example:
+        >>> table = write_mixture(mixture(train, settings), captions, "runs/cg-high.tsv", settings=settings)
+        >>> record_run(Path("runs/x"), table, clip_preset("rn50-cc3m"))
+    """
+    if (Path(folder) / _FILE).is_file():
+        return StudyRun.read(folder)
+    if not Path(table).with_suffix(".json").is_file():
+        return None
+    about = _about(read_description(table))
+    if about is None:
+        return None
+    run = StudyRun(
+        Path(folder),
+        str(training.model),
+        seed=training.seed,
+        supervised=isinstance(training, SupervisedTraining),
+        precision=training.precision,
+        threads=training.threads,
+        commit=versions()["commit"],
+        **about,
+    )
+    run.write()
+    return run
+
+
+def _about(described: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return what the JSON beside a mixture says of a run; None where it is no mixture of settings."""
+    told = {**(described.get("settings") or {}), **described}
+    if "setting" not in told:
+        return None
+    held_out = tuple(told.get("held_out", told.get("held_out_classes", ())))
+    others = told.get("other_domains")
+    tested = told["test_domain"]
+    chosen = MixtureSettings(
+        told["setting"],
+        tested or "none",  # photographs alone have no test domain
+        held_out,
+        natural_domain=told.get("natural_domain", "real"),
+        fraction=told.get("fraction"),
+        other_domains=None if others is None else tuple(others),
+    )
+    return {
+        "setting": chosen.name.removesuffix(f"-{chosen.test_domain}"),
+        "test_domain": tested,
+        "held_out": held_out,
+        "base": told.get("base") or NONE,
+        "sketches": told.get("sketches") or NONE,
+        "captions": told.get("captions") or "generated",
+    }
+
+
+def find_runs(folder: Path) -> list[StudyRun]:
+    """Return all runs below a folder, in the order of their paths.
+
+    Raises:
+        InputError: When there is none.
+    """
+    runs = [StudyRun.read(path.parent) for path in sorted(Path(folder).rglob(_FILE))]
+    if not runs:
+        raise InputError(f"There are no runs below {folder}, none of whose folders has a {_FILE}: train some first.")
+    return runs

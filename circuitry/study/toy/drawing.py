@@ -1,0 +1,228 @@
+"""A drawn, DomainNet-like image set: sixteen everyday things in six styles, made by code from a seed. No torch.
+
+Class and seed give a vector drawing, style and seed render it, so one seed gives the same thing in every style:
+``draw("fish", "real", 7)`` and ``draw("fish", "sketch", 7)`` show the same fish. `write_toy` takes another seed for
+every image of every style.
+"""
+
+import multiprocessing
+import os
+import random
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, wait
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from circuitry.data.captions import caption
+from circuitry.data.names import chosen_names
+from circuitry.runs.errors import InputError
+from circuitry.runs.files import whole_file
+from circuitry.runs.jobs import CHECKSUMS, Job, JobFolder
+from circuitry.runs.manifest import NAME
+from circuitry.runs.workers import ALONE, Rank
+from circuitry.study.toy.geometry import Part
+from circuitry.study.toy.shapes import posed_drawing, shapes
+from circuitry.study.toy.styles_flat import clipart, infograph
+from circuitry.study.toy.styles_light import painting, real
+from circuitry.study.toy.styles_line import quickdraw, sketch
+
+RENDERERS: Mapping[str, Callable[[Sequence[Part], np.random.Generator, int], Image.Image]] = {
+    renderer.__name__: renderer for renderer in (clipart, infograph, painting, quickdraw, real, sketch)
+}
+"""Style -> how it renders parts, back to front, from a generator as an RGB image of so many pixels a side."""
+STYLES: tuple[str, ...] = tuple(RENDERERS)
+"""The styles, by DomainNet's names, sorted."""
+CLASSES: tuple[str, ...] = tuple(sorted(shapes()))
+"""The things that are drawn."""
+
+DRAWINGS_VERSION = 1
+"""Raise it when the same seed gives another drawing: folders of old drawings are then refused."""
+FORMAT = "circuitry toy 3"
+SMALLEST = 16
+"""Pixels; below it no drawing can be told from another."""
+SEEDS_PER_STYLE = 1_000_000
+IMAGES_PER_PROCESS = 400
+"""Fewer are drawn faster than a further process starts."""
+LISTS: Job = ("lists",)
+"""The job that writes lists and captions; the others draw a class in a style."""
+
+
+def draw(class_name: str, style: str, seed: int, size: int = 64) -> Image.Image:
+    """Draw one RGB picture of ``size`` x ``size`` pixels; the same arguments give the same pixels.
+
+    Raises:
+        InputError: For an unknown class or style, a negative seed, and a size below `SMALLEST`.
+
+    Example:
+        >>> draw("ice_cream", "sketch", seed=3).size
+        (64, 64)
+    """
+    chosen_names("toy class", (class_name,), CLASSES)
+    chosen_names("toy style", (style,), STYLES)
+    _check_numbers(seed, size)
+    class_key, style_key = zlib.crc32(class_name.encode()), zlib.crc32(style.encode())
+    parts = posed_drawing(class_name, np.random.default_rng([seed, class_key]))
+    return RENDERERS[style](parts, np.random.default_rng([seed, class_key, style_key]), size)
+
+
+@dataclass(frozen=True)
+class DrawingSettings:
+    """Everything that shapes a drawn image set; every name once."""
+
+    n_train: int = 40
+    """Training images of every class in every style."""
+    n_test: int = 20
+    """Test images of every class in every style."""
+    classes: tuple[str, ...] = CLASSES
+    """The things, sorted; a class's place is its label."""
+    styles: tuple[str, ...] = STYLES
+    size: int = 64
+    """Pixels of a side."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for kind, given, known in (("class", self.classes, CLASSES), ("style", self.styles, STYLES)):
+            if len(chosen_names(f"toy {kind}", given, known)) < len(given):
+                raise InputError(f"Expected every toy {kind} once, but {list(given)} was given.")
+        object.__setattr__(self, "classes", tuple(sorted(self.classes)))
+        object.__setattr__(self, "styles", tuple(sorted(self.styles)))
+        _check_numbers(self.seed, self.size)
+        if min(self.n_train, self.n_test) < 0 or not 1 <= self.n_train + self.n_test <= SEEDS_PER_STYLE:
+            raise InputError(
+                f"Expected n_train and n_test of at least 0, together 1 to {SEEDS_PER_STYLE}, but "
+                f"n_train={self.n_train}, n_test={self.n_test} was given."
+            )
+
+
+def write_toy(
+    root: Path | str, settings: DrawingSettings | None = None, *, workers: int | None = None, progress: bool = True
+) -> Path:
+    """Draw an image set into ``root``, laid out like DomainNet, and return it.
+
+    - ``<style>/<class>/<style>_<000123>.png``: the images;
+    - ``<style>_train.txt``, ``<style>_test.txt``: lines ``style/class/file label``, the label being the index in
+      the sorted classes;
+    - ``captions.tsv``: columns filepath (below ``root``) and title, every image;
+    - ``manifest.json`` and ``checksums/``: the settings, and what every file must be.
+
+    What is missing or damaged is drawn, so a call goes on where another stopped. Processes are spawned: a script calls
+    this under ``if __name__ == "__main__":``.
+
+    Args:
+        root: Folder of the images; new, empty, or one of the same settings.
+        settings: What is drawn (default: 40 training and 20 test images of everything).
+        workers: Processes, which change nothing but the time (default: as many as pay off).
+        progress: Whether to show a bar over classes and styles.
+
+    Raises:
+        InputError: For fewer than one worker, a folder of other settings, and a folder with other files.
+
+    Example:
+        >>> write_toy(Path("data/toy"), DrawingSettings(n_train=400, n_test=100))
+    """
+    root, settings = Path(root), settings or DrawingSettings()
+    if workers is not None and workers < 1:
+        raise InputError(f"Expected at least one worker, or None, but workers={workers} was given.")
+    _check_free(root)
+    folder = _folder(root, settings)
+    left = folder.unfinished()
+    if not left:
+        return root
+    images = len(left) * (settings.n_train + settings.n_test)
+    n_workers = workers or min(os.cpu_count() or 1, -(-images // IMAGES_PER_PROCESS))
+    if n_workers == 1:
+        _draw_share(root, settings, ALONE, "drawing" if progress else None)
+        return root
+    # Spawned, not forked: a child forked while torch runs threads never sees their locks released.
+    with ProcessPoolExecutor(n_workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        drawn = [pool.submit(_draw_share, root, settings, Rank(i, n_workers), None) for i in range(n_workers)]
+        with tqdm(total=len(folder.jobs), desc="drawing", unit="job", disable=not progress) as bar:
+            while wait(drawn, timeout=0.5).not_done:
+                bar.update(sum(1 for _ in (root / CHECKSUMS).glob("*.sha256")) - bar.n)
+    for share in drawn:
+        share.result()
+    return root
+
+
+def _check_numbers(seed: int, size: int) -> None:
+    if seed < 0 or size < SMALLEST:
+        raise InputError(
+            f"Expected a seed of at least 0 and a size of at least {SMALLEST} pixels, but seed={seed}, size={size} "
+            "was given."
+        )
+
+
+def _check_free(root: Path) -> None:
+    """Refuse to draw into a file, and among files of something else, DomainNet itself for one."""
+    if root.is_file():
+        raise InputError(f"{root} is a file; choose a folder.")
+    if (root / NAME).is_file():
+        return
+    for file in root.rglob("*"):
+        path = file.relative_to(root)
+        if file.is_file() and not any(part.startswith(".") for part in path.parts):
+            raise InputError(f"{root} has no {NAME} but {path}, so it is no toy data set; choose an empty folder.")
+
+
+def _folder(root: Path, settings: DrawingSettings) -> JobFolder:
+    config = {**asdict(settings), "drawings_version": DRAWINGS_VERSION}
+    return JobFolder(root, FORMAT, config, [LISTS, *product(settings.styles, settings.classes)])
+
+
+def _draw_share(root: Path, settings: DrawingSettings, rank: Rank, progress: str | None) -> None:
+    """Draw this process's share of what is missing, and what the others leave."""
+    _folder(root, settings).run(lambda job, _: _write(root, settings, job), rank=rank, progress=progress, unit="job")
+
+
+def _write(root: Path, settings: DrawingSettings, job: Job) -> list[Path]:
+    """Write the files of a job: lists and captions, or all images of a class in a style."""
+    if job == LISTS:
+        texts = _lists(settings) | {"captions.tsv": _captions(settings)}
+        for name, text in texts.items():
+            with whole_file(root / name) as temporary:
+                temporary.write_text(text, encoding="utf-8", newline="\n")
+        return [root / name for name in texts]
+    style, class_name = job
+    (root / style / class_name).mkdir(parents=True, exist_ok=True)
+    paths = []
+    for number in range(settings.n_train + settings.n_test):
+        path, seed = _image(settings, style, class_name, number)
+        draw(class_name, style, seed, settings.size).save(root / path)
+        paths.append(root / path)
+    return paths
+
+
+def _image(settings: DrawingSettings, style: str, class_name: str, number: int) -> tuple[str, int]:
+    """Return path below the root and seed of an image; no two images share a seed and a style."""
+    first = (settings.seed * len(STYLES) + STYLES.index(style)) * SEEDS_PER_STYLE
+    return f"{style}/{class_name}/{style}_{number:06d}.png", first + number
+
+
+def _lists(settings: DrawingSettings) -> dict[str, str]:
+    """Return DomainNet's lists, by file name: the first ``n_train`` images of a class train, the others test."""
+    numbers = range(settings.n_train + settings.n_test)
+    parts = {"train": numbers[: settings.n_train], "test": numbers[settings.n_train :]}
+    return {
+        f"{style}_{split}.txt": "".join(
+            f"{_image(settings, style, class_name, number)[0]} {label}\n"
+            for label, class_name in enumerate(settings.classes)
+            for number in parts[split]
+        )
+        for style, split in product(settings.styles, parts)
+    }
+
+
+def _captions(settings: DrawingSettings) -> str:
+    lines = ["filepath\ttitle\n"]
+    numbers = range(settings.n_train + settings.n_test)
+    for style, class_name, number in product(settings.styles, settings.classes, numbers):
+        path, seed = _image(settings, style, class_name, number)
+        rng = random.Random(f"caption of {class_name} {seed}")
+        lines.append(f"{path}\t{caption(class_name, style, rng)}\n")
+    return "".join(lines)

@@ -1,0 +1,216 @@
+"""Base sets: ImageNet-Captions, tables, webdataset shards, and how command lines name them."""
+
+import io
+import json
+import tarfile
+import tracemalloc
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from circuitry.runs import InputError
+from circuitry.study.mixtures import base_sets, caption_table, imagenet_captions, shard_captions
+from circuitry.study.mixtures.base_sets import BaseSet, joined_caption, named_base_sets
+from circuitry.study.mixtures.base_splits import Split
+from circuitry.study.mixtures.trainer_table import CaptionedImage
+
+# --- ImageNet-Captions -----------------------------------------------------------------------------------------------
+
+ENTRIES = [
+    {
+        "filename": "n01_1.JPEG",
+        "wnid": "n01",
+        "title": " My \n fish ",
+        "tags": ["tench", " big  one"],
+        "description": "x",
+    },
+    {
+        "filename": "n02_7.JPEG",
+        "wnid": "n02",
+        "title": "",
+        "tags": [],
+        "description": 'a "quoted", [bracketed] \\ text',
+    },
+    {"filename": "n02_9.JPEG", "wnid": "n02", "title": None, "tags": ["", None, "lake"]},
+    {"filename": "n02_8.JPEG", "wnid": "n02", "title": "  ", "tags": [" "], "description": "\t"},
+]
+
+
+def test_captions_by_hand(tmp_path: Path) -> None:
+    (tmp_path / "captions.json").write_text(json.dumps(ENTRIES))
+    images = list(imagenet_captions(tmp_path / "captions.json", tmp_path / "train"))
+    assert images[0] == CaptionedImage(
+        str(tmp_path / "train/n01/n01_1.JPEG"),
+        "n01/n01_1.JPEG",
+        "imagenet-captions",
+        "n01",
+        "My fish; tench big one; x",
+    )
+    assert [image.caption for image in images[1:]] == ['a "quoted", [bracketed] \\ text', "lake", ""]
+    assert [image.class_name for image in images] == ["n01", "n02", "n02", "n02"]
+
+
+def test_tags_may_be_one_text() -> None:
+    assert joined_caption({"title": "a", "tags": "b  c", "description": "d"}) == "a; b c; d"
+
+
+@settings(deadline=None)
+@given(
+    entries=st.lists(st.dictionaries(st.sampled_from(["title", "description"]), st.text(max_size=8)), max_size=6),
+    chunk=st.integers(1, 40),
+    indent=st.none() | st.just(2),
+)
+def test_lists_are_read_whatever_the_chunk(
+    entries: Sequence[Mapping[str, str]], chunk: int, indent: int | None, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    written = [{"filename": str(i), "wnid": "n", **entry} for i, entry in enumerate(entries)]
+    path = tmp_path_factory.mktemp("json") / "list.json"
+    path.write_text(json.dumps(written, indent=indent))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(base_sets, "CHUNK", chunk)
+        assert list(base_sets._json_list(path)) == written
+
+
+def test_the_list_is_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base_sets, "CHUNK", 10_000)
+    path = tmp_path / "list.json"
+    path.write_text(json.dumps([{"filename": f"{i}.JPEG", "wnid": "n01", "title": "fish" * 20} for i in range(5_000)]))
+    tracemalloc.start()
+    assert sum(1 for _ in imagenet_captions(path, tmp_path)) == 5_000
+    used = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert path.stat().st_size > 500_000
+    assert used < 200_000
+
+
+def test_bad_lists(tmp_path: Path) -> None:
+    path = tmp_path / "list.json"
+    with pytest.raises(InputError, match=r"Expected ImageNet-Captions' JSON file, but .*list\.json does not exist"):
+        list(imagenet_captions(path, tmp_path))
+    path.write_text('{"filename": "a"}')
+    with pytest.raises(InputError, match=r"must be a JSON list of entries, but starts with '\{\"filename"):
+        list(imagenet_captions(path, tmp_path))
+    path.write_text(json.dumps(ENTRIES)[:-30])
+    with pytest.raises(
+        InputError, match=r"list\.json is damaged at '{\"filename\": \"n02_8.*\(.*\); download it again"
+    ):
+        list(imagenet_captions(path, tmp_path))
+    path.write_text(json.dumps([*ENTRIES, {"filename": "x.JPEG"}]))
+    with pytest.raises(
+        InputError, match=r"list\.json, entry 5: expected filename and wnid, given {'filename': 'x.JPEG'}"
+    ):
+        list(imagenet_captions(path, tmp_path))
+
+
+# --- tables ----------------------------------------------------------------------------------------------------------
+
+
+def test_paths_of_a_table(tmp_path: Path) -> None:
+    table = tmp_path / "cc.tsv"
+    table.write_text(f"filepath\ttitle\n00/1.jpg\ta cat\n{tmp_path}/00/2.jpg\ta dog\n/else/3.jpg\tan axe\n")
+    images = list(caption_table(table, "cc3m"))
+    assert [image.path for image in images] == [f"{tmp_path}/00/1.jpg", f"{tmp_path}/00/2.jpg", "/else/3.jpg"]
+    assert [image.relative for image in images] == ["00/1.jpg", "00/2.jpg", "/else/3.jpg"]
+    assert {(image.domain, image.class_name) for image in images} == {("cc3m", "")}
+    elsewhere = next(caption_table(table, "cc3m", root="/images"))
+    assert (elsewhere.path, elsewhere.relative) == ("/images/00/1.jpg", "00/1.jpg")
+
+
+# --- shards ----------------------------------------------------------------------------------------------------------
+
+
+def write_shard(path: Path, members: Mapping[str, bytes]) -> None:
+    with tarfile.open(path, "w") as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+
+
+def test_members_of_shards(tmp_path: Path) -> None:
+    about = json.dumps({"caption": "from json", "url": "x"}).encode()
+    write_shard(
+        tmp_path / "00.tar",
+        {"1.json": about, "1.jpg": b"x", "1.txt": b"from txt\n", "2.JPG": b"x", "2.json": about, "3.txt": b"no image"},
+    )
+    write_shard(
+        tmp_path / "01.tar", {"a/1.b.txt": b"?", "a/1.png": b"x", "a/1.txt": b"one", "b/1.png": b"x", "b/1.json": b"[]"}
+    )
+    images = list(shard_captions([tmp_path / "00.tar", tmp_path / "01.tar"], "cc3m"))
+    assert [(image.relative, image.caption.strip()) for image in images] == [
+        ("00.tar/1.jpg", "from txt"),
+        ("00.tar/2.JPG", "from json"),
+        ("01.tar/a/1.png", "one"),
+        ("01.tar/b/1.png", ""),
+    ]
+    assert images[0].path == str(tmp_path / "00.tar/1.jpg")
+
+
+def test_headers_of_a_shard_are_forgotten(tmp_path: Path) -> None:
+    write_shard(tmp_path / "0.tar", {f"{i}.{kind}": b"x" for i in range(1_000) for kind in ("jpg", "txt")})
+    tracemalloc.start()
+    assert sum(1 for _ in shard_captions([tmp_path / "0.tar"], "cc3m")) == 1_000
+    used = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert used < 200_000
+
+
+def test_webdataset_finds_the_same_samples(tmp_path: Path) -> None:
+    import webdataset
+
+    members = {f"{i:03d}.{kind}": f"{kind} {i}".encode() for i in range(5) for kind in ("jpg", "txt", "json")}
+    write_shard(tmp_path / "00.tar", {n: b"{}" if n.endswith("json") else content for n, content in members.items()})
+    with open(tmp_path / "00.tar", "rb") as stream:
+        files = webdataset.tariterators.tar_file_iterator(stream)
+        samples = list(webdataset.tariterators.group_by_keys({**file, "__url__": ""} for file in files))
+    ours = list(shard_captions([tmp_path / "00.tar"], "cc3m"))
+    assert [(f"00.tar/{sample['__key__']}.jpg", sample["txt"].decode()) for sample in samples] == [
+        (image.relative, image.caption) for image in ours
+    ]
+
+
+def test_bad_shards(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"Expected a webdataset shard, but .*none\.tar does not exist"):
+        list(shard_captions([tmp_path / "none.tar"], "cc3m"))
+    (tmp_path / "bad.tar").write_bytes(b"<html>" * 200)
+    with pytest.raises(InputError, match=r"Cannot read the shard .*bad\.tar \(.*\); complete the download"):
+        list(shard_captions([tmp_path / "bad.tar"], "cc3m"))
+    write_shard(tmp_path / "json.tar", {"1.jpg": b"x", "1.json": b"{"})
+    with pytest.raises(InputError, match=r"Cannot read the shard .*json\.tar"):
+        list(shard_captions([tmp_path / "json.tar"], "cc3m"))
+
+
+# --- named on a command line -----------------------------------------------------------------------------------------
+
+
+def test_base_sets_by_name(tmp_path: Path) -> None:
+    (tmp_path / "val.txt").write_text("1.jpg")
+    bases = named_base_sets(
+        ["cc3m=a=b.tsv", "cc12m=shards"], ["cc3m=/images"], ["cc3m=0.5", f"cc12m={tmp_path / 'val.txt'}"]
+    )
+    assert bases == {
+        "cc3m": BaseSet("cc3m", Path("a=b.tsv"), Path("/images"), 0.5),
+        "cc12m": BaseSet("cc12m", Path("shards"), None, Split(None, frozenset(["1.jpg"]))),
+    }
+    with pytest.raises(InputError, match=r"Base sets are named as NAME=VALUE, such as cc12m=.*, but 'cc3m' was given"):
+        named_base_sets(["cc3m"])
+    with pytest.raises(
+        InputError, match=r"There is no base set 'cc3m' to have images or a split; name it \(--base cc3"
+    ):
+        named_base_sets(["cc12m=x"], [], ["cc3m=0.5"])
+
+
+def test_a_folder_without_the_images_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "captions.json").write_text(json.dumps(ENTRIES))
+    base = BaseSet("imagenet-captions", tmp_path / "captions.json", tmp_path / "val")
+    expected = r"None of the first 4 images of imagenet-captions exists, such as .*/val/n01/n01_1\.JPEG; give the fold"
+    with pytest.raises(InputError, match=expected):
+        base.check_images()
+    (tmp_path / "val/n02").mkdir(parents=True)
+    (tmp_path / "val/n02/n02_9.JPEG").touch()
+    base.check_images()
+    with pytest.raises(InputError, match=r"needs the folder <wnid>/<file> of ImageNet \(--base-images imagenet-capt"):
+        BaseSet("imagenet-captions", tmp_path / "captions.json").all_images()

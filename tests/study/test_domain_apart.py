@@ -1,0 +1,41 @@
+"""One domain against the others, on numbers worked out on paper."""
+
+import math
+
+import pandas as pd
+import pytest
+
+from circuitry import Comparison, InputError
+from circuitry.study.domain_apart import apart_over_depth, means_without
+
+
+def comparison() -> Comparison:
+    # axe: a-b .2, a-q .4, b-q .6; cat: a-b .4 (at site x), and each .2 more at site y.
+    pairs = {("axe", "a", "b"): 0.2, ("axe", "a", "q"): 0.4, ("axe", "b", "q"): 0.6, ("cat", "a", "b"): 0.4}
+    rows = [(*key, site, value + more) for key, value in pairs.items() for site, more in (("x", 0.0), ("y", 0.2))]
+    values = pd.DataFrame(rows, columns=["class", "domain_a", "domain_b", "site", "value"])
+    return Comparison("node_overlap", values, groups={"held-out": ("cat",)})
+
+
+def test_means_with_and_without_a_domain() -> None:
+    found = means_without(comparison(), "q").set_index(["group", "domain"])
+    # Over sites: a-b (.3 + .5) / 2 = .4, a-q .5, b-q .7.
+    assert found.loc[("all", "a"), "value"] == pytest.approx(0.45)
+    assert found.loc[("all", "a"), "without"] == pytest.approx(0.4)
+    assert found.loc[("all", "q"), "value"] == pytest.approx(0.6)
+    assert found.loc[("all", "q"), "without"] == pytest.approx(0.6)
+    assert found.loc[("held-out", "a"), "without"] == pytest.approx(0.5)
+
+
+def test_a_domain_against_the_others_over_depth() -> None:
+    found = apart_over_depth(comparison(), "q").set_index(["group", "domain", "site"])["value"]
+    assert found["all", "q with the others", "x"] == pytest.approx(0.5)  # axe alone
+    assert found["all", "without q", "x"] == pytest.approx((0.2 + 0.4) / 2)
+    assert found["held-out", "without q", "y"] == pytest.approx(0.6)
+    assert math.isnan(found.get(("held-out", "q with the others", "x"), math.nan))
+
+
+def test_an_unknown_domain_is_refused() -> None:
+    for use in (means_without, apart_over_depth):
+        with pytest.raises(InputError, match="there is no 'real'; the domains are a, b, q"):
+            use(comparison(), "real")

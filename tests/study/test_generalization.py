@@ -1,0 +1,315 @@
+"""Tables of generalization by hand, what is never averaged, and what the figures show."""
+
+import math
+import re
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from circuitry.reports.figures.style import MARKS
+from circuitry.runs import InputError
+from circuitry.study import effective_robustness, screened_classes, settings_table, told_apart
+from circuitry.study.charts import robustness_scatter, settings_bars
+from circuitry.study.charts.bars import KINDS
+from circuitry.study.generalization import MODEL, model_names
+from circuitry.study.robustness import FITTED, NO_MODELS, NOTHING, ONE_POINT
+from circuitry.study.robustness import logit as training_logit
+from circuitry.training.accuracy import ALONE, CENTRED, FALLS_ON_HELD_OUT, FALSE_ALARMS, MEASURE
+
+RUN = {"trained": "CLIP", "model": "RN50", "base": "none", "sketches": "none", "captions": "generated"}
+RUN |= {"precision": "fp32", "held_out_classes": "cat"}
+
+
+def row(value: float, **about: Any) -> dict[str, Any]:
+    """Return one accuracy, of what is told and by default of the class cat in ink."""
+    run = {"run": "a", **RUN, "setting": "cg-low", "test_domain": "ink", "seed": 0, "epoch": 2}
+    place = {"classifier": "all templates", "domain": "ink", "part": "cat", "measure": MEASURE, "chance": 0.1}
+    return run | place | {"value": value, "n_images": 10, "n_classes": 2} | about
+
+
+def evaluated() -> pd.DataFrame:
+    """Two seeds of two settings, one test domain each, two checkpoints; values are told by their place."""
+    rows = []
+    for (setting, test), seed, epoch in product((("natural-only", ""), ("cg-low", "ink")), (0, 1), (1, 2)):
+        for domain, part in product(("real", "ink"), ("held-out", "seen", "cat")):
+            value = 0.1 * epoch + 0.2 * seed + (0.05 if setting == "cg-low" else 0) + (0.3 if domain == "real" else 0)
+            about = {"run": f"{setting}-{seed}", "setting": setting, "test_domain": test, "seed": seed, "epoch": epoch}
+            rows.append(row(value, **about, domain=domain, part=part))
+    return pd.DataFrame(rows)
+
+
+def test_settings_by_hand() -> None:
+    table = settings_table(evaluated()).set_index(["test_domain", "setting", "domain", "part"])
+    assert set(table.index.get_level_values("test_domain")) == {"ink"}  # natural-only counts for it, too
+    natural = table.xs(("ink", "natural-only", "ink", "held-out"))
+    assert natural["mean"] == pytest.approx((0.2 + 0.4) / 2)
+    assert natural["sd"] == pytest.approx(math.sqrt(2 * 0.1**2))
+    assert (natural["seeds"], natural["values"]) == (2, "0.2000 0.4000")
+    assert table.xs(("ink", "cg-low", "real", "seen"))["mean"] == pytest.approx((0.55 + 0.75) / 2)
+    order = table.index.get_level_values("setting").unique().tolist()
+    assert order == ["natural-only", "cg-low"]  # from little to much diversity
+
+
+def test_one_seed_has_no_deviation() -> None:
+    assert settings_table(evaluated().query("seed == 0"))["sd"].isna().all()
+
+
+# --- what is never averaged ------------------------------------------------------------------------------------------
+
+
+MODELS: tuple[dict[str, str], ...] = (
+    {"model": "RN50"},
+    {"model": "ViT-S-32"},
+    {"model": "swin-t"},
+    {"model": "RN50", "base": "cc12m"},
+    {"model": "RN50", "sketches": "replace"},
+    {"model": "RN50", "captions": "file"},
+    {"model": "RN50", "trained": "supervised", "classifier": "supervised"},
+)
+
+
+def all_models() -> pd.DataFrame:
+    """Three architectures, two bases, a sketch variant, other captions and a supervised one, of two seeds each."""
+    rows = [
+        row((i + 1) / 10 + seed / 100, **about, run=f"{i}-{seed}", seed=seed, part=part)
+        for (i, about), seed, part in product(enumerate(MODELS), (0, 1), ("all", "seen", "cat"))
+    ]
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize("column", ["mean", "held_out"])
+def test_models_have_rows_of_their_own_and_only_seeds_are_averaged(column: str) -> None:
+    table = settings_table(all_models()).query("part == 'cat'") if column == "mean" else told_apart(all_models())
+    assert len(table) == len(MODELS)
+    assert table["seeds"].eq(2).all()
+    for i, about in enumerate(MODELS):
+        told = {**RUN, **about}
+        (index,) = table.index[(table[list(MODEL)] == [told[name] for name in MODEL]).all(axis=1)]
+        assert table.loc[index, column] == pytest.approx((i + 1) / 10 + 0.005)
+    assert model_names(table).nunique() == len(MODELS)
+    assert model_names(table.head(1)).tolist() == [""]
+
+
+def test_models_are_panels_side_by_side() -> None:
+    table = told_apart(all_models())
+    figure = settings_bars(table)
+    held = [bar for bar in figure.data if bar.name == "held-out classes" and bar.x[0] is not None]
+    assert sorted(float(bar.x[0]) for bar in held) == pytest.approx([10 * (i + 1) + 0.5 for i in range(len(MODELS))])
+    titles = [annotation.text for annotation in figure.layout.annotations if "test domain" in annotation.text]
+    assert sum("supervised" in title for title in titles) == 1
+    assert len(set(titles)) == len(MODELS)
+
+
+@pytest.mark.parametrize(
+    ("about", "words"),
+    [
+        ({"seed": 1, "precision": "amp"}, "The runs a and b differ in their precision, fp32 and amp: only seeds are"),
+        ({"seed": 1, "epoch": 3}, "The runs a and b differ in their epoch, 2 and 3: only seeds are averaged"),
+        ({}, r"The runs a, b differ in nothing that run\.json tells, not even in the seed"),
+    ],
+)
+def test_what_differs_in_more_than_the_seed_is_refused(about: dict[str, Any], words: str) -> None:
+    table = pd.DataFrame([row(0.5), row(0.6, run="b", **about)])
+    for make in (settings_table, told_apart):
+        with pytest.raises(InputError, match=words):
+            make(table)
+
+
+# --- told apart ------------------------------------------------------------------------------------------------------
+
+
+def rotated() -> pd.DataFrame:
+    """One setting and its upper bound; cat is held out in one fold, dog in the other, whose own is never learned."""
+    rows = []
+    for (setting, step), (held, value) in product((("cg-low", 0.0), ("upper-high", 0.4)), (("cat", 0.4), ("dog", 0.0))):
+        fold = {"run": f"{setting}-{held}", "setting": setting, "held_out_classes": held}
+        high = value + (step if held == "cat" else 0)
+        rows += [
+            row(high, **fold, part=held),
+            row(0.8, **fold, part=held, measure=ALONE, chance=0.5),
+            row(0.6, **fold, part=held, measure=CENTRED),
+            row(0.3, **fold, part=held, measure=FALLS_ON_HELD_OUT),
+            row(0.5, **fold, part=held, measure=FALSE_ALARMS),
+            row(0.7 if held == "cat" else 0.2, **fold, part=held, classifier="own style"),
+            row(0.5 if held == "cat" else 0.7, **fold, part="seen"),
+            row(0.45, **fold, part="all"),
+        ]
+    return pd.DataFrame(rows)
+
+
+def test_rotated_classes_count_once_each() -> None:
+    found = told_apart(rotated()).set_index("setting").loc["cg-low"]
+    assert found["held_out"] == pytest.approx((0.4 + 0.0) / 2)
+    assert found["own_style"] == pytest.approx((0.7 + 0.2) / 2)
+    assert found["seen"] == pytest.approx(0.6)
+    assert found["harmonic_mean"] == pytest.approx(2 * 0.6 * 0.2 / 0.8)
+    expected = {
+        "alone": 0.8,
+        "chance_alone": 0.5,
+        "centred": 0.6,
+        "predicted_held_out": 0.3,
+        "all": 0.45,
+        "chance": 0.1,
+    }
+    assert found[list(expected)].to_dict() == pytest.approx(expected)
+    assert (found["n_classes"], found["seeds"], found["left_out"]) == (2, 1, "")
+
+
+def test_classes_that_the_upper_bound_does_not_learn_are_left_out() -> None:
+    screened = screened_classes(rotated()).set_index("class")
+    assert screened["upper"].to_dict() == pytest.approx({"cat": 0.8, "dog": 0.0})
+    assert screened["false_alarms"].tolist() == pytest.approx([0.5] * 2)
+    assert screened["kept"].to_dict() == {"cat": True, "dog": False}
+    found = told_apart(rotated(), screened=screened.reset_index()).set_index("setting").loc["cg-low"]
+    assert (found["held_out"], found["own_style"]) == pytest.approx((0.4, 0.7))
+    assert (found["n_classes"], found["left_out"]) == (1, "dog")
+    strict = screened_classes(rotated(), share=0.35).set_index("class")
+    assert strict["kept"].to_dict() == {"cat": False, "dog": False}  # right in 80 % of cats, but in 50 % of others, too
+
+
+def test_without_an_upper_bound_nothing_is_screened() -> None:
+    alone = rotated().query("setting == 'cg-low'")
+    assert screened_classes(alone).empty
+    pd.testing.assert_frame_equal(told_apart(alone, screened=screened_classes(alone)), told_apart(alone))
+
+
+def test_accuracies_of_one_model_are_told_apart_by_domain() -> None:
+    tidy = rotated().query("run == 'cg-low-cat'")[["classifier", "domain", "part", "measure", "value", "chance"]]
+    found = told_apart(tidy)
+    assert found.columns.tolist()[0] == "domain"
+    assert found[["seen", "held_out", "own_style"]].to_numpy().tolist() == [[0.5, 0.4, 0.7]]
+    nothing = told_apart(tidy.query("part == 'all'"))
+    assert nothing[["all", "held_out"]].isna().to_numpy().tolist() == [[False, True]]
+
+
+# --- effective robustness --------------------------------------------------------------------------------------------
+
+
+def logit(p: float) -> float:
+    return math.log(p / (1 - p))
+
+
+def test_logits_by_hand() -> None:
+    found = training_logit(pd.Series([0.25, 0.0, 1.0]), pd.Series([10, 10, 4]))
+    assert found.tolist() == pytest.approx([-math.log(3), math.log(0.05 / 0.95), math.log(0.875 / 0.125)])
+
+
+def test_robustness_against_a_line_on_paper() -> None:
+    table = evaluated()
+    # natural-only models: choose test accuracies on logit y = 2 logit x - 1, with the same x as before.
+    at = (table["setting"] == "natural-only") & (table["domain"] == "ink")
+    table.loc[at, "value"] = [1 / (1 + math.exp(1 - 2 * logit(v + 0.3))) for v in table.loc[at, "value"]]
+    points = effective_robustness(table).set_index(["run", "epoch"])
+    assert len(points) == 8
+    assert points["n_natural"].eq(10).all()
+    assert points["n_test"].eq(10).all()
+    for run, epoch in points.index:
+        point = points.loc[(run, epoch)]
+        expected = 1 / (1 + math.exp(1 - 2 * logit(point["natural"])))
+        assert point["expected"] == pytest.approx(expected)
+        assert point["effective"] == pytest.approx(point["test"] - expected)
+    effective = points["effective"].to_dict()
+    assert effective["natural-only-0", 1] == pytest.approx(0)
+    assert abs(effective["cg-low-1", 2]) > 0.1
+
+
+def test_accuracies_of_nothing_and_everything_stay_finite() -> None:
+    table = evaluated()
+    table["value"] = np.where(table["domain"] == "ink", table["seed"], np.where(table["epoch"] == 1, 1.0, 0.5))
+    assert np.isfinite(effective_robustness(table)["expected"]).all()
+
+
+def test_without_reference_models_there_is_no_line() -> None:
+    points = effective_robustness(evaluated().query("setting == 'cg-low'"))
+    assert points["expected"].isna().all()
+    assert points["effective"].isna().all()
+    assert points["line"].eq(NO_MODELS).all()
+    assert effective_robustness(evaluated())["line"].eq(FITTED).all()
+
+
+def test_where_photographs_alone_give_nothing_the_line_is_undefined() -> None:
+    table = evaluated()
+    natural = (table["setting"] == "natural-only") & (table["domain"] == "ink")
+    table.loc[natural, "value"] = 0.1  # chance
+    points = effective_robustness(table)
+    assert points["line"].eq(NOTHING).all()
+    assert points["effective"].isna().all()
+    figure = robustness_scatter(points)
+    assert not [trace for trace in figure.data if trace.mode == "lines"]
+    notes = " ".join(re.sub("<[^>]+>", " ", annotation.text) for annotation in figure.layout.annotations)
+    assert "line undefined: models trained on photographs alone do" in notes
+    table.loc[natural, "value"] = 0.5
+    table.loc[(table["setting"] == "natural-only") & (table["domain"] == "real"), "value"] = 0.5
+    assert effective_robustness(table)["line"].eq(ONE_POINT).all()
+
+
+def test_every_kind_of_model_has_a_line_of_its_own() -> None:
+    other = evaluated().assign(model="ViT-S-32", run=lambda t: "vit-" + t["run"])
+    other.loc[(other["domain"] == "ink") & (other["setting"] == "natural-only"), "value"] **= 2
+    points = effective_robustness(pd.concat([evaluated(), other], ignore_index=True))
+    alone = effective_robustness(evaluated())
+    pd.testing.assert_frame_equal(points[points["model"] == "RN50"].reset_index(drop=True), alone)
+    figure = robustness_scatter(points)
+    assert len([trace for trace in figure.data if trace.mode == "lines" and trace.x[0] is not None]) == 2
+
+
+def test_what_is_not_there_is_said() -> None:
+    with pytest.raises(InputError, match=r"has no 'top-9' of 'all templates'; it has balanced top-1 of all templates"):
+        settings_table(evaluated(), measure="top-9")
+    with pytest.raises(InputError, match=r"has no 'balanced top-1' of 'style words'; it has balanced top-1 of all"):
+        settings_table(evaluated(), "style words")
+    with pytest.raises(InputError, match="None of the runs was trained for a test domain"):
+        settings_table(evaluated().query("setting == 'natural-only'"))
+    with pytest.raises(InputError, match="both in its test domain and in 'photo' for the part 'held-out'"):
+        effective_robustness(evaluated(), natural="photo")
+
+
+def test_bars_show_the_means_of_the_test_domain_and_what_they_mix() -> None:
+    both = pd.concat(
+        [rotated(), rotated().assign(seed=1, run=lambda t: t["run"] + "'", value=lambda t: t["value"] + 0.02)]
+    )
+    table = told_apart(both.reset_index(drop=True))
+    figure = settings_bars(table)
+    held = next(t for t in figure.data if t.name == "held-out classes" and t.x[0] is not None)
+    assert list(held.x) == pytest.approx([21, 41])
+    assert list(held.error_x.array) == pytest.approx([math.sqrt(2)] * 2)
+    points = {t.name: list(t.x) for t in figure.data if t.type == "scatter" and t.x[0] is not None}
+    assert points[KINDS["alone"][0]] == pytest.approx([81, 81])
+    assert points[KINDS["own_style"][0]] == pytest.approx([46, 46])
+    assert points[KINDS["centred"][0]] == pytest.approx([61, 61])
+    assert figure.layout.yaxis.ticktext == ("cg-low", "upper-high")
+    (numbers,) = (trace.text for trace in figure.data if trace.type == "scatter" and trace.mode == "text")
+    assert list(numbers) == ["61 | 21", "61 | 41"]
+    assert {shape.x0 for shape in figure.layout.shapes} == {10.0, 50.0}
+
+
+def test_scatter_shows_every_checkpoint_and_the_line() -> None:
+    points = effective_robustness(evaluated())
+    figure = robustness_scatter(points)
+    marks = [trace for trace in figure.data if trace.mode == "markers" and trace.x[0] is not None]
+    assert {trace.name: len(trace.x) for trace in marks} == {"natural-only": 4, "cg-low": 4}
+    lines = [trace for trace in figure.data if trace.mode == "lines" and trace.x[0] is not None]
+    assert len(lines) == 1
+    assert logit(points["natural"].max()) == pytest.approx(max(lines[0].x))
+
+
+def test_scatter_moves_nothing_inwards_as_the_line_was_fitted() -> None:
+    table = evaluated()
+    natural = (table["domain"] == "ink") & (table["setting"] == "natural-only")
+    table.loc[natural, "value"] = np.where(table.loc[natural, "epoch"] == 1, 0.0, 0.5)
+    points = effective_robustness(table)
+    figure = robustness_scatter(points)
+    drawn = next(trace for trace in figure.data if trace.mode == "markers" and trace.name == "natural-only")
+    assert sorted(drawn.y) == pytest.approx([logit(0.5 / 10)] * 2 + [0, 0])
+    line = next(trace for trace in figure.data if trace.mode == "lines")
+    assert sorted(line.y) == pytest.approx(sorted(map(logit, points["expected"])))
+
+
+def test_settings_look_like_no_domain() -> None:
+    figure = robustness_scatter(effective_robustness(evaluated()))
+    looks = {(trace.marker.color, trace.marker.symbol) for trace in figure.data if trace.mode == "markers"}
+    assert len(looks) == 2
+    assert not {mark.symbol for mark in MARKS} & {symbol for _, symbol in looks}
