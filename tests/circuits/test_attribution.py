@@ -26,10 +26,11 @@ from circuitry import (
     wl_kernel,
 )
 from circuitry.circuits import AttributionParts, AttributionSettings, attribute_parts, edges
-from circuitry.models import Stage
+from circuitry.models import Stage, Task
 from tests.conftest import shared
 from tests.support.oracles import TailModule, brute_force_edges, brute_force_nodes, setting, worst
 from tests.support.towers import make_tower
+from tests.support.work import QUIET
 
 
 def attribute(encoder: Encoder, images: object, weights: Tensor, **settings: object) -> AttributionGraph:
@@ -227,8 +228,8 @@ def test_mean_baseline(resnet: Any) -> None:
 
 
 def in_parts(encoder: Encoder, images: Tensor, weights: Tensor, parts: list[int], **settings: Any) -> AttributionParts:
-    made_with = AttributionSettings(**settings)
-    return attribute_parts(encoder, images, class_logit(weights, 1), made_with, np.array(parts), progress=False)
+    task = Task(encoder, images, class_logit(weights, 1), work=QUIET)
+    return attribute_parts(task, AttributionSettings(**settings), np.array(parts))
 
 
 def test_parts_and_whole_are_what_attribute_says_of_their_images(any_tower: nn.Module) -> None:
@@ -342,7 +343,7 @@ def test_bad_settings_are_refused(resnet: Any, settings: dict[str, object], mess
 
 def test_bad_images_are_refused(resnet: Any) -> None:
     encoder, images, weights = setting(resnet)
-    with pytest.raises(InputError, match="at least one image, but there were none"):
+    with pytest.raises(InputError, match="one image"):
         attribute(encoder, [], weights)
     with pytest.raises(InputError, match=r"iterable of such batches, but a tensor \[3, 64, 64\]"):
         attribute(encoder, images[0], weights)
@@ -389,7 +390,9 @@ def test_autocast_ranks_alike_and_leaves_no_trace() -> None:
     metric = class_logit(F.normalize(torch.randn(3, 16), dim=-1), 1)
     exact, half = (
         attribute_parts(
-            encoder, images, metric, AttributionSettings(rule=midpoint_rule(3), autocast=dtype), np.zeros(4, int), False
+            Task(encoder, images, metric, work=QUIET),
+            AttributionSettings(rule=midpoint_rule(3), autocast=dtype),
+            np.zeros(4, int),
         ).whole
         for dtype in (None, "bfloat16")
     )

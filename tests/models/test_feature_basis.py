@@ -33,7 +33,7 @@ from circuitry.interventions import (
     add_error_units,
     transfer_circuits,
 )
-from circuitry.models import Baseline, SparseAutoencoder, Stage, parse_saes
+from circuitry.models import Baseline, SparseAutoencoder, Stage, Task, parse_saes
 from circuitry.models.batches import bytes_per_image
 from circuitry.models.feature_basis import sae_digest
 from circuitry.models.narrowing import narrow_stage
@@ -411,12 +411,9 @@ def test_autocast_ranks_alike() -> None:
     features = in_feature_basis(plain, saes)
     exact, half = (
         attribute_parts(
-            features,
-            images.float(),
-            class_logit(weights.float(), 1),
+            Task(features, images.float(), class_logit(weights.float(), 1), work=QUIET),
             AttributionSettings(rule=midpoint_rule(1), autocast=dtype),
             np.zeros(len(images), int),
-            progress=False,
         ).whole
         for dtype in (None, "bfloat16")
     )
