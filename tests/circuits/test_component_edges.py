@@ -79,16 +79,16 @@ def test_units_of_a_site_add_up_to_the_edges_of_components(name: str) -> None:
                 expected = {f"blocks.{block}.attn.{h}": column[i] for i, h in enumerate(graph.kept_units[down])}
             for reader, value in expected.items():
                 rows = [i for i, one in enumerate(found.readers) if one in (reader, *(f"{reader}.{p}" for p in "qkv"))]
-                sums[writer, reader], cuts[writer, reader] = value, -found.scores[rows, w].sum()
+                sums[writer, reader], cuts[writer, reader] = value, found.scores[rows, w].sum()
     assert_same(list(sums.values()), list(cuts.values()), at_least=1e-3, rtol=1e-8)
 
 
-def test_a_node_is_minus_the_sum_of_its_edges_to_all_later_readers() -> None:
+def test_a_node_is_the_sum_of_its_edges_to_all_later_readers() -> None:
     encoder, images = opened()
     graph = attribute(encoder, images, metric, 1.0, left_rule(1), progress=False)
     for site in graph.inner_sites[:-1]:
         total: Any = sum(scores.sum(0) for (up, _), scores in graph.edge_scores.items() if up == site)
-        assert_same(total, -graph.node_scores[site][graph.kept_units[site]], at_least=1e-3, rtol=1e-8)
+        assert_same(total, graph.node_scores[site][graph.kept_units[site]], at_least=1e-3, rtol=1e-8)
 
 
 @pytest.mark.parametrize("name", ["timm-vit", "gated"])

@@ -73,7 +73,7 @@ def test_nodes_equal_captum(resnet: Any) -> None:
         effect = LayerIntegratedGradients(tail, tail.entry).attribute(
             clean[site], baselines=ends[site], n_steps=7, method="gausslegendre"
         )
-        expected = -effect.sum((2, 3)).mean(0).detach().numpy()
+        expected = effect.sum((2, 3)).mean(0).detach().numpy()
         assert expected == pytest.approx(graph.node_scores[site], rel=1e-3, abs=1e-6)
 
 
@@ -85,7 +85,7 @@ def test_the_metric_difference_is_that_of_each_image_to_its_own_baseline(resnet:
     for site in encoder.sites:
         with torch.no_grad():
             moved = encoder.run_with_hooks(images, fwd_hooks=[(site, lambda a, hook, site=site: ends[site])])
-            expected = float((metric(moved) - metric(encoder(images))).mean())
+            expected = float((metric(encoder(images)) - metric(moved)).mean())
         assert graph.completeness[site].metric_difference == pytest.approx(expected, abs=1e-6)
         assert abs(graph.completeness[site].gap) < 0.02
 

@@ -94,7 +94,7 @@ def test_scores_along_the_image_are_those_of_full_runs_by_hand(resnet: nn.Module
         for t, w in zip(rule.points, rule.weights, strict=True):
             x = encoder((1 - t) * images, stop=site).requires_grad_()
             total = total + w * torch.autograd.grad(metric(encoder(x, start=site)).sum(), x)[0]
-    expected = (-clean * total).sum((2, 3)).mean(0).detach().numpy()
+    expected = (clean * total).sum((2, 3)).mean(0).detach().numpy()
     np.testing.assert_allclose(found.scores[site], expected, atol=1e-12)
     fine = QuadratureRule("fine", *(midpoint_rule(200).points, midpoint_rule(200).weights))
     with task.running(gradients=True):
