@@ -50,7 +50,7 @@ def side_by_side(table: pd.DataFrame, column: str) -> pd.DataFrame:
     return chosen
 
 
-def class_interpolation(table: pd.DataFrame) -> pd.DataFrame:
+def class_interpolations(table: pd.DataFrame) -> pd.DataFrame:
     """Return points of the class interpolations: ``line`` (CG low, CG high), ``x``: share of held-out classes seen."""
 
     def place(setting: str) -> tuple[str, float] | None:
@@ -60,7 +60,7 @@ def class_interpolation(table: pd.DataFrame) -> pd.DataFrame:
     return _points(table, place, "class-interpolation")
 
 
-def domain_interpolation(table: pd.DataFrame) -> pd.DataFrame:
+def domain_interpolations(table: pd.DataFrame) -> pd.DataFrame:
     """Return points of the domain interpolations: ``x`` is the number of further domains."""
 
     def place(setting: str) -> tuple[str, float] | None:
