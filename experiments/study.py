@@ -40,7 +40,7 @@ from circuitry.runs.presets import study_markdown
 from circuitry.runs.workers import job_options
 from circuitry.study.mixtures import study_mixtures
 from circuitry.study.mixtures.base_sets import BaseSet, named_base_sets
-from circuitry.study.place import Material, Rates, Scale, StudyPlace
+from circuitry.study.place import Material, Scale, StudyPlace
 from circuitry.study.plan import Cost, Plan, Step
 from circuitry.study.steps import study_steps
 from circuitry.study.toy import DrawingSettings, write_toy
@@ -61,21 +61,23 @@ MINIATURE = Scale(
     sae_base=PHOTOS,
     epochs=2,
     supervised_epochs=2,
-    training=(
-        *("--epochs", "2", "--batch-size", "32", "--warmup", "3", "--precision", "fp32", "--no-grad-checkpointing"),
-        *("--workers", "0", "--device", "cpu", "--no-progress"),
-    ),
-    supervised=(
-        *("--model", "rn-tiny", "--epochs", "2", "--milestones", "1", "--batch-size", "64", "--precision", "fp32"),
-        *("--keep-checkpoints", "1", "--workers", "0", "--device", "cpu", "--no-progress"),
-    ),
-    sae=("--epochs", "2", "--batch-size", "128"),
-    evaluation=("--test-domains", "quickdraw", "sketch"),
-    circuits=("--n-images", "4", "--rule", "left-2"),
-    separation=("--method", "auto"),
     device="cpu",
+    options={
+        "train_clip": (
+            *("--epochs", "2", "--batch-size", "32", "--warmup", "3", "--precision", "fp32", "--no-grad-checkpointing"),
+            *("--workers", "0", "--device", "cpu", "--no-progress"),
+        ),
+        "train_supervised": (
+            *("--model", "rn-tiny", "--epochs", "2", "--milestones", "1", "--batch-size", "64", "--precision", "fp32"),
+            *("--keep-checkpoints", "1", "--workers", "0", "--device", "cpu", "--no-progress"),
+        ),
+        "train_sae": ("--epochs", "2", "--batch-size", "128"),
+        "generalization": ("--test-domains", "quickdraw", "sketch"),
+        "compare_circuits": ("--n-images", "4", "--rule", "left-2"),
+        "embedding_separation": ("--method", "auto"),
+    },
 )
-"""Tiny models, two passes; SAEs on the models with further photographs."""
+"""Tiny models, two passes; autoencoders of the models with further photographs."""
 MINIATURE_MIXTURES = (
     *("natural-only", "cg-low-quickdraw", "cg-high-quickdraw", "leave-out-quickdraw", "upper-high-quickdraw"),
     *("aligned-quickdraw", "class-interpolation-0.4-low-quickdraw", "class-interpolation-0.4-quickdraw"),
@@ -208,11 +210,11 @@ def steps(config: Config) -> list[Step]:
         main_base,
         *(folder and folder.absolute() for folder in (config.imagenet_sketch, config.imagenet)),
     )
-    rates = Rates(config.half_tflops * 1e12, config.single_tflops * 1e12)
     model = str(clip_preset(scale.preset(trainings[0])).model)
     counted = circuit_operations(model)
     out = config.out.absolute()
-    return study_steps(StudyPlace(out, scale, material, trainings, rates, counted, config.keep_checkpoints))
+    rates = config.half_tflops * 1e12, config.single_tflops * 1e12
+    return study_steps(StudyPlace(out, scale, material, trainings, *rates, counted, config.keep_checkpoints))
 
 
 def circuit_operations(model: str) -> float:

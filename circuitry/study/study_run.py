@@ -14,7 +14,7 @@ from circuitry.runs.manifest import write_json
 from circuitry.runs.provenance import versions
 from circuitry.study.mixtures.mixture_files import read_description
 from circuitry.study.mixtures.selection import MixtureSettings
-from circuitry.training.settings import ClipTraining, SupervisedTraining
+from circuitry.training.training_settings import ClipTraining, SupervisedTraining
 
 FORMAT = "circuitry run 2"
 NONE = "none"

@@ -22,7 +22,7 @@ from circuitry.study.study_run import StudyRun, record_run
 from circuitry.study.toy.drawing import CLASSES, STYLES, DrawingSettings, write_toy
 from circuitry.training.clip import train_clip
 from circuitry.training.run_folder import checkpoints
-from circuitry.training.settings import ClipTraining, TrainingWork, clip_preset
+from circuitry.training.training_settings import ClipTraining, TrainingWork, clip_preset
 
 TRAINING = replace(clip_preset("rn-tiny"), epochs=24, keep_checkpoints=6)
 """What the toy's models are trained with."""

@@ -12,11 +12,11 @@ from .sae import train_sae_on_images as train_sae_on_images
 from .sae_loop import diagnose_sae as diagnose_sae
 from .samples import extract_samples as extract_samples
 from .samples import sample_activations as sample_activations
-from .settings import ClipTraining as ClipTraining
-from .settings import SaeTraining as SaeTraining
-from .settings import SupervisedTraining as SupervisedTraining
-from .settings import TrainingWork as TrainingWork
-from .settings import clip_preset as clip_preset
 from .supervised import train_supervised as train_supervised
 from .supervised_model import SupervisedModel as SupervisedModel
 from .supervised_model import load_supervised as load_supervised
+from .training_settings import ClipTraining as ClipTraining
+from .training_settings import SaeTraining as SaeTraining
+from .training_settings import SupervisedTraining as SupervisedTraining
+from .training_settings import TrainingWork as TrainingWork
+from .training_settings import clip_preset as clip_preset

@@ -29,8 +29,8 @@ from circuitry.runs.manifest import write_json
 from circuitry.training.devices import available_device, node_rank
 from circuitry.training.open_clip_process import diverged, run_trainer
 from circuitry.training.run_folder import TRAINING, alone, claim_run, described
-from circuitry.training.settings import ClipTraining, TrainingWork
 from circuitry.training.table import CheckedTable, check_table
+from circuitry.training.training_settings import ClipTraining, TrainingWork
 
 _LATEST = "epoch_latest.pt"  # open_clip's name of what it resumes from
 

@@ -19,7 +19,7 @@ from typing import Any
 from tqdm import tqdm
 
 from circuitry.runs.errors import InputError
-from circuitry.training.settings import ClipTraining, TrainingWork
+from circuitry.training.training_settings import ClipTraining, TrainingWork
 
 _TRAINER = Path(__file__).with_name("open_clip_main.py")
 _PROGRESS = re.compile(r"Train Epoch: (\d+) \[ *(\d+)/\d+ .*\bLoss: ([\d.einfa+-]+)")

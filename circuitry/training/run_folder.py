@@ -19,8 +19,8 @@ from filelock import Timeout
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import file_lock, remove_locks
 from circuitry.runs.jobs import Job, JobFolder
-from circuitry.training.settings import ClipTraining, SupervisedTraining
 from circuitry.training.table import CheckedTable
+from circuitry.training.training_settings import ClipTraining, SupervisedTraining
 
 FORMAT = "circuitry training 1"
 TRAINING: Job = ("training",)

@@ -24,7 +24,7 @@ from circuitry.training.devices import pinned_threads
 from circuitry.training.run_folder import described
 from circuitry.training.sae_loop import SaeLoop, diagnose_sae
 from circuitry.training.samples import ImageFiles, extract_samples, sample_activations
-from circuitry.training.settings import SaeTraining
+from circuitry.training.training_settings import SaeTraining
 
 
 def train_sae_on_images(

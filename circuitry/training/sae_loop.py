@@ -28,7 +28,7 @@ from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError
 from circuitry.runs.provenance import difference
 from circuitry.training.samples import SampleBatches
-from circuitry.training.settings import SaeTraining
+from circuitry.training.training_settings import SaeTraining
 
 STATE_FORMAT = "circuitry sparse autoencoder training 1"
 RESAMPLED_ENCODER = 0.2

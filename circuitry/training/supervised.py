@@ -25,10 +25,10 @@ from circuitry.runs.workers import this_rank
 from circuitry.training.devices import available_device, pinned_threads
 from circuitry.training.labels import LabelTable, found_labels
 from circuitry.training.run_folder import TRAINING, alone, claim_run
-from circuitry.training.settings import SupervisedTraining, TrainingWork
 from circuitry.training.supervised_loop import SeededImages, TrainingLoop, seed_of
 from circuitry.training.supervised_model import build_classifier, write_classifier
 from circuitry.training.table import CheckedTable, check_table
+from circuitry.training.training_settings import SupervisedTraining, TrainingWork
 
 LabelChoice = Callable[[Iterable[str]], LabelTable]
 """From the classes that a table of images has to the outputs of the head."""

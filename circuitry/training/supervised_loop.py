@@ -29,8 +29,8 @@ from tqdm import tqdm
 from circuitry.data.images import load_image
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError
-from circuitry.training.settings import SupervisedTraining, TrainingWork
 from circuitry.training.supervised_model import Classifier, Transform, as_arrays, set_state
+from circuitry.training.training_settings import SupervisedTraining, TrainingWork
 
 STATE_FORMAT = "circuitry supervised training 2"
 _MOMENTUM = 0.9

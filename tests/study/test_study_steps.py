@@ -8,7 +8,7 @@ import pytest
 from circuitry import DomainFolder
 from circuitry.study.mixtures import MixtureSettings, MixtureSpec, mixture, study_mixtures
 from circuitry.study.mixtures.base_sets import BaseSet
-from circuitry.study.place import Material, Rates, Scale, StudyPlace
+from circuitry.study.place import Material, Scale, StudyPlace
 from circuitry.study.plan import Step
 from circuitry.study.steps import study_steps
 from circuitry.study.toy import DrawingSettings, write_toy
@@ -29,7 +29,7 @@ def planned(**changed: object) -> dict[str, Step]:
     material = Material(Path("/dn"), HELD_OUT, COUNTS, 100, bases, sizes, {"cc3m": "0.1"}, BASES[0], Path("/sk"))
     scale = Scale(MODELS, sae_base="cc12m", epochs=32, supervised_epochs=90, gpus=8)
     trainings = study_trainings(specs, BASES[0], MODELS, (0, 1, 2))
-    place = StudyPlace(Path("/out"), scale, material, trainings, Rates(1e12, 1e11), 1e9, **changed)  # type: ignore[arg-type]
+    place = StudyPlace(Path("/out"), scale, material, trainings, 1e12, 1e11, 1e9, **changed)  # type: ignore[arg-type]
     steps = study_steps(place)
     assert len({step.name for step in steps}) == len(steps)
     return {step.name: step for step in steps}

@@ -9,7 +9,7 @@ import torch
 from circuitry import Encoder, InputError
 from circuitry.models.architectures import register_model
 from circuitry.training import ClipTraining, clip_preset
-from circuitry.training.settings import CLIP_PRESETS
+from circuitry.training.training_settings import CLIP_PRESETS
 
 
 def test_the_studys_settings() -> None:
