@@ -58,7 +58,7 @@ from circuitry.study.mixtures.captioning import STUDY_SEED, Captioning, CaptionS
 from circuitry.study.mixtures.mixture_files import Captions
 from circuitry.study.mixtures.selection import Setting, admitted
 from circuitry.study.mixtures.sketch_sets import SketchVariant
-from circuitry.study.mixtures.study_set import Part
+from circuitry.study.mixtures.study_set import ListPart
 from circuitry.study.mixtures.trainer_table import NoCaption
 
 
@@ -260,7 +260,7 @@ class Material:
         captions = {"captions": f"{described['captions']} ({self.captioning.source})"}
         return {**described, **captions, **self.captioning.described(), "seed": self.config.seed}
 
-    def write(self, spec: MixtureSpec, part: Part, records: Sequence[ImageRecord], captions: Captions) -> Path:
+    def write(self, spec: MixtureSpec, part: ListPart, records: Sequence[ImageRecord], captions: Captions) -> Path:
         """Write the training or the validation table of a mixture."""
         config, base = self.config, self.bases[spec.base] if spec.base else None
         return write_mixture(

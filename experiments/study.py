@@ -44,7 +44,7 @@ from circuitry.study.place import Material, Scale, StudyPlace
 from circuitry.study.plan import Cost, Plan, Step
 from circuitry.study.steps import study_steps
 from circuitry.study.toy import DrawingSettings, write_toy
-from circuitry.study.toy.drawing import CLASSES
+from circuitry.study.toy.drawing import TOY_CLASSES
 from circuitry.study.training_cost import count_model
 from circuitry.study.trainings import study_trainings
 from circuitry.training import ClipTraining, SaeTraining, SupervisedTraining, clip_preset
@@ -191,7 +191,7 @@ def steps(config: Config) -> list[Step]:
     named = [name for name in bases if name != MAIN]
     mixtures = study_mixtures(
         [main_base, *named] if main_base or config.miniature or not named else named,
-        held_out=CLASSES[1::4] if config.miniature else study_held_out(images.all_classes),
+        held_out=TOY_CLASSES[1::4] if config.miniature else study_held_out(images.all_classes),
         domains=images.domains,
         sketches=config.imagenet_sketch is not None,
         test_domains=("quickdraw", "sketch") if config.miniature else None,

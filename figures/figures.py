@@ -81,7 +81,8 @@ def table(tables: Path, name: str, **options: Any) -> pd.DataFrame:
 
 def matrix(tables: Path, name: str) -> pd.DataFrame:
     """Read a table of domains by domains."""
-    return table(tables, name, index_col="domain").rename_axis(index=None)
+    found: pd.DataFrame = table(tables, name, index_col="domain").rename_axis(index=None)
+    return found
 
 
 def heatmap(tables: Path, name: str, title: str, measure: str) -> go.Figure:
@@ -127,8 +128,10 @@ def selectivity_over_depth(tables: Path, title: str) -> go.Figure:
     both = table(tables, "selectivity_one_site").rename(columns={"sites": "site"})
     kept, random = (both[both["circuit"] == which] for which in ("kept", "random"))
     chance = random.groupby("site", sort=False)["value"].mean().reset_index()
-    names = {"measure": "selectivity, one site ablated", "chance_label": "random units"}
-    return charts.overlap_over_depth(kept, list(dict.fromkeys(kept["site"])), chance=chance, title=title, **names)
+    sites, measure = list(dict.fromkeys(kept["site"])), "selectivity, one site ablated"
+    return charts.overlap_over_depth(
+        kept, sites, chance=chance, measure=measure, chance_label="random units", title=title
+    )
 
 
 @figure("Do circuits work where they are alike?", "transfer")

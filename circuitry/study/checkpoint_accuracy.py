@@ -27,11 +27,11 @@ from circuitry.runs.provenance import digest
 from circuitry.runs.workers import Work
 from circuitry.study.study_run import StudyRun
 from circuitry.training.accuracy import TOP, tidy_accuracy, write_predictions
-from circuitry.training.evaluation import TEXTS, Head, Texts, predictions, zero_shot_heads
+from circuitry.training.evaluation import ZERO_SHOT_TEXTS, Head, Texts, predictions, zero_shot_heads
 from circuitry.training.run_folder import kept_checkpoints
 from circuitry.training.supervised_model import SupervisedModel, load_supervised
 
-FORMAT = "circuitry evaluation 3"
+_FORMAT = "circuitry evaluation 3"
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +80,7 @@ def imagenet_validation(root: Path, names: ImagenetNames = "open_clip") -> Evalu
 
 def template_sets() -> dict[str, Texts]:
     """Return the study's two ways to ask, all templates and those with style words, and the images' own style."""
-    return {**TEXTS, "style words": style_word_templates()}
+    return {**ZERO_SHOT_TEXTS, "style words": style_word_templates()}
 
 
 def extract_accuracies(
@@ -186,7 +186,7 @@ class _Evaluation:
             "top": top,
         }
         path = run.folder / "evaluation" / digest([config, list(tests.listing)])
-        self.folder = JobFolder(path, FORMAT, config, list(self.checkpoints), {"images": tests.listing})
+        self.folder = JobFolder(path, _FORMAT, config, list(self.checkpoints), {"images": tests.listing})
 
     def run_jobs(self, work: Work) -> None:
         """Do this process's share, and what others leave."""

@@ -50,10 +50,10 @@ def mean_ablation_accuracy(
         kept += [{attn: np.arange(0)}, {mlp: np.arange(0)}]
     found = ablated_embeddings(stream.components, images, kept, baseline=ends, work=work)
     right = [float((_answers(one, weights) == labels).mean()) for one in found]
-    return pd.DataFrame([(*row, share) for row, share in zip(rows, right, strict=True)], columns=COLUMNS)
+    return pd.DataFrame([(*row, share) for row, share in zip(rows, right, strict=True)], columns=_COLUMNS)
 
 
-COLUMNS = ["block", "component", "accuracy"]
+_COLUMNS = ["block", "component", "accuracy"]
 
 
 def _answers(embeddings: Float[Tensor, "batch d"], weights: Float[Tensor, "classes d"]) -> np.ndarray:

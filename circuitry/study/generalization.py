@@ -10,11 +10,11 @@ import pandas as pd
 
 from circuitry.comparison.table import check_table
 from circuitry.runs.errors import InputError
-from circuitry.training.accuracy import ALONE, CENTRED, F1, FALLS_ON_HELD_OUT, FALSE_ALARMS, MEASURE, harmonic_mean
+from circuitry.training.accuracy import AMONG_PART, CENTRED, F1, FALLS_ON_HELD_OUT, FALSE_ALARMS, MEASURE, harmonic_mean
 
 MODEL = ("trained", "model", "base", "sketches", "captions")
 """What tells models apart, beside what they were trained on of the domains."""
-COLUMNS = (
+EVALUATION_COLUMNS = (
     *("run", *MODEL, "precision", "setting", "test_domain", "held_out_classes", "seed", "epoch"),
     *("classifier", "domain", "part", "measure", "value", "chance"),
 )
@@ -22,8 +22,8 @@ COLUMNS = (
 _NONE = {"base": {"none": "no base set"}, "sketches": {"none": "no ImageNet-Sketch"}}
 _KEY = ("run", "held_out_classes", "epoch", "classifier", "domain", "part", "measure")
 CLASSIFIER, OWN_STYLE, SUPERVISED = "all templates", "own style", "supervised"
-PARTS = ("all", "seen", "held-out")
-SETTINGS = (
+CLASS_PARTS = ("all", "seen", "held-out")
+SETTING_ORDER = (
     *("natural-only", "leave-out", "cg-low", "cg-high", "aligned", "class-interpolation", "domain-interpolation"),
     *("upper-low", "upper-high"),
 )
@@ -67,7 +67,7 @@ def measures_table(evaluated: pd.DataFrame) -> pd.DataFrame:
         for measure in COMPARED_MEASURES:
             if measure in set(evaluated["measure"]):
                 table = settings_table(evaluated, classifier, measure).drop(columns="values")
-                found.append(table[table["part"].isin(PARTS)].assign(classifier=classifier, measure=measure))
+                found.append(table[table["part"].isin(CLASS_PARTS)].assign(classifier=classifier, measure=measure))
     return pd.concat(found, ignore_index=True)
 
 
@@ -77,7 +77,7 @@ def chosen_rows(evaluated: pd.DataFrame, classifier: str, measure: str) -> pd.Da
     Raises:
         InputError: When there is nothing of this classifier and measure; it names what there is.
     """
-    check_table(evaluated, "evaluation", COLUMNS, _KEY)
+    check_table(evaluated, "evaluation", EVALUATION_COLUMNS, _KEY)
     known = evaluated["classifier"].isin([classifier, SUPERVISED]) & (evaluated["measure"] == measure)
     if set(evaluated.loc[known, "trained"]) != set(evaluated["trained"]):
         there = (", ".join(sorted(set(evaluated[column]))) for column in ("measure", "classifier"))
@@ -87,7 +87,7 @@ def chosen_rows(evaluated: pd.DataFrame, classifier: str, measure: str) -> pd.Da
 
 def by_test_domain(evaluated: pd.DataFrame) -> pd.DataFrame:
     """Return rows by test domain: those of models that do not depend on it (natural-only) once for each."""
-    check_table(evaluated, "evaluation", COLUMNS, _KEY)
+    check_table(evaluated, "evaluation", EVALUATION_COLUMNS, _KEY)
     tested = sorted(set(evaluated["test_domain"]) - {""})
     if not tested:
         raise InputError("None of the runs was trained for a test domain; add some that were.")
@@ -138,12 +138,12 @@ def _sorted(table: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
 
 def _rank(setting: str) -> int:
     family = setting_family(setting)
-    return SETTINGS.index(family) if family in SETTINGS else len(SETTINGS)
+    return SETTING_ORDER.index(family) if family in SETTING_ORDER else len(SETTING_ORDER)
 
 
 def setting_family(setting: str) -> str:
     """Return the setting without its fraction and domains: all interpolations of a kind are one family."""
-    return next((known for known in SETTINGS if setting.startswith(known)), setting)
+    return next((known for known in SETTING_ORDER if setting.startswith(known)), setting)
 
 
 def screened_classes(
@@ -170,7 +170,9 @@ def screened_classes(
     for column, measure in (("upper", MEASURE), ("false_alarms", FALSE_ALARMS)):
         rows = last_checkpoints(chosen_rows(evaluated, classifier, measure))
         tested = rows["domain"] == rows["test_domain"]
-        rows = rows[tested & ~rows["part"].isin(PARTS) & (rows["setting"] == upper)].rename(columns={"part": "class"})
+        rows = rows[tested & ~rows["part"].isin(CLASS_PARTS) & (rows["setting"] == upper)].rename(
+            columns={"part": "class"}
+        )
         found[column] = rows.groupby(by, sort=True)["value"].mean()
     table = pd.DataFrame(found).reset_index()
     return table.assign(kept=table["upper"] - table["false_alarms"] >= share)
@@ -205,8 +207,8 @@ def told_apart(
     rows = last_checkpoints(by_test_domain(accuracy)) if "run" in accuracy else accuracy.assign(seed=0)
     by = [name for name in ("test_domain", *MODEL, "setting", "domain") if name in rows]
     main = rows[rows["classifier"].isin([classifier, SUPERVISED])]
-    held, left_out = _screened(main[~main["part"].isin(PARTS)], by, screened)
-    own, _ = _screened(rows[(rows["classifier"] == OWN_STYLE) & ~rows["part"].isin(PARTS)], by, screened)
+    held, left_out = _screened(main[~main["part"].isin(CLASS_PARTS)], by, screened)
+    own, _ = _screened(rows[(rows["classifier"] == OWN_STYLE) & ~rows["part"].isin(CLASS_PARTS)], by, screened)
 
     def mean(of: pd.DataFrame, measure: str, column: str = "value") -> "pd.Series[float]":
         return of[of["measure"] == measure].groupby([*by, "seed"], sort=False)[column].mean()
@@ -216,12 +218,12 @@ def told_apart(
             "all": mean(main[main["part"] == "all"], MEASURE),
             "seen": mean(main[main["part"] == "seen"], MEASURE),
             "held_out": mean(held, MEASURE),
-            "alone": mean(held, ALONE),
+            "alone": mean(held, AMONG_PART),
             "own_style": mean(own, MEASURE),
             "centred": mean(held, CENTRED),
             "predicted_held_out": mean(held, FALLS_ON_HELD_OUT),
             "chance": mean(main, MEASURE, "chance"),
-            "chance_alone": mean(held, ALONE, "chance"),
+            "chance_alone": mean(held, AMONG_PART, "chance"),
         }
     ).assign(harmonic_mean=lambda t: harmonic_mean(t["seen"], t["held_out"]))
     groups = table.groupby(by, sort=False)

@@ -25,11 +25,11 @@ from circuitry.comparison.parts import known_ratio
 from circuitry.comparison.significance import LEVEL, ROUNDING, holm
 from circuitry.comparison.statistics import jackknife_interval
 
-EXACT = 50_000
+_EXACT = 50_000
 """Up to so many orders all are gone through."""
-FEWEST = 3
+FEWEST_MODELS = 3
 """Models from which on there is a correlation."""
-FEWEST_GIVEN = FEWEST + 1
+FEWEST_GIVEN = FEWEST_MODELS + 1
 """Models from which on there is a correlation given a third number."""
 RELATIONS = (
     *("what", "with", "rho", "low", "high", "least", "most", "p", "p_holm"),
@@ -86,7 +86,7 @@ def _relate(
     model, stratum = names
     models = list(dict.fromkeys(used[model]))
     nothing = float("nan")
-    if len(models) < FEWEST:
+    if len(models) < FEWEST_MODELS:
         return (*(nothing,) * 8, len(models), nothing)
     strata = used[stratum].astype(str).to_numpy()
     x, y = (centred_ranks(used[name].to_numpy(dtype=float), strata) for name in (what, other))
@@ -97,7 +97,9 @@ def _relate(
         of = kept[stratum].astype(str).to_numpy()
         without.append(float(correlation(*(centred_ranks(kept[n].to_numpy(dtype=float), of) for n in (what, other)))))
     each = np.array(without)
-    varies = len(models) > FEWEST and np.ptp(each) > ROUNDING  # ties may leave it where it is, which is no certainty
+    varies = (
+        len(models) > FEWEST_MODELS and np.ptp(each) > ROUNDING
+    )  # ties may leave it where it is, which is no certainty
     low, high = jackknife_interval(rho, each) if varies else (nothing, nothing)
     orders, floor = _orders(_exchangeable(used[model].to_numpy(), strata), draws, seed)
     partial = partial_p = nothing
@@ -171,7 +173,7 @@ def _orders(
     large, where each model has one row; else the order that is there may be alone.
     """
     rows, number = np.arange(sum(group.size for group in groups)), prod(factorial(len(group)) for group in groups)
-    if number <= EXACT:
+    if number <= _EXACT:
         found = np.tile(rows, (number, 1))
         for i, chosen in enumerate(product(*(permutations(group) for group in groups))):
             for group, order in zip(groups, chosen, strict=True):

@@ -29,7 +29,7 @@ from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.manifest import NAME
 from circuitry.runs.workers import Requeued, cluster_executor
 
-FORMAT = "circuitry plan 1"
+_FORMAT = "circuitry plan 1"
 LOGS = "logs"
 
 
@@ -104,7 +104,7 @@ class Plan:
     @cached_property
     def _jobs(self) -> JobFolder:
         commands = {step.name: shlex.join(step.command).replace(str(self.folder), "OUT") for step in self.steps}
-        return JobFolder(self.folder, FORMAT, commands, [(step.name,) for step in self.steps])
+        return JobFolder(self.folder, _FORMAT, commands, [(step.name,) for step in self.steps])
 
     def chosen(self, names: Collection[str]) -> list[Step]:
         """Return the steps of these names or kinds in order, all without names; InputError for an unknown one."""

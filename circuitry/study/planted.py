@@ -47,7 +47,7 @@ EXACT, CUTS = "exact patching", "edge cuts"
 LEARNED_MASKS = "learned masks"
 SEARCHED = {"input path": "input-path", LEARNED_MASKS: "learned"}
 """Methods of `find_circuit`, of units; masks are also learned on edges."""
-METHODS = (*RULES, EXACT, *SEARCHED, CUTS)
+PLANTED_METHODS = (*RULES, EXACT, *SEARCHED, CUTS)
 """What is scored. One left point is blind to edges: at the clean activation the squared movement has no gradient."""
 
 MASK_SIZE = 0.2
@@ -58,7 +58,7 @@ SIZE = 8
 """Height and width of the images, in pixels."""
 
 
-Edges = dict[tuple[str, str], tuple[tuple[int, int], ...]]
+PlantedEdges = dict[tuple[str, str], tuple[tuple[int, int], ...]]
 """(downstream unit, upstream unit) by pair of consecutive sites."""
 
 
@@ -72,7 +72,7 @@ class PlantedCircuit:
     """(number, seed) -> images [B, 3, 8, 8]."""
     nodes: dict[str, tuple[int, ...]]
     """Planted units by site."""
-    edges: Edges
+    edges: PlantedEdges
 
     def metric(self, embedding: Tensor) -> Tensor:
         """Return the first number of the embedding, the circuit's output [B]."""
@@ -109,7 +109,7 @@ def planted_convolution(noise: float = 0.02, seed: int = 0) -> PlantedCircuit:
         return low + torch.rand(n, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(seed))
 
     nodes = {"conv1": (0, 1), "conv2": (0, 1), "head": (0,)}
-    edges: Edges = {("conv1", "conv2"): ((0, 0), (1, 1)), ("conv2", "head"): ((0, 0), (0, 1))}
+    edges: PlantedEdges = {("conv1", "conv2"): ((0, 0), (1, 1)), ("conv2", "head"): ((0, 0), (0, 1))}
     return PlantedCircuit("convolution", Encoder(tower, stages, (SIZE, SIZE)), images, nodes, edges)
 
 
@@ -165,7 +165,7 @@ def planted_attention(noise: float = 0.02, seed: int = 0) -> PlantedCircuit:
         return x
 
     nodes = {"embed": (0, 1, 7), "attention": (4,), "mlp": (5,), "head": (0,)}
-    edges: Edges = {
+    edges: PlantedEdges = {
         ("embed", "attention"): ((4, 0), (4, 1), (4, 7)),
         ("attention", "mlp"): ((5, 4),),
         ("mlp", "head"): ((0, 5),),

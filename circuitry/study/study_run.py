@@ -16,8 +16,8 @@ from circuitry.study.mixtures.mixture_files import read_description
 from circuitry.study.mixtures.selection import MixtureSettings
 from circuitry.training.training_settings import ClipTraining, SupervisedTraining
 
-FORMAT = "circuitry run 2"
-NONE = "none"
+_FORMAT = "circuitry run 2"
+NOTHING_MORE = "none"
 """No base set, or no images of ImageNet-Sketch."""
 _FILE = "run.json"
 
@@ -39,9 +39,9 @@ class StudyRun:
     seed: int = 0
     supervised: bool = False
     """A supervised model instead of a CLIP model."""
-    base: str = NONE
+    base: str = NOTHING_MORE
     """Base set of captioned photographs that was trained on, too."""
-    sketches: str = NONE
+    sketches: str = NOTHING_MORE
     """What was done with ImageNet-Sketch."""
     captions: str = "generated"
     """Where the captions of the images come from."""
@@ -55,7 +55,7 @@ class StudyRun:
     def write(self) -> None:
         """Keep it as ``run.json`` in its folder."""
         told = {name: value for name, value in asdict(self).items() if name != "folder"}
-        write_json(self.folder / _FILE, {"format": FORMAT, **told})
+        write_json(self.folder / _FILE, {"format": _FORMAT, **told})
 
     @classmethod
     def read(cls, folder: Path) -> "StudyRun":
@@ -64,9 +64,9 @@ class StudyRun:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             found = content.pop("format", "unknown")
-            if found != FORMAT:
+            if found != _FORMAT:
                 raise InputError(
-                    f"{path} has format {found!r}, but this version reads {FORMAT!r}, which says what a model was "
+                    f"{path} has format {found!r}, but this version reads {_FORMAT!r}, which says what a model was "
                     "trained on, too: train it again."
                 )
             return cls(Path(folder), **{**content, "held_out": tuple(content["held_out"])})
@@ -131,8 +131,8 @@ def _about(described: Mapping[str, Any]) -> dict[str, Any] | None:
         "setting": chosen.name.removesuffix(f"-{chosen.test_domain}"),
         "test_domain": tested,
         "held_out": held_out,
-        "base": told.get("base") or NONE,
-        "sketches": told.get("sketches") or NONE,
+        "base": told.get("base") or NOTHING_MORE,
+        "sketches": told.get("sketches") or NOTHING_MORE,
         "captions": told.get("captions") or "generated",
     }
 

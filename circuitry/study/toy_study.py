@@ -19,12 +19,12 @@ from circuitry.runs.files import file_lock
 from circuitry.study.mixtures.mixture_files import generated_captions, write_mixture
 from circuitry.study.mixtures.selection import HOLDING_OUT, MixtureSettings, Setting, mixture
 from circuitry.study.study_run import StudyRun, record_run
-from circuitry.study.toy.drawing import CLASSES, STYLES, DrawingSettings, write_toy
-from circuitry.training.clip import train_clip
+from circuitry.study.toy.drawing import STYLES, TOY_CLASSES, DrawingSettings, write_toy
+from circuitry.training.clip_training import train_clip
 from circuitry.training.run_folder import checkpoints
 from circuitry.training.training_settings import ClipTraining, TrainingWork, clip_preset
 
-TRAINING = replace(clip_preset("rn-tiny"), epochs=24, keep_checkpoints=6)
+TOY_TRAINING = replace(clip_preset("rn-tiny"), epochs=24, keep_checkpoints=6)
 """What the toy's models are trained with."""
 
 
@@ -53,13 +53,13 @@ class ToySettings:
     """Drawn training images per class and style."""
     n_test: int = 50
     """Test images per class and style."""
-    classes: tuple[str, ...] = CLASSES
+    classes: tuple[str, ...] = TOY_CLASSES
     """What is drawn."""
     styles: tuple[str, ...] = STYLES
     """The domains."""
-    held_out: tuple[str, ...] = CLASSES[1::4]
+    held_out: tuple[str, ...] = TOY_CLASSES[1::4]
     """Classes held out of the test domain."""
-    training: ClipTraining = TRAINING
+    training: ClipTraining = TOY_TRAINING
     """What they are trained with; each model has a seed of its own."""
 
 

@@ -18,7 +18,7 @@ from circuitry.data.names import unknown_name
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError
 
-FORMAT = "circuitry predictions 1"
+_FORMAT = "circuitry predictions 1"
 TOP = (1, 5)
 """The k of top-k accuracy."""
 N_KEPT = 5
@@ -27,7 +27,7 @@ RANKS = ("rank", "rank_alone", "rank_centred")
 
 MEASURE = "balanced top-1"
 """What accuracy is where nothing else is said: the mean over classes of the share of images that are right."""
-ALONE = "balanced top-1 alone"
+AMONG_PART = "balanced top-1 alone"
 """Only the classes of the image's own part compete."""
 CENTRED = "balanced top-1 centred"
 """After each class's scores were centred within the domain."""
@@ -51,10 +51,9 @@ def tidy_accuracy(predictions: pd.DataFrame, held_out: Sequence[str] = (), top: 
     Returns:
         ``classifier``, ``domain``, ``part`` ("all", "seen", "held-out", or the name of a held-out class), ``measure``,
         ``value``, ``chance`` (what guessing reaches, NaN where that is not known), ``n_images``, ``n_classes``.
-        Measures are "top-1", "balanced top-1", ..., `ALONE`, `CENTRED`, `FALLS_ON_HELD_OUT`; of single held-out classes
-        also `FALSE_ALARMS`; of whole parts `F1`, in
-        which only images of the part count and the mean is over its classes, as in the study; `HARMONIC_MEAN` of the
-        balanced top-1 accuracies of seen and held-out classes.
+        Measures are "top-1", "balanced top-1", ..., `AMONG_PART`, `CENTRED` and `FALLS_ON_HELD_OUT`; for single held-out
+        classes also `FALSE_ALARMS`; for whole parts `F1` (only images of the part, mean over its classes, as in the
+        study) and `HARMONIC_MEAN` of the balanced top-1 accuracies of seen and held-out classes.
 
     Raises:
         InputError: For a held-out class without an image in the table, or a k that is not positive.
@@ -98,11 +97,11 @@ def _averages(images: pd.DataFrame, held_out: Sequence[str], top: Sequence[int])
     by_class = classes.groupby(_BY, sort=False).mean()
     chosen = {name: by_image[name] for name in names if name.startswith("top-") or name == FALLS_ON_HELD_OUT}
     chosen |= {f"balanced {name}": by_class[name] for name in names if name.startswith("top-")}
-    chosen |= {CENTRED: by_class["centred"]} | ({ALONE: by_class["alone"]} if held_out else {})
+    chosen |= {CENTRED: by_class["centred"]} | ({AMONG_PART: by_class["alone"]} if held_out else {})
     sizes = {"n_images": marked.groupby(_BY, sort=False).size(), "n_classes": classes.groupby(_BY, sort=False).size()}
     tables = [pd.DataFrame({"measure": name, "value": value, **sizes}).reset_index() for name, value in chosen.items()]
     table = pd.concat(tables, ignore_index=True)
-    return table[(table["part"] != "all") | (table["measure"] != ALONE)]
+    return table[(table["part"] != "all") | (table["measure"] != AMONG_PART)]
 
 
 def _false_alarms(predictions: pd.DataFrame, held_out: Sequence[str]) -> pd.DataFrame:
@@ -150,7 +149,7 @@ def _chance(table: pd.DataFrame, classes: "pd.Index[str]", held_out: Sequence[st
     alone = table["part"].eq("seen").map({True: 1 / max(all_classes - held, 1), False: 1 / max(held, 1)})
     k = pd.to_numeric(table["measure"].str.extract(r"top-(\d+)$", expand=False)).clip(upper=all_classes)
     chance = table["measure"].map(known).fillna(k / all_classes)
-    return chance.where(table["measure"] != ALONE, alone)
+    return chance.where(table["measure"] != AMONG_PART, alone)
 
 
 def class_column(labels: np.ndarray, classes: Sequence[str]) -> "pd.Categorical[str]":
@@ -180,7 +179,7 @@ def write_predictions(path: Path, predictions: pd.DataFrame, listing: Sequence[s
         top = [own[column].cat.codes.to_numpy(small) for column in own if str(column).startswith("top_")]
         arrays |= {f"{i}/top": np.stack(top, axis=1)} | {f"{i}/{rank}": own[rank].to_numpy(small) for rank in RANKS}
     header = {"domain": first["domain"].iloc[0], "classes": classes, "classifiers": classifiers}
-    write_arrays(path, FORMAT, header, arrays)
+    write_arrays(path, _FORMAT, header, arrays)
 
 
 def read_predictions(path: Path) -> pd.DataFrame:
@@ -193,7 +192,7 @@ def read_predictions(path: Path) -> pd.DataFrame:
         >>> wrong = read_predictions(Path(".../epoch_32-sketch.safetensors")).query("rank > 1")
         >>> wrong.groupby(["class", "top_1"], observed=True).size()  # what is taken for what
     """
-    header, arrays = read_arrays(path, FORMAT, "file of predictions")
+    header, arrays = read_arrays(path, _FORMAT, "file of predictions")
     listing = list(json.loads((Path(path).parent / "images.json").read_text(encoding="utf-8")))
     classes = header["classes"]
     about = pd.DataFrame({"relative": [listing[i] for i in arrays["image"]], "domain": header["domain"]})

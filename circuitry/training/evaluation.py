@@ -37,7 +37,7 @@ Head = Callable[[Tensor], Tensor]
 Texts = str | Sequence[Template]
 """Class texts, as `templates_of` takes them: ``"pooled"``, ``"own-style"``, or templates."""
 
-TEXTS: Mapping[str, Texts] = MappingProxyType({"all templates": "pooled", "own style": "own-style"})
+ZERO_SHOT_TEXTS: Mapping[str, Texts] = MappingProxyType({"all templates": "pooled", "own style": "own-style"})
 """Classifiers of a CLIP model by name: the default templates pooled, and the prompts of the images' own style."""
 BATCH_SIZE = 256
 """Images in one run; it changes no number but for rounding."""
@@ -85,7 +85,7 @@ def zero_shot_accuracy(
     images: DomainFolder,
     held_out: Sequence[str] = (),
     *,
-    texts: Mapping[str, Texts] = TEXTS,
+    texts: Mapping[str, Texts] = ZERO_SHOT_TEXTS,
     batch_size: int = BATCH_SIZE,
     work: Work = Work(),
 ) -> pd.DataFrame:

@@ -19,11 +19,11 @@ from filelock import Timeout
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import file_lock, remove_locks
 from circuitry.runs.jobs import Job, JobFolder
-from circuitry.training.table import CheckedTable
 from circuitry.training.training_settings import ClipTraining, SupervisedTraining
+from circuitry.training.training_table import CheckedTable
 
-FORMAT = "circuitry training 1"
-TRAINING: Job = ("training",)
+_FORMAT = "circuitry training 1"
+TRAINING_JOB: Job = ("training",)
 """The one job of the folder."""
 _CHECKPOINT = re.compile(r"epoch_(\d+)\.(?:pt|safetensors)")
 _BLOCK = 1 << 24  # bytes of a table that are held at a time
@@ -45,7 +45,7 @@ def claim_run(
         InputError: When ``out`` holds a run with other settings; the message names each with both values.
     """
     about = {"model": dict(model), "table": described(table.path), "skipped": table.n_missing}
-    return JobFolder(out, FORMAT, asdict(settings) | about | more, [TRAINING])
+    return JobFolder(out, _FORMAT, asdict(settings) | about | more, [TRAINING_JOB])
 
 
 def described(table: Path) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from circuitry.runs.provenance import difference
 from circuitry.training.samples import SampleBatches
 from circuitry.training.training_settings import SaeTraining
 
-STATE_FORMAT = "circuitry sparse autoencoder training 1"
+_STATE_FORMAT = "circuitry sparse autoencoder training 1"
 RESAMPLED_ENCODER = 0.2
 """Length of a resampled feature's encoder weights, relative to the mean of those that are alive."""
 RESAMPLING_BATCHES = 8
@@ -174,11 +174,11 @@ class SaeLoop:
             tensors[name] = weight
             tensors |= {f"{name}.{moment}": self._optimizer.state[weight][moment] for moment in _MOMENTS}
         header = {"about": about, "step": self.step, "history": self.history}
-        write_arrays(path, STATE_FORMAT, header, {key: t.detach().cpu().numpy() for key, t in tensors.items()})
+        write_arrays(path, _STATE_FORMAT, header, {key: t.detach().cpu().numpy() for key, t in tensors.items()})
 
     def restore(self, path: Path, about: Mapping[str, Any]) -> None:
         """Go on from what `save` has written; InputError for a damaged file, or the state of another training."""
-        header, arrays = read_arrays(path, STATE_FORMAT, "state of a sparse autoencoder's training")
+        header, arrays = read_arrays(path, _STATE_FORMAT, "state of a sparse autoencoder's training")
         if header["about"] != about:
             raise InputError(
                 f"{path} is the state of another training ({difference(about, header['about'])}): choose another "

@@ -29,9 +29,9 @@ from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
 from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.workers import Work
-from circuitry.training.table import read_chunks
+from circuitry.training.training_table import read_chunks
 
-FORMAT = "circuitry samples 1"
+_FORMAT = "circuitry samples 1"
 
 
 def sample_activations(
@@ -159,7 +159,7 @@ def extract_samples(
     if len(files) > size:
         places = np.random.default_rng(seed).permutation(len(files))
     jobs: dict[Job, int] = {(f"piece_{i}",): i for i in range(-(-len(files) // size))}
-    folder = JobFolder(out, FORMAT, {**about, "images": files.digest()}, list(jobs))
+    folder = JobFolder(out, _FORMAT, {**about, "images": files.digest()}, list(jobs))
 
     def write(job: Job, nothing: Any) -> list[Path]:
         i = jobs[job]

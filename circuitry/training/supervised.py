@@ -24,11 +24,11 @@ from circuitry.runs.provenance import digest
 from circuitry.runs.workers import this_rank
 from circuitry.training.devices import available_device, pinned_threads
 from circuitry.training.labels import LabelTable, found_labels
-from circuitry.training.run_folder import TRAINING, alone, claim_run
+from circuitry.training.run_folder import TRAINING_JOB, alone, claim_run
 from circuitry.training.supervised_loop import SeededImages, TrainingLoop, seed_of
 from circuitry.training.supervised_model import build_classifier, write_classifier
-from circuitry.training.table import CheckedTable, check_table
 from circuitry.training.training_settings import SupervisedTraining, TrainingWork
+from circuitry.training.training_table import CheckedTable, check_training_table
 
 LabelChoice = Callable[[Iterable[str]], LabelTable]
 """From the classes that a table of images has to the outputs of the head."""
@@ -76,7 +76,7 @@ def train_supervised(
             f"The batch_size is that of all processes together and must be a multiple of their number, but "
             f"{settings.batch_size} for {processes} processes was given."
         )
-    checked = check_table(
+    checked = check_training_table(
         Path(table).absolute(), ("filepath",), settings.batch_size, skip_missing=settings.skip_missing
     )
     files, targets, labels = read_samples(checked, labels)
@@ -85,7 +85,7 @@ def train_supervised(
     config = open_clip.get_model_config(name)
     folder = claim_run(out, settings, {name: config}, checked, labels=about_labels, processes=processes)
     last = out / "checkpoints" / f"epoch_{settings.epochs}.safetensors"
-    if folder.is_done(TRAINING):
+    if folder.is_done(TRAINING_JOB):
         return last
 
     def train(job: Job, nothing: Any) -> list[Path]:
@@ -107,7 +107,7 @@ def train_supervised(
 
     with torch.random.fork_rng(devices=[]), pinned_threads(settings.threads):
         if rank:
-            train(TRAINING, None)
+            train(TRAINING_JOB, None)
         else:
             with alone(out):
                 folder.run(train)

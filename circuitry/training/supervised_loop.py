@@ -29,10 +29,10 @@ from tqdm import tqdm
 from circuitry.data.images import load_image
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError
-from circuitry.training.supervised_model import Classifier, Transform, as_arrays, set_state
+from circuitry.training.supervised_model import TowerClassifier, Transform, as_arrays, set_state
 from circuitry.training.training_settings import SupervisedTraining, TrainingWork
 
-STATE_FORMAT = "circuitry supervised training 2"
+_STATE_FORMAT = "circuitry supervised training 2"
 _MOMENTUM = 0.9
 _NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)  # the first: batch, instance, sync
 
@@ -101,7 +101,7 @@ class SeededImages(Dataset[Any]):
 class TrainingLoop:
     """A model in training: runs one epoch after another, and is stored and restored between two."""
 
-    def __init__(self, model: Classifier, name: str, settings: SupervisedTraining, device: str) -> None:
+    def __init__(self, model: TowerClassifier, name: str, settings: SupervisedTraining, device: str) -> None:
         if device.startswith("cuda:"):
             torch.cuda.set_device(device)
         self.accelerator = Accelerator(cpu=device == "cpu")
@@ -190,11 +190,11 @@ class TrainingLoop:
             if "momentum_buffer" in self.optimizer.state[parameter]:
                 tensors[f"momentum.{name}"] = self.optimizer.state[parameter]["momentum_buffer"]
         header = {"history": self.history, "scaler": self.scaler.state_dict()}
-        write_arrays(path, STATE_FORMAT, header, as_arrays(tensors))
+        write_arrays(path, _STATE_FORMAT, header, as_arrays(tensors))
 
     def restore(self, path: Path) -> None:
         """Go on from what `save` has written; InputError for a damaged file, or the state of another model."""
-        header, arrays = read_arrays(path, STATE_FORMAT, "state of a supervised training")
+        header, arrays = read_arrays(path, _STATE_FORMAT, "state of a supervised training")
         weights = {key.removeprefix("model."): array for key, array in arrays.items() if key.startswith("model.")}
         set_state(self.model, weights, str(path), self.name)
         for name, parameter in self.model.named_parameters():

@@ -27,11 +27,11 @@ from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError
 from circuitry.training.labels import LabelTable
 
-FORMAT = "circuitry supervised model 1"
+_FORMAT = "circuitry supervised model 1"
 Transform = Callable[[Image], Tensor]
 
 
-class Classifier(nn.Module):
+class TowerClassifier(nn.Module):
     """Images -> one logit per class: ``head(relu(tower(images)))``."""
 
     def __init__(self, tower: nn.Module, head: nn.Linear) -> None:
@@ -109,17 +109,17 @@ class SupervisedModel:
         return SupervisedLogit(self.head.weight[label], self.head.bias[label])
 
 
-def build_classifier(name: str, n_classes: int, crop_scale: float) -> tuple[Classifier, Transform, Transform]:
+def build_classifier(name: str, n_classes: int, crop_scale: float) -> tuple[TowerClassifier, Transform, Transform]:
     """Return a classifier with random weights on a registered model's tower, and the transforms to train and to test.
 
     The transforms are those that open_clip trains and tests the CLIP model of this name with.
     """
     model, train, test = open_clip.create_model_and_transforms(name, aug_cfg={"scale": (crop_scale, 1.0)})
     width = open_clip.get_model_config(name)["embed_dim"]
-    return Classifier(model.visual, nn.Linear(width, n_classes)), train, test
+    return TowerClassifier(model.visual, nn.Linear(width, n_classes)), train, test
 
 
-def write_classifier(path: Path, model: Classifier, name: str, table: LabelTable, epoch: int) -> None:
+def write_classifier(path: Path, model: TowerClassifier, name: str, table: LabelTable, epoch: int) -> None:
     """Write a classifier after so many epochs, whole or not at all."""
     header = {
         "name": name,
@@ -128,7 +128,7 @@ def write_classifier(path: Path, model: Classifier, name: str, table: LabelTable
         "labels": dict(table.labels),
         "epoch": epoch,
     }
-    write_arrays(path, FORMAT, header, as_arrays(model.state_dict()))
+    write_arrays(path, _FORMAT, header, as_arrays(model.state_dict()))
 
 
 def load_supervised(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> SupervisedModel:
@@ -146,7 +146,7 @@ def load_supervised(path: str | os.PathLike[str], device: str | torch.device = "
         >>> model.classes[int(model.logits(images)[0].argmax())]
         'lion'
     """
-    header, arrays = read_arrays(path, FORMAT, "supervised model")
+    header, arrays = read_arrays(path, _FORMAT, "supervised model")
     with tempfile.TemporaryDirectory() as folder:  # open_clip builds models by name, and knows names by files
         config = Path(folder) / f"{header['name']}.json"
         config.write_text(json.dumps(header["config"]), encoding="utf-8")

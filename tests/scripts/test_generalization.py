@@ -10,8 +10,8 @@ from filelock import Timeout
 
 from circuitry.runs import InputError, Rank, Work
 from circuitry.study import StudyRun
-from circuitry.study.toy.drawing import CLASSES as TOY_CLASSES
-from circuitry.study.toy_study import TRAINING, ToySettings
+from circuitry.study.toy.drawing import TOY_CLASSES
+from circuitry.study.toy_study import TOY_TRAINING, ToySettings
 from circuitry.training import LabelTable, TrainingWork
 from circuitry.training.supervised_model import build_classifier, write_classifier
 from tests.support.scripts import CLASSES, FIGURES, assert_drawn, needs_browser, script
@@ -111,7 +111,7 @@ def test_the_toy_is_trained_by_several_processes_once(monkeypatch: pytest.Monkey
 
 def test_a_miniature_of_the_toy_trains_alike() -> None:
     module = script("generalization")
-    assert [settings.training for settings in module.Config().toy_settings()] == [TRAINING] * 4
+    assert [settings.training for settings in module.Config().toy_settings()] == [TOY_TRAINING] * 4
     small = module.Config(n_toy_classes=4, folds=2, n_train=8, epochs=2).toy_settings()[0]
     assert (small.classes, small.held_out) == (TOY_CLASSES[:4], TOY_CLASSES[0:4:2])
     assert (small.training.batch_size, small.training.warmup, small.training.keep_checkpoints) == (32, 0, 2)

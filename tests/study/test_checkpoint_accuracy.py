@@ -28,7 +28,7 @@ from circuitry.study.mixtures.selection import Setting
 from circuitry.study.toy import DrawingSettings, write_toy
 from circuitry.study.toy_study import (
     STANDARD,
-    TRAINING,
+    TOY_TRAINING,
     ToySettings,
     held_out_folds,
     toy_checkpoint,
@@ -36,7 +36,7 @@ from circuitry.study.toy_study import (
     toy_run,
 )
 from circuitry.training import ClipTraining, LabelTable, SupervisedModel, TrainingWork, read_predictions, tidy_accuracy
-from circuitry.training.supervised_model import Classifier, write_classifier
+from circuitry.training.supervised_model import TowerClassifier, write_classifier
 from tests.support.tiny_clip import Tiny, saved
 
 QUIET = Work(progress=False)
@@ -214,7 +214,7 @@ def test_a_supervised_run_is_evaluated_by_its_own_head(tests: EvaluationSet, tin
     tower: Any = open_clip.create_model(name).visual
     labels = LabelTable(("x", "car", "key"), {"car": 1, "key": 2})
     path = tmp_path / "run" / "checkpoints" / "epoch_1.safetensors"
-    write_classifier(path, Classifier(tower, nn.Linear(16, 3)), name, labels, 1)
+    write_classifier(path, TowerClassifier(tower, nn.Linear(16, 3)), name, labels, 1)
     run = StudyRun(tmp_path / "run", name, "cg-low", "quickdraw", supervised=True)
     table = extract_accuracies([run], tests, work=QUIET)
     assert set(table["classifier"]) == set(table["trained"]) == {"supervised"}
@@ -270,7 +270,7 @@ SMALL = ToySettings(
     classes=("car", "fish", "key"),
     styles=("clipart", "quickdraw", "real"),
     held_out=("key",),
-    training=replace(TRAINING, epochs=1),
+    training=replace(TOY_TRAINING, epochs=1),
 )
 
 

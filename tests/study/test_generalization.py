@@ -14,10 +14,10 @@ from circuitry.runs import InputError
 from circuitry.study import effective_robustness, screened_classes, settings_table, told_apart
 from circuitry.study.charts import robustness_scatter, settings_bars
 from circuitry.study.charts.bars import KINDS
+from circuitry.study.effective_robustness import FITTED, NO_MODELS, NOTHING, ONE_POINT
+from circuitry.study.effective_robustness import logit as training_logit
 from circuitry.study.generalization import MODEL, model_names
-from circuitry.study.robustness import FITTED, NO_MODELS, NOTHING, ONE_POINT
-from circuitry.study.robustness import logit as training_logit
-from circuitry.training.accuracy import ALONE, CENTRED, FALLS_ON_HELD_OUT, FALSE_ALARMS, MEASURE
+from circuitry.training.accuracy import AMONG_PART, CENTRED, FALLS_ON_HELD_OUT, FALSE_ALARMS, MEASURE
 
 RUN = {"trained": "CLIP", "model": "RN50", "base": "none", "sketches": "none", "captions": "generated"}
 RUN |= {"precision": "fp32", "held_out_classes": "cat"}
@@ -129,7 +129,7 @@ def rotated() -> pd.DataFrame:
         high = value + (step if held == "cat" else 0)
         rows += [
             row(high, **fold, part=held),
-            row(0.8, **fold, part=held, measure=ALONE, chance=0.5),
+            row(0.8, **fold, part=held, measure=AMONG_PART, chance=0.5),
             row(0.6, **fold, part=held, measure=CENTRED),
             row(0.3, **fold, part=held, measure=FALLS_ON_HELD_OUT),
             row(0.5, **fold, part=held, measure=FALSE_ALARMS),

@@ -12,7 +12,7 @@ from circuitry.study.place import Material, Scale, StudyPlace
 from circuitry.study.plan import Step
 from circuitry.study.steps import study_steps
 from circuitry.study.toy import DrawingSettings, write_toy
-from circuitry.study.toy.drawing import CLASSES
+from circuitry.study.toy.drawing import TOY_CLASSES
 from circuitry.study.training_cost import count_model
 from circuitry.study.trainings import StudyTraining, study_trainings
 
@@ -66,9 +66,9 @@ def test_the_trainings_of_the_study_are_500() -> None:
 
 
 def test_sizes_of_mixtures_are_those_of_the_mixtures(tmp_path: Path) -> None:
-    settings = DrawingSettings(3, 1, classes=CLASSES[:4], styles=("quickdraw", "real", "sketch"), size=16)
+    settings = DrawingSettings(3, 1, classes=TOY_CLASSES[:4], styles=("quickdraw", "real", "sketch"), size=16)
     images = DomainFolder(write_toy(tmp_path, settings, workers=1, progress=False), split="train")
-    held_out = CLASSES[1:2]
+    held_out = TOY_CLASSES[1:2]
     counts = Counter((record.domain, record.class_name) for record in images.records)
     material = Material(tmp_path, held_out, counts, 1, {}, {"photos": 50}, {})
     specs = study_mixtures([None], held_out=held_out, domains=images.domains, test_domains=["sketch"], sketches=False)

@@ -11,7 +11,7 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, t
 from circuitry.runs import InputError, write_arrays
 from circuitry.training import read_predictions, tidy_accuracy
 from circuitry.training.accuracy import (
-    ALONE,
+    AMONG_PART,
     CENTRED,
     F1,
     FALLS_ON_HELD_OUT,
@@ -59,14 +59,14 @@ def test_accuracies_on_paper() -> None:
     assert (found["seen", "top-1"], found["seen", "balanced top-1"]) == pytest.approx((3 / 4, 5 / 6))
     assert (found["held-out", "top-2"], found["seen", "top-2"], found["dog", "top-2"]) == (1, 3 / 4, 1)
     # Told apart: cat and dog from each other, 3 of 4; centred, 3 of 4; a cat or dog is predicted for 2 of 4.
-    assert found["held-out", ALONE] == 3 / 4
-    assert (found["cat", ALONE], found["dog", ALONE]) == (1, 1 / 2)
-    assert found["seen", ALONE] == pytest.approx((2 / 3 + 1) / 2)
+    assert found["held-out", AMONG_PART] == 3 / 4
+    assert (found["cat", AMONG_PART], found["dog", AMONG_PART]) == (1, 1 / 2)
+    assert found["seen", AMONG_PART] == pytest.approx((2 / 3 + 1) / 2)
     assert found["held-out", CENTRED] == 3 / 4
     assert (found["held-out", FALLS_ON_HELD_OUT], found["seen", FALLS_ON_HELD_OUT]) == (2 / 4, 1 / 4)
     assert (found["cat", FALSE_ALARMS], found["dog", FALSE_ALARMS]) == (2 / 6, 0)
     assert found["all", HARMONIC_MEAN] == pytest.approx(2 * (1 / 4) * (5 / 6) / (1 / 4 + 5 / 6))
-    assert ("all", ALONE) not in found  # it has no part of its own
+    assert ("all", AMONG_PART) not in found  # it has no part of its own
     sizes = table[table["measure"] == "top-1"].set_index("part")
     assert sizes["n_images"].to_dict() == {"all": 8, "seen": 4, "held-out": 4, "cat": 2, "dog": 2}
     assert sizes["n_classes"].to_dict() == {"all": 4, "seen": 2, "held-out": 2, "cat": 1, "dog": 1}
@@ -75,7 +75,7 @@ def test_accuracies_on_paper() -> None:
 def test_what_guessing_reaches() -> None:
     chance = values(tidy_accuracy(INK, ("dog",), top=(1, 2, 9)), "chance")
     assert (chance["seen", "top-1"], chance["dog", "balanced top-2"], chance["all", "top-9"]) == (1 / 4, 2 / 4, 1)
-    assert (chance["dog", ALONE], chance["held-out", ALONE], chance["seen", ALONE]) == (1, 1, 1 / 3)
+    assert (chance["dog", AMONG_PART], chance["held-out", AMONG_PART], chance["seen", AMONG_PART]) == (1, 1, 1 / 3)
     assert (chance["dog", FALLS_ON_HELD_OUT], chance["seen", CENTRED], chance["all", HARMONIC_MEAN]) == (0.25,) * 3
     assert np.isnan(chance["all", F1])
 
@@ -126,7 +126,7 @@ def test_classifiers_and_domains_are_apart_and_the_order_of_rows_does_not_matter
 def test_without_held_out_classes_there_is_one_part() -> None:
     table = tidy_accuracy(INK)
     assert set(table["part"]) == {"all"}
-    assert not {ALONE, FALLS_ON_HELD_OUT, HARMONIC_MEAN} & set(table["measure"])
+    assert not {AMONG_PART, FALLS_ON_HELD_OUT, HARMONIC_MEAN} & set(table["measure"])
 
 
 def test_a_domain_without_an_image_of_one_part() -> None:

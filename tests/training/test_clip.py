@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from circuitry.runs import InputError
-from circuitry.training import ClipTraining, TrainingWork, clip, train_clip
+from circuitry.training import ClipTraining, TrainingWork, clip_training, train_clip
 from circuitry.training import open_clip_process as process
 from circuitry.training.run_folder import alone
 from tests.support.clip_training import CONFIG, WORK, written
@@ -50,7 +50,7 @@ shutil.copy(f"{state}-{{finite}}.pt", checkpoints / f"epoch_{{options['epochs']}
 """
     )
     monkeypatch.setattr(process, "_TRAINER", script)
-    monkeypatch.setattr(clip, "_check_trainer", lambda: None)
+    monkeypatch.setattr(clip_training, "_check_trainer", lambda: None)
     return calls
 
 
@@ -255,11 +255,11 @@ def test_settings_that_do_not_fit_the_data(
 def test_images_are_counted_as_the_trainer_counts_them(settings: ClipTraining) -> None:
     # open_clip pads 11 images to two shares of 6, of which each process takes whole batches of 3.
     six = replace(settings, batch_size=6, warmup=0)
-    assert clip._steps(11, replace(six, processes=2)) == 2
-    assert clip._steps(11, six) == 1
-    assert clip._steps(10, replace(six, processes=2)) == 1
+    assert clip_training._steps(11, replace(six, processes=2)) == 2
+    assert clip_training._steps(11, six) == 1
+    assert clip_training._steps(10, replace(six, processes=2)) == 1
     # In parts of one image, of which three are a step: four images of a process are four parts, one of them left over.
-    assert clip._steps(8, replace(six, processes=2, accumulation=3)) == 1
+    assert clip_training._steps(8, replace(six, processes=2, accumulation=3)) == 1
 
 
 def test_several_processes_are_started_by_torchrun() -> None:

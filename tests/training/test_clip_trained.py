@@ -42,7 +42,7 @@ def test_a_killed_run_goes_on_for_the_same_number_of_steps(train: Path, settings
     needs_trainer()
     out = tmp_path / "run"
     settings = replace(settings, model=str(settings.model), epochs=12, keep_checkpoints=5)
-    code = f"from circuitry.training.clip import *; train_clip({str(train)!r}, {str(out)!r}, {settings!r}, {WORK!r})"
+    code = f"from circuitry.training.clip_training import *\ntrain_clip({str(train)!r}, {str(out)!r}, {settings!r}, {WORK!r})"
     with subprocess.Popen([sys.executable, "-c", code]) as run:
         while not (out / "checkpoints" / "epoch_latest.pt").is_file():
             assert run.poll() is None
@@ -81,7 +81,7 @@ def on_two_machines(train: Path, out: Path, settings: ClipTraining) -> Path:
     work = replace(WORK, nodes=2)
     settings = replace(settings, model=str(settings.model))
     call = f"train_clip({str(train)!r}, {str(out)!r}, {settings!r}, {work!r})"
-    code = f"from circuitry.training.clip import *; print({call})"
+    code = f"from circuitry.training.clip_training import *; print({call})"
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         meeting = {"PET_MASTER_ADDR": "127.0.0.1", "PET_MASTER_PORT": str(free.getsockname()[1])}

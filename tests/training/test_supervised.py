@@ -41,7 +41,7 @@ from circuitry.training.supervised_loop import (
     seed_of,
 )
 from circuitry.training.supervised_model import build_classifier
-from circuitry.training.table import check_table
+from circuitry.training.training_table import check_training_table
 from tests.support.clip_training import CONFIG
 from tests.support.towers import make_tower
 
@@ -270,7 +270,7 @@ def samples(
     table: Path, lines: Sequence[str], labels: LabelTable | LabelChoice = found_labels
 ) -> tuple[list[int], LabelTable]:
     table.write_text("".join(f"{line}\n" for line in lines))
-    files, targets, found = read_samples(check_table(table, ("filepath",), 1), labels)
+    files, targets, found = read_samples(check_training_table(table, ("filepath",), 1), labels)
     assert [file.decode() for file in files] == [line.split("\t")[0] for line in lines[1:]]
     return targets.tolist(), found
 

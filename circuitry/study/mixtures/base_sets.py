@@ -19,7 +19,7 @@ from circuitry.study.mixtures.trainer_table import CaptionedImage, caption_rows
 IMAGENET_CAPTIONS = "imagenet-captions"
 FIRST = 100
 """Images that `BaseSet.check_images` looks for."""
-CHUNK = 1 << 20
+_CHUNK = 1 << 20
 """Characters of a JSON file that are read at a time."""
 LONGEST_ENTRY = 1 << 26
 """Characters after which an entry of a JSON list is taken for damaged."""
@@ -256,7 +256,7 @@ def _json_list(path: Path) -> Iterator[Any]:
     check_file(path, "ImageNet-Captions' JSON file", "download it")
     decoder = json.JSONDecoder()
     with open(path, encoding="utf-8-sig") as file:
-        text = file.read(CHUNK).lstrip()
+        text = file.read(_CHUNK).lstrip()
         if not text.startswith("["):
             raise InputError(f"{path} must be a JSON list of entries, but starts with {text[:20]!r}.")
         place = 1
@@ -267,7 +267,7 @@ def _json_list(path: Path) -> Iterator[Any]:
             try:
                 entry, place = decoder.raw_decode(text, place)
             except json.JSONDecodeError as error:  # cut by the end of a chunk, or damaged
-                more = file.read(CHUNK)
+                more = file.read(_CHUNK)
                 if not more or len(text) - place > LONGEST_ENTRY:
                     shown = text[place : place + 60]
                     raise InputError(f"{path} is damaged at {shown!r} ({error.msg}); download it again.") from None

@@ -20,7 +20,7 @@ from circuitry.runs.provenance import versions
 from circuitry.study.mixtures.selection import MixtureSettings
 from circuitry.study.mixtures.trainer_table import CaptionedImage, NoCaption, caption_rows, write_table
 
-FORMAT = "circuitry mixture 2"
+_FORMAT = "circuitry mixture 2"
 
 Captions = Mapping[str, str] | Callable[[ImageRecord], str]
 """The captions of images: {path below the root: caption}, as `read_captions` reads it, or a function."""
@@ -107,7 +107,7 @@ def write_mixture(
     ours = {record.domain for record in records}
     based = {domain: sum(by_class.values()) for domain, by_class in counts.items() if domain not in ours}
     made = {
-        "format": FORMAT,
+        "format": _FORMAT,
         "digest": table.digest,
         "images": table.images,
         "settings": asdict(settings) if settings else None,
@@ -133,8 +133,8 @@ def read_description(table: str | os.PathLike[str]) -> dict[str, Any]:
         described: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is damaged ({error}); make the mixture again.") from None
-    if not isinstance(described, dict) or described.get("format") != FORMAT:
-        raise InputError(f"{path} does not describe a mixture (format {FORMAT!r}); make it with write_mixture.")
+    if not isinstance(described, dict) or described.get("format") != _FORMAT:
+        raise InputError(f"{path} does not describe a mixture (format {_FORMAT!r}); make it with write_mixture.")
     return described
 
 

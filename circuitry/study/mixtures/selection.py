@@ -45,7 +45,7 @@ Setting = Literal[
     "aligned",
 ]
 
-WHOLE: tuple[Setting, ...] = ("natural-only", "cg-low")
+WHOLE_SETTINGS: tuple[Setting, ...] = ("natural-only", "cg-low")
 """Settings that take all of their images."""
 HOLDING_OUT: tuple[Setting, ...] = ("cg-low", "cg-high", "class-interpolation", "domain-interpolation", "aligned")
 """Settings that hold classes out of the test domain."""
@@ -158,7 +158,7 @@ def mixture(
 ) -> list[ImageRecord]:
     """Choose the training images of a setting, in their order in ``train``; nothing about it is random.
 
-    All settings but `WHOLE` are subsampled to N by `quotas`. In class interpolation with the fraction p and
+    All settings but `WHOLE_SETTINGS` are subsampled to N by `quotas`. In class interpolation with the fraction p and
     s = N / (number of images with all of C2 in T), T keeps the first ceil(p * s * count) images of each class of C2;
     all the others are subsampled to what is left of N. So p = 0 is ``cg-high``.
 
@@ -177,7 +177,7 @@ def mixture(
         >>> chosen = mixture(train, MixtureSettings("cg-high", "quickdraw", ("axe", "lion")))
     """
     part = admitted(train, settings)
-    if settings.setting in WHOLE:
+    if settings.setting in WHOLE_SETTINGS:
         return part
     if classes is None:  # of all images: the admitted ones alone would put classes held out of the first domain last
         classes = tuple(dict.fromkeys(sample.class_name for sample in train))

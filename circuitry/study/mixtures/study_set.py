@@ -12,12 +12,12 @@ from circuitry.study.mixtures.selection import MixtureSettings, Setting
 from circuitry.study.mixtures.sketch_sets import SketchVariant
 from circuitry.study.mixtures.subsampling import DOMAINNET_ROUND
 
-Part = Literal["train", "val"]
+ListPart = Literal["train", "val"]
 
 BASIC: tuple[Setting, ...] = ("cg-low", "cg-high", "leave-out", "upper-low", "upper-high", "aligned")
 """What every test domain has."""
 
-FRACTIONS = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
+CLASS_FRACTIONS = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
 """Shares of the held-out classes in the study's class interpolations, of CG low and of CG high."""
 
 DOMAIN_INTERPOLATIONS = {
@@ -67,7 +67,7 @@ class MixtureSpec:
         """
         return "-".join(part for part in (self.base, self.settings.name, self.sketches) if part)
 
-    def study_name(self, part: Part = "train") -> str:
+    def study_name(self, part: ListPart = "train") -> str:
         """Return what the study's scripts call the table, without ``.tsv``; "" where domains are not DomainNet's.
 
         Example:
@@ -149,7 +149,7 @@ def _of_test_domain(
 ) -> Iterator[MixtureSettings]:
     yield from (of(setting) for setting in BASIC)
     for others in ((), None):  # CG low, CG high
-        yield from (of("class-interpolation", fraction=fraction, other_domains=others) for fraction in FRACTIONS)
+        yield from (of("class-interpolation", fraction=fraction, other_domains=others) for fraction in CLASS_FRACTIONS)
     for letters in DOMAIN_INTERPOLATIONS.get(test_domain, ()):
         chosen = tuple(_LETTERS[letter] for letter in letters)
         if set(chosen) <= set(domains):

@@ -29,7 +29,7 @@ from circuitry.runs.files import whole_file
 NoCaption = Literal["refuse", "skip"]
 """What happens to images without a caption that the trainer reads as text: an error, or left out and counted."""
 
-PATH_COLUMNS = ("filepath", "path", "file", "filename", "image")
+_PATH_COLUMNS = ("filepath", "path", "file", "filename", "image")
 CAPTION_COLUMNS = ("title", "caption", "text")
 BATCH = 10_000
 """Lines that are written and digested at a time."""
@@ -214,7 +214,7 @@ def _refuse_duplicates(table: Path, hashes: "array[int]") -> None:
 def caption_rows(path: str | os.PathLike[str]) -> Iterator[tuple[str, str]]:
     """Read (path, caption) of every line of a tab-separated table, in constant memory; empty lines are passed over.
 
-    The header may name the columns (`PATH_COLUMNS`, `CAPTION_COLUMNS`) in any order and among others; a table of
+    The header may name the columns (`_PATH_COLUMNS`, `CAPTION_COLUMNS`) in any order and among others; a table of
     two columns, path and caption, needs none. Fields in quotes are read as csv writes them, a quote elsewhere is a
     character. In tables of two columns further tabs belong to the caption.
 
@@ -235,7 +235,7 @@ def _rows(table: Path, file: TextIO) -> Iterator[tuple[str, str]]:
     first = file.readline().rstrip("\r\n")
     names = [unquoted(name).strip().lower() for name in first.split("\t")]
     path_at, caption_at = (
-        next((names.index(name) for name in known if name in names), None) for known in (PATH_COLUMNS, CAPTION_COLUMNS)
+        next((names.index(name) for name in known if name in names), None) for known in (_PATH_COLUMNS, CAPTION_COLUMNS)
     )
     lines: Iterator[tuple[int, str]] = enumerate(file, start=2)
     columns = len(names)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from circuitry.data import ImageRecord
 from circuitry.runs import InputError
 from circuitry.study.mixtures import MixtureSettings, mixture, subsample
-from circuitry.study.mixtures.selection import WHOLE, Setting, admitted, reference_size
+from circuitry.study.mixtures.selection import WHOLE_SETTINGS, Setting, admitted, reference_size
 
 DOMAINNET = ["clipart", "infograph", "painting", "quickdraw", "real", "sketch"]
 laws = hypothesis_settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
@@ -187,7 +187,7 @@ def test_laws_of_every_setting(
     settings = of(setting, test_domain, tuple(name.upper() for name in sorted(held_out)), fraction)
     size = len(mixture(samples, of("cg-low", test_domain, tuple(sorted(held_out)))))
     assert reference_size(samples, settings) == size
-    if setting not in WHOLE and len(admitted(samples, settings)) < size:
+    if setting not in WHOLE_SETTINGS and len(admitted(samples, settings)) < size:
         with pytest.raises(InputError, match="Cannot subsample"):
             mixture(samples, settings)
         return

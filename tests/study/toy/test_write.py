@@ -13,8 +13,8 @@ from jaxtyping import Float
 from PIL import Image
 
 from circuitry.runs import InputError
-from circuitry.study.toy import DrawingSettings, draw, write_toy
-from circuitry.study.toy.drawing import CLASSES, STYLES
+from circuitry.study.toy import DrawingSettings, draw_image, write_toy
+from circuitry.study.toy.drawing import STYLES, TOY_CLASSES
 
 
 def pixels(image: Image.Image) -> Float[np.ndarray, "height width 3"]:
@@ -39,15 +39,15 @@ def write(root: Path, workers: int = 1, **changes: Any) -> Path:
 
 def test_names() -> None:
     assert STYLES == ("clipart", "infograph", "painting", "quickdraw", "real", "sketch")
-    assert len(CLASSES) == 16
-    assert list(CLASSES) == sorted(set(CLASSES))
-    assert all(re.fullmatch(r"[a-z]+(_[a-z]+)*", name) for name in CLASSES)
+    assert len(TOY_CLASSES) == 16
+    assert list(TOY_CLASSES) == sorted(set(TOY_CLASSES))
+    assert all(re.fullmatch(r"[a-z]+(_[a-z]+)*", name) for name in TOY_CLASSES)
 
 
 @pytest.mark.parametrize("style", STYLES)
 def test_every_class_is_drawn_in_every_style(style: str) -> None:
-    for class_name in CLASSES:
-        image = draw(class_name, style, seed=1, size=48)
+    for class_name in TOY_CLASSES:
+        image = draw_image(class_name, style, seed=1, size=48)
         assert (image.mode, image.size) == ("RGB", (48, 48))
         grey = pixels(image).mean(axis=2)
         assert grey.std() > 0.04, class_name
@@ -57,29 +57,29 @@ def test_every_class_is_drawn_in_every_style(style: str) -> None:
 
 @pytest.mark.parametrize("style", STYLES)
 def test_the_same_arguments_give_the_same_pixels_and_other_ones_do_not(style: str) -> None:
-    first = draw("umbrella", style, seed=3).tobytes()
-    assert draw("umbrella", style, seed=3).tobytes() == first
-    others = [draw("umbrella", style, seed).tobytes() for seed in range(4, 14)]
+    first = draw_image("umbrella", style, seed=3).tobytes()
+    assert draw_image("umbrella", style, seed=3).tobytes() == first
+    others = [draw_image("umbrella", style, seed).tobytes() for seed in range(4, 14)]
     assert len({first, *others}) == 11
 
 
 def test_size_changes_the_resolution_and_not_the_drawing() -> None:
-    small, large = draw("star", "clipart", 5, size=64), draw("star", "clipart", 5, size=128)
+    small, large = draw_image("star", "clipart", 5, size=64), draw_image("star", "clipart", 5, size=128)
     assert np.abs(pixels(small) - pixels(large.reduce(2))).mean() < 0.02
 
 
 def test_a_seed_gives_the_same_thing_in_every_style() -> None:
     """Dark lines of the doodle lie where the sketch and the clipart have their outlines."""
     for seed in range(3):
-        doodle, clip = (1 - pixels(draw("clock", style, seed)).mean(axis=2) for style in ("quickdraw", "clipart"))
-        other = 1 - pixels(draw("clock", "clipart", seed + 10)).mean(axis=2)
+        doodle, clip = (1 - pixels(draw_image("clock", style, seed)).mean(axis=2) for style in ("quickdraw", "clipart"))
+        other = 1 - pixels(draw_image("clock", "clipart", seed + 10)).mean(axis=2)
         same, different = (np.corrcoef(doodle.ravel(), image.ravel())[0, 1] for image in (clip, other))
         assert same > different
 
 
 def statistics(style: str) -> dict[str, float]:
     """Means over a few images of every class."""
-    images = np.stack([pixels(draw(name, style, seed)) for name in CLASSES for seed in range(3)])
+    images = np.stack([pixels(draw_image(name, style, seed)) for name in TOY_CLASSES for seed in range(3)])
     grey = images.mean(axis=3)
     return {
         "white": float((images.min(axis=3) > 0.96).mean()),
@@ -114,7 +114,7 @@ def test_styles_differ_the_way_their_names_say() -> None:
 )
 def test_draw_refuses(class_name: str, style: str, seed: int, size: int, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        draw(class_name, style, seed, size)
+        draw_image(class_name, style, seed, size)
 
 
 def test_folder_layout(tmp_path: Path) -> None:

@@ -28,9 +28,9 @@ from circuitry.runs.jobs import Job
 from circuitry.runs.manifest import write_json
 from circuitry.training.devices import available_device, node_rank
 from circuitry.training.open_clip_process import diverged, run_trainer
-from circuitry.training.run_folder import TRAINING, alone, claim_run, described
-from circuitry.training.table import CheckedTable, check_table
+from circuitry.training.run_folder import TRAINING_JOB, alone, claim_run, described
 from circuitry.training.training_settings import ClipTraining, TrainingWork
+from circuitry.training.training_table import CheckedTable, check_training_table
 
 _LATEST = "epoch_latest.pt"  # open_clip's name of what it resumes from
 
@@ -97,7 +97,7 @@ def train_clip(
         _write_validation(checkpoint.with_name("results.jsonl"), out / "validation.csv")
         return [checkpoint]
 
-    if not folder.is_done(TRAINING):
+    if not folder.is_done(TRAINING_JOB):
         _check_trainer()
         if node:  # the first machine has the folder, and writes all that is in it
             run_trainer(arguments, console, settings, work, steps * settings.batch_size)
@@ -168,7 +168,9 @@ def _write_validation(results: Path, target: Path) -> None:
 
 
 def _checked(table: Path, settings: ClipTraining, least: int) -> CheckedTable:
-    return check_table(Path(table).absolute(), ("filepath", "title"), least, skip_missing=settings.skip_missing)
+    return check_training_table(
+        Path(table).absolute(), ("filepath", "title"), least, skip_missing=settings.skip_missing
+    )
 
 
 def _processes_here(settings: ClipTraining, work: TrainingWork) -> int:

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from circuitry import InputError
-from circuitry.training import table as module
-from circuitry.training.table import check_table, read_chunks
+from circuitry.training import training_table as module
+from circuitry.training.training_table import check_training_table, read_chunks
 
 COLUMNS = ("filepath", "title")
 
@@ -32,10 +32,10 @@ def test_chunks_change_nothing(images: Path, chunk: int, tmp_path: Path, monkeyp
     with pytest.raises(
         InputError, match=r"names 2 files that do not exist, such as .*/2\.png, .*/6\.png; complete the download"
     ):
-        check_table(images, COLUMNS, 2)
+        check_training_table(images, COLUMNS, 2)
     with pytest.raises(InputError, match=r"has 1 images without a title, such as .*/3\.png; give them one"):
-        check_table(images, COLUMNS, 2, skip_missing=True)
-    checked = check_table(images, ("filepath",), 2, skip_missing=True)
+        check_training_table(images, COLUMNS, 2, skip_missing=True)
+    checked = check_training_table(images, ("filepath",), 2, skip_missing=True)
     assert checked.present.tolist() == [True, True, False, True, True, True, False]
     assert (checked.n_images, checked.n_missing) == (5, 2)
     copy = checked.without_missing(tmp_path / "copy.tsv")
@@ -46,7 +46,7 @@ def test_chunks_change_nothing(images: Path, chunk: int, tmp_path: Path, monkeyp
 def test_a_table_without_missing_files_is_used_itself(tmp_path: Path) -> None:
     path = tmp_path / "train.tsv"
     path.write_text(f"filepath\n{path}\n{path}\n")
-    checked = check_table(path, ("filepath",), 2, skip_missing=True)
+    checked = check_training_table(path, ("filepath",), 2, skip_missing=True)
     assert checked.without_missing(tmp_path / "copy.tsv") == path
     assert not (tmp_path / "copy.tsv").exists()
 
@@ -55,7 +55,7 @@ def test_missing_files_are_counted_and_the_first_five_named(tmp_path: Path) -> N
     path = tmp_path / "train.tsv"
     path.write_text("filepath\ttitle\n" + "".join(f"/none/{i}.png\ta\n" for i in range(2500)))
     with pytest.raises(InputError, match=r"names 2500 files .* such as (/none/\d\.png, ){4}/none/4\.png; complete"):
-        check_table(path, COLUMNS, 2)
+        check_training_table(path, COLUMNS, 2)
 
 
 def test_many_lines_are_read_a_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,7 +63,7 @@ def test_many_lines_are_read_a_few_at_a_time(tmp_path: Path, monkeypatch: pytest
     path = tmp_path / "train.tsv"
     path.write_text("filepath\ttitle\n" + f"{path}\ta fish\n" * 5000)
     assert [len(lines) for lines in read_chunks(path, COLUMNS)] == [2000, 2000, 1000]
-    assert np.all(check_table(path, COLUMNS, 1024).present)
+    assert np.all(check_training_table(path, COLUMNS, 1024).present)
 
 
 @pytest.mark.parametrize("content", ["filepath\ttitle\n", "title\tfilepath"])
@@ -71,11 +71,11 @@ def test_a_header_alone(tmp_path: Path, content: str) -> None:
     path = tmp_path / "train.tsv"
     path.write_text(content)
     with pytest.raises(InputError, match="has 0 images, fewer than one batch of 2; lower batch_size or add images"):
-        check_table(path, COLUMNS, 2)
+        check_training_table(path, COLUMNS, 2)
 
 
 def test_a_line_with_too_many_columns(tmp_path: Path) -> None:
     path = tmp_path / "train.tsv"
     path.write_text(f"filepath\ttitle\n{path}\ta\n{path}\ta\tb\tc\n")
     with pytest.raises(InputError, match=r"Cannot read .*train\.tsv \(.*line 3.*\); expected the header filepath<TAB>"):
-        check_table(path, COLUMNS, 1)
+        check_training_table(path, COLUMNS, 1)

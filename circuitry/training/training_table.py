@@ -16,7 +16,7 @@ from circuitry.data.file_check import FileCheck, Tally, check_file
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
 
-CHUNK = 100_000
+_CHUNK = 100_000
 """Lines that are held at a time."""
 
 
@@ -55,7 +55,9 @@ class CheckedTable:
         return target
 
 
-def check_table(path: Path, columns: Sequence[str], batch_size: int, *, skip_missing: bool = False) -> CheckedTable:
+def check_training_table(
+    path: Path, columns: Sequence[str], batch_size: int, *, skip_missing: bool = False
+) -> CheckedTable:
     """Check a table of images from end to end.
 
     Args:
@@ -101,7 +103,7 @@ def read_chunks(path: Path, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
     """Yield the lines of a table as text, some at a time; InputError where it is unreadable or lacks a column."""
     expected = f"the header {'<TAB>'.join(columns)} and a line for each image"
     try:
-        with pd.read_csv(path, sep="\t", dtype=str, chunksize=CHUNK) as reader:
+        with pd.read_csv(path, sep="\t", dtype=str, chunksize=_CHUNK) as reader:
             for i, lines in enumerate(reader):
                 if i == 0 and not set(columns) <= set(lines.columns):
                     header = "<TAB>".join(map(str, lines.columns))
