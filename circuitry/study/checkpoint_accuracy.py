@@ -87,8 +87,6 @@ def extract_accuracies(
     runs: Sequence[StudyRun],
     tests: EvaluationSet,
     *,
-    templates: Mapping[str, Texts] | None = None,
-    top: Sequence[int] = TOP,
     epochs: Sequence[int] | None = None,
     device: str | torch.device = "cpu",
     work: Work = Work(),
@@ -101,8 +99,6 @@ def extract_accuracies(
     Args:
         runs: CLIP and supervised models; see `find_runs`.
         tests: What to classify; all of its domains.
-        templates: Class texts by the name to show (default: `template_sets`). Not used by supervised models.
-        top: The k of top-k accuracy.
         epochs: Which checkpoints (default: all that were kept); 0 is the untrained model.
         device, work: Where and how the models run, in which of the processes.
 
@@ -122,13 +118,7 @@ def extract_accuracies(
     """
     if not runs:
         raise InputError("At least one run is needed to extract accuracies from, but none was given.")
-    asked = dict(template_sets() if templates is None else templates)
-    evaluations = [
-        _Evaluation(
-            run, kept_checkpoints(run.folder, epochs), tests, {} if run.supervised else asked, tuple(top), device
-        )
-        for run in runs
-    ]
+    evaluations = [_Evaluation(run, kept_checkpoints(run.folder, epochs), tests, device) for run in runs]
     names = run_names(runs)
     for evaluation in work.rank.order(evaluations):  # since the end of each is waited for
         evaluation.run_jobs(work)
@@ -167,23 +157,24 @@ class _Evaluation:
         run: StudyRun,
         chosen: Mapping[int, Path],
         tests: EvaluationSet,
-        templates: Mapping[str, Texts],
-        top: tuple[int, ...],
         device: str | torch.device,
     ) -> None:
-        self.run, self.tests, self.templates, self.top, self.device = run, tests, templates, top, device
+        self.run, self.tests, self.device = run, tests, device
+        self.templates = {} if run.supervised else template_sets()
         self.checkpoints: dict[Job, tuple[int, Path]] = {
             (f"epoch_{epoch}",): (epoch, path) for epoch, path in chosen.items()
         }
         known = tests.images.all_classes
         asked = run.held_out if tests.holds_out else ()
         self.held_out = chosen_names("held-out class", asked, known, class_key) if asked else ()
-        styles = tests.all_styles
+        styles, texts = tests.all_styles, self.templates.items()
         config = {
             "names": list(tests.names),
             "held_out": self.held_out,
-            "templates": {name: {d: templates_of(of, styles[d]) for d in styles} for name, of in templates.items()},
-            "top": top,
+            "templates": {
+                name: {d: templates_of(of, styles[d]) for d in styles} for name, of in self.templates.items()
+            },
+            "top": TOP,
         }
         path = run.folder / "evaluation" / digest([config, list(tests.listing)])
         self.folder = JobFolder(path, _FORMAT, config, list(self.checkpoints), {"images": tests.listing})
@@ -198,7 +189,7 @@ class _Evaluation:
                 paths.append(self.folder.path / f"{job[0]}-{domain}.safetensors")
                 write_predictions(paths[-1], own, list(self.tests.listing))
             with whole_file(paths[0]) as temporary:
-                tidy_accuracy(found, self.held_out, self.top).to_csv(temporary, index=False)
+                tidy_accuracy(found, self.held_out).to_csv(temporary, index=False)
             return paths
 
         self.folder.run(do, rank=work.rank)

@@ -146,36 +146,31 @@ def setting_family(setting: str) -> str:
     return next((known for known in SETTING_ORDER if setting.startswith(known)), setting)
 
 
-def screened_classes(
-    evaluated: pd.DataFrame, classifier: str = CLASSIFIER, *, upper: str = UPPER, share: float = SHARE
-) -> pd.DataFrame:
-    """Tell which held-out classes can show something: those that the upper bound learns in the test domain.
+def screened_classes(evaluated: pd.DataFrame, classifier: str = CLASSIFIER) -> pd.DataFrame:
+    """Keep the held-out classes that the upper bound learns in the test domain.
 
-    The rule: a class takes part in a comparison where the models that saw it there (``upper``) tell it from the others:
-    accuracy on it, less the share of other classes' images that are taken for it, is at least ``share``, over seeds.
-    Guessing gives 0, and so does a model that always answers this class. One that stays below would be a zero in every
-    setting, whatever a model generalizes.
+    A class is kept if models that saw it in the test domain (`UPPER`) recognise it: accuracy on the class minus the
+    share of other classes' images that are taken for it is at least `SHARE`, mean over seeds. Guessing gives 0, and so
+    does a model that always answers this class. A class below that would be a zero in every setting.
 
     Args:
-        evaluated: What `extract_accuracies` returns.
+        evaluated: The table of `extract_accuracies`.
         classifier: Which of the classifiers of CLIP models.
-        upper: The setting that is the upper bound.
-        share: What the difference must reach, 0 to 1.
 
     Returns:
         A row per test domain, model and class: `MODEL`, ``test_domain``, ``class``, ``upper`` (its accuracy),
-        ``false_alarms``, ``kept``. Without models of the upper bound there are no rows: nothing is screened.
+        ``false_alarms``, ``kept``. Without models of the upper bound there are no rows.
     """
     by, found = ["test_domain", *MODEL, "class"], {}
     for column, measure in (("upper", MEASURE), ("false_alarms", FALSE_ALARMS)):
         rows = last_checkpoints(chosen_rows(evaluated, classifier, measure))
         tested = rows["domain"] == rows["test_domain"]
-        rows = rows[tested & ~rows["part"].isin(CLASS_PARTS) & (rows["setting"] == upper)].rename(
+        rows = rows[tested & ~rows["part"].isin(CLASS_PARTS) & (rows["setting"] == UPPER)].rename(
             columns={"part": "class"}
         )
         found[column] = rows.groupby(by, sort=True)["value"].mean()
     table = pd.DataFrame(found).reset_index()
-    return table.assign(kept=table["upper"] - table["false_alarms"] >= share)
+    return table.assign(kept=table["upper"] - table["false_alarms"] >= SHARE)
 
 
 def told_apart(

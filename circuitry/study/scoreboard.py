@@ -139,17 +139,17 @@ def unit_overlap(a: AttributionGraph, b: AttributionGraph) -> tuple[float, float
     return float(np.mean([found[site] for site in known])), float(np.mean(chance))
 
 
-def over_classes(table: pd.DataFrame, class_column: str = "class") -> pd.DataFrame:
+def over_classes(table: pd.DataFrame) -> pd.DataFrame:
     """Return the mean of ``value`` over classes with Student's 95 % interval, for each other combination of columns.
 
     Columns value, low, high, n_classes take the place of the class and its value.
 
     Raises:
-        InputError: for a class that has two values of the same thing.
+        InputError: For a class with two values of one combination.
     """
-    apart = [name for name in table.columns if name not in (class_column, "value", "low", "high", "n_units")]
-    if table.duplicated([*apart, class_column]).any():
-        raise InputError("A mean over classes needs one value of each class, but a class has several: tell them apart.")
+    apart = [name for name in table.columns if name not in ("class", "value", "low", "high", "n_units")]
+    if table.duplicated([*apart, "class"]).any():
+        raise InputError("A mean over classes needs one value of each class, but one class has several: add a column.")
     rows = [
         (*key, *mean_interval(part["value"].to_numpy(dtype=float)), int(part["value"].notna().sum()))
         for key, part in table.groupby(apart, sort=False, dropna=False)

@@ -16,7 +16,6 @@ from sklearn.metrics import f1_score
 
 from circuitry.data.names import unknown_name
 from circuitry.runs.arrays import read_arrays, write_arrays
-from circuitry.runs.errors import InputError
 
 _FORMAT = "circuitry predictions 1"
 TOP = (1, 5)
@@ -40,36 +39,33 @@ F1, HARMONIC_MEAN = "macro F1", "harmonic mean"
 _BY = ["classifier", "domain", "part"]
 
 
-def tidy_accuracy(predictions: pd.DataFrame, held_out: Sequence[str] = (), top: Sequence[int] = TOP) -> pd.DataFrame:
+def tidy_accuracy(predictions: pd.DataFrame, held_out: Sequence[str] = ()) -> pd.DataFrame:
     """Return all accuracies of all classifiers, one a row.
 
     Args:
         predictions: As `predictions` returns them.
         held_out: Classes that are a part of their own, and each alone; the ones that the predictions were made with.
-        top: The k of top-k accuracy.
 
     Returns:
         ``classifier``, ``domain``, ``part`` ("all", "seen", "held-out", or the name of a held-out class), ``measure``,
         ``value``, ``chance`` (what guessing reaches, NaN where that is not known), ``n_images``, ``n_classes``.
-        Measures are "top-1", "balanced top-1", ..., `AMONG_PART`, `CENTRED` and `FALLS_ON_HELD_OUT`; for single held-out
+        Measures are "top-1", "balanced top-1", ..., `AMONG_PART`, `CENTRED`, `FALLS_ON_HELD_OUT`; for single held-out
         classes also `FALSE_ALARMS`; for whole parts `F1` (only images of the part, mean over its classes, as in the
         study) and `HARMONIC_MEAN` of the balanced top-1 accuracies of seen and held-out classes.
 
     Raises:
-        InputError: For a held-out class without an image in the table, or a k that is not positive.
+        InputError: For a held-out class without an image in the table.
 
     Example:
         >>> table = tidy_accuracy(predictions(...), held_out=("axe", "lion"))
         >>> table.query("part == 'held-out' and measure == 'balanced top-1'")
     """
-    if not top or min(top) < 1:
-        raise InputError(f"Top-k accuracy needs positive k, but {list(top)} was given.")
     part = _part(predictions, held_out)
     named = predictions[part == "held-out"]
     parts = [predictions.assign(part="all")]
     parts += [predictions.assign(part=part), named.assign(part=named["class"].astype(str))] if held_out else []
     images = pd.concat(parts, ignore_index=True)
-    tables = [_averages(images, held_out, top), _f1(images)]
+    tables = [_averages(images, held_out), _f1(images)]
     if held_out:
         tables += [_false_alarms(predictions, held_out), _harmonic_means(tables[0])]
     table = pd.concat(tables, ignore_index=True)
@@ -85,9 +81,9 @@ def _part(predictions: pd.DataFrame, held_out: Sequence[str]) -> "pd.Series[str]
     return predictions["class"].isin(list(held_out)).map({True: "held-out", False: "seen"})
 
 
-def _averages(images: pd.DataFrame, held_out: Sequence[str], top: Sequence[int]) -> pd.DataFrame:
+def _averages(images: pd.DataFrame, held_out: Sequence[str]) -> pd.DataFrame:
     """Return what is a mean over images, and a mean over classes of such means."""
-    right = {f"top-{k}": images["rank"] <= k for k in top} | {"centred": images["rank_centred"] == 1}
+    right = {f"top-{k}": images["rank"] <= k for k in TOP} | {"centred": images["rank_centred"] == 1}
     if held_out:
         right |= {"alone": images["rank_alone"] == 1, FALLS_ON_HELD_OUT: images["top_1"].isin(list(held_out))}
     marked = images[[*_BY, "class"]].assign(**right)

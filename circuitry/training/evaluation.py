@@ -39,8 +39,8 @@ Texts = str | Sequence[Template]
 
 ZERO_SHOT_TEXTS: Mapping[str, Texts] = MappingProxyType({"all templates": "pooled", "own style": "own-style"})
 """Classifiers of a CLIP model by name: the default templates pooled, and the prompts of the images' own style."""
-BATCH_SIZE = 256
-"""Images in one run; it changes no number but for rounding."""
+_BATCH_SIZE = 256
+"""Images in one run; another number changes nothing except rounding."""
 
 
 def text_head(weights: Float[Tensor, "classes dim"]) -> Head:
@@ -86,7 +86,6 @@ def zero_shot_accuracy(
     held_out: Sequence[str] = (),
     *,
     texts: Mapping[str, Texts] = ZERO_SHOT_TEXTS,
-    batch_size: int = BATCH_SIZE,
     work: Work = Work(),
 ) -> pd.DataFrame:
     """Classify every image of ``images`` and return all accuracies: see `predictions` and `tidy_accuracy`.
@@ -96,7 +95,7 @@ def zero_shot_accuracy(
         >>> told_apart(accuracy)  # a row per domain: seen and held-out classes, and what the latter's accuracy mixes
     """
     heads = zero_shot_heads(clip, images.all_classes, texts, {domain: domain for domain in images.domains})
-    found = predictions(clip.encoder, heads, clip.preprocess, images, held_out, batch_size=batch_size, work=work)
+    found = predictions(clip.encoder, heads, clip.preprocess, images, held_out, work=work)
     return tidy_accuracy(found, held_out)
 
 
@@ -107,7 +106,6 @@ def predictions(
     images: DomainFolder,
     held_out: Sequence[str] = (),
     *,
-    batch_size: int = BATCH_SIZE,
     work: Work = Work(),
 ) -> pd.DataFrame:
     """Classify images by each head, in one pass; the encoder is left as it was.
@@ -119,7 +117,7 @@ def predictions(
         preprocess: RGB picture -> tensor [3, H, W], `Clip.preprocess`.
         images: What to classify. Files that cannot be read are left out, with a warning each.
         held_out: Classes that compete with each other in ``rank_alone``, as the seen ones do.
-        batch_size, work: How it is carried out; neither changes a number but for rounding.
+        work: Progress, and whether unreadable images are an error.
 
     Returns:
         A row per head and image: ``classifier``, ``relative``, ``domain``, ``class``, the classes that score highest
@@ -137,7 +135,7 @@ def predictions(
     with torch.no_grad():
         for there, found in activations(
             encoder, preprocess, images.records, [last],
-            batch_size=batch_size, strict=work.strict, progress=work.bar("classifying"),
+            batch_size=_BATCH_SIZE, strict=work.strict, progress=work.bar("classifying"),
         ):  # fmt: skip
             records += there
             for name, head in heads.items():

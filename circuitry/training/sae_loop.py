@@ -35,6 +35,8 @@ RESAMPLED_ENCODER = 0.2
 """Length of a resampled feature's encoder weights, relative to the mean of those that are alive."""
 RESAMPLING_BATCHES = 8
 """Batches among whose samples new directions are drawn."""
+_DIAGNOSED = 4096
+"""Samples that are diagnosed at a time."""
 CHECK_EVERY = 1000
 """Steps between two checks where nothing is resampled."""
 _WEIGHTS = ("w_enc", "b_enc", "w_dec", "b_dec")
@@ -53,18 +55,16 @@ class Diagnostics(NamedTuple):
 
 
 @torch.no_grad()
-def diagnose_sae(
-    sae: SparseAutoencoder, samples: Float[Tensor, "samples d"] | Sequence[Tensor], *, batch_size: int = 4096
-) -> Diagnostics:
-    """Measure a sparse autoencoder on samples, or pieces of them, which need not be those that it was trained on.
+def diagnose_sae(sae: SparseAutoencoder, samples: Float[Tensor, "samples d"] | Sequence[Tensor]) -> Diagnostics:
+    """Measure a sparse autoencoder on any samples, or on pieces of them.
 
-    Explained variance is that of the samples as they are encoded: of length one where ``sae.normalised``.
+    Explained variance is that of the encoded samples, which have length one if ``sae.normalised``.
     """
     alive = torch.zeros(sae.n_features, dtype=torch.bool, device=sae.w_enc.device)
     total = torch.zeros(sae.d, dtype=torch.float64)
     n, active, error, square = 0, 0, 0.0, 0.0
     pieces = [samples] if isinstance(samples, Tensor) else samples
-    for batch in _in_turn(pieces, batch_size):
+    for batch in _in_turn(pieces):
         x = batch.to(sae.w_enc)
         x = F.normalize(x, dim=-1) if sae.normalised else x
         features = sae.encode(x)
@@ -204,9 +204,9 @@ def _prepared(samples: Tensor, normalise: bool) -> Tensor:
     return F.normalize(samples, dim=-1) if normalise else samples
 
 
-def _in_turn(pieces: Sequence[Tensor], batch_size: int) -> Iterator[Tensor]:
+def _in_turn(pieces: Sequence[Tensor]) -> Iterator[Tensor]:
     for i in range(len(pieces)):
-        yield from torch.split(pieces[i], batch_size)
+        yield from torch.split(pieces[i], _DIAGNOSED)
 
 
 def _survey(pieces: Sequence[Tensor], normalise: bool) -> tuple[list[int], Tensor]:

@@ -42,7 +42,7 @@ def test_a_killed_run_goes_on_for_the_same_number_of_steps(train: Path, settings
     needs_trainer()
     out = tmp_path / "run"
     settings = replace(settings, model=str(settings.model), epochs=12, keep_checkpoints=5)
-    code = f"from circuitry.training.clip_training import *\ntrain_clip({str(train)!r}, {str(out)!r}, {settings!r}, {WORK!r})"
+    code = f"from circuitry.training import *\ntrain_clip({str(train)!r}, {str(out)!r}, {settings!r}, {WORK!r})"
     with subprocess.Popen([sys.executable, "-c", code]) as run:
         while not (out / "checkpoints" / "epoch_latest.pt").is_file():
             assert run.poll() is None
