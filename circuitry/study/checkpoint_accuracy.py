@@ -167,12 +167,13 @@ class _Evaluation:
         known = tests.images.all_classes
         asked = run.held_out if tests.holds_out else ()
         self.held_out = chosen_names("held-out class", asked, known, class_key) if asked else ()
-        styles, texts = tests.all_styles, self.templates.items()
+        styles = tests.all_styles
         config = {
             "names": list(tests.names),
             "held_out": self.held_out,
             "templates": {
-                name: {d: templates_of(of, styles[d]) for d in styles} for name, of in self.templates.items()
+                name: {domain: templates_of(texts, style) for domain, style in styles.items()}
+                for name, texts in self.templates.items()
             },
             "top": TOP,
         }

@@ -1,6 +1,5 @@
 """Runs are evaluated and related to what domains share; the toy study trains what it should."""
 
-import runpy
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from circuitry.study.toy.drawing import TOY_CLASSES
 from circuitry.study.toy_study import TOY_TRAINING, ToySettings
 from circuitry.training import LabelTable, TrainingWork
 from circuitry.training.supervised_model import build_classifier, write_classifier
-from tests.support.scripts import CLASSES, FIGURES, assert_drawn, needs_browser, script
+from tests.support.scripts import CLASSES, assert_drawn, figure_of, needs_browser, script
 
 
 @needs_browser
@@ -45,7 +44,7 @@ def test_runs_are_evaluated_and_drawn(quickstart: Path, tmp_path: Path, monkeypa
     module.main(module.Config(**own, data=quickstart / "run" / "toy", **chosen))
     assert "macro F1, style words" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     for name in ("accuracy_by_setting", "effective_robustness"):
-        assert len(runpy.run_path(str(FIGURES / f"{name}.py"))["figure"](tmp_path / "results").data) >= 2
+        assert len(figure_of(name, tmp_path / "results").data) >= 2
     with pytest.raises(InputError, match="need your own test images, but --data was not given"):
         module.main(module.Config(**own))
 

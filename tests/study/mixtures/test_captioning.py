@@ -106,10 +106,10 @@ def test_origins_give_their_captions(root: Path, tmp_path: Path) -> None:
     stream = Captioning(root, "stream", 3)
     assert stream.of("train") == stream_captions(root, 3)["train"]
     assert stream.of("test", aligned=True) == stream_captions(root, 3, aligned=True)["test"]
-    with pytest.raises(InputError, match="There is no split 'val' here; available: train, test"):
+    with pytest.raises(InputError, match=r"'val'.*train, test"):
         stream.of("val")
     assert Captioning(root, "file").of("test") == read_captions(root)
-    with pytest.raises(InputError, match=r"Aligned captions beside those of a table need a table of their own \(--al"):
+    with pytest.raises(InputError, match="--aligned-captions"):
         Captioning(root, "file").of("test", aligned=True)
     (tmp_path / "aligned.tsv").write_text(f"filepath\ttitle\n{record.relative}\tan image of a axe\n")
     aligned = Captioning(root, "file", aligned_captions=tmp_path / "aligned.tsv").of("test", aligned=True)

@@ -124,9 +124,7 @@ def test_imagenet_captions_come_first(module: ModuleType, root: Path, imagenet: 
         "base": (f"imagenet-captions={imagenet / 'captions.json'}",),
         "base_images": (f"imagenet-captions={imagenet}",),
     }
-    with pytest.raises(
-        InputError, match=r"cg-low-sketch\.tsv include 4 files that do not exist, such as .*n0/n0_0\.JPEG"
-    ):
+    with pytest.raises(InputError, match=r"cg-low-sketch\.tsv.* 4 .*n0/n0_0\.JPEG"):
         module.main(module.Config(root, tmp_path, "cg-low", "sketch", **base))
     assert not list(tmp_path.iterdir())
     config = module.Config(
@@ -233,7 +231,7 @@ def test_sketch_classes_stay_in_part(module: ModuleType, root: Path, sketch_root
     told = read_description(table_of(tmp_path, "cg-high-sketch-imagenet-sketch-0.5"))
     assert told["images"] == len(naive_mixture(root, "cg-high", "sketch", held_out=("axe",)))
     assert len(told["counts"]["sketch"].keys() - {"n00000025", "n00000026"}) == 1  # of three
-    with pytest.raises(InputError, match=r"Name the folder of ImageNet-Sketch \(--imagenet-sketch FOLDER\)"):
+    with pytest.raises(InputError, match="--imagenet-sketch"):
         module.main(replace(config, imagenet_sketch=None))
     for i in range(20):
         (sketch_root / f"n00000026/sketch_{i}.JPEG").unlink()
@@ -311,14 +309,9 @@ def check_thirty_percent(found: list[tuple[str, str]], expected: list[tuple[str,
 def test_one_folder_holds_one_study(module: ModuleType, root: Path, tmp_path: Path) -> None:
     module.main(module.Config(root, tmp_path, "cg-low", "sketch", captions="stream"))
     before = sorted(tmp_path.iterdir())
-    expected = (
-        "Mixtures of one study must be made alike, but cg-low-sketch has caption_source 'stream' and cg-high-sketch "
-        r"'file'; use the same for all, or another folder for these \(--out\)"
-    )
-    with pytest.raises(InputError, match=expected):
-        module.main(module.Config(root, tmp_path, "cg-high", "sketch"))
-    with pytest.raises(InputError, match="cg-low-sketch has caption_seed 0 and cg-high-sketch 3; use"):
-        module.main(module.Config(root, tmp_path, "cg-high", "sketch", captions="stream", seed=3))
+    for changed, words in (({}, r"'stream'.*'file'"), ({"captions": "stream", "seed": 3}, "caption_seed 0 .* 3")):
+        with pytest.raises(InputError, match=words):
+            module.main(module.Config(root, tmp_path, "cg-high", "sketch", **changed))
     assert sorted(tmp_path.iterdir()) == before
     module.main(module.Config(root, tmp_path, "cg-high", "sketch", captions="stream"))
 
@@ -335,42 +328,30 @@ def test_captions_of_a_table_with_aligned_ones(module: ModuleType, root: Path, t
     assert aligned["filepath"].tolist() == plain["filepath"].tolist()
     assert aligned["title"].tolist() == plain["title"].str.replace("caption", "aligned caption").tolist()
     (tmp_path / "plain.tsv").write_text(text + "\nreal/axe/none.png\ta axe\n")
-    with pytest.raises(InputError, match=r"plain\.tsv has captions of 1 images that the listing in .* lacks, such as"):
+    with pytest.raises(InputError, match=r"plain\.tsv.* 1 "):
         module.main(module.Config(root, tmp_path / "other", "cg-low", "sketch", captions=tmp_path / "plain.tsv"))
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------
 
 
-def test_what_the_command_line_lacks(module: ModuleType, root: Path, tmp_path: Path) -> None:
-    refused: dict[str, dict[str, object]] = {
-        r"Name the test domain \(--test-domain sketch\), or make all mixtures \(--all\)": {},
-        "Aligned captions beside those of a table need a table of their own": {
-            "setting": "aligned",
-            "test_domain": "sketch",
-        },
-        "Base sets are named as NAME=VALUE": {"test_domain": "sketch", "base": ("cc3m",)},
-        "needs the folder <wnid>/<file> of ImageNet": {
-            "test_domain": "sketch",
-            "base": (f"imagenet-captions={root / 'x.json'}",),
-        },
-        "There is no domain 'ink' here; available: clipart": {"test_domain": "ink"},
-        "None of the mixtures can be made of these images": {
-            "all": True,
-            "natural_domain": "ink",
-            "captions": "by-image",
-        },
-        r"There is no held-out class 'dog' here; available: aircraft_carrier": {
-            "test_domain": "sketch",
-            "held_out": ("dog",),
-        },
-        "There is no held-out class 'aircraft' here; perhaps you meant aircraft_carrier": {
-            "all": True,
-            "held_out": ("aircraft",),
-        },
-        r"Cannot subsample to 9000 images, there are only \d+": {"test_domain": "sketch", "size": 9000},
-    }
-    for expected, settings in refused.items():
-        with pytest.raises(InputError, match=expected):
-            module.main(module.Config(root, tmp_path, **settings))
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({}, "--test-domain.*--all"),
+        ({"setting": "aligned", "test_domain": "sketch"}, "[Aa]ligned"),
+        ({"test_domain": "sketch", "base": ("cc3m",)}, "NAME=VALUE"),
+        ({"test_domain": "sketch", "base": ("imagenet-captions=x.json",)}, "--base-images"),
+        ({"test_domain": "ink"}, "'ink'.*clipart"),
+        ({"all": True, "natural_domain": "ink", "captions": "by-image"}, "[Nn]one"),
+        ({"test_domain": "sketch", "held_out": ("dog",)}, "'dog'.*aircraft_carrier"),
+        ({"all": True, "held_out": ("aircraft",)}, "'aircraft'.*aircraft_carrier"),
+        ({"test_domain": "sketch", "size": 9000}, " 9000 "),
+    ],
+)
+def test_what_the_command_line_lacks(
+    module: ModuleType, root: Path, tmp_path: Path, settings: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(InputError, match=words):
+        module.main(module.Config(root, tmp_path, **settings))
     assert not list(tmp_path.iterdir())

@@ -81,9 +81,7 @@ def test_as_many_of_all_images_go() -> None:
     assert mixed == [*(record for record in TRAIN if record.relative not in gone), *OTHERS]
     assert {record.domain for record in TRAIN if record.relative in gone} == {"real", "sketch"}
     assert replace_at_random(TRAIN, OTHERS, seed=1) != mixed
-    with pytest.raises(
-        InputError, match="241 images are to make room for those of ImageNet-Sketch, but there are only 240"
-    ):
+    with pytest.raises(InputError, match=r"241 .* 240"):
         replace_at_random(TRAIN, records({("sketch", "n01"): 241}))
 
 
@@ -118,13 +116,8 @@ def test_numbers_of_classes_at_the_studys_size() -> None:
 
 
 def test_what_keeps_no_size_is_refused() -> None:
-    with pytest.raises(InputError, match="There are no images of domain 'ink' whose classes could be reduced"):
-        sketch_class_mixtures(TRAIN, OTHERS, domain="ink")
-    with pytest.raises(
-        InputError, match=r"2 images are to stand for 60 sketches that go in imagenet-sketch-.*, and the"
-    ):
-        sketch_class_mixtures(TRAIN, OTHERS[:2])
-    with pytest.raises(
-        InputError, match="540 images are to make room for those of ImageNet-Sketch, but there are only 120"
-    ):
-        sketch_class_mixtures(TRAIN, OTHERS * 5)
+    for domain, others, words in (
+        ("ink", OTHERS, "'ink'"), ("sketch", OTHERS[:2], "2 .* 60 "), ("sketch", OTHERS * 5, "540 .* 120")
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=words):
+            sketch_class_mixtures(TRAIN, others, domain=domain)

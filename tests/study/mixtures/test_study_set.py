@@ -113,7 +113,7 @@ def test_what_is_told_of_a_mixture() -> None:
     told = spec("natural-only", "imagenet-sketch", None).described()
     assert (told["test_domain"], told["sketches"], told["base"]) == ("sketch", "imagenet-sketch", None)
     assert spec("aligned").described()["captions"] == "aligned"
-    with pytest.raises(InputError, match="ImageNet-Sketch has no aligned captions, since its sentences name the style"):
+    with pytest.raises(InputError, match=r"ImageNet-Sketch.*aligned"):
         spec("aligned", "imagenet-sketch")
 
 

@@ -103,20 +103,6 @@ def test_styles_differ_the_way_their_names_say() -> None:
     assert found["real"]["grain"] > found["clipart"]["grain"]
 
 
-@pytest.mark.parametrize(
-    ("class_name", "style", "seed", "size", "message"),
-    [
-        ("lion", "real", 0, 64, "There is no toy class 'lion' here; available: bicycle, butterfly"),
-        ("fish", "oil", 0, 64, "There is no toy style 'oil' here; available: clipart, infograph"),
-        ("fish", "real", -1, 64, "seed of at least 0 and a size of at least 16 pixels, but seed=-1, size=64 was given"),
-        ("fish", "real", 0, 15, "seed of at least 0 and a size of at least 16 pixels, but seed=0, size=15 was given"),
-    ],
-)
-def test_draw_refuses(class_name: str, style: str, seed: int, size: int, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        draw_image(class_name, style, seed, size)
-
-
 def test_folder_layout(tmp_path: Path) -> None:
     root = write(tmp_path / "toy")
     names = [f"{number:06d}.png" for number in range(3)]
@@ -162,83 +148,39 @@ def test_a_subset_has_the_same_images(tmp_path: Path) -> None:
     assert part["sketch/fish/sketch_000002.png"] == all_of_it["sketch/fish/sketch_000002.png"]
 
 
-def test_a_finished_folder_is_left_alone(tmp_path: Path) -> None:
-    write(tmp_path)
-    (tmp_path / "notes.txt").write_text("mine")
-    times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
-    write(tmp_path)
-    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()} == times
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_what_is_missing_or_damaged_is_drawn_again(tmp_path: Path, workers: int) -> None:
-    complete = contents(write(tmp_path))
-    image = tmp_path / "clipart/car/clipart_000001.png"
-    (tmp_path / "clipart_test.txt").unlink()
-    image.write_bytes(image.read_bytes()[:-1] + b"?")  # of the right size
-    (tmp_path / "sketch/fish/sketch_000000.png").unlink()
-    assert contents(write(tmp_path, workers)) == complete
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"n_train": 5}, r"was made with another configuration \(n_train: 2 -> 5\): choose another folder, or remove"),
-        ({"seed": 7}, r"\(seed: 0 -> 7\)"),
-        ({"styles": ("real",)}, r"\(styles: 'real' is new, 'clipart', 'sketch' are gone\)"),
-    ],
-)
-def test_a_folder_of_other_settings_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
-    write(tmp_path)
-    with pytest.raises(InputError, match=message):
-        write(tmp_path, **changes)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("not json", r"manifest\.json is damaged \(.*\): remove its folder and make it again"),
-        ('{"format": "circuitry graphs 1"}', "has format 'circuitry graphs 1', but this version reads 'circuitry toy"),
-    ],
-)
-def test_a_folder_of_something_else_is_refused(tmp_path: Path, text: str, message: str) -> None:
-    (tmp_path / "manifest.json").write_text(text)
-    with pytest.raises(InputError, match=message):
-        write(tmp_path)
-
-
 @pytest.mark.parametrize("path", ["clipart/lion/clipart_001_000001.jpg", "clipart_train.txt", "notes.txt"])
 def test_a_folder_with_other_files_is_refused_and_untouched(tmp_path: Path, path: str) -> None:
     """DomainNet's own folder above all."""
     (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / path).write_text("precious")
-    with pytest.raises(InputError, match=rf"has no manifest\.json but {re.escape(path)}, so it is no toy data set"):
+    with pytest.raises(InputError, match=re.escape(path)):
         write(tmp_path)
     assert contents(tmp_path) == {path: b"precious"}
 
 
 def test_a_root_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "toy").write_text("")
-    with pytest.raises(InputError, match="toy is a file; choose a folder"):
+    with pytest.raises(InputError, match=str(tmp_path / "toy")):
         write(tmp_path / "toy")
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("changes", "words"),
     [
-        ({"classes": ("fish", "lion")}, "no toy class 'lion'"),
-        ({"styles": ("oil",)}, "no toy style 'oil'"),
-        ({"classes": ()}, "at least one toy class name, but none was given"),
-        ({"styles": ("real", "real")}, r"every toy style once, but \['real', 'real'\] was given"),
-        ({"n_train": -1}, "n_train and n_test of at least 0, together 1 to 1000000, but n_train=-1, n_test=1"),
-        ({"n_train": 0, "n_test": 0}, "but n_train=0, n_test=0 was given"),
-        ({"n_train": 1_000_000}, "together 1 to 1000000"),
-        ({"size": 8}, "size of at least 16 pixels, but seed=0, size=8"),
-        ({"workers": 0}, "at least one worker, or None, but workers=0"),
+        ({"classes": ("fish", "lion")}, "'lion'"),
+        ({"styles": ("oil",)}, "'oil'"),
+        ({"classes": ()}, "none"),
+        ({"styles": ("real", "real")}, r"\['real', 'real'\]"),
+        ({"n_train": -1}, "n_train=-1, n_test=1"),
+        ({"n_train": 0, "n_test": 0}, "n_train=0, n_test=0"),
+        ({"n_train": 1_000_000}, "1000000"),
+        ({"size": 8}, "size=8"),
+        ({"seed": -1}, "seed=-1"),
+        ({"workers": 0}, "workers=0"),
     ],
 )
-def test_impossible_settings_are_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError, match=message):
+def test_impossible_settings_are_refused(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
         write(tmp_path, **changes)
     assert not os.listdir(tmp_path)
 
