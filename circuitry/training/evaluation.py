@@ -120,7 +120,7 @@ def predictions(
         work: Progress, and whether unreadable images are an error.
 
     Returns:
-        A row per head and image: ``classifier``, ``relative``, ``domain``, ``class``, ``top_1``, ``top_2``, ... (at most
+        A row per head and image: ``classifier``, ``relative``, ``domain``, ``class``, ``top_1``, ``top_2``, ... (up to
         five classes with the highest scores), and the ranks of the true class, from 1, where ties go to the earlier
         class: ``rank``, ``rank_alone`` and ``rank_centred``, see `outcomes`.
 

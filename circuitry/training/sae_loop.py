@@ -1,8 +1,8 @@
 """A sparse autoencoder in training (Bricken et al. 2023, Towards Monosemanticity).
 
 1. `initial_weights`: the decoder is random unit directions; the encoder is their transpose, or random itself;
-2. `SaeLoop.take_step`: Adam on mean over samples of |x - decode(encode(x))|^2 / d + l1 sum(features); the decoder's rows
-   keep length one (otherwise features shrink and rows grow to evade the penalty);
+2. `SaeLoop.take_step`: Adam on mean over samples of |x - decode(encode(x))|^2 / d + l1 sum(features); the decoder's
+   rows keep length one (otherwise features shrink and rows grow to evade the penalty);
 3. `SaeLoop.check`: a feature that was active on no sample since the last check is resampled: it gets the direction of a
    sample drawn with probability ~ (its squared error)^2, a small encoder weight, and zero moments;
 4. `SaeLoop.save`, `SaeLoop.restore`: one file holds weights, moments, history, generator and the rest of the pass, so a

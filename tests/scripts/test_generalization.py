@@ -45,7 +45,7 @@ def test_runs_are_evaluated_and_drawn(quickstart: Path, tmp_path: Path, monkeypa
     assert "macro F1, style words" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     for name in ("accuracy_by_setting", "effective_robustness"):
         assert len(figure_of(name, tmp_path / "results").data) >= 2
-    with pytest.raises(InputError, match="need your own test images, but --data was not given"):
+    with pytest.raises(InputError, match="--data"):
         module.main(module.Config(**own))
 
 
@@ -80,7 +80,7 @@ def test_what_domains_share_is_related_to_accuracy_over_models(quickstart: Path,
     assert "3 models are few" in page
     assert "cannot be told" in page
     assert_drawn(tmp_path / "out" / "report.html", figures=page.count('class="plotly-graph-div"'))
-    with pytest.raises(InputError, match="None of the runs was trained for a test domain"):
+    with pytest.raises(InputError, match="test domain"):
         module.main(replace(config, runs=tmp_path / "runs" / "natural-only-0", out=tmp_path / "none"))
 
 

@@ -31,7 +31,7 @@ def test_models_stand_side_by_side_where_they_differ_in_one_thing() -> None:
     ]  # fmt: skip
     assert side_by_side(TABLE, "base")["held_out"].tolist() == [0.1, 0.2, 0.4, 0.4]
     assert side_by_side(TABLE, "trained")["held_out"].tolist() == [0.1, 0.2]
-    with pytest.raises(InputError, match="No two models of the table differ in their sketches alone"):
+    with pytest.raises(InputError, match="sketches"):
         side_by_side(TABLE, "sketches")
 
 
@@ -52,5 +52,5 @@ def test_interpolations_lie_between_their_ends() -> None:
         ["all", 4.0, 0.2], ["clipart, quickdraw", 2.0, 0.15], ["none", 0.0, 0.1], ["painting", 1.0, 0.12],
     ]  # fmt: skip
     assert set(points["panel"]) == {"sketch"}
-    with pytest.raises(InputError, match="No model of the table was trained on a domain-interpolation"):
+    with pytest.raises(InputError, match="domain-interpolation"):
         domain_interpolations(TABLE[~TABLE["setting"].str.startswith("domain")])

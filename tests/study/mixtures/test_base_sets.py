@@ -12,8 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from circuitry.runs import InputError
-from circuitry.study.mixtures import base_sets, caption_table, imagenet_captions, shard_captions
-from circuitry.study.mixtures.base_sets import BaseSet, joined_caption, named_base_sets
+from circuitry.study.mixtures import base_sets, caption_table
+from circuitry.study.mixtures.base_sets import (
+    BaseSet,
+    imagenet_captions,
+    joined_caption,
+    named_base_sets,
+    shard_captions,
+)
 from circuitry.study.mixtures.base_splits import Split
 from circuitry.study.mixtures.trainer_table import CaptionedImage
 

@@ -54,7 +54,7 @@ def test_parts_of_it() -> None:
     assert len(names(test_domains=["painting"])) == 19
     toy = names(domains=("clipart", "real", "sketch"), test_domains=["sketch"], sketches=False)
     assert [name for name in toy if name.startswith("domain-")] == ["domain-interpolation-clipart-sketch"]
-    with pytest.raises(InputError, match="There is no test domain 'real' here; available: clipart"):
+    with pytest.raises(InputError, match=r"'real'.*clipart"):
         study_mixtures(test_domains=["real"])
 
 
