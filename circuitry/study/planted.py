@@ -1,14 +1,14 @@
-"""Planted circuits: small networks whose true circuit is known because it was built by hand.
+"""Planted circuits: small networks with a circuit built by hand, to test methods against the truth.
 
-The guard against a method that looks fine and finds nothing: every method ranks the units and the edges, and the
-area under the ROC curve says how well the ranking finds what was planted (1 always first, 0.5 chance).
+Every method ranks units and edges; the area under the ROC curve of the planted ones is 1 if they come first, and 0.5 by
+chance.
 
-1. `planted_convolution` and `planted_attention` build an encoder, images, a metric, and the truth. The networks hold
-   loud distractors that reach no metric, a unit that is saturated (so that its gradient is zero), and weak random
-   weights everywhere else;
+1. `planted_convolution` and `planted_attention` build an encoder, images, a metric, and the truth. The networks have
+   distractors with large activations that do not reach the metric, a saturated unit (its gradient is zero), and weak
+   random weights everywhere else;
 2. `score_methods` ranks units and edges by every method and returns the areas.
 
-An edge score says what moves a unit, not whether that unit matters: edges are ranked among those into planted units.
+An edge score is about its downstream unit, not about the metric, so edges are ranked among those into planted units.
 """
 
 from collections.abc import Callable, Mapping
@@ -48,10 +48,10 @@ LEARNED_MASKS = "learned masks"
 SEARCHED = {"input path": "input-path", LEARNED_MASKS: "learned"}
 """Methods of `find_circuit`, of units; masks are also learned on edges."""
 PLANTED_METHODS = (*RULES, EXACT, *SEARCHED, CUTS)
-"""What is scored. One left point is blind to edges: at the clean activation the squared movement has no gradient."""
+"""Scored methods. One left point gives zero for edges: the squared movement has no gradient at the clean activation."""
 
 MASK_SIZE = 0.2
-"""Share of the units that learned masks keep, near that of the planted ones; of the edges half of it."""
+"""Share of units that learned masks keep, near that of the planted ones; half of it for edges."""
 
 QUIET = Work(progress=False)
 SIZE = 8

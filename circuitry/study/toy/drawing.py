@@ -35,20 +35,20 @@ from circuitry.study.toy.styles_line import quickdraw, sketch
 RENDERERS: Mapping[str, Callable[[Sequence[DrawnPart], np.random.Generator, int], Image.Image]] = {
     renderer.__name__: renderer for renderer in (clipart, infograph, painting, quickdraw, real, sketch)
 }
-"""Style -> how it renders parts, back to front, from a generator as an RGB image of so many pixels a side."""
+"""Style -> function that renders parts, back to front, as an RGB image of so many pixels a side."""
 STYLES: tuple[str, ...] = tuple(RENDERERS)
 """The styles, by DomainNet's names, sorted."""
 TOY_CLASSES: tuple[str, ...] = tuple(sorted(shapes()))
-"""The things that are drawn."""
+"""The drawn things."""
 
 DRAWINGS_VERSION = 1
-"""Raise it when the same seed gives another drawing: folders of old drawings are then refused."""
+"""Raised when a seed gives another drawing, so that folders of old drawings are refused."""
 _FORMAT = "circuitry toy 3"
 SMALLEST = 16
-"""Pixels; below it no drawing can be told from another."""
+"""Pixels of the smallest recognisable drawing."""
 SEEDS_PER_STYLE = 1_000_000
 IMAGES_PER_PROCESS = 400
-"""Fewer are drawn faster than a further process starts."""
+"""Fewer images take less time than starting a process."""
 LISTS: Job = ("lists",)
 """The job that writes lists and captions; every other job draws a class in a style."""
 
@@ -161,13 +161,13 @@ def _check_numbers(seed: int, size: int) -> None:
 def _check_free(root: Path) -> None:
     """Check that the folder is new, or one of drawn images; InputError for a file and for other files in it."""
     if root.is_file():
-        raise InputError(f"{root} is a file; choose a folder.")
+        raise InputError(f"A toy data set needs a folder, but {root} is a file: choose a folder.")
     if (root / NAME).is_file():
         return
     for file in root.rglob("*"):
         path = file.relative_to(root)
         if file.is_file() and not any(part.startswith(".") for part in path.parts):
-            raise InputError(f"{root} has no {NAME} but {path}, so it is no toy data set; choose an empty folder.")
+            raise InputError(f"A toy data set needs an empty folder, but {root} has {path}: choose another.")
 
 
 def _folder(root: Path, settings: DrawingSettings) -> JobFolder:

@@ -75,7 +75,7 @@ def test_mixtures_that_cannot_be_made_are_named(
 ) -> None:
     both = sum(path.startswith(("real/", "sketch/")) for path in naive_lists(root))
     module.main(module.Config(root, tmp_path, test_domain="sketch", all=True, size=both + 1, captions="by-image"))
-    assert f"left out upper-low-sketch: Cannot subsample to {both + 1} images, there are only {both}" in (
+    assert f"left out upper-low-sketch: Subsampling to {both + 1} images needs as many, but there are {both}" in (
         capsys.readouterr().out
     )
     assert not list(tmp_path.glob("upper-low*"))
