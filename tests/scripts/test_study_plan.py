@@ -123,7 +123,7 @@ def test_a_study_that_cannot_be(study: ModuleType, tmp_path: Path, miniature: An
     given = {"out": tmp_path, "domainnet": miniature.out / "toy"}
     for config, words in (
         ({"out": tmp_path}, "--domainnet"),
-        ({"out": tmp_path, "miniature": True, "base": ("cc12m=x",)}, "--miniature.*--base|--base.*--miniature"),
+        ({"out": tmp_path, "miniature": True, "base": ("cc12m=x",)}, "miniature.*--base"),
         ({**given, "base": ("mine=x.tsv",)}, "cc3m.*'mine'"),
         ({**given, "base": (f"cc12m={table}",)}, "cc12m"),
     ):
