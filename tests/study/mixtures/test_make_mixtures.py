@@ -1,11 +1,9 @@
 """The script that makes mixtures: every setting, base sets, ImageNet-Sketch, validation tables, and what it refuses."""
 
 import csv
-import io
 import json
 import random
 import sys
-import tarfile
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -155,16 +153,6 @@ def test_imagenet_captions_come_first(module: ModuleType, root: Path, imagenet: 
     assert summary.query("part == 'base'")["images"].tolist() == [parts[0]]
 
 
-def test_validation_images_of_the_base_from_a_split(module: ModuleType, root: Path, tmp_path: Path) -> None:
-    (tmp_path / "split.json").write_text('{"train": ["0.jpg"], "val": ["photos/1.jpg"]}')
-    base = {"base": (f"cc3m={root / 'photos.tsv'}",), "base_validation": (f"cc3m={tmp_path / 'split.json'}",)}
-    module.main(module.Config(root, tmp_path / "out", "natural-only", "sketch", **base))
-    name = "cc3m-natural-only"
-    assert images_in(table_of(tmp_path / "out", f"{name}-validation")) == ["DomainNet/photos/1.jpg"]
-    natural = naive_mixture(root, "natural-only", "sketch")
-    assert images_in(table_of(tmp_path / "out", name)) == ["DomainNet/photos/0.jpg", *natural]
-
-
 def test_every_base_set_gets_the_mixture(module: ModuleType, root: Path, tmp_path: Path) -> None:
     base = (f"cc3m={root / 'photos.tsv'}", f"mine={root / 'photos.tsv'}")
     module.main(module.Config(root, tmp_path, "cg-low", "sketch", base=base))
@@ -173,18 +161,6 @@ def test_every_base_set_gets_the_mixture(module: ModuleType, root: Path, tmp_pat
     listed = pd.read_csv(tmp_path / "mixtures.csv")
     assert listed["study_file"].tolist() == [f"{name}-train-lso-rs-nosketchclasses.tsv" for name in ("cc3m", "mine")]
     assert listed["of_base"].tolist() == [3, 3]
-
-
-def test_shards_are_listed(module: ModuleType, root: Path, tmp_path: Path) -> None:
-    with tarfile.open(tmp_path / "0.tar", "w") as tar:
-        for name in ("1.jpg", "1.txt"):
-            info = tarfile.TarInfo(name)
-            info.size = 7
-            tar.addfile(info, io.BytesIO(b"a photo"))
-    for path in (tmp_path, tmp_path / "0.tar"):
-        module.main(module.Config(root, tmp_path / "out", "natural-only", "sketch", base=(f"cc12m={path}",)))
-        lines = table_of(tmp_path / "out", "cc12m-natural-only").read_text().splitlines()
-        assert lines[1] == f"{tmp_path}/0.tar/1.jpg\ta photo"
 
 
 # --- ImageNet-Sketch -------------------------------------------------------------------------------------------------

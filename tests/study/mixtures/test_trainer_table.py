@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import os
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -13,8 +12,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pandas._libs.parsers import STR_NA_VALUES  # type: ignore[import-not-found]
 
-from circuitry.data import file_check
-from circuitry.data.file_check import FileCheck
 from circuitry.runs import InputError
 from circuitry.study.mixtures import trainer_table as module
 from circuitry.study.mixtures.trainer_table import (
@@ -146,53 +143,6 @@ def test_nothing_and_paths_that_no_line_holds(tmp_path: Path) -> None:
     odd = image("a\u2028b.png")  # not printable, but no line break for the table
     path = write_table([odd], tmp_path / "t.tsv", missing_files="unchecked").path
     assert pd.read_csv(path, sep="\t")["filepath"].tolist() == [odd.path]
-
-
-# --- files -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("held", [1, 3, 5, 1000])
-def test_files_are_found_whatever_memory_holds(held: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file_check, "NAMES_HELD", held)
-    there = {f"{folder}/{i}.png" for folder in "abc" for i in range(2)}
-    for name in there:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    asked = [f"{folder}/{i}.png" for i in (0, 2, 1) for folder in ("a", "b", "none", "c", "a/0.png")] * 2
-    check = FileCheck("skip", tmp_path)
-    assert [name for name in asked if check.keeps(name)] == [name for name in asked if name in there]
-    assert check.missing.count == len(asked) - 12
-    held_now = sum(len(names) for names in check._listings.values())
-    assert held_now <= held
-
-
-def test_a_folder_is_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    listed: list[str] = []
-
-    def files_in(folder: str) -> set[str]:
-        listed.append(folder)
-        return {"1.png"}
-
-    monkeypatch.setattr(file_check, "_files_in", files_in)
-    check = FileCheck("refuse", tmp_path)
-    assert [check.keeps(f"a/{i}.png") for i in (1, 2, 1)] == [True, False, True]
-    assert listed == [os.path.join(tmp_path, "a")]
-
-
-def test_a_folder_that_was_forgotten_is_not_listed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file_check, "NAMES_HELD", 2)
-    listed: list[str] = []
-
-    def files_in(folder: str) -> set[str]:
-        listed.append(folder)
-        return {"0.png", "1.png"}
-
-    monkeypatch.setattr(file_check, "_files_in", files_in)
-    check = FileCheck("skip", tmp_path)
-    for _ in range(5):
-        for folder in "abc":
-            check.keeps(f"{folder}/0.png")
-    assert len(listed) == 3  # in turns, each would otherwise push out the one before
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
