@@ -2,8 +2,8 @@
 
 1. `nodes`: integrated gradients of the metric at every site score every unit;
 2. the units with the largest absolute score are kept; in a feature basis these are latents, never error units;
-3. `edges`: integrated gradients of each kept unit's movement score the edges between consecutive sites; in heads and
-   neurons (`in_components`) `component_edges` scores those between any two sites, through the residual stream.
+3. `chain_edges`: integrated gradients of each kept unit's movement score the edges between consecutive sites; in heads
+   and neurons (`in_components`) `component_edges` scores those between any two sites, through the residual stream.
 
 The setting of the study ("When and How Does CLIP Enable Domain and Compositional Generalization?", ICML 2025) is
 `AttributionSettings.study`; the default differs in the quadrature rule alone. Here positive scores help and all scores

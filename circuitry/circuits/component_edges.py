@@ -23,7 +23,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
-from circuitry.circuits.edges import edge_effects
+from circuitry.circuits.chain_edges import edge_effects
 from circuitry.circuits.quadrature import QuadratureRule
 from circuitry.circuits.stream_gradients import Tap, images_at_once, passed_back, read_by_ports, tapped_run
 from circuitry.models.blocks import Block
