@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from circuitry import Encoder, class_logit
 from circuitry.circuits import EdgeScores, midpoint_rule, score_edges
-from circuitry.circuits.residual_edges import PLAIN
+from circuitry.circuits.stream_edges import PLAIN
 from circuitry.models import AnyBaseline, Metric, ModelSettings, ResidualStream, image_batches, mean_baseline
 from circuitry.reports.result_tables import KeepSettings
 from circuitry.runs import Work, run_script

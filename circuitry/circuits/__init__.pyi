@@ -27,9 +27,6 @@ from .quadrature import gauss_radau_rule as gauss_radau_rule
 from .quadrature import left_rule as left_rule
 from .quadrature import midpoint_rule as midpoint_rule
 from .quadrature import parse_rule as parse_rule
-from .residual_edges import EdgeScores as EdgeScores
-from .residual_edges import edges_by_position as edges_by_position
-from .residual_edges import score_edges as score_edges
 from .rule_choice import RuleChoice as RuleChoice
 from .rule_choice import RuleErrors as RuleErrors
 from .rule_choice import cheapest_rule as cheapest_rule
@@ -45,5 +42,8 @@ from .similarity import edge_spearman as edge_spearman
 from .similarity import node_overlap as node_overlap
 from .similarity import rank_similarity as rank_similarity
 from .similarity import wl_kernel as wl_kernel
+from .stream_edges import EdgeScores as EdgeScores
+from .stream_edges import edges_by_position as edges_by_position
+from .stream_edges import score_edges as score_edges
 from .stream_graph import stream_graph as stream_graph
 from .text_span import text_span as text_span

@@ -22,6 +22,7 @@ SETTINGS = {
     "node_rule": "the quadrature rule of nodes",
     "edge_rule": "the quadrature rule of edges",
     "edges": "the kind of edges",
+    "edge_method": "the score of edges",
     "path": "the path of edges",
     "correction": "the correction of edges",
     "baseline": "the baseline",

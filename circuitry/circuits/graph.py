@@ -27,7 +27,7 @@ FORMAT = "circuitry attribution graph 4"
 """Name and version of the file format."""
 
 IN_STREAM = "any two sites, through the residual stream"
-"""The setting ``edges`` of a graph in heads and neurons; see `component_edges`."""
+"""The setting ``edges`` of a graph in heads and neurons; see `stream_edges`."""
 BETWEEN_POSITIONS = "between positions, through the residual stream"
 """The setting ``edges`` of a graph that keeps positions apart; see `position_graph`."""
 
@@ -71,7 +71,7 @@ class AttributionGraph:
     """Indices [k] of the kept units by site, largest absolute score first."""
     edge_scores: dict[tuple[str, str], np.ndarray]
     """Scores [kept downstream, kept upstream], means over images, by (upstream, downstream) pair of sites: consecutive
-    ones, or any two in heads and neurons; see `chain_edges` and `component_edges`."""
+    ones, or any two in heads and neurons; see `edge_methods`."""
     completeness: dict[str, Completeness]
     """Sum of effects and metric difference by site."""
     n_images: int

@@ -19,6 +19,13 @@ from circuitry.runs.presets import StudySettings
 
 STUDY_RULE = left_rule(10)
 """The study's quadrature rule."""
+SQUARED = "squared"
+"""The study's score of edges: squared movements between neighbouring sites."""
+EDGE_METHODS = (
+    *(SQUARED, "gradient", "exact-readers", "exact-softmax", "gradient-dropping", "atp-star", "relp"),
+    *("relp-with-patterns", "cuts"),
+)
+"""Names of methods that score edges; see `edge_methods`."""
 DEFAULT_RULE = midpoint_rule(10)
 """The rule where none is given. How many points a model needs is a property of the model: see `cheapest_rule`."""
 
@@ -42,7 +49,9 @@ class AttributionSettings(StudySettings):
     rule: QuadratureRule | None = None
     """Quadrature rule of the path integrals (default: `DEFAULT_RULE`; `extract` chooses by ``rule_error``)."""
     edge_rule: QuadratureRule | None = None
-    """Quadrature rule of the edges (default: that of the nodes)."""
+    """Quadrature rule of the edges (default: that of the nodes; through a residual stream one gradient)."""
+    edges: str | None = None
+    """Method that scores edges, one of `EDGE_METHODS` (default: ``squared``; in heads and neurons ``gradient``)."""
     rule_error: float = 0.1
     """Largest relative error, mean over sites, of the rule that `extract` chooses where none is given (default: a
     tenth); see `cheapest_rule`."""
@@ -64,6 +73,8 @@ class AttributionSettings(StudySettings):
             if rule is not None:
                 check_kinds(**{name: (rule, QuadratureRule)})
         check_lists(sites=self.sites)
+        if self.edges is not None and self.edges not in EDGE_METHODS:
+            raise InputError(f"Edges are scored by one of {', '.join(EDGE_METHODS)}, but {self.edges!r} was given.")
         if self.autocast not in (None, "bfloat16", "float16"):
             raise InputError(f"Autocast is to bfloat16 or float16, but {self.autocast!r} was given.")
         if not (isinstance(self.baseline, str) and self.baseline in NAMES_OF_DATA):
@@ -94,6 +105,7 @@ class AttributionSettings(StudySettings):
             "node_fraction": self.node_fraction,
             "node_rule": self.node_rule.name,
             "edge_rule": self.resolved_edge_rule.name,
+            "edge_method": self.edges,
             "baseline": self.baseline if isinstance(self.baseline, str) else self.resolved_baseline.name,
             "autocast": self.autocast,
         }

@@ -14,7 +14,6 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from circuitry.circuits.component_edges import in_stream
 from circuitry.interventions.circuit_sets import KeptUnits, mark_kept
 from circuitry.interventions.edge_runs import cut_embeddings
 from circuitry.interventions.edge_wires import Stream
@@ -22,7 +21,7 @@ from circuitry.interventions.patches import Patch, patched
 from circuitry.models.baselines import AnyBaseline, Baseline, Counterfactual, as_baseline, check_count
 from circuitry.models.batches import ImageBatches, Images, rows_that_fit
 from circuitry.models.encoder import Encoder, clean_activations
-from circuitry.models.residual import ResidualStream
+from circuitry.models.residual import ResidualStream, in_stream
 from circuitry.models.sites import INPUT
 from circuitry.runs.errors import InputError
 from circuitry.runs.workers import Work

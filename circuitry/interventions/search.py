@@ -30,7 +30,6 @@ import torch
 from scipy.special import expit
 from torch import Tensor
 
-from circuitry.circuits.component_edges import in_stream
 from circuitry.circuits.graph import IN_STREAM, AttributionGraph
 from circuitry.circuits.nodes import NodeEffects, nodes_of
 from circuitry.interventions.answers import default_answers
@@ -45,6 +44,7 @@ from circuitry.models.baselines import AnyBaseline, Baseline, Counterfactual, as
 from circuitry.models.batches import Images, checked_batches
 from circuitry.models.encoder import Encoder
 from circuitry.models.metrics import Metric, metric_name
+from circuitry.models.residual import in_stream
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import check_kinds, check_lists
 
