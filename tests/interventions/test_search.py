@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from circuitry.interventions.answers import default_answers
 from scipy import stats
 from torch import nn
 
@@ -29,7 +30,6 @@ from circuitry.interventions import (
     find_circuit,
     propose_circuits,
 )
-from circuitry.interventions.answers import default_answers
 from circuitry.interventions.unit_scores import METHODS
 from circuitry.models import Stage
 from circuitry.models.batches import ImageBatches
