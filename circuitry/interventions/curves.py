@@ -88,9 +88,7 @@ class FaithfulnessCurve:
             InputError: for another measure than faithfulness or selectivity.
         """
         if measure not in MEASURES:
-            raise InputError(
-                f"A curve is read as {' or '.join(MEASURES)}, but {measure!r} was given."
-            )
+            raise InputError(f"A curve is read as {' or '.join(MEASURES)}, but {measure!r} was given.")
         reading = self._readings[measure]
         found = reading.intervals(reading.ratios)
         columns = {"measure": measure, "fraction": self.fractions, "n_units": self.n_units}

@@ -46,8 +46,7 @@ class GatedUnits:
         """
         if INPUT in sites:
             raise InputError(
-                "Units of a circuit lie behind the image, but units at 'input' were given, which is never ablated: leave "
-                "them out."
+                "The image itself is never ablated, but units at 'input' were given: leave out 'input'."
             )
         ordered = sorted(set(sites), key=task.encoder.position)
         return cls(task.encoder, tuple(ordered), rows_that_fit(task.encoder, task.work.memory_gib))

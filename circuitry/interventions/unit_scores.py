@@ -22,7 +22,7 @@ def score_units(task: Task, method: str) -> NodeEffects:
         task: Encoder, images, metric, baseline and sites.
         method: One of `METHODS` but ``learned``.
     """
-    task = replace(task, sites=[site for site in task.sites if site != INPUT])
+    task = replace(task, sites=tuple(site for site in task.sites if site != INPUT))
     if method == "patching":
         found = patch_effects(task)
         return NodeEffects(found.scores, {}, found.n_images)
