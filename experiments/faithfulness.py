@@ -33,6 +33,7 @@ from circuitry.interventions import (
 )
 from circuitry.interventions.circuit_sets import choose_sites
 from circuitry.interventions.curves import nearest_to_a_tenth, span
+from circuitry.models import Task
 from circuitry.reports import Report, write_results
 from circuitry.reports.figures import domain_marks
 from circuitry.reports.listings import listings_of_records
@@ -103,7 +104,7 @@ def write_report(config: Config, study: CausalStudy) -> None:
     sites = choose_sites(graph)
     found_on, metric = study.found_on(*shown), study.metric_of(*shown)
     baseline = study.baseline_found_with(shown, len(found_on))
-    check = check_attribution(study.clip.encoder, found_on, metric, graph, baseline=baseline, work=work)
+    check = check_attribution(Task(study.clip.encoder, found_on, metric, baseline=baseline, work=work), graph)
     tables = {
         f"{measure}_{ranking}": curves_by_domain([curve for curve in curves if curve.ranking == ranking], measure)
         for measure in ("faithfulness", "selectivity")
@@ -159,7 +160,7 @@ def rules_of(study: CausalStudy, key: tuple[str, str], work: Work) -> pd.DataFra
     """Compare the rules on the images that a circuit was found on."""
     images, metric = study.found_on(*key), study.metric_of(*key)
     baseline = study.baseline_found_with(key, len(images))
-    table = compare_rules(study.clip.encoder, images, metric, RULES, baseline=baseline, work=work)
+    table = compare_rules(Task(study.clip.encoder, images, metric, baseline=baseline, work=work), RULES)
     table.insert(0, "class", key[0])
     table.insert(1, "domain", key[1])
     return table

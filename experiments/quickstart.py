@@ -23,7 +23,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from circuitry import Clip, DomainFolder, GraphFolder, load_clip
+from circuitry import Clip, DomainFolder, GraphFolder, Task, load_clip
 from circuitry.circuits import Extraction, compare_domains
 from circuitry.circuits.across_domains import COMPARED
 from circuitry.circuits.order_variants import CLASSES as VARIED_CLASSES
@@ -165,13 +165,9 @@ def causal_checks(config: Config, study: CausalStudy) -> Checks:
     """Test the circuits on images that they were not found on."""
     curves = study.extract_faithfulness(config.out / "faithfulness", rankings=("absolute",), random_draws=2)
     transfer = study.extract_transfer(config.out / "transfer", one_site=True, exchange=False)["transfer"]
-    check = check_attribution(
-        study.clip.encoder,
-        study.found_on(*SHOWN),
-        study.metric_of(*SHOWN),
-        study.graphs[SHOWN],
-        work=Work(progress=False),
-    )
+    quiet = Work(progress=False)
+    shown = Task(study.clip.encoder, study.found_on(*SHOWN), study.metric_of(*SHOWN), work=quiet)
+    check = check_attribution(shown, study.graphs[SHOWN])
     return Checks(curves, transfer, check, *study.pixels(*SHOWN))
 
 

@@ -23,6 +23,7 @@ from circuitry.interventions.transfer import interchange, transfer_circuits
 from circuitry.models.baselines import BaselineName
 from circuitry.models.metrics import MetricName
 from circuitry.models.settings import BasisSettings, MetricSettings
+from circuitry.models.task import Task
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
 from circuitry.runs.jobs import Job, JobFolder
@@ -81,18 +82,10 @@ class CausalStudy(CircuitsUnderTest):
         def measure(job: Job, images: ReadImages) -> list[Path]:
             class_name, domain = job
             graph, paths = self.graphs[class_name, domain], []
-            baselined = replace(settings, baseline=self.baseline_of((class_name, domain), len(images)))
             for ranking in rankings if len(images.own) else ():
                 for sites in _site_sets(graph, one_site):
-                    curve = faithfulness_curve(
-                        self.clip.encoder,
-                        images.own,
-                        self.metric_of(class_name, domain),
-                        graph,
-                        replace(baselined, ranking=ranking, sites=sites),
-                        others=images.others,
-                        work=replace(work, progress=False),
-                    )
+                    task = self._task((class_name, domain), images, sites, work)
+                    curve = faithfulness_curve(task, graph, replace(settings, ranking=ranking))
                     paths.append(folder.path / class_name / f"{domain}.{ranking}.{_name(sites)}.safetensors")
                     curve.save(paths[-1])
             return paths
@@ -139,7 +132,6 @@ class CausalStudy(CircuitsUnderTest):
         config = self.config | {"seed": seed, "one_site": one_site, "exchange": exchange}
         jobs = [(class_name,) for class_name in by_class]
         folder = JobFolder(Path(out), TRANSFER_FORMAT, config, jobs, self.listings())
-        quiet = replace(work, progress=False)
 
         def measure(job: Job, images: Mapping[Key, ReadImages]) -> list[Path]:
             (class_name,) = job
@@ -147,12 +139,12 @@ class CausalStudy(CircuitsUnderTest):
                 return []
             graphs = {key: self.graphs[key] for key in by_class[class_name]}
             tables = {
-                f"transfer/{class_name}/{_name(sites)}.csv": self._transfer(images, graphs, sites, quiet)
+                f"transfer/{class_name}/{_name(sites)}.csv": self._transfer(images, graphs, sites, work)
                 for sites in [None, *(_site_sets(next(iter(graphs.values())), True) if one_site else [])]
             }
             if exchange:
-                own = {key: found.own for key, found in images.items()}
-                mixed = interchange(self.clip.encoder, own, graphs, self.scorer, seed=seed, work=quiet)
+                tasks = {key: self._task(key, found, None, work) for key, found in images.items()}
+                mixed = interchange(tasks, graphs, self.scorer, seed=seed)
                 tables[f"interchange/{class_name}.csv"] = mixed
             for name, table in tables.items():
                 with whole_file(folder.path / name) as temporary:
@@ -196,12 +188,9 @@ class CausalStudy(CircuitsUnderTest):
             f"circuit at {last}": {last: everywhere[last]},
             "circuit at all sites": everywhere,
         }
-        baseline = self.baseline_of(key, len(images))
-        maps = {
-            title: logit_pixels(encoder, images, metric, circuit, baseline=baseline, memory_gib=work.memory_gib)
-            for title, circuit in through.items()
-        }
-        maps[f"unit {last}/{unit}"] = unit_pixels(encoder, images, last, unit, memory_gib=work.memory_gib)
+        task = Task(encoder, images, metric, baseline=self.baseline_of(key, len(images)), work=work)
+        maps = {title: logit_pixels(task, circuit) for title, circuit in through.items()}
+        maps[f"unit {last}/{unit}"] = unit_pixels(task, last, unit)
         return self.clip.shown(images), {title: found.cpu().numpy() for title, found in maps.items()}
 
     def _transfer(
@@ -212,13 +201,19 @@ class CausalStudy(CircuitsUnderTest):
         work: Work,
     ) -> pd.DataFrame:
         """Keep the circuits of a class on its images of every domain, each with its own baseline."""
-        encoder, parts = self.clip.encoder, []
-        for key, found in images.items():
-            baseline = self.baseline_of(key, len(found))
-            settings = AblationSettings(baseline, sites, keep_error=self.settings.keep_error)
-            one, others = {key: found.own}, None if found.others is None else {key: found.others}
-            parts.append(transfer_circuits(encoder, one, graphs, self.scorer, settings, others=others, work=work))
-        return pd.concat(parts, ignore_index=True)
+        tasks = {key: self._task(key, found, sites, work) for key, found in images.items()}
+        return transfer_circuits(tasks, graphs, self.scorer, keep_error=self.settings.keep_error)
+
+    def _task(self, key: Key, images: ReadImages, sites: Sequence[str] | None, work: Work) -> Task:
+        return Task(
+            self.clip.encoder,
+            images.own,
+            self.metric_of(*key),
+            baseline=self.baseline_of(key, len(images)),
+            others=images.others,
+            sites=sites,
+            work=replace(work, progress=False),
+        )
 
     def _results(self, folder: JobFolder) -> list[Path]:
         """Return the files of all jobs in order; jobs that left none, for want of images, are named."""

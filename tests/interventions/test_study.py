@@ -32,7 +32,7 @@ from circuitry.interventions import (
     faithfulness_curve,
     transfer_circuits,
 )
-from circuitry.models import SparseAutoencoder, class_margin, load_sae
+from circuitry.models import SparseAutoencoder, Task, class_margin, load_sae
 from tests.support.tiny_clip import Tiny, saved
 from tests.support.work import QUIET
 
@@ -113,15 +113,9 @@ def test_curves_are_those_of_the_function(study: CausalStudy, tmp_path: Path) ->
     curves = study.extract_faithfulness(tmp_path / "x", rankings=("absolute",), **FAST)  # type: ignore[arg-type]
     assert [(c.class_name, c.domain) for c in curves] == study.keys == [(c, d) for c in CLASSES for d in DOMAINS]
     images = study.read(("fish", "sketch"), QUIET)
-    direct = faithfulness_curve(
-        study.clip.encoder,
-        images.own,
-        study.metric_of("fish", "sketch"),
-        study.graphs["fish", "sketch"],
-        AblationSettings(fractions=(0.1, 1.0), random_draws=1),
-        others=images.others,
-        work=QUIET,
-    )
+    task = Task(study.clip.encoder, images.own, study.metric_of("fish", "sketch"), others=images.others, work=QUIET)
+    settings = AblationSettings(fractions=(0.1, 1.0), random_draws=1)
+    direct = faithfulness_curve(task, study.graphs["fish", "sketch"], settings)
     assert np.array_equal(curves[-1].kept, direct.kept)
     assert curves[-1].own.tolist() == [True, True, False, False]
     alone = study.extract_faithfulness(
@@ -178,7 +172,7 @@ def test_only_what_is_missing_or_damaged_is_measured_again(
     monkeypatch.setattr("circuitry.interventions.study.transfer_circuits", counted_transfer)
     with caplog.at_level(logging.WARNING):
         both(study, tmp_path)
-    assert measured == ["curve", "transfer", "transfer"]  # those of one circuit, and of a class in two domains
+    assert measured == ["curve", "transfer"]  # those of one circuit, and of a class in all domains
     assert contents(tmp_path) == before
     assert "cat in real is made again" in caplog.text
     assert "fish is made again" in caplog.text
@@ -278,15 +272,9 @@ def test_baselines_by_name(study: CausalStudy, tmp_path: Path, name: str) -> Non
     key, images = ("cat", "sketch"), named.read(("cat", "sketch"), QUIET)
     baseline = named.baseline_of(key, 4)
     assert baseline.n_images == (4 if name == "counterfactual" else None)
-    direct = faithfulness_curve(
-        named.clip.encoder,
-        images.own,
-        named.metric_of(*key),
-        named.graphs[key],
-        AblationSettings(baseline, ranking="signed", fractions=(0.1, 1.0), random_draws=1),
-        others=images.others,
-        work=QUIET,
-    )
+    task = Task(named.clip.encoder, images.own, named.metric_of(*key), baseline=baseline, others=images.others)
+    settings = AblationSettings(ranking="signed", fractions=(0.1, 1.0), random_draws=1)
+    direct = faithfulness_curve(task, named.graphs[key], settings)
     assert np.array_equal(curve.kept, direct.kept)
     assert curve.settings["baseline"] == name
     table = named.extract_transfer(tmp_path / "t", exchange=False, work=QUIET)["transfer"]
