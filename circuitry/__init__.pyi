@@ -25,11 +25,11 @@ from .circuits.similarity import wl_kernel as wl_kernel
 from .comparison.comparison import Comparison as Comparison
 from .comparison.table import domain_matrix as domain_matrix
 from .data.domains import DomainFolder as DomainFolder
+from .interventions.causal_checks import CausalChecks as CausalChecks
 from .interventions.faithfulness import faithfulness_curve as faithfulness_curve
 from .interventions.patches import Patch as Patch
 from .interventions.patches import patched as patched
 from .interventions.patching import patch_effects as patch_effects
-from .interventions.study import CausalStudy as CausalStudy
 from .models.baselines import Baseline as Baseline
 from .models.baselines import Counterfactual as Counterfactual
 from .models.baselines import mean_baseline as mean_baseline

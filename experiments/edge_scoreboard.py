@@ -52,11 +52,11 @@ from circuitry.interventions import (
     strongest_edge_sets,
 )
 from circuitry.interventions.edge_sets import EdgeSet
-from circuitry.models import Baseline, Metric, ModelSettings, ResidualStream, mean_baseline
+from circuitry.models import Baseline, Metric, ResidualStream, mean_baseline
 from circuitry.reports import Report, write_results
 from circuitry.reports.sections.compared import with_intervals
 from circuitry.runs import Job, JobFolder, Work, run_script, versions, whole_file
-from circuitry.study import Judged, over_classes, rank_agreement, scoreboard_tables
+from circuitry.study import Judged, QuickstartModel, over_classes, rank_agreement, scoreboard_tables
 from circuitry.study.sections.scoreboards import size_curves
 from circuitry.study.unseen_images import ClassImages, ClassRecords, read_class
 
@@ -68,7 +68,7 @@ QUIET = Work(progress=False)
 
 
 @dataclass(frozen=True)
-class Config(ModelSettings):
+class Config(QuickstartModel):
     """Settings of the script."""
 
     model: str = "vit-tiny"

@@ -40,10 +40,11 @@ from circuitry.interventions import (
     transfer_matrix,
 )
 from circuitry.interventions.unit_scores import LEARNED, METHODS
-from circuitry.models import Baseline, ModelSettings, class_margin, mean_baseline
+from circuitry.models import Baseline, class_margin, mean_baseline
 from circuitry.reports import Report, write_results
 from circuitry.reports.figures import domain_marks, similarity_heatmap
 from circuitry.runs import ALONE, InputError, Job, JobFolder, Rank, Work, WorkSettings, run_script, versions
+from circuitry.study import QuickstartModel
 from circuitry.study.unseen_images import ClassImages, ClassRecords, read_class, split_records
 
 FORMAT = "circuitry shared masks 1"
@@ -53,7 +54,7 @@ CEILINGS = {"other images": HALVES, "other seed": (ALL, SEED)}
 
 
 @dataclass(frozen=True)
-class Config(WorkSettings, ModelSettings):
+class Config(WorkSettings, QuickstartModel):
     """Settings; the defaults are the quickstart's model and images."""
 
     out: Path = Path("runs/shared_masks")

@@ -11,13 +11,15 @@ from captum.attr import IntegratedGradients
 from jaxtyping import Float
 from torch import Tensor
 
+from circuitry.circuits.graph import AttributionGraph
 from circuitry.interventions.ablation import ablate_all_but
-from circuitry.interventions.circuit_sets import KeptUnits
+from circuitry.interventions.circuit_sets import KeptUnits, add_error_units, take_kept_units
 from circuitry.interventions.patches import patched
 from circuitry.models.baselines import AnyBaseline, as_baseline, check_count
 from circuitry.models.batches import rows_that_fit
 from circuitry.models.encoder import Encoder
 from circuitry.models.metrics import Metric, checked_metric
+from circuitry.models.task import Task
 from circuitry.runs.errors import InputError
 
 
@@ -62,6 +64,38 @@ def logit_pixels(
         with patched(encoder, ablate_all_but(encoder, circuit, ends.select(place))):
             maps.append(_pixels(encoder, images[place], target, steps, memory_gib))
     return torch.cat(maps)
+
+
+def circuit_pixels(
+    task: Task, graph: AttributionGraph, *, keep_error: bool = False
+) -> dict[str, Float[Tensor, "batch h w"]]:
+    """Return what each pixel of a task's images adds to its metric, through the model and a circuit, by title.
+
+    The whole model; the circuit kept at its last site before the embedding, everything before as it is; the circuit
+    alone at all sites; and the activation of that site's first unit.
+
+    Args:
+        task: Its images are a tensor.
+        graph: The circuit of the task.
+        keep_error: Whether the circuit at all sites keeps what autoencoders miss; see `AblationSettings`.
+    """
+    encoder, images = task.encoder, task.images
+    if not isinstance(images, Tensor):
+        raise InputError(f"Expected a task whose images are a tensor, but {type(images).__name__} was given.")
+    everywhere = take_kept_units(graph)
+    last = list(everywhere)[-2:][0]
+    unit = int(everywhere[last][0])
+    through = {
+        "whole model": None,
+        f"circuit at {last}": {last: everywhere[last]},
+        "circuit at all sites": add_error_units(encoder, everywhere) if keep_error else everywhere,
+    }
+    memory_gib = task.work.memory_gib
+    maps = {
+        title: logit_pixels(encoder, images, task.metric, circuit, baseline=task.baseline, memory_gib=memory_gib)
+        for title, circuit in through.items()
+    }
+    return maps | {f"unit {last}/{unit}": unit_pixels(encoder, images, last, unit, memory_gib=memory_gib)}
 
 
 def unit_pixels(

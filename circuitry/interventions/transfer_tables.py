@@ -50,7 +50,7 @@ def compare_transfer(table: pd.DataFrame, value: str = "faithfulness") -> Compar
     (``table[table["sites"] == "all"]``) are a comparison of their own.
 
     Args:
-        table: From `transfer_circuits`, or from `CausalStudy.extract_transfer` with the column ``sites``.
+        table: From `transfer_circuits`, or from `CausalChecks.extract_transfer` with the column ``sites``.
         value: As for `transfer_matrix`.
 
     Raises:
@@ -109,7 +109,7 @@ def transfer_over_depth(
     """Return how well a domain is served by its own circuits and by those of other domains, site by site.
 
     Args:
-        table: From `CausalStudy.extract_transfer`, with the column ``sites``; ``all`` is left out.
+        table: From `CausalChecks.extract_transfer`, with the column ``sites``; ``all`` is left out.
         value: ``faithfulness`` or ``selectivity``.
         resamples: Of the bootstrap over classes.
         seed: Seed of the bootstrap.

@@ -8,7 +8,7 @@
 
 The tower's own modules do the work: with idle hooks the output is bit-equal to the tower's.
 Threads take turns: whatever runs an encoder or changes it for a while holds the lock of its tower.
-This is the only file that knows HookPoint; `adapters` turns architectures into stages.
+Here and in `components` hook points are made; `adapters` turns architectures into stages.
 """
 
 import threading

@@ -11,6 +11,7 @@ from .planted import PlantedCircuit as PlantedCircuit
 from .planted import planted_attention as planted_attention
 from .planted import planted_convolution as planted_convolution
 from .planted import score_methods as score_methods
+from .quickstart_model import QuickstartModel as QuickstartModel
 from .robustness import effective_robustness as effective_robustness
 from .scoreboard import Judged as Judged
 from .scoreboard import over_classes as over_classes

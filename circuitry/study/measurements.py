@@ -80,7 +80,7 @@ def _autoencoder(place: StudyPlace, one: StudyTraining) -> Iterator[Step]:
         [one.name],
         place.cost((counted.image + passes) * n_images, 1, 4.0 * counted.embedding * n_images),
     )
-    options = [*place.model(one), "--held-out", *place.material.held_out, "--sae", sae / "sae.safetensors"]
+    options = [*place.model(one), "--held-out", *place.material.held_out, "--autoencoder", sae / "sae.safetensors"]
     yield place.script(
         f"features-{one.name}",
         "autoencoders",

@@ -66,7 +66,6 @@ def run(tiny: Tiny, tmp_path: Path) -> StudyRun:
 def test_every_checkpoint_is_evaluated_once(
     run: StudyRun, tests: EvaluationSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("circuitry.models.clip.user_cache_path", lambda name: tmp_path / "cache")
     table = extract_accuracies([run], tests, templates=TEMPLATES, work=QUIET)
     assert set(table["epoch"]) == {0, 2}  # the untrained model, too
     assert set(table["run"]) == {"cg-high-seed0"}
@@ -99,10 +98,7 @@ def test_every_checkpoint_is_evaluated_once(
         extract_accuracies([run], tests, templates={"two": ["the {}."]}, work=QUIET)
 
 
-def test_accuracies_follow_from_the_stored_predictions(
-    run: StudyRun, tests: EvaluationSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("circuitry.models.clip.user_cache_path", lambda name: tmp_path / "cache")
+def test_accuracies_follow_from_the_stored_predictions(run: StudyRun, tests: EvaluationSet, tmp_path: Path) -> None:
     table = extract_accuracies([run], tests, templates=TEMPLATES, epochs=[2], work=QUIET)
     files = sorted((run.folder / "evaluation").glob("*/epoch_2-*.safetensors"))
     assert [file.stem for file in files] == ["epoch_2-quickdraw", "epoch_2-real"]
@@ -118,9 +114,8 @@ def test_a_checkpoint_that_was_not_kept_is_named(run: StudyRun, tests: Evaluatio
 
 
 def test_held_out_classes_are_found_in_any_spelling_or_refused(
-    run: StudyRun, tests: EvaluationSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: StudyRun, tests: EvaluationSet, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("circuitry.models.clip.user_cache_path", lambda name: tmp_path / "cache")
     spelt = extract_accuracies([replace(run, held_out=("Key",))], tests, templates=TEMPLATES, epochs=[0], work=QUIET)
     assert set(spelt["held_out_classes"]) == {"key"}
     with pytest.raises(InputError, match="no held-out class 'kay' here; perhaps you meant key"):
@@ -140,11 +135,8 @@ def test_held_out_classes_are_found_in_any_spelling_or_refused(
 
 
 @pytest.fixture
-def extracted(
-    run: StudyRun, tests: EvaluationSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[Rank], dict[str, bytes]]:
+def extracted(run: StudyRun, tests: EvaluationSet, tmp_path: Path) -> Callable[[Rank], dict[str, bytes]]:
     """Extract the accuracies of two equal runs as one of several processes; return the files that are there."""
-    monkeypatch.setattr("circuitry.models.clip.user_cache_path", lambda name: tmp_path / "cache")
     again = replace(run, folder=tmp_path / "runs" / "again")
     shutil.copytree(run.folder / "checkpoints", again.folder / "checkpoints")
 
