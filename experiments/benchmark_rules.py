@@ -20,8 +20,16 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from circuitry import AttributionSettings, Clip, DomainFolder, Task
-from circuitry.circuits import QuadratureRule, RuleChoice, RuleErrors, count_operations, describe_rule, parse_rule
+from circuitry import Clip, DomainFolder, Task
+from circuitry.circuits import (
+    AttributionSettings,
+    QuadratureRule,
+    RuleChoice,
+    RuleErrors,
+    count_operations,
+    describe_rule,
+    parse_rule,
+)
 from circuitry.circuits.graph_folder import Key
 from circuitry.circuits.rule_choice import REFERENCE, cheapest_rule
 from circuitry.circuits.rule_of_run import IMAGES, spread

@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from circuitry import AttributionSettings, Clip, DomainFolder, Encoder, InputError, attribute, class_logit
+from circuitry import Clip, DomainFolder, Encoder, InputError, attribute, class_logit
 from circuitry.circuits import (
+    AttributionSettings,
     RuleErrors,
     choose_rule,
     describe_rule,

@@ -3,6 +3,7 @@
 import logging
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,15 +23,15 @@ from circuitry import (
     load_clip,
     mean_baseline,
 )
-from circuitry.interventions import AblationSettings, CheckSettings, faithfulness_curve
+from circuitry.interventions import AblationSettings, CheckSettings, FaithfulnessCurve, faithfulness_curve
 from circuitry.models import SparseAutoencoder, class_margin, load_sae
 from tests.support.extraction import contents
 from tests.support.tiny_clip import Tiny, saved
 from tests.support.work import QUIET
 
 CLASSES, DOMAINS = ("axe", "cat", "fish"), ("real", "sketch")
-FAST = {"fractions": (0.1, 1.0), "random_draws": 1, "work": QUIET}
-RULES = {"rule": left_rule(1), "edge_rule": left_rule(1), "sites": ("layer4.0", "attnpool")}
+FAST: dict[str, Any] = {"fractions": (0.1, 1.0), "random_draws": 1, "work": QUIET}
+RULES: dict[str, Any] = {"rule": left_rule(1), "edge_rule": left_rule(1), "sites": ("layer4.0", "attnpool")}
 
 
 @pytest.fixture(scope="module")
@@ -44,19 +45,18 @@ def folder(clip: Clip, tmp_path_factory: pytest.TempPathFactory) -> Path:
             place.mkdir(parents=True)
             for i in range(5):
                 Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(place / f"{i}.png")
-    rules = {"rule": left_rule(1), "edge_rule": left_rule(2)}
-    extract(clip, DomainFolder(root / "images"), root / "graphs", n_images=2, work=QUIET, **rules)
+    images, out = DomainFolder(root / "images"), root / "graphs"
+    extract(clip, images, out, n_images=2, work=QUIET, rule=left_rule(1), edge_rule=left_rule(2))
     return root
 
 
-def checks_of(clip: Clip, folder: Path, classes: tuple[str, ...] | None = None, **settings: object) -> CausalChecks:
-    chosen = CheckSettings(**({"n_images": 2, "n_others": 2} | settings))  # type: ignore[arg-type]
+def checks_of(clip: Clip, folder: Path, /, classes: Any = None, **settings: Any) -> CausalChecks:
+    chosen = CheckSettings(**({"n_images": 2, "n_others": 2} | settings))
     return CausalChecks(clip, DomainFolder(folder / "images", classes=classes), GraphFolder(folder / "graphs"), chosen)
 
 
-def faithfulness(checks: CausalChecks, out: Path, **asked: object) -> list[object]:
-    given = {"rankings": ("signed",)} | FAST | asked
-    return checks.extract_faithfulness(out, **given)  # type: ignore[arg-type,return-value]
+def faithfulness(checks: CausalChecks, out: Path, **asked: Any) -> list[FaithfulnessCurve]:
+    return checks.extract_faithfulness(out, **({"rankings": ("signed",)} | FAST | asked))
 
 
 def copied(folder: Path, tmp_path: Path) -> Path:
@@ -73,7 +73,7 @@ def read(clip: Clip, folder: Path, class_name: str, domain: str) -> torch.Tensor
 def test_images_are_none_of_those_that_circuits_were_found_on(clip: Clip, folder: Path) -> None:
     everything, key = read(clip, folder, "cat", "real"), ("cat", "real")
 
-    def own(**settings: object) -> torch.Tensor:
+    def own(**settings: Any) -> torch.Tensor:
         return checks_of(clip, folder, **settings).images_of(key).own
 
     checks = checks_of(clip, folder)
@@ -90,7 +90,7 @@ def test_images_are_none_of_those_that_circuits_were_found_on(clip: Clip, folder
 @pytest.mark.parametrize("baseline", ["zero", "mean-unit", "other-domains", "counterfactual"])
 def test_numbers_are_those_of_the_functions(baseline: str, clip: Clip, folder: Path, tmp_path: Path) -> None:
     checks = checks_of(clip, folder, baseline=baseline)
-    curves = checks.extract_faithfulness(tmp_path / "f", **FAST)  # type: ignore[arg-type]
+    curves = checks.extract_faithfulness(tmp_path / "f", **FAST)
     assert [(c.class_name, c.domain) for c in curves[::2]] == [(c, d) for c in CLASSES for d in DOMAINS]
     curve, key, images = curves[7], ("cat", "sketch"), checks.images_of(("cat", "sketch"))
     given = checks.baseline_of(key, 4)
@@ -146,7 +146,7 @@ def test_only_the_damaged_is_measured_again(
 def test_other_settings_and_images_are_refused_by_name(clip: Clip, folder: Path, tmp_path: Path) -> None:
     ones, twos = (mean_baseline(clip.encoder, [n * torch.ones(1, 3, 64, 64)]) for n in (1, 2))
     faithfulness(checks_of(clip, folder, baseline=ones), tmp_path / "f")
-    refused: list[tuple[dict[str, object], dict[str, object], str]] = [
+    refused: list[tuple[dict[str, Any], dict[str, Any], str]] = [
         ({"metric": "margin"}, {}, "metric: 'logit' -> 'margin'"),
         ({"texts": "own-style"}, {}, "texts: 'pooled' -> 'own-style'"),
         ({"n_images": 1}, {}, "n_images: 2 -> 1; images: 6 gone, first real/axe"),
@@ -173,7 +173,7 @@ def test_classes_without_readable_images_are_left_out(
             record.path.write_bytes(b"")
     caplog.set_level(logging.WARNING)
     with pytest.warns(UserWarning, match="the file is empty"):
-        curves = checks.extract_faithfulness(tmp_path / "f", rankings=("signed",), **FAST)  # type: ignore[arg-type]
+        curves = checks.extract_faithfulness(tmp_path / "f", rankings=("signed",), **FAST)
     with pytest.warns(UserWarning, match="the file is empty"):
         tables = checks.extract_transfer(tmp_path / "t", work=QUIET)
     assert {"cat in sketch", "cat"} <= {line.split(" is left out")[0] for line in caplog.messages}
@@ -204,8 +204,8 @@ def test_tables_of_classes_with_and_without_others(clip: Clip, folder: Path, tmp
 
 def test_metric_and_texts_are_those_that_the_circuits_were_found_by(clip: Clip, folder: Path, tmp_path: Path) -> None:
     images = DomainFolder(folder / "images", classes=("cat", "axe"))
-    asked = {"n_images": 2, "metric": "margin", "texts": "own-style", "work": QUIET}
-    graphs = extract(clip, images, tmp_path / "graphs", **asked, **RULES)  # type: ignore[arg-type]
+    asked: dict[str, Any] = {"n_images": 2, "metric": "margin", "texts": "own-style", "work": QUIET}
+    graphs = extract(clip, images, tmp_path / "graphs", **asked, **RULES)
     checks = CausalChecks(clip, images, graphs)
     assert {"metric": "margin", "texts": "own-style"}.items() <= checks.provenance.items()
     pooled = CausalChecks(clip, images, graphs, CheckSettings(metric="logit", texts="pooled"))
@@ -229,7 +229,7 @@ def test_metric_and_texts_are_those_that_the_circuits_were_found_by(clip: Clip, 
         ({"n_others": -1}, "n_others=-1"),
     ],
 )
-def test_settings_that_are_not_known(clip: Clip, folder: Path, settings: dict[str, object], words: str) -> None:
+def test_settings_that_are_not_known(clip: Clip, folder: Path, settings: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         checks_of(clip, folder, **settings)
 
@@ -243,7 +243,7 @@ def test_circuits_that_do_not_fit(clip: Clip, tiny: Tiny, folder: Path, tmp_path
     images = DomainFolder(folder / "images")
     with pytest.raises(InputError, match=r"No circuit in .*empty"):
         CausalChecks(clip, images, GraphFolder(tmp_path / "empty"))
-    used_up = extract(clip, images, tmp_path / "all", n_images=5, work=QUIET, **RULES)  # type: ignore[arg-type]
+    used_up = extract(clip, images, tmp_path / "all", n_images=5, work=QUIET, **RULES)
     with pytest.raises(InputError, match=r"'axe' in 'real'.* 5 images.*seen=True"):
         CausalChecks(clip, images, used_up).images_of(("axe", "real"))
     assert (
@@ -261,12 +261,12 @@ def test_circuits_of_features_with_and_without_what_they_miss(
     features = clip.in_basis({"layer4.0": load_sae(tmp_path / "sae")})
     images = DomainFolder(folder / "images", classes=("cat",))
     asked = RULES | {"node_fraction": 1.0, "n_images": 2, "texts": ["a {}."], "sites": ("layer2.0", "layer4.0")}
-    graphs = extract(features, images, tmp_path / "graphs", work=QUIET, **asked)  # type: ignore[arg-type]
+    graphs = extract(features, images, tmp_path / "graphs", work=QUIET, **asked)
     assert len(graphs["cat", "real"].node_scores["layer4.0"]) == 20
     with pytest.raises(InputError, match="feature basis"):
         CausalChecks(clip, images, graphs)
     checks = CausalChecks(features, images, graphs, CheckSettings(n_images=2, keep_error=keep_error))
-    curve, *_ = checks.extract_faithfulness(tmp_path / "f", rankings=("signed",), **FAST)  # type: ignore[arg-type]
+    curve, *_ = checks.extract_faithfulness(tmp_path / "f", rankings=("signed",), **FAST)
     assert np.array_equal(curve.kept[-1], curve.full) == keep_error
     table = checks.extract_transfer(tmp_path / "t", exchange=False, work=QUIET)["transfer"]
     assert np.allclose(table["metric"], table["full_metric"], rtol=1e-6) == keep_error

@@ -13,8 +13,9 @@ from circuitry import AttributionGraph, Clip, DomainFolder, GraphFolder, InputEr
 from circuitry.circuits import Extraction
 from circuitry.models import Baseline
 from circuitry.runs import Work
-from tests.support.extraction import QUIET, contents, planned, run
+from tests.support.extraction import contents, planned, run
 from tests.support.tiny_clip import Tiny, saved
+from tests.support.work import QUIET
 
 pytestmark = pytest.mark.filterwarnings("ignore:Skipped an image")
 

@@ -36,7 +36,8 @@ from circuitry.models import (
 from circuitry.models.metrics import ClassLogit
 from circuitry.models.named_baselines import BASELINE_NAMES
 from circuitry.runs import Work
-from tests.support.extraction import COUNTS, CUT, QUIET, SETTINGS, TEMPLATES, assert_close, run, tensors
+from tests.support.extraction import COUNTS, CUT, SETTINGS, TEMPLATES, assert_close, run, tensors
+from tests.support.work import QUIET
 
 pytestmark = pytest.mark.filterwarnings("ignore:Skipped an image")
 
