@@ -218,6 +218,8 @@ def compared(
     report.summary(circuit_findings(comparisons, order.table))
     add_order_stability(report, order)
     stability = circuit_stability(graphs, edges_per_node=config.edges_per_node, any_sign=config.any_sign)
+    for name, one in comparisons.items():
+        one.save(config.out / "comparisons" / name)
     tables = {name: table for one in comparisons.values() for name, table in one.tables().items()}
     tables["order_stability"] = order.table
     if len(stability):

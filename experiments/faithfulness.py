@@ -1,11 +1,11 @@
-"""Do the circuits do the work? Faithfulness of every circuit, and whether it works in other domains, too.
+"""Do the circuits recover the answer of the model, and in other domains, too?
 
 On images that the circuits were not found on: the metric with only a circuit's units active (all sites at once, and
 one site at a time), with all but them, and with random units; and whether the circuit still tells its class from the
 others. Then, for a few circuits, the exact effect of every unit against its attributed score by several rules; and on
 networks with a planted circuit, how well each method finds it.
 
-A circuit does the work if faithfulness at a tenth of the units is near 1, far above random units, and selectivity is,
+A circuit recovers the answer if faithfulness at a tenth of the units is near 1, far above random units, and selectivity is,
 too. It is refuted by random units that do as well, or by a selectivity near 0: then the kept units answer their class
 for every image.
 
@@ -148,7 +148,7 @@ def write_faithfulness(config: Config, checks: CausalChecks) -> None:
     tables |= {"rules_against_patching": rules, "planted": planted, "attribution_against_patching": check.points}
     marks, checked_on = domain_marks(checks.images.domains), checks.chosen.in_words
     report = Report(
-        f"Do the circuits of {checks.clip.name} do the work?",
+        f"Do the circuits of {checks.clip.name} recover its answer?",
         f"Causal checks of {len(checks.chosen.keys)} circuits, on {checked_on}.",
     )
     report.summary(faithfulness_findings(curves, alone))

@@ -136,7 +136,7 @@ def main(config: Config) -> None:
     accuracy = told_apart(zero_shot_accuracy(clip, images, config.held_out))
     step("4/6 circuits of every class in every domain, and of parts of the images")
     graphs, stability = find_circuits(config, clip, images)
-    step("5/6 do the circuits do the work?")
+    step("5/6 causal checks: do the circuits recover the answer?")
     checks = CausalChecks(
         clip, images, graphs, CheckSettings(n_images=config.n_causal, n_others=config.n_causal_others)
     )
@@ -206,6 +206,8 @@ def write_report(
     add_attribution_check(report, checked.attribution, sites, " in ".join(SHOWN))
     names = [f"{SHOWN[1]} {i + 1}" for i in range(len(checked.shown))]
     add_pixels(report, checked.shown, checked.maps, names, SHOWN[0])
+    for name, comparison in comparisons.items():
+        comparison.save(config.out / "comparisons" / name)
     tables = {name: table for comparison in comparisons.values() for name, table in comparison.tables().items()} | {
         "accuracy": accuracy,
         "order_stability": stability.table,

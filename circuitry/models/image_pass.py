@@ -18,7 +18,7 @@ from circuitry.models.encoder import Encoder, checked_sites, clean_activations
 from circuitry.runs.errors import InputError
 
 BATCH_SIZE = 64
-"""Images in one run; it changes no number but for rounding."""
+"""Images in one run; it changes numbers by rounding only."""
 
 
 def image_batches(
