@@ -37,8 +37,8 @@ class AttributionSettings(StudySettings):
     node_fraction: float = 0.1
     """Share of the units of each site that is kept, in (0, 1]."""
     rule: Rule = None
-    """Quadrature rule of node scores, such as midpoint-10, or left-10, the study's (default: midpoint-10; of a folder
-    the cheapest that keeps the rule error on a few images of the model)."""
+    """Quadrature rule of node scores, such as midpoint-10, or left-10, the study's (default: midpoint-10 for a single
+    graph; for a folder the cheapest that keeps the rule error on a few images of the model)."""
     edge_rule: Rule = None
     """Quadrature rule of edge scores (default: that of the nodes)."""
     rule_error: float = 0.1

@@ -92,7 +92,7 @@ def option(
     """
     return PrimitiveConstructorSpec(
         nargs=nargs,
-        metavar=metavar,
+        metavar=metavar if choices is None else f"{{{','.join(choices)}}}",
         instance_from_str=lambda words: parse(*words),
         is_instance=lambda value: True,
         str_from_instance=lambda value: [str(getattr(value, "name", value))],
