@@ -36,7 +36,7 @@ from circuitry.circuits.cost import matrix_product_rate
 from circuitry.circuits.edges import edge_effects
 from circuitry.circuits.nodes import keep_units, node_effects
 from circuitry.circuits.settings import DEFAULT_RULE, STUDY_RULE
-from circuitry.interventions import SearchSettings, patch_effects, score_units
+from circuitry.interventions import patch_effects, score_units
 from circuitry.models.architectures import register_model
 from circuitry.reports.result_tables import KeepSettings
 from circuitry.runs import Work, run_script
@@ -171,9 +171,9 @@ def timed(
 
 def timed_image_path(encoder: Encoder, images: Tensor, weights: Tensor) -> float:
     """Return the seconds of the scores of all units along a path of the image, as `find_circuit` takes them."""
-    settings = SearchSettings(work=Work(progress=False))
+    task = Task(encoder, images, class_logit(weights, 0), work=Work(progress=False))
     started = time.perf_counter()
-    score_units(encoder, images, class_logit(weights, 0), "input-path", settings=settings)
+    score_units(task, "input-path")
     return time.perf_counter() - started
 
 
@@ -232,7 +232,7 @@ def run(config: Config) -> pd.DataFrame:
         tower, encoder, images, weights = _prepared(name, config.sweep_images, config.seed)
         metric = class_logit(weights, 0)
         started = time.perf_counter()
-        exact = patch_effects(encoder, images, metric, work=Work(progress=False))
+        exact = patch_effects(Task(encoder, images, metric, work=Work(progress=False)))
         fast = time.perf_counter() - started
         effects, slow = full_tower_sweep(FullTower(tower, encoder.sites, images), metric, config.units_per_pair)
         mine = torch.tensor([exact.scores[site][unit] for site, unit in effects], dtype=torch.double)

@@ -48,7 +48,6 @@ from circuitry.interventions import (
     MaskSettings,
     cut_each,
     learn_edges,
-    measure_edges,
     strongest_edge_sets,
 )
 from circuitry.interventions.edge_sets import EdgeSet
@@ -176,8 +175,7 @@ def judge(config: Config, task: Task, measured_on: ClassImages, method: str, ran
     seconds = time.process_time() - started
     draws = config.random_draws if random is None else 0
     settings = AblationSettings(task.baseline, random_draws=draws, seed=config.seed)
-    unseen = task.stream.components, measured_on.own, task.metric
-    curve = measure_edges(*unseen, graph, sets, settings, others=measured_on.others, work=QUIET)
+    curve = measure_circuits(asked(task, measured_on), graph, sets, settings)
     return Judged(curve if random is None else replace(curve, random=random), graph, seconds, counter.total)
 
 

@@ -5,9 +5,9 @@ one site at a time), with all but them, and with random units; and whether the c
 others. Then, for a few circuits, the exact effect of every unit against its attributed score by several rules; and on
 networks with a planted circuit, how well each method finds it.
 
-A circuit recovers the answer if faithfulness at a tenth of the units is near 1, far above random units, and selectivity is,
-too. It is refuted by random units that do as well, or by a selectivity near 0: then the kept units answer their class
-for every image.
+A circuit recovers the answer if faithfulness at a tenth of the units is near 1, far above random units, and so is
+selectivity. It is refuted by random units that do as well, or by a selectivity near 0: then the kept units answer their
+class for every image.
 
 With --transfer: does one domain's circuit work in another? The causal sense of shared circuitry, beside the structural
 one. For every class, only the circuit of domain A is kept while images of domain B run through the encoder, at all
@@ -135,9 +135,7 @@ def write_faithfulness(config: Config, checks: CausalChecks) -> None:
     shown = class_name, domain = keys[0]
     graph = checks.graphs[shown]
     sites = choose_sites(graph)
-    found_on, metric = checks.found_on(*shown), checks.metric_of(*shown)
-    baseline = checks.baseline_found_with(shown, len(found_on))
-    check = check_attribution(checks.clip.encoder, found_on, metric, graph, baseline=baseline, work=work)
+    check = check_attribution(checks.task_found_with(shown, work), graph)
     tables = {
         f"{measure}_{ranking}": curves_by_domain([curve for curve in curves if curve.ranking == ranking], measure)
         for measure in ("faithfulness", "selectivity")
@@ -190,9 +188,7 @@ def rule_keys(checks: CausalChecks, n: int) -> list[tuple[str, str]]:
 
 def rules_of(checks: CausalChecks, key: tuple[str, str], work: Work) -> pd.DataFrame:
     """Compare the rules on the images that a circuit was found on."""
-    images, metric = checks.found_on(*key), checks.metric_of(*key)
-    baseline = checks.baseline_found_with(key, len(images))
-    table = compare_rules(checks.clip.encoder, images, metric, RULES, baseline=baseline, work=work)
+    table = compare_rules(checks.task_found_with(key, work), RULES)
     table.insert(0, "class", key[0])
     table.insert(1, "domain", key[1])
     return table

@@ -23,7 +23,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from circuitry import CausalChecks, Clip, DomainFolder, GraphFolder, load_clip
+from circuitry import CausalChecks, Clip, DomainFolder, GraphFolder, Task, load_clip
 from circuitry.circuits import Extraction, ExtractionSettings, compare_domains
 from circuitry.circuits.across_domains import COMPARED
 from circuitry.circuits.order_variants import CLASSES as VARIED_CLASSES
@@ -168,13 +168,8 @@ def run_checks(config: Config, checks: CausalChecks) -> Checked:
     """Test the circuits on images that they were not found on."""
     curves = checks.extract_faithfulness(config.out / "faithfulness", rankings=("absolute",), random_draws=2)
     transfer = checks.extract_transfer(config.out / "transfer", one_site=True, exchange=False)["transfer"]
-    check = check_attribution(
-        checks.clip.encoder,
-        checks.found_on(*SHOWN),
-        checks.metric_of(*SHOWN),
-        checks.graphs[SHOWN],
-        work=Work(progress=False),
-    )
+    task = Task(checks.clip.encoder, checks.found_on(*SHOWN), checks.metric_of(*SHOWN), work=Work(progress=False))
+    check = check_attribution(task, checks.graphs[SHOWN])
     return Checked(curves, transfer, check, *checks.pixels(*SHOWN))
 
 

@@ -39,17 +39,17 @@ from circuitry.circuits.cost import OperationCounter
 from circuitry.data import image_listing
 from circuitry.data.names import chosen_names, drawn_by_name
 from circuitry.interventions import (
+    LEARNED,
+    METHODS,
+    MIB_FRACTIONS,
     AblationSettings,
     FaithfulnessCurve,
     MaskSettings,
-    SearchSettings,
     measure_circuits,
     propose_circuits,
     take_kept_units,
 )
-from circuitry.interventions.faithfulness import MIB_FRACTIONS
-from circuitry.interventions.unit_scores import LEARNED, METHODS
-from circuitry.models import AnyBaseline, Counterfactual, Metric, mean_baseline
+from circuitry.models import AnyBaseline, Counterfactual, Task, mean_baseline
 from circuitry.models.metrics import METRICS
 from circuitry.reports import Report, write_results
 from circuitry.runs import ALONE, InputError, Job, JobFolder, Rank, Work, WorkSettings, run_script, versions, whole_file
@@ -166,9 +166,17 @@ class Contest:
         first, second = (Counterfactual(pool[place % len(pool)]) for place in places)
         return first, second
 
-    def metric(self, class_name: str, name: str) -> Metric:
-        """Return the metric of a class."""
-        return METRICS[name](self.weights, self.images.label(class_name))
+    def task(self, class_name: str, metric: str, images: ClassImages, baseline: AnyBaseline, work: Work) -> Task:
+        """Return what is asked of the model about some images of a class."""
+        return Task(
+            self.clip.encoder,
+            images.own,
+            METRICS[metric](self.weights, self.images.label(class_name)),
+            baseline=baseline,
+            others=images.others,
+            sites=self.config.sites,
+            work=replace(work, progress=False),
+        )
 
     def find(
         self, job: Job, images: ClassImages, baseline: AnyBaseline, work: Work, seed: int
@@ -177,16 +185,8 @@ class Contest:
         class_name, method, _, metric = job
         config = self.config
         masks = MaskSettings(steps=config.steps, batch_size=config.batch_size, seed=seed, autocast=config.autocast)
-        graphs = propose_circuits(
-            self.clip.encoder,
-            images.own,
-            self.metric(class_name, metric),
-            config.sizes,
-            method=method,
-            baseline=baseline,
-            others=images.others,
-            settings=SearchSettings(sites=self.config.sites, masks=masks, work=replace(work, progress=False)),
-        )
+        task = self.task(class_name, metric, images, baseline, work)
+        graphs = propose_circuits(task, config.sizes, method=method, masks=masks)
         return [replace(graph, class_name=class_name, domain=config.domain) for graph in graphs]
 
     def do(self, job: Job, images: tuple[ClassImages, ClassImages], folder: Path, work: Work) -> list[Path]:
@@ -198,16 +198,9 @@ class Contest:
         with OperationCounter() as counter:
             graphs = self.find(job, found_on, for_finding, work, config.seed)
         cost = {"seconds": time.process_time() - started, "operations": counter.total}
-        curve = measure_circuits(
-            self.clip.encoder,
-            measured_on.own,
-            self.metric(class_name, metric),
-            graphs[0],
-            [take_kept_units(graph) for graph in graphs],
-            AblationSettings(for_measuring, random_draws=config.random_draws, seed=config.seed),
-            others=measured_on.others,
-            work=replace(work, progress=False),
-        )
+        unseen = self.task(class_name, metric, measured_on, for_measuring, work)
+        settings = AblationSettings(random_draws=config.random_draws, seed=config.seed)
+        curve = measure_circuits(unseen, graphs[0], [take_kept_units(graph) for graph in graphs], settings)
         stem = folder / class_name / f"{method}.{baseline}.{metric}"
         paths = [Path(f"{stem}.{kind}") for kind in ("curve.safetensors", "graph.safetensors", "json")]
         curve.save(paths[0])

@@ -30,17 +30,16 @@ from circuitry.comparison import Comparison
 from circuitry.data import image_listing
 from circuitry.data.names import chosen_names, drawn_by_name
 from circuitry.interventions import (
-    AblationSettings,
+    LEARNED,
+    METHODS,
     ClassScorer,
     MaskSettings,
-    SearchSettings,
     interchange,
     propose_circuits,
     transfer_circuits,
     transfer_matrix,
 )
-from circuitry.interventions.unit_scores import LEARNED, METHODS
-from circuitry.models import Baseline, class_margin, mean_baseline
+from circuitry.models import Baseline, Task, class_margin, mean_baseline
 from circuitry.reports import Report, write_results
 from circuitry.reports.figures import domain_marks, similarity_heatmap
 from circuitry.runs import ALONE, InputError, Job, JobFolder, Rank, Work, WorkSettings, run_script, versions
@@ -119,21 +118,18 @@ class Sharing:
         config = self.config
         return split_records(self.images, *key, config.n_images, config.n_others, config.seed)
 
+    def task(self, class_name: str, images: ClassImages, work: Work) -> Task:
+        """Return what is asked of the model about some images of a class."""
+        metric = class_margin(self.weights, self.images.label(class_name))
+        return Task(self.clip.encoder, images.own, metric, baseline=self.baseline, others=images.others, work=work)
+
     def do(self, job: Job, images: ClassImages) -> list[Path]:
         """Find a circuit, and write it."""
         class_name, domain, method, what = job
         own, others = images.half(HALVES.index(what)) if what in HALVES else images
         masks = replace(self.config.masks, seed=self.config.seed + (what == SEED))
-        (graph,) = propose_circuits(
-            self.clip.encoder,
-            own,
-            class_margin(self.weights, self.images.label(class_name)),
-            [self.config.size],
-            method=method,
-            baseline=self.baseline,
-            others=others,
-            settings=SearchSettings(masks=masks, work=Work(progress=False)),
-        )
+        task = self.task(class_name, ClassImages(own, others), Work(progress=False))
+        (graph,) = propose_circuits(task, [self.config.size], method=method, masks=masks)
         path = self.config.out / "jobs" / class_name / f"{domain}.{method}.{what.replace(' ', '-')}.safetensors"
         replace(graph, class_name=class_name, domain=domain).save(path)
         return [path]
@@ -145,13 +141,11 @@ class Sharing:
 
     def work_elsewhere(self, method: str, work: Work) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Return transfer and interchange of a method's circuits between domains."""
-        unseen = {key: self.read(key, 1) for key in self.keys}
-        own, others = ({key: images[i] for key, images in unseen.items()} for i in (0, 1))
-        labels = {name: self.images.label(name) for name in self.classes}
-        scorer, graphs = ClassScorer(self.weights, labels, class_margin), self.graphs(method, ALL)
-        settings = AblationSettings(self.baseline)
-        moved = transfer_circuits(self.clip.encoder, own, graphs, scorer, settings, others=others, work=work)
-        exchanged = interchange(self.clip.encoder, own, graphs, scorer, seed=self.config.seed, work=work)
+        unseen = {key: self.task(key[0], self.read(key, 1), work) for key in self.keys}
+        scorer = ClassScorer(self.weights, {name: self.images.label(name) for name in self.classes}, class_margin)
+        graphs = self.graphs(method, ALL)
+        moved = transfer_circuits(unseen, graphs, scorer)
+        exchanged = interchange(unseen, graphs, scorer, seed=self.config.seed)
         of = zip(exchanged["class"], exchanged["circuit_domain"], strict=True)
         return moved, exchanged.assign(whole_site=[keeps_a_site(graphs[key]) for key in of])
 

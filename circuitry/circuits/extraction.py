@@ -191,7 +191,7 @@ class Extraction(FolderWork):
         records, images = loaded
         settings, choice = self._ruled
         numbers = [self.parts[key][record] for record in records]
-        found = attribute_parts(self.task(key, images, work, settings.sites), settings, np.array(numbers))
+        found = attribute_parts(self.task(key, images, sites=settings.sites, work=work), settings, np.array(numbers))
         paths = [graph_file(self.out, class_name, domain, EDGES)]
         write_part_edges(paths[0], found.edges, list(found.parts))
         graphs: list[tuple[int | str, AttributionGraph]] = [*found.parts.items(), (WHOLE, found.whole)]

@@ -25,9 +25,9 @@ from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.interventions.faithfulness import MIB_FRACTIONS, AblationSettings, faithfulness_curve
 from circuitry.interventions.pixels import circuit_pixels
 from circuitry.interventions.transfer import ClassScorer, interchange, transfer_circuits
-from circuitry.models.baselines import Baseline, Counterfactual
 from circuitry.models.clip import Clip
 from circuitry.models.folder_work import FolderWork
+from circuitry.models.task import Task
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
 from circuitry.runs.given import check_kinds
@@ -95,13 +95,15 @@ class CausalChecks(FolderWork):
             raise InputError(f"No image of {one.class_name!r} in {one.domain!r} can be read: look at {one.path}.")
         return images
 
-    def baseline_found_with(self, key: Key, n_images: int) -> Baseline | Counterfactual:
-        """Return the baseline that a circuit was found with, on a number of images.
+    def task_found_with(self, key: Key, work: Work = Work()) -> Task:
+        """Return the task that a circuit was found with.
 
         Raises:
-            InputError: for one that was not given to `extract` by name.
+            InputError: for a baseline that was not given to `extract` by name, or when no image can be read.
         """
-        return self.baseline_called(self.graphs[key].settings["baseline"]).of(*key, n_images)
+        images = self.found_on(*key)
+        baseline = self.baseline_called(self.graphs[key].settings["baseline"]).of(*key, len(images))
+        return Task(self.clip.encoder, images, self.metric_of(*key), baseline=baseline, work=work)
 
     @cached_property
     def scorer(self) -> ClassScorer:
@@ -156,18 +158,10 @@ class CausalChecks(FolderWork):
         def measure(job: Job, images: CheckedImages) -> list[Path]:
             key = class_name, domain = job[0], job[1]
             graph, paths = self.graphs[key], []
-            baselined = replace(settings, baseline=self.baseline_of(key, images.n_images))
             for ranking in rankings if len(images.own) else ():
                 for sites in _site_sets(graph) if one_site else [None]:
-                    curve = faithfulness_curve(
-                        self.clip.encoder,
-                        images.own,
-                        self.metric_of(*key),
-                        graph,
-                        replace(baselined, ranking=ranking, sites=sites),
-                        others=images.others,
-                        work=replace(work, progress=False),
-                    )
+                    task = self.task(key, *images, sites, work)
+                    curve = faithfulness_curve(task, graph, replace(settings, ranking=ranking))
                     paths.append(folder.path / class_name / f"{domain}.{ranking}.{_name(sites)}.safetensors")
                     curve.save(paths[-1])
             return paths
@@ -211,21 +205,20 @@ class CausalChecks(FolderWork):
             by_class.setdefault(key[0], []).append(key)
         jobs = [(class_name,) for class_name in by_class]
         folder = self._claim(out, TRANSFER_FORMAT, jobs, one_site=one_site, exchange=exchange)
-        quiet, seed = replace(work, progress=False), self.settings.seed
+        checked, scorer = self.settings, self.scorer
 
         def measure(job: Job, images: Mapping[Key, CheckedImages]) -> list[Path]:
             (class_name,) = job
             if not images:
                 return []
-            graphs = {key: self.graphs[key] for key in by_class[class_name]}
-            tables = {
-                f"transfer/{class_name}/{_name(sites)}.csv": self._transfer(images, graphs, sites, quiet)
-                for sites in [None, *(_site_sets(next(iter(graphs.values()))) if one_site else [])]
-            }
+            graphs, tables = {key: self.graphs[key] for key in by_class[class_name]}, {}
+            for sites in [None, *(_site_sets(next(iter(graphs.values()))) if one_site else [])]:
+                tasks = {key: self.task(key, *found, sites, work) for key, found in images.items()}
+                moved = transfer_circuits(tasks, graphs, scorer, keep_error=checked.keep_error)
+                tables[f"transfer/{class_name}/{_name(sites)}.csv"] = moved
             if exchange:
-                own = {key: found.own for key, found in images.items()}
-                mixed = interchange(self.clip.encoder, own, graphs, self.scorer, seed=seed, work=quiet)
-                tables[f"interchange/{class_name}.csv"] = mixed
+                tasks = {key: self.task(key, *found, work=work) for key, found in images.items()}
+                tables[f"interchange/{class_name}.csv"] = interchange(tasks, graphs, scorer, seed=checked.seed)
             for name, table in tables.items():
                 with whole_file(folder.path / name) as temporary:
                     table.to_csv(temporary, index=False)
@@ -242,22 +235,6 @@ class CausalChecks(FolderWork):
             made[kind].append(table.assign(sites=path.stem) if kind == "transfer" else table)
         return {kind: pd.concat(tables, ignore_index=True) for kind, tables in made.items() if tables}
 
-    def _transfer(
-        self,
-        images: Mapping[Key, CheckedImages],
-        graphs: Mapping[Key, AttributionGraph],
-        sites: Sequence[str] | None,
-        work: Work,
-    ) -> pd.DataFrame:
-        """Keep the circuits of a class on its images of every domain, each with its own baseline."""
-        encoder, parts = self.clip.encoder, []
-        for key, found in images.items():
-            baseline = self.baseline_of(key, found.n_images)
-            settings = AblationSettings(baseline, sites, keep_error=self.settings.keep_error)
-            one, others = {key: found.own}, None if found.others is None else {key: found.others}
-            parts.append(transfer_circuits(encoder, one, graphs, self.scorer, settings, others=others, work=work))
-        return pd.concat(parts, ignore_index=True)
-
     def pixels(
         self, class_name: str, domain: str, *, n_images: int = 3, work: Work = Work()
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -268,7 +245,7 @@ class CausalChecks(FolderWork):
         """
         key = class_name, domain
         images = self._read_some(self.chosen.own(key))[:n_images]
-        task = self.task(key, images, work)
+        task = self.task(key, images, work=work)
         maps = circuit_pixels(task, self.graphs[key], keep_error=self.settings.keep_error)
         return self.clip.shown(images), {title: found.cpu().numpy() for title, found in maps.items()}
 

@@ -55,11 +55,6 @@ class CheckedImages(NamedTuple):
     others: Tensor | None
     """Images of other classes, None where there are none."""
 
-    @property
-    def n_images(self) -> int:
-        """How many images there are."""
-        return len(self.own) + (0 if self.others is None else len(self.others))
-
 
 class CheckImages:
     """The images that check the circuits of a folder, by class and domain.

@@ -62,7 +62,7 @@ class Baseline:
         return weights_digest(self.values)
 
     def activations(self, encoder: Encoder, clean: Mapping[str, Tensor], start: int = 0) -> dict[str, Tensor]:
-        """Return the baseline in place of the activations ``clean`` of the images ``start``, ``start`` + 1, ... of a run.
+        """Return the baseline in place of the activations ``clean`` of a run's images ``start``, ``start`` + 1, ...
 
         The answer has the sites, shapes, types and devices of ``clean``.
 

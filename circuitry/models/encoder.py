@@ -43,7 +43,7 @@ class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships 
     ``run_with_hooks`` and ``hooks`` take the same arguments and work for whole and partial runs.
 
     Hooks at sites act in everything that is run meanwhile, attribution included, whose graph then names the sites.
-    PyTorch's own hooks act on modules that a stage runs, not on modules that hold several stages (``layer4``, the tower).
+    PyTorch's own hooks act on modules that a stage runs, not on modules of several stages (``layer4``, the tower).
 
     Threads may share an encoder: runs and ``with`` blocks of one wait for those of the others.
 

@@ -130,11 +130,25 @@ class FolderWork:
         named = self._baselines.setdefault(strict, replace(self.named_baseline, strict=strict))
         return named.of(*key, n_images)
 
-    def task(self, key: Key, images: Tensor, work: Work = Work(), sites: Sequence[str] | None = None) -> Task:
-        """Return the task of a class on images of a domain."""
-        baseline = self.baseline_of(key, len(images), strict=work.strict)
-        quiet = replace(work, progress=False)
-        return Task(self.clip.encoder, images, self.metric_of(*key), baseline=baseline, sites=sites, work=quiet)
+    def task(
+        self,
+        key: Key,
+        images: Tensor,
+        others: Tensor | None = None,
+        sites: Sequence[str] | None = None,
+        work: Work = Work(),
+    ) -> Task:
+        """Return the task of a class on images of a domain, and perhaps of other classes, without progress bars."""
+        count = len(images) + (0 if others is None else len(others))
+        return Task(
+            self.clip.encoder,
+            images,
+            self.metric_of(*key),
+            baseline=self.baseline_of(key, count, strict=work.strict),
+            others=others,
+            sites=sites,
+            work=replace(work, progress=False),
+        )
 
     def read(self, records: Sequence[ImageRecord], *, strict: bool = False) -> Tensor:
         """Return the images [B, 3, H, W] that can be read, perhaps none; see `read_images`."""

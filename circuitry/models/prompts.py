@@ -93,8 +93,7 @@ def imagenet_names(whose: ImagenetNames = "open_clip") -> tuple[str, ...]:
     """Return the names of ImageNet's thousand classes in the order of their indices.
 
     Args:
-        whose: ``"open_clip"``: the names of the installed open_clip; ``"study"``: of the study's version, which had four
-            others.
+        whose: ``"open_clip"``: the installed open_clip's; ``"study"``: the study's, of which four differ.
     """
     from open_clip import IMAGENET_CLASSNAMES
 

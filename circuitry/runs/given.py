@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from circuitry.runs.errors import InputError
 
 HOW = {
-    "AblationSettings": "give AblationSettings(...), and images of other classes by name, others=",
+    "AblationSettings": "give AblationSettings(...)",
     "AttributionGraph": "give the graph of what find_circuit returns (found.graph), the source of a circuit "
     "(circuit.source), or one of a folder (graphs[class, domain])",
     "Circuit": "cut one out of a graph with graph.circuit(3)",
@@ -17,6 +17,7 @@ HOW = {
     "GraphFolder": "open one with GraphFolder(path)",
     "Integral": "give a whole number such as 3",
     "Mapping": "make a set of edges with take_edges(circuit) or edges_among(graph)",
+    "Task": "make one with Task(clip.encoder, images, metric)",
     "QuadratureRule": "a rule is made by left_rule(10) and its like, or parse_rule('left-10')",
     "ResidualStream": "make one with ResidualStream.of(clip.encoder)",
 }

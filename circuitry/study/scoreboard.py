@@ -75,7 +75,7 @@ def curve_by_size(curve: FaithfulnessCurve, sizes: Sequence[float]) -> pd.DataFr
     """Return both measures of a curve by the sizes that were asked for: measure, circuit, size, n_units, value."""
     parts = []
     for measure in MEASURES:
-        table = curve.table(measure, resamples=1)[["measure", "circuit", "n_units", "value"]]
+        table = curve.table(measure)[["measure", "circuit", "n_units", "value"]]
         parts.append(table.assign(size=np.tile(sizes, len(table) // len(sizes))))
     return pd.concat(parts, ignore_index=True)
 
@@ -86,7 +86,7 @@ def areas_of(curve: FaithfulnessCurve, sizes: Sequence[float]) -> dict[str, floa
     chosen = [i for i, size in enumerate(sizes) if size in MIB_FRACTIONS or not on_grid]
     taken: dict[str, Any] = {name: getattr(curve, name)[..., chosen, :] for name in ("kept", "complement", "random")}
     taken |= {name: tuple(getattr(curve, name)[i] for i in chosen) for name in ("fractions", "n_units")}
-    areas = replace(curve, **taken).areas(resamples=1).query("circuit == 'kept'")
+    areas = replace(curve, **taken).areas().query("circuit == 'kept'")
     return dict(zip(areas["measure"], areas["value"], strict=True))
 
 

@@ -177,7 +177,7 @@ def test_one_name_is_no_list(vit: tuple[Encoder, Tensor, Tensor], unchecked: Non
     for call in (
         lambda: AttributionSettings(sites=site),
         lambda: circuitry.attribute(encoder, images, class_logit(weights, 1), sites=site),
-        lambda: circuitry.patch_effects(encoder, images, class_logit(weights, 1), sites=site),
+        lambda: circuitry.Task(encoder, images, class_logit(weights, 1), sites=site),
     ):
         with pytest.raises(InputError, match=r"list of sites, but the string 'embedding' was given: write \['embedd"):
             call()

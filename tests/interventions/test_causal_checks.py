@@ -24,7 +24,7 @@ from circuitry import (
     mean_baseline,
 )
 from circuitry.interventions import AblationSettings, CheckSettings, FaithfulnessCurve, faithfulness_curve
-from circuitry.models import SparseAutoencoder, class_margin, load_sae
+from circuitry.models import SparseAutoencoder, Task, class_margin, load_sae
 from tests.support.extraction import contents
 from tests.support.tiny_clip import Tiny, saved
 from tests.support.work import QUIET
@@ -95,15 +95,9 @@ def test_numbers_are_those_of_the_functions(baseline: str, clip: Clip, folder: P
     curve, key, images = curves[7], ("cat", "sketch"), checks.images_of(("cat", "sketch"))
     given = checks.baseline_of(key, 4)
     assert given.n_images == (4 if baseline == "counterfactual" else None)
-    direct = faithfulness_curve(
-        clip.encoder,
-        images.own,
-        checks.metric_of(*key),
-        checks.graphs[key],
-        AblationSettings(given, ranking="signed", fractions=(0.1, 1.0), random_draws=1),
-        others=images.others,
-        work=QUIET,
-    )
+    task = Task(clip.encoder, images.own, checks.metric_of(*key), baseline=given, others=images.others, work=QUIET)
+    settings = AblationSettings(ranking="signed", fractions=(0.1, 1.0), random_draws=1)
+    direct = faithfulness_curve(task, checks.graphs[key], settings)
     assert np.array_equal(curve.kept, direct.kept)
     assert np.abs(curve.kept).max() > 0.01
     assert curve.own.tolist() == [True, True, False, False]
@@ -215,7 +209,9 @@ def test_metric_and_texts_are_those_that_the_circuits_were_found_by(clip: Clip, 
         assert torch.equal(checks.metric_of("cat", domain)(embeddings), class_margin(weights, 1)(embeddings))
         expected = class_logit(clip.text_weights(CLASSES), 1)(embeddings)
         assert torch.equal(pooled.metric_of("cat", domain)(embeddings), expected)
-    assert checks.baseline_found_with(("cat", "real"), 2).name == "zero"
+    found_with = checks.task_found_with(("cat", "real"))
+    assert found_with.baseline.name == "zero"
+    assert torch.equal(torch.as_tensor(found_with.images), checks.found_on("cat", "real"))
 
 
 @pytest.mark.parametrize(

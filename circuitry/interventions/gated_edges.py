@@ -1,6 +1,18 @@
-"""How edges run in an encoder: along its chain of sites, or through the residual stream. See `edge_runs`."""
+"""Gates on edges: each downstream unit reads its own mixture of upstream activations and baselines.
 
-from collections.abc import Mapping
+Which way edges run depends on the encoder:
+
+- in a chain an edge leads to the next site (`ChainEdges`). A downstream unit is what the stage makes of an input in
+  which the upstream units of its cut edges are at the baseline and the others are what this run made of them;
+- in heads and neurons an edge leads to any later site, through the residual stream (`StreamEdges`). A reader has a
+  stream of its own (`circuitry.models.stream_run`).
+
+With all edges kept this is the clean run; with all edges cut, the output on the baseline. A unit without kept outgoing
+edges has no effect. (Path patching, Goldowsky-Dill et al. 2023, arXiv 2304.05969; edges as in ACDC, Conmy et al. 2023,
+arXiv 2304.14997.)
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -9,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from einops import rearrange
+from jaxtyping import Float
 from torch import Tensor
 
 from circuitry.circuits.component_edges import in_stream
@@ -20,35 +33,80 @@ from circuitry.models.gated_reading import Gates, mixed, read_through
 from circuitry.models.residual import ResidualStream
 from circuitry.models.stream_parts import PORTS
 from circuitry.models.stream_run import run_gated
+from circuitry.models.task import Task
 from circuitry.runs.errors import InputError
 
 EdgeGates = Mapping[Pair, Gates]
-"""Gates [down, up] by pair of sites."""
+"""Gates [down, up] by pair of sites: booleans or real numbers."""
+
+
+def gated_edges_of(task: Task, edges: EdgeSet) -> "ChainEdges | StreamEdges":
+    """Return a task's encoder with gates on edges between the sites of these.
+
+    Raises:
+        InputError: for sites that the encoder lacks, or that do not follow each other in a chain.
+    """
+    encoder, memory = task.encoder, task.work.memory_gib
+    if in_stream(encoder):
+        stream = ResidualStream.of(encoder)
+        return StreamEdges(max(1, rows_that_fit(stream.components, memory) // len(stream.blocks)), stream)
+    sites = {site for pair in edges for site in pair}
+    if missing := sites - set(encoder.sites):
+        raise InputError(
+            f"Edges run between sites of the encoder, but it lacks {', '.join(sorted(missing))}: give the encoder of "
+            "these edges; for edges of heads and MLPs, the one in heads and neurons (in_components)."
+        )
+    chain = sorted(sites, key=encoder.position)
+    places = [encoder.position(site) for site in chain]
+    if not chain or set(pairwise(chain)) != set(edges) or places != list(range(places[0], places[-1] + 1)):
+        raise InputError(
+            "Edges have one mask [down, up] for every pair of consecutive sites from a first to a last, but "
+            f"{', '.join(f'{up}->{down}' for up, down in edges) or 'none'} was given; the encoder's order is "
+            f"{', '.join(encoder.sites)}."
+        )
+    return ChainEdges(rows_that_fit(encoder, memory), encoder, tuple(chain))
 
 
 @dataclass(frozen=True, eq=False)
-class Chain:
+class GatedEdges:
+    """An encoder with gates on edges."""
+
+    rows: int
+    """Images that a run may take."""
+
+    def stacks(
+        self, circuits: Sequence[EdgeSet], clean: Mapping[str, Tensor], at_once: int
+    ) -> tuple[Iterator[EdgeGates], list[int]]:
+        """Return the gates of each circuit, and the number of each circuit in these; see `GatedUnits.stacks`."""
+        device = next(iter(clean.values())).device
+        gates = ({pair: torch.from_numpy(mask).to(device) for pair, mask in one.items()} for one in circuits)
+        return gates, list(range(len(circuits)))
+
+
+@dataclass(frozen=True, eq=False)
+class ChainEdges(GatedEdges):
     """Sites that follow each other: edges lead to the next one.
 
-    What a site carries past its units, as heads and neurons do whose edges do not run in the stream, no edge cuts: it
-    goes on as this run makes it, so that all edges past the next site are open.
+    Edges do not cut what a site carries past its units, such as the stream behind which a norm lies: it goes on as this
+    run makes it, so all edges past the next site are open.
     """
 
     encoder: Encoder
     sites: tuple[str, ...]
 
-    def rows(self, memory_gib: float) -> int:
-        """Return how many images a run may take."""
-        return rows_that_fit(self.encoder, memory_gib)
+    @property
+    def start(self) -> str:
+        """The site where runs start."""
+        return self.sites[0]
 
-    def run(self, start: Tensor, ends: Mapping[str, Tensor], gates: EdgeGates, rows: int) -> Tensor:
+    def run(self, start: Tensor, ends: Mapping[str, Tensor], gates: EdgeGates) -> Float[Tensor, "1 b d"]:
         """Return the embeddings, given the activations at the first site and the baselines."""
         for pair in pairwise(self.sites):
-            start = self._stage(start, ends[pair[0]], gates[pair], pair, rows)
-        found: Tensor = self.encoder(start, start=self.sites[-1])
+            start = self._stage(start, ends[pair[0]], gates[pair], pair)
+        found: Tensor = self.encoder(start, start=self.sites[-1])[None]
         return found
 
-    def _stage(self, x: Tensor, end: Tensor, gates: Gates, pair: Pair, rows: int) -> Tensor:
+    def _stage(self, x: Tensor, end: Tensor, gates: Gates, pair: Pair) -> Tensor:
         """Return the activation downstream of ``x`` under gates on its units; what is carried past them goes on."""
         (up, down), encoder = pair, self.encoder
         units, end, dim = encoder.units_of(up, x), encoder.units_of(up, end), encoder.unit_dim(up) % x.dim()
@@ -70,7 +128,7 @@ class Chain:
             found = encoder.units_of(down, encoder(stack, start=up, stop=down))
             return rearrange(found, "(row image) ... -> row image ...", row=len(some))
 
-        found = read_through(gates, read, encoder.unit_dim(down), max(1, rows // len(x)))
+        found = read_through(gates, read, encoder.unit_dim(down), max(1, self.rows // len(x)))
         return encoder.carry(down, found, encoder(x, start=up, stop=down)) if down in encoder.carried else found
 
 
@@ -84,7 +142,7 @@ class _Place(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Stream:
+class StreamEdges(GatedEdges):
     """Sites of heads and neurons, or of heads and whole MLPs as a `stream_graph` names them: edges lead to any later.
 
     An edge from a port to its head, as in a graph of ports apart, stands for all edges into that port.
@@ -102,13 +160,15 @@ class Stream:
         """The sites whose activations are read."""
         return self.stream.sites
 
-    def rows(self, memory_gib: float) -> int:
-        """Return how many images a run may take, whose readers have streams of their own."""
-        return max(1, rows_that_fit(self.stream.components, memory_gib) // len(self.stream.blocks))
+    @property
+    def start(self) -> str:
+        """The site where runs start."""
+        return self.sites[0]
 
-    def run(self, start: Tensor, ends: Mapping[str, Tensor], gates: EdgeGates, rows: int) -> Tensor:
-        """Return the embeddings, given what stands before the first block, and the baselines."""
-        return run_gated(self.stream, start, ends, self._by_place(gates), max(1, rows // len(start)))
+    def run(self, start: Tensor, ends: Mapping[str, Tensor], gates: EdgeGates) -> Float[Tensor, "1 b d"]:
+        """Return the embeddings, given the stream before the first block, and the baselines."""
+        at_once = max(1, self.rows // len(start))
+        return run_gated(self.stream, start, ends, self._by_place(gates), at_once)[None]
 
     @cached_property
     def _places(self) -> dict[str, _Place]:
@@ -173,31 +233,6 @@ class Stream:
                 f"There is no site {site!r} in this residual stream; its sites are {', '.join(self._places)}."
             )
         return self._places[site]
-
-
-def wires_of(encoder: Encoder, edges: EdgeGates | EdgeSet) -> Chain | Stream:
-    """Return what runs an encoder under gates on these edges.
-
-    Raises:
-        InputError: for sites that the encoder does not have, or that do not follow each other in a chain.
-    """
-    if in_stream(encoder):
-        return Stream(ResidualStream.of(encoder))
-    sites = {site for pair in edges for site in pair}
-    if missing := sites - set(encoder.sites):
-        raise InputError(
-            f"The edges are between sites that this encoder lacks, {', '.join(sorted(missing))}: give the encoder that "
-            "they are of; for edges of heads and MLPs, the one in heads and neurons (in_components)."
-        )
-    chain = sorted(sites, key=encoder.position)
-    places = [encoder.position(site) for site in chain]
-    if not chain or set(pairwise(chain)) != set(edges) or places != list(range(places[0], places[-1] + 1)):
-        raise InputError(
-            "A set of edges has one mask [down, up] for every pair of consecutive sites from a first to a last, but "
-            f"{', '.join(f'{up}->{down}' for up, down in edges) or 'none'} was given; the encoder's order is "
-            f"{', '.join(encoder.sites)}."
-        )
-    return Chain(encoder, tuple(chain))
 
 
 def _of_ports(gate: Gates, port: int | None) -> Gates:
