@@ -36,7 +36,6 @@ from circuitry.circuits.rule_of_run import IMAGES, spread
 from circuitry.circuits.rule_report import RULE_CHOICE
 from circuitry.comparison import mean_interval
 from circuitry.models import Metric, metric_of_class, read_images
-from circuitry.models.metrics import MetricName
 from circuitry.models.sites import INPUT
 from circuitry.reports.result_tables import KeepSettings
 from circuitry.runs import InputError, run_script
@@ -49,7 +48,7 @@ STUDY = "left-10"
 class Config(QuickstartModel, KeepSettings):
     """Settings of the comparison of rules."""
 
-    metric: MetricName = "logit"
+    metric: Literal["logit", "margin"] = "logit"
     """logit: the study's cosine logit; margin: its lead over the mean logit of the other classes."""
     circuits: int = 8
     """How many circuits errors are measured on, after those that a rule is chosen by: the first class in the first

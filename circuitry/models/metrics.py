@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -109,8 +108,6 @@ def metric_name(metric: object) -> str:
     name = getattr(metric, "name", None) or getattr(metric, "__qualname__", None)
     return name if isinstance(name, str) else type(metric).__qualname__
 
-
-MetricName = Literal["logit", "margin"]
 
 METRICS: Mapping[str, MetricOfClass] = {"logit": class_logit, "margin": class_margin}
 """Metrics of a class by name: the study's cosine logit, or its lead over the mean logit of the other classes."""
