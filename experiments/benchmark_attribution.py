@@ -32,8 +32,8 @@ from torch import Tensor, nn
 
 from circuitry import Encoder, Task, class_logit
 from circuitry.circuits import AttributionSettings, count_operations, parse_rule
+from circuitry.circuits.chain_edges import edge_effects
 from circuitry.circuits.cost import matrix_product_rate
-from circuitry.circuits.edges import edge_effects
 from circuitry.circuits.nodes import keep_units, node_effects
 from circuitry.circuits.settings import DEFAULT_RULE, STUDY_RULE
 from circuitry.interventions import patch_effects, score_units

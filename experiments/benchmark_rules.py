@@ -17,6 +17,7 @@ measured error is larger than the promised one beyond the interval.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import pandas as pd
 

@@ -9,6 +9,7 @@ from .cost import count_operations as count_operations
 from .direct_effects import DirectEffects as DirectEffects
 from .direct_effects import direct_effects as direct_effects
 from .direct_effects import direct_vectors as direct_vectors
+from .edges import Edges as Edges
 from .extraction import Extraction as Extraction
 from .extraction import extract as extract
 from .graph import AttributionGraph as AttributionGraph

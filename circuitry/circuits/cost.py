@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from circuitry.circuits.edges import edge_effects
+from circuitry.circuits.chain_edges import edge_effects
 from circuitry.circuits.nodes import keep_units, node_effects
 from circuitry.circuits.settings import AttributionSettings
 from circuitry.models.encoder import Encoder

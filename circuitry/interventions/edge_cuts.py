@@ -22,7 +22,8 @@ def cut_effects(task: Task, edges: EdgeSet) -> dict[Pair, Float[np.ndarray, "dow
         edges: Edges to cut in turn, while all others between the same sites are kept.
 
     Returns:
-        metric(edge cut) - metric(clean), mean over images [down, up], by pair of sites; NaN for other edges.
+        metric(clean) - metric(edge cut), mean over images [down, up], by pair of sites: positive where the edge helps;
+        NaN for other edges.
 
     Example:
         >>> exact = cut_effects(Task(stream.components, photos, metric), edges_among(graph))
@@ -36,6 +37,6 @@ def cut_effects(task: Task, edges: EdgeSet) -> dict[Pair, Float[np.ndarray, "dow
     for pair, mask in edges.items():
         n = int(mask.sum())
         effects[pair] = np.full(mask.shape, np.nan)
-        effects[pair][mask] = values[place : place + n] - values[0]
+        effects[pair][mask] = values[0] - values[place : place + n]
         place += n
     return effects

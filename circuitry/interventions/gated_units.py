@@ -4,7 +4,7 @@ With gate g, activation a and baseline b a unit is b + g (a - b). Gates act at a
 what the gated sites before it make. The image itself is never gated; the embedding is a site like the others.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -87,13 +87,18 @@ class GatedUnits:
             gates: Of real gates the embeddings have gradients.
         """
         n = len(next(iter(gates.values()), start[:1]))
-        hooks = [(site, partial(self._gated, gate, ends[site])) for site, gate in gates.items()]
+        hooks = [(site, self._hook(gate, ends[site])) for site, gate in gates.items()]
         with self.encoder.hooks(fwd_hooks=hooks):
             found = self.encoder(repeat(start, "b ... -> (stack b) ...", stack=n), start=self.start)
         return rearrange(found, "(stack b) d -> stack b d", stack=n)
 
-    def _gated(self, gates: Tensor, end: Tensor, activation: Tensor, hook: Any) -> Tensor:
-        return gate_units(self.encoder, hook.name, gates, end, activation)
+    def _hook(self, gates: Tensor, end: Tensor) -> Callable[..., Tensor]:
+        """Return a hook; a function, since TransformerLens makes a text of every hook, which is slow with tensors."""
+
+        def gated(activation: Tensor, hook: Any) -> Tensor:
+            return gate_units(self.encoder, hook.name, gates, end, activation)
+
+        return gated
 
 
 def gate_units(

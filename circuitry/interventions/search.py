@@ -147,14 +147,14 @@ def _proposer(task: Task, method: str, masks: MaskSettings, settings: AblationSe
 def _learned(
     task: Task, sizes: Sequence[float], masks: MaskSettings, settings: AblationSettings
 ) -> list[AttributionGraph]:
-    """Return masks as graphs, whose scores are the gates that training ended with, negative: they help."""
+    """Return masks as graphs, whose scores are the gates that training ended with."""
     found = learn_masks(task, sizes, masks, keep_error=settings.keep_error)
-    gates = {site: np.nan_to_num(-expit(scores.astype(float))) for site, scores in found.scores.items()}
+    gates = {site: np.nan_to_num(expit(scores.astype(float))) for site, scores in found.scores.items()}
     effects = NodeEffects(gates, {}, with_others(task)[1])
-    graph = _graph(task, effects, LEARNED, "gate of the mask, negative", settings)
+    graph = _graph(task, effects, LEARNED, "gate of the mask", settings)
     graph = replace(graph, settings=graph.settings | {"lost": found.lost, "steps": found.steps, "seed": masks.seed})
     units = [{site: np.flatnonzero(chosen) for site, chosen in kept.items()} for kept in found.kept]
-    return [replace(graph, kept_units={s: u[np.argsort(gates[s][u])] for s, u in kept.items()}) for kept in units]
+    return [replace(graph, kept_units={s: u[np.argsort(-gates[s][u])] for s, u in kept.items()}) for kept in units]
 
 
 def _graph(
