@@ -49,11 +49,11 @@ from circuitry.interventions import (
     learn_masks,
     measure_circuits,
 )
-from circuitry.models import ModelSettings, ResidualStream, Task, mean_baseline
+from circuitry.models import ResidualStream, Task, mean_baseline
 from circuitry.reports import Report, write_results
 from circuitry.reports.sections.compared import with_intervals
 from circuitry.runs import Job, JobFolder, Work, run_script, versions, whole_file
-from circuitry.study import Judged, over_classes, rank_agreement, scoreboard_tables
+from circuitry.study import Judged, QuickstartModel, over_classes, rank_agreement, scoreboard_tables
 from circuitry.study.sections.scoreboards import size_curves
 from circuitry.study.unseen_images import ClassImages, ClassRecords, read_class
 
@@ -64,7 +64,7 @@ TARGETS = (0.5, 0.8)
 
 
 @dataclass(frozen=True)
-class Config(ModelSettings):
+class Config(QuickstartModel):
     """Settings of the script."""
 
     model: str = "vit-tiny"

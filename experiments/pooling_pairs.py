@@ -32,7 +32,7 @@ from circuitry import Clip, Comparison, DomainFolder
 from circuitry.circuits import PoolingPairs, pooling_pairs
 from circuitry.comparison import mean_interval
 from circuitry.data import readable
-from circuitry.models import ModelSettings, image_batches
+from circuitry.models import image_batches
 from circuitry.reports import Finding, Report, write_results
 from circuitry.reports.figures import domain_marks, faithfulness_curves
 from circuitry.reports.listings import listings_of
@@ -41,6 +41,7 @@ from circuitry.reports.sections.findings import how_much_shared, which_differs
 from circuitry.representations import ImageFeatures, compare_features
 from circuitry.representations.features import NONE, STRONGEST
 from circuitry.runs import run_script, versions
+from circuitry.study import QuickstartModel
 
 MEASURE = "pair_sharing"
 RANDOM_DIRECTIONS = 200
@@ -48,7 +49,7 @@ SHOWN = 12
 
 
 @dataclass(frozen=True)
-class Config(ModelSettings):
+class Config(QuickstartModel):
     """Settings; the defaults are the quickstart's model and images."""
 
     n_images: int = 20

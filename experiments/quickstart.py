@@ -23,8 +23,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from circuitry import Clip, DomainFolder, GraphFolder, Task, load_clip
-from circuitry.circuits import Extraction, compare_domains
+from circuitry import CausalChecks, Clip, DomainFolder, GraphFolder, Task, load_clip
+from circuitry.circuits import Extraction, ExtractionSettings, compare_domains
 from circuitry.circuits.across_domains import COMPARED
 from circuitry.circuits.order_variants import CLASSES as VARIED_CLASSES
 from circuitry.circuits.order_variants import extract_variants, order_stability
@@ -32,13 +32,12 @@ from circuitry.comparison.order_stability import OrderStability
 from circuitry.data.names import chosen_names
 from circuitry.interventions import (
     AttributionCheck,
-    CausalSettings,
-    CausalStudy,
+    CheckSettings,
     FaithfulnessCurve,
     check_attribution,
     curves_by_domain,
 )
-from circuitry.models.settings import UnitKind
+from circuitry.models.options import UnitKind
 from circuitry.reports import write_results
 from circuitry.reports.figures import domain_marks
 from circuitry.reports.listings import listings_of
@@ -48,6 +47,7 @@ from circuitry.runs import Work, run_script
 from circuitry.study import told_apart
 from circuitry.study.mixtures import MixtureSettings, read_captions, write_mixture
 from circuitry.study.mixtures.selection import admitted
+from circuitry.study.quickstart_model import QUICKSTART
 from circuitry.study.sections.accuracies import add_accuracy
 from circuitry.study.sections.causal_checks import add_attribution_check, add_faithfulness, add_pixels, add_transfer
 from circuitry.study.toy import DrawingSettings, write_toy
@@ -74,7 +74,7 @@ SHOWN = ("fish", "real")
 """Class and style whose scores are set beside exact patching, and whose pixels are shown."""
 
 
-class Checks(NamedTuple):
+class Checked(NamedTuple):
     """What the causal checks found."""
 
     curves: list[FaithfulnessCurve]
@@ -88,7 +88,7 @@ class Checks(NamedTuple):
 class Config:
     """Settings of the quickstart."""
 
-    out: Path = Path("runs/quickstart")
+    out: Path = QUICKSTART
     """Folder of everything that is made; a second run reuses it."""
     results: Path | None = None
     """Also write the small tables and their provenance here, where the figures read them."""
@@ -136,11 +136,13 @@ def main(config: Config) -> None:
     accuracy = told_apart(zero_shot_accuracy(clip, images, config.held_out))
     step("4/6 circuits of every class in every domain, and of parts of the images")
     graphs, stability = find_circuits(config, clip, images)
-    step("5/6 do the circuits do the work?")
-    study = CausalStudy(clip, images, graphs, CausalSettings(config.n_causal, config.n_causal_others))
-    checks = causal_checks(config, study)
+    step("5/6 causal checks: do the circuits recover the answer?")
+    checks = CausalChecks(
+        clip, images, graphs, CheckSettings(n_images=config.n_causal, n_others=config.n_causal_others)
+    )
+    checked = run_checks(config, checks)
     step("6/6 comparison and report")
-    write_report(config, study, accuracy, checks, stability)
+    write_report(config, checks, accuracy, checked, stability)
     print(f"{time.perf_counter() - started:.0f} s in all")
 
 
@@ -155,27 +157,27 @@ def train(config: Config, root: Path) -> Path:
 
 def find_circuits(config: Config, clip: Clip, images: DomainFolder) -> tuple[GraphFolder, OrderStability]:
     """Find the circuits, some of them with other settings, too, and say how far the order of the domains holds."""
-    extraction = Extraction(clip, images, config.out / "circuits", n_images=config.n_circuit, seed=config.seed)
+    settings = ExtractionSettings(n_images=config.n_circuit, seed=config.seed)
+    extraction = Extraction(clip, images, config.out / "circuits", settings)
     extraction.run()
     graphs = GraphFolder(extraction.out)
     return graphs, order_stability(graphs, extract_variants(extraction, config.robustness))
 
 
-def causal_checks(config: Config, study: CausalStudy) -> Checks:
+def run_checks(config: Config, checks: CausalChecks) -> Checked:
     """Test the circuits on images that they were not found on."""
-    curves = study.extract_faithfulness(config.out / "faithfulness", rankings=("absolute",), random_draws=2)
-    transfer = study.extract_transfer(config.out / "transfer", one_site=True, exchange=False)["transfer"]
-    quiet = Work(progress=False)
-    shown = Task(study.clip.encoder, study.found_on(*SHOWN), study.metric_of(*SHOWN), work=quiet)
-    check = check_attribution(shown, study.graphs[SHOWN])
-    return Checks(curves, transfer, check, *study.pixels(*SHOWN))
+    curves = checks.extract_faithfulness(config.out / "faithfulness", rankings=("absolute",), random_draws=2)
+    transfer = checks.extract_transfer(config.out / "transfer", one_site=True, exchange=False)["transfer"]
+    task = Task(checks.clip.encoder, checks.found_on(*SHOWN), checks.metric_of(*SHOWN), work=Work(progress=False))
+    check = check_attribution(task, checks.graphs[SHOWN])
+    return Checked(curves, transfer, check, *checks.pixels(*SHOWN))
 
 
 def write_report(
-    config: Config, study: CausalStudy, accuracy: pd.DataFrame, checks: Checks, stability: OrderStability
+    config: Config, checks: CausalChecks, accuracy: pd.DataFrame, checked: Checked, stability: OrderStability
 ) -> None:
     """Compare the circuits, write tables, figures and the report, and say where they are."""
-    clip, images, graphs = study.clip, study.images, study.graphs
+    clip, images, graphs = checks.clip, checks.images, checks.graphs
     seen = [name for name in images.classes if name not in config.held_out]
     comparisons = compare_domains(graphs, {"held-out": config.held_out, "seen": seen})
     report = comparison_report(
@@ -193,19 +195,21 @@ def write_report(
     report.summary(circuit_findings(comparisons, stability.table))
     add_order_stability(report, stability)
     marks = domain_marks(images.domains)
-    add_faithfulness(report, checks.curves, marks)
+    add_faithfulness(report, checked.curves, marks)
     sites = comparisons["node_overlap"].sites
-    add_transfer(report, checks.transfer, comparisons["edge_jaccard"].matrix(), marks, sites)
-    add_attribution_check(report, checks.attribution, sites, " in ".join(SHOWN))
-    names = [f"{SHOWN[1]} {i + 1}" for i in range(len(checks.shown))]
-    add_pixels(report, checks.shown, checks.maps, names, SHOWN[0])
+    add_transfer(report, checked.transfer, comparisons["edge_jaccard"].matrix(), marks, sites)
+    add_attribution_check(report, checked.attribution, sites, " in ".join(SHOWN))
+    names = [f"{SHOWN[1]} {i + 1}" for i in range(len(checked.shown))]
+    add_pixels(report, checked.shown, checked.maps, names, SHOWN[0])
+    for name, comparison in comparisons.items():
+        comparison.save(config.out / "comparisons" / name)
     tables = {name: table for comparison in comparisons.values() for name, table in comparison.tables().items()} | {
         "accuracy": accuracy,
         "order_stability": stability.table,
-        "faithfulness": curves_by_domain(checks.curves),
-        "selectivity": curves_by_domain(checks.curves, "selectivity"),
-        "transfer": checks.transfer,
-        "attribution_against_patching": checks.attribution.points,
+        "faithfulness": curves_by_domain(checked.curves),
+        "selectivity": curves_by_domain(checked.curves, "selectivity"),
+        "transfer": checked.transfer,
+        "attribution_against_patching": checked.attribution.points,
     }
     provenance = {"model": clip.name, **graphs.settings, **graphs.manifest["versions"]}
     small = [name for name in SMALL_TABLES if name in tables]  # ceilings take two images of a class and style

@@ -27,7 +27,6 @@ import pandas as pd
 from circuitry.data.imagenet_classes import STUDY_HELD_OUT, class_key
 from circuitry.data.names import chosen_names
 from circuitry.data.parts import DEFAULT_PARTS
-from circuitry.models import ModelSettings
 from circuitry.reports import Report, write_results
 from circuitry.reports.figures import domain_marks
 from circuitry.reports.listings import listings_of
@@ -45,6 +44,7 @@ from circuitry.representations.kernel_alignment import FEWEST
 from circuitry.representations.similarity import cka_ceilings
 from circuitry.representations.study import Positions, check_comparable
 from circuitry.runs import InputError, StudySettings, Work, WorkSettings, read_manifest, run_script, versions
+from circuitry.study import QuickstartModel
 from circuitry.study.sections.representation_pages import (
     add_cka,
     add_probes,
@@ -54,7 +54,7 @@ from circuitry.study.sections.representation_pages import (
 
 
 @dataclass(frozen=True)
-class Config(ModelSettings, WorkSettings, StudySettings):
+class Config(QuickstartModel, WorkSettings, StudySettings):
     """Settings of the comparison; the defaults are the quickstart's model and images."""
 
     STUDY: ClassVar = {"n_images": None, "seed": 42, "held_out": STUDY_HELD_OUT, "apart": "quickdraw"}

@@ -51,12 +51,13 @@ from circuitry.interventions import (
     propose_circuits,
     take_kept_units,
 )
-from circuitry.models import AnyBaseline, BasisSettings, Counterfactual, Task, mean_baseline
+from circuitry.models import AnyBaseline, Counterfactual, Task, mean_baseline
 from circuitry.models.metrics import METRICS
 from circuitry.reports import Report, write_results
 from circuitry.runs import ALONE, InputError, Job, JobFolder, Rank, Work, WorkSettings, run_script, versions, whole_file
 from circuitry.study import (
     Judged,
+    QuickstartModel,
     planted_attention,
     planted_convolution,
     score_methods,
@@ -74,7 +75,7 @@ TARGETS = (0.5, 0.8)
 
 
 @dataclass(frozen=True)
-class Config(WorkSettings, BasisSettings):
+class Config(WorkSettings, QuickstartModel):
     """Settings of the scoreboard; the defaults are the quickstart's model and images."""
 
     out: Path = Path("runs/scoreboard")

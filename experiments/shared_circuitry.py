@@ -25,12 +25,12 @@ from typing import Literal
 import pandas as pd
 import tyro
 
-from circuitry import Clip, DomainFolder, GraphFolder, compare_domains, extract, load_clip
+from circuitry import CausalChecks, Clip, DomainFolder, GraphFolder, compare_domains, extract, load_clip
 from circuitry.circuits import depth_bias
 from circuitry.comparison import Comparison
 from circuitry.data.imagenet_classes import class_key
 from circuitry.data.names import chosen_names
-from circuitry.interventions import CausalSettings, CausalStudy, transfer_matrix
+from circuitry.interventions import CheckSettings, transfer_matrix
 from circuitry.reports import Report, write_results
 from circuitry.reports.figures import domain_marks
 from circuitry.reports.listings import listings_of
@@ -152,8 +152,8 @@ def shared_by(config: Config, run: StudyRun, out: Path, work: Work) -> pd.DataFr
     chosen, quiet = DomainFolder(config.data, split=config.split, classes=classes), in_one_process(work)
     graphs = extract(clip, chosen, out / "circuits", n_images=config.n_images, seed=config.seed, work=quiet)
     columns = circuit_numbers(graphs)
-    study = CausalStudy(clip, chosen, graphs, CausalSettings(config.n_tested, 0))
-    matrix = transfer_matrix(study.extract_transfer(out / "transfer", exchange=False, work=quiet)["transfer"])
+    checks = CausalChecks(clip, chosen, graphs, CheckSettings(n_images=config.n_tested, n_others=0))
+    matrix = transfer_matrix(checks.extract_transfer(out / "transfer", exchange=False, work=quiet)["transfer"])
     columns["transfer"] = pd.Series({domain: matrix[domain].drop(domain).mean() for domain in matrix})
     if len(images.classes) >= FEWEST:
         columns["cka"] = cka(config, clip, images, out / "representations", quiet)

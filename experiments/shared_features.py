@@ -23,7 +23,7 @@ from circuitry.data import image_listing
 from circuitry.data.imagenet_classes import STUDY_HELD_OUT, class_key
 from circuitry.data.names import chosen_names
 from circuitry.data.parts import DEFAULT_PARTS
-from circuitry.models import ModelSettings, SparseAutoencoder, load_sae
+from circuitry.models import SparseAutoencoder, load_sae
 from circuitry.reports import Report, write_results
 from circuitry.reports.figures import domain_marks
 from circuitry.reports.listings import listings_of
@@ -37,7 +37,7 @@ from circuitry.representations import (
 )
 from circuitry.representations.features import Ranking
 from circuitry.runs import InputError, Job, JobFolder, StudySettings, Work, WorkSettings, run_script, versions
-from circuitry.study import StudyRun
+from circuitry.study import QuickstartModel, StudyRun
 from circuitry.study.mixtures import read_captions
 from circuitry.study.sections.feature_pages import add_features, add_sharing, feature_table, sharing_findings
 from circuitry.training import SaeTraining, train_sae_on_images
@@ -47,7 +47,7 @@ SMALL_TABLES = tuple(f"feature_sharing_{name}" for name in ("matrix", "levels", 
 
 
 @dataclass(frozen=True)
-class Config(ModelSettings, WorkSettings, StudySettings):
+class Config(QuickstartModel, WorkSettings, StudySettings):
     """Settings; the defaults are the quickstart's model and images."""
 
     STUDY: ClassVar = {"seed": 42, "held_out": STUDY_HELD_OUT, "ranking": "study", "steps": 1_000_000}
@@ -56,7 +56,7 @@ class Config(ModelSettings, WorkSettings, StudySettings):
     """Which of DomainNet's lists the autoencoder is trained on, where there are lists."""
     n_images: int | None = None
     """Images per class and domain (default: all)."""
-    sae: Path | None = None
+    autoencoder: Path | None = None
     """A trained autoencoder of the embedding, from experiments/train_sae.py (default: one is trained here on the
     images of --train-split alone, and kept in --out; the study trained on a table of captions, too)."""
     steps: int = 5000
@@ -146,8 +146,8 @@ def read_features(config: Config, clip: Clip, work: Work) -> tuple[SparseAutoenc
 
 def autoencoder(config: Config, clip: Clip, work: Work) -> SparseAutoencoder:
     """Return the autoencoder that was asked for, or the one that one of the processes trains and keeps."""
-    if config.sae is not None:
-        return load_sae(config.sae, config.device)
+    if config.autoencoder is not None:
+        return load_sae(config.autoencoder, config.device)
     training = SaeTraining(seed=config.seed, steps=config.steps)
     images = config.images_of(config.train_split)
     made_with = {"model": clip.name, "model_digest": clip.digest, **asdict(training)}

@@ -30,6 +30,14 @@ def _seed_and_thread() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Text weights and embeddings do not come from, or go to, the user's cache; processes that tests start see this."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _no_choice_of_rules() -> Iterator[None]:
     """Extractions take the default rule where none is given: choosing one takes many runs, see test_rule_choice."""
     with pytest.MonkeyPatch.context() as patch:

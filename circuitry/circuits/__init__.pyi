@@ -32,7 +32,7 @@ from .rule_choice import RuleErrors as RuleErrors
 from .rule_choice import cheapest_rule as cheapest_rule
 from .rule_report import describe_rule as describe_rule
 from .settings import AttributionSettings as AttributionSettings
-from .settings import CircuitSettings as CircuitSettings
+from .settings import ExtractionSettings as ExtractionSettings
 from .similarity import Measure as Measure
 from .similarity import chance_node_overlap as chance_node_overlap
 from .similarity import chance_overlap as chance_overlap

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from circuitry.circuits.graph import AttributionGraph
+from circuitry.data.parts import Key as Key
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError
 from circuitry.runs.manifest import NAME, read_manifest
@@ -20,9 +21,6 @@ PART_EDGES = "circuitry edges of parts 1"
 
 WHOLE, EDGES = "all", "edges"
 """Files of a job beside one for each part: the graph of all images, and the scores of its edges on each part."""
-
-Key = tuple[str, str]
-"""(class, domain)."""
 
 _FEW = 12
 

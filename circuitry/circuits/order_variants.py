@@ -20,7 +20,7 @@ from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.graph_folder import GraphFolder, Key
 from circuitry.circuits.nodes import keep_units
 from circuitry.circuits.quadrature import left_rule, midpoint_rule, parse_rule
-from circuitry.circuits.settings import STUDY_RULE
+from circuitry.circuits.settings import STUDY_RULE, ExtractionSettings
 from circuitry.circuits.site_marks import FEWEST
 from circuitry.comparison.comparison import Comparison
 from circuitry.comparison.order_stability import OrderStability, Varied, domain_order_stability
@@ -40,7 +40,7 @@ ONE_UNIT = 1e-9
 
 
 def extract_variants(
-    extraction: Extraction, n_classes: int = CLASSES, work: Work | None = None
+    extraction: Extraction, n_classes: int = CLASSES, work: Work = Work()
 ) -> dict[Varied, GraphFolder]:
     """Find the circuits of a few classes in other ways, beside the folder of a finished extraction.
 
@@ -59,30 +59,32 @@ def extract_variants(
         return {}
     there = [name for (name, _), records in extraction.selection.items() if records]
     several = {name for name in there if there.count(name) > 1}
-    classes = sorted(several, key=lambda name: drawn_by_name(extraction.seed, name))
+    settings = extraction.settings
+    classes = sorted(several, key=lambda name: drawn_by_name(settings.seed, name))
     graphs = GraphFolder(extraction.out)
     if not graphs or not classes:
         return {}
     kept = next(iter(graphs.values())).kept_units  # as many units in every graph, whichever are there by now
-    sites = tuple(site for site in kept if site != INPUT and len(kept[site]) >= FEWEST) or extraction.settings.sites
+    sites = tuple(site for site in kept if site != INPUT and len(kept[site]) >= FEWEST) or settings.sites
     rule = parse_rule(graphs.manifest["config"]["node_rule"])
-    same = replace(extraction.settings, rule=rule, edge_rule=midpoint_rule(1), node_fraction=ONE_UNIT, sites=sites)
-    base = replace(extraction, classes=classes[:n_classes], settings=same, n_parts=FEWEST_PARTS)
-    baseline = "mean-position" if extraction.settings.as_dict()["baseline"] == "zero" else "zero"
-    texts = "own-style" if extraction.texts == "pooled" else "pooled"
-    metric = "margin" if extraction.metric == "logit" else "logit"
+    one_unit = {"edge_rule": midpoint_rule(1), "node_fraction": ONE_UNIT, "parts": FEWEST_PARTS}
+    same = replace(settings, rule=rule, sites=sites, **one_unit)  # type: ignore[arg-type]
+    baseline = "mean-position" if extraction.asked["baseline"] == "zero" else "zero"
+    texts = "own-style" if settings.texts == "pooled" else "pooled"
+    metric = "margin" if settings.metric == "logit" else "logit"
     other_rule = midpoint_rule(10) if rule.name == STUDY_RULE.name else left_rule(10)
-    changed: dict[Varied, Extraction] = {
-        ("baseline", baseline): replace(base, settings=replace(same, baseline=baseline)),
-        ("class texts", texts): replace(base, texts=texts),
-        ("metric", metric): replace(base, metric=metric),
-        ("rule", other_rule.name): replace(base, settings=replace(same, rule=other_rule)),
+    changed: dict[Varied, ExtractionSettings] = {
+        ("baseline", baseline): replace(same, baseline=baseline),
+        ("class texts", texts): replace(same, texts=texts),
+        ("metric", metric): replace(same, metric=metric),
+        ("rule", other_rule.name): replace(same, rule=other_rule),
     }
     found = {}
     for (varied, setting), one in changed.items():
-        one = replace(one, out=extraction.out.with_name(f"{extraction.out.name}-{setting}"))
-        one.run(work)
-        found[varied, setting] = GraphFolder(one.out)
+        out = extraction.out.with_name(f"{extraction.out.name}-{setting}")
+        few = classes[:n_classes]
+        Extraction(extraction.clip, extraction.images, out, one, few, extraction.domains).run(work)
+        found[varied, setting] = GraphFolder(out)
     return found
 
 

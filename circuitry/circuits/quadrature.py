@@ -27,6 +27,9 @@ class QuadratureRule:
     weights: tuple[float, ...]
     """What each point counts."""
 
+    def __str__(self) -> str:
+        return self.name
+
     @property
     def n_runs(self) -> int:
         """Runs per site that it takes: the point t = 0 comes for all sites with the clean run."""

@@ -11,7 +11,8 @@ from captum.attr import IntegratedGradients
 from jaxtyping import Float
 from torch import Tensor
 
-from circuitry.interventions.circuit_sets import KeptUnits
+from circuitry.circuits.graph import AttributionGraph
+from circuitry.interventions.circuit_sets import KeptUnits, add_error_units, take_kept_units
 from circuitry.interventions.gated_units import ablate_all_but
 from circuitry.interventions.patches import patched
 from circuitry.models.batches import rows_that_fit
@@ -49,6 +50,31 @@ def logit_pixels(task: Task, circuit: KeptUnits | None = None) -> Float[Tensor, 
     one_by_one = circuit is not None and task.baseline.n_images is not None
     with task.running(gradients=True):
         return torch.cat([maps(batch) for batch in task.batches(1 if one_by_one else None)])
+
+
+def circuit_pixels(
+    task: Task, graph: AttributionGraph, *, keep_error: bool = False
+) -> dict[str, Float[Tensor, "batch h w"]]:
+    """Return what each pixel of a task's images adds to its metric, through the model and a circuit, by title.
+
+    The whole model; the circuit kept at its last site before the embedding, everything before as it is; the circuit
+    alone at all sites; and the activation of that site's first unit.
+
+    Args:
+        task: Images and metric, and what the other units are put to.
+        graph: The circuit.
+        keep_error: Whether the circuit at all sites keeps the error units; see `AblationSettings`.
+    """
+    everywhere = take_kept_units(graph)
+    last = list(everywhere)[-2:][0]
+    unit = int(everywhere[last][0])
+    alone = add_error_units(task.encoder, everywhere) if keep_error else everywhere
+    return {
+        "whole model": logit_pixels(task),
+        f"circuit at {last}": logit_pixels(task, {last: everywhere[last]}),
+        "circuit at all sites": logit_pixels(task, alone),
+        f"unit {last}/{unit}": unit_pixels(task, last, unit),
+    }
 
 
 def unit_pixels(task: Task, site: str, unit: int) -> Float[Tensor, "batch h w"]:

@@ -50,7 +50,7 @@ def compare_transfer(table: pd.DataFrame, value: str = "faithfulness") -> Compar
     (``table[table["sites"] == "all"]``) are a comparison of their own.
 
     Args:
-        table: From `transfer_circuits`, or from `CausalStudy.extract_transfer` with the column ``sites``.
+        table: From `transfer_circuits`, or from `CausalChecks.extract_transfer` with the column ``sites``.
         value: As for `transfer_matrix`.
 
     Raises:
@@ -107,7 +107,7 @@ def transfer_over_depth(table: pd.DataFrame, value: str = "selectivity") -> pd.D
     """Return what a domain's own circuits and those of other domains recover, site by site.
 
     Args:
-        table: From `CausalStudy.extract_transfer`, with the column ``sites``; ``all`` is left out.
+        table: From `CausalChecks.extract_transfer`, with the column ``sites``; ``all`` is left out.
         value: ``faithfulness`` or ``selectivity``.
 
     Returns:

@@ -13,6 +13,7 @@ from .planted import edge_movements as edge_movements
 from .planted import planted_attention as planted_attention
 from .planted import planted_convolution as planted_convolution
 from .planted import score_methods as score_methods
+from .quickstart_model import QuickstartModel as QuickstartModel
 from .scoreboard import Judged as Judged
 from .scoreboard import over_classes as over_classes
 from .scoreboard import rank_agreement as rank_agreement

@@ -175,7 +175,6 @@ def test_one_name_is_no_list(vit: tuple[Encoder, Tensor, Tensor], unchecked: Non
     encoder, images, weights = vit
     site, measure = cast(Any, "embedding"), cast(Any, "edge_jaccard")
     for call in (
-        lambda: AttributionSettings(sites=site),
         lambda: circuitry.attribute(encoder, images, class_logit(weights, 1), sites=site),
         lambda: circuitry.Task(encoder, images, class_logit(weights, 1), sites=site),
     ):

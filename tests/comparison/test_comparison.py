@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from circuitry import Comparison, InputError, domain_matrix
-from circuitry.comparison import class_groups, domain_tests, part_tests, per_domain
+from circuitry import Comparison, InputError
+from circuitry.comparison import class_groups, domain_matrix, domain_tests, part_tests, per_domain
 from circuitry.reports import write_tables
 from tests.comparison.similarities import similarities
 from tests.support.parts import parts_of_halves

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pandas as pd
 
-from circuitry import domain_matrix
+from circuitry.comparison import domain_matrix
 
 TABLE = pd.DataFrame(
     [

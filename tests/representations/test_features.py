@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import hypergeom
 
-from circuitry import InputError, domain_matrix
-from circuitry.comparison import PARTS, domain_tests, per_domain
+from circuitry import InputError
+from circuitry.comparison import PARTS, domain_matrix, domain_tests, per_domain
 from circuitry.comparison.parts import WHOLE
 from circuitry.representations import (
     ImageFeatures,

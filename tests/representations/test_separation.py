@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from circuitry import InputError, domain_matrix
-from circuitry.comparison import ceilings_of, per_domain
+from circuitry import InputError
+from circuitry.comparison import ceilings_of, domain_matrix, per_domain
 from circuitry.representations import (
     Embeddings,
     compare_distance_parts,

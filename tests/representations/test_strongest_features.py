@@ -170,11 +170,6 @@ def test_autoencoders_of_something_else_are_refused(clip: Clip, root: Path) -> N
 # Names
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("circuitry.models.clip.user_cache_path", lambda name: tmp_path / "cache")
-
-
 def test_features_are_called_by_the_nearest_word(clip: Clip) -> None:
     words = ["cat", "alarm_clock", "blue", "cat"]
     texts = clip.text_weights(["cat", "alarm clock", "blue"], ["{}"])

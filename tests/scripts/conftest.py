@@ -26,7 +26,6 @@ def run_quickstart(
 ) -> None:
     """Run the quickstart's script on some classes and styles, with a model trained for a few steps."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("circuitry.models.clip.user_cache_path", lambda name: out / "cache")
         module = script("quickstart")
         patch.setattr(module, "DrawingSettings", partial(DrawingSettings, classes=classes, styles=styles))
         patch.setattr(module, "write_toy", partial(write_toy, workers=1, progress=False))

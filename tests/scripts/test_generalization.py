@@ -17,7 +17,7 @@ from tests.support.scripts import CLASSES, assert_drawn, figure_of, needs_browse
 
 
 @needs_browser
-def test_runs_are_evaluated_and_drawn(quickstart: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_are_evaluated_and_drawn(quickstart: Path, tmp_path: Path) -> None:
     module = script("generalization")
     for setting, seed in (("cg-high", 0), ("cg-high", 1), ("natural-only", 0)):
         run = tmp_path / "runs" / f"{setting}-{seed}"
@@ -30,7 +30,6 @@ def test_runs_are_evaluated_and_drawn(quickstart: Path, tmp_path: Path, monkeypa
     classifier = build_classifier("rn-tiny", len(CLASSES), 0.9)[0]
     write_classifier(supervised / "checkpoints" / "epoch_1.safetensors", classifier, "rn-tiny", labels, 1)
     StudyRun(supervised, "rn-tiny", "cg-high", "quickdraw", ("key",), supervised=True).write()
-    monkeypatch.setattr("circuitry.models.clip.user_cache_path", lambda name: quickstart / "cache")
     own = {"runs": tmp_path / "runs", "test_domains": ("quickdraw",), "out": tmp_path / "out"}
     module.main(module.Config(**own, data=quickstart / "run" / "toy", results=tmp_path / "results"))
     assert_drawn(tmp_path / "out" / "report.html", figures=2)

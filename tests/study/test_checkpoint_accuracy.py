@@ -42,7 +42,6 @@ TEMPLATES = {"one": ["a {}."], "own style": "own-style"}
 
 @pytest.fixture(autouse=True)
 def few_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("circuitry.models.clip.user_cache_path", lambda name: tmp_path / "cache")
     monkeypatch.setattr(study, "template_sets", lambda: TEMPLATES)
 
 
