@@ -25,7 +25,7 @@ import pandas as pd
 from circuitry import DomainFolder, GraphFolder
 from circuitry.circuits import CircuitSettings, Extraction, Measure, ReadingSettings, compare_domains
 from circuitry.circuits.consensus import circuit_stability
-from circuitry.circuits.order_variants import CLASSES, extract_variants, order_stability
+from circuitry.circuits.order_variants import VARIED_CLASSES, extract_variants, order_stability
 from circuitry.circuits.settings import STUDY_RULE
 from circuitry.comparison import Comparison
 from circuitry.data import item_column
@@ -105,7 +105,7 @@ class Config(CircuitSettings, MetricSettings, WorkSettings, BasisSettings, Study
     """Measure zero-shot accuracy on all images of the chosen classes and domains, too."""
     seed: int = 0
     """Seed of the choice of images."""
-    robustness: int = CLASSES
+    robustness: int = VARIED_CLASSES
     """Classes whose circuits are found again with another baseline, rule, metric and class texts, to see whether the
     order of the domains holds; 0 for none."""
     dry_run: bool = False

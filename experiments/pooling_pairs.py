@@ -39,7 +39,7 @@ from circuitry.reports.listings import listings_of
 from circuitry.reports.sections.compared import add_comparison
 from circuitry.reports.sections.findings import how_much_shared, which_differs
 from circuitry.representations import ImageFeatures, compare_features
-from circuitry.representations.features import NONE, STRONGEST
+from circuitry.representations.features import NO_FEATURE, STRONGEST
 from circuitry.runs import run_script, versions
 
 MEASURE = "pair_sharing"
@@ -134,14 +134,14 @@ def sharing(config: Config, seen: Decomposed) -> Comparison:
     """Return how many of a class's strongest pairs two domains share."""
     images, pairs, leads = seen
     labels = images["label"].to_numpy()
-    strongest = np.full((len(images), STRONGEST), NONE)
+    strongest = np.full((len(images), STRONGEST), NO_FEATURE)
     effect = np.zeros((len(images), STRONGEST))
     for label in np.unique(labels):
         (rows,) = np.nonzero(labels == label)
         lead = pairs.take(rows).effects(leads[label]).reshape(len(rows), -1)
         top = np.argsort(-lead, axis=1, kind="stable")[:, :STRONGEST]
         helps = np.take_along_axis(lead, top, axis=1).clip(0)
-        effect[rows, : top.shape[1]], strongest[rows, : top.shape[1]] = helps, np.where(helps > 0, top, NONE)
+        effect[rows, : top.shape[1]], strongest[rows, : top.shape[1]] = helps, np.where(helps > 0, top, NO_FEATURE)
     found = compare_features(ImageFeatures(images, strongest, effect, pairs.read[0].size), seed=config.seed)
     return replace(found, measure=MEASURE, chance_of="random pairs")
 

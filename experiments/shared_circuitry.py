@@ -41,7 +41,7 @@ from circuitry.representations import (
     extract_representations,
     image_features,
 )
-from circuitry.representations.kernel_alignment import FEWEST
+from circuitry.representations.kernel_alignment import FEWEST_ROWS
 from circuitry.runs import ALONE, InputError, Job, JobFolder, Work, WorkSettings, run_script, versions, whole_file
 from circuitry.study import EvaluationSet, StudyRun, extract_accuracies, find_runs, told_apart
 from circuitry.study.over_models import relate_over_models
@@ -155,7 +155,7 @@ def shared_by(config: Config, run: StudyRun, out: Path, work: Work) -> pd.DataFr
     study = CausalStudy(clip, chosen, graphs, CausalSettings(config.n_tested, 0))
     matrix = transfer_matrix(study.extract_transfer(out / "transfer", exchange=False, work=quiet)["transfer"])
     columns["transfer"] = pd.Series({domain: matrix[domain].drop(domain).mean() for domain in matrix})
-    if len(images.classes) >= FEWEST:
+    if len(images.classes) >= FEWEST_ROWS:
         columns["cka"] = cka(config, clip, images, out / "representations", quiet)
     if config.sae_steps:
         columns["features"] = with_the_others(features(config, clip, chosen))
@@ -195,7 +195,7 @@ def features(config: Config, clip: Clip, images: DomainFolder) -> Comparison:
     training = SaeTraining(seed=config.seed, steps=config.sae_steps)
     sae = train_sae_on_images(clip, config.images(config.train_split), training, work=Work(progress=False))
     return compare_features(
-        image_features(clip, sae, images, n_images=config.n_images, seed=config.seed, progress=False)
+        image_features(clip, sae, images, n_images=config.n_images, seed=config.seed, work=Work(progress=False))
     )
 
 

@@ -26,15 +26,15 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from circuitry.comparison.parts import known_ratio, mean_known
+from circuitry.comparison.part_array import known_ratio, mean_known
 from circuitry.comparison.statistics import Spread
 
 RESAMPLES = 1000
 
-CHUNK = 64
+_CHUNK = 64
 """Draws whose sums are held in memory at once."""
 
-Statistic = Callable[[Float[np.ndarray, "draws *cells"]], Float[np.ndarray, "draws *results"]]
+_Statistic = Callable[[Float[np.ndarray, "draws *cells"]], Float[np.ndarray, "draws *results"]]
 """From means over classes and parts, draw by draw, to what is reported."""
 
 
@@ -50,7 +50,7 @@ class Draws(NamedTuple):
     """Infinite where the draws cannot differ."""
 
 
-def draw(families: Sequence[object], n_parts: int, *, resamples: int = RESAMPLES, seed: int = 0) -> Draws:
+def draw_resamples(families: Sequence[object], n_parts: int, *, resamples: int = RESAMPLES, seed: int = 0) -> Draws:
     """Draw classes and parts with replacement.
 
     Args:
@@ -123,21 +123,24 @@ def _weighted(
         return np.asarray(classes @ (values @ pairs[0]))
     if len(classes) == 1:
         return np.asarray(pairs @ np.tensordot(classes[0], values, 1).T)
-    chunks = range(0, len(classes), CHUNK)
+    chunks = range(0, len(classes), _CHUNK)
     return np.concatenate(
-        [np.einsum("dcp,dp->dc", np.tensordot(classes[i : i + CHUNK], values, 1), pairs[i : i + CHUNK]) for i in chunks]
+        [
+            np.einsum("dcp,dp->dc", np.tensordot(classes[i : i + _CHUNK], values, 1), pairs[i : i + _CHUNK])
+            for i in chunks
+        ]
     )
 
 
 def dual_bootstrap(
-    values: Float[np.ndarray, "classes *cells parts parts"], statistic: Statistic, draws: Draws
+    values: Float[np.ndarray, "classes *cells parts parts"], statistic: _Statistic, draws: Draws
 ) -> Spread:
     """Return a statistic of means over classes and parts with its variance and degrees of freedom.
 
     Args:
         values: Similarities by class and two parts; NaN where unknown and where a part would meet itself.
         statistic: From means [draws, *cells] to results [draws, *results].
-        draws: From `draw`, with as many classes and parts.
+        draws: From `draw_resamples`, with as many classes and parts.
     """
     every_class, every_part = np.ones((1, len(values))), np.ones((1, values.shape[-1]))
     value = statistic(resampled_means(values, every_class, every_part))[0]

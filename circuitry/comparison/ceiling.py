@@ -18,7 +18,7 @@ import pandas as pd
 from jaxtyping import Bool, Float
 
 from circuitry.comparison.bootstrap import Draws, dual_bootstrap, resampled_means
-from circuitry.comparison.parts import PartArray, known_ratio, mean_known
+from circuitry.comparison.part_array import PartArray, known_ratio, mean_known
 from circuitry.comparison.statistics import Spread
 
 RATIOS = ("domain_a", "domain_b", "site", "value", "low", "high", "n_classes", "similarity", "ceiling_a", "ceiling_b")

@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from circuitry.comparison.bootstrap import RESAMPLES, draw, dual_bootstrap
+from circuitry.comparison.bootstrap import draw_resamples, dual_bootstrap
 from circuitry.comparison.domain_tests import THIS_MODEL
-from circuitry.comparison.parts import known_ratio, mean_known, of_whole
+from circuitry.comparison.part_array import known_ratio, mean_known, of_whole
 from circuitry.comparison.significance import sign_flip_p
 from circuitry.comparison.statistics import family_of
 
@@ -35,18 +35,15 @@ EFFECTS = {
 }
 """Weights of the cells. The last is how far a class in two domains lies above two classes in two domains."""
 
-COLUMNS = ("what", "value", "low", "high", "n_classes", "p", "about")
+_COLUMNS = ("what", "value", "low", "high", "n_classes", "p", "about")
 
 
-def class_by_domain(
-    parts: pd.DataFrame, families: Mapping[str, str] | None = None, *, resamples: int = RESAMPLES, seed: int = 0
-) -> pd.DataFrame:
+def class_by_domain(parts: pd.DataFrame, families: Mapping[str, str] | None = None, *, seed: int = 0) -> pd.DataFrame:
     """Return the four means over classes, domains and sites, and their differences.
 
     Args:
         parts: A table of parts; see `PARTS`. Cells of which it has no row are left out, with their effects.
         families: Classes that share noise, by class.
-        resamples: Draws of the bootstrap.
         seed: Seed of the draws.
 
     Returns:
@@ -56,9 +53,9 @@ def class_by_domain(
     pairs, values = _pair_array(parts)
     classes = sorted({name for pair in pairs for name in pair})
     if not classes:
-        return pd.DataFrame(columns=list(COLUMNS))
+        return pd.DataFrame(columns=list(_COLUMNS))
     family = np.array(family_of(classes, families))
-    draws = draw(family.tolist(), values.shape[-1], resamples=resamples, seed=seed)
+    draws = draw_resamples(family.tolist(), values.shape[-1], seed=seed)
     a, b = (np.array([classes.index(pair[side]) for pair in pairs]) for side in (0, 1))
     drawn_once = family[a] == family[b]
     weights = draws.classes[:, a] * np.where(drawn_once, 1.0, draws.classes[:, b])
@@ -69,7 +66,7 @@ def class_by_domain(
     p = [float("nan")] * len(CELLS) + [_p(effect, family, seed) for effect in _contrast(of_class, contrasts[4:]).T]
     n_classes = (~np.isnan(_contrast(of_class, contrasts))).sum(0)
     table = pd.DataFrame(
-        zip((*CELLS, *EFFECTS), spread.value, low, high, n_classes, p, strict=True), columns=list(COLUMNS[:-1])
+        zip((*CELLS, *EFFECTS), spread.value, low, high, n_classes, p, strict=True), columns=list(_COLUMNS[:-1])
     )
     about = np.where(table["p"].isna(), "", THIS_MODEL)
     return table.assign(about=about).dropna(subset="value").reset_index(drop=True)

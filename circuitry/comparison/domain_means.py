@@ -5,7 +5,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from circuitry.comparison.bootstrap import Draws, dual_bootstrap
-from circuitry.comparison.parts import PartArray, mean_known
+from circuitry.comparison.part_array import PartArray, mean_known
 from circuitry.comparison.statistics import INTERVALS, Spread
 
 

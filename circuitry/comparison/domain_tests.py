@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from circuitry.comparison.bootstrap import Draws, dual_bootstrap
 from circuitry.comparison.ceiling import pair_cells
 from circuitry.comparison.domain_means import without_own
-from circuitry.comparison.parts import PartArray, mean_known
+from circuitry.comparison.part_array import PartArray, mean_known
 from circuitry.comparison.significance import LEVEL, with_corrected_p
 from circuitry.comparison.statistics import Spread, family_of, mean_spread
 from circuitry.comparison.table import both_directions

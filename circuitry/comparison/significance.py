@@ -13,6 +13,9 @@ LEVEL = 0.05
 EXACT_SIGNS, EXACT_DOMAINS = 12, 8
 """Up to so many values all signs, and up to so many domains all orders, are gone through."""
 
+_SIGN_DRAWS = 10_000
+"""Random signs of more values."""
+
 ROUNDING = 1e-12
 """The order that is there counts among the permutations, whatever the rounding."""
 
@@ -46,7 +49,7 @@ def with_corrected_p(tests: pd.DataFrame, of: str = "classes") -> pd.DataFrame:
     return tests.assign(p=p, p_holm=holm(p), note=notes)
 
 
-def sign_flip_p(values: Float[np.ndarray, " n"], *, draws: int = 10_000, seed: int = 0) -> float:
+def sign_flip_p(values: Float[np.ndarray, " n"], *, seed: int = 0) -> float:
     """Return the two-sided p value of a mean of zero: how often values with random signs have as large a mean.
 
     Exact, by all 2^n signs, up to twelve values; else by random ones, the given signs counted in, so that p is at
@@ -59,8 +62,8 @@ def sign_flip_p(values: Float[np.ndarray, " n"], *, draws: int = 10_000, seed: i
     if n <= EXACT_SIGNS:
         signs = 1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
         return float((np.abs(signs @ values) >= abs(values.sum()) - ROUNDING).mean())
-    signs = np.random.default_rng(seed).choice([-1.0, 1.0], (draws, n))
-    return float((1 + (np.abs(signs @ values) >= abs(values.sum()) - ROUNDING).sum()) / (1 + draws))
+    signs = np.random.default_rng(seed).choice([-1.0, 1.0], (_SIGN_DRAWS, n))
+    return float((1 + (np.abs(signs @ values) >= abs(values.sum()) - ROUNDING).sum()) / (1 + _SIGN_DRAWS))
 
 
 def mantel(

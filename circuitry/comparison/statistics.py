@@ -13,6 +13,9 @@ from circuitry.comparison.table import both_directions
 INTERVALS = ("domain", "site", "value", "low", "high", "n_classes")
 """Columns of each domain's mean with the other domains."""
 
+_QUANTILE = (1 + 0.95) / 2
+"""Of Student's t, for intervals of 95 %."""
+
 
 class Spread(NamedTuple):
     """A statistic with its variance and the degrees of freedom of Student's t; NaN where nothing is known to vary."""
@@ -21,9 +24,9 @@ class Spread(NamedTuple):
     variance: Float[np.ndarray, "*results"]
     degrees: Float[np.ndarray, "*results"]
 
-    def interval(self, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
-        """Return the lower and upper ends."""
-        reach = stats.t.ppf((1 + confidence) / 2, self.degrees) * np.sqrt(self.variance)
+    def interval(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the lower and upper ends of the interval of 95 %."""
+        reach = stats.t.ppf(_QUANTILE, self.degrees) * np.sqrt(self.variance)
         return np.asarray(self.value - reach), np.asarray(self.value + reach)
 
     def p(self) -> np.ndarray:
@@ -51,7 +54,7 @@ def mean_spread(values: Float[np.ndarray, " n"], families: Sequence[object] | No
 
 
 def mean_interval(
-    values: Float[np.ndarray, " n"], families: Sequence[object] | None = None, *, confidence: float = 0.95
+    values: Float[np.ndarray, " n"], families: Sequence[object] | None = None
 ) -> tuple[float, float, float]:
     """Return mean, lower and upper end of Student's interval (`mean_spread`); NaN ends for fewer than two values.
 
@@ -60,14 +63,12 @@ def mean_interval(
         (2.0, -0.484..., 4.484...)
     """
     spread = mean_spread(values, families)
-    low, high = spread.interval(confidence)
+    low, high = spread.interval()
     return float(spread.value), float(low), float(high)
 
 
-def jackknife_interval(
-    value: float, without_each: Float[np.ndarray, " n"], *, confidence: float = 0.95
-) -> tuple[float, float]:
-    """Return the interval of a statistic from its values without each of n observations in turn (Tukey 1958).
+def jackknife_interval(value: float, without_each: Float[np.ndarray, " n"]) -> tuple[float, float]:
+    """Return the 95 % interval of a statistic from its values without each of n observations in turn (Tukey 1958).
 
     The standard error is sqrt((n - 1) / n * sum of squared deviations of these values from their mean), the interval
     the value plus and minus Student's quantile with n - 1 degrees of freedom times it. NaN for fewer than two
@@ -81,7 +82,7 @@ def jackknife_interval(
     if n < 2:
         return float("nan"), float("nan")
     error = float(np.sqrt((n - 1) / n * np.square(without_each - without_each.mean()).sum()))
-    reach = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * error
+    reach = float(stats.t.ppf(_QUANTILE, n - 1)) * error
     return value - reach, value + reach
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from circuitry.runs.errors import InputError
 
-SHOWN = 20
+_SHOWN = 20
 """Names that an error lists at most."""
 
 
@@ -54,8 +54,8 @@ def unknown_name(kind: str, name: str, available: Iterable[str]) -> InputError:
     """Return the error for a name that does not exist: it shows the names that come close, or else what there is."""
     names = list(available)
     near = difflib.get_close_matches(name, names, n=5, cutoff=0.5)
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    shown = f"available: {', '.join(names[:SHOWN]) or 'none'}{more}"
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    shown = f"available: {', '.join(names[:_SHOWN]) or 'none'}{more}"
     hint = f"perhaps you meant {' or '.join(near)}" if near else shown
     return InputError(f"There is no {kind} {name!r} here; {hint}.")
 

@@ -28,18 +28,18 @@ from circuitry.runs.errors import InputError
 
 DEFAULT_PARTS = 4
 """Parts of the images of a class in a domain."""
-PATH_COLUMNS = ("path", "filepath")
+_PATH_COLUMNS = ("path", "filepath")
 """What the column of paths below the root may be called in a listing."""
 
-Key = tuple[str, str]
+_Key = tuple[str, str]
 """(class, domain)."""
 ItemKey = Callable[[ImageRecord], str] | Mapping[str, str]
 """What an image shows: a function of its record, or the item by path below the root, such as `item_column` reads."""
 
 
 def part_numbers(
-    records: Mapping[Key, Sequence[ImageRecord]], n_parts: int = DEFAULT_PARTS, key: ItemKey | None = None
-) -> dict[Key, Int[np.ndarray, " images"]]:
+    records: Mapping[_Key, Sequence[ImageRecord]], n_parts: int = DEFAULT_PARTS, key: ItemKey | None = None
+) -> dict[_Key, Int[np.ndarray, " images"]]:
     """Cut the images of every (class, domain) into parts of equal size; an item is in one part of its class everywhere.
 
     The cut of a class depends on the items of its images alone, not on the order of files, on other classes or on the
@@ -64,7 +64,7 @@ def part_numbers(
     if n_parts < 2:
         raise InputError(f"Images are cut into at least 2 parts, to compare one with another, but {n_parts} was given.")
     items = {of: [item_of(record, key) for record in group] for of, group in records.items()}
-    found: dict[Key, np.ndarray] = {}
+    found: dict[_Key, np.ndarray] = {}
     for class_name in dict.fromkeys(class_name for class_name, _ in items):
         of_class = {domain: names for (name, domain), names in items.items() if name == class_name}
         part_of = _cut(of_class, n_parts)
@@ -87,17 +87,17 @@ def item_column(path: str | os.PathLike[str], column: str) -> dict[str, str]:
         column: The column that names the item.
 
     Raises:
-        InputError: for no such file, or a table without the column or without one of `PATH_COLUMNS`.
+        InputError: for no such file, or a table without the column or without one of `_PATH_COLUMNS`.
 
     Example:
         >>> part_numbers(records, key=item_column("pictures.tsv", "source"))
     """
     check_file(Path(path), "a listing of images", "check the path")
     table = pd.read_csv(path, sep="," if Path(path).suffix == ".csv" else "\t", dtype=str, keep_default_na=False)
-    paths = next((name for name in PATH_COLUMNS if name in table), None)
+    paths = next((name for name in _PATH_COLUMNS if name in table), None)
     if paths is None or column not in table:
         raise InputError(
-            f"A listing of items has the columns {' or '.join(PATH_COLUMNS)} and {column}, but {path} has "
+            f"A listing of items has the columns {' or '.join(_PATH_COLUMNS)} and {column}, but {path} has "
             f"{', '.join(map(str, table.columns))}: name the column of the item."
         )
     return dict(zip(table[paths], table[column], strict=True))

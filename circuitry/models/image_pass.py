@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from torch import Tensor
 from tqdm import tqdm
 
-from circuitry.data.batches import Preprocess, numbered_batches
+from circuitry.data.decoding import Preprocess, numbered_batches
 from circuitry.data.domains import ImageRecord
 from circuitry.models.encoder import Encoder, checked_sites, clean_activations
 from circuitry.runs.errors import InputError

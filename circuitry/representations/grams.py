@@ -26,7 +26,7 @@ from circuitry.runs.errors import InputError
 from circuitry.runs.files import TORN
 from circuitry.runs.manifest import read_manifest
 
-FORMAT = "circuitry representations 3"
+REPRESENTATIONS_FORMAT = "circuitry representations 3"
 """Of a folder of representations, and of each file in it."""
 
 
@@ -84,12 +84,12 @@ class DomainRepresentation:
             "image_classes": self.image_classes,
             "image_items": self.image_items,
         }
-        write_arrays(path, FORMAT, header, arrays)
+        write_arrays(path, REPRESENTATIONS_FORMAT, header, arrays)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "DomainRepresentation":
         """Read what `save` wrote; raise `InputError` for a missing or damaged file, or one of another version."""
-        header, arrays = read_arrays(path, FORMAT, "representation of a domain")
+        header, arrays = read_arrays(path, REPRESENTATIONS_FORMAT, "representation of a domain")
         sites = header["sites"]
 
         def grams(part: str) -> Grams:
@@ -113,7 +113,7 @@ def read_representations(folder: str | os.PathLike[str]) -> list[DomainRepresent
             f"{place} is no folder of representations (it has no manifest.json): make one with "
             "extract_representations()."
         )
-    jobs = read_manifest(place, FORMAT)["jobs"]
+    jobs = read_manifest(place, REPRESENTATIONS_FORMAT)["jobs"]
     return [DomainRepresentation.load(representation_file(place, domain)) for (domain,) in jobs]
 
 

@@ -19,7 +19,7 @@ from circuitry.representations.grams import gram_matrix
 from circuitry.runs.errors import InputError
 
 KERNELS = ("linear", "rbf")
-FEWEST = 4
+FEWEST_ROWS = 4
 """Unbiased HSIC needs so many rows."""
 _ROUNDING = 1e-10
 """Rows count as equal where the U-centred kernel matrix is smaller than this share of the matrix before."""
@@ -46,8 +46,8 @@ def cka(
     """
     if len(a) != len(b):
         raise InputError(f"CKA compares the same rows in two representations, but {len(a)} and {len(b)} were given.")
-    if len(a) < FEWEST:
-        raise InputError(f"Unbiased CKA needs at least {FEWEST} rows, but {len(a)} were given.")
+    if len(a) < FEWEST_ROWS:
+        raise InputError(f"Unbiased CKA needs at least {FEWEST_ROWS} rows, but {len(a)} were given.")
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         raise InputError("CKA needs features that are finite, but NaN or infinite values were given.")
     u, v = (kernel_matrix(gram_matrix(x), kernel, what) for x, what in ((a, "the first"), (b, "the second")))
@@ -56,8 +56,8 @@ def cka(
 
 def hsic(k: Float[np.ndarray, "rows rows"], l: Float[np.ndarray, "rows rows"]) -> float:  # noqa: E741
     """Return the unbiased HSIC of two kernel matrices of at least four rows, whose diagonals do not count."""
-    if len(k) < FEWEST:
-        raise InputError(f"Unbiased HSIC needs at least {FEWEST} rows, but {len(k)} were given.")
+    if len(k) < FEWEST_ROWS:
+        raise InputError(f"Unbiased HSIC needs at least {FEWEST_ROWS} rows, but {len(k)} were given.")
     return _product(_u_centred(k), _u_centred(l))
 
 
@@ -151,7 +151,7 @@ def _products_without_each(u: np.ndarray, v: np.ndarray) -> np.ndarray:
     (n - 1)(n - 4) HSIC = t - 2 r_i - 2 r_i / (n - 3).
     """
     n = len(u)
-    if n <= FEWEST:
+    if n <= FEWEST_ROWS:
         return np.full(n, np.nan)
     r = (u * v).sum(1)
     return np.asarray((r.sum() - 2 * r - 2 * r / (n - 3)) / ((n - 1) * (n - 4)))

@@ -49,7 +49,6 @@ def probe_accuracy(
     *,
     folds: int = 5,
     seed: int = 0,
-    penalties: Sequence[float] = PENALTIES,
 ) -> Float[np.ndarray, " folds"]:
     """Return the balanced accuracy of a linear classifier in every fold of a stratified cross-validation, in 0..1.
 
@@ -59,7 +58,6 @@ def probe_accuracy(
         items: What each image shows; images of one item are in one fold (default: each image is an item).
         folds: Parts of the images; each is tested on once, with the others for training.
         seed: Seed of the parts.
-        penalties: Candidates for the ridge penalty; one value is taken as it is.
 
     Raises:
         InputError: for fewer than two folds or classes, a class with fewer items than folds, features that are not
@@ -83,7 +81,7 @@ def probe_accuracy(
         parts = StratifiedKFold(folds, shuffle=True, random_state=seed).split(x, y)
     else:
         parts = StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(x, y, of)
-    return _balanced_accuracies(x, y, list(parts), penalties)
+    return _balanced_accuracies(x, y, list(parts))
 
 
 def probe_left_out(
@@ -93,7 +91,6 @@ def probe_left_out(
     items: Sequence[str] | None = None,
     *,
     folds: int = 5,
-    penalties: Sequence[float] = PENALTIES,
 ) -> dict[str, float]:
     """Return, by group, the balanced accuracy on its images of a classifier that is fitted on all other groups.
 
@@ -102,7 +99,7 @@ def probe_left_out(
     in the other groups either; its accuracy is the mean over folds.
 
     Args:
-        features, labels, items, penalties: As in `probe_accuracy`.
+        features, labels, items: As in `probe_accuracy`.
         groups: What is left out of training in turn, one per image: the domain.
         folds: Folds of the items of a group, where other groups have them, too.
 
@@ -132,7 +129,7 @@ def probe_left_out(
             parts[name] = _without_items(train, test, of, folds)
     if not parts:
         raise InputError("A group is tested on classes that another one has, but no two groups have one in common.")
-    return {name: float(_balanced_accuracies(x, y, of_group, penalties).mean()) for name, of_group in parts.items()}
+    return {name: float(_balanced_accuracies(x, y, of_group).mean()) for name, of_group in parts.items()}
 
 
 def _items(items: Sequence[str] | None, y: np.ndarray) -> np.ndarray:
@@ -231,14 +228,9 @@ def _checked(features: np.ndarray, labels: Sequence[str]) -> tuple[np.ndarray, n
     return features.astype(np.float64), np.asarray(labels)
 
 
-def _balanced_accuracies(
-    x: np.ndarray,
-    y: np.ndarray,
-    parts: Sequence[tuple[np.ndarray, np.ndarray]],
-    penalties: Sequence[float],
-) -> np.ndarray:
-    """Return the balanced accuracy on each part's test images of a classifier fitted on its training images."""
-    probe = make_pipeline(StandardScaler(), RidgeClassifierCV(penalties, class_weight="balanced"))
+def _balanced_accuracies(x: np.ndarray, y: np.ndarray, parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """Return, for each pair of training and test images, the balanced accuracy on the test images."""
+    probe = make_pipeline(StandardScaler(), RidgeClassifierCV(PENALTIES, class_weight="balanced"))
     with warnings.catch_warnings():
         # A group may lack a class that is guessed; the mean is over the classes that it has.
         warnings.filterwarnings("ignore", "y_pred contains classes not in y_true")

@@ -16,7 +16,7 @@ from sklearn.decomposition import PCA
 from circuitry.representations.embedding_set import Embeddings
 from circuitry.runs.errors import InputError
 
-METHODS = ("auto", "umap", "pca")
+MAP_METHODS = ("auto", "umap", "pca")
 NEIGHBOURS = 15
 """UMAP's own default; fewer where there are fewer points."""
 COMPONENTS = "principal components"
@@ -49,8 +49,8 @@ def embedding_map(vectors: Float[np.ndarray, "n d"], method: str = "auto", seed:
     Example:
         >>> points, method = embedding_map(images.vectors, "pca")
     """
-    if method not in METHODS:
-        raise InputError(f"Unknown method {method!r} of a map: choose one of {', '.join(METHODS)}.")
+    if method not in MAP_METHODS:
+        raise InputError(f"Unknown method {method!r} of a map: choose one of {', '.join(MAP_METHODS)}.")
     installed = importlib.util.find_spec("umap") is not None
     if method == "umap" and not installed:
         raise InputError(

@@ -34,7 +34,7 @@ def images(tmp_path: Path) -> DomainFolder:
 @pytest.fixture
 def embed(clip: Clip, images: DomainFolder, tmp_path: Path) -> Callable[..., Embeddings]:
     def call(n_images: int | None = None, **settings: object) -> Embeddings:
-        return embed_images(clip, images, n_images, cache_dir=tmp_path / "cache", progress=False, **settings)  # type: ignore[arg-type]
+        return embed_images(clip, images, n_images, cache_dir=tmp_path / "cache", work=QUIET, **settings)  # type: ignore[arg-type]
 
     return call
 
@@ -140,7 +140,7 @@ def test_a_cache_that_cannot_be_written_is_no_error(
     clip: Clip, images: DomainFolder, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").touch()
-    found = embed_images(clip, images, cache_dir=tmp_path / "file" / "cache", progress=False)
+    found = embed_images(clip, images, cache_dir=tmp_path / "file" / "cache", work=QUIET)
     assert "embeddings are not kept for another time: " in caplog.text
     assert found.source.tolist() == list(FILES)
 
@@ -151,8 +151,8 @@ def test_a_tower_in_training_mode_is_looked_at_and_left_as_it_was(
     training = tiny.load()
     training.model.train()
     before = {name: buffer.clone() for name, buffer in training.model.named_buffers()}
-    found = embed_images(training, images, cache_dir=tmp_path / "training", progress=False)
-    assert_equal(found, embed_images(clip, images, cache_dir=tmp_path / "evaluation", progress=False))
+    found = embed_images(training, images, cache_dir=tmp_path / "training", work=QUIET)
+    assert_equal(found, embed_images(clip, images, cache_dir=tmp_path / "evaluation", work=QUIET))
     assert all(module.training for module in training.model.modules())
     for name, buffer in training.model.named_buffers():
         torch.testing.assert_close(buffer, before[name], rtol=0, atol=0, equal_nan=True)
@@ -164,8 +164,8 @@ def test_an_encoder_of_half_precision(
 ) -> None:
     half = tiny.load()
     half.model.to(dtype)
-    found = embed_images(half, images, cache_dir=tmp_path / "half", progress=False)
-    full = embed_images(clip, images, cache_dir=tmp_path / "full", progress=False)
+    found = embed_images(half, images, cache_dir=tmp_path / "half", work=QUIET)
+    full = embed_images(clip, images, cache_dir=tmp_path / "full", work=QUIET)
     assert found.vectors.dtype == np.float32
     assert (found.vectors * full.vectors).sum(1) == pytest.approx(1, abs=0.01)
 

@@ -7,13 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from circuitry.representations.parts import cut_images
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import hypergeom
 
 from circuitry import InputError, domain_matrix
 from circuitry.comparison import PARTS, domain_tests, per_domain
-from circuitry.comparison.parts import WHOLE
+from circuitry.comparison.part_array import WHOLE
 from circuitry.representations import (
     ImageFeatures,
     chance_share,
@@ -25,7 +26,6 @@ from circuitry.representations import (
     top_images,
 )
 from circuitry.representations.features import TOPS, least_shared, most_shared
-from circuitry.representations.parts import cut_images
 
 Named = tuple[str, str, Sequence[int], Sequence[float]]
 

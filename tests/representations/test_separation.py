@@ -6,6 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 import pytest
+from circuitry.representations.parts import cut_images
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,7 +21,6 @@ from circuitry.representations import (
     modality_gap,
     silhouettes,
 )
-from circuitry.representations.parts import cut_images
 from circuitry.representations.separation import ALL, class_accuracy, class_distances, distance, spread
 from circuitry.study import separation_measures
 from circuitry.study.separation_summary import by_seed, differences, gather, summarise

@@ -64,7 +64,7 @@ def one_by_one(clip: Clip, sae: SparseAutoencoder, path: Path) -> Tensor:
 @pytest.mark.parametrize("site", ["attnpool", "layer3.0"])
 def test_the_strongest_features_of_every_image(site: str, clip: Clip, root: Path) -> None:
     sae = sae_at(clip, site)
-    found = image_features(clip, sae, DomainFolder(root), batch_size=4, progress=False)
+    found = image_features(clip, sae, DomainFolder(root), work=QUIET)
     assert sorted(found.images["relative"]) == sorted(f"{d}/{c}/{i}.png" for c, d in CELLS for i in range(3))
     assert found.n_features == 64
     for row, relative in enumerate(found.images["relative"]):
@@ -73,13 +73,13 @@ def test_the_strongest_features_of_every_image(site: str, clip: Clip, root: Path
         positive = int((features[order] > 0).sum())
         assert found.strongest[row].tolist() == order[:positive].tolist() + [-1] * (20 - positive)
         np.testing.assert_allclose(found.activation[row], features[order].clamp_min(0), rtol=1e-4, atol=1e-5)
-    again = image_features(clip, sae, DomainFolder(root), batch_size=64, progress=False)
+    again = image_features(clip, sae, DomainFolder(root), work=QUIET)
     np.testing.assert_array_equal(found.strongest, again.strongest)
 
 
 def test_few_positive_features_leave_places_empty(clip: Clip, root: Path) -> None:
     sae = sae_at(clip, "attnpool", features=12)
-    found = image_features(clip, sae, DomainFolder(root, domains=("real",)), progress=False)
+    found = image_features(clip, sae, DomainFolder(root, domains=("real",)), work=QUIET)
     assert found.strongest.shape == (6, 12)
     assert (found.strongest == -1).any()
     assert ((found.strongest == -1) == (found.activation == 0)).all()
@@ -87,7 +87,7 @@ def test_few_positive_features_leave_places_empty(clip: Clip, root: Path) -> Non
 
 def test_images_are_chosen_as_elsewhere_and_unreadable_ones_left_out(clip: Clip, root: Path, tmp_path: Path) -> None:
     images = DomainFolder(root, domains=("real", "sketch"))
-    found = image_features(clip, sae_at(clip, "attnpool"), images, n_images=2, seed=3, progress=False)
+    found = image_features(clip, sae_at(clip, "attnpool"), images, n_images=2, seed=3, work=QUIET)
     expected = [r.relative for c in images.classes for d in images.domains for r in images.select(c, d, 2, 3)]
     assert found.images["relative"].tolist() == expected
     broken = tmp_path / "real" / "cat" / "0.png"
@@ -95,14 +95,14 @@ def test_images_are_chosen_as_elsewhere_and_unreadable_ones_left_out(clip: Clip,
     broken.write_bytes(b"no image")
     Image.new("RGB", (64, 64)).save(broken.with_name("1.png"))
     with pytest.warns(UserWarning, match="Skipped an image"):
-        found = image_features(clip, sae_at(clip, "attnpool"), DomainFolder(tmp_path), progress=False)
+        found = image_features(clip, sae_at(clip, "attnpool"), DomainFolder(tmp_path), work=QUIET)
     assert found.images["relative"].tolist() == ["real/cat/1.png"]
     broken.with_name("1.png").unlink()
     with (
         pytest.warns(UserWarning, match="Skipped"),
         pytest.raises(InputError, match="None of the 1 images to look at can be read"),
     ):
-        image_features(clip, sae_at(clip, "attnpool"), DomainFolder(tmp_path), progress=False)
+        image_features(clip, sae_at(clip, "attnpool"), DomainFolder(tmp_path), work=QUIET)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -115,7 +115,7 @@ def test_a_folder_of_features_holds_those_of_all_images_by_domain(
     images, sae = DomainFolder(root), sae_at(clip, "layer3.0")
     out, quiet = tmp_path / "one", Work(progress=False)
     found = extract_features(clip, sae, images, out, work=quiet)
-    expected = image_features(clip, sae, images, progress=False)
+    expected = image_features(clip, sae, images, work=QUIET)
     assert found.images["domain"].drop_duplicates().tolist() == list(images.domains)
     order = expected.images.reset_index().merge(found.images, how="right", on=list(found.images))["index"].to_numpy()
     np.testing.assert_array_equal(found.strongest, expected.strongest[order])
@@ -141,11 +141,11 @@ def test_a_tower_in_training_mode_and_of_any_precision_is_left_as_it_was(
     dtype: torch.dtype, tiny: Tiny, clip: Clip, root: Path
 ) -> None:
     images = DomainFolder(root)
-    expected = image_features(clip, sae_at(clip, "layer3.0"), images, progress=False)
+    expected = image_features(clip, sae_at(clip, "layer3.0"), images, work=QUIET)
     training = tiny.load()
     training.model.to(dtype).train()
     before = {name: buffer.clone() for name, buffer in training.model.named_buffers()}
-    found = image_features(training, sae_at(clip, "layer3.0"), images, progress=False)
+    found = image_features(training, sae_at(clip, "layer3.0"), images, work=QUIET)
     if dtype == torch.float32:
         np.testing.assert_array_equal(found.activation, expected.activation)
     else:
@@ -164,7 +164,7 @@ def test_autoencoders_of_something_else_are_refused(clip: Clip, root: Path) -> N
     with pytest.raises(InputError, match=r"trained on the model with digest 123, but .* was given"):
         image_features(clip, replace(sae_at(clip, "attnpool"), about={"model_digest": "123"}), images)
     with pytest.raises(InputError, match="encodes vectors of width 64"):
-        image_features(clip, replace(sae_at(clip, "layer2.0"), site="attnpool"), images, progress=False)
+        image_features(clip, replace(sae_at(clip, "layer2.0"), site="attnpool"), images, work=QUIET)
 
 
 # Names
@@ -219,7 +219,7 @@ def test_features_of_another_site_have_no_names(clip: Clip) -> None:
 
 def test_the_tables_and_the_page(clip: Clip, root: Path, tmp_path: Path) -> None:
     sae, images = sae_at(clip, "attnpool"), DomainFolder(root)
-    found = image_features(clip, sae, images, progress=False)
+    found = image_features(clip, sae, images, work=QUIET)
     names = name_features(sae, clip, ["cat", "dog", "line"])
     comparison, table = compare_features(found), feature_table(found, names)
     assert comparison.chance["value"].tolist() == pytest.approx([12.5 / found.occurring])
@@ -252,13 +252,13 @@ def test_the_tables_and_the_page(clip: Clip, root: Path, tmp_path: Path) -> None
 
 
 def test_one_domain_shares_nothing(clip: Clip, root: Path) -> None:
-    found = image_features(clip, sae_at(clip, "attnpool"), DomainFolder(root, domains=("real",)), progress=False)
+    found = image_features(clip, sae_at(clip, "attnpool"), DomainFolder(root, domains=("real",)), work=QUIET)
     with pytest.raises(InputError, match="no class has images in two of them"):
         feature_table(found)
 
 
 def test_features_without_names_have_numbers(clip: Clip, root: Path, tmp_path: Path) -> None:
-    found = image_features(clip, sae_at(clip, "layer3.0"), DomainFolder(root), progress=False)
+    found = image_features(clip, sae_at(clip, "layer3.0"), DomainFolder(root), work=QUIET)
     report = Report("Deep")
     add_features(report, found, feature_table(found), DomainFolder(root), shown=1)
     assert "feature (" in report.write(tmp_path / "page.html").read_text(encoding="utf-8")

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from circuitry.representations.study import check_comparable, unit_means
 from PIL import Image
 from torch import nn
 
@@ -26,7 +27,6 @@ from circuitry.representations import (
     read_representations,
 )
 from circuitry.representations.grams import DomainRepresentation, gram_matrix
-from circuitry.representations.study import check_comparable, unit_means
 from circuitry.runs import ALONE, InputError, Rank, Work
 from tests.support.tiny_clip import Tiny
 
