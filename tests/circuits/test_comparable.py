@@ -81,7 +81,7 @@ def test_other_widths_error_units_and_sites_are_refused() -> None:
     # Equal kept units and edges: numbered by other widths they shared no edge (0.0) and 0.3 of the labels.
     wider = replace(FIRST, node_scores={"up": np.ones(40), "down": np.ones(6)})
     assert edge_jaccard(FIRST.circuit(), replace(FIRST).circuit()) == 1
-    with pytest.raises(InputError, match="up has 6 units .* 40 units"):
+    with pytest.raises(InputError, match=r"up has 6 units .* 40 units"):
         edge_jaccard(FIRST.circuit(), wider.circuit())
     a, b = pair()
     assert_refused(a, replace(b, error_scores={"b": np.zeros(2)}), "b has 8 units", "8 units and 2 error units")
@@ -152,7 +152,7 @@ def test_all_graphs_of_a_set_are_checked() -> None:
 
 def test_circuits_cut_in_another_way_are_refused() -> None:
     for measure in (edge_jaccard, wl_kernel):
-        with pytest.raises(InputError, match="edges per node.* 1 and 2"):
+        with pytest.raises(InputError, match=r"edges per node.* 1 and 2"):
             measure(FIRST.circuit(1), SECOND.circuit(2))
         with pytest.raises(InputError, match="any_sign"):
             measure(FIRST.circuit(2), FIRST.circuit(2, any_sign=True))
@@ -189,7 +189,7 @@ def test_damaged_graphs_are_not_loaded(tmp_path: Path, monkeypatch: pytest.Monke
         AttributionGraph.load(tmp_path / "x")
     graph = random_graph(0)
     replace(graph, kept_units=graph.kept_units | {"b": np.array([0, 1, 2, 8])}).save(tmp_path / "y")
-    with pytest.raises(InputError, match="kept units of b .* 8 units"):
+    with pytest.raises(InputError, match=r"kept units of b .* 8 units"):
         AttributionGraph.load(tmp_path / "y")
 
 

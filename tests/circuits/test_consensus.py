@@ -95,7 +95,7 @@ def test_equal_parts_hold_always() -> None:
 
 def test_one_part_and_no_share_are_refused() -> None:
     whole, parts, edges = with_edges(0)
-    with pytest.raises(InputError, match="two parts .* 1 was given"):
+    with pytest.raises(InputError, match=r"two parts .* 1 was given"):
         find_consensus(whole.circuit(), parts[:1], edges)
     with pytest.raises(InputError, match=r"\[0, 1\], but 90.0 was given"):
         find_consensus(whole.circuit(), parts, edges).graph(90.0)
