@@ -1,9 +1,9 @@
 """Do domains share a representation, and where in the encoder? CKA between domains and linear probes at every site.
 
 At every site: do two domains arrange the classes in the same way (CKA of class means, linear and rbf kernel, without
-bias; of all classes, of held-out classes and of the others)? Can a linear classifier read the domain, can it read the
-class, and can it read the class in a domain that it was not trained on? The references are two parts of the same images,
-permuted classes, and guessing.
+bias; of all classes, of held-out classes and of the others)? Can a linear classifier read the domain, the class, and
+the class in a domain that it was not trained on? The references are two parts of the same images, permuted classes, and
+guessing.
 
 Representations are shared if, with depth, CKA approaches that of parts, the domain fades, and classes are read across
 domains as well as within them. A CKA near that of permuted classes at the last sites, or class probes that fail on the

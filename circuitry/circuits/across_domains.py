@@ -30,7 +30,7 @@ COMPARED = ("node_overlap", "edge_jaccard", "wl_kernel")
 """Measures of `compare_domains`; the kernel at depth 1."""
 
 Graphs = Iterable[AttributionGraph] | Mapping[Key, AttributionGraph]
-"""Graphs that know their class and domain, or by (class, domain), like a `GraphFolder`."""
+"""Graphs with class and domain, or by (class, domain), like a `GraphFolder`."""
 PartsOf = Callable[[str, str], Mapping[int, AttributionGraph]]
 """From class and domain to the graphs of the parts of its images, by number."""
 
@@ -46,7 +46,7 @@ def compare(
     """Compare the circuits of each class between all pairs of domains.
 
     Args:
-        graphs: Graphs that know their class and domain, e.g. what `extract` returns.
+        graphs: Graphs with class and domain, e.g. from `extract`.
         measure: One of `MEASURES`, or a `Measure` with another depth of the kernel.
         classes: A subset of the classes.
         edges_per_node, any_sign: Edges of the circuits; see `AttributionGraph.circuit`.

@@ -62,7 +62,7 @@ def extract_variants(
     graphs = GraphFolder(extraction.out)
     if not graphs or not classes:
         return {}
-    kept = next(iter(graphs.values())).kept_units  # as many units in every graph, whichever are there by now
+    kept = next(iter(graphs.values())).kept_units  # equally many units in every graph, so any finished one will do
     sites = (
         tuple(site for site in kept if site != INPUT and len(kept[site]) >= FEWEST_KEPT) or extraction.settings.sites
     )

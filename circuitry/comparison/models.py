@@ -17,7 +17,7 @@ OVER_MODELS = tuple("n_models" if column == "n_classes" else column for column i
 
 
 def compare_models(comparisons: Sequence[Comparison]) -> pd.DataFrame:
-    """Test, for each two domains, whether one is more alike the others than the other is, over trained models.
+    """Test, for each two domains, whether one is more similar to the others than the other is, over trained models.
 
     Tests within a model hold for that checkpoint only, with any number of classes: another seed may reverse the
     domains. Here each model gives one difference, its mean over classes; the interval is Student's over models, p comes

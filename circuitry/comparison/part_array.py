@@ -73,7 +73,7 @@ class PartArray(NamedTuple):
     domains: tuple[str, ...]
     sites: tuple[str | None, ...]
     values: Float[np.ndarray, "classes domains domains sites parts parts"]
-    """Symmetric: both domains and both parts exchanged give the same; NaN where a part would meet itself."""
+    """Symmetric: both domains and both parts exchanged give the same; NaN for a part with itself."""
 
     @property
     def n_parts(self) -> int:

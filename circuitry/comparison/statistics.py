@@ -1,4 +1,4 @@
-"""Means over classes with Student's intervals, the jackknife, and the spread that all intervals and tests come from."""
+"""Means over classes with Student's intervals, the jackknife, and the spread behind all intervals and tests."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -18,7 +18,7 @@ _QUANTILE = (1 + 0.95) / 2
 
 
 class Spread(NamedTuple):
-    """A statistic with its variance and the degrees of freedom of Student's t; NaN where nothing is known to vary."""
+    """A statistic with its variance and the degrees of freedom of Student's t; NaN without any variation."""
 
     value: Float[np.ndarray, "*results"]
     variance: Float[np.ndarray, "*results"]
@@ -38,8 +38,8 @@ class Spread(NamedTuple):
 def mean_spread(values: Float[np.ndarray, " n"], families: Sequence[object] | None = None) -> Spread:
     """Return the mean of the known values with the variance over them, or over families of them.
 
-    With N values in F families, whose deviations from the mean add up to D_f, the variance is F / (F - 1) * sum of
-    D_f^2 / N^2, with F - 1 degrees of freedom: for families of one that of Student's t.
+    With N values in F families, whose deviations from the mean sum to D_f, the variance is F / (F - 1) * sum of
+    D_f^2 / N^2, with F - 1 degrees of freedom; for families of one this is Student's t.
     """
     known = ~np.isnan(values)
     n = int(known.sum())
@@ -72,7 +72,7 @@ def jackknife_interval(value: float, without_each: Float[np.ndarray, " n"]) -> t
 
     The standard error is sqrt((n - 1) / n * sum of squared deviations of these values from their mean), the interval
     the value plus and minus Student's quantile with n - 1 degrees of freedom times it. NaN for fewer than two
-    observations, or where a value is NaN.
+    observations, or if a value is NaN.
 
     Example:
         >>> jackknife_interval(2.0, np.array([2.5, 2.0, 1.5]))  # the mean of 1, 2 and 3
@@ -91,7 +91,7 @@ def per_domain(table: pd.DataFrame, families: Mapping[str, str] | None = None) -
 
     Args:
         table: From `compare`.
-        families: Classes that share noise, by class; those that are missing stand alone.
+        families: Family of each class that shares noise with others; a missing class is its own.
 
     Returns:
         Columns domain, site, value, low, high, n_classes; one row per domain and site.
@@ -105,6 +105,6 @@ def per_domain(table: pd.DataFrame, families: Mapping[str, str] | None = None) -
 
 
 def family_of(classes: Sequence[str] | pd.Index, families: Mapping[str, str] | None) -> list[str]:
-    """Return the family of each class: its own name where none is given, as a family of one."""
+    """Return the family of each class; without one, a family with its own name."""
     named = {} if families is None else families
     return [f"family {named[name]}" if name in named else f"class {name}" for name in classes]

@@ -1,16 +1,16 @@
 """Cut the images of every (class, domain) into parts, item by item, so that no two parts share an item. No torch.
 
-Images that show the same thing (the same concept, the same source picture) are one *item*, whatever their domains.
-What is found on one part of a class's images and what is found on another part, of the same or of another domain, are
-then found on different items and on equally many images. For each class by itself:
+Images that show the same thing (the same concept, the same source picture) are one *item*, in all domains. So two parts
+of a class's images, of the same or of two domains, have different items and equally many images. For each class:
 
-1. items are ranked: those of the most images first, since they are the hardest to place, then by a hash of their name;
-2. one after the other goes to the part that has the fewest images in the item's domains;
-3. items then move, or change places, as long as that makes sizes more equal within a domain.
+1. items are ranked: first by their number of images, since the largest are the hardest to place, then by a hash of
+   their name;
+2. each item in turn goes to the part with the fewest images in the item's domains;
+3. items then move, or change places, as long as that makes sizes within a domain more equal.
 
-Sizes within a domain differ by at most one where items are told apart by domain alone: no item in two domains, every
-item in all of them, or no more than two domains. Items may make equal sizes impossible otherwise ({1, 2}, {2, 3} and
-{1, 3} cannot all be halved); then the item goes before the size.
+Sizes within a domain differ by at most one if no item is in two domains, every item is in all of them, or there are at
+most two domains. Otherwise items may make equal sizes impossible ({1, 2}, {2, 3} and {1, 3} cannot all be halved);
+then keeping items together has priority over sizes.
 """
 
 import os
@@ -29,12 +29,12 @@ from circuitry.runs.errors import InputError
 DEFAULT_PARTS = 4
 """Parts of the images of a class in a domain."""
 _PATH_COLUMNS = ("path", "filepath")
-"""What the column of paths below the root may be called in a listing."""
+"""Names of the column of paths below the root in a listing."""
 
 _Key = tuple[str, str]
 """(class, domain)."""
 ItemKey = Callable[[ImageRecord], str] | Mapping[str, str]
-"""What an image shows: a function of its record, or the item by path below the root, such as `item_column` reads."""
+"""Item of an image: a function of its record, or a mapping by path below the root, such as from `item_column`."""
 
 
 def part_numbers(
@@ -47,14 +47,14 @@ def part_numbers(
 
     Args:
         records: Images by (class, domain).
-        n_parts: Parts; in a domain with fewer images or items some stay empty.
-        key: What an image shows (default: `stem_without_domain`).
+        n_parts: Number of parts; with fewer images or items in a domain some stay empty.
+        key: Item of an image (default: `stem_without_domain`).
 
     Returns:
         The part (0 to ``n_parts`` - 1) of each image, in the order given.
 
     Raises:
-        InputError: for fewer than two parts, or an image of which ``key`` knows no item.
+        InputError: for fewer than two parts, or an image without an item in ``key``.
 
     Example:
         >>> images = DomainFolder("DomainNet")
@@ -62,7 +62,7 @@ def part_numbers(
         >>> part_numbers(records)["axe", "sketch"]    # 50 numbers: 12 or 13 images in each part
     """
     if n_parts < 2:
-        raise InputError(f"Images are cut into at least 2 parts, to compare one with another, but {n_parts} was given.")
+        raise InputError(f"Images must be cut into at least 2 parts, to compare them, but {n_parts} was given.")
     items = {of: [item_of(record, key) for record in group] for of, group in records.items()}
     found: dict[_Key, np.ndarray] = {}
     for class_name in dict.fromkeys(class_name for class_name, _ in items):
@@ -80,7 +80,7 @@ def stem_without_domain(record: ImageRecord) -> str:
 
 
 def item_column(path: str | os.PathLike[str], column: str) -> dict[str, str]:
-    """Read from a listing, a table with a column of paths below the root, what each image shows.
+    """Read the item of each image from a listing, a table with a column of paths below the root.
 
     Args:
         path: File of comma-separated values (``.csv``) or values separated by tabs.
@@ -104,7 +104,7 @@ def item_column(path: str | os.PathLike[str], column: str) -> dict[str, str]:
 
 
 def item_of(record: ImageRecord, key: ItemKey | None = None) -> str:
-    """Return what an image shows; InputError where a listing does not say."""
+    """Return the item of an image; InputError if a listing lacks it."""
     if key is None:
         return stem_without_domain(record)
     if not isinstance(key, Mapping):
@@ -135,7 +135,7 @@ def _cut(items: Mapping[str, Sequence[str]], n_parts: int) -> dict[str, int]:
 def _improved(
     ranked: Sequence[str], counts: Mapping[str, np.ndarray], part_of: dict[str, int], sizes: np.ndarray
 ) -> bool:
-    """Move items, or let two change places, where the sum of squared sizes falls; whether any did."""
+    """Move an item, or let two change places, if the sum of squared sizes falls; return whether any did."""
     if (np.ptp(sizes, axis=1) <= 1).all():
         return False
     vectors = np.stack([counts[name] for name in ranked])

@@ -48,15 +48,15 @@ class ImageFeatures:
     strongest: np.ndarray
     """[images, 20], integers: each image's strongest positive features in order; -1 where fewer are positive."""
     activation: np.ndarray
-    """[images, 20]: their activations; 0 where there is none."""
+    """[images, 20]: their activations; 0 without a feature."""
     n_features: int
     """Features of the autoencoder."""
 
     def __post_init__(self) -> None:
         if self.strongest.shape != self.activation.shape or len(self.strongest) != len(self.images):
             raise InputError(
-                f"The features of {len(self.images)} images need as many rows of numbers and of activations, but "
-                f"these are {list(self.strongest.shape)} and {list(self.activation.shape)}."
+                f"The features of {len(self.images)} images need a row of numbers and one of activations each, but "
+                f"{list(self.strongest.shape)} and {list(self.activation.shape)} were given."
             )
         if not len(self.images):
             raise InputError("Features are compared on at least one image, but there were none.")

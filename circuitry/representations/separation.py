@@ -1,4 +1,4 @@
-"""Do the images of a domain lie apart in an embedding space? Distances, silhouettes, probes, modality gap. No torch.
+"""Are domains separate in an embedding space? Distances, silhouettes, probes, modality gap. No torch.
 
 All vectors have length 1. Between domains, `compare_distances` compares class by class, `mean_distances` whole domains
 (the study's: Euclidean). Distances, spread, silhouettes and gap do not change when the space is rotated.
@@ -32,9 +32,9 @@ def distance(a: Float[np.ndarray, "n d"], b: Float[np.ndarray, "m d"], measure: 
     - ``cosine``: 1 - p.q / (|p| |q|), in 0..2;
     - ``euclidean``: |p - q|;
     - ``standardised``: |p - q| / sqrt((v + w) / 2), where v and w are the summed variances (divided by n - 1) of the
-      two sets: how many times their own spread they lie apart, so it stays the same when the whole space shrinks.
+      two sets: the distance in units of their spread, which does not change when the whole space shrinks.
 
-    NaN where a mean is zero (cosine), or a set has one vector or none of the two any spread (standardised).
+    NaN if a mean is zero (cosine), or if a set has one vector or both have no spread (standardised).
 
     Raises:
         InputError: for another measure.

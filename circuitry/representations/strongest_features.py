@@ -84,7 +84,7 @@ def extract_features(
         work: How the work is carried out.
 
     Raises:
-        InputError: for a folder made with another configuration or other images, and what `image_features` raises.
+        InputError: for a folder made with another configuration or other images, and as `image_features`.
     """
     site = site_of(sae, clip)
     chosen = {d: [r for c in images.classes for r in images.select(c, d, n_images, seed)] for d in images.domains}
@@ -140,12 +140,12 @@ def _unreadable(n: int) -> InputError:
 
 
 def site_of(sae: SparseAutoencoder, clip: Clip) -> str:
-    """Return the site of an autoencoder; raise `InputError` for one of another model, or of no site that it has."""
+    """Return the site of an autoencoder; raise `InputError` for another model's, or an unknown site."""
     made_with = sae.about.get("model_digest")
     if made_with not in (None, clip.digest):
         raise InputError(
             f"This sparse autoencoder was trained on the model with digest {made_with}, but {clip.name} with digest "
-            f"{clip.digest} was given: give the checkpoint that it was trained on."
+            f"{clip.digest} was given: give the checkpoint of its training."
         )
     if sae.site is None:
         raise InputError(
@@ -157,7 +157,7 @@ def site_of(sae: SparseAutoencoder, clip: Clip) -> str:
 
 
 def _strongest(features: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Return numbers and activations of each image's strongest positive features; -1 and 0 where there are fewer."""
+    """Return numbers and activations of each image's strongest positive features, filled up with -1 and 0."""
     by_image = features.reshape(len(features), -1, features.shape[-1]).amax(1)
     top = by_image.float().topk(min(STRONGEST, by_image.shape[1]), dim=-1)
     numbers = top.indices.masked_fill(top.values <= 0, NO_FEATURE)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -238,9 +239,7 @@ def test_an_image_that_cannot_be_read_is_left_out_with_a_warning_or_refused(
 @pytest.mark.parametrize(
     ("settings", "words"), [({"n_images": 1}, "2 parts .* n_images=1"), ({"sites": ("layer9",)}, "'layer9'")]
 )
-def test_bad_settings_are_named(
-    clip: Clip, root: Path, tmp_path: Path, settings: dict[str, object], words: str
-) -> None:
+def test_bad_settings_are_named(clip: Clip, root: Path, tmp_path: Path, settings: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         represent(clip, root, tmp_path, **settings)
     assert list(tmp_path.iterdir()) == []
@@ -268,15 +267,15 @@ def test_a_domain_without_a_readable_image_is_refused(clip: Clip, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("chosen", "parts", "words"),
+    ("classes", "parts", "words"),
     [
-        ({"classes": ("axe", "fish", "lion", "key")}, (2,), "4 classes with 2 images, but sketch has 3"),
-        ({"classes": ("axe", "cat", "pizza", "key")}, (), "real and sketch have 3"),
+        (("axe", "fish", "lion", "key"), (2,), "4 classes with 2 images, but sketch has 3"),
+        (("axe", "cat", "pizza", "key"), (), "real and sketch have 3"),
     ],
 )
 def test_too_few_classes_for_cka_are_known_from_the_folder(
-    root: Path, chosen: dict[str, tuple[str, ...]], parts: tuple[int, ...], words: str
+    root: Path, classes: tuple[str, ...], parts: tuple[int, ...], words: str
 ) -> None:
     check_enough_images(DomainFolder(root, domains=("real",)))
     with pytest.raises(InputError, match=words):
-        check_enough_images(DomainFolder(root, **chosen), *parts)
+        check_enough_images(DomainFolder(root, classes=classes), *parts)
