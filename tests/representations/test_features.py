@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import hypergeom
 
-from circuitry import InputError, domain_matrix
-from circuitry.comparison import PARTS, domain_tests, per_domain
+from circuitry import InputError
+from circuitry.comparison import PARTS
 from circuitry.comparison.part_array import WHOLE
 from circuitry.representations import (
     ImageFeatures,
@@ -146,24 +146,9 @@ def test_classes_are_compared_between_all_domains() -> None:
     ]
     assert table["value"].tolist() == pytest.approx([0, 0, (3 / 5 + 3 / 10 + 3 / 15 + 3 / 20) / 4])
     assert table["site"].isna().all()
-
-
-def test_the_tables_are_those_of_statistics() -> None:
-    features = random_features()
-    comparison = compare_features(features, {"one": ["c1"]})
-    table = comparison.values
-    assert len(table) == 3 + 3 + 1
-    assert comparison.groups == {"all": ("c0", "c1", "c2"), "one": ("c1",)}
-    matrix = comparison.matrix()
-    pd.testing.assert_frame_equal(matrix, domain_matrix(table))
-    pair = table.query("domain_a == 'd0' and domain_b == 'd1'")["value"].mean()
-    assert matrix.loc["d0", "d1"] == pytest.approx(pair)
-    summary = per_domain(table).set_index("domain")
-    assert summary.loc["d0", "n_classes"] == 3
-    assert (summary["low"] <= summary["value"]).all()
-    assert len(domain_tests(table)) == 3
-    levels = comparison.levels().set_index("what")["value"]
-    assert levels["random features"] == pytest.approx(chance_share(features.occurring))
+    found = compare_features(random_features(), {"one": ["c1"]})
+    assert found.groups == {"all": ("c0", "c1", "c2"), "one": ("c1",)}
+    assert found.chance["value"].tolist() == [chance_share(random_features().occurring)]
 
 
 def test_parts_are_compared_with_other_parts_of_every_domain() -> None:
