@@ -40,6 +40,7 @@ from .models.encoder import Encoder as Encoder
 from .models.feature_basis import in_feature_basis as in_feature_basis
 from .models.metrics import class_logit as class_logit
 from .models.metrics import class_margin as class_margin
+from .models.task import Task as Task
 from .runs.errors import InputError as InputError
 from .runs.workers import Work as Work
 

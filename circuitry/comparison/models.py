@@ -16,7 +16,7 @@ OVER_MODELS = tuple("n_models" if column == "n_classes" else column for column i
 """Columns of `compare_models`."""
 
 
-def compare_models(comparisons: Sequence[Comparison]) -> pd.DataFrame:
+def compare_models(comparisons: Sequence[Comparison], group: str = "all") -> pd.DataFrame:
     """Test, for each two domains, whether one is more similar to the others than the other is, over trained models.
 
     Tests within a model hold for that checkpoint only, with any number of classes: another seed may reverse the
@@ -25,13 +25,14 @@ def compare_models(comparisons: Sequence[Comparison]) -> pd.DataFrame:
     no p below 0.0625.
 
     Args:
-        comparisons: By one measure, each of another trained model; for a group of classes, `Comparison.among`.
+        comparisons: By one measure, each of another trained model.
+        group: One of the groups of classes.
 
     Returns:
         Columns `OVER_MODELS`; difference is the mean of domain_a minus domain_b.
 
     Raises:
-        InputError: for fewer than two comparisons, one given twice, or those of different measures.
+        InputError: for fewer than two comparisons, one given twice, different measures, or an unknown group.
 
     Example:
         >>> compare_models([Comparison.load(run / "node_overlap") for run in runs])
@@ -51,12 +52,12 @@ def compare_models(comparisons: Sequence[Comparison]) -> pd.DataFrame:
             "Tests over models need comparisons of two or more trained models by one measure, but "
             f"{len(comparisons)} by {', '.join(measures) or 'none'} were given: give as many of one measure."
         )
-    scores = pd.DataFrame([_means(one) for one in comparisons]).astype(float)
+    scores = pd.DataFrame([_means(one, group) for one in comparisons]).astype(float)
     return model_tests(scores)
 
 
-def _means(comparison: Comparison) -> pd.Series:
-    summary = comparison.summary()
+def _means(comparison: Comparison, group: str) -> pd.Series:
+    summary = comparison.among(group).summary()
     return summary[summary["group"] == "all"].set_index("domain")["value"]
 
 
