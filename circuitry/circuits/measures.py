@@ -99,9 +99,7 @@ def wl_kernel(a: Circuit, b: Circuit, depth: int = 1) -> float:
     return float(wl_matrices([a, b], depth)[depth][0, 1])
 
 
-def similarity(
-    a: AttributionGraph, b: AttributionGraph, measure: str | Measure, edges_per_node: int = 3
-) -> dict[str | None, float]:
+def similarity(a: AttributionGraph, b: AttributionGraph, measure: str | Measure) -> dict[str | None, float]:
     """Return the similarity of two graphs by any of `MEASURES`: by site, or under None for the whole circuit.
 
     NaN where it is undefined: a constant score vector (``spearman``, ``edge_spearman``), one of zeros (``cosine``).
@@ -115,7 +113,7 @@ def similarity(
     """
     wanted = Measure(measure) if isinstance(measure, str) else measure
     check_comparable(a, b)
-    matrices = similarity_matrices([a, b], [wanted], edges_per_node)[wanted]
+    matrices = similarity_matrices([a, b], [wanted])[wanted]
     return {site: float(matrix[0, 1]) for site, matrix in matrices.items()}
 
 

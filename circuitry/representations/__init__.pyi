@@ -1,7 +1,6 @@
 from .embedding_set import Embeddings as Embeddings
 from .embeddings import embed_images as embed_images
 from .embeddings import embed_texts as embed_texts
-from .feature_sharing import chance_share as chance_share
 from .feature_sharing import compare_features as compare_features
 from .features import ImageFeatures as ImageFeatures
 from .features import feature_frequency as feature_frequency
@@ -11,9 +10,7 @@ from .grams import read_representations as read_representations
 from .kernel_alignment import cka as cka
 from .probes import SiteProbes as SiteProbes
 from .probes import probe_accuracy as probe_accuracy
-from .probes import probe_left_out as probe_left_out
 from .probes import probe_sites as probe_sites
-from .projection import EmbeddingMap as EmbeddingMap
 from .projection import embedding_map as embedding_map
 from .representation_folder import RepresentationSettings as RepresentationSettings
 from .representation_folder import extract_representations as extract_representations
@@ -22,7 +19,6 @@ from .separation import domain_probe as domain_probe
 from .separation import mean_distances as mean_distances
 from .separation import modality_gap as modality_gap
 from .separation import silhouettes as silhouettes
-from .similarity import RepresentationParts as RepresentationParts
 from .similarity import RepresentationSimilarity as RepresentationSimilarity
 from .similarity import compare_representation_parts as compare_representation_parts
 from .similarity import compare_representations as compare_representations

@@ -16,14 +16,13 @@ from circuitry.comparison import PARTS
 from circuitry.comparison.part_array import WHOLE
 from circuitry.representations import (
     ImageFeatures,
-    chance_share,
     compare_features,
     feature_frequency,
     feature_summary,
     top_images,
 )
 from circuitry.representations.cells import cut_images
-from circuitry.representations.feature_sharing import feature_share
+from circuitry.representations.feature_sharing import chance_share, feature_share
 from circuitry.representations.features import TOPS, least_shared, most_shared
 
 Named = tuple[str, str, Sequence[int], Sequence[float]]

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn.model_selection import StratifiedKFold
 
-from circuitry.representations import probe_accuracy, probe_left_out, probe_sites
-from circuitry.representations.probes import PENALTIES, TARGETS, chance_accuracy
+from circuitry.representations import probe_accuracy, probe_sites
+from circuitry.representations.probes import PENALTIES, TARGETS, chance_accuracy, probe_left_out
 from circuitry.runs import InputError
 
 NAMES = ["axe", "cat", "fish"]
