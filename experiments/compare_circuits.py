@@ -25,7 +25,7 @@ import pandas as pd
 from circuitry import DomainFolder, GraphFolder
 from circuitry.circuits import Extraction, ExtractionSettings, Measure, ReadingSettings, compare_domains
 from circuitry.circuits.consensus import circuit_stability
-from circuitry.circuits.order_variants import CLASSES, extract_variants, order_stability
+from circuitry.circuits.order_variants import VARIED_CLASSES, extract_variants, order_stability
 from circuitry.comparison import Comparison
 from circuitry.data.imagenet_classes import STUDY_HELD_OUT, class_key
 from circuitry.data.names import chosen_names
@@ -89,7 +89,7 @@ class Config(ExtractionSettings, WorkSettings, ModelOptions):
     """Draw every circuit, on a page of its own."""
     accuracy: bool = True
     """Measure zero-shot accuracy on all images of the chosen classes and domains, too."""
-    robustness: int = CLASSES
+    robustness: int = VARIED_CLASSES
     """Classes whose circuits are found again with another baseline, rule, metric and class texts, to see whether the
     order of the domains holds; 0 for none."""
     dry_run: bool = False

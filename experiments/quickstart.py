@@ -26,8 +26,7 @@ import pandas as pd
 from circuitry import CausalChecks, Clip, DomainFolder, GraphFolder, Task, load_clip
 from circuitry.circuits import Extraction, ExtractionSettings, compare_domains
 from circuitry.circuits.across_domains import COMPARED
-from circuitry.circuits.order_variants import CLASSES as VARIED_CLASSES
-from circuitry.circuits.order_variants import extract_variants, order_stability
+from circuitry.circuits.order_variants import VARIED_CLASSES, extract_variants, order_stability
 from circuitry.comparison.order_stability import OrderStability
 from circuitry.data.names import chosen_names
 from circuitry.interventions import (

@@ -29,9 +29,9 @@ from sklearn.metrics import average_precision_score
 
 from circuitry import AttributionGraph, GraphFolder
 from circuitry.circuits import Measure, ReadingSettings, depth_bias
+from circuitry.circuits.class_pass import SiteMarks
 from circuitry.circuits.graph_folder import Key
-from circuitry.circuits.similarity import MEASURES, similarity_matrices
-from circuitry.circuits.site_marks import SiteMarks
+from circuitry.circuits.measures import MEASURES, similarity_matrices
 from circuitry.reports import write_with_provenance
 from circuitry.runs import InputError, run_script, versions
 

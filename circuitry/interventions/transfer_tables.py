@@ -5,9 +5,9 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from circuitry.comparison.compared_values import VALUES
 from circuitry.comparison.comparison import Comparison
 from circuitry.comparison.significance import holm, mantel
+from circuitry.comparison.table import VALUES
 from circuitry.interventions.curve_reading import MEASURES, band, draw_counts, faithfulness_ratio
 from circuitry.runs.errors import InputError
 

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from circuitry.data.batches import Preprocess
+from circuitry.data.decoding import Preprocess
 from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.data.names import chosen_names
 from circuitry.models.clip import Clip

@@ -5,7 +5,7 @@ import random
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from circuitry.data import caption, readable
@@ -163,6 +163,7 @@ def test_captions_of_imagenet_sketch() -> None:
 # --- names -----------------------------------------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="ab_- ", max_size=20))
 def test_readable_has_single_spaces_and_keeps_its_words(name: str) -> None:
     assert readable(name).split(" ") == (re.findall(r"[ab]+", name) or [""])

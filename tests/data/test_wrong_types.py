@@ -7,7 +7,7 @@ from pathlib import Path
 # In a process of its own, since under test every call is checked against its annotations first.
 PROGRAM = """
 import sys
-from circuitry.data.batches import load_batches
+from circuitry.data.decoding import numbered_batches
 from circuitry.data.domains import DomainFolder
 from circuitry.data.images import image_listing
 from circuitry.study.mixtures.mixture_files import write_mixture
@@ -30,9 +30,9 @@ for call in (
     lambda: image_listing(["1.png"]),
     lambda: write_mixture(images, {}, sys.argv[1] + "/t.tsv"),
     lambda: write_mixture(images.records, {}, sys.argv[1] + "/t.tsv", no_caption="drop"),
-    lambda: next(load_batches(images.records, None, 1)),
-    lambda: load_batches("1.png", None, 1),
-    lambda: load_batches(sys.argv[1], None, 1),
+    lambda: next(numbered_batches(images.records, None, 1)),
+    lambda: numbered_batches("1.png", None, 1),
+    lambda: numbered_batches(sys.argv[1], None, 1),
 ):
     try:
         print("no error:", call())

@@ -14,7 +14,7 @@ from circuitry.circuits.rule_choice import MeasuredRule
 from circuitry.models import Encoder, ResidualStream
 from circuitry.runs.manifest import write_json
 from tests.circuits.test_edge_oracles import LN3, ON_PAPER
-from tests.circuits.test_similarity import random_graph
+from tests.circuits.test_measures import random_graph
 from tests.support.micro_transformer import IMAGE, metric, micro_tower
 from tests.support.scripts import script
 
