@@ -1,4 +1,4 @@
-"""The command line of the scripts in ``figures/``: which tables a figure is drawn from, and where it goes."""
+"""The command line of the scripts in ``figures/``: the folder of the tables, and the path of the figure."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

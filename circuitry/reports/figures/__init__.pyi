@@ -1,6 +1,5 @@
 from .circuit_graphs import circuit_drawing as circuit_drawing
 from .circuit_graphs import circuit_pair as circuit_pair
-from .heatmaps import cluster_order as cluster_order
 from .heatmaps import component_heatmap as component_heatmap
 from .heatmaps import pixel_maps as pixel_maps
 from .heatmaps import position_heatmap as position_heatmap

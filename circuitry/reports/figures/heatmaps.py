@@ -267,7 +267,6 @@ def pixel_maps(
     maps: Mapping[str, np.ndarray],
     *,
     names: Sequence[str],
-    title: str = "Pixels that speak for the class (blue) and against it (orange)",
 ) -> go.Figure:
     """Draw pixel attributions beside their images: a row per image, a column per map, each map on its own scale.
 
@@ -305,7 +304,7 @@ def pixel_maps(
         height, width = np.shape(drawn.z)[:2]
         figure.update_xaxes(range=[-0.5, width - 0.5], **place)
         figure.update_yaxes(range=[height - 0.5, -0.5], **place)
-    style.lay_out(figure, title=title)
+    style.lay_out(figure, title="Pixels for the class (blue) and against it (orange)")
     figure.update_layout(margin={"l": 10, "r": 30, "b": 10})
     return _as_pictures(figure)
 
