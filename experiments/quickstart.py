@@ -43,7 +43,7 @@ from circuitry.reports import write_results
 from circuitry.reports.figures import domain_marks
 from circuitry.reports.listings import listings_of
 from circuitry.reports.sections.circuits import circuit_findings, comparison_report
-from circuitry.reports.sections.robustness import add_order_stability
+from circuitry.reports.sections.stability import add_order_stability
 from circuitry.runs import Work, run_script
 from circuitry.study import told_apart
 from circuitry.study.mixtures import MixtureSettings, read_captions, write_mixture
