@@ -39,15 +39,13 @@ from circuitry.reports.listings import listings_of_records
 from circuitry.runs import Work, run_script
 from circuitry.study import planted_attention, planted_convolution, score_methods
 from circuitry.study.planted import RULES
-from circuitry.study.sections.causal_checks import (
-    add_attribution_check,
+from circuitry.study.sections.causal_curves import (
     add_causal_guide,
     add_faithfulness,
-    add_methods,
-    add_pixels,
     add_selectivity_over_depth,
     faithfulness_findings,
 )
+from circuitry.study.sections.score_checks import add_attribution_check, add_methods, add_pixels
 
 DEAF_BELOW = 0.1
 """Selectivity below which circuits are said to answer their class whatever they are shown."""
@@ -123,7 +121,7 @@ def write_report(config: Config, study: CausalStudy) -> None:
     report.text(listening_verdict(curves))
     add_selectivity_over_depth(report, alone, marks, sites)
     add_attribution_check(report, check, sites, f"{class_name} in {domain}")
-    add_methods(report, rules, planted, len(keys))
+    add_methods(report, rules, planted)
     images, maps = study.pixels(*shown, work=work)
     add_pixels(report, images, maps, [f"{domain} {i + 1}" for i in range(len(images))], class_name)
     looked_at = listings_of_records(record for key in study.keys for record in study.own_records(key))

@@ -49,7 +49,9 @@ from circuitry.study import told_apart
 from circuitry.study.mixtures import MixtureSettings, read_captions, write_mixture
 from circuitry.study.mixtures.selection import admitted
 from circuitry.study.sections.accuracies import add_accuracy
-from circuitry.study.sections.causal_checks import add_attribution_check, add_faithfulness, add_pixels, add_transfer
+from circuitry.study.sections.causal_curves import add_faithfulness
+from circuitry.study.sections.score_checks import add_attribution_check, add_pixels
+from circuitry.study.sections.transfers import add_transfer
 from circuitry.study.toy import DrawingSettings, write_toy
 from circuitry.study.toy.drawing import CLASSES, STYLES
 from circuitry.training import clip_preset, train_clip, zero_shot_accuracy

@@ -28,12 +28,8 @@ from circuitry.reports import Report, write_results
 from circuitry.reports.figures import domain_marks
 from circuitry.reports.listings import listings_of_records
 from circuitry.runs import InputError, Work, run_script
-from circuitry.study.sections.causal_checks import (
-    add_causal_guide,
-    add_interchange,
-    add_transfer,
-    transfer_findings,
-)
+from circuitry.study.sections.causal_curves import add_causal_guide
+from circuitry.study.sections.transfers import add_interchange, add_transfer, transfer_findings
 
 
 @dataclass(frozen=True)

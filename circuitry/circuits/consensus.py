@@ -135,7 +135,7 @@ def circuit_stability(graphs: GraphFolder, *, edges_per_node: int = 3, any_sign:
 
 
 def mean_stability(stability: pd.DataFrame) -> pd.DataFrame:
-    """Return the means of `circuit_stability` over classes by domain, and in the last row, ``all``, over all circuits."""
+    """Return the means of `circuit_stability` over classes by domain, and of all circuits in the last row, ``all``."""
     numbers = list(STABILITY[2:])
     by_domain = stability.groupby("domain")[numbers].mean()
     return pd.concat([by_domain, stability[numbers].mean().to_frame("all").T]).rename_axis("domain").reset_index()

@@ -46,6 +46,16 @@ def with_intervals(table: pd.DataFrame, spec: str = ".3f", column: str = "value"
     return pd.Series(said, table.index, dtype=object)
 
 
+def depth_ends(depth: pd.DataFrame) -> str:
+    """Say where the largest and the smallest value over depth is; columns domain, site, value, some of them known."""
+    known = depth.dropna(subset="value").reset_index(drop=True)
+    most, least = (known.loc[place] for place in (known["value"].idxmax(), known["value"].idxmin()))
+    return (
+        f"Largest: {most['domain']} at {most['site']} ({most['value']:.2f}); smallest: {least['domain']} at "
+        f"{least['site']} ({least['value']:.2f})."
+    )
+
+
 def add_comparison(report: Report, comparison: Comparison, marks: Mapping[str, Mark], *, title: str) -> None:
     """Add everything on one comparison to a section, how to read it first."""
     add_reading(report, comparison)
@@ -255,15 +265,10 @@ def _depth_words(comparison: Comparison, depth: pd.DataFrame) -> str:
     known = depth.dropna(subset="value").reset_index(drop=True)
     by_site = known.groupby("site", sort=False)["value"]
     last = known.loc[by_site.idxmin() if comparison.alike else by_site.idxmax(), "domain"].value_counts()
-    most, least = (known.loc[place] for place in (known["value"].idxmax(), known["value"].idxmin()))
-    words = (
-        f"Largest: {most['domain']} at {most['site']} ({most['value']:.2f}); smallest: {least['domain']} at "
-        f"{least['site']} ({least['value']:.2f})."
-    )
     if len(comparison.domains) < 3:
-        return words
+        return depth_ends(known)
     end = "lowest" if comparison.alike else "highest"
-    return f"{words} {last.index[0]} has the {end} value at {last.iloc[0]} of {last.sum()} sites."
+    return f"{depth_ends(known)} {last.index[0]} has the {end} value at {last.iloc[0]} of {last.sum()} sites."
 
 
 def _ends(matrix: pd.DataFrame, most: str, least: str) -> str:
