@@ -48,8 +48,8 @@ def with_intervals(table: pd.DataFrame, spec: str = ".3f", column: str = "value"
 
 def depth_ends(depth: pd.DataFrame) -> str:
     """Say where the largest and the smallest value over depth is; columns domain, site, value, some of them known."""
-    known = depth.dropna(subset="value").reset_index(drop=True)
-    most, least = (known.loc[place] for place in (known["value"].idxmax(), known["value"].idxmin()))
+    known = depth.dropna(subset="value")
+    most, least = (known.iloc[place] for place in (known["value"].argmax(), known["value"].argmin()))
     return (
         f"Largest: {most['domain']} at {most['site']} ({most['value']:.2f}); smallest: {least['domain']} at "
         f"{least['site']} ({least['value']:.2f})."
@@ -224,8 +224,7 @@ def add_summary(report: Report, comparisons: Sequence[Comparison]) -> None:
     group = ["group"] if len(comparisons[0].groups) > 1 else []
     report.table(
         table[["domain", *group, "classes", *names]],
-        f"Each domain's mean with the other domains, of all images{_images(comparisons[0], 'n')}, with 95 % intervals "
-        "over classes.",
+        "Each domain's mean with the other domains, of all images, with 95 % intervals over classes.",
     )
 
 
@@ -278,7 +277,8 @@ def _ends(matrix: pd.DataFrame, most: str, least: str) -> str:
     if known.empty:
         return "No two domains have a value."
     names = f"{matrix.index.name} {{}}, {matrix.columns.name} {{}}" if directed else "{} and {}"
-    said = [f"{names.format(*pair)} ({known[pair]:.2f})" for pair in (known.idxmax(), known.idxmin())]
+    pairs, values = list(known.index), known.to_numpy(dtype=float)
+    said = [f"{names.format(*pairs[place])} ({values[place]:.2f})" for place in (values.argmax(), values.argmin())]
     return f"{most}: {said[0]}; {least}: {said[1]}." if len(known) > 1 else f"{capitalised(said[0])}."
 
 

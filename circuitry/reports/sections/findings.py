@@ -95,7 +95,7 @@ def _order_words(orders: pd.DataFrame | None, first: str, alike: bool) -> str:
     """Say under which other settings another domain comes last, and how far the order holds."""
     if orders is None or (others := orders[orders["varied"] != DEFAULT].dropna(subset="rho")).empty:
         return ""
-    worst, best = (others.loc[place] for place in (others["rho"].idxmin(), others["rho"].idxmax()))
+    worst, best = (others.iloc[place] for place in (others["rho"].argmin(), others["rho"].argmax()))
     end = "least" if alike else "most"
     elsewhere = others.sort_values("rho", kind="stable").query(f"{end} != @first")
     named = ", ".join(f"{_setting(row)}: {row[end]}" for _, row in elsewhere.head(4).iterrows())

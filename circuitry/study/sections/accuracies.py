@@ -27,24 +27,23 @@ def add_accuracy(
 ) -> None:
     """Add the section on accuracy, from `told_apart`."""
     report.section("Does the model recognise the classes?")
-    words = [f"Accuracy on test images; guessing reaches {accuracy['chance'].iloc[0]:.1%}."]
     means = accuracy.set_index("domain")["all"]
-    if len(means) > 1:
-        best, worst = str(means.idxmax()), str(means.idxmin())
-        words.append(f"Best: {best} ({means[best]:.1%}); worst: {worst} ({means[worst]:.1%}).")
-    held_out = accuracy["held_out"].notna().any()
-    if test_domain is not None and held_out:
-        words.append(_in_the_test_domain(accuracy, test_domain))
-    report.figure(accuracy_bars(accuracy, marks=marks), " ".join(words))
+    best, worst = str(means.idxmax()), str(means.idxmin())
+    ends = f" Best: {best} ({means[best]:.1%}); worst: {worst} ({means[worst]:.1%})." if len(means) > 1 else ""
+    words = f"Accuracy on test images; guessing reaches {accuracy['chance'].iloc[0]:.1%}."
+    held_out = accuracy["held_out"].notna().any()  # the figure then draws seen and held-out classes, not all
+    there = _in_the_test_domain(accuracy, test_domain) if held_out and test_domain is not None else ""
+    report.figure(accuracy_bars(accuracy, marks=marks), words + (there if held_out else ends))
     if held_out:
-        add_told_apart(report, accuracy.drop(columns=["sd", "seeds"]), "Accuracies on test images by domain.")
+        table = accuracy.drop(columns=["sd", "seeds"])
+        add_told_apart(report, table, f"Accuracies on test images by domain.{ends}")
 
 
 def _in_the_test_domain(accuracy: pd.DataFrame, test_domain: str) -> str:
     there = accuracy["domain"] == test_domain
     own, others = accuracy[there].iloc[0], accuracy.loc[~there, "held_out"]
     words = (
-        f"In {test_domain}, the held-out classes reach {own.held_out:.1%} and the other classes {own.seen:.1%}; among "
+        f" In {test_domain}, the held-out classes reach {own.held_out:.1%} and the other classes {own.seen:.1%}; among "
         f"themselves the held-out classes reach {own.alone:.1%} (guessing {own.chance_alone:.1%})."
     )
     if others.notna().any():

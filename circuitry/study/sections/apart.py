@@ -48,11 +48,11 @@ def add_two_lines(
     """
     if depth["value"].isna().all():
         return
-    with_others, among = dict.fromkeys(depth["domain"])
-    wide = depth.pivot(index="site", columns="domain", values="value")
-    lower = int((wide[with_others] < wide[among]).sum())
-    marks = dict(zip((with_others, among), APART_MARKS, strict=True))
-    report.figure(
-        overlap_over_depth(depth, sites, measure=name, title=title, marks=marks),
-        f"Mean {name}: {with_others}; {among}. The first is lower at {lower} of {len(sites)} sites.",
-    )
+    names = list(dict.fromkeys(depth["domain"]))
+    words = f"Mean {name}: {'; '.join(names)}."
+    if len(names) > 1:
+        wide = depth.pivot(index="site", columns="domain", values="value")
+        lower = int((wide[names[0]] < wide[names[1]]).sum())
+        words += f" The first is lower at {lower} of {len(sites)} sites."
+    marks = dict(zip(names, APART_MARKS, strict=False))
+    report.figure(overlap_over_depth(depth, sites, measure=name, title=title, marks=marks), words)

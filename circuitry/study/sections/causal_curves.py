@@ -110,9 +110,12 @@ def add_faithfulness(report: Report, curves: Sequence[FaithfulnessCurve], marks:
         )
     size = nearest_to_a_tenth(first.fractions)
     at = pd.concat([table[table["fraction"] == size] for table in tables.values()])
+    wide = _wide(at.assign(column=at["measure"] + ", " + at["circuit"].map(CIRCUITS)))
+    wide.insert(1, "units kept", size)
     report.table(
-        _wide(at.assign(column=at["measure"] + ", " + at["circuit"].map(CIRCUITS))),
-        f"Circuits of the {size:.0%} largest |scores|, with 95 % bootstrap intervals over images.",
+        wide,
+        "Circuits of the largest |scores|, with 95 % bootstrap intervals over images.",
+        formats={"units kept": ".0%"},
     )
     areas = areas_by_domain(curves)
     kept = areas["circuit"] == "kept"
@@ -157,11 +160,10 @@ def add_selectivity_over_depth(
         chance=mean_over_depth(table)["random"].rename("value").reset_index(),
         measure="selectivity, one site ablated",
         chance_label="random units",
-        title="Selectivity with the circuit kept at one site",
+        title=f"Selectivity with {size:.0%} of the units kept at one site",
         marks=marks,
     )
     report.figure(
         figure,
-        f"Only the circuit's {size:.0%} of the units are kept at one site; all other sites stay as they are. "
-        f"{depth_ends(kept)}",
+        f"Only the circuit's units are kept at one site; all other sites stay as they are. {depth_ends(kept)}",
     )

@@ -109,7 +109,7 @@ def add_transfer(
     correlations = transfer_correlations(transfer, similarity)
     known = correlations[correlations["sites"].isin(alone)].dropna(subset=f"{value}: rho")
     if len(known):
-        best = known.loc[known[f"{value}: rho"].idxmax(), "sites"]
+        best = known["sites"].iloc[known[f"{value}: rho"].argmax()]
         matrix = transfer_matrix(transfer[transfer["sites"] == best], value)
         report.figure(
             transfer_beside_similarity(matrix, similarity, measure=f"{value} at {best}", marks=marks),
