@@ -30,8 +30,8 @@ def comparisons(edges_per_node: int = 3) -> dict[str, Comparison]:
 def test_means_of_stability() -> None:
     rows = [("axe", "real", 4, 10, 0.8, 5, 0.5), ("cat", "real", 4, 10, 0.6, 5, 0.25), ("cat", "wash", 2, 4, 0.4, 2, 0)]
     means = mean_stability(pd.DataFrame(rows, columns=list(STABILITY))).set_index("domain")
-    assert means.loc["real"].tolist() == pytest.approx([4, 10, 0.7, 5, 0.375])
-    assert means.loc["all", ["unit_stability", "edge_stability"]].tolist() == pytest.approx([0.6, 0.25])
+    assert means.loc["real"].to_numpy().tolist() == pytest.approx([4, 10, 0.7, 5, 0.375])
+    assert means.loc["all", ["unit_stability", "edge_stability"]].to_numpy().tolist() == pytest.approx([0.6, 0.25])
 
 
 def test_one_domain_is_set_against_the_others(tmp_path: Path) -> None:

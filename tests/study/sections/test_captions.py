@@ -129,7 +129,7 @@ def value(token: str) -> float:
 
 
 def test_the_check_itself() -> None:
-    shown = [0.607, 0.5, 12.4e-6, "3 / 4"]
+    shown: list[float | str] = [0.607, 0.5, 12.4e-6, "3 / 4"]
     assert not_shown("0.61 at layer3.0 (95 % interval), 3 of 4 sites, 50.0%, +1.2e-05", shown) == []
     assert not_shown("0.60, 12 sites, 50.2%, 2e-05, -0.607", shown) == ["0.60", "12", "50.2%", "2e-05", "-0.607"]
 
