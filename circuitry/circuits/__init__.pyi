@@ -31,7 +31,7 @@ from .residual_edges import edges_by_position as edges_by_position
 from .residual_edges import score_edges as score_edges
 from .rule_choice import RuleChoice as RuleChoice
 from .rule_choice import RuleErrors as RuleErrors
-from .rule_choice import choose_rule as choose_rule
+from .rule_choice import cheapest_rule as cheapest_rule
 from .rule_report import describe_rule as describe_rule
 from .settings import AttributionSettings as AttributionSettings
 from .settings import CircuitSettings as CircuitSettings

@@ -34,12 +34,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
 from circuitry.circuits.quadrature import QuadratureRule
-from circuitry.circuits.settings import AttributionSettings
-from circuitry.models.batches import ImageBatches
-from circuitry.models.encoder import Encoder, checked_sites, clean_activations
 from circuitry.models.narrowing import narrowest
 from circuitry.models.sites import INPUT
 from circuitry.models.stages import NarrowStage
+from circuitry.models.task import Task
 from circuitry.runs.errors import InputError
 
 CACHED_BYTES = 2**27
@@ -47,28 +45,22 @@ CACHED_BYTES = 2**27
 
 
 def edge_effects(
-    encoder: Encoder,
-    images: ImageBatches,
-    kept_units: Mapping[str, Int[np.ndarray, " kept"]],
-    settings: AttributionSettings,
-    progress: bool = False,
+    task: Task, kept_units: Mapping[str, Int[np.ndarray, " kept"]], rule: QuadratureRule
 ) -> dict[tuple[str, str], np.ndarray]:
     """Return the scores [kept downstream, kept upstream] of all edges between consecutive sites.
 
     Args:
-        encoder: The encoder under study, frozen by the caller.
-        images: The images of one class in one domain.
+        task: With gradients running; its metric plays no part. Of its memory, products with the Jacobian take less on a
+            CPU, see `CACHED_BYTES`.
         kept_units: Units of the circuit by site.
-        settings: Of these, the rule of edges, baseline, sites without the image itself, and the memory that products
-            with the Jacobian may take; on a CPU less is used, see `CACHED_BYTES`.
-        progress: Show a bar over batches and pairs of sites.
+        rule: Points and weights of the path integral.
 
     Raises:
         InputError: for activations or scores that are not finite, or a baseline that does not fit.
     """
-    baseline, rule = settings.resolved_baseline, settings.resolved_edge_rule
-    inner = [site for site in checked_sites(encoder, settings.sites) if site != INPUT]
-    memory = int(settings.memory_gib * 2**30)
+    encoder = task.encoder
+    inner = [site for site in task.sites if site != INPUT]
+    memory = int(task.work.memory_gib * 2**30)
     budget = min(memory, CACHED_BYTES) if encoder.device.type == "cpu" else memory
     kept = {site: torch.from_numpy(kept_units[site]).to(encoder.device) for site in inner}
     narrow = {
@@ -83,10 +75,10 @@ def edge_effects(
     sums = {pair: np.zeros((len(kept[pair[1]]), len(kept[pair[0]]))) for pair in narrow}
     positions: dict[tuple[str, str], int] = {}
     count = 0
-    with tqdm(desc="edges", unit="pair", disable=not progress, leave=False) as bar:
-        for batch in images:
-            clean = clean_activations(encoder, batch, inner)
-            ends = baseline.activations(encoder, {up: clean[up] for up, _ in narrow}, count)
+    with tqdm(desc="edges", unit="pair", disable=not task.work.progress, leave=False) as bar:
+        for batch in task.batches():
+            clean = batch.clean(inner)
+            ends = batch.ends({up: clean[up] for up, _ in narrow})
             for (up, down), stage in narrow.items():
                 a = clean[up]
                 target = clean[down].index_select(encoder.unit_dim(down), kept[down])
@@ -108,7 +100,7 @@ def edge_effects(
                         "finite: give an encoder of higher precision, or look at the stage between them."
                     )
                 bar.update()
-            count += len(batch)
+            count += len(batch.images)
     return {pair: 2 * total / (count**2 * positions[pair]) for pair, total in sums.items()}
 
 
