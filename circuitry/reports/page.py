@@ -80,7 +80,7 @@ class Report:
         """The interactive figures by the id of their div, for `write_static`."""
 
     def summary(self, findings: Sequence[Finding | None]) -> None:
-        """Answer the title in a few sentences, which stand before everything else; None, not known, is left out."""
+        """Answer the title in a few sentences before everything else; None, for an unknown answer, is left out."""
         self._findings = [finding for finding in findings if finding is not None]
 
     def section(self, heading: str) -> None:

@@ -91,10 +91,10 @@ def circuit_drawing(
     *,
     title: str = "Circuit",
 ) -> go.Figure:
-    """Draw one circuit: units that work for the metric above, those that work against it below.
+    """Draw one circuit: units for the metric above, units against it below.
 
-    A negative score means that the metric falls without the unit, so the unit works for it. Edges have the colour of
-    the unit into which they lead.
+    A negative score means that the metric falls without the unit, so the unit is for it. An edge has the colour of the
+    unit at its end.
 
     Args:
         circuit: A circuit, or a graph with nodes ``site/unit`` with the attribute ``score``, edges with ``weight``.
@@ -225,8 +225,8 @@ def _draw_edges(figure: go.Figure, edges: _Edges, layout: _Layout, kind: str, co
         (x0, y0), (x1, y1) = layout.places[upper], layout.places[lower]
         xs += [*(x0 + (x1 - x0) * t for t in steps), None]
         ys += [*(y0 + (y1 - y0) * t * t * (3 - 2 * t) for t in steps), None]
-        told = [f"weight {weight:.3g} in {name}" for name, weight in weights.items()]
-        texts += [None, *["<br>".join([f"{upper} → {lower}", *told])] * (len(steps) - 2), None, None]
+        weights_of = [f"weight {weight:.3g} in {name}" for name, weight in weights.items()]
+        texts += [None, *["<br>".join([f"{upper} → {lower}", *weights_of])] * (len(steps) - 2), None, None]
     opacity, width = (0.75, 1.6) if kind == MIDDLE else (0.3, 1.0)
     figure.add_scatter(
         x=xs,

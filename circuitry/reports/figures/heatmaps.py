@@ -41,7 +41,7 @@ def similarity_heatmap(
             columns, where given, become the titles of the axes (say "circuit of", "images of").
         measure: What the numbers are, for the line under the heading.
         diagonal: What the numbers on the diagonal are, for the same line.
-        clustered: Whether domains that relate alike to the others stand side by side; default: the matrix's order.
+        clustered: Whether to order domains by `cluster_order` (default: the matrix's order).
 
     Raises:
         InputError: for index and columns that differ, or hold a domain twice, or for no domain.
@@ -68,11 +68,11 @@ def check_matrix(matrix: pd.DataFrame) -> None:
 
 
 def cluster_order(matrix: pd.DataFrame) -> list[str]:
-    """Return the domains so that those that relate alike to all others stand side by side.
+    """Return the domains in an order with similar ones side by side.
 
-    Two domains are as far apart as their rows are (root mean square) in the columns of the other domains, so the
-    order is the same whether large numbers mean alike or far. Average linkage with the best order of its leaves;
-    the given order where there are fewer than three domains or a number is missing.
+    The distance of two domains is that of their rows (root mean square) in the columns of the other domains, so the
+    order is the same for similarities and distances. Average linkage with the best order of its leaves; the given order
+    for fewer than three domains or a missing number.
     """
     check_matrix(matrix)
     values = matrix.to_numpy(dtype=float)
@@ -126,7 +126,7 @@ def _add_matrix(
     figure.update_yaxes(**plain, ticktext=names, title_text=matrix.index.name, autorange="reversed")
     fits = WIDTH_OF_CHARACTER * (2 + max(map(len, domains))) < width / len(domains)
     below = names if fits else [f'<span style="color:{looks[d].colour}">{looks[d].glyph}</span>' for d in domains]
-    # Turned names would turn the symbols, by which domains are told apart.
+    # Turned names would turn the symbols, which distinguish the domains.
     figure.update_xaxes(**plain, ticktext=below, title_text=matrix.columns.name, tickangle=0)
 
 
@@ -137,7 +137,7 @@ def transfer_beside_similarity(
     measure: str = "faithfulness",
     similarity_measure: str = "edge Jaccard index",
     similarity_diagonal: str = "two parts of a domain's images",
-    title: str = "Do circuits work where they are alike?",
+    title: str = "Do circuits transfer between similar domains?",
     clustered: bool = False,
     marks: Mapping[str, style.Mark] | None = None,
 ) -> go.Figure:

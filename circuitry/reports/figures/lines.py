@@ -26,7 +26,7 @@ LINES_SHARE = 0.3
 """Share of a site's room on the axis over which its lines are spread, so that intervals do not overlap."""
 
 LABELS_BELOW_EACH_OTHER = 21
-"""Labels that fit beside the axis; ends of lines that are closer are moved apart."""
+"""Labels that fit beside the axis; closer ends of lines are moved."""
 
 
 def overlap_over_depth(
@@ -76,10 +76,10 @@ def overlap_over_depth(
         lines.append((domain, style.marked(domain, looks[domain]), rows, looks[domain].line(rows)))
     figure = go.Figure()
     for name, _, rows, look in lines:
-        told = ["low", "high"] if "low" in rows else []
-        interval = "<br>interval %{customdata[0]:.3f} to %{customdata[1]:.3f}" if told else ""
+        ends = ["low", "high"] if "low" in rows else []
+        interval = "<br>interval %{customdata[0]:.3f} to %{customdata[1]:.3f}" if ends else ""
         hover = f"<b>{name}</b><br>%{{text}}: %{{y:.3f}}{interval}"
-        style.add_points(figure, rows, "place", "value", told, hover, name=name, text=rows["site"], **look)
+        style.add_points(figure, rows, "place", "value", ends, hover, name=name, text=rows["site"], **look)
     style.lay_out(
         figure, title=title or f"{style.capitalised(measure)} by site", subtitle=style.interval_note(depth), height=500
     )
@@ -112,7 +112,7 @@ def _site_axis(figure: go.Figure, sites: Sequence[str], *notes: Mapping[str, str
 
 
 def _kept_units(chance: pd.DataFrame | None) -> dict[str, str]:
-    """Return a note for each site of which the table tells how many units are kept: few of them overlap by jumps."""
+    """Return a note with the number of kept units of each site, where known: overlaps of few units jump."""
     if chance is None or "kept" not in chance:
         return {}
     known = chance.dropna(subset="kept")
@@ -120,7 +120,7 @@ def _kept_units(chance: pd.DataFrame | None) -> dict[str, str]:
 
 
 def _repeats(depth: pd.DataFrame, sites: Sequence[str]) -> dict[str, str]:
-    """Return a note for each site whose numbers are those of the site before: pooling, say, that keeps all units."""
+    """Return a note for each site with the numbers of the site before, such as pooling that keeps all units."""
     wide = depth.pivot(index="site", columns="domain", values=["value", "low", "high"]).reindex(list(sites))
     same = (wide.eq(wide.shift()) | (wide.isna() & wide.shift().isna())).all(axis=1)
     return {site: f"repeats {before}" for before, site in pairwise(sites) if same[site]}

@@ -98,7 +98,7 @@ def separation_panels(
     names = ("measure", "model", "domain", "value", "low", "high")
     check_table(summary, "summary", names, key=("measure", "model", "domain"))
     style.need_values(summary, "summary", "measure", measures)
-    symbols = style.tell_apart(summary["model"], MODEL_SYMBOLS, "models")
+    symbols = style.assign_looks(summary["model"], MODEL_SYMBOLS, "models")
     domains = sorted(set(summary["domain"]))
     looks = style.marks_for(domains, marks)
     rows = {domain: row for row, domain in enumerate(domains)}
@@ -197,7 +197,7 @@ def measure_against_measure(
     """
     check_table(summary, "summary", ("measure", "model", "domain", "value"), key=("measure", "model", "domain"))
     style.need_values(summary, "summary", "measure", (x, y))
-    models = list(style.tell_apart(summary["model"], MODEL_SYMBOLS, "models"))
+    models = list(style.assign_looks(summary["model"], MODEL_SYMBOLS, "models"))
     looks = style.marks_for(summary["domain"], marks)
     wide = summary.pivot(index=["domain", "model"], columns="measure", values="value")[[x, y]].dropna()
     ends = {models[0]: "circle", models[-1]: "circle-open"}
@@ -239,8 +239,8 @@ def attribution_against_patching(
         points: Columns ``site``, ``unit``, ``top``, ``attributed``, ``exact``, from `AttributionCheck`; the top units
             are filled, the random ones hollow.
         sites: The sites to draw, a panel each.
-        correlations: Columns ``site``, ``sample``, ``spearman``, ``pearson``: those of the random sample are written
-            over the panel.
+        correlations: Columns ``site``, ``sample``, ``spearman``, ``pearson``; the random sample's are written over
+            the panel.
 
     Raises:
         InputError: for a site that the points lack.

@@ -170,7 +170,10 @@ def add_ratios(report: Report, comparison: Comparison, marks: Mapping[str, Mark]
         figure = similarity_heatmap(
             matrix, title=f"{title}: ratio to the ceiling", measure=f"{name}{images}", marks=marks
         )
-        report.figure(figure, f"The share of what two domains could share. {_ends(matrix, 'Largest', 'smallest')}")
+        report.figure(
+            figure,
+            f"Shared structure as a share of the ceiling. {_ends(matrix, 'Largest', 'smallest')}",
+        )
     table = pd.DataFrame(
         {
             "domain": ratios["domain_a"],
@@ -195,16 +198,16 @@ def add_ratios(report: Report, comparison: Comparison, marks: Mapping[str, Mark]
 
 
 def add_levels(report: Report, comparison: Comparison) -> None:
-    """Add the table of what the values are read against, and that of class by domain where there are parts."""
+    """Add the table of reference levels and, where there are parts, the table of class by domain."""
     name, table = measure_name(comparison.measure), comparison.class_by_domain()
     report.table(
         comparison.levels(), f"{capitalised(name)} and what to compare it with; means over classes and domains."
     )
     if table["p"].isna().all():
         return
-    table = table.assign(value=with_intervals(table)).drop(columns=["low", "high"])
+    table = table.assign(value=with_intervals(table)).drop(columns=["low", "high", "about"])
     report.table(
-        table.rename(columns={"n_classes": "classes", "about": "p is about"}),
+        table.rename(columns={"n_classes": "classes"}),
         f"Is it the class or the domain? {capitalised(name)} of different parts of the images"
         f"{_images(comparison, 'n_per_part')}, mean over sites. An effect is a difference of cells; its p comes from "
         "exchanging same and other, class by class.",
@@ -236,14 +239,14 @@ def add_tests(report: Report, comparison: Comparison) -> None:
     parts = comparison.has_ratios and comparison.directions is None
     of = f"parts{_images(comparison, 'n_per_part')}" if parts else "all images"
     names = {"domain_a": "domain", "domain_b": "against", "n_classes": "classes", "p_holm": "p (Holm)"}
-    table = tests.assign(difference=with_intervals(tests, "+.3f", "difference")).drop(columns=["low", "high"])
+    table = tests.assign(difference=with_intervals(tests, "+.3f", "difference")).drop(columns=["low", "high", "about"])
     impossible = int((tests["note"] != "").sum())
     report.table(
-        table.rename(columns={**names, "about": "p is about"}),
+        table.rename(columns=names),
         f"Does one domain have a larger mean {measure_name(comparison.measure)} with the others than another domain "
         f"has? Student's t paired by class, of {of}, corrected for the number of tests: "
         f"{int((tests['p_holm'] < LEVEL).sum())} of {len(tests)} have p < {LEVEL}."
-        + (f" {impossible} cannot have it, with so few classes." if impossible else ""),
+        + (f" {impossible} cannot be significant with so few classes." if impossible else ""),
         formats={"p": ".3g", "p (Holm)": ".3g"},
     )
 

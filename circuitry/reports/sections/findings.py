@@ -22,7 +22,7 @@ ANOTHER_MODEL = "another training of the model"
 def how_much_shared(comparison: Comparison) -> Finding:
     """Say how much two domains share of what two samples of one domain share: from ratios and tests against ceilings.
 
-    Without parts of two domains: the mean value, against the levels that it is read against.
+    Without parts of two domains: the mean value beside its reference levels.
     """
     name = measure_name(comparison.measure)
     if not comparison.has_ratios or comparison.ratios()["value"].isna().all():
@@ -77,10 +77,7 @@ def which_differs(comparison: Comparison, orders: pd.DataFrame | None = None) ->
     if len(mine) and significant == len(mine):
         claim = f"{first} is {word} the other domains ({name} {said.iloc[0]})."
     else:
-        claim = (
-            f"No domain is clearly {word} the others: {first} has the {end} mean {name} ({said.iloc[0]}), but differs "
-            f"significantly from {significant} of {len(mine)} others."
-        )
+        claim = f"No domain is clearly {word} the others: {first} has the {end} mean {name} ({said.iloc[0]})."
     others = ", ".join(f"{domain} {value}" for domain, value in zip(ranked["domain"][1:], said[1:], strict=True))
     impossible = " With so few classes none can be." if len(mine) and (mine["note"] != "").all() else ""
     return Finding(

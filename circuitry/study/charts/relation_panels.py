@@ -36,7 +36,7 @@ def relation_panels(
     """
     check_table(points, "points", ("run", "setting", "test_domain", accuracy), key=("run", "test_domain"))
     drawn = {column: name for column, name in names.items() if column in points and points[column].notna().any()}
-    shapes = style.tell_apart(points["setting"].map(setting_family), SETTING_SYMBOLS, "settings")
+    shapes = style.assign_looks(points["setting"].map(setting_family), SETTING_SYMBOLS, "settings")
     looks = style.marks_for(points["test_domain"], marks)
     rho = relations[relations["with"] == accuracy].set_index("what")["rho"]
     titles = [f"{name}<br>{style.faint(_told(rho, column))}" for column, name in drawn.items()]

@@ -30,7 +30,7 @@ def interpolation_lines(points: pd.DataFrame, *, axis: str, title: str, joined: 
     check_table(points, "interpolations", (*key, *_ACCURACIES, "chance", "chance_alone"), key)
     panels = list(dict.fromkeys(points["panel"]))
     lines = list(dict.fromkeys(points["line"])) if joined else [""]
-    looks = style.tell_apart(lines, style.MARKS[6:], "lines")
+    looks = style.assign_looks(lines, style.MARKS[6:], "lines")
     figure, places = style.small_multiples(panels, columns=_COLUMNS, height=280, gap=100, shared_yaxes=True)
     for panel, place in zip(panels, places, strict=True):
         for line in lines:
@@ -85,7 +85,7 @@ def setting_dots(table: pd.DataFrame, *, axis: str, title: str, span: Sequence[f
     key = ("panel", "setting", "series")
     check_table(table, "settings", (*key, "value"), key)
     panels, settings = (list(dict.fromkeys(table[name])) for name in ("panel", "setting"))
-    looks: Mapping[str, style.Mark] = style.tell_apart(dict.fromkeys(table["series"]), style.MARKS, "series")
+    looks: Mapping[str, style.Mark] = style.assign_looks(dict.fromkeys(table["series"]), style.MARKS, "series")
     figure, places = style.small_multiples(
         panels, columns=_COLUMNS, height=60 + 26 * len(settings), gap=90, shared_yaxes=True, horizontal_spacing=0.04
     )

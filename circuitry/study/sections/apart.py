@@ -19,7 +19,7 @@ APART_MARKS = MARKS[6:8]
 def add_domain_apart(
     report: Report, comparisons: Mapping[str, Comparison], apart: str, marks: Mapping[str, Mark]
 ) -> None:
-    """Add the study's view: each group of classes apart, and one domain against the others."""
+    """Add the study's view: each group of classes alone, and one domain against the others."""
     report.section(f"{capitalised(apart)} against the others")
     overlap = comparisons["node_overlap"]
     depth = apart_over_depth(overlap, apart)

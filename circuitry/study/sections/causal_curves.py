@@ -22,7 +22,7 @@ from circuitry.reports.page import Finding, Report
 from circuitry.reports.sections.compared import depth_ends, with_intervals
 from circuitry.reports.sections.findings import ANOTHER_MODEL
 
-CIRCUITS = {"kept": "circuit", "random": "as many random units", "complement": "all but the circuit"}
+CIRCUITS = {"kept": "circuit", "random": "as many random units", "complement": "all except the circuit"}
 """Circuits in the table of one size."""
 
 
@@ -137,7 +137,7 @@ def _add_curves(report: Report, curves: pd.DataFrame, measure: str, marks: Mappi
 
 def _wide(table: pd.DataFrame) -> pd.DataFrame:
     """Return values with their intervals by domain, a column for each name in ``column``, in their order."""
-    wide = table.assign(cell=with_intervals(table)).pivot(index="domain", columns="column", values="cell")
+    wide = table.assign(cell=with_intervals(table, ".2f")).pivot(index="domain", columns="column", values="cell")
     return wide[list(dict.fromkeys(table["column"]))].rename_axis(columns=None).reset_index()
 
 

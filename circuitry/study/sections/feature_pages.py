@@ -140,5 +140,5 @@ def _labels(known: pd.DataFrame, chosen: Sequence[int]) -> dict[int, str]:
     if "name" not in known:
         return {feature: f"feature ({feature})" for feature in chosen}
     rows = known.loc[list(chosen)]
-    told = zip(chosen, rows["name"].tolist(), rows["weak"].tolist(), strict=True)
-    return {feature: f"{name}{'?' if weak else ''} ({feature})" for feature, name, weak in told}
+    named = zip(chosen, rows["name"].tolist(), rows["weak"].tolist(), strict=True)
+    return {feature: f"{name}{'?' if weak else ''} ({feature})" for feature, name, weak in named}

@@ -52,8 +52,8 @@ def relation_findings(
             continue
         said = rows.assign(said=with_intervals(rows, "+.2f", "rho")).to_dict("records")
         best = max(said, key=lambda row: abs(row["rho"]))
-        told = best["p_holm"] < LEVEL and (best["low"] > 0 or best["high"] < 0)
-        start = f"{names[best['what']]} correlates" if told else f"It is open whether {listed} correlates"
+        clear = best["p_holm"] < LEVEL and (best["low"] > 0 or best["high"] < 0)
+        start = f"{names[best['what']]} correlates" if clear else f"It is open whether {listed} correlates"
         found.append(
             Finding(
                 f"{start} with {target}: rank correlation {best['said']} for {names[best['what']]}, "
@@ -108,14 +108,14 @@ def add_relations(
                 points, relations, names, accuracy, title=f"Accuracy ({called}) against what is shared", marks=marks
             )
             report.figure(figure, _in_words(relations[relations["with"] == accuracy], names))
-    told = relations.assign(
+    shown = relations.assign(
         what=relations["what"].map(names),
         rho=with_intervals(relations, "+.2f", "rho"),
         without_one=[f"{a:+.2f} to {b:+.2f}" for a, b in zip(relations["least"], relations["most"], strict=True)],
     ).drop(columns=["low", "high", "least", "most", "given"])
     order = ["what", "with", "rho", "without_one", "p", "p_holm", "partial", "partial_p", "n_models", "note"]
     report.table(
-        told[order].rename(columns={"p_holm": "p (Holm)", "n_models": "models", "partial_p": "p of partial"}),
+        shown[order].rename(columns={"p_holm": "p (Holm)", "n_models": "models", "partial_p": "p of partial"}),
         "Rank correlations over models with 95 % jackknife intervals, their range without one model, p from orders of "
         f"the models ({int((relations['p_holm'] < LEVEL).sum())} of {len(relations)} with corrected p < {LEVEL}), and "
         "the partial correlation given accuracy on the other domains.",

@@ -30,7 +30,7 @@ PANELS = (
 def separation_findings(
     measures: pd.DataFrame, distances: Mapping[str, Sequence[Comparison]], test_domain: str | None = None
 ) -> list[Finding | None]:
-    """Answer whether domains lie apart: which is farthest in each kind of model, and what changes between the kinds.
+    """Say which domain is farthest in each kind of model, and what changes between the kinds.
 
     ``distances`` are by model; the first measure counts (see `add_distances`). The change is that of ``test_domain``
     (default: the farthest one in the first kind).
@@ -88,7 +88,7 @@ def add_maps(report: Report, points: pd.DataFrame, marks: Mapping[str, Mark], wh
 
 
 def add_distances(report: Report, distances: Mapping[str, Sequence[Comparison]], marks: Mapping[str, Mark]) -> None:
-    """Add the section on which domains lie apart from which, from `compare_distances` of each model.
+    """Add the section on distances between domains, from `compare_distances` of each model.
 
     Each model has a comparison by the same measures in turn; the models of a measure share a scale of colours.
     """

@@ -169,7 +169,7 @@ def test_tests_are_counted(tmp_path: Path) -> None:
     assert captions(report, tmp_path)[-1].endswith("3 of 3 have p < 0.05.")
     report = Report("t")
     add_tests(report, similarities(4))
-    assert captions(report, tmp_path)[-1].endswith("3 cannot have it, with so few classes.")
+    assert captions(report, tmp_path)[-1].endswith("3 cannot be significant with so few classes.")
 
 
 def test_everything_on_a_comparison_is_shown_with_how_to_read_it(tmp_path: Path) -> None:
