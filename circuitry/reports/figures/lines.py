@@ -76,10 +76,10 @@ def overlap_over_depth(
         lines.append((domain, style.marked(domain, looks[domain]), rows, looks[domain].line(rows)))
     figure = go.Figure()
     for name, _, rows, look in lines:
-        ends = ["low", "high"] if "low" in rows else []
-        interval = "<br>interval %{customdata[0]:.3f} to %{customdata[1]:.3f}" if ends else ""
+        known = ["low", "high"] if "low" in rows else []
+        interval = "<br>interval %{customdata[0]:.3f} to %{customdata[1]:.3f}" if known else ""
         hover = f"<b>{name}</b><br>%{{text}}: %{{y:.3f}}{interval}"
-        style.add_points(figure, rows, "place", "value", ends, hover, name=name, text=rows["site"], **look)
+        style.add_points(figure, rows, "place", "value", known, hover, name=name, text=rows["site"], **look)
     style.lay_out(
         figure, title=title or f"{style.capitalised(measure)} by site", subtitle=style.interval_note(depth), height=500
     )

@@ -1,11 +1,9 @@
 """Arrows over an image: from where to where, the strongest ones, and from tokens that are nowhere in it."""
 
 import numpy as np
-import pytest
 
 from circuitry.models import TokenGrid
 from circuitry.reports.figures import style
-from circuitry.runs import InputError
 from circuitry.study.charts import position_moves
 from circuitry.study.charts.moves import THINNEST, WIDEST
 
@@ -37,10 +35,3 @@ def test_no_moves_and_no_class_token_are_drawn_as_none() -> None:
     figure = position_moves(np.zeros((4, 4)), IMAGE, TokenGrid((), 2, 2), title="cat", measure="effect")
     assert not [trace for trace in figure.data if trace.hovertemplate]
     assert tuple(figure.layout.xaxis.range) == (-0.5, 63.5)
-
-
-def test_moves_of_other_tokens_and_other_images_are_told() -> None:
-    with pytest.raises(InputError, match=r"5 tokens.*\[4, 4\]"):
-        position_moves(np.zeros((4, 4)), IMAGE, GRID, title="", measure="")
-    with pytest.raises(InputError, match=r"float64 \[32, 64, 3\]"):
-        position_moves(np.zeros((5, 5)), IMAGE.astype(float), GRID, title="", measure="")

@@ -15,7 +15,6 @@ from circuitry.reports.figures import cka_over_depth, domain_marks, probes_over_
 from circuitry.representations import RepresentationSimilarity, SiteProbes
 from circuitry.representations.probes import TARGETS
 from circuitry.representations.similarity import cka_ceilings
-from circuitry.runs import InputError
 from circuitry.study.sections.representation_pages import add_cka, add_probes, what_probes_decode
 
 SITES = ("layer1.0", "act1")  # in the encoder's order, which is not that of the alphabet
@@ -97,16 +96,6 @@ def test_lines_of_probes_are_the_targets_with_guessing() -> None:
     assert guessing == {1 / 3, 0.1}
     labels = {a.text: a.y for a in figure.layout.annotations if a.text.startswith("guessing")}
     assert labels == {"guessing the domain": 1 / 3, "guessing the class": 0.1}
-
-
-def test_tables_that_cannot_be_drawn_are_refused() -> None:
-    domains = similarity().domains
-    with pytest.raises(InputError, match=r"kernel linear.*rbf"):
-        cka_over_depth(domains[domains["kernel"] == "rbf"])
-    with pytest.raises(InputError, match=r"domains.*null_mean"):
-        cka_over_depth(domains.drop(columns="null_mean"))
-    with pytest.raises(InputError, match=r"sites.*chance"):
-        probes_over_depth(probes().sites.drop(columns="chance"))
 
 
 # Comparisons
