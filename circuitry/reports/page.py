@@ -36,7 +36,7 @@ FIGURE_CONFIG = {
 TEMPLATES = jinja2.Environment(loader=jinja2.PackageLoader("circuitry.reports", ""), autoescape=True)
 NEEDS_KALEIDO = "they need kaleido, pip install 'clip-circuitry[static]' (from a checkout: pip install '.[static]')"
 WIDTH = 1000
-"""Pixels of a PNG figure that sets no width, before it is drawn at twice the size."""
+"""Of a PNG figure that sets no width; it is drawn at twice the size."""
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
@@ -54,8 +54,7 @@ class Finding(NamedTuple):
 class Report:
     """A page that grows block by block and is written as one self-contained HTML file.
 
-    All text is plain and escaped; an empty line starts a new paragraph. Figures and tables are numbered in
-    the order in which they come.
+    All text is plain and escaped; an empty line starts a new paragraph. Figures and tables are numbered in order.
 
     Example:
         >>> report = Report("Circuits of a small CLIP", "How much circuitry do the domains share?")
@@ -243,9 +242,7 @@ def write_static(figures: Mapping[str, go.Figure], folder: str | PathLike[str]) 
             # Without mathjax=False kaleido's page asks the network for it.
             kaleido.write_fig_from_object_sync(jobs, cancel_on_error=True, kopts={"mathjax": False})
     except ChromeNotFoundError:
-        return StaticImages(
-            [], "they need Chrome or Chromium, and none was found: install one, or run plotly_get_chrome"
-        )
+        return StaticImages([], "they need Chrome or Chromium: install one, or run plotly_get_chrome")
     return StaticImages(paths, None)
 
 

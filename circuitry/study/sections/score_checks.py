@@ -8,7 +8,7 @@ import pandas as pd
 from circuitry.interventions.attribution_check import mean_correlations
 from circuitry.interventions.effects import AttributionCheck
 from circuitry.interventions.pixels import map_agreement
-from circuitry.reports.figures.heatmaps import pixel_maps
+from circuitry.reports.figures.pictures import pixel_maps
 from circuitry.reports.figures.scatters import attribution_against_patching
 from circuitry.reports.figures.style import faint
 from circuitry.reports.page import Report
