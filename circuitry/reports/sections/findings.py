@@ -30,15 +30,14 @@ def how_much_shared(comparison: Comparison) -> Finding:
         value, *rest = zip(levels["what"], levels["value"], strict=True)
         against = "; ".join(f"{what} {number:.3f}" for what, number in rest) or "nothing"
         return Finding(
-            f"Two domains have a mean {name} of {value[1]:.3f}. What share that is of the possible is not known: there "
-            "is no ceiling above chance.",
-            f"Mean over classes and pairs of domains, without an interval. Compare it with: {against}.",
+            f"Two domains have a mean {name} of {value[1]:.3f}. There is no ceiling above chance to compare it with.",
+            f"Mean over classes and pairs of domains, without an interval. For comparison: {against}.",
             f"More images, so that parts of them give a ceiling; {ANOTHER_MODEL}.",
         )
     ratios, tests = comparison.ratios().dropna(subset="value"), comparison.ceiling_tests()
     mean, (low, high) = comparison.mean_ratio()
     (whole,) = with_intervals(pd.DataFrame({"value": [mean], "low": [low], "high": [high]}), ".2f")
-    start = "Two domains" if high < 1 else "It is open whether they share less than two samples of one: two domains"
+    reaches_one = "" if high < 1 else " Whether this is less than all is open."
     n, under, below = len(ratios), int((ratios["high"] < 1).sum()), int(below_ceiling(tests).sum())
     over, spread = "", ""
     if n > 1:
@@ -48,7 +47,8 @@ def how_much_shared(comparison: Comparison) -> Finding:
         spread = f" {said.iloc[0]} to {said.iloc[-1]}; {under} of {n} intervals lie below 1."
     impossible = " With so few classes none can be." if (tests["note"] != "").all() else ""
     return Finding(
-        f"{start} share {whole} of what two samples of one domain share ({name}, ratio to the ceiling{over}).",
+        f"Two domains share {whole} of what two samples of one domain share ({name}, ratio to the ceiling{over})."
+        f"{reaches_one}",
         f"95 % intervals over classes and images.{spread} Below their ceiling with {HOLM}: {below} of {n} pairs."
         f"{impossible}",
         f"Ratios near 1 with other images or classes; {ANOTHER_MODEL}.",
