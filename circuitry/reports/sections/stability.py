@@ -9,7 +9,12 @@ from circuitry.reports.sections.compared import with_intervals
 
 
 def add_order_stability(report: Report, stability: OrderStability) -> None:
-    """Add the table of orders, and the means of the domains by each way to find circuits, side by side."""
+    """Add the table of orders, and the means of the domains by each way to find circuits, side by side.
+
+    Nothing for two domains, which have no order.
+    """
+    if (stability.table["n_domains"] < 3).all():
+        return
     report.section("Does the order of the domains depend on the settings?")
     report.table(
         stability.table.rename(columns={"rho_pairs": "rho of pairs", "n_domains": "domains", "n_classes": "classes"}),
