@@ -93,8 +93,8 @@ def circuit_drawing(
 ) -> go.Figure:
     """Draw one circuit: units for the metric above, units against it below.
 
-    A negative score means that the metric falls without the unit, so the unit is for it. An edge has the colour of the
-    unit at its end.
+    A positive score means that the unit helps: the metric falls without it. An edge has the colour of the unit at its
+    end.
 
     Args:
         circuit: A circuit, or a graph with nodes ``site/unit`` with the attribute ``score``, edges with ``weight``.
@@ -144,7 +144,7 @@ def _draw(
 def _kind(values: Mapping[str, float], names: Sequence[str]) -> str:
     """Return the kind of a node or edge with these values by circuit, of all circuits of these names."""
     if len(names) == 1:
-        return ABOVE if values[names[0]] <= 0 else BELOW
+        return ABOVE if values[names[0]] >= 0 else BELOW
     return MIDDLE if len(values) == 2 else ABOVE if names[0] in values else BELOW
 
 
