@@ -37,7 +37,6 @@ TEMPLATES = jinja2.Environment(loader=jinja2.PackageLoader("circuitry.reports", 
 NEEDS_KALEIDO = "they need kaleido, pip install 'clip-circuitry[static]' (from a checkout: pip install '.[static]')"
 WIDTH = 1000
 """Of a PNG figure that sets no width; it is drawn at twice the size."""
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 class Finding(NamedTuple):
@@ -104,25 +103,19 @@ class Report:
         )
         self._add_figure(caption, drawing=drawing)
 
-    def image(self, image: Image.Image | bytes, caption: str, *, alt: str) -> None:
-        """Embed a PIL image or the bytes of a PNG file; ``alt`` says what it shows.
+    def image(self, image: Image.Image, caption: str, *, alt: str) -> None:
+        """Embed an image; ``alt`` says what it shows.
 
         Raises:
-            InputError: for bytes of another format, or an empty ``alt``.
+            InputError: for an empty ``alt``.
         """
         if not alt.strip():
             raise InputError(
                 "An image needs an alternative text, but an empty one was given; say what the image shows."
             )
-        if isinstance(image, Image.Image):
-            buffer = io.BytesIO()
-            image.save(buffer, format="PNG")
-            image = buffer.getvalue()
-        if not image.startswith(PNG_SIGNATURE):
-            raise InputError(
-                "An image is given as the bytes of a PNG file, but other bytes were given; open them with PIL first."
-            )
-        self._add_figure(caption, png=base64.b64encode(image).decode("ascii"), alt=alt)
+        buffer = io.BytesIO()
+        image.save(buffer, format="PNG")
+        self._add_figure(caption, png=base64.b64encode(buffer.getvalue()).decode("ascii"), alt=alt)
 
     def _add_figure(self, caption: str, **content: str) -> None:
         self._blocks.append(("figure", {"label": f"Figure {self._next('figure')}.", "caption": caption, **content}))
@@ -165,7 +158,7 @@ class Report:
 
     def provenance(self, facts: Mapping[str, object]) -> None:
         """Say where the numbers come from: checkpoint, settings, versions, seeds. Stands at the end."""
-        self._provenance = {name: _cell(value) for name, value in facts.items()}
+        self._provenance = {name: str(value) for name, value in facts.items()}
 
     def write(self, path: str | PathLike[str]) -> Path:
         """Write the page whole or not at all, and return its path."""
@@ -197,10 +190,6 @@ def _cell(value: object, spec: str | None = None) -> str:
         return "–"
     if spec is not None:
         return format(value, spec)
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name}: {_cell(item)}" for name, item in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(map(_cell, value))
     if isinstance(value, bool) or not isinstance(value, Real):
         return str(value)
     if isinstance(value, Integral):
@@ -295,6 +284,6 @@ def write_results(
     if results is not None:
         chosen = {name: tables[name] for name in (tables if small is None else small)}
         paths += write_with_provenance(chosen, results, provenance, listings)
-    report.provenance({key: str(value) for key, value in provenance.items()})
+    report.provenance(provenance)
     figures = write_static(report.plotly_figures, out / "figures")
     return Written(report.write(out / "report.html"), paths, figures)

@@ -153,24 +153,12 @@ def test_table_formats_its_numbers(tmp_path: Path) -> None:
     assert '<td class="number">12,345</td>' in page
 
 
-def test_provenance_shows_nested_facts(tmp_path: Path) -> None:
-    report = Report("t")
-    report.provenance({"versions": {"torch": "2.13"}, "sites": ["act1", "act2"], "fraction": 0.1, "path": Path("a")})
-    cells = re.findall(r"<td>(.*?)</td>", written(report, tmp_path))
-    assert cells == ["torch: 2.13", "act1, act2", "0.100", "a"]
-
-
 def test_images_are_embedded_as_they_are(tmp_path: Path) -> None:
     picture = Image.fromarray(np.arange(12, dtype=np.uint8).reshape(2, 2, 3))
-    buffer = io.BytesIO()
-    picture.save(buffer, format="PNG")
     report = Report("t")
-    report.image(picture, "from PIL", alt="a")
-    report.image(buffer.getvalue(), "from bytes", alt="b")
-    embedded = re.findall(r'src="data:image/png;base64,([^"]+)"', written(report, tmp_path))
-    assert len(embedded) == 2
-    for data in embedded:
-        np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))), np.asarray(picture))
+    report.image(picture, "c", alt="a")
+    (data,) = re.findall(r'src="data:image/png;base64,([^"]+)"', written(report, tmp_path))
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))), np.asarray(picture))
 
 
 def test_what_a_report_refuses() -> None:
@@ -179,8 +167,6 @@ def test_what_a_report_refuses() -> None:
     report = Report("t")
     with pytest.raises(InputError, match="alternative text"):
         report.image(Image.new("RGB", (2, 2)), "c", alt="")
-    with pytest.raises(InputError, match="PNG"):
-        report.image(b"GIF89a", "c", alt="a")
     with pytest.raises(InputError, match=r"column b.*a"):
         report.table(pd.DataFrame({"a": [1]}), "c", formats={"b": ".1%"})
 

@@ -79,7 +79,7 @@ class ReadBack(Report):
         super().table(table, caption, formats=formats)
         self.shown.append((caption, [*leaves(table.reset_index().to_dict("list")), *map(str, table.columns)]))
 
-    def image(self, image: Image.Image | bytes, caption: str, *, alt: str) -> None:
+    def image(self, image: Image.Image, caption: str, *, alt: str) -> None:
         super().image(image, caption, alt=alt)
         self.shown.append((caption, []))
 
