@@ -35,11 +35,10 @@ from circuitry.reports.circuit_pages import write_circuit_pages
 from circuitry.reports.figures import domain_marks
 from circuitry.reports.listings import listings_of
 from circuitry.reports.sections.circuits import (
-    add_stability,
     circuit_findings,
     comparison_report,
 )
-from circuitry.reports.sections.robustness import add_order_stability
+from circuitry.reports.sections.stability import add_circuit_stability, add_order_stability
 from circuitry.runs import ALONE, InputError, Work, WorkSettings, run_script
 from circuitry.study import told_apart
 from circuitry.study.domain_apart import apart_over_depth, means_without
@@ -223,7 +222,7 @@ def compared(
     tables = {name: table for one in comparisons.values() for name, table in one.tables().items()}
     tables["order_stability"] = order.table
     if len(stability):
-        add_stability(report, stability)
+        add_circuit_stability(report, stability)
         tables["circuit_stability"] = stability
     if config.apart is not None:
         add_domain_apart(report, comparisons, config.apart, domain_marks(domains))

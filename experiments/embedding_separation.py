@@ -227,7 +227,7 @@ def write(config: Config, compared: ComparedModels, found: dict[tuple[str, int],
     report.summary(separation_findings(measures, distances, compared.test_domain))
     add_separation_guide(report)
     add_maps(report, points, marks, "first seed of each")
-    add_separation(report, measures, marks, panel_references(measures, n_classes), compared.test_domain)
+    add_separation(report, measures, marks, panel_references(measures, n_classes))
     add_distances(report, distances, marks)
     provenance = {
         "models": {f"{name}, seed {seed}": one.digest for (name, seed), one in found.items()},

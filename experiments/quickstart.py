@@ -41,14 +41,16 @@ from circuitry.reports import write_results
 from circuitry.reports.figures import domain_marks
 from circuitry.reports.listings import listings_of
 from circuitry.reports.sections.circuits import circuit_findings, comparison_report
-from circuitry.reports.sections.robustness import add_order_stability
+from circuitry.reports.sections.stability import add_order_stability
 from circuitry.runs import Work, run_script
 from circuitry.study import told_apart
 from circuitry.study.mixtures import MixtureSettings, read_captions, write_mixture
 from circuitry.study.mixtures.selection import admitted
 from circuitry.study.quickstart_model import QUICKSTART
 from circuitry.study.sections.accuracies import add_accuracy
-from circuitry.study.sections.causal_checks import add_attribution_check, add_faithfulness, add_pixels, add_transfer
+from circuitry.study.sections.causal_curves import add_faithfulness
+from circuitry.study.sections.score_checks import add_attribution_check, add_pixels
+from circuitry.study.sections.transfers import add_transfer
 from circuitry.study.toy import DrawingSettings, write_toy
 from circuitry.study.toy.drawing import STYLES, TOY_CLASSES
 from circuitry.training import clip_preset, train_clip, zero_shot_accuracy

@@ -48,7 +48,7 @@ from circuitry.study import QuickstartModel
 from circuitry.study.sections.representation_pages import (
     add_cka,
     add_probes,
-    add_reading_guide,
+    add_representation_guide,
     representation_findings,
 )
 
@@ -103,7 +103,7 @@ def main(config: Config) -> None:
         f"{sum(len(one.image_classes) for one in found):,} images of {len(images.classes)} classes in "
         f"{len(found)} domains.",
     )
-    add_reading_guide(report)
+    add_representation_guide(report)
     tables: dict[str, list[pd.DataFrame]] = {}
     first: tuple[RepresentationSimilarity, pd.DataFrame] | None = None
     for group, classes in groups.items():

@@ -130,6 +130,13 @@ def circuit_stability(graphs: GraphFolder, *, edges_per_node: int = 3, any_sign:
     return pd.DataFrame(rows, columns=list(STABILITY))
 
 
+def mean_stability(stability: pd.DataFrame) -> pd.DataFrame:
+    """Return the means of `circuit_stability` over classes by domain, and of all circuits in the last row, ``all``."""
+    numbers = list(STABILITY[2:])
+    by_domain = stability.groupby("domain")[numbers].mean()
+    return pd.concat([by_domain, stability[numbers].mean().to_frame("all").T]).rename_axis("domain").reset_index()
+
+
 def _draws(n: int) -> tuple[Float[np.ndarray, "draws parts"], Float[np.ndarray, " draws"]]:
     """Return how often each part is drawn, and the probability of the draw."""
     if n > _EXACT:

@@ -1,4 +1,4 @@
-"""What is kept of an experiment: tables, what made them, and what was looked at, by name. No torch."""
+"""The files of an experiment: tables, their provenance, and the names of classes and images. No torch."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from circuitry.runs.provenance import command, versions
 
 @dataclass(frozen=True)
 class KeepSettings:
-    """Where a script that prints tables keeps them, too."""
+    """Where a script that prints tables also writes them."""
 
     results: Path | None = None
     """Folder for the tables and their provenance."""
@@ -40,7 +40,7 @@ def write_with_provenance(
         tables: Tables by name.
         folder: Folder of the files.
         provenance: What made them; the script's command is added.
-        listings: What was looked at, by name, e.g. classes and images: a line each.
+        listings: Names of what the tables look at, e.g. classes and images: one a line in ``<name>.txt``.
 
     Example:
         >>> write_with_provenance({"ratio": table}, Path("experiments/results/trust"), {"seed": 0, **versions()})

@@ -212,8 +212,9 @@ def test_the_tables_and_the_page(clip: Clip, root: Path, tmp_path: Path) -> None
     add_sharing(report, comparison, domain_marks(found.domains))
     add_features(report, found, table, images)
     page = report.write(tmp_path / "page.html").read_text(encoding="utf-8")
-    least = comparison.summary()["value"].min()
-    assert f"{least:.3f}" in page
+    assert all(f"{value:.3f} [" in page for value in comparison.summary()["value"])
+    assert "Features that domains share" in page
+    assert "Features that domains do not share" in page
     assert page.count('<img src="data:image/png') == 2
 
     chosen = Report("One")
@@ -221,6 +222,7 @@ def test_the_tables_and_the_page(clip: Clip, root: Path, tmp_path: Path) -> None
     page = chosen.write(tmp_path / "one.html").read_text(encoding="utf-8")
     weak = "?" if names["weak"].tolist()[feature] else ""
     assert f"{names['name'].tolist()[feature]}{weak} ({feature})" in page
+    assert f"{int(bool(weak))} of these 1 names" in page
     assert top_images(found, feature, "real", 1)
     absent = next(i for i in range(64) if i not in features.index) if len(features) < 64 else 64
     with pytest.raises(InputError, match=f"Feature {absent} "):
@@ -236,5 +238,5 @@ def test_one_domain_shares_nothing(clip: Clip, root: Path) -> None:
 def test_features_without_names_have_numbers(clip: Clip, root: Path, tmp_path: Path) -> None:
     found = image_features(clip, sae_at(clip, "layer3.0"), DomainFolder(root), work=QUIET)
     report = Report("Deep")
-    add_features(report, found, feature_table(found), DomainFolder(root), shown=1)
+    add_features(report, found, feature_table(found), DomainFolder(root))
     assert "feature (" in report.write(tmp_path / "page.html").read_text(encoding="utf-8")
