@@ -1,6 +1,6 @@
 """Shared fixtures: towers, the lent material beside the project."""
 
-from collections.abc import Iterator
+import os
 from pathlib import Path
 
 import jaxtyping
@@ -9,10 +9,11 @@ import torch
 from torch import nn
 
 from circuitry import Clip
-from circuitry.circuits import extraction
+from circuitry.runs import short_waits
 from tests.support.tiny_clip import Tiny
 from tests.support.towers import TOWERS, make_tower
 
+os.environ.update({"OMP_NUM_THREADS": "1", **short_waits(os.environ)})  # of the processes that tests start
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
@@ -27,14 +28,6 @@ def _seed_and_thread() -> None:
     """Every test begins with one seed and, whatever ran before, one thread."""
     torch.manual_seed(0)
     torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _no_choice_of_rules() -> Iterator[None]:
-    """Extractions take the default rule where none is given: choosing one takes many runs, see test_rule_choice."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(extraction, "ruled", lambda settings, *_: (settings, {}))
-        yield
 
 
 @pytest.fixture

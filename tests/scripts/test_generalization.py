@@ -2,6 +2,7 @@
 
 import runpy
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -14,6 +15,7 @@ from circuitry.study.toy.drawing import CLASSES as TOY_CLASSES
 from circuitry.study.toy_study import TRAINING, ToySettings
 from circuitry.training import LabelTable, TrainingWork
 from circuitry.training.supervised_model import build_classifier, write_classifier
+from tests.scripts.conftest import GIVEN_RULE
 from tests.support.scripts import CLASSES, FIGURES, assert_drawn, needs_browser, script
 
 
@@ -51,8 +53,11 @@ def test_runs_are_evaluated_and_drawn(quickstart: Path, tmp_path: Path, monkeypa
 
 
 @needs_browser
-def test_what_domains_share_is_related_to_accuracy_over_models(quickstart: Path, tmp_path: Path) -> None:
+def test_what_domains_share_is_related_to_accuracy_over_models(
+    quickstart: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     module = script("shared_circuitry")
+    monkeypatch.setattr(module, "extract", partial(module.extract, settings=GIVEN_RULE))
     for setting, seed in (("cg-high", 0), ("cg-high", 1), ("natural-only", 0)):
         run = tmp_path / "runs" / f"{setting}-{seed}"
         run.mkdir(parents=True)
