@@ -24,12 +24,7 @@ from functools import partial
 from itertools import pairwise
 from typing import TypeVar
 
-import open_clip
-import pandas as pd
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-
+from circuitry.runs import Work, run_script
 from circuitry import Encoder, class_logit
 from circuitry.circuits import AttributionSettings, count_operations, parse_rule
 from circuitry.circuits.cost import matrix_product_rate
@@ -40,7 +35,12 @@ from circuitry.interventions import SearchSettings, patch_effects, score_units
 from circuitry.models.architectures import register_model
 from circuitry.models.batches import ImageBatches, rows_that_fit
 from circuitry.reports.result_tables import KeepSettings
-from circuitry.runs import Work, run_script
+
+import open_clip
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 Scores = dict[str, Tensor]
 EdgeRows = dict[tuple[str, str], Tensor]

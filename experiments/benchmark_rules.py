@@ -18,8 +18,7 @@ measured error is larger than the promised one beyond the interval.
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-import pandas as pd
-
+from circuitry.runs import InputError, run_script
 from circuitry import AttributionSettings, Clip, DomainFolder
 from circuitry.circuits import QuadratureRule, RuleChoice, RuleErrors, count_operations, describe_rule, parse_rule
 from circuitry.circuits.graph_folder import Key
@@ -32,7 +31,8 @@ from circuitry.models import Metric, ModelSettings, metric_of_class
 from circuitry.models.metrics import MetricName
 from circuitry.models.sites import INPUT
 from circuitry.reports.result_tables import KeepSettings
-from circuitry.runs import InputError, run_script
+
+import pandas as pd
 
 STUDY = "left-10"
 

@@ -34,10 +34,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-import pandas as pd
-from scipy.special import expit
-
+from circuitry.runs import Job, JobFolder, Work, run_script, versions, whole_file
 from circuitry import AttributionGraph, Clip, DomainFolder, class_logit, left_rule, midpoint_rule
 from circuitry.circuits import CORRECTIONS, score_edges, stream_graph
 from circuitry.circuits.cost import OperationCounter
@@ -55,10 +52,13 @@ from circuitry.interventions.edge_sets import EdgeSet
 from circuitry.models import Baseline, Metric, ModelSettings, ResidualStream, mean_baseline
 from circuitry.reports import Report, write_results
 from circuitry.reports.sections.compared import with_intervals
-from circuitry.runs import Job, JobFolder, Work, run_script, versions, whole_file
 from circuitry.study import Judged, over_classes, rank_agreement, scoreboard_tables
 from circuitry.study.sections.scoreboards import size_curves
 from circuitry.study.unseen_images import ClassImages, ClassRecords, read_class
+
+import numpy as np
+import pandas as pd
+from scipy.special import expit
 
 FORMAT = "circuitry edge scoreboard 1"
 METHODS = ("gradient", "path", "atp-star", "relp", "exact", "learned")

@@ -21,8 +21,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import pandas as pd
-
+from circuitry.runs import Work, run_script
 from circuitry.interventions import (
     CausalStudy,
     FaithfulnessCurve,
@@ -36,7 +35,6 @@ from circuitry.interventions.curves import nearest_to_a_tenth, span
 from circuitry.reports import Report, write_results
 from circuitry.reports.figures import domain_marks
 from circuitry.reports.listings import listings_of_records
-from circuitry.runs import Work, run_script
 from circuitry.study import planted_attention, planted_convolution, score_methods
 from circuitry.study.planted import RULES
 from circuitry.study.sections.causal_checks import (
@@ -48,6 +46,8 @@ from circuitry.study.sections.causal_checks import (
     add_selectivity_over_depth,
     faithfulness_findings,
 )
+
+import pandas as pd
 
 DEAF_BELOW = 0.1
 """Selectivity below which circuits are said to answer their class whatever they are shown."""

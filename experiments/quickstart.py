@@ -17,18 +17,17 @@ refuted here by a domain whose circuits are significantly less similar than quic
 
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-import numpy as np
-import pandas as pd
-
+from circuitry.runs import Rank, Work, run_processes, run_script
 from circuitry import Clip, DomainFolder, GraphFolder, load_clip
 from circuitry.circuits import Extraction, compare_domains
 from circuitry.circuits.across_domains import COMPARED
 from circuitry.circuits.order_variants import CLASSES as VARIED_CLASSES
 from circuitry.circuits.order_variants import extract_variants, order_stability
-from circuitry.comparison.order_stability import OrderStability
+from circuitry.comparison.order_stability import OrderStability, Varied
 from circuitry.data.names import chosen_names
 from circuitry.interventions import (
     AttributionCheck,
@@ -44,7 +43,6 @@ from circuitry.reports.figures import domain_marks
 from circuitry.reports.listings import listings_of
 from circuitry.reports.sections.circuits import circuit_findings, comparison_report
 from circuitry.reports.sections.robustness import add_order_stability
-from circuitry.runs import Work, run_script
 from circuitry.study import told_apart
 from circuitry.study.mixtures import MixtureSettings, read_captions, write_mixture
 from circuitry.study.mixtures.selection import admitted
@@ -53,6 +51,10 @@ from circuitry.study.sections.causal_checks import add_attribution_check, add_fa
 from circuitry.study.toy import DrawingSettings, write_toy
 from circuitry.study.toy.drawing import CLASSES, STYLES
 from circuitry.training import clip_preset, train_clip, zero_shot_accuracy
+
+import numpy as np
+import pandas as pd
+import torch
 
 SMALL_TABLES = (
     "accuracy",
@@ -68,6 +70,8 @@ SMALL_TABLES = (
 )
 """Tables that are small enough to be committed."""
 
+MOST_PROCESSES = 8
+"""As many as have a dozen circuits each."""
 EPOCHS = {"rn-tiny": 16, "vit-tiny": 40}
 UNITS: dict[str, UnitKind] = {"rn-tiny": "channels", "vit-tiny": "components"}
 SHOWN = ("fish", "real")
@@ -116,6 +120,8 @@ class Config:
     robustness: int = VARIED_CLASSES
     """Classes whose circuits are found again with another baseline, rule, metric and class texts, to see whether the
     order of the domains holds; 0 for none. Four of sixteen take about a third of the time of the circuits."""
+    processes: int | None = None
+    """Processes that find and test the circuits, with one thread each (default: one a core, at most 8)."""
     seed: int = 0
     """Seed of drawings, training and choices."""
 
@@ -128,19 +134,18 @@ def main(config: Config) -> None:
     step("1/6 draw the toy data set")
     root = write_toy(config.out / "toy", DrawingSettings(config.n_train, config.n_test, seed=config.seed))
     step("2/6 train a tiny CLIP")
-    clip = load_clip(config.model, checkpoint=train(config, root))
-    if (config.units or UNITS[config.model]) == "components":
-        clip = clip.in_components()
-    images = DomainFolder(root, split="test")
+    checkpoint = train(config, root)
+    clip, images = subject(config, checkpoint, root)
     step("3/6 zero-shot accuracy")
     accuracy = told_apart(zero_shot_accuracy(clip, images, config.held_out))
-    step("4/6 circuits of every class in every domain, and of parts of the images")
-    graphs, stability = find_circuits(config, clip, images)
-    step("5/6 do the circuits do the work?")
-    study = CausalStudy(clip, images, graphs, CausalSettings(config.n_causal, config.n_causal_others))
-    checks = causal_checks(config, study)
+    workers = config.processes or min(torch.get_num_threads(), MOST_PROCESSES)
+    run_processes(partial(find_and_test, config, checkpoint, root), workers)
+    done = Work(progress=False)
+    graphs, variants = find_circuits(config, clip, images, done)
+    study = causal_study(config, clip, images, graphs)
+    checks = causal_checks(config, study, done)
     step("6/6 comparison and report")
-    write_report(config, study, accuracy, checks, stability)
+    write_report(config, study, accuracy, checks, order_stability(graphs, variants))
     print(f"{time.perf_counter() - started:.0f} s in all")
 
 
@@ -153,26 +158,52 @@ def train(config: Config, root: Path) -> Path:
     return train_clip(table, config.out / "clip", training)
 
 
-def find_circuits(config: Config, clip: Clip, images: DomainFolder) -> tuple[GraphFolder, OrderStability]:
-    """Find the circuits, some of them with other settings, too, and say how far the order of the domains holds."""
+def subject(config: Config, checkpoint: Path, root: Path) -> tuple[Clip, DomainFolder]:
+    """Return the trained model, in the units that circuits are made of, and the test images."""
+    clip = load_clip(config.model, checkpoint=checkpoint)
+    if (config.units or UNITS[config.model]) == "components":
+        clip = clip.in_components()
+    return clip, DomainFolder(root, split="test")
+
+
+def find_and_test(config: Config, checkpoint: Path, root: Path, worker: int, workers: int) -> None:
+    """Find circuits and test them, as one of several processes that do."""
+    clip, images = subject(config, checkpoint, root)
+    work = Work(Rank(worker, workers))
+    if worker == 0:
+        step("4/6 circuits of every class in every domain, and of parts of the images")
+    graphs, _ = find_circuits(config, clip, images, work)
+    if worker == 0:
+        step("5/6 do the circuits do the work?")
+    test_circuits(config, causal_study(config, clip, images, graphs), work)
+
+
+def find_circuits(
+    config: Config, clip: Clip, images: DomainFolder, work: Work
+) -> tuple[GraphFolder, dict[Varied, GraphFolder]]:
+    """Find the circuits, and some of them with other settings, too."""
     extraction = Extraction(clip, images, config.out / "circuits", n_images=config.n_circuit, seed=config.seed)
-    extraction.run()
-    graphs = GraphFolder(extraction.out)
-    return graphs, order_stability(graphs, extract_variants(extraction, config.robustness))
+    extraction.run(work)
+    return GraphFolder(extraction.out), extract_variants(extraction, config.robustness, work)
 
 
-def causal_checks(config: Config, study: CausalStudy) -> Checks:
+def causal_study(config: Config, clip: Clip, images: DomainFolder, graphs: GraphFolder) -> CausalStudy:
+    """Return the circuits, with the images to test them on."""
+    return CausalStudy(clip, images, graphs, CausalSettings(config.n_causal, config.n_causal_others))
+
+
+def test_circuits(config: Config, study: CausalStudy, work: Work) -> tuple[list[FaithfulnessCurve], pd.DataFrame]:
     """Test the circuits on images that they were not found on."""
-    curves = study.extract_faithfulness(config.out / "faithfulness", rankings=("absolute",), random_draws=2)
-    transfer = study.extract_transfer(config.out / "transfer", one_site=True, exchange=False)["transfer"]
-    check = check_attribution(
-        study.clip.encoder,
-        study.found_on(*SHOWN),
-        study.metric_of(*SHOWN),
-        study.graphs[SHOWN],
-        work=Work(progress=False),
-    )
-    return Checks(curves, transfer, check, *study.pixels(*SHOWN))
+    curves = study.extract_faithfulness(config.out / "faithfulness", rankings=("absolute",), random_draws=2, work=work)
+    transfer = study.extract_transfer(config.out / "transfer", one_site=True, exchange=False, work=work)
+    return curves, transfer["transfer"]
+
+
+def causal_checks(config: Config, study: CausalStudy, work: Work) -> Checks:
+    """Return the tests of all circuits, and check the attribution of one."""
+    shown = study.found_on(*SHOWN)
+    check = check_attribution(study.clip.encoder, shown, study.metric_of(*SHOWN), study.graphs[SHOWN], work=work)
+    return Checks(*test_circuits(config, study, work), check, *study.pixels(*SHOWN))
 
 
 def write_report(

@@ -21,9 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
-import pandas as pd
-
+from circuitry.runs import InputError, StudySettings, Work, WorkSettings, read_manifest, run_script, versions
 from circuitry.data.imagenet_classes import STUDY_HELD_OUT, class_key
 from circuitry.data.names import chosen_names
 from circuitry.data.parts import DEFAULT_PARTS
@@ -44,13 +42,15 @@ from circuitry.representations.grams import FORMAT
 from circuitry.representations.kernel_alignment import FEWEST
 from circuitry.representations.similarity import cka_ceilings
 from circuitry.representations.study import Positions, check_comparable
-from circuitry.runs import InputError, StudySettings, Work, WorkSettings, read_manifest, run_script, versions
 from circuitry.study.sections.representation_pages import (
     add_cka,
     add_probes,
     add_reading_guide,
     representation_findings,
 )
+
+import numpy as np
+import pandas as pd
 
 
 @dataclass(frozen=True)

@@ -31,9 +31,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-import torch
-
+from circuitry.runs import ALONE, InputError, Job, JobFolder, Rank, Work, WorkSettings, run_script, versions, whole_file
 from circuitry.circuits import AttributionGraph
 from circuitry.circuits.cost import OperationCounter
 from circuitry.data import image_listing
@@ -52,7 +50,6 @@ from circuitry.interventions.unit_scores import LEARNED, METHODS
 from circuitry.models import AnyBaseline, BasisSettings, Counterfactual, Metric, mean_baseline
 from circuitry.models.metrics import METRICS
 from circuitry.reports import Report, write_results
-from circuitry.runs import ALONE, InputError, Job, JobFolder, Rank, Work, WorkSettings, run_script, versions, whole_file
 from circuitry.study import (
     Judged,
     planted_attention,
@@ -63,6 +60,9 @@ from circuitry.study import (
 )
 from circuitry.study.sections.scoreboards import add_scoreboard
 from circuitry.study.unseen_images import ClassImages, ClassRecords, read_class, split_records
+
+import pandas as pd
+import torch
 
 FORMAT = "circuitry scoreboard 1"
 BASELINES = ("zero", "mean", "counterfactual")

@@ -16,11 +16,11 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from circuitry.runs import InputError, run_script, versions
+from circuitry.reports import Report, write_results
+
 import numpy as np
 import pandas as pd
-
-from circuitry.reports import Report, write_results
-from circuitry.runs import InputError, run_script, versions
 
 MODEL = ["model", "setting", "test_domain"]
 """What tells the rows of the table over seeds apart."""

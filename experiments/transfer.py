@@ -18,8 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import pandas as pd
-
+from circuitry.runs import InputError, Work, run_script
 from circuitry import compare_domains
 from circuitry.interventions import CausalStudy, StudyOptions, transfer_matrix, transfer_over_depth
 from circuitry.interventions.circuit_sets import choose_sites
@@ -27,13 +26,14 @@ from circuitry.interventions.transfer_tables import transfer_correlations
 from circuitry.reports import Report, write_results
 from circuitry.reports.figures import domain_marks
 from circuitry.reports.listings import listings_of_records
-from circuitry.runs import InputError, Work, run_script
 from circuitry.study.sections.causal_checks import (
     add_causal_guide,
     add_interchange,
     add_transfer,
     transfer_findings,
 )
+
+import pandas as pd
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from typing import Any
 from tqdm import tqdm
 
 from circuitry.runs.errors import InputError
+from circuitry.runs.workers import short_waits
 from circuitry.training.settings import ClipTraining, TrainingWork
 
 _TRAINER = Path(__file__).with_name("open_clip_main.py")
@@ -99,8 +100,7 @@ def run_trainer(
 
 def _environment(threads: int) -> dict[str, str]:
     return {
-        # Threads that spin while they wait slow a small model down several times where cores are shared.
-        "OMP_WAIT_POLICY": "passive",
+        **short_waits(os.environ),
         **os.environ,
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
