@@ -24,7 +24,6 @@ from .circuits.similarity import node_overlap as node_overlap
 from .circuits.similarity import wl_kernel as wl_kernel
 from .comparison.comparison import Comparison as Comparison
 from .comparison.table import domain_matrix as domain_matrix
-from .data.batches import load_batches as load_batches
 from .data.domains import DomainFolder as DomainFolder
 from .interventions.faithfulness import faithfulness_curve as faithfulness_curve
 from .interventions.patches import Patch as Patch
@@ -41,6 +40,7 @@ from .models.encoder import Encoder as Encoder
 from .models.feature_basis import in_feature_basis as in_feature_basis
 from .models.metrics import class_logit as class_logit
 from .models.metrics import class_margin as class_margin
+from .models.task import Task as Task
 from .runs.errors import InputError as InputError
 from .runs.workers import Work as Work
 

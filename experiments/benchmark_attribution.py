@@ -24,16 +24,14 @@ from functools import partial
 from itertools import pairwise
 from typing import TypeVar
 
-from circuitry.runs import Work, run_script
-from circuitry import Encoder, class_logit
+from circuitry import Encoder, Task, class_logit
 from circuitry.circuits import AttributionSettings, count_operations, parse_rule
+from circuitry.circuits.chain_edges import edge_effects
 from circuitry.circuits.cost import matrix_product_rate
-from circuitry.circuits.edges import edge_effects
 from circuitry.circuits.nodes import keep_units, node_effects
 from circuitry.circuits.settings import DEFAULT_RULE, STUDY_RULE
 from circuitry.interventions import SearchSettings, patch_effects, score_units
 from circuitry.models.architectures import register_model
-from circuitry.models.batches import ImageBatches, rows_that_fit
 from circuitry.reports.result_tables import KeepSettings
 
 import open_clip
@@ -153,14 +151,15 @@ def timed(
     encoder: Encoder, images: Tensor, weights: Tensor, settings: AttributionSettings
 ) -> tuple[Scores, EdgeRows, float, float]:
     """Return this package's node scores, scores of all edges between kept units, and the seconds that each took."""
-    batches = ImageBatches(images, encoder, rows_that_fit(encoder, settings.memory_gib))
-    started = time.perf_counter()
-    nodes = node_effects(encoder, batches, class_logit(weights, 0), settings)
-    node_seconds = time.perf_counter() - started
-    kept = {site: keep_units(scores, settings.node_fraction) for site, scores in nodes.scores.items()}
-    started = time.perf_counter()
-    edges = edge_effects(encoder, batches, kept, settings)
-    edge_seconds = time.perf_counter() - started
+    task = Task(encoder, images, class_logit(weights, 0), work=Work(progress=False))
+    with task.running(gradients=True):
+        started = time.perf_counter()
+        nodes = node_effects(task, settings.node_rule)
+        node_seconds = time.perf_counter() - started
+        kept = {site: keep_units(scores, settings.node_fraction) for site, scores in nodes.scores.items()}
+        started = time.perf_counter()
+        edges = edge_effects(task, kept, settings.resolved_edge_rule)
+        edge_seconds = time.perf_counter() - started
     node_scores = {site: torch.from_numpy(v) for site, v in nodes.scores.items()}
     return node_scores, {pair: torch.from_numpy(v) for pair, v in edges.items()}, node_seconds, edge_seconds
 

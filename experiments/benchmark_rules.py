@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from circuitry.runs import InputError, run_script
-from circuitry import AttributionSettings, Clip, DomainFolder
+from circuitry import AttributionSettings, Clip, DomainFolder, Task
 from circuitry.circuits import QuadratureRule, RuleChoice, RuleErrors, count_operations, describe_rule, parse_rule
 from circuitry.circuits.graph_folder import Key
 from circuitry.circuits.rule_choice import REFERENCE, cheapest_rule
@@ -74,7 +74,7 @@ def main(config: Config) -> None:
     print(describe_rule(names))
     rules = {rule.name: rule for rule in (*map(parse_rule, config.rules), *chosen)}
     by_circuit = measure(circuits(clip, images, config, others, parse_rule(config.reference)), rules)
-    table = summary(by_circuit).join(relative_costs(clip, few[0].metric, rules), on="rule")
+    table = summary(by_circuit).join(relative_costs(clip, few[0].task.metric, rules), on="rule")
     tables = {
         "by_circuit": by_circuit,
         "by_site": by_circuit.groupby(["kind", "rule", "place", "apart"], sort=False)["error"].mean().reset_index(),
@@ -105,7 +105,7 @@ def circuits(
     for class_name, domain in keys:
         batch = read_images(clip, images.select(class_name, domain, config.n_images, config.seed), strict=True)
         metric = metric_of_class(config.metric)(weights, images.label(class_name))
-        yield f"{class_name} in {domain}", RuleErrors(clip.encoder, batch, metric, reference=reference)
+        yield f"{class_name} in {domain}", RuleErrors(Task(clip.encoder, batch, metric), reference=reference)
 
 
 def measure(measured_on: Iterable[tuple[str, RuleErrors]], rules: dict[str, QuadratureRule]) -> pd.DataFrame:

@@ -1,16 +1,15 @@
 """How and when does CLIP generalize to unseen domains, and to unseen classes of a domain? Accuracies of many runs.
 
-From a folder of runs (models trained on mixtures, see `training.study`) to one table of accuracies at every checkpoint,
-tables and a figure that set settings and models side by side per test domain, and the effective-robustness view. On the
-toy, the default, it first draws the images and trains what is missing: photographs alone, two domains (cg-low), all
-domains (cg-high), all but the test domain (leave-out), and with nothing held out (upper-high), for two test domains and
-seeds. There the held-out classes rotate, so that each is held out once, and classes that even the upper bound does not
-learn are left out of the comparison.
+Reads a folder of runs (models trained on mixtures) and writes a table of accuracies at every checkpoint, tables and a
+figure that compare settings and models for each test domain, and effective robustness. On the toy, the default, it
+first draws the images and trains missing models: photographs alone, two domains (cg-low), all domains (cg-high), all
+except the test domain (leave-out), and nothing held out (upper-high), for two test domains and seeds. The held-out
+classes of the toy rotate, so that each is held out once; classes that even the upper bound does not learn are left out.
 
 The study finds that diversity helps (cg-high above cg-low and leave-out above natural-only on held-out classes), that
-quickdraw is the exception, and that upper bounds are far away. Each is refuted by accuracies in the other order, beyond
-the spread of the seeds, and by one that holds among all classes but not among held-out classes alone: it then speaks
-of how readily a held-out class is predicted, not of what the features say.
+quickdraw is the exception, and that upper bounds are far away. Accuracies in the other order, beyond the spread of the
+seeds, refute this. So does an order that holds among all classes but not among held-out classes alone: it is about the
+model's bias towards held-out classes, not about its features.
 
     python experiments/generalization.py                                      # the toy: 42 models, over an hour
     torchrun --nproc-per-node 2 experiments/generalization.py                 # the same in two processes
@@ -84,7 +83,7 @@ class Config(StudySettings):
     results: Path | None = None
     """Also write the small tables and their provenance here, where the figures read them."""
     templates: Literal["all templates", "style words", "own style"] = "all templates"
-    """Class texts of the figures and of the main tables; all of them are measured."""
+    """Class texts of the figures and the main tables; all are measured."""
     measure: str = MEASURE
     """Measure of the table over settings and of robustness: top-1, balanced top-5, macro F1, ...; all are stored."""
     epochs_shown: tuple[int, ...] | None = None
@@ -115,7 +114,7 @@ class Config(StudySettings):
     """How the work is shared out."""
 
     def toy_settings(self) -> list[ToySettings]:
-        """Return what the toy's models are made of, once for each held-out set; a smaller toy trains alike."""
+        """Return the settings of the toy's models for each held-out set; a smaller toy scales the warm-up."""
         classes, whole = STANDARD.classes[: self.n_toy_classes], STANDARD.training
         images, epochs = self.n_train * len(classes), self.epochs
         share = Fraction(images * epochs, STANDARD.n_train * len(STANDARD.classes) * whole.epochs)
@@ -152,12 +151,12 @@ def everything(config: Config) -> DomainFolder:
     """Return the test images of all domains.
 
     Raises:
-        InputError: For runs of one's own without test images of one's own.
+        InputError: For your own runs without your own test images.
     """
     if config.runs is None:
         return toy_images(config.toy, config.toy_settings()[0])
     if config.data is None:
-        raise InputError("Your own runs need your own test images, but --data was not given: add --data ROOT.")
+        raise InputError("Your own runs need your own test images, but there is no --data: add --data ROOT.")
     return DomainFolder(config.data)
 
 
@@ -168,7 +167,7 @@ def test_images(config: Config) -> DomainFolder:
 
 
 def toy_runs(config: Config, work: Work) -> list[StudyRun]:
-    """Return the toy's models, this process's share trained first, then what others have left; equal ones once."""
+    """Return the toy's models, each once; train this process's share first, then the rest."""
     wanted = list(product(config.settings, config.test_domains, config.seeds, config.toy_settings()))
     training = TrainingWork(progress=work.progress)
     for setting, domain, seed, settings in work.rank.order(wanted):
@@ -191,10 +190,9 @@ def write(config: Config, evaluated: pd.DataFrame, marks: Mapping[str, Mark]) ->
     points = effective_robustness(evaluated, classifier, measure=config.measure, natural=natural)
     report = Report(
         "Does CLIP generalize to unseen domains and unseen classes of a domain?",
-        f"{evaluated['run'].nunique()} models were trained on mixtures of domains that differ in what was held out, "
-        "all of the same size (photographs alone: smaller), and classify test images without having seen their classes "
-        "in that domain (held-out), or having seen them (other classes). Models that differ in anything but the seed "
-        "are rows of their own.",
+        f"{evaluated['run'].nunique()} models were trained on mixtures of domains of one size (photographs alone: "
+        "smaller) that differ in the held-out images. They classify test images of classes that they did not see in "
+        "that domain (held-out), and of classes that they saw (other classes). A row averages only seeds.",
     )
     report.summary(findings(kinds[kinds["domain"] == kinds["test_domain"]]))
     add_kinds(report, kinds, screened, marks)
@@ -203,8 +201,8 @@ def write(config: Config, evaluated: pd.DataFrame, marks: Mapping[str, Mark]) ->
     report.figure(
         robustness_scatter(points, natural),
         f"Held-out classes: accuracy in the test domain against accuracy on {natural}, every checkpoint a point, both "
-        "axes in logits. A model above the line of those trained on photographs alone is more robust than its accuracy "
-        "on photographs explains; where those do not exceed guessing there is no line, and nothing to be said.",
+        "axes in logits. The line fits models trained on photographs alone; a model above it is more robust than its "
+        "accuracy on photographs predicts. If those models do not exceed guessing, there is no line.",
     )
     tables = {
         "evaluation": evaluated,
@@ -225,7 +223,7 @@ def write(config: Config, evaluated: pd.DataFrame, marks: Mapping[str, Mark]) ->
 
 
 def findings(tested: pd.DataFrame) -> list[Finding]:
-    """Answer the title for every test domain and model: the best setting short of the upper bounds, told apart."""
+    """Answer the title for every test domain and model by the best setting below the upper bounds."""
     found = []
     for (domain, model), rows in tested.assign(model=model_names(tested)).groupby(["test_domain", "model"], sort=False):
         short = rows[~rows["setting"].str.startswith("upper")].dropna(subset="held_out")
@@ -248,7 +246,7 @@ def findings(tested: pd.DataFrame) -> list[Finding]:
 
 
 def add_kinds(report: Report, kinds: pd.DataFrame, screened: pd.DataFrame, marks: Mapping[str, Mark]) -> None:
-    """Add the section that tells the kinds of accuracy apart, the one to read first."""
+    """Add the section on the kinds of accuracy."""
     report.section("Settings side by side")
     tested = kinds[kinds["domain"] == kinds["test_domain"]]
     add_told_apart(report, tested.drop(columns="domain"), "Accuracy in the test domain, mean over classes and seeds.")
@@ -258,8 +256,8 @@ def add_kinds(report: Report, kinds: pd.DataFrame, screened: pd.DataFrame, marks
         return
     out = screened[~screened["kept"]]
     report.text(
-        f"A held-out class counts where the upper bound ({UPPER}), which saw it in the test domain, comes at least "
-        f"{SHARE:.0%} of the way from guessing to all right on it; one that stays below would be a zero in every "
+        f"A held-out class counts if the upper bound ({UPPER}), which saw it in the test domain, comes at least "
+        f"{SHARE:.0%} of the way from guessing to perfect accuracy on it; other classes would be near zero in every "
         f"setting. {len(out)} of {len(screened)} are left out: "
         + (
             ", ".join(f"{row['class']} in {row['test_domain']} ({row['upper']:.0%})" for _, row in out.iterrows())

@@ -1,10 +1,10 @@
-"""Make the training distributions of the study: which images and captions a CLIP model is trained on.
+"""Make the training distributions of the study: tables of images and captions for CLIP.
 
 Chooses images of DomainNet, or of any data in its layout (root/<domain>_train.txt, root/<domain>/<class>/<file>), by a
-setting and a test domain, adds a base set of captioned photos, and writes for each mixture the table that open_clip's
-trainer reads, with a JSON that says how it was made; then tables and a figure of what went into all of them.
+setting and a test domain, adds a base set of captioned photos, and writes for each mixture the table of open_clip's
+trainer, with a JSON that describes it; then tables and a figure of the images of all mixtures.
 
---all makes the whole set, with each base set: natural-only once, and for every test domain (all but the natural one)
+--all makes the whole set, with each base set: natural-only once, and for every test domain (all except the natural one)
 
 - cg-low, cg-high, leave-out, upper-low, upper-high, aligned;
 - class-interpolation of cg-low and of cg-high with the fractions 0.05, 0.1, 0.2, 0.4, 0.6, 0.8;
@@ -12,9 +12,8 @@ trainer reads, with a JSON that says how it was made; then tables and a figure o
 - with --imagenet-sketch, for the test domain sketch: natural-only, leave-out and cg-high with ImageNet-Sketch in place
   of as many images, and cg-high with sketches of 50, 25, 30, 10, 5, 1 % of its sketch classes, and of one.
 
-With --study captions are the study's to the last character: one random stream through all twelve lists, which must be
-there; the images need not. Otherwise each image's caption depends on its path alone, so that it stays the same whatever
-else is there.
+With --study captions are exactly the study's: one random stream through all twelve lists, which must exist; images may
+be missing. Otherwise the caption of an image depends only on its path.
 
     python experiments/make_mixtures.py --domainnet DomainNet --imagenet-sketch ImageNet-Sketch/sketch --all --study \\
         --base imagenet-captions=imagenet_captions.json --base-images imagenet-captions=ImageNet/train \\
@@ -56,7 +55,7 @@ from circuitry.study.mixtures.captioning import STUDY_SEED, Captioning, CaptionS
 from circuitry.study.mixtures.mixture_files import Captions
 from circuitry.study.mixtures.selection import Setting, admitted
 from circuitry.study.mixtures.sketch_sets import SketchVariant
-from circuitry.study.mixtures.study_set import Part
+from circuitry.study.mixtures.study_set import ListPart
 from circuitry.study.mixtures.trainer_table import NoCaption
 
 import pandas as pd
@@ -260,7 +259,7 @@ class Material:
         captions = {"captions": f"{described['captions']} ({self.captioning.source})"}
         return {**described, **captions, **self.captioning.described(), "seed": self.config.seed}
 
-    def write(self, spec: MixtureSpec, part: Part, records: Sequence[ImageRecord], captions: Captions) -> Path:
+    def write(self, spec: MixtureSpec, part: ListPart, records: Sequence[ImageRecord], captions: Captions) -> Path:
         """Write the training or the validation table of a mixture."""
         config, base = self.config, self.bases[spec.base] if spec.base else None
         return write_mixture(

@@ -49,7 +49,7 @@ from circuitry.study.mixtures.selection import admitted
 from circuitry.study.sections.accuracies import add_accuracy
 from circuitry.study.sections.causal_checks import add_attribution_check, add_faithfulness, add_pixels, add_transfer
 from circuitry.study.toy import DrawingSettings, write_toy
-from circuitry.study.toy.drawing import CLASSES, STYLES
+from circuitry.study.toy.drawing import STYLES, TOY_CLASSES
 from circuitry.training import clip_preset, train_clip, zero_shot_accuracy
 
 import numpy as np
@@ -98,7 +98,7 @@ class Config:
     """Also write the small tables and their provenance here, where the figures read them."""
     test_domain: str = "quickdraw"
     """Domain from which classes are held out in training."""
-    held_out: tuple[str, ...] = CLASSES[1::4]
+    held_out: tuple[str, ...] = TOY_CLASSES[1::4]
     """Classes held out of the test domain."""
     n_train: int = 30
     """Drawn training images per class and style; all of the mixture is used, nothing is subsampled."""
@@ -128,7 +128,7 @@ class Config:
 
 def main(config: Config) -> None:
     """Run all steps and print where the report is."""
-    chosen_names("class", config.held_out, CLASSES)
+    chosen_names("class", config.held_out, TOY_CLASSES)
     chosen_names("domain", (config.test_domain,), STYLES)
     started = time.perf_counter()
     step("1/6 draw the toy data set")

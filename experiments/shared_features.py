@@ -117,6 +117,8 @@ def main(config: Config) -> None:
     chosen = {name: getattr(config, name) for name in names_of} | {"trained_on": trained_on(config)}
     provenance = {"model": clip.name, "model_digest": clip.digest, **chosen, **about, **versions()}
     looked_at = listings_of(images, config.n_images, config.seed)
+    if config.results is not None:
+        comparison.save(config.results / "feature_sharing")  # sharing_over_settings.py compares models by it
     print(write_results(report, tables, config.out, config.results, provenance, SMALL_TABLES, looked_at))
 
 

@@ -1,11 +1,12 @@
 """Does a model share more features between domains, the more diverse its training was? One table over many models.
 
-Reads what experiments/shared_features.py left in the folders of its --results, one for each model, and sets the models
-side by side: for each setting and test domain, how many features the test domain shares with the other domains, on the
-held-out classes. The setting and the test domain are those of the run that a checkpoint belongs to; for other models
-they are given by name.
+Reads the --results folders of experiments/shared_features.py, one for each model, and compares the models: for each
+setting and test domain, how many features the test domain shares with the other domains, on the held-out classes. With
+two or more models of a test domain it also tests each pair of domains over these models: the model is the unit, so the
+result is about the training and not about one checkpoint. Setting and test domain are those of the run that a
+checkpoint belongs to; for other models they are given by name.
 
-The study's claim, that sharing is low where generalization fails, is refuted by a setting in which the test domain
+The study claims that domains share few features where generalization fails. A setting refutes this if its test domain
 shares no less than the others do and generalization still fails.
 
     python experiments/sharing_over_settings.py --results results/cg-low-sketch-0 results/cg-high-sketch-0
@@ -17,13 +18,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from circuitry.runs import InputError, run_script, versions
+from circuitry.comparison import Comparison, compare_models
 from circuitry.reports import Report, write_results
 
 import numpy as np
 import pandas as pd
 
 MODEL = ["model", "setting", "test_domain"]
-"""What tells the rows of the table over seeds apart."""
+"""Columns that identify a row of the table over seeds."""
+COMPARISON = "feature_sharing"
+"""Folder below the results of shared_features.py that holds its `Comparison`."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +35,11 @@ class Config:
     """Settings of the table."""
 
     results: tuple[str, ...] = ()
-    """Folders that shared_features.py wrote as its --results; of a model that is no run of a study as name=folder."""
+    """--results folders of shared_features.py; name=folder for a model that is no run of a study."""
     group: str = "held-out"
     """Classes that are scored: held-out, as in the study, or all."""
     test_domain: str | None = None
-    """Test domain of the models that are no runs of a study."""
+    """Test domain of models that are no runs of a study."""
     out: Path = Path("runs/sharing_over_settings")
     """Folder for the tables and the page."""
 
@@ -43,9 +47,9 @@ class Config:
 def main(config: Config) -> None:
     """Gather, average over seeds, write, and print where the page is."""
     if not config.results:
-        raise InputError("Expected folders of results of shared_features.py, but none was given: add --results FOLDER.")
+        raise InputError("Expected --results folders of shared_features.py, but none was given: add --results FOLDER.")
     runs = pd.DataFrame([score(config, entry) for entry in config.results])
-    table = over_seeds(runs)
+    table, tests = over_seeds(runs), over_models(config, runs["test_domain"])
     report = Report(
         "Which settings make domains share features?",
         f"Feature sharing of the test domain with the other domains in {len(runs)} models, {config.group} classes.",
@@ -57,18 +61,23 @@ def main(config: Config) -> None:
         "domain shares the fewest features of all domains; others: the mean of the other domains with the others.",
     )
     report.table(runs, "Every model, with its 95 % interval over classes.")
+    if len(tests):
+        report.section("Do two domains differ over models?")
+        report.table(
+            tests, "Feature sharing of domain a with the others minus that of domain b; each model counts once."
+        )
     print(table.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
-    tables = {"sharing_over_settings": table, "sharing_of_runs": runs}
+    tables = {"sharing_over_settings": table, "sharing_of_runs": runs, "sharing_tests": tests}
     about = {"results": config.results, "group": config.group, **versions()}
     print(write_results(report, tables, config.out, None, about))
 
 
 def score(config: Config, entry: str) -> dict[str, object]:
-    """Return one model's score of its test domain, and what the model was trained on.
+    """Return one model's score of its test domain, and its training.
 
     Raises:
-        InputError: for a folder without results, a model of which neither a run nor a name and test domain are known,
-            or a group or domain that its table lacks.
+        InputError: For a folder without results, a model without setting and test domain, and a table without the group
+            or domain.
     """
     name, is_named, place = entry.rpartition("=")
     folder = Path(place)
@@ -81,14 +90,14 @@ def score(config: Config, entry: str) -> dict[str, object]:
     domain = run.get("test_domain") or config.test_domain
     if setting is None or domain is None:
         raise InputError(
-            f"{folder} does not say which setting and test domain its model was trained for: give it as name={folder} "
-            "with --test-domain."
+            f"The setting and test domain of the model in {folder} are unknown: give it as name={folder} with "
+            "--test-domain."
         )
     summary = pd.read_csv(table, keep_default_na=False, na_values=[""])
     rows = {row["domain"]: row for row in summary[summary["group"] == config.group].to_dict("records")}
     if domain not in rows:
         raise InputError(
-            f"{table} has no score of {domain!r} for the group {config.group!r}; it has the domains "
+            f"{table} has no score of {domain!r} for the group {config.group!r}: choose among the domains "
             f"{', '.join(sorted(set(summary['domain'])))} and the groups {', '.join(sorted(set(summary['group'])))}."
         )
     own, others = rows[domain], [row["value"] for name, row in rows.items() if name != domain]
@@ -104,6 +113,19 @@ def score(config: Config, entry: str) -> dict[str, object]:
         "lowest": own["value"] < min(others),
         "n_classes": own["n_classes"],
     }
+
+
+def over_models(config: Config, test_domains: "pd.Series[str]") -> pd.DataFrame:
+    """Return the tests of `compare_models` for each test domain that has two or more models."""
+    folders = pd.Series([Path(entry.rpartition("=")[2]) for entry in config.results])
+    tests = [
+        compare_models([Comparison.load(folder / COMPARISON) for folder in own], config.group).assign(
+            test_domain=domain
+        )
+        for domain, own in folders.groupby(test_domains, sort=False)
+        if len(own) > 1
+    ]
+    return pd.concat(tests, ignore_index=True) if tests else pd.DataFrame()
 
 
 def over_seeds(runs: pd.DataFrame) -> pd.DataFrame:

@@ -1,8 +1,8 @@
-"""Do the intervals and tests of a comparison hold what they promise, on circuits whose likeness is known?
+"""Are the intervals and tests of a comparison calibrated, on simulated circuits of known similarity?
 
-Kept units of classes in domains are simulated with noise and compared by their Jaccard index. It would be refuted by a
-ratio to the ceiling of identical domains outside 0.97 to 1.03, intervals of 95 % that cover less than 93 or more than
-97 %, or tests that find any difference in more than 6 % of draws without one.
+It simulates kept units of classes in domains with noise, and compares them by their Jaccard index. Refuted by a ratio
+to the ceiling of identical domains outside 0.97 to 1.03, by 95 % intervals that cover less than 93 or more than 97 %,
+or by tests that find a difference in more than 6 % of draws without one.
 
     python experiments/simulate_trust.py --results experiments/results/trust
 """

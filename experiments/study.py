@@ -1,13 +1,12 @@
 """The whole study as one plan: mixtures, trainings, evaluation, autoencoders, representations, circuits, figures.
 
-With DomainNet and a base set it lists every step with its command, counted operations, estimated GPU hours and disk
-(--plan), and does them (--run): here in order, or as jobs of SLURM's that wait for each other (--cluster slurm). A run
-that was killed goes on where it stopped, with the same command; --only chooses kinds of steps, or steps by name.
+--plan lists every step with its command, counted operations, estimated GPU hours and disk. --run does the steps: here
+in order, or as SLURM jobs that wait for each other (--cluster slurm). After a kill the same command resumes. --only
+chooses kinds of steps, or steps by name.
 
-The base set imagenet-captions gets all that the study did on it (without any base set DomainNet alone does), cc3m and
-cc12m the seven mixtures that the study made with them, and cc12m the autoencoders. With --miniature the same plan runs
-on drawn images and tiny models, trained for two passes, from nothing to all figures in minutes: what it finds says
-nothing, that it runs says that the plan does.
+The base set imagenet-captions gets all steps of the study (without a base set DomainNet alone does), cc3m and cc12m get
+the study's seven mixtures, and cc12m the autoencoders. --miniature runs the same plan on drawn images with tiny models,
+trained for two passes, in minutes: it tests the plan, and its results mean nothing.
 
     python experiments/study.py --domainnet DomainNet --imagenet-sketch ImageNet-Sketch/sketch \\
         --base imagenet-captions=imagenet_captions.json cc3m=cc3m.tsv cc12m=cc12m.tsv \\
@@ -36,11 +35,11 @@ from circuitry.runs.presets import study_markdown
 from circuitry.runs.workers import job_options
 from circuitry.study.mixtures import study_mixtures
 from circuitry.study.mixtures.base_sets import BaseSet, named_base_sets
-from circuitry.study.place import Material, Rates, Scale, StudyPlace
+from circuitry.study.place import Material, Scale, StudyPlace
 from circuitry.study.plan import Cost, Plan, Step
 from circuitry.study.steps import study_steps
 from circuitry.study.toy import DrawingSettings, write_toy
-from circuitry.study.toy.drawing import CLASSES
+from circuitry.study.toy.drawing import TOY_CLASSES
 from circuitry.study.training_cost import count_model
 from circuitry.study.trainings import study_trainings
 from circuitry.training import ClipTraining, SaeTraining, SupervisedTraining, clip_preset
@@ -61,21 +60,23 @@ MINIATURE = Scale(
     sae_base=PHOTOS,
     epochs=2,
     supervised_epochs=2,
-    training=(
-        *("--epochs", "2", "--batch-size", "32", "--warmup", "3", "--precision", "fp32", "--no-grad-checkpointing"),
-        *("--workers", "0", "--device", "cpu", "--no-progress"),
-    ),
-    supervised=(
-        *("--model", "rn-tiny", "--epochs", "2", "--milestones", "1", "--batch-size", "64", "--precision", "fp32"),
-        *("--keep-checkpoints", "1", "--workers", "0", "--device", "cpu", "--no-progress"),
-    ),
-    sae=("--epochs", "2", "--batch-size", "128"),
-    evaluation=("--test-domains", "quickdraw", "sketch"),
-    circuits=("--n-images", "4", "--rule", "left-2"),
-    separation=("--method", "auto"),
     device="cpu",
+    options={
+        "train_clip": (
+            *("--epochs", "2", "--batch-size", "32", "--warmup", "3", "--precision", "fp32", "--no-grad-checkpointing"),
+            *("--workers", "0", "--device", "cpu", "--no-progress"),
+        ),
+        "train_supervised": (
+            *("--model", "rn-tiny", "--epochs", "2", "--milestones", "1", "--batch-size", "64", "--precision", "fp32"),
+            *("--keep-checkpoints", "1", "--workers", "0", "--device", "cpu", "--no-progress"),
+        ),
+        "train_sae": ("--epochs", "2", "--batch-size", "128"),
+        "generalization": ("--test-domains", "quickdraw", "sketch"),
+        "compare_circuits": ("--n-images", "4", "--rule", "left-2"),
+        "embedding_separation": ("--method", "auto"),
+    },
 )
-"""Tiny models, two passes; SAEs on the models with further photographs."""
+"""Tiny models, two passes; autoencoders of the models with further photographs."""
 MINIATURE_MIXTURES = (
     *("natural-only", "cg-low-quickdraw", "cg-high-quickdraw", "leave-out-quickdraw", "upper-high-quickdraw"),
     *("aligned-quickdraw", "class-interpolation-0.4-low-quickdraw", "class-interpolation-0.4-quickdraw"),
@@ -90,51 +91,51 @@ class Config:
     """Settings of the study."""
 
     out: Path = Path("runs/study")
-    """Folder of everything that is made."""
+    """Folder of all results."""
     domainnet: Path | None = None
-    """Folder of DomainNet, with its twelve lists; needed but for the miniature."""
+    """Folder of DomainNet with its twelve lists; the miniature needs none."""
     base: tuple[str, ...] = ()
     """Base sets, NAME=PATH: imagenet-captions, cc3m, cc12m; see make_mixtures.py, as for the next two."""
     base_images: tuple[str, ...] = ()
-    """Folders that paths of base sets start from, NAME=FOLDER."""
+    """Folders of relative paths of base sets, NAME=FOLDER."""
     base_validation: tuple[str, ...] = ()
     """Validation images of base sets, NAME=SHARE or NAME=FILE."""
     imagenet_sketch: Path | None = None
-    """Folder of ImageNet-Sketch; without it the mixtures with it are left out."""
+    """Folder of ImageNet-Sketch; without it its mixtures are left out."""
     imagenet: Path | None = None
-    """ImageNet's validation images, to be classified, too."""
+    """ImageNet's validation images, to classify as well."""
     miniature: bool = False
-    """The same on drawn images with tiny models, on a CPU."""
+    """Drawn images and tiny models, on a CPU."""
     n_train: int = 6
     """Miniature: training images of each class in each style; as many for tests."""
     plan: bool = False
-    """Print the steps; nothing is done."""
+    """Only print the steps."""
     run: bool = False
-    """Do what is left of them."""
+    """Do the unfinished steps."""
     only: tuple[str, ...] = ()
     """Kinds of steps, or steps by name (default: all)."""
     cluster: Literal["slurm"] | None = None
     """Submit the steps as jobs that wait for each other, instead of doing them here in order (needs submitit)."""
     job_options: tuple[str, ...] = ()
-    """submitit's parameters of every job as name=value; GPUs are the step's own."""
+    """submitit's parameters of every job as name=value, except GPUs, which are the step's."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Seeds of the trainings; the miniature takes the first."""
+    """Seeds of the trainings; the miniature has the first."""
     keep_checkpoints: int | None = None
     """Keep a checkpoint after every so many epochs (default: every one of CLIP, as in the study)."""
     settings: bool = False
     """Only write the table of the study's settings into study.md."""
     disk: float | None = None
-    """GiB that may be filled (default: what is free)."""
+    """GiB that may be filled (default: the free space)."""
     hours: float | None = None
-    """GPU hours that there are (default: no limit)."""
+    """Available GPU hours (default: no limit)."""
     half_tflops: float = 94.0
-    """10^12 operations per second that a GPU reaches in mixed precision: 30 % of an A100's 312, an assumption."""
+    """10^12 operations per second of a GPU in mixed precision; assumed: 30 % of an A100's 312."""
     single_tflops: float = 7.8
-    """And in single precision: 40 % of an A100's 19.5, an assumption."""
+    """The same in single precision; assumed: 40 % of an A100's 19.5."""
 
 
 def main(config: Config) -> None:
-    """Make the plan, check that disk and time are there, print it or do it."""
+    """Make the plan, check disk and GPU hours, print it or do it."""
     if config.settings:
         write_settings()
         return
@@ -146,19 +147,19 @@ def main(config: Config) -> None:
         print_plan(chosen)
     plan.check_room(config.only, disk_gib=config.disk, hours=config.hours)
     if not config.run:
-        print("with --run the steps are done; --only chooses some")
+        print("add --run to do the steps, --only to choose some")
     elif config.cluster is not None:
         jobs = plan.submit(config.only, job_options(config.job_options))
-        print("".join(f"{name}: job {number}\n" for name, number in jobs.items()) or "nothing is left to do")
+        print("".join(f"{name}: job {number}\n" for name, number in jobs.items()) or "all steps are done")
     else:
         plan.run(config.only)
         print(f"all of {len(chosen)} steps are done: {config.out / 'figures'}")
 
 
 def drawn(config: Config) -> Config:
-    """Draw the miniature's images, and a table of other photographs as its base set."""
+    """Draw the miniature's images, and a table of more photographs as its base set."""
     if config.base or config.domainnet is not None:
-        raise InputError("The miniature draws its own images: leave out --domainnet and --base, or --miniature.")
+        raise InputError("The miniature draws its images, but others were given: remove --domainnet and --base.")
     settings = DrawingSettings(config.n_train, config.n_train)
     root = write_toy(config.out / "toy", settings, progress=False)
     photos = write_toy(config.out / PHOTOS, replace(settings, seed=1, styles=("real",)), progress=False)
@@ -173,7 +174,7 @@ def drawn(config: Config) -> Config:
 def steps(config: Config) -> list[Step]:
     """Return all steps of the study on this material."""
     if config.domainnet is None:
-        raise InputError("Give the folder of DomainNet (--domainnet ROOT), or --miniature.")
+        raise InputError("The study needs DomainNet, but no folder was given: add --domainnet ROOT, or --miniature.")
     domainnet = config.domainnet.absolute()
     images = DomainFolder(domainnet, split="train", missing_files="unchecked")
     given = named_base_sets(config.base, config.base_images, config.base_validation)
@@ -189,7 +190,7 @@ def steps(config: Config) -> list[Step]:
     named = [name for name in bases if name != MAIN]
     mixtures = study_mixtures(
         [main_base, *named] if main_base or config.miniature or not named else named,
-        held_out=CLASSES[1::4] if config.miniature else study_held_out(images.all_classes),
+        held_out=TOY_CLASSES[1::4] if config.miniature else study_held_out(images.all_classes),
         domains=images.domains,
         sketches=config.imagenet_sketch is not None,
         test_domains=("quickdraw", "sketch") if config.miniature else None,
@@ -208,17 +209,17 @@ def steps(config: Config) -> list[Step]:
         main_base,
         *(folder and folder.absolute() for folder in (config.imagenet_sketch, config.imagenet)),
     )
-    rates = Rates(config.half_tflops * 1e12, config.single_tflops * 1e12)
     model = str(clip_preset(scale.preset(trainings[0])).model)
     counted = circuit_operations(model)
     out = config.out.absolute()
-    return study_steps(StudyPlace(out, scale, material, trainings, rates, counted, config.keep_checkpoints))
+    rates = config.half_tflops * 1e12, config.single_tflops * 1e12
+    return study_steps(StudyPlace(out, scale, material, trainings, *rates, counted, config.keep_checkpoints))
 
 
 def circuit_operations(model: str) -> float:
-    """Return what the study's circuits take for one image: units once, edges as it finds them and those of its part.
+    """Return the operations of the study's circuits for one image: unit scores once, edge scores of all and of a part.
 
-    Counted with one and two points of the quadrature rule and continued to ten: operations are linear in them.
+    Operations are linear in the points of the quadrature rule, so counts of one and two points give those of ten.
     """
     tower = open_clip.create_model(register_model(model), pretrained_text=False, require_pretrained=False).visual
     encoder = Encoder.from_tower(tower.eval().requires_grad_(False))
@@ -231,18 +232,18 @@ def circuit_operations(model: str) -> float:
 
 
 def absolute(text: str) -> tuple[str, str]:
-    """Return name and value of NAME=VALUE, of a file with its whole path: commands run elsewhere."""
+    """Return name and value of NAME=VALUE; paths become absolute, since commands run elsewhere."""
     name, _, value = text.partition("=")
     return name, f"{Path(value).absolute()}" if Path(value).exists() else value
 
 
 def base_size(base: BaseSet) -> int:
-    """Return how many images a base set has."""
+    """Return the number of images of a base set."""
     return SHARD_IMAGES * len(base.shards) or sum(1 for _ in base.all_images())
 
 
 def print_plan(chosen: list[Step]) -> None:
-    """Print every step with its cost and command, and what all of a kind take."""
+    """Print every step with its cost and command, and the cost of each kind."""
     for step in chosen:
         print(f"{step.name}: {in_words(step.cost)}\n    {shlex.join(step.command)}")
     kinds = dict.fromkeys(step.kind for step in chosen)
@@ -253,7 +254,7 @@ def print_plan(chosen: list[Step]) -> None:
 
 
 def study_settings() -> dict[str, type[StudySettings]]:
-    """Return all settings that have a preset of the study's: the package's classes, and those of the scripts."""
+    """Return all settings with values of the study: classes of the package, and of scripts."""
     own: tuple[type[StudySettings], ...] = (
         *(AttributionSettings, RepresentationSettings, ClipTraining, SupervisedTraining, SaeTraining),
     )
@@ -268,7 +269,7 @@ def study_settings() -> dict[str, type[StudySettings]]:
 
 
 def write_settings(page: Path = EXPERIMENTS / "study.md") -> None:
-    """Write the table of what the study sets between its two lines of the page."""
+    """Write the table of the study's values between its two marks in the page."""
     before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
     _, _, after = rest.partition(END)
     table = f"{before}{BEGIN}\n{study_markdown(study_settings())}{END}{after}"
@@ -277,7 +278,7 @@ def write_settings(page: Path = EXPERIMENTS / "study.md") -> None:
 
 
 def in_words(cost: Cost) -> str:
-    """Say what steps cost."""
+    """Describe a cost."""
     return (
         f"{cost.operations:.3g} operations, {cost.gpu_hours:,.1f} GPU hours on {cost.gpus} at a time, "
         f"{cost.disk_gib:,.1f} GiB"

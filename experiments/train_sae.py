@@ -1,4 +1,4 @@
-"""Train a sparse autoencoder on one site of a CLIP image encoder, and say how well it describes it.
+"""Train a sparse autoencoder on one site of a CLIP image encoder, and measure it.
 
 Takes all images of the train lists of the chosen domains. The input is the normalised image embedding unless a site is
 named; there every position is a sample. Prints dead features, active features per sample (L0) and explained variance,

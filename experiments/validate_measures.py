@@ -1,18 +1,18 @@
-"""Which measures of similarity tell circuits apart that are known to differ?
+"""Which measures of similarity separate circuits that are known to differ?
 
-Takes the circuits of a finished `compare_circuits.py` (or `extract`), makes cases with a known answer, and judges every
-measure by them, after the benchmark ReSi (arXiv 2408.00531):
+Takes the circuits of a finished `compare_circuits.py` (or `extract`), makes cases with a known answer, and scores every
+measure on them, after the benchmark ReSi (arXiv 2408.00531):
 
-- fresh images: two parts of the images of a class in a domain against parts of two classes. Judged by the area under
-  the precision-recall curve (share of equal pairs, as it would be by guessing, stands beside it);
+- fresh images: two parts of the images of a class in a domain against parts of two classes, scored by the area under
+  the precision-recall curve (guessing reaches the share of equal pairs);
 - another domain: the same, with the two parts in two domains;
-- units permuted: a growing share of a circuit's units changes places within its site, so that it shares a known share
-  with the circuit that it was. Judged by the rate at which more permuted circuits come out as more alike;
-- noise: the scores of all units get noise of a growing size, in standard deviations of the site; an edge of a unit that
-  was not kept before gets one of the scores of its pair of sites. Judged in the same way.
+- units permuted: a growing share of a circuit's units changes places within its site, scored by the rate at which a
+  more permuted circuit comes out as more similar to the original;
+- noise: the scores of all units get growing noise, in standard deviations of the site; an edge of a newly kept unit
+  gets one of the scores of its pair of sites. Scored in the same way.
 
-Refuted as a measure: one that is not better than guessing, or violates orders as often as a coin. Depth bias enters as
-minus the distance of two circuits' biases.
+A measure is refuted if it is no better than guessing, or violates orders as often as a coin. Depth bias enters as minus
+the distance of two circuits' biases.
 
     python experiments/validate_measures.py --circuits runs/domainnet/circuits --results experiments/results/measures
 """

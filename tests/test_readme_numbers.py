@@ -1,8 +1,7 @@
-"""Every measured number that README quotes is what its committed table gives, at README's rounding.
+"""Every measured number in README and experiments/RESULTS.md is what its committed table gives, rounded as in the text.
 
-`CLAIMS` holds README's words with a place for each number, and beside them how the numbers come from the tables. Where
-a sentence or a table changes alone, README lacks the phrase that the table makes. To change a sentence, change it here,
-too.
+`CLAIMS` holds phrases of the text with a place for each number, and how the numbers come from the tables. Where a
+phrase or a table changes alone, the text lacks what the table makes. To change a phrase, change it here, too.
 """
 
 import json
@@ -16,6 +15,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "experiments" / "results"
+DOCS = "".join((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "experiments/RESULTS.md"))
 
 EARLIER = {
     "study/circuits",
@@ -612,7 +612,7 @@ CLAIMS: list[tuple[str, Numbers]] = [
         lambda: (overlap("learned", "two parts of the same images", "other seed"), *overlaps("learned")),
     ),
     (
-        "attributed circuits do ({:.2f}, {:.2f}, {:.2f} and {:.2f}, random {:.2f})",
+        "attributed circuits does ({:.2f}, {:.2f}, {:.2f} and {:.2f}, random {:.2f})",
         lambda: overlaps("site-path"),
     ),
     (
@@ -621,7 +621,7 @@ CLAIMS: list[tuple[str, Numbers]] = [
         lambda: [number for method in ("gradient", "site-path", "input-path", "learned") for number in judged(method)],
     ),
     (
-        "(AUROC {:.2f} to {:.2f}, guessing 0.5); cutting them is ({:.1f})",
+        "(AUROC {:.2f} to {:.2f}, guessing 0.5); cuts do ({:.1f})",
         lambda: (*into_attention(), cut()),
     ),
     (
@@ -708,7 +708,7 @@ CLAIMS: list[tuple[str, Numbers]] = [
     (
         "corrected for {} tests. Circuits do not go with it (node overlap {:.2f} [{:.2f}, {:.2f}]), CKA of class "
         "means at the last site does ({:.2f} [{:.2f}, {:.2f}], p {:.3f}; {:.2f} given accuracy on the other styles), "
-        "though among the held-out classes alone that is not told apart from chance ({:.2f}, p {:.2f})",
+        "though among the held-out classes alone this is not significant ({:.2f}, p {:.2f})",
         lambda: (
             len(table("shared_circuitry/relations")),
             *related("overlap", "held_out", "rho", "low", "high"),
@@ -729,7 +729,7 @@ def in_one_line(text: str) -> str:
 @pytest.mark.parametrize(("phrase", "numbers"), CLAIMS, ids=[phrase for phrase, _ in CLAIMS])
 def test_readme_says_what_the_tables_give(phrase: str, numbers: Numbers) -> None:
     said = re.sub(r"-(0\.0+)(?!\d)", r"\1", phrase.format(*numbers()))  # no minus zero
-    assert said in in_one_line((ROOT / "README.md").read_text(encoding="utf-8")), f"README does not say: {said}"
+    assert said in in_one_line(DOCS), f"neither README nor RESULTS says: {said}"
 
 
 FOLDERS = sorted({path.parent.relative_to(RESULTS).as_posix() for path in RESULTS.rglob("*.csv")})
@@ -741,5 +741,4 @@ def test_a_folder_of_results_says_which_command_made_it(folder: str) -> None:
     script = made_by["command"].split()[0]
     assert re.fullmatch(r"[0-9a-f]{12}", made_by["commit"]), "results come from a clean commit"
     assert "/work" not in made_by["command"], "paths in a command are relative"
-    docs = (ROOT / "README.md").read_text(encoding="utf-8") + (ROOT / script).read_text(encoding="utf-8")
-    assert f"python {script}" in docs
+    assert f"python {script}" in DOCS + (ROOT / script).read_text(encoding="utf-8")

@@ -9,6 +9,7 @@ from .cost import count_operations as count_operations
 from .direct_effects import DirectEffects as DirectEffects
 from .direct_effects import direct_effects as direct_effects
 from .direct_effects import direct_vectors as direct_vectors
+from .edges import Edges as Edges
 from .extraction import Extraction as Extraction
 from .extraction import extract as extract
 from .graph import AttributionGraph as AttributionGraph
@@ -31,7 +32,7 @@ from .residual_edges import edges_by_position as edges_by_position
 from .residual_edges import score_edges as score_edges
 from .rule_choice import RuleChoice as RuleChoice
 from .rule_choice import RuleErrors as RuleErrors
-from .rule_choice import choose_rule as choose_rule
+from .rule_choice import cheapest_rule as cheapest_rule
 from .rule_report import describe_rule as describe_rule
 from .settings import AttributionSettings as AttributionSettings
 from .settings import CircuitSettings as CircuitSettings

@@ -2,21 +2,20 @@
 
 1. `nodes`: integrated gradients of the metric at every site score every unit;
 2. the units with the largest absolute score are kept; in a feature basis these are latents, never error units;
-3. `edges`: integrated gradients of each kept unit's movement score the edges between consecutive sites; in heads and
-   neurons (`in_components`) `component_edges` scores those between any two sites, through the residual stream.
+3. `chain_edges`: integrated gradients of each kept unit's movement score the edges between consecutive sites; in heads
+   and neurons (`in_components`) `component_edges` scores those between any two sites, through the residual stream.
 
 The setting of the study ("When and How Does CLIP Enable Domain and Compositional Generalization?", ICML 2025) is
-`AttributionSettings.study`; the default differs in the quadrature rule alone.
+`AttributionSettings.study`; the default differs in the quadrature rule alone. Here positive scores help and all scores
+are means over images: the study's node scores are minus these, its edge scores these over the number of images.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from copy import copy
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from circuitry.circuits.component_edges import edges_between, in_stream
@@ -25,11 +24,12 @@ from circuitry.circuits.nodes import NodeEffects, keep_units, node_effects, node
 from circuitry.circuits.quadrature import QuadratureRule
 from circuitry.circuits.settings import AttributionSettings
 from circuitry.models.baselines import AnyBaseline, check_count
-from circuitry.models.batches import ImageBatches, Images, rows_that_fit
-from circuitry.models.encoder import Encoder, checked_sites
-from circuitry.models.metrics import Metric, metric_name
+from circuitry.models.batches import ImageBatches, Images
+from circuitry.models.encoder import Encoder
+from circuitry.models.metrics import Metric
+from circuitry.models.task import Task
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import check_lists
+from circuitry.runs.workers import Work
 
 
 def attribute(
@@ -48,8 +48,8 @@ def attribute(
 ) -> AttributionGraph:
     """Score the units of an encoder, keep the strongest, and score the edges between them.
 
-    The modes of the caller (``no_grad``, ``inference_mode``, ``autocast``) change nothing. Parameters that are not
-    among the following are explained at `AttributionSettings`, which has the same defaults.
+    The modes of the caller (``no_grad``, ``inference_mode``, ``autocast``) change nothing. The share of units and the
+    rules are explained at `AttributionSettings`, which has the same defaults.
 
     Args:
         encoder: The encoder under study; its device and dtype are used.
@@ -58,7 +58,10 @@ def attribute(
         metric: Embeddings [B, D] -> one number per image, e.g. `class_logit`.
         baseline: Where the paths end: ``"zero"``, a `Baseline` such as `mean_baseline` makes, or counterfactual images
             [1, 3, H, W] or [B, 3, H, W], one for all images or one for every image.
+        sites: Sites to score, in the encoder's order; edges run between consecutive ones (default: all).
+        batch_size: Images at a time (default: as many as fit the memory, which also bounds a given number).
         progress: Show progress bars.
+        memory_gib: Budget for activations and gradients, in GiB; weights and scores come on top.
 
     Raises:
         InputError: for settings out of range, unknown or unordered sites, images of another size or none, a metric of
@@ -68,26 +71,19 @@ def attribute(
     Example:
         >>> graph = attribute(encoder, images, class_logit(weights, label=3), rule=midpoint_rule(6))
         >>> attribute(encoder, images, metric, baseline=images_without_the_object)    # one for every image
-        >>> graph.node_scores["layer4.0"]        # signed effect of each channel
+        >>> graph.node_scores["layer4.0"]        # effect of each channel, positive where it helps
         >>> graph.completeness["layer4.0"].gap   # how far the effects miss the metric's change
     """
-    _check_types(encoder, metric)
-    check_lists(sites=sites)
-    settings = AttributionSettings(
-        node_fraction,
-        rule,
-        edge_rule,
-        baseline=baseline,
-        sites=None if sites is None else tuple(sites),
-        batch_size=batch_size,
-        memory_gib=memory_gib,
-    )
-    job = _Job(encoder, metric, settings, progress)
-    with job.modes():
-        batches = job.batches(images)
-        nodes = job.nodes(batches)
-        kept = job.kept(nodes)
-        return job.graph(nodes, kept, job.edges(kept, batches))
+    settings = AttributionSettings(node_fraction, rule, edge_rule)
+    if batch_size is not None:
+        images = ImageBatches(images, encoder, batch_size)
+    work = Work(memory_gib=memory_gib, progress=progress)
+    task = Task(encoder, images, metric, baseline=baseline, sites=sites, work=work)
+    with task.running(gradients=True):
+        nodes = _nodes(task, settings)
+        kept = _kept(encoder, nodes, settings)
+        edges = edges_between(task, kept, settings.resolved_edge_rule)
+        return _graph(task, settings, nodes, kept, edges)
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,54 +98,48 @@ class AttributionParts:
     sites, as each part finds them: what resamples of the parts need."""
 
 
-def attribute_parts(
-    encoder: Encoder,
-    images: Float[Tensor, "batch 3 h w"],
-    metric: Metric,
-    settings: AttributionSettings,
-    parts: Int[np.ndarray, " images"],
-    progress: bool = True,
-) -> AttributionParts:
+def attribute_parts(task: Task, settings: AttributionSettings, parts: Int[np.ndarray, " images"]) -> AttributionParts:
     """Attribute all images and each part of them, in one pass over the images.
 
     1. Node scores of all images are the mean of the parts', weighted by their images.
     2. Edges of a part are scored between the units that the part or the whole keeps.
-    3. Sums over images add up. The score of an edge is such a sum over the square of the number of images (method.md,
-       section 3: the mean inside the gap), so that of all images is the sum of the parts' scores times the square of
-       their shares of the images; through the residual stream it is a mean, and they are weighted by their shares.
+    3. Scores of edges of all images are the mean of the parts', weighted by their images.
 
     Args:
-        parts: Number of each image's part, see `part_numbers`; the other arguments are those of `attribute`.
+        task: Its images are a tensor.
+        settings: Share of units and rules.
+        parts: Number of each image's part, see `part_numbers`.
 
     Raises:
         InputError: as `attribute`, and for another number of parts than of images.
 
     Example:
-        >>> found = attribute_parts(encoder, images, metric, settings, parts=np.arange(len(images)) % 4)
+        >>> found = attribute_parts(task, settings, parts=np.arange(len(images)) % 4)
         >>> node_overlap(found.parts[0], found.parts[1])
     """
-    _check_types(encoder, metric)
-    if len(parts) != len(images):
-        raise InputError(f"Every image is in one part, but {len(images)} images and {len(parts)} parts were given.")
-    job = _Job(encoder, metric, settings, progress)
-    check_count(settings.resolved_baseline, len(images))
+    images, encoder = task.images, task.encoder
+    if not isinstance(images, Tensor) or len(parts) != len(images):
+        given = len(images) if isinstance(images, Tensor) else type(images).__name__
+        raise InputError(f"Every image is in one part, but {given} images and {len(parts)} parts were given.")
+    check_count(task.baseline, len(images))
     members = {int(part): np.flatnonzero(parts == part) for part in np.unique(parts)} or {0: np.arange(0)}
-    with job.modes():
-        jobs = {part: job.of_some(torch.from_numpy(chosen)) for part, chosen in members.items()}
-        batches = {part: jobs[part].batches(images[torch.from_numpy(chosen)]) for part, chosen in members.items()}
-        nodes = {part: jobs[part].nodes(batches[part]) for part in members}
+    tasks = {part: task.of_some(images, torch.from_numpy(chosen)) for part, chosen in members.items()}
+    with task.running(gradients=True):
+        nodes = {part: _nodes(of_part, settings) for part, of_part in tasks.items()}
         merged = NodeEffects.merge(list(nodes.values()))
-        whole = job.kept(merged)
-        kept = {part: job.kept(of_part) for part, of_part in nodes.items()}
+        whole = _kept(encoder, merged, settings)
+        kept = {part: _kept(encoder, of_part, settings) for part, of_part in nodes.items()}
         scored = {part: _union(whole, kept[part]) for part in members}
-        edges = {part: jobs[part].edges(scored[part], batches[part]) for part in members}
+        edges = {p: edges_between(tasks[p], scored[p], settings.resolved_edge_rule) for p in members}
     at_whole = {part: _cut(edges[part], scored[part], whole) for part in members}
     by_pair = {pair: np.stack([at_whole[part][pair] for part in members]) for pair in edges[next(iter(members))]}
     shares = np.array([len(chosen) / len(images) for chosen in members.values()])
-    weights = shares if in_stream(encoder) else shares**2
-    of_all = {pair: np.tensordot(weights, scores, 1) for pair, scores in by_pair.items()}
-    graphs = {part: job.graph(nodes[part], kept[part], _cut(edges[part], scored[part], kept[part])) for part in members}
-    return AttributionParts(job.graph(merged, whole, of_all), graphs, by_pair)
+    of_all = {pair: np.tensordot(shares, scores, 1) for pair, scores in by_pair.items()}
+    graphs = {
+        part: _graph(task, settings, nodes[part], kept[part], _cut(edges[part], scored[part], kept[part]))
+        for part in members
+    }
+    return AttributionParts(_graph(task, settings, merged, whole, of_all), graphs, by_pair)
 
 
 Kept = Mapping[str, np.ndarray]
@@ -168,67 +158,29 @@ def _cut(edges: Mapping[tuple[str, str], np.ndarray], scored: Kept, kept: Kept) 
     return {(up, down): scores[np.ix_(chosen[down], chosen[up])] for (up, down), scores in edges.items()}
 
 
-def _check_types(encoder: object, metric: object) -> None:
-    if not isinstance(encoder, Encoder) or not callable(metric):
-        raise InputError(
-            "Attribution takes an Encoder, such as clip.encoder, and a metric, such as class_logit(weights, label), "
-            f"but {type(encoder).__name__} and {type(metric).__name__} were given."
-        )
+def _nodes(task: Task, settings: AttributionSettings) -> NodeEffects:
+    return node_effects(task, settings.node_rule, settings.autocast)
 
 
-class _Job:
-    """The steps of an attribution with its settings checked once and what made its graphs written down."""
+def _kept(encoder: Encoder, nodes: NodeEffects, settings: AttributionSettings) -> dict[str, np.ndarray]:
+    scores = nodes_of(encoder, nodes.scores)
+    return {site: keep_units(of_site, settings.node_fraction) for site, of_site in scores.items()}
 
-    def __init__(self, encoder: Encoder, metric: Metric, settings: AttributionSettings, progress: bool) -> None:
-        self.encoder, self.metric, self.settings, self.progress = encoder, metric, settings, progress
-        self.sites = checked_sites(encoder, settings.sites)
-        self.rows = rows_that_fit(encoder, settings.memory_gib)  # measured in the encoder's own modes
-        self.made_with = settings.as_dict() | {
-            "baseline_digest": settings.resolved_baseline.digest,
-            "metric": metric_name(metric),
-            "model_digest": encoder.digest,
-            "basis": encoder.basis,
-            "hooked_sites": list(encoder.hooked_sites),
-            "edges": IN_STREAM if in_stream(encoder) else "neighbouring sites",
-        }
 
-    @contextmanager
-    def modes(self) -> Iterator[None]:
-        """Within the block the encoder is the thread's own, frozen and fast, and gradients are taken."""
-        with self.encoder.frozen(), self.encoder.fast(), self.encoder.differentiable():
-            yield
-
-    def of_some(self, images: Tensor) -> "_Job":
-        """Return the same job for some of the images, which take their own part of the baseline."""
-        job = copy(self)
-        job.settings = replace(self.settings, baseline=self.settings.resolved_baseline.select(images))
-        return job
-
-    def batches(self, images: Images) -> ImageBatches:
-        return ImageBatches(images, self.encoder, min(self.settings.batch_size or self.rows, self.rows))
-
-    def nodes(self, batches: ImageBatches) -> NodeEffects:
-        return node_effects(self.encoder, batches, self.metric, self.settings, self.progress)
-
-    def kept(self, nodes: NodeEffects) -> dict[str, np.ndarray]:
-        return {site: keep_units(score, self.settings.node_fraction) for site, score in self._scores(nodes).items()}
-
-    def edges(self, kept: Kept, batches: ImageBatches) -> dict[tuple[str, str], np.ndarray]:
-        return edges_between(self.encoder, batches, self.metric, kept, self.settings, self.progress)
-
-    def graph(self, nodes: NodeEffects, kept: Kept, edges: dict[tuple[str, str], np.ndarray]) -> AttributionGraph:
-        error = {site: units for site, units in self.encoder.error_units.items() if site in nodes.scores}
-        return AttributionGraph(
-            self.sites,
-            self._scores(nodes),
-            dict(kept),
-            edges,
-            nodes.completeness,
-            nodes.n_images,
-            settings=dict(self.made_with),
-            error_scores={site: nodes.scores[site][units.start :] for site, units in error.items()},
-        )
-
-    def _scores(self, nodes: NodeEffects) -> dict[str, np.ndarray]:
-        """Return the scores of units that may be nodes: of a feature basis the latents."""
-        return nodes_of(self.encoder, nodes.scores)
+def _graph(
+    task: Task, settings: AttributionSettings, nodes: NodeEffects, kept: Kept, edges: dict[tuple[str, str], np.ndarray]
+) -> AttributionGraph:
+    encoder = task.encoder
+    error = {site: units for site, units in encoder.error_units.items() if site in nodes.scores}
+    return AttributionGraph(
+        task.sites,
+        nodes_of(encoder, nodes.scores),
+        dict(kept),
+        edges,
+        nodes.completeness,
+        nodes.n_images,
+        settings=settings.as_dict()
+        | task.made_with
+        | {"edges": IN_STREAM if in_stream(encoder) else "neighbouring sites"},
+        error_scores={site: nodes.scores[site][units.start :] for site, units in error.items()},
+    )

@@ -3,7 +3,7 @@
 Units are chosen by their node scores first. The score of an edge is then, by attribution patching as in
 `residual_edges`, how much it carries for the metric when it is cut alone:
 
-    score[reader, writer] = - mean over images of  sum over positions of  (b - a)_writer . sum_k w_k * G_reader at t_k
+    score[reader, writer] = mean over images of  sum over positions of  (a - b)_writer . sum_k w_k * G_reader at t_k
 
 1. writers are the dimensions of the stream before the first block, heads (what they add through the output matrix) and
    neurons (their activation times their row of the output matrix);
@@ -11,9 +11,7 @@ Units are chosen by their node scores first. The score of an edge is then, by at
    is the gradient of the metric by what such a reader reads, passed back through its weights and norm;
 3. the points t_k lie on the line from clean to baseline of the stream before the first block.
 
-Other than a node score, an edge's is positive where it helps the metric: so circuits take the largest, as for the edges
-of neighbouring sites, which say how far a unit moves. A head's node score at the clean point is minus the sum of all
-its edges to later readers.
+A head's node score at the clean point is the sum of all its edges to later readers.
 """
 
 from collections.abc import Mapping
@@ -25,38 +23,30 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
-from circuitry.circuits.edges import edge_effects
-from circuitry.circuits.settings import AttributionSettings
+from circuitry.circuits.chain_edges import edge_effects
+from circuitry.circuits.quadrature import QuadratureRule
 from circuitry.circuits.stream_gradients import Tap, images_at_once, passed_back, read_by_ports, tapped_run
-from circuitry.models.batches import ImageBatches
 from circuitry.models.blocks import Block
-from circuitry.models.encoder import Encoder, checked_sites, clean_activations
-from circuitry.models.metrics import Metric
+from circuitry.models.encoder import Encoder
 from circuitry.models.residual import ResidualStream, adds_up
 from circuitry.models.sites import INPUT
+from circuitry.models.task import Task
 from circuitry.runs.errors import InputError
 
 Kept = Mapping[str, Int[Tensor, " kept"]]
 
 
 def edges_between(
-    encoder: Encoder,
-    images: ImageBatches,
-    metric: Metric,
-    kept_units: Mapping[str, Int[np.ndarray, " kept"]],
-    settings: AttributionSettings,
-    progress: bool = False,
+    task: Task, kept_units: Mapping[str, Int[np.ndarray, " kept"]], rule: QuadratureRule
 ) -> dict[tuple[str, str], np.ndarray]:
     """Return the scores of edges as they are defined for an encoder's units, by pair of sites.
 
     In heads and neurons that is `component_edge_effects`; elsewhere, and where a norm lies between heads or neurons and
     the stream, `edge_effects`. Arguments and errors are theirs.
     """
-    if in_stream(encoder):
-        return component_edge_effects(
-            ResidualStream.of(encoder), images, metric, kept_units, settings, progress=progress
-        )
-    return edge_effects(encoder, images, kept_units, settings, progress)
+    if in_stream(task.encoder):
+        return component_edge_effects(ResidualStream.of(task.encoder), task, kept_units, rule)
+    return edge_effects(task, kept_units, rule)
 
 
 def in_stream(encoder: Encoder) -> bool:
@@ -65,51 +55,42 @@ def in_stream(encoder: Encoder) -> bool:
 
 
 def component_edge_effects(
-    stream: ResidualStream,
-    images: ImageBatches,
-    metric: Metric,
-    kept_units: Mapping[str, Int[np.ndarray, " kept"]],
-    settings: AttributionSettings,
-    progress: bool = False,
+    stream: ResidualStream, task: Task, kept_units: Mapping[str, Int[np.ndarray, " kept"]], rule: QuadratureRule
 ) -> dict[tuple[str, str], np.ndarray]:
     """Return the scores [kept downstream, kept upstream] of the edges between every two sites, the earlier one first.
 
     Args:
-        stream: The tower; its components are frozen by the caller, with gradients on.
-        images: The images of one class in one domain.
-        metric: Embeddings [B, D] -> one number per image, row by row.
-        kept_units: Units of the circuit by site of ``stream.components``.
-        settings: Of these, the rule of edges, baseline, sites without the image itself, and memory: the gradients of
-            all readers are held for as many images as fit.
-        progress: Show a bar over images.
+        stream: The stream of the task's encoder.
+        task: With gradients running. The gradients of all readers are held for as many images as fit its memory.
+        kept_units: Units of the circuit by site.
+        rule: Points and weights of the path.
 
     Raises:
         InputError: for scores that are not finite.
     """
-    encoder, rule = stream.components, settings.resolved_edge_rule
-    inner = [site for site in checked_sites(encoder, settings.sites) if site != INPUT]
+    encoder = stream.components
+    inner = [site for site in task.sites if site != INPUT]
     kept = {site: torch.from_numpy(kept_units[site]).to(encoder.device) for site in inner}
     pairs, n_units = list(combinations(inner, 2)), sum(map(len, kept.values()))
     sums = {(up, down): np.zeros((len(kept[down]), len(kept[up]))) for up, down in pairs}
     first, done = stream.sites[0], 0
-    with tqdm(desc="edges", unit="image", disable=not progress, leave=False) as bar:
-        for whole in images:
-            for batch in torch.split(whole, images_at_once(stream, n_units, settings.memory_gib)):
-                with torch.no_grad():
-                    clean = clean_activations(encoder, batch, stream.sites)
-                    other = settings.resolved_baseline.activations(encoder, clean, done)
-                gradients: dict[str, Tensor] = {}
-                for t, weight in zip(rule.points, rule.weights, strict=True):
-                    taps = tapped_run(stream, metric, clean[first] + t * (other[first] - clean[first]))
-                    for site in inner[1:]:
-                        found = weight * _read(stream, site, kept[site], taps)
-                        gradients[site] = gradients[site] + found if site in gradients else found
-                for up in inner[:-1]:
-                    change = _written(stream, up, kept[up], clean[up] - other[up]).flatten(1).T
-                    for down in inner[inner.index(up) + 1 :]:
-                        sums[up, down] += (gradients[down].flatten(1) @ change).cpu().double().numpy()
-                done += len(batch)
-                bar.update(len(batch))
+    with tqdm(desc="edges", unit="image", disable=not task.work.progress, leave=False) as bar:
+        for batch in task.batches(images_at_once(stream, n_units, task.work.memory_gib)):
+            with torch.no_grad():
+                clean = batch.clean(stream.sites)
+                other = batch.ends(clean)
+            gradients: dict[str, Tensor] = {}
+            for t, weight in zip(rule.points, rule.weights, strict=True):
+                taps = tapped_run(stream, task.metric, clean[first] + t * (other[first] - clean[first]))
+                for site in inner[1:]:
+                    found = weight * _read(stream, site, kept[site], taps)
+                    gradients[site] = gradients[site] + found if site in gradients else found
+            for up in inner[:-1]:
+                change = _written(stream, up, kept[up], clean[up] - other[up]).flatten(1).T
+                for down in inner[inner.index(up) + 1 :]:
+                    sums[up, down] += (gradients[down].flatten(1) @ change).cpu().double().numpy()
+            done += len(batch.images)
+            bar.update(len(batch.images))
     scores = {pair: total / done for pair, total in sums.items()}
     if not all(np.isfinite(one).all() for one in scores.values()):
         raise InputError(

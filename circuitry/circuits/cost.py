@@ -17,13 +17,14 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from circuitry.circuits.edges import edge_effects
+from circuitry.circuits.chain_edges import edge_effects
 from circuitry.circuits.nodes import keep_units, node_effects
 from circuitry.circuits.settings import AttributionSettings
-from circuitry.models.batches import ImageBatches, rows_that_fit
 from circuitry.models.encoder import Encoder
 from circuitry.models.metrics import Metric
+from circuitry.models.task import Task
 from circuitry.runs.errors import InputError
+from circuitry.runs.workers import Work
 
 
 class Operations(NamedTuple):
@@ -66,13 +67,13 @@ def count_operations(encoder: Encoder, metric: Metric, settings: AttributionSett
         >>> nodes, edges = count_operations(clip.encoder, class_logit(weights, 0), AttributionSettings())
     """
     image = torch.randn(1, 3, *encoder.image_size, device=encoder.device, dtype=encoder.dtype)
-    batches = ImageBatches(image, encoder, rows_that_fit(encoder, settings.memory_gib))  # measured before it counts
-    with encoder.frozen(), encoder.fast():
+    task = Task(encoder, image, metric, sites=settings.sites, work=Work(progress=False))
+    with task.running(gradients=True):
         with OperationCounter() as nodes_counter:
-            nodes = node_effects(encoder, batches, metric, settings)
+            nodes = node_effects(task, settings.node_rule, settings.autocast)
         kept = {site: keep_units(scores, settings.node_fraction) for site, scores in nodes.scores.items()}
         with OperationCounter() as edges_counter:
-            edge_effects(encoder, batches, kept, settings)
+            edge_effects(task, kept, settings.resolved_edge_rule)
     return Operations(nodes_counter.total, edges_counter.total)
 
 

@@ -30,6 +30,7 @@ from circuitry.models.image_pass import image_batches
 from circuitry.models.metrics import Metric, MetricOfClass, metric_name, metric_of_class
 from circuitry.models.named_baselines import NamedBaseline
 from circuitry.models.prompts import Template, as_patterns, templates_of
+from circuitry.models.task import Task
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import check_kinds, check_lists
 from circuitry.runs.jobs import Job, JobFolder
@@ -74,7 +75,7 @@ def extract(
         seed: Seed of the choice.
         settings: How to attribute (default: `AttributionSettings`). Its baseline may be a name, too; see
             `named_baselines`. Where it has no rule, one is chosen before the first job: the cheapest that keeps its
-            ``rule_error`` on a few of these images, see `choose_rule`; the folder's ``rule.json`` keeps the choice.
+            ``rule_error`` on a few of these images, see `cheapest_rule`; the folder's ``rule.json`` keeps the choice.
         metric: What a class is recognised by: ``"logit"``, ``"margin"`` (see `class_margin`), or a function of the
             text weights and a label that returns a metric.
         texts: What describes a class: ``"pooled"``, all default templates averaged; ``"own-style"``, the prompts of
@@ -161,7 +162,7 @@ class Extraction:
 
         Stop after the ``most`` jobs, to see how long they take.
         """
-        work = work or Work(memory_gib=self.settings.memory_gib)
+        work = work or Work()
         for key, records in self.selection.items():
             if not records:
                 log.warning("%s in %s: no images, so no circuit", *key)
@@ -189,8 +190,9 @@ class Extraction:
                 images, named = torch.cat(batches), self._named
                 some = slice(0, len(images))
                 baseline = named.of(class_name, domain, len(images)) if named else self.settings.resolved_baseline
-                settings = replace(self.settings, baseline=baseline.select(some))
-                yield RuleErrors(self.clip.encoder, images, self._metric(class_name, domain), settings)
+                metric, sites = self._metric(class_name, domain), self.settings.sites
+                task = Task(self.clip.encoder, images, metric, baseline=baseline.select(some), sites=sites)
+                yield RuleErrors(task, self.settings)
 
     @cached_property
     def _named(self) -> NamedBaseline | None:
@@ -227,10 +229,16 @@ class Extraction:
         class_name, domain = job
         records, batch = loaded
         baseline = self.settings.baseline if named is None else named.of(class_name, domain, len(batch))
-        settings = replace(self._ruled[0], baseline=baseline, memory_gib=work.memory_gib)
-        metric = self._metric(class_name, domain)
+        task = Task(
+            self.clip.encoder,
+            batch,
+            self._metric(class_name, domain),
+            baseline=baseline,
+            sites=self.settings.sites,
+            work=replace(work, progress=False),
+        )
         numbers = [self.parts[class_name, domain][record] for record in records]
-        found = attribute_parts(self.clip.encoder, batch, metric, settings, np.array(numbers), progress=False)
+        found = attribute_parts(task, self._ruled[0], np.array(numbers))
         paths = [graph_file(self.out, class_name, domain, EDGES)]
         write_part_edges(paths[0], found.edges, list(found.parts))
         graphs: list[tuple[int | str, AttributionGraph]] = [*found.parts.items(), (WHOLE, found.whole)]

@@ -15,6 +15,7 @@ import networkx as nx
 import numpy as np
 import pandas as pd
 
+from circuitry.circuits.edges import Edges
 from circuitry.circuits.rule_report import describe_errors
 from circuitry.circuits.strongest import strongest_edges
 from circuitry.models.sites import INPUT
@@ -22,15 +23,13 @@ from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import check_kinds
 
-FORMAT = "circuitry attribution graph 3"
+FORMAT = "circuitry attribution graph 4"
 """Name and version of the file format."""
 
 IN_STREAM = "any two sites, through the residual stream"
 """The setting ``edges`` of a graph in heads and neurons; see `component_edges`."""
 BETWEEN_POSITIONS = "between positions, through the residual stream"
 """The setting ``edges`` of a graph that keeps positions apart; see `position_graph`."""
-MEANS_OVER_IMAGES = (IN_STREAM, BETWEEN_POSITIONS)
-"""Kinds of edges whose scores are means over images; those of neighbouring sites are over their number squared."""
 
 
 class Completeness(NamedTuple):
@@ -43,11 +42,11 @@ class Completeness(NamedTuple):
     effect_sum: float
     """Sum of the effects of all units."""
     metric_difference: float
-    """Mean metric with the whole site at the baseline minus the clean mean metric."""
+    """Mean clean metric minus the mean metric with the whole site at the baseline."""
 
     @property
     def gap(self) -> float:
-        """What the quadrature missed; 0 in the limit of many points but where the class says otherwise."""
+        """Error of the quadrature: it goes to 0 with many points, except at the embedding with a zero baseline."""
         return self.effect_sum - self.metric_difference
 
 
@@ -66,13 +65,13 @@ class AttributionGraph:
     sites: tuple[str, ...]
     """Sites in order."""
     node_scores: dict[str, np.ndarray]
-    """Signed effect [units] by site; negative means that removing the unit lowers the metric. In a feature basis the
-    units are the latents."""
+    """Effect [units] by site, mean over images; positive means that the unit helps: ablating it lowers the metric. In a
+    feature basis the units are the latents."""
     kept_units: dict[str, np.ndarray]
     """Indices [k] of the kept units by site, largest absolute score first."""
     edge_scores: dict[tuple[str, str], np.ndarray]
-    """Scores [kept downstream, kept upstream] by (upstream, downstream) pair of sites: consecutive ones, or any two in
-    heads and neurons; see `edges` and `component_edges`."""
+    """Scores [kept downstream, kept upstream], means over images, by (upstream, downstream) pair of sites: consecutive
+    ones, or any two in heads and neurons; see `chain_edges` and `component_edges`."""
     completeness: dict[str, Completeness]
     """Sum of effects and metric difference by site."""
     n_images: int
@@ -97,6 +96,12 @@ class AttributionGraph:
     def inner_sites(self) -> tuple[str, ...]:
         """Sites that circuits have nodes at: all but the image itself."""
         return tuple(site for site in self.sites if site != INPUT)
+
+    @cached_property
+    def edges(self) -> Edges:
+        """The edges between the kept units; `edge_scores` are their scores."""
+        kept = {site: self.kept_units[site] for site in self.inner_sites if site in self.kept_units}
+        return Edges(kept, self.edge_scores, "stream" if self.settings.get("edges") == IN_STREAM else "chain")
 
     @cached_property
     def sites_without_effect(self) -> frozenset[str]:
@@ -135,7 +140,7 @@ class AttributionGraph:
         Raises:
             InputError: for another kind.
         """
-        tables = {"nodes": self._nodes, "edges": self._edges, "sites": self._by_site}
+        tables = {"nodes": self._nodes, "edges": self.edges.table, "sites": self._by_site}
         if kind not in tables:
             raise InputError(f"A graph has tables of {', '.join(tables)}, but {kind!r} was asked for.")
         return tables[kind]()
@@ -155,15 +160,6 @@ class AttributionGraph:
             kept = np.isin(units, self.kept_units[site])
             parts.append(pd.DataFrame({"site": site, "unit": units, "score": scores, "kept": kept}))
         return pd.concat(parts, ignore_index=True)
-
-    def _edges(self) -> pd.DataFrame:
-        columns = ["upstream_site", "upstream_unit", "downstream_site", "downstream_unit", "score"]
-        parts = []
-        for (up, down), scores in self.edge_scores.items():
-            tails, heads = np.tile(self.kept_units[up], len(scores)), np.repeat(self.kept_units[down], scores.shape[1])
-            values = (up, tails, down, heads, scores.ravel())
-            parts.append(pd.DataFrame(dict(zip(columns, values, strict=True))))
-        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
 
     def _by_site(self) -> pd.DataFrame:
         unknown = Completeness(math.nan, math.nan)
@@ -255,6 +251,11 @@ class Circuit:
     """Whether edges may have a score of zero or less."""
 
     @cached_property
+    def edges(self) -> Edges:
+        """The strongest edges into every unit."""
+        return self.source.edges.strongest(self.edges_per_node, any_sign=self.any_sign)
+
+    @cached_property
     def edge_places(self) -> dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]:
         """Rows and columns of the edges in the scores of each (upstream, downstream) pair of sites, row by row."""
         return strongest_edges(self.source.edge_scores, self.edges_per_node, self.any_sign)
@@ -262,16 +263,9 @@ class Circuit:
     @cached_property
     def graph(self) -> nx.DiGraph:
         """Directed acyclic graph; nodes ``site/unit`` (site, unit, score), edges (weight)."""
-        graph = nx.DiGraph()
-        kept = self.source.kept_units
-        for site in self.source.inner_sites:
-            for unit in kept[site]:
-                score = float(self.source.node_scores[site][unit])
-                graph.add_node(f"{site}/{unit}", site=site, unit=int(unit), score=score)
-        for (up, down), places in self.edge_places.items():
-            for row, column in zip(*places, strict=True):
-                weight = float(self.source.edge_scores[up, down][row, column])
-                graph.add_edge(f"{up}/{kept[up][column]}", f"{down}/{kept[down][row]}", weight=weight)
+        graph = self.edges.to_networkx()
+        for _, node in graph.nodes(data=True):
+            node["score"] = float(self.source.node_scores[node["site"]][node["unit"]])
         return graph
 
     def __repr__(self) -> str:

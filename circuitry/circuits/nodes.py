@@ -6,10 +6,10 @@ For each batch of images (method: Sundararajan et al. 2017, arXiv 1703.01365, ap
    backward pass gives that point's gradient at every site at once;
 2. for each site and each further point t, the rest of the tower runs from a + t (b - a), several points in
    one run as memory allows, and the metric's gradient comes back;
-3. effect[unit] = sum over positions of (b - a) * sum_k w_k * gradient_k, then the mean over images.
+3. effect[unit] = sum over positions of (a - b) * sum_k w_k * gradient_k, then the mean over images.
 
-Negative means: removing the unit lowers the metric. The effects of a site sum to nearly
-metric(baseline at the site) - metric(clean); both numbers are returned.
+A positive effect means that the unit helps: ablating it lowers the metric. The effects of a site sum to nearly
+metric(clean) - metric(baseline at the site); both numbers are returned.
 """
 
 import math
@@ -27,11 +27,10 @@ from tqdm import tqdm
 
 from circuitry.circuits.graph import Completeness
 from circuitry.circuits.quadrature import QuadratureRule
-from circuitry.circuits.settings import AttributionSettings
-from circuitry.models.baselines import check_count
-from circuitry.models.batches import ImageBatches, rows_that_fit
-from circuitry.models.encoder import Encoder, check_finite, checked_sites
+from circuitry.models.batches import rows_that_fit
+from circuitry.models.encoder import Encoder, check_finite
 from circuitry.models.metrics import Metric, checked_metric, metric_name
+from circuitry.models.task import Task
 from circuitry.runs.errors import InputError
 
 
@@ -40,7 +39,7 @@ class NodeEffects:
     """Node scores of one set of images, before units are kept."""
 
     scores: dict[str, np.ndarray]
-    """Mean effect [units] by site, signed."""
+    """Mean effect [units] by site; positive where a unit helps."""
     completeness: dict[str, Completeness]
     n_images: int
 
@@ -61,49 +60,39 @@ class NodeEffects:
         )
 
 
-def node_effects(
-    encoder: Encoder,
-    images: ImageBatches,
-    metric: Metric,
-    settings: AttributionSettings,
-    progress: bool = False,
-) -> NodeEffects:
+def node_effects(task: Task, rule: QuadratureRule, autocast: str | None = None) -> NodeEffects:
     """Return every unit's mean effect on the metric at every site.
 
     Args:
-        encoder: The encoder under study, frozen by the caller.
-        images: The images of one class in one domain.
-        metric: Embeddings [B, D] -> one number per image, row by row.
-        settings: Of these, rule, baseline, sites, autocast and the memory for a run.
-        progress: Show a bar over batches and sites.
+        task: With gradients running.
+        rule: Points and weights of the path integral.
+        autocast: Lower precision where PyTorch deems it safe: ``bfloat16`` or ``float16``.
 
     Raises:
         InputError: for no images, a metric of the wrong shape, activations, a metric or a gradient of it that are not
             finite, or a baseline that does not fit.
     """
-    baseline, sites = settings.resolved_baseline, checked_sites(encoder, settings.sites)
-    rows = rows_that_fit(encoder, settings.memory_gib)
-    dtype = settings.autocast and getattr(torch, settings.autocast)
+    encoder, metric, sites = task.encoder, task.metric, task.sites
+    rows = rows_that_fit(encoder, task.work.memory_gib)
+    dtype = autocast and getattr(torch, autocast)
     precision = torch.autocast(encoder.device.type, dtype=dtype) if dtype else nullcontext()
     sums = {site: np.zeros(0) for site in sites}
     clean_sum, count = 0.0, 0
-    ends_differ = {site: baseline.n_images is not None or site in encoder.carried for site in sites}
+    ends_differ = {site: task.baseline.n_images is not None or site in encoder.carried for site in sites}
     baseline_sums = dict.fromkeys(sites, 0.0)
-    with precision, tqdm(desc="nodes", unit="site", disable=not progress, leave=False) as bar:
-        for batch in images:
-            clean, first, value = _clean_run(
-                encoder, batch, metric, sites, with_gradient=0.0 in settings.node_rule.points
-            )
-            ends = baseline.activations(encoder, clean, count)
+    with precision, tqdm(desc="nodes", unit="site", disable=not task.work.progress, leave=False) as bar:
+        for batch in task.batches():
+            clean, first, value = clean_run(task, batch.images, sites, with_gradient=0.0 in rule.points)
+            ends = batch.ends(clean)
             for site in sites:
                 a, b = clean[site], ends[site]
                 if ends_differ[site]:
                     baseline_sums[site] += _metric_sum(encoder, metric, b, site)
-                elif not count:  # the same for all images, so once will do
+                elif not batch.start:  # the same for all images, so once will do
                     baseline_sums[site] = _metric_sum(encoder, metric, b[:1], site)
-                gradient = _path_gradient(encoder, metric, a, b, site, settings.node_rule, rows, first.get(site))
-                units = encoder.units_of(site, (b - a) * gradient)
-                effect = _per_unit(units, encoder.unit_dim(site)).sum(0).cpu().double().numpy()
+                gradient = _path_gradient(encoder, metric, a, b, site, rule, rows, first.get(site))
+                units = encoder.units_of(site, (a - b) * gradient)
+                effect = per_unit(units, encoder.unit_dim(site)).sum(0).cpu().double().numpy()
                 if not np.isfinite(effect).all():
                     raise InputError(
                         f"The gradient of the metric {metric_name(metric)!r} by the activation at site {site!r} is NaN "
@@ -112,14 +101,11 @@ def node_effects(
                     )
                 sums[site] = effect + (sums[site] if sums[site].size else 0)
                 bar.update()
-            clean_sum, count = clean_sum + value, count + len(batch)
-    if not count:
-        raise InputError("Attribution needs at least one image, but there were none.")
-    check_count(baseline, count)
+            clean_sum, count = clean_sum + value, count + len(batch.images)
     scores = {site: total / count for site, total in sums.items()}
     at_baseline = {site: total / (count if ends_differ[site] else 1) for site, total in baseline_sums.items()}
     completeness = {
-        site: Completeness(float(scores[site].sum()), at_baseline[site] - clean_sum / count) for site in sites
+        site: Completeness(float(scores[site].sum()), clean_sum / count - at_baseline[site]) for site in sites
     }
     return NodeEffects(scores, completeness, count)
 
@@ -142,8 +128,8 @@ def keep_units(scores: Float[np.ndarray, " units"], fraction: float) -> Int[np.n
     return np.argsort(-np.abs(scores), kind="stable")[:k].astype(np.int64)
 
 
-def _clean_run(
-    encoder: Encoder, images: Tensor, metric: Metric, sites: Sequence[str], with_gradient: bool
+def clean_run(
+    task: Task, images: Tensor, sites: Sequence[str], *, with_gradient: bool
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], float]:
     """Return activations, the metric's gradient at every site (if wanted) and the metric summed over images."""
     taps: dict[str, Tensor] = {}
@@ -153,9 +139,9 @@ def _clean_run(
 
     with torch.set_grad_enabled(with_gradient):
         x = images.detach().requires_grad_(with_gradient)
-        embedding = encoder.run_with_hooks(x, fwd_hooks=[(site, tap) for site in sites])
+        embedding = task.encoder.run_with_hooks(x, fwd_hooks=[(site, tap) for site in sites])
         check_finite(taps)
-        value = checked_metric(metric, embedding)
+        value = checked_metric(task.metric, embedding)
     gradients: dict[str, Tensor] = {}
     if with_gradient:
         found = _gradients(value, list(taps.values()))
@@ -203,7 +189,7 @@ def _metric_sum(encoder: Encoder, metric: Metric, activation: Tensor, site: str)
         return float(checked_metric(metric, encoder(activation, start=site)).cpu().double().sum())
 
 
-def _per_unit(x: Tensor, unit_dim: int) -> Tensor:
+def per_unit(x: Tensor, unit_dim: int) -> Tensor:
     """Sum over positions, in single precision at least: [B, ...] -> [B, units]."""
     x = x.to(torch.promote_types(x.dtype, torch.float32)).movedim(unit_dim, 1)
     return x.flatten(2).sum(2) if x.dim() > 2 else x

@@ -58,7 +58,7 @@ def left_rule(points: int) -> QuadratureRule:
 def midpoint_rule(points: int) -> QuadratureRule:
     """Return the midpoint rule, t = (k + 1/2)/n, whose error falls as 1/n^2, where that of the left rule falls as 1/n.
 
-    With few points it may still be no better: how many a model needs is measured by `circuitry.circuits.choose_rule`.
+    With few points it may still be no better: how many a model needs is measured by `circuitry.circuits.cheapest_rule`.
     """
     n = _checked(points)
     return QuadratureRule(f"midpoint-{n}", tuple((k + 0.5) / n for k in range(n)), (1 / n,) * n)

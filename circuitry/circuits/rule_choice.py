@@ -29,10 +29,8 @@ from circuitry.circuits.component_edges import edges_between
 from circuitry.circuits.nodes import keep_units, node_effects, nodes_of
 from circuitry.circuits.quadrature import QuadratureRule, midpoint_rule, parse_rule
 from circuitry.circuits.settings import STUDY_RULE, AttributionSettings
-from circuitry.models.batches import ImageBatches, Images, rows_that_fit
-from circuitry.models.encoder import Encoder, checked_sites, clean_activations
-from circuitry.models.metrics import Metric
 from circuitry.models.sites import INPUT
+from circuitry.models.task import Task
 
 CANDIDATES = tuple(
     parse_rule(name)
@@ -52,26 +50,21 @@ class RuleErrors:
     """The errors of rules on one circuit, site by site.
 
     Args:
-        encoder, images, metric: As for `attribute`; all images take part.
-        settings: Of these, baseline, sites, share of units and memory.
+        task: What the circuit is of; all images take part.
+        settings: Of these, the share of units, the rule of edges and the precision.
         reference: The rule that is taken for exact.
 
     Example:
-        >>> errors = RuleErrors(encoder, images, class_logit(weights, 0))
+        >>> errors = RuleErrors(Task(encoder, images, class_logit(weights, 0)))
         >>> errors.nodes(midpoint_rule(5))["layer3.0"]
     """
 
     def __init__(
-        self,
-        encoder: Encoder,
-        images: Images,
-        metric: Metric,
-        settings: AttributionSettings | None = None,
-        reference: QuadratureRule = REFERENCE,
+        self, task: Task, settings: AttributionSettings | None = None, reference: QuadratureRule = REFERENCE
     ) -> None:
-        self.encoder, self.metric, self.settings = encoder, metric, settings or AttributionSettings()
+        self.task = replace(task, work=replace(task.work, progress=False))
+        self.settings = settings or AttributionSettings()
         self.reference, self.n_images = reference, 0
-        self._images = ImageBatches(images, encoder, rows_that_fit(encoder, self.settings.memory_gib))
 
     def nodes(self, rule: QuadratureRule) -> dict[str, float]:
         """Return the relative error of a rule by site; sites without any effect are left out."""
@@ -91,13 +84,13 @@ class RuleErrors:
     @cached_property
     def asked_at(self) -> tuple[str, ...]:
         """Sites of nodes where the integral converges: not the image, nor where half of the path changes nothing."""
-        sites = [site for site in checked_sites(self.encoder, self.settings.sites) if site != INPUT]
-        batch = next(iter(self._images))
-        with self.encoder.frozen(), self.encoder.differentiable(), torch.no_grad():
-            clean = clean_activations(self.encoder, batch, sites)
-            ends = self.settings.resolved_baseline.activations(self.encoder, clean, 0)
-            value = self.metric(self.encoder(batch))
-            halves = {s: self.metric(self.encoder(clean[s].lerp(ends[s], 0.5), start=s)) for s in sites}
+        task, sites = self.task, [site for site in self.task.sites if site != INPUT]
+        with task.running():
+            batch = next(task.batches())
+            clean = batch.clean(sites)
+            ends = batch.ends(clean)
+            value = task.metric(task.encoder(batch.images))
+            halves = {s: task.metric(task.encoder(clean[s].lerp(ends[s], 0.5), start=s)) for s in sites}
         rounding = 100 * torch.finfo(value.dtype).eps * float(value.abs().max())
         return tuple(site for site in sites if float((halves[site] - value).abs().max()) > rounding)
 
@@ -117,16 +110,14 @@ class RuleErrors:
         return {site: keep_units(found, self.settings.node_fraction) for site, found in scores.items()}
 
     def _score_nodes(self, rule: QuadratureRule) -> dict[str, np.ndarray]:
-        settings = replace(self.settings, rule=rule)
-        with self.encoder.frozen(), self.encoder.fast(), self.encoder.differentiable():
-            found = node_effects(self.encoder, self._images, self.metric, settings)
+        with self.task.running(gradients=True):
+            found = node_effects(self.task, rule, self.settings.autocast)
         self.n_images = found.n_images
-        return nodes_of(self.encoder, found.scores)
+        return nodes_of(self.task.encoder, found.scores)
 
     def _score_edges(self, rule: QuadratureRule) -> dict[str, np.ndarray]:
-        settings = replace(self.settings, edge_rule=rule)
-        with self.encoder.frozen(), self.encoder.fast(), self.encoder.differentiable():
-            found = edges_between(self.encoder, self._images, self.metric, self._kept, settings)
+        with self.task.running(gradients=True):
+            found = edges_between(self.task, self._kept, rule)
         return {f"{up}->{down}": scores for (up, down), scores in found.items()}
 
 
@@ -207,45 +198,26 @@ class RuleChoice:
         }
 
 
-def choose_rule(
-    encoder: Encoder,
-    images: Images,
-    metric: Metric,
-    error: float = 0.1,
-    settings: AttributionSettings | None = None,
-    *,
-    candidates: Sequence[QuadratureRule] = CANDIDATES,
-    reference: QuadratureRule = REFERENCE,
+def cheapest_rule(
+    circuits: Sequence[RuleErrors], error: float, candidates: Sequence[QuadratureRule] = CANDIDATES
 ) -> RuleChoice:
-    """Return the cheapest quadrature rules that keep an error, measured site by site on a few images of a model.
+    """Return the cheapest quadrature rules that keep an error, in the mean over a few circuits of one encoder.
 
     Args:
-        encoder: The encoder under study.
-        images: A few images [B, 3, H, W] of one class in one domain: all take part.
-        metric: Embeddings [B, D] -> one number per image.
+        circuits: The errors on each circuit. A rule of the edges in their settings is measured and kept.
         error: Largest relative error of the scores of a site, and of the edges between two, in the mean over these.
-        settings: Of these, baseline, sites, share of units and memory (default: `AttributionSettings`); a rule of the
-            edges is measured and kept.
         candidates: Rules to choose from, the cheapest first; the last one where none keeps the error.
-        reference: The rule that is taken for exact; several times as many points as the rule that is chosen.
 
     Raises:
         InputError: as `attribute`, and for an error that is not positive.
 
     Example:
-        >>> choice = choose_rule(clip.encoder, images, class_logit(weights, 0), error=0.05)
+        >>> choice = cheapest_rule([RuleErrors(Task(clip.encoder, images, class_logit(weights, 0)))], error=0.05)
         >>> attribute(clip.encoder, images, metric, rule=choice.nodes.rule, edge_rule=choice.edges.rule)
         >>> choice.nodes.errors    # by site
     """
-    return cheapest_rule([RuleErrors(encoder, images, metric, settings, reference)], error, candidates)
-
-
-def cheapest_rule(
-    circuits: Sequence[RuleErrors], error: float, candidates: Sequence[QuadratureRule] = CANDIDATES
-) -> RuleChoice:
-    """Return the choice of `choose_rule` by the mean errors over several circuits of one encoder."""
     settings = replace(circuits[0].settings, rule_error=error)  # which refuses an error that is not positive
-    diverging = {site for circuit in circuits for site in circuit.encoder.sites if site not in circuit.asked_at}
+    diverging = {site for circuit in circuits for site in circuit.task.encoder.sites if site not in circuit.asked_at}
     edge_rules = candidates if settings.edge_rule is None else [settings.edge_rule]
     nodes = _first_that_keeps(error, candidates, [circuit.nodes for circuit in circuits], diverging)
     edges = _first_that_keeps(error, edge_rules, [circuit.edges for circuit in circuits], set())

@@ -54,7 +54,7 @@ def ruled(
         circuits: Makes the few circuits that the rule is chosen by.
 
     Raises:
-        InputError: for a file of a choice that is damaged or by another error, and as `choose_rule`.
+        InputError: for a file of a choice that is damaged or by another error, and as `cheapest_rule`.
     """
     if settings.rule is not None:
         return settings, {}

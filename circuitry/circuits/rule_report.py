@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 RULE_CHOICE = "rule_choice"
-"""Under which name the settings of a graph and the configuration of a run keep a choice, see `choose_rule`."""
+"""Under which name the settings of a graph and the configuration of a run keep a choice, see `cheapest_rule`."""
 
 
 def describe_rule(settings: Mapping[str, Any]) -> str:

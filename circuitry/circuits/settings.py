@@ -20,7 +20,7 @@ from circuitry.runs.presets import StudySettings
 STUDY_RULE = left_rule(10)
 """The study's quadrature rule."""
 DEFAULT_RULE = midpoint_rule(10)
-"""The rule where none is given. How many points a model needs is a property of the model: see `choose_rule`."""
+"""The rule where none is given. How many points a model needs is a property of the model: see `cheapest_rule`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,16 +45,12 @@ class AttributionSettings(StudySettings):
     """Quadrature rule of the edges (default: that of the nodes)."""
     rule_error: float = 0.1
     """Largest relative error, mean over sites, of the rule that `extract` chooses where none is given (default: a
-    tenth); see `choose_rule`."""
+    tenth); see `cheapest_rule`."""
     baseline: AnyBaseline = "zero"
     """Where the paths end: ``"zero"``, a `Baseline`, or counterfactual images, see `circuitry.models.baselines`; for
     `extract` also a name of `circuitry.models.named_baselines` (default: zero)."""
     sites: tuple[str, ...] | None = None
     """Sites to score, in the encoder's order; edges run between consecutive ones (default: all)."""
-    batch_size: int | None = None
-    """Images at a time (default: as many as fit the memory budget, which also bounds a given number)."""
-    memory_gib: float = 1.0
-    """Budget for activations and gradients, in GiB; weights and scores come on top (default: 1)."""
     autocast: str | None = None
     """Lower precision of node scores where PyTorch deems it safe: ``bfloat16`` or ``float16`` (default: that of the
     weights). Edges keep theirs: squared distances of nearly equal activations would lose their digits."""
@@ -70,10 +66,6 @@ class AttributionSettings(StudySettings):
         check_lists(sites=self.sites)
         if self.autocast not in (None, "bfloat16", "float16"):
             raise InputError(f"Autocast is to bfloat16 or float16, but {self.autocast!r} was given.")
-        if self.memory_gib <= 0:
-            raise InputError(f"The memory budget is a positive number of GiB, but {self.memory_gib} was given.")
-        if self.batch_size is not None and self.batch_size < 1:
-            raise InputError(f"A batch has at least one image, but a batch size of {self.batch_size} was given.")
         if not (isinstance(self.baseline, str) and self.baseline in NAMES_OF_DATA):
             object.__setattr__(self, "baseline", as_baseline(self.baseline))
 

@@ -9,7 +9,7 @@ This is how to decide which rule and baseline to trust.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -17,13 +17,13 @@ import pandas as pd
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.nodes import node_effects
 from circuitry.circuits.quadrature import QuadratureRule
-from circuitry.circuits.settings import AttributionSettings
 from circuitry.interventions.effects import AttributionCheck
 from circuitry.interventions.patching import patch_effects
 from circuitry.models.baselines import AnyBaseline, as_baseline
 from circuitry.models.batches import ImageBatches, Images, rows_that_fit
 from circuitry.models.encoder import Encoder
 from circuitry.models.metrics import Metric
+from circuitry.models.task import Task
 from circuitry.runs.errors import InputError
 from circuitry.runs.workers import Work
 
@@ -117,9 +117,9 @@ def compare_rules(
     exact = patch_effects(encoder, batches, metric, baseline=baseline, sites=sites, work=work)
     tables = []
     for name, rule in rules.items():
-        settings = AttributionSettings(rule=rule, baseline=baseline, sites=exact.sites, memory_gib=work.memory_gib)
-        with encoder.frozen():
-            found = node_effects(encoder, batches, metric, settings)
+        task = Task(encoder, batches, metric, baseline=baseline, sites=exact.sites, work=replace(work, progress=False))
+        with task.running(gradients=True):
+            found = node_effects(task, rule)
         everything = {site: np.arange(len(values)) for site, values in found.scores.items()}
         tables.append(_check(found.scores, exact.scores, top, everything).table().assign(rule=name))
     together = pd.concat(tables, ignore_index=True).replace({"sample": {"random": "all"}})

@@ -8,17 +8,17 @@ from torch import Tensor
 from circuitry.circuits.image_path import image_path_effects
 from circuitry.circuits.nodes import NodeEffects, node_effects
 from circuitry.circuits.quadrature import QuadratureRule, left_rule, midpoint_rule
-from circuitry.circuits.settings import DEFAULT_RULE, AttributionSettings
+from circuitry.circuits.settings import DEFAULT_RULE
 from circuitry.interventions.answers import Answers
 from circuitry.interventions.circuit_sets import check_ranking
 from circuitry.interventions.found_circuit import FoundCircuit
 from circuitry.interventions.masks import MaskSettings
 from circuitry.interventions.patching import patch_effects
 from circuitry.models.baselines import AnyBaseline
-from circuitry.models.batches import ImageBatches, rows_that_fit
 from circuitry.models.encoder import Encoder, checked_sites
 from circuitry.models.metrics import Metric
 from circuitry.models.sites import INPUT
+from circuitry.models.task import Task
 from circuitry.runs.errors import InputError
 from circuitry.runs.workers import Work
 
@@ -84,11 +84,10 @@ def score_units(
         return NodeEffects(found.scores, {}, found.n_images)
     rules = {"site-path": DEFAULT_RULE, "input-path": midpoint_rule(2), "gradient": left_rule(1)}
     rule = rules[method] if settings.rule is None or method == "gradient" else settings.rule
-    attribution = AttributionSettings(rule=rule, baseline=baseline, sites=sites, memory_gib=work.memory_gib)
-    batches = ImageBatches(images, encoder, rows_that_fit(encoder, work.memory_gib))
+    task = Task(encoder, images, metric, baseline=baseline, sites=sites, work=work)
     effects = node_effects if method == "site-path" else image_path_effects
-    with encoder.frozen(), encoder.fast(), encoder.differentiable():
-        return effects(encoder, batches, metric, attribution, work.progress)
+    with task.running(gradients=True):
+        return effects(task, rule)
 
 
 def circuit_sites(encoder: Encoder, sites: Sequence[str] | None) -> tuple[str, ...]:

@@ -31,4 +31,5 @@ from .settings import MetricSettings as MetricSettings
 from .settings import ModelSettings as ModelSettings
 from .stages import Stage as Stage
 from .stream_parts import Component as Component
+from .task import Task as Task
 from .tokens import TokenGrid as TokenGrid

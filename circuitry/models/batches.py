@@ -26,6 +26,8 @@ class ImageBatches:
     """
 
     def __init__(self, images: Images, encoder: Encoder, rows: int) -> None:
+        if rows < 1:
+            raise InputError(f"A batch has at least one image, but a batch size of {rows} was given.")
         self._images, self._encoder, self._rows = images, encoder, rows
         self._spool: Path | None = None
         if isinstance(images, Iterator):

@@ -1,7 +1,7 @@
-"""The models of a study, classified at every checkpoint.
+"""Accuracies of the study's models at every checkpoint.
 
-Predictions and accuracies are kept in the folder of a run, a job for each checkpoint: any number of processes share
-them, and what is there and undamaged is not done again.
+The folder of a run holds predictions and accuracies, one job for each checkpoint. Several processes may share the jobs;
+finished and undamaged ones are only read.
 """
 
 import os
@@ -27,33 +27,33 @@ from circuitry.runs.provenance import digest
 from circuitry.runs.workers import Work
 from circuitry.study.study_run import StudyRun
 from circuitry.training.accuracy import TOP, tidy_accuracy, write_predictions
-from circuitry.training.evaluation import TEXTS, Head, Texts, predictions, zero_shot_heads
+from circuitry.training.evaluation import ZERO_SHOT_TEXTS, Head, Texts, predictions, zero_shot_heads
 from circuitry.training.run_folder import kept_checkpoints
 from circuitry.training.supervised_model import SupervisedModel, load_supervised
 
-FORMAT = "circuitry evaluation 3"
+_FORMAT = "circuitry evaluation 3"
 
 
 @dataclass(frozen=True, eq=False)
 class EvaluationSet:
-    """Images to be classified, what their classes are called in a prompt, and whether some were held out."""
+    """Images to classify, with the names of their classes in prompts."""
 
     images: DomainFolder
     names: Sequence[str]
     """One per class of ``images.all_classes``."""
     styles: Mapping[str, str] = field(default_factory=dict)
-    """Domain -> the domain whose style its prompts name, where that is not its own."""
+    """Domain -> domain of the style in its prompts (default: itself)."""
     holds_out: bool = True
-    """Whether the classes that a run holds out are classes here."""
+    """Whether the held-out classes of a run are among the classes."""
 
     @classmethod
     def of(cls, images: DomainFolder) -> "EvaluationSet":
-        """Return the set of all images of a folder, whose classes have the names of their folders."""
+        """Return the set of all images of a folder; folders name the classes."""
         return cls(images, images.all_classes)
 
     @cached_property
     def listing(self) -> dict[str, str]:
-        """What identifies the file of each image; see `image_listing`."""
+        """Return the `image_listing` of the images."""
         return image_listing(self.images.records)
 
     @property
@@ -63,14 +63,14 @@ class EvaluationSet:
 
 
 def imagenet_validation(root: Path, names: ImagenetNames = "open_clip") -> EvaluationSet:
-    """Return ImageNet's validation images, ``root/<wnid>/<file>`` in its thousand folders, as the domain ``root.name``.
+    """Return ImageNet's validation images, ``root/<wnid>/<file>``, as the domain ``root.name``.
 
     Args:
-        root: Folder of the thousand.
-        names: What the classes are called, see `imagenet_names`.
+        root: Folder of the thousand class folders.
+        names: Names of the classes, see `imagenet_names`.
 
     Raises:
-        InputError: For other folders there, or beside it.
+        InputError: For other folders in it, or classes beside it.
     """
     root = Path(root).resolve()
     images = DomainFolder(root.parent, split=None, domains=(root.name,))
@@ -79,70 +79,60 @@ def imagenet_validation(root: Path, names: ImagenetNames = "open_clip") -> Evalu
 
 
 def template_sets() -> dict[str, Texts]:
-    """Return the study's two ways to ask, all templates and those with style words, and the images' own style."""
-    return {**TEXTS, "style words": style_word_templates()}
+    """Return the study's two sets of class texts, all templates and templates with style words, and own-style ones."""
+    return {**ZERO_SHOT_TEXTS, "style words": style_word_templates()}
 
 
 def extract_accuracies(
     runs: Sequence[StudyRun],
     tests: EvaluationSet,
     *,
-    templates: Mapping[str, Texts] | None = None,
-    top: Sequence[int] = TOP,
     epochs: Sequence[int] | None = None,
     device: str | torch.device = "cpu",
     work: Work = Work(),
 ) -> pd.DataFrame:
-    """Return the accuracies of the checkpoints of many runs; what is finished in their folders is only read.
+    """Return the accuracies of the checkpoints of many runs, computed where the runs' folders lack them.
 
-    Beside the tables in ``<run>/evaluation/<digest>/`` lie the predictions, ``epoch_<n>-<domain>.safetensors``, see
-    `read_predictions`.
+    ``<run>/evaluation/<digest>/`` holds the tables and the predictions, ``epoch_<n>-<domain>.safetensors`` (see
+    `read_predictions`).
 
     Args:
         runs: CLIP and supervised models; see `find_runs`.
-        tests: What to classify; all of its domains.
-        templates: Class texts by the name to show (default: `template_sets`). Not used by supervised models.
-        top: The k of top-k accuracy.
-        epochs: Which checkpoints (default: all that were kept); 0 is the untrained model.
-        device, work: Where and how the models run, in which of the processes.
+        tests: Images to classify, of all their domains.
+        epochs: Checkpoints (default: all that were kept); 0 is the untrained model.
+        device: Device of the models.
+        work: Processes and progress.
 
     Returns:
-        The columns of `tidy_accuracy`, ``epoch``, ``run`` (the name of its folder), and what the run is: ``model``,
-        ``base``, ``sketches``, ``captions``, ``trained`` ("CLIP" or "supervised"), ``precision``, ``setting``,
-        ``test_domain`` ("" where there is none), ``held_out_classes`` (joined by ", ") and ``seed``.
+        The columns of `tidy_accuracy`, ``epoch``, ``run`` (name of its folder), ``model``, ``base``, ``sketches``,
+        ``captions``, ``trained`` ("CLIP" or "supervised"), ``precision``, ``setting``, ``test_domain`` ("" for none),
+        ``held_out_classes`` (joined by ", ") and ``seed``.
 
     Raises:
-        InputError: For no runs, a run without the checkpoints, a held-out class that is no folder of the images (with
-            near names), images that were replaced since the tables in a run's folder were made (by name), and what
-            loading a model raises.
+        InputError: For no runs, a missing checkpoint, a held-out class that the images lack, images that were replaced
+            since the tables were made, and as loading a model.
 
     Example:
         >>> tests = EvaluationSet.of(DomainFolder("DomainNet", domains=("sketch", "real")))
         >>> extract_accuracies(find_runs(Path("runs/study")), tests).query("part == 'held-out'")
     """
     if not runs:
-        raise InputError("At least one run is needed to extract accuracies from, but none was given.")
-    asked = dict(template_sets() if templates is None else templates)
-    evaluations = [
-        _Evaluation(
-            run, kept_checkpoints(run.folder, epochs), tests, {} if run.supervised else asked, tuple(top), device
-        )
-        for run in runs
-    ]
+        raise InputError("Accuracies need at least one run, but none was given: give some.")
+    evaluations = [_Evaluation(run, kept_checkpoints(run.folder, epochs), tests, device) for run in runs]
     names = run_names(runs)
-    for evaluation in work.rank.order(evaluations):  # since the end of each is waited for
+    for evaluation in work.rank.order(evaluations):  # in another order in each process, since each waits for its end
         evaluation.run_jobs(work)
     tables = [evaluation.table().assign(run=name) for name, evaluation in zip(names, evaluations, strict=True)]
     return pd.concat(tables, ignore_index=True)
 
 
 def run_names(runs: Sequence[StudyRun]) -> list[str]:
-    """Return the shortest names that tell the folders of runs apart: what differs in their paths.
+    """Return the shortest unique names of runs: their paths below the common folder.
 
-    A run that holds nothing out may be there once for each set of classes that it is set against.
+    A run that holds nothing out may occur once for each set of held-out classes that it is compared with.
 
     Raises:
-        InputError: For a run that is there twice for the same classes.
+        InputError: For a run that occurs twice with the same classes.
 
     Example:
         >>> run_names(find_runs(Path("runs/study")))  # runs/study/a/clip, runs/study/b/clip
@@ -151,15 +141,15 @@ def run_names(runs: Sequence[StudyRun]) -> list[str]:
     asked = [(run.folder.absolute(), run.held_out) for run in runs]
     if len(set(asked)) < len(asked):
         twice = next(folder for folder, held_out in asked if asked.count((folder, held_out)) > 1)
-        raise InputError(f"Each run is evaluated once, but {twice} was given twice.")
+        raise InputError(f"Each run is evaluated once, but {twice} was given twice: give it once.")
     common = Path(os.path.commonpath([folder.parent for folder, _ in asked]))
     return [folder.relative_to(common).as_posix() for folder, _ in asked]
 
 
 class _Evaluation:
-    """The accuracies of one run as a `JobFolder` in its folder, a job for every checkpoint.
+    """The accuracies of one run, a `JobFolder` with a job for every checkpoint.
 
-    Its name is a digest of what is asked, so that other images, classes or prompts have a folder of their own.
+    A digest of images, classes and prompts names the folder, so other ones have another folder.
     """
 
     def __init__(
@@ -167,11 +157,10 @@ class _Evaluation:
         run: StudyRun,
         chosen: Mapping[int, Path],
         tests: EvaluationSet,
-        templates: Mapping[str, Texts],
-        top: tuple[int, ...],
         device: str | torch.device,
     ) -> None:
-        self.run, self.tests, self.templates, self.top, self.device = run, tests, templates, top, device
+        self.run, self.tests, self.device = run, tests, device
+        self.templates = {} if run.supervised else template_sets()
         self.checkpoints: dict[Job, tuple[int, Path]] = {
             (f"epoch_{epoch}",): (epoch, path) for epoch, path in chosen.items()
         }
@@ -182,14 +171,17 @@ class _Evaluation:
         config = {
             "names": list(tests.names),
             "held_out": self.held_out,
-            "templates": {name: {d: templates_of(of, styles[d]) for d in styles} for name, of in templates.items()},
-            "top": top,
+            "templates": {
+                name: {domain: templates_of(texts, style) for domain, style in styles.items()}
+                for name, texts in self.templates.items()
+            },
+            "top": TOP,
         }
         path = run.folder / "evaluation" / digest([config, list(tests.listing)])
-        self.folder = JobFolder(path, FORMAT, config, list(self.checkpoints), {"images": tests.listing})
+        self.folder = JobFolder(path, _FORMAT, config, list(self.checkpoints), {"images": tests.listing})
 
     def run_jobs(self, work: Work) -> None:
-        """Do this process's share, and what others leave."""
+        """Do this process's share, then the rest."""
 
         def do(job: Job, nothing: Any) -> list[Path]:
             found = self._classified(self.checkpoints[job][1], work)
@@ -198,7 +190,7 @@ class _Evaluation:
                 paths.append(self.folder.path / f"{job[0]}-{domain}.safetensors")
                 write_predictions(paths[-1], own, list(self.tests.listing))
             with whole_file(paths[0]) as temporary:
-                tidy_accuracy(found, self.held_out, self.top).to_csv(temporary, index=False)
+                tidy_accuracy(found, self.held_out).to_csv(temporary, index=False)
             return paths
 
         self.folder.run(do, rank=work.rank)
@@ -207,7 +199,7 @@ class _Evaluation:
         return self.folder.path / f"{job[0]}.csv"
 
     def table(self) -> pd.DataFrame:
-        """Return the finished tables of all checkpoints, with what the model was trained on."""
+        """Return the finished tables of all checkpoints, with the columns of the run."""
         run = self.run
         tables = [
             pd.read_csv(self._path(job), keep_default_na=False, na_values={"chance": ""}).assign(epoch=epoch)

@@ -1,7 +1,6 @@
-"""Which heads and MLPs does recognition need? Accuracy with one of them, or a whole layer, at its mean over images.
+"""Accuracy with one head or MLP, or all heads of a layer, mean-ablated (Gandelsman et al. 2024, arXiv 2310.05916).
 
-The figure of Gandelsman et al. 2024 (arXiv 2310.05916): a component that only adds the same to every image can be put
-to its mean without loss.
+A component that adds the same to every image can be mean-ablated without loss.
 """
 
 import numpy as np
@@ -33,7 +32,7 @@ def mean_ablation_accuracy(
         images: Images to classify.
         labels: Their classes, rows of ``weights``.
         weights: Text weights.
-        baseline: What is put in (default: the mean over the images, position by position).
+        baseline: Baseline of the ablation (default: the mean over the images, by position).
         work: Memory and progress.
 
     Returns:
@@ -50,10 +49,10 @@ def mean_ablation_accuracy(
         kept += [{attn: np.arange(0)}, {mlp: np.arange(0)}]
     found = ablated_embeddings(stream.components, images, kept, baseline=ends, work=work)
     right = [float((_answers(one, weights) == labels).mean()) for one in found]
-    return pd.DataFrame([(*row, share) for row, share in zip(rows, right, strict=True)], columns=COLUMNS)
+    return pd.DataFrame([(*row, share) for row, share in zip(rows, right, strict=True)], columns=_COLUMNS)
 
 
-COLUMNS = ["block", "component", "accuracy"]
+_COLUMNS = ["block", "component", "accuracy"]
 
 
 def _answers(embeddings: Float[Tensor, "batch d"], weights: Float[Tensor, "classes d"]) -> np.ndarray:

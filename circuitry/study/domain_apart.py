@@ -1,7 +1,7 @@
-"""One domain against all the others, as the study reads its circuits. No torch.
+"""One domain against the others, as in the study. No torch.
 
-The study sets quickdraw apart: circuits of the other domains among themselves, and quickdraw's with theirs, over depth;
-and each domain's mean similarity with the others, with and without quickdraw among these.
+The study compares circuits of quickdraw with those of the other domains, and the others with each other, over depth;
+and each domain's mean similarity with the others, with and without quickdraw.
 """
 
 import numpy as np
@@ -13,13 +13,13 @@ from circuitry.runs.errors import InputError
 
 
 def means_without(comparison: Comparison, apart: str) -> pd.DataFrame:
-    """Return each domain's mean similarity with the others, with and without one domain among them.
+    """Return each domain's mean similarity with the others, with and without one domain.
 
     Returns:
-        Columns group, domain, value, without; ``without`` is NaN where there is no third domain.
+        Columns group, domain, value, without (NaN without a third domain).
 
     Raises:
-        InputError: for a domain that the comparison lacks.
+        InputError: For a domain that the comparison lacks.
     """
     _check(comparison, apart)
     rows = []
@@ -34,13 +34,13 @@ def means_without(comparison: Comparison, apart: str) -> pd.DataFrame:
 
 
 def apart_over_depth(comparison: Comparison, apart: str) -> pd.DataFrame:
-    """Return the mean of one domain with the others, and of the others among themselves, at every site.
+    """Return the mean similarity of one domain with the others, and of the others with each other, at every site.
 
     Returns:
-        Columns group, domain (one of two sentences), site, value, low, high (95 % over classes), n_classes.
+        Columns group, domain (one of two phrases), site, value, low, high (95 % over classes), n_classes.
 
     Raises:
-        InputError: for a domain that the comparison lacks.
+        InputError: For a domain that the comparison lacks.
     """
     _check(comparison, apart)
     values = comparison.values
@@ -57,6 +57,6 @@ def apart_over_depth(comparison: Comparison, apart: str) -> pd.DataFrame:
 def _check(comparison: Comparison, apart: str) -> None:
     if apart not in comparison.domains:
         raise InputError(
-            f"A domain is set apart from the others, but there is no {apart!r}; the domains are "
+            f"The domain compared with the others must be in the comparison, but {apart!r} is not: choose among "
             f"{', '.join(comparison.domains)}."
         )

@@ -1,7 +1,7 @@
-"""Did a model generalize? Accuracies of many runs side by side, each kind told apart. No torch.
+"""Tables of accuracies of many runs. No torch.
 
-Held-out classes were never seen in the test domain: accuracy on them is compositional generalization. Runs that differ
-in anything but their seed are rows of their own; nothing else is averaged, and what would have to be is refused.
+The models never saw held-out classes in the test domain, so accuracy on them is compositional generalization. Only
+seeds are averaged; runs that differ in anything else have separate rows, or are refused.
 """
 
 from collections.abc import Sequence
@@ -10,24 +10,24 @@ import pandas as pd
 
 from circuitry.comparison.table import check_table
 from circuitry.runs.errors import InputError
-from circuitry.training.accuracy import ALONE, CENTRED, F1, FALLS_ON_HELD_OUT, FALSE_ALARMS, MEASURE, harmonic_mean
+from circuitry.training.accuracy import AMONG_PART, CENTRED, F1, FALLS_ON_HELD_OUT, FALSE_ALARMS, MEASURE, harmonic_mean
 
 MODEL = ("trained", "model", "base", "sketches", "captions")
-"""What tells models apart, beside what they were trained on of the domains."""
-COLUMNS = (
+"""Columns that identify a kind of model, except its mixture of domains."""
+EVALUATION_COLUMNS = (
     *("run", *MODEL, "precision", "setting", "test_domain", "held_out_classes", "seed", "epoch"),
     *("classifier", "domain", "part", "measure", "value", "chance"),
 )
-"""What a table of evaluated runs has at least."""
+"""Needed columns of a table of evaluated runs."""
 _NONE = {"base": {"none": "no base set"}, "sketches": {"none": "no ImageNet-Sketch"}}
 _KEY = ("run", "held_out_classes", "epoch", "classifier", "domain", "part", "measure")
 CLASSIFIER, OWN_STYLE, SUPERVISED = "all templates", "own style", "supervised"
-PARTS = ("all", "seen", "held-out")
-SETTINGS = (
+CLASS_PARTS = ("all", "seen", "held-out")
+SETTING_ORDER = (
     *("natural-only", "leave-out", "cg-low", "cg-high", "aligned", "class-interpolation", "domain-interpolation"),
     *("upper-low", "upper-high"),
 )
-"""Settings from little to much diversity, the order of figures; others come last."""
+"""Settings by rising diversity, the order of figures; others come last."""
 COMPARED_MEASURES = ("top-1", "top-5", "balanced top-1", "balanced top-5", F1)
 """The study's measures of accuracy."""
 UPPER, SHARE = "upper-high", 0.25
@@ -37,17 +37,17 @@ def settings_table(evaluated: pd.DataFrame, classifier: str = CLASSIFIER, measur
     """Return the accuracies of the last checkpoints, by test domain, model and setting, over seeds.
 
     Args:
-        evaluated: What `extract_accuracies` returns.
-        classifier: Which of the classifiers of CLIP models, e.g. ``all templates``; supervised ones have one.
-        measure: Which of its measures.
+        evaluated: The table of `extract_accuracies`.
+        classifier: Classifier of CLIP models, e.g. ``all templates``; supervised models have one.
+        measure: Measure of `tidy_accuracy`.
 
     Returns:
         ``test_domain``, `MODEL`, ``setting``, ``held_out_classes``, ``domain``, ``part``, ``mean``, ``sd`` (NaN for one
-        seed), ``seeds``, ``values`` (one per seed, as text), for the test domain and the others that were classified.
+        seed), ``seeds``, ``values`` (one per seed, as text), for all classified domains.
 
     Raises:
-        InputError: When there is nothing of this classifier and measure, and for runs that differ in something else
-            than the seed and would be averaged: precision, epochs, or nothing at all.
+        InputError: For a classifier or measure without rows, and for runs of one row that differ in precision or
+            epochs, or have the same seed.
     """
     rows = last_checkpoints(chosen_rows(evaluated, classifier, measure))
     by = ["test_domain", *MODEL, "setting", "held_out_classes", "domain", "part"]
@@ -58,45 +58,45 @@ def settings_table(evaluated: pd.DataFrame, classifier: str = CLASSIFIER, measur
 
 
 def measures_table(evaluated: pd.DataFrame) -> pd.DataFrame:
-    """Return `settings_table` of every measure of `COMPARED_MEASURES` and both of the study's sets of templates.
+    """Return `settings_table` for `COMPARED_MEASURES` and the study's two sets of templates, if they were measured.
 
-    Only whole parts are in it; columns ``classifier`` and ``measure`` say which, of those that were measured.
+    It has only whole parts, and the columns ``classifier`` and ``measure``.
     """
     found = []
     for classifier in sorted(set(evaluated["classifier"]) - {SUPERVISED, OWN_STYLE}):
         for measure in COMPARED_MEASURES:
             if measure in set(evaluated["measure"]):
                 table = settings_table(evaluated, classifier, measure).drop(columns="values")
-                found.append(table[table["part"].isin(PARTS)].assign(classifier=classifier, measure=measure))
+                found.append(table[table["part"].isin(CLASS_PARTS)].assign(classifier=classifier, measure=measure))
     return pd.concat(found, ignore_index=True)
 
 
 def chosen_rows(evaluated: pd.DataFrame, classifier: str, measure: str) -> pd.DataFrame:
-    """Return the rows of a measure by `by_test_domain`, of CLIP models those of a classifier.
+    """Return the rows of a measure and, for CLIP models, of a classifier; see `by_test_domain`.
 
     Raises:
-        InputError: When there is nothing of this classifier and measure; it names what there is.
+        InputError: For a classifier or measure without rows.
     """
-    check_table(evaluated, "evaluation", COLUMNS, _KEY)
+    check_table(evaluated, "evaluation", EVALUATION_COLUMNS, _KEY)
     known = evaluated["classifier"].isin([classifier, SUPERVISED]) & (evaluated["measure"] == measure)
     if set(evaluated.loc[known, "trained"]) != set(evaluated["trained"]):
         there = (", ".join(sorted(set(evaluated[column]))) for column in ("measure", "classifier"))
-        raise InputError(f"The evaluation has no {measure!r} of {classifier!r}; it has {' of '.join(there)}.")
+        raise InputError(f"The evaluation has no {measure!r} of {classifier!r}: choose {' of '.join(there)}.")
     return by_test_domain(evaluated[known])
 
 
 def by_test_domain(evaluated: pd.DataFrame) -> pd.DataFrame:
-    """Return rows by test domain: those of models that do not depend on it (natural-only) once for each."""
-    check_table(evaluated, "evaluation", COLUMNS, _KEY)
+    """Return rows by test domain; models that do not depend on it (natural-only) are repeated for each."""
+    check_table(evaluated, "evaluation", EVALUATION_COLUMNS, _KEY)
     tested = sorted(set(evaluated["test_domain"]) - {""})
     if not tested:
-        raise InputError("None of the runs was trained for a test domain; add some that were.")
+        raise InputError("At least one run needs a test domain, but none has one: add such runs.")
     parts = [evaluated[evaluated["test_domain"].isin(["", name])].assign(test_domain=name) for name in tested]
     return pd.concat(parts, ignore_index=True)
 
 
 def last_checkpoints(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of each run's last checkpoint; InputError where more than the seed would be averaged over."""
+    """Return the rows of each run's last checkpoint; InputError if runs of one row differ in more than the seed."""
     last = rows[rows["epoch"] == rows.groupby("run")["epoch"].transform("max")]
     by = [*MODEL, "setting", "test_domain", "held_out_classes"]
     for _, group in last.drop_duplicates(["run", *by]).groupby(by, sort=False):
@@ -105,20 +105,20 @@ def last_checkpoints(rows: pd.DataFrame) -> pd.DataFrame:
             for what in ("precision", "epoch"):
                 if getattr(other, what) != first[what]:
                     raise InputError(
-                        f"The runs {first['run']} and {other.run} differ in their {what}, {first[what]} and "
-                        f"{getattr(other, what)}: only seeds are averaged, so put them into folders of their own."
+                        f"Only seeds are averaged, but the runs {first['run']} and {other.run} differ in their {what}, "
+                        f"{first[what]} and {getattr(other, what)}: put them into separate folders."
                     )
         if group["seed"].duplicated().any():
             names = ", ".join(group.loc[group["seed"].duplicated(keep=False), "run"])
             raise InputError(
-                f"The runs {names} differ in nothing that run.json tells, not even in the seed: only seeds are "
-                "averaged, so put them into folders of their own."
+                f"Runs of one setting must differ in their seed, but {names} have the same seed: put them into "
+                "separate folders."
             )
     return last
 
 
 def model_names(table: pd.DataFrame) -> "pd.Series[str]":
-    """Return for each row what tells its model from the others of the table; empty where there is one kind only.
+    """Return for each row the name of its model among the models of the table; empty if there is one kind.
 
     Example:
         >>> model_names(told_apart(evaluated)).unique().tolist()
@@ -138,65 +138,61 @@ def _sorted(table: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
 
 def _rank(setting: str) -> int:
     family = setting_family(setting)
-    return SETTINGS.index(family) if family in SETTINGS else len(SETTINGS)
+    return SETTING_ORDER.index(family) if family in SETTING_ORDER else len(SETTING_ORDER)
 
 
 def setting_family(setting: str) -> str:
-    """Return the setting without its fraction and domains: all interpolations of a kind are one family."""
-    return next((known for known in SETTINGS if setting.startswith(known)), setting)
+    """Return the setting without fraction and domains."""
+    return next((known for known in SETTING_ORDER if setting.startswith(known)), setting)
 
 
-def screened_classes(
-    evaluated: pd.DataFrame, classifier: str = CLASSIFIER, *, upper: str = UPPER, share: float = SHARE
-) -> pd.DataFrame:
-    """Tell which held-out classes can show something: those that the upper bound learns in the test domain.
+def screened_classes(evaluated: pd.DataFrame, classifier: str = CLASSIFIER) -> pd.DataFrame:
+    """Keep the held-out classes that the upper bound learns in the test domain.
 
-    The rule: a class takes part in a comparison where the models that saw it there (``upper``) tell it from the others:
-    accuracy on it, less the share of other classes' images that are taken for it, is at least ``share``, over seeds.
-    Guessing gives 0, and so does a model that always answers this class. One that stays below would be a zero in every
-    setting, whatever a model generalizes.
+    A class is kept if models that saw it in the test domain (`UPPER`) recognise it: accuracy on the class minus the
+    share of other classes' images that are taken for it is at least `SHARE`, mean over seeds. Guessing gives 0, and so
+    does a model that always answers this class. A class below that would be a zero in every setting.
 
     Args:
-        evaluated: What `extract_accuracies` returns.
+        evaluated: The table of `extract_accuracies`.
         classifier: Which of the classifiers of CLIP models.
-        upper: The setting that is the upper bound.
-        share: What the difference must reach, 0 to 1.
 
     Returns:
         A row per test domain, model and class: `MODEL`, ``test_domain``, ``class``, ``upper`` (its accuracy),
-        ``false_alarms``, ``kept``. Without models of the upper bound there are no rows: nothing is screened.
+        ``false_alarms``, ``kept``. Without models of the upper bound there are no rows.
     """
     by, found = ["test_domain", *MODEL, "class"], {}
     for column, measure in (("upper", MEASURE), ("false_alarms", FALSE_ALARMS)):
         rows = last_checkpoints(chosen_rows(evaluated, classifier, measure))
         tested = rows["domain"] == rows["test_domain"]
-        rows = rows[tested & ~rows["part"].isin(PARTS) & (rows["setting"] == upper)].rename(columns={"part": "class"})
+        rows = rows[tested & ~rows["part"].isin(CLASS_PARTS) & (rows["setting"] == UPPER)].rename(
+            columns={"part": "class"}
+        )
         found[column] = rows.groupby(by, sort=True)["value"].mean()
     table = pd.DataFrame(found).reset_index()
-    return table.assign(kept=table["upper"] - table["false_alarms"] >= share)
+    return table.assign(kept=table["upper"] - table["false_alarms"] >= SHARE)
 
 
 def told_apart(
     accuracy: pd.DataFrame, classifier: str = CLASSIFIER, screened: pd.DataFrame | None = None
 ) -> pd.DataFrame:
-    """Return what accuracy on held-out classes mixes, side by side: a row per domain, and per model where there are.
+    """Return accuracy on held-out classes beside its possible causes: a row per domain and, for runs, per model.
 
-    Held-out classes count alike, each from the runs that held it out: over rotated held-out sets every class counts
-    once. Values are means over seeds.
+    Each held-out class comes from the runs that held it out and has equal weight, so over rotated held-out sets every
+    class counts once. Values are means over seeds.
 
     Args:
-        accuracy: From `tidy_accuracy` or `extract_accuracies`.
-        classifier: Which of the classifiers of CLIP models.
-        screened: From `screened_classes`: classes that were not kept are left out.
+        accuracy: Table of `tidy_accuracy` or `extract_accuracies`.
+        classifier: Classifier of CLIP models.
+        screened: Table of `screened_classes`; classes that are not kept are left out.
 
     Returns:
-        ``domain`` (and, for runs, ``test_domain``, `MODEL`, ``setting``); `MEASURE` of ``all``, ``seen`` and
-        ``held_out`` classes and the ``harmonic_mean`` of the last two; of held-out classes ``alone`` (only they
-        compete), ``own_style`` (class texts in the images' own style), ``centred`` (each class's scores, within the
-        domain) and ``predicted_held_out`` (the share of their images that any held-out class is predicted for);
-        ``chance``, ``chance_alone``; ``sd`` of ``held_out`` over ``seeds``; ``n_classes`` that are held out and
-        count, and those ``left_out``. NaN is what cannot be: own style of supervised models, and all but the first
-        where nothing is held out.
+        ``domain`` (for runs also ``test_domain``, `MODEL`, ``setting``); `MEASURE` of ``all``, ``seen`` and
+        ``held_out`` classes and the ``harmonic_mean`` of the last two; for held-out classes ``alone`` (only they
+        compete), ``own_style`` (class texts in the images' own style), ``centred`` (scores of each class centred within
+        the domain) and ``predicted_held_out`` (share of their images predicted as any held-out class); ``chance``,
+        ``chance_alone``; ``sd`` of ``held_out`` over ``seeds``; ``n_classes`` held out, and the classes ``left_out``.
+        NaN marks own style of supervised models, and everything about held-out classes if there are none.
 
     Example:
         >>> evaluated = extract_accuracies(runs, tests)
@@ -205,8 +201,8 @@ def told_apart(
     rows = last_checkpoints(by_test_domain(accuracy)) if "run" in accuracy else accuracy.assign(seed=0)
     by = [name for name in ("test_domain", *MODEL, "setting", "domain") if name in rows]
     main = rows[rows["classifier"].isin([classifier, SUPERVISED])]
-    held, left_out = _screened(main[~main["part"].isin(PARTS)], by, screened)
-    own, _ = _screened(rows[(rows["classifier"] == OWN_STYLE) & ~rows["part"].isin(PARTS)], by, screened)
+    held, left_out = _screened(main[~main["part"].isin(CLASS_PARTS)], by, screened)
+    own, _ = _screened(rows[(rows["classifier"] == OWN_STYLE) & ~rows["part"].isin(CLASS_PARTS)], by, screened)
 
     def mean(of: pd.DataFrame, measure: str, column: str = "value") -> "pd.Series[float]":
         return of[of["measure"] == measure].groupby([*by, "seed"], sort=False)[column].mean()
@@ -216,12 +212,12 @@ def told_apart(
             "all": mean(main[main["part"] == "all"], MEASURE),
             "seen": mean(main[main["part"] == "seen"], MEASURE),
             "held_out": mean(held, MEASURE),
-            "alone": mean(held, ALONE),
+            "alone": mean(held, AMONG_PART),
             "own_style": mean(own, MEASURE),
             "centred": mean(held, CENTRED),
             "predicted_held_out": mean(held, FALLS_ON_HELD_OUT),
             "chance": mean(main, MEASURE, "chance"),
-            "chance_alone": mean(held, ALONE, "chance"),
+            "chance_alone": mean(held, AMONG_PART, "chance"),
         }
     ).assign(harmonic_mean=lambda t: harmonic_mean(t["seen"], t["held_out"]))
     groups = table.groupby(by, sort=False)
@@ -233,7 +229,7 @@ def told_apart(
 def _screened(
     rows: pd.DataFrame, by: Sequence[str], screened: pd.DataFrame | None
 ) -> tuple[pd.DataFrame, "pd.Series[str]"]:
-    """Return the rows of classes that were kept, or never screened, and by group the names of the others."""
+    """Return the rows of classes that are kept or were not screened, and the names of the others by group."""
     if screened is None or screened.empty:
         return rows, pd.Series(dtype=str)
     key = ["test_domain", *MODEL, "part"]

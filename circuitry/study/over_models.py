@@ -1,16 +1,16 @@
 """Does one number of a model go with another, over models? Rank correlation with the model as the unit.
 
-1. A model has one row, or one for each test domain; ranks are taken within a test domain, divided by their number plus
-   one and centred, so that what test domains have in common is no evidence. With one test domain this is Spearman's
-   correlation.
-2. The interval is the jackknife's over models, all rows of a model left out together; the range of these values is
-   told, too.
-3. p is the share of orders of the models that give as large a correlation of either sign: all orders where there are
-   few, else random ones. A model keeps its rows together, and changes places with models that have rows in the same
-   test domains.
-4. The partial correlation takes the ranks of a third number out of both by least squares; its p is from orders of what
-   is left, from which the third number is taken out again (Freedman and Lane 1983). It needs four models: what is left
-   of three is alike or opposite, whatever they are.
+1. A model has one row, or one for each test domain. Ranks are taken within a test domain, divided by their number plus
+   one and centred, so that differences between test domains are no evidence. With one test domain the result is
+   Spearman's correlation.
+2. The interval is the jackknife's over models, which leaves out all rows of a model together; the range of the
+   jackknife values is reported as well.
+3. p is the share of orders of the models that give as large a correlation of either sign: all orders if they are few,
+   else random ones. A model keeps its rows together, and changes places with models that have rows in the same test
+   domains.
+4. The partial correlation removes the ranks of a third number from both by least squares; its p comes from orders of
+   the residuals, from which the third number is removed again (Freedman and Lane 1983). It needs four models: residuals
+   of three are always equal or opposite.
 """
 
 from collections.abc import Sequence
@@ -25,12 +25,14 @@ from circuitry.comparison.parts import known_ratio
 from circuitry.comparison.significance import LEVEL, ROUNDING, holm
 from circuitry.comparison.statistics import jackknife_interval
 
-EXACT = 50_000
-"""Up to so many orders all are gone through."""
-FEWEST = 3
-"""Models from which on there is a correlation."""
-FEWEST_GIVEN = FEWEST + 1
-"""Models from which on there is a correlation given a third number."""
+_EXACT, _DRAWS = 50_000, 10_000
+"""Up to the first number of orders all are used, else as many random ones as the second."""
+_MODEL, _STRATUM = "run", "test_domain"
+"""Columns of the model, and of the groups within which ranks are taken."""
+FEWEST_MODELS = 3
+"""A correlation needs so many models."""
+FEWEST_GIVEN = FEWEST_MODELS + 1
+"""A partial correlation needs so many models."""
 RELATIONS = (
     *("what", "with", "rho", "low", "high", "least", "most", "p", "p_holm"),
     *("partial", "partial_p", "given", "n_models", "note", "about"),
@@ -44,24 +46,19 @@ def relate_over_models(
     withs: Sequence[str],
     given: str | None = None,
     *,
-    model: str = "run",
-    stratum: str = "test_domain",
-    draws: int = 10_000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Relate each of some numbers of models with each of others.
+    """Correlate each of some numbers of models with each of others.
 
     Args:
-        points: A row per model, and per stratum where there are several.
+        points: A row per model (``run``) and ``test_domain``.
         whats, withs: Columns of numbers; rows that lack one of the two are left out.
-        given: Column whose part in both is taken out for the partial correlation.
-        model, stratum: Columns that name the model and what ranks are taken within.
-        draws: Random orders where there are too many to go through.
-        seed: Seed of these.
+        given: Column that is removed from both for the partial correlation.
+        seed: Seed of random orders.
 
     Returns:
         Columns `RELATIONS`; p_holm is corrected for all rows. Fewer than three models have no correlation, fewer than
-        four no interval and no partial correlation; the note says where no p could be significant, because too few
+        four no interval and no partial correlation. The note marks rows whose p cannot be significant because too few
         models can change places.
 
     Example:
@@ -70,7 +67,7 @@ def relate_over_models(
     rows = []
     for what, other in product(whats, withs):
         used = points.dropna(subset=[what, other, *([] if given is None else [given])])
-        rows.append((what, other, *_relate(used, what, other, given, (model, stratum), draws, seed)))
+        rows.append((what, other, *_relate(used, what, other, given, seed)))
     names = ["what", "with", "rho", "low", "high", "least", "most", "p", "partial", "partial_p", "n_models", "floor"]
     table = pd.DataFrame(rows, columns=names)
     tests = int(table["p"].notna().sum())
@@ -80,26 +77,23 @@ def relate_over_models(
     return table.assign(p_holm=holm(table["p"]), given=given or "", note=notes, about=about)[list(RELATIONS)]
 
 
-def _relate(
-    used: pd.DataFrame, what: str, other: str, given: str | None, names: tuple[str, str], draws: int, seed: int
-) -> tuple[float | int, ...]:
-    model, stratum = names
-    models = list(dict.fromkeys(used[model]))
+def _relate(used: pd.DataFrame, what: str, other: str, given: str | None, seed: int) -> tuple[float | int, ...]:
+    models = list(dict.fromkeys(used[_MODEL]))
     nothing = float("nan")
-    if len(models) < FEWEST:
+    if len(models) < FEWEST_MODELS:
         return (*(nothing,) * 8, len(models), nothing)
-    strata = used[stratum].astype(str).to_numpy()
+    strata = used[_STRATUM].astype(str).to_numpy()
     x, y = (centred_ranks(used[name].to_numpy(dtype=float), strata) for name in (what, other))
     rho = float(correlation(x, y))
     without = []
     for one in models:
-        kept = used[used[model] != one]
-        of = kept[stratum].astype(str).to_numpy()
+        kept = used[used[_MODEL] != one]
+        of = kept[_STRATUM].astype(str).to_numpy()
         without.append(float(correlation(*(centred_ranks(kept[n].to_numpy(dtype=float), of) for n in (what, other)))))
     each = np.array(without)
-    varies = len(models) > FEWEST and np.ptp(each) > ROUNDING  # ties may leave it where it is, which is no certainty
+    varies = len(models) > FEWEST_MODELS and np.ptp(each) > ROUNDING  # ties may leave rho unchanged: not certainty
     low, high = jackknife_interval(rho, each) if varies else (nothing, nothing)
-    orders, floor = _orders(_exchangeable(used[model].to_numpy(), strata), draws, seed)
+    orders, floor = _orders(_exchangeable(used[_MODEL].to_numpy(), strata), seed)
     partial = partial_p = nothing
     if given is not None and len(models) >= FEWEST_GIVEN:
         z = centred_ranks(used[given].to_numpy(dtype=float), strata)
@@ -123,14 +117,14 @@ def centred_ranks(values: Float[np.ndarray, " rows"], strata: np.ndarray) -> Flo
 def residuals(
     values: Float[np.ndarray, "*orders rows"], given: Float[np.ndarray, " rows"]
 ) -> Float[np.ndarray, "*orders rows"]:
-    """Return what is left of centred values when their part along others is taken out."""
+    """Return the residuals of centred values after a projection on others."""
     length = float(given @ given)
     left: np.ndarray = values - (values @ given)[..., None] / length * given if length > 0 else values
     return np.where(np.abs(left) < ROUNDING, 0.0, left)
 
 
 def correlation(x: Float[np.ndarray, "*orders rows"], y: Float[np.ndarray, " rows"]) -> Float[np.ndarray, "*orders"]:
-    """Return the cosine of centred values; NaN where one of them does not vary."""
+    """Return the cosine of centred values; NaN if one of them is constant."""
     lengths = np.linalg.norm(x, axis=-1) * np.linalg.norm(y)
     return known_ratio(np.asarray(x @ y), np.where(lengths > ROUNDING, lengths, 0.0))
 
@@ -141,9 +135,9 @@ def permutation_p(
     orders: Int[np.ndarray, "orders rows"],
     given: Float[np.ndarray, " rows"] | None = None,
 ) -> float:
-    """Return the share of orders of ``x`` with as large a correlation with ``y``; NaN where the correlation is.
+    """Return the share of orders of ``x`` whose correlation with ``y`` is as large; NaN if the correlation is NaN.
 
-    ``given`` is taken out of each order of ``x``: what is left of x is no longer without it when it is reordered.
+    ``given`` is removed from each order of ``x``, since reordered residuals are correlated with it again.
     """
     rho = correlation(x, y)
     if np.isnan(rho):
@@ -153,7 +147,7 @@ def permutation_p(
 
 
 def _exchangeable(models: np.ndarray, strata: np.ndarray) -> list[Int[np.ndarray, "_ _"]]:
-    """Return the rows of models that may change places, model by model: of those with rows in the same strata."""
+    """Return groups of models with rows in the same strata, which may change places: the rows of each model."""
     kinds: dict[tuple[str, ...], list[np.ndarray]] = {}
     for name in dict.fromkeys(models):
         mine = np.flatnonzero(models == name)
@@ -162,24 +156,22 @@ def _exchangeable(models: np.ndarray, strata: np.ndarray) -> list[Int[np.ndarray
     return [np.array(kinds[kind]) for kind in sorted(kinds)]
 
 
-def _orders(
-    groups: list[Int[np.ndarray, "_ _"]], draws: int, seed: int
-) -> tuple[Int[np.ndarray, "orders rows"], float]:
+def _orders(groups: list[Int[np.ndarray, "_ _"]], seed: int) -> tuple[Int[np.ndarray, "orders rows"], float]:
     """Return orders of the rows in which models change places, and the smallest p that they can give.
 
-    All orders, or random ones with the one that is there. Turning all strata round gives the opposite correlation, as
-    large, where each model has one row; else the order that is there may be alone.
+    All orders, or random ones and the given one. If each model has one row, the reversed order gives the opposite
+    correlation, so p is at least two orders' share; else the given order may be the only one of its size.
     """
     rows, number = np.arange(sum(group.size for group in groups)), prod(factorial(len(group)) for group in groups)
-    if number <= EXACT:
+    if number <= _EXACT:
         found = np.tile(rows, (number, 1))
         for i, chosen in enumerate(product(*(permutations(group) for group in groups))):
             for group, order in zip(groups, chosen, strict=True):
                 found[i, group] = order
         opposite = all(group.shape[1] == 1 for group in groups)
         return found, min(1.0, (2 if opposite else 1) / number)
-    rng, found = np.random.default_rng(seed), np.tile(rows, (draws + 1, 1))
+    rng, found = np.random.default_rng(seed), np.tile(rows, (_DRAWS + 1, 1))
     for group in groups:
-        places = rng.permuted(np.tile(np.arange(len(group)), (draws, 1)), axis=1)
+        places = rng.permuted(np.tile(np.arange(len(group)), (_DRAWS, 1)), axis=1)
         found[1:, group] = group[places]
-    return found, 1 / (draws + 1)
+    return found, 1 / (_DRAWS + 1)

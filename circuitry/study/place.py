@@ -1,58 +1,52 @@
-"""What the steps of the study are made of: the material, the scale, the rates of the machine, and where things lie.
+"""What the plan of the study is made of: its material, its scale, folders and costs.
 
-Costs are counted operations (`count_model`; those of circuits are given) over a rate that is stated, and the disk that
-checkpoints and stored features fill. Reading images is not in them: where that is slower than the GPU, it takes longer.
+A cost is a number of counted operations (`count_model`; those of circuits are given) over a stated rate, and the disk
+that checkpoints and stored features fill. It leaves out the time to read images.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 from circuitry.study.mixtures.base_sets import BaseSet
 from circuitry.study.mixtures.study_set import MixtureSpec
 from circuitry.study.plan import Cost, Step
 from circuitry.study.training_cost import ModelOperations, count_model
 from circuitry.study.trainings import StudyTraining
-from circuitry.training.settings import CLIP_PRESETS, ClipTraining, clip_preset
+from circuitry.training.training_settings import CLIP_PRESETS, ClipTraining, clip_preset
 
 GIB = 2**30
-NOTHING = Cost()
+_NO_COST = Cost()
 
 
 @dataclass(frozen=True)
 class Scale:
-    """What the study and its miniature differ in, beside their material."""
+    """How the study and its miniature differ, apart from their material."""
 
     models: tuple[str, ...]
     """Architectures; the first one takes part everywhere."""
     sae_base: str
-    """Base set on whose models autoencoders are trained."""
+    """Base set whose models get autoencoders."""
     epochs: int
     supervised_epochs: int
     gpus: int = 0
     """Most GPUs of a step; 0 for none."""
     device: str = "cuda"
-    training: tuple[str, ...] = ()
-    """More arguments of train_clip.py; so the next ones of the other scripts."""
-    supervised: tuple[str, ...] = ()
-    evaluation: tuple[str, ...] = ()
-    sae: tuple[str, ...] = ()
-    separation: tuple[str, ...] = ()
-    circuits: tuple[str, ...] = ()
+    options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Script -> further options of its commands."""
 
     def preset(self, one: StudyTraining) -> str:
-        """Return the preset of a training; that of ImageNet-Captions where there is no base set."""
+        """Return the preset of a training; that of ImageNet-Captions without a base set."""
         return one.model if one.model in CLIP_PRESETS else f"{one.model}-{one.mixture.base or 'imagenet-captions'}"
 
     def settings(self, one: StudyTraining) -> ClipTraining:
-        """Return the settings of a CLIP training before ``training`` changes them."""
+        """Return the study's settings of a CLIP training, before ``options`` change them."""
         return clip_preset(self.preset(one), study=True)
 
 
 @dataclass(frozen=True, eq=False)
 class Material:
-    """What there is."""
+    """Images and tables of the study."""
 
     domainnet: Path
     held_out: tuple[str, ...]
@@ -69,7 +63,7 @@ class Material:
     imagenet: Path | None = None
 
     def size(self, mixture: MixtureSpec) -> int:
-        """Return how many images a mixture has with its base set: without it CG low's, but for photographs alone."""
+        """Return how many images a mixture has: its base set, photographs, and seen images of the test domain."""
         settings = mixture.settings
         total = self.base_sizes[mixture.base] if mixture.base else 0
         for (domain, name), count in self.counts.items():
@@ -79,76 +73,65 @@ class Material:
         return total
 
 
-class Rates(NamedTuple):
-    """Operations per second that a GPU reaches."""
-
-    half: float
-    """In mixed precision: trainings."""
-    single: float
-    """In single precision: everything else."""
-
-
 @dataclass(frozen=True, eq=False)
 class StudyPlace:
-    """The study in a folder, with all that its steps have in common."""
+    """The study in a folder: what all of its steps share."""
 
     out: Path
     scale: Scale
     material: Material
     trainings: Sequence[StudyTraining]
-    rates: Rates
+    half_rate: float
+    """Operations per second of a GPU in mixed precision: trainings."""
+    single_rate: float
+    """Operations per second of a GPU in single precision: everything else."""
     circuit_operations: float = 0.0
-    """Of the scores of one image, with those of its part."""
+    """Operations of the scores of one image, with those of its part."""
     keep_checkpoints: int | None = None
     """Epochs between two checkpoints; None for the study's."""
 
-    def script(
+    def step(
         self, name: str, kind: str, script: str, options: Sequence[object], outputs: Sequence[Path],
-        needs: Sequence[str] = (), cost: Cost = NOTHING, *, shared: bool = False,
+        needs: Sequence[str] = (), cost: Cost = _NO_COST,
     ) -> Step:  # fmt: skip
-        """Return the step of a script of experiments/ in the study's settings, shared by its GPUs if it can be."""
-        many = ("torchrun", "--nproc-per-node", f"{cost.gpus}") if shared and cost.gpus > 1 else ("python",)
-        command = (*many, f"experiments/{script}.py", *(f"{option}" for option in options))
+        """Return the step that calls a script of experiments/ in the study's settings, once a GPU where it can."""
+        one_process = cost.gpus < 2 or script == "train_clip"  # which starts its own processes
+        start = ("python",) if one_process else ("torchrun", "--nproc-per-node", f"{cost.gpus}")
+        given = [*options, *self.scale.options.get(script, ())]
         below = tuple(path.relative_to(self.out).as_posix() for path in outputs)
-        return Step(name, kind, command, below, tuple(needs), cost)
-
-    def model(self, one: StudyTraining) -> list[object]:
-        """Return the options of a trained model, and of the images that it is asked about."""
-        name, checkpoint = self.scale.settings(one).model, self.checkpoint(one)
-        data = ["--data", self.material.domainnet, "--device", self.scale.device]
-        return ["--study", "--model", name, "--checkpoint", checkpoint, *data]
+        return Step(name, kind, (*start, f"experiments/{script}.py", *map(str, given)), below, tuple(needs), cost)
 
     def cost(self, operations: float, gpus: int, disk_bytes: float = 0.0, rate: float | None = None) -> Cost:
         """Return a cost, in single precision unless a rate is given, on at most so many GPUs."""
-        hours = operations / (rate or self.rates.single) / 3600
+        hours = operations / (rate or self.single_rate) / 3600
         return Cost(operations, hours, min(gpus, self.scale.gpus), disk_bytes / GIB)
 
     def counted(self, one: StudyTraining) -> ModelOperations:
         """Return the operations of a training's model on one image."""
         return count_model(str(self.scale.settings(one).model))
 
-    def n_checkpoints(self, one: StudyTraining) -> int:
-        """Return how many checkpoints a training keeps, the untrained one among them."""
-        every = self.keep_checkpoints or (5 if one.supervised else 1)
-        return 1 + self.epochs(one) // every
-
     def epochs(self, one: StudyTraining) -> int:
         """Return the epochs of a training."""
         return self.scale.supervised_epochs if one.supervised else self.scale.epochs
+
+    def n_checkpoints(self, one: StudyTraining) -> int:
+        """Return how many checkpoints a training keeps, including the untrained model."""
+        every = self.keep_checkpoints or (5 if one.supervised else 1)
+        return 1 + self.epochs(one) // every
 
     def tables(self, mixture: MixtureSpec) -> Path:
         """Return the folder of a mixture's table."""
         return self.out / "mixtures" / (mixture.base or "domainnet")
 
     def making(self, mixture: MixtureSpec) -> str:
-        """Return the name of the step that makes a mixture: all of the main base set are made at once."""
+        """Return the name of the step that makes a mixture; one step makes all of the main base set."""
         one = "all" if mixture.base == self.material.main_base else mixture.settings.name
         return f"mixtures-{mixture.base or 'domainnet'}-{one}"
 
-    def run(self, one: StudyTraining) -> Path:
+    def folder(self, one: StudyTraining) -> Path:
         """Return the folder of a training."""
         return self.out / "runs" / one.name
 
     def checkpoint(self, one: StudyTraining) -> Path:
         """Return the last checkpoint of a CLIP training."""
-        return self.run(one) / "clip" / "checkpoints" / f"epoch_{self.scale.epochs}.pt"
+        return self.folder(one) / "clip" / "checkpoints" / f"epoch_{self.scale.epochs}.pt"

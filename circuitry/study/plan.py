@@ -1,14 +1,12 @@
-"""A long study as one plan: steps that are commands, with what they need, leave behind and cost.
+"""A long study as one plan: steps that are commands, with their needs, outputs and costs.
 
 1. A `Step` is data: a command line, the steps that it needs, the files that show it is finished, its `Cost`.
-2. `Plan` is a list of steps in an order that they can be done in, and a folder, which is a `JobFolder`: the steps that
-   are finished stay so while those files are unchanged, and the folder of another plan is refused with the difference.
-3. `Plan.run` does what is left in order, in this process; `Plan.submit` hands it to SLURM, a job for each step that
-   waits for those it needs. A step that was killed is called again and goes on by itself.
-4. `Plan.check_room` says beforehand when the disk or the hours for what is left are not there.
+2. A `Plan` is a list of steps, each after those that it needs, and a `JobFolder` with one job for each step.
+3. `Plan.run` does the unfinished steps in order, in this process; `Plan.submit` makes each a job of SLURM's that waits
+   for the jobs of the steps that it needs. After a kill the same call continues.
+4. `Plan.check_room` compares disk and GPU hours with what the unfinished steps cost.
 """
 
-import difflib
 import shlex
 import shutil
 import signal
@@ -24,31 +22,32 @@ from typing import Any
 
 from filelock import Timeout
 
+from circuitry.data.names import unknown_name
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import file_lock
 from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.manifest import NAME
 from circuitry.runs.workers import Requeued, cluster_executor
 
-FORMAT = "circuitry plan 1"
+_FORMAT = "circuitry plan 1"
 LOGS = "logs"
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a step takes."""
+    """What a step costs."""
 
     operations: float = 0.0
     """Floating-point operations."""
     gpu_hours: float = 0.0
-    """Hours of all its GPUs together."""
+    """Hours, summed over its GPUs."""
     gpus: int = 0
     """GPUs at a time."""
     disk_gib: float = 0.0
-    """What it leaves on the disk, in GiB."""
+    """Size of all files that it leaves, in GiB."""
 
     def __add__(self, other: "Cost") -> "Cost":
-        """Return the cost of both, one after the other."""
+        """Return the cost of one after the other."""
         return Cost(
             self.operations + other.operations,
             self.gpu_hours + other.gpu_hours,
@@ -62,35 +61,28 @@ class Step:
     """One command of a plan."""
 
     name: str
-    """Name by which other steps need it."""
+    """Unique name."""
     kind: str
-    """What sort of work it is, e.g. ``trainings``; all steps of a kind can be chosen together."""
+    """Kind of work, e.g. ``trainings``, by which many steps are chosen at once."""
     command: tuple[str, ...]
     """Program and arguments; ``python`` is this interpreter."""
     outputs: tuple[str, ...]
-    """Files below the plan's folder that a finished step leaves, small ones: they are read whole to be checked."""
+    """Small files below the plan's folder that a finished step leaves; their checksums are kept."""
     needs: tuple[str, ...] = ()
     """Steps that must be finished before."""
     cost: Cost = Cost()
-    """What it takes."""
-
-    @property
-    def job(self) -> Job:
-        """Name it as a job of the folder."""
-        return (self.name,)
 
 
 class Plan:
-    """Steps in order, and the folder in which they are done.
+    """Steps in order, and the folder of their outputs.
 
     Args:
         folder: Folder of all outputs.
         steps: Each after those that it needs.
-        where: Folder in which commands run.
+        where: Working directory of the commands.
 
     Raises:
-        InputError: For two steps of one name, a step that needs one that does not come before it, and the folder of
-            another plan, with what differs.
+        InputError: For two steps of one name, and a step that needs one that does not come before it.
 
     Example:
         >>> draw = Step("draw", "data", ("python", "draw.py"), outputs=("list.txt",))
@@ -103,69 +95,64 @@ class Plan:
         known: dict[str, Step] = {}
         for step in self.steps:
             if step.name in known:
-                raise InputError(f"The plan has two steps of the name {step.name!r}: give each its own.")
+                raise InputError(f"The plan has two steps named {step.name!r}: give each its own name.")
             if missing := [name for name in step.needs if name not in known]:
-                raise InputError(f"The step {step.name!r} needs {missing[0]!r}, which is no step before it.")
+                raise InputError(f"The step {step.name!r} needs the step {missing[0]!r}: put that before it.")
             known[step.name] = step
         self._known = known
-        moved = {name: shlex.join(step.command).replace(str(self.folder), "OUT") for name, step in known.items()}
-        self._commands = moved
 
     @cached_property
     def _jobs(self) -> JobFolder:
-        return JobFolder(self.folder, FORMAT, self._commands, [step.job for step in self.steps])
+        commands = {step.name: shlex.join(step.command).replace(str(self.folder), "OUT") for step in self.steps}
+        return JobFolder(self.folder, _FORMAT, commands, [(step.name,) for step in self.steps])
 
     def chosen(self, names: Collection[str]) -> list[Step]:
-        """Return the steps of these names or kinds, in order; all without names. InputError for an unknown one."""
-        known = {*self._known, *(step.kind for step in self.steps)}
-        if unknown := [name for name in names if name not in known]:
-            kinds = ", ".join(dict.fromkeys(step.kind for step in self.steps))
-            near = ", ".join(difflib.get_close_matches(unknown[0], known, 3))
-            raise InputError(
-                f"The plan has no step {unknown[0]!r}; its kinds of steps are {kinds}"
-                f"{near and f', and near it are {near}'}."
-            )
+        """Return the steps of these names or kinds in order, all without names; InputError for an unknown one."""
+        kinds = dict.fromkeys(step.kind for step in self.steps)
+        for name in names:
+            if name not in kinds and name not in self._known:
+                raise unknown_name("kind or name of a step", name, [*kinds, *self._known])
         return [step for step in self.steps if not names or step.name in names or step.kind in names]
 
     def unfinished(self, names: Collection[str] = ()) -> list[Step]:
-        """Return the chosen steps that are left to do, in order; nothing is written where nothing was begun."""
+        """Return the chosen steps that are not finished, in order. Before the first step nothing is written."""
         if not (self.folder / NAME).is_file():
             return self.chosen(names)
         left = set(self._jobs.unfinished())
-        return [step for step in self.chosen(names) if step.job in left]
+        return [step for step in self.chosen(names) if (step.name,) in left]
 
     def check_room(
         self, names: Collection[str] = (), *, disk_gib: float | None = None, hours: float | None = None
     ) -> None:
-        """Refuse to begin what cannot be finished: when disk or time for the steps that are left is not there.
+        """Check that disk and GPU hours suffice for the unfinished steps.
 
         Args:
             names: Chosen steps.
-            disk_gib: GiB that may be filled, where a quota holds (default: what the disk has free).
-            hours: GPU hours that are there (default: as many as it takes).
+            disk_gib: GiB that may be filled (default: what the disk has free).
+            hours: Available GPU hours (default: no limit).
 
         Raises:
-            InputError: With what is needed and what is there.
+            InputError: With the needed and the available amount.
         """
         needed = sum((step.cost for step in self.unfinished(names)), Cost())
         there = next(path for path in (self.folder.absolute(), *self.folder.absolute().parents) if path.is_dir())
         free = shutil.disk_usage(there).free / 2**30 if disk_gib is None else disk_gib
         if needed.disk_gib > free:
             raise InputError(
-                f"What is left of the plan fills about {needed.disk_gib:,.0f} GiB, but {self.folder} has {free:,.0f}: "
+                f"The unfinished steps need about {needed.disk_gib:,.0f} GiB, but {self.folder} has {free:,.0f}: "
                 "choose another disk, or fewer models or kept checkpoints."
             )
         if hours is not None and needed.gpu_hours > hours:
             raise InputError(
-                f"What is left of the plan takes about {needed.gpu_hours:,.0f} GPU hours, but {hours:,.0f} were given: "
+                f"The unfinished steps need about {needed.gpu_hours:,.0f} GPU hours, but {hours:,.0f} were given: "
                 "give more, or choose fewer models."
             )
 
     def run(self, names: Collection[str] = ()) -> None:
-        """Do what is left of the chosen steps, in order; stop at the first that fails.
+        """Do the chosen unfinished steps in order, up to the first that fails.
 
         Raises:
-            InputError: When another process runs the plan, and for a step that fails or leaves something out.
+            InputError: When another process runs the plan, and for a step that fails or does not leave its outputs.
         """
         with ExitStack() as stack:
             try:
@@ -176,20 +163,20 @@ class Plan:
             self.run_steps(names)
 
     def run_steps(self, names: Collection[str]) -> None:
-        """Do what is left of the chosen steps, beside other processes that do others."""
-        self._jobs.run(self._do, only={step.job for step in self.chosen(names)})
+        """Do the chosen unfinished steps, while other processes may do others."""
+        self._jobs.run(self._do, only={(step.name,) for step in self.chosen(names)})
 
     def submit(self, names: Collection[str] = (), options: Mapping[str, str | int] | None = None) -> dict[str, str]:
-        """Submit what is left of the chosen steps to SLURM, and return the number of each one's job.
+        """Submit the chosen unfinished steps to SLURM, and return their job numbers by name.
 
-        A job begins when those of the steps that it needs have succeeded. A job whose time ends is put back.
+        A job begins when the jobs of the steps that it needs have succeeded. SLURM restarts a job whose time is up.
 
         Args:
             names: Chosen steps.
-            options: submitit's parameters of every job; its GPUs are the step's.
+            options: submitit's parameters of every job, except its GPUs, which are the step's.
 
         Raises:
-            InputError: For a needed step that is neither finished nor among them, and what submitit raises.
+            InputError: For a needed step that is neither finished nor chosen, and when submitit raises.
         """
         left = self.unfinished(names)
         self._check_needs(left)
@@ -207,11 +194,11 @@ class Plan:
         coming = {step.name for step in steps}
         for step in steps:
             for name in step.needs:
-                if name not in coming and not self._jobs.is_done(self._known[name].job):
-                    raise InputError(f"The step {step.name!r} needs {name!r}, which is not finished: choose it, too.")
+                if name not in coming and not self._jobs.is_done((name,)):
+                    raise InputError(f"The step {step.name!r} needs the unfinished step {name!r}: choose both.")
 
     def _do(self, job: Job, _: object) -> list[Path]:
-        """Call the command of a step, with its own log, and return the files that it left."""
+        """Run the command of a step, write its log, and return its outputs."""
         step = self._known[job[0]]
         self._check_needs([step])
         log = self.folder / LOGS / f"{step.name}.log"
@@ -222,19 +209,17 @@ class Plan:
             done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False, cwd=self.where)
         if done.returncode:
             last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
-            raise InputError(
-                f"The step {step.name!r} failed ({''.join(last)}): see {log}, then run again: it goes on from there."
-            )
+            raise InputError(f"The step {step.name!r} failed ({''.join(last)}): see {log}, then run again.")
         paths = [self.folder / name for name in step.outputs]
         if missing := [path for path in paths if not path.is_file()]:
-            raise InputError(f"The step {step.name!r} ended without {missing[0]}: see {log}.")
+            raise InputError(f"The step {step.name!r} did not write {missing[0]}: see {log}.")
         return paths
 
 
 @contextmanager
 def _step_ends_with_this_process() -> Iterator[None]:
-    """Exit on SIGTERM as on Ctrl-C, by an exception, on which `subprocess.run` kills the command that it waits for."""
-    if threading.current_thread() is not threading.main_thread():  # only there signals can be handled
+    """Turn SIGTERM into an exception, so that `subprocess.run` kills the command that it waits for."""
+    if threading.current_thread() is not threading.main_thread():  # only the main thread handles signals
         yield
         return
     before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
@@ -245,5 +230,5 @@ def _step_ends_with_this_process() -> Iterator[None]:
 
 
 def _run_step(plan: Plan, name: str, worker: int, workers: int) -> None:
-    """Do one step of a plan, as a job of SLURM's calls it."""
+    """Do one step of a plan, in a job of SLURM's."""
     plan.run_steps((name,))

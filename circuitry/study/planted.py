@@ -1,14 +1,14 @@
-"""Planted circuits: small networks whose true circuit is known because it was built by hand.
+"""Planted circuits: small networks with a circuit built by hand, to test methods against the truth.
 
-The guard against a method that looks fine and finds nothing: every method ranks the units and the edges, and the
-area under the ROC curve says how well the ranking finds what was planted (1 always first, 0.5 chance).
+Every method ranks units and edges; the area under the ROC curve of the planted ones is 1 if they come first, and 0.5 by
+chance.
 
-1. `planted_convolution` and `planted_attention` build an encoder, images, a metric, and the truth. The networks hold
-   loud distractors that reach no metric, a unit that is saturated (so that its gradient is zero), and weak random
-   weights everywhere else;
+1. `planted_convolution` and `planted_attention` build an encoder, images, a metric, and the truth. The networks have
+   distractors with large activations that do not reach the metric, a saturated unit (its gradient is zero), and weak
+   random weights everywhere else;
 2. `score_methods` ranks units and edges by every method and returns the areas.
 
-An edge score says what moves a unit, not whether that unit matters: edges are ranked among those into planted units.
+An edge score is about its downstream unit, not about the metric, so edges are ranked among those into planted units.
 """
 
 from collections.abc import Callable, Mapping
@@ -47,18 +47,18 @@ EXACT, CUTS = "exact patching", "edge cuts"
 LEARNED_MASKS = "learned masks"
 SEARCHED = {"input path": "input-path", LEARNED_MASKS: "learned"}
 """Methods of `find_circuit`, of units; masks are also learned on edges."""
-METHODS = (*RULES, EXACT, *SEARCHED, CUTS)
-"""What is scored. One left point is blind to edges: at the clean activation the squared movement has no gradient."""
+PLANTED_METHODS = (*RULES, EXACT, *SEARCHED, CUTS)
+"""Scored methods. One left point gives zero for edges: the squared movement has no gradient at the clean activation."""
 
 MASK_SIZE = 0.2
-"""Share of the units that learned masks keep, near that of the planted ones; of the edges half of it."""
+"""Share of units that learned masks keep, near that of the planted ones; half of it for edges."""
 
 QUIET = Work(progress=False)
 SIZE = 8
 """Height and width of the images, in pixels."""
 
 
-Edges = dict[tuple[str, str], tuple[tuple[int, int], ...]]
+PlantedEdges = dict[tuple[str, str], tuple[tuple[int, int], ...]]
 """(downstream unit, upstream unit) by pair of consecutive sites."""
 
 
@@ -72,7 +72,7 @@ class PlantedCircuit:
     """(number, seed) -> images [B, 3, 8, 8]."""
     nodes: dict[str, tuple[int, ...]]
     """Planted units by site."""
-    edges: Edges
+    edges: PlantedEdges
 
     def metric(self, embedding: Tensor) -> Tensor:
         """Return the first number of the embedding, the circuit's output [B]."""
@@ -109,7 +109,7 @@ def planted_convolution(noise: float = 0.02, seed: int = 0) -> PlantedCircuit:
         return low + torch.rand(n, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(seed))
 
     nodes = {"conv1": (0, 1), "conv2": (0, 1), "head": (0,)}
-    edges: Edges = {("conv1", "conv2"): ((0, 0), (1, 1)), ("conv2", "head"): ((0, 0), (0, 1))}
+    edges: PlantedEdges = {("conv1", "conv2"): ((0, 0), (1, 1)), ("conv2", "head"): ((0, 0), (0, 1))}
     return PlantedCircuit("convolution", Encoder(tower, stages, (SIZE, SIZE)), images, nodes, edges)
 
 
@@ -165,7 +165,7 @@ def planted_attention(noise: float = 0.02, seed: int = 0) -> PlantedCircuit:
         return x
 
     nodes = {"embed": (0, 1, 7), "attention": (4,), "mlp": (5,), "head": (0,)}
-    edges: Edges = {
+    edges: PlantedEdges = {
         ("embed", "attention"): ((4, 0), (4, 1), (4, 7)),
         ("attention", "mlp"): ((5, 4),),
         ("mlp", "head"): ((0, 5),),

@@ -1,4 +1,4 @@
-"""Which rows of `told_apart` the figures of the study show, all in the test domain. No torch."""
+"""Select rows of `told_apart` for the figures of the study, all in the test domain. No torch."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -10,10 +10,10 @@ from circuitry.runs.errors import InputError
 from circuitry.study.generalization import MODEL, model_names
 
 KINDS_OF_MODEL = tuple(name for name in MODEL if name != "captions")
-"""What tells models apart, but for captions: they go with the setting."""
+"""Columns that identify a kind of model, without captions, which belong to the setting."""
 INTERPOLATIONS = ("class-interpolation", "domain-interpolation")
 N_OTHERS = 4
-"""Domains of DomainNet beside photographs and the test domain, all of which are in CG high."""
+"""Domains of DomainNet in CG high, without photographs and the test domain."""
 _CLASS = re.compile(r"class-interpolation-([\d.]+)(-low)?")
 _DOMAIN = re.compile(r"domain-interpolation-(.+)")
 _LOW, _HIGH = "CG low", "CG high"
@@ -21,23 +21,23 @@ _ENDS = {"cg-low": (_LOW, 0.0), "upper-low": (_LOW, 1.0), "cg-high": (_HIGH, 0.0
 
 
 def in_test_domain(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of a table over models that are about the test domain."""
+    """Return the rows of a table over models in which the domain is the test domain."""
     check_table(table, "settings", ("test_domain", *MODEL, "setting", "domain"), key=())
     return table[table["domain"] == table["test_domain"]]
 
 
 def main_settings(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the settings without interpolations of the model with most settings, the first of equals."""
+    """Return all settings except interpolations of the model with most settings (ties: the first)."""
     rows = in_test_domain(table)
     rows = rows[~rows["setting"].str.startswith(INTERPOLATIONS)]
     return _most(rows, KINDS_OF_MODEL)
 
 
 def side_by_side(table: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Return the rows in which models differ in one column, such as ``model`` or ``base``, and in nothing else.
+    """Return the rows of models that differ only in one column, such as ``model`` or ``base``.
 
     Raises:
-        InputError: When no two models do.
+        InputError: If there are no two such models.
 
     Example:
         >>> settings_bars(side_by_side(told_apart(evaluated), "base"))
@@ -46,11 +46,11 @@ def side_by_side(table: pd.DataFrame, column: str) -> pd.DataFrame:
     alike = ["test_domain", "setting", *(name for name in KINDS_OF_MODEL if name != column)]
     chosen = rows[rows.groupby(alike)[column].transform("nunique") > 1]
     if chosen.empty:
-        raise InputError(f"No two models of the table differ in their {column} alone, so none are set side by side.")
+        raise InputError(f"Two models must differ in their {column} alone, but none of the table do: add such models.")
     return chosen
 
 
-def class_interpolation(table: pd.DataFrame) -> pd.DataFrame:
+def class_interpolations(table: pd.DataFrame) -> pd.DataFrame:
     """Return points of the class interpolations: ``line`` (CG low, CG high), ``x``: share of held-out classes seen."""
 
     def place(setting: str) -> tuple[str, float] | None:
@@ -60,7 +60,7 @@ def class_interpolation(table: pd.DataFrame) -> pd.DataFrame:
     return _points(table, place, "class-interpolation")
 
 
-def domain_interpolation(table: pd.DataFrame) -> pd.DataFrame:
+def domain_interpolations(table: pd.DataFrame) -> pd.DataFrame:
     """Return points of the domain interpolations: ``x`` is the number of further domains."""
 
     def place(setting: str) -> tuple[str, float] | None:
@@ -72,11 +72,11 @@ def domain_interpolation(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _points(table: pd.DataFrame, place: Callable[[str], tuple[str, float] | None], kind: str) -> pd.DataFrame:
-    """Return the rows that have a place, of the model and test domains that have interpolations of a kind."""
+    """Return the rows with a place, for the models and test domains that have interpolations of a kind."""
     rows = in_test_domain(table)
     interpolated = rows[rows["setting"].str.startswith(kind)]
     if interpolated.empty:
-        raise InputError(f"No model of the table was trained on a {kind}: make such mixtures and train on them first.")
+        raise InputError(f"The table has no model of a {kind}: make such mixtures and train on them first.")
     key = ["test_domain", *KINDS_OF_MODEL]
     rows = rows.merge(interpolated[key].drop_duplicates(), on=key)
     placed = rows["setting"].map(place)
@@ -89,7 +89,7 @@ def _points(table: pd.DataFrame, place: Callable[[str], tuple[str, float] | None
 
 
 def _most(rows: pd.DataFrame, key: Sequence[str]) -> pd.DataFrame:
-    """Return the rows of the largest group; the first of equals."""
+    """Return the rows of the largest group (ties: the first)."""
     sizes = rows.groupby(list(key), sort=False).size()
     largest = pd.DataFrame([sizes.idxmax()], columns=list(key))
     return rows.merge(largest, on=list(key))

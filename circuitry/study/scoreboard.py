@@ -1,6 +1,6 @@
-"""What a scoreboard of methods says of each: how small a circuit works, how stable it is, and what is known exactly.
+"""Tables of a scoreboard of methods: smallest working circuit, stability, cost, agreement with exact patching.
 
-Every method is judged on one grid of sizes; numbers are made class by class, and then averaged over classes.
+All methods share one grid of sizes. Numbers are computed by class, then averaged over classes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,20 +20,20 @@ from circuitry.interventions.faithfulness import MIB_FRACTIONS
 from circuitry.runs.errors import InputError
 
 JOB = ("class", "method", "baseline", "metric")
-"""What tells the searches of a scoreboard apart."""
+"""Columns that identify a search."""
 
 
 class Judged(NamedTuple):
     """One search: the circuits of one class by one method, with one baseline and metric."""
 
     curve: FaithfulnessCurve
-    """On images that circuits were not found on, one circuit for each size of the grid."""
+    """One circuit for each size of the grid, measured on images not used to find it."""
     graph: AttributionGraph
     """Scores of all units."""
     seconds: float
     operations: int
     stability: Sequence[Mapping[str, Any]] = ()
-    """How alike circuits are that were found again: kind, size, value and chance; see `unit_overlap`."""
+    """Overlaps with circuits found again: kind, size, value and chance; see `unit_overlap`."""
 
 
 def scoreboard_tables(
@@ -42,14 +42,14 @@ def scoreboard_tables(
     """Return the tables of a scoreboard.
 
     Args:
-        judged: Searches by class, method, baseline and metric; with the method ``patching`` all are compared.
+        judged: Searches by class, method, baseline and metric; the method ``patching`` is the reference of ranks.
         sizes: The grid.
-        targets: Selectivity of which the smallest size is sought; see `smallest_sizes`.
+        targets: Selectivities for `smallest_sizes`.
 
     Returns:
-        ``curves``: both measures of circuit, complement and random units by size; ``summary``: of each method
-        what (sizes, CPR and CMD as in `areas_of`, rank correlation with exact patching, seconds, GFLOP, overlaps), both
-        with means over classes and Student's intervals; ``by_class``: the summary class by class.
+        ``curves``: both measures of circuit, complement and random units by size; ``summary``: smallest sizes, CPR and
+        CMD (`areas_of`), rank correlation with exact patching, seconds, GFLOP and overlaps of each method; both are
+        means over classes with Student's intervals; ``by_class``: the summary by class.
     """
     curves, facts = list[pd.DataFrame](), list[dict[str, Any]]()
     for job, one in judged.items():
@@ -72,7 +72,7 @@ def scoreboard_tables(
 
 
 def curve_by_size(curve: FaithfulnessCurve, sizes: Sequence[float]) -> pd.DataFrame:
-    """Return both measures of a curve by the sizes that were asked for: measure, circuit, size, n_units, value."""
+    """Return both measures of a curve by size: measure, circuit, size, n_units, value."""
     parts = []
     for measure in MEASURES:
         table = curve.table(measure, resamples=1)[["measure", "circuit", "n_units", "value"]]
@@ -81,7 +81,7 @@ def curve_by_size(curve: FaithfulnessCurve, sizes: Sequence[float]) -> pd.DataFr
 
 
 def areas_of(curve: FaithfulnessCurve, sizes: Sequence[float]) -> dict[str, float]:
-    """Return CPR and CMD over MIB's sizes where the grid has all of them (`MIB_FRACTIONS`), else over the grid."""
+    """Return CPR and CMD over MIB's sizes (`MIB_FRACTIONS`) if the grid has all of them, else over the grid."""
     on_grid = set(MIB_FRACTIONS) <= set(sizes)
     chosen = [i for i, size in enumerate(sizes) if size in MIB_FRACTIONS or not on_grid]
     taken: dict[str, Any] = {name: getattr(curve, name)[..., chosen, :] for name in ("kept", "complement", "random")}
@@ -91,14 +91,14 @@ def areas_of(curve: FaithfulnessCurve, sizes: Sequence[float]) -> dict[str, floa
 
 
 def smallest_sizes(curves: pd.DataFrame, targets: Sequence[float]) -> pd.DataFrame:
-    """Return the smallest size of the grid from which on a measure stays at a target or above, for each circuit.
+    """Return the smallest size of the grid from which a measure stays at or above a target, for each circuit.
 
-    Where no size on the grid reaches it, this is 1: the whole model has faithfulness and selectivity 1 (random units:
-    likewise). A complement has none: it is the whole model with nothing left out.
+    If no size reaches the target, the result is 1: the whole model has faithfulness and selectivity 1. Complements are
+    left out.
 
     Args:
-        curves: Columns ``circuit``, ``size``, ``value``, and others that tell curves apart.
-        targets: Values to be reached.
+        curves: Columns ``circuit``, ``size``, ``value``, and others that identify a curve.
+        targets: Targets.
 
     Returns:
         The other columns, with ``target`` and ``value``, the size.
@@ -115,7 +115,7 @@ def smallest_sizes(curves: pd.DataFrame, targets: Sequence[float]) -> pd.DataFra
 
 
 def rank_agreement(scores: Mapping[str, np.ndarray], exact: Mapping[str, np.ndarray]) -> float:
-    """Return Spearman's correlation of scores with exact effects, mean over the sites where both vary."""
+    """Return Spearman's correlation of scores with exact effects, mean over sites where both vary."""
     found = [
         float(stats.spearmanr(scores[site], exact[site]).statistic)
         for site in scores
@@ -125,10 +125,10 @@ def rank_agreement(scores: Mapping[str, np.ndarray], exact: Mapping[str, np.ndar
 
 
 def unit_overlap(a: AttributionGraph, b: AttributionGraph) -> tuple[float, float]:
-    """Return the Jaccard index of the kept units, mean over sites, and what random units of the same numbers reach.
+    """Return the mean Jaccard index of the kept units over sites, and its value for equally many random units.
 
     Raises:
-        InputError: see `node_overlap`.
+        InputError: As `node_overlap`.
     """
     found = node_overlap(a, b)
     kept = {site: (len(a.kept_units[site]), len(b.kept_units[site])) for site in found}
@@ -139,17 +139,17 @@ def unit_overlap(a: AttributionGraph, b: AttributionGraph) -> tuple[float, float
     return float(np.mean([found[site] for site in known])), float(np.mean(chance))
 
 
-def over_classes(table: pd.DataFrame, class_column: str = "class") -> pd.DataFrame:
-    """Return the mean of ``value`` over classes with Student's 95 % interval, for each other combination of columns.
+def over_classes(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the mean of ``value`` over classes with Student's 95 % interval, for each combination of other columns.
 
-    Columns value, low, high, n_classes take the place of the class and its value.
+    Columns value, low, high, n_classes replace class and value.
 
     Raises:
-        InputError: for a class that has two values of the same thing.
+        InputError: For a class with two values of one combination.
     """
-    apart = [name for name in table.columns if name not in (class_column, "value", "low", "high", "n_units")]
-    if table.duplicated([*apart, class_column]).any():
-        raise InputError("A mean over classes needs one value of each class, but a class has several: tell them apart.")
+    apart = [name for name in table.columns if name not in ("class", "value", "low", "high", "n_units")]
+    if table.duplicated([*apart, "class"]).any():
+        raise InputError("A mean over classes needs one value of each class, but one class has several: add a column.")
     rows = [
         (*key, *mean_interval(part["value"].to_numpy(dtype=float)), int(part["value"].notna().sum()))
         for key, part in table.groupby(apart, sort=False, dropna=False)

@@ -23,17 +23,17 @@ from circuitry.runs.errors import InputError
 def separation_measures(
     images: Embeddings, texts: Embeddings, held_out: tuple[str, ...] = (), *, seed: int = 0
 ) -> pd.DataFrame:
-    """Return all measures of one model, class by class where they are.
+    """Return all measures of one model, by class if they have classes.
 
     Args:
         images: Images of at least two domains and two classes.
         texts: One text per class.
-        held_out: Classes whose accuracy is told apart.
+        held_out: Classes with an accuracy of their own.
         seed: Seed of folds and samples.
 
     Returns:
-        Columns measure, class (None where the measure is not of a class), domain, value. Distances are means over
-        the other domains.
+        Columns measure, class (None for measures without classes), domain, value. Distances are means over the other
+        domains.
     """
     accuracy = class_accuracy(images, texts)
     out = accuracy["class"].isin(held_out)

@@ -1,9 +1,9 @@
-"""Circuits whose likeness is known: kept units of simulated classes, domains and parts of images, compared.
+"""Simulated circuits of known similarity: kept units of classes, domains and parts of images.
 
-A unit's score in a class and domain is sqrt(shared) z + sqrt(1 - shared) y + noise: z is the class's own, y of the
-class in that domain, all normal; every part of the images adds noise of its own. The units with the largest scores are
-kept, and kept sets are compared by their Jaccard index, as circuits are. ``shared`` 1 makes domains identical but for
-noise, 0 unrelated.
+A unit's score in a class and domain is sqrt(shared) z + sqrt(1 - shared) y + noise, all normal: z belongs to the class,
+y to the class in the domain, and noise to each part of the images. The units with the largest scores are kept, and kept
+sets are compared by their Jaccard index, like circuits. With ``shared`` 1 domains differ only by noise, with 0 they are
+independent.
 """
 
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from circuitry.comparison.parts import PartArray
 
 
 class Planted(NamedTuple):
-    """What is simulated."""
+    """Sizes of a simulation."""
 
     n_units: int = 60
     n_kept: int = 8

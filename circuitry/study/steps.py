@@ -1,4 +1,4 @@
-"""The steps of the study up to finished models: mixtures, trainings, evaluation; each the command of its script."""
+"""The steps of the study up to finished models: mixtures, trainings, evaluation; each calls one script."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ from circuitry.study.plan import Cost, Step
 from circuitry.study.trainings import StudyTraining
 
 CLIP_BYTES, SUPERVISED_BYTES, ROW_BYTES = 12, 4, 200
-"""Of a checkpoint for each weight (open_clip's holds two moments of Adam, too), and of a row of a table."""
+"""Bytes of a checkpoint for each weight (open_clip also stores two moments of Adam), and of a row of a table."""
 
 
 def study_steps(place: StudyPlace) -> list[Step]:
@@ -19,7 +19,7 @@ def study_steps(place: StudyPlace) -> list[Step]:
 
 
 def mixture_steps(place: StudyPlace) -> Iterator[Step]:
-    """Yield a step for all mixtures of the main base set, and one for each mixture of the others."""
+    """Yield one step for all mixtures of the main base set, and one for each mixture of the others."""
     material = place.material
     firsts = {place.making(one.mixture): one.mixture for one in reversed(place.trainings)}
     for name, mixture in reversed(firsts.items()):
@@ -39,30 +39,26 @@ def mixture_steps(place: StudyPlace) -> Iterator[Step]:
         made = {one.mixture for one in place.trainings if place.making(one.mixture) == name}
         disk = sum(material.size(one) for one in made) * ROW_BYTES / GIB
         done = folder / (f"{mixture.name}.json" if alone else "mixtures.csv")
-        yield place.script(name, "mixtures", "make_mixtures", options, [done], cost=Cost(disk_gib=disk))
+        yield place.step(name, "mixtures", "make_mixtures", options, [done], cost=Cost(disk_gib=disk))
 
 
 def training_step(place: StudyPlace, one: StudyTraining) -> Step:
     """Return the step of a training."""
-    scale, counted = place.scale, place.counted(one)
+    counted, folder = place.counted(one), place.folder(one)
     options: list[object] = ["--study", "--table", place.tables(one.mixture) / f"{one.mixture.name}.tsv"]
-    options += ["--out", place.run(one), "--seed", one.seed]
-    if one.supervised:
-        options += ["--data", place.material.domainnet, *scale.supervised]
-        gpus, each, of_weight = 4, 3 * counted.image, SUPERVISED_BYTES
-    else:
-        options += ["--preset", scale.preset(one), *scale.training]
-        gpus, of_weight = scale.settings(one).processes, CLIP_BYTES
-        each = counted.training_step + counted.image  # checkpointing makes activations a second time
+    options += ["--out", folder, "--seed", one.seed]
+    options += ["--data", place.material.domainnet] if one.supervised else ["--preset", place.scale.preset(one)]
     options += [] if place.keep_checkpoints is None else ["--keep-checkpoints", place.keep_checkpoints]
+    if one.supervised:
+        script, below, gpus, of_weight = "train_supervised", "supervised", 4, SUPERVISED_BYTES
+        each = 3 * counted.image
+    else:
+        script, below, gpus, of_weight = "train_clip", "clip", place.scale.settings(one).processes, CLIP_BYTES
+        each = counted.training_step + counted.image  # checkpointing makes activations a second time
     disk = float(of_weight * counted.parameters * place.n_checkpoints(one))
-    cost = place.cost(each * place.epochs(one) * place.material.size(one.mixture), gpus, disk, place.rates.half)
-    script, below = ("train_supervised", "supervised") if one.supervised else ("train_clip", "clip")
-    outputs = [place.run(one) / below / name for name in ("run.json", "manifest.json")]
-    # train_clip.py starts its own processes
-    return place.script(
-        one.name, "trainings", script, options, outputs, [place.making(one.mixture)], cost, shared=one.supervised
-    )
+    cost = place.cost(each * place.epochs(one) * place.material.size(one.mixture), gpus, disk, place.half_rate)
+    outputs = [folder / below / name for name in ("run.json", "manifest.json")]
+    return place.step(one.name, "trainings", script, options, outputs, [place.making(one.mixture)], cost)
 
 
 def evaluation_step(place: StudyPlace) -> Step:
@@ -71,14 +67,8 @@ def evaluation_step(place: StudyPlace) -> Step:
     options: list[object] = ["--study", "--runs", place.out / "runs", "--data", place.material.domainnet]
     options += ["--imagenet", place.material.imagenet] if place.material.imagenet else []
     options += ["--out", place.out / "evaluation", "--results", results, "--device", place.scale.device]
+    outputs = [results / f"{name}.csv" for name in ("told_apart", "settings", "measures", "robustness")]
     passes = sum(place.counted(one).image * place.n_checkpoints(one) for one in place.trainings)
-    return place.script(
-        "generalization",
-        "evaluation",
-        "generalization",
-        [*options, *place.scale.evaluation],
-        [results / f"{name}.csv" for name in ("told_apart", "settings", "measures", "robustness")],
-        [one.name for one in place.trainings],
-        place.cost(passes * place.material.n_test, place.scale.gpus),
-        shared=True,
-    )
+    cost = place.cost(passes * place.material.n_test, place.scale.gpus)
+    needs = [one.name for one in place.trainings]
+    return place.step("generalization", "evaluation", "generalization", options, outputs, needs, cost)

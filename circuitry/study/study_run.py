@@ -1,6 +1,6 @@
-"""What a model of a study is: ``run.json`` in the folder of its training says how it was made. No torch.
+"""``run.json``, the description of a trained model in its folder. No torch.
 
-Everything by which models differ is in it, so that tables tell them apart: only seeds are ever averaged.
+It has everything by which models of a study differ, so that tables average only seeds.
 """
 
 import json
@@ -14,10 +14,10 @@ from circuitry.runs.manifest import write_json
 from circuitry.runs.provenance import versions
 from circuitry.study.mixtures.mixture_files import read_description
 from circuitry.study.mixtures.selection import MixtureSettings
-from circuitry.training.settings import ClipTraining, SupervisedTraining
+from circuitry.training.training_settings import ClipTraining, SupervisedTraining
 
-FORMAT = "circuitry run 2"
-NONE = "none"
+_FORMAT = "circuitry run 2"
+NOTHING_MORE = "none"
 """No base set, or no images of ImageNet-Sketch."""
 _FILE = "run.json"
 
@@ -27,63 +27,60 @@ class StudyRun:
     """One trained model of a study."""
 
     folder: Path
-    """Where `train_clip` or `train_supervised` left its checkpoints."""
+    """Folder of `train_clip` or `train_supervised`."""
     model: str
     """open_clip model name, or one shipped here."""
     setting: str
-    """Setting of the mixture that it was trained on, with its fraction and other domains."""
+    """Setting of its mixture, with fraction and other domains."""
     test_domain: str | None
-    """Domain that generalization is tested on; None where the mixture does not depend on it."""
+    """Domain on which generalization is tested; None if the mixture does not depend on it."""
     held_out: tuple[str, ...] = ()
-    """Classes held out of the test domain, or that would have been."""
+    """Classes held out of the test domain; also of settings that hold nothing out, for comparison."""
     seed: int = 0
     supervised: bool = False
     """A supervised model instead of a CLIP model."""
-    base: str = NONE
-    """Base set of captioned photographs that was trained on, too."""
-    sketches: str = NONE
-    """What was done with ImageNet-Sketch."""
+    base: str = NOTHING_MORE
+    """Base set of captioned photographs in the mixture."""
+    sketches: str = NOTHING_MORE
+    """Variant of ImageNet-Sketch in the mixture."""
     captions: str = "generated"
-    """Where the captions of the images come from."""
+    """Source of the captions."""
     precision: str = "fp32"
     """Precision of the training."""
     threads: int | None = None
-    """Threads that each process computed with; other numbers of them round otherwise."""
+    """Threads of each process; another number rounds differently."""
     commit: str = "unknown"
-    """Commit of this package's checkout, with ``-dirty`` where files were changed."""
+    """Commit of this package's checkout, with ``-dirty`` if files were changed."""
 
     def write(self) -> None:
-        """Keep it as ``run.json`` in its folder."""
+        """Write ``run.json`` into its folder."""
         told = {name: value for name, value in asdict(self).items() if name != "folder"}
-        write_json(self.folder / _FILE, {"format": FORMAT, **told})
+        write_json(self.folder / _FILE, {"format": _FORMAT, **told})
 
     @classmethod
     def read(cls, folder: Path) -> "StudyRun":
-        """Return the run in a folder; InputError when there is none, or not one of this version."""
+        """Read the run in a folder; InputError if there is none, or one of another version."""
         path = Path(folder) / _FILE
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             found = content.pop("format", "unknown")
-            if found != FORMAT:
+            if found != _FORMAT:
                 raise InputError(
-                    f"{path} has format {found!r}, but this version reads {FORMAT!r}, which says what a model was "
-                    "trained on, too: train it again."
+                    f"{path} has format {found!r}, but this version reads {_FORMAT!r}: train the model again."
                 )
             return cls(Path(folder), **{**content, "held_out": tuple(content["held_out"])})
         except FileNotFoundError:
-            raise InputError(f"There is no run in {folder}, which has no {_FILE}: train one first.") from None
+            raise InputError(f"A run has a {_FILE}, but {folder} has none: train a model there first.") from None
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise InputError(f"{path} does not describe a run ({error}): train it again.") from None
 
 
 def record_run(folder: Path, table: Path, training: ClipTraining | SupervisedTraining) -> StudyRun | None:
-    """Write down what a trained model was trained on and how; None where no JSON beside the table says so.
-
-    A record that is there is kept.
+    """Describe a trained model in its folder, unless it is described; None if no JSON beside the table describes it.
 
     Args:
         folder: Folder of the training.
-        table: What it was trained on, from `write_mixture`.
+        table: Its table, from `write_mixture`.
         training: Its settings.
 
     Example:
@@ -112,7 +109,7 @@ def record_run(folder: Path, table: Path, training: ClipTraining | SupervisedTra
 
 
 def _about(described: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return what the JSON beside a mixture says of a run; None where it is no mixture of settings."""
+    """Return the fields of a run from the JSON beside its mixture; None if that has no settings."""
     told = {**(described.get("settings") or {}), **described}
     if "setting" not in told:
         return None
@@ -131,8 +128,8 @@ def _about(described: Mapping[str, Any]) -> dict[str, Any] | None:
         "setting": chosen.name.removesuffix(f"-{chosen.test_domain}"),
         "test_domain": tested,
         "held_out": held_out,
-        "base": told.get("base") or NONE,
-        "sketches": told.get("sketches") or NONE,
+        "base": told.get("base") or NOTHING_MORE,
+        "sketches": told.get("sketches") or NOTHING_MORE,
         "captions": told.get("captions") or "generated",
     }
 
@@ -145,5 +142,5 @@ def find_runs(folder: Path) -> list[StudyRun]:
     """
     runs = [StudyRun.read(path.parent) for path in sorted(Path(folder).rglob(_FILE))]
     if not runs:
-        raise InputError(f"There are no runs below {folder}, none of whose folders has a {_FILE}: train some first.")
+        raise InputError(f"Runs have a {_FILE}, but no folder below {folder} has one: train some models first.")
     return runs

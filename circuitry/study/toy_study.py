@@ -1,12 +1,11 @@
-"""The study in miniature: tiny CLIP models trained on mixtures of the drawn toy data set, where they are missing.
+"""The study in miniature: tiny CLIP models on mixtures of the drawn toy data set, trained if they are missing.
 
-Settings, test domains and seeds as in the study; N is the size of CG low-diversity on the toy. Held-out classes rotate
-(`held_out_folds`), so that every class is held out once. Any number of processes may ask for models in one folder: each
-is trained once, by the process that holds its lock.
+Settings, test domains and seeds follow the study; N is the size of CG low-diversity on the toy. Held-out classes rotate
+(`held_out_folds`), so that every class is held out once. Several processes may request models in one folder; a lock
+lets one of them train each model.
 
-With photographs alone and the bounds, which hold nothing out, shared by the folds, the five settings are
-S (1 + D (2 + 2 F)) models for F folds, S seeds and D test domains: 42 for the defaults, which takes about an hour and a
-quarter in two processes.
+Folds share photographs alone and the bounds, which hold nothing out. So the five settings are S (1 + D (2 + 2 F))
+models for F folds, S seeds and D test domains: 42 by default, about 75 minutes in two processes.
 """
 
 from collections.abc import Sequence
@@ -19,20 +18,20 @@ from circuitry.runs.files import file_lock
 from circuitry.study.mixtures.mixture_files import generated_captions, write_mixture
 from circuitry.study.mixtures.selection import HOLDING_OUT, MixtureSettings, Setting, mixture
 from circuitry.study.study_run import StudyRun, record_run
-from circuitry.study.toy.drawing import CLASSES, STYLES, DrawingSettings, write_toy
-from circuitry.training.clip import train_clip
+from circuitry.study.toy.drawing import STYLES, TOY_CLASSES, DrawingSettings, write_toy
+from circuitry.training.clip_training import train_clip
 from circuitry.training.run_folder import checkpoints
-from circuitry.training.settings import ClipTraining, TrainingWork, clip_preset
+from circuitry.training.training_settings import ClipTraining, TrainingWork, clip_preset
 
-TRAINING = replace(clip_preset("rn-tiny"), epochs=24, keep_checkpoints=6)
-"""What the toy's models are trained with."""
+TOY_TRAINING = replace(clip_preset("rn-tiny"), epochs=24, keep_checkpoints=6)
+"""Settings of the toy's trainings."""
 
 
 def held_out_folds(classes: Sequence[str], n_folds: int) -> tuple[tuple[str, ...], ...]:
-    """Return held-out sets of equal size in which every class is once: class i, in the order given, is in fold i mod n.
+    """Return held-out sets of equal size that have every class once: class i is in fold i mod n.
 
     Raises:
-        InputError: For a number of folds that is below 2, or that the number of classes is no multiple of.
+        InputError: For fewer than 2 folds, and for a number of folds that does not divide the number of classes.
 
     Example:
         >>> held_out_folds(["axe", "bed", "cat", "dog"], 2)
@@ -40,34 +39,35 @@ def held_out_folds(classes: Sequence[str], n_folds: int) -> tuple[tuple[str, ...
     """
     if n_folds < 2 or len(classes) % n_folds:
         raise InputError(
-            f"The {len(classes)} classes are held out in at least 2 folds of equal size, but {n_folds} were asked for."
+            f"The {len(classes)} classes need at least 2 folds of equal size, but {n_folds} folds were given: choose a "
+            "divisor."
         )
     return tuple(tuple(classes[first::n_folds]) for first in range(n_folds))
 
 
 @dataclass(frozen=True)
 class ToySettings:
-    """What the toy's models are made of."""
+    """Images, held-out classes and training of the toy's models."""
 
     n_train: int = 60
     """Drawn training images per class and style."""
     n_test: int = 50
     """Test images per class and style."""
-    classes: tuple[str, ...] = CLASSES
-    """What is drawn."""
+    classes: tuple[str, ...] = TOY_CLASSES
+    """Drawn classes."""
     styles: tuple[str, ...] = STYLES
     """The domains."""
-    held_out: tuple[str, ...] = CLASSES[1::4]
+    held_out: tuple[str, ...] = TOY_CLASSES[1::4]
     """Classes held out of the test domain."""
-    training: ClipTraining = TRAINING
-    """What they are trained with; each model has a seed of its own."""
+    training: ClipTraining = TOY_TRAINING
+    """Training; each model has its own seed."""
 
 
 STANDARD = ToySettings()
 
 
 def toy_images(out: Path, settings: ToySettings = STANDARD, split: str = "test") -> DomainFolder:
-    """Return images of the toy under ``out``, drawn when missing."""
+    """Return images of the toy under ``out``; draw them if they are missing."""
     drawn = DrawingSettings(settings.n_train, settings.n_test, classes=settings.classes, styles=settings.styles)
     with file_lock(Path(out), "toy"):
         root = write_toy(Path(out) / "toy", drawn)
@@ -84,11 +84,11 @@ def toy_run(
     wait: bool = True,
     work: TrainingWork = TrainingWork(),
 ) -> StudyRun:
-    """Return the model of a setting, trained under ``out`` when it is missing.
+    """Return the model of a setting; train it under ``out`` if it is missing.
 
-    For ``natural-only`` it is the same for every test domain, and for settings that hold nothing out the same for
-    held-out sets of one size; the seed is that of the training, captions and images are the same for all. Where
-    another process is training this very model, wait for it, or raise `filelock.Timeout`.
+    Test domains share the model of ``natural-only``; held-out sets of one size share models of settings that hold
+    nothing out. The seed is that of the training; captions and images are the same for all. If another process trains
+    this model, wait for it, or raise `filelock.Timeout`.
 
     Example:
         >>> run = toy_run(Path("runs/toy-study"), "cg-high", "quickdraw", seed=1)

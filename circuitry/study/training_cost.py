@@ -6,8 +6,8 @@ from typing import NamedTuple
 import open_clip
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
+from circuitry.circuits.cost import OperationCounter
 from circuitry.models.architectures import register_model
 from circuitry.models.encoder import Encoder
 
@@ -40,9 +40,9 @@ def count_model(name: str) -> ModelOperations:
     images = torch.zeros(2, 3, *Encoder.from_tower(model.visual).image_size)  # two: batch norms need a variance
     texts = torch.zeros(2, model.context_length, dtype=torch.long)
     # of fused attention PyTorch has no formula on every device, of its products it has
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+    with sdpa_kernel(SDPBackend.MATH), OperationCounter() as counter:
         embedded = model.encode_image(images)
-        image = counter.get_total_flops()
+        image = counter.total
         (embedded.sum() + model.encode_text(texts).sum()).backward()
     weights = sum(weight.numel() for weight in model.parameters())
-    return ModelOperations(image / 2, counter.get_total_flops() / 2, weights, embedded.shape[1])
+    return ModelOperations(image / 2, counter.total / 2, weights, embedded.shape[1])

@@ -1,13 +1,13 @@
-"""All trainings of the study: which model on which mixture, with which seeds. No torch.
+"""All trainings of the study: model, mixture and seed. No torch.
 
-1. on the main base set (ImageNet-Captions) every architecture in photographs alone, CG low, CG high and leave-out of
-   every test domain; the first architecture also in the upper bounds, the interpolations, with aligned captions (test
-   domain quickdraw) and with ImageNet-Sketch; and a supervised model of it where CLIP has 15 settings;
-2. on CC3M and CC12M the first architecture, one seed: photographs alone, and CG low, CG high and leave-out of the test
-   domains sketch and clipart.
+1. On the main base set (ImageNet-Captions) every architecture trains on photographs alone, and on CG low, CG high and
+   leave-out of every test domain. The first architecture also trains on the upper bounds, the interpolations, aligned
+   captions (test domain quickdraw) and ImageNet-Sketch, and has a supervised model in the 15 settings of CLIP.
+2. On CC3M and CC12M the first architecture trains with one seed on photographs alone, and on CG low, CG high and
+   leave-out of the test domains sketch and clipart.
 
-The study's scripts fix the architecture and the seeds of the trainings in 1 and 2 but for those of interpolations,
-ImageNet-Sketch and upper bounds, where its first architecture and its three seeds are taken here.
+The study's scripts do not fix architecture and seeds of interpolations, ImageNet-Sketch and upper bounds; here they are
+its first architecture and its three seeds.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from circuitry.study.mixtures.study_set import MixtureSpec
 
 DIVERSITY = ("cg-low", "cg-high", "leave-out")
-"""What the study calls its 15 settings, one for each test domain."""
+"""The study's 15 settings: these three for each test domain."""
 FURTHER_DOMAINS = ("sketch", "clipart")
 """Test domains on further base sets."""
 ALIGNED_DOMAIN = "quickdraw"
@@ -28,9 +28,9 @@ class StudyTraining:
     """One model of the study."""
 
     mixture: MixtureSpec
-    """What it is trained on."""
+    """Its training images."""
     model: str
-    """Architecture, as presets name it: ``rn50``."""
+    """Architecture by its name in presets: ``rn50``."""
     seed: int = 0
     supervised: bool = False
     """A supervised model instead of a CLIP model."""
@@ -48,7 +48,7 @@ class StudyTraining:
 
 
 def in_study(mixture: MixtureSpec, main: str | None) -> bool:
-    """Return whether the study trains on a mixture, of all that its rules give."""
+    """Return whether the study trains on a mixture of `study_mixtures`."""
     settings = mixture.settings
     if mixture.base == main:
         return settings.setting != "aligned" or settings.test_domain == ALIGNED_DOMAIN
@@ -64,8 +64,8 @@ def study_trainings(
     Args:
         mixtures: From `study_mixtures`, of all base sets.
         main: The main base set.
-        models: Architectures, the study's first one first.
-        seeds: Seeds on the main base set; on the others the first.
+        models: Architectures; see above for the role of the first.
+        seeds: Seeds on the main base set; the others have the first.
 
     Example:
         >>> mixtures = study_mixtures(["imagenet-captions", "cc12m"])

@@ -1,4 +1,4 @@
-"""Images of a class and of others to find a circuit on, and images that it was not found on to measure it on."""
+"""Images of a class and of other classes: one half to find a circuit, the other half to measure it."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from circuitry.runs.errors import InputError
 
 
 class ClassRecords(NamedTuple):
-    """Images of a class and of other classes, not read."""
+    """Records of images of a class and of other classes."""
 
     own: Sequence[ImageRecord]
     others: Sequence[ImageRecord]
@@ -28,36 +28,36 @@ class ClassImages(NamedTuple):
 
     @property
     def together(self) -> Tensor:
-        """All of them, first those of the class."""
+        """All images, those of the class first."""
         return torch.cat(self)
 
     def half(self, i: int) -> "ClassImages":
-        """Return every second image of the class, where there are two, and of the others."""
+        """Return every second image of the class, if it has two, and of the others."""
         return ClassImages(self.own[i::2] if len(self.own) > 1 else self.own, self.others[i::2])
 
 
 def split_records(
     images: DomainFolder, class_name: str, domain: str, n_images: int, n_others: int, seed: int
 ) -> tuple[ClassRecords, ClassRecords]:
-    """Return images to find a circuit on, and others to measure it on, none in both.
+    """Return disjoint images to find a circuit, and to measure it.
 
-    Images of the class are ranked by the seed; the first half, rounded up, is to find on. Those of other classes are
-    ranked likewise, and every second one is to find on.
+    The seed ranks the images. The circuit is found on the first half of the class's images, rounded up, and on every
+    second image of other classes.
 
     Args:
         images: All images.
         class_name: The class.
-        domain: Its domain, and that of the other classes.
-        n_images: Images of the class on either side, at most.
-        n_others: Images of other classes on either side, at most.
-        seed: Of the ranking.
+        domain: Domain of all classes.
+        n_images: Most images of the class on either side.
+        n_others: Most images of other classes on either side.
+        seed: Seed of the ranking.
 
     Raises:
-        InputError: for a class with fewer than two images in the domain.
+        InputError: For a class with fewer than two images in the domain.
     """
     own = images.select(class_name, domain, None, seed)
     if len(own) < 2:
-        raise InputError(f"A class needs two images, but {class_name} has {len(own)} in {domain}: name others.")
+        raise InputError(f"A class needs two images, but {class_name} has {len(own)} in {domain}: name another class.")
     n = min(n_images, -(-len(own) // 2))
     rest = [record for name in images.classes if name != class_name for record in images.select(name, domain)]
     rest.sort(key=lambda record: drawn_by_name(seed, record.relative))
@@ -66,5 +66,5 @@ def split_records(
 
 
 def read_class(clip: Clip, records: ClassRecords) -> ClassImages:
-    """Return the images of some records."""
+    """Read the images."""
     return ClassImages(*(read_images(clip, part) for part in records))

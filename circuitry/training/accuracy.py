@@ -1,9 +1,8 @@
-"""Accuracies of classified images, and predictions on disk, from which each can be computed again. No torch.
+"""Accuracies of classified images, and predictions on disk, which suffice to compute them again. No torch.
 
-Accuracy on held-out classes among all classes mixes what the features say with how readily a held-out class is
-predicted at all. So `tidy_accuracy` has beside it: accuracy among the held-out classes alone, the share of predictions
-that fall on a held-out class, accuracy after centring, and the harmonic mean of seen and held-out classes (Xian et al.
-2017, arXiv 1703.04394).
+Accuracy on held-out classes among all classes depends on the features and on the model's bias towards held-out classes.
+So `tidy_accuracy` also has accuracy among the held-out classes alone, the share of predictions that are a held-out
+class, accuracy after centring, and the harmonic mean of seen and held-out classes (Xian et al. 2017, arXiv 1703.04394).
 """
 
 import json
@@ -16,61 +15,56 @@ from sklearn.metrics import f1_score
 
 from circuitry.data.names import unknown_name
 from circuitry.runs.arrays import read_arrays, write_arrays
-from circuitry.runs.errors import InputError
 
-FORMAT = "circuitry predictions 1"
+_FORMAT = "circuitry predictions 1"
 TOP = (1, 5)
 """The k of top-k accuracy."""
 N_KEPT = 5
-"""Classes with the highest scores that are kept of an image."""
+"""Number of classes with the highest scores that are stored for each image."""
 RANKS = ("rank", "rank_alone", "rank_centred")
 
 MEASURE = "balanced top-1"
-"""What accuracy is where nothing else is said: the mean over classes of the share of images that are right."""
-ALONE = "balanced top-1 alone"
-"""Only the classes of the image's own part compete."""
+"""The default: the mean over classes of the share of right images."""
+AMONG_PART = "balanced top-1 alone"
+"""Only the classes of the image's part (seen or held-out) compete."""
 CENTRED = "balanced top-1 centred"
 """After each class's scores were centred within the domain."""
 FALLS_ON_HELD_OUT = "predicted held-out"
-"""Share of images that any held-out class is predicted for."""
+"""Share of images whose prediction is a held-out class."""
 FALSE_ALARMS = "false alarms"
-"""Of a held-out class: share of the images of all other classes that are taken for it."""
+"""Share of the images of all other classes whose prediction is this held-out class."""
 F1, HARMONIC_MEAN = "macro F1", "harmonic mean"
 
 _BY = ["classifier", "domain", "part"]
 
 
-def tidy_accuracy(predictions: pd.DataFrame, held_out: Sequence[str] = (), top: Sequence[int] = TOP) -> pd.DataFrame:
+def tidy_accuracy(predictions: pd.DataFrame, held_out: Sequence[str] = ()) -> pd.DataFrame:
     """Return all accuracies of all classifiers, one a row.
 
     Args:
-        predictions: As `predictions` returns them.
-        held_out: Classes that are a part of their own, and each alone; the ones that the predictions were made with.
-        top: The k of top-k accuracy.
+        predictions: The table of `predictions`.
+        held_out: The same held-out classes as there; together, and each alone, they are parts.
 
     Returns:
         ``classifier``, ``domain``, ``part`` ("all", "seen", "held-out", or the name of a held-out class), ``measure``,
-        ``value``, ``chance`` (what guessing reaches, NaN where that is not known), ``n_images``, ``n_classes``.
-        Measures are "top-1", "balanced top-1", ..., `ALONE`, `CENTRED`, `FALLS_ON_HELD_OUT`; of single held-out classes
-        also `FALSE_ALARMS`; of whole parts `F1`, in
-        which only images of the part count and the mean is over its classes, as in the study; `HARMONIC_MEAN` of the
-        balanced top-1 accuracies of seen and held-out classes.
+        ``value``, ``chance`` (of guessing, NaN if unknown), ``n_images``, ``n_classes``.
+        Measures are "top-1", "balanced top-1", ..., `AMONG_PART`, `CENTRED`, `FALLS_ON_HELD_OUT`; for single held-out
+        classes also `FALSE_ALARMS`; for whole parts `F1` (only images of the part, mean over its classes, as in the
+        study) and `HARMONIC_MEAN` of the balanced top-1 accuracies of seen and held-out classes.
 
     Raises:
-        InputError: For a held-out class without an image in the table, or a k that is not positive.
+        InputError: For a held-out class without an image in the table.
 
     Example:
         >>> table = tidy_accuracy(predictions(...), held_out=("axe", "lion"))
         >>> table.query("part == 'held-out' and measure == 'balanced top-1'")
     """
-    if not top or min(top) < 1:
-        raise InputError(f"Top-k accuracy needs positive k, but {list(top)} was given.")
     part = _part(predictions, held_out)
     named = predictions[part == "held-out"]
     parts = [predictions.assign(part="all")]
     parts += [predictions.assign(part=part), named.assign(part=named["class"].astype(str))] if held_out else []
     images = pd.concat(parts, ignore_index=True)
-    tables = [_averages(images, held_out, top), _f1(images)]
+    tables = [_averages(images, held_out), _f1(images)]
     if held_out:
         tables += [_false_alarms(predictions, held_out), _harmonic_means(tables[0])]
     table = pd.concat(tables, ignore_index=True)
@@ -86,9 +80,9 @@ def _part(predictions: pd.DataFrame, held_out: Sequence[str]) -> "pd.Series[str]
     return predictions["class"].isin(list(held_out)).map({True: "held-out", False: "seen"})
 
 
-def _averages(images: pd.DataFrame, held_out: Sequence[str], top: Sequence[int]) -> pd.DataFrame:
-    """Return what is a mean over images, and a mean over classes of such means."""
-    right = {f"top-{k}": images["rank"] <= k for k in top} | {"centred": images["rank_centred"] == 1}
+def _averages(images: pd.DataFrame, held_out: Sequence[str]) -> pd.DataFrame:
+    """Return the means over images, and the means over classes of such means."""
+    right = {f"top-{k}": images["rank"] <= k for k in TOP} | {"centred": images["rank_centred"] == 1}
     if held_out:
         right |= {"alone": images["rank_alone"] == 1, FALLS_ON_HELD_OUT: images["top_1"].isin(list(held_out))}
     marked = images[[*_BY, "class"]].assign(**right)
@@ -98,11 +92,11 @@ def _averages(images: pd.DataFrame, held_out: Sequence[str], top: Sequence[int])
     by_class = classes.groupby(_BY, sort=False).mean()
     chosen = {name: by_image[name] for name in names if name.startswith("top-") or name == FALLS_ON_HELD_OUT}
     chosen |= {f"balanced {name}": by_class[name] for name in names if name.startswith("top-")}
-    chosen |= {CENTRED: by_class["centred"]} | ({ALONE: by_class["alone"]} if held_out else {})
+    chosen |= {CENTRED: by_class["centred"]} | ({AMONG_PART: by_class["alone"]} if held_out else {})
     sizes = {"n_images": marked.groupby(_BY, sort=False).size(), "n_classes": classes.groupby(_BY, sort=False).size()}
     tables = [pd.DataFrame({"measure": name, "value": value, **sizes}).reset_index() for name, value in chosen.items()]
     table = pd.concat(tables, ignore_index=True)
-    return table[(table["part"] != "all") | (table["measure"] != ALONE)]
+    return table[(table["part"] != "all") | (table["measure"] != AMONG_PART)]
 
 
 def _false_alarms(predictions: pd.DataFrame, held_out: Sequence[str]) -> pd.DataFrame:
@@ -144,17 +138,17 @@ def harmonic_mean(a: "pd.Series[float]", b: "pd.Series[float]") -> "pd.Series[fl
 
 
 def _chance(table: pd.DataFrame, classes: "pd.Index[str]", held_out: Sequence[str]) -> "pd.Series[float]":
-    """Return what guessing among the classes that compete reaches."""
+    """Return the value of guessing among the competing classes."""
     all_classes, held = len(classes), len(set(held_out))
     known = {CENTRED: 1 / all_classes, HARMONIC_MEAN: 1 / all_classes, FALLS_ON_HELD_OUT: held / all_classes}
     alone = table["part"].eq("seen").map({True: 1 / max(all_classes - held, 1), False: 1 / max(held, 1)})
     k = pd.to_numeric(table["measure"].str.extract(r"top-(\d+)$", expand=False)).clip(upper=all_classes)
     chance = table["measure"].map(known).fillna(k / all_classes)
-    return chance.where(table["measure"] != ALONE, alone)
+    return chance.where(table["measure"] != AMONG_PART, alone)
 
 
 def class_column(labels: np.ndarray, classes: Sequence[str]) -> "pd.Categorical[str]":
-    """Return labels as the names of classes, which it keeps in their order."""
+    """Return labels as names of classes, in the order of the classes."""
     return pd.Categorical.from_codes(labels.astype(int), pd.Index(list(classes)))
 
 
@@ -162,9 +156,9 @@ def write_predictions(path: Path, predictions: pd.DataFrame, listing: Sequence[s
     """Write predictions of one domain: for each image its label, the highest classes of each classifier, and the ranks.
 
     Args:
-        path: The file, written whole or not at all.
-        predictions: Of one domain, as `predictions` returns them.
-        listing: Paths below the root of all images that may be in it; an image is kept as its place among them.
+        path: The file, written atomically.
+        predictions: Rows of one domain of the table of `predictions`.
+        listing: Paths of all images below the root; the file stores indices into this list.
     """
     classes = list(predictions["class"].cat.categories)
     classifiers = list(dict.fromkeys(predictions["classifier"]))
@@ -180,20 +174,20 @@ def write_predictions(path: Path, predictions: pd.DataFrame, listing: Sequence[s
         top = [own[column].cat.codes.to_numpy(small) for column in own if str(column).startswith("top_")]
         arrays |= {f"{i}/top": np.stack(top, axis=1)} | {f"{i}/{rank}": own[rank].to_numpy(small) for rank in RANKS}
     header = {"domain": first["domain"].iloc[0], "classes": classes, "classifiers": classifiers}
-    write_arrays(path, FORMAT, header, arrays)
+    write_arrays(path, _FORMAT, header, arrays)
 
 
 def read_predictions(path: Path) -> pd.DataFrame:
-    """Return the predictions of a file that `write_predictions` wrote in a folder of `extract_accuracies`.
+    """Read a file of predictions in a folder of `extract_accuracies`.
 
     Raises:
         InputError: For a missing or damaged file, or one of another version.
 
     Example:
         >>> wrong = read_predictions(Path(".../epoch_32-sketch.safetensors")).query("rank > 1")
-        >>> wrong.groupby(["class", "top_1"], observed=True).size()  # what is taken for what
+        >>> wrong.groupby(["class", "top_1"], observed=True).size()  # confusions
     """
-    header, arrays = read_arrays(path, FORMAT, "file of predictions")
+    header, arrays = read_arrays(path, _FORMAT, "file of predictions")
     listing = list(json.loads((Path(path).parent / "images.json").read_text(encoding="utf-8")))
     classes = header["classes"]
     about = pd.DataFrame({"relative": [listing[i] for i in arrays["image"]], "domain": header["domain"]})

@@ -1,8 +1,7 @@
-"""Where a training or an evaluation runs: a device that is there, its threads, and which of several machines this is.
+"""Devices, threads and machines of a training or an evaluation.
 
-Several machines train one model when each runs the same command with torchrun's own environment variables, or as the
-tasks of one submitit job (`join_nodes` then sets them): ``PET_NODE_RANK`` (0, 1, ...), ``PET_MASTER_ADDR`` and
-``PET_MASTER_PORT`` (of machine 0).
+Several machines train one model when each runs the same command with torchrun's environment variables ``PET_NODE_RANK``
+(0, 1, ...), ``PET_MASTER_ADDR`` and ``PET_MASTER_PORT`` (of machine 0). In a submitit job `join_nodes` sets them.
 """
 
 import os
@@ -15,46 +14,46 @@ from circuitry.runs.errors import InputError
 
 
 def available_device(wanted: str | None, processes: int = 1) -> str:
-    """Return the device to work on, as PyTorch names it.
+    """Return PyTorch's name of the device to work on.
 
     Args:
-        wanted: ``cpu``, ``cuda``, ``cuda:1`` or ``mps`` (default: a GPU where there is one).
-        processes: How many work together; each takes a GPU of its own, so the device is then without a number.
+        wanted: ``cpu``, ``cuda``, ``cuda:1`` or ``mps`` (default: a GPU if there is one).
+        processes: Processes that work together, each on its own GPU; the device then has no number.
 
     Raises:
-        InputError: For a device that this machine lacks, fewer GPUs than processes, or fewer than one process.
+        InputError: For a device that this machine lacks, fewer GPUs than processes, or no process.
 
     Example:
         >>> available_device("cpu", processes=2)
         'cpu'
     """
     if processes < 1:
-        raise InputError(f"The processes that work together must be at least 1, but {processes} was given.")
+        raise InputError(f"At least 1 process is needed, but {processes} was given.")
     name = wanted or ("cuda" if torch.cuda.is_available() else "cpu")
     kind, _, number = name.partition(":")
     if kind not in ("cpu", "cuda", "mps") or (number and (kind != "cuda" or not number.isdecimal())):
         raise InputError(f"A device is cpu, cuda, cuda:<number> or mps, but {name!r} was given.")
     if processes > 1 and (number or kind == "mps"):
         raise InputError(
-            f"Several processes work on cpu, or on cuda with a GPU each, but {processes} processes on {name!r} were "
-            "asked for."
+            f"Several processes run on cpu, or on cuda with a GPU each, but {processes} on {name!r} were given: name "
+            "one of these."
         )
     gpus = torch.cuda.device_count()
     if kind == "cuda" and gpus < max(processes, int(number or 0) + 1):
         raise InputError(
-            f"The device {name!r} for {processes} process{'es' if processes > 1 else ''} was asked for, but PyTorch "
-            f"sees {gpus} GPUs on this machine: take fewer, or the device cpu."
+            f"The device {name!r} for {processes} process{'es' if processes > 1 else ''} was given, but PyTorch finds "
+            f"{gpus} GPUs on this machine: take fewer, or the device cpu."
         )
     if kind == "mps" and not torch.backends.mps.is_available():
-        raise InputError("The device 'mps' was asked for, but PyTorch sees none on this machine: take the device cpu.")
+        raise InputError("The device 'mps' was given, but PyTorch finds none on this machine: take the device cpu.")
     return name
 
 
 @contextmanager
 def pinned_threads(number: int) -> Iterator[None]:
-    """Let PyTorch compute with so many threads on the CPU, and with as many as before afterwards.
+    """Set the number of PyTorch's CPU threads, and restore it afterwards.
 
-    Where their number follows the machine's cores, so do the weights: sums are cut and rounded in other places.
+    Another number rounds sums differently, so weights would depend on the cores of the machine.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(number)
@@ -65,10 +64,10 @@ def pinned_threads(number: int) -> Iterator[None]:
 
 
 def node_rank(nodes: int) -> int:
-    """Return which of the machines this is, by torchrun's environment variables.
+    """Return the number of this machine, from torchrun's environment variables.
 
     Raises:
-        InputError: For several machines without these variables, or with a number that is none of theirs.
+        InputError: For several machines without these variables, or with a number out of range.
     """
     if nodes == 1:
         return 0
@@ -85,7 +84,7 @@ def node_rank(nodes: int) -> int:
 
 
 def join_nodes() -> None:
-    """Set torchrun's variables from the job of submitit that this process is a task of, one for each machine."""
+    """Set torchrun's variables from the submitit job of this process, which has one task for each machine."""
     import submitit
 
     job = submitit.JobEnvironment()

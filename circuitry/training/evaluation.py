@@ -1,13 +1,13 @@
-"""Classify images by one or several heads: what generalization is judged by.
+"""Classify images by one or several heads, to measure generalization.
 
 1. The images go once through the encoder; each head (zero-shot with all templates, in the images' own style, a
    supervised head) scores every class.
-2. Of the scores of a domain's images three places of the true class are kept (`outcomes`): among all classes, among
-   those of its part alone (held-out or seen), and after each class's scores were centred within the domain.
-3. `accuracy` makes all accuracies from them.
+2. `outcomes` ranks the true class of each image three times: among all classes, among the classes of its part (held-out
+   or seen), and among all after centring each class's scores within the domain.
+3. `accuracy` computes all accuracies from these ranks.
 
-The last two tell apart what accuracy among all classes mixes: whether the features tell held-out classes from each
-other, and how readily one of them is predicted at all, as in generalized zero-shot learning (Chao et al. 2016).
+The last two ranks separate two causes of low accuracy, as in generalized zero-shot learning (Chao et al. 2016):
+features that confuse held-out classes, and a bias against predicting any of them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -37,10 +37,10 @@ Head = Callable[[Tensor], Tensor]
 Texts = str | Sequence[Template]
 """Class texts, as `templates_of` takes them: ``"pooled"``, ``"own-style"``, or templates."""
 
-TEXTS: Mapping[str, Texts] = MappingProxyType({"all templates": "pooled", "own style": "own-style"})
+ZERO_SHOT_TEXTS: Mapping[str, Texts] = MappingProxyType({"all templates": "pooled", "own style": "own-style"})
 """Classifiers of a CLIP model by name: the default templates pooled, and the prompts of the images' own style."""
-BATCH_SIZE = 256
-"""Images in one run; it changes no number but for rounding."""
+_BATCH_SIZE = 256
+"""Images in one run; another number changes nothing except rounding."""
 
 
 def text_head(weights: Float[Tensor, "classes dim"]) -> Head:
@@ -53,7 +53,7 @@ def text_head(weights: Float[Tensor, "classes dim"]) -> Head:
                 f"Text weights of width {rows.shape[1]} score embeddings [batch, {rows.shape[1]}], but "
                 f"{list(embeddings.shape)} was given: take the weights of the same model."
             )
-        # The nearest class needs no normalisation, but a mean over images does: centring weighs them alike.
+        # The nearest class needs no normalisation, but centring does: it takes a mean over images.
         return F.normalize(embeddings.to(rows), dim=-1) @ rows.T
 
     return scores
@@ -62,13 +62,13 @@ def text_head(weights: Float[Tensor, "classes dim"]) -> Head:
 def zero_shot_heads(
     clip: Clip, class_names: Sequence[str], texts: Mapping[str, Texts], styles: Mapping[str, str]
 ) -> dict[str, Head | dict[str, Head]]:
-    """Return the zero-shot heads of class texts by name; those in the images' own style are one for each domain.
+    """Return the zero-shot heads of class texts by name; prompts in the images' own style give a head per domain.
 
     Args:
         clip: The model.
         class_names: In the order of the scores.
-        texts: Class texts by the name to show.
-        styles: Domain -> the domain whose style its prompts name, usually itself.
+        texts: Name -> class texts.
+        styles: Domain -> domain of the style in its prompts, usually itself.
     """
 
     def head(of: Texts, style: str) -> Head:
@@ -85,8 +85,7 @@ def zero_shot_accuracy(
     images: DomainFolder,
     held_out: Sequence[str] = (),
     *,
-    texts: Mapping[str, Texts] = TEXTS,
-    batch_size: int = BATCH_SIZE,
+    texts: Mapping[str, Texts] = ZERO_SHOT_TEXTS,
     work: Work = Work(),
 ) -> pd.DataFrame:
     """Classify every image of ``images`` and return all accuracies: see `predictions` and `tidy_accuracy`.
@@ -96,7 +95,7 @@ def zero_shot_accuracy(
         >>> told_apart(accuracy)  # a row per domain: seen and held-out classes, and what the latter's accuracy mixes
     """
     heads = zero_shot_heads(clip, images.all_classes, texts, {domain: domain for domain in images.domains})
-    found = predictions(clip.encoder, heads, clip.preprocess, images, held_out, batch_size=batch_size, work=work)
+    found = predictions(clip.encoder, heads, clip.preprocess, images, held_out, work=work)
     return tidy_accuracy(found, held_out)
 
 
@@ -107,28 +106,27 @@ def predictions(
     images: DomainFolder,
     held_out: Sequence[str] = (),
     *,
-    batch_size: int = BATCH_SIZE,
     work: Work = Work(),
 ) -> pd.DataFrame:
-    """Classify images by each head, in one pass; the encoder is left as it was.
+    """Classify images by each head, in one pass.
 
     Args:
         encoder: From images to embeddings, which need not be normalised.
-        heads: By name; each gives one score per class of ``images.all_classes``. Instead of one there may be a mapping
-            from each domain to its own.
+        heads: By name; each gives one score per class of ``images.all_classes``. A head may be a mapping from each
+            domain to its own.
         preprocess: RGB picture -> tensor [3, H, W], `Clip.preprocess`.
-        images: What to classify. Files that cannot be read are left out, with a warning each.
-        held_out: Classes that compete with each other in ``rank_alone``, as the seen ones do.
-        batch_size, work: How it is carried out; neither changes a number but for rounding.
+        images: Images to classify; unreadable files are left out with a warning.
+        held_out: In ``rank_alone`` these classes compete with each other, and so do all others.
+        work: Progress, and whether unreadable images are an error.
 
     Returns:
-        A row per head and image: ``classifier``, ``relative``, ``domain``, ``class``, the classes that score highest
-        ``top_1``, ``top_2``, ... (at most five), and the place of the true one, 1 being the highest score (of equal
-        scores the earlier class is the higher): ``rank``, ``rank_alone`` and ``rank_centred``, see `outcomes`.
+        A row per head and image: ``classifier``, ``relative``, ``domain``, ``class``, ``top_1``, ``top_2``, ... (up to
+        five classes with the highest scores), and the ranks of the true class, from 1, where ties go to the earlier
+        class: ``rank``, ``rank_alone`` and ``rank_centred``, see `outcomes`.
 
     Raises:
-        InputError: For scores of another number of classes, embeddings that are not finite, too wide or too narrow, or
-            a held-out class that the images lack.
+        InputError: For a wrong number of scores, embeddings that are not finite or of another width, or a held-out
+            class that the images lack.
     """
     apart = torch.tensor([name in chosen_held_out(held_out, images) for name in images.all_classes])
     records: list[ImageRecord] = []
@@ -137,13 +135,13 @@ def predictions(
     with torch.no_grad():
         for there, found in activations(
             encoder, preprocess, images.records, [last],
-            batch_size=batch_size, strict=work.strict, progress=work.bar("classifying"),
+            batch_size=_BATCH_SIZE, strict=work.strict, progress=work.bar("classifying"),
         ):  # fmt: skip
             records += there
             for name, head in heads.items():
                 scores[name].append(_checked_scores(_scores(head, found[last], there), images, name))
     if not records:
-        raise InputError(f"None of the {len(images.records)} images to classify can be read: give readable ones.")
+        raise InputError(f"None of the {len(images.records)} images is readable: give others.")
     labels = torch.tensor([images.label(record.class_name) for record in records], dtype=torch.long)
     about = pd.DataFrame(
         {
@@ -159,7 +157,7 @@ def predictions(
 
 
 def chosen_held_out(held_out: Sequence[str], images: DomainFolder) -> tuple[str, ...]:
-    """Return held-out classes, each once; InputError for one that is no class of the images, with near names."""
+    """Return held-out classes, each once; InputError for one that the images lack."""
     return chosen_names("held-out class", held_out, images.all_classes) if held_out else ()
 
 
@@ -173,13 +171,13 @@ def _checked_scores(scores: Tensor, images: DomainFolder, name: str) -> Tensor:
     if scores.ndim != 2 or scores.shape[1] != len(images.all_classes):
         raise InputError(
             f"The head {name!r} must give a score for each of the {len(images.all_classes)} classes of "
-            f"images.all_classes, but gave {list(scores.shape)}."
+            f"images.all_classes, but gave {list(scores.shape)}: correct it."
         )
     return scores.cpu().double()
 
 
 def _with_outcomes(about: pd.DataFrame, scores: Tensor, labels: Tensor, held_out: Tensor) -> pd.DataFrame:
-    """Return what is known of the images with the `outcomes` of one head, domain by domain, in their order."""
+    """Add the `outcomes` of one head to a table of images; centring is within a domain."""
     classes = list(about["class"].cat.categories)
     top = np.zeros((len(about), min(N_KEPT, len(classes))), dtype=int)
     ranks = np.zeros((len(about), len(RANKS)), dtype=int)
@@ -196,25 +194,25 @@ def _with_outcomes(about: pd.DataFrame, scores: Tensor, labels: Tensor, held_out
 
 
 class Outcomes(NamedTuple):
-    """What became of the images of one domain: places are counted from 1, the highest score."""
+    """Ranks of the images of one domain, from 1, the highest score."""
 
     top: Int[Tensor, "images classes"]
     """Classes by falling score."""
     rank: Int[Tensor, " images"]
-    """Place of the true class among all."""
+    """Rank of the true class among all."""
     alone: Int[Tensor, " images"]
-    """Place among the classes of its part alone: a held-out class among the held-out ones, a seen among the seen."""
+    """Its rank among the classes of its part: among held-out classes for a held-out one, else among seen ones."""
     centred: Int[Tensor, " images"]
-    """Place among all, after the mean over the images was taken from each class's scores."""
+    """Its rank among all classes, after subtracting each class's mean score over the images."""
 
 
 def outcomes(
     scores: Float[Tensor, "images classes"], labels: Int[Tensor, " images"], held_out: Bool[Tensor, " classes"]
 ) -> Outcomes:
-    """Tell apart how images of one domain are classified; of equal scores the earlier class is the higher.
+    """Rank the classes for images of one domain; ties go to the earlier class.
 
-    Centring needs no labels. It takes away how readily a class is predicted in this domain whatever the image shows,
-    and with it how often the class occurs there.
+    Centring needs no labels. It removes the model's bias towards a class in this domain, and with it the frequency of
+    the class there.
     """
     same_part = held_out[None] == held_out[labels][:, None]
     return Outcomes(

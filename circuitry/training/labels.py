@@ -1,8 +1,7 @@
-"""Which output of a classifier an image belongs to: names of the outputs, and the label of every class. No torch.
+"""Outputs of a classifier, and the output of every class of the data. No torch.
 
-The study trains on ImageNet and DomainNet at once: a head of 1345 outputs, the 1000 classes of ImageNet and then the
-345 of DomainNet, where an ImageNet class with a partner in DomainNet counts as that class. So the outputs of those
-ImageNet classes are never the right answer, and classes that both data sets have are one class.
+The study trains on ImageNet and DomainNet at once. Its head has 1345 outputs: the 1000 classes of ImageNet, then the
+345 of DomainNet. An ImageNet class with a partner in DomainNet gets the partner's output; its own stays unused.
 """
 
 from collections import Counter
@@ -16,25 +15,25 @@ from circuitry.runs.errors import InputError
 
 @dataclass(frozen=True)
 class LabelTable:
-    """Outputs of a classifier, and which of them every class of the data counts as."""
+    """Outputs of a classifier, and the output of every class of the data."""
 
     classes: tuple[str, ...]
     """Name of every output, in order."""
     labels: Mapping[str, int]
-    """Class, as the data name it -> its output."""
+    """Class of the data -> index of its output."""
 
     def __post_init__(self) -> None:
         _check_once("output", self.classes)
         wrong = [name for name, label in self.labels.items() if not 0 <= label < len(self.classes)]
         if wrong:
             raise InputError(
-                f"A label is the place of an output, 0 to {len(self.classes) - 1}, but the class {wrong[0]!r} was "
-                f"given {self.labels[wrong[0]]}."
+                f"A label is the index of an output, 0 to {len(self.classes) - 1}, but the class {wrong[0]!r} has "
+                f"{self.labels[wrong[0]]}: correct it."
             )
 
 
 def found_labels(classes: Iterable[str]) -> LabelTable:
-    """Return a table of the classes that there are, sorted by name, each an output of its own."""
+    """Return a table with one output for each class, sorted by name."""
     names = tuple(sorted(set(classes)))
     return LabelTable(names, {name: label for label, name in enumerate(names)})
 
@@ -42,17 +41,17 @@ def found_labels(classes: Iterable[str]) -> LabelTable:
 def merged_labels(
     imagenet: Sequence[str], domainnet: Sequence[str], partners: Mapping[str, Sequence[int] | None]
 ) -> LabelTable:
-    """Return the table of both data sets together: ImageNet's outputs, then DomainNet's.
+    """Return the table of both data sets: ImageNet's outputs, then DomainNet's.
 
     Args:
-        imagenet: ImageNet's classes by index, as folders name them ("n01440764", ...).
+        imagenet: Names of ImageNet's folders by index ("n01440764", ...).
         domainnet: DomainNet's classes by label.
-        partners: DomainNet class -> indices of the ImageNet classes that show the same; None or absent for none.
-            Underscores and hyphens in its names count as spaces.
+        partners: DomainNet class -> indices of its ImageNet classes; None or absent for none. Underscores and hyphens
+            in its names count as spaces.
 
     Raises:
-        InputError: For a name that occurs twice, a partner of a class that is not there, an index that ImageNet does
-            not have, or one that is the partner of two classes.
+        InputError: For a repeated name, partners of an unknown class, an index out of range, or an ImageNet class with
+            two partners.
 
     Example:
         >>> merged_labels(["n1", "n2", "n3"], ["axe", "lion"], {"lion": [0, 2]}).labels
@@ -64,14 +63,15 @@ def merged_labels(
     taken: dict[int, str] = {}
     for name, indices in partners.items():
         if readable(name) not in by_words:
-            raise InputError(f"The class {name!r} has partners in ImageNet but is not among DomainNet's classes.")
+            raise InputError(f"Partners are those of DomainNet's classes, but {name!r} is none: correct its name.")
         for index in indices or ():
             if not 0 <= index < len(imagenet):
                 raise InputError(
-                    f"The class {name!r} has the partner {index}, but ImageNet's indices are 0 to {len(imagenet) - 1}."
+                    f"ImageNet's indices are 0 to {len(imagenet) - 1}, but {name!r} has the partner {index}: correct "
+                    "it."
                 )
             if index in taken:
-                raise InputError(f"The ImageNet class {index} is the partner of both {taken[index]!r} and {name!r}.")
+                raise InputError(f"ImageNet class {index} has two partners, {taken[index]!r} and {name!r}: remove one.")
             taken[index] = name
             labels[imagenet[index]] = labels[by_words[readable(name)]]
     return LabelTable((*imagenet, *domainnet), labels)
@@ -85,11 +85,11 @@ def imagenet_wnids() -> tuple[str, ...]:
 
 
 def study_labels(domainnet: Sequence[str], classes: Iterable[str]) -> LabelTable:
-    """Return the study's 1345 outputs where there are images in ImageNet's folders, else an output for every class.
+    """Return the study's 1345 outputs if a class is one of ImageNet's, else one output for each class.
 
     Args:
         domainnet: DomainNet's 345 classes by label.
-        classes: The classes that there are images of; ImageNet's are named by WordNet id.
+        classes: Classes of the data; WordNet ids are ImageNet's.
 
     Example:
         >>> domainnet = DomainFolder("DomainNet", split="train").all_classes
@@ -104,4 +104,4 @@ def study_labels(domainnet: Sequence[str], classes: Iterable[str]) -> LabelTable
 def _check_once(kind: str, names: Sequence[str]) -> None:
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise InputError(f"Every {kind} needs a name of its own, but {twice[0]!r} occurs more than once.")
+        raise InputError(f"Names must be unique, but the {kind} {twice[0]!r} occurs more than once: rename one.")

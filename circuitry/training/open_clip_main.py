@@ -1,13 +1,11 @@
-"""The process in which open_clip's trainer runs: makes a model config known, then hands its arguments on.
+"""Run open_clip's trainer in this process, with three additions to the arguments of ``open_clip_train.main``.
 
-Takes the arguments of ``open_clip_train.main``, and
-
-- after ``--model`` also a JSON file;
-- ``--end-with-stdin``: end when the standard input is closed, as it is when the process that started this one dies;
+- ``--model`` also takes a JSON file;
+- ``--end-with-stdin``: end when the standard input is closed, as happens when the parent process dies;
 - ``--keep-untrained``: write the model before its first step as ``epoch_0.pt``.
 
 For several devices: ``torchrun --nproc-per-node 8 circuitry/training/open_clip_main.py --model my-model.json
---train-data ...``. It imports nothing of this package, so it runs as a plain file wherever the package lies.
+--train-data ...``. It imports nothing of this package, so it also runs as a plain file.
 """
 
 import os
@@ -27,7 +25,7 @@ KEEP_UNTRAINED = "--keep-untrained"
 
 
 class OnAnyDevice(nn.parallel.DistributedDataParallel):
-    """open_clip names the device of every process to this class, which refuses the name of the CPU."""
+    """Accept the device ids that open_clip passes even on the CPU, where the parent class refuses them."""
 
     def __init__(self, module: nn.Module, device_ids: Sequence[Any] | None = None, **settings: Any) -> None:
         on_cpu = next(module.parameters()).device.type == "cpu"
@@ -35,7 +33,7 @@ class OnAnyDevice(nn.parallel.DistributedDataParallel):
 
 
 def with_registered_model(arguments: Sequence[str]) -> list[str]:
-    """Register the JSON file after ``--model`` with open_clip and put its name, the file's stem, in its place."""
+    """Register the JSON file after ``--model`` with open_clip, and replace it by its name, the file's stem."""
     known = list(arguments)
     for place, argument in enumerate(known):
         if argument.endswith(".json") and known[place - 1] == "--model":
@@ -45,7 +43,7 @@ def with_registered_model(arguments: Sequence[str]) -> list[str]:
 
 
 def end_with_stdin() -> None:
-    """End this process as soon as nobody holds the other end of its standard input any more."""
+    """End this process as soon as its standard input is closed."""
 
     def watch() -> None:
         while os.read(0, 1024):  # not sys.stdin: its lock would be held when the interpreter shuts down
@@ -56,7 +54,7 @@ def end_with_stdin() -> None:
 
 
 def keep_untrained() -> None:
-    """Have the model written before its first step, and by the first of the processes alone."""
+    """Let the first process write the model before its first step."""
     train_one_epoch = trainer.train_one_epoch
 
     def train(model: nn.Module, data: Any, loss: Any, epoch: int, *more: Any, **named: Any) -> Any:

@@ -1,9 +1,8 @@
-"""The processes of open_clip's trainer: started with its arguments, followed by its log, ended with this one.
+"""The processes of open_clip's trainer: start them, follow their log, end them with this process.
 
-open_clip offers no other way to its trainer than a command line, and no other way to its progress than a log: so the
-trainer is started with arguments and its log is read by a regular expression. It runs in processes of its own, because
-it sets up logging, seeds and signal handling for the whole process, and ``torchrun`` starts one for each device. All it
-prints goes to a file; it ends when this process does, however that ends.
+open_clip offers only a command line to its trainer, and only a log of its progress. So the trainer is started with
+arguments, and a regular expression reads its log. It needs its own processes, because it sets up logging, seeds and
+signal handling for the whole process, and ``torchrun`` starts one for each device. Its output goes to a file.
 """
 
 import math
@@ -20,7 +19,7 @@ from tqdm import tqdm
 
 from circuitry.runs.errors import InputError
 from circuitry.runs.workers import short_waits
-from circuitry.training.settings import ClipTraining, TrainingWork
+from circuitry.training.training_settings import ClipTraining, TrainingWork
 
 _TRAINER = Path(__file__).with_name("open_clip_main.py")
 _PROGRESS = re.compile(r"Train Epoch: (\d+) \[ *(\d+)/\d+ .*\bLoss: ([\d.einfa+-]+)")
@@ -30,15 +29,15 @@ def _start(processes: int, nodes: int) -> list[str]:
     """Return the command that starts the trainer, without its arguments."""
     if processes == 1:
         return [sys.executable, str(_TRAINER)]
-    # Of several machines torchrun finds the others by its environment variables, see `devices.node_rank`.
+    # Several machines find each other by torchrun's environment variables, see `devices.node_rank`.
     meeting = "--standalone" if nodes == 1 else f"--nnodes={nodes}"
     torchrun = [sys.executable, "-m", "torch.distributed.run", meeting, f"--nproc-per-node={processes // nodes}"]
-    # After the two dashes torchrun takes no argument of the trainer for one of its own, --logs for --logs-specs.
+    # Without the two dashes torchrun would read the trainer's --logs as its own --logs-specs.
     return [*torchrun, "--", str(_TRAINER), "--local-loss", "--gather-with-grad"]
 
 
 def _command(arguments: Mapping[str, Any], settings: ClipTraining, nodes: int) -> list[str]:
-    """Return the command that trains; the trainer takes a model and crops in two words, the rest in one."""
+    """Return the command that trains; the trainer takes model and crops in two words, the rest in one."""
     given = [f"--{name}={value}" for name, value in arguments.items() if name != "model"]
     given += ["--grad-checkpointing"] if settings.grad_checkpointing else []
     given += ["--keep-untrained"] if settings.keep_checkpoints else []
@@ -52,14 +51,14 @@ def run_trainer(
     """Run the trainer to its end, and follow its log.
 
     Args:
-        arguments: Options of open_clip's trainer without their dashes, beside those that the settings name.
-        console: What the trainer prints is added to this file.
-        settings, work: What is trained, and how.
-        images_per_epoch: How many images all processes together take in an epoch, for the bar.
+        arguments: Options of open_clip's trainer without their dashes.
+        console: File to which the trainer's output is added.
+        settings, work: Of the training.
+        images_per_epoch: Images of an epoch, all processes together, for the bar.
 
     Raises:
-        InputError: When the loss is no finite number.
-        RuntimeError: When the trainer failed; the message ends with the last lines it printed.
+        InputError: When the loss is not finite.
+        RuntimeError: When the trainer fails; the message ends with its last lines.
     """
     last: deque[str] = deque(maxlen=15 if settings.processes == 1 else 60)  # torchrun adds a summary to each failure
     total = images_per_epoch * settings.epochs
@@ -93,8 +92,8 @@ def run_trainer(
             raise
     if process.returncode != 0:
         raise RuntimeError(
-            f"open_clip's trainer failed with exit status {process.returncode}; all it printed is in {console}, "
-            f"the end of it:\n{''.join(last)}"
+            f"open_clip's trainer failed with exit status {process.returncode}; its output is in {console} and ends "
+            f"with:\n{''.join(last)}"
         )
 
 
@@ -105,12 +104,12 @@ def _environment(threads: int) -> dict[str, str]:
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
         "PYTHONSAFEPATH": "1",  # the trainer's folder, this one, has modules with common names
-        "WORLD_SIZE": "1",  # this process may be one of several of torchrun or SLURM; the trainer is not one of those
+        "WORLD_SIZE": "1",  # the trainer is not one of the processes of torchrun or SLURM that this one may belong to
     }
 
 
 def diverged(settings: ClipTraining, epoch: int | None, how: str) -> InputError:
-    """Return the error of a training that diverged, in an epoch counted from 1 where that is known."""
+    """Return the error of a training that diverged, with the epoch, counted from 1, if it is known."""
     when = "" if epoch is None else f" in epoch {epoch}"
     return InputError(
         f"The training diverged{when}, {how}: train into another folder with a lr lower than {settings.lr}, or with a "

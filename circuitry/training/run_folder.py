@@ -1,7 +1,7 @@
-"""The folder of a training run: what is trained there, whether it is finished, who works on it. No torch.
+"""The folder of a training run. No torch.
 
-The folder is a `JobFolder` of one job, the training. Its configuration is everything that shapes the weights, so a
-finished run is returned, an interrupted one goes on, and another run is refused with what differs.
+It is a `JobFolder` with one job, the training. Its configuration is everything that shapes the weights: a finished run
+is returned, an interrupted one resumes, and other settings are refused with the differences.
 """
 
 import hashlib
@@ -19,12 +19,12 @@ from filelock import Timeout
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import file_lock, remove_locks
 from circuitry.runs.jobs import Job, JobFolder
-from circuitry.training.settings import ClipTraining, SupervisedTraining
-from circuitry.training.table import CheckedTable
+from circuitry.training.training_settings import ClipTraining, SupervisedTraining
+from circuitry.training.training_table import CheckedTable
 
-FORMAT = "circuitry training 1"
-TRAINING: Job = ("training",)
-"""The one job of the folder."""
+_FORMAT = "circuitry training 1"
+TRAINING_JOB: Job = ("training",)
+"""The job of the folder."""
 _CHECKPOINT = re.compile(r"epoch_(\d+)\.(?:pt|safetensors)")
 _BLOCK = 1 << 24  # bytes of a table that are held at a time
 
@@ -36,23 +36,22 @@ def claim_run(
     table: CheckedTable,
     **more: object,
 ) -> JobFolder:
-    """Return the folder of a run, after checking that it is new or holds a run with the same settings.
+    """Return the folder of a run, new or with the same settings.
 
-    Compared are the settings, the configuration of the model by its name (the name in the settings may be that of a
-    file), the table, and what else (``more``) shapes the weights.
+    It compares the settings, the configuration of the model by name, the table, and ``more`` that shapes the weights.
 
     Raises:
-        InputError: When ``out`` holds a run with other settings; the message names each with both values.
+        InputError: When ``out`` holds a run with other settings; the message has both values of each.
     """
     about = {"model": dict(model), "table": described(table.path), "skipped": table.n_missing}
-    return JobFolder(out, FORMAT, asdict(settings) | about | more, [TRAINING])
+    return JobFolder(out, _FORMAT, asdict(settings) | about | more, [TRAINING_JOB])
 
 
 def described(table: Path) -> dict[str, Any]:
-    """Return what identifies a table: its digest and its first line of content.
+    """Return a table's digest and its first image.
 
-    The path of the table's own folder is taken out of both, so that they stay the same where the table and the images
-    below it are moved or copied together. Where the images alone are moved, the first line shows it.
+    The path of the table's folder is removed from both, so they do not change when the table and the images below it
+    move together. When only the images move, the first image shows it.
     """
     own_folder = os.fsencode(table.parent) + b"/"
     total, first = hashlib.sha256(), b""
@@ -66,7 +65,7 @@ def described(table: Path) -> dict[str, Any]:
 
 @contextmanager
 def alone(out: Path) -> Iterator[None]:
-    """Be the only process that trains in ``out``; InputError where another does. A killed process frees its lock."""
+    """Lock ``out`` while this process trains in it; InputError if another holds the lock, which a kill frees."""
     with ExitStack() as stack:
         try:
             stack.enter_context(file_lock(out, "alone", wait=False))
@@ -79,11 +78,11 @@ def alone(out: Path) -> Iterator[None]:
 def checkpoints(run_folder: Path) -> list[tuple[int, Path]]:
     """Return (epoch, file) of every kept checkpoint of a run, in order of epochs.
 
-    For runs of `train_clip` and `train_supervised`, finished or not; how many there are is said by
-    ``keep_checkpoints`` of their settings. A file that the trainer is still writing, or was killed at, is left out.
+    It takes runs of `train_clip` and `train_supervised`, finished or not. Their setting ``keep_checkpoints`` says which
+    are kept. Incomplete files are left out.
 
     Raises:
-        InputError: For a folder that is not one of a run.
+        InputError: For a folder that is not a run's.
 
     Example:
         >>> for epoch, path in checkpoints(Path("runs/cg-high")):
@@ -91,24 +90,24 @@ def checkpoints(run_folder: Path) -> list[tuple[int, Path]]:
     """
     folder = Path(run_folder) / "checkpoints"
     if not folder.is_dir():
-        raise InputError(f"{run_folder} is not the folder of a training run: there is no folder {folder}.")
+        raise InputError(f"A training run has the folder {folder}, which does not exist: give the folder of a run.")
     found = [(int(name[1]), path) for path in folder.iterdir() if (name := _CHECKPOINT.fullmatch(path.name))]
     # open_clip writes its checkpoints in place; they are zip archives, whose table of contents comes last.
     return sorted((epoch, path) for epoch, path in found if path.suffix != ".pt" or zipfile.is_zipfile(path))
 
 
 def kept_checkpoints(run_folder: Path, epochs: Sequence[int] | None = None) -> dict[int, Path]:
-    """Return the checkpoints of a run by epoch, all that were kept or those asked for; 0 is the untrained model.
+    """Return the checkpoints of a run by epoch: all, or the given epochs. Epoch 0 is the untrained model.
 
     Raises:
-        InputError: For no checkpoints, or an epoch that was not kept; the message names those that were.
+        InputError: For a run without checkpoints, or an epoch that was not kept.
     """
     kept = dict(checkpoints(run_folder))
     if not kept:
         raise InputError(f"{run_folder} holds no checkpoints: finish its training first.")
     if missing := [epoch for epoch in epochs or () if epoch not in kept]:
         raise InputError(
-            f"{run_folder} holds no checkpoint of epoch {missing[0]}, only of {', '.join(map(str, kept))}: ask for "
-            "those, or train into another folder with keep_checkpoints."
+            f"{run_folder} holds no checkpoint of epoch {missing[0]}, only of {', '.join(map(str, kept))}: choose one "
+            "of these, or train into another folder with keep_checkpoints."
         )
     return kept if epochs is None else {epoch: kept[epoch] for epoch in epochs}

@@ -1,17 +1,16 @@
-"""A sparse autoencoder in training (Bricken et al. 2023, Towards Monosemanticity): taken step by step, checked, stored.
+"""A sparse autoencoder in training (Bricken et al. 2023, Towards Monosemanticity).
 
-1. `initial_weights`: random unit directions as the decoder; the encoder is their transpose, or random by itself;
-2. `SaeLoop.take_step`: Adam on mean over samples of |x - decode(encode(x))|^2 / d + l1 sum(features), the decoder's
-   rows kept at length one (or features would shrink and rows grow to evade the penalty);
-3. `SaeLoop.check`: dead features are resampled: one that was active on no sample since the last check gets the
-   direction of a sample drawn with probability ~ (its squared error)^2, a small encoder weight, and an optimizer
-   without memory;
-4. `SaeLoop.save`, `SaeLoop.restore`: weights, moments, history, generator and what is left of the pass in one file, so
-   that a killed training goes on as if nothing had happened;
+1. `initial_weights`: the decoder is random unit directions; the encoder is their transpose, or random itself;
+2. `SaeLoop.take_step`: Adam on mean over samples of |x - decode(encode(x))|^2 / d + l1 sum(features); the decoder's
+   rows keep length one (otherwise features shrink and rows grow to evade the penalty);
+3. `SaeLoop.check`: a feature that was active on no sample since the last check is resampled: it gets the direction of a
+   sample drawn with probability ~ (its squared error)^2, a small encoder weight, and zero moments;
+4. `SaeLoop.save`, `SaeLoop.restore`: one file holds weights, moments, history, generator and the rest of the pass, so a
+   killed training ends like an uninterrupted one;
 5. `diagnose_sae`: dead features, active features per sample (L0), explained variance.
 
-The loop is our own, since the Overcomplete package has neither a decoder bias nor resampling, prints while it
-trains, and would bring OpenCV and matplotlib for two matrices and Adam.
+The Overcomplete package has neither a decoder bias nor resampling, prints while it trains, and would bring OpenCV and
+matplotlib, so this loop is our own.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,21 +27,23 @@ from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError
 from circuitry.runs.provenance import difference
 from circuitry.training.samples import SampleBatches
-from circuitry.training.settings import SaeTraining
+from circuitry.training.training_settings import SaeTraining
 
-STATE_FORMAT = "circuitry sparse autoencoder training 1"
+_STATE_FORMAT = "circuitry sparse autoencoder training 1"
 RESAMPLED_ENCODER = 0.2
 """Length of a resampled feature's encoder weights, relative to the mean of those that are alive."""
 RESAMPLING_BATCHES = 8
-"""Batches among whose samples new directions are drawn."""
+"""Batches from which new directions are drawn."""
+_DIAGNOSED = 4096
+"""Samples that are diagnosed at a time."""
 CHECK_EVERY = 1000
-"""Steps between two checks where nothing is resampled."""
+"""Steps between two checks without resampling."""
 _WEIGHTS = ("w_enc", "b_enc", "w_dec", "b_dec")
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class Diagnostics(NamedTuple):
-    """How well a sparse autoencoder describes activations."""
+    """Quality of a sparse autoencoder on samples."""
 
     dead: int
     """Features that are active on no sample."""
@@ -53,18 +54,16 @@ class Diagnostics(NamedTuple):
 
 
 @torch.no_grad()
-def diagnose_sae(
-    sae: SparseAutoencoder, samples: Float[Tensor, "samples d"] | Sequence[Tensor], *, batch_size: int = 4096
-) -> Diagnostics:
-    """Measure a sparse autoencoder on samples, or pieces of them, which need not be those that it was trained on.
+def diagnose_sae(sae: SparseAutoencoder, samples: Float[Tensor, "samples d"] | Sequence[Tensor]) -> Diagnostics:
+    """Measure a sparse autoencoder on any samples, or on pieces of them.
 
-    Explained variance is that of the samples as they are encoded: of length one where ``sae.normalised``.
+    Explained variance is that of the encoded samples, which have length one if ``sae.normalised``.
     """
     alive = torch.zeros(sae.n_features, dtype=torch.bool, device=sae.w_enc.device)
     total = torch.zeros(sae.d, dtype=torch.float64)
     n, active, error, square = 0, 0, 0.0, 0.0
     pieces = [samples] if isinstance(samples, Tensor) else samples
-    for batch in _in_turn(pieces, batch_size):
+    for batch in _in_turn(pieces):
         x = batch.to(sae.w_enc)
         x = F.normalize(x, dim=-1) if sae.normalised else x
         features = sae.encode(x)
@@ -74,7 +73,7 @@ def diagnose_sae(
         error += float((x - sae.decode(features)).cpu().double().pow(2).sum())  # on the CPU: MPS has no doubles
         square += float(x.cpu().double().pow(2).sum())
         total += x.cpu().double().sum(0)
-        del batch, x  # views of a piece, which they would keep while the next is read
+        del batch, x  # views that would keep this piece while the next is read
     variance = square - float(total @ total) / n
     return Diagnostics(int((~alive).sum()), active / n, 1 - error / variance if variance else 0.0)
 
@@ -82,16 +81,16 @@ def diagnose_sae(
 def initial_weights(
     mean: Float[Tensor, " d"], features: int, how: str, generator: torch.Generator
 ) -> SparseAutoencoder:
-    """Return an autoencoder to begin with, whose decoder has random rows of length one.
+    """Return the initial autoencoder; its decoder has random rows of length one.
 
     Args:
         mean: Mean of the samples.
-        features: How many features.
-        how: ``transposed``: the encoder is the decoder's transpose without biases, the decoder's bias is the mean.
-            ``kaiming``: as the study's library (ai-safety-foundation's sparse_autoencoder) makes one for one component:
-            the encoder is drawn by Kaiming's rule for a tensor [1, features, d], whose fan-in is then features times
-            d, its bias from +- 1 / sqrt(features), and the decoder's bias is zero.
-        generator: What draws.
+        features: Number of features.
+        how: ``transposed``: the encoder is the decoder's transpose without bias, the decoder's bias is the mean.
+            ``kaiming``: as the study's library (ai-safety-foundation's sparse_autoencoder) does for one component:
+            the encoder follows Kaiming's rule for a tensor [1, features, d], whose fan-in is features times d, its bias
+            is uniform in +- 1 / sqrt(features), the decoder's bias is zero.
+        generator: Source of randomness.
     """
     d = len(mean)
     if how == "transposed":
@@ -123,14 +122,14 @@ class SaeLoop:
         self._active = torch.zeros(features, dtype=torch.bool, device=device)  # since the last check
         a_pass = sum(map(self._batches.batches_of, sizes))
         self.steps = settings.epochs * a_pass if settings.steps is None else settings.steps
-        """How many there are to take."""
+        """Number of steps to take."""
         self.step = 0
-        """How many are taken."""
+        """Number of steps taken."""
         self.history: list[dict[str, float]] = []
         """One entry per check."""
 
     def take_step(self) -> bool:
-        """Take one step, and return whether it was the last before a check, which it then has done."""
+        """Take one step, with a check after the last of an interval; return whether there was a check."""
         x = self._next_batch()
         features = self.sae.encode(x)
         loss = (x - self.sae.decode(features)).pow(2).mean() + self.settings.l1 * features.sum(-1).mean()
@@ -145,12 +144,12 @@ class SaeLoop:
         return True
 
     def check(self, x: Float[Tensor, "batch d"], loss: Float[Tensor, ""]) -> None:
-        """Add to the history, and resample what is dead; InputError for a training that diverged."""
+        """Add to the history, and resample dead features; InputError for a training that diverged."""
         settings, every = self.settings, self.settings.resample_every
         if not all(bool(tensor.isfinite().all()) for tensor in (loss, *self._weights.values())):
             raise InputError(
-                f"The training of the sparse autoencoder diverged by step {self.step}, its loss or weights are no "
-                f"finite numbers: train with a lr lower than {settings.lr}, or a l1 lower than {settings.l1}."
+                f"The training of the sparse autoencoder diverged by step {self.step}: its loss or weights are not "
+                f"finite. Train with a lr lower than {settings.lr}, or a l1 lower than {settings.l1}."
             )
         dead = (~self._active).nonzero()[:, 0]
         resampled = 0
@@ -168,21 +167,21 @@ class SaeLoop:
         return SparseAutoencoder(**weights, normalised=self.normalise)
 
     def save(self, path: Path, about: Mapping[str, Any]) -> None:
-        """Write all that the next steps follow from, whole or not at all."""
+        """Write the whole state atomically."""
         tensors = {"active": self._active, "generator": self._generator.get_state(), **self._batches.state()}
         for name, weight in self._weights.items():
             tensors[name] = weight
             tensors |= {f"{name}.{moment}": self._optimizer.state[weight][moment] for moment in _MOMENTS}
         header = {"about": about, "step": self.step, "history": self.history}
-        write_arrays(path, STATE_FORMAT, header, {key: t.detach().cpu().numpy() for key, t in tensors.items()})
+        write_arrays(path, _STATE_FORMAT, header, {key: t.detach().cpu().numpy() for key, t in tensors.items()})
 
     def restore(self, path: Path, about: Mapping[str, Any]) -> None:
-        """Go on from what `save` has written; InputError for a damaged file, or the state of another training."""
-        header, arrays = read_arrays(path, STATE_FORMAT, "state of a sparse autoencoder's training")
+        """Restore the state that `save` wrote; InputError for a damaged file, or another training's state."""
+        header, arrays = read_arrays(path, _STATE_FORMAT, "state of a sparse autoencoder's training")
         if header["about"] != about:
             raise InputError(
-                f"{path} is the state of another training ({difference(about, header['about'])}): choose another "
-                "folder, or remove it."
+                f"{path} is the state of another training ({difference(about, header['about'])}): remove it, or choose "
+                "another folder."
             )
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
         with torch.no_grad():
@@ -204,13 +203,13 @@ def _prepared(samples: Tensor, normalise: bool) -> Tensor:
     return F.normalize(samples, dim=-1) if normalise else samples
 
 
-def _in_turn(pieces: Sequence[Tensor], batch_size: int) -> Iterator[Tensor]:
+def _in_turn(pieces: Sequence[Tensor]) -> Iterator[Tensor]:
     for i in range(len(pieces)):
-        yield from torch.split(pieces[i], batch_size)
+        yield from torch.split(pieces[i], _DIAGNOSED)
 
 
 def _survey(pieces: Sequence[Tensor], normalise: bool) -> tuple[list[int], Tensor]:
-    """Return how many samples each piece has, and the mean of all; InputError for what cannot be trained on."""
+    """Return the number of samples of each piece, and the mean of all; InputError for too few, or infinite ones."""
     sizes, means, finite = [], [], True
     for i in range(len(pieces)):
         samples = _prepared(pieces[i], normalise)
@@ -220,14 +219,14 @@ def _survey(pieces: Sequence[Tensor], normalise: bool) -> tuple[list[int], Tenso
         del samples  # before the next is read
     if sum(sizes) < 2 or not finite:
         given = f"{sum(sizes)} were given" if sum(sizes) < 2 else "some hold NaN or infinite values"
-        raise InputError(f"A sparse autoencoder is trained on at least two samples, all finite, but {given}.")
+        raise InputError(f"A sparse autoencoder needs at least two samples, all finite, but {given}.")
     share = torch.tensor(sizes, dtype=torch.float64) / sum(sizes)
     return sizes, (torch.stack(means) * share[:, None]).sum(0).float()
 
 
 @torch.no_grad()
 def _step_with_unit_rows(optimizer: torch.optim.Optimizer, w_dec: Tensor) -> None:
-    """Step along the sphere of rows of length one: no gradient along a row, and lengths restored after it."""
+    """Step without gradients along the decoder's rows, and restore their length of one."""
     assert w_dec.grad is not None
     w_dec.grad -= (w_dec.grad * w_dec).sum(1, keepdim=True) * w_dec
     optimizer.step()
@@ -238,7 +237,7 @@ def _step_with_unit_rows(optimizer: torch.optim.Optimizer, w_dec: Tensor) -> Non
 def _resample(
     sae: SparseAutoencoder, optimizer: torch.optim.Optimizer, dead: Tensor, x: Tensor, generator: torch.Generator
 ) -> None:
-    """Point dead features at samples that are described badly, in place."""
+    """Point dead features at samples with large errors, in place."""
     if not len(dead):
         return
     error = (x - sae.decode(sae.encode(x))).pow(2).sum(-1).cpu()

@@ -1,11 +1,11 @@
-"""Samples of a site's activations, in memory or in pieces on disk, and batches of them without end.
+"""Samples of a site's activations, in memory or in pieces on disk, and endless batches of them.
 
-1. `sample_activations` streams images through the encoder up to a site; every position is a sample of its units, or a
-   few positions per image, drawn at random.
-2. `extract_samples` does so for more images than fit into memory: they are drawn at random into pieces, each of which
-   is a job of a `JobFolder` and becomes a file.
-3. `SampleBatches` goes over the pieces in passes: the pieces in random order, and the samples of each, one piece in
-   memory at a time. What it will give next can be stored, and restored in another process.
+1. `sample_activations` streams images through the encoder up to a site. Every position, or a few random positions per
+   image, is a sample of the site's units.
+2. `extract_samples` does so for more images than fit into memory: it draws them into random pieces, and writes a file
+   for each piece, as a job of a `JobFolder`.
+3. `SampleBatches` passes over the pieces in random order, and over the samples of each in random order, with one piece
+   in memory at a time. Its state can be stored and restored in another process.
 """
 
 import hashlib
@@ -29,9 +29,9 @@ from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
 from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.workers import Work
-from circuitry.training.table import read_chunks
+from circuitry.training.training_table import read_chunks
 
-FORMAT = "circuitry samples 1"
+_FORMAT = "circuitry samples 1"
 
 
 def sample_activations(
@@ -48,15 +48,15 @@ def sample_activations(
 
     Args:
         encoder, preprocess: Of one model; RGB picture -> tensor [3, H, W].
-        records: Which images.
+        records: The images.
         site: Site to read (default: the embedding).
-        positions_per_image: How many positions of each image to keep, at random without replacement (default: all).
-            It bounds memory: images times positions times units times four bytes, for a moment twice that.
-        seed: Seed of the choice of positions.
+        positions_per_image: Positions of each image to keep, drawn without replacement (default: all). Memory is images
+            times positions times units times four bytes, for a moment twice that.
+        seed: Seed of the positions.
         work: Whether unreadable images are an error, and progress bars.
 
     Raises:
-        InputError: For an unknown site, no images, fewer than one position, or activations that are not finite.
+        InputError: For an unknown site, no images, no position, or activations that are not finite.
 
     Example:
         >>> sample_activations(clip.encoder, clip.preprocess, images.records, "layer3.2", positions_per_image=4).shape
@@ -65,7 +65,7 @@ def sample_activations(
     site = encoder.sites[-1] if site is None else site
     unit_dim = encoder.unit_dim(site)
     if positions_per_image is not None and positions_per_image < 1:
-        raise InputError(f"At least one position per image is needed, but {positions_per_image} was given.")
+        raise InputError(f"At least one position per image is needed, but {positions_per_image} was given: give more.")
     generator = torch.Generator().manual_seed(seed)
     samples = []
     bar = work.bar(f"activations at {site}")
@@ -78,16 +78,16 @@ def sample_activations(
             flat = flat.gather(1, torch.stack(chosen)[:, :, None].expand(-1, -1, flat.shape[2]))
         samples.append(flat.flatten(0, 1))
     if not samples:
-        raise InputError("Activations are sampled from at least one image that can be read, but there was none.")
+        raise InputError("Samples need at least one readable image, but there was none: give other images.")
     return torch.cat(samples)
 
 
 @dataclass(frozen=True, eq=False)
 class ImageFiles:
-    """The files of very many images, in the memory that their names need."""
+    """The files of very many images, as one array of names."""
 
     names: np.ndarray
-    """Path of each as bytes."""
+    """Paths as bytes."""
 
     @classmethod
     def of(cls, records: Sequence[ImageRecord], tables: Sequence[Path] = ()) -> "ImageFiles":
@@ -103,12 +103,12 @@ class ImageFiles:
         return len(self.names)
 
     def records(self, places: Sequence[int]) -> list[ImageRecord]:
-        """Return some of them as image records."""
+        """Return image records of these indices."""
         paths = [Path(os.fsdecode(self.names[place])) for place in places]
         return [ImageRecord(path, str(path), "", path.parent.name) for path in paths]
 
     def digest(self) -> str:
-        """Return a short digest of names and sizes: of other, replaced or repaired files it is another."""
+        """Return a short digest of names and sizes, which changes when files are replaced or repaired."""
         total = hashlib.sha256()
         for name in self.names.tolist():
             size = os.path.getsize(name) if os.path.isfile(name) else -1
@@ -117,7 +117,7 @@ class ImageFiles:
 
 
 class SampleFiles(Sequence[Tensor]):
-    """Pieces of samples on disk, each read whole when it is asked for."""
+    """Pieces of samples on disk, each read at every access."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = list(paths)
@@ -138,28 +138,28 @@ def extract_samples(
     *,
     work: Work = Work(),
 ) -> SampleFiles:
-    """Write the samples of many images in pieces, and return them; what is there and undamaged is not made again.
+    """Write the samples of many images in pieces, unless undamaged ones are there, and return them.
 
-    Any number of processes may share the work, and a killed one goes on after its last whole piece. Images that fit
-    into one piece keep their order; more are drawn into pieces at random, so that each piece is like all of them.
+    Several processes may share the work; a killed one resumes after its last whole piece. Images that fit into one
+    piece keep their order; more are drawn into random pieces, so each piece is a random sample of all.
 
     Args:
         encoder, preprocess: Of one model; RGB picture -> tensor [3, H, W].
-        files: Which images.
+        files: The images.
         out: Folder of the pieces.
-        about: ``site``, ``positions_per_image`` and ``seed`` as `sample_activations` takes them, ``piece`` (images in
-            a piece), and what else shapes the samples, such as the model's digest.
-        work: How it is carried out.
+        about: ``site``, ``positions_per_image`` and ``seed`` (see `sample_activations`), ``piece`` (images in a piece),
+            and everything else that shapes the samples, such as the model's digest.
+        work: Processes and progress.
 
     Raises:
-        InputError: When ``out`` holds the samples of something else, and what `sample_activations` raises.
+        InputError: When ``out`` holds other samples, and as `sample_activations`.
     """
     seed, size = about["seed"], about["piece"]
     places = np.arange(len(files))
     if len(files) > size:
         places = np.random.default_rng(seed).permutation(len(files))
     jobs: dict[Job, int] = {(f"piece_{i}",): i for i in range(-(-len(files) // size))}
-    folder = JobFolder(out, FORMAT, {**about, "images": files.digest()}, list(jobs))
+    folder = JobFolder(out, _FORMAT, {**about, "images": files.digest()}, list(jobs))
 
     def write(job: Job, nothing: Any) -> list[Path]:
         i = jobs[job]
@@ -182,13 +182,13 @@ def extract_samples(
 
 
 class SampleBatches:
-    """Batches of samples without end: pass after pass over shuffled pieces, each shuffled in itself.
+    """Endless batches of samples: pass after pass over shuffled pieces, each shuffled itself.
 
     Args:
         pieces: Samples [n, d] each; one is held at a time.
-        batch_size: Samples in a batch; all of a piece that has fewer.
-        drop_last: Leave out what is left of a piece after its last whole batch, instead of a smaller batch.
-        generator: What draws the orders; used by others in between, it gives other orders.
+        batch_size: Samples in a batch, at most.
+        drop_last: Leave out the samples after a piece's last whole batch; otherwise they are a smaller batch.
+        generator: Source of the orders.
     """
 
     def __init__(
@@ -212,16 +212,16 @@ class SampleBatches:
         return self._samples[chosen]
 
     def batches_of(self, samples: int) -> int:
-        """Return how many batches a piece of so many samples is."""
+        """Return the number of batches of a piece."""
         size = max(1, min(self._batch_size, samples))
         return samples // size if self._drop_last else -(-samples // size)
 
     def state(self) -> dict[str, Tensor]:
-        """Return what the next batches follow from, but for the generator."""
+        """Return the state, without the generator's."""
         return {"left": torch.tensor([self._piece, *self._left]), "order": self._order.clone()}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from where `state` was asked for."""
+        """Restore a state."""
         piece, *self._left = state["left"].tolist()
         self._order = state["order"]
         if piece >= 0:

@@ -1,7 +1,7 @@
 """Train a classifier on the image tower of a CLIP model: the study's supervised baseline.
 
-One device or several: started by ``torchrun`` or ``accelerate launch``, each process takes its share of every batch
-(the statistics of batch norms are those of a share). Each epoch (`supervised_loop`) ends with the whole state on disk.
+With ``torchrun`` or ``accelerate launch`` several processes share every batch; batch norms then see one share. Each
+epoch (`supervised_loop`) ends with the whole state on disk.
 """
 
 import os
@@ -24,14 +24,14 @@ from circuitry.runs.provenance import digest
 from circuitry.runs.workers import this_rank
 from circuitry.training.devices import available_device, pinned_threads
 from circuitry.training.labels import LabelTable, found_labels
-from circuitry.training.run_folder import TRAINING, alone, claim_run
-from circuitry.training.settings import SupervisedTraining, TrainingWork
+from circuitry.training.run_folder import TRAINING_JOB, alone, claim_run
 from circuitry.training.supervised_loop import SeededImages, TrainingLoop, seed_of
 from circuitry.training.supervised_model import build_classifier, write_classifier
-from circuitry.training.table import CheckedTable, check_table
+from circuitry.training.training_settings import SupervisedTraining, TrainingWork
+from circuitry.training.training_table import CheckedTable, check_training_table
 
 LabelChoice = Callable[[Iterable[str]], LabelTable]
-"""From the classes that a table of images has to the outputs of the head."""
+"""Classes of a table of images -> the outputs of the head."""
 _METRICS = ("epoch", "lr", "loss", "accuracy", "images_per_second")
 
 
@@ -44,22 +44,22 @@ def train_supervised(
 ) -> Path:
     """Train a classifier; return its last checkpoint, ``out/checkpoints/epoch_N.safetensors``, for `load_supervised`.
 
-    Calling it again with the same settings returns at once when the run is finished, and otherwise goes on after the
-    last complete epoch, with the weights of an uninterrupted run in the end. ``out/metrics.csv`` has a line per epoch:
-    learning rate, mean loss and accuracy on the training images while they were trained on, images per second.
+    A second call with the same settings returns at once when the run is finished, and otherwise resumes after the last
+    complete epoch; it ends with the weights of an uninterrupted run. ``out/metrics.csv`` has a line per epoch: learning
+    rate, mean loss and accuracy on the training images during the epoch, images per second.
 
     Args:
-        table: Table with the columns ``filepath`` and ``class``; without the latter the class of an image is the
-            name of its folder, so the tables of `train_clip` will do.
+        table: Table with the columns ``filepath`` and ``class``; without ``class`` the name of an image's folder is its
+            class, so the tables of `train_clip` fit, too.
         out: Folder of the run.
-        settings, work: What to train, and how.
-        labels: Outputs of the head and which of them every class counts as, see `merged_labels`, or what chooses them
-            by the classes of the table (default: an output for every one of these, sorted by name).
+        settings: See `SupervisedTraining`.
+        labels: Outputs of the head and the output of every class (see `merged_labels`), or a function that makes them
+            from the classes of the table (default: one output for each, sorted by name).
+        work: Device, reading processes and progress.
 
     Raises:
-        InputError: For a table, model or device that cannot be trained with; an image that cannot be read; a
-            training that diverges; when ``out`` holds a run with other settings, a damaged state, or a training that is
-            going on.
+        InputError: For an unusable table, model or device; an unreadable image; a training that diverges; a folder that
+            holds a run with other settings, a damaged state, or a running training.
 
     Example:
         >>> labels = merged_labels(imagenet_classes, domainnet_classes, partners)
@@ -73,10 +73,10 @@ def train_supervised(
     device = available_device(work.device, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     if settings.batch_size % processes:
         raise InputError(
-            f"The batch_size is that of all processes together and must be a multiple of their number, but "
+            f"The batch_size of all processes together must be a multiple of their number, but "
             f"{settings.batch_size} for {processes} processes was given."
         )
-    checked = check_table(
+    checked = check_training_table(
         Path(table).absolute(), ("filepath",), settings.batch_size, skip_missing=settings.skip_missing
     )
     files, targets, labels = read_samples(checked, labels)
@@ -85,7 +85,7 @@ def train_supervised(
     config = open_clip.get_model_config(name)
     folder = claim_run(out, settings, {name: config}, checked, labels=about_labels, processes=processes)
     last = out / "checkpoints" / f"epoch_{settings.epochs}.safetensors"
-    if folder.is_done(TRAINING):
+    if folder.is_done(TRAINING_JOB):
         return last
 
     def train(job: Job, nothing: Any) -> list[Path]:
@@ -101,13 +101,13 @@ def train_supervised(
             loop.run_epoch(SeededImages(files, targets, transform, settings.seed, loop.epochs_done), work)
             if rank == 0:
                 _write_epoch(out, loop, labels)
-                loop.save(state)  # last: what is not in it is made again, and the same
+                loop.save(state)  # last: an epoch that is not in it is repeated, with the same result
             loop.accelerator.wait_for_everyone()
         return [last]
 
     with torch.random.fork_rng(devices=[]), pinned_threads(settings.threads):
         if rank:
-            train(TRAINING, None)
+            train(TRAINING_JOB, None)
         else:
             with alone(out):
                 folder.run(train)
@@ -119,9 +119,9 @@ def train_supervised(
 def read_samples(
     table: CheckedTable, labels: LabelTable | LabelChoice = found_labels
 ) -> tuple[np.ndarray, Int[np.ndarray, " images"], LabelTable]:
-    """Return the files of a table as bytes, the label of each, and the label table: that given, or that chosen.
+    """Return the files of a table as one array of bytes, the label of each, and the label table.
 
-    Bytes in one array: forked reading processes then share its memory, which lists of strings end up copying.
+    Forked reading processes share the memory of one array; they would copy a list of strings.
     """
     files, places = [], []
     seen: dict[str, int] = {}  # class -> place in order of appearance
@@ -137,22 +137,22 @@ def read_samples(
     if unknown:
         raise InputError(
             f"{table.path} has images of {len(unknown)} classes that are not in the label table, such as "
-            f"{', '.join(map(repr, unknown[:5]))}: add them to it, or correct the table's column class (without one, "
-            "an image's class is the name of its folder)."
+            f"{', '.join(map(repr, unknown[:5]))}: add them to it, or correct the table's column class (default: the "
+            "names of the images' folders)."
         )
     label_of_place = np.array([labels.labels[name] for name in seen], dtype=np.int64)
     return np.concatenate(files), label_of_place[np.concatenate(places)], labels
 
 
 def _write_epoch(out: Path, loop: TrainingLoop, labels: LabelTable) -> None:
-    """Write the metrics so far, and the checkpoint."""
+    """Write the metrics so far, and the checkpoint if it is kept."""
     with whole_file(out / "metrics.csv") as temporary:
         pd.DataFrame(loop.history, columns=_METRICS).to_csv(temporary, index=False, lineterminator="\n")
     _write_checkpoint(out, loop, labels)
 
 
 def _write_checkpoint(out: Path, loop: TrainingLoop, labels: LabelTable) -> None:
-    """Write the classifier as it is now, the untrained one included, where it is one that is kept."""
+    """Write the classifier, trained or untrained, if the settings keep this epoch."""
     epoch, kept = loop.epochs_done, loop.settings.keep_checkpoints
     if epoch == loop.settings.epochs or (kept and epoch % kept == 0):
         path = out / "checkpoints" / f"epoch_{epoch}.safetensors"

@@ -1,12 +1,12 @@
-"""Epochs of a supervised training, each of which depends on seed, its number and the weights before it alone.
+"""Epochs of a supervised training. An epoch depends only on the seed, its number and the weights before it.
 
-1. SGD with Nesterov momentum 0.9; weight decay for all weights but those of norms and biases; from each milestone on
-   the learning rate is a tenth of what it was.
-2. The order of the images comes from (seed, epoch), the random crop of an image from (seed, epoch, image). So an
-   interrupted run goes on as if nothing had happened, and how many processes read images changes nothing.
-3. Each of several processes takes its share of every batch; accelerate averages their gradients.
-4. In float16 the loss is scaled, so that small gradients do not vanish; a step whose gradients overflow is left out.
-5. Weights, momenta, the scale and history are stored in one file.
+1. SGD with Nesterov momentum 0.9; weight decay of all weights except norms and biases; each milestone divides the
+   learning rate by ten.
+2. (seed, epoch) gives the order of the images, (seed, epoch, image) the random crop of an image. So an interrupted run
+   ends like an uninterrupted one, and the number of reading processes changes nothing.
+3. Several processes share every batch; accelerate averages their gradients.
+4. In float16 the loss is scaled, so that small gradients do not vanish; a step with overflowing gradients is skipped.
+5. One file stores weights, momenta, scale and history.
 """
 
 import math
@@ -29,24 +29,24 @@ from tqdm import tqdm
 from circuitry.data.images import load_image
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError
-from circuitry.training.settings import SupervisedTraining, TrainingWork
-from circuitry.training.supervised_model import Classifier, Transform, as_arrays, set_state
+from circuitry.training.supervised_model import TowerClassifier, Transform, as_arrays, set_state
+from circuitry.training.training_settings import SupervisedTraining, TrainingWork
 
-STATE_FORMAT = "circuitry supervised training 2"
+_STATE_FORMAT = "circuitry supervised training 2"
 _MOMENTUM = 0.9
 _NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)  # the first: batch, instance, sync
 
 
 def learning_rate(epoch: int, lr: float, milestones: Sequence[int]) -> float:
-    """Return the learning rate of an epoch, counted from 0: ``lr`` a tenth for every milestone that is reached."""
+    """Return the learning rate of an epoch, counted from 0: ``lr`` divided by ten at every milestone."""
     reached = sum(epoch >= milestone for milestone in milestones)
     return float(lr / 10**reached)
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Return the parameters as an optimizer takes them: weights decay, those of norms and biases do not.
+    """Return the optimizer's groups of parameters: with weight decay, and without for norms and biases.
 
-    A bias is what is named so, relative position biases and those of attention's projections included.
+    Every parameter with "bias" in its name is a bias, also of relative positions and attention's projections.
     """
     groups: list[dict[str, Any]] = [{"params": [], "weight_decay": decay} for decay in (weight_decay, 0.0)]
     for name, parameter in model.named_parameters():
@@ -57,20 +57,20 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 
 
 def half_precision(precision: str, device_type: str) -> torch.dtype | None:
-    """Return what forward passes are computed in where PyTorch finds it safe; None for float32 throughout."""
+    """Return the type of forward passes where PyTorch finds it safe; None for float32 throughout."""
     if precision == "amp" and device_type == "cuda":
         return torch.float16
     return None if precision == "fp32" else torch.bfloat16
 
 
 def seed_of(*numbers: int) -> int:
-    """Return one seed for several numbers, unrelated to that of any others."""
+    """Return one seed for several numbers, independent of the seeds of other numbers."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
 
 
 @dataclass(frozen=True, eq=False)
 class SeededImages(Dataset[Any]):
-    """Images of one epoch with their labels; unreadable ones are an InputError in their place."""
+    """Images of one epoch with their labels; an unreadable image gives an InputError as its item."""
 
     files: np.ndarray
     targets: Int[np.ndarray, " images"]
@@ -91,7 +91,7 @@ class SeededImages(Dataset[Any]):
             return self.transform(image), int(self.targets[index])
 
     def batches(self, batch_size: int, rank: int = 0, processes: int = 1) -> list[list[int]]:
-        """Return this process's share of every whole batch of the epoch, as places of images."""
+        """Return this process's share of every whole batch of the epoch, as indices of images."""
         order = np.random.default_rng([self.seed, self.epoch]).permutation(len(self))
         whole = order[: len(self) // batch_size * batch_size]
         found: list[list[int]] = whole.reshape(-1, processes, batch_size // processes)[:, rank].tolist()
@@ -99,16 +99,16 @@ class SeededImages(Dataset[Any]):
 
 
 class TrainingLoop:
-    """A model in training: runs one epoch after another, and is stored and restored between two."""
+    """A model in training, which runs epoch after epoch and can be stored and restored in between."""
 
-    def __init__(self, model: Classifier, name: str, settings: SupervisedTraining, device: str) -> None:
+    def __init__(self, model: TowerClassifier, name: str, settings: SupervisedTraining, device: str) -> None:
         if device.startswith("cuda:"):
             torch.cuda.set_device(device)
         self.accelerator = Accelerator(cpu=device == "cpu")
         if self.accelerator.device.type != device.partition(":")[0]:
             raise InputError(
                 f"This process has already used accelerate on {self.accelerator.device.type} and cannot train on "
-                f"{device}: start another."
+                f"{device}: start another process."
             )
         self.name = name
         self.settings = settings
@@ -119,21 +119,21 @@ class TrainingLoop:
         self._half = half_precision(settings.precision, self.accelerator.device.type)
         self.scaler = torch.amp.GradScaler(self.accelerator.device.type, enabled=self._half is torch.float16)
         self.history: list[dict[str, float]] = []
-        """One entry per finished epoch, with its number counted from 1."""
+        """One entry per finished epoch, numbered from 1."""
 
     @property
     def epochs_done(self) -> int:
-        """How many epochs are finished."""
+        """Return the number of finished epochs."""
         return len(self.history)
 
     def run_epoch(self, images: SeededImages, work: TrainingWork) -> None:
-        """Train on all images once, and add to the history; InputError for an unreadable image, or when it diverges."""
+        """Train on all images once, and add to the history; InputError if an image is unreadable or it diverges."""
         started = time.perf_counter()
         settings, epoch, accelerator = self.settings, self.epochs_done, self.accelerator
         lr = learning_rate(epoch, settings.lr, settings.milestones)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        torch.manual_seed(seed_of(images.seed, epoch, accelerator.process_index))  # of what is random in the tower
+        torch.manual_seed(seed_of(images.seed, epoch, accelerator.process_index))  # for dropout in the tower
         batches = images.batches(settings.batch_size, accelerator.process_index, accelerator.num_processes)
         n_images = len(batches) * settings.batch_size
         loss_sum, correct = self._run_batches(images, batches, work)
@@ -141,8 +141,8 @@ class TrainingLoop:
         weights = (tensor for tensor in self.model.state_dict().values() if tensor.is_floating_point())
         if not math.isfinite(loss) or not all(bool(tensor.isfinite().all()) for tensor in weights):
             raise InputError(
-                f"The training diverged in epoch {epoch + 1}, where the mean loss is {loss:g} or weights are no finite "
-                f"numbers: train into another folder with a lr lower than {settings.lr}."
+                f"The training diverged in epoch {epoch + 1}: the mean loss is {loss:g}, or weights are not finite. "
+                f"Train into another folder with a lr lower than {settings.lr}."
             )
         self.history.append(
             {
@@ -155,7 +155,7 @@ class TrainingLoop:
         )
 
     def _run_batches(self, images: SeededImages, batches: list[list[int]], work: TrainingWork) -> tuple[Tensor, Tensor]:
-        """Take the steps of an epoch; return the sum of losses and the number of right answers, of this process."""
+        """Take the steps of an epoch; return this process's sum of losses and number of right answers."""
         accelerator, settings = self.accelerator, self.settings
         on_gpu = accelerator.device.type == "cuda"
         loader = DataLoader(
@@ -184,17 +184,17 @@ class TrainingLoop:
         return loss, correct
 
     def save(self, path: Path) -> None:
-        """Write weights, momenta, scale and history, whole or not at all."""
+        """Write weights, momenta, scale and history atomically."""
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         for name, parameter in self.model.named_parameters():
             if "momentum_buffer" in self.optimizer.state[parameter]:
                 tensors[f"momentum.{name}"] = self.optimizer.state[parameter]["momentum_buffer"]
         header = {"history": self.history, "scaler": self.scaler.state_dict()}
-        write_arrays(path, STATE_FORMAT, header, as_arrays(tensors))
+        write_arrays(path, _STATE_FORMAT, header, as_arrays(tensors))
 
     def restore(self, path: Path) -> None:
-        """Go on from what `save` has written; InputError for a damaged file, or the state of another model."""
-        header, arrays = read_arrays(path, STATE_FORMAT, "state of a supervised training")
+        """Restore the state that `save` wrote; InputError for a damaged file, or the state of another model."""
+        header, arrays = read_arrays(path, _STATE_FORMAT, "state of a supervised training")
         weights = {key.removeprefix("model."): array for key, array in arrays.items() if key.startswith("model.")}
         set_state(self.model, weights, str(path), self.name)
         for name, parameter in self.model.named_parameters():
@@ -207,5 +207,5 @@ class TrainingLoop:
 
 
 def _collate(items: list[Any]) -> Any:
-    """Return a batch, or the reason why there is none: an exception of another process would bring its traceback."""
+    """Return a batch, or an InputError among its items: raised in a reading process, it would carry a traceback."""
     return next((item for item in items if isinstance(item, InputError)), None) or default_collate(items)

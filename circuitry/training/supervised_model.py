@@ -1,6 +1,6 @@
-"""A classifier on an open_clip image tower: tower, ReLU, linear head; stored, loaded, and ready for circuits.
+"""A classifier on an open_clip image tower (tower, ReLU, linear head), with its file format.
 
-Its file is safetensors with a JSON header: the model's configuration, the names of the outputs, the labels.
+The file is safetensors; its JSON header has the model's configuration, the names of the outputs and the labels.
 """
 
 import json
@@ -27,11 +27,11 @@ from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError
 from circuitry.training.labels import LabelTable
 
-FORMAT = "circuitry supervised model 1"
+_FORMAT = "circuitry supervised model 1"
 Transform = Callable[[Image], Tensor]
 
 
-class Classifier(nn.Module):
+class TowerClassifier(nn.Module):
     """Images -> one logit per class: ``head(relu(tower(images)))``."""
 
     def __init__(self, tower: nn.Module, head: nn.Linear) -> None:
@@ -46,12 +46,12 @@ class Classifier(nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class SupervisedLogit:
-    """The logit of one class, ``relu(embedding) @ weight + bias``: a metric as `attribute` takes it."""
+    """The logit of one class, ``relu(embedding) @ weight + bias``, as a metric of `attribute`."""
 
     weight: Tensor
     """The class's row of the head [D]."""
     bias: Tensor
-    """The class's bias, one number."""
+    """The class's bias."""
 
     def __call__(self, embedding: Float[Tensor, "batch d"]) -> Float[Tensor, " batch"]:
         return F.relu(embedding) @ self.weight + self.bias
@@ -59,12 +59,12 @@ class SupervisedLogit:
 
 @dataclass(frozen=True, eq=False)
 class SupervisedModel:
-    """A trained classifier ready for analysis: evaluation mode, no gradients for weights."""
+    """A trained classifier in evaluation mode, without gradients of weights."""
 
     name: str
-    """open_clip's name of the architecture of the tower."""
+    """open_clip's name of the tower's architecture."""
     encoder: Encoder
-    """The tower; its embeddings are what the ReLU and the head get."""
+    """The tower, before the ReLU and the head."""
     head: nn.Linear
     table: LabelTable
     preprocess: Transform
@@ -81,7 +81,7 @@ class SupervisedModel:
         return found
 
     def head_for(self, classes: Sequence[str]) -> Callable[[Tensor], Tensor]:
-        """Return the function from embeddings to the logits of these classes alone, by the outputs they count as.
+        """Return a function from embeddings to the logits of these classes.
 
         Raises:
             InputError: For a class that the model was not trained on.
@@ -89,7 +89,7 @@ class SupervisedModel:
         labels = {readable(name): label for name, label in self.table.labels.items()}
         if missing := [name for name in classes if readable(name) not in labels]:
             raise InputError(
-                f"The supervised model knows no class {missing[0]!r}: test it on classes that it was trained on."
+                f"The supervised model was not trained on the class {missing[0]!r}: choose classes that it knows."
             )
         outputs = torch.tensor([labels[readable(name)] for name in classes])
         return lambda embeddings: self.head(F.relu(embeddings))[:, outputs.to(embeddings.device)]
@@ -109,18 +109,18 @@ class SupervisedModel:
         return SupervisedLogit(self.head.weight[label], self.head.bias[label])
 
 
-def build_classifier(name: str, n_classes: int, crop_scale: float) -> tuple[Classifier, Transform, Transform]:
-    """Return a classifier with random weights on a registered model's tower, and the transforms to train and to test.
+def build_classifier(name: str, n_classes: int, crop_scale: float) -> tuple[TowerClassifier, Transform, Transform]:
+    """Return a classifier with random weights on a registered model's tower, and open_clip's transforms of this model.
 
-    The transforms are those that open_clip trains and tests the CLIP model of this name with.
+    The first transform is for training, the second for testing.
     """
     model, train, test = open_clip.create_model_and_transforms(name, aug_cfg={"scale": (crop_scale, 1.0)})
     width = open_clip.get_model_config(name)["embed_dim"]
-    return Classifier(model.visual, nn.Linear(width, n_classes)), train, test
+    return TowerClassifier(model.visual, nn.Linear(width, n_classes)), train, test
 
 
-def write_classifier(path: Path, model: Classifier, name: str, table: LabelTable, epoch: int) -> None:
-    """Write a classifier after so many epochs, whole or not at all."""
+def write_classifier(path: Path, model: TowerClassifier, name: str, table: LabelTable, epoch: int) -> None:
+    """Write a classifier atomically."""
     header = {
         "name": name,
         "config": open_clip.get_model_config(name),
@@ -128,25 +128,25 @@ def write_classifier(path: Path, model: Classifier, name: str, table: LabelTable
         "labels": dict(table.labels),
         "epoch": epoch,
     }
-    write_arrays(path, FORMAT, header, as_arrays(model.state_dict()))
+    write_arrays(path, _FORMAT, header, as_arrays(model.state_dict()))
 
 
 def load_supervised(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> SupervisedModel:
-    """Load a classifier that `train_supervised` has trained.
+    """Load a checkpoint of `train_supervised`.
 
     Args:
-        path: One of its checkpoints, ``epoch_N.safetensors``.
-        device: Where the model lives.
+        path: ``epoch_N.safetensors``.
+        device: Device of the model.
 
     Raises:
-        InputError: For a file that is missing, damaged or of another kind, or another model of the same name here.
+        InputError: For a missing, damaged or foreign file, or if another model of this name is registered.
 
     Example:
         >>> model = load_supervised("runs/supervised/checkpoints/epoch_90.safetensors")
         >>> model.classes[int(model.logits(images)[0].argmax())]
         'lion'
     """
-    header, arrays = read_arrays(path, FORMAT, "supervised model")
+    header, arrays = read_arrays(path, _FORMAT, "supervised model")
     with tempfile.TemporaryDirectory() as folder:  # open_clip builds models by name, and knows names by files
         config = Path(folder) / f"{header['name']}.json"
         config.write_text(json.dumps(header["config"]), encoding="utf-8")
@@ -159,12 +159,12 @@ def load_supervised(path: str | os.PathLike[str], device: str | torch.device = "
 
 
 def as_arrays(state: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-    """Return tensors as arrays to store."""
+    """Convert tensors to arrays."""
     return {name: tensor.detach().cpu().numpy() for name, tensor in state.items()}
 
 
 def set_state(model: nn.Module, arrays: Mapping[str, Any], source: str, name: str) -> None:
-    """Give a model the weights that were stored; InputError for those of another, or not finite ones."""
+    """Load stored weights into a model; InputError for weights of another model, or that are not finite."""
     shapes = {key: tensor.shape for key, tensor in model.state_dict().items()}
     # Stored arrays have at least one axis; counters of batch norms have none.
     state = {

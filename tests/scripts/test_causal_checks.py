@@ -1,6 +1,5 @@
 """Circuits are tested, judged and carried over by scripts, and a browser draws the reports."""
 
-import runpy
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pytest
 from circuitry import DomainFolder
 from circuitry.interventions import MaskSettings
 from circuitry.runs import InputError
-from tests.support.scripts import FIGURES, assert_drawn, needs_browser, script
+from tests.support.scripts import assert_drawn, figure_of, needs_browser, script
 
 
 @needs_browser
@@ -51,7 +50,7 @@ def test_methods_are_judged_and_drawn(
     for name in ("efficientnet", "emoji"):
         (out / "results" / name).symlink_to(out / "results" / "toy")
     for name in ("scoreboard_cost", "scoreboard_selectivity"):
-        assert len(runpy.run_path(str(FIGURES / f"{name}.py"))["figure"](out / "results").data) >= 6
+        assert len(figure_of(name, out / "results").data) >= 6
     with pytest.raises(InputError, match=r"The methods of a scoreboard are some of site-path, .* was given"):
         module.Config(methods=("magic",))
     with pytest.raises(InputError, match="There is no domain 'oil' here"):

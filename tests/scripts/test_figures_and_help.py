@@ -1,26 +1,46 @@
-"""Every figure is drawn from committed tables, and every script says what it is for."""
+"""Every figure is drawn, and every script says what it is for."""
 
 import logging
 import runpy
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
-from tests.support.scripts import EXPERIMENTS, FIGURES
+from circuitry import InputError
+from tests.support.scripts import EXPERIMENTS, FIGURES, script
 
-WITHOUT_TABLES = {"base_sets", "imagenet_sketch"}
-"""Figures of runs that none of the committed tables has; tests/study/test_selections.py has their rows."""
 WITHOUT_SEED = ("sharing_over_settings",)
 """Scripts in which nothing is random, or only the weights of a model that is timed."""
-DRAWN = sorted(path for path in FIGURES.glob("*.py") if path.stem not in WITHOUT_TABLES)
+
+figures = script("figures", FIGURES)
+COMMITTED = {name for name, one in figures.FIGURES.items() if one.results is not None}
+OF_THE_STUDY = {"sharing_by_setting": "sharing", "units_apart": "circuits"}
+"""Figures whose tables of untrained models are not those of generalization."""
 
 
-@pytest.mark.parametrize("path", DRAWN, ids=lambda path: path.stem)
-def test_every_figure_is_drawn_from_committed_tables(path: Path) -> None:
-    figure = runpy.run_path(str(path))["figure"]()
-    assert len(figure.data) > 0
-    assert path.with_suffix(".png").is_file()
+def test_every_picture_is_drawn_from_committed_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert {path.stem for path in FIGURES.glob("*.png")} == COMMITTED
+    monkeypatch.setattr(figures, "write_figure", lambda drawn, path: (drawn.write_html(path.with_suffix(".html")),))
+    figures.main(figures.Config(out=tmp_path))
+    assert {path.stem for path in tmp_path.glob("*.html")} == COMMITTED
+
+
+@pytest.mark.parametrize("name", sorted(figures.FIGURES.keys() - COMMITTED))
+def test_figures_of_the_study_are_drawn(name: str, tmp_path: Path) -> None:
+    tables = EXPERIMENTS / "results" / "study" / OF_THE_STUDY.get(name, "generalization")
+    if name in ("base_sets", "imagenet_sketch"):  # of which the table of untrained models has no rows
+        column = {"base_sets": "base", "imagenet_sketch": "sketches"}[name]
+        rows = pd.read_csv(tables / "told_apart.csv")
+        pd.concat([rows, rows.assign(**{column: "more"})]).to_csv(tmp_path / "told_apart.csv", index=False)
+        tables = tmp_path
+    draw, title, _ = figures.FIGURES[name]
+    drawn = draw(tables, title)
+    assert len(drawn.data) > 0
+    assert drawn.layout.title.text.startswith(title)
+    with pytest.raises(InputError, match=f"{name}.*--results"):
+        figures.main(figures.Config(names=(name,)))
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in EXPERIMENTS.glob("*.py")))

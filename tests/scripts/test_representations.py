@@ -1,20 +1,22 @@
 """Autoencoders, shared features and representations by scripts, and their reports."""
 
 import json
-import runpy
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from circuitry import DomainFolder
+from circuitry import Comparison, DomainFolder
+from circuitry.comparison import compare_models
+from circuitry.comparison.models import OVER_MODELS
 from circuitry.models import load_sae
 from circuitry.runs import InputError
 from circuitry.runs.presets import with_study_defaults
 from circuitry.study import StudyRun
 from circuitry.training import SaeTraining
-from tests.support.scripts import CLASSES, FIGURES, STYLES, assert_drawn, needs_browser, script
+from tests.comparison.similarities import similarities
+from tests.support.scripts import CLASSES, STYLES, assert_drawn, figure_of, needs_browser, script
 
 
 def test_a_sparse_autoencoder_is_trained_and_measured(
@@ -63,8 +65,8 @@ def test_shared_features_are_found_and_drawn(quickstart: Path, model_of_the_quic
     names = set(pd.read_csv(out / "tables" / "features.csv")["name"])
     toy = DomainFolder(quickstart / "run" / "toy")
     assert names <= set(module.words(module.Config(data=toy.root), toy))
-    drawn = runpy.run_path(str(FIGURES / "feature_sharing.py"))["figure"](out / "results")
-    assert "random features" in drawn.layout.title.subtitle.text
+    assert "random features" in figure_of("feature_sharing", out / "results").layout.title.subtitle.text
+    assert Comparison.load(out / "results" / "feature_sharing").groups["held-out"] == ("key",)
     words = quickstart / "words.txt"
     words.write_text("cat\n\n dog \n")
     given = module.Config(**model_of_the_quickstart, sae=out / "sae.safetensors", vocabulary=words, out=out / "again")
@@ -89,12 +91,13 @@ def test_sharing_is_set_side_by_side_over_settings(tmp_path: Path, capsys: pytes
         run = {"model": "RN50", "setting": setting, "test_domain": "sketch", "seed": seed}
         about = {"model": "RN50", "trained_on": None if setting is None else run}
         (folder / "provenance.json").write_text(json.dumps(about))
+        similarities(4, seed=seed).save(folder / "feature_sharing")
         return str(folder)
 
     low = [results(f"low{seed}", "cg-low", seed, value) for seed, value in enumerate((0.1, 0.3, 0.6))]
     high, other = results("high", "cg-high", 0, 0.4), results("other", None, 0, 0.2)
     folders = (*low, high, f"openai={other}")
-    module.main(module.Config(results=folders, test_domain="real", out=tmp_path / "out"))
+    module.main(module.Config(results=folders, group="all", test_domain="real", out=tmp_path / "out"))
     table = pd.read_csv(tmp_path / "out" / "tables" / "sharing_over_settings.csv").set_index("setting")
     assert table.index.tolist() == ["cg-low", "cg-high", "openai"]
     assert table["test_domain"].tolist() == ["sketch", "sketch", "real"]
@@ -104,17 +107,15 @@ def test_sharing_is_set_side_by_side_over_settings(tmp_path: Path, capsys: pytes
     )
     assert table[["lowest", "models"]].to_numpy().tolist() == [[2, 3], [1, 1], [0, 1]]
     assert "cg-high" in capsys.readouterr().out
-    for wrong, message in (
-        ((), "Expected folders of results of shared_features.py, but none was given"),
-        ((str(tmp_path),), "holds no results of shared_features.py: give the folder"),
-        ((other,), "does not say which setting and test domain its model was trained for: give it as name="),
-        (
-            (f"x={other}",),
-            "has no score of 'ink' for the group 'held-out'; it has the domains real, sketch and the groups",
-        ),
-    ):
-        with pytest.raises(InputError, match=message):
-            module.main(module.Config(results=wrong, test_domain="ink" if wrong and "=" in wrong[0] else None))
+    tests = pd.read_csv(tmp_path / "out" / "tables" / "sharing_tests.csv")
+    models = [similarities(4, seed=seed) for seed in (0, 1, 2, 0)]  # all whose test domain is sketch
+    pd.testing.assert_frame_equal(tests[list(OVER_MODELS)], compare_models(models))
+    assert set(tests["test_domain"]) == {"sketch"}
+    for wrong, words in (((), "--results"), ((str(tmp_path),), str(tmp_path)), ((other,), f"name={other}")):
+        with pytest.raises(InputError, match=words):
+            module.main(module.Config(results=wrong))
+    with pytest.raises(InputError, match=r"'ink'.*'held-out'.*real, sketch"):
+        module.main(module.Config(results=(f"x={other}",), test_domain="ink"))
 
 
 @needs_browser
@@ -139,7 +140,7 @@ def test_representations_are_compared_and_drawn(quickstart: Path) -> None:
     names = ("cka", "cka_over_depth", "cka_apart", "cka_ceilings", "probes", "probes_left_out")
     assert committed == {*(f"{name}.csv" for name in names), "provenance.json", "classes.txt", "images.txt"}
     for name in ("cka_over_depth", "probes_over_depth"):
-        figure = runpy.run_path(str(FIGURES / f"{name}.py"))["figure"](out / "results")
+        figure = figure_of(name, out / "results")
         assert len(figure.data) > 0
 
 

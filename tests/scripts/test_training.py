@@ -49,7 +49,7 @@ def test_a_clip_is_trained_from_a_folder_and_from_a_table(
     on_two = replace(folder, data=None, table=tmp_path / "x.tsv", work=replace(IN_PLACE, nodes=2))
     module.main(on_two)
     assert asked == [{"gpus_per_node": 2, "nodes": 2, "tasks_per_node": 1}]
-    with pytest.raises(InputError, match="A job on 2 machines needs --cluster slurm, but local was given"):
+    with pytest.raises(InputError, match=r"--cluster slurm.*local"):
         module.main(replace(on_two, cluster="local"))
     numbers = ["--epochs", "3", "--crop-scale", "0.5", "--device", "cpu"]
     call = ["--out", f"{tmp_path}", "--table", f"{tmp_path / 'x.tsv'}", "--preset", "rn50-cc3m", *numbers]
@@ -77,7 +77,7 @@ def test_a_clip_is_trained_from_a_folder_and_from_a_table(
     assert table["filepath"].tolist() == [
         str(r.path) for r in DomainFolder(toy, split="test", domains=("real",)).records
     ]
-    with pytest.raises(InputError, match="The lists of --validation-split are those of a folder: give it as --data"):
+    with pytest.raises(InputError, match=r"--validation-split.*--data"):
         module.validation_table(replace(held, data=None))
     for wrong, message in (
         (["--preset", "rn50-cc3"], "no preset 'rn50-cc3' here; perhaps"),
@@ -89,7 +89,7 @@ def test_a_clip_is_trained_from_a_folder_and_from_a_table(
         shown = capsys.readouterr()
         assert message in shown.out + shown.err
         assert "Traceback" not in shown.err
-    with pytest.raises(InputError, match="Give a folder of images as --data, a table of them as --table, or both"):
+    with pytest.raises(InputError, match=r"--data.*--table"):
         module.main(module.Config(out=tmp_path))
 
 
@@ -109,9 +109,9 @@ def test_a_supervised_baseline_is_trained(quickstart: Path, tmp_path: Path, caps
     unmerged = module.label_table(module.Config(out=tmp_path, data=toy))(["b", "a"])
     assert unmerged.classes == ("a", "b")  # no folder of ImageNet's
     assert module.label_table(module.Config(out=tmp_path, table=tmp_path / "x")) is found_labels
-    with pytest.raises(InputError, match="The classes of ImageNet and DomainNet together need DomainNet as --data"):
+    with pytest.raises(InputError, match="--data"):
         module.main(module.Config(out=tmp_path, table=tmp_path / "x", partners=tmp_path / "partners.json"))
-    with pytest.raises(InputError, match="Give a folder of images as --data, a table of them as --table, or both"):
+    with pytest.raises(InputError, match=r"--data.*--table"):
         module.main(module.Config(out=tmp_path))
 
 

@@ -1,6 +1,5 @@
 """Plans: order, resuming after kills, other plans, room, and jobs of SLURM's that wait for each other."""
 
-import importlib.util
 import os
 import signal
 import stat
@@ -83,51 +82,43 @@ def test_a_plan_that_is_asked_to_end_takes_its_step_along(tmp_path: Path) -> Non
 
 
 def test_kinds_and_names_of_steps_are_chosen(tmp_path: Path) -> None:
-    one = plan(tmp_path, chain())
-    assert [step.name for step in one.chosen(["figures", "a"])] == ["a", "figure"]
-    with pytest.raises(InputError, match=r"no step 'figur'; its kinds of steps are work, figures, and near it are fig"):
-        one.run(["figur"])
-    with pytest.raises(InputError, match="The step 'figure' needs 'c', which is not finished: choose it, too"):
-        one.run(["figures"])
+    assert [step.name for step in plan(tmp_path, chain()).chosen(["figures", "a"])] == ["a", "figure"]
 
 
-def test_a_folder_of_another_plan_is_refused_with_the_difference(tmp_path: Path) -> None:
-    plan(tmp_path, chain()).run(["a"])
-    with pytest.raises(InputError, match=r"was made with another configuration \(d: None -> .*print"):
-        plan(tmp_path, [*chain(), Step("d", "work", ("python", "-c", "print()"), ())]).run()
+def failing(code: str) -> list[Step]:
+    return [Step("a", "work", ("python", "-c", code), ("a.txt",))]
 
 
-def test_plans_that_cannot_be(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="The step 'b' needs 'a', which is no step before it"):
-        plan(tmp_path, [appending("b", "a"), appending("a")])
-    with pytest.raises(InputError, match="two steps of the name 'a'"):
-        plan(tmp_path, [appending("a"), appending("a")])
-
-
-def test_steps_that_fail_say_why_and_where(tmp_path: Path) -> None:
-    steps = [Step("a", "work", ("python", "-c", "raise SystemExit('no images')"), ("a.txt",))]
-    with pytest.raises(InputError, match=r"The step 'a' failed \(no images\): see .*a\.log, then run again"):
-        plan(tmp_path / "x", steps).run()
-    steps = [Step("a", "work", ("python", "-c", "pass"), ("a.txt",))]
-    with pytest.raises(InputError, match=r"The step 'a' ended without .*a\.txt: see"):
-        Plan(tmp_path / "y", steps).run()
+@pytest.mark.parametrize(
+    ("steps", "names", "words"),
+    [
+        (chain(), ["figur"], "'figur'.*figure"),
+        (chain(), ["figures"], "'figure'.*'c'"),
+        ([appending("b", "a"), appending("a")], [], "'b'.*'a'"),
+        ([appending("a"), appending("a")], [], "two.*'a'"),
+        (failing("raise SystemExit('no images')"), [], r"'a'.*no images.*a\.log"),
+        (failing("pass"), [], r"'a'.*a\.txt.*a\.log"),
+    ],
+)
+def test_plans_that_cannot_be_done_say_why(tmp_path: Path, steps: list[Step], names: list[str], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        plan(tmp_path, steps).run(names)
 
 
 def test_disk_and_time_are_checked_before_it_starts(tmp_path: Path) -> None:
     one = plan(tmp_path / "new" / "folder", chain())
     one.check_room()
     one.check_room(disk_gib=2.0, hours=8.0)
-    with pytest.raises(InputError, match=r"fills about 2 GiB, but .* has 1: choose another disk"):
-        one.check_room(disk_gib=1.0)
-    with pytest.raises(InputError, match="takes about 8 GPU hours, but 7 were given: give more"):
-        one.check_room(hours=7.0)
+    for too_little, words in (({"disk_gib": 1.0}, "2 GiB.* 1:"), ({"hours": 7.0}, "8 GPU hours.* 7 ")):
+        with pytest.raises(InputError, match=words):
+            one.check_room(**too_little)
     one.check_room(["a"], disk_gib=0.5, hours=2.0)
     assert not (tmp_path / "new").exists()
     assert Cost(1.0, 2.0, 4, 8.0) + Cost(1.0, 1.0, 1, 1.0) == Cost(2.0, 3.0, 4, 9.0)
 
 
 def test_one_process_runs_a_plan(tmp_path: Path) -> None:
-    with file_lock(tmp_path, "plan"), pytest.raises(InputError, match="Another process runs the plan in"):
+    with file_lock(tmp_path, "plan"), pytest.raises(InputError, match=str(tmp_path)):
         plan(tmp_path, chain()).run()
 
 
@@ -143,7 +134,7 @@ def test_jobs_wait_for_those_they_need(tmp_path: Path, monkeypatch: pytest.Monke
     one = plan(tmp_path / "plan", chain())
     one.folder.mkdir()
     one.run(["a"])
-    with pytest.raises(InputError, match="The step 'c' needs 'b', which is not finished: choose it, too"):
+    with pytest.raises(InputError, match=r"'c'.*'b'"):
         one.submit(["c"])
     assert one.submit(options={"slurm_partition": "gpu"}) == {"b": "100", "c": "101", "figure": "102"}
     scripts = [(tmp_path / f"submitted{i}").read_text() for i in range(3)]
@@ -153,12 +144,3 @@ def test_jobs_wait_for_those_they_need(tmp_path: Path, monkeypatch: pytest.Monke
     assert "#SBATCH --dependency=afterok:101" in scripts[2]
     one.run_steps(["b"])  # as its job does
     assert one.submit(["c"]) == {"c": "103"}
-
-
-def test_jobs_need_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(InputError, match="Jobs cannot be submitted here"):
-        plan(tmp_path, chain()).submit()
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match="need submitit"):
-        plan(tmp_path, chain()).submit()

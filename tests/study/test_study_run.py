@@ -76,21 +76,18 @@ def test_photographs_alone_have_no_test_domain(images: tuple[ImageRecord, ...], 
 def test_tables_that_are_no_mixture_are_not_written_down(images: tuple[ImageRecord, ...], tmp_path: Path) -> None:
     assert recorded(images, tmp_path, None) is None
     assert record_run(tmp_path / "run", tmp_path / "other.tsv", CLIP) is None
-    with pytest.raises(InputError, match=r"There are no runs below .*, none of whose folders has a run\.json: train"):
+    with pytest.raises(InputError, match=r"run\.json"):
         find_runs(tmp_path)
 
 
 def test_runs_that_do_not_say_what_they_are_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"There is no run in .*, which has no run\.json: train one first"):
+    with pytest.raises(InputError, match=r"run\.json"):
         StudyRun.read(tmp_path)
     old = {"model": "RN50", "setting": "cg-high", "test_domain": "sketch", "held_out": [], "seed": 0}
     for content, words in (
-        (old, "has format 'unknown', but this version reads 'circuitry run 2', which says what a model was trained on"),
-        (
-            {"format": "circuitry run 2", "colour": "red", "held_out": []},
-            r"does not describe a run \(.*: train it again",
-        ),
-        ([], r"does not describe a run \(.*: train it again"),
+        (old, "'unknown'.*'circuitry run 2'"),
+        ({"format": "circuitry run 2", "colour": "red", "held_out": []}, r"run\.json"),
+        ([], r"run\.json"),
     ):
         (tmp_path / "run.json").write_text(json.dumps(content))
         with pytest.raises(InputError, match=words):

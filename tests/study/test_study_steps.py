@@ -8,11 +8,11 @@ import pytest
 from circuitry import DomainFolder
 from circuitry.study.mixtures import MixtureSettings, MixtureSpec, mixture, study_mixtures
 from circuitry.study.mixtures.base_sets import BaseSet
-from circuitry.study.place import Material, Rates, Scale, StudyPlace
+from circuitry.study.place import Material, Scale, StudyPlace
 from circuitry.study.plan import Step
 from circuitry.study.steps import study_steps
 from circuitry.study.toy import DrawingSettings, write_toy
-from circuitry.study.toy.drawing import CLASSES
+from circuitry.study.toy.drawing import TOY_CLASSES
 from circuitry.study.training_cost import count_model
 from circuitry.study.trainings import StudyTraining, study_trainings
 
@@ -29,7 +29,7 @@ def planned(**changed: object) -> dict[str, Step]:
     material = Material(Path("/dn"), HELD_OUT, COUNTS, 100, bases, sizes, {"cc3m": "0.1"}, BASES[0], Path("/sk"))
     scale = Scale(MODELS, sae_base="cc12m", epochs=32, supervised_epochs=90, gpus=8)
     trainings = study_trainings(specs, BASES[0], MODELS, (0, 1, 2))
-    place = StudyPlace(Path("/out"), scale, material, trainings, Rates(1e12, 1e11), 1e9, **changed)  # type: ignore[arg-type]
+    place = StudyPlace(Path("/out"), scale, material, trainings, 1e12, 1e11, 1e9, **changed)  # type: ignore[arg-type]
     steps = study_steps(place)
     assert len({step.name for step in steps}) == len(steps)
     return {step.name: step for step in steps}
@@ -66,9 +66,9 @@ def test_the_trainings_of_the_study_are_500() -> None:
 
 
 def test_sizes_of_mixtures_are_those_of_the_mixtures(tmp_path: Path) -> None:
-    settings = DrawingSettings(3, 1, classes=CLASSES[:4], styles=("quickdraw", "real", "sketch"), size=16)
+    settings = DrawingSettings(3, 1, classes=TOY_CLASSES[:4], styles=("quickdraw", "real", "sketch"), size=16)
     images = DomainFolder(write_toy(tmp_path, settings, workers=1, progress=False), split="train")
-    held_out = CLASSES[1:2]
+    held_out = TOY_CLASSES[1:2]
     counts = Counter((record.domain, record.class_name) for record in images.records)
     material = Material(tmp_path, held_out, counts, 1, {}, {"photos": 50}, {})
     specs = study_mixtures([None], held_out=held_out, domains=images.domains, test_domains=["sketch"], sketches=False)

@@ -4,6 +4,7 @@ import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -19,15 +20,21 @@ STYLES = ("clipart", "quickdraw", "real")
 IN_PLACE = TrainingWork("cpu", workers=0, progress=False)
 
 
-def script(name: str) -> ModuleType:
+def script(name: str, folder: Path = EXPERIMENTS) -> ModuleType:
     """Load a script as a module, without running it."""
-    spec = importlib.util.spec_from_file_location(f"experiments_{name}", EXPERIMENTS / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(f"{folder.name}_{name}", folder / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
+
+
+def figure_of(name: str, tables: Path) -> Any:
+    """Draw a figure of the registry from these tables."""
+    draw, title, _ = script("figures", FIGURES).FIGURES[name]
+    return draw(tables, title)
 
 
 def assert_drawn(report: Path, figures: int | None = None) -> None:

@@ -14,9 +14,8 @@ import torch
 from PIL import Image
 
 from circuitry.runs import InputError
-from circuitry.training import ClipTraining, TrainingWork, clip, train_clip
+from circuitry.training import ClipTraining, TrainingWork, clip_training, train_clip
 from circuitry.training import open_clip_process as process
-from circuitry.training.run_folder import alone
 from tests.support.clip_training import CONFIG, WORK, written
 
 
@@ -50,7 +49,7 @@ shutil.copy(f"{state}-{{finite}}.pt", checkpoints / f"epoch_{{options['epochs']}
 """
     )
     monkeypatch.setattr(process, "_TRAINER", script)
-    monkeypatch.setattr(clip, "_check_trainer", lambda: None)
+    monkeypatch.setattr(clip_training, "_check_trainer", lambda: None)
     return calls
 
 
@@ -113,12 +112,10 @@ def test_other_settings_in_the_same_folder_are_refused(
 ) -> None:
     out = tmp_path / "run"
     train_clip(train, out, settings, WORK)
-    with pytest.raises(InputError, match=r"made with another configuration \(lr: 0\.001 -> 0\.01\): choose another"):
-        train_clip(train, out, replace(settings, lr=0.01), WORK)
-    with pytest.raises(InputError, match=r"\(extra: '--siglip' is new; seed: 0 -> 1\)"):
+    with pytest.raises(InputError, match=r"extra: '--siglip' is new; seed: 0 -> 1"):
         train_clip(train, out, replace(settings, seed=1, extra=("--siglip",)), WORK)
     train.write_text(train.read_text().replace("picture", "photo"))
-    with pytest.raises(InputError, match=r"\(table: \(sha256: '[0-9a-f]{64}' -> '[0-9a-f]{64}'\)\)"):
+    with pytest.raises(InputError, match=r"table: .*sha256"):
         train_clip(train, out, settings, WORK)
     assert len(arguments(calls)) == 1
 
@@ -134,9 +131,7 @@ def test_a_copied_run_with_its_images_goes_on(train: Path, settings: ClipTrainin
     train_clip(tmp_path / "b" / "train.tsv", tmp_path / "b" / "run", settings, WORK)
     assert len(arguments(calls)) == 1
     train.write_text((tmp_path / "a" / "train.tsv").read_text())
-    with pytest.raises(
-        InputError, match=r"\(table: \(first image: '0\.png' -> 'a/0\.png'; sha256: "
-    ):  # why they differ
+    with pytest.raises(InputError, match=r"'0\.png' -> 'a/0\.png'"):  # why they differ
         train_clip(train, tmp_path / "b" / "run", settings, WORK)
 
 
@@ -144,16 +139,16 @@ def test_what_diverges_is_an_error_and_never_finished(
     train: Path, settings: ClipTraining, calls: Path, tmp_path: Path
 ) -> None:
     started = time.perf_counter()
-    with pytest.raises(InputError, match=r"diverged in epoch 2, the loss is nan: .* a lr lower than 0\.001, or"):
+    with pytest.raises(InputError, match=r"epoch 2.* nan.*lr.* 0\.001"):
         train_clip(train, tmp_path / "loss", replace(settings, seed=14), WORK)
     assert time.perf_counter() - started < 30  # the trainer was ended
     latest = tmp_path / "weights" / "checkpoints" / "epoch_latest.pt"
     for _ in range(2):
-        with pytest.raises(InputError, match=r"diverged in epoch 2, the weights weight hold NaN .* than 0\.001"):
+        with pytest.raises(InputError, match=r"epoch 2.* weight .*NaN.* 0\.001"):
             train_clip(train, tmp_path / "weights", replace(settings, seed=15), WORK)
         latest.unlink()
     torch.save({"state_dict": {"logit_scale": torch.tensor(torch.nan)}}, latest)
-    with pytest.raises(InputError, match=r"diverged, the weights logit_scale hold"):
+    with pytest.raises(InputError, match="logit_scale"):
         train_clip(train, tmp_path / "weights", replace(settings, seed=15), WORK)
     assert len(arguments(calls)) == 3
 
@@ -173,18 +168,17 @@ def test_failure_shows_the_end_of_what_the_trainer_printed(
     train: Path, settings: ClipTraining, calls: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    expected = rf"failed with exit status 3; .* {re.escape(str(out / 'console.log'))}.*\nloss went through the roof"
-    with pytest.raises(RuntimeError, match=expected):
-        train_clip(train, out, replace(settings, seed=13), WORK)
-    with pytest.raises(RuntimeError, match=expected):
-        train_clip(train, out, replace(settings, seed=13), WORK)
+    expected = rf" 3[;:] .*{re.escape(str(out / 'console.log'))}.*\nloss went through the roof"
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match=expected):
+            train_clip(train, out, replace(settings, seed=13), WORK)
 
 
 def test_missing_dependencies_of_the_trainer(
     train: Path, settings: ClipTraining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "webdataset" else object())
-    with pytest.raises(ImportError, match=r"needs webdataset: pip install 'open_clip_torch\[training\]'"):
+    with pytest.raises(ImportError, match=r"webdataset.*open_clip_torch\[training\]"):
         train_clip(train, tmp_path / "run", settings, WORK)
 
 
@@ -192,74 +186,31 @@ def test_missing_dependencies_of_the_trainer(
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("change", "words"),
     [
-        ("{image}\ta\n", r"must have the header filepath<TAB>title .*; its first line is '.*0\.png<TAB>a'"),
-        ("", r"Cannot read .*train\.tsv \(No columns.*\); expected the header filepath<TAB>title and a line for each"),
-        ("path\ttitle\nx\ty\n", r"must have the header filepath<TAB>title .*; its first line is 'path<TAB>title'"),
-        ("filepath\ttitle\n", "has 0 images, fewer than one batch of 4; lower batch_size or add images"),
-        ("filepath\ttitle\n/x/1.png\ta\n/x/2.png\tb\n", "names 2 files that do not exist, such as /x/1.png, /x/2.png"),
-        ("filepath\ttitle\n{image}\t\n", r"has 1 images without a title, such as .*0\.png"),
-        ("filepath\ttitle\n{image}\ta\n", "has 1 images, fewer than one batch of 4"),
-    ],
-)
-def test_unusable_tables(content: str, message: str, train: Path, settings: ClipTraining, tmp_path: Path) -> None:
-    train.write_text(content.replace("{image}", str(tmp_path / "0.png")))
-    with pytest.raises(InputError, match=message):
-        train_clip(train, tmp_path / "run", settings, WORK)
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"epochs": 0}, "The epochs of a training must be at least 1, but 0 was given"),
-        ({"batch_size": 1}, "The batch_size of a training must be at least 2 images, .* but 1 was given"),
-        ({"lr": 0.0}, "The lr of a training must be positive and finite, but 0.0 was given"),
-        ({"lr": float("nan")}, "The lr .* but nan was given"),
-        ({"lr": float("inf")}, "The lr .* but inf was given"),
-        ({"weight_decay": -1.0}, "The weight_decay .* at least 0 and finite, but -1.0 was given"),
-        ({"crop_scale": 0.0}, "The crop_scale .* a share of an image's area, above 0 and up to 1, but 0.0 was given"),
-        ({"keep_checkpoints": -1}, "The keep_checkpoints .* a number of epochs, or 0 for none, but -1 was given"),
-        ({"seed": -1}, "The seed .* but -1 was given"),
-        ({"processes": 0}, "The processes .* at least 1, but 0 was given"),
-        ({"processes": 3}, "The batch_size .* a multiple of their number times accumulation, 3, but 4 was given"),
-        ({"accumulation": 0}, "The accumulation .* at least 1, but 0 was given"),
-        ({"processes": 2, "accumulation": 4}, "The batch_size .* times accumulation, 8, but 4 was given"),
-        ({"threads": 0}, "The threads .* at least 1, but 0 was given"),
-        ({"precision": "fp9"}, "The precision .* one of fp32, amp, .*, but 'fp9' was given"),
-        ({"warmup": -1}, "The warmup .* but -1 was given"),
-    ],
-)
-def test_unusable_settings(change: dict[str, Any], message: str, settings: ClipTraining) -> None:
-    with pytest.raises(InputError, match=message):
-        replace(settings, **change)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"warmup": 4}, "The warmup must be shorter than the run of 4 steps, but 4 was given"),
-        ({"model": "rn-tinny"}, "There is no model 'rn-tinny'"),
-        ({"extra": ("--lr=3",)}, "--lr=3 is set by the other settings of the training and cannot be in extra"),
-        ({"extra": ("--name", "b")}, "--name is set by the other settings"),
+        ({"warmup": 4}, "warmup.* 4 "),
+        ({"model": "rn-tinny"}, "'rn-tinny'"),
+        ({"batch_size": 10}, r"train\.tsv.* 9 .* 10"),
+        ({"extra": ("--lr=3",)}, "--lr=3.*extra"),
+        ({"extra": ("--name", "b")}, "--name.*extra"),
     ],
 )
 def test_settings_that_do_not_fit_the_data(
-    change: dict[str, Any], message: str, train: Path, settings: ClipTraining, tmp_path: Path
+    change: dict[str, Any], words: str, train: Path, settings: ClipTraining, tmp_path: Path
 ) -> None:
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=words):
         train_clip(train, tmp_path / "run", replace(settings, **change), WORK)
+    assert not (tmp_path / "run").exists()
 
 
 def test_images_are_counted_as_the_trainer_counts_them(settings: ClipTraining) -> None:
     # open_clip pads 11 images to two shares of 6, of which each process takes whole batches of 3.
     six = replace(settings, batch_size=6, warmup=0)
-    assert clip._steps(11, replace(six, processes=2)) == 2
-    assert clip._steps(11, six) == 1
-    assert clip._steps(10, replace(six, processes=2)) == 1
+    assert clip_training._steps(11, replace(six, processes=2)) == 2
+    assert clip_training._steps(11, six) == 1
+    assert clip_training._steps(10, replace(six, processes=2)) == 1
     # In parts of one image, of which three are a step: four images of a process are four parts, one of them left over.
-    assert clip._steps(8, replace(six, processes=2, accumulation=3)) == 1
+    assert clip_training._steps(8, replace(six, processes=2, accumulation=3)) == 1
 
 
 def test_several_processes_are_started_by_torchrun() -> None:
@@ -274,8 +225,6 @@ def test_missing_files_are_left_out_when_asked(
     train: Path, settings: ClipTraining, calls: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "3.png").unlink()
-    with pytest.raises(InputError, match=r"names 1 files that do not exist, such as .*/3\.png"):
-        train_clip(train, tmp_path / "run", settings, WORK)
     train_clip(train, tmp_path / "run", replace(settings, skip_missing=True), WORK)
     table = tmp_path / "run" / "without_missing.tsv"
     assert f"--train-data={table}" in arguments(calls)[0]
@@ -292,30 +241,13 @@ def test_a_folder_with_the_checkpoint_of_another_model(
     latest = tmp_path / "run" / "checkpoints" / "epoch_latest.pt"
     latest.parent.mkdir(parents=True)
     torch.save({"epoch": 1, "state_dict": {"logit_scale": torch.ones(2)}}, latest)
-    with pytest.raises(InputError, match=r"epoch_latest\.pt is not a checkpoint of rn-smallest: .* in the file\.$"):
+    with pytest.raises(InputError, match=r"epoch_latest\.pt.*rn-smallest"):
         train_clip(train, tmp_path / "run", settings, WORK)
     assert not calls.exists()
-
-
-def test_two_trainings_never_share_a_folder(train: Path, settings: ClipTraining, calls: Path, tmp_path: Path) -> None:
-    with (
-        alone(tmp_path / "run"),
-        pytest.raises(InputError, match=r"Another process trains in .*run: wait for it, or choose another folder\."),
-    ):
-        train_clip(train, tmp_path / "run", settings, WORK)
-    train_clip(train, tmp_path / "run", settings, WORK)
-    assert len(arguments(calls)) == 1
 
 
 def test_a_configuration_that_is_no_model(train: Path, tmp_path: Path) -> None:
     config = CONFIG | {"vision_cfg": {"image_size": 32, "patch_size": 16, "width": 16, "layers": 1}}
     wrong = written(config, tmp_path / "headless.json")
-    with pytest.raises(
-        InputError, match=r"open_clip cannot build headless \(.*num_heads.*\): correct its model config"
-    ):
+    with pytest.raises(InputError, match=r"headless.*num_heads"):
         train_clip(train, tmp_path / "run", wrong, WORK)
-
-
-def test_missing_table(settings: ClipTraining, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"Expected a training table, but .*none\.tsv does not exist; write"):
-        train_clip(tmp_path / "none.tsv", tmp_path / "run", settings, WORK)

@@ -42,7 +42,7 @@ def test_a_killed_run_goes_on_for_the_same_number_of_steps(train: Path, settings
     needs_trainer()
     out = tmp_path / "run"
     settings = replace(settings, model=str(settings.model), epochs=12, keep_checkpoints=5)
-    code = f"from circuitry.training.clip import *; train_clip({str(train)!r}, {str(out)!r}, {settings!r}, {WORK!r})"
+    code = f"from circuitry.training import *\ntrain_clip({str(train)!r}, {str(out)!r}, {settings!r}, {WORK!r})"
     with subprocess.Popen([sys.executable, "-c", code]) as run:
         while not (out / "checkpoints" / "epoch_latest.pt").is_file():
             assert run.poll() is None
@@ -64,16 +64,8 @@ def test_a_killed_run_goes_on_for_the_same_number_of_steps(train: Path, settings
     assert load_clip(settings.model, checkpoint=checkpoint).encoder(torch.zeros(2, 3, 32, 32)).shape == (2, 16)
     assert checkpoints(out) == [(n, out / "checkpoints" / f"epoch_{n}.pt") for n in (0, 5, 10, 12)]
     assert kept_checkpoints(out, [0])[0] == out / "checkpoints" / "epoch_0.pt"
-    with pytest.raises(
-        InputError, match=r"run holds no checkpoint of epoch 3, only of 0, 5, 10, 12: ask for those, or"
-    ):
+    with pytest.raises(InputError, match=r"epoch 3.* 0, 5, 10, 12"):
         kept_checkpoints(out, [3])
-
-
-def test_a_learning_rate_that_is_much_too_high(train: Path, settings: ClipTraining, tmp_path: Path) -> None:
-    needs_trainer()
-    with pytest.raises(InputError, match=r"The training diverged in epoch \d, .* a lr lower than 1000000000\.0, or"):
-        train_clip(train, tmp_path / "run", replace(settings, lr=1e9, warmup=0), WORK)
 
 
 def on_two_machines(train: Path, out: Path, settings: ClipTraining) -> Path:
@@ -81,7 +73,7 @@ def on_two_machines(train: Path, out: Path, settings: ClipTraining) -> Path:
     work = replace(WORK, nodes=2)
     settings = replace(settings, model=str(settings.model))
     call = f"train_clip({str(train)!r}, {str(out)!r}, {settings!r}, {work!r})"
-    code = f"from circuitry.training.clip import *; print({call})"
+    code = f"from circuitry.training.clip_training import *; print({call})"
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         meeting = {"PET_MASTER_ADDR": "127.0.0.1", "PET_MASTER_PORT": str(free.getsockname()[1])}
@@ -151,7 +143,7 @@ def test_the_studys_way_of_training(train: Path, tmp_path: Path) -> None:
         both = F.cross_entropy(logits, answers) + F.cross_entropy(logits.T, answers)
         losses.append(float(both) / 2 * len(logits))
     assert held["loss"].iloc[-1] == pytest.approx(sum(losses) / 5, rel=2e-2)  # measured in half precision
-    with pytest.raises(InputError, match=r"another configuration \(validation: .* -> None\)"):
+    with pytest.raises(InputError, match=r"validation: .* -> None"):
         train_clip(train, out, as_the_study, WORK)
 
 

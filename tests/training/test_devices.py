@@ -24,26 +24,21 @@ def test_devices_that_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "processes", "there", "message"),
+    ("wanted", "processes", "there", "words"),
     [
-        ("cuda", 1, 0, "The device 'cuda' for 1 process was asked for, but PyTorch sees 0 GPUs on this machine: take"),
-        ("cuda:2", 1, 2, "'cuda:2' for 1 process was asked for, but PyTorch sees 2 GPUs"),
-        ("cuda", 3, 2, "'cuda' for 3 processes was asked for, but PyTorch sees 2 GPUs"),
-        ("cuda:1", 2, 2, "cuda with a GPU each, but 2 processes on 'cuda:1' were"),
-        ("mps", 2, 0, "cuda with a GPU each, but 2 processes on 'mps' were"),
-        ("mps", 1, 0, "The device 'mps' was asked for, but PyTorch sees none on this machine: take the device cpu"),
-        ("gpu", 1, 2, "A device is cpu, cuda, cuda:<number> or mps, but 'gpu' was given"),
-        ("tpu", 1, 2, "but 'tpu' was given"),
-        ("cuda:x", 1, 2, "but 'cuda:x' was given"),
-        ("cpu:0", 1, 2, "but 'cpu:0' was given"),
-        ("cpu", 0, 2, "The processes that work together must be at least 1, but 0 was given"),
+        ("cuda", 1, 0, "'cuda'.* 0 GPUs"),
+        ("cuda:2", 1, 2, "'cuda:2'.* 2 GPUs"),
+        ("cuda", 3, 2, "'cuda'.* 3 .* 2 GPUs"),
+        *((wanted, 2, 2, f" 2 .*{wanted!r}") for wanted in ("cuda:1", "mps")),
+        *((wanted, 1, 2, repr(wanted)) for wanted in ("mps", "gpu", "tpu", "cuda:x", "cpu:0")),
+        ("cpu", 0, 2, " 0 "),
     ],
 )
 def test_devices_that_are_not(
-    wanted: str, processes: int, there: int, message: str, monkeypatch: pytest.MonkeyPatch
+    wanted: str, processes: int, there: int, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gpus(monkeypatch, there)
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=words):
         available_device(wanted, processes)
 
 
@@ -63,13 +58,13 @@ def test_threads_are_put_back() -> None:
 def test_which_of_several_machines_this_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PET_NODE_RANK", "1")
     assert node_rank(1) == 0
-    with pytest.raises(InputError, match=r"on 2 machines .* this one lacks PET_MASTER_ADDR, PET_MASTER_PORT: set"):
+    with pytest.raises(InputError, match="PET_MASTER_ADDR, PET_MASTER_PORT"):
         node_rank(2)
     monkeypatch.setenv("PET_MASTER_ADDR", "here")
     monkeypatch.setenv("PET_MASTER_PORT", "1")
     assert node_rank(2) == 1
     monkeypatch.setenv("PET_NODE_RANK", "2")
-    with pytest.raises(InputError, match="PET_NODE_RANK is a number from 0 to 1, but '2' was given"):
+    with pytest.raises(InputError, match=r"PET_NODE_RANK.*'2'"):
         node_rank(2)
 
 

@@ -15,7 +15,7 @@ from circuitry.data import DomainFolder
 from circuitry.models import Clip, Encoder, Stage
 from circuitry.models.prompts import Template
 from circuitry.runs import InputError, Work
-from circuitry.training import predictions, zero_shot_accuracy
+from circuitry.training import evaluation, predictions, zero_shot_accuracy
 from circuitry.training.evaluation import outcomes, text_head
 
 QUIET = Work(progress=False)
@@ -93,8 +93,9 @@ HEADS = {"words": text_head(WEIGHTS)}
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 100])
-def test_predictions_by_hand(images: DomainFolder, batch_size: int) -> None:
-    found = predictions(mean_colour(), HEADS, preprocess, images, batch_size=batch_size, work=QUIET)
+def test_predictions_by_hand(images: DomainFolder, batch_size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "_BATCH_SIZE", batch_size)
+    found = predictions(mean_colour(), HEADS, preprocess, images, work=QUIET)
     columns = ["relative", "domain", "class", "classifier", "top_1", "rank"]
     assert found.columns.tolist() == [*columns[:-1], "top_2", "top_3", "rank", "rank_alone", "rank_centred"]
     assert list(found[columns].itertuples(index=False, name=None)) == [
@@ -147,14 +148,9 @@ def test_accuracy_from_images_to_table(images: DomainFolder) -> None:
     assert values["own style", "photo", "seen", "balanced top-1"] == 1
 
 
-def test_unknown_held_out_classes_are_refused_with_near_names(images: DomainFolder) -> None:
-    with pytest.raises(InputError, match="no held-out class 'read' here; perhaps you meant red"):
-        predictions(mean_colour(), HEADS, preprocess, images, ["read"], work=QUIET)
-
-
 def test_a_head_may_depend_on_the_domain(images: DomainFolder) -> None:
     heads = {"own": {"ink": text_head(WEIGHTS), "photo": text_head(-WEIGHTS)}}
-    found = predictions(mean_colour(), heads, preprocess, images, work=QUIET, batch_size=4)
+    found = predictions(mean_colour(), heads, preprocess, images, work=QUIET)
     assert found["rank"].tolist() == [1, 1, 1, 3, 1, 3]
 
 
@@ -172,17 +168,17 @@ def test_a_selection_competes_with_all_classes(images: DomainFolder) -> None:
 
 def test_unreadable_images_do_not_shift_the_others(images: DomainFolder) -> None:
     (images.root / "ink/red/0.png").write_bytes(b"")
-    with pytest.warns(UserWarning, match=r"Skipped an image: .*red/0\.png: the file is empty"):
-        found = predictions(mean_colour(), HEADS, preprocess, images, batch_size=2, work=QUIET)
+    with pytest.warns(UserWarning, match=r"red/0\.png"):
+        found = predictions(mean_colour(), HEADS, preprocess, images, work=QUIET)
     assert found["relative"].tolist()[2] == "ink/red/1.png"
     assert found["top_1"].tolist() == ["blue", "blue", "green", "red", "green"]
-    with pytest.raises(InputError, match=r"red/0\.png: the file is empty"):
+    with pytest.raises(InputError, match=r"red/0\.png"):
         predictions(mean_colour(), HEADS, preprocess, images, work=Work(strict=True, progress=False))
     for record in images.records:
         record.path.write_bytes(b"")
     with (
         pytest.warns(UserWarning, match="Skipped"),
-        pytest.raises(InputError, match="None of the 6 images to classify can be read"),
+        pytest.raises(InputError, match=" 6 "),
     ):
         predictions(mean_colour(), HEADS, preprocess, images, work=QUIET)
 
@@ -207,18 +203,20 @@ def test_encoders_in_half_precision(images: DomainFolder, dtype: torch.dtype) ->
         pd.testing.assert_frame_equal(found, expected)
 
 
-def test_a_tower_in_train_mode_is_left_as_it_was(resnet: nn.Module, images: DomainFolder) -> None:
+def test_a_tower_in_train_mode_is_left_as_it_was(
+    resnet: nn.Module, images: DomainFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     resnet.train()
     encoder = Encoder.from_tower(resnet)
     before = {name: buffer.clone() for name, buffer in resnet.named_buffers()}
     width = encoder(torch.zeros(2, 3, *encoder.image_size)).shape[1]
     resnet.load_state_dict(before, strict=False)
-    one, all_at_once = (
-        predictions(
-            encoder, {"words": text_head(torch.eye(3, width))}, large(encoder), images, work=QUIET, batch_size=size
-        )
-        for size in (1, 6)
-    )
+    found = []
+    for size in (1, 6):
+        monkeypatch.setattr(evaluation, "_BATCH_SIZE", size)
+        heads = {"words": text_head(torch.eye(3, width))}
+        found.append(predictions(encoder, heads, large(encoder), images, work=QUIET))
+    one, all_at_once = found
     pd.testing.assert_frame_equal(one, all_at_once)  # in evaluation mode, where batches do not matter
     assert resnet.training
     for name, buffer in resnet.named_buffers():
@@ -229,17 +227,17 @@ def large(encoder: Encoder) -> Callable[[Image.Image], Tensor]:
     return lambda image: preprocess(image.resize(encoder.image_size))
 
 
-def test_unusable_weights_and_embeddings(images: DomainFolder) -> None:
-    def classify(weights: Tensor, tower: MeanColour | None = None) -> None:
-        predictions(mean_colour(tower), {"words": text_head(weights)}, preprocess, images, work=QUIET)
-
-    with pytest.raises(
-        InputError, match=r"head 'words' must give a score for each of the 3 classes of images\.all_classes"
-    ):
-        classify(WEIGHTS[:2])
-    with pytest.raises(
-        InputError, match=r"Text weights of width 2 score embeddings \[batch, 2\], but \[6, 3\] was given"
-    ):
-        classify(WEIGHTS[:, :2])
-    with pytest.raises(InputError, match="Activations at site 'mean' are not finite"):
-        classify(WEIGHTS, MeanColour(scale=torch.nan))
+@pytest.mark.parametrize(
+    ("weights", "tower", "held_out", "words"),
+    [
+        (WEIGHTS[:2], MeanColour(), (), "'words'.* 3 "),
+        (WEIGHTS[:, :2], MeanColour(), (), r" 2 .*\[6, 3\]"),
+        (WEIGHTS, MeanColour(scale=torch.nan), (), "'mean'"),
+        (WEIGHTS, MeanColour(), ("read",), "'read'.*red"),
+    ],
+)
+def test_unusable_weights_and_embeddings(
+    images: DomainFolder, weights: Tensor, tower: MeanColour, held_out: tuple[str, ...], words: str
+) -> None:
+    with pytest.raises(InputError, match=words):
+        predictions(mean_colour(tower), {"words": text_head(weights)}, preprocess, images, held_out, work=QUIET)

@@ -37,23 +37,22 @@ def test_the_studys_1345_outputs() -> None:
 
 
 @pytest.mark.parametrize(
-    ("imagenet", "partners", "message"),
+    ("imagenet", "partners", "words"),
     [
-        (("n1", "n1"), {}, "Every class needs a name of its own, but 'n1' occurs more than once"),
-        (("axe", "n1"), {}, "Every class needs a name of its own, but 'axe' occurs more than once"),
-        (IMAGENET, {"cat": [0]}, "'cat' has partners in ImageNet but is not among DomainNet's classes"),
-        (IMAGENET, {"axe": [4]}, "'axe' has the partner 4, but ImageNet's indices are 0 to 3"),
-        (IMAGENET, {"axe": [-1]}, "'axe' has the partner -1"),
-        (IMAGENET, {"axe": [1], "lion": [1]}, "The ImageNet class 1 is the partner of both 'axe' and 'lion'"),
+        (("n1", "n1"), {}, "'n1'"),
+        (("axe", "n1"), {}, "'axe'"),
+        (IMAGENET, {"cat": [0]}, "'cat'"),
+        (IMAGENET, {"axe": [4]}, r"0 to 3.*'axe'.* 4"),
+        (IMAGENET, {"axe": [-1]}, r"'axe'.* -1"),
+        (IMAGENET, {"axe": [1], "lion": [1]}, " 1 .*'axe'.*'lion'"),
     ],
 )
-def test_what_cannot_be_merged(imagenet: tuple[str, ...], partners: dict[str, list[int]], message: str) -> None:
-    with pytest.raises(InputError, match=message):
+def test_what_cannot_be_merged(imagenet: tuple[str, ...], partners: dict[str, list[int]], words: str) -> None:
+    with pytest.raises(InputError, match=words):
         merged_labels(imagenet, DOMAINNET, partners)
 
 
 def test_tables_that_are_none() -> None:
-    with pytest.raises(InputError, match="Every output needs a name of its own, but 'a' occurs more than once"):
-        LabelTable(("a", "a"), {})
-    with pytest.raises(InputError, match="place of an output, 0 to 1, but the class 'x' was given 2"):
-        LabelTable(("a", "b"), {"x": 2})
+    for classes, labels, words in ((("a", "a"), {}, "'a'"), (("a", "b"), {"x": 2}, "0 to 1.*'x'.* 2")):
+        with pytest.raises(InputError, match=words):
+            LabelTable(classes, labels)

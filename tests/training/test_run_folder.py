@@ -9,21 +9,19 @@ import torch
 
 from circuitry import InputError
 from circuitry.training import SupervisedTraining, checkpoints
-from circuitry.training.run_folder import TRAINING, claim_run, described
-from circuitry.training.table import CheckedTable
+from circuitry.training.run_folder import TRAINING_JOB, claim_run, described
+from circuitry.training.training_table import CheckedTable
 
 
 def test_settings_are_compared(tmp_path: Path) -> None:
     (tmp_path / "x.tsv").write_text("filepath\n/a\n")
     table = CheckedTable(tmp_path / "x.tsv", np.array([True]))
     settings, model = SupervisedTraining(model="anywhere/x.json", epochs=4), {"x": {"width": 8}}
-    assert not claim_run(tmp_path / "run", settings, model, table, labels="a").is_done(TRAINING)
+    assert not claim_run(tmp_path / "run", settings, model, table, labels="a").is_done(TRAINING_JOB)
     claim_run(tmp_path / "run", replace(settings, model="elsewhere/x.json"), model, table, labels="a")
-    with pytest.raises(
-        InputError, match=r"run was made with another .* \(epochs: 4 -> 16; labels: 'a' -> 'b'\): choose"
-    ):
+    with pytest.raises(InputError, match="epochs: 4 -> 16; labels: 'a' -> 'b'"):
         claim_run(tmp_path / "run", replace(settings, epochs=16), model, table, labels="b")
-    with pytest.raises(InputError, match=r"\(model: \(x: \(width: 8 -> 9\)\)\)"):
+    with pytest.raises(InputError, match="width: 8 -> 9"):
         claim_run(tmp_path / "run", settings, {"x": {"width": 9}}, table, labels="a")
 
 
@@ -41,7 +39,7 @@ def test_a_table_is_the_same_wherever_its_folder_lies(tmp_path: Path) -> None:
 
 
 def test_checkpoints_in_order_of_epochs_without_those_cut_short(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"is not the folder of a training run: there is no folder .*checkpoints\."):
+    with pytest.raises(InputError, match=str(tmp_path / "checkpoints")):
         checkpoints(tmp_path)
     folder = tmp_path / "checkpoints"
     folder.mkdir()

@@ -138,37 +138,16 @@ def test_a_resampled_feature_points_at_what_is_described_badly() -> None:
             assert by_feature[others].any()
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"steps": 0}, "The steps of a training must be positive and finite, but 0 was given"),
-        ({"expansion": -1}, "The expansion .* but -1 was given"),
-        ({"epochs": 0}, "The epochs .* but 0 was given"),
-        ({"resample_every": -1}, "The resample_every .* a number of steps, or 0 for never, but -1 was given"),
-        ({"initialisation": "zero"}, "The initialisation .* transposed or kaiming, but 'zero' was given"),
-        ({"l1": -0.1}, "The l1 .* at least 0 and finite, but -0.1 was given"),
-        ({"l1": float("inf")}, "The l1 .* but inf was given"),
-        ({"lr": float("nan")}, "The lr .* but nan was given"),
-    ],
-)
-def test_settings_without_sense_are_refused(change: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        replace(QUICK, **change)
-
-
 @pytest.mark.parametrize("change", [{"steps": 3, "resample_every": 9}, {"steps": 8, "resample_every": 2}])
 def test_what_diverges_is_an_error(change: dict[str, Any]) -> None:
-    with pytest.raises(
-        InputError, match=r"diverged by step [23], .* a lr lower than 1e\+30, or a l1 lower than 0\.0001"
-    ):
+    with pytest.raises(InputError, match=r"step [23].*lr.* 1e\+30.*l1.* 0\.0001"):
         quick_sae(planted(50)[1], replace(QUICK, lr=1e30, **change))
 
 
 def test_samples_without_sense_are_refused() -> None:
-    with pytest.raises(InputError, match=r"at least two samples, all finite, but 1 were given"):
-        train_sae(torch.ones(1, 2))
-    with pytest.raises(InputError, match=r"some hold NaN"):
-        train_sae(torch.tensor([[1.0, float("nan")], [1, 2]]))
+    for samples, words in ((torch.ones(1, 2), " 1 "), (torch.tensor([[1.0, float("nan")], [1, 2]]), "NaN")):
+        with pytest.raises(InputError, match=words):
+            train_sae(samples)
 
 
 # The study's way
@@ -288,10 +267,8 @@ def test_streamed_from_disk_is_as_in_memory(clip: Clip, tmp_path: Path) -> None:
     whole = replace(settings, piece=11)
     kept = train_sae_on_images(clip, DomainFolder(tmp_path / "data"), whole, folder=tmp_path / "whole", work=QUIET)
     assert_equal_weights(train_sae_on_images(clip, DomainFolder(tmp_path / "data"), whole, work=QUIET), kept)
-    with pytest.raises(InputError, match=r"another configuration \(piece: 4 -> 5\)"):
-        extract_samples(clip.encoder, clip.preprocess, files, tmp_path / "pieces", about | {"piece": 5}, work=QUIET)
     records[0].path.write_bytes(records[1].path.read_bytes() + b" ")
-    with pytest.raises(InputError, match=r"another configuration \(images: "):
+    with pytest.raises(InputError, match="images: "):
         extract_samples(clip.encoder, clip.preprocess, files, tmp_path / "pieces", about, work=QUIET)
 
 
@@ -324,18 +301,15 @@ def test_memory_holds_one_piece_while_training() -> None:
     assert pieces.most == 1
     settings = replace(QUICK, batch_size=32)
     trained = quick_sae(pieces, settings)
-    assert (
-        pieces.most <= 3
-    )  # that of the last steps, the one that is measured, and what the tests' type checker looks at
+    assert pieces.most <= 3  # of the last steps, the measured one, and the one that the tests' type checker holds
     assert_equal_weights(trained, quick_sae(torch.split(data, 100), settings))
 
 
 def test_tables_that_are_not_there(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"Expected a table of images, but .*none\.tsv does not exist; give one with"):
-        ImageFiles.of([], [tmp_path / "none.tsv"])
     (tmp_path / "x.tsv").write_text("path\na\n")
-    with pytest.raises(InputError, match="must have the header filepath"):
-        ImageFiles.of([], [tmp_path / "x.tsv"])
+    for name, words in (("none.tsv", "none.tsv"), ("x.tsv", "filepath")):
+        with pytest.raises(InputError, match=words):
+            ImageFiles.of([], [tmp_path / name])
 
 
 @pytest.mark.parametrize("change", [{}, {"resample_every": 0, "initialisation": "kaiming", "drop_last": False}])
@@ -361,21 +335,22 @@ def test_a_killed_training_ends_with_the_weights_of_an_undisturbed_one(
     assert_equal_weights(quick_sae(pieces, settings, state=state), undisturbed)
     monkeypatch.setattr(SaeLoop, "take_step", None)  # never called: all steps are taken
     assert_equal_weights(quick_sae(pieces, settings, state=state), undisturbed)
-    with pytest.raises(InputError, match=r"the state of another training \(seed: 0 -> 1\): choose another folder, or"):
+    with pytest.raises(InputError, match="seed: 0 -> 1"):
         quick_sae(pieces, replace(settings, seed=1), state=state)
 
 
 # Diagnostics
 
 
-def test_diagnostics_worked_out_on_paper() -> None:
+def test_diagnostics_worked_out_on_paper(monkeypatch: pytest.MonkeyPatch) -> None:
     # Feature 0 sees axis 0, feature 1 axis 1, feature 2 nothing; the third axis is not described.
     w_enc = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 0]])
     sae = SparseAutoencoder(w_enc, torch.zeros(3), w_enc.T.contiguous(), torch.zeros(3))
     x = torch.tensor([[2.0, 0, 0], [0, 2, 0], [2, 2, 2], [0, 0, -2]])
     # Errors: 0, 0, 4, 4. Means 1, 1, 0; squares 4 + 4 + 12 + 4 = 24, variance 24 - 4 * 2 = 16.
     for batch_size in (1, 3, 4):
-        assert diagnose_sae(sae, x, batch_size=batch_size) == (1, 1.0, 0.5)
+        monkeypatch.setattr(training, "_DIAGNOSED", batch_size)
+        assert diagnose_sae(sae, x) == (1, 1.0, 0.5)
 
 
 def test_diagnostics_of_scaled_inputs() -> None:

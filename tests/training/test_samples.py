@@ -94,9 +94,10 @@ def test_samples_of_an_encoder_in_bfloat16(resnet: nn.Module, tmp_path: Path) ->
 def test_what_cannot_be_sampled_is_refused(resnet: nn.Module, tmp_path: Path) -> None:
     encoder = Encoder.from_tower(resnet)
     shown = Shown(tmp_path, torch.zeros(1, 3, 8, 8))
-    with pytest.raises(InputError, match="at least one image that can be read, but there was none"):
-        sample_activations(encoder, shown, [])
-    with pytest.raises(InputError, match="At least one position per image is needed, but 0 was given"):
-        sample_activations(encoder, shown, shown.records, positions_per_image=0)
-    with pytest.raises(InputError, match="There is no site 'layer9'"):
-        sample_activations(encoder, shown, shown.records, "layer9")
+    for records, site, positions, words in (
+        ([], None, None, "none"),
+        (shown.records, None, 0, " 0 "),
+        (shown.records, "layer9", None, "'layer9'"),
+    ):
+        with pytest.raises(InputError, match=words):
+            sample_activations(encoder, shown, records, site, positions_per_image=positions)

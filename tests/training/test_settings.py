@@ -1,6 +1,9 @@
-"""Presets of CLIP trainings."""
+"""Settings and presets of trainings."""
 
+import math
+import re
 from dataclasses import replace
+from typing import Any
 
 import open_clip
 import pytest
@@ -8,8 +11,11 @@ import torch
 
 from circuitry import Encoder, InputError
 from circuitry.models.architectures import register_model
-from circuitry.training import ClipTraining, clip_preset
-from circuitry.training.settings import CLIP_PRESETS
+from circuitry.training import ClipTraining, SaeTraining, SupervisedTraining, TrainingWork, clip_preset
+from circuitry.training.training_settings import CLIP_PRESETS
+
+CLIP = ClipTraining(model="rn-tiny", epochs=2, batch_size=4, lr=1e-3, warmup=1)
+SUPERVISED, SAE = SupervisedTraining(model="rn-tiny"), SaeTraining()
 
 
 def test_the_studys_settings() -> None:
@@ -52,8 +58,36 @@ def test_presets_are_of_models_with_circuits(name: str) -> None:
     assert len(sites) > 5
 
 
-def test_unknown_presets() -> None:
-    with pytest.raises(InputError, match="no preset 'rn50-cc3' here; perhaps you meant rn50-cc3m or rn50-cc12m"):
-        clip_preset("rn50-cc3")
-    with pytest.raises(InputError, match=r"no preset 'x' here; available: .*swin-t-cc12m, rn-tiny, vit-tiny\.$"):
-        clip_preset("x")
+@pytest.mark.parametrize(
+    ("settings", "name", "value"),
+    [
+        *((CLIP, "batch_size", value) for value in (1, 0)),
+        *((CLIP, "lr", value) for value in (0.0, math.nan, math.inf)),
+        *((CLIP, name, 0) for name in ("epochs", "crop_scale", "processes", "accumulation", "threads")),
+        *((CLIP, name, -1) for name in ("weight_decay", "keep_checkpoints", "seed", "warmup")),
+        (CLIP, "precision", "fp9"),
+        *((SUPERVISED, "milestones", value) for value in ((2, 1), (0,))),
+        (SUPERVISED, "precision", "fp16"),
+        *((SAE, name, 0) for name in ("steps", "epochs", "piece", "threads")),
+        *((SAE, name, -1) for name in ("expansion", "resample_every", "l1")),
+        (SAE, "l1", math.inf),
+        (SAE, "lr", math.nan),
+        (SAE, "initialisation", "zero"),
+        (TrainingWork(), "nodes", 0),
+    ],
+)
+def test_unusable_settings_are_named(settings: Any, name: str, value: object) -> None:
+    with pytest.raises(InputError, match=rf"\b{name}\b.*{re.escape(repr(value))}"):
+        replace(settings, **{name: value})
+
+
+@pytest.mark.parametrize("change", [{"processes": 3}, {"processes": 2, "accumulation": 4}])
+def test_a_batch_is_cut_into_equal_shares(change: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=r"batch_size.* 4 "):
+        replace(CLIP, **change)
+
+
+@pytest.mark.parametrize(("name", "words"), [("rn50-cc3", "rn50-cc3m or rn50-cc12m"), ("x", "swin-t-cc12m")])
+def test_unknown_presets(name: str, words: str) -> None:
+    with pytest.raises(InputError, match=f"{name!r}.*{words}"):
+        clip_preset(name)

@@ -10,8 +10,8 @@ from plotly.colors import sample_colorscale
 from circuitry.comparison.table import check_table
 from circuitry.reports.figures import style
 from circuitry.study.charts.bars import panels_of_models
+from circuitry.study.effective_robustness import logit
 from circuitry.study.generalization import MODEL, model_names, setting_family
-from circuitry.study.robustness import logit
 
 LINE = {"color": style.GREY, "width": 1.5}
 SETTING_SYMBOLS = (

@@ -1,14 +1,10 @@
 from .base_sets import caption_table as caption_table
-from .base_sets import imagenet_captions as imagenet_captions
-from .base_sets import shard_captions as shard_captions
 from .captioning import sketch_captions as sketch_captions
-from .captioning import stream_captions as stream_captions
 from .mixture_files import check_one_study as check_one_study
 from .mixture_files import generated_captions as generated_captions
 from .mixture_files import mixture_summary as mixture_summary
 from .mixture_files import read_captions as read_captions
 from .mixture_files import read_description as read_description
-from .mixture_files import with_captions as with_captions
 from .mixture_files import write_mixture as write_mixture
 from .selection import MixtureSettings as MixtureSettings
 from .selection import mixture as mixture
@@ -18,4 +14,3 @@ from .sketch_sets import replace_at_random as replace_at_random
 from .sketch_sets import sketch_class_mixtures as sketch_class_mixtures
 from .study_set import MixtureSpec as MixtureSpec
 from .study_set import study_mixtures as study_mixtures
-from .subsampling import subsample as subsample

@@ -1,4 +1,4 @@
-"""Base sets of captioned photos, read as streams of `CaptionedImage`: millions in constant memory. No torch."""
+"""Base sets of captioned photos, as streams of `CaptionedImage` in constant memory. No torch."""
 
 import json
 import os
@@ -19,34 +19,33 @@ from circuitry.study.mixtures.trainer_table import CaptionedImage, caption_rows
 IMAGENET_CAPTIONS = "imagenet-captions"
 FIRST = 100
 """Images that `BaseSet.check_images` looks for."""
-CHUNK = 1 << 20
-"""Characters of a JSON file that are read at a time."""
-LONGEST_ENTRY = 1 << 26
-"""Characters after which an entry of a JSON list is taken for damaged."""
+_CHUNK = 1 << 20
+"""Characters of a JSON file in memory at a time."""
+_LONGEST_ENTRY = 1 << 26
+"""Characters of the longest entry of a JSON list; a longer one is damaged."""
 _BETWEEN = re.compile(r"[\s,]*")
 
 
-def imagenet_captions(
-    captions: str | os.PathLike[str], root: str | os.PathLike[str], name: str = IMAGENET_CAPTIONS
-) -> Iterator[CaptionedImage]:
+def imagenet_captions(captions: str | os.PathLike[str], root: str | os.PathLike[str]) -> Iterator[CaptionedImage]:
     """Read ImageNet-Captions: a JSON list of entries with filename, wnid, title, tags and description.
 
-    The caption is that of `joined_caption`; images are expected at ``root/<wnid>/<filename>``; the class is the wnid.
+    Captions are those of `joined_caption`, images lie at ``root/<wnid>/<filename>``, classes are wnids.
 
     Args:
         captions: The JSON file.
         root: Folder of ImageNet's class folders.
-        name: What the base set is called.
 
     Raises:
-        InputError: For no such file, one that is no JSON list, and an entry without filename or wnid.
+        InputError: For a missing file, a file that is no JSON list, and an entry without filename or wnid.
     """
     folder = os.path.abspath(root)
     for number, entry in enumerate(_json_list(Path(captions)), start=1):
         if not (isinstance(entry, dict) and entry.get("filename") and entry.get("wnid")):
-            raise InputError(f"{captions}, entry {number}: expected filename and wnid, given {str(entry)[:200]}.")
+            raise InputError(
+                f"{captions}, entry {number}: expected filename and wnid, given {str(entry)[:200]}; download it again."
+            )
         wnid, relative = str(entry["wnid"]), f"{entry['wnid']}/{entry['filename']}"
-        yield CaptionedImage(f"{folder}/{relative}", relative, name, wnid, joined_caption(entry))
+        yield CaptionedImage(f"{folder}/{relative}", relative, IMAGENET_CAPTIONS, wnid, joined_caption(entry))
 
 
 def joined_caption(entry: Mapping[str, Any]) -> str:
@@ -71,9 +70,9 @@ def caption_table(
 
     Args:
         table: Tab-separated, with or without a header.
-        name: What the base set is called.
-        root: Folder that relative paths start from (default: that of the table). Absolute paths below it are digested
-            relative to it, others as they are, so that a digest then depends on the machine.
+        name: Name of the base set.
+        root: Folder of relative paths (default: that of the table). Absolute paths below it are digested relative to
+            it, other absolute paths unchanged, so their digest depends on the machine.
 
     Raises:
         InputError: As `caption_rows`.
@@ -89,15 +88,14 @@ def caption_table(
 
 
 def shard_captions(shards: Iterable[str | os.PathLike[str]], name: str) -> Iterator[CaptionedImage]:
-    """List the images of webdataset shards: paths ``<shard>.tar/<key>.jpg``, captions from ``.txt`` or ``.json``.
+    """List the images of webdataset shards, without reading them: paths ``<shard>.tar/<key>.jpg``, and captions.
 
-    Images are not read. The files of a sample lie side by side in its shard and share their name up to the first dot,
-    as webdataset demands; the caption is the text of ``<key>.txt``, else "caption" in ``<key>.json``, else empty.
+    As webdataset demands, the files of a sample are neighbours in their shard and share their name up to the first dot.
+    The caption is the text of ``<key>.txt``, else "caption" in ``<key>.json``, else empty.
 
-    open_clip's csv trainer opens paths as files, so it cannot train on members of a shard, and `write_table` checks
-    files only outside of shards (``missing_files="unchecked"``). Either train with ``--dataset-type webdataset`` on
-    the shards themselves, with the mixture's other images packed into shards, too; or extract the shards into folders
-    (``tar -xf``) and write the list of those with `caption_table`.
+    open_clip's csv trainer opens paths as files, so it cannot train on members of a shard, and `write_table` checks no
+    files in shards (``missing_files="unchecked"``). Either train on shards (``--dataset-type webdataset``) and pack the
+    mixture's other images into shards, too; or extract the shards (``tar -xf``) and list the files by `caption_table`.
 
     Raises:
         InputError: For a shard that is missing or damaged.
@@ -109,7 +107,7 @@ def shard_captions(shards: Iterable[str | os.PathLike[str]], name: str) -> Itera
             with tarfile.open(path, "r:") as tar:
                 yield from _shard_images(tar, path, name)
         except (tarfile.TarError, EOFError, ValueError) as error:
-            raise InputError(f"Cannot read the shard {path} ({error}); complete the download.") from error
+            raise InputError(f"Cannot read the shard {path} ({error}): complete the download.") from error
 
 
 def _shard_images(tar: tarfile.TarFile, shard: Path, name: str) -> Iterator[CaptionedImage]:
@@ -128,13 +126,13 @@ def _shard_images(tar: tarfile.TarFile, shard: Path, name: str) -> Iterator[Capt
 
 def _files(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     for member in tar:
-        tar.members = []  # type: ignore[attr-defined]  # tarfile keeps every header that it has seen
+        tar.members = []  # type: ignore[attr-defined]  # tarfile keeps every header
         if member.isfile() and _sample(member)[1]:
             yield member
 
 
 def _sample(member: tarfile.TarInfo) -> tuple[str, str]:
-    """Return what the files of a sample share: their folder, and their name up to the first dot."""
+    """Return the folder and the name up to the first dot, which all files of a sample share."""
     folder, _, file = member.name.rpartition("/")
     return folder, file.partition(".")[0]
 
@@ -148,19 +146,19 @@ def _shard_caption(texts: Mapping[str, str]) -> str:
 
 @dataclass(frozen=True)
 class BaseSet:
-    """Where a base set is, and which of its images validate."""
+    """Files of a base set, and its validation images."""
 
     name: str
     path: Path
-    """ImageNet-Captions: its JSON; others: table of paths and captions, or (folder of) webdataset shards."""
+    """ImageNet-Captions: its JSON; others: a table of paths and captions, or (a folder of) webdataset shards."""
     images: Path | None = None
-    """Folder that paths of images start from (default: that of the table)."""
+    """Folder of relative paths (default: that of the table)."""
     validation: float | Split | None = None
-    """Images for validation: their share, or a split."""
+    """Validation images: their share, or a split."""
 
     @property
     def shards(self) -> list[Path]:
-        """Return the webdataset shards that hold it, if it comes in any."""
+        """Return its webdataset shards, if any."""
         if self.path.is_dir():
             return sorted(self.path.glob("*.tar"))
         return [self.path] if self.path.suffix == ".tar" else []
@@ -169,13 +167,13 @@ class BaseSet:
         """Return all of its images, as a stream.
 
         Raises:
-            InputError: For ImageNet-Captions without the folder of the images; what the readers raise.
+            InputError: For ImageNet-Captions without a folder of images, and as the readers.
         """
         if self.name == IMAGENET_CAPTIONS:
             if self.images is None:
                 raise InputError(
-                    f"{IMAGENET_CAPTIONS} needs the folder <wnid>/<file> of ImageNet "
-                    f"(--base-images {IMAGENET_CAPTIONS}=FOLDER)."
+                    f"{IMAGENET_CAPTIONS} needs the folder <wnid>/<file> of ImageNet: give --base-images "
+                    f"{IMAGENET_CAPTIONS}=FOLDER."
                 )
             return imagenet_captions(self.path, self.images)
         if shards := self.shards:
@@ -189,23 +187,23 @@ class BaseSet:
         return validation_part(self.all_images(), part, self.validation, seed)
 
     def check_images(self) -> None:
-        """Refuse a folder in which none of the first images is; shards hold theirs.
+        """Check that one of the first images exists, unless they are in shards.
 
         Raises:
-            InputError: With the names of some.
+            InputError: With the name of one.
         """
         first = [] if self.shards else [image.path for image in islice(self.all_images(), FIRST)]
         if first and not any(map(os.path.isfile, first)):
             raise InputError(
-                f"None of the first {len(first)} images of {self.name} exists, such as {first[0]}; give the folder "
-                f"that their paths start from (--base-images {self.name}=FOLDER)."
+                f"None of the first {len(first)} images of {self.name} exists, such as {first[0]}: give the folder of "
+                f"their paths (--base-images {self.name}=FOLDER)."
             )
 
 
 def named_base_sets(
     paths: Sequence[str], images: Sequence[str] = (), validation: Sequence[str] = ()
 ) -> dict[str, BaseSet]:
-    """Return the base sets that texts NAME=VALUE tell of, by name, as command lines give them.
+    """Return base sets by name, from NAME=VALUE of command lines.
 
     Args:
         paths: NAME=PATH.
@@ -213,7 +211,7 @@ def named_base_sets(
         validation: NAME=SHARE, or NAME=FILE with a split.
 
     Raises:
-        InputError: For a text of another form, and a name without a path.
+        InputError: For another form, and a name without a path.
 
     Example:
         >>> named_base_sets(["cc12m=cc12m.tsv"], validation=["cc12m=0.01"])["cc12m"].validation
@@ -222,7 +220,7 @@ def named_base_sets(
     by_name, folders, splits = (_named_values(given) for given in (paths, images, validation))
     for name in [*folders, *splits]:
         if name not in by_name:
-            raise InputError(f"There is no base set {name!r} to have images or a split; name it (--base {name}=PATH).")
+            raise InputError(f"The base set {name!r} has images or a split but no path: give --base {name}=PATH.")
     return {
         name: BaseSet(
             name,
@@ -256,9 +254,9 @@ def _json_list(path: Path) -> Iterator[Any]:
     check_file(path, "ImageNet-Captions' JSON file", "download it")
     decoder = json.JSONDecoder()
     with open(path, encoding="utf-8-sig") as file:
-        text = file.read(CHUNK).lstrip()
+        text = file.read(_CHUNK).lstrip()
         if not text.startswith("["):
-            raise InputError(f"{path} must be a JSON list of entries, but starts with {text[:20]!r}.")
+            raise InputError(f"{path} must be a JSON list, but starts with {text[:20]!r}: download it again.")
         place = 1
         while True:
             place = _BETWEEN.match(text, place).end()  # type: ignore[union-attr]  # it matches nothing, too
@@ -267,10 +265,10 @@ def _json_list(path: Path) -> Iterator[Any]:
             try:
                 entry, place = decoder.raw_decode(text, place)
             except json.JSONDecodeError as error:  # cut by the end of a chunk, or damaged
-                more = file.read(CHUNK)
-                if not more or len(text) - place > LONGEST_ENTRY:
+                more = file.read(_CHUNK)
+                if not more or len(text) - place > _LONGEST_ENTRY:
                     shown = text[place : place + 60]
-                    raise InputError(f"{path} is damaged at {shown!r} ({error.msg}); download it again.") from None
+                    raise InputError(f"{path} is damaged at {shown!r} ({error.msg}): download it again.") from None
                 text, place = text[place:] + more, 0
                 continue
             yield entry

@@ -1,4 +1,4 @@
-"""Which images of a base set train and which validate: by a published split, or by a share. No torch."""
+"""Training and validation images of a base set, by a published split or by a share. No torch."""
 
 import json
 import os
@@ -16,10 +16,10 @@ from circuitry.study.mixtures.trainer_table import CaptionedImage
 
 @dataclass(frozen=True)
 class Split:
-    """Which images of a base set train and which validate, by file name or path below the root."""
+    """Training and validation images of a base set, by file name or path below the root."""
 
     train: frozenset[str] | None
-    """None: all that do not validate."""
+    """None: all except the validation images."""
     val: frozenset[str]
 
 
@@ -27,7 +27,7 @@ def read_split(path: str | os.PathLike[str]) -> Split:
     """Read the split of a base set: ``{"train": [...], "val": [...]}`` in JSON, else validation images line by line.
 
     Raises:
-        InputError: For no such file, JSON of another shape, and a file in both parts.
+        InputError: For a missing file, JSON of another shape, and a file in both parts.
     """
     file = Path(path)
     text = read_text(file)
@@ -36,16 +36,16 @@ def read_split(path: str | os.PathLike[str]) -> Split:
     try:
         parts = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"The split {file} is damaged ({error}); download it again.") from None
+        raise InputError(f"The split {file} is damaged ({error}): download it again.") from None
     if not (isinstance(parts, dict) and parts.keys() == {"train", "val"} and all(map(_are_names, parts.values()))):
         shown = f"an object with {sorted(parts)}" if isinstance(parts, dict) else type(parts).__name__
         raise InputError(
-            f'The split {file} must be JSON {{"train": [...], "val": [...]}} of file names, but it is {shown} or holds '
-            f"something else than names; download the published one."
+            f'The split {file} must be JSON {{"train": [...], "val": [...]}} of file names, but it is {shown} or has '
+            "other entries: download the published one."
         )
     train, val = (frozenset(parts[part]) for part in ("train", "val"))
     if both := sorted(train & val):
-        raise InputError(f"The split {file} has {len(both)} files in both parts, such as {both[0]}; name each once.")
+        raise InputError(f"The split {file} has {len(both)} files in both parts, such as {both[0]}: name each once.")
     return Split(train, val)
 
 
@@ -56,22 +56,22 @@ def _are_names(names: object) -> bool:
 def validation_part(
     images: Iterable[CaptionedImage], part: Literal["train", "val"], validation: float | Split, seed: int = 0
 ) -> Iterator[CaptionedImage]:
-    """Pass on the training or the validation images of a base set.
+    """Yield the training or the validation images of a base set.
 
-    A `Split` names them; images that it has in neither part are left out. Or their share in 0..1 is given: an image's
-    place is then drawn by seed and relative path alone, so it holds for every subset and machine.
+    A `Split` names them, and images in neither part are left out. With a share in 0..1 the seed and the relative path
+    of an image alone decide, so its part is the same in every subset and on every machine.
 
     Warns:
         UserWarning: For names of a split that the base set lacks.
 
     Raises:
-        InputError: For a share outside of 0..1; at the end of the images, for a split most of whose names the base set
-            lacks: it is of another version.
+        InputError: For a share outside of 0..1; after the last image, for a split of another version, most of whose
+            names the base set lacks.
     """
     if isinstance(validation, Split):
         return _named_part(images, part, validation)
     if not 0 <= validation <= 1:
-        raise InputError(f"The share of validation images must lie in 0..1, but {validation} was given.")
+        raise InputError(f"The share of validation images must be in 0..1, but {validation} was given.")
     below = validation * 2**64
     return (
         image
@@ -95,8 +95,8 @@ def _named_part(
     lost = named - found
     if lost * 2 > named:
         raise InputError(
-            f"The base set lacks {lost} of the {named} images that its split names, so the split is of another "
-            f"version; give the split of these captions."
+            f"The base set lacks {lost} of the {named} images of its split, which is of another version: give the "
+            "split of these captions."
         )
     if lost:
-        warnings.warn(f"The base set lacks {lost} of the {named} images that its split names.", stacklevel=2)
+        warnings.warn(f"The base set lacks {lost} of the {named} images of its split.", stacklevel=2)

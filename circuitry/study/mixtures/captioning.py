@@ -1,4 +1,4 @@
-"""Captions that are drawn for a whole data set: of a listing, of ImageNet-Sketch. No torch."""
+"""Captions of a whole data set: of a listing, and of ImageNet-Sketch. No torch."""
 
 import os
 import random
@@ -21,20 +21,20 @@ STUDY_SEED = 42
 """Seed of all random draws of the study."""
 
 CaptionSource = Literal["file", "stream", "by-image"]
-"""Where captions come from: a table; one random stream through all lists, as in the study; a hash of each image's path.
+"""Source of captions: a table; one random stream through all lists, as in the study; a hash of each image's path.
 
-The stream is exact for the study's own listing, and one line more or less changes every caption after it. By image, a
-caption depends on nothing else, so it is the same in any part of a data set.
+The stream reproduces the study on its own listing, where one line more or less changes every later caption. By image,
+a caption is the same in any part of a data set.
 """
 
 STREAM_SPLITS = ("train", "test")
 
 
 def check_listed(captions: Mapping[str, str], root: str | os.PathLike[str], table: Path) -> None:
-    """Refuse captions of images that the listing lacks, in the domains that it has: it is then another listing's table.
+    """Check that the listing has all captioned images of its domains; otherwise the table is of another listing.
 
     Raises:
-        InputError: With their number and some of their names.
+        InputError: With the number of such images and some of their names.
     """
     folders = [DomainFolder(root, split, missing_files="unchecked") for split in listed_splits(Path(root)) or [None]]
     domains = {domain for images in folders for domain in images.domains}
@@ -45,8 +45,8 @@ def check_listed(captions: Mapping[str, str], root: str | os.PathLike[str], tabl
             lost.add(relative)
     if lost.count:
         raise InputError(
-            f"{table} has captions of {lost.count} images that the listing in {root} lacks, such as {lost}; complete "
-            f"the lists, or remove the lines of these images."
+            f"{table} has captions of {lost.count} images that the listing in {root} lacks, such as {lost}: complete "
+            "the lists, or remove the lines of these images."
         )
 
 
@@ -55,11 +55,11 @@ def stream_captions(
 ) -> dict[str, dict[str, str]]:
     """Return the study's captions of all images of a listing: by split, as {path below the root: caption}.
 
-    One generator goes through the domains in alphabetical order, train before test, line by line, whatever files are
-    there; aligned captions are drawn by the same stream begun anew.
+    One generator goes through the domains in alphabetical order, train before test, line by line, whether or not the
+    files exist; aligned captions restart it.
 
     Raises:
-        InputError: For lists that are missing: then all captions after them would be others than the study's.
+        InputError: For missing lists, which would change all later captions.
 
     Example:
         >>> stream_captions("DomainNet")["train"]["clipart/aircraft_carrier/clipart_001_000001.jpg"]
@@ -84,17 +84,15 @@ def _check_lists(root: Path) -> None:
     missing = [name for name in names if not (root / name).is_file()]
     if missing:
         raise InputError(
-            f"The study's captions are one random stream through all lists, but {root} lacks {len(missing)} of the "
-            f"{len(names)}, such as {missing[0]}; add the lists (the images need not be there), or take captions that "
-            f"do not depend on them (captions by-image)."
+            f"The study's captions are one random stream through all {len(names)} lists, but {root} lacks "
+            f"{len(missing)}, such as {missing[0]}: add the lists (images may be missing), or take captions by-image."
         )
 
 
 def sketch_captions(sketches: SketchSet, source: CaptionSource, seed: int = STUDY_SEED) -> dict[str, str]:
-    """Return the captions of ImageNet-Sketch as {path below its root: caption}; from no table, so by image for "file".
+    """Return the captions of ImageNet-Sketch as {path below its root: caption}; by image also for "file".
 
-    By stream, one generator goes through all of its images, class by class in the order of their indices, those that
-    are left out of mixtures included.
+    By stream, one generator goes through all of its images by class index, including those left out of mixtures.
     """
     rng = random.Random(seed)
     return {
@@ -106,13 +104,13 @@ def sketch_captions(sketches: SketchSet, source: CaptionSource, seed: int = STUD
 
 
 class Captioning:
-    """The captions of a study's mixtures: where all of them come from, read or drawn once.
+    """The captions of a study's mixtures, read or drawn once.
 
     Args:
         root: Folder of the lists.
-        captions: A table, or how they are drawn; None: ``captions.tsv`` beside the lists, where it is, else by image.
-        seed: Seed of what is drawn.
-        aligned_captions: Table of the aligned captions, where the others come from a table.
+        captions: A table, or a random source; None: ``captions.tsv`` beside the lists if it exists, else by image.
+        seed: Seed of a random source.
+        aligned_captions: Table of the aligned captions, if the others come from a table.
     """
 
     def __init__(
@@ -130,8 +128,8 @@ class Captioning:
         """Return the captions of the images in the lists of a split.
 
         Raises:
-            InputError: For aligned captions without a table of them, where the others come from a table; what
-                `stream_captions` and `check_listed` raise.
+            InputError: For aligned captions without a table if the others come from a table, and as `stream_captions`
+                and `check_listed`.
         """
         if self.source == "stream":
             captions = self._stream(self.root, self.seed, aligned=aligned)
@@ -144,7 +142,7 @@ class Captioning:
         table = self.tables[aligned]
         if table is None:
             raise InputError(
-                "Aligned captions beside those of a table need a table of their own (--aligned-captions FILE); or draw "
+                "Captions of a table need a second table of aligned captions: give --aligned-captions FILE, or draw "
                 "both (--captions stream or by-image)."
             )
         captions = read_captions(table)
@@ -152,7 +150,7 @@ class Captioning:
         return captions
 
     def described(self) -> dict[str, Any]:
-        """Return what mixtures with captions of the same origin share, for their JSON."""
+        """Return the entries on the source of captions in a mixture's JSON."""
         from_file = self.source == "file"
         return {
             "caption_source": self.source,
@@ -166,6 +164,6 @@ class Captioning:
 
 
 def first_of(known: Mapping[str, str], others: Captions) -> Callable[[ImageRecord], str]:
-    """Return captions from a table, and for images that it lacks from others."""
+    """Return captions from a table, and from others for images that it lacks."""
     of_image = others if callable(others) else lambda record: others.get(record.relative, "")
     return lambda record: known.get(record.relative) or of_image(record)

@@ -1,4 +1,4 @@
-"""Mixtures on disk: the trainer's table, a JSON beside it that says how it was made, and tables of many. No torch."""
+"""Mixtures on disk: the trainer's table, a JSON that describes it, and summaries of many. No torch."""
 
 import json
 import os
@@ -20,27 +20,27 @@ from circuitry.runs.provenance import versions
 from circuitry.study.mixtures.selection import MixtureSettings
 from circuitry.study.mixtures.trainer_table import CaptionedImage, NoCaption, caption_rows, write_table
 
-FORMAT = "circuitry mixture 2"
+_FORMAT = "circuitry mixture 2"
 
 Captions = Mapping[str, str] | Callable[[ImageRecord], str]
-"""The captions of images: {path below the root: caption}, as `read_captions` reads it, or a function."""
+"""The captions of images: {path below the root: caption}, as of `read_captions`, or a function."""
 
 OF_ONE_STUDY = ("caption_source", "caption_seed", "caption_file", "held_out")
-"""What the mixtures of a study have in common, so that models trained on them can be compared."""
+"""Entries that all mixtures of a study must share, so that their models are comparable."""
 
 
 def read_captions(place: str | os.PathLike[str]) -> dict[str, str]:
     """Read a table of captions, or ``captions.tsv`` in a folder, as {path below the root: caption}.
 
     Raises:
-        InputError: For no such file, and for other columns than ``filepath`` and ``title``.
+        InputError: For a missing file, and for other columns than ``filepath`` and ``title``.
     """
     path = Path(place)
     return dict(caption_rows(path if path.is_file() else path / "captions.tsv"))
 
 
 def generated_captions(seed: int = 0, *, aligned: bool = False) -> Callable[[ImageRecord], str]:
-    """Return captions drawn image by image: sentences round a style word (``aligned``: a shared one) and the class.
+    """Return captions drawn image by image: sentences with a style word (``aligned``: a shared word) and the class.
 
     Example:
         >>> write_mixture(records, generated_captions(seed=0, aligned=settings.aligned), "runs/train.tsv")
@@ -71,28 +71,26 @@ def write_mixture(
     missing_files: MissingFiles = "refuse",
     no_caption: NoCaption = "refuse",
 ) -> Path:
-    """Write the table open_clip's trainer reads, ``filepath<TAB>title``, and beside it ``.json``: how it was made.
+    """Write the table of open_clip's trainer, ``filepath<TAB>title``, and a ``.json`` that describes it.
 
-    The JSON holds the settings, once as they are and once as `MixtureSettings.described` tells them, ``about`` (which
-    may say otherwise), the number of images per domain and class, of the base set and of those left out, the versions
-    of the packages, and a digest of the content: relative paths and captions in their order, so the same on every
-    machine.
+    The JSON has the settings, the entries of `MixtureSettings.described` and ``about`` (which overrides them), the
+    numbers of images per domain and class, of the base set and of images left out, package versions, and a digest of
+    relative paths and captions, which is the same on every machine.
 
     Args:
         records: Images of a mixture, from `mixture` or `admitted`.
-        captions: See `Captions`; white space in captions is written as single spaces.
-        path: Where the table is written.
-        settings: What chose the records.
+        captions: See `Captions`; white space becomes single spaces.
+        path: The table.
+        settings: Settings that chose the records.
         base: Images of a base set, a stream from `base_sets`; they come first.
-        about: More to be said in the JSON, such as where captions come from, and `MixtureSpec.described`.
-        missing_files: What happens to images without a file, see `write_table`.
-        no_caption: What happens to images without a caption, see `write_table`.
+        about: More entries of the JSON, such as the source of captions, and `MixtureSpec.described`.
+        missing_files, no_caption: See `write_table`.
 
     Returns:
         The path of the table.
 
     Raises:
-        InputError: As `write_table`, and for anything else than image records.
+        InputError: As `write_table`, and for other objects than image records.
 
     Example:
         >>> settings = MixtureSettings("cg-high", "sketch", ("axe", "lion"))
@@ -107,7 +105,7 @@ def write_mixture(
     ours = {record.domain for record in records}
     based = {domain: sum(by_class.values()) for domain, by_class in counts.items() if domain not in ours}
     made = {
-        "format": FORMAT,
+        "format": _FORMAT,
         "digest": table.digest,
         "images": table.images,
         "settings": asdict(settings) if settings else None,
@@ -126,23 +124,23 @@ def write_mixture(
 
 
 def read_description(table: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return the JSON beside a table; InputError for none there, and for one that describes no mixture."""
+    """Read the JSON beside a table; InputError if it is missing, damaged, or describes no mixture."""
     path = Path(table).with_suffix(".json")
     check_file(path, "a mixture's description", "make it with write_mixture")
     try:
         described: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is damaged ({error}); make the mixture again.") from None
-    if not isinstance(described, dict) or described.get("format") != FORMAT:
-        raise InputError(f"{path} does not describe a mixture (format {FORMAT!r}); make it with write_mixture.")
+        raise InputError(f"{path} is damaged ({error}): make the mixture again.") from None
+    if not isinstance(described, dict) or described.get("format") != _FORMAT:
+        raise InputError(f"{path} does not describe a mixture (format {_FORMAT!r}): make it with write_mixture.")
     return described
 
 
 def check_one_study(described: Mapping[str, Mapping[str, Any]]) -> None:
-    """Refuse descriptions of mixtures, by name, that differ in what `OF_ONE_STUDY` lists, where they say it.
+    """Check that descriptions of mixtures, by name, agree in the entries `OF_ONE_STUDY` that they have.
 
     Raises:
-        InputError: With the first two that differ, and in what.
+        InputError: With the first two that differ, and both values.
     """
     first: dict[str, str] = {}
     for name, about in described.items():
@@ -152,16 +150,16 @@ def check_one_study(described: Mapping[str, Mapping[str, Any]]) -> None:
             other = first.setdefault(key, name)
             if described[other][key] != about[key]:
                 raise InputError(
-                    f"Mixtures of one study must be made alike, but {other} has {key} {described[other][key]!r} and "
-                    f"{name} {about[key]!r}; use the same for all, or another folder for these (--out)."
+                    f"Mixtures of one study must have the same {key}, but {other} has {key} "
+                    f"{described[other][key]!r} and {name} {about[key]!r}: use the same for all, or another folder "
+                    "(--out)."
                 )
 
 
 def mixture_summary(tables: Sequence[str | os.PathLike[str]], held_out: Sequence[str]) -> pd.DataFrame:
-    """Return what went into mixtures: one row per mixture, domain and part; columns mixture, domain, part, images.
+    """Count the images of mixtures: one row per mixture, domain and part; columns mixture, domain, part, images.
 
-    Part "held-out" holds the images of the held-out classes, in whichever domain, "seen" those of the others, and
-    "base" those of a base set.
+    Part "held-out" has the images of held-out classes in any domain, "seen" all others, "base" those of a base set.
 
     Raises:
         InputError: As `read_description`.

@@ -1,7 +1,7 @@
-"""Training distributions: which images of which domains and classes a CLIP model is trained on, as in the study.
+"""The study's training distributions: (domain, class) combinations and numbers of images.
 
-The setting and its test domain T say which (domain, class) combinations take part; the number of images then shrinks to
-N, the reference size, that of CG low-diversity, and the shape is kept.
+The setting and its test domain T choose (domain, class) combinations. Their images are then subsampled in proportion to
+N, the number of images of CG low-diversity.
 
 ========================  ===================================================  ===================
 setting                   images (C2: the held-out classes)                    number
@@ -9,7 +9,7 @@ setting                   images (C2: the held-out classes)                    n
 ``natural-only``          natural domain                                       all
 ``cg-low``                natural domain, T without C2                         all (this is N)
 ``cg-high``               all domains, T without C2                            subsampled to N
-``leave-out``             all domains but T                                    subsampled to N
+``leave-out``             all domains except T                                 subsampled to N
 ``upper-low``             natural domain, T with C2                            subsampled to N
 ``upper-high``            all domains, T with C2                               subsampled to N
 ``class-interpolation``   cg-high and a fraction of C2 in T                    subsampled to N
@@ -45,12 +45,12 @@ Setting = Literal[
     "aligned",
 ]
 
-WHOLE: tuple[Setting, ...] = ("natural-only", "cg-low")
-"""Settings that take all of their images."""
+WHOLE_SETTINGS: tuple[Setting, ...] = ("natural-only", "cg-low")
+"""Settings without subsampling."""
 HOLDING_OUT: tuple[Setting, ...] = ("cg-low", "cg-high", "class-interpolation", "domain-interpolation", "aligned")
 """Settings that hold classes out of the test domain."""
 INTERPOLATING: tuple[Setting, ...] = ("class-interpolation", "domain-interpolation")
-"""Settings that can be told which other domains take part."""
+"""Settings that may name other domains."""
 
 
 @dataclass(frozen=True)
@@ -64,16 +64,16 @@ class MixtureSettings:
 
     setting: Setting
     test_domain: str
-    """T, the domain that generalization is tested on."""
+    """T, the domain on which generalization is tested."""
     held_out_classes: tuple[str, ...] = ()
-    """C2, classes that are never seen in T (but in the other domains); case, "_", "-" and " " are not told apart."""
+    """C2, classes that are left out of T alone; case does not matter, and "_", "-" and " " are the same."""
     size: int | None = None
     """N of the subsampled settings, in images (default: that of ``cg-low`` with the same T and held-out classes)."""
     natural_domain: str = "real"
     fraction: float | None = None
-    """Class interpolation: the share of C2's images that T keeps, 0 to 1, before subsampling."""
+    """Class interpolation: share of C2's images in T before subsampling, 0 to 1."""
     other_domains: tuple[str, ...] | None = None
-    """Domain or class interpolation: the domains beside the natural one and T; None (class interpolation): all."""
+    """Interpolations: domains in addition to the natural one and T; None (class interpolation): all."""
 
     def __post_init__(self) -> None:
         check_word("setting", self.setting, Setting)
@@ -81,42 +81,43 @@ class MixtureSettings:
         checked_names("domain", self.other_domains or ())
         if self.test_domain == self.natural_domain:
             raise InputError(
-                f"The test domain must differ from the natural domain, but both are {self.test_domain!r} "
-                f"(natural_domain= names the domain of photographs)."
+                f"The test domain must differ from the natural domain, but both are {self.test_domain!r}: name the "
+                "domain of photographs by natural_domain=."
             )
         if self.setting in HOLDING_OUT and not self.held_out_classes:
             raise InputError(
-                f"Setting {self.setting!r} holds classes out of the test domain, but held_out_classes is empty."
+                f"Setting {self.setting!r} holds classes out of the test domain, but held_out_classes is empty: give "
+                "some."
             )
         if self.size is not None and self.size < 1:
             raise InputError(
-                f"size must be at least 1 image, or None for the reference size, but {self.size} was given."
+                f"The size must be at least 1 image, or None for the reference size, but {self.size} was given."
             )
         self._check_interpolation()
 
     def _check_interpolation(self) -> None:
         if (self.fraction is None) == (self.setting == "class-interpolation"):
             raise InputError(
-                f"class-interpolation needs fraction=, a share of 0 to 1, and no other setting takes one, but "
-                f"{self.fraction} was given for {self.setting!r}."
+                f"Only class-interpolation takes and needs a fraction, from 0 to 1, but {self.fraction} was given for "
+                f"{self.setting!r}."
             )
         if self.fraction is not None and not 0 <= self.fraction <= 1:
-            raise InputError(f"fraction must be a share of 0 to 1, but {self.fraction} was given.")
+            raise InputError(f"The fraction must be a share of 0 to 1, but {self.fraction} was given.")
         given = self.other_domains is not None
         if (self.setting == "domain-interpolation" and not given) or (given and self.setting not in INTERPOLATING):
             raise InputError(
-                f"domain-interpolation needs other_domains=, which may be (), and only class-interpolation may have "
-                f"them, too, but {self.other_domains} was given for {self.setting!r}."
+                f"domain-interpolation needs other_domains=, which may be (), class-interpolation may have them, no "
+                f"other setting has them, but {self.other_domains} was given for {self.setting!r}."
             )
         for name in self.other_domains or ():
             if name in (self.test_domain, self.natural_domain):
                 raise InputError(
-                    f"other_domains are those beside the natural and the test domain, but {name!r} was given."
+                    f"The other_domains exclude the natural and the test domain, but {name!r} was given: remove it."
                 )
 
     @property
     def name(self) -> str:
-        """Return what tells this mixture from others of the same data, for file names and tables."""
+        """Return a name for files and tables, unique among the mixtures of one data set."""
         if self.setting == "natural-only":
             return self.setting
         parts: list[str] = [self.setting]
@@ -129,11 +130,11 @@ class MixtureSettings:
 
     @property
     def aligned(self) -> bool:
-        """Return whether captions go without style words."""
+        """Return whether captions have no style words."""
         return self.setting == "aligned"
 
     def has_domain(self, domain: str) -> bool:
-        """Return whether images of a domain take part, be it without the held-out classes."""
+        """Return whether images of a domain take part, with or without the held-out classes."""
         if domain == self.natural_domain:
             return True
         if domain == self.test_domain:
@@ -142,7 +143,7 @@ class MixtureSettings:
         return not low and (self.other_domains is None or domain in self.other_domains)
 
     def described(self) -> dict[str, Any]:
-        """Return what tells mixtures apart, in the words of their JSON; natural-only has no test domain."""
+        """Return the entries of a mixture's JSON; natural-only has no test domain."""
         return {
             "setting": self.setting,
             "test_domain": None if self.setting == "natural-only" else self.test_domain,
@@ -156,39 +157,38 @@ class MixtureSettings:
 def mixture(
     train: Sequence[ImageRecord], settings: MixtureSettings, classes: Sequence[str] | None = None
 ) -> list[ImageRecord]:
-    """Choose the training images of a setting, in their order in ``train``; nothing about it is random.
+    """Choose the training images of a setting, in their order in ``train``, without randomness.
 
-    All settings but `WHOLE` are subsampled to N by `quotas`. In class interpolation with the fraction p and
-    s = N / (number of images with all of C2 in T), T keeps the first ceil(p * s * count) images of each class of C2;
-    all the others are subsampled to what is left of N. So p = 0 is ``cg-high``.
+    `quotas` subsamples all settings except `WHOLE_SETTINGS` to N. In class interpolation with fraction p and
+    s = N / (number of images with all of C2 in T), T keeps the first ceil(p * s * count) images of each class of C2,
+    and all other images are subsampled to the rest of N. So p = 0 is ``cg-high``.
 
     Args:
-        train: Images of all domains, held-out classes included.
+        train: Images of all domains, including held-out classes.
         settings: The training distribution.
-        classes: The order in which `quotas` goes round the classes, such as `DomainFolder.all_classes` (default: that
-            of their first images in ``train``, which for DomainNet's lists is the same).
+        classes: Order of the classes in `quotas`, such as `DomainFolder.all_classes` (default: of their first images in
+            ``train``; the same for DomainNet's lists).
 
     Raises:
-        InputError: For a domain or class that ``train`` lacks, or spells in two ways, and for fewer images than the
-            size to subsample to.
+        InputError: For a domain or class that ``train`` lacks or spells in two ways, and for fewer images than N.
 
     Example:
         >>> train = DomainFolder("DomainNet", split="train").records
         >>> chosen = mixture(train, MixtureSettings("cg-high", "quickdraw", ("axe", "lion")))
     """
     part = admitted(train, settings)
-    if settings.setting in WHOLE:
+    if settings.setting in WHOLE_SETTINGS:
         return part
-    if classes is None:  # of all images: the admitted ones alone would put classes held out of the first domain last
+    if classes is None:  # not of the admitted images: classes held out of the first domain would come last
         classes = tuple(dict.fromkeys(sample.class_name for sample in train))
     return shrink(part, settings, settings.size or reference_size(train, settings), classes)
 
 
 def admitted(samples: Sequence[ImageRecord], settings: MixtureSettings) -> list[ImageRecord]:
-    """Keep the images whose (domain, class) takes part in a setting: what validation lists need, and all of step 1.
+    """Keep the images whose (domain, class) takes part in a setting, without subsampling, as validation lists need.
 
     Raises:
-        InputError: For anything else than image records, and a domain or class that they lack, or spell in two ways.
+        InputError: For other objects than image records, and a domain or class that they lack or spell in two ways.
     """
     check_records(samples)
     counts = count_combinations(samples)
@@ -198,10 +198,10 @@ def admitted(samples: Sequence[ImageRecord], settings: MixtureSettings) -> list[
 def shrink(
     part: Sequence[ImageRecord], settings: MixtureSettings, size: int, classes: Sequence[str]
 ) -> list[ImageRecord]:
-    """Subsample the admitted images of a setting to ``size``, going round the classes in their order, as `mixture`.
+    """Subsample the admitted images of a setting to ``size``, see `mixture`.
 
     Raises:
-        InputError: For fewer images than that, and in class interpolation more images of C2 in T that are to be kept.
+        InputError: For fewer images than ``size``, and for a class interpolation that keeps more images of C2 in T.
     """
     counts = count_combinations(part)
     fixed: dict[Combination, int] = {}
@@ -217,8 +217,8 @@ def shrink(
     left = size - sum(fixed.values())
     if left < 0:
         raise InputError(
-            f"The kept images of the held-out classes, {size - left}, are more than all {size} images of the mixture; "
-            f"give a larger size or a smaller fraction."
+            f"The kept images of the held-out classes, {size - left}, exceed the {size} images of the mixture: give a "
+            "larger size, or a smaller fraction."
         )
     rest = {pair: count for pair, count in counts.items() if pair not in fixed}
     return first_of_each(part, quotas(rest, left, classes) | fixed)
@@ -228,8 +228,8 @@ def reference_size(train: Sequence[ImageRecord], settings: MixtureSettings) -> i
     """Return N, the number of images of ``cg-low`` with the same test domain and held-out classes."""
     if not settings.held_out_classes:
         raise InputError(
-            f"The size of setting {settings.setting!r} is that of 'cg-low', which needs held_out_classes; "
-            f"give those or a size."
+            f"Setting {settings.setting!r} takes the size of 'cg-low', which needs held_out_classes: give those, or a "
+            "size."
         )
     low = MixtureSettings(
         "cg-low", settings.test_domain, settings.held_out_classes, natural_domain=settings.natural_domain
@@ -239,7 +239,7 @@ def reference_size(train: Sequence[ImageRecord], settings: MixtureSettings) -> i
 
 
 def _fitted(settings: MixtureSettings, counts: Counter[Combination]) -> MixtureSettings:
-    """Return the settings in the spelling of the data; InputError for what it lacks, or spells in two ways."""
+    """Return the settings in the spelling of the data; InputError for names that it lacks or spells in two ways."""
     domains, classes = (sorted({pair[i] for pair in counts}) for i in (0, 1))
     check_spelling(classes)
     chosen_names("domain", (settings.test_domain, settings.natural_domain, *(settings.other_domains or ())), domains)

@@ -1,4 +1,4 @@
-"""ImageNet-Sketch in a finished mixture, in place of as many images, and DomainNet sketches of fewer classes. No torch.
+"""Mixtures in which ImageNet-Sketch replaces as many images, with all or fewer DomainNet sketch classes. No torch.
 
 All choices are the study's draws (`random.Random`, seed 42).
 """
@@ -25,7 +25,7 @@ SketchVariant = Literal[
     "imagenet-sketch-0.01",
     "imagenet-sketch-one",
 ]
-"""How ImageNet-Sketch comes in: for images drawn of the whole mixture, or beside a share of its sketch classes."""
+"""ImageNet-Sketch replaces random images of the mixture, or the sketches of all but a share of the sketch classes."""
 
 CLASS_SHARES: Mapping[SketchVariant, Fraction] = MappingProxyType(
     {
@@ -38,7 +38,7 @@ CLASS_SHARES: Mapping[SketchVariant, Fraction] = MappingProxyType(
         "imagenet-sketch-one": Fraction(0),
     }
 )
-"""Variant -> share of the sketch classes that stay, rounded down, but at least one; in the order of the draws."""
+"""Variant -> share of the sketch classes that stay, rounded down to at least one; in the order of the draws."""
 
 LEFT_OUT = frozenset(
     {
@@ -46,35 +46,37 @@ LEFT_OUT = frozenset(
         *(694, 710, 719, 723, 738, 739, 755, 758, 762, 822, 927, 981, 994, 996),
     }
 )
-"""ImageNet classes without a DomainNet partner that the study leaves out, too, since their names contain that of one
-with a partner (sea lion: lion; library: bra)."""
+"""ImageNet classes without a DomainNet partner that the study also leaves out, because their names contain the name of
+a class with a partner (sea lion: lion; library: bra)."""
 
 STUDY_NAMES: Mapping[int, str] = MappingProxyType({27: "eft", 638: "maillot", 744: "projectile", 836: "sunglass"})
-"""ImageNet classes whose names in the study differ from those of today's open_clip."""
+"""ImageNet classes whose names in the study differ from those of current open_clip."""
+
+
+_DOMAIN, _SEED = "sketch", 42
 
 
 class SketchSet(NamedTuple):
-    """Images of ImageNet-Sketch and what their classes are called."""
+    """Images of ImageNet-Sketch and the names of their classes."""
 
     images: list[ImageRecord]
-    """All of them, class by class; domain "sketch", the class is the WordNet id, the path below the root
-    ``<wnid>/<file>``."""
+    """All images by class: domain "sketch", class the WordNet id, path below the root ``<wnid>/<file>``."""
     names: Mapping[str, str]
     """WordNet id -> name of the class in words."""
     kept: frozenset[str]
-    """WordNet ids of the classes that no DomainNet class shows, too."""
+    """WordNet ids of the classes that DomainNet lacks."""
 
     @property
     def records(self) -> list[ImageRecord]:
-        """Return the images that come into mixtures."""
+        """Return the images for mixtures."""
         return [record for record in self.images if record.class_name in self.kept]
 
 
-def imagenet_sketch(root: str | os.PathLike[str], domain: str = "sketch") -> SketchSet:
-    """Read ``root/<wnid>/<file>``; its mixtures hold the 514 classes that are neither partnered nor `LEFT_OUT`.
+def imagenet_sketch(root: str | os.PathLike[str]) -> SketchSet:
+    """Read ``root/<wnid>/<file>``; mixtures take the 514 classes without a partner that are not `LEFT_OUT`.
 
     Raises:
-        InputError: For no such folder, and for fewer than all 1000 classes.
+        InputError: For a missing folder, and for fewer than 1000 classes.
 
     Example:
         >>> sketches = imagenet_sketch("ImageNet-Sketch/sketch")
@@ -84,12 +86,12 @@ def imagenet_sketch(root: str | os.PathLike[str], domain: str = "sketch") -> Ske
 
     folder = Path(root).resolve()
     if not folder.is_dir():
-        raise InputError(f"Expected ImageNet-Sketch, <wnid>/<file>, but there is no folder {folder}.")
+        raise InputError(f"Expected ImageNet-Sketch, <wnid>/<file>, but there is no folder {folder}: name its folder.")
     index = imagenet_index(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     out = LEFT_OUT | {i for indices in imagenet_partners().values() for i in indices}
     strange: list[str] = []
     images = [
-        ImageRecord(folder / wnid / file, f"{wnid}/{file}", domain, wnid)
+        ImageRecord(folder / wnid / file, f"{wnid}/{file}", _DOMAIN, wnid)
         for wnid in index
         for file in image_names(folder / wnid, strange)
     ]
@@ -98,59 +100,57 @@ def imagenet_sketch(root: str | os.PathLike[str], domain: str = "sketch") -> Ske
     return SketchSet(images, names, frozenset(wnid for wnid, i in index.items() if i not in out))
 
 
-def replace_at_random(
-    records: Sequence[ImageRecord], others: Sequence[ImageRecord], seed: int = 42
-) -> list[ImageRecord]:
-    """Drop as many images of a mixture, drawn at random, as there are ``others``, and append those.
+def replace_at_random(records: Sequence[ImageRecord], others: Sequence[ImageRecord]) -> list[ImageRecord]:
+    """Replace random images of a mixture by as many ``others``, which come last.
 
     Raises:
         InputError: For more others than images.
     """
-    return [*_without(records, len(others), random.Random(seed)), *others]
+    return [*_without(records, len(others), random.Random(_SEED)), *others]
 
 
 def sketch_class_mixtures(
-    records: Sequence[ImageRecord], others: Sequence[ImageRecord], domain: str = "sketch", seed: int = 42
+    records: Sequence[ImageRecord], others: Sequence[ImageRecord]
 ) -> dict[SketchVariant, list[ImageRecord]]:
-    """Return the mixtures of `CLASS_SHARES`: fewer sketch classes of ``records``, and all ``others`` appended.
+    """Return the mixtures of `CLASS_SHARES`: fewer sketch classes of ``records``, then all ``others``.
 
-    The images of the classes that go, and as many of other domains as keep the size, make room for the others. One
-    stream draws the classes of all variants, each among those of the larger one (that of 0.3 adds to 0.25), and then
-    the images that are dropped, so the variants are made together. The study draws the additional classes of 0.3 from
-    an unordered set, which cannot be repeated; here they are in the order of ``records``. Since the number of their
-    images moves the stream, the images that the variants after it drop are the study's where that number is.
+    The others replace the sketches of the dropped classes, and random images of other domains, so that the size stays.
+    One random stream draws the classes of all variants, each among those of the larger variant (0.3 adds to 0.25), and
+    then the dropped images, so the variants are made together. The study draws the additional classes of 0.3 from an
+    unordered set, which cannot be repeated; here they follow the order of ``records``. Later variants drop the study's
+    images only if this variant has as many images as the study's; otherwise the random stream is shifted.
 
     Raises:
-        InputError: For no sketches, and others that are too few or too many to keep the size.
+        InputError: For no sketches, and for too few or too many others to keep the size.
     """
     by_class: dict[str, list[ImageRecord]] = {}
     for record in records:
-        if record.domain == domain:
+        if record.domain == _DOMAIN:
             by_class.setdefault(record.class_name, []).append(record)
     if not by_class:
-        raise InputError(f"There are no images of domain {domain!r} whose classes could be reduced.")
-    rest = [record for record in records if record.domain != domain]
-    rng = random.Random(seed)
+        raise InputError(f"The mixture has no images of domain {_DOMAIN!r}: choose a setting that has them.")
+    rest = [record for record in records if record.domain != _DOMAIN]
+    rng = random.Random(_SEED)
     made: dict[SketchVariant, list[ImageRecord]] = {}
     for variant, classes in _nested_classes(list(by_class), rng).items():
         kept = [record for name in classes for record in by_class[name]]
         dropped = len(others) + len(kept) + len(rest) - len(records)
         if dropped < 0:
             raise InputError(
-                f"{len(others)} images are to stand for {len(records) - len(rest) - len(kept)} sketches that go in "
-                f"{variant}, and the mixture would shrink; give more images of ImageNet-Sketch."
+                f"{variant} replaces {len(records) - len(rest) - len(kept)} sketches, but there are {len(others)} "
+                "images of ImageNet-Sketch: give more."
             )
         made[variant] = [*_without(rest, dropped, rng), *kept, *others]
     return made
 
 
 def _nested_classes(classes: Sequence[str], rng: random.Random) -> dict[SketchVariant, list[str]]:
-    """Return the classes that stay in each variant, in the order in which they are drawn."""
+    """Return the classes that stay in each variant, in the order of the draws."""
     drawn: dict[SketchVariant, list[str]] = {}
     smallest: Sequence[str] = classes
     for variant, share in CLASS_SHARES.items():
         n = max(1, int(share * len(classes)))
-        if variant == "imagenet-sketch-0.3":  # between the two before it, and no part of those after it
+        if variant == "imagenet-sketch-0.3":  # a superset of 0.25 and subset of 0.5; later variants ignore it
             more = set(drawn["imagenet-sketch-0.5"]).difference(smallest)
             drawn[variant] = [*smallest, *rng.sample([name for name in classes if name in more], n - len(smallest))]
         else:
@@ -161,8 +161,8 @@ def _nested_classes(classes: Sequence[str], rng: random.Random) -> dict[SketchVa
 def _without(records: Sequence[ImageRecord], n: int, rng: random.Random) -> list[ImageRecord]:
     if n > len(records):
         raise InputError(
-            f"{n} images are to make room for those of ImageNet-Sketch, but there are only {len(records)}; "
-            f"give fewer of ImageNet-Sketch."
+            f"ImageNet-Sketch replaces {n} images of the mixture, but there are {len(records)}: give fewer images of "
+            "ImageNet-Sketch."
         )
     dropped = set(rng.sample(range(len(records)), n))
     return [record for i, record in enumerate(records) if i not in dropped]

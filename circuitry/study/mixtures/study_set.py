@@ -1,4 +1,4 @@
-"""The list of the study's mixtures, each with a name to read and the study's own file name. No torch."""
+"""The list of the study's mixtures, with names and the study's own file names. No torch."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,19 +12,19 @@ from circuitry.study.mixtures.selection import MixtureSettings, Setting
 from circuitry.study.mixtures.sketch_sets import SketchVariant
 from circuitry.study.mixtures.subsampling import DOMAINNET_ROUND
 
-Part = Literal["train", "val"]
+ListPart = Literal["train", "val"]
 
 BASIC: tuple[Setting, ...] = ("cg-low", "cg-high", "leave-out", "upper-low", "upper-high", "aligned")
-"""What every test domain has."""
+"""Settings of every test domain."""
 
-FRACTIONS = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
-"""Shares of the held-out classes in the study's class interpolations, of CG low and of CG high."""
+CLASS_FRACTIONS = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
+"""Shares of the held-out classes in the study's class interpolations of CG low and CG high."""
 
 DOMAIN_INTERPOLATIONS = {
     "sketch": ("q", "p", "i", "c", "cq", "cp", "ci", "cpq", "cip"),
     "clipart": ("s", "q", "p", "i", "qs", "is", "ps", "pqs", "ips"),
 }
-"""Test domain -> first letters of the domains beside it and the natural one, in each of the study's interpolations."""
+"""Test domain -> first letters of the additional domains of each domain interpolation."""
 
 _LETTERS = {domain[0]: domain for domain in sorted(DOMAINNET_ROUND)}
 _SUFFIXES: dict[SketchVariant | None, str] = {
@@ -42,24 +42,24 @@ _SUFFIXES: dict[SketchVariant | None, str] = {
 
 @dataclass(frozen=True)
 class MixtureSpec:
-    """One mixture to be made: what of DomainNet, what of ImageNet-Sketch, and which base set."""
+    """One mixture: images of DomainNet, of ImageNet-Sketch, and a base set."""
 
     settings: MixtureSettings
     sketches: SketchVariant | None = None
-    """How ImageNet-Sketch comes in; None: it takes no part."""
+    """Variant of ImageNet-Sketch; None for none."""
     base: str | None = None
     """Name of the base set of captioned photos."""
 
     def __post_init__(self) -> None:
         if self.sketches and self.settings.aligned:
             raise InputError(
-                "ImageNet-Sketch has no aligned captions, since its sentences name the style; leave it out of the "
+                "ImageNet-Sketch has no aligned captions, since its sentences name the style: leave it out of the "
                 "setting 'aligned'."
             )
 
     @property
     def name(self) -> str:
-        """Return what tells this mixture from the others of a study: the name of its table, without ``.tsv``.
+        """Return the name of its table, without ``.tsv``, unique in a study.
 
         Example:
             >>> MixtureSpec(MixtureSettings("cg-high", "sketch", ("axe",)), "imagenet-sketch-0.3", "cc12m").name
@@ -67,8 +67,8 @@ class MixtureSpec:
         """
         return "-".join(part for part in (self.base, self.settings.name, self.sketches) if part)
 
-    def study_name(self, part: Part = "train") -> str:
-        """Return what the study's scripts call the table, without ``.tsv``; "" where domains are not DomainNet's.
+    def study_name(self, part: ListPart = "train") -> str:
+        """Return the study's name of the table, without ``.tsv``; "" if domains are not DomainNet's.
 
         Example:
             >>> MixtureSpec(MixtureSettings("upper-high", "sketch")).study_name()
@@ -88,7 +88,7 @@ class MixtureSpec:
         return f"{start}-{domains}-no{settings.test_domain}classes{pseudo}{allowed}{aligned}{_SUFFIXES[self.sketches]}"
 
     def described(self) -> dict[str, Any]:
-        """Return what the JSON beside the table, and whatever is made of it, says of this mixture."""
+        """Return the entries of the JSON beside the table."""
         tested = {"test_domain": self.settings.test_domain} if self.sketches else {}
         return {**self.settings.described(), **tested, "sketches": self.sketches, "base": self.base}
 
@@ -103,7 +103,7 @@ def study_mixtures(
     sketches: bool = True,
     size: int | None = None,
 ) -> list[MixtureSpec]:
-    """Return all mixtures of the study, 119 for each base set; nothing is read or made.
+    """List all mixtures of the study, 119 for each base set.
 
     Natural-only once; for every test domain `BASIC` and the class interpolations; `DOMAIN_INTERPOLATIONS`; and for the
     test domain sketch ImageNet-Sketch in natural-only, leave-out and CG high, there with all seven shares of classes.
@@ -113,9 +113,9 @@ def study_mixtures(
         held_out: Classes held out of the test domain.
         domains: Domains of the data.
         natural_domain: Domain of photographs.
-        test_domains: Those to make mixtures for (default: all but the natural one).
+        test_domains: Test domains (default: all except the natural one).
         sketches: Whether ImageNet-Sketch takes part.
-        size: Images of subsampled mixtures (default: that of CG low).
+        size: Images of subsampled mixtures (default: as CG low).
 
     Raises:
         InputError: For a test domain that the data lacks.
@@ -149,7 +149,7 @@ def _of_test_domain(
 ) -> Iterator[MixtureSettings]:
     yield from (of(setting) for setting in BASIC)
     for others in ((), None):  # CG low, CG high
-        yield from (of("class-interpolation", fraction=fraction, other_domains=others) for fraction in FRACTIONS)
+        yield from (of("class-interpolation", fraction=fraction, other_domains=others) for fraction in CLASS_FRACTIONS)
     for letters in DOMAIN_INTERPOLATIONS.get(test_domain, ()):
         chosen = tuple(_LETTERS[letter] for letter in letters)
         if set(chosen) <= set(domains):

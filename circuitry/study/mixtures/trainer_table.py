@@ -1,11 +1,10 @@
-"""The trainer's table of images and captions, ``filepath<TAB>title``, written and read as a stream. No torch.
+"""The trainer's table of images and captions, ``filepath<TAB>title``, as a stream. No torch.
 
-Memory does not grow with the images, except for 8 bytes each by which duplicates are found, so 12 million lines pass
-in a gigabyte.
+An image takes 8 bytes of memory, to find duplicates; 12 million lines take less than a gigabyte.
 
-open_clip's trainer reads the table with ``pandas.read_csv(path, sep="\\t")``, which guesses: "NA" becomes a missing
-value and then the caption "nan", "007" may become 7. A caption is therefore written only if pandas can read it as
-nothing but the same text: see `is_text`.
+open_clip's trainer reads the table by ``pandas.read_csv(path, sep="\\t")``, which guesses types: "NA" becomes a missing
+value and then the caption "nan", "007" may become 7. So a caption is written only if pandas reads the same text, see
+`is_text`.
 """
 
 import hashlib
@@ -27,31 +26,31 @@ from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
 
 NoCaption = Literal["refuse", "skip"]
-"""What happens to images without a caption that the trainer reads as text: an error, or left out and counted."""
+"""Images without a caption that the trainer reads as text are an error, or are left out and counted."""
 
-PATH_COLUMNS = ("filepath", "path", "file", "filename", "image")
+_PATH_COLUMNS = ("filepath", "path", "file", "filename", "image")
 CAPTION_COLUMNS = ("title", "caption", "text")
 BATCH = 10_000
-"""Lines that are written and digested at a time."""
+"""Lines that are written at a time."""
 
 
 class CaptionedImage(NamedTuple):
     """One image of a training set."""
 
     path: str
-    """What the trainer opens: an absolute path."""
+    """Absolute path."""
     relative: str
-    """Path below the root of its data set, with forward slashes: what the digest sees."""
+    """Path below the root of its data set, with forward slashes; the digest uses it."""
     domain: str
     """Visual domain, or the name of the base set."""
     class_name: str
-    """Empty where images have no class."""
+    """Empty if images have no class."""
     caption: str
 
 
 @dataclass(frozen=True)
 class WrittenTable:
-    """What `write_table` wrote."""
+    """Summary of a table of `write_table`."""
 
     path: Path
     images: int
@@ -75,14 +74,14 @@ def write_table(
     missing_files: MissingFiles = "refuse",
     no_caption: NoCaption = "refuse",
 ) -> WrittenTable:
-    """Write the table open_clip's trainer reads, whole or not at all; white space in captions becomes single spaces.
+    """Write the table of open_clip's trainer atomically; white space in captions becomes single spaces.
 
-    Captions are cleaned; images without a file, or without a caption that the trainer reads as text, are refused or
-    left out and counted; the digest of the content does not depend on where the images lie.
+    Images without a file, or without a caption that the trainer reads as text, are an error or left out and counted.
+    The digest of the content does not depend on the folder of the images.
 
     Raises:
-        InputError: For no images; missing files or captions, where they are to be refused; an image twice; a path
-            that no line of a table can hold.
+        InputError: For no images, missing files or captions (unless they are left out), a repeated image, and a path
+            with tabs or line breaks.
 
     Example:
         >>> write_table(caption_table("cc3m.tsv", "cc3m"), "runs/train.tsv", no_caption="skip").images
@@ -105,11 +104,11 @@ def write_table(
             total = len(hashes) + files.missing.count + untitled.count
             raise InputError(
                 f"{untitled.count} of {total} images have no caption that the trainer reads as text, such as "
-                f"{untitled}; add them to the captions, or leave these images out "
-                f"(no_caption='skip', on the command line --no-caption skip)."
+                f"{untitled}: add captions, or leave these images out (no_caption='skip', on the command line "
+                "--no-caption skip)."
             )
         if not hashes:
-            raise InputError(f"There are no images to write to {target}.")
+            raise InputError(f"A table needs images, but there are none for {target}: give some.")
         _refuse_duplicates(temporary, hashes)
     left_out = files.missing.count, untitled.count
     return WrittenTable(target, len(hashes), dict(counts), *left_out, digest.hexdigest()[:16])
@@ -122,7 +121,7 @@ def _batches(
     counts: Counter[tuple[str, str]],
     hashes: "array[int]",
 ) -> Iterator[tuple[str, str]]:
-    """Yield pieces of the table and of the text whose digest is taken, in one loop that runs millions of times."""
+    """Yield pieces of the table and of the digested text, in one loop, since it runs millions of times."""
     lines: list[str] = []
     digested: list[str] = []
     for path, relative, domain, class_name, caption in images:
@@ -147,14 +146,14 @@ def _batches(
 
 
 def clean(caption: str) -> str:
-    """Return the caption on one line with single spaces, in characters that a file can hold."""
+    """Return the caption on one line with single spaces, in characters of UTF-8."""
     if "\0" in caption:  # ends a string in pandas' reader
         caption = caption.replace("\0", " ")
     text = " ".join(caption.split())
     return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")  # lone surrogates
 
 
-# What pandas takes for a missing value or a truth value, in lower case; a caption that equals one tells nothing anyway.
+# Pandas reads these, in any case, as missing or truth values; such captions have no content anyway.
 _NOT_TEXT = frozenset(
     {
         *("#n/a", "#n/a n/a", "#na", "-1.#ind", "-1.#qnan", "-nan", "1.#ind", "1.#qnan", "<na>", "n/a", "na", "nan"),
@@ -166,7 +165,7 @@ _LONGEST_WORD = max(map(len, _NOT_TEXT))
 
 
 def is_text(caption: str) -> bool:
-    """Return whether pandas reads a clean caption as it is, whatever else is in the column: no number or missing value.
+    """Return whether pandas reads a clean caption as text in any column: it is no number and no missing value.
 
     Example:
         >>> is_text("a cat"), is_text("None"), is_text("007")
@@ -178,17 +177,17 @@ def is_text(caption: str) -> bool:
 
 
 def quoted(field: str) -> str:
-    """Return the field as csv writes it: in quotes, and its own quotes doubled, where it holds any."""
+    """Return the field as csv writes it: with quotes in it doubled, and in quotes itself."""
     return '"' + field.replace('"', '""') + '"' if '"' in field else field
 
 
 def _check_path(path: str) -> None:
     if any(mark in path for mark in "\t\n\r\0"):
-        raise InputError(f"A path in the table must not hold tabs or line breaks, but {path!r} does; rename the file.")
+        raise InputError(f"A path must have no tabs or line breaks, but {path!r} has: rename the file.")
     try:
         path.encode()
     except UnicodeEncodeError:
-        raise InputError(f"The path {path!r} is not UTF-8, as the table is; rename the file.") from None
+        raise InputError(f"A path must be UTF-8, but {path!r} is not: rename the file.") from None
 
 
 def _refuse_duplicates(table: Path, hashes: "array[int]") -> None:
@@ -203,8 +202,8 @@ def _refuse_duplicates(table: Path, hashes: "array[int]") -> None:
     twice = [field for field, n in times.items() if n > 1]  # two paths may share a hash
     if twice:
         raise InputError(
-            f"{len(twice)} images are named more than once, such as {', '.join(twice[:5])}; "
-            f"name each once, and no image of the base set again."
+            f"{len(twice)} images are listed more than once, such as {', '.join(twice[:5])}: list each once, also "
+            "those of the base set."
         )
 
 
@@ -212,15 +211,15 @@ def _refuse_duplicates(table: Path, hashes: "array[int]") -> None:
 
 
 def caption_rows(path: str | os.PathLike[str]) -> Iterator[tuple[str, str]]:
-    """Read (path, caption) of every line of a tab-separated table, in constant memory; empty lines are passed over.
+    """Read (path, caption) of every line of a tab-separated table, in constant memory; skip empty lines.
 
-    The header may name the columns (`PATH_COLUMNS`, `CAPTION_COLUMNS`) in any order and among others; a table of
-    two columns, path and caption, needs none. Fields in quotes are read as csv writes them, a quote elsewhere is a
-    character. In tables of two columns further tabs belong to the caption.
+    The header may name the columns (`_PATH_COLUMNS`, `CAPTION_COLUMNS`) in any order, with others; a table of two
+    columns, path and caption, needs no header. Quotes around a field are csv's, other quotes are characters. In tables
+    of two columns further tabs belong to the caption.
 
     Raises:
-        InputError: For no such file, one that is not UTF-8, no header where one is needed, and a line with another
-            number of columns.
+        InputError: For a missing file, a file that is not UTF-8, a missing header, and a line with another number of
+            columns.
     """
     table = Path(path)
     check_file(table, "a table of captions", "it has the columns filepath and title")
@@ -228,14 +227,14 @@ def caption_rows(path: str | os.PathLike[str]) -> Iterator[tuple[str, str]]:
         with open(table, encoding="utf-8-sig", newline="\n") as file:
             yield from _rows(table, file)
     except UnicodeDecodeError as error:
-        raise InputError(f"{table} is not UTF-8 text ({error.reason}); save it as UTF-8.") from None
+        raise InputError(f"{table} is not UTF-8 text ({error.reason}): save it as UTF-8.") from None
 
 
 def _rows(table: Path, file: TextIO) -> Iterator[tuple[str, str]]:
     first = file.readline().rstrip("\r\n")
     names = [unquoted(name).strip().lower() for name in first.split("\t")]
     path_at, caption_at = (
-        next((names.index(name) for name in known if name in names), None) for known in (PATH_COLUMNS, CAPTION_COLUMNS)
+        next((names.index(name) for name in known if name in names), None) for known in (_PATH_COLUMNS, CAPTION_COLUMNS)
     )
     lines: Iterator[tuple[int, str]] = enumerate(file, start=2)
     columns = len(names)
@@ -243,7 +242,7 @@ def _rows(table: Path, file: TextIO) -> Iterator[tuple[str, str]]:
         if os.path.splitext(names[0])[1] not in IMAGE_SUFFIXES or columns < 2:
             raise InputError(
                 f"The first line of {table} must be the header filepath<TAB>title, or the path of an image, a tab and "
-                f"its caption; it is {first[:200]!r}."
+                f"its caption, but it is {first[:200]!r}: correct it."
             )
         lines = chain([(1, first)], lines)
         path_at, caption_at, columns = 0, 1, 2
@@ -258,13 +257,13 @@ def _rows(table: Path, file: TextIO) -> Iterator[tuple[str, str]]:
             if len(fields) != columns:
                 raise InputError(
                     f"{table}, line {number}: expected {columns} columns with tabs between them, given {len(fields)}: "
-                    f"{line[:200]!r}."
+                    f"{line[:200]!r}; correct the line."
                 )
             yield unquoted(fields[path_at]), unquoted(fields[caption_at])
 
 
 def unquoted(field: str) -> str:
-    """Return the field without csv's quotes; one whose quotes csv did not write is left as it is."""
+    """Return the field without csv's quotes; other quotes stay."""
     if len(field) >= 2 and field[0] == field[-1] == '"':
         inner = field[1:-1].replace('""', "\0")
         if '"' not in inner:

@@ -10,7 +10,7 @@ from circuitry.reports.figures.style import Mark
 from circuitry.reports.page import Finding, Report
 from circuitry.reports.sections.compared import with_intervals
 from circuitry.study.charts.relation_panels import ENOUGH, relation_panels
-from circuitry.study.over_models import FEWEST
+from circuitry.study.over_models import FEWEST_MODELS
 
 SHARED = {
     "overlap": "node overlap",
@@ -41,7 +41,8 @@ def relation_findings(
         listed = " or ".join(names[column] for column in group)
         if rows.empty:
             n = int(relations["n_models"].max()) if len(relations) else 0
-            why = "one of the two does not vary over them" if n >= FEWEST else f"it takes at least {FEWEST}"
+            few = n < FEWEST_MODELS
+            why = f"it takes at least {FEWEST_MODELS}" if few else "one of the two does not vary over them"
             found.append(
                 Finding(
                     f"Whether {listed} goes with {accuracy.replace('_', ' ')} accuracy cannot be told.",
@@ -127,7 +128,7 @@ def add_relations(
 def _in_words(relations: pd.DataFrame, names: Mapping[str, str]) -> str:
     known = relations.dropna(subset="rho")
     if known.empty:
-        return f"There is no correlation: over fewer than {FEWEST} models, or where a number does not vary over them."
+        return f"There is no correlation: fewer than {FEWEST_MODELS} models, or a number does not vary over them."
     said = ", ".join(f"{names[what]} {rho:+.2f}" for what, rho in zip(known["what"], known["rho"], strict=True))
     low = int((known["p_holm"] < LEVEL).sum())
     return f"Rank correlations: {said}. {low} of {len(known)} have a corrected p below {LEVEL}."

@@ -1,8 +1,8 @@
 """A drawn, DomainNet-like image set: sixteen everyday things in six styles, made by code from a seed. No torch.
 
 Class and seed give a vector drawing, style and seed render it, so one seed gives the same thing in every style:
-``draw("fish", "real", 7)`` and ``draw("fish", "sketch", 7)`` show the same fish. `write_toy` takes another seed for
-every image of every style.
+``draw_image("fish", "real", 7)`` and ``draw_image("fish", "sketch", 7)`` show the same fish. `write_toy` takes another
+seed for every image of every style.
 """
 
 import multiprocessing
@@ -26,44 +26,44 @@ from circuitry.runs.files import whole_file
 from circuitry.runs.jobs import CHECKSUMS, Job, JobFolder
 from circuitry.runs.manifest import NAME
 from circuitry.runs.workers import ALONE, Rank
-from circuitry.study.toy.geometry import Part
+from circuitry.study.toy.geometry import DrawnPart
 from circuitry.study.toy.shapes import posed_drawing, shapes
 from circuitry.study.toy.styles_flat import clipart, infograph
 from circuitry.study.toy.styles_light import painting, real
 from circuitry.study.toy.styles_line import quickdraw, sketch
 
-RENDERERS: Mapping[str, Callable[[Sequence[Part], np.random.Generator, int], Image.Image]] = {
+RENDERERS: Mapping[str, Callable[[Sequence[DrawnPart], np.random.Generator, int], Image.Image]] = {
     renderer.__name__: renderer for renderer in (clipart, infograph, painting, quickdraw, real, sketch)
 }
-"""Style -> how it renders parts, back to front, from a generator as an RGB image of so many pixels a side."""
+"""Style -> function that renders parts, back to front, as an RGB image of so many pixels a side."""
 STYLES: tuple[str, ...] = tuple(RENDERERS)
 """The styles, by DomainNet's names, sorted."""
-CLASSES: tuple[str, ...] = tuple(sorted(shapes()))
-"""The things that are drawn."""
+TOY_CLASSES: tuple[str, ...] = tuple(sorted(shapes()))
+"""The drawn things."""
 
 DRAWINGS_VERSION = 1
-"""Raise it when the same seed gives another drawing: folders of old drawings are then refused."""
-FORMAT = "circuitry toy 3"
+"""Raised when a seed gives another drawing, so that folders of old drawings are refused."""
+_FORMAT = "circuitry toy 3"
 SMALLEST = 16
-"""Pixels; below it no drawing can be told from another."""
+"""Pixels of the smallest recognisable drawing."""
 SEEDS_PER_STYLE = 1_000_000
 IMAGES_PER_PROCESS = 400
-"""Fewer are drawn faster than a further process starts."""
+"""Fewer images take less time than starting a process."""
 LISTS: Job = ("lists",)
-"""The job that writes lists and captions; the others draw a class in a style."""
+"""The job that writes lists and captions; every other job draws a class in a style."""
 
 
-def draw(class_name: str, style: str, seed: int, size: int = 64) -> Image.Image:
+def draw_image(class_name: str, style: str, seed: int, size: int = 64) -> Image.Image:
     """Draw one RGB picture of ``size`` x ``size`` pixels; the same arguments give the same pixels.
 
     Raises:
         InputError: For an unknown class or style, a negative seed, and a size below `SMALLEST`.
 
     Example:
-        >>> draw("ice_cream", "sketch", seed=3).size
+        >>> draw_image("ice_cream", "sketch", seed=3).size
         (64, 64)
     """
-    chosen_names("toy class", (class_name,), CLASSES)
+    chosen_names("toy class", (class_name,), TOY_CLASSES)
     chosen_names("toy style", (style,), STYLES)
     _check_numbers(seed, size)
     class_key, style_key = zlib.crc32(class_name.encode()), zlib.crc32(style.encode())
@@ -79,7 +79,7 @@ class DrawingSettings:
     """Training images of every class in every style."""
     n_test: int = 20
     """Test images of every class in every style."""
-    classes: tuple[str, ...] = CLASSES
+    classes: tuple[str, ...] = TOY_CLASSES
     """The things, sorted; a class's place is its label."""
     styles: tuple[str, ...] = STYLES
     size: int = 64
@@ -87,7 +87,7 @@ class DrawingSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for kind, given, known in (("class", self.classes, CLASSES), ("style", self.styles, STYLES)):
+        for kind, given, known in (("class", self.classes, TOY_CLASSES), ("style", self.styles, STYLES)):
             if len(chosen_names(f"toy {kind}", given, known)) < len(given):
                 raise InputError(f"Expected every toy {kind} once, but {list(given)} was given.")
         object.__setattr__(self, "classes", tuple(sorted(self.classes)))
@@ -159,20 +159,20 @@ def _check_numbers(seed: int, size: int) -> None:
 
 
 def _check_free(root: Path) -> None:
-    """Refuse to draw into a file, and among files of something else, DomainNet itself for one."""
+    """Check that the folder is new, or one of drawn images; InputError for a file and for other files in it."""
     if root.is_file():
-        raise InputError(f"{root} is a file; choose a folder.")
+        raise InputError(f"A toy data set needs a folder, but {root} is a file: choose a folder.")
     if (root / NAME).is_file():
         return
     for file in root.rglob("*"):
         path = file.relative_to(root)
         if file.is_file() and not any(part.startswith(".") for part in path.parts):
-            raise InputError(f"{root} has no {NAME} but {path}, so it is no toy data set; choose an empty folder.")
+            raise InputError(f"A toy data set needs an empty folder, but {root} has {path}: choose another.")
 
 
 def _folder(root: Path, settings: DrawingSettings) -> JobFolder:
     config = {**asdict(settings), "drawings_version": DRAWINGS_VERSION}
-    return JobFolder(root, FORMAT, config, [LISTS, *product(settings.styles, settings.classes)])
+    return JobFolder(root, _FORMAT, config, [LISTS, *product(settings.styles, settings.classes)])
 
 
 def _draw_share(root: Path, settings: DrawingSettings, rank: Rank, progress: str | None) -> None:
@@ -193,7 +193,7 @@ def _write(root: Path, settings: DrawingSettings, job: Job) -> list[Path]:
     paths = []
     for number in range(settings.n_train + settings.n_test):
         path, seed = _image(settings, style, class_name, number)
-        draw(class_name, style, seed, settings.size).save(root / path)
+        draw_image(class_name, style, seed, settings.size).save(root / path)
         paths.append(root / path)
     return paths
 

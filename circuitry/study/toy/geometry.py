@@ -12,16 +12,16 @@ import numpy as np
 from jaxtyping import Float
 
 Number = float | int  # beartype, unlike mypy, does not take an int for a float
-Points = Float[np.ndarray, "_ 2"]
+Outline = Float[np.ndarray, "_ 2"]
 Colour = tuple[float, float, float]
 Role = Literal["body", "accent", "detail"]
 
 
 @dataclass(frozen=True)
-class Part:
+class DrawnPart:
     """One area or one stroke of a drawing; later parts cover earlier ones."""
 
-    points: Points
+    points: Outline
     """Corners of the area, or the centre line of the stroke, in unit coordinates."""
     role: Role
     """body and accent make the shape; a detail may be missing in a hasty drawing."""
@@ -35,11 +35,11 @@ class Part:
         """Return whether this is a stroke that ends where it begins."""
         return self.width > 0 and bool(np.allclose(self.points[0], self.points[-1]))
 
-    def area(self) -> Points:
+    def area(self) -> Outline:
         """Return the corners of the filled area, [points, 2]; of a ring, both rims joined by a cut of no width."""
         return band(self.points, self.width) if self.width > 0 else self.points
 
-    def rims(self) -> tuple[Points, ...]:
+    def rims(self) -> tuple[Outline, ...]:
         """Return the closed outlines of the area: two for a ring, else one; first and last point are equal."""
         area = self.area()
         if not self.is_ring:
@@ -48,30 +48,30 @@ class Part:
         return area[:half], area[half:]
 
 
-def closed(points: Points) -> Points:
+def closed(points: Outline) -> Outline:
     """Return the outline with its first point again at the end."""
     return np.concatenate([points, points[:1]])
 
 
 def ellipse(
     x: Number, y: Number, rx: Number, ry: Number, start: Number = 0, stop: Number = 360, *, n: int = 28
-) -> Points:
+) -> Outline:
     """Return points of an ellipse from ``start`` to ``stop`` degrees, both included; 0 is right, 90 is down."""
     angle = np.radians(np.linspace(start, stop, n))
     return np.stack([x + rx * np.cos(angle), y + ry * np.sin(angle)], axis=1)
 
 
-def polygon(*corners: tuple[Number, Number]) -> Points:
+def polygon(*corners: tuple[Number, Number]) -> Outline:
     """Return the corners as an array."""
     return np.array(corners, dtype=float)
 
 
-def box(left: Number, top: Number, right: Number, bottom: Number) -> Points:
+def box(left: Number, top: Number, right: Number, bottom: Number) -> Outline:
     """Return the four corners of an upright rectangle."""
     return polygon((left, top), (right, top), (right, bottom), (left, bottom))
 
 
-def smooth(*corners: tuple[Number, Number], closed_curve: bool = True, steps: int = 6) -> Points:
+def smooth(*corners: tuple[Number, Number], closed_curve: bool = True, steps: int = 6) -> Outline:
     """Return points of the Catmull-Rom curve through the corners."""
     knots = np.array(corners, dtype=float)
     if closed_curve:
@@ -89,7 +89,7 @@ def smooth(*corners: tuple[Number, Number], closed_curve: bool = True, steps: in
     return curve if closed_curve else np.concatenate([curve, stop[-1:]])
 
 
-def band(points: Points, width: float) -> Points:
+def band(points: Outline, width: float) -> Outline:
     """Return the corners of the stroke of this width along ``points``: one side forth, the other back."""
     ring = bool(np.allclose(points[0], points[-1]))
     steps = np.diff(points, axis=0)
@@ -104,7 +104,7 @@ def band(points: Points, width: float) -> Points:
     return np.concatenate([points + offset, (points - offset)[::-1]])
 
 
-def resample(points: Points, n: int) -> Points:
+def resample(points: Outline, n: int) -> Outline:
     """Return ``n`` points equally spaced along the line through ``points``, ends included."""
     steps = np.hypot(*np.diff(points, axis=0).T)
     travelled = np.concatenate([[0.0], np.cumsum(steps)])
@@ -112,12 +112,12 @@ def resample(points: Points, n: int) -> Points:
     return np.stack([np.interp(at, travelled, points[:, 0]), np.interp(at, travelled, points[:, 1])], axis=1)
 
 
-def length(points: Points) -> float:
+def length(points: Outline) -> float:
     """Return the length of the line through ``points``, in unit coordinates."""
     return float(np.hypot(*np.diff(points, axis=0).T).sum())
 
 
-def placed(parts: Sequence[Part], x: Number, y: Number, half: Number) -> tuple[Part, ...]:
+def placed(parts: Sequence[DrawnPart], x: Number, y: Number, half: Number) -> tuple[DrawnPart, ...]:
     """Return the parts moved and scaled: their bounding box has centre (x, y), its longer side is 2 ``half``."""
     corners = np.concatenate([part.area() for part in parts])
     low, high = corners.min(axis=0), corners.max(axis=0)

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from circuitry.study.toy.geometry import Number, Part, Points, box, ellipse, pick, placed, polygon, shaded, smooth
+from circuitry.study.toy.geometry import DrawnPart, Number, Outline, box, ellipse, pick, placed, polygon, shaded, smooth
 
 Steps = Sequence[Any]
 Scope = Mapping[str, Any]
@@ -73,7 +73,7 @@ def shapes() -> Mapping[str, Mapping[str, Any]]:
     return found
 
 
-def draw_parts(class_name: str, rng: np.random.Generator) -> list[Part]:
+def draw_parts(class_name: str, rng: np.random.Generator) -> list[DrawnPart]:
     """Draw a thing with random proportions and colours, upright: its parts from back to front."""
     scope: dict[str, Any] = {
         **_FUNCTIONS,
@@ -106,13 +106,15 @@ def _unrolled(steps: Steps, scope: dict[str, Any]) -> Iterator[Any]:
                 yield step
 
 
-def _part(step: Mapping[str, Any], scope: dict[str, Any]) -> Part:
+def _part(step: Mapping[str, Any], scope: dict[str, Any]) -> DrawnPart:
     points = _curve(step, scope)
     colour = evaluate(step["colour"], scope)
-    return Part(points, evaluate(step["part"], scope), tuple(colour), float(evaluate(step.get("width", 0.0), scope)))
+    return DrawnPart(
+        points, evaluate(step["part"], scope), tuple(colour), float(evaluate(step.get("width", 0.0), scope))
+    )
 
 
-def _curve(step: Mapping[str, Any], scope: dict[str, Any]) -> Points:
+def _curve(step: Mapping[str, Any], scope: dict[str, Any]) -> Outline:
     match step:
         case {"polygon": corners}:
             points = polygon(*_pairs(corners, scope))
@@ -142,7 +144,7 @@ def _values(numbers: Sequence[Any], scope: Scope) -> list[Number]:
     return [evaluate(number, scope) for number in numbers]
 
 
-def posed_drawing(class_name: str, rng: np.random.Generator) -> tuple[Part, ...]:
+def posed_drawing(class_name: str, rng: np.random.Generator) -> tuple[DrawnPart, ...]:
     """Return a random drawing of the class: mirrored, stretched, bent, turned, scaled and placed in the picture."""
     parts, tilt = draw_parts(class_name, rng), shapes()[class_name]["tilt"]
     angle = np.radians(rng.uniform(-tilt, tilt))
@@ -156,9 +158,9 @@ def posed_drawing(class_name: str, rng: np.random.Generator) -> tuple[Part, ...]
     return placed(parts, rng.uniform(-slack, slack), rng.uniform(-slack, slack), half)
 
 
-def _bent(points: Points, bend: Float[np.ndarray, "2 2"], phase: Float[np.ndarray, "2 2"]) -> Points:
+def _bent(points: Outline, bend: Float[np.ndarray, "2 2"], phase: Float[np.ndarray, "2 2"]) -> Outline:
     """Return the points shifted along slow waves, so that no two drawings of a class are the same up to a pose."""
-    across: Points = np.sin(2.2 * points[:, ::-1] + phase[0])
-    along: Points = np.sin(3.1 * points + phase[1])
-    bent: Points = points + across * bend[0] + along * bend[1]
+    across: Outline = np.sin(2.2 * points[:, ::-1] + phase[0])
+    along: Outline = np.sin(3.1 * points + phase[1])
+    bent: Outline = points + across * bend[0] + along * bend[1]
     return bent

@@ -6,18 +6,30 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from circuitry.study.toy.geometry import Colour, Part, Points, band, box, closed, ellipse, pick, placed, rgb, shaded
+from circuitry.study.toy.geometry import (
+    Colour,
+    DrawnPart,
+    Outline,
+    band,
+    box,
+    closed,
+    ellipse,
+    pick,
+    placed,
+    rgb,
+    shaded,
+)
 from circuitry.study.toy.styles_raster import Canvas
 
-PAPER = ("ffffff", "f7f7f4", "eef3f7", "fbf4e4")
-INK = "23232b"
+_PAPER = ("ffffff", "f7f7f4", "eef3f7", "fbf4e4")
+_INK = "23232b"
 
 
-def clipart(parts: Sequence[Part], rng: np.random.Generator, side: int) -> Image.Image:
+def clipart(parts: Sequence[DrawnPart], rng: np.random.Generator, side: int) -> Image.Image:
     """Draw flat saturated colours with a dark outline on a white or light ground."""
     ground = rgb("ffffff") if rng.random() < 0.6 else pick(rng, "eaf4fb", "fdf3d8", "f7e6ec", "e6f5e3", spread=0.02)
     canvas = Canvas(side, ground)
-    outline, dark = rng.uniform(0.035, 0.055), pick(rng, INK, "2b2018", "1f2a3a", spread=0.02)
+    outline, dark = rng.uniform(0.035, 0.055), pick(rng, _INK, "2b2018", "1f2a3a", spread=0.02)
     if rng.random() < 0.25:
         disc = shaded(pick(rng, "f2d64b", "8fc9e8", "f3a6bd", "a8d8a0"), 1.45)
         canvas.fill(ellipse(rng.uniform(-0.1, 0.1), rng.uniform(-0.1, 0.1), 0.88, 0.88), disc)
@@ -35,7 +47,7 @@ def clipart(parts: Sequence[Part], rng: np.random.Generator, side: int) -> Image
     return canvas.finished()
 
 
-def _outline(canvas: Canvas, area: Points, width: float, colour: Colour) -> None:
+def _outline(canvas: Canvas, area: Outline, width: float, colour: Colour) -> None:
     ring = closed(area)
     canvas.fill(band(ring[np.append(True, np.hypot(*np.diff(ring, axis=0).T) > 1e-6)], width), colour)
 
@@ -48,11 +60,11 @@ def _saturated(colour: Colour) -> Colour:
     return colorsys.hsv_to_rgb(hue, min(1.35 * saturation + 0.1, 1.0), min(0.8 * value + 0.25, 1.0))
 
 
-def infograph(parts: Sequence[Part], rng: np.random.Generator, side: int) -> Image.Image:
+def infograph(parts: Sequence[DrawnPart], rng: np.random.Generator, side: int) -> Image.Image:
     """Draw a flat icon of few colours on a panel, among bars, charts and lines of text."""
     theme = pick(rng, "2f7fb5", "e0702a", "3fa07a", "b5475f", "6a5fb0", "e0a82a", "3a4a5f", spread=0.03)
     second = pick(rng, "f2c230", "e0605f", "5fc0c9", "8dbb4f", "f08a3c", "5a6f8f", spread=0.03)
-    ground = pick(rng, *PAPER, spread=0.01) if rng.random() < 0.7 else shaded(theme, 1.75)
+    ground = pick(rng, *_PAPER, spread=0.01) if rng.random() < 0.7 else shaded(theme, 1.75)
     canvas = Canvas(side, ground)
     canvas.fill(box(-1, -1, 1, -0.78), theme)
     _text(canvas, rng, (-0.9, -0.93, rng.uniform(0.9, 1.5)), 1, shaded(theme, 1.85), height=0.09)
@@ -84,7 +96,7 @@ def _panel(canvas: Canvas, kind: float, place: tuple[float, float, float], groun
             canvas.fill(box(x - reach, y - reach, x + reach, y + reach), colour)
 
 
-def _icon(canvas: Canvas, parts: Sequence[Part], theme: Colour, second: Colour) -> None:
+def _icon(canvas: Canvas, parts: Sequence[DrawnPart], theme: Colour, second: Colour) -> None:
     """Draw the thing in the colours of the chart: each natural tone takes the nearest of five."""
     tones = (shaded(theme, 0.45), shaded(theme, 0.8), second, shaded(theme, 1.4), (1.0, 1.0, 1.0))
     used: dict[Colour, Colour] = {}

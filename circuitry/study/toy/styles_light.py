@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageFilter
 
-from circuitry.study.toy.geometry import Colour, Part, closed, pick, shaded
+from circuitry.study.toy.geometry import Colour, DrawnPart, closed, pick, shaded
 from circuitry.study.toy.styles_raster import (
     OVERSAMPLE,
     Canvas,
@@ -22,7 +22,7 @@ from circuitry.study.toy.styles_raster import (
 )
 
 
-def real(parts: Sequence[Part], rng: np.random.Generator, side: int) -> Image.Image:
+def real(parts: Sequence[DrawnPart], rng: np.random.Generator, side: int) -> Image.Image:
     """Draw shaded volumes and a cast shadow on a textured natural ground, a little soft and noisy like a photo."""
     angle = rng.uniform(0, 2 * np.pi)
     light = (float(np.cos(angle)), -abs(float(np.sin(angle))))
@@ -43,7 +43,7 @@ def real(parts: Sequence[Part], rng: np.random.Generator, side: int) -> Image.Im
     return _photographed(_set_apart(picture, subject, 0.15), rng, side)
 
 
-def _piece(part: Part) -> tuple[str, Colour, int]:
+def _piece(part: DrawnPart) -> tuple[str, Colour, int]:
     """Return a key that is equal for strokes that look like one thing, as the tubes of a frame do."""
     return part.role, part.colour, 0 if part.width > 0 else id(part)
 
@@ -132,7 +132,7 @@ def _cloth(rng: np.random.Generator, side: int) -> Picture:
     return (_tinted(base, flat) * mix + _tinted(other, flat) * (1 - mix)) * fine[:, :, None]
 
 
-def painting(parts: Sequence[Part], rng: np.random.Generator, side: int) -> Image.Image:
+def painting(parts: Sequence[DrawnPart], rng: np.random.Generator, side: int) -> Image.Image:
     """Draw many short oriented strokes of a broad and then a finer brush, over a painted ground."""
     subject = coverage(parts, side)
     picture = _motif(parts, subject, rng, side)
@@ -150,7 +150,7 @@ def painting(parts: Sequence[Part], rng: np.random.Generator, side: int) -> Imag
     return to_image(painted * weave[:, :, None])
 
 
-def _motif(parts: Sequence[Part], subject: Plane, rng: np.random.Generator, side: int) -> Picture:
+def _motif(parts: Sequence[DrawnPart], subject: Plane, rng: np.random.Generator, side: int) -> Picture:
     """Draw what the painter sees: two broad areas of ground, and the drawing in lit flat colours."""
     above = pick(rng, "8fb0c9", "d9b88a", "b5a8c9", "7f9aa0", "d9c9a0", "55708f", spread=0.08)
     below = pick(rng, "7f8f5a", "a87a4f", "6a6f8f", "c9a25a", "5f7f70", "8a5f55", spread=0.08)

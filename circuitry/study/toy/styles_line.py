@@ -5,16 +5,16 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from circuitry.study.toy.geometry import Part, Points, closed, length, resample
+from circuitry.study.toy.geometry import DrawnPart, Outline, closed, length, resample
 from circuitry.study.toy.styles_raster import Canvas, mask_of, noise, pixels, to_image, unit
 
-PAPER = 246
+_PAPER = 246
 """Grey value of paper white."""
 THIN = 0.085
 """A stroke thinner than this is one line of the pencil, a wider one shows both its rims."""
 
 
-def quickdraw(parts: Sequence[Part], rng: np.random.Generator, side: int) -> Image.Image:
+def quickdraw(parts: Sequence[DrawnPart], rng: np.random.Generator, side: int) -> Image.Image:
     """Draw a few wobbly thick black strokes on white: details missing, ends that do not meet."""
     canvas = Canvas(side, 255)
     width, shake, patience = rng.uniform(0.05, 0.08), rng.uniform(0.008, 0.022), rng.uniform(0.2, 0.7)
@@ -28,7 +28,7 @@ def quickdraw(parts: Sequence[Part], rng: np.random.Generator, side: int) -> Ima
     return canvas.finished().convert("RGB")
 
 
-def _reopened(points: Points, rng: np.random.Generator) -> Points:
+def _reopened(points: Outline, rng: np.random.Generator) -> Outline:
     """Return the outline from a random start, stopping short of it or running past it."""
     start = int(rng.integers(len(points)))
     n = max(int(length(closed(points)) / 0.06), 12)
@@ -37,7 +37,7 @@ def _reopened(points: Points, rng: np.random.Generator) -> Points:
     return dense[:-missing] if missing > 0 else np.concatenate([dense, dense[1 : 1 - missing]])
 
 
-def _wobbly(points: Points, shake: float, rng: np.random.Generator) -> Points:
+def _wobbly(points: Outline, shake: float, rng: np.random.Generator) -> Outline:
     """Return the line redrawn by an unsteady hand, which also rounds its corners a little."""
     reach = length(points)
     line = resample(points, max(int(reach / 0.09), 4))
@@ -47,7 +47,7 @@ def _wobbly(points: Points, shake: float, rng: np.random.Generator) -> Points:
     return line + np.stack([np.interp(at, np.arange(knots), drift[:, axis]) for axis in (0, 1)], axis=1)
 
 
-def _stroke(canvas: Canvas, line: Points, width: float) -> None:
+def _stroke(canvas: Canvas, line: Outline, width: float) -> None:
     """Draw a black line with round corners and ends."""
     flat, r = pixels(line, canvas.side), width * canvas.side / 4
     canvas.pen.line(flat, fill=0, width=round(2 * r), joint="curve")
@@ -55,9 +55,9 @@ def _stroke(canvas: Canvas, line: Points, width: float) -> None:
         canvas.pen.ellipse((x - r, y - r, x + r, y + r), fill=0)
 
 
-def sketch(parts: Sequence[Part], rng: np.random.Generator, side: int) -> Image.Image:
+def sketch(parts: Sequence[DrawnPart], rng: np.random.Generator, side: int) -> Image.Image:
     """Draw thin repeated pencil lines and hatching on paper white."""
-    canvas = Canvas(side, PAPER)
+    canvas = Canvas(side, _PAPER)
     hatches = [_hatching(rng, side, n) for n in (0, 1, 2)]
     shake = rng.uniform(0.006, 0.014)
     for part in parts:
@@ -77,7 +77,7 @@ def sketch(parts: Sequence[Part], rng: np.random.Generator, side: int) -> Image.
 
 def _hatching(rng: np.random.Generator, side: int, layers: int) -> Image.Image:
     """Return a sheet of paper covered with this many layers of parallel pencil lines."""
-    sheet = Canvas(side, PAPER)
+    sheet = Canvas(side, _PAPER)
     first = rng.uniform(20, 70) * rng.choice([-1, 1])
     for k in range(layers):
         angle = np.radians(first + 65 * k)

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFilter
 
-from circuitry.study.toy.geometry import Colour, Part, Points
+from circuitry.study.toy.geometry import Colour, DrawnPart, Outline
 
 OVERSAMPLE = 3
 """Shapes are drawn this many times larger and averaged down, since Pillow draws hard edges."""
@@ -15,7 +15,7 @@ Plane = Float[np.ndarray, "side side"]
 Picture = Float[np.ndarray, "side side 3"]
 
 
-def pixels(points: Points, side: int) -> list[float]:
+def pixels(points: Outline, side: int) -> list[float]:
     """Return x, y, x, y, ... in pixels, as Pillow takes them."""
     flat: list[float] = ((points + 1) * (side / 2)).ravel().tolist()
     return flat
@@ -38,11 +38,11 @@ class Canvas:
             self.image = Image.new("L" if isinstance(ground, int) else "RGB", size, _ink(ground))
         self.pen = ImageDraw.Draw(self.image)
 
-    def fill(self, points: Points, colour: Colour | int) -> None:
+    def fill(self, points: Outline, colour: Colour | int) -> None:
         """Fill the area inside ``points``."""
         self.pen.polygon(pixels(points, self.side), fill=_ink(colour))
 
-    def line(self, points: Points, colour: Colour | int, width: float) -> None:
+    def line(self, points: Outline, colour: Colour | int, width: float) -> None:
         """Draw a line whose width is a share of the side."""
         self.pen.line(pixels(points, self.side), fill=_ink(colour), width=max(round(width * self.side), 1))
 
@@ -58,7 +58,7 @@ def _ink(colour: Colour | int) -> tuple[int, ...] | int:
     return tuple(round(255 * min(max(channel, 0.0), 1.0)) for channel in colour)
 
 
-def mask_of(parts: Sequence[Part], side: int) -> Canvas:
+def mask_of(parts: Sequence[DrawnPart], side: int) -> Canvas:
     """Return a canvas that is white inside any of the parts, else black."""
     mask = Canvas(side, 0)
     for part in parts:
@@ -66,7 +66,7 @@ def mask_of(parts: Sequence[Part], side: int) -> Canvas:
     return mask
 
 
-def coverage(parts: Sequence[Part], side: int) -> Plane:
+def coverage(parts: Sequence[DrawnPart], side: int) -> Plane:
     """Return the share of each pixel that the parts cover, 0 to 1, [side, side]."""
     return unit(mask_of(parts, side).finished())
 

@@ -12,8 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from circuitry.runs import InputError
-from circuitry.study.mixtures import base_sets, caption_table, imagenet_captions, shard_captions
-from circuitry.study.mixtures.base_sets import BaseSet, joined_caption, named_base_sets
+from circuitry.study.mixtures import base_sets, caption_table
+from circuitry.study.mixtures.base_sets import (
+    BaseSet,
+    imagenet_captions,
+    joined_caption,
+    named_base_sets,
+    shard_captions,
+)
 from circuitry.study.mixtures.base_splits import Split
 from circuitry.study.mixtures.trainer_table import CaptionedImage
 
@@ -70,12 +76,12 @@ def test_lists_are_read_whatever_the_chunk(
     path = tmp_path_factory.mktemp("json") / "list.json"
     path.write_text(json.dumps(written, indent=indent))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(base_sets, "CHUNK", chunk)
+        patch.setattr(base_sets, "_CHUNK", chunk)
         assert list(base_sets._json_list(path)) == written
 
 
 def test_the_list_is_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(base_sets, "CHUNK", 10_000)
+    monkeypatch.setattr(base_sets, "_CHUNK", 10_000)
     path = tmp_path / "list.json"
     path.write_text(json.dumps([{"filename": f"{i}.JPEG", "wnid": "n01", "title": "fish" * 20} for i in range(5_000)]))
     tracemalloc.start()
@@ -86,23 +92,20 @@ def test_the_list_is_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert used < 200_000
 
 
-def test_bad_lists(tmp_path: Path) -> None:
-    path = tmp_path / "list.json"
-    with pytest.raises(InputError, match=r"Expected ImageNet-Captions' JSON file, but .*list\.json does not exist"):
-        list(imagenet_captions(path, tmp_path))
-    path.write_text('{"filename": "a"}')
-    with pytest.raises(InputError, match=r"must be a JSON list of entries, but starts with '\{\"filename"):
-        list(imagenet_captions(path, tmp_path))
-    path.write_text(json.dumps(ENTRIES)[:-30])
-    with pytest.raises(
-        InputError, match=r"list\.json is damaged at '{\"filename\": \"n02_8.*\(.*\); download it again"
-    ):
-        list(imagenet_captions(path, tmp_path))
-    path.write_text(json.dumps([*ENTRIES, {"filename": "x.JPEG"}]))
-    with pytest.raises(
-        InputError, match=r"list\.json, entry 5: expected filename and wnid, given {'filename': 'x.JPEG'}"
-    ):
-        list(imagenet_captions(path, tmp_path))
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, r"list\.json"),
+        ('{"filename": "a"}', r"list.*\{"),
+        (json.dumps(ENTRIES)[:-30], r"list\.json.*n02_8"),
+        (json.dumps([*ENTRIES, {"filename": "x.JPEG"}]), r"list\.json, entry 5.*x\.JPEG"),
+    ],
+)
+def test_bad_lists(tmp_path: Path, content: str | None, words: str) -> None:
+    if content is not None:
+        (tmp_path / "list.json").write_text(content)
+    with pytest.raises(InputError, match=words):
+        list(imagenet_captions(tmp_path / "list.json", tmp_path))
 
 
 # --- tables ----------------------------------------------------------------------------------------------------------
@@ -173,14 +176,11 @@ def test_webdataset_finds_the_same_samples(tmp_path: Path) -> None:
 
 
 def test_bad_shards(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"Expected a webdataset shard, but .*none\.tar does not exist"):
-        list(shard_captions([tmp_path / "none.tar"], "cc3m"))
     (tmp_path / "bad.tar").write_bytes(b"<html>" * 200)
-    with pytest.raises(InputError, match=r"Cannot read the shard .*bad\.tar \(.*\); complete the download"):
-        list(shard_captions([tmp_path / "bad.tar"], "cc3m"))
     write_shard(tmp_path / "json.tar", {"1.jpg": b"x", "1.json": b"{"})
-    with pytest.raises(InputError, match=r"Cannot read the shard .*json\.tar"):
-        list(shard_captions([tmp_path / "json.tar"], "cc3m"))
+    for name in ("none.tar", "bad.tar", "json.tar"):
+        with pytest.raises(InputError, match=name):
+            list(shard_captions([tmp_path / name], "cc3m"))
 
 
 # --- named on a command line -----------------------------------------------------------------------------------------
@@ -195,22 +195,18 @@ def test_base_sets_by_name(tmp_path: Path) -> None:
         "cc3m": BaseSet("cc3m", Path("a=b.tsv"), Path("/images"), 0.5),
         "cc12m": BaseSet("cc12m", Path("shards"), None, Split(None, frozenset(["1.jpg"]))),
     }
-    with pytest.raises(InputError, match=r"Base sets are named as NAME=VALUE, such as cc12m=.*, but 'cc3m' was given"):
-        named_base_sets(["cc3m"])
-    with pytest.raises(
-        InputError, match=r"There is no base set 'cc3m' to have images or a split; name it \(--base cc3"
-    ):
-        named_base_sets(["cc12m=x"], [], ["cc3m=0.5"])
+    for named in ((["cc3m"],), (["cc12m=x"], [], ["cc3m=0.5"])):
+        with pytest.raises(InputError, match="'cc3m'"):
+            named_base_sets(*named)
 
 
 def test_a_folder_without_the_images_is_refused(tmp_path: Path) -> None:
     (tmp_path / "captions.json").write_text(json.dumps(ENTRIES))
     base = BaseSet("imagenet-captions", tmp_path / "captions.json", tmp_path / "val")
-    expected = r"None of the first 4 images of imagenet-captions exists, such as .*/val/n01/n01_1\.JPEG; give the fold"
-    with pytest.raises(InputError, match=expected):
+    with pytest.raises(InputError, match=r"imagenet-captions.*/val/n01/n01_1\.JPEG"):
         base.check_images()
     (tmp_path / "val/n02").mkdir(parents=True)
     (tmp_path / "val/n02/n02_9.JPEG").touch()
     base.check_images()
-    with pytest.raises(InputError, match=r"needs the folder <wnid>/<file> of ImageNet \(--base-images imagenet-capt"):
+    with pytest.raises(InputError, match="--base-images imagenet-captions"):
         BaseSet("imagenet-captions", tmp_path / "captions.json").all_images()

@@ -10,8 +10,8 @@ import pytest
 from circuitry.data import DomainFolder, ImageRecord, caption
 from circuitry.data.captions import image_rng, sketch_caption
 from circuitry.runs import InputError
-from circuitry.study.mixtures import SketchSet, read_captions, sketch_captions, stream_captions
-from circuitry.study.mixtures.captioning import Captioning, check_listed, first_of
+from circuitry.study.mixtures import SketchSet, read_captions, sketch_captions
+from circuitry.study.mixtures.captioning import Captioning, check_listed, first_of, stream_captions
 from tests.conftest import shared
 from tests.study.mixtures.test_files import DOMAINS
 from tests.study.mixtures.test_files import root as root
@@ -67,11 +67,11 @@ def test_lists_that_are_missing_are_refused(root: Path, tmp_path: Path) -> None:
     for path in root.glob("*_*.txt"):
         shutil.copy(path, tmp_path)
     (tmp_path / "real_test.txt").unlink()
-    with pytest.raises(InputError, match=r"lacks 1 of the 12, such as real_test\.txt; add the lists"):
+    with pytest.raises(InputError, match=r" 12 .* 1, .*real_test\.txt"):
         stream_captions(tmp_path)
     for path in tmp_path.glob("quickdraw*"):
         path.unlink()
-    with pytest.raises(InputError, match=r"lacks 3 of the 12, such as quickdraw_train\.txt; .*\(captions by-image\)"):
+    with pytest.raises(InputError, match=r" 12 .* 3, .*quickdraw_train\.txt.*by-image"):
         stream_captions(tmp_path)
 
 
@@ -106,10 +106,10 @@ def test_origins_give_their_captions(root: Path, tmp_path: Path) -> None:
     stream = Captioning(root, "stream", 3)
     assert stream.of("train") == stream_captions(root, 3)["train"]
     assert stream.of("test", aligned=True) == stream_captions(root, 3, aligned=True)["test"]
-    with pytest.raises(InputError, match="There is no split 'val' here; available: train, test"):
+    with pytest.raises(InputError, match=r"'val'.*train, test"):
         stream.of("val")
     assert Captioning(root, "file").of("test") == read_captions(root)
-    with pytest.raises(InputError, match=r"Aligned captions beside those of a table need a table of their own \(--al"):
+    with pytest.raises(InputError, match="--aligned-captions"):
         Captioning(root, "file").of("test", aligned=True)
     (tmp_path / "aligned.tsv").write_text(f"filepath\ttitle\n{record.relative}\tan image of a axe\n")
     aligned = Captioning(root, "file", aligned_captions=tmp_path / "aligned.tsv").of("test", aligned=True)

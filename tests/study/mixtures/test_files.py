@@ -24,7 +24,7 @@ from circuitry.study.mixtures import (
     read_description,
     write_mixture,
 )
-from circuitry.study.mixtures.selection import Setting, admitted
+from circuitry.study.mixtures.selection import Setting
 
 DOMAINS = ["clipart", "infograph", "painting", "quickdraw", "real", "sketch"]
 CLASSES = ["aircraft_carrier", "axe", "bed", "zebra"]
@@ -157,22 +157,6 @@ def test_every_table_equals_the_naive_one(setting: Setting, root: Path, tmp_path
         assert path.read_text() == "filepath\ttitle\n" + "".join(lines)
 
 
-def test_sizes_are_exactly_that_of_cg_low(root: Path) -> None:
-    train = DomainFolder(root, split="train").records
-    low = len(naive_mixture(root, "cg-low", "sketch"))
-    sizes = {setting: len(mixture(train, settings_of(setting, "sketch"))) for setting in get_args(Setting)}
-    natural = sum(path.startswith("real/") for path in naive_lists(root))
-    assert sizes == {setting: natural if setting == "natural-only" else low for setting in get_args(Setting)}
-    assert natural < low < len(train)
-
-
-def test_validation_lists_are_filtered_alike_and_whole(root: Path) -> None:
-    validation = DomainFolder(root, split="test").records
-    kept = [record.relative for record in admitted(validation, settings_of("cg-high", "sketch"))]
-    held = ("sketch/aircraft_carrier", "sketch/bed")
-    assert kept == [path for path in naive_lists(root, "test") if not path.startswith(held)]
-
-
 # --- the description -------------------------------------------------------------------------------------------------
 
 
@@ -224,22 +208,18 @@ def test_the_digest_is_that_of_the_content(root: Path, tmp_path: Path) -> None:
 def test_mixtures_of_one_study_are_made_alike() -> None:
     alike = {"caption_source": "stream", "caption_seed": 42, "caption_file": None, "held_out": ["axe"]}
     check_one_study({"a": alike, "b": {**alike, "setting": "cg-low"}, "c": {"held_out": ["axe"]}})
-    expected = "but a has caption_source 'stream' and b 'by-image'; use the same for all, or another folder for these"
-    with pytest.raises(InputError, match=expected):
+    with pytest.raises(InputError, match=r"caption_source 'stream'.*'by-image'"):
         check_one_study({"a": alike, "b": {**alike, "caption_source": "by-image"}})
-    with pytest.raises(InputError, match=r"but a has held_out \['axe'\] and c \['bed'\]"):
+    with pytest.raises(InputError, match=r"held_out \['axe'\].*\['bed'\]"):
         check_one_study({"a": alike, "b": {}, "c": {"held_out": ["bed"]}})
 
 
 def test_descriptions_that_are_none(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"Expected a mixture's description, but .*t\.json does not exist; make"):
-        read_description(tmp_path / "t.tsv")
-    (tmp_path / "t.json").write_text("{")
-    with pytest.raises(InputError, match=r"t\.json is damaged \(.*\); make the mixture again"):
-        read_description(tmp_path / "t.tsv")
-    (tmp_path / "t.json").write_text('{"format": "else"}')
-    with pytest.raises(InputError, match=r"t\.json does not describe a mixture \(format 'circuitry mixture 2'\)"):
-        read_description(tmp_path / "t.tsv")
+    for content in (None, "{", '{"format": "else"}'):
+        if content is not None:
+            (tmp_path / "t.json").write_text(content)
+        with pytest.raises(InputError, match=r"t\.json"):
+            read_description(tmp_path / "t.tsv")
 
 
 def test_the_summary_adds_up(root: Path, tmp_path: Path) -> None:
@@ -260,7 +240,7 @@ def test_the_summary_adds_up(root: Path, tmp_path: Path) -> None:
 def test_captions_are_read_from_the_root(tmp_path: Path) -> None:
     (tmp_path / "captions.tsv").write_text('filepath\ttitle\nreal/axe/0.png\tNA\nreal/axe/1.png\t"a ""b"" c"\n')
     assert read_captions(tmp_path) == {"real/axe/0.png": "NA", "real/axe/1.png": 'a "b" c'}
-    with pytest.raises(InputError, match=r"Expected a table of captions, but .*none/captions\.tsv"):
+    with pytest.raises(InputError, match="none/captions"):
         read_captions(tmp_path / "none")
 
 
@@ -274,12 +254,9 @@ def test_captions_of_an_image_do_not_depend_on_the_others(root: Path) -> None:
 
 def test_an_image_without_a_caption(root: Path, tmp_path: Path) -> None:
     records = DomainFolder(root, split="train", domains=["real"]).records
-    with pytest.raises(
-        InputError, match=rf"{len(records)} of {len(records)} images have no caption .*add them to the cap"
-    ):
-        write_mixture(records, {}, tmp_path / "t.tsv")
-    with pytest.raises(InputError, match="no images to write to"):
-        write_mixture([], {}, tmp_path / "t.tsv")
+    for chosen, words in ((records, f"{len(records)} of {len(records)}"), ([], "t.tsv")):
+        with pytest.raises(InputError, match=words):
+            write_mixture(chosen, {}, tmp_path / "t.tsv")
 
 
 def test_missing_files_are_skipped_before_subsampling(root: Path, tmp_path: Path) -> None:
@@ -288,9 +265,7 @@ def test_missing_files_are_skipped_before_subsampling(root: Path, tmp_path: Path
     lost = [damaged / path for path in naive_lists(root)[::3]]
     for file in lost:
         file.unlink()
-    with pytest.raises(
-        InputError, match=rf"The lists in .* name {len(lost)} files that do not exist, such as clipart/"
-    ):
+    with pytest.raises(InputError, match=rf" {len(lost)} .*clipart/"):
         DomainFolder(damaged, split="train")
     images = DomainFolder(damaged, split="train", missing_files="skip")
     assert images.missing == len(lost)

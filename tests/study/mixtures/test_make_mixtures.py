@@ -1,11 +1,9 @@
 """The script that makes mixtures: every setting, base sets, ImageNet-Sketch, validation tables, and what it refuses."""
 
 import csv
-import io
 import json
 import random
 import sys
-import tarfile
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -75,7 +73,7 @@ def test_mixtures_that_cannot_be_made_are_named(
 ) -> None:
     both = sum(path.startswith(("real/", "sketch/")) for path in naive_lists(root))
     module.main(module.Config(root, tmp_path, test_domain="sketch", all=True, size=both + 1, captions="by-image"))
-    assert f"left out upper-low-sketch: Cannot subsample to {both + 1} images, there are only {both}" in (
+    assert f"left out upper-low-sketch: Subsampling to {both + 1} images needs as many, but there are {both}" in (
         capsys.readouterr().out
     )
     assert not list(tmp_path.glob("upper-low*"))
@@ -124,9 +122,7 @@ def test_imagenet_captions_come_first(module: ModuleType, root: Path, imagenet: 
         "base": (f"imagenet-captions={imagenet / 'captions.json'}",),
         "base_images": (f"imagenet-captions={imagenet}",),
     }
-    with pytest.raises(
-        InputError, match=r"cg-low-sketch\.tsv include 4 files that do not exist, such as .*n0/n0_0\.JPEG"
-    ):
+    with pytest.raises(InputError, match=r"cg-low-sketch\.tsv.* 4 .*n0/n0_0\.JPEG"):
         module.main(module.Config(root, tmp_path, "cg-low", "sketch", **base))
     assert not list(tmp_path.iterdir())
     config = module.Config(
@@ -157,16 +153,6 @@ def test_imagenet_captions_come_first(module: ModuleType, root: Path, imagenet: 
     assert summary.query("part == 'base'")["images"].tolist() == [parts[0]]
 
 
-def test_validation_images_of_the_base_from_a_split(module: ModuleType, root: Path, tmp_path: Path) -> None:
-    (tmp_path / "split.json").write_text('{"train": ["0.jpg"], "val": ["photos/1.jpg"]}')
-    base = {"base": (f"cc3m={root / 'photos.tsv'}",), "base_validation": (f"cc3m={tmp_path / 'split.json'}",)}
-    module.main(module.Config(root, tmp_path / "out", "natural-only", "sketch", **base))
-    name = "cc3m-natural-only"
-    assert images_in(table_of(tmp_path / "out", f"{name}-validation")) == ["DomainNet/photos/1.jpg"]
-    natural = naive_mixture(root, "natural-only", "sketch")
-    assert images_in(table_of(tmp_path / "out", name)) == ["DomainNet/photos/0.jpg", *natural]
-
-
 def test_every_base_set_gets_the_mixture(module: ModuleType, root: Path, tmp_path: Path) -> None:
     base = (f"cc3m={root / 'photos.tsv'}", f"mine={root / 'photos.tsv'}")
     module.main(module.Config(root, tmp_path, "cg-low", "sketch", base=base))
@@ -175,18 +161,6 @@ def test_every_base_set_gets_the_mixture(module: ModuleType, root: Path, tmp_pat
     listed = pd.read_csv(tmp_path / "mixtures.csv")
     assert listed["study_file"].tolist() == [f"{name}-train-lso-rs-nosketchclasses.tsv" for name in ("cc3m", "mine")]
     assert listed["of_base"].tolist() == [3, 3]
-
-
-def test_shards_are_listed(module: ModuleType, root: Path, tmp_path: Path) -> None:
-    with tarfile.open(tmp_path / "0.tar", "w") as tar:
-        for name in ("1.jpg", "1.txt"):
-            info = tarfile.TarInfo(name)
-            info.size = 7
-            tar.addfile(info, io.BytesIO(b"a photo"))
-    for path in (tmp_path, tmp_path / "0.tar"):
-        module.main(module.Config(root, tmp_path / "out", "natural-only", "sketch", base=(f"cc12m={path}",)))
-        lines = table_of(tmp_path / "out", "cc12m-natural-only").read_text().splitlines()
-        assert lines[1] == f"{tmp_path}/0.tar/1.jpg\ta photo"
 
 
 # --- ImageNet-Sketch -------------------------------------------------------------------------------------------------
@@ -233,7 +207,7 @@ def test_sketch_classes_stay_in_part(module: ModuleType, root: Path, sketch_root
     told = read_description(table_of(tmp_path, "cg-high-sketch-imagenet-sketch-0.5"))
     assert told["images"] == len(naive_mixture(root, "cg-high", "sketch", held_out=("axe",)))
     assert len(told["counts"]["sketch"].keys() - {"n00000025", "n00000026"}) == 1  # of three
-    with pytest.raises(InputError, match=r"Name the folder of ImageNet-Sketch \(--imagenet-sketch FOLDER\)"):
+    with pytest.raises(InputError, match="--imagenet-sketch"):
         module.main(replace(config, imagenet_sketch=None))
     for i in range(20):
         (sketch_root / f"n00000026/sketch_{i}.JPEG").unlink()
@@ -311,14 +285,9 @@ def check_thirty_percent(found: list[tuple[str, str]], expected: list[tuple[str,
 def test_one_folder_holds_one_study(module: ModuleType, root: Path, tmp_path: Path) -> None:
     module.main(module.Config(root, tmp_path, "cg-low", "sketch", captions="stream"))
     before = sorted(tmp_path.iterdir())
-    expected = (
-        "Mixtures of one study must be made alike, but cg-low-sketch has caption_source 'stream' and cg-high-sketch "
-        r"'file'; use the same for all, or another folder for these \(--out\)"
-    )
-    with pytest.raises(InputError, match=expected):
-        module.main(module.Config(root, tmp_path, "cg-high", "sketch"))
-    with pytest.raises(InputError, match="cg-low-sketch has caption_seed 0 and cg-high-sketch 3; use"):
-        module.main(module.Config(root, tmp_path, "cg-high", "sketch", captions="stream", seed=3))
+    for changed, words in (({}, r"'stream'.*'file'"), ({"captions": "stream", "seed": 3}, "caption_seed 0 .* 3")):
+        with pytest.raises(InputError, match=words):
+            module.main(module.Config(root, tmp_path, "cg-high", "sketch", **changed))
     assert sorted(tmp_path.iterdir()) == before
     module.main(module.Config(root, tmp_path, "cg-high", "sketch", captions="stream"))
 
@@ -335,42 +304,30 @@ def test_captions_of_a_table_with_aligned_ones(module: ModuleType, root: Path, t
     assert aligned["filepath"].tolist() == plain["filepath"].tolist()
     assert aligned["title"].tolist() == plain["title"].str.replace("caption", "aligned caption").tolist()
     (tmp_path / "plain.tsv").write_text(text + "\nreal/axe/none.png\ta axe\n")
-    with pytest.raises(InputError, match=r"plain\.tsv has captions of 1 images that the listing in .* lacks, such as"):
+    with pytest.raises(InputError, match=r"plain\.tsv.* 1 "):
         module.main(module.Config(root, tmp_path / "other", "cg-low", "sketch", captions=tmp_path / "plain.tsv"))
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------
 
 
-def test_what_the_command_line_lacks(module: ModuleType, root: Path, tmp_path: Path) -> None:
-    refused: dict[str, dict[str, object]] = {
-        r"Name the test domain \(--test-domain sketch\), or make all mixtures \(--all\)": {},
-        "Aligned captions beside those of a table need a table of their own": {
-            "setting": "aligned",
-            "test_domain": "sketch",
-        },
-        "Base sets are named as NAME=VALUE": {"test_domain": "sketch", "base": ("cc3m",)},
-        "needs the folder <wnid>/<file> of ImageNet": {
-            "test_domain": "sketch",
-            "base": (f"imagenet-captions={root / 'x.json'}",),
-        },
-        "There is no domain 'ink' here; available: clipart": {"test_domain": "ink"},
-        "None of the mixtures can be made of these images": {
-            "all": True,
-            "natural_domain": "ink",
-            "captions": "by-image",
-        },
-        r"There is no held-out class 'dog' here; available: aircraft_carrier": {
-            "test_domain": "sketch",
-            "held_out": ("dog",),
-        },
-        "There is no held-out class 'aircraft' here; perhaps you meant aircraft_carrier": {
-            "all": True,
-            "held_out": ("aircraft",),
-        },
-        r"Cannot subsample to 9000 images, there are only \d+": {"test_domain": "sketch", "size": 9000},
-    }
-    for expected, settings in refused.items():
-        with pytest.raises(InputError, match=expected):
-            module.main(module.Config(root, tmp_path, **settings))
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({}, "--test-domain.*--all"),
+        ({"setting": "aligned", "test_domain": "sketch"}, "[Aa]ligned"),
+        ({"test_domain": "sketch", "base": ("cc3m",)}, "NAME=VALUE"),
+        ({"test_domain": "sketch", "base": ("imagenet-captions=x.json",)}, "--base-images"),
+        ({"test_domain": "ink"}, "'ink'.*clipart"),
+        ({"all": True, "natural_domain": "ink", "captions": "by-image"}, "[Nn]one"),
+        ({"test_domain": "sketch", "held_out": ("dog",)}, "'dog'.*aircraft_carrier"),
+        ({"all": True, "held_out": ("aircraft",)}, "'aircraft'.*aircraft_carrier"),
+        ({"test_domain": "sketch", "size": 9000}, " 9000 "),
+    ],
+)
+def test_what_the_command_line_lacks(
+    module: ModuleType, root: Path, tmp_path: Path, settings: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(InputError, match=words):
+        module.main(module.Config(root, tmp_path, **settings))
     assert not list(tmp_path.iterdir())

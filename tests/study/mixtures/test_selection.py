@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 from hypothesis import HealthCheck, given
@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from circuitry.data import ImageRecord
 from circuitry.runs import InputError
-from circuitry.study.mixtures import MixtureSettings, mixture, subsample
-from circuitry.study.mixtures.selection import WHOLE, Setting, admitted, reference_size
+from circuitry.study.mixtures import MixtureSettings, mixture
+from circuitry.study.mixtures.selection import WHOLE_SETTINGS, Setting, admitted, reference_size
+from circuitry.study.mixtures.subsampling import count_combinations, first_of_each, quotas
 
 DOMAINNET = ["clipart", "infograph", "painting", "quickdraw", "real", "sketch"]
 laws = hypothesis_settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
@@ -57,6 +58,10 @@ def naive_subsample(samples: Sequence[ImageRecord], n: int, domain_order: Sequen
                     groups[domain][name].pop()
     left = {id(image) for by_class in groups.values() for images in by_class.values() for image in images}
     return [sample for sample in samples if id(sample) in left]
+
+
+def subsample(samples: Sequence[ImageRecord], n: int, classes: Sequence[str] = ()) -> list[ImageRecord]:
+    return first_of_each(samples, quotas(count_combinations(samples), n, classes))
 
 
 @st.composite
@@ -130,7 +135,7 @@ def test_held_out_classes_keep_their_place_in_the_round() -> None:
 
 
 def test_too_few_images() -> None:
-    with pytest.raises(InputError, match="Cannot subsample to 3 images, there are only 2; give a smaller size"):
+    with pytest.raises(InputError, match=r" 3 .* 2:"):
         subsample(records({("real", "axe"): 2}), 3)
 
 
@@ -187,8 +192,8 @@ def test_laws_of_every_setting(
     settings = of(setting, test_domain, tuple(name.upper() for name in sorted(held_out)), fraction)
     size = len(mixture(samples, of("cg-low", test_domain, tuple(sorted(held_out)))))
     assert reference_size(samples, settings) == size
-    if setting not in WHOLE and len(admitted(samples, settings)) < size:
-        with pytest.raises(InputError, match="Cannot subsample"):
+    if setting not in WHOLE_SETTINGS and len(admitted(samples, settings)) < size:
+        with pytest.raises(InputError, match="Subsampling to"):
             mixture(samples, settings)
         return
     try:
@@ -239,15 +244,13 @@ def test_a_tenth_is_a_tenth() -> None:
     # 0.1 is a little more than a tenth in binary: ceil(0.1 * 10) would be 2 of 10 images, were it not read as written.
     samples = records({("real", "axe"): 10, ("ink", "axe"): 10, ("ink", "bed"): 10})
     settings = MixtureSettings("class-interpolation", "ink", ("axe",), size=30, fraction=0.1)
-    with pytest.raises(InputError, match="Cannot subsample to 29 images, there are only 20"):
+    with pytest.raises(InputError, match=r" 29 .* 20"):
         mixture(samples, settings)
 
 
 def test_fixed_images_beyond_n_are_refused() -> None:
     settings = MixtureSettings("class-interpolation", "sketch", ("axe", "bed", "cat"), size=2, fraction=0.5)
-    with pytest.raises(
-        InputError, match="The kept images of the held-out classes, 3, are more than all 2 images of the"
-    ):
+    with pytest.raises(InputError, match=r" 3, .* 2 "):
         mixture(FULL, settings)
 
 
@@ -275,42 +278,47 @@ def test_natural_domain_can_be_named() -> None:
     assert combinations(mixture(samples, settings)) == {("photo", "axe"), ("ink", "bed")}
 
 
-def test_bad_settings() -> None:
-    with pytest.raises(InputError, match=r"setting must be one of 'natural-only', 'cg-low', .*, but 'cg' was given"):
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"setting": "cg-low", "test_domain": "real"}, "'real'"),
+        ({"setting": "cg-high", "held_out_classes": ()}, "'cg-high'.*held_out_classes"),
+        ({"setting": "aligned", "held_out_classes": ()}, "'aligned'.*held_out_classes"),
+        ({"setting": "class-interpolation"}, "fraction.*None.*'class-interpolation'"),
+        ({"setting": "cg-high", "fraction": 0.5}, r"fraction.*0\.5.*'cg-high'"),
+        ({"setting": "class-interpolation", "fraction": 1.5}, r"fraction.*1\.5"),
+        ({"setting": "domain-interpolation"}, "other_domains"),
+        ({"setting": "cg-high", "other_domains": ("clipart",)}, "other_domains"),
+        ({"setting": "domain-interpolation", "other_domains": ("real",)}, "'real'"),
+        ({"setting": "leave-out", "size": 0}, "size.* 0"),
+    ],
+)
+def test_bad_settings(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        MixtureSettings(**{"test_domain": "sketch", "held_out_classes": ("axe",), **settings})
+
+
+def test_a_setting_that_there_is_not() -> None:
+    with pytest.raises(InputError, match=r"'natural-only'.*'cg'"):
         # Not the constructor: under test it checks types first.
         MixtureSettings.__post_init__(SimpleNamespace(setting="cg"))  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="The test domain must differ from the natural domain, but both are 'real'"):
-        MixtureSettings("cg-low", "real", ("axe",))
-    with pytest.raises(InputError, match=r"'cg-high' holds classes out of the .*, but held_out_classes is empty"):
-        MixtureSettings("cg-high", "sketch")
-    with pytest.raises(InputError, match=r"'aligned' holds classes out of the .*, but held_out_classes is empty"):
-        MixtureSettings("aligned", "sketch")
-    without: list[tuple[Setting, float | None]] = [("class-interpolation", None), ("cg-high", 0.5)]
-    for setting, fraction in without:
-        with pytest.raises(InputError, match=rf"needs fraction=.*but {fraction} was given for '{setting}'"):
-            MixtureSettings(setting, "sketch", ("axe",), fraction=fraction)
-    with pytest.raises(InputError, match=r"fraction must be a share of 0 to 1, but 1\.5"):
-        MixtureSettings("class-interpolation", "sketch", ("axe",), fraction=1.5)
-    told: list[tuple[Setting, tuple[str, ...] | None]] = [("domain-interpolation", None), ("cg-high", ("clipart",))]
-    for setting, others in told:
-        with pytest.raises(InputError, match=r"domain-interpolation needs other_domains=, which may be .* was given"):
-            MixtureSettings(setting, "sketch", ("axe",), other_domains=others)
-    with pytest.raises(InputError, match="those beside the natural and the test domain, but 'real' was given"):
-        MixtureSettings("domain-interpolation", "sketch", ("axe",), other_domains=("real",))
-    with pytest.raises(InputError, match="size must be at least 1 image, or None for the reference size, but 0"):
-        MixtureSettings("leave-out", "sketch", size=0)
 
 
-def test_settings_that_do_not_fit_the_data() -> None:
-    with pytest.raises(InputError, match="There is no domain 'ink' here; available: clipart, infograph, "):
-        mixture(FULL, MixtureSettings("leave-out", "ink", size=3))
-    with pytest.raises(InputError, match="There is no domain 'photo'"):
-        mixture(FULL, MixtureSettings("natural-only", "sketch", natural_domain="photo"))
-    with pytest.raises(InputError, match="There is no domain 'ink'"):
-        mixture(FULL, MixtureSettings("domain-interpolation", "sketch", ("axe",), other_domains=("ink",)))
-    with pytest.raises(InputError, match="The classes 'Axe' and 'axe' differ only in spelling"):
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"setting": "leave-out", "test_domain": "ink", "size": 3}, "'ink'.*clipart, infograph"),
+        ({"setting": "natural-only", "natural_domain": "photo"}, "'photo'"),
+        ({"setting": "domain-interpolation", "held_out_classes": ("axe",), "other_domains": ("ink",)}, "'ink'"),
+        ({"setting": "cg-low", "held_out_classes": ("dog",)}, "'dog'.*axe, bed, cat"),
+        ({"setting": "leave-out"}, "'leave-out'.*'cg-low'.*held_out"),
+    ],
+)
+def test_settings_that_do_not_fit_the_data(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        mixture(FULL, MixtureSettings(**{"test_domain": "sketch", **settings}))
+
+
+def test_classes_that_differ_only_in_spelling() -> None:
+    with pytest.raises(InputError, match=r"'Axe'.*'axe'"):
         mixture([*FULL, *records({("real", "Axe"): 1})], MixtureSettings("cg-low", "sketch", ("axe",)))
-    with pytest.raises(InputError, match="There is no held-out class 'dog' here; available: axe, bed, cat"):
-        mixture(FULL, MixtureSettings("cg-low", "sketch", ("dog",)))
-    with pytest.raises(InputError, match="The size of setting 'leave-out' is that of 'cg-low', which needs held_out"):
-        mixture(FULL, MixtureSettings("leave-out", "sketch"))

@@ -60,15 +60,15 @@ def test_names_that_are_not_utf8_are_left_out(root: Path) -> None:
     complete = imagenet_sketch(root)
     strange = root / "n00000025" / os.fsdecode(b"caf\xe9.JPEG")
     strange.touch()
-    with pytest.warns(UserWarning, match="Left out 1 files or folders whose names are not UTF-8"):
+    with pytest.warns(UserWarning, match="UTF-8"):
         assert imagenet_sketch(root) == complete
     strange.unlink()
 
 
 def test_folders_that_are_not_imagenet_sketch(root: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"Expected ImageNet-Sketch, <wnid>/<file>, but there is no folder .*none"):
+    with pytest.raises(InputError, match="none"):
         imagenet_sketch(tmp_path / "none")
-    with pytest.raises(InputError, match=r"Expected the 1000 class folders of ImageNet, .* found 0"):
+    with pytest.raises(InputError, match=r"1000.* 0"):
         imagenet_sketch(tmp_path)
 
 
@@ -80,10 +80,7 @@ def test_as_many_of_all_images_go() -> None:
     gone = {TRAIN[i].relative for i in random.Random(42).sample(range(len(TRAIN)), len(OTHERS))}
     assert mixed == [*(record for record in TRAIN if record.relative not in gone), *OTHERS]
     assert {record.domain for record in TRAIN if record.relative in gone} == {"real", "sketch"}
-    assert replace_at_random(TRAIN, OTHERS, seed=1) != mixed
-    with pytest.raises(
-        InputError, match="241 images are to make room for those of ImageNet-Sketch, but there are only 240"
-    ):
+    with pytest.raises(InputError, match=r"241 .* 240"):
         replace_at_random(TRAIN, records({("sketch", "n01"): 241}))
 
 
@@ -118,13 +115,9 @@ def test_numbers_of_classes_at_the_studys_size() -> None:
 
 
 def test_what_keeps_no_size_is_refused() -> None:
-    with pytest.raises(InputError, match="There are no images of domain 'ink' whose classes could be reduced"):
-        sketch_class_mixtures(TRAIN, OTHERS, domain="ink")
-    with pytest.raises(
-        InputError, match=r"2 images are to stand for 60 sketches that go in imagenet-sketch-.*, and the"
-    ):
-        sketch_class_mixtures(TRAIN, OTHERS[:2])
-    with pytest.raises(
-        InputError, match="540 images are to make room for those of ImageNet-Sketch, but there are only 120"
-    ):
-        sketch_class_mixtures(TRAIN, OTHERS * 5)
+    no_sketches = [record for record in TRAIN if record.domain != "sketch"]
+    for images, others, words in (
+        (no_sketches, OTHERS, "'sketch'"), (TRAIN, OTHERS[:2], " 60 .* 2 "), (TRAIN, OTHERS * 5, "540 .* 120")
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=words):
+            sketch_class_mixtures(images, others)

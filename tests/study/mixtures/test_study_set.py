@@ -54,7 +54,7 @@ def test_parts_of_it() -> None:
     assert len(names(test_domains=["painting"])) == 19
     toy = names(domains=("clipart", "real", "sketch"), test_domains=["sketch"], sketches=False)
     assert [name for name in toy if name.startswith("domain-")] == ["domain-interpolation-clipart-sketch"]
-    with pytest.raises(InputError, match="There is no test domain 'real' here; available: clipart"):
+    with pytest.raises(InputError, match=r"'real'.*clipart"):
         study_mixtures(test_domains=["real"])
 
 
@@ -113,7 +113,7 @@ def test_what_is_told_of_a_mixture() -> None:
     told = spec("natural-only", "imagenet-sketch", None).described()
     assert (told["test_domain"], told["sketches"], told["base"]) == ("sketch", "imagenet-sketch", None)
     assert spec("aligned").described()["captions"] == "aligned"
-    with pytest.raises(InputError, match="ImageNet-Sketch has no aligned captions, since its sentences name the style"):
+    with pytest.raises(InputError, match=r"ImageNet-Sketch.*aligned"):
         spec("aligned", "imagenet-sketch")
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import os
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -13,8 +12,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pandas._libs.parsers import STR_NA_VALUES  # type: ignore[import-not-found]
 
-from circuitry.data import file_check
-from circuitry.data.file_check import FileCheck
 from circuitry.runs import InputError
 from circuitry.study.mixtures import trainer_table as module
 from circuitry.study.mixtures.trainer_table import (
@@ -105,10 +102,7 @@ def test_pieces_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_missing_files_are_counted_and_refused_or_skipped(tmp_path: Path) -> None:
     (tmp_path / "3.png").touch()
     images = [image(f"{i}.png", folder=str(tmp_path)) for i in range(9)]
-    expected = (
-        rf"The images for .*t\.tsv include 8 files that do not exist, such as {tmp_path}/0\.png, .*5\.png; complete the"
-    )
-    with pytest.raises(InputError, match=expected) as refused:
+    with pytest.raises(InputError, match=rf" 8 .*{tmp_path}/0\.png, .*5\.png") as refused:
         write_table(images, tmp_path / "t.tsv")
     assert "6.png" not in str(refused.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["3.png"]
@@ -120,11 +114,7 @@ def test_missing_files_are_counted_and_refused_or_skipped(tmp_path: Path) -> Non
 def test_missing_captions_are_counted_and_refused_or_skipped(tmp_path: Path) -> None:
     captions = ["a cat", "", " \n", "None", "7", "a dog"]
     images = [image(f"{i}.png", caption) for i, caption in enumerate(captions)]
-    expected = (
-        r"4 of 6 images have no caption that the trainer reads as text, such as /data/1\.png, /data/2\.png, "
-        r"/data/3\.png \('None'\), /data/4\.png \('7'\); add them to the captions, or leave"
-    )
-    with pytest.raises(InputError, match=expected):
+    with pytest.raises(InputError, match=r"4 of 6 .*/1\.png, .*/2\.png, .*/3\.png \('None'\), .*/4\.png \('7'\)"):
         write_table(images, tmp_path / "t.tsv", missing_files="unchecked")
     assert not any(tmp_path.iterdir())
     table = write_table(images, tmp_path / "t.tsv", missing_files="unchecked", no_caption="skip")
@@ -133,9 +123,7 @@ def test_missing_captions_are_counted_and_refused_or_skipped(tmp_path: Path) -> 
 
 def test_duplicates_are_refused(tmp_path: Path) -> None:
     images = [image('a".png'), image("b.png"), image("c.png"), image('a".png', "another caption"), image("c.png")]
-    with pytest.raises(
-        InputError, match=r'2 images are named more than once, such as "/data/a"".png", /data/c.png; name'
-    ):
+    with pytest.raises(InputError, match=r'2 images.*"/data/a"".png", /data/c.png'):
         write_table(images, tmp_path / "t.tsv", missing_files="unchecked")
     assert not any(tmp_path.iterdir())
 
@@ -144,69 +132,17 @@ def test_two_paths_with_one_hash_are_no_duplicates(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(module, "hash", len, raising=False)
     images = [image("a.png"), image("b.png")]
     assert write_table(images, tmp_path / "t.tsv", missing_files="unchecked").images == 2
-    with pytest.raises(InputError, match="1 images are named more than once"):
+    with pytest.raises(InputError, match="1 images"):
         write_table([*images, images[0]], tmp_path / "t.tsv", missing_files="unchecked")
 
 
 def test_nothing_and_paths_that_no_line_holds(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"There are no images to write to .*t\.tsv"):
-        write_table([], tmp_path / "t.tsv")
-    with pytest.raises(
-        InputError, match=r"must not hold tabs or line breaks, but '/data/a\\tb.png' does; rename the file"
-    ):
-        write_table([image("a\tb.png")], tmp_path / "t.tsv", missing_files="unchecked")
-    with pytest.raises(InputError, match="is not UTF-8, as the table is; rename the file"):
-        write_table([image("a\udce9.png")], tmp_path / "t.tsv", missing_files="unchecked")
+    for images, words in (([], r"t\.tsv"), ([image("a\tb.png")], r"a\\tb\.png"), ([image("a\udce9.png")], "UTF-8")):
+        with pytest.raises(InputError, match=words):
+            write_table(images, tmp_path / "t.tsv", missing_files="unchecked")
     odd = image("a\u2028b.png")  # not printable, but no line break for the table
     path = write_table([odd], tmp_path / "t.tsv", missing_files="unchecked").path
     assert pd.read_csv(path, sep="\t")["filepath"].tolist() == [odd.path]
-
-
-# --- files -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("held", [1, 3, 5, 1000])
-def test_files_are_found_whatever_memory_holds(held: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file_check, "NAMES_HELD", held)
-    there = {f"{folder}/{i}.png" for folder in "abc" for i in range(2)}
-    for name in there:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    asked = [f"{folder}/{i}.png" for i in (0, 2, 1) for folder in ("a", "b", "none", "c", "a/0.png")] * 2
-    check = FileCheck("skip", tmp_path)
-    assert [name for name in asked if check.keeps(name)] == [name for name in asked if name in there]
-    assert check.missing.count == len(asked) - 12
-    held_now = sum(len(names) for names in check._listings.values())
-    assert held_now <= held
-
-
-def test_a_folder_is_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    listed: list[str] = []
-
-    def files_in(folder: str) -> set[str]:
-        listed.append(folder)
-        return {"1.png"}
-
-    monkeypatch.setattr(file_check, "_files_in", files_in)
-    check = FileCheck("refuse", tmp_path)
-    assert [check.keeps(f"a/{i}.png") for i in (1, 2, 1)] == [True, False, True]
-    assert listed == [os.path.join(tmp_path, "a")]
-
-
-def test_a_folder_that_was_forgotten_is_not_listed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file_check, "NAMES_HELD", 2)
-    listed: list[str] = []
-
-    def files_in(folder: str) -> set[str]:
-        listed.append(folder)
-        return {"0.png", "1.png"}
-
-    monkeypatch.setattr(file_check, "_files_in", files_in)
-    check = FileCheck("skip", tmp_path)
-    for _ in range(5):
-        for folder in "abc":
-            check.keeps(f"{folder}/0.png")
-    assert len(listed) == 3  # in turns, each would otherwise push out the one before
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
@@ -242,24 +178,23 @@ def test_quoting_is_undone(field: str) -> None:
 
 @pytest.mark.parametrize("first", ["a cat\thttp://x.org/a.jpg", "a.jpg", "filepath", "", "a cat"])
 def test_a_table_without_a_header_where_one_is_needed(first: str, tmp_path: Path) -> None:
-    expected = (
-        r"The first line of .*t\.tsv must be the header filepath<TAB>title, or the path of an image, a tab and its"
-    )
-    with pytest.raises(InputError, match=expected):
+    with pytest.raises(InputError, match=r"t\.tsv.*filepath<TAB>title"):
         rows(tmp_path / "t.tsv", f"{first}\nb.jpg\ta dog\n")
 
 
-def test_bad_tables(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"Expected a table of captions, but .*none\.tsv does not exist"):
-        list(caption_rows(tmp_path / "none.tsv"))
-    with pytest.raises(
-        InputError, match=r"t\.tsv, line 3: expected 2 columns with tabs between them, given 1: 'b\.jpg'"
-    ):
-        rows(tmp_path / "t.tsv", "filepath\ttitle\na.jpg\ta cat\nb.jpg\n")
-    with pytest.raises(InputError, match=r"line 2: expected 3 columns with tabs between them, given 4: 'a\.jpg"):
-        rows(tmp_path / "t.tsv", "path\tid\ttext\na.jpg\t1\ta\tcat\n")
-    (tmp_path / "t.tsv").write_bytes(b"filepath\ttitle\na.jpg\tcaf\xe9\n")
-    with pytest.raises(InputError, match=r"t\.tsv is not UTF-8 text \(.*\); save it as UTF-8"):
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"filepath\ttitle\na.jpg\ta cat\nb.jpg\n", r"t\.tsv, line 3.* 2 .* 1: 'b\.jpg'"),
+        (b"path\tid\ttext\na.jpg\t1\ta\tcat\n", r"line 2.* 3 .* 4: 'a\.jpg"),
+        (b"filepath\ttitle\na.jpg\tcaf\xe9\n", r"t\.tsv.*UTF-8"),
+        (None, r"t\.tsv"),
+    ],
+)
+def test_bad_tables(tmp_path: Path, content: bytes | None, words: str) -> None:
+    if content is not None:
+        (tmp_path / "t.tsv").write_bytes(content)
+    with pytest.raises(InputError, match=words):
         list(caption_rows(tmp_path / "t.tsv"))
 
 

@@ -13,8 +13,8 @@ from jaxtyping import Float
 from PIL import Image
 
 from circuitry.runs import InputError
-from circuitry.study.toy import DrawingSettings, draw, write_toy
-from circuitry.study.toy.drawing import CLASSES, STYLES
+from circuitry.study.toy import DrawingSettings, draw_image, write_toy
+from circuitry.study.toy.drawing import STYLES, TOY_CLASSES
 
 
 def pixels(image: Image.Image) -> Float[np.ndarray, "height width 3"]:
@@ -39,15 +39,15 @@ def write(root: Path, workers: int = 1, **changes: Any) -> Path:
 
 def test_names() -> None:
     assert STYLES == ("clipart", "infograph", "painting", "quickdraw", "real", "sketch")
-    assert len(CLASSES) == 16
-    assert list(CLASSES) == sorted(set(CLASSES))
-    assert all(re.fullmatch(r"[a-z]+(_[a-z]+)*", name) for name in CLASSES)
+    assert len(TOY_CLASSES) == 16
+    assert list(TOY_CLASSES) == sorted(set(TOY_CLASSES))
+    assert all(re.fullmatch(r"[a-z]+(_[a-z]+)*", name) for name in TOY_CLASSES)
 
 
 @pytest.mark.parametrize("style", STYLES)
 def test_every_class_is_drawn_in_every_style(style: str) -> None:
-    for class_name in CLASSES:
-        image = draw(class_name, style, seed=1, size=48)
+    for class_name in TOY_CLASSES:
+        image = draw_image(class_name, style, seed=1, size=48)
         assert (image.mode, image.size) == ("RGB", (48, 48))
         grey = pixels(image).mean(axis=2)
         assert grey.std() > 0.04, class_name
@@ -57,29 +57,29 @@ def test_every_class_is_drawn_in_every_style(style: str) -> None:
 
 @pytest.mark.parametrize("style", STYLES)
 def test_the_same_arguments_give_the_same_pixels_and_other_ones_do_not(style: str) -> None:
-    first = draw("umbrella", style, seed=3).tobytes()
-    assert draw("umbrella", style, seed=3).tobytes() == first
-    others = [draw("umbrella", style, seed).tobytes() for seed in range(4, 14)]
+    first = draw_image("umbrella", style, seed=3).tobytes()
+    assert draw_image("umbrella", style, seed=3).tobytes() == first
+    others = [draw_image("umbrella", style, seed).tobytes() for seed in range(4, 14)]
     assert len({first, *others}) == 11
 
 
 def test_size_changes_the_resolution_and_not_the_drawing() -> None:
-    small, large = draw("star", "clipart", 5, size=64), draw("star", "clipart", 5, size=128)
+    small, large = draw_image("star", "clipart", 5, size=64), draw_image("star", "clipart", 5, size=128)
     assert np.abs(pixels(small) - pixels(large.reduce(2))).mean() < 0.02
 
 
 def test_a_seed_gives_the_same_thing_in_every_style() -> None:
     """Dark lines of the doodle lie where the sketch and the clipart have their outlines."""
     for seed in range(3):
-        doodle, clip = (1 - pixels(draw("clock", style, seed)).mean(axis=2) for style in ("quickdraw", "clipart"))
-        other = 1 - pixels(draw("clock", "clipart", seed + 10)).mean(axis=2)
+        doodle, clip = (1 - pixels(draw_image("clock", style, seed)).mean(axis=2) for style in ("quickdraw", "clipart"))
+        other = 1 - pixels(draw_image("clock", "clipart", seed + 10)).mean(axis=2)
         same, different = (np.corrcoef(doodle.ravel(), image.ravel())[0, 1] for image in (clip, other))
         assert same > different
 
 
 def statistics(style: str) -> dict[str, float]:
     """Means over a few images of every class."""
-    images = np.stack([pixels(draw(name, style, seed)) for name in CLASSES for seed in range(3)])
+    images = np.stack([pixels(draw_image(name, style, seed)) for name in TOY_CLASSES for seed in range(3)])
     grey = images.mean(axis=3)
     return {
         "white": float((images.min(axis=3) > 0.96).mean()),
@@ -101,20 +101,6 @@ def test_styles_differ_the_way_their_names_say() -> None:
     assert min(found[style]["colour"] for style in ("clipart", "infograph", "painting", "real")) > 0.08
     assert found["painting"]["grain"] > found["clipart"]["grain"]
     assert found["real"]["grain"] > found["clipart"]["grain"]
-
-
-@pytest.mark.parametrize(
-    ("class_name", "style", "seed", "size", "message"),
-    [
-        ("lion", "real", 0, 64, "There is no toy class 'lion' here; available: bicycle, butterfly"),
-        ("fish", "oil", 0, 64, "There is no toy style 'oil' here; available: clipart, infograph"),
-        ("fish", "real", -1, 64, "seed of at least 0 and a size of at least 16 pixels, but seed=-1, size=64 was given"),
-        ("fish", "real", 0, 15, "seed of at least 0 and a size of at least 16 pixels, but seed=0, size=15 was given"),
-    ],
-)
-def test_draw_refuses(class_name: str, style: str, seed: int, size: int, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        draw(class_name, style, seed, size)
 
 
 def test_folder_layout(tmp_path: Path) -> None:
@@ -162,83 +148,39 @@ def test_a_subset_has_the_same_images(tmp_path: Path) -> None:
     assert part["sketch/fish/sketch_000002.png"] == all_of_it["sketch/fish/sketch_000002.png"]
 
 
-def test_a_finished_folder_is_left_alone(tmp_path: Path) -> None:
-    write(tmp_path)
-    (tmp_path / "notes.txt").write_text("mine")
-    times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
-    write(tmp_path)
-    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()} == times
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_what_is_missing_or_damaged_is_drawn_again(tmp_path: Path, workers: int) -> None:
-    complete = contents(write(tmp_path))
-    image = tmp_path / "clipart/car/clipart_000001.png"
-    (tmp_path / "clipart_test.txt").unlink()
-    image.write_bytes(image.read_bytes()[:-1] + b"?")  # of the right size
-    (tmp_path / "sketch/fish/sketch_000000.png").unlink()
-    assert contents(write(tmp_path, workers)) == complete
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"n_train": 5}, r"was made with another configuration \(n_train: 2 -> 5\): choose another folder, or remove"),
-        ({"seed": 7}, r"\(seed: 0 -> 7\)"),
-        ({"styles": ("real",)}, r"\(styles: 'real' is new, 'clipart', 'sketch' are gone\)"),
-    ],
-)
-def test_a_folder_of_other_settings_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
-    write(tmp_path)
-    with pytest.raises(InputError, match=message):
-        write(tmp_path, **changes)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("not json", r"manifest\.json is damaged \(.*\): remove its folder and make it again"),
-        ('{"format": "circuitry graphs 1"}', "has format 'circuitry graphs 1', but this version reads 'circuitry toy"),
-    ],
-)
-def test_a_folder_of_something_else_is_refused(tmp_path: Path, text: str, message: str) -> None:
-    (tmp_path / "manifest.json").write_text(text)
-    with pytest.raises(InputError, match=message):
-        write(tmp_path)
-
-
 @pytest.mark.parametrize("path", ["clipart/lion/clipart_001_000001.jpg", "clipart_train.txt", "notes.txt"])
 def test_a_folder_with_other_files_is_refused_and_untouched(tmp_path: Path, path: str) -> None:
     """DomainNet's own folder above all."""
     (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / path).write_text("precious")
-    with pytest.raises(InputError, match=rf"has no manifest\.json but {re.escape(path)}, so it is no toy data set"):
+    with pytest.raises(InputError, match=re.escape(path)):
         write(tmp_path)
     assert contents(tmp_path) == {path: b"precious"}
 
 
 def test_a_root_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "toy").write_text("")
-    with pytest.raises(InputError, match="toy is a file; choose a folder"):
+    with pytest.raises(InputError, match=str(tmp_path / "toy")):
         write(tmp_path / "toy")
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("changes", "words"),
     [
-        ({"classes": ("fish", "lion")}, "no toy class 'lion'"),
-        ({"styles": ("oil",)}, "no toy style 'oil'"),
-        ({"classes": ()}, "at least one toy class name, but none was given"),
-        ({"styles": ("real", "real")}, r"every toy style once, but \['real', 'real'\] was given"),
-        ({"n_train": -1}, "n_train and n_test of at least 0, together 1 to 1000000, but n_train=-1, n_test=1"),
-        ({"n_train": 0, "n_test": 0}, "but n_train=0, n_test=0 was given"),
-        ({"n_train": 1_000_000}, "together 1 to 1000000"),
-        ({"size": 8}, "size of at least 16 pixels, but seed=0, size=8"),
-        ({"workers": 0}, "at least one worker, or None, but workers=0"),
+        ({"classes": ("fish", "lion")}, "'lion'"),
+        ({"styles": ("oil",)}, "'oil'"),
+        ({"classes": ()}, "none"),
+        ({"styles": ("real", "real")}, r"\['real', 'real'\]"),
+        ({"n_train": -1}, "n_train=-1, n_test=1"),
+        ({"n_train": 0, "n_test": 0}, "n_train=0, n_test=0"),
+        ({"n_train": 1_000_000}, "1000000"),
+        ({"size": 8}, "size=8"),
+        ({"seed": -1}, "seed=-1"),
+        ({"workers": 0}, "workers=0"),
     ],
 )
-def test_impossible_settings_are_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError, match=message):
+def test_impossible_settings_are_refused(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
         write(tmp_path, **changes)
     assert not os.listdir(tmp_path)
 

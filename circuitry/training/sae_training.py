@@ -1,7 +1,7 @@
-"""Train a sparse autoencoder on samples of activations, or on the images of a model that has them.
+"""Train a sparse autoencoder on samples of activations, or on the images of a model.
 
-`samples` has where samples come from, `sae_loop` how an autoencoder learns from them. A training is resumed where a
-file of its state lies, and gives the weights of an uninterrupted one in the end.
+`samples` makes the samples, `sae_loop` trains on them. A training resumes from a file of its state, and ends with the
+weights of an uninterrupted one.
 """
 
 import tempfile
@@ -24,7 +24,7 @@ from circuitry.training.devices import pinned_threads
 from circuitry.training.run_folder import described
 from circuitry.training.sae_loop import SaeLoop, diagnose_sae
 from circuitry.training.samples import ImageFiles, extract_samples, sample_activations
-from circuitry.training.settings import SaeTraining
+from circuitry.training.training_settings import SaeTraining
 
 
 def train_sae_on_images(
@@ -40,17 +40,19 @@ def train_sae_on_images(
 ) -> SparseAutoencoder:
     """Train a sparse autoencoder on one site of a model, on all images of a folder and of tables.
 
-    See `sample_activations` and `train_sae`. The seed of the settings is that of the positions, too; without a site it
-    is the embedding, normalised as CLIP compares it. More images than ``settings.piece`` are streamed from disk.
+    See `sample_activations` and `train_sae`. The seed of the settings also chooses the positions. More images than
+    ``settings.piece`` are streamed from disk.
 
     Args:
-        clip, images: Of which model, and on which images.
-        settings: What to train with.
+        clip: The model.
+        images: The images.
+        settings: Of the training.
         tables: More images: tables with the column ``filepath``, such as a base set's captions.
-        folder: Where activations and the state of the training are kept, so that a killed one goes on (default: in
-            memory, or for the time of the training where temporary files lie); all in it may be removed afterwards.
-        site, positions_per_image: See `sample_activations`.
-        work: How it is carried out.
+        folder: Folder of activations and of the training's state, from which a killed training resumes (default:
+            memory, or a temporary folder). It may be removed afterwards.
+        site: Site (default: the embedding, normalised as CLIP compares it).
+        positions_per_image: See `sample_activations`.
+        work: Processes and progress.
 
     Example:
         >>> sae = train_sae_on_images(clip, DomainFolder("DomainNet", split="train"))
@@ -62,7 +64,7 @@ def train_sae_on_images(
     read = {"site": place, "positions_per_image": positions_per_image, "seed": settings.seed}
     files = ImageFiles.of(images.records, tables) if tables or folder or len(images.records) > settings.piece else None
     with ExitStack() as stack:
-        stack.enter_context(pinned_threads(settings.threads))  # of the encoder, too
+        stack.enter_context(pinned_threads(settings.threads))  # for the encoder, too
         samples: Tensor | Sequence[Tensor]
         if files is None:
             samples = sample_activations(
@@ -94,22 +96,21 @@ def train_sae(
     """Train a sparse autoencoder with ReLU. Equal seeds give equal results on one machine.
 
     Args:
-        samples: One sample per row, e.g. from `sample_activations`, or pieces of them, of which one is held at a time.
-        settings: What to train with (default: the study's rates and sizes; `SaeTraining.study` has the rest).
-        normalise: Scale samples to length one; the autoencoder then does so itself (the study: image embeddings).
-        site: Where the activations come from; stored.
-        device: Where to train; the result stays there.
-        state: File to keep the state of the training in at each check, and to go on from. It stays, so that a result
-            which was not yet kept is found again.
+        samples: One sample per row, e.g. from `sample_activations`, or pieces of samples, one held at a time.
+        settings: Of the training (default: the study's rates and sizes; see `SaeTraining.study`).
+        normalise: Scale samples to length one, as the trained autoencoder then does (the study: image embeddings).
+        site: Site of the activations; stored.
+        device: Device of the training and of the result.
+        state: File of the training's state, written at each check; a training resumes from it. It stays afterwards.
         progress: Show a bar.
 
     Returns:
         The autoencoder. Its ``about`` holds ``training`` (the settings), ``diagnostics`` on all samples (dead, l0,
-        explained_variance) and ``history`` (at each check: step, loss, l0 and explained variance of one batch, features
-        that were dead since the check before, and how many of them were resampled).
+        explained_variance) and ``history``: at each check step, loss, l0 and explained variance of one batch, the
+        number of features dead since the check before, and how many of them were resampled.
 
     Raises:
-        InputError: For samples that are too few or not finite, a training that diverges, or the state of another.
+        InputError: For too few or infinite samples, a training that diverges, or the state of another training.
 
     Example:
         >>> sae = train_sae(samples, SaeTraining(steps=20_000), normalise=True, site=clip.encoder.sites[-1])

@@ -1,11 +1,11 @@
-"""Train a CLIP model with open_clip's own trainer, on one device, several, or several machines.
+"""Train a CLIP model with open_clip's trainer, on one device, several, or several machines.
 
-The trainer runs in processes of its own (`open_clip_process`). What has diverged is refused: a loss that is no finite
-number ends the trainer, weights that are not finite are never a finished run.
+The trainer runs in its own processes (`open_clip_process`). A loss that is not finite ends it, and a checkpoint whose
+weights are not finite is an error.
 
-With several processes each takes its share of the batch, and embeddings are gathered with their gradients, so that
-a step is the step of one process with the whole batch (but for batch norm, whose statistics are those of each
-process unless ``extra`` has ``--use-bn-sync``, which needs GPUs). Memory for logits is that of a share by the batch.
+Several processes share each batch and gather embeddings with their gradients, so a step equals the step of one process
+with the whole batch. Batch norm is the exception: each process has its own statistics, unless ``extra`` has
+``--use-bn-sync``, which needs GPUs. A process holds logits of its share against the whole batch.
 """
 
 import importlib.util
@@ -28,9 +28,9 @@ from circuitry.runs.jobs import Job
 from circuitry.runs.manifest import write_json
 from circuitry.training.devices import available_device, node_rank
 from circuitry.training.open_clip_process import diverged, run_trainer
-from circuitry.training.run_folder import TRAINING, alone, claim_run, described
-from circuitry.training.settings import ClipTraining, TrainingWork
-from circuitry.training.table import CheckedTable, check_table
+from circuitry.training.run_folder import TRAINING_JOB, alone, claim_run, described
+from circuitry.training.training_settings import ClipTraining, TrainingWork
+from circuitry.training.training_table import CheckedTable, check_training_table
 
 _LATEST = "epoch_latest.pt"  # open_clip's name of what it resumes from
 
@@ -44,20 +44,21 @@ def train_clip(
 ) -> Path:
     """Train a CLIP model on captioned images; return its last checkpoint, ``out/checkpoints/epoch_N.pt``.
 
-    Calling it again with the same settings returns at once when the run is finished, and otherwise resumes
-    after the last complete epoch (with other random numbers than an uninterrupted run: open_clip does not
-    store their state). With several processes the order of the images is open_clip's, the same for every seed.
+    A second call with the same settings returns at once when the run is finished, and otherwise resumes after the last
+    complete epoch, with other random numbers than an uninterrupted run, since open_clip does not store their state.
+    With several processes the order of the images is open_clip's, the same for every seed.
 
     Args:
         table: Table with the columns ``filepath`` and ``title``, as `write_mixture` makes one.
-        out: Folder of the run: settings, model config, logs, checkpoints. Of several machines, one that all see.
-        settings, work: What to train, and how; `clip_preset` has the study's.
-        validation: Another such table: ``out/validation.csv`` then has the loss on it after each epoch. It draws
-            random numbers, so the weights are not those of a training without.
+        out: Folder of the run: settings, model config, logs, checkpoints. Several machines must share it.
+        settings: See `ClipTraining`; `clip_preset` has the study's.
+        work: Device, reading processes and progress.
+        validation: Another such table; its loss after each epoch goes to ``out/validation.csv``. It draws random
+            numbers, so the weights differ from those of a training without it.
 
     Raises:
-        InputError: For a table, model or device that cannot be trained with; a training that diverges; when ``out``
-            holds a run with other settings, the checkpoint of another model, or a training that is going on.
+        InputError: For an unusable table, model or device; a training that diverges; a folder that holds a run with
+            other settings, the checkpoint of another model, or a running training.
         ImportError: When the trainer's own dependencies are not installed.
         RuntimeError: When the trainer failed; the message ends with the last lines it printed.
 
@@ -97,14 +98,14 @@ def train_clip(
         _write_validation(checkpoint.with_name("results.jsonl"), out / "validation.csv")
         return [checkpoint]
 
-    if not folder.is_done(TRAINING):
+    if not folder.is_done(TRAINING_JOB):
         _check_trainer()
-        if node:  # the first machine has the folder, and writes all that is in it
+        if node:  # the first machine owns the folder
             run_trainer(arguments, console, settings, work, steps * settings.batch_size)
             return checkpoint
         with alone(out):
             folder.run(train)
-            # Only now: it is what to resume from if the last checkpoint was cut short while being written.
+            # Only now: a run whose last checkpoint was cut short resumes from it.
             checkpoint.with_name(_LATEST).unlink(missing_ok=True)
     return checkpoint
 
@@ -112,7 +113,7 @@ def train_clip(
 def _arguments(
     out: Path, name: str, tables: Sequence[CheckedTable], settings: ClipTraining, work: TrainingWork
 ) -> dict[str, Any]:
-    """Return the arguments of open_clip's trainer that come from the settings, without their dashes."""
+    """Return the arguments of open_clip's trainer, without their dashes."""
     paths = [
         out / f"{part}without_missing.tsv" if one.n_missing else one.path
         for part, one in zip(("", "validation_"), tables, strict=False)
@@ -140,9 +141,9 @@ def _arguments(
 
 
 def _steps(n_images: int, settings: ClipTraining) -> int:
-    """Return the steps of an epoch, after checking that the warm-up is shorter than all of them.
+    """Return the steps of an epoch; InputError for a warm-up that is as long as the run.
 
-    open_clip pads the table to equal shares, then drops what whole batches leave.
+    open_clip pads the table to equal shares, then drops the images after the last whole batch.
     """
     share = settings.batch_size // (settings.processes * settings.accumulation)
     steps = math.ceil(n_images / settings.processes) // share // settings.accumulation
@@ -155,7 +156,7 @@ def _steps(n_images: int, settings: ClipTraining) -> int:
 
 
 def _write_validation(results: Path, target: Path) -> None:
-    """Write what the trainer noted after each epoch as a table, of a repeated epoch the last."""
+    """Write the trainer's notes after each epoch as a table; the last of a repeated epoch counts."""
     if results.is_file():
         lines = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
         table = pd.DataFrame(lines).rename(columns={"clip_val_loss": "loss"}).drop_duplicates("epoch", keep="last")
@@ -168,13 +169,15 @@ def _write_validation(results: Path, target: Path) -> None:
 
 
 def _checked(table: Path, settings: ClipTraining, least: int) -> CheckedTable:
-    return check_table(Path(table).absolute(), ("filepath", "title"), least, skip_missing=settings.skip_missing)
+    return check_training_table(
+        Path(table).absolute(), ("filepath", "title"), least, skip_missing=settings.skip_missing
+    )
 
 
 def _processes_here(settings: ClipTraining, work: TrainingWork) -> int:
     if settings.processes % work.nodes:
         raise InputError(
-            f"The processes are those of all machines together and must be a multiple of their number, but "
+            f"The processes of all machines together must be a multiple of the number of machines, but "
             f"{settings.processes} for {work.nodes} nodes was given."
         )
     return settings.processes // work.nodes
@@ -184,11 +187,11 @@ def _check_extra(extra: Sequence[str], taken: Iterable[str]) -> None:
     options = {f"--{name}" for name in taken}
     for argument in extra:
         if argument.partition("=")[0] in options:
-            raise InputError(f"{argument} is set by the other settings of the training and cannot be in extra.")
+            raise InputError(f"{argument} is set by another setting of the training: remove it from extra.")
 
 
 def _built(name: str) -> nn.Module:
-    """Return the model on the meta device: names and shapes without values, in no time."""
+    """Return the model on the meta device: names and shapes without values."""
     try:
         with torch.device("meta"):
             model: nn.Module = open_clip.create_model(name, device="meta")
@@ -198,7 +201,7 @@ def _built(name: str) -> nn.Module:
 
 
 def _check_resumed(latest: Path, model: nn.Module, name: str, settings: ClipTraining) -> None:
-    """Check that what the trainer would go on from is of this model; it would say so with hundreds of lines."""
+    """Check that the trainer resumes from a checkpoint of this model; its own error has hundreds of lines."""
     if latest.is_file():
         state = read_checkpoint(latest)
         _check_converged(state, settings)

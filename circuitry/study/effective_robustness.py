@@ -1,7 +1,7 @@
-"""Effective robustness: how far a model lies above what its accuracy on photographs explains. No torch.
+"""Effective robustness: accuracy in the test domain beyond that expected from photographs. No torch.
 
-Models trained on photographs alone lie on a line of accuracy in the test domain against that on photographs, in logits;
-how far a model lies above it is its effective robustness (Taori et al. 2020, arXiv 2007.00644).
+Logit accuracies of models trained on photographs alone, in the test domain against photographs, lie on a line. The
+height of another model above this line is its effective robustness (Taori et al. 2020, arXiv 2007.00644).
 """
 
 import numpy as np
@@ -32,46 +32,44 @@ def effective_robustness(
     evaluated: pd.DataFrame,
     classifier: str = CLASSIFIER,
     *,
-    part: str = "held-out",
     measure: str = MEASURE,
     natural: str = "real",
-    reference: str = "natural-only",
 ) -> pd.DataFrame:
-    """Return accuracy in the test domain against that in the natural one, for every checkpoint.
+    """Return accuracy on held-out classes in the test domain and in the natural one, for every checkpoint.
 
-    The line through the ``reference`` models is fitted by least squares to `logit` of accuracies, one for each test
-    domain and kind of model. Where none of them exceeds guessing in the test domain there is no line: it would say
-    nothing about accuracy on photographs.
+    A line is fitted by least squares to the `logit` accuracies of models trained on photographs alone, one for each
+    test domain and kind of model. If none of these models exceeds guessing in the test domain, there is no line.
 
     Args:
-        evaluated: What `extract_accuracies` returns.
+        evaluated: The table of `extract_accuracies`.
         classifier, measure: Which of its numbers.
-        part: ``held-out``, ``seen`` or ``all``.
         natural: Domain of photographs.
-        reference: Setting whose models make the line.
 
     Returns:
         ``test_domain``, `MODEL`, ``setting``, ``held_out_classes``, ``run``, ``seed``, ``epoch``; the accuracies
-        ``natural`` and ``test``, and of how many images they are (``n_natural``, ``n_test``); ``line``, whether it was
-        fitted or why it is undefined; ``expected`` on the line and ``effective`` = test - expected, NaN where it is.
+        ``natural`` and ``test``, and their numbers of images (``n_natural``, ``n_test``); ``line``, ``fitted`` or why
+        there is none; ``expected`` on the line and ``effective`` = test - expected, NaN without a line.
 
     Raises:
-        InputError: When there is nothing of this classifier, measure and part, or of the natural domain.
+        InputError: For a classifier, measure or natural domain without rows.
     """
     rows = chosen_rows(evaluated, classifier, measure)
     keys = ["test_domain", *MODEL, "setting", "held_out_classes", "run", "seed", "epoch"]
-    rows = rows[rows["part"] == part].rename(columns={"n_images": "n"})
+    rows = rows[rows["part"] == "held-out"].rename(columns={"n_images": "n"})
     photographs, tested = rows["domain"] == natural, rows["domain"] == rows["test_domain"]
     columns = [*keys, "value", "n"]
     there = rows.loc[tested, [*columns, "chance"]]
     table = rows.loc[photographs, columns].merge(there, on=keys, suffixes=("_natural", "_test"))
     if table.empty:
-        raise InputError(f"No run was classified both in its test domain and in {natural!r} for the part {part!r}.")
+        raise InputError(
+            f"Effective robustness needs runs with held-out classes that classified images of their test domain and of "
+            f"{natural!r}, but there are none: evaluate such runs, or name another natural domain."
+        )
     table = table.rename(columns={"value_natural": "natural", "value_test": "test"})
     x, y = (logit(table[name], table[f"n_{name}"]) for name in ("natural", "test"))
     table = table.assign(line=FITTED, expected=np.nan)
     for _, group in table.groupby(["test_domain", *MODEL]):
-        line = group.index[group["setting"] == reference]
+        line = group.index[group["setting"] == "natural-only"]
         if reason := _undefined(group.loc[line]):
             table.loc[group.index, "line"] = reason
         else:

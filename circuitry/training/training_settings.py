@@ -1,9 +1,10 @@
-"""Settings of trainings: everything that shapes the weights, checked when it is written down. No torch.
+"""Settings of trainings. No torch.
 
-`ClipTraining`, `SupervisedTraining` and `SaeTraining` are what `train_clip`, `train_supervised` and `train_sae` take,
-what scripts offer as options, and what a run folder is compared by. `TrainingWork` is how a training is carried out.
+`ClipTraining`, `SupervisedTraining` and `SaeTraining` hold everything that shapes the weights: `train_clip`,
+`train_supervised` and `train_sae` take them, scripts offer them as options, and a run folder is compared by them.
+`TrainingWork` holds device, reading processes and progress.
 
-`clip_preset` has the study's trainings, and those of models that train on a laptop:
+`clip_preset` has the study's trainings, and two for models that train on a laptop:
 
 ========================================  ======  ======  =========  =======
 preset                                    epochs  lr      warm-up    batch
@@ -14,10 +15,10 @@ preset                                    epochs  lr      warm-up    batch
 ``vit-tiny`` (64 px)                      40      1e-3    100        64
 ========================================  ======  ======  =========  =======
 
-``<model>`` is ``rn50``, ``vit-s-32`` or ``swin-t``. The study names no weight decay, optimizer or augmentation, so
-these are open_clip's own: AdamW, 0.2, crops of 90 to 100 % of the area. With ``study`` a preset also has what the study
-set besides: mixed precision, gradient checkpointing, every epoch kept, and its shares of a batch, 256 images for each
-GPU (for RN50 in two parts).
+``<model>`` is ``rn50``, ``vit-s-32`` or ``swin-t``. The study names no weight decay, optimizer or augmentation, so the
+presets take open_clip's: AdamW, 0.2, crops of 90 to 100 % of the area. With ``study`` a preset also has mixed
+precision, gradient checkpointing, a checkpoint of every epoch, and 256 images of a batch for each GPU (for RN50 in two
+parts).
 """
 
 import math
@@ -37,7 +38,7 @@ INITIALISATIONS = ("transposed", "kaiming")
 
 
 def _check(settings: object, rules: Mapping[str, tuple[bool, str]]) -> None:
-    """Raise an InputError for the first setting that does not hold what it must, with its name and value."""
+    """Raise an InputError for the first setting that breaks its rule."""
     for name, (holds, words) in rules.items():
         if not holds:
             value = getattr(settings, name)
@@ -46,35 +47,35 @@ def _check(settings: object, rules: Mapping[str, tuple[bool, str]]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class _ModelTraining(StudySettings):
-    """What trainings of a model on a table of images have in common."""
+    """Settings of any training on a table of images."""
 
     model: str | Path
     """open_clip model name, a name shipped here (rn-tiny), or the path of a model-config JSON."""
     epochs: int
     """Passes over the images."""
     batch_size: int
-    """Images per step of all processes together; what is left after the last whole batch waits for the next epoch."""
+    """Images per step, all processes together; images after the last whole batch are left out of the epoch."""
     lr: float
-    """Learning rate at its highest."""
+    """Highest learning rate."""
     weight_decay: float
-    """Weight decay, of all weights but those of norms and biases."""
+    """Weight decay of all weights except those of norms and biases."""
     crop_scale: float = 0.9
-    """Least share of an image's area that a random crop keeps."""
+    """Smallest share of an image's area that a random crop keeps."""
     keep_checkpoints: int = 0
-    """Keep the untrained model, epoch 0, and a checkpoint after every so many epochs; 0 keeps only the last."""
+    """Keep a checkpoint after every so many epochs, and the untrained model (epoch 0); 0 keeps only the last."""
     skip_missing: bool = False
-    """Train without the images whose files do not exist, instead of refusing the table."""
+    """Leave out images whose files do not exist; otherwise the table is refused."""
     seed: int = 0
     """Seed of the weights, the order of the images and the crops."""
     threads: int = 1
-    """Threads of PyTorch on the CPU, of each process. They shape the weights: another number rounds sums otherwise."""
+    """PyTorch's CPU threads in each process. Another number rounds sums differently and so gives other weights."""
 
     def __post_init__(self) -> None:
         _check(
             self,
             {
                 "epochs": (self.epochs >= 1, "at least 1"),
-                "batch_size": (self.batch_size >= 2, "at least 2 images, each of which is told from the others"),
+                "batch_size": (self.batch_size >= 2, "at least 2 images, which the loss compares with each other"),
                 "lr": (self.lr > 0 and math.isfinite(self.lr), "positive and finite"),
                 "weight_decay": (0 <= self.weight_decay < math.inf, "at least 0 and finite"),
                 "crop_scale": (0 < self.crop_scale <= 1, "a share of an image's area, above 0 and up to 1"),
@@ -87,7 +88,7 @@ class _ModelTraining(StudySettings):
 
 @dataclass(frozen=True, kw_only=True)
 class ClipTraining(_ModelTraining):
-    """What a CLIP model is trained with by `train_clip`; `clip_preset` has the study's.
+    """Settings of `train_clip`; `clip_preset` has the study's.
 
     Example:
         >>> settings = ClipTraining(model="rn-tiny", epochs=15, batch_size=128, lr=1e-3, warmup=50)
@@ -96,18 +97,18 @@ class ClipTraining(_ModelTraining):
 
     STUDY: ClassVar = {"precision": "amp", "grad_checkpointing": True, "keep_checkpoints": 1}
     warmup: int
-    """Steps until the learning rate is at its highest; from there it falls to zero along a cosine."""
+    """Steps until the highest learning rate, which then falls to zero along a cosine."""
     weight_decay: float = 0.2
     precision: str = "fp32"
     """Precision, as open_clip names it: fp32, amp (float16 mixed), amp_bf16, bf16, fp16, pure_bf16, pure_fp16."""
     grad_checkpointing: bool = False
-    """Keep no activations for the backward pass but make them again: less memory, a third more time."""
+    """Compute activations again in the backward pass instead of keeping them: less memory, a third more time."""
     accumulation: int = 1
-    """Parts that a process takes its share of a batch in, where memory is small; batch norms see one part."""
+    """Parts into which a process cuts its share of a batch to save memory; batch norms see one part."""
     processes: int = 1
-    """How many train together, each on a GPU of its own or on threads of its own; batch norms see one's share."""
+    """Processes that train together, each on its own GPU or threads; batch norms see the share of one process."""
     extra: tuple[str, ...] = ()
-    """More arguments of open_clip's trainer; an --aug-cfg here takes the place of the crop scale."""
+    """More arguments of open_clip's trainer; --aug-cfg replaces the crop scale."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -129,18 +130,18 @@ class ClipTraining(_ModelTraining):
 
 @dataclass(frozen=True, kw_only=True)
 class SupervisedTraining(_ModelTraining):
-    """What a classifier is trained with by `train_supervised`; rates, batch and epochs are the study's."""
+    """Settings of `train_supervised`; the defaults of rates, batch and epochs are the study's."""
 
     STUDY: ClassVar = {"precision": "amp", "keep_checkpoints": 5}
     epochs: int = 90
     batch_size: int = 256
     lr: float = 0.01
     milestones: tuple[int, ...] = (30, 50, 70)
-    """Epochs, counted from 0, from which on the learning rate is a tenth of what it was."""
+    """Epochs, counted from 0, at which the learning rate falls to a tenth."""
     weight_decay: float = 1e-4
     precision: str = "fp32"
-    """fp32; amp_bf16: forward passes in bfloat16 where PyTorch finds it safe; amp: in float16 with a scaled loss, on
-    the CPU as amp_bf16."""
+    """fp32; amp_bf16: forward passes in bfloat16 where PyTorch finds it safe; amp: in float16 with a scaled loss (on
+    the CPU: amp_bf16)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -156,10 +157,10 @@ class SupervisedTraining(_ModelTraining):
 
 @dataclass(frozen=True, kw_only=True)
 class SaeTraining(StudySettings):
-    """What a sparse autoencoder is trained with by `train_sae`; expansion, penalty, rate and batch are the study's.
+    """Settings of `train_sae`; the defaults of expansion, penalty, rate and batch are the study's.
 
-    ``SaeTraining.study()`` has the rest: 200 passes over the data (about a million steps on DomainNet and CC12M), no
-    resampling, which was asked for but never took effect there, and its initialisation.
+    ``SaeTraining.study()`` also has the study's 200 passes over the data (about a million steps on DomainNet and
+    CC12M), its initialisation, and no resampling: the study's code requests it, but it never takes effect.
     """
 
     STUDY: ClassVar = {
@@ -172,28 +173,28 @@ class SaeTraining(StudySettings):
     expansion: int = 4
     """Features per unit."""
     l1: float = 1e-4
-    """Weight of the sum of the features against the squared error, a mean over units."""
+    """Weight of the sum of the features; the squared error is a mean over units."""
     lr: float = 1e-4
     """Learning rate of Adam."""
     batch_size: int = 2048
-    """Samples per step; all where there are fewer."""
+    """Samples per step, at most."""
     steps: int | None = 5000
-    """Steps of the optimizer; samples come in shuffled passes. None for whole passes, as many as epochs says."""
+    """Steps of the optimizer over shuffled passes; None for as many whole passes as epochs says."""
     epochs: int = 200
-    """Passes over the samples, where steps is None."""
+    """Passes over the samples, if steps is None."""
     drop_last: bool = True
-    """Leave out what a pass over a piece leaves after its last whole batch, instead of a smaller batch."""
+    """Leave out the samples after a piece's last whole batch; otherwise they are a smaller batch."""
     resample_every: int = 1000
-    """Steps between two checks for dead features, none after the last whole interval; 0 to resample none."""
+    """Steps between two checks for dead features, which are then resampled; 0 for never."""
     initialisation: str = "transposed"
-    """transposed: the encoder begins as the decoder's transpose, the decoder's bias at the samples' mean; kaiming: an
-    encoder of its own and biases at random, the decoder's bias at zero."""
+    """transposed: the encoder starts as the decoder's transpose, the decoder's bias at the samples' mean; kaiming: the
+    encoder and its bias start at random, the decoder's bias at zero."""
     piece: int = 302_080
-    """Images whose samples are in memory at a time; more come from disk in pieces, drawn at random beforehand."""
+    """Images whose samples are in memory at a time; more images are drawn into random pieces on disk."""
     seed: int = 0
     """Seed of positions, pieces, weights, batches and resampling."""
     threads: int = 1
-    """Threads of PyTorch on the CPU. They shape the weights: another number rounds sums otherwise."""
+    """PyTorch's CPU threads. Another number rounds sums differently and so gives other weights."""
 
     def __post_init__(self) -> None:
         positive = ("expansion", "lr", "batch_size", "epochs", "piece", "threads")
@@ -212,16 +213,16 @@ class SaeTraining(StudySettings):
 
 @dataclass(frozen=True)
 class TrainingWork:
-    """How a training is carried out; nothing of it changes a number but for rounding."""
+    """Device, reading processes and progress of a training; they change numbers only by rounding."""
 
     device: str | None = None
-    """cpu, cuda, cuda:1 or mps (default: a GPU where there is one, for several processes one for each)."""
+    """cpu, cuda, cuda:1 or mps (default: a GPU if there is one; several processes take one each)."""
     workers: int = 2
-    """Processes that read images, for each that trains."""
+    """Processes that read images, for each training process."""
     progress: bool = True
     """Show progress bars."""
     nodes: int = 1
-    """Machines that share the processes of a training; each runs the same command, see `devices.node_rank`."""
+    """Machines that share the processes of a training; each runs the same command (see `devices.node_rank`)."""
 
     def __post_init__(self) -> None:
         _check(self, {"workers": (self.workers >= 0, "at least 0"), "nodes": (self.nodes >= 1, "at least 1")})
@@ -247,10 +248,10 @@ CLIP_PRESETS: Mapping[str, ClipTraining] = MappingProxyType(_presets())
 
 
 def clip_preset(name: str, *, study: bool = False) -> ClipTraining:
-    """Return a preset by name, on one device in full precision, or as the study trained it.
+    """Return a preset by name: on one device in full precision, or as the study trained it.
 
     Raises:
-        InputError: For an unknown name; the message shows those that come close, or all.
+        InputError: For an unknown name.
 
     Example:
         >>> settings = dataclasses.replace(clip_preset("rn50-cc3m"), epochs=16)
