@@ -24,6 +24,7 @@ from functools import partial
 from itertools import pairwise
 from typing import TypeVar
 
+from circuitry.runs import Work, run_script
 from circuitry import Encoder, Task, class_logit
 from circuitry.circuits import AttributionSettings, count_operations, parse_rule
 from circuitry.circuits.chain_edges import edge_effects

@@ -13,6 +13,7 @@ Circuits, features, representations, embeddings and transfer all end in one: val
 
 import html
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -42,6 +43,8 @@ class Comparison(ComparedValues):
         >>> comparisons["edge_jaccard"].matrix(normalise=True)
         >>> comparisons["node_overlap"].over_depth()
     """
+
+    HOW_TO_GET: ClassVar = "give one measure of what compare_domains returns, e.g. found['edge_jaccard']"
 
     def matrix(self, group: str = "all", *, normalise: bool = False) -> pd.DataFrame:
         """Return the domain-by-domain means over classes and sites, of all images.

@@ -7,7 +7,7 @@ beside the complement of every circuit and random circuits of its size; see `Fai
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -40,6 +40,8 @@ MIB_FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 @dataclass(frozen=True)
 class AblationSettings:
     """What is kept in ablated runs, and what stands in for the rest."""
+
+    HOW_TO_GET: ClassVar = "give AblationSettings(...), and images of other classes by name, others="
 
     baseline: AnyBaseline = "zero"
     """What stands in for the units outside a circuit; see `circuitry.models.baselines`."""
