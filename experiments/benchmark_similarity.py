@@ -14,17 +14,17 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
-
+from circuitry.runs import run_script, whole_file
 from circuitry import AttributionGraph, GraphFolder, compare_domains
 from circuitry.circuits import Measure
 from circuitry.circuits.graph_folder import FORMAT, WHOLE, graph_file
 from circuitry.circuits.nodes import keep_units
 from circuitry.data.parts import DEFAULT_PARTS
 from circuitry.reports.result_tables import KeepSettings
-from circuitry.runs import run_script, whole_file
-from circuitry.runs.memory import peak_memory_gib
+from circuitry.runs.workers import peak_memory_gib
+
+import numpy as np
+import pandas as pd
 
 DOMAINS = ("clipart", "infograph", "painting", "quickdraw", "real", "sketch")
 UNITS = {

@@ -20,8 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-import pandas as pd
-
+from circuitry.runs import ALONE, InputError, Work, WorkSettings, run_script
 from circuitry import DomainFolder, GraphFolder
 from circuitry.circuits import Extraction, ExtractionSettings, Measure, ReadingSettings, compare_domains
 from circuitry.circuits.consensus import circuit_stability
@@ -39,12 +38,13 @@ from circuitry.reports.sections.circuits import (
     comparison_report,
 )
 from circuitry.reports.sections.stability import add_circuit_stability, add_order_stability
-from circuitry.runs import ALONE, InputError, Work, WorkSettings, run_script
 from circuitry.study import told_apart
 from circuitry.study.domain_apart import apart_over_depth, means_without
 from circuitry.study.sections.accuracies import add_accuracy
 from circuitry.study.sections.apart import add_domain_apart
 from circuitry.training import zero_shot_accuracy
+
+import pandas as pd
 
 TIMED = 2
 """Jobs that a dry run does."""

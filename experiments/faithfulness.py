@@ -29,8 +29,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import pandas as pd
-
+from circuitry.runs import ALONE, InputError, Rank, Work, WorkSettings, run_script
 from circuitry import CausalChecks, GraphFolder, compare_domains
 from circuitry.interventions import (
     CheckSettings,
@@ -47,7 +46,6 @@ from circuitry.interventions.transfer_tables import transfer_correlations
 from circuitry.reports import Report, write_results
 from circuitry.reports.figures import domain_marks
 from circuitry.reports.listings import listings_of_records
-from circuitry.runs import ALONE, InputError, Rank, Work, WorkSettings, run_script
 from circuitry.study import QuickstartModel, planted_attention, planted_convolution, score_methods
 from circuitry.study.planted import RULES
 from circuitry.study.sections.causal_curves import (
@@ -58,6 +56,8 @@ from circuitry.study.sections.causal_curves import (
 )
 from circuitry.study.sections.score_checks import add_attribution_check, add_methods, add_pixels
 from circuitry.study.sections.transfers import add_interchange, add_transfer, transfer_findings
+
+import pandas as pd
 
 DEAF_BELOW = 0.1
 """Selectivity below which circuits are said to answer their class for every image."""

@@ -29,15 +29,11 @@ from itertools import product
 from pathlib import Path
 from typing import ClassVar, Literal
 
-import pandas as pd
-import tyro
-from filelock import Timeout
-
+from circuitry.runs import InputError, StudySettings, Work, WorkSettings, run_script, versions
 from circuitry import DomainFolder
 from circuitry.models.prompts import ImagenetNames
 from circuitry.reports import Finding, Report, write_results
 from circuitry.reports.figures import Mark, domain_marks
-from circuitry.runs import InputError, StudySettings, Work, WorkSettings, run_script, versions
 from circuitry.study import (
     EvaluationSet,
     StudyRun,
@@ -57,6 +53,10 @@ from circuitry.study.toy_study import STANDARD, ToySettings, held_out_folds, toy
 from circuitry.training import TrainingWork
 from circuitry.training.accuracy import MEASURE
 from circuitry.training.devices import available_device
+
+import pandas as pd
+import tyro
+from filelock import Timeout
 
 
 @dataclass(frozen=True)

@@ -23,11 +23,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-import pandas as pd
-from jaxtyping import Float
-from torch import Tensor
-
+from circuitry.runs import run_script, versions
 from circuitry import Clip, Comparison, DomainFolder
 from circuitry.circuits import PoolingPairs, pooling_pairs
 from circuitry.comparison import mean_interval
@@ -40,8 +36,12 @@ from circuitry.reports.sections.compared import add_comparison
 from circuitry.reports.sections.findings import how_much_shared, which_differs
 from circuitry.representations import ImageFeatures, compare_features
 from circuitry.representations.features import NO_FEATURE, STRONGEST
-from circuitry.runs import run_script, versions
 from circuitry.study import QuickstartModel
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from torch import Tensor
 
 MEASURE = "pair_sharing"
 RANDOM_DIRECTIONS = 200

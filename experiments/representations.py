@@ -21,9 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
-import pandas as pd
-
+from circuitry.runs import InputError, StudySettings, Work, WorkSettings, read_manifest, run_script, versions
 from circuitry.data.imagenet_classes import STUDY_HELD_OUT, class_key
 from circuitry.data.names import chosen_names
 from circuitry.data.parts import DEFAULT_PARTS
@@ -43,7 +41,6 @@ from circuitry.representations.grams import REPRESENTATIONS_FORMAT
 from circuitry.representations.kernel_alignment import FEWEST_ROWS
 from circuitry.representations.representation_folder import Positions, check_enough_images
 from circuitry.representations.similarity import cka_ceilings
-from circuitry.runs import InputError, StudySettings, Work, WorkSettings, read_manifest, run_script, versions
 from circuitry.study import QuickstartModel
 from circuitry.study.sections.representation_pages import (
     add_cka,
@@ -51,6 +48,9 @@ from circuitry.study.sections.representation_pages import (
     add_representation_guide,
     representation_findings,
 )
+
+import numpy as np
+import pandas as pd
 
 
 @dataclass(frozen=True)

@@ -32,9 +32,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-import torch
-
+from circuitry.runs import ALONE, InputError, Job, JobFolder, Rank, Work, WorkSettings, run_script, versions, whole_file
 from circuitry.circuits import AttributionGraph
 from circuitry.circuits.cost import OperationCounter
 from circuitry.data import image_listing
@@ -54,7 +52,6 @@ from circuitry.interventions import (
 from circuitry.models import AnyBaseline, Counterfactual, Task, mean_baseline
 from circuitry.models.metrics import METRICS
 from circuitry.reports import Report, write_results
-from circuitry.runs import ALONE, InputError, Job, JobFolder, Rank, Work, WorkSettings, run_script, versions, whole_file
 from circuitry.study import (
     Judged,
     QuickstartModel,
@@ -67,6 +64,9 @@ from circuitry.study import (
 )
 from circuitry.study.sections.scoreboards import add_scoreboard
 from circuitry.study.unseen_images import ClassImages, ClassRecords, read_class, split_records
+
+import pandas as pd
+import torch
 
 FORMAT = "circuitry scoreboard 1"
 BASELINES = ("zero", "mean", "counterfactual")

@@ -22,9 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-import pandas as pd
-import tyro
-
+from circuitry.runs import ALONE, InputError, Job, JobFolder, Work, WorkSettings, run_script, versions, whole_file
 from circuitry import CausalChecks, Clip, DomainFolder, GraphFolder, compare_domains, extract, load_clip
 from circuitry.circuits import depth_bias
 from circuitry.comparison import Comparison
@@ -42,11 +40,13 @@ from circuitry.representations import (
     image_features,
 )
 from circuitry.representations.kernel_alignment import FEWEST_ROWS
-from circuitry.runs import ALONE, InputError, Job, JobFolder, Work, WorkSettings, run_script, versions, whole_file
 from circuitry.study import EvaluationSet, StudyRun, extract_accuracies, find_runs, told_apart
 from circuitry.study.over_models import relate_over_models
 from circuitry.study.sections.relations import LABEL_FREE, SHARED, add_relations, relation_findings
 from circuitry.training import SaeTraining, checkpoints, train_sae_on_images
+
+import pandas as pd
+import tyro
 
 FORMAT = "circuitry shared circuitry 1"
 ACCURACIES = ("held_out", "alone", "own_style", "centred", "harmonic_mean")

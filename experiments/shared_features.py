@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
+from circuitry.runs import InputError, Job, JobFolder, StudySettings, Work, WorkSettings, run_script, versions
 from circuitry import Clip, DomainFolder
 from circuitry.data import image_listing
 from circuitry.data.imagenet_classes import STUDY_HELD_OUT, class_key
@@ -35,7 +36,6 @@ from circuitry.representations import (
     name_features,
 )
 from circuitry.representations.features import Ranking
-from circuitry.runs import InputError, Job, JobFolder, StudySettings, Work, WorkSettings, run_script, versions
 from circuitry.study import QuickstartModel, StudyRun
 from circuitry.study.mixtures import read_captions
 from circuitry.study.sections.feature_pages import add_features, add_sharing, feature_table, sharing_findings

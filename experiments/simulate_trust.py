@@ -11,10 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
 
-import numpy as np
-import pandas as pd
-from scipy import stats
-
+from circuitry.runs import run_script
 from circuitry.comparison import domain_tests, draw_resamples, dual_bootstrap, mantel, mean_spread, part_tests
 from circuitry.comparison.ceiling import pair_cells, ratio
 from circuitry.comparison.domain_means import domain_spread
@@ -22,8 +19,11 @@ from circuitry.comparison.models import model_tests
 from circuitry.comparison.significance import LEVEL
 from circuitry.comparison.statistics import Spread, family_of
 from circuitry.reports.result_tables import KeepSettings
-from circuitry.runs import run_script
 from circuitry.study.simulation import Planted, SimulatedCircuits, simulate
+
+import numpy as np
+import pandas as pd
+from scipy import stats
 
 NOISE = {"low": 0.3, "middle": 0.7, "high": 1.5}
 N_CLASSES = (4, 8, 16, 36, 100)

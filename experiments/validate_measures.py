@@ -23,17 +23,17 @@ from itertools import pairwise
 from math import isclose
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
-from sklearn.metrics import average_precision_score
-
+from circuitry.runs import InputError, run_script, versions
 from circuitry import AttributionGraph, GraphFolder
 from circuitry.circuits import Measure, ReadingSettings, depth_bias
 from circuitry.circuits.class_pass import SiteMarks
 from circuitry.circuits.graph_folder import Key
 from circuitry.circuits.measures import MEASURES, similarity_matrices
 from circuitry.reports import write_with_provenance
-from circuitry.runs import InputError, run_script, versions
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import average_precision_score
 
 LEVELS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
 """Shares of permuted units, and sizes of the noise."""

@@ -23,7 +23,7 @@ corrections by name: see `corrections`.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, combinations
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -67,6 +67,8 @@ class _Method(NamedTuple):
 @dataclass(frozen=True, eq=False)
 class EdgeScores:
     """Scores of all edges between the components of a transformer."""
+
+    HOW_TO_GET: ClassVar = "make them with score_edges(ResidualStream.of(clip.encoder), ...)"
 
     readers: tuple[str, ...]
     writers: tuple[str, ...]

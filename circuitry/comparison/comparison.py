@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from os import PathLike
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -47,6 +47,8 @@ class Comparison:
         >>> comparisons["edge_jaccard"].matrix(normalise=True)
         >>> comparisons["node_overlap"].over_depth()
     """
+
+    HOW_TO_GET: ClassVar = "give one measure of what compare_domains returns, e.g. found['edge_jaccard']"
 
     measure: str
     """Name of the measure, as a word for files: ``edge_jaccard``."""

@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import pandas as pd
 
@@ -62,6 +63,8 @@ class DomainFolder:
         >>> images.select("axe", "quickdraw", n=50, seed=0)[0].relative
         'quickdraw/axe/quickdraw_012_000231.png'
     """
+
+    HOW_TO_GET: ClassVar = "make one with DomainFolder(path)"
 
     root: Path
     split: str | None

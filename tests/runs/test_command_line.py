@@ -1,7 +1,9 @@
 """Scripts end with a sentence, not with a traceback."""
 
+import ast
 import errno
 import logging
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -9,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from circuitry.runs import InputError, run_script
+from circuitry.runs import InputError, run_script, short_waits
+from tests.support.scripts import EXPERIMENTS
 
 
 @dataclass(frozen=True)
@@ -138,3 +141,28 @@ def test_a_process_shows_warnings_and_the_sentence_and_no_more(tmp_path: Path) -
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.splitlines() == ["3 images left out", "error: Give more images."]
+
+
+WAITS = """
+import os, sys
+from circuitry.runs import run_script
+assert "torch" not in sys.modules
+print(os.environ["GOMP_SPINCOUNT"], os.environ.get("OMP_WAIT_POLICY"))
+"""
+
+
+def test_a_command_sets_how_threads_wait_before_torch_is_loaded() -> None:
+    plain = {name: value for name, value in os.environ.items() if name not in short_waits({})}
+    for given, printed in (({}, "2000 passive\n"), ({"GOMP_SPINCOUNT": "7"}, "7 None\n")):
+        command = [sys.executable, "-c", WAITS]
+        done = subprocess.run(command, env={**plain, **given}, capture_output=True, text=True, check=True)
+        assert done.stdout == printed
+
+
+@pytest.mark.parametrize("script", sorted(EXPERIMENTS.glob("*.py")), ids=lambda path: path.stem)
+def test_scripts_import_it_before_anything_that_loads_torch(script: Path) -> None:
+    imports = [node for node in ast.parse(script.read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)]
+    names = [(str(n.module) if isinstance(n, ast.ImportFrom) else n.names[0].name, n) for n in imports]
+    first, node = next(pair for pair in names if pair[0].partition(".")[0] not in sys.stdlib_module_names)
+    assert first == "circuitry.runs"
+    assert "run_script" in {alias.name for alias in node.names}

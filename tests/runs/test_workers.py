@@ -1,12 +1,15 @@
-"""Ranks from torchrun's variables, and arrays of jobs that fail in words."""
+"""Processes of this machine, ranks from torchrun's variables, and arrays of jobs that fail in words."""
 
 import importlib.util
+import os
+from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 
 from circuitry import InputError
-from circuitry.runs import Rank, Work, WorkSettings, run_array, this_rank
+from circuitry.runs import Rank, Work, WorkSettings, run_array, run_processes, short_waits, this_rank
 from circuitry.runs.workers import Requeued, job_options
 
 
@@ -25,6 +28,33 @@ def test_ranks_come_from_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
         "mps",
         "cuda:3",
     ]
+
+
+def test_threads_wait_briefly_unless_the_user_chose() -> None:
+    assert short_waits({"HOME": "x"}) == {"GOMP_SPINCOUNT": "2000", "OMP_WAIT_POLICY": "passive"}
+    assert short_waits({"OMP_WAIT_POLICY": "active"}) == short_waits({"GOMP_SPINCOUNT": "0"}) == {}
+
+
+def write_threads(folder: Path, worker: int, workers: int) -> None:
+    (folder / f"{worker} of {workers}").write_text(f"{os.getpid()} {torch.get_num_threads()}")
+
+
+def test_processes_have_one_thread_each_and_one_worker_is_this_process(tmp_path: Path) -> None:
+    torch.set_num_threads(2)
+    for workers in (1, 2):
+        run_processes(partial(write_threads, tmp_path), workers)
+    assert {path.name for path in tmp_path.iterdir()} == {"0 of 1", "0 of 2", "1 of 2"}
+    first, *others = [(tmp_path / name).read_text().split() for name in ("0 of 1", "0 of 2", "1 of 2")]
+    assert first == [str(os.getpid()), "2"]
+    assert [threads for _, threads in others] == ["1", "1"]
+    assert len({pid for pid, _ in (first, *others)}) == 3
+
+
+def test_what_a_process_raises_is_raised() -> None:
+    with pytest.raises(InputError, match="worker 1 of 2 has no images"):
+        run_processes(fail_second, 2)
+    with pytest.raises(InputError, match="0"):
+        run_processes(fail_second, 0)
 
 
 def fail_second(worker: int, workers: int) -> None:
