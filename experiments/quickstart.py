@@ -45,7 +45,7 @@ from circuitry.reports.listings import listings_of
 from circuitry.reports.sections.circuits import circuit_findings, comparison_report
 from circuitry.reports.sections.robustness import add_order_stability
 from circuitry.runs import Work, run_script
-from circuitry.study import told_apart
+from circuitry.study import record_run, told_apart
 from circuitry.study.mixtures import MixtureSettings, read_captions, write_mixture
 from circuitry.study.mixtures.selection import admitted
 from circuitry.study.sections.accuracies import add_accuracy
@@ -150,7 +150,9 @@ def train(config: Config, root: Path) -> Path:
     settings = MixtureSettings("cg-high", config.test_domain, config.held_out)
     table = write_mixture(admitted(drawn, settings), read_captions(root), config.out / "train.tsv", settings=settings)
     training = replace(clip_preset(config.model), epochs=config.epochs or EPOCHS[config.model], seed=config.seed)
-    return train_clip(table, config.out / "clip", training)
+    checkpoint = train_clip(table, config.out / "clip", training)
+    record_run(config.out / "clip", table, training)
+    return checkpoint
 
 
 def find_circuits(config: Config, clip: Clip, images: DomainFolder) -> tuple[GraphFolder, OrderStability]:
