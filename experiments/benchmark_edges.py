@@ -121,7 +121,7 @@ def agreement(config: Config) -> Iterator[pd.DataFrame]:
 
 
 def exact_cuts(stream: ResidualStream, images: Tensor, metric: Metric, baseline: AnyBaseline) -> np.ndarray:
-    """Return the mean change of the metric when an edge is cut alone, as `with_nodes`; NaN where there is none."""
+    """Return the mean fall of the metric when an edge is cut alone, as `with_nodes`; NaN where there is none."""
     n_readers, n_writers = stream.edges.shape
     found = np.full((n_readers + 1, n_writers + 1), np.nan)
     with stream.encoder.evaluating(), torch.no_grad():
@@ -129,7 +129,7 @@ def exact_cuts(stream: ResidualStream, images: Tensor, metric: Metric, baseline:
         for row, column in np.argwhere(np.pad(stream.edges.numpy(), (0, 1), constant_values=True))[:-1].tolist():
             keep = stream.edges.clone()
             keep[slice(None) if row == n_readers else row, slice(None) if column == n_writers else column] = False
-            found[row, column] = float(metric(stream.run(images, keep, baseline)).mean() - clean)
+            found[row, column] = float(clean - metric(stream.run(images, keep, baseline)).mean())
     return found
 
 

@@ -197,7 +197,7 @@ def find(config: Config, task: Task, method: str) -> tuple[AttributionGraph, Seq
         return with_scores(graph, {pair: expit(scores) for pair, scores in found.scores.items()}), found.sets
     if method == "exact":
         cut = cut_each(stream.components, images.own, metric, everything, baseline=baseline, work=QUIET)
-        graph = with_scores(graph, {pair: -effects for pair, effects in cut.items()})
+        graph = with_scores(graph, cut)
     return graph, strongest_edge_sets(graph, config.sizes)
 
 

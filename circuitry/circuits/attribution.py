@@ -6,7 +6,8 @@
    neurons (`in_components`) `component_edges` scores those between any two sites, through the residual stream.
 
 The setting of the study ("When and How Does CLIP Enable Domain and Compositional Generalization?", ICML 2025) is
-`AttributionSettings.study`; the default differs in the quadrature rule alone.
+`AttributionSettings.study`; the default differs in the quadrature rule alone. Here positive scores help and all scores
+are means over images: the study's node scores are minus these, its edge scores these over the number of images.
 """
 
 from collections.abc import Mapping, Sequence
@@ -70,7 +71,7 @@ def attribute(
     Example:
         >>> graph = attribute(encoder, images, class_logit(weights, label=3), rule=midpoint_rule(6))
         >>> attribute(encoder, images, metric, baseline=images_without_the_object)    # one for every image
-        >>> graph.node_scores["layer4.0"]        # signed effect of each channel
+        >>> graph.node_scores["layer4.0"]        # effect of each channel, positive where it helps
         >>> graph.completeness["layer4.0"].gap   # how far the effects miss the metric's change
     """
     settings = AttributionSettings(node_fraction, rule, edge_rule)
@@ -102,9 +103,7 @@ def attribute_parts(task: Task, settings: AttributionSettings, parts: Int[np.nda
 
     1. Node scores of all images are the mean of the parts', weighted by their images.
     2. Edges of a part are scored between the units that the part or the whole keeps.
-    3. Sums over images add up. The score of an edge is such a sum over the square of the number of images (the mean
-       inside the gap), so that of all images is the sum of the parts' scores times the square of their shares of the
-       images; through the residual stream it is a mean, and they are weighted by their shares.
+    3. Scores of edges of all images are the mean of the parts', weighted by their images.
 
     Args:
         task: Its images are a tensor.
@@ -135,8 +134,7 @@ def attribute_parts(task: Task, settings: AttributionSettings, parts: Int[np.nda
     at_whole = {part: _cut(edges[part], scored[part], whole) for part in members}
     by_pair = {pair: np.stack([at_whole[part][pair] for part in members]) for pair in edges[next(iter(members))]}
     shares = np.array([len(chosen) / len(images) for chosen in members.values()])
-    weights = shares if in_stream(encoder) else shares**2
-    of_all = {pair: np.tensordot(weights, scores, 1) for pair, scores in by_pair.items()}
+    of_all = {pair: np.tensordot(shares, scores, 1) for pair, scores in by_pair.items()}
     graphs = {
         part: _graph(task, settings, nodes[part], kept[part], _cut(edges[part], scored[part], kept[part]))
         for part in members

@@ -3,7 +3,7 @@
 Units are chosen by their node scores first. The score of an edge is then, by attribution patching as in
 `residual_edges`, how much it carries for the metric when it is cut alone:
 
-    score[reader, writer] = - mean over images of  sum over positions of  (b - a)_writer . sum_k w_k * G_reader at t_k
+    score[reader, writer] = mean over images of  sum over positions of  (a - b)_writer . sum_k w_k * G_reader at t_k
 
 1. writers are the dimensions of the stream before the first block, heads (what they add through the output matrix) and
    neurons (their activation times their row of the output matrix);
@@ -11,9 +11,7 @@ Units are chosen by their node scores first. The score of an edge is then, by at
    is the gradient of the metric by what such a reader reads, passed back through its weights and norm;
 3. the points t_k lie on the line from clean to baseline of the stream before the first block.
 
-Other than a node score, an edge's is positive where it helps the metric: so circuits take the largest, as for the edges
-of neighbouring sites, which say how far a unit moves. A head's node score at the clean point is minus the sum of all
-its edges to later readers.
+A head's node score at the clean point is the sum of all its edges to later readers.
 """
 
 from collections.abc import Mapping

@@ -2,7 +2,7 @@
 
 1. The parts of the images are drawn with replacement, as many as there are: every way to do so with its probability,
    or random ones where there are many parts.
-2. Node scores of a draw are the mean over its parts, and scores of edges a sum over them, see `attribute_parts`.
+2. Scores of a draw are the mean over its parts, weighted by their images.
 3. A unit holds in a draw when it is kept there with the sign that it has in the whole. An edge holds when it is among
    the strongest into its unit there.
 4. A unit's or edge's *stability* is the probability of draws in which it holds; the consensus circuit has the units and
@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
-from circuitry.circuits.graph import MEANS_OVER_IMAGES, AttributionGraph, Circuit
+from circuitry.circuits.graph import AttributionGraph, Circuit
 from circuitry.circuits.graph_folder import GraphFolder
 from circuitry.circuits.strongest import strongest_edges
 from circuitry.runs.errors import InputError
@@ -110,8 +110,7 @@ def find_consensus(
         units[site] = probability @ _held_units(scores, source.node_scores[site], source.kept_units[site])
     places = circuit.edge_places
     found = {pair: np.zeros(len(rows)) for pair, (rows, _) in places.items()}
-    power = 1 if source.settings.get("edges") in MEANS_OVER_IMAGES else 2  # as in `attribute_parts`
-    for weights, share in zip(counts * (n / total) ** power, probability, strict=True):
+    for weights, share in zip(counts * n / total, probability, strict=True):
         scores = {pair: np.tensordot(weights, edges[pair], 1) for pair in places}
         for pair, held in strongest_edges(scores, circuit.edges_per_node, circuit.any_sign).items():
             in_draw = np.zeros(scores[pair].shape, bool)

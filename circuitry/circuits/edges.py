@@ -15,8 +15,8 @@ between the two sites take part, so only they are run:
    units; vectorised in chunks that fit memory;
 4. contracted with the other side over images and positions.
 
-At t = 0 the residual is zero and so is the gradient: that point is never computed. Scores are divided by
-images x positions inside the gap and by images outside, as the study does, whatever the cut into batches.
+At t = 0 the residual is zero and so is the gradient: that point is never computed. Scores are means over images and
+positions, whatever the cut into batches; the study divides them by the number of images once more.
 """
 
 import threading
@@ -101,7 +101,7 @@ def edge_effects(
                     )
                 bar.update()
             count += len(batch.images)
-    return {pair: 2 * total / (count**2 * positions[pair]) for pair, total in sums.items()}
+    return {pair: 2 * total / (count * positions[pair]) for pair, total in sums.items()}
 
 
 def _pair_scores(

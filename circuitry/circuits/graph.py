@@ -22,15 +22,13 @@ from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import check_kinds
 
-FORMAT = "circuitry attribution graph 3"
+FORMAT = "circuitry attribution graph 4"
 """Name and version of the file format."""
 
 IN_STREAM = "any two sites, through the residual stream"
 """The setting ``edges`` of a graph in heads and neurons; see `component_edges`."""
 BETWEEN_POSITIONS = "between positions, through the residual stream"
 """The setting ``edges`` of a graph that keeps positions apart; see `position_graph`."""
-MEANS_OVER_IMAGES = (IN_STREAM, BETWEEN_POSITIONS)
-"""Kinds of edges whose scores are means over images; those of neighbouring sites are over their number squared."""
 
 
 class Completeness(NamedTuple):
@@ -43,11 +41,11 @@ class Completeness(NamedTuple):
     effect_sum: float
     """Sum of the effects of all units."""
     metric_difference: float
-    """Mean metric with the whole site at the baseline minus the clean mean metric."""
+    """Mean clean metric minus the mean metric with the whole site at the baseline."""
 
     @property
     def gap(self) -> float:
-        """What the quadrature missed; 0 in the limit of many points but where the class says otherwise."""
+        """Error of the quadrature: it goes to 0 with many points, except at the embedding with a zero baseline."""
         return self.effect_sum - self.metric_difference
 
 
@@ -66,13 +64,13 @@ class AttributionGraph:
     sites: tuple[str, ...]
     """Sites in order."""
     node_scores: dict[str, np.ndarray]
-    """Signed effect [units] by site; negative means that removing the unit lowers the metric. In a feature basis the
-    units are the latents."""
+    """Effect [units] by site, mean over images; positive means that the unit helps: ablating it lowers the metric. In a
+    feature basis the units are the latents."""
     kept_units: dict[str, np.ndarray]
     """Indices [k] of the kept units by site, largest absolute score first."""
     edge_scores: dict[tuple[str, str], np.ndarray]
-    """Scores [kept downstream, kept upstream] by (upstream, downstream) pair of sites: consecutive ones, or any two in
-    heads and neurons; see `edges` and `component_edges`."""
+    """Scores [kept downstream, kept upstream], means over images, by (upstream, downstream) pair of sites: consecutive
+    ones, or any two in heads and neurons; see `edges` and `component_edges`."""
     completeness: dict[str, Completeness]
     """Sum of effects and metric difference by site."""
     n_images: int

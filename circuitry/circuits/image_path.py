@@ -4,7 +4,7 @@ Integrated gradients at a site (`nodes`) run the rest of the tower for every sit
 along the straight line to its baseline, x + t (b - x), and every point's one backward pass gives the gradient g_l(t) at
 all sites l at once:
 
-    effect_l[unit] = mean over images of  sum over positions of  (b_l - a_l) * sum_k w_k g_l(t_k)
+    effect_l[unit] = mean over images of  sum over positions of  (a_l - b_l) * sum_k w_k g_l(t_k)
 
 with a_l and b_l the activation of the image and the baseline of the site. With the one point t = 0 this is gradient
 times difference, attribution patching (arXiv 2310.10348). Only at `input` is it a path integral of what it multiplies,
@@ -51,10 +51,10 @@ def image_path_effects(task: Task, rule: QuadratureRule) -> NodeEffects:
             here = first if t == 0 else clean_run(task, x, sites, with_gradient=True)[1]
             gradients = {site: total + w * here[site] for site, total in gradients.items()}
         if INPUT in sites:
-            moved += clean_run(task, end, [INPUT], with_gradient=False)[2] - value
+            moved += value - clean_run(task, end, [INPUT], with_gradient=False)[2]
         ends = batch.ends(clean)
         for site in sites:
-            units = task.encoder.units_of(site, (ends[site] - clean[site]) * gradients[site])
+            units = task.encoder.units_of(site, (clean[site] - ends[site]) * gradients[site])
             sums[site] = sums[site] + per_unit(units, task.encoder.unit_dim(site)).sum(0).cpu().double().numpy()
         count += len(batch.images)
     scores = {site: total / count for site, total in sums.items()}

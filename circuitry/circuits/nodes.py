@@ -6,10 +6,10 @@ For each batch of images (method: Sundararajan et al. 2017, arXiv 1703.01365, ap
    backward pass gives that point's gradient at every site at once;
 2. for each site and each further point t, the rest of the tower runs from a + t (b - a), several points in
    one run as memory allows, and the metric's gradient comes back;
-3. effect[unit] = sum over positions of (b - a) * sum_k w_k * gradient_k, then the mean over images.
+3. effect[unit] = sum over positions of (a - b) * sum_k w_k * gradient_k, then the mean over images.
 
-Negative means: removing the unit lowers the metric. The effects of a site sum to nearly
-metric(baseline at the site) - metric(clean); both numbers are returned.
+A positive effect means that the unit helps: ablating it lowers the metric. The effects of a site sum to nearly
+metric(clean) - metric(baseline at the site); both numbers are returned.
 """
 
 import math
@@ -39,7 +39,7 @@ class NodeEffects:
     """Node scores of one set of images, before units are kept."""
 
     scores: dict[str, np.ndarray]
-    """Mean effect [units] by site, signed."""
+    """Mean effect [units] by site; positive where a unit helps."""
     completeness: dict[str, Completeness]
     n_images: int
 
@@ -91,7 +91,7 @@ def node_effects(task: Task, rule: QuadratureRule, autocast: str | None = None) 
                 elif not batch.start:  # the same for all images, so once will do
                     baseline_sums[site] = _metric_sum(encoder, metric, b[:1], site)
                 gradient = _path_gradient(encoder, metric, a, b, site, rule, rows, first.get(site))
-                units = encoder.units_of(site, (b - a) * gradient)
+                units = encoder.units_of(site, (a - b) * gradient)
                 effect = per_unit(units, encoder.unit_dim(site)).sum(0).cpu().double().numpy()
                 if not np.isfinite(effect).all():
                     raise InputError(
@@ -105,7 +105,7 @@ def node_effects(task: Task, rule: QuadratureRule, autocast: str | None = None) 
     scores = {site: total / count for site, total in sums.items()}
     at_baseline = {site: total / (count if ends_differ[site] else 1) for site, total in baseline_sums.items()}
     completeness = {
-        site: Completeness(float(scores[site].sum()), at_baseline[site] - clean_sum / count) for site in sites
+        site: Completeness(float(scores[site].sum()), clean_sum / count - at_baseline[site]) for site in sites
     }
     return NodeEffects(scores, completeness, count)
 

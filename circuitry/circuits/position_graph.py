@@ -47,7 +47,7 @@ def position_graph(
         edges: Names of (writer, reader), each once; the other arguments and errors are those of `score_edges`.
 
     Returns:
-        As everywhere nodes are negative where they help, edges positive. The node of a component at a position is the
+        The node of a component at a position is the
         sum of its edges onward, or where there are none of those into it. All units with an effect are kept.
 
     Example:
@@ -113,7 +113,7 @@ def _as_graph(
         scores = np.zeros((len(kept[down_site]), len(kept[up_site])))
         rows, columns = (_places(kept[site], units[site])[one] for site, one in ((down_site, down), (up_site, up)))
         there = (rows >= 0) & (columns >= 0)
-        np.add.at(scores, (rows[there], columns[there]), -effects[there])
+        np.add.at(scores, (rows[there], columns[there]), effects[there])
         edges[up_site, down_site] = scores
     return AttributionGraph(sites, nodes, kept, edges, {}, n_images, settings=settings)
 

@@ -6,8 +6,8 @@ The effect of an edge into a port of a head, see `residual_edges`, is a sum over
     k:  G_s[to, from] * ds[to, from]  as k[from] changes        how much more the head looks there
     q:  G_s[to, from] * ds[to, from]  as q[to] changes          the same, by who looks
 
-with dv, ds what changes to first order when the writer gets its baseline, and G_z and G_s the gradients of the metric
-by the head's output and its scores. Over ``to`` (q: over ``from``) they sum to `edges_by_position`.
+with dv, ds the change to first order from the writer's baseline to its clean activation, and G_z and G_s the gradients
+of the metric by the head's output and its scores. Over ``to`` (q: over ``from``) they sum to `edges_by_position`.
 """
 
 from collections.abc import Callable, Sequence
@@ -62,7 +62,7 @@ def moves_between_positions(
     found, first = [], stream.sites[0]
     for clean, other in clean_and_baseline(stream, images, as_baseline(baseline), work):
         points = _taps_at_points(stream, metric, clean[first], other[first], rule)
-        change = stream.written({site: other[site] - clean[site] for site in stream.sites})
+        change = stream.written({site: clean[site] - other[site] for site in stream.sites})
         parts = [
             sum((weight * _moves(stream, reader, change[column], taps) for weight, taps in points), torch.zeros(()))
             for column, reader in places

@@ -1,8 +1,9 @@
 """Edges between attention heads and MLPs, by attribution patching (Syed et al. 2023, arXiv 2310.10348).
 
-The effect of an edge is how the metric changes when one reader gets one writer's baseline in its place, to first order:
+The effect of an edge is how much the metric falls when one reader gets one writer's baseline in its place, to first
+order:
 
-    score[reader, writer] = mean over images of  sum over positions of  (b - a)_writer . sum_k w_k * G_reader at t_k
+    score[reader, writer] = mean over images of  sum over positions of  (a - b)_writer . sum_k w_k * G_reader at t_k
 
 with a and b what the writer adds to the residual stream, clean and at the baseline, and G the gradient of the metric by
 the reader's own copy of the stream. The points t_k of the rule lie on a straight line from clean to baseline: of what
@@ -63,7 +64,7 @@ class EdgeScores:
     readers: tuple[str, ...]
     writers: tuple[str, ...]
     scores: Float[np.ndarray, "readers writers"]
-    """Signed effect; negative means that cutting the edge lowers the metric; NaN where there is no edge."""
+    """Effect; positive means that the edge helps: cutting it lowers the metric; NaN where there is no edge."""
     into: Float[np.ndarray, " readers"]
     """Effect of cutting all edges into a reader at once: to first order the sum of theirs."""
     out_of: Float[np.ndarray, " writers"]
@@ -194,7 +195,7 @@ def edges_by_position(
     found, first = [], stream.sites[0]
     for clean, other in clean_and_baseline(stream, images, as_baseline(baseline), work):
         gradients = reader_gradients(stream, metric, clean[first], other[first], rule).readers
-        change = stream.written({site: other[site] - clean[site] for site in stream.sites})
+        change = stream.written({site: clean[site] - other[site] for site in stream.sites})
         parts = [(gradients[row] * change[column]).sum(-1) for row, column in places]
         found.append(torch.stack(parts, 1).cpu().double().numpy())
     return np.concatenate(found)
@@ -226,7 +227,7 @@ def _effects(
     if points:
         put_exact_effects(stream, metric, clean, _changes(stream, clean, other), at_points, of_edges)
     scores, out_of = over_passes(of_edges, stream.readers), over_passes(of_edges[..., :-1].sum(2), stream.writers)
-    return scores.cpu().double().sum(0), out_of.cpu().double().sum(0)
+    return -scores.cpu().double().sum(0), -out_of.cpu().double().sum(0)  # changes lead to the baseline
 
 
 def _linear_effects(

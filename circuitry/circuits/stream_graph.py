@@ -4,8 +4,6 @@ Sites are the layers: ``embed``, of each block ``blocks.i.attn`` (its heads) and
 ``embedding``. With ports apart a head has three units before it, at ``blocks.i.attn.q``, ``.k`` and ``.v``, which read,
 and one edge from each.
 
-As everywhere nodes are negative where they help, and edges, of which circuits take the largest, positive:
-
     node of a writer = effect of cutting all its edges;  node of what reads alone = effect of cutting all edges into it
 
 which to first order are the sums of those edges.
@@ -48,14 +46,14 @@ def stream_graph(found: EdgeScores, *, ports: bool = False) -> AttributionGraph:
     nodes = {site: nodes[site] for site in sites}
     kept = {site: np.argsort(-np.abs(of_site), kind="stable") for site, of_site in nodes.items()}
     edges = {
-        (up, down): -into[down][:, np.concatenate(writes[up])]
+        (up, down): into[down][:, np.concatenate(writes[up])]
         for down in sites
         for up in writes
         if down in into and order_of_site(up) < order_of_site(down)
     }
     if ports:
         heads = [site for site in writes if site.endswith(".attn")]
-        edges |= {(f"{site}.{port}", site): np.diag(-nodes[f"{site}.{port}"]) for site in heads for port in "qkv"}
+        edges |= {(f"{site}.{port}", site): np.diag(nodes[f"{site}.{port}"]) for site in heads for port in "qkv"}
     settings = found.settings | {"edges": IN_STREAM}
     ordered = {(up, down): of_pair[kept[down]][:, kept[up]] for (up, down), of_pair in edges.items()}
     return AttributionGraph(tuple(sites), nodes, kept, ordered, {}, found.n_images, settings=settings)

@@ -58,7 +58,7 @@ def take_top_units(
     found = {}
     for site in choose_sites(graph, sites):
         scores = graph.node_scores[site]
-        by_benefit = scores.max() - scores  # all positive, so that the largest are the most negative scores
+        by_benefit = scores - scores.min()  # none is negative, so that the largest are those that help most
         found[site] = keep_units(by_benefit if ranking == "signed" else scores, fraction)
     return found
 

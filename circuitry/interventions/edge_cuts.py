@@ -56,7 +56,7 @@ def cut_effects(
 ) -> dict[tuple[str, str], Float[np.ndarray, "down up"]]:
     """Return the exact effect on the metric of cutting each edge between some units of consecutive sites.
 
-    metric(edge cut) - metric(clean), mean over images: negative where the edge helps, as for `patch_effects`.
+    metric(clean) - metric(edge cut), mean over images: positive where the edge helps, as for `patch_effects`.
 
     Args:
         encoder: As for images, metric, baseline, work and errors, see `patch_effects`.
@@ -120,7 +120,7 @@ def cut_each(
         edges: Those to be cut in turn, while all others are kept.
 
     Returns:
-        metric(edge cut) - metric(clean), mean over images [down, up], by pair of sites; NaN for other edges.
+        metric(clean) - metric(edge cut), mean over images [down, up], by pair of sites; NaN for other edges.
 
     Example:
         >>> exact = cut_each(stream.components, photos, metric, edges_among(graph))    # brute force
@@ -137,7 +137,7 @@ def cut_each(
     for pair, mask in edges.items():
         n = int(mask.sum())
         effects[pair] = np.full(mask.shape, np.nan)
-        effects[pair][mask] = np.array(values[place : place + n]) - values[0]
+        effects[pair][mask] = values[0] - np.array(values[place : place + n])
         place += n
     return effects
 
@@ -196,7 +196,7 @@ def measure_edges(
 def _one_by_one(
     encoder: Encoder, metric: Metric, clean: Tensor, moved: Tensor, site: str, units: Sequence[int], rows: int
 ) -> Float[np.ndarray, " units"]:
-    """Return metric - clean metric, summed over images, with each unit in turn taken from ``moved``."""
+    """Return clean metric - metric, summed over images, with each unit in turn taken from ``moved``."""
     dim = encoder.unit_dim(site)
     reference = checked_metric(metric, encoder(clean, start=site)).double()
     found = []
@@ -205,7 +205,7 @@ def _one_by_one(
         for part, unit in zip(stack.chunk(len(chunk)), chunk.tolist(), strict=True):
             _at(part, dim, unit).copy_(_at(moved, dim, unit))
         values = checked_metric(metric, encoder(stack, start=site)).double()
-        found.append((rearrange(values, "(unit image) -> unit image", unit=len(chunk)) - reference).sum(1))
+        found.append((reference - rearrange(values, "(unit image) -> unit image", unit=len(chunk))).sum(1))
     return torch.cat(found).cpu().numpy()
 
 

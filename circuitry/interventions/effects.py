@@ -15,7 +15,7 @@ DIRECTIONS = ("noise", "denoise")
 class PatchEffects:
     """Exact effects on the metric of moving one thing from its clean activation to the baseline.
 
-    The sign is that of `AttributionGraph.node_scores`: negative means that the thing helps the metric.
+    Positive means that the thing helps the metric, as for `AttributionGraph.node_scores`.
     """
 
     sites: tuple[str, ...]
@@ -27,7 +27,7 @@ class PatchEffects:
     """One of `PATCHED_BY`."""
     direction: str
     """``noise``: the clean run with the baseline written in; ``denoise``: the baseline's run with the clean
-    activation written back, effect = metric(baseline) - metric(written back)."""
+    activation written back, effect = metric(written back) - metric(baseline)."""
     clean_metric: float
     """Mean metric of the clean images."""
     baseline_metric: dict[str, float]

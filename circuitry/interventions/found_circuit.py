@@ -25,7 +25,7 @@ class FoundCircuit:
     """
 
     graph: AttributionGraph
-    """Scores of all units, negative where a unit helps, and the kept ones; no edges are scored."""
+    """Scores of all units, positive where a unit helps, and the kept ones; no edges are scored."""
     curve: FaithfulnessCurve
     """The circuits that were tried, by size, on the images that they were found on."""
     note: str = ""

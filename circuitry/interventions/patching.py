@@ -6,10 +6,10 @@ For each batch of images:
    those of the same sites, image by image;
 2. for each site, copies of the base activation are stacked, each with one unit (or position) taken from the
    other side, and the rest of the tower runs on the stack, as many copies at a time as memory allows;
-3. ``noise``: base a, o written in, effect = metric(patched) - metric(a);
-   ``denoise``: base o, a written in, effect = metric(o) - metric(patched).
+3. ``noise``: base a, o written in, effect = metric(a) - metric(patched);
+   ``denoise``: base o, a written in, effect = metric(patched) - metric(o).
 
-Both are the effect of moving to the baseline, with the sign of node scores, which they are the oracle for. Where
+Both are positive where the unit helps, as node scores are, which they are the oracle for. Where
 the rest of the tower is linear both equal the attribution. (Heimersheim & Nanda 2024, arXiv 2404.15255.)
 """
 
@@ -157,7 +157,7 @@ def _wanted(encoder: Encoder, activation: Tensor, site: str, by: str, chosen: Ma
 def _effects(
     run: Callable[[Tensor], Tensor], base: Tensor, written: Tensor, axes: Sequence[int], wanted: np.ndarray, rows: int
 ) -> np.ndarray:
-    """Return metric(patched) - metric(base), summed over images, for everything that is patched at a site."""
+    """Return metric(base) - metric(patched), summed over images, for everything that is patched at a site."""
     reference = run(base)
     shape = [size if axis in axes else 1 for axis, size in enumerate(base.shape)][1:]
     places = math.prod(shape)
@@ -167,5 +167,5 @@ def _effects(
         mask[torch.arange(len(chunk)), chunk] = True
         stack = torch.where(mask.view(len(chunk), 1, *shape), written, base)
         values = run(stack.flatten(0, 1)).view(len(chunk), len(base))
-        out[chunk.numpy()] = (values - reference).sum(1).cpu().numpy()
+        out[chunk.numpy()] = (reference - values).sum(1).cpu().numpy()
     return out if len(axes) == 1 else out.reshape([base.shape[axis] for axis in axes])

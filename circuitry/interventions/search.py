@@ -242,14 +242,14 @@ class _Search:
         return learn
 
     def _masked(self, mask: LearnedMask, place: int) -> AttributionGraph:
-        """Return a mask as a graph, whose scores are the gates that training ended with, negative: they help."""
-        gates = {site: -expit(scores.astype(float)) for site, scores in mask.scores.items()}
+        """Return a mask as a graph, whose scores are the gates that training ended with."""
+        gates = {site: expit(scores.astype(float)) for site, scores in mask.scores.items()}
         unlearned = {site: np.zeros(len(units)) for site, units in self._errors().items()}
         scores = {site: np.append(gate, unlearned.get(site, ())) for site, gate in gates.items()}
-        graph = self._graph(LEARNED, "gate of the mask, negative", NodeEffects(scores, {}, len(self.images)))
+        graph = self._graph(LEARNED, "gate of the mask", NodeEffects(scores, {}, len(self.images)))
         graph.settings.update(lost=mask.lost, steps=mask.steps, seed=mask.seed)
         kept = {site: np.flatnonzero(chosen) for site, chosen in mask.path[place].items()}
-        return replace(graph, kept_units={site: units[np.argsort(gates[site][units])] for site, units in kept.items()})
+        return replace(graph, kept_units={site: units[np.argsort(-gates[site][units])] for site, units in kept.items()})
 
     def _graph(self, method: str, scored_by: str, effects: NodeEffects) -> AttributionGraph:
         nodes = nodes_of(self.encoder, effects.scores)

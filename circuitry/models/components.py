@@ -58,7 +58,7 @@ def in_components(encoder: Encoder) -> Encoder:
         >>> heads.sites[:4]
         ('input', 'ln_pre', 'transformer.resblocks.0.attn', 'transformer.resblocks.0.mlp')
         >>> graph = attribute(heads, images, metric)
-        >>> graph.node_scores["transformer.resblocks.9.attn"]    # signed effect of every head
+        >>> graph.node_scores["transformer.resblocks.9.attn"]    # effect of every head
         >>> embedding, cache = heads.run_with_cache(images)
         >>> cache["blocks.9.attn.hook_pattern"]                  # [batch, head, query, key]
     """

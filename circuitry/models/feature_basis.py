@@ -53,7 +53,7 @@ def in_feature_basis(encoder: Encoder, saes: Mapping[str, SparseAutoencoder]) ->
     Example:
         >>> features = in_feature_basis(clip.encoder, {"layer3.0": sae})
         >>> graph = attribute(features, images, metric)
-        >>> graph.node_scores["layer3.0"]                       # signed effect of every latent
+        >>> graph.node_scores["layer3.0"]                       # effect of every latent
         >>> graph.error_scores["layer3.0"].sum()                # effect of what the autoencoder misses
         >>> faithfulness_curve(features, images, metric, graph, keep_error=True)
     """

@@ -26,10 +26,11 @@ from circuitry import (
     wl_kernel,
 )
 from circuitry.circuits import AttributionParts, AttributionSettings, attribute_parts, edges
-from circuitry.models import Stage
+from circuitry.models import Stage, Task
 from tests.conftest import shared
 from tests.support.oracles import TailModule, brute_force_edges, brute_force_nodes, setting, worst
 from tests.support.towers import make_tower
+from tests.support.work import QUIET
 
 
 def attribute(encoder: Encoder, images: object, weights: Tensor, **settings: object) -> AttributionGraph:
@@ -66,12 +67,12 @@ def test_hand_worked_network() -> None:
     )
     # doubled = (2,0), (4,2), (6,2). m = (6^2 + 2^2) + 10 * 8 = 120.
     # On the path s * doubled the gradient by u0 and u1 is 2 s (6, 2), by u2 it is 10. The midpoint rule is exact for
-    # linear integrands: the mean of 2 s is 1. Effects: u0: -(2*6 + 0*2) = -12; u1: -(4*6 + 2*2) = -28; u2: -80.
-    assert graph.node_scores["doubled"].tolist() == [-12, -28, -80]
-    assert graph.node_scores["input"].tolist() == [-12, -28, -80]
-    assert graph.node_scores["squared"].tolist() == [-40, -80]
-    assert graph.node_scores["embedding"].tolist() == [-40, -80]
-    assert tuple(graph.completeness["doubled"]) == (-120, -120)
+    # linear integrands: the mean of 2 s is 1. Effects: u0: 2*6 + 0*2 = 12; u1: 4*6 + 2*2 = 28; u2: 80.
+    assert graph.node_scores["doubled"].tolist() == [12, 28, 80]
+    assert graph.node_scores["input"].tolist() == [12, 28, 80]
+    assert graph.node_scores["squared"].tolist() == [40, 80]
+    assert graph.node_scores["embedding"].tolist() == [40, 80]
+    assert tuple(graph.completeness["doubled"]) == (120, 120)
     assert graph.kept_units["doubled"].tolist() == [2, 1, 0]
     assert graph.kept_units["squared"].tolist() == [1, 0]
     # Edges into squared_0: y(s) = s^2 (36, 4) per position, gap = mean over 2 positions of (y - (36, 4))^2.
@@ -149,7 +150,7 @@ def test_nodes_equal_captum(resnet: Any) -> None:
         effect = captum.attribute(
             cache[site], baselines=torch.zeros_like(cache[site]), n_steps=7, method="gausslegendre"
         )
-        assert -effect.sum((0, 2, 3)).detach().numpy() == pytest.approx(graph.node_scores[site], rel=1e-3, abs=1e-6)
+        assert effect.sum((0, 2, 3)).detach().numpy() == pytest.approx(graph.node_scores[site], rel=1e-3, abs=1e-6)
 
 
 # --- laws ------------------------------------------------------------------------------------------------------------
@@ -202,7 +203,7 @@ def test_completeness_gap_vanishes_with_many_points(resnet: Any) -> None:
             _, cache = encoder.run_with_cache(images)
             clean = class_logit(weights, 1)(encoder(images)).mean()
             gone = class_logit(weights, 1)(encoder(torch.zeros_like(cache[site]), start=site)).mean()
-        assert fine.completeness[site].metric_difference == pytest.approx(float(gone - clean), abs=1e-5)
+        assert fine.completeness[site].metric_difference == pytest.approx(float(clean - gone), abs=1e-5)
         assert abs(fine.completeness[site].gap) < 0.02
         assert abs(fine.completeness[site].gap) <= abs(coarse.completeness[site].gap) + 1e-3
 
@@ -227,8 +228,8 @@ def test_mean_baseline(resnet: Any) -> None:
 
 
 def in_parts(encoder: Encoder, images: Tensor, weights: Tensor, parts: list[int], **settings: Any) -> AttributionParts:
-    made_with = AttributionSettings(**settings)
-    return attribute_parts(encoder, images, class_logit(weights, 1), made_with, np.array(parts), progress=False)
+    task = Task(encoder, images, class_logit(weights, 1), work=QUIET)
+    return attribute_parts(task, AttributionSettings(**settings), np.array(parts))
 
 
 def test_parts_and_whole_are_what_attribute_says_of_their_images(any_tower: nn.Module) -> None:
@@ -303,8 +304,9 @@ def test_equal_to_the_study() -> None:
         metric = class_logit(data["text_weights"], label)
         rule = AttributionSettings.study().rule
         graph = graphs[key] = circuitry.attribute(encoder, data[f"images/{key}"], metric, rule=rule, progress=False)
-        nodes = {site: data[f"node_scores/{key}/{site}"].numpy() for site in encoder.sites}
-        edges = {pair: data[f"edge_scores/{key}/{'->'.join(pair)}"].numpy() for pair in graph.edge_scores}
+        n = graph.n_images  # the study's node scores are minus ours, its edge scores ours over the number of images
+        nodes = {site: -1 * data[f"node_scores/{key}/{site}"].numpy() for site in encoder.sites}
+        edges = {pair: n * data[f"edge_scores/{key}/{'->'.join(pair)}"].numpy() for pair in graph.edge_scores}
         assert worst(graph.node_scores, nodes) < 1e-4
         assert worst(graph.edge_scores, edges) < 1e-4
         for site in encoder.sites:
@@ -342,7 +344,7 @@ def test_bad_settings_are_refused(resnet: Any, settings: dict[str, object], mess
 
 def test_bad_images_are_refused(resnet: Any) -> None:
     encoder, images, weights = setting(resnet)
-    with pytest.raises(InputError, match="at least one image, but there were none"):
+    with pytest.raises(InputError, match="one image"):
         attribute(encoder, [], weights)
     with pytest.raises(InputError, match=r"iterable of such batches, but a tensor \[3, 64, 64\]"):
         attribute(encoder, images[0], weights)
@@ -380,7 +382,7 @@ def test_gradient_times_activation_is_the_one_point_left_rule() -> None:
     graph = attribute(encoder, images, weights, rule=left_rule(1))
     x = images.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(class_logit(weights, 1)(encoder(x)).sum(), x)
-    assert graph.node_scores["input"] == pytest.approx((-x * gradient).sum((2, 3)).mean(0).detach().numpy(), rel=1e-4)
+    assert graph.node_scores["input"] == pytest.approx((x * gradient).sum((2, 3)).mean(0).detach().numpy(), rel=1e-4)
 
 
 def test_autocast_ranks_alike_and_leaves_no_trace() -> None:
@@ -389,7 +391,9 @@ def test_autocast_ranks_alike_and_leaves_no_trace() -> None:
     metric = class_logit(F.normalize(torch.randn(3, 16), dim=-1), 1)
     exact, half = (
         attribute_parts(
-            encoder, images, metric, AttributionSettings(rule=midpoint_rule(3), autocast=dtype), np.zeros(4, int), False
+            Task(encoder, images, metric, work=QUIET),
+            AttributionSettings(rule=midpoint_rule(3), autocast=dtype),
+            np.zeros(4, int),
         ).whole
         for dtype in (None, "bfloat16")
     )

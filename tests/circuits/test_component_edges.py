@@ -22,9 +22,11 @@ from circuitry.circuits import (
     score_edges,
     wl_kernel,
 )
-from circuitry.models import Encoder, ResidualStream, in_components
+from circuitry.models import Encoder, ResidualStream, Task, in_components
 from tests.models.test_components import FURTHER, custom
+from tests.support.assert_same import assert_same
 from tests.support.towers import make_tower
+from tests.support.work import QUIET
 
 
 def metric(embedding: Tensor) -> Tensor:
@@ -53,12 +55,12 @@ def test_completeness_is_the_mean_over_images_although_each_carries_its_own_stre
 def test_units_of_a_site_add_up_to_the_edges_of_components(name: str) -> None:
     """The scores of all ports, MLPs and the whole stream equal derivatives of exact cuts; see test_residual_edges."""
     encoder, images = opened(name)
-    rule, other = midpoint_rule(2), images.flip(0)
+    rule, other = midpoint_rule(2), images.roll(1, 0) * 0.7 + 0.1  # swapped pairs would cancel
     graph = attribute(encoder, images, metric, 1.0, rule, other, progress=False)
     stream = ResidualStream.of(encoder)
     found = score_edges(stream, images, metric, baseline=other, rule=rule)
     assert set(graph.edge_scores) == set(combinations(graph.inner_sites, 2))
-    sites = [*stream.sites, graph.sites[-1]]
+    sites, sums, cuts = [*stream.sites, graph.sites[-1]], dict[Any, float](), dict[Any, float]()
     for (up, down), scores in graph.edge_scores.items():
         by_writer = {"embed": scores.sum(1)} if up == sites[0] else {}
         block, kind = divmod(sites.index(up) - 1, 2)
@@ -77,15 +79,16 @@ def test_units_of_a_site_add_up_to_the_edges_of_components(name: str) -> None:
                 expected = {f"blocks.{block}.attn.{h}": column[i] for i, h in enumerate(graph.kept_units[down])}
             for reader, value in expected.items():
                 rows = [i for i, one in enumerate(found.readers) if one in (reader, *(f"{reader}.{p}" for p in "qkv"))]
-                assert value == pytest.approx(-found.scores[rows, w].sum(), rel=1e-8, abs=1e-12)
+                sums[writer, reader], cuts[writer, reader] = value, found.scores[rows, w].sum()
+    assert_same(list(sums.values()), list(cuts.values()), at_least=1e-3, rtol=1e-8)
 
 
-def test_a_node_is_minus_the_sum_of_its_edges_to_all_later_readers() -> None:
+def test_a_node_is_the_sum_of_its_edges_to_all_later_readers() -> None:
     encoder, images = opened()
     graph = attribute(encoder, images, metric, 1.0, left_rule(1), progress=False)
     for site in graph.inner_sites[:-1]:
         total: Any = sum(scores.sum(0) for (up, _), scores in graph.edge_scores.items() if up == site)
-        np.testing.assert_allclose(total, -graph.node_scores[site][graph.kept_units[site]], rtol=1e-8, atol=1e-12)
+        assert_same(total, graph.node_scores[site][graph.kept_units[site]], at_least=1e-3, rtol=1e-8)
 
 
 @pytest.mark.parametrize("name", ["timm-vit", "gated"])
@@ -164,8 +167,8 @@ def test_images_in_parts_give_the_same_edges() -> None:
 
 def test_edges_of_all_images_are_means_of_the_parts() -> None:
     encoder, images = opened()
-    settings = AttributionSettings(1.0, left_rule(2), baseline=images.flip(0))
-    found = attribute_parts(encoder, images, metric, settings, np.array([0, 1, 1]), progress=False)
+    task = Task(encoder, images, metric, baseline=images.flip(0), work=QUIET)
+    found = attribute_parts(task, AttributionSettings(1.0, left_rule(2)), np.array([0, 1, 1]))
     whole = attribute(encoder, images, metric, 1.0, left_rule(2), images.flip(0), progress=False)
     pair = ("trunk.norm_pre", "trunk.blocks.1.attn")
     order = [found.whole.kept_units[site].argsort() for site in reversed(pair)]

@@ -26,7 +26,7 @@ def with_edges(seed: int) -> tuple[AttributionGraph, list[AttributionGraph], dic
     scores = {site: n @ values / 9 for site, values in noisy.items()}
     kept = {site: keep_units(values, 0.4) for site, values in scores.items()}
     edges = {pair: rng.normal(size=(3, 4, 4)) for pair in PAIRS}
-    whole_edges = {pair: np.tensordot((n / 9) ** 2, values, 1) for pair, values in edges.items()}
+    whole_edges = {pair: np.tensordot(n / 9, values, 1) for pair, values in edges.items()}
     return replace(base, node_scores=scores, kept_units=kept, edge_scores=whole_edges, n_images=9), parts, edges
 
 
@@ -45,7 +45,7 @@ def test_stability_is_the_share_of_all_draws_by_enumeration() -> None:
             units = whole.kept_units[site].tolist()
             rows.append([u in strongest and scores[u] * whole.node_scores[site][u] > 0 for u in units])
         for pair, rows in held_edges.items():
-            scores = np.sum([n[p] ** 2 * edges[pair][p] for p in draw], 0) / total**2
+            scores = np.sum([n[p] * edges[pair][p] for p in draw], 0) / total
             cut = replace(whole, edge_scores=whole.edge_scores | {pair: scores}).circuit(2).edge_places[pair]
             there = set(zip(*(place.tolist() for place in cut), strict=True))
             places = zip(*(place.tolist() for place in circuit.edge_places[pair]), strict=True)

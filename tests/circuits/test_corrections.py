@@ -34,7 +34,7 @@ def exact(stream: ResidualStream, images: Tensor, rows: Any, columns: Any, other
     keep = stream.edges.clone()
     keep[rows, columns] = False
     with torch.no_grad():
-        return float((linear(stream.run(images, keep, other)) - linear(stream.encoder(images))).mean())
+        return float((linear(stream.encoder(images)) - linear(stream.run(images, keep, other))).mean())
 
 
 # --- AtP*: exact softmax ---------------------------------------------------------------------------------------------
@@ -45,7 +45,7 @@ def test_on_paper_edges_into_queries_and_keys_are_exact_and_the_others_as_they_w
     found = of_edges(score_edges(stream, IMAGE, metric, correction="exact-softmax"))
     plain = {edge: score for edge, (score, _) in ON_PAPER.items()}
     into_patterns = {edge: cut for edge, (_, cut) in ON_PAPER.items() if edge[1].endswith((".q", ".k"))}
-    assert into_patterns["embed", "blocks.0.attn.1.q"] == -6
+    assert into_patterns["embed", "blocks.0.attn.1.q"] == 6
     assert found == pytest.approx(plain | into_patterns, abs=1e-12)
 
 
@@ -81,7 +81,7 @@ def test_on_paper_edges_are_exact_where_all_that_follows_the_reader_is_linear() 
     stream = ResidualStream.of(Encoder.from_tower(micro_tower()))
     found = of_edges(score_edges(stream, IMAGE, metric, correction="exact-readers"))
     expected = {edge: score if edge[1].endswith(".v") else cut for edge, (score, cut) in ON_PAPER.items()}
-    assert expected["blocks.0.attn.1", "blocks.0.mlp"] == 11
+    assert expected["blocks.0.attn.1", "blocks.0.mlp"] == -11
     assert found == pytest.approx(expected, abs=1e-12)
 
 
@@ -118,7 +118,7 @@ def test_a_cut_into_the_embedding_is_exact_through_its_norm_and_any_metric() -> 
         for column in range(len(stream.writers)):
             keep = stream.edges.clone()
             keep[-1, column] = False
-            moved = product(stream.run(images, keep)) - product(stream.encoder(images))
+            moved = product(stream.encoder(images)) - product(stream.run(images, keep))
             assert found.scores[-1, column] == pytest.approx(float(moved.mean()))
 
 
@@ -129,7 +129,7 @@ def test_on_paper_a_direct_effect_that_a_later_block_cancels_is_seen() -> None:
     """Head 0 of block 0 writes v = 2a + 4b to b, of which block 1 takes away what it finds there.
 
     The metric changes by 2 - 2 = 0 with b, so plain scores are 0. Without block 1 it changes by 2, with a value by 2
-    (1/2 for each of two tokens), with what the value reads by (4, 8): -(4 + 12) for the tokens (1, 0) and (1, 1).
+    (1/2 for each of two tokens), with what the value reads by (4, 8): 4 + 12 for the tokens (1, 0) and (1, 1).
     """
     tower = blank_tower(2)
     first, second = tower.trunk.blocks
@@ -141,9 +141,9 @@ def test_on_paper_a_direct_effect_that_a_later_block_cancels_is_seen() -> None:
     edge = ("embed", "blocks.0.attn.0.v")
     found = {name: score_edges(stream, IMAGE, metric, correction=name) for name in ("none", "gradient-dropping")}
     assert of_edges(found["none"])[edge] == pytest.approx(0, abs=1e-12)
-    assert of_edges(found["gradient-dropping"])[edge] == pytest.approx(-16)
+    assert of_edges(found["gradient-dropping"])[edge] == pytest.approx(16)
     into = dict(zip(found["none"].readers, found["gradient-dropping"].into, strict=True))
-    assert into["blocks.0.attn.0.v"] == pytest.approx(-16)
+    assert into["blocks.0.attn.0.v"] == pytest.approx(16)
 
 
 def test_dropped_gradients_equal_those_of_modules_whose_output_is_detached() -> None:
@@ -164,12 +164,12 @@ def test_dropped_gradients_equal_those_of_modules_whose_output_is_detached() -> 
     z, read = torch.autograd.grad(product(tower(images)).sum(), moves)
     for handle in handles:
         handle.remove()
-    heads = -(values[0] * z).reshape(3, 17, 2, 8).sum((1, 3)).mean(0).detach().numpy()
+    heads = (values[0] * z).reshape(3, 17, 2, 8).sum((1, 3)).mean(0).detach().numpy()
     np.testing.assert_allclose(found.out_of[1:3], heads, rtol=1e-8)
     with torch.no_grad():
         embed = stream.encoder(images, stop="trunk.norm_pre")
     score = found.scores[found.readers.index("blocks.0.mlp"), 0]
-    assert score == pytest.approx(-(embed * read).sum((1, 2)).mean().item())
+    assert score == pytest.approx((embed * read).sum((1, 2)).mean().item())
     assert found.scores[-1, 0] == pytest.approx(score_edges(stream, images, product).scores[-1, 0])  # never left out
 
 
@@ -247,10 +247,10 @@ def test_relevance_is_conserved_where_there_are_no_biases() -> None:
     stream, images = ResidualStream.of(Encoder.from_tower(tower)), torch.randn(2, 3, 32, 32, dtype=torch.float64)
     value = linear(tower(images)).mean().item()
     found = score_edges(stream, images, linear, correction="relp")
-    assert found.out_of[0] == pytest.approx(-value, rel=1e-9)
-    assert np.nansum(found.scores[stream.readers_of(2).start :, :4]) == pytest.approx(-value, rel=1e-9)
-    assert found.into[-1] == pytest.approx(-value, rel=1e-9)
-    assert score_edges(stream, images, linear).out_of[0] != pytest.approx(-value, rel=0.1)
+    assert found.out_of[0] == pytest.approx(value, rel=1e-9)
+    assert np.nansum(found.scores[stream.readers_of(2).start :, :4]) == pytest.approx(value, rel=1e-9)
+    assert found.into[-1] == pytest.approx(value, rel=1e-9)
+    assert score_edges(stream, images, linear).out_of[0] != pytest.approx(value, rel=0.1)
 
 
 @pytest.mark.parametrize("correction", ["relp", "relp-with-patterns"])

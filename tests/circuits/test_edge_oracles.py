@@ -19,8 +19,8 @@ LN3 = math.log(3)
 
 # --- by hand ---------------------------------------------------------------------------------------------------------
 
-# Writers at a baseline of zero change by minus what they write: the embedding by -(1, 0), -(1, 1); head 0 by -(0, 4)
-# and head 1 by -(3, 0) at both tokens; the MLP by -(4, 0), -(3, 0).
+# Writers, beyond a baseline of zero, write: the embedding (1, 0), (1, 1); head 0 (0, 4) and head 1 (3, 0) at both
+# tokens; the MLP (4, 0), (3, 0).
 #
 # Gradients, at both tokens where not said otherwise:
 #   embedding (1, 2);  MLP, whose n0 is on and n1 off, (2, -1);  so behind attention (3, 1)
@@ -30,7 +30,7 @@ LN3 = math.log(3)
 #   by q: 9/4 times k = b of token 2, 9/4; so (9/4 ln 3, 0)
 #   by k: -9/4 and 9/4 times q = ln 3, for two queries; so (0, -9/2 ln 3) and (0, 9/2 ln 3)
 #
-# Exact: what the metric is without the edge, minus 33.
+# Exact: 33 minus the metric without the edge.
 #   embed -> q or k of head 1: z = 2. Streams (3, 4), (3, 5), n0 = 2, 1, n1 = 0, 0: metric 5 + 4 + 2 * 9 = 27
 #   embed -> v of head 0: z = 0. Streams (4, 0), (4, 1), n0 = 8, 7: metric 12 + 11 + 2 * 1 = 25
 #   embed -> v of head 1: z = 0. Streams (1, 4), (1, 5), n0 off, n1 = 1, 2: metric 1 + 1 + 2 (7 + 11) = 38
@@ -40,17 +40,17 @@ LN3 = math.log(3)
 ON_PAPER = {  # edge: (score, exact)
     ("embed", "blocks.0.attn.0.q"): (0, 0),
     ("embed", "blocks.0.attn.0.k"): (0, 0),
-    ("embed", "blocks.0.attn.0.v"): (-2 - 6, 25 - 33),
-    ("embed", "blocks.0.attn.1.q"): (-9 / 2 * LN3, 27 - 33),
-    ("embed", "blocks.0.attn.1.k"): (-9 / 2 * LN3, 27 - 33),
-    ("embed", "blocks.0.attn.1.v"): (0 - 18, 38 - 33),
-    ("embed", "blocks.0.mlp"): (-2 - 1, 30 - 33),
-    ("embed", "embedding"): (-1 - 3, -4),
-    ("blocks.0.attn.0", "blocks.0.mlp"): (4 + 4, 41 - 33),
-    ("blocks.0.attn.0", "embedding"): (-8 - 8, -16),
-    ("blocks.0.attn.1", "blocks.0.mlp"): (-6 - 6, 44 - 33),
-    ("blocks.0.attn.1", "embedding"): (-3 - 3, -6),
-    ("blocks.0.mlp", "embedding"): (-4 - 3, -7),
+    ("embed", "blocks.0.attn.0.v"): (2 + 6, 33 - 25),
+    ("embed", "blocks.0.attn.1.q"): (9 / 2 * LN3, 33 - 27),
+    ("embed", "blocks.0.attn.1.k"): (9 / 2 * LN3, 33 - 27),
+    ("embed", "blocks.0.attn.1.v"): (0 + 18, 33 - 38),
+    ("embed", "blocks.0.mlp"): (2 + 1, 33 - 30),
+    ("embed", "embedding"): (1 + 3, 4),
+    ("blocks.0.attn.0", "blocks.0.mlp"): (-4 - 4, 33 - 41),
+    ("blocks.0.attn.0", "embedding"): (8 + 8, 16),
+    ("blocks.0.attn.1", "blocks.0.mlp"): (6 + 6, 33 - 44),
+    ("blocks.0.attn.1", "embedding"): (3 + 3, 6),
+    ("blocks.0.mlp", "embedding"): (4 + 3, 7),
 }
 
 
@@ -72,7 +72,7 @@ def test_cuts_of_edges_are_those_worked_on_paper() -> None:
     for edge in ON_PAPER:
         keep = stream.edges.clone()
         keep[stream.edge(*edge)] = False
-        found[edge] = metric(stream.run(IMAGE, keep)).item() - 33
+        found[edge] = 33 - metric(stream.run(IMAGE, keep)).item()
     assert found == pytest.approx({edge: exact for edge, (_, exact) in ON_PAPER.items()}, abs=1e-12)
 
 
@@ -89,14 +89,14 @@ def timm_vit() -> tuple[Any, Tensor]:
 
 
 def test_heads_neurons_and_mlps_equal_captums_gradient_times_activation() -> None:
-    """At a baseline of zero, a component's effect is minus gradient times activation of the module that reads it."""
+    """At a baseline of zero, a component's effect is gradient times activation of the module that reads it."""
     tower, images = timm_vit()
     encoder = in_components(Encoder.from_tower(tower))
     graph = attribute(encoder, images, product, 1.0, left_rule(1), progress=False)
     writers = np.nansum(score_edges(ResidualStream.of(encoder), images, product).scores, 0)  # [embed, heads, MLP, ...]
     for i, block in enumerate(tower.trunk.blocks):
         z, neurons = (
-            -LayerGradientXActivation(lambda x: product(tower(x)), module)
+            LayerGradientXActivation(lambda x: product(tower(x)), module)
             .attribute(images, attribute_to_layer_input=True)
             .sum(1)
             .mean(0)
@@ -129,7 +129,7 @@ def test_heads_along_a_path_equal_captums_layer_integrated_gradients() -> None:
     effect = LayerIntegratedGradients(from_heads, entry).attribute(
         z, baselines=torch.zeros_like(z), n_steps=5, method="gausslegendre"
     )
-    heads = -effect.reshape(3, 17, 2, 8).sum((1, 3)).mean(0).detach().numpy()
+    heads = effect.reshape(3, 17, 2, 8).sum((1, 3)).mean(0).detach().numpy()
     np.testing.assert_allclose(graph.node_scores["trunk.blocks.1.attn"], heads, rtol=1e-6)
 
 
@@ -205,7 +205,7 @@ def test_edges_into_blocks_and_mlps_are_the_attribution_of_transformer_lens_own_
         cache_activation_and_gradient(bridge, x, lambda e: product(e).mean(), names_filter=[*points, *readers.values()])
         for x in (images, images.flip(0))
     )
-    change = {point: there.activations[point] - here.activations[point] for point in points}
+    change = {point: here.activations[point] - there.activations[point] for point in points}
     moved = {"embed": change["hook_embed"]}
     for i, block in enumerate(tower.trunk.blocks):
         out, z = block.attn.proj.weight.reshape(16, 2, 8), change[f"blocks.{i}.attn.hook_z"]

@@ -137,7 +137,7 @@ def changed(path: Path, arrays: Mapping[str, np.ndarray | None], format_name: st
 
 def test_loading_another_format_names_both(tmp_path: Path) -> None:
     path = changed(tmp_path / "x", {}, "circuitry attribution graph 0")
-    with pytest.raises(InputError, match=r"has format 'circuitry attribution graph 0', but this version reads '.* 3'"):
+    with pytest.raises(InputError, match=r"has format 'circuitry attribution graph 0', but this version reads '.* 4'"):
         AttributionGraph.load(path)
     save_file({"a": np.zeros(1)}, path)
     with pytest.raises(InputError, match="has format 'unknown'"):

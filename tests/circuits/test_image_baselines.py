@@ -11,9 +11,10 @@ from torch import Tensor
 
 from circuitry import AttributionGraph, Encoder, InputError, class_logit, left_rule, midpoint_rule
 from circuitry.circuits import AttributionSettings, attribute_parts, attribution, gauss_legendre_rule
-from circuitry.models import AnyBaseline, Baseline, Counterfactual
+from circuitry.models import AnyBaseline, Baseline, Counterfactual, Task
 from tests.support.oracles import TailModule, brute_force_edges, brute_force_nodes, setting, worst
 from tests.support.towers import make_tower
+from tests.support.work import QUIET
 
 
 def attribute(encoder: Encoder, images: Any, weights: Tensor, baseline: AnyBaseline, **more: Any) -> AttributionGraph:
@@ -72,7 +73,7 @@ def test_nodes_equal_captum(resnet: Any) -> None:
         effect = LayerIntegratedGradients(tail, tail.entry).attribute(
             clean[site], baselines=ends[site], n_steps=7, method="gausslegendre"
         )
-        expected = -effect.sum((2, 3)).mean(0).detach().numpy()
+        expected = effect.sum((2, 3)).mean(0).detach().numpy()
         assert expected == pytest.approx(graph.node_scores[site], rel=1e-3, abs=1e-6)
 
 
@@ -84,7 +85,7 @@ def test_the_metric_difference_is_that_of_each_image_to_its_own_baseline(resnet:
     for site in encoder.sites:
         with torch.no_grad():
             moved = encoder.run_with_hooks(images, fwd_hooks=[(site, lambda a, hook, site=site: ends[site])])
-            expected = float((metric(moved) - metric(encoder(images))).mean())
+            expected = float((metric(encoder(images)) - metric(moved)).mean())
         assert graph.completeness[site].metric_difference == pytest.approx(expected, abs=1e-6)
         assert abs(graph.completeness[site].gap) < 0.02
 
@@ -114,8 +115,11 @@ def test_parts_take_their_own_part_of_the_baseline(resnet: Any, kind: str) -> No
     others = torch.randn_like(images)
     values = random_activations(encoder, others)
     baseline: AnyBaseline = others if kind == "images" else Baseline("random", values)
-    settings = AttributionSettings(baseline=baseline)
-    found = attribute_parts(encoder, images, class_logit(weights, 1), settings, np.arange(5) % 2, progress=False)
+    task, settings = (
+        Task(encoder, images, class_logit(weights, 1), baseline=baseline, work=QUIET),
+        AttributionSettings(),
+    )
+    found = attribute_parts(task, settings, np.arange(5) % 2)
     chosen = (slice(None), slice(0, None, 2), slice(1, None, 2))
     for graph, part in zip((found.whole, *found.parts.values()), chosen, strict=True):
         own = others[part] if kind == "images" else Baseline("random", {s: v[part] for s, v in values.items()})
@@ -158,9 +162,9 @@ def test_a_baseline_has_one_activation_per_image(resnet: Any, count: int) -> Non
         for cut in (images, [images[:2], images[2:]]):
             with pytest.raises(InputError, match=message):
                 attribute(encoder, cut, weights, baseline)
-        settings = AttributionSettings(baseline=baseline)
+        task = Task(encoder, images, class_logit(weights, 1), baseline=baseline, work=QUIET)
         with pytest.raises(InputError, match=f"has {count} activations at site .* for 3 images: give one for every"):
-            attribute_parts(encoder, images, class_logit(weights, 1), settings, np.arange(3), progress=False)
+            attribute_parts(task, AttributionSettings(), np.arange(3))
 
 
 def test_a_baseline_of_another_shape_names_the_site(resnet: Any) -> None:

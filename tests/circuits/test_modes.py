@@ -22,9 +22,10 @@ from circuitry.circuits import (
     pooling_pairs,
     score_edges,
 )
-from circuitry.models import Counterfactual, ResidualStream, batches
+from circuitry.models import ResidualStream, Task, batches
 from tests.support.oracles import setting
 from tests.support.towers import TOWERS, make_tower
+from tests.support.work import QUIET
 
 CALLERS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "no_grad": torch.no_grad,
@@ -47,18 +48,15 @@ def same(a: AttributionGraph, b: AttributionGraph) -> bool:
 def test_the_modes_of_the_caller_change_nothing(caller: str, rule: circuitry.circuits.QuadratureRule) -> None:
     encoder, images, weights = setting(make_tower("resnet"))
     others = torch.randn_like(images)
-    settings = AttributionSettings(rule=rule, baseline=Counterfactual(others))
+    settings = AttributionSettings(rule=rule)
     expected = attribute(encoder, images, weights, rule=rule)
-    expected_parts = attribute_parts(
-        encoder, images, class_logit(weights, 1), settings, np.arange(3) % 2, progress=False
-    )
+    task = Task(encoder, images, class_logit(weights, 1), baseline=others, work=QUIET)
+    expected_parts = attribute_parts(task, settings, np.arange(3) % 2)
     batches._measured.clear()  # so that memory is measured in the caller's mode, too
     with CALLERS[caller]():
         found = attribute(encoder, images * 1, weights * 1, rule=rule)
-        own = AttributionSettings(rule=rule, baseline=Counterfactual(others * 1))
-        found_parts = attribute_parts(
-            encoder, images * 1, class_logit(weights * 1, 1), own, np.arange(3) % 2, progress=False
-        )
+        own = Task(encoder, images * 1, class_logit(weights * 1, 1), baseline=others * 1, work=QUIET)
+        found_parts = attribute_parts(own, settings, np.arange(3) % 2)
         measured = dict(batches._measured[encoder])
     assert same(found, expected)
     of_both = [(found.whole, *found.parts.values()) for found in (found_parts, expected_parts)]

@@ -45,7 +45,7 @@ def test_scores_are_derivatives_of_exact_cuts_and_add_up_to_those_of_whole_mlps(
     keep = stream.edges.double().requires_grad_()
     (slope,) = torch.autograd.grad(metric(stream.run(images, keep, images.flip(0))).mean(), keep)
     found = score_edges(stream, images, metric, baseline=images.flip(0))
-    expected = torch.where(stream.edges, -slope, torch.nan)
+    expected = torch.where(stream.edges, slope, torch.nan)
     np.testing.assert_allclose(found.scores, expected.numpy(), rtol=1e-7, atol=1e-10)
     whole = score_edges(ResidualStream.of(Encoder.from_tower(tower)), images, metric, baseline=images.flip(0))
     into = [whole.readers.index(".".join(name.split(".")[:3]) if ".mlp." in name else name) for name in found.readers]
@@ -87,7 +87,7 @@ def test_exact_readers_know_neurons_apart() -> None:
             row, column = stream.edge("blocks.0.mlp.2", reader)
             keep = stream.edges.clone()
             keep[row, column] = False
-            cut = (stream.run(images, keep) - tower(images))[:, 0].mean()
+            cut = (tower(images) - stream.run(images, keep))[:, 0].mean()
             assert found.scores[row, column] == pytest.approx(float(cut), rel=1e-8)
 
 

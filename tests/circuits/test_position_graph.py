@@ -66,7 +66,7 @@ def test_within_a_head_an_edge_goes_from_where_it_reads_to_where_it_writes(
     moves = moves_between_positions(stream, images, metric, edges[:2]).mean(0)
     for move, port in zip(moves, "vk", strict=True):
         found = by_position(graph, f"blocks.1.attn.{port}", "blocks.1.attn")
-        np.testing.assert_allclose(found[1, :, 1, :], -move)
+        np.testing.assert_allclose(found[1, :, 1, :], move)
         assert not found[0].any()
     assert graph.settings["edges"] == BETWEEN_POSITIONS
     batches = position_graph(stream, (images[i : i + 1] for i in range(2)), metric, edges[2:])  # none into a head

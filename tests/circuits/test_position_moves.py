@@ -61,7 +61,7 @@ def test_a_move_is_the_derivative_of_a_hook_on_one_pair_of_positions(port: str) 
     for image in range(len(images)):
         value = metric(stream.components.run_with_hooks(images, fwd_hooks=[(point, write)]))[image]
         (slope,) = torch.autograd.grad(value, amount)
-        assert moves[image, to, source] == pytest.approx(float(slope), rel=1e-5)
+        assert moves[image, to, source] == pytest.approx(-float(slope), rel=1e-5)
 
 
 def change_without_the_writer(stream: ResidualStream, cache: Any, port: str) -> Tensor:

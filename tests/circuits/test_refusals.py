@@ -23,7 +23,7 @@ from circuitry.circuits import (
     score_edges,
     stream_graph,
 )
-from circuitry.models import Baseline, ResidualStream, Stage
+from circuitry.models import Baseline, ResidualStream, Stage, Task
 from circuitry.models.batches import ImageBatches
 from tests.support.oracles import setting
 from tests.support.towers import make_tower
@@ -44,7 +44,7 @@ def test_a_metric_that_is_not_finite_is_named(vit: tuple[Encoder, Tensor, Tensor
     with pytest.raises(InputError, match=r"the metric '.*broken' is NaN or infinite for one of 3 embeddings"):
         circuitry.attribute(encoder, images, broken, rule=left_rule(1), progress=False)
     with pytest.raises(InputError, match=r"the metric '.*broken' is NaN or infinite"):
-        attribute_parts(encoder, images, broken, AttributionSettings(), np.arange(3), progress=False)
+        attribute_parts(Task(encoder, images, broken, work=QUIET), AttributionSettings(), np.arange(3))
 
 
 def test_a_metric_that_is_not_finite_at_the_baseline_is_named(vit: tuple[Encoder, Tensor, Tensor]) -> None:
@@ -91,20 +91,20 @@ def test_no_images_are_refused(vit: tuple[Encoder, Tensor, Tensor], way: str) ->
 
     def run() -> object:
         if way == "parts":
-            return attribute_parts(encoder, none, metric, AttributionSettings(), np.arange(0), progress=False)
+            return attribute_parts(Task(encoder, none, metric, work=QUIET), AttributionSettings(), np.arange(0))
         return circuitry.attribute(encoder, given, metric, progress=False)
 
-    with pytest.raises(InputError, match="at least one image, but there were none"):
+    with pytest.raises(InputError, match="one image"):
         run()
 
 
 def test_wrong_types_get_a_sentence(vit: tuple[Encoder, Tensor, Tensor]) -> None:
     encoder, images, weights = vit
     metric = class_logit(weights, 1)
-    attribute: Any = circuitry.attribute.__wrapped__  # type: ignore[attr-defined]  # as users have it, without beartype
+    make: Any = Task.__init__.__wrapped__  # type: ignore[attr-defined]  # as users have it, without beartype
     for first, last in ((encoder.tower, metric), (None, metric), (encoder, None), (encoder, "logit")):
         with pytest.raises(InputError, match=r"takes an Encoder, such as clip.encoder, and a metric, .*were given"):
-            attribute(first, images, last, progress=False)
+            make(Task.__new__(Task), first, images, last)
     pairs = DataLoader(TensorDataset(images, torch.zeros(3)), batch_size=2)
     batches: Any = ImageBatches.__init__.__wrapped__  # type: ignore[attr-defined]
     for given, kind in ((pairs, "list"), (images.numpy(), "ndarray"), (iter([np.zeros(3)]), "ndarray"), (None, "None")):

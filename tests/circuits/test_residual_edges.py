@@ -36,7 +36,7 @@ def test_one_gradient_gives_the_derivative_of_cutting_every_edge(name: str, kind
     keep = stream.edges.double().requires_grad_()
     (slope,) = torch.autograd.grad(metric(stream.run(images, keep, baseline)).mean(), keep)
     found = score_edges(stream, images, metric, baseline=baseline)
-    expected = torch.where(stream.edges, -slope, torch.nan)
+    expected = torch.where(stream.edges, slope, torch.nan)
     np.testing.assert_allclose(found.scores, expected.numpy(), rtol=1e-7, atol=1e-10)
 
 
@@ -48,7 +48,7 @@ def test_a_path_integrates_the_gradient_from_clean_to_baseline_before_the_blocks
     first = stream.sites[0]
     with torch.no_grad():
         a, b = (stream.encoder(one, stop=first) for one in (images, other))
-        moved = stream.written(_activations(stream, other)) - stream.written(_activations(stream, images))
+        moved = stream.written(_activations(stream, images)) - stream.written(_activations(stream, other))
     last = Encoder.from_tower(stream.encoder.tower)
     total: Tensor | float = 0.0
     for t in rule.points:
@@ -72,7 +72,7 @@ def test_along_what_a_stage_reads_its_edges_add_up_to_the_exact_cut_of_them_all(
         rows, keep = stream.readers_of(stage), stream.edges.clone()
         keep[rows] = False
         with torch.no_grad():
-            cut = float((metric(stream.run(images, keep, other)) - metric(stream.encoder(images))).mean())
+            cut = float((metric(stream.encoder(images)) - metric(stream.run(images, keep, other))).mean())
         assert found.into[rows].sum() == pytest.approx(cut, rel=1e-4)
         gaps.append(abs(plain.into[rows].sum() / cut - 1))
     assert max(gaps) > 0.1
@@ -92,7 +92,7 @@ def test_along_what_an_mlp_reads_gradients_are_those_of_hooks_on_its_norm() -> N
         handle = tower.trunk.blocks[1].norm2.register_forward_pre_hook(lambda _, x, m=moved: (x[0] + m,))
         slopes.append(torch.autograd.grad(metric(tower(images)).sum(), moved)[0] / 3)
         handle.remove()
-    expected = torch.einsum("wbpm,bpm->w", changes[:-1], sum(slopes, torch.zeros(()))) / len(images)
+    expected = -torch.einsum("wbpm,bpm->w", changes[:-1], sum(slopes, torch.zeros(()))) / len(images)
     row = found.scores[found.readers.index("blocks.1.mlp"), :-1]
     np.testing.assert_allclose(row, expected.detach().numpy(), rtol=1e-8)
 
@@ -116,7 +116,7 @@ def test_scores_rank_edges_much_as_exact_cuts_do() -> None:
         for place in stream.edges.nonzero().tolist():
             keep = stream.edges.clone()
             keep[tuple(place)] = False
-            exact.append(float(metric(stream.run(images, keep)).mean() - clean))
+            exact.append(float(clean - metric(stream.run(images, keep)).mean()))
     found = score_edges(stream, images, metric, rule=left_rule(5))
     rank = stats.spearmanr(found.scores[stream.edges.numpy()], exact).statistic
     assert rank > 0.5, rank
@@ -158,7 +158,7 @@ def test_positions_add_up_to_edges_and_an_edge_is_moved_at_its_own_position_alon
         )
         (slope,) = torch.autograd.grad(metric(tower(images)).mean(), amount)
         handle.remove()
-        assert found[:, 1, position].mean() == pytest.approx(float(slope), rel=1e-8)
+        assert found[:, 1, position].mean() == pytest.approx(-float(slope), rel=1e-8)
 
 
 def test_edges_that_are_not_there_have_no_positions() -> None:
@@ -196,7 +196,7 @@ def test_in_a_linear_network_scores_are_exact_cuts() -> None:
         for row, column in stream.edges.nonzero().tolist():
             keep = stream.edges.clone()
             keep[row, column] = False
-            moved = stream.run(images, keep, other) - stream.encoder(images)
+            moved = stream.encoder(images) - stream.run(images, keep, other)
             exact = float((moved[:, 0] - 2 * moved[:, 1]).mean())
             assert found.scores[row, column] == pytest.approx(exact, rel=1e-7, abs=1e-11)
     assert np.nanmax(np.abs(found.scores)) > 1e-3

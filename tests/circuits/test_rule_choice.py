@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from circuitry import AttributionSettings, Clip, DomainFolder, Encoder, InputError, attribute, class_logit
 from circuitry.circuits import (
     RuleErrors,
-    choose_rule,
     describe_rule,
     extract,
     extraction,
@@ -26,8 +25,10 @@ from circuitry.circuits import (
 )
 from circuitry.circuits.rule_choice import cheapest_rule
 from circuitry.circuits.rule_of_run import spread
-from circuitry.models import Stage
+from circuitry.models import Stage, Task
+from circuitry.models.batches import Images
 from tests.support.towers import make_tower
+from tests.support.work import QUIET
 
 CUBES = (midpoint_rule(1), midpoint_rule(2), gauss_legendre_rule(2))
 
@@ -46,8 +47,16 @@ def image() -> Tensor:
     return torch.tensor([1.0, 2.0, 3.0]).reshape(1, 3, 1, 1)
 
 
+def asked(images: Images) -> Task:
+    return Task(cubing(), images, total, work=QUIET)
+
+
+def exactly() -> RuleErrors:
+    return RuleErrors(asked(image()), reference=gauss_legendre_rule(3))
+
+
 def test_errors_by_hand() -> None:
-    errors = RuleErrors(cubing(), image(), total, reference=gauss_legendre_rule(2))  # exact for the integral of 3 x^2
+    errors = RuleErrors(asked(image()), reference=gauss_legendre_rule(2))  # exact for the integral of 3 x^2
     # Of 3 (1 - t)^2, whose integral is 1, one midpoint gives 3/4 and two give 15/16: the same share of every unit.
     assert errors.nodes(midpoint_rule(1)) == pytest.approx({"input": 1 / 4, "hidden": 1 / 4, "cube": 0}, abs=1e-6)
     assert errors.nodes(midpoint_rule(2)) == pytest.approx({"input": 1 / 16, "hidden": 1 / 16, "cube": 0}, abs=1e-6)
@@ -57,15 +66,15 @@ def test_errors_by_hand() -> None:
 
 def test_images_that_come_once_are_all_measured() -> None:
     images = torch.arange(12.0).reshape(4, 3, 1, 1)
-    once = RuleErrors(cubing(), iter(torch.split(images, 1)), total, reference=gauss_legendre_rule(2))
-    whole = RuleErrors(cubing(), images, total, reference=gauss_legendre_rule(2))
+    once = RuleErrors(asked(iter(torch.split(images, 1))), reference=gauss_legendre_rule(2))
+    whole = RuleErrors(asked(images), reference=gauss_legendre_rule(2))
     assert once.asked_at == whole.asked_at  # which looks at the first batch alone
     assert once.nodes(midpoint_rule(1)) == pytest.approx(whole.nodes(midpoint_rule(1)))
     assert once.n_images == 4
 
 
 def test_errors_of_edges_by_hand() -> None:
-    errors = RuleErrors(cubing(), image(), total, AttributionSettings(node_fraction=1.0), gauss_legendre_rule(3))
+    errors = RuleErrors(asked(image()), AttributionSettings(node_fraction=1.0), gauss_legendre_rule(3))
     # The gap of a unit is (x^3 ((1-t)^3 - 1))^2: of its derivative 6 s^5 - 6 s^2 by s = 1 - t, whose integral is -1,
     # the midpoint s = 1/2 gives 3/16 - 3/2 = -21/16.
     assert errors.edges(midpoint_rule(1)) == pytest.approx({"hidden->cube": 5 / 16}, abs=1e-6)
@@ -73,7 +82,7 @@ def test_errors_of_edges_by_hand() -> None:
 
 @pytest.mark.parametrize(("error", "chosen"), [(0.2, "midpoint-1"), (0.1, "midpoint-2"), (0.01, "gauss-legendre-2")])
 def test_the_first_rule_that_keeps_the_error_is_chosen(error: float, chosen: str) -> None:
-    found = choose_rule(cubing(), image(), total, error, candidates=CUBES, reference=gauss_legendre_rule(3))
+    found = cheapest_rule([exactly()], error, CUBES)
     assert found.nodes.rule.name == chosen
     assert found.nodes.mean <= error
     assert found.nodes.cost == pytest.approx(found.nodes.rule.n_runs / 9)  # the study's left-10 has t = 0 for nothing
@@ -83,7 +92,7 @@ def test_where_no_rule_keeps_the_error_the_last_one_is_taken_and_a_line_says_so(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with caplog.at_level(logging.WARNING):
-        found = choose_rule(cubing(), image(), total, 0.01, candidates=CUBES[:2], reference=gauss_legendre_rule(3))
+        found = cheapest_rule([exactly()], 0.01, CUBES[:2])
     assert found.nodes.rule.name == "midpoint-2"
     assert not found.keeps
     sentence = (
@@ -95,12 +104,12 @@ def test_where_no_rule_keeps_the_error_the_last_one_is_taken_and_a_line_says_so(
 
 def test_an_error_that_is_not_positive_is_refused() -> None:
     with pytest.raises(InputError, match=r"The error of a rule is a positive number, but -1\.0 was given"):
-        choose_rule(cubing(), image(), total, -1.0)
+        cheapest_rule([exactly()], -1.0)
 
 
 def test_several_circuits_count_by_their_mean() -> None:
     exact = gauss_legendre_rule(3)
-    circuits = [RuleErrors(cubing(), image() * scale, total, reference=exact) for scale in (1, 2)]
+    circuits = [RuleErrors(asked(image() * scale), reference=exact) for scale in (1, 2)]
     found = cheapest_rule(circuits, 0.3, CUBES)
     assert (found.n_circuits, found.n_images) == (2, 2)
     assert found.nodes.errors["hidden"] == pytest.approx(1 / 4)  # a share, whatever the scale
@@ -113,16 +122,16 @@ def test_several_circuits_count_by_their_mean() -> None:
 def test_no_error_is_asked_for_where_a_cosine_does_not_converge(name: str, diverging: set[str]) -> None:
     """Through pooling and a layer whose bias is zero it diverges as at the embedding itself; a bias ends that."""
     encoder = Encoder.from_tower(make_tower(name))
-    errors = RuleErrors(encoder, torch.randn(2, 3, *encoder.image_size), class_logit(torch.randn(3, 16), 0))
+    errors = RuleErrors(Task(encoder, torch.randn(2, 3, *encoder.image_size), class_logit(torch.randn(3, 16), 0)))
     assert set(encoder.sites) - set(errors.asked_at) == {"input", *diverging}
 
 
 def test_the_promise_holds_against_many_points() -> None:
     encoder = Encoder.from_tower(make_tower("resnet").double())
     images, metric = torch.randn(1, 3, 64, 64).double(), class_logit(torch.randn(3, 16).double(), 0)
-    settings = AttributionSettings(sites=("layer2.0", "layer2.1", "layer3.0"))
-    found = choose_rule(encoder, images, metric, 0.1, settings)
-    by_many = RuleErrors(encoder, images, metric, settings, midpoint_rule(200))
+    task = Task(encoder, images, metric, sites=("layer2.0", "layer2.1", "layer3.0"))
+    found = cheapest_rule([RuleErrors(task)], 0.1)
+    by_many = RuleErrors(task, reference=midpoint_rule(200))
     measured = by_many.nodes(found.nodes.rule)
     assert np.mean([measured[site] for site in found.nodes.asked_at]) == pytest.approx(found.nodes.mean, abs=0.02)
     assert found.keeps

@@ -24,9 +24,9 @@ NONE = np.nan
 SMALL = EdgeScores(
     ("blocks.0.attn.0.q", "blocks.0.attn.0.k", "blocks.0.attn.0.v", "blocks.0.mlp", "embedding"),
     ("embed", "blocks.0.attn.0", "blocks.0.mlp"),
-    np.array([[-1, NONE, NONE], [2, NONE, NONE], [-4, NONE, NONE], [8, -16, NONE], [-32, 64, -128]]),
-    np.array([-1.0, 2, -4, -8, -96]),
-    np.array([-27.0, 48, -128]),
+    np.array([[1, NONE, NONE], [-2, NONE, NONE], [4, NONE, NONE], [-8, 16, NONE], [32, -64, 128]]),
+    np.array([1.0, -2, 4, 8, 96]),
+    np.array([27.0, -48, 128]),
     3,
 )
 
@@ -40,10 +40,10 @@ def test_a_small_graph_on_paper() -> None:
     assert graph.sites == ("embed", "blocks.0.attn", "blocks.0.mlp", "embedding")
     assert graph.settings["edges"] == IN_STREAM
     assert {site: scores.tolist() for site, scores in graph.node_scores.items()} == {
-        "embed": [-27],
-        "blocks.0.attn": [48],
-        "blocks.0.mlp": [-128],
-        "embedding": [-96],
+        "embed": [27],
+        "blocks.0.attn": [-48],
+        "blocks.0.mlp": [128],
+        "embedding": [96],
     }
     assert {pair: scores.item() for pair, scores in graph.edge_scores.items()} == {
         ("embed", "blocks.0.attn"): 3,
@@ -58,7 +58,7 @@ def test_a_small_graph_on_paper() -> None:
 def test_ports_apart_read_and_lead_into_their_head() -> None:
     graph = stream_graph(SMALL, ports=True)
     assert graph.sites[1:5] == ("blocks.0.attn.q", "blocks.0.attn.k", "blocks.0.attn.v", "blocks.0.attn")
-    assert graph.node_scores["blocks.0.attn.v"].tolist() == [-4]
+    assert graph.node_scores["blocks.0.attn.v"].tolist() == [4]
     assert graph.edge_scores["embed", "blocks.0.attn.k"].item() == -2
     assert graph.edge_scores["blocks.0.attn.v", "blocks.0.attn"].item() == 4
     assert ("embed", "blocks.0.attn") not in graph.edge_scores

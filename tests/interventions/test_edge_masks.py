@@ -109,7 +109,7 @@ def test_without_interactions_masks_rank_edges_as_cutting_each_does() -> None:
     encoder = Encoder(nn.Linear(1, 1), stages, (2, 1))
     images = 1 + 0.2 * torch.rand(16, 3, 2, 1, generator=torch.Generator().manual_seed(0))
     units = {"first": [*range(6)], "second": [*range(4)]}
-    exact = -cut_effects(encoder, images, lambda e: e[:, 0], units, work=QUIET)["first", "second"]
+    exact = cut_effects(encoder, images, lambda e: e[:, 0], units, work=QUIET)["first", "second"]
     edges = {("first", "second"): np.ones((4, 6), dtype=bool)}
     settings = MaskSettings(steps=200, batch_size=16)
     found = learn_edges(encoder, images, lambda e: e[:, 0], edges, [0.5, 0.25], settings, work=QUIET)

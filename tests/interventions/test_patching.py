@@ -45,18 +45,18 @@ CORRUPTED = torch.tensor([[[[0.0, 1]], [[1, 1]], [[2, 0]]]])
         # mixed: u0 -> (1, 2): 9 + 70 = 79; u1 -> (2, 0): 16 + 20 = 36.
         # image: x0 -> (0, 1): (2, 2): 86, no change; x1 -> (1, 1): (2, 1), (3, 1): 9 + 40 = 49; x2 -> (2, 0): (4, 0):
         # 16 + 40 = 56.
-        ("unit", "noise", [-7, -50], [0, -37, -30]),
-        # mixed: u0 <- (3, 1): 16 + 20 = 36, 29 - 36; u1 <- (6, 1): 9 + 70 = 79, 29 - 79.
+        ("unit", "noise", [7, 50], [0, 37, 30]),
+        # mixed: u0 <- (3, 1): 16 + 20 = 36, 36 - 29; u1 <- (6, 1): 9 + 70 = 79, 79 - 29.
         # image: x0 <- (1, 0): (2, 1): 9 + 20 = 29; x1 <- (2, 1): (2, 2), (4, 0): 16 + 40 = 56; x2 <- (3, 1): (3, 1):
         # 9 + 40 = 49.
-        ("unit", "denoise", [-7, -50], [0, -27, -20]),
+        ("unit", "denoise", [7, 50], [0, 27, 20]),
         # mixed: position 0 -> (1, 2): 2^2 + 10 * 3 = 34; position 1 -> (2, 0): 25 + 60 = 85. The same from the image:
         # positions do not mix before the embedding.
-        ("position", "noise", [[-52, -1]], [[-52, -1]]),
+        ("position", "noise", [[52, 1]], [[52, 1]]),
         # mixed: position 0 <- (3, 6): 25 + 60 = 85; position 1 <- (1, 1): 4 + 30 = 34.
-        ("position", "denoise", [[-56, -5]], [[-56, -5]]),
-        ("site", "noise", -57, -57),
-        ("site", "denoise", -57, -57),
+        ("position", "denoise", [[56, 5]], [[56, 5]]),
+        ("site", "noise", 57, 57),
+        ("site", "denoise", 57, 57),
     ],
 )
 def test_hand_worked_pair(by: str, direction: str, mixed: object, image: object) -> None:
@@ -72,11 +72,11 @@ def test_hand_worked_pair(by: str, direction: str, mixed: object, image: object)
 def test_hand_worked_zero_baseline_and_table() -> None:
     effects = patch_effects(hand_worked(), CLEAN, square_and_tenfold, sites={"mixed": [1]}, work=QUIET)
     assert effects.sites == ("mixed",)
-    assert effects.table().to_dict("records") == [{"site": "mixed", "index": 1, "value": -70}]
+    assert effects.table().to_dict("records") == [{"site": "mixed", "index": 1, "value": 70}]
     assert np.isnan(effects.scores["mixed"][0])
     # In a run of nothing but zeros u1 = (6, 1) alone gives 70, so removing it from there costs 70; u0 gives 16.
     back = patch_effects(hand_worked(), CLEAN, square_and_tenfold, direction="denoise", work=QUIET)
-    assert back.scores["mixed"].tolist() == [-16, -70]
+    assert back.scores["mixed"].tolist() == [16, 70]
 
 
 @torch.no_grad()
@@ -96,7 +96,7 @@ def test_a_sweep_equals_patches_one_by_one(any_tower: nn.Module, by: str, direct
             with patched(encoder, [Patch(site, Counterfactual(other), **only)]):
                 change = float((metric(encoder(base))).mean())
             change -= float(metric(encoder(base)).mean())
-            expected = change if direction == "noise" else -change
+            expected = -change if direction == "noise" else change
             assert effects.scores[site].reshape(-1)[index] == pytest.approx(expected, abs=1e-6)
 
 
@@ -119,7 +119,7 @@ def test_in_a_linear_network_attribution_equals_patching(direction: str) -> None
         effects = patch_effects(encoder, images, lambda e: e[:, 2], baseline=baseline, direction=direction, work=QUIET)
         for site in encoder.sites:
             np.testing.assert_allclose(effects.scores[site], graph.node_scores[site], rtol=1e-9, atol=1e-12)
-            total = effects.baseline_metric[site] - effects.clean_metric
+            total = effects.clean_metric - effects.baseline_metric[site]
             assert effects.scores[site].sum() == pytest.approx(total)  # in a linear network effects add up
 
 
@@ -203,4 +203,4 @@ def test_a_baseline_by_hand_is_named() -> None:
     )
     assert effects.settings == {"baseline": "ones"}
     ones = float(class_logit(weights, 0)(torch.ones(1, 16)))
-    assert effects.scores["proj"] == pytest.approx(ones - effects.clean_metric, abs=1e-6)
+    assert effects.scores["proj"] == pytest.approx(effects.clean_metric - ones, abs=1e-6)

@@ -19,7 +19,7 @@ from circuitry import (
     left_rule,
     patch_effects,
 )
-from circuitry.circuits import AttributionSettings, QuadratureRule, image_path_effects, midpoint_rule
+from circuitry.circuits import QuadratureRule, image_path_effects, midpoint_rule
 from circuitry.interventions import (
     AblationSettings,
     MaskSettings,
@@ -31,7 +31,7 @@ from circuitry.interventions import (
 )
 from circuitry.interventions.answers import default_answers
 from circuitry.interventions.unit_scores import METHODS
-from circuitry.models import Stage
+from circuitry.models import Stage, Task
 from circuitry.models.batches import ImageBatches
 from circuitry.study import planted_convolution
 from tests.models.test_feature_basis import make_sae
@@ -85,27 +85,25 @@ def test_scores_along_the_image_are_those_of_full_runs_by_hand(resnet: nn.Module
     encoder, images = Encoder.from_tower(resnet.double()), torch.randn(2, 3, 64, 64).double()
     metric = class_logit(nn.functional.normalize(torch.randn(4, 16), dim=-1).double(), 1)
     site, rule = "layer2.0", midpoint_rule(2)
-    settings = AttributionSettings(rule=rule, sites=("input", site))
-    with encoder.frozen():
-        found = image_path_effects(encoder, ImageBatches(images, encoder, 1), metric, settings)
+    task = Task(encoder, ImageBatches(images, encoder, 1), metric, sites=("input", site), work=QUIET)
+    with task.running(gradients=True):
+        found = image_path_effects(task, rule)
     total = torch.zeros(())
     with encoder.frozen():
         clean = encoder(images, stop=site)
         for t, w in zip(rule.points, rule.weights, strict=True):
             x = encoder((1 - t) * images, stop=site).requires_grad_()
             total = total + w * torch.autograd.grad(metric(encoder(x, start=site)).sum(), x)[0]
-    expected = (-clean * total).sum((2, 3)).mean(0).detach().numpy()
+    expected = (clean * total).sum((2, 3)).mean(0).detach().numpy()
     np.testing.assert_allclose(found.scores[site], expected, atol=1e-12)
     fine = QuadratureRule("fine", *(midpoint_rule(200).points, midpoint_rule(200).weights))
-    with encoder.frozen():
-        complete = image_path_effects(encoder, ImageBatches(images, encoder, 2), metric, replace(settings, rule=fine))
+    with task.running(gradients=True):
+        complete = image_path_effects(task, fine)
     assert complete.completeness["input"].gap == pytest.approx(
         0, abs=0.02 * abs(found.completeness["input"].metric_difference) + 1e-3
     )
-    with encoder.frozen():
-        one = image_path_effects(
-            encoder, ImageBatches(images, encoder, 2), metric, replace(settings, rule=left_rule(1))
-        )
+    with task.running(gradients=True):
+        one = image_path_effects(task, left_rule(1))
     graph = attribute(encoder, images, metric, rule=left_rule(1), sites=["input", site], progress=False)
     np.testing.assert_allclose(one.scores[site], graph.node_scores[site], rtol=1e-9)
 

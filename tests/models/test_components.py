@@ -135,7 +135,7 @@ def test_patching_a_head_or_a_neuron_equals_a_hook_on_the_towers_own_modules(
                 x[..., unit * size : (unit + 1) * size] = 0
                 return x
 
-            exact = (metric(by_hand(encoder.tower, 0, part, without, images)) - clean).mean()
+            exact = (clean - metric(by_hand(encoder.tower, 0, part, without, images))).mean()
             assert effects[unit] == pytest.approx(float(exact), abs=1e-6)
         nothing = by_hand(encoder.tower, 0, part, torch.zeros_like, images)
         with patched(heads, Patch(site, 0.0)):
@@ -162,7 +162,7 @@ def test_node_scores_are_integrated_gradients_of_heads_and_neurons(part: str, si
 
         value = metric(by_hand(encoder.tower, 0, part, scaled, images)).sum()
         (gradient,) = torch.autograd.grad(value, seen[1])
-        total = total + (-seen[0] * gradient).sum((0, 1)) / 4
+        total = total + (seen[0] * gradient).sum((0, 1)) / 4
     assert isinstance(total, Tensor)
     expected = total.reshape(-1, size).sum(1) / len(images)
     np.testing.assert_allclose(graph.node_scores[site], expected.numpy(), rtol=1e-9, atol=1e-12)

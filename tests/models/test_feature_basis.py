@@ -33,7 +33,7 @@ from circuitry.interventions import (
     add_error_units,
     transfer_circuits,
 )
-from circuitry.models import Baseline, SparseAutoencoder, Stage, parse_saes
+from circuitry.models import Baseline, SparseAutoencoder, Stage, Task, parse_saes
 from circuitry.models.batches import bytes_per_image
 from circuitry.models.feature_basis import sae_digest
 from circuitry.models.narrowing import narrow_stage
@@ -226,12 +226,12 @@ def test_hand_worked_network() -> None:
         features, image, lambda y: y[:, 0] + 10 * y[:, 1], node_fraction=1.0, rule=midpoint_rule(2), progress=False
     )
     # Zero latents and error are x = (-1, -1), so the path is (5 - 6 t, 2 - 3 t), and the metric's gradient there
-    # (2 - 3 t, 15 - 6 t), on average (1/2, 12). Times -latent times its direction:
-    assert graph.node_scores["first"].tolist() == [-3 * 0.5, -2 * (0.5 + 12)]
-    assert graph.error_scores["first"].tolist() == [-0.5, -12]
+    # (2 - 3 t, 15 - 6 t), on average (1/2, 12). Times latent times its direction:
+    assert graph.node_scores["first"].tolist() == [3 * 0.5, 2 * (0.5 + 12)]
+    assert graph.error_scores["first"].tolist() == [0.5, 12]
     # The metric goes from 30 to 1 - 10.
-    assert tuple(graph.completeness["first"]) == (-39, -39)
-    assert graph.node_scores["second"].tolist() == [-10, -20]
+    assert tuple(graph.completeness["first"]) == (39, 39)
+    assert graph.node_scores["second"].tolist() == [10, 20]
     assert graph.kept_units["first"].tolist() == [1, 0]
     assert graph.kept_units["second"].tolist() == [1, 0]
     # Into second_0: it moves by r = (5 - 6 t)(2 - 3 t) - 10, at t = 1/4 and 3/4 by -5.625 and -10.125, and there x is
@@ -275,7 +275,7 @@ def test_latents_equal_brute_force(name: str, kind: str) -> None:
             y = plain.run_with_hooks(images, fwd_hooks=[(site, lambda _, hook, x=x: x)])
             logit = (F.normalize(y, dim=-1) @ weights[1]).sum()
             total += torch.autograd.grad(logit, latents)[0] / 3
-        effect = (-clean[0] * total).flatten(1, -2).sum(1).mean(0) if total.dim() > 2 else (-clean[0] * total).mean(0)
+        effect = (clean[0] * total).flatten(1, -2).sum(1).mean(0) if total.dim() > 2 else (clean[0] * total).mean(0)
         assert relative(graph.node_scores[site], effect.numpy()) < 1e-9, site
 
 
@@ -306,7 +306,7 @@ def test_edges_equal_brute_force(name: str, kind: str) -> None:
                 y = plain(x.movedim(-1, plain.unit_dim(up)), start=up, stop=down).movedim(plain.unit_dim(down), -1)
                 y = encode_by_hand(saes[down], y) if down in saes else y
                 total += torch.autograd.grad(F.mse_loss(y[..., unit], target[..., unit]), moved)[0] / 3
-            effect = (-clean[0] * total).flatten(0, -2).sum(0).numpy() / len(images)
+            effect = (-clean[0] * total).flatten(0, -2).sum(0).numpy()
             expected = effect[graph.kept_units[up]]
             assert np.abs(expected).max() > 0
             assert relative(found[row], expected) < 1e-8, (up, down, row)
@@ -342,7 +342,7 @@ def test_patching_a_latent_equals_a_run_with_a_hook(kind: str, corrupted: bool) 
         return F.normalize(y, dim=-1) @ weights[1]
 
     with torch.no_grad():
-        expected = (logits(plain.run_with_hooks(images, fwd_hooks=[(site, patch)])) - logits(plain(images))).mean()
+        expected = (logits(plain(images)) - logits(plain.run_with_hooks(images, fwd_hooks=[(site, patch)]))).mean()
     assert abs(expected) > 1e-6
     assert found == pytest.approx(float(expected), rel=1e-8)
 
@@ -411,12 +411,9 @@ def test_autocast_ranks_alike() -> None:
     features = in_feature_basis(plain, saes)
     exact, half = (
         attribute_parts(
-            features,
-            images.float(),
-            class_logit(weights.float(), 1),
+            Task(features, images.float(), class_logit(weights.float(), 1), work=QUIET),
             AttributionSettings(rule=midpoint_rule(1), autocast=dtype),
             np.zeros(len(images), int),
-            progress=False,
         ).whole
         for dtype in (None, "bfloat16")
     )

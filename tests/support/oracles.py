@@ -36,7 +36,7 @@ def brute_force_nodes(
             x = ((1 - k / points) * cache[site] + k / points * end).requires_grad_()
             y = encoder.run_with_hooks(image[None], fwd_hooks=[(site, lambda _, hook, x=x: x)])
             total = total + torch.autograd.grad((F.normalize(y) @ weights[1]).sum(), x)[0]
-        effect = ((end - cache[site]) * total / points)[0].movedim(encoder.unit_dim(site) % cache[site].dim() - 1, 0)
+        effect = ((cache[site] - end) * total / points)[0].movedim(encoder.unit_dim(site) % cache[site].dim() - 1, 0)
         effects.append(effect.flatten(1).sum(1) if effect.dim() > 1 else effect)
     return torch.stack(effects).mean(0).numpy()
 
@@ -64,7 +64,7 @@ def brute_force_edges(
             gap = F.mse_loss(y.select(dim_down, unit), cache[down].select(dim_down, unit))
             total = total + torch.autograd.grad(gap, x)[0]
         effect = ((end - a) * total / points).movedim(dim_up, 1)
-        rows.append((effect.flatten(2).sum(2) if effect.dim() > 2 else effect).mean(0)[torch.from_numpy(kept[up])])
+        rows.append((effect.flatten(2).sum(2) if effect.dim() > 2 else effect).sum(0)[torch.from_numpy(kept[up])])
     return torch.stack(rows).numpy()
 
 

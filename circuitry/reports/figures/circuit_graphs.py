@@ -96,7 +96,7 @@ def circuit_drawing(
 ) -> go.Figure:
     """Draw one circuit: units that work for the metric above, those that work against it below.
 
-    A negative score means that the metric falls without the unit, so the unit works for it. Edges have the colour of
+    A positive score means that the unit helps: the metric falls without it. Edges have the colour of
     the unit into which they lead.
 
     Args:
@@ -151,7 +151,7 @@ def _draw(
 def _kind(values: Mapping[str, float], names: Sequence[str]) -> str:
     """Return the kind of a node or edge with these values by circuit, of all circuits of these names."""
     if len(names) == 1:
-        return ABOVE if values[names[0]] <= 0 else BELOW
+        return ABOVE if values[names[0]] >= 0 else BELOW
     return MIDDLE if len(values) == 2 else ABOVE if names[0] in values else BELOW
 
 

@@ -110,7 +110,7 @@ def test_circuit_pair_refuses_what_it_cannot_draw() -> None:
 
 def test_one_circuit_has_what_works_for_the_metric_above_what_works_against_it() -> None:
     graph = circuit(
-        {"act1/0": -0.5, "layer1.0/3": -0.2, "layer1.0/4": 0.1, "layer1.0/5": -0.3},
+        {"act1/0": 0.5, "layer1.0/3": 0.2, "layer1.0/4": -0.1, "layer1.0/5": 0.3},
         {("act1/0", "layer1.0/3"): 0.01, ("act1/0", "layer1.0/5"): 0.01, ("act1/0", "layer1.0/4"): -0.02},
     )
     figure = circuit_drawing(graph, SITES, title="axe", name="real")
@@ -118,9 +118,9 @@ def test_one_circuit_has_what_works_for_the_metric_above_what_works_against_it()
     assert labels == {"a": "for the metric: 3 nodes, 2 edges", "b": "against it: 1 node, 1 edge"}
     edges, nodes = drawn(figure, "a")
     assert {text.split("<br>")[1] for text in nodes.text} == {
-        "score -0.5 in real",
-        "score -0.2 in real",
-        "score -0.3 in real",
+        "score 0.5 in real",
+        "score 0.2 in real",
+        "score 0.3 in real",
     }
     assert min(nodes.y) > max(drawn(figure, "b")[1].y)
     by_name = {text.split("</b>")[0]: y for text, y in zip(nodes.text, nodes.y, strict=True)}
