@@ -76,7 +76,8 @@ def figure(title: str, results: str | None = None) -> Callable[[Draw], Draw]:
 
 def table(tables: Path, name: str, **options: Any) -> pd.DataFrame:
     """Read a table."""
-    return pd.read_csv(tables / f"{name}.csv", **options)
+    found: pd.DataFrame = pd.read_csv(tables / f"{name}.csv", **options)
+    return found
 
 
 def matrix(tables: Path, name: str) -> pd.DataFrame:
