@@ -44,7 +44,7 @@ from circuitry.reports.sections.circuits import (
 )
 from circuitry.reports.sections.robustness import add_order_stability
 from circuitry.runs import ALONE, InputError, StudySettings, Work, WorkSettings, run_script
-from circuitry.study import told_apart
+from circuitry.study import accuracy_kinds
 from circuitry.study.domain_apart import apart_over_depth, means_without
 from circuitry.study.sections.accuracies import add_accuracy
 from circuitry.study.sections.apart import add_domain_apart
@@ -212,7 +212,7 @@ def estimate(plan: Extraction, work: Work) -> None:
 def measured_accuracy(config: Config, images: DomainFolder) -> pd.DataFrame:
     """Return the zero-shot accuracies on all images by domain."""
     clip = config.clip(ALONE)
-    return told_apart(zero_shot_accuracy(clip, images, config.held_out, work=config.work()))
+    return accuracy_kinds(zero_shot_accuracy(clip, images, config.held_out, work=config.work()))
 
 
 def compared(

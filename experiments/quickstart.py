@@ -45,7 +45,7 @@ from circuitry.reports.listings import listings_of
 from circuitry.reports.sections.circuits import circuit_findings, comparison_report
 from circuitry.reports.sections.robustness import add_order_stability
 from circuitry.runs import Work, run_script
-from circuitry.study import record_run, told_apart
+from circuitry.study import accuracy_kinds, record_run
 from circuitry.study.mixtures import MixtureSettings, read_captions, write_mixture
 from circuitry.study.mixtures.selection import admitted
 from circuitry.study.sections.accuracies import add_accuracy
@@ -133,7 +133,7 @@ def main(config: Config) -> None:
         clip = clip.in_components()
     images = DomainFolder(root, split="test")
     step("3/6 zero-shot accuracy")
-    accuracy = told_apart(zero_shot_accuracy(clip, images, config.held_out))
+    accuracy = accuracy_kinds(zero_shot_accuracy(clip, images, config.held_out))
     step("4/6 circuits of every class in every domain, and of parts of the images")
     graphs, stability = find_circuits(config, clip, images)
     step("5/6 do the circuits do the work?")

@@ -14,7 +14,7 @@ from circuitry.reports.figures import style
 COLUMNS = 3
 """Panels beside each other at most."""
 TOLD_APART = {"held_out": ("among all classes", "solid"), "alone": ("among held-out classes alone", "dot")}
-"""Columns of `told_apart` that are drawn, what each is called, and its line."""
+"""Columns of `accuracy_kinds` that are drawn, what each is called, and its line."""
 
 
 def interpolation_lines(points: pd.DataFrame, *, axis: str, title: str, joined: bool = True) -> go.Figure:

@@ -22,13 +22,13 @@ SHARES = (
     *("all", "seen", "held_out", "harmonic_mean", "alone", "chance_alone", "own_style", "centred"),
     *("predicted_held_out", "chance", "sd"),
 )
-"""Columns of `told_apart` that are fractions."""
+"""Columns of `accuracy_kinds` that are fractions."""
 
 
 def add_accuracy(
     report: Report, accuracy: pd.DataFrame, marks: Mapping[str, Mark], *, test_domain: str | None = None
 ) -> None:
-    """Add the section on zero-shot accuracy, from `told_apart`."""
+    """Add the section on zero-shot accuracy, from `accuracy_kinds`."""
     report.section("Does the model recognise the classes?")
     words = [f"Zero-shot accuracy on test images; guessing would reach {accuracy['chance'].iloc[0]:.1%}."]
     means = accuracy.set_index("domain")["all"]
@@ -58,7 +58,7 @@ def _in_the_test_domain(accuracy: pd.DataFrame, test_domain: str) -> list[str]:
 
 
 def add_told_apart(report: Report, table: pd.DataFrame, caption: str) -> None:
-    """Add a table of `told_apart` and how it is read, without columns of no value or the same name in every row."""
+    """Add a table of `accuracy_kinds` and how it is read, without columns of no value or the same name in every row."""
     there = table.dropna(axis=1, how="all")
     same = [name for name in there.select_dtypes(exclude="number") if there[name].nunique() == 1]
     shown = there.drop(columns=same).reset_index(drop=True)
