@@ -38,7 +38,7 @@ from circuitry.reports.sections.circuits import (
     comparison_report,
 )
 from circuitry.reports.sections.stability import add_circuit_stability, add_order_stability
-from circuitry.study import told_apart
+from circuitry.study import accuracy_kinds
 from circuitry.study.domain_apart import apart_over_depth, means_without
 from circuitry.study.sections.accuracies import add_accuracy
 from circuitry.study.sections.apart import add_domain_apart
@@ -184,7 +184,7 @@ def estimate(plan: Extraction, work: Work) -> None:
 def measured_accuracy(config: Config, images: DomainFolder) -> pd.DataFrame:
     """Return the zero-shot accuracies on all images by domain."""
     clip = config.clip(ALONE)
-    return told_apart(zero_shot_accuracy(clip, images, config.held_out, work=config.work()))
+    return accuracy_kinds(zero_shot_accuracy(clip, images, config.held_out, work=config.work()))
 
 
 def compared(

@@ -37,12 +37,12 @@ from circuitry.reports.figures import Mark, domain_marks
 from circuitry.study import (
     EvaluationSet,
     StudyRun,
+    accuracy_kinds,
     effective_robustness,
     extract_accuracies,
     find_runs,
     screened_classes,
     settings_table,
-    told_apart,
 )
 from circuitry.study.charts import robustness_scatter, settings_bars
 from circuitry.study.checkpoint_accuracy import imagenet_validation
@@ -184,7 +184,7 @@ def write(config: Config, evaluated: pd.DataFrame, marks: Mapping[str, Mark]) ->
     """Write tables, figures and the report, and say where they are."""
     classifier, natural = config.templates, config.natural_domain
     screened = screened_classes(evaluated, classifier)
-    kinds = told_apart(evaluated, classifier, screened)
+    kinds = accuracy_kinds(evaluated, classifier, screened)
     table = settings_table(evaluated, classifier, config.measure)
     measures = measures_table(evaluated)
     points = effective_robustness(evaluated, classifier, measure=config.measure, natural=natural)

@@ -41,7 +41,7 @@ from circuitry.reports.figures import domain_marks
 from circuitry.reports.listings import listings_of
 from circuitry.reports.sections.circuits import circuit_findings, comparison_report
 from circuitry.reports.sections.stability import add_order_stability
-from circuitry.study import told_apart
+from circuitry.study import accuracy_kinds, record_run
 from circuitry.study.mixtures import MixtureSettings, read_captions, write_mixture
 from circuitry.study.mixtures.selection import admitted
 from circuitry.study.quickstart_model import QUICKSTART
@@ -138,7 +138,7 @@ def main(config: Config) -> None:
     checkpoint = train(config, root)
     clip, images = subject(config, checkpoint, root)
     step("3/6 zero-shot accuracy")
-    accuracy = told_apart(zero_shot_accuracy(clip, images, config.held_out))
+    accuracy = accuracy_kinds(zero_shot_accuracy(clip, images, config.held_out))
     workers = config.processes or min(torch.get_num_threads(), MOST_PROCESSES)
     run_processes(partial(find_and_test, config, checkpoint, root), workers)
     done = Work(progress=False)
@@ -155,7 +155,9 @@ def train(config: Config, root: Path) -> Path:
     settings = MixtureSettings("cg-high", config.test_domain, config.held_out)
     table = write_mixture(admitted(drawn, settings), read_captions(root), config.out / "train.tsv", settings=settings)
     training = replace(clip_preset(config.model), epochs=config.epochs or EPOCHS[config.model], seed=config.seed)
-    return train_clip(table, config.out / "clip", training)
+    checkpoint = train_clip(table, config.out / "clip", training)
+    record_run(config.out / "clip", table, training)
+    return checkpoint
 
 
 def subject(config: Config, checkpoint: Path, root: Path) -> tuple[Clip, DomainFolder]:

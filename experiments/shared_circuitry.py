@@ -40,7 +40,7 @@ from circuitry.representations import (
     image_features,
 )
 from circuitry.representations.kernel_alignment import FEWEST_ROWS
-from circuitry.study import EvaluationSet, StudyRun, extract_accuracies, find_runs, told_apart
+from circuitry.study import EvaluationSet, StudyRun, accuracy_kinds, extract_accuracies, find_runs
 from circuitry.study.over_models import relate_over_models
 from circuitry.study.sections.relations import LABEL_FREE, SHARED, add_relations, relation_findings
 from circuitry.training import SaeTraining, checkpoints, train_sae_on_images
@@ -50,7 +50,7 @@ import tyro
 
 FORMAT = "circuitry shared circuitry 1"
 ACCURACIES = ("held_out", "alone", "own_style", "centred", "harmonic_mean")
-"""Kinds of accuracy in the test domain; see `told_apart`."""
+"""Kinds of accuracy in the test domain; see `accuracy_kinds`."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def accuracies(config: Config, run: StudyRun, tests: EvaluationSet, domains: Seq
     )
     rows = []
     for domain in domains:
-        table = told_apart(evaluated.assign(test_domain=domain)).set_index("domain")
+        table = accuracy_kinds(evaluated.assign(test_domain=domain)).set_index("domain")
         there = table.loc[domain, ["seen", *ACCURACIES]]
         in_domain = float(table["all"].drop(domain).mean())
         rows.append({"setting": run.setting, "seed": run.seed, "test_domain": domain, **there, "in_domain": in_domain})

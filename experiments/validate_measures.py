@@ -71,7 +71,7 @@ def main(config: Config) -> None:
             marks.add(graph)
     judge = Judge(config.edges_per_node, frozenset(marks.left_out()))
     rng = np.random.default_rng(config.seed)
-    rows = told_apart(judge, parts, config.n_negatives, rng)
+    rows = precision_of_pairs(judge, parts, config.n_negatives, rng)
     keys = list(parts)
     chosen = [graphs[key] for key in keys[:: max(1, len(keys) // config.n_circuits)][: config.n_circuits]]
     rows += in_order(judge, chosen, "units permuted", permuted_share, rng)
@@ -102,10 +102,10 @@ class Judge:
 Row = tuple[str, str, str, float, float, int]
 
 
-def told_apart(
+def precision_of_pairs(
     judge: Judge, parts: dict[Key, list[AttributionGraph]], n_negatives: int, rng: np.random.Generator
 ) -> list[Row]:
-    """Return how well each measure tells circuits of one class from those of two, in one domain and across domains."""
+    """Return how well each measure separates pairs of one class from pairs of two, within and across domains."""
     keys = list(parts)
     matrices = judge([graph for key in keys for graph in parts[key]])
     rows = []

@@ -92,7 +92,7 @@ def zero_shot_accuracy(
 
     Example:
         >>> accuracy = zero_shot_accuracy(clip, images, held_out=("axe", "lion"))
-        >>> told_apart(accuracy)  # a row per domain: seen and held-out classes, and what the latter's accuracy mixes
+        >>> accuracy_kinds(accuracy)  # a row per domain
     """
     heads = zero_shot_heads(clip, images.all_classes, texts, {domain: domain for domain in images.domains})
     found = predictions(clip.encoder, heads, clip.preprocess, images, held_out, work=work)
