@@ -28,7 +28,7 @@ from circuitry.circuits import EdgeScores, midpoint_rule, score_edges
 from circuitry.circuits.stream_edges import PLAIN
 from circuitry.models import AnyBaseline, Metric, ResidualStream, image_batches, mean_baseline
 from circuitry.reports.result_tables import KeepSettings
-from circuitry.runs.memory import peak_memory_gib
+from circuitry.runs.workers import peak_memory_gib
 from circuitry.study import QuickstartModel
 
 import numpy as np

@@ -31,15 +31,15 @@ DEFAULT_PARTS = 4
 _PATH_COLUMNS = ("path", "filepath")
 """Names of the column of paths below the root in a listing."""
 
-_Key = tuple[str, str]
+Key = tuple[str, str]
 """(class, domain)."""
 ItemKey = Callable[[ImageRecord], str] | Mapping[str, str]
 """Item of an image: a function of its record, or a mapping by path below the root, such as from `item_column`."""
 
 
 def part_numbers(
-    records: Mapping[_Key, Sequence[ImageRecord]], n_parts: int = DEFAULT_PARTS, key: ItemKey | None = None
-) -> dict[_Key, Int[np.ndarray, " images"]]:
+    records: Mapping[Key, Sequence[ImageRecord]], n_parts: int = DEFAULT_PARTS, key: ItemKey | None = None
+) -> dict[Key, Int[np.ndarray, " images"]]:
     """Cut the images of every (class, domain) into parts of equal size; an item is in one part of its class everywhere.
 
     The cut of a class depends on the items of its images alone, not on the order of files, on other classes or on the
@@ -64,7 +64,7 @@ def part_numbers(
     if n_parts < 2:
         raise InputError(f"Images must be cut into at least 2 parts, to compare them, but {n_parts} was given.")
     items = {of: [item_of(record, key) for record in group] for of, group in records.items()}
-    found: dict[_Key, np.ndarray] = {}
+    found: dict[Key, np.ndarray] = {}
     for class_name in dict.fromkeys(class_name for class_name, _ in items):
         of_class = {domain: names for (name, domain), names in items.items() if name == class_name}
         part_of = _cut(of_class, n_parts)
