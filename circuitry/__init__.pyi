@@ -23,7 +23,7 @@ from .circuits.similarity import node_overlap as node_overlap
 from .circuits.similarity import wl_kernel as wl_kernel
 from .comparison.comparison import Comparison as Comparison
 from .data.domains import DomainFolder as DomainFolder
-from .interventions.causal_checks import CausalChecks as CausalChecks
+from .interventions.circuit_checks import CausalChecks as CausalChecks
 from .interventions.faithfulness import faithfulness_curve as faithfulness_curve
 from .interventions.judgement import judge_circuit as judge_circuit
 from .interventions.patches import Patch as Patch

@@ -18,16 +18,16 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from circuitry.circuits.circuit_settings import AttributionSettings
 from circuitry.circuits.component_edges import edges_between, in_stream
 from circuitry.circuits.graph import IN_STREAM, AttributionGraph
 from circuitry.circuits.nodes import NodeEffects, keep_units, node_effects, nodes_of
 from circuitry.circuits.quadrature import QuadratureRule
-from circuitry.circuits.settings import AttributionSettings
 from circuitry.models.baselines import AnyBaseline, check_count
-from circuitry.models.batches import ImageBatches, Images
 from circuitry.models.encoder import Encoder
 from circuitry.models.metrics import Metric
 from circuitry.models.task import Task
+from circuitry.models.tensor_batches import ImageBatches, Images
 from circuitry.runs.errors import InputError
 from circuitry.runs.workers import Work
 

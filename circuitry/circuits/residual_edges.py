@@ -37,10 +37,10 @@ from circuitry.circuits.exact_readers import POINTS, put_exact_effects
 from circuitry.circuits.quadrature import QuadratureRule, left_rule
 from circuitry.circuits.stream_gradients import images_at_once, reader_gradients, stage_gradients
 from circuitry.models.baselines import AnyBaseline, Baseline, Counterfactual, as_baseline, check_count
-from circuitry.models.batches import ImageBatches, Images
 from circuitry.models.encoder import clean_activations
 from circuitry.models.metrics import Metric, metric_name
 from circuitry.models.residual import ResidualStream
+from circuitry.models.tensor_batches import ImageBatches, Images
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import check_kinds
 from circuitry.runs.workers import Work

@@ -23,10 +23,10 @@ from circuitry.interventions.circuit_sets import KeptUnits
 from circuitry.interventions.edge_sets import EdgeSet
 from circuitry.interventions.gated_edges import gated_edges_of
 from circuitry.interventions.gated_units import GatedUnits
-from circuitry.models.batches import checked_batches
 from circuitry.models.gated_reading import lifted
 from circuitry.models.sites import INPUT
 from circuitry.models.task import Task
+from circuitry.models.tensor_batches import checked_batches
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import check_lists
 
