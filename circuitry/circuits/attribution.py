@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from circuitry.circuits.circuit_settings import AttributionSettings
 from circuitry.circuits.edge_methods import edges_between, edges_made_with
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.nodes import NodeEffects, keep_units, node_effects, nodes_of

@@ -55,7 +55,7 @@ def test_what_domains_share_is_related_to_accuracy_over_models(
     quickstart: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = script("shared_circuitry")
-    monkeypatch.setattr(module, "extract", partial(module.extract, settings=GIVEN_RULE))
+    monkeypatch.setattr(module, "extract", partial(module.extract, rule=GIVEN_RULE))
     for setting, seed in (("cg-high", 0), ("cg-high", 1), ("natural-only", 0)):
         run = tmp_path / "runs" / f"{setting}-{seed}"
         run.mkdir(parents=True)
