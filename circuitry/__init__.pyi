@@ -23,7 +23,7 @@ from .circuits.quadrature import midpoint_rule as midpoint_rule
 from .circuits.stream_edges import score_edges as score_edges
 from .comparison.comparison import Comparison as Comparison
 from .data.domains import DomainFolder as DomainFolder
-from .interventions.causal_checks import CausalChecks as CausalChecks
+from .interventions.circuit_checks import CausalChecks as CausalChecks
 from .interventions.faithfulness import faithfulness_curve as faithfulness_curve
 from .interventions.judgement import judge_circuit as judge_circuit
 from .interventions.patches import Patch as Patch

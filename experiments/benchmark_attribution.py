@@ -28,9 +28,9 @@ from circuitry.runs import Work, run_script
 from circuitry import Encoder, Task, class_logit
 from circuitry.circuits import AttributionSettings, count_operations, parse_rule
 from circuitry.circuits.chain_edges import edge_effects
+from circuitry.circuits.circuit_settings import DEFAULT_RULE, STUDY_RULE
 from circuitry.circuits.cost import matrix_product_rate
 from circuitry.circuits.nodes import keep_units, node_effects
-from circuitry.circuits.settings import DEFAULT_RULE, STUDY_RULE
 from circuitry.interventions import patch_effects, score_units
 from circuitry.models.architectures import register_model
 from circuitry.reports.result_tables import KeepSettings

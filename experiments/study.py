@@ -26,7 +26,7 @@ from typing import Literal
 from circuitry.runs import InputError, StudySettings, run_script, whole_file
 from circuitry import Encoder, class_logit
 from circuitry.circuits import AttributionSettings, count_operations, left_rule
-from circuitry.circuits.settings import STUDY_RULE
+from circuitry.circuits.circuit_settings import STUDY_RULE
 from circuitry.data import DomainFolder
 from circuitry.data.imagenet_classes import study_held_out
 from circuitry.models.architectures import register_model

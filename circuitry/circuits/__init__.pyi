@@ -3,6 +3,8 @@ from .across_domains import compare_domains as compare_domains
 from .attribution import AttributionParts as AttributionParts
 from .attribution import attribute as attribute
 from .attribution import attribute_parts as attribute_parts
+from .circuit_settings import AttributionSettings as AttributionSettings
+from .circuit_settings import ExtractionSettings as ExtractionSettings
 from .class_pass import ReadingSettings as ReadingSettings
 from .corrections import CORRECTIONS as CORRECTIONS
 from .cost import count_operations as count_operations
@@ -38,8 +40,6 @@ from .rule_choice import RuleChoice as RuleChoice
 from .rule_choice import RuleErrors as RuleErrors
 from .rule_choice import cheapest_rule as cheapest_rule
 from .rule_report import describe_rule as describe_rule
-from .settings import AttributionSettings as AttributionSettings
-from .settings import ExtractionSettings as ExtractionSettings
 from .stream_edges import EdgeScores as EdgeScores
 from .stream_edges import edges_by_position as edges_by_position
 from .stream_edges import score_edges as score_edges

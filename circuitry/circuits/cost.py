@@ -18,8 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from circuitry.circuits.chain_edges import edge_effects
+from circuitry.circuits.circuit_settings import AttributionSettings
 from circuitry.circuits.nodes import keep_units, node_effects
-from circuitry.circuits.settings import AttributionSettings
 from circuitry.models.encoder import Encoder
 from circuitry.models.metrics import Metric
 from circuitry.models.task import Task

@@ -14,13 +14,13 @@ from dataclasses import replace
 import pandas as pd
 
 from circuitry.circuits.across_domains import compare_domains
+from circuitry.circuits.circuit_settings import STUDY_RULE, ExtractionSettings
 from circuitry.circuits.class_pass import FEWEST_KEPT, ReadingSettings
 from circuitry.circuits.extraction import Extraction
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.graph_folder import GraphFolder, Key
 from circuitry.circuits.nodes import keep_units
 from circuitry.circuits.quadrature import left_rule, midpoint_rule, parse_rule
-from circuitry.circuits.settings import STUDY_RULE, ExtractionSettings
 from circuitry.comparison.comparison import Comparison
 from circuitry.comparison.order_stability import OrderStability, Varied, domain_order_stability
 from circuitry.data.names import drawn_by_name

@@ -11,10 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from circuitry.circuits.circuit_settings import AttributionSettings
 from circuitry.circuits.quadrature import parse_rule
 from circuitry.circuits.rule_choice import RuleErrors, cheapest_rule
 from circuitry.circuits.rule_report import RULE_CHOICE
-from circuitry.circuits.settings import AttributionSettings
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import file_lock
 from circuitry.runs.manifest import NAME, write_json

@@ -37,13 +37,13 @@ from circuitry.circuits.exact_readers import POINTS, put_exact_effects
 from circuitry.circuits.quadrature import QuadratureRule, left_rule
 from circuitry.circuits.stream_gradients import images_at_once, reader_gradients, stage_gradients
 from circuitry.models.baselines import AnyBaseline
-from circuitry.models.batches import Images
 from circuitry.models.metrics import Metric, checked_metric
 from circuitry.models.residual import ResidualStream
 from circuitry.models.sites import INPUT
 from circuitry.models.stream_parts import PORTS, Component
 from circuitry.models.stream_run import run_gated
 from circuitry.models.task import Task
+from circuitry.models.tensor_batches import Images
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import check_kinds
 from circuitry.runs.workers import Work

@@ -16,9 +16,9 @@ from circuitry.circuits.graph import AttributionGraph
 from circuitry.interventions.circuit_sets import KeptUnits, add_error_units, take_kept_units
 from circuitry.interventions.gated_units import ablate_all_but
 from circuitry.interventions.patches import patched
-from circuitry.models.batches import rows_that_fit
 from circuitry.models.metrics import checked_metric
 from circuitry.models.task import Batch, Task
+from circuitry.models.tensor_batches import rows_that_fit
 from circuitry.runs.errors import InputError
 
 POINTS = 32

@@ -19,9 +19,9 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from circuitry.models.batches import Images, checked_batches
 from circuitry.models.encoder import Encoder, check_finite
 from circuitry.models.sites import INPUT
+from circuitry.models.tensor_batches import Images, checked_batches
 from circuitry.runs.errors import InputError
 from circuitry.runs.provenance import weights_digest
 

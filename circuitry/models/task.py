@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from circuitry.models.baselines import AnyBaseline, Baseline, Counterfactual, as_baseline, check_count
-from circuitry.models.batches import ImageBatches, Images, rows_that_fit
 from circuitry.models.encoder import Encoder, checked_sites, clean_activations
 from circuitry.models.metrics import Metric, metric_name
+from circuitry.models.tensor_batches import ImageBatches, Images, rows_that_fit
 from circuitry.runs.errors import InputError
 from circuitry.runs.workers import Work
 

@@ -100,6 +100,7 @@ OTHERS: dict[str, tuple[object, object]] = {
     "node_rule": ("left-10", "gauss-radau-5"),
     "edge_rule": ("left-10", "gauss-radau-5"),
     "edges": ("neighbouring sites", IN_STREAM),
+    "edge_method": ("gradient", "exact-readers"),
     "path": ("inputs", "activations"),
     "correction": ("none", "relp"),
     "baseline": ("zero", "mean-unit"),

@@ -23,7 +23,7 @@ from circuitry.circuits import (
     stream_graph,
 )
 from circuitry.models import Baseline, ResidualStream, Stage, Task
-from circuitry.models.batches import ImageBatches
+from circuitry.models.tensor_batches import ImageBatches
 from tests.support.oracles import setting
 from tests.support.towers import make_tower
 from tests.support.work import QUIET

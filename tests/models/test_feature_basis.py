@@ -35,9 +35,9 @@ from circuitry.interventions import (
     transfer_circuits,
 )
 from circuitry.models import Baseline, SparseAutoencoder, Stage, parse_saes
-from circuitry.models.batches import bytes_per_image
 from circuitry.models.feature_basis import sae_digest
 from circuitry.models.narrowing import narrow_stage
+from circuitry.models.tensor_batches import bytes_per_image
 from tests.support.towers import make_tower
 from tests.support.work import QUIET
 

@@ -197,18 +197,6 @@ def test_an_encoder_of_half_precision(dtype: torch.dtype, tiny: Tiny, root: Path
     np.testing.assert_allclose(found.unit_means[site], full.unit_means[site], atol=0.05 * full.unit_means[site].std())
 
 
-def test_a_tower_in_training_mode_is_looked_at_and_left_as_it_was(tiny: Tiny, root: Path, tmp_path: Path) -> None:
-    training, site = tiny.load(), "layer4.0"
-    training.model.train()
-    before = {name: buffer.clone() for name, buffer in training.model.named_buffers()}
-    found = represent(training, root, tmp_path / "training", sites=(site,))["real"]
-    expected = represent(tiny.load(), root, tmp_path / "evaluation", sites=(site,))["real"]
-    np.testing.assert_array_equal(found.unit_means[site], expected.unit_means[site])
-    assert all(module.training for module in training.model.modules())
-    for name, buffer in training.model.named_buffers():
-        torch.testing.assert_close(buffer, before[name], rtol=0, atol=0, equal_nan=True)
-
-
 # Folders
 
 

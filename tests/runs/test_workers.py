@@ -4,6 +4,7 @@ import importlib.util
 import os
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,12 +23,8 @@ def test_ranks_come_from_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "16")
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert this_rank() == (5, 16)
-    assert [this_rank().device(wanted) for wanted in ("cuda", "cpu", "mps", "cuda:3")] == [
-        "cuda:1",
-        "cpu",
-        "mps",
-        "cuda:3",
-    ]
+    for wanted, taken in {"cuda": "cuda:1", "cpu": "cpu", "mps": "mps", "cuda:3": "cuda:3"}.items():
+        assert this_rank().device(wanted) == taken
 
 
 def test_threads_wait_briefly_unless_the_user_chose() -> None:
@@ -63,25 +60,33 @@ def fail_second(worker: int, workers: int) -> None:
 
 
 def test_a_failed_job_is_named_with_its_last_words(tmp_path: Path) -> None:
-    with pytest.raises(
-        InputError, match=r"Job .* failed \(.*worker 1 of 2 has no images\): see its log .*err, then run"
-    ):
+    with pytest.raises(InputError, match=r"worker 1 of 2 has no images.*\.err"):
         run_array(fail_second, 2, tmp_path, cluster="local", options={"timeout_min": 1})
 
 
-def test_arrays_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InputError, match="Jobs run on slurm or local, but 'cloud' was asked for"):
-        run_array(fail_second, 2, tmp_path, cluster="cloud")
-    with pytest.raises(InputError, match="An array has at least one worker, but 0 were asked for"):
-        run_array(fail_second, 0, tmp_path, cluster="local")
-    with pytest.raises(InputError, match=r"submitit refuses these options of the jobs: .*timeout_min"):
-        run_array(fail_second, 1, tmp_path, cluster="local", options={"timeout_min": "long"})
-    assert job_options(["a=1", "slurm_partition=gpu=x"]) == {"a": 1, "slurm_partition": "gpu=x"}
-    with pytest.raises(InputError, match="is written name=value, but 'gpu' was given"):
-        job_options(["gpu"])
+@pytest.mark.parametrize(
+    ("workers", "settings", "named"),
+    [
+        (2, {"cluster": "cloud"}, "slurm.*local.*'cloud'"),
+        (0, {"cluster": "local"}, "0"),
+        (1, {"cluster": "local", "options": {"timeout_min": "long"}}, "timeout_min"),
+    ],
+)
+def test_arrays_that_cannot_be(workers: int, settings: dict[str, Any], named: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=named):
+        run_array(fail_second, workers, tmp_path, **settings)
+
+
+def test_arrays_need_submitit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"need submitit: pip install 'clip-circuitry\[cluster\]'"):
+    with pytest.raises(InputError, match=r"submitit.*clip-circuitry\[cluster\]"):
         run_array(fail_second, 1, tmp_path)
+
+
+def test_options_of_jobs_are_numbers_and_texts() -> None:
+    assert job_options(["a=1", "slurm_partition=gpu=x"]) == {"a": 1, "slurm_partition": "gpu=x"}
+    with pytest.raises(InputError, match=r"name=value.*'gpu'"):
+        job_options(["gpu"])
 
 
 def test_a_job_whose_time_ends_is_put_back_into_the_queue() -> None:
@@ -106,7 +111,7 @@ def test_only_the_first_worker_shows_bars() -> None:
 
 
 def test_a_memory_budget_is_positive() -> None:
-    with pytest.raises(InputError, match=r"a positive number of GiB, but 0\.0 was given"):
+    with pytest.raises(InputError, match=r"0\.0"):
         Work(memory_gib=0.0)
 
 

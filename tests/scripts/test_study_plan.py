@@ -16,7 +16,7 @@ import torch
 import circuitry.runs
 from circuitry import Encoder, InputError, class_logit
 from circuitry.circuits import AttributionSettings, count_operations
-from circuitry.circuits.settings import STUDY_RULE
+from circuitry.circuits.circuit_settings import STUDY_RULE
 from circuitry.models.architectures import register_model
 from circuitry.runs import StudySettings
 from circuitry.runs.presets import study_markdown
