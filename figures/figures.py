@@ -124,7 +124,7 @@ def selectivity_over_depth(tables: Path, title: str) -> go.Figure:
     return charts.overlap_over_depth(kept, sites, None, chance, measure=names[0], chance_label=names[1], title=title)
 
 
-@figure("Do circuits work where they are alike?", "transfer")
+@figure("Do circuits transfer between similar domains?", "transfer")
 def transfer_beside_similarity(tables: Path, title: str) -> go.Figure:
     agreement = table(tables, "correlations").set_index("sites")["selectivity: rho"]
     site = str(agreement.drop("all").idxmax())
@@ -140,7 +140,7 @@ def scoreboard_selectivity(tables: Path, title: str) -> go.Figure:
     return size_curves(curves, "selectivity", title)
 
 
-@figure("What a circuit costs, and how small it works", "scoreboard")
+@figure("Cost of a circuit and its smallest size", "scoreboard")
 def scoreboard_cost(tables: Path, title: str) -> go.Figure:
     parts = [table(tables, f"{name}/summary").query(MEAN_MARGIN).assign(setting=MODELS[name]) for name in MODELS]
     return cost_against_quality(pd.concat(parts, ignore_index=True))
