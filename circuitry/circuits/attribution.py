@@ -22,12 +22,11 @@ from circuitry.circuits.edge_methods import edges_between, edges_made_with
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.nodes import NodeEffects, keep_units, node_effects, nodes_of
 from circuitry.circuits.quadrature import QuadratureRule
-from circuitry.circuits.settings import AttributionSettings
 from circuitry.models.baselines import AnyBaseline, check_count
-from circuitry.models.batches import ImageBatches, Images
 from circuitry.models.encoder import Encoder
 from circuitry.models.metrics import Metric
 from circuitry.models.task import Task
+from circuitry.models.tensor_batches import ImageBatches, Images
 from circuitry.runs.errors import InputError
 from circuitry.runs.workers import Work
 

@@ -13,9 +13,9 @@ import numpy as np
 from jaxtyping import Int
 
 from circuitry.circuits.chain_edges import edge_effects
+from circuitry.circuits.circuit_settings import SQUARED, AttributionSettings
 from circuitry.circuits.graph import IN_STREAM
 from circuitry.circuits.quadrature import QuadratureRule
-from circuitry.circuits.settings import SQUARED, AttributionSettings
 from circuitry.circuits.stream_edges import PLAIN, unit_edges
 from circuitry.models.encoder import Encoder
 from circuitry.models.residual import in_stream

@@ -9,7 +9,7 @@ import os
 from dataclasses import dataclass, field
 from functools import cached_property
 from numbers import Integral
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import networkx as nx
 import numpy as np
@@ -61,6 +61,11 @@ class AttributionGraph:
         >>> graph.top(5)  # the strongest units, as a table
         >>> graph.circuit(edges_per_node=3).graph  # networkx.DiGraph
     """
+
+    HOW_TO_GET: ClassVar = (
+        "give the graph of what find_circuit returns (found.graph), the source of a circuit (circuit.source), or one "
+        "of a folder (graphs[class, domain])"
+    )
 
     sites: tuple[str, ...]
     """Sites in order."""
@@ -244,6 +249,8 @@ _HEADER = ("sites", "completeness", "n_images", "class_name", "domain", "setting
 @dataclass(frozen=True, eq=False, repr=False)
 class Circuit:
     """A circuit: the kept units of an attribution graph and the strongest edges between them."""
+
+    HOW_TO_GET: ClassVar = "cut one out of a graph with graph.circuit(3)"
 
     source: AttributionGraph
     edges_per_node: int

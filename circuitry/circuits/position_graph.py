@@ -21,11 +21,11 @@ from circuitry.circuits.quadrature import QuadratureRule
 from circuitry.circuits.stream_edges import PLAIN, edges_by_position
 from circuitry.circuits.stream_graph import order_of_site
 from circuitry.models.baselines import AnyBaseline
-from circuitry.models.batches import Images
 from circuitry.models.metrics import Metric
 from circuitry.models.residual import ResidualStream
 from circuitry.models.stream_parts import PORTS, Component
 from circuitry.models.task import Task
+from circuitry.models.tensor_batches import Images
 from circuitry.runs.given import check_kinds
 from circuitry.runs.workers import Work
 

@@ -25,10 +25,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from circuitry.circuits.circuit_settings import SQUARED, STUDY_RULE, AttributionSettings
 from circuitry.circuits.edge_methods import edge_method, edge_rule, edges_between
 from circuitry.circuits.nodes import keep_units, node_effects, nodes_of
 from circuitry.circuits.quadrature import QuadratureRule, midpoint_rule, parse_rule
-from circuitry.circuits.settings import SQUARED, STUDY_RULE, AttributionSettings
 from circuitry.models.sites import INPUT
 from circuitry.models.task import Task
 

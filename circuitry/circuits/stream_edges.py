@@ -23,7 +23,7 @@ corrections by name: see `corrections`.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, combinations
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -37,13 +37,13 @@ from circuitry.circuits.exact_readers import POINTS, put_exact_effects
 from circuitry.circuits.quadrature import QuadratureRule, left_rule
 from circuitry.circuits.stream_gradients import images_at_once, reader_gradients, stage_gradients
 from circuitry.models.baselines import AnyBaseline
-from circuitry.models.batches import Images
 from circuitry.models.metrics import Metric, checked_metric
 from circuitry.models.residual import ResidualStream
 from circuitry.models.sites import INPUT
 from circuitry.models.stream_parts import PORTS, Component
 from circuitry.models.stream_run import run_gated
 from circuitry.models.task import Task
+from circuitry.models.tensor_batches import Images
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import check_kinds
 from circuitry.runs.workers import Work
@@ -67,6 +67,8 @@ class _Method(NamedTuple):
 @dataclass(frozen=True, eq=False)
 class EdgeScores:
     """Scores of all edges between the components of a transformer."""
+
+    HOW_TO_GET: ClassVar = "make them with score_edges(ResidualStream.of(clip.encoder), ...)"
 
     readers: tuple[str, ...]
     writers: tuple[str, ...]

@@ -10,10 +10,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuitry.circuits.quadrature import QuadratureRule
-from circuitry.models.batches import rows_that_fit
 from circuitry.models.metrics import Metric, checked_metric
 from circuitry.models.residual import ResidualStream
 from circuitry.models.stream_parts import PORTS
+from circuitry.models.tensor_batches import rows_that_fit
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,15 @@
 """What a table of transfer says: by domain, against structural similarity, and over depth. No torch, no model."""
 
 from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from circuitry.comparison.compared_values import VALUES
 from circuitry.comparison.comparison import Comparison
 from circuitry.comparison.significance import holm, mantel
-from circuitry.interventions.curve_reading import MEASURES, Bootstrap, draw_counts, faithfulness_ratio
+from circuitry.comparison.table import VALUES
+from circuitry.interventions.curve_reading import MEASURES, band, draw_counts, faithfulness_ratio
 from circuitry.runs.errors import InputError
 
 OWN, OTHER = "own domain's circuit", "other domains' circuits"
@@ -50,7 +51,7 @@ def compare_transfer(table: pd.DataFrame, value: str = "faithfulness") -> Compar
     (``table[table["sites"] == "all"]``) are a comparison of their own.
 
     Args:
-        table: From `transfer_circuits`, or from `CausalStudy.extract_transfer` with the column ``sites``.
+        table: From `transfer_circuits`, or from `CausalChecks.extract_transfer` with the column ``sites``.
         value: As for `transfer_matrix`.
 
     Raises:
@@ -103,40 +104,70 @@ def transfer_against_similarity(matrix: pd.DataFrame, similarity: pd.DataFrame) 
     return (*mantel(alike, both_ways), points)
 
 
-def transfer_over_depth(
-    table: pd.DataFrame, value: str = "selectivity", *, resamples: int = 2000, seed: int = 0
-) -> pd.DataFrame:
-    """Return how well a domain is served by its own circuits and by those of other domains, site by site.
+def transfer_over_depth(table: pd.DataFrame, value: str = "selectivity") -> pd.DataFrame:
+    """Return what a domain's own circuits and those of other domains recover, site by site.
 
     Args:
-        table: From `CausalStudy.extract_transfer`, with the column ``sites``; ``all`` is left out.
+        table: From `CausalChecks.extract_transfer`, with the column ``sites``; ``all`` is left out.
         value: ``faithfulness`` or ``selectivity``.
-        resamples: Of the bootstrap over classes.
-        seed: Seed of the bootstrap.
 
     Returns:
-        Columns domain (`OWN` or `OTHER`), site, value, low, high (95 %), n_classes. NaN where the model does no
-        better than the baseline; no interval for one class, or where the lead is within the noise.
+        Columns domain (`OWN` or `OTHER`), site, value, low, high (95 %, bootstrap over classes), n_classes. NaN where
+        the model does no better than the baseline; no interval for one class, or where the lead is within the noise.
     """
     kept, lead = (_difference(table, name, value) for name in ("metric", "full_metric"))
     cells = table.assign(kept=kept, lead=lead, group=np.where(table.circuit_domain == table.image_domain, OWN, OTHER))
-    bootstrap, rng = Bootstrap(resamples=resamples, seed=seed), np.random.default_rng(seed)
-    rows = []
+    rows, rng = [], np.random.default_rng(0)
     for (site, group), part in cells[cells["sites"] != "all"].groupby(["sites", "group"], sort=False):
         by_class = part.groupby("class")[["kept", "lead"]].mean().to_numpy()
         n = len(by_class)
-        drawn_kept, drawn_lead = (draw_counts(rng, n, resamples) @ by_class).T
-        band = bootstrap.band(drawn_kept / np.where(drawn_lead > 0, drawn_lead, np.nan))
-        low, high = band if n > 1 else (np.nan, np.nan)
+        drawn_kept, drawn_lead = (draw_counts(rng, n) @ by_class).T
+        bounds = band(drawn_kept / np.where(drawn_lead > 0, drawn_lead, np.nan))
+        low, high = bounds if n > 1 else (np.nan, np.nan)
         kept, lead = by_class.mean(0)
         rows.append((group, site, faithfulness_ratio(kept, lead, 0.0)[0], low, high, n))
     return pd.DataFrame(rows, columns=["domain", "site", "value", "low", "high", "n_classes"])
 
 
-def lead_of_own_circuits(over_depth: pd.DataFrame) -> "pd.Series[float]":
-    """Return by how much own circuits lead in a table of `transfer_over_depth`, by site, the largest lead first."""
-    means = over_depth.pivot(index="site", columns="domain", values="value")
-    return (means[OWN] - means[OTHER]).dropna().sort_values(ascending=False, kind="stable")
+class OwnLead(NamedTuple):
+    """By how much a domain's own circuits lead those of other domains, kept at one site at a time."""
+
+    own: float
+    """Mean over sites."""
+    other: float
+    """Mean over sites."""
+    by_site: "pd.Series[float]"
+    """The lead at each site, the largest first."""
+    n_apart: int
+    """Sites where the intervals do not overlap."""
+
+
+def lead_of_own_circuits(over_depth: pd.DataFrame) -> OwnLead | None:
+    """Return the lead of own circuits in a table of `transfer_over_depth`, None where it is known at no site."""
+    wide = over_depth.pivot(index="site", columns="domain", values=["value", "low", "high"])
+    if not {OWN, OTHER} <= set(wide["value"].columns):
+        return None
+    means = wide["value"].dropna()
+    if means.empty:
+        return None
+    by_site = (means[OWN] - means[OTHER]).sort_values(ascending=False, kind="stable")
+    apart = wide["low"][OWN] > wide["high"][OTHER]
+    return OwnLead(float(means[OWN].mean()), float(means[OTHER].mean()), by_site, int(apart.sum()))
+
+
+def transfer_accuracies(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the share of images that are assigned to the class, of a table of `transfer_circuits` or `interchange`.
+
+    Columns images (of the class; of other classes, where the table has them), accuracy, full_accuracy.
+    """
+    kinds = (("of the class", ""), ("of other classes", "other_"))
+    names = ("accuracy", "full_accuracy")
+    rows = [
+        (images, *(table[f"{start}{name}"].mean() for name in names))
+        for images, start in kinds
+        if f"{start}accuracy" in table
+    ]
+    return pd.DataFrame(rows, columns=["images", *names])
 
 
 def transfer_correlations(transfer: pd.DataFrame, similarity: pd.DataFrame) -> pd.DataFrame:

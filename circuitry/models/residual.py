@@ -16,6 +16,7 @@ a baseline: the exact meaning of an edge (path patching; Wang et al. 2022, arXiv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -49,6 +50,8 @@ class ResidualStream(StreamParts):
         >>> keep[stream.edge("blocks.2.attn.5", "blocks.3.mlp")] = False
         >>> embedding = stream.run(images, keep)      # without one edge
     """
+
+    HOW_TO_GET: ClassVar = "make one with ResidualStream.of(clip.encoder)"
 
     encoder: Encoder
     """The encoder whose sites are the stream."""
