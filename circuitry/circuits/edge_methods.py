@@ -2,7 +2,8 @@
 
 ``squared``, the study's: how far a unit moves at the next site (`chain_edges`); the default of a chain. The others
 score effects on the metric through the residual stream (`stream_edges`) and need an encoder in heads and neurons, whose
-default is ``gradient``. There ``exact-readers`` agrees best with exact cuts, but takes a partial run for every unit.
+default is ``gradient``. There ``exact-readers`` agrees best with exact cuts, but takes a partial run for every unit: on
+ViT-B/32 with 399 kept units 26 s of a processor for an image, where ``gradient`` takes 4.
 """
 
 from collections.abc import Mapping
