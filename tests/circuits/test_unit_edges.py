@@ -1,4 +1,4 @@
-"""Edges between heads and neurons: sums of what `score_edges` finds, exact cuts, and derivatives of hooks on modules."""
+"""Edges between heads and neurons: sums of what `score_edges` finds, exact cuts, derivatives of hooks on modules."""
 
 from dataclasses import replace
 from itertools import combinations, pairwise
