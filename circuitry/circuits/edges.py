@@ -1,206 +1,181 @@
-"""Edge scores: how far each kept unit moves when the kept units of the site before go to their baseline.
+"""A set of edges with their scores: scorers return it, circuits are cut from it, runs keep it. No torch.
 
-The metric of an edge is the mean squared distance of a downstream unit d from its clean activation,
-
-    gap_d(x) = mean over images and positions of (stage(x)_d - a_down_d)^2
-
-and its integrated gradient by the upstream unit is the edge's score (the study, section 5). Only the stages
-between the two sites take part, so only they are run:
-
-1. one clean run per batch gives the activations at all sites;
-2. per point t of the rule, one forward of the narrowed stage (see `narrowing`) from a + t (b - a) gives the residual
-   of every downstream unit;
-3. with J the stage's Jacobian there, the score of an edge is residual_d . J (b - a)_u: vector-Jacobian products with
-   one residual each, or Jacobian-vector products with one upstream unit's step each, whichever side has fewer
-   units; vectorised in chunks that fit memory;
-4. contracted with the other side over images and positions.
-
-At t = 0 the residual is zero and so is the gradient: that point is never computed. Scores are means over images and
-positions, whatever the cut into batches; the study divides them by the number of images once more.
+An edge runs from an upstream unit to a downstream unit. Scores come in blocks [downstream, upstream] by pair of sites;
+they are means over images, and positive scores help. An entry that is NaN is no edge, so a subset has the same blocks.
 """
 
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from functools import partial
-from itertools import pairwise
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import combinations, pairwise
+from typing import ClassVar, Literal
 
+import networkx as nx
 import numpy as np
-import torch
-from jaxtyping import Int
-from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from tqdm import tqdm
+import pandas as pd
 
-from circuitry.circuits.quadrature import QuadratureRule
-from circuitry.models.narrowing import narrowest
-from circuitry.models.sites import INPUT
-from circuitry.models.stages import NarrowStage
-from circuitry.models.task import Task
+from circuitry.circuits.strongest import strongest_edges
 from circuitry.runs.errors import InputError
 
-CACHED_BYTES = 2**27
-"""Most bytes of one chunk of products on a CPU: larger ones fall out of its caches (on RN50 1.6 times slower)."""
+Pair = tuple[str, str]
+"""Upstream and downstream site."""
+Wiring = Literal["chain", "stream"]
+"""Edges join neighbouring sites (``chain``) or any two, through the residual stream (``stream``)."""
 
 
-def edge_effects(
-    task: Task, kept_units: Mapping[str, Int[np.ndarray, " kept"]], rule: QuadratureRule
-) -> dict[tuple[str, str], np.ndarray]:
-    """Return the scores [kept downstream, kept upstream] of all edges between consecutive sites.
+@dataclass(frozen=True, eq=False)
+class Edges:
+    """Edges between some units of an encoder.
 
-    Args:
-        task: With gradients running; its metric plays no part. Of its memory, products with the Jacobian take less on a
-            CPU, see `CACHED_BYTES`.
-        kept_units: Units of the circuit by site.
-        rule: Points and weights of the path integral.
-
-    Raises:
-        InputError: for activations or scores that are not finite, or a baseline that does not fit.
+    Example:
+        >>> edges = graph.edges.strongest(into=3)      # the edges of a circuit
+        >>> edges.table().nlargest(5, "score")
+        >>> [one.count for one in (edges, edges.top(0.1), edges.random(np.random.default_rng(0)))]
     """
-    encoder = task.encoder
-    inner = [site for site in task.sites if site != INPUT]
-    memory = int(task.work.memory_gib * 2**30)
-    budget = min(memory, CACHED_BYTES) if encoder.device.type == "cpu" else memory
-    kept = {site: torch.from_numpy(kept_units[site]).to(encoder.device) for site in inner}
-    narrow = {
-        (up, down): narrowest(
-            encoder.stages[encoder.position(up) : encoder.position(down)],
-            kept[up],
-            kept[down],
-            encoder.unit_dim(up),
-        )
-        for up, down in pairwise(inner)
-    }
-    sums = {pair: np.zeros((len(kept[pair[1]]), len(kept[pair[0]]))) for pair in narrow}
-    positions: dict[tuple[str, str], int] = {}
-    count = 0
-    with tqdm(desc="edges", unit="pair", disable=not task.work.progress, leave=False) as bar:
-        for batch in task.batches():
-            clean = batch.clean(inner)
-            ends = batch.ends({up: clean[up] for up, _ in narrow})
-            for (up, down), stage in narrow.items():
-                a = clean[up]
-                target = clean[down].index_select(encoder.unit_dim(down), kept[down])
-                positions[up, down] = target[0].numel() // len(kept[down])
-                scores = _pair_scores(
-                    stage,
-                    a,
-                    ends[up] - a,
-                    target,
-                    kept[up],
-                    (encoder.unit_dim(up), encoder.unit_dim(down)),
-                    rule,
-                    units_at_once=max(1, budget // (4 * a.element_size() * max(a.numel(), clean[down].numel()))),
-                )
-                sums[up, down] += scores.cpu().double().numpy()
-                if not np.isfinite(sums[up, down]).all():
-                    raise InputError(
-                        f"Scores of edges from {up!r} to {down!r} are NaN or infinite, although both activations are "
-                        "finite: give an encoder of higher precision, or look at the stage between them."
-                    )
-                bar.update()
-            count += len(batch.images)
-    return {pair: 2 * total / (count * positions[pair]) for pair, total in sums.items()}
+
+    HOW_TO_GET: ClassVar = "give graph.edges, graph.circuit(3).edges or Edges.between(units, wiring)"
+
+    units: Mapping[str, np.ndarray]
+    """Units [k] by site, in order; they are the rows and columns of the scores."""
+    scores: Mapping[Pair, np.ndarray]
+    """Scores [downstream, upstream] by pair of sites, NaN where there is no edge."""
+    wiring: Wiring = "chain"
+
+    @classmethod
+    def between(cls, units: Mapping[str, np.ndarray], wiring: Wiring) -> "Edges":
+        """Return all edges that a wiring has between some units, with scores of 0.
+
+        Example:
+            >>> everything = Edges.between(graph.kept_units, "chain")    # what a mask on edges may choose from
+        """
+        pairs = list(combinations(units, 2) if wiring == "stream" else pairwise(units))
+        return cls(units, {(up, down): np.zeros((len(units[down]), len(units[up]))) for up, down in pairs}, wiring)
+
+    @cached_property
+    def places(self) -> dict[Pair, tuple[np.ndarray, np.ndarray]]:
+        """Rows and columns of the edges in the scores of each pair, row by row."""
+        found = {pair: np.nonzero(~np.isnan(scores)) for pair, scores in self.scores.items()}
+        return {pair: (rows, columns) for pair, (rows, columns) in found.items()}
+
+    @property
+    def count(self) -> int:
+        """Number of edges."""
+        return sum(len(rows) for rows, _ in self.places.values())
+
+    def strongest(self, into: int, *, any_sign: bool = False) -> "Edges":
+        """Return the edges with the largest score into every unit, whichever site they come from.
+
+        Args:
+            into: Edges into a unit, fewer where there are not as many.
+            any_sign: Whether edges may have a score of zero or less.
+        """
+        least = {pair: np.nan_to_num(scores, nan=-np.inf) for pair, scores in self.scores.items()}
+        found = strongest_edges(least, into, any_sign)
+        return self._where({pair: _mark(least[pair].shape, place) for pair, place in found.items()})
+
+    def top(self, share: float, by: str = "absolute") -> "Edges":
+        """Return the edges with the largest scores over all pairs of sites together, one at least.
+
+        Args:
+            share: Share of the edges, in (0, 1].
+            by: ``absolute`` or ``signed`` score.
+
+        Raises:
+            InputError: without edges, for a share outside (0, 1], or another ranking.
+        """
+        if by not in ("absolute", "signed"):
+            raise InputError(f"Edges are ranked by 'absolute' or 'signed' score, but {by!r} was given.")
+        if not self.count or not 0 < share <= 1:
+            raise InputError(
+                f"The strongest edges are a share in (0, 1] of scored edges, but {share} of {self.count} was given."
+            )
+        flat = self._flat(self.scores)
+        there = np.flatnonzero(~np.isnan(flat))
+        values = np.abs(flat[there]) if by == "absolute" else flat[there]
+        chosen = np.zeros(len(flat), bool)
+        chosen[there[np.argsort(-values, kind="stable")[: max(1, round(share * len(there)))]]] = True
+        return self._where(self._blocks(chosen, list(self.scores)))
+
+    def among(self, units: Mapping[str, Sequence[int] | np.ndarray]) -> "Edges":
+        """Return the edges between some of the units; units and pairs of other sites are left out."""
+        rows = {
+            site: np.flatnonzero(np.isin(self.units[site], list(units[site]))) for site in self.units if site in units
+        }
+        scores = {(u, d): s[np.ix_(rows[d], rows[u])] for (u, d), s in self.scores.items() if u in rows and d in rows}
+        return replace(self, units={site: self.units[site][place] for site, place in rows.items()}, scores=scores)
+
+    def without(self, other: "Edges") -> "Edges":
+        """Return the edges that are not among others between the same units."""
+        return self._where({pair: np.isnan(scores) for pair, scores in other.scores.items()})
+
+    def random(self, rng: np.random.Generator) -> "Edges":
+        """Return as many edges between the same units, at random; the scores move with them.
+
+        In a chain as many between the same sites, since there is no way past a site; else as many in all.
+        """
+        groups = [[pair] for pair in self.scores] if self.wiring == "chain" else [list(self.scores)]
+        found: dict[Pair, np.ndarray] = {}
+        for group in groups:
+            found |= self._blocks(rng.permutation(self._flat({pair: self.scores[pair] for pair in group})), group)
+        return replace(self, scores=found)
+
+    def without_each(self) -> Iterator["Edges"]:
+        """Yield these edges without each of them in turn."""
+        for pair, (rows, columns) in self.places.items():
+            for row, column in zip(rows, columns, strict=True):
+                left = self.scores[pair].copy()
+                left[row, column] = np.nan
+                yield replace(self, scores={**self.scores, pair: left})
+
+    def masks(self, n_units: Mapping[str, int]) -> dict[Pair, np.ndarray]:
+        """Return the edges as booleans [all units downstream, all units upstream] by pair of sites, for runs.
+
+        Args:
+            n_units: Number of all units by site.
+        """
+        found = {}
+        for (up, down), (rows, columns) in self.places.items():
+            found[up, down] = np.zeros((n_units[down], n_units[up]), bool)
+            found[up, down][self.units[down][rows], self.units[up][columns]] = True
+        return found
+
+    def table(self) -> pd.DataFrame:
+        """Return a row for every edge: upstream_site, upstream_unit, downstream_site, downstream_unit, score."""
+        names = ["upstream_site", "upstream_unit", "downstream_site", "downstream_unit", "score"]
+        parts = []
+        for (up, down), (rows, columns) in self.places.items():
+            values = (up, self.units[up][columns], down, self.units[down][rows], self.scores[up, down][rows, columns])
+            parts.append(pd.DataFrame(dict(zip(names, values, strict=True))))
+        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=names)
+
+    def to_networkx(self) -> nx.DiGraph:
+        """Return a graph with all units as nodes ``site/unit`` (site, unit) and these edges (weight)."""
+        graph = nx.DiGraph()
+        for site, units in self.units.items():
+            graph.add_nodes_from((f"{site}/{unit}", {"site": site, "unit": unit}) for unit in units.tolist())
+        for (up, down), (rows, columns) in self.places.items():
+            weights = self.scores[up, down][rows, columns].astype(float).tolist()
+            tails, heads = self.units[up][columns].tolist(), self.units[down][rows].tolist()
+            for tail, head, weight in zip(tails, heads, weights, strict=True):
+                graph.add_edge(f"{up}/{tail}", f"{down}/{head}", weight=weight)
+        return graph
+
+    def _where(self, marks: Mapping[Pair, np.ndarray]) -> "Edges":
+        """Return the marked edges."""
+        kept = {pair: np.where(marks[pair], scores, np.nan) for pair, scores in self.scores.items()}
+        return replace(self, scores=kept)
+
+    @staticmethod
+    def _flat(blocks: Mapping[Pair, np.ndarray]) -> np.ndarray:
+        return np.concatenate([np.zeros(0), *(block.ravel() for block in blocks.values())])
+
+    def _blocks(self, flat: np.ndarray, pairs: Sequence[Pair]) -> dict[Pair, np.ndarray]:
+        ends = np.cumsum([self.scores[pair].size for pair in pairs])[:-1]
+        parts = np.split(flat, ends)
+        return {pair: part.reshape(self.scores[pair].shape) for pair, part in zip(pairs, parts, strict=True)}
 
 
-def _pair_scores(
-    stage: NarrowStage,
-    a: Tensor,
-    step: Tensor,
-    target: Tensor,
-    up: Tensor,
-    unit_dims: tuple[int, int],
-    rule: QuadratureRule,
-    units_at_once: int,
-) -> Tensor:
-    """Return sum_k w_k sum over images and positions of step_u * d/dx_u |stage(x)_d - target_d|^2 / 2 at t_k."""
-    up_dim, down_dim = unit_dims = unit_dims[0] % step.dim(), unit_dims[1] % target.dim()
-    kept_step = step.index_select(up_dim, up)
-    total = torch.zeros(target.shape[down_dim], len(up), dtype=_at_least_single(a.dtype), device=a.device)
-    by_inputs = kept_step.shape[up_dim] < target.shape[down_dim]
-    route = _jacobian_times_steps if by_inputs else _residuals_times_jacobian
-    for t, w in zip(rule.points, rule.weights, strict=True):
-        if t != 0.0:
-            total += w * route(partial(stage, a + t * step), kept_step, target, unit_dims, units_at_once)
-    return total
-
-
-def _residuals_times_jacobian(
-    stage: Callable[[Tensor], Tensor], step: Tensor, target: Tensor, unit_dims: tuple[int, int], units_at_once: int
-) -> Tensor:
-    """Return residual_d . J step_u [down, up] by one vector-Jacobian product per downstream unit."""
-    up_dim, down_dim = unit_dims
-    delta = torch.zeros_like(step, requires_grad=True)
-    with torch.enable_grad(), _batchable():
-        y = stage(delta)
-
-    def product(cotangent: Tensor) -> Tensor:
-        return torch.autograd.grad(y, delta, cotangent, retain_graph=True)[0]
-
-    residuals = _one_unit_each(y.detach() - target, down_dim)
-    weight = _units_first(step, up_dim)
-    rows = []
-    for chunk in torch.split(torch.arange(target.shape[down_dim]), units_at_once):
-        gradient = torch.func.vmap(product)(residuals(chunk))
-        flat = _units_first(gradient, up_dim + 1, lead=2)
-        rows.append(torch.einsum("nbup,bup->nu", flat, weight))
-    return torch.cat(rows)
-
-
-def _jacobian_times_steps(
-    stage: Callable[[Tensor], Tensor], step: Tensor, target: Tensor, unit_dims: tuple[int, int], units_at_once: int
-) -> Tensor:
-    """Return the same as `_residuals_times_jacobian` by one Jacobian-vector product per upstream unit."""
-    up_dim, down_dim = unit_dims
-    start = torch.zeros_like(step)
-    steps = _one_unit_each(step, up_dim)
-
-    def moved(tangent: Tensor) -> Any:
-        return torch.func.jvp(stage, (start,), (tangent,))
-
-    columns = []
-    with _batchable():
-        for chunk in torch.split(torch.arange(step.shape[up_dim]), units_at_once):
-            y, movement = torch.func.vmap(moved, out_dims=(None, 0))(steps(chunk))  # type: ignore[arg-type]
-            flat = _units_first(movement, down_dim + 1, lead=2)
-            columns.append(torch.einsum("nbdp,bdp->dn", flat, _units_first(y - target, down_dim)))
-    return torch.cat(columns, 1)
-
-
-_ONE_AT_A_TIME = threading.Lock()
-"""PyTorch's choice of kernels and its levels of forward differentiation belong to the process, not to a thread."""
-
-
-@contextmanager
-def _batchable() -> Iterator[None]:
-    """Within the block attention takes the kernels that vmap and forward differentiation know."""
-    with _ONE_AT_A_TIME:
-        fast = torch.backends.mha.get_fastpath_enabled()
-        torch.backends.mha.set_fastpath_enabled(False)
-        try:
-            with sdpa_kernel(SDPBackend.MATH):
-                yield
-        finally:
-            torch.backends.mha.set_fastpath_enabled(fast)
-
-
-def _one_unit_each(x: Tensor, unit_dim: int) -> Callable[[Tensor], Tensor]:
-    """Return the function from a chunk of units to copies of ``x``, each zero but for one of these units."""
-
-    def copies(chunk: Tensor) -> Tensor:
-        out = torch.zeros(len(chunk), *x.shape, dtype=x.dtype, device=x.device).movedim(unit_dim + 1, 1)
-        out[torch.arange(len(chunk)), chunk] = x.movedim(unit_dim, 0)[chunk.to(x.device)]
-        return out.movedim(1, unit_dim + 1)
-
-    return copies
-
-
-def _units_first(x: Tensor, unit_dim: int, lead: int = 1) -> Tensor:
-    """Return [lead..., units and positions in any order] as [lead..., units, positions], to be summed."""
-    x = x.to(_at_least_single(x.dtype)).movedim(unit_dim, lead)
-    return x.flatten(lead + 1) if x.dim() > lead + 1 else x.unsqueeze(-1)
-
-
-def _at_least_single(dtype: torch.dtype) -> torch.dtype:
-    return torch.promote_types(dtype, torch.float32)
+def _mark(shape: tuple[int, ...], place: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    marks = np.zeros(shape, bool)
+    marks[place] = True
+    return marks

@@ -9,12 +9,13 @@ import os
 from dataclasses import dataclass, field
 from functools import cached_property
 from numbers import Integral
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import networkx as nx
 import numpy as np
 import pandas as pd
 
+from circuitry.circuits.edges import Edges
 from circuitry.circuits.rule_report import describe_errors
 from circuitry.circuits.strongest import strongest_edges
 from circuitry.models.sites import INPUT
@@ -26,7 +27,7 @@ FORMAT = "circuitry attribution graph 4"
 """Name and version of the file format."""
 
 IN_STREAM = "any two sites, through the residual stream"
-"""The setting ``edges`` of a graph in heads and neurons; see `component_edges`."""
+"""The setting ``edges`` of a graph in heads and neurons; see `stream_edges`."""
 BETWEEN_POSITIONS = "between positions, through the residual stream"
 """The setting ``edges`` of a graph that keeps positions apart; see `position_graph`."""
 
@@ -61,6 +62,11 @@ class AttributionGraph:
         >>> graph.circuit(edges_per_node=3).graph  # networkx.DiGraph
     """
 
+    HOW_TO_GET: ClassVar = (
+        "give the graph of what find_circuit returns (found.graph), the source of a circuit (circuit.source), or one "
+        "of a folder (graphs[class, domain])"
+    )
+
     sites: tuple[str, ...]
     """Sites in order."""
     node_scores: dict[str, np.ndarray]
@@ -70,7 +76,7 @@ class AttributionGraph:
     """Indices [k] of the kept units by site, largest absolute score first."""
     edge_scores: dict[tuple[str, str], np.ndarray]
     """Scores [kept downstream, kept upstream], means over images, by (upstream, downstream) pair of sites: consecutive
-    ones, or any two in heads and neurons; see `edges` and `component_edges`."""
+    ones, or any two in heads and neurons; see `edge_methods`."""
     completeness: dict[str, Completeness]
     """Sum of effects and metric difference by site."""
     n_images: int
@@ -95,6 +101,12 @@ class AttributionGraph:
     def inner_sites(self) -> tuple[str, ...]:
         """Sites that circuits have nodes at: all but the image itself."""
         return tuple(site for site in self.sites if site != INPUT)
+
+    @cached_property
+    def edges(self) -> Edges:
+        """The edges between the kept units; `edge_scores` are their scores."""
+        kept = {site: self.kept_units[site] for site in self.inner_sites if site in self.kept_units}
+        return Edges(kept, self.edge_scores, "stream" if self.settings.get("edges") == IN_STREAM else "chain")
 
     @cached_property
     def sites_without_effect(self) -> frozenset[str]:
@@ -133,7 +145,7 @@ class AttributionGraph:
         Raises:
             InputError: for another kind.
         """
-        tables = {"nodes": self._nodes, "edges": self._edges, "sites": self._by_site}
+        tables = {"nodes": self._nodes, "edges": self.edges.table, "sites": self._by_site}
         if kind not in tables:
             raise InputError(f"A graph has tables of {', '.join(tables)}, but {kind!r} was asked for.")
         return tables[kind]()
@@ -153,15 +165,6 @@ class AttributionGraph:
             kept = np.isin(units, self.kept_units[site])
             parts.append(pd.DataFrame({"site": site, "unit": units, "score": scores, "kept": kept}))
         return pd.concat(parts, ignore_index=True)
-
-    def _edges(self) -> pd.DataFrame:
-        columns = ["upstream_site", "upstream_unit", "downstream_site", "downstream_unit", "score"]
-        parts = []
-        for (up, down), scores in self.edge_scores.items():
-            tails, heads = np.tile(self.kept_units[up], len(scores)), np.repeat(self.kept_units[down], scores.shape[1])
-            values = (up, tails, down, heads, scores.ravel())
-            parts.append(pd.DataFrame(dict(zip(columns, values, strict=True))))
-        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
 
     def _by_site(self) -> pd.DataFrame:
         unknown = Completeness(math.nan, math.nan)
@@ -247,10 +250,17 @@ _HEADER = ("sites", "completeness", "n_images", "class_name", "domain", "setting
 class Circuit:
     """A circuit: the kept units of an attribution graph and the strongest edges between them."""
 
+    HOW_TO_GET: ClassVar = "cut one out of a graph with graph.circuit(3)"
+
     source: AttributionGraph
     edges_per_node: int
     any_sign: bool = False
     """Whether edges may have a score of zero or less."""
+
+    @cached_property
+    def edges(self) -> Edges:
+        """The strongest edges into every unit."""
+        return self.source.edges.strongest(self.edges_per_node, any_sign=self.any_sign)
 
     @cached_property
     def edge_places(self) -> dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]:
@@ -260,16 +270,9 @@ class Circuit:
     @cached_property
     def graph(self) -> nx.DiGraph:
         """Directed acyclic graph; nodes ``site/unit`` (site, unit, score), edges (weight)."""
-        graph = nx.DiGraph()
-        kept = self.source.kept_units
-        for site in self.source.inner_sites:
-            for unit in kept[site]:
-                score = float(self.source.node_scores[site][unit])
-                graph.add_node(f"{site}/{unit}", site=site, unit=int(unit), score=score)
-        for (up, down), places in self.edge_places.items():
-            for row, column in zip(*places, strict=True):
-                weight = float(self.source.edge_scores[up, down][row, column])
-                graph.add_edge(f"{up}/{kept[up][column]}", f"{down}/{kept[down][row]}", weight=weight)
+        graph = self.edges.to_networkx()
+        for _, node in graph.nodes(data=True):
+            node["score"] = float(self.source.node_scores[node["site"]][node["unit"]])
         return graph
 
     def __repr__(self) -> str:

@@ -11,6 +11,8 @@ from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.nodes import keep_units
 from circuitry.interventions.patches import Chosen, Places
 from circuitry.models.encoder import Encoder
+from circuitry.models.sites import INPUT
+from circuitry.models.task import Task
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import check_kinds
 
@@ -31,11 +33,41 @@ def choose_sites(graph: AttributionGraph, sites: Sequence[str] | None = None) ->
     return list(inner if sites is None else sites)
 
 
+def circuit_sites(task: Task, graph: AttributionGraph) -> list[str]:
+    """Return the sites of a graph's circuit that a task ablates at: its sites where it names some, else the graph's.
+
+    Raises:
+        InputError: for sites of the task that the graph lacks.
+    """
+    every, named = ([site for site in sites if site != INPUT] for sites in (task.encoder.sites, task.sites))
+    return choose_sites(graph, None if named == every else named)
+
+
+def check_made_with(task: Task, graph: AttributionGraph) -> None:
+    """Check that a graph was made with a task's encoder, in the same feature bases, and with its baseline.
+
+    Raises:
+        InputError: for another one; a graph that does not say is taken.
+    """
+    ways = {
+        "model_digest": "give the encoder that it was found in",
+        "basis": "give the encoder in the same feature bases",
+        "baseline": "make the task with that baseline",
+    }
+    given = task.made_with
+    for name, way in ways.items():
+        if graph.settings.get(name, given[name]) != given[name]:
+            raise InputError(
+                f"The circuit of {graph.title} was made with {name} {graph.settings[name]!r}, but the task has "
+                f"{given[name]!r}: {way}."
+            )
+
+
 def take_kept_units(graph: AttributionGraph, sites: Sequence[str] | None = None) -> dict[str, np.ndarray]:
     """Return the circuit that a graph holds, at all its sites but `input` or at those asked for.
 
     Example:
-        >>> alone = ablated_embeddings(encoder, photos, [take_kept_units(graph)])[0]
+        >>> alone = kept_embeddings(task, [take_kept_units(graph)])[0]
     """
     return {site: graph.kept_units[site] for site in choose_sites(graph, sites)}
 
@@ -80,7 +112,7 @@ def add_error_units(encoder: Encoder, circuit: KeptUnits) -> dict[str, np.ndarra
     Example:
         >>> latents = {"layer3.0": graph.kept_units["layer3.0"]}
         >>> circuits = [latents, add_error_units(features, latents)]
-        >>> without, with_errors = ablated_embeddings(features, photos, circuits)
+        >>> without, with_errors = kept_embeddings(Task(features, photos, metric), circuits)
     """
     error = encoder.error_units
     return {

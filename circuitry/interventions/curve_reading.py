@@ -6,8 +6,7 @@
 2. The measure of a circuit is the share of the whole model's lead over the baseline that it keeps:
    (contrast of the circuit - contrast of nothing kept) / (contrast of the whole model - contrast of nothing kept).
 3. A band, the percentiles of resampled ratios, resamples the images within their group, and the draws of random
-   circuits. It is about these groups and other images of them: a group of a single image says nothing of how much
-   images vary, so there is no band then.
+   circuits. It is about these groups and other images of them: with a single image in a group there is no band.
 """
 
 from collections.abc import Callable
@@ -17,9 +16,9 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from circuitry.runs.errors import InputError
-
 MEASURES = ("faithfulness", "selectivity")
+CONFIDENCE, RESAMPLES = 0.95, 2000
+"""Of a bootstrap band."""
 
 
 def faithfulness_ratio(kept: float, full: float, empty: float) -> tuple[float, str]:
@@ -37,36 +36,21 @@ def describe_missing_lead(full: float, empty: float) -> str:
     return f"the model does no better than the baseline: {full:.4g} against {empty:.4g}"
 
 
-@dataclass(frozen=True)
-class Bootstrap:
-    """How a band is drawn."""
+def band(ratios: Float[np.ndarray, "resamples *rest"]) -> Float[np.ndarray, "2 *rest"]:
+    """Return the percentiles of resampled ratios that hold `CONFIDENCE` of them.
 
-    confidence: float = 0.95
-    resamples: int = 2000
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not 0 < self.confidence < 1 or self.resamples < 1:
-            raise InputError(
-                "A band needs a confidence in (0, 1) and at least one resample, but "
-                f"confidence={self.confidence} and resamples={self.resamples} were given."
-            )
-
-    def band(self, ratios: Float[np.ndarray, "resamples *rest"]) -> Float[np.ndarray, "2 *rest"]:
-        """Return the percentiles of resampled ratios that hold the confidence.
-
-        NaN where more than a tail of the resamples has no ratio: then it has no bounded interval.
-        """
-        tails = 50 * (1 - self.confidence), 50 * (1 + self.confidence)
-        bounded = np.isnan(ratios).mean(0) < (1 - self.confidence) / 2
-        if not bounded.any():
-            return np.full((2, *bounded.shape), np.nan)
-        return np.where(bounded, np.nanpercentile(ratios, tails, axis=0), np.nan)
+    NaN where more than a tail of the resamples has no ratio: the interval is not bounded there.
+    """
+    tails = 50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)
+    bounded = np.isnan(ratios).mean(0) < (1 - CONFIDENCE) / 2
+    if not bounded.any():
+        return np.full((2, *bounded.shape), np.nan)
+    return np.where(bounded, np.nanpercentile(ratios, tails, axis=0), np.nan)
 
 
-def draw_counts(rng: np.random.Generator, n: int, resamples: int) -> Int[np.ndarray, "resamples n"]:
-    """Return how often each of n things is in each resample."""
-    return rng.multinomial(n, np.full(n, 1 / n), resamples)
+def draw_counts(rng: np.random.Generator, n: int) -> Int[np.ndarray, "resamples n"]:
+    """Return how often each of n things is in each of `RESAMPLES` resamples."""
+    return rng.multinomial(n, np.full(n, 1 / n), RESAMPLES)
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,10 +93,10 @@ class CurveReading:
         empty, lead = (images @ self.empty)[:, None], self._lead(images)[:, None]
         return {name: (value - empty) / lead for name, value in found.items()}
 
-    def intervals(self, statistic: Statistic, bootstrap: Bootstrap) -> dict[str, np.ndarray]:
+    def intervals(self, statistic: Statistic) -> dict[str, np.ndarray]:
         """Return [value, low, high] of a statistic by circuit; no band where a group has a single image."""
-        values, resampled = statistic(self.weights), statistic(self._resampled(bootstrap))
-        bands = {name: bootstrap.band(found) for name, found in resampled.items()}
+        values, resampled = statistic(self.weights), statistic(self._resampled)
+        bands = {name: band(found) for name, found in resampled.items()}
         if any(len(members) < 2 for _, members in self._groups):
             bands = {name: np.full_like(band, np.nan) for name, band in bands.items()}
         return {name: np.concatenate([values[name], bands[name]]) for name in values}
@@ -141,9 +125,10 @@ class CurveReading:
             for group in np.unique(self.group[side])
         ]
 
-    def _resampled(self, bootstrap: Bootstrap) -> Weights:
-        rng = np.random.default_rng(bootstrap.seed)
-        return self._weights(lambda n: draw_counts(rng, n, bootstrap.resamples), rows=bootstrap.resamples)
+    @cached_property
+    def _resampled(self) -> Weights:
+        rng = np.random.default_rng(0)
+        return self._weights(lambda n: draw_counts(rng, n), rows=RESAMPLES)
 
     def _weights(self, count: Callable[[int], np.ndarray], rows: int) -> Weights:
         """Return weights from a function that says how often each of n things counts, [rows, n]."""

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
-from circuitry.interventions.curve_reading import MEASURES, Bootstrap, CurveReading, Weights
+from circuitry.interventions.curve_reading import MEASURES, CurveReading, Weights
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError
 
@@ -76,10 +76,8 @@ class FaithfulnessCurve:
         """1: the class is told from others as well as by the whole model; 0: not at all. NaN without other images."""
         return self._ratio("selectivity", "kept")
 
-    def table(
-        self, measure: str = "faithfulness", *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
-    ) -> pd.DataFrame:
-        """Return the curves of the circuit, its complement and random units, with bootstrap bands over images.
+    def table(self, measure: str = "faithfulness") -> pd.DataFrame:
+        """Return the curves of the circuit, its complement and random units, with 95 % bootstrap bands over images.
 
         Columns class, domain, circuit (``kept``, ``complement``, ``random``), ranking, measure, fraction, n_units,
         value, low, high, n_images, reason. Bands of random units resample the draws too. A band is NaN where there
@@ -87,17 +85,16 @@ class FaithfulnessCurve:
         within the noise.
 
         Raises:
-            InputError: for another measure than faithfulness or selectivity, a confidence outside (0, 1), or no
-                resamples.
+            InputError: for another measure than faithfulness or selectivity.
         """
         if measure not in MEASURES:
-            raise InputError(f"A curve is read as {' or '.join(MEASURES)}, but {measure!r} was asked for.")
+            raise InputError(f"A curve is read as {' or '.join(MEASURES)}, but {measure!r} was given.")
         reading = self._readings[measure]
-        found = reading.intervals(reading.ratios, Bootstrap(confidence, resamples, seed))
+        found = reading.intervals(reading.ratios)
         columns = {"measure": measure, "fraction": self.fractions, "n_units": self.n_units}
         return self._tidy(found, columns, reading.reason)
 
-    def areas(self, *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
+    def areas(self) -> pd.DataFrame:
         """Return CPR (area under faithfulness) and CMD (area of |1 - faithfulness|) of circuit and random units.
 
         Trapezoid over the fractions (MIB, arXiv 2504.13151): with its ten, faithfulness 1 everywhere gives CPR 0.999.
@@ -111,7 +108,7 @@ class FaithfulnessCurve:
             both = {name: (f, np.abs(1 - f)) for name, f in ratios.items()}
             return {name: np.stack([np.trapezoid(y, x) for y in ys], -1) for name, ys in both.items()}
 
-        found = reading.intervals(areas, Bootstrap(confidence, resamples, seed))
+        found = reading.intervals(areas)
         return self._tidy(found, {"measure": ("CPR", "CMD")}, reading.reason)
 
     def save(self, path: str | os.PathLike[str]) -> None:

@@ -1,6 +1,5 @@
 """What `find_circuit` returns: a circuit with the scores of all units, and the ablated runs that it was judged by."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,8 +8,6 @@ import pandas as pd
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.interventions.circuit_sets import take_kept_units
 from circuitry.interventions.curves import FaithfulnessCurve
-from circuitry.models.encoder import Encoder
-from circuitry.runs.errors import InputError
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -18,10 +15,10 @@ class FoundCircuit:
     """A circuit, by whichever method.
 
     Example:
-        >>> found = find_circuit(encoder, cats, metric, selectivity=0.8, others=not_cats)
-        >>> found.size                                                  # share of the units
-        >>> found.curve.table("selectivity")                            # every size that was tried
-        >>> faithfulness_curve(encoder, unseen, metric, found.graph)    # whatever takes a graph takes it
+        >>> found = find_circuit(Task(encoder, cats, metric, others=not_cats), selectivity=0.8)
+        >>> found.size                               # share of the units
+        >>> found.curve.table("selectivity")         # every size that was tried
+        >>> faithfulness_curve(unseen, found.graph)  # functions of a graph take it
     """
 
     graph: AttributionGraph
@@ -30,9 +27,6 @@ class FoundCircuit:
     """The circuits that were tried, by size, on the images that they were found on."""
     note: str = ""
     """Why this is not what was asked for, in a sentence; empty where it is."""
-    restarts: tuple[AttributionGraph, ...] = ()
-    """Of learned masks, the circuits of this size from other seeds, best first: how alike they are is the ceiling of
-    the method itself."""
 
     @property
     def units(self) -> dict[str, np.ndarray]:
@@ -59,17 +53,3 @@ class FoundCircuit:
         kept, units = sum(map(len, self.units.values())), sum(map(len, self.graph.node_scores.values()))
         note = f"; {self.note}" if self.note else ""
         return f"FoundCircuit of {self.graph.title} by {self.method}: {kept} of {units} units{note}"
-
-
-def check_encoder(encoder: Encoder, graph: AttributionGraph) -> None:
-    """Refuse a circuit of another encoder, feature bases included."""
-    made_with = {"model_digest": graph.settings.get("model_digest"), "basis": graph.settings.get("basis", {})}
-    if made_with != (given := {"model_digest": encoder.digest, "basis": encoder.basis}):
-        raise InputError(
-            f"The circuit is of the encoder with {_words(made_with)}, but one with {_words(given)} was given: give the "
-            "encoder that it was found in, in the same feature bases."
-        )
-
-
-def _words(made_with: Mapping[str, object]) -> str:
-    return f"digest {made_with['model_digest']} and feature bases {made_with['basis'] or 'none'}"

@@ -16,127 +16,84 @@ the rest of the tower is linear both equal the attribution. (Heimersheim & Nanda
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from itertools import pairwise
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
 from circuitry.interventions.circuit_sets import mark_kept
 from circuitry.interventions.effects import DIRECTIONS, PATCHED_BY, PatchEffects
-from circuitry.interventions.patches import Chosen, Patch, patched
-from circuitry.models.baselines import ZERO, AnyBaseline, Baseline, as_baseline, check_count
-from circuitry.models.batches import ImageBatches, Images, rows_that_fit
-from circuitry.models.encoder import Encoder, checked_sites, clean_activations
-from circuitry.models.metrics import Metric, checked_metric
+from circuitry.interventions.patches import Chosen
+from circuitry.models.encoder import Encoder
+from circuitry.models.metrics import checked_metric
+from circuitry.models.task import Task
+from circuitry.models.tensor_batches import rows_that_fit
 from circuitry.runs.errors import InputError
-from circuitry.runs.workers import Work
 
 
 def patch_effects(
-    encoder: Encoder,
-    images: Images,
-    metric: Metric,
-    *,
-    by: str = "unit",
-    baseline: AnyBaseline = "zero",
-    direction: str = "noise",
-    sites: Sequence[str] | Mapping[str, Chosen] | None = None,
-    work: Work = Work(),
+    task: Task, *, by: str = "unit", direction: str = "noise", units: Mapping[str, Chosen] | None = None
 ) -> PatchEffects:
     """Return the exact effect on the metric of patching each unit, each site or each position.
 
     Args:
-        encoder: The encoder under study.
-        images: Clean images: a tensor [B, 3, H, W] or an iterable of such batches.
-        metric: Embeddings [B, D] -> one number per image, e.g. `class_logit`.
+        task: Whose baseline is patched in, at whose sites.
         by: What is patched at a time: ``"unit"`` at all its positions, ``"position"`` with all its units, or the
             whole ``"site"``.
-        baseline: What is patched in; see `circuitry.models.baselines`.
         direction: ``"noise"`` or ``"denoise"``; see the module.
-        sites: Sites to patch, in the encoder's order (default: all); for ``by="unit"`` also the units to patch by site.
-        work: Memory and progress.
+        units: Units to patch by site, at these sites alone (default: all units at the task's sites).
 
     Raises:
-        InputError: for no images, a baseline that does not fit them, unknown sites or units, or a metric of the wrong
-            shape.
+        InputError: for another ``by`` or direction, units with another ``by`` than ``"unit"``, unknown units, and what
+            `Task.batches` raises.
 
     Example:
-        >>> effects = patch_effects(encoder, photos, class_logit(weights, 3))
+        >>> effects = patch_effects(Task(encoder, photos, class_logit(weights, 3)))
         >>> effects.scores["layer4.0"]            # [units], comparable to graph.node_scores["layer4.0"]
-        >>> effects = patch_effects(encoder, clean, metric, by="position", baseline=corrupted, direction="denoise")
+        >>> pair = Task(encoder, clean, metric, baseline=corrupted)
+        >>> effects = patch_effects(pair, by="position", direction="denoise")
         >>> effects.scores["layer2.0"]            # [height, width]
     """
     for name, given, known in (("by", by, PATCHED_BY), ("direction", direction, DIRECTIONS)):
         if given not in known:
             raise InputError(f"Expected {name} to be one of {', '.join(known)}, but {given!r} was given.")
-    chosen = sites if isinstance(sites, Mapping) else {}
-    if chosen and by != "unit":
-        raise InputError(f"Units are chosen when patching by 'unit', but by={by!r} was given with units.")
-    names = checked_sites(encoder, sorted(sites, key=encoder.position) if isinstance(sites, Mapping) else sites)
-    ends, rows = as_baseline(baseline), rows_that_fit(encoder, work.memory_gib)
-    sums: dict[str, np.ndarray | float] = dict.fromkeys(names, 0.0)
-    moved, clean_sum, count = dict.fromkeys(names, 0.0), 0.0, 0
+    if units is not None and by != "unit":
+        raise InputError(f"Units are chosen with by='unit', but by={by!r} was given: leave out units=.")
+    encoder, chosen = task.encoder, units or {}
+    rows = rows_that_fit(encoder, task.work.memory_gib)
+    sites = task.sites if units is None else tuple(sorted(units, key=encoder.position))
+    sums: dict[str, np.ndarray | float] = dict.fromkeys(sites, 0.0)
+    moved, clean_sum, count = dict.fromkeys(sites, 0.0), 0.0, 0
 
     def run(activation: Tensor, site: str) -> Tensor:
-        return checked_metric(metric, encoder(activation, start=site)).double()
+        return checked_metric(task.metric, encoder(activation, start=site)).double()
 
-    batches = ImageBatches(images, encoder, rows)
-    with encoder.frozen(), torch.no_grad(), tqdm(desc="patching", unit="site", disable=not work.progress) as bar:
-        for batch in batches:
-            clean = clean_activations(encoder, batch, names)
-            other = ends.activations(encoder, clean, count)
-            clean_sum, count = clean_sum + float(run(batch, encoder.sites[0]).sum()), count + len(batch)
-            for site in names:
+    with task.running(), tqdm(desc="patching", unit="site", disable=not task.work.progress) as bar:
+        for batch in task.batches():
+            clean = batch.clean(sites)
+            other = batch.ends(clean)
+            clean_sum += float(run(batch.images, encoder.sites[0]).sum())
+            count += len(batch.images)
+            for site in sites:
                 noise = direction == "noise"
                 base, written = (clean[site], other[site]) if noise else (other[site], clean[site])
                 moved[site] += float(run(other[site], site).sum())
                 axes = _patched_axes(base, by, encoder.unit_dim(site))
-                effects = _effects(
-                    partial(run, site=site), base, written, axes, _wanted(encoder, base, site, by, chosen), rows
-                )
+                wanted = _wanted(encoder, base, site, by, chosen)
+                effects = _effects(partial(run, site=site), base, written, axes, wanted, rows)
                 sums[site] = (effects if noise else -effects) + sums[site]
                 bar.update()
-    if not count:
-        raise InputError("Activation patching needs at least one image, but there were none.")
-    check_count(ends, count)
     return PatchEffects(
-        names,
+        sites,
         {site: np.asarray(total / count) for site, total in sums.items()},
         by,
         direction,
         clean_sum / count,
         {site: total / count for site, total in moved.items()},
         count,
-        {"baseline": ends.name},
+        task.made_with,
     )
-
-
-def edge_movements(
-    encoder: Encoder, images: Float[Tensor, "batch 3 h w"], *, baseline: Baseline = ZERO, sites: Sequence[str]
-) -> dict[tuple[str, str], np.ndarray]:
-    """Return how far each downstream unit moves when one upstream unit is replaced: the oracle of edge scores.
-
-    Mean over images and positions of the squared distance from the clean activation, with only the stages between
-    the two sites run; one run per upstream unit.
-
-    Returns:
-        Scores [units downstream, units upstream] by pair of consecutive ``sites``.
-    """
-    found = {}
-    with encoder.frozen(), torch.no_grad():
-        clean = clean_activations(encoder, images.to(encoder.device, encoder.dtype), checked_sites(encoder, sites))
-        for up, down in pairwise(sites):
-            a, dim, units = clean[up], encoder.unit_dim(up), clean[down].movedim(encoder.unit_dim(down), 0)
-            columns = []
-            for unit in range(a.shape[dim]):
-                with patched(encoder, Patch(up, baseline, units=unit)):
-                    moved = encoder(a, start=up, stop=down).movedim(encoder.unit_dim(down), 0)
-                columns.append((moved - units).flatten(1).double().square().mean(1).cpu().numpy())
-            found[up, down] = np.stack(columns, 1)
-    return found
 
 
 def _patched_axes(activation: Tensor, by: str, unit_dim: int) -> list[int]:

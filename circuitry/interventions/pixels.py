@@ -12,85 +12,92 @@ from captum.attr import IntegratedGradients
 from jaxtyping import Float
 from torch import Tensor
 
-from circuitry.interventions.ablation import ablate_all_but
-from circuitry.interventions.circuit_sets import KeptUnits
+from circuitry.circuits.graph import AttributionGraph
+from circuitry.interventions.circuit_sets import KeptUnits, add_error_units, take_kept_units
+from circuitry.interventions.gated_units import ablate_all_but
 from circuitry.interventions.patches import patched
-from circuitry.models.baselines import AnyBaseline, as_baseline, check_count
-from circuitry.models.batches import rows_that_fit
-from circuitry.models.encoder import Encoder
-from circuitry.models.metrics import Metric, checked_metric
+from circuitry.models.metrics import checked_metric
+from circuitry.models.task import Batch, Task
+from circuitry.models.tensor_batches import rows_that_fit
 from circuitry.runs.errors import InputError
 
+POINTS = 32
+"""Of the Gauss-Legendre rule on the path."""
 
-def logit_pixels(
-    encoder: Encoder,
-    images: Float[Tensor, "batch 3 h w"],
-    metric: Metric,
-    circuit: KeptUnits | None = None,
-    *,
-    baseline: AnyBaseline = "zero",
-    steps: int = 32,
-    memory_gib: float = 1.0,
-) -> Float[Tensor, "batch h w"]:
-    """Return what each pixel adds to the metric, of the whole encoder or with only a circuit's units active.
+
+def logit_pixels(task: Task, circuit: KeptUnits | None = None) -> Float[Tensor, "batch h w"]:
+    """Return what each pixel adds to the metric, of the whole encoder or with only a circuit's units kept.
 
     Args:
-        encoder: The encoder under study.
-        images: Images, preprocessed.
-        metric: Embeddings [B, D] -> one number per image.
+        task: Images and metric, and what the other units are put to.
         circuit: Units to keep by site (default: the whole encoder).
-        baseline: What stands in for the other units; see `circuitry.models.baselines`.
-        steps: Points of the Gauss-Legendre rule on the path.
-        memory_gib: Budget for activations, in GiB.
 
     Raises:
-        InputError: for fewer than one step, a metric of the wrong shape, or a baseline that does not fit the images.
+        InputError: for a metric of the wrong shape, or a baseline that does not fit the images.
 
     Example:
-        >>> maps = logit_pixels(encoder, photos, metric, take_kept_units(graph))    # summed over colours
+        >>> maps = logit_pixels(Task(encoder, photos, metric), take_kept_units(graph))    # summed over colours
     """
 
     def target(x: Tensor) -> Tensor:
-        return checked_metric(metric, encoder(x))
+        return checked_metric(task.metric, task.encoder(x))
 
-    ends = as_baseline(baseline)
-    check_count(ends, len(images))
-    if circuit is None or ends.n_images is None:
-        with patched(encoder, [] if circuit is None else ablate_all_but(encoder, circuit, ends)):
-            return _pixels(encoder, images, target, steps, memory_gib)
-    maps = []
-    for place in (slice(i, i + 1) for i in range(len(images))):  # a path's points are many rows of one image
-        with patched(encoder, ablate_all_but(encoder, circuit, ends.select(place))):
-            maps.append(_pixels(encoder, images[place], target, steps, memory_gib))
-    return torch.cat(maps)
+    def maps(batch: Batch) -> Tensor:
+        ends = task.baseline.select(slice(batch.start, batch.start + len(batch.images)))
+        with patched(task.encoder, [] if circuit is None else ablate_all_but(task.encoder, circuit, ends)):
+            return _pixels(task, batch.images, target)
+
+    # The points of a path are many rows of one image: where each has a baseline of its own, they run image by image.
+    one_by_one = circuit is not None and task.baseline.n_images is not None
+    with task.running(gradients=True):
+        return torch.cat([maps(batch) for batch in task.batches(1 if one_by_one else None)])
 
 
-def unit_pixels(
-    encoder: Encoder,
-    images: Float[Tensor, "batch 3 h w"],
-    site: str,
-    unit: int,
-    *,
-    steps: int = 32,
-    memory_gib: float = 1.0,
-) -> Float[Tensor, "batch h w"]:
+def circuit_pixels(
+    task: Task, graph: AttributionGraph, *, keep_error: bool = False
+) -> dict[str, Float[Tensor, "batch h w"]]:
+    """Return what each pixel of a task's images adds to its metric, through the model and a circuit, by title.
+
+    The whole model; the circuit kept at its last site before the embedding, everything before as it is; the circuit
+    alone at all sites; and the activation of that site's first unit.
+
+    Args:
+        task: Images and metric, and what the other units are put to.
+        graph: The circuit.
+        keep_error: Whether the circuit at all sites keeps the error units; see `AblationSettings`.
+    """
+    everywhere = take_kept_units(graph)
+    last = list(everywhere)[-2:][0]
+    unit = int(everywhere[last][0])
+    alone = add_error_units(task.encoder, everywhere) if keep_error else everywhere
+    return {
+        "whole model": logit_pixels(task),
+        f"circuit at {last}": logit_pixels(task, {last: everywhere[last]}),
+        "circuit at all sites": logit_pixels(task, alone),
+        f"unit {last}/{unit}": unit_pixels(task, last, unit),
+    }
+
+
+def unit_pixels(task: Task, site: str, unit: int) -> Float[Tensor, "batch h w"]:
     """Return what each pixel adds to a unit's activation, mean over its positions.
 
     Raises:
-        InputError: for an unknown site, a unit outside it, or fewer than one step.
+        InputError: for an unknown site, or a unit outside it.
 
     Example:
-        >>> maps = unit_pixels(encoder, photos, "layer4.0", graph.kept_units["layer4.0"][0])
+        >>> maps = unit_pixels(task, "layer4.0", graph.kept_units["layer4.0"][0])
     """
+    encoder = task.encoder
 
     def activation(x: Tensor) -> Tensor:
         units = encoder(x, stop=site).movedim(encoder.unit_dim(site), 1)
         if not 0 <= unit < units.shape[1]:
-            raise InputError(f"Site {site!r} has units 0 to {units.shape[1] - 1}, but {unit} was asked for.")
+            raise InputError(f"Site {site!r} has units 0 to {units.shape[1] - 1}, but {unit} was given: choose one.")
         mean: Tensor = units[:, unit].reshape(len(x), -1).mean(1)
         return mean
 
-    return _pixels(encoder, images, activation, steps, memory_gib)
+    with task.running(gradients=True):
+        return torch.cat([_pixels(task, batch.images, activation) for batch in task.batches()])
 
 
 def map_agreement(maps: Mapping[str, np.ndarray]) -> dict[str, float]:
@@ -99,15 +106,9 @@ def map_agreement(maps: Mapping[str, np.ndarray]) -> dict[str, float]:
     return {name: float(np.corrcoef(whole.ravel(), one.ravel())[0, 1]) for name, one in others}
 
 
-def _pixels(
-    encoder: Encoder, images: Tensor, target: Callable[[Tensor], Tensor], steps: int, memory_gib: float
-) -> Tensor:
-    if steps < 1:
-        raise InputError(f"A path needs at least one step, but steps={steps} was given.")
-    images = images.to(encoder.device, encoder.dtype)
-    rows = max(len(images), rows_that_fit(encoder, memory_gib))  # captum runs at least every image once
-    with encoder.frozen(), torch.enable_grad():
-        found: Tensor = IntegratedGradients(target).attribute(
-            images, n_steps=steps, method="gausslegendre", internal_batch_size=rows
-        )
+def _pixels(task: Task, images: Tensor, target: Callable[[Tensor], Tensor]) -> Tensor:
+    rows = max(len(images), rows_that_fit(task.encoder, task.work.memory_gib))  # captum runs every image at least once
+    found: Tensor = IntegratedGradients(target).attribute(
+        images, n_steps=POINTS, method="gausslegendre", internal_batch_size=rows
+    )
     return found.detach().sum(1)

@@ -21,15 +21,15 @@ from tqdm import tqdm
 
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.graph_folder import Key
-from circuitry.interventions.ablation import ablated_embeddings
-from circuitry.interventions.circuit_sets import KeptUnits, add_error_units, take_complement, take_kept_units
+from circuitry.interventions.circuit_sets import circuit_sites, take_complement, take_kept_units
 from circuitry.interventions.curve_reading import faithfulness_ratio
-from circuitry.interventions.faithfulness import AblationSettings
+from circuitry.interventions.gated import kept_embeddings, with_others
+from circuitry.interventions.kept_sets import as_kept
 from circuitry.models.baselines import Counterfactual
-from circuitry.models.encoder import Encoder
 from circuitry.models.metrics import Metric, MetricOfClass, checked_metric, class_logit
+from circuitry.models.task import Task
+from circuitry.models.tensor_batches import checked_batches
 from circuitry.runs.errors import InputError
-from circuitry.runs.workers import Work
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,10 +47,12 @@ class ClassScorer:
         """Return the metric of a class on images of a domain."""
         return self.metric(self._weights_of(domain), self.labels[class_name])
 
-    def score(self, embeddings: Float[Tensor, "images d"], class_name: str, domain: str) -> tuple[float, float]:
-        """Return the mean metric of a class on images of a domain, and the share of them classified as it."""
+    def score(
+        self, embeddings: Float[Tensor, "images d"], metric: Metric, class_name: str, domain: str
+    ) -> tuple[float, float]:
+        """Return the mean metric of images of a class and domain, and the share of them classified as the class."""
         label, weights = self.labels[class_name], self._weights_of(domain)
-        values = checked_metric(self.metric(weights, label), embeddings)
+        values = checked_metric(metric, embeddings)
         # Nothing kept leaves a zero embedding, whose logits are all equal: that recognises no class.
         logits = embeddings @ weights.T
         right = (logits.argmax(-1) == label) & (logits.max(-1).values > logits.min(-1).values)
@@ -61,27 +63,22 @@ class ClassScorer:
 
 
 def transfer_circuits(
-    encoder: Encoder,
-    images: Mapping[Key, Tensor],
+    tasks: Mapping[Key, Task],
     graphs: Mapping[Key, AttributionGraph],
     scorer: ClassScorer,
-    settings: AblationSettings = AblationSettings(),
     *,
-    others: Mapping[Key, Tensor] | None = None,
-    work: Work = Work(),
+    keep_error: bool = False,
 ) -> pd.DataFrame:
     """Keep the circuit of each domain on the images of each domain, class by class.
 
     Args:
-        encoder: The encoder under study.
-        images: Images [B, 3, H, W] by (class, domain).
+        tasks: By (class, domain) its images and metric, with what ablated units are put to, and where. With others, it
+            also says how many of them the circuit alone takes for its class, and whether it tells its class from them
+            (see `FaithfulnessCurve`); a baseline with an activation for every image has them for the images and then
+            for the others.
         graphs: Circuits by (class, domain), e.g. a `GraphFolder`; their kept units are the circuits.
-        scorer: The metric of a class, and the classes among which an image is classified.
-        settings: Of these, baseline, sites and keep_error. A baseline with an activation for every image has them for
-            the images of a key and then for its others.
-        others: For every key of the images, images of other classes in that domain: which share of them the circuit
-            alone takes for its class, and how well it tells its class from them (see `FaithfulnessCurve`).
-        work: Memory and progress.
+        scorer: The classes among which an image is classified.
+        keep_error: See `AblationSettings`.
 
     Returns:
         Columns class, circuit_domain, image_domain, faithfulness, reason, metric, full_metric, empty_metric,
@@ -94,28 +91,22 @@ def transfer_circuits(
             the images.
 
     Example:
-        >>> scorer = ClassScorer(clip.text_weights(names), {name: i for i, name in enumerate(names)})
-        >>> table = transfer_circuits(clip.encoder, images, graphs, scorer)
+        >>> scorer = ClassScorer(weights, {name: i for i, name in enumerate(names)})
+        >>> tasks = {key: Task(clip.encoder, photos, scorer.metric_of(*key)) for key, photos in images.items()}
+        >>> table = transfer_circuits(tasks, graphs, scorer)
         >>> transfer_matrix(table)                    # faithfulness, rows: circuit of, columns: images of
         >>> transfer_matrix(table, "accuracy")
     """
     rows: list[dict[str, Any]] = []
-    for key, batch, circuits in _jobs(images, graphs, scorer, work):
-        units: list[KeptUnits] = [take_kept_units(graph, settings.sites) for graph in circuits.values()]
-        if settings.keep_error:
-            units = [add_error_units(encoder, circuit) for circuit in units]
-        nothing: dict[str, Sequence[int]] = dict.fromkeys(units[0], ())
+    for key, task, circuits in _jobs(tasks, graphs, scorer):
+        sites = circuit_sites(task, next(iter(circuits.values())))
+        units = [as_kept(graph, take_kept_units(graph, sites), keep_error) for graph in circuits.values()]
+        nothing: dict[str, Sequence[int]] = dict.fromkeys(sites, ())
         everything = take_complement(nothing, next(iter(circuits.values())))
-        sets = {"": batch} | ({} if others is None else {"other_": others[key]})
-        found = ablated_embeddings(
-            encoder,
-            torch.cat(list(sets.values())),
-            [everything, nothing, *units],
-            baseline=settings.baseline,
-            work=replace(work, progress=False),
-        )
-        parts = dict(zip(sets, torch.split(found, [len(part) for part in sets.values()], 1), strict=True))
-        scores = {prefix: [scorer.score(one, *key) for one in part] for prefix, part in parts.items()}
+        together, n_own = with_others(task)
+        found = kept_embeddings(replace(together, images=_images_of(together)), [everything, nothing, *units])
+        parts = {"": found[:, :n_own]} | ({} if task.others is None else {"other_": found[:, n_own:]})
+        scores = {prefix: [scorer.score(one, task.metric, *key) for one in part] for prefix, part in parts.items()}
         (full, _), (empty, _) = scores[""][:2]
         for run, circuit_domain in enumerate(circuits, start=2):
             row: dict[str, Any] = {"class": key[0], "circuit_domain": circuit_domain, "image_domain": key[1]}
@@ -124,24 +115,18 @@ def transfer_circuits(
                 row |= {f"{prefix}metric": by_run[run][0], f"{prefix}accuracy": by_run[run][1]}
                 row |= {f"{prefix}full_metric": by_run[0][0], f"{prefix}full_accuracy": by_run[0][1]}
                 row[f"{prefix}empty_metric"] = by_run[1][0]
-            rows.append(row | {"n_images": len(batch)})
+            rows.append(row | {"n_images": n_own})
     return pd.DataFrame(rows)
 
 
 def interchange(
-    encoder: Encoder,
-    images: Mapping[Key, Tensor],
-    graphs: Mapping[Key, AttributionGraph],
-    scorer: ClassScorer,
-    *,
-    seed: int = 0,
-    work: Work = Work(),
+    tasks: Mapping[Key, Task], graphs: Mapping[Key, AttributionGraph], scorer: ClassScorer, *, seed: int = 0
 ) -> pd.DataFrame:
     """Put the activations of A's circuit units, from images of A, into runs on images of B, class by class.
 
     Every image of B gets an image of A at random, another one where A is B. A control takes random units, as many at
     every site: what any exchange of that size does. Pairs of images and random units are drawn by ``seed``; the other
-    arguments and the errors are those of `transfer_circuits`.
+    arguments and the errors are those of `transfer_circuits`. Baselines, sites and others of the tasks have no part.
 
     Returns:
         Columns class, circuit_domain, image_domain, change (of the metric, mean over images of B), random_change (by
@@ -149,49 +134,49 @@ def interchange(
     """
     rows = []
     rng = np.random.default_rng(seed)
-    quiet = replace(work, progress=False)
-    for (class_name, domain), batch, circuits in _jobs(images, graphs, scorer, work):
+    for (class_name, domain), task, circuits in _jobs(tasks, graphs, scorer):
+        own = _images_of(task)
         for circuit_domain, graph in circuits.items():
-            donors = images.get((class_name, circuit_domain))
-            if donors is None or len(donors) == 0:
+            if (class_name, circuit_domain) not in tasks:
                 continue
+            donors = _images_of(tasks[class_name, circuit_domain])
             circuit = take_kept_units(graph)
             control = {s: rng.permutation(len(graph.node_scores[s]))[: len(u)] for s, u in circuit.items()}
             nothing: dict[str, Sequence[int]] = dict.fromkeys(circuit, ())
             runs = [take_complement(exchanged, graph) for exchanged in (nothing, circuit, control)]
-            chosen = donors[_partners(len(batch), len(donors), circuit_domain == domain, rng)]
-            found = ablated_embeddings(encoder, batch, runs, baseline=Counterfactual(chosen), work=quiet)
-            full, mixed, random = (scorer.score(e, class_name, domain) for e in found)
+            chosen = donors[_partners(len(own), len(donors), circuit_domain == domain, rng)]
+            mixing = replace(task, images=own, others=None, baseline=Counterfactual(chosen))
+            scores = [scorer.score(e, task.metric, class_name, domain) for e in kept_embeddings(mixing, runs)]
+            full, mixed, random = scores
             changes = (mixed[0] - full[0], random[0] - full[0])
-            rows.append((class_name, circuit_domain, domain, *changes, mixed[1], full[1], len(batch)))
+            rows.append((class_name, circuit_domain, domain, *changes, mixed[1], full[1], len(own)))
     columns = "class circuit_domain image_domain change random_change accuracy full_accuracy n_images"
     return pd.DataFrame(rows, columns=columns.split())
 
 
 def _jobs(
-    images: Mapping[Key, Tensor],
-    graphs: Mapping[Key, AttributionGraph],
-    scorer: ClassScorer,
-    work: Work,
-) -> Iterator[tuple[Key, Tensor, dict[str, AttributionGraph]]]:
-    """Yield the images of every (class, domain) with the class's circuits by domain, those of one class in memory."""
+    tasks: Mapping[Key, Task], graphs: Mapping[Key, AttributionGraph], scorer: ClassScorer
+) -> Iterator[tuple[Key, Task, dict[str, AttributionGraph]]]:
+    """Yield the task of every (class, domain) with the class's circuits by domain, those of one class in memory."""
     with_circuit = {class_name for class_name, _ in graphs}
-    classes = [name for name in dict.fromkeys(name for name, _ in images) if name in with_circuit]
+    classes = [name for name in dict.fromkeys(name for name, _ in tasks) if name in with_circuit]
+    if not classes:
+        raise InputError("Transfer needs a class with both a circuit and images, but there is none.")
     if missing := sorted(set(classes) - set(scorer.labels)):
         raise InputError(f"Every class needs its row of the text weights, but labels lack {', '.join(missing)}.")
-    total = sum(name in with_circuit for name, _ in images)
-    found = False
-    with tqdm(desc="transfer", unit="job", disable=not work.progress, total=total) as bar:
-        for class_name in classes:
-            circuits = {domain: graphs[name, domain] for name, domain in graphs if name == class_name}
-            for domain in [domain for name, domain in images if name == class_name]:
-                batch = images[class_name, domain]
-                if len(batch):
-                    found = True
-                    yield (class_name, domain), batch, circuits
-                bar.update()
-    if not found:
-        raise InputError("Transfer needs a class with both circuits and images, but there is none.")
+    todo = [key for name in classes for key in tasks if key[0] == name]
+    progress = any(task.work.progress for task in tasks.values())
+    circuits: dict[str, AttributionGraph] = {}
+    for place, key in enumerate(tqdm(todo, desc="transfer", unit="job", disable=not progress)):
+        if not place or key[0] != todo[place - 1][0]:
+            circuits = {domain: graphs[name, domain] for name, domain in graphs if name == key[0]}
+        task = tasks[key]
+        yield key, replace(task, work=replace(task.work, progress=False)), circuits
+
+
+def _images_of(task: Task) -> Float[Tensor, "images 3 h w"]:
+    """Return the images of a task as one tensor."""
+    return torch.cat(list(checked_batches(task.images)))
 
 
 def _partners(n: int, donors: int, same: bool, rng: np.random.Generator) -> Tensor:

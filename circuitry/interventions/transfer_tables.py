@@ -6,10 +6,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from circuitry.comparison.compared_values import VALUES
 from circuitry.comparison.comparison import Comparison
 from circuitry.comparison.significance import holm, mantel
-from circuitry.interventions.curve_reading import MEASURES, Bootstrap, draw_counts, faithfulness_ratio
+from circuitry.comparison.table import VALUES
+from circuitry.interventions.curve_reading import MEASURES, band, draw_counts, faithfulness_ratio
 from circuitry.runs.errors import InputError
 
 OWN, OTHER = "own domain's circuit", "other domains' circuits"
@@ -51,7 +51,7 @@ def compare_transfer(table: pd.DataFrame, value: str = "faithfulness") -> Compar
     (``table[table["sites"] == "all"]``) are a comparison of their own.
 
     Args:
-        table: From `transfer_circuits`, or from `CausalStudy.extract_transfer` with the column ``sites``.
+        table: From `transfer_circuits`, or from `CausalChecks.extract_transfer` with the column ``sites``.
         value: As for `transfer_matrix`.
 
     Raises:
@@ -104,31 +104,26 @@ def transfer_against_similarity(matrix: pd.DataFrame, similarity: pd.DataFrame) 
     return (*mantel(alike, both_ways), points)
 
 
-def transfer_over_depth(
-    table: pd.DataFrame, value: str = "selectivity", *, resamples: int = 2000, seed: int = 0
-) -> pd.DataFrame:
-    """Return how well a domain is served by its own circuits and by those of other domains, site by site.
+def transfer_over_depth(table: pd.DataFrame, value: str = "selectivity") -> pd.DataFrame:
+    """Return what a domain's own circuits and those of other domains recover, site by site.
 
     Args:
-        table: From `CausalStudy.extract_transfer`, with the column ``sites``; ``all`` is left out.
+        table: From `CausalChecks.extract_transfer`, with the column ``sites``; ``all`` is left out.
         value: ``faithfulness`` or ``selectivity``.
-        resamples: Of the bootstrap over classes.
-        seed: Seed of the bootstrap.
 
     Returns:
-        Columns domain (`OWN` or `OTHER`), site, value, low, high (95 %), n_classes. NaN where the model does no
-        better than the baseline; no interval for one class, or where the lead is within the noise.
+        Columns domain (`OWN` or `OTHER`), site, value, low, high (95 %, bootstrap over classes), n_classes. NaN where
+        the model does no better than the baseline; no interval for one class, or where the lead is within the noise.
     """
     kept, lead = (_difference(table, name, value) for name in ("metric", "full_metric"))
     cells = table.assign(kept=kept, lead=lead, group=np.where(table.circuit_domain == table.image_domain, OWN, OTHER))
-    bootstrap, rng = Bootstrap(resamples=resamples, seed=seed), np.random.default_rng(seed)
-    rows = []
+    rows, rng = [], np.random.default_rng(0)
     for (site, group), part in cells[cells["sites"] != "all"].groupby(["sites", "group"], sort=False):
         by_class = part.groupby("class")[["kept", "lead"]].mean().to_numpy()
         n = len(by_class)
-        drawn_kept, drawn_lead = (draw_counts(rng, n, resamples) @ by_class).T
-        band = bootstrap.band(drawn_kept / np.where(drawn_lead > 0, drawn_lead, np.nan))
-        low, high = band if n > 1 else (np.nan, np.nan)
+        drawn_kept, drawn_lead = (draw_counts(rng, n) @ by_class).T
+        bounds = band(drawn_kept / np.where(drawn_lead > 0, drawn_lead, np.nan))
+        low, high = bounds if n > 1 else (np.nan, np.nan)
         kept, lead = by_class.mean(0)
         rows.append((group, site, faithfulness_ratio(kept, lead, 0.0)[0], low, high, n))
     return pd.DataFrame(rows, columns=["domain", "site", "value", "low", "high", "n_classes"])

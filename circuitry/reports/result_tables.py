@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from circuitry.comparison.table import write_tables
 from circuitry.runs.files import whole_file
 from circuitry.runs.provenance import command, versions
 
@@ -27,15 +28,6 @@ class KeepSettings:
             write_with_provenance(tables, self.results, settings | facts | versions())
 
 
-def write_tables(tables: Mapping[str, pd.DataFrame], folder: Path) -> list[Path]:
-    """Write tables as CSV files, each whole or not at all, and return their paths."""
-    paths = [folder / f"{name}.csv" for name in tables]
-    for path, table in zip(paths, tables.values(), strict=True):
-        with whole_file(path) as temporary:
-            table.to_csv(temporary, index=False, float_format="%.6g")
-    return paths
-
-
 def write_with_provenance(
     tables: Mapping[str, pd.DataFrame],
     folder: Path,
@@ -53,7 +45,7 @@ def write_with_provenance(
     Example:
         >>> write_with_provenance({"ratio": table}, Path("experiments/results/trust"), {"seed": 0, **versions()})
     """
-    paths = write_tables(tables, folder)
+    paths = write_tables(tables, folder, float_format="%.6g")
     for name, items in (listings or {}).items():
         with whole_file(folder / f"{name}.txt") as temporary:
             temporary.write_text("".join(f"{item}\n" for item in items), encoding="utf-8")

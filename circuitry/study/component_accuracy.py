@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from circuitry.interventions.ablation import ablated_embeddings
-from circuitry.models.baselines import AnyBaseline, mean_baseline
+from circuitry.interventions.gated import kept_embeddings
+from circuitry.models.baselines import mean_baseline
 from circuitry.models.residual import ResidualStream
+from circuitry.models.task import Task
 from circuitry.runs.workers import Work
 
 
@@ -22,24 +23,23 @@ def mean_ablation_accuracy(
     labels: Int[np.ndarray, " batch"],
     weights: Float[Tensor, "classes d"],
     *,
-    baseline: AnyBaseline | None = None,
     work: Work = Work(),
 ) -> pd.DataFrame:
-    """Return the zero-shot accuracy with a component of each layer at the baseline.
+    """Return the zero-shot accuracy with a component of each layer at its mean over the images, position by position.
 
     Args:
         stream: The tower; see `ResidualStream.of`.
         images: Images to classify.
         labels: Their classes, rows of ``weights``.
         weights: Text weights.
-        baseline: Baseline of the ablation (default: the mean over the images, by position).
         work: Memory and progress.
 
     Returns:
         Table: block, component (``none``, a head's number, ``heads``: all of the layer, ``mlp``), accuracy. The first
         row is the whole model's, with block -1.
     """
-    ends = mean_baseline(stream.components, torch.split(images, 64)) if baseline is None else baseline
+    mean = mean_baseline(stream.components, torch.split(images, 64))
+    task = Task(stream.components, images, lambda embedding: embedding[:, 0], baseline=mean, work=work)  # any metric
     rows: list[tuple[int, str]] = [(-1, "none")]
     kept: list[dict[str, np.ndarray]] = [{}]
     for i, block in enumerate(stream.blocks):
@@ -47,7 +47,7 @@ def mean_ablation_accuracy(
         rows += [*((i, str(head)) for head in range(block.n_heads)), (i, "heads"), (i, "mlp")]
         kept += [{attn: np.delete(np.arange(block.n_heads), head)} for head in range(block.n_heads)]
         kept += [{attn: np.arange(0)}, {mlp: np.arange(0)}]
-    found = ablated_embeddings(stream.components, images, kept, baseline=ends, work=work)
+    found = kept_embeddings(task, kept)
     right = [float((_answers(one, weights) == labels).mean()) for one in found]
     return pd.DataFrame([(*row, share) for row, share in zip(rows, right, strict=True)], columns=_COLUMNS)
 

@@ -12,7 +12,7 @@ An edge score is about its downstream unit, not about the metric, so edges are r
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -24,16 +24,17 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
 from circuitry.circuits.attribution import attribute
+from circuitry.circuits.edges import Edges
 from circuitry.circuits.quadrature import gauss_radau_rule, left_rule, midpoint_rule
 from circuitry.interventions.edge_cuts import cut_effects
-from circuitry.interventions.edge_masks import learn_edges
-from circuitry.interventions.masks import MaskSettings
-from circuitry.interventions.patching import edge_movements, patch_effects
+from circuitry.interventions.masks import MaskSettings, learn_masks
+from circuitry.interventions.patches import Patch, patched
+from circuitry.interventions.patching import patch_effects
 from circuitry.interventions.search import propose_circuits
-from circuitry.interventions.unit_scores import SearchSettings
 from circuitry.models.encoder import Encoder
 from circuitry.models.sites import INPUT
 from circuitry.models.stages import Stage
+from circuitry.models.task import Task
 from circuitry.runs.errors import InputError
 from circuitry.runs.workers import Work
 
@@ -53,7 +54,6 @@ PLANTED_METHODS = (*RULES, EXACT, *SEARCHED, CUTS)
 MASK_SIZE = 0.2
 """Share of units that learned masks keep, near that of the planted ones; half of it for edges."""
 
-QUIET = Work(progress=False)
 SIZE = 8
 """Height and width of the images, in pixels."""
 
@@ -210,19 +210,41 @@ def score_methods(planted: PlantedCircuit, n_images: int = 16, seed: int = 0) ->
             for (up, down), scores in graph.edge_scores.items()
         }
         score(method, {site: graph.node_scores[site] for site in sites}, in_order)
-    exact = patch_effects(encoder, images, planted.metric, work=QUIET)
-    score(EXACT, {site: exact.scores[site] for site in sites}, edge_movements(encoder, images, sites=sites))
-    settings = SearchSettings(masks=MaskSettings(batch_size=n_images, seed=seed), work=QUIET)
-    everything = {site: np.arange(len(exact.scores[site])) for site in sites}
-    every_edge = {(u, d): np.ones((len(everything[d]), len(everything[u])), dtype=bool) for u, d in pairwise(sites)}
+    task = Task(encoder, images, planted.metric, sites=sites, work=Work(progress=False))
+    exact = patch_effects(task)
+    score(EXACT, exact.scores, edge_movements(task))
+    every_edge = Edges.between({site: np.arange(len(exact.scores[site])) for site in sites}, "chain")
+    masks = MaskSettings(batch_size=n_images, seed=seed)
     for name, method in SEARCHED.items():
-        found = propose_circuits(encoder, images, planted.metric, [MASK_SIZE], method=method, settings=settings)[0]
-        score(name, found.node_scores, {})
-    masks = MaskSettings(steps=150, batch_size=n_images, seed=seed)
-    gated = learn_edges(encoder, images, planted.metric, every_edge, [MASK_SIZE / 2], masks, work=QUIET)
-    score(LEARNED_MASKS, {}, {pair: expit(scores) for pair, scores in gated.scores.items()})
-    score(CUTS, {}, cut_effects(encoder, images, planted.metric, everything, work=QUIET))
+        score(name, propose_circuits(task, [MASK_SIZE], method=method, masks=masks)[0].node_scores, {})
+    gated = learn_masks(task, [MASK_SIZE / 2], replace(masks, steps=150), edges=every_edge)
+    score(LEARNED_MASKS, {}, {pair: expit(scores) for pair, scores in gated.scores.scores.items()})
+    score(CUTS, {}, cut_effects(task, every_edge).scores)
     return pd.DataFrame(rows, columns=["network", "method", "kind", "site", "auroc"])
+
+
+def edge_movements(task: Task) -> dict[tuple[str, str], np.ndarray]:
+    """Return how far each downstream unit moves when one upstream unit is at the baseline, of one batch of images.
+
+    Mean over images and positions of the squared distance from the clean activation, with only the stages between
+    the two sites run; one run per upstream unit.
+
+    Returns:
+        Scores [units downstream, units upstream] by pair of the task's consecutive sites.
+    """
+    encoder, found = task.encoder, {}
+    with task.running():
+        (batch,) = task.batches()
+        clean = batch.clean(task.sites)
+        for up, down in pairwise(task.sites):
+            a, units = clean[up], clean[down].movedim(encoder.unit_dim(down), 0)
+            columns = []
+            for unit in range(a.shape[encoder.unit_dim(up)]):
+                with patched(encoder, Patch(up, task.baseline, units=unit)):
+                    moved = encoder(a, start=up, stop=down).movedim(encoder.unit_dim(down), 0)
+                columns.append((moved - units).flatten(1).double().square().mean(1).cpu().numpy())
+            found[up, down] = np.stack(columns, 1)
+    return found
 
 
 def mean_areas(areas: pd.DataFrame) -> pd.DataFrame:

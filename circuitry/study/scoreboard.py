@@ -12,7 +12,7 @@ import pandas as pd
 from scipy import stats
 
 from circuitry.circuits.graph import AttributionGraph
-from circuitry.circuits.similarity import chance_overlap, node_overlap
+from circuitry.circuits.measures import chance_overlap, node_overlap
 from circuitry.comparison.statistics import mean_interval
 from circuitry.interventions.curve_reading import MEASURES
 from circuitry.interventions.curves import FaithfulnessCurve
@@ -34,6 +34,8 @@ class Judged(NamedTuple):
     operations: int
     stability: Sequence[Mapping[str, Any]] = ()
     """Overlaps with circuits found again: kind, size, value and chance; see `unit_overlap`."""
+    tests: Sequence[Mapping[str, Any]] = ()
+    """Rows of `judge_circuit` for a circuit of one size."""
 
 
 def scoreboard_tables(
@@ -71,11 +73,18 @@ def scoreboard_tables(
     return {"curves": over_classes(everything), "summary": over_classes(by_class), "by_class": by_class}
 
 
+def tests_of(judged: Mapping[tuple[str, ...], Judged]) -> pd.DataFrame:
+    """Return the rows of `judge_circuit` of all searches that have some, with class, method, baseline and metric."""
+    return pd.DataFrame(
+        [dict(zip(JOB, job, strict=True)) | dict(row) for job, one in judged.items() for row in one.tests]
+    )
+
+
 def curve_by_size(curve: FaithfulnessCurve, sizes: Sequence[float]) -> pd.DataFrame:
     """Return both measures of a curve by size: measure, circuit, size, n_units, value."""
     parts = []
     for measure in MEASURES:
-        table = curve.table(measure, resamples=1)[["measure", "circuit", "n_units", "value"]]
+        table = curve.table(measure)[["measure", "circuit", "n_units", "value"]]
         parts.append(table.assign(size=np.tile(sizes, len(table) // len(sizes))))
     return pd.concat(parts, ignore_index=True)
 
@@ -86,7 +95,7 @@ def areas_of(curve: FaithfulnessCurve, sizes: Sequence[float]) -> dict[str, floa
     chosen = [i for i, size in enumerate(sizes) if size in MIB_FRACTIONS or not on_grid]
     taken: dict[str, Any] = {name: getattr(curve, name)[..., chosen, :] for name in ("kept", "complement", "random")}
     taken |= {name: tuple(getattr(curve, name)[i] for i in chosen) for name in ("fractions", "n_units")}
-    areas = replace(curve, **taken).areas(resamples=1).query("circuit == 'kept'")
+    areas = replace(curve, **taken).areas().query("circuit == 'kept'")
     return dict(zip(areas["measure"], areas["value"], strict=True))
 
 

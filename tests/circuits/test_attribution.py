@@ -25,7 +25,7 @@ from circuitry import (
     node_overlap,
     wl_kernel,
 )
-from circuitry.circuits import AttributionParts, AttributionSettings, attribute_parts, edges
+from circuitry.circuits import AttributionParts, AttributionSettings, attribute_parts, chain_edges
 from circuitry.models import Stage, Task
 from tests.conftest import shared
 from tests.support.oracles import TailModule, brute_force_edges, brute_force_nodes, setting, worst
@@ -122,7 +122,7 @@ def test_edges_are_the_same_from_either_side(any_tower: nn.Module, monkeypatch: 
     for route in routes:
         with monkeypatch.context() as patch:
             for other in routes:
-                patch.setattr(edges, other, getattr(edges, route))
+                patch.setattr(chain_edges, other, getattr(chain_edges, route))
             graph = attribute(encoder, images, weights, rule=midpoint_rule(2), node_fraction=0.2)
         found.append(graph.edge_scores)
     assert worst(*found) < 1e-8
@@ -180,7 +180,7 @@ def test_a_small_memory_budget_changes_nothing(resnet: Any) -> None:
 
 def test_batches_are_cut_to_the_budget(resnet: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder, images, weights = setting(resnet, n=6)
-    from circuitry.models.batches import bytes_per_image
+    from circuitry.models.tensor_batches import bytes_per_image
 
     seen = []
     run = encoder.stages[0].run

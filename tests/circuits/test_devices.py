@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from circuitry import Encoder, Patch, attribute, class_logit, midpoint_rule, patch_effects, patched
-from circuitry.interventions import ablated_embeddings
+from circuitry import Encoder, Patch, Task, attribute, class_logit, midpoint_rule, patch_effects, patched
+from circuitry.interventions import kept_embeddings
 from circuitry.interventions.patches import PatchValue
 from circuitry.models import Baseline, Counterfactual
 from tests.support.towers import make_tower
@@ -69,14 +69,16 @@ def test_attribution_stays_on_its_device(on_meta: Encoder) -> None:
 def test_patching_stays_on_its_device(on_meta: Encoder, by: str) -> None:
     sites = on_meta.sites[-2:]
     for baseline in (mean(on_meta), images(on_meta)):
-        found = patch_effects(on_meta, images(on_meta), metric(), by=by, baseline=baseline, sites=sites, work=QUIET)
+        task = Task(on_meta, images(on_meta), metric(), baseline=baseline, sites=sites, work=QUIET)
+        found = patch_effects(task, by=by)
         assert tuple(found.scores) == sites
 
 
 def test_circuits_stay_on_their_device(on_meta: Encoder) -> None:
     circuits = [{site: np.arange(2) for site in on_meta.sites[1:]}, {on_meta.sites[-1]: np.arange(3)}]
     for baseline in (mean(on_meta), images(on_meta)):
-        embeddings = ablated_embeddings(on_meta, images(on_meta), circuits, baseline=baseline)
+        task = Task(on_meta, images(on_meta), metric(), baseline=baseline, work=QUIET)
+        embeddings = kept_embeddings(task, circuits)
         assert embeddings.device == META
         assert embeddings.shape == (2, 3, 16)
 

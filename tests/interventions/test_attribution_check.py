@@ -7,9 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from circuitry import Encoder, InputError, attribute, class_logit, left_rule, mean_baseline, midpoint_rule
+from circuitry import Encoder, InputError, Task, attribute, class_logit, left_rule, mean_baseline, midpoint_rule
 from circuitry.interventions import AttributionCheck, check_attribution, compare_rules
-from circuitry.interventions.attribution_check import UnitSample
 from circuitry.models import Stage
 from tests.interventions.test_patching import linear_encoder
 from tests.support.towers import make_tower
@@ -24,7 +23,7 @@ def test_a_linear_network_correlates_perfectly() -> None:
     encoder = linear_encoder()
     images = torch.randn(3, 3, 6, 6)
     graph = attribute(encoder, images, third, rule=left_rule(1), progress=False)
-    check = check_attribution(encoder, images, third, graph, sample=UnitSample(top=3, random=4), work=QUIET)
+    check = check_attribution(Task(encoder, images, third, work=QUIET), graph, top=3, random=4)
     assert check.points["exact"].to_numpy() == pytest.approx(check.points["attributed"].to_numpy())
     table = check.table().set_index(["site", "sample"])
     assert table.loc[("first", "top"), "pearson"] == pytest.approx(1)
@@ -42,7 +41,7 @@ def test_gradient_times_activation_misses_what_saturates() -> None:
     )
     encoder, image = Encoder(nn.Linear(1, 1), stages, (1, 1)), torch.tensor([3.0, 4, 5])[None, :, None, None]
     graph = attribute(encoder, image, lambda e: e[:, 0], rule=left_rule(1), sites=["u"], progress=False)
-    points = check_attribution(encoder, image, lambda e: e[:, 0], graph, work=QUIET).points
+    points = check_attribution(Task(encoder, image, lambda e: e[:, 0], work=QUIET), graph).points
     assert points["attributed"].tolist() == [0, 0, 0]
     assert points["exact"].tolist() == [1, 1, 1]
 
@@ -54,21 +53,15 @@ def test_samples_are_seeded_and_more_points_agree_better() -> None:
     baseline = mean_baseline(encoder, [torch.randn(4, 3, 64, 64)])
     sites = ["layer2.0", "layer4.0"]
     graph = attribute(encoder, images, metric, rule=midpoint_rule(10), baseline=baseline, sites=sites, progress=False)
-    settings = {"baseline": baseline, "work": QUIET}
-    one, same, other = (
-        check_attribution(encoder, images, metric, graph, **settings, sample=UnitSample(5, 10, seed))  # type: ignore[arg-type]
-        for seed in (0, 0, 1)
-    )
+    task = Task(encoder, images, metric, baseline=baseline, work=QUIET)
+    one, same = (check_attribution(task, graph, top=5, random=10) for _ in range(2))
     pd.testing.assert_frame_equal(one.points, same.points)
-    assert set(one.points.query("random")["unit"]) != set(other.points.query("random")["unit"])
     assert one.points.groupby("site")[["top", "random"]].sum().to_numpy().tolist() == [[5, 10], [5, 10]]
     assert one.table()["pearson"].min() > 0.5
-    with pytest.raises(InputError, match="baseline of the attribution, 'mean-position', but 'zero' was given"):
-        check_attribution(encoder, images, metric, graph, work=QUIET)
-    with pytest.raises(InputError, match="some top or random units, but 0 and 0 were asked for"):
-        check_attribution(
-            encoder, images, metric, graph, baseline=baseline, sample=UnitSample(top=0, random=0), work=QUIET
-        )
+    with pytest.raises(InputError, match=r"'mean-position'.*'zero'"):
+        check_attribution(Task(encoder, images, metric, work=QUIET), graph)
+    with pytest.raises(InputError, match="top=0 and random=0"):
+        check_attribution(task, graph, top=0, random=0)
 
 
 def test_correlation_of_known_points() -> None:
@@ -88,16 +81,17 @@ def test_rules_are_compared_with_every_unit_patched() -> None:
     encoder = linear_encoder()
     images = torch.randn(3, 3, 6, 6)
     rules = {"one": left_rule(1), "two": midpoint_rule(2)}
-    table = compare_rules(encoder, images, third, rules, top=3, work=QUIET)
+    table = compare_rules(Task(encoder, images, third, work=QUIET), rules)
     assert table["rule"].unique().tolist() == ["one", "two"]
     assert set(table["sample"]) == {"all", "top"}
     assert table[table["n_units"] > 2]["pearson"].to_numpy() == pytest.approx(1)  # a linear network
     tower = Encoder.from_tower(make_tower("resnet"))
     images = torch.randn(2, 3, 64, 64)
     metric = class_logit(F.normalize(torch.randn(3, 16), dim=-1), 1)
-    found = compare_rules(tower, images, metric, {"left 2": left_rule(2)}, sites=["layer4.0"], work=QUIET)
+    task = Task(tower, images, metric, sites=["layer4.0"], work=QUIET)
+    found = compare_rules(task, {"left 2": left_rule(2)})
     graph = attribute(tower, images, metric, rule=left_rule(2), sites=["layer4.0"], progress=False)
-    check = check_attribution(tower, images, metric, graph, sample=UnitSample(top=20, random=256), work=QUIET).table()
+    check = check_attribution(task, graph, top=20, random=256).table()
     for column in ("n_units", "pearson", "spearman"):
         assert found[column].tolist() == pytest.approx(check[column].tolist()[::1])
 
@@ -105,10 +99,11 @@ def test_rules_are_compared_with_every_unit_patched() -> None:
 def test_a_tower_in_train_mode_is_left_as_it_was(resnet: nn.Module) -> None:
     encoder, images = Encoder.from_tower(resnet), torch.randn(2, 3, 64, 64)
     metric = class_logit(F.normalize(torch.randn(3, 16), dim=-1), 1)
-    expected = compare_rules(encoder, images, metric, {"left 2": left_rule(2)}, sites=["layer4.0"], work=QUIET)
+    task = Task(encoder, images, metric, sites=["layer4.0"], work=QUIET)
+    expected = compare_rules(task, {"left 2": left_rule(2)})
     resnet.train()
     before = {name: buffer.clone() for name, buffer in resnet.named_buffers()}
-    found = compare_rules(encoder, images, metric, {"left 2": left_rule(2)}, sites=["layer4.0"], work=QUIET)
+    found = compare_rules(task, {"left 2": left_rule(2)})
     assert all(torch.equal(buffer, before[name]) for name, buffer in resnet.named_buffers())
     assert resnet.training
     pd.testing.assert_frame_equal(found, expected)

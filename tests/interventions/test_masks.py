@@ -1,121 +1,143 @@
-"""Learned masks: exact sizes, seeds, restarts, a start from a ranking, fixed gates, and a planted circuit."""
+"""Learned masks on units: exact sizes, seeds, the loss, fixed gates, and a planted circuit."""
 
-from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
-from torch import Tensor
+from torch import Tensor, nn
 
-from circuitry import InputError
-from circuitry.interventions import GatedRuns, LearnedMask, MaskSettings, learn_masks
+from circuitry import Encoder, InputError, Task, class_logit, class_margin, in_feature_basis
+from circuitry.interventions import Gated, LearnedMasks, MaskSettings, kept_embeddings, learn_masks, masks
+from circuitry.interventions.masks import default_answers
 from circuitry.study import PlantedCircuit, planted_attention, planted_convolution
+from tests.models.test_feature_basis import make_sae
+from tests.support.assert_same import assert_same
+from tests.support.work import QUIET
 
 PLANTED = planted_convolution()
-SITES = ("conv1", "conv2", "head")
 
 
-def learn(size: float | list[float], settings: MaskSettings, **given: dict[str, np.ndarray]) -> list[LearnedMask]:
-    images = PLANTED.images(16, 0)
-    with PLANTED.encoder.frozen():
-        runs = GatedRuns(PLANTED.encoder, images, SITES, "zero")
-        own = np.arange(len(images)) < 8
-        return learn_masks(runs, lambda e: e[:, :1], own, np.atleast_1d(size).tolist(), settings, **given)  # type: ignore[arg-type]
+def task_of(planted: PlantedCircuit = PLANTED, seed: int = 0, n_own: int = 8) -> Task:
+    """Half of 16 images are of the class."""
+    images, sites = planted.images(16, seed), tuple(planted.nodes)
+    others = images[n_own:] if n_own < 16 else None
+    return Task(planted.encoder, images[:n_own], planted.metric, others=others, sites=sites, work=QUIET)
 
 
-def count(mask: dict[str, np.ndarray]) -> int:
-    return sum(int(kept.sum()) for kept in mask.values())
+def count(kept: dict[str, np.ndarray]) -> int:
+    return sum(int(units.sum()) for units in kept.values())
+
+
+def learn(sizes: list[float], **settings: Any) -> LearnedMasks:
+    return learn_masks(task_of(), sizes, MaskSettings(**settings))
 
 
 @pytest.mark.parametrize("planted", [planted_convolution(), planted_attention()], ids=["convolution", "attention"])
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_masks_find_what_was_planted(planted: PlantedCircuit, seed: int) -> None:
-    images, sites = planted.images(16, seed), tuple(planted.nodes)
-    n_units = {site: planted.encoder(images[:1], stop=site).shape[planted.encoder.unit_dim(site)] for site in sites}
-    with planted.encoder.frozen():
-        runs = GatedRuns(planted.encoder, images, sites, "zero")
-        settings = MaskSettings(batch_size=16, seed=seed)
-        mask = learn_masks(runs, lambda e: e[:, :1], np.arange(16) < 8, [0.2], settings)[0]
+    found = learn_masks(task_of(planted, seed), [0.2], MaskSettings(batch_size=16, seed=seed))
     for site, units in planted.nodes.items():
-        truth = np.isin(np.arange(n_units[site]), units)
-        assert roc_auc_score(truth, mask.scores[site]) > 0.95
+        assert roc_auc_score(np.isin(np.arange(len(found.scores[site])), units), found.scores[site]) > 0.95
 
 
-def test_sizes_are_exact_and_restarts_differ_in_their_seed_alone() -> None:
-    settings = MaskSettings(steps=30, restarts=2)
-    masks = learn(0.4, settings)
-    assert [count(mask.path[-1]) for mask in masks] == [8, 8]
-    assert masks[0].lost <= masks[1].lost
-    several = learn([0.1, 0.8, 0.5], MaskSettings(steps=9, shrinking=0.5))[0]
-    assert [count(kept) for kept in several.path] == [16, 10, 2]
+def test_sizes_are_exact_and_come_as_they_were_given() -> None:
+    several = learn([0.1, 0.8, 0.5], steps=9)
+    assert [count(kept) for kept in several.kept] == [2, 16, 10]
     assert several.steps == 9
-    for mask in masks:
-        for site in SITES:
-            assert (mask.scores[site][mask.path[-1][site]] >= 0).all()
-    alone = learn(0.4, MaskSettings(steps=30, seed=masks[1].seed))[0]
-    assert all(np.array_equal(alone.scores[site], masks[1].scores[site]) for site in SITES)
-    assert learn(0.4, MaskSettings(steps=100, shrinking=0.1, patience=5))[0].steps < 100
+    assert all((several.scores[site][kept] >= 0).all() for site, kept in several.kept[0].items())
+    one, same, other = (learn([0.4], steps=30, seed=seed) for seed in (0, 0, 1))
+    assert all(np.array_equal(one.scores[site], same.scores[site]) for site in one.scores)
+    assert any(not np.array_equal(one.scores[site], other.scores[site]) for site in one.scores)
+
+
+def test_a_size_is_done_when_the_loss_no_longer_falls(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"PATIENCE": 5, "SHRINKING": 0.1}.items():
+        monkeypatch.setattr(masks, name, value)
+    assert learn([0.4], steps=100).steps < 100
 
 
 @pytest.mark.parametrize(("shrinking", "kept"), [(1.0, [19, 15, 12, 9, 7, 6, 4, 3, 3, 2]), (0.1, [19, *[2] * 9])])
-def test_the_last_step_has_the_wanted_size(shrinking: float, kept: list[int]) -> None:
+def test_the_last_step_has_the_wanted_size(shrinking: float, kept: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     """20 units fall to 2 over 9 steps, by 10 ** (-1 / 9) each, or over one; of all units the last is half open."""
-    sizes = list[int]()
+    sizes, run = list[int](), Gated.run
 
-    class Noting(GatedRuns):
-        def run(self, gates: Mapping[str, Tensor], chosen: Tensor | None = None) -> Tensor:
-            if chosen is not None and len(chosen) == 6:  # a step of training
-                sizes.append(sum(int((gate > 0.5).sum()) for gate in gates.values()))
-            return super().run(gates, chosen)
+    def noting(self: Gated, gates: Tensor, chosen: Tensor | None = None) -> Tensor:
+        if chosen is not None and len(chosen) == 6:  # a step of training
+            sizes.append(int((gates > 0.5).sum()))
+        return run(self, gates, chosen)
 
-    images = PLANTED.images(16, 0)
-    with PLANTED.encoder.frozen():
-        settings = MaskSettings(steps=10, batch_size=6, shrinking=shrinking, noise=0.0)
-        runs = Noting(PLANTED.encoder, images, SITES, "zero")
-        learn_masks(runs, lambda e: e[:, :1], np.arange(16) < 8, [0.1], settings)
+    for name, value in {"SHRINKING": shrinking, "NOISE": 0.0}.items():
+        monkeypatch.setattr(masks, name, value)
+    monkeypatch.setattr(Gated, "run", noting)
+    learn([0.1], steps=10, batch_size=6)
     assert sizes == kept
 
 
 def test_a_step_has_images_of_both_sides() -> None:
-    match = "images of the class and of others, but batch_size=1 leaves none for one of them: take at least 2"
-    with pytest.raises(InputError, match=match):
-        learn(0.4, MaskSettings(steps=2, batch_size=1))
-    assert count(learn(0.4, MaskSettings(steps=2, batch_size=2))[0].path[-1]) == 8
-    images = PLANTED.images(8, 0)
-    with PLANTED.encoder.frozen():
-        runs = GatedRuns(PLANTED.encoder, images, SITES, "zero")
-        alone = learn_masks(runs, lambda e: e[:, :1], np.ones(8, bool), [0.4], MaskSettings(steps=2, batch_size=1))
-    assert count(alone[0].path[-1]) == 8
+    with pytest.raises(InputError, match=r"batch_size=1 .*at least 2"):
+        learn([0.4], steps=2, batch_size=1)
+    assert count(learn([0.4], steps=2, batch_size=2).kept[0]) == 8
+    alone = learn_masks(task_of(n_own=16), [0.4], MaskSettings(steps=2, batch_size=1))
+    assert count(alone.kept[0]) == 8
 
 
 def test_the_loss_is_the_variance_of_the_answers_that_is_lost() -> None:
-    mask = learn(0.4, MaskSettings(steps=10))[0]
-    images = PLANTED.images(16, 0)
-    with torch.no_grad(), PLANTED.encoder.frozen():
-        runs = GatedRuns(PLANTED.encoder, images, SITES, "zero")
-        gated = runs.run({site: torch.from_numpy(kept).float() for site, kept in mask.path[-1].items()})[:, 0]
-        whole = PLANTED.encoder(images)[:, 0]
-    expected = float((gated - whole).square().mean() / whole.var(unbiased=False))
-    assert mask.lost == pytest.approx(expected, rel=1e-4)
+    found, task = learn([0.4], steps=10), task_of(n_own=16)
+    gated, whole = kept_embeddings(task, [found.kept[0], {}])[:, :, 0]
+    assert_same(found.lost, (gated - whole).square().mean() / whole.var(unbiased=False), 1e-3, rtol=1e-4)
 
 
-def test_a_start_and_fixed_gates() -> None:
-    start = {
-        site: -np.isin(np.arange(n), PLANTED.nodes[site]).astype(float)
-        for site, n in zip(SITES, (8, 8, 4), strict=True)
-    }
-    still = MaskSettings(steps=1, noise=0.0, learning_rate=1e-9, start_weight=3.0)
-    mask = learn(0.25, still, start=start)[0]
-    assert {site: set(np.flatnonzero(kept)) for site, kept in mask.path[-1].items()}["conv2"] == {0, 1}
-    fixed = learn(0.5, MaskSettings(steps=5), fixed={"conv1": np.array([True, False])})[0]
-    assert len(fixed.scores["conv1"]) == 6
-    assert count(fixed.path[-1]) == 9
-    with pytest.raises(InputError, match="for each of the 8 units of site 'conv1', but 3 were given"):
-        learn(0.5, MaskSettings(steps=5), start={"conv1": np.zeros(3)})
-    with pytest.raises(InputError, match=r"a share of the units in \(0, 1\], but \[0.0\] was given"):
-        learn(0.0, MaskSettings())
-    with pytest.raises(InputError, match="Autocast is to bfloat16 or float16, but 'int8' was given"):
-        MaskSettings(autocast="int8")
-    with pytest.raises(InputError, match="learning rate of masks is positive"):
-        MaskSettings(learning_rate=0.0)
+@pytest.mark.parametrize("keep_error", [False, True])
+def test_error_units_have_no_gate(resnet: nn.Module, keep_error: bool) -> None:
+    plain, images = Encoder.from_tower(resnet.double()), torch.randn(3, 3, 64, 64).double()
+    width = plain(images[:1], stop="layer3.0").shape[1]
+    encoder = in_feature_basis(plain, {"layer3.0": make_sae(width)})
+    errors = encoder.error_units["layer3.0"]
+    task = Task(encoder, images, lambda e: e[:, 0], sites=["layer3.0"], work=QUIET)
+    found = learn_masks(task, [0.5], MaskSettings(steps=2), keep_error=keep_error)
+    assert np.isnan(found.scores["layer3.0"][errors.start :]).all()
+    assert not np.isnan(found.scores["layer3.0"][: errors.start]).any()
+    kept = found.kept[0]["layer3.0"]
+    assert kept.sum() == errors.start // 2
+    with task.running(gradients=True), torch.no_grad():
+        runs = Gated(task, keep_error=keep_error)
+        gated = runs.run(torch.from_numpy(kept[: errors.start]).double())
+    kept[errors.start :] = keep_error
+    assert_same(gated, kept_embeddings(task, [{"layer3.0": kept}])[0], 0.1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"steps": 0}, "steps=0"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"autocast": "int8"}, "bfloat16 or float16.*'int8'"),
+    ],
+)
+def test_settings_are_checked(settings: dict[str, Any], named: str) -> None:
+    with pytest.raises(InputError, match=named):
+        MaskSettings(**settings)
+
+
+@pytest.mark.parametrize("sizes", [[], [0.0], [0.5, 1.5]])
+def test_sizes_are_shares(sizes: list[float]) -> None:
+    with pytest.raises(InputError, match=r"\(0, 1\]"):
+        learn(sizes, steps=2)
+
+
+def test_answers_must_differ() -> None:
+    same = PLANTED.images(1, 0).repeat(4, 1, 1, 1)
+    with pytest.raises(InputError, match="same for all"):
+        learn_masks(Task(PLANTED.encoder, same, PLANTED.metric, work=QUIET), [0.5], MaskSettings(steps=2))
+
+
+def test_answers_of_a_class_are_its_lead_and_all_centred_logits() -> None:
+    weights, embeddings = nn.functional.normalize(torch.randn(5, 8), dim=-1), torch.randn(6, 8)
+    logits = nn.functional.normalize(embeddings, dim=-1) @ weights.T
+    centred = logits - logits.mean(1, keepdim=True)
+    logit, margin = (default_answers(make(weights, 2))(embeddings) for make in (class_logit, class_margin))
+    assert_same(logit, torch.cat([centred[:, 2:3], centred / 5**0.5], 1), 0.1)
+    assert_same(margin, logit * 5 / 4, 0.1)  # so that the share of the variance that is lost is the same
+    assert_same(default_answers(lambda e: e[:, 1])(embeddings), embeddings[:, 1:2], 0.1)

@@ -1,16 +1,20 @@
 """Patching sweeps against paper, against patches one by one, and against attribution where it must be exact."""
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from circuitry import Encoder, InputError, attribute, class_logit, left_rule, mean_baseline
+from circuitry import Encoder, InputError, Task, attribute, class_logit, left_rule, mean_baseline
 from circuitry.interventions import Patch, patch_effects, patched
-from circuitry.models import Baseline, Counterfactual, Stage
+from circuitry.models import AnyBaseline, Baseline, Counterfactual, Stage
 from circuitry.models.baselines import ZERO
 from circuitry.runs import Work
+from tests.support.assert_same import assert_same
 from tests.support.towers import make_tower
 from tests.support.work import QUIET
 
@@ -31,6 +35,10 @@ def hand_worked() -> Encoder:
 
 def square_and_tenfold(e: Tensor) -> Tensor:
     return e[:, 0] ** 2 + 10 * e[:, 1]
+
+
+def by_hand(baseline: AnyBaseline = "zero") -> Task:
+    return Task(hand_worked(), CLEAN, square_and_tenfold, baseline=baseline, work=QUIET)
 
 
 CLEAN = torch.tensor([[[[1.0, 0]], [[2, 1]], [[3, 1]]]])
@@ -60,22 +68,20 @@ CORRUPTED = torch.tensor([[[[0.0, 1]], [[1, 1]], [[2, 0]]]])
     ],
 )
 def test_hand_worked_pair(by: str, direction: str, mixed: object, image: object) -> None:
-    effects = patch_effects(
-        hand_worked(), CLEAN, square_and_tenfold, by=by, baseline=CORRUPTED, direction=direction, work=QUIET
-    )
+    effects = patch_effects(by_hand(CORRUPTED), by=by, direction=direction)
     assert effects.scores["mixed"].tolist() == mixed
     assert effects.scores["input"].tolist() == image
     assert (effects.clean_metric, effects.baseline_metric["mixed"], effects.n_images) == (86, 29, 1)
-    assert (effects.by, effects.direction, effects.settings) == (by, direction, {"baseline": "counterfactual"})
+    assert (effects.by, effects.direction, effects.settings["baseline"]) == (by, direction, "counterfactual")
 
 
 def test_hand_worked_zero_baseline_and_table() -> None:
-    effects = patch_effects(hand_worked(), CLEAN, square_and_tenfold, sites={"mixed": [1]}, work=QUIET)
+    effects = patch_effects(by_hand(), units={"mixed": [1]})
     assert effects.sites == ("mixed",)
     assert effects.table().to_dict("records") == [{"site": "mixed", "index": 1, "value": 70}]
     assert np.isnan(effects.scores["mixed"][0])
     # In a run of nothing but zeros u1 = (6, 1) alone gives 70, so removing it from there costs 70; u0 gives 16.
-    back = patch_effects(hand_worked(), CLEAN, square_and_tenfold, direction="denoise", work=QUIET)
+    back = patch_effects(by_hand(), direction="denoise")
     assert back.scores["mixed"].tolist() == [16, 70]
 
 
@@ -86,9 +92,8 @@ def test_a_sweep_equals_patches_one_by_one(any_tower: nn.Module, by: str, direct
     encoder, images, weights = setting(any_tower)
     metric, corrupted = class_logit(weights, 1), torch.randn_like(images)
     sites = (encoder.sites[-3], encoder.sites[-1])
-    effects = patch_effects(
-        encoder, images, metric, by=by, baseline=corrupted, direction=direction, sites=sites, work=QUIET
-    )
+    task = Task(encoder, images, metric, baseline=corrupted, sites=sites, work=QUIET)
+    effects = patch_effects(task, by=by, direction=direction)
     base, other = (images, corrupted) if direction == "noise" else (corrupted, images)
     for site in sites:
         for index in range(0, effects.scores[site].size, 7):
@@ -116,9 +121,10 @@ def test_in_a_linear_network_attribution_equals_patching(direction: str) -> None
         graph = attribute(
             encoder, images, lambda e: e[:, 2], rule=left_rule(1), baseline=baseline, progress=False, node_fraction=1.0
         )
-        effects = patch_effects(encoder, images, lambda e: e[:, 2], baseline=baseline, direction=direction, work=QUIET)
+        task = Task(encoder, images, lambda e: e[:, 2], baseline=baseline, work=QUIET)
+        effects = patch_effects(task, direction=direction)
+        assert_same(effects.scores, graph.node_scores, 1e-2, rtol=1e-9)
         for site in encoder.sites:
-            np.testing.assert_allclose(effects.scores[site], graph.node_scores[site], rtol=1e-9, atol=1e-12)
             total = effects.clean_metric - effects.baseline_metric[site]
             assert effects.scores[site].sum() == pytest.approx(total)  # in a linear network effects add up
 
@@ -126,12 +132,12 @@ def test_in_a_linear_network_attribution_equals_patching(direction: str) -> None
 def test_cut_and_memory_change_nothing(resnet: nn.Module) -> None:
     encoder, images, weights = setting(resnet, n=5)
     metric, corrupted = class_logit(weights, 1), torch.randn_like(images)
-    whole = patch_effects(encoder, images, metric, baseline=corrupted, work=QUIET)
-    parts = patch_effects(encoder, [images[:2], images[2:]], metric, baseline=corrupted, work=QUIET)
-    small = patch_effects(encoder, images, metric, baseline=corrupted, work=Work(memory_gib=0.003, progress=False))
-    for site in encoder.sites:
-        assert parts.scores[site] == pytest.approx(whole.scores[site], abs=1e-6)
-        assert small.scores[site] == pytest.approx(whole.scores[site], abs=1e-6)
+    task = Task(encoder, images, metric, baseline=corrupted, work=QUIET)
+    whole = patch_effects(task)
+    parts = patch_effects(replace(task, images=[images[:2], images[2:]]))
+    small = patch_effects(replace(task, work=Work(memory_gib=0.003, progress=False)))
+    for found in (parts, small):
+        assert_same(found.scores, whole.scores, 1e-6, atol=1e-6)
 
 
 def test_one_partial_run_per_unit_from_the_site_on() -> None:
@@ -147,7 +153,7 @@ def test_one_partial_run_per_unit_from_the_site_on() -> None:
 
     encoder.stages = tuple(counted(stage) for stage in encoder.stages)
     n = 4
-    patch_effects(encoder, CLEAN.expand(n, -1, -1, -1), square_and_tenfold, sites=["mixed"], work=QUIET)
+    patch_effects(Task(encoder, CLEAN.expand(n, -1, -1, -1), square_and_tenfold, sites=["mixed"], work=QUIET))
     # Finding the memory of an image takes one and two; then one clean run to the site and one to the end, for
     # the metric. From the site on: the base, the source, and one run for each of two units.
     assert rows == {"mixed": 3 + 2 * n, "embedding": 3 + n + (2 + 2) * n}
@@ -156,51 +162,37 @@ def test_one_partial_run_per_unit_from_the_site_on() -> None:
 def test_the_tower_is_left_as_it_was(resnet: nn.Module) -> None:
     encoder, images, weights = setting(resnet)
     resnet.train()
-    patch_effects(encoder, images, class_logit(weights, 1), sites=["attnpool"], work=QUIET)
+    patch_effects(Task(encoder, images, class_logit(weights, 1), sites=["attnpool"], work=QUIET))
     assert resnet.training
 
 
-def test_bad_input_is_refused(resnet: nn.Module) -> None:
+@pytest.mark.parametrize(
+    ("of_task", "given", "named"),
+    [
+        ({}, {"units": {"attnpool": [3, 16]}}, "'attnpool'.*0 to 15.*16"),
+        ({}, {"units": {"attnpool": [True, False]}}, "'attnpool'.*16.*2"),
+        ({}, {"units": {"act9": [3]}}, "'act9'"),
+        ({}, {"units": {"attnpool": [3]}, "by": "site"}, "by='unit'.*'site'"),
+        ({}, {"by": "head"}, "unit, site, position.*'head'"),
+        ({}, {"direction": "both"}, "noise, denoise.*'both'"),
+        ({"baseline": torch.zeros(2, 3, 64, 64)}, {}, "'input'.*3 images"),
+        ({"baseline": torch.zeros(3, 3, 32, 32)}, {}, r"\[batch, 3, 64, 64\].*\[3, 3, 32, 32\]"),
+        ({"images": []}, {}, "none"),
+        ({"metric": lambda e: e}, {}, r"\[3\].*\[3, 16\]"),
+    ],
+)
+def test_refusals(resnet: nn.Module, of_task: dict[str, Any], given: dict[str, Any], named: str) -> None:
     encoder, images, weights = setting(resnet)
-    metric = class_logit(weights, 1)
-
-    def sweep(images: object = images, metric: object = metric, **settings: object) -> None:
-        patch_effects(encoder, images, metric, **({"work": QUIET} | settings))  # type: ignore[arg-type]
-
-    with pytest.raises(InputError, match="'counterfactual' has 2 activations at site 'input' for at least 3 images"):
-        sweep(baseline=images[:2])
-    with pytest.raises(InputError, match="'counterfactual' has 3 activations at site 'input' for 2 images"):
-        sweep(images[:2], baseline=images, sites=["attnpool"])
-    with pytest.raises(InputError, match=r"takes images \[batch, 3, 64, 64\], but was given \[3, 3, 32, 32\]"):
-        sweep(baseline=images[..., :32, :32])
-    with pytest.raises(InputError, match="'attnpool' has units 0 to 15, but 16 was asked for"):
-        sweep(sites={"attnpool": [3, 16]})
-    with pytest.raises(InputError, match="'attnpool' has 16 units, but the boolean mask has 2"):
-        sweep(sites={"attnpool": [True, False]})
-    with pytest.raises(InputError, match="no site 'act9'"):
-        sweep(sites={"act9": [3]})
-    with pytest.raises(InputError, match="patching by 'unit', but by='site' was given with units"):
-        sweep(sites={"attnpool": [3]}, by="site")
-    with pytest.raises(InputError, match="by to be one of unit, site, position, but 'head' was given"):
-        sweep(by="head")
-    with pytest.raises(InputError, match="direction to be one of noise, denoise, but 'both' was given"):
-        sweep(direction="both")
-    with pytest.raises(InputError, match="no site 'act9'"):
-        sweep(sites=["act9"])
-    with pytest.raises(InputError, match=r"positive number of GiB, but 0\.0 was given"):
-        sweep(work=Work(memory_gib=0.0))
-    with pytest.raises(InputError, match="at least one image, but there were none"):
-        sweep([])
-    with pytest.raises(InputError, match=r"one number per image \[3\], but this one returned \[3, 16\]"):
-        sweep(metric=lambda e: e)
+    asked = {"images": images, "metric": class_logit(weights, 1), "work": QUIET} | of_task
+    with pytest.raises(InputError, match=named):
+        patch_effects(Task(encoder, **asked), **given)
 
 
 def test_a_baseline_by_hand_is_named() -> None:
     encoder, images, weights = setting(make_tower("vit"))
     baseline = Baseline("ones", {"proj": torch.ones(1, 1)})
-    effects = patch_effects(
-        encoder, images, class_logit(weights, 0), baseline=baseline, sites=["proj"], by="site", work=QUIET
-    )
-    assert effects.settings == {"baseline": "ones"}
+    task = Task(encoder, images, class_logit(weights, 0), baseline=baseline, sites=["proj"], work=QUIET)
+    effects = patch_effects(task, by="site")
+    assert effects.settings == task.made_with
     ones = float(class_logit(weights, 0)(torch.ones(1, 16)))
     assert effects.scores["proj"] == pytest.approx(effects.clean_metric - ones, abs=1e-6)

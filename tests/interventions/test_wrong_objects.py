@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from circuitry import CausalStudy, Clip, InputError, attribute, class_logit, faithfulness_curve, left_rule
+from circuitry import CausalChecks, Clip, InputError, attribute, class_logit, faithfulness_curve, left_rule
 from circuitry.data import DomainFolder
 from circuitry.interventions import (
     AblationSettings,
@@ -105,10 +105,10 @@ def test_a_path_is_no_folder_of_graphs(clip: Clip) -> None:
     images: Any = object.__new__(DomainFolder)
     graphs: Any = "runs/x"
     with pytest.raises(InputError, match=r"a GraphFolder as graphs, but str was given: open one with GraphFolder\("):
-        CausalStudy(clip, images, graphs)
+        CausalChecks(clip, images, graphs)
     encoder: Any = clip.encoder
     with pytest.raises(InputError, match=r"a Clip as clip, but Encoder was given: make one with load_clip\("):
-        CausalStudy(encoder, images, graphs)
+        CausalChecks(encoder, images, graphs)
 
 
 def test_one_size_is_no_list_of_sizes(given: Any) -> None:

@@ -15,8 +15,8 @@ from timm.models.vitamin import GeGluMlp
 from torch import Tensor, nn
 
 from circuitry.circuits import attribute, midpoint_rule
-from circuitry.interventions import Patch, ablate_all_but, ablated_embeddings, patch_effects, patched
-from circuitry.models import Baseline, Encoder, ResidualStream, components, in_components, mean_baseline
+from circuitry.interventions import Patch, ablate_all_but, kept_embeddings, patch_effects, patched
+from circuitry.models import Baseline, Encoder, ResidualStream, Task, components, in_components, mean_baseline
 from circuitry.models.components import POINTS
 from circuitry.models.residual import adds_up
 from circuitry.runs import InputError
@@ -124,7 +124,7 @@ def test_patching_a_head_or_a_neuron_equals_a_hook_on_the_towers_own_modules(
 ) -> None:
     encoder, heads, images = wrapped(make_tower("timm-vit"))
     site = f"trunk.blocks.0.{part}"
-    effects = patch_effects(heads, images, metric, sites=[site]).scores[site]
+    effects = patch_effects(Task(heads, images, metric, sites=[site])).scores[site]
     assert effects.shape == (n_units,)
     with torch.no_grad():
         clean = metric(encoder.tower(images))
@@ -142,7 +142,7 @@ def test_patching_a_head_or_a_neuron_equals_a_hook_on_the_towers_own_modules(
             torch.testing.assert_close(heads(images), nothing, rtol=1e-5, atol=1e-6)
         with patched(heads, ablate_all_but(heads, {site: [1]})):
             one_left = heads(images)
-        alone = ablated_embeddings(heads, images, [{site: [1]}])[0]
+        alone = kept_embeddings(Task(heads, images, metric), [{site: [1]}])[0]
     torch.testing.assert_close(one_left, alone, rtol=1e-5, atol=1e-6)
 
 
@@ -187,11 +187,12 @@ def test_everything_kept_is_the_tower_and_a_unit_that_is_carried_is_refused() ->
     site = "transformer.resblocks.0.attn"
     kept = {site: [0, 1]}
     with torch.no_grad():
-        torch.testing.assert_close(ablated_embeddings(heads, images, [kept])[0], encoder(images), rtol=1e-5, atol=1e-6)
+        alone = kept_embeddings(Task(heads, images, metric), [kept])[0]
+        torch.testing.assert_close(alone, encoder(images), rtol=1e-5, atol=1e-6)
     with pytest.raises(InputError, match="has units 0 to 1, but 2 was asked for"):
-        ablated_embeddings(heads, images, [{site: [2]}])
+        kept_embeddings(Task(heads, images, metric), [{site: [2]}])
     with pytest.raises(InputError, match="has units 0 to 1, but 2 was asked for"):
-        patch_effects(heads, images, metric, sites={site: [2]})
+        patch_effects(Task(heads, images, metric), units={site: [2]})
 
 
 def test_writing_a_pattern_changes_the_run() -> None:

@@ -17,6 +17,7 @@ from circuitry import (
     Clip,
     Encoder,
     InputError,
+    Task,
     class_logit,
     faithfulness_curve,
     in_feature_basis,
@@ -29,14 +30,14 @@ from circuitry.circuits import AttributionSettings, QuadratureRule, attribute_pa
 from circuitry.interventions import (
     AblationSettings,
     ClassScorer,
-    ablated_embeddings,
     add_error_units,
+    kept_embeddings,
     transfer_circuits,
 )
-from circuitry.models import Baseline, SparseAutoencoder, Stage, Task, parse_saes
-from circuitry.models.batches import bytes_per_image
+from circuitry.models import Baseline, SparseAutoencoder, Stage, parse_saes
 from circuitry.models.feature_basis import sae_digest
 from circuitry.models.narrowing import narrow_stage
+from circuitry.models.tensor_batches import bytes_per_image
 from tests.support.towers import make_tower
 from tests.support.work import QUIET
 
@@ -321,14 +322,8 @@ def test_patching_a_latent_equals_a_run_with_a_hook(kind: str, corrupted: bool) 
     unit = int(clean_by_hand(plain, sae, images, site)[0].sum((0, 1, 2)).argmax())
     other = clean_by_hand(plain, sae, others, site)[0][..., unit] if corrupted else 0.0
     baseline = others if corrupted else "zero"
-    found = patch_effects(
-        in_feature_basis(plain, saes),
-        images,
-        class_logit(weights, 1),
-        baseline=baseline,
-        sites={site: [unit]},
-        work=QUIET,
-    ).scores[site][unit]
+    task = Task(in_feature_basis(plain, saes), images, class_logit(weights, 1), baseline=baseline, work=QUIET)
+    found = patch_effects(task, units={site: [unit]}).scores[site][unit]
 
     def patch(x: Tensor, hook: object) -> Tensor:
         x = x.movedim(1, -1)
@@ -479,7 +474,8 @@ def test_circuits_with_and_without_error(name: str) -> None:
         return embedding
 
     circuit = {site: kept}
-    found = ablated_embeddings(features, images, [circuit, add_error_units(features, circuit), {}])
+    task = Task(features, images, lambda e: e[:, 0], work=QUIET)
+    found = kept_embeddings(task, [circuit, add_error_units(features, circuit), {}])
     expected = [embedded(decode_by_hand(sae, alone)), embedded(decode_by_hand(sae, alone) + error), plain(images)]
     for mine, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-9)
@@ -501,15 +497,16 @@ def test_ends_of_the_curve(keep_error: bool) -> None:
         return out
 
     graph = circuitry.attribute(features, images, metric, rule=midpoint_rule(1), baseline=baseline, progress=False)
-    settings = AblationSettings(baseline, fractions=(0.1, 1.0), random_draws=2, keep_error=keep_error)
-    curve = faithfulness_curve(features, images, metric, graph, settings, work=QUIET)
+    task = Task(features, images, metric, baseline=baseline, work=QUIET)
+    settings = AblationSettings(fractions=(0.1, 1.0), random_draws=2, keep_error=keep_error)
+    curve = faithfulness_curve(task, graph, settings)
     with torch.no_grad():
         assert curve.full == pytest.approx(metric(plain(images)).numpy(), rel=1e-9)
     nothing: dict[str, list[int]] = {site: [] for site in graph.sites if site != "input"}
     everything = {site: range(len(graph.node_scores[site])) for site in nothing}
     all_nodes = add_error_units(features, everything) if keep_error else everything
-    kept = metric(ablated_embeddings(features, images, [all_nodes], baseline=baseline)[0]).numpy()
-    empty = metric(ablated_embeddings(features, images, [nothing], baseline=baseline)[0]).numpy()
+    kept = metric(kept_embeddings(task, [all_nodes])[0]).numpy()
+    empty = metric(kept_embeddings(task, [nothing])[0]).numpy()
     assert curve.empty == pytest.approx(empty, rel=1e-9)
     assert curve.kept[-1] == pytest.approx(kept, rel=1e-9)
     assert curve.random[:, -1] == pytest.approx(np.stack([kept, kept]), rel=1e-9)
@@ -520,7 +517,7 @@ def test_ends_of_the_curve(keep_error: bool) -> None:
     else:  # what the latents explain, and what is left to the error
         assert not np.isclose(curve.faithfulness[-1], 1)
         error_units = {site: features.error_units.get(site, ()) for site in nothing}
-        left = metric(ablated_embeddings(features, images, [error_units], baseline=baseline)[0]).numpy()
+        left = metric(kept_embeddings(task, [error_units])[0]).numpy()
         assert curve.complement[-1] == pytest.approx(left, rel=1e-9)
 
 
@@ -533,14 +530,8 @@ def test_transfer_keeps_the_error_where_told() -> None:
     key = ("a", "x")
 
     def row(keep_error: bool) -> Any:
-        return transfer_circuits(
-            features,
-            {key: images},
-            {key: graph},
-            ClassScorer(weights, {"a": 1}),
-            AblationSettings(keep_error=keep_error),
-            work=QUIET,
-        ).iloc[0]
+        tasks = {key: Task(features, images, class_logit(weights, 1), work=QUIET)}
+        return transfer_circuits(tasks, {key: graph}, ClassScorer(weights, {"a": 1}), keep_error=keep_error).iloc[0]
 
     assert row(True)["metric"] == row(True)["full_metric"] == pytest.approx(row(False)["full_metric"])
     assert row(False)["metric"] != pytest.approx(row(False)["full_metric"])

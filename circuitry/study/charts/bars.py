@@ -21,7 +21,7 @@ KINDS = {
     "own_style": ("texts in the images' own style", "x-thin"),
     "centred": ("scores centred within the domain", "circle-open"),
 }
-"""Columns of `told_apart` that explain accuracy on held-out classes: the name of each and its symbol."""
+"""Columns of `accuracy_kinds` that explain accuracy on held-out classes: the name of each and its symbol."""
 _VALUES = ("all", "seen", "held_out", *KINDS, "chance", "chance_alone")
 _GUESSING: Mapping[str, str] = {"chance": "dot", "chance_alone": "dash"}
 """How the lines of guessing look, among all classes and among the held-out ones alone."""
@@ -38,7 +38,7 @@ def accuracy_bars(
     """Draw the accuracy of every domain: bars of seen and held-out classes, and `KINDS` as points over the latter.
 
     Args:
-        table: From `told_apart`, a row per domain.
+        table: From `accuracy_kinds`, a row per domain.
         title, marks: Heading, and the looks of the domains.
     """
     check_table(table, "accuracy", ("domain", *_VALUES), key=("domain",))
@@ -62,7 +62,7 @@ def settings_bars(
     """Draw accuracy in the test domain by setting, as `accuracy_bars`: a panel per test domain and model.
 
     Args:
-        table: From `told_apart`, of runs; whiskers are ``sd`` over seeds.
+        table: From `accuracy_kinds`, of runs; whiskers are ``sd`` over seeds.
         title, marks: Heading, and the looks of the domains.
     """
     key = ("test_domain", *MODEL, "setting", "domain")

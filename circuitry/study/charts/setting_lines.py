@@ -14,7 +14,7 @@ from circuitry.reports.figures import style
 _COLUMNS = 3
 """Most panels beside each other."""
 _ACCURACIES = {"held_out": ("among all classes", "solid"), "alone": ("among held-out classes alone", "dot")}
-"""Columns of `told_apart` that are drawn: the name of each and its line."""
+"""Columns of `accuracy_kinds` that are drawn: the name of each and its line."""
 
 
 def interpolation_lines(points: pd.DataFrame, *, axis: str, title: str, joined: bool = True) -> go.Figure:

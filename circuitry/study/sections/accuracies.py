@@ -19,13 +19,13 @@ SHARES = (
     *("all", "seen", "held_out", "harmonic_mean", "alone", "chance_alone", "own_style", "centred"),
     *("predicted_held_out", "chance", "sd"),
 )
-"""Columns of `told_apart` that are fractions."""
+"""Columns of `accuracy_kinds` that are fractions."""
 
 
 def add_accuracy(
     report: Report, accuracy: pd.DataFrame, marks: Mapping[str, Mark], *, test_domain: str | None = None
 ) -> None:
-    """Add the section on accuracy, from `told_apart`."""
+    """Add the section on accuracy, from `accuracy_kinds`."""
     report.section("Does the model recognise the classes?")
     means = accuracy.set_index("domain")["all"]
     best, worst = str(means.idxmax()), str(means.idxmin())
@@ -54,7 +54,7 @@ def _in_the_test_domain(accuracy: pd.DataFrame, test_domain: str) -> str:
 
 
 def add_told_apart(report: Report, table: pd.DataFrame, caption: str) -> None:
-    """Add a table of `told_apart` and how to read it, without empty columns and columns of one name."""
+    """Add a table of `accuracy_kinds` and how to read it, without empty columns and columns of one name."""
     there = table.dropna(axis=1, how="all")
     same = [name for name in there.select_dtypes(exclude="number") if there[name].nunique() == 1]
     shown = there.drop(columns=same).reset_index(drop=True)

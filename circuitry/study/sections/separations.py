@@ -12,8 +12,8 @@ from circuitry.reports.figures.style import Mark, capitalised
 from circuitry.reports.page import Finding, Report
 from circuitry.reports.sections.compared import add_matrix, add_summary, add_tests, measure_name, with_intervals
 from circuitry.reports.sections.findings import which_differs
+from circuitry.representations.cells import ALL
 from circuitry.representations.projection import COMPONENTS
-from circuitry.representations.separation import ALL
 from circuitry.study.separation_summary import by_seed, differences, summarise
 
 PANELS = (

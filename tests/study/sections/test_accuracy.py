@@ -12,7 +12,7 @@ from tests.reports.sections.test_compared import DOMAINS, captions
 
 
 def accuracy() -> pd.DataFrame:
-    """As `told_apart` makes it."""
+    """As `accuracy_kinds` makes it."""
     rows = [("clipart", 0.825, 0.9, 0.6), ("real", 0.75, 0.5, 0.8), ("sketch", 0.5, 0.75, 0.25)]
     table = pd.DataFrame(rows, columns=["domain", "all", "seen", "held_out"])
     kinds = {"alone": 0.7, "own_style": 0.4, "centred": 0.3, "predicted_held_out": 0.1, "harmonic_mean": 0.375}

@@ -71,7 +71,6 @@ def measured(tmp_path_factory: pytest.TempPathFactory, tiny: Tiny) -> Path:
     """The folder of a finished measurement of two models, one of them with two seeds."""
     out = tmp_path_factory.mktemp("separation")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("circuitry.models.clip.user_cache_path", lambda name: out / "cache")
         patch.setattr("circuitry.reports.page.write_static", lambda *_: StaticImages([], "not wanted"))
         module = script("embedding_separation")
         draw(out / "data", NAMES)

@@ -1,0 +1,228 @@
+"""How similar are two circuits? Node overlap, edge Jaccard, Weisfeiler-Lehman kernel, rank measures. No torch.
+
+`comparable` refuses graphs of different units, and graphs that were found in different ways. If all scores of a site
+are zero, its kept units are arbitrary: node overlap there is NaN, and both circuits lose the site's nodes and edges.
+The similarity of circuits without any effect is NaN.
+
+A pair is the smallest `similarity_matrix`; `across_domains` compares sets of graphs. `chance_overlap` is the node
+overlap of random units; `permuted_units` gives the chance of measures without a closed form.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations_with_replacement
+
+import numpy as np
+from scipy import stats
+
+from circuitry.circuits.comparable import check_comparable
+from circuitry.circuits.graph import AttributionGraph, Circuit
+from circuitry.circuits.similarity_matrix import (
+    edge_jaccard_matrix,
+    edge_spearman_matrix,
+    node_overlap_matrices,
+    score_matrices,
+    wl_matrices,
+)
+from circuitry.runs.errors import InputError
+from circuitry.runs.given import check_kinds
+
+MEASURES = ("node_overlap", "edge_jaccard", "wl_kernel", "spearman", "cosine", "edge_spearman")
+"""``node_overlap``, ``spearman`` and ``cosine`` are per site, the others per circuit.
+
+``spearman`` and ``cosine`` compare all node scores and need no share of kept units; ``edge_spearman`` compares the
+scores of the edges that either graph scores (the circuit shift score of arXiv 2604.08192). ``wl_kernel`` is the
+study's. At depth 1 three quarters of it are names of nodes, so it ranks pairs of domains like node overlap (rank
+correlation .99 on a small model) and adds no evidence to it.
+"""
+
+Matrices = dict[str | None, np.ndarray]
+"""Similarities [graphs, graphs] by site, or under None for the whole circuit."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One of `MEASURES`, with the depth of a Weisfeiler-Lehman kernel."""
+
+    name: str
+    depth: int = 1
+
+    def __post_init__(self) -> None:
+        if self.name not in MEASURES:
+            raise InputError(f"Unknown measure {self.name!r}: choose one of {', '.join(MEASURES)}.")
+        _check_depth(self.depth)
+
+    @property
+    def label(self) -> str:
+        """The name for tables and files: that of the measure, with a depth other than 1."""
+        return self.name if self.name != "wl_kernel" or self.depth == 1 else f"{self.name}_depth_{self.depth}"
+
+
+def node_overlap(a: AttributionGraph, b: AttributionGraph) -> dict[str, float]:
+    """Return, per site, the Jaccard index |A & B| / |A | B| of the kept units; the image itself is left out.
+
+    NaN at sites where one of the two has no effect.
+
+    Raises:
+        InputError: for graphs that cannot be compared: of other sites, units, settings or models, or not finite.
+
+    Example:
+        >>> node_overlap(cat_in_photos, cat_in_sketches)["layer4.0"]
+        0.19
+    """
+    check_comparable(a, b)
+    return {str(site): float(matrix[0, 1]) for site, matrix in node_overlap_matrices([a, b]).items()}
+
+
+def edge_jaccard(a: Circuit, b: Circuit) -> float:
+    """Return |E1 & E2| / |E1 | E2| over edges named by their two nodes; NaN when neither has an edge.
+
+    Edges of sites where one of the two has no effect are left out.
+
+    Raises:
+        InputError: as `node_overlap`, and for circuits with other numbers of edges per node.
+    """
+    _check_circuits(a, b)
+    return float(edge_jaccard_matrix([a, b])[0, 1])
+
+
+def wl_kernel(a: Circuit, b: Circuit, depth: int = 1) -> float:
+    """Return the normalised Weisfeiler-Lehman subtree kernel of two circuits, in [0, 1]; see `similarity_matrix`.
+
+    Sites where one of the two has no effect are left out; NaN when nothing is left.
+
+    Raises:
+        InputError: for a negative depth, and as `edge_jaccard`.
+    """
+    _check_circuits(a, b)
+    _check_depth(depth)
+    return float(wl_matrices([a, b], depth)[depth][0, 1])
+
+
+def similarity(a: AttributionGraph, b: AttributionGraph, measure: str | Measure) -> dict[str | None, float]:
+    """Return the similarity of two graphs by any of `MEASURES`: by site, or under None for the whole circuit.
+
+    NaN where it is undefined: a constant score vector (``spearman``, ``edge_spearman``), one of zeros (``cosine``).
+
+    Raises:
+        InputError: for an unknown measure, and as `node_overlap`.
+
+    Example:
+        >>> similarity(cat_in_photos, cat_in_sketches, "spearman")["layer4.0"]
+        0.42
+    """
+    wanted = Measure(measure) if isinstance(measure, str) else measure
+    check_comparable(a, b)
+    matrices = similarity_matrices([a, b], [wanted])[wanted]
+    return {site: float(matrix[0, 1]) for site, matrix in matrices.items()}
+
+
+def depth_bias(graph: AttributionGraph) -> float:
+    """Return the logarithm of the ratio of the score mass in the deeper half of the sites to that in the other half.
+
+    The mass of a site is the sum of the absolute scores of its units; the image, and the middle one of an odd number
+    of sites, count for neither half. Positive: the circuit is deep. After the dependency depth bias of arXiv
+    2604.08192. NaN where a half has no effect.
+
+    Raises:
+        InputError: for scores that are not finite.
+    """
+    graph.check_finite()
+    mass = [float(np.abs(graph.node_scores[site]).sum()) for site in graph.inner_sites]
+    half = len(mass) // 2
+    shallow, deep = sum(mass[:half]), sum(mass[len(mass) - half :])
+    return float(np.log(deep / shallow)) if shallow and deep else float("nan")
+
+
+def similarity_matrices(
+    graphs: Sequence[AttributionGraph], measures: Sequence[Measure], edges_per_node: int = 3, any_sign: bool = False
+) -> dict[Measure, Matrices]:
+    """Return the similarity of every two graphs that `Comparable` has checked, by several measures.
+
+    Circuits are cut as by `AttributionGraph.circuit`.
+    """
+    circuits = [graph.circuit(edges_per_node, any_sign=any_sign) for graph in graphs]
+    depths = [measure.depth for measure in measures if measure.name == "wl_kernel"]
+    kernels = wl_matrices(circuits, max(depths)) if depths else []
+    found: dict[Measure, Matrices] = {}
+    for measure in measures:
+        if measure.name == "node_overlap":
+            found[measure] = node_overlap_matrices(graphs)
+        elif measure.name == "edge_jaccard":
+            found[measure] = {None: edge_jaccard_matrix(circuits)}
+        elif measure.name == "wl_kernel":
+            found[measure] = {None: kernels[measure.depth]}
+        elif measure.name == "edge_spearman":
+            found[measure] = {None: edge_spearman_matrix(graphs)}
+        else:
+            found[measure] = score_matrices(graphs, measure.name)
+    return found
+
+
+def permuted_units(graph: AttributionGraph, rng: np.random.Generator) -> AttributionGraph:
+    """Return a graph with its units permuted at random within each site: equal strengths, other units.
+
+    Its similarity to another graph is chance.
+    """
+    places = {site: rng.permutation(len(scores)) for site, scores in graph.node_scores.items()}
+    return replace(
+        graph,
+        node_scores={site: scores[np.argsort(places[site])] for site, scores in graph.node_scores.items()},
+        kept_units={site: places[site][units] for site, units in graph.kept_units.items()},
+    )
+
+
+def chance_overlap(units: int, kept_a: int, kept_b: int) -> float:
+    """Return the expected Jaccard index of two independent random subsets of ``units``.
+
+    The overlap i is hypergeometric; the Jaccard index of sizes a and b is i / (a + b - i).
+
+    Raises:
+        InputError: for subsets larger than the whole, or both empty.
+
+    Example:
+        >>> chance_overlap(units=512, kept_a=52, kept_b=52)
+        0.0538...
+    """
+    if not (0 <= kept_a <= units and 0 <= kept_b <= units and kept_a + kept_b > 0):
+        raise InputError(
+            f"Two subsets of {units} units need 0 to {units} members, and one of them at least 1, but {kept_a} and "
+            f"{kept_b} were given."
+        )
+    i = np.arange(min(kept_a, kept_b) + 1)
+    return float(stats.hypergeom.pmf(i, units, kept_a, kept_b) @ (i / (kept_a + kept_b - i)))
+
+
+def mean_chance_overlap(units: int, kept: Mapping[int, int]) -> float:
+    """Return the mean of `chance_overlap` over all pairs of subsets, given the number of subsets by size.
+
+    A single subset counts as two of its size. NaN if no pair has a member.
+
+    Example:
+        >>> mean_chance_overlap(512, {52: 2, 60: 1})    # of the pairs 52 and 52, 52 and 60, 52 and 60
+    """
+    pairs = {
+        (a, b): kept[a] * kept[b] if a != b else kept[a] * (kept[a] - 1) // 2 or int(len(kept) == 1)
+        for a, b in combinations_with_replacement(kept, 2)
+        if a + b
+    }
+    total = sum(n * chance_overlap(units, *sizes) for sizes, n in pairs.items() if n)
+    return total / sum(pairs.values()) if any(pairs.values()) else float("nan")
+
+
+def _check_depth(depth: int) -> None:
+    if depth < 0:
+        raise InputError(f"The depth of a Weisfeiler-Lehman kernel is 0 or more, but {depth} was given.")
+
+
+def _check_circuits(a: Circuit, b: Circuit) -> None:
+    for circuit in (a, b):
+        check_kinds(circuit=(circuit, Circuit))
+    check_comparable(a.source, b.source)
+    if a.edges_per_node != b.edges_per_node:
+        raise InputError(
+            "Compared circuits need equally many edges per node, but these have "
+            f"{a.edges_per_node} and {b.edges_per_node}: cut both with one number."
+        )
+    if a.any_sign != b.any_sign:
+        raise InputError("Compared circuits need edges of the same signs, but only one has any_sign: cut both alike.")

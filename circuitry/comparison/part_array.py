@@ -1,0 +1,116 @@
+"""Similarities of parts of images: one tidy table, and the same as an array to compute with.
+
+The images of a class in a domain are cut into K parts of equal size, by item: images of one item are in the same part
+in every domain. Only different parts are compared, so both sides have other items and equally many images. Ceilings
+(two parts of the same class and domain) and pairs of classes are rows of the same table.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from circuitry.runs.errors import InputError
+
+PARTS = ("class_a", "class_b", "domain_a", "domain_b", "part_a", "part_b", "site", "value")
+"""Columns of a table of parts. Pairs of one class in one domain: ``part_a < part_b``; all others: both orders."""
+
+WHOLE = -1
+"""Part of a row that compares a part with all images of its class and domain: the upper ceiling."""
+
+
+def check_parts(parts: pd.DataFrame) -> None:
+    """Refuse a table that compares a part with itself, or holds a row twice.
+
+    Raises:
+        InputError: with the first such row.
+    """
+    same = parts["part_a"] == parts["part_b"]
+    twice = parts.duplicated(list(PARTS[:-1]))
+    for wrong, what in ((same, "compares a part with itself"), (twice, "occurs twice")):
+        if wrong.any():
+            row = ", ".join(str(parts.loc[wrong, column].iloc[0]) for column in PARTS[:-1])
+            raise InputError(
+                f"A table of parts holds each two different parts once, but the row {row} {what}: remove it."
+            )
+
+
+def ceilings_of(parts: pd.DataFrame, *, upper: bool = False) -> pd.DataFrame:
+    """Return the mean similarity of parts of the same class and domain: columns class, domain, site, value.
+
+    ``upper``: of a part with all images, which include it; else of two parts, with equally many images.
+    """
+    own = parts[(parts["class_a"] == parts["class_b"]) & (parts["domain_a"] == parts["domain_b"])]
+    own = own[of_whole(own) == upper].rename(columns={"class_a": "class", "domain_a": "domain"})
+    keys = ["class", "domain", "site"]
+    means = own.groupby(keys, dropna=False, sort=False)["value"].mean().reset_index()
+    sites = [site if isinstance(site, str) else None for site in means["site"]]
+    return means.assign(site=pd.Series(sites, means.index, dtype=object))
+
+
+def of_whole(parts: pd.DataFrame) -> "pd.Series[bool]":
+    """Return which rows compare a part with all images."""
+    return (parts["part_a"] == WHOLE) | (parts["part_b"] == WHOLE)
+
+
+def part_kinds(parts: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return the rows of two parts by kind, in words: one class or two, in one domain or two."""
+    one_class, one_domain = parts["class_a"] == parts["class_b"], parts["domain_a"] == parts["domain_b"]
+    between = ~of_whole(parts)
+    return {
+        "the same class in two domains, parts": parts[one_class & ~one_domain & between],
+        "two parts of the same images": parts[one_class & one_domain & between],
+        "two classes in two domains": parts[~one_class & ~one_domain & between],
+        "two classes in one domain": parts[~one_class & one_domain & between],
+    }
+
+
+class PartArray(NamedTuple):
+    """The similarities of parts of the same class as an array; NaN where there is none."""
+
+    classes: tuple[str, ...]
+    domains: tuple[str, ...]
+    sites: tuple[str | None, ...]
+    values: Float[np.ndarray, "classes domains domains sites parts parts"]
+    """Symmetric: both domains and both parts exchanged give the same; NaN for a part with itself."""
+
+    @property
+    def n_parts(self) -> int:
+        """Parts of the images."""
+        return int(self.values.shape[-1])
+
+    def over_sites(self) -> "PartArray":
+        """Return the means over sites, as one site without a name."""
+        return self._replace(sites=(None,), values=mean_known(self.values, 3)[:, :, :, None])
+
+    @classmethod
+    def from_table(cls, parts: pd.DataFrame) -> "PartArray":
+        """Arrange the rows that compare a class with itself; rows of all images and of two classes are left out."""
+        rows = parts[(parts["class_a"] == parts["class_b"]) & ~of_whole(parts)]
+        classes, domains = sorted(set(rows["class_a"])), sorted({*rows["domain_a"], *rows["domain_b"]})
+        sites = list(dict.fromkeys(site if isinstance(site, str) else None for site in rows["site"]))
+        labels = sorted({*rows["part_a"], *rows["part_b"]})
+        shape = (len(classes), len(domains), len(domains), len(sites), len(labels), len(labels))
+        values = np.full(shape, np.nan)
+        site_of = rows["site"].map({site: i for i, site in enumerate(sites) if site is not None}).fillna(0).astype(int)
+        c = pd.Index(classes).get_indexer(rows["class_a"])
+        a, b = (pd.Index(domains).get_indexer(rows[f"domain_{side}"]) for side in "ab")
+        p, q = (pd.Index(labels).get_indexer(rows[f"part_{side}"]) for side in "ab")
+        values[c, a, b, site_of, p, q] = values[c, b, a, site_of, q, p] = rows["value"].to_numpy(dtype=float)
+        return cls(tuple(classes), tuple(domains), tuple(sites), values)
+
+
+def mean_known(values: np.ndarray, axis: int | tuple[int, ...]) -> np.ndarray:
+    """Return the mean of the known numbers along an axis; NaN, without a warning, where none is known."""
+    known = ~np.isnan(values)
+    n = known.sum(axis)
+    total = np.where(known, values, 0.0).sum(axis)
+    return known_ratio(total, n)
+
+
+def known_ratio(total: np.ndarray, n: np.ndarray) -> np.ndarray:
+    """Return a total divided by a number or weight; NaN, without a warning, where that is not positive."""
+    found = np.full(np.broadcast_shapes(np.shape(total), np.shape(n)), np.nan)
+    np.divide(total, n, out=found, where=n > 0)
+    return found

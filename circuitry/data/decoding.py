@@ -1,0 +1,112 @@
+"""From many image files to batches of tensors: decoded and preprocessed ahead of the consumer.
+
+A file that cannot be read or preprocessed is left out with a warning; with ``strict`` it is an `InputError`.
+"""
+
+import os
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from circuitry.data.images import load_image, reason_of
+from circuitry.runs.errors import InputError
+
+Preprocess = Callable[[Image.Image], Tensor]
+"""From an RGB picture to a float tensor [3,H,W]; open_clip's validation transform is one."""
+
+_THREADS = 2
+"""Images that are decoded at a time."""
+
+
+def numbered_batches(
+    paths: Iterable[Path], preprocess: Preprocess, batch_size: int, *, strict: bool = False
+) -> Iterator[tuple[list[int], Float[Tensor, "batch 3 height width"]]]:
+    """Decode and preprocess images ahead of the consumer; yield batches and the places of their images in ``paths``.
+
+    Batches keep the order of ``paths``. Unreadable images are left out, so batches stay full, and the order does not
+    depend on ``batch_size``.
+
+    Args:
+        paths: Image files.
+        preprocess: RGB picture -> float tensor [3, H, W], such as `Clip.preprocess`.
+        batch_size: Images in one batch.
+        strict: Whether an unreadable image is an error (default: a warning).
+
+    Raises:
+        InputError: For ``batch_size`` below 1, anything else than paths, values that are no tensor of real numbers,
+            tensors of different shapes, and with ``strict`` an image that cannot be read or preprocessed.
+    """
+    if batch_size < 1:
+        raise InputError(f"batch_size must be at least 1, but {batch_size} was given.")
+    if isinstance(paths, str | os.PathLike):
+        raise InputError(f"Expected a sequence of paths, but the path {os.fspath(paths)!r} was given: write [path].")
+    decoded = _decoded_ahead(paths, preprocess, ahead=batch_size + _THREADS)
+
+    def batches() -> Iterator[tuple[list[int], Tensor]]:
+        places: list[int] = []
+        batch: list[Tensor] = []
+        for place, (path, tensor) in enumerate(decoded):
+            if isinstance(tensor, InputError):
+                if strict:
+                    raise tensor
+                warnings.warn(f"Skipped an image: {tensor}", stacklevel=2)
+                continue
+            if not isinstance(tensor, Tensor) or tensor.is_complex():
+                kind = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
+                raise InputError(f"preprocess must give a tensor of real numbers, but {path} became {kind}.")
+            if batch and tensor.shape != batch[0].shape:
+                raise InputError(
+                    f"preprocess must give every image one shape, but {path} became {tuple(tensor.shape)} "
+                    f"after {tuple(batch[0].shape)}."
+                )
+            places.append(place)
+            batch.append(tensor)
+            if len(batch) == batch_size:
+                yield places, torch.stack(batch)
+                places, batch = [], []
+        if batch:
+            yield places, torch.stack(batch)
+
+    return batches()
+
+
+def _decoded_ahead(
+    paths: Iterable[Path], preprocess: Preprocess, ahead: int
+) -> Iterator[tuple[Path, Tensor | InputError]]:
+    """Yield (path, tensor or the reason why not) in order, with at most ``ahead`` images decoded in advance."""
+
+    def decode(path: Any) -> Tensor | InputError:
+        if not isinstance(path, str | os.PathLike):
+            kind = type(path).__name__
+            raise InputError(f"Expected paths of images, but {kind} was given; of an image record pass its .path.")
+        try:
+            return preprocess(load_image(path))
+        except InputError as error:
+            return error
+        except Exception as error:  # MemoryError, too: one image is no reason to end a long run
+            reason = InputError(f"Cannot preprocess {path}: {reason_of(error)}.")
+            reason.__cause__ = error
+            return reason
+
+    remaining = iter(paths)
+    pool = ThreadPoolExecutor(_THREADS)
+    try:
+        waiting: deque[tuple[Path, Future[Tensor | InputError]]] = deque(
+            (path, pool.submit(decode, path)) for path in islice(remaining, ahead)
+        )
+        while waiting:
+            path, future = waiting.popleft()
+            result = future.result()
+            waiting.extend((following, pool.submit(decode, following)) for following in islice(remaining, 1))
+            yield path, result
+    finally:  # reached when the consumer stops early, too
+        pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,200 @@
+"""The one runner of circuits: embeddings with some units or edges kept, and everything else at the baseline.
+
+- `kept_embeddings` keeps each of some circuits, of units or of edges: gates of true and false, on images that come in
+  batches. Circuits of units are stacked, as many in a run as memory allows.
+- `Gated` holds images for many runs under gates of any real numbers, differentiable in them: what masks are learned on.
+  Gates of 0 and 1 give the embeddings of `kept_embeddings`.
+
+How gates act is in `gated_units` and `gated_edges`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor
+from tqdm import tqdm
+
+from circuitry.circuits.edges import Edges, Pair
+from circuitry.interventions.circuit_sets import KeptUnits
+from circuitry.interventions.gated_edges import EdgeMasks, StreamEdges, gated_edges_of
+from circuitry.interventions.gated_units import GatedUnits
+from circuitry.models.gated_reading import lifted
+from circuitry.models.residual import in_stream
+from circuitry.models.sites import INPUT
+from circuitry.models.task import Task
+from circuitry.models.tensor_batches import checked_batches
+from circuitry.runs.errors import InputError
+from circuitry.runs.given import check_kinds, check_lists
+
+Kept = KeptUnits | Edges | EdgeMasks
+"""What a run keeps: units by site; edges; or edges as masks over all units, by pair of sites."""
+
+
+def kept_embeddings(task: Task, circuits: Sequence[Kept]) -> Float[Tensor, "circuits images d"]:
+    """Return the embeddings of a task's images with only each circuit's units, or edges, kept.
+
+    Args:
+        task: Whose encoder, images and baseline. An encoder in heads and neurons takes heads and whole MLPs, too.
+        circuits: Units to keep by site, see `take_kept_units`; or `Edges`, all between the same sites.
+
+    Raises:
+        InputError: for no circuits or images, unknown sites or units, edges between other sites, or a baseline that
+            does not fit the images.
+
+    Example:
+        >>> logit = metric(kept_embeddings(task, [take_kept_units(graph)])[0]).mean()
+        >>> logit = metric(kept_embeddings(task, [graph.circuit(3).edges])[0]).mean()
+    """
+    check_kinds(task=(task, Task))
+    check_lists(circuits=circuits)
+    gated, kept = _gated(task, circuits)
+    found = list[Tensor]()
+    with task.running(), tqdm(desc="circuits", unit="run", disable=not task.work.progress) as bar:
+        for batch in task.batches(gated.rows):
+            clean = batch.clean([gated.start, *gated.sites])
+            ends = batch.ends({site: clean[site] for site in gated.sites})
+            stacks, which = gated.stacks(kept, clean, max(1, gated.rows // len(batch.images)))
+            parts = list[Tensor]()
+            for gates in stacks:
+                parts.append(gated.run(clean[gated.start], ends, gates))
+                bar.update()
+            found.append(torch.cat(parts)[which])
+    return torch.cat(found, 1)
+
+
+def _gated(task: Task, circuits: Sequence[Kept]) -> tuple[Any, Sequence[Any]]:
+    """Return what gates the encoder, and the circuits as it takes them."""
+    if not circuits:
+        raise InputError("Embeddings are those of at least one circuit, but none was given.")
+    if any(pairs := [pairs_of(circuit) for circuit in circuits]):
+        if len(set(pairs)) > 1:
+            raise InputError(f"Circuits of edges run between the same sites, but {len(set(pairs))} kinds were given.")
+        return gated_edges_of(task, pairs[0]), circuits
+    units: list[Any] = list(circuits)
+    sites = [site for circuit in units for site in circuit]
+    if in_stream(task.encoder) and not set(sites) <= set(task.encoder.sites):
+        stream = StreamEdges.of(task)  # heads and whole MLPs act through their edges alone
+        return stream, [stream.between(circuit) for circuit in units]
+    return GatedUnits.of(task, sites), circuits
+
+
+def pairs_of(circuit: Kept) -> frozenset[Pair]:
+    """Return the pairs of sites between which a circuit has edges; none of a circuit of units."""
+    keys = circuit.scores if isinstance(circuit, Edges) else circuit
+    return frozenset(key for key in keys if isinstance(key, tuple))
+
+
+class Gated:
+    """Images of a task, held for many runs under gates on units or on edges; masks are learned on them.
+
+    Use it within ``task.running(gradients=True)``. Stages before the first gated site are run once. Images of other
+    classes come after the task's own.
+
+    Args:
+        task: All units at its sites have a gate.
+        edges: Edges that have a gate, in place of units; other edges between the same sites are cut.
+        keep_error: Whether error units of feature bases, which have no gate, are kept; else they are at the baseline.
+
+    Raises:
+        InputError: see `kept_embeddings`.
+
+    Example:
+        >>> with task.running(gradients=True):
+        ...     runs = Gated(task)
+        ...     embeddings = runs.run(torch.full((runs.n_gates,), 0.5))
+    """
+
+    def __init__(self, task: Task, edges: Edges | None = None, *, keep_error: bool = False) -> None:
+        everything, self.n_own = with_others(task)
+        gated: Any = GatedUnits.of(task, _inner(task)) if edges is None else gated_edges_of(task, edges.scores)
+        self._gated, self.rows = gated, int(gated.rows)
+        sites, last, each = gated.sites, gated.sites[-1], task.baseline.n_images is not None
+        starts, whole, ends = list[Tensor](), list[Tensor](), {site: list[Tensor]() for site in sites}
+        with torch.no_grad():
+            for batch in replace(everything, images=torch.cat(list(everything.images))).batches():
+                clean = batch.clean(sites)
+                if each or not batch.start:
+                    for site, end in batch.ends(clean if each else {site: a[:1] for site, a in clean.items()}).items():
+                        ends[site].append(end)
+                starts.append(clean[sites[0]])
+                whole.append(task.encoder(clean[last], start=last))
+        self._start = _channels_last(torch.cat(starts))
+        self._ends = {site: torch.cat(parts) for site, parts in ends.items()}
+        self.embeddings: Float[Tensor, "images d"] = torch.cat(whole)
+        """Those of the whole model."""
+        self._edges, self._without_gate = edges, float(keep_error and edges is None)
+        self._with_gate: dict[Any, np.ndarray] = (
+            dict(gated.masks(edges))
+            if edges is not None
+            else {
+                site: np.isin(np.arange(n), task.encoder.error_units.get(site, ()), invert=True)[None]
+                for site, n in gated.sizes(self._ends).items()
+            }
+        )
+        self._places = [torch.from_numpy(mask).nonzero(as_tuple=True) for mask in self._with_gate.values()]
+        self.n_gates = sum(len(rows) for rows, _ in self._places)
+
+    def __len__(self) -> int:
+        return len(self._start)
+
+    def run(
+        self, gates: Float[Tensor, " gates"], chosen: Int[Tensor, " some"] | None = None
+    ) -> Float[Tensor, "some d"]:
+        """Return the embeddings of the images, or of those chosen, under gates; differentiable in them."""
+        images = torch.arange(len(self)) if chosen is None else chosen
+        ends = {site: end[images] if len(end) > 1 else end for site, end in self._ends.items()}
+        gates = gates.to(self._start.device)
+        parts = torch.split(gates if self._edges is None else lifted(gates), [len(rows) for rows, _ in self._places])
+        placed = {
+            key: part.new_full(mask.shape, self._without_gate).index_put(places, part)
+            for (key, mask), places, part in zip(self._with_gate.items(), self._places, parts, strict=True)
+        }
+        found: Tensor = self._gated.run(self._start[images], ends, placed)[0]
+        return found
+
+    def scored(self, values: Shaped[np.ndarray, " gates"]) -> Any:
+        """Return values of the gates: by site [units], NaN for error units, or as the scores of the edges."""
+        found, parts = (
+            dict[Any, np.ndarray](),
+            np.split(values, np.cumsum([len(rows) for rows, _ in self._places])[:-1]),
+        )
+        for (key, mask), part in zip(self._with_gate.items(), parts, strict=True):
+            found[key] = np.full(mask.shape, np.nan)
+            found[key][mask] = part
+        if self._edges is None:
+            return {site: placed[0] for site, placed in found.items()}
+        units = self._edges.units
+        return replace(self._edges, scores={(u, d): v[np.ix_(units[d], units[u])] for (u, d), v in found.items()})
+
+    def chosen(self, mask: Bool[np.ndarray, " gates"], values: Shaped[np.ndarray, " gates"]) -> Any:
+        """Return the chosen units as masks by site, or the chosen edges with these values as scores."""
+        found = self.scored(np.where(mask, values, np.nan))
+        return found if self._edges is not None else {site: ~np.isnan(kept) for site, kept in found.items()}
+
+
+def with_others(task: Task) -> tuple[Task, int]:
+    """Return a task of the images and then those of other classes, and the number of the first.
+
+    Raises:
+        InputError: for no images, or no images of other classes.
+    """
+    sets = [list(checked_batches(some)) for some in (task.images, task.others) if some is not None]
+    if not all(counts := [sum(map(len, batches)) for batches in sets]):
+        raise InputError(
+            f"A task has at least one image of its class and, where others are given, of other classes, but {counts} "
+            "were given."
+        )
+    return replace(task, images=[batch for batches in sets for batch in batches if len(batch)], others=None), counts[0]
+
+
+def _inner(task: Task) -> list[str]:
+    return [site for site in task.sites if site != INPUT]
+
+
+def _channels_last(activation: Tensor) -> Tensor:
+    """Return the same numbers in the layout in which convolutions on a CPU are fastest."""
+    return activation.contiguous(memory_format=torch.channels_last) if activation.dim() == 4 else activation

@@ -1,0 +1,147 @@
+"""Gates on units: each unit of a site is kept, put to its baseline, or mixed with it.
+
+With gate g, activation a and baseline b a unit is b + g (a - b). Gates act at all sites in one run, so a site reads
+what the gated sites before it make. The image itself is never gated; the embedding is a site like the others.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from einops import rearrange, repeat
+from jaxtyping import Float, Shaped
+from torch import Tensor
+
+from circuitry.interventions.circuit_sets import KeptUnits, mark_kept
+from circuitry.interventions.patches import Patch
+from circuitry.models.baselines import AnyBaseline, Baseline, Counterfactual, as_baseline
+from circuitry.models.encoder import Encoder
+from circuitry.models.gated_reading import mixed
+from circuitry.models.sites import INPUT
+from circuitry.models.task import Task
+from circuitry.models.tensor_batches import rows_that_fit
+from circuitry.runs.errors import InputError
+
+UnitGates = Mapping[str, Shaped[Tensor, "stack units"]]
+"""Gates by site, of error units too: booleans or real numbers. A site without gates is left alone."""
+
+
+@dataclass(frozen=True, eq=False)
+class GatedUnits:
+    """An encoder with gates on the units of some sites."""
+
+    encoder: Encoder
+    sites: tuple[str, ...]
+    rows: int
+    """Images that a run may take, each under one row of gates."""
+
+    @classmethod
+    def of(cls, task: Task, sites: Sequence[str]) -> "GatedUnits":
+        """Return a task's encoder with gates at some sites.
+
+        Raises:
+            InputError: for sites that the encoder lacks, or the image.
+        """
+        if INPUT in sites:
+            raise InputError("The image itself is never ablated, but units at 'input' were given: leave out 'input'.")
+        ordered = sorted(set(sites), key=task.encoder.position)
+        return cls(task.encoder, tuple(ordered), rows_that_fit(task.encoder, task.work.memory_gib))
+
+    @property
+    def start(self) -> str:
+        """The site where runs start; no gate changes what lies before."""
+        return self.sites[0] if self.sites else INPUT
+
+    def sizes(self, activations: Mapping[str, Tensor]) -> dict[str, int]:
+        """Return the number of units by site, error units included."""
+        dims = {site: self.encoder.unit_dim(site) for site in self.sites}
+        return {site: self.encoder.units_of(site, activations[site]).shape[dim] for site, dim in dims.items()}
+
+    def stacks(
+        self, circuits: Sequence[KeptUnits], clean: Mapping[str, Tensor], at_once: int
+    ) -> tuple[Iterator[UnitGates], list[int]]:
+        """Return the gates of all different circuits, ``at_once`` at a time, and the number of each circuit in these.
+
+        Equal circuits are run once, and so are equal to the last bit.
+        """
+        sizes, places, different = self.sizes(clean), dict[bytes, int](), list[dict[str, Tensor]]()
+        whole = {site: torch.ones(size, dtype=torch.bool) for site, size in sizes.items()}
+        which = []
+        for circuit in circuits:
+            kept = whole | {s: torch.from_numpy(mark_kept(units, sizes[s], s)) for s, units in circuit.items()}
+            which.append(places.setdefault(b"".join(kept[s].numpy().tobytes() for s in self.sites), len(places)))
+            if len(places) > len(different):
+                different.append(kept)
+        chunks = (different[i : i + at_once] for i in range(0, len(different), at_once))
+        device = self.encoder.device
+        return ({s: torch.stack([kept[s] for kept in some]).to(device) for s in self.sites} for some in chunks), which
+
+    def run(self, start: Tensor, ends: Mapping[str, Tensor], gates: UnitGates) -> Float[Tensor, "stack b d"]:
+        """Return the embeddings under each row of gates.
+
+        Args:
+            start: Activations of the images at the first site.
+            ends: Baselines by site, one for every image or one for all.
+            gates: Of real gates the embeddings have gradients.
+        """
+        n = len(next(iter(gates.values()), start[:1]))
+        hooks = [(site, self._hook(gate, ends[site])) for site, gate in gates.items()]
+        with self.encoder.hooks(fwd_hooks=hooks):
+            found: Tensor = self.encoder(repeat(start, "b ... -> (stack b) ...", stack=n), start=self.start)
+        embeddings: Tensor = rearrange(found, "(stack b) d -> stack b d", stack=n)
+        return embeddings
+
+    def _hook(self, gates: Tensor, end: Tensor) -> Callable[..., Tensor]:
+        """Return a hook: a function, since TransformerLens prints every hook, and tensors take long to print."""
+
+        def gated(activation: Tensor, hook: Any) -> Tensor:
+            return gate_units(self.encoder, hook.name, gates, end, activation)
+
+        return gated
+
+
+def gate_units(
+    encoder: Encoder,
+    site: str,
+    gates: Shaped[Tensor, "stack units"],
+    end: Float[Tensor, "b ..."],
+    activation: Float[Tensor, "rows ..."],
+) -> Float[Tensor, "rows ..."]:
+    """Return an activation of stacked images [stack * b, ...] with its units under gates."""
+    n = len(gates)
+    x, end = encoder.units_of(site, activation), encoder.units_of(site, end).to(activation)
+    shape = [n, *[1] * (x.dim() - 1)]
+    shape[encoder.unit_dim(site) % x.dim()] = -1
+    gates = gates.view(shape)
+    if n > 1:
+        gates = gates.repeat_interleave(len(x) // n, 0)
+        end = end.expand(n, *end.shape).flatten(0, 1) if len(end) > 1 else end
+    value = mixed(gates, x, end)
+    if gates.dtype == torch.bool:
+        value = torch.empty_like(x).copy_(value)  # the same memory layout: the next stage then rounds alike
+    return encoder.carry(site, value, activation)
+
+
+def ablate_all_but(encoder: Encoder, circuit: KeptUnits, baseline: AnyBaseline = "zero") -> list[Patch]:
+    """Return the patches that put everything outside a circuit to the baseline, at the circuit's sites.
+
+    Args:
+        encoder: The encoder to patch.
+        circuit: Units to keep by site.
+        baseline: One for all images, or one for every image of the runs within the block.
+
+    Example:
+        >>> with patched(encoder, ablate_all_but(encoder, circuit)):
+        ...     alone = encoder(images)
+    """
+    ends = as_baseline(baseline)
+    values = Baseline(ends.name, ends.run(encoder, circuit)) if isinstance(ends, Counterfactual) else ends
+
+    def write(site: str, activation: Tensor) -> Tensor:
+        size = encoder.units_of(site, activation).shape[encoder.unit_dim(site)]
+        kept = torch.from_numpy(mark_kept(circuit[site], size, site)).to(activation.device)
+        return gate_units(encoder, site, kept[None], values.at(site, activation), activation)
+
+    return [Patch(site, partial(write, site)) for site in circuit]

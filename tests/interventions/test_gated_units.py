@@ -1,0 +1,149 @@
+"""Kept and gated units: by hand, hard gates against ablation, gradients against finite differences; refusals."""
+
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from circuitry import Encoder, InputError, Task, Work, mean_baseline
+from circuitry.interventions import Gated, ablate_all_but, kept_embeddings, patched
+from circuitry.models import Stage, in_components
+from tests.support.assert_same import assert_same
+from tests.support.towers import make_tower
+from tests.support.work import QUIET
+
+
+def hand_worked() -> Encoder:
+    """Input [B,3,1,1] -> first: (x0, x1, x2) -> second: (u0 u1, u2) -> embedding: (v0 + v1, 1)."""
+    stages = (
+        Stage("first", lambda x: x.flatten(1), 1),
+        Stage("second", lambda u: torch.stack([u[:, 0] * u[:, 1], u[:, 2]], 1), 1),
+        Stage("embedding", lambda v: torch.stack([v.sum(1), torch.ones(len(v))], 1), 1),
+    )
+    return Encoder(nn.Linear(1, 1), stages, (1, 1))
+
+
+IMAGES = torch.tensor([[2.0, 3, 5], [1, 1, 0]])[:, :, None, None]
+
+
+def first(e: Tensor) -> Tensor:
+    return e[:, 0]
+
+
+def by_hand(images: Tensor = IMAGES, **given: Any) -> Task:
+    return Task(hand_worked(), images, first, work=QUIET, **given)
+
+
+@pytest.mark.parametrize(
+    ("circuit", "expected"),
+    [
+        ({"first": [0, 1], "second": [0]}, [6, 1]),
+        ({"first": [2], "second": [1]}, [5, 0]),
+        ({"first": [0], "second": [0, 1]}, [0, 0]),  # without u1 the product is gone, kept or not
+        ({"first": [0, 1, 2]}, [11, 1]),
+        ({"first": [True, True, False], "second": 0}, [6, 1]),
+        ({"first": [0, 1, 2], "embedding": [1]}, [0, 0]),
+        ({}, [11, 1]),
+    ],
+)
+def test_hand_worked_circuits(circuit: Any, expected: list[int]) -> None:
+    assert kept_embeddings(by_hand(), [circuit])[0, :, 0].tolist() == expected
+
+
+def test_images_are_baselines_of_each_other() -> None:
+    found = kept_embeddings(by_hand(baseline=IMAGES.flip(0)), [{"first": [0, 2]}])[0, :, 0]
+    assert found.tolist() == [2 * 1 + 5, 1 * 3 + 0]
+
+
+def test_patches_are_the_same_ablation() -> None:
+    encoder, circuit = hand_worked(), {"first": [0, 1], "second": [0]}
+    with patched(encoder, ablate_all_but(encoder, circuit)), torch.no_grad():
+        assert torch.equal(encoder(IMAGES), kept_embeddings(by_hand(), [circuit])[0])
+
+
+@pytest.mark.parametrize(
+    ("given", "circuits", "named"),
+    [
+        ({}, [], "at least one circuit"),
+        ({}, {"first": [0]}, "list of circuits.*dict"),
+        ({}, [{"input": [0]}], "'input'"),
+        ({}, [{"third": [0]}], "'third'"),
+        ({}, [{"first": [0, 3]}], "'first'.*0 to 2.*3"),
+        ({}, [{"first": [True, True]}], "'first'.*3.*2"),
+        ({"baseline": IMAGES[:1].expand(3, -1, -1, -1)}, [{"first": [0]}], "3 activations.*2 images"),
+        ({"images": []}, [{"first": [0]}], "none"),
+    ],
+)
+@pytest.mark.usefixtures("unchecked")
+def test_refusals(given: dict[str, Any], circuits: Any, named: str) -> None:
+    with pytest.raises(InputError, match=named):
+        kept_embeddings(by_hand(**given), circuits)
+
+
+SITES = ("act3", "layer2.0", "layer4.0", "attnpool")
+
+
+@pytest.mark.parametrize("each", [False, True], ids=["one baseline", "one for every image"])
+def test_hard_gates_are_kept_circuits(resnet: nn.Module, each: bool) -> None:
+    encoder = Encoder.from_tower(resnet.double())
+    images, other = torch.randn(3, 3, 64, 64).double(), torch.randn(3, 3, 64, 64).double()
+    task = Task(
+        encoder, images, first, baseline=other if each else mean_baseline(encoder, other), sites=SITES, work=QUIET
+    )
+    with task.running(gradients=True), torch.no_grad():
+        runs = Gated(task)
+        gates = (torch.rand(runs.n_gates) < 0.5).double()
+        found = runs.run(gates)
+        assert_same(runs.embeddings, encoder(images), 0.1)
+        assert_same(runs.run(gates, torch.tensor([2, 0])), found[[2, 0]], 0.1)
+    circuits = [runs.by_place(gates.bool().numpy()), runs.by_place(torch.ones(runs.n_gates).bool().numpy())]
+    together = kept_embeddings(task, circuits)
+    assert_same(found, together[0], 0.1)
+    assert_same(together[1], runs.embeddings, 0.1)
+    small = replace(task, work=Work(progress=False, memory_gib=1e-9))
+    assert_same(kept_embeddings(small, circuits), together, 0.1)
+
+
+@pytest.mark.parametrize("name", ["resnet", "vit"])
+def test_gradients_of_gates_are_finite_differences(name: str) -> None:
+    encoder = Encoder.from_tower(make_tower(name).double())
+    task = Task(encoder, torch.randn(2, 3, *encoder.image_size).double(), first, work=QUIET)
+    with task.running(gradients=True):
+        runs = Gated(task)
+        check_gradient(runs, 0.3 + 0.6 * torch.rand(runs.n_gates).double(), torch.randperm(runs.n_gates)[:25])
+
+
+def check_gradient(runs: Gated, at: Tensor, places: Tensor) -> None:
+    """Compare gradients of the embeddings, times random weights, at some gates with finite differences."""
+    weights = torch.randn_like(runs.embeddings)
+
+    def value(gates: Tensor) -> Tensor:
+        return (runs.run(gates) * weights).sum()
+
+    gates = at.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(value(gates), [gates])
+    step, differences = 1e-5, []
+    for i in places.tolist():
+        moved = partial(torch.index_add, at, 0, torch.tensor([i]))
+        up, down = (value(moved(torch.tensor([sign * step]).double())) for sign in (1.0, -1.0))
+        differences.append(float((up - down).detach()) / (2 * step))
+    assert_same(gradient[places], differences, 1e-4, rtol=1e-4)
+
+
+def test_gates_leave_alone_what_is_carried() -> None:
+    encoder = in_components(Encoder.from_tower(make_tower("timm-vit").double()))
+    images, sites = torch.randn(4, 3, *encoder.image_size).double(), encoder.sites[2:-1]
+    task = Task(encoder, images, first, baseline=images.flip(0), sites=sites, work=QUIET)
+    with task.running(gradients=True), torch.no_grad():
+        runs = Gated(task)
+        assert runs.n_gates == 2 + 64 + 2 + 64
+        gates = torch.ones(runs.n_gates)
+        assert_same(runs.run(gates), encoder(images), 0.1)
+        gates[2:66] = 0
+        _, cache = encoder.run_with_cache(images)
+        _, theirs = encoder.run_with_cache(images.flip(0))
+        x = encoder.carry(sites[1], encoder.units_of(sites[1], theirs[sites[1]]), cache[sites[1]])
+        assert_same(runs.run(gates), encoder(x, start=sites[1]), 0.1)

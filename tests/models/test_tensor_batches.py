@@ -1,0 +1,51 @@
+"""Images that come once, as a stream of batches, are read once and given on every pass."""
+
+from collections.abc import Iterator
+from itertools import islice
+
+import pytest
+import torch
+from torch import Tensor
+
+from circuitry import Encoder, InputError
+from circuitry.models.tensor_batches import ImageBatches
+from tests.support.towers import make_tower
+
+
+@pytest.mark.parametrize("read_before", [0, 1, 2, 5])
+def test_a_pass_that_was_broken_off_loses_no_image(read_before: int) -> None:
+    asked: list[int] = []
+
+    def once() -> Iterator[Tensor]:
+        for i in range(4):
+            asked.append(i)
+            yield torch.full((2, 3, 64, 64), float(i))
+
+    batches = ImageBatches(once(), Encoder.from_tower(make_tower("resnet")), rows=1)
+    assert len(list(islice(batches, read_before))) == read_before
+    assert len(asked) == -(-read_before // 2)  # no more than was asked for
+    for _ in range(2):
+        assert [float(image[0, 0, 0, 0]) for image in batches] == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert asked == [0, 1, 2, 3]
+
+
+def test_passes_side_by_side_see_the_same() -> None:
+    batches = ImageBatches(
+        iter(torch.split(torch.randn(6, 3, 64, 64), 2)), Encoder.from_tower(make_tower("resnet")), rows=4
+    )
+    for a, b in zip(batches, batches, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_what_is_no_batch_is_refused_when_its_turn_comes() -> None:
+    batches = ImageBatches(
+        iter([torch.zeros(1, 3, 64, 64), torch.zeros(3, 64, 64)]), Encoder.from_tower(make_tower("resnet")), 4
+    )
+    with pytest.raises(InputError, match=r"such batches, but a tensor \[3, 64, 64\] was given"):
+        list(batches)
+
+
+def test_whole_numbers_are_no_images() -> None:
+    bytes_of_pixels = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
+    with pytest.raises(InputError, match=r"floating-point numbers, .* but torch.uint8 was given: prepare them by clip"):
+        list(ImageBatches(bytes_of_pixels, Encoder.from_tower(make_tower("resnet")), 4))

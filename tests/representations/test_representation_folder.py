@@ -1,0 +1,269 @@
+"""Representations of whole domains against activations held in memory."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from circuitry import Clip, DomainFolder, Encoder
+from circuitry.data import part_numbers
+from circuitry.representations import (
+    RepresentationSettings,
+    cka,
+    compare_representation_parts,
+    compare_representations,
+    extract_representations,
+    read_representations,
+)
+from circuitry.representations.grams import DomainRepresentation, gram_matrix
+from circuitry.representations.representation_folder import check_enough_images, unit_means
+from circuitry.runs import InputError, Work
+from tests.support.tiny_clip import Tiny
+from tests.support.work import QUIET
+
+CLASSES = ("axe", "cat", "fish", "key", "lion", "pizza")
+CUT = 200
+"""Bytes that are left of a broken file."""
+pytestmark = pytest.mark.filterwarnings("ignore:Skipped an image")
+
+
+@pytest.fixture(scope="module")
+def clip(tiny: Tiny) -> Clip:
+    """The tiny model in double precision: it hardly tells images of noise apart, and rounding depends on batches."""
+    loaded = tiny.load()
+    loaded.model.double()
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two domains; there is no drawn pizza, one drawn key, and one drawn cat cannot be read."""
+    folder = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    for domain in ("real", "sketch"):
+        for name in CLASSES:
+            count = {"real": 4, "sketch": {"pizza": 0, "key": 1}.get(name, 3)}[domain]
+            (folder / domain / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(0, 256, size=(64, 64, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / domain / name / f"{i}.png")
+    broken = folder / "sketch" / "cat" / "1.png"
+    broken.write_bytes(broken.read_bytes()[:CUT])
+    return folder
+
+
+def represent(
+    clip: Clip, root: Path, out: Path, work: Work = QUIET, **settings: object
+) -> dict[str, DomainRepresentation]:
+    chosen = RepresentationSettings(**{"n_images": 3, "n_parts": 2, "positions": "flattened"} | settings)  # type: ignore[arg-type]
+    found = extract_representations(clip, DomainFolder(root), out, chosen, work)
+    return {one.grams.domain: one for one in found}
+
+
+@pytest.fixture(scope="module")
+def made(clip: Clip, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("made")
+    represent(clip, root, out)
+    return out
+
+
+def activations(clip: Clip, root: Path, domain: str, name: str) -> list[dict[str, np.ndarray]]:
+    """By readable image, in the order of their choice: flat activations by site."""
+    found = []
+    for record in DomainFolder(root).select(name, domain, 3):
+        if record.path.stat().st_size != CUT:
+            with torch.no_grad():
+                _, cache = clip.encoder.run_with_cache(clip.preprocess(Image.open(record.path))[None].double())
+            found.append({site: cache[site].flatten().numpy() for site in clip.encoder.sites})
+        else:
+            found.append({})
+    return found
+
+
+def parts_of(root: Path, domain: str, name: str) -> np.ndarray:
+    """The part of each of a class's images; that items are told apart right is tested with `part_numbers`."""
+    images = DomainFolder(root)
+    cells = {(n, d): images.select(n, d, 3) for n in CLASSES for d in images.domains}
+    return part_numbers(cells, 2)[name, domain]
+
+
+def expected_means(
+    clip: Clip, root: Path, domain: str, site: str, part: int | None = None
+) -> tuple[list[str], np.ndarray]:
+    means = {}
+    for name in CLASSES:
+        parts = parts_of(root, domain, name)
+        images = zip(activations(clip, root, domain, name), parts, strict=True)
+        chosen = [found[site] for found, of in images if found and part in (None, of)]
+        if chosen:
+            means[name] = np.mean(chosen, axis=0)
+    return list(means), np.stack(list(means.values()))
+
+
+def assert_rows(gram: np.ndarray, names: list[str], rows: np.ndarray) -> None:
+    """The Gram matrix holds these rows of these classes, centred in any way, and nothing of the others."""
+    index = [CLASSES.index(name) for name in names]
+    there = np.isfinite(gram)
+    np.testing.assert_array_equal(there, np.outer(*[np.isin(np.arange(6), index)] * 2))
+    n = len(names)
+    centring = np.eye(n) - 1 / n
+    expected = gram_matrix(rows)
+    found = centring @ gram[np.ix_(index, index)] @ centring
+    np.testing.assert_allclose(found, expected, atol=1e-6 * np.abs(expected).max())
+
+
+# Class means
+
+
+@pytest.mark.parametrize("domain", ["real", "sketch"])
+def test_class_means_are_those_of_activations_in_memory(clip: Clip, root: Path, made: Path, domain: str) -> None:
+    found = DomainRepresentation.load(made / f"{domain}.safetensors")
+    assert tuple(found.grams.by_site) == clip.encoder.sites
+    assert found.grams.classes == CLASSES
+    for site in (clip.encoder.sites[0], "layer2.0", clip.encoder.sites[-1]):
+        for grams, part in ((found.grams, None), (found.parts[0], 0), (found.parts[1], 1)):
+            assert_rows(grams.by_site[site], *expected_means(clip, root, domain, site, part))
+
+
+def test_similarity_of_domains_is_that_of_their_class_means(clip: Clip, root: Path, made: Path) -> None:
+    found = [DomainRepresentation.load(made / f"{domain}.safetensors") for domain in ("real", "sketch")]
+    pairs = compare_representations([one.grams for one in found], permutations=5).pairs
+    for site in ("layer1.0", clip.encoder.sites[-1]):
+        names, sketch = expected_means(clip, root, "sketch", site)
+        real = expected_means(clip, root, "real", site)[1][[CLASSES.index(name) for name in names]]
+        for kernel in ("linear", "rbf"):
+            row = pairs[(pairs["site"] == site) & (pairs["kernel"] == kernel)].iloc[0]
+            assert row["value"] == pytest.approx(cka(real, sketch, kernel), abs=1e-6)
+            assert row["n_classes"] == 5
+    with pytest.raises(InputError, match="sketch and sketch have 3"):
+        compare_representation_parts(found[1:], classes=("axe", "cat", "fish"))
+
+
+def test_unit_means_are_of_every_readable_image(clip: Clip, root: Path, made: Path) -> None:
+    found = DomainRepresentation.load(made / "sketch.safetensors")
+    assert found.image_classes == ("axe",) * 3 + ("cat",) * 2 + ("fish",) * 3 + ("key",) + ("lion",) * 3
+    order = np.argsort(parts_of(root, "sketch", "fish"), kind="stable")
+    fish = [activations(clip, root, "sketch", "fish")[i] for i in order]
+    names = [DomainFolder(root).select("fish", "sketch", 3)[i].path.stem for i in order]
+    assert found.image_items[5:8] == tuple(f"fish/{name}" for name in names)
+    for site in ("layer2.0", clip.encoder.sites[-1]):
+        units = found.unit_means[site].shape[1]
+        expected = np.stack([one[site].reshape(units, -1).mean(1) for one in fish])
+        np.testing.assert_allclose(found.unit_means[site][5:8], expected, rtol=1e-6)
+
+
+def test_unit_means_average_over_positions_wherever_units_are(any_tower: nn.Module) -> None:
+    encoder = Encoder.from_tower(any_tower)
+    with torch.no_grad():
+        _, cache = encoder.run_with_cache(torch.rand(2, 3, *encoder.image_size))
+    for site in encoder.sites:
+        activation, dim = cache[site], encoder.unit_dim(site)
+        means = unit_means(activation, dim)
+        assert means.shape == (2, activation.shape[dim])
+        unit = activation.select(dim, 1)[1]
+        assert means[1, 1].item() == pytest.approx(unit.mean().item(), abs=1e-5)
+
+
+def test_batches_and_budget_do_not_change_the_result(
+    clip: Clip, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sites = ("layer1.0", "layer2.0")
+    large = represent(clip, root, tmp_path / "large", sites=sites)
+    monkeypatch.setattr("circuitry.representations.representation_folder.BATCH_SIZE", 1)
+    small = represent(clip, root, tmp_path / "small", Work(memory_gib=1e-6, progress=False), sites=sites[::-1])
+    for domain, expected in large.items():
+        found = small[domain]
+        assert tuple(found.grams.by_site) == ("layer1.0", "layer2.0")
+        assert found.image_classes == expected.image_classes
+        for mine, theirs in zip((found.grams, *found.parts), (expected.grams, *expected.parts), strict=True):
+            for site in sites:
+                scale = np.nanmax(np.abs(theirs.by_site[site]))
+                np.testing.assert_allclose(mine.by_site[site], theirs.by_site[site], atol=1e-6 * scale)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_an_encoder_of_half_precision(dtype: torch.dtype, tiny: Tiny, root: Path, tmp_path: Path) -> None:
+    half = tiny.load()
+    half.model.to(dtype)
+    site = half.encoder.sites[-1]
+    found = represent(half, root, tmp_path / "half", sites=(site,))["real"]
+    full = represent(tiny.load(), root, tmp_path / "full", sites=(site,))["real"]
+    assert found.unit_means[site].dtype == np.float32
+    np.testing.assert_allclose(found.unit_means[site], full.unit_means[site], atol=0.05 * full.unit_means[site].std())
+
+
+# Folders
+
+
+def test_a_folder_is_read_and_refuses_another_configuration(clip: Clip, root: Path, tmp_path: Path) -> None:
+    """How a folder is shared, resumed and repaired is tested with `JobFolder`."""
+    represent(clip, root, tmp_path, sites=("layer4.0",))
+    assert [one.grams.domain for one in read_representations(tmp_path)] == ["real", "sketch"]
+    for changes, words in (({"n_images": 2}, "n_images: 3 -> 2"), ({"sites": ("layer3.0",)}, r"'layer3\.0' is new")):
+        with pytest.raises(InputError, match=words):
+            represent(clip, root, tmp_path, **{"sites": ("layer4.0",)} | changes)
+    with pytest.raises(InputError, match=r"none .*manifest\.json"):
+        read_representations(tmp_path / "none")
+
+
+def test_an_image_that_cannot_be_read_is_left_out_with_a_warning_or_refused(
+    clip: Clip, root: Path, tmp_path: Path
+) -> None:
+    with pytest.warns(UserWarning, match="Skipped an image: Cannot read ") as caught:
+        represent(clip, root, tmp_path / "left out", sites=("layer4.0",))
+    assert len(caught) == 1
+    with pytest.raises(InputError, match=r"Cannot read .*sketch/cat/1\.png"):
+        represent(clip, root, tmp_path / "refused", Work(strict=True, progress=False), sites=("layer4.0",))
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"), [({"n_images": 1}, "2 parts .* n_images=1"), ({"sites": ("layer9",)}, "'layer9'")]
+)
+def test_bad_settings_are_named(clip: Clip, root: Path, tmp_path: Path, settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        represent(clip, root, tmp_path, **settings)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(InputError, match="'averaged', 'flattened', but 'kept'"):
+        # Not the constructor: under test it checks types first.
+        RepresentationSettings.__post_init__(SimpleNamespace(positions="kept"))  # type: ignore[arg-type]
+
+
+def test_activations_that_are_not_finite_are_refused(clip: Clip, root: Path, tmp_path: Path) -> None:
+    def spoil(activation: torch.Tensor, hook: object) -> torch.Tensor:
+        return activation.masked_fill(activation == activation.max(), torch.inf)
+
+    with (
+        clip.encoder.hooks(fwd_hooks=[("layer2.0", spoil)]),
+        pytest.raises(InputError, match=r"'layer2\.0' are not finite.*/axe/\d\.png"),
+    ):
+        represent(clip, root, tmp_path, sites=("layer1.0", "layer2.0"))
+
+
+def test_a_domain_without_a_readable_image_is_refused(clip: Clip, tmp_path: Path) -> None:
+    (tmp_path / "real" / "cat").mkdir(parents=True)
+    (tmp_path / "real" / "cat" / "0.png").write_bytes(b"no image")
+    with pytest.raises(InputError, match="images of real"):
+        represent(clip, tmp_path, tmp_path / "out", sites=("layer4.0",))
+
+
+@pytest.mark.parametrize(
+    ("classes", "parts", "words"),
+    [
+        (("axe", "fish", "lion", "key"), (2,), "4 classes with 2 images, but sketch has 3"),
+        (("axe", "cat", "pizza", "key"), (), "real and sketch have 3"),
+    ],
+)
+def test_too_few_classes_for_cka_are_known_from_the_folder(
+    root: Path, classes: tuple[str, ...], parts: tuple[int, ...], words: str
+) -> None:
+    check_enough_images(DomainFolder(root, domains=("real",)))
+    with pytest.raises(InputError, match=words):
+        check_enough_images(DomainFolder(root, classes=classes), *parts)
