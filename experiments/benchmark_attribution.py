@@ -18,28 +18,28 @@ matrix-product rate the edge pass reaches; and, by counted operations, how long 
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from typing import TypeVar
+
+from circuitry.runs import Work, run_script
+from circuitry import Encoder, Task, class_logit
+from circuitry.circuits import AttributionSettings, count_operations, parse_rule
+from circuitry.circuits.chain_edges import edge_effects
+from circuitry.circuits.circuit_settings import DEFAULT_RULE, STUDY_RULE
+from circuitry.circuits.cost import matrix_product_rate
+from circuitry.circuits.nodes import keep_units, node_effects
+from circuitry.interventions import patch_effects, score_units
+from circuitry.models.architectures import register_model
+from circuitry.reports.result_tables import KeepSettings
 
 import open_clip
 import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from circuitry import Encoder, Task, class_logit
-from circuitry.circuits import AttributionSettings, count_operations, parse_rule
-from circuitry.circuits.chain_edges import edge_effects
-from circuitry.circuits.cost import matrix_product_rate
-from circuitry.circuits.nodes import keep_units, node_effects
-from circuitry.circuits.settings import DEFAULT_RULE, STUDY_RULE
-from circuitry.interventions import patch_effects, score_units
-from circuitry.models.architectures import register_model
-from circuitry.reports.result_tables import KeepSettings
-from circuitry.runs import Work, run_script
 
 Scores = dict[str, Tensor]
 EdgeRows = dict[tuple[str, str], Tensor]
@@ -149,10 +149,14 @@ def baseline(
 
 
 def timed(
-    encoder: Encoder, images: Tensor, weights: Tensor, settings: AttributionSettings
+    encoder: Encoder,
+    images: Tensor,
+    weights: Tensor,
+    settings: AttributionSettings,
+    sites: Sequence[str] | None = None,
 ) -> tuple[Scores, EdgeRows, float, float]:
     """Return this package's node scores, scores of all edges between kept units, and the seconds that each took."""
-    task = Task(encoder, images, class_logit(weights, 0), work=Work(progress=False))
+    task = Task(encoder, images, class_logit(weights, 0), sites=sites, work=Work(progress=False))
     with task.running(gradients=True):
         started = time.perf_counter()
         nodes = node_effects(task, settings.node_rule)
@@ -249,8 +253,8 @@ def cost_table(encoder: Encoder, images: Tensor, weights: Tensor) -> pd.DataFram
     settings += [("sites", len(sites), 1, 0.1, sites) for sites in (every[-6:], every[-11:], every)]
     rows = []
     for what, value, k, fraction, sites in settings:
-        chosen = AttributionSettings(node_fraction=fraction, rule=one, sites=sites)
-        nodes, _, node_seconds, edge_seconds = timed(encoder, images[:k], weights, chosen)
+        chosen = AttributionSettings(node_fraction=fraction, rule=one)
+        nodes, _, node_seconds, edge_seconds = timed(encoder, images[:k], weights, chosen, sites)
         kept = sum(math.ceil(fraction * len(v)) for v in nodes.values())
         rows.append((what, value, k, kept, len(sites), node_seconds, edge_seconds))
     columns = ["what grows", "value", "images", "kept units", "sites", "node seconds", "edge seconds"]

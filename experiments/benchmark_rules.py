@@ -17,31 +17,39 @@ measured error is larger than the promised one beyond the interval.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
-import pandas as pd
-
-from circuitry import AttributionSettings, Clip, DomainFolder, Task
-from circuitry.circuits import QuadratureRule, RuleChoice, RuleErrors, count_operations, describe_rule, parse_rule
+from circuitry.runs import InputError, run_script
+from circuitry import Clip, DomainFolder, Task
+from circuitry.circuits import (
+    AttributionSettings,
+    QuadratureRule,
+    RuleChoice,
+    RuleErrors,
+    count_operations,
+    describe_rule,
+    parse_rule,
+)
 from circuitry.circuits.graph_folder import Key
 from circuitry.circuits.rule_choice import REFERENCE, cheapest_rule
 from circuitry.circuits.rule_of_run import IMAGES, spread
 from circuitry.circuits.rule_report import RULE_CHOICE
 from circuitry.comparison import mean_interval
-from circuitry.interventions.circuits_under_test import read_images
-from circuitry.models import Metric, ModelSettings, metric_of_class
-from circuitry.models.metrics import MetricName
+from circuitry.models import Metric, metric_of_class, read_images
 from circuitry.models.sites import INPUT
 from circuitry.reports.result_tables import KeepSettings
-from circuitry.runs import InputError, run_script
+from circuitry.study import QuickstartModel
+
+import pandas as pd
 
 STUDY = "left-10"
 
 
 @dataclass(frozen=True)
-class Config(ModelSettings, KeepSettings):
+class Config(QuickstartModel, KeepSettings):
     """Settings of the comparison of rules."""
 
-    metric: MetricName = "logit"
+    metric: Literal["logit", "margin"] = "logit"
     """logit: the study's cosine logit; margin: its lead over the mean logit of the other classes."""
     circuits: int = 8
     """How many circuits errors are measured on, after those that a rule is chosen by: the first class in the first
@@ -103,7 +111,7 @@ def circuits(
     """Yield (name, errors) of circuits."""
     weights = clip.text_weights(images.all_classes)
     for class_name, domain in keys:
-        batch = read_images(clip, images.select(class_name, domain, config.n_images, config.seed), strict=True)
+        _, batch = read_images(clip, images.select(class_name, domain, config.n_images, config.seed), strict=True)
         metric = metric_of_class(config.metric)(weights, images.label(class_name))
         yield f"{class_name} in {domain}", RuleErrors(Task(clip.encoder, batch, metric), reference=reference)
 

@@ -15,40 +15,36 @@ first one stopped.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-import pandas as pd
-
+from circuitry.runs import ALONE, InputError, Work, WorkSettings, run_script
 from circuitry import DomainFolder, GraphFolder
-from circuitry.circuits import CircuitSettings, Extraction, Measure, ReadingSettings, compare_domains
+from circuitry.circuits import Extraction, ExtractionSettings, Measure, ReadingSettings, compare_domains
 from circuitry.circuits.consensus import circuit_stability
-from circuitry.circuits.order_variants import CLASSES, extract_variants, order_stability
-from circuitry.circuits.settings import STUDY_RULE
+from circuitry.circuits.order_variants import VARIED_CLASSES, extract_variants, order_stability
 from circuitry.comparison import Comparison
-from circuitry.data import item_column
 from circuitry.data.imagenet_classes import STUDY_HELD_OUT, class_key
 from circuitry.data.names import chosen_names
-from circuitry.data.parts import DEFAULT_PARTS
-from circuitry.models import BasisSettings, MetricSettings
+from circuitry.models import ModelOptions
 from circuitry.reports import Report, write_results
 from circuitry.reports.circuit_pages import write_circuit_pages
 from circuitry.reports.figures import domain_marks
 from circuitry.reports.listings import listings_of
 from circuitry.reports.sections.circuits import (
-    add_stability,
     circuit_findings,
     comparison_report,
 )
-from circuitry.reports.sections.robustness import add_order_stability
-from circuitry.runs import ALONE, InputError, StudySettings, Work, WorkSettings, run_script
-from circuitry.study import told_apart
+from circuitry.reports.sections.stability import add_circuit_stability, add_order_stability
+from circuitry.study import accuracy_kinds
 from circuitry.study.domain_apart import apart_over_depth, means_without
 from circuitry.study.sections.accuracies import add_accuracy
 from circuitry.study.sections.apart import add_domain_apart
 from circuitry.training import zero_shot_accuracy
+
+import pandas as pd
 
 TIMED = 2
 """Jobs that a dry run does."""
@@ -57,11 +53,10 @@ SMALL = 500
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(CircuitSettings, MetricSettings, WorkSettings, BasisSettings, StudySettings):
+class Config(ExtractionSettings, WorkSettings, ModelOptions):
     """Settings of a comparison."""
 
     STUDY: ClassVar[Mapping[str, Any]] = {
-        "rule": STUDY_RULE.name,
         "seed": 42,
         "held_out": STUDY_HELD_OUT,
         "kernel_depths": (1, 2, 3),
@@ -71,24 +66,16 @@ class Config(CircuitSettings, MetricSettings, WorkSettings, BasisSettings, Study
         "draw_circuits": True,
     }
 
-    model: str = field()
-    """open_clip model name, a name shipped here (rn-tiny), hf-hub:org/model, or the path of a model-config JSON."""
-    data: Path = field()
-    """Folder of the images: <domain>/<class>/<file>."""
     out: Path
     """Folder for graphs, tables and the report."""
     results: Path | None = None
     """Also write the small tables and their provenance here."""
-    checkpoint: Path | None = None
-    """Local checkpoint; this or --pretrained."""
+    edges_per_node: int = 3
+    """Most edges into a unit of a circuit."""
     held_out: tuple[str, ...] = ()
     """Classes to report apart, e.g. those held out in training."""
     pair: tuple[str, str, str] | None = None
     """Class and two domains whose circuits are drawn (default: the first class in its two least similar domains)."""
-    parts: int = DEFAULT_PARTS
-    """Parts into which the images are cut, by item: what similarities are read against."""
-    items: tuple[Path, str] | None = None
-    """A listing of the images and its column that names what an image shows (default: the name of the file)."""
     kernel_depths: tuple[int, ...] = (1,)
     """Depths of the Weisfeiler-Lehman kernel."""
     any_sign: bool = False
@@ -99,13 +86,9 @@ class Config(CircuitSettings, MetricSettings, WorkSettings, BasisSettings, Study
     """A domain to set against the others."""
     draw_circuits: bool = False
     """Draw every circuit, on a page of its own."""
-    n_images: int = 50
-    """Images per class and domain, at random by --seed; all where there are fewer."""
     accuracy: bool = True
     """Measure zero-shot accuracy on all images of the chosen classes and domains, too."""
-    seed: int = 0
-    """Seed of the choice of images."""
-    robustness: int = CLASSES
+    robustness: int = VARIED_CLASSES
     """Classes whose circuits are found again with another baseline, rule, metric and class texts, to see whether the
     order of the domains holds; 0 for none."""
     dry_run: bool = False
@@ -174,18 +157,7 @@ def check_names(config: Config, images: DomainFolder) -> None:
 
 def planned(config: Config, work: Work) -> Extraction:
     """Return the jobs of the extraction."""
-    return Extraction(
-        config.clip(work.rank),
-        config.images(),
-        config.out / "circuits",
-        n_images=config.n_images,
-        seed=config.seed,
-        settings=config.attribution(config.baseline),
-        metric=config.metric,
-        texts=config.class_texts,
-        n_parts=config.parts,
-        items=None if config.items is None else item_column(*config.items),
-    )
+    return Extraction(config.clip(work.rank), config.images(), config.out / "circuits", config)
 
 
 def extract_share(config: Config, work: Work) -> None:
@@ -212,7 +184,7 @@ def estimate(plan: Extraction, work: Work) -> None:
 def measured_accuracy(config: Config, images: DomainFolder) -> pd.DataFrame:
     """Return the zero-shot accuracies on all images by domain."""
     clip = config.clip(ALONE)
-    return told_apart(zero_shot_accuracy(clip, images, config.held_out, work=config.work()))
+    return accuracy_kinds(zero_shot_accuracy(clip, images, config.held_out, work=config.work()))
 
 
 def compared(
@@ -245,10 +217,12 @@ def compared(
     report.summary(circuit_findings(comparisons, order.table))
     add_order_stability(report, order)
     stability = circuit_stability(graphs, edges_per_node=config.edges_per_node, any_sign=config.any_sign)
+    for name, one in comparisons.items():
+        one.save(config.out / "comparisons" / name)
     tables = {name: table for one in comparisons.values() for name, table in one.tables().items()}
     tables["order_stability"] = order.table
     if len(stability):
-        add_stability(report, stability)
+        add_circuit_stability(report, stability)
         tables["circuit_stability"] = stability
     if config.apart is not None:
         add_domain_apart(report, comparisons, config.apart, domain_marks(domains))

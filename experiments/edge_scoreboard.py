@@ -33,10 +33,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
-from scipy.special import expit
-
+from circuitry.runs import Job, JobFolder, Work, run_script, versions, whole_file
 from circuitry import AttributionGraph, Clip, DomainFolder, class_logit, left_rule, midpoint_rule
 from circuitry.circuits import CORRECTIONS, Edges, score_edges, stream_graph
 from circuitry.circuits.cost import OperationCounter
@@ -49,13 +46,16 @@ from circuitry.interventions import (
     learn_masks,
     measure_circuits,
 )
-from circuitry.models import ModelSettings, ResidualStream, Task, mean_baseline
+from circuitry.models import ResidualStream, Task, mean_baseline
 from circuitry.reports import Report, write_results
 from circuitry.reports.sections.compared import with_intervals
-from circuitry.runs import Job, JobFolder, Work, run_script, versions, whole_file
-from circuitry.study import Judged, over_classes, rank_agreement, scoreboard_tables
+from circuitry.study import Judged, QuickstartModel, over_classes, rank_agreement, scoreboard_tables
 from circuitry.study.sections.scoreboards import size_curves
 from circuitry.study.unseen_images import ClassImages, ClassRecords, read_class
+
+import numpy as np
+import pandas as pd
+from scipy.special import expit
 
 FORMAT = "circuitry edge scoreboard 1"
 METHODS = ("gradient", "path", "atp-star", "relp", "exact", "learned")
@@ -64,7 +64,7 @@ TARGETS = (0.5, 0.8)
 
 
 @dataclass(frozen=True)
-class Config(ModelSettings):
+class Config(QuickstartModel):
     """Settings of the script."""
 
     model: str = "vit-tiny"

@@ -32,9 +32,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-import torch
-
+from circuitry.runs import ALONE, InputError, Job, JobFolder, Rank, Work, WorkSettings, run_script, versions, whole_file
 from circuitry.circuits import AttributionGraph
 from circuitry.circuits.cost import OperationCounter
 from circuitry.data import image_listing
@@ -51,12 +49,12 @@ from circuitry.interventions import (
     propose_circuits,
     take_kept_units,
 )
-from circuitry.models import AnyBaseline, BasisSettings, Counterfactual, Task, mean_baseline
+from circuitry.models import AnyBaseline, Counterfactual, Task, mean_baseline
 from circuitry.models.metrics import METRICS
 from circuitry.reports import Report, write_results
-from circuitry.runs import ALONE, InputError, Job, JobFolder, Rank, Work, WorkSettings, run_script, versions, whole_file
 from circuitry.study import (
     Judged,
+    QuickstartModel,
     planted_attention,
     planted_convolution,
     score_methods,
@@ -67,6 +65,9 @@ from circuitry.study import (
 from circuitry.study.sections.scoreboards import add_scoreboard
 from circuitry.study.unseen_images import ClassImages, ClassRecords, read_class, split_records
 
+import pandas as pd
+import torch
+
 FORMAT = "circuitry scoreboard 1"
 BASELINES = ("zero", "mean", "counterfactual")
 TARGETS = (0.5, 0.8)
@@ -74,7 +75,7 @@ TARGETS = (0.5, 0.8)
 
 
 @dataclass(frozen=True)
-class Config(WorkSettings, BasisSettings):
+class Config(WorkSettings, QuickstartModel):
     """Settings of the scoreboard; the defaults are the quickstart's model and images."""
 
     out: Path = Path("runs/scoreboard")

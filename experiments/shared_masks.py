@@ -20,15 +20,11 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
-import torch
-
+from circuitry.runs import ALONE, InputError, Job, JobFolder, Rank, Work, WorkSettings, run_script, versions
 from circuitry.circuits import AttributionGraph, compare_domains
-from circuitry.circuits.graph_folder import Key
 from circuitry.comparison import Comparison
-from circuitry.data import image_listing
 from circuitry.data.names import chosen_names, drawn_by_name
+from circuitry.data.parts import Key
 from circuitry.interventions import (
     LEARNED,
     METHODS,
@@ -39,11 +35,15 @@ from circuitry.interventions import (
     transfer_circuits,
     transfer_matrix,
 )
-from circuitry.models import Baseline, ModelSettings, Task, class_margin, mean_baseline
+from circuitry.models import Baseline, FolderSettings, FolderWork, Task, class_margin, mean_baseline
 from circuitry.reports import Report, write_results
 from circuitry.reports.figures import domain_marks, similarity_heatmap
-from circuitry.runs import ALONE, InputError, Job, JobFolder, Rank, Work, WorkSettings, run_script, versions
+from circuitry.study import QuickstartModel
 from circuitry.study.unseen_images import ClassImages, ClassRecords, read_class, split_records
+
+import numpy as np
+import pandas as pd
+import torch
 
 FORMAT = "circuitry shared masks 1"
 ALL, HALVES, SEED = "all", ("half 1", "half 2"), "other seed"
@@ -52,7 +52,7 @@ CEILINGS = {"other images": HALVES, "other seed": (ALL, SEED)}
 
 
 @dataclass(frozen=True)
-class Config(WorkSettings, ModelSettings):
+class Config(WorkSettings, QuickstartModel):
     """Settings; the defaults are the quickstart's model and images."""
 
     out: Path = Path("runs/shared_masks")
@@ -81,13 +81,13 @@ class Config(WorkSettings, ModelSettings):
             raise InputError(f"The methods are some of {', '.join(METHODS)}, but {self.methods} was given.")
 
 
-class Sharing:
+class Sharing(FolderWork):
     """A model and images, and what every job does with them."""
 
     def __init__(self, config: Config, rank: Rank = ALONE) -> None:
-        self.config, self.clip, self.images = config, config.clip(rank), config.images()
-        self.weights = self.clip.text_weights(self.images.all_classes)
-        names = self.images.classes
+        asked = FolderSettings(n_images=config.n_images, seed=config.seed, metric="margin")
+        super().__init__(config.clip(rank), config.images(), asked)
+        self.config, names = config, self.images.classes
         drawn = sorted(names, key=lambda name: drawn_by_name(config.seed, name))[: config.n_classes]
         self.classes = list(chosen_names("class", config.shared or sorted(drawn), names))
         self.keys: list[Key] = [(name, domain) for name in self.classes for domain in self.images.domains]
@@ -101,14 +101,15 @@ class Sharing:
     @property
     def folder(self) -> JobFolder:
         """The folder of all circuits."""
-        return JobFolder(self.config.out / "jobs", FORMAT, self.provenance(), self.jobs, self.listings())
+        records = {key: [r for side in self.records(key) for part in side for r in part] for key in self.keys}
+        return self.claim(self.config.out / "jobs", FORMAT, self.jobs, records, **self.shaped_by)
 
     @cached_property
-    def baseline(self) -> Baseline:
+    def mean(self) -> Baseline:
         """The mean over all images that circuits are found on, one for all domains."""
-        return mean_baseline(self.clip.encoder, torch.cat([self.read(key, 0).together for key in self.keys]))
+        return mean_baseline(self.clip.encoder, torch.cat([self.images_of(key, 0).together for key in self.keys]))
 
-    def read(self, key: Key, side: int) -> ClassImages:
+    def images_of(self, key: Key, side: int) -> ClassImages:
         """Return the images of a class and domain to find circuits on (0), or to measure on (1)."""
         return read_class(self.clip, self.records(key)[side])
 
@@ -117,17 +118,16 @@ class Sharing:
         config = self.config
         return split_records(self.images, *key, config.n_images, config.n_others, config.seed)
 
-    def task(self, class_name: str, images: ClassImages, work: Work) -> Task:
-        """Return what is asked of the model about some images of a class."""
-        metric = class_margin(self.weights, self.images.label(class_name))
-        return Task(self.clip.encoder, images.own, metric, baseline=self.baseline, others=images.others, work=work)
+    def ablating(self, key: Key, images: ClassImages, work: Work) -> Task:
+        """Return the task of some images of a class, ablated to the mean."""
+        return replace(self.task(key, *images, work=work), baseline=self.mean)
 
     def do(self, job: Job, images: ClassImages) -> list[Path]:
         """Find a circuit, and write it."""
         class_name, domain, method, what = job
         own, others = images.half(HALVES.index(what)) if what in HALVES else images
         masks = replace(self.config.masks, seed=self.config.seed + (what == SEED))
-        task = self.task(class_name, ClassImages(own, others), Work(progress=False))
+        task = self.ablating((class_name, domain), ClassImages(own, others), Work())
         (graph,) = propose_circuits(task, [self.config.size], method=method, masks=masks)
         path = self.config.out / "jobs" / class_name / f"{domain}.{method}.{what.replace(' ', '-')}.safetensors"
         replace(graph, class_name=class_name, domain=domain).save(path)
@@ -140,25 +140,21 @@ class Sharing:
 
     def work_elsewhere(self, method: str, work: Work) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Return transfer and interchange of a method's circuits between domains."""
-        unseen = {key: self.task(key[0], self.read(key, 1), work) for key in self.keys}
-        scorer = ClassScorer(self.weights, {name: self.images.label(name) for name in self.classes}, class_margin)
+        unseen = {key: self.ablating(key, self.images_of(key, 1), work) for key in self.keys}
+        weights = self.weights(self.images.domains[0])
+        scorer = ClassScorer(weights, {name: self.images.label(name) for name in self.classes}, class_margin)
         graphs = self.graphs(method, ALL)
         moved = transfer_circuits(unseen, graphs, scorer)
         exchanged = interchange(unseen, graphs, scorer, seed=self.config.seed)
         of = zip(exchanged["class"], exchanged["circuit_domain"], strict=True)
         return moved, exchanged.assign(whole_site=[keeps_a_site(graphs[key]) for key in of])
 
-    def listings(self) -> dict[str, dict[str, str]]:
-        """Return the images that shape a number, with their checksums."""
-        records = {r for key in self.keys for side in self.records(key) for part in side for r in part}
-        return {"images": image_listing(sorted(records, key=lambda record: record.relative))}
-
-    def provenance(self) -> dict[str, Any]:
-        """Return what shapes a number."""
+    @property
+    def shaped_by(self) -> dict[str, Any]:
+        """The settings that shape a number, besides those of `FolderSettings`."""
         config = self.config
-        asked = {name: getattr(config, name) for name in ("n_images", "n_others", "size", "seed")}
-        plain = {"methods": list(config.methods), "masks": str(config.masks), "classes": self.classes}
-        return {"model": self.clip.name, "model_digest": self.clip.digest, **plain, **asked}
+        asked = {"n_others": config.n_others, "size": config.size, "masks": str(config.masks)}
+        return asked | {"methods": list(config.methods), "compared": self.classes, "baseline": "mean"}
 
 
 def main(config: Config) -> None:
@@ -187,7 +183,7 @@ def main(config: Config) -> None:
     joined = {name: pd.concat(parts, ignore_index=True) for name, parts in tables.items()}
     joined["work"] = pd.concat([how_circuits_work(joined["transfer"]), how_exchanges_work(joined["interchange"])])
     add_tables(report, joined)
-    print(write_results(report, joined, config.out, config.results, sharing.provenance() | versions()))
+    print(write_results(report, joined, config.out, config.results, sharing.made_with | sharing.shaped_by | versions()))
 
 
 def find(config: Config, work: Work) -> None:
@@ -195,7 +191,7 @@ def find(config: Config, work: Work) -> None:
     sharing = Sharing(config, work.rank)
     sharing.folder.run(
         sharing.do,
-        prepare=lambda job: sharing.read((job[0], job[1]), 0),
+        prepare=lambda job: sharing.images_of((job[0], job[1]), 0),
         rank=work.rank,
         progress=work.bar("circuits"),
     )

@@ -18,20 +18,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import ClassVar
 
-import pandas as pd
-import tyro
-
-from circuitry.data.file_check import check_file
-from circuitry.models import ModelSettings, load_sae
 from circuitry.runs import Job, JobFolder, StudySettings, digest, run_script
+from circuitry.data.file_check import check_file
+from circuitry.models import load_sae
+from circuitry.study import QuickstartModel
 from circuitry.training import SaeTraining, diagnose_sae, sample_activations, train_sae_on_images
 from circuitry.training.run_folder import described
+
+import pandas as pd
+import tyro
 
 FORMAT = "circuitry trained autoencoder 1"
 
 
 @dataclass(frozen=True)
-class Config(ModelSettings, StudySettings):
+class Config(QuickstartModel, StudySettings):
     """Settings of a training run; the defaults are the quickstart's model and the study's numbers."""
 
     STUDY: ClassVar = {"training": SaeTraining.study()}

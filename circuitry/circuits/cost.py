@@ -18,8 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from circuitry.circuits.chain_edges import edge_effects
+from circuitry.circuits.circuit_settings import AttributionSettings
 from circuitry.circuits.nodes import keep_units, node_effects
-from circuitry.circuits.settings import AttributionSettings
 from circuitry.models.encoder import Encoder
 from circuitry.models.metrics import Metric
 from circuitry.models.task import Task
@@ -67,7 +67,7 @@ def count_operations(encoder: Encoder, metric: Metric, settings: AttributionSett
         >>> nodes, edges = count_operations(clip.encoder, class_logit(weights, 0), AttributionSettings())
     """
     image = torch.randn(1, 3, *encoder.image_size, device=encoder.device, dtype=encoder.dtype)
-    task = Task(encoder, image, metric, sites=settings.sites, work=Work(progress=False))
+    task = Task(encoder, image, metric, work=Work(progress=False))
     with task.running(gradients=True):
         with OperationCounter() as nodes_counter:
             nodes = node_effects(task, settings.node_rule, settings.autocast)

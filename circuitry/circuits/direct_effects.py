@@ -21,10 +21,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from circuitry.models.batches import ImageBatches, Images, rows_that_fit
 from circuitry.models.encoder import Encoder
 from circuitry.models.norms import NORMS, normed_with, scale_of
 from circuitry.models.residual import ResidualStream
+from circuitry.models.tensor_batches import ImageBatches, Images, rows_that_fit
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import check_kinds
 from circuitry.runs.workers import Work

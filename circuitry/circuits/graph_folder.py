@@ -3,11 +3,12 @@
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from circuitry.circuits.graph import AttributionGraph
+from circuitry.data.parts import Key as Key
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError
 from circuitry.runs.manifest import NAME, read_manifest
@@ -20,9 +21,6 @@ PART_EDGES = "circuitry edges of parts 1"
 
 WHOLE, EDGES = "all", "edges"
 """Files of a job beside one for each part: the graph of all images, and the scores of its edges on each part."""
-
-Key = tuple[str, str]
-"""(class, domain)."""
 
 _FEW = 12
 
@@ -40,6 +38,8 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
         >>> graphs = GraphFolder("runs/x")
         >>> graphs["cat", "sketch"].kept_units["layer4.0"]
     """
+
+    HOW_TO_GET: ClassVar = "open one with GraphFolder(path)"
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)

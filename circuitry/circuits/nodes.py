@@ -27,10 +27,10 @@ from tqdm import tqdm
 
 from circuitry.circuits.graph import Completeness
 from circuitry.circuits.quadrature import QuadratureRule
-from circuitry.models.batches import rows_that_fit
 from circuitry.models.encoder import Encoder, check_finite
 from circuitry.models.metrics import Metric, checked_metric, metric_name
 from circuitry.models.task import Task
+from circuitry.models.tensor_batches import rows_that_fit
 from circuitry.runs.errors import InputError
 
 

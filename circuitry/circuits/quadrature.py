@@ -6,6 +6,7 @@ Riemann sum; the study uses the left one with ten points.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from scipy.special import roots_jacobi
@@ -20,12 +21,17 @@ MOST_POINTS = 1000
 class QuadratureRule:
     """Points in [0, 1] and their weights, which sum to one."""
 
+    HOW_TO_GET: ClassVar = "make one with left_rule(10) and its like, or parse_rule('left-10')"
+
     name: str
     """For tables and provenance, e.g. ``left-10``."""
     points: tuple[float, ...]
     """Where the gradient is taken: 0 is the clean activation, 1 the baseline."""
     weights: tuple[float, ...]
     """What each point counts."""
+
+    def __str__(self) -> str:
+        return self.name
 
     @property
     def n_runs(self) -> int:

@@ -1,7 +1,7 @@
-"""The quadrature rule of a run: chosen once, kept in the folder of its results, the same for whoever comes later.
+"""The quadrature rule of a folder: chosen once, and kept beside its results for all processes that follow.
 
-``rule.json`` is written before the first job, by the process that comes first; the others wait for it. A folder that
-has results and no such file was made with a rule that was given.
+The first process writes ``rule.json`` before the first job; the others wait for it. A folder with results and without
+this file was made with a given rule.
 """
 
 import json
@@ -9,12 +9,12 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from circuitry.circuits.circuit_settings import AttributionSettings
 from circuitry.circuits.quadrature import parse_rule
 from circuitry.circuits.rule_choice import RuleErrors, cheapest_rule
 from circuitry.circuits.rule_report import RULE_CHOICE
-from circuitry.circuits.settings import AttributionSettings
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import file_lock
 from circuitry.runs.manifest import NAME, write_json
@@ -23,8 +23,10 @@ log = logging.getLogger(__name__)
 
 CHOICE = "rule.json"
 CIRCUITS, IMAGES = 4, 2
-"""How many circuits a rule is chosen by at least, and how many images of each. There is one in every domain: on a model
-of emoji in seven styles the errors of four circuits in four of them were half of those in the others."""
+"""The least number of circuits to choose a rule by, and the images of each. There is a circuit in every domain: on a
+model of emoji in seven styles the errors in four domains were half of those in the other three."""
+
+Settings = TypeVar("Settings", bound=AttributionSettings)
 
 
 def spread(keys: Sequence[tuple[str, str]], most: int | None = None) -> list[tuple[str, str]]:
@@ -44,17 +46,17 @@ def spread(keys: Sequence[tuple[str, str]], most: int | None = None) -> list[tup
 
 
 def ruled(
-    settings: AttributionSettings, folder: Path, circuits: Callable[[], Iterable[RuleErrors]]
-) -> tuple[AttributionSettings, dict[str, Any]]:
-    """Return settings with their rules, and the choice by the name that it is kept under; none for a given rule.
+    settings: Settings, folder: Path, circuits: Callable[[], Iterable[RuleErrors]]
+) -> tuple[Settings, dict[str, Any]]:
+    """Return settings with their rules, and the choice under `RULE_CHOICE`; nothing for a given rule.
 
     Args:
-        settings: How to attribute; a rule that is given is kept.
-        folder: Folder of the run, which keeps the choice.
-        circuits: Makes the few circuits that the rule is chosen by.
+        settings: How to attribute; a given rule is kept.
+        folder: Folder of the results, which keeps the choice.
+        circuits: Makes the few circuits to choose the rule by.
 
     Raises:
-        InputError: for a file of a choice that is damaged or by another error, and as `cheapest_rule`.
+        InputError: for a damaged file, a choice for another error, and what `cheapest_rule` raises.
     """
     if settings.rule is not None:
         return settings, {}
@@ -63,8 +65,7 @@ def ruled(
         with file_lock(folder, "rule"):
             if not path.is_file() and (few := list(circuits())):
                 log.warning(
-                    "Choosing the quadrature rule of %s on a few images of %d circuits, once; a rule that is given "
-                    "saves it.",
+                    "Choosing the quadrature rule of %s once, on a few images of %d circuits; a given rule skips this.",
                     *(folder, len(few)),
                 )
                 write_json(path, cheapest_rule(few, settings.rule_error).as_dict())
@@ -78,7 +79,7 @@ def ruled(
         raise InputError(f"{path} is damaged ({error}): remove its folder and make it again.") from error
     if asked != settings.rule_error:
         raise InputError(
-            f"{folder} was made with rules of an error of {asked:g}, but {settings.rule_error:g} was asked for: choose "
-            "another folder, or remove this one."
+            f"{folder} was made for a rule error of {asked:g}, but {settings.rule_error:g} was given: choose another "
+            "folder, or remove this one."
         )
     return replace(settings, rule=node_rule, edge_rule=settings.edge_rule or edge_rule), {RULE_CHOICE: choice}

@@ -1,10 +1,11 @@
 from .attribution_check import check_attribution as check_attribution
 from .attribution_check import compare_rules as compare_rules
+from .check_images import CheckSettings as CheckSettings
+from .circuit_checks import CausalChecks as CausalChecks
 from .circuit_sets import add_error_units as add_error_units
 from .circuit_sets import take_complement as take_complement
 from .circuit_sets import take_kept_units as take_kept_units
 from .circuit_sets import take_top_units as take_top_units
-from .circuits_under_test import CausalSettings as CausalSettings
 from .curves import FaithfulnessCurve as FaithfulnessCurve
 from .curves import curves_by_domain as curves_by_domain
 from .curves import pool_curves as pool_curves
@@ -30,8 +31,6 @@ from .pixels import logit_pixels as logit_pixels
 from .pixels import unit_pixels as unit_pixels
 from .search import find_circuit as find_circuit
 from .search import propose_circuits as propose_circuits
-from .study import CausalStudy as CausalStudy
-from .study import StudyOptions as StudyOptions
 from .transfer import ClassScorer as ClassScorer
 from .transfer import interchange as interchange
 from .transfer import transfer_circuits as transfer_circuits

@@ -7,6 +7,7 @@ The metric is measured with only a circuit kept, at the sizes of the MIB benchma
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -40,6 +41,8 @@ AT_ONCE = 64
 @dataclass(frozen=True)
 class AblationSettings:
     """Which circuits are measured, and beside which random ones."""
+
+    HOW_TO_GET: ClassVar = "give AblationSettings(...)"
 
     ranking: str = "absolute"
     """Which units come first, see `circuit_sets.RANKINGS`."""

@@ -18,15 +18,15 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from tqdm import tqdm
 
-from circuitry.circuits.component_edges import in_stream
 from circuitry.circuits.edges import Edges, Pair
 from circuitry.interventions.circuit_sets import KeptUnits
 from circuitry.interventions.gated_edges import EdgeMasks, StreamEdges, gated_edges_of
 from circuitry.interventions.gated_units import GatedUnits
-from circuitry.models.batches import checked_batches
 from circuitry.models.gated_reading import lifted
+from circuitry.models.residual import in_stream
 from circuitry.models.sites import INPUT
 from circuitry.models.task import Task
+from circuitry.models.tensor_batches import checked_batches
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import check_kinds, check_lists
 

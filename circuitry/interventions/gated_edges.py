@@ -25,16 +25,15 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from circuitry.circuits.component_edges import in_stream
 from circuitry.circuits.edges import Edges, Pair
 from circuitry.interventions.circuit_sets import KeptUnits, mark_kept
-from circuitry.models.batches import rows_that_fit
 from circuitry.models.encoder import Encoder
 from circuitry.models.gated_reading import Gates, mixed, read_through
-from circuitry.models.residual import ResidualStream
+from circuitry.models.residual import ResidualStream, in_stream
 from circuitry.models.stream_parts import PORTS
 from circuitry.models.stream_run import run_gated
 from circuitry.models.task import Task
+from circuitry.models.tensor_batches import rows_that_fit
 from circuitry.runs.errors import InputError
 
 EdgeMasks = Mapping[Pair, Bool[np.ndarray, "_ _"]]

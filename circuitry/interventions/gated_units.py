@@ -17,11 +17,11 @@ from torch import Tensor
 from circuitry.interventions.circuit_sets import KeptUnits, mark_kept
 from circuitry.interventions.patches import Patch
 from circuitry.models.baselines import AnyBaseline, Baseline, Counterfactual, as_baseline
-from circuitry.models.batches import rows_that_fit
 from circuitry.models.encoder import Encoder
 from circuitry.models.gated_reading import mixed
 from circuitry.models.sites import INPUT
 from circuitry.models.task import Task
+from circuitry.models.tensor_batches import rows_that_fit
 from circuitry.runs.errors import InputError
 
 UnitGates = Mapping[str, Shaped[Tensor, "stack units"]]

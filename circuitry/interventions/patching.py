@@ -25,10 +25,10 @@ from tqdm import tqdm
 from circuitry.interventions.circuit_sets import mark_kept
 from circuitry.interventions.effects import DIRECTIONS, PATCHED_BY, PatchEffects
 from circuitry.interventions.patches import Chosen
-from circuitry.models.batches import rows_that_fit
 from circuitry.models.encoder import Encoder
 from circuitry.models.metrics import checked_metric
 from circuitry.models.task import Task
+from circuitry.models.tensor_batches import rows_that_fit
 from circuitry.runs.errors import InputError
 
 

@@ -4,19 +4,21 @@ A circuit names units; these maps show what they look at. The path goes from a b
 the mean colour) to the image; the sum of a map is the change of the target along it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
+import numpy as np
 import torch
 from captum.attr import IntegratedGradients
 from jaxtyping import Float
 from torch import Tensor
 
-from circuitry.interventions.circuit_sets import KeptUnits
+from circuitry.circuits.graph import AttributionGraph
+from circuitry.interventions.circuit_sets import KeptUnits, add_error_units, take_kept_units
 from circuitry.interventions.gated_units import ablate_all_but
 from circuitry.interventions.patches import patched
-from circuitry.models.batches import rows_that_fit
 from circuitry.models.metrics import checked_metric
 from circuitry.models.task import Batch, Task
+from circuitry.models.tensor_batches import rows_that_fit
 from circuitry.runs.errors import InputError
 
 POINTS = 32
@@ -51,6 +53,31 @@ def logit_pixels(task: Task, circuit: KeptUnits | None = None) -> Float[Tensor, 
         return torch.cat([maps(batch) for batch in task.batches(1 if one_by_one else None)])
 
 
+def circuit_pixels(
+    task: Task, graph: AttributionGraph, *, keep_error: bool = False
+) -> dict[str, Float[Tensor, "batch h w"]]:
+    """Return what each pixel of a task's images adds to its metric, through the model and a circuit, by title.
+
+    The whole model; the circuit kept at its last site before the embedding, everything before as it is; the circuit
+    alone at all sites; and the activation of that site's first unit.
+
+    Args:
+        task: Images and metric, and what the other units are put to.
+        graph: The circuit.
+        keep_error: Whether the circuit at all sites keeps the error units; see `AblationSettings`.
+    """
+    everywhere = take_kept_units(graph)
+    last = list(everywhere)[-2:][0]
+    unit = int(everywhere[last][0])
+    alone = add_error_units(task.encoder, everywhere) if keep_error else everywhere
+    return {
+        "whole model": logit_pixels(task),
+        f"circuit at {last}": logit_pixels(task, {last: everywhere[last]}),
+        "circuit at all sites": logit_pixels(task, alone),
+        f"unit {last}/{unit}": unit_pixels(task, last, unit),
+    }
+
+
 def unit_pixels(task: Task, site: str, unit: int) -> Float[Tensor, "batch h w"]:
     """Return what each pixel adds to a unit's activation, mean over its positions.
 
@@ -71,6 +98,12 @@ def unit_pixels(task: Task, site: str, unit: int) -> Float[Tensor, "batch h w"]:
 
     with task.running(gradients=True):
         return torch.cat([_pixels(task, batch.images, activation) for batch in task.batches()])
+
+
+def map_agreement(maps: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Return the correlation of each map with the first, over all pixels."""
+    (_, whole), *others = maps.items()
+    return {name: float(np.corrcoef(whole.ravel(), one.ravel())[0, 1]) for name, one in others}
 
 
 def _pixels(task: Task, images: Tensor, target: Callable[[Tensor], Tensor]) -> Tensor:

@@ -26,9 +26,9 @@ from circuitry.interventions.curve_reading import faithfulness_ratio
 from circuitry.interventions.gated import kept_embeddings, with_others
 from circuitry.interventions.kept_sets import as_kept
 from circuitry.models.baselines import Counterfactual
-from circuitry.models.batches import checked_batches
 from circuitry.models.metrics import Metric, MetricOfClass, checked_metric, class_logit
 from circuitry.models.task import Task
+from circuitry.models.tensor_batches import checked_batches
 from circuitry.runs.errors import InputError
 
 

@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
+from circuitry.circuits.circuit_settings import DEFAULT_RULE
 from circuitry.circuits.image_path import image_path_effects
 from circuitry.circuits.nodes import NodeEffects, node_effects
 from circuitry.circuits.quadrature import left_rule, midpoint_rule
-from circuitry.circuits.settings import DEFAULT_RULE
 from circuitry.interventions.patching import patch_effects
 from circuitry.models.sites import INPUT
 from circuitry.models.task import Task

@@ -1,4 +1,4 @@
-"""Which architectures there are: those of open_clip, those that come with this package, and model-config JSONs."""
+"""Architectures by name: open_clip's, the ones shipped here, and model-config JSONs."""
 
 import difflib
 import json
@@ -55,7 +55,7 @@ def _unknown_model(name: str) -> str:
 
 
 def check_tag(name: str, tag: str) -> None:
-    """Raise `InputError` for a tag of which open_clip has no weights of a model."""
+    """Raise `InputError` for a tag that open_clip has no weights for."""
     tags = open_clip.list_pretrained_tags_by_model(name)
     if tag.lower() not in (t.lower() for t in tags):
         raise InputError(

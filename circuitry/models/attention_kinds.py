@@ -1,4 +1,4 @@
-"""Kinds of attention taken apart by their own modules: what `blocks` asks of an attention module.
+"""Kinds of attention taken apart by their own modules, for `blocks`.
 
 Queries and keys may be normed (q/k norm) and turned by their position (rotary embeddings) before they meet, scores may
 have a bias by relative position or be scaled cosines; each head then mixes the values of the positions.
@@ -143,7 +143,7 @@ def _dot_product(
 ) -> tuple[Callable[[Tensor, Tensor], Scores], Callable[[Tensor, Tensor, Tensor], Heads]]:
     """Return scores and mix of scaled dot products, of what queries and keys become on their ways.
 
-    Norms act on [batch, head, position, d_head] alike: their axis is the last.
+    Norms act on [batch, head, position, d_head], too: their axis is the last.
     """
 
     def scores(q: Heads, k: Heads) -> Scores:

@@ -1,11 +1,11 @@
-"""Baselines: the activation that stands for 'this unit says nothing'.
+"""Baselines: the activation that replaces an ablated one.
 
 A baseline is given as one of
 
 - the word ``"zero"``;
 - a `Baseline`: activations by site, one for all images or one for every image, such as `mean_baseline` makes;
-- a `Counterfactual`: what the same site does on other images, one for all or one for every image; a tensor of images
-  means the same.
+- a `Counterfactual`: the same site's activation on other images, one for all or one for every image; or the tensor of
+  these images.
 
 `as_baseline` turns all of them into one of these two. Where there is one for every image, they go by their place in the
 whole run, so that its cut into batches changes nothing.
@@ -19,9 +19,9 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from circuitry.models.batches import Images, checked_batches
 from circuitry.models.encoder import Encoder, check_finite
 from circuitry.models.sites import INPUT
+from circuitry.models.tensor_batches import Images, checked_batches
 from circuitry.runs.errors import InputError
 from circuitry.runs.provenance import weights_digest
 
@@ -62,7 +62,7 @@ class Baseline:
         return weights_digest(self.values)
 
     def activations(self, encoder: Encoder, clean: Mapping[str, Tensor], start: int = 0) -> dict[str, Tensor]:
-        """Return what stands in for the activations ``clean`` of the images ``start``, ``start`` + 1, ... of a run.
+        """Return the baseline in place of the activations ``clean`` of a run's images ``start``, ``start`` + 1, ...
 
         The answer has the sites, shapes, types and devices of ``clean``.
 
@@ -130,7 +130,7 @@ class Counterfactual:
         return weights_digest({"counterfactual images": self.images})
 
     def activations(self, encoder: Encoder, clean: Mapping[str, Tensor], start: int = 0) -> dict[str, Tensor]:
-        """Return what stands in for the activations ``clean``; see `Baseline.activations`."""
+        """Return the baseline in place of the activations ``clean``; see `Baseline.activations`."""
         stop = start + max(map(len, clean.values()), default=0)
         check_count(self, stop, so_far=True)
         found = self.run(encoder, clean, slice(start, stop))

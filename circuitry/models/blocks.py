@@ -57,7 +57,7 @@ class Block:
     scores: Callable[[Tensor, Tensor], Tensor]
     """q, k -> attention scores [batch, head, query, key], before the softmax."""
     mix: Callable[[Tensor, Tensor, Tensor], Tensor]
-    """q, k, v -> z, by the kernel that the block itself uses; `scores` and a softmax give the same but for rounding."""
+    """q, k, v -> z, by the kernel that the block itself uses; `scores` and a softmax give the same up to rounding."""
     attention_out: Callable[[Tensor], Tensor]
     """z -> what attention adds to the residual stream."""
     norm_mlp: Callable[[Tensor], Tensor]

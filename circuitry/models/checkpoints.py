@@ -77,13 +77,13 @@ def _read(file: Path) -> Any:
 
 
 def _what(start: bytes) -> str:
-    """Say what a file is that begins like no file of torch.save."""
+    """Name the kind of a file that torch.save did not write."""
     if not start:
         return "an empty file"
     if start.lstrip().startswith(b"<"):
         return "a web page (HTML or XML)"
     if start.startswith(b"version https://git-lfs"):
-        return "a pointer of Git LFS, which stands for a file that was not fetched"
+        return "a pointer of Git LFS to a file that was not fetched"
     return f"a file that begins with the bytes {start[:8]!r}"
 
 

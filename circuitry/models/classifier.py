@@ -1,7 +1,7 @@
-"""A classifier as a model: the rows of its last, linear layer stand in for the texts of its classes.
+"""A classifier as a model: the rows of its last, linear layer replace the texts of its classes.
 
-A CLIP model tells classes by the cosine of an image's embedding with the embedding of a text, a classifier by the
-product of its pooled features with a row of its last layer. So what is asked of a CLIP model can be asked of one:
+A CLIP model recognises a class by the cosine of an image's embedding with a text's, a classifier by the product of its
+pooled features with a row of its last layer. So all functions for CLIP models work for a classifier:
 
 1. the tower is the classifier without its last layer; an embedding is what that layer is given;
 2. the text weight of a class is its row, normalised; of a class that is several of the classifier's, the mean of their
@@ -54,7 +54,7 @@ class Classifier(Clip):
         """Return the normalised row of each class [K, D]; templates change nothing, for a classifier reads no text.
 
         Raises:
-            InputError: for no classes, or one of which the outputs are not known.
+            InputError: for no classes, or one with unknown outputs.
         """
         known = self.classes
         unknown = [name for name in class_names if name not in known]
@@ -82,7 +82,7 @@ def load_classifier(
     classes: Mapping[str, Sequence[int]],
     device: str | torch.device = "cpu",
 ) -> Classifier:
-    """Load an image classifier of timm as a model of which circuits can be found.
+    """Load an image classifier of timm with the interface of a CLIP model.
 
     Images are brought to the network's size by their shorter side and cut in the middle.
 
@@ -156,7 +156,7 @@ def read_outputs(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def _read_no_text(prompts: Sequence[str]) -> Tensor:
-    raise InputError("A classifier reads no text: its classes are those that it was loaded with.")
+    raise InputError("A classifier reads no text: give its classes to load_classifier.")
 
 
 def _checked_outputs(classes: Mapping[str, Sequence[int]], outputs: int) -> dict[str, tuple[int, ...]]:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import open_clip
@@ -32,11 +32,15 @@ from circuitry.runs.errors import InputError
 from circuitry.runs.provenance import digest, weights_digest
 
 TEXT_FORMAT = "circuitry text weights 1"
+PROMPTS = 256
+"""Prompts in one run of the text encoder."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Clip:
     """A CLIP model ready for analysis: evaluation mode, no gradients for weights."""
+
+    HOW_TO_GET: ClassVar = "make one with load_clip(name, ...)"
 
     name: str
     """open_clip's name of the architecture."""
@@ -60,10 +64,9 @@ class Clip:
 
     @cached_property
     def digest(self) -> str:
-        """Short digest of what shapes an embedding: two models agree if and only if their digests do.
+        """Short digest of weights, configuration, preprocessing and autoencoders: all that shapes an embedding.
 
-        It covers all weights, the configuration, the preprocessing and the autoencoders. It is taken once: weights
-        that are changed later do not change it.
+        It is taken once: later changes of the weights do not change it.
         """
         preprocessing = open_clip.get_model_preprocess_cfg(self.model)
         saes = {site: sae_digest(sae) for site, sae in self.saes.items()}
@@ -96,7 +99,6 @@ class Clip:
         class_names: Sequence[str],
         templates: Sequence[Template] | None = None,
         *,
-        batch_size: int = 256,
         cache_dir: str | os.PathLike[str] | None = None,
     ) -> Float[Tensor, "classes d"]:
         """Return zero-shot weights [K, D]: each prompt's embedding normalised, averaged, normalised again.
@@ -105,9 +107,8 @@ class Clip:
             class_names: Names as in a sentence; underscores become spaces.
             templates: Strings with ``{}`` or functions of the name (default: OpenAI's 80 and six for DomainNet's
                 styles).
-            batch_size: Prompts in one run.
-            cache_dir: Where results are kept (default: the user's cache), keyed by text encoder and tokens. A folder
-                that cannot be written is no error.
+            cache_dir: Folder of kept results (default: the user's cache, on Linux below ``XDG_CACHE_HOME``), keyed by
+                text encoder and tokens. A folder that cannot be written is no error.
 
         Raises:
             InputError: for no classes, no templates, a template without ``{}``, or weights that are not finite.
@@ -121,7 +122,7 @@ class Clip:
         folder = Path(cache_dir) if cache_dir is not None else user_cache_path("circuitry") / "text_weights"
 
         def make() -> dict[str, np.ndarray]:
-            return {"text_weights": self._encode(tokens, len(names), batch_size).cpu().numpy()}
+            return {"text_weights": self._encode(tokens, len(names)).cpu().numpy()}
 
         found = cached_arrays(folder / f"{key}.safetensors", TEXT_FORMAT, "text weights", make)
         weights = torch.from_numpy(found["text_weights"])
@@ -132,10 +133,10 @@ class Clip:
             )
         return weights.to(self.encoder.device, self.encoder.dtype)
 
-    def _encode(self, tokens: Tensor, classes: int, batch_size: int) -> Tensor:
+    def _encode(self, tokens: Tensor, classes: int) -> Tensor:
         rows = []
         with torch.no_grad():
-            for part in torch.split(tokens, batch_size):
+            for part in torch.split(tokens, PROMPTS):
                 embedded = self.model.encode_text(part.to(self.encoder.device))  # type: ignore[operator]
                 rows.append(F.normalize(embedded.float(), dim=-1))
         by_name = rearrange(torch.cat(rows), "(name template) d -> name template d", name=classes)
@@ -210,7 +211,7 @@ def load_clip(
 def _built(name: str, pretrained: str | None, *, random: bool) -> Clip:
     """Build a model with its pretrained weights, or with random ones, to be replaced."""
     try:
-        with _without_lines_of_open_clip():
+        with _quiet():
             model, _, preprocess = open_clip.create_model_and_transforms(
                 name, pretrained=pretrained, pretrained_text=not random, require_pretrained=not random
             )
@@ -227,24 +228,16 @@ def _built(name: str, pretrained: str | None, *, random: bool) -> Clip:
     return Clip(name, model, Encoder.from_tower(model.visual), preprocess, tokenizer, configuration=configuration)
 
 
-_LINES = ("No pretrained weights loaded", "Failed to download weights", "Could not find/download default weights")
-"""Log lines of open_clip about weights that are loaded a moment later, or whose lack is told as an error."""
-
-
 @contextmanager
-def _without_lines_of_open_clip() -> Iterator[None]:
-    """Leave out `_LINES`, and do not let open_clip give the root logger a handler of its own."""
-    root, silent = logging.getLogger(), logging.NullHandler()
-
-    def keep(record: logging.LogRecord) -> bool:
-        return not record.getMessage().startswith(_LINES)
-
-    root.addHandler(silent)
-    root.addFilter(keep)
+def _quiet() -> Iterator[None]:
+    """Leave out what open_clip logs: weights follow a moment later, and their lack is an error with a message."""
+    root, silent, level = logging.getLogger(), logging.NullHandler(), logging.root.manager.disable
+    root.addHandler(silent)  # without any, logging would give the root logger one of its own
+    logging.disable(logging.ERROR)
     try:
         yield
     finally:
-        root.removeFilter(keep)
+        logging.disable(level)
         root.removeHandler(silent)
 
 

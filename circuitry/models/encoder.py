@@ -6,9 +6,9 @@
 2. Every site carries a TransformerLens HookPoint, so anything can be read or written there.
 3. An `Encoder` runs from any site to any later one. Attribution, patching and causal checks are such runs.
 
-The tower's own modules do the work: with idle hooks the output is bit-equal to the tower's.
+The stages run the tower's own modules: with idle hooks the output is bit-equal to the tower's.
 Threads take turns: whatever runs an encoder or changes it for a while holds the lock of its tower.
-This is the only file that knows HookPoint; `adapters` turns architectures into stages.
+Here and in `components` hook points are made; `adapters` turns architectures into stages.
 """
 
 import threading
@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import torch
 from jaxtyping import Float
@@ -43,7 +43,7 @@ class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships 
     ``run_with_hooks`` and ``hooks`` take the same arguments and work for whole and partial runs.
 
     Hooks at sites act in everything that is run meanwhile, attribution included, whose graph then names the sites.
-    PyTorch's own hooks act on modules that a stage runs, not on those that hold several stages (``layer4``, the tower).
+    PyTorch's own hooks act on modules that a stage runs, not on modules of several stages (``layer4``, the tower).
 
     Threads may share an encoder: runs and ``with`` blocks of one wait for those of the others.
 
@@ -53,6 +53,8 @@ class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships 
         >>> torch.equal(encoder(cache["layer4.0"], start="layer4.0"), embedding)
         True
     """
+
+    HOW_TO_GET: ClassVar = "give clip.encoder of a Clip, or stream.components of a ResidualStream"
 
     def __init__(
         self,
@@ -150,12 +152,12 @@ class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships 
 
     @property
     def error_units(self) -> dict[str, range]:
-        """The units behind the latents at every site that is in a feature basis; none but for `in_feature_basis`."""
+        """The units behind the latents at every site in a feature basis; only `in_feature_basis` has some."""
         return {stage.site: stage.error_units for stage in self.stages if stage.error_units}
 
     @property
     def carried(self) -> dict[str, range]:
-        """What is carried past a site behind its units, by site; none but for `in_components`."""
+        """The places behind a site's units that are carried past it; only `in_components` has some."""
         return {stage.site: stage.carried for stage in self.stages if stage.carried}
 
     def units_of(self, site: str, activation: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:

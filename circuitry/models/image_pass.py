@@ -6,16 +6,19 @@ Everything that looks at many images goes through here.
 
 from collections.abc import Iterator, Sequence
 
+import torch
+from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from circuitry.data.batches import Preprocess, numbered_batches
+from circuitry.data.decoding import Preprocess, numbered_batches
 from circuitry.data.domains import ImageRecord
+from circuitry.models.clip import Clip
 from circuitry.models.encoder import Encoder, checked_sites, clean_activations
 from circuitry.runs.errors import InputError
 
 BATCH_SIZE = 64
-"""Images in one run; it changes no number but for rounding."""
+"""Images in one run; it changes numbers by rounding only."""
 
 
 def image_batches(
@@ -74,3 +77,18 @@ def activations(
         except InputError as error:
             raise InputError(f"{error} The first of these {len(there)} images is {there[0].path}.") from error
         yield there, {site: encoder.units_of(site, activation) for site, activation in found.items()}
+
+
+def read_images(
+    clip: Clip, records: Sequence[ImageRecord], *, strict: bool = False
+) -> tuple[list[ImageRecord], Float[Tensor, "batch 3 h w"]]:
+    """Return the images that can be read, perhaps none, with their records; see `image_batches`.
+
+    Example:
+        >>> records, photos = read_images(clip, images.select("cat", "real", 8))
+    """
+    encoder = clip.encoder
+    none = torch.zeros(0, 3, *encoder.image_size, device=encoder.device, dtype=encoder.dtype)
+    parts: list[tuple[list[ImageRecord], Tensor]] = [([], none)]
+    parts += image_batches(encoder, clip.preprocess, records, strict=strict)
+    return [record for there, _ in parts for record in there], torch.cat([batch for _, batch in parts])

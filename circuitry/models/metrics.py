@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -24,10 +23,10 @@ class ClassLogit:
     """The cosine logit of one class, ``normalize(embedding) @ weights[label]``, without logit scale."""
 
     weights: Tensor
-    """A row [D] for every class [K, D]: text weights, of which normalised ones make the logit a cosine, or margins."""
+    """A row [D] for every class [K, D]: text weights (normalised ones make the logit a cosine), or margins."""
     label: int
     name: str = "logit"
-    """For provenance: what of the embedding it is."""
+    """For provenance."""
 
     def __call__(self, embedding: Float[Tensor, "batch d"]) -> Float[Tensor, " batch"]:
         check_width(self.weights, embedding)
@@ -60,8 +59,8 @@ def class_logit(weights: Float[Tensor, "classes d"], label: int) -> ClassLogit:
 def class_margin(weights: Float[Tensor, "classes d"], label: int) -> ClassLogit:
     """Return the cosine logit of a class minus the mean cosine logit of the other classes.
 
-    All images lie in one narrow cone (the modality gap), and what every image shares with every text is part of
-    each logit; the margin leaves it out, so that it measures which class is recognised, not that there is an image.
+    All images lie in one narrow cone (the modality gap), so every logit has a part that all images and texts share.
+    The margin leaves this part out: it measures which class is recognised.
 
     Raises:
         InputError: when there is no such row, or no other, or a weight is NaN or infinite.
@@ -103,21 +102,19 @@ def check_width(weights: Tensor, embedding: Tensor) -> None:
 
 
 def metric_name(metric: object) -> str:
-    """Return what a metric is called in tables and provenance: its name, or that of its function or class."""
+    """Return the name of a metric for tables and provenance: its own, or its function's or class's."""
     if isinstance(metric, str):
         return metric
     name = getattr(metric, "name", None) or getattr(metric, "__qualname__", None)
     return name if isinstance(name, str) else type(metric).__qualname__
 
 
-MetricName = Literal["logit", "margin"]
-
 METRICS: Mapping[str, MetricOfClass] = {"logit": class_logit, "margin": class_margin}
 """Metrics of a class by name: the study's cosine logit, or its lead over the mean logit of the other classes."""
 
 
-def metric_of_class(metric: str | MetricOfClass) -> MetricOfClass:
-    """Return the metric of a class that is meant, by one of the names `METRICS` or by itself, or raise `InputError`."""
+def metric_of_class(metric: str | MetricOfClass | None) -> MetricOfClass:
+    """Return the metric of a class, given by one of the names `METRICS` or as a function, or raise `InputError`."""
     if isinstance(metric, str) and metric in METRICS:
         return METRICS[metric]
     if isinstance(metric, ClassLogit):

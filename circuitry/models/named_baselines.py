@@ -7,8 +7,8 @@
 - ``counterfactual``: for every image one of another class in the same domain. The other classes are drawn by the seed,
   each gives its first image, then each its second, and so on.
 
-The last two differ by class and domain. "The chosen images" of a class in a domain are those that
-`DomainFolder.select` gives for ``n_images`` and ``seed``.
+The last two differ by class and domain. `DomainFolder.select` chooses the images of a class in a domain by ``n_images``
+and ``seed``.
 """
 
 import hashlib

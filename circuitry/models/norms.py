@@ -18,7 +18,7 @@ def scale_of(norm: Any, x: Tensor) -> Tensor:
 
 
 def normed_with(norm: Any, x: Tensor, scale: Tensor) -> Tensor:
-    """Return what a norm gives with this scale in the place of its own."""
+    """Return a norm's output with this scale in place of its own."""
     y = _centred(norm, x) * scale
     y = y if norm.weight is None else y * norm.weight
     bias = getattr(norm, "bias", None)  # RMS norms have none

@@ -1,4 +1,4 @@
-"""Prompt templates of zero-shot classification, and those that a name stands for. No torch."""
+"""Prompt templates of zero-shot classification, and names for sets of them. No torch."""
 
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -73,7 +73,7 @@ def style_word(domain: str) -> str:
 
 
 def style_word_templates() -> tuple[str, ...]:
-    """Return the ten default templates that name one of `STYLE_WORDS_OF_TEMPLATES`; none speaks of photographs."""
+    """Return the ten default templates that name one of `STYLE_WORDS_OF_TEMPLATES`; none names photographs."""
     return tuple(t for t in default_templates() if any(word in t for word in STYLE_WORDS_OF_TEMPLATES))
 
 
@@ -93,8 +93,7 @@ def imagenet_names(whose: ImagenetNames = "open_clip") -> tuple[str, ...]:
     """Return the names of ImageNet's thousand classes in the order of their indices.
 
     Args:
-        whose: ``"open_clip"``: those of the installed open_clip; ``"study"``: those that the study's version of it had,
-            four of which are others.
+        whose: ``"open_clip"``: the installed open_clip's; ``"study"``: the study's, of which four differ.
     """
     from open_clip import IMAGENET_CLASSNAMES
 

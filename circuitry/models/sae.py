@@ -6,7 +6,7 @@
    2024, arXiv 2407.14435), or the k largest (TopK; Gao et al. 2024, arXiv 2406.04093);
 2. ``decode``: x ~ f W_dec + b_dec; row i of W_dec is the direction of feature i;
 3. ``save``: one safetensors file, which `load_sae` reads, as it does folders in SAELens' layout. SAELens scales inputs
-   and features in several ways: those that are linear are folded into the weights, the others are refused.
+   and features in several ways: linear ones are folded into the weights, the others are refused.
 
 Training is in ``training.sae``.
 """

@@ -21,7 +21,7 @@ class Stage:
     unit_dim: int
     """Axis of the units in the output: 1 for [B, C, H, W] and [B, C], -1 for [B, L, C] and [B, H, W, C]."""
     fast: Callable[[Tensor], Tensor] | None = None
-    """Optional: ``run`` without work that does not reach its output, equal but for rounding."""
+    """Optional: ``run`` without work that does not reach its output, equal up to rounding."""
     narrow: Callable[[Tensor, Tensor], NarrowStage] | None = None
     """Optional faster route for edges: (kept upstream units, kept downstream units) -> `NarrowStage`."""
     error_units: range = range(0)

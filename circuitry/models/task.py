@@ -8,15 +8,15 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from circuitry.models.baselines import AnyBaseline, Baseline, Counterfactual, as_baseline, check_count
-from circuitry.models.batches import ImageBatches, Images, rows_that_fit
 from circuitry.models.encoder import Encoder, checked_sites, clean_activations
 from circuitry.models.metrics import Metric, metric_name
+from circuitry.models.tensor_batches import ImageBatches, Images, rows_that_fit
 from circuitry.runs.errors import InputError
 from circuitry.runs.workers import Work
 
@@ -49,6 +49,8 @@ class Task:
         ...     for batch in task.batches():
         ...         clean = batch.clean(task.sites)
     """
+
+    HOW_TO_GET: ClassVar = "make one with Task(clip.encoder, images, metric)"
 
     encoder: Encoder
     images: Images

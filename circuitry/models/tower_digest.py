@@ -11,7 +11,7 @@ _CHANGE_NO_NUMBER = {"training", "grad_checkpointing", "fused_attn", "inplace"}
 
 
 def tower_version(tower: nn.Module) -> tuple[Any, ...]:
-    """Return what changes whenever `tower_digest` may, without reading weights; changes of ``.data`` are not seen."""
+    """Return a value that changes whenever `tower_digest` may, without reading weights; it misses ``.data`` changes."""
     tensors = (*tower.named_parameters(), *tower.named_buffers())
     counts = [(name, id(t), t.data_ptr(), 0 if t.is_inference() else t._version) for name, t in tensors]
     return repr(_modules(tower)), *counts

@@ -67,7 +67,7 @@ def _autoencoder(place: StudyPlace, one: StudyTraining) -> Iterator[Step]:
     cost = place.cost((counted.image + passes) * n_images, 1, 4.0 * counted.embedding * n_images)
     weights = sae / "sae.safetensors"
     yield place.step(f"sae-{one.name}", "autoencoders", "train_sae", options, [weights], [one.name], cost)
-    options = [*_measured(place, one), "--held-out", *place.material.held_out, "--sae", weights]
+    options = [*_measured(place, one), "--held-out", *place.material.held_out, "--autoencoder", weights]
     options += ["--out", folder, "--results", folder / "results"]
     outputs, cost = [folder / "results" / "feature_sharing_summary.csv"], _classified(place, one)
     needs = [f"sae-{one.name}"]

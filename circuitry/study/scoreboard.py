@@ -12,7 +12,7 @@ import pandas as pd
 from scipy import stats
 
 from circuitry.circuits.graph import AttributionGraph
-from circuitry.circuits.similarity import chance_overlap, node_overlap
+from circuitry.circuits.measures import chance_overlap, node_overlap
 from circuitry.comparison.statistics import mean_interval
 from circuitry.interventions.curve_reading import MEASURES
 from circuitry.interventions.curves import FaithfulnessCurve

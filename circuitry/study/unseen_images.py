@@ -8,8 +8,8 @@ from torch import Tensor
 
 from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.data.names import drawn_by_name
-from circuitry.interventions.circuits_under_test import read_images
 from circuitry.models.clip import Clip
+from circuitry.models.image_pass import read_images
 from circuitry.runs.errors import InputError
 
 
@@ -67,4 +67,4 @@ def split_records(
 
 def read_class(clip: Clip, records: ClassRecords) -> ClassImages:
     """Read the images."""
-    return ClassImages(*(read_images(clip, part) for part in records))
+    return ClassImages(*(read_images(clip, part)[1] for part in records))

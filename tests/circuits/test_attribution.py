@@ -180,7 +180,7 @@ def test_a_small_memory_budget_changes_nothing(resnet: Any) -> None:
 
 def test_batches_are_cut_to_the_budget(resnet: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder, images, weights = setting(resnet, n=6)
-    from circuitry.models.batches import bytes_per_image
+    from circuitry.models.tensor_batches import bytes_per_image
 
     seen = []
     run = encoder.stages[0].run

@@ -1,6 +1,5 @@
 """The order of the domains under other settings: cuts by hand, extractions against plain ones."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,19 +7,19 @@ import pytest
 from PIL import Image
 
 from circuitry import Clip, DomainFolder, GraphFolder, compare_domains, extract, left_rule
-from circuitry.circuits import AttributionSettings, Extraction
+from circuitry.circuits import Extraction, ExtractionSettings
 from circuitry.circuits.order_variants import extract_variants, order_stability, with_fraction
 from circuitry.comparison.order_stability import with_others
 from circuitry.runs import Work
 from tests.circuits.test_graph import small_graph
 
 QUIET = Work(progress=False)
-SETTINGS = AttributionSettings(node_fraction=0.25, rule=left_rule(2))
+SETTINGS = ExtractionSettings(node_fraction=0.25, rule=left_rule(2), parts=2)
 
 
 @pytest.fixture(scope="module")
-def extraction(clip: Clip, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Extraction]:
-    """A finished extraction of two classes in three domains, text weights beside it."""
+def extraction(clip: Clip, tmp_path_factory: pytest.TempPathFactory) -> Extraction:
+    """A finished extraction of two classes in three domains."""
     folder, rng = tmp_path_factory.mktemp("order"), np.random.default_rng(0)
     for domain in ("clipart", "real", "sketch"):
         for name in ("axe", "cat"):
@@ -28,11 +27,9 @@ def extraction(clip: Clip, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             for i in range(2):
                 pixels = rng.integers(0, 256, size=(32, 32, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(folder / "images" / domain / name / f"{i}.png")
-    found = Extraction(clip, DomainFolder(folder / "images"), folder / "run", settings=SETTINGS, n_parts=2)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("circuitry.models.clip.user_cache_path", lambda name: folder / "cache")
-        found.run(QUIET)
-        yield found
+    found = Extraction(clip, DomainFolder(folder / "images"), folder / "run", SETTINGS)
+    found.run(QUIET)
+    return found
 
 
 def test_another_share_keeps_the_units_with_the_largest_scores() -> None:
@@ -59,9 +56,10 @@ def test_a_variant_has_the_scores_of_an_extraction_with_that_setting(extraction:
         extraction.images,
         tmp_path / "margin",
         classes=[name],
-        settings=SETTINGS,
+        node_fraction=0.25,
+        rule=left_rule(2),
         metric="margin",
-        n_parts=2,
+        parts=2,
         work=QUIET,
     )
     for key, graph in variants["metric", "margin"].items():

@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circuitry import InputError, gauss_radau_rule, left_rule, midpoint_rule
-from circuitry.circuits import QuadratureRule, gauss_legendre_rule, parse_rule
+from circuitry import InputError, left_rule, midpoint_rule
+from circuitry.circuits import QuadratureRule, gauss_legendre_rule, gauss_radau_rule, parse_rule
 
 RULES = (left_rule, midpoint_rule, gauss_legendre_rule, gauss_radau_rule)
 

@@ -15,16 +15,15 @@ from circuitry.circuits import (
     attribute_parts,
     direct_effects,
     direct_vectors,
-    edge_spearman,
     edges_by_position,
     moves_between_positions,
     position_graph,
-    rank_similarity,
     score_edges,
+    similarity,
     stream_graph,
 )
 from circuitry.models import Baseline, ResidualStream, Stage, Task
-from circuitry.models.batches import ImageBatches
+from circuitry.models.tensor_batches import ImageBatches
 from tests.support.oracles import setting
 from tests.support.towers import make_tower
 from tests.support.work import QUIET
@@ -143,8 +142,7 @@ def test_graphs_and_circuits_are_told_apart(vit: tuple[Encoder, Tensor, Tensor],
     circuit: Any = graph.circuit(2)
     for of_graphs in (
         lambda: circuitry.node_overlap(circuit, circuit),
-        lambda: rank_similarity(circuit, circuit, "cosine"),
-        lambda: edge_spearman(circuit, circuit),
+        lambda: similarity(circuit, circuit, "cosine"),
         lambda: circuitry.compare([circuit, circuit]),
     ):
         with pytest.raises(InputError, match=r"AttributionGraph as graph, but Circuit was given: .*\(circuit.source\)"):
@@ -175,7 +173,6 @@ def test_one_name_is_no_list(vit: tuple[Encoder, Tensor, Tensor], unchecked: Non
     encoder, images, weights = vit
     site, measure = cast(Any, "embedding"), cast(Any, "edge_jaccard")
     for call in (
-        lambda: AttributionSettings(sites=site),
         lambda: circuitry.attribute(encoder, images, class_logit(weights, 1), sites=site),
         lambda: circuitry.Task(encoder, images, class_logit(weights, 1), sites=site),
     ):

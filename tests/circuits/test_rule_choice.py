@@ -2,7 +2,6 @@
 
 import json
 import logging
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,12 +11,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from circuitry import AttributionSettings, Clip, DomainFolder, Encoder, InputError, attribute, class_logit
+from circuitry import Clip, DomainFolder, Encoder, InputError, attribute, class_logit
 from circuitry.circuits import (
+    AttributionSettings,
     RuleErrors,
     describe_rule,
     extract,
-    extraction,
     gauss_legendre_rule,
     left_rule,
     midpoint_rule,
@@ -26,7 +25,7 @@ from circuitry.circuits import (
 from circuitry.circuits.rule_choice import cheapest_rule
 from circuitry.circuits.rule_of_run import spread
 from circuitry.models import Stage, Task
-from circuitry.models.batches import Images
+from circuitry.models.tensor_batches import Images
 from tests.support.towers import make_tower
 from tests.support.work import QUIET
 
@@ -157,12 +156,11 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> DomainFolder:
 
 @pytest.fixture
 def choosing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Choose in truth, as other tests do not, but from few points."""
+    """Choose from few points."""
 
     def few(circuits: list[RuleErrors], error: float) -> object:
         return cheapest_rule(circuits, error, (midpoint_rule(2), midpoint_rule(3)))
 
-    monkeypatch.setattr(extraction, "ruled", rule_of_run.ruled)
     monkeypatch.setattr(rule_of_run, "cheapest_rule", few)
 
 
@@ -170,9 +168,8 @@ def choosing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_run_chooses_once_and_every_graph_says_so(
     clip: Clip, images: DomainFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = AttributionSettings(rule_error=9.0, sites=("layer3.0", "layer4.0"))
-    run = partial(extract, clip, images, tmp_path / "out", texts=["a {}."])
-    graphs = run(settings=settings)
+    run = partial(extract, clip, images, tmp_path / "out", texts=["a {}."], sites=("layer3.0", "layer4.0"))
+    graphs = run(rule_error=9.0)
     choice = json.loads((tmp_path / "out" / "rule.json").read_text())
     assert choice["nodes"]["rule"] == "midpoint-2"
     assert graphs.manifest["config"]["rule_choice"] == choice
@@ -186,18 +183,17 @@ def test_a_run_chooses_once_and_every_graph_says_so(
         raise AssertionError("the rule was chosen twice")
 
     monkeypatch.setattr(rule_of_run, "cheapest_rule", never)
-    assert len(run(settings=settings)) == 2
-    with pytest.raises(InputError, match=r"made with rules of an error of 9, but 0\.5 was asked for"):
-        run(settings=replace(settings, rule_error=0.5))
+    assert len(run(rule_error=9.0)) == 2
+    with pytest.raises(InputError, match=r"of 9, but 0\.5"):
+        run(rule_error=0.5)
     (tmp_path / "out" / "rule.json").write_text("{")
     with pytest.raises(InputError, match=r"rule\.json is damaged"):
-        run(settings=settings)
+        run(rule_error=9.0)
 
 
 @pytest.mark.usefixtures("choosing")
 def test_a_rule_that_is_given_is_not_measured(clip: Clip, images: DomainFolder, tmp_path: Path) -> None:
-    given = AttributionSettings(rule=left_rule(1))
-    graphs = extract(clip, images, tmp_path / "out", n_images=1, settings=given, texts=["a {}."])
+    graphs = extract(clip, images, tmp_path / "out", n_images=1, rule=left_rule(1), texts=["a {}."])
     assert not (tmp_path / "out" / "rule.json").exists()
     sentence = "Paths are integrated by left-1; its error on this model was not measured."
     assert describe_rule(next(iter(graphs.values())).settings) == sentence

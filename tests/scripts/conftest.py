@@ -7,9 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from circuitry.circuits import ExtractionSettings, midpoint_rule
 from circuitry.study.toy import DrawingSettings, write_toy
 from circuitry.training import ClipTraining, train_clip
 from tests.support.scripts import CLASSES, IN_PLACE, STYLES, script
+
+GIVEN_RULE = midpoint_rule(10)
+"""An extraction that is given no rule chooses one, which takes many runs."""
 
 
 def short_training(table: Path, out: Path, settings: ClipTraining) -> Path:
@@ -26,12 +30,12 @@ def run_quickstart(
 ) -> None:
     """Run the quickstart's script on some classes and styles, with a model trained for a few steps."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("circuitry.models.clip.user_cache_path", lambda name: out / "cache")
         module = script("quickstart")
         patch.setattr(module, "DrawingSettings", partial(DrawingSettings, classes=classes, styles=styles))
         patch.setattr(module, "write_toy", partial(write_toy, workers=1, progress=False))
         patch.setattr(module, "train_clip", train)
-        few = {"n_causal": 1, "n_causal_others": 2, "epochs": 1, "held_out": ("key",)}
+        patch.setattr(module, "ExtractionSettings", partial(ExtractionSettings, rule=GIVEN_RULE))
+        few = {"n_causal": 1, "n_causal_others": 2, "epochs": 1, "held_out": ("key",), "processes": 1}
         module.main(module.Config(out=out / "run", results=out / "results", **few, **config))
 
 

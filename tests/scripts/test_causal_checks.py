@@ -67,9 +67,9 @@ def test_methods_are_judged_and_drawn(
 
 @needs_browser
 def test_transfer_is_checked_and_drawn(quickstart: Path, subject_of_the_quickstart: dict[str, object]) -> None:
-    module = script("transfer")
+    module = script("faithfulness")
     out = quickstart / "transfer"
-    module.main(module.Config(**subject_of_the_quickstart, out=out, results=out / "results"))
+    module.main(module.Config(**subject_of_the_quickstart, transfer=True, out=out, results=out / "results"))
     assert_drawn(out / "report.html")
     assert len(pd.read_csv(out / "results" / "matrices.csv").query("sites == 'all'")) == 4
     assert not (out / "results" / "transfer.csv").exists()

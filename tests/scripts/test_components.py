@@ -16,9 +16,8 @@ from tests.support.towers import TEXT, VIT
 
 
 @pytest.fixture
-def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def study(tmp_path: Path) -> Path:
     """A folder with weights and with images of three classes in two domains."""
-    monkeypatch.setattr("circuitry.models.clip.user_cache_path", lambda name: tmp_path / "cache")
     torch.manual_seed(0)
     torch.save(open_clip.create_model(register_model("vit-tiny")).state_dict(), tmp_path / "weights.pt")
     rng = np.random.default_rng(0)

@@ -1,6 +1,7 @@
 """Runs are evaluated and related to what domains share; the toy study trains what it should."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -13,11 +14,12 @@ from circuitry.study.toy.drawing import TOY_CLASSES
 from circuitry.study.toy_study import TOY_TRAINING, ToySettings
 from circuitry.training import LabelTable, TrainingWork
 from circuitry.training.supervised_model import build_classifier, write_classifier
+from tests.scripts.conftest import GIVEN_RULE
 from tests.support.scripts import CLASSES, assert_drawn, figure_of, needs_browser, script
 
 
 @needs_browser
-def test_runs_are_evaluated_and_drawn(quickstart: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_are_evaluated_and_drawn(quickstart: Path, tmp_path: Path) -> None:
     module = script("generalization")
     for setting, seed in (("cg-high", 0), ("cg-high", 1), ("natural-only", 0)):
         run = tmp_path / "runs" / f"{setting}-{seed}"
@@ -30,7 +32,6 @@ def test_runs_are_evaluated_and_drawn(quickstart: Path, tmp_path: Path, monkeypa
     classifier = build_classifier("rn-tiny", len(CLASSES), 0.9)[0]
     write_classifier(supervised / "checkpoints" / "epoch_1.safetensors", classifier, "rn-tiny", labels, 1)
     StudyRun(supervised, "rn-tiny", "cg-high", "quickdraw", ("key",), supervised=True).write()
-    monkeypatch.setattr("circuitry.models.clip.user_cache_path", lambda name: quickstart / "cache")
     own = {"runs": tmp_path / "runs", "test_domains": ("quickdraw",), "out": tmp_path / "out"}
     module.main(module.Config(**own, data=quickstart / "run" / "toy", results=tmp_path / "results"))
     assert_drawn(tmp_path / "out" / "report.html", figures=2)
@@ -50,8 +51,11 @@ def test_runs_are_evaluated_and_drawn(quickstart: Path, tmp_path: Path, monkeypa
 
 
 @needs_browser
-def test_what_domains_share_is_related_to_accuracy_over_models(quickstart: Path, tmp_path: Path) -> None:
+def test_what_domains_share_is_related_to_accuracy_over_models(
+    quickstart: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     module = script("shared_circuitry")
+    monkeypatch.setattr(module, "extract", partial(module.extract, rule=GIVEN_RULE))
     for setting, seed in (("cg-high", 0), ("cg-high", 1), ("natural-only", 0)):
         run = tmp_path / "runs" / f"{setting}-{seed}"
         run.mkdir(parents=True)
@@ -77,8 +81,8 @@ def test_what_domains_share_is_related_to_accuracy_over_models(quickstart: Path,
     assert relations["rho"].isna().all()
     assert set(relations["note"]) == {"cannot be significant with 3 models"}
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
-    assert "3 models are few" in page
-    assert "cannot be told" in page
+    assert "There are 3 models." in page
+    assert "It is open whether" in page
     assert_drawn(tmp_path / "out" / "report.html", figures=page.count('class="plotly-graph-div"'))
     with pytest.raises(InputError, match="test domain"):
         module.main(replace(config, runs=tmp_path / "runs" / "natural-only-0", out=tmp_path / "none"))

@@ -25,7 +25,6 @@ def run_in_place(task: Callable[[int, int], object], workers: int, logs: Path, *
 def test_a_clip_is_trained_from_a_folder_and_from_a_table(
     quickstart: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("circuitry.models.clip.user_cache_path", lambda name: tmp_path / "cache")
     module = script("train_clip")
     monkeypatch.setattr(module, "run_array", run_in_place)
     small = replace(clip_preset("rn-tiny"), epochs=1, batch_size=16, warmup=0)

@@ -7,20 +7,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from circuitry import (
-    AttributionGraph,
-    Clip,
-    DomainFolder,
-    GraphFolder,
-    extract,
-    left_rule,
-)
-from circuitry.circuits import AttributionSettings, Extraction
-from circuitry.runs import Work
+from circuitry import AttributionGraph, Clip, DomainFolder, GraphFolder, extract, left_rule
+from circuitry.circuits import Extraction, ExtractionSettings
+from tests.support.work import QUIET
 
-SETTINGS = AttributionSettings(node_fraction=0.1, rule=left_rule(2))
-QUIET = Work(progress=False)
 TEMPLATES = ["a {}."]
+SETTINGS = {"rule": left_rule(2), "texts": TEMPLATES}
 COUNTS = {("real", "axe"): 3, ("real", "cat"): 2, ("real", "fish"): 1, ("sketch", "axe"): 3, ("sketch", "cat"): 4}
 """Images of class in domain; there is no sketch of a fish, and one sketch of a cat is cut short."""
 
@@ -29,13 +21,12 @@ CUT = 2000
 
 
 def run(clip: Clip, root: Path, out: Path, **changes: object) -> GraphFolder:
-    arguments: dict[str, object] = {"settings": SETTINGS, "texts": TEMPLATES, "work": QUIET}
-    return extract(clip, DomainFolder(root), out, **(arguments | changes))  # type: ignore[arg-type]
+    return extract(clip, DomainFolder(root), out, **({**SETTINGS, "work": QUIET} | changes))  # type: ignore[arg-type]
 
 
 def planned(clip: Clip, root: Path, out: Path, **changes: object) -> Extraction:
-    arguments: dict[str, object] = {"settings": SETTINGS, "texts": TEMPLATES}
-    return Extraction(clip, DomainFolder(root), out, **(arguments | changes))  # type: ignore[arg-type]
+    settings = ExtractionSettings(rule=left_rule(2), texts=TEMPLATES)
+    return Extraction(clip, DomainFolder(root), out, settings, **changes)  # type: ignore[arg-type]
 
 
 def tensors(clip: Clip, root: Path, class_name: str, domain: str, n: int = 50, seed: int = 0) -> Tensor:
@@ -48,3 +39,8 @@ def assert_close(a: AttributionGraph, b: AttributionGraph) -> None:
     for arrays in ("node_scores", "kept_units", "edge_scores"):
         for key, value in getattr(b, arrays).items():
             np.testing.assert_allclose(getattr(a, arrays)[key], value, rtol=1e-3, atol=1e-7, err_msg=str(key))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Everything in a folder, byte for byte."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

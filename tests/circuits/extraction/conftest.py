@@ -6,16 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from circuitry import (
-    Clip,
-)
+from circuitry import Clip
 from tests.support.extraction import COUNTS, CUT, run
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Text weights are not left in the user's cache."""
-    monkeypatch.setattr("circuitry.models.clip.user_cache_path", lambda name: tmp_path / "cache")
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +28,5 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def made(clip: Clip, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished extraction, for tests that only read."""
     out = tmp_path_factory.mktemp("made") / "graphs"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("circuitry.models.clip.user_cache_path", lambda name: out.parent / "cache")
-        run(clip, root, out)
+    run(clip, root, out)
     return out

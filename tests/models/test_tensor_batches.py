@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from circuitry import Encoder, InputError
-from circuitry.models.batches import ImageBatches
+from circuitry.models.tensor_batches import ImageBatches
 from tests.support.towers import make_tower
 
 

@@ -1,0 +1,112 @@
+"""How circuits are found: settings of an attribution, and of a folder of them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+from circuitry.circuits.quadrature import QuadratureRule, left_rule, midpoint_rule, parse_rule
+from circuitry.data.parts import DEFAULT_PARTS, ItemKey, item_column, part_numbers
+from circuitry.models.folder_work import FolderSettings
+from circuitry.models.options import option
+from circuitry.runs.errors import InputError
+from circuitry.runs.given import check_kinds, check_lists
+from circuitry.runs.presets import StudySettings
+
+STUDY_RULE = left_rule(10)
+"""The study's quadrature rule."""
+SQUARED = "squared"
+"""The study's score of edges: squared movements between neighbouring sites."""
+EDGE_METHODS = (
+    *(SQUARED, "gradient", "exact-readers", "exact-softmax", "gradient-dropping", "atp-star", "relp"),
+    *("relp-with-patterns", "cuts"),
+)
+"""Names of methods that score edges; see `edge_methods`."""
+DEFAULT_RULE = midpoint_rule(10)
+"""The rule where none is given. How many points a model needs is a property of the model: see `cheapest_rule`."""
+
+Rule = Annotated[QuadratureRule | None, option(parse_rule, "RULE")]
+
+
+@dataclass(frozen=True)
+class AttributionSettings(StudySettings):
+    """How to attribute; the defaults are the study's except for the rule, see `AttributionSettings.study`.
+
+    Raises:
+        InputError: for a value outside its range, which is named.
+
+    Example:
+        >>> settings = AttributionSettings.study(node_fraction=0.05)
+        >>> graph = attribute(encoder, images, metric, rule=settings.rule)
+    """
+
+    STUDY: ClassVar[Mapping[str, Any]] = {"rule": STUDY_RULE}
+
+    node_fraction: float = 0.1
+    """Share of the units of each site that is kept, in (0, 1]."""
+    rule: Rule = None
+    """Quadrature rule of node scores, such as midpoint-10, or left-10, the study's (default: midpoint-10 for a single
+    graph; for a folder the cheapest that keeps the rule error on a few images of the model)."""
+    edge_rule: Rule = None
+    """Quadrature rule of edge scores (default: that of the nodes; through a residual stream one gradient)."""
+    edges: str | None = None
+    """Method that scores edges, one of `EDGE_METHODS` (default: squared; in heads and neurons gradient)."""
+    rule_error: float = 0.1
+    """Largest relative error, mean over sites, of the rule that is chosen for a folder; see `cheapest_rule`."""
+    autocast: str | None = None
+    """Lower precision of node scores where PyTorch deems it safe: bfloat16 or float16 (default: that of the weights).
+    Edges keep theirs: squared distances of nearly equal activations would lose their digits."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.node_fraction <= 1:
+            raise InputError(f"The fraction of units to keep lies in (0, 1], but {self.node_fraction} was given.")
+        if not self.rule_error > 0:
+            raise InputError(f"The error of a rule is a positive number, but {self.rule_error} was given.")
+        for name, rule in (("rule", self.rule), ("edge_rule", self.edge_rule)):
+            if rule is not None:
+                check_kinds(**{name: (rule, QuadratureRule)})
+        if self.edges is not None and self.edges not in EDGE_METHODS:
+            raise InputError(f"Edges are scored by one of {', '.join(EDGE_METHODS)}, but {self.edges!r} was given.")
+        if self.autocast not in (None, "bfloat16", "float16"):
+            raise InputError(f"Autocast is to bfloat16 or float16, but {self.autocast!r} was given.")
+
+    @property
+    def node_rule(self) -> QuadratureRule:
+        """The rule of the nodes."""
+        return self.rule or DEFAULT_RULE
+
+    @property
+    def resolved_edge_rule(self) -> QuadratureRule:
+        """The rule of the edges: their own, or else that of the nodes."""
+        return self.edge_rule or self.node_rule
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what changes the scores, in plain values; `Task.made_with` has the rest."""
+        return {
+            "node_fraction": self.node_fraction,
+            "node_rule": self.node_rule.name,
+            "edge_rule": self.resolved_edge_rule.name,
+            "edge_method": self.edges,
+            "autocast": self.autocast,
+        }
+
+
+@dataclass(frozen=True)
+class ExtractionSettings(AttributionSettings, FolderSettings):
+    """How to find the circuits of a whole data set; see `extract`.
+
+    Raises:
+        InputError: for a value outside its range, which is named.
+    """
+
+    sites: tuple[str, ...] | None = None
+    """Sites to score, in the encoder's order; edges run between consecutive ones (default: all)."""
+    parts: int = DEFAULT_PARTS
+    """Parts into which the images of each class and domain are cut, by item: what similarities are read against."""
+    items: Annotated[ItemKey | None, option(item_column, "LISTING COLUMN", 2)] = None
+    """A listing of the images and its column that names what an image shows (default: the name of the file)."""
+
+    def __post_init__(self) -> None:
+        AttributionSettings.__post_init__(self)
+        FolderSettings.__post_init__(self)
+        check_lists(sites=self.sites)
+        part_numbers({}, self.parts)  # which refuses too few

@@ -1,0 +1,115 @@
+"""On which images circuits are checked, and by what."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor
+
+from circuitry.circuits.graph_folder import GraphFolder
+from circuitry.data.domains import DomainFolder, ImageRecord
+from circuitry.data.parts import Key
+from circuitry.models.baselines import as_baseline
+from circuitry.models.folder_work import FolderSettings, MetricChoice, TextsChoice
+from circuitry.runs.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckSettings(FolderSettings):
+    """What `CausalChecks` take; means and draws of a named baseline are over the images that circuits were found on.
+
+    Raises:
+        InputError: for a value outside its range, or a baseline with an activation for every image.
+    """
+
+    n_images: int = 6
+    """Images per class and domain that circuits were not found on; fewer where there are fewer."""
+    n_others: int = 12
+    """Images of other classes per class and domain, one from each class that follows; 0 for none."""
+    metric: MetricChoice = None
+    """logit: the study's cosine logit; margin: its lead over the mean logit of the other classes (default: what the
+    circuits were found by). In Python also a function of text weights and label that returns a metric."""
+    texts: TextsChoice = None
+    """Texts of a class: pooled, own-style, or templates such as "a photo of a {}." (default: what the circuits were
+    found with)."""
+    seen: bool = False
+    """Check on the images that the circuits were found on, instead of others."""
+    keep_error: bool = False
+    """Keep what autoencoders miss in every circuit, instead of ablating it, too; see `AblationSettings`."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.n_others < 0:
+            raise InputError(f"Images of other classes are zero or more, but n_others={self.n_others} was given.")
+        if not isinstance(self.baseline, str) and as_baseline(self.baseline).n_images is not None:
+            raise InputError(
+                "Causal checks use one baseline for many images, but one with an activation for every image was given: "
+                "give the name 'counterfactual', or a baseline for all images."
+            )
+
+
+class CheckedImages(NamedTuple):
+    """The images of a circuit's checks that can be read."""
+
+    own: Tensor
+    """Images of the class [B, 3, H, W]."""
+    others: Tensor | None
+    """Images of other classes, None where there are none."""
+
+
+class CheckImages:
+    """The images that check the circuits of a folder, by class and domain.
+
+    Example:
+        >>> CheckImages(images, GraphFolder("runs/x"), CheckSettings()).own(("cat", "real"))
+    """
+
+    def __init__(self, images: DomainFolder, graphs: GraphFolder, settings: CheckSettings) -> None:
+        """Choose them.
+
+        Raises:
+            InputError: when no circuit is of a selected class and domain.
+        """
+        self.images, self.graphs, self.settings = images, graphs, settings
+        found = graphs.manifest["config"]
+        self.n_found, self.seed_found = int(found["n_images"]), int(found["seed"])
+        self.keys: list[Key] = [(c, d) for c, d in graphs if c in images.classes and d in images.domains]
+        if not self.keys:
+            raise InputError(f"No circuit in {graphs.path} is of a class and domain of {images!r}.")
+
+    @property
+    def in_words(self) -> str:
+        """Which images these are."""
+        return "the images that they were found on" if self.settings.seen else "images that they were not found on"
+
+    def found_on(self, key: Key) -> tuple[ImageRecord, ...]:
+        """Return the images of a class and domain on which its circuit was found."""
+        return self._ranked(key)[: self.n_found]
+
+    def own(self, key: Key) -> tuple[ImageRecord, ...]:
+        """Return images of a class and domain on which its circuit was not found.
+
+        Raises:
+            InputError: when it was found on all of them.
+        """
+        return self._unseen(key)[: self.settings.n_images]
+
+    def others(self, key: Key) -> tuple[ImageRecord, ...]:
+        """Return images of other classes in the domain on which no circuit was found."""
+        (class_name, domain), classes = key, self.images.classes
+        place = classes.index(class_name) + 1
+        following = [name for name in (*classes[place:], *classes[: place - 1]) if (name, domain) in self.graphs]
+        return tuple(self._unseen((name, domain))[0] for name in following[: self.settings.n_others])
+
+    def _ranked(self, key: Key) -> tuple[ImageRecord, ...]:
+        """Return all images of a class and domain, first those that its circuit was found on."""
+        return self.images.select(*key, None, self.seed_found)
+
+    def _unseen(self, key: Key) -> tuple[ImageRecord, ...]:
+        ranked = self._ranked(key)
+        chosen = ranked if self.settings.seen else ranked[self.n_found :]
+        if not chosen:
+            raise InputError(
+                f"The circuit of {key[0]!r} in {key[1]!r} was found on all of its {len(ranked)} images: extract with "
+                "fewer images, or check on the same ones (seen=True, --seen)."
+            )
+        return chosen

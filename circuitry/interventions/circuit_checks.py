@@ -1,0 +1,284 @@
+"""Causal checks of a whole folder of circuits, on images that they were not found on.
+
+Faithfulness and transfer leave a `JobFolder`: shared among processes, resumed where it stopped, and repaired.
+"""
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+
+from circuitry.circuits.graph import AttributionGraph
+from circuitry.circuits.graph_folder import GraphFolder
+from circuitry.data.domains import DomainFolder, ImageRecord
+from circuitry.data.parts import Key
+from circuitry.interventions.check_images import CheckedImages, CheckImages, CheckSettings
+from circuitry.interventions.circuit_sets import RANKINGS, choose_sites
+from circuitry.interventions.curves import FaithfulnessCurve
+from circuitry.interventions.faithfulness import MIB_FRACTIONS, AblationSettings, faithfulness_curve
+from circuitry.interventions.pixels import circuit_pixels
+from circuitry.interventions.transfer import ClassScorer, interchange, transfer_circuits
+from circuitry.models.clip import Clip
+from circuitry.models.folder_work import FolderWork
+from circuitry.models.task import Task
+from circuitry.runs.errors import InputError
+from circuitry.runs.files import whole_file
+from circuitry.runs.given import check_kinds
+from circuitry.runs.jobs import Job, JobFolder
+from circuitry.runs.provenance import versions
+from circuitry.runs.workers import Work
+
+FAITHFULNESS_FORMAT = "circuitry faithfulness 2"
+TRANSFER_FORMAT = "circuitry transfer 2"
+
+log = logging.getLogger(__name__)
+
+
+class CausalChecks(FolderWork):
+    """The causal checks of a model's circuits, on images that they were not found on.
+
+    Example:
+        >>> checks = CausalChecks(clip, DomainFolder("DomainNet"), GraphFolder("runs/x"), CheckSettings(n_images=10))
+        >>> curves = checks.extract_faithfulness("runs/x-faithfulness")
+        >>> table = checks.extract_transfer("runs/x-transfer")["transfer"]
+    """
+
+    settings: CheckSettings
+
+    def __init__(
+        self, clip: Clip, images: DomainFolder, graphs: GraphFolder, settings: CheckSettings | None = None
+    ) -> None:
+        """Join a model, its circuits, and images to check them on.
+
+        Raises:
+            InputError: for circuits of another model, and a metric, texts or a baseline that are not known.
+        """
+        settings = settings or CheckSettings()
+        check_kinds(clip=(clip, Clip), images=(images, DomainFolder), graphs=(graphs, GraphFolder))
+        found = graphs.manifest["config"]
+        if found["model_digest"] != clip.digest:
+            raise InputError(
+                f"The circuits in {graphs.path} are of the model with digest {found['model_digest']}, but {clip.name} "
+                f"with digest {clip.digest} was given: give the checkpoint that they were found in, in the same "
+                "feature basis, if any."
+            )
+        metric = found["metric"] if settings.metric is None else settings.metric
+        texts = found["texts"] if settings.texts is None else settings.texts
+        asked = replace(settings, metric=metric, texts=texts)
+        super().__init__(clip, images, asked, chosen=(int(found["n_images"]), int(found["seed"])))
+        self.graphs, self.chosen = graphs, CheckImages(images, graphs, settings)
+
+    def images_of(self, key: Key, work: Work = Work()) -> CheckedImages:
+        """Return the images of a circuit's checks that can be read."""
+        own, others = (self.read(of(key), strict=work.strict) for of in (self.chosen.own, self.chosen.others))
+        return CheckedImages(own, others if len(others) else None)
+
+    def found_on(self, class_name: str, domain: str) -> Tensor:
+        """Return the images [B, 3, H, W] of a class and domain on which its circuit was found.
+
+        Raises:
+            InputError: when none of them can be read.
+        """
+        return self._read_some(self.chosen.found_on((class_name, domain)))
+
+    def _read_some(self, records: Sequence[ImageRecord]) -> Tensor:
+        images = self.read(records)
+        if not len(images):
+            one = records[0]
+            raise InputError(f"No image of {one.class_name!r} in {one.domain!r} can be read: look at {one.path}.")
+        return images
+
+    def task_found_with(self, key: Key, work: Work = Work()) -> Task:
+        """Return the task that a circuit was found with.
+
+        Raises:
+            InputError: for a baseline that was not given to `extract` by name, or when no image can be read.
+        """
+        images = self.found_on(*key)
+        baseline = self.baseline_called(self.graphs[key].settings["baseline"]).of(*key, len(images))
+        return Task(self.clip.encoder, images, self.metric_of(*key), baseline=baseline, work=work)
+
+    @cached_property
+    def scorer(self) -> ClassScorer:
+        """How embeddings are scored for a class."""
+        weights = {domain: self.weights(domain) for domain in self.images.domains}
+        labels = {name: i for i, name in enumerate(self.images.all_classes)}
+        return ClassScorer(weights, labels, self._metric)
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What made the numbers: model, circuits, settings, versions."""
+        settings = self.settings
+        asked = {name: getattr(settings, name) for name in ("n_images", "n_others", "seen", "keep_error", "seed")}
+        return {"model": self.clip.name, "circuits": self.graphs.settings, **self.asked, **asked, **versions()}
+
+    def extract_faithfulness(
+        self,
+        out: str | os.PathLike[str],
+        *,
+        rankings: Sequence[str] = RANKINGS,
+        fractions: Sequence[float] = MIB_FRACTIONS,
+        random_draws: int = 5,
+        one_site: bool = False,
+        work: Work = Work(),
+    ) -> list[FaithfulnessCurve]:
+        """Measure the faithfulness curve of every (class, domain) by every ranking into a folder.
+
+        Args:
+            out: Folder of the curves.
+            rankings: Which units come first, a curve for each; see `AblationSettings`.
+            fractions: Sizes of the circuits.
+            random_draws: Random circuits of every size.
+            one_site: Ablate at one site at a time, a curve for each, instead of at all sites together.
+            work: See `extract`.
+
+        Returns:
+            The curves, class by class; a warning names each class and domain without a readable image.
+
+        Raises:
+            InputError: for a folder made with other settings or images, with the difference; when no image at all can
+                be read; and what `faithfulness_curve` raises.
+        """
+        asked = {"rankings": list(rankings), "fractions": list(fractions), "random_draws": random_draws}
+        folder = self._claim(out, FAITHFULNESS_FORMAT, self.chosen.keys, **asked, one_site=one_site)
+        settings = AblationSettings(
+            keep_error=self.settings.keep_error,
+            fractions=fractions,
+            random_draws=random_draws,
+            seed=self.settings.seed,
+        )
+
+        def measure(job: Job, images: CheckedImages) -> list[Path]:
+            key = class_name, domain = job[0], job[1]
+            graph, paths = self.graphs[key], []
+            for ranking in rankings if len(images.own) else ():
+                for sites in _site_sets(graph) if one_site else [None]:
+                    task = self.task(key, *images, sites, work)
+                    curve = faithfulness_curve(task, graph, replace(settings, ranking=ranking))
+                    paths.append(folder.path / class_name / f"{domain}.{ranking}.{_name(sites)}.safetensors")
+                    curve.save(paths[-1])
+            return paths
+
+        folder.run(
+            measure,
+            prepare=lambda job: self.images_of((job[0], job[1]), work),
+            rank=work.rank,
+            progress=work.bar("faithfulness"),
+            unit="circuit",
+        )
+        return [FaithfulnessCurve.load(path) for path in self._results(folder)]
+
+    def extract_transfer(
+        self,
+        out: str | os.PathLike[str],
+        *,
+        one_site: bool = False,
+        exchange: bool = True,
+        work: Work = Work(),
+    ) -> dict[str, pd.DataFrame]:
+        """Keep and interchange circuits between all domains, class by class, into a folder.
+
+        Args:
+            out: Folder of the tables.
+            one_site: Also keep circuits at one site at a time, with everything else as it is.
+            exchange: Whether activations are interchanged, too.
+            work: See `extract`.
+
+        Returns:
+            ``transfer``: table of `transfer_circuits` with the column ``sites``: ``all`` or the one site; with
+            ``exchange`` also ``interchange``: table of `interchange`. A warning names each class without a readable
+            image.
+
+        Raises:
+            InputError: for a folder made with other settings or images, with the difference; when no image at all can
+                be read; and what those functions raise.
+        """
+        by_class: dict[str, list[Key]] = {}
+        for key in self.chosen.keys:
+            by_class.setdefault(key[0], []).append(key)
+        jobs = [(class_name,) for class_name in by_class]
+        folder = self._claim(out, TRANSFER_FORMAT, jobs, one_site=one_site, exchange=exchange)
+        checked, scorer = self.settings, self.scorer
+
+        def measure(job: Job, images: Mapping[Key, CheckedImages]) -> list[Path]:
+            (class_name,) = job
+            if not images:
+                return []
+            graphs, tables = {key: self.graphs[key] for key in by_class[class_name]}, {}
+            for sites in [None, *(_site_sets(next(iter(graphs.values()))) if one_site else [])]:
+                tasks = {key: self.task(key, *found, sites, work) for key, found in images.items()}
+                moved = transfer_circuits(tasks, graphs, scorer, keep_error=checked.keep_error)
+                tables[f"transfer/{class_name}/{_name(sites)}.csv"] = moved
+            if exchange:
+                tasks = {key: self.task(key, *found, work=work) for key, found in images.items()}
+                tables[f"interchange/{class_name}.csv"] = interchange(tasks, graphs, scorer, seed=checked.seed)
+            for name, table in tables.items():
+                with whole_file(folder.path / name) as temporary:
+                    table.to_csv(temporary, index=False)
+            return [folder.path / name for name in tables]
+
+        def read(job: Job) -> dict[Key, CheckedImages]:
+            found = {key: self.images_of(key, work) for key in by_class[job[0]]}
+            return {key: images for key, images in found.items() if len(images.own)}
+
+        folder.run(measure, prepare=read, rank=work.rank, progress=work.bar("transfer"), unit="class")
+        made: dict[str, list[pd.DataFrame]] = {"transfer": [], "interchange": []}
+        for path in self._results(folder):
+            kind, table = path.relative_to(folder.path).parts[0], _read_table(path)
+            made[kind].append(table.assign(sites=path.stem) if kind == "transfer" else table)
+        return {kind: pd.concat(tables, ignore_index=True) for kind, tables in made.items() if tables}
+
+    def pixels(
+        self, class_name: str, domain: str, *, n_images: int = 3, work: Work = Work()
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Return a few images as bytes [B, H, W, 3], and the maps of `circuit_pixels` on them.
+
+        Raises:
+            InputError: when none of the images can be read.
+        """
+        key = class_name, domain
+        images = self._read_some(self.chosen.own(key))[:n_images]
+        task = self.task(key, images, work=work)
+        maps = circuit_pixels(task, self.graphs[key], keep_error=self.settings.keep_error)
+        return self.clip.shown(images), {title: found.cpu().numpy() for title, found in maps.items()}
+
+    def _claim(self, out: str | os.PathLike[str], file_format: str, jobs: Sequence[Job], **asked: Any) -> JobFolder:
+        records = {key: (*self.chosen.own(key), *self.chosen.others(key)) for key in self.chosen.keys}
+        settings = self.settings
+        mine = {name: getattr(settings, name) for name in ("n_others", "seen", "keep_error")}
+        circuits = self.graphs.manifest["config_hash"]
+        return self.claim(Path(out), file_format, jobs, records, circuits=circuits, **mine, **asked)
+
+    def _results(self, folder: JobFolder) -> list[Path]:
+        """Return the files of all jobs in order; a warning names those without readable images."""
+        files = {job: folder.files(job) for job in folder.jobs}
+        if not any(files.values()):
+            raise InputError(
+                f"None of the images to check the circuits in {self.graphs.path} on can be read: look at the files in "
+                f"{self.images.root}."
+            )
+        for job in (job for job, paths in files.items() if not paths):
+            log.warning("%s is left out: none of the images can be read", " in ".join(job))
+        return [path for paths in files.values() for path in paths]
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    # A class may be called NA; only what is measured can be missing.
+    columns = pd.read_csv(path, nrows=0).columns
+    measured = {name: [""] for name in columns if name == "faithfulness" or name.startswith("other_")}
+    return pd.read_csv(path, keep_default_na=False, na_values=measured)
+
+
+def _site_sets(graph: AttributionGraph) -> list[list[str]]:
+    return [[site] for site in choose_sites(graph)]
+
+
+def _name(sites: Sequence[str] | None) -> str:
+    return "all" if sites is None else ",".join(sites)

@@ -1,0 +1,210 @@
+"""Work on a data set, class by class and domain by domain: what to ask of a model, and where results are kept.
+
+`FolderWork` joins a model, images by class and domain, and `FolderSettings`. It makes text weights, metrics, baselines
+and tasks, reads images, and claims the `JobFolder` of the results. Extraction, causal checks and scripts stand on it.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+from torch import Tensor
+
+from circuitry.data.domains import DomainFolder, ImageRecord
+from circuitry.data.images import image_listing
+from circuitry.data.parts import Key
+from circuitry.models.baselines import AnyBaseline, Baseline, BaselineName, Counterfactual, as_baseline
+from circuitry.models.clip import Clip
+from circuitry.models.image_pass import read_images
+from circuitry.models.metrics import METRICS, Metric, MetricOfClass, metric_name, metric_of_class
+from circuitry.models.named_baselines import NamedBaseline
+from circuitry.models.options import option
+from circuitry.models.prompts import Template, as_patterns, templates_of
+from circuitry.models.task import Task
+from circuitry.runs.errors import InputError
+from circuitry.runs.given import check_kinds
+from circuitry.runs.jobs import Job, JobFolder
+from circuitry.runs.workers import Work
+
+
+def _texts(*words: str) -> str | tuple[str, ...]:
+    """Return class texts as Python takes them: a name, or templates."""
+    return words[0] if len(words) == 1 and "{}" not in words[0] else words
+
+
+MetricChoice = Annotated[str | MetricOfClass | None, option(str, "METRIC", choices=tuple(METRICS))]
+TextsChoice = Annotated[str | Sequence[Template] | None, option(_texts, "TEXT", "*")]
+BaselineChoice = Annotated[AnyBaseline, option(str, "BASELINE", choices=get_args(BaselineName))]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderSettings:
+    """What a model is asked about every class and domain.
+
+    Raises:
+        InputError: for less than one image.
+    """
+
+    n_images: int = 50
+    """Images per class and domain, at random by the seed; all where there are fewer."""
+    seed: int = 0
+    """Seed of all random choices."""
+    metric: MetricChoice = "logit"
+    """What a class is recognised by: logit, its cosine logit; margin, its lead over the mean logit of the other
+    classes. In Python also a function of text weights and label that returns a metric."""
+    texts: TextsChoice = "pooled"
+    """Texts of a class: pooled (all default templates averaged), own-style (the prompts of the images' own domain), or
+    templates such as "a photo of a {}."."""
+    baseline: BaselineChoice = "zero"
+    """What replaces ablated activations: zero; mean-position, mean-unit (means over the images of all classes and
+    domains); other-domains (the class's mean in the other domains); counterfactual (images of other classes in the
+    domain). In Python also a `Baseline` or counterfactual images."""
+
+    def __post_init__(self) -> None:
+        if self.n_images < 1:
+            raise InputError(f"At least one image per class and domain is needed, but n_images={self.n_images}.")
+
+
+class FolderWork:
+    """A model, images by class and domain, and what is asked: the start of all work on a data set.
+
+    Example:
+        >>> work = FolderWork(clip, DomainFolder("DomainNet"), FolderSettings(n_images=8, metric="margin"))
+        >>> photos = work.read(work.images.select("cat", "real", 8))
+        >>> task = work.task(("cat", "real"), photos)
+        >>> folder = work.claim("runs/x", "circuitry example 1", jobs, {("cat", "real"): records}, size=0.3)
+    """
+
+    settings: FolderSettings
+
+    def __init__(
+        self, clip: Clip, images: DomainFolder, settings: FolderSettings, *, chosen: tuple[int, int] | None = None
+    ) -> None:
+        """Check what is asked before any work is done.
+
+        Args:
+            clip: The model.
+            images: Its images.
+            settings: What is asked.
+            chosen: Number and seed of the images that a baseline by name is made of (default: the settings').
+
+        Raises:
+            InputError: for a metric, texts or a baseline that are not known.
+        """
+        check_kinds(clip=(clip, Clip), images=(images, DomainFolder))
+        self.clip, self.images, self.settings = clip, images, settings
+        self._metric = metric_of_class(settings.metric)
+        self.templates = {domain: self._templates(domain) for domain in images.domains}
+        self._weights: dict[tuple[str, ...], Tensor] = {}
+        self._chosen = chosen or (settings.n_images, settings.seed)
+        given, self.named_baseline = settings.baseline, None
+        if isinstance(given, str) and given != "zero":
+            self.named_baseline = self.baseline_called(given)
+        self._baselines = {} if self.named_baseline is None else {False: self.named_baseline}
+
+    def _templates(self, domain: str) -> tuple[str, ...]:
+        if self.settings.texts is None:
+            raise InputError("Expected texts of the classes, such as 'pooled', but None was given.")
+        return templates_of(self.settings.texts, domain)
+
+    def weights(self, domain: str) -> Tensor:
+        """Return the text weights of all classes of the data for images of a domain."""
+        templates = self.templates[domain]
+        if templates not in self._weights:
+            self._weights[templates] = self.clip.text_weights(self.images.all_classes, templates)
+        return self._weights[templates]
+
+    def metric_of(self, class_name: str, domain: str) -> Metric:
+        """Return the metric of a class on images of a domain."""
+        return self._metric(self.weights(domain), self.images.label(class_name))
+
+    def baseline_called(self, name: str) -> NamedBaseline:
+        """Return a baseline by name, made of the chosen images."""
+        return NamedBaseline(name, self.clip, self.images, *self._chosen)
+
+    def baseline_of(self, key: Key, n_images: int, *, strict: bool = False) -> Baseline | Counterfactual:
+        """Return what replaces ablated activations of a number of images of a class in a domain."""
+        if self.named_baseline is None:
+            return as_baseline(self.settings.baseline)
+        named = self._baselines.setdefault(strict, replace(self.named_baseline, strict=strict))
+        return named.of(*key, n_images)
+
+    def task(
+        self,
+        key: Key,
+        images: Tensor,
+        others: Tensor | None = None,
+        sites: Sequence[str] | None = None,
+        work: Work = Work(),
+    ) -> Task:
+        """Return the task of a class on images of a domain, and perhaps of other classes, without progress bars."""
+        count = len(images) + (0 if others is None else len(others))
+        return Task(
+            self.clip.encoder,
+            images,
+            self.metric_of(*key),
+            baseline=self.baseline_of(key, count, strict=work.strict),
+            others=others,
+            sites=sites,
+            work=replace(work, progress=False),
+        )
+
+    def read(self, records: Sequence[ImageRecord], *, strict: bool = False) -> Tensor:
+        """Return the images [B, 3, H, W] that can be read, perhaps none; see `read_images`."""
+        return read_images(self.clip, records, strict=strict)[1]
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """Metric, texts and baseline in plain values."""
+        texts, baseline = self.settings.texts, self.settings.baseline
+        return {
+            "metric": metric_name(self.settings.metric),
+            "texts": texts if isinstance(texts, str) else list(as_patterns(texts or ())),
+            "baseline": baseline if isinstance(baseline, str) else as_baseline(baseline).name,
+        }
+
+    @property
+    def made_with(self) -> dict[str, Any]:
+        """Everything except for images that shapes a number, in plain values."""
+        baseline = {} if self.named_baseline else {"baseline_digest": as_baseline(self.settings.baseline).digest}
+        return {
+            "model": self.clip.name,
+            "model_digest": self.clip.digest,
+            "classes": list(self.images.all_classes),
+            "n_images": self.settings.n_images,
+            "seed": self.settings.seed,
+            **self.asked,
+            **baseline,
+        }
+
+    def claim(
+        self,
+        out: Path,
+        file_format: str,
+        jobs: Sequence[Job],
+        records: Mapping[Key, Iterable[ImageRecord]],
+        listings: Mapping[str, Mapping[str, str]] | None = None,
+        **shaped_by: Any,
+    ) -> JobFolder:
+        """Return the folder of some jobs, claimed for this configuration and these images.
+
+        Args:
+            out: The folder.
+            file_format: Name and version of what the jobs leave.
+            jobs: Their names.
+            records: The images that they look at, by class and domain.
+            listings: What else identifies their inputs; see `runs.claim`.
+            shaped_by: Further settings that shape a number, in plain values; they win over `made_with`.
+
+        Raises:
+            InputError: for a folder that was made with another configuration or other images, with the difference.
+        """
+        listed = {"images": _listing(record for some in records.values() for record in some), **(listings or {})}
+        if self.named_baseline is not None:
+            listed["baseline_images"] = _listing(self.named_baseline.records_of(list(records)))
+        return JobFolder(Path(out), file_format, self.made_with | shaped_by, jobs, listed)
+
+
+def _listing(records: Iterable[ImageRecord]) -> dict[str, str]:
+    return image_listing(sorted(set(records), key=lambda record: record.relative))

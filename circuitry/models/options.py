@@ -1,0 +1,100 @@
+"""Options of command lines: which model and which images, and options whose value is made from text.
+
+A script's `Config` inherits from the classes of options that it needs, so that an option has the same name, default and
+meaning everywhere; see also `runs.WorkSettings`, `models.FolderSettings` and `circuits.AttributionSettings`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from tyro.constructors import PrimitiveConstructorSpec
+
+from circuitry.data.domains import DomainFolder
+from circuitry.models.classifier import EFFICIENTNET_LITE0, load_classifier, read_outputs
+from circuitry.models.clip import Clip, load_clip
+from circuitry.models.feature_basis import parse_saes
+from circuitry.runs.workers import ALONE, Rank
+
+UnitKind = Literal["channels", "components"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """A model in a basis of units, and images."""
+
+    model: str
+    """open_clip model name, a name shipped here (rn-tiny), hf-hub:org/model, the path of a model-config JSON, or
+    efficientnet-lite0: an ImageNet classifier (extra: real), for data with a classes.tsv of its outputs by class."""
+    checkpoint: Path | None = None
+    """Local checkpoint; this or --pretrained."""
+    pretrained: str | None = None
+    """open_clip's tag of pretrained weights, instead of a checkpoint."""
+    data: Path
+    """Folder of the images: <domain>/<class>/<file>."""
+    split: str | None = "test"
+    """Which of DomainNet's lists to use, where there are lists."""
+    classes: tuple[str, ...] | None = None
+    """Classes to look at (default: all)."""
+    domains: tuple[str, ...] | None = None
+    """Domains to look at (default: all)."""
+    device: str = "cpu"
+    """Where the model runs: cpu, cuda, mps; of several processes on a machine each takes its own GPU."""
+    units: UnitKind = "channels"
+    """What circuits are made of: channels (of a transformer's stream, its dimensions); components: of a transformer its
+    attention heads and MLP neurons, with edges between any two of them."""
+    sae: tuple[str, ...] = ()
+    """Sites whose units are features of a sparse autoencoder, as SITE=PATH, e.g. layer3.0=runs/sae.safetensors."""
+
+    @property
+    def weights_file(self) -> Path | None:
+        """The checkpoint, if any."""
+        return self.checkpoint
+
+    def clip(self, rank: Rank = ALONE) -> Clip:
+        """Load the model on the device of this process, with the units that were asked for."""
+        device = rank.device(self.device)
+        clip: Clip
+        if self.model == EFFICIENTNET_LITE0:
+            outputs = read_outputs(self.data / "classes.tsv")
+            clip = load_classifier(self.model, self.weights_file, classes=outputs, device=device)
+        else:
+            clip = load_clip(self.model, self.weights_file, self.pretrained, device)
+        clip = clip.in_basis(parse_saes(self.sae))
+        return clip.in_components() if self.units == "components" else clip
+
+    def images(self) -> DomainFolder:
+        """Return the images."""
+        return self.images_of(self.split)
+
+    def images_of(self, split: str | None) -> DomainFolder:
+        """Return the images of another list."""
+        return DomainFolder(self.data, split=split, domains=self.domains, classes=self.classes)
+
+
+def option(
+    parse: Callable[..., Any],
+    metavar: str,
+    nargs: int | Literal["*"] = 1,
+    choices: Sequence[str] | None = None,
+) -> Any:
+    """Return the annotation of a setting that a command line reads as text, and Python may give as an object.
+
+    Args:
+        parse: Makes the value from the words of the command line.
+        metavar: What the help shows for the words.
+        nargs: How many words.
+        choices: Words that are known (default: any).
+
+    Example:
+        >>> rule: Annotated[QuadratureRule | None, option(parse_rule, "RULE")] = None
+    """
+    return PrimitiveConstructorSpec(
+        nargs=nargs,
+        metavar=metavar if choices is None else f"{{{','.join(choices)}}}",
+        instance_from_str=lambda words: parse(*words),
+        is_instance=lambda value: True,
+        str_from_instance=lambda value: [str(getattr(value, "name", value))],
+        choices=None if choices is None else tuple(choices),
+    )

@@ -1,0 +1,281 @@
+"""The causal checks of a folder of circuits: on the right images, and with the numbers of the functions themselves."""
+
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from circuitry import (
+    CausalChecks,
+    Clip,
+    DomainFolder,
+    GraphFolder,
+    InputError,
+    class_logit,
+    extract,
+    left_rule,
+    load_clip,
+    mean_baseline,
+)
+from circuitry.interventions import AblationSettings, CheckSettings, FaithfulnessCurve, faithfulness_curve
+from circuitry.models import SparseAutoencoder, Task, class_margin, load_sae
+from tests.support.extraction import contents
+from tests.support.tiny_clip import Tiny, saved
+from tests.support.work import QUIET
+
+CLASSES, DOMAINS = ("axe", "cat", "fish"), ("real", "sketch")
+FAST: dict[str, Any] = {"fractions": (0.1, 1.0), "random_draws": 1, "work": QUIET}
+RULES: dict[str, Any] = {"rule": left_rule(1), "edge_rule": left_rule(1), "sites": ("layer4.0", "attnpool")}
+
+
+@pytest.fixture(scope="module")
+def folder(clip: Clip, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five images of every class in every domain, and the circuits found on two of them."""
+    root = tmp_path_factory.mktemp("checks")
+    rng = np.random.default_rng(0)
+    for class_name in CLASSES:
+        for domain in DOMAINS:
+            place = root / "images" / domain / class_name
+            place.mkdir(parents=True)
+            for i in range(5):
+                Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(place / f"{i}.png")
+    images, out = DomainFolder(root / "images"), root / "graphs"
+    extract(clip, images, out, n_images=2, work=QUIET, rule=left_rule(1), edge_rule=left_rule(2))
+    return root
+
+
+def checks_of(clip: Clip, folder: Path, /, classes: Any = None, **settings: Any) -> CausalChecks:
+    chosen = CheckSettings(**({"n_images": 2, "n_others": 2} | settings))
+    return CausalChecks(clip, DomainFolder(folder / "images", classes=classes), GraphFolder(folder / "graphs"), chosen)
+
+
+def faithfulness(checks: CausalChecks, out: Path, **asked: Any) -> list[FaithfulnessCurve]:
+    return checks.extract_faithfulness(out, **({"rankings": ("signed",)} | FAST | asked))
+
+
+def copied(folder: Path, tmp_path: Path) -> Path:
+    """A copy of images and circuits, to be damaged."""
+    return Path(shutil.copytree(folder, tmp_path / "copy"))
+
+
+def read(clip: Clip, folder: Path, class_name: str, domain: str) -> torch.Tensor:
+    """All images of a class in a domain, in the order of the seeded choice."""
+    records = DomainFolder(folder / "images").select(class_name, domain, None, 0)
+    return torch.stack([clip.preprocess(Image.open(record.path)) for record in records])
+
+
+def test_images_are_none_of_those_that_circuits_were_found_on(clip: Clip, folder: Path) -> None:
+    everything, key = read(clip, folder, "cat", "real"), ("cat", "real")
+
+    def own(**settings: Any) -> torch.Tensor:
+        return checks_of(clip, folder, **settings).images_of(key).own
+
+    checks = checks_of(clip, folder)
+    assert torch.equal(checks.found_on(*key), everything[:2])
+    assert torch.equal(own(), everything[2:4])
+    assert torch.equal(own(n_images=9), everything[2:])
+    assert torch.equal(own(seen=True), everything[:2])
+    others = checks.images_of(key).others
+    assert others is not None
+    assert torch.equal(others, torch.stack([read(clip, folder, name, "real")[2] for name in ("fish", "axe")]))
+    assert checks_of(clip, folder, n_others=0).images_of(key).others is None
+
+
+@pytest.mark.parametrize("baseline", ["zero", "mean-unit", "other-domains", "counterfactual"])
+def test_numbers_are_those_of_the_functions(baseline: str, clip: Clip, folder: Path, tmp_path: Path) -> None:
+    checks = checks_of(clip, folder, baseline=baseline)
+    curves = checks.extract_faithfulness(tmp_path / "f", **FAST)
+    assert [(c.class_name, c.domain) for c in curves[::2]] == [(c, d) for c in CLASSES for d in DOMAINS]
+    curve, key, images = curves[7], ("cat", "sketch"), checks.images_of(("cat", "sketch"))
+    given = checks.baseline_of(key, 4)
+    assert given.n_images == (4 if baseline == "counterfactual" else None)
+    task = Task(clip.encoder, images.own, checks.metric_of(*key), baseline=given, others=images.others, work=QUIET)
+    settings = AblationSettings(ranking="signed", fractions=(0.1, 1.0), random_draws=1)
+    direct = faithfulness_curve(task, checks.graphs[key], settings)
+    assert np.array_equal(curve.kept, direct.kept)
+    assert np.abs(curve.kept).max() > 0.01
+    assert curve.own.tolist() == [True, True, False, False]
+    assert curve.settings["baseline"] == baseline
+    table = checks.extract_transfer(tmp_path / "t", exchange=False, work=QUIET)["transfer"]
+    row = table.query("`class` == 'cat' and circuit_domain == 'sketch' and image_domain == 'sketch'").iloc[0]
+    assert row["empty_metric"] == pytest.approx(direct.empty[:2].mean(), rel=1e-6)
+    assert row["other_empty_metric"] == pytest.approx(direct.empty[2:].mean(), rel=1e-6)
+    assert (tmp_path / "f" / "baseline_images.json").is_file() == (baseline != "zero")
+
+
+def test_one_site_at_a_time_and_class_by_class(clip: Clip, folder: Path, tmp_path: Path) -> None:
+    checks, sites = checks_of(clip, folder), list(clip.encoder.sites[1:])
+    alone = checks.extract_faithfulness(
+        tmp_path / "f", rankings=("absolute",), fractions=(0.1,), random_draws=0, one_site=True, work=QUIET
+    )
+    assert [curve.settings["sites"] for curve in alone[: len(sites)]] == [[site] for site in sites]
+    found = checks.extract_transfer(tmp_path / "t", one_site=True, work=QUIET)
+    assert found["transfer"]["sites"].unique().tolist() == ["all", *sites]
+    assert found["transfer"]["class"].unique().tolist() == list(CLASSES)
+    assert len(found["interchange"]) == len(CLASSES) * 4
+
+
+def test_only_the_damaged_is_measured_again(
+    clip: Clip, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    checks = checks_of(clip, folder)
+    curves, tables = faithfulness(checks, tmp_path / "f"), checks.extract_transfer(tmp_path / "t", work=QUIET)
+    before = contents(tmp_path)
+    (tmp_path / "f" / "cat" / "real.signed.all.safetensors").unlink()
+    (tmp_path / "t" / "interchange" / "fish.csv").write_bytes(b"")
+    assert len(faithfulness(checks, tmp_path / "f")) == len(curves)
+    for kind, table in checks.extract_transfer(tmp_path / "t", work=QUIET).items():
+        pd.testing.assert_frame_equal(table, tables[kind])
+    assert contents(tmp_path) == before
+    made_again = [line for line in caplog.messages if "made again" in line]
+    assert [line.split(" is made")[0] for line in made_again] == ["cat in real", "fish"]
+
+
+def test_other_settings_and_images_are_refused_by_name(clip: Clip, folder: Path, tmp_path: Path) -> None:
+    ones, twos = (mean_baseline(clip.encoder, [n * torch.ones(1, 3, 64, 64)]) for n in (1, 2))
+    faithfulness(checks_of(clip, folder, baseline=ones), tmp_path / "f")
+    refused: list[tuple[dict[str, Any], dict[str, Any], str]] = [
+        ({"metric": "margin"}, {}, "metric: 'logit' -> 'margin'"),
+        ({"texts": "own-style"}, {}, "texts: 'pooled' -> 'own-style'"),
+        ({"n_images": 1}, {}, "n_images: 2 -> 1; images: 6 gone, first real/axe"),
+        ({"keep_error": True}, {}, "keep_error: False -> True"),
+        ({"seed": 1}, {}, "seed: 0 -> 1"),
+        ({"baseline": twos}, {}, r"baseline_digest: '\w+' -> '\w+'"),
+        ({}, {"random_draws": 2}, "random_draws: 1 -> 2"),
+        ({}, {"rankings": ("signed", "absolute")}, "rankings: 'absolute' is new"),
+    ]
+    for settings, asked, words in refused:
+        with pytest.raises(InputError, match=rf"\({words}"):
+            faithfulness(checks_of(clip, folder, **({"baseline": ones} | settings)), tmp_path / "f", **asked)
+    with pytest.raises(InputError, match=r"'circuitry faithfulness 2'.*'circuitry transfer 2'"):
+        checks_of(clip, folder).extract_transfer(tmp_path / "f", work=QUIET)
+
+
+def test_classes_without_readable_images_are_left_out(
+    clip: Clip, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    copy = copied(folder, tmp_path)
+    checks = checks_of(clip, copy)
+    for domain in DOMAINS:
+        for record in checks.chosen.own(("cat", domain)):
+            record.path.write_bytes(b"")
+    caplog.set_level(logging.WARNING)
+    with pytest.warns(UserWarning, match="the file is empty"):
+        curves = checks.extract_faithfulness(tmp_path / "f", rankings=("signed",), **FAST)
+    with pytest.warns(UserWarning, match="the file is empty"):
+        tables = checks.extract_transfer(tmp_path / "t", work=QUIET)
+    assert {"cat in sketch", "cat"} <= {line.split(" is left out")[0] for line in caplog.messages}
+    assert {curve.class_name for curve in curves} == {"axe", "fish"}
+    # The first of the empty images was one of the two others of each class.
+    assert all((~curve.own).sum() == 1 for curve in curves)
+    assert set(tables["transfer"]["class"]) == set(tables["interchange"]["class"]) == {"axe", "fish"}
+    with pytest.raises(InputError, match="the file is empty"):
+        checks.extract_transfer(tmp_path / "strict", work=type(QUIET)(strict=True, progress=False))
+    with pytest.warns(UserWarning, match="the file is empty"), pytest.raises(InputError, match="'cat' in 'real'"):
+        checks.pixels("cat", "real")
+    only = checks_of(clip, copy, ("cat",))
+    with pytest.warns(UserWarning, match="empty"), pytest.raises(InputError, match="can be read: look at"):
+        only.extract_transfer(tmp_path / "y", work=QUIET)
+
+
+def test_tables_of_classes_with_and_without_others(clip: Clip, folder: Path, tmp_path: Path) -> None:
+    copy = copied(folder, tmp_path)
+    checks = checks_of(clip, copy, n_others=1)
+    (other,) = checks.chosen.others(("cat", "real"))
+    other.path.write_bytes(b"")  # it is also an image of its own class, of which another one can be read
+    with pytest.warns(UserWarning, match="the file is empty"):
+        table = checks.extract_transfer(tmp_path / "t", exchange=False, work=QUIET)["transfer"]
+    missing = table[table["other_metric"].isna()]
+    assert {*zip(missing["class"], missing["image_domain"], strict=True)} == {("cat", "real")}
+    assert table["other_metric"].dtype == float
+
+
+def test_metric_and_texts_are_those_that_the_circuits_were_found_by(clip: Clip, folder: Path, tmp_path: Path) -> None:
+    images = DomainFolder(folder / "images", classes=("cat", "axe"))
+    asked: dict[str, Any] = {"n_images": 2, "metric": "margin", "texts": "own-style", "work": QUIET}
+    graphs = extract(clip, images, tmp_path / "graphs", **asked, **RULES)
+    checks = CausalChecks(clip, images, graphs)
+    assert {"metric": "margin", "texts": "own-style"}.items() <= checks.provenance.items()
+    pooled = CausalChecks(clip, images, graphs, CheckSettings(metric="logit", texts="pooled"))
+    embeddings = torch.randn(2, 16)
+    for domain, style in (("real", "photo"), ("sketch", "sketch")):
+        weights = clip.text_weights(CLASSES, [f"a {style} of a {{}}.", f"a {style} of the {{}}."])
+        assert torch.equal(checks.metric_of("cat", domain)(embeddings), class_margin(weights, 1)(embeddings))
+        expected = class_logit(clip.text_weights(CLASSES), 1)(embeddings)
+        assert torch.equal(pooled.metric_of("cat", domain)(embeddings), expected)
+    found_with = checks.task_found_with(("cat", "real"))
+    assert found_with.baseline.name == "zero"
+    assert torch.equal(torch.as_tensor(found_with.images), checks.found_on("cat", "real"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"metric": "loss"}, "logit, margin.*'loss'"),
+        ({"texts": "photo"}, "'photo'"),
+        ({"baseline": "one"}, "mean-position.*'one'"),
+        ({"baseline": torch.zeros(2, 3, 64, 64)}, "every image.*'counterfactual'"),
+        ({"n_images": 0}, "n_images=0"),
+        ({"n_others": -1}, "n_others=-1"),
+    ],
+)
+def test_settings_that_are_not_known(clip: Clip, folder: Path, settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        checks_of(clip, folder, **settings)
+
+
+def test_circuits_that_do_not_fit(clip: Clip, tiny: Tiny, folder: Path, tmp_path: Path) -> None:
+    other = load_clip(tiny.config, saved(tiny.state | {"logit_scale": torch.tensor(1.0)}, tmp_path / "x.pt"))
+    with pytest.raises(InputError, match=f"{clip.digest}.*{other.digest}"):
+        checks_of(other, folder)
+    (tmp_path / "empty").mkdir()
+    shutil.copy(folder / "graphs" / "manifest.json", tmp_path / "empty")
+    images = DomainFolder(folder / "images")
+    with pytest.raises(InputError, match=r"No circuit in .*empty"):
+        CausalChecks(clip, images, GraphFolder(tmp_path / "empty"))
+    used_up = extract(clip, images, tmp_path / "all", n_images=5, work=QUIET, **RULES)
+    with pytest.raises(InputError, match=r"'axe' in 'real'.* 5 images.*seen=True"):
+        CausalChecks(clip, images, used_up).images_of(("axe", "real"))
+    assert (
+        len(CausalChecks(clip, images, used_up, CheckSettings(n_images=2, seen=True)).images_of(("axe", "real"))) == 2
+    )
+
+
+@pytest.mark.parametrize("keep_error", [False, True])
+def test_circuits_of_features_with_and_without_what_they_miss(
+    keep_error: bool, clip: Clip, folder: Path, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    w, b = torch.randn(256, 20) / 16, torch.randn(256) / 16
+    SparseAutoencoder(w, torch.zeros(20), w.T.contiguous(), b).save(tmp_path / "sae")
+    features = clip.in_basis({"layer4.0": load_sae(tmp_path / "sae")})
+    images = DomainFolder(folder / "images", classes=("cat",))
+    asked = RULES | {"node_fraction": 1.0, "n_images": 2, "texts": ["a {}."], "sites": ("layer2.0", "layer4.0")}
+    graphs = extract(features, images, tmp_path / "graphs", work=QUIET, **asked)
+    assert len(graphs["cat", "real"].node_scores["layer4.0"]) == 20
+    with pytest.raises(InputError, match="feature basis"):
+        CausalChecks(clip, images, graphs)
+    checks = CausalChecks(features, images, graphs, CheckSettings(n_images=2, keep_error=keep_error))
+    curve, *_ = checks.extract_faithfulness(tmp_path / "f", rankings=("signed",), **FAST)
+    assert np.array_equal(curve.kept[-1], curve.full) == keep_error
+    table = checks.extract_transfer(tmp_path / "t", exchange=False, work=QUIET)["transfer"]
+    assert np.allclose(table["metric"], table["full_metric"], rtol=1e-6) == keep_error
+    _, maps = checks.pixels("cat", "real", n_images=1)
+    assert np.array_equal(maps["circuit at all sites"], maps["whole model"]) == keep_error
+
+
+def test_pixels_are_shown_as_they_were(clip: Clip, folder: Path) -> None:
+    checks = checks_of(clip, folder, baseline="counterfactual")
+    shown, maps = checks.pixels("cat", "real", n_images=2)
+    path = checks.images.select("cat", "real", None, 0)[2].path
+    assert np.abs(shown[0].astype(int) - np.asarray(Image.open(path)).astype(int)).max() <= 1
+    last = clip.encoder.sites[-2]
+    unit = checks.graphs["cat", "real"].kept_units[last][0]
+    assert list(maps) == ["whole model", f"circuit at {last}", "circuit at all sites", f"unit {last}/{unit}"]
+    assert all(found.shape == (2, 64, 64) and found.any() for found in maps.values())

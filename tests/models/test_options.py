@@ -1,0 +1,59 @@
+"""Options of command lines, and their values made from text."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import tyro
+
+from circuitry import InputError, left_rule
+from circuitry.circuits import ExtractionSettings
+from circuitry.models import ModelOptions
+from circuitry.study import QuickstartModel
+from circuitry.study.quickstart_model import CHECKPOINT
+
+
+@dataclass(frozen=True)
+class Config(ExtractionSettings, ModelOptions):
+    """Settings of a script."""
+
+
+def read(*words: str) -> Config:
+    return tyro.cli(Config, args=["--model", "RN50", "--data", "x", *words])
+
+
+def test_text_becomes_rules_texts_and_names(tmp_path: Path) -> None:
+    config = read()
+    assert (config.rule, config.metric, config.texts, config.baseline) == (None, "logit", "pooled", "zero")
+    config = read("--rule", "left-3", "--metric", "margin", "--texts", "own-style", "--baseline", "mean-unit")
+    assert (config.rule, config.resolved_edge_rule, config.metric) == (left_rule(3), left_rule(3), "margin")
+    assert (config.texts, config.baseline) == ("own-style", "mean-unit")
+    assert read("--texts", "a {}.").texts == ("a {}.",)
+    assert read("--texts", "a {}.", "the {}").texts == ("a {}.", "the {}")
+    (tmp_path / "items.csv").write_text("path,thing\nreal/axe/0.png,7\n")
+    assert read("--items", str(tmp_path / "items.csv"), "thing").items == {"real/axe/0.png": "7"}
+
+
+@pytest.mark.parametrize("words", [("--metric", "loss"), ("--baseline", "one"), ("--rule", "x")])
+def test_words_that_are_not_known_are_refused(words: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises((SystemExit, InputError)) as caught:
+        read(*words)
+    assert words[1] in capsys.readouterr().err + str(caught.value)
+
+
+def test_settings_by_the_study_have_its_rule() -> None:
+    assert ExtractionSettings.study().as_dict()["node_rule"] == "left-10"
+
+
+def test_the_quickstarts_checkpoint_goes_with_its_model_alone() -> None:
+    assert QuickstartModel().weights_file == CHECKPOINT
+    assert QuickstartModel(model="RN50").weights_file is None
+    assert QuickstartModel(pretrained="openai").weights_file is None
+    assert QuickstartModel(model="RN50", checkpoint=Path("x.pt")).weights_file == Path("x.pt")
+
+
+def test_weights_that_are_missing_or_not_known_are_refused() -> None:
+    with pytest.raises(InputError, match="'x' for RN50"):
+        ModelOptions(model="RN50", data=Path("x"), pretrained="x").clip()
+    with pytest.raises(InputError, match=r"'RN50' .*--checkpoint and --pretrained"):
+        ModelOptions(model="RN50", data=Path("x")).clip()
