@@ -17,7 +17,6 @@ from circuitry import (
     Clip,
     Encoder,
     InputError,
-    Task,
     class_logit,
     faithfulness_curve,
     in_feature_basis,
