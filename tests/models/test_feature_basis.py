@@ -17,6 +17,7 @@ from circuitry import (
     Clip,
     Encoder,
     InputError,
+    Task,
     class_logit,
     faithfulness_curve,
     in_feature_basis,
