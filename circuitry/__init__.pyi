@@ -15,12 +15,12 @@ from .circuits.extraction import extract as extract
 from .circuits.graph import AttributionGraph as AttributionGraph
 from .circuits.graph import Circuit as Circuit
 from .circuits.graph_folder import GraphFolder as GraphFolder
+from .circuits.measures import edge_jaccard as edge_jaccard
+from .circuits.measures import node_overlap as node_overlap
+from .circuits.measures import wl_kernel as wl_kernel
 from .circuits.quadrature import left_rule as left_rule
 from .circuits.quadrature import midpoint_rule as midpoint_rule
-from .circuits.residual_edges import score_edges as score_edges
-from .circuits.similarity import edge_jaccard as edge_jaccard
-from .circuits.similarity import node_overlap as node_overlap
-from .circuits.similarity import wl_kernel as wl_kernel
+from .circuits.stream_edges import score_edges as score_edges
 from .comparison.comparison import Comparison as Comparison
 from .data.domains import DomainFolder as DomainFolder
 from .interventions.circuit_checks import CausalChecks as CausalChecks

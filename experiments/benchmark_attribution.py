@@ -24,12 +24,7 @@ from functools import partial
 from itertools import pairwise
 from typing import TypeVar
 
-import open_clip
-import pandas as pd
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-
+from circuitry.runs import Work, run_script
 from circuitry import Encoder, Task, class_logit
 from circuitry.circuits import AttributionSettings, count_operations, parse_rule
 from circuitry.circuits.chain_edges import edge_effects
@@ -39,7 +34,12 @@ from circuitry.circuits.nodes import keep_units, node_effects
 from circuitry.interventions import patch_effects, score_units
 from circuitry.models.architectures import register_model
 from circuitry.reports.result_tables import KeepSettings
-from circuitry.runs import Work, run_script
+
+import open_clip
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 Scores = dict[str, Tensor]
 EdgeRows = dict[tuple[str, str], Tensor]

@@ -22,21 +22,21 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from circuitry.runs import Work, run_script
+from circuitry import Encoder, class_logit
+from circuitry.circuits import EdgeScores, midpoint_rule, score_edges
+from circuitry.circuits.stream_edges import PLAIN
+from circuitry.models import AnyBaseline, Metric, ResidualStream, image_batches, mean_baseline
+from circuitry.reports.result_tables import KeepSettings
+from circuitry.runs.workers import peak_memory_gib
+from circuitry.study import QuickstartModel
+
 import numpy as np
 import open_clip
 import pandas as pd
 import torch
 from scipy import stats
 from torch import Tensor, nn
-
-from circuitry import Encoder, class_logit
-from circuitry.circuits import EdgeScores, midpoint_rule, score_edges
-from circuitry.circuits.residual_edges import PLAIN
-from circuitry.models import AnyBaseline, Metric, ResidualStream, image_batches, mean_baseline
-from circuitry.reports.result_tables import KeepSettings
-from circuitry.runs import Work, run_script
-from circuitry.runs.memory import peak_memory_gib
-from circuitry.study import QuickstartModel
 
 METHODS: dict[str, dict[str, Any]] = {
     "plain": {},

@@ -12,16 +12,16 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
-
+from circuitry.runs import run_script, whole_file
 from circuitry import DomainFolder
 from circuitry.data import imagenet_partners
 from circuitry.data.imagenet_classes import STUDY_HELD_OUT
 from circuitry.reports.result_tables import KeepSettings
-from circuitry.runs import run_script, whole_file
-from circuitry.runs.memory import peak_memory_gib
+from circuitry.runs.workers import peak_memory_gib
 from circuitry.study.mixtures import MixtureSettings, caption_table, generated_captions, mixture, write_mixture
 from circuitry.study.mixtures.subsampling import DOMAINNET_ROUND
+
+import pandas as pd
 
 WORDS = (
     *("a", "the", "of", "in", "on", "with", "by", "black", "white", "old", "new", "dog", "house", "street", "view"),

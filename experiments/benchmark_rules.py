@@ -19,8 +19,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import pandas as pd
-
+from circuitry.runs import InputError, run_script
 from circuitry import Clip, DomainFolder, Task
 from circuitry.circuits import (
     AttributionSettings,
@@ -39,8 +38,9 @@ from circuitry.comparison import mean_interval
 from circuitry.models import Metric, metric_of_class, read_images
 from circuitry.models.sites import INPUT
 from circuitry.reports.result_tables import KeepSettings
-from circuitry.runs import InputError, run_script
 from circuitry.study import QuickstartModel
+
+import pandas as pd
 
 STUDY = "left-10"
 

@@ -1,9 +1,9 @@
-"""How long does it take to compare the circuits of the study's full setting, and in how much memory?
+"""How much time and memory does the comparison of the circuits of the study's full setting take?
 
 Writes random graphs of RN50's size (1,644 kept units, 4,920 edges) for all images and for every part of them, of every
-class and domain, then reads them back and compares all pairs of domains, all pairs of parts and a few other classes by
-node overlap, edge Jaccard index and Weisfeiler-Lehman kernels of depths 1 to 3, in one pass. Refuted if 100 classes
-take over a minute on two cores, or over 1.5 GiB.
+class and domain. Then it reads them and compares all pairs of domains, all pairs of parts and a few other classes by
+node overlap, edge Jaccard index and Weisfeiler-Lehman kernels of depths 1 to 3, in one pass. More than a minute on two
+cores for 100 classes, or more than 1.5 GiB, is too slow.
 
     python experiments/benchmark_similarity.py      # 100 classes in 6 domains, 4 parts: 4.8 GiB on disk
 """
@@ -14,17 +14,17 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
-
+from circuitry.runs import run_script, whole_file
 from circuitry import AttributionGraph, GraphFolder, compare_domains
 from circuitry.circuits import Measure
 from circuitry.circuits.graph_folder import FORMAT, WHOLE, graph_file
 from circuitry.circuits.nodes import keep_units
 from circuitry.data.parts import DEFAULT_PARTS
 from circuitry.reports.result_tables import KeepSettings
-from circuitry.runs import run_script, whole_file
-from circuitry.runs.memory import peak_memory_gib
+from circuitry.runs.workers import peak_memory_gib
+
+import numpy as np
+import pandas as pd
 
 DOMAINS = ("clipart", "infograph", "painting", "quickdraw", "real", "sketch")
 UNITS = {
@@ -54,7 +54,7 @@ class Config(KeepSettings):
 
 
 def main(config: Config) -> None:
-    """Write the graphs where they are not, compare, print seconds and memory."""
+    """Write missing graphs, compare, print seconds and memory."""
     folder = config.out / f"{config.classes}-classes-{config.parts}-parts"
     if not (folder / "manifest.json").is_file():
         write_graphs(folder, config)
@@ -69,7 +69,7 @@ def main(config: Config) -> None:
 
 
 def write_graphs(folder: Path, config: Config) -> None:
-    """Write random graphs; those of a class share a part of their scores."""
+    """Write random graphs; graphs of a class share a part of their scores."""
     rng = np.random.default_rng(config.seed)
     inner = [site for site in UNITS if site != "input"]
     jobs = [(f"class-{i}", domain) for i in range(config.classes) for domain in DOMAINS]

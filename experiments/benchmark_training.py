@@ -15,15 +15,15 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import pandas as pd
-
+from circuitry.runs import run_script
 from circuitry import DomainFolder
 from circuitry.models.architectures import SHIPPED_CONFIGS
 from circuitry.reports.result_tables import KeepSettings
-from circuitry.runs import run_script
 from circuitry.study.mixtures import read_captions, write_mixture
 from circuitry.study.toy import DrawingSettings, write_toy
 from circuitry.training import ClipTraining, TrainingWork, clip_preset, train_clip
+
+import pandas as pd
 
 BY_HAND = """
 import sys
@@ -114,7 +114,7 @@ def by_hand(config: Config, table: Path, folder: Path) -> None:
     command = [sys.executable, "-c", BY_HAND, str(SHIPPED_CONFIGS / f"{preset.model}.json")]
     command += [f"--{name}={value}" for name, value in arguments.items()]
     command += ["--save-most-recent", "--aug-cfg", f"scale=({preset.crop_scale},1.0)"]
-    threads = {"OMP_NUM_THREADS": str(preset.threads), "OMP_WAIT_POLICY": "passive"}
+    threads = {"OMP_NUM_THREADS": str(preset.threads)}
     subprocess.run(command, check=True, capture_output=True, env={**os.environ, **threads})
 
 

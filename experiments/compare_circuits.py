@@ -20,12 +20,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-import pandas as pd
-
+from circuitry.runs import ALONE, InputError, Work, WorkSettings, run_script
 from circuitry import DomainFolder, GraphFolder
 from circuitry.circuits import Extraction, ExtractionSettings, Measure, ReadingSettings, compare_domains
 from circuitry.circuits.consensus import circuit_stability
-from circuitry.circuits.order_variants import CLASSES, extract_variants, order_stability
+from circuitry.circuits.order_variants import VARIED_CLASSES, extract_variants, order_stability
 from circuitry.comparison import Comparison
 from circuitry.data.imagenet_classes import STUDY_HELD_OUT, class_key
 from circuitry.data.names import chosen_names
@@ -35,17 +34,17 @@ from circuitry.reports.circuit_pages import write_circuit_pages
 from circuitry.reports.figures import domain_marks
 from circuitry.reports.listings import listings_of
 from circuitry.reports.sections.circuits import (
-    add_stability,
     circuit_findings,
     comparison_report,
 )
-from circuitry.reports.sections.robustness import add_order_stability
-from circuitry.runs import ALONE, InputError, Work, WorkSettings, run_script
-from circuitry.study import told_apart
+from circuitry.reports.sections.stability import add_circuit_stability, add_order_stability
+from circuitry.study import accuracy_kinds
 from circuitry.study.domain_apart import apart_over_depth, means_without
 from circuitry.study.sections.accuracies import add_accuracy
 from circuitry.study.sections.apart import add_domain_apart
 from circuitry.training import zero_shot_accuracy
+
+import pandas as pd
 
 TIMED = 2
 """Jobs that a dry run does."""
@@ -89,7 +88,7 @@ class Config(ExtractionSettings, WorkSettings, ModelOptions):
     """Draw every circuit, on a page of its own."""
     accuracy: bool = True
     """Measure zero-shot accuracy on all images of the chosen classes and domains, too."""
-    robustness: int = CLASSES
+    robustness: int = VARIED_CLASSES
     """Classes whose circuits are found again with another baseline, rule, metric and class texts, to see whether the
     order of the domains holds; 0 for none."""
     dry_run: bool = False
@@ -185,7 +184,7 @@ def estimate(plan: Extraction, work: Work) -> None:
 def measured_accuracy(config: Config, images: DomainFolder) -> pd.DataFrame:
     """Return the zero-shot accuracies on all images by domain."""
     clip = config.clip(ALONE)
-    return told_apart(zero_shot_accuracy(clip, images, config.held_out, work=config.work()))
+    return accuracy_kinds(zero_shot_accuracy(clip, images, config.held_out, work=config.work()))
 
 
 def compared(
@@ -223,7 +222,7 @@ def compared(
     tables = {name: table for one in comparisons.values() for name, table in one.tables().items()}
     tables["order_stability"] = order.table
     if len(stability):
-        add_stability(report, stability)
+        add_circuit_stability(report, stability)
         tables["circuit_stability"] = stability
     if config.apart is not None:
         add_domain_apart(report, comparisons, config.apart, domain_marks(domains))

@@ -18,21 +18,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-import pandas as pd
-import torch
-from scipy import stats
-from torch import Tensor
-
+from circuitry.runs import Work, run_script, versions
 from circuitry import Clip, DomainFolder, class_logit
 from circuitry.circuits import direct_effects, direct_vectors, moves_between_positions, score_edges, text_span
 from circuitry.data import ImageRecord, readable
 from circuitry.models import ResidualStream, image_batches, mean_baseline, token_grid
 from circuitry.reports import Report, write_results
 from circuitry.reports.figures import component_heatmap, position_heatmap
-from circuitry.runs import Work, run_script, versions
 from circuitry.study import QuickstartModel, mean_ablation_accuracy
 from circuitry.study.charts import position_moves
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import stats
+from torch import Tensor
 
 QUIET = Work(progress=False)
 EFFECT, ACCURACY = "effect on the lead of the class", "accuracy"

@@ -32,38 +32,35 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
-import pandas as pd
-from scipy.special import expit
-
+from circuitry.runs import Job, JobFolder, Work, run_script, versions, whole_file
 from circuitry import AttributionGraph, Clip, DomainFolder, class_logit, left_rule, midpoint_rule
-from circuitry.circuits import CORRECTIONS, score_edges, stream_graph
+from circuitry.circuits import CORRECTIONS, Edges, score_edges, stream_graph
 from circuitry.circuits.cost import OperationCounter
 from circuitry.data import image_listing
 from circuitry.interventions import (
     AblationSettings,
     FaithfulnessCurve,
     MaskSettings,
-    cut_each,
-    learn_edges,
-    strongest_edge_sets,
+    cut_effects,
+    learn_masks,
+    measure_circuits,
 )
-from circuitry.interventions.edge_sets import EdgeSet
-from circuitry.models import Baseline, Metric, ResidualStream, mean_baseline
+from circuitry.models import ResidualStream, Task, mean_baseline
 from circuitry.reports import Report, write_results
 from circuitry.reports.sections.compared import with_intervals
-from circuitry.runs import Job, JobFolder, Work, run_script, versions, whole_file
 from circuitry.study import Judged, QuickstartModel, over_classes, rank_agreement, scoreboard_tables
 from circuitry.study.sections.scoreboards import size_curves
 from circuitry.study.unseen_images import ClassImages, ClassRecords, read_class
+
+import numpy as np
+import pandas as pd
+from scipy.special import expit
 
 FORMAT = "circuitry edge scoreboard 1"
 METHODS = ("gradient", "path", "atp-star", "relp", "exact", "learned")
 TARGETS = (0.5, 0.8)
 """Selectivity of which the smallest size is sought."""
-QUIET = Work(progress=False)
 
 
 @dataclass(frozen=True)
@@ -94,15 +91,6 @@ class Config(QuickstartModel):
     """Seed of images, masks and random edges."""
 
 
-class Task(NamedTuple):
-    """The class whose edges are sought, and what they are sought on."""
-
-    stream: ResidualStream
-    images: ClassImages
-    metric: Metric
-    baseline: Baseline
-
-
 def main(config: Config) -> None:
     """Judge class by class, resumed where it was left, write, and say where the report is."""
     clip, images = config.clip(), config.images()
@@ -120,10 +108,14 @@ def main(config: Config) -> None:
     def do(job: Job, read: list[ClassImages]) -> list[Path]:
         found_on, measured_on = read
         baseline = mean_baseline(stream.components, found_on.together)
-        task = Task(stream, found_on, class_logit(weights, images.label(job[0])), baseline)
+        metric = class_logit(weights, images.label(job[0]))
+        seen, unseen = (
+            Task(stream.components, side.own, metric, baseline=baseline, others=side.others, work=Work(progress=False))
+            for side in (found_on, measured_on)
+        )
         random, paths = None, list[Path]()
         for method in METHODS:
-            one = judge(config, task, measured_on, method, random)
+            one = judge(config, seen, unseen, method, random)
             random = one.curve.random
             paths += save(one, folder.path / job[0] / method)
         return paths
@@ -164,46 +156,43 @@ def load(folder: JobFolder) -> dict[tuple[str, ...], Judged]:
     return found
 
 
-def judge(config: Config, task: Task, measured_on: ClassImages, method: str, random: np.ndarray | None) -> Judged:
+def judge(config: Config, seen: Task, unseen: Task, method: str, random: np.ndarray | None) -> Judged:
     """Find the edges of a class by a method, and measure them on images that they were not found on.
 
     Random sets of the same sizes are the same for all methods: those measured with the first are given to the others.
     """
     started = time.process_time()
     with OperationCounter() as counter:
-        graph, sets = find(config, task, method)
+        graph, sets = find(config, seen, method)
     seconds = time.process_time() - started
     draws = config.random_draws if random is None else 0
-    settings = AblationSettings(task.baseline, random_draws=draws, seed=config.seed)
-    curve = measure_circuits(asked(task, measured_on), graph, sets, settings)
+    curve = measure_circuits(unseen, graph, sets, AblationSettings(random_draws=draws, seed=config.seed))
     return Judged(curve if random is None else replace(curve, random=random), graph, seconds, counter.total)
 
 
-def find(config: Config, task: Task, method: str) -> tuple[AttributionGraph, Sequence[EdgeSet]]:
+def find(config: Config, task: Task, method: str) -> tuple[AttributionGraph, Sequence[Edges]]:
     """Return the edges with their scores by a method, positive where they help, and its sets by size."""
-    stream, images, metric, baseline = task
     rule = midpoint_rule(5) if method == "path" else left_rule(1)
     correction = method if method in CORRECTIONS else "none"
-    given = stream, images.own, metric
-    scored = score_edges(*given, baseline=baseline, rule=rule, correction=correction, work=QUIET)
+    stream = ResidualStream.of(task.encoder)
+    scored = score_edges(
+        stream, task.images, task.metric, baseline=task.baseline, rule=rule, correction=correction, work=task.work
+    )
     graph = stream_graph(scored, ports=True)
-    everything = strongest_edge_sets(graph, [1.0])[0]
+    edges = without_ports(graph.edges)
     if method == "learned":
         masks = MaskSettings(steps=config.steps, batch_size=config.batch_size, seed=config.seed)
-        sought = stream.components, images.own, metric, everything, config.sizes, masks
-        found = learn_edges(*sought, baseline=baseline, others=images.others, work=QUIET)
-        return with_scores(graph, {pair: expit(scores) for pair, scores in found.scores.items()}), found.sets
+        found = learn_masks(task, config.sizes, masks, edges=edges)
+        surely = {pair: expit(scores) for pair, scores in found.scores.scores.items()}
+        return replace(graph, edge_scores=graph.edge_scores | surely), found.kept
     if method == "exact":
-        cut = cut_each(stream.components, images.own, metric, everything, baseline=baseline, work=QUIET)
-        graph = with_scores(graph, cut)
-    return graph, strongest_edge_sets(graph, config.sizes)
+        edges = cut_effects(task, edges)
+    return replace(graph, edge_scores={**graph.edge_scores, **edges.scores}), [edges.top(size) for size in config.sizes]
 
 
-def with_scores(graph: AttributionGraph, scores: dict[tuple[str, str], np.ndarray]) -> AttributionGraph:
-    """Return a graph with other scores [down, up] of its edges."""
-    kept = graph.kept_units
-    ordered = {(up, down): found[np.ix_(kept[down], kept[up])] for (up, down), found in scores.items()}
-    return replace(graph, edge_scores=graph.edge_scores | ordered)
+def without_ports(edges: Edges) -> Edges:
+    """Return the edges but those from a port into its own head, which are always kept."""
+    return replace(edges, scores={(up, down): s for (up, down), s in edges.scores.items() if up[:-2] != down})
 
 
 def tables_of(judged: dict[tuple[str, ...], Judged], sizes: Sequence[float]) -> dict[str, pd.DataFrame]:
@@ -221,8 +210,8 @@ def tables_of(judged: dict[tuple[str, ...], Judged], sizes: Sequence[float]) -> 
 def scores_of(graph: AttributionGraph) -> dict[str, np.ndarray]:
     """Return the scores of all edges but those of ports into their heads, in the order of units."""
     kept = {site: np.argsort(units) for site, units in graph.kept_units.items()}
-    pairs = strongest_edge_sets(graph, [1.0])[0]
-    return {"edges": np.concatenate([graph.edge_scores[p][np.ix_(kept[p[1]], kept[p[0]])].ravel() for p in pairs])}
+    blocks = without_ports(graph.edges).scores.items()
+    return {"edges": np.concatenate([scores[np.ix_(kept[down], kept[up])].ravel() for (up, down), scores in blocks])}
 
 
 def write_report(clip: Clip, tables: dict[str, pd.DataFrame]) -> Report:

@@ -22,8 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
-import pandas as pd
-
+from circuitry.runs import InputError, StudySettings, run_script, versions
 from circuitry import DomainFolder, load_clip
 from circuitry.comparison import PARTS, Comparison
 from circuitry.data.imagenet_classes import STUDY_HELD_OUT, class_key
@@ -33,7 +32,6 @@ from circuitry.reports.figures import domain_marks
 from circuitry.reports.listings import listings_of
 from circuitry.representations import Embeddings, compare_distances, embed_images, embed_texts, mean_distances
 from circuitry.representations.projection import PER_DOMAIN, map_table
-from circuitry.runs import InputError, StudySettings, run_script, versions
 from circuitry.study import separation_measures
 from circuitry.study.mixtures.selection import Setting
 from circuitry.study.sections.separations import (
@@ -45,6 +43,8 @@ from circuitry.study.sections.separations import (
     separation_findings,
 )
 from circuitry.study.separation_summary import by_seed, differences, gather, summarise
+
+import pandas as pd
 
 TOY_MODELS: dict[str, Setting] = {"standard captions": "cg-high", "aligned captions": "aligned"}
 """Names in the report, and the settings that the toy's models are trained in."""
@@ -227,7 +227,7 @@ def write(config: Config, compared: ComparedModels, found: dict[tuple[str, int],
     report.summary(separation_findings(measures, distances, compared.test_domain))
     add_separation_guide(report)
     add_maps(report, points, marks, "first seed of each")
-    add_separation(report, measures, marks, panel_references(measures, n_classes), compared.test_domain)
+    add_separation(report, measures, marks, panel_references(measures, n_classes))
     add_distances(report, distances, marks)
     provenance = {
         "models": {f"{name}, seed {seed}": one.digest for (name, seed), one in found.items()},

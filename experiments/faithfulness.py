@@ -29,8 +29,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import pandas as pd
-
+from circuitry.runs import ALONE, InputError, Rank, Work, WorkSettings, run_script
 from circuitry import CausalChecks, GraphFolder, compare_domains
 from circuitry.interventions import (
     CheckSettings,
@@ -47,21 +46,18 @@ from circuitry.interventions.transfer_tables import transfer_correlations
 from circuitry.reports import Report, write_results
 from circuitry.reports.figures import domain_marks
 from circuitry.reports.listings import listings_of_records
-from circuitry.runs import ALONE, InputError, Rank, Work, WorkSettings, run_script
 from circuitry.study import QuickstartModel, planted_attention, planted_convolution, score_methods
 from circuitry.study.planted import RULES
-from circuitry.study.sections.causal_checks import (
-    add_attribution_check,
+from circuitry.study.sections.causal_curves import (
     add_causal_guide,
     add_faithfulness,
-    add_interchange,
-    add_methods,
-    add_pixels,
     add_selectivity_over_depth,
-    add_transfer,
     faithfulness_findings,
-    transfer_findings,
 )
+from circuitry.study.sections.score_checks import add_attribution_check, add_methods, add_pixels
+from circuitry.study.sections.transfers import add_interchange, add_transfer, transfer_findings
+
+import pandas as pd
 
 DEAF_BELOW = 0.1
 """Selectivity below which circuits are said to answer their class for every image."""
@@ -155,7 +151,7 @@ def write_faithfulness(config: Config, checks: CausalChecks) -> None:
     report.text(listening_verdict(curves))
     add_selectivity_over_depth(report, alone, marks, sites)
     add_attribution_check(report, check, sites, f"{class_name} in {domain}")
-    add_methods(report, rules, planted, len(keys))
+    add_methods(report, rules, planted)
     images, maps = checks.pixels(*shown, work=work)
     add_pixels(report, images, maps, [f"{domain} {i + 1}" for i in range(len(images))], class_name)
     write(config, checks, report, tables)

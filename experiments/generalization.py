@@ -29,24 +29,20 @@ from itertools import product
 from pathlib import Path
 from typing import ClassVar, Literal
 
-import pandas as pd
-import tyro
-from filelock import Timeout
-
+from circuitry.runs import InputError, StudySettings, Work, WorkSettings, run_script, versions
 from circuitry import DomainFolder
 from circuitry.models.prompts import ImagenetNames
 from circuitry.reports import Finding, Report, write_results
 from circuitry.reports.figures import Mark, domain_marks
-from circuitry.runs import InputError, StudySettings, Work, WorkSettings, run_script, versions
 from circuitry.study import (
     EvaluationSet,
     StudyRun,
+    accuracy_kinds,
     effective_robustness,
     extract_accuracies,
     find_runs,
     screened_classes,
     settings_table,
-    told_apart,
 )
 from circuitry.study.charts import robustness_scatter, settings_bars
 from circuitry.study.checkpoint_accuracy import imagenet_validation
@@ -57,6 +53,10 @@ from circuitry.study.toy_study import STANDARD, ToySettings, held_out_folds, toy
 from circuitry.training import TrainingWork
 from circuitry.training.accuracy import MEASURE
 from circuitry.training.devices import available_device
+
+import pandas as pd
+import tyro
+from filelock import Timeout
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,7 @@ def write(config: Config, evaluated: pd.DataFrame, marks: Mapping[str, Mark]) ->
     """Write tables, figures and the report, and say where they are."""
     classifier, natural = config.templates, config.natural_domain
     screened = screened_classes(evaluated, classifier)
-    kinds = told_apart(evaluated, classifier, screened)
+    kinds = accuracy_kinds(evaluated, classifier, screened)
     table = settings_table(evaluated, classifier, config.measure)
     measures = measures_table(evaluated)
     points = effective_robustness(evaluated, classifier, measure=config.measure, natural=natural)

@@ -27,15 +27,13 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-import pandas as pd
-
+from circuitry.runs import InputError, StudySettings, run_script, whole_file
 from circuitry import DomainFolder
 from circuitry.data import ImageRecord
 from circuitry.data.file_check import MissingFiles
 from circuitry.data.imagenet_classes import class_key, study_held_out
 from circuitry.data.names import chosen_names
 from circuitry.reports.page import write_figure
-from circuitry.runs import InputError, StudySettings, run_script, whole_file
 from circuitry.study.charts import mixture_bars
 from circuitry.study.mixtures import (
     MixtureSettings,
@@ -59,6 +57,8 @@ from circuitry.study.mixtures.selection import Setting, admitted
 from circuitry.study.mixtures.sketch_sets import SketchVariant
 from circuitry.study.mixtures.study_set import ListPart
 from circuitry.study.mixtures.trainer_table import NoCaption
+
+import pandas as pd
 
 
 @dataclass(frozen=True)

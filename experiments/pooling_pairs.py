@@ -5,14 +5,14 @@ The embedding is exactly a sum over pairs of a head of the pooling and a unit of
 
 1. Sparsity: pairs are ranked on one half of the images of each class and domain, by the deviation over images of what
    they add to the logits of the classes; on the other half, images are classified by the strongest alone, all others at
-   their mean, beside as many pairs at random.
+   their mean, and compared with equally many random pairs.
 2. Sharing: each image names the 20 pairs that add most to the lead of its class over all classes; the strongest of a
    class are compared between domains, as features are (`compare_features`), against parts of the same images, other
    classes and chance.
-3. Names: the strongest pairs with the text whose lead over the mean text their direction is nearest to, beside what
-   random directions reach.
+3. Names: the strongest pairs, each with the text whose lead over the mean text is nearest to its direction, compared
+   with random directions.
 
-That few pairs carry the answers is refuted where random pairs, as many, are as good.
+Equally many random pairs with the same accuracy refute that few pairs carry the answers.
 
     python experiments/pooling_pairs.py      # the quickstart's model
     python experiments/pooling_pairs.py --model RN50 --pretrained openai --data DomainNet --n-images 50
@@ -23,11 +23,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-import pandas as pd
-from jaxtyping import Float
-from torch import Tensor
-
+from circuitry.runs import run_script, versions
 from circuitry import Clip, Comparison, DomainFolder
 from circuitry.circuits import PoolingPairs, pooling_pairs
 from circuitry.comparison import mean_interval
@@ -39,9 +35,13 @@ from circuitry.reports.listings import listings_of
 from circuitry.reports.sections.compared import add_comparison
 from circuitry.reports.sections.findings import how_much_shared, which_differs
 from circuitry.representations import ImageFeatures, compare_features
-from circuitry.representations.features import NONE, STRONGEST
-from circuitry.runs import run_script, versions
+from circuitry.representations.features import NO_FEATURE, STRONGEST
 from circuitry.study import QuickstartModel
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from torch import Tensor
 
 MEASURE = "pair_sharing"
 RANDOM_DIRECTIONS = 200
@@ -67,13 +67,13 @@ class Config(QuickstartModel):
 
 
 class Decomposed(NamedTuple):
-    """Images taken apart into pairs, and the classes that they may be of."""
+    """Images split into pairs, and the candidate classes."""
 
     images: pd.DataFrame
     """Columns relative (path below the root), domain, class, label."""
     pairs: PoolingPairs
     leads: Float[np.ndarray, "classes d"]
-    """Of the text weight of each class over the mean of all: directions of logits that tell classes apart."""
+    """Of the text weight of each class over the mean of all: directions of logits that separate classes."""
 
 
 def main(config: Config) -> None:
@@ -86,13 +86,14 @@ def main(config: Config) -> None:
     report = write_report(clip, curves, shared, names, reach)
     about = {"data": config.data, "n_images": config.n_images, "seed": config.seed}
     provenance = {"model": clip.name, "model_digest": clip.digest, **about, **versions()}
+    shared.save(config.out / "comparisons" / MEASURE)
     small = ("accuracy", "names", *(f"{MEASURE}_{name}" for name in ("ratios", "levels", "summary")))
     looked_at = listings_of(images, config.n_images, config.seed)
     print(write_results(report, tables, config.out, config.results, provenance, small, looked_at))
 
 
 def decompose(config: Config, clip: Clip, images: DomainFolder) -> Decomposed:
-    """Read images by domain and class, those that can be, and what pairs read in them."""
+    """Decompose the readable images, by domain and class."""
     chosen = [
         r for d in images.domains for c in images.classes for r in images.select(c, d, config.n_images, config.seed)
     ]
@@ -110,7 +111,7 @@ def decompose(config: Config, clip: Clip, images: DomainFolder) -> Decomposed:
 
 
 def accuracy_curves(config: Config, seen: Decomposed) -> pd.DataFrame:
-    """Return the accuracy of the strongest and of random pairs on images that pairs were not ranked on, by domain."""
+    """Return the accuracy of the strongest and of random pairs, by domain, on images that did not rank the pairs."""
     images, pairs, leads = seen
     read = pairs.read.reshape(len(images), -1)
     slopes = pairs.directions.reshape(read.shape[1], -1) @ leads.T  # pairs, classes
@@ -132,23 +133,23 @@ def accuracy_curves(config: Config, seen: Decomposed) -> pd.DataFrame:
 
 
 def sharing(config: Config, seen: Decomposed) -> Comparison:
-    """Return how many of a class's strongest pairs two domains share."""
+    """Return the share of a class's strongest pairs that two domains have in common."""
     images, pairs, leads = seen
     labels = images["label"].to_numpy()
-    strongest = np.full((len(images), STRONGEST), NONE)
+    strongest = np.full((len(images), STRONGEST), NO_FEATURE)
     effect = np.zeros((len(images), STRONGEST))
     for label in np.unique(labels):
         (rows,) = np.nonzero(labels == label)
         lead = pairs.take(rows).effects(leads[label]).reshape(len(rows), -1)
         top = np.argsort(-lead, axis=1, kind="stable")[:, :STRONGEST]
         helps = np.take_along_axis(lead, top, axis=1).clip(0)
-        effect[rows, : top.shape[1]], strongest[rows, : top.shape[1]] = helps, np.where(helps > 0, top, NONE)
+        effect[rows, : top.shape[1]], strongest[rows, : top.shape[1]] = helps, np.where(helps > 0, top, NO_FEATURE)
     found = compare_features(ImageFeatures(images, strongest, effect, pairs.read[0].size), seed=config.seed)
     return replace(found, measure=MEASURE, chance_of="random pairs")
 
 
 def named_pairs(config: Config, clip: Clip, images: DomainFolder, seen: Decomposed) -> tuple[pd.DataFrame, float]:
-    """Return the strongest pairs with the text nearest to what they write, and the cosine of random directions."""
+    """Return the strongest pairs with the text nearest to their output, and the cosine of random directions."""
     things = [readable(name) for name in images.all_classes]
     texts = [*things, *images.domains, *(f"{thing}, {domain}" for thing in things for domain in images.domains)]
     embedded = clip.text_weights(texts, ["{}"]).cpu().numpy()
@@ -199,7 +200,7 @@ def write_report(clip: Clip, curves: pd.DataFrame, shared: Comparison, names: pd
 
 
 def how_few(curves: pd.DataFrame) -> Finding:
-    """Say what share of the pairs gives nine tenths of the whole model's accuracy, in the mean over domains."""
+    """Report the share of the pairs with nine tenths of the whole model's accuracy, in the mean over domains."""
     mean = curves.groupby(["circuit", "fraction"])["value"].mean().unstack("circuit")
     whole = mean["kept"].iloc[-1]
     least = {name: mean.index[mean[name] >= 0.9 * whole].min() for name in ("kept", "random")}

@@ -17,18 +17,16 @@ refuted here by a domain whose circuits are significantly less similar than quic
 
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-import numpy as np
-import pandas as pd
-
+from circuitry.runs import Rank, Work, run_processes, run_script
 from circuitry import CausalChecks, Clip, DomainFolder, GraphFolder, Task, load_clip
 from circuitry.circuits import Extraction, ExtractionSettings, compare_domains
 from circuitry.circuits.across_domains import COMPARED
-from circuitry.circuits.order_variants import CLASSES as VARIED_CLASSES
-from circuitry.circuits.order_variants import extract_variants, order_stability
-from circuitry.comparison.order_stability import OrderStability
+from circuitry.circuits.order_variants import VARIED_CLASSES, extract_variants, order_stability
+from circuitry.comparison.order_stability import OrderStability, Varied
 from circuitry.data.names import chosen_names
 from circuitry.interventions import (
     AttributionCheck,
@@ -42,17 +40,22 @@ from circuitry.reports import write_results
 from circuitry.reports.figures import domain_marks
 from circuitry.reports.listings import listings_of
 from circuitry.reports.sections.circuits import circuit_findings, comparison_report
-from circuitry.reports.sections.robustness import add_order_stability
-from circuitry.runs import Work, run_script
-from circuitry.study import told_apart
+from circuitry.reports.sections.stability import add_order_stability
+from circuitry.study import accuracy_kinds, record_run
 from circuitry.study.mixtures import MixtureSettings, read_captions, write_mixture
 from circuitry.study.mixtures.selection import admitted
 from circuitry.study.quickstart_model import QUICKSTART
 from circuitry.study.sections.accuracies import add_accuracy
-from circuitry.study.sections.causal_checks import add_attribution_check, add_faithfulness, add_pixels, add_transfer
+from circuitry.study.sections.causal_curves import add_faithfulness
+from circuitry.study.sections.score_checks import add_attribution_check, add_pixels
+from circuitry.study.sections.transfers import add_transfer
 from circuitry.study.toy import DrawingSettings, write_toy
 from circuitry.study.toy.drawing import STYLES, TOY_CLASSES
 from circuitry.training import clip_preset, train_clip, zero_shot_accuracy
+
+import numpy as np
+import pandas as pd
+import torch
 
 SMALL_TABLES = (
     "accuracy",
@@ -68,6 +71,8 @@ SMALL_TABLES = (
 )
 """Tables that are small enough to be committed."""
 
+MOST_PROCESSES = 8
+"""As many as have a dozen circuits each."""
 EPOCHS = {"rn-tiny": 16, "vit-tiny": 40}
 UNITS: dict[str, UnitKind] = {"rn-tiny": "channels", "vit-tiny": "components"}
 SHOWN = ("fish", "real")
@@ -116,6 +121,8 @@ class Config:
     robustness: int = VARIED_CLASSES
     """Classes whose circuits are found again with another baseline, rule, metric and class texts, to see whether the
     order of the domains holds; 0 for none. Four of sixteen take about a third of the time of the circuits."""
+    processes: int | None = None
+    """Processes that find and test the circuits, with one thread each (default: one a core, at most 8)."""
     seed: int = 0
     """Seed of drawings, training and choices."""
 
@@ -128,21 +135,17 @@ def main(config: Config) -> None:
     step("1/6 draw the toy data set")
     root = write_toy(config.out / "toy", DrawingSettings(config.n_train, config.n_test, seed=config.seed))
     step("2/6 train a tiny CLIP")
-    clip = load_clip(config.model, checkpoint=train(config, root))
-    if (config.units or UNITS[config.model]) == "components":
-        clip = clip.in_components()
-    images = DomainFolder(root, split="test")
+    checkpoint = train(config, root)
+    clip, images = subject(config, checkpoint, root)
     step("3/6 zero-shot accuracy")
-    accuracy = told_apart(zero_shot_accuracy(clip, images, config.held_out))
-    step("4/6 circuits of every class in every domain, and of parts of the images")
-    graphs, stability = find_circuits(config, clip, images)
-    step("5/6 causal checks: do the circuits recover the answer?")
-    checks = CausalChecks(
-        clip, images, graphs, CheckSettings(n_images=config.n_causal, n_others=config.n_causal_others)
-    )
-    checked = run_checks(config, checks)
+    accuracy = accuracy_kinds(zero_shot_accuracy(clip, images, config.held_out))
+    workers = config.processes or min(torch.get_num_threads(), MOST_PROCESSES)
+    run_processes(partial(find_and_test, config, checkpoint, root), workers)
+    done = Work(progress=False)
+    graphs, variants = find_circuits(config, clip, images, done)
+    checks = checks_of(config, clip, images, graphs)
     step("6/6 comparison and report")
-    write_report(config, checks, accuracy, checked, stability)
+    write_report(config, checks, accuracy, check_all(config, checks, done), order_stability(graphs, variants))
     print(f"{time.perf_counter() - started:.0f} s in all")
 
 
@@ -152,25 +155,59 @@ def train(config: Config, root: Path) -> Path:
     settings = MixtureSettings("cg-high", config.test_domain, config.held_out)
     table = write_mixture(admitted(drawn, settings), read_captions(root), config.out / "train.tsv", settings=settings)
     training = replace(clip_preset(config.model), epochs=config.epochs or EPOCHS[config.model], seed=config.seed)
-    return train_clip(table, config.out / "clip", training)
+    checkpoint = train_clip(table, config.out / "clip", training)
+    record_run(config.out / "clip", table, training)
+    return checkpoint
 
 
-def find_circuits(config: Config, clip: Clip, images: DomainFolder) -> tuple[GraphFolder, OrderStability]:
-    """Find the circuits, some of them with other settings, too, and say how far the order of the domains holds."""
+def subject(config: Config, checkpoint: Path, root: Path) -> tuple[Clip, DomainFolder]:
+    """Return the trained model, in the units that circuits are made of, and the test images."""
+    clip = load_clip(config.model, checkpoint=checkpoint)
+    if (config.units or UNITS[config.model]) == "components":
+        clip = clip.in_components()
+    return clip, DomainFolder(root, split="test")
+
+
+def find_and_test(config: Config, checkpoint: Path, root: Path, worker: int, workers: int) -> None:
+    """Find circuits and test them, as one of several processes that do."""
+    clip, images = subject(config, checkpoint, root)
+    work = Work(Rank(worker, workers))
+    if worker == 0:
+        step("4/6 circuits of every class in every domain, and of parts of the images")
+    graphs, _ = find_circuits(config, clip, images, work)
+    if worker == 0:
+        step("5/6 causal checks: do the circuits recover the answer?")
+    test_circuits(config, checks_of(config, clip, images, graphs), work)
+
+
+def find_circuits(
+    config: Config, clip: Clip, images: DomainFolder, work: Work
+) -> tuple[GraphFolder, dict[Varied, GraphFolder]]:
+    """Find the circuits, and some of them with other settings, too."""
     settings = ExtractionSettings(n_images=config.n_circuit, seed=config.seed)
     extraction = Extraction(clip, images, config.out / "circuits", settings)
-    extraction.run()
-    graphs = GraphFolder(extraction.out)
-    return graphs, order_stability(graphs, extract_variants(extraction, config.robustness))
+    extraction.run(work)
+    return GraphFolder(extraction.out), extract_variants(extraction, config.robustness, work)
 
 
-def run_checks(config: Config, checks: CausalChecks) -> Checked:
+def checks_of(config: Config, clip: Clip, images: DomainFolder, graphs: GraphFolder) -> CausalChecks:
+    """Return the circuits, with the images to test them on."""
+    settings = CheckSettings(n_images=config.n_causal, n_others=config.n_causal_others)
+    return CausalChecks(clip, images, graphs, settings)
+
+
+def test_circuits(config: Config, checks: CausalChecks, work: Work) -> tuple[list[FaithfulnessCurve], pd.DataFrame]:
     """Test the circuits on images that they were not found on."""
-    curves = checks.extract_faithfulness(config.out / "faithfulness", rankings=("absolute",), random_draws=2)
-    transfer = checks.extract_transfer(config.out / "transfer", one_site=True, exchange=False)["transfer"]
-    task = Task(checks.clip.encoder, checks.found_on(*SHOWN), checks.metric_of(*SHOWN), work=Work(progress=False))
+    curves = checks.extract_faithfulness(config.out / "faithfulness", rankings=("absolute",), random_draws=2, work=work)
+    transfer = checks.extract_transfer(config.out / "transfer", one_site=True, exchange=False, work=work)
+    return curves, transfer["transfer"]
+
+
+def check_all(config: Config, checks: CausalChecks, work: Work) -> Checked:
+    """Return the tests of all circuits, and check the attribution of one."""
+    task = Task(checks.clip.encoder, checks.found_on(*SHOWN), checks.metric_of(*SHOWN), work=work)
     check = check_attribution(task, checks.graphs[SHOWN])
-    return Checked(curves, transfer, check, *checks.pixels(*SHOWN))
+    return Checked(*test_circuits(config, checks, work), check, *checks.pixels(*SHOWN))
 
 
 def write_report(

@@ -1,13 +1,13 @@
 """Do domains share a representation, and where in the encoder? CKA between domains and linear probes at every site.
 
-At every site: are the classes arranged alike in two domains (CKA of class means, linear and rbf kernel, without bias;
-of all classes, and of those that were held out of training and the others)? Can the domain be read off by a linear
-classifier, can the class, and can the class by a classifier that has not seen the domain? Read against two parts of the
-same images, permuted classes, and guessing.
+At every site: do two domains arrange the classes in the same way (CKA of class means, linear and rbf kernel, without
+bias; of all classes, of held-out classes and of the others)? Can a linear classifier read the domain, the class, and
+the class in a domain that it was not trained on? The references are two parts of the same images, permuted classes, and
+guessing.
 
-Representations are shared if with depth CKA comes near that of parts, the domain fades, and classes are read off
-across domains as well as within them. It is refuted by a CKA near that of permuted classes at the last sites, or by
-class probes that fail on the domain that was left out.
+Representations are shared if, with depth, CKA approaches that of parts, the domain fades, and classes are read across
+domains as well as within them. A CKA near that of permuted classes at the last sites, or class probes that fail on the
+domain that was left out, refute it. Comparisons are saved in OUT/comparisons for `compare_models`.
 
     python experiments/representations.py      # the model and images of the quickstart
     python experiments/representations.py --model RN50 --checkpoint epoch_32.pt --data DomainNet --study \
@@ -21,9 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
-import pandas as pd
-
+from circuitry.runs import InputError, StudySettings, Work, WorkSettings, read_manifest, run_script, versions
 from circuitry.data.imagenet_classes import STUDY_HELD_OUT, class_key
 from circuitry.data.names import chosen_names
 from circuitry.data.parts import DEFAULT_PARTS
@@ -39,18 +37,20 @@ from circuitry.representations import (
     probe_sites,
     read_representations,
 )
-from circuitry.representations.grams import FORMAT
-from circuitry.representations.kernel_alignment import FEWEST
+from circuitry.representations.grams import REPRESENTATIONS_FORMAT
+from circuitry.representations.kernel_alignment import FEWEST_ROWS
+from circuitry.representations.representation_folder import Positions, check_enough_images
 from circuitry.representations.similarity import cka_ceilings
-from circuitry.representations.study import Positions, check_comparable
-from circuitry.runs import InputError, StudySettings, Work, WorkSettings, read_manifest, run_script, versions
 from circuitry.study import QuickstartModel
 from circuitry.study.sections.representation_pages import (
     add_cka,
     add_probes,
-    add_reading_guide,
+    add_representation_guide,
     representation_findings,
 )
+
+import numpy as np
+import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,9 @@ class Config(QuickstartModel, WorkSettings, StudySettings):
     parts: int = DEFAULT_PARTS
     """Parts of the images of a class in a domain, cut by item, whose CKA with each other is the ceiling."""
     held_out: tuple[str, ...] = ()
-    """Classes for which, and for the others, CKA is also compared (OOD and ID)."""
+    """Classes of a separate group (OOD); CKA is also computed for them and for the others (ID)."""
     apart: str | None = None
-    """A domain whose CKA with the others is set against that of the others among themselves."""
+    """A domain to set apart: its CKA with the others against the others' CKA."""
     permutations: int = 1000
     """Permutations of classes for CKA's null."""
     folds: int = 5
@@ -91,19 +91,19 @@ class Config(QuickstartModel, WorkSettings, StudySettings):
 def main(config: Config) -> None:
     """Represent, compare, probe, write; print where the report is."""
     images = config.images()
-    check_comparable(images, config.parts)
+    check_enough_images(images, config.parts)
     groups = class_groups_of(config, images.classes)
     if not config.share_out(partial(represent, config), config.out / "jobs"):
         return
     found = read_representations(config.representations)
-    made = read_manifest(config.representations, FORMAT)["config"]
+    made = read_manifest(config.representations, REPRESENTATIONS_FORMAT)["config"]
     report = Report(
         f"Do domains share the representations of {made['model']}?",
         f"CKA and linear probes at {len(found[0].unit_means)} sites, on "
         f"{sum(len(one.image_classes) for one in found):,} images of {len(images.classes)} classes in "
         f"{len(found)} domains.",
     )
-    add_reading_guide(report)
+    add_representation_guide(report)
     tables: dict[str, list[pd.DataFrame]] = {}
     first: tuple[RepresentationSimilarity, pd.DataFrame] | None = None
     for group, classes in groups.items():
@@ -116,6 +116,8 @@ def main(config: Config) -> None:
         parts = compare_representation_parts(found, classes=classes)
         first = first or (similarity, parts.values)
         add_cka(report, similarity, parts.values, domain_marks(images.domains), group)
+        for comparison in similarity.comparisons(parts.values).values():
+            comparison.save(config.out / "comparisons" / f"{comparison.measure}-{group}")
         for name, table in {
             "cka": similarity.pairs,
             "cka_over_depth": similarity.domains,
@@ -145,26 +147,26 @@ def main(config: Config) -> None:
 
 
 def class_groups_of(config: Config, classes: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Return the groups of classes that are compared: all, and where some were held out, these and the others.
+    """Return the groups of classes: all, and with held-out classes, these and the others.
 
     Raises:
-        InputError: for a held-out class that is not there, or a group with too few classes for CKA.
+        InputError: for an unknown held-out class, or a group with too few classes for CKA.
     """
     groups = {"all": tuple(classes)}
     if config.held_out:
         held_out = chosen_names("held-out class", config.held_out, classes, class_key)
         groups |= {"held-out": held_out, "seen": tuple(name for name in classes if name not in held_out)}
     for name, members in groups.items():
-        if len(members) < FEWEST:
+        if len(members) < FEWEST_ROWS:
             raise InputError(
-                f"CKA needs at least {FEWEST} classes, but the group {name!r} has {len(members)}: give more --held-out "
-                "classes, or none."
+                f"CKA needs at least {FEWEST_ROWS} classes, but the group {name!r} has {len(members)}: give more "
+                "--held-out classes, or none."
             )
     return groups
 
 
 def provenance(config: Config, model_digest: str) -> dict[str, object]:
-    """Return what made the numbers, without what changes none."""
+    """Return the settings that shape the numbers, and the versions."""
     unimportant = {"out", "results", *(field.name for field in fields(WorkSettings))}
     settings = {name: value for name, value in asdict(config).items() if name not in unimportant}
     return {**settings, "by_study": config.by_study, "model_digest": model_digest, **versions()}

@@ -15,7 +15,8 @@ The protocol, fixed before selectivity on unseen images was looked at:
    reaches a target is the smallest from which on all sizes of the grid reach it; 1, the whole model, where none does or
    the model has no selectivity on those images.
 4. All numbers are made class by class; tables have means over classes with Student's 95 % intervals.
-5. Seconds are those of the processor, all threads, while operations are counted; patching and masks count in full.
+5. Circuits of one size are tested for sufficiency and necessity against 40 random circuits (`judge_circuit`).
+6. Seconds are those of the processor, all threads, while operations are counted; patching and masks count in full.
 
     python experiments/scoreboard.py      # the model and images of the quickstart
     python experiments/scoreboard.py --units components --model vit-tiny --checkpoint runs/vit/epoch_40.pt ...
@@ -31,9 +32,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-import torch
-
+from circuitry.runs import ALONE, InputError, Job, JobFolder, Rank, Work, WorkSettings, run_script, versions, whole_file
 from circuitry.circuits import AttributionGraph
 from circuitry.circuits.cost import OperationCounter
 from circuitry.data import image_listing
@@ -45,6 +44,7 @@ from circuitry.interventions import (
     AblationSettings,
     FaithfulnessCurve,
     MaskSettings,
+    judge_circuit,
     measure_circuits,
     propose_circuits,
     take_kept_units,
@@ -52,7 +52,6 @@ from circuitry.interventions import (
 from circuitry.models import AnyBaseline, Counterfactual, Task, mean_baseline
 from circuitry.models.metrics import METRICS
 from circuitry.reports import Report, write_results
-from circuitry.runs import ALONE, InputError, Job, JobFolder, Rank, Work, WorkSettings, run_script, versions, whole_file
 from circuitry.study import (
     Judged,
     QuickstartModel,
@@ -60,10 +59,14 @@ from circuitry.study import (
     planted_convolution,
     score_methods,
     scoreboard_tables,
+    tests_of,
     unit_overlap,
 )
 from circuitry.study.sections.scoreboards import add_scoreboard
 from circuitry.study.unseen_images import ClassImages, ClassRecords, read_class, split_records
+
+import pandas as pd
+import torch
 
 FORMAT = "circuitry scoreboard 1"
 BASELINES = ("zero", "mean", "counterfactual")
@@ -110,7 +113,10 @@ class Config(WorkSettings, QuickstartModel):
     random_draws: int = 2
     """Random circuits of every size."""
     stable: int = 1
-    """Of so many classes circuits are found again, on either half of the images, and by masks from another seed."""
+    """Number of classes whose circuits are tested against random ones, and found again on either half of the images and
+    by masks from another seed."""
+    tested_size: float = 0.3
+    """Size of the tested circuits, the nearest on the grid."""
     seed: int = 0
     """Seed of choices, masks and random units."""
 
@@ -190,7 +196,7 @@ class Contest:
         return [replace(graph, class_name=class_name, domain=config.domain) for graph in graphs]
 
     def do(self, job: Job, images: tuple[ClassImages, ClassImages], folder: Path, work: Work) -> list[Path]:
-        """Find circuits and measure them; write curve, scores, cost and stability."""
+        """Find circuits, measure and test them; write curve, scores, cost, tests and stability."""
         class_name, method, baseline, metric = job
         config, (found_on, measured_on) = self.config, images
         for_finding, for_measuring = self.baselines(baseline, found_on, measured_on)
@@ -205,9 +211,13 @@ class Contest:
         paths = [Path(f"{stem}.{kind}") for kind in ("curve.safetensors", "graph.safetensors", "json")]
         curve.save(paths[0])
         graphs[0].save(paths[1])
-        again = self.stability(job, images, graphs, work) if class_name in self.classes[: config.stable] else []
+        facts: dict[str, Any] = dict(cost)
+        if class_name in self.classes[: config.stable]:
+            tested = graphs[config.sizes.index(min(config.sizes, key=lambda size: abs(size - config.tested_size)))]
+            facts["tests"] = judge_circuit(unseen, tested, minimality=False).to_dict("records")
+            facts["stability"] = self.stability(job, images, graphs, work)
         with whole_file(paths[2]) as temporary:
-            temporary.write_text(json.dumps({**cost, "stability": again}))
+            temporary.write_text(json.dumps(facts))
         return paths
 
     def stability(
@@ -239,7 +249,7 @@ class Contest:
         config = self.config
         names = (
             *("domain", "n_images", "n_others", "methods", "baselines", "metrics", "sizes", "steps", "batch_size"),
-            *("units", "sites", "random_draws", "stable", "seed", "autocast"),
+            *("units", "sites", "random_draws", "stable", "tested_size", "seed", "autocast"),
         )
         asked = {name: getattr(config, name) for name in names}
         plain = {name: list(value) if isinstance(value, tuple) else value for name, value in asked.items()}
@@ -256,6 +266,8 @@ def main(config: Config) -> None:
             f"{len(contest.classes)} classes in {config.domain}: {', '.join(contest.classes)}.",
         )
         add_scoreboard(report, tables)
+        report.section("Are the circuits better than random ones?")
+        report.table(tables["tests"], "Sufficiency and necessity against 40 random circuits as large at every site.")
         print(write_results(report, tables, config.out, config.results, contest.provenance() | versions()))
 
 
@@ -284,7 +296,8 @@ def read_tables(folder: JobFolder, sizes: Sequence[float]) -> dict[str, pd.DataF
         read = FaithfulnessCurve.load(curve), AttributionGraph.load(graph)
         judged[job] = Judged(*read, **json.loads(facts.read_text()))
     planted = [score_methods(planted_convolution()), score_methods(planted_attention())]
-    return {**scoreboard_tables(judged, sizes, TARGETS), "planted": pd.concat(planted, ignore_index=True)}
+    tables = {**scoreboard_tables(judged, sizes, TARGETS), "tests": tests_of(judged)}
+    return {**tables, "planted": pd.concat(planted, ignore_index=True)}
 
 
 if __name__ == "__main__":

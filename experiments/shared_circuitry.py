@@ -1,15 +1,15 @@
-"""Does sharing explain generalization? What domains share in many models, against how well these generalize.
+"""Does sharing explain generalization? The sharing of domains in many models, against their generalization.
 
-From a folder of runs (models trained on mixtures, each with a run.json, as of experiments/generalization.py): for each
-model and its test domain, the accuracy on classes that were held out of that domain, told apart as in the study of
-generalization; and what the test domain shares with the others: circuits (node overlap, its ratio to the ceiling),
-transfer of circuits, CKA of class means at the last site, features of a sparse autoencoder. Two numbers are of the
-circuits alone and known before any accuracy is measured: the circuit shift score (Spearman of edge
-scores) and depth bias (arXiv 2604.08192).
+The input is a folder of runs (models trained on mixtures, each with a run.json, as of experiments/generalization.py).
+For each model and its test domain, the script measures the accuracy on classes that were held out of that domain, split
+as in the study of generalization, and the similarity of the test domain to the others: circuits (node overlap, its
+ratio to the ceiling), transfer of circuits, CKA of class means at the last site, features of a sparse autoencoder. Two
+numbers need only the circuits, no accuracy: the circuit shift score (Spearman of edge scores) and depth bias (arXiv
+2604.08192).
 
-The study's main claim, that models generalize where domains share circuitry, predicts a positive correlation over
-models, also given accuracy on the other domains. It is refuted by one that is not above zero, or that is gone once one
-model or the accuracy on the other domains is taken out. A handful of models can show neither.
+The study's main claim, that models generalize if domains share circuitry, predicts a positive correlation over models,
+also given accuracy on the other domains. A correlation that is not above zero refutes it, or one that vanishes without
+one model or given the accuracy on the other domains. A handful of models can show neither.
 
     python experiments/shared_circuitry.py      # the toy's models, from experiments/generalization.py
     python experiments/shared_circuitry.py --runs runs/study --data DomainNet --test-domains quickdraw sketch
@@ -22,9 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-import pandas as pd
-import tyro
-
+from circuitry.runs import ALONE, InputError, Job, JobFolder, Work, WorkSettings, run_script, versions, whole_file
 from circuitry import CausalChecks, Clip, DomainFolder, GraphFolder, compare_domains, extract, load_clip
 from circuitry.circuits import depth_bias
 from circuitry.comparison import Comparison
@@ -41,16 +39,18 @@ from circuitry.representations import (
     extract_representations,
     image_features,
 )
-from circuitry.representations.kernel_alignment import FEWEST
-from circuitry.runs import ALONE, InputError, Job, JobFolder, Work, WorkSettings, run_script, versions, whole_file
-from circuitry.study import EvaluationSet, StudyRun, extract_accuracies, find_runs, told_apart
+from circuitry.representations.kernel_alignment import FEWEST_ROWS
+from circuitry.study import EvaluationSet, StudyRun, accuracy_kinds, extract_accuracies, find_runs
 from circuitry.study.over_models import relate_over_models
 from circuitry.study.sections.relations import LABEL_FREE, SHARED, add_relations, relation_findings
 from circuitry.training import SaeTraining, checkpoints, train_sae_on_images
 
+import pandas as pd
+import tyro
+
 FORMAT = "circuitry shared circuitry 1"
 ACCURACIES = ("held_out", "alone", "own_style", "centred", "harmonic_mean")
-"""Kinds of accuracy in the test domain; see `told_apart`."""
+"""Kinds of accuracy in the test domain; see `accuracy_kinds`."""
 
 
 @dataclass(frozen=True)
@@ -62,21 +62,21 @@ class Config:
     data: Path = Path("runs/toy-study/toy")
     """Folder of the images: <domain>/<class>/<file>."""
     split: str | None = "test"
-    """Which of DomainNet's lists to use, where there are lists."""
+    """Which of DomainNet's lists to use, if there are lists."""
     train_split: str | None = "train"
-    """Which of the lists autoencoders are trained on."""
+    """Which of the lists to train autoencoders on."""
     test_domains: tuple[str, ...] | None = None
-    """Test domains of models that do not depend on one (default: those of the other runs)."""
+    """Test domains of models without their own (default: the test domains of the other runs)."""
     group: Literal["held-out", "all"] = "held-out"
-    """Classes whose circuits, transfer and features are compared; CKA is of all."""
+    """Classes for circuits, transfer and features; CKA uses all."""
     n_images: int = 20
     """Images per class and domain for circuits, features and CKA."""
     n_tested: int = 4
-    """Further images per class and domain that circuits are kept on."""
+    """Further images per class and domain for the transfer of circuits."""
     sae_steps: int = 2000
     """Steps of each model's autoencoder; 0 leaves features out."""
     out: Path = Path("runs/shared_circuitry")
-    """Folder for what is found of each model, tables and the report."""
+    """Folder for the results of each model, tables and the report."""
     results: Path | None = None
     """Also write the small tables and their provenance here, where the figure reads them."""
     device: str = "cpu"
@@ -84,7 +84,7 @@ class Config:
     seed: int = 0
     """Seed of the choice of images, of autoencoders and permutations."""
     work: tyro.conf.OmitArgPrefixes[WorkSettings] = WorkSettings()
-    """How the work is shared out, a model at a time."""
+    """Sharing of the work: one model at a time."""
 
     def images(self, split: str | None) -> DomainFolder:
         """Return the images of a list."""
@@ -124,19 +124,19 @@ def measured(config: Config, work: Work) -> pd.DataFrame:
 
 
 def in_one_process(work: Work) -> Work:
-    """Return how the parts of a model are carried out: a model is one process's."""
+    """Return the work inside a model: one process does it."""
     return replace(work, rank=ALONE, progress=False)
 
 
 def accuracies(config: Config, run: StudyRun, tests: EvaluationSet, domains: Sequence[str], work: Work) -> pd.DataFrame:
-    """Return the accuracies of a run's last checkpoint in each test domain, and that on the other domains."""
+    """Return the accuracies of a run's last checkpoint in each test domain, and on the other domains."""
     last = checkpoints(run.folder)[-1][0]
     evaluated = extract_accuracies(
         [run], tests, epochs=(last,), device=work.rank.device(config.device), work=in_one_process(work)
     )
     rows = []
     for domain in domains:
-        table = told_apart(evaluated.assign(test_domain=domain)).set_index("domain")
+        table = accuracy_kinds(evaluated.assign(test_domain=domain)).set_index("domain")
         there = table.loc[domain, ["seen", *ACCURACIES]]
         in_domain = float(table["all"].drop(domain).mean())
         rows.append({"setting": run.setting, "seed": run.seed, "test_domain": domain, **there, "in_domain": in_domain})
@@ -144,7 +144,7 @@ def accuracies(config: Config, run: StudyRun, tests: EvaluationSet, domains: Seq
 
 
 def shared_by(config: Config, run: StudyRun, out: Path, work: Work) -> pd.DataFrame:
-    """Return what each domain shares in one model: test_domain, and columns of `SHARED` and `LABEL_FREE`."""
+    """Return the sharing of each domain in one model: test_domain, and columns of `SHARED` and `LABEL_FREE`."""
     clip = load_clip(run.model, checkpoints(run.folder)[-1][1], device=work.rank.device(config.device))
     images = config.images(config.split)
     held_out = run.held_out if config.group == "held-out" else ()
@@ -155,7 +155,7 @@ def shared_by(config: Config, run: StudyRun, out: Path, work: Work) -> pd.DataFr
     checks = CausalChecks(clip, chosen, graphs, CheckSettings(n_images=config.n_tested, n_others=0))
     matrix = transfer_matrix(checks.extract_transfer(out / "transfer", exchange=False, work=quiet)["transfer"])
     columns["transfer"] = pd.Series({domain: matrix[domain].drop(domain).mean() for domain in matrix})
-    if len(images.classes) >= FEWEST:
+    if len(images.classes) >= FEWEST_ROWS:
         columns["cka"] = cka(config, clip, images, out / "representations", quiet)
     if config.sae_steps:
         columns["features"] = with_the_others(features(config, clip, chosen))
@@ -195,7 +195,7 @@ def features(config: Config, clip: Clip, images: DomainFolder) -> Comparison:
     training = SaeTraining(seed=config.seed, steps=config.sae_steps)
     sae = train_sae_on_images(clip, config.images(config.train_split), training, work=Work(progress=False))
     return compare_features(
-        image_features(clip, sae, images, n_images=config.n_images, seed=config.seed, progress=False)
+        image_features(clip, sae, images, n_images=config.n_images, seed=config.seed, work=Work(progress=False))
     )
 
 

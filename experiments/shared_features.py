@@ -1,12 +1,12 @@
-"""Do domains share the features by which a CLIP model describes a class? With a sparse autoencoder on its embeddings.
+"""Do domains share the features with which a CLIP model describes a class? A sparse autoencoder on its embeddings.
 
 Trains a sparse autoencoder on the normalised embeddings of the training images (or loads one), takes the 20 strongest
-features of every test image, and compares, class by class, which features come up most in two domains. Features are
-named by the nearest word, and shown with the images that they are the most active in.
+features of every test image, and compares, class by class, the most frequent features of two domains. The nearest word
+names a feature; the report shows the images with its largest activations.
 
-The study's claim, that the domain in which classes were left out shares the fewest features with the others, is
-refuted by another domain that shares significantly fewer. Read it against parts of the same images (what
-could be reached) and against other classes (what is shared whatever the class).
+The study claims that the domain in which classes were left out shares the fewest features with the others; another
+domain that shares significantly fewer refutes it. The references are parts of the same images (the ceiling) and other
+classes (features shared by all classes). Comparisons are saved in OUT/comparisons for `compare_models`.
 
     python experiments/shared_features.py      # the quickstart's model
     python experiments/shared_features.py --model RN50 --checkpoint epoch_32.pt --data DomainNet --out runs/features
@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
+from circuitry.runs import InputError, Job, JobFolder, StudySettings, Work, WorkSettings, run_script, versions
 from circuitry import Clip, DomainFolder
 from circuitry.data import image_listing
 from circuitry.data.imagenet_classes import STUDY_HELD_OUT, class_key
@@ -29,14 +30,12 @@ from circuitry.reports.figures import domain_marks
 from circuitry.reports.listings import listings_of
 from circuitry.representations import (
     ImageFeatures,
-    compare_feature_parts,
     compare_features,
     default_vocabulary,
     extract_features,
     name_features,
 )
 from circuitry.representations.features import Ranking
-from circuitry.runs import InputError, Job, JobFolder, StudySettings, Work, WorkSettings, run_script, versions
 from circuitry.study import QuickstartModel, StudyRun
 from circuitry.study.mixtures import read_captions
 from circuitry.study.sections.feature_pages import add_features, add_sharing, feature_table, sharing_findings
@@ -57,8 +56,8 @@ class Config(QuickstartModel, WorkSettings, StudySettings):
     n_images: int | None = None
     """Images per class and domain (default: all)."""
     autoencoder: Path | None = None
-    """A trained autoencoder of the embedding, from experiments/train_sae.py (default: one is trained here on the
-    images of --train-split alone, and kept in --out; the study trained on a table of captions, too)."""
+    """A trained autoencoder of the embedding, from experiments/train_sae.py (default: train one here on the images of
+    --train-split, and keep it in --out; the study also trained on a table of captions)."""
     steps: int = 5000
     """Steps of that training."""
     vocabulary: Path | None = None
@@ -67,10 +66,10 @@ class Config(QuickstartModel, WorkSettings, StudySettings):
     features: tuple[int, ...] | None = None
     """Features to show (default: the most and the least shared ones)."""
     held_out: tuple[str, ...] = ()
-    """Classes that are told apart as a group, ``held-out``: the study scores these alone."""
+    """Classes of a separate group, ``held-out``: the study scores only these."""
     ranking: Ranking = "activation"
-    """What comes first of features that equally many images name: the more active one, or as in the study the order of
-    torch.topk, which fills tops with features that no image names."""
+    """Order of features that equally many images name: the more active first, or as in the study the order of
+    torch.topk, which fills tops with unnamed features."""
     parts: int = DEFAULT_PARTS
     """Parts of the images of a class in a domain, cut by item, whose sharing with each other is the ceiling."""
     out: Path = Path("runs/shared_features")
@@ -93,8 +92,7 @@ def main(config: Config) -> None:
     comparison = compare_features(
         found, {"held-out": held_out}, ranking=config.ranking, n_parts=config.parts, seed=config.seed
     )
-    parts = compare_feature_parts(found, ranking=config.ranking, n_parts=config.parts, seed=config.seed)
-    tables = comparison.tables() | {"features": feature_table(found, names), "feature_sharing_parts": parts}
+    tables = comparison.tables() | {"features": feature_table(found, names)}
     quality = {name: f"{value:.3g}" for name, value in sae.about.get("diagnostics", {}).items()}
     report = Report(
         f"Which features do {len(found.domains)} domains share in {clip.name}?",
@@ -116,6 +114,7 @@ def main(config: Config) -> None:
     names_of = ("data", "split", "n_images", "seed", "held_out", "ranking", "parts", "by_study")
     chosen = {name: getattr(config, name) for name in names_of} | {"trained_on": trained_on(config)}
     provenance = {"model": clip.name, "model_digest": clip.digest, **chosen, **about, **versions()}
+    comparison.save(config.out / "comparisons" / comparison.measure)
     looked_at = listings_of(images, config.n_images, config.seed)
     if config.results is not None:
         comparison.save(config.results / "feature_sharing")  # sharing_over_settings.py compares models by it
@@ -123,7 +122,7 @@ def main(config: Config) -> None:
 
 
 def trained_on(config: Config) -> dict[str, object] | None:
-    """Return what the model was trained on, from the run that its checkpoint belongs to; None where none is known."""
+    """Return the model's training data, from the run of its checkpoint; None if unknown."""
     checkpoint = config.weights_file
     if checkpoint is None:
         return None
@@ -137,7 +136,7 @@ def read_share(config: Config, work: Work) -> None:
 
 
 def read_features(config: Config, clip: Clip, work: Work) -> tuple[SparseAutoencoder, ImageFeatures]:
-    """Return the autoencoder and the features of all images; what is there is read."""
+    """Return the autoencoder and the features of all images; read finished parts."""
     sae = autoencoder(config, clip, work)
     return sae, extract_features(
         clip, sae, config.images(), config.out / "features", n_images=config.n_images, seed=config.seed, work=work
@@ -145,7 +144,7 @@ def read_features(config: Config, clip: Clip, work: Work) -> tuple[SparseAutoenc
 
 
 def autoencoder(config: Config, clip: Clip, work: Work) -> SparseAutoencoder:
-    """Return the autoencoder that was asked for, or the one that one of the processes trains and keeps."""
+    """Return the given autoencoder, or the one that one of the processes trains and keeps."""
     if config.autoencoder is not None:
         return load_sae(config.autoencoder, config.device)
     training = SaeTraining(seed=config.seed, steps=config.steps)

@@ -20,10 +20,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
-import torch
-
+from circuitry.runs import ALONE, InputError, Job, JobFolder, Rank, Work, WorkSettings, run_script, versions
 from circuitry.circuits import AttributionGraph, compare_domains
 from circuitry.comparison import Comparison
 from circuitry.data.names import chosen_names, drawn_by_name
@@ -41,9 +38,12 @@ from circuitry.interventions import (
 from circuitry.models import Baseline, FolderSettings, FolderWork, Task, class_margin, mean_baseline
 from circuitry.reports import Report, write_results
 from circuitry.reports.figures import domain_marks, similarity_heatmap
-from circuitry.runs import ALONE, InputError, Job, JobFolder, Rank, Work, WorkSettings, run_script, versions
 from circuitry.study import QuickstartModel
 from circuitry.study.unseen_images import ClassImages, ClassRecords, read_class, split_records
+
+import numpy as np
+import pandas as pd
+import torch
 
 FORMAT = "circuitry shared masks 1"
 ALL, HALVES, SEED = "all", ("half 1", "half 2"), "other seed"

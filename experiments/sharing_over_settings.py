@@ -17,12 +17,12 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
-
+from circuitry.runs import InputError, run_script, versions
 from circuitry.comparison import Comparison, compare_models
 from circuitry.reports import Report, write_results
-from circuitry.runs import InputError, run_script, versions
+
+import numpy as np
+import pandas as pd
 
 MODEL = ["model", "setting", "test_domain"]
 """Columns that identify a row of the table over seeds."""

@@ -11,19 +11,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
 
-import numpy as np
-import pandas as pd
-from scipy import stats
-
-from circuitry.comparison import domain_tests, draw, dual_bootstrap, mantel, mean_spread, part_tests
+from circuitry.runs import run_script
+from circuitry.comparison import domain_tests, draw_resamples, dual_bootstrap, mantel, mean_spread, part_tests
 from circuitry.comparison.ceiling import pair_cells, ratio
 from circuitry.comparison.domain_means import domain_spread
 from circuitry.comparison.models import model_tests
 from circuitry.comparison.significance import LEVEL
 from circuitry.comparison.statistics import Spread, family_of
 from circuitry.reports.result_tables import KeepSettings
-from circuitry.runs import run_script
 from circuitry.study.simulation import Planted, SimulatedCircuits, simulate
+
+import numpy as np
+import pandas as pd
+from scipy import stats
 
 NOISE = {"low": 0.3, "middle": 0.7, "high": 1.5}
 N_CLASSES = (4, 8, 16, 36, 100)
@@ -121,7 +121,7 @@ def some_shared(rng: np.random.Generator, n_classes: int) -> np.ndarray:
 
 def estimates(made: SimulatedCircuits, chance: np.ndarray, resamples: int, seed: int) -> dict[str, Spread]:
     """Return the first domain's mean with the others of parts and of the whole, and the first pair's ratio."""
-    draws = draw(made.parts.classes, made.parts.n_parts, resamples=resamples, seed=seed)
+    draws = draw_resamples(made.parts.classes, made.parts.n_parts, resamples=resamples, seed=seed)
     of_parts = domain_spread(made.parts, draws)
     of_pairs = dual_bootstrap(pair_cells(made.parts).values, lambda means: ratio(means, chance), draws)
     return {
@@ -165,7 +165,7 @@ def any_found(config: Config, planted: Planted, n_classes: int, size: int, resam
     noise = 0.7 * np.exp(spread * rng.normal(size=(family.max() + 1, planted.n_domains)))[family]
     made = simulate(rng, some_shared(rng, n_classes), noise, planted)
     families = {name: str(f) for name, f in zip(made.parts.classes, family, strict=True)} if resampled else {}
-    draws = draw(family_of(made.parts.classes, families), config.parts, resamples=config.resamples, seed=seed)
+    draws = draw_resamples(family_of(made.parts.classes, families), config.parts, resamples=config.resamples, seed=seed)
     tests = part_tests(made.parts, draws, families), domain_tests(as_values(made), families)
     return [bool((table["p_holm"] < LEVEL).any()) for table in tests]
 
@@ -193,7 +193,7 @@ def errors_over_models(config: Config, n_classes: int = 36) -> Iterator[dict[str
                 simulate(rng, shared, 0.7 * np.exp(OFFSET / 2 * rng.normal(size=(1, n_domains))), planted)
                 for _ in range(n_models)
             ]
-            draws = draw(models[0].parts.classes, config.parts, resamples=config.resamples, seed=seed)
+            draws = draw_resamples(models[0].parts.classes, config.parts, resamples=config.resamples, seed=seed)
             tests = part_tests(models[0].parts, draws)
             within.append(bool((tests["p_holm"] < LEVEL).any()))
             means = [[np.delete(m.whole[:, d], d, 1).mean() for d in range(n_domains)] for m in models]

@@ -23,10 +23,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-import open_clip
-import pandas as pd
-import torch
-
+from circuitry.runs import InputError, StudySettings, run_script, whole_file
 from circuitry import Encoder, class_logit
 from circuitry.circuits import AttributionSettings, count_operations, left_rule
 from circuitry.circuits.circuit_settings import STUDY_RULE
@@ -34,7 +31,6 @@ from circuitry.data import DomainFolder
 from circuitry.data.imagenet_classes import study_held_out
 from circuitry.models.architectures import register_model
 from circuitry.representations import RepresentationSettings
-from circuitry.runs import InputError, StudySettings, run_script, whole_file
 from circuitry.runs.presets import study_markdown
 from circuitry.runs.workers import job_options
 from circuitry.study.mixtures import study_mixtures
@@ -47,6 +43,10 @@ from circuitry.study.toy.drawing import TOY_CLASSES
 from circuitry.study.training_cost import count_model
 from circuitry.study.trainings import study_trainings
 from circuitry.training import ClipTraining, SaeTraining, SupervisedTraining, clip_preset
+
+import open_clip
+import pandas as pd
+import torch
 
 EXPERIMENTS = Path(__file__).resolve().parent
 MAIN, PHOTOS = "imagenet-captions", "photos"

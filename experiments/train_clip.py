@@ -23,17 +23,17 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
-import pandas as pd
-import tyro
-
+from circuitry.runs import InputError, StudySettings, run_array, run_script
 from circuitry import DomainFolder, load_clip
 from circuitry.data import readable
-from circuitry.runs import InputError, StudySettings, run_array, run_script
 from circuitry.runs.workers import job_options
 from circuitry.study import record_run
 from circuitry.study.mixtures import read_captions, write_mixture
 from circuitry.training import ClipTraining, TrainingWork, checkpoints, clip_preset, train_clip, zero_shot_accuracy
 from circuitry.training.devices import join_nodes, node_rank
+
+import pandas as pd
+import tyro
 
 PRESET = "rn-tiny"
 TRAINING = clip_preset(PRESET)

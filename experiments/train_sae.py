@@ -18,15 +18,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import ClassVar
 
-import pandas as pd
-import tyro
-
+from circuitry.runs import Job, JobFolder, StudySettings, digest, run_script
 from circuitry.data.file_check import check_file
 from circuitry.models import load_sae
-from circuitry.runs import Job, JobFolder, StudySettings, digest, run_script
 from circuitry.study import QuickstartModel
 from circuitry.training import SaeTraining, diagnose_sae, sample_activations, train_sae_on_images
 from circuitry.training.run_folder import described
+
+import pandas as pd
+import tyro
 
 FORMAT = "circuitry trained autoencoder 1"
 

@@ -19,13 +19,10 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
-import pandas as pd
-import tyro
-
+from circuitry.runs import InputError, StudySettings, run_script, this_rank, whole_file
 from circuitry import DomainFolder
 from circuitry.data import imagenet_partners
 from circuitry.data.file_check import read_text
-from circuitry.runs import InputError, StudySettings, run_script, this_rank, whole_file
 from circuitry.study import record_run
 from circuitry.training import (
     LabelTable,
@@ -39,6 +36,9 @@ from circuitry.training import (
 )
 from circuitry.training.labels import found_labels, imagenet_wnids, study_labels
 from circuitry.training.supervised import LabelChoice
+
+import pandas as pd
+import tyro
 
 
 @dataclass(frozen=True)

@@ -23,17 +23,17 @@ from itertools import pairwise
 from math import isclose
 from pathlib import Path
 
+from circuitry.runs import InputError, run_script, versions
+from circuitry import AttributionGraph, GraphFolder
+from circuitry.circuits import Measure, ReadingSettings, depth_bias
+from circuitry.circuits.class_pass import SiteMarks
+from circuitry.circuits.graph_folder import Key
+from circuitry.circuits.measures import MEASURES, similarity_matrices
+from circuitry.reports import write_with_provenance
+
 import numpy as np
 import pandas as pd
 from sklearn.metrics import average_precision_score
-
-from circuitry import AttributionGraph, GraphFolder
-from circuitry.circuits import Measure, ReadingSettings, depth_bias
-from circuitry.circuits.graph_folder import Key
-from circuitry.circuits.similarity import MEASURES, similarity_matrices
-from circuitry.circuits.site_marks import SiteMarks
-from circuitry.reports import write_with_provenance
-from circuitry.runs import InputError, run_script, versions
 
 LEVELS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
 """Shares of permuted units, and sizes of the noise."""
@@ -71,7 +71,7 @@ def main(config: Config) -> None:
             marks.add(graph)
     judge = Judge(config.edges_per_node, frozenset(marks.left_out()))
     rng = np.random.default_rng(config.seed)
-    rows = told_apart(judge, parts, config.n_negatives, rng)
+    rows = precision_of_pairs(judge, parts, config.n_negatives, rng)
     keys = list(parts)
     chosen = [graphs[key] for key in keys[:: max(1, len(keys) // config.n_circuits)][: config.n_circuits]]
     rows += in_order(judge, chosen, "units permuted", permuted_share, rng)
@@ -102,10 +102,10 @@ class Judge:
 Row = tuple[str, str, str, float, float, int]
 
 
-def told_apart(
+def precision_of_pairs(
     judge: Judge, parts: dict[Key, list[AttributionGraph]], n_negatives: int, rng: np.random.Generator
 ) -> list[Row]:
-    """Return how well each measure tells circuits of one class from those of two, in one domain and across domains."""
+    """Return how well each measure separates pairs of one class from pairs of two, within and across domains."""
     keys = list(parts)
     matrices = judge([graph for key in keys for graph in parts[key]])
     rows = []

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -39,29 +39,22 @@ HERE = Path(__file__).resolve().parent
 COMMITTED = HERE.parent / "experiments" / "results"
 SMALL_SITES = {"act1": 1, "act2": 1}
 """Units that a circuit of a tenth keeps of 6 channels: overlaps at these sites are means of 0 and 1."""
-MODELS = {
-    "efficientnet": "EfficientNet-Lite0, photographs",
-    "toy": "small CLIP, drawn set",
-    "emoji": "small CLIP, emoji",
-}
-"""Folder of a scoreboard -> its model and images."""
+PHOTOGRAPHS = "EfficientNet-Lite0, photographs"
+MODELS = {"efficientnet": PHOTOGRAPHS, "toy": "small CLIP, drawn set", "emoji": "small CLIP, emoji"}
 MEAN_MARGIN = "baseline == 'mean' and metric == 'margin'"
 
-Draw = Callable[[Path, str], go.Figure]
-"""Folder of tables, title -> figure."""
+Draw = Callable[[Path, str], go.Figure]  # from a folder of tables and a title
 
 
 class RegisteredFigure(NamedTuple):
-    """A figure of the registry."""
+    """A figure of the registry, with the folder of its committed tables (None: there are none)."""
 
     draw: Draw
     title: str
     results: Path | None
-    """Folder of the committed tables; None where there are none."""
 
 
 FIGURES: dict[str, RegisteredFigure] = {}
-"""All figures, by name."""
 
 
 def figure(title: str, results: str | None = None) -> Callable[[Draw], Draw]:
@@ -74,15 +67,14 @@ def figure(title: str, results: str | None = None) -> Callable[[Draw], Draw]:
     return register
 
 
-def table(tables: Path, name: str, **options: Any) -> pd.DataFrame:
+def table(tables: Path, name: str, dtype: dict[str, type] | None = None) -> pd.DataFrame:
     """Read a table."""
-    return pd.read_csv(tables / f"{name}.csv", **options)
+    return pd.read_csv(tables / f"{name}.csv", dtype=dtype)
 
 
 def matrix(tables: Path, name: str) -> pd.DataFrame:
     """Read a table of domains by domains."""
-    found: pd.DataFrame = table(tables, name, index_col="domain").rename_axis(index=None)
-    return found
+    return table(tables, name).set_index("domain").rename_axis(index=None)
 
 
 def heatmap(tables: Path, name: str, title: str, measure: str) -> go.Figure:
@@ -128,29 +120,27 @@ def selectivity_over_depth(tables: Path, title: str) -> go.Figure:
     both = table(tables, "selectivity_one_site").rename(columns={"sites": "site"})
     kept, random = (both[both["circuit"] == which] for which in ("kept", "random"))
     chance = random.groupby("site", sort=False)["value"].mean().reset_index()
-    sites, measure = list(dict.fromkeys(kept["site"])), "selectivity, one site ablated"
-    return charts.overlap_over_depth(
-        kept, sites, chance=chance, measure=measure, chance_label="random units", title=title
-    )
+    sites, names = list(kept["site"].unique()), ("selectivity, one site ablated", "random units")
+    return charts.overlap_over_depth(kept, sites, None, chance, measure=names[0], chance_label=names[1], title=title)
 
 
-@figure("Do circuits work where they are alike?", "transfer")
+@figure("Do circuits transfer between similar domains?", "transfer")
 def transfer_beside_similarity(tables: Path, title: str) -> go.Figure:
-    correlations = table(tables, "correlations").set_index("sites")["selectivity: rho"]
-    site = str(correlations.drop("all").idxmax())  # where transfer and similarity agree most
+    agreement = table(tables, "correlations").set_index("sites")["selectivity: rho"]
+    site = str(agreement.drop("all").idxmax())
     at_site = table(tables, "matrices").query("sites == @site")
     transfer = at_site.pivot(index="circuit of", columns="images of", values="selectivity")
     similarity = matrix(tables, "edge_jaccard_matrix")
     return charts.transfer_beside_similarity(transfer, similarity, measure=f"selectivity at {site}", clustered=True)
 
 
-@figure("Which circuits tell a class from others? EfficientNet-Lite0, photographs", "scoreboard/efficientnet")
+@figure(f"Which circuits tell a class from others? {PHOTOGRAPHS}", "scoreboard/efficientnet")
 def scoreboard_selectivity(tables: Path, title: str) -> go.Figure:
     curves = table(tables, "curves").query(f"{MEAN_MARGIN} and measure == 'selectivity'")
     return size_curves(curves, "selectivity", title)
 
 
-@figure("What a circuit costs, and how small it works", "scoreboard")
+@figure("Cost of a circuit and its smallest size", "scoreboard")
 def scoreboard_cost(tables: Path, title: str) -> go.Figure:
     parts = [table(tables, f"{name}/summary").query(MEAN_MARGIN).assign(setting=MODELS[name]) for name in MODELS]
     return cost_against_quality(pd.concat(parts, ignore_index=True))
@@ -185,8 +175,7 @@ def cka_over_depth(tables: Path, title: str) -> go.Figure:
 @figure("Where does one style part from the others?", "representations")
 def cka_apart(tables: Path, title: str) -> go.Figure:
     apart = table(tables, "cka_apart").query("group == 'all' and kernel == 'linear'")
-    sites = list(dict.fromkeys(apart["site"]))
-    return charts.overlap_over_depth(apart, sites, measure="CKA, linear kernel", title=title)
+    return charts.overlap_over_depth(apart, list(apart["site"].unique()), measure="CKA, linear kernel", title=title)
 
 
 @figure("What can be read off the activations?", "representations")
@@ -278,7 +267,7 @@ def sharing_by_setting(tables: Path, title: str) -> go.Figure:
 @figure("Where do the circuits of one style part from the others?")
 def units_apart(tables: Path, title: str) -> go.Figure:
     apart = table(tables, "domain_apart_over_depth").query("group == 'all'")
-    return charts.overlap_over_depth(apart, list(dict.fromkeys(apart["site"])), title=title)
+    return charts.overlap_over_depth(apart, list(apart["site"].unique()), title=title)
 
 
 @dataclass(frozen=True)

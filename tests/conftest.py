@@ -1,5 +1,6 @@
 """Shared fixtures: towers, the lent material beside the project."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,10 +10,11 @@ import torch
 from torch import nn
 
 from circuitry import Clip
-from circuitry.circuits import extraction
+from circuitry.runs import short_waits
 from tests.support.tiny_clip import Tiny
 from tests.support.towers import TOWERS, make_tower
 
+os.environ.update({"OMP_NUM_THREADS": "1", **short_waits(os.environ)})  # of the processes that tests start
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
@@ -34,14 +36,6 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Text weights and embeddings do not come from, or go to, the user's cache; processes that tests start see this."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _no_choice_of_rules() -> Iterator[None]:
-    """Extractions take the default rule where none is given: choosing one takes many runs, see test_rule_choice."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(extraction, "ruled", lambda settings, *_: (settings, {}))
         yield
 
 

@@ -1,11 +1,11 @@
 """Are the circuits of a class the same in two domains? Sets of graphs, compared class by class. No torch.
 
 1. `compare`: every pair of domains of every class by one measure, as a tidy table;
-2. `compare_domains`: that by several measures in one pass, with what it is read against, as a `Comparison` of each:
-   circuits of different parts of the images in the same and in other domains, other classes, and random units.
+2. `compare_domains`: several measures in one pass, each as a `Comparison` with its reference levels: circuits of
+   different parts of the images in the same and in other domains, other classes, and random units.
 
-A pair that cannot be formed (a class absent in one domain) is absent from the table, never zero. Graphs are read one
-class at a time, and each is checked once against those before it.
+A pair without one of its circuits (a class absent in one domain) is absent from the table, never zero. Graphs are read
+one class at a time, and each is checked once against those before it.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,10 +18,10 @@ import pandas as pd
 from circuitry.circuits.class_pass import ClassPass, Node, ReadingSettings
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.graph_folder import GraphFolder, Key
-from circuitry.circuits.similarity import Measure
-from circuitry.comparison.compared_values import class_groups
+from circuitry.circuits.measures import Measure
 from circuitry.comparison.comparison import Comparison
-from circuitry.comparison.parts import WHOLE
+from circuitry.comparison.part_array import WHOLE
+from circuitry.comparison.table import class_groups
 from circuitry.data.names import drawn_by_name
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import check_kinds, check_lists
@@ -30,33 +30,31 @@ COMPARED = ("node_overlap", "edge_jaccard", "wl_kernel")
 """Measures of `compare_domains`; the kernel at depth 1."""
 
 Graphs = Iterable[AttributionGraph] | Mapping[Key, AttributionGraph]
-"""Graphs that know their class and domain, or by (class, domain), like a `GraphFolder`."""
+"""Graphs with class and domain, or by (class, domain), like a `GraphFolder`."""
 PartsOf = Callable[[str, str], Mapping[int, AttributionGraph]]
 """From class and domain to the graphs of the parts of its images, by number."""
 
 
 def compare(
     graphs: Graphs,
-    measure: str = "edge_jaccard",
+    measure: str | Measure = "edge_jaccard",
     *,
     classes: Sequence[str] | None = None,
     edges_per_node: int = 3,
-    depth: int = 1,
     any_sign: bool = False,
 ) -> pd.DataFrame:
     """Compare the circuits of each class between all pairs of domains.
 
     Args:
-        graphs: Graphs that know their class and domain, e.g. what `extract` returns.
-        measure: One of `MEASURES`.
+        graphs: Graphs with class and domain, e.g. from `extract`.
+        measure: One of `MEASURES`, or a `Measure` with another depth of the kernel.
         classes: A subset of the classes.
         edges_per_node, any_sign: Edges of the circuits; see `AttributionGraph.circuit`.
-        depth: Depth of the Weisfeiler-Lehman kernel.
 
     Returns:
         Tidy table: class, domain_a, domain_b, site (None for whole-circuit measures), value. Every unordered
-        pair of domains once, in sorted order; pairs of which one is missing are absent. NaN where a circuit has no
-        effect; see `node_overlap` and `edge_jaccard`.
+        pair of domains once, in sorted order, where both have the class. NaN where a circuit has no effect; see
+        `node_overlap` and `edge_jaccard`.
 
     Raises:
         InputError: for an unknown measure or class, graphs without class or domain, two of the same, or graphs that
@@ -67,7 +65,7 @@ def compare(
         >>> domain_matrix(table)
     """
     check_lists(classes=classes)
-    wanted = Measure(measure, depth)
+    wanted = Measure(measure) if isinstance(measure, str) else measure
     settings = ReadingSettings(edges_per_node=edges_per_node, any_sign=any_sign, chance_draws=0)
     one_pass = ClassPass([wanted], settings)
     by_key = graphs if isinstance(graphs, Mapping) else _keyed(graphs)
@@ -86,13 +84,13 @@ def compare_domains(
 
     Args:
         graphs: From `extract`.
-        groups: Further groups of classes, e.g. those held out of training; empty ones are left out.
-        parts: Graphs of parts of the images (default: those of a `GraphFolder`); without any there are no ceilings.
-        measures: Names of `MEASURES`, or `Measure` with another depth of the kernel.
-        settings: How circuits are cut and what else they are compared with (default: `ReadingSettings`).
+        groups: Further groups of classes, e.g. held-out ones; empty groups are left out.
+        parts: Graphs of parts of the images, for ceilings (default: the parts of a `GraphFolder`).
+        measures: See `compare`.
+        settings: How circuits are cut, and their reference levels (default: `ReadingSettings`).
 
     Returns:
-        A `Comparison` by name of the measure. Its parts never compare two of the same number, which have the same
+        A `Comparison` by name of the measure. Only parts of different numbers are compared: equal numbers share
         items. The sites that `SiteMarks` finds are left out of means over sites.
 
     Raises:
@@ -135,7 +133,7 @@ def _compare(
     one_pass: ClassPass,
     classes: Sequence[str] | None = None,
 ) -> list[str]:
-    """Compare class by class, in an order drawn at random; return the classes in theirs."""
+    """Compare class by class in a random order; return the classes in the given order."""
     keys: dict[str, list[Key]] = {}
     for key in graphs:
         keys.setdefault(key[0], []).append(key)

@@ -2,8 +2,8 @@
 
 1. `nodes`: integrated gradients of the metric at every site score every unit;
 2. the units with the largest absolute score are kept; in a feature basis these are latents, never error units;
-3. `chain_edges`: integrated gradients of each kept unit's movement score the edges between consecutive sites; in heads
-   and neurons (`in_components`) `component_edges` scores those between any two sites, through the residual stream.
+3. `edge_methods`: integrated gradients of each kept unit's movement score the edges between consecutive sites; in heads
+   and neurons (`in_components`) effects on the metric score those between any two sites, through the residual stream.
 
 The setting of the study ("When and How Does CLIP Enable Domain and Compositional Generalization?", ICML 2025) is
 `AttributionSettings.study`; the default differs in the quadrature rule alone. Here positive scores help and all scores
@@ -19,8 +19,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from circuitry.circuits.circuit_settings import AttributionSettings
-from circuitry.circuits.component_edges import edges_between, in_stream
-from circuitry.circuits.graph import IN_STREAM, AttributionGraph
+from circuitry.circuits.edge_methods import edges_between, edges_made_with
+from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.nodes import NodeEffects, keep_units, node_effects, nodes_of
 from circuitry.circuits.quadrature import QuadratureRule
 from circuitry.models.baselines import AnyBaseline, check_count
@@ -44,12 +44,13 @@ def attribute(
     progress: bool = True,
     *,
     edge_rule: QuadratureRule | None = None,
+    edges: str | None = None,
     memory_gib: float = 1.0,
 ) -> AttributionGraph:
     """Score the units of an encoder, keep the strongest, and score the edges between them.
 
-    The modes of the caller (``no_grad``, ``inference_mode``, ``autocast``) change nothing. The share of units and the
-    rules are explained at `AttributionSettings`, which has the same defaults.
+    The modes of the caller (``no_grad``, ``inference_mode``, ``autocast``) change nothing. The share of units, the
+    rules and the methods of edges are explained at `AttributionSettings`, which has the same defaults.
 
     Args:
         encoder: The encoder under study; its device and dtype are used.
@@ -61,6 +62,7 @@ def attribute(
         sites: Sites to score, in the encoder's order; edges run between consecutive ones (default: all).
         batch_size: Images at a time (default: as many as fit the memory, which also bounds a given number).
         progress: Show progress bars.
+        edges: Method that scores edges, such as ``exact-readers`` in heads and neurons; see `AttributionSettings`.
         memory_gib: Budget for activations and gradients, in GiB; weights and scores come on top.
 
     Raises:
@@ -74,7 +76,7 @@ def attribute(
         >>> graph.node_scores["layer4.0"]        # effect of each channel, positive where it helps
         >>> graph.completeness["layer4.0"].gap   # how far the effects miss the metric's change
     """
-    settings = AttributionSettings(node_fraction, rule, edge_rule)
+    settings = AttributionSettings(node_fraction, rule, edge_rule, edges)
     if batch_size is not None:
         images = ImageBatches(images, encoder, batch_size)
     work = Work(memory_gib=memory_gib, progress=progress)
@@ -82,8 +84,7 @@ def attribute(
     with task.running(gradients=True):
         nodes = _nodes(task, settings)
         kept = _kept(encoder, nodes, settings)
-        edges = edges_between(task, kept, settings.resolved_edge_rule)
-        return _graph(task, settings, nodes, kept, edges)
+        return _graph(task, settings, nodes, kept, edges_between(task, kept, settings))
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +131,7 @@ def attribute_parts(task: Task, settings: AttributionSettings, parts: Int[np.nda
         whole = _kept(encoder, merged, settings)
         kept = {part: _kept(encoder, of_part, settings) for part, of_part in nodes.items()}
         scored = {part: _union(whole, kept[part]) for part in members}
-        edges = {p: edges_between(tasks[p], scored[p], settings.resolved_edge_rule) for p in members}
+        edges = {p: edges_between(tasks[p], scored[p], settings) for p in members}
     at_whole = {part: _cut(edges[part], scored[part], whole) for part in members}
     by_pair = {pair: np.stack([at_whole[part][pair] for part in members]) for pair in edges[next(iter(members))]}
     shares = np.array([len(chosen) / len(images) for chosen in members.values()])
@@ -179,8 +180,6 @@ def _graph(
         edges,
         nodes.completeness,
         nodes.n_images,
-        settings=settings.as_dict()
-        | task.made_with
-        | {"edges": IN_STREAM if in_stream(encoder) else "neighbouring sites"},
+        settings=settings.as_dict() | task.made_with | edges_made_with(encoder, settings),
         error_scores={site: nodes.scores[site][units.start :] for site, units in error.items()},
     )

@@ -14,6 +14,13 @@ from circuitry.runs.presets import StudySettings
 
 STUDY_RULE = left_rule(10)
 """The study's quadrature rule."""
+SQUARED = "squared"
+"""The study's score of edges: squared movements between neighbouring sites."""
+EDGE_METHODS = (
+    *(SQUARED, "gradient", "exact-readers", "exact-softmax", "gradient-dropping", "atp-star", "relp"),
+    *("relp-with-patterns", "cuts"),
+)
+"""Names of methods that score edges; see `edge_methods`."""
 DEFAULT_RULE = midpoint_rule(10)
 """The rule where none is given. How many points a model needs is a property of the model: see `cheapest_rule`."""
 
@@ -40,7 +47,9 @@ class AttributionSettings(StudySettings):
     """Quadrature rule of node scores, such as midpoint-10, or left-10, the study's (default: midpoint-10 for a single
     graph; for a folder the cheapest that keeps the rule error on a few images of the model)."""
     edge_rule: Rule = None
-    """Quadrature rule of edge scores (default: that of the nodes)."""
+    """Quadrature rule of edge scores (default: that of the nodes; through a residual stream one gradient)."""
+    edges: str | None = None
+    """Method that scores edges, one of `EDGE_METHODS` (default: squared; in heads and neurons gradient)."""
     rule_error: float = 0.1
     """Largest relative error, mean over sites, of the rule that is chosen for a folder; see `cheapest_rule`."""
     autocast: str | None = None
@@ -55,6 +64,8 @@ class AttributionSettings(StudySettings):
         for name, rule in (("rule", self.rule), ("edge_rule", self.edge_rule)):
             if rule is not None:
                 check_kinds(**{name: (rule, QuadratureRule)})
+        if self.edges is not None and self.edges not in EDGE_METHODS:
+            raise InputError(f"Edges are scored by one of {', '.join(EDGE_METHODS)}, but {self.edges!r} was given.")
         if self.autocast not in (None, "bfloat16", "float16"):
             raise InputError(f"Autocast is to bfloat16 or float16, but {self.autocast!r} was given.")
 
@@ -74,6 +85,7 @@ class AttributionSettings(StudySettings):
             "node_fraction": self.node_fraction,
             "node_rule": self.node_rule.name,
             "edge_rule": self.resolved_edge_rule.name,
+            "edge_method": self.edges,
             "autocast": self.autocast,
         }
 

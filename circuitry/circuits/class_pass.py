@@ -1,12 +1,14 @@
-"""One pass over the graphs of all classes that fills the tables of several measures. No torch.
+"""One pass over the graphs of all classes that collects the similarities of several measures. No torch.
 
-Of each class, all graphs (of all images in each domain, and of the parts of them) are compared with each other at once,
-see `similarity_matrix`. For other classes one part in every domain is remembered, until the next few classes are there.
+All graphs of a class (of all images in each domain, and of their parts) are compared with each other at once, see
+`similarity_matrix`. One part in every domain is kept for the next few classes, which it is compared with.
 """
 
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,44 +16,63 @@ from jaxtyping import Int
 
 from circuitry.circuits.comparable import Comparable
 from circuitry.circuits.graph import AttributionGraph
-from circuitry.circuits.similarity import Matrices, Measure, mean_chance_overlap, permuted_units, similarity_matrices
-from circuitry.circuits.site_marks import SiteMarks
-from circuitry.comparison.compared_values import CHANCE, VALUES
-from circuitry.comparison.parts import PARTS, WHOLE
+from circuitry.circuits.measures import Matrices, Measure, mean_chance_overlap, permuted_units, similarity_matrices
+from circuitry.comparison.part_array import PARTS, WHOLE
+from circuitry.comparison.table import CHANCE, VALUES
 
 Node = tuple[str, int]
 """Domain and part, `WHOLE` for all images."""
 ByNode = Mapping[Node, AttributionGraph]
 """The graphs of a class."""
 
-DRAWS_PER_CLASS = 4
-"""Draws of permuted units that a class gives at most, so that several classes do."""
+FEWEST_KEPT = 5
+"""Fewest kept units of a site that counts in means over sites."""
+
+_DRAWS_PER_CLASS = 4
+"""Most draws of permuted units from one class, so that several classes contribute."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReadingSettings:
-    """How circuits are cut, and what their similarities are read against."""
+    """How circuits are cut, and their reference levels."""
 
     edges_per_node: int = 3
     """Edges of the circuits; see `AttributionGraph.circuit`."""
     any_sign: bool = False
     """Whether edges may have a score of zero or less, as in the study."""
     all_sites: bool = False
-    """Whether sites that repeat another or keep few units take part in means over sites, as in the study."""
+    """Whether sites that repeat another or keep few units count in means over sites, as in the study."""
     other_classes: int = 2
-    """Other classes that a class is compared with."""
+    """Other classes that each class is compared with."""
     chance_draws: int = 20
     """Draws of permuted units, for the chance of measures without a closed form."""
     seed: int = 0
     """Seed of the other classes and of the draws."""
 
 
+class _Compared(NamedTuple):
+    """The similarities of some pairs of graphs."""
+
+    pairs: dict[str, np.ndarray]
+    """Columns of `PARTS` that name the pairs, each [pairs]."""
+    values: dict[Measure, dict[str | None, np.ndarray]]
+    """By measure and site, each [pairs]."""
+
+    def columns(self, measure: Measure) -> dict[str, np.ndarray]:
+        """Return the columns of `PARTS` by one measure, site after site."""
+        by_site = self.values[measure]
+        sites = np.array(list(by_site), object)
+        repeated = {name: np.tile(column, len(sites)) for name, column in self.pairs.items()}
+        n = len(next(iter(self.pairs.values())))
+        return {**repeated, "site": np.repeat(sites, n), "value": np.concatenate(list(by_site.values()))}
+
+
 class ClassPass:
-    """The tables of several measures, filled class by class.
+    """The similarities of several measures, collected class by class.
 
     Args:
         measures: The measures.
-        settings: How circuits are cut, and what else they are compared with.
+        settings: How circuits are cut, and their reference levels.
     """
 
     def __init__(self, measures: Sequence[Measure], settings: ReadingSettings) -> None:
@@ -64,11 +85,11 @@ class ClassPass:
         self._before: deque[tuple[str, ByNode]] = deque(maxlen=settings.other_classes)
         self._draws = {measure: list[dict[str | None, float]]() for measure in measures}
         self._kept = defaultdict[tuple[str, int], Counter[int]](Counter)
-        """How many graphs keep how many units, by site and its number of units."""
-        self._rows = {measure: dict[str, list[pd.DataFrame]]() for measure in measures}
+        """Numbers of graphs by site, its number of units and the number of kept ones."""
+        self._compared: dict[str, list[_Compared]] = {}
 
     def add(self, class_name: str, graphs: ByNode) -> None:
-        """Compare the graphs of a class with each other and with those of a few classes before it."""
+        """Compare the graphs of a class with each other and with those of the few classes before it."""
         for (_, part), graph in graphs.items():
             self._checked.add(graph)
             self.marks.add(graph)
@@ -96,7 +117,7 @@ class ClassPass:
         return whole.rename(columns={"class_a": "class"})[list(VALUES)].reset_index(drop=True)
 
     def parts(self, measure: Measure, order: Iterable[str]) -> pd.DataFrame:
-        """Return the similarities of parts, and of parts with the whole: columns `PARTS`."""
+        """Return the similarities of parts, and of parts with all images: columns `PARTS`."""
         table = self._table(measure, order)
         return table[table["part_a"] != WHOLE].reset_index(drop=True)
 
@@ -110,8 +131,11 @@ class ClassPass:
         return pd.DataFrame({"site": pd.Series(sites, dtype=object), "value": means.to_numpy(float)})[list(CHANCE)]
 
     def _table(self, measure: Measure, order: Iterable[str]) -> pd.DataFrame:
-        rows = [table for name in order for table in self._rows[measure].get(name, ())]
-        return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=list(PARTS))
+        found = [one.columns(measure) for name in order for one in self._compared.get(name, ())]
+        if not found:
+            return pd.DataFrame(columns=list(PARTS))
+        columns = {name: np.concatenate([one[name] for one in found]) for name in PARTS}
+        return pd.DataFrame(columns | {"site": pd.Series(columns["site"], dtype=object)})
 
     def _matrices(
         self, graphs: Sequence[AttributionGraph], measures: Sequence[Measure] | None = None
@@ -126,35 +150,80 @@ class ClassPass:
         pairs: Int[np.ndarray, "pairs 2"],
         graphs: Sequence[AttributionGraph],
     ) -> None:
-        """Keep the rows of some pairs of nodes, of which the first is of the first class."""
+        """Keep the similarities of some pairs of nodes; the first node of each is of the first class."""
         if not len(pairs):
             return
         domains, parts = np.array([node[0] for node in nodes], object), np.array([node[1] for node in nodes])
+        columns: dict[str, np.ndarray] = {}
+        for side, name, places in zip("ab", classes, pairs.T, strict=True):
+            columns |= {f"class_{side}": np.full(len(pairs), name, object)}
+            columns |= {f"domain_{side}": domains[places], f"part_{side}": parts[places]}
         a, b = pairs.T
-        columns = {"class_a": classes[0], "class_b": classes[1], "domain_a": domains[a], "domain_b": domains[b]}
-        columns |= {"part_a": parts[a], "part_b": parts[b]}
-        for measure, found in self._matrices(graphs).items():
-            for site, matrix in found.items():
-                named = pd.Series([site] * len(a), dtype=object)
-                rows = pd.DataFrame({**columns, "site": named, "value": matrix[a, b]})
-                self._rows[measure].setdefault(classes[0], []).append(rows)
+        values = {
+            measure: {site: matrix[a, b] for site, matrix in found.items()}
+            for measure, found in self._matrices(graphs).items()
+        }
+        self._compared.setdefault(classes[0], []).append(_Compared(columns, values))
 
     def _draw_chance(self, graphs: Sequence[AttributionGraph]) -> None:
-        """Compare graphs of a class with others of it whose units are permuted."""
+        """Compare graphs of a class with graphs of the same class whose units are permuted."""
         drawn = [measure for measure in self.measures if measure.name != "node_overlap"]
         done = max((len(self._draws[measure]) for measure in drawn), default=self.settings.chance_draws)
-        for _ in range(min(DRAWS_PER_CLASS, self.settings.chance_draws - done)):
+        for _ in range(min(_DRAWS_PER_CLASS, self.settings.chance_draws - done)):
             a, b = self._rng.choice(len(graphs), 2)
             found = self._matrices([graphs[a], permuted_units(graphs[b], self._rng)], drawn)
             for measure, matrices in found.items():
                 self._draws[measure].append({site: float(matrix[0, 1]) for site, matrix in matrices.items()})
 
 
-def _pairs_of_a_class(nodes: Sequence[Node]) -> Int[np.ndarray, "pairs 2"]:
-    """Return the pairs of places to compare.
+class SiteMarks:
+    """Sites that do not count in means over sites: they repeat another site, or keep few units.
 
-    All images of two domains; different parts: of one domain in one order, of two domains in both; each part with all
-    images of its domain.
+    A stage without parameters that treats each channel separately (a pooling) passes on the scores of the site before:
+    both keep the same units in every graph, and would count twice. At a site with one kept unit, overlap is 0 or 1.
+
+    Example:
+        >>> marks = SiteMarks()
+        >>> for graph in graphs.values():
+        ...     marks.add(graph)
+        >>> marks.left_out()
+        {'act1': 'keeps 4 units', 'avgpool': 'repeats act3'}
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[str, int] = {}
+        """Fewest kept units by site."""
+        self._repeats: dict[str, str] | None = None
+        """The site before, by site that has kept the same units so far."""
+
+    def add(self, graph: AttributionGraph) -> None:
+        """Take a graph into account."""
+        sites = graph.inner_sites
+        for site in sites:
+            self._kept[site] = min(len(graph.kept_units[site]), self._kept.get(site, len(graph.node_scores[site])))
+        pairs = {down: up for up, down in pairwise(sites)} if self._repeats is None else self._repeats
+        self._repeats = {down: up for down, up in pairs.items() if _same_units(graph, up, down)}
+
+    def left_out(self) -> dict[str, str]:
+        """Return the sites that do not count, with the reason; few units are none if every site has few."""
+        repeats = {site: f"repeats {before}" for site, before in (self._repeats or {}).items()}
+        few = {site: f"keeps {n} unit{'s' * (n != 1)}" for site, n in self._kept.items() if n < FEWEST_KEPT}
+        left_out = few | repeats
+        if len(left_out) == len(self._kept):
+            left_out = repeats
+        return {site: left_out[site] for site in self._kept if site in left_out}
+
+
+def _same_units(graph: AttributionGraph, a: str, b: str) -> bool:
+    same_size = len(graph.node_scores[a]) == len(graph.node_scores[b])
+    return same_size and np.array_equal(np.sort(graph.kept_units[a]), np.sort(graph.kept_units[b]))
+
+
+def _pairs_of_a_class(nodes: Sequence[Node]) -> Int[np.ndarray, "pairs 2"]:
+    """Return the places of the pairs to compare.
+
+    All images of two domains; different parts, of one domain in one order and of two domains in both; each part with
+    all images of its domain.
     """
     chosen = []
     for i, (domain, part) in enumerate(nodes):

@@ -1,9 +1,8 @@
-"""Which graphs may be compared? Those of one model, at the same sites and units, found in the same way. No torch.
+"""Which graphs may be compared? Graphs of one model, at the same sites and units, found in the same way. No torch.
 
-A circuit is compared unit by unit, so a number between graphs of other widths, feature bases, rules, kinds of edges or
-models means nothing. A graph stores what it takes to tell them apart: how many units its sites have, and `SETTINGS`. A
-setting that one of two graphs does not know cannot tell them apart. Numbers of images may differ: they do between
-domains.
+Circuits are compared unit by unit, so a similarity of graphs with other widths, feature bases, rules, kinds of edges or
+models means nothing. A graph stores how many units its sites have, and its `COMPARED_SETTINGS`. A setting that one of
+two graphs lacks is not compared. Numbers of images may differ, as they do between domains.
 """
 
 import logging
@@ -13,7 +12,7 @@ from circuitry.circuits.graph import AttributionGraph
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import check_kinds
 
-SETTINGS = {
+COMPARED_SETTINGS = {
     "model_digest": "the model",
     "basis": "the feature basis",
     "hooked_sites": "the list of sites with hooks",
@@ -22,22 +21,23 @@ SETTINGS = {
     "node_rule": "the quadrature rule of nodes",
     "edge_rule": "the quadrature rule of edges",
     "edges": "the kind of edges",
+    "edge_method": "the score of edges",
     "path": "the path of edges",
     "correction": "the correction of edges",
     "baseline": "the baseline",
     "baseline_digest": "the digest of the baseline's values",
     "autocast": "the precision (autocast)",
 }
-"""What graphs to compare must agree on, and what it is called in messages."""
+"""Settings on which compared graphs must agree, with their names in messages."""
 
-BASELINES_OF_A_JOB = ("other-domains", "counterfactual")
-"""How the names of baselines begin whose values differ by class and domain: only the names are compared."""
+_BASELINES_OF_A_JOB = ("other-domains", "counterfactual")
+"""First words of baselines that differ by class and domain: only their names are compared."""
 
 log = logging.getLogger(__name__)
 
 
 class Comparable:
-    """What the graphs of a comparison have in common so far; each further graph is checked against it once.
+    """Sites, units and settings of the graphs of a comparison; each further graph is checked against them once.
 
     Example:
         >>> checked = Comparable()
@@ -48,14 +48,13 @@ class Comparable:
     def __init__(self) -> None:
         self._first: AttributionGraph | None = None
         self._settings: dict[str, tuple[Any, str]] = {}
-        """Value by name, and whose it is."""
+        """By name, the value and the title of a graph with it."""
 
     def add(self, graph: AttributionGraph) -> None:
         """Check a graph against those before it.
 
         Raises:
-            InputError: for scores that are not finite, or another model, other sites, units or settings; the message
-                names the difference.
+            InputError: for scores that are not finite, or another model, other sites, units or settings, by name.
         """
         check_kinds(graph=(graph, AttributionGraph))
         graph.check_finite()
@@ -66,8 +65,8 @@ class Comparable:
             theirs, title = self._settings.setdefault(name, (value, graph.title))
             if theirs != value:
                 raise InputError(
-                    f"Circuits are compared when they were found in the same way, but {SETTINGS[name]} is {theirs!r} "
-                    f"for {title} and {value!r} for {graph.title}: attribute both alike."
+                    f"Compared circuits must be found in the same way, but {COMPARED_SETTINGS[name]} is {theirs!r} for "
+                    f"{title} and {value!r} for {graph.title}: attribute both alike."
                 )
         for site in sorted(graph.sites_without_effect):
             log.warning("%s: no unit has an effect at %s, so nothing is compared there.", graph.title, site)
@@ -85,10 +84,10 @@ def check_comparable(a: AttributionGraph, b: AttributionGraph) -> None:
 
 
 def _settings(graph: AttributionGraph) -> dict[str, Any]:
-    """Return what a graph knows of `SETTINGS`; the digest of its model may be part of its provenance."""
+    """Return the `COMPARED_SETTINGS` of a graph; its provenance may hold the digest of the model."""
     known = graph.provenance | graph.settings
-    found = {name: _plain(known[name]) for name in SETTINGS if name in known}
-    if str(found.get("baseline")).startswith(BASELINES_OF_A_JOB):
+    found = {name: _plain(known[name]) for name in COMPARED_SETTINGS if name in known}
+    if str(found.get("baseline")).startswith(_BASELINES_OF_A_JOB):
         found.pop("baseline_digest", None)
     return found
 
@@ -105,13 +104,13 @@ def _check_units(a: AttributionGraph, b: AttributionGraph) -> None:
             f"{len(a.sites)} and {len(b.sites)} in number",
         )
         raise InputError(
-            f"Circuits are compared at the same sites, but these have different ones ({different}): "
-            "attribute both with the same encoder and sites."
+            f"Compared circuits need the same sites, but these differ ({different}): attribute both with the same "
+            "encoder and sites."
         )
     for site in a.sites:
         if _units(a, site) != _units(b, site):
             raise InputError(
-                f"Circuits are compared unit by unit, but {site} has {_units(a, site)} in {a.title} and "
+                f"Compared circuits need the same units, but {site} has {_units(a, site)} in {a.title} and "
                 f"{_units(b, site)} in {b.title}: attribute both with the same encoder, in the same feature basis."
             )
 

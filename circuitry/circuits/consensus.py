@@ -1,12 +1,12 @@
-"""What of a circuit would be found again on other images? Units and edges that hold in resamples of parts. No torch.
+"""Which units and edges of a circuit would be found again on other images? Resamples of parts of them. No torch.
 
-1. The parts of the images are drawn with replacement, as many as there are: every way to do so with its probability,
-   or random ones where there are many parts.
+1. Parts of the images are drawn with replacement, as many as there are: every possible draw with its probability, or
+   random draws of many parts.
 2. Scores of a draw are the mean over its parts, weighted by their images.
-3. A unit holds in a draw when it is kept there with the sign that it has in the whole. An edge holds when it is among
-   the strongest into its unit there.
-4. A unit's or edge's *stability* is the probability of draws in which it holds; the consensus circuit has the units and
-   edges of a stated stability, and the stability of the circuit is the mean over its units and edges.
+3. A unit holds in a draw that keeps it with the sign of the whole. An edge holds in a draw where it is among the
+   strongest edges into its unit.
+4. The *stability* of a unit or edge is the probability that it holds; the consensus circuit has the units and edges of
+   a given stability, and the stability of the circuit is the mean over its units and edges.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,10 +24,10 @@ from circuitry.circuits.graph_folder import GraphFolder
 from circuitry.circuits.strongest import strongest_edges
 from circuitry.runs.errors import InputError
 
-EXACT = 5
+_EXACT = 5
 """Parts up to which every draw is taken."""
-DRAWS = 200
-"""Random draws where there are more."""
+_DRAWS = 200
+"""Random draws of more parts."""
 
 STABILITY = ("class", "domain", "parts", "units", "unit_stability", "edges", "edge_stability")
 """Columns of `circuit_stability`."""
@@ -35,7 +35,7 @@ STABILITY = ("class", "domain", "parts", "units", "unit_stability", "edges", "ed
 
 @dataclass(frozen=True, eq=False)
 class Consensus:
-    """How far the units and edges of a circuit hold when its images are drawn again."""
+    """Stability of the units and edges of a circuit when its images are drawn again."""
 
     circuit: Circuit
     units: dict[str, np.ndarray]
@@ -62,7 +62,7 @@ class Consensus:
             InputError: for a share outside [0, 1].
         """
         if not 0 <= share <= 1:
-            raise InputError(f"A share of draws lies in [0, 1], but {share} was given.")
+            raise InputError(f"A share of draws must lie in [0, 1], but {share} was given.")
         kept, graph = self.circuit.source.kept_units, self.circuit.graph.copy()
         for site, stabilities in self.units.items():
             for unit, stability in zip(kept[site], stabilities, strict=True):
@@ -79,16 +79,13 @@ def find_consensus(
     circuit: Circuit,
     parts: Sequence[AttributionGraph],
     edges: Mapping[tuple[str, str], Float[np.ndarray, "parts down up"]],
-    *,
-    seed: int = 0,
 ) -> Consensus:
-    """Find how far a circuit holds in resamples of the parts of its images; see the module.
+    """Find the stability of a circuit in resamples of the parts of its images; see the module.
 
     Args:
         circuit: The circuit of all images.
         parts: Graphs of the parts, from `GraphFolder.parts`.
         edges: Scores of the circuit's edges on each part, from `GraphFolder.part_edges`.
-        seed: Seed of random draws.
 
     Raises:
         InputError: for fewer than two parts.
@@ -99,8 +96,8 @@ def find_consensus(
         >>> find_consensus(circuit, parts, graphs.part_edges("cat", "sketch")).graph(share=0.9)
     """
     if len(parts) < 2:
-        raise InputError(f"A consensus is one of at least two parts of the images, but {len(parts)} was given.")
-    counts, probability = _draws(len(parts), seed)
+        raise InputError(f"A consensus needs at least two parts of the images, but {len(parts)} was given: cut more.")
+    counts, probability = _draws(len(parts))
     n = np.array([part.n_images for part in parts])
     total = (counts @ n)[:, None]
     source = circuit.source
@@ -133,11 +130,18 @@ def circuit_stability(graphs: GraphFolder, *, edges_per_node: int = 3, any_sign:
     return pd.DataFrame(rows, columns=list(STABILITY))
 
 
-def _draws(n: int, seed: int) -> tuple[Float[np.ndarray, "draws parts"], Float[np.ndarray, " draws"]]:
+def mean_stability(stability: pd.DataFrame) -> pd.DataFrame:
+    """Return the means of `circuit_stability` over classes by domain, and of all circuits in the last row, ``all``."""
+    numbers = list(STABILITY[2:])
+    by_domain = stability.groupby("domain")[numbers].mean()
+    return pd.concat([by_domain, stability[numbers].mean().to_frame("all").T]).rename_axis("domain").reset_index()
+
+
+def _draws(n: int) -> tuple[Float[np.ndarray, "draws parts"], Float[np.ndarray, " draws"]]:
     """Return how often each part is drawn, and the probability of the draw."""
-    if n > EXACT:
-        rng = np.random.default_rng(seed)
-        return rng.multinomial(n, np.full(n, 1 / n), DRAWS).astype(float), np.full(DRAWS, 1 / DRAWS)
+    if n > _EXACT:
+        rng = np.random.default_rng(0)
+        return rng.multinomial(n, np.full(n, 1 / n), _DRAWS).astype(float), np.full(_DRAWS, 1 / _DRAWS)
     every = [np.bincount(draw, minlength=n) for draw in combinations_with_replacement(range(n), n)]
     ways = [factorial(n) / prod(factorial(int(count)) for count in draw) for draw in every]
     return np.stack(every).astype(float), np.array(ways) / n**n

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations, pairwise
-from typing import Literal
+from typing import ClassVar, Literal
 
 import networkx as nx
 import numpy as np
@@ -32,6 +32,8 @@ class Edges:
         >>> edges.table().nlargest(5, "score")
         >>> [one.count for one in (edges, edges.top(0.1), edges.random(np.random.default_rng(0)))]
     """
+
+    HOW_TO_GET: ClassVar = "give graph.edges, graph.circuit(3).edges or Edges.between(units, wiring)"
 
     units: Mapping[str, np.ndarray]
     """Units [k] by site, in order; they are the rows and columns of the scores."""

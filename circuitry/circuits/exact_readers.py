@@ -107,6 +107,18 @@ def _neurons(stream: ResidualStream, index: int, x: Tensor, gradients: Gradients
 
 
 def _embedding(stream: ResidualStream, metric: Metric, x: Tensor, n_passes: int) -> Reader:
-    last = stream.encoder.stages[-1].run
-    clean = metric(last(x))
-    return lambda change: (metric(last(x + change)) - clean)[None, :, None].expand(n_passes, -1, -1)
+    last, units = stream.encoder.stages[-1].run, list(stream.outputs)
+    with torch.enable_grad():
+        embedding = last(x).detach().requires_grad_()
+        clean = metric(embedding)
+        (gradient,) = torch.autograd.grad(clean.sum(), embedding) if units else (embedding,)
+
+    def effects(change: Tensor) -> Tensor:
+        moved = last(x + change)
+        whole = (metric(moved) - clean.detach())[:, None]
+        if units:  # behind a unit of the embedding the metric is taken as linear
+            alone = ((moved - embedding) * gradient).detach()[:, units]
+            whole = torch.cat([alone, whole - alone.sum(1, keepdim=True)], 1)
+        return whole[None].expand(n_passes, -1, -1)
+
+    return effects

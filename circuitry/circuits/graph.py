@@ -9,7 +9,7 @@ import os
 from dataclasses import dataclass, field
 from functools import cached_property
 from numbers import Integral
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import networkx as nx
 import numpy as np
@@ -27,7 +27,7 @@ FORMAT = "circuitry attribution graph 4"
 """Name and version of the file format."""
 
 IN_STREAM = "any two sites, through the residual stream"
-"""The setting ``edges`` of a graph in heads and neurons; see `component_edges`."""
+"""The setting ``edges`` of a graph in heads and neurons; see `stream_edges`."""
 BETWEEN_POSITIONS = "between positions, through the residual stream"
 """The setting ``edges`` of a graph that keeps positions apart; see `position_graph`."""
 
@@ -62,6 +62,11 @@ class AttributionGraph:
         >>> graph.circuit(edges_per_node=3).graph  # networkx.DiGraph
     """
 
+    HOW_TO_GET: ClassVar = (
+        "give the graph of what find_circuit returns (found.graph), the source of a circuit (circuit.source), or one "
+        "of a folder (graphs[class, domain])"
+    )
+
     sites: tuple[str, ...]
     """Sites in order."""
     node_scores: dict[str, np.ndarray]
@@ -71,7 +76,7 @@ class AttributionGraph:
     """Indices [k] of the kept units by site, largest absolute score first."""
     edge_scores: dict[tuple[str, str], np.ndarray]
     """Scores [kept downstream, kept upstream], means over images, by (upstream, downstream) pair of sites: consecutive
-    ones, or any two in heads and neurons; see `chain_edges` and `component_edges`."""
+    ones, or any two in heads and neurons; see `edge_methods`."""
     completeness: dict[str, Completeness]
     """Sum of effects and metric difference by site."""
     n_images: int
@@ -244,6 +249,8 @@ _HEADER = ("sites", "completeness", "n_images", "class_name", "domain", "setting
 @dataclass(frozen=True, eq=False, repr=False)
 class Circuit:
     """A circuit: the kept units of an attribution graph and the strongest edges between them."""
+
+    HOW_TO_GET: ClassVar = "cut one out of a graph with graph.circuit(3)"
 
     source: AttributionGraph
     edges_per_node: int

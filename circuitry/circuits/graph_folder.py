@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -38,6 +38,8 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
         >>> graphs = GraphFolder("runs/x")
         >>> graphs["cat", "sketch"].kept_units["layer4.0"]
     """
+
+    HOW_TO_GET: ClassVar = "open one with GraphFolder(path)"
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)

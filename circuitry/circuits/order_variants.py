@@ -1,11 +1,11 @@
-"""The circuits of a run found and cut in other ways, to see whether the order of the domains hangs on it.
+"""Find and cut the circuits of a run in other ways, to see whether the order of the domains depends on it.
 
-1. Free, for all node scores are stored: other shares of kept units, single parts of the images, other measures, each
-   class left out (`free_variants`).
-2. One more extraction each, on a few classes and of node scores alone (`extract_variants`): another rule, baseline,
-   metric, and other class texts; at the sites that keep enough units, and with edges of a single unit a site, for node
-   overlap needs no others.
-3. Both are set against the default by `order_stability`.
+1. From stored node scores (`free_variants`): other shares of kept units, single parts of the images, other measures,
+   each class left out.
+2. By one more extraction each, on a few classes and node scores only (`extract_variants`): another rule, baseline,
+   metric and other class texts. Sites that keep few units are left out; each site has the edges of one unit, since node
+   overlap needs none.
+3. `order_stability` compares both with the default.
 """
 
 from collections.abc import Mapping
@@ -15,45 +15,44 @@ import pandas as pd
 
 from circuitry.circuits.across_domains import compare_domains
 from circuitry.circuits.circuit_settings import STUDY_RULE, ExtractionSettings
-from circuitry.circuits.class_pass import ReadingSettings
+from circuitry.circuits.class_pass import FEWEST_KEPT, ReadingSettings
 from circuitry.circuits.extraction import Extraction
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.graph_folder import GraphFolder, Key
 from circuitry.circuits.nodes import keep_units
 from circuitry.circuits.quadrature import left_rule, midpoint_rule, parse_rule
-from circuitry.circuits.site_marks import FEWEST
 from circuitry.comparison.comparison import Comparison
 from circuitry.comparison.order_stability import OrderStability, Varied, domain_order_stability
 from circuitry.data.names import drawn_by_name
 from circuitry.models.sites import INPUT
 from circuitry.runs.workers import Work
 
-FRACTIONS = (0.05, 0.2, 0.5)
+_FRACTIONS = (0.05, 0.2, 0.5)
 """Other shares of kept units."""
-MEASURES = ("edge_jaccard", "spearman")
+_MEASURES = ("edge_jaccard", "spearman")
 """Other measures of the same circuits."""
-CLASSES = 4
+VARIED_CLASSES = 4
 """Classes of the extractions with other settings."""
-FEWEST_PARTS = 2
-ONE_UNIT = 1e-9
+_FEWEST_PARTS = 2
+_ONE_UNIT = 1e-9
 """Share of units that keeps one of them."""
 
 
 def extract_variants(
-    extraction: Extraction, n_classes: int = CLASSES, work: Work = Work()
+    extraction: Extraction, n_classes: int = VARIED_CLASSES, work: Work = Work()
 ) -> dict[Varied, GraphFolder]:
     """Find the circuits of a few classes in other ways, beside the folder of a finished extraction.
 
-    One setting is changed at a time: baseline (zero or mean-position), class texts (pooled or own-style), metric (logit
-    or margin) and rule (the study's, or midpoint-10); everything else, the rule too, is as there.
+    Each changes one setting: baseline (zero or mean-position), class texts (pooled or own-style), metric (logit or
+    margin) or rule (the study's, or midpoint-10). The other settings, the chosen rule too, stay.
 
     Args:
-        extraction: The default, which has run.
-        n_classes: How many classes, at random by its seed; none for 0.
+        extraction: The default, finished.
+        n_classes: Number of classes, at random by its seed; none for 0.
         work: See `extract`.
 
     Returns:
-        A `GraphFolder` by what is varied, and to which setting.
+        A `GraphFolder` by name and value of the changed setting.
     """
     if n_classes < 1:
         return {}
@@ -64,10 +63,10 @@ def extract_variants(
     graphs = GraphFolder(extraction.out)
     if not graphs or not classes:
         return {}
-    kept = next(iter(graphs.values())).kept_units  # as many units in every graph, whichever are there by now
-    sites = tuple(site for site in kept if site != INPUT and len(kept[site]) >= FEWEST) or settings.sites
+    kept = next(iter(graphs.values())).kept_units  # equally many units in every graph, so any finished one will do
+    sites = tuple(site for site in kept if site != INPUT and len(kept[site]) >= FEWEST_KEPT) or settings.sites
     rule = parse_rule(graphs.manifest["config"]["node_rule"])
-    one_unit = {"edge_rule": midpoint_rule(1), "node_fraction": ONE_UNIT, "parts": FEWEST_PARTS}
+    one_unit = {"edge_rule": midpoint_rule(1), "node_fraction": _ONE_UNIT, "parts": _FEWEST_PARTS}
     same = replace(settings, rule=rule, sites=sites, **one_unit)  # type: ignore[arg-type]
     baseline = "mean-position" if extraction.asked["baseline"] == "zero" else "zero"
     texts = "own-style" if settings.texts == "pooled" else "pooled"
@@ -91,14 +90,14 @@ def extract_variants(
 def order_stability(
     graphs: GraphFolder, extracted: Mapping[Varied, Mapping[Key, AttributionGraph]] | None = None
 ) -> OrderStability:
-    """Set the order of the domains by node overlap against that under other settings.
+    """Compare the order of the domains by node overlap with their order under other settings.
 
     Args:
         graphs: The default, from `extract`.
-        extracted: From `extract_variants`; each is compared with the default on its own classes.
+        extracted: From `extract_variants`; each is compared with the default on the same classes.
 
     Returns:
-        The table, with the default on the classes of ``extracted`` as a variant of its own, and these comparisons.
+        The table, in which the default on the classes of ``extracted`` is another variant, and the comparisons.
     """
     default = _overlap(graphs)
     free = domain_order_stability(default.matrix(), free_variants(graphs, default))
@@ -120,11 +119,11 @@ def order_stability(
 def free_variants(graphs: GraphFolder, default: Comparison) -> dict[Varied, pd.DataFrame]:
     """Return the similarities of domains by circuits that need no new attribution.
 
-    Other shares of kept units, one part of the images at a time, other measures, and all classes but one, of which the
-    one that changes the order most is kept.
+    Other shares of kept units, one part of the images at a time, other measures, and all classes except the one whose
+    absence changes the order most.
     """
     found: dict[Varied, pd.DataFrame] = {}
-    for fraction in FRACTIONS:
+    for fraction in _FRACTIONS:
         cut = {key: with_fraction(graph, fraction) for key, graph in graphs.items()}
         found["share of kept units", f"{fraction:g}"] = _overlap(cut, default.left_out).matrix()
     by_part: dict[int, dict[Key, AttributionGraph]] = {}
@@ -132,11 +131,11 @@ def free_variants(graphs: GraphFolder, default: Comparison) -> dict[Varied, pd.D
         for part, graph in graphs.parts(*key).items():
             by_part.setdefault(part, {})[key] = graph
     for part, of_part in sorted(by_part.items()):
-        if len({name for name, _ in of_part}) == len(of_part):  # no class in two domains
+        if len({name for name, _ in of_part}) == len(of_part):  # no class is in two domains
             continue
         n = sum(graph.n_images for graph in of_part.values()) / len(of_part)
         found["images", f"part {part + 1} ({n:.3g} a class)"] = _overlap(of_part, default.left_out).matrix()
-    other = compare_domains(graphs, measures=MEASURES, settings=ReadingSettings(chance_draws=0), parts=_no_parts)
+    other = compare_domains(graphs, measures=_MEASURES, settings=ReadingSettings(chance_draws=0), parts=_no_parts)
     for measure, comparison in other.items():
         found["measure", measure] = comparison.matrix()
     without = {}
@@ -151,7 +150,7 @@ def free_variants(graphs: GraphFolder, default: Comparison) -> dict[Varied, pd.D
 
 
 def with_fraction(graph: AttributionGraph, fraction: float) -> AttributionGraph:
-    """Return a graph that keeps another share of its units; it has no edges, which were scored between others."""
+    """Return a graph that keeps another share of its units, without edges: their scores are of the former units."""
     kept = {site: keep_units(scores, fraction) for site, scores in graph.node_scores.items()}
     settings = graph.settings | {"node_fraction": fraction}
     return replace(graph, kept_units=kept, edge_scores={}, settings=settings)

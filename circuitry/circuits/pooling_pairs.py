@@ -1,13 +1,13 @@
-"""What each head of a CLIP ResNet's attention pooling reads of each unit of the last block, and writes of it.
+"""Split the embedding of a CLIP ResNet into pairs of a head of its attention pooling and a unit of its last block.
 
-The embedding of such a tower is, exactly, a sum over pairs of a head h and a unit c (arXiv 2509.19943), and a rest of
-positions and biases:
+The embedding is exactly a sum over pairs of a head h and a unit c (arXiv 2509.19943), and a rest of positions and
+biases:
 
     embedding  = sum over h, c of  read[h, c] direction[h, c]  +  rest
     read[h, c] = sum over positions t of  pattern[h, t] x[t, c]
 
-so that the class logit, the cosine of the embedding with a class's text weight, is the sum over pairs of their direct
-effects, and each pair has one direction in the space of texts, which no image changes.
+So the class logit, the cosine of the embedding with a class's text weight, is the sum of the pairs' direct effects.
+Each pair has one direction in the space of texts, the same for all images.
 """
 
 from dataclasses import dataclass, replace
@@ -29,23 +29,23 @@ from circuitry.runs.workers import Work
 
 @dataclass(frozen=True, eq=False)
 class PoolingPairs:
-    """The embeddings of images as sums over (head of the attention pooling, unit of the last block) pairs."""
+    """The embeddings of images as sums over pairs of (head of the attention pooling, unit of the last block)."""
 
     read: Float[np.ndarray, "images heads units"]
     """A unit's mean over positions, weighted by a head's attention pattern."""
     directions: Float[np.ndarray, "heads units d"]
-    """What a pair writes into the embedding for each 1 that it reads."""
+    """The contribution of a pair to the embedding, per unit of ``read``."""
     rest: Float[np.ndarray, "images d"]
-    """Of positions and biases."""
+    """The contribution of positions and biases."""
 
     @property
     def embeddings(self) -> Float[np.ndarray, "images d"]:
-        """What pairs and rest add up to: the embeddings of the images, not normalised."""
+        """The sum of pairs and rest: the embeddings of the images, not normalised."""
         found: np.ndarray = np.einsum("bhc,hcd->bd", self.read, self.directions, optimize=True) + self.rest
         return found
 
     def take(self, rows: Int[np.ndarray, " some"]) -> "PoolingPairs":
-        """Return what belongs to some of the images."""
+        """Return the same for some of the images."""
         return replace(self, read=self.read[rows], rest=self.rest[rows])
 
     def effects(self, weight: Float[np.ndarray, " d"]) -> Float[np.ndarray, "images heads units"]:
@@ -58,7 +58,7 @@ class PoolingPairs:
         return found
 
     def rest_effects(self, weight: Float[np.ndarray, " d"]) -> Float[np.ndarray, " images"]:
-        """Return what is left of the logit."""
+        """Return the effect of the rest on the logit."""
         found: np.ndarray = self.rest @ weight / self._lengths
         return found
 
@@ -68,13 +68,12 @@ class PoolingPairs:
         return found
 
 
-def pooling_pairs(encoder: Encoder, images: Images, work: Work = Work()) -> PoolingPairs:
+def pooling_pairs(encoder: Encoder, images: Images) -> PoolingPairs:
     """Decompose the embeddings of a CLIP ResNet into pairs of a head of its pooling and a unit that it reads.
 
     Args:
-        encoder: Of a ResNet with CLIP's attention pooling.
+        encoder: A ResNet with CLIP's attention pooling.
         images: Tensor [B, 3, H, W] or an iterable of such batches.
-        work: Memory.
 
     Raises:
         InputError: for no images, or a tower without such pooling.
@@ -86,14 +85,14 @@ def pooling_pairs(encoder: Encoder, images: Images, work: Work = Work()) -> Pool
     pool = getattr(encoder.tower, "attnpool", None)
     if not isinstance(pool, AttentionPool2d):
         raise InputError(
-            "Pairs of heads and units are those of a CLIP ResNet's attention pooling, but a "
-            f"{type(encoder.tower).__name__} has none: take direct_effects."
+            "Pairs of heads and units need a CLIP ResNet's attention pooling, but a "
+            f"{type(encoder.tower).__name__} has none: use direct_effects."
         )
     with encoder.frozen(), torch.no_grad():
-        batches = ImageBatches(images, encoder, rows_that_fit(encoder, work.memory_gib))
+        batches = ImageBatches(images, encoder, rows_that_fit(encoder, Work().memory_gib))
         parts = [_read(pool, encoder(batch, stop=encoder.sites[-2])) for batch in batches]
         if not parts:
-            raise InputError("Pairs of heads and units are read from at least one image, but there were none.")
+            raise InputError("Pairs of heads and units need at least one image, but none was given.")
         value = rearrange(pool.v_proj.weight, "(head s) c -> head c s", head=pool.num_heads)
         out = rearrange(pool.c_proj.weight, "d (head s) -> head s d", head=pool.num_heads)
         read, rest = (torch.cat(some) for some in zip(*parts, strict=True))
@@ -101,7 +100,7 @@ def pooling_pairs(encoder: Encoder, images: Images, work: Work = Work()) -> Pool
 
 
 def _read(pool: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return what heads read of units [batch, head, unit], and what positions and biases write [batch, d]."""
+    """Return the units as heads read them [batch, head, unit], and the part of positions and biases [batch, d]."""
     n, units, position = pool.num_heads, pooled_tokens(x), pool.positional_embedding
     tokens = units + position
     q, k = (

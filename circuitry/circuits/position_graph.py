@@ -18,12 +18,13 @@ from torch import Tensor
 from circuitry.circuits.graph import BETWEEN_POSITIONS, AttributionGraph
 from circuitry.circuits.position_moves import moves_between_positions
 from circuitry.circuits.quadrature import QuadratureRule
-from circuitry.circuits.residual_edges import PLAIN, edges_by_position, scored_with
+from circuitry.circuits.stream_edges import PLAIN, edges_by_position
 from circuitry.circuits.stream_graph import order_of_site
-from circuitry.models.baselines import AnyBaseline, as_baseline
+from circuitry.models.baselines import AnyBaseline
 from circuitry.models.metrics import Metric
 from circuitry.models.residual import ResidualStream
 from circuitry.models.stream_parts import PORTS, Component
+from circuitry.models.task import Task
 from circuitry.models.tensor_batches import Images
 from circuitry.runs.given import check_kinds
 from circuitry.runs.workers import Work
@@ -75,7 +76,8 @@ def position_graph(
         to, source = (one.ravel() for one in np.indices((n, n)))
         reads = to if port.kind == "q" else source
         _add(found, (_site(port), _site(port._replace(kind="head"))), first + to, first + reads, effects.ravel())
-    made = scored_with(stream, metric, as_baseline(baseline), rule) | {"edges": BETWEEN_POSITIONS, "positions": n}
+    made_with = Task(stream.components, images, metric, baseline=baseline).made_with
+    made = made_with | {"edge_rule": rule.name} | {"edges": BETWEEN_POSITIONS, "positions": n}
     return _as_graph(units, found, len(at), made)
 
 

@@ -1,6 +1,6 @@
 """From where to where in the image does an edge carry? Only heads move between positions, through their pattern.
 
-The effect of an edge into a port of a head, see `residual_edges`, is a sum over pairs of positions (to, from):
+The effect of an edge into a port of a head, see `stream_edges`, is a sum over pairs of positions (to, from):
 
     v:  pattern[to, from] * (dv[from] . G_z[to])                what the head then reads off the position
     k:  G_s[to, from] * ds[to, from]  as k[from] changes        how much more the head looks there
@@ -18,12 +18,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuitry.circuits.quadrature import QuadratureRule
-from circuitry.circuits.residual_edges import PLAIN, clean_and_baseline
+from circuitry.circuits.stream_edges import PLAIN, clean_and_baseline
 from circuitry.circuits.stream_gradients import Tap, tapped_run
-from circuitry.models.baselines import AnyBaseline, as_baseline
+from circuitry.models.baselines import AnyBaseline
 from circuitry.models.metrics import Metric
 from circuitry.models.residual import ResidualStream
 from circuitry.models.stream_parts import PORTS, Component
+from circuitry.models.task import Task
 from circuitry.models.tensor_batches import Images
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import check_kinds
@@ -60,15 +61,18 @@ def moves_between_positions(
     check_kinds(stream=(stream, ResidualStream), rule=(rule, QuadratureRule))
     places = [_place(stream, writer, reader) for writer, reader in edges]
     found, first = [], stream.sites[0]
-    for clean, other in clean_and_baseline(stream, images, as_baseline(baseline), work):
-        points = _taps_at_points(stream, metric, clean[first], other[first], rule)
-        change = stream.written({site: clean[site] - other[site] for site in stream.sites})
-        parts = [
-            sum((weight * _moves(stream, reader, change[column], taps) for weight, taps in points), torch.zeros(()))
-            for column, reader in places
-        ]
-        n = change.shape[2]
-        found.append(torch.stack(parts, 1).cpu().double().numpy() if parts else np.zeros((change.shape[1], 0, n, n)))
+    task = Task(stream.components, images, metric, baseline=baseline, work=work)
+    with task.running(gradients=True):
+        for clean, other in clean_and_baseline(stream, task):
+            points = _taps_at_points(stream, metric, clean[first], other[first], rule)
+            change = stream.written({site: clean[site] - other[site] for site in stream.sites})
+            parts = [
+                sum((weight * _moves(stream, reader, change[column], taps) for weight, taps in points), torch.zeros(()))
+                for column, reader in places
+            ]
+            n = change.shape[2]
+            some = torch.stack(parts, 1).cpu().double().numpy() if parts else np.zeros((change.shape[1], 0, n, n))
+            found.append(some)
     return np.concatenate(found)
 
 

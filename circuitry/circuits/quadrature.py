@@ -6,6 +6,7 @@ Riemann sum; the study uses the left one with ten points.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from scipy.special import roots_jacobi
@@ -19,6 +20,8 @@ MOST_POINTS = 1000
 @dataclass(frozen=True)
 class QuadratureRule:
     """Points in [0, 1] and their weights, which sum to one."""
+
+    HOW_TO_GET: ClassVar = "make one with left_rule(10) and its like, or parse_rule('left-10')"
 
     name: str
     """For tables and provenance, e.g. ``left-10``."""

@@ -25,8 +25,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from circuitry.circuits.circuit_settings import STUDY_RULE, AttributionSettings
-from circuitry.circuits.component_edges import edges_between
+from circuitry.circuits.circuit_settings import SQUARED, STUDY_RULE, AttributionSettings
+from circuitry.circuits.edge_methods import edge_method, edge_rule, edges_between
 from circuitry.circuits.nodes import keep_units, node_effects, nodes_of
 from circuitry.circuits.quadrature import QuadratureRule, midpoint_rule, parse_rule
 from circuitry.models.sites import INPUT
@@ -117,7 +117,7 @@ class RuleErrors:
 
     def _score_edges(self, rule: QuadratureRule) -> dict[str, np.ndarray]:
         with self.task.running(gradients=True):
-            found = edges_between(self.task, self._kept, rule)
+            found = edges_between(self.task, self._kept, self.settings, rule)
         return {f"{up}->{down}": scores for (up, down), scores in found.items()}
 
 
@@ -204,7 +204,8 @@ def cheapest_rule(
     """Return the cheapest quadrature rules that keep an error, in the mean over a few circuits of one encoder.
 
     Args:
-        circuits: The errors on each circuit. A rule of the edges in their settings is measured and kept.
+        circuits: The errors on each circuit. A rule of the edges in their settings is measured and kept,
+            and so is the one gradient of edges through a residual stream.
         error: Largest relative error of the scores of a site, and of the edges between two, in the mean over these.
         candidates: Rules to choose from, the cheapest first; the last one where none keeps the error.
 
@@ -218,7 +219,9 @@ def cheapest_rule(
     """
     settings = replace(circuits[0].settings, rule_error=error)  # which refuses an error that is not positive
     diverging = {site for circuit in circuits for site in circuit.task.encoder.sites if site not in circuit.asked_at}
-    edge_rules = candidates if settings.edge_rule is None else [settings.edge_rule]
+    encoder = circuits[0].task.encoder
+    fixed = settings.edge_rule is not None or edge_method(encoder, settings) != SQUARED
+    edge_rules = [edge_rule(encoder, settings)] if fixed else candidates
     nodes = _first_that_keeps(error, candidates, [circuit.nodes for circuit in circuits], diverging)
     edges = _first_that_keeps(error, edge_rules, [circuit.edges for circuit in circuits], set())
     for kind, found in (("scores", nodes), ("edges", edges)):

@@ -1,23 +1,51 @@
-"""Similarity of every two of several graphs at once, by each measure, as matrices. No torch.
+"""Similarity of every two of several graphs, by each measure, as matrices. No torch.
 
-What belongs to a single graph is computed once, and all pairs come out of one product of matrices: of members of sets,
-of counts of labels, or of normalised scores. Graphs are those that `Comparable` has seen. Where a graph has no effect
-at a site, which units it keeps is arbitrary: node overlap with it is NaN there, and nodes and edges of the site are
-left out of both circuits of a pair.
+Each graph is prepared once, and one matrix product gives all pairs: of members of sets, of counts of labels, or of
+normalised scores. `Comparable` must have checked the graphs. If a graph has no effect at a site, its kept units are
+arbitrary: node overlap is NaN there, and both circuits of a pair lose the site's nodes and edges.
+
+Circuits are compared by numbers. A node's number is its place among all units of all sites, so numbers of two circuits
+mean the same units only if their sites have equally many units. The Weisfeiler-Lehman subtree kernel (Shervashidze et
+al. 2011, JMLR 12):
+
+1. labels start as the nodes' numbers, so only the same unit has the same label in two circuits;
+2. ``depth`` times each becomes (label, labels of its successors without order), hashed to 64 bits;
+3. a circuit is the histogram of its labels at each depth; the kernel sums the inner products of the histograms of two
+   circuits over depths, divided by the geometric mean of each with itself.
+
+Two different labels get the same hash with a probability of about 1e-12 in a pair of circuits of RN50.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
 from itertools import combinations_with_replacement, product
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from scipy import sparse, stats
 
-from circuitry.circuits.circuit_arrays import CircuitArrays, circuit_arrays, label_histograms
 from circuitry.circuits.graph import AttributionGraph, Circuit
 
-Matrix = Float[np.ndarray, "graphs graphs"]
+_Matrix = Float[np.ndarray, "graphs graphs"]
+_Histogram = tuple[np.ndarray, np.ndarray]
+"""Sorted labels and their counts."""
+
+
+class CircuitArrays(NamedTuple):
+    """Nodes and edges of a circuit by number."""
+
+    nodes: Int[np.ndarray, " nodes"]
+    tails: Int[np.ndarray, " edges"]
+    heads: Int[np.ndarray, " edges"]
+    n_units: int
+    """Of all sites together."""
+
+    @property
+    def edges(self) -> Int[np.ndarray, " edges"]:
+        """A number for each edge."""
+        numbers: np.ndarray = self.tails * self.n_units + self.heads
+        return numbers
 
 
 def node_overlap_matrices(graphs: Sequence[AttributionGraph]) -> dict[str | None, np.ndarray]:
@@ -30,7 +58,7 @@ def node_overlap_matrices(graphs: Sequence[AttributionGraph]) -> dict[str | None
     return found
 
 
-def edge_jaccard_matrix(circuits: Sequence[Circuit]) -> Matrix:
+def edge_jaccard_matrix(circuits: Sequence[Circuit]) -> _Matrix:
     """Return the Jaccard index of the edges of every two circuits."""
     return _by_left_out(circuits, lambda arrays: [_jaccard_matrix([one.edges for one in arrays])])[0]
 
@@ -54,11 +82,11 @@ def score_matrices(graphs: Sequence[AttributionGraph], kind: str) -> dict[str | 
     }
 
 
-def edge_spearman_matrix(graphs: Sequence[AttributionGraph]) -> Matrix:
+def edge_spearman_matrix(graphs: Sequence[AttributionGraph]) -> _Matrix:
     """Return Spearman's correlation of the edge scores of every two graphs, over the edges that either scores.
 
-    The circuit shift score of arXiv 2604.08192, whose circuits score the same edges everywhere; here a graph has scores
-    between its kept units only, and an edge that it does not score counts as 0.
+    The circuit shift score of arXiv 2604.08192, where all circuits score the same edges. Here a graph scores edges
+    between its kept units only; its other edges count as 0.
     """
     sites = list(graphs[0].inner_sites)
     *first, n_units = np.cumsum([0, *(len(graphs[0].node_scores[site]) for site in sites)]).tolist()
@@ -79,7 +107,7 @@ def edge_spearman_matrix(graphs: Sequence[AttributionGraph]) -> Matrix:
 def _scored_edges(
     graph: AttributionGraph, starts: Mapping[str, int], n_units: int, left_out: Collection[str]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the numbers of all edges that a graph scores between the sites that are not left out, and their scores."""
+    """Return the numbers and scores of the edges that a graph scores, without those of the sites left out."""
     none = np.empty(0, np.int64)
     numbers, values = [none], [np.empty(0)]
     for (up, down), scores in graph.edge_scores.items():
@@ -94,7 +122,7 @@ def _scored_edges(
 def _by_left_out(
     circuits: Sequence[Circuit], measure: Callable[[Sequence[CircuitArrays]], list[np.ndarray]]
 ) -> list[np.ndarray]:
-    """Return matrices of circuits without the sites at which either of a pair has no effect."""
+    """Return matrices of pairs of circuits, each without the sites where one of the two has no effect."""
     own = [circuit.source.sites_without_effect for circuit in circuits]
     found: list[np.ndarray] = []
     for left_out in {a | b for a, b in product(set(own), repeat=2)}:
@@ -106,7 +134,7 @@ def _by_left_out(
 
 
 def _products(histograms: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-    """Return the inner products of histograms: labels, each once, and how often each occurs."""
+    """Return the inner products of histograms."""
     labels = [labels for labels, _ in histograms]
     _, columns = np.unique(np.concatenate(labels), return_inverse=True)
     rows = np.repeat(np.arange(len(labels)), [len(one) for one in labels])
@@ -118,7 +146,7 @@ def _products(histograms: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray
 
 
 def _jaccard_matrix(sets: Sequence[np.ndarray]) -> np.ndarray:
-    """Return the Jaccard index of every two sets of numbers, each without repetition; NaN of two empty ones."""
+    """Return the Jaccard index of every two sets of numbers (each number once); NaN of two empty sets."""
     common = _products([(one, np.ones(len(one))) for one in sets])
     sizes = np.diag(common)
     union = sizes + sizes[:, None] - common
@@ -126,8 +154,8 @@ def _jaccard_matrix(sets: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _normalised(kernel: np.ndarray) -> np.ndarray:
-    """Return a kernel over the geometric mean of each with itself; NaN where one has nothing."""
-    both = np.sqrt(np.outer(np.diag(kernel), np.diag(kernel)))  # of a graph with itself exactly its own
+    """Return a kernel divided by the geometric mean of both diagonal values; NaN where one is zero."""
+    both = np.sqrt(np.outer(np.diag(kernel), np.diag(kernel)))  # on the diagonal exactly the value itself
     return np.asarray(np.divide(kernel, both, out=np.full(kernel.shape, np.nan), where=both > 0))
 
 
@@ -138,3 +166,46 @@ def _vector_matrix(rows: Float[np.ndarray, "rows numbers"], kind: str) -> np.nda
         rows = stats.rankdata(rows, axis=1)
         rows = np.where(constant[:, None], 0.0, rows - rows.mean(1, keepdims=True))
     return np.asarray(_normalised(rows @ rows.T).clip(-1, 1))
+
+
+def circuit_arrays(circuit: Circuit, without: Collection[str] = ()) -> CircuitArrays:
+    """Return a circuit in numbers, without some sites: their nodes, and the edges that begin or end there."""
+    source = circuit.source
+    *first, n_units = np.cumsum([0, *(len(source.node_scores[site]) for site in source.inner_sites)]).tolist()
+    starts = dict(zip(source.inner_sites, first, strict=True))
+    numbers = {site: start + source.kept_units[site] for site, start in starts.items() if site not in without}
+    nodes, tails, heads = [*numbers.values()], [], []
+    for (up, down), (rows, columns) in circuit.edge_places.items():
+        if up in numbers and down in numbers:
+            tails.append(numbers[up][columns])
+            heads.append(numbers[down][rows])
+    none = np.empty(0, np.int64)
+    joined = [np.concatenate([none, *parts]) for parts in (nodes, tails, heads)]
+    return CircuitArrays(joined[0], joined[1], joined[2], n_units)
+
+
+def label_histograms(circuit: CircuitArrays, depth: int) -> list[_Histogram]:
+    """Return the histogram of labels at each depth; equal labels have equal hashes in all circuits.
+
+    A multiset of labels is hashed by the sum of its members' hashes, so that successors need no sorting.
+    """
+    order = np.argsort(circuit.nodes)
+    numbers = circuit.nodes[order]
+    tail, head = (np.searchsorted(numbers, ends) for ends in (circuit.tails, circuit.heads))
+    labels = _scrambled(numbers.astype(np.uint64))
+    histograms = [np.unique(labels, return_counts=True)]
+    for level in range(1, depth + 1):
+        successors = np.zeros_like(labels)
+        np.add.at(successors, tail, _scrambled(labels + np.uint64(level))[head])
+        labels = _scrambled(labels * np.uint64(3) + successors)
+        histograms.append(np.unique(labels, return_counts=True))
+    return histograms
+
+
+def _scrambled(x: np.ndarray) -> np.ndarray:
+    """SplitMix64's finaliser, a bijection that looks random (Steele et al. 2014)."""
+    x = x + np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    scrambled: np.ndarray = x ^ (x >> np.uint64(31))
+    return scrambled

@@ -125,16 +125,49 @@ def _into_stage(
     """Return the gradient of the metric by the stream of each reader of a stage."""
     index, is_mlp = divmod(stage, 2)
     if index == len(stream.blocks):
-        return taps[f"blocks.{index - 1}.hook_resid_post"].gradient[None]
+        return _into_embedding(stream, taps)
     block, path = stream.blocks[index], f"blocks.{index}"
     if not is_mlp:
         read = rearrange(read_by_ports(stream, index, taps), "port head b p m -> (port head) b p m")
         return passed_back(block.norm_attention, taps[f"{path}.hook_resid_pre"].value, read)
-    by_neuron = taps[f"{path}.mlp.hook_pre"].gradient
-    groups = stream.neuron_groups(index).to(by_neuron)
-    of_groups = by_neuron * groups.repeat(1, by_neuron.shape[-1] // block.n_neurons)[:, None, None]  # two of gated ones
-    middle = taps[f"{path}.hook_resid_mid"].value
-    return passed_back(block.norm_mlp, middle, passed_back(block.mlp_in, block.norm_mlp(middle), of_groups))
+    by_neuron, middle = taps[f"{path}.mlp.hook_pre"].gradient, taps[f"{path}.hook_resid_mid"].value
+    others = by_neuron * _repeated(stream.neuron_groups(index)[-1], by_neuron)
+    read = passed_back(block.mlp_in, block.norm_mlp(middle), others[None])
+    if stream.neurons[index]:
+        read = torch.cat([_into_neurons(stream, index, by_neuron), read])
+    return passed_back(block.norm_mlp, middle, read)
+
+
+def _into_neurons(
+    stream: ResidualStream, index: int, by_neuron: Tensor
+) -> Float[Tensor, "neurons batch position d_model"]:
+    """Return the gradient by what each neuron that is apart reads, behind the norm: its rows of the weights."""
+    block = stream.blocks[index]
+    groups = stream.neuron_groups(index)[:-1].to(by_neuron.device)
+    nothing = by_neuron.new_zeros(1, block.width)
+    read: Tensor | float = 0.0
+    for part in range(by_neuron.shape[-1] // block.n_neurons):  # two of a gated neuron
+        places = groups.int().argmax(1) + part * block.n_neurons
+        one_hot = torch.nn.functional.one_hot(places, by_neuron.shape[-1]).to(by_neuron)
+        rows = passed_back(block.mlp_in, nothing, one_hot[:, None])
+        read = read + by_neuron[..., places].movedim(-1, 0)[..., None] * rows[:, None]
+    assert isinstance(read, Tensor)
+    return read
+
+
+def _into_embedding(stream: ResidualStream, taps: Mapping[str, Tap]) -> Float[Tensor, "readers batch position d_model"]:
+    last = taps[f"blocks.{len(stream.blocks) - 1}.hook_resid_post"]
+    if not stream.outputs:
+        return last.gradient[None]
+    gradient = taps[stream.components.sites[-1]].gradient
+    one_hot = torch.nn.functional.one_hot(torch.tensor(stream.outputs, device=gradient.device), gradient.shape[-1])
+    alone = passed_back(stream.encoder.stages[-1].run, last.value, one_hot.to(gradient)[:, None] * gradient)
+    return torch.cat([alone, (last.gradient - alone.sum(0))[None]])
+
+
+def _repeated(group: Tensor, by_neuron: Tensor) -> Tensor:
+    """Return a mask of neurons for all their pre-activations: two of gated ones."""
+    return group.to(by_neuron).repeat(by_neuron.shape[-1] // len(group))
 
 
 def tapped_run(

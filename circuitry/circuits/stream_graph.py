@@ -12,7 +12,7 @@ which to first order are the sums of those edges.
 import numpy as np
 
 from circuitry.circuits.graph import IN_STREAM, AttributionGraph
-from circuitry.circuits.residual_edges import EdgeScores
+from circuitry.circuits.stream_edges import EdgeScores
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import check_kinds
 

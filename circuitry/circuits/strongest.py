@@ -1,4 +1,4 @@
-"""Which edges into a unit are kept? Those with the largest scores. No torch."""
+"""The edges with the largest scores into every unit. No torch."""
 
 from collections.abc import Mapping
 
@@ -24,7 +24,7 @@ def strongest_edges(
 
     Args:
         edge_scores: Scores by (upstream, downstream) pair of sites.
-        n: Edges into a unit, fewer where there are not as many.
+        n: Most edges into a unit.
         any_sign: Whether edges may have a score of zero or less.
 
     Returns:

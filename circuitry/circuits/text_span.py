@@ -1,11 +1,11 @@
-"""What does a head write? A greedy basis of texts for its direct effects (TextSpan, arXiv 2310.05916). No torch.
+"""Describe the output of a head by texts: a greedy basis for its direct effects (TextSpan, arXiv 2310.05916). No torch.
 
-1. Texts are projected into the span of the head's vectors over images;
-2. the text along which the vectors vary most is taken, and its direction removed from vectors and texts;
-3. and so on; the share of the variance that the texts so far explain says how well they describe the head.
+1. Project the texts into the span of the head's vectors over images.
+2. Take the text along which the vectors vary most, and remove its direction from vectors and texts.
+3. Repeat; the share of the variance that the texts explain together measures how well they describe the head.
 
-Of many directions the best always explains something. So the same is done with as many directions that have the texts'
-mean and covariance but say nothing, again and again: names are to be trusted where the texts explain more.
+The best of many directions always explains something. So random directions with the texts' mean and covariance are
+taken in the same way, many times: trust the names of texts that explain more.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,8 +16,11 @@ from jaxtyping import Float
 
 from circuitry.runs.errors import InputError
 
-LEVEL = 0.95
-"""Share of the draws of directions without meaning that explain less than the column ``chance``."""
+_DRAWS = 200
+"""Draws of random directions."""
+
+CHANCE_QUANTILE = 0.95
+"""Share of the draws of random directions that explain less than the column ``chance``."""
 
 
 def text_span(
@@ -25,24 +28,19 @@ def text_span(
     text_weights: Float[np.ndarray, "texts d"],
     texts: Sequence[str],
     n: int = 5,
-    *,
-    draws: int = 200,
-    seed: int = 0,
 ) -> pd.DataFrame:
-    """Return the texts that span what a head writes, best first.
+    """Return the texts that span the output of a head, best first.
 
     Args:
-        vectors: What the head adds to the embedding, image by image; a column of `direct_vectors`.
+        vectors: The head's contributions to the embedding, image by image; a column of `direct_vectors`.
         text_weights: Embeddings of the texts.
-        texts: What they say.
-        n: How many to take; fewer where the vectors have no more directions.
-        draws: How often directions without meaning take the texts' place; 0 for no such level.
-        seed: Of these draws.
+        texts: The texts.
+        n: Number of texts to return; fewer if the vectors have fewer directions.
 
     Returns:
-        Columns rank, text, share (of the variance over images), together (with the texts before it), chance (what as
-        many directions without meaning explain together, at most, in `LEVEL` of the draws; NaN without draws), most
-        (what any so many directions can explain: those of the principal components).
+        Columns rank, text, share (of the variance over images), together (with the texts before it), chance (the
+        most that as many random directions explain together in `CHANCE_QUANTILE` of the draws), most (the same of any
+        directions: the principal components).
 
     Raises:
         InputError: for other numbers of texts and embeddings, other sizes, or fewer than two images.
@@ -53,8 +51,8 @@ def text_span(
     """
     if text_weights.shape != (len(texts), vectors.shape[1]) or len(vectors) < 2:
         raise InputError(
-            f"A head is named by texts with an embedding of {vectors.shape[1]} numbers each, on at least two images, "
-            f"but {len(texts)} texts, embeddings {list(text_weights.shape)} and {len(vectors)} images were given."
+            f"Texts that describe a head need embeddings [texts, {vectors.shape[1]}] and at least two images, but "
+            f"{len(texts)} texts, embeddings {list(text_weights.shape)} and {len(vectors)} images were given."
         )
     centred = np.asarray(vectors, dtype=float) - np.mean(vectors, axis=0, dtype=float)
     _, sizes, axes = np.linalg.svd(centred, full_matrices=False)
@@ -64,8 +62,8 @@ def text_span(
     weights = np.asarray(text_weights, dtype=float)
     found = list(_greedy(left, weights @ basis.T @ basis, n))
     shares = np.array([square for _, square in found]) / total
-    chance = np.full((max(draws, 1), len(found)), 0.0 if draws else np.nan)
-    for row, other in zip(chance, _alike(weights, draws, seed), strict=False):
+    chance = np.zeros((_DRAWS, len(found)))
+    for row, other in zip(chance, _random_texts(weights), strict=True):
         squares = [square for _, square in _greedy(left, other @ basis.T @ basis, len(found))]
         row[: len(squares)] = squares
     return pd.DataFrame(
@@ -74,7 +72,7 @@ def text_span(
             "text": [texts[best] for best, _ in found],
             "share": shares,
             "together": np.cumsum(shares),
-            "chance": np.quantile(np.cumsum(chance, 1), LEVEL, axis=0) / total,
+            "chance": np.quantile(np.cumsum(chance, 1), CHANCE_QUANTILE, axis=0) / total,
             "most": np.cumsum(np.square(sizes))[: len(found)] / total,
         }
     )
@@ -96,11 +94,11 @@ def _greedy(
         candidates = candidates - np.outer(candidates @ direction, direction)
 
 
-def _alike(weights: Float[np.ndarray, "texts d"], draws: int, seed: int) -> Iterator[Float[np.ndarray, "texts d"]]:
-    """Yield directions that are spread as the texts are: their mean, and random mixtures of how they differ from it."""
-    rng = np.random.default_rng(seed)
+def _random_texts(weights: Float[np.ndarray, "texts d"]) -> Iterator[Float[np.ndarray, "texts d"]]:
+    """Yield directions with the spread of the texts: their mean, and random mixtures of their deviations from it."""
+    rng = np.random.default_rng(0)
     mean, n = weights.mean(0), len(weights)
     length = np.linalg.norm(weights, axis=1).mean()  # the variance along a longer one would be larger
-    for _ in range(draws):
+    for _ in range(_DRAWS):
         mixed = mean + rng.normal(size=(n, n)) @ (weights - mean) / np.sqrt(n)
         yield mixed * length / np.linalg.norm(mixed, axis=1, keepdims=True)

@@ -1,4 +1,4 @@
-"""Values by class and pair of domains, and what they are read against: ceiling, chance, interval, test."""
+"""Values by class and pair of domains, and their references: ceiling, chance, interval, test."""
 
 import lazy_loader
 

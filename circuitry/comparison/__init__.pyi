@@ -1,17 +1,16 @@
-from .bootstrap import draw as draw
+from .bootstrap import draw_resamples as draw_resamples
 from .bootstrap import dual_bootstrap as dual_bootstrap
 from .ceiling import domain_ratios as domain_ratios
 from .ceiling import pair_ratios as pair_ratios
 from .class_table import class_by_domain as class_by_domain
-from .compared_values import class_groups as class_groups
 from .comparison import Comparison as Comparison
 from .domain_tests import ceiling_tests as ceiling_tests
 from .domain_tests import domain_tests as domain_tests
 from .domain_tests import part_tests as part_tests
 from .models import compare_models as compare_models
-from .parts import PARTS as PARTS
-from .parts import PartArray as PartArray
-from .parts import ceilings_of as ceilings_of
+from .part_array import PARTS as PARTS
+from .part_array import PartArray as PartArray
+from .part_array import ceilings_of as ceilings_of
 from .significance import holm as holm
 from .significance import mantel as mantel
 from .significance import sign_flip_p as sign_flip_p
@@ -21,4 +20,5 @@ from .statistics import mean_spread as mean_spread
 from .statistics import per_domain as per_domain
 from .table import both_directions as both_directions
 from .table import check_table as check_table
+from .table import class_groups as class_groups
 from .table import domain_matrix as domain_matrix

@@ -1,4 +1,4 @@
-"""How far a mean over classes and images would move with others of them: the dual bootstrap.
+"""The spread of a mean over classes and images with other classes and images: the dual bootstrap.
 
 After Schuett et al. (2023, eLife 12, e82566):
 
@@ -8,16 +8,15 @@ After Schuett et al. (2023, eLife 12, e82566):
    var = f1 v1 + f2 v2 - f1 f2 (v12 - v1 - v2), not below f1 v1 and not above v12;
 4. the interval is the value plus and minus Student's quantile times the root of it.
 
-Three things differ from the paper, because classes have images of their own (v1 holds their noise already) and because
-a few parts are compared in pairs. With what the paper says, intervals of 95 % cover 97 to 100 % of
-`experiments/simulate_trust.py`:
+Three things differ from the paper, because classes have separate images (v1 includes their noise) and because few parts
+are compared in pairs. With the paper's rules, intervals of 95 % cover 97 to 100 % of `experiments/simulate_trust.py`:
 
-- degrees of freedom are Satterthwaite's, of f1 v1 (n1 - 1) and of what the variance has beyond it (n2 - 1); they are
-  min(n1, n2) - 1 only where the factor with fewer members is all that varies;
-- the variance may lie below f2 v2: draws of parts weigh the noise of single pairs more than the parts themselves do;
-- leaving out pairs of a part with itself shrinks more than drawing from K, so f2 is what the weights of the draws say:
-  the variance of a mean of K over that of its draws. For two parts it is infinite (every usable draw is the same):
-  parts then tell nothing apart, and classes alone are drawn.
+- degrees of freedom are Satterthwaite's, of f1 v1 (n1 - 1) and of the rest of the variance (n2 - 1); they are
+  min(n1, n2) - 1 only if nothing but the factor with fewer members varies;
+- the variance may be smaller than f2 v2, because resampling parts overweights the noise of individual pairs;
+- dropping pairs of a part with itself shrinks the variance more than drawing from K does, so f2 comes from the weights
+  of the draws: the variance of a mean of K divided by that of its draws. For two parts it is infinite (every usable
+  draw is the same), and only classes are drawn.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,37 +25,36 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from circuitry.comparison.parts import known_ratio, mean_known
+from circuitry.comparison.part_array import known_ratio, mean_known
 from circuitry.comparison.statistics import Spread
 
 RESAMPLES = 1000
 
-CHUNK = 64
+_CHUNK = 64
 """Draws whose sums are held in memory at once."""
 
-Statistic = Callable[[Float[np.ndarray, "draws *cells"]], Float[np.ndarray, "draws *results"]]
-"""From means over classes and parts, draw by draw, to what is reported."""
+_Statistic = Callable[[Float[np.ndarray, "draws *cells"]], Float[np.ndarray, "draws *results"]]
+"""From means over classes and parts, draw by draw, to results."""
 
 
 class Draws(NamedTuple):
-    """How often each class and each part was drawn, and what that shrinks variances by."""
+    """Counts of each class and each part by draw, and inflations that undo the shrinkage of variances."""
 
     classes: Float[np.ndarray, "draws classes"]
     parts: Float[np.ndarray, "draws parts"]
     n_units: int
-    """What was drawn: classes, or families of them."""
+    """Number of drawn units: classes, or families of them."""
     class_inflation: float
     part_inflation: float
-    """Infinite where the draws cannot differ."""
+    """Infinite if all draws are the same."""
 
 
-def draw(families: Sequence[object], n_parts: int, *, resamples: int = RESAMPLES, seed: int = 0) -> Draws:
+def draw_resamples(families: Sequence[object], n_parts: int, *, resamples: int = RESAMPLES, seed: int = 0) -> Draws:
     """Draw classes and parts with replacement.
 
     Args:
-        families: What each class is drawn with: classes of one family share noise and come and go together. As many
-            different ones as classes: each is drawn alone.
-        n_parts: Parts of the images; one where there are none.
+        families: Family of each class: classes of one family share noise and are drawn together.
+        n_parts: Parts of the images; 1 without parts.
         resamples: Number of draws.
         seed: Seed of the draws.
     """
@@ -77,7 +75,7 @@ def draw(families: Sequence[object], n_parts: int, *, resamples: int = RESAMPLES
 
 
 def _draw_parts(n_parts: int, resamples: int, rng: np.random.Generator) -> Float[np.ndarray, "draws parts"]:
-    """Draw until at least two parts are different: one part alone has no pair."""
+    """Draw parts, again where all are the same: one part has no pair."""
     drawn = rng.multinomial(n_parts, np.full(n_parts, 1 / n_parts), resamples)
     while n_parts > 1 and (alone := (drawn == n_parts).any(1)).any():
         drawn[alone] = rng.multinomial(n_parts, np.full(n_parts, 1 / n_parts), int(alone.sum()))
@@ -98,7 +96,7 @@ def resampled_means(
 ) -> Float[np.ndarray, "_ *cells"]:
     """Return the weighted mean over classes and pairs of different parts for every draw; unknown values have no weight.
 
-    One row of ``classes`` or ``parts`` stands for as many draws as the other has.
+    A single row of ``classes`` or ``parts`` is used for every draw of the other.
     """
     cells, n_parts = values.shape[1:-2], values.shape[-1]
     flat = values.reshape(len(values), -1, n_parts * n_parts)
@@ -118,26 +116,29 @@ def _weighted(
     classes: Float[np.ndarray, "#draws classes"],
     pairs: Float[np.ndarray, "#draws pairs"],
 ) -> Float[np.ndarray, "_ cells"]:
-    """Return sums over classes and pairs; what has one row is summed first, which saves most of the work."""
+    """Return sums over classes and pairs; a factor with one row is summed first, which saves most of the work."""
     if len(pairs) == 1:
         return np.asarray(classes @ (values @ pairs[0]))
     if len(classes) == 1:
         return np.asarray(pairs @ np.tensordot(classes[0], values, 1).T)
-    chunks = range(0, len(classes), CHUNK)
+    chunks = range(0, len(classes), _CHUNK)
     return np.concatenate(
-        [np.einsum("dcp,dp->dc", np.tensordot(classes[i : i + CHUNK], values, 1), pairs[i : i + CHUNK]) for i in chunks]
+        [
+            np.einsum("dcp,dp->dc", np.tensordot(classes[i : i + _CHUNK], values, 1), pairs[i : i + _CHUNK])
+            for i in chunks
+        ]
     )
 
 
 def dual_bootstrap(
-    values: Float[np.ndarray, "classes *cells parts parts"], statistic: Statistic, draws: Draws
+    values: Float[np.ndarray, "classes *cells parts parts"], statistic: _Statistic, draws: Draws
 ) -> Spread:
     """Return a statistic of means over classes and parts with its variance and degrees of freedom.
 
     Args:
-        values: Similarities by class and two parts; NaN where unknown and where a part would meet itself.
+        values: Similarities by class and two parts; NaN for unknown ones and for a part with itself.
         statistic: From means [draws, *cells] to results [draws, *results].
-        draws: From `draw`, with as many classes and parts.
+        draws: From `draw_resamples`, for the same classes and parts.
     """
     every_class, every_part = np.ones((1, len(values))), np.ones((1, values.shape[-1]))
     value = statistic(resampled_means(values, every_class, every_part))[0]
@@ -169,7 +170,7 @@ def dual_variance(
 ) -> Float[np.ndarray, "*results"]:
     """Return the corrected variance of a dual bootstrap, from the variances of its three kinds of draws.
 
-    The inflations are n / (n - 1) of either factor where every draw is usable. For large n this is
+    The inflations are n / (n - 1) of each factor if every draw is usable. For large n this is
     2 (by_class + by_part) - both.
     """
     classes, parts = class_inflation * by_class, part_inflation * by_part
@@ -178,7 +179,7 @@ def dual_variance(
 
 
 def _variance(drawn: Float[np.ndarray, "draws *results"]) -> Float[np.ndarray, "*results"]:
-    """Return the variance over draws that are known; NaN for fewer than two."""
+    """Return the variance over known draws; NaN for fewer than two."""
     known = ~np.isnan(drawn)
     n = known.sum(0)
     apart = np.where(known, drawn - mean_known(drawn, 0), 0.0)

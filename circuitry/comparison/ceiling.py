@@ -1,13 +1,13 @@
-"""How much of what could be shared is shared? Similarity of two domains over the ceilings of both, at equal n.
+"""Which share of the ceiling do two domains reach? Their similarity divided by both ceilings, at equal n.
 
 For domains a and b, over parts p != q of their images:
 
     S_ab = mean of sim(a_p, b_q)        R_a = mean of sim(a_p, a_q)
     shared_ab = (S_ab - chance) / sqrt((R_a - chance) (R_b - chance))
 
-All three compare circuits of other items and of equally many images, so that two identical domains give 1 in
-expectation. Means over classes and sites are taken first, over the classes and sites that have all three: sites differ
-in how alike circuits are there, so that three means over different sites would not give 1.
+All three compare different items and equally many images, so two identical domains give 1 in expectation. Means over
+classes and sites come first, over the classes and sites with all three: similarity differs between sites, so three
+means over different sites would not give 1.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ import pandas as pd
 from jaxtyping import Bool, Float
 
 from circuitry.comparison.bootstrap import Draws, dual_bootstrap, resampled_means
-from circuitry.comparison.parts import PartArray, known_ratio, mean_known
+from circuitry.comparison.part_array import PartArray, known_ratio, mean_known
 from circuitry.comparison.statistics import Spread
 
 RATIOS = ("domain_a", "domain_b", "site", "value", "low", "high", "n_classes", "similarity", "ceiling_a", "ceiling_b")
@@ -35,16 +35,16 @@ class PairCells(NamedTuple):
 
     @property
     def there(self) -> Bool[np.ndarray, "classes pairs sites"]:
-        """Which classes have all three."""
+        """Classes with all three."""
         return np.asarray((~np.isnan(self.values[:, 0])).any((-2, -1)))
 
     def over_sites(self) -> "PairCells":
-        """Return the means over sites, of each class and pair over those that have all three, as one site."""
+        """Return the means over sites (for each class and pair, those with all three) as one site."""
         return self._replace(sites=(None,), values=mean_known(self.values, 3)[:, :, :, None])
 
 
 def pair_cells(parts: PartArray) -> PairCells:
-    """Arrange similarities and ceilings of each two domains; of a class, sites that lack one of three are left out."""
+    """Arrange similarities and ceilings of each two domains; sites of a class without all three become NaN."""
     pairs = [(a, b) for a in range(len(parts.domains)) for b in range(a)]
     pairs = sorted((b, a) for a, b in pairs)
     first, second = (np.array([pair[side] for pair in pairs], int) for side in (0, 1))
@@ -57,7 +57,7 @@ def pair_cells(parts: PartArray) -> PairCells:
 def ratio(
     means: Float[np.ndarray, "draws 3 pairs sites"], chance: Float[np.ndarray, " sites"]
 ) -> Float[np.ndarray, "draws pairs sites"]:
-    """Return (S - chance) / sqrt((R_a - chance) (R_b - chance)); NaN where a ceiling does not exceed chance."""
+    """Return (S - chance) / sqrt((R_a - chance) (R_b - chance)); NaN unless both ceilings exceed chance."""
     above = means - chance
     both = np.where((above[:, 1] > 0) & (above[:, 2] > 0), above[:, 1] * above[:, 2], np.nan)
     found: np.ndarray = above[:, 0] / np.sqrt(both)
@@ -65,7 +65,7 @@ def ratio(
 
 
 def pair_ratios(cells: PairCells, chance: Float[np.ndarray, " sites"], draws: Draws) -> pd.DataFrame:
-    """Return the ratio to the ceiling of each two domains at each site, with what it is made of: columns `RATIOS`."""
+    """Return the ratio to the ceiling of each two domains at each site, with its three means: columns `RATIOS`."""
     spread = _ratio_spread(cells, chance, draws, lambda ratios: ratios)
     every_class, every_part = np.ones((1, len(cells.values))), np.ones((1, cells.values.shape[-1]))
     means = resampled_means(cells.values, every_class, every_part)[0]

@@ -1,12 +1,12 @@
-"""Is it the class or the domain that makes circuits alike? Same and other class, in the same and another domain.
+"""Does the class or the domain make circuits similar? Same and other class, in the same and another domain.
 
-All four cells compare different parts, of equally many images. Effects are differences of the cells; each has an
-interval from the dual bootstrap, in which a pair of classes is drawn as often as both of it, and a p value from
-exchanging, class by class, what is "same" and what is "other".
+All four cells compare different parts, with equally many images. Effects are differences of the cells. Each has an
+interval from the dual bootstrap, which weights a pair of classes by the counts of both, and a p value from exchanging
+"same" and "other", class by class.
 
-Intervals are wider than they need be, and hold the truth more often than 95 %: where two classes have one pair of
-parts, drawing parts mostly takes pairs of classes out. In simulations with 4 to 30 classes, each set against 2 or 6
-others, those of the class effect were 1.2 to 2.4 times as wide as Student's of the spread over fresh draws.
+Intervals are conservative: they cover the truth in more than 95 %. If two classes have one pair of parts, drawing parts
+mostly removes pairs of classes. In simulations with 4 to 30 classes, each compared with 2 or 6 others, intervals of the
+class effect were 1.2 to 2.4 times as wide as Student's over fresh draws.
 """
 
 from collections.abc import Mapping
@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from circuitry.comparison.bootstrap import RESAMPLES, draw, dual_bootstrap
+from circuitry.comparison.bootstrap import draw_resamples, dual_bootstrap
 from circuitry.comparison.domain_tests import THIS_MODEL
-from circuitry.comparison.parts import known_ratio, mean_known, of_whole
+from circuitry.comparison.part_array import known_ratio, mean_known, of_whole
 from circuitry.comparison.significance import sign_flip_p
 from circuitry.comparison.statistics import family_of
 
@@ -33,32 +33,29 @@ EFFECTS = {
     "domain effect within a class": (1, -1, 0, 0),
     "class effect across domains": (0, 1, 0, -1),
 }
-"""Weights of the cells. The last is how far a class in two domains lies above two classes in two domains."""
+"""Weights of the cells. The last effect is a class in two domains minus two classes in two domains."""
 
-COLUMNS = ("what", "value", "low", "high", "n_classes", "p", "about")
+_COLUMNS = ("what", "value", "low", "high", "n_classes", "p", "about")
 
 
-def class_by_domain(
-    parts: pd.DataFrame, families: Mapping[str, str] | None = None, *, resamples: int = RESAMPLES, seed: int = 0
-) -> pd.DataFrame:
+def class_by_domain(parts: pd.DataFrame, families: Mapping[str, str] | None = None, *, seed: int = 0) -> pd.DataFrame:
     """Return the four means over classes, domains and sites, and their differences.
 
     Args:
-        parts: A table of parts; see `PARTS`. Cells of which it has no row are left out, with their effects.
+        parts: A table of parts; see `PARTS`. Cells without rows are left out, with their effects.
         families: Classes that share noise, by class.
-        resamples: Draws of the bootstrap.
         seed: Seed of the draws.
 
     Returns:
-        Columns what (of `CELLS` and `EFFECTS`), value, low, high (95 %), n_classes, p (of effects), about (what p is
-        about). No row for a table without parts.
+        Columns what (of `CELLS` and `EFFECTS`), value, low, high (95 %), n_classes, p (of effects), about (the scope
+        of p). No row for a table without parts.
     """
     pairs, values = _pair_array(parts)
     classes = sorted({name for pair in pairs for name in pair})
     if not classes:
-        return pd.DataFrame(columns=list(COLUMNS))
+        return pd.DataFrame(columns=list(_COLUMNS))
     family = np.array(family_of(classes, families))
-    draws = draw(family.tolist(), values.shape[-1], resamples=resamples, seed=seed)
+    draws = draw_resamples(family.tolist(), values.shape[-1], seed=seed)
     a, b = (np.array([classes.index(pair[side]) for pair in pairs]) for side in (0, 1))
     drawn_once = family[a] == family[b]
     weights = draws.classes[:, a] * np.where(drawn_once, 1.0, draws.classes[:, b])
@@ -69,7 +66,7 @@ def class_by_domain(
     p = [float("nan")] * len(CELLS) + [_p(effect, family, seed) for effect in _contrast(of_class, contrasts[4:]).T]
     n_classes = (~np.isnan(_contrast(of_class, contrasts))).sum(0)
     table = pd.DataFrame(
-        zip((*CELLS, *EFFECTS), spread.value, low, high, n_classes, p, strict=True), columns=list(COLUMNS[:-1])
+        zip((*CELLS, *EFFECTS), spread.value, low, high, n_classes, p, strict=True), columns=list(_COLUMNS[:-1])
     )
     about = np.where(table["p"].isna(), "", THIS_MODEL)
     return table.assign(about=about).dropna(subset="value").reset_index(drop=True)
@@ -94,7 +91,7 @@ def _pair_array(
 
 
 def _contrast(cells: Float[np.ndarray, "rows cells"], weights: Float[np.ndarray, "results cells"]) -> np.ndarray:
-    """Return weighted sums of cells; NaN where a cell of any weight is unknown."""
+    """Return weighted sums of cells; NaN if a cell with a weight is unknown."""
     unknown = np.isnan(cells).astype(float) @ (weights != 0).T > 0
     return np.where(unknown, np.nan, np.nan_to_num(cells) @ weights.T)
 
@@ -102,7 +99,7 @@ def _contrast(cells: Float[np.ndarray, "rows cells"], weights: Float[np.ndarray,
 def _by_class(
     values: Float[np.ndarray, "pairs cells"], a: np.ndarray, b: np.ndarray, n_classes: int
 ) -> Float[np.ndarray, "classes cells"]:
-    """Return each class's mean over the pairs that it is in."""
+    """Return each class's mean over its pairs."""
     member = np.zeros((n_classes, len(values)))
     member[a, np.arange(len(values))] = member[b, np.arange(len(values))] = 1.0
     total, n = member @ np.nan_to_num(values), member @ ~np.isnan(values)

@@ -1,41 +1,46 @@
-"""How alike is a class in two domains? `Comparison`: the values of one measure, and what to read them against.
+"""How similar is a class in two domains? `Comparison`: the values of one measure, and their reference levels.
 
-Circuits, features, representations, embeddings and transfer all end in one: values by class, pair of domains and site.
+Circuits, features, representations, embeddings and transfer all end in one.
 
-1. the values of all pairs of domains, class by class, site by site where the measure has sites, of all images;
-2. what they are read against, from similarities of parts of the images: the ceiling, other classes; and chance;
-3. `Comparison.ratios`: how much of what could be shared is shared; `Comparison.class_by_domain`: is it the class or the
-   domain that makes alike;
+1. ``values``: every pair of domains, by class and by site (where the measure has sites), on all images;
+2. references: the ceiling and other classes, from ``parts`` of the images; and ``chance``;
+3. `Comparison.ratios`: values as a share of the ceiling; `Comparison.class_by_domain`: effects of class and domain;
 4. `Comparison.matrix`, `Comparison.over_depth`, `Comparison.summary`, `Comparison.tests`: means over classes with
    intervals over classes and images, and tests between domains;
 5. `Comparison.tables` for people, `Comparison.save` and `Comparison.load` for programs.
 """
 
 import html
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
+from os import PathLike
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 
-from circuitry.comparison.bootstrap import Draws, draw
+from circuitry.comparison.bootstrap import Draws, draw_resamples
 from circuitry.comparison.ceiling import PairCells, domain_ratios, mean_ratio, pair_cells, pair_ratios
 from circuitry.comparison.class_table import class_by_domain
-from circuitry.comparison.compared_values import CHANCE, ComparedValues
 from circuitry.comparison.domain_means import domain_spread, part_means
 from circuitry.comparison.domain_tests import ceiling_tests, domain_tests, part_tests
-from circuitry.comparison.parts import PartArray, ceilings_of, of_whole
-from circuitry.comparison.statistics import family_of, per_domain
-from circuitry.comparison.table import both_directions, domain_matrix
+from circuitry.comparison.part_array import PARTS, PartArray, ceilings_of, check_parts, part_kinds
+from circuitry.comparison.statistics import INTERVALS, family_of, per_domain
+from circuitry.comparison.storage import read_comparison, write_comparison
+from circuitry.comparison.table import CHANCE, VALUES, both_directions, domain_matrix
 from circuitry.runs.errors import InputError
 
-NO_PARTS = (
-    "The ratio to the ceiling compares parts of the images of two domains, but this comparison of {} has none: cut the "
-    "images of each class and domain into at least two parts, and compare again."
-)
+_TABLES = {"values": VALUES, "parts": PARTS, "chance": CHANCE, "intervals": INTERVALS}
 
 
-class Comparison(ComparedValues):
-    """The values of one measure by class, pair of domains and site, and what they are read against.
+def _empty(columns: tuple[str, ...]) -> pd.DataFrame:
+    return pd.DataFrame(columns=list(columns))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Comparison:
+    """The values of one measure by class, pair of domains and site, and their reference levels.
 
     Example:
         >>> comparisons = compare_domains(graphs, groups={"held-out": ["fish", "key"]})
@@ -43,16 +48,110 @@ class Comparison(ComparedValues):
         >>> comparisons["node_overlap"].over_depth()
     """
 
-    def matrix(self, group: str = "all", *, normalise: bool = False) -> pd.DataFrame:
-        """Return the domain-by-domain means over classes and sites, of all images.
+    HOW_TO_GET: ClassVar = "give one measure of what compare_domains returns, e.g. found['edge_jaccard']"
 
-        Where the order of domains matters, rows are ``domain_a``, and the diagonal holds each domain with itself.
+    measure: str
+    """Name of the measure, as a word for files: ``edge_jaccard``."""
+    values: pd.DataFrame
+    """Columns class, domain_a, domain_b, site (None for the whole), value. Each pair of domains once; with
+    ``directions`` in both orders, and each domain with itself. A pair that lacks one of its two is absent."""
+    parts: pd.DataFrame = field(default_factory=lambda: _empty(PARTS))
+    """Similarities of different parts of images: see `PARTS`; may be empty. Measures over classes have the class
+    ``all``."""
+    chance: pd.DataFrame = field(default_factory=lambda: _empty(CHANCE))
+    """The level of ``chance_of``: site, value."""
+    intervals: pd.DataFrame = field(default_factory=lambda: _empty(INTERVALS))
+    """For measures with their own intervals, each domain with the others: domain, site, value, low, high, n_classes.
+    Else empty."""
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Classes by group; ``all`` is always there."""
+    alike: bool = True
+    """Whether large values mean similar; False for distances."""
+    directions: tuple[str, str] | None = None
+    """The roles of ``domain_a`` and ``domain_b`` where their order matters: circuit of, images of."""
+    chance_of: str = "random units"
+    """The random objects that ``chance`` is the level of."""
+    about: Mapping[str, Any] = field(default_factory=dict)
+    """Settings and models, as plain values; ``n``: images of a value, ``n_per_part``: images of a part."""
+    seed: int = 0
+    """Seed of the bootstraps and permutations."""
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """Sites outside of means over sites, with the reason: they repeat another site, or keep too few units."""
+    families: Mapping[str, str] = field(default_factory=dict)
+    """Family of each class that shares noise with others: families are drawn together. A missing class is its own."""
+
+    def __post_init__(self) -> None:
+        for name, columns in _TABLES.items():
+            if missing := [column for column in columns if column not in getattr(self, name).columns]:
+                raise InputError(
+                    f"The {name} of a comparison need the columns {', '.join(columns)}, but {', '.join(missing)} "
+                    "is missing: add it."
+                )
+        if self.values.empty:
+            raise InputError(
+                f"A comparison of {self.measure} needs a class in at least two domains, but there is none: "
+                "give more domains, or classes that have images in them."
+            )
+        check_parts(self.parts)
+        if "all" not in self.groups:
+            classes = tuple(sorted({*self.values["class"], *self.ceilings["class"]}))
+            object.__setattr__(self, "groups", {"all": classes} | dict(self.groups))
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """Domains, sorted."""
+        return tuple(sorted({*self.values["domain_a"], *self.values["domain_b"], *self.ceilings["domain"]}))
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """Sites in order; none for a measure of the whole."""
+        return tuple(dict.fromkeys(self.values["site"].dropna()))
+
+    @property
+    def n_classes(self) -> int:
+        """Classes of the values; with own intervals, the largest number of a domain."""
+        return int(self.intervals["n_classes"].max()) if len(self.intervals) else self.values["class"].nunique()
+
+    @cached_property
+    def ceilings(self) -> pd.DataFrame:
+        """Means of two parts of the same class and domain, the lower ceiling: class, domain, site, value."""
+        return ceilings_of(self.parts)
+
+    @property
+    def has_ratios(self) -> bool:
+        """Whether there are parts of one domain and of two, so that ratios to the ceiling exist."""
+        same_class = self.parts[self.parts["class_a"] == self.parts["class_b"]]
+        return bool(len(self.ceilings) and (same_class["domain_a"] != same_class["domain_b"]).any())
+
+    def at(self, site: str) -> "Comparison":
+        """Return the comparison at one site; `InputError` for an unknown one."""
+        if site not in self.sites:
+            raise InputError(f"There are no values at {site!r}; the sites are {', '.join(self.sites) or 'none'}.")
+        found = {name: (table := getattr(self, name))[table["site"] == site] for name in _TABLES}
+        return replace(self, **found, left_out={})
+
+    def among(self, group: str) -> "Comparison":
+        """Return the comparison of one group of classes.
+
+        Raises:
+            InputError: for an unknown group, or one without a class in two domains.
+        """
+        if group not in self.groups:
+            raise InputError(f"There is no group {group!r} of classes; the groups are {', '.join(self.groups)}.")
+        members = self.groups[group]
+        values = self.values[self.values["class"].isin(members)]
+        parts = self.parts[self.parts["class_a"].isin(members) & self.parts["class_b"].isin(members)]
+        return replace(self, values=values, parts=parts, groups={"all": members})
+
+    def matrix(self, group: str = "all", *, normalise: bool = False) -> pd.DataFrame:
+        """Return the domain-by-domain means over classes and sites, on all images.
+
+        With ``directions`` rows are ``domain_a``, and the diagonal holds each domain with itself.
 
         Args:
             group: One of the groups of classes.
-            normalise: Return the ratio to the ceiling at equal numbers of images (`ratios`) instead: 1 means as alike
-                as two parts of one domain's images. Where the order matters: divide by the value of the column's
-                domain with itself.
+            normalise: Return the ratio to the ceiling at equal numbers of images (`ratios`) instead; 1 means as
+                similar as two parts of one domain's images. With ``directions``: divide each column by its diagonal.
 
         Raises:
             InputError: for an unknown group, or ``normalise`` without parts.
@@ -65,34 +164,27 @@ class Comparison(ComparedValues):
             return matrix.div(np.diag(matrix), axis="columns") if normalise else matrix
         return domain_matrix(mine.ratios().assign(**{"class": ""}) if normalise else mine._counted(mine.values))
 
-    def parts_matrix(self, group: str = "all") -> pd.DataFrame:
-        """Return the means between different parts: two domains, and on the diagonal each domain's own, its ceiling.
+    def parts_matrix(self) -> pd.DataFrame:
+        """Return the means between different parts: of two domains, and on the diagonal of each one, its ceiling.
 
-        All cells compare equally many images; see `matrix` for those of all images.
-
-        Raises:
-            InputError: for an unknown group, or without parts.
+        All cells compare equally many images; an error as in `ratios`.
         """
-        mine = self.among(group)._need_ratios()
-        found = mine._array.over_sites().values[:, :, :, 0]
+        found = self._need_ratios()._array.over_sites().values[:, :, :, 0]
         means = pd.DataFrame(np.nanmean(found, (0, 3, 4)))
-        names = list(mine._array.domains)
+        names = list(self._array.domains)
         return means.set_axis(names).set_axis(names, axis=1)
 
-    def ratios(self, *, by_site: bool = False) -> pd.DataFrame:
-        """Return the ratio to the ceiling of each two domains, at equal numbers of images on both sides.
-
-        Args:
-            by_site: One row per site; else of the means over sites.
+    def ratios(self) -> pd.DataFrame:
+        """Return the ratio to the ceiling of each two domains, at equal numbers of images, of the means over sites.
 
         Returns:
-            Columns domain_a, domain_b, site, value, low, high (95 %), n_classes, similarity, ceiling_a, ceiling_b (the
-            means between parts that the ratio is made of), n_per_part (images of a part).
+            Columns domain_a, domain_b, site (None), value, low, high (95 %), n_classes, similarity, ceiling_a,
+            ceiling_b (the means between parts behind the ratio), n_per_part (images of a part).
 
         Raises:
             InputError: without parts.
         """
-        table = pair_ratios(*self._need_ratios()._cells(by_site))
+        table = pair_ratios(*self._need_ratios()._cells(by_site=False))
         return table.assign(n_per_part=self.about.get("n_per_part"))
 
     def mean_ratio(self) -> tuple[float, tuple[float, float]]:
@@ -102,28 +194,20 @@ class Comparison(ComparedValues):
         return float(spread.value[0]), (float(low[0]), float(high[0]))
 
     def over_depth(self) -> pd.DataFrame:
-        """Return each domain's mean with the other domains, of all images, with Student's interval over classes.
+        """Return each domain's mean with the other domains, on all images: columns `INTERVALS`, with 95 % intervals.
 
-        Classes have different images, so the spread over classes holds that of images.
-
-        Columns domain, site, value, low, high (95 %), n_classes.
+        The intervals are Student's over classes. Classes have different images, so they include the spread of images.
         """
-        if len(self.intervals):
-            return self.intervals
-        return per_domain(self._with_others(self.values), self.families)
+        return self.intervals if len(self.intervals) else per_domain(self._with_others(self.values), self.families)
 
     def parts_over_depth(self) -> pd.DataFrame:
-        """Return each domain's mean with the others between different parts, at the number of images of the ceiling.
-
-        Columns as `over_depth`; an error as in `ratios`.
-        """
+        """Return the same between different parts, with the ceiling's number of images; an error as in `ratios`."""
         array = self._need_ratios()._every_site
         return part_means(array, domain_spread(array, self._draws(array)))
 
     def ratios_over_depth(self) -> pd.DataFrame:
         """Return each domain's mean ratio to the ceiling with the others: as `over_depth`; an error as in `ratios`."""
-        spread = domain_ratios(*self._need_ratios()._cells(by_site=True))
-        return part_means(self._every_site, spread)
+        return part_means(self._every_site, domain_ratios(*self._need_ratios()._cells(by_site=True)))
 
     def ceiling_by_site(self) -> pd.DataFrame:
         """Return the ceilings' means over classes and domains: site, value (a part, a part), upper (a part, all)."""
@@ -134,14 +218,11 @@ class Comparison(ComparedValues):
         return by_site[0].reset_index().assign(upper=lambda table: table["site"].map(by_site[1]).astype(float))
 
     def class_by_domain(self) -> pd.DataFrame:
-        """Return same and other class in same and other domain, and the effects of both; see `class_by_domain`."""
+        """Return same and other class in same and other domain, and both effects; see the function of that name."""
         return class_by_domain(self._counted(self.parts), self.families, seed=self.seed)
 
     def summary(self) -> pd.DataFrame:
-        """Return each domain's mean with the others over sites, per group of classes.
-
-        Columns group, domain, value, low, high (95 %), n_classes.
-        """
+        """Return each domain's mean with the others over sites, by group: group, then `INTERVALS` without the site."""
         columns = ["group", "domain", "value", "low", "high", "n_classes"]
         if len(self.intervals) and len(self.sites) < 2:
             return self.intervals.assign(group="all")[columns]
@@ -156,76 +237,81 @@ class Comparison(ComparedValues):
         return pd.concat(tables, ignore_index=True)[columns]
 
     def tests(self) -> pd.DataFrame:
-        """Test for each two domains whether one is more like the others than the other is.
-
-        Of parts where there are any (`part_tests`), else of all images (`domain_tests`).
-        """
+        """Test for each two domains which is more similar to the others: `part_tests`, without parts `domain_tests`."""
         if self.directions is None and self.has_ratios:
             return part_tests(self._array, self._draws(self._array), self.families)
         return domain_tests(self._with_others(self._counted(self.values)), self.families)
 
     def ceiling_tests(self) -> pd.DataFrame:
-        """Test for each two domains whether they differ from their ceilings: `ceiling_tests`; errors as `ratios`."""
+        """Test for each two domains whether they differ from their ceilings; an error as in `ratios`."""
         array = self._need_ratios()._array
         return ceiling_tests(array, self._draws(array), self.alike, self.families)
 
     def levels(self) -> pd.DataFrame:
-        """Return the mean of the values and of all that they are read against: what, value, n_images (on a side)."""
-        parts, n, n_part = self._counted(self.parts), self.about.get("n"), self.about.get("n_per_part")
-        one_class, two_domains = parts["class_a"] == parts["class_b"], parts["domain_a"] != parts["domain_b"]
-        between = ~of_whole(parts)
+        """Return the means of the values and of their references: what, value, n_images (on a side)."""
+        kinds = part_kinds(self._counted(self.parts))
         tables = (
-            ("the same class in two domains", self._counted(self.values), n),
-            ("the same class in two domains, parts", parts[one_class & two_domains & between], n_part),
-            ("two parts of the same images", parts[one_class & ~two_domains & between], n_part),
-            ("two classes in two domains", parts[~one_class & two_domains & between], n_part),
-            ("two classes in one domain", parts[~one_class & ~two_domains & between], n_part),
+            ("the same class in two domains", self._counted(self.values), self.about.get("n")),
+            *((what, rows, self.about.get("n_per_part")) for what, rows in kinds.items()),
             (self.chance_of, self._counted(self.chance), None),
         )
         rows = [(what, table["value"].astype(float).mean(), images) for what, table, images in tables if len(table)]
         return pd.DataFrame(rows, columns=["what", "value", "n_images"])
 
     def tables(self) -> dict[str, pd.DataFrame]:
-        """Return everything as tables by file name; those that would be empty are left out."""
-        name = self.measure
+        """Return everything as tables by file name, without empty ones."""
         found = {
-            name: self.values,
-            f"{name}_parts": self.parts,
-            f"chance_{name}": self.chance,
-            f"{name}_matrix": _as_table(self.matrix()),
-            f"{name}_summary": self.summary(),
-            f"{name}_paired_tests": self.tests(),
-            f"{name}_levels": self.levels(),
-            f"{name}_class_by_domain": self.class_by_domain(),
+            "parts": self.parts,
+            "matrix": _as_table(self.matrix()),
+            "summary": self.summary(),
+            "paired_tests": self.tests(),
+            "levels": self.levels(),
+            "class_by_domain": self.class_by_domain(),
         }
         if self.has_ratios:
             found |= {
-                f"{name}_ratio_matrix": _as_table(self.matrix(normalise=True)),
-                f"{name}_parts_matrix": _as_table(self.parts_matrix()),
-                f"{name}_ratios": self.ratios(),
-                f"{name}_ceiling_tests": self.ceiling_tests(),
+                "ratio_matrix": _as_table(self.matrix(normalise=True)),
+                "parts_matrix": _as_table(self.parts_matrix()),
+                "ratios": self.ratios(),
+                "ceiling_tests": self.ceiling_tests(),
             }
         if self.sites:
-            found |= {f"{name}_over_depth": self.over_depth(), f"{name}_ceiling_by_site": self.ceiling_by_site()}
+            found |= {"over_depth": self.over_depth(), "ceiling_by_site": self.ceiling_by_site()}
         if self.sites and self.has_ratios:
-            found |= {
-                f"{name}_parts_over_depth": self.parts_over_depth(),
-                f"{name}_ratios_over_depth": self.ratios_over_depth(),
-            }
-        return {file: table for file, table in found.items() if len(table)}
+            found |= {"parts_over_depth": self.parts_over_depth(), "ratios_over_depth": self.ratios_over_depth()}
+        named = {f"{self.measure}_{kind}": table for kind, table in found.items()}
+        named = {self.measure: self.values, f"chance_{self.measure}": self.chance, **named}
+        return {name: table for name, table in named.items() if len(table)}
+
+    def save(self, folder: str | PathLike[str]) -> None:
+        """Write the tables as CSV files and, when they are complete, a JSON header with their checksums."""
+        found = {one.name: getattr(self, one.name) for one in fields(self)}
+        header = {name: value for name, value in found.items() if name not in _TABLES}
+        write_comparison(folder, {name: found[name] for name in _TABLES}, header)
+
+    @classmethod
+    def load(cls, folder: str | PathLike[str]) -> "Comparison":
+        """Read what `save` wrote; `InputError` for a missing or damaged file, or another format or version."""
+        tables, header = read_comparison(folder, _TABLES)
+        groups = {name: tuple(classes) for name, classes in header["groups"].items()}
+        directions = None if header["directions"] is None else tuple(header["directions"])
+        return cls(**{**header, **tables, "groups": groups, "directions": directions})
 
     @cached_property
     def _array(self) -> PartArray:
         return PartArray.from_table(self._counted(self.parts))
 
-    def _need_ratios(self) -> "Comparison":
-        if not self.has_ratios:
-            raise InputError(NO_PARTS.format(self.measure))
-        return self
-
     @cached_property
     def _every_site(self) -> PartArray:
         return PartArray.from_table(self.parts)
+
+    def _need_ratios(self) -> "Comparison":
+        if not self.has_ratios:
+            raise InputError(
+                f"The ratio to the ceiling needs parts of the images of two domains, but this comparison of "
+                f"{self.measure} has none: cut the images of each class and domain into at least two parts."
+            )
+        return self
 
     def _cells(self, by_site: bool) -> tuple[PairCells, np.ndarray, Draws]:
         """Return pairs of domains, chance and draws: at every site, or of the means over the sites that count."""
@@ -239,10 +325,10 @@ class Comparison(ComparedValues):
         return pair_cells(array), chances, self._draws(array)
 
     def _draws(self, array: PartArray) -> Draws:
-        return draw(family_of(array.classes, self.families), array.n_parts, seed=self.seed)
+        return draw_resamples(family_of(array.classes, self.families), array.n_parts, seed=self.seed)
 
     def _counted(self, table: pd.DataFrame) -> pd.DataFrame:
-        """Return the rows of sites that have a part in means over sites."""
+        """Return the rows of the sites that count in means over sites."""
         return table[~table["site"].isin(list(self.left_out))] if self.left_out else table
 
     def _with_others(self, values: pd.DataFrame) -> pd.DataFrame:

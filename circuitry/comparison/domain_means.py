@@ -1,11 +1,11 @@
-"""Each domain's mean similarity with the other domains: the spread over classes and images from parts."""
+"""Each domain's mean similarity with the other domains, with its spread over classes and images from parts."""
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
 from circuitry.comparison.bootstrap import Draws, dual_bootstrap
-from circuitry.comparison.parts import PartArray, mean_known
+from circuitry.comparison.part_array import PartArray, mean_known
 from circuitry.comparison.statistics import INTERVALS, Spread
 
 
@@ -17,7 +17,7 @@ def domain_spread(parts: PartArray, draws: Draws) -> Spread:
 def without_own(
     values: Float[np.ndarray, "classes domains domains *cells"],
 ) -> Float[np.ndarray, "classes domains domains *cells"]:
-    """Return similarities without those of a domain with itself."""
+    """Return the similarities of different domains; NaN for a domain with itself."""
     kept = values.copy()
     n = values.shape[1]
     kept[:, np.arange(n), np.arange(n)] = np.nan

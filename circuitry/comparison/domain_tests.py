@@ -1,8 +1,8 @@
-"""Is one domain more like the others than another is, and does what two domains share differ from their ceiling?
+"""Is one domain more similar to the others than another domain is? Are two domains below their ceiling?
 
-The variance of a difference is that of the dual bootstrap of the difference between parts; without parts, that of its
-values over classes. p values are Student's, never below what exchanging the signs of classes can give, and corrected
-for the number of tests (Holm).
+The variance of a difference comes from the dual bootstrap over classes and parts; without parts, from its values over
+classes. p values are Student's, but not below the smallest p of exchanging the signs of classes (`smallest_p`), and
+corrected for the number of tests (Holm).
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,23 +15,23 @@ from jaxtyping import Bool, Float
 from circuitry.comparison.bootstrap import Draws, dual_bootstrap
 from circuitry.comparison.ceiling import pair_cells
 from circuitry.comparison.domain_means import without_own
-from circuitry.comparison.parts import PartArray, mean_known
+from circuitry.comparison.part_array import PartArray, mean_known
 from circuitry.comparison.significance import LEVEL, with_corrected_p
 from circuitry.comparison.statistics import Spread, family_of, mean_spread
 from circuitry.comparison.table import both_directions
 
 THIS_MODEL = "this trained model"
-"""What a p value over classes and images is about."""
+"""The scope of a p value over classes and images."""
 
 TESTS = ("domain_a", "domain_b", "difference", "low", "high", "n_classes", "p", "p_holm", "note", "about")
 """Columns of tables of tests."""
 
 
 def domain_tests(values: pd.DataFrame, families: Mapping[str, str] | None = None) -> pd.DataFrame:
-    """Test, for each two domains, whether one is more alike the others than the other is.
+    """Test, for each two domains, whether one is more similar to the others than the other is.
 
-    Per class, a domain's score is its mean similarity with the other domains; the two domains' scores are paired by
-    class.
+    The score of a domain in a class is its mean similarity with the other domains; the scores of two domains are paired
+    by class.
 
     Args:
         values: Similarities of all images, from `compare`.
@@ -50,9 +50,9 @@ def domain_tests(values: pd.DataFrame, families: Mapping[str, str] | None = None
 
 
 def part_tests(parts: PartArray, draws: Draws, families: Mapping[str, str] | None = None) -> pd.DataFrame:
-    """Test as `domain_tests` does, on the means over sites of similarities of parts and with their dual bootstrap.
+    """Do the tests of `domain_tests` on parts: the means over sites, with their dual bootstrap.
 
-    Two domains are paired by class and site: neither has a part where the other is unknown.
+    Two domains are paired by class and site: a class and site counts if both are known.
     """
     apart, pairs = without_own(parts.values), list(combinations(range(len(parts.domains)), 2))
     if not pairs:
@@ -71,7 +71,7 @@ def part_tests(parts: PartArray, draws: Draws, families: Mapping[str, str] | Non
 def _paired(
     values: Float[np.ndarray, "classes 2 domains sites parts parts"],
 ) -> Float[np.ndarray, "classes 2 domains parts parts"]:
-    """Return two domains' means over sites with each domain, of every class over the sites where both are known."""
+    """Return two domains' means with each domain, for every class over the sites where both are known."""
     both = (~np.isnan(values)).any((2, 4, 5)).all(1)
     return mean_known(np.where(both[:, None, None, :, None, None], values, np.nan), 3)
 
@@ -82,8 +82,8 @@ def ceiling_tests(
     """Test, for each two domains, whether their similarity differs from the mean of their ceilings, at equal n.
 
     Returns:
-        Columns `TESTS`; difference is the ceiling minus the similarity (of distances, the reverse), so that zero
-        means as alike as two parts of one domain, and above zero less alike: see `below_ceiling`.
+        Columns `TESTS`; difference is the ceiling minus the similarity (the reverse for distances): zero means as
+        similar as two parts of one domain, a positive difference less similar; see `below_ceiling`.
     """
     cells = pair_cells(parts).over_sites()
     sign = 1.0 if alike else -1.0
@@ -93,12 +93,12 @@ def ceiling_tests(
 
 
 def below_ceiling(tests: pd.DataFrame) -> "pd.Series[bool]":
-    """Return which rows of `ceiling_tests` show two domains less alike than two parts of one; p has two sides."""
+    """Return the rows of `ceiling_tests` in which two domains are less similar than two parts of one domain."""
     return (tests["p_holm"] < LEVEL) & (tests["difference"] > 0)
 
 
 _Row = tuple[str, str, Spread, int, int]
-"""Two domains, what is tested, numbers of classes and of what was drawn."""
+"""Two domains, their difference, numbers of classes and of drawn units."""
 
 
 def _rows(

@@ -17,22 +17,22 @@ OVER_MODELS = tuple("n_models" if column == "n_classes" else column for column i
 
 
 def compare_models(comparisons: Sequence[Comparison], group: str = "all") -> pd.DataFrame:
-    """Test, for each two domains, whether one is more alike the others than the other is, over trained models.
+    """Test, for each two domains, whether one is more similar to the others than the other is, over trained models.
 
-    Tests within a model say what holds for that checkpoint, at any number of classes: another seed may turn the
-    domains round. Here each model gives one difference, its mean over classes; the interval is Student's over models,
-    p that of exchanging the signs of models (`sign_flip_p`), corrected for the number of pairs (Holm). Five models
-    can give no p below 0.0625.
+    Tests within a model hold for that checkpoint only, with any number of classes: another seed may reverse the
+    domains. Here each model gives one difference, its mean over classes; the interval is Student's over models, p comes
+    from exchanging the signs of models (`sign_flip_p`), corrected for the number of pairs (Holm). Five models can give
+    no p below 0.0625.
 
     Args:
-        comparisons: Of one measure, each of another trained model.
+        comparisons: By one measure, each of another trained model.
         group: One of the groups of classes.
 
     Returns:
         Columns `OVER_MODELS`; difference is the mean of domain_a minus domain_b.
 
     Raises:
-        InputError: for fewer than two comparisons, one given twice, those of different measures, or an unknown group.
+        InputError: for fewer than two comparisons, one given twice, different measures, or an unknown group.
 
     Example:
         >>> compare_models([Comparison.load(run / "node_overlap") for run in runs])
@@ -43,14 +43,14 @@ def compare_models(comparisons: Sequence[Comparison], group: str = "all") -> pd.
     check_lists(comparisons=comparisons)
     if len({id(one) for one in comparisons}) < len(comparisons):
         raise InputError(
-            f"Each comparison is of another trained model, but one was given twice among {len(comparisons)}: give one "
-            "of each model."
+            f"Each comparison must be of another trained model, but one was given twice among {len(comparisons)}: give "
+            "one of each model."
         )
     measures = list(dict.fromkeys(one.measure for one in comparisons))
     if len(comparisons) < 2 or len(measures) > 1:
         raise InputError(
             "Tests over models need comparisons of two or more trained models by one measure, but "
-            f"{len(comparisons)} by {', '.join(measures) or 'none'} were given."
+            f"{len(comparisons)} by {', '.join(measures) or 'none'} were given: give as many of one measure."
         )
     scores = pd.DataFrame([_means(one, group) for one in comparisons]).astype(float)
     return model_tests(scores)

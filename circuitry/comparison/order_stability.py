@@ -1,7 +1,7 @@
-"""Does the order of the domains hang on how circuits were found? Rank correlations with the default.
+"""Does the order of the domains depend on the settings of the circuits? Rank correlations with the default.
 
-A domain's place is that of its mean similarity with the other domains, over classes and sites. The order under another
-setting is set against the default's, over the domains, and over the pairs of domains.
+Domains are ordered by their mean similarity with the other domains, over classes and sites. The order under another
+setting is compared with the default's, over the domains and over the pairs of domains.
 """
 
 from collections.abc import Mapping
@@ -17,33 +17,33 @@ from circuitry.runs.errors import InputError
 ORDERS = ("varied", "setting", "rho", "rho_pairs", "least", "most", "n_domains")
 """Columns of `domain_order_stability`."""
 DEFAULT = "default"
-"""What is varied in the first row."""
+"""The name of the first row."""
 
 Varied = tuple[str, str]
-"""What is varied, and to which setting: ("baseline", "mean-position")."""
+"""A setting and its other value: ("baseline", "mean-position")."""
 
 
 class OrderStability(NamedTuple):
-    """How far the order of the domains holds, and the comparisons of circuits that were found with other settings."""
+    """Stability of the order of the domains, and the comparisons of circuits with other settings."""
 
     table: pd.DataFrame
     """Of `domain_order_stability`, with n_classes."""
     default: Comparison
-    """By the default settings, of the classes of ``extracted``."""
+    """With the default settings, on the classes of ``extracted``."""
     extracted: dict[Varied, Comparison]
-    """By other settings."""
+    """With other settings."""
 
 
 def domain_order_stability(default: pd.DataFrame, variants: Mapping[Varied, pd.DataFrame]) -> pd.DataFrame:
-    """Return how far the order of the domains under other settings is that of the default.
+    """Return the rank correlations of the order of the domains under other settings with the default order.
 
     Args:
-        default: Symmetric similarities of domains, as from `Comparison.matrix`; the diagonal has no part in it.
-        variants: The same of the same domains under other settings.
+        default: Symmetric similarities of domains, as from `Comparison.matrix`; the diagonal does not count.
+        variants: Similarities of the same domains under other settings.
 
     Returns:
         Columns `ORDERS`, the default first: rho is Spearman's rank correlation with the default over the domains'
-        means with the others, rho_pairs over the pairs of domains (NaN where all are alike); least and most are the
+        means with the others, rho_pairs over the pairs of domains (NaN if all are equal); least and most are the
         domains with the smallest and the largest mean.
 
     Raises:
@@ -56,8 +56,8 @@ def domain_order_stability(default: pd.DataFrame, variants: Mapping[Varied, pd.D
     for (varied, setting), matrix in {(DEFAULT, ""): default, **variants}.items():
         if set(matrix.index) != set(default.index):
             raise InputError(
-                f"Orders are compared of the same domains, but the default has {', '.join(sorted(default.index))} and "
-                f"{varied} {setting} has {', '.join(sorted(matrix.index))}."
+                f"Compared orders need the same domains, but the default has {', '.join(sorted(default.index))} and "
+                f"{varied} {setting} has {', '.join(sorted(matrix.index))}: leave the others out."
             )
         here = matrix.loc[default.index, default.index]
         means = with_others(here)
@@ -67,7 +67,7 @@ def domain_order_stability(default: pd.DataFrame, variants: Mapping[Varied, pd.D
 
 
 def with_others(matrix: pd.DataFrame) -> "pd.Series[float]":
-    """Return each domain's mean over the other domains that it is known with."""
+    """Return each domain's mean over the other domains with a known value."""
     return matrix.where(~np.eye(len(matrix), dtype=bool)).mean(axis=1)
 
 

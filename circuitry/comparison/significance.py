@@ -1,4 +1,4 @@
-"""p values of permutations, their correction for many tests, and what no number of permutations can show."""
+"""p values of permutations, their correction for many tests, and the smallest p that permutations can give."""
 
 from functools import cache
 from itertools import permutations
@@ -11,33 +11,36 @@ from scipy import stats
 LEVEL = 0.05
 
 EXACT_SIGNS, EXACT_DOMAINS = 12, 8
-"""Up to so many values all signs, and up to so many domains all orders, are gone through."""
+"""Most values for all signs, and most domains for all orders."""
+
+_SIGN_DRAWS = 10_000
+"""Random signs of more values."""
 
 ROUNDING = 1e-12
-"""The order that is there counts among the permutations, whatever the rounding."""
+"""Tolerance, so that the given order counts among the permutations."""
 
 
 def holm(p: "pd.Series[float]") -> "pd.Series[float]":
-    """Return p values corrected for their number (Holm 1979); those that are NaN are no tests."""
+    """Return p values corrected for their number (Holm 1979); NaN values are not counted."""
     tested = p.astype(float).dropna().sort_values(kind="stable")
     return (tested * np.arange(len(tested), 0, -1)).clip(upper=1).cummax().reindex(p.index)
 
 
 def smallest_p(n: int) -> float:
-    """Return the smallest p value that exchanging the signs of n values can give, both sides: 2 / 2^n."""
+    """Return the smallest two-sided p value of exchanging the signs of n values: 2 / 2^n."""
     return min(1.0, 2.0 ** (1 - n))
 
 
 def with_corrected_p(tests: pd.DataFrame, of: str = "classes") -> pd.DataFrame:
-    """Return a table of tests with p not below `smallest_p`, p_holm and what cannot be shown.
+    """Return a table of tests with p not below `smallest_p`, p_holm and a note.
 
     Args:
-        tests: With the columns p and n_units: how many values the test is over.
-        of: What the values are.
+        tests: With the columns p and n_units, the number of values of the test.
+        of: Name of the values.
 
     Returns:
-        The table with p_holm and note: "cannot be significant with 4 classes" where even the smallest p, corrected
-        for the number of tests, lies above 0.05.
+        The table with p_holm and note: "cannot be significant with 4 classes" if even the smallest p, corrected for
+        the number of tests, exceeds 0.05.
     """
     floor = tests["n_units"].map(smallest_p)
     p = tests["p"].astype(float).where(tests["p"].isna(), np.maximum(tests["p"].astype(float), floor))
@@ -46,11 +49,11 @@ def with_corrected_p(tests: pd.DataFrame, of: str = "classes") -> pd.DataFrame:
     return tests.assign(p=p, p_holm=holm(p), note=notes)
 
 
-def sign_flip_p(values: Float[np.ndarray, " n"], *, draws: int = 10_000, seed: int = 0) -> float:
-    """Return the two-sided p value of a mean of zero: how often values with random signs have as large a mean.
+def sign_flip_p(values: Float[np.ndarray, " n"], *, seed: int = 0) -> float:
+    """Return the two-sided p value of a mean of zero: the share of random signs with at least as large a mean.
 
-    Exact, by all 2^n signs, up to twelve values; else by random ones, the given signs counted in, so that p is at
-    least one over their number plus one. NaN for no values or none but zeros.
+    Exact, by all 2^n signs, up to twelve values; else by random signs together with the given ones, so that p is at
+    least one over their number plus one. NaN for no values, or only zeros.
     """
     values = values[~np.isnan(values)]
     n = len(values)
@@ -59,8 +62,8 @@ def sign_flip_p(values: Float[np.ndarray, " n"], *, draws: int = 10_000, seed: i
     if n <= EXACT_SIGNS:
         signs = 1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
         return float((np.abs(signs @ values) >= abs(values.sum()) - ROUNDING).mean())
-    signs = np.random.default_rng(seed).choice([-1.0, 1.0], (draws, n))
-    return float((1 + (np.abs(signs @ values) >= abs(values.sum()) - ROUNDING).sum()) / (1 + draws))
+    signs = np.random.default_rng(seed).choice([-1.0, 1.0], (_SIGN_DRAWS, n))
+    return float((1 + (np.abs(signs @ values) >= abs(values.sum()) - ROUNDING).sum()) / (1 + _SIGN_DRAWS))
 
 
 def mantel(
@@ -72,10 +75,10 @@ def mantel(
 ) -> tuple[float, float]:
     """Return Spearman's correlation of two symmetric matrices over pairs of domains, and its p value (Mantel 1967).
 
-    Pairs share domains, so that they are no independent observations: p is the share of orders of the domains of ``y``
-    that give as large a correlation, of either sign. All orders up to eight domains; else random ones, the given order
-    counted in. Domains with an unknown pair are left out, those with the most first. NaN for fewer than three
-    domains, or where all pairs of a matrix are alike.
+    Pairs share domains, so they are not independent: p is the share of orders of the domains of ``y`` with at least as
+    large a correlation, of either sign. All orders up to eight domains; else random ones together with the given order.
+    Domains with unknown pairs are left out, the one with the most first. NaN for fewer than three domains, or if all
+    pairs of a matrix are equal.
 
     Example:
         >>> mantel(similarity.to_numpy(), transfer.to_numpy())
@@ -107,7 +110,7 @@ def _all_orders(n: int) -> Int[np.ndarray, "orders n"]:
 
 
 def _complete(x: np.ndarray, y: np.ndarray) -> list[int]:
-    """Return the domains of which every pair is known in both matrices."""
+    """Return domains whose pairs are all known in both matrices."""
     unknown = np.isnan(x) | np.isnan(y)
     unknown |= unknown.T
     np.fill_diagonal(unknown, False)
@@ -118,7 +121,7 @@ def _complete(x: np.ndarray, y: np.ndarray) -> list[int]:
 
 
 def _standardised_ranks(values: np.ndarray) -> np.ndarray | None:
-    """Return ranks with mean 0 and length 1, so that products are correlations; None of values all alike."""
+    """Return ranks with mean 0 and length 1, so that products are correlations; None for equal values."""
     ranks = stats.rankdata(values)
     ranks -= ranks.mean()
     length = float(np.linalg.norm(ranks))

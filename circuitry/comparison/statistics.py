@@ -1,4 +1,4 @@
-"""Means over classes with Student's intervals, the jackknife, and the spread that all intervals and tests come from."""
+"""Means over classes with Student's intervals, the jackknife, and the spread behind all intervals and tests."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -13,17 +13,20 @@ from circuitry.comparison.table import both_directions
 INTERVALS = ("domain", "site", "value", "low", "high", "n_classes")
 """Columns of each domain's mean with the other domains."""
 
+_QUANTILE = (1 + 0.95) / 2
+"""Of Student's t, for intervals of 95 %."""
+
 
 class Spread(NamedTuple):
-    """A statistic with its variance and the degrees of freedom of Student's t; NaN where nothing is known to vary."""
+    """A statistic with its variance and the degrees of freedom of Student's t; NaN without any variation."""
 
     value: Float[np.ndarray, "*results"]
     variance: Float[np.ndarray, "*results"]
     degrees: Float[np.ndarray, "*results"]
 
-    def interval(self, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
-        """Return the lower and upper ends."""
-        reach = stats.t.ppf((1 + confidence) / 2, self.degrees) * np.sqrt(self.variance)
+    def interval(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the lower and upper ends of the interval of 95 %."""
+        reach = stats.t.ppf(_QUANTILE, self.degrees) * np.sqrt(self.variance)
         return np.asarray(self.value - reach), np.asarray(self.value + reach)
 
     def p(self) -> np.ndarray:
@@ -35,8 +38,8 @@ class Spread(NamedTuple):
 def mean_spread(values: Float[np.ndarray, " n"], families: Sequence[object] | None = None) -> Spread:
     """Return the mean of the known values with the variance over them, or over families of them.
 
-    With N values in F families, whose deviations from the mean add up to D_f, the variance is F / (F - 1) * sum of
-    D_f^2 / N^2, with F - 1 degrees of freedom: for families of one that of Student's t.
+    With N values in F families, whose deviations from the mean sum to D_f, the variance is F / (F - 1) * sum of
+    D_f^2 / N^2, with F - 1 degrees of freedom; for families of one this is Student's t.
     """
     known = ~np.isnan(values)
     n = int(known.sum())
@@ -51,7 +54,7 @@ def mean_spread(values: Float[np.ndarray, " n"], families: Sequence[object] | No
 
 
 def mean_interval(
-    values: Float[np.ndarray, " n"], families: Sequence[object] | None = None, *, confidence: float = 0.95
+    values: Float[np.ndarray, " n"], families: Sequence[object] | None = None
 ) -> tuple[float, float, float]:
     """Return mean, lower and upper end of Student's interval (`mean_spread`); NaN ends for fewer than two values.
 
@@ -60,18 +63,16 @@ def mean_interval(
         (2.0, -0.484..., 4.484...)
     """
     spread = mean_spread(values, families)
-    low, high = spread.interval(confidence)
+    low, high = spread.interval()
     return float(spread.value), float(low), float(high)
 
 
-def jackknife_interval(
-    value: float, without_each: Float[np.ndarray, " n"], *, confidence: float = 0.95
-) -> tuple[float, float]:
-    """Return the interval of a statistic from its values without each of n observations in turn (Tukey 1958).
+def jackknife_interval(value: float, without_each: Float[np.ndarray, " n"]) -> tuple[float, float]:
+    """Return the 95 % interval of a statistic from its values without each of n observations in turn (Tukey 1958).
 
     The standard error is sqrt((n - 1) / n * sum of squared deviations of these values from their mean), the interval
     the value plus and minus Student's quantile with n - 1 degrees of freedom times it. NaN for fewer than two
-    observations, or where a value is NaN.
+    observations, or if a value is NaN.
 
     Example:
         >>> jackknife_interval(2.0, np.array([2.5, 2.0, 1.5]))  # the mean of 1, 2 and 3
@@ -81,7 +82,7 @@ def jackknife_interval(
     if n < 2:
         return float("nan"), float("nan")
     error = float(np.sqrt((n - 1) / n * np.square(without_each - without_each.mean()).sum()))
-    reach = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * error
+    reach = float(stats.t.ppf(_QUANTILE, n - 1)) * error
     return value - reach, value + reach
 
 
@@ -90,7 +91,7 @@ def per_domain(table: pd.DataFrame, families: Mapping[str, str] | None = None) -
 
     Args:
         table: From `compare`.
-        families: Classes that share noise, by class; those that are missing stand alone.
+        families: Family of each class that shares noise with others; a missing class is its own.
 
     Returns:
         Columns domain, site, value, low, high, n_classes; one row per domain and site.
@@ -104,6 +105,6 @@ def per_domain(table: pd.DataFrame, families: Mapping[str, str] | None = None) -
 
 
 def family_of(classes: Sequence[str] | pd.Index, families: Mapping[str, str] | None) -> list[str]:
-    """Return the family of each class: its own name where none is given, as a family of one."""
+    """Return the family of each class; without one, a family with its own name."""
     named = {} if families is None else families
     return [f"family {named[name]}" if name in named else f"class {name}" for name in classes]

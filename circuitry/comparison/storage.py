@@ -1,4 +1,4 @@
-"""A folder of tables with a header: how a `Comparison` is written and read, checksums included."""
+"""How a `Comparison` is stored: a CSV file of each table, and a JSON header with their checksums."""
 
 import hashlib
 import json
@@ -9,57 +9,55 @@ from typing import Any
 
 import pandas as pd
 
+from circuitry.comparison.table import write_tables
 from circuitry.runs.errors import InputError
-from circuitry.runs.files import whole_file
 from circuitry.runs.manifest import write_json
 
-FORMAT = "circuitry comparison 2"
-"""Name and version of the file format."""
-FILE = "header.json"
+_FORMAT = "circuitry comparison 2"
+_HEADER = "header.json"
+_TEXT = ("class", "class_a", "class_b", "domain_a", "domain_b", "domain", "site")
+"""Columns of text; all others are numbers."""
 
 
-def write_tables(folder: str | PathLike[str], tables: Mapping[str, pd.DataFrame], header: Mapping[str, object]) -> None:
-    """Write the tables as CSV files and, when they are whole, a JSON header with their checksums."""
-    checksums = {}
-    for name, table in tables.items():
-        content = table.to_csv(index=False).encode()
-        checksums[name] = hashlib.sha256(content).hexdigest()
-        with whole_file(Path(folder) / f"{name}.csv") as temporary:
-            temporary.write_bytes(content)
-    write_json(Path(folder) / FILE, {"format": FORMAT, "checksums": checksums, "header": dict(header)})
+def write_comparison(
+    folder: str | PathLike[str], tables: Mapping[str, pd.DataFrame], header: Mapping[str, object]
+) -> None:
+    """Write the tables and then the header, so that a folder with a header is complete."""
+    checksums = {path.stem: _checksum(path) for path in write_tables(tables, folder)}
+    write_json(Path(folder) / _HEADER, {"format": _FORMAT, "checksums": checksums, "header": dict(header)})
 
 
-def read_tables(
-    folder: str | PathLike[str], names: Collection[str], text: Collection[str]
+def read_comparison(
+    folder: str | PathLike[str], names: Collection[str]
 ) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
-    """Return the tables and the header that `write_tables` wrote; the columns in ``text`` stay text.
+    """Return the tables and the header that `write_comparison` wrote.
 
     Raises:
         InputError: for a missing or damaged file, or another format or version.
     """
-    path = Path(folder) / FILE
+    path = Path(folder) / _HEADER
     if not path.is_file():
-        raise InputError(f"There is no comparison in {folder} (no {FILE}): give the folder of one, or make it.")
+        raise InputError(f"There is no comparison in {folder} (no {_HEADER}): give the folder of one, or make it.")
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
         found, checksums, header = (about[key] for key in ("format", "checksums", "header"))
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(f"{path} is damaged ({error}): make it again.") from error
-    if found != FORMAT:
-        raise InputError(
-            f"{path} has format {found!r}, but this version reads {FORMAT!r}, which holds parts in place of halves: "
-            "compare again and save the result."
-        )
-    return {name: _read(path.with_name(f"{name}.csv"), checksums.get(name), text) for name in names}, header
+    if found != _FORMAT:
+        raise InputError(f"{path} has format {found!r}, but this version reads {_FORMAT!r}: compare and save again.")
+    return {name: _read(path.with_name(f"{name}.csv"), checksums.get(name)) for name in names}, header
 
 
-def _read(path: Path, checksum: str | None, text: Collection[str]) -> pd.DataFrame:
-    """Return a table with names, None for no site, and numbers to the last digit."""
-    content = path.read_bytes() if path.is_file() else b""
-    if hashlib.sha256(content).hexdigest() != checksum:
+def _checksum(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _read(path: Path, checksum: str | None) -> pd.DataFrame:
+    """Return a table with its names as text, None for no site, and all digits of its numbers."""
+    if not path.is_file() or _checksum(path) != checksum:
         raise InputError(f"{path} is missing or damaged, its checksum does not fit: make it again.")
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    numbers = {str(name): [_number(value) for value in table[name]] for name in table if name not in text}
+    numbers = {str(name): [_number(value) for value in table[name]] for name in table if name not in _TEXT}
     return table.assign(**numbers, site=table["site"].astype(object).replace("", None))
 
 

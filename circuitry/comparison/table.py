@@ -1,33 +1,31 @@
-"""Tidy tables of similarities between domains, and what they must hold."""
+"""Tidy tables of similarities between domains: what they must hold, and how they are written."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from circuitry.runs.errors import InputError
+from circuitry.runs.files import whole_file
+
+VALUES = ("class", "domain_a", "domain_b", "site", "value")
+"""Columns of a table of values; others may follow."""
+CHANCE = ("site", "value")
+"""Columns of a table of chance levels."""
 
 
-def domain_matrix(table: pd.DataFrame, ceilings: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Return the symmetric domain-by-domain mean of a `compare` table over classes and sites.
-
-    Args:
-        table: From `compare`.
-        ceilings: Columns class, domain, site, value: their means go onto the diagonal, which is NaN otherwise. They
-            are no measure for cells that compare more images than a ceiling does; see `Comparison.ratios`.
-    """
+def domain_matrix(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the symmetric domain-by-domain mean of a `compare` table over classes and sites; NaN on the diagonal."""
     means = both_directions(table).groupby(["domain", "other"])["value"].mean().unstack()
-    domains = sorted({*means.index, *(() if ceilings is None else ceilings["domain"])})
-    matrix = means.reindex(index=domains, columns=domains).to_numpy(dtype=float, copy=True)
-    if ceilings is not None:
-        np.fill_diagonal(matrix, ceilings.groupby("domain")["value"].mean().reindex(domains).to_numpy(dtype=float))
-    return pd.DataFrame(matrix, index=domains, columns=domains)
+    domains = sorted(means.index)
+    return pd.DataFrame(means.reindex(columns=domains).to_numpy(dtype=float), index=domains, columns=domains)
 
 
 def both_directions(table: pd.DataFrame) -> pd.DataFrame:
     """Return a `compare` table with every pair in both orders: columns class, domain, other, site, value.
 
-    A table that has these columns already is returned as it is.
+    A table that has these columns already is returned unchanged.
     """
     if "other" in table:
         return table
@@ -36,11 +34,23 @@ def both_directions(table: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([forth, back], ignore_index=True)[["class", "domain", "other", "site", "value"]]
 
 
+def class_groups(
+    classes: Iterable[str], groups: Mapping[str, Sequence[str]] | None = None
+) -> dict[str, tuple[str, ...]]:
+    """Return the classes as group ``all``, and the members of each further group among them; empty groups go."""
+    known = set(classes)
+    found = {"all": tuple(sorted(known))}
+    for name, members in (groups or {}).items():
+        if present := tuple(member for member in members if member in known):
+            found[name] = present
+    return found
+
+
 def check_table(table: pd.DataFrame, name: str, columns: Iterable[str], key: Iterable[str]) -> None:
-    """Refuse a table that lacks a column, has no rows, or holds two rows for one key (with columns in ``key``).
+    """Refuse a table that lacks a column, has no rows, or holds two rows for one key (the columns in ``key``).
 
     Raises:
-        InputError: with the name of the table and what is wrong with it.
+        InputError: with the name of the table and the reason.
     """
     if missing := [column for column in columns if column not in table.columns]:
         raise InputError(
@@ -53,3 +63,20 @@ def check_table(table: pd.DataFrame, name: str, columns: Iterable[str], key: Ite
     if by and (repeated := table.duplicated(by)).any():
         row = ", ".join(str(value) for value in table.loc[repeated, by].iloc[0])
         raise InputError(f"The {name} table has more than one row for {row}; average or select them first.")
+
+
+def write_tables(
+    tables: Mapping[str, pd.DataFrame], folder: str | PathLike[str], float_format: str | None = None
+) -> list[Path]:
+    """Write tables as CSV files, each whole or not at all, and return their paths.
+
+    Args:
+        tables: Tables by name.
+        folder: Folder of the files.
+        float_format: Format of the numbers (default: all digits, so that they come back unchanged).
+    """
+    paths = [Path(folder) / f"{name}.csv" for name in tables]
+    for path, table in zip(paths, tables.values(), strict=True):
+        with whole_file(path) as temporary:
+            table.to_csv(temporary, index=False, float_format=float_format)
+    return paths

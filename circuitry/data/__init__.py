@@ -1,4 +1,4 @@
-"""Images by domain and class, their captions, and what a model is trained on."""
+"""Images by domain and class, and their captions."""
 
 import lazy_loader
 

@@ -1,4 +1,3 @@
-from .batches import load_batches as load_batches
 from .captions import caption as caption
 from .captions import readable as readable
 from .domains import DomainFolder as DomainFolder

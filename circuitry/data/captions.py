@@ -96,7 +96,7 @@ def image_rng(relative: str, seed: int = 0) -> random.Random:
 
 
 def _drawn(patterns: Sequence[str], rng: random.Random) -> tuple[str, str]:
-    """Return a pattern, and what is to be dropped at its end."""
+    """Return a pattern, and the end to drop."""
     pattern = rng.choice(patterns)
     return pattern, "" if rng.random() < 0.5 else "."
 

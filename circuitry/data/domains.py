@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import pandas as pd
 
@@ -63,6 +64,8 @@ class DomainFolder:
         'quickdraw/axe/quickdraw_012_000231.png'
     """
 
+    HOW_TO_GET: ClassVar = "make one with DomainFolder(path)"
+
     root: Path
     split: str | None
     domains: tuple[str, ...]
@@ -104,7 +107,7 @@ class DomainFolder:
         self.domains = chosen_names("domain", domains, tuple(by_domain))
         wanted = set(chosen_names("class", classes, self.all_classes))
         self.classes = tuple(name for name in self.all_classes if name in wanted)
-        check = FileCheck(missing_files if splits else "unchecked", self.root)  # what the folders show is there
+        check = FileCheck(missing_files if splits else "unchecked", self.root)  # folders list existing files
         self.records = tuple(
             ImageRecord(self.root / relative, relative, domain, class_name)
             for domain in self.domains
@@ -131,7 +134,7 @@ class DomainFolder:
         return self.all_classes.index(chosen_names("class", (class_name,), self.all_classes)[0])
 
     def select(self, class_name: str, domain: str, n: int | None = None, seed: int = 0) -> tuple[ImageRecord, ...]:
-        """Draw ``n`` images of a class in a domain at random, without replacement; all of them where there are fewer.
+        """Draw at most ``n`` images of a class in a domain at random, without replacement.
 
         Images are ranked by a hash of (seed, path below the root), and the first ``n`` are taken. So a choice
         depends on nothing else (no other class, platform or library version), and ``n=10`` is part of ``n=50``.
@@ -154,7 +157,7 @@ class DomainFolder:
 
 
 def check_records(records: object) -> None:
-    """Refuse what is not a sequence of images, with an InputError that says how to get one."""
+    """Refuse anything but a sequence of images, with an InputError that says how to get one."""
     if isinstance(records, DomainFolder):
         raise InputError("Expected a sequence of image records, but a DomainFolder was given: pass its .records.")
     if isinstance(records, str | os.PathLike):
@@ -176,9 +179,9 @@ _UPWARDS = frozenset({".", ".."})
 
 
 def listed_splits(root: Path) -> tuple[str, ...]:
-    """Return the splits of which there are lists ``<domain>_<split>.txt``; both names may hold underscores.
+    """Return the splits with lists ``<domain>_<split>.txt``; both names may hold underscores.
 
-    A domain is known by its folder, or by the first line of its list.
+    Domains are named by their folder, or by the first line of their list.
     """
     folders = {entry.name for entry in os.scandir(root) if entry.is_dir()}
     found = set()
@@ -284,13 +287,13 @@ def _subfolders(folder: Path, strange: list[str]) -> list[Path]:
 
 
 def image_names(folder: Path, strange: list[str]) -> list[str]:
-    """Return the names of the image files in a folder, sorted; those that are not UTF-8 are added to ``strange``."""
+    """Return the names of the image files in a folder, sorted; names that are not UTF-8 go to ``strange``."""
     names = [entry.name for entry in os.scandir(folder) if entry.is_file()]
     return _in_utf8([name for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES], strange)
 
 
 def warn_of_names(strange: Sequence[str], root: Path) -> None:
-    """Warn that files or folders somewhere below ``root`` are left out since their names are not UTF-8."""
+    """Warn about files or folders below ``root`` that are left out because their names are not UTF-8."""
     if strange:
         warnings.warn(
             f"Left out {len(strange)} files or folders whose names are not UTF-8, such as {strange[0]!r} in {root}; "
@@ -300,7 +303,7 @@ def warn_of_names(strange: Sequence[str], root: Path) -> None:
 
 
 def _in_utf8(names: Sequence[str], strange: list[str]) -> list[str]:
-    """Return the names that are not hidden, sorted; those that tables and digests refuse are added to ``strange``."""
+    """Return the visible names, sorted; names that are not UTF-8, which tables refuse, go to ``strange``."""
     good = []
     for name in sorted(names):
         if name.startswith("."):

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from circuitry.runs.errors import InputError
 
 MissingFiles = Literal["refuse", "skip", "unchecked"]
-"""What happens to images whose file is missing: an error, left out and counted, or nobody looks."""
+"""Treatment of missing files: an error, left out and counted, or not checked."""
 
 NAMES_HELD = 1_000_000
 """File names held in memory at a time, about 0.1 GiB."""
@@ -22,7 +22,7 @@ def check_file(path: Path, what: str, advice: str) -> None:
 
 
 def read_text(path: Path) -> str:
-    """Return the UTF-8 text of a file; InputError where there is none, and for other bytes."""
+    """Return the UTF-8 text of a file; InputError for no file, or other bytes."""
     check_file(path, "a text file", "check the path")
     try:
         return path.read_text(encoding="utf-8")
@@ -33,14 +33,14 @@ def read_text(path: Path) -> str:
 
 
 def check_word(name: str, given: object, words: object) -> None:
-    """Refuse a setting that is none of the words of a ``Literal``, with an InputError that names them."""
+    """Refuse a setting that is not one of the words of a ``Literal``, with an InputError that names them."""
     known = get_args(words)
     if given not in known:
         raise InputError(f"{name} must be one of {', '.join(map(repr, known))}, but {given!r} was given.")
 
 
 class Tally:
-    """Counts what is wrong with a list, and keeps the first five by name."""
+    """Counts the wrong entries of a list, and keeps the names of the first five."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -57,11 +57,11 @@ class Tally:
 
 
 class FileCheck:
-    """Looks for files below ``root``, and counts those that are missing; the policy says what happens to them.
+    """Looks for files below ``root``, and counts missing ones; the policy decides about them.
 
-    A folder is listed once, which on network disks is ten times faster than a query per file. Listings are forgotten
-    when they hold more than `NAMES_HELD` names; files of a folder that comes again after that, or that is larger,
-    are queried one by one, so memory is bounded whatever the order of the list.
+    A folder is listed once, which on network disks is ten times faster than a query per file. Listings with more than
+    `NAMES_HELD` names together are dropped; later files of their folders, and of larger folders, are queried one by
+    one, so memory is bounded for any order of the list.
     """
 
     def __init__(self, policy: MissingFiles, root: str | os.PathLike[str] = "") -> None:

@@ -54,12 +54,12 @@ def imagenet_index(wnids: Iterable[str]) -> dict[str, int]:
 
 
 def class_key(name: str) -> str:
-    """Return what all spellings of a class share: case, and spaces, underscores and hyphens are not told apart."""
+    """Return a key that all spellings of a class share: it ignores case, spaces, underscores and hyphens."""
     return readable(name).casefold()
 
 
 def check_spelling(class_names: Iterable[str]) -> None:
-    """Refuse data in which one class is spelt in two ways, with an InputError that names both."""
+    """Refuse data with two spellings of one class, with an InputError that names both."""
     spellings: dict[str, str] = {}
     for name in sorted(set(class_names)):
         other = spellings.setdefault(class_key(name), name)
@@ -68,7 +68,7 @@ def check_spelling(class_names: Iterable[str]) -> None:
 
 
 def study_held_out(available: Sequence[str]) -> tuple[str, ...]:
-    """Return those of `STUDY_HELD_OUT` that the data has, in its spelling; InputError where it has none."""
+    """Return the classes of `STUDY_HELD_OUT` in the data, in its spelling; InputError for none."""
     keys = {class_key(name) for name in available}
     found = [name for name in STUDY_HELD_OUT if name in keys]
     if not found:

@@ -44,7 +44,7 @@ def load_image(path: str | os.PathLike[str]) -> Image.Image:
 
 
 def reason_of(error: Exception) -> str:
-    """Return what an error says, or its kind where it says nothing, without a full stop."""
+    """Return the message of an error, or its kind if it has none, without a full stop."""
     return str(error).strip().rstrip(".") or type(error).__name__
 
 
@@ -69,9 +69,9 @@ def _from_16_bit(image: Image.Image) -> Image.Image:
 
 
 def image_listing(records: Iterable[ImageRecord]) -> dict[str, str]:
-    """Return what identifies the file of each image: path below the root -> its size in bytes and its checksum.
+    """Return the identity of each image's file: path below the root -> its size in bytes and its checksum.
 
-    For `runs.manifest.claim`, so that results notice replaced, repaired and other images. A file that is not there is
+    For `runs.manifest.claim`, so that results notice replaced, repaired and other images. A missing file is
     ``absent``.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Names that users give, looked up among those that there are, and what is drawn by a name. No torch."""
+"""Look up names that users give, and draw random numbers by name. No torch."""
 
 import difflib
 import hashlib
@@ -6,20 +6,20 @@ from collections.abc import Callable, Iterable, Sequence
 
 from circuitry.runs.errors import InputError
 
-SHOWN = 20
+_SHOWN = 20
 """Names that an error lists at most."""
 
 
 def chosen_names(
     kind: str, asked: Iterable[str] | None, available: Sequence[str], key: Callable[[str], str] = str
 ) -> tuple[str, ...]:
-    """Return the names asked for, each once, after checking that they exist; None asks for all.
+    """Return the given names, each once, after checking that they exist; None means all.
 
-    Names with an equal ``key`` are one; it is returned as it is among those available.
+    Names with an equal ``key`` are the same name; it is returned in its available spelling.
 
     Raises:
-        InputError: For no names, something else than names, or a name that does not exist; the message shows the names
-            of this ``kind`` that come close.
+        InputError: For no names, anything else than names, or an unknown name; the message shows similar names of this
+            ``kind``.
 
     Example:
         >>> chosen_names("class", ["axe", "axe"], ("axe", "lion"))
@@ -38,7 +38,7 @@ def chosen_names(
 
 
 def checked_names(kind: str, asked: Iterable[str]) -> tuple[str, ...]:
-    """Return the names as a tuple; InputError for a single string, whose letters are no names, and for no strings."""
+    """Return the names as a tuple; InputError for a single string, whose letters are no names, or other types."""
     if isinstance(asked, str):
         raise InputError(
             f"Expected a sequence of {kind} names, but the single string {asked!r} was given: write ({asked!r},)."
@@ -51,17 +51,17 @@ def checked_names(kind: str, asked: Iterable[str]) -> tuple[str, ...]:
 
 
 def unknown_name(kind: str, name: str, available: Iterable[str]) -> InputError:
-    """Return the error for a name that does not exist: it shows the names that come close, or else what there is."""
+    """Return the error for an unknown name: it shows similar names, or else the available ones."""
     names = list(available)
     near = difflib.get_close_matches(name, names, n=5, cutoff=0.5)
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    shown = f"available: {', '.join(names[:SHOWN]) or 'none'}{more}"
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    shown = f"available: {', '.join(names[:_SHOWN]) or 'none'}{more}"
     hint = f"perhaps you meant {' or '.join(near)}" if near else shown
     return InputError(f"There is no {kind} {name!r} here; {hint}.")
 
 
 def in_a_sentence(class_name: str) -> str:
-    """Return a class name as it stands in captions and prompts: underscores become spaces, hyphens stay.
+    """Return a class name for captions and prompts: underscores become spaces, hyphens stay.
 
     Example:
         >>> in_a_sentence("ice_cream"), in_a_sentence("t-shirt")

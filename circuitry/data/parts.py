@@ -1,16 +1,16 @@
 """Cut the images of every (class, domain) into parts, item by item, so that no two parts share an item. No torch.
 
-Images that show the same thing (the same concept, the same source picture) are one *item*, whatever their domains.
-What is found on one part of a class's images and what is found on another part, of the same or of another domain, are
-then found on different items and on equally many images. For each class by itself:
+Images that show the same thing (the same concept, the same source picture) are one *item*, in all domains. So two parts
+of a class's images, of the same or of two domains, have different items and equally many images. For each class:
 
-1. items are ranked: those of the most images first, since they are the hardest to place, then by a hash of their name;
-2. one after the other goes to the part that has the fewest images in the item's domains;
-3. items then move, or change places, as long as that makes sizes more equal within a domain.
+1. items are ranked: first by their number of images, since the largest are the hardest to place, then by a hash of
+   their name;
+2. each item in turn goes to the part with the fewest images in the item's domains;
+3. items then move, or change places, as long as that makes sizes within a domain more equal.
 
-Sizes within a domain differ by at most one where items are told apart by domain alone: no item in two domains, every
-item in all of them, or no more than two domains. Items may make equal sizes impossible otherwise ({1, 2}, {2, 3} and
-{1, 3} cannot all be halved); then the item goes before the size.
+Sizes within a domain differ by at most one if no item is in two domains, every item is in all of them, or there are at
+most two domains. Otherwise items may make equal sizes impossible ({1, 2}, {2, 3} and {1, 3} cannot all be halved);
+then keeping items together has priority over sizes.
 """
 
 import os
@@ -28,13 +28,13 @@ from circuitry.runs.errors import InputError
 
 DEFAULT_PARTS = 4
 """Parts of the images of a class in a domain."""
-PATH_COLUMNS = ("path", "filepath")
-"""What the column of paths below the root may be called in a listing."""
+_PATH_COLUMNS = ("path", "filepath")
+"""Names of the column of paths below the root in a listing."""
 
 Key = tuple[str, str]
 """(class, domain)."""
 ItemKey = Callable[[ImageRecord], str] | Mapping[str, str]
-"""What an image shows: a function of its record, or the item by path below the root, such as `item_column` reads."""
+"""Item of an image: a function of its record, or a mapping by path below the root, such as from `item_column`."""
 
 
 def part_numbers(
@@ -47,14 +47,14 @@ def part_numbers(
 
     Args:
         records: Images by (class, domain).
-        n_parts: Parts; in a domain with fewer images or items some stay empty.
-        key: What an image shows (default: `stem_without_domain`).
+        n_parts: Number of parts; with fewer images or items in a domain some stay empty.
+        key: Item of an image (default: `stem_without_domain`).
 
     Returns:
         The part (0 to ``n_parts`` - 1) of each image, in the order given.
 
     Raises:
-        InputError: for fewer than two parts, or an image of which ``key`` knows no item.
+        InputError: for fewer than two parts, or an image without an item in ``key``.
 
     Example:
         >>> images = DomainFolder("DomainNet")
@@ -62,7 +62,7 @@ def part_numbers(
         >>> part_numbers(records)["axe", "sketch"]    # 50 numbers: 12 or 13 images in each part
     """
     if n_parts < 2:
-        raise InputError(f"Images are cut into at least 2 parts, to compare one with another, but {n_parts} was given.")
+        raise InputError(f"Images must be cut into at least 2 parts, to compare them, but {n_parts} was given.")
     items = {of: [item_of(record, key) for record in group] for of, group in records.items()}
     found: dict[Key, np.ndarray] = {}
     for class_name in dict.fromkeys(class_name for class_name, _ in items):
@@ -80,31 +80,31 @@ def stem_without_domain(record: ImageRecord) -> str:
 
 
 def item_column(path: str | os.PathLike[str], column: str) -> dict[str, str]:
-    """Read from a listing, a table with a column of paths below the root, what each image shows.
+    """Read the item of each image from a listing, a table with a column of paths below the root.
 
     Args:
         path: File of comma-separated values (``.csv``) or values separated by tabs.
         column: The column that names the item.
 
     Raises:
-        InputError: for no such file, or a table without the column or without one of `PATH_COLUMNS`.
+        InputError: for no such file, or a table without the column or without one of `_PATH_COLUMNS`.
 
     Example:
         >>> part_numbers(records, key=item_column("pictures.tsv", "source"))
     """
     check_file(Path(path), "a listing of images", "check the path")
     table = pd.read_csv(path, sep="," if Path(path).suffix == ".csv" else "\t", dtype=str, keep_default_na=False)
-    paths = next((name for name in PATH_COLUMNS if name in table), None)
+    paths = next((name for name in _PATH_COLUMNS if name in table), None)
     if paths is None or column not in table:
         raise InputError(
-            f"A listing of items has the columns {' or '.join(PATH_COLUMNS)} and {column}, but {path} has "
+            f"A listing of items has the columns {' or '.join(_PATH_COLUMNS)} and {column}, but {path} has "
             f"{', '.join(map(str, table.columns))}: name the column of the item."
         )
     return dict(zip(table[paths], table[column], strict=True))
 
 
 def item_of(record: ImageRecord, key: ItemKey | None = None) -> str:
-    """Return what an image shows; InputError where a listing does not say."""
+    """Return the item of an image; InputError if a listing lacks it."""
     if key is None:
         return stem_without_domain(record)
     if not isinstance(key, Mapping):
@@ -135,7 +135,7 @@ def _cut(items: Mapping[str, Sequence[str]], n_parts: int) -> dict[str, int]:
 def _improved(
     ranked: Sequence[str], counts: Mapping[str, np.ndarray], part_of: dict[str, int], sizes: np.ndarray
 ) -> bool:
-    """Move items, or let two change places, where the sum of squared sizes falls; whether any did."""
+    """Move an item, or let two change places, if the sum of squared sizes falls; return whether any did."""
     if (np.ptp(sizes, axis=1) <= 1).all():
         return False
     vectors = np.stack([counts[name] for name in ranked])

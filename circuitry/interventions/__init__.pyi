@@ -10,9 +10,6 @@ from .curves import FaithfulnessCurve as FaithfulnessCurve
 from .curves import curves_by_domain as curves_by_domain
 from .curves import pool_curves as pool_curves
 from .edge_cuts import cut_effects as cut_effects
-from .edge_sets import edges_among as edges_among
-from .edge_sets import strongest_edge_sets as strongest_edge_sets
-from .edge_sets import take_edges as take_edges
 from .effects import AttributionCheck as AttributionCheck
 from .effects import PatchEffects as PatchEffects
 from .faithfulness import MIB_FRACTIONS as MIB_FRACTIONS

@@ -1,7 +1,7 @@
 """Faithfulness curves as they are stored: the metric of every image with circuits of growing size kept. No torch.
 
 `pool_curves` makes the curves of several classes one, `curves_by_domain` and `areas_by_domain` tables of each domain's,
-`span` and `mean_over_depth` the numbers that reports state; what is read off a curve is in `curve_reading`.
+`span`, `mean_over_depth` and `most_selective_site` the numbers that reports state; `curve_reading` reads a curve.
 """
 
 import os
@@ -248,3 +248,9 @@ def mean_over_depth(one_site: pd.DataFrame) -> pd.DataFrame:
     rows = one_site[one_site["circuit"].isin(["kept", "random"])]
     means = rows.pivot_table("value", "sites", "circuit", sort=False)
     return means.rename_axis(index="site", columns=None).reindex(columns=["kept", "random"])
+
+
+def most_selective_site(one_site: pd.DataFrame) -> str | None:
+    """Return the site at which ``kept`` circuits lead ``random`` ones most, by `mean_over_depth`; None if unknown."""
+    means = mean_over_depth(one_site).dropna()
+    return None if means.empty else str((means["kept"] - means["random"]).idxmax())

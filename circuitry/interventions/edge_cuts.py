@@ -4,39 +4,42 @@ from dataclasses import replace
 from itertools import chain
 
 import numpy as np
-from jaxtyping import Float
 
-from circuitry.interventions.edge_sets import EdgeSet, Pair, without_each_edge
+from circuitry.circuits.edges import Edges
 from circuitry.interventions.faithfulness import measure_each
+from circuitry.interventions.gated_edges import gated_edges_of
 from circuitry.models.task import Task
 from circuitry.runs.given import check_kinds
 
 
-def cut_effects(task: Task, edges: EdgeSet) -> dict[Pair, Float[np.ndarray, "down up"]]:
-    """Return the exact effect on the metric of cutting each of some edges, of a chain or across sites.
+def cut_effects(task: Task, edges: Edges) -> Edges:
+    """Return some edges, of a chain or across sites, with the exact effect of cutting each as its score.
 
-    Every edge takes a run of its own, from the first site of all on.
+    Every edge takes a run of its own, from the first site of all on, while all others between the sites are kept.
 
     Args:
         task: Images, metric, and the baseline that a cut edge carries.
-        edges: Edges to cut in turn, while all others between the same sites are kept.
+        edges: Edges to cut in turn, such as ``graph.edges``, or `Edges.between` for all edges of some units.
 
     Returns:
-        metric(clean) - metric(edge cut), mean over images [down, up], by pair of sites: positive where the edge helps;
-        NaN for other edges.
+        The edges with metric(clean) - metric(edge cut), mean over images: positive where an edge helps.
 
     Example:
-        >>> exact = cut_effects(Task(stream.components, photos, metric), edges_among(graph))
-        >>> exact["layer3.0", "layer4.0"]    # beside graph.edge_scores["layer3.0", "layer4.0"]
+        >>> exact = cut_effects(Task(encoder, photos, metric), graph.edges)
+        >>> exact.scores["layer3.0", "layer4.0"]    # beside graph.edge_scores["layer3.0", "layer4.0"]
     """
-    check_kinds(task=(task, Task))
-    whole = {pair: np.ones_like(mask) for pair, mask in edges.items()}
-    own = replace(task, others=None)
-    values = measure_each(own, chain([whole], without_each_edge(whole, edges))).mean(1)
-    effects, place = {}, 1
-    for pair, mask in edges.items():
-        n = int(mask.sum())
-        effects[pair] = np.full(mask.shape, np.nan)
-        effects[pair][mask] = values[0] - values[place : place + n]
-        place += n
-    return effects
+    check_kinds(task=(task, Task), edges=(edges, Edges))
+    whole = {pair: np.ones_like(mask) for pair, mask in gated_edges_of(task, edges.scores).masks(edges).items()}
+
+    def without(pair: tuple[str, str], row: int, column: int) -> dict[tuple[str, str], np.ndarray]:
+        left = whole[pair].copy()
+        left[edges.units[pair[1]][row], edges.units[pair[0]][column]] = False
+        return {**whole, pair: left}
+
+    places = [(pair, *place) for pair, found in edges.places.items() for place in zip(*found, strict=True)]
+    cuts = chain([whole], (without(*place) for place in places))
+    values = measure_each(replace(task, others=None), cuts).mean(1)
+    scores = {pair: np.full(found.shape, np.nan) for pair, found in edges.scores.items()}
+    for (pair, row, column), value in zip(places, values[1:], strict=True):
+        scores[pair][row, column] = values[0] - value
+    return replace(edges, scores=scores)

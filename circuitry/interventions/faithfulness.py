@@ -7,16 +7,26 @@ The metric is measured with only a circuit kept, at the sizes of the MIB benchma
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from typing import ClassVar
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
+from circuitry.circuits.edges import Edges
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.interventions.circuit_sets import check_ranking, circuit_sites, take_top_units
 from circuitry.interventions.curves import FaithfulnessCurve
-from circuitry.interventions.gated import Kept, is_edges, kept_embeddings, with_others
-from circuitry.interventions.kept_sets import add_errors, count_parts, draw_random, leave_out, take_everything
+from circuitry.interventions.gated import Kept, kept_embeddings, with_others
+from circuitry.interventions.kept_sets import (
+    UnitsOrEdges,
+    as_kept,
+    count_edges,
+    count_parts,
+    draw_random,
+    leave_out,
+    take_everything,
+)
 from circuitry.models.metrics import checked_metric
 from circuitry.models.task import Task
 from circuitry.runs.errors import InputError
@@ -31,6 +41,8 @@ AT_ONCE = 64
 @dataclass(frozen=True)
 class AblationSettings:
     """Which circuits are measured, and beside which random ones."""
+
+    HOW_TO_GET: ClassVar = "give AblationSettings(...)"
 
     ranking: str = "absolute"
     """Which units come first, see `circuit_sets.RANKINGS`."""
@@ -82,34 +94,35 @@ def faithfulness_curve(
 
 
 def measure_circuits(
-    task: Task, graph: AttributionGraph, circuits: Sequence[Kept], settings: AblationSettings = AblationSettings()
+    task: Task,
+    graph: AttributionGraph,
+    circuits: Sequence[UnitsOrEdges],
+    settings: AblationSettings = AblationSettings(),
 ) -> FaithfulnessCurve:
     """Measure the metric with each of some circuits kept, with all but it, and with random units or edges.
 
     Args:
         task: See `faithfulness_curve`.
         graph: Has the units, class and domain of the circuits.
-        circuits: Units by site, or edges, the smallest circuit first.
+        circuits: Units by site, or `Edges`, the smallest circuit first.
         settings: Random circuits, and whether errors are kept.
 
     Returns:
-        A curve whose fractions are shares of all units, or of all edges. Random edges are those of `draw_random`.
+        A curve whose fractions are shares of all units, or of all edges. Random circuits are those of `draw_random`.
 
     Example:
-        >>> sets = strongest_edge_sets(graph, [0.05, 0.1, 0.2])
-        >>> measure_circuits(Task(encoder, unseen, metric, baseline=mean), graph, sets).table()
+        >>> circuits = [graph.edges.top(share) for share in (0.05, 0.1, 0.2)]
+        >>> measure_circuits(Task(encoder, unseen, metric, baseline=mean), graph, circuits).table()
     """
     check_kinds(task=(task, Task), graph=(graph, AttributionGraph), settings=(settings, AblationSettings))
     check_lists(circuits=circuits)
     if not circuits:
         raise InputError("A curve is measured of at least one circuit, but none was given.")
-    of_edges, sites = is_edges(circuits[0]), circuit_sites(task, graph)
-    bare: list[Kept] = list(circuits) if of_edges else [{site: one[site] for site in sites} for one in circuits]
-    everything, random = take_everything(graph, bare[0]), []
-    random = draw_random(graph, bare, settings.random_draws, np.random.default_rng(settings.seed))
-    kept = bare
-    if settings.keep_error:
-        kept, random = ([add_errors(task.encoder, circuit) for circuit in some] for some in (bare, random))
+    sites, of_edges = circuit_sites(task, graph), isinstance(circuits[0], Edges)
+    bare = [one if isinstance(one, Edges) else {site: one[site] for site in sites} for one in circuits]
+    drawn = draw_random(graph, bare, settings.random_draws, np.random.default_rng(settings.seed))
+    kept, random = ([as_kept(graph, one, settings.keep_error) for one in some] for some in (bare, drawn))
+    everything = take_everything(kept[0], graph)
     groups = {
         "full": [everything],
         "empty": [leave_out(everything, graph)],
@@ -121,7 +134,7 @@ def measure_circuits(
     parts = np.split(values, np.cumsum([len(group) for group in groups.values()])[:-1])
     measured = dict(zip(groups, parts, strict=True))
     sizes = tuple(count_parts(circuit) for circuit in bare)
-    total = count_parts(everything) if of_edges else sum(len(graph.node_scores[site]) for site in sites)
+    total = count_edges(everything) if of_edges else sum(len(graph.node_scores[site]) for site in sites)
     return FaithfulnessCurve(
         fractions=tuple(n / total for n in sizes),
         ranking="edges" if of_edges else settings.ranking,

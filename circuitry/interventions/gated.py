@@ -14,24 +14,24 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from tqdm import tqdm
 
-from circuitry.circuits.component_edges import in_stream
+from circuitry.circuits.edges import Edges, Pair
 from circuitry.interventions.circuit_sets import KeptUnits
-from circuitry.interventions.edge_sets import EdgeSet
-from circuitry.interventions.gated_edges import gated_edges_of
+from circuitry.interventions.gated_edges import EdgeMasks, StreamEdges, gated_edges_of
 from circuitry.interventions.gated_units import GatedUnits
 from circuitry.models.gated_reading import lifted
+from circuitry.models.residual import in_stream
 from circuitry.models.sites import INPUT
 from circuitry.models.task import Task
 from circuitry.models.tensor_batches import checked_batches
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import check_lists
+from circuitry.runs.given import check_kinds, check_lists
 
-Kept = KeptUnits | EdgeSet
-"""A circuit: units by site, or edges by pair of sites."""
+Kept = KeptUnits | Edges | EdgeMasks
+"""What a run keeps: units by site; edges; or edges as masks over all units, by pair of sites."""
 
 
 def kept_embeddings(task: Task, circuits: Sequence[Kept]) -> Float[Tensor, "circuits images d"]:
@@ -39,7 +39,7 @@ def kept_embeddings(task: Task, circuits: Sequence[Kept]) -> Float[Tensor, "circ
 
     Args:
         task: Whose encoder, images and baseline. An encoder in heads and neurons takes heads and whole MLPs, too.
-        circuits: Units to keep by site, see `take_kept_units`, or edges, all between the same sites.
+        circuits: Units to keep by site, see `take_kept_units`; or `Edges`, all between the same sites.
 
     Raises:
         InputError: for no circuits or images, unknown sites or units, edges between other sites, or a baseline that
@@ -47,15 +47,17 @@ def kept_embeddings(task: Task, circuits: Sequence[Kept]) -> Float[Tensor, "circ
 
     Example:
         >>> logit = metric(kept_embeddings(task, [take_kept_units(graph)])[0]).mean()
+        >>> logit = metric(kept_embeddings(task, [graph.circuit(3).edges])[0]).mean()
     """
+    check_kinds(task=(task, Task))
     check_lists(circuits=circuits)
-    gated, circuits = _gated(task, circuits)
+    gated, kept = _gated(task, circuits)
     found = list[Tensor]()
     with task.running(), tqdm(desc="circuits", unit="run", disable=not task.work.progress) as bar:
         for batch in task.batches(gated.rows):
             clean = batch.clean([gated.start, *gated.sites])
             ends = batch.ends({site: clean[site] for site in gated.sites})
-            stacks, which = gated.stacks(circuits, clean, max(1, gated.rows // len(batch.images)))
+            stacks, which = gated.stacks(kept, clean, max(1, gated.rows // len(batch.images)))
             parts = list[Tensor]()
             for gates in stacks:
                 parts.append(gated.run(clean[gated.start], ends, gates))
@@ -64,22 +66,26 @@ def kept_embeddings(task: Task, circuits: Sequence[Kept]) -> Float[Tensor, "circ
     return torch.cat(found, 1)
 
 
-def _gated(task: Task, circuits: Sequence[Kept]) -> tuple[Any, Sequence[Kept]]:
+def _gated(task: Task, circuits: Sequence[Kept]) -> tuple[Any, Sequence[Any]]:
     """Return what gates the encoder, and the circuits as it takes them."""
     if not circuits:
         raise InputError("Embeddings are those of at least one circuit, but none was given.")
-    kinds = {is_edges(circuit) for circuit in circuits}
-    if kinds == {True}:
-        if len(pairs := {frozenset(edges) for edges in circuits}) > 1:
-            raise InputError(
-                f"Circuits of edges run between the same sites, but {len(pairs)} different sets of pairs were given."
-            )
-        return gated_edges_of(task, circuits[0]), circuits
-    sites = [site for circuit in circuits for site in circuit]
+    if any(pairs := [pairs_of(circuit) for circuit in circuits]):
+        if len(set(pairs)) > 1:
+            raise InputError(f"Circuits of edges run between the same sites, but {len(set(pairs))} kinds were given.")
+        return gated_edges_of(task, pairs[0]), circuits
+    units: list[Any] = list(circuits)
+    sites = [site for circuit in units for site in circuit]
     if in_stream(task.encoder) and not set(sites) <= set(task.encoder.sites):
-        stream = gated_edges_of(task, {})  # heads and whole MLPs act through their edges alone
-        return stream, [stream.between(circuit) for circuit in circuits]
+        stream = StreamEdges.of(task)  # heads and whole MLPs act through their edges alone
+        return stream, [stream.between(circuit) for circuit in units]
     return GatedUnits.of(task, sites), circuits
+
+
+def pairs_of(circuit: Kept) -> frozenset[Pair]:
+    """Return the pairs of sites between which a circuit has edges; none of a circuit of units."""
+    keys = circuit.scores if isinstance(circuit, Edges) else circuit
+    return frozenset(key for key in keys if isinstance(key, tuple))
 
 
 class Gated:
@@ -102,9 +108,9 @@ class Gated:
         ...     embeddings = runs.run(torch.full((runs.n_gates,), 0.5))
     """
 
-    def __init__(self, task: Task, edges: EdgeSet | None = None, *, keep_error: bool = False) -> None:
+    def __init__(self, task: Task, edges: Edges | None = None, *, keep_error: bool = False) -> None:
         everything, self.n_own = with_others(task)
-        gated: Any = GatedUnits.of(task, _inner(task)) if edges is None else gated_edges_of(task, edges)
+        gated: Any = GatedUnits.of(task, _inner(task)) if edges is None else gated_edges_of(task, edges.scores)
         self._gated, self.rows = gated, int(gated.rows)
         sites, last, each = gated.sites, gated.sites[-1], task.baseline.n_images is not None
         starts, whole, ends = list[Tensor](), list[Tensor](), {site: list[Tensor]() for site in sites}
@@ -120,11 +126,15 @@ class Gated:
         self._ends = {site: torch.cat(parts) for site, parts in ends.items()}
         self.embeddings: Float[Tensor, "images d"] = torch.cat(whole)
         """Those of the whole model."""
-        self._of_units, self._without_gate = edges is None, float(keep_error and edges is None)
-        self._with_gate: dict[Any, np.ndarray] = dict(edges or {}) or {
-            site: np.isin(np.arange(n), task.encoder.error_units.get(site, ()), invert=True)[None]
-            for site, n in gated.sizes(self._ends).items()
-        }
+        self._edges, self._without_gate = edges, float(keep_error and edges is None)
+        self._with_gate: dict[Any, np.ndarray] = (
+            dict(gated.masks(edges))
+            if edges is not None
+            else {
+                site: np.isin(np.arange(n), task.encoder.error_units.get(site, ()), invert=True)[None]
+                for site, n in gated.sizes(self._ends).items()
+            }
+        )
         self._places = [torch.from_numpy(mask).nonzero(as_tuple=True) for mask in self._with_gate.values()]
         self.n_gates = sum(len(rows) for rows, _ in self._places)
 
@@ -138,7 +148,7 @@ class Gated:
         images = torch.arange(len(self)) if chosen is None else chosen
         ends = {site: end[images] if len(end) > 1 else end for site, end in self._ends.items()}
         gates = gates.to(self._start.device)
-        parts = torch.split(gates if self._of_units else lifted(gates), [len(rows) for rows, _ in self._places])
+        parts = torch.split(gates if self._edges is None else lifted(gates), [len(rows) for rows, _ in self._places])
         placed = {
             key: part.new_full(mask.shape, self._without_gate).index_put(places, part)
             for (key, mask), places, part in zip(self._with_gate.items(), self._places, parts, strict=True)
@@ -146,17 +156,24 @@ class Gated:
         found: Tensor = self._gated.run(self._start[images], ends, placed)[0]
         return found
 
-    def by_place(self, values: Shaped[np.ndarray, " gates"], missing: float = 0) -> dict[Any, np.ndarray]:
-        """Return values of the gates by site [units], or [down, up] by pair; ``missing`` where there is no gate."""
+    def scored(self, values: Shaped[np.ndarray, " gates"]) -> Any:
+        """Return values of the gates: by site [units], NaN for error units, or as the scores of the edges."""
         found, parts = (
             dict[Any, np.ndarray](),
             np.split(values, np.cumsum([len(rows) for rows, _ in self._places])[:-1]),
         )
         for (key, mask), part in zip(self._with_gate.items(), parts, strict=True):
-            placed = np.full(mask.shape, missing, dtype=values.dtype)
-            placed[mask] = part
-            found[key] = placed[0] if self._of_units else placed
-        return found
+            found[key] = np.full(mask.shape, np.nan)
+            found[key][mask] = part
+        if self._edges is None:
+            return {site: placed[0] for site, placed in found.items()}
+        units = self._edges.units
+        return replace(self._edges, scores={(u, d): v[np.ix_(units[d], units[u])] for (u, d), v in found.items()})
+
+    def chosen(self, mask: Bool[np.ndarray, " gates"], values: Shaped[np.ndarray, " gates"]) -> Any:
+        """Return the chosen units as masks by site, or the chosen edges with these values as scores."""
+        found = self.scored(np.where(mask, values, np.nan))
+        return found if self._edges is not None else {site: ~np.isnan(kept) for site, kept in found.items()}
 
 
 def with_others(task: Task) -> tuple[Task, int]:
@@ -172,11 +189,6 @@ def with_others(task: Task) -> tuple[Task, int]:
             "were given."
         )
     return replace(task, images=[batch for batches in sets for batch in batches if len(batch)], others=None), counts[0]
-
-
-def is_edges(circuit: Kept) -> bool:
-    """Say whether a circuit is one of edges."""
-    return any(isinstance(key, tuple) for key in circuit)
 
 
 def _inner(task: Task) -> list[str]:

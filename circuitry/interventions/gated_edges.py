@@ -12,7 +12,8 @@ edges has no effect. (Path patching, Goldowsky-Dill et al. 2023, arXiv 2304.0596
 arXiv 2304.14997.)
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -21,36 +22,37 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from circuitry.circuits.component_edges import in_stream
+from circuitry.circuits.edges import Edges, Pair
 from circuitry.interventions.circuit_sets import KeptUnits, mark_kept
-from circuitry.interventions.edge_sets import EdgeSet, Pair
 from circuitry.models.encoder import Encoder
 from circuitry.models.gated_reading import Gates, mixed, read_through
-from circuitry.models.residual import ResidualStream
+from circuitry.models.residual import ResidualStream, in_stream
 from circuitry.models.stream_parts import PORTS
 from circuitry.models.stream_run import run_gated
 from circuitry.models.task import Task
 from circuitry.models.tensor_batches import rows_that_fit
 from circuitry.runs.errors import InputError
 
+EdgeMasks = Mapping[Pair, Bool[np.ndarray, "_ _"]]
+"""Kept edges as booleans [all units downstream, all units upstream] by pair of sites, see `Edges.masks`; all edges of
+other pairs are kept."""
 EdgeGates = Mapping[Pair, Gates]
 """Gates [down, up] by pair of sites: booleans or real numbers."""
 
 
-def gated_edges_of(task: Task, edges: EdgeSet) -> "ChainEdges | StreamEdges":
-    """Return a task's encoder with gates on edges between the sites of these.
+def gated_edges_of(task: Task, pairs: Iterable[Pair]) -> "ChainEdges | StreamEdges":
+    """Return a task's encoder with gates on the edges between some pairs of sites.
 
     Raises:
         InputError: for sites that the encoder lacks, or that do not follow each other in a chain.
     """
-    encoder, memory = task.encoder, task.work.memory_gib
+    encoder, pairs = task.encoder, list(pairs)
     if in_stream(encoder):
-        stream = ResidualStream.of(encoder)
-        return StreamEdges(max(1, rows_that_fit(stream.components, memory) // len(stream.blocks)), stream)
-    sites = {site for pair in edges for site in pair}
+        return StreamEdges.of(task)
+    sites = {site for pair in pairs for site in pair}
     if missing := sites - set(encoder.sites):
         raise InputError(
             f"Edges run between sites of the encoder, but it lacks {', '.join(sorted(missing))}: give the encoder of "
@@ -58,28 +60,51 @@ def gated_edges_of(task: Task, edges: EdgeSet) -> "ChainEdges | StreamEdges":
         )
     chain = sorted(sites, key=encoder.position)
     places = [encoder.position(site) for site in chain]
-    if not chain or set(pairwise(chain)) != set(edges) or places != list(range(places[0], places[-1] + 1)):
+    if not chain or set(pairwise(chain)) != set(pairs) or places != list(range(places[0], places[-1] + 1)):
         raise InputError(
-            "Edges have one mask [down, up] for every pair of consecutive sites from a first to a last, but "
-            f"{', '.join(f'{up}->{down}' for up, down in edges) or 'none'} was given; the encoder's order is "
+            "Edges run between all pairs of consecutive sites from a first to a last, but "
+            f"{', '.join(f'{up}->{down}' for up, down in pairs) or 'none'} was given; the encoder's order is "
             f"{', '.join(encoder.sites)}."
         )
-    return ChainEdges(rows_that_fit(encoder, memory), encoder, tuple(chain))
+    return ChainEdges(rows_that_fit(encoder, task.work.memory_gib), encoder, tuple(chain))
 
 
 @dataclass(frozen=True, eq=False)
-class GatedEdges:
+class GatedEdges(ABC):
     """An encoder with gates on edges."""
 
     rows: int
     """Images that a run may take."""
 
+    @abstractmethod
+    def size(self, site: str) -> int:
+        """Return the number of units of a site, error units included."""
+
+    def masks(self, circuit: Edges | EdgeMasks) -> EdgeMasks:
+        """Return the kept edges as masks over all units.
+
+        Raises:
+            InputError: for units that the encoder does not have.
+        """
+        if not isinstance(circuit, Edges):
+            return circuit
+        sizes = {site: self.size(site) for site in circuit.units}
+        for site, units in circuit.units.items():
+            if len(units) and max(units) >= sizes[site]:
+                raise InputError(
+                    f"Site {site!r} has units 0 to {sizes[site] - 1}, but there are edges of unit {max(units)}: give "
+                    "edges of this encoder, which are the same at all positions."
+                )
+        return circuit.masks(sizes)
+
     def stacks(
-        self, circuits: Sequence[EdgeSet], clean: Mapping[str, Tensor], at_once: int
+        self, circuits: Sequence[Edges | EdgeMasks], clean: Mapping[str, Tensor], at_once: int
     ) -> tuple[Iterator[EdgeGates], list[int]]:
         """Return the gates of each circuit, and the number of each circuit in these; see `GatedUnits.stacks`."""
         device = next(iter(clean.values())).device
-        gates = ({pair: torch.from_numpy(mask).to(device) for pair, mask in one.items()} for one in circuits)
+        gates = (
+            {pair: torch.from_numpy(mask).to(device) for pair, mask in self.masks(one).items()} for one in circuits
+        )
         return gates, list(range(len(circuits)))
 
 
@@ -98,6 +123,14 @@ class ChainEdges(GatedEdges):
     def start(self) -> str:
         """The site where runs start."""
         return self.sites[0]
+
+    @cached_property
+    def _sizes(self) -> dict[str, int]:
+        return count_units(self.encoder, self.sites)
+
+    def size(self, site: str) -> int:
+        """Return the number of units of a site."""
+        return self._sizes.get(site, 0)
 
     def run(self, start: Tensor, ends: Mapping[str, Tensor], gates: EdgeGates) -> Float[Tensor, "1 b d"]:
         """Return the embeddings, given the activations at the first site and the baselines."""
@@ -136,8 +169,7 @@ class _Place(NamedTuple):
     """Where a site of a graph lies in the residual stream; see `circuitry.models.stream_run`."""
 
     place: int
-    n_units: int | None
-    """None where it is not known before a run."""
+    n_units: int
     port: int | None = None
 
 
@@ -149,6 +181,13 @@ class StreamEdges(GatedEdges):
     """
 
     stream: ResidualStream
+
+    @classmethod
+    def of(cls, task: Task) -> "StreamEdges":
+        """Return a task's encoder, which is one in heads and neurons, with gates on edges of its stream."""
+        stream = ResidualStream.of(task.encoder)
+        rows = rows_that_fit(stream.components, task.work.memory_gib) // len(stream.blocks)
+        return cls(max(1, rows), stream)
 
     @property
     def encoder(self) -> Encoder:
@@ -170,12 +209,16 @@ class StreamEdges(GatedEdges):
         at_once = max(1, self.rows // len(start))
         return run_gated(self.stream, start, ends, self._by_place(gates), at_once)[None]
 
+    def size(self, site: str) -> int:
+        """Return the number of units of a site."""
+        return self._place(site).n_units
+
     @cached_property
     def _places(self) -> dict[str, _Place]:
-        blocks, sites = self.stream.blocks, self.stream.sites
-        last = len(sites), self.stream.components.sites[-1]
-        found = {"embed": _Place(0, 1), "embedding": _Place(last[0], 1)}
-        found |= {sites[0]: _Place(0, blocks[0].width), last[1]: _Place(last[0], None)}
+        blocks, sites, last = self.stream.blocks, self.stream.sites, self.encoder.sites[-1]
+        n_outputs = count_units(self.encoder, [last])[last]
+        found = {"embed": _Place(0, 1), "embedding": _Place(len(sites), 1)}
+        found |= {sites[0]: _Place(0, blocks[0].width), last: _Place(len(sites), n_outputs)}
         for i, block in enumerate(blocks):
             heads, mlp = 2 * i + 1, 2 * i + 2
             found |= {name: _Place(heads, block.n_heads) for name in (sites[heads], f"blocks.{i}.attn")}
@@ -188,7 +231,7 @@ class StreamEdges(GatedEdges):
         named = [f"blocks.{i}.{kind}" for i in range(len(self.stream.blocks)) for kind in ("attn", "mlp")]
         kept = {}
         for site in {"embed", *named, "embedding", *units}:
-            n = self._place(site).n_units or 0
+            n = self.size(site)
             kept[site] = mark_kept(units[site], n, site) if site in units else np.ones(n, dtype=bool)
         pairs = [(up, down) for up in kept for down in kept if self._lead(self._places[up], self._places[down])]
         return {(up, down): np.outer(kept[down], kept[up]) for up, down in pairs}
@@ -212,11 +255,11 @@ class StreamEdges(GatedEdges):
         up, down = map(self._place, pair)
         if not self._lead(up, down):
             raise InputError(f"Edges lead to a later site, but some from {pair[0]} to {pair[1]} were given.")
-        if gate.shape[1] != up.n_units or down.n_units not in (None, gate.shape[0]):
+        if list(gate.shape) != [down.n_units, up.n_units]:
             raise InputError(
                 f"A mask of edges is [units downstream, units upstream], but that of {pair[0]}->{pair[1]} is "
-                f"{list(gate.shape)} where there are {down.n_units or 'other'} and {up.n_units} units: take edges of a "
-                "circuit of this encoder."
+                f"{list(gate.shape)} where there are {down.n_units} and {up.n_units} units: take edges of a circuit of "
+                "this encoder."
             )
         return up, down
 
@@ -238,3 +281,10 @@ class StreamEdges(GatedEdges):
 def _of_ports(gate: Gates, port: int | None) -> Gates:
     """Return gates into heads by port: those into one port leave the others open."""
     return torch.cat([gate if port in (None, p) else torch.ones_like(gate) for p in range(len(PORTS))])
+
+
+def count_units(encoder: Encoder, sites: Sequence[str]) -> dict[str, int]:
+    """Return the number of units by site, error units included."""
+    image = torch.zeros(1, 3, *encoder.image_size, device=encoder.device, dtype=encoder.dtype)
+    found = encoder.read_unhooked(image, sites)
+    return {site: encoder.units_of(site, found[site]).shape[encoder.unit_dim(site)] for site in sites}

@@ -89,11 +89,12 @@ class GatedUnits:
         n = len(next(iter(gates.values()), start[:1]))
         hooks = [(site, self._hook(gate, ends[site])) for site, gate in gates.items()]
         with self.encoder.hooks(fwd_hooks=hooks):
-            found = self.encoder(repeat(start, "b ... -> (stack b) ...", stack=n), start=self.start)
-        return rearrange(found, "(stack b) d -> stack b d", stack=n)
+            found: Tensor = self.encoder(repeat(start, "b ... -> (stack b) ...", stack=n), start=self.start)
+        embeddings: Tensor = rearrange(found, "(stack b) d -> stack b d", stack=n)
+        return embeddings
 
     def _hook(self, gates: Tensor, end: Tensor) -> Callable[..., Tensor]:
-        """Return a hook; a function, since TransformerLens makes a text of every hook, which is slow with tensors."""
+        """Return a hook: a function, since TransformerLens prints every hook, and tensors take long to print."""
 
         def gated(activation: Tensor, hook: Any) -> Tensor:
             return gate_units(self.encoder, hook.name, gates, end, activation)

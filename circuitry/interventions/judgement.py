@@ -22,14 +22,13 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from circuitry.circuits.graph import AttributionGraph, Circuit
+from circuitry.circuits.edges import Edges
+from circuitry.circuits.graph import AttributionGraph
 from circuitry.comparison.significance import holm
 from circuitry.interventions.circuit_sets import check_made_with, circuit_sites, take_kept_units
 from circuitry.interventions.curves import FaithfulnessCurve
-from circuitry.interventions.edge_sets import count_edges, take_edges
 from circuitry.interventions.faithfulness import AblationSettings, measure_circuits, measure_each
-from circuitry.interventions.gated import Kept, is_edges
-from circuitry.interventions.kept_sets import add_errors, draw_random, leave_out, without_each
+from circuitry.interventions.kept_sets import UnitsOrEdges, as_kept, count_parts, draw_random, leave_out, without_each
 from circuitry.models.task import Task
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import check_kinds
@@ -49,7 +48,7 @@ def judge_circuit(
     graph: AttributionGraph,
     settings: AblationSettings = AblationSettings(),
     *,
-    circuit: Circuit | None = None,
+    edges: Edges | None = None,
     minimality: bool = True,
 ) -> pd.DataFrame:
     """Test the kept units of a graph: sufficiency, necessity, minimality, and the complement alone.
@@ -58,7 +57,7 @@ def judge_circuit(
         task: See `faithfulness_curve`; with the encoder and the baseline of the graph.
         graph: The circuit, such as `FoundCircuit.graph`.
         settings: Seed, and whether errors are kept.
-        circuit: Edges of this graph, which are tested likewise.
+        edges: Edges between its units, such as ``graph.circuit(3).edges``, which are tested likewise.
         minimality: Whether to test each unit and each edge, a run for each.
 
     Returns:
@@ -75,41 +74,37 @@ def judge_circuit(
     """
     check_kinds(task=(task, Task), graph=(graph, AttributionGraph), settings=(settings, AblationSettings))
     check_made_with(task, graph)
-    tested: list[Kept] = [take_kept_units(graph, circuit_sites(task, graph))]
-    if not sum(map(len, tested[0].values())):
-        raise InputError(f"A test needs a circuit with units, but that of {graph.title} has none: keep some.")
-    if circuit is not None:
-        tested.append(take_edges(circuit))
-        if not count_edges(tested[1]):
-            raise InputError(
-                f"A test of edges needs some, but the circuit of {circuit.source.title} has none: give one whose edges "
-                "have scores above 0, or leave out circuit=."
-            )
+    tested: dict[str, UnitsOrEdges] = {"units": take_kept_units(graph, circuit_sites(task, graph))}
+    if edges is not None:
+        tested["edges"] = edges
+    for kind, circuit in tested.items():
+        if not count_parts(circuit):
+            raise InputError(f"A test of {kind} needs some, but the circuit of {graph.title} has none: keep one.")
     rng = np.random.default_rng(settings.seed)
-    rows = [row for one in tested for row in _rows(task, graph, one, settings, rng, minimality)]
+    rows = [row for one in tested.values() for row in _rows(task, graph, one, settings, rng, minimality)]
     return pd.DataFrame(rows, columns=["test", "measure", "value", "low", "high", "n", "p", "holds"])
 
 
 def _rows(
     task: Task,
     graph: AttributionGraph,
-    circuit: Kept,
+    circuit: UnitsOrEdges,
     settings: AblationSettings,
     rng: np.random.Generator,
     minimality: bool,
 ) -> list[Row]:
     """Return the rows of a circuit of units, or of edges."""
     measure = "faithfulness" if task.others is None else "selectivity"
-    kind = " (edges)" if is_edges(circuit) else ""
+    kind = " (edges)" if isinstance(circuit, Edges) else ""
     random = draw_random(graph, [circuit], 2 * DRAWS, rng)
-    errors = partial(add_errors, task.encoder) if settings.keep_error else lambda one: one
-    kept = [errors(one) for one in (circuit, *random[:DRAWS])]
-    rests = [leave_out(errors(one), graph) for one in (circuit, *random[DRAWS:])]
+    keep = partial(as_kept, graph, keep_error=settings.keep_error)
+    kept = map(keep, (circuit, *random[:DRAWS]))
+    rests = (leave_out(keep(one), graph) for one in (circuit, *random[DRAWS:]))
     curve = measure_circuits(task, graph, [circuit], replace(settings, random_draws=0))
-    rows = [*_alone(curve, measure), *_against_random(measure_each(task, [*kept, *rests]), curve.own, measure)]
+    rows = [*_alone(curve, measure), *_against_random(measure_each(task, chain(kept, rests)), curve.own, measure)]
     rows = [(row[0] + kind, *row[1:]) for row in rows]
     if minimality:
-        changed = measure_each(task, map(errors, chain([circuit], without_each(circuit))))
+        changed = measure_each(task, map(keep, chain([circuit], without_each(circuit))))
         rows.append(_minimality(kind or " (units)", measure, changed, curve.own))
     return rows
 

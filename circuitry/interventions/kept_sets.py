@@ -1,64 +1,77 @@
-"""What is done to circuits alike, whether of units or of edges: all, the rest, random ones, one part less.
+"""What tests do to circuits of units and of edges alike: keep, leave out, draw at random, take one part away."""
 
-To become part of `circuit_sets` when edges are values of their own.
-"""
-
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
+from circuitry.circuits.edges import Edges
 from circuitry.circuits.graph import AttributionGraph
-from circuitry.interventions.circuit_sets import add_error_units, take_complement
-from circuitry.interventions.edge_sets import count_edges, random_edges, take_other_edges, without_each_edge
-from circuitry.interventions.gated import Kept, is_edges
-from circuitry.models.encoder import Encoder
+from circuitry.interventions.circuit_sets import take_complement
+from circuitry.interventions.gated import Kept
+
+UnitsOrEdges = Mapping[str, np.ndarray] | Edges
+"""A circuit: numbers of units by site, or edges."""
 
 
-def take_everything(graph: AttributionGraph, like: Kept) -> Kept:
-    """Return all units, or all edges, between the sites of a circuit, error units included."""
-    if is_edges(like):
-        return {pair: np.ones_like(mask) for pair, mask in like.items()}
-    return {site: np.arange(graph.n_units(site)) for site in like}
+def as_kept(graph: AttributionGraph, circuit: UnitsOrEdges, keep_error: bool = False) -> Kept:
+    """Return what a run keeps of a circuit; with ``keep_error`` error units too, or all edges from and into them."""
+    sites = circuit.units if isinstance(circuit, Edges) else circuit
+    n_nodes = {site: len(graph.node_scores[site]) for site in sites}
+    if not isinstance(circuit, Edges):
+        ends = {site: graph.n_units(site) if keep_error else n for site, n in n_nodes.items()}
+        return {s: np.append(units, np.arange(n_nodes[s], ends[s])).astype(np.int64) for s, units in circuit.items()}
+    masks = circuit.masks({site: graph.n_units(site) for site in sites})
+    for (up, down), mask in masks.items() if keep_error else ():
+        mask[:, n_nodes[up] :] = True
+        mask[n_nodes[down] :] = True
+    return masks
 
 
-def leave_out(circuit: Kept, graph: AttributionGraph) -> Kept:
-    """Return the units, or edges, that a circuit leaves out, between its sites."""
-    return take_other_edges(circuit) if is_edges(circuit) else take_complement(circuit, graph)
+def leave_out(kept: Kept, graph: AttributionGraph) -> Kept:
+    """Return what is not kept between the same sites."""
+    named: Any = kept
+    if any(isinstance(key, tuple) for key in named):
+        return {pair: ~mask for pair, mask in named.items()}
+    return take_complement(named, graph)
 
 
-def draw_random(graph: AttributionGraph, circuits: Sequence[Kept], draws: int, rng: np.random.Generator) -> list[Kept]:
+def take_everything(kept: Kept, graph: AttributionGraph) -> Kept:
+    """Return all units at the sites of what is kept, or all edges between them, error units included."""
+    named: Any = kept
+    return leave_out({key: np.zeros_like(some) if isinstance(key, tuple) else [] for key, some in named.items()}, graph)
+
+
+def draw_random(
+    graph: AttributionGraph, circuits: Sequence[UnitsOrEdges], draws: int, rng: np.random.Generator
+) -> list[UnitsOrEdges]:
     """Return random circuits as large as each of some, draw by draw.
 
-    Units are as many at every site, nested from circuit to circuit; edges are drawn by `random_edges`.
+    Units are as many at every site, nested from circuit to circuit; for edges see `Edges.random`.
     """
-    if is_edges(circuits[0]):
-        return [random_edges(graph, edges, rng) for _ in range(draws) for edges in circuits]
-    orders = [{site: rng.permutation(len(graph.node_scores[site])) for site in circuits[0]} for _ in range(draws)]
-    return [{site: order[site][: len(units)] for site, units in c.items()} for order in orders for c in circuits]
+    if isinstance(circuits[0], Edges):
+        return [edges.random(rng) for _ in range(draws) for edges in circuits if isinstance(edges, Edges)]
+    units: list[Any] = list(circuits)
+    orders = [{site: rng.permutation(len(graph.node_scores[site])) for site in units[0]} for _ in range(draws)]
+    return [{site: order[site][: len(some)] for site, some in one.items()} for order in orders for one in units]
 
 
-def add_errors(encoder: Encoder, circuit: Kept) -> Kept:
-    """Return a circuit with all error units of its sites, or all edges from and into error units."""
-    if not is_edges(circuit):
-        return add_error_units(encoder, circuit)
-    found = {pair: mask.copy() for pair, mask in circuit.items()}
-    for (up, down), mask in found.items():
-        for site, places in ((up, mask.T), (down, mask)):
-            if site in encoder.error_units:
-                places[encoder.error_units[site].start :] = True
-    return found
-
-
-def without_each(circuit: Kept) -> Iterator[Kept]:
+def without_each(circuit: UnitsOrEdges) -> Iterator[UnitsOrEdges]:
     """Yield a circuit without each of its units, or edges, in turn."""
-    if is_edges(circuit):
-        yield from without_each_edge(circuit)
+    if isinstance(circuit, Edges):
+        yield from circuit.without_each()
         return
     for site, units in circuit.items():
         for i in range(len(units)):
             yield {**circuit, site: np.delete(units, i)}
 
 
-def count_parts(circuit: Kept) -> int:
+def count_parts(circuit: UnitsOrEdges) -> int:
     """Return the number of units, or edges."""
-    return count_edges(circuit) if is_edges(circuit) else sum(map(len, circuit.values()))
+    return circuit.count if isinstance(circuit, Edges) else sum(map(len, circuit.values()))
+
+
+def count_edges(kept: Kept) -> int:
+    """Return the number of edges that a run keeps of all units, error units included."""
+    masks: Any = kept
+    return sum(int(mask.sum()) for mask in masks.values())

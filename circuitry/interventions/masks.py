@@ -31,11 +31,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from circuitry.interventions.edge_sets import EdgeSet
+from circuitry.circuits.edges import Edges
 from circuitry.interventions.gated import Gated
 from circuitry.interventions.importance import answer_changes, normal_ranks
 from circuitry.models.metrics import ClassLogit, Metric, check_width
@@ -89,10 +88,10 @@ class LearnedMasks(NamedTuple):
     """Masks on units or on edges, one for each size."""
 
     kept: list[Any]
-    """The circuits, by the sizes as they were given: units as masks by site, or edges."""
-    scores: dict[Any, Float[np.ndarray, "..."]]
-    """By site [units] or pair of sites [down, up], how far a score ends above the least kept one of the smallest
-    circuit, whose own have 0 or more; NaN without a gate, such as for error units."""
+    """The circuits, by the sizes as they were given: units as masks by site, or `Edges`."""
+    scores: Any
+    """How far scores end above the least kept one of the smallest circuit, whose own are 0 or more: by site [units],
+    NaN for error units, or the `Edges` with these scores."""
     lost: float
     """Share of the variance of the model's answers that the smallest circuit loses, on all images."""
     steps: int
@@ -104,7 +103,7 @@ def learn_masks(
     sizes: Sequence[float],
     settings: MaskSettings = MaskSettings(),
     *,
-    edges: EdgeSet | None = None,
+    edges: Edges | None = None,
     keep_error: bool = False,
 ) -> LearnedMasks:
     """Learn which units, or edges, keep what the model answers.
@@ -115,7 +114,7 @@ def learn_masks(
         sizes: Shares of the units, or edges, to keep; masks are learned one after the other by falling size.
         settings: How masks are learned.
         edges: Edges to choose from, in place of units; all others between the same sites are cut. In a chain every
-            downstream unit needs a run of its stage: give edges between few units (`edges_among`).
+            downstream unit needs a run of its stage: give edges between few units.
         keep_error: Whether the error units of feature bases are kept; else they are ablated.
 
     Raises:
@@ -125,15 +124,15 @@ def learn_masks(
     Example:
         >>> task = Task(encoder, cats, class_logit(weights, 3), others=not_cats)
         >>> learn_masks(task, [0.3, 0.1]).kept[0]["layer3.0"]
-        >>> found = learn_masks(task, [0.3, 0.1], edges=edges_among(graph))
+        >>> found = learn_masks(task, [0.3, 0.1], edges=graph.edges)
         >>> measure_circuits(unseen, graph, found.kept[::-1]).table()
     """
-    check_kinds(task=(task, Task))
+    check_kinds(task=(task, Task), **({} if edges is None else {"edges": (edges, Edges)}))
     check_lists(sizes=sizes)
     if not sizes or not all(0 < size <= 1 for size in sizes):
         raise InputError(f"The size of a mask is a share of the units in (0, 1], but {list(sizes)} was given.")
-    if edges is not None and not any(mask.any() for mask in edges.values()):
-        raise InputError("Masks choose from at least one edge, but none was given: take those of edges_among.")
+    if edges is not None and not edges.count:
+        raise InputError("Masks choose from at least one edge, but none was given: see Edges.between.")
     with (
         task.running(gradients=True),
         tqdm(total=settings.steps, desc="masks", unit="step", disable=not task.work.progress, leave=False) as bar,
@@ -188,9 +187,10 @@ class _Learning:
             path.append(_largest(scores.detach(), self._count(size)))
         above = scores.detach() - scores.detach()[path[-1]].min()
         places: list[int] = np.argsort(np.argsort(-np.asarray(sizes), kind="stable")).tolist()
+        ends = above.cpu().numpy()
         return LearnedMasks(
-            [self.runs.by_place(path[place].cpu().numpy()) for place in places],
-            self.runs.by_place(above.cpu().numpy(), missing=np.nan),
+            [self.runs.chosen(path[place].cpu().numpy(), ends) for place in places],
+            self.runs.scored(ends),
             self._measure(path[-1].float()),
             descent.steps,
         )

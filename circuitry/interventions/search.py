@@ -28,7 +28,6 @@ import numpy as np
 import torch
 from scipy.special import expit
 
-from circuitry.circuits.component_edges import in_stream
 from circuitry.circuits.graph import IN_STREAM, AttributionGraph
 from circuitry.circuits.nodes import NodeEffects, nodes_of
 from circuitry.interventions.circuit_sets import take_kept_units, take_top_units
@@ -39,6 +38,7 @@ from circuitry.interventions.gated import with_others
 from circuitry.interventions.masks import MaskSettings, learn_masks
 from circuitry.interventions.unit_scores import LEARNED, METHODS, score_units
 from circuitry.models.metrics import metric_name
+from circuitry.models.residual import in_stream
 from circuitry.models.sites import INPUT
 from circuitry.models.task import Task
 from circuitry.runs.errors import InputError

@@ -23,8 +23,8 @@ from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.graph_folder import Key
 from circuitry.interventions.circuit_sets import circuit_sites, take_complement, take_kept_units
 from circuitry.interventions.curve_reading import faithfulness_ratio
-from circuitry.interventions.gated import Kept, kept_embeddings, with_others
-from circuitry.interventions.kept_sets import add_errors
+from circuitry.interventions.gated import kept_embeddings, with_others
+from circuitry.interventions.kept_sets import as_kept
 from circuitry.models.baselines import Counterfactual
 from circuitry.models.metrics import Metric, MetricOfClass, checked_metric, class_logit
 from circuitry.models.task import Task
@@ -99,11 +99,10 @@ def transfer_circuits(
     """
     rows: list[dict[str, Any]] = []
     for key, task, circuits in _jobs(tasks, graphs, scorer):
-        units: list[Kept] = [take_kept_units(graph, circuit_sites(task, graph)) for graph in circuits.values()]
-        nothing: dict[str, Sequence[int]] = dict.fromkeys(units[0], ())
+        sites = circuit_sites(task, next(iter(circuits.values())))
+        units = [as_kept(graph, take_kept_units(graph, sites), keep_error) for graph in circuits.values()]
+        nothing: dict[str, Sequence[int]] = dict.fromkeys(sites, ())
         everything = take_complement(nothing, next(iter(circuits.values())))
-        if keep_error:
-            units = [add_errors(task.encoder, circuit) for circuit in units]
         together, n_own = with_others(task)
         found = kept_embeddings(replace(together, images=_images_of(together)), [everything, nothing, *units])
         parts = {"": found[:, :n_own]} | ({} if task.others is None else {"other_": found[:, n_own:]})

@@ -1,13 +1,14 @@
 """What a table of transfer says: by domain, against structural similarity, and over depth. No torch, no model."""
 
 from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from circuitry.comparison.compared_values import VALUES
 from circuitry.comparison.comparison import Comparison
 from circuitry.comparison.significance import holm, mantel
+from circuitry.comparison.table import VALUES
 from circuitry.interventions.curve_reading import MEASURES, band, draw_counts, faithfulness_ratio
 from circuitry.runs.errors import InputError
 
@@ -128,10 +129,45 @@ def transfer_over_depth(table: pd.DataFrame, value: str = "selectivity") -> pd.D
     return pd.DataFrame(rows, columns=["domain", "site", "value", "low", "high", "n_classes"])
 
 
-def lead_of_own_circuits(over_depth: pd.DataFrame) -> "pd.Series[float]":
-    """Return by how much own circuits lead in a table of `transfer_over_depth`, by site, the largest lead first."""
-    means = over_depth.pivot(index="site", columns="domain", values="value")
-    return (means[OWN] - means[OTHER]).dropna().sort_values(ascending=False, kind="stable")
+class OwnLead(NamedTuple):
+    """By how much a domain's own circuits lead those of other domains, kept at one site at a time."""
+
+    own: float
+    """Mean over sites."""
+    other: float
+    """Mean over sites."""
+    by_site: "pd.Series[float]"
+    """The lead at each site, the largest first."""
+    n_apart: int
+    """Sites where the intervals do not overlap."""
+
+
+def lead_of_own_circuits(over_depth: pd.DataFrame) -> OwnLead | None:
+    """Return the lead of own circuits in a table of `transfer_over_depth`, None where it is known at no site."""
+    wide = over_depth.pivot(index="site", columns="domain", values=["value", "low", "high"])
+    if not {OWN, OTHER} <= set(wide["value"].columns):
+        return None
+    means = wide["value"].dropna()
+    if means.empty:
+        return None
+    by_site = (means[OWN] - means[OTHER]).sort_values(ascending=False, kind="stable")
+    apart = wide["low"][OWN] > wide["high"][OTHER]
+    return OwnLead(float(means[OWN].mean()), float(means[OTHER].mean()), by_site, int(apart.sum()))
+
+
+def transfer_accuracies(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the share of images that are assigned to the class, of a table of `transfer_circuits` or `interchange`.
+
+    Columns images (of the class; of other classes, where the table has them), accuracy, full_accuracy.
+    """
+    kinds = (("of the class", ""), ("of other classes", "other_"))
+    names = ("accuracy", "full_accuracy")
+    rows = [
+        (images, *(table[f"{start}{name}"].mean() for name in names))
+        for images, start in kinds
+        if f"{start}accuracy" in table
+    ]
+    return pd.DataFrame(rows, columns=["images", *names])
 
 
 def transfer_correlations(transfer: pd.DataFrame, similarity: pd.DataFrame) -> pd.DataFrame:

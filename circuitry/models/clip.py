@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import open_clip
@@ -39,6 +39,8 @@ PROMPTS = 256
 @dataclass(frozen=True, eq=False, repr=False)
 class Clip:
     """A CLIP model ready for analysis: evaluation mode, no gradients for weights."""
+
+    HOW_TO_GET: ClassVar = "make one with load_clip(name, ...)"
 
     name: str
     """open_clip's name of the architecture."""

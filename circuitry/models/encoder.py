@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import torch
 from jaxtyping import Float
@@ -53,6 +53,8 @@ class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships 
         >>> torch.equal(encoder(cache["layer4.0"], start="layer4.0"), embedding)
         True
     """
+
+    HOW_TO_GET: ClassVar = "give clip.encoder of a Clip, or stream.components of a ResidualStream"
 
     def __init__(
         self,

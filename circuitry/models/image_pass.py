@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from circuitry.data.batches import Preprocess, numbered_batches
+from circuitry.data.decoding import Preprocess, numbered_batches
 from circuitry.data.domains import ImageRecord
 from circuitry.models.clip import Clip
 from circuitry.models.encoder import Encoder, checked_sites, clean_activations

@@ -16,6 +16,7 @@ a baseline: the exact meaning of an edge (path patching; Wang et al. 2022, arXiv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -50,22 +51,24 @@ class ResidualStream(StreamParts):
         >>> embedding = stream.run(images, keep)      # without one edge
     """
 
+    HOW_TO_GET: ClassVar = "make one with ResidualStream.of(clip.encoder)"
+
     encoder: Encoder
     """The encoder whose sites are the stream."""
     components: Encoder
     """The same tower in heads and neurons."""
 
     @classmethod
-    def of(cls, encoder: Encoder, neurons: Mapping[str, Units] | None = None) -> "ResidualStream":
+    def of(cls, encoder: Encoder, units: Mapping[str, Units] | None = None) -> "ResidualStream":
         """Take a tower apart; an encoder in heads and neurons is kept as it is, with its hooks.
 
         Args:
-            neurons: Units of the MLPs' sites in heads and neurons that are to be components of their own, such as the
-                ``kept_units`` of a graph, whose other sites are let be (default: none, an MLP is one component).
+            units: Units by site in heads and neurons that are to be components of their own, such as the ``kept_units``
+                of a graph; heads always are (default: none, an MLP is one component).
 
         Raises:
             InputError: for a tower without transformer blocks that are known, one whose heads or neurons do not add to
-                the stream one by one, or a neuron that there is not.
+                the stream one by one, or a unit that does not exist.
 
         Example:
             >>> graph = attribute(clip.in_components().encoder, photos, metric, node_fraction=0.02)
@@ -81,9 +84,13 @@ class ResidualStream(StreamParts):
                 "In this tower a norm lies between heads or neurons and the residual stream, so they do not add to it "
                 "one by one: look at its sites instead (in_components)."
             )
-        sites = components.sites[-2 * len(blocks) :: 2]
-        chosen = tuple(_checked_neurons(s, b, (neurons or {}).get(s, ())) for s, b in zip(sites, blocks, strict=True))
-        return cls(blocks, chosen, encoder, components)
+        units, first, *sites = units or {}, *components.sites[-2 * len(blocks) - 2 :]
+        mlps = zip(sites[1:-1:2], blocks, strict=True)
+        neurons = tuple(_checked_units(site, block.n_neurons, units.get(site, ())) for site, block in mlps)
+        dimensions = _checked_units(first, blocks[0].width, units.get(first, ()))
+        n_outputs = _n_outputs(encoder) if sites[-1] in units else 0
+        outputs = _checked_units(sites[-1], n_outputs, units.get(sites[-1], ()))
+        return cls(blocks, neurons, dimensions, outputs, n_outputs, encoder, components)
 
     def writer(self, name: str) -> int:
         """Return the place among `writers` of one by name, or raise `InputError` with the names that come close."""
@@ -155,7 +162,16 @@ class ResidualStream(StreamParts):
     def written(self, activations: Mapping[str, Tensor]) -> Float[Tensor, "writers batch position d_model"]:
         """Return what every writer adds to the stream, without biases, given the activations at `sites`."""
         added = [self.added(i, activations) for i in range(len(self.blocks))]
-        return torch.cat([activations[self.sites[0]][None], *added])
+        return torch.cat([self.entered(activations), *added])
+
+    def entered(self, activations: Mapping[str, Tensor]) -> Float[Tensor, "writers batch position d_model"]:
+        """Return what stands before the blocks: each dimension that is apart, and all others."""
+        x = activations[self.sites[0]]
+        if not self.dimensions:
+            return x[None]
+        alone = torch.nn.functional.one_hot(torch.tensor(self.dimensions, device=x.device), x.shape[-1]).to(x)
+        parts = alone[:, None, None] * x
+        return torch.cat([parts, (x - parts.sum(0))[None]])
 
     def added(self, block: int, activations: Mapping[str, Tensor]) -> Float[Tensor, "writers batch position d_model"]:
         """Return what the heads and the MLP of a block add to the stream, without biases; it is linear."""
@@ -216,11 +232,22 @@ def adds_up(encoder: Encoder) -> bool:
     return bool(blocks) and all(block.linear for block in blocks)
 
 
-def _checked_neurons(site: str, block: Block, chosen: Units) -> tuple[int, ...]:
+def in_stream(encoder: Encoder) -> bool:
+    """Say whether an encoder's edges run through the residual stream: its units are heads and neurons that add up."""
+    return bool(encoder.carried) and adds_up(encoder)
+
+
+def _n_outputs(encoder: Encoder) -> int:
+    blank = torch.zeros(1, 3, *encoder.image_size, dtype=encoder.dtype, device=encoder.device)
+    with torch.no_grad():
+        return int(encoder(blank).shape[-1])
+
+
+def _checked_units(site: str, n_units: int, chosen: Units) -> tuple[int, ...]:
     found = tuple(map(int, chosen))
-    if len(set(found)) < len(found) or not all(0 <= neuron < block.n_neurons for neuron in found):
+    if len(set(found)) < len(found) or not all(0 <= unit < n_units for unit in found):
         raise InputError(
-            f"Neurons at site {site!r} are numbers from 0 to {block.n_neurons - 1}, each once, but "
+            f"Units at site {site!r} are numbers from 0 to {n_units - 1}, each once, but "
             f"{', '.join(map(str, found))} were given."
         )
     return found

@@ -1,7 +1,7 @@
 """What writes to a residual stream, what reads it, in which order, and the edges between them.
 
-Of an MLP some neurons may be components of their own, by number; its component ``mlp`` is then all the others together,
-so that nothing that is written or read is left out.
+Some neurons of an MLP, dimensions of the stream before the blocks, and units of the embedding may be components of
+their own. The components ``mlp``, ``embed`` and ``embedding`` are then all others together: nothing is left out.
 """
 
 from dataclasses import dataclass
@@ -27,11 +27,11 @@ class Component(NamedTuple):
     kind: Kind
     block: int = -1
     head: int = -1
-    """Number of the head, or of the neuron."""
+    """Number of the head, neuron, dimension or unit; -1 for all others together."""
 
     def __str__(self) -> str:
         if self.block < 0:
-            return self.kind
+            return self.kind + (f".{self.head}" if self.head >= 0 else "")
         if self.kind in ("mlp", "neuron"):
             return f"blocks.{self.block}.mlp" + (f".{self.head}" if self.kind == "neuron" else "")
         return f"blocks.{self.block}.attn.{self.head}" + ("" if self.kind == "head" else f".{self.kind}")
@@ -45,11 +45,17 @@ class StreamParts:
     blocks: tuple[Block, ...]
     neurons: tuple[tuple[int, ...], ...]
     """Of each block the neurons that are components of their own."""
+    dimensions: tuple[int, ...]
+    """Dimensions of the stream before the blocks that are components of their own."""
+    outputs: tuple[int, ...]
+    """Units of the embedding that are components of their own."""
+    n_outputs: int
+    """Number of units of the embedding."""
 
     @cached_property
     def writers(self) -> tuple[Component, ...]:
         """All writers in order."""
-        found = [Component("embed")]
+        found = [*(Component("embed", head=n) for n in self.dimensions), Component("embed")]
         for i, block in enumerate(self.blocks):
             found += [Component("head", i, h) for h in range(block.n_heads)] + self._of_mlp(i)
         return tuple(found)
@@ -60,16 +66,14 @@ class StreamParts:
         found: list[Component] = []
         for i, block in enumerate(self.blocks):
             found += [Component(port, i, h) for port in PORTS for h in range(block.n_heads)] + self._of_mlp(i)
-        return (*found, Component("embedding"))
+        return (*found, *(Component("embedding", head=n) for n in self.outputs), Component("embedding"))
 
     def _of_mlp(self, block: int) -> list[Component]:
         return [*(Component("neuron", block, n) for n in self.neurons[block]), Component("mlp", block)]
 
     def neuron_groups(self, block: int) -> Bool[Tensor, "groups neuron"]:
         """Return which neurons of a block each of its MLP's components is: one each, and all the others."""
-        chosen = torch.tensor(self.neurons[block], dtype=torch.int64)
-        alone = torch.nn.functional.one_hot(chosen, self.blocks[block].n_neurons).bool()
-        return torch.cat([alone, ~alone.any(0, keepdim=True)])
+        return _groups(self.neurons[block], self.blocks[block].n_neurons)
 
     @cached_property
     def edges(self) -> Bool[Tensor, "readers writers"]:
@@ -101,13 +105,20 @@ class StreamParts:
 
     def writers_of(self, place: int) -> slice:
         """Return where the writers of a place are: at 0 what stands before the blocks, at n those of stage n - 1."""
-        return self._parts(place, [1, *(n for i, b in enumerate(self.blocks) for n in (b.n_heads, self._n_mlp(i)))])
+        return self._parts(
+            place,
+            [len(self.dimensions) + 1, *(n for i, b in enumerate(self.blocks) for n in (b.n_heads, self._n_mlp(i)))],
+        )
 
     def readers_of(self, stage: int) -> slice:
         """Return where the readers of a stage are; the ports of heads are all queries, all keys, all values."""
         heads = len(PORTS)
         return self._parts(
-            stage, [*(n for i, b in enumerate(self.blocks) for n in (heads * b.n_heads, self._n_mlp(i))), 1]
+            stage,
+            [
+                *(n for i, b in enumerate(self.blocks) for n in (heads * b.n_heads, self._n_mlp(i))),
+                len(self.outputs) + 1,
+            ],
         )
 
     def _n_mlp(self, block: int) -> int:
@@ -131,8 +142,18 @@ class StreamParts:
         return found
 
     def _component_of_unit(self, place: int) -> Tensor | None:
-        """Return which component each neuron of a place is part of; none where no neurons are apart."""
+        """Return which component each unit of a place is part of; none where no units are apart."""
         block, is_mlp = divmod(place - 1, 2)
-        if place == 0 or not is_mlp or not self.neurons[block]:
-            return None
-        return self.neuron_groups(block).int().argmax(0)
+        if place == 0:
+            apart, size = self.dimensions, self.blocks[0].width
+        elif block == len(self.blocks):
+            apart, size = self.outputs, self.n_outputs
+        else:
+            apart, size = self.neurons[block] if is_mlp else (), self.blocks[block].n_neurons
+        return _groups(apart, size).int().argmax(0) if apart else None
+
+
+def _groups(apart: tuple[int, ...], size: int) -> Bool[Tensor, "groups unit"]:
+    """Return which units are in which group: each of those apart alone, and all others."""
+    alone = torch.nn.functional.one_hot(torch.tensor(apart, dtype=torch.int64), size).bool()
+    return torch.cat([alone, ~alone.any(0, keepdim=True)])

@@ -8,7 +8,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -49,6 +49,8 @@ class Task:
         ...     for batch in task.batches():
         ...         clean = batch.clean(task.sites)
     """
+
+    HOW_TO_GET: ClassVar = "make one with Task(clip.encoder, images, metric)"
 
     encoder: Encoder
     images: Images

@@ -3,5 +3,4 @@ from .contact_sheets import contact_sheet as contact_sheet
 from .page import Finding as Finding
 from .page import Report as Report
 from .page import write_results as write_results
-from .result_tables import write_tables as write_tables
 from .result_tables import write_with_provenance as write_with_provenance

@@ -21,22 +21,19 @@ def write_circuit_pages(
     *,
     edges_per_node: int = 3,
     any_sign: bool = False,
-    max_nodes: int = 300,
 ) -> Path:
-    """Draw every circuit on a page of its own, and return the index, a table of classes and domains.
+    """Draw every circuit on its own page, and return the index, a table of classes and domains.
 
-    Graphs are read one at a time, and all pages share one copy of plotly.js in the folder, so that a page has the size
-    of its figure.
+    Graphs are read one at a time. All pages share one copy of plotly.js in the folder.
 
     Args:
         graphs: Graphs by class and domain.
         folder: Folder of the pages: ``<class>/<domain>.html``.
         edges_per_node, any_sign: Edges of the circuits; see `AttributionGraph.circuit`.
-        max_nodes: Most nodes that are drawn; see `circuit_drawing`.
     """
     for name, domain in graphs:
         circuit = graphs[name, domain].circuit(edges_per_node, any_sign=any_sign)
-        figure = circuit_drawing(circuit, circuit.source.inner_sites, title=f"{name} in {domain}", max_nodes=max_nodes)
+        figure = circuit_drawing(circuit, circuit.source.inner_sites, title=f"{name} in {domain}")
         page = folder / name / f"{domain}.html"
         with whole_file(page) as temporary:
             figure.write_html(temporary, include_plotlyjs="../plotly.min.js", config=FIGURE_CONFIG)

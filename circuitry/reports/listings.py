@@ -1,4 +1,4 @@
-"""What a report looked at, by name: classes and images, for the side files of `write_results`."""
+"""The classes and images of a report, for the text files beside its tables."""
 
 from collections.abc import Iterable
 

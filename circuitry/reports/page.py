@@ -1,6 +1,6 @@
 """A finished analysis as one page: text, figures, images and tables in a single HTML file.
 
-The file needs no network and no other file: plotly.js is inlined once, images are embedded.
+The file needs no network and no other file: plotly.js and images are in it.
 """
 
 import base64
@@ -35,29 +35,29 @@ FIGURE_CONFIG = {
 }
 TEMPLATES = jinja2.Environment(loader=jinja2.PackageLoader("circuitry.reports", ""), autoescape=True)
 NEEDS_KALEIDO = "they need kaleido, pip install 'clip-circuitry[static]' (from a checkout: pip install '.[static]')"
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+WIDTH = 1000
+"""Of a PNG figure that sets no width; it is drawn at twice the size."""
 
 
 class Finding(NamedTuple):
-    """One sentence of the answer to a report's title, with what it rests on; all of it computed from the tables."""
+    """One sentence of the answer to a report's title, with its evidence; all numbers come from tables."""
 
     claim: str
     """What was found, with its numbers."""
     certainty: str
     """How sure it is: intervals, tests, over what."""
     refutation: str
-    """What would change it."""
+    """What would change it; the page writes "What would change it:" before."""
 
 
 class Report:
     """A page that grows block by block and is written as one self-contained HTML file.
 
-    All text is plain and escaped; an empty line starts a new paragraph. Figures and tables are numbered in
-    the order in which they come.
+    All text is plain and escaped; an empty line starts a new paragraph. Figures and tables are numbered in order.
 
     Example:
         >>> report = Report("Circuits of a small CLIP", "How much circuitry do the domains share?")
-        >>> report.summary([Finding("Quickdraw shares least (0.31).", "95 % interval ...", "More classes ...")])
+        >>> report.summary([Finding("Quickdraw shares least (0.31).", "95 % interval ...", "More classes.")])
         >>> report.section("Overlap over depth")
         >>> report.text("The overlap falls with depth.")
         >>> report.figure(overlap_over_depth(depth, sites), "Mean over classes, 95 % bootstrap interval.")
@@ -68,7 +68,7 @@ class Report:
 
     def __init__(self, title: str, introduction: str = "") -> None:
         if not title.strip():
-            raise InputError("A report needs a title, an empty one was given.")
+            raise InputError("A report needs a title, but an empty one was given; say what it asks.")
         self._title = title
         self._introduction = introduction
         self._blocks: list[tuple[str, Any]] = []
@@ -77,9 +77,9 @@ class Report:
         self.plotly_figures: dict[str, go.Figure] = {}
         """The interactive figures by the id of their div, for `write_static`."""
 
-    def summary(self, findings: Sequence[Finding]) -> None:
-        """Answer the title in a few sentences, which stand before everything else."""
-        self._findings = list(findings)
+    def summary(self, findings: Sequence[Finding | None]) -> None:
+        """Answer the title in a few sentences before everything else; None, for an unknown answer, is left out."""
+        self._findings = [finding for finding in findings if finding is not None]
 
     def section(self, heading: str) -> None:
         """Start a section, which the table of contents lists."""
@@ -103,21 +103,19 @@ class Report:
         )
         self._add_figure(caption, drawing=drawing)
 
-    def image(self, image: Image.Image | bytes, caption: str, *, alt: str) -> None:
-        """Embed a picture, a PIL image or the bytes of a PNG file; ``alt`` says what it shows.
+    def image(self, image: Image.Image, caption: str, *, alt: str) -> None:
+        """Embed an image; ``alt`` says what it shows.
 
         Raises:
-            InputError: for bytes of another format, or an empty ``alt``.
+            InputError: for an empty ``alt``.
         """
         if not alt.strip():
-            raise InputError("An image needs an alternative text that says what it shows, an empty one was given.")
-        if isinstance(image, Image.Image):
-            buffer = io.BytesIO()
-            image.save(buffer, format="PNG")
-            image = buffer.getvalue()
-        if not image.startswith(PNG_SIGNATURE):
-            raise InputError("The bytes of an image must be those of a PNG file; open others with PIL first.")
-        self._add_figure(caption, png=base64.b64encode(image).decode("ascii"), alt=alt)
+            raise InputError(
+                "An image needs an alternative text, but an empty one was given; say what the image shows."
+            )
+        buffer = io.BytesIO()
+        image.save(buffer, format="PNG")
+        self._add_figure(caption, png=base64.b64encode(buffer.getvalue()).decode("ascii"), alt=alt)
 
     def _add_figure(self, caption: str, **content: str) -> None:
         self._blocks.append(("figure", {"label": f"Figure {self._next('figure')}.", "caption": caption, **content}))
@@ -131,7 +129,7 @@ class Report:
         Args:
             table: At most a few dozen rows read well.
             caption: What the numbers are, with units.
-            formats: Format specification by column, such as ``".1%"``; the others get three decimals.
+            formats: Format specification by column, such as ``".1%"`` (default: three decimals, none for counts).
 
         Raises:
             InputError: for ``formats`` of a column that the table lacks.
@@ -139,9 +137,11 @@ class Report:
         formats = dict(formats or {})
         if unknown := [column for column in formats if column not in table.columns]:
             raise InputError(
-                f"formats names the column {', '.join(unknown)}, the table has {', '.join(map(str, table.columns))}."
+                f"formats names the column {', '.join(unknown)}, but the table has "
+                f"{', '.join(map(str, table.columns))}; name one of these."
             )
         shown = table if isinstance(table.index, pd.RangeIndex) else table.reset_index()
+        formats = {str(name): ",.0f" for name in shown if _counts(shown[name])} | formats
         block = {
             "label": f"Table {self._next('table')}.",
             "caption": caption,
@@ -158,7 +158,7 @@ class Report:
 
     def provenance(self, facts: Mapping[str, object]) -> None:
         """Say where the numbers come from: checkpoint, settings, versions, seeds. Stands at the end."""
-        self._provenance = {name: _cell(value) for name, value in facts.items()}
+        self._provenance = {name: str(value) for name, value in facts.items()}
 
     def write(self, path: str | PathLike[str]) -> Path:
         """Write the page whole or not at all, and return its path."""
@@ -178,16 +178,18 @@ class Report:
         return target
 
 
+def _counts(column: "pd.Series[Any]") -> bool:
+    """Return whether a column of floats holds counts: whole numbers above 1, or none."""
+    known = column.dropna()
+    return pd.api.types.is_float_dtype(column) and bool((known % 1 == 0).all() and (known > 1).any())
+
+
 def _cell(value: object, spec: str | None = None) -> str:
     """Return a value as text: a dash for what is missing; for a number three decimals, or what ``spec`` says."""
     if value is None or value is pd.NA or value is pd.NaT or (isinstance(value, Real) and math.isnan(value)):
         return "–"
     if spec is not None:
         return format(value, spec)
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name}: {_cell(item)}" for name, item in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(map(_cell, value))
     if isinstance(value, bool) or not isinstance(value, Real):
         return str(value)
     if isinstance(value, Integral):
@@ -197,23 +199,14 @@ def _cell(value: object, spec: str | None = None) -> str:
 
 
 class StaticImages(NamedTuple):
-    """The PNG files that `write_static` wrote; where it wrote none, what they need."""
+    """The PNG files that `write_static` wrote, or what is missing to write them."""
 
     paths: list[Path]
     missing: str | None
 
 
-def write_static(
-    figures: Mapping[str, go.Figure], folder: str | PathLike[str], *, width: int = 1000, scale: float = 2.0
-) -> StaticImages:
-    """Write ``folder/<name>.png`` for every figure, all of them or none, where kaleido and a browser are there.
-
-    Args:
-        figures: Figures by the name of their file.
-        folder: Made where it does not exist.
-        width: Width of figures that do not set their own, in pixels before scaling.
-        scale: Pixels of the image per pixel of the figure.
-    """
+def write_static(figures: Mapping[str, go.Figure], folder: str | PathLike[str]) -> StaticImages:
+    """Write ``folder/<name>.png`` for every figure, or none where kaleido or a browser is missing."""
     if importlib.util.find_spec("kaleido") is None:
         return StaticImages([], NEEDS_KALEIDO)
     import kaleido
@@ -228,9 +221,9 @@ def write_static(
                     "path": stack.enter_context(whole_file(path)),
                     "opts": {
                         "format": "png",
-                        "width": figure.layout.width or width,
+                        "width": figure.layout.width or WIDTH,
                         "height": figure.layout.height or 450,
-                        "scale": scale,
+                        "scale": 2,
                     },
                 }
                 for path, figure in zip(paths, figures.values(), strict=True)
@@ -238,9 +231,7 @@ def write_static(
             # Without mathjax=False kaleido's page asks the network for it.
             kaleido.write_fig_from_object_sync(jobs, cancel_on_error=True, kopts={"mathjax": False})
     except ChromeNotFoundError:
-        return StaticImages(
-            [], "they need Chrome or Chromium, and none was found: install one, or run plotly_get_chrome"
-        )
+        return StaticImages([], "they need Chrome or Chromium: install one, or run plotly_get_chrome")
     return StaticImages(paths, None)
 
 
@@ -253,7 +244,7 @@ def write_figure(figure: go.Figure, stem: str | PathLike[str]) -> list[Path]:
 
 
 class Written(NamedTuple):
-    """What `write_results` wrote; as text, what a script tells its user."""
+    """What `write_results` wrote; as text, the lines that a script prints."""
 
     report: Path
     tables: list[Path]
@@ -277,22 +268,22 @@ def write_results(
     small: Sequence[str] | None = None,
     listings: Mapping[str, Sequence[str]] | None = None,
 ) -> Written:
-    """Write report, tables and PNG figures into a folder, and what is committed into another; return the paths.
+    """Write report, tables and PNG figures into a folder, and small tables into another; return the paths.
 
     Args:
-        report: The report, but for its provenance.
+        report: The report, without its provenance.
         tables: Tables by name.
         out: Folder for ``report.html``, ``tables`` and ``figures``.
-        results: Folder for the small tables and the same ``provenance.json`` as in ``tables``, if any.
+        results: Folder for the small tables with the same ``provenance.json``, if any.
         provenance: What made it; the script's command is added.
-        small: Names of the tables that are small enough to be committed; default: all.
-        listings: What was looked at, by name, e.g. classes and images: kept in ``<name>.txt``, a line each.
+        small: Names of the tables that are small enough to be committed (default: all).
+        listings: Names of what the report looked at, e.g. classes and images: one a line in ``<name>.txt``.
     """
     provenance = {"command": command(), **provenance}
     paths = write_with_provenance(tables, out / "tables", provenance, listings)
     if results is not None:
         chosen = {name: tables[name] for name in (tables if small is None else small)}
         paths += write_with_provenance(chosen, results, provenance, listings)
-    report.provenance({key: str(value) for key, value in provenance.items()})
+    report.provenance(provenance)
     figures = write_static(report.plotly_figures, out / "figures")
     return Written(report.write(out / "report.html"), paths, figures)

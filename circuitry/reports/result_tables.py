@@ -1,4 +1,4 @@
-"""What is kept of an experiment: tables, what made them, and what was looked at, by name. No torch."""
+"""The files of an experiment: tables, their provenance, and the names of classes and images. No torch."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pandas as pd
 
+from circuitry.comparison.table import write_tables
 from circuitry.runs.files import whole_file
 from circuitry.runs.provenance import command, versions
 
 
 @dataclass(frozen=True)
 class KeepSettings:
-    """Where a script that prints tables keeps them, too."""
+    """Where a script that prints tables also writes them."""
 
     results: Path | None = None
     """Folder for the tables and their provenance."""
@@ -25,15 +26,6 @@ class KeepSettings:
         if self.results is not None:
             settings = {name: value for name, value in asdict(self).items() if name != "results"}
             write_with_provenance(tables, self.results, settings | facts | versions())
-
-
-def write_tables(tables: Mapping[str, pd.DataFrame], folder: Path) -> list[Path]:
-    """Write tables as CSV files, each whole or not at all, and return their paths."""
-    paths = [folder / f"{name}.csv" for name in tables]
-    for path, table in zip(paths, tables.values(), strict=True):
-        with whole_file(path) as temporary:
-            table.to_csv(temporary, index=False, float_format="%.6g")
-    return paths
 
 
 def write_with_provenance(
@@ -48,12 +40,12 @@ def write_with_provenance(
         tables: Tables by name.
         folder: Folder of the files.
         provenance: What made them; the script's command is added.
-        listings: What was looked at, by name, e.g. classes and images: a line each.
+        listings: Names of what the tables look at, e.g. classes and images: one a line in ``<name>.txt``.
 
     Example:
         >>> write_with_provenance({"ratio": table}, Path("experiments/results/trust"), {"seed": 0, **versions()})
     """
-    paths = write_tables(tables, folder)
+    paths = write_tables(tables, folder, float_format="%.6g")
     for name, items in (listings or {}).items():
         with whole_file(folder / f"{name}.txt") as temporary:
             temporary.write_text("".join(f"{item}\n" for item in items), encoding="utf-8")

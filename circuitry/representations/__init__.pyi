@@ -1,10 +1,7 @@
 from .embedding_set import Embeddings as Embeddings
 from .embeddings import embed_images as embed_images
 from .embeddings import embed_texts as embed_texts
-from .feature_sharing import chance_share as chance_share
-from .feature_sharing import compare_feature_parts as compare_feature_parts
 from .feature_sharing import compare_features as compare_features
-from .feature_sharing import feature_share as feature_share
 from .features import ImageFeatures as ImageFeatures
 from .features import feature_frequency as feature_frequency
 from .features import feature_summary as feature_summary
@@ -13,17 +10,15 @@ from .grams import read_representations as read_representations
 from .kernel_alignment import cka as cka
 from .probes import SiteProbes as SiteProbes
 from .probes import probe_accuracy as probe_accuracy
-from .probes import probe_left_out as probe_left_out
 from .probes import probe_sites as probe_sites
-from .projection import EmbeddingMap as EmbeddingMap
 from .projection import embedding_map as embedding_map
-from .separation import compare_distance_parts as compare_distance_parts
+from .representation_folder import RepresentationSettings as RepresentationSettings
+from .representation_folder import extract_representations as extract_representations
 from .separation import compare_distances as compare_distances
 from .separation import domain_probe as domain_probe
 from .separation import mean_distances as mean_distances
 from .separation import modality_gap as modality_gap
 from .separation import silhouettes as silhouettes
-from .similarity import RepresentationParts as RepresentationParts
 from .similarity import RepresentationSimilarity as RepresentationSimilarity
 from .similarity import compare_representation_parts as compare_representation_parts
 from .similarity import compare_representations as compare_representations
@@ -31,5 +26,3 @@ from .strongest_features import default_vocabulary as default_vocabulary
 from .strongest_features import extract_features as extract_features
 from .strongest_features import image_features as image_features
 from .strongest_features import name_features as name_features
-from .study import RepresentationSettings as RepresentationSettings
-from .study import extract_representations as extract_representations

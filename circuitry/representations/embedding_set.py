@@ -1,6 +1,5 @@
-"""Embeddings of images or texts of one model, each with its domain and class; stored without pickle. No torch."""
+"""Embeddings of images or texts of one model, each with its domain and class. No torch."""
 
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,19 +10,17 @@ from jaxtyping import Float
 
 from circuitry.data.domains import ImageRecord
 from circuitry.data.parts import stem_without_domain
-from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError
 
-_FORMAT = "circuitry-embeddings/1"
 _LABELS = ("domain", "class_name")
 
 
 @dataclass(frozen=True, eq=False)
 class Embeddings:
-    """Vectors of length 1 in one embedding space, and what each is of.
+    """Vectors of length 1 in one embedding space, each with its source, domain and class.
 
     Raises:
-        InputError: for vectors that are not finite or not of length 1, or labels that do not fit their number.
+        InputError: for vectors that are not finite or not of length 1, or another number of labels.
 
     Example:
         >>> images = embed_images(clip, DomainFolder("DomainNet"))
@@ -31,11 +28,11 @@ class Embeddings:
     """
 
     vectors: Float[np.ndarray, "n d"]
-    """A row of length 1 for each."""
+    """Rows of length 1."""
     source: np.ndarray
     """Strings [n]: the image's path below its root, or the text."""
     domain: np.ndarray
-    """Strings [n]: the domain; of a text its style, empty for a text without one."""
+    """Strings [n]: the domain; for a text its style, or empty."""
     class_name: np.ndarray
     """Strings [n]."""
 
@@ -58,22 +55,22 @@ class Embeddings:
         return len(self.vectors)
 
     def take(self, which: np.ndarray) -> "Embeddings":
-        """Return those that an index or a mask chooses."""
+        """Return the rows of an index or a mask."""
         chosen = {name: getattr(self, name)[which] for name in ("vectors", "source", *_LABELS)}
         return replace(self, **chosen)
 
     def sample(self, n: int, seed: int = 0) -> "Embeddings":
-        """Return ``n`` of them at random, evenly over classes and domains: one of each, then another, and so on."""
+        """Return ``n`` random ones, evenly over classes and domains: one of each, then another of each, and so on."""
         shuffled = self.table().sample(frac=1, random_state=seed)
         turn = shuffled.groupby(["domain", "class"]).cumcount().sort_values(kind="stable")
         return self.take(np.sort(turn.index[:n].to_numpy()))
 
     def table(self) -> pd.DataFrame:
-        """Return what each is of: columns relative, domain, class."""
+        """Return the labels: columns relative, domain, class."""
         return pd.DataFrame({"relative": self.source, "domain": self.domain, "class": self.class_name})
 
     def items(self) -> list[str]:
-        """Return what each image shows, class and item: images of one item belong together, in all domains."""
+        """Return class and item of each image: images of one item belong together, in all domains."""
         rows = self.table().itertuples(index=False)
         records = [ImageRecord(Path(path), path, domain, name) for path, domain, name in rows]
         return [f"{record.class_name}/{stem_without_domain(record)}" for record in records]
@@ -83,19 +80,3 @@ class Embeddings:
         table = pd.DataFrame({"class": self.class_name, "domain": self.domain})
         found: dict[Any, Any] = table.groupby(["class", "domain"]).indices
         return dict(sorted(found.items()))
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write to one safetensors file, whole or not at all."""
-        header: dict[str, object] = {"source": self.source.tolist()}
-        arrays = {"vectors": self.vectors}
-        for name in _LABELS:
-            names, arrays[name] = np.unique(getattr(self, name), return_inverse=True)
-            header[name] = names.tolist()
-        write_arrays(path, _FORMAT, header, arrays)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> "Embeddings":
-        """Read what `save` wrote; raise `InputError` for a missing or damaged file, or one of another version."""
-        header, arrays = read_arrays(path, _FORMAT, "file of embeddings")
-        labels = {name: np.array(header[name])[arrays[name]] for name in _LABELS}
-        return cls(arrays["vectors"], np.array(header["source"]), **labels)

@@ -1,13 +1,12 @@
-"""The strongest features of a sparse autoencoder in many images: histograms, and what each feature is about. No torch.
+"""The strongest features of a sparse autoencoder in many images: histograms, and a summary of each feature. No torch.
 
 Every image names its 20 strongest positive features (`ImageFeatures`, made by ``image_features``); a class in a domain
 is the histogram of these names over its images, its features ranked by count.
 
 Ties in a histogram: of features named by equally many images, the one with the larger summed activation comes first,
-then the one with the smaller number. A feature that no image names is in no top-k, so where fewer than k are named even
-equal histograms share less than all. The study takes each top-k by ``torch.topk`` of the counts: ties fall as that
-function's algorithm has it, and features that no image names fill the tops. That changes numbers where images are few
-(``ranking="study"``).
+then the one with the smaller number. A feature that no image names is in no top-k, so with fewer than k named features
+even equal histograms share less than all. The study takes each top-k by ``torch.topk`` of the counts
+(``ranking="study"``): its algorithm orders ties, and unnamed features fill the tops. The numbers differ for few images.
 """
 
 import os
@@ -22,22 +21,22 @@ from jaxtyping import Int
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError
 
-FORMAT = "circuitry image features 1"
+FEATURES_FORMAT = "circuitry image features 1"
 """Name and version of the files, and of a folder of them."""
 
 STRONGEST = 20
 """Features that an image names."""
 TOPS = (5, 10, 15, 20)
 """Sizes of the tops of a histogram that are compared."""
-NONE = -1
-"""Stands where an image or a top has no further feature."""
+NO_FEATURE = -1
+"""Where an image or a top has no further feature."""
 
 WEAK_COSINE, WEAK_LEAD = 0.2, 0.02
-"""A name is weak below this cosine, or with a smaller lead over the next word. Images and texts lie apart in CLIP's
-space, so that even good names have cosines of .2 to .5."""
+"""A name is weak below this cosine, or with a smaller lead over the next word. CLIP embeds images far from texts, so
+that even good names have cosines of .2 to .5."""
 
 Ranking = Literal["activation", "study"]
-"""What comes first of features that equally many images name; see the module's description."""
+"""Order of features that equally many images name; see the module's description."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,15 +48,15 @@ class ImageFeatures:
     strongest: np.ndarray
     """[images, 20], integers: each image's strongest positive features in order; -1 where fewer are positive."""
     activation: np.ndarray
-    """[images, 20]: their activations; 0 where there is none."""
+    """[images, 20]: their activations; 0 without a feature."""
     n_features: int
     """Features of the autoencoder."""
 
     def __post_init__(self) -> None:
         if self.strongest.shape != self.activation.shape or len(self.strongest) != len(self.images):
             raise InputError(
-                f"The features of {len(self.images)} images need as many rows of numbers and of activations, but "
-                f"these are {list(self.strongest.shape)} and {list(self.activation.shape)}."
+                f"The features of {len(self.images)} images need a row of numbers and one of activations each, but "
+                f"{list(self.strongest.shape)} and {list(self.activation.shape)} were given."
             )
         if not len(self.images):
             raise InputError("Features are compared on at least one image, but there were none.")
@@ -89,12 +88,12 @@ class ImageFeatures:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write to one safetensors file, whole or not at all."""
         header = {"images": self.images.to_dict("list"), "n_features": self.n_features}
-        write_arrays(path, FORMAT, header, {"strongest": self.strongest, "activation": self.activation})
+        write_arrays(path, FEATURES_FORMAT, header, {"strongest": self.strongest, "activation": self.activation})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "ImageFeatures":
         """Read what `save` wrote; `InputError` for a missing or damaged file, or one of another version."""
-        header, arrays = read_arrays(path, FORMAT, "file of image features")
+        header, arrays = read_arrays(path, FEATURES_FORMAT, "file of image features")
         return cls(pd.DataFrame(header["images"]), arrays["strongest"], arrays["activation"], header["n_features"])
 
     def counts(self, rows: Int[np.ndarray, " rows"]) -> Int[np.ndarray, " features"]:
@@ -106,7 +105,7 @@ class ImageFeatures:
         self, rows: Int[np.ndarray, " rows"], ranking: Ranking = "activation"
     ) -> Int[np.ndarray, "sizes strongest"]:
         """Return the features of the top of every size in `TOPS`, filled up with -1."""
-        found = np.full((len(TOPS), STRONGEST), NONE)
+        found = np.full((len(TOPS), STRONGEST), NO_FEATURE)
         if ranking == "study":
             import torch  # its own order of ties; here, so that stored features can be studied without it
 
@@ -138,12 +137,12 @@ def feature_frequency(features: ImageFeatures) -> pd.DataFrame:
 
 
 def feature_summary(features: ImageFeatures) -> pd.DataFrame:
-    """Say of every feature how far domains agree on it: one row per feature that is in some top 20.
+    """Return how far domains agree on each feature that is in some top 20, a row each.
 
     Returns:
-        Columns feature, n_images (that name it), n_tops (classes in domains whose top 20 hold it), n_classes (of
-        these), shared: the chance that another domain's top 20 of the same class holds it too, given
-        that one does. Features of classes that have images in one domain only are left out.
+        Columns feature, n_images (that name it), n_tops (classes in domains with it in their top 20), n_classes (of
+        these), shared: the probability that another domain's top 20 of the same class holds it, given that one does.
+        Features of classes with images in a single domain are left out.
     """
     by_class: dict[str, list[np.ndarray]] = {}
     for (name, _), rows in features.cells().items():
@@ -167,9 +166,9 @@ def feature_summary(features: ImageFeatures) -> pd.DataFrame:
 
 
 def most_shared(summary: pd.DataFrame, n: int, *, min_tops: int = 2) -> list[int]:
-    """Return the features that domains agree on most; of equal ones those of the fewest classes, then tops, first.
+    """Return the features that domains agree on most; ties go to the fewest classes, then tops.
 
-    A feature of every class is shared, too, but says nothing about a class.
+    So features of every class come last: they do not describe a class.
     """
     enough = summary[summary["n_tops"] >= min_tops]
     order = enough.sort_values(["shared", "n_classes", "n_tops", "feature"], ascending=[False, True, False, True])
@@ -177,7 +176,7 @@ def most_shared(summary: pd.DataFrame, n: int, *, min_tops: int = 2) -> list[int
 
 
 def least_shared(summary: pd.DataFrame, n: int, *, min_tops: int = 2) -> list[int]:
-    """Return the features that domains agree on least; of equal ones those in the most tops first."""
+    """Return the features that domains agree on least; ties go to the most tops."""
     enough = summary[summary["n_tops"] >= min_tops]
     order = enough.sort_values(["shared", "n_tops", "feature"], ascending=[True, False, True])
     return [int(feature) for feature in order["feature"][:n]]
@@ -186,7 +185,7 @@ def least_shared(summary: pd.DataFrame, n: int, *, min_tops: int = 2) -> list[in
 def top_images(features: ImageFeatures, feature: int, domain: str, n: int) -> list[str]:
     """Return the images of a domain, as paths below the data's root, in which a feature is most active.
 
-    Only images that name the feature among their 20 strongest.
+    Only images with the feature among their 20 strongest count.
     """
     rows, columns = np.nonzero(features.strongest == feature)
     inside = (features.images["domain"] == domain).to_numpy()[rows]

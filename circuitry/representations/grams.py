@@ -1,13 +1,13 @@
 """Domains by the inner products of their class means: enough to compare them, small enough to keep. No torch.
 
-With positions kept apart, RN50's earliest sites have 802,816 features per image, so 345 class means of one site take
+With separate positions, RN50's earliest sites have 802,816 features per image, so 345 class means of one site take
 1.1 GB, and all sites 10 GB.
 
-Class means are appended to a temporary file per site, as differences from the site's first row, which is kept in double
-precision: where the differences are in single precision, what is common to all rows costs no digits. The Gram matrix is
-added up over blocks of features that fit a budget.
+Class means are appended to a temporary file per site, as differences from the site's first row. That row is kept in
+double precision, so differences in single precision lose no digits to a common part. The Gram matrix is summed over
+blocks of features that fit a budget.
 
-Centring changes neither distances nor unbiased HSIC, and keeps small differences of large numbers out of both.
+Centring changes neither distances nor unbiased HSIC, and avoids small differences of large numbers in both.
 """
 
 import os
@@ -26,8 +26,8 @@ from circuitry.runs.errors import InputError
 from circuitry.runs.files import TORN
 from circuitry.runs.manifest import read_manifest
 
-FORMAT = "circuitry representations 3"
-"""Of a folder of representations, and of each file in it."""
+REPRESENTATIONS_FORMAT = "circuitry representations 3"
+"""Of a folder of representations and its files."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +36,7 @@ class Grams:
 
     domain: str
     classes: tuple[str, ...]
-    """What the rows are, in order."""
+    """Names of the rows, in order."""
     by_site: Mapping[str, Float[np.ndarray, "_ _"]]
     """Gram matrices [classes, classes] of centred class means; NaN in the row and column of a class without images."""
 
@@ -46,7 +46,7 @@ class Grams:
         return tuple(name for name, is_there in zip(self.classes, there, strict=True) if is_there)
 
     def only(self, classes: Collection[str]) -> "Grams":
-        """Return the part of some classes; those that are not here are left out."""
+        """Return the same for some classes; unknown ones are ignored."""
         kept = tuple(name for name in self.classes if name in classes)
         return Grams(self.domain, kept, {site: self.among(kept, site) for site in self.by_site})
 
@@ -63,13 +63,13 @@ class DomainRepresentation:
     grams: Grams
     """Of all images."""
     parts: tuple[Grams, ...]
-    """Of each part of the images; the same items are in the same part of every domain."""
+    """Of each part of the images; an item is in the same part in every domain."""
     unit_means: Mapping[str, Float[np.ndarray, "_ _"]]
     """By site, each image's activation averaged over positions [images, units]."""
     image_classes: tuple[str, ...]
     """Class of every image."""
     image_items: tuple[str, ...]
-    """What every image shows, by name: images of one item belong together, in all domains."""
+    """Item of every image, by name: images of one item belong together, in all domains."""
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything into one file, whole or not at all."""
@@ -84,12 +84,12 @@ class DomainRepresentation:
             "image_classes": self.image_classes,
             "image_items": self.image_items,
         }
-        write_arrays(path, FORMAT, header, arrays)
+        write_arrays(path, REPRESENTATIONS_FORMAT, header, arrays)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "DomainRepresentation":
         """Read what `save` wrote; raise `InputError` for a missing or damaged file, or one of another version."""
-        header, arrays = read_arrays(path, FORMAT, "representation of a domain")
+        header, arrays = read_arrays(path, REPRESENTATIONS_FORMAT, "representation of a domain")
         sites = header["sites"]
 
         def grams(part: str) -> Grams:
@@ -113,7 +113,7 @@ def read_representations(folder: str | os.PathLike[str]) -> list[DomainRepresent
             f"{place} is no folder of representations (it has no manifest.json): make one with "
             "extract_representations()."
         )
-    jobs = read_manifest(place, FORMAT)["jobs"]
+    jobs = read_manifest(place, REPRESENTATIONS_FORMAT)["jobs"]
     return [DomainRepresentation.load(representation_file(place, domain)) for (domain,) in jobs]
 
 
@@ -133,8 +133,8 @@ def gram_matrix(features: Float[np.ndarray, "rows features"]) -> Float[np.ndarra
 class RowFiles(ExitStack):
     """Rows of features by site in temporary files, which vanish with the process, however it ends.
 
-    They take 4 bytes per row and feature (8 in double precision), in ``folder``, by default the system's for temporary
-    files.
+    They take 4 bytes per row and feature (8 in double precision), in ``folder`` (default: the system's folder for
+    temporary files).
 
     Example:
         >>> with RowFiles("runs/x") as rows:

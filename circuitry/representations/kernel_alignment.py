@@ -6,8 +6,8 @@
    n (n - 3) HSIC = tr(KL) + sum(K) sum(L) / ((n - 1)(n - 2)) - 2 sum(KL) / (n - 2).
    It is the inner product of the U-centred matrices (Szekely & Rizzo 2014), and is computed as such.
 3. CKA = HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)) (Kornblith et al. 2019, arXiv 1905.00414).
-4. Null: the rows of one side permuted. Uncertainty: CKA without each row in turn, for a jackknife; a bootstrap would
-   draw rows twice, and unbiased HSIC takes k(x, x) off the diagonal for similarity.
+4. Null: the rows of one side permuted. Uncertainty: a jackknife over rows. A bootstrap would draw rows twice, and
+   unbiased HSIC would take k(x, x) off the diagonal for similarity.
 """
 
 from dataclasses import dataclass
@@ -19,16 +19,16 @@ from circuitry.representations.grams import gram_matrix
 from circuitry.runs.errors import InputError
 
 KERNELS = ("linear", "rbf")
-FEWEST = 4
+FEWEST_ROWS = 4
 """Unbiased HSIC needs so many rows."""
 _ROUNDING = 1e-10
-"""Rows count as equal where the U-centred kernel matrix is smaller than this share of the matrix before."""
+"""Rows count as equal if the U-centred kernel matrix is smaller than this share of the matrix before."""
 
 
 def cka(
     a: Float[np.ndarray, "rows_a features_a"], b: Float[np.ndarray, "rows_b features_b"], kernel: str = "linear"
 ) -> float:
-    """Return the CKA of two representations of the same rows: 1 when equal but for rotation and scale, near 0 for none.
+    """Return the CKA of two representations of the same rows: 1 if equal up to rotation and scale, near 0 if unrelated.
 
     Without bias it can be negative, down to -1.
 
@@ -46,8 +46,8 @@ def cka(
     """
     if len(a) != len(b):
         raise InputError(f"CKA compares the same rows in two representations, but {len(a)} and {len(b)} were given.")
-    if len(a) < FEWEST:
-        raise InputError(f"Unbiased CKA needs at least {FEWEST} rows, but {len(a)} were given.")
+    if len(a) < FEWEST_ROWS:
+        raise InputError(f"Unbiased CKA needs at least {FEWEST_ROWS} rows, but {len(a)} were given.")
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         raise InputError("CKA needs features that are finite, but NaN or infinite values were given.")
     u, v = (kernel_matrix(gram_matrix(x), kernel, what) for x, what in ((a, "the first"), (b, "the second")))
@@ -56,8 +56,8 @@ def cka(
 
 def hsic(k: Float[np.ndarray, "rows rows"], l: Float[np.ndarray, "rows rows"]) -> float:  # noqa: E741
     """Return the unbiased HSIC of two kernel matrices of at least four rows, whose diagonals do not count."""
-    if len(k) < FEWEST:
-        raise InputError(f"Unbiased HSIC needs at least {FEWEST} rows, but {len(k)} were given.")
+    if len(k) < FEWEST_ROWS:
+        raise InputError(f"Unbiased HSIC needs at least {FEWEST_ROWS} rows, but {len(k)} were given.")
     return _product(_u_centred(k), _u_centred(l))
 
 
@@ -83,14 +83,14 @@ def kernel_matrix(gram: Float[np.ndarray, "rows rows"], kernel: str, what: str) 
     size = float(np.square(k[~np.eye(len(k), dtype=bool)]).sum())
     if float(np.square(centred).sum()) <= _ROUNDING**2 * size:
         raise InputError(
-            f"CKA needs rows that differ, but those of {what} are all equal, or all equally far apart: leave it out."
+            f"CKA needs different rows, but the rows of {what} are all equal, or all equally distant: leave it out."
         )
     return centred
 
 
 @dataclass(frozen=True, eq=False)
 class Alignment:
-    """Two representations of the same rows, as `kernel_matrix` makes them: their CKA, and what it is read against."""
+    """Two representations of the same rows, as `kernel_matrix` makes them: their CKA, its null and its jackknife."""
 
     u: Float[np.ndarray, "rows rows"]
     v: Float[np.ndarray, "rows rows"]
@@ -120,7 +120,7 @@ class Alignment:
 
 
 def _ratio(kl: np.ndarray | float, kk: np.ndarray | float, ll: np.ndarray | float) -> np.ndarray | float:
-    """Return the CKA from HSIC of both, of the first with itself, and of the second with itself."""
+    """Return the CKA from the HSIC of both, of the first with itself, and of the second with itself."""
     return kl / np.sqrt(kk * ll)
 
 
@@ -146,12 +146,12 @@ def _product(u: np.ndarray, v: np.ndarray) -> float:
 def _products_without_each(u: np.ndarray, v: np.ndarray) -> np.ndarray:
     """Return the HSIC of two U-centred matrices without each row in turn.
 
-    Rows and columns sum to zero, so after row i has gone they sum to minus its entries, and the formula of HSIC for
-    what is left becomes, with t = sum(u * v) and r_i the part of row i:
+    Rows and columns sum to zero, so without row i they sum to minus its entries, and the formula of HSIC for the other
+    rows becomes, with t = sum(u * v) and r_i the part of row i:
     (n - 1)(n - 4) HSIC = t - 2 r_i - 2 r_i / (n - 3).
     """
     n = len(u)
-    if n <= FEWEST:
+    if n <= FEWEST_ROWS:
         return np.full(n, np.nan)
     r = (u * v).sum(1)
     return np.asarray((r.sum() - 2 * r - 2 * r / (n - 3)) / ((n - 1) * (n - 4)))

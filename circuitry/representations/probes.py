@@ -1,14 +1,14 @@
-"""Linear probes: what a linear classifier can read off a representation (Alain & Bengio 2017, arXiv 1610.01644).
+"""Linear probes: accuracy of a linear classifier on a representation (Alain & Bengio 2017, arXiv 1610.01644).
 
 1. Features are standardised with the mean and deviation of the training images alone.
-2. A ridge classifier (least squares on targets of -1 and 1, one per class, classes weighted alike) is fitted in closed
-   form, so that it is deterministic, and fast also where features outnumber images; its penalty is the one of
-   `PENALTIES` with the smallest leave-one-out error on the training images.
-3. Its balanced accuracy, the mean over classes of the share of a class's images that are recognised, is taken on other
-   images: in stratified folds, or on a group of images (a domain) that was left out of training. Images of one item
-   (one concept, one source picture in several domains) are never on both sides.
+2. A ridge classifier (least squares on targets of -1 and 1, one per class, classes weighted equally) is fitted in
+   closed form: deterministic, and fast even with more features than images. Its penalty is the one of `PENALTIES` with
+   the smallest leave-one-out error on the training images.
+3. Its balanced accuracy, the mean over classes of the share of recognised images, is measured on other images: in
+   stratified folds, or on a group of images (a domain) that was left out of training. Images of one item (one concept,
+   one source picture in several domains) are never on both sides.
 
-Guessing reaches one over the number of classes, however many images each has: `chance_accuracy`.
+Guessing reaches one over the number of classes, for any numbers of images: `chance_accuracy`.
 
 No torch.
 """
@@ -39,7 +39,7 @@ PENALTIES = tuple(10.0**k for k in range(-1, 6))
 """Candidates for the ridge penalty, for standardised features and sums (not means) over images."""
 
 TARGETS = ("class", "domain", "class across domains")
-"""What `probe_sites` reads off."""
+"""Labels that `probe_sites` predicts."""
 
 
 def probe_accuracy(
@@ -49,17 +49,15 @@ def probe_accuracy(
     *,
     folds: int = 5,
     seed: int = 0,
-    penalties: Sequence[float] = PENALTIES,
 ) -> Float[np.ndarray, " folds"]:
     """Return the balanced accuracy of a linear classifier in every fold of a stratified cross-validation, in 0..1.
 
     Args:
         features: One row per image.
-        labels: What is to be read off, one per image.
-        items: What each image shows; images of one item are in one fold (default: each image is an item).
-        folds: Parts of the images; each is tested on once, with the others for training.
+        labels: Labels to predict, one per image.
+        items: Item of each image; images of one item are in one fold (default: each image is an item).
+        folds: Number of folds; each is tested once, by a classifier of the others.
         seed: Seed of the parts.
-        penalties: Candidates for the ridge penalty; one value is taken as it is.
 
     Raises:
         InputError: for fewer than two folds or classes, a class with fewer items than folds, features that are not
@@ -83,7 +81,7 @@ def probe_accuracy(
         parts = StratifiedKFold(folds, shuffle=True, random_state=seed).split(x, y)
     else:
         parts = StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(x, y, of)
-    return _balanced_accuracies(x, y, list(parts), penalties)
+    return _balanced_accuracies(x, y, list(parts))
 
 
 def probe_left_out(
@@ -93,18 +91,17 @@ def probe_left_out(
     items: Sequence[str] | None = None,
     *,
     folds: int = 5,
-    penalties: Sequence[float] = PENALTIES,
 ) -> dict[str, float]:
     """Return, by group, the balanced accuracy on its images of a classifier that is fitted on all other groups.
 
-    A group's accuracy is over those of its classes that another group has, too; a group without any is left out. Where
-    an item is in several groups, a group's items are tested in folds, each by a classifier that has seen none of them
-    in the other groups either; its accuracy is the mean over folds.
+    A group's accuracy is over its classes that another group has; a group without any is left out. If an item is in
+    several groups, a group's items are tested in folds, each by a classifier that was not trained on them in the other
+    groups either; its accuracy is the mean over folds.
 
     Args:
-        features, labels, items, penalties: As in `probe_accuracy`.
-        groups: What is left out of training in turn, one per image: the domain.
-        folds: Folds of the items of a group, where other groups have them, too.
+        features, labels, items: As in `probe_accuracy`.
+        groups: Group of each image, left out of training in turn: the domain.
+        folds: Folds of the items of a group, if other groups have them too.
 
     Raises:
         InputError: for fewer than two classes or groups, a group whose others have fewer than two classes, groups
@@ -132,11 +129,11 @@ def probe_left_out(
             parts[name] = _without_items(train, test, of, folds)
     if not parts:
         raise InputError("A group is tested on classes that another one has, but no two groups have one in common.")
-    return {name: float(_balanced_accuracies(x, y, of_group, penalties).mean()) for name, of_group in parts.items()}
+    return {name: float(_balanced_accuracies(x, y, of_group).mean()) for name, of_group in parts.items()}
 
 
 def _items(items: Sequence[str] | None, y: np.ndarray) -> np.ndarray:
-    """Return the item of every image, or a number for each where none are given."""
+    """Return the item of every image, by default its number."""
     if items is None:
         return np.arange(len(y)).astype(str)
     if len(items) != len(y):
@@ -147,7 +144,7 @@ def _items(items: Sequence[str] | None, y: np.ndarray) -> np.ndarray:
 def _without_items(
     train: np.ndarray, test: np.ndarray, items: np.ndarray, folds: int
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return training and test images that share no item: in folds of the test images where some are in both."""
+    """Return training and test images without a common item: in folds of the test images if some are in both."""
     if not np.isin(items[test], items[train]).any():
         return [(train, test)]
     n = min(folds, len(np.unique(items[test])))
@@ -161,7 +158,7 @@ class SiteProbes(NamedTuple):
     sites: pd.DataFrame
     """Columns site, target (one of `TARGETS`), value, low, high, chance, n_images."""
     left_out: pd.DataFrame
-    """The class by a classifier of the other domains: site, domain, value, chance, n_images."""
+    """The class by a classifier trained on the other domains: site, domain, value, chance, n_images."""
 
 
 def probe_sites(
@@ -173,7 +170,7 @@ def probe_sites(
     folds: int = 5,
     seed: int = 0,
 ) -> SiteProbes:
-    """Read class and domain off the features of every site.
+    """Predict class and domain from the features of every site.
 
     Intervals are of 95 %: for class and domain over folds, with Student's t and the variance of the mean raised by
     1 / (folds - 1), since folds share images for training (Nadeau & Bengio 2003); for the class across domains by a
@@ -226,21 +223,16 @@ def _checked(features: np.ndarray, labels: Sequence[str]) -> tuple[np.ndarray, n
     if not features.shape[1] or not np.isfinite(features).all():
         raise InputError(
             f"Probes need features that are finite, but those given {list(features.shape)} "
-            + ("hold NaN or infinite values." if features.shape[1] else "are none.")
+            + ("hold NaN or infinite values." if features.shape[1] else "are empty.")
         )
     return features.astype(np.float64), np.asarray(labels)
 
 
-def _balanced_accuracies(
-    x: np.ndarray,
-    y: np.ndarray,
-    parts: Sequence[tuple[np.ndarray, np.ndarray]],
-    penalties: Sequence[float],
-) -> np.ndarray:
-    """Return the balanced accuracy on each part's test images of a classifier fitted on its training images."""
-    probe = make_pipeline(StandardScaler(), RidgeClassifierCV(penalties, class_weight="balanced"))
+def _balanced_accuracies(x: np.ndarray, y: np.ndarray, parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """Return, for each pair of training and test images, the balanced accuracy on the test images."""
+    probe = make_pipeline(StandardScaler(), RidgeClassifierCV(PENALTIES, class_weight="balanced"))
     with warnings.catch_warnings():
-        # A group may lack a class that is guessed; the mean is over the classes that it has.
+        # A guessed class may be absent from the group; the mean is over the group's classes.
         warnings.filterwarnings("ignore", "y_pred contains classes not in y_true")
         found = cross_val_score(probe, x, y, scoring="balanced_accuracy", cv=parts, error_score="raise")
     return np.asarray(found)

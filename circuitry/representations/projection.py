@@ -2,7 +2,7 @@
 
 UMAP (McInnes et al. 2018, arXiv 1802.03426) keeps neighbours together; its densMAP variant (Narayan et al. 2021, doi
 10.1038/s41587-020-00801-7) also keeps dense regions dense. Distances between far groups mean little on it. Principal
-components keep large distances and may put groups on top of each other that lie apart.
+components keep large distances and may put distant groups on top of each other.
 """
 
 import importlib.util
@@ -16,17 +16,17 @@ from sklearn.decomposition import PCA
 from circuitry.representations.embedding_set import Embeddings
 from circuitry.runs.errors import InputError
 
-METHODS = ("auto", "umap", "pca")
+MAP_METHODS = ("auto", "umap", "pca")
 NEIGHBOURS = 15
-"""UMAP's own default; fewer where there are fewer points."""
+"""UMAP's default; fewer with fewer points."""
 COMPONENTS = "principal components"
-"""How the name of a map begins that is none by UMAP."""
+"""First words of the name of a map without UMAP."""
 PER_DOMAIN = 2000
 """Images of a domain that the study maps."""
 
 
 class EmbeddingMap(NamedTuple):
-    """Points in the plane, and how they came there."""
+    """Points in the plane, and the method."""
 
     points: Float[np.ndarray, "n 2"]
     method: str
@@ -49,8 +49,8 @@ def embedding_map(vectors: Float[np.ndarray, "n d"], method: str = "auto", seed:
     Example:
         >>> points, method = embedding_map(images.vectors, "pca")
     """
-    if method not in METHODS:
-        raise InputError(f"Unknown method {method!r} of a map: choose one of {', '.join(METHODS)}.")
+    if method not in MAP_METHODS:
+        raise InputError(f"Unknown method {method!r} of a map: choose one of {', '.join(MAP_METHODS)}.")
     installed = importlib.util.find_spec("umap") is not None
     if method == "umap" and not installed:
         raise InputError(
@@ -82,21 +82,21 @@ def map_table(
     without: str | None = None,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Map images of one model, so many of each domain at random, as the study does; all of them are in the table.
+    """Map random images of each domain, by one model, as the study does.
 
     Args:
-        images: What is drawn from.
+        images: Images to draw from.
         method: See `embedding_map`.
-        texts: Texts that are mapped together with the images, and then shape the map, too (default: none).
-        per_domain: Images of each domain; all where there are fewer, or with None.
-        without: A domain that is left out.
+        texts: Texts to map together with the images; they also shape the map (default: none).
+        per_domain: Most images of each domain; None for all.
+        without: A domain to leave out.
         seed: Seed of the map and of the choice.
 
     Returns:
         Columns kind ("image" or "text"), domain, class, x, y, method.
 
     Raises:
-        InputError: for a domain ``without`` that has no images, or is the only one, and what `embedding_map` raises.
+        InputError: for a domain ``without`` that has no images or is the only one, and as `embedding_map`.
     """
     domains = sorted(set(images.domain.tolist()))
     if without is not None:

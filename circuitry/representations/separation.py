@@ -1,12 +1,9 @@
-"""Do the images of a domain lie apart in an embedding space? Distances, silhouettes, probes, modality gap. No torch.
+"""Are domains separate in an embedding space? Distances, silhouettes, probes, modality gap. No torch.
 
-Each function's own text says what it measures. All vectors have length 1. Between domains, `compare_distances` compares
-class by class, `mean_distances` whole domains (the study's: Euclidean). A finite number of images puts means apart by
-itself: `compare_distance_parts`.
-Distances, spread, silhouettes and gap do not change when the space is rotated.
+All vectors have length 1. Between domains, `compare_distances` compares class by class, `mean_distances` whole domains
+(the study's: Euclidean). Distances, spread, silhouettes and gap do not change when the space is rotated.
 """
 
-from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Literal
 
@@ -15,19 +12,18 @@ import pandas as pd
 from jaxtyping import Float
 from sklearn.metrics import silhouette_samples
 
-from circuitry.comparison.compared_values import VALUES, class_groups
 from circuitry.comparison.comparison import Comparison
-from circuitry.data.parts import DEFAULT_PARTS, ItemKey
+from circuitry.data.parts import DEFAULT_PARTS
+from circuitry.representations.cells import ALL, compare_by_parts
 from circuitry.representations.embedding_set import Embeddings
-from circuitry.representations.parts import OTHERS, compare_parts, cut_images, images_compared
 from circuitry.representations.probes import probe_accuracy
 from circuitry.runs.errors import InputError
 
-ALL = "all"
-"""Stands for all domains together."""
-
-MEASURES = ("cosine", "euclidean", "standardised")
+DISTANCES = ("cosine", "euclidean", "standardised")
 """Distances between the means of two sets of vectors; see `distance`."""
+
+MOST_IMAGES = 10_000
+"""Images whose silhouettes are computed at most."""
 
 
 def distance(a: Float[np.ndarray, "n d"], b: Float[np.ndarray, "m d"], measure: str = "cosine") -> float:
@@ -36,9 +32,9 @@ def distance(a: Float[np.ndarray, "n d"], b: Float[np.ndarray, "m d"], measure: 
     - ``cosine``: 1 - p.q / (|p| |q|), in 0..2;
     - ``euclidean``: |p - q|;
     - ``standardised``: |p - q| / sqrt((v + w) / 2), where v and w are the summed variances (divided by n - 1) of the
-      two sets: how many times their own spread they lie apart, so it stays the same when the whole space shrinks.
+      two sets: the distance in units of their spread, which does not change when the whole space shrinks.
 
-    NaN where a mean is zero (cosine), or a set has one vector or none of the two any spread (standardised).
+    NaN if a mean is zero (cosine), or if a set has one vector or both have no spread (standardised).
 
     Raises:
         InputError: for another measure.
@@ -47,19 +43,20 @@ def distance(a: Float[np.ndarray, "n d"], b: Float[np.ndarray, "m d"], measure: 
         >>> distance(np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]]), "euclidean")
         1.414...
     """
-    return float(_apart(*_moments([a]), *_moments([b]), measure)[0])
+    (p, v), (q, w) = _moments(a), _moments(b)
+    return float(_apart(p[None], np.array([v]), q[None], np.array([w]), measure)[0])
 
 
-def _moments(sets: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the means [sets, d] and summed variances [sets] of sets of vectors; NaN for the variance of one vector."""
-    means = np.stack([x.mean(0, dtype=np.float64) for x in sets])
-    return means, np.array([x.var(0, dtype=np.float64, ddof=1).sum() if len(x) > 1 else np.nan for x in sets])
+def _moments(vectors: Float[np.ndarray, "n d"]) -> tuple[np.ndarray, float]:
+    """Return the mean [d] and the summed variance of a set of vectors; NaN for the variance of one vector."""
+    variance = vectors.var(0, dtype=np.float64, ddof=1).sum() if len(vectors) > 1 else np.nan
+    return vectors.mean(0, dtype=np.float64), float(variance)
 
 
 def _apart(p: np.ndarray, v: np.ndarray, q: np.ndarray, w: np.ndarray, measure: str) -> np.ndarray:
     """Return the distances of pairs of means p and q [pairs, d] with summed variances v and w [pairs]."""
-    if measure not in MEASURES:
-        raise InputError(f"Unknown measure {measure!r} of distance: choose one of {', '.join(MEASURES)}.")
+    if measure not in DISTANCES:
+        raise InputError(f"Unknown measure {measure!r} of distance: choose one of {', '.join(DISTANCES)}.")
     if measure == "cosine":
         norms = np.linalg.norm(p, axis=1) * np.linalg.norm(q, axis=1)
         return np.asarray(1 - (p * q).sum(1) / np.where(norms > 0, norms, np.nan))
@@ -70,97 +67,59 @@ def _apart(p: np.ndarray, v: np.ndarray, q: np.ndarray, w: np.ndarray, measure: 
     return np.asarray(apart / np.sqrt(np.where(variance > 0, variance, np.nan)))
 
 
-def compare_distances(
-    images: Embeddings,
-    measure: str = "cosine",
-    groups: Mapping[str, Sequence[str]] | None = None,
-    *,
-    n_parts: int = DEFAULT_PARTS,
-    seed: int = 0,
-) -> Comparison:
-    """Compare each class between all pairs of domains by the distance of its means; near is small.
+def compare_distances(images: Embeddings, measure: str = "cosine", *, seed: int = 0) -> Comparison:
+    """Compare each class between all pairs of domains by the distance of its means; small means near.
+
+    A finite number of images separates means by itself. So the mean distance of two parts of a class's images takes the
+    place of ceilings: two domains that are no farther apart, at equal numbers of images, cannot be distinguished.
 
     Args:
         images: The images.
         measure: See `distance`.
-        groups: Further groups of classes; see `class_groups`.
-        n_parts: Parts of the images of a class in a domain.
         seed: Seed of the bootstraps.
-
-    Returns:
-        `class_distances`, with the mean over two parts of a class's images (`compare_distance_parts`) in the place of
-        ceilings: what lies no farther apart, with as many images, cannot be told apart.
 
     Raises:
         InputError: for another measure, or when no class has images in two domains.
     """
-    return Comparison(
+
+    def describe(rows: np.ndarray) -> np.ndarray:
+        mean, variance = _moments(images.vectors[rows])
+        return np.append(mean, variance)
+
+    def compare(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return _apart(a[:, :-1], a[:, -1], b[:, :-1], b[:, -1], measure)
+
+    return compare_by_parts(
         f"{measure}_distance",
-        class_distances(images, measure),
-        compare_distance_parts(images, measure, n_parts=n_parts),
-        groups=class_groups(images.class_name.tolist(), groups),
+        images.table(),
+        DEFAULT_PARTS,
+        describe,
+        compare,
         alike=False,
-        about={"n_images": len(images), "n_parts": n_parts, "seed": seed, **images_compared(images.table(), n_parts)},
+        about={"seed": seed},
         seed=seed,
     )
-
-
-def class_distances(images: Embeddings, measure: str = "cosine") -> pd.DataFrame:
-    """Return the distance between the means of each class in each two domains: `VALUES`, without sites."""
-    groups, rows = images.groups(), []
-    for class_name in dict.fromkeys(name for name, _ in groups):
-        domains = [domain for name, domain in groups if name == class_name]
-        for a, b in combinations(domains, 2):
-            x, y = (images.vectors[groups[class_name, domain]] for domain in (a, b))
-            rows.append((class_name, a, b, None, distance(x, y, measure)))
-    return pd.DataFrame(rows, columns=list(VALUES))
-
-
-def compare_distance_parts(
-    images: Embeddings,
-    measure: str = "cosine",
-    *,
-    n_parts: int = DEFAULT_PARTS,
-    key: ItemKey | None = None,
-    n_others: int = OTHERS,
-    seed: int = 0,
-) -> pd.DataFrame:
-    """Return the distances between the means of parts of the images of each class and domain; see `compare_parts`.
-
-    Args:
-        images: The images.
-        measure: See `distance`.
-        n_parts, key: See `part_numbers`.
-        n_others, seed: See `compare_parts`.
-    """
-    cells = cut_images(images.table(), n_parts, key)
-    means, variances = _moments([images.vectors[rows] for rows in cells.values()])
-
-    def compare(i: np.ndarray, j: np.ndarray) -> np.ndarray:
-        return _apart(means[i], variances[i], means[j], variances[j], measure)
-
-    return compare_parts(list(cells), compare, n_others=n_others, seed=seed)
 
 
 def mean_distances(images: Embeddings) -> pd.DataFrame:
     """Return the distances between the means of whole domains, by every measure.
 
-    Where domains hold different shares of the classes, that is in it, too; `class_distances` are free of it.
+    They include differences in the domains' shares of the classes; `compare_distances` does not.
 
     Returns:
         Columns domain_a, domain_b, cosine, euclidean, standardised.
     """
     pairs = combinations(_by_domain(images).items(), 2)
-    rows = [(a, b, *(distance(x, y, measure) for measure in MEASURES)) for (a, x), (b, y) in pairs]
-    return pd.DataFrame(rows, columns=["domain_a", "domain_b", *MEASURES])
+    rows = [(a, b, *(distance(x, y, measure) for measure in DISTANCES)) for (a, x), (b, y) in pairs]
+    return pd.DataFrame(rows, columns=["domain_a", "domain_b", *DISTANCES])
 
 
 def _by_domain(images: Embeddings) -> dict[str, np.ndarray]:
     return {domain: images.vectors[images.domain == domain] for domain in sorted(set(images.domain.tolist()))}
 
 
-def spread(images: Embeddings) -> pd.DataFrame:
-    """Return the mean Euclidean distance of images to their own mean: of each class in each domain, and of each domain.
+def image_spread(images: Embeddings) -> pd.DataFrame:
+    """Return the mean Euclidean distance of images to their mean, for each class in each domain and for each domain.
 
     Returns:
         Columns class (None for the whole domain), domain, value.
@@ -174,15 +133,13 @@ def spread(images: Embeddings) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["class", "domain", "value"])
 
 
-def silhouettes(
-    images: Embeddings, by: Literal["domain", "class"] = "domain", *, most: int = 10_000, seed: int = 0
-) -> pd.DataFrame:
+def silhouettes(images: Embeddings, by: Literal["domain", "class"] = "domain", *, seed: int = 0) -> pd.DataFrame:
     """Return mean silhouettes of the images of each class in each domain, with cosine distances.
 
     An image's silhouette is (b - a) / max(a, b): a is its mean distance to the others of its group, b to the images
-    of the nearest other group. Near 1: the group lies apart. Near 0: it is mixed with another. Below 0: the image is
-    nearer to another group. Time grows with the square of the number of images, so of more than ``most`` as many are
-    taken, evenly over classes and domains, at random by ``seed``.
+    of the nearest other group. Near 1: the group is separate. Near 0: it is mixed with another. Below 0: the image is
+    nearer to another group. Time grows with the square of the number of images, so at most `MOST_IMAGES` are taken,
+    evenly over classes and domains, at random by ``seed``.
 
     Groups are domains (all classes together) or classes (all domains together).
 
@@ -192,8 +149,8 @@ def silhouettes(
     Raises:
         InputError: for fewer than two groups, or as many groups as images.
     """
-    if len(images) > most:
-        images = images.sample(most, seed)
+    if len(images) > MOST_IMAGES:
+        images = images.sample(MOST_IMAGES, seed)
     labels = images.domain if by == "domain" else images.class_name
     n_groups = len(set(labels.tolist()))
     if not 2 <= n_groups < len(images):
@@ -206,8 +163,8 @@ def silhouettes(
     return pd.DataFrame(rows, columns=["class", "domain", "value"])
 
 
-def domain_probe(images: Embeddings, *, folds: int = 5, seed: int = 0) -> pd.DataFrame:
-    """Return how well a linear classifier tells each domain from the others together, in every fold.
+def domain_probe(images: Embeddings, *, seed: int = 0) -> pd.DataFrame:
+    """Return how well a linear classifier separates each domain from all others, in every fold.
 
     The balanced accuracy of `probe_accuracy`: guessing reaches 1/2. Rows of domain `ALL` are of one classifier that
     names the domain: guessing reaches one over the number of domains. Images of one item (`stem_without_domain`) are in
@@ -221,13 +178,13 @@ def domain_probe(images: Embeddings, *, folds: int = 5, seed: int = 0) -> pd.Dat
     rows = [
         (domain, fold, float(value))
         for domain, labels in tasks.items()
-        for fold, value in enumerate(probe_accuracy(images.vectors, labels, images.items(), folds=folds, seed=seed))
+        for fold, value in enumerate(probe_accuracy(images.vectors, labels, images.items(), seed=seed))
     ]
     return pd.DataFrame(rows, columns=["domain", "fold", "value"])
 
 
 def modality_gap(images: Embeddings, texts: Embeddings) -> pd.DataFrame:
-    """Return |mean of the images - mean of the texts| for all images and for those of each domain, always to all texts.
+    """Return |mean of the images - mean of all texts|, for all images and for those of each domain.
 
     Returns:
         Columns domain (`ALL` first), value: Euclidean, in 0..2.
@@ -238,7 +195,7 @@ def modality_gap(images: Embeddings, texts: Embeddings) -> pd.DataFrame:
 
 
 def class_accuracy(images: Embeddings, texts: Embeddings) -> pd.DataFrame:
-    """Return the share of the images of each class in each domain whose nearest text is that of their class.
+    """Return the share of images whose nearest text is that of their class, by class and domain.
 
     Returns:
         Columns class, domain, value.

@@ -1,8 +1,8 @@
-"""Are classes arranged alike in two domains? CKA at every site of the encoder, and what to read it against.
+"""Do two domains arrange the classes in the same way? CKA at every site of the encoder, and its reference levels.
 
 The rows of a domain are its classes: the means of their images at a site, by default of the units averaged over
-positions, as in the study. Domains are compared through the inner products of their own rows alone (`Grams`), over the
-classes that both have; `kernel_alignment` has the formulas.
+positions, as in the study. CKA needs only the inner products of each domain's rows (`Grams`), over the classes of both
+domains; `kernel_alignment` has the formulas. A value is of all classes at once: the class in its tables is `ALL`.
 
 No torch.
 """
@@ -16,15 +16,12 @@ import numpy as np
 import pandas as pd
 
 from circuitry.comparison.comparison import Comparison
-from circuitry.comparison.parts import PARTS, WHOLE, ceilings_of
+from circuitry.comparison.part_array import PARTS, WHOLE, ceilings_of
 from circuitry.comparison.statistics import jackknife_interval
+from circuitry.representations.cells import ALL, compare_parts
 from circuitry.representations.grams import DomainRepresentation, Grams
-from circuitry.representations.kernel_alignment import FEWEST, KERNELS, Alignment, kernel_matrix
-from circuitry.representations.parts import compare_parts
+from circuitry.representations.kernel_alignment import FEWEST_ROWS, KERNELS, Alignment, kernel_matrix
 from circuitry.runs.errors import InputError
-
-ALL = "all"
-"""Stands in tables of CKA, a value of which is of all classes at once, for the class."""
 
 
 class RepresentationSimilarity(NamedTuple):
@@ -35,7 +32,7 @@ class RepresentationSimilarity(NamedTuple):
     domains: pd.DataFrame
     """Each domain's mean over the others: site, domain, kernel, value, low, high, null_mean, n_classes."""
     apart: pd.DataFrame
-    """The named domain with the others, and the others among themselves: as ``domains``; empty without a named one."""
+    """The domain ``apart`` with the others, and the others among themselves: as ``domains``; empty without it."""
 
     def comparisons(self, parts: pd.DataFrame | None = None) -> dict[str, Comparison]:
         """Return a `Comparison` of each kernel, with the jackknife's intervals; all classes are one, ``all``.
@@ -66,7 +63,6 @@ def compare_representations(
     *,
     permutations: int = 1000,
     apart: str | None = None,
-    confidence: float = 0.95,
     seed: int = 0,
 ) -> RepresentationSimilarity:
     """Compare all pairs of domains at every site.
@@ -75,15 +71,13 @@ def compare_representations(
         grams: One of each domain, with the same sites.
         kernels: ``linear``, ``rbf`` or both.
         permutations: Permutations of classes for the null; p is at least one over their number plus one.
-        apart: A domain whose mean with the others is set against that of the others among themselves (the study's
-            quickdraw).
-        confidence: Of the jackknife intervals over classes.
+        apart: A domain to set apart: its mean with the others against the others' mean (the study's quickdraw).
         seed: Seed of the permutations.
 
     Raises:
         InputError: for fewer than two domains, different sites, two domains with fewer than four common classes, a
             domain whose classes do not differ at a site, an unknown kernel, no permutations, or a domain ``apart`` that
-            is not there or has fewer than two others.
+            is unknown or has fewer than two others.
 
     Example:
         >>> found = extract_representations(clip, images, "runs/x")
@@ -94,25 +88,25 @@ def compare_representations(
     if len(grams) < 2 or permutations < 1:
         raise InputError(
             "A comparison of representations needs at least two domains and one permutation, but "
-            f"{len(grams)} domains and {permutations} permutations were given."
+            f"{len(grams)} domains and {permutations} permutations were given: give more."
         )
     known = [one.domain for one in grams]
     if apart is not None and (apart not in known or len(known) < 3):
         raise InputError(
-            f"A domain is set apart from at least two others, but {apart!r} was given for {', '.join(known)}."
+            f"A domain set apart needs two others, but {apart!r} was given for {', '.join(known)}: name one of these."
         )
     pairs, domains, sides = [], [], []
     for site in _common_sites(grams):
         for kernel in kernels:
             found = [_compare_pair(a, b, site, kernel, permutations, seed) for a, b in combinations(grams, 2)]
-            pairs += [(site, *pair.domains, kernel, *_mean_row([pair], confidence), pair.p) for pair in found]
+            pairs += [(site, *pair.domains, kernel, *_mean_row([pair]), pair.p) for pair in found]
             for one in grams:
                 mine = [pair for pair in found if one.domain in pair.domains]
-                domains.append((site, one.domain, kernel, *_mean_row(mine, confidence)))
+                domains.append((site, one.domain, kernel, *_mean_row(mine)))
             if apart is not None:
                 for name, is_inside in ((f"{apart} with the others", True), ("the others among themselves", False)):
                     side = [pair for pair in found if (apart in pair.domains) == is_inside]
-                    sides.append((site, name, kernel, *_mean_row(side, confidence)))
+                    sides.append((site, name, kernel, *_mean_row(side)))
     statistics = ["kernel", "value", "low", "high", "null_mean"]
     order = ["site", "domain_a", "domain_b", *statistics, "p", "n_classes"]
     return RepresentationSimilarity(
@@ -128,20 +122,17 @@ class RepresentationParts(NamedTuple):
     """The columns of `PARTS`, both classes ``all``, and kernel."""
     without_class: pd.DataFrame
     """Each pair of domains without each class in turn, the mean over pairs of parts: kernel, class, domain_a, domain_b,
-    site, value; a class that a pair of parts lacks changes nothing there."""
+    site, value. A class that is in neither part changes nothing."""
 
 
 def compare_representation_parts(
-    domains: Sequence[DomainRepresentation],
-    kernels: Sequence[str] = KERNELS,
-    classes: Collection[str] | None = None,
+    domains: Sequence[DomainRepresentation], classes: Collection[str] | None = None
 ) -> RepresentationParts:
-    """Compare each part of a domain's images with the other parts of every domain, its own included, at every site.
+    """Compare each part of a domain's images with the other parts of every domain, at every site and by both kernels.
 
     Args:
         domains: From `extract_representations`, with the same sites and as many parts.
-        kernels: ``linear``, ``rbf`` or both.
-        classes: Classes that are looked at (default: all).
+        classes: Classes that count (default: all).
 
     Raises:
         InputError: as `compare_representations`.
@@ -150,7 +141,7 @@ def compare_representation_parts(
     grams = [part if classes is None else part.only(classes) for one in domains for part in (one.grams, *one.parts)]
     tables, without = [], []
     for site in _common_sites(grams):
-        for kernel in kernels:
+        for kernel in KERNELS:
             found = _PartsAt(grams, site, kernel)
             table = compare_parts(cells, found.compare, site=site).assign(kernel=kernel)
             tables.append(table)
@@ -164,7 +155,7 @@ def compare_representation_parts(
 
 
 class _PartsAt:
-    """CKA between parts at one site; keeps that without each class."""
+    """CKA between parts at one site, also without each class."""
 
     def __init__(self, grams: Sequence[Grams], site: str, kernel: str) -> None:
         self.names = tuple(dict.fromkeys(name for one in grams for name in one.classes))
@@ -194,9 +185,9 @@ def cka_ceilings(parts: pd.DataFrame) -> pd.DataFrame:
 
 def check_common(a: str, b: str, n_classes: int) -> None:
     """Raise `InputError` for two domains with too few classes in common."""
-    if n_classes < FEWEST:
+    if n_classes < FEWEST_ROWS:
         raise InputError(
-            f"Unbiased CKA needs at least {FEWEST} classes with images in both domains, but {a} and {b} have "
+            f"Unbiased CKA needs at least {FEWEST_ROWS} classes with images in both domains, but {a} and {b} have "
             f"{n_classes} in common: give more classes, or leave one of the domains out."
         )
 
@@ -242,13 +233,13 @@ def _compare_pair(a: Grams, b: Grams, site: str, kernel: str, permutations: int,
     return _ComparedPair((a.domain, b.domain), alignment.value, alignment.null(permutations, seed), without_each)
 
 
-def _mean_row(pairs: Sequence[_ComparedPair], confidence: float) -> tuple[float, float, float, float, int]:
+def _mean_row(pairs: Sequence[_ComparedPair]) -> tuple[float, float, float, float, int]:
     """Return the mean over pairs: value, low, high, mean under permuted classes, number of classes."""
     classes = list(dict.fromkeys(name for pair in pairs for name in pair.without_each.index))
     value = float(np.mean([pair.value for pair in pairs]))
     # A pair without a class is not changed by leaving it out.
     without_each = np.mean([p.without_each.reindex(classes, fill_value=p.value).to_numpy() for p in pairs], axis=0)
-    interval = jackknife_interval(value, without_each, confidence=confidence)
+    interval = jackknife_interval(value, without_each)
     low, high = np.clip(interval, -1, 1)  # the part that CKA can reach; unknown ends stay unknown
     return value, float(low), float(high), float(np.mean([pair.null.mean() for pair in pairs])), len(classes)
 

@@ -1,8 +1,7 @@
-"""The features of a sparse autoencoder at work in a model: the strongest ones of many images, and names for them.
+"""Run a sparse autoencoder on the images of a model: the strongest features of each image, and names of features.
 
-Where a site has positions, a feature's activation is its largest over them. On CLIP's embeddings a feature's direction
-and the embeddings of texts lie in one space, so that a feature can be called by a word (Rao et al. 2024, arXiv
-2407.14499).
+At a site with positions, a feature's activation is its largest over them. On CLIP's embeddings a feature's direction
+and the embeddings of texts lie in one space, so that words can name features (Rao et al. 2024, arXiv 2407.14499).
 """
 
 from collections.abc import Sequence
@@ -19,10 +18,16 @@ from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.data.images import image_listing
 from circuitry.models.clip import Clip
 from circuitry.models.feature_basis import sae_digest
-from circuitry.models.image_pass import BATCH_SIZE, activations
-from circuitry.models.prompts import Template
+from circuitry.models.image_pass import activations
 from circuitry.models.sae import SparseAutoencoder
-from circuitry.representations.features import FORMAT, STRONGEST, WEAK_COSINE, WEAK_LEAD, ImageFeatures
+from circuitry.representations.features import (
+    FEATURES_FORMAT,
+    NO_FEATURE,
+    STRONGEST,
+    WEAK_COSINE,
+    WEAK_LEAD,
+    ImageFeatures,
+)
 from circuitry.runs.errors import InputError
 from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.workers import Work
@@ -35,19 +40,17 @@ def image_features(
     *,
     n_images: int | None = None,
     seed: int = 0,
-    batch_size: int = BATCH_SIZE,
-    progress: bool = True,
+    work: Work = Work(),
 ) -> ImageFeatures:
     """Return the 20 strongest features of the images of every class and domain.
 
     Args:
         clip: The model that the autoencoder was trained on.
         sae: An autoencoder of one of its sites.
-        images: What to look at; files that cannot be read are left out, with a warning each.
+        images: The images; unreadable files are left out, with a warning each.
         n_images: Images per class and domain, as `DomainFolder.select` draws them; default: all.
         seed: Seed of that choice.
-        batch_size: Images in one run; it changes no number but for rounding.
-        progress: Whether to show a bar over images.
+        work: Progress bar, and whether an unreadable file is an error.
 
     Raises:
         InputError: for an autoencoder of another model, of no site or another width; for no readable images.
@@ -57,7 +60,7 @@ def image_features(
         >>> compare_features(features)
     """
     records = [r for name in images.classes for d in images.domains for r in images.select(name, d, n_images, seed)]
-    found = _read_features(clip, sae, records, batch_size=batch_size, progress="features" if progress else None)
+    found = _read_features(clip, sae, records, work, "features")
     if found is None:
         raise _unreadable(len(records))
     return found
@@ -71,29 +74,32 @@ def extract_features(
     *,
     n_images: int | None = None,
     seed: int = 0,
-    work: Work | None = None,
+    work: Work = Work(),
 ) -> ImageFeatures:
-    """Return what `image_features` does, domain by domain into a folder that processes share and go on with.
+    """Do the same as `image_features`, domain by domain into a folder that processes share and resume.
 
     Args:
         clip, sae, images, n_images, seed: See `image_features`.
         out: Folder of the files, one per domain.
-        work: How the work is carried out (default: by this process alone).
+        work: How the work is carried out.
 
     Raises:
-        InputError: for a folder made with another configuration or other images, and what `image_features` raises.
+        InputError: for a folder made with another configuration or other images, and as `image_features`.
     """
-    work = work or Work()
     site = site_of(sae, clip)
     chosen = {d: [r for c in images.classes for r in images.select(c, d, n_images, seed)] for d in images.domains}
     made_with = {"model": clip.name, "model_digest": clip.digest, "site": site, "autoencoder": sae_digest(sae)}
     listing = image_listing(record for records in chosen.values() for record in records)
     folder = JobFolder(
-        Path(out), FORMAT, made_with | {"n_images": n_images, "seed": seed}, [(d,) for d in chosen], {"images": listing}
+        Path(out),
+        FEATURES_FORMAT,
+        made_with | {"n_images": n_images, "seed": seed},
+        [(d,) for d in chosen],
+        {"images": listing},
     )
 
     def read(job: Job, _: object) -> list[Path]:
-        found = _read_features(clip, sae, chosen[job[0]], strict=work.strict, progress=work.bar(job[0]))
+        found = _read_features(clip, sae, chosen[job[0]], work, job[0])
         if found is None:
             return []
         path = folder.path / f"{job[0]}.safetensors"
@@ -109,21 +115,15 @@ def extract_features(
 
 @torch.no_grad()
 def _read_features(
-    clip: Clip,
-    sae: SparseAutoencoder,
-    records: Sequence[ImageRecord],
-    *,
-    batch_size: int = BATCH_SIZE,
-    strict: bool = False,
-    progress: str | None = None,
+    clip: Clip, sae: SparseAutoencoder, records: Sequence[ImageRecord], work: Work, bar: str
 ) -> ImageFeatures | None:
-    """Return the features of those images that can be read, or None where there are none."""
+    """Return the features of the images that can be read; None without any."""
     site, encoder = site_of(sae, clip), clip.encoder
     sae = sae.to(encoder.device, encoder.dtype)
     rows: list[tuple[str, str, str]] = []
     strongest, activation = [], []
     for there, found in activations(
-        encoder, clip.preprocess, records, [site], batch_size=batch_size, strict=strict, progress=progress
+        encoder, clip.preprocess, records, [site], strict=work.strict, progress=work.bar(bar)
     ):
         numbers, values = _strongest(sae.encode(found[site].movedim(encoder.unit_dim(site), -1)))
         rows += [(record.relative, record.domain, record.class_name) for record in there]
@@ -140,16 +140,16 @@ def _unreadable(n: int) -> InputError:
 
 
 def site_of(sae: SparseAutoencoder, clip: Clip) -> str:
-    """Return the site of an autoencoder; raise `InputError` for one of another model, or of no site that it has."""
+    """Return the site of an autoencoder; raise `InputError` for another model's, or an unknown site."""
     made_with = sae.about.get("model_digest")
     if made_with not in (None, clip.digest):
         raise InputError(
             f"This sparse autoencoder was trained on the model with digest {made_with}, but {clip.name} with digest "
-            f"{clip.digest} was given: give the checkpoint that it was trained on."
+            f"{clip.digest} was given: give the checkpoint of its training."
         )
     if sae.site is None:
         raise InputError(
-            "This sparse autoencoder does not say which site it belongs to: set it with dataclasses.replace(sae, "
+            "A sparse autoencoder needs its site, but this one has none: set it with dataclasses.replace(sae, "
             f"site=...), for embeddings {clip.encoder.sites[-1]!r}."
         )
     clip.encoder.position(sae.site)
@@ -157,10 +157,10 @@ def site_of(sae: SparseAutoencoder, clip: Clip) -> str:
 
 
 def _strongest(features: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Return numbers and activations of each image's strongest positive features; -1 and 0 where there are fewer."""
+    """Return numbers and activations of each image's strongest positive features, filled up with -1 and 0."""
     by_image = features.reshape(len(features), -1, features.shape[-1]).amax(1)
     top = by_image.float().topk(min(STRONGEST, by_image.shape[1]), dim=-1)
-    numbers = top.indices.masked_fill(top.values <= 0, -1)
+    numbers = top.indices.masked_fill(top.values <= 0, NO_FEATURE)
     return numbers.cpu().numpy(), top.values.clamp_min(0).cpu().numpy()
 
 
@@ -176,16 +176,14 @@ def name_features(
     sae: SparseAutoencoder,
     clip: Clip,
     vocabulary: Sequence[str] | None = None,
-    templates: Sequence[Template] = ("{}",),
 ) -> pd.DataFrame:
-    """Name every feature by the word whose text embedding is nearest to its decoder row, and say how surely.
+    """Name every feature by the word whose text embedding is nearest to its decoder row, with the certainty.
 
     Args:
         sae: An autoencoder of the model's embedding.
         clip: The model, whose text encoder embeds the words.
-        vocabulary: Words and phrases; default: `default_vocabulary`. For a small model give the words that it was
-            trained on: others have arbitrary embeddings.
-        templates: Prompts, averaged as in `Clip.text_weights`; default: the bare word.
+        vocabulary: Words and phrases; default: `default_vocabulary`. For a small model give the words of its training:
+            it embeds others arbitrarily.
 
     Returns:
         Columns feature, name, cosine, runner_up (the second nearest word; None for a single word), lead (cosine less
@@ -206,7 +204,7 @@ def name_features(
             f"is of site {sae.site!r}: look at the images in which its features are active instead."
         )
     words = default_vocabulary() if vocabulary is None else tuple(dict.fromkeys(map(readable, vocabulary)))
-    texts = clip.text_weights(words, templates)
+    texts = clip.text_weights(words, ["{}"])
     if texts.shape[1] != sae.d:
         raise InputError(
             f"{clip.name} embeds texts in {texts.shape[1]} dimensions, but this sparse autoencoder has {sae.d}: give "

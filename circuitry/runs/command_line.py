@@ -1,7 +1,11 @@
-"""Command lines of the scripts: settings from a dataclass, errors of input in one sentence without a traceback."""
+"""Command lines of the scripts: settings from a dataclass, errors of input in one sentence without a traceback.
+
+A script imports this module first, before torch: OpenMP reads the variables that this module sets when it is loaded.
+"""
 
 import errno
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -11,6 +15,9 @@ import tyro
 
 from circuitry.runs.errors import InputError
 from circuitry.runs.presets import StudySettings, with_study_defaults
+from circuitry.runs.workers import short_waits
+
+os.environ.update(short_waits(os.environ))
 
 Config = TypeVar("Config")
 

@@ -74,6 +74,12 @@ def remove_locks(folder: Path) -> None:
 
 
 def remove_torn(folder: Path) -> None:
-    """Remove what killed processes left of files that they were writing; for when nobody writes there."""
-    for path in folder.rglob(f"{TORN}*"):
-        path.unlink(missing_ok=True)
+    """Remove what killed processes left of files that they were writing; for when nobody writes there.
+
+    Another process may do the same, or remove the locks: `os.walk` passes over a folder that vanishes, `Path.rglob`
+    raises.
+    """
+    for inner, _, names in os.walk(folder):
+        for name in names:
+            if name.startswith(TORN):
+                Path(inner, name).unlink(missing_ok=True)

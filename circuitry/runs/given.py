@@ -4,24 +4,10 @@ from collections.abc import Iterable, Mapping
 
 from circuitry.runs.errors import InputError
 
-HOW = {
-    "AblationSettings": "give AblationSettings(...)",
-    "AttributionGraph": "give the graph of what find_circuit returns (found.graph), the source of a circuit "
-    "(circuit.source), or one of a folder (graphs[class, domain])",
-    "Circuit": "cut one out of a graph with graph.circuit(3)",
-    "Clip": "make one with load_clip(name, ...)",
-    "Comparison": "give one measure of what compare_domains returns, e.g. found['edge_jaccard']",
-    "DomainFolder": "make one with DomainFolder(path)",
-    "EdgeScores": "make them with score_edges(ResidualStream.of(clip.encoder), ...)",
-    "Encoder": "give clip.encoder of a Clip, or stream.components of a ResidualStream",
-    "GraphFolder": "open one with GraphFolder(path)",
+_HOW_TO_GET = {
     "Integral": "give a whole number such as 3",
-    "Mapping": "make a set of edges with take_edges(circuit) or edges_among(graph)",
-    "Task": "make one with Task(clip.encoder, images, metric)",
-    "QuadratureRule": "a rule is made by left_rule(10) and its like, or parse_rule('left-10')",
-    "ResidualStream": "make one with ResidualStream.of(clip.encoder)",
 }
-"""How to get what is meant, by the name of its class."""
+"""How to get an object of Python's own kinds; classes of this package say it in their attribute ``HOW_TO_GET``."""
 
 
 def check_kinds(**given: tuple[object, type]) -> None:
@@ -36,9 +22,8 @@ def check_kinds(**given: tuple[object, type]) -> None:
     for name, (value, kind) in given.items():
         if not isinstance(value, kind):
             wanted = f"{'an' if kind.__name__[0] in 'AEI' else 'a'} {kind.__name__}"
-            raise InputError(
-                f"Expected {wanted} as {name}, but {type(value).__name__} was given: {HOW[kind.__name__]}."
-            )
+            how = getattr(kind, "HOW_TO_GET", None) or _HOW_TO_GET[kind.__name__]
+            raise InputError(f"Expected {wanted} as {name}, but {type(value).__name__} was given: {how}.")
 
 
 def check_lists(**given: object) -> None:

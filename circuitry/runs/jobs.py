@@ -12,13 +12,12 @@
 import hashlib
 import logging
 import time
-from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from filelock import Timeout
 from tqdm import tqdm
@@ -31,6 +30,8 @@ from circuitry.runs.workers import ALONE, Rank
 
 Job = tuple[str, ...]
 """Names that tell a job from the others."""
+
+Item = TypeVar("Item")
 
 CHECKSUMS = "checksums"
 
@@ -140,24 +141,24 @@ class JobFolder:
 
     def _claimed(self, order: Sequence[Job], prepare: Callable[[Job], Any]) -> Iterator[tuple[Job, Any]]:
         """Yield the jobs that no other worker has, with their inputs; those of the next are read meanwhile."""
-        waiting: deque[tuple[Job, ExitStack, Future[Any]]] = deque()
         with ExitStack() as locks:
-            for job in [*order, None]:
-                if job is not None:
-                    lock = locks.enter_context(ExitStack())
-                    try:
-                        lock.enter_context(file_lock(self.path, self._name(job), wait=False))
-                    except Timeout:
-                        continue
-                    if self.is_done(job):
-                        lock.close()
-                        continue
-                    self._record(job).unlink(missing_ok=True)  # of damaged files: others shall wait for the new ones
-                    waiting.append((job, lock, _in_a_thread(prepare, job)))
-                while len(waiting) > (job is not None):
-                    one, held, future = waiting.popleft()
-                    yield one, future.result()
-                    held.close()
+            locked = ((job, lock) for job in order if (lock := self._lock(job, locks)) is not None)
+            for (job, lock), inputs in _prefetch(locked, lambda one: prepare(one[0])):
+                yield job, inputs
+                lock.close()
+
+    def _lock(self, job: Job, locks: ExitStack) -> ExitStack | None:
+        """Lock a job until the returned stack or ``locks`` closes; return None for a job that is locked or done."""
+        lock = locks.enter_context(ExitStack())
+        try:
+            lock.enter_context(file_lock(self.path, self._name(job), wait=False))
+        except Timeout:
+            return None
+        if self.is_done(job):
+            lock.close()
+            return None
+        self._record(job).unlink(missing_ok=True)  # of damaged files: other workers wait for the new ones
+        return lock
 
     def _waited_for(
         self, order: Sequence[Job], damaged: Set[Job], prepare: Callable[[Job], Any]
@@ -209,10 +210,18 @@ class JobFolder:
             remove_torn(self.path)
 
 
-def _in_a_thread(prepare: Callable[[Job], Any], job: Job) -> "Future[Any]":
-    """Prepare in a thread that ends with the job: its OpenMP team, if it stayed, would halve the speed of ours."""
+def _prefetch(items: Iterable[Item], prepare: Callable[[Item], Any]) -> Iterator[tuple[Item, Any]]:
+    """Yield each item with what ``prepare`` returns for it; that of the next is computed meanwhile."""
+    started = ((item, _in_a_thread(prepare, item)) for item in items)
+    for one, _ in pairwise(chain(started, [None])):  # which starts the next before it gives this one
+        assert one is not None
+        yield one[0], one[1].result()
+
+
+def _in_a_thread(prepare: Callable[[Item], Any], item: Item) -> "Future[Any]":
+    """Prepare in a thread that ends with the item: its OpenMP team, if it stayed, would halve the speed of ours."""
     pool = ThreadPoolExecutor(1)
-    future = pool.submit(prepare, job)
+    future = pool.submit(prepare, item)
     pool.shutdown(wait=False)
     return future
 

@@ -106,16 +106,17 @@ def _some(items: Sequence[str]) -> str:
 
 
 def _commit() -> str:
-    """Return the commit of the checkout this package runs from, or ``unknown`` (an installed wheel).
+    """Return the commit of the checkout that this package, or else the running script, lies in, or ``unknown``.
 
     ``-dirty`` where code was changed since; results and texts that lie beside it make no difference.
     """
-    here = Path(__file__).resolve().parent
-    commit = _git(here, "rev-parse", "--short=12", "HEAD")
-    if not commit:
-        return "unknown"
-    changed = _git(here, "status", "--porcelain", "--untracked-files=no", "--", *CODE)
-    return f"{commit}-dirty" if changed else commit
+    for file in (__file__, sys.argv[0]):  # an installed package lies in no checkout of its own, its scripts do
+        here = Path(file).resolve().parent
+        if here.is_dir() and _git(here, "ls-files", "--error-unmatch", "--", str(Path(file).resolve())):
+            commit = _git(here, "rev-parse", "--short=12", "HEAD")
+            changed = _git(here, "status", "--porcelain", "--untracked-files=no", "--", *CODE)
+            return f"{commit}-dirty" if changed else commit
+    return "unknown"
 
 
 def _git(folder: Path, *arguments: str) -> str:

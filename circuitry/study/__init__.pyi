@@ -5,10 +5,11 @@ from .checkpoint_accuracy import EvaluationSet as EvaluationSet
 from .checkpoint_accuracy import extract_accuracies as extract_accuracies
 from .component_accuracy import mean_ablation_accuracy as mean_ablation_accuracy
 from .effective_robustness import effective_robustness as effective_robustness
+from .generalization import accuracy_kinds as accuracy_kinds
 from .generalization import screened_classes as screened_classes
 from .generalization import settings_table as settings_table
-from .generalization import told_apart as told_apart
 from .planted import PlantedCircuit as PlantedCircuit
+from .planted import edge_movements as edge_movements
 from .planted import planted_attention as planted_attention
 from .planted import planted_convolution as planted_convolution
 from .planted import score_methods as score_methods
@@ -18,6 +19,7 @@ from .scoreboard import over_classes as over_classes
 from .scoreboard import rank_agreement as rank_agreement
 from .scoreboard import scoreboard_tables as scoreboard_tables
 from .scoreboard import smallest_sizes as smallest_sizes
+from .scoreboard import tests_of as tests_of
 from .scoreboard import unit_overlap as unit_overlap
 from .separation_summary import separation_measures as separation_measures
 from .study_run import StudyRun as StudyRun

@@ -121,7 +121,7 @@ def model_names(table: pd.DataFrame) -> "pd.Series[str]":
     """Return for each row the name of its model among the models of the table; empty if there is one kind.
 
     Example:
-        >>> model_names(told_apart(evaluated)).unique().tolist()
+        >>> model_names(accuracy_kinds(evaluated)).unique().tolist()
         ['CLIP, RN50, no base set', 'CLIP, ViT-S-32, no base set', 'CLIP, RN50, cc12m', 'supervised, RN50, no base set']
     """
     differing = [name for name in MODEL if name in table and table[name].nunique() > 1]
@@ -173,7 +173,7 @@ def screened_classes(evaluated: pd.DataFrame, classifier: str = CLASSIFIER) -> p
     return table.assign(kept=table["upper"] - table["false_alarms"] >= SHARE)
 
 
-def told_apart(
+def accuracy_kinds(
     accuracy: pd.DataFrame, classifier: str = CLASSIFIER, screened: pd.DataFrame | None = None
 ) -> pd.DataFrame:
     """Return accuracy on held-out classes beside its possible causes: a row per domain and, for runs, per model.
@@ -196,7 +196,7 @@ def told_apart(
 
     Example:
         >>> evaluated = extract_accuracies(runs, tests)
-        >>> told_apart(evaluated, screened=screened_classes(evaluated)).query("domain == test_domain")
+        >>> accuracy_kinds(evaluated, screened=screened_classes(evaluated)).query("domain == test_domain")
     """
     rows = last_checkpoints(by_test_domain(accuracy)) if "run" in accuracy else accuracy.assign(seed=0)
     by = [name for name in ("test_domain", *MODEL, "setting", "domain") if name in rows]

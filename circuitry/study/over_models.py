@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from circuitry.comparison.parts import known_ratio
+from circuitry.comparison.part_array import known_ratio
 from circuitry.comparison.significance import LEVEL, ROUNDING, holm
 from circuitry.comparison.statistics import jackknife_interval
 

@@ -24,6 +24,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
 from circuitry.circuits.attribution import attribute
+from circuitry.circuits.edges import Edges
 from circuitry.circuits.quadrature import gauss_radau_rule, left_rule, midpoint_rule
 from circuitry.interventions.edge_cuts import cut_effects
 from circuitry.interventions.masks import MaskSettings, learn_masks
@@ -212,14 +213,13 @@ def score_methods(planted: PlantedCircuit, n_images: int = 16, seed: int = 0) ->
     task = Task(encoder, images, planted.metric, sites=sites, work=Work(progress=False))
     exact = patch_effects(task)
     score(EXACT, exact.scores, edge_movements(task))
-    n_units = {site: len(exact.scores[site]) for site in sites}
-    every_edge = {(up, down): np.ones((n_units[down], n_units[up]), dtype=bool) for up, down in pairwise(sites)}
+    every_edge = Edges.between({site: np.arange(len(exact.scores[site])) for site in sites}, "chain")
     masks = MaskSettings(batch_size=n_images, seed=seed)
     for name, method in SEARCHED.items():
         score(name, propose_circuits(task, [MASK_SIZE], method=method, masks=masks)[0].node_scores, {})
     gated = learn_masks(task, [MASK_SIZE / 2], replace(masks, steps=150), edges=every_edge)
-    score(LEARNED_MASKS, {}, {pair: expit(scores) for pair, scores in gated.scores.items()})
-    score(CUTS, {}, cut_effects(task, every_edge))
+    score(LEARNED_MASKS, {}, {pair: expit(scores) for pair, scores in gated.scores.scores.items()})
+    score(CUTS, {}, cut_effects(task, every_edge).scores)
     return pd.DataFrame(rows, columns=["network", "method", "kind", "site", "auroc"])
 
 
@@ -245,6 +245,12 @@ def edge_movements(task: Task) -> dict[tuple[str, str], np.ndarray]:
                 columns.append((moved - units).flatten(1).double().square().mean(1).cpu().numpy())
             found[up, down] = np.stack(columns, 1)
     return found
+
+
+def mean_areas(areas: pd.DataFrame) -> pd.DataFrame:
+    """Return the means of `score_methods` over sites: a row per method, a column per network and kind."""
+    named = areas.assign(what=areas["network"] + ": " + areas["kind"] + "s")
+    return named.pivot_table("auroc", "method", "what", sort=False)
 
 
 def _noisy(tower: nn.Module, noise: float, generator: torch.Generator) -> None:

@@ -1,4 +1,4 @@
-"""Select rows of `told_apart` for the figures of the study, all in the test domain. No torch."""
+"""Select rows of `accuracy_kinds` for the figures of the study, all in the test domain. No torch."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -40,7 +40,7 @@ def side_by_side(table: pd.DataFrame, column: str) -> pd.DataFrame:
         InputError: If there are no two such models.
 
     Example:
-        >>> settings_bars(side_by_side(told_apart(evaluated), "base"))
+        >>> settings_bars(side_by_side(accuracy_kinds(evaluated), "base"))
     """
     rows = in_test_domain(table)
     alike = ["test_domain", "setting", *(name for name in KINDS_OF_MODEL if name != column)]

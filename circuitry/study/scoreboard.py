@@ -12,7 +12,7 @@ import pandas as pd
 from scipy import stats
 
 from circuitry.circuits.graph import AttributionGraph
-from circuitry.circuits.similarity import chance_overlap, node_overlap
+from circuitry.circuits.measures import chance_overlap, node_overlap
 from circuitry.comparison.statistics import mean_interval
 from circuitry.interventions.curve_reading import MEASURES
 from circuitry.interventions.curves import FaithfulnessCurve
@@ -34,6 +34,8 @@ class Judged(NamedTuple):
     operations: int
     stability: Sequence[Mapping[str, Any]] = ()
     """Overlaps with circuits found again: kind, size, value and chance; see `unit_overlap`."""
+    tests: Sequence[Mapping[str, Any]] = ()
+    """Rows of `judge_circuit` for a circuit of one size."""
 
 
 def scoreboard_tables(
@@ -69,6 +71,13 @@ def scoreboard_tables(
     named = [f"size for {t:g}, {c}" for t, c in zip(smallest["target"], smallest["circuit"], strict=True)]
     by_class = pd.concat([smallest.assign(what=named)[[*JOB, "what", "value"]], pd.DataFrame(facts)], ignore_index=True)
     return {"curves": over_classes(everything), "summary": over_classes(by_class), "by_class": by_class}
+
+
+def tests_of(judged: Mapping[tuple[str, ...], Judged]) -> pd.DataFrame:
+    """Return the rows of `judge_circuit` of all searches that have some, with class, method, baseline and metric."""
+    return pd.DataFrame(
+        [dict(zip(JOB, job, strict=True)) | dict(row) for job, one in judged.items() for row in one.tests]
+    )
 
 
 def curve_by_size(curve: FaithfulnessCurve, sizes: Sequence[float]) -> pd.DataFrame:

@@ -4,18 +4,16 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from circuitry.comparison.parts import ceilings_of
 from circuitry.comparison.statistics import mean_interval
 from circuitry.comparison.table import both_directions
 from circuitry.representations.embedding_set import Embeddings
 from circuitry.representations.separation import (
     class_accuracy,
-    class_distances,
-    compare_distance_parts,
+    compare_distances,
     domain_probe,
+    image_spread,
     modality_gap,
     silhouettes,
-    spread,
 )
 from circuitry.runs.errors import InputError
 
@@ -37,12 +35,13 @@ def separation_measures(
     """
     accuracy = class_accuracy(images, texts)
     out = accuracy["class"].isin(held_out)
+    cosine, standardised = compare_distances(images), compare_distances(images, "standardised")
     parts = {
-        "distance": _to_others(class_distances(images)),
-        "distance of parts": ceilings_of(compare_distance_parts(images, n_others=0)),
-        "standardised distance": _to_others(class_distances(images, "standardised")),
-        "standardised distance of parts": ceilings_of(compare_distance_parts(images, "standardised", n_others=0)),
-        "spread": spread(images).dropna(subset="class"),
+        "distance": _to_others(cosine.values),
+        "distance of parts": cosine.ceilings,
+        "standardised distance": _to_others(standardised.values),
+        "standardised distance of parts": standardised.ceilings,
+        "spread": image_spread(images).dropna(subset="class"),
         "silhouette by domain": silhouettes(images, "domain", seed=seed),
         "silhouette by class": silhouettes(images, "class", seed=seed),
         "domain probe": domain_probe(images, seed=seed).groupby("domain")["value"].mean().reset_index(),

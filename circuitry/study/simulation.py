@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from circuitry.comparison.parts import PartArray
+from circuitry.comparison.part_array import PartArray
 
 
 class Planted(NamedTuple):

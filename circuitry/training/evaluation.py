@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from circuitry.data.batches import Preprocess
+from circuitry.data.decoding import Preprocess
 from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.data.names import chosen_names
 from circuitry.models.clip import Clip
@@ -92,7 +92,7 @@ def zero_shot_accuracy(
 
     Example:
         >>> accuracy = zero_shot_accuracy(clip, images, held_out=("axe", "lion"))
-        >>> told_apart(accuracy)  # a row per domain: seen and held-out classes, and what the latter's accuracy mixes
+        >>> accuracy_kinds(accuracy)  # a row per domain
     """
     heads = zero_shot_heads(clip, images.all_classes, texts, {domain: domain for domain in images.domains})
     found = predictions(clip.encoder, heads, clip.preprocess, images, held_out, work=work)

@@ -18,6 +18,7 @@ from typing import Any
 from tqdm import tqdm
 
 from circuitry.runs.errors import InputError
+from circuitry.runs.workers import short_waits
 from circuitry.training.training_settings import ClipTraining, TrainingWork
 
 _TRAINER = Path(__file__).with_name("open_clip_main.py")
@@ -98,8 +99,7 @@ def run_trainer(
 
 def _environment(threads: int) -> dict[str, str]:
     return {
-        # On shared cores, threads that spin while they wait slow a small model down several times.
-        "OMP_WAIT_POLICY": "passive",
+        **short_waits(os.environ),
         **os.environ,
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),

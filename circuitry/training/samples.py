@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuitry.data.batches import Preprocess
+from circuitry.data.decoding import Preprocess
 from circuitry.data.domains import ImageRecord
 from circuitry.data.file_check import check_file
 from circuitry.models.encoder import Encoder

@@ -1,7 +1,8 @@
-"""Graphs that mean different things are refused, dead and non-finite ones never count as alike."""
+"""Graphs of different meaning are refused; dead and non-finite graphs are never similar."""
 
 import logging
 import math
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,17 +24,17 @@ from circuitry import (
     node_overlap,
     wl_kernel,
 )
-from circuitry.circuits import ReadingSettings, rank_similarity
-from circuitry.circuits.comparable import SETTINGS, check_comparable
+from circuitry.circuits import ReadingSettings, similarity
+from circuitry.circuits.comparable import COMPARED_SETTINGS, check_comparable
 from circuitry.circuits.graph import IN_STREAM
-from circuitry.circuits.similarity import MEASURES
-from tests.circuits.test_similarity import FIRST, SECOND, random_graph
+from circuitry.circuits.measures import MEASURES
+from tests.circuits.test_measures import FIRST, SECOND, random_graph
 from tests.support.towers import VIT, randomise
 
 Use = Callable[[AttributionGraph, AttributionGraph], object]
 USES: tuple[Use, ...] = (
     node_overlap,
-    lambda a, b: rank_similarity(a, b, "spearman"),
+    lambda a, b: similarity(a, b, "spearman"),
     lambda a, b: edge_jaccard(a.circuit(), b.circuit()),
     lambda a, b: wl_kernel(a.circuit(), b.circuit()),
     lambda a, b: compare([a, b]),
@@ -45,16 +46,16 @@ def pair() -> tuple[AttributionGraph, AttributionGraph]:
     return random_graph(0, "axe", "real"), random_graph(1, "axe", "sketch")
 
 
-def assert_refused(a: AttributionGraph, b: AttributionGraph, words: str) -> None:
+def assert_refused(a: AttributionGraph, b: AttributionGraph, *words: str) -> None:
     for use in USES:
-        with pytest.raises(InputError, match=words):
+        with pytest.raises(InputError, match=".*".join(map(re.escape, words))):
             use(a, b)
 
 
 # Other units
 
 
-def vit_graph(width: int) -> AttributionGraph:
+def vit_graph(width: int, domain: str) -> AttributionGraph:
     """By a small ViT; the names of its sites do not depend on its width."""
     torch.manual_seed(0)
     config = VIT | {"vision_cfg": VIT["vision_cfg"] | {"width": width}}  # type: ignore[operator]
@@ -63,32 +64,29 @@ def vit_graph(width: int) -> AttributionGraph:
     encoder = Encoder.from_tower(tower)
     images = torch.rand(2, 3, *encoder.image_size)
     graph = attribute(encoder, images, lambda e: e.sum(1), rule=left_rule(1), progress=False)
-    return replace(graph, class_name="axe")
+    return replace(graph, class_name="axe", domain=domain)
 
 
-def test_two_vits_of_different_width_are_refused_and_one_is_like_itself() -> None:
-    small, large = replace(vit_graph(32), domain="real"), replace(vit_graph(64), domain="sketch")
+def test_two_vits_of_different_width_are_refused_and_one_equals_itself() -> None:
+    small, large = vit_graph(32, "real"), vit_graph(64, "sketch")
     assert small.sites == large.sites
     site = next(site for site in small.sites if small.n_units(site) != large.n_units(site))
-    assert_refused(small, large, f"{site} has 32 units in axe in real and 64 units in axe in sketch: attribute both")
+    assert_refused(small, large, site, "32 units in axe in real", "64 units in axe in sketch")
     same = {("axe", "real"): small, ("axe", "sketch"): small}
     found = compare_domains(same, settings=ReadingSettings(any_sign=True))
     assert all(value.values["value"].tolist() == [1] * len(value.values) for value in found.values())
 
 
-def test_other_widths_of_the_same_kept_units_are_refused() -> None:
+def test_other_widths_error_units_and_sites_are_refused() -> None:
     # Equal kept units and edges: numbered by other widths they shared no edge (0.0) and 0.3 of the labels.
     wider = replace(FIRST, node_scores={"up": np.ones(40), "down": np.ones(6)})
     assert edge_jaccard(FIRST.circuit(), replace(FIRST).circuit()) == 1
-    with pytest.raises(InputError, match="up has 6 units in a graph without a name and 40 units in"):
+    with pytest.raises(InputError, match=r"up has 6 units .* 40 units"):
         edge_jaccard(FIRST.circuit(), wider.circuit())
-
-
-def test_other_numbers_of_error_units_are_refused() -> None:
     a, b = pair()
-    assert_refused(
-        a, replace(b, error_scores={"b": np.zeros(2)}), "b has 8 units in .* and 8 units and 2 error units in"
-    )
+    assert_refused(a, replace(b, error_scores={"b": np.zeros(2)}), "b has 8 units", "8 units and 2 error units")
+    for sites, words in ((("input", "a", "b", "d"), "c and d"), (("input", "a", "b"), "4 and 3 in number")):
+        assert_refused(a, replace(b, sites=sites), words)
 
 
 # Other settings
@@ -102,6 +100,7 @@ OTHERS: dict[str, tuple[object, object]] = {
     "node_rule": ("left-10", "gauss-radau-5"),
     "edge_rule": ("left-10", "gauss-radau-5"),
     "edges": ("neighbouring sites", IN_STREAM),
+    "edge_method": ("gradient", "exact-readers"),
     "path": ("inputs", "activations"),
     "correction": ("none", "relp"),
     "baseline": ("zero", "mean-unit"),
@@ -110,43 +109,31 @@ OTHERS: dict[str, tuple[object, object]] = {
 }
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("name", COMPARED_SETTINGS)
 def test_graphs_found_in_another_way_are_refused(name: str) -> None:
     a, b = pair()
     ours, theirs = OTHERS[name]
-    one, other, unknown = (
-        replace(a, settings={name: ours}),
-        replace(b, settings={name: theirs}),
-        replace(b, settings={}),
-    )
-    words = f"but {SETTINGS[name]} is {ours!r} for axe in real and {theirs!r} for axe in sketch: attribute both alike"
-    assert_refused(one, other, words.replace("(", r"\(").replace(")", r"\)").replace("[", r"\[").replace("]", r"\]"))
-    for agrees in (replace(b, settings={name: ours}), unknown):
+    one = replace(a, settings={name: ours})
+    words = COMPARED_SETTINGS[name], f"{ours!r} for axe in real", f"{theirs!r} for axe in sketch"
+    assert_refused(one, replace(b, settings={name: theirs}), *words)
+    for agrees in (replace(b, settings={name: ours}), replace(b, settings={})):
         check_comparable(one, agrees)
 
 
-def test_the_model_is_known_from_the_provenance() -> None:
+def test_what_may_differ_and_where_settings_are_found() -> None:
     a, b = pair()
     one, other = (replace(g, provenance={"model_digest": d}) for g, d in ((a, "a1"), (b, "b2")))
-    assert_refused(one, other, "the model is 'a1' for axe in real and 'b2'")
-
-
-def test_lists_and_tuples_are_the_same_setting() -> None:
-    a, b = pair()
+    assert_refused(one, other, "the model", "'a1'", "'b2'")
     check_comparable(replace(a, settings={"hooked_sites": ("b",)}), replace(b, settings={"hooked_sites": ["b"]}))
+    check_comparable(a, replace(b, n_images=a.n_images + 3))
 
 
 @pytest.mark.parametrize("name", ["other-domains", "other-domains-position", "counterfactual"])
 def test_of_a_baseline_of_the_job_only_the_name_counts(name: str) -> None:
     one, other = (replace(g, settings={"baseline": name, "baseline_digest": g.domain}) for g in pair())
     check_comparable(one, other)
-    with pytest.raises(InputError, match="baseline is"):
+    with pytest.raises(InputError, match="baseline"):
         check_comparable(one, replace(other, settings={"baseline": "zero"}))
-
-
-def test_numbers_of_images_may_differ() -> None:
-    a, b = pair()
-    check_comparable(a, replace(b, n_images=a.n_images + 3))
 
 
 def test_all_graphs_of_a_set_are_checked() -> None:
@@ -158,19 +145,18 @@ def test_all_graphs_of_a_set_are_checked() -> None:
     # The first graph does not know its rule; the second and the third differ.
     with pytest.raises(InputError, match="'left-5' for fox in b and 'left-10' for axe in b"):
         compare([replace(graphs[0], settings={}), graphs[1], graphs[3]])
-
-
-def test_parts_are_checked_against_the_whole() -> None:
     a, b = (replace(g, settings={"node_fraction": 0.1}) for g in pair())
     part = replace(a, settings={"node_fraction": 0.2})
-    with pytest.raises(InputError, match=r"share of kept units is 0\.1 for axe in real and 0\.2"):
+    with pytest.raises(InputError, match=r"0\.1 for axe in real and 0\.2"):
         compare_domains({("axe", "real"): a, ("axe", "sketch"): b}, parts=lambda *_: {0: part})
 
 
-def test_circuits_of_other_sizes_are_refused() -> None:
+def test_circuits_cut_in_another_way_are_refused() -> None:
     for measure in (edge_jaccard, wl_kernel):
-        with pytest.raises(InputError, match="equally many edges per node, but these have 1 and 2"):
+        with pytest.raises(InputError, match=r"edges per node.* 1 and 2"):
             measure(FIRST.circuit(1), SECOND.circuit(2))
+        with pytest.raises(InputError, match="any_sign"):
+            measure(FIRST.circuit(2), FIRST.circuit(2, any_sign=True))
 
 
 # Scores that are no numbers
@@ -189,26 +175,23 @@ def broken(kind: str, value: float) -> AttributionGraph:
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_scores_that_are_not_finite_are_neither_compared_nor_saved(kind: str, value: float, tmp_path: Path) -> None:
     graph = broken(kind, value)
-    words = f"The {kind} scores of axe in real at {'a->b' if kind == 'edge' else 'b'} are not all finite numbers"
-    assert_refused(graph, replace(graph, domain="sketch"), words)
-    with pytest.raises(InputError, match=words):
+    words = kind, "axe in real", "a->b" if kind == "edge" else "b", "not all finite"
+    assert_refused(graph, replace(graph, domain="sketch"), *words)
+    with pytest.raises(InputError, match=".*".join(words)):
         graph.save(tmp_path / "x")
     assert not list(tmp_path.iterdir())
 
 
-def test_scores_that_are_not_finite_are_not_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_damaged_graphs_are_not_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(AttributionGraph, "check_finite", lambda self: None)
         broken("node", math.nan).save(tmp_path / "x")
-    with pytest.raises(InputError, match="node scores of axe in real at b are not all finite"):
+    with pytest.raises(InputError, match="axe in real at b are not all finite"):
         AttributionGraph.load(tmp_path / "x")
-
-
-def test_units_that_are_not_there_are_not_loaded(tmp_path: Path) -> None:
     graph = random_graph(0)
-    replace(graph, kept_units=graph.kept_units | {"b": np.array([0, 1, 2, 8])}).save(tmp_path / "x")
-    with pytest.raises(InputError, match="kept units of b are not among its 8 units: the file is damaged"):
-        AttributionGraph.load(tmp_path / "x")
+    replace(graph, kept_units=graph.kept_units | {"b": np.array([0, 1, 2, 8])}).save(tmp_path / "y")
+    with pytest.raises(InputError, match=r"kept units of b .* 8 units"):
+        AttributionGraph.load(tmp_path / "y")
 
 
 # No effect at all
@@ -223,15 +206,16 @@ def values(a: AttributionGraph, b: AttributionGraph, measure: str) -> list[float
     return [float(value) for value in table["value"]]
 
 
-def test_graphs_without_any_effect_are_not_alike(caplog: pytest.LogCaptureFixture) -> None:
+def test_graphs_without_any_effect_are_not_similar(caplog: pytest.LogCaptureFixture) -> None:
     graph = dead(random_graph(0), "a", "b", "c")
     for measure in MEASURES:
         assert all(math.isnan(value) for value in values(graph, graph, measure))
         assert all(math.isnan(value) for value in values(graph, random_graph(1), measure))
-    assert all(math.isnan(value) for value in node_overlap(graph, graph).values())
-    assert math.isnan(edge_jaccard(graph.circuit(), graph.circuit()))
-    assert math.isnan(wl_kernel(graph.circuit(), graph.circuit()))
-    assert "axe in real: no unit has an effect at b, so nothing is compared there." in caplog.text
+    assert "no unit has an effect at b" in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        compare(list(pair()))
+    assert not caplog.text
 
 
 def test_a_site_without_effect_is_left_out_of_both_circuits() -> None:
@@ -247,18 +231,6 @@ def test_a_site_without_effect_is_left_out_of_both_circuits() -> None:
     overlap = node_overlap(half, b)
     assert math.isnan(overlap["c"])
     assert {site: overlap[site] for site in "ab"} == {site: node_overlap(a, b)[site] for site in "ab"}
-    assert values(half, b, "edge_jaccard") == [edge_jaccard(half.circuit(), b.circuit())]
-    assert values(half, b, "wl_kernel") == [wl_kernel(half.circuit(), b.circuit())]
-
-
-def test_a_dead_graph_does_not_change_what_other_pairs_share() -> None:
-    a, b = pair()
-    with_dead = compare([a, b, replace(dead(a, "c"), domain="clipart")])
-    alone = compare([a, b])["value"].tolist()
-    assert with_dead.query("domain_a == 'real'")["value"].tolist() == alone
-
-
-def test_nothing_is_said_of_graphs_with_effects(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING):
-        compare(list(pair()))
-    assert not caplog.text
+    # Other pairs of the same set keep the site.
+    with_dead = compare([a, b, replace(half, domain="clipart")])
+    assert with_dead.query("domain_a == 'real'")["value"].tolist() == compare([a, b])["value"].tolist()

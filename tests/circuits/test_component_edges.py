@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torch import Tensor
 
 from circuitry.circuits import (
@@ -23,6 +24,7 @@ from circuitry.circuits import (
     wl_kernel,
 )
 from circuitry.models import Encoder, ResidualStream, Task, in_components
+from circuitry.runs import InputError
 from tests.models.test_components import FURTHER, custom
 from tests.support.assert_same import assert_same
 from tests.support.towers import make_tower
@@ -56,7 +58,7 @@ def test_units_of_a_site_add_up_to_the_edges_of_components(name: str) -> None:
     """The scores of all ports, MLPs and the whole stream equal derivatives of exact cuts; see test_residual_edges."""
     encoder, images = opened(name)
     rule, other = midpoint_rule(2), images.roll(1, 0) * 0.7 + 0.1  # swapped pairs would cancel
-    graph = attribute(encoder, images, metric, 1.0, rule, other, progress=False)
+    graph = attribute(encoder, images, metric, 1.0, rule, other, edge_rule=rule, progress=False)
     stream = ResidualStream.of(encoder)
     found = score_edges(stream, images, metric, baseline=other, rule=rule)
     assert set(graph.edge_scores) == set(combinations(graph.inner_sites, 2))
@@ -190,3 +192,51 @@ def test_some_sites_alone_have_the_same_edges_between_them() -> None:
     some = attribute(encoder, images, metric, 1.0, left_rule(1), sites=sites, progress=False)
     assert list(some.edge_scores) == [sites]
     np.testing.assert_allclose(some.edge_scores[sites], whole.edge_scores[sites])
+
+
+def test_edges_of_any_method_are_stored_loaded_cut_and_compared(tmp_path: Path) -> None:
+    encoder, images = opened()
+    a, b = (attribute(encoder, x, metric, 0.2, edges="exact-readers", progress=False) for x in (images[:2], images[1:]))
+    a.save(tmp_path / "a.safetensors")
+    again = AttributionGraph.load(tmp_path / "a.safetensors")
+    assert (again.settings["edge_method"], again.settings["edge_rule"]) == ("exact-readers", "left-1")
+    assert edge_jaccard(again.circuit(3), a.circuit(3)) == 1
+    assert 0 < edge_jaccard(again.circuit(3), b.circuit(3)) < 1
+    assert again.circuit(3).edges.count == len(again.circuit(3).graph.edges)
+    plain = attribute(encoder, images[:2], metric, 0.2, progress=False)
+    assert plain.settings["edge_method"] == "gradient"
+    with pytest.raises(InputError, match=r"exact-readers.*gradient"):
+        edge_jaccard(again.circuit(3), plain.circuit(3))
+
+
+def test_the_method_cuts_is_runs_without_one_edge_and_exact_readers_rank_nearest_to_it() -> None:
+    encoder, images = opened()
+    settings: dict[str, Any] = {"node_fraction": 0.1, "baseline": images.roll(1, 0) * 0.7 + 0.1, "progress": False}
+    found = {
+        name: attribute(encoder, images, metric, edges=name, **settings)
+        for name in ("cuts", "exact-readers", "gradient")
+    }
+    exact = found["cuts"]
+    stream = ResidualStream.of(encoder, exact.kept_units)
+    up, down = "trunk.blocks.0.attn", "trunk.blocks.1.attn"
+    head, reader = exact.kept_units[up][0], exact.kept_units[down][0]
+    keep = stream.edges.clone()
+    for port in "qkv":
+        keep[stream.edge(f"blocks.0.attn.{head}", f"blocks.1.attn.{reader}.{port}")] = False
+    with torch.no_grad():
+        cut = (metric(encoder.tower(images)) - metric(stream.run(images, keep, settings["baseline"]))).mean()
+    assert_same(exact.edge_scores[up, down][0, 0], cut, at_least=1e-4, rtol=1e-8)
+    cuts, *others = (one.edges.table()["score"] for one in found.values())
+    readers, plain = (float(stats.spearmanr(cuts, one).statistic) for one in others)
+    assert readers > 0.8
+    assert readers > plain - 0.02
+
+
+def test_methods_that_the_units_do_not_have_are_refused() -> None:
+    encoder, images = opened()
+    with pytest.raises(InputError, match=r"exact-readers.*'nothing'"):
+        attribute(encoder, images, metric, edges="nothing")
+    with pytest.raises(InputError, match="relp"):
+        attribute(Encoder.from_tower(encoder.tower), images, metric, edges="relp", progress=False)
+    squared = attribute(encoder, images, metric, 0.1, left_rule(2), edges="squared", progress=False)
+    assert list(squared.edge_scores) == list(pairwise(squared.inner_sites))

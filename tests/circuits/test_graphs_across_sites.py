@@ -13,8 +13,8 @@ from circuitry.circuits import (
     EdgeScores,
     depth_bias,
     edge_jaccard,
-    edge_spearman,
     node_overlap,
+    similarity,
     stream_graph,
     wl_kernel,
 )
@@ -63,7 +63,7 @@ def in_other_order(graph: AttributionGraph) -> AttributionGraph:
 def test_units_and_edges_are_matched_by_name(ports: bool) -> None:
     a, b = (stream_graph(scores(seed), ports=ports) for seed in (0, 1))
     again = in_other_order(a)
-    assert edge_spearman(a, again) == pytest.approx(1)
+    assert similarity(a, again, "edge_spearman")[None] == pytest.approx(1)
     assert edge_jaccard(a.circuit(2), again.circuit(2)) == wl_kernel(a.circuit(2), again.circuit(2)) == 1
     assert set(node_overlap(a, again).values()) == {1}
     edges = [
@@ -73,7 +73,7 @@ def test_units_and_edges_are_matched_by_name(ports: bool) -> None:
     names = sorted(edges[0])
     assert sorted(edges[1]) == names
     expected = stats.spearmanr(*([found[name] for name in names] for found in edges)).statistic
-    assert edge_spearman(a, in_other_order(b)) == pytest.approx(expected)
+    assert similarity(a, in_other_order(b), "edge_spearman")[None] == pytest.approx(expected)
     kept = [set(graph.circuit(2).graph.edges) for graph in (a, b)]
     assert edge_jaccard(a.circuit(2), b.circuit(2)) == len(kept[0] & kept[1]) / len(kept[0] | kept[1])
 

@@ -22,7 +22,7 @@ from circuitry.circuits import (
     pooling_pairs,
     score_edges,
 )
-from circuitry.models import ResidualStream, Task, batches
+from circuitry.models import ResidualStream, Task, tensor_batches
 from tests.support.oracles import setting
 from tests.support.towers import TOWERS, make_tower
 from tests.support.work import QUIET
@@ -52,19 +52,19 @@ def test_the_modes_of_the_caller_change_nothing(caller: str, rule: circuitry.cir
     expected = attribute(encoder, images, weights, rule=rule)
     task = Task(encoder, images, class_logit(weights, 1), baseline=others, work=QUIET)
     expected_parts = attribute_parts(task, settings, np.arange(3) % 2)
-    batches._measured.clear()  # so that memory is measured in the caller's mode, too
+    tensor_batches._measured.clear()  # so that memory is measured in the caller's mode, too
     with CALLERS[caller]():
         found = attribute(encoder, images * 1, weights * 1, rule=rule)
         own = Task(encoder, images * 1, class_logit(weights * 1, 1), baseline=others * 1, work=QUIET)
         found_parts = attribute_parts(own, settings, np.arange(3) % 2)
-        measured = dict(batches._measured[encoder])
+        measured = dict(tensor_batches._measured[encoder])
     assert same(found, expected)
     of_both = [(found.whole, *found.parts.values()) for found in (found_parts, expected_parts)]
     pairs = zip(*of_both, strict=True)
     assert all(same(a, b) for a, b in pairs)
-    batches._measured.clear()
-    batches.rows_that_fit(encoder, 1.0)
-    assert measured == batches._measured[encoder]
+    tensor_batches._measured.clear()
+    tensor_batches.rows_that_fit(encoder, 1.0)
+    assert measured == tensor_batches._measured[encoder]
 
 
 OF_HALF_PRECISION = [(tower, dtype) for tower in TOWERS for dtype in (torch.bfloat16, torch.float16)]

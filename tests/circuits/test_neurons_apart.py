@@ -12,17 +12,20 @@ from circuitry.circuits import attribute, midpoint_rule, score_edges, stream_gra
 from circuitry.models import Encoder, ResidualStream, in_components
 from circuitry.runs import InputError
 from tests.circuits.test_residual_edges import metric
+from tests.support.assert_same import assert_same
 from tests.support.towers import make_tower
 
 APART = {"trunk.blocks.0.mlp": [5, 2], "trunk.blocks.1.mlp": [0]}
+EVERYWHERE = {"trunk.norm_pre": [3, 0], **APART, "head": [1]}
+"""Dimensions of the stream before the blocks and units of the embedding, too."""
 
 
-def opened(gated: bool = False) -> tuple[Any, ResidualStream, Tensor]:
+def opened(gated: bool = False, units: Any = APART) -> tuple[Any, ResidualStream, Tensor]:
     tower: Any = make_tower("timm-vit").double()
     for block in tower.trunk.blocks if gated else ():
         block.mlp = GeGluMlp(16, 8).double().requires_grad_(False)
     images = torch.randn(3, 3, 32, 32, dtype=torch.float64)
-    return tower, ResidualStream.of(Encoder.from_tower(tower), APART), images
+    return tower, ResidualStream.of(Encoder.from_tower(tower), units), images
 
 
 def test_neurons_are_named_and_what_all_write_adds_up_to_the_stream() -> None:
@@ -40,19 +43,26 @@ def test_neurons_are_named_and_what_all_write_adds_up_to_the_stream() -> None:
 
 
 @pytest.mark.parametrize("gated", [False, True])
-def test_scores_are_derivatives_of_exact_cuts_and_add_up_to_those_of_whole_mlps(gated: bool) -> None:
-    tower, stream, images = opened(gated)
+@pytest.mark.parametrize("units", [APART, EVERYWHERE], ids=["neurons", "everywhere"])
+def test_scores_are_derivatives_of_exact_cuts_and_add_up_to_those_of_whole_components(gated: bool, units: Any) -> None:
+    tower, stream, images = opened(gated, units)
     keep = stream.edges.double().requires_grad_()
     (slope,) = torch.autograd.grad(metric(stream.run(images, keep, images.flip(0))).mean(), keep)
     found = score_edges(stream, images, metric, baseline=images.flip(0))
     expected = torch.where(stream.edges, slope, torch.nan)
-    np.testing.assert_allclose(found.scores, expected.numpy(), rtol=1e-7, atol=1e-10)
+    assert_same(found.scores, expected, at_least=1e-2, rtol=1e-7)
     whole = score_edges(ResidualStream.of(Encoder.from_tower(tower)), images, metric, baseline=images.flip(0))
-    into = [whole.readers.index(".".join(name.split(".")[:3]) if ".mlp." in name else name) for name in found.readers]
-    out_of = [whole.writers.index(".".join(name.split(".")[:3]) if ".mlp." in name else name) for name in found.writers]
+    into = [whole.readers.index(together(name)) for name in found.readers]
+    out_of = [whole.writers.index(together(name)) for name in found.writers]
     total = np.zeros_like(whole.scores)
     np.add.at(total, np.ix_(into, out_of), np.nan_to_num(found.scores))
-    np.testing.assert_allclose(total, np.nan_to_num(whole.scores), rtol=1e-8, atol=1e-12)
+    assert_same(total, np.nan_to_num(whole.scores), at_least=1e-2, rtol=1e-8)
+
+
+def together(name: str) -> str:
+    """The whole component that one of its units belongs to."""
+    first, *rest = name.split(".")
+    return name if first == "blocks" and ".mlp." not in name else ".".join([first, *rest[:2]] if rest[1:] else [first])
 
 
 def test_cutting_an_edge_into_a_neuron_equals_a_hook_on_that_neuron() -> None:
@@ -80,15 +90,16 @@ def test_cutting_an_edge_into_a_neuron_equals_a_hook_on_that_neuron() -> None:
 def test_exact_readers_know_neurons_apart() -> None:
     tower, _, images = opened()
     tower.trunk.norm = nn.Identity()
-    stream = ResidualStream.of(Encoder.from_tower(tower), APART)
-    found = score_edges(stream, images, lambda e: e[:, 0], correction="exact-readers")
+    stream = ResidualStream.of(Encoder.from_tower(tower), EVERYWHERE)
+    found = score_edges(stream, images, lambda e: e[:, 0] - e[:, 1], correction="exact-readers")
     with torch.no_grad():
-        for reader in ("blocks.1.mlp.0", "blocks.1.mlp"):
-            row, column = stream.edge("blocks.0.mlp.2", reader)
+        edges = [("blocks.0.mlp.2", r) for r in ("blocks.1.mlp.0", "blocks.1.mlp", "embedding.1", "embedding")]
+        for writer, reader in [*edges, ("embed.3", "embedding.1"), ("embed", "blocks.1.mlp")]:
+            row, column = stream.edge(writer, reader)
             keep = stream.edges.clone()
             keep[row, column] = False
-            cut = (tower(images) - stream.run(images, keep))[:, 0].mean()
-            assert found.scores[row, column] == pytest.approx(float(cut), rel=1e-8)
+            change = (tower(images) - stream.run(images, keep)).mean(0)
+            assert found.scores[row, column] == pytest.approx(float(change[0] - change[1]), rel=1e-8)
 
 
 def test_neurons_of_a_graph_are_apart_and_bad_ones_are_told() -> None:
@@ -101,5 +112,5 @@ def test_neurons_of_a_graph_are_apart_and_bad_ones_are_told() -> None:
     with pytest.raises(InputError, match=r"some neurons are apart, such as blocks.0.mlp."):
         stream_graph(score_edges(stream, images, metric))
     for wrong in ([64], [-1], [3, 3]):
-        with pytest.raises(InputError, match=r"at site 'trunk.blocks.1.mlp' are numbers from 0 to 63, each once, but"):
+        with pytest.raises(InputError, match=r"trunk.blocks.1.mlp.* 0 to 63"):
             ResidualStream.of(encoder, {"trunk.blocks.1.mlp": wrong})

@@ -40,8 +40,8 @@ def test_pairs_add_up_to_the_embedding_and_the_logit_and_follow_the_units() -> N
 
 
 def test_other_towers_and_no_images_are_refused() -> None:
-    with pytest.raises(InputError, match="but a TimmModel has none: take direct_effects"):
+    with pytest.raises(InputError, match=r"TimmModel .* direct_effects"):
         pooling_pairs(Encoder.from_tower(make_tower("timm-vit")), torch.zeros(1, 3, 32, 32))
     encoder = Encoder.from_tower(make_tower("resnet"))
-    with pytest.raises(InputError, match="from at least one image, but there were none"):
+    with pytest.raises(InputError, match="at least one image"):
         pooling_pairs(encoder, torch.zeros(0, 3, *encoder.image_size))

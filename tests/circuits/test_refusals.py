@@ -15,12 +15,11 @@ from circuitry.circuits import (
     attribute_parts,
     direct_effects,
     direct_vectors,
-    edge_spearman,
     edges_by_position,
     moves_between_positions,
     position_graph,
-    rank_similarity,
     score_edges,
+    similarity,
     stream_graph,
 )
 from circuitry.models import Baseline, ResidualStream, Stage, Task
@@ -143,8 +142,7 @@ def test_graphs_and_circuits_are_told_apart(vit: tuple[Encoder, Tensor, Tensor],
     circuit: Any = graph.circuit(2)
     for of_graphs in (
         lambda: circuitry.node_overlap(circuit, circuit),
-        lambda: rank_similarity(circuit, circuit, "cosine"),
-        lambda: edge_spearman(circuit, circuit),
+        lambda: similarity(circuit, circuit, "cosine"),
         lambda: circuitry.compare([circuit, circuit]),
     ):
         with pytest.raises(InputError, match=r"AttributionGraph as graph, but Circuit was given: .*\(circuit.source\)"):

@@ -170,7 +170,7 @@ def test_edges_that_are_not_there_have_no_positions() -> None:
 
 def test_bad_input_is_told() -> None:
     stream, images = opened()
-    with pytest.raises(InputError, match="at least one image, but there were none"):
+    with pytest.raises(InputError, match="one image"):
         score_edges(stream, images[:0], metric)
     with pytest.raises(InputError, match="Scores of edges are NaN or infinite"):
         score_edges(stream, images, lambda e: (e[:, 0] - e[:, 0]).sqrt())

@@ -17,7 +17,6 @@ from circuitry.circuits import (
     RuleErrors,
     describe_rule,
     extract,
-    extraction,
     gauss_legendre_rule,
     left_rule,
     midpoint_rule,
@@ -157,12 +156,11 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> DomainFolder:
 
 @pytest.fixture
 def choosing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Choose in truth, as other tests do not, but from few points."""
+    """Choose from few points."""
 
     def few(circuits: list[RuleErrors], error: float) -> object:
         return cheapest_rule(circuits, error, (midpoint_rule(2), midpoint_rule(3)))
 
-    monkeypatch.setattr(extraction, "ruled", rule_of_run.ruled)
     monkeypatch.setattr(rule_of_run, "cheapest_rule", few)
 
 

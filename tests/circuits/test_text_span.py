@@ -54,7 +54,6 @@ def test_names_of_a_head_that_writes_along_a_text_are_above_chance() -> None:
     assert found["chance"][0] < 0.9 * found["together"][0]
     assert (found["together"] <= found["most"] + 1e-9).all()
     assert found["chance"].is_monotonic_increasing
-    assert text_span(vectors, texts, [str(i) for i in range(40)], n=3, draws=0)["chance"].isna().all()
 
 
 def test_names_of_heads_that_know_no_text_exceed_chance_as_often_as_the_level_says() -> None:
@@ -64,7 +63,7 @@ def test_names_of_heads_that_know_no_text_exceed_chance_as_often_as_the_level_sa
         texts = many_texts(rng)
         written = (rng.normal(size=40) / 40**0.5) @ (texts - texts.mean(0)) + texts.mean(0)  # a mixture of all
         vectors = np.outer(rng.normal(size=30), written) + 0.1 * rng.normal(size=(30, 16))
-        found = text_span(vectors, texts, [str(i) for i in range(40)], n=1, draws=40, seed=seed)
+        found = text_span(vectors, texts, [str(i) for i in range(40)], n=1)
         above.append(found["together"][0] > found["chance"][0])
     assert 0.01 <= np.mean(above) <= 0.12  # 0.05 expected, with a standard error of 0.02
 
@@ -76,5 +75,5 @@ def test_vectors_that_do_not_vary_have_no_texts() -> None:
 
 def test_sizes_that_do_not_fit_are_told() -> None:
     vectors, texts = planted()
-    with pytest.raises(InputError, match="an embedding of 8 numbers each, on at least two images, but 3 texts"):
+    with pytest.raises(InputError, match=r"\[texts, 8\] .* 3 texts"):
         text_span(vectors, texts, TEXTS[:3])

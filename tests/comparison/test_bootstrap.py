@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from circuitry.comparison import draw, dual_bootstrap
+from circuitry.comparison import draw_resamples, dual_bootstrap
 from circuitry.comparison.bootstrap import dual_variance, resampled_means
 
 
@@ -21,7 +21,7 @@ def test_means_of_draws_are_those_of_repeated_classes_and_parts() -> None:
     rng = np.random.default_rng(0)
     values = rng.random((5, 2, 4, 4))
     values[1, 0, 2, 3] = np.nan
-    draws = draw(range(5), 4, resamples=6)
+    draws = draw_resamples(range(5), 4, resamples=6)
     found = resampled_means(values, draws.classes, draws.parts)
     for i, (classes, parts) in enumerate(zip(draws.classes.astype(int), draws.parts.astype(int), strict=True)):
         chosen, members = np.repeat(np.arange(5), classes), np.repeat(np.arange(4), parts)
@@ -35,7 +35,7 @@ def test_means_of_draws_are_those_of_repeated_classes_and_parts() -> None:
 
 
 def test_families_are_drawn_together() -> None:
-    draws = draw(["a", "b", "a", "c"], 4, resamples=50)
+    draws = draw_resamples(["a", "b", "a", "c"], 4, resamples=50)
     np.testing.assert_array_equal(draws.classes[:, 0], draws.classes[:, 2])
     assert (draws.n_units, draws.class_inflation) == (3, 1.5)
     assert (draws.classes[:, [0, 1, 3]].sum(1) == 3).all()
@@ -49,8 +49,8 @@ def test_part_inflation_is_that_of_all_draws() -> None:
         if pairs.any():
             shares.append(pairs.sum(0) / pairs.sum())
     exact = (1 / 4) / np.square(np.array(shares) - 1 / 4).sum(1).mean()
-    assert draw(range(3), 4, resamples=20_000).part_inflation == pytest.approx(exact, rel=0.02)
-    assert draw(range(3), 2).part_inflation == np.inf
+    assert draw_resamples(range(3), 4, resamples=20_000).part_inflation == pytest.approx(exact, rel=0.02)
+    assert draw_resamples(range(3), 2).part_inflation == np.inf
 
 
 def test_the_variance_is_that_of_the_paper() -> None:
@@ -67,7 +67,7 @@ def test_the_variance_is_right_on_average(common: float) -> None:
     found = []
     for seed in range(150):
         x, values = additive(rng, n, k, common)
-        spread = dual_bootstrap(values, lambda m: m, draw(range(n), k, resamples=150, seed=seed))
+        spread = dual_bootstrap(values, lambda m: m, draw_resamples(range(n), k, resamples=150, seed=seed))
         assert spread.value[0] == pytest.approx(x.mean())
         assert min(n, k) - 1 <= spread.degrees[0] <= n + k - 2
         found.append(spread.variance[0])
@@ -76,14 +76,14 @@ def test_the_variance_is_right_on_average(common: float) -> None:
 
 def test_without_parts_to_draw_the_spread_is_over_classes() -> None:
     x, values = additive(np.random.default_rng(0), 9, 2, 0.0)
-    spread = dual_bootstrap(values, lambda m: m, draw(range(9), 2, resamples=20_000))
+    spread = dual_bootstrap(values, lambda m: m, draw_resamples(range(9), 2, resamples=20_000))
     assert spread.variance[0] == pytest.approx(x.mean(1).var(ddof=1) / 9, rel=0.05)
     assert spread.degrees[0] == 8
-    assert np.isnan(dual_bootstrap(values[:1], lambda m: m, draw([0], 2)).interval()[0]).all()
+    assert np.isnan(dual_bootstrap(values[:1], lambda m: m, draw_resamples([0], 2)).interval()[0]).all()
 
 
 def test_one_class_has_the_spread_of_its_parts() -> None:
     x, values = additive(np.random.default_rng(1), 1, 6, 0.0)
-    spread = dual_bootstrap(values, lambda m: m, draw([0], 6, resamples=20_000))
+    spread = dual_bootstrap(values, lambda m: m, draw_resamples([0], 6, resamples=20_000))
     assert spread.variance[0] == pytest.approx(x[0].var(ddof=1) / 6, rel=0.2)
     assert spread.degrees[0] == 5

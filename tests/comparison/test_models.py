@@ -25,19 +25,16 @@ def test_each_model_is_one_difference() -> None:
     assert set(found["note"]) == {"cannot be significant with 6 models"}  # 3 * 2 / 2^6
 
 
-def test_models_are_of_one_measure() -> None:
-    with pytest.raises(InputError, match="two or more trained models by one measure, but 1 by node_overlap were given"):
-        compare_models([similarities(2)])
-
-
-def test_each_model_comes_once(unchecked: None) -> None:
+def test_models_are_of_one_measure_and_each_comes_once(unchecked: None) -> None:
     one, other = similarities(2), similarities(2, seed=1)
-    with pytest.raises(InputError, match="one was given twice among 3: give one of each model"):
-        compare_models([one, other, one])
-    wrong: Any = {"node_overlap": one}
-    for given in (wrong, [wrong, wrong]):
-        with pytest.raises(InputError, match=r"Expected a Comparison .* but dict was given: give one measure of what"):
-            compare_models(given)
-    alone: Any = one
-    with pytest.raises(InputError, match=r"Expected a list of comparisons, but Comparison was given: write \[comp"):
-        compare_models(alone)
+    by_name: Any = {"node_overlap": one}
+    given: tuple[tuple[Any, str], ...] = (
+        ([one], "1 by node_overlap"),
+        ([one, other, one], "twice among 3"),
+        (by_name, "Comparison .* dict was given"),
+        ([by_name, by_name], "Comparison .* dict was given"),
+        (one, r"list of comparisons, but Comparison was given"),
+    )
+    for comparisons, words in given:
+        with pytest.raises(InputError, match=words):
+            compare_models(comparisons)

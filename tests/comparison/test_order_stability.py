@@ -56,5 +56,5 @@ def test_equal_means_have_no_order() -> None:
 
 def test_other_domains_are_refused() -> None:
     fewer = DEFAULT.drop(index="real", columns="real")
-    with pytest.raises(InputError, match="the default has clipart, quickdraw, real, sketch and rule left-10 has clip"):
+    with pytest.raises(InputError, match=r"clipart, quickdraw, real, sketch .* left-10 has clip"):
         domain_order_stability(DEFAULT, {("rule", "left-10"): fewer})

@@ -1,59 +1,13 @@
-"""Chance, intervals and tests against enumeration, scipy and paper."""
+"""Means and their intervals against scipy and paper."""
 
 import math
-from itertools import combinations
 
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy import stats
 
-from circuitry import InputError
-from circuitry.circuits import AttributionGraph, chance_node_overlap, chance_overlap
-from circuitry.comparison import jackknife_interval, mean_interval, mean_spread, per_domain
-from tests.circuits.test_graph import small_graph
-
-
-@settings(deadline=None)
-@given(st.integers(1, 6), st.data())
-def test_chance_equals_the_mean_over_all_pairs_of_subsets(units: int, data: st.DataObject) -> None:
-    a = data.draw(st.integers(0, units))
-    b = data.draw(st.integers(0 if a else 1, units))
-    # By symmetry the first subset may be held fixed, but the definition does not say so: both are enumerated.
-    values = [
-        len(set(x) & set(y)) / len(set(x) | set(y))
-        for x in combinations(range(units), a)
-        for y in combinations(range(units), b)
-    ]
-    assert chance_overlap(units, a, b) == pytest.approx(np.mean(values))
-
-
-@pytest.mark.parametrize(("units", "a", "b"), [(5, 6, 1), (5, 1, 6), (5, -1, 2), (5, 0, 0)])
-def test_impossible_subsets_are_refused(units: int, a: int, b: int) -> None:
-    with pytest.raises(InputError, match=rf"between 0 and 5 members and not both 0, but {a} and {b} were given"):
-        chance_overlap(units, a, b)
-
-
-def test_chance_of_a_graph_has_a_row_per_site_without_the_image() -> None:
-    # conv: 2 of 4. Overlap 0, 1, 2 with probability 1/6, 4/6, 1/6 and Jaccard 0, 1/3, 1. head: all of 3.
-    table = chance_node_overlap(small_graph())
-    assert table["site"].tolist() == ["conv", "head"]
-    assert table["value"].tolist() == pytest.approx([4 / 18 + 1 / 6, 1])
-
-
-def graph_keeping(kept: dict[str, int]) -> AttributionGraph:
-    return small_graph(kept_units={site: np.arange(n) for site, n in kept.items()}, edge_scores={}, completeness={})
-
-
-def test_chance_of_graphs_is_the_mean_over_pairs_of_their_own_numbers() -> None:
-    graphs = [graph_keeping({"input": 1, "conv": n, "head": 0}) for n in (2, 2, 3)]
-    found = chance_node_overlap(*graphs).set_index("site")["value"]
-    assert found["conv"] == pytest.approx(np.mean([chance_overlap(4, 2, 2), *[chance_overlap(4, 2, 3)] * 2]))
-    assert math.isnan(found["head"])
-    assert chance_node_overlap(graphs[0])["value"][0] == chance_node_overlap(*graphs[:2])["value"][0]
-
+from circuitry.comparison import domain_matrix, jackknife_interval, mean_interval, mean_spread, per_domain
 
 # Student's interval
 
@@ -61,9 +15,9 @@ def test_chance_of_graphs_is_the_mean_over_pairs_of_their_own_numbers() -> None:
 def test_the_interval_of_a_mean_is_student_s() -> None:
     values = np.array([0.1, 0.2, math.nan, 0.25, 0.9, 0.4])
     known = values[~np.isnan(values)]
-    mean, low, high = mean_interval(values, confidence=0.9)
+    mean, low, high = mean_interval(values)
     assert mean == pytest.approx(0.37)
-    assert (low, high) == pytest.approx(stats.t.interval(0.9, 4, known.mean(), stats.sem(known)))
+    assert (low, high) == pytest.approx(stats.t.interval(0.95, 4, known.mean(), stats.sem(known)))
 
 
 def test_families_count_once() -> None:
@@ -91,8 +45,8 @@ def test_fewer_than_two_values_have_no_interval() -> None:
 def test_the_jackknife_of_a_mean_is_student_s_interval() -> None:
     values = np.random.default_rng(0).normal(size=12)
     without_each = np.array([np.delete(values, i).mean() for i in range(12)])
-    expected = stats.t.interval(0.9, 11, values.mean(), stats.sem(values))
-    assert jackknife_interval(float(values.mean()), without_each, confidence=0.9) == pytest.approx(expected)
+    expected = stats.t.interval(0.95, 11, values.mean(), stats.sem(values))
+    assert jackknife_interval(float(values.mean()), without_each) == pytest.approx(expected)
     assert jackknife_interval(2.0, np.array([2.5, 2.0, 1.5])) == pytest.approx((-0.48414, 4.48414), abs=1e-5)
 
 
@@ -134,3 +88,9 @@ def test_means_per_domain_keep_sites_apart_and_in_order() -> None:
     real = found[found["domain"] == "real"]
     assert real["site"].tolist() == ["late", "early"]
     assert real["value"].tolist() == pytest.approx([0.25, 0.75])
+
+
+def test_hand_worked_matrix() -> None:
+    matrix, nan = domain_matrix(table(HAND)), math.nan
+    assert list(matrix.index) == list(matrix.columns) == ["clipart", "real", "sketch"]
+    np.testing.assert_allclose(matrix, [[nan, 0.2, 0.4], [0.2, nan, 0.35], [0.4, 0.35, nan]])

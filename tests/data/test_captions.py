@@ -5,7 +5,7 @@ import random
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from circuitry.data import caption, readable
@@ -21,17 +21,6 @@ def captions(class_name: str, domain: str, n: int = 400, *, aligned: bool = Fals
 def style_words_in(sentences: list[str]) -> set[str]:
     words = {word for own in STYLE_WORDS.values() for word in own}
     return {word for word in words for sentence in sentences if re.search(rf"\b{word}\b", sentence)}
-
-
-def test_style_words_are_the_two_shared_ones_and_two_of_the_domain() -> None:
-    assert dict(STYLE_WORDS) == {
-        "clipart": ("image", "picture", "clipart", "illustration"),
-        "infograph": ("image", "picture", "infograph", "informational chart"),
-        "painting": ("image", "picture", "painting", "art"),
-        "quickdraw": ("image", "picture", "quickdraw", "doodle"),
-        "real": ("image", "picture", "photo", "snapshot"),
-        "sketch": ("image", "picture", "sketch", "drawing"),
-    }
 
 
 @pytest.mark.parametrize("domain", sorted(STYLE_WORDS))
@@ -163,6 +152,7 @@ def test_captions_of_imagenet_sketch() -> None:
 # --- names -----------------------------------------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="ab_- ", max_size=20))
 def test_readable_has_single_spaces_and_keeps_its_words(name: str) -> None:
     assert readable(name).split(" ") == (re.findall(r"[ab]+", name) or [""])

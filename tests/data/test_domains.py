@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -157,78 +158,66 @@ def test_select_all_and_none(folders: Path) -> None:
     images = DomainFolder(folders)
     assert {record.relative for record in images.select("owl", "sketch")} == {"sketch/owl/1.jpg", "sketch/owl/2.PNG"}
     assert images.select("ant hill", "sketch", 5) == ()
-    with pytest.raises(InputError, match="n must be at least 1, or None for all images, but 0 was given"):
-        images.select("owl", "sketch", 0)
-    with pytest.raises(InputError, match="There is no class 'owls' here; perhaps you meant owl"):
-        images.select("owls", "sketch")
-    with pytest.raises(InputError, match="There is no domain 'clipart' here; available: photo, sketch"):
-        images.select("owl", "clipart")
+    for chosen, words in (
+        (("owl", "sketch", 0), "at least 1, .* but 0"),
+        (("owls", "sketch"), "class 'owls' .* owl"),
+        (("owl", "clipart"), "domain 'clipart' .* photo, sketch"),
+    ):
+        with pytest.raises(InputError, match=words):
+            images.select(*chosen)
 
 
 # --- bad input -------------------------------------------------------------------------------------------------------
 
 
 def test_nothing_to_read(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"Expected a folder of domains, but .*none does not exist"):
+    with pytest.raises(InputError, match="none does not exist"):
         DomainFolder(tmp_path / "none")
-    expected = "Found no images in .*; expected files .*/<domain>/<class>/<file>"
-    with pytest.raises(InputError, match=expected):
-        DomainFolder(tmp_path)
-    touch(tmp_path, "owl/1.png")  # one level short
-    with pytest.raises(InputError, match=expected):
-        DomainFolder(tmp_path)
-
-
-def test_unknown_names(listed: Path) -> None:
-    with pytest.raises(
-        InputError, match=r"There is no list <domain>_val\.txt in .* the splits test, train \(split=None"
-    ):
-        DomainFolder(listed, split="val")
-    with pytest.raises(InputError, match="There is no domain 'paintings' here; perhaps you meant painting"):
-        DomainFolder(listed, domains=["paintings"])
-    with pytest.raises(InputError, match="There is no class 'dog' here; available: cello, cell phone, t-shirt, zebra"):
-        DomainFolder(listed, classes=["dog"])
-    with pytest.raises(
-        InputError, match=r"sequence of class names, but the single string 'zebra' was given: write \('zebra',\)"
-    ):
-        DomainFolder(listed, classes="zebra")
-    with pytest.raises(InputError, match="at least one domain name, but none was given"):
-        DomainFolder(listed, domains=[])
+    for _ in range(2):
+        with pytest.raises(InputError, match="<domain>/<class>/<file>"):
+            DomainFolder(tmp_path)
+        touch(tmp_path, "owl/1.png")  # one level short
 
 
 @pytest.mark.parametrize(
-    "line",
+    ("options", "words"),
     [
-        *("real/cello/c.png", "real/cello/c.png one", "real/c.png 0", "sketch/cello/c.png 0", "real//c.png 0", "0"),
-        *("/real/cello/c.png 0", "../real/cello/c.png 0"),
+        ({"split": "val"}, r"<domain>_val\.txt .* test, train"),
+        ({"domains": ["paintings"]}, "domain 'paintings' .* painting"),
+        ({"classes": ["dog"]}, "class 'dog' .* cello, cell phone, t-shirt, zebra"),
+        ({"classes": "zebra"}, r"'zebra' .*\('zebra',\)"),
+        ({"domains": []}, "at least one domain"),
     ],
 )
-def test_malformed_lines_are_named(line: str, listed: Path) -> None:
+def test_unknown_names(listed: Path, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        DomainFolder(listed, **options)
+
+
+MALFORMED = (
+    *("real/cello/c.png", "real/cello/c.png one", "real/c.png 0", "sketch/cello/c.png 0", "real//c.png 0", "0"),
+    *("/real/cello/c.png 0", "../real/cello/c.png 0"),
+)
+OUTSIDE = (
+    *("real/../../secret.png 0", "real/cello/../../../secret.png 0", "real/./c.png 0", "real/../c.png 0"),
+    *(r"real/cello/..\..\secret.png 0", r"real/cello/\\host\c.png 0"),
+)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"), [*((line, "<class>/<file>") for line in MALFORMED), *((line, "folder real") for line in OUTSIDE)]
+)
+def test_malformed_lines_and_files_outside_of_the_folder_are_named(line: str, words: str, listed: Path) -> None:
     write_lists(listed, "test", {"real": ["real/cello/c 1.png 0", "", line]})
-    expected = rf"real_test\.txt, line 3: expected 'real/<class>/<file> <label>', given {re.escape(repr(line))}"
-    with pytest.raises(InputError, match=expected):
-        DomainFolder(listed)
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        *("real/../../secret.png 0", "real/cello/../../../secret.png 0", "real/./c.png 0", "real/../c.png 0"),
-        *(r"real/cello/..\..\secret.png 0", r"real/cello/\\host\c.png 0"),
-    ],
-)
-def test_files_outside_of_the_folder_of_the_domain_are_refused(line: str, listed: Path) -> None:
-    write_lists(listed, "test", {"real": ["real/cello/c 1.png 0", line]})
-    expected = rf"real_test\.txt, line 2: expected a file in the folder real, .*, given {re.escape(repr(line))}\."
     for missing in ("refuse", "unchecked"):
-        with pytest.raises(InputError, match=expected):
+        with pytest.raises(InputError, match=rf"real_test\.txt, line 3.*{words}.*{re.escape(repr(line))}"):
             DomainFolder(listed, missing_files=missing)
 
 
 def test_names_that_are_not_utf8_are_left_out_by_name(folders: Path) -> None:
     (folders / "photo/owl" / os.fsdecode(b"caf\xe9.png")).touch()
     touch(folders, *(os.fsdecode(name) for name in (b"photo/h\xf6hle/1.png", b"br\xfbl\xe9/owl/1.png")))
-    with pytest.warns(UserWarning, match=r"Left out 3 files or folders whose names are not UTF-8, such as 'br\\udcfb"):
+    with pytest.warns(UserWarning, match=r"3 files or folders .*br\\udcfb"):
         images = DomainFolder(folders)
     assert len(images) == 4
     assert len([record for domain in images.domains for record in images.select("owl", domain, 5)]) == 3
@@ -247,23 +236,22 @@ def test_folders_where_files_should_be(listed: Path) -> None:
         DomainFolder(listed / "painting_test.txt")
 
 
-def test_contradicting_labels_are_refused(listed: Path) -> None:
-    write_lists(listed, "test", {"painting": ["painting/cello/c.png 1"]})
-    with pytest.raises(InputError, match="class 'cello' the label 0, elsewhere it has 1; a class must have one label"):
-        DomainFolder(listed)
-    write_lists(listed, "test", {"painting": ["painting/harp/c.png 0"]})
-    with pytest.raises(
-        InputError, match="label 0 to class 'cello', elsewhere it is 'harp'; a label must mean one class"
-    ):
-        DomainFolder(listed)
-
-
-def test_empty_and_undecodable_lists(listed: Path) -> None:
-    write_lists(listed, "test", {"real": [], "painting": [" "]})
-    with pytest.raises(InputError, match=r"The lists <domain>_test\.txt in .* name no images"):
+@pytest.mark.parametrize(
+    ("lists", "words"),
+    [
+        ({"painting": ["painting/cello/c.png 1"]}, "class 'cello' the label 0, .* 1"),
+        ({"painting": ["painting/harp/c.png 0"]}, "label 0 to class 'cello', .* 'harp'"),
+        ({"real": [], "painting": [" "]}, r"<domain>_test\.txt .* no images"),
+    ],
+)
+def test_contradicting_labels_and_empty_lists_are_refused(
+    listed: Path, lists: dict[str, list[str]], words: str
+) -> None:
+    write_lists(listed, "test", lists)
+    with pytest.raises(InputError, match=words):
         DomainFolder(listed)
     (listed / "real_test.txt").write_bytes(b"real/caf\xe9/1.png 0\n")
-    with pytest.raises(InputError, match=r"real_test\.txt is not UTF-8 text \(.* at byte 8\); save it as UTF-8"):
+    with pytest.raises(InputError, match=r"real_test\.txt is not UTF-8 .*byte 8"):
         DomainFolder(listed)
 
 

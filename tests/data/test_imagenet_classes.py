@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from circuitry.data import imagenet_partners
@@ -37,10 +37,11 @@ def test_the_table_is_the_lent_one() -> None:
 def test_the_index_is_the_place_among_the_sorted_folders() -> None:
     wnids = [f"n{7 * i:08d}" for i in range(1000)]
     assert imagenet_index(reversed(wnids)) == {wnid: i for i, wnid in enumerate(wnids)}
-    with pytest.raises(InputError, match=r"Expected the 1000 class folders of ImageNet.*found 999; complete the"):
+    with pytest.raises(InputError, match=r"1000 .* 999"):
         imagenet_index(wnids[1:])
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="aB_- ", max_size=12))
 def test_spellings_share_a_key(name: str) -> None:
     assert class_key(name.upper().replace(" ", "_")) == class_key(name.lower().replace("_", "-")) == class_key(name)
@@ -53,20 +54,18 @@ def test_different_names_do_not() -> None:
 
 def test_two_spellings_in_the_data_are_refused() -> None:
     check_spelling(["axe", "axes", "axe"])
-    with pytest.raises(
-        InputError, match="The classes 'T-shirt' and 't_shirt' differ only in spelling; rename one to the other"
-    ):
+    with pytest.raises(InputError, match="'T-shirt' and 't_shirt'"):
         check_spelling(["axe", "t_shirt", "T-shirt"])
 
 
 def test_names_are_found_in_any_spelling() -> None:
     asked = ["Traffic light", "axe", "traffic_light"]
     assert chosen_names("class", asked, ["axe", "traffic-light"], class_key) == ("traffic-light", "axe")
-    with pytest.raises(InputError, match="There is no held-out class 'dog' here; available: axe, bed"):
+    with pytest.raises(InputError, match=r"held-out class 'dog' .* axe, bed"):
         chosen_names("held-out class", ["dog"], ["axe", "bed"], class_key)
 
 
 def test_the_studys_classes_that_the_data_has() -> None:
     assert study_held_out(["cat", "traffic_light", "axe"]) == ("axe", "traffic_light")
-    with pytest.raises(InputError, match=r"none of the 15 classes that the study holds out .* \(--held-out\)"):
+    with pytest.raises(InputError, match=r"15 classes .*--held-out"):
         study_held_out(["cat"])

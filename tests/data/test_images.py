@@ -5,7 +5,7 @@ import io
 import re
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from circuitry.data import ImageRecord, image_listing, load_batches, load_image
+from circuitry.data import ImageRecord, image_listing, load_image
+from circuitry.data.decoding import numbered_batches
 from circuitry.runs import InputError
 
 
@@ -125,10 +126,10 @@ def integer_tiff() -> bytes:
     ("content", "why"),
     [
         (lambda: b"", "the file is empty"),
-        (lambda: b"<html>404</html>", "it is not an image in a known format"),
+        (lambda: b"<html>404</html>", "not an image"),
         (lambda: jpeg_bytes()[:1500], "truncated"),
         (broken_png, "broken"),
-        (float_tiff, "floating-point numbers without a defined range"),
+        (float_tiff, "floating-point numbers"),
         (integer_tiff, "32-bit integers"),
     ],
 )
@@ -149,40 +150,34 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
 # --- many files ------------------------------------------------------------------------------------------------------
 
 
+def numbers(batches: Iterable[tuple[list[int], Tensor]]) -> list[list[int]]:
+    """The grey levels of the images in each batch; the places that come with it are those of the paths."""
+    found = []
+    for places, batch in batches:
+        assert len(places) == len(batch)
+        found.append(batch[:, 0, 0, 0].int().tolist())
+        assert found[-1] == places
+    return found
+
+
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 20])
-@pytest.mark.parametrize("threads", [1, 4])
-def test_batches_hold_all_images_in_order(batch_size: int, threads: int, tmp_path: Path) -> None:
-    paths = make_images(tmp_path, 7)
-    batches = list(load_batches(paths, to_tensor, batch_size, threads=threads))
+def test_batches_hold_all_images_in_order(batch_size: int, tmp_path: Path) -> None:
+    batches = numbers(numbered_batches(make_images(tmp_path, 7), to_tensor, batch_size))
     assert [len(batch) for batch in batches[:-1]] == [batch_size] * (len(batches) - 1)
-    assert torch.cat(batches)[:, 0, 0, 0].tolist() == list(range(7))
-    assert batches[0].shape[1:] == (3, 3, 4)
+    assert [number for batch in batches for number in batch] == list(range(7))
 
 
-def test_unreadable_images_are_skipped_and_reported_in_order(tmp_path: Path) -> None:
+def test_unreadable_images_are_skipped_with_a_warning_or_refused(tmp_path: Path) -> None:
     paths = make_images(tmp_path, 6)
     paths[1].write_bytes(b"")
     paths[4].unlink()
-    reported: list[tuple[Path, str]] = []
-    batches = list(load_batches(paths, to_tensor, 2, on_skip=lambda path, why: reported.append((path, why))))
-    assert [batch[:, 0, 0, 0].tolist() for batch in batches] == [[0, 2], [3, 5]]
-    assert [path for path, _ in reported] == [paths[1], paths[4]]
-    assert reported[0][1] == f"Cannot read {paths[1]}: the file is empty."
-
-
-def test_skipping_warns_unless_told_otherwise(tmp_path: Path) -> None:
-    paths = make_images(tmp_path, 2)
-    paths[0].write_bytes(b"")
-    with pytest.warns(UserWarning, match=r"Skipped an image: Cannot read .*000\.png: the file is empty"):
-        assert len(list(load_batches(paths, to_tensor, 2))) == 1
-
-
-def test_strict_stops_at_the_first_unreadable_image(tmp_path: Path) -> None:
-    paths = make_images(tmp_path, 4)
-    paths[2].write_bytes(b"")
-    batches = load_batches(paths, to_tensor, 1, strict=True)
-    assert [next(batches).max().item() for _ in range(2)] == [0, 1]
-    with pytest.raises(InputError, match=r"002\.png: the file is empty"):
+    with pytest.warns(UserWarning, match="Skipped an image") as caught:
+        assert numbers(numbered_batches(paths, to_tensor, 2)) == [[0, 2], [3, 5]]
+    assert [name for name in ("001.png", "004.png") if name in str([str(one.message) for one in caught])]
+    assert len(caught) == 2
+    batches = numbered_batches(paths, to_tensor, 1, strict=True)
+    assert next(batches)[0] == [0]
+    with pytest.raises(InputError, match=r"001\.png: the file is empty"):
         next(batches)
 
 
@@ -193,10 +188,10 @@ def test_at_most_a_batch_is_decoded_in_advance(tmp_path: Path) -> None:
         seen.append(pixel(image)[0])
         return to_tensor(image)
 
-    batches = load_batches(make_images(tmp_path, 40), recording, 4, threads=1)
+    batches = numbered_batches(make_images(tmp_path, 40), recording, 4)
     next(batches)
     batches.close()  # type: ignore[attr-defined]
-    assert len(seen) <= 4 + 4 + 1
+    assert len(seen) <= 4 + 4 + 2
 
 
 @pytest.mark.parametrize(("error", "why"), [(MemoryError(), "MemoryError"), (RuntimeError("no room."), "no room")])
@@ -207,12 +202,10 @@ def test_images_that_cannot_be_preprocessed_are_left_out(error: Exception, why: 
         return to_tensor(image)
 
     paths = make_images(tmp_path, 3)
-    reported: list[str] = []
-    batches = list(load_batches(paths, failing, 2, on_skip=lambda path, why: reported.append(why)))
-    assert [batch[:, 0, 0, 0].tolist() for batch in batches] == [[0, 2]]
-    assert reported == [f"Cannot preprocess {paths[1]}: {why}."]
+    with pytest.warns(UserWarning, match=rf"001\.png: {why}"):
+        assert numbers(numbered_batches(paths, failing, 2)) == [[0, 2]]
     with pytest.raises(InputError, match="Cannot preprocess") as refused:
-        list(load_batches(paths, failing, 2, strict=True))
+        list(numbered_batches(paths, failing, 2, strict=True))
     assert refused.value.__cause__ is error
 
 
@@ -221,31 +214,25 @@ def test_images_too_long_and_thin_to_be_resized_are_left_out(tmp_path: Path) -> 
     paths = make_images(tmp_path, 3)
     for path, size in zip(paths, ((65000, 1), (1, 65000), (1000, 1)), strict=True):
         Image.new("RGB", size).save(path)
-    reported: list[str] = []
 
     def resized(image: Image.Image) -> Tensor:
         assert max(image.size) <= 1000 * min(image.size)
         return to_tensor(image.resize((4, 4)))
 
-    batches = list(load_batches(paths, resized, 2, on_skip=lambda path, why: reported.append(why)))
-    assert [len(batch) for batch in batches] == [1]
-    assert reported[0] == f"Cannot read {paths[0]}: it has 65000 x 1 pixels, too long and thin to be resized."
-    assert "1 x 65000 pixels" in reported[1]
+    with pytest.warns(UserWarning, match=r"65000 x 1|1 x 65000") as caught:
+        assert [places for places, _ in numbered_batches(paths, resized, 2)] == [[2]]
+    assert len(caught) == 2
 
 
-def test_what_is_no_real_tensor_is_refused(tmp_path: Path) -> None:
+def test_other_tensors_shapes_and_sizes_of_batches_are_refused(tmp_path: Path) -> None:
     paths = make_images(tmp_path, 2)
-    with pytest.raises(InputError, match=r"a tensor of real numbers, but .*000\.png became torch\.complex64\."):
-        list(load_batches(paths, lambda image: to_tensor(image).to(torch.complex64), 2))
-
-
-def test_differing_shapes_and_bad_numbers_are_refused(tmp_path: Path) -> None:
-    paths = make_images(tmp_path, 2)
+    with pytest.raises(InputError, match=r"real numbers, but .*000\.png .*complex64"):
+        list(numbered_batches(paths, lambda image: to_tensor(image).to(torch.complex64), 2))
+    with pytest.raises(InputError, match="at least 1, but 0"):
+        numbered_batches(paths, to_tensor, 0)
     Image.new("RGB", (9, 9)).save(paths[1])
-    with pytest.raises(InputError, match=r"one shape, but .*001\.png became \(3, 9, 9\) after \(3, 3, 4\)"):
-        list(load_batches(paths, to_tensor, 2))
-    with pytest.raises(InputError, match="batch_size and threads must be at least 1, but 0 and 2"):
-        load_batches(paths, to_tensor, 0)
+    with pytest.raises(InputError, match=r"001\.png .*\(3, 9, 9\) after \(3, 3, 4\)"):
+        list(numbered_batches(paths, to_tensor, 2))
 
 
 # What identifies a file

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from circuitry.data import ImageRecord, item_column, part_numbers
@@ -36,6 +36,7 @@ subsets = st.lists(st.sets(st.integers(0, 20), max_size=14), min_size=1, max_siz
 n_parts = st.integers(2, 5)
 
 
+@settings(deadline=None)
 @given(subsets, n_parts)
 def test_an_item_is_in_one_part_of_its_class_in_every_domain(domains: list[set[int]], n: int) -> None:
     records = records_of({f"d{i}": sorted(items) for i, items in enumerate(domains)})
@@ -47,6 +48,7 @@ def test_an_item_is_in_one_part_of_its_class_in_every_domain(domains: list[set[i
     assert all(len(found) == 1 and found < set(range(n)) for found in part_of.values())
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=6), n_parts, st.sampled_from(["all", "none", "two"]))
 def test_parts_have_equal_sizes(counts: list[int], n: int, shared: str) -> None:
     if shared == "all":  # every item in every domain
@@ -65,6 +67,7 @@ def spread(colours: Sequence[int], domains: Sequence[set[int]], n: int) -> int:
     return sum(sum(colours[item] == part for item in items) ** 2 for items in domains for part in range(n))
 
 
+@settings(deadline=None)
 @given(st.lists(st.sets(st.integers(0, 6), min_size=1), min_size=3, max_size=4))
 def test_sizes_are_as_equal_as_in_most_cuts_where_items_forbid_equal_ones(domains: list[set[int]]) -> None:
     found = part_numbers(records_of({f"d{i}": sorted(items) for i, items in enumerate(domains)}), 2)
@@ -92,6 +95,7 @@ def test_moving_and_exchanging_items_evens_out_what_some_domains_share() -> None
     assert uneven <= 5
 
 
+@settings(deadline=None)
 @given(st.permutations(range(12)), st.permutations(range(12)))
 def test_the_order_of_files_and_other_classes_change_nothing(first: list[int], second: list[int]) -> None:
     reference = part_numbers(records_of({"a": range(12), "b": range(6, 12)}))
@@ -139,9 +143,9 @@ def test_items_are_read_from_a_listing(tmp_path: Path) -> None:
     images = {("axe", "a"): [record("a", "axe", f"{i}.png") for i in (1, 2, 3)]}
     first, second, third = part_numbers(images, 2, items)["axe", "a"]
     assert first == second != third
-    with pytest.raises(InputError, match=r"has the columns path or filepath and item, but .* has path, source: name"):
+    with pytest.raises(InputError, match=r"path or filepath and item, but .* path, source"):
         item_column(listing, "item")
-    with pytest.raises(InputError, match=r"the listing names none for a/axe/4.png: add it"):
+    with pytest.raises(InputError, match=r"a/axe/4.png"):
         part_numbers({("axe", "a"): [record("a", "axe", "4.png")]}, 2, items)
     comma = tmp_path / "pictures.csv"
     comma.write_text('filepath,source\na/axe/1.png,"x, y"\n')
@@ -149,5 +153,5 @@ def test_items_are_read_from_a_listing(tmp_path: Path) -> None:
 
 
 def test_one_part_is_refused() -> None:
-    with pytest.raises(InputError, match="at least 2 parts, to compare one with another, but 1 was given"):
+    with pytest.raises(InputError, match=r"at least 2 parts, .* 1"):
         part_numbers(records_of({"a": range(3)}), 1)

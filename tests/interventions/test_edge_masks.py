@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from circuitry.interventions.edge_runs import EDGES
+from circuitry.interventions.edge_sets import EdgeSet, count_edges
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 from timm.models.vision_transformer import ResPostBlock
@@ -14,7 +15,6 @@ from torch import Tensor, nn
 
 from circuitry.circuits import attribute, left_rule, score_edges, stream_graph
 from circuitry.interventions import EdgeRuns, MaskSettings, cut_effects, cut_embeddings, edges_among, learn_edges
-from circuitry.interventions.edge_sets import EdgeSet, count_edges
 from circuitry.models import Encoder, ResidualStream, Stage, in_components
 from circuitry.runs import InputError
 from circuitry.study import PlantedCircuit, planted_attention, planted_convolution

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from circuitry.interventions.edge_sets import EdgeSet, count_edges, no_edges, random_edges
 from circuitry.interventions.edge_wires import Chain
 from torch import Tensor
 
@@ -30,7 +31,6 @@ from circuitry.interventions import (
     strongest_edge_sets,
     take_edges,
 )
-from circuitry.interventions.edge_sets import EdgeSet, count_edges, no_edges, random_edges
 from circuitry.models import Encoder, ResidualStream
 from circuitry.models.encoder import clean_activations
 from circuitry.runs import InputError, Work

@@ -52,9 +52,12 @@ def test_a_pair_without_lead_is_absent() -> None:
 
 def test_leads_by_site() -> None:
     depth = [(OWN, "x", 0.5), (OTHER, "x", 0.75), (OWN, "y", 0.5), (OTHER, "y", 0.25), (OWN, "z", 0.5)]
-    lead = lead_of_own_circuits(pd.DataFrame(depth, columns=["domain", "site", "value"]))
-    assert lead.to_dict() == {"y": 0.25, "x": -0.25}
-    assert lead.index.tolist() == ["y", "x"]
+    table = pd.DataFrame(depth, columns=["domain", "site", "value"])
+    lead = lead_of_own_circuits(table.assign(low=table["value"] - 0.1, high=table["value"] + 0.1))
+    assert lead is not None
+    assert list(lead.by_site.items()) == [("y", 0.25), ("x", -0.25)]
+    assert (lead.own, lead.other, lead.n_apart) == (0.5, 0.5, 1)
+    assert lead_of_own_circuits(table.assign(low=0.0, high=1.0).iloc[:1]) is None
 
 
 def test_correlations_site_by_site() -> None:

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from circuitry.reports import contact_sheet
+from circuitry.reports.contact_sheets import TILE
 from circuitry.runs import InputError
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
@@ -32,49 +33,49 @@ def test_images_and_files_are_shown_at_their_row_and_column(tmp_path: Path) -> N
         ("fish", "real"): [filled(RED)],
         ("house", "sketch"): [tmp_path / "blue.png"],
     }
-    sheet = contact_sheet(cells, ["fish", "house"], ["real", "sketch"], per_cell=1, tile=30)
+    sheet = contact_sheet(cells, ["fish", "house"], ["real", "sketch"], per_cell=1)
     assert sheet.mode == "RGB"
-    assert count(sheet, RED) == count(sheet, BLUE) == 30 * 30
+    assert count(sheet, RED) == count(sheet, BLUE) == TILE**2
     red, blue = box_of(sheet, RED), box_of(sheet, BLUE)
     assert red[2] <= blue[0]
     assert red[3] <= blue[1]
 
 
-def test_a_cell_shows_its_first_images_side_by_side() -> None:
-    cells = {("fish", "real"): [filled(RED), filled(BLUE), filled(BLUE)]}
-    sheet = contact_sheet(cells, ["fish"], ["real"], per_cell=2, tile=16)
-    assert count(sheet, RED) == count(sheet, BLUE) == 16 * 16
+def test_a_cell_shows_its_first_images_side_by_side_in_their_shape() -> None:
+    cells = {("fish", "real"): [filled(RED), filled(BLUE, (40, 20)), filled(BLUE)]}
+    sheet = contact_sheet(cells, ["fish"], ["real"])
+    assert (count(sheet, RED), count(sheet, BLUE)) == (TILE**2, TILE**2 // 2)
     assert box_of(sheet, RED)[2] <= box_of(sheet, BLUE)[0]
-
-
-def test_an_image_keeps_its_shape() -> None:
-    sheet = contact_sheet({("fish", "real"): [filled(RED, (40, 20))]}, ["fish"], ["real"], per_cell=1, tile=32)
-    left, top, right, bottom = box_of(sheet, RED)
-    assert (right - left, bottom - top) == (32, 16)
+    left, top, right, bottom = box_of(sheet, BLUE)
+    assert (right - left, bottom - top) == (TILE, TILE // 2)
 
 
 def test_a_missing_image_leaves_a_dash_and_labels_are_written() -> None:
-    full = contact_sheet({("r", "c"): [filled((255, 255, 255))]}, ["r"], ["c"], per_cell=1, tile=64)
-    empty = contact_sheet({}, ["r"], ["c"], per_cell=1, tile=64)
+    full = contact_sheet({("r", "c"): [filled((255, 255, 255))]}, ["r"], ["c"], per_cell=1)
+    empty = contact_sheet({}, ["r"], ["c"], per_cell=1)
     assert full.size == empty.size
-    difference = np.asarray(full) != np.asarray(empty)
-    y, x = np.nonzero(difference.any(axis=2))
-    assert 0 < len(x) < 0.05 * 64 * 64
+    y, x = np.nonzero((np.asarray(full) != np.asarray(empty)).any(axis=2))
+    assert 0 < len(x) < 0.05 * TILE**2
     assert np.ptp(x) > np.ptp(y)  # a dash, not the box of a character that the font lacks
     assert (np.asarray(full) < 128).any()
     assert contact_sheet({}, ["a much longer label"], ["c"], per_cell=1).width > empty.width
 
 
 @pytest.mark.parametrize(
-    ("rows", "columns", "per_cell", "tile"),
-    [([], ["c"], 1, 64), (["r"], [], 1, 64), (["r"], ["c"], 0, 64), (["r"], ["c"], 1, 0)],
+    ("cells", "rows", "columns", "per_cell", "said"),
+    [
+        ({}, [], ["c"], 1, "0 rows"),
+        ({}, ["r"], [], 1, "0 columns"),
+        ({}, ["r"], ["c"], 0, "per_cell=0"),
+        ({("fish", "oil"): [filled(RED)]}, ["fish"], ["real"], 1, "'fish', 'oil'"),
+    ],
 )
-def test_nothing_to_show_is_refused(rows: list[str], columns: list[str], per_cell: int, tile: int) -> None:
-    message = rf"got {len(rows)} rows, {len(columns)} columns, per_cell={per_cell}, tile={tile}; pass what to show"
-    with pytest.raises(InputError, match=message):
-        contact_sheet({}, rows, columns, per_cell=per_cell, tile=tile)
-
-
-def test_a_cell_outside_the_grid_is_refused() -> None:
-    with pytest.raises(InputError, match=r"The cell \('fish', 'oil'\) is in no row and column .* add its labels"):
-        contact_sheet({("fish", "oil"): [filled(RED)]}, ["fish"], ["real"])
+def test_what_cannot_be_shown_is_refused(
+    cells: dict[tuple[str, str], list[Path | Image.Image]],
+    rows: list[str],
+    columns: list[str],
+    per_cell: int,
+    said: str,
+) -> None:
+    with pytest.raises(InputError, match=said):
+        contact_sheet(cells, rows, columns, per_cell=per_cell)

@@ -1,7 +1,6 @@
 """Embeddings equal those of the model, are stored and read, and made again when what they are of has changed."""
 
 import os
-import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from circuitry import Clip, DomainFolder, InputError
 from circuitry.data import load_image
 from circuitry.representations import Embeddings, embed_images, embed_texts
 from tests.support.tiny_clip import Tiny
+from tests.support.work import QUIET
 
 FILES = ("ink/axe/0.png", "ink/axe/1.png", "ink/cat/0.png", "photo/axe/0.png", "photo/cat/0.png")
 
@@ -34,7 +34,7 @@ def images(tmp_path: Path) -> DomainFolder:
 @pytest.fixture
 def embed(clip: Clip, images: DomainFolder, tmp_path: Path) -> Callable[..., Embeddings]:
     def call(n_images: int | None = None, **settings: object) -> Embeddings:
-        return embed_images(clip, images, n_images, cache_dir=tmp_path / "cache", progress=False, **settings)  # type: ignore[arg-type]
+        return embed_images(clip, images, n_images, cache_dir=tmp_path / "cache", work=QUIET, **settings)  # type: ignore[arg-type]
 
     return call
 
@@ -61,7 +61,7 @@ def assert_equal(a: Embeddings, b: Embeddings) -> None:
 def test_vectors_are_the_models_own_one_by_one(
     embed: Callable[..., Embeddings], clip: Clip, images: DomainFolder
 ) -> None:
-    found = embed(batch_size=2)
+    found = embed()
     assert found.source.tolist() == list(FILES)
     assert found.domain.tolist() == ["ink", "ink", "ink", "photo", "photo"]
     assert found.class_name.tolist() == ["axe", "axe", "cat", "axe", "cat"]
@@ -73,10 +73,10 @@ def test_vectors_are_the_models_own_one_by_one(
 
 
 def test_a_second_run_reads_what_the_first_wrote(embed: Callable[..., Embeddings], encoded: list[int]) -> None:
-    first = embed(batch_size=2)
-    assert encoded == [2, 2, 1]
-    assert_equal(first, embed(batch_size=5))
-    assert encoded == [2, 2, 1]
+    first = embed()
+    assert encoded == [5]
+    assert_equal(first, embed())
+    assert encoded == [5]
 
 
 def test_an_image_replaced_within_its_size_and_time_is_embedded_again(
@@ -122,27 +122,19 @@ def test_another_model_does_not_read_the_same_file(
     assert encoded == [5, 5]
 
 
-def test_a_damaged_file_is_made_again(
-    embed: Callable[..., Embeddings], tmp_path: Path, encoded: list[int], caplog: pytest.LogCaptureFixture
+def test_a_cache_that_is_damaged_or_cannot_be_written_is_no_error(
+    clip: Clip, images: DomainFolder, tmp_path: Path, encoded: list[int]
 ) -> None:
-    first = embed()
+    first = embed_images(clip, images, cache_dir=tmp_path / "cache", work=QUIET)
     (file,) = (tmp_path / "cache").iterdir()
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(content)
-    assert_equal(first, embed())
-    assert re.search("embeddings are made again: .* is damaged", caplog.text)
-    assert_equal(first, embed())
+    for _ in range(2):  # made again, and read
+        assert_equal(first, embed_images(clip, images, cache_dir=tmp_path / "cache", work=QUIET))
     assert encoded == [5, 5]
-
-
-def test_a_cache_that_cannot_be_written_is_no_error(
-    clip: Clip, images: DomainFolder, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
     (tmp_path / "file").touch()
-    found = embed_images(clip, images, cache_dir=tmp_path / "file" / "cache", progress=False)
-    assert "embeddings are not kept for another time: " in caplog.text
-    assert found.source.tolist() == list(FILES)
+    assert_equal(first, embed_images(clip, images, cache_dir=tmp_path / "file" / "cache", work=QUIET))
 
 
 def test_a_tower_in_training_mode_is_looked_at_and_left_as_it_was(
@@ -151,8 +143,8 @@ def test_a_tower_in_training_mode_is_looked_at_and_left_as_it_was(
     training = tiny.load()
     training.model.train()
     before = {name: buffer.clone() for name, buffer in training.model.named_buffers()}
-    found = embed_images(training, images, cache_dir=tmp_path / "training", progress=False)
-    assert_equal(found, embed_images(clip, images, cache_dir=tmp_path / "evaluation", progress=False))
+    found = embed_images(training, images, cache_dir=tmp_path / "training", work=QUIET)
+    assert_equal(found, embed_images(clip, images, cache_dir=tmp_path / "evaluation", work=QUIET))
     assert all(module.training for module in training.model.modules())
     for name, buffer in training.model.named_buffers():
         torch.testing.assert_close(buffer, before[name], rtol=0, atol=0, equal_nan=True)
@@ -164,8 +156,8 @@ def test_an_encoder_of_half_precision(
 ) -> None:
     half = tiny.load()
     half.model.to(dtype)
-    found = embed_images(half, images, cache_dir=tmp_path / "half", progress=False)
-    full = embed_images(clip, images, cache_dir=tmp_path / "full", progress=False)
+    found = embed_images(half, images, cache_dir=tmp_path / "half", work=QUIET)
+    full = embed_images(clip, images, cache_dir=tmp_path / "full", work=QUIET)
     assert found.vectors.dtype == np.float32
     assert (found.vectors * full.vectors).sum(1) == pytest.approx(1, abs=0.01)
 
@@ -178,14 +170,16 @@ def test_few_images_are_those_that_select_chooses(embed: Callable[..., Embedding
 
 def test_unreadable_images_are_left_out(embed: Callable[..., Embeddings], images: DomainFolder) -> None:
     images.records[2].path.write_bytes(b"")
-    with pytest.warns(UserWarning, match=r"Skipped an image: .*ink/cat/0\.png: the file is empty"):
-        found = embed(batch_size=2)
+    with pytest.warns(UserWarning, match=r"ink/cat/0\.png"):
+        found = embed()
+    again = embed()  # from the cache
+    assert_equal(again, found)
     assert found.source.tolist() == [name for name in FILES if name != "ink/cat/0.png"]
     for record in images.records:
         record.path.write_bytes(b"")
     with (
-        pytest.warns(UserWarning, match="the file is empty"),
-        pytest.raises(InputError, match="None of the 5 images to embed can be read"),
+        pytest.warns(UserWarning, match="empty"),
+        pytest.raises(InputError, match="None of the 5 images"),
     ):
         embed()
 
@@ -195,11 +189,11 @@ def test_unreadable_images_are_left_out(embed: Callable[..., Embeddings], images
 
 def test_texts_are_zero_shot_weights(clip: Clip, tmp_path: Path) -> None:
     names = ["alarm_clock", "axe"]
-    found = embed_texts(clip, names, templates=["a {}."], cache_dir=tmp_path)
+    found = embed_texts(clip, names, cache_dir=tmp_path)
     assert found.source.tolist() == ["alarm clock", "axe"]
     assert found.class_name.tolist() == names
     assert found.domain.tolist() == ["", ""]
-    weights = clip.text_weights(names, ["a {}."], cache_dir=tmp_path)
+    weights = clip.text_weights(names, cache_dir=tmp_path)
     np.testing.assert_array_equal(found.vectors, weights.numpy())
 
 
@@ -216,13 +210,6 @@ def test_texts_in_styles_use_the_words_of_the_domains(clip: Clip, tmp_path: Path
     assert found.vectors[3] == pytest.approx((own / own.norm()).numpy(), abs=1e-5)
 
 
-def test_styles_and_templates_exclude_each_other(clip: Clip) -> None:
-    with pytest.raises(InputError, match="names of styles, each of which is its own template, but templates, too, wer"):
-        embed_texts(clip, ["axe"], ["real"], templates=["a {}."])
-    with pytest.raises(InputError, match="but an empty list was given"):
-        embed_texts(clip, ["axe"], [])
-
-
 # The value itself
 
 
@@ -233,13 +220,6 @@ def small() -> Embeddings:
     )
 
 
-def test_stored_embeddings_are_read_equal(tmp_path: Path) -> None:
-    small().save(tmp_path / "e.safetensors")
-    found = Embeddings.load(tmp_path / "e.safetensors")
-    assert_equal(found, small())
-    assert found.vectors.dtype == np.float32
-
-
 def test_groups_and_choice_by_hand() -> None:
     groups = {key: rows.tolist() for key, rows in small().groups().items()}
     assert groups == {("cat", "b"): [2], ("dog", "a"): [1, 3], ("dog", "b"): [0]}
@@ -247,11 +227,21 @@ def test_groups_and_choice_by_hand() -> None:
     assert small().take(np.array([2, 0])).source.tolist() == ["y", "w"]
 
 
-def test_unusable_embeddings_are_refused() -> None:
-    words = np.array(["a"])
-    with pytest.raises(InputError, match="1 vectors and 1 of source, 1 of domain, 2 of class_name were given"):
-        Embeddings(np.array([[1.0, 0.0]]), words, words, np.array(["a", "b"]))
-    with pytest.raises(InputError, match="the lengths lie between 2 and 2: divide each by its length"):
-        Embeddings(np.array([[2.0, 0.0]]), words, words, words)
-    with pytest.raises(InputError, match="finite vectors of length 1"):
-        Embeddings(np.array([[np.nan, 1.0]]), words, words, words)
+ONE = np.array(["a"])
+
+
+@pytest.mark.parametrize(
+    ("use", "words"),
+    [
+        (lambda clip: embed_texts(clip, ["axe"], []), "at least one style"),
+        (
+            lambda clip: Embeddings(np.array([[1.0, 0.0]]), ONE, ONE, np.array(["a", "b"])),
+            "1 vectors .* 2 of class_name",
+        ),
+        (lambda clip: Embeddings(np.array([[2.0, 0.0]]), ONE, ONE, ONE), "between 2 and 2"),
+        (lambda clip: Embeddings(np.array([[np.nan, 1.0]]), ONE, ONE, ONE), "finite vectors of length 1"),
+    ],
+)
+def test_unusable_embeddings_are_refused(clip: Clip, use: Callable[[Clip], object], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        use(clip)

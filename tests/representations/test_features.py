@@ -1,6 +1,6 @@
 """Feature sharing against examples worked out on paper, brute force and laws."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import combinations, permutations
 
 import numpy as np
@@ -12,20 +12,18 @@ from hypothesis import strategies as st
 from scipy.stats import hypergeom
 
 from circuitry import InputError
-from circuitry.comparison import PARTS, domain_matrix, domain_tests, per_domain
-from circuitry.comparison.parts import WHOLE
+from circuitry.comparison import PARTS
+from circuitry.comparison.part_array import WHOLE
 from circuitry.representations import (
     ImageFeatures,
-    chance_share,
-    compare_feature_parts,
     compare_features,
     feature_frequency,
-    feature_share,
     feature_summary,
     top_images,
 )
+from circuitry.representations.cells import cut_images
+from circuitry.representations.feature_sharing import chance_share, feature_share
 from circuitry.representations.features import TOPS, least_shared, most_shared
-from circuitry.representations.parts import cut_images
 
 Named = tuple[str, str, Sequence[int], Sequence[float]]
 
@@ -60,6 +58,16 @@ def random_features(seed: int = 0, classes: int = 3, domains: int = 3, images: i
     return features_of([named[i] for i in rng.permutation(len(named))], n_features=15)
 
 
+def share(a: np.ndarray, b: np.ndarray) -> float:
+    """The share of two rankings by sets, after `feature_share` of the same tops."""
+    tops = [
+        np.stack([np.pad(ranked[:k], (0, 20 - len(ranked[:k])), constant_values=-1) for k in TOPS]) for ranked in (a, b)
+    ]
+    by_sets = float(np.mean([len({*a[:k].tolist()} & {*b[:k].tolist()}) / k for k in TOPS]))
+    assert feature_share(tops[0][None], tops[1][None]).tolist() == pytest.approx([by_sets])
+    return by_sets
+
+
 # Ranking and share
 
 
@@ -86,22 +94,22 @@ def test_no_more_than_twenty_are_ranked() -> None:
 def test_a_share_worked_out_on_paper() -> None:
     a, b = np.arange(20), np.arange(10, 30)
     # The first 5 and 10 have nothing in common, the first 15 have 10..14, the first 20 have 10..19.
-    assert feature_share(a, b) == pytest.approx((0 + 0 + 5 / 15 + 10 / 20) / 4)
+    assert share(a, b) == pytest.approx((0 + 0 + 5 / 15 + 10 / 20) / 4)
     # 5 of the first 5, 5 of 10, 5 of 15, 5 of 20: no more than five features are named.
-    assert feature_share(np.arange(5), np.arange(5)) == pytest.approx((1 + 1 / 2 + 1 / 3 + 1 / 4) / 4)
-    assert feature_share(np.arange(0), a) == 0
+    assert share(np.arange(5), np.arange(5)) == pytest.approx((1 + 1 / 2 + 1 / 3 + 1 / 4) / 4)
+    assert share(np.arange(0), a) == 0
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.permutations(range(25)), st.permutations(range(25)))
 def test_laws_of_the_share(p: list[int], q: list[int]) -> None:
     a, b = np.array(p[:20]), np.array(q[:20])
-    assert feature_share(a, a) == 1
-    assert feature_share(a, b) == feature_share(b, a)
-    assert 0 <= feature_share(a, b) <= 1
+    assert share(a, a) == 1
+    assert share(a, b) == share(b, a)
+    assert 0 <= share(a, b) <= 1
     for k in (5, 10, 15, 20):  # the order within a step of five says nothing
         a = np.concatenate([a[: k - 5], a[k - 5 : k][::-1], a[k:]])
-    assert feature_share(a, b) == feature_share(np.array(p[:20]), b)
+    assert share(a, b) == share(np.array(p[:20]), b)
 
 
 @pytest.mark.parametrize("n", [7, 20, 64, 4096])
@@ -113,7 +121,7 @@ def test_the_chance_level_is_the_mean_of_the_hypergeometric(n: int) -> None:
 
 def test_random_rankings_share_by_chance() -> None:
     rng = np.random.default_rng(0)
-    drawn = [feature_share(rng.permutation(40)[:20], rng.permutation(40)[:20]) for _ in range(2000)]
+    drawn = [share(rng.permutation(40)[:20], rng.permutation(40)[:20]) for _ in range(2000)]
     assert np.mean(drawn) == pytest.approx(chance_share(40), abs=4 * np.std(drawn) / np.sqrt(2000))
 
 
@@ -137,30 +145,16 @@ def test_classes_are_compared_between_all_domains() -> None:
     ]
     assert table["value"].tolist() == pytest.approx([0, 0, (3 / 5 + 3 / 10 + 3 / 15 + 3 / 20) / 4])
     assert table["site"].isna().all()
-
-
-def test_the_tables_are_those_of_statistics() -> None:
-    features = random_features()
-    comparison = compare_features(features, {"one": ["c1"]})
-    table = comparison.values
-    assert len(table) == 3 + 3 + 1
-    assert comparison.groups == {"all": ("c0", "c1", "c2"), "one": ("c1",)}
-    matrix = comparison.matrix()
-    pd.testing.assert_frame_equal(matrix, domain_matrix(table))
-    pair = table.query("domain_a == 'd0' and domain_b == 'd1'")["value"].mean()
-    assert matrix.loc["d0", "d1"] == pytest.approx(pair)
-    summary = per_domain(table).set_index("domain")
-    assert summary.loc["d0", "n_classes"] == 3
-    assert (summary["low"] <= summary["value"]).all()
-    assert len(domain_tests(table)) == 3
-    levels = comparison.levels().set_index("what")["value"]
-    assert levels["random features"] == pytest.approx(chance_share(features.occurring))
+    found = compare_features(random_features(), {"one": ["c1"]})
+    assert found.groups == {"all": ("c0", "c1", "c2"), "one": ("c1",)}
+    assert found.chance["value"].tolist() == [chance_share(random_features().occurring)]
 
 
 def test_parts_are_compared_with_other_parts_of_every_domain() -> None:
     features = random_features(images=8)
     cells = cut_images(features.images, 2)
-    table = compare_feature_parts(features, n_parts=2, n_others=1)
+    found = compare_features(features, n_parts=2)
+    table, values = found.parts, found.values
     assert tuple(table) == PARTS
     same = table["class_a"] == table["class_b"]
     # Of the last class a domain is missing; parts of a class in a domain count once, all others in both orders.
@@ -171,9 +165,12 @@ def test_parts_are_compared_with_other_parts_of_every_domain() -> None:
     for row in table.to_dict("records"):
         a = features.ranked(cells[row["class_a"], row["domain_a"], row["part_a"]])
         b = features.ranked(cells[row["class_b"], row["domain_b"], row["part_b"]])
-        assert row["value"] == pytest.approx(feature_share(a, b))
-    assert set(table[~same].groupby("class_a")["class_b"].nunique()) == {1}
-    ceilings = compare_features(features, n_parts=2).ceilings.set_index(["class", "domain"])["value"]
+        assert row["value"] == pytest.approx(share(a, b))
+    for row in values.to_dict("records"):
+        a, b = (features.ranked(cells[row["class"], row[f"domain_{side}"], WHOLE]) for side in "ab")
+        assert row["value"] == pytest.approx(share(a, b))
+    assert set(table[~same].groupby("class_a")["class_b"].nunique()) == {2}  # three where there are more classes
+    ceilings = found.ceilings.set_index(["class", "domain"])["value"]
     own = table[same & ~whole & (table["domain_a"] == table["domain_b"])].set_index(["class_a", "domain_a"])["value"]
     assert ceilings.to_dict() == pytest.approx(own.to_dict())
     assert compare_features(features_of([("cat", "real", [1], [1]), ("cat", "ink", [1], [1])])).ceilings.empty
@@ -197,25 +194,13 @@ def test_the_study_s_ranking_fills_tops_with_features_that_no_image_names() -> N
     assert (found["value"] - ours).abs().max() > 0.01  # so it changes numbers, where images are few
 
 
-def test_other_classes_are_parts_of_other_classes_and_a_single_class_has_none() -> None:
-    features = random_features()
-    cells = cut_images(features.images)
-    rows = compare_features(features).parts.query("class_a != class_b")
-    assert len(rows)
-    for row in rows.to_dict("records"):
-        a, b = (cells[row[f"class_{side}"], row[f"domain_{side}"], row[f"part_{side}"]] for side in "ab")
-        assert row["value"] == pytest.approx(feature_share(features.ranked(a), features.ranked(b)))
-    one = features_of([("cat", "real", [1], [1]), ("cat", "sketch", [1], [1])])
-    assert compare_features(one).other_classes.empty
-
-
 def test_a_table_does_not_depend_on_the_order_of_images_of_other_cells() -> None:
     features = random_features()
     order = np.argsort(features.images["domain"].to_numpy(dtype=str), kind="stable")
     again = ImageFeatures(
         features.images.iloc[order], features.strongest[order], features.activation[order], features.n_features
     )
-    for table in ("values", "ceilings", "other_classes", "chance"):
+    for table in ("values", "ceilings", "parts", "chance"):
         pd.testing.assert_frame_equal(
             getattr(compare_features(features), table), getattr(compare_features(again), table)
         )
@@ -295,15 +280,23 @@ def test_top_images_are_the_most_active() -> None:
 # Refusals
 
 
-def test_what_cannot_be_compared_is_refused() -> None:
-    table = pd.DataFrame({"relative": ["a"], "domain": ["d"], "class": ["c"]})
-    with pytest.raises(InputError, match=r"features of 1 images need as many rows.*\[2, 20\] and \[2, 20\]"):
-        ImageFeatures(table, np.zeros((2, 20), dtype=int), np.zeros((2, 20)), 30)
-    with pytest.raises(InputError, match=r"at least one image, but there were none"):
-        ImageFeatures(table[:0], np.zeros((0, 20), dtype=int), np.zeros((0, 20)), 30)
-    with pytest.raises(InputError, match=r"no class has images in two of them"):
-        feature_summary(features_of([("cat", "real", [1], [1]), ("dog", "sketch", [1], [1])]))
-    with pytest.raises(InputError, match="feature_sharing needs a class in at least two domains"):
-        compare_features(features_of([("cat", "real", [1], [1]), ("dog", "sketch", [1], [1])]))
-    with pytest.raises(InputError, match=r"at least one feature, but there are 0"):
-        chance_share(0)
+APART = features_of([("cat", "real", [1], [1]), ("dog", "sketch", [1], [1])])
+TABLE = pd.DataFrame({"relative": ["a"], "domain": ["d"], "class": ["c"]})
+
+
+@pytest.mark.parametrize(
+    ("use", "words"),
+    [
+        (
+            lambda: ImageFeatures(TABLE, np.zeros((2, 20), int), np.zeros((2, 20)), 30),
+            r"1 images .*\[2, 20\] and \[2, 20\]",
+        ),
+        (lambda: ImageFeatures(TABLE[:0], np.zeros((0, 20), int), np.zeros((0, 20)), 30), "at least one image"),
+        (lambda: feature_summary(APART), "two of them"),
+        (lambda: compare_features(APART), "feature_sharing needs a class in at least two domains"),
+        (lambda: chance_share(0), "at least one feature"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(use: Callable[[], object], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        use()

@@ -77,10 +77,9 @@ def test_nothing_is_left_in_the_folder(tmp_path: Path) -> None:
         rows.gram("a")
 
 
-def test_bad_input_is_named_in_a_sentence() -> None:
+def test_other_rows_are_refused() -> None:
     with RowFiles() as rows:
         rows.add({"a": np.ones(3)})
-        with pytest.raises(InputError, match=r"of the first one, \{'a': 3\}, but one with \{'a': 4\} was given"):
-            rows.add({"a": np.ones(4)})
-        with pytest.raises(InputError, match=r"of the first one, \{'a': 3\}, but one with \{'b': 3\} was given"):
-            rows.add({"b": np.ones(3)})
+        for other, words in (({"a": np.ones(4)}, r"\{'a': 3\}, .*\{'a': 4\}"), ({"b": np.ones(3)}, r"\{'b': 3\}")):
+            with pytest.raises(InputError, match=words):
+                rows.add(other)

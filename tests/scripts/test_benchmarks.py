@@ -14,7 +14,7 @@ from circuitry.circuits.rule_choice import MeasuredRule
 from circuitry.models import Encoder, ResidualStream
 from circuitry.runs.manifest import write_json
 from tests.circuits.test_edge_oracles import LN3, ON_PAPER
-from tests.circuits.test_similarity import random_graph
+from tests.circuits.test_measures import random_graph
 from tests.support.micro_transformer import IMAGE, metric, micro_tower
 from tests.support.scripts import script
 
@@ -156,3 +156,11 @@ def test_a_promise_is_set_against_the_mean_over_sites_and_circuits() -> None:
     promised = module.promise(RuleChoice(0.4, rule, rule, "midpoint-40", 1, 1), table).set_index("kind")
     columns = ["rule", "promised", "measured", "cost", "error of the study's rule"]
     assert promised.loc["edges", columns].tolist() == ["midpoint-4", 0.4, pytest.approx(0.8), 0.25, pytest.approx(0.4)]
+
+
+def test_ways_to_use_the_cores_are_timed_quiet_and_beside_busy_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = script("benchmark_threads")
+    monkeypatch.setattr(module, "TIMED", "import os, sys; print(sys.argv[2] + os.environ.get('OMP_NUM_THREADS', '0'))")
+    monkeypatch.setattr(module.os, "sched_getaffinity", lambda _: {0, 1, 2, 3, 4})
+    table = module.run(module.Config(models=("rn-tiny",), images=(2,), rounds=1, busy=1))
+    assert table["seconds, quiet"].tolist() == table["seconds, 1 busy"].tolist() == [20, 20, 20, 21, 21 / 5]

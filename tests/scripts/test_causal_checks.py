@@ -43,6 +43,9 @@ def test_methods_are_judged_and_drawn(
     agreement = summary.query("what == 'rank correlation'").set_index(["method", "baseline"])["value"]
     assert agreement["patching"].tolist() == pytest.approx([1, 1])
     assert summary.query("what == 'seconds'")["n_classes"].tolist() == [2] * 6
+    tests = pd.read_csv(out / "results" / "toy" / "tests.csv")
+    assert tests.groupby(["method", "baseline"])["test"].nunique().tolist() == [4] * 6
+    assert tests.query("test == 'sufficiency'")["value"].between(0, 1).all()
     assert {"other images", "other seed"} == {what.split(",")[0] for what in summary["what"] if "overlap" in what}
     (found_on, others), (measured_on, held_out) = module.Contest(config).records("fish")
     assert not {*found_on, *others} & {*measured_on, *held_out}

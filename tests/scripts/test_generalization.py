@@ -1,6 +1,7 @@
 """Runs are evaluated and related to what domains share; the toy study trains what it should."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -13,6 +14,7 @@ from circuitry.study.toy.drawing import TOY_CLASSES
 from circuitry.study.toy_study import TOY_TRAINING, ToySettings
 from circuitry.training import LabelTable, TrainingWork
 from circuitry.training.supervised_model import build_classifier, write_classifier
+from tests.scripts.conftest import GIVEN_RULE
 from tests.support.scripts import CLASSES, assert_drawn, figure_of, needs_browser, script
 
 
@@ -49,8 +51,11 @@ def test_runs_are_evaluated_and_drawn(quickstart: Path, tmp_path: Path) -> None:
 
 
 @needs_browser
-def test_what_domains_share_is_related_to_accuracy_over_models(quickstart: Path, tmp_path: Path) -> None:
+def test_what_domains_share_is_related_to_accuracy_over_models(
+    quickstart: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     module = script("shared_circuitry")
+    monkeypatch.setattr(module, "extract", partial(module.extract, rule=GIVEN_RULE))
     for setting, seed in (("cg-high", 0), ("cg-high", 1), ("natural-only", 0)):
         run = tmp_path / "runs" / f"{setting}-{seed}"
         run.mkdir(parents=True)
@@ -76,8 +81,8 @@ def test_what_domains_share_is_related_to_accuracy_over_models(quickstart: Path,
     assert relations["rho"].isna().all()
     assert set(relations["note"]) == {"cannot be significant with 3 models"}
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
-    assert "3 models are few" in page
-    assert "cannot be told" in page
+    assert "There are 3 models." in page
+    assert "It is open whether" in page
     assert_drawn(tmp_path / "out" / "report.html", figures=page.count('class="plotly-graph-div"'))
     with pytest.raises(InputError, match="test domain"):
         module.main(replace(config, runs=tmp_path / "runs" / "natural-only-0", out=tmp_path / "none"))

@@ -71,9 +71,9 @@ def test_the_quickstart_with_a_transformer_finds_circuits_of_heads_and_neurons(
 
 @needs_browser
 def test_a_browser_draws_the_report_of_the_quickstart(quickstart: Path) -> None:
-    # A model after three steps may tell nothing apart: sentences then stand for figures.
+    # A model after three steps may have no lead: the report then has sentences in place of figures.
     page = (quickstart / "run" / "report.html").read_text(encoding="utf-8")
-    for heading in ("Do the circuits do the work?", "circuit work in another?", "what removing a unit does?"):
+    for heading in ("Are the circuits sufficient?", "circuit work in another?", "effect of removing a unit?"):
         assert heading in page
     assert_drawn(quickstart / "run" / "report.html", figures=page.count('class="plotly-graph-div"'))
 

@@ -13,7 +13,7 @@ import pytest
 
 from circuitry.reports.figures.style import MARKS
 from circuitry.runs import InputError
-from circuitry.study import effective_robustness, generalization, screened_classes, settings_table, told_apart
+from circuitry.study import accuracy_kinds, effective_robustness, generalization, screened_classes, settings_table
 from circuitry.study.charts import robustness_scatter, settings_bars
 from circuitry.study.charts.bars import KINDS
 from circuitry.study.effective_robustness import FITTED, NO_MODELS, NOTHING, ONE_POINT
@@ -84,7 +84,7 @@ def all_models() -> pd.DataFrame:
 
 @pytest.mark.parametrize("column", ["mean", "held_out"])
 def test_models_have_rows_of_their_own_and_only_seeds_are_averaged(column: str) -> None:
-    table = settings_table(all_models()).query("part == 'cat'") if column == "mean" else told_apart(all_models())
+    table = settings_table(all_models()).query("part == 'cat'") if column == "mean" else accuracy_kinds(all_models())
     assert len(table) == len(MODELS)
     assert table["seeds"].eq(2).all()
     for i, about in enumerate(MODELS):
@@ -96,7 +96,7 @@ def test_models_have_rows_of_their_own_and_only_seeds_are_averaged(column: str) 
 
 
 def test_models_are_panels_side_by_side() -> None:
-    table = told_apart(all_models())
+    table = accuracy_kinds(all_models())
     figure = settings_bars(table)
     held = [bar for bar in figure.data if bar.name == "held-out classes" and bar.x[0] is not None]
     assert sorted(float(bar.x[0]) for bar in held) == pytest.approx([10 * (i + 1) + 0.5 for i in range(len(MODELS))])
@@ -115,7 +115,7 @@ def test_models_are_panels_side_by_side() -> None:
 )
 def test_what_differs_in_more_than_the_seed_is_refused(about: dict[str, Any], words: str) -> None:
     table = pd.DataFrame([row(0.5), row(0.6, run="b", **about)])
-    for make in (settings_table, told_apart):
+    for make in (settings_table, accuracy_kinds):
         with pytest.raises(InputError, match=words):
             make(table)
 
@@ -143,7 +143,7 @@ def rotated() -> pd.DataFrame:
 
 
 def test_rotated_classes_count_once_each() -> None:
-    found = told_apart(rotated()).set_index("setting").loc["cg-low"]
+    found = accuracy_kinds(rotated()).set_index("setting").loc["cg-low"]
     assert found["held_out"] == pytest.approx((0.4 + 0.0) / 2)
     assert found["own_style"] == pytest.approx((0.7 + 0.2) / 2)
     assert found["seen"] == pytest.approx(0.6)
@@ -165,7 +165,7 @@ def test_classes_that_the_upper_bound_does_not_learn_are_left_out(monkeypatch: p
     assert screened["upper"].to_dict() == pytest.approx({"cat": 0.8, "dog": 0.0})
     assert screened["false_alarms"].tolist() == pytest.approx([0.5] * 2)
     assert screened["kept"].to_dict() == {"cat": True, "dog": False}
-    found = told_apart(rotated(), screened=screened.reset_index()).set_index("setting").loc["cg-low"]
+    found = accuracy_kinds(rotated(), screened=screened.reset_index()).set_index("setting").loc["cg-low"]
     assert (found["held_out"], found["own_style"]) == pytest.approx((0.4, 0.7))
     assert (found["n_classes"], found["left_out"]) == (1, "dog")
     monkeypatch.setattr(generalization, "SHARE", 0.35)
@@ -176,15 +176,15 @@ def test_classes_that_the_upper_bound_does_not_learn_are_left_out(monkeypatch: p
 def test_without_an_upper_bound_nothing_is_screened() -> None:
     alone = rotated().query("setting == 'cg-low'")
     assert screened_classes(alone).empty
-    pd.testing.assert_frame_equal(told_apart(alone, screened=screened_classes(alone)), told_apart(alone))
+    pd.testing.assert_frame_equal(accuracy_kinds(alone, screened=screened_classes(alone)), accuracy_kinds(alone))
 
 
 def test_accuracies_of_one_model_are_told_apart_by_domain() -> None:
     tidy = rotated().query("run == 'cg-low-cat'")[["classifier", "domain", "part", "measure", "value", "chance"]]
-    found = told_apart(tidy)
+    found = accuracy_kinds(tidy)
     assert found.columns.tolist()[0] == "domain"
     assert found[["seen", "held_out", "own_style"]].to_numpy().tolist() == [[0.5, 0.4, 0.7]]
-    nothing = told_apart(tidy.query("part == 'all'"))
+    nothing = accuracy_kinds(tidy.query("part == 'all'"))
     assert nothing[["all", "held_out"]].isna().to_numpy().tolist() == [[False, True]]
 
 
@@ -277,7 +277,7 @@ def test_bars_show_the_means_of_the_test_domain_and_what_they_mix() -> None:
     both = pd.concat(
         [rotated(), rotated().assign(seed=1, run=lambda t: t["run"] + "'", value=lambda t: t["value"] + 0.02)]
     )
-    table = told_apart(both.reset_index(drop=True))
+    table = accuracy_kinds(both.reset_index(drop=True))
     figure = settings_bars(table)
     held = next(t for t in figure.data if t.name == "held-out classes" and t.x[0] is not None)
     assert list(held.x) == pytest.approx([21, 41])

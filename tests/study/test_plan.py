@@ -109,9 +109,9 @@ def test_disk_and_time_are_checked_before_it_starts(tmp_path: Path) -> None:
     one = plan(tmp_path / "new" / "folder", chain())
     one.check_room()
     one.check_room(disk_gib=2.0, hours=8.0)
-    for too_little, words in (({"disk_gib": 1.0}, "2 GiB.* 1:"), ({"hours": 7.0}, "8 GPU hours.* 7 ")):
+    for disk, hours, words in ((1.0, None, "2 GiB.* 1:"), (None, 7.0, "8 GPU hours.* 7 ")):
         with pytest.raises(InputError, match=words):
-            one.check_room(**too_little)
+            one.check_room(disk_gib=disk, hours=hours)
     one.check_room(["a"], disk_gib=0.5, hours=2.0)
     assert not (tmp_path / "new").exists()
     assert Cost(1.0, 2.0, 4, 8.0) + Cost(1.0, 1.0, 1, 1.0) == Cost(2.0, 3.0, 4, 9.0)

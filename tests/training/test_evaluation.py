@@ -1,6 +1,6 @@
 """Predictions of images by hand, and what is kept of their scores."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -183,48 +183,12 @@ def test_unreadable_images_do_not_shift_the_others(images: DomainFolder) -> None
         predictions(mean_colour(), HEADS, preprocess, images, work=QUIET)
 
 
-def test_no_gradients_are_kept(images: DomainFolder) -> None:
-    seen: list[bool] = []
-
-    def head(embeddings: Tensor) -> Tensor:
-        scores = embeddings @ nn.Parameter(WEIGHTS).T
-        seen.append(embeddings.requires_grad or scores.requires_grad)
-        return scores
-
-    predictions(mean_colour(), {"words": head}, preprocess, images, work=QUIET)
-    assert seen == [False]
-
-
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.half])
 def test_encoders_in_half_precision(images: DomainFolder, dtype: torch.dtype) -> None:
     expected = zero_shot_accuracy(clip_of(mean_colour()), images, work=QUIET)
     for weights in (WEIGHTS.to(dtype), WEIGHTS.float()):
         found = zero_shot_accuracy(clip_of(mean_colour(MeanColour(dtype)), weights), images, work=QUIET)
         pd.testing.assert_frame_equal(found, expected)
-
-
-def test_a_tower_in_train_mode_is_left_as_it_was(
-    resnet: nn.Module, images: DomainFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    resnet.train()
-    encoder = Encoder.from_tower(resnet)
-    before = {name: buffer.clone() for name, buffer in resnet.named_buffers()}
-    width = encoder(torch.zeros(2, 3, *encoder.image_size)).shape[1]
-    resnet.load_state_dict(before, strict=False)
-    found = []
-    for size in (1, 6):
-        monkeypatch.setattr(evaluation, "_BATCH_SIZE", size)
-        heads = {"words": text_head(torch.eye(3, width))}
-        found.append(predictions(encoder, heads, large(encoder), images, work=QUIET))
-    one, all_at_once = found
-    pd.testing.assert_frame_equal(one, all_at_once)  # in evaluation mode, where batches do not matter
-    assert resnet.training
-    for name, buffer in resnet.named_buffers():
-        assert torch.equal(buffer, before[name]), name
-
-
-def large(encoder: Encoder) -> Callable[[Image.Image], Tensor]:
-    return lambda image: preprocess(image.resize(encoder.image_size))
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,9 @@
 """Circuits drawn as graphs over depth: one circuit, or one class's circuits in two domains on top of each other.
 
-1. Count: every node and edge has a kind. In a pair it is shared, or only in A, or only in B; in a single circuit it
+1. Sort: every node and edge has a kind. In a pair it is shared, only in A, or only in B; in a single circuit it
    works for the metric or against it. All counts are of the whole circuits.
-2. Choose: where there are too many nodes to read, the same number of strongest units is kept at every site.
-3. Place: one column per site and a lane per kind, the strongest next to the middle. The lanes read like a bar chart
-   over depth.
+2. Choose: with more than `MOST_NODES` nodes, only the strongest units of every site are drawn, equally many at each.
+3. Place: one column per site and a lane per kind, the strongest next to the middle, like a bar chart over depth.
 4. Draw: one trace of lines and one of points per kind, so that the legend can hide either.
 """
 
@@ -19,14 +18,17 @@ from circuitry.circuits.graph import Circuit
 from circuitry.reports.figures import style
 from circuitry.runs.errors import InputError
 
+MOST_NODES = 300
+"""With more nodes only the strongest units of every site are drawn, and a line under the heading says so."""
+
 ABOVE, BELOW, MIDDLE = "a", "b", "shared"
-KINDS = (ABOVE, BELOW, MIDDLE)
-"""Lanes, in the order of drawing: what lies in the middle lies on top."""
+LANES = (ABOVE, BELOW, MIDDLE)
+"""In the order of drawing: the middle lies on top."""
 
 HEADS = re.compile(r"\.attn(\.[qkv])?$")
-"""Sites whose units are attention heads, or what these read; they are squares."""
+"""Sites whose units are attention heads, or what a head reads; they are squares."""
 
-Edges = Mapping[tuple[str, str], dict[str, float]]
+_Edges = Mapping[tuple[str, str], dict[str, float]]
 """Weights of every edge, by circuit."""
 
 
@@ -58,7 +60,6 @@ def circuit_pair(
     name_a: str,
     name_b: str,
     title: str,
-    max_nodes: int = 300,
     marks: Mapping[str, style.Mark] | None = None,
 ) -> go.Figure:
     """Draw the circuits of one class in two domains on top of each other: what is shared, what is not.
@@ -68,8 +69,6 @@ def circuit_pair(
             ``weight``.
         sites: The columns, from the image to the embedding.
         name_a, name_b: The two domains, in the colours of ``marks``.
-        max_nodes: With more nodes than this, only the strongest units of every site are drawn, and a line under the
-            heading says so; legend and axis always count the whole circuits.
 
     Raises:
         InputError: for equal names, a node of no listed site, a node without score, or an edge without weight.
@@ -82,7 +81,7 @@ def circuit_pair(
         BELOW: _Look(f"only {name_b}", looks[name_b].colour),
         MIDDLE: _Look("shared", style.INK),
     }
-    figure = _draw({name_a: circuit_a, name_b: circuit_b}, sites, kinds, title, max_nodes)
+    figure = _draw({name_a: circuit_a, name_b: circuit_b}, sites, kinds, title)
     return figure.update_xaxes(title_text="site (shared / all units of the two circuits)")
 
 
@@ -91,20 +90,15 @@ def circuit_drawing(
     sites: Sequence[str] | None = None,
     *,
     title: str = "Circuit",
-    name: str = "the circuit",
-    max_nodes: int = 300,
 ) -> go.Figure:
-    """Draw one circuit: units that work for the metric above, those that work against it below.
+    """Draw one circuit: units for the metric above, units against it below.
 
-    A positive score means that the unit helps: the metric falls without it. Edges have the colour of
-    the unit into which they lead.
+    A positive score means that the unit helps: the metric falls without it. An edge has the colour of the unit at its
+    end.
 
     Args:
         circuit: A circuit, or a graph with nodes ``site/unit`` with the attribute ``score``, edges with ``weight``.
         sites: The columns, from the image to the embedding (default: those of the circuit's nodes, in their order).
-        name: What the circuit is called where scores are told.
-        max_nodes: With more nodes than this, only the strongest units of every site are drawn, and a line under the
-            heading says so; legend and axis always count the whole circuit.
 
     Raises:
         InputError: for a node of no listed site, a node without score, or an edge without weight.
@@ -113,7 +107,7 @@ def circuit_drawing(
     if sites is None:
         graph = circuit.graph if isinstance(circuit, Circuit) else circuit
         sites = list(dict.fromkeys(str(node).rpartition("/")[0] for node in graph))
-    figure = _draw({name: circuit}, sites, kinds, title, max_nodes)
+    figure = _draw({"the circuit": circuit}, sites, kinds, title)
     return figure.update_xaxes(title_text="site (units for the metric / all units of the circuit)")
 
 
@@ -122,7 +116,6 @@ def _draw(
     sites: Sequence[str],
     kinds: Mapping[str, _Look],
     title: str,
-    max_nodes: int,
 ) -> go.Figure:
     graphs = {name: one.graph if isinstance(one, Circuit) else one for name, one in circuits.items()}
     nodes = _nodes(graphs, sites)
@@ -131,7 +124,7 @@ def _draw(
     kind_of_edge = {
         edge: _kind(weights, list(graphs)) if MIDDLE in kinds else kind_of[edge[1]] for edge, weights in edges.items()
     }
-    shown, per_site = _strongest(nodes, sites, max_nodes)
+    shown, per_site = _strongest(nodes, sites)
     layout = _layout(shown, sites, list(kinds))
     size = max(4.0, min(10.0, 520 / (layout.lanes[ABOVE][1] - layout.lanes[BELOW][0])))
     figure = go.Figure()
@@ -173,7 +166,7 @@ def _nodes(circuits: Mapping[str, nx.DiGraph], sites: Sequence[str]) -> list[_No
     return sorted(nodes, key=lambda node: (-max(map(abs, node.scores.values())), node.name))
 
 
-def _edges(circuits: Mapping[str, nx.DiGraph]) -> Edges:
+def _edges(circuits: Mapping[str, nx.DiGraph]) -> _Edges:
     edges: dict[tuple[str, str], dict[str, float]] = {}
     for name, circuit in circuits.items():
         for upper, lower, weight in circuit.edges(data="weight"):
@@ -185,11 +178,11 @@ def _edges(circuits: Mapping[str, nx.DiGraph]) -> Edges:
     return edges
 
 
-def _strongest(nodes: list[_Node], sites: Sequence[str], most: int) -> tuple[list[_Node], int]:
-    """Return the nodes to draw, and how many at most per site: the largest number that leaves ``most`` or fewer."""
+def _strongest(nodes: list[_Node], sites: Sequence[str]) -> tuple[list[_Node], int]:
+    """Return the nodes to draw, and the largest number per site that leaves `MOST_NODES` or fewer."""
     columns = [[node for node in nodes if node.site == site] for site in sites]
     cap = max(len(column) for column in columns)
-    while cap > 1 and sum(min(cap, len(column)) for column in columns) > most:
+    while cap > 1 and sum(min(cap, len(column)) for column in columns) > MOST_NODES:
         cap -= 1
     return [node for column in columns for node in column[:cap]], cap
 
@@ -199,9 +192,9 @@ def _layout(shown: list[_Node], sites: Sequence[str], kinds: Sequence[str]) -> _
     stacks = {
         (site, kind): [node.name for node in shown if (node.site, node.kind) == (site, kind)]
         for site in sites
-        for kind in KINDS
+        for kind in LANES
     }
-    tallest = {kind: max(len(stacks[site, kind]) for site in sites) for kind in KINDS}
+    tallest = {kind: max(len(stacks[site, kind]) for site in sites) for kind in LANES}
     middle = max(tallest[MIDDLE] / 2, 1.0) if MIDDLE in kinds else 0.0
     gap = 0.03 * sum(tallest.values())
     lanes = {
@@ -220,7 +213,7 @@ def _layout(shown: list[_Node], sites: Sequence[str], kinds: Sequence[str]) -> _
     return _Layout(places, {kind: lanes[kind] for kind in kinds})
 
 
-def _draw_edges(figure: go.Figure, edges: Edges, layout: _Layout, kind: str, colour: str) -> None:
+def _draw_edges(figure: go.Figure, edges: _Edges, layout: _Layout, kind: str, colour: str) -> None:
     """Draw curves that leave and reach the nodes level, broken by None; their inner points carry the hover text."""
     xs: list[float | None] = []
     ys: list[float | None] = []
@@ -232,8 +225,8 @@ def _draw_edges(figure: go.Figure, edges: Edges, layout: _Layout, kind: str, col
         (x0, y0), (x1, y1) = layout.places[upper], layout.places[lower]
         xs += [*(x0 + (x1 - x0) * t for t in steps), None]
         ys += [*(y0 + (y1 - y0) * t * t * (3 - 2 * t) for t in steps), None]
-        told = [f"weight {weight:.3g} in {name}" for name, weight in weights.items()]
-        texts += [None, *["<br>".join([f"{upper} → {lower}", *told])] * (len(steps) - 2), None, None]
+        weights_of = [f"weight {weight:.3g} in {name}" for name, weight in weights.items()]
+        texts += [None, *["<br>".join([f"{upper} → {lower}", *weights_of])] * (len(steps) - 2), None, None]
     opacity, width = (0.75, 1.6) if kind == MIDDLE else (0.3, 1.0)
     figure.add_scatter(
         x=xs,
@@ -252,7 +245,7 @@ def _draw_nodes(figure: go.Figure, nodes: list[_Node], layout: _Layout, **looks:
         "<br>".join([f"<b>{node.name}</b>", *(f"score {score:.3g} in {of}" for of, score in node.scores.items())])
         for node in nodes
     ]
-    # One empty point stands for none: a trace without any would take its count out of the legend.
+    # A lane without points draws one empty point, so that the legend keeps its count.
     columns, rows = zip(*[layout.places[node.name] for node in nodes], strict=True) if nodes else ([None], [None])
     symbols = ["square" if HEADS.search(node.site) else "circle" for node in nodes] or ["circle"]
     looks["marker"] = {**looks["marker"], "symbol": symbols}
@@ -269,7 +262,8 @@ def _axes(
         kinds = [node.kind for node in nodes if node.site == site]
         ticks.append(f"{site}<br>{style.faint(f'{kinds.count(counted)} / {len(kinds)}')}")
     columns = {"tickvals": list(range(len(sites))), "range": [-0.4, len(sites) - 0.6]}
-    figure.update_xaxes(**columns, ticktext=ticks, showgrid=False)
+    # Labels lean to the left: plotly turns crowded ones to the right and hides the last, which leaves the picture.
+    figure.update_xaxes(**columns, ticktext=ticks, showgrid=False, autotickangles=[0, -30, -60, -90])
     figure.update_yaxes(
         tickvals=[sum(lanes[kind]) / 2 for kind in looks],
         ticktext=[look.name.replace(" ", "<br>", 1) for look in looks.values()],

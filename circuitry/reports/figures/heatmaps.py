@@ -1,11 +1,10 @@
-"""Charts of grids of numbers: domains against domains, positions of an image, pixels. Drawing computes nothing."""
+"""Charts of grids of numbers: domains against domains, components by layer. Drawing computes nothing."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from einops import reduce
 from scipy.cluster.hierarchy import leaves_list, linkage, optimal_leaf_ordering
 from scipy.spatial.distance import squareform
 
@@ -18,11 +17,10 @@ SIGNED = [(0.0, style.NEGATIVE), (0.5, style.NEUTRAL), (1.0, style.POSITIVE)]
 ROW, ROWS_AT_LEAST = 48, 3
 """Height of a row of cells in pixels; fewer rows than this share the room of as many."""
 
+_CELLS = {"textfont": {"size": 13, "color": style.INK}, "xgap": 2, "ygap": 2, "hoverongaps": False}
+
 WIDTH_OF_CELLS, WIDTH_OF_CHARACTER = 800, 8
 """Pixels that the columns of all panels have together on a page, and that a character of their names takes."""
-
-IMAGE_SIDE, MAP_SIDE = 112, 32
-"""Pixels a side, at most, of images and maps as they are drawn."""
 
 
 def similarity_heatmap(
@@ -41,7 +39,7 @@ def similarity_heatmap(
             columns, where given, become the titles of the axes (say "circuit of", "images of").
         measure: What the numbers are, for the line under the heading.
         diagonal: What the numbers on the diagonal are, for the same line.
-        clustered: Whether domains that relate alike to the others stand side by side; default: the matrix's order.
+        clustered: Whether to order domains by `cluster_order` (default: the matrix's order).
 
     Raises:
         InputError: for index and columns that differ, or hold a domain twice, or for no domain.
@@ -68,11 +66,11 @@ def check_matrix(matrix: pd.DataFrame) -> None:
 
 
 def cluster_order(matrix: pd.DataFrame) -> list[str]:
-    """Return the domains so that those that relate alike to all others stand side by side.
+    """Return the domains in an order with similar ones side by side.
 
-    Two domains are as far apart as their rows are (root mean square) in the columns of the other domains, so the
-    order is the same whether large numbers mean alike or far. Average linkage with the best order of its leaves;
-    the given order where there are fewer than three domains or a number is missing.
+    The distance of two domains is that of their rows (root mean square) in the columns of the other domains, so the
+    order is the same for similarities and distances. Average linkage with the best order of its leaves; the given order
+    for fewer than three domains or a missing number.
     """
     check_matrix(matrix)
     values = matrix.to_numpy(dtype=float)
@@ -111,10 +109,7 @@ def _add_matrix(
         colorscale=SIGNED if signed else [(0.0, style.NEUTRAL), (1.0, style.POSITIVE)],
         colorbar={"x": figure.get_subplot(**place).xaxis.domain[1], "thickness": 10, "outlinewidth": 0},
         texttemplate="%{z:.2f}",
-        textfont={"size": 13, "color": style.INK},
-        xgap=2,
-        ygap=2,
-        hoverongaps=False,
+        **_CELLS,
         hovertemplate=f"<b>%{{y}}, %{{x}}</b><br>{measure} %{{z:.3f}}<extra></extra>",
     )
     figure.add_trace(heat, **place)
@@ -126,7 +121,7 @@ def _add_matrix(
     figure.update_yaxes(**plain, ticktext=names, title_text=matrix.index.name, autorange="reversed")
     fits = WIDTH_OF_CHARACTER * (2 + max(map(len, domains))) < width / len(domains)
     below = names if fits else [f'<span style="color:{looks[d].colour}">{looks[d].glyph}</span>' for d in domains]
-    # Turned names would turn the symbols, by which domains are told apart.
+    # Turned names would turn the symbols, which distinguish the domains.
     figure.update_xaxes(**plain, ticktext=below, title_text=matrix.columns.name, tickangle=0)
 
 
@@ -137,7 +132,7 @@ def transfer_beside_similarity(
     measure: str = "faithfulness",
     similarity_measure: str = "edge Jaccard index",
     similarity_diagonal: str = "two parts of a domain's images",
-    title: str = "Do circuits work where they are alike?",
+    title: str = "Do circuits transfer between similar domains?",
     clustered: bool = False,
     marks: Mapping[str, style.Mark] | None = None,
 ) -> go.Figure:
@@ -196,11 +191,8 @@ def component_heatmap(table: pd.DataFrame, *, title: str, measure: str, middle: 
         zmax=centre + top,
         colorscale=SIGNED,
         colorbar={"thickness": 10, "outlinewidth": 0},
-        texttemplate="%{z:.3f}",
-        textfont={"size": 13, "color": style.INK},
-        xgap=2,
-        ygap=2,
-        hoverongaps=False,
+        texttemplate="%{z:.2g}",
+        **_CELLS,
         hovertemplate=f"<b>%{{x}}, %{{y}}</b><br>{measure} %{{z:.4f}}<extra></extra>",
     )
     figure = go.Figure(heat)
@@ -208,110 +200,3 @@ def component_heatmap(table: pd.DataFrame, *, title: str, measure: str, middle: 
     style.lay_out(figure, title=title, subtitle=measure, height=height)
     figure.update_xaxes(showgrid=False)
     return figure.update_yaxes(showgrid=False, autorange="reversed")
-
-
-def position_heatmap(effects: np.ndarray, image: np.ndarray, *, title: str, measure: str) -> go.Figure:
-    """Draw the effects of a site's positions over the image they come from.
-
-    Args:
-        effects: [height, width] of a site, e.g. ``PatchEffects.scores[site]``; the tokens of a transformer go in as
-            a grid, without the class token: `TokenGrid.patches`.
-        image: The image as bytes [height, width, 3], of any size.
-        measure: What the numbers are, with their unit.
-
-    Raises:
-        InputError: for effects that are no grid, or an image of another kind.
-    """
-    if effects.ndim != 2:
-        raise InputError(
-            f"Effects over an image are a grid [height, width], but have shape {list(effects.shape)}: drop the class "
-            "token and reshape the others."
-        )
-    style.check_image(image)
-    height, width = image.shape[:2]
-    step_down, step_right = height / effects.shape[0], width / effects.shape[1]
-    top = float(np.nanmax(np.abs(effects))) or 1.0
-    figure, places = style.small_multiples(["", ""], columns=2, height=320, horizontal_spacing=0.04)
-    for place in places:
-        figure.add_trace(go.Image(z=image, hoverinfo="skip"), **place)
-    heat = go.Heatmap(
-        z=effects,
-        x0=step_right / 2 - 0.5,
-        dx=step_right,
-        y0=step_down / 2 - 0.5,
-        dy=step_down,
-        zmin=-top,
-        zmax=top,
-        colorscale=SIGNED,
-        opacity=0.7,
-        colorbar={"title": {"text": measure, "side": "right"}, "thickness": 12, "exponentformat": "power"},
-        hovertemplate=f"{measure} %{{z:.4f}}<extra></extra>",
-    )
-    figure.add_trace(heat, **places[1])
-    style.lay_out(figure, title=title, subtitle=measure)
-    figure.update_xaxes(range=[-0.5, width - 0.5])
-    figure.update_yaxes(range=[height - 0.5, -0.5])
-    return _as_pictures(figure)
-
-
-def _as_pictures(figure: go.Figure) -> go.Figure:
-    """Hide the axes of all panels and give their pixels one size in both directions."""
-    figure.update_xaxes(visible=False, constrain="domain")
-    figure.update_yaxes(visible=False, constrain="domain")
-    figure.for_each_yaxis(lambda axis: axis.update(scaleanchor=axis.anchor))
-    return figure
-
-
-def pixel_maps(
-    images: np.ndarray,
-    maps: Mapping[str, np.ndarray],
-    *,
-    names: Sequence[str],
-    title: str = "Pixels that speak for the class (blue) and against it (orange)",
-) -> go.Figure:
-    """Draw pixel attributions beside their images: a row per image, a column per map, each map on its own scale.
-
-    Args:
-        images: Bytes [images, height, width, 3], drawn with at most 112 pixels a side.
-        maps: Arrays [images, height, width] by the title of their column, drawn as means over blocks, at most 32 a
-            side: strides and kinks leave a grid that hides the picture.
-        names: Names of the rows.
-
-    Raises:
-        InputError: for images of another kind, or maps and names that do not fit them.
-    """
-    fits = images.ndim == 4 and images.shape[3] == 3 and images.dtype == np.uint8 and len(names) == len(images)
-    if not fits or any(values.shape != images.shape[:3] for values in maps.values()):
-        shapes = ", ".join(str(list(values.shape)) for values in maps.values())
-        raise InputError(
-            "Pixel maps need images of bytes [images, height, width, 3], a name for each and maps [images, height, "
-            f"width], but images {images.dtype} {list(images.shape)}, {len(names)} names and maps {shapes} were given."
-        )
-    columns = 1 + len(maps)
-    titles = ["image", *maps] + [""] * columns * (len(images) - 1)
-    figure, places = style.small_multiples(
-        titles, columns=columns, height=190, gap=6, row_titles=list(names), horizontal_spacing=0.02
-    )
-    for i, place in enumerate(places):
-        row, column = divmod(i, columns)
-        if column == 0:
-            drawn = go.Image(z=_small(images[row], IMAGE_SIDE).astype(np.uint8), hoverinfo="skip")
-        else:
-            small = _small(list(maps.values())[column - 1][row], MAP_SIDE)
-            top = float(np.quantile(np.abs(small), 0.995)) or 1.0  # a few outliers would leave the rest pale
-            drawn = go.Heatmap(z=small, zmin=-top, zmax=top, colorscale=SIGNED, showscale=False)
-            drawn.hovertemplate = "%{z:.2g}<extra></extra>"
-        figure.add_trace(drawn, **place)
-        height, width = np.shape(drawn.z)[:2]
-        figure.update_xaxes(range=[-0.5, width - 0.5], **place)
-        figure.update_yaxes(range=[height - 0.5, -0.5], **place)
-    style.lay_out(figure, title=title)
-    figure.update_layout(margin={"l": 10, "r": 30, "b": 10})
-    return _as_pictures(figure)
-
-
-def _small(picture: np.ndarray, most: int) -> np.ndarray:
-    """Return means over square blocks so that no side has more than ``most`` pixels, without an unfilled last block."""
-    step = -(-max(picture.shape[:2]) // most)
-    height, width = (size // step * step for size in picture.shape[:2])
-    return reduce(picture[:height, :width], "(h a) (w b) ... -> h w ...", np.mean, a=step, b=step)

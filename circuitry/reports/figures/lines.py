@@ -26,7 +26,7 @@ LINES_SHARE = 0.3
 """Share of a site's room on the axis over which its lines are spread, so that intervals do not overlap."""
 
 LABELS_BELOW_EACH_OTHER = 21
-"""Labels that fit beside the axis; ends of lines that are closer are moved apart."""
+"""Labels that fit beside the axis; closer ends of lines are moved."""
 
 
 def overlap_over_depth(
@@ -76,10 +76,10 @@ def overlap_over_depth(
         lines.append((domain, style.marked(domain, looks[domain]), rows, looks[domain].line(rows)))
     figure = go.Figure()
     for name, _, rows, look in lines:
-        told = ["low", "high"] if "low" in rows else []
-        interval = "<br>interval %{customdata[0]:.3f} to %{customdata[1]:.3f}" if told else ""
+        known = ["low", "high"] if "low" in rows else []
+        interval = "<br>interval %{customdata[0]:.3f} to %{customdata[1]:.3f}" if known else ""
         hover = f"<b>{name}</b><br>%{{text}}: %{{y:.3f}}{interval}"
-        style.add_points(figure, rows, "place", "value", told, hover, name=name, text=rows["site"], **look)
+        style.add_points(figure, rows, "place", "value", known, hover, name=name, text=rows["site"], **look)
     style.lay_out(
         figure, title=title or f"{style.capitalised(measure)} by site", subtitle=style.interval_note(depth), height=500
     )
@@ -112,7 +112,7 @@ def _site_axis(figure: go.Figure, sites: Sequence[str], *notes: Mapping[str, str
 
 
 def _kept_units(chance: pd.DataFrame | None) -> dict[str, str]:
-    """Return a note for each site of which the table tells how many units are kept: few of them overlap by jumps."""
+    """Return a note with the number of kept units of each site, where known: overlaps of few units jump."""
     if chance is None or "kept" not in chance:
         return {}
     known = chance.dropna(subset="kept")
@@ -120,7 +120,7 @@ def _kept_units(chance: pd.DataFrame | None) -> dict[str, str]:
 
 
 def _repeats(depth: pd.DataFrame, sites: Sequence[str]) -> dict[str, str]:
-    """Return a note for each site whose numbers are those of the site before: pooling, say, that keeps all units."""
+    """Return a note for each site with the numbers of the site before, such as pooling that keeps all units."""
     wide = depth.pivot(index="site", columns="domain", values=["value", "low", "high"]).reindex(list(sites))
     same = (wide.eq(wide.shift()) | (wide.isna() & wide.shift().isna())).all(axis=1)
     return {site: f"repeats {before}" for before, site in pairwise(sites) if same[site]}
@@ -162,20 +162,18 @@ def cka_over_depth(
     domains: pd.DataFrame,
     ceilings: pd.DataFrame | None = None,
     *,
-    kernel: str = "linear",
     title: str | None = None,
-    marks: Mapping[str, style.Mark] | None = None,
 ) -> go.Figure:
-    """Draw each domain's mean CKA with the other domains over the sites, with its interval.
+    """Draw each domain's mean linear CKA with the other domains over the sites, with its interval.
 
     Args:
         domains: ``domains`` of `compare_representations`, sites in order.
         ceilings: From `cka_ceilings`; the mean over domains is drawn dashed.
-        kernel: Which of the table's kernels is drawn.
 
     Raises:
-        InputError: for a kernel that the table lacks.
+        InputError: for a table without the linear kernel.
     """
+    kernel = "linear"
     check_table(domains, "domains", ("site", "domain", "kernel", "null_mean"), key=("site", "domain", "kernel"))
     style.need_values(domains, "domains", "kernel", [kernel])
     mine = domains[domains["kernel"] == kernel]
@@ -191,7 +189,6 @@ def cka_over_depth(
         measure=f"CKA with the other domains, {kernel} kernel",
         chance_label="permuted classes",
         title=title,
-        marks=marks,
     )
 
 
@@ -220,7 +217,6 @@ def probes_over_depth(sites: pd.DataFrame, *, title: str | None = None) -> go.Fi
 def faithfulness_curves(
     curves: pd.DataFrame,
     *,
-    circuit: str = "kept",
     measure: str = "faithfulness",
     title: str | None = None,
     marks: Mapping[str, style.Mark] | None = None,
@@ -228,20 +224,19 @@ def faithfulness_curves(
     """Draw faithfulness or selectivity over circuit size: a line with intervals per domain, random units dotted.
 
     Args:
-        curves: Columns ``domain``, ``circuit`` (``kept``, ``complement``, ``random``), ``fraction``, ``value``,
-            ``low``, ``high``: tables of `FaithfulnessCurve` of one ranking and measure; see `curves_by_domain`.
-        circuit: Whose curve is drawn: ``kept``, or ``complement`` for completeness.
+        curves: Columns ``domain``, ``circuit`` (``kept`` and ``random`` are drawn), ``fraction``, ``value``, ``low``,
+            ``high``: tables of `FaithfulnessCurve` of one ranking and measure; see `curves_by_domain`.
         measure: What the values are.
 
     Raises:
-        InputError: for no rows of that circuit.
+        InputError: for no rows of kept circuits.
     """
     columns = ("domain", "circuit", "fraction", "value", "low", "high")
     check_table(curves, "curves", columns, key=("domain", "circuit", "fraction"))
-    style.need_values(curves, "curves", "circuit", [circuit])
+    style.need_values(curves, "curves", "circuit", ["kept"])
     looks = style.marks_for(curves["domain"], marks)
     figure = go.Figure()
-    for name in ("random", circuit):  # random units first: they cover no circuit
+    for name in ("random", "kept"):  # random units first: they cover no circuit
         for domain, part in curves[curves["circuit"] == name].groupby("domain"):
             rows = part.assign(percent=100 * part["fraction"]).sort_values("fraction")
             if name == "random":
@@ -252,11 +247,10 @@ def faithfulness_curves(
             style.add_points(figure, rows, "percent", "value", [], hover, **look)
     if "random" in set(curves["circuit"]):
         style.add_key(figure, "random units", mode="lines", line=RANDOM_LINE)
-    named = f"{measure} of the complement" if circuit == "complement" else measure
-    heading = title or f"{style.capitalised(named)} by size of the circuit"
+    heading = title or f"{style.capitalised(measure)} by size of the circuit"
     style.lay_out(figure, title=heading, subtitle=style.interval_note(curves), height=500, legend=True)
     for level in (0, 1):
         figure.add_hline(y=level, line={"color": style.GREY, "width": 1})
     figure.update_xaxes(title_text="units kept at every site (%)", type="log", tickvals=[0.1, 1, 10, 100])
-    figure.update_yaxes(title_text=named)
+    figure.update_yaxes(title_text=measure)
     return figure

@@ -11,12 +11,14 @@ from circuitry.reports.figures import style
 
 TEXT_SYMBOL = "x"
 MODEL_SYMBOLS = ("circle", "circle-open", "square", "square-open", "diamond", "diamond-open")
-"""In the panels colour is the domain's, and the symbol tells the model: filled the first, hollow the second."""
+"""Colour shows the domain, the symbol the model: filled the first, hollow the second."""
 
 MANY = 1000
-"""Points of a map above which they are drawn small."""
+"""With more points in a map they are drawn small."""
 
-GUESSING, AGREE = {"color": style.INK, "dash": "dot", "width": 1.5}, {"color": style.GREY, "width": 1}
+PANELS_IN_A_ROW = 4
+
+_GUESSING, _AGREE = {"color": style.INK, "dash": "dot", "width": 1.5}, {"color": style.GREY, "width": 1}
 
 MODELS_SHARE = 0.7
 """Share of a domain's row over which its models are spread."""
@@ -26,7 +28,6 @@ def embedding_maps(
     points: pd.DataFrame,
     *,
     title: str = "Images in the plane",
-    columns: int = 2,
     marks: Mapping[str, style.Mark] | None = None,
 ) -> go.Figure:
     """Draw one map per model: all images with the marks of their domains, texts, if any, as crosses.
@@ -34,7 +35,6 @@ def embedding_maps(
     Args:
         points: Columns ``model``, ``kind`` ("image" or "text"), ``domain`` (of a text its style, or empty), ``class``,
             ``x``, ``y``, ``method``: tables of `map_table`.
-        columns: Maps in a row.
     """
     check_table(points, "points", ("model", "kind", "domain", "class", "x", "y", "method"), key=())
     points = points.fillna({"domain": ""})  # an empty name read from CSV
@@ -42,7 +42,7 @@ def embedding_maps(
     domains = sorted(set(points.loc[points["kind"] == "image", "domain"]))
     looks = style.marks_for(domains, marks)
     titles = [f"{model}<br>{style.faint(method)}" for model, method in methods.items()]
-    figure, places = style.small_multiples(titles, columns=columns, height=420, gap=70, horizontal_spacing=0.03)
+    figure, places = style.small_multiples(titles, columns=2, height=420, gap=70, horizontal_spacing=0.03)
     most = int(points.groupby("model").size().max())
     size = 6 if most <= MANY else 3
     square = {"showticklabels": False, "showgrid": False, "showline": True, "mirror": True, "constrain": "domain"}
@@ -80,7 +80,6 @@ def separation_panels(
     seeds: pd.DataFrame | None = None,
     references: Mapping[str, float] | None = None,
     *,
-    columns: int = 3,
     title: str = "Each domain by several measures",
     marks: Mapping[str, style.Mark] | None = None,
 ) -> go.Figure:
@@ -92,7 +91,6 @@ def separation_panels(
         measures: The measures to draw, in this order.
         seeds: Columns ``measure``, ``model``, ``domain``, ``seed``, ``value``: from `by_seed`, drawn as strokes.
         references: A number by measure, drawn as a dotted line: what guessing reaches.
-        columns: Panels in a row.
 
     Raises:
         InputError: for a measure that the table lacks, or more models than symbols.
@@ -100,7 +98,7 @@ def separation_panels(
     names = ("measure", "model", "domain", "value", "low", "high")
     check_table(summary, "summary", names, key=("measure", "model", "domain"))
     style.need_values(summary, "summary", "measure", measures)
-    symbols = style.tell_apart(summary["model"], MODEL_SYMBOLS, "models")
+    symbols = style.assign_looks(summary["model"], MODEL_SYMBOLS, "models")
     domains = sorted(set(summary["domain"]))
     looks = style.marks_for(domains, marks)
     rows = {domain: row for row, domain in enumerate(domains)}
@@ -108,7 +106,7 @@ def separation_panels(
     titles = [style.capitalised(measure).replace(" ", "<br>", 1) for measure in measures]
     figure, places = style.small_multiples(
         titles,
-        columns=columns,
+        columns=3,
         height=34 * max(len(domains), 3),
         gap=80,
         shared_yaxes=True,
@@ -118,7 +116,7 @@ def separation_panels(
         if references and measure in references:
             # The range of an axis takes in a trace, not a shape, and leaves room around markers, also unseen ones.
             ends = pd.DataFrame({"value": references[measure], "height": [-0.5, len(domains) - 0.5]})
-            look = {"mode": "lines+markers", "line": GUESSING, "marker": {"size": 9, "opacity": 0}}
+            look = {"mode": "lines+markers", "line": _GUESSING, "marker": {"size": 9, "opacity": 0}}
             hover = "guessing %{x:.3f}"
             style.add_points(figure, ends, "value", "height", [], hover, name="reference", **look, **place)
         own, strokes = (table[table["measure"] == measure] for table in (placed, placed_seeds))
@@ -129,7 +127,7 @@ def separation_panels(
     if seeds is not None:
         style.add_key(figure, "one seed", mode="markers", marker=_stroke(style.INK))
     if references:
-        style.add_key(figure, "guessing", mode="lines", line=GUESSING)
+        style.add_key(figure, "guessing", mode="lines", line=_GUESSING)
     style.lay_out(figure, title=title, legend=True)
     ticks = {"tickvals": list(rows.values()), "ticktext": [style.marked(d, looks[d]) for d in domains]}
     figure.update_yaxes(**ticks, range=[len(domains) - 0.5, -0.5], showgrid=False)
@@ -185,7 +183,6 @@ def measure_against_measure(
     x: str,
     y: str,
     *,
-    title: str | None = None,
     marks: Mapping[str, style.Mark] | None = None,
 ) -> go.Figure:
     """Draw one measure over another, a line per domain from the first model of the table (filled) to the last (hollow).
@@ -200,7 +197,7 @@ def measure_against_measure(
     """
     check_table(summary, "summary", ("measure", "model", "domain", "value"), key=("measure", "model", "domain"))
     style.need_values(summary, "summary", "measure", (x, y))
-    models = list(style.tell_apart(summary["model"], MODEL_SYMBOLS, "models"))
+    models = list(style.assign_looks(summary["model"], MODEL_SYMBOLS, "models"))
     looks = style.marks_for(summary["domain"], marks)
     wide = summary.pivot(index=["domain", "model"], columns="measure", values="value")[[x, y]].dropna()
     ends = {models[0]: "circle", models[-1]: "circle-open"}
@@ -225,7 +222,7 @@ def measure_against_measure(
         )
     for model, symbol in ends.items():
         style.add_key(figure, model, mode="markers", marker={"symbol": symbol, "color": style.INK, "size": 9})
-    style.lay_out(figure, title=title or f"{style.capitalised(y)} against {x}", height=500, legend=True)
+    style.lay_out(figure, title=f"{style.capitalised(y)} against {x}", height=500, legend=True)
     figure.update_xaxes(title_text=x)
     figure.update_yaxes(title_text=y)
     return figure
@@ -235,9 +232,6 @@ def attribution_against_patching(
     points: pd.DataFrame,
     sites: Sequence[str],
     correlations: pd.DataFrame | None = None,
-    *,
-    columns: int = 4,
-    title: str = "Attributed scores against exact effects",
 ) -> go.Figure:
     """Draw attributed scores against exact effects, a panel per site; on the line the two agree.
 
@@ -245,9 +239,8 @@ def attribution_against_patching(
         points: Columns ``site``, ``unit``, ``top``, ``attributed``, ``exact``, from `AttributionCheck`; the top units
             are filled, the random ones hollow.
         sites: The sites to draw, a panel each.
-        correlations: Columns ``site``, ``sample``, ``spearman``, ``pearson``: those of the random sample are written
-            over the panel.
-        columns: Panels in a row.
+        correlations: Columns ``site``, ``sample``, ``spearman``, ``pearson``; the random sample's are written over
+            the panel.
 
     Raises:
         InputError: for a site that the points lack.
@@ -260,22 +253,22 @@ def attribution_against_patching(
         rows = correlations[correlations["sample"] == "random"].itertuples()
         notes = {row.site: style.faint(f"r {row.pearson:.2f}, ρ {row.spearman:.2f}") for row in rows}
     titles = [f"{site}<br>{notes.get(site, '')}" for site in sites]
-    figure, places = style.small_multiples(titles, columns=columns, height=170, gap=85, horizontal_spacing=0.07)
+    figure, places = style.small_multiples(titles, columns=PANELS_IN_A_ROW, height=170, gap=85, horizontal_spacing=0.07)
     hover = "unit %{customdata[0]}<br>attributed %{x:.4f}<br>exact %{y:.4f}"
     for site, place in zip(sites, places, strict=True):
         own = points[points["site"] == site]
         scores = own[["attributed", "exact"]].to_numpy(dtype=float)
         ends = [float(scores.min()), float(scores.max())]
-        figure.add_scatter(x=ends, y=ends, mode="lines", line=AGREE, hoverinfo="skip", showlegend=False, **place)
+        figure.add_scatter(x=ends, y=ends, mode="lines", line=_AGREE, hoverinfo="skip", showlegend=False, **place)
         marker = {"color": style.INK, "size": 6, "symbol": np.where(own["top"], "circle", "circle-open")}
         style.add_points(figure, own, "attributed", "exact", ["unit"], hover, name=site, marker=marker, **place)
     style.add_key(figure, "largest scores", mode="markers", marker={"color": style.INK, "symbol": "circle"})
     style.add_key(figure, "random units", mode="markers", marker={"color": style.INK, "symbol": "circle-open"})
-    style.add_key(figure, "exact = attributed", mode="lines", line=AGREE)
-    style.lay_out(figure, title=title, legend=True)
+    style.add_key(figure, "exact = attributed", mode="lines", line=_AGREE)
+    style.lay_out(figure, title="Attributed scores against exact effects", legend=True)
     figure.update_xaxes(nticks=4, exponentformat="power")
     figure.update_yaxes(nticks=5, exponentformat="power")
-    for place in places[-min(columns, len(sites)) :]:  # the lowest panel of each column
+    for place in places[-min(PANELS_IN_A_ROW, len(sites)) :]:  # the lowest panel of each column
         figure.update_xaxes(title_text="attributed", **place)
     figure.update_yaxes(title_text="exact (patching)", col=1)
     return figure

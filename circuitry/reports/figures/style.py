@@ -39,8 +39,8 @@ class Mark(NamedTuple):
         }
 
 
-# Colours of Okabe & Ito and of Tol without those that vanish on white or pass for ink; the symbols repeat
-# the distinction for grey prints and for readers who see fewer colours.
+# Colours of Okabe & Ito and of Tol that differ from white and from ink. Symbols repeat the distinction for grey
+# prints and for readers who see fewer colours.
 MARKS = (
     Mark("#0072B2", "circle", "●"),
     Mark("#D55E00", "square", "■"),
@@ -61,24 +61,22 @@ def domain_marks(domains: Iterable[str]) -> dict[str, Mark]:
     Figures of a subset keep the looks of the whole when they are given the marks of the whole.
 
     Raises:
-        InputError: for more domains than marks that can be told apart.
+        InputError: for more domains than marks.
 
     Example:
         >>> marks = domain_marks(["sketch", "photo", "clipart"])
         >>> overlap_over_depth(depth.query("domain != 'clipart'"), sites, marks=marks)
     """
-    return tell_apart(sorted(set(domains)), MARKS, "domains", "draw fewer of them or pass your own marks")
+    return assign_looks(sorted(set(domains)), MARKS, "domains", "draw fewer of them or pass your own marks")
 
 
-def tell_apart(
+def assign_looks(
     names: Iterable[str], looks: Sequence[_Look], what: str, advice: str = "draw fewer of them"
 ) -> dict[str, _Look]:
     """Return a look for every name, in order; refuse more names (``what`` they are) than looks."""
     known = list(dict.fromkeys(names))
     if len(known) > len(looks):
-        raise InputError(
-            f"At most {len(looks)} {what} can be told apart in one figure, {len(known)} were given; {advice}."
-        )
+        raise InputError(f"A figure shows at most {len(looks)} {what}, but {len(known)} were given; {advice}.")
     return dict(zip(known, looks, strict=False))
 
 
@@ -122,7 +120,7 @@ def part_filling(part: str, colour: str | list[str]) -> dict[str, object]:
 
 
 def whiskers(rows: pd.DataFrame, colour: str) -> dict[str, object]:
-    """Return the error bar from ``low`` to ``high`` around ``value``; there is none where they are not numbers."""
+    """Return the error bar from ``low`` to ``high`` around ``value``; none where they are NaN."""
     above, below = rows["high"] - rows["value"], rows["value"] - rows["low"]
     return {"type": "data", "array": above, "arrayminus": below, "color": colour, "thickness": 1.3, "width": 0}
 
@@ -133,7 +131,7 @@ def interval_note(rows: pd.DataFrame) -> str | None:
 
 
 def need_values(table: pd.DataFrame, name: str, column: str, wanted: Iterable[str]) -> None:
-    """Refuse a table that lacks a value to be drawn, naming those that it has."""
+    """Refuse a table that lacks a value to be drawn, and name the values that it has."""
     there = list(dict.fromkeys(map(str, table[column])))
     if absent := [value for value in wanted if value not in there]:
         raise InputError(
@@ -161,16 +159,16 @@ def small_multiples(
 
 
 def add_points(
-    figure: go.Figure, rows: pd.DataFrame, x: str, y: str, told: Sequence[str], hover: str, **looks: object
+    figure: go.Figure, rows: pd.DataFrame, x: str, y: str, more: Sequence[str], hover: str, **looks: object
 ) -> None:
     """Add the rows of a table as points, without an entry of the legend unless ``looks`` say so.
 
-    ``x`` and ``y`` are columns, ``told`` those that the text ``hover`` names as ``customdata``, ``looks`` options of
-    plotly's ``add_scatter``, as the row and column of a panel.
+    ``x`` and ``y`` are columns, ``more`` further columns that the text ``hover`` names as ``customdata``, ``looks``
+    options of plotly's ``add_scatter``, such as the row and column of a panel.
     """
     options = {"mode": "markers", "showlegend": False} | looks
-    told_of = rows[list(told)] if told else None
-    figure.add_scatter(x=rows[x], y=rows[y], customdata=told_of, hovertemplate=f"{hover}<extra></extra>", **options)
+    custom = rows[list(more)] if more else None
+    figure.add_scatter(x=rows[x], y=rows[y], customdata=custom, hovertemplate=f"{hover}<extra></extra>", **options)
 
 
 def add_key(figure: go.Figure, name: str, kind: str = "scatter", **looks: object) -> None:

@@ -1,11 +1,11 @@
 """The sections on any `Comparison`: how to read it, over depth, between domains, ratios, levels, summary, tests.
 
-Every sentence is computed from the tables it speaks of and states numbers alone; what they mean is for the experiment
-that asked. Drawing and page layout live elsewhere.
+A caption explains its figure or table, picks values out of it and counts; it computes nothing.
 """
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 
 from circuitry.comparison.comparison import Comparison
@@ -24,11 +24,11 @@ MEASURE_NAMES = {
     "cka_linear": "CKA, linear kernel",
     "cka_rbf": "CKA, rbf kernel",
 }
-"""What measures are called; the others as their files, with spaces."""
+"""Names of measures in figures and sentences; other measures are named as their files, with spaces."""
 
 
 def measure_name(measure: str) -> str:
-    """Return what a measure is called in figures and sentences."""
+    """Return the name of a measure in figures and sentences."""
     return MEASURE_NAMES.get(measure, measure.replace("_", " "))
 
 
@@ -46,6 +46,16 @@ def with_intervals(table: pd.DataFrame, spec: str = ".3f", column: str = "value"
     return pd.Series(said, table.index, dtype=object)
 
 
+def depth_ends(depth: pd.DataFrame) -> str:
+    """Say where the largest and the smallest value over depth is; columns domain, site, value, some of them known."""
+    known = depth.dropna(subset="value")
+    most, least = (known.iloc[place] for place in (known["value"].argmax(), known["value"].argmin()))
+    return (
+        f"Largest: {most['domain']} at {most['site']} ({most['value']:.2f}); smallest: {least['domain']} at "
+        f"{least['site']} ({least['value']:.2f})."
+    )
+
+
 def add_comparison(report: Report, comparison: Comparison, marks: Mapping[str, Mark], *, title: str) -> None:
     """Add everything on one comparison to a section, how to read it first."""
     add_reading(report, comparison)
@@ -59,27 +69,23 @@ def add_comparison(report: Report, comparison: Comparison, marks: Mapping[str, M
 
 
 def add_reading(report: Report, comparison: Comparison) -> None:
-    """Add how values, ceilings, ratios and p values are to be read, before any of them."""
+    """Add how to read values, ceilings, ratios and p values."""
     words = [
-        f"How to read {measure_name(comparison.measure)}. Values compare all images of a class in two domains"
-        f"{_images(comparison, 'n')}; they are means over classes, and their 95 % intervals are over classes, each of "
-        "which has images of its own."
+        f"How to read {measure_name(comparison.measure)}. A value compares the images of one class in two "
+        f"domains{_images(comparison, 'n')}. Means are over classes, and so are their 95 % intervals."
     ]
     if comparison.has_ratios:
         words.append(
-            f"A bare value says little, so the images are cut into parts{_images(comparison, 'n_per_part')}. Parts of "
-            "two domains are set against different parts of one domain, the ceiling: other items and as many images on "
-            "either side. The ratio to the ceiling, above chance on both sides of the fraction, is 1 for two domains "
-            "that are no more different than two samples of one, and 0 for domains that share no more than "
-            f"{comparison.chance_of} do. Its intervals are over classes and images."
+            "A value alone says little. So the images of each class and domain are cut into "
+            f"parts{_images(comparison, 'n_per_part')}, which show different items. Two parts of one domain give the "
+            "ceiling. The ratio to the ceiling compares parts of two domains with it, after subtracting chance from "
+            "both: 1 means that two domains differ no more than two samples of one domain, 0 that they share no more "
+            f"than {comparison.chance_of} do. Its intervals are over classes and images."
         )
-    words.append(
-        "Every p value is about one trained model, and says nothing on whether another one, trained alike, would show "
-        "the same. A test that could not be significant with as few classes says so."
-    )
+    words.append(f"Every p value is about {THIS_MODEL}, not about other trainings of it.")
     if comparison.left_out:
         sites = "; ".join(f"{site} ({reason})" for site, reason in comparison.left_out.items())
-        words.append(f"These sites have no part in means over sites: {sites}.")
+        words.append(f"Means over sites leave out {sites}.")
     report.text(" ".join(words))
 
 
@@ -101,16 +107,13 @@ def add_over_depth(report: Report, comparison: Comparison, marks: Mapping[str, M
         chance_label=comparison.chance_of,
         marks=marks,
     )
-    references = []
+    words = [f"Mean {name} of each domain with the other domains, {_over(comparison, parts)}."]
+    words.append(_depth_words(comparison, depth))
     if len(ceiling):
-        references.append(f"two parts of the same images reach {_range(ceiling)} (dashed)")
+        words.append(f"Dashed: two parts of one domain's images, {_range(ceiling)}.")
     if len(chance):
-        references.append(f"{comparison.chance_of} {'' if references else 'reach '}{_range(chance)} (dotted)")
-    words = f"Mean {name} of each domain with the other domains, {_over(comparison, parts)}. "
-    words += _depth_words(comparison, depth)
-    if references:
-        words += f" {capitalised(', '.join(references))}."
-    report.figure(figure, f"{words} {more}".strip())
+        words.append(f"Dotted: {comparison.chance_of}, {_range(chance)}.")
+    report.figure(figure, " ".join(filter(None, [*words, more])))
     if not parts:
         return
     ratios = comparison.ratios_over_depth()
@@ -120,8 +123,8 @@ def add_over_depth(report: Report, comparison: Comparison, marks: Mapping[str, M
         figure.add_hline(y=1, line={"color": GREY, "dash": "dash", "width": 1.5})
         report.figure(
             figure,
-            f"Ratio of {name} to the ceiling, each domain with the others, {_over(comparison, parts)}. At 1 (dashed) "
-            f"two domains are as alike as two samples of one. {_depth_words(comparison, ratios)}",
+            f"Ratio of {name} to the ceiling (dashed), each domain with the others, {_over(comparison, parts)}. "
+            f"{_depth_words(comparison, ratios)}",
         )
 
 
@@ -139,8 +142,9 @@ def add_matrix(
     ``top`` is the value of the strongest colour, for several maps of one scale (default: the largest value); ``more``
     ends the caption.
     """
+    matrix = comparison.matrix()
     figure = similarity_heatmap(
-        comparison.matrix(),
+        matrix,
         title=title,
         measure=f"{measure_name(comparison.measure)}, all images{_images(comparison, 'n')}",
         diagonal="a domain's own",
@@ -148,7 +152,11 @@ def add_matrix(
     )
     if top is not None:
         figure.update_traces(zmax=top)
-    report.figure(figure, f"{_pair_words(comparison)} {_domain_words(comparison)} {more}".strip())
+    most, least = ("Most similar", "least similar") if comparison.alike else ("Farthest", "nearest")
+    if comparison.directions is not None:
+        most, least = "Largest", "smallest"
+    words = f"Means over classes{' and sites that count' if comparison.left_out else ''}."
+    report.figure(figure, f"{words} {_ends(matrix, most, least)} {more}".strip())
 
 
 def add_ratios(report: Report, comparison: Comparison, marks: Mapping[str, Mark], *, title: str) -> None:
@@ -162,7 +170,10 @@ def add_ratios(report: Report, comparison: Comparison, marks: Mapping[str, Mark]
         figure = similarity_heatmap(
             matrix, title=f"{title}: ratio to the ceiling", measure=f"{name}{images}", marks=marks
         )
-        report.figure(figure, _ratio_words(ratios))
+        report.figure(
+            figure,
+            f"Shared structure as a share of the ceiling. {_ends(matrix, 'Largest', 'smallest')}",
+        )
     table = pd.DataFrame(
         {
             "domain": ratios["domain_a"],
@@ -178,31 +189,28 @@ def add_ratios(report: Report, comparison: Comparison, marks: Mapping[str, Mark]
     )
     report.table(
         table,
-        f"What the ratios are made of: {name} of parts of both domains and the ceilings of either{images}. Does it "
-        "differ from the mean of both ceilings? Student's two-sided t from the dual bootstrap over classes and images, "
-        f"corrected for the number of pairs; {int(below_ceiling(tests).sum())} of {len(tests)} lie below with a "
-        f"corrected p below {LEVEL}, about {THIS_MODEL}.",
+        f"The numbers behind the ratios: {name} of parts of both domains, and the ceiling of each{images}. The test "
+        "compares parts with the mean of both ceilings (Student's two-sided t, bootstrap over classes and images, "
+        f"corrected for the number of pairs): {int(below_ceiling(tests).sum())} of {len(tests)} pairs are below it "
+        f"with p < {LEVEL}. {int((ratios['low'] > 1).sum())} of {len(ratios)} ratios have an interval above 1.",
         formats={"parts of both": ".3f", "p (Holm)": ".2g"},
     )
 
 
 def add_levels(report: Report, comparison: Comparison) -> None:
-    """Add the table of what the values are read against, and that of class by domain where there are parts."""
+    """Add the table of reference levels and, where there are parts, the table of class by domain."""
     name, table = measure_name(comparison.measure), comparison.class_by_domain()
-    report.table(comparison.levels(), f"What {name} is read against; means over classes and domains.")
+    report.table(
+        comparison.levels(), f"{capitalised(name)} and what to compare it with; means over classes and domains."
+    )
     if table["p"].isna().all():
         return
-    table = table.assign(value=with_intervals(table)).drop(columns=["low", "high"])
-    effects = table["p"].notna()
-    words = " ".join(
-        f"The {what} is {value} (p {p:.2g})."
-        for what, value, p in zip(table["what"][effects], table["value"][effects], table["p"][effects], strict=True)
-    )
+    table = table.assign(value=with_intervals(table)).drop(columns=["low", "high", "about"])
     report.table(
-        table.rename(columns={"n_classes": "classes", "about": "p is about"}),
+        table.rename(columns={"n_classes": "classes"}),
         f"Is it the class or the domain? {capitalised(name)} of different parts of the images"
-        f"{_images(comparison, 'n_per_part')}, over sites; effects are differences of cells. {words} p is that of "
-        "exchanging, class by class, what is the same and what is other.",
+        f"{_images(comparison, 'n_per_part')}, mean over sites. An effect is a difference of cells; its p comes from "
+        "exchanging same and other, class by class.",
         formats={"p": ".2g"},
     )
 
@@ -216,28 +224,29 @@ def add_summary(report: Report, comparisons: Sequence[Comparison]) -> None:
         columns["classes"] = part["n_classes"]
     table = pd.DataFrame(columns).reset_index().sort_values("domain", kind="stable", ignore_index=True)
     names = [measure_name(comparison.measure) for comparison in comparisons]
-    several = len(comparisons[0].groups) > 1
+    group = ["group"] if len(comparisons[0].groups) > 1 else []
     report.table(
-        table[["domain", *(["group"] if several else []), "classes", *names]],
-        f"Each domain's mean with the other domains, of all images{_images(comparisons[0], 'n')}, with 95 % intervals "
-        "over classes" + (", for all classes and for groups of them." if several else "."),
+        table[["domain", *group, "classes", *names]],
+        "Each domain's mean with the other domains, of all images, with 95 % intervals over classes.",
     )
 
 
 def add_tests(report: Report, comparison: Comparison) -> None:
-    """Add the table of tests between domains, with what p is about and what could not be shown."""
+    """Add the table of tests between domains; nothing for two domains, whose means with each other are equal."""
+    if comparison.directions is None and len(comparison.domains) < 3:
+        return
     tests = comparison.tests()
-    known, parts = tests["p_holm"].dropna(), comparison.has_ratios and comparison.directions is None
+    parts = comparison.has_ratios and comparison.directions is None
     of = f"parts{_images(comparison, 'n_per_part')}" if parts else "all images"
-    impossible = int((tests["note"] != "").sum())
-    words = f" {impossible} could not be, with as few classes." if impossible else ""
     names = {"domain_a": "domain", "domain_b": "against", "n_classes": "classes", "p_holm": "p (Holm)"}
-    table = tests.assign(difference=with_intervals(tests, "+.3f", "difference")).drop(columns=["low", "high"])
+    table = tests.assign(difference=with_intervals(tests, "+.3f", "difference")).drop(columns=["low", "high", "about"])
+    impossible = int((tests["note"] != "").sum())
     report.table(
-        table.rename(columns={**names, "about": "p is about"}),
-        f"Is the mean {measure_name(comparison.measure)} of one domain with the others larger than another's? "
-        f"Student's t paired by class, of {of}, corrected for the number of tests; {int((known < LEVEL).sum())} of "
-        f"{len(tests)} have a corrected p below {LEVEL}.{words}",
+        table.rename(columns=names),
+        f"Does one domain have a larger mean {measure_name(comparison.measure)} with the others than another domain "
+        f"has? Student's t paired by class, of {of}, corrected for the number of tests: "
+        f"{int((tests['p_holm'] < LEVEL).sum())} of {len(tests)} have p < {LEVEL}."
+        + (f" {impossible} cannot be significant with so few classes." if impossible else ""),
         formats={"p": ".3g", "p (Holm)": ".3g"},
     )
 
@@ -249,63 +258,31 @@ def _images(comparison: Comparison, key: str) -> str:
 
 
 def _over(comparison: Comparison, parts: bool) -> str:
-    what = f"of parts{_images(comparison, 'n_per_part')}, " if parts else f"of all images{_images(comparison, 'n')}, "
-    return f"{what}over up to {comparison.n_classes} classes (bars: 95 % intervals over classes{' and images' * parts})"
+    of = f"parts{_images(comparison, 'n_per_part')}" if parts else f"all images{_images(comparison, 'n')}"
+    return f"of {of} (bars: 95 % intervals over classes{' and images' * parts})"
 
 
 def _depth_words(comparison: Comparison, depth: pd.DataFrame) -> str:
-    """Say where the mean over domains is largest and smallest, and which domain is most often the last."""
-    known = depth.dropna(subset="value")
+    """Say where a domain has the largest and the smallest value, and which domain is most often the last."""
+    known = depth.dropna(subset="value").reset_index(drop=True)
     by_site = known.groupby("site", sort=False)["value"]
-    mean, least = by_site.mean(), known.loc[by_site.idxmin() if comparison.alike else by_site.idxmax(), "domain"]
-    domain, times = least.value_counts().index[0], int(least.value_counts().iloc[0])
-    return (
-        f"It is largest at {mean.idxmax()} ({mean.max():.2f}) and smallest at {mean.idxmin()} ({mean.min():.2f}). "
-        f"{domain} has the {'lowest' if comparison.alike else 'highest'} at {times} of {len(mean)} sites."
-    )
+    last = known.loc[by_site.idxmin() if comparison.alike else by_site.idxmax(), "domain"].value_counts()
+    if len(comparison.domains) < 3:
+        return depth_ends(known)
+    end = "lowest" if comparison.alike else "highest"
+    return f"{depth_ends(known)} {last.index[0]} has the {end} value at {last.iloc[0]} of {last.sum()} sites."
 
 
-def _ratio_words(ratios: pd.DataFrame) -> str:
-    """Say which two domains share the largest part of what could be shared, and which the smallest."""
-    ranked = ratios.dropna(subset="value").sort_values("value", ascending=False, kind="stable")
-    said = with_intervals(ranked, ".2f")
-    most, least = (f"{ranked['domain_a'].iloc[i]} and {ranked['domain_b'].iloc[i]} ({said.iloc[i]})" for i in (0, -1))
-    beyond = int((ranked["low"] > 1).sum())
-    exceed = f"{beyond} of {len(ranked)} pairs lie" if beyond else "No pair lies"
-    return (
-        f"How much of what could be shared is shared: of 1, the largest are {most}, the smallest {least}. "
-        f"{exceed} above the ceiling by more than its interval."
-    )
-
-
-def _pair_words(comparison: Comparison) -> str:
-    """Say which two domains are the most alike, and which the least."""
-    values = comparison.values
-    pairs = values[values["domain_a"] != values["domain_b"]].groupby(["domain_a", "domain_b"])["value"].mean()
-    ranked = pairs.dropna().sort_values(ascending=not comparison.alike, kind="stable")
-    if ranked.empty:
-        return "No pair of domains has a value."
-    names = [f"{a} and {b}" for a, b in ranked.index]
-    most, least = ("most alike are", "least alike") if comparison.alike else ("nearest are", "farthest")
-    if comparison.directions is not None:
-        what_a, what_b = comparison.directions
-        names = [f"{what_a} {a}, {what_b} {b}" for a, b in ranked.index]
-        most, least = "highest is", "lowest"
-    return (
-        f"Mean over up to {comparison.n_classes} classes. The {most} {names[0]} ({ranked.iloc[0]:.3f}), the {least} "
-        f"{names[-1]} ({ranked.iloc[-1]:.3f})."
-    )
-
-
-def _domain_words(comparison: Comparison) -> str:
-    """Say which domain is the most like all others, and which the least."""
-    summary = comparison.summary().query("group == 'all'").dropna(subset="value")
-    if summary.empty:
-        return ""
-    ranked = summary.sort_values("value", ascending=not comparison.alike, kind="stable")
-    (first, last), said = ranked["domain"].iloc[[0, -1]], with_intervals(ranked)
-    most, least = ("most alike", "least") if comparison.alike else ("nearest", "farthest")
-    return f"With the other domains, {first} is the {most} ({said.iloc[0]}) and {last} the {least} ({said.iloc[-1]})."
+def _ends(matrix: pd.DataFrame, most: str, least: str) -> str:
+    """Say which two domains have the largest and which the smallest number of a matrix."""
+    directed, off = matrix.index.name is not None, ~np.eye(len(matrix), dtype=bool)
+    known = matrix.where(off if directed else np.triu(off)).stack().dropna()
+    if known.empty:
+        return "No two domains have a value."
+    names = f"{matrix.index.name} {{}}, {matrix.columns.name} {{}}" if directed else "{} and {}"
+    pairs, values = list(known.index), known.to_numpy(dtype=float)
+    said = [f"{names.format(*pairs[place])} ({values[place]:.2f})" for place in (values.argmax(), values.argmin())]
+    return f"{most}: {said[0]}; {least}: {said[1]}." if len(known) > 1 else f"{capitalised(said[0])}."
 
 
 def _range(table: pd.DataFrame) -> str:

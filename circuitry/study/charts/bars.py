@@ -15,15 +15,15 @@ from circuitry.reports.figures import style
 from circuitry.runs.errors import InputError
 from circuitry.study.generalization import MODEL, model_names
 
-PARTS = ("seen", "held-out")
+_PARTS = ("seen", "held-out")
 KINDS = {
     "alone": ("among held-out classes alone", "diamond-open"),
     "own_style": ("texts in the images' own style", "x-thin"),
     "centred": ("scores centred within the domain", "circle-open"),
 }
-"""Columns of `told_apart` that say what accuracy on held-out classes mixes: what each is called, and its symbol."""
+"""Columns of `accuracy_kinds` that explain accuracy on held-out classes: the name of each and its symbol."""
 _VALUES = ("all", "seen", "held_out", *KINDS, "chance", "chance_alone")
-GUESSING: Mapping[str, str] = {"chance": "dot", "chance_alone": "dash"}
+_GUESSING: Mapping[str, str] = {"chance": "dot", "chance_alone": "dash"}
 """How the lines of guessing look, among all classes and among the held-out ones alone."""
 _PERCENT = {"range": [0, 115], "tickvals": list(range(0, 101, 20)), "title_text": "accuracy, mean over classes (%)"}
 MOST_COLUMNS = 3
@@ -38,7 +38,7 @@ def accuracy_bars(
     """Draw the accuracy of every domain: bars of seen and held-out classes, and `KINDS` as points over the latter.
 
     Args:
-        table: From `told_apart`, a row per domain.
+        table: From `accuracy_kinds`, a row per domain.
         title, marks: Heading, and the looks of the domains.
     """
     check_table(table, "accuracy", ("domain", *_VALUES), key=("domain",))
@@ -62,7 +62,7 @@ def settings_bars(
     """Draw accuracy in the test domain by setting, as `accuracy_bars`: a panel per test domain and model.
 
     Args:
-        table: From `told_apart`, of runs; whiskers are ``sd`` over seeds.
+        table: From `accuracy_kinds`, of runs; whiskers are ``sd`` over seeds.
         title, marks: Heading, and the looks of the domains.
     """
     key = ("test_domain", *MODEL, "setting", "domain")
@@ -146,7 +146,7 @@ def _point(symbol: str) -> dict[str, object]:
 
 def _add_guessing(figure: go.Figure, table: pd.DataFrame, orientation: Literal["v", "h"]) -> None:
     """Add lines at what guessing reaches, among all classes and among the held-out ones alone."""
-    for column, dash in GUESSING.items():
+    for column, dash in _GUESSING.items():
         for chance in sorted(set(table[column].dropna().round(6))):
             line = {"color": style.INK, "dash": dash, "width": 1.2}
             add = figure.add_hline if orientation == "v" else figure.add_vline
@@ -161,7 +161,7 @@ def _finish_accuracies(figure: go.Figure, table: pd.DataFrame, title: str) -> go
         style.add_key(figure, name, "bar", marker=style.part_filling(part, style.GREY))
     for name, symbol in (look for kind, look in KINDS.items() if table[kind].notna().any()):
         style.add_key(figure, f"held-out, {name}", mode="markers", marker=_point(symbol))
-    for column, dash in GUESSING.items():
+    for column, dash in _GUESSING.items():
         chances = " or ".join(f"{100 * chance:.2g} %" for chance in sorted(set(table[column].dropna().round(6))))
         name = "guessing" if column == "chance" else "guessing among held-out classes alone"
         if chances:
@@ -178,12 +178,10 @@ def _check_parts(table: pd.DataFrame, name: str, parts: Sequence[str]) -> None:
         raise InputError(f'The part of a row of the {name} table is {", ".join(first)} or {last}, not "{other[0]}".')
 
 
-def mixture_bars(
-    summary: pd.DataFrame, *, title: str = "Images by mixture", marks: Mapping[str, style.Mark] | None = None
-) -> go.Figure:
-    """Draw what went into every mixture: a bar each, stacked by domain.
+def mixture_bars(summary: pd.DataFrame) -> go.Figure:
+    """Draw the images of every mixture: a bar each, stacked by domain.
 
-    The base set is named with its size below the mixture's name and not drawn, since it is often fifty times the rest.
+    The base set, often fifty times the rest, is not drawn: its size stands below the mixture's name.
 
     Args:
         summary: Columns ``mixture``, ``domain``, ``part`` ("seen", "held-out" or "base"), ``images``.
@@ -195,13 +193,13 @@ def mixture_bars(
         >>> mixture_bars(pd.read_csv("runs/mixtures/images.csv"))
     """
     check_table(summary, "mixtures", ("mixture", "domain", "part", "images"), key=("mixture", "domain", "part"))
-    _check_parts(summary, "mixtures", (*PARTS, BASE))
+    _check_parts(summary, "mixtures", (*_PARTS, BASE))
     mixtures = list(dict.fromkeys(summary["mixture"]))
     drawn = summary[summary["part"] != BASE]
-    looks = style.marks_for(drawn["domain"], marks)
+    looks = style.domain_marks(drawn["domain"])
     figure = go.Figure()
-    for domain in sorted(set(drawn["domain"])):
-        for part in PARTS:
+    for domain in looks:
+        for part in _PARTS:
             rows = drawn[(drawn["domain"] == domain) & (drawn["part"] == part)]
             figure.add_bar(
                 name=domain,
@@ -219,7 +217,7 @@ def mixture_bars(
         f"{name}<br>{style.faint(f'+ {bases.images[name]:,} of {bases.domain[name]}')}" if name in bases.index else name
         for name in mixtures
     ]
-    style.lay_out(figure, title=title, height=190 + 34 * len(mixtures), legend=True)
+    style.lay_out(figure, title="Images by mixture", height=190 + 34 * len(mixtures), legend=True)
     figure.update_layout(barmode="stack", bargap=0.3, legend_itemclick=False)
     figure.update_xaxes(title_text="images", tickformat=",")
     figure.update_yaxes(

@@ -11,7 +11,7 @@ from circuitry.comparison.table import check_table
 from circuitry.reports.figures import style
 
 
-def measure_panels(table: pd.DataFrame, *, title: str = "Which measures tell circuits apart?") -> go.Figure:
+def measure_panels(table: pd.DataFrame) -> go.Figure:
     """Draw the value of every measure in every case.
 
     Args:
@@ -39,4 +39,4 @@ def measure_panels(table: pd.DataFrame, *, title: str = "Which measures tell cir
         )
         figure.add_vline(x=rows["guessing"].iloc[0], line={"dash": "dot", "color": style.GREY}, row=1, col=column)
         figure.update_xaxes(title_text=rows["statistic"].iloc[0], range=[-0.05, 1.08], row=1, col=column)
-    return style.lay_out(figure, title=f"{title} (dotted: guessing)", height=420)
+    return style.lay_out(figure, title="Which measures tell circuits apart? (dotted: guessing)", height=420)

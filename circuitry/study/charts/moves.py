@@ -1,4 +1,4 @@
-"""What a head moves from where to where in an image, as arrows over it. No torch."""
+"""Where a head moves information in an image, as arrows over it. No torch."""
 
 import numpy as np
 import plotly.graph_objects as go
@@ -9,21 +9,20 @@ from circuitry.runs.errors import InputError
 
 WIDEST, THINNEST = 9.0, 1.5
 """Of arrows, in pixels."""
+DRAWN = 12
+"""Most moves that are drawn."""
 
 
-def position_moves(
-    moves: np.ndarray, image: np.ndarray, grid: TokenGrid, *, title: str, measure: str, most: int = 12
-) -> go.Figure:
-    """Draw the strongest moves between the tokens of an image as arrows over it, and those that stay as rings.
+def position_moves(moves: np.ndarray, image: np.ndarray, grid: TokenGrid, *, title: str, measure: str) -> go.Figure:
+    """Draw the strongest moves between the tokens of an image as arrows over it, and moves that stay as rings.
 
-    Tokens of no place in the image, such as the class token, stand at its left.
+    Tokens without a place in the image, such as the class token, stand at its left.
 
     Args:
         moves: [to, from] by token; an edge of an image from `moves_between_positions`.
         image: The image as bytes [height, width, 3], of any size.
         grid: Where the tokens lie; `token_grid`.
         measure: What the numbers are, with their unit.
-        most: How many are drawn.
 
     Raises:
         InputError: for moves of another number of tokens, or an image of another kind.
@@ -40,7 +39,7 @@ def position_moves(
         marker = {"symbol": "square", "size": 16, "color": style.FAINT, "line": {"color": style.GREY, "width": 1}}
         figure.add_scatter(x=[x], y=[y], marker=marker, hoverinfo="skip", **label)
     top = float(np.abs(moves).max()) or 1.0
-    strongest = np.argsort(-np.abs(moves), axis=None, kind="stable")[:most]
+    strongest = np.argsort(-np.abs(moves), axis=None, kind="stable")[:DRAWN]
     for place in strongest[::-1].tolist():  # the strongest on top
         to, source = divmod(place, len(grid))
         if value := float(moves[to, source]):

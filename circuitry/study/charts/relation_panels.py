@@ -10,10 +10,8 @@ from circuitry.reports.figures import style
 from circuitry.study.charts.robustness_lines import SETTING_SYMBOLS
 from circuitry.study.generalization import setting_family
 
-COLUMNS = 3
-"""Panels in a row."""
 ENOUGH = 10
-"""Models below which figure and report say that there are few, whatever p is."""
+"""With fewer models, figure and report say so, whatever p is."""
 
 
 def relation_panels(
@@ -30,8 +28,7 @@ def relation_panels(
     Args:
         points: Columns ``run``, ``setting``, ``test_domain``, ``in_domain``, the accuracy and the keys of ``names``.
         relations: Of `relate_over_models`; the correlation is written over its panel.
-        names: What is drawn from left to right, by column, and what it is called; columns without a number are left
-            out.
+        names: The columns drawn from left to right and their names; columns without a number are left out.
         accuracy: Column of the accuracy.
 
     Raises:
@@ -39,11 +36,11 @@ def relation_panels(
     """
     check_table(points, "points", ("run", "setting", "test_domain", accuracy), key=("run", "test_domain"))
     drawn = {column: name for column, name in names.items() if column in points and points[column].notna().any()}
-    shapes = style.tell_apart(points["setting"].map(setting_family), SETTING_SYMBOLS, "settings")
+    shapes = style.assign_looks(points["setting"].map(setting_family), SETTING_SYMBOLS, "settings")
     looks = style.marks_for(points["test_domain"], marks)
     rho = relations[relations["with"] == accuracy].set_index("what")["rho"]
     titles = [f"{name}<br>{style.faint(_told(rho, column))}" for column, name in drawn.items()]
-    figure, places = style.small_multiples(titles, columns=COLUMNS, height=220, gap=110, horizontal_spacing=0.08)
+    figure, places = style.small_multiples(titles, columns=3, height=220, gap=110, horizontal_spacing=0.08)
     called = accuracy.replace("_", " ")
     for column, place in zip(drawn, places, strict=True):
         for (domain, setting), rows in points.groupby(["test_domain", "setting"], sort=False):
@@ -57,7 +54,7 @@ def relation_panels(
     for domain in dict.fromkeys(points["test_domain"]):
         style.add_key(figure, domain, mode="markers", marker={"color": looks[domain].colour, "size": 9})
     n = points["run"].nunique()
-    few = "" if n >= ENOUGH else ", too few to say anything"
+    few = "" if n >= ENOUGH else ", too few for a conclusion"
     style.lay_out(figure, title=title, subtitle=f"{n} models{few}; colour: test domain, symbol: setting", legend=True)
     figure.update_yaxes(tickformat=".0%", rangemode="tozero")
     figure.update_yaxes(title_text=f"accuracy, {called}", col=1)

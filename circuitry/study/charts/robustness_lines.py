@@ -53,7 +53,7 @@ def robustness_scatter(
         name=model_names(points),
         family=points["setting"].map(setting_family),
     )
-    shapes = style.tell_apart(points["family"], SETTING_SYMBOLS, "settings")
+    shapes = style.assign_looks(points["family"], SETTING_SYMBOLS, "settings")
     shades = sample_colorscale("Viridis", [0.9 * i / max(len(shapes) - 1, 1) for i in range(len(shapes))])
     symbols = {name: (shape, shade) for (name, shape), shade in zip(shapes.items(), shades, strict=True)}
     figure, places = panels_of_models(points, "", height=300, gap=100)

@@ -1,4 +1,4 @@
-"""Charts of many settings, from finished tables: over a share or number of what was seen, and as dots side by side.
+"""Charts of many settings, from finished tables: over how much was seen in training, and as dots side by side.
 
 Drawing computes nothing.
 """
@@ -11,10 +11,10 @@ import plotly.graph_objects as go
 from circuitry.comparison.table import check_table
 from circuitry.reports.figures import style
 
-COLUMNS = 3
-"""Panels beside each other at most."""
-TOLD_APART = {"held_out": ("among all classes", "solid"), "alone": ("among held-out classes alone", "dot")}
-"""Columns of `told_apart` that are drawn, what each is called, and its line."""
+_COLUMNS = 3
+"""Most panels beside each other."""
+_ACCURACIES = {"held_out": ("among all classes", "solid"), "alone": ("among held-out classes alone", "dot")}
+"""Columns of `accuracy_kinds` that are drawn: the name of each and its line."""
 
 
 def interpolation_lines(points: pd.DataFrame, *, axis: str, title: str, joined: bool = True) -> go.Figure:
@@ -27,15 +27,15 @@ def interpolation_lines(points: pd.DataFrame, *, axis: str, title: str, joined: 
         joined: Whether the points of a line are joined and look alike; otherwise each is named beside its point.
     """
     key = ("panel", "line", "x")
-    check_table(points, "interpolations", (*key, *TOLD_APART, "chance", "chance_alone"), key)
+    check_table(points, "interpolations", (*key, *_ACCURACIES, "chance", "chance_alone"), key)
     panels = list(dict.fromkeys(points["panel"]))
     lines = list(dict.fromkeys(points["line"])) if joined else [""]
-    looks = style.tell_apart(lines, style.MARKS[6:], "lines")
-    figure, places = style.small_multiples(panels, columns=COLUMNS, height=280, gap=100, shared_yaxes=True)
+    looks = style.assign_looks(lines, style.MARKS[6:], "lines")
+    figure, places = style.small_multiples(panels, columns=_COLUMNS, height=280, gap=100, shared_yaxes=True)
     for panel, place in zip(panels, places, strict=True):
         for line in lines:
             rows = points[(points["panel"] == panel) & ((points["line"] == line) | (not joined))]
-            for column, (name, dash) in TOLD_APART.items():
+            for column, (name, dash) in _ACCURACIES.items():
                 mark, first = looks[line], column == "held_out"
                 named = {"text": rows["line"], "textposition": "middle right"} if first and not joined else {}
                 figure.add_scatter(
@@ -58,7 +58,7 @@ def interpolation_lines(points: pd.DataFrame, *, axis: str, title: str, joined: 
         for line in lines:
             mark = looks[line]
             style.add_key(figure, line, mode="lines+markers", line={"color": mark.colour}, marker=mark.marker(8))
-    for name, dash in TOLD_APART.values():
+    for name, dash in _ACCURACIES.values():
         if joined:
             style.add_key(figure, name, mode="lines", line={"color": style.INK, "dash": dash})
         else:
@@ -73,23 +73,21 @@ def interpolation_lines(points: pd.DataFrame, *, axis: str, title: str, joined: 
     return figure
 
 
-def setting_dots(
-    table: pd.DataFrame, *, axis: str, title: str, span: Sequence[float] | None = None, subtitle: str | None = None
-) -> go.Figure:
+def setting_dots(table: pd.DataFrame, *, axis: str, title: str, span: Sequence[float] | None = None) -> go.Figure:
     """Draw values by setting as dots, a mark for each ``series`` and a panel for each ``panel``.
 
     Args:
         table: Columns ``panel``, ``setting``, ``series``, ``value``; ``sd``, where there is one, is drawn as whiskers.
         axis: What ``value`` is.
-        title, subtitle: Heading.
+        title: Heading.
         span: Range of the axis (default: that of the values).
     """
     key = ("panel", "setting", "series")
     check_table(table, "settings", (*key, "value"), key)
     panels, settings = (list(dict.fromkeys(table[name])) for name in ("panel", "setting"))
-    looks: Mapping[str, style.Mark] = style.tell_apart(dict.fromkeys(table["series"]), style.MARKS, "series")
+    looks: Mapping[str, style.Mark] = style.assign_looks(dict.fromkeys(table["series"]), style.MARKS, "series")
     figure, places = style.small_multiples(
-        panels, columns=COLUMNS, height=60 + 26 * len(settings), gap=90, shared_yaxes=True, horizontal_spacing=0.04
+        panels, columns=_COLUMNS, height=60 + 26 * len(settings), gap=90, shared_yaxes=True, horizontal_spacing=0.04
     )
     for panel, place in zip(panels, places, strict=True):
         for i, (series, mark) in enumerate(looks.items()):
@@ -109,7 +107,7 @@ def setting_dots(
             )
     for series, mark in looks.items():
         style.add_key(figure, series, mode="markers", marker=mark.marker(9))
-    style.lay_out(figure, title=title, subtitle=subtitle, legend=True)
+    style.lay_out(figure, title=title, legend=True)
     figure.update_yaxes(tickvals=list(range(len(settings))), ticktext=settings, range=[len(settings) - 0.5, -0.5])
     figure.update_xaxes(title_text=axis, range=span)
     return figure

@@ -1,7 +1,4 @@
-"""The section on accuracy, with what accuracy on held-out classes mixes told apart.
-
-Every sentence is computed from the tables it speaks of.
-"""
+"""The section on accuracy, with the parts that accuracy on held-out classes mixes."""
 
 from collections.abc import Mapping
 
@@ -12,53 +9,52 @@ from circuitry.reports.page import Report
 from circuitry.study.charts.bars import accuracy_bars
 
 READING = (
-    "Accuracy on held-out classes among all classes mixes two things: whether the features tell these classes apart, "
-    "and how readily one of them is predicted at all. Beside it stand the accuracy when only held-out classes compete "
-    "(alone), with class texts in the images' own style, after each class's scores were centred within the domain, and "
-    "the share of images of held-out classes that any of them is predicted for."
+    "Accuracy on held-out classes among all classes mixes two things: how well the features separate these classes, "
+    "and how often the model predicts one of them at all. Therefore: alone: only held-out classes compete; own style: "
+    "class texts name the style of the images; centred: the scores of each class are centred within the domain; "
+    "predicted held out: the share of images of held-out classes for which the model predicts any of them."
 )
-"""How the kinds of accuracy are read."""
+"""How to read the kinds of accuracy."""
 SHARES = (
     *("all", "seen", "held_out", "harmonic_mean", "alone", "chance_alone", "own_style", "centred"),
     *("predicted_held_out", "chance", "sd"),
 )
-"""Columns of `told_apart` that are fractions."""
+"""Columns of `accuracy_kinds` that are fractions."""
 
 
 def add_accuracy(
     report: Report, accuracy: pd.DataFrame, marks: Mapping[str, Mark], *, test_domain: str | None = None
 ) -> None:
-    """Add the section on zero-shot accuracy, from `told_apart`."""
+    """Add the section on accuracy, from `accuracy_kinds`."""
     report.section("Does the model recognise the classes?")
-    words = [f"Zero-shot accuracy on test images; guessing would reach {accuracy['chance'].iloc[0]:.1%}."]
     means = accuracy.set_index("domain")["all"]
     best, worst = str(means.idxmax()), str(means.idxmin())
-    words.append(f"Best in {best} ({means[best]:.1%}), worst in {worst} ({means[worst]:.1%}).")
-    held_out = accuracy["held_out"].notna().any()
-    if test_domain is not None and held_out:
-        words += _in_the_test_domain(accuracy, test_domain)
-    report.figure(accuracy_bars(accuracy, marks=marks), " ".join(words))
+    ends = f" Best: {best} ({means[best]:.1%}); worst: {worst} ({means[worst]:.1%})." if len(means) > 1 else ""
+    words = f"Accuracy on test images; guessing reaches {accuracy['chance'].iloc[0]:.1%}."
+    held_out = accuracy["held_out"].notna().any()  # the figure then draws seen and held-out classes, not all
+    there = _in_the_test_domain(accuracy, test_domain) if held_out and test_domain is not None else ""
+    report.figure(accuracy_bars(accuracy, marks=marks), words + (there if held_out else ends))
     if held_out:
-        add_told_apart(report, accuracy.drop(columns=["sd", "seeds"]), "Accuracies on test images by domain.")
+        table = accuracy.drop(columns=["sd", "seeds"])
+        add_told_apart(report, table, f"Accuracies on test images by domain.{ends}")
 
 
-def _in_the_test_domain(accuracy: pd.DataFrame, test_domain: str) -> list[str]:
+def _in_the_test_domain(accuracy: pd.DataFrame, test_domain: str) -> str:
     there = accuracy["domain"] == test_domain
-    own, others = accuracy[there].iloc[0], accuracy[~there]
-    words = [
-        f"In {test_domain}, the classes that were left out of it in training reach {own.held_out:.1%}, its other "
-        f"classes {own.seen:.1%}; in the other domains, where nothing was left out, the same classes reach "
-        f"{others['held_out'].mean():.1%} on average.",
-        f"A left-out class is predicted for {own.predicted_held_out:.1%} of their images; among themselves they reach "
-        f"{own.alone:.1%} (guessing {own.chance_alone:.1%}), after centring {own.centred:.1%}",
-    ]
-    if pd.notna(own.own_style):
-        words[-1] += f", with texts in the images' own style {own.own_style:.1%}"
-    return [words[0], words[1] + "."]
+    own, others = accuracy[there].iloc[0], accuracy.loc[~there, "held_out"]
+    words = (
+        f" In {test_domain}, the held-out classes reach {own.held_out:.1%} and the other classes {own.seen:.1%}; among "
+        f"themselves the held-out classes reach {own.alone:.1%} (guessing {own.chance_alone:.1%})."
+    )
+    if others.notna().any():
+        words += (
+            f" In the other domains, where nothing was held out, they reach {others.min():.1%} to {others.max():.1%}."
+        )
+    return words
 
 
 def add_told_apart(report: Report, table: pd.DataFrame, caption: str) -> None:
-    """Add a table of `told_apart` and how it is read, without columns of no value or the same name in every row."""
+    """Add a table of `accuracy_kinds` and how to read it, without empty columns and columns of one name."""
     there = table.dropna(axis=1, how="all")
     same = [name for name in there.select_dtypes(exclude="number") if there[name].nunique() == 1]
     shown = there.drop(columns=same).reset_index(drop=True)

@@ -1,7 +1,4 @@
-"""The page on feature sharing: how much domains share, and which features, with the images that they are active in.
-
-Every sentence is computed from the tables it speaks of.
-"""
+"""The page on feature sharing: how much domains share, and which features, with their top images."""
 
 from collections.abc import Mapping, Sequence
 
@@ -27,33 +24,32 @@ from circuitry.representations.features import (
 )
 from circuitry.runs.errors import InputError
 
-SHOWN = 8
+_SHOWN = 8
 """Features in each of the two tables."""
 PER_CELL = 3
 """Images of each feature and domain."""
 
 
 def feature_table(features: ImageFeatures, names: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Return every feature in some top 20: how far it is shared, how often it is named in each domain, its name."""
+    """Return every feature in some top 20: how far it is shared, its frequency in each domain, its name."""
     table = feature_summary(features)
     if names is not None:
         table = names.merge(table, on="feature", validate="one_to_one")
     return table.merge(feature_frequency(features), left_on="feature", right_index=True)
 
 
-def sharing_findings(comparison: Comparison) -> list[Finding]:
+def sharing_findings(comparison: Comparison) -> list[Finding | None]:
     """Answer whether domains share features: how much, which least, and whether the class or the domain counts."""
-    found = [how_much_shared(comparison), which_differs(comparison), class_or_domain(comparison)]
-    return [one for one in found if one is not None]
+    return [how_much_shared(comparison), which_differs(comparison), class_or_domain(comparison)]
 
 
 def add_sharing(report: Report, comparison: Comparison, marks: Mapping[str, Mark]) -> None:
     """Add the section on how much domains share, from `compare_features`."""
     report.section("How many features do domains share?")
     report.text(
-        "Every image names its 20 strongest features; a class in a domain is the ranking of features by how many of "
-        "its images name them. Feature sharing of two domains is the mean over k in 5, 10, 15, 20 of the share of "
-        "their first k features that are the same, averaged over classes."
+        "Each image has its 20 strongest features. For a class in a domain, features are ranked by how many of its "
+        "images have them. Feature sharing of two domains is the share of their first k features that are equal, "
+        "averaged over k = 5, 10, 15, 20 and over classes."
     )
     add_comparison(report, comparison, marks, title="Shared features")
 
@@ -64,40 +60,30 @@ def add_features(
     table: pd.DataFrame,
     images: DomainFolder,
     chosen: Sequence[int] | None = None,
-    *,
-    shown: int = SHOWN,
 ) -> None:
-    """Add the sections that show features: their names, how often each domain names them, their top images.
+    """Add the sections that show features: their names, their frequency in each domain, their top images.
 
     Args:
         report: The report.
         features: From `image_features`.
         table: From `feature_table`.
         images: Where the image files are.
-        chosen: Features to show (default: the ``shown`` most and least shared ones).
+        chosen: Features to show (default: the most and the least shared ones).
 
     Raises:
         InputError: for a feature that is in no top 20.
     """
     enough = len(features.domains)  # features in fewer tops than there are domains say little either way
     groups = {
-        "Features that domains share": (
-            most_shared(table, shown, min_tops=enough),
-            "Where one domain has such a feature among the first 20 of a class, the others have it, too; of equally "
-            "shared ones, those of the fewest classes.",
-        ),
-        "Features that domains do not share": (
-            least_shared(table, shown, min_tops=enough),
-            "Where one domain has such a feature among the first 20 of a class, the others have it not; of equally "
-            "unshared ones, those of the most classes.",
-        ),
+        "Features that domains share": most_shared(table, _SHOWN, min_tops=enough),
+        "Features that domains do not share": least_shared(table, _SHOWN, min_tops=enough),
     }
     if chosen is not None:
-        groups = {"The chosen features": (list(chosen), "")}
-    for heading, (group, words) in groups.items():
+        groups = {"The chosen features": list(chosen)}
+    for heading, group in groups.items():
         report.section(heading)
         if group:
-            _add_group(report, features, table, images, group, words, alt=heading)
+            _add_group(report, features, table, images, group, heading)
         else:
             report.text("There are none.")
 
@@ -108,13 +94,12 @@ def _add_group(
     table: pd.DataFrame,
     images: DomainFolder,
     chosen: list[int],
-    words: str,
-    alt: str,
+    heading: str,
 ) -> None:
     known = table.set_index("feature")
     if unknown := [feature for feature in chosen if feature not in known.index]:
         raise InputError(
-            f"Feature {unknown[0]} is among the first 20 of no class in any domain: choose from the table of features."
+            f"Feature {unknown[0]} is among the first 20 of no class in any domain; choose from the table of features."
         )
     labels = _labels(known, chosen)
     cells = {
@@ -123,10 +108,11 @@ def _add_group(
         for domain in features.domains
     }
     sheet = contact_sheet(cells, list(labels.values()), list(features.domains), per_cell=PER_CELL)
-    caption = (
-        f"The {PER_CELL} images of each domain in which a feature is the most active; a dash where there are fewer."
+    report.image(
+        sheet,
+        "The images of each domain in which a feature is most active; a dash where there are fewer.",
+        alt=f"{heading}: top images by feature and domain",
     )
-    report.image(sheet, f"{words} {caption}".strip(), alt=f"{alt}: top images by feature and domain")
     shares = known.loc[chosen, list(features.domains)]
     numbers = known.loc[chosen, ["shared", "n_classes"]].rename(columns={"n_classes": "classes"})
     both = pd.concat([numbers, shares], axis=1).rename_axis(index=None)
@@ -135,15 +121,14 @@ def _add_group(
     if "name" in known:
         both[["cosine", "next word"]] = known.loc[chosen, ["cosine", "runner_up"]]
         about_names = (
-            f"{int(known.loc[chosen, 'weak'].sum())} of these {len(chosen)} names are weak and carry a question mark: "
-            f"the cosine of the word with the feature is below {WEAK_COSINE} or less than {WEAK_LEAD} above that of "
-            f"the next word (of all in the table of features: {int(known['weak'].sum())} of {len(known)}). "
+            f" {int(known.loc[chosen, 'weak'].sum())} of these {len(chosen)} names are weak, with a question mark: the "
+            f"cosine of word and feature is below {WEAK_COSINE}, or less than {WEAK_LEAD} above that of the next word."
         )
     report.table(
         both.reset_index(drop=True),
-        f"{about_names}shared: the chance that another domain's first 20 features of a class hold it, given that one "
-        "domain's do; classes: of how many classes it is among the first 20 in some domain; then the share of each "
-        "domain's images that name it.",
+        "shared: the chance that another domain has the feature among the first 20 of a class where one domain has it; "
+        f"classes: the number of classes that have it among their first 20; then the share of each domain's images "
+        f"with it.{about_names}",
         formats={"shared": ".2f"}
         | dict.fromkeys(["cosine"] if "name" in known else [], ".2f")
         | dict.fromkeys(features.domains, ".0%"),
@@ -151,9 +136,9 @@ def _add_group(
 
 
 def _labels(known: pd.DataFrame, chosen: Sequence[int]) -> dict[int, str]:
-    """Return the name and number of features, by which the table is indexed; a weak name with a question mark."""
+    """Return the name and number of each feature, a weak name with a question mark."""
     if "name" not in known:
         return {feature: f"feature ({feature})" for feature in chosen}
     rows = known.loc[list(chosen)]
-    told = zip(chosen, rows["name"].tolist(), rows["weak"].tolist(), strict=True)
-    return {feature: f"{name}{'?' if weak else ''} ({feature})" for feature, name, weak in told}
+    named = zip(chosen, rows["name"].tolist(), rows["weak"].tolist(), strict=True)
+    return {feature: f"{name}{'?' if weak else ''} ({feature})" for feature, name, weak in named}

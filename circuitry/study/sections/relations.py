@@ -1,4 +1,4 @@
-"""The sections on whether numbers of models go with how they generalize, from `relate_over_models`."""
+"""The sections on whether properties of models correlate with how they generalize, from `relate_over_models`."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
@@ -19,52 +19,51 @@ SHARED = {
     "cka": "CKA at the last site",
     "features": "shared features",
 }
-"""What a test domain shares with the others, by column, and what it is called."""
+"""Columns of what a test domain shares with the others, with their names."""
 LABEL_FREE = {"shift": "circuit shift score", "depth_bias": "depth bias above the other domains'"}
-"""What needs no accuracy."""
+"""Columns that need no accuracy, with their names."""
 
 
 def relation_findings(
     relations: pd.DataFrame, names: Mapping[str, str], accuracy: str, groups: Sequence[Sequence[str]]
 ) -> list[Finding]:
-    """Say for each group of numbers whether one of them goes with an accuracy over models, or that it cannot be told.
+    """Say for each group of numbers whether one of them correlates with an accuracy over models, or that it is open.
 
     Args:
         relations: From `relate_over_models`.
-        names: What the numbers are called, by column.
+        names: Names of the numbers, by column.
         accuracy: Which accuracy the sentences are about.
-        groups: Columns; of each group the one with the largest correlation, of either sign, is told.
+        groups: Columns; a sentence is about the one of a group with the largest correlation, of either sign.
     """
     found = []
     for group in groups:
         rows = relations[relations["what"].isin(group) & (relations["with"] == accuracy)].dropna(subset="rho")
-        listed = " or ".join(names[column] for column in group)
+        listed, target = " or ".join(names[column] for column in group), f"{accuracy.replace('_', ' ')} accuracy"
         if rows.empty:
             n = int(relations["n_models"].max()) if len(relations) else 0
             few = n < FEWEST_MODELS
             why = f"it takes at least {FEWEST_MODELS}" if few else "one of the two does not vary over them"
             found.append(
                 Finding(
-                    f"Whether {listed} goes with {accuracy.replace('_', ' ')} accuracy cannot be told.",
-                    f"There is no correlation over the {n} models with both numbers: {why}.",
+                    f"It is open whether {listed} correlates with {target}.",
+                    f"{n} models have both numbers, but there is no correlation: {why}.",
                     "More models: other settings, test domains, seeds.",
                 )
             )
             continue
         said = rows.assign(said=with_intervals(rows, "+.2f", "rho")).to_dict("records")
         best = max(said, key=lambda row: abs(row["rho"]))
-        told = best["p_holm"] < LEVEL and (best["low"] > 0 or best["high"] < 0)
-        start = f"{names[best['what']]} goes with {accuracy.replace('_', ' ')} accuracy" if told else (
-            f"Whether {listed} goes with {accuracy.replace('_', ' ')} accuracy cannot be told"
-        )  # fmt: skip
+        clear = best["p_holm"] < LEVEL and (best["low"] > 0 or best["high"] < 0)
+        start = f"{names[best['what']]} correlates" if clear else f"It is open whether {listed} correlates"
         found.append(
             Finding(
-                f"{start}: rank correlation {best['said']} for {names[best['what']]}, over {best['n_models']} models.",
+                f"{start} with {target}: rank correlation {best['said']} for {names[best['what']]}, "
+                f"over {best['n_models']} models.",
                 f"Jackknife over models; without one of them {best['least']:+.2f} to {best['most']:+.2f}. p "
-                f"{best['p']:.2g} from orders of the models, {best['p_holm']:.2g} corrected for all that was tried "
+                f"{best['p']:.2g} from orders of the models, {best['p_holm']:.2g} corrected for all tests "
                 f"(Holm){'; ' + best['note'] if best['note'] else ''}. {_given_words(best)}",
-                "More models, of other settings and seeds. A correlation over models is no cause: settings change many "
-                "things at once.",
+                "More models, of other settings and seeds. A correlation over models shows no cause: settings change "
+                "many things at once.",
             )
         )
     return found
@@ -73,7 +72,7 @@ def relation_findings(
 def _given_words(row: Mapping[Hashable, Any]) -> str:
     """Say what the correlation is given a third number."""
     if not row["given"]:
-        return "Nothing is taken out of either."
+        return "No third number is taken out."
     known = f"{row['partial']:+.2f} (p {row['partial_p']:.2g})"
     return f"Given {row['given'].replace('_', ' ')}: {'unknown' if pd.isna(row['partial']) else known}."
 
@@ -90,19 +89,19 @@ def add_relations(
     n = points["run"].nunique()
     report.section("How to read this")
     report.text(
-        "Every point is a trained model in a test domain. Rank correlations are over models, ranks taken within a test "
-        "domain; the interval is the jackknife's over models, and least and most are the correlation without one of "
-        "them. p is the share of orders of the models with as large a correlation, corrected for everything that was "
-        "tried (Holm): it speaks of models trained alike, not of classes. The partial correlation takes out what "
-        "accuracy on the other domains explains: a model may be better at everything and share more, too.\n\n"
+        "Every point is a trained model in a test domain. Rank correlations are over models, with ranks within each "
+        "test domain; their intervals are jackknife intervals over models. p is the share of orders of the models with "
+        "as large a correlation, corrected for all tests (Holm); it is about other models trained in this way, not "
+        "about other classes. The partial correlation takes out accuracy on the other domains, because a model that is "
+        "better at everything may also share more.\n\n"
         + (
-            f"{n} models are few: below {ENOUGH} a correlation of ranks is mostly the choice of models, and nothing "
-            "here is evidence for or against."
+            f"There are {n} models. With fewer than {ENOUGH}, a rank correlation mostly shows which models were "
+            "chosen, and is no evidence."
             if n < ENOUGH
             else f"There are {n} models."
         )
     )
-    report.section("Does what domains share go with accuracy?")
+    report.section("Does sharing between domains correlate with accuracy?")
     for accuracy in accuracies:
         called = accuracy.replace("_", " ")
         if points[accuracy].notna().any():
@@ -110,16 +109,17 @@ def add_relations(
                 points, relations, names, accuracy, title=f"Accuracy ({called}) against what is shared", marks=marks
             )
             report.figure(figure, _in_words(relations[relations["with"] == accuracy], names))
-    told = relations.assign(
+    shown = relations.assign(
         what=relations["what"].map(names),
         rho=with_intervals(relations, "+.2f", "rho"),
         without_one=[f"{a:+.2f} to {b:+.2f}" for a, b in zip(relations["least"], relations["most"], strict=True)],
     ).drop(columns=["low", "high", "least", "most", "given"])
     order = ["what", "with", "rho", "without_one", "p", "p_holm", "partial", "partial_p", "n_models", "note"]
     report.table(
-        told[order].rename(columns={"p_holm": "p (Holm)", "n_models": "models", "partial_p": "p of partial"}),
+        shown[order].rename(columns={"p_holm": "p (Holm)", "n_models": "models", "partial_p": "p of partial"}),
         "Rank correlations over models with 95 % jackknife intervals, their range without one model, p from orders of "
-        "the models, and the partial correlation given accuracy on the other domains.",
+        f"the models ({int((relations['p_holm'] < LEVEL).sum())} of {len(relations)} with corrected p < {LEVEL}), and "
+        "the partial correlation given accuracy on the other domains.",
         formats={"p": ".2g", "p (Holm)": ".2g", "partial": "+.2f", "p of partial": ".2g"},
     )
     report.table(points, "Every model and test domain.")
@@ -128,7 +128,6 @@ def add_relations(
 def _in_words(relations: pd.DataFrame, names: Mapping[str, str]) -> str:
     known = relations.dropna(subset="rho")
     if known.empty:
-        return f"There is no correlation: fewer than {FEWEST_MODELS} models, or a number does not vary over them."
+        return f"There is no correlation: fewer than {FEWEST_MODELS} models, or no variation over them."
     said = ", ".join(f"{names[what]} {rho:+.2f}" for what, rho in zip(known["what"], known["rho"], strict=True))
-    low = int((known["p_holm"] < LEVEL).sum())
-    return f"Rank correlations: {said}. {low} of {len(known)} have a corrected p below {LEVEL}."
+    return f"Rank correlations: {said}."

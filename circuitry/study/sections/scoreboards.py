@@ -1,4 +1,4 @@
-"""The sections of a scoreboard: what methods of finding circuits cost, how small and selective their circuits are."""
+"""The sections of a scoreboard: the cost of methods that find circuits, and how small and selective these are."""
 
 from collections.abc import Mapping
 
@@ -11,37 +11,34 @@ from circuitry.reports.page import Report
 from circuitry.reports.sections.compared import with_intervals
 from circuitry.study.charts.cost_scatter import QUALITY, cost_against_quality
 
-COLUMNS = ("size for 0.5, kept", QUALITY, "size for 0.8, random", "CPR", "CMD", "rank correlation", "seconds", "GFLOP")
-"""What the table shows of each method."""
+_SHOWN = ("size for 0.5, kept", QUALITY, "size for 0.8, random", "CPR", "CMD", "rank correlation", "seconds", "GFLOP")
+"""Rows of the summary that are columns of the table."""
 
 
 def add_scoreboard(report: Report, tables: Mapping[str, pd.DataFrame]) -> None:
     """Add the sections of a scoreboard, from its tables ``summary``, ``curves`` and ``planted``."""
     summary = with_settings(tables["summary"])
-    report.section("What does a circuit cost, and how small does it work?")
-    marks = domain_marks(summary["method"])
+    report.section("What does a circuit cost, and how small can it be?")
     report.figure(
-        cost_against_quality(summary, marks=marks),
-        "Seconds of the processor for one circuit, and the smallest share of the units from which on it tells images "
-        "of the class from others at least 0.8 times as well as the whole model, on images that it was not found on; 1 "
-        "where no size on the grid does. Hollow: as many random units at every site. Means over classes.",
+        cost_against_quality(summary, marks=domain_marks(summary["method"])),
+        "Processor seconds for one circuit, and the smallest share of units with selectivity 0.8 from that size on, on "
+        "images that the circuit was not found on; 1 if no size on the grid reaches it. Hollow: as many random units "
+        "at every site. Means over classes.",
     )
-    shown = summary[summary["what"].isin(COLUMNS)]
+    shown = summary[summary["what"].isin(_SHOWN)]
     wide = shown.assign(cell=with_intervals(shown)).pivot(index=["setting", "method"], columns="what", values="cell")
     report.table(
-        wide.reindex(columns=list(COLUMNS)).rename_axis(columns=None).reset_index(),
-        "Each method, means over classes with Student's 95 % intervals. CPR: area under faithfulness, CMD: area of "
-        "|1 - faithfulness|, over MIB's sizes where the grid has them, else over the grid; rank correlation: of unit "
-        "scores with exact patching.",
+        wide.reindex(columns=list(_SHOWN)).rename_axis(columns=None).reset_index(),
+        "Each method, means over classes with Student's 95 % intervals. CPR: area under faithfulness; CMD: area of "
+        "|1 - faithfulness|; both over MIB's sizes where the grid has them, else over the grid. Rank correlation: of "
+        "unit scores with exact patching.",
     )
     stable = summary[summary["what"].str.contains("overlap")]
     if len(stable):
-        table = stable.pivot_table("value", "what", ["setting", "method"], sort=False)
-        table.columns = [", ".join(column) for column in table.columns]
         report.table(
-            table.reset_index(),
-            "Stability: Jaccard index of the kept units of two circuits of one class, mean over sites, found on two "
-            "halves of the images, or by masks from two seeds; and what random units of the same numbers reach.",
+            _flat(stable.pivot(index="what", columns=["setting", "method"], values="value"), ", "),
+            "Stability: Jaccard index of the kept units of two circuits of one class, mean over sites. The circuits "
+            "come from two halves of the images, or from masks of two seeds; beside them as many random units.",
         )
     report.section("How selective and how faithful are the circuits?")
     curves = with_settings(tables["curves"])
@@ -52,7 +49,7 @@ def add_scoreboard(report: Report, tables: Mapping[str, pd.DataFrame]) -> None:
                 report.figure(size_curves(part, measure, f"{measure}, {setting}"), f"{setting}: {measure} over size.")
     report.section("Do the methods find what was planted?")
     report.table(
-        tables["planted"].pivot_table("auroc", "method", ["network", "kind", "site"], sort=False).pipe(_flat),
+        _flat(tables["planted"].pivot(index="method", columns=["network", "kind", "site"], values="auroc"), " "),
         "Area under the ROC curve of finding the planted units and edges (into the site), site by site; 0.5 is chance.",
     )
 
@@ -70,6 +67,6 @@ def size_curves(curves: pd.DataFrame, measure: str, title: str) -> go.Figure:
     return figure
 
 
-def _flat(table: pd.DataFrame) -> pd.DataFrame:
-    table.columns = [" ".join(column) for column in table.columns]
-    return table.reset_index()
+def _flat(table: pd.DataFrame, between: str) -> pd.DataFrame:
+    """Return the table with the levels of its columns joined."""
+    return table.set_axis([between.join(column) for column in table.columns], axis=1).reset_index()

@@ -1,4 +1,4 @@
-"""The report on embedding separation, in plain words computed from the tables they speak of."""
+"""The report on embedding separation."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,10 +10,10 @@ from circuitry.comparison.domain_tests import THIS_MODEL
 from circuitry.reports.figures.scatters import embedding_maps, measure_against_measure, separation_panels
 from circuitry.reports.figures.style import Mark, capitalised
 from circuitry.reports.page import Finding, Report
-from circuitry.reports.sections.compared import add_matrix, add_tests, measure_name, with_intervals
-from circuitry.reports.sections.findings import what_changes, which_differs
+from circuitry.reports.sections.compared import add_matrix, add_summary, add_tests, measure_name, with_intervals
+from circuitry.reports.sections.findings import which_differs
+from circuitry.representations.cells import ALL
 from circuitry.representations.projection import COMPONENTS
-from circuitry.representations.separation import ALL
 from circuitry.study.separation_summary import by_seed, differences, summarise
 
 PANELS = (
@@ -24,16 +24,16 @@ PANELS = (
     "accuracy, seen classes",
     "accuracy, held-out classes",
 )
-"""Measures that are drawn; those that a table lacks are left out."""
+"""Measures that are drawn, where a table has them."""
 
 
 def separation_findings(
     measures: pd.DataFrame, distances: Mapping[str, Sequence[Comparison]], test_domain: str | None = None
-) -> list[Finding]:
-    """Answer whether domains lie apart: which is farthest in each kind of model, and what changes between the kinds.
+) -> list[Finding | None]:
+    """Say which domain is farthest in each kind of model, and what changes between the kinds.
 
-    ``distances`` are by model, of which the first measure is taken (see `add_distances`); what changes is said of
-    ``test_domain`` (default: the farthest one in the first kind).
+    ``distances`` are by model; the first measure counts (see `add_distances`). The change is that of ``test_domain``
+    (default: the farthest one in the first kind).
     """
     first, *_, last = [*distances, *distances]
     found = [which_differs(distances[first][0])]
@@ -45,6 +45,22 @@ def separation_findings(
     return [*found, which_differs(distances[last][0]), what_changes(change, first, last, domain, named)]
 
 
+def what_changes(change: pd.DataFrame, first: str, last: str, domain: str, measures: Sequence[str]) -> Finding:
+    """Say what changes for a domain from one kind of model to another: from `differences`."""
+    rows = change[change["domain"] == domain].set_index("measure").reindex(list(measures)).dropna(subset="difference")
+    clear = (rows["low"] > 0) | (rows["high"] < 0)
+    said = ", ".join(
+        f"{name} {value}{'' if sure else ' (unclear)'}"
+        for name, value, sure in zip(rows.index, with_intervals(rows, "+.2f", "difference"), clear, strict=True)
+    )
+    return Finding(
+        f"From {first} to {last}, {domain} changes by: {said or 'nothing that is known'}.",
+        f"95 % intervals over {rows['n_classes'].max() if len(rows) else 0} classes, paired, after averaging over "
+        "seeds; they leave out how far seeds differ.",
+        "More seeds: a difference between two kinds of models needs several of each.",
+    )
+
+
 def panel_references(measures: pd.DataFrame, n_classes: int) -> dict[str, float]:
     """Return what guessing reaches, by measure."""
     accuracies = [name for name in dict.fromkeys(measures["measure"]) if name.startswith("accuracy")]
@@ -52,37 +68,37 @@ def panel_references(measures: pd.DataFrame, n_classes: int) -> dict[str, float]
 
 
 def add_maps(report: Report, points: pd.DataFrame, marks: Mapping[str, Mark], what: str) -> None:
-    """Add the section with the maps, a `map_table` for each ``model``; ``what`` says of which seed they are."""
+    """Add the section with the maps, a `map_table` for each ``model``; ``what`` names their seed."""
     report.section("Where do the images lie?")
     images = points[points["kind"] == "image"]
     most = int(images.groupby(["model", "domain"]).size().max())
     texts = " and class prompts in every style (crosses)" if len(images) < len(points) else ""
-    stands_in = (
-        " Principal components stand in for UMAP, which was not asked for or needs the package umap-learn "
+    no_umap = (
+        " Principal components replace UMAP, which was not asked for or needs the package umap-learn "
         "(pip install 'clip-circuitry[umap]')."
         if points["method"].str.startswith(COMPONENTS).any()
         else ""
     )
     report.figure(
         embedding_maps(points, marks=marks),
-        f"Images (marks of their domain){texts} in one plane, up to {most:,} of each domain at random, all drawn; "
-        f"{what}.{stands_in} On a map by UMAP neighbours are neighbours, but the distance between far groups and their "
-        "size mean little; principal components keep large distances and may lay groups over each other. Numbers "
-        "follow below.",
+        f"Images (marks of their domain){texts} in one plane, up to {most:,} of each domain at random; "
+        f"{what}.{no_umap} In a map by UMAP neighbours are neighbours, but distances between groups and their sizes "
+        "mean little. Principal components keep large distances, but may put groups on top of each other.",
     )
 
 
 def add_distances(report: Report, distances: Mapping[str, Sequence[Comparison]], marks: Mapping[str, Mark]) -> None:
-    """Add the section on which domains lie apart from which, from `compare_distances` of each model.
+    """Add the section on distances between domains, from `compare_distances` of each model.
 
     Each model has a comparison by the same measures in turn; the models of a measure share a scale of colours.
     """
-    report.section("Which domains lie apart?")
+    report.section("Which domains are far apart?")
     for of_models in zip(*distances.values(), strict=True):
         top = max(float(np.nanmax(comparison.matrix())) for comparison in of_models)
         for model, comparison in zip(distances, of_models, strict=True):
             title = f"{capitalised(measure_name(comparison.measure))} between domains, {model}"
             add_matrix(report, comparison, marks, title=title, top=top)
+            add_summary(report, [comparison])
             add_tests(report, comparison)
 
 
@@ -91,50 +107,44 @@ def add_separation(
     measures: pd.DataFrame,
     marks: Mapping[str, Mark],
     references: Mapping[str, float],
-    test_domain: str | None = None,
 ) -> None:
     """Add the section that sets the models side by side, and accuracy beside separation.
 
-    ``measures`` are from `gather`, ``references`` from `panel_references`; sentences speak of ``test_domain`` (default:
-    the one farthest from the others).
+    ``measures`` are from `gather`, ``references`` from `panel_references`.
     """
     summary = summarise(measures)
     single = summary[summary["domain"] != ALL]
     drawn = [name for name in PANELS if name in set(single["measure"])]
     models = list(dict.fromkeys(measures["model"]))
     n_seeds = int(summary["n_seeds"].max())
-    report.section("How far do the domains lie apart, and does accuracy follow?")
-    seeds = by_seed(measures) if n_seeds > 1 else None
+    report.section("How far apart are the domains, and does accuracy follow?")
     report.figure(
-        separation_panels(single, drawn, seeds, references, marks=marks),
-        f"Each domain by {len(drawn)} measures, for {_listed(models)}. "
-        "Bars: 95 % intervals over classes (Student's t); "
-        + (f"short strokes: the {n_seeds} seeds. " if n_seeds > 1 else "one seed. ")
-        + "Dotted: guessing. "
-        + _all_words(summary),
+        separation_panels(single, drawn, by_seed(measures) if n_seeds > 1 else None, references, marks=marks),
+        "Each domain by several measures. Bars: 95 % intervals over classes (Student's t). "
+        + (f"Short strokes: the {n_seeds} seeds. " if n_seeds > 1 else "One seed. ")
+        + "Dotted: guessing.",
+    )
+    whole = summary[summary["domain"] == ALL]
+    report.table(
+        whole.pivot(index="measure", columns="model", values="value")[models].rename_axis(columns=None).reset_index(),
+        "Measures of all domains together; the domain probe is one classifier of all domains (balanced accuracy).",
     )
     if len(models) < 2:
         return
     first, last = models[0], models[-1]
-    change = differences(measures, first, last)
-    change = change[change["domain"] != ALL].assign(said=lambda rows: with_intervals(rows, "+.2f", "difference"))
-    distances = single[(single["measure"] == "standardised distance") & (single["model"] == first)]
-    domain = test_domain or str(distances.set_index("domain")["value"].idxmax())
     accuracy = next(name for name in reversed(PANELS) if name in drawn and name.startswith("accuracy"))
-    (distance, other_distances), (accurate, other_accuracies) = (
-        _changes(change, measure, domain) for measure in ("standardised distance", accuracy)
-    )
     report.figure(
         measure_against_measure(single, "standardised distance", accuracy, marks=marks),
-        f"From {first} (filled) to {last} (hollow): distance to the other domains and {accuracy}. {domain}: distance "
-        f"{distance}, {accuracy} {accurate}; the other domains: distance {other_distances}, {accuracy} "
-        f"{other_accuracies}.",
+        f"From {first} (filled) to {last} (hollow): distance to the other domains and {accuracy}.",
     )
-    cells = change[change["measure"].isin(drawn)].pivot(index="measure", columns="domain", values="said")
+    change = differences(measures, first, last)
+    change = change[(change["domain"] != ALL) & change["measure"].isin(drawn)]
+    cells = change.assign(said=with_intervals(change, "+.2f", "difference"))
+    wide = cells.pivot(index="measure", columns="domain", values="said").loc[drawn]
     report.table(
-        cells.loc[drawn].rename_axis(columns=None).reset_index(),
-        f"What changes from {first} to {last}: differences with 95 % intervals over classes (Student's t), paired by "
-        "class (none for probe and gap, which are not of a class).",
+        wide.rename_axis(columns=None).reset_index(),
+        f"Differences from {first} to {last} with 95 % intervals over classes (Student's t), paired by class; none for "
+        "probe and gap, which have no classes.",
     )
 
 
@@ -142,42 +152,16 @@ def add_separation_guide(report: Report) -> None:
     """Add the section on what was computed and how to read it, which comes first."""
     report.section("How to read this")
     report.text(
-        "All embeddings are divided by their length. Distances are taken class by class between the mean of a class "
-        "in two domains, so that different things in the domains do not count, and averaged. Euclidean: as in the "
-        "study. Standardised: divided by the spread of the images around their means; a space that shrinks as a whole "
-        "keeps its standardised distances. Parts of the same images show how far means lie apart by chance; parts have "
-        "fewer images than the whole, so they lie farther apart.\n\n"
-        "Silhouette: near 1 where an image is much nearer to its own domain (all classes) than to the next, near 0 "
-        "where domains mix, below 0 where an image is nearer to another domain. Domain probe: balanced accuracy of a "
-        "linear classifier that tells a domain from the others; it may find a small difference that no distance "
-        "shows. Modality gap: distance between the mean image of a domain and the mean class prompt.\n\n"
-        f"Intervals are over classes, and p values are about {THIS_MODEL}, of several seeds about their mean. Neither "
-        "holds the differences between trainings; the seeds show those. Domains that come together and classes that "
-        "are recognised are two claims: accuracy can stay where it was."
+        "All embeddings are divided by their length. A distance is the mean over classes of the distance between the "
+        "means of a class in two domains, so that different classes in the domains do not count. Euclidean: as in the "
+        "study. Standardised: divided by the spread of the images around their means, so that it does not change when "
+        "the whole space shrinks. Parts of the same images show how far apart means are by chance; they have fewer "
+        "images than the whole, so their distances are larger.\n\n"
+        "Silhouette: near 1 if images are much nearer to their own domain than to the next, near 0 if domains mix, "
+        "below 0 if images are nearer to another domain. Domain probe: balanced accuracy of a linear classifier for "
+        "one domain against the others; it may find small differences that no distance shows. Modality gap: distance "
+        "between the mean image of a domain and the mean class prompt.\n\n"
+        f"Intervals are over classes; p values are about {THIS_MODEL}, or about the mean of several seeds. Neither "
+        "includes the differences between trainings, which the seeds show. Less separation does not imply better "
+        "recognition: look at accuracy, too."
     )
-
-
-def _all_words(summary: pd.DataFrame) -> str:
-    """The modality gap of all images together, and the probe that names the domain."""
-    whole = summary[summary["domain"] == ALL].set_index(["measure", "model"])["value"]
-    words = []
-    for measure, start in (
-        ("modality gap", "Modality gap of all images"),
-        ("domain probe", "Balanced accuracy of one probe that names the domain"),
-    ):
-        if measure in whole.index.get_level_values(0):
-            values = ", ".join(f"{value:.2f} ({model})" for model, value in whole[measure].items())
-            words.append(f"{start}: {values}.")
-    return " ".join(words)
-
-
-def _changes(change: pd.DataFrame, measure: str, domain: str) -> tuple[str, str]:
-    """Return what is said of one domain, and the range of the others."""
-    rows = change[change["measure"] == measure]
-    others = rows.loc[rows["domain"] != domain, "difference"]
-    span = f"{others.min():+.2f} to {others.max():+.2f}" if len(others) else "–"
-    return str(rows.loc[rows["domain"] == domain, "said"].iloc[0]), span
-
-
-def _listed(names: Sequence[str]) -> str:
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

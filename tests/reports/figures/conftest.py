@@ -9,7 +9,7 @@ SITES = ["act1", "layer1.0", "attnpool"]
 
 @pytest.fixture
 def accuracy() -> pd.DataFrame:
-    """Of two domains, as `told_apart` makes it; nothing was held out of the second."""
+    """Of two domains, as `accuracy_kinds` makes it; nothing was held out of the second."""
     none = float("nan")
     return pd.DataFrame(
         {

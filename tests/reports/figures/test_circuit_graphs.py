@@ -6,7 +6,7 @@ import plotly.graph_objects as go
 import pytest
 
 from circuitry.circuits import AttributionGraph, Circuit
-from circuitry.reports.figures import circuit_drawing, circuit_pair
+from circuitry.reports.figures import circuit_drawing, circuit_graphs, circuit_pair
 from circuitry.runs import InputError
 from tests.reports.figures.conftest import SITES
 
@@ -77,35 +77,44 @@ def test_circuit_lanes_do_not_mix_and_the_strongest_is_next_to_the_middle() -> N
     assert strong > weak
 
 
-def test_too_many_nodes_leave_the_strongest_and_say_so() -> None:
-    figure = circuit_pair(*circuits(), SITES, name_a="real", name_b="sketch", title="t", max_nodes=4)
+def test_too_many_nodes_leave_the_strongest_and_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def draw(most: int) -> go.Figure:
+        monkeypatch.setattr(circuit_graphs, "MOST_NODES", most)
+        return circuit_pair(*circuits(), SITES, name_a="real", name_b="sketch", title="t")
+
+    figure = draw(4)
     assert figure.layout.title.subtitle.text == "drawn: the 2 strongest units of every site, 4 of 6 nodes"
     assert [text.split("</b>")[0] for text in drawn(figure, "b")[1].text] == ["<b>layer1.0/5"]
     assert list(drawn(figure, "a")[1].x) == [None]
     assert drawn(figure, "a")[1].name == "only real: 1 node, 2 edges"
     assert len(drawn(figure, "a")[0].x) == 0
-    whole = circuit_pair(*circuits(), SITES, name_a="real", name_b="sketch", title="t", max_nodes=6)
-    assert whole.layout.title.subtitle.text is None
+    assert draw(6).layout.title.subtitle.text is None
 
 
-def test_circuit_pair_refuses_what_it_cannot_draw() -> None:
-    a, b = circuits()
+LOST_SCORE, LOST_WEIGHT = circuits()[0], circuits()[0]
+LOST_SCORE.add_node("act1/9")
+LOST_WEIGHT.add_edge("act1/0", "attnpool/7")
 
-    def draw(first: nx.DiGraph, second: nx.DiGraph = b, name_b: str = "sketch") -> go.Figure:
-        return circuit_pair(first, second, SITES, name_a="real", name_b=name_b, title="t")
 
-    with pytest.raises(InputError, match='need different names, both are "real"'):
-        draw(a, name_b="real")
-    with pytest.raises(InputError, match=r'"layer9/0" is of no listed site; the sites are act1, layer1\.0, attn'):
-        draw(circuit({"layer9/0": 1.0}, {}))
-    with pytest.raises(InputError, match="Both circuits are empty"):
-        draw(nx.DiGraph(), nx.DiGraph())
-    a.add_edge("act1/0", "attnpool/7")
-    with pytest.raises(InputError, match='edge "act1/0" -> "attnpool/7" has no attribute "weight"'):
-        draw(a)
-    a.add_node("act1/9")
-    with pytest.raises(InputError, match='node "act1/9" has no attribute "score"'):
-        draw(a)
+@pytest.mark.parametrize(
+    ("first", "name", "said"),
+    [
+        (circuits()[0], "sketch", '"sketch"'),
+        (circuit({"layer9/0": 1.0}, {}), "real", r'"layer9/0".*act1, layer1\.0, attnpool'),
+        (LOST_WEIGHT, "real", r'"act1/0" -> "attnpool/7".*"weight"'),
+        (LOST_SCORE, "real", r'"act1/9".*"score"'),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(first: nx.DiGraph, name: str, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        circuit_pair(first, circuits()[1], SITES, name_a=name, name_b="sketch", title="t")
+
+
+def test_empty_circuits_are_refused() -> None:
+    with pytest.raises(InputError, match="circuits are empty"):
+        circuit_pair(nx.DiGraph(), nx.DiGraph(), SITES, name_a="real", name_b="sketch", title="t")
+    with pytest.raises(InputError, match="circuit is empty"):
+        circuit_drawing(nx.DiGraph(), SITES, title="t")
 
 
 def test_one_circuit_has_what_works_for_the_metric_above_what_works_against_it() -> None:
@@ -113,25 +122,17 @@ def test_one_circuit_has_what_works_for_the_metric_above_what_works_against_it()
         {"act1/0": 0.5, "layer1.0/3": 0.2, "layer1.0/4": -0.1, "layer1.0/5": 0.3},
         {("act1/0", "layer1.0/3"): 0.01, ("act1/0", "layer1.0/5"): 0.01, ("act1/0", "layer1.0/4"): -0.02},
     )
-    figure = circuit_drawing(graph, SITES, title="axe", name="real")
+    figure = circuit_drawing(graph, SITES, title="axe")
     labels = {trace.legendgroup: trace.name for trace in figure.data if trace.name}
     assert labels == {"a": "for the metric: 3 nodes, 2 edges", "b": "against it: 1 node, 1 edge"}
     edges, nodes = drawn(figure, "a")
-    assert {text.split("<br>")[1] for text in nodes.text} == {
-        "score 0.5 in real",
-        "score 0.2 in real",
-        "score 0.3 in real",
-    }
+    assert {text.split("<br>")[1].split(" in ")[0] for text in nodes.text} == {"score 0.5", "score 0.2", "score 0.3"}
     assert min(nodes.y) > max(drawn(figure, "b")[1].y)
     by_name = {text.split("</b>")[0]: y for text, y in zip(nodes.text, nodes.y, strict=True)}
     assert by_name["<b>layer1.0/5"] < by_name["<b>layer1.0/3"]  # the stronger is nearer to the middle
     assert ends(edges) == {(0.0, 1.0)}
     assert "1 / 1" in figure.layout.xaxis.ticktext[0]
     assert "2 / 3" in figure.layout.xaxis.ticktext[1]
-    few = circuit_drawing(graph, SITES, title="axe", max_nodes=2)
-    assert few.layout.title.subtitle.text == "drawn: the 1 strongest units of every site, 2 of 4 nodes"
-    with pytest.raises(InputError, match="The circuit is empty; there is nothing to draw"):
-        circuit_drawing(nx.DiGraph(), SITES, title="t")
 
 
 def test_circuits_are_drawn_as_their_graphs() -> None:

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from circuitry.reports.figures import domain_marks, faithfulness_curves, overlap_over_depth
 from circuitry.reports.figures.lines import apart
-from circuitry.runs import InputError
 from tests.reports.figures.conftest import SITES
 
 
@@ -53,19 +52,6 @@ def test_depth_leaves_a_gap_where_a_domain_lacks_a_site(depth: pd.DataFrame) -> 
     figure = overlap_over_depth(depth.drop(index=1), SITES)
     assert np.isnan(named(figure, "sketch").y[1])
     assert np.isnan(named(figure, "sketch").error_y.array[1])
-
-
-def test_depth_refuses_what_it_cannot_draw(depth: pd.DataFrame) -> None:
-    with pytest.raises(InputError, match="The depth table lacks the column high; it has domain, site, value, low"):
-        overlap_over_depth(depth.drop(columns="high"), SITES)
-    with pytest.raises(InputError, match=r"no row for the site layer9; it has attnpool, layer1\.0, act1"):
-        overlap_over_depth(depth, [*SITES, "layer9"])
-    with pytest.raises(InputError, match="depth table has more than one row for sketch, attnpool"):
-        overlap_over_depth(pd.concat([depth, depth]), SITES)
-    with pytest.raises(InputError, match="The ceiling table lacks the column value"):
-        overlap_over_depth(depth, SITES, ceiling=pd.DataFrame({"site": SITES}))
-    with pytest.raises(InputError, match="The chance table lacks the column site"):
-        overlap_over_depth(depth, SITES, chance=pd.DataFrame({"value": [0.1]}))
 
 
 def test_labels_of_crowded_ends_stay_within_the_axis() -> None:
@@ -137,7 +123,3 @@ def test_faithfulness_curves() -> None:
     assert list(by_name["photo"].error_y.array) == pytest.approx([0.1, 0.1])
     assert list(by_name["photo"].error_y.arrayminus) == pytest.approx([0.1, 0.1])
     assert [trace.name for trace in figure.data if trace.showlegend is not False] == ["photo", "sketch", "random units"]
-    with pytest.raises(InputError, match="no row for the circuit complement; it has kept, random"):
-        faithfulness_curves(CURVES, circuit="complement")
-    with pytest.raises(InputError, match="more than one row for photo, kept"):
-        faithfulness_curves(pd.concat([CURVES, CURVES]))

@@ -6,6 +6,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
+import circuitry.reports
 from circuitry.reports import figures
 from circuitry.reports.figures import circuit_pair, domain_marks, overlap_over_depth, similarity_heatmap
 from circuitry.reports.figures.style import MARKS, lay_out, small_multiples, translucent
@@ -37,14 +38,11 @@ def test_marks_of_the_whole_are_kept_for_a_part(depth: pd.DataFrame) -> None:
     assert named(figure, "sketch").line.color == marks["sketch"].colour != domain_marks(["sketch"])["sketch"].colour
 
 
-def test_marks_differ_and_run_out() -> None:
+def test_marks_differ_run_out_and_must_fit(depth: pd.DataFrame) -> None:
     assert len({mark.colour for mark in MARKS}) == len({mark.symbol for mark in MARKS}) == 10
-    with pytest.raises(InputError, match=r"At most 10 domains .* 11 were given; draw fewer"):
+    with pytest.raises(InputError, match=r"10 domains.*11"):
         domain_marks([str(i) for i in range(11)])
-
-
-def test_marks_that_miss_a_domain_are_refused(depth: pd.DataFrame) -> None:
-    with pytest.raises(InputError, match="marks has no entry for real, only for sketch; make it with"):
+    with pytest.raises(InputError, match=r"real.*sketch"):
         overlap_over_depth(depth, SITES, marks=domain_marks(["sketch"]))
 
 
@@ -53,8 +51,8 @@ def test_translucent_keeps_the_colour() -> None:
 
 
 def test_charts_are_public() -> None:
+    assert "figures" in dir(circuitry.reports)  # so that `circuitry.reports.figures` needs no import of its own
     assert figures.circuit_pair is circuit_pair
-    assert figures.overlap_over_depth is overlap_over_depth
     for name in dir(figures):
         assert inspect.getdoc(getattr(figures, name)), name
 

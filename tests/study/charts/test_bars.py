@@ -5,7 +5,6 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from circuitry.runs import InputError
 from circuitry.study.charts import accuracy_bars, mixture_bars
 from circuitry.study.charts.bars import KINDS, panels_of_models
 
@@ -50,19 +49,6 @@ def test_without_held_out_classes_there_is_one_bar(accuracy: pd.DataFrame) -> No
     assert [shape.y0 for shape in figure.layout.shapes] == [12.5]
 
 
-@pytest.mark.parametrize("column", ["domain", "seen", "held_out", "alone", "own_style", "centred", "chance"])
-def test_accuracy_names_the_missing_column(accuracy: pd.DataFrame, column: str) -> None:
-    with pytest.raises(InputError, match=f"The accuracy table lacks the column {column}; it has "):
-        accuracy_bars(accuracy.drop(columns=column))
-
-
-def test_accuracy_refuses_other_rows(accuracy: pd.DataFrame) -> None:
-    with pytest.raises(InputError, match="accuracy table has more than one row for sketch; average"):
-        accuracy_bars(pd.concat([accuracy, accuracy.head(1)]))
-    with pytest.raises(InputError, match="accuracy table has no rows"):
-        accuracy_bars(accuracy.head(0))
-
-
 @pytest.mark.parametrize(
     ("domains", "models", "grid"),
     [
@@ -101,14 +87,3 @@ def test_mixtures_hold_the_table() -> None:
     # Only entries without data are drawn in the legend, also of a domain all of whose classes are held out.
     legend = [bar.name for bar in figure.data if bar.showlegend is not False and bar.x[0] is None]
     assert legend == ["clipart", "real", "sketch", "held-out classes"]
-
-
-def test_mixtures_refuse_bad_tables() -> None:
-    with pytest.raises(
-        InputError, match='The part of a row of the mixtures table is "seen", "held-out" or "base", not "new"'
-    ):
-        mixture_bars(SUMMARY.assign(part="new").drop_duplicates(["mixture", "domain", "part"]))
-    with pytest.raises(InputError, match="The mixtures table lacks the column images"):
-        mixture_bars(SUMMARY.drop(columns="images"))
-    with pytest.raises(InputError, match="more than one row for low, real, seen"):
-        mixture_bars(pd.concat([SUMMARY, SUMMARY]))

@@ -1,11 +1,9 @@
 """Arrows over an image: from where to where, the strongest ones, and from tokens that are nowhere in it."""
 
 import numpy as np
-import pytest
 
 from circuitry.models import TokenGrid
 from circuitry.reports.figures import style
-from circuitry.runs import InputError
 from circuitry.study.charts import position_moves
 from circuitry.study.charts.moves import THINNEST, WIDEST
 
@@ -19,9 +17,9 @@ def test_arrows_go_from_patch_to_patch() -> None:
     moves[0, 3] = 1.0  # from the lower left patch to the class token
     moves[2, 2] = 0.5  # stays at the upper right
     moves[3, 3] = 0.1
-    figure = position_moves(moves, IMAGE, GRID, title="cat", measure="effect", most=3)
+    figure = position_moves(moves, IMAGE, GRID, title="cat", measure="effect")
     drawn = [trace for trace in figure.data if trace.hovertemplate]
-    ring, arrow, strongest = drawn
+    _, ring, arrow, strongest = drawn
     assert (list(strongest.x), list(strongest.y)) == ([15.5, 47.5], [7.5, 23.5])
     assert (list(arrow.x), list(arrow.y)) == ([15.5, -32], [23.5, 15.5])
     assert (list(ring.x), list(ring.y), ring.mode) == ([47.5], [7.5], "markers")
@@ -37,10 +35,3 @@ def test_no_moves_and_no_class_token_are_drawn_as_none() -> None:
     figure = position_moves(np.zeros((4, 4)), IMAGE, TokenGrid((), 2, 2), title="cat", measure="effect")
     assert not [trace for trace in figure.data if trace.hovertemplate]
     assert tuple(figure.layout.xaxis.range) == (-0.5, 63.5)
-
-
-def test_moves_of_other_tokens_and_other_images_are_told() -> None:
-    with pytest.raises(InputError, match=r"to and from each of 5 tokens, but numbers of shape \[4, 4\] were given"):
-        position_moves(np.zeros((4, 4)), IMAGE, GRID, title="", measure="")
-    with pytest.raises(InputError, match=r"bytes \[height, width, 3\], but float64 \[32, 64, 3\]"):
-        position_moves(np.zeros((5, 5)), IMAGE.astype(float), GRID, title="", measure="")

@@ -2,9 +2,7 @@
 
 import numpy as np
 import pandas as pd
-import pytest
 
-from circuitry import InputError
 from circuitry.study.charts.cost_scatter import cost_against_quality
 
 VALUES = {"seconds": (2.0, 30.0), "size for 0.8, kept": (0.9, 0.4), "size for 0.8, random": (1.0, 0.95)}
@@ -32,5 +30,3 @@ def test_a_point_for_each_method_and_its_random_units_in_a_panel_for_each_settin
     assert bars == {0.9: True, 0.4: True, 1.0: False, 0.95: False}
     np.testing.assert_allclose(points[-1].error_y.array, 0.1)
     assert {trace.name for trace in figure.data if trace.showlegend} == {"gradient", "learned", "random units"}
-    with pytest.raises(InputError, match="The summary table has no row for the what hours"):
-        cost_against_quality(SUMMARY, cost="hours")

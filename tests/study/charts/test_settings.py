@@ -3,7 +3,6 @@
 import pandas as pd
 import pytest
 
-from circuitry import InputError
 from circuitry.study.charts.setting_lines import interpolation_lines, setting_dots
 
 POINTS = pd.DataFrame(
@@ -27,8 +26,6 @@ def test_interpolations_have_a_panel_for_each_test_domain() -> None:
     assert len(figure.layout.shapes) == 2 * 2  # guessing, in each panel
     apart = interpolation_lines(POINTS[POINTS["line"] == "CG low"], axis="domains", title="title", joined=False)
     assert list(apart.data[0].text) == ["CG low"] * 2
-    with pytest.raises(InputError, match="The interpolations table lacks the column alone"):
-        interpolation_lines(POINTS.drop(columns="alone"), axis="share", title="title")
 
 
 def test_dots_of_a_setting_lie_beside_each_other() -> None:
@@ -44,5 +41,3 @@ def test_dots_of_a_setting_lie_beside_each_other() -> None:
     assert list(figure.layout.yaxis.ticktext) == ["cg-low", "cg-high"]
     assert list(drawn[0].error_x.array) == [0.1, 0.1]
     assert setting_dots(table[:1], axis="accuracy", title="title").layout.height > 60  # one setting in one panel
-    with pytest.raises(InputError, match="more than one row for sketch, cg-low, top-1"):
-        setting_dots(pd.concat([table, table]), axis="accuracy", title="title")

@@ -195,9 +195,9 @@ def test_base_sets_by_name(tmp_path: Path) -> None:
         "cc3m": BaseSet("cc3m", Path("a=b.tsv"), Path("/images"), 0.5),
         "cc12m": BaseSet("cc12m", Path("shards"), None, Split(None, frozenset(["1.jpg"]))),
     }
-    for named in ((["cc3m"],), (["cc12m=x"], [], ["cc3m=0.5"])):
+    for paths, validation in ((["cc3m"], []), (["cc12m=x"], ["cc3m=0.5"])):
         with pytest.raises(InputError, match="'cc3m'"):
-            named_base_sets(*named)
+            named_base_sets(paths, [], validation)
 
 
 def test_a_folder_without_the_images_is_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The sentences of causal checks against tables worked out on paper."""
+"""The sections of causal checks against tables worked out on paper."""
 
 import html
 from dataclasses import replace
@@ -8,18 +8,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from circuitry.interventions import AttributionCheck, FaithfulnessCurve
+from circuitry.interventions import FaithfulnessCurve
+from circuitry.interventions.attribution_check import mean_correlations
+from circuitry.interventions.curves import most_selective_site
+from circuitry.interventions.pixels import map_agreement
+from circuitry.interventions.transfer_tables import OTHER, OWN, transfer_accuracies
 from circuitry.reports import Report
 from circuitry.reports.figures import domain_marks
-from circuitry.study.sections.causal_checks import (
-    add_attribution_check,
-    add_faithfulness,
-    add_interchange,
-    add_methods,
-    add_pixels,
-    add_selectivity_over_depth,
-    add_transfer,
-)
+from circuitry.study.planted import mean_areas
+from circuitry.study.sections.causal_curves import add_faithfulness, add_selectivity_over_depth, kept_beats_random
+from circuitry.study.sections.transfers import add_transfer, own_circuits_lead, structure_predicts
 from tests.support.scripts import script
 
 DOMAINS = ("clipart", "real", "sketch")
@@ -51,10 +49,6 @@ def curve(
     )
 
 
-def page(report: Report, tmp_path: Path) -> str:
-    return html.unescape(report.write(tmp_path / "report.html").read_text(encoding="utf-8"))
-
-
 def curves_of(on_others: float) -> list[FaithfulnessCurve]:
     return [
         curve(domain, kept, on_others if on_others < 0.5 else kept, ranking)
@@ -63,41 +57,40 @@ def curves_of(on_others: float) -> list[FaithfulnessCurve]:
     ]
 
 
+def page(report: Report, tmp_path: Path) -> str:
+    return html.unescape(report.write(tmp_path / "report.html").read_text(encoding="utf-8"))
+
+
 @pytest.mark.parametrize(
     ("on_others", "selectivity", "verdict"),
     [
-        (0.7, "it is 0.00 to 0.00 by domain", "so the circuits answer their class whatever they are shown"),
-        (0.2, "it is 0.30 to 0.55 by domain", "so what the circuits answer still depends on the image"),
+        (0.7, ["0.00 [0.00, 0.00]"], "whatever they are shown"),
+        (0.2, ["0.30 [0.30, 0.30]", "0.55 [0.55, 0.55]"], "still depends on the image"),
     ],
 )
-def test_faithfulness_in_words(on_others: float, selectivity: str, verdict: str, tmp_path: Path) -> None:
-    curves = curves_of(on_others)
+def test_faithfulness_and_selectivity(on_others: float, selectivity: list[str], verdict: str, tmp_path: Path) -> None:
     report = Report("t")
-    add_faithfulness(report, curves, MARKS)
+    add_faithfulness(report, curves_of(on_others), MARKS)
     text = page(report, tmp_path)
-    assert "With the 10% largest |scores| it is 0.50 to 0.75 by domain, with as many random units 0.00 to 0.00" in text
-    assert f"With the 10% largest |scores| {selectivity}, with as many random units 0.00 to 0.00" in text
-    assert verdict not in text  # the page states numbers; what they mean is for the experiment that asks
-    assert verdict in script("faithfulness").listening_verdict(curves)
-    # CPR: (0.75 + 1) / 2 * 0.9; CMD: 0.25 / 2 * 0.9.
-    assert "0.787 [0.787, 0.787]" in text
-    assert "0.113 [0.113, 0.113]" in text
-    assert "CPR, random" in text
+    # Of a tenth; CPR: (0.75 + 1) / 2 * 0.9; CMD: 0.25 / 2 * 0.9.
+    for number in ("0.75 [0.75, 0.75]", *selectivity, "0.79 [0.79, 0.79]", "0.11 [0.11, 0.11]"):
+        assert number in text
+    assert len(report.plotly_figures) == 2
+    assert verdict not in text  # the page states numbers; their meaning is for the experiment that asks
+    assert verdict in script("faithfulness").listening_verdict(curves_of(on_others))
 
 
-def test_a_model_that_tells_nothing_apart_is_said_to(tmp_path: Path) -> None:
-    same = replace(curve("real", 0.5, 0.5), full=np.ones(4))
+def test_a_model_without_a_lead_has_no_selectivity(tmp_path: Path) -> None:
     report = Report("t")
-    add_faithfulness(report, [same], MARKS)
+    add_faithfulness(report, [replace(curve("real", 0.5, 0.5), full=np.ones(4))], MARKS)
     assert len(report.plotly_figures) == 1
     table = pd.concat([transfers("all", 0.0), transfers("a", 0.0)]).assign(other_full_metric=1.0)
     add_transfer(report, table, SIMILARITY, MARKS, ["a"])
-    text = page(report, tmp_path)
-    assert "There is no selectivity: the model does no better than the baseline: 0 against 0." in text
-    assert "There is no selectivity: the model does no better than the baseline." in text
+    assert len(report.plotly_figures) == 2
+    assert page(report, tmp_path).count("There is no selectivity: the model does no better than the baseline") == 2
 
 
-def test_selectivity_over_depth_in_words(tmp_path: Path) -> None:
+def test_selectivity_over_depth(tmp_path: Path) -> None:
     curves = [
         curve(domain, kept, 0.1, site=site)
         for domain, shift in (("real", 0.1), ("sketch", 0.0))
@@ -105,7 +98,11 @@ def test_selectivity_over_depth_in_words(tmp_path: Path) -> None:
     ]
     report = Report("t")
     add_selectivity_over_depth(report, curves, MARKS, ["a", "b"])
-    assert "selectivity is highest at b (0.55; random units" in page(report, tmp_path)
+    text = page(report, tmp_path)
+    assert "real at b (0.60)" in text
+    assert "sketch at a (0.20)" in text
+    rows = [("kept", "a", 0.9), ("random", "a", 0.8), ("kept", "b", 0.5), ("random", "b", 0.1)]
+    assert most_selective_site(pd.DataFrame(rows, columns=["circuit", "sites", "value"])) == "b"
 
 
 def transfers(sites: str, other: float) -> pd.DataFrame:
@@ -128,59 +125,70 @@ SIMILARITY = pd.DataFrame(
 )
 
 
-def test_transfer_in_words(tmp_path: Path) -> None:
+def test_transfer_with_and_without_single_sites() -> None:
     table = pd.concat([transfers("all", 0.0), transfers("a", 0.0), transfers("b", 0.1)])
-    report = Report("t")
-    add_transfer(report, table, SIMILARITY, MARKS, ["a", "b"])
-    text = page(report, tmp_path)
-    assert (
-        "With the circuit alone 100% of the images are given their class, and 75% of the images of other classes"
-        in text
+    for rows, figures in ((table, 3), (table[table["sites"] == "all"], 1)):
+        report = Report("t")
+        add_transfer(report, rows, SIMILARITY, MARKS, ["a", "b"])
+        assert len(report.plotly_figures) == figures
+
+
+def test_means_that_reports_show() -> None:
+    accuracies = transfer_accuracies(transfers("all", 0.0))
+    assert accuracies.to_numpy().tolist() == [["of the class", 1.0, 0.5], ["of other classes", 0.75, 0.25]]
+    assert len(transfer_accuracies(transfers("all", 0.0).drop(columns="other_accuracy"))) == 1
+    rules = {"rule": "left 10", "site": ["a", "b"] * 2, "sample": ["all", "all", "top", "top"]}
+    numbers = {"pearson": [0.5, 0.7, 0.25, 0.25], "spearman": [0.75, 0.25, 0.125, 0.125]}
+    (means,) = mean_correlations(pd.DataFrame(rules | numbers)).to_dict("records")
+    assert means == pytest.approx(
+        {"rule": "left 10", "pearson of all units": 0.6, "pearson of top units": 0.25}
+        | {"spearman of all units": 0.5, "spearman of top units": 0.125}
     )
-    assert "(whole model: 50% and 25%)" in text
-    assert "Own circuits reach most more at" in text
-    assert "rank correlation over 3 pairs of domains +1.00" in text
-    assert len(report.plotly_figures) == 3
-    short = Report("t")
-    add_transfer(short, transfers("all", 0.0), SIMILARITY, MARKS, ["a"])
-    assert len(short.plotly_figures) == 1
+    planted = {"network": "n", "method": "x", "kind": "edge", "site": ["a", "b"], "auroc": [0.5, 1.0]}
+    assert mean_areas(pd.DataFrame(planted)).to_dict() == {"n: edges": {"x": 0.75}}
+    assert map_agreement({"whole": np.eye(8), "circuit": -np.eye(8)}) == pytest.approx({"circuit": -1.0})
 
 
-def test_interchange_in_words(tmp_path: Path) -> None:
-    table = transfers("all", 0.0).assign(change=lambda t: t["metric"] - 1, random_change=-0.25, accuracy=0.5)
-    report = Report("t")
-    add_interchange(report, table, MARKS)
-    # Off the diagonal -0.1, -0.5, -0.9.
-    assert "changes by -0.500 on average, with random units by -0.250; 50% of the images keep" in page(report, tmp_path)
+def at_a_tenth(kept: tuple[float, float, float], random: tuple[float, float, float]) -> pd.DataFrame:
+    rows = [("real", name, 0.1, *values) for name, values in (("kept", kept), ("random", random))]
+    return pd.DataFrame(rows, columns=["domain", "circuit", "fraction", "value", "low", "high"])
 
 
-def test_methods_pixels_and_scores_in_words(tmp_path: Path) -> None:
-    rules = pd.DataFrame(
-        {"rule": ["left 10", "left 10"], "site": "a", "sample": ["all", "top"], "pearson": [0.5, 0.25]}
-        | {"spearman": [0.75, 0.125]}
-    )
-    planted = pd.DataFrame(
-        {"network": ["conv"], "method": ["left 10"], "kind": ["edge"], "site": "a", "auroc": [0.875]}
-    )
-    points = pd.DataFrame(
-        {"site": ["a"] * 4, "unit": range(4), "top": True, "random": True, "attributed": [0.0, 1, 2, 3]}
-        | {"exact": [0.0, 1, 3, 2]}
-    )
-    report = Report("t")
-    add_methods(report, rules, planted, 2)
-    add_attribution_check(report, AttributionCheck(points), ["a"], "cat in real")
-    maps = {"whole model": np.eye(8)[None], "circuit": -np.eye(8)[None]}
-    add_pixels(report, np.zeros((1, 8, 8, 3), np.uint8), maps, ["real 1"], "cat")
-    text = page(report, tmp_path)
-    for words in ("pearson of all units", "spearman of top units", "conv: edges", "0.875", "2 circuits"):
-        assert words in text
-    assert "Rank correlation in the random sample: 0.80 (a) to 0.80 (a)" in text
-    assert "Correlation with the whole model's map: circuit -1.00" in text
+@pytest.mark.parametrize(("low", "clear"), [(0.7, True), (0.1, False)])
+def test_circuits_beat_random_units_where_intervals_do_not_overlap(low: float, clear: bool) -> None:
+    found = kept_beats_random(at_a_tenth((0.8, low, 0.9), (0.1, 0.0, 0.2)), "faithfulness", 0.1)
+    assert found is not None
+    assert all(number in found.claim for number in ("10%", "0.80 to 0.80", "0.10 to 0.10"))
+    assert ("not clearly" in found.claim) != clear
+    assert f"{int(clear)} of 1 domains" in found.certainty
+    nan = (float("nan"),) * 3
+    assert kept_beats_random(at_a_tenth(nan, nan), "selectivity", 0.1) is None
 
 
-def test_one_circuit_is_no_circuits(tmp_path: Path) -> None:
-    rules = pd.DataFrame({"rule": ["left 10"], "site": "a", "sample": ["all"], "pearson": [0.5], "spearman": [0.75]})
-    planted = pd.DataFrame({"network": ["conv"], "method": ["x"], "kind": ["edge"], "site": "a", "auroc": [0.5]})
-    report = Report("t")
-    add_methods(report, rules, planted, 1)
-    assert "mean over the sites of 1 circuit." in page(report, tmp_path)
+def test_own_circuits_lead_at_the_sites_where_intervals_do_not_overlap() -> None:
+    rows = [
+        *((OWN, "conv", 0.8, 0.7, 0.9), (OTHER, "conv", 0.4, 0.3, 0.5)),
+        *((OWN, "head", 0.6, 0.4, 0.8), (OTHER, "head", 0.5, 0.3, 0.7)),
+    ]
+    depth = pd.DataFrame(rows, columns=["domain", "site", "value", "low", "high"])
+    found = own_circuits_lead(depth, "selectivity")
+    assert found is not None
+    assert "selectivity 0.45 against 0.70, mean over 2 sites" in found.claim
+    assert "At 1 of 2 sites" in found.certainty
+    assert "+0.40 at conv and +0.10 at head" in found.certainty
+    head = own_circuits_lead(depth[depth["site"] == "head"], "selectivity")
+    assert head is not None
+    assert "open" in head.claim
+    assert own_circuits_lead(depth.assign(value=float("nan")), "selectivity") is None
+
+
+def test_structure_predicts_transfer_only_when_corrected_p_says_so() -> None:
+    names = ["sites", *(f"selectivity: {name}" for name in ("rho", "p", "p (Holm)")), "pairs"]
+    table = pd.DataFrame([("conv", 0.9, 0.001, 0.004, 15), ("head", 0.2, 0.5, 0.5, 15)], columns=names)
+    found, unclear = (structure_predicts(rows, "selectivity") for rows in (table, table.iloc[1:]))
+    assert found is not None
+    assert unclear is not None
+    assert "selectivity +0.90 at conv, over 15 pairs" in found.claim
+    assert "1 of 2 rows" in found.certainty
+    assert ("open" in found.claim, "open" in unclear.claim) == (False, True)
+    assert structure_predicts(table.iloc[:0], "selectivity") is None

@@ -1,7 +1,5 @@
 """Figures and sentences on representations hold the numbers of their tables."""
 
-import html
-import re
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +13,8 @@ from circuitry.reports.figures import cka_over_depth, domain_marks, probes_over_
 from circuitry.representations import RepresentationSimilarity, SiteProbes
 from circuitry.representations.probes import TARGETS
 from circuitry.representations.similarity import cka_ceilings
-from circuitry.runs import InputError
-from circuitry.study.sections.representation_pages import add_cka, add_probes, add_reading_guide
+from circuitry.study.sections.representation_pages import add_cka, add_probes, what_probes_decode
+from tests.reports.sections.test_compared import captions
 
 SITES = ("layer1.0", "act1")  # in the encoder's order, which is not that of the alphabet
 DOMAINS = ("clipart", "real", "sketch")
@@ -71,22 +69,15 @@ def line(figure: go.Figure, name: str) -> list[float]:
     return [float(y) for y in next(trace for trace in figure.data if trace.name == name).y]
 
 
-def sentences(report: Report, path: Path) -> str:
-    page = report.write(path / "report.html").read_text(encoding="utf-8")
-    body = page.partition("<body>")[2]
-    return html.unescape(re.sub("<[^>]*>", "", re.sub("<script.*?</script>", "", body, flags=re.S)))
-
-
 # Figures
 
 
 def test_lines_of_cka_are_the_domains_with_ceiling_and_null() -> None:
-    figure = cka_over_depth(similarity().domains, cka_ceilings(parts()), kernel="rbf")
-    assert line(figure, "clipart") == pytest.approx([0.35, 0.75])
+    figure = cka_over_depth(similarity().domains, cka_ceilings(parts()))
+    assert line(figure, "clipart") == pytest.approx([0.3, 0.7])
     assert line(figure, "two parts, fewer images") == pytest.approx([0.6, 0.8])
     assert line(figure, "permuted classes") == pytest.approx([0.01, 0.01])
     assert list(figure.layout.xaxis.ticktext) == list(SITES)
-    assert line(cka_over_depth(similarity().domains), "clipart") == pytest.approx([0.3, 0.7])
 
 
 def test_lines_of_probes_are_the_targets_with_guessing() -> None:
@@ -98,21 +89,8 @@ def test_lines_of_probes_are_the_targets_with_guessing() -> None:
     assert guessing == {1 / 3, 0.1}
     labels = {a.text: a.y for a in figure.layout.annotations if a.text.startswith("guessing")}
     assert labels == {"guessing the domain": 1 / 3, "guessing the class": 0.1}
-
-
-def test_as_many_classes_as_domains_are_guessed_alike() -> None:
-    sites = probes().sites.assign(chance=0.25)
-    labels = [a.text for a in probes_over_depth(sites).layout.annotations if a.text.startswith("guessing")]
-    assert labels == ["guessing the class and the domain"]
-
-
-def test_tables_that_cannot_be_drawn_are_refused() -> None:
-    with pytest.raises(InputError, match="no row for the kernel cosine; it has linear, rbf"):
-        cka_over_depth(similarity().domains, kernel="cosine")
-    with pytest.raises(InputError, match="The domains table lacks the column null_mean"):
-        cka_over_depth(similarity().domains.drop(columns="null_mean"))
-    with pytest.raises(InputError, match="The sites table lacks the column chance"):
-        probes_over_depth(probes().sites.drop(columns="chance"))
+    same = probes_over_depth(probes().sites.assign(chance=0.25)).layout.annotations
+    assert [a.text for a in same if a.text.startswith("guessing")] == ["guessing the class and the domain"]
 
 
 # Comparisons
@@ -133,22 +111,7 @@ def test_each_kernel_is_a_comparison_with_the_intervals_of_the_jackknife() -> No
     assert similarity().comparisons()["linear"].ceilings.empty
 
 
-# Sentences
-
-
-def test_the_section_on_cka_says_what_its_tables_say(tmp_path: Path) -> None:
-    report = Report("title")
-    add_cka(report, similarity(), parts(), domain_marks(DOMAINS))
-    text = sentences(report, tmp_path)
-    # Linear means over domains: (0.3 + 0.15 + 0.25) / 3 and (0.7 + 0.4 + 0.6) / 3.
-    assert "Mean CKA, linear kernel of each domain with the other domains, of all images, over up to 7" in text
-    assert "largest at act1 (0.57) and smallest at layer1.0 (0.23). real has the lowest at 2 of 2 sites" in text
-    assert "parts of the same images reach 0.60 to 0.80 (dashed), permuted classes 0.01 to 0.01 (dotted)" in text
-    assert "83% of all pairs and sites have p of at most 0.05" in text
-    assert "The most alike are clipart and sketch (0.900), the least alike real and sketch (0.300)" in text
-    assert "clipart is the most alike (0.700 [0.600, 0.800]) and real the least (0.400 [0.300, 0.500])" in text
-    heatmap = np.array(report.plotly_figures["figure-3"].data[0].z, dtype=float)
-    np.testing.assert_allclose(heatmap, [[np.nan, 0.5, 0.9], [0.5, np.nan, 0.3], [0.9, 0.3, np.nan]])
+# Sections
 
 
 def test_a_domain_set_apart_is_drawn_beside_the_others(tmp_path: Path) -> None:
@@ -160,20 +123,31 @@ def test_a_domain_set_apart_is_drawn_beside_the_others(tmp_path: Path) -> None:
     apart = pd.DataFrame(rows, columns=similarity().apart.columns)
     report = Report("title")
     add_cka(report, similarity()._replace(apart=apart), parts(), domain_marks(DOMAINS), "held-out")
-    text = sentences(report, tmp_path)
-    assert "Are classes arranged alike in every domain?, held-out classes" in text
-    assert "of sketch with the others, and of the others among themselves" in text
-    assert "The first is lower at 1 of 2 sites." in text
+    found = captions(report, tmp_path)
+    # With the others: clipart 0.3, 0.7; real 0.15, 0.4; sketch 0.25, 0.6.
+    for numbers in (
+        "clipart at act1 (0.70)",
+        "real at layer1.0 (0.15)",
+        "lowest value at 2 of 2 sites",
+        "0.60 to 0.80",
+    ):
+        assert numbers in found[0]
+    assert found[1].endswith("lower at 1 of 2 sites.")
     assert line(report.plotly_figures["figure-2"], "sketch with the others") == [0.2, 0.6]
+    heatmap = np.array(report.plotly_figures["figure-4"].data[0].z, dtype=float)
+    np.testing.assert_allclose(heatmap, [[np.nan, 0.5, 0.9], [0.5, np.nan, 0.3], [0.9, 0.3, np.nan]])
 
 
-def test_the_section_on_probes_says_what_its_tables_say(tmp_path: Path) -> None:
+def test_probes_are_decoded_best_and_worst_and_at_both_ends(tmp_path: Path) -> None:
     report = Report("title")
     add_probes(report, probes())
-    add_reading_guide(report)
-    text = sentences(report, tmp_path)
-    assert "The class is read off best at act1 (75%) and worst at layer1.0 (25%; guessing: 10.0%)" in text
-    assert "The domain is read off best at layer1.0 (88%) and worst at act1 (50%; guessing: 33.3%)" in text
-    assert "The class across domains is read off best at act1 (62%)" in text
-    assert text.index("layer1.00%10%20%") < text.index("act10%10%20%")
-    assert "How to read this" in text
+    figure, _ = captions(report, tmp_path)
+    for numbers in ("act1 (0.75)", "layer1.0 (0.25)", "layer1.0 (0.88)", "act1 (0.50)", "act1 (0.62)"):
+        assert numbers in figure
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert page.index("<td>layer1.0</td>") < page.index("<td>act1</td>")
+    found = what_probes_decode(probes().sites)
+    assert "At act1" in found.claim
+    assert "the class 0.75 [0.70, 0.80], the domain 0.50 [0.45, 0.55]" in found.claim
+    assert "the class 0.10, the domain 0.33" in found.certainty
+    assert "layer1.0: the class 0.25 [0.20, 0.30]" in found.certainty

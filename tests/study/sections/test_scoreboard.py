@@ -1,4 +1,4 @@
-"""The sections of a scoreboard say what its tables say."""
+"""The sections of a scoreboard hold its tables."""
 
 import html
 from pathlib import Path
@@ -6,22 +6,27 @@ from pathlib import Path
 import pandas as pd
 
 from circuitry.reports import Report
-from circuitry.study.sections.scoreboards import add_scoreboard, with_settings
+from circuitry.study.sections.scoreboards import add_scoreboard
 from tests.study.charts.test_scoreboard import SUMMARY
 
 
-def test_sections_hold_the_tables(tmp_path: Path) -> None:
+def scoreboard() -> dict[str, pd.DataFrame]:
     named = SUMMARY.assign(baseline=SUMMARY["setting"].str.split(", ").str[0], metric="margin", n_classes=3)
-    kept = named[named["what"] == "size for 0.8, kept"]
-    overlap = kept.assign(what="other seed, overlap at 0.4", value=0.625)
+    overlap = named[named["what"] == "size for 0.8, kept"].assign(what="other seed, overlap at 0.4", value=0.625)
     curve = pd.DataFrame({"circuit": ["kept", "random"], "size": 0.4, "value": [0.75, 0.0], "low": 0.0, "high": 1.0})
     curves = [curve.assign(method="learned", baseline="mean", metric="margin", measure=m) for m in ("selectivity", "x")]
     planted = pd.DataFrame({"network": ["n"], "kind": ["node"], "site": ["s"], "method": ["learned"], "auroc": [0.875]})
+    return {
+        "summary": pd.concat([named, overlap], ignore_index=True),
+        "curves": pd.concat(curves),
+        "planted": planted,
+    }
+
+
+def test_the_page_holds_the_numbers_of_the_tables(tmp_path: Path) -> None:
     report = Report("Which?")
-    summary = pd.concat([named, overlap], ignore_index=True)
-    add_scoreboard(report, {"summary": summary, "curves": pd.concat(curves), "planted": planted})
+    add_scoreboard(report, scoreboard())
     page = html.unescape(report.write(tmp_path / "page.html").read_text(encoding="utf-8"))
-    for words in ("0.400 [0.300, 0.500]", "0.625", "0.875", "zero baseline, margin", "selectivity, mean baseline"):
-        assert words in page
+    for number in ("0.400 [0.300, 0.500]", "0.625", "0.875", "zero baseline, margin", "selectivity, mean baseline"):
+        assert number in page
     assert len(report.plotly_figures) == 2  # cost, and the one curve that there is
-    assert with_settings(planted.assign(baseline="a", metric="b"))["setting"].tolist() == ["a baseline, b"]

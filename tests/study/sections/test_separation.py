@@ -1,5 +1,6 @@
-"""The report's sentences by hand, and the script from end to end on a tiny model."""
+"""The report by hand, and the script from end to end on a tiny model."""
 
+import html
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -11,7 +12,7 @@ from circuitry import DomainFolder, InputError
 from circuitry.reports import Report
 from circuitry.reports.figures import domain_marks
 from circuitry.reports.page import StaticImages
-from circuitry.study.sections.separations import add_separation, panel_references
+from circuitry.study.sections.separations import add_separation, panel_references, what_changes
 from circuitry.study.separation_summary import gather
 from tests.representations.test_embeddings import draw
 from tests.support.browser import find_browser
@@ -38,30 +39,28 @@ def model(distance: float, accuracy: float) -> pd.DataFrame:
 
 def page(measures: pd.DataFrame, tmp_path: Path) -> str:
     report = Report("Separation")
-    add_separation(report, measures, domain_marks(["ink", "photo"]), panel_references(measures, 2))
+    add_separation(report, measures, domain_marks(["ink", "photo"]), panel_references(measures, 4))
     return report.write(tmp_path / "report.html").read_text(encoding="utf-8")
 
 
-def test_sentences_speak_of_the_farthest_domain(tmp_path: Path) -> None:
-    measures = gather({("plain", 0): model(1.0, 0.6), ("aligned", 0): model(0.4, 0.8)})
-    found = page(measures, tmp_path)
-    assert "for plain and aligned. Bars" in found
-    assert "one seed." in found
-    assert "ink: distance -0.90 [-0.90, -0.90], accuracy, seen classes +0.18" in found
-    assert "the other domains: distance -0.60 to -0.60, accuracy, seen classes +0.20 to +0.20" in found
-    assert "Modality gap of all images: 0.50 (plain), 0.50 (aligned)." in found
-    assert "<td>+0.20 [+0.20, +0.20]</td>" in found
+def test_differences_of_two_models_stand_in_a_table(tmp_path: Path) -> None:
+    found = page(gather({("plain", 0): model(1.0, 0.6), ("aligned", 0): model(0.4, 0.8)}), tmp_path)
+    for cell in ("<td>-0.90 [-0.90, -0.90]</td>", "<td>+0.20 [+0.20, +0.20]</td>", '<td class="number">0.500</td>'):
+        assert cell in found
 
 
-def test_one_model_with_two_seeds_has_no_differences(tmp_path: Path) -> None:
-    found = page(gather({("plain", seed): model(1.0, 0.6) for seed in (0, 1)}), tmp_path)
-    assert "short strokes: the 2 seeds" in found
-    assert "What changes from" not in found
-
-
-def test_guessing_is_one_over_the_classes() -> None:
-    measures = gather({("plain", 0): model(1.0, 0.6)})
+def test_one_model_has_no_differences_and_guessing_is_one_over_the_classes(tmp_path: Path) -> None:
+    measures = gather({("plain", seed): model(1.0, 0.6) for seed in (0, 1)})
+    assert "the 2 seeds" in page(measures, tmp_path)
+    assert "<td>-" not in page(measures, tmp_path)
     assert panel_references(measures, 4) == {"domain probe": 0.5, "accuracy, seen classes": 0.25}
+
+
+def test_a_change_whose_interval_holds_zero_is_unclear() -> None:
+    rows = [("distance", "sketch", -0.5, -0.7, -0.3, 16), ("accuracy", "sketch", 0.1, -0.1, 0.3, 16)]
+    change = pd.DataFrame(rows, columns=["measure", "domain", "difference", "low", "high", "n_classes"])
+    claim = what_changes(change, "standard", "aligned", "sketch", ["distance", "accuracy"]).claim
+    assert "distance -0.50 [-0.70, -0.30], accuracy +0.10 [-0.10, +0.30] (unclear)" in claim
 
 
 # The script
@@ -114,11 +113,9 @@ def test_tables_of_all_models_are_written(measured: Path) -> None:
     page = (measured / "run" / "report.html").read_text(encoding="utf-8")
     assert "Standardised distance between domains, plain" in page
     assert "Euclidean distance between domains, aligned" in page
-    assert "12 of each domain at random, all drawn" in page
-    assert "Principal components stand in for UMAP, which was not asked for or needs the package umap-learn" in page
+    assert "pip install 'clip-circuitry[umap]'" in html.unescape(page)
     own = tables["distances_per_domain"].query("model == 'plain' and measure == 'euclidean_distance'")
-    plain = own.sort_values("value", kind="stable")
-    assert f"{plain['domain'].iloc[0]} is the nearest ({plain['value'].iloc[0]:.3f} [" in page
+    assert all(f"{value:.3f} [" in page for value in own["value"])
 
 
 @pytest.mark.skipif(find_browser() is None, reason="no Chromium or Chrome on this machine")

@@ -1,6 +1,6 @@
 """From many image files to batches of tensors: decoded and preprocessed ahead of the consumer.
 
-A file that cannot be read or preprocessed is left out and reported, or with ``strict`` an `InputError` that names it.
+A file that cannot be read or preprocessed is left out with a warning; with ``strict`` it is an `InputError`.
 """
 
 import os
@@ -23,56 +23,33 @@ from circuitry.runs.errors import InputError
 Preprocess = Callable[[Image.Image], Tensor]
 """From an RGB picture to a float tensor [3,H,W]; open_clip's validation transform is one."""
 
+_THREADS = 2
+"""Images that are decoded at a time."""
 
-def load_batches(
-    paths: Iterable[Path],
-    preprocess: Preprocess,
-    batch_size: int,
-    *,
-    strict: bool = False,
-    on_skip: Callable[[Path, str], None] | None = None,
-    threads: int = 2,
-) -> Iterator[Float[Tensor, "batch 3 height width"]]:
-    """Decode and preprocess images ahead of the consumer; batches keep the order of ``paths``.
 
-    Images that cannot be read or preprocessed are left out, so batches stay full. Which image lands where in the
-    sequence does not depend on ``batch_size`` or ``threads``.
+def numbered_batches(
+    paths: Iterable[Path], preprocess: Preprocess, batch_size: int, *, strict: bool = False
+) -> Iterator[tuple[list[int], Float[Tensor, "batch 3 height width"]]]:
+    """Decode and preprocess images ahead of the consumer; yield batches and the places of their images in ``paths``.
+
+    Batches keep the order of ``paths``. Unreadable images are left out, so batches stay full, and the order does not
+    depend on ``batch_size``.
 
     Args:
         paths: Image files.
         preprocess: RGB picture -> float tensor [3, H, W], such as `Clip.preprocess`.
         batch_size: Images in one batch.
-        strict: Whether the first image that is left out is an error.
-        on_skip: What is called with path and reason of each image that is left out, in order (default: a warning).
-        threads: Images that are decoded at a time.
+        strict: Whether an unreadable image is an error (default: a warning).
 
     Raises:
-        InputError: For ``batch_size`` or ``threads`` below 1, anything else than paths, what is no tensor of real
-            numbers, tensors of differing shapes, and with ``strict`` an image that cannot be read or preprocessed.
-
-    Example:
-        >>> for batch in load_batches(paths, clip.preprocess, 64):
-        ...     embeddings = clip.encoder(batch)
+        InputError: For ``batch_size`` below 1, anything else than paths, values that are no tensor of real numbers,
+            tensors of different shapes, and with ``strict`` an image that cannot be read or preprocessed.
     """
-    numbered = numbered_batches(paths, preprocess, batch_size, strict=strict, on_skip=on_skip, threads=threads)
-    return (batch for _, batch in numbered)
-
-
-def numbered_batches(
-    paths: Iterable[Path],
-    preprocess: Preprocess,
-    batch_size: int,
-    *,
-    strict: bool = False,
-    on_skip: Callable[[Path, str], None] | None = None,
-    threads: int = 2,
-) -> Iterator[tuple[list[int], Float[Tensor, "batch 3 height width"]]]:
-    """Yield batches as `load_batches` does, each with the places of its images among ``paths``."""
-    if batch_size < 1 or threads < 1:
-        raise InputError(f"batch_size and threads must be at least 1, but {batch_size} and {threads} were given.")
+    if batch_size < 1:
+        raise InputError(f"batch_size must be at least 1, but {batch_size} was given.")
     if isinstance(paths, str | os.PathLike):
         raise InputError(f"Expected a sequence of paths, but the path {os.fspath(paths)!r} was given: write [path].")
-    decoded = _decoded_ahead(paths, preprocess, ahead=batch_size + threads, threads=threads)
+    decoded = _decoded_ahead(paths, preprocess, ahead=batch_size + _THREADS)
 
     def batches() -> Iterator[tuple[list[int], Tensor]]:
         places: list[int] = []
@@ -81,7 +58,7 @@ def numbered_batches(
             if isinstance(tensor, InputError):
                 if strict:
                     raise tensor
-                (on_skip or _warn)(path, str(tensor))
+                warnings.warn(f"Skipped an image: {tensor}", stacklevel=2)
                 continue
             if not isinstance(tensor, Tensor) or tensor.is_complex():
                 kind = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
@@ -103,7 +80,7 @@ def numbered_batches(
 
 
 def _decoded_ahead(
-    paths: Iterable[Path], preprocess: Preprocess, ahead: int, threads: int
+    paths: Iterable[Path], preprocess: Preprocess, ahead: int
 ) -> Iterator[tuple[Path, Tensor | InputError]]:
     """Yield (path, tensor or the reason why not) in order, with at most ``ahead`` images decoded in advance."""
 
@@ -121,7 +98,7 @@ def _decoded_ahead(
             return reason
 
     remaining = iter(paths)
-    pool = ThreadPoolExecutor(threads)
+    pool = ThreadPoolExecutor(_THREADS)
     try:
         waiting: deque[tuple[Path, Future[Tensor | InputError]]] = deque(
             (path, pool.submit(decode, path)) for path in islice(remaining, ahead)
@@ -133,7 +110,3 @@ def _decoded_ahead(
             yield path, result
     finally:  # reached when the consumer stops early, too
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _warn(path: Path, reason: str) -> None:
-    warnings.warn(f"Skipped an image: {reason}", stacklevel=2)

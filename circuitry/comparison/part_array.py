@@ -1,8 +1,8 @@
 """Similarities of parts of images: one tidy table, and the same as an array to compute with.
 
-The images of a class in a domain are cut into K parts of equal size, by item: what shows the same thing in several
-domains falls into the same part. Similarities are kept of different parts only, so both sides see other items and
-equally many images. Ceilings (a part against another of the same class and domain) and other classes are rows of it.
+The images of a class in a domain are cut into K parts of equal size, by item: images of one item are in the same part
+in every domain. Only different parts are compared, so both sides have other items and equally many images. Ceilings
+(two parts of the same class and domain) and pairs of classes are rows of the same table.
 """
 
 from typing import NamedTuple
@@ -16,33 +16,30 @@ from circuitry.runs.errors import InputError
 PARTS = ("class_a", "class_b", "domain_a", "domain_b", "part_a", "part_b", "site", "value")
 """Columns of a table of parts. Pairs of one class in one domain: ``part_a < part_b``; all others: both orders."""
 
-CEILINGS = ("class", "domain", "site", "value")
-"""Columns of a table of ceilings: two parts of one class in one domain."""
-
 WHOLE = -1
 """Part of a row that compares a part with all images of its class and domain: the upper ceiling."""
 
 
 def check_parts(parts: pd.DataFrame) -> None:
-    """Refuse a table in which a part meets itself, or has a row twice.
+    """Refuse a table that compares a part with itself, or holds a row twice.
 
     Raises:
         InputError: with the first such row.
     """
     same = parts["part_a"] == parts["part_b"]
     twice = parts.duplicated(list(PARTS[:-1]))
-    for wrong, what in ((same, "compares a part with itself"), (twice, "is there twice")):
+    for wrong, what in ((same, "compares a part with itself"), (twice, "occurs twice")):
         if wrong.any():
             row = ", ".join(str(parts.loc[wrong, column].iloc[0]) for column in PARTS[:-1])
             raise InputError(
-                f"A table of parts has each two different parts once, but the row {row} {what}: give other parts."
+                f"A table of parts holds each two different parts once, but the row {row} {what}: remove it."
             )
 
 
 def ceilings_of(parts: pd.DataFrame, *, upper: bool = False) -> pd.DataFrame:
     """Return the mean similarity of parts of the same class and domain: columns class, domain, site, value.
 
-    ``upper``: of a part with the whole, which holds it; else of a part with another, as many images on either side.
+    ``upper``: of a part with all images, which include it; else of two parts, with equally many images.
     """
     own = parts[(parts["class_a"] == parts["class_b"]) & (parts["domain_a"] == parts["domain_b"])]
     own = own[of_whole(own) == upper].rename(columns={"class_a": "class", "domain_a": "domain"})
@@ -57,14 +54,26 @@ def of_whole(parts: pd.DataFrame) -> "pd.Series[bool]":
     return (parts["part_a"] == WHOLE) | (parts["part_b"] == WHOLE)
 
 
+def part_kinds(parts: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return the rows of two parts by kind, in words: one class or two, in one domain or two."""
+    one_class, one_domain = parts["class_a"] == parts["class_b"], parts["domain_a"] == parts["domain_b"]
+    between = ~of_whole(parts)
+    return {
+        "the same class in two domains, parts": parts[one_class & ~one_domain & between],
+        "two parts of the same images": parts[one_class & one_domain & between],
+        "two classes in two domains": parts[~one_class & ~one_domain & between],
+        "two classes in one domain": parts[~one_class & one_domain & between],
+    }
+
+
 class PartArray(NamedTuple):
-    """The similarities of one class's parts as an array; NaN where there is none."""
+    """The similarities of parts of the same class as an array; NaN where there is none."""
 
     classes: tuple[str, ...]
     domains: tuple[str, ...]
     sites: tuple[str | None, ...]
     values: Float[np.ndarray, "classes domains domains sites parts parts"]
-    """Symmetric: both domains and both parts exchanged give the same; NaN where a part would meet itself."""
+    """Symmetric: both domains and both parts exchanged give the same; NaN for a part with itself."""
 
     @property
     def n_parts(self) -> int:
@@ -75,14 +84,9 @@ class PartArray(NamedTuple):
         """Return the means over sites, as one site without a name."""
         return self._replace(sites=(None,), values=mean_known(self.values, 3)[:, :, :, None])
 
-    def among(self, classes: tuple[str, ...]) -> "PartArray":
-        """Return some of the classes."""
-        chosen = [i for i, name in enumerate(self.classes) if name in classes]
-        return self._replace(classes=tuple(self.classes[i] for i in chosen), values=self.values[chosen])
-
     @classmethod
     def from_table(cls, parts: pd.DataFrame) -> "PartArray":
-        """Arrange the rows of one class on both sides; those of a whole and of two classes are left out."""
+        """Arrange the rows that compare a class with itself; rows of all images and of two classes are left out."""
         rows = parts[(parts["class_a"] == parts["class_b"]) & ~of_whole(parts)]
         classes, domains = sorted(set(rows["class_a"])), sorted({*rows["domain_a"], *rows["domain_b"]})
         sites = list(dict.fromkeys(site if isinstance(site, str) else None for site in rows["site"]))
@@ -98,7 +102,7 @@ class PartArray(NamedTuple):
 
 
 def mean_known(values: np.ndarray, axis: int | tuple[int, ...]) -> np.ndarray:
-    """Return the mean of the numbers that are known along an axis; NaN, without a warning, where none is."""
+    """Return the mean of the known numbers along an axis; NaN, without a warning, where none is known."""
     known = ~np.isnan(values)
     n = known.sum(axis)
     total = np.where(known, values, 0.0).sum(axis)
@@ -106,7 +110,7 @@ def mean_known(values: np.ndarray, axis: int | tuple[int, ...]) -> np.ndarray:
 
 
 def known_ratio(total: np.ndarray, n: np.ndarray) -> np.ndarray:
-    """Return a total over a number or weight; NaN, without a warning, where that is not positive."""
+    """Return a total divided by a number or weight; NaN, without a warning, where that is not positive."""
     found = np.full(np.broadcast_shapes(np.shape(total), np.shape(n)), np.nan)
     np.divide(total, n, out=found, where=n > 0)
     return found

@@ -4,6 +4,8 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import combinations
+from typing import Any
 
 import networkx as nx
 import numpy as np
@@ -20,9 +22,11 @@ from circuitry import (
     node_overlap,
     wl_kernel,
 )
-from circuitry.circuits import Completeness, Measure, chance_overlap, depth_bias, edge_spearman, rank_similarity
+from circuitry.circuits import Completeness, Measure, chance_overlap, depth_bias, similarity
+from circuitry.circuits.measures import MEASURES, mean_chance_overlap, permuted_units, similarity_matrices
 from circuitry.circuits.nodes import keep_units
-from circuitry.circuits.similarity import MEASURES, permuted_units, similarity_matrices
+from circuitry.circuits.similarity_matrix import circuit_arrays
+from tests.circuits.test_graph import small_graph
 
 SITES = ("input", "a", "b", "c")
 
@@ -158,17 +162,23 @@ def test_overlaps_equal_sets_of_names(drawn: tuple[int, int, int, float, int]) -
 def test_rank_measures_equal_scipy_and_numpy() -> None:
     a, b = random_graph(0), random_graph(1)
     x, y = a.node_scores["b"], b.node_scores["b"]
-    assert rank_similarity(a, b, "spearman")["b"] == pytest.approx(spearmanr(x, y).statistic)
-    assert rank_similarity(a, b, "cosine")["b"] == pytest.approx(x @ y / np.sqrt((x @ x) * (y @ y)))
-    assert list(rank_similarity(a, b, "cosine")) == ["a", "b", "c"]
-
-
-def test_rank_measures_of_vectors_without_ranks_are_missing() -> None:
+    assert similarity(a, b, "spearman")["b"] == pytest.approx(spearmanr(x, y).statistic)
+    assert similarity(a, b, "cosine")["b"] == pytest.approx(x @ y / np.sqrt((x @ x) * (y @ y)))
+    assert list(similarity(a, b, "cosine")) == ["a", "b", "c"]
     # FIRST scores are all one: no ranks, but a direction; zeros have neither.
     zeros = replace(FIRST, node_scores={site: np.zeros(6) for site in FIRST.sites})
-    assert all(math.isnan(v) for v in rank_similarity(FIRST, FIRST, "spearman").values())
-    assert rank_similarity(FIRST, FIRST, "cosine")["up"] == pytest.approx(1)
-    assert all(math.isnan(v) for v in rank_similarity(FIRST, zeros, "cosine").values())
+    assert all(math.isnan(v) for v in similarity(FIRST, FIRST, "spearman").values())
+    assert similarity(FIRST, FIRST, "cosine")["up"] == pytest.approx(1)
+    assert all(math.isnan(v) for v in similarity(FIRST, zeros, "cosine").values())
+
+
+def test_other_measures_and_depths_are_refused() -> None:
+    for measure, words in (("jaccard", "'jaccard'.*node_overlap, edge_jaccard, wl"), ("overlap", "'overlap'")):
+        with pytest.raises(InputError, match=words):
+            similarity(FIRST, SECOND, measure)
+    for use in (lambda: wl_kernel(FIRST.circuit(), FIRST.circuit(), -1), lambda: Measure("wl_kernel", -1)):
+        with pytest.raises(InputError, match=r"depth .* -1"):
+            use()
 
 
 # Laws
@@ -185,7 +195,7 @@ def test_every_measure_is_symmetric_and_one_for_the_same(drawn: tuple[int, int, 
 
         def values(x: AttributionGraph, y: AttributionGraph, measure: str = measure) -> list[float]:
             named = [replace(x, domain="a"), replace(y, domain="b")]
-            return list(compare(named, measure, edges_per_node=k, depth=2)["value"])
+            return list(compare(named, Measure(measure, 2), edges_per_node=k)["value"])
 
         found = np.array(values(a, b))
         assert found == pytest.approx(np.array(values(b, a)), abs=1e-12, nan_ok=True)
@@ -204,8 +214,6 @@ def test_a_score_of_zero_or_less_is_no_edge_unless_asked_for() -> None:
     assert "3 edges" in repr(graph.circuit(2))
     assert len(graph.circuit(2, any_sign=True).graph.edges) == 6
     assert edge_jaccard(graph.circuit(2), chain([0, 1], [0, 1, 2], [[1, 0]] * 3).circuit(2)) == 2 / 4
-    with pytest.raises(InputError, match="edges of the same signs, but one has those of any: cut both alike"):
-        edge_jaccard(graph.circuit(2), graph.circuit(2, any_sign=True))
 
 
 # Edge scores, depth, permuted units
@@ -217,13 +225,14 @@ def test_hand_worked_edge_spearman() -> None:
     first = chain([0, 1], [0, 1, 2], [[3, 1], [2, 0], [0, 0]])
     second = chain([0, 2], [0, 1, 3], [[5, 0], [4, 0], [0, 1]])
     x, y = [3, 1, 2, 0, 0, 0, 0, 0, 0, 0], [5, 0, 4, 0, 0, 0, 0, 0, 0, 1]
-    assert edge_spearman(first, second) == pytest.approx(spearmanr(x, y).statistic)
+    assert similarity(first, second, "edge_spearman")[None] == pytest.approx(spearmanr(x, y).statistic)
     # On paper: ranks of both are 10, 9 and 8 of three edges and the mean of the others, 4, of seven; ranks less 5.5 are
     # (4.5, 2.5, 3.5, -1.5 seven times) and (4.5, -1.5, 3.5, -1.5 five times... and 2.5 for 2->3).
     products = 4.5 * 4.5 + 2.5 * -1.5 + 3.5 * 3.5 + -1.5 * 2.5 + 6 * 1.5 * 1.5
-    assert edge_spearman(first, second) == pytest.approx(products / (4.5**2 + 2.5**2 + 3.5**2 + 7 * 1.5**2))
-    assert edge_spearman(first, first) == pytest.approx(1)
-    assert math.isnan(edge_spearman(first, chain([0, 1], [0, 1, 2], [[1, 1]] * 3)))
+    expected = products / (4.5**2 + 2.5**2 + 3.5**2 + 7 * 1.5**2)
+    assert similarity(first, second, "edge_spearman")[None] == pytest.approx(expected)
+    assert similarity(first, first, "edge_spearman")[None] == pytest.approx(1)
+    assert math.isnan(similarity(first, chain([0, 1], [0, 1, 2], [[1, 1]] * 3), "edge_spearman")[None])
 
 
 def test_hand_worked_depth_bias() -> None:
@@ -248,7 +257,49 @@ def test_permuted_units_are_as_strong_but_others() -> None:
     assert mean == pytest.approx(chance_overlap(9, kept, kept), abs=0.03)
 
 
+# Chance
+
+
+@settings(deadline=None)
+@given(st.integers(1, 6), st.data())
+def test_chance_equals_the_mean_over_all_pairs_of_subsets(units: int, data: st.DataObject) -> None:
+    a = data.draw(st.integers(0, units))
+    b = data.draw(st.integers(0 if a else 1, units))
+    # By symmetry the first subset may be held fixed, but the definition does not say so: both are enumerated.
+    values = [
+        len(set(x) & set(y)) / len(set(x) | set(y))
+        for x in combinations(range(units), a)
+        for y in combinations(range(units), b)
+    ]
+    assert chance_overlap(units, a, b) == pytest.approx(np.mean(values))
+
+
+@pytest.mark.parametrize(("units", "a", "b"), [(5, 6, 1), (5, 1, 6), (5, -1, 2), (5, 0, 0)])
+def test_impossible_subsets_are_refused(units: int, a: int, b: int) -> None:
+    with pytest.raises(InputError, match=f"5 units .* {a} and {b} were given"):
+        chance_overlap(units, a, b)
+
+
+def test_chance_of_several_graphs_is_the_mean_over_pairs_of_their_numbers() -> None:
+    expected = np.mean([chance_overlap(4, 2, 2), *[chance_overlap(4, 2, 3)] * 2])
+    assert mean_chance_overlap(4, {2: 2, 3: 1}) == pytest.approx(expected)
+    # 2 of 4: overlap 0, 1, 2 with probability 1/6, 4/6, 1/6 and Jaccard 0, 1/3, 1.
+    assert mean_chance_overlap(4, {2: 1}) == mean_chance_overlap(4, {2: 2}) == pytest.approx(4 / 18 + 1 / 6)
+    assert math.isnan(mean_chance_overlap(4, {0: 2}))
+
+
 # All pairs at once
+
+
+def test_arrays_without_a_site_have_neither_its_nodes_nor_its_edges() -> None:
+    # Numbers: conv 0..3, head 4..6.
+    circuit = small_graph().circuit(1, any_sign=True)
+    arrays = circuit_arrays(circuit)
+    assert arrays.nodes.tolist() == [1, 3, 5, 6, 4]
+    assert list(zip(arrays.tails.tolist(), arrays.heads.tolist(), strict=True)) == [(1, 5), (3, 6), (1, 4)]
+    assert arrays.n_units == 7
+    left = circuit_arrays(circuit, ["head"])
+    assert (left.nodes.tolist(), left.tails.tolist(), left.n_units) == ([1, 3], [], 7)
 
 
 @settings(deadline=None, max_examples=15)
@@ -263,16 +314,16 @@ def test_matrices_hold_the_values_of_pairs(drawn: list[int], dead: bool) -> None
     for i, a in enumerate(graphs):
         for j, b in enumerate(graphs):
             x, y = a.circuit(2), b.circuit(2)
-            direct: dict[Measure, Mapping[str, float] | Mapping[None, float]] = dict(
+            direct: dict[Measure, Mapping[Any, float]] = dict(
                 zip(
                     measures,
                     (
                         node_overlap(a, b),
                         {None: edge_jaccard(x, y)},
                         {None: wl_kernel(x, y)},
-                        rank_similarity(a, b, "spearman"),
-                        rank_similarity(a, b, "cosine"),
-                        {None: edge_spearman(a, b)},
+                        similarity(a, b, "spearman"),
+                        similarity(a, b, "cosine"),
+                        similarity(a, b, "edge_spearman"),
                         {None: wl_kernel(x, y, 3)},
                     ),
                     strict=True,

@@ -1,24 +1,20 @@
-"""How alike are two circuits? Node overlap, edge Jaccard, Weisfeiler-Lehman kernel, rank measures. No torch.
+"""How similar are two circuits? Node overlap, edge Jaccard, Weisfeiler-Lehman kernel, rank measures. No torch.
 
-Graphs that mean different units, or were found in different ways, are refused (`comparable`). Where all scores of a
-site are zero, which units were kept is arbitrary: node overlap there is NaN, and nodes and edges of the site are left
-out of both circuits. Of circuits without any effect nothing is left, and their similarity is NaN.
+`comparable` refuses graphs of different units, and graphs that were found in different ways. If all scores of a site
+are zero, its kept units are arbitrary: node overlap there is NaN, and both circuits lose the site's nodes and edges.
+The similarity of circuits without any effect is NaN.
 
-Two graphs are the smallest `similarity_matrix`; sets of graphs are compared by `across_domains`. What circuits of
-random units reach is `chance_overlap`, and `permuted_units` for measures without a closed form.
+A pair is the smallest `similarity_matrix`; `across_domains` compares sets of graphs. `chance_overlap` is the node
+overlap of random units; `permuted_units` gives the chance of measures without a closed form.
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations_with_replacement
-from typing import Literal
 
 import numpy as np
-import pandas as pd
 from scipy import stats
 
-from circuitry.circuits.circuit_arrays import check_depth
 from circuitry.circuits.comparable import check_comparable
 from circuitry.circuits.graph import AttributionGraph, Circuit
 from circuitry.circuits.similarity_matrix import (
@@ -34,8 +30,10 @@ from circuitry.runs.given import check_kinds
 MEASURES = ("node_overlap", "edge_jaccard", "wl_kernel", "spearman", "cosine", "edge_spearman")
 """``node_overlap``, ``spearman`` and ``cosine`` are per site, the others per circuit.
 
-``wl_kernel`` is the study's. At depth 1 three quarters of it are names of nodes, so it ranks pairs of domains like node
-overlap (rank correlation .99 on a small model) and is no further piece of evidence beside it.
+``spearman`` and ``cosine`` compare all node scores and need no share of kept units; ``edge_spearman`` compares the
+scores of the edges that either graph scores (the circuit shift score of arXiv 2604.08192). ``wl_kernel`` is the
+study's. At depth 1 three quarters of it are names of nodes, so it ranks pairs of domains like node overlap (rank
+correlation .99 on a small model) and adds no evidence to it.
 """
 
 Matrices = dict[str | None, np.ndarray]
@@ -52,7 +50,7 @@ class Measure:
     def __post_init__(self) -> None:
         if self.name not in MEASURES:
             raise InputError(f"Unknown measure {self.name!r}: choose one of {', '.join(MEASURES)}.")
-        check_depth(self.depth)
+        _check_depth(self.depth)
 
     @property
     def label(self) -> str:
@@ -73,7 +71,7 @@ def node_overlap(a: AttributionGraph, b: AttributionGraph) -> dict[str, float]:
         0.19
     """
     check_comparable(a, b)
-    return _of_pair(node_overlap_matrices([a, b]))
+    return {str(site): float(matrix[0, 1]) for site, matrix in node_overlap_matrices([a, b]).items()}
 
 
 def edge_jaccard(a: Circuit, b: Circuit) -> float:
@@ -89,44 +87,38 @@ def edge_jaccard(a: Circuit, b: Circuit) -> float:
 
 
 def wl_kernel(a: Circuit, b: Circuit, depth: int = 1) -> float:
-    """Return the normalised Weisfeiler-Lehman subtree kernel of two circuits, in [0, 1].
+    """Return the normalised Weisfeiler-Lehman subtree kernel of two circuits, in [0, 1]; see `similarity_matrix`.
 
-    See `circuit_arrays`. Sites where one of the two has no effect are left out; NaN when nothing is left.
+    Sites where one of the two has no effect are left out; NaN when nothing is left.
 
     Raises:
         InputError: for a negative depth, and as `edge_jaccard`.
     """
     _check_circuits(a, b)
-    check_depth(depth)
+    _check_depth(depth)
     return float(wl_matrices([a, b], depth)[depth][0, 1])
 
 
-def rank_similarity(a: AttributionGraph, b: AttributionGraph, kind: Literal["spearman", "cosine"]) -> dict[str, float]:
-    """Return, per site, Spearman's correlation or the cosine of the full score vectors: no cut-off needed.
+def similarity(a: AttributionGraph, b: AttributionGraph, measure: str | Measure) -> dict[str | None, float]:
+    """Return the similarity of two graphs by any of `MEASURES`: by site, or under None for the whole circuit.
 
-    NaN where a score vector is constant (Spearman) or zero (cosine).
-
-    Raises:
-        InputError: as `node_overlap`.
-    """
-    check_comparable(a, b)
-    return _of_pair(score_matrices([a, b], kind))
-
-
-def edge_spearman(a: AttributionGraph, b: AttributionGraph) -> float:
-    """Return Spearman's correlation of the edge scores, over the edges that either graph scores.
-
-    The circuit shift score of arXiv 2604.08192; see `edge_spearman_matrix`. NaN where a graph's scores are constant.
+    NaN where it is undefined: a constant score vector (``spearman``, ``edge_spearman``), one of zeros (``cosine``).
 
     Raises:
-        InputError: as `node_overlap`.
+        InputError: for an unknown measure, and as `node_overlap`.
+
+    Example:
+        >>> similarity(cat_in_photos, cat_in_sketches, "spearman")["layer4.0"]
+        0.42
     """
+    wanted = Measure(measure) if isinstance(measure, str) else measure
     check_comparable(a, b)
-    return float(edge_spearman_matrix([a, b])[0, 1])
+    matrices = similarity_matrices([a, b], [wanted])[wanted]
+    return {site: float(matrix[0, 1]) for site, matrix in matrices.items()}
 
 
 def depth_bias(graph: AttributionGraph) -> float:
-    """Return the logarithm of how many times more score mass lies in the deeper half of the sites than in the other.
+    """Return the logarithm of the ratio of the score mass in the deeper half of the sites to that in the other half.
 
     The mass of a site is the sum of the absolute scores of its units; the image, and the middle one of an odd number
     of sites, count for neither half. Positive: the circuit is deep. After the dependency depth bias of arXiv
@@ -145,15 +137,14 @@ def depth_bias(graph: AttributionGraph) -> float:
 def similarity_matrices(
     graphs: Sequence[AttributionGraph], measures: Sequence[Measure], edges_per_node: int = 3, any_sign: bool = False
 ) -> dict[Measure, Matrices]:
-    """Return the similarity of every two graphs that `Comparable` has seen, by several measures.
+    """Return the similarity of every two graphs that `Comparable` has checked, by several measures.
 
-    The circuits are cut out as by `AttributionGraph.circuit`.
+    Circuits are cut as by `AttributionGraph.circuit`.
     """
     circuits = [graph.circuit(edges_per_node, any_sign=any_sign) for graph in graphs]
+    depths = [measure.depth for measure in measures if measure.name == "wl_kernel"]
+    kernels = wl_matrices(circuits, max(depths)) if depths else []
     found: dict[Measure, Matrices] = {}
-    kernels: list[np.ndarray] = []
-    if deepest := [measure.depth for measure in measures if measure.name == "wl_kernel"]:
-        kernels = wl_matrices(circuits, max(deepest))
     for measure in measures:
         if measure.name == "node_overlap":
             found[measure] = node_overlap_matrices(graphs)
@@ -169,9 +160,9 @@ def similarity_matrices(
 
 
 def permuted_units(graph: AttributionGraph, rng: np.random.Generator) -> AttributionGraph:
-    """Return a graph whose units have changed places at random within each site: as strong, but other units.
+    """Return a graph with its units permuted at random within each site: equal strengths, other units.
 
-    What it has in common with another graph is chance.
+    Its similarity to another graph is chance.
     """
     places = {site: rng.permutation(len(scores)) for site, scores in graph.node_scores.items()}
     return replace(
@@ -195,17 +186,17 @@ def chance_overlap(units: int, kept_a: int, kept_b: int) -> float:
     """
     if not (0 <= kept_a <= units and 0 <= kept_b <= units and kept_a + kept_b > 0):
         raise InputError(
-            f"Two subsets of {units} units have between 0 and {units} members and not both 0, "
-            f"but {kept_a} and {kept_b} were given."
+            f"Two subsets of {units} units need 0 to {units} members, and one of them at least 1, but {kept_a} and "
+            f"{kept_b} were given."
         )
     i = np.arange(min(kept_a, kept_b) + 1)
     return float(stats.hypergeom.pmf(i, units, kept_a, kept_b) @ (i / (kept_a + kept_b - i)))
 
 
 def mean_chance_overlap(units: int, kept: Mapping[int, int]) -> float:
-    """Return the mean of `chance_overlap` over all pairs of subsets, given how many there are by size.
+    """Return the mean of `chance_overlap` over all pairs of subsets, given the number of subsets by size.
 
-    One subset stands for two of its size. NaN where no pair has a member.
+    A single subset counts as two of its size. NaN if no pair has a member.
 
     Example:
         >>> mean_chance_overlap(512, {52: 2, 60: 1})    # of the pairs 52 and 52, 52 and 60, 52 and 60
@@ -219,17 +210,9 @@ def mean_chance_overlap(units: int, kept: Mapping[int, int]) -> float:
     return total / sum(pairs.values()) if any(pairs.values()) else float("nan")
 
 
-def chance_node_overlap(*graphs: AttributionGraph) -> pd.DataFrame:
-    """Return the node overlap that random circuits of these ones' sizes reach, mean over pairs: columns site, value."""
-    found = []
-    for site in graphs[0].inner_sites:
-        kept = Counter(len(graph.kept_units[site]) for graph in graphs)
-        found.append((site, mean_chance_overlap(len(graphs[0].node_scores[site]), kept)))
-    return pd.DataFrame(found, columns=["site", "value"])
-
-
-def _of_pair(matrices: Matrices) -> dict[str, float]:
-    return {str(site): float(matrix[0, 1]) for site, matrix in matrices.items()}
+def _check_depth(depth: int) -> None:
+    if depth < 0:
+        raise InputError(f"The depth of a Weisfeiler-Lehman kernel is 0 or more, but {depth} was given.")
 
 
 def _check_circuits(a: Circuit, b: Circuit) -> None:
@@ -238,10 +221,8 @@ def _check_circuits(a: Circuit, b: Circuit) -> None:
     check_comparable(a.source, b.source)
     if a.edges_per_node != b.edges_per_node:
         raise InputError(
-            "Circuits are compared with equally many edges per node, but these have "
-            f"{a.edges_per_node} and {b.edges_per_node}: cut both out alike."
+            "Compared circuits need equally many edges per node, but these have "
+            f"{a.edges_per_node} and {b.edges_per_node}: cut both with one number."
         )
     if a.any_sign != b.any_sign:
-        raise InputError(
-            "Circuits are compared with edges of the same signs, but one has those of any: cut both alike."
-        )
+        raise InputError("Compared circuits need edges of the same signs, but only one has any_sign: cut both alike.")

@@ -22,31 +22,38 @@ corrections by name: see `corrections`.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
-from typing import Any, NamedTuple
+from itertools import accumulate, combinations
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
-from circuitry.circuits.corrections import backward_passes, checked_correction, over_passes
+from circuitry.circuits.corrections import CORRECTIONS, backward_passes, checked_correction, over_passes
 from circuitry.circuits.exact_readers import POINTS, put_exact_effects
 from circuitry.circuits.quadrature import QuadratureRule, left_rule
 from circuitry.circuits.stream_gradients import images_at_once, reader_gradients, stage_gradients
-from circuitry.models.baselines import AnyBaseline, Baseline, Counterfactual, as_baseline, check_count
-from circuitry.models.encoder import clean_activations
-from circuitry.models.metrics import Metric, metric_name
+from circuitry.models.baselines import AnyBaseline
+from circuitry.models.metrics import Metric, checked_metric
 from circuitry.models.residual import ResidualStream
-from circuitry.models.tensor_batches import ImageBatches, Images
+from circuitry.models.sites import INPUT
+from circuitry.models.stream_parts import PORTS, Component
+from circuitry.models.stream_run import run_gated
+from circuitry.models.task import Task
+from circuitry.models.tensor_batches import Images
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import check_kinds
 from circuitry.runs.workers import Work
 
 PLAIN = left_rule(1)
 """Attribution patching: one gradient, at the clean activation."""
+CUTS = "cuts"
+"""The method that cuts every edge."""
+METHODS = {"gradient": "none", **{name: name for name in CORRECTIONS[1:]}, CUTS: "none"}
+"""Methods that score edges through the stream, and the correction of each."""
 PATHS = ("inputs", "activations")
 """What goes from clean to baseline where there is more than one point."""
 
@@ -60,6 +67,8 @@ class _Method(NamedTuple):
 @dataclass(frozen=True, eq=False)
 class EdgeScores:
     """Scores of all edges between the components of a transformer."""
+
+    HOW_TO_GET: ClassVar = "make them with score_edges(ResidualStream.of(clip.encoder), ...)"
 
     readers: tuple[str, ...]
     writers: tuple[str, ...]
@@ -127,11 +136,99 @@ def score_edges(
             f"A path is one of {', '.join(PATHS)}, the latter without a correction, but {path!r} with the correction "
             f"{correction!r} was given."
         )
-    ends, done = as_baseline(baseline), 0
+    task = Task(stream.components, images, metric, baseline=baseline, work=work)
+    with task.running(gradients=True):
+        edges, out_of, n_images = _mean_effects(stream, task, _Method(rule, path, correction))
+    return EdgeScores(
+        tuple(map(str, stream.readers)),
+        tuple(map(str, stream.writers)),
+        torch.where(stream.edges, edges[:, :-1], torch.nan).numpy(),
+        edges[:, -1].numpy(),
+        out_of.numpy(),
+        n_images,
+        task.made_with | {"edge_rule": rule.name, "path": path, "correction": correction},
+    )
+
+
+def unit_edges(
+    task: Task, kept_units: Mapping[str, Int[np.ndarray, " kept"]], method: str, rule: QuadratureRule
+) -> dict[tuple[str, str], np.ndarray]:
+    """Return the scores [kept downstream, kept upstream] of the edges between every two sites, the earlier one first.
+
+    Writers are heads, neurons and dimensions of the stream before the blocks; readers are heads (query, key and value
+    together), neurons before their nonlinearity, and units of the embedding.
+
+    Args:
+        task: With gradients running, of an encoder in heads and neurons.
+        kept_units: Units of the circuit by site.
+        method: One of `METHODS`.
+        rule: Points of the path; ``cuts`` takes none.
+
+    Raises:
+        InputError: as `score_edges`.
+    """
+    kept = {site: kept_units[site].tolist() for site in task.sites if site != INPUT}
+    stream = ResidualStream.of(task.encoder, kept)
+    rows, columns = _rows(stream, kept), _columns(stream, kept)
+    pairs = list(combinations(kept, 2))
+    if method == CUTS:
+        found = _cut_effects(stream, task, [(rows[down], columns[up]) for up, down in pairs])
+        return dict(zip(pairs, found, strict=True))
+    edges = _mean_effects(stream, task, _Method(rule, "inputs", METHODS[method]))[0].numpy()
+    return {(up, down): edges[rows[down]].sum(1)[:, columns[up]] for up, down in pairs}
+
+
+def _rows(stream: ResidualStream, kept: Mapping[str, Sequence[int]]) -> dict[str, Int[np.ndarray, "kept parts"]]:
+    """Return the readers of each unit by site: three of a head, one of others."""
+    places, last = {one: i for i, one in enumerate(stream.readers)}, stream.components.sites[-1]
+    found = {last: [[places[Component("embedding", head=unit)]] for unit in kept.get(last, ())]}
+    for i, (attn, mlp) in enumerate(zip(stream.sites[1::2], stream.sites[2::2], strict=True)):
+        found[attn] = [[places[Component(port, i, head)] for port in PORTS] for head in kept.get(attn, ())]
+        found[mlp] = [[places[Component("neuron", i, neuron)]] for neuron in kept.get(mlp, ())]
+    return {site: np.array(of_site, dtype=int).reshape(len(of_site), -1) for site, of_site in found.items() if of_site}
+
+
+def _columns(stream: ResidualStream, kept: Mapping[str, Sequence[int]]) -> dict[str, list[int]]:
+    """Return the writer of each unit by site."""
+    places = {one: i for i, one in enumerate(stream.writers)}
+    found = {stream.sites[0]: [places[Component("embed", head=unit)] for unit in kept.get(stream.sites[0], ())]}
+    for i, (attn, mlp) in enumerate(zip(stream.sites[1::2], stream.sites[2::2], strict=True)):
+        found[attn] = [places[Component("head", i, head)] for head in kept.get(attn, ())]
+        found[mlp] = [places[Component("neuron", i, neuron)] for neuron in kept.get(mlp, ())]
+    return found
+
+
+def _cut_effects(
+    stream: ResidualStream, task: Task, blocks: Sequence[tuple[np.ndarray, list[int]]]
+) -> list[np.ndarray]:
+    """Return how much the metric falls in the mean when an edge is cut, for blocks of [readers, parts] and writers."""
+    sums, count = [np.zeros((len(readers), len(writers))) for readers, writers in blocks], 0
+    for clean, other in clean_and_baseline(stream, task):
+        count += len(clean[stream.sites[0]])
+
+        def measure(keep: Tensor, clean: Mapping[str, Tensor] = clean, other: Mapping[str, Tensor] = other) -> float:
+            with torch.no_grad():
+                embedding = run_gated(stream, clean[stream.sites[0]], other, stream.gates_of(keep), at_once=1)
+                return float(checked_metric(task.metric, embedding).double().sum())
+
+        whole = measure(stream.edges)
+        for total, (readers, writers) in zip(sums, blocks, strict=True):
+            for row, column in np.ndindex(total.shape):
+                keep = stream.edges.clone()
+                keep[readers[row], writers[column]] = False
+                total[row, column] += whole - measure(keep)
+    return [total / count for total in sums]
+
+
+def _mean_effects(
+    stream: ResidualStream, task: Task, method: _Method
+) -> tuple[Float[Tensor, "readers writers_and_all"], Float[Tensor, " writers"], int]:
+    """Return the mean effects over images, as `_effects`, and the number of images."""
     edges, out_of = torch.zeros(len(stream.readers), len(stream.writers) + 1), torch.zeros(len(stream.writers))
-    n_patterns = (len(backward_passes(stream, correction)) + 3) * sum(block.n_heads for block in stream.blocks)
-    for clean, other in clean_and_baseline(stream, images, ends, work, n_patterns * (correction in POINTS)):
-        found = _effects(stream, metric, clean, other, _Method(rule, path, correction))
+    n_patterns = (len(backward_passes(stream, method.correction)) + 3) * sum(one.n_heads for one in stream.blocks)
+    done = 0
+    for clean, other in clean_and_baseline(stream, task, n_patterns * (method.correction in POINTS)):
+        found = _effects(stream, task.metric, clean, other, method)
         edges, out_of = edges + found[0], out_of + found[1]
         if not bool(edges.isfinite().all()):
             raise InputError(
@@ -139,29 +236,7 @@ def score_edges(
                 "path to the baseline, or give an encoder of higher precision."
             )
         done += len(clean[stream.sites[0]])
-    settings = scored_with(stream, metric, ends, rule) | {"path": path, "correction": correction}
-    return EdgeScores(
-        tuple(map(str, stream.readers)),
-        tuple(map(str, stream.writers)),
-        torch.where(stream.edges, edges[:, :-1] / done, torch.nan).numpy(),
-        (edges[:, -1] / done).numpy(),
-        (out_of / done).numpy(),
-        done,
-        settings,
-    )
-
-
-def scored_with(
-    stream: ResidualStream, metric: Metric, baseline: Baseline | Counterfactual, rule: QuadratureRule
-) -> dict[str, Any]:
-    """Return how edges were scored, in plain values."""
-    return {
-        "edge_rule": rule.name,
-        "baseline": baseline.name,
-        "baseline_digest": baseline.digest,
-        "metric": metric_name(metric),
-        "model_digest": stream.encoder.digest,
-    }
+    return edges / done, out_of / done, done
 
 
 def edges_by_position(
@@ -193,11 +268,13 @@ def edges_by_position(
     check_kinds(stream=(stream, ResidualStream), rule=(rule, QuadratureRule))
     places = [stream.edge(writer, reader) for writer, reader in edges]
     found, first = [], stream.sites[0]
-    for clean, other in clean_and_baseline(stream, images, as_baseline(baseline), work):
-        gradients = reader_gradients(stream, metric, clean[first], other[first], rule).readers
-        change = stream.written({site: clean[site] - other[site] for site in stream.sites})
-        parts = [(gradients[row] * change[column]).sum(-1) for row, column in places]
-        found.append(torch.stack(parts, 1).cpu().double().numpy())
+    task = Task(stream.components, images, metric, baseline=baseline, work=work)
+    with task.running(gradients=True):
+        for clean, other in clean_and_baseline(stream, task):
+            gradients = reader_gradients(stream, metric, clean[first], other[first], rule).readers
+            change = stream.written({site: clean[site] - other[site] for site in stream.sites})
+            parts = [(gradients[row] * change[column]).sum(-1) for row, column in places]
+            found.append(torch.stack(parts, 1).cpu().double().numpy())
     return np.concatenate(found)
 
 
@@ -243,30 +320,17 @@ def _linear_effects(
 
 
 def clean_and_baseline(
-    stream: ResidualStream,
-    images: Images,
-    baseline: Baseline | Counterfactual,
-    work: Work,
-    n_patterns: int = 0,
+    stream: ResidualStream, task: Task, n_patterns: int = 0
 ) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
-    """Yield the clean activations and those at the baseline, of as many images as fit."""
-    components, done = stream.components, 0
-    at_once = images_at_once(stream, len(stream.readers), work.memory_gib, n_patterns)
-    with (
-        components.frozen(),
-        components.differentiable(),
-        tqdm(desc="edges", unit="image", disable=not work.progress) as bar,
-    ):
-        for batch in ImageBatches(images, components, at_once):
+    """Yield the clean activations and those at the baseline, of as many images as fit; the task's gradients run."""
+    at_once = images_at_once(stream, len(stream.readers), task.work.memory_gib, n_patterns)
+    with tqdm(desc="edges", unit="image", disable=not task.work.progress, leave=False) as bar:
+        for batch in task.batches(at_once):
             with torch.no_grad():
-                clean = clean_activations(components, batch, stream.sites)
-                other = baseline.activations(components, clean, done)
+                clean = batch.clean(stream.sites)
+                other = batch.ends(clean)
             yield clean, other
-            done += len(batch)
-            bar.update(len(batch))
-    if not done:
-        raise InputError("Attribution needs at least one image, but there were none.")
-    check_count(baseline, done)
+            bar.update(len(batch.images))
 
 
 def _moves(stream: ResidualStream, clean: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> list[Tensor]:
@@ -280,7 +344,7 @@ def _changes(
     """Yield, for what stands before the blocks, then the heads and the MLP of each, the first stage that reads it, its
     columns, and what each writer adds at the baseline beyond what it adds clean."""
     step = {site: other[site] - clean[site] for site in stream.sites}
-    yield 0, slice(0, 1), step[stream.sites[0]][None]
+    yield 0, stream.writers_of(0), stream.entered(step)
     for index, block in enumerate(stream.blocks):
         change = stream.added(index, step)
         for stage, some in ((2 * index + 1, change[: block.n_heads]), (2 * index + 2, change[block.n_heads :])):

@@ -1,13 +1,13 @@
-"""The representation of every domain of a data set at every site, each domain in a file as soon as it is done.
+"""The representation of every domain of a data set at every site, in a folder with one file per domain.
 
 1. Each image's activation averaged over positions is kept for probes.
 2. The rows for CKA are means over the images of a class: of the units averaged over positions, as in the study, or of
-   all features, positions kept apart. One row for each part of a class's images, cut by item (`data.parts`). They go to
-   temporary files (`RowFiles`), and come back as inner products. Those of the means of all images follow from those of
-   the parts, whose own CKA is the ceiling.
+   the units at every position. Each part of a class's images has a row; parts are cut by item (`data.parts`). Rows go
+   to temporary files (`RowFiles`), and come back as inner products. The inner products of the means of all images
+   follow from those of the parts. The CKA of parts is the ceiling.
 
-A domain is a job of a `JobFolder`: several processes share the domains, a second run goes on where the first stopped,
-and what is damaged is made again.
+A domain is a job of a `JobFolder`: several processes share the domains, a second run resumes the first, and damaged
+files are made again.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,14 +31,14 @@ from circuitry.models.encoder import checked_sites
 from circuitry.models.image_pass import BATCH_SIZE, activations
 from circuitry.models.tensor_batches import rows_that_fit
 from circuitry.representations.grams import (
-    FORMAT,
+    REPRESENTATIONS_FORMAT,
     DomainRepresentation,
     Grams,
     RowFiles,
     read_representations,
     representation_file,
 )
-from circuitry.representations.kernel_alignment import FEWEST
+from circuitry.representations.kernel_alignment import FEWEST_ROWS
 from circuitry.representations.similarity import check_common
 from circuitry.runs.errors import InputError
 from circuitry.runs.jobs import Job, JobFolder
@@ -46,17 +46,17 @@ from circuitry.runs.presets import StudySettings
 from circuitry.runs.workers import Work
 
 Positions = Literal["averaged", "flattened"]
-"""What becomes of the positions of a site's units in CKA: averaged, or each a feature of its own."""
+"""Positions of a site's units in CKA: averaged, or each a separate feature."""
 
 
 @dataclass(frozen=True)
 class RepresentationSettings(StudySettings):
-    """What shapes the representations of a model's images."""
+    """Settings of the representations of a model's images."""
 
     STUDY: ClassVar = {"n_images": None, "seed": 42}
 
     n_images: int | None = 50
-    """Images per class and domain, chosen by ``seed``; all where there are fewer, or with None."""
+    """Most images per class and domain, chosen by ``seed``; None for all."""
     sites: tuple[str, ...] | None = None
     """Sites to represent; default: all."""
     seed: int = 0
@@ -70,8 +70,8 @@ class RepresentationSettings(StudySettings):
         check_word("positions", self.positions, Positions)
         if self.n_images is not None and self.n_images < self.n_parts:
             raise InputError(
-                f"Each of the {self.n_parts} parts of a class's images needs one, but n_images={self.n_images} was "
-                "given: give more images or fewer parts."
+                f"The {self.n_parts} parts of a class's images need at least one image each, but "
+                f"n_images={self.n_images} was given: give more images or fewer parts."
             )
 
 
@@ -87,17 +87,16 @@ def extract_representations(
     Args:
         clip: The model.
         images: The images.
-        out: Folder of the files, one per domain; while a domain is worked on, it also holds temporary files of 8 bytes
-            per class, part and unit, or with flattened positions of 4 bytes per class, part and feature (RN50, all
-            sites, four parts: 120 MB per class).
-        settings: Which images and sites; default: `RepresentationSettings`.
-        work: How the work is carried out; default: by this process alone. The memory budget is for the activations of
-            a run and for blocks of features, one after the other; means of one class at all sites in double precision
-            come on top (RN50: 0.2 GB).
+        out: Folder of the files, one per domain. During the work it also holds temporary files: 8 bytes per class,
+            part and unit, or with flattened positions 4 bytes per class, part and feature (RN50, all sites, four
+            parts: 120 MB per class).
+        settings: Images and sites; default: `RepresentationSettings`.
+        work: How the work is carried out. The memory budget holds the activations of a run, and later blocks of
+            features; the means of one class at all sites in double precision come on top (RN50: 0.2 GB).
 
     Raises:
-        InputError: for unknown sites, a folder made with another configuration or other images, a domain of which no
-            image can be read, activations that are not finite, or with ``strict`` an unreadable image.
+        InputError: for unknown sites, a folder made with another configuration or other images, a domain without
+            readable images, activations that are not finite, or with ``strict`` an unreadable image.
 
     Example:
         >>> domains = extract_representations(clip, DomainFolder("DomainNet"), "runs/x")
@@ -123,7 +122,9 @@ def extract_representations(
     cells = {(name, domain): group for domain, classes in chosen.items() for name, group in classes.items()}
     parts = part_numbers(cells, settings.n_parts)
     listing = image_listing(record for records in cells.values() for record in records)
-    folder = JobFolder(Path(out), FORMAT, config, [(domain,) for domain in images.domains], {"images": listing})
+    folder = JobFolder(
+        Path(out), REPRESENTATIONS_FORMAT, config, [(domain,) for domain in images.domains], {"images": listing}
+    )
 
     def represent(job: Job, _: object) -> list[Path]:
         path = representation_file(folder.path, job[0])
@@ -137,17 +138,17 @@ def extract_representations(
     return read_representations(folder.path)
 
 
-def check_comparable(images: DomainFolder, n_parts: int = DEFAULT_PARTS) -> None:
-    """Raise `InputError` before images are run where CKA lacks classes, in two domains or in two parts of one."""
+def check_enough_images(images: DomainFolder, n_parts: int = DEFAULT_PARTS) -> None:
+    """Raise `InputError` before images are run if CKA lacks classes, in two domains or in two parts of one."""
     table = images.counts()
     counts = {domain: table.loc[domain].to_numpy() for domain in images.domains}
     for a, b in combinations(images.domains, 2):
         check_common(a, b, int(np.count_nonzero((counts[a] > 0) & (counts[b] > 0))))
     for domain in images.domains:
         cut = np.count_nonzero(counts[domain] >= n_parts)
-        if cut < FEWEST:
+        if cut < FEWEST_ROWS:
             raise InputError(
-                f"The CKA of two of {n_parts} parts needs at least {FEWEST} classes with {n_parts} images, but "
+                f"The CKA of two of {n_parts} parts needs at least {FEWEST_ROWS} classes with {n_parts} images, but "
                 f"{domain} has {cut}: give more images or fewer parts, or leave the domain out."
             )
 
@@ -213,7 +214,7 @@ class _Images:
             self.classes += [class_name] * count
 
     def weights(self, names: Sequence[str], n_parts: int) -> Float[np.ndarray, "_ classes rows"]:
-        """Return what makes class means of rows: of all images, and of each part; NaN for a class without images."""
+        """Return the weights of rows in class means, of all images and of each part; NaN for a class without images."""
         weights = np.zeros((1 + n_parts, len(names), len(self._owners)))
         for row, (name, part, count) in enumerate(self._owners):
             weights[0, names.index(name), row] = count
@@ -223,6 +224,6 @@ class _Images:
 
 
 def unit_means(activation: Float[Tensor, "images ..."], unit_dim: int) -> Float[Tensor, "images units"]:
-    """Return the average over positions, in double precision: of [images, ...] one number per image and unit."""
+    """Return the average over positions in double precision, one number per image and unit."""
     units_first = activation.movedim(unit_dim, 1)
     return units_first.flatten(2).mean(2, dtype=torch.float64) if units_first.dim() > 2 else units_first.double()

@@ -1,12 +1,8 @@
 """Representations of whole domains against activations held in memory."""
 
-import logging
-import multiprocessing
-import os
-import shutil
-import signal
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,9 +10,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from circuitry import Clip, DomainFolder, Encoder, load_clip
+from circuitry import Clip, DomainFolder, Encoder
 from circuitry.data import part_numbers
-from circuitry.models import activations as activations_of_images
 from circuitry.representations import (
     RepresentationSettings,
     cka,
@@ -26,9 +21,10 @@ from circuitry.representations import (
     read_representations,
 )
 from circuitry.representations.grams import DomainRepresentation, gram_matrix
-from circuitry.representations.study import check_comparable, unit_means
-from circuitry.runs import ALONE, InputError, Rank, Work
+from circuitry.representations.representation_folder import check_enough_images, unit_means
+from circuitry.runs import InputError, Work
 from tests.support.tiny_clip import Tiny
+from tests.support.work import QUIET
 
 CLASSES = ("axe", "cat", "fish", "key", "lion", "pizza")
 CUT = 200
@@ -59,9 +55,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     broken = folder / "sketch" / "cat" / "1.png"
     broken.write_bytes(broken.read_bytes()[:CUT])
     return folder
-
-
-QUIET = Work(progress=False)
 
 
 def represent(
@@ -147,7 +140,7 @@ def test_similarity_of_domains_is_that_of_their_class_means(clip: Clip, root: Pa
             row = pairs[(pairs["site"] == site) & (pairs["kernel"] == kernel)].iloc[0]
             assert row["value"] == pytest.approx(cka(real, sketch, kernel), abs=1e-6)
             assert row["n_classes"] == 5
-    with pytest.raises(InputError, match="sketch and sketch have 3 in common"):
+    with pytest.raises(InputError, match="sketch and sketch have 3"):
         compare_representation_parts(found[1:], classes=("axe", "cat", "fish"))
 
 
@@ -181,7 +174,7 @@ def test_batches_and_budget_do_not_change_the_result(
 ) -> None:
     sites = ("layer1.0", "layer2.0")
     large = represent(clip, root, tmp_path / "large", sites=sites)
-    monkeypatch.setattr("circuitry.representations.study.BATCH_SIZE", 1)
+    monkeypatch.setattr("circuitry.representations.representation_folder.BATCH_SIZE", 1)
     small = represent(clip, root, tmp_path / "small", Work(memory_gib=1e-6, progress=False), sites=sites[::-1])
     for domain, expected in large.items():
         found = small[domain]
@@ -204,97 +197,18 @@ def test_an_encoder_of_half_precision(dtype: torch.dtype, tiny: Tiny, root: Path
     np.testing.assert_allclose(found.unit_means[site], full.unit_means[site], atol=0.05 * full.unit_means[site].std())
 
 
-def test_a_tower_in_training_mode_is_looked_at_and_left_as_it_was(tiny: Tiny, root: Path, tmp_path: Path) -> None:
-    training, site = tiny.load(), "layer4.0"
-    training.model.train()
-    before = {name: buffer.clone() for name, buffer in training.model.named_buffers()}
-    found = represent(training, root, tmp_path / "training", sites=(site,))["real"]
-    expected = represent(tiny.load(), root, tmp_path / "evaluation", sites=(site,))["real"]
-    np.testing.assert_array_equal(found.unit_means[site], expected.unit_means[site])
-    assert all(module.training for module in training.model.modules())
-    for name, buffer in training.model.named_buffers():
-        torch.testing.assert_close(buffer, before[name], rtol=0, atol=0, equal_nan=True)
-
-
 # Folders
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(f.relative_to(folder)): f.read_bytes() for f in sorted(folder.rglob("*")) if f.is_file()}
-
-
-def test_a_second_run_reads_and_a_damaged_file_is_made_again(
-    clip: Clip, root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_folder_is_read_and_refuses_another_configuration(clip: Clip, root: Path, tmp_path: Path) -> None:
+    """How a folder is shared, resumed and repaired is tested with `JobFolder`."""
     represent(clip, root, tmp_path, sites=("layer4.0",))
-    before = contents(tmp_path)
-    assert [name for name in before if "/" not in name] == [
-        *("images.json", "manifest.json", "real.safetensors", "sketch.safetensors")
-    ]
-    damaged, kept = tmp_path / "sketch.safetensors", (tmp_path / "real.safetensors").stat().st_mtime_ns
-    damaged.write_bytes(before["sketch.safetensors"][:-1] + bytes([before["sketch.safetensors"][-1] ^ 1]))
-    with pytest.raises(InputError, match=r"sketch\.safetensors is damaged, its checksum does not fit: make it again"):
-        read_representations(tmp_path)
-    with caplog.at_level(logging.WARNING):
-        again = represent(clip, root, tmp_path, sites=("layer4.0",))
-    assert "sketch is made again" in caplog.text
-    assert contents(tmp_path) == before
-    assert (tmp_path / "real.safetensors").stat().st_mtime_ns == kept
-    assert [one.grams.domain for one in read_representations(tmp_path)] == list(again) == ["real", "sketch"]
-
-
-def test_another_configuration_and_other_images_are_refused_by_name(clip: Clip, root: Path, tmp_path: Path) -> None:
-    data, out = tmp_path / "data", tmp_path / "out"
-    shutil.copytree(root, data)
-    represent(clip, data, out, sites=("layer4.0",))
-    with pytest.raises(InputError, match=r"another configuration \(n_images: 3 -> 2; images: 10 gone, first real/axe/"):
-        represent(clip, data, out, sites=("layer4.0",), n_images=2)
-    with pytest.raises(InputError, match=r"configuration \(sites: 'layer3\.0' is new, 'layer4\.0' is gone\)"):
-        represent(clip, data, out, sites=("layer3.0",))
-    replaced = data / "sketch" / "fish" / "0.png"
-    Image.new("RGB", (64, 64)).save(replaced)
-    with pytest.raises(InputError, match=r"configuration \(images: 1 replaced, first sketch/fish/0\.png\): choose"):
-        represent(clip, data, out, sites=("layer4.0",))
-    with pytest.raises(InputError, match=r"out/none is no folder of representations \(it has no manifest\.json\)"):
-        read_representations(out / "none")
-
-
-def share(tiny: Tiny, root: Path, out: Path, rank: Rank, killed_after: int) -> None:
-    """Do a rank's share; kill this process when it is about to run images for the n-th time."""
-    torch.set_num_threads(1)
-    runs = iter(range(1000))
-
-    def counted(*args: object, **settings: object) -> object:
-        if next(runs) == killed_after:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return activations_of_images(*args, **settings)  # type: ignore[arg-type]
-
-    pytest.MonkeyPatch().setattr("circuitry.representations.study.activations", counted)
-    weights = tiny.config.with_suffix(".safetensors")
-    represent(load_clip(tiny.config, weights), root, out, Work(rank, progress=False))
-
-
-def test_a_killed_process_and_two_ranks_leave_the_folder_of_one(tiny: Tiny, root: Path, tmp_path: Path) -> None:
-    processes = multiprocessing.get_context("forkserver")  # forks of one process that has imported everything
-    processes.set_forkserver_preload([__name__])
-    tiny.load()  # which writes the weights
-
-    def exit_codes(out: Path, *ranks: Rank, killed_after: int = -1) -> list[int | None]:
-        started = [processes.Process(target=share, args=(tiny, root, out, rank, killed_after)) for rank in ranks]
-        for process in started:
-            process.start()
-        for process in started:
-            process.join()
-        return [process.exitcode for process in started]
-
-    one, many = tmp_path / "one", tmp_path / "many"
-    assert exit_codes(one, ALONE) == [0]
-    assert exit_codes(many, ALONE, killed_after=15) == [-signal.SIGKILL]  # in the second domain
-    assert (many / "real.safetensors").exists()
-    assert not (many / "sketch.safetensors").exists()
-    (many / "real.safetensors").unlink()
-    assert exit_codes(many, Rank(0, 2), Rank(1, 2)) == [0, 0]
-    assert contents(many) == contents(one)
+    assert [one.grams.domain for one in read_representations(tmp_path)] == ["real", "sketch"]
+    for changes, words in (({"n_images": 2}, "n_images: 3 -> 2"), ({"sites": ("layer3.0",)}, r"'layer3\.0' is new")):
+        with pytest.raises(InputError, match=words):
+            represent(clip, root, tmp_path, **{"sites": ("layer4.0",)} | changes)
+    with pytest.raises(InputError, match=r"none .*manifest\.json"):
+        read_representations(tmp_path / "none")
 
 
 def test_an_image_that_cannot_be_read_is_left_out_with_a_warning_or_refused(
@@ -310,17 +224,16 @@ def test_an_image_that_cannot_be_read_is_left_out_with_a_warning_or_refused(
 # Bad input
 
 
-def test_bad_input_is_named_in_a_sentence(clip: Clip, root: Path, tmp_path: Path) -> None:
-    with pytest.raises(
-        InputError, match=r"Each of the 2 parts .* needs one, but n_images=1 was given: give more images"
-    ):
-        represent(clip, root, tmp_path, n_images=1)
-    with pytest.raises(InputError, match="positions must be one of 'averaged', 'flattened', but 'kept' was given"):
+@pytest.mark.parametrize(
+    ("settings", "words"), [({"n_images": 1}, "2 parts .* n_images=1"), ({"sites": ("layer9",)}, "'layer9'")]
+)
+def test_bad_settings_are_named(clip: Clip, root: Path, tmp_path: Path, settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        represent(clip, root, tmp_path, **settings)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(InputError, match="'averaged', 'flattened', but 'kept'"):
         # Not the constructor: under test it checks types first.
         RepresentationSettings.__post_init__(SimpleNamespace(positions="kept"))  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="no site 'layer9'"):
-        represent(clip, root, tmp_path, sites=("layer9",))
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_activations_that_are_not_finite_are_refused(clip: Clip, root: Path, tmp_path: Path) -> None:
@@ -329,9 +242,7 @@ def test_activations_that_are_not_finite_are_refused(clip: Clip, root: Path, tmp
 
     with (
         clip.encoder.hooks(fwd_hooks=[("layer2.0", spoil)]),
-        pytest.raises(
-            InputError, match=r"'layer2\.0' are not finite.*The first of these \d images is .*/axe/\d\.png\."
-        ),
+        pytest.raises(InputError, match=r"'layer2\.0' are not finite.*/axe/\d\.png"),
     ):
         represent(clip, root, tmp_path, sites=("layer1.0", "layer2.0"))
 
@@ -339,15 +250,20 @@ def test_activations_that_are_not_finite_are_refused(clip: Clip, root: Path, tmp
 def test_a_domain_without_a_readable_image_is_refused(clip: Clip, tmp_path: Path) -> None:
     (tmp_path / "real" / "cat").mkdir(parents=True)
     (tmp_path / "real" / "cat" / "0.png").write_bytes(b"no image")
-    with pytest.raises(InputError, match="None of the images of real can be read: give others, or leave"):
+    with pytest.raises(InputError, match="images of real"):
         represent(clip, tmp_path, tmp_path / "out", sites=("layer4.0",))
 
 
-def test_too_few_classes_for_cka_are_known_from_the_folder(root: Path) -> None:
-    check_comparable(DomainFolder(root, domains=("real",)))
-    with pytest.raises(
-        InputError, match="two of 2 parts needs at least 4 classes with 2 images, but sketch has 3: give"
-    ):
-        check_comparable(DomainFolder(root, classes=("axe", "fish", "lion", "key")), 2)
-    with pytest.raises(InputError, match="with images in both domains, but real and sketch have 3 in common: give"):
-        check_comparable(DomainFolder(root, classes=("axe", "cat", "pizza", "key")))
+@pytest.mark.parametrize(
+    ("classes", "parts", "words"),
+    [
+        (("axe", "fish", "lion", "key"), (2,), "4 classes with 2 images, but sketch has 3"),
+        (("axe", "cat", "pizza", "key"), (), "real and sketch have 3"),
+    ],
+)
+def test_too_few_classes_for_cka_are_known_from_the_folder(
+    root: Path, classes: tuple[str, ...], parts: tuple[int, ...], words: str
+) -> None:
+    check_enough_images(DomainFolder(root, domains=("real",)))
+    with pytest.raises(InputError, match=words):
+        check_enough_images(DomainFolder(root, classes=classes), *parts)

@@ -1,0 +1,77 @@
+"""Scores of the edges between kept units, by the name of a method.
+
+``squared``, the study's: how far a unit moves at the next site (`chain_edges`); the default of a chain. The others
+score effects on the metric through the residual stream (`stream_edges`) and need an encoder in heads and neurons, whose
+default is ``gradient``. There ``exact-readers`` agrees best with exact cuts, but takes a partial run for every unit: on
+ViT-B/32 with 399 kept units 26 s of a processor for an image, where ``gradient`` takes 4.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from circuitry.circuits.chain_edges import edge_effects
+from circuitry.circuits.circuit_settings import SQUARED, AttributionSettings
+from circuitry.circuits.graph import IN_STREAM
+from circuitry.circuits.quadrature import QuadratureRule
+from circuitry.circuits.stream_edges import PLAIN, unit_edges
+from circuitry.models.encoder import Encoder
+from circuitry.models.residual import in_stream
+from circuitry.models.task import Task
+from circuitry.runs.errors import InputError
+
+DEFAULT = "gradient"
+"""The method of encoders in heads and neurons where none is given."""
+
+
+def edge_method(encoder: Encoder, settings: AttributionSettings) -> str:
+    """Return the method that scores the edges of an encoder.
+
+    Raises:
+        InputError: for a method that the encoder's units do not have.
+    """
+    streams = in_stream(encoder)
+    if settings.edges is not None and settings.edges != SQUARED and not streams:
+        raise InputError(
+            f"Edges are scored by {settings.edges!r} between heads and neurons that add to a residual stream, but this "
+            f"encoder's units are not: give clip.in_components().encoder of a ViT, or {SQUARED!r}."
+        )
+    return settings.edges or (DEFAULT if streams else SQUARED)
+
+
+def edge_rule(encoder: Encoder, settings: AttributionSettings) -> QuadratureRule:
+    """Return the rule of the edges: that of the settings, one gradient through a stream, else that of the nodes."""
+    streams = edge_method(encoder, settings) != SQUARED
+    return settings.edge_rule or (PLAIN if streams else settings.node_rule)
+
+
+def edges_between(
+    task: Task,
+    kept_units: Mapping[str, Int[np.ndarray, " kept"]],
+    settings: AttributionSettings,
+    rule: QuadratureRule | None = None,
+) -> dict[tuple[str, str], np.ndarray]:
+    """Return the scores [kept downstream, kept upstream] of edges by pair of sites.
+
+    Args:
+        task: With gradients running.
+        kept_units: Units of the circuit by site.
+        settings: Of these, the method and the rule.
+        rule: Another rule.
+
+    Raises:
+        InputError: as `edge_effects`, `unit_edges` and `edge_method`.
+    """
+    method, rule = edge_method(task.encoder, settings), rule or edge_rule(task.encoder, settings)
+    if method == SQUARED:
+        return edge_effects(task, kept_units, rule)
+    return unit_edges(task, kept_units, method, rule)
+
+
+def edges_made_with(encoder: Encoder, settings: AttributionSettings) -> dict[str, Any]:
+    """Return how edges are scored, in plain values."""
+    method = edge_method(encoder, settings)
+    kind = "neighbouring sites" if method == SQUARED else IN_STREAM
+    return {"edges": kind, "edge_method": method, "edge_rule": edge_rule(encoder, settings).name}

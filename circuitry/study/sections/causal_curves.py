@@ -1,0 +1,169 @@
+"""The sections on faithfulness and selectivity: curves over the size of the circuit, and site by site."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from circuitry.circuits.rule_report import describe_rule
+from circuitry.comparison.domain_tests import THIS_MODEL
+from circuitry.interventions.curves import (
+    FaithfulnessCurve,
+    areas_by_domain,
+    curves_by_domain,
+    mean_over_depth,
+    most_selective_site,
+    nearest_to_a_tenth,
+)
+from circuitry.reports.figures.lines import faithfulness_curves, overlap_over_depth
+from circuitry.reports.figures.style import Mark
+from circuitry.reports.page import Finding, Report
+from circuitry.reports.sections.compared import depth_ends, with_intervals
+from circuitry.reports.sections.findings import ANOTHER_MODEL
+
+CIRCUITS = {"kept": "circuit", "random": "as many random units", "complement": "all except the circuit"}
+"""Circuits in the table of one size."""
+
+
+def add_causal_guide(report: Report, settings: Mapping[str, Any], tested_on: str) -> None:
+    """Add the section on how to read causal checks; ``settings`` are a graph's, ``tested_on`` names the images."""
+    report.section("How to read this")
+    report.text(
+        f"Circuits are tested on {tested_on}. {describe_rule(settings)}\n\n"
+        "Faithfulness is the class's metric with only some units active, as a share of the whole model's lead over the "
+        "baseline: 0 is nothing kept, 1 the whole model, and more than 1 means that the removed units work against the "
+        "class. A circuit that gives every image the same answer can be faithful, too. Selectivity measures the lead "
+        "of images of the class over images of other classes, and is 0 for such a circuit. Compare both with as many "
+        "random units, and with all but the circuit: a sufficient circuit may not be necessary. Intervals are over "
+        f"images or classes; p values are about {THIS_MODEL}."
+    )
+
+
+def faithfulness_findings(
+    curves: Sequence[FaithfulnessCurve], alone: Sequence[FaithfulnessCurve]
+) -> list[Finding | None]:
+    """Say whether circuits do better than random units: with all sites ablated, and at the most selective site.
+
+    ``alone`` are curves of one site at a time, of one fraction.
+    """
+    by_size = [curve for curve in curves if curve.ranking == "absolute"]
+    size = nearest_to_a_tenth(by_size[0].fractions)
+    selective = not by_size[0].own.all()
+    measures = ("faithfulness", "selectivity") if selective else ("faithfulness",)
+    found = [kept_beats_random(curves_by_domain(by_size, measure), measure, size) for measure in measures]
+    if alone and selective:
+        table = curves_by_domain(alone, "selectivity")
+        if (site := most_selective_site(table)) is not None:
+            where = f"at {site} alone, the best site"
+            at = table[table["sites"] == site]
+            found.append(kept_beats_random(at, "selectivity", alone[0].fractions[0], where))
+    return found
+
+
+def kept_beats_random(curves: pd.DataFrame, measure: str, size: float, where: str = "at all sites") -> Finding | None:
+    """Say in how many domains circuits of one size do better than random units: from `curves_by_domain`.
+
+    None where the measure is not known.
+    """
+    at = curves[(curves["fraction"] == size)].set_index(["domain", "circuit"])[["value", "low", "high"]]
+    kept, random = (at.xs(name, level="circuit") for name in ("kept", "random"))
+    if kept["value"].isna().all():
+        return None
+    apart = int((kept["low"] > random["high"]).sum())
+    start = "" if apart else "Circuits are not clearly better than random units. "
+    return Finding(
+        f"{start}With {size:.0%} of the units kept {where}, circuits reach a {measure} of {kept['value'].min():.2f} to "
+        f"{kept['value'].max():.2f} by domain, random units {random['value'].min():.2f} to "
+        f"{random['value'].max():.2f}.",
+        f"In {apart} of {len(kept)} domains the 95 % intervals over images do not overlap; 1 is the whole model.",
+        f"Another ablation: a few units at all sites may pass nothing on; other classes; {ANOTHER_MODEL}.",
+    )
+
+
+def add_faithfulness(report: Report, curves: Sequence[FaithfulnessCurve], marks: Mapping[str, Mark]) -> None:
+    """Add the section on faithfulness and selectivity; curves with all sites ablated together."""
+    report.section("Are the circuits sufficient?")
+    first = curves[0]
+    by_size = [curve for curve in curves if curve.ranking == "absolute"]
+    faithful = curves_by_domain(by_size)
+    _add_curves(
+        report,
+        faithful,
+        "faithfulness",
+        marks,
+        "Faithfulness over size. Only the circuit's units are active, at all sites at once; the others are at the "
+        f"{first.settings['baseline']} baseline. 0: nothing kept; 1: the whole model. Dotted: as many random units. "
+        f"{int(first.own.sum())} images per class and domain; bars: 95 % bootstrap intervals over images.",
+    )
+    tables = {"faithfulness": faithful}
+    if not first.own.all():
+        tables["selectivity"] = curves_by_domain(by_size, "selectivity")
+        _add_curves(
+            report,
+            tables["selectivity"],
+            "selectivity",
+            marks,
+            "Selectivity over size: the lead of images of the class over images of other classes "
+            f"({int((~first.own).sum())} per class and domain). 0: the same answer for all images; 1: the lead in the "
+            "whole model.",
+        )
+    size = nearest_to_a_tenth(first.fractions)
+    at = pd.concat([table[table["fraction"] == size] for table in tables.values()])
+    wide = _wide(at.assign(column=at["measure"] + ", " + at["circuit"].map(CIRCUITS)))
+    wide.insert(1, "units kept", size)
+    report.table(
+        wide,
+        "Circuits of the largest |scores|, with 95 % bootstrap intervals over images.",
+        formats={"units kept": ".0%"},
+    )
+    areas = areas_by_domain(curves)
+    kept = areas["circuit"] == "kept"
+    columns = areas["measure"] + np.where(kept, " (" + areas["ranking"] + ")", ", random")
+    report.table(
+        _wide(areas.assign(column=columns, low=areas["low"].where(kept))),
+        "Areas under the curves (MIB), with 95 % bootstrap intervals over images, and those of random units. CMD, the "
+        "area of |1 - faithfulness|: 0 is best; CPR: the area under faithfulness.",
+    )
+
+
+def _add_curves(report: Report, curves: pd.DataFrame, measure: str, marks: Mapping[str, Mark], caption: str) -> None:
+    """Draw the curves, or say why there are none."""
+    if curves["value"].notna().any():
+        report.figure(faithfulness_curves(curves, measure=measure, marks=marks), caption)
+    else:
+        report.text(f"There is no {measure}: {curves['reason'].iloc[0]}.")
+
+
+def _wide(table: pd.DataFrame) -> pd.DataFrame:
+    """Return values with their intervals by domain, a column for each name in ``column``, in their order."""
+    wide = table.assign(cell=with_intervals(table, ".2f")).pivot(index="domain", columns="column", values="cell")
+    return wide[list(dict.fromkeys(table["column"]))].rename_axis(columns=None).reset_index()
+
+
+def add_selectivity_over_depth(
+    report: Report, curves: Sequence[FaithfulnessCurve], marks: Mapping[str, Mark], sites: Sequence[str]
+) -> None:
+    """Add the figure on circuits kept at one site at a time; curves of one ranking, drawn at their first fraction."""
+    size = curves[0].fractions[0]
+    table = curves_by_domain(curves, "selectivity").query("fraction == @size")
+    kept = table[table["circuit"] == "kept"].rename(columns={"sites": "site"})
+    if kept["value"].isna().all():
+        report.text(
+            "Selectivity with one site ablated is not known: the model gives images of these classes no lead over "
+            "images of other classes."
+        )
+        return
+    figure = overlap_over_depth(
+        kept,
+        sites,
+        chance=mean_over_depth(table)["random"].rename("value").reset_index(),
+        measure="selectivity, one site ablated",
+        chance_label="random units",
+        title=f"Selectivity with {size:.0%} of the units kept at one site",
+        marks=marks,
+    )
+    report.figure(
+        figure,
+        f"Only the circuit's units are kept at one site; all other sites stay as they are. {depth_ends(kept)}",
+    )

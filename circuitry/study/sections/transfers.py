@@ -1,0 +1,155 @@
+"""The sections on circuits of one domain that are kept, or whose activations are exchanged, on images of another."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from circuitry.comparison.domain_tests import THIS_MODEL
+from circuitry.comparison.significance import LEVEL
+from circuitry.interventions.transfer_tables import (
+    OTHER,
+    OWN,
+    lead_of_own_circuits,
+    transfer_accuracies,
+    transfer_correlations,
+    transfer_matrix,
+    transfer_over_depth,
+)
+from circuitry.reports.figures.heatmaps import transfer_beside_similarity
+from circuitry.reports.figures.lines import overlap_over_depth
+from circuitry.reports.figures.style import MARKS, Mark
+from circuitry.reports.page import Finding, Report
+from circuitry.reports.sections.compared import depth_ends
+from circuitry.reports.sections.findings import ANOTHER_MODEL
+
+GROUP_MARKS = {OWN: MARKS[8], OTHER: MARKS[9]}
+"""Marks that few sets of domains reach, so that no group looks like a domain."""
+
+
+def transfer_findings(transfer: pd.DataFrame, similarity: pd.DataFrame) -> list[Finding | None]:
+    """Say whether circuits work in other domains, and whether structure predicts it; arguments as `add_transfer`."""
+    value = _value(transfer)
+    one_site = (transfer["sites"] != "all").any()
+    return [
+        own_circuits_lead(transfer_over_depth(transfer, value), value) if one_site else None,
+        structure_predicts(transfer_correlations(transfer, similarity), value),
+    ]
+
+
+def _value(transfer: pd.DataFrame) -> str:
+    return "selectivity" if "other_metric" in transfer else "faithfulness"
+
+
+def own_circuits_lead(over_depth: pd.DataFrame, value: str) -> Finding | None:
+    """Say whether a domain's own circuits do better than others': from `transfer_over_depth`; None if unknown."""
+    lead = lead_of_own_circuits(over_depth)
+    if lead is None:
+        return None
+    sites = lead.by_site
+    start = "Circuits of other domains do worse than a domain's own" if lead.n_apart else (
+        "It is open whether circuits of other domains do worse than a domain's own"
+    )  # fmt: skip
+    return Finding(
+        f"{start}: {value} {lead.other:.2f} against {lead.own:.2f}, mean over {len(sites)} sites kept one at a time.",
+        f"At {lead.n_apart} of {len(sites)} sites the 95 % bootstrap intervals over classes do not overlap. The "
+        f"difference is {sites.iloc[0]:+.2f} at {sites.index[0]} and {sites.iloc[-1]:+.2f} at {sites.index[-1]}.",
+        f"More classes; another site; {ANOTHER_MODEL}.",
+    )
+
+
+def structure_predicts(correlations: pd.DataFrame, value: str) -> Finding | None:
+    """Say whether shared structure predicts transfer: from `transfer_correlations`; None if unknown."""
+    rho, p, corrected = f"{value}: rho", f"{value}: p", f"{value}: p (Holm)"
+    known = correlations.dropna(subset=rho) if rho in correlations else correlations.iloc[:0]
+    if known.empty:
+        return None
+    best, significant = known.sort_values([p, rho], kind="stable").iloc[0], int((known[corrected] < LEVEL).sum())
+    start = "Shared structure correlates with transfer" if significant else (
+        "It is open whether shared structure predicts transfer"
+    )  # fmt: skip
+    return Finding(
+        f"{start}: rank correlation of {value} {best[rho]:+.2f} at {best['sites']}, over {best['pairs']:.0f} pairs of "
+        "domains.",
+        f"p {best[p]:.2g} from orders of the domains, {best[corrected]:.2g} corrected for all sites and measures "
+        f"(Holm); {significant} of {len(known)} rows have p < {LEVEL} after correction. About {THIS_MODEL}.",
+        f"More domains, because pairs share them; {ANOTHER_MODEL}.",
+    )
+
+
+def add_transfer(
+    report: Report, transfer: pd.DataFrame, similarity: pd.DataFrame, marks: Mapping[str, Mark], sites: Sequence[str]
+) -> None:
+    """Add the section on circuits of one domain that are kept on images of another.
+
+    ``transfer`` is from `CausalStudy.extract_transfer`, with ``one_site`` also site by site; ``similarity`` is the
+    structural similarity of the domains, e.g. ``comparison.matrix()``; ``sites`` are in order.
+    """
+    report.section("Does one domain's circuit work in another?")
+    everywhere = transfer[transfer["sites"] == "all"]
+    report.figure(
+        transfer_beside_similarity(transfer_matrix(everywhere), similarity, marks=marks),
+        "Faithfulness of the circuits of one domain (rows) on images of another (columns), all sites ablated.",
+    )
+    _add_accuracies(report, everywhere, "circuit alone", "whole model")
+    alone = [site for site in sites if site in set(transfer["sites"])]
+    if not alone:
+        return
+    value = _value(transfer)
+    over_depth = transfer_over_depth(transfer, value)
+    if over_depth["value"].isna().all():
+        report.text(f"There is no {value}: the model does no better than the baseline.")
+        return
+    measure, title = f"{value}, one site ablated", "Circuits of the images' own domain and of others"
+    report.figure(
+        overlap_over_depth(over_depth, alone, measure=measure, title=title, marks=GROUP_MARKS),
+        f"Circuits kept at one site at a time: {value} on images of a domain, with the domain's own circuits and with "
+        f"those of other domains (bars: 95 % bootstrap intervals over classes). {depth_ends(over_depth)}",
+    )
+    correlations = transfer_correlations(transfer, similarity)
+    known = correlations[correlations["sites"].isin(alone)].dropna(subset=f"{value}: rho")
+    if len(known):
+        best = known["sites"].iloc[known[f"{value}: rho"].argmax()]
+        matrix = transfer_matrix(transfer[transfer["sites"] == best], value)
+        report.figure(
+            transfer_beside_similarity(matrix, similarity, measure=f"{value} at {best}", marks=marks),
+            f"Transfer at {best}, the site with the highest correlation with structural similarity.",
+        )
+    formats = {name: "+.2f" if name.endswith("rho") else ".2g" for name in correlations.columns[1:-1]}
+    report.table(
+        correlations,
+        "Does shared structure predict transfer? Spearman's rank correlation of transfer, averaged over both "
+        "directions, with structural similarity, over pairs of domains. Pairs share domains: p is the share of orders "
+        "of the domains with as large a correlation (Mantel), corrected for all numbers of this table (Holm).",
+        formats=formats | {"pairs": ".0f"},
+    )
+
+
+def add_interchange(report: Report, exchanged: pd.DataFrame, marks: Mapping[str, Mark]) -> None:
+    """Add the section on activations of one domain's circuits that are put into runs on another's images."""
+    report.section("Can activations be exchanged between domains?")
+    change, random = (transfer_matrix(exchanged, value) for value in ("change", "random_change"))
+    off = ~np.eye(len(change), dtype=bool)
+    ends = [f"{found.min():+.3f} to {found.max():+.3f}" for found in (m.to_numpy()[off] for m in (change, random))]
+    report.figure(
+        transfer_beside_similarity(
+            change,
+            random,
+            measure="change of the metric",
+            similarity_measure="with random units",
+            similarity_diagonal="own domain's images",
+            title="What exchanged activations change",
+            marks=marks,
+        ),
+        "Change of the class's metric on images of one domain (columns) when the circuit's units take the activations "
+        "that they have on images of another (rows). Right: random units, as many at every site. Between domains: "
+        f"{ends[0]}; with random units {ends[1]}.",
+    )
+    _add_accuracies(report, exchanged, "exchanged", "before")
+
+
+def _add_accuracies(report: Report, transfer: pd.DataFrame, circuit: str, model: str) -> None:
+    table = transfer_accuracies(transfer).rename(columns={"accuracy": circuit, "full_accuracy": model})
+    report.table(
+        table, "Share of the images that the model assigns to the class.", formats={circuit: ".0%", model: ".0%"}
+    )

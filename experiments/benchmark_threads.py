@@ -1,0 +1,128 @@
+"""How fast is attribution on a quiet machine and beside busy processes, by how its threads wait for each other?
+
+Threads that spin while they wait (GNU OpenMP's default, so PyTorch's on Linux) hold a core that another program could
+use; the scripts of this package let them wait briefly (`runs.short_waits`), and share small jobs out to one process a
+core with one thread each (`runs.run_processes`). Refuted if that is slower than spinning on a quiet machine by more
+than a tenth for the large models, or if any way of the package's is slower beside busy processes.
+
+Ways take turns, quiet and busy, and every measurement is a process of its own: OpenMP reads its settings once.
+
+    python experiments/benchmark_threads.py
+    python experiments/benchmark_threads.py --models rn-tiny --rounds 5 --busy 8
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from statistics import median
+from typing import NamedTuple
+
+from circuitry.runs import run_script, short_waits
+from circuitry.reports.result_tables import KeepSettings
+
+import pandas as pd
+
+BUSY = "while True: pass"
+TIMED = """
+import sys
+import time
+import open_clip
+import torch
+from circuitry import Encoder, attribute, class_logit
+from circuitry.models.architectures import register_model
+
+model, n_images, repeats = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+torch.manual_seed(0)
+encoder = Encoder.from_tower(open_clip.create_model(register_model(model)).visual.eval())
+images = torch.randn(n_images, 3, *encoder.image_size)
+metric = class_logit(torch.randn(10, encoder(images[:1]).shape[1]), 0)
+seconds = []
+for _ in range(repeats):
+    started = time.perf_counter()
+    attribute(encoder, images, metric, progress=False)
+    seconds.append(time.perf_counter() - started)
+print(sorted(seconds)[repeats // 2])
+"""
+
+
+class Way(NamedTuple):
+    """How a machine's cores are used."""
+
+    environment: Mapping[str, str]
+    a_process_a_core: bool = False
+
+
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+WAYS = {
+    "threads that spin": Way({"GOMP_SPINCOUNT": "300000"}),  # GNU's default
+    "threads that wait passively": Way({"GOMP_SPINCOUNT": "0"}),
+    "threads that wait briefly": Way(short_waits({})),
+    "one thread": Way(ONE_THREAD),
+    "a process a core, one thread each": Way(ONE_THREAD, a_process_a_core=True),
+}
+
+
+@dataclass(frozen=True)
+class Config(KeepSettings):
+    """Settings of the benchmark."""
+
+    models: tuple[str, ...] = ("rn-tiny", "RN50", "ViT-B-32")
+    """Models of open_clip or of this package; random weights."""
+    images: tuple[int, ...] = (14, 1, 1)
+    """Images that a circuit is found on, for each model."""
+    busy: int = 2
+    """Processes that keep cores busy beside the benchmark."""
+    rounds: int = 3
+    """How often every way is measured, quiet and busy in turn."""
+    repeats: int = 3
+    """Circuits in a measurement, which is their median."""
+
+
+def seconds_a_circuit(way: Way, model: str, n_images: int, repeats: int) -> float:
+    """Return the seconds by which a circuit more takes longer: of n processes at once, an n-th of the slowest's."""
+    n_processes = len(os.sched_getaffinity(0)) if way.a_process_a_core else 1
+    ours = {name: value for name, value in os.environ.items() if name not in {*short_waits({}), *ONE_THREAD}}
+    command = [sys.executable, "-c", TIMED, model, str(n_images), str(repeats)]
+    running = [
+        subprocess.Popen(command, env={**ours, **way.environment}, stdout=subprocess.PIPE, text=True)
+        for _ in range(n_processes)
+    ]
+    printed = [process.communicate()[0] for process in running]
+    return max(map(float, printed)) / n_processes
+
+
+@contextmanager
+def busy_processes(number: int) -> Iterator[None]:
+    """Keep so many cores busy meanwhile."""
+    running = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(number)]
+    try:
+        yield
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+
+
+def run(config: Config) -> pd.DataFrame:
+    """Return the median seconds a circuit of every model and way, quiet and beside busy processes."""
+    rows = []
+    for model, n_images in zip(config.models, config.images, strict=False):
+        found: dict[tuple[str, int], list[float]] = {(way, busy): [] for way in WAYS for busy in (0, config.busy)}
+        for _ in range(config.rounds):
+            for (way, busy), seconds in found.items():
+                with busy_processes(busy):
+                    seconds.append(seconds_a_circuit(WAYS[way], model, n_images, config.repeats))
+        rows += [(model, n_images, way, *(median(found[way, busy]) for busy in (0, config.busy))) for way in WAYS]
+    return pd.DataFrame(rows, columns=["model", "images", "way", "seconds, quiet", f"seconds, {config.busy} busy"])
+
+
+def main(config: Config) -> None:
+    """Run the benchmark and print its table."""
+    config.keep({"threads": run(config)}, cores=len(os.sched_getaffinity(0)))
+
+
+if __name__ == "__main__":
+    run_script(Config, main, __doc__)

@@ -1,0 +1,70 @@
+"""Examples in docstrings call public functions, classes and methods with arguments that these have."""
+
+import ast
+import importlib
+import inspect
+from collections.abc import Iterator
+
+import pytest
+
+from tests.test_imports import PUBLIC, modules
+
+PLACES = [getattr(importlib.import_module(package), name) for package, name in PUBLIC]
+OBJECTS = {place.__name__: [inspect.signature(place)] for place in PLACES if inspect.isfunction(place)}
+"""How the public functions and classes are called, by name."""
+METHODS: dict[str, list[inspect.Signature]] = {}
+"""How the methods of public classes are called on an object, by name."""
+for kind in {place for place in PLACES if isinstance(place, type) and not issubclass(place, Exception)}:
+    OBJECTS[kind.__name__] = [inspect.signature(kind)]
+    for name, method in inspect.getmembers(kind, inspect.isroutine):
+        if not name.startswith("_") and str(getattr(method, "__module__", None)).startswith("circuitry"):
+            signature, static = inspect.signature(method), isinstance(inspect.getattr_static(kind, name), staticmethod)
+            of_object = list(signature.parameters.values())[inspect.isfunction(method) and not static :]
+            METHODS.setdefault(name, []).append(signature.replace(parameters=of_object))
+
+
+def examples(module: str) -> Iterator[str]:
+    """Yield the examples of a module's docstrings, as code."""
+    for node in ast.walk(ast.parse(modules()[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module):
+            lines = [line.strip() for line in (ast.get_docstring(node) or "").splitlines()]
+            yield "\n".join(line[4:] for line in lines if line.startswith((">>> ", "... ")))
+
+
+def misfits(code: str) -> list[str]:
+    """Return what is wrong with the calls in an example; arguments that it leaves out are written ``...``."""
+    found = []
+    for call in (node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call)):
+        of_object = isinstance(call.func, ast.Attribute) and ast.unparse(call.func.value) != "circuitry"
+        name = ast.unparse(call.func).rpartition(".")[2]
+        known = (METHODS if of_object else OBJECTS).get(name, [])
+        given, named = map(ast.unparse, call.args), {keyword.arg: None for keyword in call.keywords}
+        arguments = [argument for argument in given if argument != "..." and not argument.startswith("*")]
+        partly = len(arguments) < len(call.args) or None in named
+        errors = list[str]()
+        for signature in known:
+            try:
+                bind = signature.bind_partial if partly else signature.bind
+                bind(*arguments, **{key: None for key in named if key is not None})
+            except TypeError as error:
+                errors.append(f"{ast.unparse(call)}: {error}")
+        found += errors if len(errors) == len(known) else []
+    return found
+
+
+@pytest.mark.parametrize("module", sorted(modules()))
+def test_examples_give_arguments_that_exist(module: str) -> None:
+    assert [wrong for example in examples(module) for wrong in misfits(example)] == []
+
+
+@pytest.mark.parametrize(
+    ("example", "wrong"),
+    [
+        ("faithfulness_curve(features, images, metric, graph, keep_error=True)", "keep_error"),
+        ("circuitry.attribute(encoder)", "missing a required argument: 'images'"),
+        ("graph.circuit(3, 4, 5, 6, 7, 8)", "too many positional arguments"),
+    ],
+)
+def test_a_wrong_example_is_found(example: str, wrong: str) -> None:
+    assert wrong in misfits(example)[0]
+    assert misfits(example.partition("(")[0] + "(...)") == []
