@@ -189,9 +189,9 @@ def test_everything_kept_is_the_tower_and_a_unit_that_is_carried_is_refused() ->
     with torch.no_grad():
         alone = kept_embeddings(Task(heads, images, metric), [kept])[0]
         torch.testing.assert_close(alone, encoder(images), rtol=1e-5, atol=1e-6)
-    with pytest.raises(InputError, match="has units 0 to 1, but 2 was asked for"):
+    with pytest.raises(InputError, match="0 to 1, but 2 "):
         kept_embeddings(Task(heads, images, metric), [{site: [2]}])
-    with pytest.raises(InputError, match="has units 0 to 1, but 2 was asked for"):
+    with pytest.raises(InputError, match="0 to 1, but 2 "):
         patch_effects(Task(heads, images, metric), units={site: [2]})
 
 
@@ -230,7 +230,7 @@ def test_hook_points_that_are_not_there_are_told(name: str) -> None:
 
 
 def test_towers_without_known_blocks_are_refused() -> None:
-    with pytest.raises(InputError, match="Heads and neurons are those of transformer blocks, but a ModifiedResNet has"):
+    with pytest.raises(InputError, match="ModifiedResNet"):
         in_components(Encoder.from_tower(make_tower("resnet")))
     tower: Any = make_tower("timm-vit")
     tower.trunk.blocks[0] = nn.Identity()

@@ -56,9 +56,7 @@ def test_every_combination_that_has_images_becomes_a_graph(clip: Clip, root: Pat
     assert graph.provenance["model_digest"] == clip.digest
     assert graph.provenance["seed"] == 0
     assert ("fish", "sketch") not in graphs
-    with pytest.raises(
-        KeyError, match=r"no circuit of \('fish', 'sketch'\) .* classes \['axe', 'cat', 'fish'\] and the"
-    ):
+    with pytest.raises(KeyError, match=r"\('fish', 'sketch'\).*\['axe', 'cat', 'fish'\]"):
         graphs["fish", "sketch"]
     assert repr(graphs) == (f"GraphFolder({str(made)!r}: 5 of 5 circuits, 3 classes, 2 domains, model {clip.name})")
 
