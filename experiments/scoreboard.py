@@ -113,8 +113,8 @@ class Config(WorkSettings, QuickstartModel):
     random_draws: int = 2
     """Random circuits of every size."""
     stable: int = 1
-    """Number of classes whose circuits are tested against random ones, and found again on either half of the images and
-    by masks from another seed."""
+    """Number of classes whose circuits are tested against random ones, and found again: on either half of the images,
+    and by masks from another seed."""
     tested_size: float = 0.3
     """Size of the tested circuits, the nearest on the grid."""
     seed: int = 0
