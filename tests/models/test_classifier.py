@@ -56,7 +56,7 @@ def test_a_logit_of_its_own_can_be_attributed(classifier: Classifier) -> None:
     )
     with torch.no_grad():
         features = classifier.encoder(images)
-    by_hand = -features[0] * classifier.rows[2]  # a linear metric: exact by any rule
+    by_hand = features[0] * classifier.rows[2]  # of a linear metric, exact by any rule
     np.testing.assert_allclose(graph.node_scores["global_pool"], by_hand.numpy(), rtol=1e-4, atol=1e-7)
 
 
