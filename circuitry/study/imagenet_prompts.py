@@ -6,7 +6,7 @@ from circuitry.models.prompts import default_templates
 
 ImagenetNames = Literal["open_clip", "study"]
 """Whose names of ImageNet's classes."""
-STUDY_NAMES = {27: "eft", 638: "maillot", 744: "projectile", 836: "sunglass"}
+STUDY_IMAGENET_NAMES = {27: "eft", 638: "maillot", 744: "projectile", 836: "sunglass"}
 """The study's names by index, where open_clip has others."""
 STYLE_WORDS_OF_TEMPLATES = ("clipart", "infograph", "painting", "quickdraw", "sketch")
 """The words by which the study picks templates that name a style."""
@@ -21,9 +21,9 @@ def imagenet_names(whose: ImagenetNames = "open_clip") -> tuple[str, ...]:
     """Return the names of ImageNet's thousand classes in the order of their indices.
 
     Args:
-        whose: ``"open_clip"``: the installed open_clip's; ``"study"``: the study's, of which four differ.
+        whose: ``"open_clip"``: the installed open_clip's; ``"study"``: the study's; four differ.
     """
     from open_clip import IMAGENET_CLASSNAMES
 
-    names = dict(enumerate(IMAGENET_CLASSNAMES)) | (STUDY_NAMES if whose == "study" else {})
+    names = dict(enumerate(IMAGENET_CLASSNAMES)) | (STUDY_IMAGENET_NAMES if whose == "study" else {})
     return tuple(names.values())

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from circuitry.circuits import attribute, midpoint_rule
 from circuitry.interventions import Patch, ablate_all_but, kept_embeddings, patch_effects, patched
 from circuitry.models import Baseline, Encoder, ResidualStream, Task, components, in_components, mean_baseline
-from circuitry.models.components import POINTS
+from circuitry.models.components import BLOCK_POINTS
 from circuitry.models.residual import adds_up
 from circuitry.runs import InputError
 from tests.support.towers import VIT, _clip_tower, make_tower, randomise, timm_vit
@@ -59,7 +59,7 @@ def test_outputs_are_those_of_the_tower(tower: tuple[Callable[[str], nn.Module],
         again = [heads(cache[site], start=site) for site in heads.sites]
     for found in (fused, embedding, *again):
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
-    assert all(f"blocks.1.{point}" in cache for point in POINTS)
+    assert all(f"blocks.1.{point}" in cache for point in BLOCK_POINTS)
     pattern = cache["blocks.1.attn.hook_pattern"]
     torch.testing.assert_close(pattern.sum(-1), torch.ones_like(pattern[..., 0]))
     torch.testing.assert_close(pattern, cache["blocks.1.attn.hook_attn_scores"].softmax(-1))
