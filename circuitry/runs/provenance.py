@@ -45,8 +45,8 @@ def command() -> str:
     """Return the command line of this script, but for where its results go.
 
     Example:
-        >>> command()    # of: python experiments/transfer.py --seed 3 --out runs/x
-        'experiments/transfer.py --seed 3'
+        >>> command()    # of: python experiments/faithfulness.py --seed 3 --out runs/x
+        'experiments/faithfulness.py --seed 3'
     """
     script, *arguments = sys.argv
     kept: list[str] = []
