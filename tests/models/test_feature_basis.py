@@ -34,7 +34,7 @@ from circuitry.interventions import (
     kept_embeddings,
     transfer_circuits,
 )
-from circuitry.models import Baseline, SparseAutoencoder, Stage, Task, parse_saes
+from circuitry.models import Baseline, SparseAutoencoder, Stage, parse_saes
 from circuitry.models.feature_basis import sae_digest
 from circuitry.models.narrowing import narrow_stage
 from circuitry.models.tensor_batches import bytes_per_image
