@@ -42,7 +42,7 @@ WHERE = ("out", "results")
 
 
 def command() -> str:
-    """Return the command line of this script, but for where its results go.
+    """Return the command line of this script without the folder of its results.
 
     Example:
         >>> command()    # of: python experiments/faithfulness.py --seed 3 --out runs/x
