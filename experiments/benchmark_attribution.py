@@ -29,7 +29,6 @@ from circuitry import Encoder, Task, class_logit
 from circuitry.circuits import AttributionSettings, count_operations, parse_rule
 from circuitry.circuits.chain_edges import edge_effects
 from circuitry.circuits.circuit_settings import DEFAULT_RULE, STUDY_RULE
-from circuitry.circuits.cost import matrix_product_rate
 from circuitry.circuits.nodes import keep_units, node_effects
 from circuitry.interventions import patch_effects, score_units
 from circuitry.models.architectures import register_model
@@ -105,7 +104,7 @@ class FullTower:
         return write
 
     def effect(self, site: str, scalar: Callable[[Tensor], Tensor]) -> Tensor:
-        """Integrated gradients of a scalar along the path from clean to zero at a site: mean effect [units]."""
+        """Integrated gradients of a scalar along the path from clean to zero at a site: mean change [units]."""
         a = self.clean[site]
         total = torch.zeros_like(a)
         for k in range(POINTS):
@@ -120,7 +119,7 @@ class FullTower:
         self.replaced[site] = self.clean[site].clone()
         self.replaced[site][:, unit] = 0
         with torch.no_grad():
-            effect = (metric(self.tower(self.images)) - metric(self.embedding)).mean()
+            effect = (metric(self.embedding) - metric(self.tower(self.images))).mean()
         del self.replaced[site]
         return float(effect)
 
@@ -135,7 +134,7 @@ def baseline(
     """Return node scores, the computed rows of the edge scores, seconds for nodes and for all edges."""
     runs = FullTower(tower, sites, images)
     started = time.perf_counter()
-    nodes = {site: runs.effect(site, lambda e: (F.normalize(e) @ weights[0]).sum()) for site in sites}
+    nodes = {site: -runs.effect(site, lambda e: (F.normalize(e) @ weights[0]).sum()) for site in sites}
     node_seconds, edge_seconds = time.perf_counter() - started, 0.0
     kept = {site: v.abs().topk(math.ceil(0.1 * len(v))).indices for site, v in nodes.items()}
     edges: EdgeRows = {}
@@ -144,7 +143,7 @@ def baseline(
         started = time.perf_counter()
         rows = [runs.effect(up, partial(runs.gap, down, int(unit))) for unit in units]
         edge_seconds += (time.perf_counter() - started) * len(kept[down]) / len(units)
-        edges[up, down] = torch.stack(rows)[:, kept[up]]
+        edges[up, down] = len(images) * torch.stack(rows)[:, kept[up]]  # the gap is a mean over images already
     return nodes, edges, node_seconds, edge_seconds
 
 
@@ -304,6 +303,24 @@ def main(config: Config) -> None:
     """Run the benchmark and print its tables."""
     tables = scale_tables(config) if config.scale else {"speed": run(config)}
     config.keep(tables, threads=torch.get_num_threads())
+
+
+def matrix_product_rate(size: int = 2048, seconds: float = 2.0) -> float:
+    """Return the floating-point operations per second that single-precision matrix products reach, at their best.
+
+    Times a large product, as such and as a convolution with 1x1 kernels, which PyTorch computes by other code.
+    """
+    a, b = (torch.randn(size, size) for _ in range(2))
+    image, kernels = b.view(1, size, size, 1), a.view(size, size, 1, 1)
+    products: tuple[Callable[[], Tensor], ...] = (lambda: a @ b, lambda: F.conv2d(image, kernels))
+    best = float("inf")
+    for product in products:
+        deadline, once = time.perf_counter() + seconds / 2, False
+        while time.perf_counter() < deadline or not once:
+            started, once = time.perf_counter(), True
+            product().flatten()[0].item()  # reading one number waits for a GPU to finish
+            best = min(best, time.perf_counter() - started)
+    return 2 * size**3 / best
 
 
 if __name__ == "__main__":

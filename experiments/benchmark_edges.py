@@ -7,7 +7,8 @@
 2. agreement, on a trained model if one is given: every edge is cut alone, exactly, and all edges of each reader and
    writer together, and the effects on the class logit are correlated with what attribution says, plain, along a path,
    and corrected (`circuits.corrections`), in each of some circuits. That a correction helps is refuted where it is
-   nearer than plain attribution in few circuits.
+   nearer than plain attribution in few circuits;
+3. the same for edges of graphs as `attribute` stores them, between single heads and neurons.
 
     python experiments/benchmark_edges.py
     python experiments/benchmark_edges.py --models ViT-L-14 --images-at-once 8
@@ -20,10 +21,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 from circuitry.runs import Work, run_script
-from circuitry import Encoder, class_logit
+from circuitry import Encoder, attribute, class_logit
 from circuitry.circuits import EdgeScores, midpoint_rule, score_edges
 from circuitry.circuits.stream_edges import PLAIN
 from circuitry.models import AnyBaseline, Metric, ResidualStream, image_batches, mean_baseline
@@ -74,6 +75,8 @@ class Config(QuickstartModel, KeepSettings):
     """The trained vision transformer whose edges are cut."""
     checkpoint: Path | None = None
     """Its weights; this or --pretrained (default: none, and speed alone is measured)."""
+    graph_fraction: float = 0.05
+    """Share of heads and neurons that graphs keep, whose edges are cut one by one."""
     n_circuits: int = 8
     """Classes whose edges are cut, one in each domain in turn."""
     seed: int = 0
@@ -88,11 +91,23 @@ def main(config: Config) -> None:
             tables["speed"] = pd.DataFrame([pool.apply(measure, (name, config)) for name in config.models])
     if config.checkpoint is not None or config.pretrained is not None:
         tables["agreement"] = summarise(pd.concat(list(agreement(config)), ignore_index=True))
+        tables["graphs"] = pd.concat(list(agreement_of_graphs(config)), ignore_index=True)
     config.keep(tables)
 
 
-def agreement(config: Config) -> Iterator[pd.DataFrame]:
-    """Yield, circuit by circuit, how each method's scores correlate with exact cuts."""
+class Asked(NamedTuple):
+    """A circuit whose edges are cut."""
+
+    circuit: str
+    stream: ResidualStream
+    images: Tensor
+    metric: Metric
+    baseline: str
+    end: AnyBaseline
+
+
+def circuits(config: Config) -> Iterator[Asked]:
+    """Yield classes, one in each domain in turn, with either baseline."""
     clip, folder = config.clip(), config.images()
     stream, weights = ResidualStream.of(clip.encoder), clip.text_weights(folder.all_classes)
     domains, n = list(folder.domains), config.images_at_once
@@ -107,18 +122,40 @@ def agreement(config: Config) -> Iterator[pd.DataFrame]:
         ends: dict[str, AnyBaseline] = {"counterfactual": unlike}
         ends["mean"] = mean_baseline(stream.components, torch.cat([own, unlike]))
         for baseline, end in ends.items():
-            cuts = exact_cuts(stream, own, metric, end)
-            for method, how in METHODS.items():
-                started = time.perf_counter()
-                found = score_edges(stream, own, metric, baseline=end, work=QUIET, **how)
-                taken = time.perf_counter() - started
-                rows = pd.DataFrame(correlations(found.readers, with_nodes(found), cuts))
-                yield rows.assign(
-                    baseline=baseline,
-                    method=method,
-                    circuit=f"{name} in {domain}",
-                    seconds=taken,
-                )
+            yield Asked(f"{name} in {domain}", stream, own, metric, baseline, end)
+
+
+def agreement(config: Config) -> Iterator[pd.DataFrame]:
+    """Yield, circuit by circuit, how each method's scores correlate with exact cuts."""
+    for one in circuits(config):
+        cuts = exact_cuts(one.stream, one.images, one.metric, one.end)
+        for method, how in METHODS.items():
+            started = time.perf_counter()
+            found = score_edges(one.stream, one.images, one.metric, baseline=one.end, work=QUIET, **how)
+            taken = time.perf_counter() - started
+            rows = pd.DataFrame(correlations(found.readers, with_nodes(found), cuts))
+            yield rows.assign(baseline=one.baseline, method=method, circuit=one.circuit, seconds=taken)
+
+
+def agreement_of_graphs(config: Config) -> Iterator[pd.DataFrame]:
+    """Yield, circuit by circuit, how edges of stored graphs, between single heads and neurons, correlate with cuts."""
+    for one in circuits(config):
+        graphs = {
+            method: attribute(
+                *(one.stream.components, one.images, one.metric, config.graph_fraction),
+                baseline=one.end,
+                edges=method,
+                progress=False,
+            )
+            for method in ("cuts", "gradient", "exact-readers")
+        }
+        exact, *others = (graph.edges.table()["score"].to_numpy() for graph in graphs.values())
+        rows = [
+            (method, len(exact), stats.spearmanr(s, exact).statistic)
+            for method, s in zip([*graphs][1:], others, strict=True)
+        ]
+        table = pd.DataFrame(rows, columns=["method", "n_edges", "spearman"])
+        yield table.assign(baseline=one.baseline, circuit=one.circuit)
 
 
 def exact_cuts(stream: ResidualStream, images: Tensor, metric: Metric, baseline: AnyBaseline) -> np.ndarray:

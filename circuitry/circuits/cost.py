@@ -1,19 +1,14 @@
-"""What an attribution costs, in counted floating-point operations, and what a machine can do of them.
+"""What an attribution costs, in counted floating-point operations.
 
 1. `count_operations` runs an attribution while PyTorch counts the operations of convolutions and matrix products (two
    per multiply-add, those on padding included), forward and backward; everything else is small beside them;
-2. `matrix_product_rate` times a large matrix product, as such and as a convolution with 1x1 kernels (which PyTorch
-   gives to another library, on some processors the faster one): what the machine reaches at best;
-3. operations / (rate x the fraction of it that is reached) is the time on a machine that is not at hand.
+2. operations / (rate of the machine x the fraction that is reached) is the time on a machine that is not at hand.
 """
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -23,7 +18,6 @@ from circuitry.circuits.nodes import keep_units, node_effects
 from circuitry.models.encoder import Encoder
 from circuitry.models.metrics import Metric
 from circuitry.models.task import Task
-from circuitry.runs.errors import InputError
 from circuitry.runs.workers import Work
 
 
@@ -75,24 +69,3 @@ def count_operations(encoder: Encoder, metric: Metric, settings: AttributionSett
         with OperationCounter() as edges_counter:
             edge_effects(task, kept, settings.resolved_edge_rule)
     return Operations(nodes_counter.total, edges_counter.total)
-
-
-def matrix_product_rate(device: torch.device | str = "cpu", size: int = 2048, seconds: float = 2.0) -> float:
-    """Return the floating-point operations per second that single-precision matrix products reach, at their best.
-
-    Raises:
-        InputError: for a size or a time that is not positive.
-    """
-    if size < 1 or seconds <= 0:
-        raise InputError(f"A rate is measured with a positive size and time, but {size} and {seconds} were given.")
-    a, b = (torch.randn(size, size, device=device) for _ in range(2))
-    image, kernels = b.view(1, size, size, 1), a.view(size, size, 1, 1)
-    products: tuple[Callable[[], Tensor], ...] = (lambda: a @ b, lambda: F.conv2d(image, kernels))
-    best = float("inf")
-    for product in products:
-        deadline, once = time.perf_counter() + seconds / 2, False
-        while time.perf_counter() < deadline or not once:
-            started, once = time.perf_counter(), True
-            product().flatten()[0].item()  # reading one number waits for a GPU to finish
-            best = min(best, time.perf_counter() - started)
-    return 2 * size**3 / best

@@ -4,9 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from circuitry import Encoder, InputError, midpoint_rule
+from circuitry import Encoder, midpoint_rule
 from circuitry.circuits import AttributionSettings, count_operations
-from circuitry.circuits.cost import matrix_product_rate
 from circuitry.models import Stage
 
 
@@ -29,9 +28,3 @@ def test_operations_by_hand(points: int) -> None:
     assert found.nodes == 80 + (80 + 20) + points * 2 * (80 + 20)
     # Edges from 2 of 5 hidden units to 1 of 2: a clean run, then the last stage forward and once backward.
     assert found.edges == 80 + points * (20 + 20)
-
-
-def test_a_rate_is_a_positive_number() -> None:
-    assert matrix_product_rate(size=64, seconds=1e-9) > 0
-    with pytest.raises(InputError, match=r"a positive size and time, but 0 and 1\.0 were given"):
-        matrix_product_rate(size=0, seconds=1.0)

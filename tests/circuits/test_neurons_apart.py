@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from circuitry.circuits import attribute, midpoint_rule, score_edges, stream_graph
 from circuitry.models import Encoder, ResidualStream, in_components
 from circuitry.runs import InputError
-from tests.circuits.test_residual_edges import metric
+from tests.circuits.test_stream_edges import metric
 from tests.support.assert_same import assert_same
 from tests.support.towers import make_tower
 

@@ -1,4 +1,4 @@
-"""Edges between heads and neurons: sums of what `score_edges` finds, and derivatives of hooks on modules."""
+"""Edges between heads and neurons: sums of what `score_edges` finds, exact cuts, derivatives of hooks on modules."""
 
 from dataclasses import replace
 from itertools import combinations, pairwise
@@ -55,7 +55,7 @@ def test_completeness_is_the_mean_over_images_although_each_carries_its_own_stre
 
 @pytest.mark.parametrize("name", ["vit", "timm-vit", "vit-average-pooling", "vit-attentional-pooling", "gated"])
 def test_units_of_a_site_add_up_to_the_edges_of_components(name: str) -> None:
-    """The scores of all ports, MLPs and the whole stream equal derivatives of exact cuts; see test_residual_edges."""
+    """The scores of all ports, MLPs and the whole stream equal derivatives of exact cuts; see test_stream_edges."""
     encoder, images = opened(name)
     rule, other = midpoint_rule(2), images.roll(1, 0) * 0.7 + 0.1  # swapped pairs would cancel
     graph = attribute(encoder, images, metric, 1.0, rule, other, edge_rule=rule, progress=False)
