@@ -18,7 +18,7 @@ A ranking of units one by one does not find such a set; this searches for it as 
    score, and so moves a unit without effect as fast as one that carries the answers.
 
 Gates are soft because hard ones with the gradient of a sigmoid (Bengio et al. 2013, arXiv 1308.3432) lose what works
-only together: a query, a key and a value of which one is closed pass no gradient to the others. Masks are checked with
+only together: where one of query, key and value is closed, the others get no gradient. Masks are checked with
 gates of 0 and 1.
 """
 
