@@ -70,7 +70,7 @@ class Config(QuickstartModel, KeepSettings):
     memory_gib: float = 0.45
     """Budget of the scores."""
     repeats: int = 3
-    """Measurements, of which the median counts."""
+    """Measurements; the median counts."""
     model: str = "vit-tiny"
     """The trained vision transformer whose edges are cut."""
     checkpoint: Path | None = None

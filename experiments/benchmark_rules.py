@@ -138,7 +138,7 @@ def summary(by_circuit: pd.DataFrame) -> pd.DataFrame:
         per_circuit = part.groupby("circuit", sort=False)["error"].mean()
         n, interval = len(per_circuit), mean_interval(per_circuit.to_numpy())
         by_place = part.groupby("place")["error"].mean()
-        least = kind == "kept alike"  # a share, of which the smallest is the worst
+        least = kind == "kept alike"  # a share: the smallest is the worst
         worst = (by_place.min(), by_place.idxmin()) if least else (by_place.max(), by_place.idxmax())
         at_input, diverging = (
             apart[same]["error"].mean() for same in (apart["place"] == INPUT, apart["place"] != INPUT)

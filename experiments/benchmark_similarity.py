@@ -17,7 +17,7 @@ from pathlib import Path
 from circuitry.runs import run_script, whole_file
 from circuitry import AttributionGraph, GraphFolder, compare_domains
 from circuitry.circuits import Measure
-from circuitry.circuits.graph_folder import FORMAT, WHOLE, graph_file
+from circuitry.circuits.graph_folder import EXTRACTION_FORMAT, WHOLE, graph_file
 from circuitry.circuits.nodes import keep_units
 from circuitry.data.parts import DEFAULT_PARTS
 from circuitry.reports.result_tables import KeepSettings
@@ -83,7 +83,9 @@ def write_graphs(folder: Path, config: Config) -> None:
             graph = AttributionGraph(tuple(UNITS), scores, kept, edges, {}, 50, name, domain)
             graph.save(graph_file(folder, name, domain, part))
     with whole_file(folder / "manifest.json") as temporary:
-        temporary.write_text(json.dumps({"format": FORMAT, "config": {"n_parts": config.parts}, "jobs": jobs}))
+        temporary.write_text(
+            json.dumps({"format": EXTRACTION_FORMAT, "config": {"n_parts": config.parts}, "jobs": jobs})
+        )
 
 
 if __name__ == "__main__":

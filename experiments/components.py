@@ -5,7 +5,7 @@
 2. accuracy with a head, all heads of a layer or an MLP at its mean over images;
 3. texts that span what each head writes;
 4. from where to where in the image the strongest edge into a head's keys or values carries what it carries (which
-   edges do the work: ``edge_scoreboard.py``).
+   edges are sufficient: ``edge_scoreboard.py``).
 
 That direct effects say which components matter is refuted where accuracy falls most without one of small effect.
 

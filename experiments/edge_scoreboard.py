@@ -1,4 +1,4 @@
-"""Which method finds the edges between heads and MLPs that do the work, and how few of them?
+"""Which method finds the edges between heads and MLPs that recover the answer, and how few of them?
 
 Every method ranks, or learns, the edges of the residual stream of a vision transformer, queries, keys and values of
 heads apart; sets of the same sizes are then kept while all other edges carry the baseline, on images that they were not
@@ -60,7 +60,7 @@ from scipy.special import expit
 FORMAT = "circuitry edge scoreboard 1"
 METHODS = ("gradient", "path", "atp-star", "relp", "exact", "learned")
 TARGETS = (0.5, 0.8)
-"""Selectivity of which the smallest size is sought."""
+"""The smallest size that reaches this selectivity is sought."""
 
 
 @dataclass(frozen=True)
@@ -218,12 +218,12 @@ def write_report(clip: Clip, tables: dict[str, pd.DataFrame]) -> Report:
     """Put curves and the summary on a page."""
     summary = tables["summary"]
     n_classes = int(summary["n_classes"].max())
-    report = Report(f"Which edges of {clip.name} do the work?", f"Heads and MLPs, {n_classes} classes.")
+    report = Report(f"Which edges of {clip.name} recover the answer?", f"Heads and MLPs, {n_classes} classes.")
     report.section("How selective and how faithful are sets of edges?")
     for measure in ("selectivity", "faithfulness"):
         curves = tables["curves"].query("measure == @measure")
         report.figure(size_curves(curves, measure, f"{measure.capitalize()} of edges"), f"{measure} over size.")
-    report.section("How few edges do the work, and at what cost?")
+    report.section("How few edges recover the answer, and at what cost?")
     wide = summary.assign(cell=with_intervals(summary)).pivot(index="method", columns="what", values="cell")
     report.table(
         wide.loc[list(METHODS)].rename_axis(columns=None).reset_index(),

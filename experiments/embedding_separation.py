@@ -83,7 +83,7 @@ class Config(StudySettings):
     test_domain: str | None = None
     """Domain that classes were held out of in training, which one more map leaves out; quickdraw for the toy."""
     held_out: tuple[str, ...] | None = None
-    """Classes whose accuracy is told apart (default: those of the toy, none with --models)."""
+    """Classes whose accuracy is measured separately (default: those of the toy, none with --models)."""
     n_images: int | None = 50
     """Images per class and domain, at random by --seed; all where there are fewer, or with None."""
     per_domain: int | None = PER_DOMAIN

@@ -31,7 +31,6 @@ from typing import ClassVar, Literal
 
 from circuitry.runs import InputError, StudySettings, Work, WorkSettings, run_script, versions
 from circuitry import DomainFolder
-from circuitry.models.prompts import ImagenetNames
 from circuitry.reports import Finding, Report, write_results
 from circuitry.reports.figures import Mark, domain_marks
 from circuitry.study import (
@@ -47,6 +46,7 @@ from circuitry.study import (
 from circuitry.study.charts import robustness_scatter, settings_bars
 from circuitry.study.checkpoint_accuracy import imagenet_validation
 from circuitry.study.generalization import MODEL, SHARE, UPPER, measures_table, model_names
+from circuitry.study.imagenet_prompts import ImagenetNames
 from circuitry.study.mixtures.selection import Setting
 from circuitry.study.sections.accuracies import add_told_apart
 from circuitry.study.toy_study import STANDARD, ToySettings, held_out_folds, toy_images, toy_run

@@ -1,4 +1,4 @@
-"""Which method finds circuits that do the work, how small, and at what cost?
+"""Which method finds circuits that recover the answer, how small, and at what cost?
 
 Every method proposes circuits of the same sizes from the same images; each circuit is then measured on images that it
 was not found on, with everything else ablated, beside its complement and random units of the same sizes. A method is
@@ -71,7 +71,7 @@ import torch
 FORMAT = "circuitry scoreboard 1"
 BASELINES = ("zero", "mean", "counterfactual")
 TARGETS = (0.5, 0.8)
-"""Selectivity of which the smallest size is sought."""
+"""The smallest size that reaches this selectivity is sought."""
 
 
 @dataclass(frozen=True)
@@ -95,12 +95,12 @@ class Config(WorkSettings, QuickstartModel):
     methods: tuple[str, ...] = METHODS
     """site-path, input-path, gradient, patching, learned; see `find_circuit`."""
     baselines: tuple[str, ...] = ("zero", "mean")
-    """What stands in for other units: zero, mean (over the images that circuits are found on), counterfactual (images
+    """What replaces other units: zero, mean (over the images that circuits are found on), counterfactual (images
     of other classes)."""
     metrics: tuple[str, ...] = ("logit", "margin")
     """The class's cosine logit, or its lead over the mean of the other classes."""
     sizes: tuple[float, ...] = tuple(sorted({*MIB_FRACTIONS, 0.3, 0.4, 0.6, 0.75, 0.9}))
-    """Shares of the units that are kept: those of MIB, of which CPR and CMD are areas, and where circuits begin to
+    """Shares of the units that are kept: those of MIB, over which CPR and CMD are areas, and where circuits begin to
     work."""
     steps: int = 360
     """Steps of training masks, for all sizes together."""
@@ -113,8 +113,8 @@ class Config(WorkSettings, QuickstartModel):
     random_draws: int = 2
     """Random circuits of every size."""
     stable: int = 1
-    """Number of classes whose circuits are tested against random ones, and found again on either half of the images and
-    by masks from another seed."""
+    """Number of classes whose circuits are tested against random ones, and found again: on either half of the images,
+    and by masks from another seed."""
     tested_size: float = 0.3
     """Size of the tested circuits, the nearest on the grid."""
     seed: int = 0
@@ -262,7 +262,7 @@ def main(config: Config) -> None:
         contest = Contest(config)
         tables = read_tables(folder_of(contest), config.sizes)
         report = Report(
-            f"Which circuits of {contest.clip.name} do the work?",
+            f"Which circuits of {contest.clip.name} recover the answer?",
             f"{len(contest.classes)} classes in {config.domain}: {', '.join(contest.classes)}.",
         )
         add_scoreboard(report, tables)

@@ -1,4 +1,4 @@
-"""Do domains share the circuits that do the work? Learned masks beside attributed circuits.
+"""Do domains share the circuits that recover the answer? Learned masks beside attributed circuits.
 
 For a few classes in every domain, a circuit of the same size is found by each method: on all images that circuits are
 found on, on either half of them, and of masks on all from another seed. Two questions, on images not found on for the
@@ -163,7 +163,7 @@ def main(config: Config) -> None:
         return
     sharing, work = Sharing(config), replace(config.work(), progress=False)
     report = Report(
-        f"Do domains share the circuits of {sharing.clip.name} that do the work?",
+        f"Do domains share the circuits of {sharing.clip.name} that recover its answer?",
         f"{', '.join(sharing.classes)} in {', '.join(sharing.images.domains)}; {config.size:.0%} of the units.",
     )
     tables: dict[str, list[pd.DataFrame]] = {"levels": [], "ratios": [], "transfer": [], "interchange": []}

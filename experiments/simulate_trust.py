@@ -205,7 +205,7 @@ def errors_over_models(config: Config, n_classes: int = 36) -> Iterator[dict[str
 
 
 def mantel_error(config: Config) -> Iterator[dict[str, object]]:
-    """Yield how often two unrelated matrices, of which each domain has a level of its own, correlate at p <= 0.05."""
+    """Yield how often two unrelated matrices, with a level per domain, correlate at p <= 0.05."""
     for n_domains in (3, 4, 6, 8, 10):
         rng = np.random.default_rng(config.seed)
         found, naive = [], []

@@ -147,7 +147,7 @@ def in_order(
 
 
 def permuted_share(graph: AttributionGraph, share: float, rng: np.random.Generator) -> AttributionGraph:
-    """Return a graph of which a share of the units of each site has changed places at random."""
+    """Return a graph in which a share of the units of each site has changed places at random."""
     scores, kept = {}, {}
     for site, values in graph.node_scores.items():
         places = np.arange(len(values))

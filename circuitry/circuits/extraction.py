@@ -18,7 +18,7 @@ from torch import Tensor
 from circuitry.circuits.attribution import attribute_parts
 from circuitry.circuits.circuit_settings import ExtractionSettings
 from circuitry.circuits.graph import AttributionGraph
-from circuitry.circuits.graph_folder import EDGES, FORMAT, WHOLE, GraphFolder, graph_file, write_part_edges
+from circuitry.circuits.graph_folder import EDGES, EXTRACTION_FORMAT, WHOLE, GraphFolder, graph_file, write_part_edges
 from circuitry.circuits.rule_choice import RuleErrors
 from circuitry.circuits.rule_of_run import IMAGES, ruled, spread
 from circuitry.data.domains import DomainFolder, ImageRecord
@@ -134,7 +134,7 @@ class Extraction(FolderWork):
         different = {tuple(of_domain) for of_domain in templates.values()}
         return self.claim(
             self.out,
-            FORMAT,
+            EXTRACTION_FORMAT,
             list(chosen),
             chosen,
             listings,

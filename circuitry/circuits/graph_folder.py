@@ -13,7 +13,7 @@ from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError
 from circuitry.runs.manifest import NAME, read_manifest
 
-FORMAT = "circuitry extraction 3"
+EXTRACTION_FORMAT = "circuitry extraction 3"
 """Name and version of the folder's format."""
 
 PART_EDGES = "circuitry edges of parts 1"
@@ -45,7 +45,7 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
         self.path = Path(path)
         if not (self.path / NAME).is_file():
             raise InputError(_no_folder(self.path))
-        self.manifest = read_manifest(self.path, FORMAT)
+        self.manifest = read_manifest(self.path, EXTRACTION_FORMAT)
         jobs = [(str(class_name), str(domain)) for class_name, domain in self.manifest["jobs"]]
         self._keys = dict.fromkeys(job for job in jobs if self.file(*job).is_file())
 

@@ -26,7 +26,7 @@ CIRCUITS, IMAGES = 4, 2
 """The least number of circuits to choose a rule by, and the images of each. There is a circuit in every domain: on a
 model of emoji in seven styles the errors in four domains were half of those in the other three."""
 
-Settings = TypeVar("Settings", bound=AttributionSettings)
+_Settings = TypeVar("_Settings", bound=AttributionSettings)
 
 
 def spread(keys: Sequence[tuple[str, str]], most: int | None = None) -> list[tuple[str, str]]:
@@ -46,8 +46,8 @@ def spread(keys: Sequence[tuple[str, str]], most: int | None = None) -> list[tup
 
 
 def ruled(
-    settings: Settings, folder: Path, circuits: Callable[[], Iterable[RuleErrors]]
-) -> tuple[Settings, dict[str, Any]]:
+    settings: _Settings, folder: Path, circuits: Callable[[], Iterable[RuleErrors]]
+) -> tuple[_Settings, dict[str, Any]]:
     """Return settings with their rules, and the choice under `RULE_CHOICE`; nothing for a given rule.
 
     Args:

@@ -36,7 +36,7 @@ def cut_effects(task: Task, edges: Edges) -> Edges:
         left[edges.units[pair[1]][row], edges.units[pair[0]][column]] = False
         return {**whole, pair: left}
 
-    places = [(pair, *place) for pair, found in edges.places.items() for place in zip(*found, strict=True)]
+    places = [(pair, *place) for pair, found in edges.places.items() for place in np.transpose(found).tolist()]
     cuts = chain([whole], (without(*place) for place in places))
     values = measure_each(replace(task, others=None), cuts).mean(1)
     scores = {pair: np.full(found.shape, np.nan) for pair, found in edges.scores.items()}

@@ -8,7 +8,7 @@ A ranking of units one by one does not find such a set; this searches for it as 
 2. The loss is how much of the whole model's answers is lost: the squared distance between the answers of the gated and
    the whole model on images of the class and of other classes, over the variance of the latter (distillation of logits,
    Ba & Caruana 2014, arXiv 1312.6184). The label plays no part.
-3. Scores start from how much the answers depend on each gate (`importance`). Where all start alike, the first units to
+3. Scores start from how much the answers depend on each gate (`answers`). Where all start alike, the first units to
    go are those whose loss happens to raise the answers on these few images, which does not hold for unseen ones.
 4. k falls from all units to the wanted share, by the same factor at every step, and then stays. A mask that is small
    from the first step collapses: no gradient passes a site that is closed. Of several shares each is a stage of its
@@ -18,11 +18,11 @@ A ranking of units one by one does not find such a set; this searches for it as 
    score, and so moves a unit without effect as fast as one that carries the answers.
 
 Gates are soft because hard ones with the gradient of a sigmoid (Bengio et al. 2013, arXiv 1308.3432) lose what works
-only together: a query, a key and a value of which one is closed pass no gradient to the others. Masks are checked with
+only together: where one of query, key and value is closed, the others get no gradient. Masks are checked with
 gates of 0 and 1.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
@@ -30,14 +30,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
 from circuitry.circuits.edges import Edges
+from circuitry.interventions.answers import Answers, answer_changes, default_answers, normal_ranks
 from circuitry.interventions.gated import Gated
-from circuitry.interventions.importance import answer_changes, normal_ranks
-from circuitry.models.metrics import ClassLogit, Metric, check_width
 from circuitry.models.task import Task
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import check_kinds, check_lists
@@ -56,9 +54,6 @@ MOMENTUM, FORGETTING = 0.9, 0.98
 """What a step keeps of the mean gradient and of its mean square."""
 IMPORTANCE_IMAGES = 24
 """Images of the class, and others, that importance is measured on at most."""
-
-Answers = Callable[[Tensor], Tensor]
-"""Embeddings [B, D] -> what a mask keeps of them [B, answers], such as the logits of all classes."""
 
 
 @dataclass(frozen=True)
@@ -269,25 +264,6 @@ class _Descent:
         size = (self.square / (1 - FORGETTING**self.steps)) ** 0.5
         with torch.no_grad():
             scores -= LEARNING_RATE / (1 - MOMENTUM**self.steps) / max(size, 1e-30) * self.mean
-
-
-def default_answers(metric: Metric) -> Answers:
-    """Return what a mask keeps for a metric: the metric, or for a `class_logit` this class and all logits.
-
-    Of a class that is its lead over the mean of all classes, and all cosine logits less their mean; the lead counts as
-    much as all of these together.
-    """
-    if not isinstance(metric, ClassLogit) or len(metric.weights) < 2:
-        return lambda embedding: metric(embedding)[:, None]
-    weights, label = metric.weights, metric.label
-    centred = weights - weights.mean(0)
-
-    def answers(embedding: Tensor) -> Tensor:
-        check_width(weights, embedding)
-        logits = F.normalize(embedding, dim=-1) @ centred.to(embedding).T
-        return torch.cat([logits[:, label : label + 1], logits / len(weights) ** 0.5], 1)
-
-    return answers
 
 
 def _schedule(larger: float, size: float, steps: int) -> Iterator[tuple[float, float]]:

@@ -31,7 +31,7 @@ from circuitry.runs.errors import InputError
 
 TransformerBlock = nn.Module | PlacedBlock
 
-SUPPORTED = (
+SUPPORTED_TOWERS = (
     "open_clip ModifiedResNet",
     "open_clip VisionTransformer",
     "open_clip TimmModel with a trunk of Swin, Swin v2, ConvNeXt, VisionTransformer, VisionTransformerRelPos, Eva or "
@@ -111,7 +111,7 @@ def _shared_bias(trunk: Any) -> Tensor | None:
 
 def _unsupported(name: str) -> InputError:
     return InputError(
-        f"No adapter for a tower of type {name}; supported are: {'; '.join(SUPPORTED)}. "
+        f"No adapter for a tower of type {name}; supported are: {'; '.join(SUPPORTED_TOWERS)}. "
         "Pass the image tower of a CLIP model (model.visual), or add an adapter to circuitry/models/adapters.py."
     )
 

@@ -23,10 +23,10 @@ from circuitry.runs.errors import InputError
 
 Heads = Float[Tensor, "batch position head d_head"]
 Scores = Float[Tensor, "batch head query key"]
-Places = Callable[[], Tensor | None]
+AddedByPlace = Callable[[], Tensor | None]
 """What the trunk tells a block of its positions; see `PlacedBlock`."""
 
-TIMM = (Attention, AttentionRope, EvaAttention, RelPosAttention)
+TIMM_ATTENTION = (Attention, AttentionRope, EvaAttention, RelPosAttention)
 """The kinds of timm's that are known."""
 
 
@@ -50,7 +50,7 @@ def nowhere() -> None:
     """Return the places of a block that knows of none."""
 
 
-def attention_parts(attn: Any, places: Places = nowhere) -> AttentionParts | None:
+def attention_parts(attn: Any, places: AddedByPlace = nowhere) -> AttentionParts | None:
     """Return the parts of an attention module in evaluation mode; none of a kind that is not known.
 
     Raises:
@@ -65,7 +65,7 @@ def attention_parts(attn: Any, places: Places = nowhere) -> AttentionParts | Non
         )
     if isinstance(attn, OpenClipAttention):
         return _open_clip(attn)
-    return _timm(attn, places) if isinstance(attn, TIMM) else None
+    return _timm(attn, places) if isinstance(attn, TIMM_ATTENTION) else None
 
 
 def _open_clip(attn: Any) -> AttentionParts:
@@ -83,7 +83,7 @@ def _open_clip(attn: Any) -> AttentionParts:
     )
 
 
-def _timm(attn: Any, places: Places) -> AttentionParts:
+def _timm(attn: Any, places: AddedByPlace) -> AttentionParts:
     if getattr(attn, "gate", None) is not None:
         raise InputError("Heads behind a gate on attention are not known: use this tower's residual stream.")
     width = attn.proj.out_features
@@ -121,7 +121,7 @@ def _projection(attn: Any) -> Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]:
     return together if attn.qkv is not None else apart
 
 
-def _turning(attn: Any, places: Places) -> Callable[[Tensor], Tensor]:
+def _turning(attn: Any, places: AddedByPlace) -> Callable[[Tensor], Tensor]:
     """Return how queries and keys are turned by their position, but those of class token and registers."""
 
     def turned(x: Heads) -> Heads:
@@ -139,7 +139,7 @@ def _turning(attn: Any, places: Places) -> Callable[[Tensor], Tensor]:
 def _dot_product(
     q_way: Callable[[Tensor], Tensor] = _AS_IT_IS,
     k_way: Callable[[Tensor], Tensor] = _AS_IT_IS,
-    bias: Places = nowhere,
+    bias: AddedByPlace = nowhere,
 ) -> tuple[Callable[[Tensor, Tensor], Scores], Callable[[Tensor, Tensor, Tensor], Heads]]:
     """Return scores and mix of scaled dot products, of what queries and keys become on their ways.
 

@@ -33,10 +33,10 @@ from circuitry.models.stages import PlacedBlock
 from circuitry.runs.errors import InputError
 
 POST_NORM = (ResPostBlock, EvaBlockPostNorm, ResPostRelPosBlock)
-TIMM = (TimmBlock, EvaBlock, RelPosBlock, *POST_NORM)
-SUPPORTED = (
+TIMM_BLOCKS = (TimmBlock, EvaBlock, RelPosBlock, *POST_NORM)
+SUPPORTED_BLOCKS = (
     "open_clip's ResidualAttentionBlock and CustomResidualAttentionBlock",
-    f"timm's {', '.join(kind.__name__ for kind in TIMM)}",
+    f"timm's {', '.join(kind.__name__ for kind in TIMM_BLOCKS)}",
 )
 """Kinds of blocks that can be taken apart, in words."""
 _NOTHING = nn.Identity()
@@ -85,12 +85,12 @@ def take_apart(block: nn.Module | PlacedBlock) -> Block:
     if attention is not None and mlp is not None:
         if isinstance(module, ResidualAttentionBlock | CustomResidualAttentionBlock):
             return _open_clip_block(module, attention, mlp)
-        if isinstance(module, TIMM):
+        if isinstance(module, TIMM_BLOCKS):
             return _timm_block(module, attention, mlp)
     inside = " and ".join(type(getattr(module, name, None)).__name__ for name in ("attn", "mlp"))
     raise InputError(
-        f"Heads and neurons are known of {' and '.join(SUPPORTED)}, but this tower has a {type(module).__name__} with "
-        f"{inside}: use its residual stream, or add it to circuitry/models/blocks.py."
+        f"Heads and neurons are known of {' and '.join(SUPPORTED_BLOCKS)}, but this tower has a "
+        f"{type(module).__name__} with {inside}: use its residual stream, or add it to circuitry/models/blocks.py."
     )
 
 

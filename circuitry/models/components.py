@@ -10,10 +10,10 @@ Behind its units such a site carries the residual stream that goes past them, so
 stage reads both. What is carried is no unit: it is never scored, patched, ablated or kept, and moves with the units
 before it. Everything that reads or writes at sites works on heads and neurons as on channels.
 
-Besides the sites there are hook points with TransformerLens' names (`POINTS`), such as ``blocks.3.attn.hook_pattern``:
-hooks read and write them, and ``run_with_cache`` returns them.
+Besides the sites there are hook points with TransformerLens' names (`BLOCK_POINTS`), such as
+``blocks.3.attn.hook_pattern``: hooks read and write them, and ``run_with_cache`` returns them.
 
-With idle hooks outputs are those of the tower but for rounding; where something looks at scores or patterns, attention
+With idle hooks outputs equal the tower's up to rounding; where something looks at scores or patterns, attention
 takes the plain way instead of PyTorch's fused kernel, which hides them, and a message says so once.
 """
 
@@ -37,7 +37,7 @@ from circuitry.models.stages import Stage
 from circuitry.runs.errors import InputError
 
 PATTERN_POINTS = ("attn.hook_attn_scores", "attn.hook_pattern")
-POINTS = (
+BLOCK_POINTS = (
     *("hook_resid_pre", "attn.hook_q", "attn.hook_k", "attn.hook_v", *PATTERN_POINTS, "attn.hook_z", "hook_attn_out"),
     *("hook_resid_mid", "mlp.hook_pre", "mlp.hook_post", "hook_mlp_out", "hook_resid_post"),
 )
@@ -83,7 +83,7 @@ def in_components(encoder: Encoder) -> Encoder:
             read = None
             continue
         number = names.index(stage.site)
-        mine = {name: HookPoint() for name in POINTS}
+        mine = {name: HookPoint() for name in BLOCK_POINTS}
         points |= {f"blocks.{number}.{name}": point for name, point in mine.items()}
         block = take_apart(blocks[stage.site])
         stages += _stages_of(stage.site, block, mine, read)
@@ -124,7 +124,7 @@ def _say_the_plain_way() -> None:
     """Log once in a process."""
     log.warning(
         "PyTorch's fused attention hides scores and patterns: where hooks look at them, attention is computed step by "
-        "step, equal but for rounding and slower."
+        "step, equal up to rounding, and slower."
     )
 
 

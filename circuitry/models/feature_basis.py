@@ -7,7 +7,7 @@ A tower is a chain of stages, so an encoder that is read in another basis at som
 2. the next stage first reads x = decode(f) + e, then does what it did;
 3. behind the last site of the tower a further stage does only step 2, so that the chain still ends in the embedding.
 
-With nothing changed, outputs are those of the tower but for rounding. Everything that reads or writes at sites works
+With nothing changed, outputs equal the tower's up to rounding. Everything that reads or writes at sites works
 on latents as on channels. Reading is affine in f and e, so a straight path between two activations in the basis is a
 straight path of x: the effects of latents and error sum to the site's effect. Zero latents and zero error are
 x = b_dec; the mean of latents and error is the mean of x.

@@ -1,7 +1,6 @@
 """Prompt templates of zero-shot classification, and names for sets of them. No torch."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 from circuitry.data.captions import SHARED_STYLE_WORDS, STYLE_WORDS, readable, with_article
 from circuitry.runs.errors import InputError
@@ -21,13 +20,6 @@ STYLE_TEMPLATES = (
     "a quickdraw of the {}.",
 )
 """The six templates that the study adds for DomainNet's styles."""
-
-STYLE_WORDS_OF_TEMPLATES = ("clipart", "infograph", "painting", "quickdraw", "sketch")
-"""The words by which the study picks templates that name a style."""
-
-ImagenetNames = Literal["open_clip", "study"]
-"""Whose names of ImageNet's classes."""
-_STUDY_NAMES = {27: "eft", 638: "maillot", 744: "projectile", 836: "sunglass"}
 
 
 def templates_of(texts: str | Sequence[Template], domain: str) -> tuple[str, ...]:
@@ -72,11 +64,6 @@ def style_word(domain: str) -> str:
     return own[0] if own else readable(domain)
 
 
-def style_word_templates() -> tuple[str, ...]:
-    """Return the ten default templates that name one of `STYLE_WORDS_OF_TEMPLATES`; none names photographs."""
-    return tuple(t for t in default_templates() if any(word in t for word in STYLE_WORDS_OF_TEMPLATES))
-
-
 def default_templates() -> tuple[str, ...]:
     """Return the 80 templates that OpenAI used for ImageNet, from open_clip, and `STYLE_TEMPLATES`."""
     from open_clip import OPENAI_IMAGENET_TEMPLATES
@@ -87,15 +74,3 @@ def default_templates() -> tuple[str, ...]:
 def as_patterns(templates: Sequence[Template]) -> tuple[str, ...]:
     """Return templates as strings with one ``{}`` for the class name; open_clip writes them as functions."""
     return tuple(t if isinstance(t, str) else t("{}") for t in templates)
-
-
-def imagenet_names(whose: ImagenetNames = "open_clip") -> tuple[str, ...]:
-    """Return the names of ImageNet's thousand classes in the order of their indices.
-
-    Args:
-        whose: ``"open_clip"``: the installed open_clip's; ``"study"``: the study's, of which four differ.
-    """
-    from open_clip import IMAGENET_CLASSNAMES
-
-    names = dict(enumerate(IMAGENET_CLASSNAMES)) | (_STUDY_NAMES if whose == "study" else {})
-    return tuple(names.values())

@@ -28,7 +28,7 @@ from torch import Tensor
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError
 
-FORMAT = "circuitry-sae-1"
+SAE_FORMAT = "circuitry-sae-1"
 Activation = Literal["relu", "jumprelu", "topk"]
 
 
@@ -137,7 +137,7 @@ class SparseAutoencoder:
         header = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in tensors}
         # numpy has no bfloat16; float32 holds its values exactly.
         exact = {name: t.float() if t.dtype == torch.bfloat16 else t for name, t in tensors.items()}
-        write_arrays(path, FORMAT, header, {name: tensor.numpy() for name, tensor in exact.items()})
+        write_arrays(path, SAE_FORMAT, header, {name: tensor.numpy() for name, tensor in exact.items()})
 
     def _tensors(self) -> list[tuple[str, Tensor]]:
         return [(f.name, value) for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)]
@@ -166,7 +166,7 @@ def load_sae(path: str | os.PathLike[str], device: torch.device | str = "cpu") -
     place = Path(path)
     if place.is_dir():
         return _from_saelens(place).to(device)
-    header, arrays = read_arrays(place, FORMAT, "sparse autoencoder")
+    header, arrays = read_arrays(place, SAE_FORMAT, "sparse autoencoder")
     tensors: dict[str, Any] = {name: torch.from_numpy(array) for name, array in arrays.items()}
     return SparseAutoencoder(**header, **tensors).to(device)
 

@@ -43,7 +43,7 @@ class StudySettings:
 
     @classmethod
     def study(cls: type[Settings], **given: Any) -> Settings:
-        """Return the study's settings, but for what is given."""
+        """Return the study's settings, changed by what is given."""
         return cls(**{**cls.study_values(), **given})
 
     @classmethod

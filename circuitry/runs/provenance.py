@@ -42,11 +42,11 @@ WHERE = ("out", "results")
 
 
 def command() -> str:
-    """Return the command line of this script, but for where its results go.
+    """Return the command line of this script without the folder of its results.
 
     Example:
-        >>> command()    # of: python experiments/transfer.py --seed 3 --out runs/x
-        'experiments/transfer.py --seed 3'
+        >>> command()    # of: python experiments/faithfulness.py --seed 3 --out runs/x
+        'experiments/faithfulness.py --seed 3'
     """
     script, *arguments = sys.argv
     kept: list[str] = []

@@ -159,7 +159,7 @@ def cluster_executor(logs: Path, cluster: str, options: Mapping[str, Any]) -> An
 
 @dataclass(frozen=True)
 class Requeued:
-    """A task of which submitit starts the rest as a new job when its time ends too early."""
+    """A task that submitit continues in a new job when its time ends too early."""
 
     task: Callable[[int, int], object]
 
@@ -186,7 +186,7 @@ def job_options(texts: Sequence[str]) -> dict[str, str | int]:
 
 @dataclass(frozen=True)
 class Work:
-    """How work is carried out; nothing of it changes a number but for rounding."""
+    """How work is carried out; it changes no number except for rounding."""
 
     rank: Rank = ALONE
     """Which of the processes that work on the same folder this is."""

@@ -19,12 +19,13 @@ from circuitry.data.imagenet_classes import class_key, imagenet_index
 from circuitry.data.images import image_listing
 from circuitry.data.names import chosen_names
 from circuitry.models.clip import Clip, load_clip
-from circuitry.models.prompts import ImagenetNames, imagenet_names, style_word_templates, templates_of
+from circuitry.models.prompts import templates_of
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
 from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.provenance import digest
 from circuitry.runs.workers import Work
+from circuitry.study.imagenet_prompts import ImagenetNames, imagenet_names, style_word_templates
 from circuitry.study.study_run import StudyRun
 from circuitry.training.accuracy import TOP, tidy_accuracy, write_predictions
 from circuitry.training.evaluation import ZERO_SHOT_TEXTS, Head, Texts, predictions, zero_shot_heads

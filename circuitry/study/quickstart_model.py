@@ -7,18 +7,18 @@ from circuitry.models.options import ModelOptions
 
 QUICKSTART = Path("runs/quickstart")
 """The quickstart's folder."""
-CHECKPOINT = QUICKSTART / "clip" / "checkpoints" / "epoch_16.pt"
-MODEL = "rn-tiny"
+QUICKSTART_CHECKPOINT = QUICKSTART / "clip" / "checkpoints" / "epoch_16.pt"
+QUICKSTART_MODEL = "rn-tiny"
 
 
 @dataclass(frozen=True, kw_only=True)
 class QuickstartModel(ModelOptions):
     """A model and images; the defaults are the quickstart's."""
 
-    model: str = MODEL
+    model: str = QUICKSTART_MODEL
     """open_clip model name, a name shipped here (rn-tiny), hf-hub:org/model, the path of a model-config JSON, or
     efficientnet-lite0: an ImageNet classifier (extra: real), for data with a classes.tsv of its outputs by class."""
-    checkpoint: Path | None = CHECKPOINT
+    checkpoint: Path | None = QUICKSTART_CHECKPOINT
     """Local checkpoint; the default is of the default model alone."""
     data: Path = QUICKSTART / "toy"
     """Folder of the images: <domain>/<class>/<file>."""
@@ -26,5 +26,5 @@ class QuickstartModel(ModelOptions):
     @property
     def weights_file(self) -> Path | None:
         """The checkpoint, if any: the quickstart's for its own model only."""
-        other = self.pretrained is not None or self.model != MODEL
-        return None if other and self.checkpoint == CHECKPOINT else self.checkpoint
+        other = self.pretrained is not None or self.model != QUICKSTART_MODEL
+        return None if other and self.checkpoint == QUICKSTART_CHECKPOINT else self.checkpoint

@@ -75,9 +75,8 @@ def scoreboard_tables(
 
 def tests_of(judged: Mapping[tuple[str, ...], Judged]) -> pd.DataFrame:
     """Return the rows of `judge_circuit` of all searches that have some, with class, method, baseline and metric."""
-    return pd.DataFrame(
-        [dict(zip(JOB, job, strict=True)) | dict(row) for job, one in judged.items() for row in one.tests]
-    )
+    named = {job: dict(zip(JOB, job, strict=True)) for job in judged}
+    return pd.DataFrame([{**named[job], **row} for job, one in judged.items() for row in one.tests])
 
 
 def curve_by_size(curve: FaithfulnessCurve, sizes: Sequence[float]) -> pd.DataFrame:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from circuitry.circuits import EdgeScores, attribute, gauss_legendre_rule, left_rule, score_edges
 from circuitry.models import Encoder, ResidualStream, in_components
-from circuitry.models.components import PATTERN_POINTS, POINTS
+from circuitry.models.components import BLOCK_POINTS, PATTERN_POINTS
 from tests.support.micro_transformer import IMAGE, metric, micro_tower
 from tests.support.towers import make_tower
 
@@ -187,7 +187,7 @@ def test_transformer_lens_own_vit_has_the_same_values_at_the_hook_points_of_the_
         _, ours = in_components(Encoder.from_tower(tower)).run_with_cache(images)
         _, theirs = transformer_lens_vit(tower).run_with_cache(images)
     # Its patterns are hidden in the fused kernel; with the plain one its point for scores shows patterns.
-    for name in (f"blocks.{i}.{point}" for i in range(2) for point in POINTS if point not in PATTERN_POINTS):
+    for name in (f"blocks.{i}.{point}" for i in range(2) for point in BLOCK_POINTS if point not in PATTERN_POINTS):
         torch.testing.assert_close(ours[name], theirs[name], rtol=1e-9, atol=1e-12, msg=name)
 
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -99,7 +100,8 @@ def test_hard_gates_are_kept_circuits(resnet: nn.Module, each: bool) -> None:
         found = runs.run(gates)
         assert_same(runs.embeddings, encoder(images), 0.1)
         assert_same(runs.run(gates, torch.tensor([2, 0])), found[[2, 0]], 0.1)
-    circuits = [runs.by_place(gates.bool().numpy()), runs.by_place(torch.ones(runs.n_gates).bool().numpy())]
+    ones = np.ones(runs.n_gates)
+    circuits = [runs.chosen(kept, ones) for kept in (gates.bool().numpy(), ones > 0)]
     together = kept_embeddings(task, circuits)
     assert_same(found, together[0], 0.1)
     assert_same(together[1], runs.embeddings, 0.1)
@@ -113,11 +115,11 @@ def test_gradients_of_gates_are_finite_differences(name: str) -> None:
     task = Task(encoder, torch.randn(2, 3, *encoder.image_size).double(), first, work=QUIET)
     with task.running(gradients=True):
         runs = Gated(task)
-        check_gradient(runs, 0.3 + 0.6 * torch.rand(runs.n_gates).double(), torch.randperm(runs.n_gates)[:25])
+        check_gradient(runs, 0.3 + 0.6 * torch.rand(runs.n_gates).double(), torch.arange(runs.n_gates))
 
 
 def check_gradient(runs: Gated, at: Tensor, places: Tensor) -> None:
-    """Compare gradients of the embeddings, times random weights, at some gates with finite differences."""
+    """Compare gradients of the embeddings, times random weights, with finite differences, where they are largest."""
     weights = torch.randn_like(runs.embeddings)
 
     def value(gates: Tensor) -> Tensor:
@@ -125,12 +127,13 @@ def check_gradient(runs: Gated, at: Tensor, places: Tensor) -> None:
 
     gates = at.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(value(gates), [gates])
+    places = places[gradient[places].abs().topk(min(10, len(places))).indices]
     step, differences = 1e-5, []
     for i in places.tolist():
         moved = partial(torch.index_add, at, 0, torch.tensor([i]))
         up, down = (value(moved(torch.tensor([sign * step]).double())) for sign in (1.0, -1.0))
         differences.append(float((up - down).detach()) / (2 * step))
-    assert_same(gradient[places], differences, 1e-4, rtol=1e-4)
+    assert_same(gradient[places], differences, 1e-6, rtol=1e-4)
 
 
 def test_gates_leave_alone_what_is_carried() -> None:

@@ -54,7 +54,7 @@ def test_edges_and_images_of_other_classes() -> None:
     graph = attribute(PLANTED.encoder, PLANTED.images(4, 0), PLANTED.metric, 0.25, progress=False)
     bright = PLANTED.images(8, 1) + torch.tensor([1.0, 0, 0])[:, None, None]
     task = replace(task_of(), images=bright, others=PLANTED.images(8, 2))
-    table = judge_circuit(task, graph, circuit=graph.circuit(1)).set_index("test")
+    table = judge_circuit(task, graph, edges=graph.circuit(1).edges).set_index("test")
     assert (table["measure"] == "selectivity").all()
     assert table.loc["circuit", "value"] == pytest.approx(1, abs=1e-4)
     assert table.loc["minimality (edges)", "n"] == graph.circuit(1).graph.number_of_edges()
@@ -80,4 +80,4 @@ def test_a_circuit_without_edges_is_refused() -> None:
     graph = attribute(PLANTED.encoder, PLANTED.images(4, 0), PLANTED.metric, 0.25, left_rule(1), progress=False)
     harmful = replace(graph, edge_scores={pair: -np.abs(scores) for pair, scores in graph.edge_scores.items()})
     with pytest.raises(InputError, match="edges"):
-        judge_circuit(task_of(), harmful, circuit=harmful.circuit(3))
+        judge_circuit(task_of(), harmful, edges=harmful.circuit(3).edges)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from circuitry import Encoder, InputError, Task, class_logit, class_margin, in_feature_basis
 from circuitry.interventions import Gated, LearnedMasks, MaskSettings, kept_embeddings, learn_masks, masks
-from circuitry.interventions.masks import default_answers
+from circuitry.interventions.answers import default_answers
 from circuitry.study import PlantedCircuit, planted_attention, planted_convolution
 from tests.models.test_feature_basis import make_sae
 from tests.support.assert_same import assert_same

@@ -183,7 +183,7 @@ def test_the_tower_is_left_as_it_was(resnet: nn.Module) -> None:
 )
 def test_refusals(resnet: nn.Module, of_task: dict[str, Any], given: dict[str, Any], named: str) -> None:
     encoder, images, weights = setting(resnet)
-    asked = {"images": images, "metric": class_logit(weights, 1), "work": QUIET} | of_task
+    asked: dict[str, Any] = {"images": images, "metric": class_logit(weights, 1), "work": QUIET} | of_task
     with pytest.raises(InputError, match=named):
         patch_effects(Task(encoder, **asked), **given)
 

@@ -60,7 +60,7 @@ def tasks(
     found = {}
     for key, own in images.items():
         metric = ClassScorer(scorer.weights, {key[0]: 0}, scorer.metric).metric_of(*key)
-        found[key] = Task(encoder(), own, metric, others=others and others[key], work=QUIET, **given)
+        found[key] = Task(encoder(), own, metric, others=None if others is None else others[key], work=QUIET, **given)
     return found
 
 

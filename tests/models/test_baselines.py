@@ -25,27 +25,27 @@ def test_every_way_to_give_a_baseline() -> None:
 
 @pytest.mark.parametrize("value", ["mean", None, 0, {"a": torch.ones(1, 2)}])
 def test_other_values_are_refused(value: object) -> None:
-    with pytest.raises(InputError, match=r"'zero', counterfactual images \[1 or .*\], or a Baseline such as"):
+    with pytest.raises(InputError, match=r"'zero'.*Baseline"):
         as_baseline(value)
 
 
 @pytest.mark.parametrize("shape", [[3, 4, 4], [2, 1, 4, 4], [0, 3, 4, 4]])
 def test_counterfactual_images_are_images(shape: list[int]) -> None:
-    with pytest.raises(InputError, match=r"Counterfactual images are a tensor \[1, 3, height, width\] for all"):
+    with pytest.raises(InputError, match=r"\[1, 3, height, width\]"):
         as_baseline(torch.zeros(shape))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_values_that_are_not_finite_name_the_site(value: float) -> None:
-    with pytest.raises(InputError, match="Activations of the baseline 'mine' at site 'b' are not finite"):
+    with pytest.raises(InputError, match="'mine' at site 'b'"):
         Baseline("mine", {"a": torch.zeros(1, 2), "b": torch.tensor([[value, 0]])})
-    with pytest.raises(InputError, match="Counterfactual images at site 'input' are not finite"):
+    with pytest.raises(InputError, match="'input'"):
         Counterfactual(torch.full((1, 3, 4, 4), value))
 
 
 @pytest.mark.parametrize("values", [{"a": torch.zeros(2, 3), "b": torch.zeros(4, 3)}, {"a": torch.tensor(1.0)}])
 def test_counts_differ_in_no_baseline(values: dict[str, torch.Tensor]) -> None:
-    with pytest.raises(InputError, match=r"'mine' has \d activations at site 'a' and up to \d at others"):
+    with pytest.raises(InputError, match=r"'mine' has \d .*'a' .*\d"):
         Baseline("mine", values)
 
 
@@ -80,11 +80,11 @@ def test_means_are_over_batches_of_images(resnet: Any) -> None:
     expected = mean_baseline(encoder, [images])
     for given in ([images[:0], images, images[:0]], iter([images]), images):
         assert mean_baseline(encoder, given).digest == expected.digest
-    with pytest.raises(InputError, match="an iterable of such batches, but list was given"):
+    with pytest.raises(InputError, match="list"):
         mean_baseline(encoder, DataLoader(TensorDataset(images, torch.zeros(3))))
-    with pytest.raises(InputError, match=r"but a tensor \[3, 64, 64\] was given: stack the images"):
+    with pytest.raises(InputError, match=r"\[3, 64, 64\]"):
         mean_baseline(encoder, iter(images))
-    with pytest.raises(InputError, match="Activations of the baseline 'mean-position' at site 'input' are not finite"):
+    with pytest.raises(InputError, match="'mean-position' at site 'input'"):
         mean_baseline(encoder, [images / 0])
 
 
@@ -92,5 +92,5 @@ def test_counts() -> None:
     for baseline in (ZERO, Counterfactual(IMAGES[:1]), Counterfactual(IMAGES)):
         check_count(baseline, 3)
     check_count(ZERO, 7)
-    with pytest.raises(InputError, match="has 3 activations at site 'input' for 2 images: give one for every image"):
+    with pytest.raises(InputError, match=r"3 .*'input'.* 2 "):
         check_count(Counterfactual(IMAGES), 2)

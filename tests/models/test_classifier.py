@@ -56,7 +56,7 @@ def test_a_logit_of_its_own_can_be_attributed(classifier: Classifier) -> None:
     )
     with torch.no_grad():
         features = classifier.encoder(images)
-    by_hand = -features[0] * classifier.rows[2]  # a linear metric: exact by any rule
+    by_hand = features[0] * classifier.rows[2]  # of a linear metric, exact by any rule
     np.testing.assert_allclose(graph.node_scores["global_pool"], by_hand.numpy(), rtol=1e-4, atol=1e-7)
 
 
@@ -71,16 +71,16 @@ def test_the_digest_tells_classes_and_last_layers_apart(classifier: Classifier, 
 
 
 def test_what_is_no_classifier_is_refused(tmp_path: Path, classifier: Classifier) -> None:
-    with pytest.raises(InputError, match="Expected timm's name of an EfficientNet and a checkpoint"):
+    with pytest.raises(InputError, match="EfficientNet"):
         load_classifier("no-such-net", "x.pt", classes=CLASSES)
-    with pytest.raises(InputError, match="without one, but 'mobilenetv2_035' and None were given"):
+    with pytest.raises(InputError, match="'mobilenetv2_035' and None"):
         load_classifier(NAME, classes=CLASSES)
-    with pytest.raises(InputError, match="the classifier's 1000 outputs, numbered from 0, but 'cat' is \\[1000\\]"):
+    with pytest.raises(InputError, match=r"'cat' is \[1000\]"):
         load_classifier(EFFICIENTNET_LITE0, classes={"cat": [1000]})
-    with pytest.raises(InputError, match=r"Expected names of the 2 classes .* but 'mouse' was given"):
+    with pytest.raises(InputError, match="'mouse'"):
         classifier.text_weights(["cat", "mouse"])
     (table := tmp_path / "classes.tsv").write_text("class\timagenet_index\ncat\t1;2\n")
-    with pytest.raises(InputError, match="columns class and imagenet_index"):
+    with pytest.raises(InputError, match="imagenet_index"):
         read_outputs(table)
 
 

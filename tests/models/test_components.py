@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from circuitry.circuits import attribute, midpoint_rule
 from circuitry.interventions import Patch, ablate_all_but, kept_embeddings, patch_effects, patched
 from circuitry.models import Baseline, Encoder, ResidualStream, Task, components, in_components, mean_baseline
-from circuitry.models.components import POINTS
+from circuitry.models.components import BLOCK_POINTS
 from circuitry.models.residual import adds_up
 from circuitry.runs import InputError
 from tests.support.towers import VIT, _clip_tower, make_tower, randomise, timm_vit
@@ -59,7 +59,7 @@ def test_outputs_are_those_of_the_tower(tower: tuple[Callable[[str], nn.Module],
         again = [heads(cache[site], start=site) for site in heads.sites]
     for found in (fused, embedding, *again):
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
-    assert all(f"blocks.1.{point}" in cache for point in POINTS)
+    assert all(f"blocks.1.{point}" in cache for point in BLOCK_POINTS)
     pattern = cache["blocks.1.attn.hook_pattern"]
     torch.testing.assert_close(pattern.sum(-1), torch.ones_like(pattern[..., 0]))
     torch.testing.assert_close(pattern, cache["blocks.1.attn.hook_attn_scores"].softmax(-1))
@@ -189,9 +189,9 @@ def test_everything_kept_is_the_tower_and_a_unit_that_is_carried_is_refused() ->
     with torch.no_grad():
         alone = kept_embeddings(Task(heads, images, metric), [kept])[0]
         torch.testing.assert_close(alone, encoder(images), rtol=1e-5, atol=1e-6)
-    with pytest.raises(InputError, match="has units 0 to 1, but 2 was asked for"):
+    with pytest.raises(InputError, match="0 to 1, but 2 "):
         kept_embeddings(Task(heads, images, metric), [{site: [2]}])
-    with pytest.raises(InputError, match="has units 0 to 1, but 2 was asked for"):
+    with pytest.raises(InputError, match="0 to 1, but 2 "):
         patch_effects(Task(heads, images, metric), units={site: [2]})
 
 
@@ -230,7 +230,7 @@ def test_hook_points_that_are_not_there_are_told(name: str) -> None:
 
 
 def test_towers_without_known_blocks_are_refused() -> None:
-    with pytest.raises(InputError, match="Heads and neurons are those of transformer blocks, but a ModifiedResNet has"):
+    with pytest.raises(InputError, match="ModifiedResNet"):
         in_components(Encoder.from_tower(make_tower("resnet")))
     tower: Any = make_tower("timm-vit")
     tower.trunk.blocks[0] = nn.Identity()

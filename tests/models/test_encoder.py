@@ -152,12 +152,12 @@ def test_a_run_backwards_is_refused(resnet: Any) -> None:
 
 
 def test_images_of_the_wrong_size_are_refused(resnet: Any) -> None:
-    with pytest.raises(InputError, match=r"takes images \[batch, 3, 64, 64\], but was given \[1, 3, 32, 64\]"):
+    with pytest.raises(InputError, match=r"\[batch, 3, 64, 64\].*\[1, 3, 32, 64\]"):
         Encoder.from_tower(resnet)(torch.zeros(1, 3, 32, 64))
 
 
 def test_unsupported_tower_lists_what_is_supported() -> None:
-    with pytest.raises(InputError, match=r"type Linear; supported are: open_clip ModifiedResNet; .*Swin"):
+    with pytest.raises(InputError, match=r"Linear.*ModifiedResNet.*Swin"):
         Encoder.from_tower(nn.Linear(2, 2))
 
 
@@ -260,14 +260,14 @@ def test_hooks_of_pytorch_act_on_what_a_stage_runs_and_not_above(resnet: Any) ->
 def test_weights_of_inference_mode_are_refused_where_gradients_are_needed() -> None:
     with torch.inference_mode():
         tower = make_tower("vit")
-    with pytest.raises(InputError, match=r"made under torch.inference_mode\(\): load the model outside of it"):
+    with pytest.raises(InputError, match=r"torch.inference_mode\(\)"):
         rows_that_fit(Encoder.from_tower(tower), 1.0)
 
 
 @pytest.mark.parametrize("make_copy", [copy.deepcopy, copy.copy, pickle.dumps])
 def test_a_copy_is_refused(make_copy: Callable[[Encoder], object], resnet: Any) -> None:
     encoder = Encoder.from_tower(resnet)
-    with pytest.raises(InputError, match=r"bound to its tower.* as in Encoder.from_tower\(copy.deepcopy"):
+    with pytest.raises(InputError, match=r"Encoder.from_tower\(copy.deepcopy"):
         make_copy(encoder)
     copied = Encoder.from_tower(copy.deepcopy(encoder.tower))
     assert copied.digest == encoder.digest

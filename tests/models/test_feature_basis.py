@@ -566,16 +566,16 @@ def test_a_model_in_a_basis_has_its_own_digest(clip: Clip, tmp_path: Path, monke
 def test_bad_input_is_refused(resnet: Any, tmp_path: Path) -> None:
     encoder = Encoder.from_tower(resnet)
     sae = make_sae(64, dtype=torch.float)
-    with pytest.raises(InputError, match=r"no site 'layer9\.0'; this encoder's sites are input, act1"):
+    with pytest.raises(InputError, match=r"'layer9\.0'.*input, act1"):
         in_feature_basis(encoder, {"layer9.0": sae})
-    with pytest.raises(InputError, match="'input' is the image itself: give a site after it"):
+    with pytest.raises(InputError, match="'input'"):
         in_feature_basis(encoder, {"input": make_sae(3)})
-    with pytest.raises(InputError, match=r"'layer3\.0' has 128 units, but .* vectors of width 64: give one trained at"):
+    with pytest.raises(InputError, match=r"'layer3\.0' .*128 .*64"):
         in_feature_basis(encoder, {"layer3.0": sae})
-    with pytest.raises(InputError, match=r"given for site 'layer2\.0' is of 'layer2\.1': give one of 'layer2\.0', or"):
+    with pytest.raises(InputError, match=r"'layer2\.0' is of 'layer2\.1'"):
         in_feature_basis(encoder, {"layer2.0": replace(sae, site="layer2.1")})
     features = in_feature_basis(encoder, {"layer2.0": replace(sae, site="layer2.0")})
-    with pytest.raises(InputError, match=r"'layer2\.0' is in a feature basis already: start from"):
+    with pytest.raises(InputError, match=r"'layer2\.0'"):
         in_feature_basis(features, {"layer2.0": sae})
 
 
@@ -587,7 +587,7 @@ def test_autoencoders_on_a_command_line(tmp_path: Path) -> None:
     assert sae_digest(found["layer2.0"]) == sae_digest(sae)
     assert parse_saes([]) == {}
     for wrong in ("layer2.0", "=x", "layer2.0="):
-        with pytest.raises(InputError, match=f"as SITE=PATH, such as layer3.0=sae.safetensors, but '{wrong}' was"):
+        with pytest.raises(InputError, match=f"SITE=PATH.*'{wrong}'"):
             parse_saes([wrong])
-    with pytest.raises(InputError, match=r"was given after another one of that site"):
+    with pytest.raises(InputError, match="another one of that site"):
         parse_saes([f"x={tmp_path}/a=b"] * 2)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from circuitry import InputError, class_logit, class_margin
-from circuitry.interventions.masks import default_answers
+from circuitry.interventions.answers import default_answers
 from circuitry.models import MetricOfClass, metric_of_class
 from circuitry.models.metrics import checked_metric, metric_name
 

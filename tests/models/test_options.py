@@ -10,7 +10,7 @@ from circuitry import InputError, left_rule
 from circuitry.circuits import ExtractionSettings
 from circuitry.models import ModelOptions
 from circuitry.study import QuickstartModel
-from circuitry.study.quickstart_model import CHECKPOINT
+from circuitry.study.quickstart_model import QUICKSTART_CHECKPOINT
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def test_settings_by_the_study_have_its_rule() -> None:
 
 
 def test_the_quickstarts_checkpoint_goes_with_its_model_alone() -> None:
-    assert QuickstartModel().weights_file == CHECKPOINT
+    assert QuickstartModel().weights_file == QUICKSTART_CHECKPOINT
     assert QuickstartModel(model="RN50").weights_file is None
     assert QuickstartModel(pretrained="openai").weights_file is None
     assert QuickstartModel(model="RN50", checkpoint=Path("x.pt")).weights_file == Path("x.pt")

@@ -128,7 +128,7 @@ def test_bfloat16_is_saved_exactly(tmp_path: Path) -> None:
 
 
 def test_a_missing_or_damaged_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"There is no sparse autoencoder at .*none"):
+    with pytest.raises(InputError, match="none"):
         load_sae(tmp_path / "none")
     small_sae().save(tmp_path / "sae.safetensors")
     content = bytearray((tmp_path / "sae.safetensors").read_bytes())
@@ -142,10 +142,10 @@ def test_a_missing_or_damaged_file_is_refused(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"b_enc": torch.zeros(D)}, r"needs b_enc \[10\], but it is \[6\]"),
-        ({"threshold": torch.zeros(FEATURES)}, "threshold belongs to the activation jumprelu.*relu was given one"),
+        ({"threshold": torch.zeros(FEATURES)}, "threshold.*jumprelu.*relu"),
         ({"activation": "jumprelu"}, "jumprelu was given none"),
-        ({"activation": "topk"}, "needs a k from 1 to the number of features.*given k=None"),
-        ({"activation": "topk", "k": FEATURES + 1}, "given k=11"),
+        ({"activation": "topk"}, "k=None"),
+        ({"activation": "topk", "k": FEATURES + 1}, "k=11"),
         ({"k": 3}, "relu was given k=3"),
     ],
 )
@@ -155,7 +155,7 @@ def test_weights_that_do_not_fit_are_refused(change: dict[str, Any], message: st
 
 
 def test_inputs_of_another_width_are_refused() -> None:
-    with pytest.raises(InputError, match=r"of site layer4 encodes vectors of width 6, but was given a tensor \[2, 5\]"):
+    with pytest.raises(InputError, match=r"layer4 .* 6, .*\[2, 5\]"):
         small_sae(site="layer4").encode(torch.zeros(2, 5))
 
 
@@ -279,10 +279,10 @@ def test_other_kinds_are_refused(config: dict[str, Any], more: Weights, message:
 
 
 def test_folders_of_something_else_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"is not a folder in SAELens' layout, with cfg.json"):
+    with pytest.raises(InputError, match=r"cfg.json"):
         load_sae(tmp_path)
     (tmp_path / "cfg.json").write_text("{}")
-    with pytest.raises(InputError, match=r"no readable sae_weights.safetensors"):
+    with pytest.raises(InputError, match=r"sae_weights.safetensors"):
         load_sae(tmp_path)
     save_file({"W_enc": np.zeros((2, 2), np.float32)}, tmp_path / "sae_weights.safetensors")
     with pytest.raises(InputError, match="lacks b_enc, W_dec, b_dec"):

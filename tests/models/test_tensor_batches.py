@@ -41,11 +41,11 @@ def test_what_is_no_batch_is_refused_when_its_turn_comes() -> None:
     batches = ImageBatches(
         iter([torch.zeros(1, 3, 64, 64), torch.zeros(3, 64, 64)]), Encoder.from_tower(make_tower("resnet")), 4
     )
-    with pytest.raises(InputError, match=r"such batches, but a tensor \[3, 64, 64\] was given"):
+    with pytest.raises(InputError, match=r"\[3, 64, 64\]"):
         list(batches)
 
 
 def test_whole_numbers_are_no_images() -> None:
     bytes_of_pixels = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
-    with pytest.raises(InputError, match=r"floating-point numbers, .* but torch.uint8 was given: prepare them by clip"):
+    with pytest.raises(InputError, match=r"torch\.uint8.*clip\.preprocess"):
         list(ImageBatches(bytes_of_pixels, Encoder.from_tower(make_tower("resnet")), 4))

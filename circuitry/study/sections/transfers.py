@@ -82,7 +82,7 @@ def add_transfer(
 ) -> None:
     """Add the section on circuits of one domain that are kept on images of another.
 
-    ``transfer`` is from `CausalStudy.extract_transfer`, with ``one_site`` also site by site; ``similarity`` is the
+    ``transfer`` is from `CausalChecks.extract_transfer`, with ``one_site`` also site by site; ``similarity`` is the
     structural similarity of the domains, e.g. ``comparison.matrix()``; ``sites`` are in order.
     """
     report.section("Does one domain's circuit work in another?")

@@ -56,9 +56,7 @@ def test_every_combination_that_has_images_becomes_a_graph(clip: Clip, root: Pat
     assert graph.provenance["model_digest"] == clip.digest
     assert graph.provenance["seed"] == 0
     assert ("fish", "sketch") not in graphs
-    with pytest.raises(
-        KeyError, match=r"no circuit of \('fish', 'sketch'\) .* classes \['axe', 'cat', 'fish'\] and the"
-    ):
+    with pytest.raises(KeyError, match=r"\('fish', 'sketch'\).*\['axe', 'cat', 'fish'\]"):
         graphs["fish", "sketch"]
     assert repr(graphs) == (f"GraphFolder({str(made)!r}: 5 of 5 circuits, 3 classes, 2 domains, model {clip.name})")
 
@@ -105,7 +103,7 @@ def test_a_graph_is_what_attribute_says_of_the_same_images(
         assert_close(part, attribute(clip.encoder, chosen, metric, rule=rule, progress=False))
     edges, whole = graphs.part_edges(class_name, domain), graphs[class_name, domain]
     for pair, scores in whole.edge_scores.items():
-        shares = [(part.n_images / whole.n_images) ** 2 for part in found.values()]
+        shares = [part.n_images / whole.n_images for part in found.values()]
         np.testing.assert_allclose(np.tensordot(shares, edges[pair], 1), scores, rtol=1e-9)
 
 

@@ -6,7 +6,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from circuitry.interventions.importance import answer_changes, normal_ranks
+from circuitry.interventions.answers import answer_changes, normal_ranks
 
 
 def test_changes_are_the_mean_squares_of_the_derivatives() -> None:

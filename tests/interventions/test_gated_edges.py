@@ -1,4 +1,4 @@
-"""Cut edges against brute force by hand-written hooks on a tower, a network worked out on paper, and planted edges."""
+"""Kept and gated edges of a chain, against a network on paper, hooks on a tower, and a tower written out by hand."""
 
 from functools import partial
 from itertools import pairwise
@@ -11,11 +11,12 @@ from sklearn.metrics import roc_auc_score
 from timm.models.vision_transformer import ResPostBlock
 from torch import Tensor, nn
 
-from circuitry import AttributionGraph, Encoder, InputError, attribute, class_logit, left_rule, mean_baseline
-from circuitry.interventions import AblationSettings, cut_each, cut_effects, cut_embeddings, measure_edges, take_edges
-from circuitry.interventions.edge_sets import EdgeSet, no_edges
+from circuitry import AttributionGraph, Encoder, InputError, Task, attribute, class_logit, left_rule, mean_baseline
+from circuitry.circuits import Edges
+from circuitry.interventions import AblationSettings, cut_effects, kept_embeddings, measure_circuits
 from circuitry.models import Stage, in_components
 from circuitry.study import planted_attention, planted_convolution
+from tests.support.assert_same import assert_same
 from tests.support.towers import timm_vit
 from tests.support.work import QUIET
 
@@ -31,62 +32,65 @@ def hand_worked() -> Encoder:
 
 
 IMAGE = torch.tensor([[2.0, 3, 5]])[:, :, None, None]  # u = 2, 3, 5; v = 6, 8; embedding 14, 8
+EVERY = Edges.between({"first": np.arange(3), "second": np.arange(2), "embedding": np.arange(2)}, "chain")
 
 
 def first(e: Tensor) -> Tensor:
     return e[:, 0]
 
 
+def by_hand() -> Task:
+    return Task(hand_worked(), IMAGE, first, work=QUIET)
+
+
+def edges_of(masks: dict[tuple[str, str], np.ndarray]) -> Edges:
+    """Return edges by masks [down, up] over all units."""
+    sizes = {site: mask.shape[i] for (up, down), mask in masks.items() for i, site in ((1, up), (0, down))}
+    scores = {pair: np.where(mask, 0.0, np.nan) for pair, mask in masks.items()}
+    return Edges({site: np.arange(n) for site, n in sizes.items()}, scores)
+
+
 def test_one_edge_is_cut_for_one_downstream_unit_alone() -> None:
-    every = {"first": [0, 1, 2], "second": [0, 1], "embedding": [0, 1]}
-    effects = cut_effects(hand_worked(), IMAGE, first, every, work=QUIET)
+    effects = cut_effects(by_hand(), EVERY).scores
     # u1 -> v0 takes 6 away, u1 -> v1 takes 3 away: cutting one leaves the other.
     assert effects["first", "second"].tolist() == [[6, 6, 0], [0, 3, 5]]
     assert effects["second", "embedding"].tolist() == [[6, 8], [0, 0]]
-    some = cut_effects(hand_worked(), IMAGE, first, {"first": [2, 1], "second": [True, False]}, work=QUIET)
-    assert some["first", "second"].tolist() == [[0, 6]]
-    with pytest.raises(InputError, match=r"Edges run between sites that follow each other, but units of first, emb"):
-        cut_effects(hand_worked(), IMAGE, first, {"first": [0], "embedding": [0]}, work=QUIET)
+    some = Edges.between({"first": np.array([2, 1]), "second": np.array([0])}, "chain")
+    assert cut_effects(by_hand(), some).scores["first", "second"].tolist() == [[0, 6]]
+    one = cut_effects(by_hand(), EVERY.strongest(1, any_sign=True))
+    assert np.isnan(one.scores["first", "second"]).sum() == 4
 
 
-@pytest.mark.parametrize(("down", "up"), [([0, 1], []), ([], [0, 1, 2]), ([], [])])
-def test_between_no_units_there_are_no_effects(down: list[int], up: list[int]) -> None:
-    none = cut_effects(hand_worked(), IMAGE, first, {"first": up, "second": down, "embedding": [0]}, work=QUIET)
-    assert {pair: effects.shape for pair, effects in none.items()} == {
-        ("first", "second"): (len(down), len(up)),
-        ("second", "embedding"): (1, len(down)),
-    }
+@pytest.mark.parametrize(
+    ("kept", "expected"),
+    [
+        ([], [0, 0]),
+        ([("first", "second", 1, 1), ("second", "embedding", 1, 0)], [3, 0]),
+        # v0 lacks u0, and v1 reaches only the second unit of the embedding.
+        ([("first", "second", 1, 0), ("first", "second", 2, 1), ("second", "embedding", 1, 1)], [0, 5]),
+    ],
+)
+def test_edges_are_cut_stage_by_stage(kept: list[tuple[str, str, int, int]], expected: list[float]) -> None:
+    masks = {pair: np.zeros(scores.shape, dtype=bool) for pair, scores in EVERY.scores.items()}
+    for up, down, u, d in kept:
+        masks[up, down][d, u] = True
+    assert kept_embeddings(by_hand(), [edges_of(masks), EVERY])[:, 0].tolist() == [expected, [14, 8]]
 
 
-def test_a_set_of_edges_is_cut_stage_by_stage() -> None:
-    graph = AttributionGraph(
-        ("first", "second", "embedding"),
-        {"first": np.ones(3), "second": np.ones(2), "embedding": np.ones(2)},
-        {},
-        {},
-        {},
-        1,
-    )
-
-    def kept(*edges: tuple[str, str, int, int]) -> list[float]:
-        chosen = no_edges(graph)
-        for up, down, u, d in edges:
-            chosen[up, down][d, u] = True
-        embedding: list[float] = cut_embeddings(hand_worked(), IMAGE, [chosen], work=QUIET)[0, 0].tolist()
-        return embedding
-
-    assert kept() == [0, 0]
-    assert kept(("first", "second", 1, 1), ("second", "embedding", 1, 0)) == [3, 0]
-    # v0 lacks u0, and v1 reaches only the second unit of the embedding.
-    assert kept(("first", "second", 1, 0), ("first", "second", 2, 1), ("second", "embedding", 1, 1)) == [0, 5]
-    whole = {pair: np.ones_like(mask) for pair, mask in no_edges(graph).items()}
-    assert cut_embeddings(hand_worked(), IMAGE, [whole], work=QUIET)[0, 0].tolist() == [14, 8]
-    with pytest.raises(InputError, match=r"but that of first->second is \[2, 2\] and 'first' has 3 units"):
-        cut_embeddings(hand_worked(), IMAGE, [{("first", "second"): np.zeros((2, 2), dtype=bool)}], work=QUIET)
-    with pytest.raises(
-        InputError, match=r"one mask .* for every pair of consecutive sites .* but first->embedding was"
-    ):
-        cut_embeddings(hand_worked(), IMAGE, [{("first", "embedding"): np.zeros((2, 3), dtype=bool)}], work=QUIET)
+@pytest.mark.parametrize(
+    ("circuits", "named"),
+    [
+        ([Edges.between({"first": np.arange(4), "second": np.arange(2)}, "chain")], "'first'.*0 to 2.*3"),
+        ([Edges.between({"first": np.arange(3), "embedding": np.arange(2)}, "chain")], "first->embedding"),
+        ([Edges.between({"first": np.arange(3), "third": np.arange(2)}, "chain")], "third"),
+        ([EVERY, Edges.between({"first": np.arange(3), "second": np.arange(2)}, "chain")], "2 kinds"),
+        ([{("first", "second"): np.zeros((2, 2), dtype=bool)}], r"first->second.*\[2, 2\].*3 units"),
+        ([{("first", "second"): np.ones((3, 3), dtype=bool) > np.eye(3)}], "3 rows.*2 units"),
+    ],
+)
+def test_refusals(circuits: Any, named: str) -> None:
+    with pytest.raises(InputError, match=named):
+        kept_embeddings(by_hand(), circuits)
 
 
 def brute_force(
@@ -123,23 +127,22 @@ def brute_force(
 
 
 @pytest.mark.parametrize("mean", [False, True])
-def test_cut_sets_are_brute_force_by_hooks(resnet: nn.Module, mean: bool) -> None:
+def test_kept_edges_are_brute_force_by_hooks(resnet: nn.Module, mean: bool) -> None:
     tower = resnet.double()
     encoder, images = Encoder.from_tower(tower), torch.randn(2, 3, 64, 64).double()
     sites = ["layer2.0", "layer2.1", "layer3.0"]
-    reference = torch.randn(3, 3, 64, 64).double()
-    baseline = mean_baseline(encoder, reference) if mean else "zero"
+    baseline = mean_baseline(encoder, torch.randn(3, 3, 64, 64).double()) if mean else "zero"
     none = torch.zeros(1, 1, 1, 1).double()
     ends = {site: none if isinstance(baseline, str) else baseline.values[site] for site in sites}
     rng, (_, cache) = np.random.default_rng(0), encoder.run_with_cache(images)
-    edges = {(up, down): rng.random((cache[down].shape[1], cache[up].shape[1])) < 0.3 for up, down in pairwise(sites)}
-    expected = brute_force(tower, images, edges, ends)
-    found = cut_embeddings(encoder, images, [edges, edges], baseline=baseline, work=QUIET)
-    assert torch.allclose(found[0], expected, atol=1e-10)
+    masks = {(up, down): rng.random((cache[down].shape[1], cache[up].shape[1])) < 0.3 for up, down in pairwise(sites)}
+    task = Task(encoder, images, first, baseline=baseline, work=QUIET)
+    found = kept_embeddings(task, [edges_of(masks), masks])
+    assert_same(found[0], brute_force(tower, images, masks, ends), 0.01, rtol=1e-9)
     assert torch.equal(found[0], found[1])
 
 
-def post_norm_by_hand(tower: Any, images: Tensor, other: Tensor, edges: EdgeSet) -> Tensor:
+def post_norm_by_hand(tower: Any, images: Tensor, other: Tensor, edges: dict[tuple[str, str], np.ndarray]) -> Tensor:
     """A timm ViT of two blocks of two heads of 8 with a norm behind attention and MLP, unit by unit.
 
     A unit reads its own mixture of the units of the site before it, and all of the stream that goes past these.
@@ -186,53 +189,51 @@ def test_edges_of_heads_and_neurons_behind_which_a_norm_lies_are_a_tower_written
     encoder = in_components(Encoder.from_tower(tower))
     images, rng = torch.randn(4, 3, *encoder.image_size).double(), np.random.default_rng(0)
     graph = attribute(encoder, images, first, 0.2, left_rule(1), progress=False)
-    edges = {pair: rng.random(mask.shape) < 0.5 for pair, mask in no_edges(graph).items()}
+    sizes = {site: graph.n_units(site) for site in graph.inner_sites}
+    masks = {(up, down): rng.random((sizes[down], sizes[up])) < 0.5 for up, down in pairwise(sizes)}
+    whole = Edges.between({site: np.arange(n) for site, n in sizes.items()}, "chain")
+    task = Task(encoder, images[:2], first, baseline=images[2:], work=QUIET)
+    found = kept_embeddings(task, [edges_of(masks), whole, graph.circuit(3).edges])
     with torch.no_grad():
-        expected = post_norm_by_hand(tower, images[:2], images[2:], edges)
         clean = encoder(images[:2])
-    whole = {pair: np.ones_like(mask) for pair, mask in edges.items()}
-    sets = [edges, whole, take_edges(graph.circuit(3))]
-    found = cut_embeddings(encoder, images[:2], sets, baseline=images[2:], work=QUIET)
-    torch.testing.assert_close(found[0], expected)
-    torch.testing.assert_close(found[1], clean)
+        assert_same(found[0], post_norm_by_hand(tower, images[:2], images[2:], masks), 0.1)
+    assert_same(found[1], clean, 0.1)
     assert not torch.allclose(found[2], clean)
-    sites = (graph.inner_sites[1], graph.inner_sites[2])
-    units = {sites[0]: [0, 1], sites[1]: [5, 9]}
-    some = {pair: np.zeros_like(mask) for pair, mask in edges.items()}
-    some[sites][[5, 9]] = True
-    exact = cut_each(encoder, images[:2], first, some, baseline=images[2:], work=QUIET)[sites][[5, 9]]
-    by_unit = cut_effects(encoder, images[:2], first, units, baseline=images[2:], work=QUIET)[sites]
-    np.testing.assert_allclose(exact, by_unit, atol=1e-12)
 
 
 @pytest.mark.parametrize("build", [planted_convolution, planted_attention])
-def test_cutting_finds_the_planted_edges_those_into_attention_too(build: object) -> None:
-    planted = build()  # type: ignore[operator]
-    every = {site: np.arange(4 if site == "head" else 8) for site in planted.nodes}
-    effects = cut_effects(planted.encoder, planted.images(16, 0), planted.metric, every, work=QUIET)
+def test_cutting_finds_the_planted_edges_those_into_attention_too(build: Any) -> None:
+    planted = build()
+    every = Edges.between({site: np.arange(4 if site == "head" else 8) for site in planted.nodes}, "chain")
+    effects = cut_effects(Task(planted.encoder, planted.images(16, 0), planted.metric, work=QUIET), every).scores
     for pair, edges in planted.edges.items():
         truth = np.zeros(effects[pair].shape, dtype=bool)
         truth[tuple(np.transpose(edges))] = True
         assert roc_auc_score(truth.ravel(), np.abs(effects[pair]).ravel()) > 0.95
-    some = {pair: np.arange(effect.size).reshape(effect.shape) % 7 == 0 for pair, effect in effects.items()}
-    by_force = cut_each(planted.encoder, planted.images(16, 0), planted.metric, some, work=QUIET)
-    for pair, mask in some.items():
-        np.testing.assert_allclose(by_force[pair][mask], effects[pair][mask], atol=1e-6)
-        assert np.isnan(by_force[pair][~mask]).all()
 
 
 def test_a_graph_is_measured_by_its_edges(resnet: nn.Module) -> None:
     encoder, images, others = Encoder.from_tower(resnet), torch.randn(2, 3, 64, 64), torch.randn(2, 3, 64, 64)
     metric = class_logit(nn.functional.normalize(torch.randn(4, 16), dim=-1), 1)
     graph = attribute(encoder, images, metric, 0.3, sites=["layer3.0", "layer4.0", "attnpool"], progress=False)
-    circuits = [graph.circuit(1), graph.circuit(3)]
-    sets, settings = [take_edges(circuit) for circuit in circuits], AblationSettings(random_draws=2)
-    curve = measure_edges(encoder, images, metric, graph, sets, settings, others=others, work=QUIET)
-    assert curve.n_units == tuple(circuit.graph.number_of_edges() for circuit in circuits)
-    assert curve.kept.shape == (2, 4)
+    circuits = [graph.circuit(1).edges, graph.circuit(3).edges]
+    task = Task(encoder, images, metric, others=others, work=QUIET)
+    curve = measure_circuits(task, graph, circuits, AblationSettings(random_draws=2))
+    assert curve.n_units == tuple(circuit.count for circuit in circuits)
+    assert (curve.ranking, curve.kept.shape) == ("edges", (2, 4))
     assert np.isfinite(curve.random).all()
-    np.testing.assert_allclose(curve.full, metric(encoder(torch.cat([images, others]))).numpy(), rtol=1e-5)
-    alone = cut_embeddings(encoder, images, sets[1:], work=QUIET)[0]
-    np.testing.assert_allclose(curve.kept[1, :2], metric(alone).numpy(), rtol=1e-5)
-    with pytest.raises(InputError, match=r"of at least one set, but none was given"):
-        measure_edges(encoder, images, metric, graph, [], work=QUIET)
+    assert_same(curve.full, metric(encoder(torch.cat([images, others]))), 0.01)
+    alone = kept_embeddings(Task(encoder, images, metric, work=QUIET), circuits[1:])[0]
+    assert_same(curve.kept[1, :2], metric(alone), 0.01)
+    with pytest.raises(InputError, match="at least one circuit"):
+        measure_circuits(task, graph, [])
+
+
+def test_no_edges_leave_the_baseline_and_all_edges_the_model() -> None:
+    sizes = {"first": 3, "second": 2, "embedding": 2}
+    scores = {site: np.ones(n) for site, n in sizes.items()}
+    kept = {site: np.arange(n) for site, n in sizes.items()}
+    graph = AttributionGraph(tuple(sizes), scores, kept, dict(EVERY.scores), {}, 1)
+    curve = measure_circuits(by_hand(), graph, [graph.edges], AblationSettings(random_draws=1))
+    assert (curve.full.tolist(), curve.empty.tolist(), curve.kept.tolist()) == ([14], [0], [[14]])
+    assert (curve.fractions, curve.complement.tolist(), curve.random.tolist()) == ((1.0,), [[0]], [[[14]]])

@@ -1,0 +1,67 @@
+"""Answers: what a learned mask keeps of the embeddings, and how much they depend on each gate while all are open.
+
+Masks start from the latter. With J_i = d answers of image i / d gate, closing a gate a little costs |J_i|^2 of squared
+distance. Its mean over images is the diagonal of the Fisher information, as in pruning (Theis et al. 2018, arXiv
+1801.05787): unlike the mean effect, it spares a unit that raises the answers of one image and lowers those of another.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from circuitry.models.metrics import ClassLogit, Metric, check_width
+
+Answers = Callable[[Tensor], Tensor]
+"""Embeddings [B, D] -> what a mask keeps of them [B, answers], such as the logits of all classes."""
+
+
+def default_answers(metric: Metric) -> Answers:
+    """Return what a mask keeps for a metric: the metric, or for a `class_logit` this class and all logits.
+
+    Of a class that is its lead over the mean of all classes, and all cosine logits less their mean; the lead counts as
+    much as all of these together.
+    """
+    if not isinstance(metric, ClassLogit) or len(metric.weights) < 2:
+        return lambda embedding: metric(embedding)[:, None]
+    weights, label = metric.weights, metric.label
+    centred = weights - weights.mean(0)
+
+    def answers(embedding: Tensor) -> Tensor:
+        check_width(weights, embedding)
+        logits = F.normalize(embedding, dim=-1) @ centred.to(embedding).T
+        return torch.cat([logits[:, label : label + 1], logits / len(weights) ** 0.5], 1)
+
+    return answers
+
+
+def answer_changes(
+    answers_under: Callable[[Tensor, Tensor], Tensor],
+    gates: Float[Tensor, " gates"],
+    images: Sequence[int],
+    generator: torch.Generator,
+) -> Float[Tensor, " gates"]:
+    """Return an estimate of the mean over images of the squared change of the answers by each gate.
+
+    Args:
+        answers_under: From gates and places of images to answers [images, answers], differentiable in the gates.
+        gates: Where the change is taken.
+        images: Places of images, one gradient each: of the answers times a normal random vector, whose mean square is
+            that of all answers.
+        generator: Of the random vectors.
+    """
+    at, total = gates.detach().clone().requires_grad_(), torch.zeros_like(gates)
+    for place in images:
+        found = answers_under(at, torch.tensor([place]))
+        direction = torch.randn(found.shape, generator=generator).to(found)
+        total += torch.autograd.grad(found, [at], [direction])[0].square()
+    return total / len(images)
+
+
+def normal_ranks(values: Float[Tensor, " units"]) -> Float[Tensor, " units"]:
+    """Return the normal quantiles of the ranks of values, the first the lower among equals."""
+    ranks = torch.argsort(torch.argsort(values, stable=True)).double()
+    quantiles: Tensor = torch.special.ndtri((ranks + 0.5) / len(values))
+    return quantiles.float()

@@ -1,0 +1,108 @@
+"""One name for one thing: the glossary, names that occur once, and phrases that must be read twice."""
+
+import ast
+import importlib
+import re
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+import circuitry
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = Path(circuitry.__file__).parent
+TEXTS = [
+    *sorted(PACKAGE.rglob("*.py")),
+    *sorted((ROOT / "experiments").glob("*.[pm][yd]")),
+    *((ROOT / name) for name in ("README.md", "CONTRIBUTING.md", "figures/figures.py")),
+]
+
+AVOIDED = {
+    "but for": "except",
+    "of which": "whose, or a sentence of its own",
+    "told apart": "separated, distinguished",
+    "tell apart": "separate",
+    "stands in for": "replaces",
+    "stand in for": "replace",
+    "stands in": "replaces",
+    "speaks of": "is about",
+    "speak of": "are about",
+    "hangs on": "depends on",
+    "does the work": "recovers the answer",
+    "do the work": "recover the answer",
+    "there is not": "unknown",
+    "saves it": "skips it",
+    "asked for nothing": "not asked",
+}
+"""Phrases that made readers stop, and what to write."""
+
+
+def public_names() -> dict[str, list[str]]:
+    """Return the modules of the package by public name that is defined at their top."""
+    found = defaultdict(list)
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                names = [node.name]
+            elif isinstance(node, ast.Assign | ast.AnnAssign):
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                names = [target.id for target in targets if isinstance(target, ast.Name)]
+            else:
+                names = []
+            for name in names:
+                if not name.startswith("_") and name not in ("log", "T"):
+                    found[name].append(path.relative_to(PACKAGE).as_posix())
+    return found
+
+
+def test_no_public_name_is_defined_twice() -> None:
+    assert {name: where for name, where in public_names().items() if len(where) > 1} == {}
+
+
+def test_no_file_name_occurs_twice() -> None:
+    names = [path.name for path in PACKAGE.rglob("*.py") if path.name != "__init__.py"]
+    assert sorted({name for name in names if names.count(name) > 1}) == []
+
+
+def glossary() -> list[tuple[str, list[str]]]:
+    """Return the words of the glossary in CONTRIBUTING.md and the names in code that belong to each."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    section = text[text.index("## Glossary") :].split("\n## ")[0]
+    rows = re.findall(r"^\| \*\*(.+?)\*\* \| (.+) \|$", section, re.MULTILINE)
+    return [(word, re.findall(r"`([\w.]+)`", meaning)) for word, meaning in rows]
+
+
+def test_the_glossary_is_short() -> None:
+    words = [word for word, _ in glossary()]
+    assert 25 <= len(words) <= 40
+    assert len(set(words)) == len(words)
+
+
+@pytest.mark.parametrize(("word", "names"), glossary(), ids=[word for word, _ in glossary()])
+def test_names_in_the_glossary_are_public(word: str, names: list[str]) -> None:
+    rooms = [importlib.import_module(f"circuitry.{path.parent.name}") for path in PACKAGE.glob("*/__init__.pyi")]
+    for name in names:
+        head, _, field = name.partition(".")
+        homes = [getattr(place, head) for place in (circuitry, *rooms) if head in dir(place)]
+        assert homes, f"{word}: {name} is no public name"
+        fields = getattr(homes[0], "__dataclass_fields__", {})
+        assert not field or hasattr(homes[0], field) or field in fields, f"{word}: {name}"
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_sentences_are_plain(path: Path) -> None:
+    text = re.sub(r"\s+", " ", path.read_text(encoding="utf-8"))
+    found = [phrase for phrase in AVOIDED if re.search(rf"\b{phrase}\b", text, re.IGNORECASE)]
+    assert not found, {phrase: AVOIDED[phrase] for phrase in found}
+
+
+def test_functions_take_at_most_eight_parameters() -> None:
+    many = set()
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                names = [a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+                if len([name for name in names if name not in ("self", "cls")]) > 8:
+                    many.add(node.name)
+    assert many <= {"attribute", "extract"}
