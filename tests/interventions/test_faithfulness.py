@@ -84,7 +84,7 @@ def test_hand_worked_curve() -> None:
 def test_rankings() -> None:
     graph = graph_with({"input": [1.0], "a": [-1.0, 5, -2, 0.5]})
     assert take_top_units(graph, 0.5)["a"].tolist() == [1, 2]
-    assert take_top_units(graph, 0.5, "signed")["a"].tolist() == [2, 0]
+    assert take_top_units(graph, 0.5, "signed")["a"].tolist() == [1, 3]
     assert "input" not in take_top_units(graph, 1.0)
     assert take_complement({"a": np.array([1, 2])}, graph)["a"].tolist() == [0, 3]
     assert take_complement({"a": [False, True, True, False]}, graph)["a"].tolist() == [0, 3]
