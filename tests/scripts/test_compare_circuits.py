@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from circuitry import GraphFolder
+from circuitry.circuits import parse_rule
 from circuitry.models import SparseAutoencoder
 from circuitry.runs import InputError
 from tests.support.scripts import EXPERIMENTS, assert_drawn, needs_browser, script
@@ -29,8 +30,8 @@ def compared(quickstart: Path) -> Path:
         classes=("star", "fish"),
         domains=("real", "clipart"),
         n_images=2,
-        rule="left-2",
-        edge_rule="midpoint-1",
+        rule=parse_rule("left-2"),
+        edge_rule=parse_rule("midpoint-1"),
     )
     module.main(config)
     return out
@@ -96,7 +97,7 @@ def test_a_dry_run_counts_and_estimates(
         data=quickstart / "run" / "toy",
         out=tmp_path,
         checkpoint=checkpoint,
-        edge_rule="left-2",
+        edge_rule=parse_rule("left-2"),
         dry_run=True,
         **settings,
     )
@@ -141,8 +142,8 @@ def test_circuits_of_one_domain_are_reported_without_a_comparison(
         classes=("star",),
         domains=("real",),
         n_images=1,
-        rule="left-1",
-        edge_rule="left-2",
+        rule=parse_rule("left-1"),
+        edge_rule=parse_rule("left-2"),
         metric="margin",
         texts=("a {}.",),
         baseline="counterfactual",
@@ -175,8 +176,8 @@ def test_circuits_of_features(compared: Path, quickstart: Path, tmp_path: Path) 
         classes=("star",),
         domains=("real",),
         n_images=1,
-        rule="left-1",
-        edge_rule="left-2",
+        rule=parse_rule("left-1"),
+        edge_rule=parse_rule("left-2"),
         dry_run=True,
     )
     module.main(config)

@@ -69,7 +69,9 @@ def test_shared_features_are_found_and_drawn(quickstart: Path, model_of_the_quic
     assert Comparison.load(out / "results" / "feature_sharing").groups["held-out"] == ("key",)
     words = quickstart / "words.txt"
     words.write_text("cat\n\n dog \n")
-    given = module.Config(**model_of_the_quickstart, sae=out / "sae.safetensors", vocabulary=words, out=out / "again")
+    given = module.Config(
+        **model_of_the_quickstart, autoencoder=out / "sae.safetensors", vocabulary=words, out=out / "again"
+    )
     module.main(given)
     assert set(pd.read_csv(out / "again" / "tables" / "features.csv")["name"]) <= {"cat", "dog"}
     assert not (out / "again" / "sae.safetensors").exists()
