@@ -1,4 +1,4 @@
-"""Corrections of attribution patching, by name: where one gradient is a poor guide to what a cut does.
+"""Corrections of attribution patching, by the name of a method: where one gradient predicts a cut poorly.
 
 exact-softmax: an edge into a query or key counts the change of the attention pattern itself, not its derivative, which
     vanishes where attention is saturated.
@@ -28,28 +28,17 @@ from circuitry.models.residual import ResidualStream
 from circuitry.models.stream_parts import Component
 from circuitry.runs.errors import InputError
 
-CORRECTIONS = (
-    *("none", "exact-softmax", "exact-readers", "gradient-dropping", "atp-star", "relp", "relp-with-patterns"),
-)
-"""Names of corrections."""
-
 _Hook = Callable[[Tensor, Any], Tensor | None]
 
 
-def checked_correction(correction: str) -> None:
-    """Raise `InputError` for the name of no correction."""
-    if correction not in CORRECTIONS:
-        raise InputError(f"A correction is one of {', '.join(CORRECTIONS)}, but {correction!r} was given.")
-
-
-def backward_passes(stream: ResidualStream, correction: str) -> list[AbstractContextManager[None]]:
+def backward_passes(stream: ResidualStream, method: str) -> list[AbstractContextManager[None]]:
     """Return in what contexts gradients are taken: one, or one for each block that is left out in turn.
 
     Within one for ``relp`` an `InputError` is raised where a norm runs that is not of `circuitry.models.norms`.
     """
-    if correction in ("relp", "relp-with-patterns"):
-        return [_relevance(stream, frozen_patterns=correction == "relp")]
-    if correction in ("gradient-dropping", "atp-star") and len(stream.blocks) > 1:
+    if method in ("relp", "relp-with-patterns"):
+        return [_relevance(stream, frozen_patterns=method == "relp")]
+    if method in ("gradient-dropping", "atp-star") and len(stream.blocks) > 1:
         return [_without(stream, block) for block in range(len(stream.blocks))]
     return [nullcontext()]
 
@@ -125,7 +114,7 @@ def _activation_rule() -> tuple[_Hook, _Hook]:
 def _refuse(norm: nn.Module, inputs: tuple[Tensor]) -> None:
     raise InputError(
         f"Relevance goes through layer norms and RMS norms by a rule, but this tower has a {type(norm).__name__}: take "
-        "another correction, or none."
+        "another method, such as gradient."
     )
 
 

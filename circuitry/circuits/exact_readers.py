@@ -18,12 +18,12 @@ from torch import Tensor
 from circuitry.models.metrics import Metric
 from circuitry.models.residual import ResidualStream
 
-POINTS: Mapping[str, Sequence[str]] = {
+EXACT_POINTS: Mapping[str, Sequence[str]] = {
     "exact-softmax": ("attn.hook_pattern",),
     "atp-star": ("attn.hook_pattern",),
     "exact-readers": ("attn.hook_pattern", "attn.hook_v", "mlp.hook_post"),
 }
-"""Hook points of a block by which gradients are needed, by the name of a correction."""
+"""Hook points of a block by which gradients are needed, by the name of a method."""
 
 Gradients = Sequence[Mapping[str, Tensor]]
 """By hook points, of each backward pass."""
@@ -44,7 +44,7 @@ def put_exact_effects(
     Args:
         clean: Activations at the stream's sites.
         changes: The first stage that reads some writers, their columns, and what each adds to the stream.
-        gradients: By the points of `POINTS`: without values and neurons, queries and keys alone are exact.
+        gradients: By the points of `EXACT_POINTS`: without values and neurons, queries and keys alone are exact.
         effects: Changed in place; the last column is of all that a reader reads.
     """
     readers = _readers(stream, metric, clean, gradients)

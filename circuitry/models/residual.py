@@ -72,7 +72,7 @@ class ResidualStream(StreamParts):
 
         Example:
             >>> graph = attribute(clip.in_components().encoder, photos, metric, node_fraction=0.02)
-            >>> score_edges(ResidualStream.of(clip.encoder, graph.kept_units), photos, metric)
+            >>> stream = ResidualStream.of(clip.encoder, graph.kept_units)
         """
         if encoder.carried:
             encoder, components = Encoder.from_tower(encoder.tower), encoder
