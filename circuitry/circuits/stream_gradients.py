@@ -41,7 +41,7 @@ def images_at_once(stream: ResidualStream, n_gradients: int, memory_gib: float, 
     with torch.no_grad():
         blank = torch.zeros(1, 3, *encoder.image_size, dtype=encoder.dtype, device=encoder.device)
         here = encoder(blank, stop=stream.sites[0])
-    # Copies while a block's norm is passed back, or all of its neurons, of which there are about four times as many.
+    # Copies while a block's norm is passed back, or all of its neurons: about four times as many.
     widest = 4 * max(3 * block.n_heads + len(stream.neurons[i]) + 1 for i, block in enumerate(stream.blocks))
     budget = memory_gib * 2**30
     run = budget / rows_that_fit(stream.components, memory_gib)

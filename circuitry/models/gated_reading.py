@@ -14,7 +14,7 @@ from torch import Tensor
 from circuitry.runs.errors import InputError
 
 Gates = Shaped[Tensor, "_ _"]
-"""[down, up]: booleans, of which false is cut, or real numbers; differentiable in those."""
+"""[down, up]: booleans, where false is cut, or real numbers, by which results are differentiable."""
 
 
 def mixed(gates: Shaped[Tensor, "..."], x: Float[Tensor, "..."], end: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
@@ -23,7 +23,7 @@ def mixed(gates: Shaped[Tensor, "..."], x: Float[Tensor, "..."], end: Float[Tens
 
 
 def lifted(gates: Shaped[Tensor, "*edges"]) -> Shaped[Tensor, "*edges"]:
-    """Return gates of which those at 0 lie so little above it that only their gradients tell.
+    """Return gates with those at 0 raised by so little that only their gradients change.
 
     Readings leave out what is closed: rows of zeros are read as one, and columns of zeros not at all. Gates whose
     gradients are wanted are to be lifted first; zeros that stay are edges without a gate.

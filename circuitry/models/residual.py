@@ -1,7 +1,7 @@
 """The residual stream as a graph: every component reads what all earlier ones wrote.
 
 Writers, in order: what stands before the first block (``embed``), then each block's heads and its MLP. What they write
-adds up to the stream, but for constant biases:
+adds up to the stream, except for constant biases:
 
     stream before block i = embed + sum over earlier heads of z O + sum over earlier MLPs of post N + biases
 
@@ -194,12 +194,12 @@ class ResidualStream(StreamParts):
         """Return the embeddings with some edges kept and the others cut, each to its writer's baseline.
 
         A reader's stream is that of the baseline plus, for every edge kept, what its writer writes in this run beyond
-        its baseline. With all edges kept the embeddings are the tower's but for rounding. ``keep`` may be a real number
+        its baseline. With all edges kept the embeddings are the tower's up to rounding. ``keep`` may be a real number
         between: it is differentiable.
 
         Args:
             images: One batch of images, of any precision and on any device.
-            keep: Which edges are kept; those that there are not are ignored.
+            keep: Which edges are kept; entries without an edge are ignored.
             baseline: What a writer writes where its edge is cut; see `circuitry.models.baselines`, for the sites of
                 `components`.
 

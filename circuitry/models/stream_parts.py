@@ -87,7 +87,7 @@ class StreamParts:
         """Return the row and column of an edge in `edges`, by the names of its ends.
 
         Raises:
-            InputError: for an edge that there is not: a head or layer that is not there, or a reader before the writer.
+            InputError: for an unknown head or layer, or a reader before the writer.
 
         Example:
             >>> keep = stream.edges.clone()
