@@ -1,7 +1,7 @@
-"""Effects of edges by what readers make of a changed stream, times the gradient by what that is.
+"""Effects of edges where readers are computed exactly: the change of their output, times its gradient.
 
-A plain score is the gradient by what a reader reads, times the change. Here what the reader makes of the change is
-computed, its norm included, and only what follows it is linear:
+A plain score is the gradient by the stream that a reader reads, times the change of the stream. Here the change of the
+reader's output is computed, its norm included, and only the rest of the network is linear:
 
     query, key   the attention pattern, softmax included (Kramar et al. 2024, arXiv 2403.00745)
     value        the values of a head

@@ -8,17 +8,22 @@ import torch
 from torch import Tensor
 
 from circuitry.circuits import (
+    EDGE_METHODS,
     AttributionGraph,
     attribute,
     edge_jaccard,
+    edge_names,
     left_rule,
     score_edges,
 )
 from circuitry.circuits.graph import IN_STREAM
 from circuitry.circuits.stream_edges import EdgeMatrix
 from circuitry.circuits.stream_graph import as_graph
-from circuitry.models import Encoder, Task, in_components
+from circuitry.models import Encoder, ResidualStream, Task, in_components
+from tests.support.assert_same import assert_same
+from tests.support.stream_scores import edge_scores
 from tests.support.towers import make_tower
+from tests.support.work import QUIET
 
 NONE = np.nan
 SMALL = EdgeMatrix(
@@ -62,6 +67,31 @@ def test_ports_apart_read_and_lead_into_their_head() -> None:
     assert graph.edge_scores["blocks.0.attn.v", "blocks.0.attn"].item() == 4
     assert ("embed", "blocks.0.attn") not in graph.edge_scores
     assert set(graph.circuit(2).graph.predecessors("blocks.0.attn/0")) == {"blocks.0.attn.q/0", "blocks.0.attn.v/0"}
+
+
+def test_edges_have_the_names_of_writers_and_readers() -> None:
+    edges = as_graph(SMALL, {"edges": IN_STREAM}, ports=True).edges
+    found = dict(zip(edge_names(edges), edges.table()["score"], strict=True))
+    table = SMALL.to_pandas()
+    expected = dict(zip(zip(table["writer"], table["reader"], strict=True), table["score"], strict=True))
+    assert {edge: found[edge] for edge in expected} == expected
+    assert set(found) - set(expected) == {(f"blocks.0.attn.0.{port}", "blocks.0.attn.0") for port in "qkv"}
+
+
+def test_a_plain_encoder_and_one_in_components_have_the_same_edges_by_every_method() -> None:
+    encoder = Encoder.from_tower(make_tower("timm-vit").double())
+    images = torch.randn(2, 3, *encoder.image_size, dtype=torch.float64)
+    for method in EDGE_METHODS[1:]:
+        plain, fine = (
+            score_edges(Task(one, images, metric, baseline=images.flip(0), work=QUIET), method=method)
+            for one in (encoder, in_components(encoder))
+        )
+        assert plain.settings["edge_method"] == method
+        for pair, scores in plain.edge_scores.items():
+            assert np.array_equal(scores, fine.edge_scores[pair])
+        matrix = edge_scores(ResidualStream.of(encoder), images, metric, method, baseline=images.flip(0))
+        last = np.concatenate([plain.edge_scores[up, "embedding"][0] for up in plain.sites[:-1]])
+        assert_same(np.sort(last), np.sort(matrix.scores[-1]), at_least=1e-3)
 
 
 @pytest.mark.parametrize("ports", [False, True])
