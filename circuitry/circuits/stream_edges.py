@@ -26,7 +26,6 @@ from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -90,18 +89,6 @@ class EdgeMatrix:
     out_of: Float[np.ndarray, " writers"]
     """Effect of cutting all edges out of a writer at once: to first order the sum of theirs."""
     n_images: int
-
-    def to_pandas(self) -> pd.DataFrame:
-        """Return the edges as a table, the strongest first: writer, reader, score."""
-        rows, columns = np.nonzero(~np.isnan(self.scores))
-        table = pd.DataFrame(
-            {
-                "writer": [self.writers[w] for w in columns],
-                "reader": [self.readers[r] for r in rows],
-                "score": self.scores[rows, columns],
-            }
-        )
-        return table.sort_values("score", key=np.abs, ascending=False, kind="stable", ignore_index=True)
 
 
 def stream_of(task: Task) -> tuple[ResidualStream, Task]:

@@ -16,9 +16,9 @@ from circuitry.models import Encoder, ResidualStream
 from circuitry.models.attention_kinds import mix_by_pattern
 from circuitry.models.blocks import Block
 from circuitry.runs import InputError
-from tests.circuits.test_edge_oracles import ON_PAPER, of_edges
+from tests.circuits.test_edge_oracles import ON_PAPER
 from tests.support.micro_transformer import IMAGE, blank_tower, metric, micro_tower
-from tests.support.stream_scores import edge_scores
+from tests.support.stream_scores import edge_scores, of_edges
 from tests.support.towers import make_tower
 
 

@@ -10,11 +10,10 @@ from captum.attr import LayerGradientXActivation, LayerIntegratedGradients
 from torch import Tensor
 
 from circuitry.circuits import attribute, gauss_legendre_rule, left_rule
-from circuitry.circuits.stream_edges import EdgeMatrix
 from circuitry.models import Encoder, ResidualStream, in_components
 from circuitry.models.components import BLOCK_POINTS, PATTERN_POINTS
 from tests.support.micro_transformer import IMAGE, metric, micro_tower
-from tests.support.stream_scores import edge_scores
+from tests.support.stream_scores import edge_scores, of_edges
 from tests.support.towers import make_tower
 
 LN3 = math.log(3)
@@ -54,11 +53,6 @@ ON_PAPER = {  # edge: (score, exact)
     ("blocks.0.attn.1", "embedding"): (3 + 3, 6),
     ("blocks.0.mlp", "embedding"): (4 + 3, 7),
 }
-
-
-def of_edges(found: EdgeMatrix) -> dict[tuple[str, str], float]:
-    table = found.to_pandas()
-    return dict(zip(zip(table["writer"], table["reader"], strict=True), table["score"], strict=True))
 
 
 def test_scores_of_edges_are_those_worked_on_paper() -> None:

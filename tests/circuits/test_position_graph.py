@@ -18,7 +18,7 @@ from circuitry.circuits.graph import BETWEEN_POSITIONS
 from circuitry.models import Encoder, ResidualStream, Task
 from circuitry.runs import InputError
 from tests.models.test_components import FURTHER
-from tests.support.stream_scores import edge_scores
+from tests.support.stream_scores import edge_scores, of_edges
 
 
 def metric(embedding: Tensor) -> Tensor:
@@ -41,8 +41,8 @@ def by_position(graph: AttributionGraph, up: str, down: str) -> np.ndarray:
 def test_over_positions_all_edges_sum_to_the_graph_of_components(opened: tuple[ResidualStream, Tensor]) -> None:
     stream, images = opened
     task = Task(stream.components, images, metric)
-    named = edge_scores(stream, images, metric).to_pandas()[["writer", "reader"]].itertuples(index=False, name=None)
-    graph, whole = position_graph(task, list(named)), score_edges(task, ports=True)
+    graph = position_graph(task, list(of_edges(edge_scores(stream, images, metric))))
+    whole = score_edges(task, ports=True)
     assert graph.sites == whole.sites
     assert set(graph.edge_scores) == set(whole.edge_scores)
     for up, down in whole.edge_scores:

@@ -21,7 +21,7 @@ from circuitry.circuits.stream_edges import EdgeMatrix
 from circuitry.circuits.stream_graph import as_graph
 from circuitry.models import Encoder, ResidualStream, Task, in_components
 from tests.support.assert_same import assert_same
-from tests.support.stream_scores import edge_scores
+from tests.support.stream_scores import edge_scores, of_edges
 from tests.support.towers import make_tower
 from tests.support.work import QUIET
 
@@ -72,8 +72,7 @@ def test_ports_apart_read_and_lead_into_their_head() -> None:
 def test_edges_have_the_names_of_writers_and_readers() -> None:
     edges = as_graph(SMALL, {"edges": IN_STREAM}, ports=True).edges
     found = dict(zip(edge_names(edges), edges.table()["score"], strict=True))
-    table = SMALL.to_pandas()
-    expected = dict(zip(zip(table["writer"], table["reader"], strict=True), table["score"], strict=True))
+    expected = of_edges(SMALL)
     assert {edge: found[edge] for edge in expected} == expected
     assert set(found) - set(expected) == {(f"blocks.0.attn.0.{port}", "blocks.0.attn.0") for port in "qkv"}
 
