@@ -20,7 +20,7 @@ from .circuits.measures import node_overlap as node_overlap
 from .circuits.measures import wl_kernel as wl_kernel
 from .circuits.quadrature import left_rule as left_rule
 from .circuits.quadrature import midpoint_rule as midpoint_rule
-from .circuits.stream_edges import score_edges as score_edges
+from .circuits.stream_graph import score_edges as score_edges
 from .comparison.comparison import Comparison as Comparison
 from .data.domains import DomainFolder as DomainFolder
 from .interventions.circuit_checks import CausalChecks as CausalChecks

@@ -25,9 +25,9 @@ from typing import Any, NamedTuple
 
 from circuitry.runs import Work, run_script
 from circuitry import Encoder, attribute, class_logit
-from circuitry.circuits import EdgeScores, midpoint_rule, score_edges
-from circuitry.circuits.stream_edges import PLAIN
-from circuitry.models import AnyBaseline, Metric, ResidualStream, image_batches, mean_baseline
+from circuitry.circuits import midpoint_rule
+from circuitry.circuits.stream_edges import EdgeMatrix, StreamMethod, edge_matrix
+from circuitry.models import AnyBaseline, Metric, ResidualStream, Task, image_batches, mean_baseline
 from circuitry.reports.result_tables import KeepSettings
 from circuitry.runs.workers import peak_memory_gib
 from circuitry.study import QuickstartModel
@@ -39,18 +39,18 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-METHODS: dict[str, dict[str, Any]] = {
-    "plain": {},
-    "5 points of the input": {"rule": midpoint_rule(5)},
-    "5 points of activations": {"rule": midpoint_rule(5), "path": "activations"},
-    "exact softmax": {"correction": "exact-softmax"},
-    "gradient dropping": {"correction": "gradient-dropping"},
-    "AtP*": {"correction": "atp-star"},
-    "RelP": {"correction": "relp"},
-    "RelP with patterns": {"correction": "relp-with-patterns"},
-    "exact readers": {"correction": "exact-readers"},
+METHODS = {
+    "plain": StreamMethod(),
+    "5 points of the input": StreamMethod(rule=midpoint_rule(5)),
+    "5 points of activations": StreamMethod(rule=midpoint_rule(5), path="activations"),
+    "exact softmax": StreamMethod("exact-softmax"),
+    "gradient dropping": StreamMethod("gradient-dropping"),
+    "AtP*": StreamMethod("atp-star"),
+    "RelP": StreamMethod("relp"),
+    "RelP with patterns": StreamMethod("relp-with-patterns"),
+    "exact readers": StreamMethod("exact-readers"),
 }
-"""Arguments of `score_edges` by the name to show."""
+"""How edges are scored, by the name to show."""
 KINDS = {"all": "", "queries and keys": ".q .k", "values": ".v", "MLPs": ".mlp", "embedding": "embedding"}
 """Kinds of edges by what the names of their readers end in."""
 NODES = ("all into a reader", "all out of a writer")
@@ -100,8 +100,8 @@ class Asked(NamedTuple):
 
     circuit: str
     stream: ResidualStream
+    task: Task
     images: Tensor
-    metric: Metric
     baseline: str
     end: AnyBaseline
 
@@ -122,16 +122,17 @@ def circuits(config: Config) -> Iterator[Asked]:
         ends: dict[str, AnyBaseline] = {"counterfactual": unlike}
         ends["mean"] = mean_baseline(stream.components, torch.cat([own, unlike]))
         for baseline, end in ends.items():
-            yield Asked(f"{name} in {domain}", stream, own, metric, baseline, end)
+            task = Task(stream.components, own, metric, baseline=end, work=QUIET)
+            yield Asked(f"{name} in {domain}", stream, task, own, baseline, end)
 
 
 def agreement(config: Config) -> Iterator[pd.DataFrame]:
     """Yield, circuit by circuit, how each method's scores correlate with exact cuts."""
     for one in circuits(config):
-        cuts = exact_cuts(one.stream, one.images, one.metric, one.end)
+        cuts = exact_cuts(one.stream, one.images, one.task.metric, one.end)
         for method, how in METHODS.items():
             started = time.perf_counter()
-            found = score_edges(one.stream, one.images, one.metric, baseline=one.end, work=QUIET, **how)
+            found = edge_matrix(one.stream, one.task, how)
             taken = time.perf_counter() - started
             rows = pd.DataFrame(correlations(found.readers, with_nodes(found), cuts))
             yield rows.assign(baseline=one.baseline, method=method, circuit=one.circuit, seconds=taken)
@@ -142,7 +143,7 @@ def agreement_of_graphs(config: Config) -> Iterator[pd.DataFrame]:
     for one in circuits(config):
         graphs = {
             method: attribute(
-                *(one.stream.components, one.images, one.metric, config.graph_fraction),
+                *(one.stream.components, one.images, one.task.metric, config.graph_fraction),
                 baseline=one.end,
                 edges=method,
                 progress=False,
@@ -171,7 +172,7 @@ def exact_cuts(stream: ResidualStream, images: Tensor, metric: Metric, baseline:
     return found
 
 
-def with_nodes(found: EdgeScores) -> np.ndarray:
+def with_nodes(found: EdgeMatrix) -> np.ndarray:
     """Return scores [readers, writers] with those of all edges into a reader behind, out of a writer below."""
     return np.block([[found.scores, found.into[:, None]], [found.out_of[None], np.full((1, 1), np.nan)]])
 
@@ -217,13 +218,14 @@ def measure(name: str, config: Config) -> dict[str, object]:
     torch.manual_seed(0)
     images = torch.randn(config.images_at_once, 3, *stream.encoder.image_size)
     work = Work(memory_gib=config.memory_gib, progress=False)
-    score_edges(stream, images[:1], metric, work=work)  # weights are taken apart once
+    task = Task(stream.components, images, metric, work=work)
+    edge_matrix(stream, Task(stream.components, images[:1], metric, work=work), StreamMethod())  # weights are read once
     start = peak_memory_gib()
     one_pass = seconds(lambda: plain_pass(tower, images), config.repeats)
-    plain = seconds(lambda: score_edges(stream, images, metric, rule=PLAIN, work=work), config.repeats)
+    plain = seconds(lambda: edge_matrix(stream, task, StreamMethod()), config.repeats)
     peak = peak_memory_gib()
-    rule = midpoint_rule(config.points)
-    integrated = seconds(lambda: score_edges(stream, images, metric, rule=rule, work=work), config.repeats)
+    how = StreamMethod(rule=midpoint_rule(config.points))
+    integrated = seconds(lambda: edge_matrix(stream, task, how), config.repeats)
     return {
         "model": name,
         "edges": int(stream.edges.sum()),

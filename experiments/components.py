@@ -20,9 +20,16 @@ from typing import NamedTuple
 
 from circuitry.runs import Work, run_script, versions
 from circuitry import Clip, DomainFolder, class_logit
-from circuitry.circuits import direct_effects, direct_vectors, moves_between_positions, score_edges, text_span
+from circuitry.circuits import (
+    direct_effects,
+    direct_vectors,
+    edge_names,
+    moves_between_positions,
+    score_edges,
+    text_span,
+)
 from circuitry.data import ImageRecord, readable
-from circuitry.models import ResidualStream, image_batches, mean_baseline, token_grid
+from circuitry.models import ResidualStream, Task, image_batches, mean_baseline, token_grid
 from circuitry.reports import Report, write_results
 from circuitry.reports.figures import component_heatmap, position_heatmap
 from circuitry.study import QuickstartModel, mean_ablation_accuracy
@@ -139,10 +146,12 @@ def place_edge(config: Config, clip: Clip, stream: ResidualStream, images: Domai
     rest = [images.select(c, domain, 1, config.seed)[0] for c in images.classes if c != name]
     metric = class_logit(weights, images.label(name))
     baseline = mean_baseline(stream.components, torch.cat([own, read(clip, rest)]))
-    table = score_edges(stream, own, metric, baseline=baseline, work=QUIET).to_pandas()
-    best = table[table["reader"].str.endswith((".k", ".v")) & (table["writer"] != "embed")].iloc[0]
-    edge = (str(best["writer"]), str(best["reader"]))
-    lost = -moves_between_positions(stream, own[:1], metric, [edge], baseline=baseline, work=QUIET)[0, 0]
+    task = Task(stream.components, own, metric, baseline=baseline, work=QUIET)
+    edges = score_edges(task, ports=True).edges
+    table, names = edges.table(), edge_names(edges)
+    moving = table["downstream_site"].str.endswith((".k", ".v")) & (table["upstream_site"] != "embed")
+    edge = names[int(table["score"].where(moving, 0).abs().to_numpy().argmax())]
+    lost = -moves_between_positions(task.of_some(own, slice(1)), [edge])[0, 0]
     return Shown(f"{edge[0]} to {edge[1]}, {name} in {domain}", lost, clip.shown(own[:1])[0])
 
 

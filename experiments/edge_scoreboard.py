@@ -35,7 +35,7 @@ from pathlib import Path
 
 from circuitry.runs import Job, JobFolder, Work, run_script, versions, whole_file
 from circuitry import AttributionGraph, Clip, DomainFolder, class_logit, left_rule, midpoint_rule
-from circuitry.circuits import CORRECTIONS, Edges, score_edges, stream_graph
+from circuitry.circuits import EDGE_METHODS, Edges, score_edges
 from circuitry.circuits.cost import OperationCounter
 from circuitry.data import image_listing
 from circuitry.interventions import (
@@ -173,12 +173,8 @@ def judge(config: Config, seen: Task, unseen: Task, method: str, random: np.ndar
 def find(config: Config, task: Task, method: str) -> tuple[AttributionGraph, Sequence[Edges]]:
     """Return the edges with their scores by a method, positive where they help, and its sets by size."""
     rule = midpoint_rule(5) if method == "path" else left_rule(1)
-    correction = method if method in CORRECTIONS else "none"
-    stream = ResidualStream.of(task.encoder)
-    scored = score_edges(
-        stream, task.images, task.metric, baseline=task.baseline, rule=rule, correction=correction, work=task.work
-    )
-    graph = stream_graph(scored, ports=True)
+    scorer = method if method in EDGE_METHODS else "gradient"
+    graph = score_edges(task, method=scorer, rule=rule, ports=True)
     edges = without_ports(graph.edges)
     if method == "learned":
         masks = MaskSettings(steps=config.steps, batch_size=config.batch_size, seed=config.seed)

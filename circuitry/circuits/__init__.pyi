@@ -3,10 +3,10 @@ from .across_domains import compare_domains as compare_domains
 from .attribution import AttributionParts as AttributionParts
 from .attribution import attribute as attribute
 from .attribution import attribute_parts as attribute_parts
+from .circuit_settings import EDGE_METHODS as EDGE_METHODS
 from .circuit_settings import AttributionSettings as AttributionSettings
 from .circuit_settings import ExtractionSettings as ExtractionSettings
 from .class_pass import ReadingSettings as ReadingSettings
-from .corrections import CORRECTIONS as CORRECTIONS
 from .cost import count_operations as count_operations
 from .direct_effects import DirectEffects as DirectEffects
 from .direct_effects import direct_effects as direct_effects
@@ -29,6 +29,7 @@ from .measures import wl_kernel as wl_kernel
 from .pooling_pairs import PoolingPairs as PoolingPairs
 from .pooling_pairs import pooling_pairs as pooling_pairs
 from .position_graph import position_graph as position_graph
+from .position_moves import edges_by_position as edges_by_position
 from .position_moves import moves_between_positions as moves_between_positions
 from .quadrature import QuadratureRule as QuadratureRule
 from .quadrature import gauss_legendre_rule as gauss_legendre_rule
@@ -40,8 +41,6 @@ from .rule_choice import RuleChoice as RuleChoice
 from .rule_choice import RuleErrors as RuleErrors
 from .rule_choice import cheapest_rule as cheapest_rule
 from .rule_report import describe_rule as describe_rule
-from .stream_edges import EdgeScores as EdgeScores
-from .stream_edges import edges_by_position as edges_by_position
-from .stream_edges import score_edges as score_edges
-from .stream_graph import stream_graph as stream_graph
+from .stream_graph import edge_names as edge_names
+from .stream_graph import score_edges as score_edges
 from .text_span import text_span as text_span

@@ -143,16 +143,16 @@ def attribute_parts(task: Task, settings: AttributionSettings, parts: Int[np.nda
     return AttributionParts(_graph(task, settings, merged, whole, of_all), graphs, by_pair)
 
 
-Kept = Mapping[str, np.ndarray]
+_Kept = Mapping[str, np.ndarray]
 """Units [k] by site."""
 
 
-def _union(first: Kept, second: Kept) -> dict[str, np.ndarray]:
+def _union(first: _Kept, second: _Kept) -> dict[str, np.ndarray]:
     """Return the units of both, those of the first in front."""
     return {site: np.concatenate([units, np.setdiff1d(second[site], units)]) for site, units in first.items()}
 
 
-def _cut(edges: Mapping[tuple[str, str], np.ndarray], scored: Kept, kept: Kept) -> dict[tuple[str, str], np.ndarray]:
+def _cut(edges: Mapping[tuple[str, str], np.ndarray], scored: _Kept, kept: _Kept) -> dict[tuple[str, str], np.ndarray]:
     """Return the scores between some of the units that they are given between, in the order of ``kept``."""
     place = {site: {unit: i for i, unit in enumerate(units.tolist())} for site, units in scored.items()}
     chosen = {site: [place[site][unit] for unit in units.tolist()] for site, units in kept.items()}
@@ -169,7 +169,7 @@ def _kept(encoder: Encoder, nodes: NodeEffects, settings: AttributionSettings) -
 
 
 def _graph(
-    task: Task, settings: AttributionSettings, nodes: NodeEffects, kept: Kept, edges: dict[tuple[str, str], np.ndarray]
+    task: Task, settings: AttributionSettings, nodes: NodeEffects, kept: _Kept, edges: dict[tuple[str, str], np.ndarray]
 ) -> AttributionGraph:
     encoder = task.encoder
     error = {site: units for site, units in encoder.error_units.items() if site in nodes.scores}

@@ -186,7 +186,7 @@ def _batchable() -> Iterator[None]:
 
 
 def _one_unit_each(x: Tensor, unit_dim: int) -> Callable[[Tensor], Tensor]:
-    """Return the function from a chunk of units to copies of ``x``, each zero but for one of these units."""
+    """Return the function from a chunk of units to copies of ``x``, each zero except at one of these units."""
 
     def copies(chunk: Tensor) -> Tensor:
         out = torch.zeros(len(chunk), *x.shape, dtype=x.dtype, device=x.device).movedim(unit_dim + 1, 1)

@@ -1,15 +1,15 @@
-"""Corrections of attribution patching, by name: where one gradient is a poor guide to what a cut does.
+"""Corrections of attribution patching, by the name of a method: where one gradient predicts a cut poorly.
 
 exact-softmax: an edge into a query or key counts the change of the attention pattern itself, not its derivative, which
     vanishes where attention is saturated.
-exact-readers: so does every edge: what its reader makes of the changed stream is computed, norm and nonlinearity
-    included, and only what follows the reader is linear. One partial run for each writer.
+exact-readers: every edge counts the change of its reader's output, norm and nonlinearity included; only the rest of the
+    network is linear. One partial run for each writer.
 gradient-dropping: the mean size of the effects with one block after the other left out of the backward pass, so that a
     direct effect is seen where one through a later block cancels it.
 atp-star: exact softmax and gradient dropping, as in AtP* (Kramar et al. 2024, arXiv 2403.00745). As an edge is cut at
     all positions at once, so are keys, which AtP* patches one by one. A size gets the sign of the mean that it is the
     mean size of, and the mean over images is one of signed effects.
-relp: coefficients of layer-wise relevance propagation in the place of gradients, as in RelP (Jafari et al. 2025, arXiv
+relp: coefficients of layer-wise relevance propagation instead of gradients, as in RelP (Jafari et al. 2025, arXiv
     2508.21258): the scale of norms and attention patterns are constants, an activation is x times the constant
     act(x) / x, and of a gate and what it multiplies each counts half. Edges into queries and keys have no effect.
 relp-with-patterns: the same, but patterns keep their gradient.
@@ -28,28 +28,17 @@ from circuitry.models.residual import ResidualStream
 from circuitry.models.stream_parts import Component
 from circuitry.runs.errors import InputError
 
-CORRECTIONS = (
-    *("none", "exact-softmax", "exact-readers", "gradient-dropping", "atp-star", "relp", "relp-with-patterns"),
-)
-"""Names of corrections."""
-
 _Hook = Callable[[Tensor, Any], Tensor | None]
 
 
-def checked_correction(correction: str) -> None:
-    """Raise `InputError` for the name of no correction."""
-    if correction not in CORRECTIONS:
-        raise InputError(f"A correction is one of {', '.join(CORRECTIONS)}, but {correction!r} was given.")
-
-
-def backward_passes(stream: ResidualStream, correction: str) -> list[AbstractContextManager[None]]:
+def backward_passes(stream: ResidualStream, method: str) -> list[AbstractContextManager[None]]:
     """Return in what contexts gradients are taken: one, or one for each block that is left out in turn.
 
     Within one for ``relp`` an `InputError` is raised where a norm runs that is not of `circuitry.models.norms`.
     """
-    if correction in ("relp", "relp-with-patterns"):
-        return [_relevance(stream, frozen_patterns=correction == "relp")]
-    if correction in ("gradient-dropping", "atp-star") and len(stream.blocks) > 1:
+    if method in ("relp", "relp-with-patterns"):
+        return [_relevance(stream, frozen_patterns=method == "relp")]
+    if method in ("gradient-dropping", "atp-star") and len(stream.blocks) > 1:
         return [_without(stream, block) for block in range(len(stream.blocks))]
     return [nullcontext()]
 
@@ -125,7 +114,7 @@ def _activation_rule() -> tuple[_Hook, _Hook]:
 def _refuse(norm: nn.Module, inputs: tuple[Tensor]) -> None:
     raise InputError(
         f"Relevance goes through layer norms and RMS norms by a rule, but this tower has a {type(norm).__name__}: take "
-        "another correction, or none."
+        "another method, such as gradient."
     )
 
 

@@ -33,7 +33,7 @@ class OperationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     Example:
         >>> with OperationCounter() as counter:
-        ...     find_circuit(encoder, cats, metric, size=0.4)
+        ...     find_circuit(task, size=0.4)
         >>> counter.total
     """
 

@@ -16,14 +16,12 @@ from circuitry.circuits.chain_edges import edge_effects
 from circuitry.circuits.circuit_settings import SQUARED, AttributionSettings
 from circuitry.circuits.graph import IN_STREAM
 from circuitry.circuits.quadrature import QuadratureRule
-from circuitry.circuits.stream_edges import PLAIN, unit_edges
+from circuitry.circuits.stream_edges import GRADIENT, PLAIN
+from circuitry.circuits.unit_edges import unit_edges
 from circuitry.models.encoder import Encoder
 from circuitry.models.residual import in_stream
 from circuitry.models.task import Task
 from circuitry.runs.errors import InputError
-
-DEFAULT = "gradient"
-"""The method of encoders in heads and neurons where none is given."""
 
 
 def edge_method(encoder: Encoder, settings: AttributionSettings) -> str:
@@ -38,7 +36,7 @@ def edge_method(encoder: Encoder, settings: AttributionSettings) -> str:
             f"Edges are scored by {settings.edges!r} between heads and neurons that add to a residual stream, but this "
             f"encoder's units are not: give clip.in_components().encoder of a ViT, or {SQUARED!r}."
         )
-    return settings.edges or (DEFAULT if streams else SQUARED)
+    return settings.edges or (GRADIENT if streams else SQUARED)
 
 
 def edge_rule(encoder: Encoder, settings: AttributionSettings) -> QuadratureRule:

@@ -1,7 +1,7 @@
-"""Effects of edges by what readers make of a changed stream, times the gradient by what that is.
+"""Effects of edges where readers are computed exactly: the change of their output, times its gradient.
 
-A plain score is the gradient by what a reader reads, times the change. Here what the reader makes of the change is
-computed, its norm included, and only what follows it is linear:
+A plain score is the gradient by the stream that a reader reads, times the change of the stream. Here the change of the
+reader's output is computed, its norm included, and only the rest of the network is linear:
 
     query, key   the attention pattern, softmax included (Kramar et al. 2024, arXiv 2403.00745)
     value        the values of a head
@@ -18,12 +18,12 @@ from torch import Tensor
 from circuitry.models.metrics import Metric
 from circuitry.models.residual import ResidualStream
 
-POINTS: Mapping[str, Sequence[str]] = {
+EXACT_POINTS: Mapping[str, Sequence[str]] = {
     "exact-softmax": ("attn.hook_pattern",),
     "atp-star": ("attn.hook_pattern",),
     "exact-readers": ("attn.hook_pattern", "attn.hook_v", "mlp.hook_post"),
 }
-"""Hook points of a block by which gradients are needed, by the name of a correction."""
+"""Hook points of a block by which gradients are needed, by the name of a method."""
 
 Gradients = Sequence[Mapping[str, Tensor]]
 """By hook points, of each backward pass."""
@@ -44,7 +44,7 @@ def put_exact_effects(
     Args:
         clean: Activations at the stream's sites.
         changes: The first stage that reads some writers, their columns, and what each adds to the stream.
-        gradients: By the points of `POINTS`: without values and neurons, queries and keys alone are exact.
+        gradients: By the points of `EXACT_POINTS`: without values and neurons, queries and keys alone are exact.
         effects: Changed in place; the last column is of all that a reader reads.
     """
     readers = _readers(stream, metric, clean, gradients)

@@ -1,9 +1,9 @@
 """A graph that keeps the positions of an image apart, so that an edge says from where to where.
 
-Nodes are a component at a position: at the sites of `stream_graph` with ports apart, unit ``head * positions +
+Nodes are a component at a position: at the sites of `score_edges` with ports apart, unit ``head * positions +
 position``. An edge of the residual stream goes from a writer to a reader at one position, with the effect that
 `edges_by_position` finds there; within a head its keys and values lead from where they stand to where the query stands,
-as `moves_between_positions` finds, and queries to their own place. Over positions edges sum to those of `stream_graph`.
+as `moves_between_positions` finds, and queries to their own place. Over positions edges sum to those of `score_edges`.
 
 There are positions squared times as many pairs as edges: so edges are chosen first, such as the strongest of
 `score_edges`.
@@ -13,61 +13,48 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
-from torch import Tensor
 
 from circuitry.circuits.graph import BETWEEN_POSITIONS, AttributionGraph
-from circuitry.circuits.position_moves import moves_between_positions
+from circuitry.circuits.position_moves import edges_by_position, moves_between_positions
 from circuitry.circuits.quadrature import QuadratureRule
-from circuitry.circuits.stream_edges import PLAIN, edges_by_position
+from circuitry.circuits.stream_edges import PLAIN, stream_of
 from circuitry.circuits.stream_graph import order_of_site
-from circuitry.models.baselines import AnyBaseline
-from circuitry.models.metrics import Metric
-from circuitry.models.residual import ResidualStream
 from circuitry.models.stream_parts import PORTS, Component
 from circuitry.models.task import Task
-from circuitry.models.tensor_batches import Images
-from circuitry.runs.given import check_kinds
-from circuitry.runs.workers import Work
 
-Pair = tuple[str, str]
+_Pair = tuple[str, str]
 
 
-def position_graph(
-    stream: ResidualStream,
-    images: Images,
-    metric: Metric,
-    edges: Sequence[tuple[str, str]],
-    *,
-    baseline: AnyBaseline = "zero",
-    rule: QuadratureRule = PLAIN,
-    work: Work = Work(),
-) -> AttributionGraph:
+def position_graph(task: Task, edges: Sequence[tuple[str, str]], *, rule: QuadratureRule = PLAIN) -> AttributionGraph:
     """Return some edges between components with all positions apart, as means over images.
 
     Args:
-        edges: Names of (writer, reader), each once; the other arguments and errors are those of `score_edges`.
+        task: As for `score_edges`.
+        edges: Names of (writer, reader), each once.
+        rule: Points of the path.
 
     Returns:
-        The node of a component at a position is the
-        sum of its edges onward, or where there are none of those into it. All units with an effect are kept.
+        The node of a component at a position is the sum of its edges onward, or without any the sum of those into it.
+        All units with an effect are kept.
+
+    Raises:
+        InputError: for an unknown edge, and as `score_edges`.
 
     Example:
-        >>> strongest = score_edges(stream, photos, metric).to_pandas().head(20)
-        >>> graph = position_graph(stream, photos, metric, strongest[["writer", "reader"]].to_numpy().tolist())
-        >>> graph.circuit(3).graph
+        >>> edges = [("embed", "blocks.3.attn.0.v"), ("blocks.3.attn.0", "embedding")]
+        >>> position_graph(task, edges).circuit(3).graph
     """
-    check_kinds(stream=(stream, ResidualStream), rule=(rule, QuadratureRule))
-    images = images if isinstance(images, Tensor) else list(images)  # which are gone through twice
-    at = edges_by_position(stream, images, metric, edges, baseline=baseline, rule=rule, work=work)
+    at = edges_by_position(task, edges, rule=rule)
+    stream, task = stream_of(task)
     places = [stream.edge(*edge) for edge in edges]
     ends = [(stream.writers[column], stream.readers[row]) for row, column in places]
     into_heads = [i for i, (_, reader) in enumerate(ends) if reader.kind in PORTS]
     movers = [edges[i] for i in into_heads]
-    moves = moves_between_positions(stream, images, metric, movers, baseline=baseline, rule=rule, work=work)
+    moves = moves_between_positions(task, movers, rule=rule)
     n = at.shape[2]
     nodes = (*stream.writers, *stream.readers)
     units = {_site(one): stream.blocks[one.block].n_heads * n if one.head >= 0 else n for one in nodes}
-    found: dict[Pair, np.ndarray] = defaultdict(lambda: np.zeros((0, 3)))
+    found: dict[_Pair, np.ndarray] = defaultdict(lambda: np.zeros((0, 3)))
     for (writer, reader), effects in zip(ends, at.mean(0), strict=True):
         here = np.arange(n)
         _add(found, (_site(writer), _site(reader)), _first(reader, n) + here, _first(writer, n) + here, effects)
@@ -76,8 +63,7 @@ def position_graph(
         to, source = (one.ravel() for one in np.indices((n, n)))
         reads = to if port.kind == "q" else source
         _add(found, (_site(port), _site(port._replace(kind="head"))), first + to, first + reads, effects.ravel())
-    made_with = Task(stream.components, images, metric, baseline=baseline).made_with
-    made = made_with | {"edge_rule": rule.name} | {"edges": BETWEEN_POSITIONS, "positions": n}
+    made = task.made_with | {"edge_rule": rule.name, "edges": BETWEEN_POSITIONS, "positions": n}
     return _as_graph(units, found, len(at), made)
 
 
@@ -90,13 +76,13 @@ def _first(one: Component, n_positions: int) -> int:
     return max(one.head, 0) * n_positions
 
 
-def _add(found: dict[Pair, np.ndarray], pair: Pair, down: np.ndarray, up: np.ndarray, effects: np.ndarray) -> None:
+def _add(found: dict[_Pair, np.ndarray], pair: _Pair, down: np.ndarray, up: np.ndarray, effects: np.ndarray) -> None:
     """Add rows (unit downstream, unit upstream, effect)."""
     found[pair] = np.concatenate([found[pair], np.stack([down, up, effects], 1)])
 
 
 def _as_graph(
-    units: dict[str, int], found: dict[Pair, np.ndarray], n_images: int, settings: dict[str, object]
+    units: dict[str, int], found: dict[_Pair, np.ndarray], n_images: int, settings: dict[str, object]
 ) -> AttributionGraph:
     """Return a graph of lists of edges; those named several times add up."""
     sites = tuple(sorted(units, key=order_of_site))
@@ -120,7 +106,7 @@ def _as_graph(
     return AttributionGraph(sites, nodes, kept, edges, {}, n_images, settings=settings)
 
 
-def _columns(found: dict[Pair, np.ndarray]) -> list[tuple[Pair, tuple[np.ndarray, np.ndarray, np.ndarray]]]:
+def _columns(found: dict[_Pair, np.ndarray]) -> list[tuple[_Pair, tuple[np.ndarray, np.ndarray, np.ndarray]]]:
     return [(pair, (rows[:, 0].astype(int), rows[:, 1].astype(int), rows[:, 2])) for pair, rows in found.items()]
 
 

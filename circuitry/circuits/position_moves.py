@@ -1,9 +1,10 @@
 """From where to where in the image does an edge carry? Only heads move between positions, through their pattern.
 
-The effect of an edge into a port of a head, see `stream_edges`, is a sum over pairs of positions (to, from):
+The effect of an edge is a sum over positions, see `stream_edges`. Into a port of a head it is a sum over pairs of
+positions (to, from):
 
-    v:  pattern[to, from] * (dv[from] . G_z[to])                what the head then reads off the position
-    k:  G_s[to, from] * ds[to, from]  as k[from] changes        how much more the head looks there
+    v:  pattern[to, from] * (dv[from] . G_z[to])                the head reads another value at the position
+    k:  G_s[to, from] * ds[to, from]  as k[from] changes        the head looks there more
     q:  G_s[to, from] * ds[to, from]  as q[to] changes          the same, by who looks
 
 with dv, ds the change to first order from the writer's baseline to its clean activation, and G_z and G_s the gradients
@@ -18,53 +19,77 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuitry.circuits.quadrature import QuadratureRule
-from circuitry.circuits.stream_edges import PLAIN, clean_and_baseline
-from circuitry.circuits.stream_gradients import Tap, tapped_run
-from circuitry.models.baselines import AnyBaseline
+from circuitry.circuits.stream_edges import PLAIN, clean_and_baseline, stream_of
+from circuitry.circuits.stream_gradients import Tap, reader_gradients, tapped_run
 from circuitry.models.metrics import Metric
 from circuitry.models.residual import ResidualStream
 from circuitry.models.stream_parts import PORTS, Component
 from circuitry.models.task import Task
-from circuitry.models.tensor_batches import Images
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import check_kinds
-from circuitry.runs.workers import Work
 
 Points = list[tuple[float, dict[str, Tap]]]
 """The weight and the taps of each point of a path."""
 
 
+def edges_by_position(
+    task: Task, edges: Sequence[tuple[str, str]], *, rule: QuadratureRule = PLAIN
+) -> Float[np.ndarray, "images edges positions"]:
+    """Return the effects of some edges image by image, at each position; positions sum to an edge's effect.
+
+    An edge through the stream stays at its position; only heads move between positions, see `moves_between_positions`.
+
+    Args:
+        task: As for `score_edges`.
+        edges: Names of (writer, reader).
+        rule: Points of the path.
+
+    Raises:
+        InputError: for an unknown edge, and as `score_edges`.
+
+    Example:
+        >>> found = edges_by_position(task, [("blocks.2.attn.1", "blocks.3.mlp")])
+        >>> by_patch = token_grid(clip.encoder.tower).patches(found)
+        >>> position_heatmap(by_patch[0, 0], pixels, title="...", measure="effect on the logit")
+    """
+    check_kinds(rule=(rule, QuadratureRule))
+    stream, task = stream_of(task)
+    places = [stream.edge(writer, reader) for writer, reader in edges]
+    found, first = [], stream.sites[0]
+    with task.running(gradients=True):
+        for clean, other in clean_and_baseline(stream, task):
+            gradients = reader_gradients(stream, task.metric, clean[first], other[first], rule).readers
+            change = stream.written({site: clean[site] - other[site] for site in stream.sites})
+            parts = [(gradients[row] * change[column]).sum(-1) for row, column in places]
+            found.append(torch.stack(parts, 1).cpu().double().numpy())
+    return np.concatenate(found)
+
+
 def moves_between_positions(
-    stream: ResidualStream,
-    images: Images,
-    metric: Metric,
-    edges: Sequence[tuple[str, str]],
-    *,
-    baseline: AnyBaseline = "zero",
-    rule: QuadratureRule = PLAIN,
-    work: Work = Work(),
+    task: Task, edges: Sequence[tuple[str, str]], *, rule: QuadratureRule = PLAIN
 ) -> Float[np.ndarray, "images edges to from"]:
     """Return the effects of some edges into heads image by image, by the positions that the head moves them between.
 
     Args:
-        edges: Names of (writer, reader), readers being a head's query, key or value; the other arguments and errors are
-            those of `score_edges`.
+        task: As for `score_edges`.
+        edges: Names of (writer, reader); readers are the query, key or value of a head.
+        rule: Points of the path.
 
     Raises:
-        InputError: for an edge that there is not, or one into an MLP or the embedding.
+        InputError: for an unknown edge, one into an MLP or the embedding, and as `score_edges`.
 
     Example:
-        >>> moves = moves_between_positions(stream, photos, metric, [("embed", "blocks.3.attn.0.v")])
-        >>> grid = token_grid(stream.encoder.tower)
+        >>> moves = moves_between_positions(task, [("embed", "blocks.3.attn.0.v")])
+        >>> grid = token_grid(clip.encoder.tower)
         >>> position_moves(moves[0, 0], pixels, grid, title="...", measure="effect on the logit")
     """
-    check_kinds(stream=(stream, ResidualStream), rule=(rule, QuadratureRule))
+    check_kinds(rule=(rule, QuadratureRule))
+    stream, task = stream_of(task)
     places = [_place(stream, writer, reader) for writer, reader in edges]
     found, first = [], stream.sites[0]
-    task = Task(stream.components, images, metric, baseline=baseline, work=work)
     with task.running(gradients=True):
         for clean, other in clean_and_baseline(stream, task):
-            points = _taps_at_points(stream, metric, clean[first], other[first], rule)
+            points = _taps_at_points(stream, task.metric, clean[first], other[first], rule)
             change = stream.written({site: clean[site] - other[site] for site in stream.sites})
             parts = [
                 sum((weight * _moves(stream, reader, change[column], taps) for weight, taps in points), torch.zeros(()))

@@ -8,7 +8,7 @@ what is exact enough on a small tower is not on another.
    is that of the rule alone;
 2. `cheapest_rule` takes the mean over a few circuits and tries rules from the cheapest on, until one keeps the error
    that was asked for in the mean over the sites, for nodes and for edges apart; it names the sites that are above;
-3. some sites are measured but asked for nothing. The image is no node of a circuit. At the embedding with baseline
+3. some sites are measured but do not count. The image is no node of a circuit. At the embedding with baseline
    zero, and wherever the embedding is proportional to the activation, a cosine has no scale, so it changes at the very
    end of the path alone, its gradient grows as 1 / (1 - t), and the integral does not converge. Which units are kept
    there is the same by every rule;

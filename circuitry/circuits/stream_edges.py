@@ -6,69 +6,79 @@ order:
     score[reader, writer] = mean over images of  sum over positions of  (a - b)_writer . sum_k w_k * G_reader at t_k
 
 with a and b what the writer adds to the residual stream, clean and at the baseline, and G the gradient of the metric by
-the reader's own copy of the stream. The points t_k of the rule lie on a straight line from clean to baseline: of what
-stands before the first block (Hanna et al. 2024, arXiv 2403.17806), or of what the reader's stage alone reads. t = 0
+the reader's own copy of the stream. The points t_k of the rule lie on a straight line from clean to baseline: of the
+stream before the first block (Hanna et al. 2024, arXiv 2403.17806), or of what the reader's stage alone reads. t = 0
 alone is plain attribution patching.
 
 1. one clean run gives z of all heads and the neurons; the baseline gives b;
 2. per point, one run and its backward pass give the gradients by q, k, v, by the neurons' pre-activations and by the
    last stream; through the readers' weights and norms these become G, for all readers of a block at once;
-3. block by block, what was written is formed, and contracted with the G of all later readers: it is never held for more
-   than one block, and images go through as memory allows.
+3. block by block, the writers' additions are computed and contracted with the G of all later readers. Only one block's
+   are in memory at a time, and images go through as memory allows.
 
-A writer never has an edge to an earlier reader. Where a gradient is a poor guide to what a cut does, there are
-corrections by name: see `corrections`.
+A writer has no edge to an earlier reader. Other methods correct the gradient, see `corrections`; ``cuts`` cuts every
+edge in a run of its own.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import accumulate, combinations
-from typing import Any, ClassVar, NamedTuple
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from circuitry.circuits.corrections import CORRECTIONS, backward_passes, checked_correction, over_passes
-from circuitry.circuits.exact_readers import POINTS, put_exact_effects
+from circuitry.circuits.circuit_settings import EDGE_METHODS, SQUARED
+from circuitry.circuits.corrections import backward_passes, over_passes
+from circuitry.circuits.exact_readers import EXACT_POINTS, put_exact_effects
 from circuitry.circuits.quadrature import QuadratureRule, left_rule
 from circuitry.circuits.stream_gradients import images_at_once, reader_gradients, stage_gradients
-from circuitry.models.baselines import AnyBaseline
 from circuitry.models.metrics import Metric, checked_metric
 from circuitry.models.residual import ResidualStream
-from circuitry.models.sites import INPUT
-from circuitry.models.stream_parts import PORTS, Component
 from circuitry.models.stream_run import run_gated
 from circuitry.models.task import Task
-from circuitry.models.tensor_batches import Images
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import check_kinds
-from circuitry.runs.workers import Work
 
 PLAIN = left_rule(1)
 """Attribution patching: one gradient, at the clean activation."""
-CUTS = "cuts"
-"""The method that cuts every edge."""
-METHODS = {"gradient": "none", **{name: name for name in CORRECTIONS[1:]}, CUTS: "none"}
-"""Methods that score edges through the stream, and the correction of each."""
+GRADIENT, CUTS = "gradient", "cuts"
+"""The method without a correction, and the one that cuts every edge."""
+STREAM_METHODS = tuple(name for name in EDGE_METHODS if name != SQUARED)
+"""Methods that score edges through the stream."""
 PATHS = ("inputs", "activations")
-"""What goes from clean to baseline where there is more than one point."""
+"""What moves from clean to baseline when a rule has several points."""
 
 
-class _Method(NamedTuple):
-    rule: QuadratureRule
-    path: str
-    correction: str
+class StreamMethod(NamedTuple):
+    """How edges are scored."""
+
+    name: str = GRADIENT
+    """One of `STREAM_METHODS`."""
+    rule: QuadratureRule = PLAIN
+    path: str = "inputs"
+    """One of `PATHS`."""
+
+    def check(self) -> None:
+        """Raise `InputError` for an unknown method or path, or a path that the method does not take."""
+        check_kinds(rule=(self.rule, QuadratureRule))
+        if self.name not in STREAM_METHODS:
+            raise InputError(
+                f"Edges of a residual stream are scored by {', '.join(STREAM_METHODS)}, but {self.name!r} was given."
+            )
+        if self.path not in PATHS or (self.path == "activations" and self.name != GRADIENT):
+            raise InputError(
+                f"A path is one of {', '.join(PATHS)}, the latter with {GRADIENT!r} alone, but {self.path!r} with "
+                f"{self.name!r} was given."
+            )
 
 
 @dataclass(frozen=True, eq=False)
-class EdgeScores:
+class EdgeMatrix:
     """Scores of all edges between the components of a transformer."""
-
-    HOW_TO_GET: ClassVar = "make them with score_edges(ResidualStream.of(clip.encoder), ...)"
 
     readers: tuple[str, ...]
     writers: tuple[str, ...]
@@ -77,132 +87,67 @@ class EdgeScores:
     into: Float[np.ndarray, " readers"]
     """Effect of cutting all edges into a reader at once: to first order the sum of theirs."""
     out_of: Float[np.ndarray, " writers"]
-    """Effect of cutting all edges out of a writer at once: the sum of theirs, which is so to first order."""
+    """Effect of cutting all edges out of a writer at once: to first order the sum of theirs."""
     n_images: int
-    settings: dict[str, Any] = field(default_factory=dict)
-    """What was computed: rule, path, correction, baseline, metric, model."""
-
-    def to_pandas(self) -> pd.DataFrame:
-        """Return the edges as a table, the strongest first: writer, reader, score."""
-        rows, columns = np.nonzero(~np.isnan(self.scores))
-        table = pd.DataFrame(
-            {
-                "writer": [self.writers[w] for w in columns],
-                "reader": [self.readers[r] for r in rows],
-                "score": self.scores[rows, columns],
-            }
-        )
-        return table.sort_values("score", key=np.abs, ascending=False, kind="stable", ignore_index=True)
 
 
-def score_edges(
-    stream: ResidualStream,
-    images: Images,
-    metric: Metric,
-    *,
-    baseline: AnyBaseline = "zero",
-    rule: QuadratureRule = PLAIN,
-    path: str = "inputs",
-    correction: str = "none",
-    work: Work = Work(),
-) -> EdgeScores:
-    """Return the effect of every edge between heads, MLPs and the embedding.
-
-    Args:
-        stream: The tower; see `ResidualStream.of`.
-        images: Tensor [B, 3, H, W] or an iterable of such batches.
-        metric: Embeddings [B, D] -> one number per image.
-        baseline: What a writer writes where its edge is cut, for the sites of ``stream.components``.
-        rule: Points of the path; `PLAIN` is attribution patching.
-        path: ``inputs``, the line of what stands before the first block, or ``activations``: for each stage (the heads
-            of a block, its MLP, the embedding) the line of what it alone reads: a run for every stage and point, and no
-            correction.
-        correction: A name of `corrections`. With ``exact-softmax`` patterns change from those of the clean run; with
-            ``gradient-dropping`` there is a backward pass for every block.
-        work: Memory and progress.
+def stream_of(task: Task) -> tuple[ResidualStream, Task]:
+    """Return the residual stream of a task's encoder, and the task for the encoder in heads and neurons.
 
     Raises:
-        InputError: for no images, a metric of the wrong shape, a gradient that is not finite, a baseline that does not
-            fit, or a path or correction that there is not.
-
-    Example:
-        >>> found = score_edges(ResidualStream.of(clip.encoder), photos, class_logit(weights, 3), baseline=drawings)
-        >>> found.to_pandas().head()
+        InputError: for another thing than a task, and as `ResidualStream.of`.
     """
-    check_kinds(stream=(stream, ResidualStream), rule=(rule, QuadratureRule))
-    checked_correction(correction)
-    if path not in PATHS or (path == "activations" and correction != "none"):
-        raise InputError(
-            f"A path is one of {', '.join(PATHS)}, the latter without a correction, but {path!r} with the correction "
-            f"{correction!r} was given."
-        )
-    task = Task(stream.components, images, metric, baseline=baseline, work=work)
-    with task.running(gradients=True):
-        edges, out_of, n_images = _mean_effects(stream, task, _Method(rule, path, correction))
-    return EdgeScores(
-        tuple(map(str, stream.readers)),
-        tuple(map(str, stream.writers)),
-        torch.where(stream.edges, edges[:, :-1], torch.nan).numpy(),
-        edges[:, -1].numpy(),
-        out_of.numpy(),
-        n_images,
-        task.made_with | {"edge_rule": rule.name, "path": path, "correction": correction},
-    )
+    check_kinds(task=(task, Task))
+    stream = ResidualStream.of(task.encoder)
+    if task.encoder is stream.components:
+        return stream, task
+    return stream, Task(stream.components, task.images, task.metric, baseline=task.baseline, work=task.work)
 
 
-def unit_edges(
-    task: Task, kept_units: Mapping[str, Int[np.ndarray, " kept"]], method: str, rule: QuadratureRule
-) -> dict[tuple[str, str], np.ndarray]:
-    """Return the scores [kept downstream, kept upstream] of the edges between every two sites, the earlier one first.
-
-    Writers are heads, neurons and dimensions of the stream before the blocks; readers are heads (query, key and value
-    together), neurons before their nonlinearity, and units of the embedding.
+def edge_matrix(stream: ResidualStream, task: Task, method: StreamMethod) -> EdgeMatrix:
+    """Return the effect of every edge between heads, MLPs and the embedding, with the ports of heads apart.
 
     Args:
-        task: With gradients running, of an encoder in heads and neurons.
-        kept_units: Units of the circuit by site.
-        method: One of `METHODS`.
-        rule: Points of the path; ``cuts`` takes none.
+        stream: Some of its neurons may be components of their own.
+        task: Of ``stream.components``.
+        method: How edges are scored.
 
     Raises:
         InputError: as `score_edges`.
     """
-    kept = {site: kept_units[site].tolist() for site in task.sites if site != INPUT}
-    stream = ResidualStream.of(task.encoder, kept)
-    rows, columns = _rows(stream, kept), _columns(stream, kept)
-    pairs = list(combinations(kept, 2))
-    if method == CUTS:
-        found = _cut_effects(stream, task, [(rows[down], columns[up]) for up, down in pairs])
-        return dict(zip(pairs, found, strict=True))
-    edges = _mean_effects(stream, task, _Method(rule, "inputs", METHODS[method]))[0].numpy()
-    return {(up, down): edges[rows[down]].sum(1)[:, columns[up]] for up, down in pairs}
+    method.check()
+    with task.running(gradients=True):
+        if method.name == CUTS:
+            edges, into, out_of, n_images = _all_cuts(stream, task)
+        else:
+            found, out, n_images = mean_effects(stream, task, method)
+            edges, into, out_of = found[:, :-1].numpy(), found[:, -1].numpy(), out.numpy()
+    scores = np.where(stream.edges.numpy(), edges, np.nan)
+    return EdgeMatrix(tuple(map(str, stream.readers)), tuple(map(str, stream.writers)), scores, into, out_of, n_images)
 
 
-def _rows(stream: ResidualStream, kept: Mapping[str, Sequence[int]]) -> dict[str, Int[np.ndarray, "kept parts"]]:
-    """Return the readers of each unit by site: three of a head, one of others."""
-    places, last = {one: i for i, one in enumerate(stream.readers)}, stream.components.sites[-1]
-    found = {last: [[places[Component("embedding", head=unit)]] for unit in kept.get(last, ())]}
-    for i, (attn, mlp) in enumerate(zip(stream.sites[1::2], stream.sites[2::2], strict=True)):
-        found[attn] = [[places[Component(port, i, head)] for port in PORTS] for head in kept.get(attn, ())]
-        found[mlp] = [[places[Component("neuron", i, neuron)]] for neuron in kept.get(mlp, ())]
-    return {site: np.array(of_site, dtype=int).reshape(len(of_site), -1) for site, of_site in found.items() if of_site}
+def _all_cuts(stream: ResidualStream, task: Task) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    """Return the effects of cutting each edge, all edges into each reader, and all out of each writer."""
+    n_readers, n_writers = stream.edges.shape
+    places, everything = [(row, column) for row, column in stream.edges.nonzero().tolist()], slice(None)
+    into = [(row, everything) for row in range(n_readers)]
+    out_of = [(everything, column) for column in range(n_writers)]
+    found, n_images = cut_effects_in_stream(stream, task, [*places, *into, *out_of])
+    single, rows, columns = np.split(found, [len(places), len(places) + n_readers])
+    scores = np.zeros((n_readers, n_writers))
+    scores[tuple(np.transpose(places))] = single
+    return scores, rows, columns, n_images
 
 
-def _columns(stream: ResidualStream, kept: Mapping[str, Sequence[int]]) -> dict[str, list[int]]:
-    """Return the writer of each unit by site."""
-    places = {one: i for i, one in enumerate(stream.writers)}
-    found = {stream.sites[0]: [places[Component("embed", head=unit)] for unit in kept.get(stream.sites[0], ())]}
-    for i, (attn, mlp) in enumerate(zip(stream.sites[1::2], stream.sites[2::2], strict=True)):
-        found[attn] = [places[Component("head", i, head)] for head in kept.get(attn, ())]
-        found[mlp] = [places[Component("neuron", i, neuron)] for neuron in kept.get(mlp, ())]
-    return found
+def cut_effects_in_stream(
+    stream: ResidualStream, task: Task, places: Sequence[tuple[Any, Any]]
+) -> tuple[Float[np.ndarray, " places"], int]:
+    """Return how much the metric falls in the mean when edges are cut, and the number of images.
 
-
-def _cut_effects(
-    stream: ResidualStream, task: Task, blocks: Sequence[tuple[np.ndarray, list[int]]]
-) -> list[np.ndarray]:
-    """Return how much the metric falls in the mean when an edge is cut, for blocks of [readers, parts] and writers."""
-    sums, count = [np.zeros((len(readers), len(writers))) for readers, writers in blocks], 0
+    Args:
+        places: Rows and columns in `ResidualStream.edges` of the edges to cut together.
+    """
+    total, count = np.zeros(len(places)), 0
     for clean, other in clean_and_baseline(stream, task):
         count += len(clean[stream.sites[0]])
 
@@ -212,22 +157,21 @@ def _cut_effects(
                 return float(checked_metric(task.metric, embedding).double().sum())
 
         whole = measure(stream.edges)
-        for total, (readers, writers) in zip(sums, blocks, strict=True):
-            for row, column in np.ndindex(total.shape):
-                keep = stream.edges.clone()
-                keep[readers[row], writers[column]] = False
-                total[row, column] += whole - measure(keep)
-    return [total / count for total in sums]
+        for i, (rows, columns) in enumerate(places):
+            keep = stream.edges.clone()
+            keep[rows, columns] = False
+            total[i] += whole - measure(keep)
+    return total / count, count
 
 
-def _mean_effects(
-    stream: ResidualStream, task: Task, method: _Method
+def mean_effects(
+    stream: ResidualStream, task: Task, method: StreamMethod
 ) -> tuple[Float[Tensor, "readers writers_and_all"], Float[Tensor, " writers"], int]:
     """Return the mean effects over images, as `_effects`, and the number of images."""
     edges, out_of = torch.zeros(len(stream.readers), len(stream.writers) + 1), torch.zeros(len(stream.writers))
-    n_patterns = (len(backward_passes(stream, method.correction)) + 3) * sum(one.n_heads for one in stream.blocks)
+    n_patterns = (len(backward_passes(stream, method.name)) + 3) * sum(one.n_heads for one in stream.blocks)
     done = 0
-    for clean, other in clean_and_baseline(stream, task, n_patterns * (method.correction in POINTS)):
+    for clean, other in clean_and_baseline(stream, task, n_patterns * (method.name in EXACT_POINTS)):
         found = _effects(stream, task.metric, clean, other, method)
         edges, out_of = edges + found[0], out_of + found[1]
         if not bool(edges.isfinite().all()):
@@ -239,56 +183,17 @@ def _mean_effects(
     return edges / done, out_of / done, done
 
 
-def edges_by_position(
-    stream: ResidualStream,
-    images: Images,
-    metric: Metric,
-    edges: Sequence[tuple[str, str]],
-    *,
-    baseline: AnyBaseline = "zero",
-    rule: QuadratureRule = PLAIN,
-    work: Work = Work(),
-) -> Float[np.ndarray, "images edges positions"]:
-    """Return the effects of some edges image by image, at each position; positions sum to an edge's effect.
-
-    An edge through the stream stays at its position; heads alone move between positions, see `moves_between_positions`.
-
-    Args:
-        edges: Names of (writer, reader), such as rows of `EdgeScores.to_pandas`; the other arguments and errors are
-            those of `score_edges`.
-
-    Raises:
-        InputError: for an edge that there is not.
-
-    Example:
-        >>> found = edges_by_position(stream, photos, metric, [("blocks.2.attn.1", "blocks.3.mlp")])
-        >>> by_patch = token_grid(stream.encoder.tower).patches(found)
-        >>> position_heatmap(by_patch[0, 0], pixels, title="...", measure="effect on the logit")
-    """
-    check_kinds(stream=(stream, ResidualStream), rule=(rule, QuadratureRule))
-    places = [stream.edge(writer, reader) for writer, reader in edges]
-    found, first = [], stream.sites[0]
-    task = Task(stream.components, images, metric, baseline=baseline, work=work)
-    with task.running(gradients=True):
-        for clean, other in clean_and_baseline(stream, task):
-            gradients = reader_gradients(stream, metric, clean[first], other[first], rule).readers
-            change = stream.written({site: clean[site] - other[site] for site in stream.sites})
-            parts = [(gradients[row] * change[column]).sum(-1) for row, column in places]
-            found.append(torch.stack(parts, 1).cpu().double().numpy())
-    return np.concatenate(found)
-
-
 def _effects(
     stream: ResidualStream,
     metric: Metric,
     clean: Mapping[str, Tensor],
     other: Mapping[str, Tensor],
-    method: _Method,
+    method: StreamMethod,
 ) -> tuple[Float[Tensor, "readers writers_and_all"], Float[Tensor, " writers"]]:
     """Return, summed over images, the effects of edges, with all into a reader in the last column, and of all edges out
     of a writer."""
-    rule, points, first = method.rule, POINTS.get(method.correction, ()), stream.sites[0]
-    passes = backward_passes(stream, method.correction)
+    rule, points, first = method.rule, EXACT_POINTS.get(method.name, ()), stream.sites[0]
+    passes = backward_passes(stream, method.name)
     apart = bool(points) or len(passes) > 1  # else all is linear, and images are summed in one matrix product
     effects, at_points = [], []
     for context in passes:

@@ -35,13 +35,13 @@ class StreamGradients:
 
 
 def images_at_once(stream: ResidualStream, n_gradients: int, memory_gib: float, n_patterns: int = 0) -> int:
-    """Return how many images fit: so many gradients by the stream and by patterns of a head, copies of a block's, and a
-    run with gradients."""
+    """Return how many images fit, given the number of gradients by the stream and by the patterns of a head, copies of
+    a block's, and a run with gradients."""
     encoder = stream.encoder
     with torch.no_grad():
         blank = torch.zeros(1, 3, *encoder.image_size, dtype=encoder.dtype, device=encoder.device)
         here = encoder(blank, stop=stream.sites[0])
-    # Copies while a block's norm is passed back, or all of its neurons, of which there are about four times as many.
+    # Copies while a block's norm is passed back, or all of its neurons: about four times as many.
     widest = 4 * max(3 * block.n_heads + len(stream.neurons[i]) + 1 for i, block in enumerate(stream.blocks))
     budget = memory_gib * 2**30
     run = budget / rows_that_fit(stream.components, memory_gib)
@@ -57,7 +57,7 @@ def reader_gradients(
     rule: QuadratureRule,
     points: Sequence[str] = (),
 ) -> StreamGradients:
-    """Return the gradients by what readers read, on the line of what stands before the blocks from ``a`` to ``b``.
+    """Return the gradients by what readers read, on the line of the stream before the blocks from ``a`` to ``b``.
 
     Args:
         points: Hook points of each block, such as ``attn.hook_pattern``, by which gradients are taken too.
@@ -81,11 +81,11 @@ def stage_gradients(
 ) -> StreamGradients:
     """Return the gradients by what readers read, stage by stage on the line of what that stage alone reads.
 
-    All that stands before the stage, and what goes past it, stays as in the clean run.
+    Everything before the stage and past it stays as in the clean run.
 
     Args:
         clean: Activations at the stream's sites.
-        moves: Of each stage, from what it reads in the clean run to what it reads at the baseline.
+        moves: For each stage the step from what it reads in the clean run to what it reads at the baseline.
     """
     total = moves[0].new_zeros(len(stream.readers), *moves[0].shape)
     for stage, move in enumerate(moves):

@@ -1,42 +1,64 @@
-"""Edge scores of a residual stream as an `AttributionGraph`: heads, whole MLPs, and all edges between them. No model.
+"""Edge scores of a residual stream as an `AttributionGraph`: heads, whole MLPs, and all edges between them.
 
 Sites are the layers: ``embed``, of each block ``blocks.i.attn`` (its heads) and ``blocks.i.mlp`` (one unit), and
-``embedding``. With ports apart a head has three units before it, at ``blocks.i.attn.q``, ``.k`` and ``.v``, which read,
-and one edge from each.
+``embedding``. With ports apart, ``blocks.i.attn.q``, ``.k`` and ``.v`` hold what each head reads, and an edge leads
+from each to its head.
 
-    node of a writer = effect of cutting all its edges;  node of what reads alone = effect of cutting all edges into it
+    node of a writer = effect of cutting all its edges;  node of another = effect of cutting all edges into it
 
 which to first order are the sums of those edges.
 """
 
+from typing import Any
+
 import numpy as np
 
+from circuitry.circuits.edges import Edges
 from circuitry.circuits.graph import IN_STREAM, AttributionGraph
-from circuitry.circuits.stream_edges import EdgeScores
-from circuitry.runs.errors import InputError
-from circuitry.runs.given import check_kinds
+from circuitry.circuits.quadrature import QuadratureRule
+from circuitry.circuits.stream_edges import GRADIENT, PLAIN, EdgeMatrix, StreamMethod, edge_matrix, stream_of
+from circuitry.models.task import Task
 
 
-def stream_graph(found: EdgeScores, *, ports: bool = False) -> AttributionGraph:
-    """Return all heads and MLPs with the edges between them.
+def score_edges(
+    task: Task,
+    *,
+    method: str = GRADIENT,
+    rule: QuadratureRule = PLAIN,
+    path: str = "inputs",
+    ports: bool = False,
+) -> AttributionGraph:
+    """Score every edge between the heads, the MLPs and the embedding of a transformer.
 
     Args:
-        found: From `score_edges`.
-        ports: Whether the query, key and value of a head are nodes of their own; else what a head reads is one.
+        task: Its encoder is a transformer, as it is or in heads and neurons; the baseline is what a writer adds where
+            its edge is cut.
+        method: ``gradient``, a name of `corrections`, or ``cuts``. With ``exact-softmax`` patterns change from those of
+            the clean run; with ``gradient-dropping`` there is a backward pass for every block; ``cuts`` takes a run for
+            every edge and no rule.
+        rule: Points of the path; `PLAIN` is attribution patching.
+        path: ``inputs``, the line of the stream before the first block, or ``activations``: for each stage (the heads
+            of a block, its MLP, the embedding) the line of what it alone reads: a run for every stage and point, with
+            the method ``gradient`` alone.
+        ports: Whether the query, key and value of a head are nodes of their own; else one node reads for all three.
 
     Raises:
-        InputError: for scores in which neurons are apart.
+        InputError: for no images, a metric of the wrong shape, a gradient that is not finite, a baseline that does not
+            fit, an unknown path or method, or a tower as in `ResidualStream.of`.
 
     Example:
-        >>> a, b = (stream_graph(score_edges(stream, photos, metric)) for photos in (cats, drawn_cats))
-        >>> edge_jaccard(a.circuit(3), b.circuit(3))
+        >>> task = Task(clip.encoder, photos, class_logit(weights, 3))
+        >>> graph = score_edges(task, method="exact-readers")
+        >>> graph.edges.top(0.01).table()
     """
-    check_kinds(found=(found, EdgeScores))
-    if apart := [name for name in found.writers if ".mlp." in name]:
-        raise InputError(
-            f"A graph is one of heads and whole MLPs, but in these scores some neurons are apart, such as {apart[0]}: "
-            "score a stream without them, or take the table of these (to_pandas)."
-        )
+    stream, task = stream_of(task)
+    found = edge_matrix(stream, task, StreamMethod(method, rule, path))
+    settings = task.made_with | {"edge_rule": rule.name, "path": path, "edge_method": method, "edges": IN_STREAM}
+    return as_graph(found, settings, ports)
+
+
+def as_graph(found: EdgeMatrix, settings: dict[str, Any], ports: bool = False) -> AttributionGraph:
+    """Return all heads and MLPs with the edges between them; no neurons are apart."""
     scores = np.nan_to_num(found.scores)
     reads, writes = _by_site(found.readers, ports), _by_site(found.writers, False)
     sites = sorted({*reads, *writes}, key=order_of_site)
@@ -54,9 +76,27 @@ def stream_graph(found: EdgeScores, *, ports: bool = False) -> AttributionGraph:
     if ports:
         heads = [site for site in writes if site.endswith(".attn")]
         edges |= {(f"{site}.{port}", site): np.diag(nodes[f"{site}.{port}"]) for site in heads for port in "qkv"}
-    settings = found.settings | {"edges": IN_STREAM}
     ordered = {(up, down): of_pair[kept[down]][:, kept[up]] for (up, down), of_pair in edges.items()}
     return AttributionGraph(tuple(sites), nodes, kept, ordered, {}, found.n_images, settings=settings)
+
+
+def edge_names(edges: Edges) -> list[tuple[str, str]]:
+    """Return the names (writer, reader) of the edges of `score_edges`, row by row of `Edges.table`.
+
+    Example:
+        >>> edges = score_edges(task, ports=True).edges
+        >>> names, scores = edge_names(edges), edges.table()["score"]
+        >>> edges_by_position(task, [names[scores.argmax()]])
+    """
+    table = edges.table()
+    ends = [zip(table[f"{end}_site"], table[f"{end}_unit"], strict=True) for end in ("upstream", "downstream")]
+    writers, readers = ([_name(site, unit) for site, unit in of_end] for of_end in ends)
+    return list(zip(writers, readers, strict=True))
+
+
+def _name(site: str, unit: int) -> str:
+    first, attn, port = site.partition(".attn")
+    return f"{first}.attn.{unit}{port}" if attn else site
 
 
 def _by_site(names: tuple[str, ...], ports: bool) -> dict[str, list[list[int]]]:

@@ -60,13 +60,13 @@ def domain_order_stability(default: pd.DataFrame, variants: Mapping[Varied, pd.D
                 f"{varied} {setting} has {', '.join(sorted(matrix.index))}: leave the others out."
             )
         here = matrix.loc[default.index, default.index]
-        means = with_others(here)
-        rho, pairs = _spearman(with_others(default), means), _spearman(_pairs(default), _pairs(here))
+        means = mean_with_others(here)
+        rho, pairs = _spearman(mean_with_others(default), means), _spearman(_pairs(default), _pairs(here))
         rows.append((varied, setting, rho, pairs, str(means.idxmin()), str(means.idxmax()), len(means)))
     return pd.DataFrame(rows, columns=list(ORDERS))
 
 
-def with_others(matrix: pd.DataFrame) -> "pd.Series[float]":
+def mean_with_others(matrix: pd.DataFrame) -> "pd.Series[float]":
     """Return each domain's mean over the other domains with a known value."""
     return matrix.where(~np.eye(len(matrix), dtype=bool)).mean(axis=1)
 

@@ -16,7 +16,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-MEASURES = ("faithfulness", "selectivity")
+CURVE_MEASURES = ("faithfulness", "selectivity")
 CONFIDENCE, RESAMPLES = 0.95, 2000
 """Of a bootstrap band."""
 
@@ -36,7 +36,7 @@ def describe_missing_lead(full: float, empty: float) -> str:
     return f"the model does no better than the baseline: {full:.4g} against {empty:.4g}"
 
 
-def band(ratios: Float[np.ndarray, "resamples *rest"]) -> Float[np.ndarray, "2 *rest"]:
+def percentile_band(ratios: Float[np.ndarray, "resamples *rest"]) -> Float[np.ndarray, "2 *rest"]:
     """Return the percentiles of resampled ratios that hold `CONFIDENCE` of them.
 
     NaN where more than a tail of the resamples has no ratio: the interval is not bounded there.
@@ -96,7 +96,7 @@ class CurveReading:
     def intervals(self, statistic: Statistic) -> dict[str, np.ndarray]:
         """Return [value, low, high] of a statistic by circuit; no band where a group has a single image."""
         values, resampled = statistic(self.weights), statistic(self._resampled)
-        bands = {name: band(found) for name, found in resampled.items()}
+        bands = {name: percentile_band(found) for name, found in resampled.items()}
         if any(len(members) < 2 for _, members in self._groups):
             bands = {name: np.full_like(band, np.nan) for name, band in bands.items()}
         return {name: np.concatenate([values[name], bands[name]]) for name in values}

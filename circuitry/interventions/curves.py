@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
-from circuitry.interventions.curve_reading import MEASURES, CurveReading, Weights
+from circuitry.interventions.curve_reading import CURVE_MEASURES, CurveReading, Weights
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError
 
@@ -87,8 +87,8 @@ class FaithfulnessCurve:
         Raises:
             InputError: for another measure than faithfulness or selectivity.
         """
-        if measure not in MEASURES:
-            raise InputError(f"A curve is read as {' or '.join(MEASURES)}, but {measure!r} was given.")
+        if measure not in CURVE_MEASURES:
+            raise InputError(f"A curve is read as {' or '.join(CURVE_MEASURES)}, but {measure!r} was given.")
         reading = self._readings[measure]
         found = reading.intervals(reading.ratios)
         columns = {"measure": measure, "fraction": self.fractions, "n_units": self.n_units}
@@ -132,7 +132,7 @@ class FaithfulnessCurve:
     @cached_property
     def _readings(self) -> dict[str, CurveReading]:
         arrays = {name: getattr(self, name) for name in _CURVE_ARRAYS}
-        return {measure: CurveReading(measure, **arrays) for measure in MEASURES}
+        return {measure: CurveReading(measure, **arrays) for measure in CURVE_MEASURES}
 
     def _ratio(self, measure: str, circuit: str) -> np.ndarray:
         reading = self._readings[measure]

@@ -175,7 +175,7 @@ class _Place(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class StreamEdges(GatedEdges):
-    """Sites of heads and neurons, or of heads and whole MLPs as a `stream_graph` names them: edges lead to any later.
+    """Sites of heads and neurons, or of heads and whole MLPs as `score_edges` names them: edges lead to any later.
 
     An edge from a port to its head, as in a graph of ports apart, stands for all edges into that port.
     """

@@ -9,7 +9,7 @@ import pandas as pd
 from circuitry.comparison.comparison import Comparison
 from circuitry.comparison.significance import holm, mantel
 from circuitry.comparison.table import VALUES
-from circuitry.interventions.curve_reading import MEASURES, band, draw_counts, faithfulness_ratio
+from circuitry.interventions.curve_reading import CURVE_MEASURES, draw_counts, faithfulness_ratio, percentile_band
 from circuitry.runs.errors import InputError
 
 OWN, OTHER = "own domain's circuit", "other domains' circuits"
@@ -36,7 +36,7 @@ def transfer_matrix(table: pd.DataFrame, value: str = "faithfulness") -> pd.Data
         raise InputError(f"The table has no numbers under {value!r}; choose one of {', '.join(numeric)}.")
     domains = sorted({*table["circuit_domain"], *table["image_domain"]})
     cells = table.groupby(["circuit_domain", "image_domain"]).mean(numeric_only=True)
-    if value in MEASURES:
+    if value in CURVE_MEASURES:
         kept, lead = (_difference(cells, name, value) for name in ("metric", "full_metric"))
         cells[value] = [faithfulness_ratio(k, whole, 0.0)[0] for k, whole in zip(kept, lead, strict=True)]
     means = cells[value].unstack()
@@ -122,7 +122,7 @@ def transfer_over_depth(table: pd.DataFrame, value: str = "selectivity") -> pd.D
         by_class = part.groupby("class")[["kept", "lead"]].mean().to_numpy()
         n = len(by_class)
         drawn_kept, drawn_lead = (draw_counts(rng, n) @ by_class).T
-        bounds = band(drawn_kept / np.where(drawn_lead > 0, drawn_lead, np.nan))
+        bounds = percentile_band(drawn_kept / np.where(drawn_lead > 0, drawn_lead, np.nan))
         low, high = bounds if n > 1 else (np.nan, np.nan)
         kept, lead = by_class.mean(0)
         rows.append((group, site, faithfulness_ratio(kept, lead, 0.0)[0], low, high, n))

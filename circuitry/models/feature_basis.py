@@ -55,7 +55,7 @@ def in_feature_basis(encoder: Encoder, saes: Mapping[str, SparseAutoencoder]) ->
         >>> graph = attribute(features, images, metric)
         >>> graph.node_scores["layer3.0"]                       # effect of every latent
         >>> graph.error_scores["layer3.0"].sum()                # effect of what the autoencoder misses
-        >>> faithfulness_curve(features, images, metric, graph, AblationSettings(keep_error=True))
+        >>> faithfulness_curve(Task(features, images, metric), graph, AblationSettings(keep_error=True))
     """
     bases = _checked(encoder, saes)
     stages: list[Stage] = []

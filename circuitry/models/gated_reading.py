@@ -1,7 +1,7 @@
 """Reading an activation through gates: every downstream unit gets its own mixture of upstream units and baselines.
 
-With gate g [down, up], activations a and baselines b, the downstream unit d is what it would be if every upstream unit
-u were g[d, u] a_u + (1 - g[d, u]) b_u. Downstream units with the same row of gates share one reading of the input.
+With gates g [down, up], activations a and baselines b, the downstream unit d reads g[d, u] a_u + (1 - g[d, u]) b_u from
+every upstream unit u. Downstream units with the same row of gates share one reading of the input.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from torch import Tensor
 from circuitry.runs.errors import InputError
 
 Gates = Shaped[Tensor, "_ _"]
-"""[down, up]: booleans, of which false is cut, or real numbers; differentiable in those."""
+"""[down, up]: booleans, where false is cut, or real numbers, by which results are differentiable."""
 
 
 def mixed(gates: Shaped[Tensor, "..."], x: Float[Tensor, "..."], end: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
@@ -23,10 +23,10 @@ def mixed(gates: Shaped[Tensor, "..."], x: Float[Tensor, "..."], end: Float[Tens
 
 
 def lifted(gates: Shaped[Tensor, "*edges"]) -> Shaped[Tensor, "*edges"]:
-    """Return gates of which those at 0 lie so little above it that only their gradients tell.
+    """Return gates with those at 0 raised by so little that only their gradients change.
 
-    Readings leave out what is closed: rows of zeros are read as one, and columns of zeros not at all. Gates whose
-    gradients are wanted are to be lifted first; zeros that stay are edges without a gate.
+    A reading leaves out closed gates: it reads rows of zeros as one, and skips columns of zeros. So lift gates before
+    their gradients are taken; zeros that stay are edges without a gate.
     """
     if not (gates.requires_grad and torch.is_grad_enabled()):
         return gates

@@ -1,13 +1,13 @@
 """The residual stream as a graph: every component reads what all earlier ones wrote.
 
-Writers, in order: what stands before the first block (``embed``), then each block's heads and its MLP. What they write
-adds up to the stream, but for constant biases:
+Writers, in order: the stream before the first block (``embed``), then each block's heads and its MLP. Together they add
+up to the stream, except for constant biases:
 
     stream before block i = embed + sum over earlier heads of z O + sum over earlier MLPs of post N + biases
 
-Readers, in order: the query, key and value of each head, the MLP of each block, and what makes the embedding of the
-stream behind the last block. An edge goes from a writer to a reader that comes later. Some neurons may read and write
-for themselves; see `stream_parts`.
+Readers, in order: the query, key and value of each head, the MLP of each block, and the embedding, which reads the
+stream behind the last block. An edge goes from a writer to a reader that comes later. Some neurons may be writers and
+readers of their own; see `stream_parts`.
 
 `ResidualStream.run` gives every reader a stream of its own, in which the writers whose edges are cut have the values of
 a baseline: the exact meaning of an edge (path patching; Wang et al. 2022, arXiv 2211.00593).
@@ -63,16 +63,16 @@ class ResidualStream(StreamParts):
         """Take a tower apart; an encoder in heads and neurons is kept as it is, with its hooks.
 
         Args:
-            units: Units by site in heads and neurons that are to be components of their own, such as the ``kept_units``
+            units: Units by site in heads and neurons that become components of their own, such as the ``kept_units``
                 of a graph; heads always are (default: none, an MLP is one component).
 
         Raises:
-            InputError: for a tower without transformer blocks that are known, one whose heads or neurons do not add to
-                the stream one by one, or a unit that does not exist.
+            InputError: for a tower without known transformer blocks, one whose heads or neurons do not add to the
+                stream one by one, or a unit that does not exist.
 
         Example:
             >>> graph = attribute(clip.in_components().encoder, photos, metric, node_fraction=0.02)
-            >>> score_edges(ResidualStream.of(clip.encoder, graph.kept_units), photos, metric)
+            >>> stream = ResidualStream.of(clip.encoder, graph.kept_units)
         """
         if encoder.carried:
             encoder, components = Encoder.from_tower(encoder.tower), encoder
@@ -108,12 +108,12 @@ class ResidualStream(StreamParts):
 
     @cached_property
     def read_weights(self) -> tuple[tuple[Tensor, Tensor], ...]:
-        """Of each block the weights [port, head, d_head, d_model] and biases [port, head, d_head] of its heads."""
+        """The weights [port, head, d_head, d_model] and biases [port, head, d_head] of each block's heads."""
         return tuple(self._read_weights(block) for block in self.blocks)
 
     @cached_property
     def write_weights(self) -> tuple[Float[Tensor, "head d_head d_model"], ...]:
-        """Of each block the map from z to what its heads add to the stream."""
+        """The map of each block from z to what its heads add to the stream."""
         found = []
         for block in self.blocks:
             ones = rearrange(self._eye(block), "rows (head d) -> rows 1 head d", head=block.n_heads)
@@ -123,7 +123,7 @@ class ResidualStream(StreamParts):
 
     @cached_property
     def neuron_weights(self) -> tuple[Float[Tensor, "neuron d_model"], ...]:
-        """Of each block the map from its neurons to what its MLP adds to the stream."""
+        """The map of each block from its neurons to what its MLP adds to the stream."""
         weight = next(self.encoder.tower.parameters())
         ones = [torch.eye(block.n_neurons).to(weight)[:, None] for block in self.blocks]
         return tuple(
@@ -132,7 +132,7 @@ class ResidualStream(StreamParts):
         )
 
     def biases(self, block: int) -> tuple[Float[Tensor, " d_model"], Float[Tensor, " d_model"]]:
-        """Return what attention and MLP of a block add to the stream when heads and neurons are silent."""
+        """Return what attention and MLP of a block add to the stream when heads and neurons are zero."""
         one = self.blocks[block]
         weight = next(self.encoder.tower.parameters())
         heads = weight.new_zeros(1, 1, one.n_heads, one.width // one.n_heads)
@@ -165,7 +165,7 @@ class ResidualStream(StreamParts):
         return torch.cat([self.entered(activations), *added])
 
     def entered(self, activations: Mapping[str, Tensor]) -> Float[Tensor, "writers batch position d_model"]:
-        """Return what stands before the blocks: each dimension that is apart, and all others."""
+        """Return the stream before the blocks: each dimension that is apart, and all others."""
         x = activations[self.sites[0]]
         if not self.dimensions:
             return x[None]
@@ -194,12 +194,12 @@ class ResidualStream(StreamParts):
         """Return the embeddings with some edges kept and the others cut, each to its writer's baseline.
 
         A reader's stream is that of the baseline plus, for every edge kept, what its writer writes in this run beyond
-        its baseline. With all edges kept the embeddings are the tower's but for rounding. ``keep`` may be a real number
+        its baseline. With all edges kept the embeddings are the tower's up to rounding. ``keep`` may be a real number
         between: it is differentiable.
 
         Args:
             images: One batch of images, of any precision and on any device.
-            keep: Which edges are kept; those that there are not are ignored.
+            keep: Which edges are kept; entries without an edge are ignored.
             baseline: What a writer writes where its edge is cut; see `circuitry.models.baselines`, for the sites of
                 `components`.
 

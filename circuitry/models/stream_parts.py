@@ -1,7 +1,7 @@
 """What writes to a residual stream, what reads it, in which order, and the edges between them.
 
 Some neurons of an MLP, dimensions of the stream before the blocks, and units of the embedding may be components of
-their own. The components ``mlp``, ``embed`` and ``embedding`` are then all others together: nothing is left out.
+their own. The components ``mlp``, ``embed`` and ``embedding`` are then all the others together.
 """
 
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ class StreamParts:
 
     blocks: tuple[Block, ...]
     neurons: tuple[tuple[int, ...], ...]
-    """Of each block the neurons that are components of their own."""
+    """The neurons of each block that are components of their own."""
     dimensions: tuple[int, ...]
     """Dimensions of the stream before the blocks that are components of their own."""
     outputs: tuple[int, ...]
@@ -77,7 +77,7 @@ class StreamParts:
 
     @cached_property
     def edges(self) -> Bool[Tensor, "readers writers"]:
-        """Which edges there are: those from an earlier writer."""
+        """Which edges exist: from every writer to every later reader."""
         behind = dict.fromkeys(("mlp", "neuron"), 0.5)  # the heads of their block
         written = torch.tensor([writer.block + behind.get(writer.kind, 0) for writer in self.writers])
         read = [len(self.blocks) if r.block < 0 else r.block + behind.get(r.kind, 0) for r in self.readers]
@@ -87,7 +87,7 @@ class StreamParts:
         """Return the row and column of an edge in `edges`, by the names of its ends.
 
         Raises:
-            InputError: for an edge that there is not: a head or layer that is not there, or a reader before the writer.
+            InputError: for an unknown head or layer, or a reader before the writer.
 
         Example:
             >>> keep = stream.edges.clone()
@@ -104,7 +104,7 @@ class StreamParts:
         )
 
     def writers_of(self, place: int) -> slice:
-        """Return where the writers of a place are: at 0 what stands before the blocks, at n those of stage n - 1."""
+        """Return where the writers of a place are: at 0 the stream before the blocks, at n those of stage n - 1."""
         return self._parts(
             place,
             [len(self.dimensions) + 1, *(n for i, b in enumerate(self.blocks) for n in (b.n_heads, self._n_mlp(i)))],

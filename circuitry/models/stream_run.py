@@ -24,7 +24,7 @@ from circuitry.models.encoder import Encoder
 from circuitry.models.gated_reading import Gates, different_rows, read_through
 from circuitry.models.narrowing import in_order
 
-Pair = tuple[int, int]
+_Pair = tuple[int, int]
 
 PORTS_OF_A_HEAD = 3
 
@@ -60,7 +60,7 @@ def run_gated(
     stream: Stream,
     start: Float[Tensor, "batch position d_model"],
     ends: Mapping[str, Tensor],
-    gates: Mapping[Pair, Gates],
+    gates: Mapping[_Pair, Gates],
     at_once: int,
 ) -> Float[Tensor, "batch d"]:
     """Return the embeddings under gates on edges.
@@ -90,7 +90,7 @@ class _Run:
         stream: Stream,
         start: Tensor,
         ends: Mapping[str, Tensor],
-        gates: Mapping[Pair, Gates],
+        gates: Mapping[_Pair, Gates],
         at_once: int,
     ) -> None:
         self.stream, self.gates, self.at_once = stream, gates, at_once

@@ -16,7 +16,7 @@ class TokenGrid:
 
     Example:
         >>> grid = token_grid(clip.encoder.tower)
-        >>> by_position = edges_by_position(stream, photos, metric, [("blocks.2.attn.1", "blocks.3.mlp")])
+        >>> by_position = edges_by_position(task, [("blocks.2.attn.1", "blocks.3.mlp")])
         >>> position_heatmap(grid.patches(by_position)[0, 0], pixels, title="...", measure="effect on the logit")
     """
 

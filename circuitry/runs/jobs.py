@@ -52,7 +52,7 @@ class JobFolder:
         ...         measure(images).to_csv(temporary)
         ...     return [path]
         >>> folder = JobFolder(Path("runs/x"), "my measure 1", {"seed": 0}, [("cat",), ("dog",)])
-        >>> folder.run(do, prepare=lambda job: read_images(job[0]))
+        >>> folder.run(do, prepare=lambda job: read_images(clip, records[job[0]])[1])
     """
 
     def __init__(

@@ -14,7 +14,7 @@ from scipy import stats
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.measures import chance_overlap, node_overlap
 from circuitry.comparison.statistics import mean_interval
-from circuitry.interventions.curve_reading import MEASURES
+from circuitry.interventions.curve_reading import CURVE_MEASURES
 from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.interventions.faithfulness import MIB_FRACTIONS
 from circuitry.runs.errors import InputError
@@ -82,7 +82,7 @@ def tests_of(judged: Mapping[tuple[str, ...], Judged]) -> pd.DataFrame:
 def curve_by_size(curve: FaithfulnessCurve, sizes: Sequence[float]) -> pd.DataFrame:
     """Return both measures of a curve by size: measure, circuit, size, n_units, value."""
     parts = []
-    for measure in MEASURES:
+    for measure in CURVE_MEASURES:
         table = curve.table(measure)[["measure", "circuit", "n_units", "value"]]
         parts.append(table.assign(size=np.tile(sizes, len(table) // len(sizes))))
     return pd.concat(parts, ignore_index=True)

@@ -10,13 +10,15 @@ import torch
 from timm.models.vitamin import GeGluMlp
 from torch import Tensor, nn
 
-from circuitry.circuits import EdgeScores, midpoint_rule, score_edges
+from circuitry.circuits import midpoint_rule
+from circuitry.circuits.stream_edges import EdgeMatrix
 from circuitry.models import Encoder, ResidualStream
 from circuitry.models.attention_kinds import mix_by_pattern
 from circuitry.models.blocks import Block
 from circuitry.runs import InputError
-from tests.circuits.test_edge_oracles import ON_PAPER, of_edges
+from tests.circuits.test_edge_oracles import ON_PAPER
 from tests.support.micro_transformer import IMAGE, blank_tower, metric, micro_tower
+from tests.support.stream_scores import edge_scores, of_edges
 from tests.support.towers import make_tower
 
 
@@ -42,7 +44,7 @@ def exact(stream: ResidualStream, images: Tensor, rows: Any, columns: Any, other
 
 def test_on_paper_edges_into_queries_and_keys_are_exact_and_the_others_as_they_were() -> None:
     stream = ResidualStream.of(Encoder.from_tower(micro_tower()))
-    found = of_edges(score_edges(stream, IMAGE, metric, correction="exact-softmax"))
+    found = of_edges(edge_scores(stream, IMAGE, metric, method="exact-softmax"))
     plain = {edge: score for edge, (score, _) in ON_PAPER.items()}
     into_patterns = {edge: cut for edge, (_, cut) in ON_PAPER.items() if edge[1].endswith((".q", ".k"))}
     assert into_patterns["embed", "blocks.0.attn.1.q"] == 6
@@ -58,7 +60,7 @@ def test_where_attention_is_saturated_the_exact_softmax_is_right_and_the_gradien
     tower, stream, images = opened(tower)
     other = images.flip(0) + 0.5
     plain, found = (
-        score_edges(stream, images, linear, baseline=other, correction=c) for c in ("none", "exact-softmax")
+        edge_scores(stream, images, linear, baseline=other, method=c) for c in ("gradient", "exact-softmax")
     )
     first = stream.readers_of(2).start
     rows, columns = range(first, first + 4), range(4)  # queries and keys of two heads; embed, two heads, the MLP
@@ -79,7 +81,7 @@ def test_where_attention_is_saturated_the_exact_softmax_is_right_and_the_gradien
 def test_on_paper_edges_are_exact_where_all_that_follows_the_reader_is_linear() -> None:
     """Values alone are followed by neurons, which their cuts switch on and off."""
     stream = ResidualStream.of(Encoder.from_tower(micro_tower()))
-    found = of_edges(score_edges(stream, IMAGE, metric, correction="exact-readers"))
+    found = of_edges(edge_scores(stream, IMAGE, metric, method="exact-readers"))
     expected = {edge: score if edge[1].endswith(".v") else cut for edge, (score, cut) in ON_PAPER.items()}
     assert expected["blocks.0.attn.1", "blocks.0.mlp"] == -11
     assert found == pytest.approx(expected, abs=1e-12)
@@ -88,7 +90,7 @@ def test_on_paper_edges_are_exact_where_all_that_follows_the_reader_is_linear() 
 @pytest.mark.parametrize("correction", ["exact-softmax", "exact-readers"])
 def test_what_leaves_a_writer_is_the_sum_of_its_corrected_edges(correction: str) -> None:
     _, stream, images = opened()
-    found, plain = (score_edges(stream, images, linear, correction=one) for one in (correction, "none"))
+    found, plain = (edge_scores(stream, images, linear, method=one) for one in (correction, "gradient"))
     np.testing.assert_allclose(found.out_of, np.nansum(found.scores, 0))
     assert not np.allclose(found.out_of, plain.out_of, rtol=1e-3)
 
@@ -102,7 +104,7 @@ def test_what_the_last_block_and_the_embedding_read_is_exact(is_linear: bool) ->
         tower.trunk.blocks[1].norm2, tower.trunk.blocks[1].mlp.act = nn.Identity(), nn.Identity()
     _, stream, images = opened(tower)
     other = images.flip(0) + 0.5
-    found = score_edges(stream, images, linear, baseline=other, correction="exact-readers")
+    found = edge_scores(stream, images, linear, baseline=other, method="exact-readers")
     last = slice(stream.readers_of(2).start, stream.readers_of(3).stop)
     for row in range(last.start if is_linear else last.stop - 1, len(stream.readers)):
         columns = stream.edges[row].nonzero()[:, 0].tolist()
@@ -113,7 +115,7 @@ def test_what_the_last_block_and_the_embedding_read_is_exact(is_linear: bool) ->
 
 def test_a_cut_into_the_embedding_is_exact_through_its_norm_and_any_metric() -> None:
     _, stream, images = opened()
-    found = score_edges(stream, images, product, correction="exact-readers")
+    found = edge_scores(stream, images, product, method="exact-readers")
     with torch.no_grad():
         for column in range(len(stream.writers)):
             keep = stream.edges.clone()
@@ -139,17 +141,17 @@ def test_on_paper_a_direct_effect_that_a_later_block_cancels_is_seen() -> None:
     second.mlp.fc2.weight[1, 0] = -1
     stream = ResidualStream.of(Encoder.from_tower(tower))
     edge = ("embed", "blocks.0.attn.0.v")
-    found = {name: score_edges(stream, IMAGE, metric, correction=name) for name in ("none", "gradient-dropping")}
-    assert of_edges(found["none"])[edge] == pytest.approx(0, abs=1e-12)
+    found = {name: edge_scores(stream, IMAGE, metric, method=name) for name in ("gradient", "gradient-dropping")}
+    assert of_edges(found["gradient"])[edge] == pytest.approx(0, abs=1e-12)
     assert of_edges(found["gradient-dropping"])[edge] == pytest.approx(16)
-    into = dict(zip(found["none"].readers, found["gradient-dropping"].into, strict=True))
+    into = dict(zip(found["gradient"].readers, found["gradient-dropping"].into, strict=True))
     assert into["blocks.0.attn.0.v"] == pytest.approx(16)
 
 
 def test_dropped_gradients_equal_those_of_modules_whose_output_is_detached() -> None:
     """Of two blocks the second alone is left out for what is in the first."""
     tower, stream, images = opened()
-    found = score_edges(stream, images, product, correction="gradient-dropping")
+    found = edge_scores(stream, images, product, method="gradient-dropping")
     first, second = tower.trunk.blocks
     values: list[Tensor] = []
     moves = [torch.zeros(3, 17, 16, dtype=torch.float64, requires_grad=True) for _ in range(2)]
@@ -170,7 +172,7 @@ def test_dropped_gradients_equal_those_of_modules_whose_output_is_detached() -> 
         embed = stream.encoder(images, stop="trunk.norm_pre")
     score = found.scores[found.readers.index("blocks.0.mlp"), 0]
     assert score == pytest.approx((embed * read).sum((1, 2)).mean().item())
-    assert found.scores[-1, 0] == pytest.approx(score_edges(stream, images, product).scores[-1, 0])  # never left out
+    assert found.scores[-1, 0] == pytest.approx(edge_scores(stream, images, product).scores[-1, 0])  # never left out
 
 
 def product(embedding: Tensor) -> Tensor:
@@ -180,7 +182,7 @@ def product(embedding: Tensor) -> Tensor:
 def test_atp_star_is_both() -> None:
     _, stream, images = opened()
     names = ("atp-star", "exact-softmax", "gradient-dropping")
-    both, softmax, dropping = (score_edges(stream, images, product, correction=name) for name in names)
+    both, softmax, dropping = (edge_scores(stream, images, product, method=name) for name in names)
     patterns = np.array([name.endswith((".q", ".k")) for name in both.readers])
     np.testing.assert_allclose(both.scores[~patterns], dropping.scores[~patterns], rtol=1e-9)
     last = patterns & np.char.startswith(np.array(both.readers), "blocks.1")  # no later block to leave out
@@ -230,7 +232,7 @@ def test_relevance_is_the_exact_cut_of_every_edge_in_the_network_frozen_at_the_c
             block.mlp.norm = nn.Identity()
     _, stream, images = opened(tower)
     other = images.flip(0) + 0.5
-    found = score_edges(stream, images, linear, baseline=other, correction="relp")
+    found = edge_scores(stream, images, linear, baseline=other, method="relp")
     still = frozen(stream, images)
     cuts = [exact(still, images, row, column, other) for row, column in stream.edges.nonzero().tolist()]
     np.testing.assert_allclose(found.scores[stream.edges.numpy()], cuts, rtol=1e-7, atol=1e-12)
@@ -246,11 +248,11 @@ def test_relevance_is_conserved_where_there_are_no_biases() -> None:
             parameter.zero_()
     stream, images = ResidualStream.of(Encoder.from_tower(tower)), torch.randn(2, 3, 32, 32, dtype=torch.float64)
     value = linear(tower(images)).mean().item()
-    found = score_edges(stream, images, linear, correction="relp")
+    found = edge_scores(stream, images, linear, method="relp")
     assert found.out_of[0] == pytest.approx(value, rel=1e-9)
     assert np.nansum(found.scores[stream.readers_of(2).start :, :4]) == pytest.approx(value, rel=1e-9)
     assert found.into[-1] == pytest.approx(value, rel=1e-9)
-    assert score_edges(stream, images, linear).out_of[0] != pytest.approx(value, rel=0.1)
+    assert edge_scores(stream, images, linear).out_of[0] != pytest.approx(value, rel=0.1)
 
 
 @pytest.mark.parametrize("correction", ["relp", "relp-with-patterns"])
@@ -263,16 +265,16 @@ def test_in_a_linear_network_relevance_is_attribution(correction: str) -> None:
     tower.trunk.norm = nn.Identity()
     _, stream, images = opened(tower)
     rule = midpoint_rule(2)
-    found, plain = (score_edges(stream, images, product, rule=rule, correction=c) for c in (correction, "none"))
+    found, plain = (edge_scores(stream, images, product, rule=rule, method=c) for c in (correction, "gradient"))
     np.testing.assert_allclose(found.scores, plain.scores, rtol=1e-9, atol=1e-14)
 
 
 def test_relevance_leaves_the_tower_as_it_was_and_patterns_keep_their_gradient_if_asked() -> None:
     tower, stream, images = opened()
     before = tower(images)
-    found: dict[str, EdgeScores] = {}
+    found: dict[str, EdgeMatrix] = {}
     for correction in ("relp", "relp-with-patterns"):
-        found[correction] = score_edges(stream, images, product, correction=correction)
+        found[correction] = edge_scores(stream, images, product, method=correction)
     assert torch.equal(tower(images), before)
     assert not any(module._forward_hooks for module in tower.modules())
     rows = [i for i, name in enumerate(found["relp"].readers) if name.endswith((".q", ".k"))]
@@ -285,17 +287,17 @@ def test_relevance_leaves_the_tower_as_it_was_and_patterns_keep_their_gradient_i
 
 def test_corrections_that_there_are_not_and_norms_without_a_rule_are_told() -> None:
     _, stream, images = opened()
-    with pytest.raises(InputError, match=r"A correction is one of none, exact-softmax, .*, but 'atp' was given"):
-        score_edges(stream, images, product, correction="atp")
+    with pytest.raises(InputError, match=r"gradient, exact-readers, .*'atp'"):
+        edge_scores(stream, images, product, method="atp")
     tower: Any = make_tower("timm-vit").double()
     tower.trunk.norm = nn.GroupNorm(1, 17).double()  # over tokens
     _, stream, images = opened(tower)
-    with pytest.raises(InputError, match="this tower has a GroupNorm: take another correction, or none"):
-        score_edges(stream, images, product, correction="relp")
+    with pytest.raises(InputError, match=r"a GroupNorm: .*gradient"):
+        edge_scores(stream, images, product, method="relp")
     assert not any(module._forward_pre_hooks for module in tower.modules())
 
 
 def test_one_block_has_no_other_to_leave_out() -> None:
     stream = ResidualStream.of(Encoder.from_tower(micro_tower()))
-    found = of_edges(score_edges(stream, IMAGE, metric, correction="gradient-dropping"))
+    found = of_edges(edge_scores(stream, IMAGE, metric, method="gradient-dropping"))
     assert found == pytest.approx({edge: score for edge, (score, _) in ON_PAPER.items()}, abs=1e-12)

@@ -9,10 +9,11 @@ import torch
 from captum.attr import LayerGradientXActivation, LayerIntegratedGradients
 from torch import Tensor
 
-from circuitry.circuits import EdgeScores, attribute, gauss_legendre_rule, left_rule, score_edges
+from circuitry.circuits import attribute, gauss_legendre_rule, left_rule
 from circuitry.models import Encoder, ResidualStream, in_components
 from circuitry.models.components import BLOCK_POINTS, PATTERN_POINTS
 from tests.support.micro_transformer import IMAGE, metric, micro_tower
+from tests.support.stream_scores import edge_scores, of_edges
 from tests.support.towers import make_tower
 
 LN3 = math.log(3)
@@ -54,19 +55,19 @@ ON_PAPER = {  # edge: (score, exact)
 }
 
 
-def of_edges(found: EdgeScores) -> dict[tuple[str, str], float]:
-    table = found.to_pandas()
-    return dict(zip(zip(table["writer"], table["reader"], strict=True), table["score"], strict=True))
-
-
 def test_scores_of_edges_are_those_worked_on_paper() -> None:
     stream = ResidualStream.of(Encoder.from_tower(micro_tower()))
-    found = of_edges(score_edges(stream, IMAGE, metric))
+    found = of_edges(edge_scores(stream, IMAGE, metric))
     assert found == pytest.approx({edge: score for edge, (score, _) in ON_PAPER.items()}, abs=1e-12)
 
 
 def test_cuts_of_edges_are_those_worked_on_paper() -> None:
     stream = ResidualStream.of(Encoder.from_tower(micro_tower()))
+    matrix = edge_scores(stream, IMAGE, metric, "cuts")
+    assert of_edges(matrix) == pytest.approx({edge: exact for edge, (_, exact) in ON_PAPER.items()}, abs=1e-12)
+    # Head 0 writes b at both tokens: without it streams are (4, 0) and (4, 1), n0 = 8, 7, the metric 12 + 11 + 2.
+    assert matrix.out_of[1] == pytest.approx(33 - 25)
+    assert matrix.into[-1] == pytest.approx(33)  # the embedding of nothing: the metric is 0
     assert metric(stream.encoder(IMAGE)).item() == pytest.approx(33)
     found = {}
     for edge in ON_PAPER:
@@ -93,7 +94,7 @@ def test_heads_neurons_and_mlps_equal_captums_gradient_times_activation() -> Non
     tower, images = timm_vit()
     encoder = in_components(Encoder.from_tower(tower))
     graph = attribute(encoder, images, product, 1.0, left_rule(1), progress=False)
-    writers = np.nansum(score_edges(ResidualStream.of(encoder), images, product).scores, 0)  # [embed, heads, MLP, ...]
+    writers = np.nansum(edge_scores(ResidualStream.of(encoder), images, product).scores, 0)  # [embed, heads, MLP, ...]
     for i, block in enumerate(tower.trunk.blocks):
         z, neurons = (
             LayerGradientXActivation(lambda x: product(tower(x)), module)
@@ -213,7 +214,7 @@ def test_edges_into_blocks_and_mlps_are_the_attribution_of_transformer_lens_own_
         moved[f"blocks.{i}.mlp"] = change[f"blocks.{i}.hook_mlp_out"]
     found: dict[tuple[str, str], float] = {}
     stream = ResidualStream.of(Encoder.from_tower(tower))
-    for (writer, reader), score in of_edges(score_edges(stream, images, product, baseline=images.flip(0))).items():
+    for (writer, reader), score in of_edges(edge_scores(stream, images, product, baseline=images.flip(0))).items():
         together = writer, ".".join(reader.split(".")[:3])
         found[together] = found.get(together, 0) + score
     expected = {(w, r): (moved[w] * here.gradients[readers[r]]).sum().item() for w, r in found}

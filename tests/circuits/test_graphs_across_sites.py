@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import networkx as nx
 import numpy as np
@@ -10,18 +11,20 @@ from scipy import stats
 
 from circuitry.circuits import (
     AttributionGraph,
-    EdgeScores,
     depth_bias,
     edge_jaccard,
     node_overlap,
     similarity,
-    stream_graph,
     wl_kernel,
 )
+from circuitry.circuits.graph import IN_STREAM
+from circuitry.circuits.stream_edges import EdgeMatrix
+from circuitry.circuits.stream_graph import as_graph
 from circuitry.models.stream_parts import PORTS
 from circuitry.reports.figures import circuit_drawing, circuit_pair
 
 BLOCKS, HEADS = 2, 2
+STREAM: dict[str, Any] = {"edges": IN_STREAM}
 WRITERS = ("embed", *(f"blocks.{i}.{one}" for i in range(BLOCKS) for one in ("attn.0", "attn.1", "mlp")))
 READERS = (
     *(
@@ -33,14 +36,14 @@ READERS = (
 )
 
 
-def scores(seed: int) -> EdgeScores:
+def scores(seed: int) -> EdgeMatrix:
     """Random scores of the edges of two blocks of two heads, from a writer to later readers."""
     found = np.random.default_rng(seed).normal(size=(len(READERS), len(WRITERS)))
     for row, reader in enumerate(READERS):
         for column, writer in enumerate(WRITERS):
             if when(writer, False) >= when(reader, True):
                 found[row, column] = np.nan
-    return EdgeScores(READERS, WRITERS, found, np.nansum(found, 1), np.nansum(found, 0), 3)
+    return EdgeMatrix(READERS, WRITERS, found, np.nansum(found, 1), np.nansum(found, 0), 3)
 
 
 def when(name: str, reads: bool) -> float:
@@ -61,7 +64,7 @@ def in_other_order(graph: AttributionGraph) -> AttributionGraph:
 
 @pytest.mark.parametrize("ports", [False, True])
 def test_units_and_edges_are_matched_by_name(ports: bool) -> None:
-    a, b = (stream_graph(scores(seed), ports=ports) for seed in (0, 1))
+    a, b = (as_graph(scores(seed), STREAM, ports=ports) for seed in (0, 1))
     again = in_other_order(a)
     assert similarity(a, again, "edge_spearman")[None] == pytest.approx(1)
     assert edge_jaccard(a.circuit(2), again.circuit(2)) == wl_kernel(a.circuit(2), again.circuit(2)) == 1
@@ -81,7 +84,7 @@ def test_units_and_edges_are_matched_by_name(ports: bool) -> None:
 def test_depth_is_that_of_layers() -> None:
     """Half of the mass of a graph of two blocks lies up to the first MLP."""
     found = scores(0)
-    graph = stream_graph(found)
+    graph = as_graph(found, STREAM)
     mass = {site: np.abs(values).sum() for site, values in graph.node_scores.items()}
     assert list(mass) == ["embed", "blocks.0.attn", "blocks.0.mlp", "blocks.1.attn", "blocks.1.mlp", "embedding"]
     shallow, deep = (sum(list(mass.values())[part]) for part in (slice(3), slice(3, None)))
@@ -89,13 +92,13 @@ def test_depth_is_that_of_layers() -> None:
     later = np.where([[writer.startswith("blocks.1") for writer in WRITERS]] * len(READERS), 100, 1) * found.scores
     deeper = replace(found, scores=later, out_of=np.nansum(later, 0), into=np.nansum(later, 1))
     for ports in (False, True):
-        biases = [depth_bias(stream_graph(one, ports=ports)) for one in (found, deeper)]
+        biases = [depth_bias(as_graph(one, STREAM, ports=ports)) for one in (found, deeper)]
         assert biases[1] > biases[0] + 1
 
 
 @pytest.mark.parametrize("ports", [False, True])
 def test_circuits_are_drawn_by_layer_heads_apart_from_mlps(ports: bool) -> None:
-    a, b = (stream_graph(scores(seed), ports=ports).circuit(2) for seed in (0, 1))
+    a, b = (as_graph(scores(seed), STREAM, ports=ports).circuit(2) for seed in (0, 1))
     sites = a.source.sites
     for figure in (circuit_drawing(a), circuit_pair(a, b, sites, name_a="photo", name_b="sketch", title="")):
         columns = [text.split("<br>")[0] for text in figure.layout.xaxis.ticktext]

@@ -20,10 +20,10 @@ from circuitry.circuits import (
     direct_vectors,
     edges_by_position,
     pooling_pairs,
-    score_edges,
 )
 from circuitry.models import ResidualStream, Task, tensor_batches
 from tests.support.oracles import setting
+from tests.support.stream_scores import edge_scores
 from tests.support.towers import TOWERS, make_tower
 from tests.support.work import QUIET
 
@@ -90,8 +90,8 @@ def test_what_reads_a_tower_of_half_precision_gives_numbers() -> None:
     resnet = Encoder.from_tower(make_tower("resnet").bfloat16())
     images, weight = torch.randn(2, 3, *stream.encoder.image_size), torch.ones(16) / 4
     found = [
-        score_edges(stream, images, class_logit(weight[None], 0), correction="exact-readers").into,
-        edges_by_position(stream, images, class_logit(weight[None], 0), [("embed", "embedding")]),
+        edge_scores(stream, images, class_logit(weight[None], 0), method="exact-readers").into,
+        edges_by_position(Task(stream.components, images, class_logit(weight[None], 0)), [("embed", "embedding")]),
         direct_effects(stream, images, weight).effects,
         direct_vectors(stream, images),
         pooling_pairs(resnet, torch.randn(2, 3, *resnet.image_size)).read,

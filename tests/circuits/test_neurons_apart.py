@@ -8,11 +8,12 @@ import torch
 from timm.models.vitamin import GeGluMlp
 from torch import Tensor, nn
 
-from circuitry.circuits import attribute, midpoint_rule, score_edges, stream_graph
+from circuitry.circuits import attribute, midpoint_rule
 from circuitry.models import Encoder, ResidualStream, in_components
 from circuitry.runs import InputError
 from tests.circuits.test_stream_edges import metric
 from tests.support.assert_same import assert_same
+from tests.support.stream_scores import edge_scores
 from tests.support.towers import make_tower
 
 APART = {"trunk.blocks.0.mlp": [5, 2], "trunk.blocks.1.mlp": [0]}
@@ -48,10 +49,10 @@ def test_scores_are_derivatives_of_exact_cuts_and_add_up_to_those_of_whole_compo
     tower, stream, images = opened(gated, units)
     keep = stream.edges.double().requires_grad_()
     (slope,) = torch.autograd.grad(metric(stream.run(images, keep, images.flip(0))).mean(), keep)
-    found = score_edges(stream, images, metric, baseline=images.flip(0))
+    found = edge_scores(stream, images, metric, baseline=images.flip(0))
     expected = torch.where(stream.edges, slope, torch.nan)
     assert_same(found.scores, expected, at_least=1e-2, rtol=1e-7)
-    whole = score_edges(ResidualStream.of(Encoder.from_tower(tower)), images, metric, baseline=images.flip(0))
+    whole = edge_scores(ResidualStream.of(Encoder.from_tower(tower)), images, metric, baseline=images.flip(0))
     into = [whole.readers.index(together(name)) for name in found.readers]
     out_of = [whole.writers.index(together(name)) for name in found.writers]
     total = np.zeros_like(whole.scores)
@@ -91,7 +92,7 @@ def test_exact_readers_know_neurons_apart() -> None:
     tower, _, images = opened()
     tower.trunk.norm = nn.Identity()
     stream = ResidualStream.of(Encoder.from_tower(tower), EVERYWHERE)
-    found = score_edges(stream, images, lambda e: e[:, 0] - e[:, 1], correction="exact-readers")
+    found = edge_scores(stream, images, lambda e: e[:, 0] - e[:, 1], method="exact-readers")
     with torch.no_grad():
         edges = [("blocks.0.mlp.2", r) for r in ("blocks.1.mlp.0", "blocks.1.mlp", "embedding.1", "embedding")]
         for writer, reader in [*edges, ("embed.3", "embedding.1"), ("embed", "blocks.1.mlp")]:
@@ -109,8 +110,6 @@ def test_neurons_of_a_graph_are_apart_and_bad_ones_are_told() -> None:
     stream = ResidualStream.of(encoder, graph.kept_units)
     assert [len(of_block) for of_block in stream.neurons] == [4, 4]
     assert stream.neurons[0] == tuple(graph.kept_units["trunk.blocks.0.mlp"])
-    with pytest.raises(InputError, match=r"some neurons are apart, such as blocks.0.mlp."):
-        stream_graph(score_edges(stream, images, metric))
     for wrong in ([64], [-1], [3, 3]):
         with pytest.raises(InputError, match=r"trunk.blocks.1.mlp.* 0 to 63"):
             ResidualStream.of(encoder, {"trunk.blocks.1.mlp": wrong})

@@ -9,7 +9,7 @@ from PIL import Image
 from circuitry import Clip, DomainFolder, GraphFolder, compare_domains, extract, left_rule
 from circuitry.circuits import Extraction, ExtractionSettings
 from circuitry.circuits.order_variants import extract_variants, order_stability, with_fraction
-from circuitry.comparison.order_stability import with_others
+from circuitry.comparison.order_stability import mean_with_others
 from circuitry.runs import Work
 from tests.circuits.test_graph import small_graph
 
@@ -80,7 +80,7 @@ def test_orders_are_those_of_comparisons_by_hand(extraction: Extraction) -> None
         *("baseline", "class texts", "metric", "rule"),
     }
     default = compare_domains(graphs, measures=["node_overlap", "spearman"])
-    means = [with_others(one.matrix()) for one in default.values()]
+    means = [mean_with_others(one.matrix()) for one in default.values()]
     expected = means[0].rank().corr(means[1].rank())  # NaN where all are alike
     assert table["rho"]["measure", "spearman"] == pytest.approx(expected, nan_ok=True)
     assert table["least"]["default", ""] == means[0].idxmin()

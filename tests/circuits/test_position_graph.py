@@ -13,12 +13,12 @@ from circuitry.circuits import (
     moves_between_positions,
     position_graph,
     score_edges,
-    stream_graph,
 )
 from circuitry.circuits.graph import BETWEEN_POSITIONS
-from circuitry.models import Encoder, ResidualStream
+from circuitry.models import Encoder, ResidualStream, Task
 from circuitry.runs import InputError
 from tests.models.test_components import FURTHER
+from tests.support.stream_scores import edge_scores, of_edges
 
 
 def metric(embedding: Tensor) -> Tensor:
@@ -40,9 +40,9 @@ def by_position(graph: AttributionGraph, up: str, down: str) -> np.ndarray:
 
 def test_over_positions_all_edges_sum_to_the_graph_of_components(opened: tuple[ResidualStream, Tensor]) -> None:
     stream, images = opened
-    scored = score_edges(stream, images, metric)
-    named = scored.to_pandas()[["writer", "reader"]].itertuples(index=False, name=None)
-    graph, whole = position_graph(stream, images, metric, list(named)), stream_graph(scored, ports=True)
+    task = Task(stream.components, images, metric)
+    graph = position_graph(task, list(of_edges(edge_scores(stream, images, metric))))
+    whole = score_edges(task, ports=True)
     assert graph.sites == whole.sites
     assert set(graph.edge_scores) == set(whole.edge_scores)
     for up, down in whole.edge_scores:
@@ -62,17 +62,19 @@ def test_within_a_head_an_edge_goes_from_where_it_reads_to_where_it_writes(
 ) -> None:
     stream, images = opened
     edges = [("blocks.0.mlp", "blocks.1.attn.1.v"), ("embed", "blocks.1.attn.1.k"), ("blocks.1.attn.1", "embedding")]
-    graph = position_graph(stream, images, metric, edges)
-    moves = moves_between_positions(stream, images, metric, edges[:2]).mean(0)
+    task = Task(stream.encoder, images, metric)
+    graph = position_graph(task, edges)
+    moves = moves_between_positions(task, edges[:2]).mean(0)
     for move, port in zip(moves, "vk", strict=True):
         found = by_position(graph, f"blocks.1.attn.{port}", "blocks.1.attn")
         np.testing.assert_allclose(found[1, :, 1, :], move)
         assert not found[0].any()
     assert graph.settings["edges"] == BETWEEN_POSITIONS
-    batches = position_graph(stream, (images[i : i + 1] for i in range(2)), metric, edges[2:])  # none into a head
+    in_batches = Task(stream.encoder, (images[i : i + 1] for i in range(2)), metric)
+    batches = position_graph(in_batches, edges[2:])  # none into a head
     np.testing.assert_allclose(batches.node_scores["embedding"], graph.node_scores["embedding"])
     graph.save(tmp_path / "graph.safetensors")
     again = AttributionGraph.load(tmp_path / "graph.safetensors").circuit(2)
     assert edge_jaccard(again, graph.circuit(2)) == 1
-    with pytest.raises(InputError, match="unit by unit, but embed has 4 units in"):
-        edge_jaccard(again, stream_graph(score_edges(stream, images, metric), ports=True).circuit(2))
+    with pytest.raises(InputError, match="embed has 4 units in"):
+        edge_jaccard(again, score_edges(task, ports=True).circuit(2))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from circuitry.circuits import edges_by_position, midpoint_rule, moves_between_positions
-from circuitry.models import Encoder, ResidualStream
+from circuitry.models import Encoder, ResidualStream, Task
 from circuitry.runs import InputError
 from tests.models.test_components import FURTHER
 from tests.support.towers import make_tower
@@ -31,9 +31,9 @@ def opened(name: str) -> tuple[ResidualStream, Tensor]:
 def test_moves_sum_to_what_an_edge_carries_at_each_position(name: str) -> None:
     stream, images = opened(name)
     edges = [(WRITER, f"{HEAD}.{port}") for port in "qkv"]
-    settings: Any = {"baseline": images.flip(0), "rule": midpoint_rule(2)}
-    moves = moves_between_positions(stream, images, metric, edges, **settings)
-    at = edges_by_position(stream, images, metric, edges, **settings)
+    task, rule = Task(stream.components, images, metric, baseline=images.flip(0)), midpoint_rule(2)
+    moves = moves_between_positions(task, edges, rule=rule)
+    at = edges_by_position(task, edges, rule=rule)
     assert (np.abs(at).max((0, 2)) > 1e-6).all()
     for place, axis in ((0, 2), (1, 1), (2, 1)):  # where the query stands; where keys and values do
         np.testing.assert_allclose(moves[:, place].sum(axis), at[:, place], rtol=1e-6, atol=1e-12)
@@ -42,7 +42,7 @@ def test_moves_sum_to_what_an_edge_carries_at_each_position(name: str) -> None:
 @pytest.mark.parametrize("port", ["q", "k", "v"])
 def test_a_move_is_the_derivative_of_a_hook_on_one_pair_of_positions(port: str) -> None:
     stream, images = opened("average-and-query-key-norm")
-    moves = moves_between_positions(stream, images, metric, [(WRITER, f"{HEAD}.{port}")])[:, 0]
+    moves = moves_between_positions(Task(stream.encoder, images, metric), [(WRITER, f"{HEAD}.{port}")])[:, 0]
     _, cache = stream.components.run_with_cache(images)
     change = change_without_the_writer(stream, cache, port)
     amount = torch.zeros((), dtype=torch.float64, requires_grad=True)
@@ -81,6 +81,6 @@ def test_edges_that_stay_where_they_are_are_told() -> None:
     with pytest.raises(
         InputError, match=r"but 'blocks.1.mlp' reads every position for itself: give a head's query, key"
     ):
-        moves_between_positions(stream, images, metric, [(WRITER, "blocks.1.mlp")])
+        moves_between_positions(Task(stream.encoder, images, metric), [(WRITER, "blocks.1.mlp")])
     with pytest.raises(InputError, match=r"There is no edge from 'blocks\.0\.attn\.7'"):
-        moves_between_positions(stream, images, metric, [("blocks.0.attn.7", f"{HEAD}.v")])
+        moves_between_positions(Task(stream.encoder, images, metric), [("blocks.0.attn.7", f"{HEAD}.v")])

@@ -20,9 +20,8 @@ from circuitry.circuits import (
     position_graph,
     score_edges,
     similarity,
-    stream_graph,
 )
-from circuitry.models import Baseline, ResidualStream, Stage, Task
+from circuitry.models import Baseline, Stage, Task
 from circuitry.models.tensor_batches import ImageBatches
 from tests.support.oracles import setting
 from tests.support.towers import make_tower
@@ -118,22 +117,20 @@ def test_all_scores_may_be_zero(vit: tuple[Encoder, Tensor, Tensor]) -> None:
     assert all((scores == 0).all() for scores in graph.node_scores.values())
 
 
-def test_an_encoder_is_no_residual_stream(vit: tuple[Encoder, Tensor, Tensor], unchecked: None) -> None:
+def test_an_encoder_is_no_task_and_no_residual_stream(vit: tuple[Encoder, Tensor, Tensor], unchecked: None) -> None:
     encoder, images, weights = vit
-    metric, edges, wrong = class_logit(weights, 1), [("embed", "blocks.1.mlp")], cast(Any, encoder)
-    for call in (
-        lambda: score_edges(wrong, images, metric),
-        lambda: edges_by_position(wrong, images, metric, edges),
-        lambda: moves_between_positions(wrong, images, metric, edges),
-        lambda: position_graph(wrong, images, metric, edges),
-        lambda: direct_effects(wrong, images, weights[0]),
-        lambda: direct_vectors(wrong, images),
+    edges, wrong = [("embed", "blocks.1.mlp")], cast(Any, encoder)
+    for of_task in (
+        lambda: score_edges(wrong),
+        lambda: edges_by_position(wrong, edges),
+        lambda: moves_between_positions(wrong, edges),
+        lambda: position_graph(wrong, edges),
     ):
-        with pytest.raises(InputError, match=r"a ResidualStream as stream, but Encoder .* ResidualStream.of\(clip.enc"):
-            call()
-    for no_scores in (wrong, cast(Any, ResidualStream.of(encoder))):
-        with pytest.raises(InputError, match=r"an EdgeScores as found, but .* was given: make them with score_edges\("):
-            stream_graph(no_scores)
+        with pytest.raises(InputError, match=r"Task as task.*Encoder.*Task\(clip.encoder"):
+            of_task()
+    for of_stream in (lambda: direct_effects(wrong, images, weights[0]), lambda: direct_vectors(wrong, images)):
+        with pytest.raises(InputError, match=r"ResidualStream as stream.*Encoder.*ResidualStream.of\(clip.enc"):
+            of_stream()
 
 
 def test_graphs_and_circuits_are_told_apart(vit: tuple[Encoder, Tensor, Tensor], unchecked: None) -> None:
@@ -157,13 +154,13 @@ def test_graphs_and_circuits_are_told_apart(vit: tuple[Encoder, Tensor, Tensor],
 
 def test_a_rule_is_no_name_or_number(vit: tuple[Encoder, Tensor, Tensor], unchecked: None) -> None:
     encoder, images, weights = vit
-    metric, stream = class_logit(weights, 1), ResidualStream.of(encoder)
+    metric = class_logit(weights, 1)
     for wrong in (cast(Any, "left-10"), cast(Any, 10)):
         for call in (
             lambda rule: AttributionSettings(rule=rule),
             lambda rule: AttributionSettings(edge_rule=rule),
             lambda rule: circuitry.attribute(encoder, images, metric, rule=rule),
-            lambda rule: score_edges(stream, images, metric, rule=rule),
+            lambda rule: score_edges(Task(encoder, images, metric), rule=rule),
         ):
             with pytest.raises(InputError, match=r"QuadratureRule as (edge_)?rule, but .* left_rule\(10\) and its"):
                 call(wrong)
@@ -192,4 +189,4 @@ def test_a_metric_without_a_gradient_is_named(vit: tuple[Encoder, Tensor, Tensor
         with pytest.raises(InputError, match=r"what '.*cut_off' returned has none: compute it from the embedding"):
             circuitry.attribute(encoder, images, cut_off, rule=rule, progress=False)
     with pytest.raises(InputError, match=r"what '.*cut_off' returned has none: compute it from the embedding"):
-        score_edges(ResidualStream.of(encoder), images, cut_off, work=QUIET)
+        score_edges(Task(encoder, images, cut_off, work=QUIET))

@@ -8,9 +8,10 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from circuitry.circuits import edges_by_position, gauss_legendre_rule, left_rule, midpoint_rule, score_edges
-from circuitry.models import AnyBaseline, Component, Encoder, ResidualStream, mean_baseline
+from circuitry.circuits import edges_by_position, gauss_legendre_rule, left_rule, midpoint_rule
+from circuitry.models import AnyBaseline, Component, Encoder, ResidualStream, Task, mean_baseline
 from circuitry.runs import InputError, Work
+from tests.support.stream_scores import edge_scores, of_edges
 from tests.support.towers import make_tower
 
 HEAD = Component("head", 0, 1)
@@ -35,7 +36,7 @@ def test_one_gradient_gives_the_derivative_of_cutting_every_edge(name: str, kind
     baseline = mean_baseline(stream.components, images[:2]) if kind == "mean" else baselines[kind]
     keep = stream.edges.double().requires_grad_()
     (slope,) = torch.autograd.grad(metric(stream.run(images, keep, baseline)).mean(), keep)
-    found = score_edges(stream, images, metric, baseline=baseline)
+    found = edge_scores(stream, images, metric, baseline=baseline)
     expected = torch.where(stream.edges, slope, torch.nan)
     np.testing.assert_allclose(found.scores, expected.numpy(), rtol=1e-7, atol=1e-10)
 
@@ -44,7 +45,7 @@ def test_a_path_integrates_the_gradient_from_clean_to_baseline_before_the_blocks
     stream, images = opened()
     other = torch.rand_like(images)
     rule = midpoint_rule(3)
-    found = score_edges(stream, images, metric, baseline=other, rule=rule)
+    found = edge_scores(stream, images, metric, baseline=other, rule=rule)
     first = stream.sites[0]
     with torch.no_grad():
         a, b = (stream.encoder(one, stop=first) for one in (images, other))
@@ -65,8 +66,8 @@ def test_along_what_a_stage_reads_its_edges_add_up_to_the_exact_cut_of_them_all(
     """The path integral of a stage is complete, whatever lies behind it; plain scores are not."""
     stream, images = opened(name)
     other = images.flip(0) + 0.5
-    found = score_edges(stream, images, metric, baseline=other, rule=gauss_legendre_rule(12), path="activations")
-    plain = score_edges(stream, images, metric, baseline=other)
+    found = edge_scores(stream, images, metric, baseline=other, rule=gauss_legendre_rule(12), path="activations")
+    plain = edge_scores(stream, images, metric, baseline=other)
     gaps = []
     for stage in range(2 * len(stream.blocks) + 1):
         rows, keep = stream.readers_of(stage), stream.edges.clone()
@@ -81,7 +82,7 @@ def test_along_what_a_stage_reads_its_edges_add_up_to_the_exact_cut_of_them_all(
 def test_along_what_an_mlp_reads_gradients_are_those_of_hooks_on_its_norm() -> None:
     stream, images = opened()
     other, rule = images.flip(0), midpoint_rule(3)
-    found = score_edges(stream, images, metric, baseline=other, rule=rule, path="activations")
+    found = edge_scores(stream, images, metric, baseline=other, rule=rule, path="activations")
     tower: Any = stream.encoder.tower
     ends = [stream.written(_activations(stream, x)) for x in (images, other)]
     changes = ends[1] - ends[0]
@@ -99,7 +100,7 @@ def test_along_what_an_mlp_reads_gradients_are_those_of_hooks_on_its_norm() -> N
 
 def test_at_the_clean_point_both_paths_are_attribution_patching() -> None:
     stream, images = opened()
-    found, plain = (score_edges(stream, images, metric, path=path) for path in ("activations", "inputs"))
+    found, plain = (edge_scores(stream, images, metric, path=path) for path in ("activations", "inputs"))
     np.testing.assert_allclose(found.scores, plain.scores, rtol=1e-9, atol=1e-14)
 
 
@@ -117,33 +118,31 @@ def test_scores_rank_edges_much_as_exact_cuts_do() -> None:
             keep = stream.edges.clone()
             keep[tuple(place)] = False
             exact.append(float(clean - metric(stream.run(images, keep)).mean()))
-    found = score_edges(stream, images, metric, rule=left_rule(5))
+    found = edge_scores(stream, images, metric, rule=left_rule(5))
     rank = stats.spearmanr(found.scores[stream.edges.numpy()], exact).statistic
     assert rank > 0.5, rank
 
 
 def test_images_in_any_number_of_batches_give_the_same_scores() -> None:
     stream, images = opened()
-    whole = score_edges(stream, images, metric, baseline=images.flip(0))
-    parts = score_edges(stream, [images[:1], images[1:]], metric, baseline=images.flip(0), work=Work(memory_gib=1e-9))
+    whole = edge_scores(stream, images, metric, baseline=images.flip(0))
+    parts = edge_scores(stream, [images[:1], images[1:]], metric, baseline=images.flip(0), work=Work(memory_gib=1e-9))
     np.testing.assert_allclose(parts.scores, whole.scores, rtol=1e-10, atol=1e-14)
     assert parts.n_images == 3
 
 
-def test_edges_come_as_a_table_and_later_components_have_none() -> None:
+def test_later_components_have_no_edges() -> None:
     stream, images = opened()
-    found = score_edges(stream, images, metric)
-    table = found.to_pandas()
-    assert len(table) == int(stream.edges.sum())
-    assert table["score"].abs().is_monotonic_decreasing
-    assert not ((table["writer"] == "blocks.1.mlp") & (table["reader"] != "embedding")).any()
+    found = of_edges(edge_scores(stream, images, metric))
+    assert len(found) == int(stream.edges.sum())
+    assert [reader for writer, reader in found if writer == "blocks.1.mlp"] == ["embedding"]
 
 
 def test_positions_add_up_to_edges_and_an_edge_is_moved_at_its_own_position_alone() -> None:
     stream, images = opened()
     edges = [("embed", "blocks.0.attn.1.v"), ("blocks.0.attn.1", "blocks.1.mlp"), ("blocks.1.mlp", "embedding")]
-    found = edges_by_position(stream, images, metric, edges, baseline=images.flip(0))
-    whole = score_edges(stream, images, metric, baseline=images.flip(0))
+    found = edges_by_position(Task(stream.components, images, metric, baseline=images.flip(0)), edges)
+    whole = edge_scores(stream, images, metric, baseline=images.flip(0))
     for i, (writer, reader) in enumerate(edges):
         score = whole.scores[whole.readers.index(reader), whole.writers.index(writer)]
         assert found[:, i].sum(1).mean() == pytest.approx(score)
@@ -165,18 +164,18 @@ def test_edges_that_are_not_there_have_no_positions() -> None:
     stream, images = opened()
     for edge in (("blocks.1.mlp", "blocks.0.mlp"), ("blocks.7.attn.0", "embedding"), ("embed", "blocks.0.attn.9.q")):
         with pytest.raises(InputError, match=f"There is no edge from '{edge[0]}' to '{edge[1]}'"):
-            edges_by_position(stream, images, metric, [edge])
+            edges_by_position(Task(stream.encoder, images, metric), [edge])
 
 
 def test_bad_input_is_told() -> None:
     stream, images = opened()
     with pytest.raises(InputError, match="one image"):
-        score_edges(stream, images[:0], metric)
+        edge_scores(stream, images[:0], metric)
     with pytest.raises(InputError, match="Scores of edges are NaN or infinite"):
-        score_edges(stream, images, lambda e: (e[:, 0] - e[:, 0]).sqrt())
-    for path, correction in (("neurons", "none"), ("activations", "relp")):
-        with pytest.raises(InputError, match=f"one of inputs, activations, .* but '{path}' with the correction"):
-            score_edges(stream, images, metric, path=path, correction=correction)
+        edge_scores(stream, images, lambda e: (e[:, 0] - e[:, 0]).sqrt())
+    for path, method in (("neurons", "gradient"), ("activations", "relp")):
+        with pytest.raises(InputError, match=f"inputs, activations.* '{path}' with '{method}'"):
+            edge_scores(stream, images, metric, path=path, method=method)
 
 
 def test_in_a_linear_network_scores_are_exact_cuts() -> None:
@@ -191,7 +190,7 @@ def test_in_a_linear_network_scores_are_exact_cuts() -> None:
     torch.manual_seed(1)
     images = torch.randn(2, 3, *stream.encoder.image_size, dtype=torch.float64)
     other = images.flip(0) + 1
-    found = score_edges(stream, images, lambda e: e[:, 0] - 2 * e[:, 1], baseline=other)
+    found = edge_scores(stream, images, lambda e: e[:, 0] - 2 * e[:, 1], baseline=other)
     with torch.no_grad():
         for row, column in stream.edges.nonzero().tolist():
             keep = stream.edges.clone()

@@ -8,20 +8,25 @@ import torch
 from torch import Tensor
 
 from circuitry.circuits import (
+    EDGE_METHODS,
     AttributionGraph,
-    EdgeScores,
     attribute,
     edge_jaccard,
+    edge_names,
     left_rule,
     score_edges,
-    stream_graph,
 )
 from circuitry.circuits.graph import IN_STREAM
-from circuitry.models import Encoder, ResidualStream, in_components
+from circuitry.circuits.stream_edges import EdgeMatrix
+from circuitry.circuits.stream_graph import as_graph
+from circuitry.models import Encoder, ResidualStream, Task, in_components
+from tests.support.assert_same import assert_same
+from tests.support.stream_scores import edge_scores, of_edges
 from tests.support.towers import make_tower
+from tests.support.work import QUIET
 
 NONE = np.nan
-SMALL = EdgeScores(
+SMALL = EdgeMatrix(
     ("blocks.0.attn.0.q", "blocks.0.attn.0.k", "blocks.0.attn.0.v", "blocks.0.mlp", "embedding"),
     ("embed", "blocks.0.attn.0", "blocks.0.mlp"),
     np.array([[1, NONE, NONE], [-2, NONE, NONE], [4, NONE, NONE], [-8, 16, NONE], [32, -64, 128]]),
@@ -36,9 +41,8 @@ def metric(embedding: Tensor) -> Tensor:
 
 
 def test_a_small_graph_on_paper() -> None:
-    graph = stream_graph(SMALL)
+    graph = as_graph(SMALL, {})
     assert graph.sites == ("embed", "blocks.0.attn", "blocks.0.mlp", "embedding")
-    assert graph.settings["edges"] == IN_STREAM
     assert {site: scores.tolist() for site, scores in graph.node_scores.items()} == {
         "embed": [27],
         "blocks.0.attn": [-48],
@@ -56,7 +60,7 @@ def test_a_small_graph_on_paper() -> None:
 
 
 def test_ports_apart_read_and_lead_into_their_head() -> None:
-    graph = stream_graph(SMALL, ports=True)
+    graph = as_graph(SMALL, {}, ports=True)
     assert graph.sites[1:5] == ("blocks.0.attn.q", "blocks.0.attn.k", "blocks.0.attn.v", "blocks.0.attn")
     assert graph.node_scores["blocks.0.attn.v"].tolist() == [4]
     assert graph.edge_scores["embed", "blocks.0.attn.k"].item() == -2
@@ -65,13 +69,37 @@ def test_ports_apart_read_and_lead_into_their_head() -> None:
     assert set(graph.circuit(2).graph.predecessors("blocks.0.attn/0")) == {"blocks.0.attn.q/0", "blocks.0.attn.v/0"}
 
 
+def test_edges_have_the_names_of_writers_and_readers() -> None:
+    edges = as_graph(SMALL, {"edges": IN_STREAM}, ports=True).edges
+    found = dict(zip(edge_names(edges), edges.table()["score"], strict=True))
+    expected = of_edges(SMALL)
+    assert {edge: found[edge] for edge in expected} == expected
+    assert set(found) - set(expected) == {(f"blocks.0.attn.0.{port}", "blocks.0.attn.0") for port in "qkv"}
+
+
+def test_a_plain_encoder_and_one_in_components_have_the_same_edges_by_every_method() -> None:
+    encoder = Encoder.from_tower(make_tower("timm-vit").double())
+    images = torch.randn(2, 3, *encoder.image_size, dtype=torch.float64)
+    for method in EDGE_METHODS[1:]:
+        plain, fine = (
+            score_edges(Task(one, images, metric, baseline=images.flip(0), work=QUIET), method=method)
+            for one in (encoder, in_components(encoder))
+        )
+        assert plain.settings["edge_method"] == method
+        for pair, scores in plain.edge_scores.items():
+            assert np.array_equal(scores, fine.edge_scores[pair])
+        matrix = edge_scores(ResidualStream.of(encoder), images, metric, method, baseline=images.flip(0))
+        last = np.concatenate([plain.edge_scores[up, "embedding"][0] for up in plain.sites[:-1]])
+        assert_same(np.sort(last), np.sort(matrix.scores[-1]), at_least=1e-3)
+
+
 @pytest.mark.parametrize("ports", [False, True])
 def test_heads_have_the_effects_of_nodes_and_graphs_are_stored_and_compared(ports: bool, tmp_path: Path) -> None:
     encoder = Encoder.from_tower(make_tower("vit").double())
     torch.manual_seed(1)
     images = torch.randn(4, 3, *encoder.image_size, dtype=torch.float64)
-    stream = ResidualStream.of(encoder)
-    graph = stream_graph(score_edges(stream, images[:2], metric), ports=ports)
+    graph = score_edges(Task(encoder, images[:2], metric), ports=ports)
+    assert graph.settings["edges"] == IN_STREAM
     nodes = attribute(in_components(encoder), images[:2], metric, rule=left_rule(1), progress=False).node_scores
     for i in range(2):
         path = f"transformer.resblocks.{i}"
@@ -79,6 +107,6 @@ def test_heads_have_the_effects_of_nodes_and_graphs_are_stored_and_compared(port
         np.testing.assert_allclose(graph.node_scores[f"blocks.{i}.mlp"], [nodes[f"{path}.mlp"].sum()], rtol=1e-8)
     graph.save(tmp_path / "graph")
     again = AttributionGraph.load(tmp_path / "graph")
-    other = stream_graph(score_edges(stream, images[2:], metric), ports=ports)
+    other = score_edges(Task(in_components(encoder), images[2:], metric), ports=ports)
     assert edge_jaccard(again.circuit(2), graph.circuit(2)) == 1
     assert 0 < edge_jaccard(again.circuit(2), other.circuit(2)) < 1

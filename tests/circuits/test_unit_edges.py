@@ -20,13 +20,13 @@ from circuitry.circuits import (
     left_rule,
     midpoint_rule,
     node_overlap,
-    score_edges,
     wl_kernel,
 )
 from circuitry.models import Encoder, ResidualStream, Task, in_components
 from circuitry.runs import InputError
 from tests.models.test_components import FURTHER, custom
 from tests.support.assert_same import assert_same
+from tests.support.stream_scores import edge_scores
 from tests.support.towers import make_tower
 from tests.support.work import QUIET
 
@@ -60,7 +60,7 @@ def test_units_of_a_site_add_up_to_the_edges_of_components(name: str) -> None:
     rule, other = midpoint_rule(2), images.roll(1, 0) * 0.7 + 0.1  # swapped pairs would cancel
     graph = attribute(encoder, images, metric, 1.0, rule, other, edge_rule=rule, progress=False)
     stream = ResidualStream.of(encoder)
-    found = score_edges(stream, images, metric, baseline=other, rule=rule)
+    found = edge_scores(stream, images, metric, baseline=other, rule=rule)
     assert set(graph.edge_scores) == set(combinations(graph.inner_sites, 2))
     sites, sums, cuts = [*stream.sites, graph.sites[-1]], dict[Any, float](), dict[Any, float]()
     for (up, down), scores in graph.edge_scores.items():

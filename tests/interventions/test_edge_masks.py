@@ -11,7 +11,7 @@ from timm.models.vision_transformer import ResPostBlock
 from torch import Tensor, nn
 
 from circuitry import Encoder, InputError, Task, attribute, left_rule
-from circuitry.circuits import Edges, score_edges, stream_graph
+from circuitry.circuits import Edges, score_edges
 from circuitry.interventions import Gated, MaskSettings, cut_effects, kept_embeddings, learn_masks
 from circuitry.models import ResidualStream, Stage, in_components
 from circuitry.study import PlantedCircuit, planted_attention, planted_convolution
@@ -44,7 +44,7 @@ def edges_of(kind: str) -> tuple[Encoder, Tensor, Edges]:
     if kind == "neurons":
         graph = attribute(stream.components, images, metric, 0.05, left_rule(1), progress=False)
     else:
-        graph = stream_graph(score_edges(stream, images, metric))
+        graph = score_edges(Task(encoder, images, metric))
     return stream.components, images, graph.edges
 
 

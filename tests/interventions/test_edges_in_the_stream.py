@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from circuitry import AttributionGraph, Encoder, InputError, Task, Work, attribute, faithfulness_curve, left_rule
-from circuitry.circuits import Edges, score_edges, stream_graph
+from circuitry.circuits import Edges, score_edges
 from circuitry.interventions import (
     AblationSettings,
     MaskSettings,
@@ -47,9 +47,9 @@ def opened(name: str = "timm-vit") -> tuple[ResidualStream, Tensor]:
 def graphs() -> dict[str, AttributionGraph]:
     """Graphs of the same images: heads and neurons, heads and MLPs, and those with the ports of heads apart."""
     stream, images = opened()
-    found = score_edges(stream, images[:2], metric)
+    task = Task(stream.components, images[:2], metric)
     fine = attribute(stream.components, images[:2], metric, 0.2, left_rule(1), progress=False)
-    return {"neurons": fine, "MLPs": stream_graph(found), "ports": stream_graph(found, ports=True)}
+    return {"neurons": fine, "MLPs": score_edges(task), "ports": score_edges(task, ports=True)}
 
 
 def task_of(images: Tensor, **given: Any) -> Task:

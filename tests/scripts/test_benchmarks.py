@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from circuitry import DomainFolder, InputError
-from circuitry.circuits import RuleChoice, midpoint_rule, score_edges
+from circuitry.circuits import RuleChoice, midpoint_rule
 from circuitry.circuits.graph_folder import EXTRACTION_FORMAT, WHOLE, graph_file
 from circuitry.circuits.rule_choice import MeasuredRule
 from circuitry.models import Encoder, ResidualStream
@@ -17,6 +17,7 @@ from tests.circuits.test_edge_oracles import LN3, ON_PAPER
 from tests.circuits.test_measures import random_graph
 from tests.support.micro_transformer import IMAGE, metric, micro_tower
 from tests.support.scripts import script
+from tests.support.stream_scores import edge_scores
 
 
 def test_the_benchmark_finds_equal_scores() -> None:
@@ -93,7 +94,7 @@ def test_methods_are_compared_with_exact_cuts_of_every_edge() -> None:
     assert cuts[-1, 1] == pytest.approx(33 - 25)
     # The embedding of nothing: the metric is 0.
     assert cuts[-2, -1] == pytest.approx(33)
-    out_of = module.with_nodes(score_edges(stream, IMAGE, metric))[-1, :2].tolist()
+    out_of = module.with_nodes(edge_scores(stream, IMAGE, metric))[-1, :2].tolist()
     assert out_of == pytest.approx([8 + 9 * LN3 + 18 + 3 + 4, 16 - 8])
     tables = []
     for method, scores in (("plain", -cuts), ("5 points", 2 * cuts), ("RelP", 0 * cuts)):

@@ -1,0 +1,30 @@
+"""Scores of edges as a matrix of readers and writers, which oracles are compared with."""
+
+from typing import Any
+
+import numpy as np
+
+from circuitry.circuits.stream_edges import EdgeMatrix, StreamMethod, edge_matrix
+from circuitry.models import AnyBaseline, Metric, ResidualStream, Task
+from tests.support.work import QUIET
+
+
+def edge_scores(
+    stream: ResidualStream,
+    images: Any,
+    metric: Metric,
+    method: str = "gradient",
+    *,
+    baseline: AnyBaseline = "zero",
+    **how: Any,
+) -> EdgeMatrix:
+    """Return the matrix of `circuitry.circuits.score_edges`, of a stream some of whose neurons may be apart."""
+    work = how.pop("work", QUIET)
+    task = Task(stream.components, images, metric, baseline=baseline, work=work)
+    return edge_matrix(stream, task, StreamMethod(method, **how))
+
+
+def of_edges(found: EdgeMatrix) -> dict[tuple[str, str], float]:
+    """Return the scores by writer and reader."""
+    rows, columns = np.nonzero(~np.isnan(found.scores))
+    return {(found.writers[w], found.readers[r]): float(found.scores[r, w]) for r, w in zip(rows, columns, strict=True)}
