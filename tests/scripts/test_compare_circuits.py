@@ -91,7 +91,7 @@ def test_a_dry_run_counts_and_estimates(
 ) -> None:
     module = sys.modules["experiments_compare_circuits"]
     checkpoint = quickstart / "run" / "clip" / "checkpoints" / "epoch_1.pt"
-    settings = {"classes": ("star", "fish", "key"), "domains": ("real",), "n_images": 2, "rule": "left-1"}
+    settings = {"classes": ("star", "fish", "key"), "domains": ("real",), "n_images": 2, "rule": parse_rule("left-1")}
     config = module.Config(
         model="rn-tiny",
         data=quickstart / "run" / "toy",
