@@ -1,4 +1,4 @@
-"""Change activations and measure: patching, faithfulness, transfer, circuits with a known answer."""
+"""Keep, gate or replace units and edges, and measure: patching, faithfulness, transfer, learned masks, tests."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Make the models, thinly: trainers, evaluation, runs of a study."""
+"""Make the models, thinly: trainers and evaluation."""
 
 import lazy_loader
 
