@@ -665,6 +665,18 @@ CLAIMS: list[tuple[str, Numbers]] = [
         ),
     ),
     (
+        "the {:.0f} edges between the strongest 3 % of the units",
+        lambda: [alike(table("edges-graphs/graphs")["n_edges"], 6)],
+    ),
+    (
+        "exact cuts {:.3f} to {:.3f} by exact readers, {:.3f} to {:.3f} by one gradient",
+        lambda: (
+            bound
+            for method in ("exact-readers", "gradient")
+            for bound in span(rows("edges-graphs/graphs", method=method)["spearman"])
+        ),
+    ),
+    (
         "the strongest 10 % alone are right in {:.0f} %, 30 % in {:.0f} % "
         "(all in {:.0f} %; at random {:.0f} and {:.0f} %)",
         lambda: (
