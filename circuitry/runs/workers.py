@@ -3,10 +3,9 @@
 The processes need not talk to each other: the `JobFolder` that they work on shares out the jobs.
 A training is an array of one job.
 
-Small jobs go fastest with one process a core and one thread each (`run_processes`). On two quiet cores a circuit of the
-tiny ResNet on 14 images takes 0.56 s so, 0.77 s with two threads that spin while they wait for each other (PyTorch's
-default on Linux), and 0.82 s with two that wait briefly (`short_waits`). Beside other work, at a load of 7, threads
-that spin take 28 s and threads that wait briefly 3.6 s.
+Small jobs go fastest with one process a core and one thread each (`run_processes`). Where other programs use the cores,
+threads that spin while they wait for each other (PyTorch's default) slow everything down; `short_waits` lets them wait
+briefly. ``experiments/benchmark_threads.py`` measures both.
 """
 
 import importlib.util
