@@ -328,6 +328,7 @@ def held_out_in_quickdraw(captions: str) -> float:
     return one(SEPARATION, measure="accuracy, held-out classes", domain="quickdraw", model=captions)
 
 
+THREADS = "benchmarks/threads/threads"
 LAYERS = ("layer1.0", "layer2.0", "layer3.0", "layer4.0", "attnpool")
 
 CLAIMS: list[tuple[str, Numbers]] = [
@@ -403,6 +404,19 @@ CLAIMS: list[tuple[str, Numbers]] = [
         "the {:,} edges of a ViT-L/14 on 2 images (`--models ViT-L-14 --images-at-once 2`) {:.1f} passes within "
         "{:.1f} GiB",
         lambda: [stream_edges("edges-large")[i] for i in (0, 1, 3)],
+    ),
+    *(
+        (
+            f"| {words} | {{:.2f}} | {{:.2f}} |",
+            partial(lambda way: rows(THREADS, way=way)[["seconds, quiet", "seconds, 2 busy"]].iloc[0], way),
+        )
+        for words, way in (
+            ("two that spin, PyTorch's default on Linux", "threads that spin"),
+            ("two that wait briefly, as scripts set them", "threads that wait briefly"),
+            ("two that wait passively", "threads that wait passively"),
+            ("one", "one thread"),
+            ("one in each of two processes, as in the quickstart", "a process a core, one thread each"),
+        )
     ),
     (
         "{:,} listed images are subsampled and merged with {:,} base lines in {:.0f} s of the processor, peak memory "
