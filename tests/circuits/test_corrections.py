@@ -18,7 +18,7 @@ from circuitry.models.blocks import Block
 from circuitry.runs import InputError
 from tests.circuits.test_edge_oracles import ON_PAPER
 from tests.support.micro_transformer import IMAGE, blank_tower, metric, micro_tower
-from tests.support.stream_scores import edge_scores, of_edges
+from tests.support.stream_scores import edge_scores, linear_transformer, of_edges
 from tests.support.towers import make_tower
 
 
@@ -257,12 +257,7 @@ def test_relevance_is_conserved_where_there_are_no_biases() -> None:
 
 @pytest.mark.parametrize("correction", ["relp", "relp-with-patterns"])
 def test_in_a_linear_network_relevance_is_attribution(correction: str) -> None:
-    tower: Any = make_tower("timm-vit").double()
-    for block in tower.trunk.blocks:
-        block.norm1, block.norm2, block.mlp.act = nn.Identity(), nn.Identity(), nn.Identity()
-        block.attn.qkv.weight[:32] = 0
-        block.attn.qkv.bias[:32] = 0
-    tower.trunk.norm = nn.Identity()
+    tower = linear_transformer()
     _, stream, images = opened(tower)
     rule = midpoint_rule(2)
     found, plain = (edge_scores(stream, images, product, rule=rule, method=c) for c in (correction, "gradient"))

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from torch import Tensor, nn
+from torch import Tensor
 
 from circuitry.circuits import edges_by_position, gauss_legendre_rule, left_rule, midpoint_rule
 from circuitry.models import AnyBaseline, Component, Encoder, ResidualStream, Task, mean_baseline
 from circuitry.runs import InputError, Work
-from tests.support.stream_scores import edge_scores, of_edges
+from tests.support.stream_scores import edge_scores, linear_transformer, of_edges
 from tests.support.towers import make_tower
 
 HEAD = Component("head", 0, 1)
@@ -180,12 +180,7 @@ def test_bad_input_is_told() -> None:
 
 def test_in_a_linear_network_scores_are_exact_cuts() -> None:
     """Without norms, with uniform patterns and no nonlinearity, an edge's effect is its derivative."""
-    tower: Any = make_tower("timm-vit").double()
-    for block in tower.trunk.blocks:
-        block.norm1, block.norm2, block.mlp.act = nn.Identity(), nn.Identity(), nn.Identity()
-        block.attn.qkv.weight[:32] = 0
-        block.attn.qkv.bias[:32] = 0
-    tower.trunk.norm = nn.Identity()
+    tower = linear_transformer()
     stream = ResidualStream.of(Encoder.from_tower(tower))
     torch.manual_seed(1)
     images = torch.randn(2, 3, *stream.encoder.image_size, dtype=torch.float64)

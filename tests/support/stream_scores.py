@@ -3,9 +3,11 @@
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from circuitry.circuits.stream_edges import EdgeMatrix, StreamMethod, edge_matrix
 from circuitry.models import AnyBaseline, Metric, ResidualStream, Task
+from tests.support.towers import make_tower
 from tests.support.work import QUIET
 
 
@@ -28,3 +30,14 @@ def of_edges(found: EdgeMatrix) -> dict[tuple[str, str], float]:
     """Return the scores by writer and reader."""
     rows, columns = np.nonzero(~np.isnan(found.scores))
     return {(found.writers[w], found.readers[r]): float(found.scores[r, w]) for r, w in zip(rows, columns, strict=True)}
+
+
+def linear_transformer() -> Any:
+    """Return a small ViT without norms and nonlinearity whose patterns are uniform: scores of its edges are exact."""
+    tower: Any = make_tower("timm-vit").double()
+    for block in tower.trunk.blocks:
+        block.norm1, block.norm2, block.mlp.act = nn.Identity(), nn.Identity(), nn.Identity()
+        block.attn.qkv.weight[:32] = 0
+        block.attn.qkv.bias[:32] = 0
+    tower.trunk.norm = nn.Identity()
+    return tower
