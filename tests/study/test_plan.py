@@ -57,13 +57,18 @@ def test_a_plan_is_done_in_order_and_only_once(tmp_path: Path) -> None:
     assert (tmp_path / "figure.txt").read_text() == "a b c figure "
 
 
-def test_a_plan_that_is_killed_twice_ends_as_one_that_is_not(tmp_path: Path) -> None:
-    killing = "os.kill(os.getppid(), signal.SIGKILL); os._exit(1)"
+def run_in_a_process(folder: Path, first: str) -> int:
+    """Run a plan whose steps b and c begin with some code, and return how the process ended."""
     code = (
         "from pathlib import Path\nfrom tests.study.test_plan import chain, plan\n"
-        f"plan(Path({str(tmp_path)!r}), chain({killing!r})).run()"
+        f"plan(Path({str(folder)!r}), chain({first!r})).run()"
     )
-    ended = [subprocess.run([sys.executable, "-c", code], check=False, env=os.environ).returncode for _ in range(4)]
+    return subprocess.run([sys.executable, "-c", code], check=False, env=os.environ).returncode
+
+
+def test_a_plan_that_is_killed_twice_ends_as_one_that_is_not(tmp_path: Path) -> None:
+    killing = "os.kill(os.getppid(), signal.SIGKILL); os._exit(1)"
+    ended = [run_in_a_process(tmp_path, killing) for _ in range(4)]
     assert ended == [-signal.SIGKILL, -signal.SIGKILL, 0, 0]
     assert (tmp_path / "calls").read_text() == "a b c figure "  # nothing finished is done again
     assert (tmp_path / "figure.txt").read_text() == "a b c figure "
@@ -71,12 +76,7 @@ def test_a_plan_that_is_killed_twice_ends_as_one_that_is_not(tmp_path: Path) -> 
 
 def test_a_plan_that_is_asked_to_end_takes_its_step_along(tmp_path: Path) -> None:
     asking = "pathlib.Path('pid').write_text(str(os.getpid())); os.kill(os.getppid(), 15); import time; time.sleep(60)"
-    code = (
-        "from pathlib import Path\nfrom tests.study.test_plan import chain, plan\n"
-        f"plan(Path({str(tmp_path)!r}), chain({asking!r})).run()"
-    )
-    ended = subprocess.run([sys.executable, "-c", code], check=False, env=os.environ)
-    assert ended.returncode == 128 + signal.SIGTERM
+    assert run_in_a_process(tmp_path, asking) == 128 + signal.SIGTERM
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
 
