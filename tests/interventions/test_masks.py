@@ -12,8 +12,8 @@ from circuitry import Encoder, InputError, Task, class_logit, class_margin, in_f
 from circuitry.interventions import Gated, LearnedMasks, MaskSettings, kept_embeddings, learn_masks, masks
 from circuitry.interventions.answers import default_answers
 from circuitry.study import PlantedCircuit, planted_attention, planted_convolution
-from tests.models.test_feature_basis import make_sae
 from tests.support.assert_same import assert_same
+from tests.support.feature_bases import make_sae
 from tests.support.work import QUIET
 
 PLANTED = planted_convolution()

@@ -19,7 +19,7 @@ from circuitry.interventions import (
 )
 from circuitry.models import Stage
 from circuitry.study import planted_convolution
-from tests.models.test_feature_basis import make_sae
+from tests.support.feature_bases import make_sae
 from tests.support.work import QUIET
 
 SHORT = MaskSettings(steps=60, batch_size=8)

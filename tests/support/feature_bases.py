@@ -1,0 +1,78 @@
+"""Sparse autoencoders with random weights at sites of small towers, and what they compute, by hand."""
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import circuitry
+from circuitry import (
+    AttributionGraph,
+    Encoder,
+    class_logit,
+)
+from circuitry.models import SparseAutoencoder
+from tests.support.towers import make_tower
+
+KINDS = ("relu", "jumprelu", "topk", "normalised")
+"""Activations, and relu on inputs scaled to length one."""
+
+
+def make_sae(d: int, kind: str = "relu", factor: int = 2, dtype: torch.dtype = torch.double) -> SparseAutoencoder:
+    """Random weights that miss a good part of their input; nothing is zero."""
+    n = factor * d
+    w_enc, w_dec = torch.randn(d, n, dtype=dtype) / d**0.5, torch.randn(n, d, dtype=dtype) / n**0.5
+    b_enc, b_dec = 0.1 * torch.randn(n, dtype=dtype), 0.3 * torch.randn(d, dtype=dtype)
+    special: dict[str, dict[str, Any]] = {
+        "relu": {},
+        "jumprelu": {"activation": "jumprelu", "threshold": 0.1 + 0.1 * torch.rand(n, dtype=dtype)},
+        "topk": {"activation": "topk", "k": max(1, n // 4)},
+        "normalised": {"normalised": True, "subtract_decoder_bias": False},
+    }
+    return SparseAutoencoder(w_enc, b_enc, w_dec, b_dec, **special[kind])
+
+
+def encode_by_hand(sae: SparseAutoencoder, x: Tensor) -> Tensor:
+    """Units last. Latents in the scale of x, so those of inputs of length one times the length of x."""
+    length = x.square().sum(-1, keepdim=True).sqrt() if sae.normalised else torch.ones_like(x[..., :1])
+    inner = x / length - (sae.b_dec if sae.subtract_decoder_bias else 0)
+    pre = torch.einsum("...d,df->...f", inner, sae.w_enc) + sae.b_enc
+    threshold = sae.threshold if sae.threshold is not None else torch.zeros_like(sae.b_enc)
+    if sae.k is not None:
+        threshold = pre.sort(-1).values[..., [-sae.k - 1]].clamp(min=0)
+    return torch.where(pre > threshold, pre, torch.zeros_like(pre)) * length
+
+
+def decode_by_hand(sae: SparseAutoencoder, latents: Tensor, length: Tensor | float = 1.0) -> Tensor:
+    return torch.einsum("...f,fd->...d", latents, sae.w_dec) + length * sae.b_dec
+
+
+def setting(name: str, kind: str, n: int = 3) -> tuple[Encoder, dict[str, SparseAutoencoder], Tensor, Tensor]:
+    """A tower in double precision; autoencoders at two consecutive sites and at the last one; images and weights."""
+    encoder = Encoder.from_tower(make_tower(name).double())
+    images = torch.randn(n, 3, *encoder.image_size, dtype=torch.double)
+    sites = (*encoder.sites[-4:-2], encoder.sites[-1])
+    with torch.no_grad():
+        _, cache = encoder.run_with_cache(images)
+    saes = {site: make_sae(cache[site].shape[encoder.unit_dim(site)], kind) for site in sites}
+    return encoder, saes, images, F.normalize(torch.randn(4, 16, dtype=torch.double), dim=-1)
+
+
+def attribute(encoder: Encoder, images: Tensor | list[Tensor], weights: Tensor, **settings: object) -> AttributionGraph:
+    return circuitry.attribute(encoder, images, class_logit(weights, 1), progress=False, **settings)  # type: ignore[arg-type]
+
+
+def relative(found: np.ndarray, expected: np.ndarray) -> float:
+    assert found.shape == expected.shape
+    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+
+
+def clean_by_hand(plain: Encoder, sae: SparseAutoencoder, images: Tensor, site: str) -> tuple[Tensor, ...]:
+    """Return latents, error and length (one where the autoencoder has no use for it), units last."""
+    with torch.no_grad():
+        x = plain(images, stop=site).movedim(plain.unit_dim(site), -1)
+        length = x.norm(dim=-1, keepdim=True) if sae.normalised else torch.ones_like(x[..., :1])
+        latents = encode_by_hand(sae, x)
+        return latents, x - decode_by_hand(sae, latents, length), length
