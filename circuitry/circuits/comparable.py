@@ -66,7 +66,7 @@ class Comparable:
             if theirs != value:
                 raise InputError(
                     f"Compared circuits must be found in the same way, but {COMPARED_SETTINGS[name]} is {theirs!r} for "
-                    f"{title} and {value!r} for {graph.title}: attribute both alike."
+                    f"{title} and {value!r} for {graph.title}: attribute both in the same way."
                 )
         for site in sorted(graph.sites_without_effect):
             log.warning("%s: no unit has an effect at %s, so nothing is compared there.", graph.title, site)

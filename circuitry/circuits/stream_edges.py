@@ -95,12 +95,18 @@ def stream_of(task: Task) -> tuple[ResidualStream, Task]:
     """Return the residual stream of a task's encoder, and the task for the encoder in heads and neurons.
 
     Raises:
-        InputError: for another thing than a task, and as `ResidualStream.of`.
+        InputError: for another thing than a task, hooks on an encoder that is not in heads and neurons, whose runs
+            these are not, and as `ResidualStream.of`.
     """
     check_kinds(task=(task, Task))
     stream = ResidualStream.of(task.encoder)
     if task.encoder is stream.components:
         return stream, task
+    if hooked := ", ".join(task.encoder.hooked_sites):
+        raise InputError(
+            f"Edges are scored in heads and neurons, but hooks act at {hooked} of an encoder that is not in them: "
+            "give a task of in_components(encoder), and put the hooks there."
+        )
     return stream, Task(stream.components, task.images, task.metric, baseline=task.baseline, work=task.work)
 
 

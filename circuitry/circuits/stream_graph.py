@@ -32,7 +32,7 @@ def score_edges(
 
     Args:
         task: Its encoder is a transformer, as it is or in heads and neurons; the baseline is what a writer adds where
-            its edge is cut.
+            its edge is cut. Its sites play no part: all edges are scored.
         method: ``gradient``, a name of `corrections`, or ``cuts``. With ``exact-softmax`` patterns change from those of
             the clean run; with ``gradient-dropping`` there is a backward pass for every block; ``cuts`` takes a run for
             every edge and no rule.
@@ -44,7 +44,7 @@ def score_edges(
 
     Raises:
         InputError: for no images, a metric of the wrong shape, a gradient that is not finite, a baseline that does not
-            fit, an unknown path or method, or a tower as in `ResidualStream.of`.
+            fit, an unknown path or method, hooks on an encoder as it is, or a tower as in `ResidualStream.of`.
 
     Example:
         >>> task = Task(clip.encoder, photos, class_logit(weights, 3))
