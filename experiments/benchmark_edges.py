@@ -27,7 +27,7 @@ from circuitry.runs import Work, run_script
 from circuitry import Encoder, attribute, class_logit
 from circuitry.circuits import midpoint_rule
 from circuitry.circuits.stream_edges import EdgeMatrix, StreamMethod, edge_matrix
-from circuitry.models import AnyBaseline, Metric, ResidualStream, Task, image_batches, mean_baseline
+from circuitry.models import AnyBaseline, ResidualStream, Task, image_batches, mean_baseline
 from circuitry.reports.result_tables import KeepSettings
 from circuitry.runs.workers import peak_memory_gib
 from circuitry.study import QuickstartModel
@@ -129,7 +129,7 @@ def circuits(config: Config) -> Iterator[Asked]:
 def agreement(config: Config) -> Iterator[pd.DataFrame]:
     """Yield, circuit by circuit, how each method's scores correlate with exact cuts."""
     for one in circuits(config):
-        cuts = exact_cuts(one.stream, one.images, one.task.metric, one.end)
+        cuts = with_nodes(edge_matrix(one.stream, one.task, StreamMethod("cuts")))
         for method, how in METHODS.items():
             started = time.perf_counter()
             found = edge_matrix(one.stream, one.task, how)
@@ -157,19 +157,6 @@ def agreement_of_graphs(config: Config) -> Iterator[pd.DataFrame]:
         ]
         table = pd.DataFrame(rows, columns=["method", "n_edges", "spearman"])
         yield table.assign(baseline=one.baseline, circuit=one.circuit)
-
-
-def exact_cuts(stream: ResidualStream, images: Tensor, metric: Metric, baseline: AnyBaseline) -> np.ndarray:
-    """Return the mean fall of the metric when an edge is cut alone, as `with_nodes`; NaN where there is none."""
-    n_readers, n_writers = stream.edges.shape
-    found = np.full((n_readers + 1, n_writers + 1), np.nan)
-    with stream.encoder.evaluating(), torch.no_grad():
-        clean = metric(stream.encoder(images)).mean()
-        for row, column in np.argwhere(np.pad(stream.edges.numpy(), (0, 1), constant_values=True))[:-1].tolist():
-            keep = stream.edges.clone()
-            keep[slice(None) if row == n_readers else row, slice(None) if column == n_writers else column] = False
-            found[row, column] = float(clean - metric(stream.run(images, keep, baseline)).mean())
-    return found
 
 
 def with_nodes(found: EdgeMatrix) -> np.ndarray:

@@ -9,8 +9,8 @@ Readers, in order: the query, key and value of each head, the MLP of each block,
 stream behind the last block. An edge goes from a writer to a reader that comes later. Some neurons may be writers and
 readers of their own; see `stream_parts`.
 
-`ResidualStream.run` gives every reader a stream of its own, in which the writers whose edges are cut have the values of
-a baseline: the exact meaning of an edge (path patching; Wang et al. 2022, arXiv 2211.00593).
+`stream_run` gives every reader a stream of its own, in which the writers whose edges are cut have the values of a
+baseline: the exact meaning of an edge (path patching; Wang et al. 2022, arXiv 2211.00593).
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,18 +21,15 @@ from typing import ClassVar
 import numpy as np
 import torch
 from einops import rearrange
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuitry.data.names import chosen_names
 from circuitry.models.adapters import residual_blocks
-from circuitry.models.baselines import AnyBaseline, as_baseline
 from circuitry.models.blocks import Block, take_apart
 from circuitry.models.components import in_components
-from circuitry.models.encoder import Encoder, clean_activations
-from circuitry.models.gated_reading import lifted
+from circuitry.models.encoder import Encoder
 from circuitry.models.stream_parts import StreamParts
-from circuitry.models.stream_run import run_gated
 from circuitry.runs.errors import InputError
 
 Units = Sequence[int] | Int[np.ndarray, " units"]
@@ -46,9 +43,7 @@ class ResidualStream(StreamParts):
         >>> stream = ResidualStream.of(clip.encoder)
         >>> [str(writer) for writer in stream.writers[:3]]
         ['embed', 'blocks.0.attn.0', 'blocks.0.attn.1']
-        >>> keep = stream.edges.clone()
-        >>> keep[stream.edge("blocks.2.attn.5", "blocks.3.mlp")] = False
-        >>> embedding = stream.run(images, keep)      # without one edge
+        >>> stream.edge("blocks.2.attn.5", "blocks.3.mlp")    # row and column in stream.edges
     """
 
     HOW_TO_GET: ClassVar = "make one with ResidualStream.of(clip.encoder)"
@@ -184,38 +179,6 @@ class ResidualStream(StreamParts):
             parts.append(torch.einsum("bpn,nm->nbpm", neurons[..., chosen], self.neuron_weights[block][chosen]))
             others = others - parts[-1].sum(0)
         return torch.cat([*parts, others[None]])
-
-    def run(
-        self,
-        images: Float[Tensor, "batch 3 h w"],
-        keep: Float[Tensor, "readers writers"] | Bool[Tensor, "readers writers"],
-        baseline: AnyBaseline = "zero",
-    ) -> Float[Tensor, "batch d"]:
-        """Return the embeddings with some edges kept and the others cut, each to its writer's baseline.
-
-        A reader's stream is that of the baseline plus, for every edge kept, what its writer writes in this run beyond
-        its baseline. With all edges kept the embeddings are the tower's up to rounding. ``keep`` may be a real number
-        between: it is differentiable.
-
-        Args:
-            images: One batch of images, of any precision and on any device.
-            keep: Which edges are kept; entries without an edge are ignored.
-            baseline: What a writer writes where its edge is cut; see `circuitry.models.baselines`, for the sites of
-                `components`.
-
-        Raises:
-            InputError: for a mask of another shape, and what the encoder and the baseline raise.
-        """
-        if keep.shape != self.edges.shape:
-            raise InputError(
-                f"Edges are kept by a mask [{', '.join(map(str, self.edges.shape))}] (readers, writers), but one of "
-                f"shape {list(keep.shape)} was given."
-            )
-        with torch.no_grad():
-            images = images.to(self.encoder.device, self.encoder.dtype)
-            clean = clean_activations(self.components, images, self.sites)
-            ends = as_baseline(baseline).activations(self.components, clean)
-        return run_gated(self, clean[self.sites[0]], ends, self.gates_of(lifted(keep)), at_once=1)
 
     def attended(self, index: int, streams: Float[Tensor, "ports batch position d_model"]) -> Tensor:
         """Return z of a block whose heads' ports, all q before all k and v, each read a stream of their own."""

@@ -11,53 +11,24 @@ pair of places as [readers, units], where either may be 1: all alike, as for an 
 is open. Heads have three readers each, query, key and value: [port head, units].
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Mapping
 
 import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from circuitry.models.blocks import Block
-from circuitry.models.encoder import Encoder
 from circuitry.models.gated_reading import Gates, different_rows, read_through
 from circuitry.models.narrowing import in_order
+from circuitry.models.residual import ResidualStream
 
 _Pair = tuple[int, int]
 
 PORTS_OF_A_HEAD = 3
 
 
-@runtime_checkable
-class Stream(Protocol):
-    """What a run needs of a `ResidualStream`."""
-
-    @property
-    def encoder(self) -> Encoder: ...
-
-    @property
-    def components(self) -> Encoder: ...
-
-    @property
-    def blocks(self) -> tuple[Block, ...]: ...
-
-    @property
-    def sites(self) -> tuple[str, ...]: ...
-
-    @property
-    def write_weights(self) -> Sequence[Tensor]: ...
-
-    @property
-    def neuron_weights(self) -> Sequence[Tensor]: ...
-
-    def biases(self, block: int) -> tuple[Tensor, Tensor]: ...
-
-    def attended(self, index: int, streams: Tensor) -> Tensor: ...
-
-
 def run_gated(
-    stream: Stream,
+    stream: ResidualStream,
     start: Float[Tensor, "batch position d_model"],
     ends: Mapping[str, Tensor],
     gates: Mapping[_Pair, Gates],
@@ -87,7 +58,7 @@ class _Run:
 
     def __init__(
         self,
-        stream: Stream,
+        stream: ResidualStream,
         start: Tensor,
         ends: Mapping[str, Tensor],
         gates: Mapping[_Pair, Gates],

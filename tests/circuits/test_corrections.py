@@ -18,7 +18,7 @@ from circuitry.models.blocks import Block
 from circuitry.runs import InputError
 from tests.circuits.test_edge_oracles import ON_PAPER
 from tests.support.micro_transformer import IMAGE, blank_tower, metric, micro_tower
-from tests.support.stream_scores import edge_scores, linear_transformer, of_edges
+from tests.support.stream_scores import edge_scores, linear_transformer, of_edges, run_stream
 from tests.support.towers import make_tower
 
 
@@ -36,7 +36,7 @@ def exact(stream: ResidualStream, images: Tensor, rows: Any, columns: Any, other
     keep = stream.edges.clone()
     keep[rows, columns] = False
     with torch.no_grad():
-        return float((linear(stream.encoder(images)) - linear(stream.run(images, keep, other))).mean())
+        return float((linear(stream.encoder(images)) - linear(run_stream(stream, images, keep, other))).mean())
 
 
 # --- AtP*: exact softmax ---------------------------------------------------------------------------------------------
@@ -120,7 +120,7 @@ def test_a_cut_into_the_embedding_is_exact_through_its_norm_and_any_metric() -> 
         for column in range(len(stream.writers)):
             keep = stream.edges.clone()
             keep[-1, column] = False
-            moved = product(stream.encoder(images)) - product(stream.run(images, keep))
+            moved = product(stream.encoder(images)) - product(run_stream(stream, images, keep))
             assert found.scores[-1, column] == pytest.approx(float(moved.mean()))
 
 

@@ -13,7 +13,7 @@ from circuitry.circuits import attribute, gauss_legendre_rule, left_rule
 from circuitry.models import Encoder, ResidualStream, in_components
 from circuitry.models.components import BLOCK_POINTS, PATTERN_POINTS
 from tests.support.micro_transformer import IMAGE, metric, micro_tower
-from tests.support.stream_scores import edge_scores, of_edges
+from tests.support.stream_scores import edge_scores, of_edges, run_stream
 from tests.support.towers import make_tower
 
 LN3 = math.log(3)
@@ -73,7 +73,7 @@ def test_cuts_of_edges_are_those_worked_on_paper() -> None:
     for edge in ON_PAPER:
         keep = stream.edges.clone()
         keep[stream.edge(*edge)] = False
-        found[edge] = 33 - metric(stream.run(IMAGE, keep)).item()
+        found[edge] = 33 - metric(run_stream(stream, IMAGE, keep)).item()
     assert found == pytest.approx({edge: exact for edge, (_, exact) in ON_PAPER.items()}, abs=1e-12)
 
 

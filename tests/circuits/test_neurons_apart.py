@@ -13,7 +13,7 @@ from circuitry.models import Encoder, ResidualStream, in_components
 from circuitry.runs import InputError
 from tests.circuits.test_stream_edges import metric
 from tests.support.assert_same import assert_same
-from tests.support.stream_scores import edge_scores
+from tests.support.stream_scores import edge_scores, run_stream
 from tests.support.towers import make_tower
 
 APART = {"trunk.blocks.0.mlp": [5, 2], "trunk.blocks.1.mlp": [0]}
@@ -40,7 +40,7 @@ def test_neurons_are_named_and_what_all_write_adds_up_to_the_stream() -> None:
         _, seen = stream.components.run_with_cache(images)
         biases = sum(sum(stream.biases(i)) for i in range(2))
         torch.testing.assert_close(stream.written(seen).sum(0) + biases, seen["blocks.1.hook_resid_post"])
-        torch.testing.assert_close(stream.run(images, stream.edges, images.flip(0)), tower(images))
+        torch.testing.assert_close(run_stream(stream, images, stream.edges, images.flip(0)), tower(images))
 
 
 @pytest.mark.parametrize("gated", [False, True])
@@ -48,7 +48,7 @@ def test_neurons_are_named_and_what_all_write_adds_up_to_the_stream() -> None:
 def test_scores_are_derivatives_of_exact_cuts_and_add_up_to_those_of_whole_components(gated: bool, units: Any) -> None:
     tower, stream, images = opened(gated, units)
     keep = stream.edges.double().requires_grad_()
-    (slope,) = torch.autograd.grad(metric(stream.run(images, keep, images.flip(0))).mean(), keep)
+    (slope,) = torch.autograd.grad(metric(run_stream(stream, images, keep, images.flip(0))).mean(), keep)
     found = edge_scores(stream, images, metric, baseline=images.flip(0))
     expected = torch.where(stream.edges, slope, torch.nan)
     assert_same(found.scores, expected, at_least=1e-2, rtol=1e-7)
@@ -84,7 +84,7 @@ def test_cutting_an_edge_into_a_neuron_equals_a_hook_on_that_neuron() -> None:
         expected = tower(images)
         for handle in handles:
             handle.remove()
-        torch.testing.assert_close(stream.run(images, keep), expected)
+        torch.testing.assert_close(run_stream(stream, images, keep), expected)
         assert not torch.allclose(expected, tower(images), atol=1e-6)
 
 
@@ -99,7 +99,7 @@ def test_exact_readers_know_neurons_apart() -> None:
             row, column = stream.edge(writer, reader)
             keep = stream.edges.clone()
             keep[row, column] = False
-            change = (tower(images) - stream.run(images, keep)).mean(0)
+            change = (tower(images) - run_stream(stream, images, keep)).mean(0)
             assert found.scores[row, column] == pytest.approx(float(change[0] - change[1]), rel=1e-8)
 
 

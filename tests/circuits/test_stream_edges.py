@@ -11,7 +11,7 @@ from torch import Tensor
 from circuitry.circuits import edges_by_position, gauss_legendre_rule, left_rule, midpoint_rule
 from circuitry.models import AnyBaseline, Component, Encoder, ResidualStream, Task, mean_baseline
 from circuitry.runs import InputError, Work
-from tests.support.stream_scores import edge_scores, linear_transformer, of_edges
+from tests.support.stream_scores import edge_scores, linear_transformer, of_edges, run_stream
 from tests.support.towers import make_tower
 
 HEAD = Component("head", 0, 1)
@@ -35,7 +35,7 @@ def test_one_gradient_gives_the_derivative_of_cutting_every_edge(name: str, kind
     baselines: dict[str, AnyBaseline] = {"zero": "zero", "counterfactual": images.flip(0)}
     baseline = mean_baseline(stream.components, images[:2]) if kind == "mean" else baselines[kind]
     keep = stream.edges.double().requires_grad_()
-    (slope,) = torch.autograd.grad(metric(stream.run(images, keep, baseline)).mean(), keep)
+    (slope,) = torch.autograd.grad(metric(run_stream(stream, images, keep, baseline)).mean(), keep)
     found = edge_scores(stream, images, metric, baseline=baseline)
     expected = torch.where(stream.edges, slope, torch.nan)
     np.testing.assert_allclose(found.scores, expected.numpy(), rtol=1e-7, atol=1e-10)
@@ -73,7 +73,7 @@ def test_along_what_a_stage_reads_its_edges_add_up_to_the_exact_cut_of_them_all(
         rows, keep = stream.readers_of(stage), stream.edges.clone()
         keep[rows] = False
         with torch.no_grad():
-            cut = float((metric(stream.encoder(images)) - metric(stream.run(images, keep, other))).mean())
+            cut = float((metric(stream.encoder(images)) - metric(run_stream(stream, images, keep, other))).mean())
         assert found.into[rows].sum() == pytest.approx(cut, rel=1e-4)
         gaps.append(abs(plain.into[rows].sum() / cut - 1))
     assert max(gaps) > 0.1
@@ -117,7 +117,7 @@ def test_scores_rank_edges_much_as_exact_cuts_do() -> None:
         for place in stream.edges.nonzero().tolist():
             keep = stream.edges.clone()
             keep[tuple(place)] = False
-            exact.append(float(clean - metric(stream.run(images, keep)).mean()))
+            exact.append(float(clean - metric(run_stream(stream, images, keep)).mean()))
     found = edge_scores(stream, images, metric, rule=left_rule(5))
     rank = stats.spearmanr(found.scores[stream.edges.numpy()], exact).statistic
     assert rank > 0.5, rank
@@ -190,7 +190,7 @@ def test_in_a_linear_network_scores_are_exact_cuts() -> None:
         for row, column in stream.edges.nonzero().tolist():
             keep = stream.edges.clone()
             keep[row, column] = False
-            moved = stream.encoder(images) - stream.run(images, keep, other)
+            moved = stream.encoder(images) - run_stream(stream, images, keep, other)
             exact = float((moved[:, 0] - 2 * moved[:, 1]).mean())
             assert found.scores[row, column] == pytest.approx(exact, rel=1e-7, abs=1e-11)
     assert np.nanmax(np.abs(found.scores)) > 1e-3

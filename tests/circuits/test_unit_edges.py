@@ -26,7 +26,7 @@ from circuitry.models import Encoder, ResidualStream, Task, in_components
 from circuitry.runs import InputError
 from tests.models.test_components import FURTHER, custom
 from tests.support.assert_same import assert_same
-from tests.support.stream_scores import edge_scores
+from tests.support.stream_scores import edge_scores, run_stream
 from tests.support.towers import make_tower
 from tests.support.work import QUIET
 
@@ -224,7 +224,7 @@ def test_the_method_cuts_is_runs_without_one_edge_and_exact_readers_rank_nearest
     for port in "qkv":
         keep[stream.edge(f"blocks.0.attn.{head}", f"blocks.1.attn.{reader}.{port}")] = False
     with torch.no_grad():
-        cut = (metric(encoder.tower(images)) - metric(stream.run(images, keep, settings["baseline"]))).mean()
+        cut = (metric(encoder.tower(images)) - metric(run_stream(stream, images, keep, settings["baseline"]))).mean()
     assert_same(exact.edge_scores[up, down][0, 0], cut, at_least=1e-4, rtol=1e-8)
     cuts, *others = (one.edges.table()["score"] for one in found.values())
     readers, plain = (float(stats.spearmanr(cuts, one).statistic) for one in others)

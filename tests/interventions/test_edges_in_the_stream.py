@@ -26,6 +26,7 @@ from circuitry.interventions import (
 from circuitry.interventions.gated_edges import ChainEdges
 from circuitry.models import ResidualStream
 from tests.support.assert_same import assert_same
+from tests.support.stream_scores import run_stream
 from tests.support.towers import make_tower
 from tests.support.work import QUIET
 
@@ -167,7 +168,7 @@ def test_edges_of_a_stream_graph_are_those_of_its_readers_and_writers() -> None:
         for reader in readers:
             keep[stream.edge(f"{up}.{u}" if up.endswith("attn") else up, reader)] = True
     with torch.no_grad():
-        expected = stream.run(images, keep)
+        expected = run_stream(stream, images, keep)
     assert_same(kept_embeddings(task_of(images), [circuit.edges])[0], expected, 0.1)
     assert 0 < keep.sum() < stream.edges.sum()
 

@@ -20,6 +20,7 @@ from circuitry.models import Baseline, Encoder, ResidualStream, Task, components
 from circuitry.models.components import BLOCK_POINTS
 from circuitry.models.residual import adds_up
 from circuitry.runs import InputError
+from tests.support.stream_scores import run_stream
 from tests.support.towers import VIT, _clip_tower, make_tower, randomise, timm_vit
 
 VITS = ("vit", "vit-average-pooling", "vit-attentional-pooling", "timm-vit", "eva02")
@@ -302,7 +303,7 @@ def test_further_kinds_of_blocks_and_pooling_give_the_towers_outputs(kind: str) 
         torch.testing.assert_close(embedding, expected, rtol=1e-5, atol=1e-6)
         if adds_up(encoder):
             stream = ResidualStream.of(encoder)
-            torch.testing.assert_close(stream.run(images, stream.edges), expected, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(run_stream(stream, images, stream.edges), expected, rtol=1e-4, atol=1e-5)
     assert adds_up(encoder) == ("norms-behind" not in kind)
 
 

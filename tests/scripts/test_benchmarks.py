@@ -86,7 +86,7 @@ def test_a_known_share_of_units_is_permuted_and_no_noise_changes_nothing() -> No
 def test_methods_are_compared_with_exact_cuts_of_every_edge() -> None:
     module = script("benchmark_edges")
     stream = ResidualStream.of(Encoder.from_tower(micro_tower()))
-    cuts = module.exact_cuts(stream, IMAGE, metric, "zero")
+    cuts = module.with_nodes(edge_scores(stream, IMAGE, metric, "cuts"))
     readers = tuple(map(str, stream.readers))
     for edge, (_, cut) in ON_PAPER.items():
         assert cuts[stream.edge(*edge)] == pytest.approx(cut)

@@ -3,10 +3,14 @@
 from typing import Any
 
 import numpy as np
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from circuitry.circuits.stream_edges import EdgeMatrix, StreamMethod, edge_matrix
-from circuitry.models import AnyBaseline, Metric, ResidualStream, Task
+from circuitry.models import AnyBaseline, Metric, ResidualStream, Task, as_baseline
+from circuitry.models.encoder import clean_activations
+from circuitry.models.gated_reading import lifted
+from circuitry.models.stream_run import run_gated
 from tests.support.towers import make_tower
 from tests.support.work import QUIET
 
@@ -41,3 +45,12 @@ def linear_transformer() -> Any:
         block.attn.qkv.bias[:32] = 0
     tower.trunk.norm = nn.Identity()
     return tower
+
+
+def run_stream(stream: ResidualStream, images: Tensor, keep: Tensor, baseline: AnyBaseline = "zero") -> Tensor:
+    """Return the embeddings with some edges [readers, writers] kept, or gated by real numbers, and the others cut."""
+    with torch.no_grad():
+        images = images.to(stream.encoder.device, stream.encoder.dtype)
+        clean = clean_activations(stream.components, images, stream.sites)
+        ends = as_baseline(baseline).activations(stream.components, clean)
+    return run_gated(stream, clean[stream.sites[0]], ends, stream.gates_of(lifted(keep)), at_once=1)
