@@ -2,7 +2,6 @@ from .attribution_check import check_attribution as check_attribution
 from .attribution_check import compare_rules as compare_rules
 from .check_images import CheckSettings as CheckSettings
 from .circuit_checks import CausalChecks as CausalChecks
-from .circuit_sets import add_error_units as add_error_units
 from .circuit_sets import take_complement as take_complement
 from .circuit_sets import take_kept_units as take_kept_units
 from .circuit_sets import take_top_units as take_top_units

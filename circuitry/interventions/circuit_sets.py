@@ -10,7 +10,6 @@ import numpy as np
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.nodes import keep_units
 from circuitry.interventions.patches import Chosen, Places
-from circuitry.models.encoder import Encoder
 from circuitry.models.sites import INPUT
 from circuitry.models.task import Task
 from circuitry.runs.errors import InputError
@@ -104,21 +103,6 @@ def check_ranking(ranking: str) -> None:
 def take_complement(circuit: KeptUnits, graph: AttributionGraph) -> dict[str, np.ndarray]:
     """Return the units that a circuit leaves out, at the circuit's sites."""
     return {site: np.flatnonzero(~mark_kept(units, graph.n_units(site), site)) for site, units in circuit.items()}
-
-
-def add_error_units(encoder: Encoder, circuit: KeptUnits) -> dict[str, np.ndarray]:
-    """Return a circuit with the error units of its sites in a feature basis added, so that they are kept.
-
-    Example:
-        >>> latents = {"layer3.0": graph.kept_units["layer3.0"]}
-        >>> circuits = [latents, add_error_units(features, latents)]
-        >>> without, with_errors = kept_embeddings(Task(features, photos, metric), circuits)
-    """
-    error = encoder.error_units
-    return {
-        site: np.array([*Places.read(units, "units").indices, *error.get(site, ())], dtype=np.int64)
-        for site, units in circuit.items()
-    }
 
 
 def mark_kept(units: Chosen, size: int, site: str) -> np.ndarray:

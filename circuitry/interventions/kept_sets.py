@@ -1,17 +1,25 @@
 """What tests do to circuits of units and of edges alike: keep, leave out, draw at random, take one part away."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
 from circuitry.circuits.edges import Edges
 from circuitry.circuits.graph import AttributionGraph
-from circuitry.interventions.circuit_sets import take_complement
+from circuitry.interventions.circuit_sets import KeptUnits, take_complement
 from circuitry.interventions.gated import Kept
 
 UnitsOrEdges = Mapping[str, np.ndarray] | Edges
 """A circuit: numbers of units by site, or edges."""
+
+
+@overload
+def as_kept(graph: AttributionGraph, circuit: Mapping[str, np.ndarray], keep_error: bool = ...) -> KeptUnits: ...
+
+
+@overload
+def as_kept(graph: AttributionGraph, circuit: UnitsOrEdges, keep_error: bool = ...) -> Kept: ...
 
 
 def as_kept(graph: AttributionGraph, circuit: UnitsOrEdges, keep_error: bool = False) -> Kept:

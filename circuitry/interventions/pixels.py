@@ -13,8 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuitry.circuits.graph import AttributionGraph
-from circuitry.interventions.circuit_sets import KeptUnits, add_error_units, take_kept_units
+from circuitry.interventions.circuit_sets import KeptUnits, take_kept_units
 from circuitry.interventions.gated_units import ablate_all_but
+from circuitry.interventions.kept_sets import as_kept
 from circuitry.interventions.patches import patched
 from circuitry.models.metrics import checked_metric
 from circuitry.models.task import Batch, Task
@@ -69,11 +70,10 @@ def circuit_pixels(
     everywhere = take_kept_units(graph)
     last = list(everywhere)[-2:][0]
     unit = int(everywhere[last][0])
-    alone = add_error_units(task.encoder, everywhere) if keep_error else everywhere
     return {
         "whole model": logit_pixels(task),
         f"circuit at {last}": logit_pixels(task, {last: everywhere[last]}),
-        "circuit at all sites": logit_pixels(task, alone),
+        "circuit at all sites": logit_pixels(task, as_kept(graph, everywhere, keep_error)),
         f"unit {last}/{unit}": unit_pixels(task, last, unit),
     }
 

@@ -12,7 +12,7 @@ on latents as on channels. Reading is affine in f and e, so a straight path betw
 straight path of x: the effects of latents and error sum to the site's effect. Zero latents and zero error are
 x = b_dec; the mean of latents and error is the mean of x.
 
-Whether a circuit keeps the error is said explicitly (`add_error_units`, ``keep_error``).
+Whether a circuit keeps the error is said explicitly (``keep_error``).
 
 An autoencoder of inputs scaled to length one is made linear by its input's length n = |x|: f = n encode(x), and
 x = f W_dec + n b_dec + e. The length is one more unit, the last of the error's; zero is then x = 0. Where the error is

@@ -23,7 +23,6 @@ from circuitry import (
 from circuitry.interventions import (
     AblationSettings,
     ClassScorer,
-    add_error_units,
     kept_embeddings,
     transfer_circuits,
 )
@@ -81,12 +80,10 @@ def test_circuits_with_and_without_error(name: str) -> None:
 
     circuit = {site: kept}
     task = Task(features, images, lambda e: e[:, 0], work=QUIET)
-    found = kept_embeddings(task, [circuit, add_error_units(features, circuit), {}])
+    found = kept_embeddings(task, [circuit, {site: [*kept, *features.error_units[site]]}, {}])
     expected = [embedded(decode_by_hand(sae, alone)), embedded(decode_by_hand(sae, alone) + error), plain(images)]
     for mine, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-9)
-    channels = plain.sites[-2]
-    assert add_error_units(features, {channels: [2]})[channels].tolist() == [2]
 
 
 @pytest.mark.parametrize("keep_error", [False, True])
@@ -110,7 +107,8 @@ def test_ends_of_the_curve(keep_error: bool) -> None:
         assert curve.full == pytest.approx(metric(plain(images)).numpy(), rel=1e-9)
     nothing: dict[str, list[int]] = {site: [] for site in graph.sites if site != "input"}
     everything = {site: range(len(graph.node_scores[site])) for site in nothing}
-    all_nodes = add_error_units(features, everything) if keep_error else everything
+    errors = features.error_units if keep_error else {}
+    all_nodes = {site: [*units, *errors.get(site, ())] for site, units in everything.items()}
     kept = metric(kept_embeddings(task, [all_nodes])[0]).numpy()
     empty = metric(kept_embeddings(task, [nothing])[0]).numpy()
     assert curve.empty == pytest.approx(empty, rel=1e-9)
