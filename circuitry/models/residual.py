@@ -119,12 +119,17 @@ class ResidualStream(StreamParts):
     @cached_property
     def neuron_weights(self) -> tuple[Float[Tensor, "neuron d_model"], ...]:
         """The map of each block from its neurons to what its MLP adds to the stream."""
-        weight = next(self.encoder.tower.parameters())
-        ones = [torch.eye(block.n_neurons).to(weight)[:, None] for block in self.blocks]
-        return tuple(
-            (block.mlp_out(one)[:, 0] - self.biases(i)[1]).detach()
-            for i, (block, one) in enumerate(zip(self.blocks, ones, strict=True))
-        )
+        return tuple(self._of_neurons(i, range(block.n_neurons)) for i, block in enumerate(self.blocks))
+
+    @cached_property
+    def _apart_weights(self) -> tuple[Float[Tensor, "apart d_model"], ...]:
+        """The same of the neurons that are apart."""
+        return tuple(self._of_neurons(i, apart) for i, apart in enumerate(self.neurons))
+
+    def _of_neurons(self, block: int, neurons: Sequence[int]) -> Float[Tensor, "neurons d_model"]:
+        one, weight = self.blocks[block], next(self.encoder.tower.parameters())
+        ones = torch.nn.functional.one_hot(torch.tensor(list(neurons), dtype=torch.int64), one.n_neurons).to(weight)
+        return (one.mlp_out(ones[:, None])[:, 0] - self.biases(block)[1]).detach()
 
     def biases(self, block: int) -> tuple[Float[Tensor, " d_model"], Float[Tensor, " d_model"]]:
         """Return what attention and MLP of a block add to the stream when heads and neurons are zero."""
@@ -175,8 +180,8 @@ class ResidualStream(StreamParts):
         heads = rearrange(z, "b p head d -> head (b p) d") @ self.write_weights[block]
         others = self.blocks[block].mlp_out(neurons) - self.biases(block)[1]
         parts = [heads.reshape(-1, *others.shape)]
-        if chosen := list(self.neurons[block]):
-            parts.append(torch.einsum("bpn,nm->nbpm", neurons[..., chosen], self.neuron_weights[block][chosen]))
+        if apart := list(self.neurons[block]):
+            parts.append(torch.einsum("bpn,nm->nbpm", neurons[..., apart], self._apart_weights[block]))
             others = others - parts[-1].sum(0)
         return torch.cat([*parts, others[None]])
 
