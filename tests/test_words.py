@@ -51,8 +51,10 @@ def public_names() -> dict[str, list[str]]:
             else:
                 names = []
             for name in names:
-                if not name.startswith("_") and name not in ("log", "T"):
-                    found[name].append(path.relative_to(PACKAGE).as_posix())
+                module = path.relative_to(PACKAGE).as_posix()
+                # The signatures of an overloaded function are one definition.
+                if not name.startswith("_") and name not in ("log", "T") and module not in found[name]:
+                    found[name].append(module)
     return found
 
 
