@@ -139,7 +139,7 @@ class SparseAutoencoder:
             found = before.relu() * (before > self.threshold)
         else:
             found = before.relu()
-        return found if self.soft_cap is None else self.soft_cap * torch.tanh(found / self.soft_cap)
+        return found if self.soft_cap is None else torch.tanh(found / self.soft_cap) * self.soft_cap
 
     def decode(self, features: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch d"]:
         """Return the reconstruction; of normalised inputs where ``normalised``."""

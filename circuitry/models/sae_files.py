@@ -32,7 +32,7 @@ _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(/.+)?")
 
 
 class StoredSettings:
-    """Stands in the place of a class of settings whose object a weights file holds: its fields, and nothing else."""
+    """Replaces a class of settings whose object a weights file holds: it has the fields, and nothing else."""
 
     def __init__(self, *arguments: object) -> None:
         """Take what the class would take, and do nothing with it."""
@@ -163,7 +163,7 @@ def _local(path: str | os.PathLike[str]) -> Path:
     name = os.fspath(path)
     if not name.startswith(HUB):
         first = Path(name).parts[:1]
-        is_id = isinstance(path, str) and _HUB_ID.fullmatch(name) and not Path(*first).exists()
+        is_id = _HUB_ID.fullmatch(name) and not Path(*first).exists()
         if Path(name).exists() or not is_id or Path(name).suffix in WEIGHTS:
             return Path(name)
     owner, repository, *inside = name.removeprefix(HUB).split("/")

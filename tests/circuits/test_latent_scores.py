@@ -114,7 +114,7 @@ def test_edges_equal_brute_force(name: str, kind: str) -> None:
             target = plain(images, stop=down).movedim(plain.unit_dim(down), -1)
             target = encode_by_hand(saes[down], target) if down in saes else target
             if up in saes:
-                clean = clean_by_hand(plain, saes[up], images, up)
+                clean: tuple[Tensor, ...] = clean_by_hand(plain, saes[up], images, up)
             else:
                 clean = (plain(images, stop=up).movedim(plain.unit_dim(up), -1),)
         for row, unit in enumerate(graph.kept_units[down]):

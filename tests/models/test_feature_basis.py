@@ -96,6 +96,35 @@ def test_narrow_stages_equal_whole_ones(name: str, kind: str) -> None:
             torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("kind", ["relu", "normalised", "layer-normed"])
+@pytest.mark.parametrize(("tokens", "first", "end"), [("class", 0, 1), ("patches", 1, 17)])
+def test_of_some_tokens_alone(kind: str, tokens: Any, first: int, end: int) -> None:
+    """Elsewhere there are no latents, and the error is the activation."""
+    plain, saes, images, _ = setting("vit", kind)
+    up, down = plain.sites[-3:-1]
+    saes = {site: replace(make_sae(32, kind), tokens=tokens) for site in (up, down)}
+    features = in_feature_basis(plain, saes)
+    with torch.no_grad():
+        torch.testing.assert_close(features(images), plain(images), rtol=1e-11, atol=1e-11)
+        for site, sae in saes.items():
+            x, units = plain(images, stop=site), features(images, stop=site)
+            acts = torch.zeros(17, 1, dtype=torch.double)
+            acts[first:end] = 1
+            latents, beside = acts * encode_by_hand(sae, x), beside_by_hand(sae, x)
+            error = x - acts * decode_by_hand(sae, encode_by_hand(sae, x), beside)
+            beside = acts * (beside if sae.normalised else torch.ones_like(x[..., :1]))
+            torch.testing.assert_close(units, torch.cat([latents, error, beside], -1), rtol=1e-10, atol=1e-10)
+            assert torch.equal(error[:, acts[:, 0] == 0], x[:, acts[:, 0] == 0])
+    stage = features.stages[features.position(down) - 1]
+    assert stage.narrow is not None
+    x = features(images, stop=up)
+    alive = features(images, stop=down).abs().sum((0, 1)).topk(3).indices
+    for rows, columns in ((alive, alive), (torch.tensor([1, x.shape[-1] - 1]), torch.tensor([2, 70]))):
+        delta = torch.randn_like(x[..., rows])
+        found, whole = stage.narrow(rows, columns)(x, delta), narrow_stage(stage.run, rows, columns, -1, -1)(x, delta)
+        torch.testing.assert_close(found, whole, rtol=1e-9, atol=1e-9)
+
+
 def test_fast_stages_stay_fast() -> None:
     plain = Encoder.from_tower(make_tower("resnet"))
     features = in_feature_basis(plain, {"layer4.0": make_sae(256), "attnpool": make_sae(16)})

@@ -59,7 +59,7 @@ def encode_by_hand(sae: SparseAutoencoder, x: Tensor) -> Tensor:
 
 def decode_by_hand(sae: SparseAutoencoder, latents: Tensor, beside: Tensor) -> Tensor:
     scale = beside[..., :1] if sae.normalised else 1.0
-    mean = beside[..., 1:] if sae.normalised == "layer-norm" else 0.0
+    mean = beside[..., 1:2] if sae.normalised == "layer-norm" else 0.0
     return torch.einsum("...f,fd->...d", latents, sae.w_dec) + scale * sae.b_dec + mean
 
 

@@ -38,7 +38,7 @@ def written(layout: Layout, folder: Path) -> tuple[Path, Weights]:
 
 
 def relu(x: np.ndarray) -> np.ndarray:
-    return np.maximum(x, 0)
+    return np.asarray(np.maximum(x, 0))
 
 
 def largest(x: np.ndarray, k: int) -> np.ndarray:
@@ -75,7 +75,7 @@ def pickled(full_name: str, values: dict[str, Any], make: Callable[[Any], None])
 
 # ViT-Prisma
 
-PRISMA = {
+PRISMA: dict[str, Any] = {
     "hook_point_layer": 1, "layer_subtype": "hook_resid_post", "architecture": "standard", "activation_fn_str": "relu",
     "activation_fn_kwargs": {}, "normalize_activations": "none", "d_in": D, "expansion_factor": FEATURES // D,
     "cls_token_only": False, "use_patches_only": False, "_device": "cuda", "_dtype": "float32",
@@ -124,11 +124,11 @@ def prisma(more: dict[str, Any], *, as_object: bool = False, **layout: Any) -> L
     return Layout(shapes, write, formula, "ViT-Prisma", **{"site": "blocks.1.hook_resid_post"} | layout)
 
 
-TRANSCODER = {
+TRANSCODER: dict[str, Any] = {
     "layer_subtype": "ln2.hook_normalized", "is_transcoder": True, "transcoder_with_skip_connection": True,
     "out_hook_point_layer": 1, "layer_out_subtype": "hook_mlp_out", "d_out": D,
 }  # fmt: skip
-OF_MLP = {"site": "blocks.1.hook_mlp_out"}
+OF_MLP: dict[str, Any] = {"site": "blocks.1.hook_mlp_out"}
 
 
 # SAELens 6
