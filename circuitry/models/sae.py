@@ -166,7 +166,7 @@ class SparseAutoencoder:
         else nothing.
         """
         if self.normalised == "length":
-            return x.norm(dim=-1, keepdim=True)
+            return torch.linalg.vector_norm(x, dim=-1, keepdim=True)
         if self.normalised == "layer-norm":
             return torch.cat(_moments(x), -1)
         return torch.ones_like(x[..., :1]) if self.has_scale else x[..., :0]
@@ -284,4 +284,4 @@ def of_shifted_inputs(sae: SparseAutoencoder, mean: Tensor, scale: float) -> Spa
 def _moments(x: Float[Tensor, "*batch d"]) -> tuple[Float[Tensor, "*batch 1"], Float[Tensor, "*batch 1"]]:
     """Return the unbiased standard deviation and the mean of vectors; where it is zero it has a gradient of zero."""
     mean = x.mean(-1, keepdim=True)
-    return (x - mean).norm(dim=-1, keepdim=True) / (x.shape[-1] - 1) ** 0.5, mean
+    return torch.linalg.vector_norm(x - mean, dim=-1, keepdim=True) / (x.shape[-1] - 1) ** 0.5, mean

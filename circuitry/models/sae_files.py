@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import snapshot_download
+from huggingface_hub import list_repo_files, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -76,19 +76,11 @@ class SaeFile:
                 a folder without weights or with several.
         """
         place = _local(path)
-        if not place.is_dir():
-            if not place.is_file():
-                raise InputError(f"There is no sparse autoencoder at {path}: give the path of one, or make it.")
-            return cls(place, is_shifted)
-        found = _weights_in(place.iterdir()) or _weights_in(place.rglob("*"))
-        found = [file for file in found if file.name in PREFERRED] or found
-        if len(found) != 1:
-            shown = [str(file.relative_to(place)) for file in found[:6]] + ["..."] * (len(found) > 6)
-            raise InputError(
-                f"{path} is a folder with {len(found)} weights files ({', '.join(shown) or 'none'}), but one with its "
-                "settings (config.json, cfg.json) is needed: give the path of a weights file."
-            )
-        return cls(found[0], is_shifted)
+        if place.is_dir():
+            place = place / _only([file.relative_to(place).as_posix() for file in place.rglob("*")], path)
+        if not place.is_file():
+            raise InputError(f"There is no sparse autoencoder at {path}: give the path of one, or make it.")
+        return cls(place, is_shifted)
 
     @cached_property
     def metadata(self) -> Mapping[str, str]:
@@ -154,29 +146,50 @@ class SaeFile:
         return InputError(f"{self.path} holds {reason}.")
 
 
-def _weights_in(files: Iterable[Path]) -> list[Path]:
-    return sorted(file for file in files if file.suffix in WEIGHTS and file.name != "sparsity.safetensors")
+def _only(names: Iterable[str], path: str | os.PathLike[str]) -> str:
+    """Return the weights file among names of files, of those in fewest folders; refuse none or several."""
+    found = sorted(name for name in names if name.endswith(WEIGHTS) and not name.endswith("sparsity.safetensors"))
+    found = [name for name in found if name.rpartition("/")[2] in PREFERRED] or found
+    found = [name for name in found if name.count("/") == min(one.count("/") for one in found)]
+    if len(found) != 1:
+        shown = ", ".join([*found[:6], *["..."] * (len(found) > 6)]) or "none"
+        raise InputError(
+            f"{path} is a folder with {len(found)} weights files ({shown}), but one with its settings (config.json, "
+            "cfg.json) is needed: give the path of a weights file."
+        )
+    return found[0]
 
 
 def _local(path: str | os.PathLike[str]) -> Path:
-    """Return where files lie on this machine, after fetching them from the hub."""
+    """Return where files lie on this machine, after fetching the weights and their settings from the hub."""
     name = os.fspath(path)
     if not name.startswith(HUB):
-        first = Path(name).parts[:1]
-        is_id = _HUB_ID.fullmatch(name) and not Path(*first).exists()
+        is_id = _HUB_ID.fullmatch(name) and not Path(*Path(name).parts[:1]).exists()
         if Path(name).exists() or not is_id or Path(name).suffix in WEIGHTS:
             return Path(name)
     owner, repository, *inside = name.removeprefix(HUB).split("/")
     below = "/".join(inside)
-    wanted = [f"{below}*"] if below else [f"*{ending}" for ending in (".json", *WEIGHTS)]
     try:
-        folder = Path(snapshot_download(f"{owner}/{repository}", allow_patterns=[*wanted, *CONFIGS]))
+        folder = Path(_fetched(f"{owner}/{repository}", below, name))
     except (OSError, ValueError, HfHubHTTPError) as error:
         raise InputError(
             f"{name} is neither a path on this machine nor could it be fetched from the hub "
             f"({' '.join(str(error).split())[:200]}): give a path, or fetch it once with the network."
         ) from error
     return folder / below
+
+
+def _fetched(repository: str, below: str, name: str) -> str:
+    """Return the folder of a repository with one weights file below a path in it, or what was fetched before."""
+    try:
+        files = list_repo_files(repository)
+    except (OSError, HfHubHTTPError):
+        return snapshot_download(repository, local_files_only=True)
+    weights = _only([file for file in files if f"{file}/".startswith(f"{below}/" if below else "")], name)
+    beside = weights.rpartition("/")[0]
+    return snapshot_download(
+        repository, allow_patterns=[weights, *(f"{beside}/{config}".removeprefix("/") for config in CONFIGS)]
+    )
 
 
 def plain(value: Any) -> Any:

@@ -268,9 +268,24 @@ def test_a_place_on_the_hub_needs_the_network_once(tmp_path: Path, monkeypatch: 
         with pytest.raises(InputError, match=f"{name} .*network"):
             load_sae(name)
     path, _ = written(LAYOUTS["prisma"], tmp_path)
-    monkeypatch.setattr("circuitry.models.sae_files.snapshot_download", lambda name, allow_patterns: str(path))
+    asked: list[Any] = []
+
+    def download(repository: str, allow_patterns: list[str]) -> str:
+        asked.append((repository, allow_patterns))
+        return str(path)
+
+    monkeypatch.setattr("circuitry.models.sae_files.snapshot_download", download)
+    files = ["README.md", "weights.pt", "config.json", "sparsity.safetensors"]
+    monkeypatch.setattr("circuitry.models.sae_files.list_repo_files", lambda repository: files)
     assert load_sae("org-xyz/some-sae").about["reader"] == "ViT-Prisma"
     assert load_sae("hf-hub:org-xyz/some-sae/weights.pt").n_features == FEATURES
+    assert asked == [("org-xyz/some-sae", ["weights.pt", "cfg.json", "config.json"])] * 2
+    files[1:] = ["layer_3/a/sae.pt", "layer_4/a/sae.pt", "layer_4/a/old/sae.pt"]
+    with pytest.raises(InputError, match=r"2 weights files .*layer_4/a/sae\.pt"):
+        load_sae("org-xyz/some-sae")
+    with pytest.raises(InputError, match="layer_4"):  # it was not in what was fetched
+        load_sae("org-xyz/some-sae/layer_4")
+    assert asked[-1] == ("org-xyz/some-sae", ["layer_4/a/sae.pt", "layer_4/a/cfg.json", "layer_4/a/config.json"])
 
 
 @pytest.mark.parametrize(
