@@ -22,7 +22,7 @@ from circuitry.runs.given import check_kinds
 
 COUNTED, READOUT, REPEAT, IMAGE = "counted", "readout", "repeat", "image"
 """Roles of sites."""
-PARTS = 4
+N_PARTS = 4
 """Parts of a site's units that are scaled together."""
 N_RUNS = 16
 """Runs with other factors."""
@@ -72,7 +72,7 @@ def _reads_out(encoder: Encoder, site: str, clean: Tensor) -> bool:
     """Whether units act on the embedding one by one, up to a factor for each image."""
     generator = torch.Generator().manual_seed(0)
     n_units = _n_units(encoder, site, clean)
-    parts, part = min(PARTS, n_units), torch.randperm(n_units, generator=generator) % PARTS
+    parts, part = min(N_PARTS, n_units), torch.randperm(n_units, generator=generator) % N_PARTS
     runs = [torch.rand(parts, generator=generator)[part] for _ in range(N_RUNS)]
     found = torch.stack([encoder(_scaled(encoder, site, clean, gates), site) for gates in runs], 1).double()
     values = torch.linalg.svdvals(found - found.mean(1, keepdim=True)).square()
