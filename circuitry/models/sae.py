@@ -166,7 +166,8 @@ class SparseAutoencoder:
         else nothing.
         """
         if self.normalised == "length":
-            return torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+            length: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+            return length
         if self.normalised == "layer-norm":
             return torch.cat(_moments(x), -1)
         return torch.ones_like(x[..., :1]) if self.has_scale else x[..., :0]

@@ -27,7 +27,7 @@ from circuitry import (
     in_feature_basis,
     mean_baseline,
 )
-from circuitry.circuits import gauss_legendre_rule
+from circuitry.circuits import gauss_legendre_rule, score_edges
 from circuitry.circuits.unit_edges import unit_edges
 from circuitry.interventions import AblationSettings, kept_embeddings
 from circuitry.models import Baseline, ResidualStream, SparseAutoencoder, Transcoder
@@ -245,6 +245,19 @@ def test_other_edges_are_cuts_to_first_order(kind: str) -> None:
     )  # fmt: skip
     for found in others:
         assert_same(found, cuts, 1e-11, rtol=1e-3, atol=1e-14)
+
+
+@pytest.mark.parametrize("kind", ["layer-normed skip", "of the class token"])
+def test_edges_of_whole_mlps_are_those_of_their_neurons(kind: str) -> None:
+    case, others = setting(kind), torch.randn(3, 3, 32, 32, dtype=torch.double)
+    found, expected = (
+        score_edges(Task(encoder, case.images, case.metric, baseline=others, work=QUIET))
+        for encoder in (case.encoder, case.plain)
+    )
+    assert_same(found.node_scores, expected.node_scores, 1e-5)
+    assert found.edge_scores.keys() == expected.edge_scores.keys()
+    mine, theirs = (np.concatenate([e.ravel() for e in graph.edge_scores.values()]) for graph in (found, expected))
+    assert_same(mine, theirs, 1e-4, rtol=1e-9)
 
 
 @pytest.mark.parametrize("kind", ["skip", "of the class token"])
