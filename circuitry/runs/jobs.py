@@ -4,9 +4,9 @@
 2. A job is a tuple of names, such as (class, domain). It is done by the process that holds its lock; the system frees
    the lock of a process that ends, however it ends. Each worker does its own share first, then what others have left,
    then waits for theirs.
-3. A job's files are written whole or not at all. When all of them are there, ``checksums/`` gets a record of the job, in
-   the format of ``sha256sum --check``. Its first line seals it: the number of files, and a digest of configuration, job
-   and lines. A job counts as done while its record is whole and its own, and its files agree with it.
+3. A job's files are written whole or not at all. When all of them are there, ``checksums/`` gets a record of the job,
+   in the format of ``sha256sum --check``. Its first line seals it: the number of files, and a digest of configuration,
+   job and lines. A job counts as done while its record is whole and its own, and its files agree with it.
 4. What is missing or damaged is made again. When nothing is left to do, locks and torn files are removed.
 """
 

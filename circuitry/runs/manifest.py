@@ -62,8 +62,9 @@ def claim(
     differing = {name for name in lists if theirs.get(name) != ours[name]}
     both = [{key: value for key, value in one.items() if key not in differing} for one in (ours, theirs)]
     words = [difference(*both)] if both[0] != both[1] else []
-    for name in sorted(differing):
-        words.append(f"{name}: {_changed(lists[name], folder / f'{name}.json', theirs.get(name))}")
+    words += [
+        f"{name}: {_changed(lists[name], folder / f'{name}.json', theirs.get(name))}" for name in sorted(differing)
+    ]
     raise InputError(
         f"{folder} was made with another configuration ({'; '.join(words)}): choose another folder, or remove this one."
     )

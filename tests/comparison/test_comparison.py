@@ -255,7 +255,7 @@ def test_damage_and_other_versions_are_named(tmp_path: Path) -> None:
         (table, None, r"values\.csv is missing"),
         (header, other, "'circuitry comparison 1', but .*'circuitry comparison 2'"),
         (header, b"{", r"header\.json is damaged"),
-        (header, header.read_bytes().replace(b"axe", b"ace", 1), r"header\.json is damaged"),
+        (header, header.read_bytes().replace(b"node_overlap", b"edge_overlap", 1), r"header\.json is damaged"),
         (header, None, "no comparison in"),
     ):
         kept = path.read_bytes()
