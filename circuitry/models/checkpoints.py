@@ -2,6 +2,7 @@
 
 import os
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -73,6 +74,14 @@ def _read(file: Path) -> Any:
         start = opened.read(64)
     if not start.startswith((b"PK", b"\x80")):  # a zip archive, or a pickle of PyTorch before 1.6
         raise InputError(f"{file} is not a checkpoint but {_what(start)}: download or save it again.")
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            held = sum(entry.file_size for entry in archive.infolist())
+        if held > file.stat().st_size:
+            raise InputError(
+                f"{file} is {file.stat().st_size:,} bytes long, but unpacks to {held:,}: PyTorch's checkpoints are not "
+                "compressed; save its state dict again with torch.save, or as safetensors."
+            )
     return torch.load(file, map_location="cpu", weights_only=True)
 
 

@@ -75,7 +75,7 @@ def read_manifest(folder: Path, format_name: str) -> dict[str, Any]:
     manifest = read_sealed(folder / NAME, _REMOVE)
     if manifest.get("format") != format_name:
         raise InputError(
-            f"{folder} has format {manifest.get('format')!r}, but this version reads {format_name!r}: "
+            f"{folder / NAME} has format {manifest.get('format')!r}, but this version reads {format_name!r}: "
             "run what made it again, into another folder."
         )
     if manifest.get("config_hash") != digest(manifest.get("config")):

@@ -21,7 +21,7 @@ from circuitry.runs.errors import InputError
 
 @contextmanager
 def interrupted_by_sigterm() -> Iterator[None]:
-    """Within the block SIGTERM raises a KeyboardInterrupt with the number of the signal; once, then it is ignored.
+    """Within the block SIGTERM raises a KeyboardInterrupt with the number of the signal.
 
     Only the main thread handles signals: in another one nothing changes.
     """
@@ -36,7 +36,6 @@ def interrupted_by_sigterm() -> Iterator[None]:
 
 
 def _interrupt(number: int, _: FrameType | None) -> NoReturn:
-    signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt(number)
 
 

@@ -166,7 +166,9 @@ def _check_free(root: Path) -> None:
     for file in root.rglob("*"):
         path = file.relative_to(root)
         if file.is_file() and not any(part.startswith(".") for part in path.parts):
-            raise InputError(f"A toy data set needs an empty folder, but {root} has {path}: choose another.")
+            raise InputError(
+                f"A toy data set needs an empty folder, but {root} has {path} and no {NAME}: choose another."
+            )
 
 
 def _folder(root: Path, settings: DrawingSettings) -> JobFolder:
