@@ -95,6 +95,9 @@ class Ended(NamedTuple):
 
     status: int
     printed: str
+    """Results, on the standard output."""
+    said: str
+    """Everything else, on that of errors."""
     seconds: float
 
 
@@ -139,7 +142,7 @@ class Trials:
         self.config, self.random = config, random.Random(config.seed)
         out = config.out.absolute()
         self.ready, self.work, self.temporary = out / "ready", out / "work", out / "tmp"
-        self.log = out / "log.txt"
+        self.logs = out / "printed.txt", out / "said.txt"
         prepare(self.ready)
         if {"faithfulness", "transfer"} & set(config.commands):
             self._start_empty("circuits")
@@ -160,15 +163,15 @@ class Trials:
             time.sleep(seconds)
             os.kill(child, number)
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        return Ended(status, self.log.read_text(errors="replace"), time.perf_counter() - started)
+        printed, said = (log.read_text(errors="replace") for log in self.logs)
+        return Ended(status, printed, said, time.perf_counter() - started)
 
     def _become(self, script: Path, arguments: list[str]) -> None:
         """Turn this process into one that runs a script, and end it."""
         status = 1
         try:
-            log = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-            for number in (1, 2):
-                os.dup2(log, number)
+            for number, log in enumerate(self.logs, start=1):
+                os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
             tempfile.tempdir = str(self.temporary)
             sys.modules["kaleido"] = None  # type: ignore[assignment]  # a browser for every page takes too long
             sys.argv = [str(script), *arguments]
@@ -196,7 +199,7 @@ class Trials:
         self._start_empty(name)
         first = self.run(name)
         if first.status:
-            raise InputError(f"The command {name} fails undisturbed: see {self.log}.")
+            raise InputError(f"The command {name} fails undisturbed: see {self.logs[1]}.")
         shutil.copytree(self.work, kept)
         self._start_empty(name)
         self.run(name)
@@ -215,8 +218,8 @@ class Trials:
             ended = self.run(name, (self.random.uniform(0, reference.seconds), number))
             again = self.run(name)
             outcome, detail = self._outcome(reference, again, None)
-            if "Traceback" in ended.printed:
-                outcome, detail = "WRONG", f"a traceback at the signal: {ended.printed[-300:]}"
+            if "Traceback" in ended.said:
+                outcome, detail = "WRONG", f"a traceback at the signal: {ended.said[-300:]}"
             yield name, number.name, "", outcome, detail
 
     def damages(self) -> Iterator[tuple[str, str, str, str, str]]:
@@ -235,10 +238,10 @@ class Trials:
 
     def _outcome(self, reference: Reference, again: Ended, damaged: Path | None) -> tuple[str, str]:
         """Return in a word how a disturbance ended, and what is not as it should be."""
-        if damaged is not None and again.status == 2 and again.printed.count(damaged.name):
-            return "refused by name", again.printed.strip().splitlines()[-1]
+        if damaged is not None and again.status == 2 and damaged.name in again.said:
+            return "refused by name", again.said.strip().splitlines()[-1]
         if again.status:
-            return "WRONG", f"status {again.status}: {again.printed[-300:]}"
+            return "WRONG", f"status {again.status}: {again.said[-300:]}"
         found = self._differing(reference.finished)
         differing = {path: how for path, how in found.items() if how != "differs" or path not in reference.varying}
         if leftovers := [path.name for path in self.temporary.iterdir()]:

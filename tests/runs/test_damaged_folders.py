@@ -108,7 +108,7 @@ def test_damaged_folders(make: Callable[[Subject, Path], object], subject: Subje
         record: ("emptied", "torn", "a line short", "foreign"),
         result: ("one bit", "foreign"),
     }
-    for name, damage in ((name, damage) for name in damages if name in finished for damage in damages[name]):
+    for name, damage in ((one, damage) for one in damages if one in finished for damage in damages[one]):
         path = out / name
         alike = [other for other in finished if Path(other).suffix == path.suffix and finished[other] != finished[name]]
         changed = finished[alike[-1]] if damage == "foreign" else DAMAGES[damage](finished[name])
