@@ -123,7 +123,12 @@ def main(config: Config) -> None:
     if config.out.exists() and any(config.out.iterdir()):
         raise InputError(f"The trials need an empty folder, but {config.out} has files: remove them.")
     trials = Trials(config)
-    rows = [row for pair in zip_longest(trials.kills(), trials.damages()) for row in pair if row is not None]
+    rows = list[tuple[str, ...]]()
+    try:
+        for pair in zip_longest(trials.kills(), trials.damages()):
+            rows += [row for row in pair if row is not None]
+    except KeyboardInterrupt:
+        print("interrupted: the table has the trials until then")
     table = pd.DataFrame(rows, columns=["command", "disturbance", "file", "outcome", "detail"])
     counts = table.groupby(["command", "disturbance", "outcome"], sort=False).size().unstack(fill_value=0)
     columns = [*GOOD, *sorted(set(counts.columns) - set(GOOD))]
