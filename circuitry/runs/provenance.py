@@ -7,7 +7,6 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -106,12 +105,10 @@ def _some(items: Sequence[str]) -> str:
     return f"{shown} {'is' if len(items) == 1 else 'are'}"
 
 
-@cache
 def _commit() -> str:
     """Return the commit of the checkout that this package, or else the running script, lies in, or ``unknown``.
 
-    ``-dirty`` where code was changed since; results and texts that lie beside it make no difference. Asked once: this
-    process runs the code that it has loaded.
+    ``-dirty`` where code was changed since; results and texts that lie beside it make no difference.
     """
     for file in (__file__, sys.argv[0]):  # an installed package lies in no checkout of its own, its scripts do
         here = Path(file).resolve().parent

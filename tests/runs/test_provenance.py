@@ -85,9 +85,7 @@ def test_the_commit_is_unknown_where_there_is_no_git(monkeypatch: pytest.MonkeyP
         raise FileNotFoundError("git")
 
     monkeypatch.setattr(subprocess, "run", absent)
-    provenance._commit.cache_clear()
     assert versions()["commit"] == "unknown"
-    provenance._commit.cache_clear()
 
 
 @pytest.mark.parametrize(
