@@ -163,11 +163,15 @@ class Trials:
         child = os.fork()  # not a new interpreter, whose imports take longer than the work; nothing here runs threads
         if not child:
             self._become(Path(__file__).with_name(f"{script}.py"), given)
-        if end is not None:
-            seconds, number = end
-            time.sleep(seconds)
-            os.kill(child, number)
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        try:
+            if end is not None:
+                seconds, number = end
+                time.sleep(seconds)
+                os.kill(child, number)
+            status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        except KeyboardInterrupt:
+            os.kill(child, signal.SIGKILL)
+            raise
         printed, said = (log.read_text(errors="replace") for log in self.logs)
         return Ended(status, printed, said, time.perf_counter() - started)
 
