@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from circuitry.comparison.table import read_table, write_tables
+from circuitry.comparison.table import read_named_table, write_tables
 from circuitry.runs.errors import InputError
 from circuitry.runs.manifest import read_sealed, write_sealed
 
@@ -54,7 +54,7 @@ def _read(path: Path, checksum: str | None) -> pd.DataFrame:
     """Return a table with its names as text, None for no site, and all digits of its numbers."""
     if not path.is_file() or _checksum(path) != checksum:
         raise InputError(f"{path} is missing or damaged, its checksum does not fit: make it again.")
-    table = read_table(path, dtype=str)
+    table = read_named_table(path, dtype=str)
     numbers = {str(name): [_number(value) for value in table[name]] for name in table if name not in _TEXT}
     return table.assign(**numbers, site=table["site"].astype(object).replace("", None))
 

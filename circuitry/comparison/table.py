@@ -79,22 +79,22 @@ def write_tables(
     """
     paths = [Path(folder) / f"{name}.csv" for name in tables]
     for path, table in zip(paths, tables.values(), strict=True):
-        write_table(path, table, float_format)
+        write_named_table(path, table, float_format)
     return paths
 
 
-def write_table(path: Path, table: pd.DataFrame, float_format: str | None = None) -> None:
+def write_named_table(path: Path, table: pd.DataFrame, float_format: str | None = None) -> None:
     """Write a table as a CSV file, whole or not at all.
 
     A spreadsheet takes a name that begins with =, +, - or @ for a formula, and runs it. So such a name is written with
-    an apostrophe before it, which `read_table` takes away.
+    an apostrophe before it, which `read_named_table` takes away.
     """
     with whole_file(path) as temporary:
         _renamed(table, _quoted).to_csv(temporary, index=False, float_format=float_format)
 
 
-def read_table(path: Path, **how: Any) -> pd.DataFrame:
-    """Read a table that `write_table` wrote, names as they are; ``how`` goes to `pandas.read_csv`."""
+def read_named_table(path: Path, **how: Any) -> pd.DataFrame:
+    """Read a table that `write_named_table` wrote, names as they are; ``how`` goes to `pandas.read_csv`."""
     return _renamed(pd.read_csv(path, keep_default_na=False, **how), _unquoted)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from circuitry.comparison.table import read_table, write_table
+from circuitry.comparison.table import read_named_table, write_named_table
 from circuitry.data.domains import DomainFolder
 from circuitry.data.imagenet_classes import class_key, imagenet_index
 from circuitry.data.images import image_listing
@@ -190,7 +190,7 @@ class _Evaluation:
             for domain, own in found.groupby("domain"):
                 paths.append(self.folder.path / f"{job[0]}-{domain}.safetensors")
                 write_predictions(paths[-1], own, list(self.tests.listing))
-            write_table(paths[0], tidy_accuracy(found, self.held_out))
+            write_named_table(paths[0], tidy_accuracy(found, self.held_out))
             return paths
 
         self.folder.run(do, rank=work.rank)
@@ -202,7 +202,7 @@ class _Evaluation:
         """Return the finished tables of all checkpoints, with the columns of the run."""
         run = self.run
         tables = [
-            read_table(self._path(job), na_values={"chance": ""}).assign(epoch=epoch)
+            read_named_table(self._path(job), na_values={"chance": ""}).assign(epoch=epoch)
             for job, (epoch, _) in self.checkpoints.items()
         ]
         return pd.concat(tables, ignore_index=True).assign(

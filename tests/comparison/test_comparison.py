@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from circuitry import Comparison, InputError
 from circuitry.comparison import class_groups, domain_matrix, domain_tests, part_tests, per_domain
-from circuitry.comparison.table import read_table, write_table, write_tables
+from circuitry.comparison.table import read_named_table, write_named_table, write_tables
 from tests.comparison.similarities import similarities
 from tests.support.parts import parts_of_halves
 
@@ -255,12 +255,12 @@ def test_names_and_numbers_are_not_changed(tmp_path_factory: pytest.TempPathFact
 def test_no_cell_of_a_table_is_a_formula(tmp_path: Path) -> None:
     names = ["=1+1", "+cmd|x", "-2+3", "@SUM(A1)", "\tx", "'=1", "axe", "'axe", "1-2"]
     table = pd.DataFrame({"=class": names, "value": -1.5, "@x": pd.Categorical(names)})
-    write_table(tmp_path / "x.csv", table)
+    write_named_table(tmp_path / "x.csv", table)
     with open(tmp_path / "x.csv", newline="") as file:
         rows = list(csv.reader(file))
     assert not [cell for row in rows for cell in (row[0], row[2]) if cell.startswith(("=", "+", "-", "@", "\t", "\r"))]
     assert [row[1] for row in rows[1:]] == ["-1.5"] * len(names)
-    found = read_table(tmp_path / "x.csv")
+    found = read_named_table(tmp_path / "x.csv")
     assert list(found) == list(table)
     assert found["=class"].tolist() == found["@x"].tolist() == names
 
