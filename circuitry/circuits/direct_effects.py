@@ -11,7 +11,7 @@ Heads are split further by the position that they read, through their attention 
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,11 +66,11 @@ def direct_effects(
     check_kinds(stream=(stream, ResidualStream))
     _check_linear(stream.encoder.tower)
     encoder, components = stream.encoder, stream.components
-    weight = _checked_weight(encoder, weight)
     patterns = [f"blocks.{i}.attn.hook_{name}" for i in range(len(stream.blocks)) for name in ("pattern", "v")]
     wanted = {*patterns, *stream.sites, f"blocks.{len(stream.blocks) - 1}.hook_resid_post"}
     parts = []
-    with components.frozen(), torch.no_grad():
+    with components.running():
+        weight = _checked_weight(encoder, weight)
         for batch in ImageBatches(images, components, rows_that_fit(encoder, work.memory_gib)):
             embedding, cache = components.run_with_cache(batch, names_filter=lambda name: name in wanted)
             last = cache[f"blocks.{len(stream.blocks) - 1}.hook_resid_post"]
@@ -97,7 +97,7 @@ def direct_vectors(
     components, last = stream.components, stream.encoder.stages[-1].run
     end = f"blocks.{len(stream.blocks) - 1}.hook_resid_post"
     parts = []
-    with components.frozen(), torch.no_grad():
+    with components.running():
         for batch in ImageBatches(images, components, rows_that_fit(stream.encoder, work.memory_gib)):
             _, cache = components.run_with_cache(batch, names_filter=lambda name: name in (*stream.sites, end))
             with _held_norms(stream.encoder.tower):
@@ -132,21 +132,19 @@ def _last_step(encoder: Encoder, stream: Tensor, weight: Tensor) -> tuple[Tensor
 @contextmanager
 def _held_norms(tower: nn.Module) -> Iterator[None]:
     """Within the block each norm keeps the scale of its first input, so that it is an affine map."""
-    norms = [module for module in tower.modules() if isinstance(module, NORMS)]
     scales: dict[nn.Module, Tensor] = {}
 
-    def held(norm: nn.Module, x: Tensor) -> Tensor:
+    def held(norm: nn.Module, inputs: tuple[Tensor], out: Tensor) -> Tensor:
+        (x,) = inputs
         if norm not in scales:
             scales[norm] = scale_of(norm, x.detach())
         return normed_with(norm, x, scales[norm])
 
-    try:
-        for norm in norms:
-            norm.forward = lambda x, norm=norm: held(norm, x)  # type: ignore[method-assign]
+    with ExitStack() as hooks:
+        for norm in tower.modules():
+            if isinstance(norm, NORMS):
+                hooks.callback(norm.register_forward_hook(held).remove)
         yield
-    finally:
-        for norm in norms:
-            del norm.forward
 
 
 def _check_linear(tower: Any) -> None:

@@ -88,7 +88,7 @@ def pooling_pairs(encoder: Encoder, images: Images) -> PoolingPairs:
             "Pairs of heads and units need a CLIP ResNet's attention pooling, but a "
             f"{type(encoder.tower).__name__} has none: use direct_effects."
         )
-    with encoder.frozen(), torch.no_grad():
+    with encoder.running():
         batches = ImageBatches(images, encoder, rows_that_fit(encoder, Work().memory_gib))
         parts = [_read(pool, encoder(batch, stop=encoder.sites[-2])) for batch in batches]
         if not parts:

@@ -21,6 +21,7 @@ ablated the share of b_dec goes to the baseline, too: take a mean baseline to ke
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
@@ -149,7 +150,7 @@ def _between(stage: Stage, before: _Basis | None, after: _Basis | None, up_dim: 
         fast=None if stage.fast is None else in_basis(stage.fast),
         narrow=narrowed,
         error_units=stage.error_units if after is None else after.error_units,
-        basis=stage.basis if after is None else sae_digest(after.sae),
+        basis=stage.basis if after is None else partial(sae_digest, after.sae),
     )
 
 
@@ -188,7 +189,7 @@ def _checked(encoder: Encoder, saes: Mapping[str, SparseAutoencoder]) -> dict[st
                 "dataclasses.replace(sae, site=None) where both names mean the same place."
             )
     blank = torch.zeros(1, 3, *encoder.image_size, device=encoder.device, dtype=encoder.dtype)
-    with torch.no_grad(), encoder.frozen():
+    with encoder.running():
         _, cache = encoder.run_with_cache(blank, names_filter=list(saes))
     for site, sae in saes.items():
         units = cache[site].shape[encoder.unit_dim(site)]

@@ -98,16 +98,16 @@ def test_hooks_are_removed_after_an_exception(resnet: Any) -> None:
     assert not any(point.fwd_hooks for point in encoder.hook_dict.values())
 
 
-def test_frozen_restores_mode_and_gradients_even_after_an_exception(resnet: Any) -> None:
+def test_a_run_restores_mode_and_gradients_even_after_an_exception(resnet: Any) -> None:
     encoder = Encoder.from_tower(resnet)
     resnet.train()
     resnet.layer1.eval()
     resnet.conv1.weight.requires_grad_(True)
     modes = [m.training for m in resnet.modules()]
-    with encoder.frozen():
+    with encoder.running():
         assert not any(m.training for m in resnet.modules())
         assert not resnet.conv1.weight.requires_grad
-    with pytest.raises(InputError), encoder.frozen():
+    with pytest.raises(InputError), encoder.running():
         encoder(torch.zeros(1))
     assert [m.training for m in resnet.modules()] == modes
     assert resnet.conv1.weight.requires_grad
