@@ -56,8 +56,8 @@ def direct_effects(
         work: Memory.
 
     Raises:
-        InputError: for no images, a weight of another size, or a tower that pools by attention or has more than a
-            linear map behind its pooling.
+        InputError: for no images, a weight of another size, a tower that pools by attention or has more than a
+            linear map behind its pooling, or hooks in the blocks or behind them.
 
     Example:
         >>> found = direct_effects(ResidualStream.of(clip.encoder), photos, weights[3])
@@ -70,6 +70,7 @@ def direct_effects(
     wanted = {*patterns, *stream.sites, f"blocks.{len(stream.blocks) - 1}.hook_resid_post"}
     parts = []
     with components.running():
+        _check_hooks(stream)
         weight = _checked_weight(encoder, weight)
         for batch in ImageBatches(images, components, rows_that_fit(encoder, work.memory_gib)):
             embedding, cache = components.run_with_cache(batch, names_filter=lambda name: name in wanted)
@@ -98,6 +99,7 @@ def direct_vectors(
     end = f"blocks.{len(stream.blocks) - 1}.hook_resid_post"
     parts = []
     with components.running():
+        _check_hooks(stream)
         for batch in ImageBatches(images, components, rows_that_fit(stream.encoder, work.memory_gib)):
             _, cache = components.run_with_cache(batch, names_filter=lambda name: name in (*stream.sites, end))
             with _held_norms(stream.encoder.tower):
@@ -158,6 +160,13 @@ def _check_linear(tower: Any) -> None:
             f"{'has layers that are not linear behind its pooling' if not linear else 'pools by attention'}: look at "
             "the effects of its heads as units instead (in_components)."
         )
+
+
+def _check_hooks(stream: ResidualStream) -> None:
+    """Raise `InputError` where hooks act in the blocks or behind them, or on the encoder that is not run."""
+    why = "what components add adds up where nothing changes it: put hooks before the blocks, at stream.components"
+    stream.components.check_unhooked(why, stream.sites[0])
+    stream.encoder.check_unhooked(why)
 
 
 def _checked_weight(encoder: Encoder, weight: Tensor) -> Tensor:

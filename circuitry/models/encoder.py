@@ -141,6 +141,12 @@ class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships 
         with self._runs.lock:
             return tuple(site for site, point in self.hook_dict.items() if point.fwd_hooks or point.bwd_hooks)
 
+    def check_unhooked(self, why: str, up_to: str | None = None) -> None:
+        """Raise `InputError` where hooks act, except at the sites up to one; ``why`` ends the sentence."""
+        honoured = () if up_to is None else self.sites[: self.position(up_to) + 1]
+        if hooked := ", ".join(site for site in self.hooked_sites if site not in honoured):
+            raise InputError(f"Hooks act at {hooked}, but {why}.")
+
     @property
     def basis(self) -> dict[str, str]:
         """Digest of the autoencoder by site, where the units are features; see `in_feature_basis`."""

@@ -15,9 +15,14 @@ from contextlib import ExitStack, contextmanager
 
 import torch
 
-_CHANGING_THE_TYPE = threading.Lock()
-_callers = {"count": 0, "type": torch.float32}
-"""How many blocks are within, and the default type outside of them all: PyTorch has one for all threads."""
+
+class _DefaultType:
+    """PyTorch has one default type for all threads, so blocks that go on at once share it."""
+
+    lock = threading.Lock()
+    blocks = 0
+    outside = torch.float32
+    """The caller's, outside of all blocks."""
 
 
 @contextmanager
@@ -47,18 +52,18 @@ def own_modes(*, gradients: bool = False) -> Iterator[None]:
 @contextmanager
 def _single_precision() -> Iterator[None]:
     """Within the block the default type is float32; the last of several blocks at once restores the caller's."""
-    with _CHANGING_THE_TYPE:
-        if not _callers["count"]:
-            _callers["type"] = torch.get_default_dtype()
-        _callers["count"] += 1
+    with _DefaultType.lock:
+        if not _DefaultType.blocks:
+            _DefaultType.outside = torch.get_default_dtype()
+        _DefaultType.blocks += 1
         _set_type(torch.float32)
     try:
         yield
     finally:
-        with _CHANGING_THE_TYPE:
-            _callers["count"] -= 1
-            if not _callers["count"]:
-                _set_type(_callers["type"])
+        with _DefaultType.lock:
+            _DefaultType.blocks -= 1
+            if not _DefaultType.blocks:
+                _set_type(_DefaultType.outside)
 
 
 def _set_type(dtype: torch.dtype) -> None:
