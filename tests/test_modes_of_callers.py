@@ -66,6 +66,7 @@ from circuitry.interventions import (
     measure_circuits,
     propose_circuits,
     score_units,
+    site_roles,
     take_kept_units,
     transfer_circuits,
     unit_pixels,
@@ -166,7 +167,7 @@ class World:
 CASES: dict[str, Callable[[World], Any]] = {
     "attribute": lambda w: attribute(w.encoder, w.images, w.metric, 0.2, left_rule(1), sites=LAST, progress=False),
     "attribute_parts": lambda w: attribute_parts(w.task, AttributionSettings(rule=left_rule(1)), np.arange(3) % 2),
-    "count_operations": lambda w: count_operations(w.encoder, w.metric, AttributionSettings(rule=left_rule(1))),
+    "count_operations": lambda w: count_operations(w.encoder, w.metric, AttributionSettings(0.02, rule=left_rule(1))),
     "direct_effects": lambda w: direct_effects(w.stream, w.photos, w.weights[1]),
     "direct_vectors": lambda w: direct_vectors(w.stream, w.photos),
     "edges_by_position": lambda w: edges_by_position(w.in_stream, EDGE),
@@ -194,10 +195,10 @@ CASES: dict[str, Callable[[World], Any]] = {
     "propose_circuits": lambda w: propose_circuits(w.task, [0.3], method="gradient"),
     "interchange": lambda w: interchange({w.key: w.task}, {("axe", "photo"): w.graph, w.key: w.graph}, w.scorer),
     "transfer_circuits": lambda w: transfer_circuits({w.key: w.task}, {w.key: w.graph}, w.scorer),
+    "site_roles": lambda w: site_roles(w.task),
     "score_units": lambda w: score_units(w.task, "input-path"),
     "CausalChecks": lambda w: (
         w.checks().extract_faithfulness(w.out(), rankings=["absolute"], fractions=(0.5,), random_draws=1),
-        w.checks().extract_transfer(w.out()),
         w.checks().pixels(*w.key, n_images=1),
     ),
     "mean_baseline": lambda w: mean_baseline(w.encoder, w.images, "unit"),
@@ -243,6 +244,7 @@ ELSEWHERE = {
     "compare": "reads graphs",
     "in_components": "runs nothing",
     "score_methods": "calls the functions above",
+    "counted_sites": "calls site_roles",
 }
 """Public functions that take a model and have no case, and why."""
 

@@ -141,12 +141,11 @@ def test_means_are_taken_anew_and_references_refused(tiny: Tiny, tmp_path: Path)
     task = Task(clip.encoder, torch.randn(2, 3, 64, 64), metric, sites=["layer4.0"], work=QUIET)
     errors = RuleErrors(task, AttributionSettings(), left_rule(2))
     work = Extraction(clip, data, tmp_path / "out", ExtractionSettings(n_images=1, texts=["{}"]))
-    before: Any = named.of("axe", "ink", 1)
+    before = named.of("axe", "ink", 1)
     assert named.of("cat", "photo", 1) is before
     digest = clip.digest
     CHANGES["data"](clip.encoder.tower)
-    after: Any = named.of("axe", "ink", 1)
-    assert not torch.equal(after.values["act1"], before.values["act1"])
+    assert named.of("axe", "ink", 1).digest != before.digest
     with pytest.raises(InputError, match="reference"):
         errors.nodes(left_rule(1))
     for again in (lambda: work.run(QUIET), lambda: work.read(data.records)):
@@ -185,8 +184,9 @@ HOOKS: dict[str, Callable[[nn.Module], Callable[[], None]]] = {
 PLACES = ("", "trunk.blocks", "trunk.blocks.1", "trunk.blocks.1.attn", "trunk.blocks.1.mlp", "trunk.norm")
 
 
-@pytest.mark.parametrize("hook", HOOKS)
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize(
+    ("place", "hook"), [*((place, "forward hook") for place in PLACES), *(("trunk.blocks.1", hook) for hook in HOOKS)]
+)
 def test_what_would_act_on_some_runs_is_refused_by_all(place: str, hook: str) -> None:
     tower: Any = timm_vit().eval()
     encoder, images, metric = Encoder.from_tower(tower), torch.randn(1, 3, 16, 16), class_logit(torch.eye(4, 16), 1)
