@@ -148,6 +148,11 @@ class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships 
             raise InputError(f"Hooks act at {hooked}, but {why}.")
 
     @property
+    def points(self) -> dict[str, Any]:
+        """The hook points inside the stages by name; they are no sites."""
+        return dict(self._points)
+
+    @property
     def basis(self) -> dict[str, str]:
         """Digest of the autoencoder by site, where the units are features; see `in_feature_basis`."""
         return {stage.site: stage.basis() for stage in self.stages if stage.basis is not None}

@@ -13,7 +13,7 @@ readers of their own; see `stream_parts`.
 baseline: the exact meaning of an edge (path patching; Wang et al. 2022, arXiv 2211.00593).
 """
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
@@ -75,8 +75,8 @@ class ResidualStream(StreamParts):
             encoder, components = Encoder.from_tower(encoder.tower), encoder
         else:
             components = in_components(encoder)
-        blocks = _blocks_of(encoder)
-        if not adds_up(encoder):
+        blocks = _blocks_of(components)
+        if not adds_up(components):
             raise InputError(
                 "In this tower a norm lies between heads or neurons and the residual stream, so they do not add to it "
                 "one by one: look at its sites instead (in_components)."
@@ -122,13 +122,12 @@ class ResidualStream(StreamParts):
     @property
     def _apart_weights(self) -> tuple[Float[Tensor, "apart d_model"], ...]:
         """The same of the neurons that are apart."""
-        make = lambda: tuple(map(self._of_neurons, range(len(self.blocks)), self.neurons))  # noqa: E731
-        return self._once(("apart", self.neurons), make)
+        return self._once("apart", lambda: tuple(map(self._of_neurons, range(len(self.blocks)), self.neurons)))
 
-    def _once(self, name: Hashable, make: Callable[[], _Weights]) -> _Weights:
+    def _once(self, name: str, make: Callable[[], _Weights]) -> _Weights:
         """Return weights that hold as long as the run that they are made in; outside of one they are made anew."""
         with self.encoder.running():
-            return self.encoder.once(name, make)
+            return self.encoder.once((self, name), make)
 
     def _of_neurons(self, block: int, neurons: Sequence[int]) -> Float[Tensor, "neurons d_model"]:
         one, weight = self.blocks[block], next(self.encoder.tower.parameters())
@@ -231,4 +230,5 @@ def _checked_units(site: str, n_units: int, chosen: Units) -> tuple[int, ...]:
 
 
 def _blocks_of(encoder: Encoder) -> tuple[Block, ...]:
-    return tuple(take_apart(block) for block in residual_blocks(encoder.tower).values())
+    in_neurons = tuple(stage.block for stage in encoder.stages if stage.block is not None)
+    return in_neurons or tuple(take_apart(block) for block in residual_blocks(encoder.tower).values())
