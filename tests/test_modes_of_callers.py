@@ -243,6 +243,7 @@ CASES: dict[str, Callable[[World], Any]] = {
 ELSEWHERE = {
     "compare": "reads graphs",
     "in_components": "runs nothing",
+    "site_named": "runs nothing",
     "score_methods": "calls the functions above",
     "counted_sites": "calls site_roles",
 }

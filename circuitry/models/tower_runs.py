@@ -119,16 +119,16 @@ class TowerModules:
             own = module.__dict__
             if tuple(own["_modules"].values()) != children:
                 raise InputError(
-                    f"Modules of {self._named(module)} were replaced after the encoder was made, which runs the old "
-                    "ones: make it again, as by Encoder.from_tower(tower)."
+                    f"{self._named(module)} has other modules than when the encoder was made, which runs the old ones: "
+                    "make it again, as by Encoder.from_tower(tower)."
                 )
             if "forward" in own or any(own.get(hooks) for hooks in _HOOKS):
                 raise InputError(
-                    f"{self._named(module)} has {'another forward' if 'forward' in own else 'hooks of PyTorch'} of its "
-                    "own, on which partial runs would not act: remove it, and put hooks at sites instead "
+                    f"{self._named(module)} has {'another forward' if 'forward' in own else 'hooks of PyTorch'}, which "
+                    "would act in some runs and not in others: take that off, and put hooks at sites instead "
                     "(Encoder.hooks, patched)."
                 )
 
     def _named(self, module: nn.Module) -> str:
         name = self._names[module]
-        return f"the module {name!r} of a {type(module).__name__}" if name else f"the {type(module).__name__} itself"
+        return f"The module {name!r} ({type(module).__name__})" if name else f"The {type(module).__name__} itself"
