@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from circuitry.data.domains import DomainFolder
 from circuitry.models.clip import Clip
+from circuitry.models.modes import own_modes
 from circuitry.models.sae import SparseAutoencoder
 from circuitry.runs.provenance import digest
 from circuitry.runs.workers import Work
@@ -83,6 +84,7 @@ def train_sae_on_images(
     return replace(sae, about=sae.about | model | on)
 
 
+@own_modes(gradients=True)
 def train_sae(
     samples: Float[Tensor, "samples d"] | Sequence[Tensor],
     settings: SaeTraining = SaeTraining(),

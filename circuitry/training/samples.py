@@ -25,6 +25,7 @@ from circuitry.data.domains import ImageRecord
 from circuitry.data.file_check import check_file
 from circuitry.models.encoder import Encoder
 from circuitry.models.image_pass import activations
+from circuitry.models.modes import own_modes
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
 from circuitry.runs.jobs import Job, JobFolder
@@ -34,6 +35,7 @@ from circuitry.training.training_table import read_chunks
 _FORMAT = "circuitry samples 1"
 
 
+@own_modes()
 def sample_activations(
     encoder: Encoder,
     preprocess: Preprocess,
