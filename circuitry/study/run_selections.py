@@ -7,7 +7,7 @@ import pandas as pd
 
 from circuitry.comparison.table import check_table
 from circuitry.runs.errors import InputError
-from circuitry.study.generalization import MODEL, model_names
+from circuitry.study.generalization import MODEL, check_like_classes, model_names
 
 KINDS_OF_MODEL = tuple(name for name in MODEL if name != "captions")
 """Columns that identify a kind of model, without captions, which belong to the setting."""
@@ -27,10 +27,15 @@ def in_test_domain(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def main_settings(table: pd.DataFrame) -> pd.DataFrame:
-    """Return all settings except interpolations of the model with most settings (ties: the first)."""
+    """Return all settings except interpolations of the model with most settings (ties: the first).
+
+    Raises:
+        InputError: For rows of a test domain that count other held-out classes than the others.
+    """
     rows = in_test_domain(table)
-    rows = rows[~rows["setting"].str.startswith(INTERPOLATIONS)]
-    return _most(rows, KINDS_OF_MODEL)
+    rows = _most(rows[~rows["setting"].str.startswith(INTERPOLATIONS)], MODEL)
+    check_like_classes(rows)
+    return rows
 
 
 def side_by_side(table: pd.DataFrame, column: str) -> pd.DataFrame:
@@ -82,6 +87,7 @@ def _points(table: pd.DataFrame, place: Callable[[str], tuple[str, float] | None
     placed = rows["setting"].map(place)
     rows, placed = rows[placed.notna()], placed.dropna()
     rows = rows.assign(line=[line for line, _ in placed], x=[x for _, x in placed])
+    check_like_classes(rows)
     name = model_names(rows.drop(columns="captions"))
     return rows.assign(panel=rows["test_domain"] + name.map(lambda text: f", {text}" if text else "")).sort_values(
         ["panel", "line", "x"], kind="stable", ignore_index=True
