@@ -87,8 +87,8 @@ class Config(StudySettings):
     templates: Literal["all templates", "style words", "own style"] = "all templates"
     """Class texts of the figures and the main tables; all are measured."""
     screen: bool = True
-    """Leave held-out classes that even the upper bound does not learn out of figures and main tables, for all models of
-    the test domain; told_apart_all.csv then has all classes, and without screening told_apart_screened.csv the others."""
+    """Leave held-out classes that even the upper bound does not learn out of figures and told_apart.csv, for all models
+    of the test domain. The other choice stands beside, in told_apart_all.csv or told_apart_screened.csv."""
     measure: str = MEASURE
     """Measure of the table over settings and of robustness: top-1, balanced top-5, macro F1, ...; all are stored."""
     epochs_shown: tuple[int, ...] | None = None
@@ -189,9 +189,9 @@ def write(config: Config, evaluated: pd.DataFrame, marks: Mapping[str, Mark]) ->
     """Write tables, figures and the report, and say where they are."""
     classifier, natural = config.templates, config.natural_domain
     screened = screened_classes(evaluated, classifier)
-    kinds, beside = (
-        accuracy_kinds(evaluated, classifier, out) for out in (screened, None)[:: 1 if config.screen else -1]
-    )
+    kinds, beside = accuracy_kinds(evaluated, classifier), accuracy_kinds(evaluated, classifier, screened)
+    if config.screen:
+        kinds, beside = beside, kinds
     table = settings_table(evaluated, classifier, config.measure)
     measures = measures_table(evaluated)
     points = effective_robustness(evaluated, classifier, measure=config.measure, natural=natural)

@@ -11,9 +11,15 @@ from circuitry.comparison.comparison import Comparison
 from circuitry.comparison.statistics import per_domain
 from circuitry.runs.errors import InputError
 
+ALL_PAIRS = "all"
+"""The name of all domains together."""
+
 
 def means_without(comparison: Comparison, apart: str) -> pd.DataFrame:
     """Return each domain's mean similarity with the others, with and without one domain.
+
+    The domain ``all`` has the means over all ordered pairs. Without quickdraw the study leaves out the pairs whose
+    second domain it is: of six domains 25 ordered pairs stay, and five of them compare quickdraw with another domain.
 
     Returns:
         Columns group, domain, value, without (NaN without a third domain).
@@ -26,9 +32,9 @@ def means_without(comparison: Comparison, apart: str) -> pd.DataFrame:
     for group in comparison.groups:
         matrix = comparison.matrix(group)
         off = matrix.where(~np.eye(len(matrix), dtype=bool))
-        means = pd.DataFrame(
-            {"value": off.mean(axis=1), "without": off.drop(columns=apart, errors="ignore").mean(axis=1)}
-        )
+        both = {"value": off, "without": off.drop(columns=apart, errors="ignore")}
+        means = pd.DataFrame({name: kept.mean(axis=1) for name, kept in both.items()})
+        means.loc[ALL_PAIRS] = {name: kept.stack().mean() for name, kept in both.items()}
         rows.append(means.rename_axis(index="domain", columns=None).reset_index().assign(group=group))
     return pd.concat(rows, ignore_index=True)[["group", "domain", "value", "without"]]
 

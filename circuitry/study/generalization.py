@@ -192,8 +192,9 @@ def accuracy_kinds(
         ``held_out`` classes and the ``harmonic_mean`` of the last two; for held-out classes ``alone`` (only they
         compete), ``own_style`` (class texts in the images' own style), ``centred`` (scores of each class centred within
         the domain) and ``predicted_held_out`` (share of their images predicted as any held-out class); ``chance``,
-        ``chance_alone``; ``sd`` of ``held_out`` over ``seeds``; the ``held_out_classes`` that count (joined by ", "), and
-        their number ``n_classes``. NaN marks own style of supervised models, and everything about held-out classes if there are none.
+        ``chance_alone``; ``sd`` of ``held_out`` over ``seeds``; the ``held_out_classes`` that count (joined by
+        ", ") and their number ``n_classes``. NaN marks own style of supervised models, and everything about held-out
+        classes if there are none.
 
     Example:
         >>> evaluated = extract_accuracies(runs, tests)
@@ -257,6 +258,6 @@ def check_like_classes(table: pd.DataFrame) -> None:
             if unlike := sorted(classes ^ counted.iloc[0]):
                 first, other = (", ".join(map(str, one)) for one in (counted.index[0], key))
                 raise InputError(
-                    f"A figure compares rows that count the same held-out classes, but in {domain} the rows of ({first}) "
-                    f"and ({other}) differ in {', '.join(unlike)}: draw them separately."
+                    f"A figure compares rows that count the same held-out classes, but in {domain} the rows of "
+                    f"({first}) and ({other}) differ in {', '.join(unlike)}: draw them separately."
                 )

@@ -59,11 +59,13 @@ def _measured(place: StudyPlace, one: StudyTraining) -> list[object]:
 
 def _autoencoder(place: StudyPlace, one: StudyTraining) -> Iterator[Step]:
     """Yield the steps that train an autoencoder on a model's embeddings, and compare its features."""
-    base, settings, counted = place.material.bases[place.scale.sae_base], SaeTraining.study(), place.counted(one)
+    settings, counted = SaeTraining.study(), place.counted(one)
     sae, folder = place.out / "sae" / one.name, place.out / "features" / one.name
-    n_images = place.material.base_sizes[base.name] + sum(place.material.counts.values())
+    n_images = place.material.base_sizes[place.scale.sae_base] + sum(place.material.counts.values())
     passes = SAE_OPERATIONS * settings.expansion * counted.embedding**2 * settings.epochs
-    options = [*_measured(place, one), "--table", base.path, "--out", sae]
+    # The mixture has the base set's training images with full paths; those of DomainNet count once.
+    trained_on = place.tables(one.mixture) / f"{one.mixture.name}.tsv"
+    options = [*_measured(place, one), "--table", trained_on, "--out", sae]
     cost = place.cost((counted.image + passes) * n_images, 1, 4.0 * counted.embedding * n_images)
     weights = sae / "sae.safetensors"
     yield place.step(f"sae-{one.name}", "autoencoders", "train_sae", options, [weights], [one.name], cost)
