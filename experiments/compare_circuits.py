@@ -39,7 +39,7 @@ from circuitry.reports.sections.circuits import (
 )
 from circuitry.reports.sections.stability import add_circuit_stability, add_order_stability
 from circuitry.study import ShuffledImages, accuracy_kinds
-from circuitry.study.domain_apart import apart_over_depth, means_without
+from circuitry.study.domain_apart import apart_over_depth, group_means, means_without
 from circuitry.study.sections.accuracies import add_accuracy
 from circuitry.study.sections.apart import add_domain_apart
 from circuitry.training import zero_shot_accuracy
@@ -235,6 +235,8 @@ def compared(
     if len(stability):
         add_circuit_stability(report, stability)
         tables["circuit_stability"] = stability
+    if config.held_out:
+        tables["similarity_by_group"] = group_means(comparisons)
     if config.apart is not None:
         add_domain_apart(report, comparisons, config.apart, domain_marks(domains))
         tables["domain_apart_over_depth"] = apart_over_depth(comparisons["node_overlap"], config.apart)

@@ -32,6 +32,7 @@ from typing import ClassVar, Literal
 
 from circuitry.runs import InputError, StudySettings, Work, WorkSettings, run_script, versions
 from circuitry import DomainFolder
+from circuitry.data.images import Decoding
 from circuitry.reports import Finding, Report, write_results
 from circuitry.reports.figures import Mark, domain_marks
 from circuitry.study import (
@@ -70,6 +71,7 @@ class Config(StudySettings):
         "seeds": (0, 1, 2),
         "imagenet_names": "study",
         "screen": False,
+        "decoding": "as-stored",
     }
 
     runs: Path | None = None
@@ -93,6 +95,8 @@ class Config(StudySettings):
     """Measure of the table over settings and of robustness: top-1, balanced top-5, macro F1, ...; all are stored."""
     epochs_shown: tuple[int, ...] | None = None
     """Checkpoints to classify with (default: all that were kept); 0 is the untrained model."""
+    decoding: Decoding = "upright"
+    """How image files are decoded: upright, over white; as-stored: as in the study, see `load_image`."""
     toy: Path = Path("runs/toy-study")
     """Folder of the toy's images and models; what is there is reused."""
     settings: tuple[Setting, ...] = ("natural-only", "leave-out", "cg-low", "cg-high", "upper-high")
@@ -148,7 +152,8 @@ def evaluated(config: Config, work: Work) -> pd.DataFrame:
     sets = [EvaluationSet.of(test_images(config))]
     if config.imagenet is not None:
         sets.append(imagenet_validation(config.imagenet, config.imagenet_names))
-    tables = [extract_accuracies(runs, tests, epochs=config.epochs_shown, device=device, work=work) for tests in sets]
+    asked = {"epochs": config.epochs_shown, "decoding": config.decoding, "device": device, "work": work}
+    tables = [extract_accuracies(runs, tests, **asked) for tests in sets]
     return pd.concat(tables, ignore_index=True)
 
 
@@ -185,16 +190,29 @@ def toy_runs(config: Config, work: Work) -> list[StudyRun]:
     return list({(run.folder, run.held_out): run for run in runs}.values())
 
 
+def tables_of(config: Config, evaluated: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return the tables of all runs by name; the other choice of classes stands beside if there is an upper bound."""
+    classifier = config.templates
+    screened = screened_classes(evaluated, classifier)
+    every, learned = accuracy_kinds(evaluated, classifier), accuracy_kinds(evaluated, classifier, screened)
+    beside = {"told_apart_all": every} if config.screen else {"told_apart_screened": learned}
+    return {
+        "evaluation": evaluated,
+        "told_apart": learned if config.screen else every,
+        **({} if screened.empty else beside),
+        "screened": screened,
+        "settings": settings_table(evaluated, classifier, config.measure),
+        "measures": measures_table(evaluated),
+        "robustness": effective_robustness(
+            evaluated, classifier, measure=config.measure, natural=config.natural_domain
+        ),
+    }
+
+
 def write(config: Config, evaluated: pd.DataFrame, marks: Mapping[str, Mark]) -> None:
     """Write tables, figures and the report, and say where they are."""
-    classifier, natural = config.templates, config.natural_domain
-    screened = screened_classes(evaluated, classifier)
-    kinds, beside = accuracy_kinds(evaluated, classifier), accuracy_kinds(evaluated, classifier, screened)
-    if config.screen:
-        kinds, beside = beside, kinds
-    table = settings_table(evaluated, classifier, config.measure)
-    measures = measures_table(evaluated)
-    points = effective_robustness(evaluated, classifier, measure=config.measure, natural=natural)
+    classifier, natural, tables = config.templates, config.natural_domain, tables_of(config, evaluated)
+    kinds = tables["told_apart"]
     report = Report(
         "Does CLIP generalize to unseen domains and unseen classes of a domain?",
         f"{evaluated['run'].nunique()} models were trained on mixtures of domains of one size (photographs alone: "
@@ -203,24 +221,15 @@ def write(config: Config, evaluated: pd.DataFrame, marks: Mapping[str, Mark]) ->
     )
     report.summary(findings(kinds[kinds["domain"] == kinds["test_domain"]]))
     add_kinds(report, kinds, marks)
-    add_screened(report, beside, screened, config.screen)
-    add_settings(report, table, f"{config.measure}, {classifier}")
+    add_screened(report, tables, config.screen)
+    add_settings(report, tables["settings"], f"{config.measure}, {classifier}")
     report.section("Effective robustness")
     report.figure(
-        robustness_scatter(points, natural),
+        robustness_scatter(tables["robustness"], natural),
         f"Held-out classes: accuracy in the test domain against accuracy on {natural}, every checkpoint a point, both "
         "axes in logits. The line fits models trained on photographs alone; a model above it is more robust than its "
         "accuracy on photographs predicts. If those models do not exceed guessing, there is no line.",
     )
-    tables = {
-        "evaluation": evaluated,
-        "told_apart": kinds,
-        **({} if screened.empty else {f"told_apart_{'all' if config.screen else 'screened'}": beside}),
-        "screened": screened,
-        "settings": table,
-        "measures": measures,
-        "robustness": points,
-    }
     provenance = {
         "runs": sorted(set(evaluated["run"])),
         "classifier": classifier,
@@ -262,8 +271,9 @@ def add_kinds(report: Report, kinds: pd.DataFrame, marks: Mapping[str, Mark]) ->
     report.figure(settings_bars(kinds, marks=marks), in_words(tested))
 
 
-def add_screened(report: Report, beside: pd.DataFrame, screened: pd.DataFrame, screen: bool) -> None:
+def add_screened(report: Report, tables: Mapping[str, pd.DataFrame], screen: bool) -> None:
     """Say which classes the upper bound learns, and add the accuracies over the other choice of classes."""
+    screened = tables["screened"]
     if screened.empty:
         report.text(f"There are no models of the upper bound ({UPPER}): no class was screened.")
         return
@@ -275,6 +285,7 @@ def add_screened(report: Report, beside: pd.DataFrame, screened: pd.DataFrame, s
         f"Above {'they are left out' if screen else 'all held-out classes count'}. {len(out)} of {len(screened)} are "
         f"screened out: {', '.join(classes) or 'none'}."
     )
+    beside = tables["told_apart_all" if screen else "told_apart_screened"]
     tested = beside[beside["domain"] == beside["test_domain"]].drop(columns="domain")
     add_told_apart(report, tested, f"The same {'with all' if screen else 'without these'} classes.")
 

@@ -4,6 +4,9 @@ The study compares circuits of quickdraw with those of the other domains, and th
 and each domain's mean similarity with the others, with and without quickdraw.
 """
 
+from collections.abc import Mapping
+from itertools import combinations
+
 import numpy as np
 import pandas as pd
 
@@ -37,6 +40,22 @@ def means_without(comparison: Comparison, apart: str) -> pd.DataFrame:
         means.loc[ALL_PAIRS] = {name: kept.stack().mean() for name, kept in both.items()}
         rows.append(means.rename_axis(index="domain", columns=None).reset_index().assign(group=group))
     return pd.concat(rows, ignore_index=True)[["group", "domain", "value", "without"]]
+
+
+def group_means(comparisons: Mapping[str, Comparison]) -> pd.DataFrame:
+    """Return the mean similarity of every two domains over the classes of each group, by measure.
+
+    Returns:
+        Columns measure (the name of the comparison), group, domain_a, domain_b, value; each pair once.
+    """
+    tables = []
+    for measure, comparison in comparisons.items():
+        for group in comparison.groups:
+            matrix = comparison.matrix(group)
+            pairs = [(a, b, matrix.loc[a, b]) for a, b in combinations(matrix.index, 2)]
+            table = pd.DataFrame(pairs, columns=["domain_a", "domain_b", "value"])
+            tables.append(table.assign(measure=measure, group=group))
+    return pd.concat(tables, ignore_index=True)[["measure", "group", "domain_a", "domain_b", "value"]]
 
 
 def apart_over_depth(comparison: Comparison, apart: str) -> pd.DataFrame:
