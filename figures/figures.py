@@ -36,6 +36,7 @@ from circuitry.study.run_selections import (
     SKETCH_PAIRS,
     class_interpolations,
     domain_interpolations,
+    main_model,
     main_settings,
     renamed_settings,
     side_by_side,
@@ -221,7 +222,7 @@ def accuracy_by_setting(tables: Path, title: str) -> go.Figure:
 
 @figure("Does accuracy on photographs foretell accuracy on drawings?", "generalization")
 def effective_robustness(tables: Path, title: str) -> go.Figure:
-    return study_charts.robustness_scatter(table(tables, "robustness"), title=title)
+    return study_charts.robustness_scatter(main_model(table(tables, "robustness")), title=title)
 
 
 @figure("Do models generalize where domains share circuitry?", "shared_circuitry")
@@ -232,7 +233,8 @@ def sharing_against_accuracy(tables: Path, title: str) -> go.Figure:
 
 def models_side_by_side(tables: Path, title: str, *, column: str) -> go.Figure:
     """Draw accuracy in the test domain by setting, of models that differ in one column."""
-    return study_charts.settings_bars(side_by_side(table(tables, "told_apart"), column), title=title)
+    rows, marks = side_by_side(table(tables, "told_apart"), column), charts.domain_marks(DOMAINNET_ROUND)
+    return study_charts.settings_bars(rows, title=title, marks=marks)
 
 
 for _name, _column, _title in (
@@ -245,7 +247,8 @@ for _name, _column, _title in (
 
 @figure("Do sketches of other classes replace the domain?")
 def imagenet_sketch(tables: Path, title: str) -> go.Figure:
-    return study_charts.settings_bars(renamed_settings(table(tables, "told_apart"), SKETCH_PAIRS), title=title)
+    rows, marks = renamed_settings(table(tables, "told_apart"), SKETCH_PAIRS), charts.domain_marks(DOMAINNET_ROUND)
+    return study_charts.settings_bars(rows, title=title, marks=marks)
 
 
 @figure("How many sketch classes are needed beside ImageNet-Sketch?")
@@ -257,7 +260,8 @@ def imagenet_sketch_classes(tables: Path, title: str) -> go.Figure:
 
 @figure("Do captions that name no style help?")
 def aligned_captions(tables: Path, title: str) -> go.Figure:
-    return study_charts.settings_bars(renamed_settings(table(tables, "told_apart"), CAPTION_PAIRS), title=title)
+    rows, marks = renamed_settings(table(tables, "told_apart"), CAPTION_PAIRS), charts.domain_marks(DOMAINNET_ROUND)
+    return study_charts.settings_bars(rows, title=title, marks=marks)
 
 
 @figure("How much of the held-out classes must be seen in the test domain?")

@@ -54,8 +54,15 @@ def main_settings(table: pd.DataFrame) -> pd.DataFrame:
     return rows
 
 
+def main_model(points: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of `effective_robustness` of the model with most rows (ties: the first)."""
+    return _most(points, MODEL)
+
+
 def side_by_side(table: pd.DataFrame, column: str) -> pd.DataFrame:
     """Return the rows of models that differ only in one column, such as ``model`` or ``base``.
+
+    Test domains with one such setting are left out if others have several.
 
     Raises:
         InputError: If there are no two such models.
@@ -66,6 +73,8 @@ def side_by_side(table: pd.DataFrame, column: str) -> pd.DataFrame:
     rows = in_test_domain(table)
     alike = ["test_domain", "setting", *(name for name in KINDS_OF_MODEL if name != column)]
     chosen = rows[rows.groupby(alike)[column].transform("nunique") > 1]
+    settings = chosen.groupby("test_domain")["setting"].transform("nunique")
+    chosen = chosen[settings > 1] if (settings > 1).any() else chosen  # photographs alone are tested in every domain
     if chosen.empty:
         raise InputError(f"Two models must differ in their {column} alone, but none of the table do: add such models.")
     return chosen
@@ -119,14 +128,17 @@ def class_interpolations(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def domain_interpolations(table: pd.DataFrame) -> pd.DataFrame:
-    """Return points of the domain interpolations: ``x`` is the number of further domains."""
+    """Return points of the domain interpolations: ``x`` is the number of further domains, ``label`` their letters."""
 
     def place(setting: str) -> tuple[str, float] | None:
         found = _DOMAIN.fullmatch(setting)
         ends = {"cg-low": ("none", 0.0), "cg-high": ("all", float(N_OTHERS))}
         return (found[1].replace("+", ", "), found[1].count("+") + 1.0) if found else ends.get(setting)
 
-    return _points(table, place, "domain-interpolation")
+    points = _points(table, place, "domain-interpolation")
+    whole = points["line"].isin(["none", "all"])
+    letters = points["line"].map(lambda names: " ".join(name[0] for name in names.split(", ")))
+    return points.assign(label=points["line"].where(whole, letters))
 
 
 def _points(table: pd.DataFrame, place: Callable[[str], tuple[str, float] | None], kind: str) -> pd.DataFrame:

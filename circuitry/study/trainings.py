@@ -18,7 +18,7 @@ from circuitry.study.mixtures.study_set import MixtureSpec
 
 DIVERSITY = ("cg-low", "cg-high", "leave-out")
 """The study's 15 settings: these three for each test domain."""
-SUPERVISED = ("natural-only", *DIVERSITY, "upper-low", "upper-high")
+SUPERVISED_SETTINGS = ("natural-only", *DIVERSITY, "upper-low", "upper-high")
 """Settings of supervised models."""
 FURTHER_DOMAINS = ("sketch", "clipart")
 """Test domains on further base sets."""
@@ -81,6 +81,6 @@ def study_trainings(
         everywhere = mixture.base == main and plain and setting in ("natural-only", *DIVERSITY)
         for model in models if everywhere else models[:1]:
             found += [StudyTraining(mixture, model, seed) for seed in (seeds if mixture.base == main else seeds[:1])]
-        if mixture.base == main and plain and setting in SUPERVISED:
+        if mixture.base == main and plain and setting in SUPERVISED_SETTINGS:
             found += [StudyTraining(mixture, models[0], seed, supervised=True) for seed in seeds]
     return found

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from circuitry import Comparison, InputError
-from circuitry.study.domain_apart import apart_over_depth, means_without
+from circuitry.study.domain_apart import apart_over_depth, group_means, means_without
 from tests.support.assert_same import assert_same
 
 
@@ -46,6 +46,14 @@ def test_the_mean_without_quickdraw_is_over_25_ordered_pairs() -> None:
     ]  # fmt: skip
     assert len(kept) == 25
     assert_same(found["without"], np.mean(kept), at_least=0.1)
+
+
+def test_means_by_group_have_each_pair_once() -> None:
+    found = group_means({"overlap": comparison()}).set_index(["measure", "group", "domain_a", "domain_b"])["value"]
+    assert len(found) == 3 + 1
+    assert found["overlap", "all", "a", "b"] == pytest.approx(0.4)
+    assert found["overlap", "all", "b", "q"] == pytest.approx(0.7)
+    assert found["overlap", "held-out", "a", "b"] == pytest.approx(0.5)
 
 
 def test_a_domain_against_the_others_over_depth() -> None:

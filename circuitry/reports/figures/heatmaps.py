@@ -95,10 +95,15 @@ def add_matrix(
     looks: Mapping[str, style.Mark],
     place: Mapping[str, int],
     width: int,
+    top: float | None = None,
 ) -> None:
-    """Draw the cells with their numbers into a panel of that width, with a colour bar at its right."""
+    """Draw the cells with their numbers into a panel of that width, with a colour bar at its right.
+
+    The darkest colour is ``top`` (default: the largest absolute number).
+    """
     domains, values = list(matrix.index), matrix.to_numpy(dtype=float)
-    top = float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 1.0
+    if top is None:
+        top = float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 1.0
     signed = bool((values < 0).any())
     panel = figure.get_subplot(**place)
     low, high = panel.yaxis.domain

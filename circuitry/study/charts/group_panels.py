@@ -36,14 +36,14 @@ def similarity_panels(
     looks = style.marks_for(domains, marks)
     panels = list(table.groupby(["measure", "group"], sort=False))
     titles = [f"{measure_name(measure)}<br>{style.faint(_group_name(group))}" for (measure, group), _ in panels]
-    wide = table["group"].nunique()
+    wide, tops = table["group"].nunique(), table.groupby("measure")["value"].max()
     figure, places = style.small_multiples(
         titles, columns=wide, height=ROW * len(domains), gap=90, shared_yaxes=True, horizontal_spacing=0.08
     )
     for ((measure, _), rows), place in zip(panels, places, strict=True):
         half = rows.pivot(index="domain_a", columns="domain_b", values="value").reindex(index=domains, columns=domains)
         matrix = half.combine_first(half.T).loc[domains, domains].rename_axis(index=None, columns=None)
-        add_matrix(figure, matrix, measure_name(measure), looks, place, WIDTH_OF_CELLS // wide)
+        add_matrix(figure, matrix, measure_name(measure), looks, place, WIDTH_OF_CELLS // wide, tops[measure])
     return style.lay_out(figure, title=title, subtitle="means over classes; columns in the order of the rows")
 
 
@@ -60,7 +60,7 @@ def apart_panels(table: pd.DataFrame, *, measure: str, title: str) -> go.Figure:
     sites, lines, panels = (list(dict.fromkeys(table[name])) for name in ("site", "domain", "panel"))
     looks = style.assign_looks(sorted(lines, key=lambda name: "with the others" not in name), APART_MARKS, "lines")
     figure, places = style.small_multiples(
-        panels, columns=3, height=300, gap=130, shared_yaxes=True, horizontal_spacing=0.04
+        panels, columns=3, height=300, gap=120, shared_yaxes=True, horizontal_spacing=0.04
     )
     for panel, place in zip(panels, places, strict=True):
         for i, (line, mark) in enumerate(looks.items()):
@@ -71,8 +71,10 @@ def apart_panels(table: pd.DataFrame, *, measure: str, title: str) -> go.Figure:
     for line, mark in looks.items():
         style.add_key(figure, line, mode="lines+markers", line={"color": mark.colour}, marker=mark.marker(9))
     style.lay_out(figure, title=title, subtitle=style.interval_note(table), legend=True)
-    figure.update_layout(margin_b=150)  # for the names of sites between axes and legend
-    figure.update_xaxes(tickvals=list(range(len(sites))), ticktext=sites, tickangle=-60, showgrid=False)
+    figure.update_layout(margin_b=130)  # for the names of sites between axes and legend
+    figure.update_xaxes(
+        tickvals=list(range(len(sites))), ticktext=sites, tickangle=-90, tickfont_size=10, showgrid=False
+    )
     figure.update_yaxes(rangemode="tozero")
     figure.update_yaxes(title_text=measure, col=1)
     return figure
