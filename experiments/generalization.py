@@ -152,8 +152,10 @@ def evaluated(config: Config, work: Work) -> pd.DataFrame:
     sets = [EvaluationSet.of(test_images(config))]
     if config.imagenet is not None:
         sets.append(imagenet_validation(config.imagenet, config.imagenet_names))
-    asked = {"epochs": config.epochs_shown, "decoding": config.decoding, "device": device, "work": work}
-    tables = [extract_accuracies(runs, tests, **asked) for tests in sets]
+    tables = [
+        extract_accuracies(runs, tests, epochs=config.epochs_shown, decoding=config.decoding, device=device, work=work)
+        for tests in sets
+    ]
     return pd.concat(tables, ignore_index=True)
 
 

@@ -214,7 +214,8 @@ def steps(config: Config) -> list[Step]:
         {name: base_size(base) for name, base in bases.items()},
         dict(absolute(text) for text in config.base_validation),
         main_base,
-        *(folder and folder.absolute() for folder in (config.imagenet_sketch, config.imagenet)),
+        config.imagenet_sketch and config.imagenet_sketch.absolute(),
+        config.imagenet and config.imagenet.absolute(),
         config.no_caption,
     )
     model = str(clip_preset(scale.preset(trainings[0])).model)

@@ -128,7 +128,7 @@ def train_and_evaluate(config: Config) -> None:
     record_run(config.out / "clip", table, config.training)
     if config.data is not None:
         images = DomainFolder(config.data, split="test", domains=config.domains)
-        clip = load_clip(model, checkpoint=checkpoint)
+        clip = load_clip(model, checkpoint=checkpoint).with_decoding(config.training.decoding)
         accuracy = zero_shot_accuracy(clip, images)
         accuracy.to_csv(config.out / "accuracy.csv", index=False)
 

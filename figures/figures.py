@@ -311,7 +311,7 @@ def similarity_by_group(tables: Path, title: str) -> go.Figure:
 @figure("Where do the representations of one style part from the others, of held-out and of seen classes?")
 def cka_by_group(tables: Path, title: str) -> go.Figure:
     apart = table(tables, "cka_apart").sort_values("kernel", kind="stable")
-    kernels = [group_panel(row.group, f"{row.kernel} kernel") for row in apart.itertuples()]
+    kernels = [group_panel(group, f"{kernel} kernel") for group, kernel in apart[["group", "kernel"]].to_numpy()]
     return apart_panels(apart.assign(panel=kernels), measure="CKA", title=title)
 
 

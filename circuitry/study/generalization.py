@@ -250,14 +250,14 @@ def check_like_classes(table: pd.DataFrame) -> None:
         InputError: With two settings or models of one test domain, and the classes that only one of them counts.
     """
     rows = table[table["held_out_classes"].fillna("") != ""]
-    for domain, group in rows.groupby("test_domain"):
-        counted = group.groupby([*MODEL, "setting"], sort=False)["held_out_classes"].agg(
-            lambda sets: frozenset(name for names in sets for name in names.split(", "))
-        )
-        for key, classes in counted.items():
-            if unlike := sorted(classes ^ counted.iloc[0]):
-                first, other = (", ".join(map(str, one)) for one in (counted.index[0], key))
-                raise InputError(
-                    f"A figure compares rows that count the same held-out classes, but in {domain} the rows of "
-                    f"({first}) and ({other}) differ in {', '.join(unlike)}: draw them separately."
-                )
+    first: dict[str, tuple[str, set[str]]] = {}
+    for key, group in rows.groupby(["test_domain", *MODEL, "setting"], sort=False):
+        domain, *model = map(str, key)
+        name = ", ".join(model)
+        classes = {one for names in group["held_out_classes"] for one in str(names).split(", ")}
+        other, theirs = first.setdefault(domain, (name, classes))
+        if unlike := sorted(classes ^ theirs):
+            raise InputError(
+                f"A figure compares rows that count the same held-out classes, but in {domain} the rows of ({other}) "
+                f"and ({name}) differ in {', '.join(unlike)}: draw them separately."
+            )

@@ -34,13 +34,14 @@ def similarity_panels(
     check_table(table, "groups", columns, columns[:-1])
     domains = sorted({*table["domain_a"], *table["domain_b"]}, key=lambda name: (name != natural, name))
     looks = style.marks_for(domains, marks)
-    panels = list(table.groupby(["measure", "group"], sort=False))
-    titles = [f"{measure_name(measure)}<br>{style.faint(_group_name(group))}" for (measure, group), _ in panels]
-    wide, tops = table["group"].nunique(), table.groupby("measure")["value"].max()
+    by_panel = table.groupby(["measure", "group"], sort=False)
+    panels = [(str(measure), str(group), rows) for (measure, group), rows in by_panel]
+    titles = [f"{measure_name(measure)}<br>{style.faint(_group_name(group))}" for measure, group, _ in panels]
+    wide, tops = table["group"].nunique(), table.groupby("measure")["value"].max().to_dict()
     figure, places = style.small_multiples(
         titles, columns=wide, height=ROW * len(domains), gap=90, shared_yaxes=True, horizontal_spacing=0.08
     )
-    for ((measure, _), rows), place in zip(panels, places, strict=True):
+    for (measure, _, rows), place in zip(panels, places, strict=True):
         half = rows.pivot(index="domain_a", columns="domain_b", values="value").reindex(index=domains, columns=domains)
         matrix = half.combine_first(half.T).loc[domains, domains].rename_axis(index=None, columns=None)
         add_matrix(figure, matrix, measure_name(measure), looks, place, WIDTH_OF_CELLS // wide, tops[measure])

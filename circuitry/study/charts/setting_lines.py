@@ -79,9 +79,9 @@ def interpolation_lines(points: pd.DataFrame, *, axis: str, title: str, joined: 
 def _add_labels(figure: go.Figure, rows: pd.DataFrame, place: Mapping[str, int]) -> None:
     """Write the labels of points right of them, moved up and down so that none covers another."""
     looks = {"mode": "text", "textposition": "middle right", "textfont": {"size": 10, "color": style.GREY}}
-    for x, own in rows.sort_values("held_out").groupby("x"):
+    for _, own in rows.sort_values("held_out").groupby("x"):
         heights = apart((100 * own["held_out"]).tolist(), LABEL_GAP)
-        beside = [x + 0.06] * len(own)
+        beside = own["x"] + 0.06
         figure.add_scatter(x=beside, y=heights, text=own["label"], hoverinfo="skip", showlegend=False, **looks, **place)
 
 

@@ -25,7 +25,8 @@ def test_interpolations_have_a_panel_for_each_test_domain() -> None:
     assert [note.text for note in figure.layout.annotations] == ["clipart", "sketch"]
     assert len(figure.layout.shapes) == 2 * 2  # guessing, in each panel
     near = POINTS[(POINTS["x"] == 1) & (POINTS["panel"] == "sketch")].assign(label=["c q", "p"])
-    labels = [trace for trace in interpolation_lines(near, axis="x", title="t", joined=False).data if trace.mode == "text"]
+    figure = interpolation_lines(near, axis="x", title="t", joined=False)
+    labels = [trace for trace in figure.data if trace.mode == "text"]
     assert [list(trace.text) for trace in labels] == [["c q", "p"]]
     assert labels[0].y[1] - labels[0].y[0] >= 4.5  # apart, although the points are one
 
