@@ -6,7 +6,7 @@
 - ``--upright``: turn pictures upright and put them over white before they are transformed, as `load_image` does.
 
 For several devices: ``torchrun --nproc-per-node 8 circuitry/training/open_clip_main.py --model my-model.json
---train-data ...``. Without ``--upright`` it imports nothing of this package, so it also runs as a plain file.
+--train-data ...``. It also runs as a plain file.
 """
 
 import os
@@ -20,6 +20,8 @@ import open_clip
 import open_clip_train.main as trainer
 import torch
 from torch import nn
+
+from circuitry.data.decoding import Upright
 
 END_WITH_STDIN = "--end-with-stdin"
 KEEP_UNTRAINED = "--keep-untrained"
@@ -73,8 +75,6 @@ def keep_untrained() -> None:
 
 def decode_upright() -> None:
     """Let the trainer's transforms turn pictures upright first."""
-    from circuitry.data.decoding import Upright
-
     create = trainer.create_model_and_transforms
 
     def created(*given: Any, **named: Any) -> tuple[nn.Module, Any, Any]:

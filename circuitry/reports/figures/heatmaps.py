@@ -49,7 +49,7 @@ def similarity_heatmap(
         order = cluster_order(matrix)
         matrix = matrix.loc[order, order]
     figure, (place,) = style.small_multiples([""], columns=1, height=ROW * max(len(matrix), ROWS_AT_LEAST))
-    add_matrix(figure, matrix, measure, style.marks_for(matrix.index, marks), place, WIDTH_OF_CELLS)
+    add_cells(figure, matrix, measure, style.marks_for(matrix.index, marks), place, WIDTH_OF_CELLS)
     note = f"; dotted: {diagonal}" if _has_diagonal(matrix) else ""
     return style.lay_out(figure, title=title, subtitle=measure + note)
 
@@ -88,7 +88,7 @@ def _has_diagonal(matrix: pd.DataFrame) -> bool:
     return bool(np.isfinite(np.diagonal(matrix.to_numpy(dtype=float))).any())
 
 
-def add_matrix(
+def add_cells(
     figure: go.Figure,
     matrix: pd.DataFrame,
     measure: str,
@@ -167,7 +167,7 @@ def transfer_beside_similarity(
     height = ROW * max(len(domains), ROWS_AT_LEAST)
     figure, places = style.small_multiples(titles, columns=2, height=height, horizontal_spacing=0.2)
     for (matrix, name, _), place in zip(both, places, strict=True):
-        add_matrix(figure, matrix, name, style.marks_for(domains, marks), place, WIDTH_OF_CELLS // 2)
+        add_cells(figure, matrix, name, style.marks_for(domains, marks), place, WIDTH_OF_CELLS // 2)
     return style.lay_out(figure, title=title)
 
 

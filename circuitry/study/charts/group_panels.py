@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from circuitry.comparison.table import check_table
 from circuitry.reports.figures import style
-from circuitry.reports.figures.heatmaps import ROW, WIDTH_OF_CELLS, add_matrix
+from circuitry.reports.figures.heatmaps import ROW, WIDTH_OF_CELLS, add_cells
 from circuitry.reports.sections.compared import measure_name
 from circuitry.study.sections.apart import APART_MARKS
 
@@ -44,7 +44,7 @@ def similarity_panels(
     for (measure, _, rows), place in zip(panels, places, strict=True):
         half = rows.pivot(index="domain_a", columns="domain_b", values="value").reindex(index=domains, columns=domains)
         matrix = half.combine_first(half.T).loc[domains, domains].rename_axis(index=None, columns=None)
-        add_matrix(figure, matrix, measure_name(measure), looks, place, WIDTH_OF_CELLS // wide, tops[measure])
+        add_cells(figure, matrix, measure_name(measure), looks, place, WIDTH_OF_CELLS // wide, tops[measure])
     return style.lay_out(figure, title=title, subtitle="means over classes; columns in the order of the rows")
 
 
