@@ -18,6 +18,8 @@ from PIL.Image import Image
 from platformdirs import user_cache_path
 from torch import Tensor, nn
 
+from circuitry.data.decoding import AsStored, with_decoding
+from circuitry.data.images import Decoding
 from circuitry.data.names import in_a_sentence
 from circuitry.models.architectures import check_tag, register_model
 from circuitry.models.checkpoints import check_state, read_checkpoint
@@ -71,8 +73,9 @@ class Clip:
         Weights are read each time: 0.65 seconds for RN50 and 0.95 for ViT-B/32, on one core of a busy machine.
         """
         preprocessing = open_clip.get_model_preprocess_cfg(self.model)
+        decoded = ["as-stored"] if isinstance(self.preprocess, AsStored) else []
         saes = {site: sae_digest(sae) for site, sae in self.saes.items()}
-        return digest([weights_digest(self.model.state_dict()), self._built_by, preprocessing, saes])
+        return digest([weights_digest(self.model.state_dict()), self._built_by, preprocessing, saes, *decoded])
 
     @property
     def _built_by(self) -> Mapping[str, Any]:
@@ -85,6 +88,10 @@ class Clip:
         state = self.model.state_dict()
         text = {name: weight for name, weight in state.items() if not name.startswith("visual.")}
         return digest([weights_digest(text), self.configuration])
+
+    def with_decoding(self, decoding: Decoding) -> "Clip":
+        """Return the model with image files decoded upright (the default), or as stored; see `load_image`."""
+        return replace(self, preprocess=with_decoding(self.preprocess, decoding))
 
     def in_basis(self, saes: Mapping[str, SparseAutoencoder]) -> "Clip":
         """Return the model with some sites of its encoder in the basis of autoencoders; see `in_feature_basis`."""

@@ -48,7 +48,8 @@ def train_sae_on_images(
         clip: The model.
         images: The images.
         settings: Of the training.
-        tables: More images: tables with the column ``filepath``, such as a base set's captions.
+        tables: More images: tables with the column ``filepath``, such as a mixture with a base set; see
+            `ImageFiles.of`.
         folder: Folder of activations and of the training's state, from which a killed training resumes (default:
             memory, or a temporary folder). It may be removed afterwards.
         site: Site (default: the embedding, normalised as CLIP compares it).
