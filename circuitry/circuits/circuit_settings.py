@@ -8,8 +8,7 @@ from circuitry.circuits.quadrature import QuadratureRule, left_rule, midpoint_ru
 from circuitry.data.parts import DEFAULT_PARTS, ItemKey, item_column, part_numbers
 from circuitry.models.folder_work import FolderSettings
 from circuitry.models.options import option
-from circuitry.runs.errors import InputError
-from circuitry.runs.given import check_kinds, check_lists
+from circuitry.runs.given import DISTINCT, Positive, Share, checked, one_of
 from circuitry.runs.presets import StudySettings
 
 STUDY_RULE = left_rule(10)
@@ -27,6 +26,7 @@ DEFAULT_RULE = midpoint_rule(10)
 Rule = Annotated[QuadratureRule | None, option(parse_rule, "RULE")]
 
 
+@checked
 @dataclass(frozen=True)
 class AttributionSettings(StudySettings):
     """How to attribute; the defaults are the study's except for the rule, see `AttributionSettings.study`.
@@ -41,33 +41,20 @@ class AttributionSettings(StudySettings):
 
     STUDY: ClassVar[Mapping[str, Any]] = {"rule": STUDY_RULE}
 
-    node_fraction: float = 0.1
+    node_fraction: Share = 0.1
     """Share of the units of each site that is kept, in (0, 1]."""
     rule: Rule = None
     """Quadrature rule of node scores, such as midpoint-10, or left-10, the study's (default: midpoint-10 for a single
     graph; for a folder the cheapest that keeps the rule error on a few images of the model)."""
     edge_rule: Rule = None
     """Quadrature rule of edge scores (default: that of the nodes; through a residual stream one gradient)."""
-    edges: str | None = None
+    edges: Annotated[str | None, one_of(*EDGE_METHODS)] = None
     """Method that scores edges, one of `EDGE_METHODS` (default: squared; in heads and neurons gradient)."""
-    rule_error: float = 0.1
+    rule_error: Positive = 0.1
     """Largest relative error, mean over sites, of the rule that is chosen for a folder; see `cheapest_rule`."""
-    autocast: str | None = None
+    autocast: Annotated[str | None, one_of("bfloat16", "float16")] = None
     """Lower precision of node scores where PyTorch deems it safe: bfloat16 or float16 (default: that of the weights).
     Edges keep theirs: squared distances of nearly equal activations would lose their digits."""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.node_fraction <= 1:
-            raise InputError(f"The fraction of units to keep lies in (0, 1], but {self.node_fraction} was given.")
-        if not self.rule_error > 0:
-            raise InputError(f"The error of a rule is a positive number, but {self.rule_error} was given.")
-        for name, rule in (("rule", self.rule), ("edge_rule", self.edge_rule)):
-            if rule is not None:
-                check_kinds(**{name: (rule, QuadratureRule)})
-        if self.edges is not None and self.edges not in EDGE_METHODS:
-            raise InputError(f"Edges are scored by one of {', '.join(EDGE_METHODS)}, but {self.edges!r} was given.")
-        if self.autocast not in (None, "bfloat16", "float16"):
-            raise InputError(f"Autocast is to bfloat16 or float16, but {self.autocast!r} was given.")
 
     @property
     def node_rule(self) -> QuadratureRule:
@@ -90,6 +77,7 @@ class AttributionSettings(StudySettings):
         }
 
 
+@checked
 @dataclass(frozen=True)
 class ExtractionSettings(AttributionSettings, FolderSettings):
     """How to find the circuits of a whole data set; see `extract`.
@@ -98,7 +86,7 @@ class ExtractionSettings(AttributionSettings, FolderSettings):
         InputError: for a value outside its range, which is named.
     """
 
-    sites: tuple[str, ...] | None = None
+    sites: Annotated[tuple[str, ...] | None, DISTINCT] = None
     """Sites to score, in the encoder's order; edges run between consecutive ones (default: all)."""
     parts: int = DEFAULT_PARTS
     """Parts into which the images of each class and domain are cut, by item: what similarities are read against."""
@@ -106,7 +94,5 @@ class ExtractionSettings(AttributionSettings, FolderSettings):
     """A listing of the images and its column that names what an image shows (default: the name of the file)."""
 
     def __post_init__(self) -> None:
-        AttributionSettings.__post_init__(self)
         FolderSettings.__post_init__(self)
-        check_lists(sites=self.sites)
         part_numbers({}, self.parts)  # which refuses too few

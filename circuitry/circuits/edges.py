@@ -16,6 +16,7 @@ import pandas as pd
 
 from circuitry.circuits.strongest import strongest_edges
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import Count, Share, checked
 
 Pair = tuple[str, str]
 """Upstream and downstream site."""
@@ -23,6 +24,7 @@ Wiring = Literal["chain", "stream"]
 """Edges join neighbouring sites (``chain``) or any two, through the residual stream (``stream``)."""
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class Edges:
     """Edges between some units of an encoder.
@@ -42,6 +44,7 @@ class Edges:
     wiring: Wiring = "chain"
 
     @classmethod
+    @checked
     def between(cls, units: Mapping[str, np.ndarray], wiring: Wiring) -> "Edges":
         """Return all edges that a wiring has between some units, with scores of 0.
 
@@ -62,7 +65,8 @@ class Edges:
         """Number of edges."""
         return sum(len(rows) for rows, _ in self.places.values())
 
-    def strongest(self, into: int, *, any_sign: bool = False) -> "Edges":
+    @checked
+    def strongest(self, into: Count, *, any_sign: bool = False) -> "Edges":
         """Return the edges with the largest score into every unit, whichever site they come from.
 
         Args:
@@ -73,7 +77,8 @@ class Edges:
         found = strongest_edges(least, into, any_sign)
         return self._where({pair: _mark(least[pair].shape, place) for pair, place in found.items()})
 
-    def top(self, share: float, by: str = "absolute") -> "Edges":
+    @checked
+    def top(self, share: Share, by: str = "absolute") -> "Edges":
         """Return the edges with the largest scores over all pairs of sites together, one at least.
 
         Args:
@@ -96,6 +101,7 @@ class Edges:
         chosen[there[np.argsort(-values, kind="stable")[: max(1, round(share * len(there)))]]] = True
         return self._where(self._blocks(chosen, list(self.scores)))
 
+    @checked
     def among(self, units: Mapping[str, Sequence[int] | np.ndarray]) -> "Edges":
         """Return the edges between some of the units; units and pairs of other sites are left out."""
         rows = {
@@ -127,6 +133,7 @@ class Edges:
                 left[row, column] = np.nan
                 yield replace(self, scores={**self.scores, pair: left})
 
+    @checked
     def masks(self, n_units: Mapping[str, int]) -> dict[Pair, np.ndarray]:
         """Return the edges as booleans [all units downstream, all units upstream] by pair of sites, for runs.
 

@@ -8,8 +8,7 @@ import math
 import os
 from dataclasses import dataclass, field
 from functools import cached_property
-from numbers import Integral
-from typing import Any, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import networkx as nx
 import numpy as np
@@ -21,7 +20,7 @@ from circuitry.circuits.strongest import strongest_edges
 from circuitry.models.sites import INPUT
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import check_kinds
+from circuitry.runs.given import DISTINCT, Count, checked
 
 FORMAT = "circuitry attribution graph 4"
 """Name and version of the file format."""
@@ -32,6 +31,7 @@ BETWEEN_POSITIONS = "between positions, through the residual stream"
 """The setting ``edges`` of a graph that keeps positions apart; see `position_graph`."""
 
 
+@checked
 class Completeness(NamedTuple):
     """How well a site's scores add up.
 
@@ -50,6 +50,7 @@ class Completeness(NamedTuple):
         return self.effect_sum - self.metric_difference
 
 
+@checked
 @dataclass(frozen=True, eq=False, repr=False)
 class AttributionGraph:
     """All node scores, the kept units and the scores of the edges between them, for one set of images.
@@ -67,7 +68,7 @@ class AttributionGraph:
         "of a folder (graphs[class, domain])"
     )
 
-    sites: tuple[str, ...]
+    sites: Annotated[tuple[str, ...], DISTINCT]
     """Sites in order."""
     node_scores: dict[str, np.ndarray]
     """Effect [units] by site, mean over images; positive means that the unit helps: ablating it lowers the metric. In a
@@ -79,7 +80,7 @@ class AttributionGraph:
     ones, or any two in heads and neurons; see `edge_methods`."""
     completeness: dict[str, Completeness]
     """Sum of effects and metric difference by site."""
-    n_images: int
+    n_images: Count
     class_name: str | None = None
     domain: str | None = None
     settings: dict[str, Any] = field(default_factory=dict)
@@ -113,6 +114,7 @@ class AttributionGraph:
         """Sites whose scores are all zero: which of their units are kept is arbitrary."""
         return frozenset(site for site in self.inner_sites if not self.node_scores[site].any())
 
+    @checked
     def n_units(self, site: str) -> int:
         """Return how many units the activation of a site has, nodes and error units."""
         return len(self.node_scores[site]) + len(self.error_scores.get(site, ()))
@@ -134,6 +136,7 @@ class AttributionGraph:
             | {("edge", f"{up}->{down}"): scores for (up, down), scores in self.edge_scores.items()}
         )
 
+    @checked
     def to_pandas(self, kind: str = "nodes") -> pd.DataFrame:
         """Return the graph as a table.
 
@@ -150,7 +153,8 @@ class AttributionGraph:
             raise InputError(f"A graph has tables of {', '.join(tables)}, but {kind!r} was asked for.")
         return tables[kind]()
 
-    def top(self, n: int = 10) -> pd.DataFrame:
+    @checked
+    def top(self, n: Count = 10) -> pd.DataFrame:
         """Return the n units with the largest absolute score over all sites but the image: site, unit, score."""
         if n < 1:
             raise InputError(f"At least one unit is shown, but {n} were asked for.")
@@ -183,16 +187,17 @@ class AttributionGraph:
         """Show the sites as a table in a notebook."""
         return _as_html(repr(self), self)
 
-    def circuit(self, edges_per_node: int = 3, *, any_sign: bool = False) -> "Circuit":
+    @checked
+    def circuit(self, edges_per_node: Count = 3, *, any_sign: bool = False) -> "Circuit":
         """Cut out the circuit: into every kept unit, the edges with the largest *signed* score; the study takes 3.
 
         A score of zero or less is no edge, even where others are too few, unless ``any_sign``, as in the study.
         """
-        check_kinds(edges_per_node=(edges_per_node, Integral))
         if edges_per_node < 1:
             raise InputError(f"A circuit needs at least one edge per node, but {edges_per_node} were asked for.")
         return Circuit(self, edges_per_node, any_sign)
 
+    @checked
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the graph as safetensors with a JSON header, whole or not at all; refuse scores that are not finite."""
         self.check_finite()
@@ -202,6 +207,7 @@ class AttributionGraph:
         write_arrays(path, FORMAT, header, tensors)
 
     @classmethod
+    @checked
     def load(cls, path: str | os.PathLike[str]) -> "AttributionGraph":
         """Read a graph that `save` wrote.
 
@@ -246,6 +252,7 @@ class AttributionGraph:
 _HEADER = ("sites", "completeness", "n_images", "class_name", "domain", "settings", "provenance")
 
 
+@checked
 @dataclass(frozen=True, eq=False, repr=False)
 class Circuit:
     """A circuit: the kept units of an attribution graph and the strongest edges between them."""
@@ -253,7 +260,7 @@ class Circuit:
     HOW_TO_GET: ClassVar = "cut one out of a graph with graph.circuit(3)"
 
     source: AttributionGraph
-    edges_per_node: int
+    edges_per_node: Count
     any_sign: bool = False
     """Whether edges may have a score of zero or less."""
 

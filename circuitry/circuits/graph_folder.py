@@ -11,6 +11,7 @@ from circuitry.circuits.graph import AttributionGraph
 from circuitry.data.parts import Key as Key
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import checked
 from circuitry.runs.manifest import NAME, read_manifest
 
 EXTRACTION_FORMAT = "circuitry extraction 3"
@@ -41,6 +42,7 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
 
     HOW_TO_GET: ClassVar = "open one with GraphFolder(path)"
 
+    @checked
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         if not (self.path / NAME).is_file():
@@ -69,14 +71,17 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
         """Parts into which the images of each (class, domain) were cut; those of few images have fewer graphs."""
         return int(self.manifest["config"]["n_parts"])
 
+    @checked
     def file(self, class_name: str, domain: str, part: int | str = WHOLE) -> Path:
         """Return the path of a graph file; ``part`` is the number of a part, or ``all``."""
         return graph_file(self.path, class_name, domain, part)
 
+    @checked
     def image_names(self, class_name: str, domain: str) -> tuple[str, ...]:
         """Return the images that a circuit was found on, as paths below the root of the data."""
         return tuple(self[class_name, domain].provenance["images"])
 
+    @checked
     def parts(self, class_name: str, domain: str) -> dict[int, AttributionGraph]:
         """Return the graphs of the parts of the images by number; parts without images are absent.
 
@@ -86,6 +91,7 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
         files = {part: self.file(class_name, domain, part) for part in range(self.n_parts)}
         return {part: AttributionGraph.load(file) for part, file in files.items() if file.is_file()}
 
+    @checked
     def part_edges(self, class_name: str, domain: str) -> dict[tuple[str, str], np.ndarray]:
         """Return the scores [parts, kept downstream, kept upstream] of the whole's edges, as each part finds them.
 

@@ -21,10 +21,12 @@ from circuitry.circuits.stream_edges import PLAIN, stream_of
 from circuitry.circuits.stream_graph import order_of_site
 from circuitry.models.stream_parts import PORTS, Component
 from circuitry.models.task import Task
+from circuitry.runs.given import checked
 
 _Pair = tuple[str, str]
 
 
+@checked
 def position_graph(task: Task, edges: Sequence[tuple[str, str]], *, rule: QuadratureRule = PLAIN) -> AttributionGraph:
     """Return some edges between components with all positions apart, as means over images.
 

@@ -31,6 +31,7 @@ from circuitry.circuits.nodes import keep_units, node_effects, nodes_of
 from circuitry.circuits.quadrature import QuadratureRule, midpoint_rule, parse_rule
 from circuitry.models.sites import INPUT
 from circuitry.models.task import Task
+from circuitry.runs.given import Count, Positive, checked
 
 CANDIDATES = tuple(
     parse_rule(name)
@@ -59,6 +60,7 @@ class RuleErrors:
         >>> errors.nodes(midpoint_rule(5))["layer3.0"]
     """
 
+    @checked
     def __init__(
         self, task: Task, settings: AttributionSettings | None = None, reference: QuadratureRule = REFERENCE
     ) -> None:
@@ -66,10 +68,12 @@ class RuleErrors:
         self.settings = settings or AttributionSettings()
         self.reference, self.n_images = reference, 0
 
+    @checked
     def nodes(self, rule: QuadratureRule) -> dict[str, float]:
         """Return the relative error of a rule by site; sites without any effect are left out."""
         return self.compare_nodes(rule)[0]
 
+    @checked
     def compare_nodes(self, rule: QuadratureRule) -> tuple[dict[str, float], dict[str, float]]:
         """Return `nodes`, and by site the share of the kept units that the reference keeps too."""
         scores, exact = self._score_nodes(rule), self._exact_nodes
@@ -77,6 +81,7 @@ class RuleErrors:
         alike = {site: float(np.isin(kept[site], units).mean()) for site, units in self._kept.items()}
         return _relative_errors(scores, exact), alike
 
+    @checked
     def edges(self, rule: QuadratureRule) -> dict[str, float]:
         """Return the relative error of a rule by pair of sites, named ``upstream->downstream``."""
         return _relative_errors(self._score_edges(rule), self._exact_edges)
@@ -167,6 +172,7 @@ class MeasuredRule(NamedTuple):
         }
 
 
+@checked
 @dataclass(frozen=True)
 class RuleChoice:
     """The rules of a model's nodes and edges, and the errors that are left by them."""
@@ -178,7 +184,7 @@ class RuleChoice:
     reference: str
     """Name of the rule that was taken for exact."""
     n_circuits: int
-    n_images: int
+    n_images: Count
     """Images in all circuits that it was measured on."""
 
     @property
@@ -198,8 +204,9 @@ class RuleChoice:
         }
 
 
+@checked
 def cheapest_rule(
-    circuits: Sequence[RuleErrors], error: float, candidates: Sequence[QuadratureRule] = CANDIDATES
+    circuits: Sequence[RuleErrors], error: Positive, candidates: Sequence[QuadratureRule] = CANDIDATES
 ) -> RuleChoice:
     """Return the cheapest quadrature rules that keep an error, in the mean over a few circuits of one encoder.
 

@@ -8,13 +8,14 @@ The best of many directions always explains something. So random directions with
 taken in the same way, many times: trust the names of texts that explain more.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import Count, Names, checked
 
 _DRAWS = 200
 """Draws of random directions."""
@@ -23,11 +24,12 @@ CHANCE_QUANTILE = 0.95
 """Share of the draws of random directions that explain less than the column ``chance``."""
 
 
+@checked
 def text_span(
     vectors: Float[np.ndarray, "images d"],
     text_weights: Float[np.ndarray, "texts d"],
-    texts: Sequence[str],
-    n: int = 5,
+    texts: Names,
+    n: Count = 5,
 ) -> pd.DataFrame:
     """Return the texts that span the output of a head, best first.
 

@@ -27,6 +27,7 @@ from jaxtyping import Float
 
 from circuitry.comparison.part_array import known_ratio, mean_known
 from circuitry.comparison.statistics import Spread
+from circuitry.runs.given import Count, Seed, checked
 
 RESAMPLES = 1000
 
@@ -49,7 +50,10 @@ class Draws(NamedTuple):
     """Infinite if all draws are the same."""
 
 
-def draw_resamples(families: Sequence[object], n_parts: int, *, resamples: int = RESAMPLES, seed: int = 0) -> Draws:
+@checked
+def draw_resamples(
+    families: Sequence[object], n_parts: Count, *, resamples: Count = RESAMPLES, seed: Seed = 0
+) -> Draws:
     """Draw classes and parts with replacement.
 
     Args:
@@ -130,6 +134,7 @@ def _weighted(
     )
 
 
+@checked
 def dual_bootstrap(
     values: Float[np.ndarray, "classes *cells parts parts"], statistic: _Statistic, draws: Draws
 ) -> Spread:

@@ -5,13 +5,14 @@ in every domain. Only different parts are compared, so both sides have other ite
 (two parts of the same class and domain) and pairs of classes are rows of the same table.
 """
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import DISTINCT, checked
 
 PARTS = ("class_a", "class_b", "domain_a", "domain_b", "part_a", "part_b", "site", "value")
 """Columns of a table of parts. Pairs of one class in one domain: ``part_a < part_b``; all others: both orders."""
@@ -36,6 +37,7 @@ def check_parts(parts: pd.DataFrame) -> None:
             )
 
 
+@checked
 def ceilings_of(parts: pd.DataFrame, *, upper: bool = False) -> pd.DataFrame:
     """Return the mean similarity of parts of the same class and domain: columns class, domain, site, value.
 
@@ -66,11 +68,12 @@ def part_kinds(parts: pd.DataFrame) -> dict[str, pd.DataFrame]:
     }
 
 
+@checked
 class PartArray(NamedTuple):
     """The similarities of parts of the same class as an array; NaN where there is none."""
 
-    classes: tuple[str, ...]
-    domains: tuple[str, ...]
+    classes: Annotated[tuple[str, ...], DISTINCT]
+    domains: Annotated[tuple[str, ...], DISTINCT]
     sites: tuple[str | None, ...]
     values: Float[np.ndarray, "classes domains domains sites parts parts"]
     """Symmetric: both domains and both parts exchanged give the same; NaN for a part with itself."""
@@ -85,6 +88,7 @@ class PartArray(NamedTuple):
         return self._replace(sites=(None,), values=mean_known(self.values, 3)[:, :, :, None])
 
     @classmethod
+    @checked
     def from_table(cls, parts: pd.DataFrame) -> "PartArray":
         """Arrange the rows that compare a class with itself; rows of all images and of two classes are left out."""
         rows = parts[(parts["class_a"] == parts["class_b"]) & ~of_whole(parts)]

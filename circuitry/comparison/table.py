@@ -8,6 +8,7 @@ import pandas as pd
 
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
+from circuitry.runs.given import checked
 
 VALUES = ("class", "domain_a", "domain_b", "site", "value")
 """Columns of a table of values; others may follow."""
@@ -15,6 +16,7 @@ CHANCE = ("site", "value")
 """Columns of a table of chance levels."""
 
 
+@checked
 def domain_matrix(table: pd.DataFrame) -> pd.DataFrame:
     """Return the symmetric domain-by-domain mean of a `compare` table over classes and sites; NaN on the diagonal."""
     means = both_directions(table).groupby(["domain", "other"])["value"].mean().unstack()
@@ -22,6 +24,7 @@ def domain_matrix(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(means.reindex(columns=domains).to_numpy(dtype=float), index=domains, columns=domains)
 
 
+@checked
 def both_directions(table: pd.DataFrame) -> pd.DataFrame:
     """Return a `compare` table with every pair in both orders: columns class, domain, other, site, value.
 
@@ -34,6 +37,7 @@ def both_directions(table: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([forth, back], ignore_index=True)[["class", "domain", "other", "site", "value"]]
 
 
+@checked
 def class_groups(
     classes: Iterable[str], groups: Mapping[str, Sequence[str]] | None = None
 ) -> dict[str, tuple[str, ...]]:
@@ -46,6 +50,7 @@ def class_groups(
     return found
 
 
+@checked
 def check_table(table: pd.DataFrame, name: str, columns: Iterable[str], key: Iterable[str]) -> None:
     """Refuse a table that lacks a column, has no rows, or holds two rows for one key (the columns in ``key``).
 

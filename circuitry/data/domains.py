@@ -22,11 +22,13 @@ import pandas as pd
 from circuitry.data.file_check import FileCheck, MissingFiles, check_word, read_text
 from circuitry.data.names import chosen_names, drawn_by_name
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import Count, Names, Seed, checked
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 """Suffixes (lower case) of the files taken for images when a folder is searched."""
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class ImageRecord:
     """One image of a data set."""
@@ -79,13 +81,14 @@ class DomainFolder:
     missing: int
     """Number of images left out because their files do not exist."""
 
+    @checked
     def __init__(
         self,
         root: str | os.PathLike[str],
         split: str | None = "test",
         *,
-        domains: Sequence[str] | None = None,
-        classes: Sequence[str] | None = None,
+        domains: Names | None = None,
+        classes: Names | None = None,
         missing_files: MissingFiles = "refuse",
     ) -> None:
         check_word("missing_files", missing_files, MissingFiles)
@@ -129,11 +132,13 @@ class DomainFolder:
             f"{len(self.records)} images, {len(self.domains)} domains, {len(self.classes)} classes)"
         )
 
+    @checked
     def label(self, class_name: str) -> int:
         """Return the index of a class among all classes of the data set, whatever was selected."""
         return self.all_classes.index(chosen_names("class", (class_name,), self.all_classes)[0])
 
-    def select(self, class_name: str, domain: str, n: int | None = None, seed: int = 0) -> tuple[ImageRecord, ...]:
+    @checked
+    def select(self, class_name: str, domain: str, n: Count | None = None, seed: Seed = 0) -> tuple[ImageRecord, ...]:
         """Draw at most ``n`` images of a class in a domain at random, without replacement.
 
         Images are ranked by a hash of (seed, path below the root), and the first ``n`` are taken. So a choice

@@ -15,11 +15,13 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from circuitry.data.domains import ImageRecord, check_records
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import checked
 
 MOST_STRETCHED = 1000
 """How many times as long as wide an image may be: a model's transform enlarges its short side to 224 pixels."""
 
 
+@checked
 def load_image(path: str | os.PathLike[str]) -> Image.Image:
     """Read an image file as an upright 8-bit RGB picture; animations give their first frame.
 
@@ -68,6 +70,7 @@ def _from_16_bit(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.round(values / 257).astype(np.uint8))
 
 
+@checked
 def image_listing(records: Iterable[ImageRecord]) -> dict[str, str]:
     """Return the identity of each image's file: path below the root -> its size in bytes and its checksum.
 

@@ -25,6 +25,7 @@ from circuitry.data.domains import ImageRecord
 from circuitry.data.file_check import check_file
 from circuitry.data.names import drawn_by_name
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import Count, checked
 
 DEFAULT_PARTS = 4
 """Parts of the images of a class in a domain."""
@@ -37,8 +38,9 @@ ItemKey = Callable[[ImageRecord], str] | Mapping[str, str]
 """Item of an image: a function of its record, or a mapping by path below the root, such as from `item_column`."""
 
 
+@checked
 def part_numbers(
-    records: Mapping[Key, Sequence[ImageRecord]], n_parts: int = DEFAULT_PARTS, key: ItemKey | None = None
+    records: Mapping[Key, Sequence[ImageRecord]], n_parts: Count = DEFAULT_PARTS, key: ItemKey | None = None
 ) -> dict[Key, Int[np.ndarray, " images"]]:
     """Cut the images of every (class, domain) into parts of equal size; an item is in one part of its class everywhere.
 
@@ -79,6 +81,7 @@ def stem_without_domain(record: ImageRecord) -> str:
     return stem.replace(record.domain, "", 1).strip("_- .") or stem
 
 
+@checked
 def item_column(path: str | os.PathLike[str], column: str) -> dict[str, str]:
     """Read the item of each image from a listing, a table with a column of paths below the root.
 

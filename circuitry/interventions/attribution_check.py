@@ -22,12 +22,16 @@ from circuitry.interventions.effects import AttributionCheck
 from circuitry.interventions.patching import patch_effects
 from circuitry.models.task import Task
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import Natural, checked
 
 TOP, RANDOM = 20, 20
 """Units of every site that are checked, by |score| and at random; all where a site has fewer."""
 
 
-def check_attribution(task: Task, graph: AttributionGraph, *, top: int = TOP, random: int = RANDOM) -> AttributionCheck:
+@checked
+def check_attribution(
+    task: Task, graph: AttributionGraph, *, top: Natural = TOP, random: Natural = RANDOM
+) -> AttributionCheck:
     """Return the exact effects of a graph's top units and of a random sample beside their attributed scores.
 
     Args:
@@ -54,6 +58,7 @@ def check_attribution(task: Task, graph: AttributionGraph, *, top: int = TOP, ra
     return _check(scores, patch_effects(task, units=chosen).scores, top, drawn)
 
 
+@checked
 def compare_rules(task: Task, rules: Mapping[str, QuadratureRule]) -> pd.DataFrame:
     """Return how node scores by several rules correlate with exact patching, which is run once, for all units.
 

@@ -11,8 +11,10 @@ from circuitry.data.parts import Key
 from circuitry.models.baselines import as_baseline
 from circuitry.models.folder_work import FolderSettings, MetricChoice, TextsChoice
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import Count, Natural, checked
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class CheckSettings(FolderSettings):
     """What `CausalChecks` take; means and draws of a named baseline are over the images that circuits were found on.
@@ -21,9 +23,9 @@ class CheckSettings(FolderSettings):
         InputError: for a value outside its range, or a baseline with an activation for every image.
     """
 
-    n_images: int = 6
+    n_images: Count = 6
     """Images per class and domain that circuits were not found on; fewer where there are fewer."""
-    n_others: int = 12
+    n_others: Natural = 12
     """Images of other classes per class and domain, one from each class that follows; 0 for none."""
     metric: MetricChoice = None
     """logit: the study's cosine logit; margin: its lead over the mean logit of the other classes (default: what the

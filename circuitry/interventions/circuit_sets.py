@@ -13,7 +13,7 @@ from circuitry.interventions.patches import Chosen, Places
 from circuitry.models.sites import INPUT
 from circuitry.models.task import Task
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import check_kinds
+from circuitry.runs.given import Names, Share, checked
 
 KeptUnits = Mapping[str, Chosen]
 """The units of a circuit by site: numbers, or a boolean mask; a site that is not there is left alone."""
@@ -25,7 +25,6 @@ removal lowers the metric most (MIB's choice for CPR)."""
 
 def choose_sites(graph: AttributionGraph, sites: Sequence[str] | None = None) -> list[str]:
     """Return the sites of a graph's circuit, all of them or those asked for, checked to be there."""
-    check_kinds(graph=(graph, AttributionGraph))
     inner = graph.inner_sites
     if missing := [site for site in sites or () if site not in inner]:
         raise InputError(f"The graph has no circuit units at {', '.join(missing)}; its sites are {', '.join(inner)}.")
@@ -62,7 +61,8 @@ def check_made_with(task: Task, graph: AttributionGraph) -> None:
             )
 
 
-def take_kept_units(graph: AttributionGraph, sites: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+@checked
+def take_kept_units(graph: AttributionGraph, sites: Names | None = None) -> dict[str, np.ndarray]:
     """Return the circuit that a graph holds, at all its sites but `input` or at those asked for.
 
     Example:
@@ -71,8 +71,9 @@ def take_kept_units(graph: AttributionGraph, sites: Sequence[str] | None = None)
     return {site: graph.kept_units[site] for site in choose_sites(graph, sites)}
 
 
+@checked
 def take_top_units(
-    graph: AttributionGraph, fraction: float, ranking: str = "absolute", sites: Sequence[str] | None = None
+    graph: AttributionGraph, fraction: Share, ranking: str = "absolute", sites: Names | None = None
 ) -> dict[str, np.ndarray]:
     """Return the ceil(fraction * units) first units of every site.
 
@@ -100,6 +101,7 @@ def check_ranking(ranking: str) -> None:
         raise InputError(f"Units are ranked by 'absolute' or 'signed' score, but {ranking!r} was given.")
 
 
+@checked
 def take_complement(circuit: KeptUnits, graph: AttributionGraph) -> dict[str, np.ndarray]:
     """Return the units that a circuit leaves out, at the circuit's sites."""
     return {site: np.flatnonzero(~mark_kept(units, graph.n_units(site), site)) for site, units in circuit.items()}

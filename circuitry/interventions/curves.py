@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 from circuitry.interventions.curve_reading import CURVE_MEASURES, CurveReading, Weights
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import checked
 
 TENTH = 0.1
 """The share of units that a circuit keeps in the study."""
@@ -28,6 +29,7 @@ CURVE_FORMAT = "circuitry faithfulness curve 2"
 """Name and version of the file format."""
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class FaithfulnessCurve:
     """The metric of every image with circuits of growing size kept; the circuits are nested.
@@ -76,6 +78,7 @@ class FaithfulnessCurve:
         """1: the class is told from others as well as by the whole model; 0: not at all. NaN without other images."""
         return self._ratio("selectivity", "kept")
 
+    @checked
     def table(self, measure: str = "faithfulness") -> pd.DataFrame:
         """Return the curves of the circuit, its complement and random units, with 95 % bootstrap bands over images.
 
@@ -111,6 +114,7 @@ class FaithfulnessCurve:
         found = reading.intervals(areas)
         return self._tidy(found, {"measure": ("CPR", "CMD")}, reading.reason)
 
+    @checked
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the curve as safetensors with a JSON header, whole or not at all."""
         header = {name: getattr(self, name) for name in _CURVE_HEADER}
@@ -118,6 +122,7 @@ class FaithfulnessCurve:
         write_arrays(path, CURVE_FORMAT, header, tensors)
 
     @classmethod
+    @checked
     def load(cls, path: str | os.PathLike[str]) -> "FaithfulnessCurve":
         """Read a curve that `save` wrote.
 
@@ -156,6 +161,7 @@ _CURVE_ARRAYS = ("full", "empty", "kept", "complement", "random", "own", "group"
 _CURVE_HEADER = ("fractions", "ranking", "n_units", "class_name", "domain", "settings")
 
 
+@checked
 def pool_curves(curves: Sequence[FaithfulnessCurve]) -> FaithfulnessCurve:
     """Return one curve over the images of several, each image with its own class's circuit and metric.
 
@@ -187,6 +193,7 @@ def pool_curves(curves: Sequence[FaithfulnessCurve]) -> FaithfulnessCurve:
     )
 
 
+@checked
 def curves_by_domain(curves: Sequence[FaithfulnessCurve], measure: str = "faithfulness") -> pd.DataFrame:
     """Return the tables of all domains, classes pooled; for curves of one ranking.
 

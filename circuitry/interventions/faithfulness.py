@@ -30,7 +30,7 @@ from circuitry.interventions.kept_sets import (
 from circuitry.models.metrics import checked_metric
 from circuitry.models.task import Task
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import check_kinds, check_lists
+from circuitry.runs.given import Natural, Seed, checked
 
 MIB_FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """The circuit sizes of the MIB benchmark."""
@@ -38,6 +38,7 @@ AT_ONCE = 64
 """Circuits that `measure_each` holds at once."""
 
 
+@checked
 @dataclass(frozen=True)
 class AblationSettings:
     """Which circuits are measured, and beside which random ones."""
@@ -51,13 +52,12 @@ class AblationSettings:
     keep_error: bool = False
     """Whether circuits, random ones too, keep the error units of sites in a feature basis; else they are ablated.
     Marks et al. 2024 (arXiv 2403.19647) report both."""
-    random_draws: int = 5
+    random_draws: Natural = 5
     """Random circuits of every size, nested like the circuit itself."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the random circuits."""
 
     def __post_init__(self) -> None:
-        check_lists(fractions=self.fractions)
         if not self.fractions or list(self.fractions) != sorted(set(self.fractions)) or self.random_draws < 0:
             raise InputError(
                 f"A curve needs ascending fractions and zero or more random draws, but {tuple(self.fractions)} and "
@@ -66,6 +66,7 @@ class AblationSettings:
         check_ranking(self.ranking)
 
 
+@checked
 def faithfulness_curve(
     task: Task, graph: AttributionGraph, settings: AblationSettings = AblationSettings()
 ) -> FaithfulnessCurve:
@@ -87,12 +88,12 @@ def faithfulness_curve(
         >>> curve.table("selectivity")    # of a task with others: does the circuit tell the class from other classes?
         >>> curve.areas()    # CPR and CMD
     """
-    check_kinds(task=(task, Task), graph=(graph, AttributionGraph), settings=(settings, AblationSettings))
     sites = circuit_sites(task, graph)
     circuits = [take_top_units(graph, fraction, settings.ranking, sites) for fraction in settings.fractions]
     return replace(measure_circuits(task, graph, circuits, settings), fractions=tuple(map(float, settings.fractions)))
 
 
+@checked
 def measure_circuits(
     task: Task,
     graph: AttributionGraph,
@@ -114,8 +115,6 @@ def measure_circuits(
         >>> circuits = [graph.edges.top(share) for share in (0.05, 0.1, 0.2)]
         >>> measure_circuits(Task(encoder, unseen, metric, baseline=mean), graph, circuits).table()
     """
-    check_kinds(task=(task, Task), graph=(graph, AttributionGraph), settings=(settings, AblationSettings))
-    check_lists(circuits=circuits)
     if not circuits:
         raise InputError("A curve is measured of at least one circuit, but none was given.")
     sites, of_edges = circuit_sites(task, graph), isinstance(circuits[0], Edges)

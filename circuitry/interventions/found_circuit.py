@@ -8,8 +8,10 @@ import pandas as pd
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.interventions.circuit_sets import take_kept_units
 from circuitry.interventions.curves import FaithfulnessCurve
+from circuitry.runs.given import checked
 
 
+@checked
 @dataclass(frozen=True, eq=False, repr=False)
 class FoundCircuit:
     """A circuit, by whichever method.

@@ -28,12 +28,13 @@ from circuitry.models.sites import INPUT
 from circuitry.models.task import Task
 from circuitry.models.tensor_batches import checked_batches
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import check_kinds, check_lists
+from circuitry.runs.given import checked
 
 Kept = KeptUnits | Edges | EdgeMasks
 """What a run keeps: units by site; edges; or edges as masks over all units, by pair of sites."""
 
 
+@checked
 def kept_embeddings(task: Task, circuits: Sequence[Kept]) -> Float[Tensor, "circuits images d"]:
     """Return the embeddings of a task's images with only each circuit's units, or edges, kept.
 
@@ -49,8 +50,6 @@ def kept_embeddings(task: Task, circuits: Sequence[Kept]) -> Float[Tensor, "circ
         >>> logit = metric(kept_embeddings(task, [take_kept_units(graph)])[0]).mean()
         >>> logit = metric(kept_embeddings(task, [graph.circuit(3).edges])[0]).mean()
     """
-    check_kinds(task=(task, Task))
-    check_lists(circuits=circuits)
     gated, kept = _gated(task, circuits)
     found = list[Tensor]()
     with task.running(), tqdm(desc="circuits", unit="run", disable=not task.work.progress) as bar:
@@ -108,6 +107,7 @@ class Gated:
         ...     embeddings = runs.run(torch.full((runs.n_gates,), 0.5))
     """
 
+    @checked
     def __init__(self, task: Task, edges: Edges | None = None, *, keep_error: bool = False) -> None:
         everything, self.n_own = with_others(task)
         gated: Any = GatedUnits.of(task, _inner(task)) if edges is None else gated_edges_of(task, edges.scores)
@@ -141,6 +141,7 @@ class Gated:
     def __len__(self) -> int:
         return len(self._start)
 
+    @checked
     def run(
         self, gates: Float[Tensor, " gates"], chosen: Int[Tensor, " some"] | None = None
     ) -> Float[Tensor, "some d"]:

@@ -18,6 +18,7 @@ from torch import Tensor
 from circuitry.models.baselines import Baseline, Counterfactual, check_count
 from circuitry.models.encoder import Encoder
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import checked
 
 
 @runtime_checkable
@@ -79,6 +80,7 @@ PatchValue = int | float | Tensor | Baseline | Counterfactual | Callable[[Tensor
 the site's whole activation that returns one of the same shape. Of all of them only the patched part is written."""
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class Patch:
     """What is written where.
@@ -107,6 +109,7 @@ class Patch:
                 kept = tuple(np.ravel(getattr(self, name)).tolist()) if is_mask else places.indices
                 object.__setattr__(self, name, kept)
 
+    @checked
     def places(self, what: str) -> Places | None:
         """Return the ``units`` or ``positions`` that are written; None for all."""
         given = getattr(self, what)
@@ -118,6 +121,7 @@ class Patch:
         return ", ".join([repr(self.site), *words])
 
 
+@checked
 @contextmanager
 def patched(encoder: Encoder, patches: Patch | Sequence[Patch]) -> Iterator[Encoder]:
     """Have one patch, or several, written in every run of the encoder within the block, whole or partial.

@@ -30,8 +30,10 @@ from circuitry.models.metrics import checked_metric
 from circuitry.models.task import Task
 from circuitry.models.tensor_batches import rows_that_fit
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import checked
 
 
+@checked
 def patch_effects(
     task: Task, *, by: str = "unit", direction: str = "noise", units: Mapping[str, Chosen] | None = None
 ) -> PatchEffects:

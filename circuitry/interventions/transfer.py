@@ -30,8 +30,10 @@ from circuitry.models.metrics import Metric, MetricOfClass, checked_metric, clas
 from circuitry.models.task import Task
 from circuitry.models.tensor_batches import checked_batches
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import Seed, checked
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class ClassScorer:
     """How embeddings are scored for a class: by its metric, and by whether they are taken for it."""
@@ -43,10 +45,12 @@ class ClassScorer:
     metric: MetricOfClass = class_logit
     """From text weights and a row of them to the metric."""
 
+    @checked
     def metric_of(self, class_name: str, domain: str) -> Metric:
         """Return the metric of a class on images of a domain."""
         return self.metric(self._weights_of(domain), self.labels[class_name])
 
+    @checked
     def score(
         self, embeddings: Float[Tensor, "images d"], metric: Metric, class_name: str, domain: str
     ) -> tuple[float, float]:
@@ -62,6 +66,7 @@ class ClassScorer:
         return self.weights if isinstance(self.weights, Tensor) else self.weights[domain]
 
 
+@checked
 def transfer_circuits(
     tasks: Mapping[Key, Task],
     graphs: Mapping[Key, AttributionGraph],
@@ -119,8 +124,9 @@ def transfer_circuits(
     return pd.DataFrame(rows)
 
 
+@checked
 def interchange(
-    tasks: Mapping[Key, Task], graphs: Mapping[Key, AttributionGraph], scorer: ClassScorer, *, seed: int = 0
+    tasks: Mapping[Key, Task], graphs: Mapping[Key, AttributionGraph], scorer: ClassScorer, *, seed: Seed = 0
 ) -> pd.DataFrame:
     """Put the activations of A's circuit units, from images of A, into runs on images of B, class by class.
 

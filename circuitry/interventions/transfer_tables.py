@@ -11,10 +11,12 @@ from circuitry.comparison.significance import holm, mantel
 from circuitry.comparison.table import VALUES
 from circuitry.interventions.curve_reading import CURVE_MEASURES, draw_counts, faithfulness_ratio, percentile_band
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import checked
 
 OWN, OTHER = "own domain's circuit", "other domains' circuits"
 
 
+@checked
 def transfer_matrix(table: pd.DataFrame, value: str = "faithfulness") -> pd.DataFrame:
     """Return the mean over classes of a transfer table: a row per circuit's domain, a column per images' domain.
 
@@ -43,6 +45,7 @@ def transfer_matrix(table: pd.DataFrame, value: str = "faithfulness") -> pd.Data
     return means.reindex(index=domains, columns=domains).rename_axis(index="circuit of", columns="images of")
 
 
+@checked
 def compare_transfer(table: pd.DataFrame, value: str = "faithfulness") -> Comparison:
     """Return a transfer table as a `Comparison`: circuits of one domain on images of another.
 
@@ -75,6 +78,7 @@ def compare_transfer(table: pd.DataFrame, value: str = "faithfulness") -> Compar
     )
 
 
+@checked
 def transfer_against_similarity(matrix: pd.DataFrame, similarity: pd.DataFrame) -> tuple[float, float, pd.DataFrame]:
     """Return Spearman's rank correlation of transfer with structural similarity over pairs of domains (`mantel`).
 
@@ -104,6 +108,7 @@ def transfer_against_similarity(matrix: pd.DataFrame, similarity: pd.DataFrame) 
     return (*mantel(alike, both_ways), points)
 
 
+@checked
 def transfer_over_depth(table: pd.DataFrame, value: str = "selectivity") -> pd.DataFrame:
     """Return what a domain's own circuits and those of other domains recover, site by site.
 

@@ -23,9 +23,11 @@ from circuitry.models.encoder import Encoder, check_finite
 from circuitry.models.sites import INPUT
 from circuitry.models.tensor_batches import Images, checked_batches
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import checked
 from circuitry.runs.provenance import weights_digest
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class Baseline:
     """Activations by site; a site that is not there has baseline zero.
@@ -95,6 +97,7 @@ class Baseline:
         return Baseline(self.name, {site: v[images] if len(v) > 1 else v for site, v in self.values.items()})
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class Counterfactual:
     """The same site's activation on other images, in a run without hooks and in evaluation mode.
@@ -160,6 +163,7 @@ NAMES_OF_DATA = get_args(BaselineName)[1:]
 """Names of baselines that are made of a data set; see `named_baselines`, which makes them."""
 
 
+@checked
 def as_baseline(value: object) -> Baseline | Counterfactual:
     """Return the baseline that is meant, see the module.
 
@@ -204,6 +208,7 @@ def _several(n: int) -> int | None:
     return n if n > 1 else None
 
 
+@checked
 def mean_baseline(
     encoder: Encoder,
     images: Images,

@@ -29,6 +29,7 @@ from circuitry.models.prompts import Template, as_patterns, default_templates
 from circuitry.models.sae import SparseAutoencoder
 from circuitry.runs.arrays import cached_arrays
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import Names, checked
 from circuitry.runs.provenance import digest, weights_digest
 
 TEXT_FORMAT = "circuitry text weights 1"
@@ -36,6 +37,7 @@ PROMPTS = 256
 """Prompts in one run of the text encoder."""
 
 
+@checked
 @dataclass(frozen=True, eq=False, repr=False)
 class Clip:
     """A CLIP model ready for analysis: evaluation mode, no gradients for weights."""
@@ -79,6 +81,7 @@ class Clip:
         text = {name: weight for name, weight in state.items() if not name.startswith("visual.")}
         return digest([weights_digest(text), self.configuration])
 
+    @checked
     def in_basis(self, saes: Mapping[str, SparseAutoencoder]) -> "Clip":
         """Return the model with some sites of its encoder in the basis of autoencoders; see `in_feature_basis`."""
         return replace(self, encoder=in_feature_basis(self.encoder, saes), saes={**self.saes, **saes})
@@ -87,6 +90,7 @@ class Clip:
         """Return the model with attention heads and MLP neurons as units of its encoder; see `in_components`."""
         return replace(self, encoder=in_components(self.encoder))
 
+    @checked
     def shown(self, images: Float[Tensor, "batch 3 h w"]) -> np.ndarray:
         """Return preprocessed images as the bytes [B, H, W, 3] that they show: normalisation undone."""
         config = open_clip.get_model_preprocess_cfg(self.model)
@@ -94,9 +98,10 @@ class Clip:
         pixels = (images.cpu().float() * std + mean).clamp(0, 1) * 255
         return rearrange(pixels.round().byte(), "batch c h w -> batch h w c").numpy()
 
+    @checked
     def text_weights(
         self,
-        class_names: Sequence[str],
+        class_names: Names,
         templates: Sequence[Template] | None = None,
         *,
         cache_dir: str | os.PathLike[str] | None = None,
@@ -161,6 +166,7 @@ def _prompts(class_names: Sequence[str], templates: Sequence[Template] | None) -
     return names, [pattern.replace("{}", name) for name in names for pattern in patterns]
 
 
+@checked
 def load_clip(
     name: str | os.PathLike[str],
     checkpoint: str | os.PathLike[str] | None = None,

@@ -29,7 +29,7 @@ from circuitry.models.sites import INPUT
 from circuitry.models.stages import Stage
 from circuitry.models.tower_digest import tower_digest, tower_version
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import check_lists
+from circuitry.runs.given import Names, checked
 
 _LOCKS: weakref.WeakKeyDictionary[nn.Module, Any] = weakref.WeakKeyDictionary()
 """A re-entrant lock by tower, so that encoders on the same tower, such as one in a feature basis, share it."""
@@ -56,6 +56,7 @@ class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships 
 
     HOW_TO_GET: ClassVar = "give clip.encoder of a Clip, or stream.components of a ResidualStream"
 
+    @checked
     def __init__(
         self,
         tower: nn.Module,
@@ -90,6 +91,7 @@ class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships 
         self.setup()
 
     @classmethod
+    @checked
     def from_tower(cls, tower: nn.Module) -> "Encoder":
         """Wrap an open_clip image tower (``model.visual``); raise `InputError` for one that has no adapter."""
         return cls(tower, *encoder_parts(tower))
@@ -322,11 +324,11 @@ def check_finite(activations: Mapping[str, Tensor], what: str = "Activations") -
             )
 
 
-def checked_sites(encoder: Encoder, sites: Sequence[str] | None) -> tuple[str, ...]:
+@checked
+def checked_sites(encoder: Encoder, sites: Names | None) -> tuple[str, ...]:
     """Return the sites to score (default: all) after checking that they exist and come in order."""
     if sites is None:
         return encoder.sites
-    check_lists(sites=sites)
     order = [encoder.position(site) for site in sites]
     if not order or order != sorted(set(order)):
         raise InputError(

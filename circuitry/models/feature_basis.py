@@ -32,9 +32,11 @@ from circuitry.models.sae import SparseAutoencoder, load_sae
 from circuitry.models.sites import INPUT
 from circuitry.models.stages import NarrowStage, Stage
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import checked
 from circuitry.runs.provenance import digest, weights_digest
 
 
+@checked
 def in_feature_basis(encoder: Encoder, saes: Mapping[str, SparseAutoencoder]) -> Encoder:
     """Return an encoder on the same tower whose activations at some sites are latents and error of autoencoders.
 
@@ -208,6 +210,7 @@ def sae_digest(sae: SparseAutoencoder) -> str:
     return digest([weights_digest(tensors), plain])
 
 
+@checked
 def parse_saes(arguments: Sequence[str]) -> dict[str, SparseAutoencoder]:
     """Read the autoencoders that a command line names.
 

@@ -23,7 +23,7 @@ from circuitry.models.options import option
 from circuitry.models.prompts import Template, as_patterns, templates_of
 from circuitry.models.task import Task
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import check_kinds
+from circuitry.runs.given import Count, Names, Seed, checked
 from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.workers import Work
 
@@ -38,6 +38,7 @@ TextsChoice = Annotated[str | Sequence[Template] | None, option(_texts, "TEXT", 
 BaselineChoice = Annotated[AnyBaseline, option(str, "BASELINE", choices=get_args(BaselineName))]
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class FolderSettings:
     """What a model is asked about every class and domain.
@@ -46,9 +47,9 @@ class FolderSettings:
         InputError: for less than one image.
     """
 
-    n_images: int = 50
+    n_images: Count = 50
     """Images per class and domain, at random by the seed; all where there are fewer."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of all random choices."""
     metric: MetricChoice = "logit"
     """What a class is recognised by: logit, its cosine logit; margin, its lead over the mean logit of the other
@@ -78,6 +79,7 @@ class FolderWork:
 
     settings: FolderSettings
 
+    @checked
     def __init__(
         self, clip: Clip, images: DomainFolder, settings: FolderSettings, *, chosen: tuple[int, int] | None = None
     ) -> None:
@@ -92,7 +94,6 @@ class FolderWork:
         Raises:
             InputError: for a metric, texts or a baseline that are not known.
         """
-        check_kinds(clip=(clip, Clip), images=(images, DomainFolder))
         self.clip, self.images, self.settings = clip, images, settings
         self._metric = metric_of_class(settings.metric)
         self.templates = {domain: self._templates(domain) for domain in images.domains}
@@ -108,6 +109,7 @@ class FolderWork:
             raise InputError("Expected texts of the classes, such as 'pooled', but None was given.")
         return templates_of(self.settings.texts, domain)
 
+    @checked
     def weights(self, domain: str) -> Tensor:
         """Return the text weights of all classes of the data for images of a domain."""
         templates = self.templates[domain]
@@ -115,27 +117,31 @@ class FolderWork:
             self._weights[templates] = self.clip.text_weights(self.images.all_classes, templates)
         return self._weights[templates]
 
+    @checked
     def metric_of(self, class_name: str, domain: str) -> Metric:
         """Return the metric of a class on images of a domain."""
         return self._metric(self.weights(domain), self.images.label(class_name))
 
+    @checked
     def baseline_called(self, name: str) -> NamedBaseline:
         """Return a baseline by name, made of the chosen images."""
         return NamedBaseline(name, self.clip, self.images, *self._chosen)
 
-    def baseline_of(self, key: Key, n_images: int, *, strict: bool = False) -> Baseline | Counterfactual:
+    @checked
+    def baseline_of(self, key: Key, n_images: Count, *, strict: bool = False) -> Baseline | Counterfactual:
         """Return what replaces ablated activations of a number of images of a class in a domain."""
         if self.named_baseline is None:
             return as_baseline(self.settings.baseline)
         named = self._baselines.setdefault(strict, replace(self.named_baseline, strict=strict))
         return named.of(*key, n_images)
 
+    @checked
     def task(
         self,
         key: Key,
         images: Tensor,
         others: Tensor | None = None,
-        sites: Sequence[str] | None = None,
+        sites: Names | None = None,
         work: Work = Work(),
     ) -> Task:
         """Return the task of a class on images of a domain, and perhaps of other classes, without progress bars."""
@@ -150,6 +156,7 @@ class FolderWork:
             work=replace(work, progress=False),
         )
 
+    @checked
     def read(self, records: Sequence[ImageRecord], *, strict: bool = False) -> Tensor:
         """Return the images [B, 3, H, W] that can be read, perhaps none; see `read_images`."""
         return read_images(self.clip, records, strict=strict)[1]
@@ -178,6 +185,7 @@ class FolderWork:
             **baseline,
         }
 
+    @checked
     def claim(
         self,
         out: Path,

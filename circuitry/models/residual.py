@@ -31,10 +31,12 @@ from circuitry.models.components import in_components
 from circuitry.models.encoder import Encoder
 from circuitry.models.stream_parts import StreamParts
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import checked
 
 Units = Sequence[int] | Int[np.ndarray, " units"]
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class ResidualStream(StreamParts):
     """A transformer tower as writers and readers of its residual stream.
@@ -54,6 +56,7 @@ class ResidualStream(StreamParts):
     """The same tower in heads and neurons."""
 
     @classmethod
+    @checked
     def of(cls, encoder: Encoder, units: Mapping[str, Units] | None = None) -> "ResidualStream":
         """Take a tower apart; an encoder in heads and neurons is kept as it is, with its hooks.
 

@@ -27,11 +27,13 @@ from torch import Tensor
 
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import Count, checked
 
 SAE_FORMAT = "circuitry-sae-1"
 Activation = Literal["relu", "jumprelu", "topk"]
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class SparseAutoencoder:
     """Weights of a sparse autoencoder and what it was trained on.
@@ -53,7 +55,7 @@ class SparseAutoencoder:
     activation: Activation = "relu"
     threshold: Tensor | None = None
     """[features], for jumprelu: pre-activations up to this are put to zero."""
-    k: int | None = None
+    k: Count | None = None
     """For topk: how many features may be active."""
     subtract_decoder_bias: bool = True
     """Whether ``b_dec`` is subtracted before encoding."""
@@ -99,6 +101,7 @@ class SparseAutoencoder:
         """Number of features, active or not."""
         return self.w_enc.shape[1]
 
+    @checked
     def encode(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch features"]:
         """Return the features' activations, zero or positive; differentiable in ``x``.
 
@@ -122,15 +125,18 @@ class SparseAutoencoder:
             return before.relu() * (before > self.threshold)
         return before.relu()
 
+    @checked
     def decode(self, features: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch d"]:
         """Return the reconstruction; of inputs scaled to length one where ``normalised``."""
         return features @ self.w_dec + self.b_dec
 
+    @checked
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "SparseAutoencoder":
         """Return the same autoencoder on another device or in another floating-point type."""
         moved: dict[str, Any] = {name: tensor.to(device=device, dtype=dtype) for name, tensor in self._tensors()}
         return replace(self, **moved)
 
+    @checked
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one safetensors file with a JSON header and a checksum, whole or not at all."""
         tensors = {name: tensor.detach().cpu() for name, tensor in self._tensors()}
@@ -147,6 +153,7 @@ SAELENS_KEYS = {"W_enc": "w_enc", "b_enc": "b_enc", "W_dec": "w_dec", "b_dec": "
 """SAELens' names of weights, and ours."""
 
 
+@checked
 def load_sae(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> SparseAutoencoder:
     """Read a file that `SparseAutoencoder.save` wrote, or a folder in SAELens' layout.
 

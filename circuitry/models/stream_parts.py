@@ -15,12 +15,14 @@ from torch import Tensor
 from circuitry.models.blocks import Block
 from circuitry.models.gated_reading import Gates
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import checked
 
 Kind = Literal["embed", "head", "q", "k", "v", "neuron", "mlp", "embedding"]
 PORTS: tuple[Kind, Kind, Kind] = ("q", "k", "v")
 """What a head reads the stream for."""
 
 
+@checked
 class Component(NamedTuple):
     """A writer or a reader of the residual stream."""
 

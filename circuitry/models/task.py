@@ -8,7 +8,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from circuitry.models.encoder import Encoder, checked_sites, clean_activations
 from circuitry.models.metrics import Metric, metric_name
 from circuitry.models.tensor_batches import ImageBatches, Images, rows_that_fit
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import DISTINCT, Names, checked
 from circuitry.runs.workers import Work
 
 
@@ -39,6 +40,7 @@ class Batch(NamedTuple):
         return self.task.baseline.activations(self.task.encoder, clean, self.start)
 
 
+@checked
 @dataclass(frozen=True, eq=False, init=False)
 class Task:
     """An encoder, the images that it is shown, what is measured, and what replaces an ablated activation.
@@ -61,7 +63,7 @@ class Task:
     """What replaces an ablated activation; see `circuitry.models.baselines`."""
     others: Images | None
     """Images of other classes, for selectivity and for learned masks."""
-    sites: tuple[str, ...]
+    sites: Annotated[tuple[str, ...], DISTINCT]
     """Sites to score or to ablate, in the encoder's order."""
     work: Work
     """Memory and progress; they change no number."""
@@ -74,7 +76,7 @@ class Task:
         *,
         baseline: AnyBaseline = "zero",
         others: Images | None = None,
-        sites: Sequence[str] | None = None,
+        sites: Names | None = None,
         work: Work = Work(),
     ) -> None:
         """Make a task.

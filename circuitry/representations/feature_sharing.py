@@ -17,15 +17,17 @@ from circuitry.data.parts import DEFAULT_PARTS
 from circuitry.representations.cells import compare_by_parts
 from circuitry.representations.features import NO_FEATURE, TOPS, ImageFeatures, Ranking
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import Count, Seed, checked
 
 
+@checked
 def compare_features(
     features: ImageFeatures,
     groups: Mapping[str, Sequence[str]] | None = None,
     *,
     ranking: Ranking = "activation",
-    n_parts: int = DEFAULT_PARTS,
-    seed: int = 0,
+    n_parts: Count = DEFAULT_PARTS,
+    seed: Seed = 0,
 ) -> Comparison:
     """Compare the features of each class between all pairs of domains.
 

@@ -24,6 +24,7 @@ from jaxtyping import Float
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import TORN
+from circuitry.runs.given import checked
 from circuitry.runs.manifest import read_manifest
 
 REPRESENTATIONS_FORMAT = "circuitry representations 3"
@@ -101,6 +102,7 @@ class DomainRepresentation:
         return cls(grams("all"), parts, units, tuple(header["image_classes"]), tuple(header["image_items"]))
 
 
+@checked
 def read_representations(folder: str | os.PathLike[str]) -> list[DomainRepresentation]:
     """Return the representations of all domains that `extract_representations` left in a folder.
 

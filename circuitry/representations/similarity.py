@@ -22,8 +22,10 @@ from circuitry.representations.cells import ALL, compare_parts
 from circuitry.representations.grams import DomainRepresentation, Grams
 from circuitry.representations.kernel_alignment import FEWEST_ROWS, KERNELS, Alignment, kernel_matrix
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import Names, Natural, Seed, checked
 
 
+@checked
 class RepresentationSimilarity(NamedTuple):
     """CKA between domains at every site; p values are one-sided and not corrected for their number."""
 
@@ -34,6 +36,7 @@ class RepresentationSimilarity(NamedTuple):
     apart: pd.DataFrame
     """The domain ``apart`` with the others, and the others among themselves: as ``domains``; empty without it."""
 
+    @checked
     def comparisons(self, parts: pd.DataFrame | None = None) -> dict[str, Comparison]:
         """Return a `Comparison` of each kernel, with the jackknife's intervals; all classes are one, ``all``.
 
@@ -57,13 +60,14 @@ class RepresentationSimilarity(NamedTuple):
         return found
 
 
+@checked
 def compare_representations(
     grams: Sequence[Grams],
-    kernels: Sequence[str] = KERNELS,
+    kernels: Names = KERNELS,
     *,
-    permutations: int = 1000,
+    permutations: Natural = 1000,
     apart: str | None = None,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> RepresentationSimilarity:
     """Compare all pairs of domains at every site.
 
@@ -125,6 +129,7 @@ class RepresentationParts(NamedTuple):
     site, value. A class that is in neither part changes nothing."""
 
 
+@checked
 def compare_representation_parts(
     domains: Sequence[DomainRepresentation], classes: Collection[str] | None = None
 ) -> RepresentationParts:

@@ -10,11 +10,13 @@ from typing import Any
 
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import file_lock, whole_file
+from circuitry.runs.given import checked
 from circuitry.runs.provenance import difference, digest, versions
 
 NAME = "manifest.json"
 
 
+@checked
 def claim(
     folder: Path,
     format_name: str,
@@ -58,6 +60,7 @@ def claim(
     )
 
 
+@checked
 def read_manifest(folder: Path, format_name: str) -> dict[str, Any]:
     """Return the manifest of a folder; raise `InputError` for a damaged one, or one of another format."""
     path = folder / NAME

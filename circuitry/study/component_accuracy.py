@@ -14,9 +14,11 @@ from circuitry.interventions.gated import kept_embeddings
 from circuitry.models.baselines import mean_baseline
 from circuitry.models.residual import ResidualStream
 from circuitry.models.task import Task
+from circuitry.runs.given import checked
 from circuitry.runs.workers import Work
 
 
+@checked
 def mean_ablation_accuracy(
     stream: ResidualStream,
     images: Float[Tensor, "batch 3 h w"],

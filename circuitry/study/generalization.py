@@ -10,6 +10,7 @@ import pandas as pd
 
 from circuitry.comparison.table import check_table
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import checked
 from circuitry.training.accuracy import AMONG_PART, CENTRED, F1, FALLS_ON_HELD_OUT, FALSE_ALARMS, MEASURE, harmonic_mean
 
 MODEL = ("trained", "model", "base", "sketches", "captions")
@@ -33,6 +34,7 @@ COMPARED_MEASURES = ("top-1", "top-5", "balanced top-1", "balanced top-5", F1)
 UPPER, SHARE = "upper-high", 0.25
 
 
+@checked
 def settings_table(evaluated: pd.DataFrame, classifier: str = CLASSIFIER, measure: str = MEASURE) -> pd.DataFrame:
     """Return the accuracies of the last checkpoints, by test domain, model and setting, over seeds.
 
@@ -146,6 +148,7 @@ def setting_family(setting: str) -> str:
     return next((known for known in SETTING_ORDER if setting.startswith(known)), setting)
 
 
+@checked
 def screened_classes(evaluated: pd.DataFrame, classifier: str = CLASSIFIER) -> pd.DataFrame:
     """Keep the held-out classes that the upper bound learns in the test domain.
 
@@ -173,6 +176,7 @@ def screened_classes(evaluated: pd.DataFrame, classifier: str = CLASSIFIER) -> p
     return table.assign(kept=table["upper"] - table["false_alarms"] >= SHARE)
 
 
+@checked
 def accuracy_kinds(
     accuracy: pd.DataFrame, classifier: str = CLASSIFIER, screened: pd.DataFrame | None = None
 ) -> pd.DataFrame:

@@ -18,11 +18,13 @@ from circuitry.interventions.curve_reading import CURVE_MEASURES
 from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.interventions.faithfulness import MIB_FRACTIONS
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import checked
 
 JOB = ("class", "method", "baseline", "metric")
 """Columns that identify a search."""
 
 
+@checked
 class Judged(NamedTuple):
     """One search: the circuits of one class by one method, with one baseline and metric."""
 
@@ -38,6 +40,7 @@ class Judged(NamedTuple):
     """Rows of `judge_circuit` for a circuit of one size."""
 
 
+@checked
 def scoreboard_tables(
     judged: Mapping[tuple[str, ...], Judged], sizes: Sequence[float], targets: Sequence[float]
 ) -> dict[str, pd.DataFrame]:
@@ -73,6 +76,7 @@ def scoreboard_tables(
     return {"curves": over_classes(everything), "summary": over_classes(by_class), "by_class": by_class}
 
 
+@checked
 def tests_of(judged: Mapping[tuple[str, ...], Judged]) -> pd.DataFrame:
     """Return the rows of `judge_circuit` of all searches that have some, with class, method, baseline and metric."""
     named = {job: dict(zip(JOB, job, strict=True)) for job in judged}
@@ -98,6 +102,7 @@ def areas_of(curve: FaithfulnessCurve, sizes: Sequence[float]) -> dict[str, floa
     return dict(zip(areas["measure"], areas["value"], strict=True))
 
 
+@checked
 def smallest_sizes(curves: pd.DataFrame, targets: Sequence[float]) -> pd.DataFrame:
     """Return the smallest size of the grid from which a measure stays at or above a target, for each circuit.
 
@@ -122,6 +127,7 @@ def smallest_sizes(curves: pd.DataFrame, targets: Sequence[float]) -> pd.DataFra
     return pd.DataFrame(rows, columns=[*apart, "target", "value"])
 
 
+@checked
 def rank_agreement(scores: Mapping[str, np.ndarray], exact: Mapping[str, np.ndarray]) -> float:
     """Return Spearman's correlation of scores with exact effects, mean over sites where both vary."""
     found = [
@@ -132,6 +138,7 @@ def rank_agreement(scores: Mapping[str, np.ndarray], exact: Mapping[str, np.ndar
     return float(np.mean(found)) if found else float("nan")
 
 
+@checked
 def unit_overlap(a: AttributionGraph, b: AttributionGraph) -> tuple[float, float]:
     """Return the mean Jaccard index of the kept units over sites, and its value for equally many random units.
 
@@ -147,6 +154,7 @@ def unit_overlap(a: AttributionGraph, b: AttributionGraph) -> tuple[float, float
     return float(np.mean([found[site] for site in known])), float(np.mean(chance))
 
 
+@checked
 def over_classes(table: pd.DataFrame) -> pd.DataFrame:
     """Return the mean of ``value`` over classes with Student's 95 % interval, for each combination of other columns.
 

@@ -7,9 +7,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import DISTINCT, Count, Seed, checked
 from circuitry.runs.manifest import write_json
 from circuitry.runs.provenance import versions
 from circuitry.study.mixtures.mixture_files import read_description
@@ -22,6 +23,7 @@ NOTHING_MORE = "none"
 _FILE = "run.json"
 
 
+@checked
 @dataclass(frozen=True)
 class StudyRun:
     """One trained model of a study."""
@@ -34,9 +36,9 @@ class StudyRun:
     """Setting of its mixture, with fraction and other domains."""
     test_domain: str | None
     """Domain on which generalization is tested; None if the mixture does not depend on it."""
-    held_out: tuple[str, ...] = ()
+    held_out: Annotated[tuple[str, ...], DISTINCT] = ()
     """Classes held out of the test domain; also of settings that hold nothing out, for comparison."""
-    seed: int = 0
+    seed: Seed = 0
     supervised: bool = False
     """A supervised model instead of a CLIP model."""
     base: str = NOTHING_MORE
@@ -47,7 +49,7 @@ class StudyRun:
     """Source of the captions."""
     precision: str = "fp32"
     """Precision of the training."""
-    threads: int | None = None
+    threads: Count | None = None
     """Threads of each process; another number rounds differently."""
     commit: str = "unknown"
     """Commit of this package's checkout, with ``-dirty`` if files were changed."""
@@ -58,6 +60,7 @@ class StudyRun:
         write_json(self.folder / _FILE, {"format": _FORMAT, **told})
 
     @classmethod
+    @checked
     def read(cls, folder: Path) -> "StudyRun":
         """Read the run in a folder; InputError if there is none, or one of another version."""
         path = Path(folder) / _FILE
@@ -75,6 +78,7 @@ class StudyRun:
             raise InputError(f"{path} does not describe a run ({error}): train it again.") from None
 
 
+@checked
 def record_run(folder: Path, table: Path, training: ClipTraining | SupervisedTraining) -> StudyRun | None:
     """Describe a trained model in its folder, unless it is described; None if no JSON beside the table describes it.
 
@@ -134,6 +138,7 @@ def _about(described: Mapping[str, Any]) -> dict[str, Any] | None:
     }
 
 
+@checked
 def find_runs(folder: Path) -> list[StudyRun]:
     """Return all runs below a folder, in the order of their paths.
 

@@ -15,6 +15,7 @@ from sklearn.metrics import f1_score
 
 from circuitry.data.names import unknown_name
 from circuitry.runs.arrays import read_arrays, write_arrays
+from circuitry.runs.given import Names, checked
 
 _FORMAT = "circuitry predictions 1"
 TOP = (1, 5)
@@ -38,7 +39,8 @@ F1, HARMONIC_MEAN = "macro F1", "harmonic mean"
 _BY = ["classifier", "domain", "part"]
 
 
-def tidy_accuracy(predictions: pd.DataFrame, held_out: Sequence[str] = ()) -> pd.DataFrame:
+@checked
+def tidy_accuracy(predictions: pd.DataFrame, held_out: Names = ()) -> pd.DataFrame:
     """Return all accuracies of all classifiers, one a row.
 
     Args:
@@ -177,6 +179,7 @@ def write_predictions(path: Path, predictions: pd.DataFrame, listing: Sequence[s
     write_arrays(path, _FORMAT, header, arrays)
 
 
+@checked
 def read_predictions(path: Path) -> pd.DataFrame:
     """Read a file of predictions in a folder of `extract_accuracies`.
 

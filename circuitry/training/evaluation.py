@@ -29,6 +29,7 @@ from circuitry.models.encoder import Encoder
 from circuitry.models.image_pass import activations
 from circuitry.models.prompts import Template, templates_of
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import Names, checked
 from circuitry.runs.workers import Work
 from circuitry.training.accuracy import N_KEPT, RANKS, class_column, tidy_accuracy
 
@@ -80,10 +81,11 @@ def zero_shot_heads(
     }
 
 
+@checked
 def zero_shot_accuracy(
     clip: Clip,
     images: DomainFolder,
-    held_out: Sequence[str] = (),
+    held_out: Names = (),
     *,
     texts: Mapping[str, Texts] = ZERO_SHOT_TEXTS,
     work: Work = Work(),
@@ -99,12 +101,13 @@ def zero_shot_accuracy(
     return tidy_accuracy(found, held_out)
 
 
+@checked
 def predictions(
     encoder: Encoder,
     heads: Mapping[str, Head | Mapping[str, Head]],
     preprocess: Preprocess,
     images: DomainFolder,
-    held_out: Sequence[str] = (),
+    held_out: Names = (),
     *,
     work: Work = Work(),
 ) -> pd.DataFrame:

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from circuitry.models.sae import SparseAutoencoder
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import checked
 from circuitry.runs.provenance import difference
 from circuitry.training.samples import SampleBatches
 from circuitry.training.training_settings import SaeTraining
@@ -53,6 +54,7 @@ class Diagnostics(NamedTuple):
     """1 - sum of squared errors / sum of squared distances from the mean; 1 is perfect."""
 
 
+@checked
 @torch.no_grad()
 def diagnose_sae(sae: SparseAutoencoder, samples: Float[Tensor, "samples d"] | Sequence[Tensor]) -> Diagnostics:
     """Measure a sparse autoencoder on any samples, or on pieces of them.

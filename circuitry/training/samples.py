@@ -27,6 +27,7 @@ from circuitry.models.encoder import Encoder
 from circuitry.models.image_pass import activations
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
+from circuitry.runs.given import Count, Seed, checked
 from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.workers import Work
 from circuitry.training.training_table import read_chunks
@@ -34,14 +35,15 @@ from circuitry.training.training_table import read_chunks
 _FORMAT = "circuitry samples 1"
 
 
+@checked
 def sample_activations(
     encoder: Encoder,
     preprocess: Preprocess,
     records: Sequence[ImageRecord],
     site: str | None = None,
     *,
-    positions_per_image: int | None = None,
-    seed: int = 0,
+    positions_per_image: Count | None = None,
+    seed: Seed = 0,
     work: Work = Work(),
 ) -> Float[Tensor, "samples units"]:
     """Return the activations of a site as samples of its units, on the CPU.
@@ -129,6 +131,7 @@ class SampleFiles(Sequence[Tensor]):
         return torch.from_numpy(np.load(self._paths[place]))
 
 
+@checked
 def extract_samples(
     encoder: Encoder,
     preprocess: Preprocess,

@@ -6,7 +6,7 @@ The file is safetensors; its JSON header has the model's configuration, the name
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from circuitry.models.checkpoints import check_state
 from circuitry.models.encoder import Encoder
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import Names, Natural, checked
 from circuitry.training.labels import LabelTable
 
 _FORMAT = "circuitry supervised model 1"
@@ -57,6 +58,7 @@ class SupervisedLogit:
         return F.relu(embedding) @ self.weight + self.bias
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class SupervisedModel:
     """A trained classifier in evaluation mode, without gradients of weights."""
@@ -75,12 +77,14 @@ class SupervisedModel:
         """Name of every output."""
         return self.table.classes
 
+    @checked
     def logits(self, images: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch classes"]:
         """Return one logit per class."""
         found: Tensor = self.head(F.relu(self.encoder(images)))
         return found
 
-    def head_for(self, classes: Sequence[str]) -> Callable[[Tensor], Tensor]:
+    @checked
+    def head_for(self, classes: Names) -> Callable[[Tensor], Tensor]:
         """Return a function from embeddings to the logits of these classes.
 
         Raises:
@@ -94,7 +98,8 @@ class SupervisedModel:
         outputs = torch.tensor([labels[readable(name)] for name in classes])
         return lambda embeddings: self.head(F.relu(embeddings))[:, outputs.to(embeddings.device)]
 
-    def metric(self, label: int) -> SupervisedLogit:
+    @checked
+    def metric(self, label: Natural) -> SupervisedLogit:
         """Return the metric of an output, for circuits of the class.
 
         Raises:
@@ -131,6 +136,7 @@ def write_classifier(path: Path, model: TowerClassifier, name: str, table: Label
     write_arrays(path, _FORMAT, header, as_arrays(model.state_dict()))
 
 
+@checked
 def load_supervised(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> SupervisedModel:
     """Load a checkpoint of `train_supervised`.
 

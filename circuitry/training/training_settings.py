@@ -30,6 +30,7 @@ from typing import ClassVar
 
 from circuitry.data.names import chosen_names
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import Count, Natural, Positive, Seed, checked
 from circuitry.runs.presets import StudySettings
 
 CLIP_PRECISIONS = ("fp32", "amp", "amp_bf16", "amp_bfloat16", "bf16", "fp16", "pure_bf16", "pure_fp16")
@@ -86,6 +87,7 @@ class _ModelTraining(StudySettings):
         )
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class ClipTraining(_ModelTraining):
     """Settings of `train_clip`; `clip_preset` has the study's.
@@ -96,16 +98,16 @@ class ClipTraining(_ModelTraining):
     """
 
     STUDY: ClassVar = {"precision": "amp", "grad_checkpointing": True, "keep_checkpoints": 1}
-    warmup: int
+    warmup: Natural
     """Steps until the highest learning rate, which then falls to zero along a cosine."""
     weight_decay: float = 0.2
     precision: str = "fp32"
     """Precision, as open_clip names it: fp32, amp (float16 mixed), amp_bf16, bf16, fp16, pure_bf16, pure_fp16."""
     grad_checkpointing: bool = False
     """Compute activations again in the backward pass instead of keeping them: less memory, a third more time."""
-    accumulation: int = 1
+    accumulation: Count = 1
     """Parts into which a process cuts its share of a batch to save memory; batch norms see one part."""
-    processes: int = 1
+    processes: Count = 1
     """Processes that train together, each on its own GPU or threads; batch norms see the share of one process."""
     extra: tuple[str, ...] = ()
     """More arguments of open_clip's trainer; --aug-cfg replaces the crop scale."""
@@ -128,14 +130,15 @@ class ClipTraining(_ModelTraining):
         )
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class SupervisedTraining(_ModelTraining):
     """Settings of `train_supervised`; the defaults of rates, batch and epochs are the study's."""
 
     STUDY: ClassVar = {"precision": "amp", "keep_checkpoints": 5}
-    epochs: int = 90
-    batch_size: int = 256
-    lr: float = 0.01
+    epochs: Count = 90
+    batch_size: Count = 256
+    lr: Positive = 0.01
     milestones: tuple[int, ...] = (30, 50, 70)
     """Epochs, counted from 0, at which the learning rate falls to a tenth."""
     weight_decay: float = 1e-4
@@ -155,6 +158,7 @@ class SupervisedTraining(_ModelTraining):
         )  # fmt: skip
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class SaeTraining(StudySettings):
     """Settings of `train_sae`; the defaults of expansion, penalty, rate and batch are the study's.
@@ -170,30 +174,30 @@ class SaeTraining(StudySettings):
         "drop_last": False,
         "seed": 49,
     }
-    expansion: int = 4
+    expansion: Count = 4
     """Features per unit."""
     l1: float = 1e-4
     """Weight of the sum of the features; the squared error is a mean over units."""
-    lr: float = 1e-4
+    lr: Positive = 1e-4
     """Learning rate of Adam."""
-    batch_size: int = 2048
+    batch_size: Count = 2048
     """Samples per step, at most."""
-    steps: int | None = 5000
+    steps: Count | None = 5000
     """Steps of the optimizer over shuffled passes; None for as many whole passes as epochs says."""
-    epochs: int = 200
+    epochs: Count = 200
     """Passes over the samples, if steps is None."""
     drop_last: bool = True
     """Leave out the samples after a piece's last whole batch; otherwise they are a smaller batch."""
-    resample_every: int = 1000
+    resample_every: Count = 1000
     """Steps between two checks for dead features, which are then resampled; 0 for never."""
     initialisation: str = "transposed"
     """transposed: the encoder starts as the decoder's transpose, the decoder's bias at the samples' mean; kaiming: the
     encoder and its bias start at random, the decoder's bias at zero."""
-    piece: int = 302_080
+    piece: Count = 302_080
     """Images whose samples are in memory at a time; more images are drawn into random pieces on disk."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of positions, pieces, weights, batches and resampling."""
-    threads: int = 1
+    threads: Count = 1
     """PyTorch's CPU threads. Another number rounds sums differently and so gives other weights."""
 
     def __post_init__(self) -> None:
@@ -211,17 +215,18 @@ class SaeTraining(StudySettings):
         )
 
 
+@checked
 @dataclass(frozen=True)
 class TrainingWork:
     """Device, reading processes and progress of a training; they change numbers only by rounding."""
 
     device: str | None = None
     """cpu, cuda, cuda:1 or mps (default: a GPU if there is one; several processes take one each)."""
-    workers: int = 2
+    workers: Natural = 2
     """Processes that read images, for each training process."""
     progress: bool = True
     """Show progress bars."""
-    nodes: int = 1
+    nodes: Count = 1
     """Machines that share the processes of a training; each runs the same command (see `devices.node_rank`)."""
 
     def __post_init__(self) -> None:
@@ -247,6 +252,7 @@ CLIP_PRESETS: Mapping[str, ClipTraining] = MappingProxyType(_presets())
 """All presets by name."""
 
 
+@checked
 def clip_preset(name: str, *, study: bool = False) -> ClipTraining:
     """Return a preset by name: on one device in full precision, or as the study trained it.
 
