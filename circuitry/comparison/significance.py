@@ -23,7 +23,7 @@ ROUNDING = 1e-12
 
 
 @checked
-def holm(p: "pd.Series[float]") -> "pd.Series[float]":
+def holm(p: pd.Series) -> pd.Series:
     """Return p values corrected for their number (Holm 1979); NaN values are not counted."""
     tested = p.astype(float).dropna().sort_values(kind="stable")
     return (tested * np.arange(len(tested), 0, -1)).clip(upper=1).cummax().reindex(p.index)

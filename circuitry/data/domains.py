@@ -19,7 +19,7 @@ from typing import ClassVar
 
 import pandas as pd
 
-from circuitry.data.file_check import FileCheck, MissingFiles, check_word, read_text
+from circuitry.data.file_check import FileCheck, MissingFiles, read_text
 from circuitry.data.names import chosen_names, drawn_by_name
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import Count, Names, Seed, checked
@@ -32,6 +32,8 @@ IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".
 @dataclass(frozen=True, slots=True)
 class ImageRecord:
     """One image of a data set."""
+
+    HOW_TO_GET: ClassVar = "take them from DomainFolder(path).records"
 
     path: Path
     """Absolute path of the file."""
@@ -91,7 +93,6 @@ class DomainFolder:
         classes: Names | None = None,
         missing_files: MissingFiles = "refuse",
     ) -> None:
-        check_word("missing_files", missing_files, MissingFiles)
         self.root = Path(root).resolve()
         self.split = split
         if not self.root.is_dir():

@@ -12,7 +12,6 @@ from jaxtyping import Float, Int
 
 from circuitry.comparison.comparison import Comparison
 from circuitry.comparison.table import CHANCE
-from circuitry.data.file_check import check_word
 from circuitry.data.parts import DEFAULT_PARTS
 from circuitry.representations.cells import compare_by_parts
 from circuitry.representations.features import NO_FEATURE, TOPS, ImageFeatures, Ranking
@@ -48,7 +47,6 @@ def compare_features(
         >>> comparison = compare_features(image_features(clip, sae, images))
         >>> comparison.matrix()
     """
-    check_word("ranking", ranking, Ranking)
     return compare_by_parts(
         "feature_sharing",
         features.images,

@@ -23,7 +23,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from circuitry.data.domains import DomainFolder, ImageRecord
-from circuitry.data.file_check import check_word
 from circuitry.data.images import image_listing
 from circuitry.data.parts import DEFAULT_PARTS, part_numbers, stem_without_domain
 from circuitry.models.clip import Clip
@@ -69,7 +68,6 @@ class RepresentationSettings(StudySettings):
     """Parts of the images of each class and domain, cut by item, whose CKA with each other is the ceiling."""
 
     def __post_init__(self) -> None:
-        check_word("positions", self.positions, Positions)
         if self.n_images is not None and self.n_images < self.n_parts:
             raise InputError(
                 f"The {self.n_parts} parts of a class's images need at least one image each, but "

@@ -60,16 +60,23 @@ def _number(wanted: str, holds: Callable[[Any], bool], example: str) -> Conditio
     return Condition(wanted, _unless(holds), f"give one such as {example}")
 
 
+def at_least(least: int) -> Condition:
+    """Return the condition of being no smaller."""
+    return _number(f"a whole number of at least {least}", lambda n: n >= least, str(max(3, least)))
+
+
 DISTINCT = Condition("distinct values", _repeated, "give each once")
 SOME = Condition("at least one value", lambda values: None if len(values) else "none", "give one or more")
 FINITE = Condition("finite numbers", _infinite, "find out what made them")
 
 Names = Annotated[Sequence[str], DISTINCT]
 """Distinct names."""
-Count = Annotated[int, _number("a whole number of at least 1", lambda n: n >= 1, "3")]
-Natural = Annotated[int, _number("a whole number of at least 0", lambda n: n >= 0, "3")]
+Count = Annotated[int, at_least(1)]
+Natural = Annotated[int, at_least(0)]
 Seed = Annotated[int, _number("a seed in 0 .. 2^32 - 1", lambda n: 0 <= n < 2**32, "0")]
 Share = Annotated[float, _number("a share in (0, 1]", lambda x: 0 < x <= 1, "0.1")]
+Amount = Annotated[float, _number("a finite number of at least 0", lambda x: 0 <= x < float("inf"), "0.1")]
+Part = Annotated[float, _number("a share in [0, 1]", lambda x: 0 <= x <= 1, "0.1")]
 Positive = Annotated[float, _number("a positive number", lambda x: 0 < x < float("inf"), "0.1")]
 
 
@@ -156,7 +163,7 @@ def _fitting(value: Any, hint: Any, name: str) -> Any:
     if kind is tuple and isinstance(value, list):
         value = tuple(value)
     if not _is(value, kind):
-        raise _MisfitError(_words(hint, name), name, shown(value), _how(value, kind, name))
+        raise _MisfitError(_words(hint, name), name, shown(value), _how(value, hint, name))
     _check_inner(value, kind, inner, name)
     return value.item() if kind in (int, float) and isinstance(value, np.generic) else value
 
@@ -218,7 +225,7 @@ def _check_inner(value: Any, kind: Any, inner: tuple[Any, ...], name: str) -> No
             raise
 
 
-_WORDS = {
+_WORDS: dict[Any, str] = {
     int: "a whole number",
     float: "a number",
     str: "a string",
@@ -227,7 +234,13 @@ _WORDS = {
     NoneType: "None",
     Callable: "a function",
 }
-_HOW_TO_GET = {"int": "give a whole number such as 3", "float": "give a number such as 0.1"}
+_HOW_TO_GET = {
+    "int": "give a whole number such as 3",
+    "float": "give a number such as 0.1",
+    "Tensor": "make it one by torch.as_tensor",
+    "ndarray": "make it one by numpy.asarray",
+}
+"""How to get objects of others; classes of this package say it in their attribute ``HOW_TO_GET``."""
 
 
 def _words(hint: Any, name: str) -> str:
@@ -241,13 +254,18 @@ def _words(hint: Any, name: str) -> str:
     return f"{'an' if kind.__name__[0] in 'AEIO' else 'a'} {kind.__name__}"
 
 
-def _how(value: Any, kind: Any, name: str) -> str:
-    """Say how to get what is meant; classes of this package say it in their attribute ``HOW_TO_GET``."""
+def _how(value: Any, hint: Any, name: str) -> str:
+    kind, inner = get_origin(hint) or hint, get_args(hint)
     if _is_list(kind):
-        text = f"{value!r}" if isinstance(value, str | int | float) else name
+        if how := inner and getattr(inner[0], "HOW_TO_GET", None):
+            return how if not _is(value, inner[0]) else f"write [{name}]"
+        if isinstance(value, Iterable) and not isinstance(value, str | bytes):
+            return f"write list({name})"
+        text = repr(value) if isinstance(value, str | int | float) else name
         return f"write ({text},)" if kind is tuple else f"write [{text}]"
-    words = _words(kind, name)
-    return getattr(kind, "HOW_TO_GET", None) or _HOW_TO_GET.get(kind.__name__) or f"give {words}"
+    if hasattr(hint, "dim_str"):
+        return "give one of this type and shape"
+    return getattr(kind, "HOW_TO_GET", None) or _HOW_TO_GET.get(kind.__name__) or f"give {_words(hint, name)}"
 
 
 def shown(value: object) -> str:

@@ -10,6 +10,7 @@ from scipy.spatial.distance import squareform
 
 from circuitry.reports.figures import style
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import checked
 
 SIGNED = [(0.0, style.NEGATIVE), (0.5, style.NEUTRAL), (1.0, style.POSITIVE)]
 """Colours of numbers that have a sign."""
@@ -23,6 +24,7 @@ WIDTH_OF_CELLS, WIDTH_OF_CHARACTER = 800, 8
 """Pixels that the columns of all panels have together on a page, and that a character of their names takes."""
 
 
+@checked
 def similarity_heatmap(
     matrix: pd.DataFrame,
     *,
@@ -125,6 +127,7 @@ def _add_matrix(
     figure.update_xaxes(**plain, ticktext=below, title_text=matrix.columns.name, tickangle=0)
 
 
+@checked
 def transfer_beside_similarity(
     transfer: pd.DataFrame,
     similarity: pd.DataFrame,
@@ -163,6 +166,7 @@ def transfer_beside_similarity(
     return style.lay_out(figure, title=title)
 
 
+@checked
 def component_heatmap(table: pd.DataFrame, *, title: str, measure: str, middle: float | None = None) -> go.Figure:
     """Draw a number for every component of every layer of a transformer: heads, then what else there is, by layer.
 

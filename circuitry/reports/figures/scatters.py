@@ -1,6 +1,6 @@
 """Charts of points, from finished tables. Drawing computes nothing."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 
 from circuitry.comparison.table import check_table
 from circuitry.reports.figures import style
+from circuitry.runs.given import Names, checked
 
 TEXT_SYMBOL = "x"
 MODEL_SYMBOLS = ("circle", "circle-open", "square", "square-open", "diamond", "diamond-open")
@@ -24,6 +25,7 @@ MODELS_SHARE = 0.7
 """Share of a domain's row over which its models are spread."""
 
 
+@checked
 def embedding_maps(
     points: pd.DataFrame,
     *,
@@ -74,9 +76,10 @@ def embedding_maps(
     return figure
 
 
+@checked
 def separation_panels(
     summary: pd.DataFrame,
-    measures: Sequence[str],
+    measures: Names,
     seeds: pd.DataFrame | None = None,
     references: Mapping[str, float] | None = None,
     *,
@@ -178,6 +181,7 @@ def _stroke(colour: str | list[str]) -> dict[str, object]:
     return {"symbol": "line-ns", "size": 9, "line": {"width": 1.5, "color": colour}}
 
 
+@checked
 def measure_against_measure(
     summary: pd.DataFrame,
     x: str,
@@ -228,9 +232,10 @@ def measure_against_measure(
     return figure
 
 
+@checked
 def attribution_against_patching(
     points: pd.DataFrame,
-    sites: Sequence[str],
+    sites: Names,
     correlations: pd.DataFrame | None = None,
 ) -> go.Figure:
     """Draw attributed scores against exact effects, a panel per site; on the line the two agree.

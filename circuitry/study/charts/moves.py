@@ -6,6 +6,7 @@ import plotly.graph_objects as go
 from circuitry.models.tokens import TokenGrid
 from circuitry.reports.figures import style
 from circuitry.runs.errors import InputError
+from circuitry.runs.given import checked
 
 WIDEST, THINNEST = 9.0, 1.5
 """Of arrows, in pixels."""
@@ -13,6 +14,7 @@ DRAWN = 12
 """Most moves that are drawn."""
 
 
+@checked
 def position_moves(moves: np.ndarray, image: np.ndarray, grid: TokenGrid, *, title: str, measure: str) -> go.Figure:
     """Draw the strongest moves between the tokens of an image as arrows over it, and moves that stay as rings.
 

@@ -14,6 +14,7 @@ from concurrent.futures import ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from PIL import Image
@@ -23,6 +24,7 @@ from circuitry.data.captions import caption
 from circuitry.data.names import chosen_names
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
+from circuitry.runs.given import DISTINCT, Natural, Seed, checked
 from circuitry.runs.jobs import CHECKSUMS, Job, JobFolder
 from circuitry.runs.manifest import NAME
 from circuitry.runs.workers import ALONE, Rank
@@ -53,7 +55,8 @@ LISTS: Job = ("lists",)
 """The job that writes lists and captions; every other job draws a class in a style."""
 
 
-def draw_image(class_name: str, style: str, seed: int, size: int = 64) -> Image.Image:
+@checked
+def draw_image(class_name: str, style: str, seed: Seed, size: int = 64) -> Image.Image:
     """Draw one RGB picture of ``size`` x ``size`` pixels; the same arguments give the same pixels.
 
     Raises:
@@ -71,6 +74,7 @@ def draw_image(class_name: str, style: str, seed: int, size: int = 64) -> Image.
     return RENDERERS[style](parts, np.random.default_rng([seed, class_key, style_key]), size)
 
 
+@checked
 @dataclass(frozen=True)
 class DrawingSettings:
     """Everything that shapes a drawn image set; every name once."""
@@ -79,12 +83,12 @@ class DrawingSettings:
     """Training images of every class in every style."""
     n_test: int = 20
     """Test images of every class in every style."""
-    classes: tuple[str, ...] = TOY_CLASSES
+    classes: Annotated[tuple[str, ...], DISTINCT] = TOY_CLASSES
     """The things, sorted; a class's place is its label."""
     styles: tuple[str, ...] = STYLES
     size: int = 64
     """Pixels of a side."""
-    seed: int = 0
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
         for kind, given, known in (("class", self.classes, TOY_CLASSES), ("style", self.styles, STYLES)):
@@ -100,8 +104,9 @@ class DrawingSettings:
             )
 
 
+@checked
 def write_toy(
-    root: Path | str, settings: DrawingSettings | None = None, *, workers: int | None = None, progress: bool = True
+    root: Path | str, settings: DrawingSettings | None = None, *, workers: Natural | None = None, progress: bool = True
 ) -> Path:
     """Draw an image set into ``root``, laid out like DomainNet, and return it.
 
