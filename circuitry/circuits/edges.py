@@ -110,10 +110,12 @@ class Edges:
         scores = {(u, d): s[np.ix_(rows[d], rows[u])] for (u, d), s in self.scores.items() if u in rows and d in rows}
         return replace(self, units={site: self.units[site][place] for site, place in rows.items()}, scores=scores)
 
+    @checked
     def without(self, other: "Edges") -> "Edges":
         """Return the edges that are not among others between the same units."""
         return self._where({pair: np.isnan(scores) for pair, scores in other.scores.items()})
 
+    @checked
     def random(self, rng: np.random.Generator) -> "Edges":
         """Return as many edges between the same units, at random; the scores move with them.
 

@@ -157,6 +157,7 @@ class Gated:
         found: Tensor = self._gated.run(self._start[images], ends, placed)[0]
         return found
 
+    @checked
     def scored(self, values: Shaped[np.ndarray, " gates"]) -> Any:
         """Return values of the gates: by site [units], NaN for error units, or as the scores of the edges."""
         found, parts = (
@@ -171,6 +172,7 @@ class Gated:
         units = self._edges.units
         return replace(self._edges, scores={(u, d): v[np.ix_(units[d], units[u])] for (u, d), v in found.items()})
 
+    @checked
     def chosen(self, mask: Bool[np.ndarray, " gates"], values: Shaped[np.ndarray, " gates"]) -> Any:
         """Return the chosen units as masks by site, or the chosen edges with these values as scores."""
         found = self.scored(np.where(mask, values, np.nan))

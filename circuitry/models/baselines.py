@@ -63,6 +63,7 @@ class Baseline:
         """Digest of everything that shapes a number."""
         return weights_digest(self.values)
 
+    @checked
     def activations(self, encoder: Encoder, clean: Mapping[str, Tensor], start: int = 0) -> dict[str, Tensor]:
         """Return the baseline in place of the activations ``clean`` of a run's images ``start``, ``start`` + 1, ...
 
@@ -76,6 +77,7 @@ class Baseline:
             encoder.position(site)  # which refuses a name that it does not know
         return {site: encoder.carry(site, self.at(site, like, start), like) for site, like in clean.items()}
 
+    @checked
     def at(self, site: str, like: Tensor, start: int = 0) -> Tensor:
         """Return `activations` at one site, in place of the activation ``like`` [B, ...]."""
         value = self.values.get(site)
@@ -92,6 +94,7 @@ class Baseline:
             )
         return value.to(like).expand_as(like)
 
+    @checked
     def select(self, images: slice | Tensor) -> "Baseline":
         """Return the baseline of some of the images of a run, by their places."""
         return Baseline(self.name, {site: v[images] if len(v) > 1 else v for site, v in self.values.items()})
@@ -132,6 +135,7 @@ class Counterfactual:
         """Digest of everything that shapes a number."""
         return weights_digest({"counterfactual images": self.images})
 
+    @checked
     def activations(self, encoder: Encoder, clean: Mapping[str, Tensor], start: int = 0) -> dict[str, Tensor]:
         """Return the baseline in place of the activations ``clean``; see `Baseline.activations`."""
         stop = start + max(map(len, clean.values()), default=0)
@@ -139,6 +143,7 @@ class Counterfactual:
         found = self.run(encoder, clean, slice(start, stop))
         return {site: found[site].to(like).expand_as(like) for site, like in clean.items()}
 
+    @checked
     def run(self, encoder: Encoder, sites: Iterable[str], images: slice = slice(None)) -> dict[str, Tensor]:
         """Return the activations at ``sites`` of the one image, or of those of the images that are chosen."""
         chosen = self.images[images] if self.n_images else self.images
@@ -146,6 +151,7 @@ class Counterfactual:
         check_finite(found, "Activations of the counterfactual images")
         return found
 
+    @checked
     def select(self, images: slice | Tensor) -> "Counterfactual":
         """Return the counterfactual images of some of the images of a run, by their places."""
         return Counterfactual(self.images[images]) if self.n_images else self

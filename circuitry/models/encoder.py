@@ -124,6 +124,7 @@ class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships 
         """Floating-point type of the tower's weights."""
         return next(self.tower.parameters()).dtype
 
+    @checked
     def position(self, site: str) -> int:
         """Return the index of a site in the chain; raise `InputError` for one that is not there."""
         if site not in self._position:
@@ -162,11 +163,13 @@ class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships 
         """The places behind a site's units that are carried past it; only `in_components` has some."""
         return {stage.site: stage.carried for stage in self.stages if stage.carried}
 
+    @checked
     def units_of(self, site: str, activation: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
         """Return a site's activation without what is carried past it."""
         behind = self.carried.get(site)
         return activation if behind is None else activation.narrow(self.unit_dim(site), 0, behind.start)
 
+    @checked
     def carry(
         self, site: str, value: Float[Tensor, "batch ..."], activation: Float[Tensor, "batch ..."]
     ) -> Float[Tensor, "batch ..."]:
@@ -178,11 +181,13 @@ class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships 
         past = activation.narrow(dim, behind.start, len(behind))
         return torch.cat([value.narrow(dim, 0, behind.start), past], dim)
 
+    @checked
     def unit_dim(self, site: str) -> int:
         """Return the axis of the units in a site's activation."""
         index = self.position(site)
         return 1 if index == 0 else self.stages[index - 1].unit_dim
 
+    @checked
     def forward(
         self, x: Float[Tensor, "batch ..."], start: str = INPUT, stop: str | None = None
     ) -> Float[Tensor, "batch ..."]:
@@ -222,6 +227,7 @@ class Encoder(HookedRootModule):  # type: ignore[misc]  # TransformerLens ships 
             found: tuple[Tensor, dict[str, Tensor]] = super().run_with_cache(*args, **kwargs)
         return found
 
+    @checked
     def read_unhooked(
         self, images: Float[Tensor, "batch ..."], sites: Iterable[str]
     ) -> dict[str, Float[Tensor, "batch ..."]]:

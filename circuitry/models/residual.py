@@ -90,6 +90,7 @@ class ResidualStream(StreamParts):
         outputs = _checked_units(sites[-1], n_outputs, units.get(sites[-1], ()))
         return cls(blocks, neurons, dimensions, outputs, n_outputs, encoder, components)
 
+    @checked
     def writer(self, name: str) -> int:
         """Return the place among `writers` of one by name, or raise `InputError` with the names that come close."""
         names = [str(one) for one in self.writers]
@@ -134,6 +135,7 @@ class ResidualStream(StreamParts):
         ones = torch.nn.functional.one_hot(torch.tensor(list(neurons), dtype=torch.int64), one.n_neurons).to(weight)
         return (one.mlp_out(ones[:, None])[:, 0] - self.biases(block)[1]).detach()
 
+    @checked
     def biases(self, block: int) -> tuple[Float[Tensor, " d_model"], Float[Tensor, " d_model"]]:
         """Return what attention and MLP of a block add to the stream when heads and neurons are zero."""
         one = self.blocks[block]
@@ -153,6 +155,7 @@ class ResidualStream(StreamParts):
         weights = rearrange(read[:, 1:, 0] - bias[:, None], "port model head d -> port head d model")
         return weights.contiguous(), bias
 
+    @checked
     def read_by(self, stage: int, activations: Mapping[str, Tensor]) -> Float[Tensor, "batch position d_model"]:
         """Return the stream that a stage reads, given the activations at `sites`, which carry it past their units."""
         site = self.sites[1 + min(stage, 2 * len(self.blocks) - 1)]
@@ -162,11 +165,13 @@ class ResidualStream(StreamParts):
             return x
         return x + self.blocks[-1].mlp_out(self.components.units_of(site, activations[site]))
 
+    @checked
     def written(self, activations: Mapping[str, Tensor]) -> Float[Tensor, "writers batch position d_model"]:
         """Return what every writer adds to the stream, without biases, given the activations at `sites`."""
         added = [self.added(i, activations) for i in range(len(self.blocks))]
         return torch.cat([self.entered(activations), *added])
 
+    @checked
     def entered(self, activations: Mapping[str, Tensor]) -> Float[Tensor, "writers batch position d_model"]:
         """Return the stream before the blocks: each dimension that is apart, and all others."""
         x = activations[self.sites[0]]
@@ -176,6 +181,7 @@ class ResidualStream(StreamParts):
         parts = alone[:, None, None] * x
         return torch.cat([parts, (x - parts.sum(0))[None]])
 
+    @checked
     def added(self, block: int, activations: Mapping[str, Tensor]) -> Float[Tensor, "writers batch position d_model"]:
         """Return what the heads and the MLP of a block add to the stream, without biases; it is linear."""
         attn, mlp = self.sites[1 + 2 * block : 3 + 2 * block]
@@ -188,6 +194,7 @@ class ResidualStream(StreamParts):
             others = others - parts[-1].sum(0)
         return torch.cat([*parts, others[None]])
 
+    @checked
     def attended(self, index: int, streams: Float[Tensor, "ports batch position d_model"]) -> Tensor:
         """Return z of a block whose heads' ports, all q before all k and v, each read a stream of their own."""
         block, (weights, bias) = self.blocks[index], self.read_weights[index]

@@ -128,6 +128,7 @@ class Task:
                 with torch.inference_mode(False), torch.no_grad(), torch.autocast(device, enabled=False):
                     yield
 
+    @checked
     def batches(self, rows: int | None = None) -> Iterator[Batch]:
         """Yield the images in batches of at most ``rows``, and of no more than fit the memory.
 
@@ -143,6 +144,7 @@ class Task:
             raise InputError("At least one image is needed, but there were none.")
         check_count(self.baseline, count)
 
+    @checked
     def of_some(self, images: Tensor, chosen: Tensor | slice) -> "Task":
         """Return the task for some of the images, with their part of the baseline.
 
