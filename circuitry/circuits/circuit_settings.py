@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 from circuitry.circuits.quadrature import QuadratureRule, left_rule, midpoint_rule, parse_rule
-from circuitry.data.parts import DEFAULT_PARTS, ItemKey, item_column, part_numbers
+from circuitry.data.parts import DEFAULT_PARTS, ItemKey, item_column
 from circuitry.models.folder_work import FolderSettings
 from circuitry.models.options import option
-from circuitry.runs.given import DISTINCT, Positive, Share, checked, one_of
+from circuitry.runs.given import DISTINCT, Positive, Share, at_least, checked, one_of
 from circuitry.runs.presets import StudySettings
 
 STUDY_RULE = left_rule(10)
@@ -88,11 +88,7 @@ class ExtractionSettings(AttributionSettings, FolderSettings):
 
     sites: Annotated[tuple[str, ...] | None, DISTINCT] = None
     """Sites to score, in the encoder's order; edges run between consecutive ones (default: all)."""
-    parts: int = DEFAULT_PARTS
+    parts: Annotated[int, at_least(2)] = DEFAULT_PARTS
     """Parts into which the images of each class and domain are cut, by item: what similarities are read against."""
     items: Annotated[ItemKey | None, option(item_column, "LISTING COLUMN", 2)] = None
     """A listing of the images and its column that names what an image shows (default: the name of the file)."""
-
-    def __post_init__(self) -> None:
-        FolderSettings.__post_init__(self)
-        part_numbers({}, self.parts)  # which refuses too few

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations, pairwise
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import networkx as nx
 import numpy as np
@@ -16,7 +16,7 @@ import pandas as pd
 
 from circuitry.circuits.strongest import strongest_edges
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import Count, Share, checked
+from circuitry.runs.given import Count, Share, checked, one_of
 
 Pair = tuple[str, str]
 """Upstream and downstream site."""
@@ -78,7 +78,7 @@ class Edges:
         return self._where({pair: _mark(least[pair].shape, place) for pair, place in found.items()})
 
     @checked
-    def top(self, share: Share, by: str = "absolute") -> "Edges":
+    def top(self, share: Share, by: Annotated[str, one_of("absolute", "signed")] = "absolute") -> "Edges":
         """Return the edges with the largest scores over all pairs of sites together, one at least.
 
         Args:
@@ -88,12 +88,8 @@ class Edges:
         Raises:
             InputError: without edges, for a share outside (0, 1], or another ranking.
         """
-        if by not in ("absolute", "signed"):
-            raise InputError(f"Edges are ranked by 'absolute' or 'signed' score, but {by!r} was given.")
-        if not self.count or not 0 < share <= 1:
-            raise InputError(
-                f"The strongest edges are a share in (0, 1] of scored edges, but {share} of {self.count} was given."
-            )
+        if not self.count:
+            raise InputError("The strongest edges are a share of scored edges, but there are none: give more units.")
         flat = self._flat(self.scores)
         there = np.flatnonzero(~np.isnan(flat))
         values = np.abs(flat[there]) if by == "absolute" else flat[there]

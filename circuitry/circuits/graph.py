@@ -156,8 +156,6 @@ class AttributionGraph:
     @checked
     def top(self, n: Count = 10) -> pd.DataFrame:
         """Return the n units with the largest absolute score over all sites but the image: site, unit, score."""
-        if n < 1:
-            raise InputError(f"At least one unit is shown, but {n} were asked for.")
         table = self._nodes().query("site != @INPUT")
         order = np.argsort(-table["score"].abs().to_numpy(), kind="stable")[:n]
         return table.iloc[order][["site", "unit", "score"]].reset_index(drop=True)
@@ -193,8 +191,6 @@ class AttributionGraph:
 
         A score of zero or less is no edge, even where others are too few, unless ``any_sign``, as in the study.
         """
-        if edges_per_node < 1:
-            raise InputError(f"A circuit needs at least one edge per node, but {edges_per_node} were asked for.")
         return Circuit(self, edges_per_node, any_sign)
 
     @checked

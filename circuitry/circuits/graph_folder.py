@@ -89,7 +89,7 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
         """
         self._check((class_name, domain))
         files = {part: self.file(class_name, domain, part) for part in range(self.n_parts)}
-        return {part: AttributionGraph.load(file) for part, file in files.items() if file.is_file()}
+        return {part: self._read(file, (class_name, domain)) for part, file in files.items() if file.is_file()}
 
     @checked
     def part_edges(self, class_name: str, domain: str) -> dict[tuple[str, str], np.ndarray]:
@@ -104,7 +104,16 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
 
     def __getitem__(self, key: Key) -> AttributionGraph:
         self._check(key)
-        return AttributionGraph.load(self.file(*key))
+        return self._read(self.file(*key), key)
+
+    def _read(self, file: Path, key: Key) -> AttributionGraph:
+        graph = AttributionGraph.load(file)
+        if (graph.class_name, graph.domain) != key:
+            raise InputError(
+                f"{file} should hold a graph of {key[0]} in {key[1]}, but it holds that of {graph.title}: remove it "
+                "and make it again."
+            )
+        return graph
 
     def _check(self, key: Key) -> None:
         if key not in self._keys:

@@ -51,7 +51,6 @@ class Measure:
     def __post_init__(self) -> None:
         if self.name not in MEASURES:
             raise InputError(f"Unknown measure {self.name!r}: choose one of {', '.join(MEASURES)}.")
-        _check_depth(self.depth)
 
     @property
     def label(self) -> str:
@@ -99,7 +98,6 @@ def wl_kernel(a: Circuit, b: Circuit, depth: Natural = 1) -> float:
         InputError: for a negative depth, and as `edge_jaccard`.
     """
     _check_circuits(a, b)
-    _check_depth(depth)
     return float(wl_matrices([a, b], depth)[depth][0, 1])
 
 
@@ -215,11 +213,6 @@ def mean_chance_overlap(units: int, kept: Mapping[int, int]) -> float:
     }
     total = sum(n * chance_overlap(units, *sizes) for sizes, n in pairs.items() if n)
     return total / sum(pairs.values()) if any(pairs.values()) else float("nan")
-
-
-def _check_depth(depth: int) -> None:
-    if depth < 0:
-        raise InputError(f"The depth of a Weisfeiler-Lehman kernel is 0 or more, but {depth} was given.")
 
 
 def _check_circuits(a: Circuit, b: Circuit) -> None:

@@ -12,6 +12,7 @@ of the metric by the head's output and its scores. Over ``to`` (q: over ``from``
 """
 
 from collections.abc import Callable, Sequence
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ from circuitry.models.residual import ResidualStream
 from circuitry.models.stream_parts import PORTS, Component
 from circuitry.models.task import Task
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import checked
+from circuitry.runs.given import DISTINCT, SOME, checked
 
 Points = list[tuple[float, dict[str, Tap]]]
 """The weight and the taps of each point of a path."""
@@ -34,7 +35,7 @@ Points = list[tuple[float, dict[str, Tap]]]
 
 @checked
 def edges_by_position(
-    task: Task, edges: Sequence[tuple[str, str]], *, rule: QuadratureRule = PLAIN
+    task: Task, edges: Annotated[Sequence[tuple[str, str]], DISTINCT, SOME], *, rule: QuadratureRule = PLAIN
 ) -> Float[np.ndarray, "images edges positions"]:
     """Return the effects of some edges image by image, at each position; positions sum to an edge's effect.
 
@@ -67,7 +68,7 @@ def edges_by_position(
 
 @checked
 def moves_between_positions(
-    task: Task, edges: Sequence[tuple[str, str]], *, rule: QuadratureRule = PLAIN
+    task: Task, edges: Annotated[Sequence[tuple[str, str]], DISTINCT, SOME], *, rule: QuadratureRule = PLAIN
 ) -> Float[np.ndarray, "images edges to from"]:
     """Return the effects of some edges into heads image by image, by the positions that the head moves them between.
 

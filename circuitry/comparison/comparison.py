@@ -28,7 +28,7 @@ from circuitry.comparison.domain_tests import ceiling_tests, domain_tests, part_
 from circuitry.comparison.part_array import PARTS, PartArray, ceilings_of, check_parts, part_kinds
 from circuitry.comparison.statistics import INTERVALS, family_of, per_domain
 from circuitry.comparison.storage import read_comparison, write_comparison
-from circuitry.comparison.table import CHANCE, VALUES, both_directions, domain_matrix
+from circuitry.comparison.table import CHANCE, VALUES, both_directions, check_pairs, domain_matrix
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import Seed, checked
 
@@ -95,6 +95,7 @@ class Comparison:
                 "give more domains, or classes that have images in them."
             )
         check_parts(self.parts)
+        check_pairs(self.values, in_order=self.directions is not None)
         if "all" not in self.groups:
             classes = tuple(sorted({*self.values["class"], *self.ceilings["class"]}))
             object.__setattr__(self, "groups", {"all": classes} | dict(self.groups))

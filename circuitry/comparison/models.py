@@ -38,7 +38,7 @@ def compare_models(comparisons: Sequence[Comparison], group: str = "all") -> pd.
     Example:
         >>> compare_models([Comparison.load(run / "node_overlap") for run in runs])
     """
-    if len({id(one) for one in comparisons}) < len(comparisons):
+    if any(a.values.equals(b.values) for a, b in combinations(comparisons, 2)):
         raise InputError(
             f"Each comparison must be of another trained model, but one was given twice among {len(comparisons)}: give "
             "one of each model."

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from circuitry.runs.errors import InputError
@@ -19,7 +20,9 @@ CHANCE = ("site", "value")
 @checked
 def domain_matrix(table: pd.DataFrame) -> pd.DataFrame:
     """Return the symmetric domain-by-domain mean of a `compare` table over classes and sites; NaN on the diagonal."""
-    means = both_directions(table).groupby(["domain", "other"])["value"].mean().unstack()
+    rows = both_directions(table)
+    check_pairs(rows.rename(columns={"domain": "domain_a", "other": "domain_b"}), in_order=True)
+    means = rows.groupby(["domain", "other"])["value"].mean().unstack()
     domains = sorted(means.index)
     return pd.DataFrame(means.reindex(columns=domains).to_numpy(dtype=float), index=domains, columns=domains)
 
@@ -38,6 +41,20 @@ def both_directions(table: pd.DataFrame) -> pd.DataFrame:
 
 
 @checked
+def check_pairs(table: pd.DataFrame, *, in_order: bool) -> None:
+    """Refuse a table that holds two domains of a class twice at a site; ``in_order``: both orders are two pairs.
+
+    Raises:
+        InputError: with the first such row.
+    """
+    ends = table[["domain_a", "domain_b"]].astype(str)
+    pairs = ends if in_order else pd.DataFrame(np.sort(ends.to_numpy(), axis=1), ends.index, ends.columns)
+    twice = table[["class", "site"]].join(pairs).duplicated()
+    if twice.any():
+        row = ", ".join(str(table.loc[twice, column].iloc[0]) for column in VALUES[:-1])
+        raise InputError(f"A class, two domains and a site have one value, but {row} has several: remove all but one.")
+
+
 def class_groups(
     classes: Iterable[str], groups: Mapping[str, Sequence[str]] | None = None
 ) -> dict[str, tuple[str, ...]]:

@@ -148,8 +148,6 @@ class DomainFolder:
         """
         chosen_names("class", (class_name,), self.classes)
         chosen_names("domain", (domain,), self.domains)
-        if n is not None and n < 1:
-            raise InputError(f"n must be at least 1, or None for all images, but {n} was given.")
         group = self._groups.get((domain, class_name), [])
         return tuple(sorted(group, key=lambda record: drawn_by_name(seed, record.relative))[:n])
 

@@ -48,7 +48,7 @@ def check_attribution(
         >>> check = check_attribution(Task(encoder, photos, metric), graph)
         >>> check.table().query("sample == 'random'")
     """
-    if top < 0 or random < 0 or top + random == 0:
+    if top + random == 0:
         raise InputError(f"A check needs some top or random units, but top={top} and random={random} were given.")
     check_made_with(task, graph)
     rng = np.random.default_rng(0)

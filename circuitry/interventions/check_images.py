@@ -39,9 +39,6 @@ class CheckSettings(FolderSettings):
     """Keep what autoencoders miss in every circuit, instead of ablating it, too; see `AblationSettings`."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.n_others < 0:
-            raise InputError(f"Images of other classes are zero or more, but n_others={self.n_others} was given.")
         if not isinstance(self.baseline, str) and as_baseline(self.baseline).n_images is not None:
             raise InputError(
                 "Causal checks use one baseline for many images, but one with an activation for every image was given: "

@@ -4,6 +4,7 @@ The image itself (`input`) is scored by attribution but is no node of a circuit.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Annotated
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from circuitry.interventions.patches import Chosen, Places
 from circuitry.models.sites import INPUT
 from circuitry.models.task import Task
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import Names, Share, checked
+from circuitry.runs.given import Names, Share, checked, one_of
 
 KeptUnits = Mapping[str, Chosen]
 """The units of a circuit by site: numbers, or a boolean mask; a site that is not there is left alone."""
@@ -73,7 +74,10 @@ def take_kept_units(graph: AttributionGraph, sites: Names | None = None) -> dict
 
 @checked
 def take_top_units(
-    graph: AttributionGraph, fraction: Share, ranking: str = "absolute", sites: Names | None = None
+    graph: AttributionGraph,
+    fraction: Share,
+    ranking: Annotated[str, one_of(*RANKINGS)] = "absolute",
+    sites: Names | None = None,
 ) -> dict[str, np.ndarray]:
     """Return the ceil(fraction * units) first units of every site.
 
@@ -86,19 +90,12 @@ def take_top_units(
     Raises:
         InputError: for a fraction outside (0, 1], another ranking, or sites that the graph lacks.
     """
-    check_ranking(ranking)
     found = {}
     for site in choose_sites(graph, sites):
         scores = graph.node_scores[site]
         by_benefit = scores - scores.min()  # none is negative, so that the largest are those that help most
         found[site] = keep_units(by_benefit if ranking == "signed" else scores, fraction)
     return found
-
-
-def check_ranking(ranking: str) -> None:
-    """Check that units can be ranked so."""
-    if ranking not in RANKINGS:
-        raise InputError(f"Units are ranked by 'absolute' or 'signed' score, but {ranking!r} was given.")
 
 
 @checked

@@ -7,7 +7,7 @@ The metric is measured with only a circuit kept, at the sizes of the MIB benchma
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 
 from circuitry.circuits.edges import Edges
 from circuitry.circuits.graph import AttributionGraph
-from circuitry.interventions.circuit_sets import check_ranking, circuit_sites, take_top_units
+from circuitry.interventions.circuit_sets import RANKINGS, circuit_sites, take_top_units
 from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.interventions.gated import Kept, kept_embeddings, with_others
 from circuitry.interventions.kept_sets import (
@@ -30,7 +30,7 @@ from circuitry.interventions.kept_sets import (
 from circuitry.models.metrics import checked_metric
 from circuitry.models.task import Task
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import Natural, Seed, checked
+from circuitry.runs.given import SOME, Natural, Seed, Share, checked, one_of
 
 MIB_FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """The circuit sizes of the MIB benchmark."""
@@ -45,9 +45,9 @@ class AblationSettings:
 
     HOW_TO_GET: ClassVar = "give AblationSettings(...)"
 
-    ranking: str = "absolute"
+    ranking: Annotated[str, one_of(*RANKINGS)] = "absolute"
     """Which units come first, see `circuit_sets.RANKINGS`."""
-    fractions: Sequence[float] = MIB_FRACTIONS
+    fractions: Annotated[Sequence[Share], SOME] = MIB_FRACTIONS
     """Sizes of the circuits of a curve as shares of the units of every site, ascending in (0, 1]."""
     keep_error: bool = False
     """Whether circuits, random ones too, keep the error units of sites in a feature basis; else they are ablated.
@@ -58,12 +58,8 @@ class AblationSettings:
     """Seed of the random circuits."""
 
     def __post_init__(self) -> None:
-        if not self.fractions or list(self.fractions) != sorted(set(self.fractions)) or self.random_draws < 0:
-            raise InputError(
-                f"A curve needs ascending fractions and zero or more random draws, but {tuple(self.fractions)} and "
-                f"{self.random_draws} were given."
-            )
-        check_ranking(self.ranking)
+        if list(self.fractions) != sorted(set(self.fractions)):
+            raise InputError(f"A curve needs ascending fractions, but {tuple(self.fractions)} was given: sort them.")
 
 
 @checked

@@ -10,7 +10,7 @@ How gates act is in `gated_units` and `gated_edges`.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from circuitry.models.sites import INPUT
 from circuitry.models.task import Task
 from circuitry.models.tensor_batches import checked_batches
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import checked
+from circuitry.runs.given import FINITE, checked
 
 Kept = KeptUnits | Edges | EdgeMasks
 """What a run keeps: units by site; edges; or edges as masks over all units, by pair of sites."""
@@ -143,11 +143,13 @@ class Gated:
 
     @checked
     def run(
-        self, gates: Float[Tensor, " gates"], chosen: Int[Tensor, " some"] | None = None
+        self, gates: Annotated[Float[Tensor, " gates"], FINITE], chosen: Int[Tensor, " some"] | None = None
     ) -> Float[Tensor, "some d"]:
         """Return the embeddings of the images, or of those chosen, under gates; differentiable in them."""
         images = torch.arange(len(self)) if chosen is None else chosen
         ends = {site: end[images] if len(end) > 1 else end for site, end in self._ends.items()}
+        if len(gates) != self.n_gates:
+            raise InputError(f"Runs have {self.n_gates} gates, but {len(gates)} were given: give one for each.")
         gates = gates.to(self._start.device)
         parts = torch.split(gates if self._edges is None else lifted(gates), [len(rows) for rows, _ in self._places])
         placed = {

@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from circuitry.models.baselines import Baseline, Counterfactual, check_count
@@ -75,7 +75,7 @@ class Places:
         return chosen
 
 
-PatchValue = int | float | Tensor | Baseline | Counterfactual | Callable[[Tensor], Tensor]
+PatchValue = int | float | Float[Tensor, "..."] | Baseline | Counterfactual | Callable[[Tensor], Tensor]
 """A constant; an activation of the site [B, ...] or [1, ...]; a `Baseline`; `Counterfactual` images; or a function of
 the site's whole activation that returns one of the same shape. Of all of them only the patched part is written."""
 

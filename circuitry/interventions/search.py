@@ -23,6 +23,7 @@ to be read beside that ceiling (``experiments/shared_masks.py``).
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -42,7 +43,7 @@ from circuitry.models.residual import in_stream
 from circuitry.models.sites import INPUT
 from circuitry.models.task import Task
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import Share, checked
+from circuitry.runs.given import SOME, Share, checked
 
 MOST_SELECTIVE = 1.5
 """A circuit may tell its class from others better than the model does, but a larger target is a mistake."""
@@ -111,7 +112,7 @@ def find_circuit(
 @checked
 def propose_circuits(
     task: Task,
-    sizes: Sequence[float],
+    sizes: Annotated[Sequence[Share], SOME],
     *,
     method: str = LEARNED,
     masks: MaskSettings = MaskSettings(),

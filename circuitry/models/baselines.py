@@ -14,16 +14,17 @@ whole run, so that its cut into batches changes nothing.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from circuitry.models.encoder import Encoder, check_finite
 from circuitry.models.sites import INPUT
 from circuitry.models.tensor_batches import Images, checked_batches
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import checked
+from circuitry.runs.given import Natural, checked, one_of
 from circuitry.runs.provenance import weights_digest
 
 
@@ -38,7 +39,7 @@ class Baseline:
 
     name: str
     """For tables and provenance, such as ``mean-position``; graphs are compared where it is the same."""
-    values: Mapping[str, Tensor]
+    values: Mapping[str, Float[Tensor, "..."]]
     """Activation [1, ...] by site for all images, or [B, ...] with one for every image of a run, in their order; sizes
     of 1 are broadcast."""
 
@@ -64,7 +65,7 @@ class Baseline:
         return weights_digest(self.values)
 
     @checked
-    def activations(self, encoder: Encoder, clean: Mapping[str, Tensor], start: int = 0) -> dict[str, Tensor]:
+    def activations(self, encoder: Encoder, clean: Mapping[str, Tensor], start: Natural = 0) -> dict[str, Tensor]:
         """Return the baseline in place of the activations ``clean`` of a run's images ``start``, ``start`` + 1, ...
 
         The answer has the sites, shapes, types and devices of ``clean``.
@@ -78,7 +79,7 @@ class Baseline:
         return {site: encoder.carry(site, self.at(site, like, start), like) for site, like in clean.items()}
 
     @checked
-    def at(self, site: str, like: Tensor, start: int = 0) -> Tensor:
+    def at(self, site: str, like: Tensor, start: Natural = 0) -> Tensor:
         """Return `activations` at one site, in place of the activation ``like`` [B, ...]."""
         value = self.values.get(site)
         if value is None:
@@ -109,7 +110,7 @@ class Counterfactual:
         >>> attribute(encoder, photos, metric, baseline=Counterfactual(photos_without_the_dog))
     """
 
-    images: Tensor
+    images: Float[Tensor, "images channels h w"]
     """Images [1, 3, H, W] for all images of a run, or [B, 3, H, W] with one for every image, in their order."""
 
     def __post_init__(self) -> None:
@@ -136,7 +137,7 @@ class Counterfactual:
         return weights_digest({"counterfactual images": self.images})
 
     @checked
-    def activations(self, encoder: Encoder, clean: Mapping[str, Tensor], start: int = 0) -> dict[str, Tensor]:
+    def activations(self, encoder: Encoder, clean: Mapping[str, Tensor], start: Natural = 0) -> dict[str, Tensor]:
         """Return the baseline in place of the activations ``clean``; see `Baseline.activations`."""
         stop = start + max(map(len, clean.values()), default=0)
         check_count(self, stop, so_far=True)
@@ -218,7 +219,7 @@ def _several(n: int) -> int | None:
 def mean_baseline(
     encoder: Encoder,
     images: Images,
-    per: str = "position",
+    per: Annotated[str, one_of("position", "unit")] = "position",
 ) -> Baseline:
     """Return the mean activation at every site over a reference set of images.
 
@@ -235,8 +236,6 @@ def mean_baseline(
         >>> baseline = mean_baseline(encoder, images)
         >>> attribute(encoder, images, metric, baseline=baseline)
     """
-    if per not in ("position", "unit"):
-        raise InputError(f"A mean baseline is taken per 'position' or per 'unit', but {per!r} was given.")
     count, sums = 0, dict[str, Tensor]()
     with torch.no_grad(), encoder.frozen():
         for batch in checked_batches(images):

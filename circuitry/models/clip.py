@@ -150,11 +150,6 @@ class Clip:
 
 def _prompts(class_names: Sequence[str], templates: Sequence[Template] | None) -> tuple[list[str], list[str]]:
     """Return the names as words, and every name in every template, name by name."""
-    for what, given in (("class names", class_names), ("templates", templates)):
-        if isinstance(given, str):
-            raise InputError(
-                f"Text weights need a list of {what}, but the string {given!r} was given: write [{given!r}]."
-            )
     patterns = default_templates() if templates is None else as_patterns(templates)
     without = [p for p in patterns if "{}" not in p]
     if not class_names or not patterns or without:

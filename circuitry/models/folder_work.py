@@ -62,10 +62,6 @@ class FolderSettings:
     domains); other-domains (the class's mean in the other domains); counterfactual (images of other classes in the
     domain). In Python also a `Baseline` or counterfactual images."""
 
-    def __post_init__(self) -> None:
-        if self.n_images < 1:
-            raise InputError(f"At least one image per class and domain is needed, but n_images={self.n_images}.")
-
 
 class FolderWork:
     """A model, images by class and domain, and what is asked: the start of all work on a data set.

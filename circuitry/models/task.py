@@ -40,7 +40,6 @@ class Batch(NamedTuple):
         return self.task.baseline.activations(self.task.encoder, clean, self.start)
 
 
-@checked
 @dataclass(frozen=True, eq=False, init=False)
 class Task:
     """An encoder, the images that it is shown, what is measured, and what replaces an ablated activation.
@@ -68,6 +67,7 @@ class Task:
     work: Work
     """Memory and progress; they change no number."""
 
+    @checked
     def __init__(
         self,
         encoder: Encoder,
@@ -94,11 +94,6 @@ class Task:
         Raises:
             InputError: for other things than these, unknown or unordered sites.
         """
-        if not isinstance(encoder, Encoder) or not callable(metric):
-            raise InputError(
-                "A task takes an Encoder, such as clip.encoder, and a metric, such as class_logit(weights, label), "
-                f"but {type(encoder).__name__} and {type(metric).__name__} were given."
-            )
         held = {
             "encoder": encoder,
             "images": _held(images, encoder, work),

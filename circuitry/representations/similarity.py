@@ -22,7 +22,7 @@ from circuitry.representations.cells import ALL, compare_parts
 from circuitry.representations.grams import DomainRepresentation, Grams
 from circuitry.representations.kernel_alignment import FEWEST_ROWS, KERNELS, Alignment, kernel_matrix
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import Names, Natural, Seed, checked
+from circuitry.runs.given import Count, Names, Seed, checked
 
 
 @checked
@@ -65,7 +65,7 @@ def compare_representations(
     grams: Sequence[Grams],
     kernels: Names = KERNELS,
     *,
-    permutations: Natural = 1000,
+    permutations: Count = 1000,
     apart: str | None = None,
     seed: Seed = 0,
 ) -> RepresentationSimilarity:
@@ -89,11 +89,8 @@ def compare_representations(
         >>> similarity.domains.query("site == 'layer4.2' and kernel == 'linear'")
         >>> similarity.comparisons()["linear"].at("layer4.2").matrix()
     """
-    if len(grams) < 2 or permutations < 1:
-        raise InputError(
-            "A comparison of representations needs at least two domains and one permutation, but "
-            f"{len(grams)} domains and {permutations} permutations were given: give more."
-        )
+    if len(grams) < 2:
+        raise InputError(f"A comparison of representations needs two domains or more, but {len(grams)} was given.")
     known = [one.domain for one in grams]
     if apart is not None and (apart not in known or len(known) < 3):
         raise InputError(

@@ -36,8 +36,8 @@ _SHORT_WAITS = {"GOMP_SPINCOUNT": "2000", "OMP_WAIT_POLICY": "passive"}
 class Rank(NamedTuple):
     """Which of the processes this is."""
 
-    worker: int
-    workers: Natural
+    worker: Natural
+    workers: Count
 
     @checked
     def order(self, jobs: Sequence[T]) -> list[T]:
@@ -73,7 +73,7 @@ def short_waits(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 @checked
-def run_processes(task: Callable[[int, int], object], workers: Natural) -> None:
+def run_processes(task: Callable[[int, int], object], workers: Count) -> None:
     """Run ``task(worker, workers)`` in processes of this machine, with one thread each, and wait for all of them.
 
     One worker is this process, with the threads that it has.
@@ -85,8 +85,6 @@ def run_processes(task: Callable[[int, int], object], workers: Natural) -> None:
     Raises:
         InputError: for no workers, and what ``task`` raises.
     """
-    if workers < 1:
-        raise InputError(f"Expected at least one process, but {workers} were asked for.")
     if workers == 1:
         task(0, 1)
         return
@@ -107,7 +105,7 @@ def _take_one_thread() -> None:
 @checked
 def run_array(
     task: Callable[[int, int], object],
-    workers: Natural,
+    workers: Count,
     logs: Path,
     *,
     cluster: str = "slurm",
@@ -127,8 +125,6 @@ def run_array(
     Raises:
         InputError: without submitit, for another cluster or no workers, or when a job failed, with its last words.
     """
-    if workers < 1:
-        raise InputError(f"An array has at least one worker, but {workers} were asked for.")
     executor = cluster_executor(logs, cluster, options or {})
     jobs = executor.map_array(Requeued(task), range(workers), [workers] * workers)
     for job in jobs:
@@ -203,10 +199,6 @@ class Work:
     """Whether an image that cannot be read is an error instead of left out with a warning."""
     progress: bool = True
     """Whether to show progress bars."""
-
-    def __post_init__(self) -> None:
-        if self.memory_gib <= 0:
-            raise InputError(f"The memory budget is a positive number of GiB, but {self.memory_gib} was given.")
 
     @checked
     def bar(self, name: str) -> str | None:

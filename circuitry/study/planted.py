@@ -35,7 +35,6 @@ from circuitry.models.encoder import Encoder
 from circuitry.models.sites import INPUT
 from circuitry.models.stages import Stage
 from circuitry.models.task import Task
-from circuitry.runs.errors import InputError
 from circuitry.runs.given import Count, Seed, checked
 from circuitry.runs.workers import Work
 
@@ -189,8 +188,6 @@ def score_methods(planted: PlantedCircuit, n_images: Count = 16, seed: Seed = 0)
         >>> table = pd.concat([score_methods(planted_convolution()), score_methods(planted_attention())])
         >>> table.pivot_table(values="auroc", index="method", columns=["network", "kind"])
     """
-    if n_images < 1:
-        raise InputError(f"Methods are scored on at least one image, but {n_images} were asked for.")
     encoder, images = planted.encoder, planted.images(n_images, seed)
     sites = [site for site in encoder.sites if site != INPUT]
     rows: list[tuple[str, str, str, str, float]] = []

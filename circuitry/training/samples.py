@@ -66,8 +66,6 @@ def sample_activations(
     """
     site = encoder.sites[-1] if site is None else site
     unit_dim = encoder.unit_dim(site)
-    if positions_per_image is not None and positions_per_image < 1:
-        raise InputError(f"At least one position per image is needed, but {positions_per_image} was given: give more.")
     generator = torch.Generator().manual_seed(seed)
     samples = []
     bar = work.bar(f"activations at {site}")

@@ -1,8 +1,8 @@
 """One good value for the parameters of all public names: by the function's and its own name, by its name, or by type."""
 
 import random
-from dataclasses import replace
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 import circuitry
-from circuitry import circuits, comparison, data, interventions, models, reports, representations, runs, study, training
+from circuitry import circuits, comparison, interventions, models, reports, representations, runs, study, training
 from circuitry.comparison import PartArray
 from circuitry.comparison.ceiling import pair_cells
 from circuitry.reports.figures import domain_marks
@@ -44,9 +44,16 @@ class GoodValues:
         task = circuitry.Task(encoder, batch, metric, others=others, sites=sites, work=QUIET)
         stream_task = circuitry.Task(vit, torch.randn(3, 3, 32, 32), metric, work=QUIET)
         settings = circuits.ExtractionSettings(
-            rule=circuitry.left_rule(1), node_fraction=0.3, sites=clip.encoder.sites[-3:], n_images=4, parts=2, texts=["a {}."]
+            rule=circuitry.left_rule(1),
+            node_fraction=0.3,
+            sites=clip.encoder.sites[-3:],
+            n_images=4,
+            parts=2,
+            texts=["a {}."],
         )
-        graphs = circuits.Extraction(clip, images, folder / "graphs", settings).run(QUIET) and circuitry.GraphFolder(folder / "graphs")
+        graphs = circuits.Extraction(clip, images, folder / "graphs", settings).run(QUIET) and circuitry.GraphFolder(
+            folder / "graphs"
+        )
         graph = circuits.attribute_parts(task, settings, np.array([0, 0, 1])).whole
         few = interventions.AblationSettings(fractions=(0.2, 1.0), random_draws=1)
         curve = circuitry.faithfulness_curve(task, graph, few)
@@ -59,7 +66,11 @@ class GoodValues:
         clip_sae = replace(make_sae(16, dtype=torch.float32), site="attnpool")
         features = representations.image_features(clip, clip_sae, images, work=QUIET)
         shown = representations.extract_representations(
-            clip, images, folder / "shown", representations.RepresentationSettings(n_parts=2, sites=clip.encoder.sites[-2:]), QUIET
+            clip,
+            images,
+            folder / "shown",
+            representations.RepresentationSettings(n_parts=2, sites=clip.encoder.sites[-2:]),
+            QUIET,
         )
         stream = models.ResidualStream.of(vit)
         planted = study.planted_convolution()
@@ -69,7 +80,9 @@ class GoodValues:
         table = training.LabelTable(("axe", "cat"), {"axe": 0, "cat": 1})
         supervised = training.SupervisedModel("x", encoder, head, table, clip.preprocess)
         run_of = study.StudyRun(folder / "run", "RN50", "natural-only", None)
-        predicted = training.predictions(clip.encoder, {"all templates": lambda e: e[:, :4]}, clip.preprocess, images, work=QUIET)
+        predicted = training.predictions(
+            clip.encoder, {"all templates": lambda e: e[:, :4]}, clip.preprocess, images, work=QUIET
+        )
         report = reports.Report("Title")
         self.instances = [
             encoder, batch, clip, images, task, graph, graph.circuit(2), graph.edges, graphs, curve, found, few, settings,
@@ -91,7 +104,11 @@ class GoodValues:
         ]  # fmt: skip
         edge_list = [tuple(edge) for edge in circuits.edge_names(circuitry.score_edges(stream_task).edges)[:2]]
         accuracy = training.tidy_accuracy(predicted)
-        transfer = interventions.transfer_circuits({("axe", "real"): task, ("axe", "sketch"): task}, {("axe", "real"): graph, ("axe", "sketch"): graph}, interventions.ClassScorer(weights, {"axe": 1}))
+        transfer = interventions.transfer_circuits(
+            {("axe", "real"): task, ("axe", "sketch"): task},
+            {("axe", "real"): graph, ("axe", "sketch"): graph},
+            interventions.ClassScorer(weights, {"axe": 1}),
+        )
         similarity = representations.compare_representations([one.grams for one in shown], ("linear",), permutations=5)
         checked = interventions.check_attribution(task, graph, top=2, random=2)
         self.by_name: dict[str, Any] = {

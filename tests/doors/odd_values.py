@@ -1,6 +1,5 @@
 """Odd values for a parameter: what is passed by mistake everywhere, and its good value, spoiled."""
 
-import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -55,23 +54,56 @@ def anything(values: GoodValues) -> dict[str, Any]:
 def spoiled(good: Any) -> dict[str, Any]:
     """Return a good value with one thing wrong, where it has things."""
     if isinstance(good, np.ndarray) and good.size and good.dtype.kind in "fiub":
-        return _arrays(good, np.full_like(good, np.nan, dtype=float)) | {"as words": good.astype(str), "as float16": good.astype(np.float16)}
+        return _arrays(good, np.full_like(good, np.nan, dtype=float)) | {
+            "as words": good.astype(str),
+            "as float16": good.astype(np.float16),
+        }
     if isinstance(good, torch.Tensor) and good.numel():
-        return _arrays(good, torch.full_like(good, torch.nan, dtype=torch.float)) | {"as uint8": good.to(torch.uint8), "as array": good.numpy()}
+        return _arrays(good, torch.full_like(good, torch.nan, dtype=torch.float)) | {
+            "as uint8": good.to(torch.uint8),
+            "as array": good.numpy(),
+        }
     if isinstance(good, pd.DataFrame):
         tables = {f"without {name}": good.drop(columns=name) for name in good.columns}
         tables |= {f"words in {name}": good.assign(**{str(name): "word"}) for name in good.columns}
         if len(good):
-            tables |= {"rows twice": pd.concat([good, good]), "no rows": good.iloc[:0], "NaN": good.assign(**{c: np.nan for c in map(str, good.columns)})}
+            tables |= {
+                "rows twice": pd.concat([good, good]),
+                "no rows": good.iloc[:0],
+                "NaN": good.assign(**dict.fromkeys(map(str, good.columns), np.nan)),
+            }
         return tables
     if isinstance(good, list | tuple) and not hasattr(good, "_fields") and good:
         again = [*good, good[0]]
-        return {"first twice": again, "none of them": [], "first alone": good[0], "None inside": [*good, None], "a number inside": [*good, 3], "as array": np.array(good, dtype=object), "as column": pd.Series(list(good), range(9, 9 + len(good)))}
+        return {
+            "first twice": again,
+            "none of them": [],
+            "first alone": good[0],
+            "None inside": [*good, None],
+            "a number inside": [*good, 3],
+            "as array": np.array(good, dtype=object),
+            "as column": pd.Series(list(good), range(9, 9 + len(good))),
+        }
     if isinstance(good, Mapping) and type(good) is dict and good:
         first = next(iter(good))
-        return {"other key": {"nope": good[first]}, "key of other type": {3.5: good[first]}, "None inside": {**good, first: None}, "word inside": {**good, first: "word"}, "negative inside": {**good, first: -1}}
+        return {
+            "other key": {"nope": good[first]},
+            "key of other type": {3.5: good[first]},
+            "None inside": {**good, first: None},
+            "word inside": {**good, first: "word"},
+            "negative inside": {**good, first: -1},
+        }
     return {}
 
 
 def _arrays(good: Any, nan: Any) -> dict[str, Any]:
-    return {"NaN": nan, "an axis more": good[None], "first alone": good[0], "no rows": good[:0], "one row less": good[1:], "as list": good.tolist(), "infinite": nan * 0 + 1e39 * 1e300, "negative": -abs(good) - 1 if str(good.dtype) not in ("bool", "torch.bool") else ~good}
+    return {
+        "NaN": nan,
+        "an axis more": good[None],
+        "first alone": good[0],
+        "no rows": good[:0],
+        "one row less": good[1:],
+        "as list": good.tolist(),
+        "infinite": nan * 0 + 1e39 * 1e300,
+        "negative": -abs(good) - 1 if str(good.dtype) not in ("bool", "torch.bool") else ~good,
+    }

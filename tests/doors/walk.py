@@ -56,10 +56,17 @@ def public_names() -> Iterator[tuple[str, Any]]:
     """Yield the public functions and classes by name, once."""
     seen = set()
     for stub in sorted(Path(circuitry.__file__).parent.rglob("__init__.pyi")):
-        room = importlib.import_module(".".join(["circuitry", *stub.parent.relative_to(Path(circuitry.__file__).parent).parts]))
+        room = importlib.import_module(
+            ".".join(["circuitry", *stub.parent.relative_to(Path(circuitry.__file__).parent).parts])
+        )
         for name in room.__all__:
             value = getattr(room, name)
-            if callable(value) and not isinstance(value, types.GenericAlias) and hasattr(value, "__name__") and name not in seen:
+            if (
+                callable(value)
+                and not isinstance(value, types.GenericAlias)
+                and hasattr(value, "__name__")
+                and name not in seen
+            ):
                 seen.add(name)
                 yield name, value
 
@@ -105,7 +112,10 @@ class Walk:
 
     def good(self, door: Door) -> dict[str, Any]:
         """Return a good value for every required parameter, and for `work`."""
-        named = [*door.required, *(name for name in ("work", "draws", "permutations", "resamples") if name in door.hints)]
+        named = [
+            *door.required,
+            *(name for name in ("work", "draws", "permutations", "resamples") if name in door.hints),
+        ]
         return {name: self.values.of(door.name, name, door.hints[name]) for name in named}
 
     def odd(self, door: Door, parameter: str) -> dict[str, Any]:
@@ -130,7 +140,11 @@ class Walk:
         except TimeoutError:
             kind, words = "slow", ""
         except Exception as error:
-            kind = "call" if isinstance(error, TypeError) and "argument" in str(error) and _is_callers(error) else "traceback"
+            kind = (
+                "call"
+                if isinstance(error, TypeError) and "argument" in str(error) and _is_callers(error)
+                else "traceback"
+            )
             words = f"{type(error).__name__}: {str(error)[:150]}\n{_where(error)}"
         return Outcome(kind, door.name, parameter, odd, words)
 
@@ -141,7 +155,9 @@ def _is_callers(error: Exception) -> bool:
 
 
 def _where(error: Exception) -> str:
-    return " < ".join(f"{Path(f.filename).name}:{f.lineno}" for f in reversed(traceback.extract_tb(error.__traceback__)[-6:]))
+    return " < ".join(
+        f"{Path(f.filename).name}:{f.lineno}" for f in reversed(traceback.extract_tb(error.__traceback__)[-6:])
+    )
 
 
 @contextlib.contextmanager
@@ -154,7 +170,12 @@ def _quietly(folder: Path) -> Iterator[None]:
     (folder / "here").mkdir(exist_ok=True)
     os.chdir(folder / "here")
     try:
-        with warnings.catch_warnings(), open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere), contextlib.redirect_stdout(nowhere):
+        with (
+            warnings.catch_warnings(),
+            open(os.devnull, "w") as nowhere,
+            contextlib.redirect_stderr(nowhere),
+            contextlib.redirect_stdout(nowhere),
+        ):
             warnings.simplefilter("ignore")
             yield
     finally:
