@@ -132,12 +132,18 @@ class Edges:
                 yield replace(self, scores={**self.scores, pair: left})
 
     @checked
-    def masks(self, n_units: Mapping[str, int]) -> dict[Pair, np.ndarray]:
+    def masks(self, n_units: Mapping[str, Count]) -> dict[Pair, np.ndarray]:
         """Return the edges as booleans [all units downstream, all units upstream] by pair of sites, for runs.
 
         Args:
             n_units: Number of all units by site.
         """
+        for site, units in self.units.items():
+            if len(units) and n_units.get(site, 0) <= max(units):
+                raise InputError(
+                    f"Masks have all units of a site, but {n_units.get(site, 0)} were given for {site}, which has a "
+                    f"unit {max(units)}."
+                )
         found = {}
         for (up, down), (rows, columns) in self.places.items():
             found[up, down] = np.zeros((n_units[down], n_units[up]), bool)

@@ -13,13 +13,14 @@ from typing import Annotated, Any, ClassVar, NamedTuple
 import networkx as nx
 import numpy as np
 import pandas as pd
+from jaxtyping import Float, Int
 
 from circuitry.circuits.edges import Edges
 from circuitry.circuits.rule_report import describe_errors
 from circuitry.circuits.strongest import strongest_edges
 from circuitry.models.sites import INPUT
 from circuitry.runs.arrays import read_arrays, write_arrays
-from circuitry.runs.errors import InputError
+from circuitry.runs.errors import InputError, naming_damage
 from circuitry.runs.given import DISTINCT, Count, checked
 
 FORMAT = "circuitry attribution graph 4"
@@ -70,12 +71,12 @@ class AttributionGraph:
 
     sites: Annotated[tuple[str, ...], DISTINCT]
     """Sites in order."""
-    node_scores: dict[str, np.ndarray]
+    node_scores: dict[str, Float[np.ndarray, " _"]]
     """Effect [units] by site, mean over images; positive means that the unit helps: ablating it lowers the metric. In a
     feature basis the units are the latents."""
-    kept_units: dict[str, np.ndarray]
+    kept_units: dict[str, Int[np.ndarray, " _"]]
     """Indices [k] of the kept units by site, largest absolute score first."""
-    edge_scores: dict[tuple[str, str], np.ndarray]
+    edge_scores: dict[tuple[str, str], Float[np.ndarray, "_ _"]]
     """Scores [kept downstream, kept upstream], means over images, by (upstream, downstream) pair of sites: consecutive
     ones, or any two in heads and neurons; see `edge_methods`."""
     completeness: dict[str, Completeness]
@@ -87,9 +88,24 @@ class AttributionGraph:
     """What was computed: fraction, rules, baseline; graphs are compared where it is the same, see `comparable`."""
     provenance: dict[str, Any] = field(default_factory=dict)
     """What made it: versions, model digest, seed."""
-    error_scores: dict[str, np.ndarray] = field(default_factory=dict)
+    error_scores: dict[str, Float[np.ndarray, " _"]] = field(default_factory=dict)
     """For sites in a feature basis, the effects of the error units, which follow the latents; they sum to the effect
     of all that the latents miss. They are no nodes of circuits."""
+
+    def __post_init__(self) -> None:
+        if lacking := [site for site in self.sites if site not in self.node_scores or site not in self.kept_units]:
+            raise InputError(f"A graph has node scores and kept units at every site, but lacks {lacking[0]}: add it.")
+        for site, kept in self.kept_units.items():
+            n = len(self.node_scores[site]) if site in self.node_scores else 0
+            if len(kept) and not 0 <= kept.min() <= kept.max() < n:
+                raise InputError(f"The kept units of {site} are not among its {n} units: correct them.")
+        for (up, down), scores in self.edge_scores.items():
+            expected = [len(self.kept_units[site]) if site in self.kept_units else 0 for site in (down, up)]
+            if list(scores.shape) != expected:
+                raise InputError(
+                    f"The edge scores {up}->{down} have shape {list(scores.shape)}, but the kept units say {expected}: "
+                    "correct them."
+                )
 
     @property
     def title(self) -> str:
@@ -212,7 +228,7 @@ class AttributionGraph:
                 there, or scores that are not finite.
         """
         header, tensors = read_arrays(path, FORMAT, "attribution graph")
-        try:
+        with naming_damage(path):
             sites = tuple(header["sites"])
             graph = cls(
                 sites,
@@ -223,26 +239,8 @@ class AttributionGraph:
                 **{name: header[name] for name in _HEADER[2:]},
                 error_scores={site: tensors[name] for site in sites if (name := f"error_scores/{site}") in tensors},
             )
-        except KeyError as error:
-            raise InputError(f"{path} lacks {error}: the file is damaged, make it again.") from error
-        graph._check_shapes(path)
-        graph.check_finite()
+            graph.check_finite()
         return graph
-
-    def _check_shapes(self, path: object) -> None:
-        for site, kept in self.kept_units.items():
-            if len(kept) and not 0 <= kept.min() <= kept.max() < len(self.node_scores[site]):
-                raise InputError(
-                    f"{path}: kept units of {site} are not among its {len(self.node_scores[site])} units: the file is "
-                    "damaged, make it again."
-                )
-        for (up, down), scores in self.edge_scores.items():
-            expected = (len(self.kept_units[down]), len(self.kept_units[up]))
-            if scores.shape != expected:
-                raise InputError(
-                    f"{path}: edge scores {up}->{down} have shape {scores.shape}, but the kept units say "
-                    f"{expected}: the file is damaged, make it again."
-                )
 
 
 _HEADER = ("sites", "completeness", "n_images", "class_name", "domain", "settings", "provenance")

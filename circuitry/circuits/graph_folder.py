@@ -10,7 +10,7 @@ import numpy as np
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.data.parts import Key as Key
 from circuitry.runs.arrays import read_arrays, write_arrays
-from circuitry.runs.errors import InputError
+from circuitry.runs.errors import InputError, naming_damage
 from circuitry.runs.given import checked
 from circuitry.runs.manifest import NAME, read_manifest
 
@@ -48,7 +48,8 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
         if not (self.path / NAME).is_file():
             raise InputError(_no_folder(self.path))
         self.manifest = read_manifest(self.path, EXTRACTION_FORMAT)
-        jobs = [(str(class_name), str(domain)) for class_name, domain in self.manifest["jobs"]]
+        with naming_damage(self.path / NAME):
+            jobs = [(str(class_name), str(domain)) for class_name, domain in self.manifest["jobs"]]
         self._keys = dict.fromkeys(job for job in jobs if self.file(*job).is_file())
 
     @property
@@ -103,7 +104,8 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
         return {(name.split("->")[0], name.split("->")[1]): scores for name, scores in found.items()}
 
     def __getitem__(self, key: Key) -> AttributionGraph:
-        self._check(key)
+        if key not in self._keys:
+            raise KeyError(self._unknown(key))
         return self._read(self.file(*key), key)
 
     def _read(self, file: Path, key: Key) -> AttributionGraph:
@@ -117,10 +119,13 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
 
     def _check(self, key: Key) -> None:
         if key not in self._keys:
-            raise KeyError(
-                f"no circuit of {key!r} in {self.path}: keys are (class, domain), with the classes "
-                f"{_shortened(list(self.classes))} and the domains {_shortened(list(self.domains))}"
-            )
+            raise InputError(self._unknown(key))
+
+    def _unknown(self, key: Key) -> str:
+        return (
+            f"There is no circuit of {key!r} in {self.path}: keys are (class, domain), with the classes "
+            f"{_shortened(list(self.classes))} and the domains {_shortened(list(self.domains))}."
+        )
 
     def __contains__(self, key: object) -> bool:
         return key in self._keys

@@ -145,6 +145,11 @@ def dual_bootstrap(
         statistic: From means [draws, *cells] to results [draws, *results].
         draws: From `draw_resamples`, for the same classes and parts.
     """
+    if values.size == 0 or (len(values), values.shape[-1]) != (draws.classes.shape[1], draws.parts.shape[1]):
+        raise InputError(
+            f"Draws are of the classes and parts of the values, but values {list(values.shape)} and draws of "
+            f"{draws.classes.shape[1]} classes and {draws.parts.shape[1]} parts were given: draw for these."
+        )
     every_class, every_part = np.ones((1, len(values))), np.ones((1, values.shape[-1]))
     value = statistic(resampled_means(values, every_class, every_part))[0]
     both, by_class, by_part = (

@@ -29,7 +29,7 @@ from circuitry.comparison.part_array import PARTS, PartArray, ceilings_of, check
 from circuitry.comparison.statistics import INTERVALS, family_of, per_domain
 from circuitry.comparison.storage import read_comparison, write_comparison
 from circuitry.comparison.table import CHANCE, VALUES, both_directions, check_pairs, domain_matrix
-from circuitry.runs.errors import InputError
+from circuitry.runs.errors import InputError, naming_damage
 from circuitry.runs.given import Seed, checked
 
 _TABLES = {"values": VALUES, "parts": PARTS, "chance": CHANCE, "intervals": INTERVALS}
@@ -301,9 +301,10 @@ class Comparison:
     def load(cls, folder: str | PathLike[str]) -> "Comparison":
         """Read what `save` wrote; `InputError` for a missing or damaged file, or another format or version."""
         tables, header = read_comparison(folder, _TABLES)
-        groups = {name: tuple(classes) for name, classes in header["groups"].items()}
-        directions = None if header["directions"] is None else tuple(header["directions"])
-        return cls(**{**header, **tables, "groups": groups, "directions": directions})
+        with naming_damage(folder):
+            groups = {name: tuple(classes) for name, classes in header["groups"].items()}
+            directions = None if header["directions"] is None else tuple(header["directions"])
+            return cls(**{**header, **tables, "groups": groups, "directions": directions})
 
     @cached_property
     def _array(self) -> PartArray:

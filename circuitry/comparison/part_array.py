@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from circuitry.comparison.table import with_columns
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import DISTINCT, checked
 
@@ -19,6 +20,10 @@ PARTS = ("class_a", "class_b", "domain_a", "domain_b", "part_a", "part_b", "site
 
 WHOLE = -1
 """Part of a row that compares a part with all images of its class and domain: the upper ceiling."""
+
+
+PartTable = Annotated[pd.DataFrame, with_columns(*PARTS)]
+"""Similarities of parts; see `PARTS`."""
 
 
 def check_parts(parts: pd.DataFrame) -> None:
@@ -38,7 +43,7 @@ def check_parts(parts: pd.DataFrame) -> None:
 
 
 @checked
-def ceilings_of(parts: pd.DataFrame, *, upper: bool = False) -> pd.DataFrame:
+def ceilings_of(parts: PartTable, *, upper: bool = False) -> pd.DataFrame:
     """Return the mean similarity of parts of the same class and domain: columns class, domain, site, value.
 
     ``upper``: of a part with all images, which include it; else of two parts, with equally many images.
@@ -51,12 +56,12 @@ def ceilings_of(parts: pd.DataFrame, *, upper: bool = False) -> pd.DataFrame:
     return means.assign(site=pd.Series(sites, means.index, dtype=object))
 
 
-def of_whole(parts: pd.DataFrame) -> "pd.Series[bool]":
+def of_whole(parts: PartTable) -> "pd.Series[bool]":
     """Return which rows compare a part with all images."""
     return (parts["part_a"] == WHOLE) | (parts["part_b"] == WHOLE)
 
 
-def part_kinds(parts: pd.DataFrame) -> dict[str, pd.DataFrame]:
+def part_kinds(parts: PartTable) -> dict[str, pd.DataFrame]:
     """Return the rows of two parts by kind, in words: one class or two, in one domain or two."""
     one_class, one_domain = parts["class_a"] == parts["class_b"], parts["domain_a"] == parts["domain_b"]
     between = ~of_whole(parts)
@@ -89,7 +94,7 @@ class PartArray(NamedTuple):
 
     @classmethod
     @checked
-    def from_table(cls, parts: pd.DataFrame) -> "PartArray":
+    def from_table(cls, parts: PartTable) -> "PartArray":
         """Arrange the rows that compare a class with itself; rows of all images and of two classes are left out."""
         rows = parts[(parts["class_a"] == parts["class_b"]) & ~of_whole(parts)]
         classes, domains = sorted(set(rows["class_a"])), sorted({*rows["domain_a"], *rows["domain_b"]})

@@ -43,6 +43,8 @@ def mean_spread(values: Float[np.ndarray, " n"], families: Sequence[object] | No
     With N values in F families, whose deviations from the mean sum to D_f, the variance is F / (F - 1) * sum of
     D_f^2 / N^2, with F - 1 degrees of freedom; for families of one this is Student's t.
     """
+    if families is not None and len(families) != len(values):
+        raise InputError(f"Each of the {len(values)} values has a family, but {len(families)} were given.")
     known = ~np.isnan(values)
     n = int(known.sum())
     if n == 0:

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from circuitry.comparison.table import write_tables
-from circuitry.runs.errors import InputError
+from circuitry.runs.errors import InputError, naming_damage
 from circuitry.runs.manifest import write_json
 
 _FORMAT = "circuitry comparison 2"
@@ -38,14 +38,14 @@ def read_comparison(
     path = Path(folder) / _HEADER
     if not path.is_file():
         raise InputError(f"There is no comparison in {folder} (no {_HEADER}): give the folder of one, or make it.")
-    try:
+    with naming_damage(path):
         about = json.loads(path.read_text(encoding="utf-8"))
         found, checksums, header = (about[key] for key in ("format", "checksums", "header"))
-    except (ValueError, TypeError, KeyError) as error:
-        raise InputError(f"{path} is damaged ({error}): make it again.") from error
     if found != _FORMAT:
         raise InputError(f"{path} has format {found!r}, but this version reads {_FORMAT!r}: compare and save again.")
-    return {name: _read(path.with_name(f"{name}.csv"), checksums.get(name)) for name in names}, header
+    with naming_damage(path):
+        wanted = {name: checksums[name] for name in names}
+    return {name: _read(path.with_name(f"{name}.csv"), checksum) for name, checksum in wanted.items()}, header
 
 
 def _checksum(path: Path) -> str:

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 
 from circuitry.interventions.curve_reading import CURVE_MEASURES, CurveReading, Weights
 from circuitry.runs.arrays import read_arrays, write_arrays
-from circuitry.runs.errors import InputError
+from circuitry.runs.errors import InputError, naming_damage
 from circuitry.runs.given import checked
 
 TENTH = 0.1
@@ -130,9 +130,10 @@ class FaithfulnessCurve:
             InputError: for a missing or damaged file, or another format.
         """
         header, tensors = read_arrays(path, CURVE_FORMAT, "faithfulness curve")
-        sizes = {name: tuple(header.pop(name)) for name in ("fractions", "n_units")}
-        everything: dict[str, Any] = {**sizes, **header, **tensors}
-        return cls(**everything)
+        with naming_damage(path):
+            sizes = {name: tuple(header.pop(name)) for name in ("fractions", "n_units")}
+            everything: dict[str, Any] = {**sizes, **header, **tensors}
+            return cls(**everything)
 
     @cached_property
     def _readings(self) -> dict[str, CurveReading]:

@@ -43,7 +43,7 @@ class FoundCircuit:
     @property
     def method(self) -> str:
         """One of `unit_scores.METHODS`."""
-        return str(self.graph.settings["method"])
+        return str(self.graph.settings.get("method", "unknown"))
 
     def table(self) -> pd.DataFrame:
         """Return what the curve says of this circuit, its complement and random units: faithfulness and selectivity."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -110,7 +110,7 @@ class Patch:
                 object.__setattr__(self, name, kept)
 
     @checked
-    def places(self, what: str) -> Places | None:
+    def places(self, what: Literal["units", "positions"]) -> Places | None:
         """Return the ``units`` or ``positions`` that are written; None for all."""
         given = getattr(self, what)
         return None if given is None else Places.read(given, what)

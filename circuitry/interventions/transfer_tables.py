@@ -1,19 +1,23 @@
 """What a table of transfer says: by domain, against structural similarity, and over depth. No torch, no model."""
 
 from itertools import combinations
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from circuitry.comparison.comparison import Comparison
 from circuitry.comparison.significance import holm, mantel
-from circuitry.comparison.table import VALUES
+from circuitry.comparison.table import VALUES, with_columns
 from circuitry.interventions.curve_reading import CURVE_MEASURES, draw_counts, faithfulness_ratio, percentile_band
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
 
 OWN, OTHER = "own domain's circuit", "other domains' circuits"
+
+
+TransferTable = Annotated[pd.DataFrame, with_columns("class", "circuit_domain", "image_domain", "sites")]
+"""Of `transfer_circuits`, with the ablated sites."""
 
 
 @checked
@@ -100,6 +104,12 @@ def transfer_against_similarity(matrix: pd.DataFrame, similarity: pd.DataFrame) 
             f"Transfer and similarity need the same domains, but are of {', '.join(sorted(matrix.index))} and of "
             f"{', '.join(sorted(similarity.index))}."
         )
+    for name, table in (("matrix", matrix), ("similarity", similarity)):
+        if set(table.columns) != set(matrix.index) or not all(map(pd.api.types.is_numeric_dtype, table.dtypes)):
+            raise InputError(
+                f"A {name} has numbers of the same domains in rows and columns, but this one has the columns "
+                f"{', '.join(map(str, table.columns))}: take it from transfer_matrix or domain_matrix."
+            )
     domains = sorted(matrix.index)
     alike, works = (table.loc[domains, domains].to_numpy(dtype=float) for table in (similarity, matrix))
     both_ways = (works + works.T) / 2
@@ -109,7 +119,10 @@ def transfer_against_similarity(matrix: pd.DataFrame, similarity: pd.DataFrame) 
 
 
 @checked
-def transfer_over_depth(table: pd.DataFrame, value: str = "selectivity") -> pd.DataFrame:
+def transfer_over_depth(
+    table: TransferTable,
+    value: str = "selectivity",
+) -> pd.DataFrame:
     """Return what a domain's own circuits and those of other domains recover, site by site.
 
     Args:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.data.images import image_listing
+from circuitry.data.names import unknown_name
 from circuitry.data.parts import Key
 from circuitry.models.baselines import AnyBaseline, Baseline, BaselineName, Counterfactual, as_baseline
 from circuitry.models.clip import Clip
@@ -108,6 +109,8 @@ class FolderWork:
     @checked
     def weights(self, domain: str) -> Tensor:
         """Return the text weights of all classes of the data for images of a domain."""
+        if domain not in self.templates:
+            raise unknown_name("domain", domain, self.templates)
         templates = self.templates[domain]
         if templates not in self._weights:
             self._weights[templates] = self.clip.text_weights(self.images.all_classes, templates)

@@ -16,7 +16,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +26,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from circuitry.runs.arrays import read_arrays, write_arrays
-from circuitry.runs.errors import InputError
+from circuitry.runs.errors import InputError, naming_damage
 from circuitry.runs.given import Count, checked
 
 SAE_FORMAT = "circuitry-sae-1"
@@ -44,16 +44,16 @@ class SparseAutoencoder:
         >>> sae.decode(features)  # close to the embeddings, normalised where sae.normalised
     """
 
-    w_enc: Tensor
+    w_enc: Float[Tensor, "d features"]
     """[d, features]."""
-    b_enc: Tensor
+    b_enc: Float[Tensor, " features"]
     """[features]."""
-    w_dec: Tensor
+    w_dec: Float[Tensor, "features d"]
     """[features, d]; row i is the direction of feature i."""
-    b_dec: Tensor
+    b_dec: Float[Tensor, " d"]
     """[d]."""
     activation: Activation = "relu"
-    threshold: Tensor | None = None
+    threshold: Float[Tensor, " features"] | None = None
     """[features], for jumprelu: pre-activations up to this are put to zero."""
     k: Count | None = None
     """For topk: how many features may be active."""
@@ -67,19 +67,7 @@ class SparseAutoencoder:
     """Training settings and diagnostics, in values that JSON can hold."""
 
     def __post_init__(self) -> None:
-        d, features = self.w_enc.shape
-        expected = {"b_enc": (features,), "w_dec": (features, d), "b_dec": (d,), "threshold": (features,)}
-        for name, shape in expected.items():
-            tensor = getattr(self, name)
-            if tensor is not None and tuple(tensor.shape) != shape:
-                raise InputError(
-                    f"With w_enc [{d}, {features}] a sparse autoencoder needs {name} {list(shape)}, but it is "
-                    f"{list(tensor.shape)}: give weights of one autoencoder."
-                )
-        if self.activation not in get_args(Activation):
-            raise InputError(
-                f"Expected one of the activations {', '.join(get_args(Activation))}, but {self.activation!r} was given."
-            )
+        features = len(self.b_enc)
         if (self.activation == "jumprelu") != (self.threshold is not None):
             raise InputError(
                 f"A threshold belongs to the activation jumprelu and to no other, but {self.activation} was given "
@@ -174,8 +162,9 @@ def load_sae(path: str | os.PathLike[str], device: torch.device | str = "cpu") -
     if place.is_dir():
         return _from_saelens(place).to(device)
     header, arrays = read_arrays(place, SAE_FORMAT, "sparse autoencoder")
-    tensors: dict[str, Any] = {name: torch.from_numpy(array) for name, array in arrays.items()}
-    return SparseAutoencoder(**header, **tensors).to(device)
+    with naming_damage(path):
+        tensors: dict[str, Any] = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        return SparseAutoencoder(**header, **tensors).to(device)
 
 
 def _from_saelens(folder: Path) -> SparseAutoencoder:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 
 from circuitry.data.domains import ImageRecord
 from circuitry.data.parts import stem_without_domain
@@ -57,7 +57,7 @@ class Embeddings:
         return len(self.vectors)
 
     @checked
-    def take(self, which: np.ndarray) -> "Embeddings":
+    def take(self, which: Int[np.ndarray, " rows"] | Bool[np.ndarray, " rows"]) -> "Embeddings":
         """Return the rows of an index or a mask."""
         chosen = {name: getattr(self, name)[which] for name in ("vectors", "source", *_LABELS)}
         return replace(self, **chosen)

@@ -19,7 +19,7 @@ import pandas as pd
 from jaxtyping import Int
 
 from circuitry.runs.arrays import read_arrays, write_arrays
-from circuitry.runs.errors import InputError
+from circuitry.runs.errors import InputError, naming_damage
 from circuitry.runs.given import Count, Natural, checked
 
 FEATURES_FORMAT = "circuitry image features 1"
@@ -99,7 +99,8 @@ class ImageFeatures:
     def load(cls, path: str | os.PathLike[str]) -> "ImageFeatures":
         """Read what `save` wrote; `InputError` for a missing or damaged file, or one of another version."""
         header, arrays = read_arrays(path, FEATURES_FORMAT, "file of image features")
-        return cls(pd.DataFrame(header["images"]), arrays["strongest"], arrays["activation"], header["n_features"])
+        with naming_damage(path):
+            return cls(pd.DataFrame(header["images"]), arrays["strongest"], arrays["activation"], header["n_features"])
 
     @checked
     def counts(self, rows: Int[np.ndarray, " rows"]) -> Int[np.ndarray, " features"]:

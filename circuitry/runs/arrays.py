@@ -56,8 +56,9 @@ def read_arrays(
             metadata = file.metadata() or {}
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         about = json.loads(metadata.get(_ENTRY, "{}"))
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is not a readable {what} ({error}): make it again.") from error
+    about = about if isinstance(about, dict) else {}
     if about.get("format") != format_name:
         raise InputError(
             f"{path} has format {about.get('format', 'unknown')!r}, but this version reads {format_name!r}: "

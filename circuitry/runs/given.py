@@ -8,7 +8,7 @@
 import errno
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
 from types import MappingProxyType, NoneType, UnionType
@@ -162,7 +162,9 @@ def _fitting(value: Any, hint: Any, name: str) -> Any:
         value = Path(value)
     if kind is tuple and isinstance(value, list):
         value = tuple(value)
-    if not _is(value, kind):
+    if not _is(value, kind) or (
+        _is_list(kind) and getattr(value, "ndim", 1) > 1 and inner and not _is(value, inner[0])
+    ):
         raise _MisfitError(_words(hint, name), name, shown(value), _how(value, hint, name))
     _check_inner(value, kind, inner, name)
     return value.item() if kind in (int, float) and isinstance(value, np.generic) else value
@@ -176,9 +178,8 @@ def _fitting_any(value: Any, hints: Sequence[Any], name: str) -> Any:
             return _fitting(value, hint, name)
         except _MisfitError as misfit:
             misfits.append(misfit)
-    for misfit in misfits:
-        if misfit.inner:
-            raise misfit
+    if inner := [misfit for misfit in misfits if misfit.inner]:
+        raise max(inner, key=lambda misfit: misfit.name.count("["))
     wanted = " or ".join(dict.fromkeys(misfit.wanted for misfit in misfits if misfit.wanted != "None"))
     raise _MisfitError(wanted, name, misfits[0].given, misfits[0].how)
 
@@ -190,7 +191,7 @@ def _is(value: Any, kind: Any) -> bool:
         return callable(value)
     if kind in (int, float):
         return isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
-    if _is_list(kind) and isinstance(value, str | bytes | Mapping):
+    if _is_list(kind) and (isinstance(value, str | bytes) or getattr(value, "ndim", 1) == 0):
         return False
     try:
         return isinstance(value, kind)
@@ -209,10 +210,11 @@ def _is_list(kind: Any) -> bool:
 def _check_inner(value: Any, kind: Any, inner: tuple[Any, ...], name: str) -> None:
     """Check what lies in a list or a dictionary; what is read when it is asked for stays unread."""
     pairs: Iterable[tuple[Any, Any, str]] = ()
-    if isinstance(value, dict | MappingProxyType) and len(inner) == 2:
+    if isinstance(value, Mapping) and len(inner) == 2:
         pairs = [(key, inner[0], f"key of {name}") for key in value]
-        pairs += [(value[key], inner[1], f"{name}[{key!r}]") for key in value]
-    elif isinstance(value, list | tuple) and _is_list(kind) and inner:
+        if isinstance(value, dict | MappingProxyType):
+            pairs += [(value[key], inner[1], f"{name}[{key!r}]") for key in value]
+    elif isinstance(value, Collection) and getattr(value, "ndim", 1) == 1 and _is_list(kind) and inner:
         hints = inner if kind is tuple and inner[-1] is not Ellipsis else inner[:1] * len(value)
         if len(hints) != len(value):
             raise _MisfitError(f"{len(hints)} values", name, shown(value), "give as many", inner=True)

@@ -87,6 +87,8 @@ class JobFolder:
     @checked
     def files(self, job: Job) -> list[Path]:
         """Return the files that a finished job left, in the order in which it wrote them."""
+        if not self._record(job).is_file():
+            raise InputError(f"The job {job} of {self.path} is not done: run it first.")
         return [self.path / name for _, name in _entries(self._record(job))]
 
     @checked

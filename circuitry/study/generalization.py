@@ -5,10 +5,11 @@ seeds are averaged; runs that differ in anything else have separate rows, or are
 """
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import pandas as pd
 
-from circuitry.comparison.table import check_table
+from circuitry.comparison.table import check_table, with_columns
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
 from circuitry.training.accuracy import AMONG_PART, CENTRED, F1, FALLS_ON_HELD_OUT, FALSE_ALARMS, MEASURE, harmonic_mean
@@ -32,6 +33,10 @@ SETTING_ORDER = (
 COMPARED_MEASURES = ("top-1", "top-5", "balanced top-1", "balanced top-5", F1)
 """The study's measures of accuracy."""
 UPPER, SHARE = "upper-high", 0.25
+
+
+AccuracyTable = Annotated[pd.DataFrame, with_columns("classifier", "domain", "part", "measure", "value", "chance")]
+"""Accuracies of one model or of runs."""
 
 
 @checked
@@ -178,7 +183,9 @@ def screened_classes(evaluated: pd.DataFrame, classifier: str = CLASSIFIER) -> p
 
 @checked
 def accuracy_kinds(
-    accuracy: pd.DataFrame, classifier: str = CLASSIFIER, screened: pd.DataFrame | None = None
+    accuracy: AccuracyTable,
+    classifier: str = CLASSIFIER,
+    screened: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Return accuracy on held-out classes beside its possible causes: a row per domain and, for runs, per model.
 

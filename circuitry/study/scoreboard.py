@@ -5,7 +5,7 @@ All methods share one grid of sizes. Numbers are computed by class, then average
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,11 +14,12 @@ from scipy import stats
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.measures import chance_overlap, node_overlap
 from circuitry.comparison.statistics import mean_interval
+from circuitry.comparison.table import with_columns
 from circuitry.interventions.curve_reading import CURVE_MEASURES
 from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.interventions.faithfulness import MIB_FRACTIONS
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import checked
+from circuitry.runs.given import SOME, Share, checked
 
 JOB = ("class", "method", "baseline", "metric")
 """Columns that identify a search."""
@@ -42,7 +43,9 @@ class Judged(NamedTuple):
 
 @checked
 def scoreboard_tables(
-    judged: Mapping[tuple[str, ...], Judged], sizes: Sequence[float], targets: Sequence[float]
+    judged: Mapping[tuple[str, ...], Judged],
+    sizes: Annotated[Sequence[Share], SOME],
+    targets: Annotated[Sequence[float], SOME],
 ) -> dict[str, pd.DataFrame]:
     """Return the tables of a scoreboard.
 
@@ -103,7 +106,9 @@ def areas_of(curve: FaithfulnessCurve, sizes: Sequence[float]) -> dict[str, floa
 
 
 @checked
-def smallest_sizes(curves: pd.DataFrame, targets: Sequence[float]) -> pd.DataFrame:
+def smallest_sizes(
+    curves: Annotated[pd.DataFrame, with_columns("circuit", "size", "value")], targets: Sequence[float]
+) -> pd.DataFrame:
     """Return the smallest size of the grid from which a measure stays at or above a target, for each circuit.
 
     If no size reaches the target, the result is 1: the whole model has faithfulness and selectivity 1. Complements are
@@ -155,7 +160,7 @@ def unit_overlap(a: AttributionGraph, b: AttributionGraph) -> tuple[float, float
 
 
 @checked
-def over_classes(table: pd.DataFrame) -> pd.DataFrame:
+def over_classes(table: Annotated[pd.DataFrame, with_columns("class", "value")]) -> pd.DataFrame:
     """Return the mean of ``value`` over classes with Student's 95 % interval, for each combination of other columns.
 
     Columns value, low, high, n_classes replace class and value.

@@ -15,6 +15,7 @@ from sklearn.metrics import f1_score
 
 from circuitry.data.names import unknown_name
 from circuitry.runs.arrays import read_arrays, write_arrays
+from circuitry.runs.errors import naming_damage
 from circuitry.runs.given import Names, checked
 
 _FORMAT = "circuitry predictions 1"
@@ -191,14 +192,15 @@ def read_predictions(path: Path) -> pd.DataFrame:
         >>> wrong.groupby(["class", "top_1"], observed=True).size()  # confusions
     """
     header, arrays = read_arrays(path, _FORMAT, "file of predictions")
-    listing = list(json.loads((Path(path).parent / "images.json").read_text(encoding="utf-8")))
-    classes = header["classes"]
-    about = pd.DataFrame({"relative": [listing[i] for i in arrays["image"]], "domain": header["domain"]})
-    about["class"] = class_column(arrays["label"], classes)
-    tables = []
-    for i, name in enumerate(header["classifiers"]):
-        top = arrays[f"{i}/top"]
-        highest = {f"top_{k + 1}": class_column(top[:, k], classes) for k in range(top.shape[1])}
-        ranks = {rank: arrays[f"{i}/{rank}"].astype(int) for rank in RANKS}
-        tables.append(about.assign(classifier=name, **highest, **ranks))
-    return pd.concat(tables, ignore_index=True)
+    with naming_damage(path):
+        listing = list(json.loads((Path(path).parent / "images.json").read_text(encoding="utf-8")))
+        classes = header["classes"]
+        about = pd.DataFrame({"relative": [listing[i] for i in arrays["image"]], "domain": header["domain"]})
+        about["class"] = class_column(arrays["label"], classes)
+        tables = []
+        for i, name in enumerate(header["classifiers"]):
+            top = arrays[f"{i}/top"]
+            highest = {f"top_{k + 1}": class_column(top[:, k], classes) for k in range(top.shape[1])}
+            ranks = {rank: arrays[f"{i}/{rank}"].astype(int) for rank in RANKS}
+            tables.append(about.assign(classifier=name, **highest, **ranks))
+        return pd.concat(tables, ignore_index=True)

@@ -24,7 +24,7 @@ from circuitry.models.architectures import register_model
 from circuitry.models.checkpoints import check_state
 from circuitry.models.encoder import Encoder
 from circuitry.runs.arrays import read_arrays, write_arrays
-from circuitry.runs.errors import InputError
+from circuitry.runs.errors import InputError, naming_damage
 from circuitry.runs.given import Names, Natural, checked
 from circuitry.training.labels import LabelTable
 
@@ -153,15 +153,16 @@ def load_supervised(path: str | os.PathLike[str], device: str | torch.device = "
         'lion'
     """
     header, arrays = read_arrays(path, _FORMAT, "supervised model")
-    with tempfile.TemporaryDirectory() as folder:  # open_clip builds models by name, and knows names by files
-        config = Path(folder) / f"{header['name']}.json"
-        config.write_text(json.dumps(header["config"]), encoding="utf-8")
-        name = register_model(config)
-    table = LabelTable(tuple(header["classes"]), header["labels"])
-    model, _, preprocess = build_classifier(name, len(table.classes), crop_scale=1.0)
-    set_state(model, arrays, str(path), name)
-    model.to(device).eval().requires_grad_(False)
-    return SupervisedModel(name, Encoder.from_tower(model.tower), model.head, table, preprocess)
+    with naming_damage(path):
+        with tempfile.TemporaryDirectory() as folder:  # open_clip builds models by name, and knows names by files
+            config = Path(folder) / f"{header['name']}.json"
+            config.write_text(json.dumps(header["config"]), encoding="utf-8")
+            name = register_model(config)
+        table = LabelTable(tuple(header["classes"]), header["labels"])
+        model, _, preprocess = build_classifier(name, len(table.classes), crop_scale=1.0)
+        set_state(model, arrays, str(path), name)
+        model.to(device).eval().requires_grad_(False)
+        return SupervisedModel(name, Encoder.from_tower(model.tower), model.head, table, preprocess)
 
 
 def as_arrays(state: Mapping[str, Tensor]) -> dict[str, np.ndarray]:

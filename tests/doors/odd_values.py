@@ -46,8 +46,8 @@ def anything(values: GoodValues) -> dict[str, Any]:
         "an empty tensor": torch.zeros(0), "a uint8 batch": torch.zeros(2, 3, 64, 64, dtype=torch.uint8),
         "a table without rows": pd.DataFrame(), "a table of numbers": pd.DataFrame({"a": [1.0]}),
         "a column": pd.Series([1.0, 2.0], [5, 7]), "a set": {"cat"}, "an object": object(), "a function": len, "a class": dict,
-        "an iterator": iter(["cat"]), "a graph": values.by_place["similarity.a"], "a circuit": values.by_place["wl_kernel.a"],
-        "an encoder": values.instances[0], "a task": values.by_name["task"], "a nested list": [[["cat"]]], "a dictionary": {"cat": 1},
+        "an iterator": iter(["cat"]), "a graph": values.world.graph, "a circuit": values.world.graph.circuit(2),
+        "an encoder": values.world.encoder, "a task": values.world.task, "a nested list": [[["cat"]]], "a dictionary": {"cat": 1},
     }  # fmt: skip
 
 

@@ -108,6 +108,7 @@ class Walk:
     def __init__(self, folder: Path) -> None:
         self.values = GoodValues(folder)
         self.files = write_odd_files(folder / "odd")
+        self.anything = {**anything(self.values), **self.files}
         self.doors = list(doors(self.values))
 
     def good(self, door: Door) -> dict[str, Any]:
@@ -124,11 +125,11 @@ class Walk:
             good = self.values.of(door.name, parameter, door.hints[parameter])
         except StopIteration:
             good = None
-        return {**anything(self.values), **self.files, **spoiled(good)}
+        return self.anything | spoiled(good)
 
-    def call(self, door: Door, parameter: str, odd: str) -> Outcome:
+    def call(self, door: Door, parameter: str, odd: str | None) -> Outcome:
         """Call a door with one odd value."""
-        arguments = self.good(door) | {parameter: self.odd(door, parameter)[odd]}
+        arguments = self.good(door) | ({} if odd is None else {parameter: self.odd(door, parameter)[odd]})
         try:
             with _quietly(self.values.folder):
                 found = door.call(**arguments)
@@ -146,7 +147,7 @@ class Walk:
                 else "traceback"
             )
             words = f"{type(error).__name__}: {str(error)[:150]}\n{_where(error)}"
-        return Outcome(kind, door.name, parameter, odd, words)
+        return Outcome(kind, door.name, parameter, str(odd), words)
 
 
 def _is_callers(error: Exception) -> bool:
@@ -188,6 +189,7 @@ def main(calls: int, seed: int = 0, only: str = "") -> None:
     """Print what comes of calls drawn at random."""
     rng = random.Random(seed)
     with tempfile.TemporaryDirectory() as folder:
+        os.environ["XDG_CACHE_HOME"] = folder
         walk = Walk(Path(folder))
         known = [door for door in walk.doors if only in door.name]
         outcomes = []
@@ -197,12 +199,15 @@ def main(calls: int, seed: int = 0, only: str = "") -> None:
             except StopIteration:
                 print("NO GOOD VALUE", door.name, door.required)
                 continue
+            first = walk.call(door, next(iter(good), next(iter(door.hints))), None)
+            if first.kind != "value":
+                print("GOOD", *first)
             for parameter in door.hints:
                 odd = walk.odd(door, parameter)
-                each = max(1, round(calls / sum(len(d.hints) for d in known)))
-                for name in rng.sample(sorted(odd), min(each, len(odd))):
-                    outcomes.append(walk.call(door, parameter, name))
-            del good
+                spoilt = [name for name in odd if name not in walk.anything]
+                each = max(1, round(calls / 2 / sum(len(d.hints) for d in known)))
+                names = [*rng.sample(sorted(walk.anything), each), *rng.sample(spoilt, min(each, len(spoilt)))]
+                outcomes += [walk.call(door, parameter, name) for name in names]
     for one in outcomes:
         if one.kind in ("traceback", "slow", "value"):
             print(one.kind, f"{one.door}({one.parameter} = {one.odd})", one.words)

@@ -183,6 +183,7 @@ def cka_over_depth(
     null = mine.groupby("site", sort=False)["null_mean"].mean().rename("value").reset_index()
     ceiling = None
     if ceilings is not None:
+        check_table(ceilings, "ceilings", ("kernel", "site", "value"), key=())
         ceiling = ceilings[ceilings["kernel"] == kernel].groupby("site", sort=False)["value"].mean().reset_index()
     return overlap_over_depth(
         mine,

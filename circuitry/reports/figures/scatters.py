@@ -1,6 +1,7 @@
 """Charts of points, from finished tables. Drawing computes nothing."""
 
 from collections.abc import Iterable, Mapping
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
@@ -8,7 +9,7 @@ import plotly.graph_objects as go
 
 from circuitry.comparison.table import check_table
 from circuitry.reports.figures import style
-from circuitry.runs.given import Names, checked
+from circuitry.runs.given import SOME, Names, checked
 
 TEXT_SYMBOL = "x"
 MODEL_SYMBOLS = ("circle", "circle-open", "square", "square-open", "diamond", "diamond-open")
@@ -235,7 +236,7 @@ def measure_against_measure(
 @checked
 def attribution_against_patching(
     points: pd.DataFrame,
-    sites: Names,
+    sites: Annotated[Names, SOME],
     correlations: pd.DataFrame | None = None,
 ) -> go.Figure:
     """Draw attributed scores against exact effects, a panel per site; on the line the two agree.
