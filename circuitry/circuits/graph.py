@@ -93,8 +93,8 @@ class AttributionGraph:
     of all that the latents miss. They are no nodes of circuits."""
 
     def __post_init__(self) -> None:
-        if lacking := [site for site in self.sites if site not in self.node_scores or site not in self.kept_units]:
-            raise InputError(f"A graph has node scores and kept units at every site, but lacks {lacking[0]}: add it.")
+        if lacking := [site for site in self.sites if site not in self.node_scores]:
+            raise InputError(f"A graph has node scores at every site, but lacks {lacking[0]}: add it.")
         for site, kept in self.kept_units.items():
             n = len(self.node_scores[site]) if site in self.node_scores else 0
             if len(kept) and not 0 <= kept.min() <= kept.max() < n:
@@ -180,7 +180,7 @@ class AttributionGraph:
         parts = []
         for site, scores in self.node_scores.items():
             units = np.arange(len(scores))
-            kept = np.isin(units, self.kept_units[site])
+            kept = np.isin(units, self.kept_units.get(site, ()))
             parts.append(pd.DataFrame({"site": site, "unit": units, "score": scores, "kept": kept}))
         return pd.concat(parts, ignore_index=True)
 
@@ -189,11 +189,11 @@ class AttributionGraph:
         rows = []
         for site in self.sites:
             sums = self.completeness.get(site, unknown)
-            rows.append((site, len(self.node_scores[site]), len(self.kept_units[site]), *sums, sums.gap))
+            rows.append((site, len(self.node_scores[site]), len(self.kept_units.get(site, ())), *sums, sums.gap))
         return pd.DataFrame(rows, columns=["site", "units", "kept", "effect_sum", "metric_difference", "gap"])
 
     def __repr__(self) -> str:
-        kept, units = (sum(len(by[site]) for site in self.inner_sites) for by in (self.kept_units, self.node_scores))
+        kept, units = (sum(len(by.get(site, ())) for site in self.inner_sites) for by in (self.kept_units, self.node_scores))
         sites = len(self.inner_sites)
         return f"AttributionGraph of {self.title}: {sites} sites, {kept} of {units} units kept, {_made(self)}"
 
@@ -278,7 +278,7 @@ class Circuit:
 
     def __repr__(self) -> str:
         source = self.source
-        units = sum(len(source.kept_units[site]) for site in source.inner_sites)
+        units = sum(len(source.kept_units.get(site, ())) for site in source.inner_sites)
         edges = sum(len(rows) for rows, _ in self.edge_places.values())
         return (
             f"Circuit of {source.title}: {len(source.inner_sites)} sites, {units} units, {edges} edges (at most "
