@@ -21,7 +21,7 @@ from circuitry.circuits.strongest import strongest_edges
 from circuitry.models.sites import INPUT
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError, naming_damage
-from circuitry.runs.given import DISTINCT, Count, checked
+from circuitry.runs.given import Count, DISTINCT, checked
 
 FORMAT = "circuitry attribution graph 4"
 """Name and version of the file format."""
@@ -193,7 +193,9 @@ class AttributionGraph:
         return pd.DataFrame(rows, columns=["site", "units", "kept", "effect_sum", "metric_difference", "gap"])
 
     def __repr__(self) -> str:
-        kept, units = (sum(len(by.get(site, ())) for site in self.inner_sites) for by in (self.kept_units, self.node_scores))
+        kept, units = (
+            sum(len(by.get(site, ())) for site in self.inner_sites) for by in (self.kept_units, self.node_scores)
+        )
         sites = len(self.inner_sites)
         return f"AttributionGraph of {self.title}: {sites} sites, {kept} of {units} units kept, {_made(self)}"
 

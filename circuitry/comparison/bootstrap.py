@@ -27,6 +27,7 @@ from jaxtyping import Float
 
 from circuitry.comparison.part_array import known_ratio, mean_known
 from circuitry.comparison.statistics import Spread
+from circuitry.runs.errors import InputError
 from circuitry.runs.given import Count, Seed, checked
 
 RESAMPLES = 1000

@@ -185,7 +185,7 @@ class _Write:
             self._masks[shape] = mask.to(activation.device)[None]
         return self._masks[shape]
 
-    def _chosen(self, what: str, size: int) -> Tensor:
+    def _chosen(self, what: Literal["units", "positions"], size: int) -> Tensor:
         places = self.patch.places(what)
         if places is None:
             return torch.ones(size, dtype=torch.bool)

@@ -142,6 +142,12 @@ class Counterfactual:
         stop = start + max(map(len, clean.values()), default=0)
         check_count(self, stop, so_far=True)
         found = self.run(encoder, clean, slice(start, stop))
+        for site, like in clean.items():
+            if found[site].shape[1:] != like.shape[1:]:
+                raise InputError(
+                    f"The counterfactual activations at site {site!r} are {list(found[site].shape)}, but those to be "
+                    f"replaced are {list(like.shape)}: give activations of this encoder."
+                )
         return {site: found[site].to(like).expand_as(like) for site, like in clean.items()}
 
     @checked

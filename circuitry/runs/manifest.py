@@ -66,8 +66,8 @@ def read_manifest(folder: Path, format_name: str) -> dict[str, Any]:
     path = folder / NAME
     try:
         manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is damaged ({error}): remove its folder and make it again.") from error
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} is missing or damaged ({error}): remove its folder and make it again.") from error
     if not isinstance(manifest, dict) or manifest.get("format") != format_name:
         found = manifest.get("format") if isinstance(manifest, dict) else None
         raise InputError(

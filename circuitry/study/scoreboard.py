@@ -41,6 +41,12 @@ class Judged(NamedTuple):
     """Rows of `judge_circuit` for a circuit of one size."""
 
 
+def _names_of(job: tuple[str, ...]) -> dict[str, str]:
+    if len(job) != len(JOB):
+        raise InputError(f"Searches are given by {', '.join(JOB)}, but {job} was given: name each.")
+    return dict(zip(JOB, job, strict=True))
+
+
 @checked
 def scoreboard_tables(
     judged: Mapping[tuple[str, ...], Judged],
@@ -61,7 +67,7 @@ def scoreboard_tables(
     """
     curves, facts = list[pd.DataFrame](), list[dict[str, Any]]()
     for job, one in judged.items():
-        names = dict(zip(JOB, job, strict=True))
+        names = _names_of(job)
         curves.append(curve_by_size(one.curve, sizes).assign(**names))
         known = areas_of(one.curve, sizes)
         exact = judged.get((job[0], "patching", *job[2:]))
@@ -82,7 +88,7 @@ def scoreboard_tables(
 @checked
 def tests_of(judged: Mapping[tuple[str, ...], Judged]) -> pd.DataFrame:
     """Return the rows of `judge_circuit` of all searches that have some, with class, method, baseline and metric."""
-    named = {job: dict(zip(JOB, job, strict=True)) for job in judged}
+    named = {job: _names_of(job) for job in judged}
     return pd.DataFrame([{**named[job], **row} for job, one in judged.items() for row in one.tests])
 
 

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
@@ -12,7 +13,7 @@ import torch
 from PIL import Image
 
 import circuitry
-from circuitry import circuits, comparison, interventions, models, reports, representations, runs, study, training
+from circuitry import circuits, interventions, models, reports, runs, study, training
 from circuitry.comparison.ceiling import pair_cells
 from circuitry.reports.figures import domain_marks
 from circuitry.study import mixtures
@@ -99,49 +100,49 @@ def _supervised(w: World) -> training.SupervisedModel:
 def _by_name(w: World) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     return {
-        **{"seed": 0, "n": 2, "points": 2, "label": 1, "unit": 0, "part": 0, "feature": 0, "depth": 1, "n_parts": 2},
-        **{"n_images": 2, "permutations": 5, "resamples": 10, "fraction": 0.5, "share": 0.5, "value": 0.0, "index": 0},
-        **{"class_name": "axe", "domain": "real", "site": w.sites[0], "name": "x", "group": "all", "title": "Title"},
-        **{"measure": "value", "method": "gradient", "by": "unit", "what": "graph", "format_name": "x 1"},
-        **{
+        "seed": 0, "n": 2, "points": 2, "label": 1, "unit": 0, "part": 0, "feature": 0, "depth": 1, "n_parts": 2,
+        "n_images": 2, "permutations": 5, "resamples": 10, "fraction": 0.5, "share": 0.5, "value": 0.0, "index": 0,
+        "class_name": "axe", "domain": "real", "site": w.sites[0], "name": "x", "group": "all", "title": "Title",
+        "measure": "value", "method": "gradient", "by": "unit", "what": "graph", "format_name": "x 1",
+
             "classes": ["axe", "cat"],
             "class_names": ["axe", "cat"],
             "domains": ["real", "sketch"],
-            "names": ["a", "b"],
-        },
-        **{"sites": list(w.sites), "held_out": ["axe"], "texts": ["a", "b"], "labels": ["a", "b"] * 10, "epochs": [1]},
-        **{"items": [str(i) for i in range(20)], "sizes": [0.5], "targets": [0.5], "columns": ["real", "sketch"]},
-        **{"measures": ["value"], "kernels": ["linear"], "records": list(w.images.records), "jobs": [("a",)]},
-        **{
+            "names": ["a", "b"]
+        ,
+        "sites": list(w.sites), "held_out": ["axe"], "texts": ["a", "b"], "labels": ["a", "b"] * 10, "epochs": [1],
+        "items": [str(i) for i in range(20)], "sizes": [0.5], "targets": [0.5], "columns": ["real", "sketch"],
+        "measures": ["value"], "kernels": ["linear"], "records": list(w.images.records), "jobs": [("a",)],
+
             "key": ("axe", "real"),
             "keys": [("axe", "real")],
             "job": ("a",),
             "edges": w.edge_names,
-            "curves": [w.curve],
-        },
-        **{"config": {"a": 1}, "provenance": {"a": 1}, "facts": {"a": 1}, "tables": {"a": w.values}, "about": {}},
-        **{"families": {"c000": "x"}, "groups": {"few": ["axe"]}, "marks": domain_marks(["real", "sketch"])},
-        **{"vectors": w.embeddings.vectors, "weights": w.weights, "embeddings": w.weights, "weight": w.weights[0]},
-        **{
+            "curves": [w.curve]
+        ,
+        "config": {"a": 1}, "provenance": {"a": 1}, "facts": {"a": 1}, "tables": {"a": w.values}, "about": {},
+        "families": {"c000": "x"}, "groups": {"few": ["axe"]}, "marks": domain_marks(["real", "sketch"]),
+        "vectors": w.embeddings.vectors, "weights": w.weights, "embeddings": w.weights, "weight": w.weights[0],
+
             "images": w.batch,
             "others": w.others,
             "values": np.arange(3.0),
             "rows": np.arange(2),
-            "which": np.arange(2),
-        },
-        **{"x": np.eye(3), "y": np.eye(3), "a": rng.normal(size=(4, 3)), "b": rng.normal(size=(4, 5))},
-        **{"samples": torch.randn(20, 6), "chance": np.zeros(1), "without_each": np.arange(3.0), "activation": w.batch},
-        **{"table": w.values, "parts": w.parts, "accuracy": w.accuracy, "evaluated": w.accuracy, "matrix": w.matrix},
-        **{"predictions": w.predictions, "summary": w.comparison.summary(), "exact": {"u": np.arange(3.0)}},
-        **{"metric": w.metric, "preprocess": w.clip.preprocess, "heads": w.heads, "tower": w.tower},
-        **{"do": lambda job, ready: [], "statistic": lambda means: means.reshape(len(means), -1)},
-        **{"circuit": w.units, "circuits": [w.units], "units": {w.sites[0]: [0, 1]}, "graphs": w.graphs},
-        **{"tasks": w.tasks, "scores": {"u": np.arange(3.0)}, "saes": {w.sites[-1]: w.sae}, "activations": w.cache},
-        **{"comparisons": [w.comparison, w.other_comparison], "patches": [circuitry.Patch(w.sites[0], 0.0)]},
-        **{
+            "which": np.arange(2)
+        ,
+        "x": np.eye(3), "y": np.eye(3), "a": rng.normal(size=(4, 3)), "b": rng.normal(size=(4, 5)),
+        "samples": torch.randn(20, 6), "chance": np.zeros(1), "without_each": np.arange(3.0), "activation": w.batch,
+        "table": w.values, "parts": w.parts, "accuracy": w.accuracy, "evaluated": w.accuracy, "matrix": w.matrix,
+        "predictions": w.predictions, "summary": w.comparison.summary(), "exact": {"u": np.arange(3.0)},
+        "metric": w.metric, "preprocess": w.clip.preprocess, "heads": w.heads, "tower": w.tower,
+        "do": lambda job, ready: [], "statistic": lambda means: means.reshape(len(means), -1),
+        "circuit": w.units, "circuits": [w.units], "units": {w.sites[0]: [0, 1]}, "graphs": w.graphs,
+        "tasks": w.tasks, "scores": {"u": np.arange(3.0)}, "saes": {w.sites[-1]: w.sae}, "activations": w.cache,
+        "comparisons": [w.comparison, w.other_comparison], "patches": [circuitry.Patch(w.sites[0], 0.0)],
+
             "judged": {("axe", "real"): study.Judged(w.curve, w.graph, 1.0, 1)},
-            "clean": {w.sites[0]: torch.zeros(1, 1)},
-        },
+            "clean": {w.sites[0]: torch.zeros(1, 1)}
+        ,
     }
 
 
@@ -153,15 +154,15 @@ def _by_place(w: World) -> dict[str, Any]:
         mixtures.SketchSet(list(w.images.records), {"a": "axe"}, frozenset()),
     )
     pairs = {
-        "AttributionGraph": vars(w.graph), "FaithfulnessCurve": vars(w.curve), "Comparison": vars(w.comparison),
-        "SparseAutoencoder": vars(w.sae), "ImageFeatures": vars(w.features), "Embeddings": vars(w.embeddings),
-        "Edges": vars(w.graph.edges), "PartArray": w.array._asdict(), "RepresentationSimilarity": w.similarity._asdict(),
-        "Encoder": {"tower": w.tower, "stages": [], "image_size": (64, 64)}, "ImageRecord": vars(w.record),
+        "AttributionGraph": _fields(w.graph), "FaithfulnessCurve": _fields(w.curve), "Comparison": _fields(w.comparison),
+        "SparseAutoencoder": _fields(w.sae), "ImageFeatures": _fields(w.features), "Embeddings": _fields(w.embeddings),
+        "Edges": _fields(w.graph.edges), "PartArray": w.array._asdict(), "RepresentationSimilarity": w.similarity._asdict(),
+        "Encoder": {"tower": w.tower, "stages": [], "image_size": (64, 64)}, "ImageRecord": _fields(w.record),
         "wl_kernel": dict(zip("ab", two_circuits, strict=True)), "edge_jaccard": dict(zip("ab", two_circuits, strict=True)),
         **{name: {"a": w.graph, "b": w.graph} for name in ("node_overlap", "similarity", "unit_overlap")},
         "similarity": {"a": w.graph, "b": w.graph, "measure": "node_overlap"}, "text_span": {"text_weights": w.texts.vectors, "texts": list(w.images.classes)},
         "QuadratureRule": {"points": (0.0,), "weights": (1.0,)}, "parse_rule": {"name": "left-2"},
-        "attribute": {"sites": list(w.sites), "rule": rule, "progress": False}, "attribute_parts": {"parts": np.array([0, 0, 1])},
+        "attribute": {"sites": list(w.sites), "rule": rule, "progress": False}, "attribute_parts": {"parts": np.array([0, 0, 1]), "settings": w.settings}, "count_operations": {"settings": w.settings},
         "extract": {"settings": w.settings, "n_images": 2, "sites": w.settings.sites, "rule": rule, "texts": ["a {}."]},
         "RuleErrors": {"settings": w.settings}, "cheapest_rule": {"circuits": [circuits.RuleErrors(w.task, w.settings)], "error": 0.5, "candidates": [rule]},
         "chance_overlap": {"units": 10, "kept_a": 2, "kept_b": 3}, "describe_rule": {"settings": w.graph.settings}, "compare": {"measure": "node_overlap"},
@@ -181,7 +182,7 @@ def _by_place(w: World) -> dict[str, Any]:
         "part_numbers": {"records": {("axe", "real"): w.images.select("axe", "real")}, "key": None}, "DomainFolder": {"root": w.root},
         **{name: {"edges": w.graph.edges} for name in ("cut_effects", "learn_masks", "judge_circuit", "Gated")}, "measure_circuits": {"circuits": [w.units] * 2},
         "cut_effects": {"edges": w.graph.edges.top(0.05)}, "patch_effects": {"units": {w.sites[-1]: [0, 1]}}, "compare_rules": {"rules": {"a": rule, "b": circuitry.left_rule(2)}},
-        "find_circuit": {"size": 0.5, "masks": w.masks, "settings": w.ablation}, "propose_circuits": {"masks": w.masks, "settings": w.ablation}, "judge_circuit": {"settings": w.ablation, "minimality": False},
+        "transfer_over_depth": {"table": w.transfer.assign(sites="a")}, "score_methods": {"n_images": 1}, "find_circuit": {"size": 0.5, "masks": w.masks, "settings": w.ablation}, "propose_circuits": {"masks": w.masks, "settings": w.ablation}, "judge_circuit": {"settings": w.ablation, "minimality": False},
         "learn_masks": {"settings": w.masks, "edges": None}, "faithfulness_curve": {"settings": w.ablation},
         **{name: {"table": w.transfer} for name in ("transfer_matrix", "compare_transfer", "transfer_over_depth")},
         "transfer_against_similarity": {"similarity": w.matrix}, **{name: {"graphs": w.two_graphs} for name in ("interchange", "transfer_circuits")},
@@ -191,8 +192,8 @@ def _by_place(w: World) -> dict[str, Any]:
         "load_classifier": {"name": "x", "classes": {"axe": [0]}}, "mean_baseline": {"per": "position"}, "metric_of_class": {"metric": "logit"}, "Baseline": {"values": {w.sites[0]: torch.zeros(1, 2)}},
         "Baseline.at": {"like": torch.zeros(2, w.graph.n_units(w.sites[0]), 4, 4)}, "Baseline.activations": {"clean": {w.sites[0]: torch.zeros(2, w.graph.n_units(w.sites[0]), 4, 4)}},
         **{name: {"sites": list(w.clip.encoder.sites[-1:])} for name in ("activations", "sample_activations")}, "as_baseline": {"value": "zero"}, "parse_saes": {"arguments": []},
-        "Encoder.from_tower": {"tower": w.tower}, "Encoder.forward": {"x": w.batch}, "Encoder.carry": {"site": "attnpool", "value": torch.zeros(2, 16), "activation": torch.zeros(2, 16)}, "Encoder.units_of": {"activation": torch.zeros(2, 16), "site": "attnpool"},
-        "in_components": {"encoder": w.channels}, "ResidualStream.of": {"encoder": w.vit, "units": None}, "ResidualStream": vars(w.stream), "ResidualStream.writer": {"name": "embed"}, "ResidualStream.attended": {"streams": torch.zeros(6, 2, 17, 32)},
+        "Encoder.from_tower": {"tower": w.tower}, "Encoder.forward": {"x": w.batch}, "Counterfactual.activations": {"clean": {"layer4.0": torch.zeros(2, 256, 2, 2)}}, "Encoder.carry": {"site": "attnpool", "value": torch.zeros(2, 16), "activation": torch.zeros(2, 16)}, "Encoder.units_of": {"activation": torch.zeros(2, 16), "site": "attnpool"},
+        "in_components": {"encoder": w.channels}, "ResidualStream.of": {"encoder": w.vit, "units": None}, "ResidualStream": _fields(w.stream), "ResidualStream.writer": {"name": "embed"}, "ResidualStream.attended": {"streams": torch.zeros(6, 2, 17, 32)},
         "FolderWork.baseline_called": {"name": "zero"}, "NamedBaseline": {"name": "zero"}, "FolderWork.claim": {"file_format": "x 1", "records": {("axe", "real"): [w.record]}}, "token_grid": {"tower": w.channels.tower},
         "TokenGrid": {"first": ("class",), "height": 2, "width": 2}, "TokenGrid.patches": {"by_token": np.zeros((2, 5))}, "Component": {"kind": "mlp"}, "Classifier": {"rows": w.weights, "bias": torch.zeros(4), "classes": {"axe": (0,)}},
         "SparseAutoencoder.encode": {"x": torch.zeros(2, w.sae.w_enc.shape[0])}, "SparseAutoencoder.decode": {"features": torch.zeros(2, w.sae.w_enc.shape[1])}, "SparseAutoencoder.save": {"path": folder / "sae.safetensors"},
@@ -207,8 +208,12 @@ def _by_place(w: World) -> dict[str, Any]:
         "AttributionCheck": {"points": w.check.points}, "attribution_against_patching": {"points": w.check.points}, "cka_over_depth": {"domains": w.similarity.domains}, "faithfulness_curves": {"curves": interventions.curves_by_domain([w.curve])}, "curves_by_domain": {"measure": "faithfulness"},
         "overlap_over_depth": {"depth": w.comparison.over_depth(), "sites": ["u"]}, "accuracy_bars": {"table": w.accuracy}, "mean_ablation_accuracy": {"labels": np.array([0, 1, 2]), "images": w.small}, "caption_table": {"name": "cc3m", "table": folder / "no.tsv"},
         "circuit_pair": {"name_a": "a", "name_b": "b"}, "Report.summary": {"findings": [reports.Finding("a", "b", "c")]}, "pixel_maps": {"images": np.zeros((1, 8, 8, 3), np.uint8), "maps": {"a": np.zeros((1, 8, 8))}, "names": ["x"]},
-        "RuleChoice": {"nodes": None, "asked": 0.1}, "LearnedMasks": {"kept": [], "scores": 0}, "MixtureSettings": {"setting": "natural-only", "test_domain": "sketch"}, "SketchSet": sketches._asdict(), "sketch_captions": {"source": "by-image", "sketches": sketches},
+        "LearnedMasks": {"kept": [], "scores": 0}, "MixtureSettings": {"setting": "natural-only", "test_domain": "sketch"}, "SketchSet": sketches._asdict(), "sketch_captions": {"source": "by-image", "sketches": sketches},
         "SupervisedModel": {"head": torch.nn.Linear(16, 2)}, "extract_samples": {"files": None}, "draw_image": {"style": "sketch", "class_name": "star"}, "position_heatmap": {"effects": np.zeros((2, 2)), "image": np.zeros((8, 8, 3), np.uint8)},
         "position_moves": {"moves": np.zeros((5, 5)), "image": np.zeros((8, 8, 3), np.uint8)}, "write_mixture": {"captions": {r.relative: "a" for r in w.images.records}}, "FaithfulnessCurve.table": {"measure": "faithfulness"}, "transfer_beside_similarity": {"transfer": w.matrix, "similarity": w.matrix},
     }  # fmt: skip
     return {f"{door}.{name}": value for door, values in pairs.items() for name, value in values.items()}
+
+
+def _fields(of: Any) -> dict[str, Any]:
+    return {one.name: getattr(of, one.name) for one in fields(of)}

@@ -79,7 +79,8 @@ class World:
         self.array = PartArray.from_table(self.parts)
         self.draws = comparison.draw_resamples(["a", "b", "c"], 4, resamples=10)
         scorer = interventions.ClassScorer(self.weights, {"axe": 1})
-        self.tasks, self.two_graphs = ({("axe", d): one for d in DOMAINS} for one in (self.task, self.graph))
+        self.tasks = {("axe", domain): self.task for domain in DOMAINS}
+        self.two_graphs = {("axe", domain): self.graph for domain in DOMAINS}
         self.transfer = interventions.transfer_circuits(self.tasks, self.two_graphs, scorer)
         self.check = interventions.check_attribution(self.task, self.graph, top=2, random=2)
 

@@ -72,7 +72,8 @@ def test_what_does_not_fit_is_refused_by_name(given: dict[str, Any], words: str)
 
 
 def test_what_is_meant_is_taken() -> None:
-    found = taken(count=np.int64(3), share=np.float32(0.5), sites=["a", "b"], path="x", names=("b", "a"), other=None)
+    call: Any = taken
+    found = call(count=np.int64(3), share=np.float32(0.5), sites=["a", "b"], path="x", names=("b", "a"), other=None)
     assert found == {
         "count": 3,
         "share": 0.5,

@@ -96,6 +96,8 @@ def sketch_captions(sketches: SketchSet, source: CaptionSource, seed: Seed = STU
 
     By stream, one generator goes through all of its images by class index, including those left out of mixtures.
     """
+    if unknown := {record.class_name for record in sketches.images} - set(sketches.names):
+        raise InputError(f"Captions need a name of every class, but {min(unknown)} has none: add it.")
     rng = random.Random(seed)
     return {
         record.relative: sketch_caption(
