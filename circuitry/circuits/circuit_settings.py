@@ -8,7 +8,7 @@ from circuitry.circuits.quadrature import QuadratureRule, left_rule, midpoint_ru
 from circuitry.data.parts import DEFAULT_PARTS, ItemKey, item_column
 from circuitry.models.folder_work import FolderSettings
 from circuitry.models.options import option
-from circuitry.runs.given import at_least, DISTINCT, Positive, Share, checked, one_of
+from circuitry.runs.given import DISTINCT, Positive, Share, at_least, checked, one_of
 from circuitry.runs.presets import StudySettings
 
 STUDY_RULE = left_rule(10)

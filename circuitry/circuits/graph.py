@@ -21,7 +21,7 @@ from circuitry.circuits.strongest import strongest_edges
 from circuitry.models.sites import INPUT
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError, naming_damage
-from circuitry.runs.given import Count, DISTINCT, checked
+from circuitry.runs.given import DISTINCT, Count, checked
 
 FORMAT = "circuitry attribution graph 4"
 """Name and version of the file format."""

@@ -16,7 +16,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import Count, FINITE, Names, checked
+from circuitry.runs.given import FINITE, Count, Names, checked
 
 _DRAWS = 200
 """Draws of random directions."""

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from circuitry.runs.given import Count, DISTINCT, checked
+from circuitry.runs.given import DISTINCT, Count, checked
 
 PATCHED_BY = ("unit", "site", "position")
 DIRECTIONS = ("noise", "denoise")

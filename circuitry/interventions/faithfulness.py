@@ -30,7 +30,7 @@ from circuitry.interventions.kept_sets import (
 from circuitry.models.metrics import checked_metric
 from circuitry.models.task import Task
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import Natural, SOME, Seed, Share, checked, one_of
+from circuitry.runs.given import SOME, Natural, Seed, Share, checked, one_of
 
 MIB_FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """The circuit sizes of the MIB benchmark."""

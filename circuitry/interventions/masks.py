@@ -38,7 +38,7 @@ from circuitry.interventions.answers import Answers, answer_changes, default_ans
 from circuitry.interventions.gated import Gated
 from circuitry.models.task import Task
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import Count, SOME, Seed, Share, checked, one_of
+from circuitry.runs.given import SOME, Count, Seed, Share, checked, one_of
 
 SHRINKING = 0.7
 """Share of a size's steps over which the size falls."""

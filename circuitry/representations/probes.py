@@ -34,7 +34,7 @@ from sklearn.preprocessing import StandardScaler
 
 from circuitry.comparison.statistics import mean_interval
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import at_least, Seed, checked
+from circuitry.runs.given import Seed, at_least, checked
 
 PENALTIES = tuple(10.0**k for k in range(-1, 6))
 """Candidates for the ridge penalty, for standardised features and sums (not means) over images."""

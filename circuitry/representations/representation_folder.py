@@ -40,7 +40,7 @@ from circuitry.representations.grams import (
 from circuitry.representations.kernel_alignment import FEWEST_ROWS
 from circuitry.representations.similarity import check_common
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import Count, DISTINCT, Seed, checked
+from circuitry.runs.given import DISTINCT, Count, Seed, checked
 from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.presets import StudySettings
 from circuitry.runs.workers import Work

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import Count, DISTINCT, Seed, checked
+from circuitry.runs.given import DISTINCT, Count, Seed, checked
 from circuitry.runs.manifest import write_json
 from circuitry.runs.provenance import versions
 from circuitry.study.mixtures.mixture_files import read_description

@@ -29,7 +29,7 @@ from typing import Annotated, ClassVar
 
 from circuitry.data.names import chosen_names
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import Amount, at_least, Count, Natural, Positive, Seed, Share, checked, one_of
+from circuitry.runs.given import Amount, Count, Natural, Positive, Seed, Share, at_least, checked, one_of
 from circuitry.runs.presets import StudySettings
 
 CLIP_PRECISIONS = ("fp32", "amp", "amp_bf16", "amp_bfloat16", "bf16", "fp16", "pure_bf16", "pure_fp16")

@@ -153,7 +153,7 @@ def test_a_graph_in_the_place_of_another_is_refused(walk: Walk, tmp_path: Any) -
     folder = GraphFolder(shutil.copytree(walk.values.folder / "graphs", tmp_path / "graphs"))
     shutil.copyfile(folder.file("axe", "real"), folder.file("cat", "real"))
     assert folder["axe", "real"].class_name == "axe"
-    with pytest.raises(InputError, match="cat in real.* axe"):
+    with pytest.raises(InputError, match=r"cat in real.* axe"):
         folder["cat", "real"]
 
 

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from circuitry.comparison.table import check_table
 from circuitry.reports.figures import style
-from circuitry.runs.given import Names, SOME, checked
+from circuitry.runs.given import SOME, Names, checked
 
 TEXT_SYMBOL = "x"
 MODEL_SYMBOLS = ("circle", "circle-open", "square", "square-open", "diamond", "diamond-open")

@@ -30,7 +30,7 @@ from circuitry.data.domains import ImageRecord, check_records
 from circuitry.data.imagenet_classes import check_spelling, class_key
 from circuitry.data.names import chosen_names
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import Part, Count, DISTINCT, Names, checked
+from circuitry.runs.given import DISTINCT, Count, Names, Part, checked
 from circuitry.study.mixtures.subsampling import Combination, count_combinations, first_of_each, quotas
 
 Setting = Literal[

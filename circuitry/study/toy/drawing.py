@@ -24,7 +24,7 @@ from circuitry.data.captions import caption
 from circuitry.data.names import chosen_names
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
-from circuitry.runs.given import Count, DISTINCT, Natural, Seed, checked
+from circuitry.runs.given import DISTINCT, Count, Natural, Seed, checked
 from circuitry.runs.jobs import CHECKSUMS, Job, JobFolder
 from circuitry.runs.manifest import NAME
 from circuitry.runs.workers import ALONE, Rank
