@@ -79,7 +79,7 @@ class PartArray(NamedTuple):
 
     classes: Annotated[tuple[str, ...], DISTINCT]
     domains: Annotated[tuple[str, ...], DISTINCT]
-    sites: tuple[str | None, ...]
+    sites: Annotated[tuple[str | None, ...], DISTINCT]
     values: Float[np.ndarray, "classes domains domains sites parts parts"]
     """Symmetric: both domains and both parts exchanged give the same; NaN for a part with itself."""
 

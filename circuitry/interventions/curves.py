@@ -63,6 +63,13 @@ class FaithfulnessCurve:
     domain: str | None = None
     settings: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if not len(self.fractions) == len(self.n_units) == len(self.kept):
+            raise InputError(
+                f"A curve has a number of units and a row of metrics for each fraction, but {len(self.fractions)} "
+                f"fractions, {len(self.n_units)} numbers and {len(self.kept)} rows were given."
+            )
+
     @property
     def faithfulness(self) -> Float[np.ndarray, " fractions"]:
         """1 is the whole model, 0 the baseline."""

@@ -8,7 +8,7 @@ import pandas as pd
 
 from circuitry.comparison.comparison import Comparison
 from circuitry.comparison.significance import holm, mantel
-from circuitry.comparison.table import VALUES, with_columns
+from circuitry.comparison.table import VALUES, check_table, with_columns
 from circuitry.interventions.curve_reading import CURVE_MEASURES, draw_counts, faithfulness_ratio, percentile_band
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
@@ -212,6 +212,8 @@ def transfer_correlations(transfer: pd.DataFrame, similarity: pd.DataFrame) -> p
 
 def _difference(table: pd.DataFrame, metric: str, value: str) -> pd.Series:
     """What the circuit (or the whole) adds to the baseline; for selectivity less what it adds on other classes."""
+    others = (f"other_{metric}", "other_empty_metric") if value == "selectivity" else ()
+    check_table(table, "transfer", (metric, "empty_metric", *others), key=())
     found = table[metric] - table["empty_metric"]
     if value == "selectivity":
         found = found - (table[f"other_{metric}"] - table["other_empty_metric"])

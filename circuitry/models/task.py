@@ -106,6 +106,7 @@ class Task:
         for name, value in held.items():
             object.__setattr__(self, name, value)
 
+    @checked
     @contextmanager
     def running(self, *, gradients: bool = False) -> Iterator[None]:
         """Within the block the encoder is this thread's own, frozen and fast, and the caller's modes do not reach it.

@@ -40,6 +40,7 @@ WIDTH = 1000
 """Of a PNG figure that sets no width; it is drawn at twice the size."""
 
 
+@checked
 class Finding(NamedTuple):
     """One sentence of the answer to a report's title, with its evidence; all numbers come from tables."""
 

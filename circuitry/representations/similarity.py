@@ -10,7 +10,7 @@ No torch.
 from collections.abc import Collection, Sequence
 from functools import cache
 from itertools import combinations
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,7 @@ import pandas as pd
 from circuitry.comparison.comparison import Comparison
 from circuitry.comparison.part_array import PARTS, WHOLE, ceilings_of
 from circuitry.comparison.statistics import jackknife_interval
+from circuitry.comparison.table import with_columns
 from circuitry.representations.cells import ALL, compare_parts
 from circuitry.representations.grams import DomainRepresentation, Grams
 from circuitry.representations.kernel_alignment import FEWEST_ROWS, KERNELS, Alignment, kernel_matrix
@@ -37,7 +38,9 @@ class RepresentationSimilarity(NamedTuple):
     """The domain ``apart`` with the others, and the others among themselves: as ``domains``; empty without it."""
 
     @checked
-    def comparisons(self, parts: pd.DataFrame | None = None) -> dict[str, Comparison]:
+    def comparisons(
+        self, parts: Annotated[pd.DataFrame, with_columns("kernel", *PARTS)] | None = None
+    ) -> dict[str, Comparison]:
         """Return a `Comparison` of each kernel, with the jackknife's intervals; all classes are one, ``all``.
 
         Args:

@@ -160,6 +160,8 @@ def _fitting(value: Any, hint: Any, name: str) -> Any:
         return _fitting(value, Annotated[str, one_of(*inner)], name)
     if kind is Path and isinstance(value, str):
         value = Path(value)
+    if isinstance(value, str | Path) and "\0" in str(value):
+        raise _MisfitError("text without null characters", name, shown(str(value)), "remove them", inner=True)
     if kind is tuple and isinstance(value, list):
         value = tuple(value)
     if not _is(value, kind) or (

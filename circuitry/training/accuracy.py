@@ -8,11 +8,13 @@ class, accuracy after centring, and the harmonic mean of seen and held-out class
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
 from sklearn.metrics import f1_score
 
+from circuitry.comparison.table import with_columns
 from circuitry.data.names import unknown_name
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import naming_damage
@@ -38,10 +40,12 @@ FALSE_ALARMS = "false alarms"
 F1, HARMONIC_MEAN = "macro F1", "harmonic mean"
 
 _BY = ["classifier", "domain", "part"]
+PredictionTable = Annotated[pd.DataFrame, with_columns("class", "domain", "classifier", "top_1", *RANKS)]
+"""A row for each image and classifier; see `evaluation.predictions`."""
 
 
 @checked
-def tidy_accuracy(predictions: pd.DataFrame, held_out: Names = ()) -> pd.DataFrame:
+def tidy_accuracy(predictions: PredictionTable, held_out: Names = ()) -> pd.DataFrame:
     """Return all accuracies of all classifiers, one a row.
 
     Args:

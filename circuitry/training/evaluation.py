@@ -12,7 +12,7 @@ features that confuse held-out classes, and a bias against predicting any of the
 
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -29,7 +29,7 @@ from circuitry.models.encoder import Encoder
 from circuitry.models.image_pass import activations
 from circuitry.models.prompts import Template, templates_of
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import Names, checked
+from circuitry.runs.given import SOME, Names, checked
 from circuitry.runs.workers import Work
 from circuitry.training.accuracy import N_KEPT, RANKS, class_column, tidy_accuracy
 
@@ -87,7 +87,7 @@ def zero_shot_accuracy(
     images: DomainFolder,
     held_out: Names = (),
     *,
-    texts: Mapping[str, Texts] = ZERO_SHOT_TEXTS,
+    texts: Annotated[Mapping[str, Texts], SOME] = ZERO_SHOT_TEXTS,
     work: Work = Work(),
 ) -> pd.DataFrame:
     """Classify every image of ``images`` and return all accuracies: see `predictions` and `tidy_accuracy`.
@@ -104,7 +104,7 @@ def zero_shot_accuracy(
 @checked
 def predictions(
     encoder: Encoder,
-    heads: Mapping[str, Head | Mapping[str, Head]],
+    heads: Annotated[Mapping[str, Head | Mapping[str, Head]], SOME],
     preprocess: Preprocess,
     images: DomainFolder,
     held_out: Names = (),

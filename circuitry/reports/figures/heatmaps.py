@@ -57,7 +57,9 @@ def similarity_heatmap(
 
 
 def check_matrix(matrix: pd.DataFrame) -> None:
-    """Refuse a matrix that is not square over domains."""
+    """Refuse a matrix that is not square over domains, or holds no numbers."""
+    if words := [name for name in matrix if not pd.api.types.is_numeric_dtype(matrix[name].infer_objects())]:
+        raise InputError(f"The matrix needs numbers, but the column {words[0]} holds words: correct it.")
     rows, columns = list(matrix.index), list(matrix.columns)
     if not rows or rows != columns or not matrix.index.is_unique:
         listed = (", ".join(dict.fromkeys(map(str, names))) or "none" for names in (rows, columns))
@@ -153,6 +155,7 @@ def transfer_beside_similarity(
         InputError: for a matrix that is not square over domains.
     """
     check_matrix(transfer)
+    check_matrix(similarity)
     domains = cluster_order(similarity) if clustered else list(transfer.index)
     both = (
         (transfer.loc[domains, domains], measure, "own domain's circuit"),

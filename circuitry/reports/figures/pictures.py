@@ -28,7 +28,7 @@ def position_heatmap(effects: np.ndarray, image: np.ndarray, *, title: str, meas
     Raises:
         InputError: for effects that are no grid, or an image of another kind.
     """
-    if effects.ndim != 2:
+    if effects.ndim != 2 or not effects.size:
         raise InputError(
             f"Effects over an image are a grid [height, width], but have shape {list(effects.shape)}: drop the class "
             "token and reshape the others."
