@@ -60,9 +60,8 @@ def both_directions(table: pd.DataFrame) -> pd.DataFrame:
     A table that has these columns already is returned unchanged.
     """
     if "other" in table:
-        return fitting(
-            table, Annotated[pd.DataFrame, with_columns("class", "domain", "other", "site", "value")], "table"
-        )
+        fitting(table, Annotated[pd.DataFrame, with_columns(*BOTH_WAYS)], "table")
+        return table
     fitting(table, ValueTable, "table")
     forth = table.rename(columns={"domain_a": "domain", "domain_b": "other"})
     back = table.rename(columns={"domain_b": "domain", "domain_a": "other"})

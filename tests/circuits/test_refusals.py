@@ -151,7 +151,7 @@ def test_graphs_and_circuits_are_told_apart(vit: tuple[Encoder, Tensor, Tensor],
     for of_circuits in (circuitry.edge_jaccard, circuitry.wl_kernel):
         with pytest.raises(InputError, match=r"Circuit as a, but Attr.* out of a graph with graph.circuit\(3\)"):
             of_circuits(graph, graph)
-    with pytest.raises(InputError, match="whole number as edges_per_node, but .* was given: give a whole number such"):
+    with pytest.raises(InputError, match=r"whole number as edges_per_node, but .* was given: give a whole number such"):
         graph.circuit(1.5)
     assert len(graph.circuit(np.int64(2)).graph) == len(circuit.graph)
 

@@ -1,4 +1,4 @@
-"""No public name takes what it cannot use: odd values are refused in a sentence, never by a traceback, never silently."""
+"""Odd values are refused in a sentence: public names take nothing that they cannot use, and nothing silently."""
 
 import shutil
 from collections.abc import Callable

@@ -2,7 +2,8 @@
 
     python -m tests.doors.walk 2000 0
 
-prints the table of sentences, tracebacks and values of so many calls, drawn at random with a seed. A value fits where\nbeartype, which the package does not use, says that the odd value is of the annotation after all.
+prints the table of sentences, tracebacks and values of so many calls, drawn at random with a seed. A value fits where
+beartype, which the package does not use, says that the odd value is of the annotation after all.
 """
 
 import contextlib
