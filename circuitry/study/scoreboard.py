@@ -18,16 +18,17 @@ from circuitry.comparison.table import with_columns
 from circuitry.interventions.curve_reading import CURVE_MEASURES
 from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.interventions.faithfulness import MIB_FRACTIONS
+from circuitry.interventions.unit_scores import PATCHING
 from circuitry.runs.errors import InputError
 from circuitry.runs.given import SOME, Share, checked
 
-JOB = ("class", "method", "baseline", "metric")
+JOB = ("class", "method", "budget", "baseline", "metric")
 """Columns that identify a search."""
 
 
 @checked
 class Judged(NamedTuple):
-    """One search: the circuits of one class by one method, with one baseline and metric."""
+    """One search: the circuits of one class by one method and budget, with one baseline and metric."""
 
     curve: FaithfulnessCurve
     """One circuit for each size of the grid, measured on images not used to find it."""
@@ -56,7 +57,7 @@ def scoreboard_tables(
     """Return the tables of a scoreboard.
 
     Args:
-        judged: Searches by class, method, baseline and metric; the method ``patching`` is the reference of ranks.
+        judged: Searches by `JOB`; the method ``patching`` is the reference of ranks.
         sizes: The grid.
         targets: Selectivities for `smallest_sizes`.
 
@@ -66,13 +67,13 @@ def scoreboard_tables(
         means over classes with Student's intervals; ``by_class``: the summary by class.
     """
     curves, facts = list[pd.DataFrame](), list[dict[str, Any]]()
+    exact = {(job[0], *job[3:]): one.graph.node_scores for job, one in judged.items() if job[1] == PATCHING}
     for job, one in judged.items():
         names = _names_of(job)
         curves.append(curve_by_size(one.curve, sizes).assign(**names))
         known = areas_of(one.curve, sizes)
-        exact = judged.get((job[0], "patching", *job[2:]))
-        if exact is not None:
-            known["rank correlation"] = rank_agreement(one.graph.node_scores, exact.graph.node_scores)
+        if (same := (job[0], *job[3:])) in exact:
+            known["rank correlation"] = rank_agreement(one.graph.node_scores, exact[same])
         known |= {"seconds": one.seconds, "GFLOP": one.operations / 1e9}
         for row in one.stability:
             what = f"{row['kind']}, overlap at {row['size']:g}"
@@ -87,7 +88,7 @@ def scoreboard_tables(
 
 @checked
 def tests_of(judged: Mapping[tuple[str, ...], Judged]) -> pd.DataFrame:
-    """Return the rows of `judge_circuit` of all searches that have some, with class, method, baseline and metric."""
+    """Return the rows of `judge_circuit` of all searches that have some, with the columns `JOB`."""
     named = {job: _names_of(job) for job in judged}
     return pd.DataFrame([{**named[job], **row} for job, one in judged.items() for row in one.tests])
 
