@@ -97,6 +97,7 @@ def in_feature_basis(encoder: Encoder, saes: Mapping[str, SparseAutoencoder]) ->
     return Encoder(encoder.tower, stages, encoder.image_size, points=encoder.points)
 
 
+@checked
 def site_named(encoder: Encoder, name: str) -> str:
     """Return the site of an encoder that a name means.
 

@@ -21,6 +21,7 @@ from circuitry.models.sae_files import SaeFile
 from circuitry.models.saelens_layout import is_saelens, read_saelens
 from circuitry.runs.arrays import read_arrays
 from circuitry.runs.errors import InputError, naming_damage
+from circuitry.runs.given import checked
 
 OLD_SAE_FORMAT = "circuitry-sae-1"
 """Where ``normalised`` was a boolean: to length one or not at all."""
@@ -36,6 +37,7 @@ class SaeReader(NamedTuple):
     read: Callable[[SaeFile], SparseAutoencoder]
 
 
+@checked
 def load_sae(
     path: str | os.PathLike[str],
     device: torch.device | str = "cpu",
@@ -83,6 +85,7 @@ def load_sae(
     return replace(sae, site=sae.site if site is None else site).to(device)
 
 
+@checked
 def register_sae_reader(
     name: str, recognises: Callable[[SaeFile], bool], read: Callable[[SaeFile], SparseAutoencoder]
 ) -> None:
