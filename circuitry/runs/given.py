@@ -223,7 +223,8 @@ def _check_inner(value: Any, kind: Any, inner: tuple[Any, ...], name: str) -> No
         pairs = [(item, hint, f"{name}[{place}]") for place, (item, hint) in enumerate(zip(value, hints, strict=True))]
     for item, hint, place in pairs:
         try:
-            _fitting(item, hint, place)
+            with jaxtyped("context"):  # sizes of one item are not those of the next
+                _fitting(item, hint, place)
         except _MisfitError as misfit:
             misfit.inner = True
             raise

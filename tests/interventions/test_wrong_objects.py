@@ -37,9 +37,7 @@ def given() -> Any:
         Task(encoder, images, metric, work=QUIET), graph, AblationSettings(fractions=(0.5,), random_draws=0)
     )
     found = FoundCircuit(graph, curve)
-    return SimpleNamespace(
-        task=Task(encoder, images, metric, work=QUIET), graph=graph, circuit=graph.circuit(2), found=found
-    )
+    return SimpleNamespace(task=task, graph=graph, circuit=graph.circuit(2), found=found)
 
 
 @pytest.mark.parametrize(
