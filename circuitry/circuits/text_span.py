@@ -22,7 +22,7 @@ _DRAWS = 200
 """Draws of random directions."""
 
 SAME_DIRECTION = 1e-6
-"""A text of which no more than this share is left beside the texts before it adds no direction."""
+"""A text adds no direction if the texts before it leave no more than this share of it."""
 CHANCE_QUANTILE = 0.95
 """Share of the draws of random directions that explain less than the column ``chance``."""
 

@@ -33,9 +33,8 @@ def given() -> Any:
     encoder, images, weights = setting(make_tower("resnet"), 2)
     metric = class_logit(weights, 0)
     graph = attribute(encoder, images, metric, rule=left_rule(1), progress=False)
-    curve = faithfulness_curve(
-        Task(encoder, images, metric, work=QUIET), graph, AblationSettings(fractions=(0.5,), random_draws=0)
-    )
+    task = Task(encoder, images, metric, work=QUIET)
+    curve = faithfulness_curve(task, graph, AblationSettings(fractions=(0.5,), random_draws=0))
     found = FoundCircuit(graph, curve)
     return SimpleNamespace(task=task, graph=graph, circuit=graph.circuit(2), found=found)
 
