@@ -133,6 +133,8 @@ class AttributionGraph:
     @checked
     def n_units(self, site: str) -> int:
         """Return how many units the activation of a site has, nodes and error units."""
+        if site not in self.node_scores:
+            raise InputError(f"{self.title} has no site {site!r}; its sites are {', '.join(self.sites)}.")
         return len(self.node_scores[site]) + len(self.error_scores.get(site, ()))
 
     def check_finite(self) -> None:

@@ -80,6 +80,7 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
     @checked
     def image_names(self, class_name: str, domain: str) -> tuple[str, ...]:
         """Return the images that a circuit was found on, as paths below the root of the data."""
+        self._check((class_name, domain))
         return tuple(self[class_name, domain].provenance["images"])
 
     @checked

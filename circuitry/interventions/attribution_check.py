@@ -10,6 +10,7 @@ This is how to decide which rule and baseline to trust.
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
@@ -22,7 +23,7 @@ from circuitry.interventions.effects import AttributionCheck
 from circuitry.interventions.patching import patch_effects
 from circuitry.models.task import Task
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import Natural, checked
+from circuitry.runs.given import SOME, Natural, checked
 
 TOP, RANDOM = 20, 20
 """Units of every site that are checked, by |score| and at random; all where a site has fewer."""
@@ -59,7 +60,7 @@ def check_attribution(
 
 
 @checked
-def compare_rules(task: Task, rules: Mapping[str, QuadratureRule]) -> pd.DataFrame:
+def compare_rules(task: Task, rules: Annotated[Mapping[str, QuadratureRule], SOME]) -> pd.DataFrame:
     """Return how node scores by several rules correlate with exact patching, which is run once, for all units.
 
     Args:

@@ -105,7 +105,9 @@ def transfer_against_similarity(matrix: pd.DataFrame, similarity: pd.DataFrame) 
             f"{', '.join(sorted(similarity.index))}."
         )
     for name, table in (("matrix", matrix), ("similarity", similarity)):
-        if set(table.columns) != set(matrix.index) or not all(map(pd.api.types.is_numeric_dtype, table.dtypes)):
+        if sorted(map(str, table.columns)) != sorted(map(str, table.index)) or not all(
+            map(pd.api.types.is_numeric_dtype, table.dtypes)
+        ):
             raise InputError(
                 f"A {name} has numbers of the same domains in rows and columns, but this one has the columns "
                 f"{', '.join(map(str, table.columns))}: take it from transfer_matrix or domain_matrix."

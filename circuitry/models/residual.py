@@ -160,10 +160,10 @@ class ResidualStream(StreamParts):
         """Return the stream that a stage reads, given the activations at `sites`, which carry it past their units."""
         site = self.sites[1 + min(stage, 2 * len(self.blocks) - 1)]
         past = self.components.carried[site]
-        x = activations[site].narrow(self.components.unit_dim(site), past.start, len(past)).flatten(2)
+        x = _at(site, activations).narrow(self.components.unit_dim(site), past.start, len(past)).flatten(2)
         if stage < 2 * len(self.blocks):
             return x
-        return x + self.blocks[-1].mlp_out(self.components.units_of(site, activations[site]))
+        return x + self.blocks[-1].mlp_out(self.components.units_of(site, _at(site, activations)))
 
     @checked
     def written(self, activations: Mapping[str, Tensor]) -> Float[Tensor, "writers batch position d_model"]:
@@ -174,7 +174,7 @@ class ResidualStream(StreamParts):
     @checked
     def entered(self, activations: Mapping[str, Tensor]) -> Float[Tensor, "writers batch position d_model"]:
         """Return the stream before the blocks: each dimension that is apart, and all others."""
-        x = activations[self.sites[0]]
+        x = _at(self.sites[0], activations)
         if not self.dimensions:
             return x[None]
         alone = torch.nn.functional.one_hot(torch.tensor(self.dimensions, device=x.device), x.shape[-1]).to(x)
@@ -185,7 +185,7 @@ class ResidualStream(StreamParts):
     def added(self, block: int, activations: Mapping[str, Tensor]) -> Float[Tensor, "writers batch position d_model"]:
         """Return what the heads and the MLP of a block add to the stream, without biases; it is linear."""
         attn, mlp = self.sites[1 + 2 * block : 3 + 2 * block]
-        z, neurons = (self.components.units_of(site, activations[site]) for site in (attn, mlp))
+        z, neurons = (self.components.units_of(site, _at(site, activations)) for site in (attn, mlp))
         heads = rearrange(z, "b p head d -> head (b p) d") @ self.write_weights[block]
         others = self.blocks[block].mlp_out(neurons) - self.biases(block)[1]
         parts = [heads.reshape(-1, *others.shape)]
@@ -234,3 +234,12 @@ def _checked_units(site: str, n_units: int, chosen: Units) -> tuple[int, ...]:
 def _blocks_of(encoder: Encoder) -> tuple[Block, ...]:
     in_neurons = tuple(stage.block for stage in encoder.stages if stage.block is not None)
     return in_neurons or tuple(take_apart(block) for block in residual_blocks(encoder.tower).values())
+
+
+def _at(site: str, activations: Mapping[str, Tensor]) -> Tensor:
+    """Return the activation of a site; raise `InputError` where it is missing."""
+    if site not in activations:
+        raise InputError(
+            f"The activation at {site!r} is needed, but only {', '.join(activations) or 'none'} given."
+        )
+    return activations[site]

@@ -105,6 +105,7 @@ class SparseAutoencoder:
         """
         return self.activate(self.before_activation(x))
 
+    @checked
     def before_activation(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch features"]:
         """Return what the activation takes; raise `InputError` for inputs of another width."""
         if x.shape[-1] != self.d:
@@ -117,6 +118,7 @@ class SparseAutoencoder:
             x = x - self.b_dec
         return x @ self.w_enc + self.b_enc
 
+    @checked
     def activate(self, before: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch features"]:
         """Return the features' activations of their pre-activations."""
         if self.k is not None:
@@ -134,6 +136,7 @@ class SparseAutoencoder:
         """Return the reconstruction; of normalised inputs where ``normalised``."""
         return features @ self.w_dec + self.b_dec
 
+    @checked
     def scaled(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
         """Return inputs as they are encoded: normalised where ``normalised``."""
         if self.normalised == "length":
@@ -148,6 +151,7 @@ class SparseAutoencoder:
         """Whether features times what stands first in ``beside`` are those of the input in its own scale."""
         return self.normalised is not None or self.tokens != "all"
 
+    @checked
     def beside(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch beside"]:
         """Return what a reconstruction in the input's own scale takes from the input besides the features.
 
@@ -168,12 +172,14 @@ class SparseAutoencoder:
             return torch.stack([self.b_dec, torch.ones_like(self.b_dec)])
         return self.b_dec[None] if self.has_scale else self.b_dec.new_zeros(0, self.d)
 
+    @checked
     def in_scale(
         self, features: Float[Tensor, "*batch features"], beside: Float[Tensor, "*batch beside"]
     ) -> Float[Tensor, "*batch features"]:
         """Return features in the scale of the input that they are of."""
         return features * beside[..., :1] if self.has_scale else features
 
+    @checked
     def recompose(
         self, features: Float[Tensor, "*batch features"], beside: Float[Tensor, "*batch beside"]
     ) -> Float[Tensor, "*batch d"]:
@@ -228,6 +234,7 @@ class Transcoder(SparseAutoencoder):
                 "a bias of its input into b_enc."
             )
 
+    @checked
     def beside(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch beside"]:
         """Return what `SparseAutoencoder.beside` does, and behind it what the skip gives."""
         found = super().beside(x)

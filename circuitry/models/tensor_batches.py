@@ -125,4 +125,4 @@ def rows_that_fit(encoder: Encoder, memory_gib: float) -> int:
     if setting not in known:
         with encoder.differentiable():  # it counts what autograd keeps, and the caller may have switched that off
             known[setting] = bytes_per_image(encoder)
-    return max(1, int(memory_gib * 2**30) // max(1, known[setting]))
+    return max(1, min(int(memory_gib * 2**30) // max(1, known[setting]), 2**31))

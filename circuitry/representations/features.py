@@ -12,7 +12,7 @@ even equal histograms share less than all. The study takes each top-k by ``torch
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -20,7 +20,7 @@ from jaxtyping import Int
 
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError, naming_damage
-from circuitry.runs.given import Count, Natural, checked
+from circuitry.runs.given import SOME, Count, Natural, checked
 
 FEATURES_FORMAT = "circuitry image features 1"
 """Name and version of the files, and of a folder of them."""
@@ -80,7 +80,7 @@ class ImageFeatures:
 
     @classmethod
     @checked
-    def join(cls, parts: Sequence["ImageFeatures"]) -> "ImageFeatures":
+    def join(cls, parts: Annotated[Sequence["ImageFeatures"], SOME]) -> "ImageFeatures":
         """Return the features of all images of several, one after the other."""
         images = pd.concat([part.images for part in parts], ignore_index=True)
         strongest, activation = (

@@ -284,7 +284,12 @@ def shown(value: object) -> str:
     return type(value).__name__
 
 
-_REFUSED = {errno.ENAMETOOLONG: "give a shorter name", errno.EISDIR: "give a file", errno.ENOTDIR: "give a folder"}
+_REFUSED = {
+    errno.ENAMETOOLONG: "give a shorter name",
+    errno.EISDIR: "give a file",
+    errno.ENOTDIR: "give a folder",
+    errno.EEXIST: "choose another path",
+}
 """What file systems say of paths that cannot be, and what to do."""
 
 

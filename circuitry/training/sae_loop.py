@@ -76,6 +76,8 @@ def diagnose_sae(sae: SparseAutoencoder, samples: Float[Tensor, "samples d"] | S
         square += float(x.cpu().double().pow(2).sum())
         total += x.cpu().double().sum(0)
         del batch, x  # views that would keep this piece while the next is read
+    if not n:
+        raise InputError("An autoencoder is diagnosed on at least one sample, but there were none.")
     variance = square - float(total @ total) / n
     return Diagnostics(int((~alive).sum()), active / n, 1 - error / variance if variance else 0.0)
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import plotly.graph_objects as go
 from einops import reduce
+from jaxtyping import Num
 
 from circuitry.reports.figures import style
 from circuitry.reports.figures.heatmaps import SIGNED
@@ -16,7 +17,7 @@ IMAGE_SIDE, MAP_SIDE = 112, 32
 
 
 @checked
-def position_heatmap(effects: np.ndarray, image: np.ndarray, *, title: str, measure: str) -> go.Figure:
+def position_heatmap(effects: Num[np.ndarray, "..."], image: np.ndarray, *, title: str, measure: str) -> go.Figure:
     """Draw the effects of a site's positions over the image they come from.
 
     Args:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import plotly.graph_objects as go
+from jaxtyping import Num
 
 from circuitry.models.tokens import TokenGrid
 from circuitry.reports.figures import style
@@ -15,7 +16,9 @@ DRAWN = 12
 
 
 @checked
-def position_moves(moves: np.ndarray, image: np.ndarray, grid: TokenGrid, *, title: str, measure: str) -> go.Figure:
+def position_moves(
+    moves: Num[np.ndarray, "..."], image: np.ndarray, grid: TokenGrid, *, title: str, measure: str
+) -> go.Figure:
     """Draw the strongest moves between the tokens of an image as arrows over it, and moves that stay as rings.
 
     Tokens without a place in the image, such as the class token, stand at its left.
