@@ -91,7 +91,7 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
         """
         self._check((class_name, domain))
         files = {part: self.file(class_name, domain, part) for part in range(self.n_parts)}
-        return {part: self._read(file, (class_name, domain)) for part, file in files.items() if file.is_file()}
+        return {part: _loaded(file, class_name, domain) for part, file in files.items() if file.is_file()}
 
     @checked
     def part_edges(self, class_name: str, domain: str) -> dict[tuple[str, str], np.ndarray]:
@@ -107,16 +107,7 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
     def __getitem__(self, key: Key) -> AttributionGraph:
         if key not in self._keys:
             raise KeyError(self._unknown(key))
-        return self._read(self.file(*key), key)
-
-    def _read(self, file: Path, key: Key) -> AttributionGraph:
-        graph = AttributionGraph.load(file)
-        if (graph.class_name, graph.domain) != key:
-            raise InputError(
-                f"{file} should hold a graph of {key[0]} in {key[1]}, but it holds that of {graph.title}: remove it "
-                "and make it again."
-            )
-        return graph
+        return _loaded(self.file(*key), *key)
 
     def _check(self, key: Key) -> None:
         if key not in self._keys:
@@ -148,6 +139,17 @@ def graph_file(folder: Path, class_name: str, domain: str, part: int | str) -> P
     """Return where an extraction keeps the graph of a part of a job's images, of all, or the edges on each part."""
     name = part if isinstance(part, str) else f"part-{part}"
     return folder / "graphs" / class_name / f"{domain}.{name}.safetensors"
+
+
+def _loaded(file: Path, class_name: str, domain: str) -> AttributionGraph:
+    """Return a graph of a folder; raise `InputError` for one that is of another class or domain than its place."""
+    graph = AttributionGraph.load(file)
+    if (graph.class_name, graph.domain) != (class_name, domain):
+        raise InputError(
+            f"{file} is in the place of {class_name} in {domain}, but holds a graph of {graph.class_name} in "
+            f"{graph.domain}: run what made the folder again, which makes it again."
+        )
+    return graph
 
 
 def write_part_edges(path: Path, edges: Mapping[tuple[str, str], np.ndarray], parts: Sequence[int]) -> None:

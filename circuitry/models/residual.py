@@ -239,7 +239,5 @@ def _blocks_of(encoder: Encoder) -> tuple[Block, ...]:
 def _at(site: str, activations: Mapping[str, Tensor]) -> Tensor:
     """Return the activation of a site; raise `InputError` where it is missing."""
     if site not in activations:
-        raise InputError(
-            f"The activation at {site!r} is needed, but only {', '.join(activations) or 'none'} given."
-        )
+        raise InputError(f"The activation at {site!r} is needed, but only {', '.join(activations) or 'none'} given.")
     return activations[site]

@@ -54,6 +54,10 @@ class Diagnostics(NamedTuple):
     """1 - sum of squared errors / sum of squared distances from the mean; 1 is perfect."""
 
 
+HISTORY = ("step", "loss", *Diagnostics._fields, "resampled")
+"""Entries of a check in the history."""
+
+
 @checked
 @torch.no_grad()
 def diagnose_sae(sae: SparseAutoencoder, samples: Float[Tensor, "samples d"] | Sequence[Tensor]) -> Diagnostics:
@@ -196,7 +200,8 @@ class SaeLoop:
         self._active = tensors["active"].to(self.device)
         self._generator.set_state(tensors["generator"])
         self._batches.restore(tensors)
-        self.step, self.history = header["step"], header["history"]
+        self.step = header["step"]
+        self.history = [{name: entry[name] for name in HISTORY} for entry in header["history"]]  # a file sorts names
 
     def _next_batch(self) -> Tensor:
         return _prepared(next(self._batches), self.normalise).to(self.device)
