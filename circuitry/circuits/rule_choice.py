@@ -20,7 +20,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ from circuitry.circuits.nodes import node_effects, nodes_of
 from circuitry.circuits.quadrature import QuadratureRule, midpoint_rule, parse_rule
 from circuitry.models.sites import INPUT
 from circuitry.models.task import Task
-from circuitry.runs.given import Count, Positive, checked
+from circuitry.runs.given import SOME, Count, Positive, checked
 
 CANDIDATES = tuple(
     parse_rule(name)
@@ -207,7 +207,9 @@ class RuleChoice:
 
 @checked
 def cheapest_rule(
-    circuits: Sequence[RuleErrors], error: Positive, candidates: Sequence[QuadratureRule] = CANDIDATES
+    circuits: Annotated[Sequence[RuleErrors], SOME],
+    error: Positive,
+    candidates: Annotated[Sequence[QuadratureRule], SOME] = CANDIDATES,
 ) -> RuleChoice:
     """Return the cheapest quadrature rules that keep an error, in the mean over a few circuits of one encoder.
 
@@ -248,7 +250,7 @@ def cheapest_rule(
 
 def _first_that_keeps(
     error: float,
-    candidates: Sequence[QuadratureRule],
+    candidates: Annotated[Sequence[QuadratureRule], SOME],
     measures: Sequence[Callable[[QuadratureRule], dict[str, float]]],
     diverging: Set[str],
 ) -> MeasuredRule:

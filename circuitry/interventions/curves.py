@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from circuitry.interventions.curve_reading import CURVE_MEASURES, CurveReading, Weights
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError, naming_damage
-from circuitry.runs.given import checked
+from circuitry.runs.given import SOME, checked
 
 TENTH = 0.1
 """The share of units that a circuit keeps in the study."""
@@ -170,7 +170,7 @@ _CURVE_HEADER = ("fractions", "ranking", "n_units", "class_name", "domain", "set
 
 
 @checked
-def pool_curves(curves: Sequence[FaithfulnessCurve]) -> FaithfulnessCurve:
+def pool_curves(curves: Annotated[Sequence[FaithfulnessCurve], SOME]) -> FaithfulnessCurve:
     """Return one curve over the images of several, each image with its own class's circuit and metric.
 
     The metric is averaged over all images before dividing, so that a class with a small lead over the
@@ -202,7 +202,9 @@ def pool_curves(curves: Sequence[FaithfulnessCurve]) -> FaithfulnessCurve:
 
 
 @checked
-def curves_by_domain(curves: Sequence[FaithfulnessCurve], measure: str = "faithfulness") -> pd.DataFrame:
+def curves_by_domain(
+    curves: Annotated[Sequence[FaithfulnessCurve], SOME], measure: str = "faithfulness"
+) -> pd.DataFrame:
     """Return the tables of all domains, classes pooled; for curves of one ranking.
 
     Columns of `FaithfulnessCurve.table`, with ``sites`` after the domain: ``all``, or the one that was ablated.
@@ -218,7 +220,7 @@ def curves_by_domain(curves: Sequence[FaithfulnessCurve], measure: str = "faithf
     return pd.concat(parts, ignore_index=True)
 
 
-def areas_by_domain(curves: Sequence[FaithfulnessCurve]) -> pd.DataFrame:
+def areas_by_domain(curves: Annotated[Sequence[FaithfulnessCurve], SOME]) -> pd.DataFrame:
     """Return the areas under the curves of each domain, classes pooled; each area of its ranking, where there is one.
 
     Columns domain, ranking, measure (``CPR``, ``CMD``), circuit (``kept``, ``random``), value, low, high.

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.graph_folder import Key
+from circuitry.data.names import unknown_name
 from circuitry.interventions.circuit_sets import circuit_sites, take_complement, take_kept_units
 from circuitry.interventions.curve_reading import faithfulness_ratio
 from circuitry.interventions.gated import kept_embeddings, with_others
@@ -45,17 +46,22 @@ class ClassScorer:
     metric: MetricOfClass = class_logit
     """From text weights and a row of them to the metric."""
 
+    def _label(self, class_name: str) -> int:
+        if class_name not in self.labels:
+            raise unknown_name("class", class_name, self.labels)
+        return self.labels[class_name]
+
     @checked
     def metric_of(self, class_name: str, domain: str) -> Metric:
         """Return the metric of a class on images of a domain."""
-        return self.metric(self._weights_of(domain), self.labels[class_name])
+        return self.metric(self._weights_of(domain), self._label(class_name))
 
     @checked
     def score(
         self, embeddings: Float[Tensor, "images d"], metric: Metric, class_name: str, domain: str
     ) -> tuple[float, float]:
         """Return the mean metric of images of a class and domain, and the share of them classified as the class."""
-        label, weights = self.labels[class_name], self._weights_of(domain)
+        label, weights = self._label(class_name), self._weights_of(domain)
         values = checked_metric(metric, embeddings)
         # Nothing kept leaves a zero embedding, whose logits are all equal: that recognises no class.
         logits = embeddings @ weights.T

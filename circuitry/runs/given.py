@@ -287,6 +287,7 @@ def shown(value: object) -> str:
 _REFUSED = {
     errno.ENAMETOOLONG: "give a shorter name",
     errno.EISDIR: "give a file",
+    errno.EBUSY: "give a file",
     errno.ENOTDIR: "give a folder",
     errno.EEXIST: "choose another path",
 }

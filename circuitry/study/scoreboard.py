@@ -50,7 +50,7 @@ def _names_of(job: tuple[str, ...]) -> dict[str, str]:
 
 @checked
 def scoreboard_tables(
-    judged: Mapping[tuple[str, ...], Judged],
+    judged: Annotated[Mapping[tuple[str, ...], Judged], SOME],
     sizes: Annotated[Sequence[Share], SOME],
     targets: Annotated[Sequence[float], SOME],
 ) -> dict[str, pd.DataFrame]:

@@ -92,7 +92,7 @@ def marks_for(domains: Iterable[str], marks: Mapping[str, Mark] | None) -> Mappi
         return domain_marks(names)
     if missing := [name for name in names if name not in marks]:
         raise InputError(
-            f"marks has no entry for {', '.join(missing)}, only for {', '.join(marks)}; "
+            f"marks has no entry for {', '.join(map(str, missing))}, only for {', '.join(marks) or 'nothing'}; "
             "make it with domain_marks(all domains)."
         )
     return marks
