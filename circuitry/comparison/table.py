@@ -75,6 +75,7 @@ def check_pairs(table: pd.DataFrame, *, in_order: bool) -> None:
     Raises:
         InputError: with the first such row.
     """
+    table = table.reset_index(drop=True)
     ends = table[["domain_a", "domain_b"]].astype(str)
     pairs = ends if in_order else pd.DataFrame(np.sort(ends.to_numpy(), axis=1), ends.index, ends.columns)
     twice = table[["class", "site"]].join(pairs).duplicated()

@@ -16,12 +16,14 @@ from circuitry.runs.given import checked
 OWN, OTHER = "own domain's circuit", "other domains' circuits"
 
 
+CircuitTable = Annotated[pd.DataFrame, with_columns("class", "circuit_domain", "image_domain")]
+"""Of `transfer_circuits`."""
 TransferTable = Annotated[pd.DataFrame, with_columns("class", "circuit_domain", "image_domain", "sites")]
 """Of `transfer_circuits`, with the ablated sites."""
 
 
 @checked
-def transfer_matrix(table: pd.DataFrame, value: str = "faithfulness") -> pd.DataFrame:
+def transfer_matrix(table: CircuitTable, value: str = "faithfulness") -> pd.DataFrame:
     """Return the mean over classes of a transfer table: a row per circuit's domain, a column per images' domain.
 
     Faithfulness and selectivity are those of the metrics' means over classes, so that a class that the model hardly
@@ -50,7 +52,7 @@ def transfer_matrix(table: pd.DataFrame, value: str = "faithfulness") -> pd.Data
 
 
 @checked
-def compare_transfer(table: pd.DataFrame, value: str = "faithfulness") -> Comparison:
+def compare_transfer(table: CircuitTable, value: str = "faithfulness") -> Comparison:
     """Return a transfer table as a `Comparison`: circuits of one domain on images of another.
 
     Values are those of `transfer_matrix`, so classes are pooled and there are no intervals; each domain's own circuits

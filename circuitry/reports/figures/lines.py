@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,7 @@ from scipy.optimize import isotonic_regression
 from circuitry.comparison.table import check_table
 from circuitry.reports.figures import style
 from circuitry.representations.probes import TARGETS
-from circuitry.runs.given import Names, checked
+from circuitry.runs.given import SOME, Names, checked
 
 TARGET_MARKS = dict(zip(TARGETS, style.MARKS[6:9], strict=True))
 """Marks that few sets of domains reach, so that no target looks like a domain."""
@@ -33,7 +34,7 @@ LABELS_BELOW_EACH_OTHER = 21
 @checked
 def overlap_over_depth(
     depth: pd.DataFrame,
-    sites: Names,
+    sites: Annotated[Names, SOME],
     ceiling: pd.DataFrame | None = None,
     chance: pd.DataFrame | None = None,
     *,
