@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float
 from circuitry.comparison.bootstrap import Draws, dual_bootstrap, resampled_means
 from circuitry.comparison.part_array import PartArray, known_ratio, mean_known
 from circuitry.comparison.statistics import Spread
+from circuitry.runs.errors import InputError
 from circuitry.runs.given import checked
 
 RATIOS = ("domain_a", "domain_b", "site", "value", "low", "high", "n_classes", "similarity", "ceiling_a", "ceiling_b")
@@ -106,4 +107,6 @@ def _ratio_spread(
     draws: Draws,
     reduced: Callable[[np.ndarray], np.ndarray],
 ) -> Spread:
+    if len(chance) != len(cells.sites):
+        raise InputError(f"Each of the {len(cells.sites)} sites has a level of chance, but {len(chance)} were given.")
     return dual_bootstrap(cells.values, lambda means: reduced(ratio(means, chance)), draws)

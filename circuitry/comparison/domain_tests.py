@@ -18,7 +18,7 @@ from circuitry.comparison.domain_means import without_own
 from circuitry.comparison.part_array import PartArray, mean_known
 from circuitry.comparison.significance import LEVEL, with_corrected_p
 from circuitry.comparison.statistics import Spread, family_of, mean_spread
-from circuitry.comparison.table import ValueTable, both_directions
+from circuitry.comparison.table import both_directions
 from circuitry.runs.given import checked
 
 THIS_MODEL = "this trained model"
@@ -29,7 +29,7 @@ TESTS = ("domain_a", "domain_b", "difference", "low", "high", "n_classes", "p", 
 
 
 @checked
-def domain_tests(values: ValueTable, families: Mapping[str, str] | None = None) -> pd.DataFrame:
+def domain_tests(values: pd.DataFrame, families: Mapping[str, str] | None = None) -> pd.DataFrame:
     """Test, for each two domains, whether one is more similar to the others than the other is.
 
     The score of a domain in a class is its mean similarity with the other domains; the scores of two domains are paired
