@@ -133,11 +133,7 @@ def checked(made: Made) -> Made:
 
 
 def fitting(value: Any, hint: Any, name: str) -> Any:
-    """Return a value as its annotation means it.
-
-    Raises:
-        InputError: where it does not fit.
-    """
+    """Return a value as its annotation means it; raise `InputError` where it does not fit."""
     try:
         return _fitting(value, hint, name)
     except _MisfitError as misfit:
